@@ -1,0 +1,119 @@
+/** What the Server tells the outside: typed events. The core knows no logger. Costs nothing when nobody listens. */
+import type { Message } from '../mqtt/message.ts'
+import type { QoS } from '../mqtt/packet.ts'
+import type { LinkInfo } from './link.ts'
+import type { ClientView } from './policy.ts'
+
+export type DropReason =
+  /** The Session's queue was full; the oldest or the newest gave way. */
+  | 'queue-full'
+  /** QoS 0 for a reader that does not keep up. */
+  | 'slow-reader'
+  /** QoS 0 for a Session without a Network Connection. */
+  | 'offline'
+  /** Message Expiry Interval has passed. */
+  | 'expired'
+  /** Larger than the client's Maximum Packet Size [MQTT-3.1.2-25]. */
+  | 'packet-too-large'
+  /** A Shared Subscription's member refused it [MQTT-4.8.2-6]. */
+  | 'refused-by-client'
+  /** A policy refused the publication. */
+  | 'not-authorized'
+  /** The Session ended with the message undelivered. */
+  | 'session-ended'
+
+export type Limit =
+  | 'connectionsMax'
+  | 'connectTimeoutSeconds'
+  | 'packetBytesMax'
+  | 'topicBytesMax'
+  | 'topicLevelsMax'
+  | 'subscriptionsPerClientMax'
+  | 'queueMessagesMax'
+  | 'receiveMaximum'
+  | 'topicAliasMaximum'
+  | 'maximumQoS'
+  | 'retainAvailable'
+  | 'retainedMessagesMax'
+  | 'retainedBytesMax'
+  | 'memoryBytesMax'
+  | 'disk'
+
+export interface BrokerEvents {
+  /** A Network Connection was accepted; nothing was received yet. */
+  opened: { readonly link: LinkInfo }
+  connected: {
+    readonly client: ClientView
+    readonly sessionPresent: boolean
+    readonly cleanStart: boolean
+    readonly keepAliveSeconds: number
+  }
+  /** CONNECT was refused. `clientId` is empty when it was not read. */
+  refused: {
+    readonly clientId: string
+    readonly link: LinkInfo
+    readonly reasonCode: number
+    readonly reason: string
+  }
+  /** A Network Connection that had been accepted ended. `clientId` is empty before CONNECT. */
+  disconnected: {
+    readonly clientId: string
+    readonly link: LinkInfo
+    readonly reasonCode: number
+    readonly reason: string
+    /** Who ended it. */
+    readonly by: 'client' | 'server' | 'network'
+  }
+  sessionCreated: { readonly clientId: string; readonly persistent: boolean }
+  sessionEnded: {
+    readonly clientId: string
+    readonly reason: 'clean-start' | 'expired' | 'disconnected' | 'deleted'
+  }
+  subscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
+  unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
+  /** An Application Message was accepted (also Wills and in-process publishes). */
+  published: { readonly message: Message; readonly receivers: number }
+  /** A PUBLISH left for a client. */
+  delivered: { readonly clientId: string; readonly message: Message; readonly qos: QoS }
+  dropped: { readonly clientId: string; readonly reason: DropReason; readonly message: Message }
+  /** A limit refused something. */
+  limited: { readonly limit: Limit; readonly clientId: string; readonly detail: string }
+  willPublished: { readonly clientId: string; readonly topic: string }
+  retainedSet: { readonly topic: string; readonly bytes: number }
+  retainedCleared: { readonly topic: string }
+  /** Publishers were paused or resumed because the broker is behind. */
+  paused: { readonly clientId: string; readonly reason: 'commit' | 'memory' }
+  resumed: { readonly clientId: string }
+  /** The disk: trouble and its end. */
+  storeFailed: { readonly error: Error }
+  storeRecovered: { readonly sessions: number }
+}
+
+export type EventName = keyof BrokerEvents
+type Listener<K extends EventName> = (event: BrokerEvents[K]) => void
+
+/** A synchronous emitter. Callers on hot paths ask `has(name)` before they build an event. */
+export class Events {
+  readonly #listeners = new Map<EventName, ((event: never) => void)[]>()
+
+  has(name: EventName): boolean {
+    return this.#listeners.has(name)
+  }
+
+  /** Returns a function that takes the listener off again. A listener must not throw. */
+  on<K extends EventName>(name: K, listener: Listener<K>): () => void {
+    const list = this.#listeners.get(name) ?? []
+    this.#listeners.set(name, [...list, listener])
+    return () => {
+      const left = (this.#listeners.get(name) ?? []).filter((other) => other !== listener)
+      if (left.length === 0) this.#listeners.delete(name)
+      else this.#listeners.set(name, left)
+    }
+  }
+
+  emit<K extends EventName>(name: K, event: BrokerEvents[K]): void {
+    const list = this.#listeners.get(name)
+    if (list === undefined) return
+    for (const listener of list) (listener as Listener<K>)(event)
+  }
+}

@@ -1,0 +1,81 @@
+/** Every limit of the Server, with its unit in its name. `Infinity` is written `unlimited` in the configuration. */
+
+export type FullQueuePolicy = 'drop-oldest' | 'drop-newest' | 'refuse'
+
+export interface Limits {
+  /** Open Network Connections, all listeners together. */
+  connectionsMax: number
+  /** Seconds from accept to a complete CONNECT. */
+  connectTimeoutSeconds: number
+  /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
+  packetBytesMax: number
+  topicBytesMax: number
+  topicLevelsMax: number
+  subscriptionsPerClientMax: number
+  /** Messages that may wait in one Session's queue. */
+  queueMessagesMax: number
+  /** Bytes of messages that may wait in one Session's queue. */
+  queueBytesMax: number
+  queueFull: FullQueuePolicy
+  /** Whether QoS 0 messages are queued for an offline Session. */
+  queueQos0: boolean
+  /** QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. */
+  inFlightMax: number
+  /** QoS 1 and 2 messages one client may have under way to us; announced as Receive Maximum. */
+  receiveMaximum: number
+  /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
+  topicAliasMaximum: number
+  /** Topic aliases we use towards a client that allows them. */
+  topicAliasOutMaximum: number
+  maximumQoS: 0 | 1 | 2
+  retainAvailable: boolean
+  retainedMessagesMax: number
+  retainedBytesMax: number
+  /** Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0. */
+  keepAliveSecondsMax: number
+  /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
+  sessionExpirySecondsMax: number
+  /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
+  outgoingBytesMax: number
+  /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
+  stalledReaderSeconds: number
+  /** Bytes recorded and not yet committed, above which publishers are paused. */
+  pendingCommitBytesMax: number
+  /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
+  memoryBytesMax: number
+  /** Seconds after a start before Wills that were pending or whose client was connected are published. */
+  willGraceSeconds: number
+  /** Whether an empty Client Identifier is given one by the Server. */
+  emptyClientIdentifierAllowed: boolean
+}
+
+const MIB = 1024 * 1024
+
+export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
+  connectionsMax: Number.POSITIVE_INFINITY,
+  connectTimeoutSeconds: 10,
+  packetBytesMax: 268_435_460, // what the standard allows: 256 MiB and the header
+  topicBytesMax: 65_535,
+  topicLevelsMax: 128,
+  subscriptionsPerClientMax: Number.POSITIVE_INFINITY,
+  queueMessagesMax: Number.POSITIVE_INFINITY,
+  queueBytesMax: 256 * MIB, // over a million messages of 200 bytes
+  queueFull: 'drop-oldest',
+  queueQos0: false,
+  inFlightMax: 1000,
+  receiveMaximum: 1000,
+  topicAliasMaximum: 64,
+  topicAliasOutMaximum: 16,
+  maximumQoS: 2,
+  retainAvailable: true,
+  retainedMessagesMax: Number.POSITIVE_INFINITY,
+  retainedBytesMax: 1024 * MIB,
+  keepAliveSecondsMax: Number.POSITIVE_INFINITY,
+  sessionExpirySecondsMax: Number.POSITIVE_INFINITY,
+  outgoingBytesMax: 4 * MIB,
+  stalledReaderSeconds: 60,
+  pendingCommitBytesMax: 16 * MIB,
+  memoryBytesMax: 1024 * MIB,
+  willGraceSeconds: 30,
+  emptyClientIdentifierAllowed: true,
+})

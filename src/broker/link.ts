@@ -1,0 +1,47 @@
+/** A transport's connection as the Server sees it: bytes in, bytes out, and a way to pause. */
+
+export interface LinkInfo {
+  readonly transport: 'tcp' | 'tls' | 'ws' | 'wss' | 'unix' | 'memory'
+  /** Name of the listener, as in the configuration. */
+  readonly listener: string
+  /** Address and port of the peer, for logs; empty for unix sockets. */
+  readonly remoteAddress: string
+  readonly remotePort: number
+  /** True where the listener lets in clients that show no credentials. */
+  readonly allowAnonymous: boolean
+  /** TLS client certificate's subject, when one was verified. */
+  readonly certificateCommonName?: string
+}
+
+export interface Link {
+  readonly info: LinkInfo
+  /** Bytes handed over and not yet taken by the kernel. */
+  readonly bufferedBytes: number
+  /** Bytes the kernel took since the start; a stalled reader is one whose figure stands still. */
+  readonly flushedBytes: number
+  /** Writes all chunks as one write. The chunks must not be changed afterwards. */
+  write(chunks: readonly Buffer[], bytes: number): void
+  /** Stops reading; what was read already may still arrive. Idempotent. */
+  pause(): void
+  resume(): void
+  /** Flushes, then closes; cuts off after a bounded time. Idempotent. */
+  end(): void
+  /** Cuts off at once. Idempotent. */
+  destroy(): void
+}
+
+/** What the Server gives a transport for each new connection. */
+export interface LinkHandler {
+  /** Bytes arrived. The chunk belongs to the handler from now on. */
+  received(chunk: Buffer): void
+  /** Buffered bytes went out after `write` had to buffer. */
+  drained(): void
+  /** The transport is gone; called exactly once, also after `end` or `destroy`. */
+  closed(error: Error | undefined): void
+}
+
+/** What transports hand their connections to. */
+export interface Acceptor {
+  /** Returns the handler, or a refusal (already counted) after which the transport destroys the connection. */
+  accept(link: Link): LinkHandler | null
+}

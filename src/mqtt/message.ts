@@ -1,0 +1,134 @@
+/** Application Messages: what is published once and shared by everyone who receives it. */
+import type { QoS } from './packet.ts'
+
+const EMPTY = Buffer.alloc(0)
+
+/**
+ * A validated topic name, interned by the topic table so that one look-up per PUBLISH yields the name, its bytes
+ * and whatever the router remembers about it.
+ */
+export class Topic {
+  /** The topic name, as a string. */
+  readonly name: string
+  /** The topic name, UTF-8, without its length prefix. */
+  readonly bytes: Buffer
+  /** A slot for the router: its cached route for this topic. Nobody else touches it. */
+  route: object | null = null
+
+  constructor(name: string, bytes: Buffer = Buffer.from(name, 'utf8')) {
+    this.name = name
+    this.bytes = bytes
+  }
+}
+
+export interface MessageFields {
+  readonly topic: Topic
+  readonly payload: Buffer
+  readonly qos: QoS
+  /** The RETAIN flag as published. */
+  readonly retain: boolean
+  /** Raw, ordered 5.0 properties that are forwarded unaltered: no length prefix, no alias, no expiry. */
+  readonly properties?: Buffer
+  /** Broker time in milliseconds after which delivery must not start; `Infinity` without expiry. */
+  readonly expiresAt?: number
+  /** Client Identifier of the publisher; empty when the Server itself publishes. */
+  readonly publisher: string
+}
+
+/**
+ * An Application Message. Immutable but for two things: a stored body may be evicted from memory and restored by
+ * the store, and encodings are cached beside it ("encode once for many").
+ *
+ * While `evicted` is true, `topic`, `payload` and `properties` must not be read; `size`, `qos` and `expiresAt` may.
+ */
+export class Message {
+  topic: Topic
+  payload: Buffer
+  properties: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly expiresAt: number
+  readonly publisher: string
+  /** Bytes of topic name, properties and payload together; what queue limits count. */
+  readonly size: number
+  /** True while topic, payload and properties are on disk only. */
+  evicted = false
+  /** The store's handle for the body; null when it is not stored. Belongs to the store. */
+  stored: object | null = null
+  /** Encodings shared by all receivers; belong to the publish encoder. Index: see `encodePublish`. */
+  wire4: Buffer | null = null
+  wire5: Buffer | null = null
+
+  constructor(fields: MessageFields, evictedSize?: number) {
+    this.topic = fields.topic
+    this.payload = fields.payload
+    this.properties = fields.properties ?? EMPTY
+    this.qos = fields.qos
+    this.retain = fields.retain
+    this.expiresAt = fields.expiresAt ?? Number.POSITIVE_INFINITY
+    this.publisher = fields.publisher
+    this.size = evictedSize ?? this.topic.bytes.length + this.properties.length + this.payload.length
+    this.evicted = evictedSize !== undefined
+  }
+
+  /** Copies the bytes out of the read buffer they are a view of, so that a long-lived message does not pin it. */
+  own(): void {
+    this.payload = owned(this.payload)
+    this.properties = owned(this.properties)
+    this.wire4 = null
+    this.wire5 = null
+  }
+
+  /** Drops the body from memory. Only the store calls this, when the body can be read back. */
+  evict(): void {
+    this.topic = NO_TOPIC
+    this.payload = EMPTY
+    this.properties = EMPTY
+    this.wire4 = null
+    this.wire5 = null
+    this.evicted = true
+  }
+
+  /** Puts back what `evict` dropped. */
+  restore(topic: Topic, properties: Buffer, payload: Buffer): void {
+    this.topic = topic
+    this.properties = properties
+    this.payload = payload
+    this.evicted = false
+  }
+}
+
+/** The topic of an evicted message. */
+export const NO_TOPIC = new Topic('')
+
+/** No Subscription Identifiers; shared, so that the usual case costs nothing. */
+export const NO_IDENTIFIERS: readonly number[] = Object.freeze([])
+
+/** What differs per subscriber: a small record beside the shared message. Immutable. */
+export interface Delivery {
+  readonly message: Message
+  /** The lower of the message's and the Subscription's QoS. */
+  readonly qos: QoS
+  /** The RETAIN flag to send. */
+  readonly retain: boolean
+  readonly subscriptionIdentifiers: readonly number[]
+  /** The whole Shared Subscription filter (`$share/group/filter`) that this delivery came by; null otherwise. */
+  readonly share: string | null
+}
+
+/** A Will as the Server keeps it. */
+export interface Will {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  /** Raw, ordered 5.0 properties to forward (no delay, no expiry, no length prefix). */
+  readonly properties: Buffer
+  /** Message Expiry Interval in seconds from publication; undefined without. */
+  readonly expirySeconds: number | undefined
+  readonly delaySeconds: number
+}
+
+function owned(view: Buffer): Buffer {
+  return view.length === view.buffer.byteLength ? view : Buffer.from(view)
+}

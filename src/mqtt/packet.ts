@@ -1,0 +1,147 @@
+/** The control packets as the broker sees them: shapes only. */
+import type { Topic, Will } from './message.ts'
+
+export type QoS = 0 | 1 | 2
+/** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0. */
+export type ProtocolVersion = 3 | 4 | 5
+
+export type UserProperties = readonly (readonly [name: string, value: string])[]
+
+/** Session Expiry Interval that means "never". */
+export const SESSION_NEVER_EXPIRES = 0xffffffff
+
+export interface ConnectPacket {
+  readonly type: 'connect'
+  readonly protocolVersion: ProtocolVersion
+  readonly clientId: string
+  readonly cleanStart: boolean
+  readonly keepAliveSeconds: number
+  readonly userName: string | undefined
+  readonly password: Buffer | undefined
+  readonly will: Will | undefined
+  /** 5.0: as sent, 0 when absent. 3.1 and 3.1.1: 0 with Clean Session, else SESSION_NEVER_EXPIRES. */
+  readonly sessionExpirySeconds: number
+  /** 65,535 when absent. */
+  readonly receiveMaximum: number
+  /** `Infinity` when absent. */
+  readonly maximumPacketSize: number
+  readonly topicAliasMaximum: number
+  readonly requestResponseInformation: boolean
+  /** True when absent. */
+  readonly requestProblemInformation: boolean
+  readonly userProperties: UserProperties
+  readonly authenticationMethod: string | undefined
+  readonly authenticationData: Buffer | undefined
+}
+
+export interface PublishPacket {
+  readonly type: 'publish'
+  /** Null when the topic name is empty and an alias stands for it. */
+  readonly topic: Topic | null
+  /** 0 when absent. */
+  readonly topicAlias: number
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly dup: boolean
+  /** 0 at QoS 0. */
+  readonly packetId: number
+  /** A view of the read buffer: valid until the turn ends unless `Message.own()` copies it. */
+  readonly payload: Buffer
+  /** Raw properties to forward; see `Message.properties`. A view, too. */
+  readonly properties: Buffer
+  /** Message Expiry Interval; undefined when absent. */
+  readonly expirySeconds: number | undefined
+}
+
+export type AcknowledgeType = 'puback' | 'pubrec' | 'pubrel' | 'pubcomp'
+
+export interface AcknowledgePacket {
+  readonly type: AcknowledgeType
+  readonly packetId: number
+  /** 0 when absent. */
+  readonly reasonCode: number
+}
+
+export interface SubscriptionOptions {
+  readonly qos: QoS
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly retainHandling: 0 | 1 | 2
+}
+
+export interface SubscribeRequest extends SubscriptionOptions {
+  /** As sent, valid UTF-8; its MQTT syntax is not checked by the codec. */
+  readonly filter: string
+}
+
+export interface SubscribePacket {
+  readonly type: 'subscribe'
+  readonly packetId: number
+  readonly requests: readonly SubscribeRequest[]
+  /** 0 when absent. */
+  readonly subscriptionIdentifier: number
+  readonly userProperties: UserProperties
+}
+
+export interface UnsubscribePacket {
+  readonly type: 'unsubscribe'
+  readonly packetId: number
+  readonly filters: readonly string[]
+  readonly userProperties: UserProperties
+}
+
+export interface PingreqPacket {
+  readonly type: 'pingreq'
+}
+
+export interface DisconnectPacket {
+  readonly type: 'disconnect'
+  readonly reasonCode: number
+  /** undefined when absent. */
+  readonly sessionExpirySeconds: number | undefined
+  readonly reasonString: string | undefined
+  readonly userProperties: UserProperties
+}
+
+export interface AuthPacket {
+  readonly type: 'auth'
+  readonly reasonCode: number
+  readonly authenticationMethod: string | undefined
+  readonly authenticationData: Buffer | undefined
+  readonly reasonString: string | undefined
+  readonly userProperties: UserProperties
+}
+
+/** Everything a client may send. */
+export type ClientPacket =
+  | ConnectPacket
+  | PublishPacket
+  | AcknowledgePacket
+  | SubscribePacket
+  | UnsubscribePacket
+  | PingreqPacket
+  | DisconnectPacket
+  | AuthPacket
+
+export interface ConnackPacket {
+  readonly sessionPresent: boolean
+  /** A 5.0 Reason Code; the encoder turns it into the return code of 3.1 and 3.1.1. */
+  readonly reasonCode: number
+  readonly properties: ConnackProperties
+}
+
+export interface ConnackProperties {
+  sessionExpirySeconds?: number
+  receiveMaximum?: number
+  maximumQoS?: 0 | 1
+  retainAvailable?: boolean
+  maximumPacketSize?: number
+  assignedClientIdentifier?: string
+  topicAliasMaximum?: number
+  reasonString?: string
+  userProperties?: UserProperties
+  serverKeepAliveSeconds?: number
+  responseInformation?: string
+  authenticationMethod?: string
+  authenticationData?: Buffer
+}

@@ -1,0 +1,171 @@
+/**
+ * The store's port: what must outlive the process. The executable contract is `test/store/contract.ts`.
+ *
+ * Everything recorded is synchronous and only fills the open block; `commit` makes blocks durable, in order. What
+ * promises something that was just recorded waits until `committedSequence` reaches the `openSequence` that was
+ * read after recording. Records of one Session are applied in the order in which they were recorded.
+ */
+import type { Delivery, Message, Will } from '../mqtt/message.ts'
+import type { SubscriptionOptions } from '../mqtt/packet.ts'
+
+export interface SessionRecord {
+  readonly clientId: string
+  /** The user that made the Session; null for anonymous. */
+  readonly owner: string | null
+  /** SESSION_NEVER_EXPIRES for never. */
+  readonly expirySeconds: number
+  /** Broker time in ms at which the Network Connection ended; 0 while it is open. */
+  readonly disconnectedAt: number
+}
+
+export interface SubscriptionRecord extends SubscriptionOptions {
+  /** 0 when absent. */
+  readonly identifier: number
+}
+
+export interface WillRecord {
+  readonly will: Will
+  /** The user that owns the Session; null for anonymous. */
+  readonly owner: string | null
+  /** Broker time in ms at which it is to be published; 0 while the Network Connection is open. */
+  readonly dueAt: number
+}
+
+/** An outbound message that was sent and is not yet completed. */
+export interface InFlight {
+  readonly packetId: number
+  /** Null once a QoS 2 message was received (PUBREC): only PUBREL is still to be sent. */
+  readonly delivery: Delivery | null
+}
+
+/**
+ * A Session's outbound state, read by the store when it writes a checkpoint. Queue entries have positions that
+ * only grow: `head` is the oldest entry, `tail` is one past the newest; `at(position)` is cheap.
+ */
+export interface OutboundState {
+  /** In the order in which they were sent. */
+  inFlight(): Iterable<InFlight>
+  readonly queueHead: number
+  readonly queueTail: number
+  queueAt(position: number): Delivery
+  /** The packet identifier after which the search for a free one begins. */
+  readonly lastPacketId: number
+  /** Packet identifiers of QoS 2 messages received from the client and not yet released. */
+  inbound(): Iterable<number>
+}
+
+/** What the store asks of the Server. Set once, before `open`. */
+export interface StateSource {
+  /** Broker time in ms: monotonic, goes on across restarts. */
+  now(): number
+  /** Wall clock in ms since 1970. */
+  wallNow(): number
+  /** Undefined when there is no such Session (any more). */
+  outbound(sessionId: number): OutboundState | undefined
+  /** A block was made durable: everything that waited for it may leave. */
+  committed(sequence: number): void
+  /** A commit failed: memory is ahead of the disk. Called once; the store is closed afterwards. */
+  failed(error: StoreError): void
+}
+
+export interface RecoveredSession {
+  readonly id: number
+  readonly record: SessionRecord
+  readonly subscriptions: readonly (readonly [filter: string, record: SubscriptionRecord])[]
+  readonly inFlight: readonly InFlight[]
+  /** Oldest first. Bodies may be evicted. */
+  readonly queue: readonly Delivery[]
+  readonly queueHead: number
+  readonly lastPacketId: number
+  readonly inbound: readonly number[]
+}
+
+export interface Recovered {
+  /** Broker time and wall time of the last commit, in ms; both 0 for an empty store. */
+  readonly brokerTime: number
+  readonly wallTime: number
+  readonly sessions: readonly RecoveredSession[]
+  readonly retained: readonly Message[]
+  readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
+}
+
+export type StoreErrorKind =
+  /** Another process has the directory open. */
+  | 'locked'
+  /** The directory cannot be created, read or written. */
+  | 'access'
+  /** Written by a version of Godwit (or another program) that this one cannot read. */
+  | 'format'
+  /** Stored bytes are not what was written. */
+  | 'corrupt'
+  /** No space left. */
+  | 'full'
+  /** Anything else the disk answered. */
+  | 'io'
+
+export class StoreError extends Error {
+  override readonly name = 'StoreError'
+  readonly kind: StoreErrorKind
+  /** What the operator can do about it, as a sentence. */
+  readonly advice: string
+
+  constructor(kind: StoreErrorKind, message: string, advice: string, options?: ErrorOptions) {
+    super(message, options)
+    this.kind = kind
+    this.advice = advice
+  }
+}
+
+export interface StoreFigures {
+  /** Commits since the store was opened. */
+  commits: number
+  /** Bytes of bodies of stored messages in memory. */
+  residentBytes: number
+  /** Bytes of message bodies that are stored and referenced. */
+  storedBytes: number
+}
+
+export interface Store {
+  readonly openSequence: number
+  readonly committedSequence: number
+  /** Recorded and not yet durable. Publishers pause above a limit. */
+  readonly pendingBytes: number
+  /** Why new work (messages, Sessions) must be refused, such as a nearly full disk; null when all is well. */
+  readonly refusal: string | null
+  readonly figures: Readonly<StoreFigures>
+
+  /** Opens, verifies and recovers. Throws StoreError. May be called again after `failed` or `close`. */
+  open(source: StateSource): Promise<Recovered>
+
+  putSession(sessionId: number, record: SessionRecord): void
+  /** Also forgets its Subscriptions, in-flight and inbound state; `held` are the messages of queue and in-flight. */
+  deleteSession(sessionId: number, held: Iterable<Message>): void
+  putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void
+  deleteSubscription(sessionId: number, filter: string): void
+
+  /** Appends to the Session's queue; the body is stored with its first delivery. */
+  enqueue(sessionId: number, delivery: Delivery): void
+  /** The head of the queue is now in flight under this packet identifier. */
+  sent(sessionId: number, packetId: number): void
+  /** The head of the queue is gone: expired, dropped, or sent at QoS 0. */
+  dropped(sessionId: number, message: Message): void
+  /** PUBREC arrived: the body is no longer needed, the identifier still is. */
+  received(sessionId: number, packetId: number, message: Message): void
+  /** PUBACK or PUBCOMP (or a refusing PUBREC, or a discarded message) ended it; `message` is null after `received`. */
+  completed(sessionId: number, packetId: number, message: Message | null): void
+  inboundAdded(sessionId: number, packetId: number): void
+  inboundRemoved(sessionId: number, packetId: number): void
+
+  /** Retained messages, by `message.topic`. */
+  putRetained(message: Message): void
+  deleteRetained(topic: string): void
+  putWill(clientId: string, record: WillRecord): void
+  deleteWill(clientId: string): void
+
+  /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
+  commit(): void
+  /** Reads evicted bodies back. Rejects with StoreError. */
+  restore(messages: readonly Message[]): Promise<void>
+  /** Commits what is recorded, writes a clean mark, closes. */
+  close(): Promise<void>
+}
