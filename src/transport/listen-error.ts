@@ -1,0 +1,70 @@
+/** Why a listener cannot listen, in words for the operator. */
+
+export class ListenError extends Error {
+  override readonly name = 'ListenError'
+  /** The name of the listener. */
+  readonly listener: string
+  /** What the operator can do about it, as a sentence. */
+  readonly advice: string
+  /** This machine does not have the address. */
+  readonly missingAddress: boolean
+
+  constructor(
+    listener: string,
+    message: string,
+    advice: string,
+    options?: ErrorOptions & { missingAddress?: boolean },
+  ) {
+    super(`listener '${listener}': ${message}`, options)
+    this.listener = listener
+    this.advice = advice
+    this.missingAddress = options?.missingAddress ?? false
+  }
+}
+
+/** The ListenError for what a server's `listen` answered. `where` is the address as the operator knows it. */
+export function toListenError(listener: string, where: string, error: NodeJS.ErrnoException): ListenError {
+  const options = { cause: error }
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new ListenError(
+        listener,
+        `${where} is in use by another program`,
+        `Stop that program (perhaps another broker), or give this listener another port.`,
+        options,
+      )
+    case 'EACCES':
+    case 'EPERM':
+      return new ListenError(
+        listener,
+        `this user may not listen on ${where}`,
+        where.startsWith('unix:')
+          ? 'Choose a directory in which this user may create files.'
+          : 'Ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: choose a higher port, or grant it.',
+        options,
+      )
+    case 'EADDRNOTAVAIL':
+    case 'EAFNOSUPPORT':
+      return new ListenError(
+        listener,
+        `this machine does not have the address of ${where}`,
+        'Use an address that one of its network interfaces has, 0.0.0.0 for all of IPv4, or :: for all.',
+        { ...options, missingAddress: true },
+      )
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new ListenError(
+        listener,
+        `the host name of ${where} is not known`,
+        'Use an IP address, or a name that this machine can resolve.',
+        options,
+      )
+    default:
+      return new ListenError(
+        listener,
+        `cannot listen on ${where}: ${error.message}`,
+        'Choose another address for this listener.',
+        options,
+      )
+  }
+}

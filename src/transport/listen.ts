@@ -1,0 +1,47 @@
+/** Opens listeners of every type. */
+import type { Acceptor } from '../broker/link.ts'
+import { ListenError } from './listen-error.ts'
+import type {
+  HandshakeObserver,
+  Listener,
+  ListenerContext,
+  ListenerOptions,
+  TransportLimits,
+} from './listener.ts'
+import { listenForStreams } from './stream-listener.ts'
+import { listenForWebSockets } from './websocket-listener.ts'
+
+/**
+ * Listens. Rejects with ListenError: the address is taken or not ours, the port is not allowed, a certificate is
+ * missing or does not fit, a socket file is in use.
+ */
+export async function listen(
+  options: ListenerOptions,
+  acceptor: Acceptor,
+  limits: TransportLimits,
+  observer: HandshakeObserver = () => {},
+): Promise<Listener> {
+  const context: ListenerContext = { options, acceptor, limits, observer }
+  if (options.type === 'ws' || options.type === 'wss') return listenForWebSockets(context)
+  return listenForStreams(context)
+}
+
+/** Listens on all of them, or on none: rejects with the first ListenError. Optional ones may be missing in the answer. */
+export async function listenAll(
+  listeners: readonly ListenerOptions[],
+  acceptor: Acceptor,
+  limits: TransportLimits,
+  observer: HandshakeObserver = () => {},
+): Promise<Listener[]> {
+  const open: Listener[] = []
+  for (const options of listeners) {
+    try {
+      open.push(await listen(options, acceptor, limits, observer))
+    } catch (error) {
+      if (options.optional === true && error instanceof ListenError && error.missingAddress) continue
+      await Promise.all(open.map((listener) => listener.close()))
+      throw error
+    }
+  }
+  return open
+}

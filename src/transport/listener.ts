@@ -1,0 +1,68 @@
+/** A listener: a socket on which Network Connections arrive, each handed to the Server as a Link. */
+import type { Acceptor, LinkInfo } from '../broker/link.ts'
+import type { TlsOptions } from './tls.ts'
+
+export type ListenerType = 'tcp' | 'tls' | 'ws' | 'wss' | 'unix'
+
+/** The ports that a listener of a type has by habit. */
+export const DEFAULT_PORTS = Object.freeze({ tcp: 1883, tls: 8883, ws: 8083, wss: 8084 })
+
+/** The address on which a listener listens that names none: this machine only. */
+export const DEFAULT_HOST = '127.0.0.1'
+
+export interface ListenerOptions {
+  /** Unique; logs and errors use it. */
+  readonly name: string
+  readonly type: ListenerType
+  /** An address or host name of this machine; `DEFAULT_HOST` when absent. Not for `unix`. */
+  readonly host?: string
+  /** 0 takes a free one; the port by habit when absent. Not for `unix`. */
+  readonly port?: number
+  /** The socket file of a `unix` listener. */
+  readonly path?: string
+  /** Permission bits of the socket file; what the process's umask leaves when absent. */
+  readonly mode?: number
+  /** The HTTP path of a `ws` or `wss` listener; `/mqtt` when absent. */
+  readonly webSocketPath?: string
+  /** `Origin` headers that are let in, such as `https://example.org`; any, and none at all, when absent. */
+  readonly allowedOrigins?: readonly string[]
+  /** Certificate and key of a `tls` or `wss` listener. */
+  readonly tls?: TlsOptions
+  /** Whether clients that show no credentials are let in. */
+  readonly allowAnonymous: boolean
+  /** Left out without an error where this machine does not have the address, such as ::1 without IPv6. */
+  readonly optional?: boolean
+}
+
+/** The limits that hold before the Server sees a byte. */
+export interface TransportLimits {
+  /** Seconds for the TLS handshake and the WebSocket's opening handshake together. */
+  readonly connectTimeoutSeconds: number
+  /** Largest control packet in bytes; bounds a WebSocket message. */
+  readonly packetBytesMax: number
+}
+
+/** Told of peers that were turned away before they became a Link. Must not throw. */
+export type HandshakeObserver = (peer: LinkInfo, reason: string) => void
+
+export interface Listener {
+  readonly name: string
+  readonly type: ListenerType
+  /** Such as `mqtt://127.0.0.1:1883`, `mqtts://…`, `ws://127.0.0.1:8083/mqtt`, `wss://…`, `unix:/run/godwit.sock`. */
+  readonly address: string
+  /** The port listened on; 0 for `unix`. */
+  readonly port: number
+  /**
+   * Stops accepting and cuts off who has not finished a handshake. Open Links are the Server's to end. Idempotent.
+   * Resolves when the address is free again.
+   */
+  close(): Promise<void>
+}
+
+/** What every kind of listener is made of. */
+export interface ListenerContext {
+  readonly options: ListenerOptions
+  readonly acceptor: Acceptor
+  readonly limits: TransportLimits
+  readonly observer: HandshakeObserver
+}

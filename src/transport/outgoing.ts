@@ -1,0 +1,200 @@
+/** HOT. The bytes one Link has to send: cut into pieces, one piece under way at a time, so that progress shows. */
+
+/** Largest piece handed to the kernel at once, in bytes. */
+export const PIECE_BYTES = 64 * 1024
+
+/** From this size on, in bytes, a chunk of a long write is sent as it is instead of being copied beside others. */
+const COPY_BELOW_BYTES = 16 * 1024
+
+/** Where pieces go: a socket, or a WebSocket's frames. */
+export interface Sink {
+  /**
+   * Sends a piece and calls `taken` later, also where it fails. Returns true when the kernel has all of it already.
+   * `last` is true where the piece ends what one `write` was given.
+   */
+  send(piece: Buffer, last: boolean, taken: () => void): boolean
+  /** Nothing is left to send after it had to wait. */
+  emptied(): void
+}
+
+/**
+ * Buffers into which chunks are gathered. One write is under way per Link, so a buffer is free again once its
+ * write was taken; where the kernel took it at once (nearly always) the next Link uses the very same one.
+ */
+export class ScratchBuffers {
+  #free: Buffer | undefined
+
+  take(): Buffer {
+    const buffer = this.#free ?? Buffer.allocUnsafeSlow(PIECE_BYTES)
+    this.#free = undefined
+    return buffer
+  }
+
+  /** Gives a buffer back that nobody reads any more. One is kept. */
+  give(buffer: Buffer): void {
+    this.#free = buffer
+  }
+}
+
+interface Waiting {
+  readonly chunk: Buffer
+  /** The end of what one `write` was given. */
+  readonly last: boolean
+}
+
+/** What a Link sends. `framed` sinks (WebSocket) keep the borders between writes; others do not know any. */
+export class Outgoing {
+  readonly #sink: Sink
+  readonly #framed: boolean
+  /** Null where a piece's memory may be read after it was taken: those get a buffer of their own each. */
+  readonly #scratchBuffers: ScratchBuffers | null
+  readonly #taken: () => void
+  /** Lent to the write under way. */
+  #scratch: Buffer | undefined
+  #waiting: Waiting[] = []
+  #head = 0
+  /** Bytes of the chunk at `#head` that were sent. */
+  #headOffset = 0
+  #waitingBytes = 0
+  #underWayBytes = 0
+  #acceptedBytes = 0
+  #sentPieces = 0
+  #takenPieces = 0
+  #hadToWait = false
+  #closed = false
+
+  constructor(sink: Sink, framed: boolean, scratchBuffers: ScratchBuffers | null) {
+    this.#sink = sink
+    this.#framed = framed
+    this.#scratchBuffers = scratchBuffers
+    this.#taken = () => this.#onTaken()
+  }
+
+  /** Bytes accepted and not yet taken by the kernel. */
+  get bufferedBytes(): number {
+    return this.#waitingBytes + this.#underWayBytes
+  }
+
+  /** Bytes the kernel took since the start. */
+  get flushedBytes(): number {
+    return this.#acceptedBytes - this.#waitingBytes - this.#underWayBytes
+  }
+
+  /** Sends all chunks (`bytes` in total) behind what waits. The array may be used again afterwards, the chunks not. */
+  write(chunks: readonly Buffer[], bytes: number): void {
+    if (this.#closed || bytes === 0) return
+    this.#acceptedBytes += bytes
+    if (this.#underWayBytes === 0 && this.#waitingBytes === 0 && bytes <= PIECE_BYTES) {
+      if (chunks.length === 1) this.#send(chunks[0]!, true)
+      else this.#send(this.#gathered(chunks, bytes), true)
+    } else {
+      for (let i = 0; i < chunks.length; i++) {
+        this.#waiting.push({ chunk: chunks[i]!, last: i === chunks.length - 1 })
+      }
+      this.#waitingBytes += bytes
+      this.#pump()
+    }
+    if (this.bufferedBytes > 0) this.#hadToWait = true
+  }
+
+  /** Forgets what waits; nothing is sent and `emptied` is not called from now on. */
+  close(): void {
+    this.#acceptedBytes -= this.bufferedBytes
+    this.#closed = true
+    this.#waiting = []
+    this.#head = 0
+    this.#waitingBytes = 0
+    this.#underWayBytes = 0
+    this.#scratch = undefined
+  }
+
+  #send(piece: Buffer, last: boolean): void {
+    this.#sentPieces++
+    this.#underWayBytes = piece.length
+    if (this.#sink.send(piece, last, this.#taken)) this.#settle()
+  }
+
+  /** The piece under way was taken: its bytes are gone and its scratch buffer is nobody's. */
+  #settle(): void {
+    this.#underWayBytes = 0
+    if (this.#scratch !== undefined) {
+      this.#scratchBuffers!.give(this.#scratch)
+      this.#scratch = undefined
+    }
+  }
+
+  #onTaken(): void {
+    this.#takenPieces++
+    if (this.#closed || this.#takenPieces !== this.#sentPieces) return
+    this.#settle()
+    this.#pump()
+    if (this.#hadToWait && this.bufferedBytes === 0) {
+      this.#hadToWait = false
+      this.#sink.emptied()
+    }
+  }
+
+  #pump(): void {
+    while (this.#underWayBytes === 0 && this.#waitingBytes > 0) this.#sendNext()
+    if (this.#waitingBytes > 0) return
+    if (this.#head > 0) this.#waiting = []
+    this.#head = 0
+  }
+
+  /** Sends a part of a big chunk as it is, or gathers small ones. */
+  #sendNext(): void {
+    const { chunk, last } = this.#waiting[this.#head]!
+    const left = chunk.length - this.#headOffset
+    if (left < COPY_BELOW_BYTES && !(last && this.#framed)) {
+      this.#sendGathered()
+      return
+    }
+    const end = Math.min(chunk.length, this.#headOffset + PIECE_BYTES)
+    const piece = chunk.subarray(this.#headOffset, end)
+    this.#headOffset = end
+    const complete = end === chunk.length
+    if (complete) this.#next()
+    this.#waitingBytes -= piece.length
+    this.#send(piece, complete && last)
+  }
+
+  #sendGathered(): void {
+    const target = this.#target(Math.min(PIECE_BYTES, this.#waitingBytes))
+    let filled = 0
+    let ended = false
+    while (filled < target.length && this.#head < this.#waiting.length) {
+      const { chunk, last } = this.#waiting[this.#head]!
+      const copied = chunk.copy(target, filled, this.#headOffset)
+      filled += copied
+      this.#headOffset += copied
+      ended = false
+      if (this.#headOffset < chunk.length) break
+      this.#next()
+      ended = last
+      if (last && this.#framed) break
+    }
+    this.#waitingBytes -= filled
+    this.#send(target.subarray(0, filled), ended)
+  }
+
+  #next(): void {
+    this.#head++
+    this.#headOffset = 0
+    if (this.#head < 1024 || this.#head * 2 < this.#waiting.length) return
+    this.#waiting = this.#waiting.slice(this.#head)
+    this.#head = 0
+  }
+
+  #gathered(chunks: readonly Buffer[], bytes: number): Buffer {
+    const target = this.#target(bytes)
+    let filled = 0
+    for (let i = 0; i < chunks.length; i++) filled += chunks[i]!.copy(target, filled)
+    return target.subarray(0, bytes)
+  }
+
+  #target(bytes: number): Buffer {
+    if (this.#scratchBuffers === null) return Buffer.allocUnsafe(bytes)
+    this.#scratch = this.#scratchBuffers.take()
+    return this.#scratch
+  }
+}

@@ -1,0 +1,76 @@
+/** The other end of a socket, and those that have not become a Link yet. */
+import type { Socket } from 'node:net'
+import type { LinkInfo } from '../broker/link.ts'
+import type { ListenerOptions } from './listener.ts'
+
+/** What the Server is told about a socket. */
+export function linkInfo(options: ListenerOptions, socket: Socket, commonName: string | undefined): LinkInfo {
+  const info = {
+    transport: options.type,
+    listener: options.name,
+    remoteAddress: plainAddress(socket.remoteAddress ?? ''),
+    remotePort: socket.remotePort ?? 0,
+    allowAnonymous: options.allowAnonymous,
+  }
+  return Object.freeze(commonName === undefined ? info : { ...info, certificateCommonName: commonName })
+}
+
+/**
+ * Sockets in the middle of a handshake. A TLS socket and the TCP socket beneath it are known by the same peer
+ * address. Whoever stays longer than the time-out is cut off.
+ */
+export class Handshakes {
+  readonly #timeoutMs: number
+  readonly #timedOut: (socket: Socket) => void
+  readonly #pending = new Map<string, { readonly socket: Socket; readonly timer: NodeJS.Timeout }>()
+
+  constructor(timeoutMs: number, timedOut: (socket: Socket) => void) {
+    this.#timeoutMs = timeoutMs
+    this.#timedOut = timedOut
+  }
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  add(socket: Socket): void {
+    const key = peerKey(socket)
+    const timer = setTimeout(() => {
+      this.#timedOut(socket)
+      socket.destroy()
+    }, this.#timeoutMs).unref()
+    this.#pending.set(key, { socket, timer })
+    socket.once('close', () => this.#remove(key, socket))
+  }
+
+  /** The handshake with this peer is complete. */
+  done(socket: Socket): void {
+    const key = peerKey(socket)
+    const entry = this.#pending.get(key)
+    if (entry !== undefined) this.#remove(key, entry.socket)
+  }
+
+  destroyAll(): void {
+    for (const { socket, timer } of this.#pending.values()) {
+      clearTimeout(timer)
+      socket.destroy()
+    }
+    this.#pending.clear()
+  }
+
+  #remove(key: string, socket: Socket): void {
+    const entry = this.#pending.get(key)
+    if (entry?.socket !== socket) return
+    clearTimeout(entry.timer)
+    this.#pending.delete(key)
+  }
+}
+
+function peerKey(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`
+}
+
+/** An IPv4 address that came over an IPv6 socket is still an IPv4 address. */
+function plainAddress(address: string): string {
+  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}

@@ -1,0 +1,106 @@
+/** HOT. A stream socket (TCP, TLS, unix) as a Link. */
+import type { Socket } from 'node:net'
+import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
+import { Lingering } from './lingering.ts'
+import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
+
+/**
+ * A Link over a connected socket. With `scratchBuffers`, memory of a write is used again as soon as the socket has
+ * nothing left: libuv tries every write at once (`uv_try_write`), and Node calls the write's callback, which
+ * lowers `writableLength`, only for what the kernel has copied or what failed. TLS encrypts later: null there.
+ */
+export class StreamLink implements Link, Sink {
+  readonly info: LinkInfo
+  readonly #socket: Socket
+  readonly #outgoing: Outgoing
+  readonly #lingering: Lingering
+  #handler: LinkHandler | undefined
+  #error: Error | undefined
+  /** `end` or `destroy` was called, or the peer closed: nothing more goes to the handler but `closed`. */
+  #ending = false
+
+  constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
+    this.info = info
+    this.#socket = socket
+    this.#outgoing = new Outgoing(this, false, scratchBuffers)
+    this.#lingering = new Lingering(() => socket.destroy())
+    socket.on('error', (error) => {
+      this.#error ??= error
+    })
+    socket.on('close', () => this.#onClose())
+  }
+
+  /** Hands what arrives to the handler from now on. */
+  start(handler: LinkHandler): void {
+    this.#handler = handler
+    if (this.#socket.closed) {
+      this.#onClose()
+      return
+    }
+    this.#socket.on('data', (chunk: Buffer) => {
+      if (!this.#ending) handler.received(chunk)
+    })
+    this.#socket.on('end', () => this.#onPeerEnd())
+  }
+
+  get bufferedBytes(): number {
+    return this.#outgoing.bufferedBytes
+  }
+
+  get flushedBytes(): number {
+    return this.#outgoing.flushedBytes
+  }
+
+  write(chunks: readonly Buffer[], bytes: number): void {
+    if (!this.#ending) this.#outgoing.write(chunks, bytes)
+  }
+
+  pause(): void {
+    if (!this.#ending) this.#socket.pause()
+  }
+
+  resume(): void {
+    if (!this.#ending) this.#socket.resume()
+  }
+
+  end(): void {
+    if (this.#ending) return
+    this.#ending = true
+    this.#lingering.start()
+    // Unread input would turn our FIN into a reset, which can overtake the last packet: read on and discard.
+    this.#socket.resume()
+    if (this.#outgoing.bufferedBytes === 0) this.#socket.end()
+  }
+
+  destroy(): void {
+    this.#ending = true
+    this.#outgoing.close()
+    this.#socket.destroy()
+  }
+
+  send(piece: Buffer, _last: boolean, taken: () => void): boolean {
+    this.#socket.write(piece, taken)
+    return this.#socket.writableLength === 0
+  }
+
+  emptied(): void {
+    if (this.#ending) this.#socket.end()
+    else this.#handler?.drained()
+  }
+
+  /** The socket ends its own side as well once it has sent what it holds: not for ever, the peer may not read. */
+  #onPeerEnd(): void {
+    this.#ending = true
+    this.#outgoing.close()
+    this.#lingering.start()
+  }
+
+  #onClose(): void {
+    this.#ending = true
+    this.#lingering.cancel()
+    this.#outgoing.close()
+    const handler = this.#handler
+    this.#handler = undefined
+    handler?.closed(this.#error)
+  }
+}

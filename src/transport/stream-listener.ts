@@ -1,0 +1,70 @@
+/** Listeners for MQTT straight on a stream: TCP, TLS, unix socket. */
+import { createServer, type Server, type Socket } from 'node:net'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
+import type { Listener, ListenerContext } from './listener.ts'
+import { ScratchBuffers } from './outgoing.ts'
+import { Handshakes, linkInfo } from './peer.ts'
+import { StreamLink } from './stream-link.ts'
+import { tlsServerOptions, verifiedCommonName } from './tls.ts'
+
+/** Listens for `tcp`, `tls` or `unix`. Rejects with ListenError. */
+export async function listenForStreams(context: ListenerContext): Promise<Listener> {
+  const { options } = context
+  const handshakes = new Handshakes(context.limits.connectTimeoutSeconds * 1000, (socket) =>
+    context.observer(linkInfo(options, socket, undefined), 'the TLS handshake took too long'),
+  )
+  const server = options.type === 'tls' ? tlsServer(context, handshakes) : streamServer(context)
+  const { port, address } =
+    options.type === 'unix'
+      ? await bindPath(server, options)
+      : await bindPort(server, options, options.type === 'tls' ? 'mqtts' : 'mqtt', '')
+  return {
+    name: options.name,
+    type: options.type,
+    address,
+    port,
+    close: async () => {
+      // The listening socket is gone when this returns; a socket file goes with it.
+      server.close()
+      handshakes.destroyAll()
+    },
+  }
+}
+
+function streamServer(context: ListenerContext): Server {
+  const scratchBuffers = new ScratchBuffers()
+  return createServer(SOCKET_OPTIONS, (socket) => accept(context, socket, undefined, scratchBuffers))
+}
+
+function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
+  const { options } = context
+  const server = createTlsServer({
+    ...SOCKET_OPTIONS,
+    ...tlsServerOptions(options.name, options.tls),
+    handshakeTimeout: context.limits.connectTimeoutSeconds * 1000,
+  })
+  server.on('connection', (socket: Socket) => handshakes.add(socket))
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+    context.observer(linkInfo(options, socket, undefined), `TLS handshake: ${error.message}`)
+    socket.destroy()
+  })
+  server.on('secureConnection', (socket: TLSSocket) => {
+    handshakes.done(socket)
+    if (!server.listening) socket.destroy()
+    else accept(context, socket, verifiedCommonName(socket), null)
+  })
+  return server
+}
+
+function accept(
+  context: ListenerContext,
+  socket: Socket,
+  commonName: string | undefined,
+  scratchBuffers: ScratchBuffers | null,
+): void {
+  const link = new StreamLink(socket, linkInfo(context.options, socket, commonName), scratchBuffers)
+  const handler = context.acceptor.accept(link)
+  if (handler === null) link.destroy()
+  else link.start(handler)
+}

@@ -1,0 +1,158 @@
+/** Listeners for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
+import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import { type WebSocket, WebSocketServer } from 'ws'
+import { bindPort, SOCKET_OPTIONS } from './bind.ts'
+import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
+import { Handshakes, linkInfo } from './peer.ts'
+import { tlsServerOptions, verifiedCommonName } from './tls.ts'
+import { WebSocketLink } from './websocket-link.ts'
+
+/** Largest control packet of the standard in bytes: 256 MiB less one, and its fixed header. */
+const PACKET_BYTES_MAX = 268_435_460
+
+/** A message may hold many packets, each within its own limit. */
+const MESSAGE_BYTES_MIN = 1024 * 1024
+
+const DEFAULT_PATH = '/mqtt'
+
+/** By preference: `mqtt` [MQTT-6.0.0-3], and what clients of MQTT 3.1 offer. */
+const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
+
+/** An HTTP answer instead of a WebSocket. */
+interface Refusal {
+  readonly status: number
+  readonly text: string
+}
+
+/** Listens for `ws` or `wss`. Rejects with ListenError. */
+export async function listenForWebSockets(context: ListenerContext): Promise<Listener> {
+  const { options, limits } = context
+  const path = options.webSocketPath ?? DEFAULT_PATH
+  const timeoutMs = limits.connectTimeoutSeconds * 1000
+  const secure = options.type === 'wss'
+  const httpOptions = {
+    ...SOCKET_OPTIONS,
+    headersTimeout: timeoutMs,
+    requestTimeout: timeoutMs,
+    keepAliveTimeout: 1,
+    maxHeaderSize: 16 * 1024,
+  }
+  const server: Server = secure
+    ? createSecureServer({
+        ...httpOptions,
+        ...tlsServerOptions(options.name, options.tls),
+        handshakeTimeout: timeoutMs,
+      })
+    : createServer(httpOptions)
+  const webSockets = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    autoPong: false,
+    maxPayload: Math.min(PACKET_BYTES_MAX, Math.max(limits.packetBytesMax, MESSAGE_BYTES_MIN)),
+    handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
+  })
+  const refused = (socket: Socket, reason: string) =>
+    context.observer(linkInfo(options, socket, undefined), reason)
+  const handshakes = new Handshakes(timeoutMs, (socket) =>
+    refused(socket, 'the WebSocket handshake took too long'),
+  )
+
+  server.on('connection', (socket: Socket) => handshakes.add(socket))
+  server.on('tlsClientError', (error: Error, socket: Socket) => {
+    refused(socket, `TLS handshake: ${error.message}`)
+    socket.destroy()
+  })
+  server.on('request', (request, response) => {
+    const { status, text } = refusalOfPath(request, path) ?? {
+      status: 426,
+      text: `This is an MQTT broker. Connect with a WebSocket and the subprotocol "mqtt".`,
+    }
+    response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
+    response.end(text)
+  })
+  server.on('upgrade', (request, socket: Socket, head) => {
+    const refusal =
+      refusalOfPath(request, path) ?? refusalOfOrigin(request, options) ?? refusalOfSubprotocol(request)
+    if (refusal !== undefined) {
+      refused(socket, refusal.text)
+      answer(socket, refusal)
+      return
+    }
+    webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+      handshakes.done(socket)
+      if (server.listening) accept(context, webSocket, socket)
+      else webSocket.terminate()
+    })
+  })
+  webSockets.on('wsClientError', (error, socket) => {
+    refused(socket as Socket, error.message)
+    answer(socket as Socket, { status: 400, text: error.message })
+  })
+
+  const { port, address } = await bindPort(server, options, secure ? 'wss' : 'ws', path)
+  return {
+    name: options.name,
+    type: options.type,
+    address,
+    port,
+    close: async () => {
+      server.close()
+      server.closeAllConnections()
+      handshakes.destroyAll()
+    },
+  }
+}
+
+function accept(context: ListenerContext, webSocket: WebSocket, socket: Socket): void {
+  const commonName = socket instanceof TLSSocket ? verifiedCommonName(socket) : undefined
+  const link = new WebSocketLink(webSocket, socket, linkInfo(context.options, socket, commonName))
+  const handler = context.acceptor.accept(link)
+  if (handler === null) link.destroy()
+  else link.start(handler)
+}
+
+function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {
+  return SUBPROTOCOLS.find((name) => offered.has(name))
+}
+
+function refusalOfPath(request: IncomingMessage, path: string): Refusal | undefined {
+  const asked = request.url?.split('?', 1)[0]
+  if (asked === path) return undefined
+  return { status: 404, text: `There is nothing here. MQTT over WebSocket is at the path ${path}` }
+}
+
+/** Browsers say which page asks. Programs that are not browsers can say what they like, or nothing. */
+function refusalOfOrigin(request: IncomingMessage, options: ListenerOptions): Refusal | undefined {
+  const origin = request.headers.origin
+  if (options.allowedOrigins === undefined || origin === undefined) return undefined
+  if (options.allowedOrigins.includes(origin)) return undefined
+  return { status: 403, text: 'Pages of this origin may not connect to this broker.' }
+}
+
+/** [MQTT-6.0.0-3] the client offers the subprotocol `mqtt`. */
+function refusalOfSubprotocol(request: IncomingMessage): Refusal | undefined {
+  const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
+  if (chosenSubprotocol(new Set(offered)) !== undefined) return undefined
+  return { status: 400, text: 'The WebSocket must offer the subprotocol "mqtt" (or "mqttv3.1").' }
+}
+
+function headers(text: string): Record<string, string | number> {
+  return {
+    Connection: 'close',
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': Buffer.byteLength(text),
+    'X-Content-Type-Options': 'nosniff',
+  }
+}
+
+/** Answers on the raw socket that an upgrade request came on; the handshake's time-out cuts it off in the end. */
+function answer(socket: Socket, { status, text }: Refusal): void {
+  const lines = Object.entries(headers(text)).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.on('error', () => socket.destroy())
+  socket.resume()
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`)
+}
