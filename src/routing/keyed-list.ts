@@ -1,0 +1,79 @@
+/**
+ * A list with one item per key, in no order, that hands out its array as it is and copies it before the next
+ * change: readers keep what they read, and a list of 100,000 is copied at most once per reading.
+ */
+
+/** Longer lists find their items by a Map, shorter ones by looking at each. */
+const SCAN_MAX = 16
+
+export class KeyedList<K, V> {
+  readonly #keyOf: (item: V) => K
+  #items: V[] = []
+  #positions: Map<K, number> | null = null
+  #handedOut = false
+
+  constructor(keyOf: (item: V) => K) {
+    this.#keyOf = keyOf
+  }
+
+  get length(): number {
+    return this.#items.length
+  }
+
+  /** All items; never changes. */
+  get items(): readonly V[] {
+    this.#handedOut = true
+    return this.#items
+  }
+
+  /** The item's index in `items`; -1 when there is none. */
+  position(key: K): number {
+    if (this.#positions !== null) return this.#positions.get(key) ?? -1
+    for (let at = 0; at < this.#items.length; at++) {
+      if (this.#keyOf(this.#items[at]!) === key) return at
+    }
+    return -1
+  }
+
+  get(key: K): V | undefined {
+    const at = this.position(key)
+    return at === -1 ? undefined : this.#items[at]
+  }
+
+  /** Adds the item, or puts it in the place of the one with its key. */
+  set(item: V): void {
+    this.#own()
+    const key = this.#keyOf(item)
+    const at = this.position(key)
+    if (at !== -1) {
+      this.#items[at] = item
+      return
+    }
+    this.#items.push(item)
+    if (this.#positions !== null) this.#positions.set(key, this.#items.length - 1)
+    else if (this.#items.length > SCAN_MAX) {
+      this.#positions = new Map()
+      for (const [index, each] of this.#items.entries()) this.#positions.set(this.#keyOf(each), index)
+    }
+  }
+
+  /** Removes an item; the last one takes its place. Nothing happens when there is none. */
+  delete(key: K): void {
+    const at = this.position(key)
+    if (at === -1) return
+    this.#own()
+    const last = this.#items.pop()!
+    if (at < this.#items.length) {
+      this.#items[at] = last
+      this.#positions?.set(this.#keyOf(last), at)
+    }
+    this.#positions?.delete(key)
+    if (this.#items.length <= SCAN_MAX / 2) this.#positions = null
+  }
+
+  #own(): void {
+    if (!this.#handedOut) return
+    this.#items = this.#items.slice()
+    this.#handedOut = false
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * A tree of topic levels, for filters and for topic names. What it holds hangs at the first level where its name
+ * differs from all others, so that a name that shares nothing costs no branch, however many levels it has.
+ */
+
+/** A branch, or a leaf for the one name in this place. A leaf must not be a Branch, null or undefined. */
+export type Child<L> = Branch<L> | L
+
+/** All names that have the levels down to here in common, when there are at least two. */
+export class Branch<L> {
+  /** The name that ends here. */
+  end: L | null = null
+  /** Names whose next level is `+`. */
+  plus: Child<L> | null = null
+  /** The name whose next, and last, level is `#`. */
+  hash: L | null = null
+  // One literal child is held without a Map: most branches of a deep tree have no more.
+  #onlyLevel = ''
+  #only: Child<L> | null = null
+  #children: Map<string, Child<L>> | null = null
+
+  /** How many literal children there are. */
+  get literalCount(): number {
+    return this.#children?.size ?? (this.#only === null ? 0 : 1)
+  }
+
+  /** The child for a literal level. */
+  literal(level: string): Child<L> | null {
+    if (this.#children !== null) return this.#children.get(level) ?? null
+    return this.#only !== null && this.#onlyLevel === level ? this.#only : null
+  }
+
+  /**
+   * An iterator of the literal children, levels beside them, that may go on while the tree changes: what was there
+   * all the while comes once, and before what was added.
+   */
+  literals(): Iterator<[string, Child<L>]> {
+    if (this.#children !== null) return this.#children.entries()
+    const alone: [string, Child<L>][] = this.#only === null ? [] : [[this.#onlyLevel, this.#only]]
+    return alone.values()
+  }
+
+  /** The child for a level of a name; null as a level means that the name ends here. */
+  get(level: string | null): Child<L> | null {
+    if (level === null) return this.end
+    if (level === '+') return this.plus
+    if (level === '#') return this.hash
+    return this.literal(level)
+  }
+
+  /** Sets what `get` returns. A Branch is never set for null and `#`. */
+  set(level: string | null, child: Child<L>): void {
+    if (level === null) this.end = child as L
+    else if (level === '+') this.plus = child
+    else if (level === '#') this.hash = child as L
+    else if (this.#children !== null) this.#children.set(level, child)
+    else if (this.#only === null || this.#onlyLevel === level) {
+      this.#onlyLevel = level
+      this.#only = child
+    } else {
+      this.#children = new Map([
+        [this.#onlyLevel, this.#only],
+        [level, child],
+      ])
+      this.#only = null
+    }
+  }
+
+  remove(level: string | null): void {
+    if (level === null) this.end = null
+    else if (level === '+') this.plus = null
+    else if (level === '#') this.hash = null
+    // The Map stays until the branch goes, so that iterators that are under way see what remains.
+    else if (this.#children !== null) this.#children.delete(level)
+    else this.#only = null
+  }
+
+  /** The one thing left in the branch; null when it is empty, undefined when there are several. */
+  sole(): Child<L> | null | undefined {
+    const literals = this.literalCount
+    const others = Number(this.end !== null) + Number(this.plus !== null) + Number(this.hash !== null)
+    if (literals + others > 1) return undefined
+    if (literals === 0) return this.end ?? this.plus ?? this.hash
+    return this.#only ?? this.#children!.values().next().value
+  }
+}
+
+export class LevelTree<L> {
+  readonly root = new Branch<L>()
+  readonly #nameOf: (leaf: L) => string
+  #leaves = 0
+  #branches = 0
+
+  /** `nameOf` returns the name that a leaf stands for; it must never change for a leaf in the tree. */
+  constructor(nameOf: (leaf: L) => string) {
+    this.#nameOf = nameOf
+  }
+
+  /** Leaves and branches, without the root: 0 when the tree is empty. */
+  get nodeCount(): number {
+    return this.#leaves + this.#branches
+  }
+
+  get(name: string): L | undefined {
+    let branch = this.root
+    let at = 0
+    for (;;) {
+      const level = levelAt(name, at)
+      const child = branch.get(level)
+      if (child === null) return undefined
+      if (!(child instanceof Branch)) return this.#nameOf(child) === name ? child : undefined
+      branch = child
+      at += level!.length + 1
+    }
+  }
+
+  /** Puts the leaf in, in place of the one of the same name. */
+  set(leaf: L): void {
+    const name = this.#nameOf(leaf)
+    let branch = this.root
+    let at = 0
+    for (;;) {
+      const level = levelAt(name, at)
+      const child = branch.get(level)
+      if (child instanceof Branch) {
+        branch = child
+      } else if (child === null) {
+        branch.set(level, leaf)
+        this.#leaves++
+        return
+      } else if (this.#nameOf(child) === name) {
+        branch.set(level, leaf)
+        return
+      } else {
+        const fork = new Branch<L>()
+        fork.set(levelAt(this.#nameOf(child), at + level!.length + 1), child)
+        branch.set(level, fork)
+        this.#branches++
+        branch = fork
+      }
+      at += level!.length + 1
+    }
+  }
+
+  /** Takes out the leaf of this name, and the branches that only it needed. False when there was none. */
+  delete(name: string): boolean {
+    const path: Branch<L>[] = []
+    const levels: (string | null)[] = []
+    let branch = this.root
+    let at = 0
+    for (;;) {
+      const level = levelAt(name, at)
+      path.push(branch)
+      levels.push(level)
+      const child = branch.get(level)
+      if (child === null) return false
+      if (!(child instanceof Branch)) {
+        if (this.#nameOf(child) !== name) return false
+        break
+      }
+      branch = child
+      at += level!.length + 1
+    }
+    branch.remove(levels[path.length - 1]!)
+    this.#leaves--
+    for (let depth = path.length - 1; depth > 0; depth--) {
+      const left = path[depth]!.sole()
+      if (left === undefined || left === null || left instanceof Branch) break
+      path[depth - 1]!.set(levels[depth - 1]!, left)
+      this.#branches--
+    }
+    return true
+  }
+}
+
+/** The level of a name that begins at this offset; null one past the end, where there is none. */
+function levelAt(name: string, at: number): string | null {
+  if (at > name.length) return null
+  const end = name.indexOf('/', at)
+  return end === -1 ? name.slice(at) : name.slice(at, end)
+}

@@ -1,0 +1,174 @@
+/** Subscriptions as the router holds them, and how those of one subscriber that overlap become one. */
+import { NO_IDENTIFIERS } from '../mqtt/message.ts'
+import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
+import { KeyedList } from './keyed-list.ts'
+
+/** Immutable: a Subscription that is replaced is another one. */
+export interface Subscription<S> {
+  readonly subscriber: S
+  /** The whole filter as sent, with `$share/name/`. */
+  readonly filter: string
+  readonly options: SubscriptionOptions
+  /** 0 when absent. */
+  readonly identifier: number
+}
+
+/** One entry per subscriber: all its matching Subscriptions that are not shared (section 3.3.4). Immutable. */
+export interface RouteEntry<S> {
+  readonly subscriber: S
+  /** The highest of the matching Subscriptions [MQTT-3.3.4-2]. */
+  readonly qos: QoS
+  /** True when any of them has it. */
+  readonly retainAsPublished: boolean
+  /** Of all of them, without 0 [MQTT-3.3.4-4]; NO_IDENTIFIERS when there are none. */
+  readonly identifiers: readonly number[]
+  /** True when any of them has No Local: see `mergeWithout`. */
+  readonly noLocal: boolean
+  readonly subscriptions: readonly Subscription<S>[]
+}
+
+/** The Subscriptions of one `$share/name/filter`. Lives as long as it has members. */
+export interface ShareGroup<S> {
+  readonly share: string
+  /** As it is now: read it anew for each message. The array that was read never changes. */
+  readonly members: readonly Subscription<S>[]
+  /** Where the choice of a member goes on; the broker's. */
+  cursor: number
+}
+
+/** A Subscription that is its own entry, so that the usual case of one matching Subscription costs no memory. */
+export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
+  readonly subscriber: S
+  readonly filter: string
+  readonly options: SubscriptionOptions
+  readonly identifiers: readonly number[]
+
+  constructor(subscriber: S, filter: string, options: SubscriptionOptions, identifier: number) {
+    this.subscriber = subscriber
+    this.filter = filter
+    this.options = shared(options)
+    this.identifiers = identifier === 0 ? NO_IDENTIFIERS : [identifier]
+  }
+
+  get identifier(): number {
+    return this.identifiers.length === 0 ? 0 : this.identifiers[0]!
+  }
+
+  get qos(): QoS {
+    return this.options.qos
+  }
+
+  get retainAsPublished(): boolean {
+    return this.options.retainAsPublished
+  }
+
+  get noLocal(): boolean {
+    return this.options.noLocal
+  }
+
+  get subscriptions(): readonly Subscription<S>[] {
+    return [this]
+  }
+
+  /** Whether that Subscription, to the same filter, would be the same again. */
+  same(options: SubscriptionOptions, identifier: number): boolean {
+    return this.options === shared(options) && this.identifier === identifier
+  }
+}
+
+/** Several Subscriptions of one subscriber as one entry. `add` belongs to the making of a Route. */
+export class MergedEntry<S> implements RouteEntry<S> {
+  readonly subscriber: S
+  qos: QoS
+  retainAsPublished: boolean
+  noLocal: boolean
+  identifiers: readonly number[] = NO_IDENTIFIERS
+  readonly subscriptions: Subscription<S>[] = []
+  #identifiers: number[] | null = null
+
+  constructor(first: Subscription<S>) {
+    this.subscriber = first.subscriber
+    this.qos = first.options.qos
+    this.retainAsPublished = first.options.retainAsPublished
+    this.noLocal = first.options.noLocal
+    this.add(first)
+  }
+
+  add(subscription: Subscription<S>): void {
+    const { qos, retainAsPublished, noLocal } = subscription.options
+    if (qos > this.qos) this.qos = qos
+    this.retainAsPublished ||= retainAsPublished
+    this.noLocal ||= noLocal
+    this.subscriptions.push(subscription)
+    if (subscription.identifier === 0) return
+    this.#identifiers ??= []
+    this.#identifiers.push(subscription.identifier)
+    this.identifiers = this.#identifiers
+  }
+}
+
+/**
+ * The entry for a message that the subscriber published itself: made of the Subscriptions without No Local
+ * [MQTT-3.8.3-3]. Null when all of them have it: nothing is delivered.
+ */
+export function mergeWithout<S>(entry: RouteEntry<S>): RouteEntry<S> | null {
+  if (!entry.noLocal) return entry
+  let merged: MergedEntry<S> | null = null
+  for (const subscription of entry.subscriptions) {
+    if (subscription.options.noLocal) continue
+    if (merged === null) merged = new MergedEntry(subscription)
+    else merged.add(subscription)
+  }
+  return merged
+}
+
+/** A filter's Subscriptions and Shared Subscriptions, when they are more than one Subscription. */
+export class FilterSubscriptions<S> {
+  /** The filter that topics are matched against; without `$share/name/`. */
+  readonly filter: string
+  readonly subscriptions = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
+  groups: KeyedList<string, Group<S>> | null = null
+
+  constructor(filter: string) {
+    this.filter = filter
+  }
+}
+
+export class Group<S> implements ShareGroup<S> {
+  readonly share: string
+  readonly list = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
+  cursor = 0
+
+  constructor(share: string) {
+    this.share = share
+  }
+
+  get members(): readonly Subscription<S>[] {
+    return this.list.items
+  }
+}
+
+/** The key of a KeyedList of groups. */
+export function shareOf<S>(group: Group<S>): string {
+  return group.share
+}
+
+function subscriberOf<S>(subscription: SoleSubscription<S>): S {
+  return subscription.subscriber
+}
+
+// Every Subscription points to one of these instead of holding its own. The index is made of QoS (2 bits), No Local,
+// Retain As Published and Retain Handling (2 bits).
+const OPTIONS: readonly SubscriptionOptions[] = Array.from({ length: 48 }, (_, index) =>
+  Object.freeze({
+    qos: (index & 3) as QoS,
+    noLocal: (index & 4) !== 0,
+    retainAsPublished: (index & 8) !== 0,
+    retainHandling: (index >> 4) as 0 | 1 | 2,
+  }),
+)
+
+function shared(options: SubscriptionOptions): SubscriptionOptions {
+  const flags = (options.noLocal ? 4 : 0) | (options.retainAsPublished ? 8 : 0)
+  return OPTIONS[options.qos | flags | (options.retainHandling << 4)]!
+}

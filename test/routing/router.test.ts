@@ -1,0 +1,469 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
+import type { QoS, SubscriptionOptions } from '../../src/mqtt/packet.ts'
+import { innerFilter } from '../../src/routing/filter.ts'
+import { mergeWithout, type Route, type RouteEntry, Router } from '../../src/routing/router.ts'
+import { EXAMPLES, naiveMatches } from './naive.ts'
+
+interface Client {
+  readonly name: string
+}
+
+const ann: Client = { name: 'ann' }
+const bob: Client = { name: 'bob' }
+const cid: Client = { name: 'cid' }
+
+function options(qos: QoS, changes: Partial<SubscriptionOptions> = {}): SubscriptionOptions {
+  return { qos, noLocal: false, retainAsPublished: false, retainHandling: 0, ...changes }
+}
+
+function names(route: Route<Client>): string[] {
+  return route.entries.map((entry) => entry.subscriber.name).sort()
+}
+
+describe('matching', () => {
+  test.each(EXAMPLES)('section 4.7: %s and %s: %s', (filter, topic, matches) => {
+    const router = new Router<Client>()
+    router.subscribe(ann, filter, options(0), 0)
+    expect(names(router.route(new Topic(topic)))).toEqual(matches ? ['ann'] : [])
+    router.subscribe(bob, `$share/group/${filter}`, options(0), 0)
+    expect(router.route(new Topic(topic)).groups.map((group) => group.share)).toEqual(
+      matches ? [`$share/group/${filter}`] : [],
+    )
+  })
+
+  test('all examples of section 4.7 at once, subscribed and unsubscribed', () => {
+    const router = new Router<Client>()
+    const filters = [...new Set(EXAMPLES.map(([filter]) => filter))]
+    for (const filter of filters) router.subscribe({ name: filter }, filter, options(0), 0)
+    for (const topic of new Set(EXAMPLES.map(([, name]) => name))) {
+      const expected = filters.filter((filter) => naiveMatches(filter, topic)).sort()
+      expect(names(router.route(new Topic(topic)))).toEqual(expected)
+    }
+  })
+
+  test('a filter of many levels is matched without recursion', () => {
+    const router = new Router<Client>()
+    const levels = '/'.repeat(60_000)
+    for (const end of ['a', 'b', '+', '#']) router.subscribe({ name: end }, `${levels}${end}`, options(0), 0)
+    expect(names(router.route(new Topic(`${levels}a`)))).toEqual(['#', '+', 'a'])
+    for (const end of ['a', 'b', '+', '#']) {
+      const [entry] = router.route(new Topic(`${levels}${end}`)).entries
+      expect(entry).toBeDefined()
+    }
+  })
+})
+
+describe('Subscriptions', () => {
+  test('[MQTT-3.8.4-3] the same filter again replaces the Subscription', () => {
+    const router = new Router<Client>()
+    for (const filter of ['a/b', 'a/+', '$share/g/a/b']) {
+      expect(router.subscribe(ann, filter, options(0), 5)).toBeNull()
+      const count = router.subscriptionCount
+      const previous = router.subscribe(ann, filter, options(2, { retainHandling: 1 }), 6)
+      expect(previous).toMatchObject({ subscriber: ann, filter, options: options(0), identifier: 5 })
+      expect(router.subscriptionCount).toBe(count)
+      expect(router.unsubscribe(ann, filter)).toMatchObject({
+        filter,
+        options: options(2, { retainHandling: 1 }),
+        identifier: 6,
+      })
+      expect(router.unsubscribe(ann, filter)).toBeNull()
+    }
+    expect(router.nodeCount).toBe(0)
+  })
+
+  test('[MQTT-3.10.4-1] filters are compared character by character', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'a/+', options(0), 0)
+    router.subscribe(ann, 'a/b', options(0), 0)
+    for (const filter of ['a/#', '+/+', 'a/c', 'a', 'a/+/', 'A/b', '$share/g/a/b', '$share/g/a/+']) {
+      expect(router.unsubscribe(ann, filter)).toBeNull()
+    }
+    expect(router.unsubscribe(bob, 'a/b')).toBeNull()
+    expect(router.subscriptionCount).toBe(2)
+  })
+
+  test('[MQTT-3.3.4-2] overlapping Subscriptions become one entry at the highest QoS', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'a/b', options(0), 0)
+    router.subscribe(ann, 'a/+', options(2), 0)
+    router.subscribe(ann, 'a/#', options(1, { retainAsPublished: true }), 0)
+    router.subscribe(bob, '#', options(1), 0)
+    const route = router.route(new Topic('a/b'))
+    expect(names(route)).toEqual(['ann', 'bob'])
+    expect(route.entries.find((entry) => entry.subscriber === ann)).toMatchObject({
+      qos: 2,
+      retainAsPublished: true,
+      noLocal: false,
+      identifiers: [],
+    })
+    const alone = route.entries.find((entry) => entry.subscriber === bob)
+    expect(alone).toMatchObject({ qos: 1, retainAsPublished: false })
+    expect(alone?.identifiers).toBe(NO_IDENTIFIERS)
+  })
+
+  test('[MQTT-3.3.4-4] all Subscription Identifiers are kept, equal ones too', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'a/b', options(0), 7)
+    router.subscribe(ann, 'a/+', options(0), 0)
+    router.subscribe(ann, 'a/#', options(0), 9)
+    router.subscribe(ann, '+/b', options(0), 7)
+    const [entry] = router.route(new Topic('a/b')).entries
+    expect([...entry!.identifiers].sort()).toEqual([7, 7, 9])
+    expect(router.route(new Topic('a/c')).entries[0]!.identifiers).toEqual([9])
+  })
+
+  test('[MQTT-3.8.3-3] No Local takes its Subscriptions out of the merged entry, and only those', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'a/b', options(2, { noLocal: true, retainAsPublished: true }), 1)
+    const topic = new Topic('a/b')
+    const sole = router.route(topic).entries[0]!
+    expect(sole.noLocal).toBe(true)
+    expect(mergeWithout(sole)).toBeNull()
+
+    router.subscribe(ann, 'a/+', options(1), 2)
+    router.subscribe(ann, 'a/#', options(0), 3)
+    const [entry] = router.route(topic).entries
+    expect(entry).toMatchObject({ qos: 2, noLocal: true, retainAsPublished: true })
+    const rest = mergeWithout(entry!)
+    expect(rest).toMatchObject({ subscriber: ann, qos: 1, noLocal: false, retainAsPublished: false })
+    expect([...rest!.identifiers].sort()).toEqual([2, 3])
+    expect([...entry!.identifiers].sort()).toEqual([1, 2, 3])
+
+    const [plain] = router.route(new Topic('a/c')).entries
+    expect(mergeWithout(plain!)).toBe(plain)
+  })
+
+  test('a Route that is being read does not change', () => {
+    const router = new Router<Client>()
+    const clients = Array.from({ length: 100 }, (_, index) => ({ name: `${index}` }))
+    for (const client of clients) router.subscribe(client, 'a', options(0), 0)
+    const { entries } = router.route(new Topic('a'))
+    const before = [...entries]
+    for (const client of clients.slice(0, 99)) router.unsubscribe(client, 'a')
+    router.subscribe(clients[99]!, 'a', options(1), 0)
+    router.subscribe(ann, 'a', options(1), 0)
+    expect(entries).toEqual(before)
+    expect(names(router.route(new Topic('a')))).toEqual(['99', 'ann'])
+  })
+})
+
+describe('Shared Subscriptions', () => {
+  test('each group of a filter is its own, and beside what is not shared', () => {
+    const router = new Router<Client>()
+    const topic = new Topic('a/b')
+    router.subscribe(ann, '$share/one/a/+', options(1), 4)
+    router.subscribe(bob, '$share/one/a/+', options(2), 0)
+    router.subscribe(ann, '$share/two/a/+', options(0), 0)
+    router.subscribe(ann, '$share/one/a/b', options(0), 0)
+    router.subscribe(cid, 'a/+', options(0), 0)
+    const route = router.route(topic)
+    expect(names(route)).toEqual(['cid'])
+    expect(route.groups.map((group) => group.share).sort()).toEqual([
+      '$share/one/a/+',
+      '$share/one/a/b',
+      '$share/two/a/+',
+    ])
+    const group = router.shareGroup('$share/one/a/+')!
+    expect(route.groups).toContain(group)
+    expect(group.members.map((member) => member.subscriber)).toEqual([ann, bob])
+    expect(group.members[0]).toMatchObject({ filter: '$share/one/a/+', identifier: 4, options: options(1) })
+    expect(router.subscriptionCount).toBe(5)
+    expect(router.sharedCount).toBe(4)
+  })
+
+  test('a group keeps its cursor while members come and go, and ends with the last', () => {
+    const router = new Router<Client>()
+    const topic = new Topic('a')
+    router.subscribe(ann, '$share/g/a', options(1), 0)
+    const [group] = router.route(topic).groups
+    const read = group!.members
+    group!.cursor = 41
+    router.subscribe(bob, '$share/g/a', options(1), 0)
+    router.unsubscribe(ann, '$share/g/a')
+    expect(router.route(topic).groups[0]).toBe(group)
+    expect(router.misses).toBe(1) // members are no reason to make the Route again
+    expect(group!.members.map((member) => member.subscriber)).toEqual([bob])
+    expect(read.map((member) => member.subscriber)).toEqual([ann])
+    expect(group!.cursor).toBe(41)
+    router.unsubscribe(bob, '$share/g/a')
+    expect(router.route(topic).groups).toEqual([])
+    expect(router.shareGroup('$share/g/a')).toBeNull()
+    expect(group!.members).toEqual([])
+    expect(router.nodeCount).toBe(0)
+  })
+})
+
+describe('the cached Route', () => {
+  function warm(router: Router<Client>, count: number, name: (index: number) => string): Topic[] {
+    const topics = Array.from({ length: count }, (_, index) => new Topic(name(index)))
+    for (const topic of topics) router.route(topic)
+    router.misses = 0
+    return topics
+  }
+
+  function missesOf(router: Router<Client>, topics: readonly Topic[]): number {
+    const before = router.misses
+    for (const topic of topics) router.route(topic)
+    return router.misses - before
+  }
+
+  test('is the same object until something changes', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'a', options(0), 0)
+    const topic = new Topic('a')
+    expect(router.route(topic)).toBe(router.route(topic))
+    expect(router.misses).toBe(1)
+    router.subscribe(ann, 'a', options(0), 0)
+    router.route(topic)
+    expect(router.misses).toBe(1) // the same Subscription again is no change
+    router.subscribe(ann, 'a', options(1), 0)
+    expect(router.route(topic).entries[0]!.qos).toBe(1)
+    expect(router.misses).toBe(2)
+  })
+
+  test('an exact filter costs only its own topic the Route', () => {
+    const router = new Router<Client>()
+    router.subscribe(ann, 'site/+/state', options(0), 0)
+    const topics = warm(router, 1000, (index) => `site/${index}/state`)
+    router.subscribe(bob, 'site/500/state', options(0), 0)
+    expect(missesOf(router, topics)).toBe(1)
+    expect(names(router.route(topics[500]!))).toEqual(['ann', 'bob'])
+    router.unsubscribe(bob, 'site/500/state')
+    expect(missesOf(router, topics)).toBe(1)
+    expect(names(router.route(topics[500]!))).toEqual(['ann'])
+  })
+
+  test('a wildcard filter costs only topics below its literal levels the Route', () => {
+    const router = new Router<Client>()
+    const topics = warm(router, 1000, (index) => `site/${index % 100}/${Math.floor(index / 100)}`)
+    for (const filter of ['site/7/#', 'site/7/+', '$share/g/site/7/+/#']) {
+      router.subscribe(bob, filter, options(0), 0)
+      expect(missesOf(router, topics)).toBe(10)
+      router.unsubscribe(bob, filter)
+      expect(missesOf(router, topics)).toBe(10)
+    }
+    router.subscribe(bob, 'site/7', options(0), 0)
+    expect(missesOf(router, topics)).toBe(0)
+  })
+
+  test('a filter with a literal level behind a + costs only topics with that level the Route', () => {
+    const router = new Router<Client>()
+    const topics = warm(router, 1000, (index) => `site/${index}/${index % 10 === 0 ? 'alarm' : 'state'}`)
+    router.subscribe(bob, 'site/+/alarm/#', options(0), 0)
+    expect(missesOf(router, topics)).toBe(100)
+    router.subscribe(bob, '+/5/state', options(0), 0)
+    expect(missesOf(router, topics)).toBe(1)
+    router.subscribe(bob, '+/+/state', options(0), 0)
+    expect(missesOf(router, topics)).toBe(1000)
+  })
+
+  test('constant subscribing and unsubscribing leaves unrelated topics their Routes', () => {
+    const router = new Router<Client>()
+    const topics = warm(router, 100, (index) => `sensor/${index}/temperature`)
+    let routed = 0
+    for (let round = 0; round < 5000; round++) {
+      const client = { name: `${round}` }
+      router.subscribe(client, `device/${round}/command`, options(1), 0)
+      router.subscribe(client, `device/${round}/config/#`, options(1), 0)
+      router.route(topics[round % topics.length]!)
+      router.unsubscribe(client, `device/${round}/command`)
+      router.unsubscribe(client, `device/${round}/config/#`)
+      router.route(topics[(round * 7) % topics.length]!)
+      routed += 2
+    }
+    expect(router.misses).toBeLessThan(routed / 20)
+  })
+
+  test('an evicted topic that is still in use is not routed by what was', () => {
+    const router = new Router<Client>()
+    const evicted = new Topic('a/b')
+    router.route(evicted)
+    const again = new Topic('a/b')
+    router.subscribe(ann, 'a/b', options(0), 0)
+    expect(names(router.route(again))).toEqual(['ann'])
+    expect(names(router.route(evicted))).toEqual(['ann'])
+    router.unsubscribe(ann, 'a/b')
+    expect(names(router.route(evicted))).toEqual([])
+    expect(names(router.route(again))).toEqual([])
+  })
+
+  test('a Route of another router is not used', () => {
+    const router = new Router<Client>()
+    const topic = new Topic('a')
+    router.subscribe(ann, 'a', options(0), 0)
+    router.route(topic)
+    expect(names(new Router<Client>().route(topic))).toEqual([])
+  })
+
+  test('a stale Route is let go of, a good one stays', () => {
+    const router = new Router<Client>()
+    const topic = new Topic('a')
+    router.subscribe(ann, 'a', options(0), 0)
+    const route = router.route(topic)
+    router.subscribe(bob, 'b', options(0), 0)
+    router.release(topic)
+    expect(topic.route).toBe(route)
+    router.unsubscribe(ann, 'a')
+    router.release(topic)
+    expect(topic.route).toBeNull()
+  })
+
+  test('large Routes are cached in bounded number', () => {
+    const router = new Router<Client>()
+    for (let index = 0; index < 5000; index++) router.subscribe({ name: `${index}` }, 'a/#', options(0), 0)
+    const topics = Array.from({ length: 200 }, (_, index) => new Topic(`a/${index}`))
+    for (const topic of topics) expect(router.route(topic).entries.length).toBe(5000)
+    expect(topics.filter((topic) => topic.route !== null).length).toBe(Math.floor(524_288 / 5000))
+    expect(topics.at(-1)!.route).not.toBeNull()
+    const lists = new Set(topics.map((topic) => router.route(topic).entries))
+    expect(lists.size).toBe(1) // one list for all topics, not a copy each
+  })
+})
+
+describe('beside the naive matcher', () => {
+  const level = fc.constantFrom('', 'a', 'b', 'c', '$s', '\u00e9', 'aa')
+  const topicName = fc.array(level, { minLength: 1, maxLength: 4 }).map((levels) => levels.join('/') || '/')
+  const plainFilter = fc
+    .tuple(fc.array(fc.oneof(level, fc.constant('+')), { minLength: 1, maxLength: 4 }), fc.boolean())
+    .map(([levels, multi]) => (multi ? [...levels.slice(0, 3), '#'] : levels).join('/') || '/')
+  const filter = fc.oneof(
+    { weight: 4, arbitrary: plainFilter },
+    { weight: 1, arbitrary: fc.constant('#') },
+    {
+      weight: 1,
+      arbitrary: fc.tuple(fc.constantFrom('g', 'h'), plainFilter).map(([g, f]) => `$share/${g}/${f}`),
+    },
+  )
+  const subscriptionOptions: fc.Arbitrary<SubscriptionOptions> = fc.record({
+    qos: fc.constantFrom<QoS>(0, 1, 2),
+    noLocal: fc.boolean(),
+    retainAsPublished: fc.boolean(),
+    retainHandling: fc.constantFrom<0 | 1 | 2>(0, 1, 2),
+  })
+  const who = fc.nat({ max: 24 })
+  const action = fc.oneof(
+    {
+      weight: 4,
+      arbitrary: fc.record({
+        type: fc.constant('subscribe' as const),
+        who,
+        filter,
+        options: subscriptionOptions,
+        identifier: fc.nat({ max: 3 }),
+      }),
+    },
+    { weight: 1, arbitrary: fc.record({ type: fc.constant('unsubscribe' as const), who, filter }) },
+    { weight: 2, arbitrary: fc.record({ type: fc.constant('drop' as const), pick: fc.nat() }) },
+    { weight: 5, arbitrary: fc.record({ type: fc.constant('route' as const), topic: topicName }) },
+  )
+
+  interface Held {
+    readonly client: Client
+    readonly filter: string
+    readonly options: SubscriptionOptions
+    readonly identifier: number
+  }
+
+  function describeEntry(entry: RouteEntry<Client>): object {
+    return {
+      name: entry.subscriber.name,
+      qos: entry.qos,
+      retainAsPublished: entry.retainAsPublished,
+      noLocal: entry.noLocal,
+      identifiers: [...entry.identifiers].sort(),
+      filters: entry.subscriptions.map((subscription) => subscription.filter).sort(),
+      identifiersOfAll: entry.subscriptions.map((subscription) => subscription.identifier).sort(),
+    }
+  }
+
+  function naiveEntry(held: readonly Held[]): object {
+    return {
+      name: held[0]!.client.name,
+      qos: Math.max(...held.map((each) => each.options.qos)),
+      retainAsPublished: held.some((each) => each.options.retainAsPublished),
+      noLocal: held.some((each) => each.options.noLocal),
+      identifiers: held
+        .map((each) => each.identifier)
+        .filter((identifier) => identifier !== 0)
+        .sort(),
+      filters: held.map((each) => each.filter).sort(),
+      identifiersOfAll: held.map((each) => each.identifier).sort(),
+    }
+  }
+
+  test('subscribing, replacing, unsubscribing and routing in any order', () => {
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 150 }), (actions) => {
+        const router = new Router<Client>()
+        const clients = Array.from({ length: 25 }, (_, index) => ({ name: `c${index}` }))
+        const model = new Map<string, Held>()
+        const topics = new Map<string, Topic>()
+        const remove = (key: string, client: Client, name: string) => {
+          const held = model.get(key)
+          const removed = router.unsubscribe(client, name)
+          if (held === undefined) expect(removed).toBeNull()
+          else {
+            expect(removed).toMatchObject({ subscriber: client, filter: name, options: held.options })
+          }
+          model.delete(key)
+        }
+        for (const step of actions) {
+          if (step.type === 'subscribe') {
+            const client = clients[step.who]!
+            const key = `${step.who} ${step.filter}`
+            const previous = router.subscribe(client, step.filter, step.options, step.identifier)
+            const held = model.get(key)
+            if (held === undefined) expect(previous).toBeNull()
+            else expect(previous).toMatchObject({ options: held.options, identifier: held.identifier })
+            const { filter, options, identifier } = step
+            model.set(key, { client, filter, options, identifier })
+          } else if (step.type === 'unsubscribe') {
+            remove(`${step.who} ${step.filter}`, clients[step.who]!, step.filter)
+          } else if (step.type === 'drop') {
+            if (model.size === 0) continue
+            const [key, held] = [...model][step.pick % model.size]!
+            remove(key, held.client, held.filter)
+          } else {
+            const topic = topics.get(step.topic) ?? new Topic(step.topic)
+            topics.set(step.topic, topic)
+            compare(router, topic, model)
+          }
+        }
+        for (const topic of topics.values()) compare(router, topic, model)
+        expect(router.subscriptionCount).toBe(model.size)
+        const shared = [...model.values()].filter((held) => held.filter.startsWith('$share/'))
+        expect(router.sharedCount).toBe(shared.length)
+        for (const [key, held] of [...model]) remove(key, held.client, held.filter)
+        expect(router.subscriptionCount).toBe(0)
+        expect(router.sharedCount).toBe(0)
+        expect(router.nodeCount).toBe(0)
+        for (const topic of topics.values()) compare(router, topic, model)
+      }),
+      { numRuns: 600 },
+    )
+  })
+
+  function compare(router: Router<Client>, topic: Topic, model: ReadonlyMap<string, Held>): void {
+    const plain = new Map<Client, Held[]>()
+    const groups = new Map<string, string[]>()
+    for (const held of model.values()) {
+      const inner = innerFilter(held.filter)
+      if (!naiveMatches(inner, topic.name)) continue
+      if (inner === held.filter) plain.set(held.client, [...(plain.get(held.client) ?? []), held])
+      else groups.set(held.filter, [...(groups.get(held.filter) ?? []), held.client.name].sort())
+    }
+    const route = router.route(topic)
+    const byName = (one: object, other: object) => (JSON.stringify(one) < JSON.stringify(other) ? -1 : 1)
+    expect(route.entries.map(describeEntry).sort(byName)).toEqual(
+      [...plain.values()].map(naiveEntry).sort(byName),
+    )
+    const found = route.groups.map(
+      (group) => [group.share, group.members.map((member) => member.subscriber.name).sort()] as const,
+    )
+    expect(new Map(found)).toEqual(groups)
+    expect(found.length).toBe(groups.size)
+  }
+})
