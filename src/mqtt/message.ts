@@ -58,6 +58,7 @@ export class Message {
   /** Encodings shared by all receivers; belong to the publish encoder. Index: see `encodePublish`. */
   wire4: Buffer | null = null
   wire5: Buffer | null = null
+  #owned = false
 
   constructor(fields: MessageFields, evictedSize?: number) {
     this.topic = fields.topic
@@ -73,8 +74,10 @@ export class Message {
 
   /** Copies the bytes out of the read buffer they are a view of, so that a long-lived message does not pin it. */
   own(): void {
-    this.payload = owned(this.payload)
-    this.properties = owned(this.properties)
+    if (this.#owned) return
+    this.#owned = true
+    this.payload = Buffer.from(this.payload)
+    if (this.properties.length > 0) this.properties = Buffer.from(this.properties)
     this.wire4 = null
     this.wire5 = null
   }
@@ -127,8 +130,4 @@ export interface Will {
   /** Message Expiry Interval in seconds from publication; undefined without. */
   readonly expirySeconds: number | undefined
   readonly delaySeconds: number
-}
-
-function owned(view: Buffer): Buffer {
-  return view.length === view.buffer.byteLength ? view : Buffer.from(view)
 }

@@ -1,0 +1,488 @@
+/**
+ * HOT. From a framed packet to its fields. PUBLISH and the acknowledgements are read directly. All others are
+ * checked byte by byte here, for `mqtt-packet` accepts much that the standards forbid, and then parsed by it.
+ */
+import { type Packet as ParsedPacket, parser } from 'mqtt-packet'
+import {
+  binaryEnd,
+  illegal,
+  malformed,
+  readUint16,
+  readVariableByteInteger,
+  stringEnd,
+  truncated,
+  variableByteIntegerBytes,
+} from './field.ts'
+import { type Framer, PacketType } from './framing.ts'
+import type {
+  AcknowledgePacket,
+  AcknowledgeType,
+  AuthPacket,
+  ClientPacket,
+  ConnectPacket,
+  DisconnectPacket,
+  PingreqPacket,
+  ProtocolVersion,
+  PublishPacket,
+  QoS,
+  SubscribePacket,
+  UnsubscribePacket,
+  UserProperties,
+} from './packet.ts'
+import { SESSION_NEVER_EXPIRES } from './packet.ts'
+import { PropertyPlace, walkMessageProperties, walkUserProperties } from './properties.ts'
+import { ProtocolError, Reason } from './reason.ts'
+import { checkTopicName, type TopicTable } from './topics.ts'
+
+const EMPTY = Buffer.alloc(0)
+const PINGREQ: PingreqPacket = Object.freeze({ type: 'pingreq' })
+const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
+
+/** A CONNECT that cannot be accepted, with what the client speaks, so that it can be answered in that format. */
+export class ConnectError extends ProtocolError {
+  /** Null when nothing was read that tells. */
+  readonly version: ProtocolVersion | null
+
+  constructor(reasonCode: Reason, statement: string, message: string, version: ProtocolVersion | null) {
+    super(reasonCode, statement, message)
+    this.version = version
+  }
+}
+
+/**
+ * Decodes the framer's current packet, unless it is the first: that is for `decodeConnect`. Payload and properties
+ * are views of the framer's buffer. Throws ProtocolError.
+ */
+export function decode(framer: Framer, version: ProtocolVersion, topics: TopicTable): ClientPacket {
+  switch (framer.type) {
+    case PacketType.Publish:
+      return decodePublish(framer, version, topics)
+    case PacketType.Puback:
+    case PacketType.Pubrec:
+    case PacketType.Pubrel:
+    case PacketType.Pubcomp:
+      return decodeAcknowledge(framer, version)
+    case PacketType.Pingreq:
+      if (framer.start !== framer.end) throw trailing('PINGREQ')
+      return PINGREQ
+    case PacketType.Subscribe:
+      return decodeSubscribe(framer, version)
+    case PacketType.Unsubscribe:
+      return decodeUnsubscribe(framer, version)
+    case PacketType.Disconnect:
+      return decodeDisconnect(framer, version)
+    case PacketType.Auth:
+      return decodeAuth(framer, version)
+    case PacketType.Connect:
+      throw illegal('MQTT-3.1.0-2', 'a second CONNECT')
+    default:
+      throw illegal('4.13', `packet type ${framer.type} is not for a Server`)
+  }
+}
+
+/** Decodes a PUBLISH (section 3.3). Throws ProtocolError. */
+export function decodePublish(framer: Framer, version: ProtocolVersion, topics: TopicTable): PublishPacket {
+  const buffer = framer.buffer
+  const end = framer.end
+  const flags = framer.flags
+  const qos = ((flags >> 1) & 3) as QoS
+  if (qos === 0 && (flags & 8) !== 0) throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
+
+  let at = framer.start + 2
+  if (at > end) throw truncated()
+  const topicEnd = at + ((buffer[at - 2]! << 8) | buffer[at - 1]!)
+  if (topicEnd > end) throw truncated()
+  const topic = topicEnd === at ? null : topics.resolve(buffer, at, topicEnd)
+  at = topicEnd
+
+  let packetId = 0
+  if (qos !== 0) {
+    if (at + 2 > end) throw truncated()
+    packetId = (buffer[at]! << 8) | buffer[at + 1]!
+    if (packetId === 0) throw zeroPacketId()
+    at += 2
+  }
+
+  let properties: Buffer = EMPTY
+  let topicAlias = 0
+  let expirySeconds: number | undefined
+  if (version === 5) {
+    const propertyBytes = readVariableByteInteger(buffer, at, end)
+    at += variableByteIntegerBytes(propertyBytes)
+    if (propertyBytes > 0) {
+      const propertiesEnd = at + propertyBytes
+      if (propertiesEnd > end) throw truncated()
+      const said = walkMessageProperties(buffer, at, propertiesEnd, PropertyPlace.Publish)
+      properties = said.forwarded
+      topicAlias = said.topicAlias
+      expirySeconds = said.expirySeconds
+      at = propertiesEnd
+    }
+  }
+  if (topic === null && topicAlias === 0) throw emptyTopic(version)
+  return {
+    type: 'publish',
+    topic,
+    topicAlias,
+    qos,
+    retain: (flags & 1) !== 0,
+    dup: (flags & 8) !== 0,
+    packetId,
+    payload: at === end ? EMPTY : buffer.subarray(at, end),
+    properties,
+    expirySeconds,
+  }
+}
+
+/** Decodes PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7). Throws ProtocolError. */
+export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): AcknowledgePacket {
+  const { buffer, start, end, type } = framer
+  const bytes = end - start
+  if (bytes < 2) throw truncated()
+  const packetId = (buffer[start]! << 8) | buffer[start + 1]!
+  if (packetId === 0) throw zeroPacketId()
+  let reasonCode = 0
+  if (bytes > 2) {
+    if (version !== 5) throw trailing(ACKNOWLEDGE_TYPES[type]!)
+    reasonCode = buffer[start + 2]!
+    const known = type === PacketType.Puback || type === PacketType.Pubrec ? RECEIVED_CODES : RELEASE_CODES
+    if (reasonCode !== 0 && !known.has(reasonCode)) throw unknownReason(ACKNOWLEDGE_TYPES[type]!, reasonCode)
+    // Below four bytes of Remaining Length there is no Property Length (section 3.4.2.2.1).
+    if (bytes > 3) {
+      const properties = propertyRange(buffer, start + 3, end)
+      if (properties.end !== end) throw trailing(ACKNOWLEDGE_TYPES[type]!)
+      walkUserProperties(buffer, properties.start, end, 1 << type)
+    }
+  }
+  return { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode }
+}
+
+/** Decodes a CONNECT (section 3.1) of any version. Throws ConnectError. */
+export function decodeConnect(framer: Framer): ConnectPacket {
+  const speaks: { version: ProtocolVersion | null } = { version: null }
+  try {
+    return readConnect(framer, speaks)
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error
+    throw new ConnectError(error.reasonCode, error.statement, error.message, speaks.version)
+  }
+}
+
+function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }): ConnectPacket {
+  const { buffer, start, end } = framer
+  let at = stringEnd(buffer, start, end, 'the protocol name')
+  const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks)
+  at += 1
+  if (at >= end) throw truncated()
+  const flagsAt = at
+  let flags = buffer[at++]!
+  checkConnectFlags(flags, version)
+  readUint16(buffer, at, end) // Keep Alive
+  at += 2
+
+  let userProperties = NO_USER_PROPERTIES
+  if (version === 5) {
+    const properties = propertyRange(buffer, at, end)
+    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Connect)
+    at = properties.end
+  }
+  // The order of the payload: Client Identifier, Will, User Name, Password [MQTT-3.1.3-1] [MQTT-3.1.3-3].
+  at = stringEnd(buffer, at, end, 'the Client Identifier') // [MQTT-3.1.3-4]
+  let said: ReturnType<typeof walkMessageProperties> | null = null
+  if ((flags & WILL_FLAG) !== 0) {
+    if (version === 5) {
+      const properties = propertyRange(buffer, at, end)
+      said = walkMessageProperties(buffer, properties.start, properties.end, PropertyPlace.Will)
+      at = properties.end
+    }
+    const willTopicEnd = binaryEnd(buffer, at, end)
+    checkTopicName(buffer, at + 2, willTopicEnd) // [MQTT-3.1.3-11]
+    at = binaryEnd(buffer, willTopicEnd, end) // the Will Payload
+  }
+  // 3.1 allows the flags to announce a User Name or Password that is not there: the length takes precedence.
+  if (version === 3 && at === end) flags &= ~(USER_NAME_FLAG | PASSWORD_FLAG)
+  if ((flags & USER_NAME_FLAG) !== 0) at = stringEnd(buffer, at, end, 'the User Name') // [MQTT-3.1.3-12]
+  if (version === 3 && at === end) flags &= ~PASSWORD_FLAG
+  if ((flags & PASSWORD_FLAG) !== 0) at = binaryEnd(buffer, at, end)
+  if (at !== end) throw trailing('CONNECT')
+
+  let whole = wholePacket(framer)
+  if (flags !== buffer[flagsAt]) {
+    whole = Buffer.from(whole)
+    whole[flagsAt - start + (framer.packetBytes - (end - start))] = flags
+  }
+  const parsed = parse(whole, 'connect', version)
+  const properties = parsed.properties ?? {}
+  return {
+    type: 'connect',
+    protocolVersion: version,
+    clientId: parsed.clientId,
+    cleanStart: parsed.clean === true,
+    keepAliveSeconds: parsed.keepalive ?? 0,
+    userName: parsed.username,
+    password: parsed.password === undefined ? undefined : Buffer.from(parsed.password),
+    will:
+      parsed.will === undefined
+        ? undefined
+        : {
+            topic: parsed.will.topic,
+            payload: Buffer.from(parsed.will.payload as Buffer),
+            qos: parsed.will.qos ?? 0,
+            retain: parsed.will.retain === true,
+            // Raw, from our own walk: mqtt-packet loses the order of User Properties.
+            properties: Buffer.from(said?.forwarded ?? EMPTY),
+            expirySeconds: said?.expirySeconds,
+            delaySeconds: said?.willDelaySeconds ?? 0,
+          },
+    sessionExpirySeconds:
+      version === 5
+        ? (properties.sessionExpiryInterval ?? 0)
+        : parsed.clean === true
+          ? 0
+          : SESSION_NEVER_EXPIRES,
+    receiveMaximum: properties.receiveMaximum ?? 65_535,
+    maximumPacketSize: properties.maximumPacketSize ?? Number.POSITIVE_INFINITY,
+    topicAliasMaximum: properties.topicAliasMaximum ?? 0,
+    requestResponseInformation: properties.requestResponseInformation ?? false,
+    requestProblemInformation: properties.requestProblemInformation ?? true,
+    userProperties,
+    authenticationMethod: properties.authenticationMethod,
+    authenticationData: owned(properties.authenticationData),
+  }
+}
+
+/** Protocol name and level (sections 3.1.2.1 and 3.1.2.2); `speaks` keeps what an answer can be written in. */
+function readVersion(
+  name: string,
+  buffer: Buffer,
+  at: number,
+  end: number,
+  speaks: { version: ProtocolVersion | null },
+): ProtocolVersion {
+  if (name === 'MQTT') speaks.version = 4
+  if (name === 'MQIsdp') speaks.version = 3
+  if (at >= end) throw truncated()
+  const level = buffer[at]!
+  // Mosquitto's bridges set the high bit and fall back when they are refused, so the answer must be readable to them.
+  const plainLevel = level & 0x7f
+  if (name === 'MQTT' && plainLevel >= 5) speaks.version = 5
+  if (speaks.version === null && (level === 3 || level === 4 || level === 5)) speaks.version = level
+  if (name === 'MQTT' && (level === 4 || level === 5)) return level
+  if (name === 'MQIsdp' && level === 3) return level
+  const statement = name === 'MQTT' ? 'MQTT-3.1.2-2' : 'MQTT-3.1.2-1'
+  const message = `protocol name ${JSON.stringify(name.slice(0, 32))} with level ${level} is not supported`
+  throw new ProtocolError(Reason.UnsupportedProtocolVersion, statement, message)
+}
+
+const WILL_FLAG = 0x04
+const WILL_QOS = 0x18
+const WILL_RETAIN = 0x20
+const PASSWORD_FLAG = 0x40
+const USER_NAME_FLAG = 0x80
+
+function checkConnectFlags(flags: number, version: ProtocolVersion): void {
+  if ((flags & 1) !== 0) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
+  if ((flags & WILL_FLAG) === 0) {
+    if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
+    if ((flags & WILL_RETAIN) !== 0) throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
+  }
+  if ((flags & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
+  if (version !== 5 && (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0) {
+    throw malformed('MQTT-3.1.2-22', 'a Password without a User Name') // of 3.1.1; allowed in 5.0
+  }
+}
+
+function decodeSubscribe(framer: Framer, version: ProtocolVersion): SubscribePacket {
+  const { buffer, end } = framer
+  let at = packetIdEnd(framer)
+  let userProperties = NO_USER_PROPERTIES
+  if (version === 5) {
+    const properties = propertyRange(buffer, at, end)
+    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Subscribe)
+    at = properties.end
+  }
+  if (at === end) throw illegal('MQTT-3.8.3-2', 'a SUBSCRIBE without a Topic Filter')
+  while (at < end) {
+    at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.8.3-1]
+    if (at >= end) throw truncated()
+    checkSubscriptionOptions(buffer[at++]!, version)
+  }
+  const parsed = parse(plainPacket(framer), 'subscribe', version)
+  return {
+    type: 'subscribe',
+    packetId: parsed.messageId!,
+    requests: parsed.subscriptions.map((request) => ({
+      filter: request.topic,
+      qos: request.qos,
+      noLocal: request.nl === true,
+      retainAsPublished: request.rap === true,
+      retainHandling: (request.rh ?? 0) as 0 | 1 | 2,
+    })),
+    subscriptionIdentifier: parsed.properties?.subscriptionIdentifier ?? 0,
+    userProperties,
+  }
+}
+
+function checkSubscriptionOptions(options: number, version: ProtocolVersion): void {
+  const qos3 = (options & 3) === 3
+  if (version !== 5) {
+    if (options > 2) throw malformed('MQTT-3-8.3-4', 'reserved bits or QoS 3 in a subscription') // of 3.1.1
+    return
+  }
+  if ((options & 0xc0) !== 0) throw malformed('MQTT-3.8.3-5', 'reserved bits in Subscription Options')
+  if (qos3) throw illegal('3.8.3.1', 'the Maximum QoS of a subscription is 3')
+  if ((options & 0x30) === 0x30) throw illegal('3.8.3.1', 'Retain Handling is 3')
+}
+
+function decodeUnsubscribe(framer: Framer, version: ProtocolVersion): UnsubscribePacket {
+  const { buffer, end } = framer
+  let at = packetIdEnd(framer)
+  let userProperties = NO_USER_PROPERTIES
+  if (version === 5) {
+    const properties = propertyRange(buffer, at, end)
+    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Unsubscribe)
+    at = properties.end
+  }
+  if (at === end) throw illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')
+  while (at < end) at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.10.3-1]
+  const parsed = parse(plainPacket(framer), 'unsubscribe', version)
+  return {
+    type: 'unsubscribe',
+    packetId: parsed.messageId!,
+    filters: parsed.unsubscriptions,
+    userProperties,
+  }
+}
+
+function decodeDisconnect(framer: Framer, version: ProtocolVersion): DisconnectPacket {
+  const { buffer, start, end } = framer
+  if (version !== 5 && start !== end) throw trailing('DISCONNECT')
+  let userProperties = NO_USER_PROPERTIES
+  if (start < end && !DISCONNECT_CODES.has(buffer[start]!)) throw unknownReason('DISCONNECT', buffer[start]!)
+  // Below two bytes of Remaining Length there is no Property Length (section 3.14.2.2.1).
+  if (end - start > 1) {
+    const properties = propertyRange(buffer, start + 1, end)
+    if (properties.end !== end) throw trailing('DISCONNECT')
+    userProperties = walkUserProperties(buffer, properties.start, end, PropertyPlace.Disconnect)
+  }
+  const parsed = parse(wholePacket(framer), 'disconnect', version)
+  return {
+    type: 'disconnect',
+    reasonCode: parsed.reasonCode ?? 0,
+    sessionExpirySeconds: parsed.properties?.sessionExpiryInterval,
+    reasonString: parsed.properties?.reasonString,
+    userProperties,
+  }
+}
+
+function decodeAuth(framer: Framer, version: ProtocolVersion): AuthPacket {
+  const { buffer, start, end } = framer
+  if (version !== 5) throw malformed('2.2.1', 'packet type 15 is reserved before 5.0')
+  const reasonCode = start === end ? 0 : buffer[start]!
+  if (!AUTH_CODES.has(reasonCode)) throw unknownReason('AUTH', reasonCode) // [MQTT-3.15.2-1]
+  const properties = propertyRange(buffer, start + 1, end)
+  if (properties.end !== end) throw trailing('AUTH')
+  const userProperties = walkUserProperties(buffer, properties.start, end, PropertyPlace.Auth)
+  const parsed = parse(wholePacket(framer), 'auth', version)
+  if (parsed.properties?.authenticationMethod === undefined) {
+    throw illegal('3.15.2.2.2', 'an AUTH without an Authentication Method')
+  }
+  return {
+    type: 'auth',
+    reasonCode,
+    authenticationMethod: parsed.properties.authenticationMethod,
+    authenticationData: owned(parsed.properties.authenticationData),
+    reasonString: parsed.properties.reasonString,
+    userProperties,
+  }
+}
+
+/** Checks the Packet Identifier at the beginning of the body; returns the position after it. */
+function packetIdEnd(framer: Framer): number {
+  if (readUint16(framer.buffer, framer.start, framer.end) === 0) throw zeroPacketId()
+  return framer.start + 2
+}
+
+/** Where the properties at `at` lie, without their length [MQTT-2.2.2-1]. */
+function propertyRange(buffer: Buffer, at: number, end: number): { start: number; end: number } {
+  const bytes = readVariableByteInteger(buffer, at, end)
+  const start = at + variableByteIntegerBytes(bytes)
+  if (start + bytes > end) throw truncated()
+  return { start, end: start + bytes }
+}
+
+function wholePacket(framer: Framer): Buffer {
+  return framer.buffer.subarray(framer.end - framer.packetBytes, framer.end)
+}
+
+/** The whole packet without the DUP flag that 3.1 allows and mqtt-packet does not. */
+function plainPacket(framer: Framer): Buffer {
+  const whole = wholePacket(framer)
+  if ((framer.flags & 8) === 0) return whole
+  const plain = Buffer.from(whole)
+  plain[0] = whole[0]! & ~8
+  return plain
+}
+
+/** Parses one complete packet that was checked. */
+function parse<Command extends ParsedPacket['cmd']>(
+  whole: Buffer,
+  command: Command,
+  version: ProtocolVersion,
+): Extract<ParsedPacket, { cmd: Command }> {
+  const packets: ParsedPacket[] = []
+  let failure: Error | null = null
+  const machine = parser({ protocolVersion: version })
+  machine.on('packet', (packet) => packets.push(packet))
+  machine.on('error', (error: Error) => {
+    failure = error
+  })
+  machine.parse(whole)
+  const [packet] = packets
+  if (failure !== null || packet === undefined || packet.cmd !== command) {
+    // Never expected, as our checks are the stricter ones; yet no bytes of a client may stop the Server.
+    throw new ProtocolError(Reason.ImplementationSpecificError, '4.13', `a ${command} could not be parsed`)
+  }
+  return packet as Extract<ParsedPacket, { cmd: Command }>
+}
+
+/** A copy that does not pin the read buffer. */
+function owned(view: Buffer | undefined): Buffer | undefined {
+  return view === undefined ? undefined : Buffer.from(view)
+}
+
+const ACKNOWLEDGE_TYPES: readonly (AcknowledgeType | undefined)[] = [
+  undefined,
+  undefined,
+  undefined,
+  undefined,
+  'puback',
+  'pubrec',
+  'pubrel',
+  'pubcomp',
+]
+
+// What a client may send; 0x10 (No matching subscribers) and many of DISCONNECT's are for Servers only.
+const RECEIVED_CODES: ReadonlySet<number> = new Set([0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
+const DISCONNECT_CODES: ReadonlySet<number> = new Set([
+  0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+])
+const AUTH_CODES: ReadonlySet<number> = new Set([0x18, 0x19])
+
+function zeroPacketId(): ProtocolError {
+  return malformed('MQTT-2.2.1-3', 'the Packet Identifier is 0')
+}
+
+function emptyTopic(version: ProtocolVersion): ProtocolError {
+  if (version === 5) return illegal('3.3.2.1', 'the topic name is empty and there is no Topic Alias')
+  return new ProtocolError(Reason.TopicNameInvalid, 'MQTT-4.7.3-1', 'the topic name is empty')
+}
+
+function trailing(what: string): ProtocolError {
+  return malformed('2.1.4', `bytes after the end of a ${what}`)
+}
+
+function unknownReason(what: string, reasonCode: number): ProtocolError {
+  return illegal('2.4', `a client’s ${what} must not have Reason Code 0x${reasonCode.toString(16)}`)
+}

@@ -1,0 +1,304 @@
+/** HOT. From the Server's packets to bytes. PUBLISH and acknowledgements directly, all others by `mqtt-packet`. */
+import { type Packet as GeneratedPacket, generate, writeToStream } from 'mqtt-packet'
+import { VARIABLE_BYTE_INTEGER_MAX, variableByteIntegerBytes, writeVariableByteInteger } from './field.ts'
+import type { Message } from './message.ts'
+import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
+import { PropertyId } from './properties.ts'
+import { Reason } from './reason.ts'
+
+// Else mqtt-packet keeps a buffer for each of 65,536 numbers, several megabytes, to save what our packets do not need.
+writeToStream.cacheNumbers = false
+
+const PUBLISH = 0x30
+const EMPTY = Buffer.alloc(0)
+
+/** PINGRESP (section 3.13). Shared: must not be changed. */
+export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
+
+/**
+ * Encodes a PUBLISH (section 3.3). `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
+ * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
+ * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
+ *
+ * At QoS 0 without RETAIN, identifiers, expiry and alias all receivers share one buffer, kept in `message.wire4` (3.1
+ * and 3.1.1) or `message.wire5`: the result must never be changed. A packet beyond what the protocol can express
+ * gives an empty buffer: it cannot be sent [MQTT-3.1.2-25].
+ */
+export function encodePublish(
+  message: Message,
+  version: ProtocolVersion,
+  flags: number,
+  packetId: number,
+  subscriptionIdentifiers: readonly number[],
+  expirySeconds: number,
+  alias: number,
+  aliasKnown: boolean,
+): Buffer {
+  if (version !== 5) {
+    if (flags !== 0) return writePublish(message, 4, flags, packetId)
+    message.wire4 ??= writePublish(message, 4, 0, 0)
+    return message.wire4
+  }
+  if (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0) {
+    return writePublishWithMore(
+      message,
+      flags,
+      packetId,
+      subscriptionIdentifiers,
+      expirySeconds,
+      alias,
+      aliasKnown,
+    )
+  }
+  if (flags !== 0) return writePublish(message, 5, flags, packetId)
+  message.wire5 ??= writePublish(message, 5, 0, 0)
+  return message.wire5
+}
+
+function writePublish(message: Message, version: 4 | 5, flags: number, packetId: number): Buffer {
+  const topic = message.topic.bytes
+  const payload = message.payload
+  const properties = message.properties
+  const hasId = (flags & 6) !== 0
+  const propertyBytes = properties.length
+  let remaining = 2 + topic.length + payload.length
+  if (hasId) remaining += 2
+  if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
+  if (remaining > VARIABLE_BYTE_INTEGER_MAX) return EMPTY
+  const packet = Buffer.allocUnsafe(1 + variableByteIntegerBytes(remaining) + remaining)
+  let at = writeHead(packet, flags, remaining, topic)
+  if (hasId) {
+    packet[at++] = packetId >>> 8
+    packet[at++] = packetId
+  }
+  if (version === 5) {
+    at = writeVariableByteInteger(packet, at, propertyBytes)
+    if (propertyBytes > 0) {
+      packet.set(properties, at)
+      at += propertyBytes
+    }
+  }
+  if (payload.length > 0) packet.set(payload, at)
+  return packet
+}
+
+/** 5.0, with properties that differ per receiver; they stand before those that are forwarded. */
+function writePublishWithMore(
+  message: Message,
+  flags: number,
+  packetId: number,
+  subscriptionIdentifiers: readonly number[],
+  expirySeconds: number,
+  alias: number,
+  aliasKnown: boolean,
+): Buffer {
+  const topic = aliasKnown ? EMPTY : message.topic.bytes
+  const payload = message.payload
+  const properties = message.properties
+  const hasId = (flags & 6) !== 0
+  let propertyBytes = properties.length
+  if (expirySeconds >= 0) propertyBytes += 5
+  if (alias > 0) propertyBytes += 3
+  for (let index = 0; index < subscriptionIdentifiers.length; index++) {
+    propertyBytes += 1 + variableByteIntegerBytes(subscriptionIdentifiers[index]!)
+  }
+  const remaining =
+    2 +
+    topic.length +
+    (hasId ? 2 : 0) +
+    variableByteIntegerBytes(propertyBytes) +
+    propertyBytes +
+    payload.length
+  if (remaining > VARIABLE_BYTE_INTEGER_MAX) return EMPTY
+  const packet = Buffer.allocUnsafe(1 + variableByteIntegerBytes(remaining) + remaining)
+  let at = writeHead(packet, flags, remaining, topic)
+  if (hasId) {
+    packet[at++] = packetId >>> 8
+    packet[at++] = packetId
+  }
+  at = writeVariableByteInteger(packet, at, propertyBytes)
+  if (expirySeconds >= 0) {
+    packet[at++] = PropertyId.MessageExpiryInterval
+    at = packet.writeUInt32BE(expirySeconds, at)
+  }
+  if (alias > 0) {
+    packet[at++] = PropertyId.TopicAlias
+    packet[at++] = alias >>> 8
+    packet[at++] = alias
+  }
+  for (let index = 0; index < subscriptionIdentifiers.length; index++) {
+    packet[at++] = PropertyId.SubscriptionIdentifier
+    at = writeVariableByteInteger(packet, at, subscriptionIdentifiers[index]!)
+  }
+  packet.set(properties, at)
+  packet.set(payload, at + properties.length)
+  return packet
+}
+
+/** Fixed header and topic name; returns the position after them. */
+function writeHead(packet: Buffer, flags: number, remaining: number, topic: Buffer): number {
+  packet[0] = PUBLISH | flags
+  const at = writeVariableByteInteger(packet, 1, remaining)
+  packet[at] = topic.length >>> 8
+  packet[at + 1] = topic.length
+  packet.set(topic, at + 2)
+  return at + 2 + topic.length
+}
+
+/** Encodes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7), in the short form where that says the same. */
+export function encodeAcknowledge(
+  type: AcknowledgeType,
+  version: ProtocolVersion,
+  packetId: number,
+  reasonCode: number,
+): Buffer {
+  const short = reasonCode === 0 || version !== 5
+  const packet = Buffer.allocUnsafe(short ? 4 : 5)
+  packet[0] = acknowledgeHeader(type)
+  packet[1] = short ? 2 : 3
+  packet[2] = packetId >>> 8
+  packet[3] = packetId
+  if (!short) packet[4] = reasonCode
+  return packet
+}
+
+function acknowledgeHeader(type: AcknowledgeType): number {
+  switch (type) {
+    case 'puback':
+      return 0x40
+    case 'pubrec':
+      return 0x50
+    case 'pubrel':
+      return 0x62
+    case 'pubcomp':
+      return 0x70
+  }
+}
+
+/**
+ * Encodes a CONNACK (section 3.2). Drops the Reason String, then the User Properties, where they would exceed
+ * `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20]. Null when nothing can be sent: 3.1 and 3.1.1 have no return code
+ * for the reason, or what is left is still too large [MQTT-3.1.2-24].
+ */
+export function encodeConnack(
+  packet: ConnackPacket,
+  version: ProtocolVersion,
+  maximumPacketSize: number,
+): Buffer | null {
+  // [MQTT-3.2.2-6] a refusal never says that a Session is present; 3.1 has no such flag.
+  const sessionPresent = packet.sessionPresent && packet.reasonCode === 0 && version !== 3
+  if (version !== 5) {
+    const returnCode = connectReturnCode(packet.reasonCode)
+    if (returnCode === null) return null
+    return write({ cmd: 'connack', sessionPresent, returnCode }, version)
+  }
+  const { reasonString, userProperties, sessionExpirySeconds, serverKeepAliveSeconds, ...same } =
+    packet.properties
+  const properties = {
+    ...same,
+    sessionExpiryInterval: sessionExpirySeconds,
+    serverKeepAlive: serverKeepAliveSeconds,
+  }
+  return fitting(
+    [
+      { ...properties, reasonString, userProperties: pairs(userProperties) },
+      { ...properties, userProperties: pairs(userProperties) },
+      properties,
+    ],
+    (chosen) => ({ cmd: 'connack', sessionPresent, reasonCode: packet.reasonCode, properties: chosen }),
+    maximumPacketSize,
+  )
+}
+
+/** The return code of 3.1 and 3.1.1 (table 3.1 of 3.1.1) for a Reason Code of 5.0; null when none fits. */
+function connectReturnCode(reasonCode: number): number | null {
+  switch (reasonCode) {
+    case Reason.Success:
+      return 0
+    case Reason.UnsupportedProtocolVersion:
+      return 1
+    case Reason.ClientIdentifierNotValid:
+      return 2
+    case Reason.ServerUnavailable:
+    case Reason.ServerBusy:
+    case Reason.ServerShuttingDown:
+    case Reason.QuotaExceeded:
+    case Reason.UseAnotherServer:
+    case Reason.ServerMoved:
+    case Reason.ConnectionRateExceeded:
+      return 3
+    case Reason.BadUserNameOrPassword:
+      return 4
+    case Reason.NotAuthorized:
+    case Reason.Banned:
+      return 5
+    default:
+      return null
+  }
+}
+
+/** Encodes a SUBACK (section 3.9); `reasonCodes` in the order of the request, never empty. */
+export function encodeSuback(
+  version: ProtocolVersion,
+  packetId: number,
+  reasonCodes: readonly number[],
+): Buffer {
+  // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80.
+  const granted = version === 5 ? [...reasonCodes] : reasonCodes.map((code) => (code > 2 ? 0x80 : code))
+  return write({ cmd: 'suback', messageId: packetId, granted }, version)
+}
+
+/** Encodes an UNSUBACK (section 3.11); before 5.0 it has no Reason Codes. */
+export function encodeUnsuback(
+  version: ProtocolVersion,
+  packetId: number,
+  reasonCodes: readonly number[],
+): Buffer {
+  return write({ cmd: 'unsuback', messageId: packetId, granted: [...reasonCodes] }, version)
+}
+
+/**
+ * Encodes a DISCONNECT of 5.0 (section 3.14); drops the Reason String where it would exceed `maximumPacketSize`
+ * [MQTT-3.14.2-3]. Without it the packet has four bytes.
+ */
+export function encodeDisconnect(
+  reasonCode: number,
+  reasonString: string | undefined,
+  maximumPacketSize: number,
+): Buffer {
+  const bare = { cmd: 'disconnect', reasonCode } as const
+  if (reasonString === undefined) return write(bare, 5)
+  const packet = write({ ...bare, properties: { reasonString } }, 5)
+  return packet.length <= maximumPacketSize ? packet : write(bare, 5)
+}
+
+/** Encodes an AUTH of 5.0 (section 3.15). */
+export function encodeAuth(reasonCode: number, method: string, data: Buffer | undefined): Buffer {
+  const properties =
+    data === undefined
+      ? { authenticationMethod: method }
+      : { authenticationMethod: method, authenticationData: data }
+  return write({ cmd: 'auth', reasonCode, properties }, 5)
+}
+
+/** The first of the choices with which the packet does not exceed the maximum; null when none does. */
+function fitting(
+  choices: readonly object[],
+  packetWith: (properties: object) => object,
+  maximumPacketSize: number,
+): Buffer | null {
+  for (const properties of choices) {
+    const packet = write(packetWith(properties), 5)
+    if (packet.length <= maximumPacketSize) return packet
+  }
+  return null
+}
+
+/** One object per pair: mqtt-packet writes a list in its order, whereas a single object loses order and repeats. */
+function pairs(userProperties: UserProperties | undefined): object[] | undefined {
+  return userProperties?.map(([name, value]) => ({ [name]: value }))
+}
+
+function write(packet: object, version: ProtocolVersion): Buffer {
+  return generate(packet as GeneratedPacket, { protocolVersion: version })
+}

@@ -1,0 +1,151 @@
+/** HOT. Topic Names and Topic Filters (sections 4.7 and 4.8.2), and the table that interns names. */
+import { malformed } from './field.ts'
+import { Topic } from './message.ts'
+import { ProtocolError, Reason } from './reason.ts'
+import { isUtf8String, stringError } from './utf8.ts'
+
+/** The native method behind `toString('latin1')`, without its checks. */
+interface Latin1Buffer extends Buffer {
+  latin1Slice(start: number, end: number): string
+}
+
+/** Bytes of a topic name that one slot of the table stands for; a longer name takes several slots. */
+const SLOT_BYTES = 256
+
+const HASH = 0x23
+const PLUS = 0x2b
+const SLASH = 0x2f
+const SHARE_PREFIX = '$share/'
+
+/**
+ * Topic names by their bytes, so that a name is decoded and checked once and not once per PUBLISH. Two generations
+ * of half the size: when the young one is full it becomes the old one, and an old entry that is used again moves
+ * to the young one. A client with a million topics thus neither grows the memory nor clears the table at once.
+ */
+export class TopicTable {
+  readonly #slotsMax: number
+  #young = new Map<string, Topic>()
+  #old = new Map<string, Topic>()
+  #youngSlots = 0
+
+  /** `entriesMax`: names kept, both generations together; fewer when names are longer than 256 bytes. */
+  constructor(entriesMax: number) {
+    this.#slotsMax = Math.max(1, Math.floor(entriesMax / 2))
+  }
+
+  /** Names held; one that moved to the young generation counts twice until the old one goes. */
+  get size(): number {
+    return this.#young.size + this.#old.size
+  }
+
+  /**
+   * The topic whose UTF-8 name is `buffer[start..end)`; its bytes are copied. Throws ProtocolError: 0x81 for
+   * ill-formed UTF-8 or U+0000, 0x90 for a wildcard or an empty name.
+   */
+  resolve(buffer: Buffer, start: number, end: number): Topic {
+    const key = (buffer as Latin1Buffer).latin1Slice(start, end)
+    const topic = this.#young.get(key)
+    return topic === undefined ? this.#resolveSlowly(key, buffer, start, end) : topic
+  }
+
+  /** The topic of a name that the Server itself uses. Throws ProtocolError as `resolve` does. */
+  intern(name: string): Topic {
+    if (stringError(name) !== null) throw malformed('MQTT-1.5.4-1', `the topic name ${stringError(name)}`)
+    const bytes = Buffer.from(name, 'utf8')
+    return this.resolve(bytes, 0, bytes.length)
+  }
+
+  #resolveSlowly(key: string, buffer: Buffer, start: number, end: number): Topic {
+    let topic = this.#old.get(key)
+    if (topic === undefined) {
+      checkTopicName(buffer, start, end)
+      const bytes = Buffer.from(buffer.subarray(start, end))
+      const name = bytes.toString('utf8')
+      // An ASCII name is its own key: one string serves both.
+      topic = new Topic(name.length === key.length ? key : name, bytes)
+    }
+    const slots = 1 + Math.floor(key.length / SLOT_BYTES)
+    if (this.#youngSlots + slots > this.#slotsMax && this.#youngSlots > 0) {
+      this.#old = this.#young
+      this.#young = new Map()
+      this.#youngSlots = 0
+    }
+    this.#young.set(key, topic)
+    this.#youngSlots += slots
+    return topic
+  }
+}
+
+/**
+ * Checks that `buffer[start..end)` is a Topic Name. Throws ProtocolError: 0x81 for ill-formed UTF-8 or U+0000, 0x90
+ * for a wildcard or an empty name.
+ */
+export function checkTopicName(buffer: Buffer, start: number, end: number): void {
+  if (start === end) throw invalidName('MQTT-4.7.3-1', 'the topic name is empty')
+  if (!isUtf8String(buffer, start, end)) {
+    throw malformed('MQTT-1.5.4-1', 'the topic name is not well-formed UTF-8 or contains U+0000')
+  }
+  if (hasWildcard(buffer, start, end)) throw invalidName('MQTT-3.3.2-2', 'the topic name contains a wildcard')
+}
+
+/** PURE. Whether UTF-8 bytes contain `+` or `#`. */
+export function hasWildcard(buffer: Buffer, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) {
+    if (buffer[at] === HASH || buffer[at] === PLUS) return true
+  }
+  return false
+}
+
+/** PURE. Why a string is no Topic Name (section 4.7); null when it is one. */
+export function topicNameError(name: string): string | null {
+  if (name === '') return 'is empty' // [MQTT-4.7.3-1]
+  if (name.includes('#') || name.includes('+')) return 'contains a wildcard' // [MQTT-3.3.2-2]
+  return stringError(name) // [MQTT-4.7.3-2] [MQTT-4.7.3-3]
+}
+
+/** PURE. Why a string is no Topic Filter (sections 4.7 and 4.8.2); null when it is one. */
+export function topicFilterError(filter: string): string | null {
+  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]
+  const unencodable = stringError(filter) // [MQTT-4.7.3-2] [MQTT-4.7.3-3]
+  if (unencodable !== null) return unencodable
+  if (!filter.startsWith(SHARE_PREFIX)) return wildcardError(filter, 0)
+  const nameEnd = filter.indexOf('/', SHARE_PREFIX.length)
+  const name = nameEnd === -1 ? filter.slice(SHARE_PREFIX.length) : filter.slice(SHARE_PREFIX.length, nameEnd)
+  if (name === '') return 'has an empty ShareName' // [MQTT-4.8.2-1]
+  if (name.includes('+') || name.includes('#')) return 'has a wildcard in its ShareName' // [MQTT-4.8.2-2]
+  if (nameEnd === -1 || nameEnd + 1 === filter.length) return 'has no Topic Filter after its ShareName' // [MQTT-4.8.2-2]
+  return wildcardError(filter, nameEnd + 1)
+}
+
+/** PURE. Takes a valid Topic Filter apart: `share` is the ShareName of a Shared Subscription, else null. */
+export function parseFilter(filter: string): { share: string | null; filter: string } {
+  if (!filter.startsWith(SHARE_PREFIX)) return { share: null, filter }
+  const nameEnd = filter.indexOf('/', SHARE_PREFIX.length)
+  return { share: filter.slice(SHARE_PREFIX.length, nameEnd), filter: filter.slice(nameEnd + 1) }
+}
+
+/** PURE. Count of topic levels: one more than there are separators. */
+export function topicLevels(name: string): number {
+  let levels = 1
+  for (let at = name.indexOf('/'); at !== -1; at = name.indexOf('/', at + 1)) levels++
+  return levels
+}
+
+/** Checks the wildcards of the filter that begins at `start`. */
+function wildcardError(filter: string, start: number): string | null {
+  for (let at = start; at < filter.length; at++) {
+    const code = filter.charCodeAt(at)
+    if (code !== HASH && code !== PLUS) continue
+    const startsLevel = at === start || filter.charCodeAt(at - 1) === SLASH
+    const endsFilter = at + 1 === filter.length
+    if (code === HASH && !(startsLevel && endsFilter)) return 'has a # that is not the whole last level' // [MQTT-4.7.1-1]
+    if (code === PLUS && !(startsLevel && (endsFilter || filter.charCodeAt(at + 1) === SLASH))) {
+      return 'has a + that is not a whole level' // [MQTT-4.7.1-2]
+    }
+  }
+  return null
+}
+
+function invalidName(statement: string, message: string): ProtocolError {
+  return new ProtocolError(Reason.TopicNameInvalid, statement, message)
+}
