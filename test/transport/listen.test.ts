@@ -30,7 +30,8 @@ describe('listenAll', () => {
   })
 
   test('closes what it opened when one cannot listen', async () => {
-    const [first] = (open = await listenAll([tcp('a')], new Recorder(), LIMITS))
+    open = await listenAll([tcp('a')], new Recorder(), LIMITS)
+    const [first] = open
     await first!.close()
     const failing = [tcp('a', { port: first!.port }), tcp('b', { host: '192.0.2.1' })]
     await expect(listenAll(failing, new Recorder(), LIMITS)).rejects.toThrow(/listener 'b'/)

@@ -336,6 +336,7 @@ describe('an open WebSocket', () => {
 
   test('destroy closes at once, once, and nothing follows', async () => {
     const { webSocket, recorded } = await opened()
+    const gone = closing(webSocket)
     webSocket.send(Buffer.from('a'))
     recorded.link.destroy()
     recorded.link.destroy()
@@ -343,7 +344,7 @@ describe('an open WebSocket', () => {
     recorded.link.pause()
     recorded.link.end()
     await recorded.until((link) => link.closes.length > 0)
-    await closing(webSocket)
+    await gone
     expect(recorded.closes.length).toBe(1)
     expect(recorded.callsAfterClose).toBe(0)
     expect(recorded.receivedBytes).toBe(0)
