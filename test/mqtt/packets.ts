@@ -413,7 +413,7 @@ export const MALFORMED_PACKETS: readonly MalformedPacket[] = [
     ] as const
   ).map(([name, bytes, code, statement]) =>
     malformed(5, `CONNECT, ${name}`, connect(5, 2, bytes, 'a'), code, statement),
-  )),
+  ),
   malformed(
     5,
     'CONNECT, Will with alias',
