@@ -1,26 +1,9 @@
 /** What the Server tells the outside: typed events. The core knows no logger. Costs nothing when nobody listens. */
 import type { Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
+import type { DropReason } from '../session/limits.ts'
 import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
-
-export type DropReason =
-  /** The Session's queue was full; the oldest or the newest gave way. */
-  | 'queue-full'
-  /** QoS 0 for a reader that does not keep up. */
-  | 'slow-reader'
-  /** QoS 0 for a Session without a Network Connection. */
-  | 'offline'
-  /** Message Expiry Interval has passed. */
-  | 'expired'
-  /** Larger than the client's Maximum Packet Size [MQTT-3.1.2-25]. */
-  | 'packet-too-large'
-  /** A Shared Subscription's member refused it [MQTT-4.8.2-6]. */
-  | 'refused-by-client'
-  /** A policy refused the publication. */
-  | 'not-authorized'
-  /** The Session ended with the message undelivered. */
-  | 'session-ended'
 
 export type Limit =
   | 'connectionsMax'

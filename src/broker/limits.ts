@@ -1,52 +1,43 @@
 /** Every limit of the Server, with its unit in its name. `Infinity` is written `unlimited` in the configuration. */
 
-export type FullQueuePolicy = 'drop-oldest' | 'drop-newest' | 'refuse'
+import type { SessionLimits } from '../session/limits.ts'
 
-export interface Limits {
+export interface Limits extends SessionLimits {
   /** Open Network Connections, all listeners together. */
-  connectionsMax: number
+  readonly connectionsMax: number
   /** Seconds from accept to a complete CONNECT. */
-  connectTimeoutSeconds: number
+  readonly connectTimeoutSeconds: number
   /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
-  packetBytesMax: number
-  topicBytesMax: number
-  topicLevelsMax: number
-  subscriptionsPerClientMax: number
-  /** Messages that may wait in one Session's queue. */
-  queueMessagesMax: number
-  /** Bytes of messages that may wait in one Session's queue. */
-  queueBytesMax: number
-  queueFull: FullQueuePolicy
-  /** Whether QoS 0 messages are queued for an offline Session. */
-  queueQos0: boolean
-  /** QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. */
-  inFlightMax: number
+  readonly packetBytesMax: number
+  readonly topicBytesMax: number
+  readonly topicLevelsMax: number
+  readonly subscriptionsPerClientMax: number
   /** QoS 1 and 2 messages one client may have under way to us; announced as Receive Maximum. */
-  receiveMaximum: number
+  readonly receiveMaximum: number
   /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
-  topicAliasMaximum: number
+  readonly topicAliasMaximum: number
   /** Topic aliases we use towards a client that allows them. */
-  topicAliasOutMaximum: number
-  maximumQoS: 0 | 1 | 2
-  retainAvailable: boolean
-  retainedMessagesMax: number
-  retainedBytesMax: number
+  readonly topicAliasOutMaximum: number
+  readonly maximumQoS: 0 | 1 | 2
+  readonly retainAvailable: boolean
+  readonly retainedMessagesMax: number
+  readonly retainedBytesMax: number
   /** Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0. */
-  keepAliveSecondsMax: number
+  readonly keepAliveSecondsMax: number
   /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
-  sessionExpirySecondsMax: number
+  readonly sessionExpirySecondsMax: number
   /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
-  outgoingBytesMax: number
+  readonly outgoingBytesMax: number
   /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
-  stalledReaderSeconds: number
+  readonly stalledReaderSeconds: number
   /** Bytes recorded and not yet committed, above which publishers are paused. */
-  pendingCommitBytesMax: number
+  readonly pendingCommitBytesMax: number
   /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
-  memoryBytesMax: number
+  readonly memoryBytesMax: number
   /** Seconds after a start before Wills that were pending or whose client was connected are published. */
-  willGraceSeconds: number
+  readonly willGraceSeconds: number
   /** Whether an empty Client Identifier is given one by the Server. */
-  emptyClientIdentifierAllowed: boolean
+  readonly emptyClientIdentifierAllowed: boolean
 }
 
 const MIB = 1024 * 1024
@@ -56,7 +47,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   connectTimeoutSeconds: 10,
   packetBytesMax: 268_435_460, // what the standard allows: 256 MiB and the header
   topicBytesMax: 65_535,
-  topicLevelsMax: 128,
+  topicLevelsMax: Number.POSITIVE_INFINITY,
   subscriptionsPerClientMax: Number.POSITIVE_INFINITY,
   queueMessagesMax: Number.POSITIVE_INFINITY,
   queueBytesMax: 256 * MIB, // over a million messages of 200 bytes

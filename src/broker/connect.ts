@@ -1,0 +1,125 @@
+/** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
+import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
+import { Reason } from '../mqtt/reason.ts'
+import type { LinkInfo } from './link.ts'
+import type { AuthenticationResult, Credentials } from './policy.ts'
+import type { State } from './state.ts'
+
+/** The largest packet that the standard can express: nothing to announce then. */
+const STANDARD_PACKET_BYTES_MAX = 268_435_460
+
+export interface Refusal {
+  readonly reasonCode: Reason
+  readonly reason: string
+}
+
+/** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
+export function connectRefusal(state: State, packet: ConnectPacket): Refusal | null {
+  const { limits } = state
+  if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
+  if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
+  if (packet.clientId === '') {
+    // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
+    const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
+    if (forbidden || !limits.emptyClientIdentifierAllowed) {
+      return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
+    }
+  }
+  if (packet.will !== undefined) {
+    if (packet.will.qos > limits.maximumQoS) {
+      return { reasonCode: Reason.QoSNotSupported, reason: `Will QoS ${packet.will.qos}` } // [MQTT-3.2.2-12]
+    }
+    if (packet.will.retain && !limits.retainAvailable) {
+      return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
+    }
+    if (isServerTopic(packet.will.topic)) {
+      return {
+        reasonCode: Reason.TopicNameInvalid,
+        reason: `Will Topic ${packet.will.topic} is the Server's own`,
+      }
+    }
+    if (Buffer.byteLength(packet.will.topic) > limits.topicBytesMax) {
+      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_bytes_max' }
+    }
+  }
+  if (state.memoryRefusal !== null) return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
+  return null
+}
+
+/** Refuses what an authenticated user may not do; null lets it pass. */
+export function sessionRefusal(
+  state: State,
+  packet: ConnectPacket,
+  clientId: string,
+  userName: string | null,
+): Refusal | null {
+  const existing = state.sessions.get(clientId)
+  if (existing !== undefined && existing.owner !== userName) {
+    return { reasonCode: Reason.NotAuthorized, reason: 'the Session belongs to another user' }
+  }
+  const will = state.wills.get(clientId)
+  if (existing === undefined && will !== undefined && will.record.owner !== userName) {
+    return {
+      reasonCode: Reason.NotAuthorized,
+      reason: 'the Will of this Client Identifier belongs to another user',
+    }
+  }
+  const stores = sessionExpirySeconds(state, packet) > 0 && existing === undefined
+  if ((stores || packet.will !== undefined) && state.store.refusal !== null) {
+    return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal }
+  }
+  return null
+}
+
+/** Topics that only the Server publishes (section 4.7.2). */
+export function isServerTopic(topic: string): boolean {
+  return topic.startsWith('$SYS/') || topic === '$SYS'
+}
+
+/** Without a policy: anonymous clients, where the listener lets them in. */
+export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
+  if (link.allowAnonymous) return { allow: true, userName: null }
+  return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
+}
+
+export function credentialsOf(packet: ConnectPacket, clientId: string, link: LinkInfo): Credentials {
+  return {
+    clientId,
+    userName: packet.userName,
+    password: packet.password,
+    protocolVersion: packet.protocolVersion,
+    userProperties: packet.userProperties,
+    link,
+  }
+}
+
+/** The Session Expiry Interval that the Server grants, in seconds. */
+export function sessionExpirySeconds(state: State, packet: ConnectPacket): number {
+  return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
+}
+
+/** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
+export function keepAliveSeconds(state: State, packet: ConnectPacket): number {
+  const { keepAliveSecondsMax } = state.limits
+  if (packet.protocolVersion < 5 || keepAliveSecondsMax === Number.POSITIVE_INFINITY)
+    return packet.keepAliveSeconds
+  if (packet.keepAliveSeconds === 0) return keepAliveSecondsMax
+  return Math.min(packet.keepAliveSeconds, keepAliveSecondsMax)
+}
+
+/** A short CONNACK: only what differs from what the client asked for, or from the standard's defaults. */
+export function connackProperties(state: State, packet: ConnectPacket, clientId: string): ConnackProperties {
+  const { limits } = state
+  const properties: ConnackProperties = {}
+  const expiry = sessionExpirySeconds(state, packet)
+  const keepAlive = keepAliveSeconds(state, packet)
+  if (expiry !== packet.sessionExpirySeconds) properties.sessionExpirySeconds = expiry
+  if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
+  if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
+  if (!limits.retainAvailable) properties.retainAvailable = false
+  if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
+  if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
+  if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum
+  if (keepAlive !== packet.keepAliveSeconds) properties.serverKeepAliveSeconds = keepAlive
+  return properties
+}

@@ -1,0 +1,38 @@
+/** Plain counters, always on: cheaper than asking whether somebody listens. Read by `$SYS` and tests. */
+import type { DropReason } from '../session/limits.ts'
+
+export class Figures {
+  connectionsAccepted = 0
+  connectionsRefused = 0
+  bytesReceived = 0
+  bytesSent = 0
+  packetsReceived = 0
+  packetsSent = 0
+  publishReceived = 0
+  publishSent = 0
+  publishBytesReceived = 0
+  publishBytesSent = 0
+  clientsConnected = 0
+  clientsMaximum = 0
+  clientsExpired = 0
+  /** Messages refused as a whole: a limit, the disk, a full queue. */
+  publishRefused = 0
+  readonly drops: Record<DropReason, number> = {
+    'queue-full': 0,
+    'slow-reader': 0,
+    offline: 0,
+    expired: 0,
+    'packet-too-large': 0,
+    'refused-by-client': 0,
+    'not-authorized': 0,
+    'session-ended': 0,
+  }
+
+  /** Deliveries lost for any reason. */
+  publishDropped = 0
+
+  drop(reason: DropReason): void {
+    this.drops[reason]++
+    this.publishDropped++
+  }
+}

@@ -1,0 +1,59 @@
+/** Subscribers in this process: a Session like any other, with a sink that calls a function. */
+import type { Delivery } from '../mqtt/message.ts'
+import { Session, type SessionSink } from '../session/session.ts'
+import type { Releasable, State } from './state.ts'
+
+export type LocalHandler = (delivery: Delivery) => void
+
+interface Held {
+  readonly gate: number
+  readonly delivery: Delivery
+}
+
+/** Sees a message when everybody else does: after the commit it depends on, in order. */
+class LocalSink implements SessionSink, Releasable {
+  readonly congested = false
+  readonly immediate = true
+  readonly #state: State
+  readonly #handler: LocalHandler
+  #held: Held[] = []
+
+  constructor(state: State, handler: LocalHandler) {
+    this.#state = state
+    this.#handler = handler
+  }
+
+  publish(delivery: Delivery, _packetId: number, _dup: boolean, gate: number): boolean {
+    delivery.message.own()
+    if (this.#held.length === 0 && gate <= this.#state.store.committedSequence) {
+      this.#handler(delivery)
+    } else {
+      this.#held.push({ gate, delivery })
+      this.#state.waiting.add(this)
+    }
+    return true
+  }
+
+  pubrel(): void {}
+
+  release(committedSequence: number): void {
+    let count = 0
+    while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
+    const free = this.#held.splice(0, count)
+    if (this.#held.length === 0) this.#state.waiting.delete(this)
+    for (const { delivery } of free) this.#handler(delivery)
+  }
+
+  abandon(): void {
+    this.#held = []
+    this.#state.waiting.delete(this)
+  }
+}
+
+/** Makes the Session of a subscriber in this process; it is in no table and cannot be taken over. */
+export function localSession(state: State, handler: LocalHandler): { session: Session; close(): void } {
+  const sink = new LocalSink(state, handler)
+  const session = new Session(state, { id: 0, clientId: '', owner: null, stored: false, expirySeconds: 0 })
+  session.attach(sink, 65_535)
+  return { session, close: () => sink.abandon() }
+}

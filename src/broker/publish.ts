@@ -1,0 +1,249 @@
+/** HOT. An Application Message finds its receivers (sections 3.3.4, 4.5, 4.6, 4.8.2). */
+import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import type { QoS } from '../mqtt/packet.ts'
+import { Reason } from '../mqtt/reason.ts'
+import {
+  mergeWithout,
+  type Route,
+  type RouteEntry,
+  type ShareGroup,
+  type Subscription,
+} from '../routing/router.ts'
+import { effectiveQoS, type Session } from '../session/session.ts'
+import type { Limit } from './events.ts'
+import type { State } from './state.ts'
+
+/** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
+export class Publisher {
+  readonly #state: State
+  /** Sessions that took the latest message. */
+  receivers = 0
+  /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
+  gate = 0
+  /** Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once. */
+  #plain: (Delivery | null)[] = [null, null, null, null, null, null]
+
+  constructor(state: State) {
+    this.#state = state
+  }
+
+  /**
+   * Retains the message if asked to, and gives it to every matching Session. Returns Success,
+   * NoMatchingSubscribers, or the Reason Code that refuses the message as a whole; then nothing has happened.
+   */
+  publish(message: Message, publisher: Session | null): Reason {
+    const { router } = this.#state
+    const route = router.route(message.topic)
+    this.receivers = 0
+    this.gate = 0
+    const stores = message.qos > 0 && hasStored(route)
+    if (stores || message.retain) {
+      const refusal = this.#refusal(message, route, stores)
+      if (refusal !== Reason.Success) return refusal
+      this.gate = this.#state.store.openSequence
+    }
+    if (message.retain) this.#retain(message)
+    // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
+    if (message.qos > 0 && (route.entries.length > 0 || route.groups.length > 0)) message.own()
+    this.#fanOut(message, route, publisher)
+    if (this.#state.events.has('published')) {
+      this.#state.events.emit('published', { message, receivers: this.receivers })
+    }
+    return this.receivers === 0 ? Reason.NoMatchingSubscribers : Reason.Success
+  }
+
+  /** One of the Server's own values (`$SYS`): retained in memory only, QoS 0. */
+  publishOwn(message: Message): void {
+    this.receivers = 0
+    this.gate = 0
+    this.#state.retained.set(message)
+    this.#fanOut(message, this.#state.router.route(message.topic), null)
+  }
+
+  #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
+    this.#plain.fill(null)
+    const { entries, groups } = route
+    for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
+    for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message, null)
+  }
+
+  #deliver(message: Message, routed: RouteEntry<Session>, publisher: Session | null): void {
+    let entry = routed
+    if (routed.noLocal && routed.subscriber === publisher) {
+      const merged = mergeWithout(routed) // [MQTT-3.8.3-3]
+      if (merged === null) return
+      entry = merged
+    }
+    const qos = effectiveQoS(message.qos, entry.qos)
+    // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+    const retain = message.retain && entry.retainAsPublished
+    const delivery =
+      entry.identifiers.length === 0
+        ? this.#plainDelivery(message, qos, retain)
+        : { message, qos, retain, subscriptionIdentifiers: entry.identifiers, share: null }
+    this.receivers++
+    entry.subscriber.deliver(delivery, this.gate)
+  }
+
+  #plainDelivery(message: Message, qos: QoS, retain: boolean): Delivery {
+    const slot = retain ? qos + 3 : qos
+    const made = this.#plain[slot]
+    if (made !== null && made !== undefined) return made
+    const delivery: Delivery = { message, qos, retain, subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
+    this.#plain[slot] = delivery
+    return delivery
+  }
+
+  /**
+   * Gives the message to one member of the group: to the next one that has room, else to the online one with the
+   * shortest queue, else to the offline one with the shortest. `not` is a Session that may not get it. Returns
+   * whether somebody took it.
+   */
+  deliverShared(group: ShareGroup<Session>, message: Message, not: Session | null): boolean {
+    const member = chooseMember(group, message, not)
+    if (member === null) {
+      this.#state.drop(group.share, 'offline', message)
+      return false
+    }
+    const { options, identifier } = member
+    const delivery: Delivery = {
+      message,
+      qos: effectiveQoS(message.qos, options.qos), // [MQTT-4.8.2-3]
+      retain: message.retain && options.retainAsPublished,
+      subscriptionIdentifiers: identifier === 0 ? NO_IDENTIFIERS : [identifier],
+      share: group.share,
+    }
+    this.receivers++
+    member.subscriber.deliver(delivery, this.gate)
+    return true
+  }
+
+  #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
+    const { limits, store, retained, memoryRefusal } = this.#state
+    const clears = message.payload.length === 0
+    if (store.refusal !== null && (stores || !clears)) return this.#refuse('disk', message, store.refusal)
+    if (memoryRefusal !== null && (stores || !clears)) {
+      return this.#refuse('memoryBytesMax', message, memoryRefusal)
+    }
+    if (message.retain && !clears) {
+      const previous = retained.get(message.topic.name)
+      if (previous === undefined && retained.count >= limits.retainedMessagesMax) {
+        return this.#refuse('retainedMessagesMax', message, `${retained.count} messages are retained`)
+      }
+      if (retained.bytes - (previous?.size ?? 0) + message.size > limits.retainedBytesMax) {
+        return this.#refuse('retainedBytesMax', message, `${retained.bytes} bytes are retained`)
+      }
+    }
+    if (stores && limits.queueFull === 'refuse' && anyQueueFull(route, message)) {
+      return this.#refuse(
+        'queueMessagesMax',
+        message,
+        `the queue of a subscriber of ${message.topic.name} is full`,
+      )
+    }
+    return Reason.Success
+  }
+
+  #refuse(limit: Limit, message: Message, detail: string): Reason {
+    this.#state.figures.publishRefused++
+    if (this.#state.events.has('limited')) {
+      this.#state.events.emit('limited', { limit, clientId: message.publisher, detail })
+    }
+    return Reason.QuotaExceeded
+  }
+
+  #retain(message: Message): void {
+    const { retained, store, events } = this.#state
+    const { name } = message.topic
+    if (message.payload.length === 0) {
+      // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+      this.clearRetained(name)
+      return
+    }
+    message.own()
+    this.#cancelExpiry(name)
+    retained.set(message)
+    store.putRetained(message)
+    if (message.expiresAt !== Number.POSITIVE_INFINITY) this.expireRetained(message)
+    if (events.has('retainedSet')) events.emit('retainedSet', { topic: name, bytes: message.size })
+  }
+
+  /** Removes the retained message of a topic name, if there is one. */
+  clearRetained(topic: string): boolean {
+    const { retained, store, events } = this.#state
+    this.#cancelExpiry(topic)
+    if (retained.delete(topic) === null) return false
+    store.deleteRetained(topic)
+    if (events.has('retainedCleared')) events.emit('retainedCleared', { topic })
+    return true
+  }
+
+  /** Sets the deadline at which a retained message with an expiry goes. */
+  expireRetained(message: Message): void {
+    const { name } = message.topic
+    const deadline = this.#state.deadlines.at(message.expiresAt, () => {
+      this.#state.turn.begin()
+      this.clearRetained(name)
+    })
+    this.#state.retainedDeadlines.set(name, deadline)
+  }
+
+  #cancelExpiry(topic: string): void {
+    const deadline = this.#state.retainedDeadlines.get(topic)
+    if (deadline === undefined) return
+    this.#state.deadlines.cancel(deadline)
+    this.#state.retainedDeadlines.delete(topic)
+  }
+}
+
+function hasStored(route: Route<Session>): boolean {
+  const { entries, groups } = route
+  for (let index = 0; index < entries.length; index++) {
+    const entry = entries[index]!
+    if (entry.qos > 0 && entry.subscriber.stored) return true
+  }
+  for (let index = 0; index < groups.length; index++) {
+    for (const member of groups[index]!.members) {
+      if (member.options.qos > 0 && member.subscriber.stored) return true
+    }
+  }
+  return false
+}
+
+function anyQueueFull(route: Route<Session>, message: Message): boolean {
+  for (const entry of route.entries) {
+    if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
+  }
+  for (const group of route.groups) {
+    const member = chooseMember(group, message, null)
+    if (member !== null && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
+  }
+  return false
+}
+
+/** The member that takes the next message; moves the group's cursor on when somebody has room. */
+function chooseMember(
+  group: ShareGroup<Session>,
+  message: Message,
+  not: Session | null,
+): Subscription<Session> | null {
+  const { members } = group
+  let waiting: Subscription<Session> | null = null
+  let offline: Subscription<Session> | null = null
+  for (let step = 0; step < members.length; step++) {
+    const index = (group.cursor + step) % members.length
+    const member = members[index]!
+    const { subscriber } = member
+    if (subscriber === not) continue
+    if (subscriber.hasRoom) {
+      group.cursor = (index + 1) % members.length
+      return member
+    }
+    if (subscriber.online) {
+      if (waiting === null || subscriber.queueLength < waiting.subscriber.queueLength) waiting = member
+    } else if (message.qos > 0 && member.options.qos > 0) {
+      if (offline === null || subscriber.queueLength < offline.subscriber.queueLength) offline = member
+    }
+  }
+  return waiting ?? offline
+}

@@ -1,0 +1,344 @@
+/** The Server: accepts Network Connections, wakes up with what was stored, keeps time, and stops without loss. */
+import { Message, type MessageFields } from '../mqtt/message.ts'
+import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.ts'
+import { Reason } from '../mqtt/reason.ts'
+import { Session } from '../session/session.ts'
+import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import { Connection } from './connection.ts'
+import type { Acceptor, Link, LinkHandler } from './link.ts'
+import { type LocalHandler, localSession } from './local.ts'
+import { Publisher } from './publish.ts'
+import { RetainedDelivery } from './retained.ts'
+import type { Rooms } from './rooms.ts'
+import { Sessions } from './sessions.ts'
+import { type ClientConnection, type Releasable, State, type StateOptions } from './state.ts'
+import { Subscribing } from './subscribe.ts'
+import { Wills } from './wills.ts'
+
+const MEMORY_SAMPLE_MS = 1000
+
+/** A promise's ends, for a commit that somebody waits for. */
+interface Waiter {
+  readonly gate: number
+  resolve(): void
+  reject(error: Error): void
+}
+
+export class Server implements Acceptor {
+  readonly state: State
+  readonly #rooms: Rooms
+  readonly #connections = new Set<ClientConnection>()
+  /** Connections whose transport is still there, closing ones included. */
+  readonly #links = new Set<ClientConnection>()
+  readonly #waiters: Waiter[] = []
+  readonly #releaseWaiters: Releasable = { release: (sequence) => this.#resolveWaiters(sequence) }
+  readonly #fatal: (error: Error) => void
+  #memorySampledAt = Number.NEGATIVE_INFINITY
+  #recovering = false
+  #whenEmpty: (() => void) | null = null
+
+  /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
+  constructor(options: StateOptions, fatal: (error: Error) => void) {
+    this.state = new State(options)
+    this.#fatal = fatal
+    this.state.storeFailed = (error) => this.#storeFailed(error)
+    const publisher = new Publisher(this.state)
+    const wills = new Wills(this.state, publisher)
+    const retained = new RetainedDelivery(this.state)
+    this.#rooms = {
+      publisher,
+      wills,
+      retained,
+      sessions: new Sessions(this.state, publisher, wills, retained),
+      subscribing: new Subscribing(this.state, retained),
+      connections: this.#connections,
+      gone: (connection) => this.#gone(connection),
+    }
+  }
+
+  /** Open Network Connections, also those that have not sent CONNECT yet. */
+  get connectionCount(): number {
+    return this.#connections.size
+  }
+
+  /** Deliveries of retained messages that are under way. */
+  get retainedDeliveries(): number {
+    return this.#rooms.retained.size
+  }
+
+  // ── start ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Opens the store and takes up everything where it was left. Throws StoreError. */
+  async start(): Promise<void> {
+    const recovered = await this.#openStore()
+    const { host } = this.state
+    // Across a restart time is wall time; a clock that went back counts as no time passed.
+    const passed = recovered.wallTime === 0 ? 0 : Math.max(0, host.wallNow() - recovered.wallTime)
+    this.state.timeOffset = recovered.brokerTime + passed - host.now()
+    this.state.turn.begin()
+    this.#takeUp(recovered)
+  }
+
+  #openStore(): Promise<Recovered> {
+    return this.state.store.open({
+      now: () => this.state.now(),
+      wallNow: () => this.state.host.wallNow(),
+      outbound: (sessionId): OutboundState | undefined => this.state.sessionsById.get(sessionId),
+      committed: (sequence) => this.#committed(sequence),
+      failed: (error) => this.#storeFailed(error),
+    })
+  }
+
+  #takeUp(recovered: Recovered): void {
+    const { state } = this
+    for (const message of recovered.retained) {
+      state.retained.set(message)
+      if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#rooms.publisher.expireRetained(message)
+    }
+    for (const session of recovered.sessions) this.#takeUpSession(session, recovered.brokerTime)
+    // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
+    for (const [clientId, record] of recovered.wills) {
+      this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
+    }
+  }
+
+  #takeUpSession(recovered: RecoveredSession, brokerTime: number): void {
+    const { state } = this
+    const session = Session.recovered(state, recovered)
+    state.sessions.set(session.clientId, session)
+    state.sessionsById.set(session.id, session)
+    state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
+    for (const [filter, record] of recovered.subscriptions) {
+      state.router.subscribe(session, filter, record, record.identifier)
+    }
+    // Connected when the broker ended: it was left then.
+    if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
+    const ended =
+      session.expirySeconds !== SESSION_NEVER_EXPIRES &&
+      session.disconnectedAt + session.expirySeconds * 1000 <= state.now()
+    if (ended) this.#rooms.sessions.end(session, 'expired')
+    else this.#rooms.sessions.scheduleExpiry(session)
+  }
+
+  // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
+
+  accept(link: Link): LinkHandler | null {
+    const { state } = this
+    if (state.stopping) return null
+    if (this.#links.size >= state.limits.connectionsMax) {
+      state.figures.connectionsRefused++
+      const detail = `${this.#links.size} Network Connections are open; refused ${link.info.remoteAddress}`
+      state.events.emit('limited', { limit: 'connectionsMax', clientId: '', detail })
+      return null
+    }
+    state.turn.begin()
+    state.figures.connectionsAccepted++
+    const connection = new Connection(state, this.#rooms, link)
+    this.#connections.add(connection)
+    this.#links.add(connection)
+    if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
+    return connection
+  }
+
+  #gone(connection: ClientConnection): void {
+    this.#links.delete(connection)
+    if (this.#links.size === 0) this.#whenEmpty?.()
+  }
+
+  /** Ends the Network Connection of a client; false when it has none. */
+  disconnect(clientId: string, reasonCode: Reason, reason: string): boolean {
+    const session = this.state.sessions.get(clientId)
+    const connection = session === undefined ? undefined : this.state.connected.get(session)
+    if (connection === undefined) return false
+    this.state.turn.begin()
+    connection.disconnect(reasonCode, reason)
+    return true
+  }
+
+  // ── time ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Runs what is due. The host calls it a few times per second. */
+  tick(): void {
+    const { state } = this
+    state.turn.begin()
+    state.deadlines.advance(state.now())
+    if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) this.#sampleMemory()
+  }
+
+  /** Bytes held for messages and buffers, as far as they are ours to count. */
+  memoryBytes(): number {
+    const { store, retained, sessions } = this.state
+    let bytes = store.figures.residentBytes + retained.bytes
+    for (const connection of this.#connections) bytes += connection.waitingBytes
+    for (const session of sessions.values()) if (!session.stored) bytes += session.queueBytes
+    return bytes
+  }
+
+  #sampleMemory(): void {
+    const { state } = this
+    this.#memorySampledAt = state.now()
+    const { memoryBytesMax } = state.limits
+    if (memoryBytesMax === Number.POSITIVE_INFINITY) return
+    const bytes = this.memoryBytes()
+    if (state.memoryRefusal === null && bytes > memoryBytesMax) {
+      state.memoryRefusal = `${bytes} bytes of messages are in memory, memory_bytes_max is ${memoryBytesMax}`
+      state.events.emit('limited', { limit: 'memoryBytesMax', clientId: '', detail: state.memoryRefusal })
+    } else if (state.memoryRefusal !== null && bytes < memoryBytesMax * 0.9) {
+      state.memoryRefusal = null
+    }
+  }
+
+  // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #committed(sequence: number): void {
+    const { state } = this
+    state.turn.begin()
+    for (const releasable of [...state.waiting]) releasable.release(sequence)
+    if (state.paused.size === 0 || state.store.pendingBytes > state.limits.pendingCommitBytesMax / 2) return
+    for (const connection of [...state.paused]) connection.resume()
+  }
+
+  #storeFailed(cause: unknown): void {
+    const error =
+      cause instanceof StoreError ? cause : new StoreError('io', String(cause), 'See the log.', { cause })
+    this.state.events.emit('storeFailed', { error })
+    this.#rejectWaiters(error)
+    // What a full disk refused can be rolled back to what is on disk; after an I/O error nothing is certain.
+    if (error.kind !== 'full' || this.#recovering) {
+      this.#fatal(error)
+      return
+    }
+    this.#recovering = true
+    this.#rebuild().then(
+      () => {
+        this.#recovering = false
+      },
+      (reason: unknown) => this.#fatal(reason instanceof Error ? reason : new Error(String(reason))),
+    )
+  }
+
+  /** Memory is ahead of the disk: everything that is stored is forgotten and read again. */
+  async #rebuild(): Promise<void> {
+    const { state } = this
+    state.turn.begin()
+    state.unavailable = 'the store is being read again after the disk was full'
+    for (const connection of [...this.#connections]) connection.storeLost()
+    state.waiting.clear()
+    for (const session of [...state.sessionsById.values()]) this.#forget(session)
+    for (const deadline of state.retainedDeadlines.values()) state.deadlines.cancel(deadline)
+    state.retainedDeadlines.clear()
+    state.forgetRetained()
+    const live = [...state.wills].filter(([clientId]) => state.sessions.has(clientId))
+    for (const { deadline } of state.wills.values()) state.deadlines.cancel(deadline)
+    state.wills.clear()
+    await state.store.close()
+    const recovered = await this.#openStore()
+    state.turn.begin()
+    this.#takeUp(recovered)
+    for (const [, pending] of live) this.#rooms.wills.set(pending.view, pending.record.will)
+    state.unavailable = null
+    state.events.emit('storeRecovered', { sessions: recovered.sessions.length })
+  }
+
+  #forget(session: Session): void {
+    const { state } = this
+    state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
+    state.sessionDeadlines.delete(session)
+    this.#rooms.retained.cancel(session)
+    for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
+    state.sessions.delete(session.clientId)
+    state.sessionsById.delete(session.id)
+    state.connected.delete(session)
+  }
+
+  /** Resolves when everything recorded up to `gate` is durable. */
+  #durable(gate: number): Promise<void> {
+    if (gate <= this.state.store.committedSequence) return Promise.resolve()
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ gate, resolve, reject })
+      this.state.waiting.add(this.#releaseWaiters)
+    })
+  }
+
+  #resolveWaiters(sequence: number): void {
+    let count = 0
+    while (count < this.#waiters.length && this.#waiters[count]!.gate <= sequence) count++
+    for (const waiter of this.#waiters.splice(0, count)) waiter.resolve()
+    if (this.#waiters.length === 0) this.state.waiting.delete(this.#releaseWaiters)
+  }
+
+  #rejectWaiters(error: Error): void {
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
+  }
+
+  // ── publishers and subscribers in this process ────────────────────────────────────────────────────────────
+
+  /** Publishes from this process. Resolves when it is as durable as promised; rejects when it was refused. */
+  publish(fields: Omit<MessageFields, 'topic'> & { readonly topic: string }): Promise<void> {
+    const { state } = this
+    state.turn.begin()
+    const message = new Message({ ...fields, topic: state.topics.intern(fields.topic) })
+    const outcome = this.#rooms.publisher.publish(message, null)
+    if (outcome >= Reason.UnspecifiedError) {
+      const limit = `0x${outcome.toString(16)}`
+      return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
+    }
+    return this.#durable(this.#rooms.publisher.gate)
+  }
+
+  /** Publishes one of the Server's own `$SYS` values: retained in memory, never stored. */
+  publishOwn(topic: string, payload: Buffer): void {
+    const { state } = this
+    state.turn.begin()
+    const fields = {
+      topic: state.topics.intern(topic),
+      payload,
+      qos: 0,
+      retain: true,
+      publisher: '',
+    } as const
+    this.#rooms.publisher.publishOwn(new Message(fields))
+  }
+
+  /** Subscribes a function. Retained messages come first. Returns a function that ends it. */
+  subscribe(filter: string, options: SubscriptionOptions, handler: LocalHandler): () => void {
+    const { state } = this
+    state.turn.begin()
+    const request = { filter, ...options }
+    this.#rooms.subscribing.validate([request])
+    const { session, close } = localSession(state, handler)
+    this.#rooms.subscribing.add(session, filter, options, 0)
+    if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
+      this.#rooms.retained.start(session, request, 0)
+    return () => {
+      this.#rooms.retained.cancel(session)
+      state.router.unsubscribe(session, filter)
+      close()
+    }
+  }
+
+  // ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Ends every Network Connection (5.0 clients get 0x8B), waits until what was under way is committed and written,
+   * at most until `timeout` settles, and closes the store. Wills wait for the next start.
+   */
+  async stop(timeout: Promise<unknown>): Promise<void> {
+    const { state } = this
+    state.stopping = true
+    state.turn.begin()
+    for (const connection of [...this.#connections]) {
+      connection.disconnect(Reason.ServerShuttingDown, 'the Server is shutting down')
+    }
+    if (this.#links.size > 0) {
+      const empty = new Promise<void>((resolve) => {
+        this.#whenEmpty = resolve
+      })
+      await Promise.race([empty, timeout])
+    }
+    for (const connection of [...this.#links]) connection.destroy()
+    state.turn.end()
+    state.deadlines.clear()
+    await state.store.close()
+  }
+}

@@ -1,0 +1,170 @@
+/** The life of Sessions (section 4.1): made, resumed, taken over, left, expired, ended. */
+import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import { Session } from '../session/session.ts'
+import type { BrokerEvents } from './events.ts'
+import type { Publisher } from './publish.ts'
+import type { RetainedDelivery } from './retained.ts'
+import type { ClientConnection, State } from './state.ts'
+import type { Wills } from './wills.ts'
+
+const SESSION_ID_MAX = 0xffffffff
+
+export interface OpenRequest {
+  readonly clientId: string
+  readonly owner: string | null
+  readonly cleanStart: boolean
+  readonly expirySeconds: number
+}
+
+export interface OpenedSession {
+  readonly session: Session
+  readonly present: boolean
+}
+
+export class Sessions {
+  readonly #state: State
+  readonly #publisher: Publisher
+  readonly #wills: Wills
+  readonly #retained: RetainedDelivery
+
+  constructor(state: State, publisher: Publisher, wills: Wills, retained: RetainedDelivery) {
+    this.#state = state
+    this.#publisher = publisher
+    this.#wills = wills
+    this.#retained = retained
+  }
+
+  /**
+   * Opens the Session of an accepted CONNECT: takes an old Network Connection's place [MQTT-3.1.4-3], processes
+   * Clean Start [MQTT-3.1.4-4]. Synchronous, so that takeover has no race. The caller attaches its connection.
+   */
+  open(request: OpenRequest): OpenedSession {
+    const { clientId } = request
+    const old = this.#state.sessions.get(clientId)
+    if (old !== undefined) this.#takeOver(old)
+    // Taken over, a Session that ends with its Network Connection has ended.
+    const existing = this.#state.sessions.get(clientId)
+    if (existing !== undefined && !request.cleanStart)
+      return { session: this.#resume(existing, request), present: true }
+    if (existing !== undefined) this.end(existing, 'clean-start')
+    // A Will that waits although its Session is gone (after a restart): the client is back, it is not lost.
+    this.#wills.discard(clientId)
+    return { session: this.#create(request), present: false }
+  }
+
+  #takeOver(old: Session): void {
+    const connection = this.#state.connected.get(old)
+    if (connection === undefined) return
+    connection.takenOver()
+    this.left(old, old.expirySeconds, 'lost')
+  }
+
+  #resume(session: Session, request: OpenRequest): Session {
+    this.#cancelExpiry(session)
+    this.#wills.discard(session.clientId) // [MQTT-3.1.3-9]
+    session.expirySeconds = request.expirySeconds
+    session.disconnectedAt = 0
+    if (session.stored) this.#state.store.putSession(session.id, session.record())
+    return session
+  }
+
+  #create(request: OpenRequest): Session {
+    const stored = request.expirySeconds > 0
+    const session = new Session(this.#state, {
+      id: stored ? this.#freeSessionId() : 0,
+      clientId: request.clientId,
+      owner: request.owner,
+      stored,
+      expirySeconds: request.expirySeconds,
+    })
+    this.#state.sessions.set(request.clientId, session)
+    if (stored) {
+      this.#state.sessionsById.set(session.id, session)
+      this.#state.store.putSession(session.id, session.record())
+    }
+    if (this.#state.events.has('sessionCreated')) {
+      this.#state.events.emit('sessionCreated', { clientId: request.clientId, persistent: stored })
+    }
+    return session
+  }
+
+  #freeSessionId(): number {
+    let id = this.#state.nextSessionId
+    while (this.#state.sessionsById.has(id)) id = id === SESSION_ID_MAX ? 1 : id + 1
+    this.#state.nextSessionId = id === SESSION_ID_MAX ? 1 : id + 1
+    return id
+  }
+
+  /** Ties a Network Connection to its Session. The CONNACK is already in the connection's output. */
+  attach(session: Session, connection: ClientConnection): void {
+    this.#state.connected.set(session, connection)
+  }
+
+  /**
+   * The Network Connection of a Session ended. `how` says what becomes of the Will: 'normal' discards it
+   * [MQTT-3.14.4-3], 'lost' publishes it in its time.
+   */
+  left(session: Session, expirySeconds: number, how: 'normal' | 'lost'): void {
+    const { clientId } = session
+    this.#state.connected.delete(session)
+    session.detach()
+    session.expirySeconds = expirySeconds
+    session.disconnectedAt = this.#state.now()
+    if (how === 'normal') this.#wills.discard(clientId)
+    else this.#wills.connectionLost(clientId, expirySeconds)
+    if (expirySeconds === 0) {
+      this.end(session, 'disconnected')
+      return
+    }
+    if (session.stored) this.#state.store.putSession(session.id, session.record())
+    this.scheduleExpiry(session)
+  }
+
+  /** Sets the deadline at which a Session without Network Connection ends [MQTT-4.1.0-2]. */
+  scheduleExpiry(session: Session): void {
+    if (session.expirySeconds === SESSION_NEVER_EXPIRES) return
+    const time = session.disconnectedAt + session.expirySeconds * 1000
+    const deadline = this.#state.deadlines.at(time, () => {
+      this.#state.turn.begin()
+      this.#state.figures.clientsExpired++
+      this.end(session, 'expired')
+    })
+    this.#state.sessionDeadlines.set(session, deadline)
+  }
+
+  #cancelExpiry(session: Session): void {
+    this.#state.deadlines.cancel(this.#state.sessionDeadlines.get(session) ?? null)
+    this.#state.sessionDeadlines.delete(session)
+  }
+
+  /** Ends a Session that has no Network Connection: its Will is due at the latest now, its shares go to others. */
+  end(session: Session, reason: BrokerEvents['sessionEnded']['reason']): void {
+    const { store, router, sessions, sessionsById, events } = this.#state
+    this.#cancelExpiry(session)
+    this.#retained.cancel(session)
+    for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
+    session.subscriptions.clear()
+    sessions.delete(session.clientId)
+    if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
+    this.#passOn(session)
+    if (session.stored) {
+      sessionsById.delete(session.id)
+      store.deleteSession(session.id, session.held())
+    }
+    if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
+  }
+
+  /**
+   * Messages of Shared Subscriptions that the ended Session did not get go to another member, but for QoS 2 in
+   * delivery [MQTT-4.8.2-5]. Everything else is lost with the Session, and counted.
+   */
+  #passOn(session: Session): void {
+    const { router } = this.#state
+    this.#publisher.gate = session.stored ? this.#state.store.openSequence : 0
+    for (const { delivery, mayGoToOthers } of session.undelivered()) {
+      const group = delivery.share !== null && mayGoToOthers ? router.shareGroup(delivery.share) : null
+      if (group !== null) this.#publisher.deliverShared(group, delivery.message, session)
+      else this.#state.drop(session.clientId, 'session-ended', delivery.message)
+    }
+  }
+}

@@ -1,0 +1,152 @@
+/** The Server's state: what lives as long as the Server. Behaviour is in the files named after the packets. */
+import type { Message } from '../mqtt/message.ts'
+import { TopicTable } from '../mqtt/topics.ts'
+import { RetainedTree } from '../routing/retained.ts'
+import { Router } from '../routing/router.ts'
+import type { DropReason } from '../session/limits.ts'
+import type { Session, SessionContext } from '../session/session.ts'
+import type { Store, WillRecord } from '../store/store.ts'
+import { type Deadline, Deadlines } from './deadlines.ts'
+import { Events } from './events.ts'
+import { Figures } from './figures.ts'
+import type { Limits } from './limits.ts'
+import type { ClientView, Policy } from './policy.ts'
+import { type Flushable, Turn } from './turn.ts'
+
+/** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
+const TOPICS_MAX = 131_072
+
+/** What the world gives the core: time, a later moment, randomness. */
+export interface Host {
+  /** Monotonic, in ms. */
+  now(): number
+  /** Wall clock, in ms since 1970. */
+  wallNow(): number
+  /** Runs the callback once the input that is already there was read (`setImmediate`). */
+  defer(callback: () => void): void
+  /** A fresh, unguessable identifier of printable characters. */
+  randomId(): string
+}
+
+/** A client's Network Connection as the rest of the Server sees it. */
+export interface ClientConnection extends Flushable {
+  readonly view: ClientView
+  /** Another Network Connection took the Session: 0x8E, and nothing else leaves any more. */
+  takenOver(): void
+  /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */
+  disconnect(reasonCode: number, reason: string): void
+  /** A commit was made durable: what waited for it leaves. */
+  release(committedSequence: number): void
+  /** The broker is no longer behind. */
+  resume(): void
+  /** The store failed: closes what depends on it, so that the client tries again. */
+  storeLost(): void
+  /** Cuts the transport off. */
+  destroy(): void
+  /** Bytes that wait for this reader, here and in the transport. */
+  readonly waitingBytes: number
+}
+
+/** Something whose output may wait for a commit. */
+export interface Releasable {
+  release(committedSequence: number): void
+}
+
+export interface PendingWill {
+  readonly record: WillRecord
+  /** Runs when a delayed Will is due; null while the client is connected. */
+  readonly deadline: Deadline | null
+  readonly view: ClientView
+}
+
+export interface StateOptions {
+  readonly host: Host
+  readonly store: Store
+  readonly limits: Readonly<Limits>
+  readonly policy: Policy
+}
+
+export class State implements SessionContext {
+  readonly host: Host
+  readonly store: Store
+  readonly limits: Readonly<Limits>
+  readonly policy: Policy
+  readonly events = new Events()
+  readonly figures = new Figures()
+  readonly deadlines = new Deadlines()
+  readonly topics = new TopicTable(TOPICS_MAX)
+  readonly turn: Turn
+  readonly router = new Router<Session>()
+  retained = new RetainedTree()
+  /** By topic name, for retained messages that expire. */
+  readonly retainedDeadlines = new Map<string, Deadline>()
+  /** By Client Identifier. */
+  readonly sessions = new Map<string, Session>()
+  /** Stored Sessions, by their number in the store. */
+  readonly sessionsById = new Map<number, Session>()
+  readonly sessionDeadlines = new Map<Session, Deadline>()
+  /** The Network Connection of each Session that has one. */
+  readonly connected = new Map<Session, ClientConnection>()
+  /** By Client Identifier. */
+  readonly wills = new Map<string, PendingWill>()
+  /** Connections whose output waits for a commit. */
+  readonly waiting = new Set<Releasable>()
+  /** Connections that are paused because the broker is behind. */
+  readonly paused = new Set<ClientConnection>()
+  nextSessionId = 1
+  /** Why new work is refused for want of memory; null when all is well. */
+  memoryRefusal: string | null = null
+  /** Why nobody is let in at the moment; null when all is well. */
+  unavailable: string | null = null
+  /** True once the Server is stopping: Wills wait for the next start, new connections are refused. */
+  stopping = false
+  /** Broker time minus the host's monotonic time, in ms. */
+  timeOffset = 0
+
+  constructor(options: StateOptions) {
+    this.host = options.host
+    this.store = options.store
+    this.limits = options.limits
+    this.policy = options.policy
+    this.turn = new Turn(
+      () => this.host.now() + this.timeOffset,
+      (callback) => this.host.defer(callback),
+      () => this.store.commit(),
+    )
+  }
+
+  /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */
+  now(): number {
+    return this.turn.now
+  }
+
+  dropped(session: Session, reason: DropReason, delivery: { readonly message: Message }): void {
+    this.drop(session.clientId, reason, delivery.message)
+  }
+
+  /** Counts and tells one lost delivery. */
+  drop(clientId: string, reason: DropReason, message: Message): void {
+    this.figures.drop(reason)
+    if (this.events.has('dropped')) this.events.emit('dropped', { clientId, reason, message })
+  }
+
+  restore(session: Session, messages: readonly Message[]): void {
+    this.store.restore(messages).then(
+      () => {
+        this.turn.begin()
+        session.restored()
+      },
+      (error: unknown) => this.storeFailed(error),
+    )
+  }
+
+  /** After the store was lost: what is retained is read again. */
+  forgetRetained(): void {
+    this.retained = new RetainedTree()
+  }
+
+  /** Set by the Server: a read or a commit failed and memory can no longer be trusted. */
+  storeFailed: (error: unknown) => void = (error) => {
+    throw error
+  }
+}

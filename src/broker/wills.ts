@@ -1,0 +1,131 @@
+/** Wills (section 3.1.2.5, 3.1.3.2): kept with the Session, published when the client is lost. */
+import { Message, type Will } from '../mqtt/message.ts'
+import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import type { WillRecord } from '../store/store.ts'
+import type { LinkInfo } from './link.ts'
+import type { ClientView } from './policy.ts'
+import type { Publisher } from './publish.ts'
+import type { PendingWill, State } from './state.ts'
+
+/** The "link" of a client whose Will was recovered: there is none any more. */
+const GONE: LinkInfo = Object.freeze({
+  transport: 'memory',
+  listener: '',
+  remoteAddress: '',
+  remotePort: 0,
+  allowAnonymous: false,
+})
+
+export class Wills {
+  readonly #state: State
+  readonly #publisher: Publisher
+
+  constructor(state: State, publisher: Publisher) {
+    this.#state = state
+    this.#publisher = publisher
+  }
+
+  /** The Will of a client that connects replaces the one before; undefined for none. */
+  set(view: ClientView, will: Will | undefined): void {
+    const { clientId } = view
+    this.discard(clientId)
+    if (will === undefined) return
+    const record: WillRecord = { will, owner: view.userName, dueAt: 0 }
+    this.#state.wills.set(clientId, { record, deadline: null, view })
+    this.#state.store.putWill(clientId, record)
+  }
+
+  /** Forgets the Will unpublished: after a normal DISCONNECT [MQTT-3.14.4-3], or when the client is back in time. */
+  discard(clientId: string): void {
+    const pending = this.#state.wills.get(clientId)
+    if (pending === undefined) return
+    this.#state.deadlines.cancel(pending.deadline)
+    this.#state.wills.delete(clientId)
+    this.#state.store.deleteWill(clientId)
+  }
+
+  /**
+   * The Network Connection is gone without a normal DISCONNECT: the Will is published now, or after its delay or at
+   * the end of the Session, whichever comes first [MQTT-3.1.2-8]. While the Server stops, it waits for the next start.
+   */
+  connectionLost(clientId: string, sessionExpirySeconds: number): void {
+    const pending = this.#state.wills.get(clientId)
+    if (pending === undefined || this.#state.stopping) return
+    const seconds =
+      sessionExpirySeconds === SESSION_NEVER_EXPIRES
+        ? pending.record.will.delaySeconds
+        : Math.min(pending.record.will.delaySeconds, sessionExpirySeconds)
+    if (seconds === 0) this.publishNow(clientId)
+    else this.#schedule(clientId, pending.record, pending.view, this.#state.now() + seconds * 1000)
+  }
+
+  /** A Will that was stored when the broker ended: due after the grace, or later if its own delay says so. */
+  recover(clientId: string, record: WillRecord, sessionExpirySeconds: number): void {
+    const { limits } = this.#state
+    const now = this.#state.now()
+    const expiry =
+      sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
+    const delay = Math.min(record.will.delaySeconds, expiry)
+    const own = record.dueAt === 0 ? now + delay * 1000 : record.dueAt
+    const view: ClientView = { clientId, userName: record.owner, protocolVersion: 5, link: GONE }
+    this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
+  }
+
+  #schedule(clientId: string, record: WillRecord, view: ClientView, dueAt: number): void {
+    const delayed: WillRecord = { ...record, dueAt }
+    const deadline = this.#state.deadlines.at(dueAt, () => {
+      this.#state.turn.begin()
+      this.publishNow(clientId)
+    })
+    this.#state.wills.set(clientId, { record: delayed, deadline, view })
+    this.#state.store.putWill(clientId, delayed)
+  }
+
+  /** Publishes the Will, if there is one, and forgets it in the same turn [MQTT-3.1.2-10]. */
+  publishNow(clientId: string): void {
+    const pending = this.#state.wills.get(clientId)
+    if (pending === undefined) return
+    const { authorizePublish } = this.#state.policy
+    const { will } = pending.record
+    // A shutdown between now and a policy's answer must not lose it: it stays stored until it is decided.
+    const allowed =
+      authorizePublish === undefined
+        ? true
+        : authorizePublish.call(this.#state.policy, pending.view, will.topic, will.qos, will.retain)
+    if (typeof allowed === 'boolean') {
+      this.discard(clientId)
+      this.#decided(pending, allowed)
+      return
+    }
+    this.#state.deadlines.cancel(pending.deadline)
+    const decide = (answer: boolean): void => {
+      if (this.#state.wills.get(clientId) !== pending) return
+      this.#state.turn.begin()
+      this.discard(clientId)
+      this.#decided(pending, answer)
+    }
+    allowed.then(decide, () => decide(false))
+  }
+
+  #decided(pending: PendingWill, allowed: boolean): void {
+    const { will } = pending.record
+    const { clientId } = pending.view
+    const state = this.#state
+    const message = new Message({
+      topic: state.topics.intern(will.topic),
+      payload: will.payload,
+      qos: will.qos,
+      retain: will.retain && state.limits.retainAvailable,
+      properties: will.properties,
+      expiresAt:
+        will.expirySeconds === undefined ? Number.POSITIVE_INFINITY : state.now() + will.expirySeconds * 1000,
+      publisher: clientId,
+    })
+    if (!allowed) {
+      state.drop(clientId, 'not-authorized', message)
+      return
+    }
+    this.#publisher.publish(message, null)
+    if (state.events.has('willPublished')) state.events.emit('willPublished', { clientId, topic: will.topic })
+  }
+}

@@ -1,0 +1,34 @@
+/** Limits of one Session, and what happens to the messages that run into them. */
+
+export type FullQueuePolicy = 'drop-oldest' | 'drop-newest' | 'refuse'
+
+export interface SessionLimits {
+  /** Messages that may wait in one Session's queue. */
+  readonly queueMessagesMax: number
+  /** Bytes of messages that may wait in one Session's queue. */
+  readonly queueBytesMax: number
+  readonly queueFull: FullQueuePolicy
+  /** Whether QoS 0 messages are queued for an offline Session. */
+  readonly queueQos0: boolean
+  /** QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. */
+  readonly inFlightMax: number
+}
+
+/** Why a message did not reach a subscriber. Every drop is counted by one of these. */
+export type DropReason =
+  /** The Session's queue was full; the oldest or the newest gave way. */
+  | 'queue-full'
+  /** QoS 0 for a reader that does not keep up. */
+  | 'slow-reader'
+  /** QoS 0 for a Session without a Network Connection. */
+  | 'offline'
+  /** Message Expiry Interval has passed. */
+  | 'expired'
+  /** Larger than the client's Maximum Packet Size [MQTT-3.1.2-25]. */
+  | 'packet-too-large'
+  /** A Shared Subscription's member refused it [MQTT-4.8.2-6]. */
+  | 'refused-by-client'
+  /** A policy refused the publication. */
+  | 'not-authorized'
+  /** The Session ended with the message undelivered. */
+  | 'session-ended'

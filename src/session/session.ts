@@ -1,0 +1,496 @@
+/**
+ * HOT. One Session (section 4.1), pure: its Subscriptions, the QoS 2 identifiers it received, the messages in
+ * flight to its client and the queue behind them. The only road of a message to a subscriber, online or offline.
+ *
+ * What must outlive the process is recorded in the store; what must reach the client goes to the sink of the
+ * Network Connection that is attached, if any.
+ */
+import type { Delivery, Message } from '../mqtt/message.ts'
+import type { QoS } from '../mqtt/packet.ts'
+import type {
+  InFlight,
+  OutboundState,
+  RecoveredSession,
+  SessionRecord,
+  Store,
+  SubscriptionRecord,
+} from '../store/store.ts'
+import type { DropReason, SessionLimits } from './limits.ts'
+import { DeliveryQueue } from './queue.ts'
+
+/** How many evicted messages are asked back from the store at a time. */
+const RESTORE_SLICE = 256
+
+const PACKET_ID_MAX = 65_535
+
+/** The Network Connection as its Session sees it. `gate` is a commit sequence to wait for, 0 for none. */
+export interface SessionSink {
+  /** True while so many bytes wait for the reader that nothing more should be added. */
+  readonly congested: boolean
+  /** True for a subscriber in this process: it takes every message at once and acknowledges nothing. */
+  readonly immediate: boolean
+  /** False when the packet exceeds the client's Maximum Packet Size and was not sent. */
+  publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean
+  pubrel(packetId: number, gate: number): void
+}
+
+/** What a Session needs of the Server around it. */
+export interface SessionContext {
+  readonly limits: SessionLimits
+  readonly store: Store
+  /** Broker time in ms. */
+  now(): number
+  dropped(session: Session, reason: DropReason, delivery: Delivery): void
+  /** Reads evicted bodies back, then calls `session.pump()`. */
+  restore(session: Session, messages: readonly Message[]): void
+}
+
+export interface SessionFields {
+  readonly id: number
+  readonly clientId: string
+  /** The user that made it; null for anonymous. */
+  readonly owner: string | null
+  /** Whether it outlives its Network Connection, and so the process. */
+  readonly stored: boolean
+  readonly expirySeconds: number
+}
+
+/** What the client's acknowledgement meant. */
+export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
+
+interface Outgoing extends InFlight {
+  delivery: Delivery | null
+}
+
+export class Session implements OutboundState {
+  readonly id: number
+  readonly clientId: string
+  readonly owner: string | null
+  readonly stored: boolean
+  /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
+  expirySeconds: number
+  /** By topic filter as sent, share prefix included. */
+  readonly subscriptions = new Map<string, SubscriptionRecord>()
+  /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
+  disconnectedAt = 0
+
+  readonly #context: SessionContext
+  readonly #inbound = new Set<number>()
+  readonly #inFlight = new Map<number, Outgoing>()
+  #queue: DeliveryQueue
+  #lastPacketId = 0
+  #sink: SessionSink | null = null
+  /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
+  #quota = 0
+  #quotaInitial = 0
+  /** What was in flight when the client came back and is still to be sent again, in order. */
+  #resend: Outgoing[] = []
+  #resent = 0
+  #restoring = false
+
+  constructor(context: SessionContext, fields: SessionFields) {
+    this.#context = context
+    this.id = fields.id
+    this.clientId = fields.clientId
+    this.owner = fields.owner
+    this.stored = fields.stored
+    this.expirySeconds = fields.expirySeconds
+    this.#queue = new DeliveryQueue()
+  }
+
+  /** A Session as the store remembers it. */
+  static recovered(context: SessionContext, from: RecoveredSession): Session {
+    const session = new Session(context, {
+      id: from.id,
+      clientId: from.record.clientId,
+      owner: from.record.owner,
+      stored: true,
+      expirySeconds: from.record.expirySeconds,
+    })
+    session.disconnectedAt = from.record.disconnectedAt
+    session.#lastPacketId = from.lastPacketId
+    session.#queue = new DeliveryQueue(from.queueHead)
+    for (const delivery of from.queue) session.#queue.push(delivery)
+    for (const { packetId, delivery } of from.inFlight)
+      session.#inFlight.set(packetId, { packetId, delivery })
+    for (const packetId of from.inbound) session.#inbound.add(packetId)
+    for (const [filter, record] of from.subscriptions) session.subscriptions.set(filter, record)
+    return session
+  }
+
+  /** What the store keeps about it beside its queue. */
+  record(): SessionRecord {
+    return {
+      clientId: this.clientId,
+      owner: this.owner,
+      expirySeconds: this.expirySeconds,
+      disconnectedAt: this.disconnectedAt,
+    }
+  }
+
+  get online(): boolean {
+    return this.#sink !== null
+  }
+
+  /** Messages that wait, not counting those in flight. */
+  get queueLength(): number {
+    return this.#queue.length
+  }
+
+  get queueBytes(): number {
+    return this.#queue.bytes
+  }
+
+  get inFlightCount(): number {
+    return this.#inFlight.size
+  }
+
+  /** Online, with nothing waiting: a message given now would leave now. */
+  get hasRoom(): boolean {
+    return (
+      this.#sink !== null &&
+      this.#queue.length === 0 &&
+      this.#resend.length === 0 &&
+      this.#quota > 0 &&
+      !this.#sink.congested
+    )
+  }
+
+  /** Whether a message that has to wait would push others out, or be refused. */
+  queueFullFor(message: Message): boolean {
+    const { queueMessagesMax, queueBytesMax } = this.#context.limits
+    if (this.hasRoom) return false
+    return this.#queue.length >= queueMessagesMax || this.#queue.bytes + message.size > queueBytesMax
+  }
+
+  // ── the Network Connection ────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * The client is here: what was in flight is sent again with its identifiers, in order [MQTT-4.4.0-1], then the
+   * queue. `receiveMaximum` is the client's.
+   */
+  attach(sink: SessionSink, receiveMaximum: number): void {
+    this.#sink = sink
+    this.#quotaInitial = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
+    this.#quota = this.#quotaInitial
+    this.#resent = 0
+    this.#resend = []
+    this.disconnectedAt = 0
+    for (const outgoing of this.#inFlight.values()) {
+      // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
+      if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)
+      else this.#resend.push(outgoing)
+    }
+    this.pump()
+  }
+
+  /** The Network Connection is gone; what is in flight stays so. */
+  detach(): void {
+    this.#sink = null
+    this.#quota = 0
+    this.#resend = []
+    this.#resent = 0
+  }
+
+  // ── outbound ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Takes a message for the client. `gate` is the commit that must be durable before a message above QoS 0 may be
+   * seen, 0 if the message itself is not stored.
+   */
+  deliver(delivery: Delivery, gate: number): void {
+    const sink = this.#sink
+    if (sink?.immediate === true) {
+      sink.publish(delivery, 0, false, gate)
+      return
+    }
+    if (delivery.qos === 0) {
+      this.#deliverAtMostOnce(delivery)
+      return
+    }
+    if (sink !== null && this.hasRoom) {
+      this.#sendNew(sink, delivery, gate)
+      return
+    }
+    this.#enqueue(delivery)
+  }
+
+  #deliverAtMostOnce(delivery: Delivery): void {
+    const sink = this.#sink
+    if (sink === null) {
+      if (this.#context.limits.queueQos0 && this.stored) this.#enqueue(delivery)
+      else this.#context.dropped(this, 'offline', delivery)
+      return
+    }
+    if (sink.congested) this.#context.dropped(this, 'slow-reader', delivery)
+    else if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
+  }
+
+  #sendNew(sink: SessionSink, delivery: Delivery, gate: number): void {
+    const packetId = this.#freePacketId()
+    const wait = this.stored ? this.#context.store.openSequence : gate
+    if (!sink.publish(delivery, packetId, false, wait)) {
+      this.#context.dropped(this, 'packet-too-large', delivery)
+      return
+    }
+    this.#quota--
+    this.#lastPacketId = packetId
+    this.#inFlight.set(packetId, { packetId, delivery })
+    if (!this.stored) return
+    this.#context.store.enqueue(this.id, delivery)
+    this.#context.store.sent(this.id, packetId)
+  }
+
+  #enqueue(delivery: Delivery): void {
+    const { queueMessagesMax, queueBytesMax, queueFull } = this.#context.limits
+    const { size } = delivery.message
+    if (this.#queue.length >= queueMessagesMax || this.#queue.bytes + size > queueBytesMax) {
+      if (queueFull !== 'drop-oldest' || size > queueBytesMax) {
+        this.#context.dropped(this, 'queue-full', delivery)
+        return
+      }
+      while (this.#queue.length >= queueMessagesMax || this.#queue.bytes + size > queueBytesMax) {
+        this.#dropHead('queue-full')
+      }
+    }
+    delivery.message.own()
+    if (this.stored) this.#context.store.enqueue(this.id, delivery)
+    this.#queue.push(delivery)
+  }
+
+  #dropHead(reason: DropReason): void {
+    const delivery = this.#queue.shift()!
+    if (this.stored) this.#context.store.dropped(this.id, delivery.message)
+    this.#context.dropped(this, reason, delivery)
+  }
+
+  /** Sends what may be sent: first again what was in flight, then the queue, as far as window and reader allow. */
+  pump(): void {
+    const sink = this.#sink
+    if (sink === null || this.#restoring) return
+    if (!this.#pumpResend(sink)) return
+    while (this.#queue.length > 0 && !sink.congested) {
+      const delivery = this.#queue.peek()!
+      if (delivery.message.expiresAt <= this.#context.now()) {
+        this.#dropHead('expired') // [MQTT-3.3.2-5]
+        continue
+      }
+      if (delivery.qos > 0 && this.#quota === 0) return
+      if (delivery.message.evicted) {
+        this.#restoreQueued()
+        return
+      }
+      this.#sendHead(sink, delivery)
+    }
+  }
+
+  /** False while something is left to be sent again: nothing new may pass it. */
+  #pumpResend(sink: SessionSink): boolean {
+    while (this.#resent < this.#resend.length) {
+      if (this.#quota === 0 || sink.congested) return false
+      const outgoing = this.#resend[this.#resent]!
+      const { delivery, packetId } = outgoing
+      if (delivery !== null && this.#inFlight.get(packetId) === outgoing) {
+        if (delivery.message.evicted) {
+          this.#restoreResend()
+          return false
+        }
+        if (sink.publish(delivery, packetId, true, 0)) this.#quota--
+        else this.#discardInFlight(outgoing, delivery)
+      }
+      this.#resent++
+    }
+    if (this.#resend.length > 0) this.#resend = []
+    return true
+  }
+
+  #sendHead(sink: SessionSink, delivery: Delivery): void {
+    const { store } = this.#context
+    if (delivery.qos === 0) {
+      if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
+      this.#queue.shift()
+      if (this.stored) store.dropped(this.id, delivery.message)
+      return
+    }
+    const packetId = this.#freePacketId()
+    // The identifier is durable before it is seen, so that a message sent again after a crash says so with DUP.
+    const sent = sink.publish(delivery, packetId, false, this.stored ? store.openSequence : 0)
+    if (!sent) {
+      this.#dropHead('packet-too-large')
+      return
+    }
+    this.#queue.shift()
+    this.#quota--
+    this.#lastPacketId = packetId
+    this.#inFlight.set(packetId, { packetId, delivery })
+    if (this.stored) store.sent(this.id, packetId)
+  }
+
+  #discardInFlight(outgoing: Outgoing, delivery: Delivery): void {
+    this.#inFlight.delete(outgoing.packetId)
+    if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
+    this.#context.dropped(this, 'packet-too-large', delivery)
+  }
+
+  #restoreQueued(): void {
+    const wanted: Message[] = []
+    const last = Math.min(this.#queue.tail, this.#queue.head + Math.min(RESTORE_SLICE, this.#quota + 1))
+    for (let position = this.#queue.head; position < last; position++) {
+      const { message } = this.#queue.at(position)
+      if (message.evicted) wanted.push(message)
+    }
+    this.#restore(wanted)
+  }
+
+  #restoreResend(): void {
+    const wanted: Message[] = []
+    for (let index = this.#resent; index < this.#resend.length && wanted.length < RESTORE_SLICE; index++) {
+      const message = this.#resend[index]!.delivery?.message
+      if (message?.evicted === true) wanted.push(message)
+    }
+    this.#restore(wanted)
+  }
+
+  #restore(messages: readonly Message[]): void {
+    this.#restoring = true
+    this.#context.restore(this, messages)
+  }
+
+  /** The bodies that `restore` asked for are back. */
+  restored(): void {
+    this.#restoring = false
+    this.pump()
+  }
+
+  /** The next packet identifier, from 1 upward, that is not in flight [MQTT-2.2.1-4]. */
+  #freePacketId(): number {
+    let packetId = this.#lastPacketId
+    do packetId = packetId === PACKET_ID_MAX ? 1 : packetId + 1
+    while (this.#inFlight.has(packetId))
+    return packetId
+  }
+
+  // ── the client's acknowledgements ─────────────────────────────────────────────────────────────────────────
+
+  /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
+  puback(packetId: number, refused: boolean): AcknowledgeOutcome {
+    const outgoing = this.#inFlight.get(packetId)
+    if (outgoing === undefined) return 'unknown'
+    if (outgoing.delivery === null || outgoing.delivery.qos !== 1) return 'wrong-kind'
+    if (refused) this.#context.dropped(this, 'refused-by-client', outgoing.delivery)
+    this.#complete(outgoing)
+    return 'completed'
+  }
+
+  /**
+   * PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A refusal ends
+   * the delivery [MQTT-4.4.0-2].
+   */
+  pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
+    const outgoing = this.#inFlight.get(packetId)
+    if (outgoing === undefined) return 'unknown'
+    if (outgoing.delivery === null) return 'received'
+    if (outgoing.delivery.qos !== 2) return 'wrong-kind'
+    if (refused) {
+      this.#context.dropped(this, 'refused-by-client', outgoing.delivery)
+      this.#complete(outgoing)
+      return 'completed'
+    }
+    const { message } = outgoing.delivery
+    outgoing.delivery = null
+    // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
+    this.#inFlight.delete(packetId)
+    this.#inFlight.set(packetId, outgoing)
+    if (this.stored) this.#context.store.received(this.id, packetId, message)
+    return 'received'
+  }
+
+  /** PUBCOMP. */
+  pubcomp(packetId: number): AcknowledgeOutcome {
+    const outgoing = this.#inFlight.get(packetId)
+    if (outgoing === undefined) return 'unknown'
+    if (outgoing.delivery !== null) return 'wrong-kind'
+    this.#complete(outgoing)
+    return 'completed'
+  }
+
+  #complete(outgoing: Outgoing): void {
+    this.#inFlight.delete(outgoing.packetId)
+    // PUBCOMP for a PUBREL that was sent again must not raise the quota above its start (section 4.9).
+    if (this.#quota < this.#quotaInitial) this.#quota++
+    if (this.stored) {
+      this.#context.store.completed(this.id, outgoing.packetId, outgoing.delivery?.message ?? null)
+    }
+    this.pump()
+  }
+
+  // ── inbound QoS 2 ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether this QoS 2 identifier was received and not yet released: its message is not delivered again. */
+  isInbound(packetId: number): boolean {
+    return this.#inbound.has(packetId)
+  }
+
+  get inboundCount(): number {
+    return this.#inbound.size
+  }
+
+  addInbound(packetId: number): void {
+    this.#inbound.add(packetId)
+    if (this.stored) this.#context.store.inboundAdded(this.id, packetId)
+  }
+
+  /** PUBREL: false when the identifier is not known. */
+  releaseInbound(packetId: number): boolean {
+    if (!this.#inbound.delete(packetId)) return false
+    if (this.stored) this.#context.store.inboundRemoved(this.id, packetId)
+    return true
+  }
+
+  // ── the end, and the store's view ─────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Undelivered messages in order, when the Session ends: the queue, and before it what is in flight. Of QoS 2 in
+   * flight nothing may go to anybody else [MQTT-4.8.2-5], so the flag says which may.
+   */
+  *undelivered(): IterableIterator<{ readonly delivery: Delivery; readonly mayGoToOthers: boolean }> {
+    for (const { delivery } of this.#inFlight.values()) {
+      if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2 }
+    }
+    for (const delivery of this.#queue) yield { delivery, mayGoToOthers: true }
+  }
+
+  /** All messages of queue and flight. */
+  *held(): IterableIterator<Message> {
+    for (const { delivery } of this.undelivered()) yield delivery.message
+  }
+
+  inFlight(): Iterable<InFlight> {
+    return this.#inFlight.values()
+  }
+
+  inbound(): Iterable<number> {
+    return this.#inbound
+  }
+
+  get queueHead(): number {
+    return this.#queue.head
+  }
+
+  get queueTail(): number {
+    return this.#queue.tail
+  }
+
+  queueAt(position: number): Delivery {
+    return this.#queue.at(position)
+  }
+
+  get lastPacketId(): number {
+    return this.#lastPacketId
+  }
+}
+
+/** The QoS at which a Subscription gets a message [MQTT-3.8.4-8]. */
+export function effectiveQoS(published: QoS, granted: QoS): QoS {
+  return Math.min(published, granted) as QoS
+}
