@@ -2,21 +2,23 @@
 import type { Delivery } from '../mqtt/message.ts'
 import { Session, type SessionSink } from '../session/session.ts'
 import type { Releasable, State } from './state.ts'
+import type { Flushable } from './turn.ts'
 
 export type LocalHandler = (delivery: Delivery) => void
 
 interface Held {
-  readonly gate: number
+  gate: number
   readonly delivery: Delivery
 }
 
 /** Sees a message when everybody else does: after the commit it depends on, in order. */
-class LocalSink implements SessionSink, Releasable {
+class LocalSink implements SessionSink, Releasable, Flushable {
   readonly congested = false
   readonly immediate = true
   readonly #state: State
   readonly #handler: LocalHandler
   #held: Held[] = []
+  #touched = false
 
   constructor(state: State, handler: LocalHandler) {
     this.#state = state
@@ -25,13 +27,21 @@ class LocalSink implements SessionSink, Releasable {
 
   publish(delivery: Delivery, _packetId: number, _dup: boolean, gate: number): boolean {
     delivery.message.own()
-    if (this.#held.length === 0 && gate <= this.#state.store.committedSequence) {
-      this.#handler(delivery)
-    } else {
-      this.#held.push({ gate, delivery })
-      this.#state.waiting.add(this)
+    this.#held.push({ gate, delivery })
+    if (!this.#touched) {
+      this.#touched = true
+      this.#state.turn.touch(this)
     }
     return true
+  }
+
+  flush(): void {
+    this.#touched = false
+    const { recordedSequence, committedSequence } = this.#state.store
+    // A gate beyond what was recorded waits for nothing more than that.
+    for (const held of this.#held) held.gate = Math.min(held.gate, recordedSequence)
+    this.release(committedSequence)
+    if (this.#held.length > 0) this.#state.waiting.add(this)
   }
 
   pubrel(): void {}

@@ -66,7 +66,8 @@ export class Output {
   /** Writes, or holds back, what the turn added. */
   flush(): void {
     if (this.#chunks.length > 0) {
-      const gate = this.#gate
+      // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
+      const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
       const segment = { gate, chunks: this.#chunks, bytes: this.#bytes, credits: this.#credits }
       this.#chunks = []
       this.#bytes = 0

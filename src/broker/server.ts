@@ -252,7 +252,8 @@ export class Server implements Acceptor {
   }
 
   /** Resolves when everything recorded up to `gate` is durable. */
-  #durable(gate: number): Promise<void> {
+  #durable(wanted: number): Promise<void> {
+    const gate = Math.min(wanted, this.state.store.recordedSequence)
     if (gate <= this.state.store.committedSequence) return Promise.resolve()
     return new Promise((resolve, reject) => {
       this.#waiters.push({ gate, resolve, reject })

@@ -126,7 +126,10 @@ export interface StoreFigures {
 }
 
 export interface Store {
+  /** Sequence of the block being filled: what is recorded next is durable with it. */
   readonly openSequence: number
+  /** Sequence of the newest block that holds a record: `openSequence`, or one less while the open block is empty. */
+  readonly recordedSequence: number
   readonly committedSequence: number
   /** Recorded and not yet durable. Publishers pause above a limit. */
   readonly pendingBytes: number
@@ -149,7 +152,10 @@ export interface Store {
   sent(sessionId: number, packetId: number): void
   /** The head of the queue is gone: expired, dropped, or sent at QoS 0. */
   dropped(sessionId: number, message: Message): void
-  /** PUBREC arrived: the body is no longer needed, the identifier still is. */
+  /**
+   * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of what is in flight,
+   * since PUBRELs go in the order of their PUBRECs.
+   */
   received(sessionId: number, packetId: number, message: Message): void
   /** PUBACK or PUBCOMP (or a refusing PUBREC, or a discarded message) ended it; `message` is null after `received`. */
   completed(sessionId: number, packetId: number, message: Message | null): void

@@ -1,0 +1,128 @@
+/** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
+import type { Delivery, Message } from '../../src/mqtt/message.ts'
+import type {
+  Recovered,
+  SessionRecord,
+  StateSource,
+  Store,
+  StoreError,
+  StoreFigures,
+  SubscriptionRecord,
+  WillRecord,
+} from '../../src/store/store.ts'
+
+const NOTHING: Recovered = { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
+
+export class LedgerStore implements Store {
+  openSequence = 1
+  committedSequence = 0
+  pendingBytes = 0
+  refusal: string | null = null
+  readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  /** Everything recorded, in order, as short lines. */
+  readonly lines: string[] = []
+  /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */
+  automatic = true
+  /** What `open` gives back. */
+  recovered: Recovered = NOTHING
+  source: StateSource | null = null
+  #recorded = 0
+  #sealed: number[] = []
+
+  open(source: StateSource): Promise<Recovered> {
+    this.source = source
+    return Promise.resolve(this.recovered)
+  }
+
+  get recordedSequence(): number {
+    return this.#recorded > 0 ? this.openSequence : this.openSequence - 1
+  }
+
+  #record(line: string): void {
+    this.lines.push(line)
+    this.#recorded++
+    this.pendingBytes += 100
+  }
+
+  putSession(id: number, record: SessionRecord): void {
+    this.#record(`putSession ${id} ${record.clientId}`)
+  }
+  deleteSession(id: number, held: Iterable<Message>): void {
+    this.#record(`deleteSession ${id} holding ${[...held].length}`)
+  }
+  putSubscription(id: number, filter: string, record: SubscriptionRecord): void {
+    this.#record(`putSubscription ${id} ${filter} ${record.qos}`)
+  }
+  deleteSubscription(id: number, filter: string): void {
+    this.#record(`deleteSubscription ${id} ${filter}`)
+  }
+  enqueue(id: number, delivery: Delivery): void {
+    this.#record(
+      `enqueue ${id} ${delivery.message.evicted ? '?' : delivery.message.payload.toString()} ${delivery.qos}`,
+    )
+  }
+  sent(id: number, packetId: number): void {
+    this.#record(`sent ${id} ${packetId}`)
+  }
+  dropped(id: number): void {
+    this.#record(`dropped ${id}`)
+  }
+  received(id: number, packetId: number): void {
+    this.#record(`received ${id} ${packetId}`)
+  }
+  completed(id: number, packetId: number): void {
+    this.#record(`completed ${id} ${packetId}`)
+  }
+  inboundAdded(id: number, packetId: number): void {
+    this.#record(`inboundAdded ${id} ${packetId}`)
+  }
+  inboundRemoved(id: number, packetId: number): void {
+    this.#record(`inboundRemoved ${id} ${packetId}`)
+  }
+  putRetained(message: Message): void {
+    this.#record(`putRetained ${message.topic.name}`)
+  }
+  deleteRetained(topic: string): void {
+    this.#record(`deleteRetained ${topic}`)
+  }
+  putWill(clientId: string, record: WillRecord): void {
+    this.#record(`putWill ${clientId} ${record.dueAt}`)
+  }
+  deleteWill(clientId: string): void {
+    this.#record(`deleteWill ${clientId}`)
+  }
+
+  commit(): void {
+    if (this.#recorded === 0) return
+    this.#recorded = 0
+    this.#sealed.push(this.openSequence)
+    this.openSequence++
+    if (this.automatic) queueMicrotask(() => this.durable())
+  }
+
+  /** Makes the oldest sealed block durable; false when there is none. */
+  durable(): boolean {
+    const sequence = this.#sealed.shift()
+    if (sequence === undefined) return false
+    this.committedSequence = sequence
+    this.figures.commits++
+    if (this.#sealed.length === 0) this.pendingBytes = this.#recorded * 100
+    this.source?.committed(sequence)
+    return true
+  }
+
+  fail(error: StoreError): void {
+    this.source?.failed(error)
+  }
+
+  restore(messages: readonly Message[]): Promise<void> {
+    for (const message of messages) this.onRestore(message)
+    return Promise.resolve()
+  }
+
+  onRestore: (message: Message) => void = () => {}
+
+  close(): Promise<void> {
+    return Promise.resolve()
+  }
+}
