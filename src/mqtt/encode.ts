@@ -5,12 +5,14 @@ import type { Message } from './message.ts'
 import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
 import { PropertyId } from './properties.ts'
 import { Reason } from './reason.ts'
+import { stringError } from './utf8.ts'
 
 // Else mqtt-packet keeps a buffer for each of 65,536 numbers, several megabytes, to save what our packets do not need.
 writeToStream.cacheNumbers = false
 
 const PUBLISH = 0x30
-const EMPTY = Buffer.alloc(0)
+const UINT32_MAX = 0xffff_ffff
+const EMPTY: Buffer = Buffer.alloc(0)
 
 /** PINGRESP (section 3.13). Shared: must not be changed. */
 export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
@@ -119,7 +121,7 @@ function writePublishWithMore(
   at = writeVariableByteInteger(packet, at, propertyBytes)
   if (expirySeconds >= 0) {
     packet[at++] = PropertyId.MessageExpiryInterval
-    at = packet.writeUInt32BE(expirySeconds, at)
+    at = packet.writeUInt32BE(Math.min(expirySeconds, UINT32_MAX), at)
   }
   if (alias > 0) {
     packet[at++] = PropertyId.TopicAlias
@@ -176,9 +178,9 @@ function acknowledgeHeader(type: AcknowledgeType): number {
 }
 
 /**
- * Encodes a CONNACK (section 3.2). Drops the Reason String, then the User Properties, where they would exceed
- * `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20]. Null when nothing can be sent: 3.1 and 3.1.1 have no return code
- * for the reason, or what is left is still too large [MQTT-3.1.2-24].
+ * Encodes a CONNACK (section 3.2). Null when 3.1 and 3.1.1 have no return code for the reason. Drops the Reason
+ * String, then the User Properties, where they would exceed `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20]; if even the
+ * rest is larger, the caller must not send it [MQTT-3.1.2-24].
  */
 export function encodeConnack(
   packet: ConnackPacket,
@@ -194,20 +196,18 @@ export function encodeConnack(
   }
   const { reasonString, userProperties, sessionExpirySeconds, serverKeepAliveSeconds, ...same } =
     packet.properties
-  const properties = {
+  const bare = {
     ...same,
     sessionExpiryInterval: sessionExpirySeconds,
     serverKeepAlive: serverKeepAliveSeconds,
   }
-  return fitting(
-    [
-      { ...properties, reasonString, userProperties: pairs(userProperties) },
-      { ...properties, userProperties: pairs(userProperties) },
-      properties,
-    ],
-    (chosen) => ({ cmd: 'connack', sessionPresent, reasonCode: packet.reasonCode, properties: chosen }),
-    maximumPacketSize,
-  )
+  const withUser = { ...bare, userProperties: pairs(userProperties) }
+  let bytes = EMPTY
+  for (const properties of [{ ...withUser, reasonString: sendable(reasonString) }, withUser, bare]) {
+    bytes = write({ cmd: 'connack', sessionPresent, reasonCode: packet.reasonCode, properties }, 5)
+    if (bytes.length <= maximumPacketSize) break
+  }
+  return bytes
 }
 
 /** The return code of 3.1 and 3.1.1 (table 3.1 of 3.1.1) for a Reason Code of 5.0; null when none fits. */
@@ -259,7 +259,7 @@ export function encodeUnsuback(
 
 /**
  * Encodes a DISCONNECT of 5.0 (section 3.14); drops the Reason String where it would exceed `maximumPacketSize`
- * [MQTT-3.14.2-3]. Without it the packet has four bytes.
+ * [MQTT-3.14.2-3]. Without it the packet has four bytes; a client that takes less must not be sent it.
  */
 export function encodeDisconnect(
   reasonCode: number,
@@ -267,8 +267,9 @@ export function encodeDisconnect(
   maximumPacketSize: number,
 ): Buffer {
   const bare = { cmd: 'disconnect', reasonCode } as const
-  if (reasonString === undefined) return write(bare, 5)
-  const packet = write({ ...bare, properties: { reasonString } }, 5)
+  const reason = sendable(reasonString)
+  if (reason === undefined) return write(bare, 5)
+  const packet = write({ ...bare, properties: { reasonString: reason } }, 5)
   return packet.length <= maximumPacketSize ? packet : write(bare, 5)
 }
 
@@ -281,22 +282,16 @@ export function encodeAuth(reasonCode: number, method: string, data: Buffer | un
   return write({ cmd: 'auth', reasonCode, properties }, 5)
 }
 
-/** The first of the choices with which the packet does not exceed the maximum; null when none does. */
-function fitting(
-  choices: readonly object[],
-  packetWith: (properties: object) => object,
-  maximumPacketSize: number,
-): Buffer | null {
-  for (const properties of choices) {
-    const packet = write(packetWith(properties), 5)
-    if (packet.length <= maximumPacketSize) return packet
-  }
-  return null
+/** A Reason String that cannot be a UTF-8 Encoded String is left out: it only explains. */
+function sendable(reasonString: string | undefined): string | undefined {
+  return reasonString === undefined || stringError(reasonString) !== null ? undefined : reasonString
 }
 
 /** One object per pair: mqtt-packet writes a list in its order, whereas a single object loses order and repeats. */
 function pairs(userProperties: UserProperties | undefined): object[] | undefined {
-  return userProperties?.map(([name, value]) => ({ [name]: value }))
+  // An empty list would make mqtt-packet stop in the middle of the packet.
+  if (userProperties === undefined || userProperties.length === 0) return undefined
+  return userProperties.map(([name, value]) => ({ [name]: value }))
 }
 
 function write(packet: object, version: ProtocolVersion): Buffer {

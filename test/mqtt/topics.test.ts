@@ -1,0 +1,164 @@
+import { describe, expect, test } from 'vitest'
+import { ProtocolError } from '../../src/mqtt/reason.ts'
+import {
+  parseFilter,
+  TopicTable,
+  topicFilterError,
+  topicLevels,
+  topicNameError,
+} from '../../src/mqtt/topics.ts'
+
+function resolve(table: TopicTable, name: string) {
+  const bytes = Buffer.from(`xx${name}yy`)
+  return table.resolve(bytes, 2, bytes.length - 2)
+}
+
+describe('TopicTable', () => {
+  test('the same bytes give the same Topic, by either door', () => {
+    const table = new TopicTable(10)
+    for (const name of ['a/b', 'größe', '𝄞', '\ufeffa', '/', ' ']) {
+      const topic = resolve(table, name)
+      expect(topic.name).toBe(name)
+      expect(topic.bytes).toEqual(Buffer.from(name))
+      expect(resolve(table, name)).toBe(topic)
+      expect(table.intern(name)).toBe(topic)
+    }
+    // Latin-1 bytes of another name are another topic.
+    expect(resolve(table, 'Ã¶')).not.toBe(resolve(table, 'ö'))
+  })
+
+  test('its bytes are a copy: the read buffer may change', () => {
+    const table = new TopicTable(10)
+    const buffer = Buffer.from('a/b')
+    const topic = table.resolve(buffer, 0, 3)
+    buffer.fill('z')
+    expect(topic.bytes.toString()).toBe('a/b')
+    expect(resolve(table, 'a/b')).toBe(topic)
+  })
+
+  test('a million names never hold more than the table may, and a name in use stays', () => {
+    const table = new TopicTable(1000)
+    const hot = resolve(table, 'hot')
+    let most = 0
+    for (let i = 0; i < 1_000_000; i++) {
+      table.intern(`sensor/${i}`)
+      if (i % 100 === 0) expect(resolve(table, 'hot')).toBe(hot)
+      if (table.size > most) most = table.size
+    }
+    expect(most).toBeLessThanOrEqual(1000)
+    expect(most).toBeGreaterThan(500)
+  })
+
+  test('long names take more of its room', () => {
+    const table = new TopicTable(1000)
+    let most = 0
+    for (let i = 0; i < 1000; i++) {
+      table.intern(`${i}/${'x'.repeat(65_000)}`)
+      if (table.size > most) most = table.size
+    }
+    expect(most).toBeLessThan(10)
+    expect(resolve(new TopicTable(1), 'a').name).toBe('a')
+  })
+
+  test.each([
+    ['[MQTT-4.7.3-1] empty', [], 0x90],
+    ['[MQTT-3.3.2-2] +', [0x61, 0x2b], 0x90],
+    ['[MQTT-3.3.2-2] #', [0x23], 0x90],
+    ['[MQTT-1.5.4-2] U+0000', [0x61, 0x00], 0x81],
+    ['[MQTT-1.5.4-1] ill-formed', [0x61, 0xff, 0x23], 0x81],
+  ])('%s is refused', (_, bytes, reasonCode) => {
+    const buffer = Buffer.from(bytes)
+    const table = new TopicTable(10)
+    for (let i = 0; i < 2; i++) {
+      expect(() => table.resolve(buffer, 0, buffer.length)).toThrow(
+        expect.objectContaining({ reasonCode, name: 'ProtocolError' }),
+      )
+    }
+    expect(table.size).toBe(0)
+  })
+
+  test('intern refuses half a surrogate pair', () => {
+    expect(() => new TopicTable(10).intern('a\ud800')).toThrow(ProtocolError)
+  })
+})
+
+test.each([
+  ['a', null],
+  ['/', null],
+  ['$SYS/x', null],
+  ['x'.repeat(65_535), null],
+  ['', 'is empty'],
+  ['a+', 'contains a wildcard'],
+  ['#', 'contains a wildcard'],
+  ['a\u0000', 'contains U+0000'],
+  ['a\udc00b', 'contains half of a surrogate pair'],
+  ['x'.repeat(65_536), 'is longer than 65,535 bytes'],
+  ['ö'.repeat(32_768), 'is longer than 65,535 bytes'],
+])('topic name %.10s: %s', (name, error) => {
+  expect(topicNameError(name)).toBe(error)
+})
+
+describe('topic filters', () => {
+  test.each([
+    ...[
+      '#',
+      '+',
+      '/',
+      '//',
+      'a',
+      'a/#',
+      '/#',
+      '+/#',
+      '+/a/+',
+      'a//b',
+      '+/',
+      '/+',
+      ' ',
+      '$SYS/#',
+      '$share',
+      '$shared/#',
+    ],
+    ...[
+      '$share/g/a',
+      '$share/g/#',
+      '$share/g/+',
+      '$share/g//',
+      '$share/g/$share/g/a',
+      '$share/a b/c',
+      '$SHARE//a',
+    ],
+    'x'.repeat(65_535),
+  ])('%.30s is valid', (filter) => {
+    expect(topicFilterError(filter)).toBeNull()
+  })
+
+  test.each([
+    ['[MQTT-4.7.3-1]', ''],
+    ...['a#', '#a', '##', 'a/#/b', '#/', '+#', '#+', 'a/b#'].map(
+      (filter) => ['[MQTT-4.7.1-1]', filter] as const,
+    ),
+    ...['a+', '+a', '++', 'a/+b', 'a/b+/c', 'a/++/c'].map((filter) => ['[MQTT-4.7.1-2]', filter] as const),
+    ...['$share/', '$share//a', '$share//'].map((filter) => ['[MQTT-4.8.2-1]', filter] as const),
+    ...['$share/g', '$share/g/', '$share/+/a', '$share/#/a', '$share/a+/b', '$share/#'].map(
+      (filter) => ['[MQTT-4.8.2-2]', filter] as const,
+    ),
+    ['[MQTT-4.7.1-1]', '$share/g/a#'],
+    ['[MQTT-4.7.1-2]', '$share/g/+a'],
+    ['[MQTT-4.7.3-2]', 'a\u0000'],
+    ['[MQTT-4.7.3-3]', 'x'.repeat(65_536)],
+    ['[MQTT-1.5.4-1]', 'a\ud800'],
+  ] as const)('%s %.30s is invalid', (_, filter) => {
+    expect(topicFilterError(filter)).toEqual(expect.any(String))
+  })
+
+  test('parseFilter takes a Shared Subscription apart', () => {
+    expect(parseFilter('a/#')).toEqual({ share: null, filter: 'a/#' })
+    expect(parseFilter('$share')).toEqual({ share: null, filter: '$share' })
+    expect(parseFilter('$share/g/a/#')).toEqual({ share: 'g', filter: 'a/#' })
+    expect(parseFilter('$share/g//')).toEqual({ share: 'g', filter: '/' })
+  })
+
+  test('topicLevels counts levels, empty ones too', () => {
+    expect(['a', 'a/b', '/', '//', 'a/b/c/'].map(topicLevels)).toEqual([1, 2, 2, 3, 4])
+  })
+})
