@@ -1,0 +1,170 @@
+/** The configuration: file, environment and flags as one frozen, validated Config. */
+import { readFileSync } from 'node:fs'
+import type { z } from 'zod'
+import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
+import type { ListenerOptions } from '../transport/listener.ts'
+import {
+  defaultListeners,
+  flagListeners,
+  isLoopbackOnly,
+  listenerOptions,
+  listenerProblems,
+} from './listeners.ts'
+import { KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
+import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources, shown } from './sources.ts'
+import { suggestion } from './suggestion.ts'
+
+export interface Config {
+  readonly data: {
+    readonly directory: string
+    readonly durability: 'fsync' | 'os' | 'memory'
+    readonly reserveBytes: number
+  }
+  readonly listeners: readonly ListenerOptions[]
+  readonly limits: Readonly<Limits>
+  readonly log: {
+    readonly level: Settings['log']['level']
+    readonly format: Settings['log']['format']
+  }
+  /** Infinity publishes nothing. */
+  readonly sysIntervalSeconds: number
+  readonly shutdownSeconds: number
+  /** No listener can be reached from another machine. */
+  readonly loopbackOnly: boolean
+}
+
+export interface ConfigSources {
+  /** Path of the YAML file. */
+  readonly file?: string
+  readonly environment?: Readonly<Record<string, string | undefined>>
+  readonly flags?: ConfigFlags
+}
+
+/** Everything that is wrong with a configuration. The message has one line per problem. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly ConfigProblem[]
+
+  constructor(problems: readonly ConfigProblem[]) {
+    super(problems.map(problemLine).join('\n'))
+    this.problems = problems
+  }
+}
+
+/**
+ * Defaults, then the file, the environment, `--set`, the other flags: what comes later wins. The file is that of
+ * `file`, or of GODWIT_CONFIG. Throws ConfigError with every problem.
+ */
+export function loadConfig({ file, environment = {}, flags = {} }: ConfigSources = {}): Config {
+  const sources = new Sources()
+  const name = file ?? environment[FILE_VARIABLE]
+  if (name !== undefined) sources.addFile(name, contentOf(name))
+  sources.addEnvironment(environment)
+  addFlags(sources, flags)
+
+  const parsed = SCHEMA.safeParse(sources.tree)
+  const problems = [
+    ...sources.problems,
+    ...(parsed.error?.issues.flatMap((issue) => problemsOf(sources, issue)) ?? []),
+    ...listenerProblems(sources),
+  ]
+  if (problems.length > 0 || parsed.data === undefined) throw new ConfigError(problems.toSorted(byLine))
+  return toConfig(parsed.data)
+}
+
+function contentOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    const message = code === 'ENOENT' ? 'there is no such file' : `cannot be read: ${code}`
+    throw new ConfigError([{ where: file, key: '', message }])
+  }
+}
+
+function addFlags(sources: Sources, flags: ConfigFlags): void {
+  for (const assignment of flags.set ?? []) sources.addAssignment('--set', assignment)
+  if (flags.data !== undefined) sources.put('--data', ['data', 'directory'], flags.data)
+  if (flags.durability !== undefined) sources.put('--durability', ['data', 'durability'], flags.durability)
+  if (flags.logLevel !== undefined) sources.put('--log-level', ['log', 'level'], flags.logLevel)
+  flagListeners(sources, flags)
+}
+
+function toConfig(settings: Settings): Config {
+  const listeners =
+    settings.listeners === undefined
+      ? defaultListeners(settings.allow_anonymous)
+      : settings.listeners.map((listener) => listenerOptions(listener, settings.allow_anonymous))
+  return deepFrozen({
+    data: {
+      directory: settings.data.directory,
+      durability: settings.data.durability,
+      reserveBytes: settings.data.reserve_bytes,
+    },
+    listeners,
+    limits: Object.assign(
+      { ...DEFAULT_LIMITS },
+      Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [name, settings.limits[key]])),
+    ),
+    log: settings.log,
+    sysIntervalSeconds: settings.sys.interval_seconds,
+    shutdownSeconds: settings.shutdown_seconds,
+    loopbackOnly: listeners.every(isLoopbackOnly),
+  })
+}
+
+/** What zod found, in the words of the configuration. */
+function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] {
+  const path = issue.path as (string | number)[]
+  const key = path.join('.')
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((unknown) => ({
+      where: sources.where([...path, unknown]),
+      key: [...path, unknown].join('.'),
+      message: unknownKey(path, unknown),
+    }))
+  }
+  const found = shown(sources.at(path))
+  return [{ where: sources.where(path), key, message: `found ${found}, allowed: ${allowed(issue, path)}` }]
+}
+
+function allowed(issue: z.core.$ZodIssue, path: readonly (string | number)[]): string {
+  if (issue.code === 'custom') return issue.message
+  if (path.length === 1 && path[0] === 'listeners') return 'a list with at least one listener'
+  return `a group of keys: ${keysBelow(path).join(', ')}`
+}
+
+function unknownKey(path: readonly (string | number)[], unknown: string): string {
+  const siblings = keysBelow(path)
+  const near = suggestion(unknown, siblings)
+  if (near !== undefined) return `unknown key; did you mean ${[...path, near].join('.')}?`
+  const elsewhere = KEYS.filter((key) => key.split('.').at(-1) === unknown)
+  if (elsewhere.length > 0) return `unknown key here; did you mean ${elsewhere.join(' or ')}?`
+  return `unknown key; allowed here: ${siblings.join(', ')}`
+}
+
+/** The keys that may stand directly under this path. */
+function keysBelow(path: readonly (string | number)[]): string[] {
+  const inListener = path[0] === 'listeners' && typeof path[1] === 'number'
+  const prefix = (inListener ? path.slice(2) : path).map((part) => `${part}.`).join('')
+  const keys = (inListener ? LISTENER_KEYS : KEYS).filter((key) => key.startsWith(prefix))
+  return [...new Set(keys.map((key) => key.slice(prefix.length).split('.', 1)[0]!))]
+}
+
+/** Those of the file in the order of its lines, before all others. */
+function byLine(one: ConfigProblem, other: ConfigProblem): number {
+  return lineOf(one) - lineOf(other)
+}
+
+function lineOf({ where }: ConfigProblem): number {
+  return Number(/:(\d+)$/.exec(where)?.[1] ?? Number.MAX_SAFE_INTEGER)
+}
+
+function problemLine({ where, key, message }: ConfigProblem): string {
+  return [where, key, message].filter((part) => part !== '').join(': ')
+}
+
+function deepFrozen<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFrozen(inner)
+  return Object.freeze(value)
+}

@@ -1,0 +1,158 @@
+/** From the settings of listeners to what the transports need. */
+import { DEFAULT_HOST, DEFAULT_PORTS, type ListenerOptions } from '../transport/listener.ts'
+import type { TlsOptions } from '../transport/tls.ts'
+import type { ListenerSettings, Settings } from './schema.ts'
+import { type ConfigFlags, type ConfigProblem, type Sources, shown } from './sources.ts'
+
+type AllowAnonymous = Settings['allow_anonymous']
+
+/** The keys that only some types of listeners have. */
+const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
+  host: ['tcp', 'tls', 'ws', 'wss'],
+  port: ['tcp', 'tls', 'ws', 'wss'],
+  path: ['unix'],
+  mode: ['unix'],
+  websocket_path: ['ws', 'wss'],
+  allowed_origins: ['ws', 'wss'],
+  tls: ['tls', 'wss'],
+}
+
+/** Without any configuration: this machine only, IPv6 where it has it. */
+export function defaultListeners(allowAnonymous: AllowAnonymous): ListenerOptions[] {
+  const settings: ListenerSettings[] = [
+    { name: 'mqtt', type: 'tcp', host: '127.0.0.1', optional: false },
+    { name: 'mqtt-ipv6', type: 'tcp', host: '::1', optional: true },
+    { name: 'ws', type: 'ws', host: '127.0.0.1', optional: false },
+    { name: 'ws-ipv6', type: 'ws', host: '::1', optional: true },
+  ]
+  return settings.map((listener) => listenerOptions(listener, allowAnonymous))
+}
+
+/** `--port` and `--ws-port` name all listeners that there are; `--host` alone moves the default ones. */
+export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFlags): void {
+  if (host === undefined && port === undefined && wsPort === undefined) return
+  const neither = port === undefined && wsPort === undefined
+  if (neither && sources.at(['listeners']) !== undefined) {
+    sources.problems.push({
+      where: '--host',
+      key: 'listeners',
+      message:
+        'the configured listeners have hosts of their own; give --port or --ws-port as well to replace them',
+    })
+    return
+  }
+  const address = host ?? DEFAULT_HOST
+  const tcp = { name: 'mqtt', type: 'tcp', host: address, port: DEFAULT_PORTS.tcp }
+  const ws = { name: 'ws', type: 'ws', host: address, port: DEFAULT_PORTS.ws }
+  const chosen = [
+    ...(neither || port !== undefined ? [tcp] : []),
+    ...(neither || wsPort !== undefined ? [ws] : []),
+  ]
+  sources.put(neither ? '--host' : port !== undefined ? '--port' : '--ws-port', ['listeners'], chosen)
+  if (port !== undefined) sources.set('--port', ['listeners', 0, 'port'], port)
+  if (wsPort !== undefined) sources.set('--ws-port', ['listeners', chosen.indexOf(ws), 'port'], wsPort)
+  if (host !== undefined)
+    chosen.forEach((_, i) => {
+      sources.put('--host', ['listeners', i, 'host'], host)
+    })
+}
+
+/** A validated listener with everything filled in. */
+export function listenerOptions(settings: ListenerSettings, allowAnonymous: AllowAnonymous): ListenerOptions {
+  const { type } = settings
+  const place =
+    type === 'unix'
+      ? {
+          path: settings.path ?? '',
+          ...(settings.mode !== undefined && { mode: Number.parseInt(settings.mode, 8) }),
+        }
+      : { host: settings.host ?? DEFAULT_HOST, port: settings.port ?? DEFAULT_PORTS[type] }
+  const options = {
+    name: settings.name ?? defaultName(settings),
+    type,
+    ...place,
+    ...((type === 'ws' || type === 'wss') && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
+    ...(settings.allowed_origins !== undefined && { allowedOrigins: settings.allowed_origins }),
+    ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
+    optional: settings.optional,
+  }
+  return {
+    ...options,
+    allowAnonymous: settings.allow_anonymous ?? anonymousByDefault(options, allowAnonymous),
+  }
+}
+
+/** Whether only this machine can reach it. */
+export function isLoopbackOnly(options: Pick<ListenerOptions, 'type' | 'host'>): boolean {
+  if (options.type === 'unix') return true
+  const host = options.host ?? DEFAULT_HOST
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
+}
+
+/** What a schema cannot say: which keys belong to which type, and what two listeners may not share. */
+export function listenerProblems(sources: Sources): ConfigProblem[] {
+  const listeners = sources.at(['listeners'])
+  if (!Array.isArray(listeners)) return []
+  const problems: ConfigProblem[] = []
+  const report = (path: (string | number)[], message: string) =>
+    problems.push({ where: sources.where(path), key: path.join('.'), message })
+  const names = new Map<string, number>()
+  const addresses = new Map<string, number>()
+  listeners.forEach((listener: unknown, i) => {
+    if (typeof listener !== 'object' || listener === null) return
+    const settings = listener as ListenerSettings
+    for (const [key, types] of Object.entries(TYPES_OF_KEYS)) {
+      if (!(key in settings) || typeof settings.type !== 'string' || types.includes(settings.type)) continue
+      report(
+        ['listeners', i, key],
+        `a ${shown(settings.type)} listener has no such key; it belongs to ${types.join(', ')}`,
+      )
+    }
+    if (settings.type === 'unix' && settings.path === undefined) {
+      report(['listeners', i], 'a unix listener needs path, the socket file')
+    }
+    if ((settings.type === 'tls' || settings.type === 'wss') && settings.tls === undefined) {
+      report(['listeners', i], `a ${settings.type} listener needs tls with cert and key`)
+    }
+    const name = settings.name ?? defaultName(settings)
+    const namesake = names.get(name)
+    if (namesake !== undefined) report(['listeners', i], `listeners.${namesake} is called '${name}', too`)
+    names.set(name, i)
+    const address = addressOf(settings)
+    const neighbour = addresses.get(address)
+    if (neighbour !== undefined && !address.endsWith(' 0')) {
+      report(['listeners', i], `listeners.${neighbour} has the same address`)
+    }
+    addresses.set(address, i)
+  })
+  return problems
+}
+
+function tlsOptions(settings: NonNullable<ListenerSettings['tls']>): TlsOptions {
+  return {
+    cert: settings.cert,
+    key: settings.key,
+    ...(settings.passphrase !== undefined && { passphrase: settings.passphrase }),
+    ...(settings.ca !== undefined && { ca: settings.ca }),
+    clientCertificate: settings.client_certificate,
+    minimumVersion: settings.minimum_version,
+  }
+}
+
+function anonymousByDefault(options: Pick<ListenerOptions, 'type' | 'host'>, allow: AllowAnonymous): boolean {
+  return allow === 'loopback' ? isLoopbackOnly(options) : allow
+}
+
+function portOf(settings: ListenerSettings): number {
+  return settings.port ?? (settings.type === 'unix' ? 0 : DEFAULT_PORTS[settings.type])
+}
+
+function defaultName(settings: ListenerSettings): string {
+  return settings.type === 'unix' ? `unix-${settings.path}` : `${settings.type}-${portOf(settings)}`
+}
+
+function addressOf(settings: ListenerSettings): string {
+  return settings.type === 'unix'
+    ? `unix ${settings.path}`
+    : `${settings.host ?? DEFAULT_HOST} ${portOf(settings)}`
+}

@@ -1,0 +1,154 @@
+/** The keys of the configuration, what each may be, and its default. */
+import { z } from 'zod'
+import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
+import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
+
+/** Largest control packet of the standard in bytes. */
+const PACKET_BYTES_MAX = 268_435_460
+
+/** What every limit may be. The key in the configuration is the name in snake case. */
+const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
+  connectionsMax: whole({ min: 1, unlimited: true }),
+  connectTimeoutSeconds: seconds({ min: 0.1, max: 3600 }),
+  packetBytesMax: bytes({ min: 128, max: PACKET_BYTES_MAX }),
+  topicBytesMax: bytes({ min: 1, max: 65_535 }),
+  topicLevelsMax: whole({ min: 1, max: 65_536, unlimited: true }),
+  subscriptionsPerClientMax: whole({ min: 1, unlimited: true }),
+  queueMessagesMax: whole({ min: 1, unlimited: true }),
+  queueBytesMax: bytes({ min: 1024, unlimited: true }),
+  queueFull: oneOf(['drop-oldest', 'drop-newest', 'refuse']),
+  queueQos0: truth(),
+  inFlightMax: whole({ min: 1, max: 65_535 }),
+  receiveMaximum: whole({ min: 1, max: 65_535 }),
+  topicAliasMaximum: whole({ min: 0, max: 65_535 }),
+  topicAliasOutMaximum: whole({ min: 0, max: 65_535 }),
+  maximumQoS: oneOf([0, 1, 2]),
+  retainAvailable: truth(),
+  retainedMessagesMax: whole({ min: 1, unlimited: true }),
+  retainedBytesMax: bytes({ min: 1024, unlimited: true }),
+  keepAliveSecondsMax: seconds({ min: 1, max: 65_535, unlimited: true }, 'whole'),
+  sessionExpirySecondsMax: seconds({ min: 0, max: 0xfffffffe, unlimited: true }, 'whole'),
+  outgoingBytesMax: bytes({ min: 1024, unlimited: true }),
+  stalledReaderSeconds: seconds({ min: 1, unlimited: true }),
+  pendingCommitBytesMax: bytes({ min: 1024 }),
+  memoryBytesMax: bytes({ min: 1024 ** 2, unlimited: true }),
+  willGraceSeconds: seconds({ min: 0, max: 0xffffffff }),
+  emptyClientIdentifierAllowed: truth(),
+}
+
+/** The limits by their keys in the configuration. */
+export const LIMIT_KEYS: ReadonlyMap<string, keyof Limits> = new Map(
+  (Object.keys(LIMIT_VALUES) as (keyof Limits)[]).map((name) => [snakeCase(name), name]),
+)
+
+const LISTENER = z.strictObject({
+  name: text('text that is not empty').optional(),
+  type: oneOf(['tcp', 'tls', 'ws', 'wss', 'unix']),
+  host: text('an IP address or host name of this machine').optional(),
+  port: whole({ min: 0, max: 65_535 }).optional(),
+  path: text("a socket file's path").optional(),
+  mode: text('permission bits in quotes, such as "0660"', /^0?[0-7]{3}$/).optional(),
+  websocket_path: text('a path that begins with /', /^\/[^\s?#]*$/).optional(),
+  allowed_origins: value('a list of origins such as https://example.org', originList).optional(),
+  tls: z
+    .strictObject({
+      cert: text('the path of a PEM file'),
+      key: text('the path of a PEM file'),
+      passphrase: text('text that is not empty').optional(),
+      ca: text('the path of a PEM file').optional(),
+      client_certificate: oneOf(['none', 'request', 'require']).default('none'),
+      minimum_version: oneOf(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2'),
+    })
+    .optional(),
+  allow_anonymous: truth().optional(),
+  optional: truth().default(false),
+})
+
+/** One listener as it was configured. */
+export type ListenerSettings = z.infer<typeof LISTENER>
+
+/** Seconds between two `$SYS` updates, as Mosquitto has it. */
+const SYS_INTERVAL_SECONDS = 10
+
+/** Free disk space in bytes that is kept for acknowledgements, deletions and the checkpoint. */
+const RESERVE_BYTES = 256 * 1024 ** 2
+
+/** Enough for every client to be told and for the last commit, short of what supervisors wait before they kill. */
+const SHUTDOWN_SECONDS = 8
+
+/** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
+export const SCHEMA = z.strictObject({
+  allow_anonymous: oneOf(['loopback', true, false]).default('loopback'),
+  data: z
+    .strictObject({
+      directory: text("a directory's path").default('./godwit-data'),
+      durability: oneOf(['fsync', 'os', 'memory']).default('fsync'),
+      reserve_bytes: bytes({ min: 0 }).default(RESERVE_BYTES),
+    })
+    .prefault({}),
+  listeners: z.array(LISTENER).min(1).optional(),
+  limits: z.strictObject(limitShape()).prefault({}),
+  log: z
+    .strictObject({
+      level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+      format: oneOf(['auto', 'json', 'pretty']).default('auto'),
+    })
+    .prefault({}),
+  sys: z
+    .strictObject({
+      interval_seconds: value('seconds, as a number or like 30s, 5m, from 1 to 86400, or off', (found) => {
+        if (found === 'off') return Number.POSITIVE_INFINITY
+        const read = seconds({ min: 1, max: 86_400 }).safeParse(found)
+        return read.success ? read.data : undefined
+      }).default(SYS_INTERVAL_SECONDS),
+    })
+    .prefault({}),
+  shutdown_seconds: seconds({ min: 0, max: 3600 }).default(SHUTDOWN_SECONDS),
+})
+
+/** What the schema makes of a configuration, in the configuration's own words. */
+export type Settings = z.infer<typeof SCHEMA>
+
+/** The keys of a listener, `tls.…` included. */
+export const LISTENER_KEYS: readonly string[] = keysOf(LISTENER)
+
+/** Every key that can be set alone, such as `limits.queue_bytes_max`; `listeners` is one of them. */
+export const KEYS: readonly string[] = keysOf(SCHEMA)
+
+/** `queueBytesMax` is `queue_bytes_max` in the configuration. */
+export function snakeCase(name: string): string {
+  return name.replace('QoS', 'Qos').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+}
+
+function limitShape(): Record<string, z.ZodType> {
+  return Object.fromEntries(
+    [...LIMIT_KEYS].map(([key, name]) => {
+      const limit: z.ZodType = LIMIT_VALUES[name]
+      return [key, limit.default(DEFAULT_LIMITS[name])]
+    }),
+  )
+}
+
+function originList(found: unknown): string[] | undefined {
+  if (!Array.isArray(found) || found.length === 0) return undefined
+  return found.every(
+    (origin) => typeof origin === 'string' && /^[a-z][a-z0-9+.-]*:\/\/[^/\s]+$/i.test(origin),
+  )
+    ? found
+    : undefined
+}
+
+/** Paths of the leaves of an object schema; lists are leaves. */
+function keysOf(schema: z.ZodObject): string[] {
+  return Object.entries(schema.shape).flatMap(([key, type]) => {
+    const inner = unwrapped(type as z.ZodType)
+    return inner instanceof z.ZodObject ? keysOf(inner).map((rest) => `${key}.${rest}`) : [key]
+  })
+}
+
+function unwrapped(type: z.ZodType): z.ZodType {
+  if (type instanceof z.ZodOptional || type instanceof z.ZodDefault || type instanceof z.ZodPrefault) {
+    return unwrapped(type.unwrap() as z.ZodType)
+  }
+  return type
+}

@@ -1,0 +1,216 @@
+/** Where settings come from: file, environment, flags; laid over each other, each remembered for the errors. */
+import { type Document, isMap, isNode, isSeq, LineCounter, parse, parseDocument } from 'yaml'
+import { KEYS, LISTENER_KEYS } from './schema.ts'
+import { suggestion } from './suggestion.ts'
+
+/** One thing that is wrong with a configuration. */
+export interface ConfigProblem {
+  /** `godwit.yaml:12`, `environment GODWIT_…`, `--set`, `--port`. */
+  readonly where: string
+  /** The key's path such as `limits.queue_bytes_max`; empty when it is about the whole. */
+  readonly key: string
+  /** What was found and what is allowed. */
+  readonly message: string
+}
+
+/** The command line's flags, as texts. */
+export interface ConfigFlags {
+  readonly host?: string
+  readonly port?: string
+  readonly wsPort?: string
+  readonly data?: string
+  readonly durability?: string
+  readonly logLevel?: string
+  /** `key.path=value`, in order. */
+  readonly set?: readonly string[]
+}
+
+type Path = readonly (string | number)[]
+
+const PREFIX = 'GODWIT_'
+
+/** Names the configuration file; not a key of it. */
+export const FILE_VARIABLE = 'GODWIT_CONFIG'
+
+const SECTIONS = ['data', 'listeners', 'limits', 'log', 'sys']
+
+const VARIABLES: ReadonlyMap<string, string> = new Map(KEYS.map((key) => [variable(key), key]))
+
+/** The environment variable of a key. */
+export function variable(key: string): string {
+  return PREFIX + key.replaceAll('.', '_').toUpperCase()
+}
+
+/** The settings of all sources as one tree, not validated yet. Problems are collected, nothing is thrown. */
+export class Sources {
+  readonly tree: Record<string, unknown> = {}
+  readonly problems: ConfigProblem[] = []
+  readonly #origins = new Map<string, string>()
+  #fileName = ''
+  #document: Document | undefined
+  #lines = new LineCounter()
+
+  /** Takes a file's text. To be called first. */
+  addFile(name: string, content: string): void {
+    this.#fileName = name
+    const document = parseDocument(content, { lineCounter: this.#lines })
+    this.#document = document
+    for (const error of [...document.errors, ...document.warnings]) {
+      const line = error.linePos?.[0].line
+      this.#problem(
+        line === undefined ? name : `${name}:${line}`,
+        '',
+        (error.message.split('\n')[0] ?? '').trim(),
+      )
+    }
+    if (document.errors.length > 0) return
+    const root = this.#plain(document, name)
+    if (root === null || root === undefined) return
+    if (typeof root !== 'object' || Array.isArray(root)) {
+      this.#problem(
+        `${name}:1`,
+        '',
+        `found ${shown(root)}, allowed: keys such as "data:", "listeners:", "limits:"`,
+      )
+      return
+    }
+    for (const [key, value] of Object.entries(root)) {
+      // A section whose keys are all commented out.
+      if (value === null && SECTIONS.includes(key)) continue
+      this.tree[key] = value
+    }
+  }
+
+  addEnvironment(environment: Readonly<Record<string, string | undefined>>): void {
+    for (const [name, text] of Object.entries(environment)) {
+      if (!name.startsWith(PREFIX) || name === FILE_VARIABLE || text === undefined) continue
+      const where = `environment ${name}`
+      const path = variablePath(name)
+      if (path !== undefined) {
+        this.set(where, path, text)
+        continue
+      }
+      const meant = suggestion(name, [...VARIABLES.keys(), FILE_VARIABLE])
+      this.#problem(where, '', `unknown variable${meant === undefined ? '' : `; did you mean ${meant}?`}`)
+    }
+  }
+
+  /** Takes `key.path=value`. */
+  addAssignment(flag: string, assignment: string): void {
+    const equals = assignment.indexOf('=')
+    if (equals < 1) {
+      this.#problem(flag, '', `found ${shown(assignment)}, allowed: key.path=value`)
+      return
+    }
+    const path = assignment.slice(0, equals).split('.').map(segment)
+    this.set(`${flag} ${assignment.slice(0, equals)}`, path, assignment.slice(equals + 1))
+  }
+
+  /** Sets one key to a text in YAML's notation. */
+  set(where: string, path: Path, text: string): void {
+    try {
+      this.put(where, path, parse(text, { logLevel: 'error' }))
+    } catch (error) {
+      this.#problem(
+        where,
+        path.join('.'),
+        `${shown(text)} is not YAML: ${(error as Error).message.split('\n')[0]}`,
+      )
+    }
+  }
+
+  /** Sets one key to a value. */
+  put(where: string, path: Path, value: unknown): void {
+    const key = path.join('.')
+    let node: object = this.tree
+    for (const [depth, part] of path.entries()) {
+      // A list grows by one at most; what is not there otherwise becomes a group of keys.
+      const missing = Array.isArray(node) && (typeof part !== 'number' || part > node.length)
+      if (missing || part === '__proto__') {
+        this.#problem(where, key, `there is no ${path.slice(0, depth + 1).join('.')} to set`)
+        return
+      }
+      if (depth === path.length - 1) Reflect.set(node, part, value)
+      else {
+        let next: unknown = Object.hasOwn(node, part) ? Reflect.get(node, part) : undefined
+        if (typeof next !== 'object' || next === null) {
+          next = {}
+          Reflect.set(node, part, next)
+        }
+        node = next as object
+      }
+    }
+    for (const known of this.#origins.keys()) if (known.startsWith(`${key}.`)) this.#origins.delete(known)
+    this.#origins.set(key, where)
+  }
+
+  /** Where the value at this path came from, or the nearest thing around it. */
+  where(path: Path): string {
+    for (let length = path.length; length > 0; length--) {
+      const origin = this.#origins.get(path.slice(0, length).join('.'))
+      if (origin !== undefined) return origin
+    }
+    for (let length = path.length; length > 0; length--) {
+      const around = path.slice(0, length)
+      const line = this.#line(around)
+      if (line !== undefined) return `${this.#fileName}:${line}`
+      const inner = `${around.join('.')}.`
+      for (const [key, origin] of this.#origins) if (key.startsWith(inner)) return origin
+    }
+    return this.#fileName === '' ? 'configuration' : this.#fileName
+  }
+
+  /** What is at this path; undefined when nothing is. */
+  at(path: Path): unknown {
+    let node: unknown = this.tree
+    for (const key of path) {
+      if (typeof node !== 'object' || node === null) return undefined
+      node = (node as Record<string | number, unknown>)[key]
+    }
+    return node
+  }
+
+  #plain(document: Document, name: string): unknown {
+    try {
+      return document.toJS()
+    } catch (error) {
+      this.#problem(name, '', (error as Error).message)
+      return undefined
+    }
+  }
+
+  #line(path: Path): number | undefined {
+    const parent =
+      path.length === 1 ? this.#document?.contents : this.#document?.getIn(path.slice(0, -1), true)
+    const last = path.at(-1)!
+    let node: unknown
+    if (isMap(parent)) node = parent.items.find((pair) => String(pair.key) === String(last))?.key
+    else if (isSeq(parent)) node = parent.items[Number(last)]
+    return isNode(node) && node.range ? this.#lines.linePos(node.range[0]).line : undefined
+  }
+
+  #problem(where: string, key: string, message: string): void {
+    this.problems.push({ where, key, message })
+  }
+}
+
+/** A value as an error shows it: one line, not too long. */
+export function shown(value: unknown): string {
+  if (value === undefined || value === null) return 'nothing'
+  const written = JSON.stringify(value)
+  return written.length > 60 ? `${written.slice(0, 57)}...` : written
+}
+
+/** `GODWIT_LISTENERS_0_ALLOW_ANONYMOUS` reaches into the list, every other variable is a key. */
+function variablePath(name: string): Path | undefined {
+  const key = VARIABLES.get(name)
+  if (key !== undefined) return key.split('.')
+  const match = /^GODWIT_LISTENERS_(\d+)_(.+)$/.exec(name)
+  if (match === null) return undefined
+  const inner = LISTENER_KEYS.find((candidate) => variable(candidate) === PREFIX + match[2])
+  return inner === undefined ? undefined : ['listeners', Number(match[1]), ...inner.split('.')]
+}
+
+function segment(text: string): string | number {
+  return /^\d+$/.test(text) ? Number(text) : text
+}

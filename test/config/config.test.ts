@@ -1,0 +1,426 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
+import { type Config, ConfigError, type ConfigSources, loadConfig } from '../../src/config/config.ts'
+import { KEYS, LIMIT_KEYS, LISTENER_KEYS, snakeCase } from '../../src/config/schema.ts'
+import { variable } from '../../src/config/sources.ts'
+
+const EXAMPLE = new URL('../../config/godwit.example.yaml', import.meta.url).pathname
+
+let directory: string
+let file: string
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'godwit-'))
+  file = join(directory, 'godwit.yaml')
+})
+
+afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+function fromFile(text: string, more: ConfigSources = {}): Config {
+  writeFileSync(file, text)
+  return loadConfig({ file, ...more })
+}
+
+/** The problems, one a line, with the file's directory left out. */
+function problems(load: () => unknown): string[] {
+  try {
+    load()
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message.replaceAll(`${directory}/`, '').split('\n')
+    throw error
+  }
+  return []
+}
+
+const set = (...assignments: string[]): ConfigSources => ({ flags: { set: assignments } })
+
+describe('the defaults', () => {
+  test('are loopback listeners, fsync, and limits that refuse nothing which the standard allows', () => {
+    const config = loadConfig()
+    expect(config.limits).toEqual(DEFAULT_LIMITS)
+    expect(config.data).toEqual({
+      directory: './godwit-data',
+      durability: 'fsync',
+      reserveBytes: 256 * 1024 ** 2,
+    })
+    expect(config.loopbackOnly).toBe(true)
+    expect(config.listeners).toEqual([
+      { name: 'mqtt', type: 'tcp', host: '127.0.0.1', port: 1883, optional: false, allowAnonymous: true },
+      { name: 'mqtt-ipv6', type: 'tcp', host: '::1', port: 1883, optional: true, allowAnonymous: true },
+      {
+        name: 'ws',
+        type: 'ws',
+        host: '127.0.0.1',
+        port: 8083,
+        webSocketPath: '/mqtt',
+        optional: false,
+        allowAnonymous: true,
+      },
+      {
+        name: 'ws-ipv6',
+        type: 'ws',
+        host: '::1',
+        port: 8083,
+        webSocketPath: '/mqtt',
+        optional: true,
+        allowAnonymous: true,
+      },
+    ])
+  })
+
+  test('are frozen throughout', () => {
+    const config = loadConfig()
+    for (const part of [
+      config,
+      config.data,
+      config.limits,
+      config.listeners,
+      config.listeners[0]!,
+      config.log,
+    ]) {
+      expect(Object.isFrozen(part)).toBe(true)
+    }
+  })
+
+  test('are what an empty file, and a file of empty sections, give', () => {
+    expect(fromFile('')).toEqual(loadConfig())
+    expect(fromFile('data:\nlisteners:\nlimits:\n  # nothing\nlog:\nsys:\n')).toEqual(loadConfig())
+  })
+})
+
+describe('the example', () => {
+  test('parses to exactly the defaults', () => {
+    expect(loadConfig({ file: EXAMPLE })).toEqual(loadConfig())
+  })
+
+  test('has every key, and its commented-out listeners are valid', () => {
+    // A comment's text follows "# "; a key that is commented out follows "#" as it would stand there.
+    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})/gm, '$1$2')
+    const config = fromFile(text)
+    expect(config.listeners.map((listener) => listener.name)).toEqual([
+      'mqtt',
+      'mqtt-ipv6',
+      'ws',
+      'ws-ipv6',
+      'mqtts',
+      'wss',
+      'local',
+    ])
+    expect(config.listeners[4]!.allowAnonymous).toBe(false)
+    expect(config.listeners[6]).toMatchObject({ mode: 0o660, allowAnonymous: true })
+    for (const key of [...KEYS, ...LISTENER_KEYS]) {
+      expect(text).toMatch(new RegExp(`^[ -]*${key.split('.').at(-1)}:`, 'm'))
+    }
+  })
+
+  test('names every limit of the Server', () => {
+    expect([...LIMIT_KEYS.keys()]).toEqual(Object.keys(DEFAULT_LIMITS).map(snakeCase))
+  })
+})
+
+describe('values', () => {
+  test('bytes, seconds and unlimited', () => {
+    const { limits, shutdownSeconds, sysIntervalSeconds } = fromFile(`
+limits:
+  packet_bytes_max: 64KiB
+  queue_bytes_max: 1.5MiB
+  retained_bytes_max: unlimited
+  memory_bytes_max: 2 GiB
+  outgoing_bytes_max: 4096
+  session_expiry_seconds_max: 1d
+  keep_alive_seconds_max: 2h
+  stalled_reader_seconds: 5m
+  connect_timeout_seconds: 0.5
+  queue_messages_max: 1000
+  maximum_qos: 1
+  queue_full: refuse
+sys: { interval_seconds: off }
+shutdown_seconds: 30s
+`)
+    expect(limits).toMatchObject({
+      packetBytesMax: 65_536,
+      queueBytesMax: 1_572_864,
+      retainedBytesMax: Number.POSITIVE_INFINITY,
+      memoryBytesMax: 2_147_483_648,
+      outgoingBytesMax: 4096,
+      sessionExpirySecondsMax: 86_400,
+      keepAliveSecondsMax: 7200,
+      stalledReaderSeconds: 300,
+      connectTimeoutSeconds: 0.5,
+      queueMessagesMax: 1000,
+      maximumQoS: 1,
+      queueFull: 'refuse',
+    })
+    expect(shutdownSeconds).toBe(30)
+    expect(sysIntervalSeconds).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  test.each([
+    ['limits.queue_messages_max=0', 'found 0, allowed: a whole number from 1, or unlimited'],
+    [
+      'limits.queue_bytes_max=12 parsecs',
+      'found "12 parsecs", allowed: bytes, as a number or like 64KiB, 1MiB, 1GiB, from 1024, or unlimited',
+    ],
+    [
+      'limits.packet_bytes_max=unlimited',
+      'found "unlimited", allowed: bytes, as a number or like 64KiB, 1MiB, 1GiB, from 128 to 268435460',
+    ],
+    [
+      'limits.packet_bytes_max=128.5',
+      'found 128.5, allowed: bytes, as a number or like 64KiB, 1MiB, 1GiB, from 128 to 268435460',
+    ],
+    [
+      'limits.keep_alive_seconds_max=0',
+      'found 0, allowed: whole seconds, as a number or like 30s, 5m, 2h, 1d, from 1 to 65535, or unlimited',
+    ],
+    ['limits.queue_qos0=yes', 'found "yes", allowed: true or false'],
+    ['limits.maximum_qos=3', 'found 3, allowed: 0, 1 or 2'],
+    ['limits.queue_full=drop', 'found "drop", allowed: drop-oldest, drop-newest or refuse'],
+    ['data.durability=fast', 'found "fast", allowed: fsync, os or memory'],
+    ['data.directory=', "found nothing, allowed: a directory's path"],
+    ['allow_anonymous=maybe', 'found "maybe", allowed: loopback, true or false'],
+    [
+      'sys.interval_seconds=0',
+      'found 0, allowed: seconds, as a number or like 30s, 5m, from 1 to 86400, or off',
+    ],
+    ['limits=12', 'found 12, allowed: a group of keys: connections_max, connect_timeout_seconds'],
+    ['listeners=[]', 'found [], allowed: a list with at least one listener'],
+    ['listeners=tcp', 'found "tcp", allowed: a list with at least one listener'],
+  ])('%s is refused with what was found and what is allowed', (assignment, message) => {
+    const key = assignment.split('=')[0]!
+    const [line, ...others] = problems(() => loadConfig(set(assignment)))
+    expect(line).toContain(`--set ${key}: ${key}: ${message}`)
+    expect(others).toEqual([])
+  })
+})
+
+describe('errors', () => {
+  test('come all at once, each with file, line and key', () => {
+    const found = problems(() =>
+      fromFile(`data:
+  directory: ./x
+  durabilty: os
+limits:
+  queue_bytes_max: lots
+  topic_levels_max: 0
+queue_messages_max: 5
+listeners:
+  - type: tcp
+    port: 70000
+  - type: udp
+  - port: 1884
+`),
+    )
+    expect(found).toEqual([
+      'godwit.yaml:3: data.durabilty: unknown key; did you mean data.durability?',
+      expect.stringMatching(/^godwit.yaml:5: limits.queue_bytes_max: found "lots", allowed: bytes/),
+      'godwit.yaml:6: limits.topic_levels_max: found 0, allowed: a whole number from 1 to 65536, or unlimited',
+      'godwit.yaml:7: queue_messages_max: unknown key here; did you mean limits.queue_messages_max?',
+      'godwit.yaml:10: listeners.0.port: found 70000, allowed: a whole number from 0 to 65535',
+      'godwit.yaml:11: listeners.1.type: found "udp", allowed: tcp, tls, ws, wss or unix',
+      'godwit.yaml:12: listeners.2.type: found nothing, allowed: tcp, tls, ws, wss or unix',
+    ])
+  })
+
+  test('an unknown key that resembles nothing lists what may stand there', () => {
+    expect(problems(() => fromFile('log: {colour: blue}'))).toEqual([
+      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format',
+    ])
+    expect(problems(() => fromFile('listeners: [{type: tcp, addr: x}]'))[0]).toMatch(
+      /^godwit.yaml:1: listeners.0.addr: unknown key; allowed here: name, type, host, port/,
+    )
+  })
+
+  test('what is not YAML is named with its line', () => {
+    expect(problems(() => fromFile('data:\n  directory: [1, 2\nlog: {}\n'))[0]).toMatch(
+      /^godwit.yaml:[234]: Flow sequence/,
+    )
+    expect(problems(() => fromFile('log: {level: info}\nlog: {level: warn}\n'))[0]).toMatch(
+      /^godwit.yaml:2: Map keys must be unique/,
+    )
+    expect(problems(() => fromFile('- a\n'))).toEqual([
+      'godwit.yaml:1: found ["a"], allowed: keys such as "data:", "listeners:", "limits:"',
+    ])
+    expect(problems(() => fromFile('data: *nothing\n'))[0]).toMatch(/^godwit.yaml/)
+  })
+
+  test('a file that is not there is named', () => {
+    expect(problems(() => loadConfig({ file: join(directory, 'none.yaml') }))).toEqual([
+      'none.yaml: there is no such file',
+    ])
+    expect(problems(() => loadConfig({ file: directory }))[0]).toMatch(/cannot be read: EISDIR/)
+  })
+
+  test('keys of the wrong type of listener, and what two listeners share', () => {
+    expect(
+      problems(() =>
+        fromFile(`listeners:
+  - {type: tcp, path: /x}
+  - {type: tcp, host: 127.0.0.1}
+  - {type: tls}
+  - {type: unix, port: 1}
+  - {name: a, type: ws}
+  - {name: a, type: wss, tls: {cert: c, key: k}}
+`),
+      ),
+    ).toEqual([
+      'godwit.yaml:2: listeners.0.path: a "tcp" listener has no such key; it belongs to unix',
+      "godwit.yaml:3: listeners.1: listeners.0 is called 'tcp-1883', too",
+      'godwit.yaml:3: listeners.1: listeners.0 has the same address',
+      'godwit.yaml:4: listeners.2: a tls listener needs tls with cert and key',
+      'godwit.yaml:5: listeners.3.port: a "unix" listener has no such key; it belongs to tcp, tls, ws, wss',
+      'godwit.yaml:5: listeners.3: a unix listener needs path, the socket file',
+      "godwit.yaml:7: listeners.5: listeners.4 is called 'a', too",
+    ])
+  })
+})
+
+describe('the order of sources', () => {
+  test('defaults < file < environment < --set < flags', () => {
+    const text =
+      'data: {directory: /file}\nlog: {level: warn}\nlimits: {in_flight_max: 5, receive_maximum: 5}\n'
+    const environment = {
+      GODWIT_DATA_DIRECTORY: '/environment',
+      GODWIT_LIMITS_IN_FLIGHT_MAX: '6',
+      GODWIT_LOG_LEVEL: 'error',
+      HOME: '/elsewhere',
+    }
+    const config = fromFile(text, {
+      environment,
+      flags: { set: ['data.directory=/set', 'log.level=debug'], data: '/flag', logLevel: 'trace' },
+    })
+    expect(config.data.directory).toBe('/flag')
+    expect(config.log.level).toBe('trace')
+    expect(config.limits).toMatchObject({ inFlightMax: 6, receiveMaximum: 5, topicAliasMaximum: 64 })
+    expect(fromFile(text, { environment, ...set('data.directory=/set') }).data.directory).toBe('/set')
+    expect(fromFile(text, { environment }).data.directory).toBe('/environment')
+    expect(fromFile(text).data.directory).toBe('/file')
+  })
+
+  test('every key is an environment variable', () => {
+    const environment = Object.fromEntries(KEYS.map((key) => [variable(key), 'wrong: value']))
+    const found = problems(() => loadConfig({ environment }))
+    for (const key of KEYS) {
+      expect(
+        found.some((line) => line.startsWith(`environment ${variable(key)}: ${key}: found {"wrong"`)),
+      ).toBe(true)
+    }
+  })
+
+  test('an unknown variable is an error with a suggestion', () => {
+    expect(problems(() => loadConfig({ environment: { GODWIT_LIMITS_QUEUE_BYTE_MAX: '1MiB' } }))).toEqual([
+      'environment GODWIT_LIMITS_QUEUE_BYTE_MAX: unknown variable; did you mean GODWIT_LIMITS_QUEUE_BYTES_MAX?',
+    ])
+    expect(problems(() => loadConfig({ environment: { GODWIT_NONSENSE_ENTIRELY_ELSE: '1' } }))).toEqual([
+      'environment GODWIT_NONSENSE_ENTIRELY_ELSE: unknown variable',
+    ])
+  })
+
+  test('GODWIT_CONFIG names the file, --config wins over it', () => {
+    writeFileSync(file, 'log: {level: warn}')
+    expect(loadConfig({ environment: { GODWIT_CONFIG: file } }).log.level).toBe('warn')
+    expect(loadConfig({ file: EXAMPLE, environment: { GODWIT_CONFIG: file } }).log.level).toBe('info')
+  })
+
+  test('listeners can be set as a whole and in part', () => {
+    const text = 'listeners: [{type: tcp, port: 1}, {type: ws, port: 2}]'
+    expect(fromFile(text, set('listeners.1.port=3', 'listeners.0.host=0.0.0.0')).listeners).toMatchObject([
+      { port: 1, host: '0.0.0.0' },
+      { port: 3 },
+    ])
+    expect(
+      fromFile(text, { environment: { GODWIT_LISTENERS_0_ALLOW_ANONYMOUS: 'false' } }).listeners,
+    ).toMatchObject([{ allowAnonymous: false }, { allowAnonymous: true }])
+    expect(fromFile(text, set('listeners=[{type: tcp, port: 9}]')).listeners).toMatchObject([{ port: 9 }])
+    expect(problems(() => fromFile(text, set('listeners.2.port=3')))).toEqual([
+      '--set listeners.2.port: listeners.2.type: found nothing, allowed: tcp, tls, ws, wss or unix',
+    ])
+    expect(fromFile(text, set('listeners.2.type=ws', 'listeners.2.port=3')).listeners).toHaveLength(3)
+    expect(problems(() => fromFile(text, set('listeners.3.type=ws')))).toEqual([
+      '--set listeners.3.type: listeners.3.type: there is no listeners.3 to set',
+    ])
+    expect(problems(() => fromFile(text, set('listeners.0.port=x')))).toEqual([
+      '--set listeners.0.port: listeners.0.port: found "x", allowed: a whole number from 0 to 65535',
+    ])
+  })
+
+  test('--set without a key, with an unknown key, with broken YAML', () => {
+    expect(problems(() => loadConfig(set('info')))).toEqual(['--set: found "info", allowed: key.path=value'])
+    expect(problems(() => loadConfig(set('limits.in_fligt_max=1')))).toEqual([
+      '--set limits.in_fligt_max: limits.in_fligt_max: unknown key; did you mean limits.in_flight_max?',
+    ])
+    expect(problems(() => loadConfig(set('listeners=[{')))[0]).toMatch(
+      /^--set listeners: listeners: "\[\{" is not YAML/,
+    )
+    expect(problems(() => loadConfig(set('log.level.x=1')))).toEqual([
+      expect.stringMatching(/^--set log.level.x: log.level: found \{"x":1\}, allowed: trace/),
+    ])
+    expect(problems(() => loadConfig(set('__proto__.x=1'))).length).toBe(1)
+    expect(({} as { x?: unknown }).x).toBeUndefined()
+  })
+})
+
+describe('listener flags', () => {
+  const listeners = (flags: ConfigSources['flags']) => loadConfig({ flags: flags! }).listeners
+
+  test('--port alone starts that TCP listener only', () => {
+    expect(listeners({ port: '2883' })).toMatchObject([
+      { name: 'mqtt', type: 'tcp', host: '127.0.0.1', port: 2883 },
+    ])
+    expect(listeners({ port: '0' })).toMatchObject([{ port: 0 }])
+  })
+
+  test('--ws-port alone starts that WebSocket listener only', () => {
+    expect(listeners({ wsPort: '9001' })).toMatchObject([
+      { name: 'ws', type: 'ws', host: '127.0.0.1', port: 9001 },
+    ])
+  })
+
+  test('both, on the host that is named', () => {
+    expect(listeners({ port: '1', wsPort: '2', host: '::1' })).toMatchObject([
+      { type: 'tcp', host: '::1', port: 1 },
+      { type: 'ws', host: '::1', port: 2 },
+    ])
+    expect(listeners({ port: '0', wsPort: '0' })).toHaveLength(2)
+  })
+
+  test('--host alone moves the default listeners', () => {
+    expect(listeners({ host: '0.0.0.0' })).toMatchObject([
+      { type: 'tcp', host: '0.0.0.0', port: 1883 },
+      { type: 'ws', host: '0.0.0.0', port: 8083 },
+    ])
+  })
+
+  test('anonymous clients are let in on loopback only, unless the configuration says otherwise', () => {
+    for (const host of ['127.0.0.1', '127.5.5.5', '::1', 'localhost']) {
+      expect(listeners({ host, port: '0' })[0]!.allowAnonymous).toBe(true)
+    }
+    for (const host of ['0.0.0.0', '::', '192.168.1.7', '127.0.0.1.example.org']) {
+      expect(listeners({ host, port: '0' })[0]!.allowAnonymous).toBe(false)
+      expect(loadConfig({ flags: { host, port: '0' } }).loopbackOnly).toBe(false)
+    }
+    expect(listeners({ host: '0.0.0.0', set: ['allow_anonymous=true'] })[0]!.allowAnonymous).toBe(true)
+    expect(listeners({ port: '0', set: ['allow_anonymous=false'] })[0]!.allowAnonymous).toBe(false)
+  })
+
+  test('they replace configured listeners; --host alone cannot', () => {
+    const text = 'listeners: [{type: tcp, port: 5}]'
+    expect(fromFile(text, { flags: { port: '6' } }).listeners).toMatchObject([{ port: 6 }])
+    expect(problems(() => fromFile(text, { flags: { host: '::1' } }))[0]).toContain(
+      'give --port or --ws-port as well',
+    )
+  })
+
+  test('errors name the flag', () => {
+    expect(
+      problems(() => loadConfig({ flags: { port: 'http', wsPort: '70000', durability: 'none' } })),
+    ).toEqual([
+      '--durability: data.durability: found "none", allowed: fsync, os or memory',
+      '--port: listeners.0.port: found "http", allowed: a whole number from 0 to 65535',
+      '--ws-port: listeners.1.port: found 70000, allowed: a whole number from 0 to 65535',
+    ])
+  })
+})
