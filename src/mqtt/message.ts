@@ -1,7 +1,8 @@
 /** Application Messages: what is published once and shared by everyone who receives it. */
-import type { QoS } from './packet.ts'
 
 const EMPTY = Buffer.alloc(0)
+
+export type QoS = 0 | 1 | 2
 
 /**
  * A validated topic name, interned by the topic table so that one look-up per PUBLISH yields the name, its bytes

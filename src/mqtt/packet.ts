@@ -1,7 +1,7 @@
 /** The control packets as the broker sees them: shapes only. */
-import type { Topic, Will } from './message.ts'
+import type { QoS, Topic, Will } from './message.ts'
 
-export type QoS = 0 | 1 | 2
+export type { QoS } from './message.ts'
 /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0. */
 export type ProtocolVersion = 3 | 4 | 5
 

@@ -1,0 +1,163 @@
+/** The house's rules (src/ARCHITECTURE.md): an import goes down a floor or stays in its folder; the core is pure. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { basename, dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+const SRC = fileURLToPath(new URL('../src', import.meta.url))
+
+/** A room is a folder; the command line and the library face share the one at the top. */
+const FLOORS: Readonly<Record<string, number>> = {
+  mqtt: 1,
+  routing: 2,
+  store: 2,
+  session: 3,
+  queue: 3,
+  broker: 4,
+  transport: 5,
+  access: 5,
+  observe: 5,
+  admin: 5,
+  bridge: 5,
+  cluster: 5,
+  config: 6,
+  top: 7,
+}
+const TOP = new Set(['main.ts', 'godwit.ts', 'cli'])
+
+const CORE = new Set(['mqtt', 'routing', 'session', 'queue', 'broker'])
+
+/** What the core may import from outside: none of it opens, waits for or logs anything. */
+const CORE_PACKAGES = new Set(['mqtt-packet', 'node:assert', 'node:buffer'])
+
+const IMPURE =
+  /\b(?:Date\.now|new Date\(\)|performance\.|setTimeout|setInterval|setImmediate|queueMicrotask|process\.|console\.|Math\.random|fetch\()/g
+
+const VAGUE = /^(?:utils?|helpers?|common|managers?|services?|base|misc|shared|index)\.ts$/
+
+interface Source {
+  /** Path below src. */
+  readonly file: string
+  readonly code: string
+  /** As written: relative, `node:…` or a package's. */
+  readonly imports: readonly string[]
+}
+
+const sources = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .sort()
+  .map(read)
+
+function read(file: string): Source {
+  const code = withoutComments(readFileSync(join(SRC, file), 'utf8'))
+  return { file, code, imports: importsOf(code) }
+}
+
+function withoutComments(text: string): string {
+  const stringOrComment =
+    /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g
+  return text.replace(stringOrComment, (found) => (found.startsWith('/') ? ' ' : found))
+}
+
+/** Type imports, re-exports and `import('…')` included. */
+function importsOf(code: string): string[] {
+  const statement = /\b(?:import|export)\s(?:[^'";]*?\sfrom\s)?\s*'([^']+)'|\bimport\(\s*'([^']+)'\s*\)/g
+  return [...code.matchAll(statement)].map((match) => (match[1] ?? match[2])!)
+}
+
+function roomOf(file: string): string {
+  const first = file.split('/')[0]!
+  return TOP.has(first) ? 'top' : first
+}
+
+/** The file below src that a relative import means. */
+function target(source: Source, imported: string): string {
+  return relative(SRC, join(SRC, dirname(source.file), imported))
+}
+
+function isRelative(imported: string): boolean {
+  return imported.startsWith('.')
+}
+
+describe('the house', () => {
+  test('there is something to look at', () => {
+    expect(sources.length).toBeGreaterThan(20)
+    expect(sources.find(({ file }) => file === 'broker/server.ts')!.imports).toContain(
+      '../session/session.ts',
+    )
+  })
+
+  test('every file stands in a room that has a floor', () => {
+    const homeless = sources.filter(({ file }) => FLOORS[roomOf(file)] === undefined)
+    expect(homeless.map(({ file }) => file)).toEqual([])
+  })
+
+  test('an import goes down a floor or stays in its folder', () => {
+    const wrong = sources.flatMap((source) =>
+      source.imports.filter(isRelative).flatMap((imported) => {
+        const [from, to] = [roomOf(source.file), roomOf(target(source, imported))]
+        const allowed = from === to || FLOORS[to]! < FLOORS[from]!
+        return allowed ? [] : [`${source.file} imports ${imported}`]
+      }),
+    )
+    expect(wrong).toEqual([])
+  })
+
+  test('a relative import names a file that is there, with its ending', () => {
+    const files = new Set(sources.map(({ file }) => file))
+    const wrong = sources.flatMap((source) =>
+      source.imports
+        .filter((imported) => isRelative(imported) && !files.has(target(source, imported)))
+        .map((imported) => `${source.file} imports ${imported}`),
+    )
+    expect(wrong).toEqual([])
+  })
+
+  test('imports make no circle, type imports included', () => {
+    const below = new Map(
+      sources.map((source) => [
+        source.file,
+        source.imports.filter(isRelative).map((imported) => target(source, imported)),
+      ]),
+    )
+    expect(circles(below)).toEqual([])
+  })
+
+  test('the core has no sockets, timers, clock, files or logger', () => {
+    const core = sources.filter(({ file }) => CORE.has(roomOf(file)))
+    const packages = core.flatMap(({ file, imports }) =>
+      imports
+        .filter((imported) => !isRelative(imported) && !CORE_PACKAGES.has(imported))
+        .map((imported) => `${file} imports ${imported}`),
+    )
+    const uses = core.flatMap(({ file, code }) =>
+      [...code.matchAll(IMPURE)].map(([found]) => `${file} uses ${found}`),
+    )
+    expect([...packages, ...uses]).toEqual([])
+  })
+
+  test('no file has a name that says nothing', () => {
+    const vague = sources.filter(
+      ({ file }) => VAGUE.test(basename(file)) || VAGUE.test(`${dirname(file)}.ts`),
+    )
+    expect(vague.map(({ file }) => file)).toEqual([])
+  })
+})
+
+/** Every circle once, as `a > b > a`. */
+function circles(below: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = []
+  const done = new Set<string>()
+  const path: string[] = []
+  const visit = (file: string): void => {
+    const start = path.indexOf(file)
+    if (start >= 0) found.push([...path.slice(start), file].join(' > '))
+    if (start >= 0 || done.has(file)) return
+    path.push(file)
+    for (const next of below.get(file) ?? []) visit(next)
+    path.pop()
+    done.add(file)
+  }
+  for (const file of below.keys()) visit(file)
+  return found
+}
