@@ -8,55 +8,48 @@ import {
   encodeAuth,
   encodeConnack,
   encodeDisconnect,
-  encodePublish,
   encodeSuback,
   encodeUnsuback,
   PINGRESP,
 } from '../mqtt/encode.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
-import { type Delivery, Message, NO_IDENTIFIERS, type Topic } from '../mqtt/message.ts'
+import type { Delivery } from '../mqtt/message.ts'
 import type {
-  AcknowledgePacket,
   AcknowledgeType,
-  AuthPacket,
   ConnackProperties,
   ConnectPacket,
   DisconnectPacket,
   ProtocolVersion,
-  PublishPacket,
   SubscribePacket,
   UnsubscribePacket,
 } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
-import { topicLevels } from '../mqtt/topics.ts'
 import type { Session, SessionSink } from '../session/session.ts'
+import { Authentication, type AuthenticationSink } from './authentication.ts'
 import {
-  authenticateAnonymous,
   connackProperties,
   connectRefusal,
-  credentialsOf,
-  isServerTopic,
   keepAliveSeconds,
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
 import type { Deadline } from './deadlines.ts'
+import { DeliveryEncoder } from './delivery.ts'
 import type { BrokerEvents } from './events.ts'
+import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler } from './link.ts'
 import { Output } from './output.ts'
-import type {
-  AuthenticationExchange,
-  AuthenticationResult,
-  AuthenticationStep,
-  ClientView,
-} from './policy.ts'
+import { KeepAlive, ReaderWatch } from './patience.ts'
+import type { ClientView } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
-export class Connection implements LinkHandler, SessionSink, ClientConnection {
+export class Connection
+  implements LinkHandler, SessionSink, ClientConnection, AuthenticationSink, InboundSink
+{
   readonly immediate = false
   readonly #state: State
   readonly #rooms: Rooms
@@ -70,48 +63,39 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   #connect: ConnectPacket | null = null
   /** The Session Expiry Interval that holds when this connection ends; DISCONNECT may change it. */
   #expirySeconds = 0
+  /** The client's Maximum Packet Size. */
   #maximumPacketSize = Number.POSITIVE_INFINITY
-  /** Enhanced authentication that is under way, also a re-authentication. */
-  #exchange: AuthenticationExchange | null = null
-  #exchangeWaits = false
+  #authentication: Authentication | null = null
   /** True while an answer from a policy is awaited: packets keep their order. */
   #awaiting = false
   /** True while the broker is behind and nothing is read. */
   #behind = false
   #running = false
-  /** When the latest packet arrived, in broker time. */
-  #activeAt: number
-  #keepAliveMs = 0
-  #keepAlive: Deadline | null = null
+  readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
-  #stall: Deadline | null = null
-  #stallFlushed = 0
+  readonly #readerWatch: ReaderWatch
   /** Closing: the link is ended when the output is empty. */
   #ending = false
   #gone = false
-  readonly #aliasesIn: Topic[] = []
-  readonly #aliasesOut = new Map<string, number>()
-  #aliasOutMaximum = 0
-  /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
-  #receiving = 0
-  /** QoS 2 identifiers that are part of `#receiving`. */
-  readonly #receivingIds = new Set<number>()
+  #inbound: Inbound | null = null
+  #encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
 
   constructor(state: State, rooms: Rooms, link: Link) {
     this.#state = state
     this.#rooms = rooms
     this.#link = link
     this.#framer = new Framer(state.limits.packetBytesMax)
-    this.#output = new Output(state, link, this, (count) => {
-      this.#receiving -= count
-    })
+    this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
-    this.#activeAt = state.now()
+    this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
+    this.#readerWatch = new ReaderWatch(state, link, state.limits.stalledReaderSeconds, () =>
+      this.#readerStalled(),
+    )
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
     this.#connectTimeout =
       timeoutMs === Number.POSITIVE_INFINITY
         ? null
-        : state.deadlines.at(state.now() + timeoutMs, () => this.#timedOut())
+        : state.deadlines.at(state.now() + timeoutMs, () => this.#connectTimedOut())
   }
 
   get view(): ClientView {
@@ -139,7 +123,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     try {
       while (this.#reading() && this.#framer.next()) {
         this.#state.figures.packetsReceived++
-        this.#activeAt = this.#state.now()
+        this.#keepAlive.active()
         this.#handle()
       }
     } catch (error) {
@@ -169,7 +153,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     }
     // Authenticating: nothing but AUTH and DISCONNECT [MQTT-3.1.2-30].
     const packet = decode(framer, this.#version, this.#state.topics)
-    if (packet.type === 'auth') this.#onAuth(packet)
+    if (packet.type === 'auth') this.#authentication!.received(packet)
     else if (packet.type === 'disconnect')
       this.#close('client', packet.reasonCode, 'disconnected while authenticating')
     else throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.2-30', `${packet.type} before CONNACK`)
@@ -178,13 +162,13 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   #handleOpen(framer: Framer): void {
     switch (framer.type) {
       case PacketType.Publish:
-        this.#onPublish(decodePublish(framer, this.#version, this.#state.topics))
+        this.#inbound!.publish(decodePublish(framer, this.#version, this.#state.topics))
         return
       case PacketType.Puback:
       case PacketType.Pubrec:
       case PacketType.Pubrel:
       case PacketType.Pubcomp:
-        this.#onAcknowledge(decodeAcknowledge(framer, this.#version))
+        this.#inbound!.acknowledged(decodeAcknowledge(framer, this.#version))
         return
       case PacketType.Connect:
         throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-2', 'a second CONNECT')
@@ -209,7 +193,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
         this.#onDisconnect(packet)
         return
       case 'auth':
-        this.#onAuth(packet)
+        this.#authentication!.received(packet)
         return
       default:
         throw new ProtocolError(Reason.ProtocolError, 'section 2.1.2', `a client may not send ${packet.type}`)
@@ -219,12 +203,13 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   /** Waits for a policy's promise without handling the packets behind; `then` runs in a turn of its own. */
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
     this.#awaiting = true
+    this.#keepAlive.stand(true)
     this.#link.pause()
     const settled = (action: () => void): void => {
       this.#awaiting = false
       if (this.#phase === 'closed') return
       this.#state.turn.begin()
-      this.#activeAt = this.#state.now()
+      this.#keepAlive.stand(false)
       try {
         action()
       } catch (error) {
@@ -262,8 +247,8 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
-    if (packet.authenticationMethod === undefined) this.#authenticate(packet, clientId)
-    else this.#startExchange(packet.authenticationMethod, packet, clientId)
+    this.#authentication = new Authentication(this.#state.policy, this, this.#link.info, packet, clientId)
+    this.#authentication.start()
   }
 
   #assignClientId(): string {
@@ -272,93 +257,27 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     return clientId
   }
 
-  #authenticate(packet: ConnectPacket, clientId: string): void {
-    const { policy } = this.#state
-    const decide = (result: AuthenticationResult): void => {
-      if (result.allow) this.#accept(packet, result.userName, undefined)
-      else this.#refuse(result.reasonCode, result.reason)
-    }
-    if (policy.authenticate === undefined) {
-      decide(authenticateAnonymous(this.#link.info))
-      return
-    }
-    const answer = policy.authenticate(credentialsOf(packet, clientId, this.#link.info))
-    if (answer instanceof Promise) this.#await(answer, decide)
-    else decide(answer)
+  /** AuthenticationSink. */
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
+    if (answer instanceof Promise) this.#await(answer, then)
+    else then(answer)
   }
 
-  #startExchange(method: string, packet: ConnectPacket, clientId: string): void {
-    const { policy } = this.#state
-    const exchange =
-      policy.authenticationExchange?.(method, credentialsOf(packet, clientId, this.#link.info)) ?? null
-    if (exchange === null) {
-      this.#refuse(Reason.BadAuthenticationMethod, `unknown authentication method ${method}`) // [MQTT-4.12.0-1]
-      return
-    }
-    this.#exchange = exchange
-    this.#step(packet.authenticationData)
+  /** AuthenticationSink. */
+  auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
+    this.#send(encodeAuth(reasonCode, method, data), 0)
   }
 
-  #step(data: Buffer | undefined): void {
-    this.#exchangeWaits = false
-    const step = this.#exchange!.next(data)
-    if (step instanceof Promise) this.#await(step, (value) => this.#stepped(value))
-    else this.#stepped(step)
+  /** AuthenticationSink. */
+  reauthenticated(userName: string | null): boolean {
+    if (userName === this.#view.userName) return true
+    this.disconnect(Reason.NotAuthorized, 're-authenticated as another user')
+    return false
   }
 
-  #stepped(step: AuthenticationStep): void {
-    const packet = this.#connect!
-    const method = packet.authenticationMethod!
-    if (step.type === 'continue') {
-      this.#exchangeWaits = true
-      this.#send(encodeAuth(Reason.ContinueAuthentication, method, step.data), 0) // [MQTT-4.12.0-2]
-      return
-    }
-    this.#exchange = null
-    if (step.type === 'failure') {
-      if (this.#phase === 'open') this.disconnect(step.reasonCode, step.reason)
-      else this.#refuse(step.reasonCode, step.reason)
-      return
-    }
-    if (this.#phase === 'open') {
-      if (step.userName !== this.#view.userName) {
-        this.disconnect(Reason.NotAuthorized, 're-authenticated as another user')
-        return
-      }
-      this.#send(encodeAuth(Reason.Success, method, step.data), 0)
-    } else {
-      this.#accept(packet, step.userName, step.data)
-    }
-  }
-
-  #onAuth(packet: AuthPacket): void {
-    const method = this.#connect?.authenticationMethod
-    if (method === undefined) {
-      throw new ProtocolError(
-        Reason.ProtocolError,
-        'MQTT-4.12.0-7',
-        'AUTH without an Authentication Method in CONNECT',
-      )
-    }
-    if (packet.authenticationMethod !== method) {
-      throw new ProtocolError(
-        Reason.ProtocolError,
-        'MQTT-4.12.1-1',
-        'AUTH with another Authentication Method',
-      )
-    }
-    if (packet.reasonCode === Reason.ContinueAuthentication && this.#exchangeWaits) {
-      this.#step(packet.authenticationData)
-      return
-    }
-    if (packet.reasonCode !== Reason.ReAuthenticate || this.#phase !== 'open' || this.#exchange !== null) {
-      throw new ProtocolError(Reason.ProtocolError, 'MQTT-4.12.0-3', 'AUTH out of turn')
-    }
-    this.#startExchange(
-      method,
-      { ...this.#connect!, authenticationData: packet.authenticationData },
-      this.#view.clientId,
-    )
+  /** AuthenticationSink. */
+  failed(reasonCode: Reason, reason: string): void {
+    this.disconnect(reasonCode, reason)
   }
 
   #refuse(reasonCode: Reason, reason: string): void {
@@ -381,7 +300,9 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     this.#close('server', reasonCode, reason)
   }
 
-  #accept(packet: ConnectPacket, userName: string | null, data: Buffer | undefined): void {
+  /** AuthenticationSink. */
+  authenticated(userName: string | null, data: Buffer | undefined): void {
+    const packet = this.#connect!
     const { clientId } = this.#view
     const refusal = sessionRefusal(this.#state, packet, clientId, userName)
     if (refusal !== null) {
@@ -398,8 +319,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
       if (allow) this.#open(packet, data)
       else this.#refuse(Reason.NotAuthorized, `the Will Topic ${packet.will?.topic ?? ''} is not allowed`)
     }
-    if (typeof allowed === 'boolean') decide(allowed)
-    else this.#await(allowed, decide)
+    this.settle(allowed, decide)
   }
 
   #open(packet: ConnectPacket, data: Buffer | undefined): void {
@@ -420,9 +340,11 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     })
     this.#rooms.wills.set(this.#view, packet.will)
     this.#session = session
+    this.#inbound = new Inbound(state, this.#rooms, this, session, this.#view)
     this.#expirySeconds = expirySeconds
     this.#phase = 'open'
-    this.#aliasOutMaximum = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
+    const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
+    this.#encoder = new DeliveryEncoder(packet.protocolVersion, packet.maximumPacketSize, aliases)
     this.#rooms.sessions.attach(session, this)
     const properties = packet.protocolVersion === 5 ? connackProperties(state, packet, clientId) : {}
     if (packet.authenticationMethod !== undefined) {
@@ -439,13 +361,14 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
       encodeConnack(connack, packet.protocolVersion, this.#maximumPacketSize)!,
       state.store.openSequence,
     )
-    this.#startKeepAlive(packet)
-    this.#opened(packet, present)
+    const keepAlive = keepAliveSeconds(state, packet)
+    this.#keepAlive.start(keepAlive)
+    this.#opened(packet, present, keepAlive)
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
   }
 
-  #opened(packet: ConnectPacket, sessionPresent: boolean): void {
+  #opened(packet: ConnectPacket, sessionPresent: boolean, keepAlive: number): void {
     const { figures, deadlines, events } = this.#state
     deadlines.cancel(this.#connectTimeout)
     this.#connectTimeout = null
@@ -457,276 +380,30 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
       client: this.#view,
       sessionPresent,
       cleanStart,
-      keepAliveSeconds: this.#keepAliveMs / 1500,
+      keepAliveSeconds: keepAlive,
     })
   }
 
-  // ── Keep Alive, and other times ───────────────────────────────────────────────────────────────────────────
+  // ── what took too long ────────────────────────────────────────────────────────────────────────────────────
 
-  #startKeepAlive(packet: ConnectPacket): void {
-    this.#keepAliveMs = keepAliveSeconds(this.#state, packet) * 1500
-    if (this.#keepAliveMs === 0) return
-    this.#keepAlive = this.#state.deadlines.at(this.#state.now() + this.#keepAliveMs, () =>
-      this.#checkKeepAlive(),
-    )
-  }
-
-  /** Looked at only when it might have run out: a packet that arrives costs nothing. */
-  #checkKeepAlive(): void {
-    this.#state.turn.begin()
-    // While we do not read, the client's packets cannot arrive: its time stands still.
-    const since = this.#reading() ? this.#activeAt : this.#state.now()
-    const due = since + this.#keepAliveMs
-    if (due > this.#state.now()) {
-      this.#keepAlive = this.#state.deadlines.at(due, () => this.#checkKeepAlive())
-      return
-    }
-    this.disconnect(Reason.KeepAliveTimeout, 'no packet within one and a half Keep Alive') // [MQTT-3.1.2-22]
-  }
-
-  #timedOut(): void {
+  #connectTimedOut(): void {
     this.#connectTimeout = null
     this.#state.turn.begin()
     const seconds = this.#state.limits.connectTimeoutSeconds
-    this.#limited('connectTimeoutSeconds', `no complete CONNECT within ${seconds} s`)
+    this.limited('connectTimeoutSeconds', `no complete CONNECT within ${seconds} s`)
     this.#close('server', Reason.UnspecifiedError, 'no CONNECT in time')
   }
 
-  /** Watches a reader with bytes waiting: one that takes nothing for too long is cut off. */
-  #watchReader(): void {
-    if (this.#stall !== null || this.#gone || this.#link.bufferedBytes === 0) return
-    const stallMs = this.#state.limits.stalledReaderSeconds * 1000
-    if (stallMs === Number.POSITIVE_INFINITY) return
-    this.#stallFlushed = this.#link.flushedBytes
-    this.#stall = this.#state.deadlines.at(this.#state.now() + stallMs, () => {
-      this.#stall = null
-      if (this.#gone || this.#link.bufferedBytes === 0) return
-      if (this.#link.flushedBytes > this.#stallFlushed) {
-        this.#watchReader()
-        return
-      }
-      this.#state.turn.begin()
-      this.#output.discard()
-      this.#close('server', Reason.UnspecifiedError, 'the reader took nothing in time')
-      this.#link.destroy()
-    })
+  #keepAliveTimedOut(): void {
+    this.#state.turn.begin()
+    this.disconnect(Reason.KeepAliveTimeout, 'no packet within one and a half Keep Alive')
   }
 
-  // ── PUBLISH and its acknowledgements, from the client ─────────────────────────────────────────────────────
-
-  #onPublish(packet: PublishPacket): void {
-    const topic = packet.topicAlias === 0 ? packet.topic! : this.#resolveAlias(packet)
-    this.#state.figures.publishReceived++
-    this.#state.figures.publishBytesReceived += packet.payload.length
-    if (packet.qos > 0 && !this.#receive(packet)) return
-    const refusal = this.#publishRefusal(packet, topic)
-    if (refusal !== null) {
-      this.#refusePublish(packet, topic, refusal)
-      return
-    }
-    const { authorizePublish } = this.#state.policy
-    if (authorizePublish === undefined) {
-      this.#publish(packet, topic)
-      return
-    }
-    const { qos, retain } = packet
-    const allowed = authorizePublish.call(this.#state.policy, this.#view, topic.name, qos, retain)
-    if (typeof allowed === 'boolean') this.#authorized(packet, topic, allowed)
-    else this.#await(allowed, (allow) => this.#authorized(packet, topic, allow))
-  }
-
-  #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
-    if (allowed) this.#publish(packet, topic)
-    else this.#refusePublish(packet, topic, Reason.NotAuthorized)
-  }
-
-  #resolveAlias(packet: PublishPacket): Topic {
-    const alias = packet.topicAlias
-    if (alias > this.#state.limits.topicAliasMaximum) {
-      this.#limited('topicAliasMaximum', `alias ${alias}`)
-      throw new ProtocolError(
-        Reason.TopicAliasInvalid,
-        'MQTT-3.3.2-9',
-        `topic alias ${alias} is above the maximum`,
-      )
-    }
-    if (packet.topic !== null) {
-      this.#aliasesIn[alias] = packet.topic
-      return packet.topic
-    }
-    const topic = this.#aliasesIn[alias]
-    if (topic === undefined) {
-      throw new ProtocolError(Reason.ProtocolError, 'section 3.3.2.3.4', `topic alias ${alias} is not known`)
-    }
-    return topic
-  }
-
-  /** Counts the packet against Receive Maximum; false when it was a repeated QoS 2 PUBLISH, which is answered. */
-  #receive(packet: PublishPacket): boolean {
-    const { packetId, qos } = packet
-    const known = qos === 2 && this.#session!.isInbound(packetId)
-    if (!(qos === 2 && this.#receivingIds.has(packetId))) {
-      if (this.#version === 5 && this.#receiving >= this.#state.limits.receiveMaximum) {
-        this.#limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
-        throw new ProtocolError(
-          Reason.ReceiveMaximumExceeded,
-          'section 3.3.4',
-          'more than Receive Maximum messages',
-        )
-      }
-      this.#receiving++
-      if (qos === 2) this.#receivingIds.add(packetId)
-    }
-    if (!known) return true
-    // [MQTT-4.3.3-10], whatever DUP says.
-    this.#acknowledge('pubrec', packetId, Reason.Success, 0, 0)
-    return false
-  }
-
-  #publishRefusal(packet: PublishPacket, topic: Topic): Reason | null {
-    const { limits } = this.#state
-    if (packet.qos > limits.maximumQoS) {
-      this.#limited('maximumQoS', `QoS ${packet.qos}`)
-      throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${packet.qos} is not supported`)
-    }
-    if (packet.retain && !limits.retainAvailable) {
-      this.#limited('retainAvailable', 'RETAIN')
-      throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
-    }
-    if (topic.bytes.length > limits.topicBytesMax) {
-      this.#limited('topicBytesMax', `topic name of ${topic.bytes.length} bytes`)
-      return Reason.TopicNameInvalid
-    }
-    if (
-      limits.topicLevelsMax !== Number.POSITIVE_INFINITY &&
-      topicLevels(topic.name) > limits.topicLevelsMax
-    ) {
-      this.#limited('topicLevelsMax', 'topic name')
-      return Reason.TopicNameInvalid
-    }
-    return isServerTopic(topic.name) ? Reason.NotAuthorized : null
-  }
-
-  #publish(packet: PublishPacket, topic: Topic): void {
-    const { publisher } = this.#rooms
-    const message = this.#message(packet, topic)
-    const outcome = publisher.publish(message, this.#session)
-    if (outcome >= Reason.UnspecifiedError) {
-      this.#refusePublish(packet, topic, outcome)
-      return
-    }
-    if (packet.qos === 1) {
-      this.#acknowledge('puback', packet.packetId, outcome, publisher.gate, 1)
-    } else if (packet.qos === 2) {
-      // The identifier and the fan-out are one fact, in one commit.
-      const session = this.#session!
-      session.addInbound(packet.packetId)
-      const gate = session.stored ? this.#state.store.openSequence : publisher.gate
-      this.#acknowledge('pubrec', packet.packetId, outcome, gate, 0)
-    }
-    if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#fallBehind()
-  }
-
-  #message(packet: PublishPacket, topic: Topic): Message {
-    const { expirySeconds } = packet
-    return new Message({
-      topic,
-      payload: packet.payload,
-      qos: packet.qos,
-      retain: packet.retain,
-      properties: packet.properties,
-      expiresAt:
-        expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
-      publisher: this.#view.clientId,
-    })
-  }
-
-  /**
-   * 5.0: the acknowledgement says why. 3.1.1 has no such word: what a policy refuses is acknowledged as usual
-   * [MQTT-3.3.5-2]; what a limit refuses closes the connection, so that the client keeps its message.
-   */
-  #refusePublish(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
-    if (reasonCode === Reason.NotAuthorized) {
-      this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
-    }
-    if (this.#version < 5 && reasonCode !== Reason.NotAuthorized) {
-      this.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
-      return
-    }
-    const answer = this.#version < 5 ? Reason.Success : reasonCode
-    if (packet.qos === 1) this.#acknowledge('puback', packet.packetId, answer, 0, 1)
-    if (packet.qos !== 2) return
-    if (this.#version < 5) {
-      this.#session!.addInbound(packet.packetId)
-      const gate = this.#session!.stored ? this.#state.store.openSequence : 0
-      this.#acknowledge('pubrec', packet.packetId, answer, gate, 0)
-    } else {
-      this.#receivingIds.delete(packet.packetId)
-      this.#acknowledge('pubrec', packet.packetId, answer, 0, 1)
-    }
-  }
-
-  #acknowledge(
-    type: AcknowledgeType,
-    packetId: number,
-    reasonCode: number,
-    gate: number,
-    credits: number,
-  ): void {
-    if (this.#output.push(encodeAcknowledge(type, this.#version, packetId, reasonCode), gate, credits)) {
-      this.#state.turn.touch(this)
-    }
-  }
-
-  #onAcknowledge(packet: AcknowledgePacket): void {
-    const session = this.#session!
-    const { packetId } = packet
-    const refused = packet.reasonCode >= Reason.UnspecifiedError
-    switch (packet.type) {
-      case 'puback':
-        this.#expectKind(session.puback(packetId, refused), 'PUBACK', packetId)
-        break
-      case 'pubrec':
-        this.#onPubrec(session, packetId, refused)
-        break
-      case 'pubcomp':
-        this.#expectKind(session.pubcomp(packetId), 'PUBCOMP', packetId)
-        break
-      case 'pubrel':
-        this.#onPubrel(session, packetId)
-        break
-    }
-    this.#rooms.retained.resume(session)
-  }
-
-  #onPubrec(session: Session, packetId: number, refused: boolean): void {
-    const outcome = session.pubrec(packetId, refused)
-    this.#expectKind(outcome, 'PUBREC', packetId)
-    if (outcome === 'completed') return
-    if (outcome === 'received') this.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
-    else this.#acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
-  }
-
-  #onPubrel(session: Session, packetId: number): void {
-    const known = session.releaseInbound(packetId)
-    const credits = this.#receivingIds.delete(packetId) ? 1 : 0
-    const gate = known && session.stored ? this.#state.store.openSequence : 0
-    this.#acknowledge(
-      'pubcomp',
-      packetId,
-      known ? Reason.Success : Reason.PacketIdentifierNotFound,
-      gate,
-      credits,
-    )
-  }
-
-  #expectKind(outcome: string, name: string, packetId: number): void {
-    if (outcome !== 'wrong-kind') return
-    throw new ProtocolError(
-      Reason.ProtocolError,
-      'section 4.3',
-      `${name} does not fit packet identifier ${packetId}`,
-    )
+  #readerStalled(): void {
+    this.#state.turn.begin()
+    this.#output.discard()
+    this.#close('server', Reason.UnspecifiedError, 'the reader took nothing in time')
+    this.#link.destroy()
   }
 
   // ── SUBSCRIBE, UNSUBSCRIBE, DISCONNECT ────────────────────────────────────────────────────────────────────
@@ -781,14 +458,10 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   }
 
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
-    const { message, qos } = delivery
-    const flags = (dup ? 8 : 0) | (qos << 1) | (delivery.retain ? 1 : 0)
-    const bytes =
-      this.#version === 5
-        ? this.#encode5(delivery, flags, packetId)
-        : encodePublish(message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
-    if (bytes.length > this.#maximumPacketSize) return false // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+    const bytes = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
+    if (bytes === null) return false // [MQTT-3.1.2-25]
     this.#send(bytes, gate)
+    const { message, qos } = delivery
     const { figures, events } = this.#state
     figures.publishSent++
     figures.publishBytesSent += message.payload.length
@@ -796,44 +469,21 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     return true
   }
 
-  #encode5(delivery: Delivery, flags: number, packetId: number): Buffer {
-    const { message, subscriptionIdentifiers } = delivery
-    const expirySeconds = this.#remainingSeconds(message)
-    if (this.#aliasOutMaximum === 0) {
-      return encodePublish(message, 5, flags, packetId, subscriptionIdentifiers, expirySeconds, 0, false)
+  /** Adds PUBACK, PUBREC, PUBREL or PUBCOMP to the output; `credits` go back to the client's quota with it. */
+  acknowledge(
+    type: AcknowledgeType,
+    packetId: number,
+    reasonCode: number,
+    gate: number,
+    credits: number,
+  ): void {
+    if (this.#output.push(encodeAcknowledge(type, this.#version, packetId, reasonCode), gate, credits)) {
+      this.#state.turn.touch(this)
     }
-    const aliases = this.#aliasesOut
-    const { name } = message.topic
-    const known = aliases.get(name)
-    if (known !== undefined)
-      return encodePublish(message, 5, flags, packetId, subscriptionIdentifiers, expirySeconds, known, true)
-    if (aliases.size >= this.#aliasOutMaximum) {
-      return encodePublish(message, 5, flags, packetId, subscriptionIdentifiers, expirySeconds, 0, false)
-    }
-    const alias = aliases.size + 1
-    const bytes = encodePublish(
-      message,
-      5,
-      flags,
-      packetId,
-      subscriptionIdentifiers,
-      expirySeconds,
-      alias,
-      false,
-    )
-    // An alias is known only once a packet that sets it leaves; one that is too large does not.
-    if (bytes.length <= this.#maximumPacketSize) aliases.set(name, alias)
-    return bytes
-  }
-
-  /** Message Expiry Interval to send: what was received less the time it waited here [MQTT-3.3.2-6]; -1 for none. */
-  #remainingSeconds(message: Message): number {
-    if (message.expiresAt === Number.POSITIVE_INFINITY) return -1
-    return Math.max(0, Math.ceil((message.expiresAt - this.#state.now()) / 1000))
   }
 
   pubrel(packetId: number, gate: number): void {
-    this.#acknowledge('pubrel', packetId, Reason.Success, gate, 0)
+    this.acknowledge('pubrel', packetId, Reason.Success, gate, 0)
   }
 
   #send(bytes: Buffer, gate: number): void {
@@ -860,7 +510,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   }
 
   #afterWrite(): void {
-    this.#watchReader()
+    this.#readerWatch.written()
     if (this.#ending) {
       if (this.#output.idle) this.#link.end()
       return
@@ -879,8 +529,10 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
 
   // ── when the broker is behind ─────────────────────────────────────────────────────────────────────────────
 
-  #fallBehind(): void {
+  /** InboundSink. */
+  fallBehind(): void {
     this.#behind = true
+    this.#keepAlive.stand(true)
     this.#link.pause()
     this.#state.paused.add(this)
     if (this.#state.events.has('paused')) {
@@ -894,7 +546,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     this.#state.paused.delete(this)
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
-    this.#activeAt = this.#state.now()
+    this.#keepAlive.stand(false)
     if (this.#state.events.has('resumed'))
       this.#state.events.emit('resumed', { clientId: this.#view.clientId })
     this.#run()
@@ -948,7 +600,7 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
 
   #violated(error: ProtocolError): void {
     if (this.#phase === 'closed') return
-    if (error.reasonCode === Reason.PacketTooLarge) this.#limited('packetBytesMax', error.message)
+    if (error.reasonCode === Reason.PacketTooLarge) this.limited('packetBytesMax', error.message)
     if (this.#phase === 'open') {
       this.disconnect(error.reasonCode, `${error.message} (${error.statement})`)
       return
@@ -984,9 +636,8 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
     this.#phase = 'closed'
     const { deadlines, events, figures, paused } = this.#state
     deadlines.cancel(this.#connectTimeout)
-    deadlines.cancel(this.#keepAlive)
+    this.#keepAlive.stop()
     this.#connectTimeout = null
-    this.#keepAlive = null
     paused.delete(this)
     this.#rooms.connections.delete(this)
     const session = this.#session
@@ -1014,14 +665,14 @@ export class Connection implements LinkHandler, SessionSink, ClientConnection {
   closed(error: Error | undefined): void {
     this.#gone = true
     this.#output.discard()
-    this.#state.deadlines.cancel(this.#stall)
-    this.#stall = null
+    this.#readerWatch.stop()
     this.#state.turn.begin()
     this.#close('network', Reason.UnspecifiedError, error?.message ?? 'the Network Connection was closed')
     this.#rooms.gone(this)
   }
 
-  #limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
+  /** InboundSink. */
+  limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
     this.#state.events.emit('limited', { limit, clientId: this.#view.clientId, detail })
   }
 }

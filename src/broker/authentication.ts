@@ -1,0 +1,123 @@
+/** Who a client is: by its CONNECT, or by an exchange of AUTH packets (section 4.12). */
+import type { AuthPacket, ConnectPacket } from '../mqtt/packet.ts'
+import { ProtocolError, Reason } from '../mqtt/reason.ts'
+import { authenticateAnonymous, credentialsOf } from './connect.ts'
+import type { LinkInfo } from './link.ts'
+import type { AuthenticationExchange, AuthenticationResult, AuthenticationStep, Policy } from './policy.ts'
+
+/** What the Network Connection does with the answers. */
+export interface AuthenticationSink {
+  /** Handles a value now, or a promise's value later, with the packets behind it waiting. */
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  /** Sends AUTH. */
+  auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
+  /** It is this user; `data` goes into CONNACK. Called once per connection. */
+  authenticated(userName: string | null, data: Buffer | undefined): void
+  /** The re-authentication of a connection succeeded for this user. */
+  reauthenticated(userName: string | null): boolean
+  failed(reasonCode: Reason, reason: string): void
+}
+
+export class Authentication {
+  readonly #policy: Policy
+  readonly #sink: AuthenticationSink
+  readonly #link: LinkInfo
+  readonly #connect: ConnectPacket
+  readonly #clientId: string
+  #exchange: AuthenticationExchange | null = null
+  /** True while the client's next AUTH is expected. */
+  #waits = false
+  #done = false
+
+  constructor(
+    policy: Policy,
+    sink: AuthenticationSink,
+    link: LinkInfo,
+    connect: ConnectPacket,
+    clientId: string,
+  ) {
+    this.#policy = policy
+    this.#sink = sink
+    this.#link = link
+    this.#connect = connect
+    this.#clientId = clientId
+  }
+
+  /** Begins with what CONNECT brought. */
+  start(): void {
+    const { authenticationMethod: method, authenticationData } = this.#connect
+    if (method !== undefined) {
+      this.#begin(method, authenticationData)
+      return
+    }
+    const answer =
+      this.#policy.authenticate === undefined
+        ? authenticateAnonymous(this.#link)
+        : this.#policy.authenticate(credentialsOf(this.#connect, this.#clientId, this.#link))
+    this.#sink.settle(answer, (result: AuthenticationResult) => {
+      this.#done = result.allow
+      if (result.allow) this.#sink.authenticated(result.userName, undefined)
+      else this.#sink.failed(result.reasonCode, result.reason)
+    })
+  }
+
+  /** AUTH arrived. Throws ProtocolError when it is out of turn. */
+  received(packet: AuthPacket): void {
+    const method = this.#connect.authenticationMethod
+    if (method === undefined) {
+      throw new ProtocolError(
+        Reason.ProtocolError,
+        'MQTT-4.12.0-7',
+        'AUTH without an Authentication Method in CONNECT',
+      )
+    }
+    if (packet.authenticationMethod !== method) {
+      throw new ProtocolError(
+        Reason.ProtocolError,
+        'MQTT-4.12.0-5',
+        'AUTH with another Authentication Method',
+      )
+    }
+    if (packet.reasonCode === Reason.ContinueAuthentication && this.#waits) {
+      this.#step(packet.authenticationData)
+      return
+    }
+    if (packet.reasonCode !== Reason.ReAuthenticate || !this.#done || this.#exchange !== null) {
+      throw new ProtocolError(Reason.ProtocolError, 'MQTT-4.12.0-3', 'AUTH out of turn')
+    }
+    this.#begin(method, packet.authenticationData)
+  }
+
+  #begin(method: string, data: Buffer | undefined): void {
+    const credentials = credentialsOf(this.#connect, this.#clientId, this.#link)
+    this.#exchange = this.#policy.authenticationExchange?.(method, credentials) ?? null
+    if (this.#exchange === null) {
+      this.#sink.failed(Reason.BadAuthenticationMethod, `unknown Authentication Method ${method}`) // [MQTT-4.12.0-1]
+      return
+    }
+    this.#step(data)
+  }
+
+  #step(data: Buffer | undefined): void {
+    this.#waits = false
+    this.#sink.settle(this.#exchange!.next(data), (step) => this.#stepped(step))
+  }
+
+  #stepped(step: AuthenticationStep): void {
+    const method = this.#connect.authenticationMethod!
+    if (step.type === 'continue') {
+      this.#waits = true
+      this.#sink.auth(Reason.ContinueAuthentication, method, step.data) // [MQTT-4.12.0-2]
+      return
+    }
+    this.#exchange = null
+    if (step.type === 'failure') {
+      this.#sink.failed(step.reasonCode, step.reason)
+    } else if (!this.#done) {
+      this.#done = true
+      this.#sink.authenticated(step.userName, step.data)
+    } else if (this.#sink.reauthenticated(step.userName)) {
+      this.#sink.auth(Reason.Success, method, step.data)
+    }
+  }
+}

@@ -1,0 +1,240 @@
+/** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
+import { Message, type Topic } from '../mqtt/message.ts'
+import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion, PublishPacket } from '../mqtt/packet.ts'
+import { ProtocolError, Reason } from '../mqtt/reason.ts'
+import { topicLevels } from '../mqtt/topics.ts'
+import type { Session } from '../session/session.ts'
+import { isServerTopic } from './connect.ts'
+import type { Limit } from './events.ts'
+import type { ClientView } from './policy.ts'
+import type { Rooms } from './rooms.ts'
+import type { State } from './state.ts'
+import { IncomingAliases } from './topic-aliases.ts'
+
+/** The Network Connection as this room needs it. */
+export interface InboundSink {
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  acknowledge(
+    type: AcknowledgeType,
+    packetId: number,
+    reasonCode: number,
+    gate: number,
+    credits: number,
+  ): void
+  pubrel(packetId: number, gate: number): void
+  disconnect(reasonCode: number, reason: string): void
+  limited(limit: Limit, detail: string): void
+  /** The broker has more to commit than it may: stop reading until it has not. */
+  fallBehind(): void
+}
+
+export class Inbound {
+  readonly #state: State
+  readonly #rooms: Rooms
+  readonly #sink: InboundSink
+  readonly #session: Session
+  readonly #view: ClientView
+  readonly #version: ProtocolVersion
+  readonly #aliases: IncomingAliases
+  /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
+  #receiving = 0
+  /** QoS 2 identifiers that are part of `#receiving`. */
+  readonly #receivingIds = new Set<number>()
+
+  constructor(state: State, rooms: Rooms, sink: InboundSink, session: Session, view: ClientView) {
+    this.#state = state
+    this.#rooms = rooms
+    this.#sink = sink
+    this.#session = session
+    this.#view = view
+    this.#version = view.protocolVersion
+    this.#aliases = new IncomingAliases(state.limits.topicAliasMaximum)
+  }
+
+  /** Acknowledgements were written: the client may send as many messages again. */
+  credit(count: number): void {
+    this.#receiving -= count
+  }
+
+  publish(packet: PublishPacket): void {
+    const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
+    this.#state.figures.publishReceived++
+    this.#state.figures.publishBytesReceived += packet.payload.length
+    if (packet.qos > 0 && !this.#receive(packet)) return
+    const refusal = this.#publishRefusal(packet, topic)
+    if (refusal !== null) {
+      this.#refusePublish(packet, topic, refusal)
+      return
+    }
+    const { authorizePublish } = this.#state.policy
+    if (authorizePublish === undefined) {
+      this.#accept(packet, topic)
+      return
+    }
+    const { qos, retain } = packet
+    const allowed = authorizePublish.call(this.#state.policy, this.#view, topic.name, qos, retain)
+    this.#sink.settle(allowed, (allow) => this.#authorized(packet, topic, allow))
+  }
+
+  #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
+    if (allowed) this.#accept(packet, topic)
+    else this.#refusePublish(packet, topic, Reason.NotAuthorized)
+  }
+
+  /** Counts the packet against Receive Maximum; false when it was a repeated QoS 2 PUBLISH, which is answered. */
+  #receive(packet: PublishPacket): boolean {
+    const { packetId, qos } = packet
+    const known = qos === 2 && this.#session.isInbound(packetId)
+    if (!(qos === 2 && this.#receivingIds.has(packetId))) {
+      if (this.#version === 5 && this.#receiving >= this.#state.limits.receiveMaximum) {
+        this.#sink.limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
+        throw new ProtocolError(
+          Reason.ReceiveMaximumExceeded,
+          'section 3.3.4',
+          'more than Receive Maximum messages',
+        )
+      }
+      this.#receiving++
+      if (qos === 2) this.#receivingIds.add(packetId)
+    }
+    if (!known) return true
+    // [MQTT-4.3.3-10], whatever DUP says.
+    this.#sink.acknowledge('pubrec', packetId, Reason.Success, 0, 0)
+    return false
+  }
+
+  #publishRefusal(packet: PublishPacket, topic: Topic): Reason | null {
+    const { limits } = this.#state
+    if (packet.qos > limits.maximumQoS) {
+      this.#sink.limited('maximumQoS', `QoS ${packet.qos}`)
+      throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${packet.qos} is not supported`)
+    }
+    if (packet.retain && !limits.retainAvailable) {
+      this.#sink.limited('retainAvailable', 'RETAIN')
+      throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
+    }
+    if (topic.bytes.length > limits.topicBytesMax) {
+      this.#sink.limited('topicBytesMax', `topic name of ${topic.bytes.length} bytes`)
+      return Reason.TopicNameInvalid
+    }
+    if (
+      limits.topicLevelsMax !== Number.POSITIVE_INFINITY &&
+      topicLevels(topic.name) > limits.topicLevelsMax
+    ) {
+      this.#sink.limited('topicLevelsMax', 'topic name')
+      return Reason.TopicNameInvalid
+    }
+    return isServerTopic(topic.name) ? Reason.NotAuthorized : null
+  }
+
+  #accept(packet: PublishPacket, topic: Topic): void {
+    const { publisher } = this.#rooms
+    const message = this.#message(packet, topic)
+    const outcome = publisher.publish(message, this.#session)
+    if (outcome >= Reason.UnspecifiedError) {
+      this.#refusePublish(packet, topic, outcome)
+      return
+    }
+    if (packet.qos === 1) {
+      this.#sink.acknowledge('puback', packet.packetId, outcome, publisher.gate, 1)
+    } else if (packet.qos === 2) {
+      // The identifier and the fan-out are one fact, in one commit.
+      const session = this.#session
+      session.addInbound(packet.packetId)
+      const gate = session.stored ? this.#state.store.openSequence : publisher.gate
+      this.#sink.acknowledge('pubrec', packet.packetId, outcome, gate, 0)
+    }
+    if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#sink.fallBehind()
+  }
+
+  #message(packet: PublishPacket, topic: Topic): Message {
+    const { expirySeconds } = packet
+    return new Message({
+      topic,
+      payload: packet.payload,
+      qos: packet.qos,
+      retain: packet.retain,
+      properties: packet.properties,
+      expiresAt:
+        expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
+      publisher: this.#view.clientId,
+    })
+  }
+
+  /**
+   * 5.0: the acknowledgement says why. 3.1.1 has no such word: what a policy refuses is acknowledged as usual
+   * [MQTT-3.3.5-2]; what a limit refuses closes the connection, so that the client keeps its message.
+   */
+  #refusePublish(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
+    if (reasonCode === Reason.NotAuthorized) {
+      this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
+    }
+    if (this.#version < 5 && reasonCode !== Reason.NotAuthorized) {
+      this.#sink.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
+      return
+    }
+    const answer = this.#version < 5 ? Reason.Success : reasonCode
+    if (packet.qos === 1) this.#sink.acknowledge('puback', packet.packetId, answer, 0, 1)
+    if (packet.qos !== 2) return
+    if (this.#version < 5) {
+      this.#session.addInbound(packet.packetId)
+      const gate = this.#session.stored ? this.#state.store.openSequence : 0
+      this.#sink.acknowledge('pubrec', packet.packetId, answer, gate, 0)
+    } else {
+      this.#receivingIds.delete(packet.packetId)
+      this.#sink.acknowledge('pubrec', packet.packetId, answer, 0, 1)
+    }
+  }
+
+  acknowledged(packet: AcknowledgePacket): void {
+    const session = this.#session
+    const { packetId } = packet
+    const refused = packet.reasonCode >= Reason.UnspecifiedError
+    switch (packet.type) {
+      case 'puback':
+        this.#expectKind(session.puback(packetId, refused), 'PUBACK', packetId)
+        break
+      case 'pubrec':
+        this.#pubrec(session, packetId, refused)
+        break
+      case 'pubcomp':
+        this.#expectKind(session.pubcomp(packetId), 'PUBCOMP', packetId)
+        break
+      case 'pubrel':
+        this.#pubrel(session, packetId)
+        break
+    }
+    this.#rooms.retained.resume(session)
+  }
+
+  #pubrec(session: Session, packetId: number, refused: boolean): void {
+    const outcome = session.pubrec(packetId, refused)
+    this.#expectKind(outcome, 'PUBREC', packetId)
+    if (outcome === 'completed') return
+    if (outcome === 'received')
+      this.#sink.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
+    else this.#sink.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
+  }
+
+  #pubrel(session: Session, packetId: number): void {
+    const known = session.releaseInbound(packetId)
+    const credits = this.#receivingIds.delete(packetId) ? 1 : 0
+    const gate = known && session.stored ? this.#state.store.openSequence : 0
+    this.#sink.acknowledge(
+      'pubcomp',
+      packetId,
+      known ? Reason.Success : Reason.PacketIdentifierNotFound,
+      gate,
+      credits,
+    )
+  }
+
+  #expectKind(outcome: string, name: string, packetId: number): void {
+    if (outcome !== 'wrong-kind') return
+    throw new ProtocolError(
+      Reason.ProtocolError,
+      'section 4.3',
+      `${name} does not fit packet identifier ${packetId}`,
+    )
+  }
+}

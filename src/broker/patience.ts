@@ -1,0 +1,96 @@
+/** How long a Network Connection may keep the Server waiting: for CONNECT, for a packet, for its reading. */
+import type { Deadline, Deadlines } from './deadlines.ts'
+import type { Link } from './link.ts'
+
+interface Clock {
+  readonly deadlines: Deadlines
+  /** Broker time in ms. */
+  now(): number
+}
+
+/** Keep Alive (section 3.1.2.10). Looked at only when it might have run out: a packet that arrives costs nothing. */
+export class KeepAlive {
+  readonly #clock: Clock
+  readonly #expired: () => void
+  #allowedMs = 0
+  #activeAt: number
+  #standing = false
+  #deadline: Deadline | null = null
+
+  constructor(clock: Clock, expired: () => void) {
+    this.#clock = clock
+    this.#expired = expired
+    this.#activeAt = clock.now()
+  }
+
+  /** Starts with the Keep Alive in force; 0 for none. */
+  start(seconds: number): void {
+    if (seconds === 0) return
+    this.#allowedMs = seconds * 1500 // [MQTT-3.1.2-22]
+    this.#watch(this.#clock.now() + this.#allowedMs)
+  }
+
+  /** A packet arrived. */
+  active(): void {
+    this.#activeAt = this.#clock.now()
+  }
+
+  /** While the Server does not read, the client's packets cannot arrive: its time stands still. */
+  stand(still: boolean): void {
+    this.#standing = still
+    this.#activeAt = this.#clock.now()
+  }
+
+  stop(): void {
+    this.#clock.deadlines.cancel(this.#deadline)
+    this.#deadline = null
+  }
+
+  #watch(time: number): void {
+    this.#deadline = this.#clock.deadlines.at(time, () => this.#look())
+  }
+
+  #look(): void {
+    const now = this.#clock.now()
+    const due = (this.#standing ? now : this.#activeAt) + this.#allowedMs
+    if (due > now) this.#watch(due)
+    else this.#expired()
+  }
+}
+
+/** Watches a reader with bytes waiting: one that takes nothing for too long is given up. */
+export class ReaderWatch {
+  readonly #clock: Clock
+  readonly #link: Link
+  readonly #allowedMs: number
+  readonly #stalled: () => void
+  #flushedBytes = 0
+  #deadline: Deadline | null = null
+
+  constructor(clock: Clock, link: Link, allowedSeconds: number, stalled: () => void) {
+    this.#clock = clock
+    this.#link = link
+    this.#allowedMs = allowedSeconds * 1000
+    this.#stalled = stalled
+  }
+
+  /** Something was written. */
+  written(): void {
+    if (this.#deadline !== null || this.#link.bufferedBytes === 0) return
+    if (this.#allowedMs === Number.POSITIVE_INFINITY) return
+    this.#flushedBytes = this.#link.flushedBytes
+    this.#deadline = this.#clock.deadlines.at(this.#clock.now() + this.#allowedMs, () => this.#look())
+  }
+
+  stop(): void {
+    this.#clock.deadlines.cancel(this.#deadline)
+    this.#deadline = null
+  }
+
+  #look(): void {
+    this.#deadline = null
+    if (this.#link.bufferedBytes === 0) return
+    if (this.#link.flushedBytes > this.#flushedBytes) this.written()
+    else this.#stalled()
+  }
+}
