@@ -209,7 +209,7 @@ export class Connection
       this.#awaiting = false
       if (this.#phase === 'closed') return
       this.#state.turn.begin()
-      this.#keepAlive.stand(false)
+      this.#keepAlive.stand(this.#behind)
       try {
         action()
       } catch (error) {
@@ -546,7 +546,7 @@ export class Connection
     this.#state.paused.delete(this)
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
-    this.#keepAlive.stand(false)
+    this.#keepAlive.stand(this.#awaiting)
     if (this.#state.events.has('resumed'))
       this.#state.events.emit('resumed', { clientId: this.#view.clientId })
     this.#run()

@@ -50,3 +50,37 @@ export interface Policy {
   /** True to allow, or a Reason Code of SUBACK that refuses. */
   authorizeSubscribe?(client: ClientView, filter: string, qos: QoS): Awaitable<boolean | Reason>
 }
+
+/** The same policy, but what it throws becomes a rejected promise: its bug ends a connection, not the Server. */
+export function guarded(policy: Policy): Policy {
+  const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
+  return {
+    ...(authenticate && { authenticate: (...of) => attempt(() => authenticate.apply(policy, of)) }),
+    ...(authenticationExchange && {
+      authenticationExchange: (...of) => guardedExchange(() => authenticationExchange.apply(policy, of)),
+    }),
+    ...(authorizePublish && {
+      authorizePublish: (...of) => attempt(() => authorizePublish.apply(policy, of)),
+    }),
+    ...(authorizeSubscribe && {
+      authorizeSubscribe: (...of) => attempt(() => authorizeSubscribe.apply(policy, of)),
+    }),
+  }
+}
+
+function guardedExchange(begin: () => AuthenticationExchange | null): AuthenticationExchange | null {
+  try {
+    const exchange = begin()
+    return exchange === null ? null : { next: (data) => attempt(() => exchange.next(data)) }
+  } catch (error) {
+    return { next: () => Promise.reject(error) }
+  }
+}
+
+function attempt<T>(answer: () => Awaitable<T>): Awaitable<T> {
+  try {
+    return answer()
+  } catch (error) {
+    return Promise.reject(error)
+  }
+}

@@ -10,7 +10,7 @@ import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
-import type { ClientView, Policy } from './policy.ts'
+import { type ClientView, guarded, type Policy } from './policy.ts'
 import { type Flushable, Turn } from './turn.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
@@ -107,7 +107,7 @@ export class State implements SessionContext {
     this.host = options.host
     this.store = options.store
     this.limits = options.limits
-    this.policy = options.policy
+    this.policy = guarded(options.policy)
     this.turn = new Turn(
       () => this.host.now() + this.timeOffset,
       (callback) => this.host.defer(callback),
