@@ -324,13 +324,12 @@ function decodeSubscribe(framer: Framer, version: ProtocolVersion): SubscribePac
 }
 
 function checkSubscriptionOptions(options: number, version: ProtocolVersion): void {
-  const qos3 = (options & 3) === 3
   if (version !== 5) {
     if (options > 2) throw malformed('MQTT-3-8.3-4', 'reserved bits or QoS 3 in a subscription') // of 3.1.1
     return
   }
   if ((options & 0xc0) !== 0) throw malformed('MQTT-3.8.3-5', 'reserved bits in Subscription Options')
-  if (qos3) throw illegal('3.8.3.1', 'the Maximum QoS of a subscription is 3')
+  if ((options & 3) === 3) throw illegal('3.8.3.1', 'the Maximum QoS of a subscription is 3')
   if ((options & 0x30) === 0x30) throw illegal('3.8.3.1', 'Retain Handling is 3')
 }
 

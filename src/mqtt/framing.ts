@@ -33,6 +33,8 @@ const EMPTY = Buffer.alloc(0)
 /** First room for a packet that spans chunks; it doubles from there, so memory follows what arrived. */
 const COLLECT_BYTES_MIN = 1024
 
+const CONTROL_BYTES_MAX = 1024 * 1024
+
 /**
  * Cuts what a client sends into packets. Pull style: `push` a chunk, then call `next` until it returns false. While
  * it has returned true, `buffer[start..end)` is the packet's body; the whole packet is `buffer[end - packetBytes..end)`.
@@ -43,6 +45,11 @@ const COLLECT_BYTES_MIN = 1024
 export class Framer {
   /** Largest packet in bytes, fixed header included. May be changed between packets. */
   packetBytesMax: number
+  /**
+   * Largest packet other than PUBLISH. The standard would allow 256 MiB of Topic Filters or User Properties, before
+   * anybody is authenticated; a MiB is room for 25,000 filters of 40 bytes, and decoding it holds nobody up for long.
+   */
+  controlBytesMax = CONTROL_BYTES_MAX
   /** What the client speaks; 0 until the Server knows it, which is as strict as 5. */
   version: ProtocolVersion | 0 = 0
   buffer: Buffer = EMPTY
@@ -161,7 +168,12 @@ export class Framer {
     if (byte === 0 && index > 1) {
       throw this.#break(malformed('MQTT-1.5.5-1', 'the Remaining Length is longer than it needs to be'))
     }
-    if (index + 1 + this.#remaining > this.packetBytesMax) throw this.#tooLarge(index + 1 + this.#remaining)
+    const packetBytes = index + 1 + this.#remaining
+    if (packetBytes > this.packetBytesMax) throw this.#tooLarge(packetBytes)
+    if (packetBytes > this.controlBytesMax && this.type !== PacketType.Publish) {
+      const message = `a packet of type ${this.type} has ${packetBytes} bytes, more than ${this.controlBytesMax}`
+      throw this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message))
+    }
     this.#headerComplete = true
   }
 

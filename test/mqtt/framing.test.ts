@@ -127,6 +127,21 @@ describe('refusals', () => {
     }
   })
 
+  test('only a PUBLISH may have more than a MiB', () => {
+    const announced = [0xff, 0xff, 0x7f]
+    const framer = framerAfterConnect(5)
+    framer.push(Buffer.from([0x30, ...announced]))
+    expect(framer.next()).toBe(false)
+    for (const first of [0x40, 0x82, 0xa2, 0xe0, 0xf0]) {
+      const refusing = framerAfterConnect(5)
+      refusing.push(Buffer.from([first, ...announced]))
+      expect(refusal(refusing).reasonCode).toBe(Reason.QuotaExceeded)
+    }
+    const connecting = new Framer(PACKET_BYTES_MAX)
+    connecting.push(Buffer.from([0x10, ...announced]))
+    expect(refusal(connecting).reasonCode).toBe(Reason.QuotaExceeded)
+  })
+
   test('a packet of exactly the maximum is let in', () => {
     const framer = framerAfterConnect(4, 100)
     framer.push(packet(0x30, 'a', Buffer.alloc(95)))
