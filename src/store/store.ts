@@ -87,6 +87,8 @@ export interface Recovered {
   readonly sessions: readonly RecoveredSession[]
   readonly retained: readonly Message[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
+  /** What the operator should know about this start, as a sentence; such as an import. */
+  readonly notice?: string
 }
 
 export type StoreErrorKind =

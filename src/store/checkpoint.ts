@@ -1,0 +1,284 @@
+/**
+ * Checkpoints: fuzzy, and one per Session, so that nothing ever stops the world.
+ *
+ * A Session is dirty from the first block that speaks of it and that its checkpoint does not cover. The journal is
+ * needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is sealed,
+ * so it covers exactly that block, and it is written with it. The queue is stored in segments of 1,024 positions.
+ * Only those that changed are written: positions never change, so a full segment is written once. Full segments
+ * may be written ahead of the head value, which alone says what counts; a long queue is checkpointed over several
+ * commits that way.
+ */
+
+import type { QoS } from '../mqtt/packet.ts'
+import type { Bodies, Page } from './bodies.ts'
+import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
+import { EntryWriter } from './entry.ts'
+import { type BatchOperation, numberKey, put, segmentKey, Table } from './format.ts'
+import type { InFlight, OutboundState, SessionRecord, SubscriptionRecord } from './store.ts'
+
+export const SEGMENT_POSITIONS = 1024
+
+/** A stored Session. */
+export class StoredSession {
+  /** The Server's number. */
+  readonly id: number
+  /** The store's own; see `format.ts`. */
+  readonly number: number
+  /** First page of the oldest block that its checkpoint does not cover; null while it is clean. */
+  dirtyFrom: Page | null = null
+  /** Stored Subscriptions' filters; null without any. */
+  filters: Set<string> | null = null
+  /** Queue tail of the checkpoint on disk. */
+  tail = 0
+  /** Segments on disk: from the first up to but without the second. */
+  segmentsFrom = 0
+  segmentsTo = 0
+  /** Segments before this one are full and on disk, or gone. */
+  segmentsFull = 0
+
+  constructor(id: number, number: number) {
+    this.id = id
+    this.number = number
+  }
+}
+
+/** The head value of a checkpoint. */
+export interface CheckpointHead {
+  /** Blocks up to this one are contained. */
+  readonly covered: number
+  readonly lastPacketId: number
+  readonly queueHead: number
+  readonly queueTail: number
+}
+
+/** Segments that nobody needs any more. */
+export interface Garbage {
+  readonly session: number
+  from: number
+  readonly to: number
+}
+
+const scratch = (): ByteWriter => new ByteWriter(64 * 1024)
+
+export class Checkpoints {
+  /** Dirty Sessions, those with the oldest block first. */
+  readonly dirty = new Set<StoredSession>()
+  readonly #bodies: Bodies
+  readonly #writer = scratch()
+  #garbage: Garbage[] = []
+
+  constructor(bodies: Bodies) {
+    this.#bodies = bodies
+  }
+
+  /** The Session's state changes with the block that begins at `page`. */
+  touch(session: StoredSession, page: Page): void {
+    if (session.dirtyFrom !== null) return
+    session.dirtyFrom = page
+    this.dirty.add(session)
+  }
+
+  /** The oldest dirty Session, if any. */
+  oldest(): StoredSession | undefined {
+    for (const session of this.dirty) return session
+    return undefined
+  }
+
+  /** The empty checkpoint of a new Session, so that a missing one is always damage. */
+  created(session: StoredSession, covered: number, operations: BatchOperation[]): void {
+    this.#writer.clear(64 * 1024)
+    writeHead(this.#writer, { covered, lastPacketId: 0, queueHead: 0, queueTail: 0 })
+    this.#writer.varint(0)
+    this.#writer.varint(0)
+    operations.push(put(numberKey(Table.CheckpointHead, session.number), this.#writer.taken()))
+  }
+
+  /** Forgets a deleted Session. */
+  deleted(session: StoredSession, operations: BatchOperation[]): void {
+    this.dirty.delete(session)
+    session.dirtyFrom = null
+    operations.push({ type: 'del', key: numberKey(Table.CheckpointHead, session.number) })
+    this.discard(session.number, session.segmentsFrom, session.segmentsTo)
+  }
+
+  /** Segments to be deleted by and by. Those left by a crash are found again at the next start. */
+  discard(session: number, from: number, to: number): void {
+    if (from < to) this.#garbage.push({ session, from, to })
+  }
+
+  /**
+   * Writes as much of the Session's checkpoint as `bytesMax` allows (at least one segment). Returns the bytes
+   * written; the Session is clean when `dirtyFrom` is null afterwards.
+   */
+  write(
+    session: StoredSession,
+    state: OutboundState,
+    covered: number,
+    bytesMax: number,
+    operations: BatchOperation[],
+  ): number {
+    const head = state.queueHead
+    const tail = state.queueTail
+    const firstSegment = Math.floor(head / SEGMENT_POSITIONS)
+    let segment = Math.max(session.segmentsFull, firstSegment)
+    let bytes = 0
+    while ((segment + 1) * SEGMENT_POSITIONS <= tail) {
+      bytes += this.#segment(session, state, segment, operations)
+      segment++
+      session.segmentsFull = segment
+      if (bytes >= bytesMax) return bytes
+    }
+    const partialFrom = Math.max(segment * SEGMENT_POSITIONS, head)
+    if (tail > partialFrom && tail !== session.tail)
+      bytes += this.#segment(session, state, segment, operations)
+    bytes += this.#head(session, state, covered, operations)
+    session.tail = tail
+    const gone = Math.min(firstSegment, session.segmentsTo)
+    this.discard(session.number, session.segmentsFrom, gone)
+    session.segmentsFrom = Math.max(session.segmentsFrom, gone)
+    session.dirtyFrom = null
+    this.dirty.delete(session)
+    return bytes
+  }
+
+  /** Adds deletes of unneeded segments, at most `deletesMax`. Returns how many. */
+  sweep(deletesMax: number, operations: BatchOperation[]): number {
+    let deletes = 0
+    while (deletes < deletesMax) {
+      const garbage = this.#garbage[this.#garbage.length - 1]
+      if (garbage === undefined) break
+      operations.push({ type: 'del', key: segmentKey(garbage.session, garbage.from++) })
+      deletes++
+      if (garbage.from >= garbage.to) this.#garbage.pop()
+    }
+    return deletes
+  }
+
+  #segment(
+    session: StoredSession,
+    state: OutboundState,
+    segment: number,
+    operations: BatchOperation[],
+  ): number {
+    const writer = this.#writer
+    writer.clear(64 * 1024)
+    const from = Math.max(segment * SEGMENT_POSITIONS, state.queueHead)
+    const to = Math.min((segment + 1) * SEGMENT_POSITIONS, state.queueTail)
+    writer.varint(from)
+    writer.varint(to - from)
+    const entries = new EntryWriter(writer)
+    for (let position = from; position < to; position++) {
+      const delivery = state.queueAt(position)
+      const body = this.#bodies.handle(delivery.message)
+      if (body === null)
+        throw new Error(`queue position ${position} of Session ${session.id} was never stored`)
+      entries.write(delivery, body)
+    }
+    operations.push(put(segmentKey(session.number, segment), writer.taken()))
+    if (session.segmentsTo === session.segmentsFrom) session.segmentsFrom = segment
+    session.segmentsTo = segment + 1
+    return writer.length
+  }
+
+  #head(session: StoredSession, state: OutboundState, covered: number, operations: BatchOperation[]): number {
+    const writer = this.#writer
+    writer.clear(64 * 1024)
+    const { lastPacketId, queueHead, queueTail } = state
+    writeHead(writer, { covered, lastPacketId, queueHead, queueTail })
+    const inFlight = [...state.inFlight()]
+    writer.reserve(10)
+    writer.varint(inFlight.length)
+    const entries = new EntryWriter(writer)
+    for (const { packetId, delivery } of inFlight)
+      this.#inFlight(session, writer, entries, packetId, delivery)
+    const inbound = [...state.inbound()]
+    writer.reserve(10 + inbound.length * 2)
+    writer.varint(inbound.length)
+    for (const packetId of inbound) writer.u16(packetId)
+    operations.push(put(numberKey(Table.CheckpointHead, session.number), writer.taken()))
+    return writer.length + 64
+  }
+
+  #inFlight(
+    session: StoredSession,
+    writer: ByteWriter,
+    entries: EntryWriter,
+    packetId: number,
+    delivery: InFlight['delivery'],
+  ): void {
+    writer.reserve(8)
+    writer.u16(packetId)
+    writer.u8(delivery === null ? 0 : 1)
+    if (delivery === null) return
+    const body = this.#bodies.handle(delivery.message)
+    if (body === null) throw new Error(`packet ${packetId} of Session ${session.id} was never stored`)
+    entries.write(delivery, body)
+  }
+}
+
+function writeHead(writer: ByteWriter, head: CheckpointHead): void {
+  writer.reserve(48)
+  writer.varint(head.covered)
+  writer.u16(head.lastPacketId)
+  writer.varint(head.queueHead)
+  writer.varint(head.queueTail)
+}
+
+/** Reads what comes before the in-flight list of a head value. */
+export function readHead(reader: ByteReader): CheckpointHead {
+  return {
+    covered: reader.varint(),
+    lastPacketId: reader.u16(),
+    queueHead: reader.varint(),
+    queueTail: reader.varint(),
+  }
+}
+
+/** The unsealed value of a Session record. */
+export function encodeSession(id: number, record: SessionRecord): Buffer {
+  const writer = new ByteWriter(64)
+  writer.reserve(40 + textBytesMax(record.clientId) + textBytesMax(record.owner ?? ''))
+  writer.varint(id)
+  writer.varint(record.expirySeconds)
+  writer.f64(record.disconnectedAt)
+  writer.u8(record.owner === null ? 0 : 1)
+  if (record.owner !== null) writer.text(record.owner)
+  writer.text(record.clientId)
+  return writer.taken()
+}
+
+export function decodeSession(reader: ByteReader): { id: number; record: SessionRecord } {
+  const id = reader.varint()
+  const expirySeconds = reader.varint()
+  const disconnectedAt = reader.f64()
+  const owner = reader.u8() === 1 ? reader.text() : null
+  return { id, record: { clientId: reader.text(), owner, expirySeconds, disconnectedAt } }
+}
+
+const NO_LOCAL = 0x04
+const RETAIN_AS_PUBLISHED = 0x08
+const RETAIN_HANDLING_SHIFT = 4
+
+/** The unsealed value of a Subscription; the filter is in the key. */
+export function encodeSubscription(record: SubscriptionRecord): Buffer {
+  const writer = new ByteWriter(12)
+  writer.u8(
+    record.qos |
+      (record.noLocal ? NO_LOCAL : 0) |
+      (record.retainAsPublished ? RETAIN_AS_PUBLISHED : 0) |
+      (record.retainHandling << RETAIN_HANDLING_SHIFT),
+  )
+  writer.varint(record.identifier)
+  return writer.taken()
+}
+
+export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
+  const flags = reader.u8()
+  return {
+    qos: (flags & 3) as QoS,
+    noLocal: (flags & NO_LOCAL) !== 0,
+    retainAsPublished: (flags & RETAIN_AS_PUBLISHED) !== 0,
+    retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
+    identifier: reader.varint(),
+  }
+}

@@ -1,0 +1,50 @@
+/** What LevelDB and the file system answer, as a StoreError that tells the operator what to do. */
+import { corrupt, LOSS } from './format.ts'
+import { StoreError, type StoreErrorKind } from './store.ts'
+
+const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format'>, string> = {
+  locked: 'Stop the other broker first, or give this one its own data directory.',
+  access: 'Let the user that runs Godwit own the directory, or name another one.',
+  full: 'Make room on the disk and start again. What was acknowledged is kept.',
+  io: 'Check the disk and the system log, then start again. What was acknowledged is kept if the disk keeps it.',
+}
+
+const ACCESS_CODES = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG'])
+
+/** Never throws. `doing` completes "while ...". */
+export function storeError(error: unknown, directory: string, doing: string): StoreError {
+  if (error instanceof StoreError) return error
+  const chain = causes(error)
+  const text = chain.map((cause) => cause.message).join(': ')
+  const codes = chain.map((cause) => ('code' in cause ? String(cause.code) : ''))
+  if (codes.includes('LEVEL_LOCKED')) {
+    return made('locked', `another broker runs on ${directory}`, error)
+  }
+  if (codes.includes('ENOSPC') || codes.includes('EDQUOT') || /No space left|quota exceeded/i.test(text)) {
+    return made('full', `no space left in ${directory} while ${doing}`, error)
+  }
+  if (
+    codes.some((code) => ACCESS_CODES.has(code)) ||
+    /Permission denied|Read-only file system|Not a directory|Operation not permitted/.test(text)
+  ) {
+    return made('access', `${directory} cannot be used while ${doing}: ${text}`, error)
+  }
+  if (codes.includes('LEVEL_CORRUPTION') || /Corruption:/.test(text)) {
+    return corrupt(text, LOSS.messages, error)
+  }
+  return made('io', `the disk failed in ${directory} while ${doing}: ${text}`, error)
+}
+
+function made(kind: keyof typeof ADVICE, message: string, cause: unknown): StoreError {
+  return new StoreError(kind, message, ADVICE[kind], { cause })
+}
+
+function causes(error: unknown): Error[] {
+  const chain: Error[] = []
+  let cause = error
+  while (cause instanceof Error && chain.length < 8) {
+    chain.push(cause)
+    cause = cause.cause
+  }
+  return chain
+}

@@ -1,0 +1,640 @@
+/**
+ * HOT. The durable store: a journal of blocks, checkpoints and tables in one LevelDB. See `format.ts` for the layout.
+ *
+ * A turn's records fill the open block: no promise, no closure, no LevelDB call per record. `commit` seals the block and
+ * hands it to LevelDB as one atomic, synced batch, together with all table writes of the same turns. One batch is in
+ * flight at a time; what is recorded meanwhile is the next one, so the disk's latency sets the size of a batch and an
+ * idle broker adds none.
+ */
+import { access, constants, mkdir, readdir } from 'node:fs/promises'
+import type { Delivery, Message } from '../mqtt/message.ts'
+import { Bodies, Page } from './bodies.ts'
+import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
+import { type Database, type DatabaseOptions, levelDatabase } from './database.ts'
+import { ByteReader } from './encoding.ts'
+import { storeError } from './failure.ts'
+import {
+  type BatchOperation,
+  corrupt,
+  LOSS,
+  META_KEY,
+  numberKey,
+  put,
+  subscriptionKey,
+  Table,
+} from './format.ts'
+import { importAedes } from './import.ts'
+import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
+import { decodeMeta, encodeMeta } from './meta.ts'
+import { Reclaim } from './reclaim.ts'
+import { recover } from './recovery.ts'
+import { OpenRetained } from './retained.ts'
+import { Rewriting } from './rewriting.ts'
+import { type FreeSpaceProbe, freeSpace, SpaceGuard } from './space.ts'
+import type {
+  Recovered,
+  SessionRecord,
+  StateSource,
+  Store,
+  StoreError,
+  StoreFigures,
+  SubscriptionRecord,
+  WillRecord,
+} from './store.ts'
+
+const MIB = 1024 * 1024
+
+export interface LevelStoreOptions {
+  readonly directory: string
+  /** Whether a commit waits for fsync; without, it survives the process but not the machine. */
+  readonly sync: boolean
+  /** Bodies of stored messages that may stay in memory; beyond, they are read back from disk when needed. */
+  readonly residentBytesMax: number
+  /** Free bytes below which new work is refused. */
+  readonly reserveBytes: number
+  /** Journal that may have to be replayed at a start before Sessions are checkpointed; 32 MiB. */
+  readonly checkpointJournalBytes?: number
+  /** LevelDB's write buffer; 8 MiB: larger ones make commits stall longer (16 ms at 64 MiB against 4). */
+  readonly writeBufferBytes?: number
+  readonly freeSpace?: FreeSpaceProbe
+  /** Makes the database, not yet open. Tests put a failing or recording one in. */
+  readonly database?: (directory: string, options: DatabaseOptions) => Database
+}
+
+/** Checkpoints of one commit take about as many bytes as its block, and this. */
+const CHECKPOINT_BYTES = 64 * 1024
+/** Of a commit while closing. */
+const CLOSING_CHECKPOINT_BYTES = 4 * MIB
+/** Pages to replay that also call for checkpoints: many small commits are slow to replay, too. */
+const CHECKPOINT_PAGES = 65_536
+const SEGMENT_DELETES_MAX = 128
+/** Pages that one step of `restore` reads. */
+const RESTORE_PAGES = 64
+const TOPICS_MAX = 4096
+const COMPACT_BYTES = 64 * MIB
+/** What a LevelDB batch adds to each entry, and JavaScript with it; for the bounds that count bytes. */
+const ENTRY_BYTES = 32
+
+type State = 'closed' | 'open' | 'closing' | 'failed'
+
+/** Messages that were read back together. */
+interface RestoredGroup {
+  messages: readonly Message[]
+  readonly sequence: number
+}
+
+export class LevelStore implements Store {
+  readonly #options: Required<LevelStoreOptions>
+  readonly #space: SpaceGuard
+  #state: State = 'closed'
+  #db: Database | null = null
+  #source: StateSource | null = null
+  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  #bodies = new Bodies(this.#figures)
+  #checkpoints = new Checkpoints(this.#bodies)
+  #rewriting = new Rewriting(this.#bodies)
+  #reclaim: Reclaim | null = null
+  #sessions = new Map<number, StoredSession>()
+  #topics = new TopicTable(TOPICS_MAX)
+  #block = new OpenBlock(() => this.#newPage())
+  #retained = new OpenRetained()
+  /** Table writes of the open block. */
+  #tables: BatchOperation[] = []
+  #tableBytes = 0
+  /** Messages whose bodies are in the open block, and in the one being committed. */
+  #openMessages: Message[] = []
+  #flyingMessages: Message[] = []
+  #flyingBytes = 0
+  #restored: RestoredGroup[] = []
+  #sealedSequence = 0
+  #committedSequence = 0
+  #nextPage = 1
+  #nextSession = 1
+  /** Bytes of all batches so far, since the beginning of the scan at open. */
+  #writtenBytes = 0
+  /** `commit` was called for what is recorded. */
+  #wanted = false
+  #inFlight: Promise<void> | null = null
+  #compacting: Promise<void> | null = null
+  #closed: Promise<void> = Promise.resolve()
+  #failure: StoreError | null = null
+
+  constructor(options: LevelStoreOptions) {
+    this.#options = {
+      checkpointJournalBytes: 32 * MIB,
+      writeBufferBytes: 8 * MIB,
+      freeSpace,
+      database: levelDatabase,
+      ...options,
+    }
+    this.#space = new SpaceGuard(options.directory, options.reserveBytes, this.#options.freeSpace)
+  }
+
+  get openSequence(): number {
+    return this.#sealedSequence + 1
+  }
+
+  get recordedSequence(): number {
+    return this.#recorded() ? this.#sealedSequence + 1 : this.#sealedSequence
+  }
+
+  get committedSequence(): number {
+    return this.#committedSequence
+  }
+
+  get pendingBytes(): number {
+    return this.#block.bytes + this.#tableBytes + this.#retained.bytes + this.#flyingBytes
+  }
+
+  get refusal(): string | null {
+    return this.#space.refusal
+  }
+
+  get figures(): Readonly<StoreFigures> {
+    return this.#figures
+  }
+
+  async open(source: StateSource): Promise<Recovered> {
+    if (this.#state === 'open' || this.#state === 'closing') throw new Error('the store is open')
+    await this.#closed
+    this.#forget()
+    this.#source = source
+    const { directory } = this.#options
+    try {
+      const recovered = await this.#opened(directory)
+      await this.#space.start()
+      this.#state = 'open'
+      return recovered
+    } catch (error) {
+      const failure = storeError(error, directory, 'opening it')
+      await this.#db?.close()
+      this.#db = null
+      throw failure
+    }
+  }
+
+  putSession(sessionId: number, record: SessionRecord): void {
+    if (!this.#recording()) return
+    let session = this.#sessions.get(sessionId)
+    if (session === undefined) {
+      session = new StoredSession(sessionId, this.#nextSession++)
+      this.#sessions.set(sessionId, session)
+      this.#checkpoints.created(session, this.#sealedSequence, this.#tables)
+    }
+    this.#write(put(numberKey(Table.Session, session.number), encodeSession(sessionId, record)))
+  }
+
+  deleteSession(sessionId: number, held: Iterable<Message>): void {
+    if (!this.#recording()) return
+    const session = this.#session(sessionId)
+    for (const message of held) this.#bodies.release(message)
+    this.#sessions.delete(sessionId)
+    this.#write({ type: 'del', key: numberKey(Table.Session, session.number) })
+    for (const filter of session.filters ?? []) {
+      this.#write({ type: 'del', key: subscriptionKey(session.number, filter) })
+    }
+    this.#checkpoints.deleted(session, this.#tables)
+  }
+
+  putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void {
+    if (!this.#recording()) return
+    const session = this.#session(sessionId)
+    session.filters ??= new Set()
+    session.filters.add(filter)
+    this.#write(put(subscriptionKey(session.number, filter), encodeSubscription(record)))
+  }
+
+  deleteSubscription(sessionId: number, filter: string): void {
+    if (!this.#recording()) return
+    const session = this.#session(sessionId)
+    if (session.filters?.delete(filter) !== true) return
+    this.#write({ type: 'del', key: subscriptionKey(session.number, filter) })
+  }
+
+  enqueue(sessionId: number, delivery: Delivery): void {
+    if (!this.#recording()) return
+    const session = this.#session(sessionId)
+    const { message } = delivery
+    const block = this.#block
+    let body = this.#bodies.handle(message)
+    if (body === null) {
+      if (message.evicted) throw new Error('the body of an enqueued message is gone')
+      const offset = block.body(message)
+      body = this.#bodies.place(message, block.page, offset, message.retain)
+      block.named(body)
+      this.#openMessages.push(message)
+    }
+    body.refs++
+    block.enqueue(session.number, delivery, body)
+    this.#checkpoints.touch(session, block.firstPage())
+  }
+
+  sent(sessionId: number, packetId: number): void {
+    const session = this.#touched(sessionId)
+    if (session !== null) this.#block.sent(session.number, packetId)
+  }
+
+  dropped(sessionId: number, message: Message): void {
+    const session = this.#touched(sessionId)
+    if (session === null) return
+    this.#block.dropped(session.number)
+    this.#bodies.release(message)
+  }
+
+  received(sessionId: number, packetId: number, message: Message): void {
+    const session = this.#touched(sessionId)
+    if (session === null) return
+    this.#block.received(session.number, packetId)
+    this.#bodies.release(message)
+  }
+
+  completed(sessionId: number, packetId: number, message: Message | null): void {
+    const session = this.#touched(sessionId)
+    if (session === null) return
+    this.#block.completed(session.number, packetId)
+    if (message !== null) this.#bodies.release(message)
+  }
+
+  inboundAdded(sessionId: number, packetId: number): void {
+    const session = this.#touched(sessionId)
+    if (session !== null) this.#block.inboundAdded(session.number, packetId)
+  }
+
+  inboundRemoved(sessionId: number, packetId: number): void {
+    const session = this.#touched(sessionId)
+    if (session !== null) this.#block.inboundRemoved(session.number, packetId)
+  }
+
+  putRetained(message: Message): void {
+    if (this.#recording()) this.#retained.setRetained(message.topic.name, message)
+  }
+
+  deleteRetained(topic: string): void {
+    if (this.#recording()) this.#retained.setRetained(topic, null)
+  }
+
+  putWill(clientId: string, record: WillRecord): void {
+    if (this.#recording()) this.#retained.setWill(clientId, record)
+  }
+
+  deleteWill(clientId: string): void {
+    if (this.#recording()) this.#retained.setWill(clientId, null)
+  }
+
+  commit(): void {
+    if (this.#state !== 'open' || !this.#recorded()) return
+    this.#wanted = true
+    if (this.#inFlight === null) this.#seal(false)
+  }
+
+  async restore(messages: readonly Message[]): Promise<void> {
+    try {
+      for (let from = 0; from < messages.length; ) from = await this.#restoreSlice(messages, from)
+    } catch (error) {
+      throw storeError(error, this.#options.directory, 'reading messages back')
+    }
+    this.#restored.push({ messages, sequence: this.#sealedSequence })
+    this.#trimRestored()
+  }
+
+  async close(): Promise<void> {
+    if (this.#state === 'closing') throw new Error('the store is being closed')
+    if (this.#state !== 'open') {
+      await this.#closed
+      return
+    }
+    this.#state = 'closing'
+    this.#space.stop()
+    while (this.#inFlight !== null) await this.#inFlight
+    while (this.#failure === null && !this.#settled()) {
+      this.#seal(true)
+      await this.#inFlight
+    }
+    if (this.#failure === null) {
+      this.#closed = this.#closeDatabase()
+      this.#state = 'closed'
+    }
+    await this.#closed
+    if (this.#failure !== null) throw this.#failure
+  }
+
+  async #opened(directory: string): Promise<Recovered> {
+    const { database, writeBufferBytes, checkpointJournalBytes, residentBytesMax } = this.#options
+    await prepareDirectory(directory)
+    const db = database(directory, {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+      writeBufferSize: writeBufferBytes,
+      cacheSize: 8 * MIB,
+      maxFileSize: 8 * MIB,
+    })
+    this.#db = db
+    await db.open()
+    let described = await db.get(META_KEY)
+    let notice: string | undefined
+    if (described === undefined) {
+      notice = await importAedes(db, directory)
+      await this.#found(db)
+      described = await db.get(META_KEY)
+    }
+    if (described === undefined) throw corrupt('its description cannot be read', LOSS.session)
+    const meta = decodeMeta(described, directory)
+    const result = await recover({
+      db,
+      meta,
+      bodies: this.#bodies,
+      checkpoints: this.#checkpoints,
+      topics: this.#topics,
+      residentBytesMax,
+      pageCostBytes: (value) => value.length + ENTRY_BYTES,
+    })
+    for (const [id, session] of result.sessions) this.#sessions.set(id, session)
+    this.#sealedSequence = result.lastSequence
+    this.#committedSequence = result.lastSequence
+    this.#nextPage = result.nextPage
+    this.#nextSession = result.nextSession
+    this.#writtenBytes = result.writtenBytes
+    const scanFrom = { page: meta.scanFromPage, sequence: meta.scanFromSequence }
+    this.#reclaim = new Reclaim(
+      this.#bodies,
+      { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
+      scanFrom,
+      meta.clean,
+    )
+    return notice === undefined ? result.recovered : { ...result.recovered, notice }
+  }
+
+  /** Writes the description and an empty first block into an empty database. */
+  async #found(db: Database): Promise<void> {
+    const block = new OpenBlock(() => new Page(1, 1, 0))
+    const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
+    const operations = [put(META_KEY, meta)]
+    block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1 }, operations)
+    await db.batch(operations, { sync: this.#options.sync })
+  }
+
+  #forget(): void {
+    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+    this.#bodies = new Bodies(this.#figures)
+    this.#checkpoints = new Checkpoints(this.#bodies)
+    this.#rewriting = new Rewriting(this.#bodies)
+    this.#sessions = new Map()
+    this.#topics = new TopicTable(TOPICS_MAX)
+    this.#block.clear()
+    this.#retained = new OpenRetained()
+    this.#tables = []
+    this.#tableBytes = 0
+    this.#openMessages = []
+    this.#flyingMessages = []
+    this.#flyingBytes = 0
+    this.#restored = []
+    this.#wanted = false
+    this.#failure = null
+  }
+
+  /** False when the store has failed: nothing is acknowledged any more, so nothing is recorded either. */
+  #recording(): boolean {
+    if (this.#state === 'open') return true
+    if (this.#state === 'failed') return false
+    throw new Error(`the store is ${this.#state}`)
+  }
+
+  #recorded(): boolean {
+    return this.#block.bytes > 0 || this.#tables.length > 0 || !this.#retained.isEmpty
+  }
+
+  /** Nothing is left to do before the database is closed. */
+  #settled(): boolean {
+    return !this.#recorded() && this.#checkpoints.dirty.size === 0 && this.#reclaim!.clean
+  }
+
+  #session(sessionId: number): StoredSession {
+    const session = this.#sessions.get(sessionId)
+    if (session === undefined) throw new Error(`Session ${sessionId} is not stored`)
+    return session
+  }
+
+  /** The Session, marked as changed by the open block; null when nothing is recorded any more. */
+  #touched(sessionId: number): StoredSession | null {
+    if (!this.#recording()) return null
+    const session = this.#session(sessionId)
+    this.#checkpoints.touch(session, this.#block.firstPage())
+    return session
+  }
+
+  #write(operation: BatchOperation): void {
+    this.#tables.push(operation)
+    this.#tableBytes += operationBytes(operation)
+  }
+
+  #newPage(): Page {
+    const page = new Page(this.#nextPage++, this.#sealedSequence + 1, this.#writtenBytes)
+    this.#bodies.addPage(page)
+    return page
+  }
+
+  #seal(closing: boolean): void {
+    const source = this.#source!
+    const sequence = this.#sealedSequence + 1
+    const first = this.#block.firstPage()
+    const operations = this.#tables
+    this.#retained.seal(operations)
+    this.#bodies.bury()
+    this.#checkpoint(sequence, closing, operations)
+    this.#checkpoints.sweep(SEGMENT_DELETES_MAX, operations)
+    const watermark = this.#checkpoints.oldest()?.dirtyFrom ?? first
+    const clean = closing && this.#checkpoints.dirty.size === 0
+    this.#reclaim!.seal(watermark, this.#writtenBytes, sequence, clean, operations)
+    this.#block.seal(
+      { sequence, brokerTime: source.now(), wallTime: source.wallNow(), nextSession: this.#nextSession },
+      operations,
+    )
+    let bytes = 0
+    for (const operation of operations) bytes += operationBytes(operation)
+    this.#rewriting.sealed()
+    // LevelDB's binding copies keys and values before this returns, so the block's buffer can be filled anew.
+    const written = this.#db!.batch(operations, { sync: this.#options.sync })
+    this.#sealedSequence = sequence
+    this.#writtenBytes += bytes
+    this.#flyingBytes = bytes
+    this.#reclaim!.wrote(bytes)
+    this.#space.wrote(bytes)
+    this.#flyingMessages = this.#openMessages
+    this.#openMessages = []
+    this.#block.clear()
+    this.#tables = []
+    this.#tableBytes = 0
+    this.#wanted = false
+    this.#inFlight = written.then(
+      () => this.#durable(sequence),
+      (error: unknown) => this.#fail(error),
+    )
+  }
+
+  /** Checkpoints the oldest dirty Sessions, when the journal has grown long or the store is being closed. */
+  #checkpoint(sequence: number, closing: boolean, operations: BatchOperation[]): void {
+    let left = closing ? CLOSING_CHECKPOINT_BYTES : CHECKPOINT_BYTES + this.#block.bytes
+    while (left > 0) {
+      const session = this.#checkpoints.oldest()
+      if (session === undefined || !(closing || this.#isLong(session.dirtyFrom!))) return
+      const state = this.#source!.outbound(session.id)
+      if (state === undefined)
+        throw new Error(`Session ${session.id} is stored, but the Server does not know it`)
+      left -= this.#checkpoints.write(session, state, sequence, left, operations)
+    }
+  }
+
+  #isLong(watermark: Page): boolean {
+    return (
+      this.#writtenBytes - watermark.writtenBefore > this.#options.checkpointJournalBytes ||
+      this.#nextPage - watermark.number > CHECKPOINT_PAGES
+    )
+  }
+
+  #durable(sequence: number): void {
+    this.#inFlight = null
+    this.#flyingBytes = 0
+    this.#committedSequence = sequence
+    this.#figures.commits++
+    this.#rewriting.durable()
+    this.#source!.committed(sequence)
+    this.#evict()
+    if (this.#state !== 'open') return
+    if (this.#wanted && this.#recorded()) this.#seal(false)
+    this.#tidy()
+  }
+
+  /** Background work that a commit may have made worth while. */
+  #tidy(): void {
+    const db = this.#db!
+    if (this.#bodies.sparse.size > 0) {
+      const openBlock = (): OpenBlock | null =>
+        this.#state === 'open' && this.#db === db ? this.#block : null
+      this.#rewriting.start(db, openBlock).then(
+        (copied) => {
+          if (copied) this.commit()
+        },
+        (error: unknown) => this.#failed(db, error),
+      )
+    }
+    if (this.#compacting !== null) return
+    const range = this.#reclaim!.compactable(COMPACT_BYTES)
+    if (range === null) return
+    // LevelDB drops deleted values when it happens to merge their files; long after, where nothing is written there.
+    this.#compacting = db.compactRange(range[0], range[1]).then(
+      () => {
+        this.#compacting = null
+      },
+      (error: unknown) => {
+        this.#compacting = null
+        this.#failed(db, error)
+      },
+    )
+  }
+
+  /** Drops what is above the memory budget: the bodies of the block that has just become durable. */
+  #evict(): void {
+    const messages = this.#flyingMessages
+    this.#flyingMessages = []
+    for (let index = 0; index < messages.length; index++) {
+      if (this.#figures.residentBytes <= this.#options.residentBytesMax) break
+      this.#bodies.evict(messages[index]!)
+    }
+    this.#trimRestored()
+  }
+
+  /**
+   * Looks at the two oldest groups of restored messages: evicts them when memory is short and they had two commits
+   * of time to be sent, and forgets those that are done.
+   */
+  #trimRestored(): void {
+    for (let count = 0; count < 2; count++) {
+      const group = this.#restored.shift()
+      if (group === undefined) return
+      const isShort = this.#figures.residentBytes > this.#options.residentBytesMax
+      if (isShort && group.sequence + 1 < this.#committedSequence) {
+        for (const message of group.messages) this.#bodies.evict(message)
+        continue
+      }
+      const resident = group.messages.filter(
+        (message) => this.#bodies.handle(message) !== null && !message.evicted,
+      )
+      if (resident.length > 0) this.#restored.push({ messages: resident, sequence: group.sequence })
+    }
+  }
+
+  /** Reads some messages back, from `from` on; returns where to go on. */
+  async #restoreSlice(messages: readonly Message[], from: number): Promise<number> {
+    const wanted = new Map<number, Message[]>()
+    let next = from
+    for (; next < messages.length; next++) {
+      const message = messages[next]!
+      const number = message.evicted ? this.#bodies.handle(message)?.page.number : undefined
+      if (number === undefined) continue
+      const list = wanted.get(number)
+      if (list !== undefined) list.push(message)
+      else if (wanted.size === RESTORE_PAGES) break
+      else wanted.set(number, [message])
+    }
+    if (wanted.size === 0) return next
+    const db = this.#db
+    if (db === null || db.status !== 'open') throw new Error('the store is closed')
+    const numbers = [...wanted.keys()]
+    // LevelDB's snapshot is taken now; a page that is left by moved bodies is deleted only after they moved.
+    const values = await db.getMany(numbers.map((number) => numberKey(Table.Journal, number)))
+    for (const [index, number] of numbers.entries())
+      this.#restorePage(number, values[index], wanted.get(number)!)
+    return next
+  }
+
+  #restorePage(number: number, value: Buffer | undefined, messages: readonly Message[]): void {
+    if (value !== undefined) readPageHeader(number, value)
+    for (const message of messages) {
+      const body = this.#bodies.handle(message)
+      if (body === null || !message.evicted) continue
+      if (value === undefined) throw corrupt(`journal page ${number} is missing`, LOSS.messages)
+      const offset = body.page.number === number ? body.offset : body.nameOffset
+      const read = readBody(new ByteReader(value, offset))
+      message.restore(this.#topics.topic(read.topic), ...copied(read))
+      this.#bodies.restored(message)
+    }
+  }
+
+  /** A failure beside a commit, of this database. */
+  #failed(db: Database, error: unknown): void {
+    if (this.#state === 'open' && this.#db === db) this.#fail(error)
+  }
+
+  #fail(error: unknown): void {
+    const failure = storeError(error, this.#options.directory, 'writing')
+    this.#state = 'failed'
+    this.#failure = failure
+    this.#inFlight = null
+    this.#space.stop()
+    this.#closed = this.#closeDatabase()
+    this.#source!.failed(failure)
+  }
+
+  async #closeDatabase(): Promise<void> {
+    const db = this.#db
+    this.#db = null
+    if (this.#compacting !== null) await this.#compacting
+    await db?.close()
+  }
+}
+
+function operationBytes(operation: BatchOperation): number {
+  return operation.key.length + ENTRY_BYTES + (operation.type === 'put' ? operation.value.length : 0)
+}
+
+const DATA_FILE = /\.(ldb|sst|log)$/
+
+/** LevelDB would quietly begin a new database over the files of one that has lost its CURRENT. */
+async function prepareDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true })
+  await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
+  const files = await readdir(directory)
+  if (!files.includes('CURRENT') && files.some((file) => DATA_FILE.test(file))) {
+    throw corrupt(`${directory} holds data files but no file CURRENT`, LOSS.session)
+  }
+}

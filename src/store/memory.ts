@@ -1,0 +1,90 @@
+/** HOT. The store without a disk: nothing survives the process, and everything is committed as soon as it is recorded. */
+import type { Delivery, Message } from '../mqtt/message.ts'
+import type {
+  Recovered,
+  SessionRecord,
+  StateSource,
+  Store,
+  StoreFigures,
+  SubscriptionRecord,
+  WillRecord,
+} from './store.ts'
+
+/** `Message.stored` of this store: how many deliveries refer to the message. */
+class Held {
+  refs = 0
+}
+
+export class MemoryStore implements Store {
+  readonly openSequence = 0
+  readonly recordedSequence = 0
+  readonly committedSequence = 0
+  readonly pendingBytes = 0
+  readonly refusal = null
+  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+
+  get figures(): Readonly<StoreFigures> {
+    return this.#figures
+  }
+
+  async open(_source: StateSource): Promise<Recovered> {
+    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+    return { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
+  }
+
+  putSession(_sessionId: number, _record: SessionRecord): void {}
+
+  deleteSession(_sessionId: number, held: Iterable<Message>): void {
+    for (const message of held) this.#release(message)
+  }
+
+  putSubscription(_sessionId: number, _filter: string, _record: SubscriptionRecord): void {}
+  deleteSubscription(_sessionId: number, _filter: string): void {}
+
+  enqueue(_sessionId: number, { message }: Delivery): void {
+    let held = message.stored
+    if (!(held instanceof Held)) {
+      held = new Held()
+      message.stored = held
+      this.#count(message.size)
+    }
+    if (held instanceof Held) held.refs++
+  }
+
+  sent(_sessionId: number, _packetId: number): void {}
+
+  dropped(_sessionId: number, message: Message): void {
+    this.#release(message)
+  }
+
+  received(_sessionId: number, _packetId: number, message: Message): void {
+    this.#release(message)
+  }
+
+  completed(_sessionId: number, _packetId: number, message: Message | null): void {
+    if (message !== null) this.#release(message)
+  }
+
+  inboundAdded(_sessionId: number, _packetId: number): void {}
+  inboundRemoved(_sessionId: number, _packetId: number): void {}
+  putRetained(_message: Message): void {}
+  deleteRetained(_topic: string): void {}
+  putWill(_clientId: string, _record: WillRecord): void {}
+  deleteWill(_clientId: string): void {}
+  commit(): void {}
+  async restore(_messages: readonly Message[]): Promise<void> {}
+  async close(): Promise<void> {}
+
+  #release(message: Message): void {
+    const held = message.stored
+    if (!(held instanceof Held)) throw new Error('a message that is not stored was completed')
+    if (--held.refs > 0) return
+    message.stored = null
+    this.#count(-message.size)
+  }
+
+  #count(bytes: number): void {
+    this.#figures.residentBytes += bytes
+    this.#figures.storedBytes += bytes
+  }
+}

@@ -1,0 +1,57 @@
+/** The store's description of itself: one small value, read first and checked before anything else. */
+import { ByteReader, ByteWriter } from './encoding.ts'
+import { corrupt, FORMAT_VERSION, LOSS, META_KEY, unsealed } from './format.ts'
+import { StoreError } from './store.ts'
+
+const MAGIC = Buffer.from('GODWIT', 'latin1')
+
+export interface Meta {
+  /** The first page of the journal's scan at open; the first of its block. */
+  readonly scanFromPage: number
+  /** The sequence number of the block that `scanFromPage` belongs to. */
+  readonly scanFromSequence: number
+  /** The sequence number of the batch that wrote this value. */
+  readonly sequence: number
+  /** Closed in order: nothing follows `sequence`. */
+  readonly clean: boolean
+}
+
+/** The unsealed value. */
+export function encodeMeta(meta: Meta): Buffer {
+  const writer = new ByteWriter(64)
+  writer.raw(MAGIC)
+  writer.u16(FORMAT_VERSION)
+  writer.varint(meta.scanFromPage)
+  writer.varint(meta.scanFromSequence)
+  writer.varint(meta.sequence)
+  writer.u8(meta.clean ? 1 : 0)
+  return writer.taken()
+}
+
+/** Takes the sealed value. Throws StoreError `format` for another version, `corrupt` for a damaged one. */
+export function decodeMeta(bytes: Buffer, directory: string): Meta {
+  if (bytes.length < 8 || !bytes.subarray(0, 6).equals(MAGIC)) {
+    throw corrupt('it has no readable description of itself', LOSS.session)
+  }
+  const version = bytes.readUInt16LE(6)
+  if (version !== FORMAT_VERSION) {
+    unsealedOfAnyVersion(bytes)
+    throw new StoreError(
+      'format',
+      `${directory} is in store format ${version}; this version of Godwit reads format ${FORMAT_VERSION}`,
+      'Start it with the version of Godwit that wrote it, or name another data directory.',
+    )
+  }
+  const reader = new ByteReader(unsealed(META_KEY, bytes), 8)
+  return {
+    scanFromPage: reader.varint(),
+    scanFromSequence: reader.varint(),
+    sequence: reader.varint(),
+    clean: reader.u8() === 1,
+  }
+}
+
+/** A flipped bit in the version must not be taken for another version. */
+function unsealedOfAnyVersion(bytes: Buffer): void {
+  unsealed(META_KEY, bytes)
+}

@@ -1,0 +1,124 @@
+/**
+ * PURE. Reads MessagePack: what aedes-persistence-level stores its packets in. (msgpack.org, spec of 2017.) We decode it
+ * ourselves because values are read in slices at start, ten times faster than through its stream.
+ */
+import { TruncatedError } from './encoding.ts'
+
+export type MsgpackValue =
+  | null
+  | boolean
+  | number
+  | bigint
+  | string
+  | Buffer
+  | readonly MsgpackValue[]
+  | ReadonlyMap<string, MsgpackValue>
+
+/** The first value in `bytes`, and how many bytes it took. Throws TruncatedError, or RangeError for extensions. */
+export function decodeMsgpack(bytes: Buffer): { value: MsgpackValue; bytes: number } {
+  const decoder = new Decoder(bytes)
+  const value = decoder.value(0)
+  return { value, bytes: decoder.at }
+}
+
+const DEPTH_MAX = 16
+
+class Decoder {
+  at = 0
+  readonly #bytes: Buffer
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes
+  }
+
+  value(depth: number): MsgpackValue {
+    if (depth > DEPTH_MAX) throw new RangeError('MessagePack nested too deeply')
+    const type = this.#u(1)
+    if (type < 0x80) return type
+    if (type < 0x90) return this.#map(type & 0x0f, depth)
+    if (type < 0xa0) return this.#array(type & 0x0f, depth)
+    if (type < 0xc0) return this.#text(type & 0x1f)
+    if (type >= 0xe0) return type - 0x100
+    return this.#typed(type, depth)
+  }
+
+  #typed(type: number, depth: number): MsgpackValue {
+    switch (type) {
+      case 0xc0:
+        return null
+      case 0xc2:
+        return false
+      case 0xc3:
+        return true
+      case 0xc4:
+      case 0xc5:
+      case 0xc6:
+        return this.#take(this.#u(1 << (type - 0xc4)))
+      case 0xca:
+        return this.#take(4).readFloatBE()
+      case 0xcb:
+        return this.#take(8).readDoubleBE()
+      case 0xcc:
+      case 0xcd:
+      case 0xce:
+        return this.#u(1 << (type - 0xcc))
+      case 0xcf:
+        return narrowed(this.#take(8).readBigUInt64BE())
+      case 0xd0:
+        return this.#take(1).readInt8()
+      case 0xd1:
+        return this.#take(2).readInt16BE()
+      case 0xd2:
+        return this.#take(4).readInt32BE()
+      case 0xd3:
+        return narrowed(this.#take(8).readBigInt64BE())
+      case 0xd9:
+      case 0xda:
+      case 0xdb:
+        return this.#text(this.#u(1 << (type - 0xd9)))
+      case 0xdc:
+      case 0xdd:
+        return this.#array(this.#u(2 << (type - 0xdc)), depth)
+      case 0xde:
+      case 0xdf:
+        return this.#map(this.#u(2 << (type - 0xde)), depth)
+      default:
+        throw new RangeError(`MessagePack type 0x${type.toString(16)} is not known`)
+    }
+  }
+
+  #map(entries: number, depth: number): ReadonlyMap<string, MsgpackValue> {
+    const map = new Map<string, MsgpackValue>()
+    for (let index = 0; index < entries; index++) {
+      const key = this.value(depth + 1)
+      map.set(String(key), this.value(depth + 1))
+    }
+    return map
+  }
+
+  #array(length: number, depth: number): readonly MsgpackValue[] {
+    const array: MsgpackValue[] = []
+    for (let index = 0; index < length; index++) array.push(this.value(depth + 1))
+    return array
+  }
+
+  #text(bytes: number): string {
+    return this.#take(bytes).toString('utf8')
+  }
+
+  #u(bytes: number): number {
+    return this.#take(bytes).readUIntBE(0, bytes)
+  }
+
+  #take(bytes: number): Buffer {
+    const at = this.at
+    this.at = at + bytes
+    if (this.at > this.#bytes.length) throw new TruncatedError('MessagePack ends too early')
+    return this.#bytes.subarray(at, this.at)
+  }
+}
+
+function narrowed(value: bigint): number | bigint {
+  const number = Number(value)
+  return Number.isSafeInteger(number) ? number : value
+}

@@ -1,0 +1,164 @@
+/**
+ * Gives disk space back: moves the start of the journal's scan on, deletes pages that nobody needs, and keeps the
+ * directory (which pages exist) and the forwards (which bodies moved) in step, all in the batch being sealed.
+ *
+ * The scan starts at the oldest block that some checkpoint does not cover, or earlier: every block that may still lie
+ * in LevelDB's log is scanned too, because a damaged log loses batches without an error and only a hole in the
+ * sequence shows it.
+ */
+import type { Bodies, ForwardGroup, Page } from './bodies.ts'
+import { ByteWriter } from './encoding.ts'
+import { type BatchOperation, META_KEY, numberKey, put, Table } from './format.ts'
+import { encodeMeta } from './meta.ts'
+import { DIRECTORY_PAGES } from './recovery.ts'
+
+/** Bounds of one commit. */
+const DELETES_MAX = 1024
+const DIRECTORY_VALUES_MAX = 64
+const RELEASES_MAX = 8192
+
+export interface ReclaimOptions {
+  /** LevelDB's `writeBufferSize`: its log holds up to two of these. */
+  readonly writeBufferBytes: number
+  /** The scan's start moves in steps of this many written bytes. */
+  readonly stepBytes: number
+}
+
+/** Where the journal's scan starts. */
+export interface ScanStart {
+  readonly page: number
+  readonly sequence: number
+}
+
+export class Reclaim {
+  readonly #bodies: Bodies
+  readonly #options: ReclaimOptions
+  #scanFrom: ScanStart
+  #clean: boolean
+  #largestBatchBytes = 0
+  readonly #changedDirectory = new Set<number>()
+  /** Deleted since LevelDB was last asked to compact. */
+  #deletedBytes = 0
+  #deletedFrom = Number.POSITIVE_INFINITY
+  #deletedTo = 0
+
+  constructor(bodies: Bodies, options: ReclaimOptions, scanFrom: ScanStart, clean: boolean) {
+    this.#bodies = bodies
+    this.#options = options
+    this.#scanFrom = scanFrom
+    this.#clean = clean
+  }
+
+  /** Whether the description on disk says that the store was closed in order. */
+  get clean(): boolean {
+    return this.#clean
+  }
+
+  /** A batch of this size was handed over. */
+  wrote(batchBytes: number): void {
+    this.#largestBatchBytes = Math.max(this.#largestBatchBytes, batchBytes)
+  }
+
+  /**
+   * Adds everything that can be reclaimed now. `watermark` is the first page of the oldest block that is still needed,
+   * `writtenBytes` what all batches before had, `sequence` the block being sealed, `clean` that it is the last one.
+   */
+  seal(
+    watermark: Page,
+    writtenBytes: number,
+    sequence: number,
+    clean: boolean,
+    operations: BatchOperation[],
+  ): void {
+    const moved = this.#advance(watermark, writtenBytes, clean)
+    this.#deletePages(operations)
+    for (const group of this.#bodies.changedGroups) this.#forwards(group, operations)
+    this.#bodies.changedGroups.clear()
+    for (const segment of this.#changedDirectory) this.#directory(segment, operations)
+    this.#changedDirectory.clear()
+    if (!moved && !clean && !this.#clean) return
+    this.#clean = clean
+    const { page, sequence: scanFromSequence } = this.#scanFrom
+    operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
+  }
+
+  /** The range of deleted pages worth a compaction, or null. Each range is told once. */
+  compactable(bytesMin: number): readonly [from: Buffer, to: Buffer] | null {
+    if (this.#deletedBytes < bytesMin) return null
+    const range = [
+      numberKey(Table.Journal, this.#deletedFrom),
+      numberKey(Table.Journal, this.#deletedTo),
+    ] as const
+    this.#deletedBytes = 0
+    this.#deletedFrom = Number.POSITIVE_INFINITY
+    this.#deletedTo = 0
+    return range
+  }
+
+  #advance(watermark: Page, writtenBytes: number, anyStep: boolean): boolean {
+    const { writeBufferBytes, stepBytes } = this.#options
+    const auditBytes = 2 * writeBufferBytes + 3 * this.#largestBatchBytes
+    const start = this.#bodies.pages.get(this.#scanFrom.page)
+    if (start === undefined)
+      throw new Error(`the scan starts at page ${this.#scanFrom.page}, which does not exist`)
+    const freeBytes = Math.min(watermark.writtenBefore, writtenBytes - auditBytes) - start.writtenBefore
+    if (freeBytes < (anyStep ? 1 : stepBytes)) return false
+    let page = start
+    for (let count = 0; page.number < watermark.number; count++) {
+      if (writtenBytes - page.writtenBefore <= auditBytes) break
+      if (count >= RELEASES_MAX && this.#bodies.pages.get(page.number - 1)?.sequence !== page.sequence) break
+      this.#bodies.pageReleased(page)
+      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      const next = this.#bodies.pages.get(page.number + 1)
+      if (next === undefined) throw new Error(`page ${page.number + 1} does not exist`)
+      page = next
+    }
+    this.#scanFrom = { page: page.number, sequence: page.sequence }
+    return page !== start
+  }
+
+  #deletePages(operations: BatchOperation[]): void {
+    const { dead, pages } = this.#bodies
+    let deletes = 0
+    while (dead.length > 0 && deletes < DELETES_MAX && this.#changedDirectory.size < DIRECTORY_VALUES_MAX) {
+      const page = dead.pop()!
+      pages.delete(page.number)
+      operations.push({ type: 'del', key: numberKey(Table.Journal, page.number) })
+      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#deletedBytes += page.bytes
+      this.#deletedFrom = Math.min(this.#deletedFrom, page.number)
+      this.#deletedTo = Math.max(this.#deletedTo, page.number)
+      deletes++
+    }
+  }
+
+  #forwards(group: ForwardGroup, operations: BatchOperation[]): void {
+    const key = numberKey(Table.Forward, group.page)
+    if (group.forwards.size === 0) {
+      this.#bodies.groups.delete(group.page)
+      operations.push({ type: 'del', key })
+      return
+    }
+    const writer = new ByteWriter(16 + group.forwards.size * 12)
+    writer.varint(group.forwards.size)
+    for (const { nameOffset, page, offset } of group.forwards.values()) {
+      writer.u16(nameOffset)
+      writer.varint(page.number)
+      writer.u16(offset)
+    }
+    operations.push(put(key, writer.taken()))
+  }
+
+  #directory(segment: number, operations: BatchOperation[]): void {
+    const key = numberKey(Table.Directory, segment)
+    const writer = new ByteWriter(DIRECTORY_PAGES * 5)
+    const first = segment * DIRECTORY_PAGES
+    let any = false
+    for (let number = first; number < first + DIRECTORY_PAGES && number < this.#scanFrom.page; number++) {
+      const bytes = this.#bodies.pages.get(number)?.bytes ?? 0
+      writer.varint(bytes)
+      if (bytes > 0) any = true
+    }
+    operations.push(any ? put(key, writer.taken()) : { type: 'del', key })
+  }
+}

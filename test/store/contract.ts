@@ -1,0 +1,244 @@
+/** The executable contract of a Store: every implementation passes it, durable ones the part about reopening too. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
+import type { Store } from '../../src/store/store.ts'
+import { act, delivery, ModelServer, message, Random } from './model.ts'
+
+/** Makes a store on a directory that exists and is empty, or was written by an earlier one. */
+export type StoreMaker = (directory: string) => Store
+
+export function storeContract(name: string, make: StoreMaker, { durable }: { durable: boolean }): void {
+  describe(`${name} keeps the store's contract`, () => {
+    let directory: string
+    let server: ModelServer
+
+    beforeEach(async () => {
+      directory = await mkdtemp(join(tmpdir(), 'godwit-store-'))
+      server = new ModelServer(make(directory))
+    })
+
+    afterEach(async () => {
+      await server.store.close().catch(() => undefined)
+      await rm(directory, { recursive: true, force: true })
+    })
+
+    test('an empty store recovers nothing', async () => {
+      expect(await server.open()).toMatchObject({
+        brokerTime: 0,
+        wallTime: 0,
+        sessions: [],
+        retained: [],
+        wills: [],
+      })
+      expect(server.store.refusal).toBeNull()
+      expect(server.store.recordedSequence).toBe(server.store.committedSequence)
+      expect(server.store.pendingBytes).toBe(0)
+    })
+
+    test('a commit makes durable what was recorded before it', async () => {
+      await server.open()
+      server.createSession(1)
+      server.enqueue(1, delivery(message('a', 'one')))
+      const wanted = server.store.recordedSequence
+      await server.commit()
+      expect(server.store.committedSequence).toBeGreaterThanOrEqual(wanted)
+      expect(server.store.pendingBytes).toBe(0)
+    })
+
+    test('a commit without records does nothing', async () => {
+      await server.open()
+      server.store.commit()
+      expect(server.store.recordedSequence).toBe(server.store.committedSequence)
+      expect(server.committedSequences).toEqual([])
+    })
+
+    test('figures count a body once, and until its last delivery is done', async () => {
+      await server.open()
+      server.createSession(1)
+      server.createSession(2)
+      const shared = message('topic', 'payload')
+      server.enqueue(1, delivery(shared))
+      server.enqueue(2, delivery(shared))
+      await server.commit()
+      expect(server.store.figures.storedBytes).toBe(shared.size)
+      server.send(1)
+      server.acknowledge(1, 1)
+      await server.commit()
+      expect(server.store.figures.storedBytes).toBe(shared.size)
+      server.deleteSession(2)
+      await server.commit()
+      expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
+    })
+
+    test('a message may be stored again after its last delivery was done', async () => {
+      await server.open()
+      server.createSession(1)
+      const again = message('topic', 'payload')
+      for (let round = 0; round < 3; round++) {
+        server.enqueue(1, delivery(again))
+        await server.commit()
+        await server.store.restore([again])
+        expect(again.payload.toString()).toBe('payload')
+        server.send(1)
+        server.acknowledge(1, server.session(1).lastPacketId)
+        await server.commit()
+      }
+      expect(server.store.figures.storedBytes).toBe(0)
+    })
+
+    test('what is restored is what was stored', async () => {
+      await server.open()
+      server.createSession(1)
+      for (let index = 0; index < 500; index++) {
+        const details = {
+          qos: 2,
+          publisher: `p${index}`,
+          properties: Buffer.from([38, index & 255]),
+        } as const
+        server.enqueue(1, delivery(message(`topic/${index}`, `payload ${index}`, details)))
+        if (index % 50 === 0) await server.commit()
+      }
+      await server.commit()
+      await server.restoreAll()
+      for (const [index, { message: stored }] of server.session(1).queue.entries()) {
+        expect(stored.topic.name).toBe(`topic/${index}`)
+        expect(stored.payload.toString()).toBe(`payload ${index}`)
+        expect(stored.properties).toEqual(Buffer.from([38, index & 255]))
+      }
+    })
+
+    if (durable) durableContract()
+
+    function durableContract(): void {
+      const reopen = async (): Promise<void> => {
+        await server.store.close()
+        const next = new ModelServer(make(directory))
+        next.brokerTime = server.brokerTime
+        server = next
+        await server.open()
+        await server.restoreAll()
+      }
+
+      test('everything survives closing', async () => {
+        await server.open()
+        const random = new Random(1)
+        for (let step = 0; step < 2000; step++) act(server, random, step)
+        const before = server.describe()
+        await reopen()
+        expect(server.describe()).toBe(before)
+      })
+
+      test('broker time and wall time of the last commit come back', async () => {
+        await server.open()
+        server.brokerTime = 12_345
+        server.wallTime = 1_800_000_000_123
+        server.createSession(1)
+        await server.commit()
+        await server.store.close()
+        const next = new ModelServer(make(directory))
+        server = next
+        const recovered = await next.store.open(next)
+        expect(recovered.brokerTime).toBe(12_345)
+        expect(recovered.wallTime).toBe(1_800_000_000_123)
+      })
+
+      test('a Session number that is used again does not bring the old Session back', async () => {
+        await server.open()
+        server.createSession(1)
+        server.enqueue(1, delivery(message('a', 'old')))
+        server.addInbound(1, 7)
+        server.subscribe(1, 'a', {
+          qos: 1,
+          noLocal: false,
+          retainAsPublished: false,
+          retainHandling: 0,
+          identifier: 0,
+        })
+        server.deleteSession(1)
+        server.createSession(1, 'another')
+        server.enqueue(1, delivery(message('a', 'new')))
+        await server.commit()
+        await reopen()
+        expect(server.session(1).record.clientId).toBe('another')
+        expect(server.session(1).subscriptions.size).toBe(0)
+        expect([...server.session(1).inbound()]).toEqual([])
+        expect(server.session(1).queue.map((entry) => entry.message.payload.toString())).toEqual(['new'])
+      })
+
+      test('the latest retained message and Will of a turn win', async () => {
+        await server.open()
+        const will = {
+          topic: 'w',
+          qos: 1,
+          retain: false,
+          properties: Buffer.alloc(0),
+          expirySeconds: undefined,
+        } as const
+        for (let round = 0; round < 50; round++) {
+          server.retain(message('a', `a${round}`, { retain: true, expiresAt: round }))
+          server.retain(message('b', `b${round}`, { retain: true }))
+          server.setWill('c', {
+            will: { ...will, payload: Buffer.from(`w${round}`), delaySeconds: round },
+            owner: null,
+            dueAt: 0,
+          })
+        }
+        server.clearRetained('b')
+        await server.commit()
+        const before = server.describe()
+        await reopen()
+        expect(server.describe()).toBe(before)
+        expect(server.retained.get('a')?.expiresAt).toBe(49)
+      })
+
+      test('a Session record keeps owner, expiry and disconnection', async () => {
+        await server.open()
+        server.createSession(3, 'client', 'owner')
+        server.createSession(4, 'anonymous')
+        await server.commit()
+        server.disconnect(3)
+        await server.commit()
+        await reopen()
+        expect(server.session(3).record).toEqual({
+          clientId: 'client',
+          owner: 'owner',
+          expirySeconds: 3600,
+          disconnectedAt: 1000,
+        })
+        expect(server.session(4).record).toEqual({
+          clientId: 'anonymous',
+          owner: null,
+          expirySeconds: SESSION_NEVER_EXPIRES,
+          disconnectedAt: 0,
+        })
+      })
+
+      test.each(seeds())('random operations with reopening at random commits, seed %i', async (seed) => {
+        const random = new Random(seed)
+        await server.open()
+        for (let step = 0; step < 6000; step++) {
+          act(server, random, step)
+          if (random.chance(0.03)) server.store.commit()
+          if (random.chance(0.01)) await server.commit()
+          if (random.chance(0.003)) await server.restoreAll()
+          if (random.chance(0.001)) {
+            const before = server.describe()
+            await reopen()
+            expect(server.describe(), `seed ${seed}, step ${step}`).toBe(before)
+          }
+        }
+        const before = server.describe()
+        await reopen()
+        expect(server.describe(), `seed ${seed}, end`).toBe(before)
+      })
+    }
+  })
+}
+
+/** Three fixed seeds and a new one; each is part of its test's name. */
+function seeds(): number[] {
+  return [1, 2, 3, Math.floor(Math.random() * 0x7fffffff)]
+}
