@@ -1,0 +1,75 @@
+/** What `godwit` tells the person who started it: one line each, each beginning with `godwit`. */
+import { resolve } from 'node:path'
+import type { Config } from '../config/config.ts'
+import type { Listener } from '../transport/listener.ts'
+
+const PROMISES = {
+  fsync: 'what is acknowledged is on the disk',
+  os: 'what is acknowledged survives a crash of godwit, not one of the machine',
+  memory: 'nothing is stored, a restart forgets everything',
+}
+
+/** `opening` is the line that opens the broker to other machines; null where only the listeners' own keys can. */
+export function startNotices(
+  config: Config,
+  version: string,
+  listeners: readonly Listener[],
+  opening: string | null,
+): string[] {
+  return [
+    `godwit ${version}`,
+    ...listeners.map((listener) => `godwit listening on ${listener.address}`),
+    dataNotice(config),
+    ...(config.loopbackOnly ? [loopbackNotice(opening)] : closedNotices(config)),
+    ...tryNotices(listeners),
+  ]
+}
+
+/** The command line with these words, changed so that every machine is served. */
+export function openingLine(words: readonly string[]): string {
+  const kept = words.filter((word, i) => !word.startsWith('--host') && words[i - 1] !== '--host')
+  return ['godwit', ...kept.map(quoted), '--host 0.0.0.0 --set allow_anonymous=true'].join(' ')
+}
+
+function dataNotice({ data }: Config): string {
+  const promise = `durability ${data.durability}: ${PROMISES[data.durability]}`
+  return data.durability === 'memory'
+    ? `godwit ${promise}`
+    : `godwit data in ${resolve(data.directory)}, ${promise}`
+}
+
+function loopbackNotice(opening: string | null): string {
+  const how = opening ?? 'set host: 0.0.0.0 and allow_anonymous: true for a listener of the configuration'
+  return `godwit serves this machine only; to serve every machine that reaches it, without passwords: ${how}`
+}
+
+/** Listeners that other machines reach and that let in nobody without credentials. */
+function closedNotices(config: Config): string[] {
+  return config.listeners
+    .filter((listener) => !listener.allowAnonymous)
+    .map(
+      ({ name }) =>
+        `godwit listener '${name}' refuses clients without credentials; to let everybody in: --set allow_anonymous=true`,
+    )
+}
+
+function tryNotices(listeners: readonly Listener[]): string[] {
+  const listener = listeners.find(({ type }) => type === 'tcp')
+  if (listener === undefined) return []
+  const place = `-h ${reachable(new URL(listener.address).hostname)} -p ${listener.port}`
+  return [
+    `godwit try: mosquitto_sub ${place} -t 'hello/#' -v`,
+    `godwit try: mosquitto_pub ${place} -t hello/world -m hi`,
+  ]
+}
+
+/** An address to connect to, where one listens on all. */
+function reachable(host: string): string {
+  const address = host.replace(/^\[|\]$/g, '')
+  if (address === '0.0.0.0') return '127.0.0.1'
+  return address === '::' ? '::1' : address
+}
+
+function quoted(word: string): string {
+  return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+}

@@ -1,0 +1,201 @@
+/** The command line: from its words to an exit code. */
+import { readFileSync } from 'node:fs'
+import type { Logger } from 'pino'
+import type { Events } from '../broker/events.ts'
+import { type Config, ConfigError, type ConfigSources, loadConfig } from '../config/config.ts'
+import { type ConfigFlags, FILE_VARIABLE } from '../config/sources.ts'
+import { attachLog } from '../observe/log.ts'
+import { createLogger } from '../observe/logger.ts'
+import type { Listener, ListenerOptions } from '../transport/listener.ts'
+import { HELP, parseArguments, UsageError } from './arguments.ts'
+import { openingLine, startNotices } from './notices.ts'
+
+/** Exit codes; others build on them. */
+export const ExitCode = { CleanEnd: 0, Failure: 1, Usage: 2 } as const
+
+export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
+
+/** What a running broker is to the command line. */
+export interface RunningBroker {
+  readonly listeners: readonly Listener[]
+  readonly events: Events
+  readonly fatal: Promise<Error>
+  close(options: { readonly seconds: number }): Promise<void>
+}
+
+/** How the command line starts one. */
+export interface StartOptions {
+  readonly dataDirectory: string
+  readonly durability: Config['data']['durability']
+  readonly reserveBytes: number
+  readonly residentBytesMax: number
+  readonly listeners: readonly ListenerOptions[]
+  readonly limits: Config['limits']
+  readonly sysIntervalSeconds: number
+}
+
+interface Output {
+  write(text: string): unknown
+  readonly isTTY?: boolean
+}
+
+/** The process as the command line sees it. */
+export interface Surroundings {
+  /** After the program's name. */
+  readonly words: readonly string[]
+  readonly environment: Readonly<Record<string, string | undefined>>
+  readonly stdout: Output
+  readonly stderr: Output
+  readonly startBroker: (options: StartOptions) => Promise<RunningBroker>
+  /** Calls back for SIGTERM and SIGINT. */
+  readonly onStopSignal: (callback: (signal: string) => void) => void
+  /** Calls back for what nobody caught. */
+  readonly onUncaught: (callback: (error: unknown) => void) => void
+  /** A monotonic clock in ms. */
+  readonly now: () => number
+  /** Ends the process at once. */
+  readonly exit: (code: ExitCode) => void
+}
+
+/** After the time that closing may take, in seconds: then the process ends anyway. */
+const CLOSE_GRACE_SECONDS = 2
+
+/** Runs a command to its end. Resolves with the exit code; never rejects. */
+export async function run(surroundings: Surroundings): Promise<ExitCode> {
+  const { words, stdout, stderr } = surroundings
+  try {
+    const command = parseArguments(words)
+    switch (command.name) {
+      case 'help':
+        stdout.write(HELP)
+        return ExitCode.CleanEnd
+      case 'version':
+        stdout.write(`${version()}\n`)
+        return ExitCode.CleanEnd
+      case 'check':
+        loadConfig({ file: command.file })
+        stdout.write(`${command.file}: ok\n`)
+        return ExitCode.CleanEnd
+      case 'start':
+        return await start(surroundings, command.file, command.flags)
+    }
+  } catch (error) {
+    if (error instanceof UsageError) {
+      stderr.write(`godwit: ${error.message}\nTry: godwit --help\n`)
+      return ExitCode.Usage
+    }
+    if (error instanceof ConfigError) {
+      stderr.write(`${error.message}\n`)
+      return ExitCode.Usage
+    }
+    stderr.write(explained(error))
+    return ExitCode.Failure
+  }
+}
+
+async function start(
+  surroundings: Surroundings,
+  givenFile: string | undefined,
+  flags: ConfigFlags,
+): Promise<ExitCode> {
+  const { environment, stdout, stderr, words } = surroundings
+  const file = givenFile ?? environment[FILE_VARIABLE]
+  const sources = { environment, flags, ...(file !== undefined && { file }) }
+  const config = loadConfig(sources)
+  const logger = createLogger(config.log.level, logFormat(config, stdout), stdout)
+  surroundings.onUncaught((error) => {
+    logger.fatal({ err: error }, 'a defect in godwit: it stops, and what it acknowledged is kept')
+    stderr.write(explained(error))
+    surroundings.exit(ExitCode.Failure)
+  })
+  const stopped = stopSignal(surroundings)
+  const broker = await surroundings.startBroker({
+    dataDirectory: config.data.directory,
+    durability: config.data.durability,
+    reserveBytes: config.data.reserveBytes,
+    residentBytesMax: config.data.residentBytesMax,
+    listeners: config.listeners,
+    limits: config.limits,
+    sysIntervalSeconds: config.sysIntervalSeconds,
+  })
+  const detachLog = attachLog(broker.events, logger, surroundings.now)
+  const opening = isMovedByHost(sources) ? openingLine(words) : null
+  const notices = startNotices(config, version(), broker.listeners, opening)
+  stdout.write(`${notices.join('\n')}\n`)
+  const end = await Promise.race([stopped, broker.fatal])
+  if (end instanceof Error) {
+    logger.fatal({ err: end }, 'the broker cannot go on')
+    stderr.write(explained(end))
+  } else stdout.write(`godwit stopping after ${end}: telling clients, committing\n`)
+  const closed = await close(surroundings, broker, config.shutdownSeconds, logger)
+  detachLog()
+  if (end instanceof Error || !closed) return ExitCode.Failure
+  stdout.write('godwit stopped\n')
+  return ExitCode.CleanEnd
+}
+
+/** Whether `--host` would be accepted beside these: it cannot move listeners that a configuration names. */
+function isMovedByHost(sources: ConfigSources): boolean {
+  try {
+    loadConfig({ ...sources, flags: { ...sources.flags, host: '0.0.0.0' } })
+    return true
+  } catch (error) {
+    if (error instanceof ConfigError) return false
+    throw error
+  }
+}
+
+/** Resolves with the first signal. The second one ends the process. */
+function stopSignal({ onStopSignal, exit }: Surroundings): Promise<string> {
+  return new Promise((resolve) => {
+    let signals = 0
+    onStopSignal((signal) => {
+      signals++
+      if (signals > 1) exit(ExitCode.Failure)
+      else resolve(signal)
+    })
+  })
+}
+
+/** False when the broker could not be closed, or not in time. */
+async function close(
+  { stderr }: Surroundings,
+  broker: RunningBroker,
+  seconds: number,
+  logger: Logger,
+): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), (seconds + CLOSE_GRACE_SECONDS) * 1000)
+  })
+  try {
+    const closing = broker.close({ seconds }).then(() => true as const)
+    const closed = await Promise.race([closing, late])
+    if (!closed) stderr.write(`godwit: not closed within ${seconds} seconds\n`)
+    return closed
+  } catch (error) {
+    logger.error({ err: error }, 'the broker could not be closed')
+    stderr.write(explained(error))
+    return false
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function logFormat(config: Config, stdout: Output): 'json' | 'pretty' {
+  if (config.log.format !== 'auto') return config.log.format
+  return stdout.isTTY === true ? 'pretty' : 'json'
+}
+
+/** An error, and what can be done about it where the error knows that. Others are defects and show where. */
+function explained(error: unknown): string {
+  if (!(error instanceof Error)) return `godwit: ${String(error)}\n`
+  const advice: unknown = 'advice' in error ? error.advice : undefined
+  if (typeof advice === 'string') return `godwit: ${error.message}\n${advice}\n`
+  return `godwit: ${error.stack ?? error.message}\n`
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}

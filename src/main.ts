@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+/** The program `godwit`. */
+import { run } from './cli/run.ts'
+import { createBroker } from './godwit.ts'
+
+// A reader of our output that goes away (`godwit | head`) must not end the broker.
+process.stdout.on('error', () => {})
+process.stderr.on('error', () => {})
+
+const code = await run({
+  words: process.argv.slice(2),
+  environment: process.env,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  startBroker: createBroker,
+  onStopSignal: (callback) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, callback)
+  },
+  onUncaught: (callback) => {
+    process.on('uncaughtException', callback)
+    process.on('unhandledRejection', callback)
+  },
+  now: () => performance.now(),
+  exit: (code) => process.exit(code),
+})
+process.exit(code)

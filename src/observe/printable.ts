@@ -1,0 +1,13 @@
+/** PURE. Text from clients as it may stand in a log line. */
+
+/** Longer texts are cut, in characters. */
+const CHARACTERS_MAX = 256
+
+/** Control characters, line and paragraph separators, and what turns the writing direction. */
+const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
+
+/** The text on one line, without what could forge or hide log lines. */
+export function printable(text: string): string {
+  const shortened = text.length > CHARACTERS_MAX ? `${text.slice(0, CHARACTERS_MAX)}…` : text
+  return shortened.replace(UNSAFE, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`)
+}

@@ -1,0 +1,343 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Events } from '../../src/broker/events.ts'
+import type { ExitCode, RunningBroker, StartOptions, Surroundings } from '../../src/cli/run.ts'
+import { run } from '../../src/cli/run.ts'
+import { StoreError } from '../../src/store/store.ts'
+import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+
+/** A process and a broker that do what the test says. */
+class Stage {
+  stdout = ''
+  stderr = ''
+  isTTY = false
+  exits: ExitCode[] = []
+  started: StartOptions | undefined
+  closedWith: number | undefined
+  readonly events = new Events()
+  startError: Error | undefined
+  closing: Promise<void> = Promise.resolve()
+  signal: (name: string) => void = () => {}
+  uncaught: (error: unknown) => void = () => {}
+  fail: (error: Error) => void = () => {}
+  readonly ready: Promise<void>
+  #onReady: () => void = () => {}
+
+  constructor() {
+    this.ready = new Promise((resolve) => {
+      this.#onReady = resolve
+    })
+  }
+
+  run(words: string[], environment: Record<string, string> = {}): Promise<ExitCode> {
+    const stage = this
+    const surroundings: Surroundings = {
+      words,
+      environment,
+      stdout: {
+        write(text: string) {
+          stage.stdout += text
+          if (text.includes('godwit data') || text.includes('durability')) stage.#onReady()
+        },
+        isTTY: this.isTTY,
+      },
+      stderr: {
+        write(text: string) {
+          stage.stderr += text
+        },
+      },
+      startBroker: async (options) => this.#start(options),
+      onStopSignal: (callback) => {
+        this.signal = callback
+      },
+      onUncaught: (callback) => {
+        this.uncaught = callback
+      },
+      now: () => 0,
+      exit: (code) => this.exits.push(code),
+    }
+    return run(surroundings)
+  }
+
+  get lines(): string[] {
+    return this.stdout.trimEnd().split('\n')
+  }
+
+  #start(options: StartOptions): RunningBroker {
+    this.started = options
+    if (this.startError !== undefined) throw this.startError
+    return {
+      listeners: options.listeners.map(listening),
+      events: this.events,
+      fatal: new Promise((resolve) => {
+        this.fail = resolve
+      }),
+      close: ({ seconds }) => {
+        this.closedWith = seconds
+        return this.closing
+      },
+    }
+  }
+}
+
+function listening({ name, type, host = '', port = 0, webSocketPath = '' }: ListenerOptions): Listener {
+  const place = host.includes(':') ? `[${host}]` : host
+  const scheme = type === 'tcp' ? 'mqtt' : type
+  const actual = port === 0 ? 54321 : port
+  return {
+    name,
+    type,
+    address: `${scheme}://${place}:${actual}${webSocketPath}`,
+    port: actual,
+    close: async () => {},
+  }
+}
+
+let stage: Stage
+let directory: string
+
+beforeEach(() => {
+  stage = new Stage()
+  directory = mkdtempSync(join(tmpdir(), 'godwit-'))
+})
+
+afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+function file(text: string): string {
+  const path = join(directory, 'godwit.yaml')
+  writeFileSync(path, text)
+  return path
+}
+
+describe('godwit', () => {
+  test('says where it listens, where its data is, how to open it and what to try', async () => {
+    const running = stage.run(['--data', '/var/lib/godwit'])
+    await stage.ready
+    stage.signal('SIGTERM')
+    expect(await running).toBe(0)
+    expect(stage.lines).toEqual([
+      expect.stringMatching(/^godwit \d+\.\d+\.\d+$/),
+      'godwit listening on mqtt://127.0.0.1:1883',
+      'godwit listening on mqtt://[::1]:1883',
+      'godwit listening on ws://127.0.0.1:8083/mqtt',
+      'godwit listening on ws://[::1]:8083/mqtt',
+      'godwit data in /var/lib/godwit, durability fsync: what is acknowledged is on the disk',
+      'godwit serves this machine only; to serve every machine that reaches it, without passwords: ' +
+        'godwit --data /var/lib/godwit --host 0.0.0.0 --set allow_anonymous=true',
+      "godwit try: mosquitto_sub -h 127.0.0.1 -p 1883 -t 'hello/#' -v",
+      'godwit try: mosquitto_pub -h 127.0.0.1 -p 1883 -t hello/world -m hi',
+      'godwit stopping after SIGTERM: telling clients, committing',
+      'godwit stopped',
+    ])
+    expect(stage.stderr).toBe('')
+    expect(stage.closedWith).toBe(5)
+  })
+
+  test('the line that opens it does', async () => {
+    const running = stage.run([
+      'start',
+      '--host=127.0.0.1',
+      '--port',
+      '0',
+      '--set',
+      'sys.interval_seconds=5 ',
+    ])
+    await stage.ready
+    const line = stage.lines.find((text) => text.includes('serves this machine only'))
+    expect(line).toMatch(
+      /: godwit start --port 0 --set 'sys.interval_seconds=5 ' --host 0\.0\.0\.0 --set allow_anonymous=true$/,
+    )
+    expect(stage.lines).toContain('godwit listening on mqtt://127.0.0.1:54321')
+    expect(stage.lines).toContain("godwit try: mosquitto_sub -h 127.0.0.1 -p 54321 -t 'hello/#' -v")
+    stage.signal('SIGINT')
+    await running
+
+    const open = new Stage()
+    const other = open.run(['start', '--port', '0', '--host', '0.0.0.0', '--set', 'allow_anonymous=true'])
+    await open.ready
+    open.signal('SIGINT')
+    expect(await other).toBe(0)
+    expect(open.started?.listeners).toMatchObject([{ host: '0.0.0.0', allowAnonymous: true }])
+    expect(open.stdout).not.toContain('this machine only')
+    expect(open.stdout).toContain('mosquitto_sub -h 127.0.0.1')
+  })
+
+  test('says which listeners let in nobody', async () => {
+    const running = stage.run(['--host', '0.0.0.0', '--port', '1883'])
+    await stage.ready
+    stage.signal('SIGTERM')
+    await running
+    expect(stage.lines).toContain(
+      "godwit listener 'mqtt' refuses clients without credentials; to let everybody in: --set allow_anonymous=true",
+    )
+  })
+
+  test('takes file, environment and flags', async () => {
+    const path = file(
+      'limits: {in_flight_max: 7}\nshutdown_seconds: 1\nlisteners: [{type: tcp, port: 1999}]\n',
+    )
+    const running = stage.run(['--config', path, '--durability', 'memory', '--log-level=warn'], {
+      GODWIT_SYS_INTERVAL_SECONDS: 'off',
+    })
+    await stage.ready
+    stage.signal('SIGTERM')
+    await running
+    expect(stage.started).toMatchObject({
+      dataDirectory: './godwit-data',
+      durability: 'memory',
+      limits: { inFlightMax: 7 },
+      listeners: [{ port: 1999 }],
+      sysIntervalSeconds: 0,
+    })
+    expect(stage.closedWith).toBe(1)
+    expect(stage.stdout).toContain('durability memory: nothing is stored')
+    expect(stage.stdout).toContain(
+      'set host: 0.0.0.0 and allow_anonymous: true for a listener of the configuration',
+    )
+  })
+
+  test('--help and --version', async () => {
+    expect(await stage.run(['--help'])).toBe(0)
+    for (const option of [
+      '--config',
+      '--host',
+      '--port',
+      '--ws-port',
+      '--data',
+      '--durability',
+      '--log-level',
+      '--set',
+    ]) {
+      expect(stage.stdout).toContain(option)
+    }
+    const other = new Stage()
+    expect(await other.run(['--version'])).toBe(0)
+    expect(other.stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+
+  test.each([
+    [['--prot', '1883'], "unknown option 'prot'; did you mean --port?"],
+    [['-x'], "unknown option 'x'"],
+    [['--port'], 'argument missing'],
+    [['strat'], "unknown command 'strat'; did you mean start?"],
+    [['start', 'now'], "'now' is one word too many"],
+    [['check'], 'check needs a file: godwit check FILE'],
+    [['check', 'a', 'b'], "'b' is one word too many"],
+    [['check', 'a', '--port', '1'], 'check has no option --port'],
+  ])('%j is wrong usage', async (words, message) => {
+    expect(await stage.run(words)).toBe(2)
+    expect(stage.stderr).toContain(message)
+    expect(stage.stderr).toContain('godwit --help')
+    expect(stage.stdout).toBe('')
+    expect(stage.started).toBeUndefined()
+  })
+
+  test('a wrong configuration is told on stderr, all of it, with 2', async () => {
+    const path = file('limits:\n  in_flight_max: 0\nlgo: {}\n')
+    expect(await stage.run(['--config', path, '--port', 'x'])).toBe(2)
+    expect(stage.stderr.trimEnd().split('\n')).toEqual([
+      `${path}:2: limits.in_flight_max: found 0, allowed: a whole number from 1 to 65535`,
+      `${path}:3: lgo: unknown key; did you mean log?`,
+      '--port: listeners.0.port: found "x", allowed: a whole number from 0 to 65535',
+    ])
+    expect(stage.started).toBeUndefined()
+  })
+
+  test('check says ok, or what is wrong', async () => {
+    const path = file('limits: {in_flight_max: 5}\n')
+    expect(await stage.run(['check', path])).toBe(0)
+    expect(stage.stdout).toBe(`${path}: ok\n`)
+    const other = new Stage()
+    expect(await other.run(['check', file('limits: {in_flight_max: none}\n')])).toBe(2)
+    expect(other.stderr).toContain('limits.in_flight_max: found "none"')
+  })
+
+  test('a store that cannot be opened is told with advice, with 1', async () => {
+    stage.startError = new StoreError(
+      'locked',
+      'another broker uses /data',
+      'Stop it, or use another --data.',
+    )
+    expect(await stage.run([])).toBe(1)
+    expect(stage.stderr).toBe('godwit: another broker uses /data\nStop it, or use another --data.\n')
+  })
+
+  test('a broker that cannot go on ends with 1, after it was closed', async () => {
+    const running = stage.run([])
+    await stage.ready
+    stage.fail(new StoreError('io', 'write failed', 'Check the disk.'))
+    expect(await running).toBe(1)
+    expect(stage.stderr).toBe('godwit: write failed\nCheck the disk.\n')
+    expect(stage.closedWith).toBe(5)
+  })
+
+  test('a second signal ends at once with 1', async () => {
+    let finish: () => void = () => {}
+    stage.closing = new Promise((resolve) => {
+      finish = resolve
+    })
+    const running = stage.run([])
+    await stage.ready
+    stage.signal('SIGINT')
+    expect(stage.exits).toEqual([])
+    stage.signal('SIGINT')
+    expect(stage.exits).toEqual([1])
+    finish()
+    await running
+  })
+
+  test('a broker that does not close ends with 1', async () => {
+    stage.closing = new Promise(() => {})
+    const running = stage.run(['--set', 'shutdown_seconds=0'])
+    await stage.ready
+    stage.signal('SIGTERM')
+    expect(await running).toBe(1)
+    expect(stage.stderr).toContain('not closed within 0 seconds')
+  })
+
+  test('a defect is logged and ends with 1', async () => {
+    const running = stage.run([])
+    await stage.ready
+    stage.uncaught(new TypeError('x is not a function'))
+    expect(stage.exits).toEqual([1])
+    expect(stage.stderr).toContain('TypeError: x is not a function')
+    expect(stage.stdout).toContain('"level":"fatal"')
+    stage.signal('SIGTERM')
+    await running
+  })
+
+  test.each([
+    [true, [], /^\d\d:\d\d:\d\d info {2}client connected clientId=sensor-1 listener=mqtt/m],
+    [false, [], /^\{"level":"info","time":"[^"]+","clientId":"sensor-1"/m],
+    [true, ['--set', 'log.format=json'], /^\{"level":"info"/m],
+    [false, ['--set', 'log.format=pretty'], /^\d\d:\d\d:\d\d info/m],
+  ])('terminal %s, %j: the log has its format', async (isTTY, words, format) => {
+    stage.isTTY = isTTY
+    const running = stage.run(words)
+    await stage.ready
+    await new Promise((resolve) => setImmediate(resolve))
+    stage.events.emit('connected', {
+      client: {
+        clientId: 'sensor-1',
+        userName: null,
+        protocolVersion: 5,
+        link: {
+          transport: 'tcp',
+          listener: 'mqtt',
+          remoteAddress: '127.0.0.1',
+          remotePort: 5,
+          allowAnonymous: true,
+        },
+      },
+      sessionPresent: false,
+      cleanStart: true,
+      keepAliveSeconds: 60,
+    })
+    stage.signal('SIGTERM')
+    await running
+    expect(stage.stdout).toMatch(format)
+    expect(stage.events.has('connected')).toBe(false)
+  })
+})

@@ -1,0 +1,193 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Events } from '../../src/broker/events.ts'
+import type { LinkInfo } from '../../src/broker/link.ts'
+import { Message, Topic } from '../../src/mqtt/message.ts'
+import { attachLog } from '../../src/observe/log.ts'
+import { createLogger, readable } from '../../src/observe/logger.ts'
+import { printable } from '../../src/observe/printable.ts'
+import { Tally } from '../../src/observe/tally.ts'
+
+const LINK: LinkInfo = {
+  transport: 'tcp',
+  listener: 'mqtt',
+  remoteAddress: '192.0.2.7',
+  remotePort: 4711,
+  allowAnonymous: true,
+}
+
+const NOTHING = Buffer.alloc(0)
+
+let events: Events
+let lines: Record<string, unknown>[]
+let now: number
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  events = new Events()
+  lines = []
+  now = 0
+})
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+function attach(level: 'debug' | 'info' | 'warn' | 'silent'): () => void {
+  const output = { write: (line: string) => lines.push(JSON.parse(line)) }
+  return attachLog(events, createLogger(level, 'json', output), () => now)
+}
+
+function pass(ms: number): void {
+  now += ms
+  vi.advanceTimersByTime(ms)
+}
+
+const message = () =>
+  new Message({
+    topic: new Topic('a'),
+    payload: NOTHING,
+    properties: NOTHING,
+    qos: 1,
+    retain: false,
+    publisher: 'p',
+  })
+
+const drop = (clientId: string, reason: 'queue-full' | 'offline' = 'queue-full') =>
+  events.emit('dropped', { clientId, reason, message: message() })
+
+const refuse = (clientId: string) =>
+  events.emit('refused', { clientId, link: LINK, reasonCode: 0x87, reason: 'not authorized' })
+
+describe('the log', () => {
+  test('has one line per client and reason in ten seconds, with the count', () => {
+    const detach = attach('info')
+    for (let i = 0; i < 1000; i++) drop('slow')
+    drop('other')
+    expect(lines).toMatchObject([
+      { level: 'warn', msg: 'messages dropped', clientId: 'slow', reason: 'queue-full', count: 1 },
+      { clientId: 'other', count: 1 },
+    ])
+    pass(9000)
+    expect(lines.length).toBe(2)
+    pass(1000)
+    expect(lines.slice(2)).toMatchObject([{ clientId: 'slow', count: 999 }])
+    drop('slow')
+    pass(5000)
+    expect(lines.length).toBe(3)
+    pass(5000)
+    expect(lines.slice(3)).toMatchObject([{ clientId: 'slow', count: 1 }])
+    // Quiet for a while: the next one is news again.
+    pass(20_000)
+    drop('slow')
+    expect(lines.slice(4)).toMatchObject([{ clientId: 'slow', count: 1 }])
+    detach()
+  })
+
+  test('what ordinarily happens to a Session is no warning', () => {
+    const detach = attach('info')
+    drop('away', 'offline')
+    expect(lines).toEqual([])
+    detach()
+    const again = attach('debug')
+    drop('away', 'offline')
+    expect(lines).toMatchObject([{ level: 'debug', reason: 'offline' }])
+    again()
+  })
+
+  test('ends with what was counted, and leaves nothing behind', () => {
+    const detach = attach('debug')
+    for (let i = 0; i < 5; i++) refuse('x')
+    detach()
+    expect(lines).toMatchObject([
+      { msg: 'client refused', count: 1, reasonCode: '0x87', remoteAddress: '192.0.2.7' },
+      { count: 4 },
+    ])
+    expect(vi.getTimerCount()).toBe(0)
+    for (const name of [
+      'connected',
+      'disconnected',
+      'refused',
+      'dropped',
+      'limited',
+      'storeFailed',
+    ] as const) {
+      expect(events.has(name)).toBe(false)
+    }
+  })
+
+  test('listens to nothing that its level hides', () => {
+    const detach = attach('warn')
+    expect(events.has('connected')).toBe(false)
+    expect(events.has('refused')).toBe(true)
+    detach()
+    attach('silent')()
+    expect(events.has('storeFailed')).toBe(false)
+  })
+
+  test('new names do not make it grow without bound', () => {
+    const detach = attach('warn')
+    for (let i = 0; i < 5000; i++) refuse(`client-${i}`)
+    expect(lines.length).toBe(1001)
+    expect(lines[1000]).toMatchObject({ msg: expect.stringContaining('more clients'), count: 1 })
+    detach()
+    expect(lines.at(-1)).toMatchObject({ count: 3999 })
+  })
+
+  test('a Client Identifier cannot forge a line', () => {
+    const detach = attach('info')
+    refuse('a\nlevel=fatal \u202e\u0000')
+    expect(lines[0]).toMatchObject({ clientId: 'a\\u{a}level=fatal \\u{202e}\\u{0}' })
+    detach()
+  })
+
+  test('trouble with the store is an error, its end is told', () => {
+    const detach = attach('info')
+    events.emit('storeFailed', { error: new Error('disk on fire') })
+    events.emit('storeRecovered', { sessions: 3 })
+    events.emit('limited', { limit: 'disk', clientId: 'c', detail: 'nearly full' })
+    expect(lines).toMatchObject([
+      { level: 'error', err: { message: 'disk on fire' } },
+      { level: 'info', sessions: 3 },
+      { level: 'error', limit: 'disk', detail: 'nearly full' },
+    ])
+    detach()
+  })
+})
+
+describe('lines for people', () => {
+  test('have time, level, text and what belongs to it', () => {
+    const line = JSON.stringify({
+      level: 'warn',
+      time: '2026-03-07T12:34:56.789Z',
+      clientId: 'two words',
+      count: 3,
+      listener: 'mqtt',
+      msg: 'messages dropped',
+    })
+    expect(readable(line)).toBe(
+      '12:34:56 warn  messages dropped clientId="two words" count=3 listener=mqtt\n',
+    )
+  })
+
+  test('printable cuts what is too long', () => {
+    expect(printable('x'.repeat(65_535)).length).toBe(257)
+    expect(printable('Wohnzimmer/Licht äöü 🙂')).toBe('Wohnzimmer/Licht äöü 🙂')
+  })
+})
+
+describe('Tally', () => {
+  test('forgets kinds that became quiet', () => {
+    let describes = 0
+    const tally = new Tally<string>(
+      10,
+      () => now,
+      () => {},
+    )
+    const add = () => tally.add('a', () => `${describes++}`)
+    add()
+    now = 10
+    tally.flush()
+    add()
+    expect(describes).toBe(2)
+  })
+})
