@@ -19,6 +19,7 @@ export interface Config {
     readonly directory: string
     readonly durability: 'fsync' | 'os' | 'memory'
     readonly reserveBytes: number
+    readonly residentBytesMax: number
   }
   readonly listeners: readonly ListenerOptions[]
   readonly limits: Readonly<Limits>
@@ -26,7 +27,7 @@ export interface Config {
     readonly level: Settings['log']['level']
     readonly format: Settings['log']['format']
   }
-  /** Infinity publishes nothing. */
+  /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
   readonly shutdownSeconds: number
   /** No listener can be reached from another machine. */
@@ -100,6 +101,7 @@ function toConfig(settings: Settings): Config {
       directory: settings.data.directory,
       durability: settings.data.durability,
       reserveBytes: settings.data.reserve_bytes,
+      residentBytesMax: settings.data.resident_bytes_max,
     },
     listeners,
     limits: Object.assign(

@@ -71,10 +71,13 @@ export type ListenerSettings = z.infer<typeof LISTENER>
 const SYS_INTERVAL_SECONDS = 10
 
 /** Free disk space in bytes that is kept for acknowledgements, deletions and the checkpoint. */
-const RESERVE_BYTES = 256 * 1024 ** 2
+const RESERVE_BYTES = 64 * 1024 ** 2
+
+/** Stored messages that are kept in memory, in bytes; the rest is read back when it is needed. */
+const RESIDENT_BYTES_MAX = 128 * 1024 ** 2
 
 /** Enough for every client to be told and for the last commit, short of what supervisors wait before they kill. */
-const SHUTDOWN_SECONDS = 8
+const SHUTDOWN_SECONDS = 5
 
 /** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
 export const SCHEMA = z.strictObject({
@@ -84,6 +87,7 @@ export const SCHEMA = z.strictObject({
       directory: text("a directory's path").default('./godwit-data'),
       durability: oneOf(['fsync', 'os', 'memory']).default('fsync'),
       reserve_bytes: bytes({ min: 0 }).default(RESERVE_BYTES),
+      resident_bytes_max: bytes({ min: 1024 ** 2 }).default(RESIDENT_BYTES_MAX),
     })
     .prefault({}),
   listeners: z.array(LISTENER).min(1).optional(),
@@ -97,7 +101,7 @@ export const SCHEMA = z.strictObject({
   sys: z
     .strictObject({
       interval_seconds: value('seconds, as a number or like 30s, 5m, from 1 to 86400, or off', (found) => {
-        if (found === 'off') return Number.POSITIVE_INFINITY
+        if (found === 'off') return 0
         const read = seconds({ min: 1, max: 86_400 }).safeParse(found)
         return read.success ? read.data : undefined
       }).default(SYS_INTERVAL_SECONDS),

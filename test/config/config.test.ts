@@ -44,7 +44,8 @@ describe('the defaults', () => {
     expect(config.data).toEqual({
       directory: './godwit-data',
       durability: 'fsync',
-      reserveBytes: 256 * 1024 ** 2,
+      reserveBytes: 64 * 1024 ** 2,
+      residentBytesMax: 128 * 1024 ** 2,
     })
     expect(config.loopbackOnly).toBe(true)
     expect(config.listeners).toEqual([
@@ -155,7 +156,7 @@ shutdown_seconds: 30s
       queueFull: 'refuse',
     })
     expect(shutdownSeconds).toBe(30)
-    expect(sysIntervalSeconds).toBe(Number.POSITIVE_INFINITY)
+    expect(sysIntervalSeconds).toBe(0)
   })
 
   test.each([
