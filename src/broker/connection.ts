@@ -296,7 +296,8 @@ export class Connection
       this.#version,
       this.#maximumPacketSize,
     )
-    if (bytes !== null) this.#send(bytes, 0) // [MQTT-3.2.2-6] of 3.1.1: no fitting code, no CONNACK
+    // 3.1.1: without a fitting code there is no CONNACK [MQTT-3.2.2-6].
+    if (bytes !== null) this.#sendIfSmall(bytes)
     this.#close('server', reasonCode, reason)
   }
 
@@ -346,26 +347,29 @@ export class Connection
     const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
     this.#encoder = new DeliveryEncoder(packet.protocolVersion, packet.maximumPacketSize, aliases)
     this.#rooms.sessions.attach(session, this)
-    const properties = packet.protocolVersion === 5 ? connackProperties(state, packet, clientId) : {}
-    if (packet.authenticationMethod !== undefined) {
-      properties.authenticationMethod = packet.authenticationMethod // [MQTT-4.12.0-5]
-      if (data !== undefined) properties.authenticationData = data
-    }
-    const connack = {
-      sessionPresent: present && packet.protocolVersion > 3,
-      reasonCode: Reason.Success,
-      properties,
-    }
-    // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    this.#send(
-      encodeConnack(connack, packet.protocolVersion, this.#maximumPacketSize)!,
-      state.store.openSequence,
-    )
     const keepAlive = keepAliveSeconds(state, packet)
     this.#keepAlive.start(keepAlive)
     this.#opened(packet, present, keepAlive)
+    const connack = this.#connack(packet, present, data)
+    if (connack.length > this.#maximumPacketSize) {
+      this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+      return
+    }
+    // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
+    this.#send(connack, state.store.openSequence)
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
+  }
+
+  #connack(packet: ConnectPacket, present: boolean, data: Buffer | undefined): Buffer {
+    const { protocolVersion: version, authenticationMethod } = packet
+    const properties = version === 5 ? connackProperties(this.#state, packet, this.#view.clientId) : {}
+    if (authenticationMethod !== undefined) {
+      properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
+      if (data !== undefined) properties.authenticationData = data
+    }
+    const connack = { sessionPresent: present && version > 3, reasonCode: Reason.Success, properties }
+    return encodeConnack(connack, version, this.#maximumPacketSize)!
   }
 
   #opened(packet: ConnectPacket, sessionPresent: boolean, keepAlive: number): void {
@@ -490,6 +494,11 @@ export class Connection
     if (this.#output.push(bytes, gate, 0)) this.#state.turn.touch(this)
   }
 
+  /** For the last packet of a connection: one that exceeds the client's Maximum Packet Size is left out. */
+  #sendIfSmall(bytes: Buffer): void {
+    if (bytes.length <= this.#maximumPacketSize) this.#send(bytes, 0) // [MQTT-3.1.2-24]
+  }
+
   flush(): void {
     if (this.#gone) return
     this.#output.flush()
@@ -595,7 +604,7 @@ export class Connection
 
   #sendDisconnect(reasonCode: number, reason: string): void {
     if (this.#version < 5) return
-    this.#send(encodeDisconnect(reasonCode, reason, this.#maximumPacketSize), 0)
+    this.#sendIfSmall(encodeDisconnect(reasonCode, reason, this.#maximumPacketSize))
   }
 
   #violated(error: ProtocolError): void {

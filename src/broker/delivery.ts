@@ -27,7 +27,7 @@ export class DeliveryEncoder {
       this.#version === 5
         ? this.#encode5(delivery, flags, packetId, remainingSeconds(message, now))
         : encodePublish(message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
-    return bytes.length > this.#packetBytesMax ? null : bytes
+    return this.#fits(bytes) ? bytes : null
   }
 
   #encode5(delivery: Delivery, flags: number, packetId: number, expirySeconds: number): Buffer {
@@ -38,8 +38,13 @@ export class DeliveryEncoder {
     const free = this.#aliases.free()
     const bytes = encodePublish(message, 5, flags, packetId, identifiers, expirySeconds, free, false)
     // An alias is known only once a packet that sets it leaves; one that is too large does not.
-    if (free > 0 && bytes.length <= this.#packetBytesMax) this.#aliases.learn(name)
+    if (free > 0 && this.#fits(bytes)) this.#aliases.learn(name)
     return bytes
+  }
+
+  /** An empty buffer stands for a packet that is larger than the standard can express. */
+  #fits(bytes: Buffer): boolean {
+    return bytes.length > 0 && bytes.length <= this.#packetBytesMax
   }
 }
 
