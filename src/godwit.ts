@@ -1,0 +1,314 @@
+/**
+ * The library face: a whole broker in this process, for tests and for embedding.
+ *
+ *     const broker = await createBroker({ listeners: [{ type: 'tcp', port: 0 }] })
+ *     await broker.publish({ topic: 'hello/world', payload: 'hi', qos: 1 })
+ *     await broker.close()
+ */
+import { randomBytes } from 'node:crypto'
+import { isIP } from 'node:net'
+import type { Events } from './broker/events.ts'
+import type { Figures } from './broker/figures.ts'
+import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
+import type { LinkInfo } from './broker/link.ts'
+import type { Policy } from './broker/policy.ts'
+import { Server } from './broker/server.ts'
+import type { Host } from './broker/state.ts'
+import type { Delivery } from './mqtt/message.ts'
+import type { QoS } from './mqtt/packet.ts'
+import {
+  decodeForwardedProperties,
+  encodeForwardedProperties,
+  type ForwardedProperties,
+} from './mqtt/properties.ts'
+import { ProtocolError, Reason } from './mqtt/reason.ts'
+import { topicNameError } from './mqtt/topics.ts'
+import { attachSys } from './observe/sys.ts'
+import { LevelStore } from './store/level.ts'
+import { MemoryStore } from './store/memory.ts'
+import type { Store, StoreFigures } from './store/store.ts'
+import { listenAll } from './transport/listen.ts'
+import type { Listener, ListenerOptions } from './transport/listener.ts'
+
+export type { BrokerEvents, EventName, Events, Limit } from './broker/events.ts'
+export { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
+export type { LinkInfo } from './broker/link.ts'
+export type {
+  AuthenticationExchange,
+  AuthenticationResult,
+  AuthenticationStep,
+  ClientView,
+  Credentials,
+  Policy,
+} from './broker/policy.ts'
+export type { QoS } from './mqtt/packet.ts'
+export type { ForwardedProperties } from './mqtt/properties.ts'
+export { ProtocolError, Reason } from './mqtt/reason.ts'
+export { StoreError } from './store/store.ts'
+export type { Listener, ListenerOptions, ListenerType } from './transport/listener.ts'
+
+/** What an acknowledgement promises: `fsync` survives a power cut, `os` a crash of the process, `memory` nothing. */
+export type Durability = 'fsync' | 'os' | 'memory'
+
+/** How often deadlines are looked at; the standard's times are in seconds. */
+const TICK_MS = 100
+
+const MIB = 1024 * 1024
+
+const LOOPBACK = new Set(['localhost', '::1'])
+
+export interface BrokerOptions {
+  /** Where Sessions, queues, retained messages and Wills are kept; without it nothing is (`memory`). */
+  readonly dataDirectory?: string
+  /** `fsync` when there is a data directory. */
+  readonly durability?: Durability
+  /** Free bytes on the disk below which new work is refused. 64 MiB when absent. */
+  readonly reserveBytes?: number
+  /** Bytes of stored messages kept in memory; beyond it they are read back when needed. 128 MiB when absent. */
+  readonly residentBytesMax?: number
+  /** None when absent: the broker is reached in process only. Name and anonymous access have defaults. */
+  readonly listeners?: readonly (Omit<ListenerOptions, 'name' | 'allowAnonymous'> &
+    Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
+  readonly limits?: Partial<Limits>
+  readonly policy?: Policy
+  /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
+  readonly sysIntervalSeconds?: number
+}
+
+export interface PublishOptions {
+  readonly topic: string
+  readonly payload: string | Uint8Array
+  readonly qos?: QoS
+  readonly retain?: boolean
+  readonly properties?: ForwardedProperties
+  /** Message Expiry Interval. */
+  readonly expirySeconds?: number
+}
+
+export interface SubscribeOptions {
+  /** 2 when absent: messages keep the QoS they were published with. */
+  readonly qos?: QoS
+  readonly retainAsPublished?: boolean
+  /** False to get no retained messages at the start. */
+  readonly retained?: boolean
+}
+
+/** A message as a subscriber in this process gets it. */
+export interface ReceivedMessage {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  /** Client Identifier of the publisher; empty for the broker itself. */
+  readonly publisher: string
+  readonly properties: ForwardedProperties
+}
+
+export interface Broker {
+  readonly listeners: readonly Listener[]
+  readonly events: Events
+  /** Never rejects; resolves with the reason when the broker cannot go on. Close it then. */
+  readonly fatal: Promise<Error>
+  /** Counters since the start. */
+  readonly figures: Readonly<Figures>
+  readonly storeFigures: Readonly<StoreFigures>
+  /** What is held at the moment: for tests that look for leaks, and for `$SYS`. */
+  census(): Census
+  /** Resolves when the message is as durable as promised; rejects when it was refused. */
+  publish(options: PublishOptions): Promise<void>
+  /** Calls `handler` for every message that matches. Returns a function that ends the subscription. */
+  subscribe(
+    filter: string,
+    handler: (message: ReceivedMessage) => void,
+    options?: SubscribeOptions,
+  ): () => void
+  /** Ends a client's Network Connection; false when it has none. */
+  disconnect(clientId: string, reasonCode?: Reason): boolean
+  /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
+  close(options?: { readonly seconds?: number }): Promise<void>
+}
+
+export interface Census {
+  readonly connections: number
+  readonly sessions: number
+  readonly subscriptions: number
+  readonly sharedSubscriptions: number
+  readonly retainedMessages: number
+  readonly retainedBytes: number
+  readonly queuedMessages: number
+  readonly inFlightMessages: number
+  readonly wills: number
+  readonly deadlines: number
+  readonly waiting: number
+  readonly paused: number
+  readonly retainedDeliveries: number
+  readonly memoryBytes: number
+}
+
+/** Starts a broker. Rejects with StoreError or ListenError; nothing stays open then. */
+export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
+  const limits: Limits = Object.freeze({ ...DEFAULT_LIMITS, ...options.limits })
+  const policy = options.policy ?? {}
+  const store = openStore(options)
+  let resolveFatal: (error: Error) => void = () => {}
+  const fatal = new Promise<Error>((resolve) => {
+    resolveFatal = resolve
+  })
+  const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
+  await server.start()
+  const listenerOptions = (options.listeners ?? []).map((listener, index) => named(listener, index, policy))
+  const observer = (link: LinkInfo, reason: string): void => {
+    server.state.figures.connectionsRefused++
+    server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
+  }
+  let listeners: Listener[]
+  try {
+    listeners = await listenAll(listenerOptions, server, limits, observer)
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+  const ticker = setInterval(() => server.tick(), TICK_MS)
+  const census = (): Census => take(server)
+  const detachSys = attachSys(server, store, census, options.sysIntervalSeconds ?? 0)
+  let closing: Promise<void> | null = null
+  const close = async (seconds: number): Promise<void> => {
+    const listening = Promise.all(listeners.map((listener) => listener.close()))
+    detachSys()
+    await stop(server, seconds)
+    clearInterval(ticker)
+    await listening
+  }
+  return {
+    listeners,
+    events: server.state.events,
+    fatal,
+    figures: server.state.figures,
+    storeFigures: store.figures,
+    census,
+    publish: (message) => publish(server, message),
+    subscribe: (filter, handler, subscription = {}) => subscribe(server, filter, handler, subscription),
+    disconnect: (clientId, reasonCode = Reason.AdministrativeAction) =>
+      server.disconnect(clientId, reasonCode, 'ended by the operator'),
+    close: ({ seconds = 5 } = {}) => {
+      closing ??= close(seconds)
+      return closing
+    },
+  }
+}
+
+function openStore(options: BrokerOptions): Store {
+  const { dataDirectory: directory, durability = directory === undefined ? 'memory' : 'fsync' } = options
+  if (durability === 'memory') return new MemoryStore()
+  if (directory === undefined) throw new RangeError(`durability ${durability} needs a dataDirectory`)
+  return new LevelStore({
+    directory,
+    sync: durability === 'fsync',
+    reserveBytes: options.reserveBytes ?? 64 * MIB,
+    residentBytesMax: options.residentBytesMax ?? 128 * MIB,
+  })
+}
+
+function systemHost(): Host {
+  return {
+    now: () => performance.now(),
+    wallNow: () => Date.now(),
+    defer: (callback) => {
+      setImmediate(callback)
+    },
+    randomId: () => randomBytes(12).toString('base64url'),
+  }
+}
+
+type GivenListener = NonNullable<BrokerOptions['listeners']>[number]
+
+/** Anonymous clients are served on loopback and unix sockets where no policy asks who they are. */
+function named(listener: GivenListener, index: number, policy: Policy): ListenerOptions {
+  const host = listener.host ?? '127.0.0.1'
+  const local =
+    listener.type === 'unix' || LOOPBACK.has(host) || (isIP(host) === 4 && host.startsWith('127.'))
+  return {
+    name: `${listener.type}-${index}`,
+    allowAnonymous: local && policy.authenticate === undefined,
+    ...listener,
+  }
+}
+
+async function stop(server: Server, seconds: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, seconds * 1000)
+  })
+  try {
+    await server.stop(timeout)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function publish(server: Server, options: PublishOptions): Promise<void> {
+  const { topic, payload, qos = 0, retain = false, properties, expirySeconds } = options
+  const error = topicNameError(topic)
+  if (error !== null) throw new ProtocolError(Reason.TopicNameInvalid, 'section 4.7', `${error}: ${topic}`)
+  const expiry = expirySeconds === undefined ? {} : { expiresAt: server.state.now() + expirySeconds * 1000 }
+  await server.publish({
+    topic,
+    payload: Buffer.from(payload as Uint8Array),
+    qos,
+    retain,
+    publisher: '',
+    ...expiry,
+    ...(properties === undefined ? {} : { properties: encodeForwardedProperties(properties) }),
+  })
+}
+
+function subscribe(
+  server: Server,
+  filter: string,
+  handler: (message: ReceivedMessage) => void,
+  options: SubscribeOptions,
+): () => void {
+  const { qos = 2, retainAsPublished = false, retained = true } = options
+  const retainHandling = retained ? 0 : 2
+  return server.subscribe(filter, { qos, noLocal: false, retainAsPublished, retainHandling }, (delivery) =>
+    handler(received(delivery)),
+  )
+}
+
+function received({ message, qos, retain }: Delivery): ReceivedMessage {
+  const { payload, publisher } = message
+  return {
+    topic: message.topic.name,
+    payload,
+    qos,
+    retain,
+    publisher,
+    properties: decodeForwardedProperties(message.properties),
+  }
+}
+
+function take(server: Server): Census {
+  const { state } = server
+  let queuedMessages = 0
+  let inFlightMessages = 0
+  for (const session of state.sessions.values()) {
+    queuedMessages += session.queueLength
+    inFlightMessages += session.inFlightCount
+  }
+  return {
+    connections: server.connectionCount,
+    sessions: state.sessions.size,
+    subscriptions: state.router.subscriptionCount,
+    sharedSubscriptions: state.router.sharedCount,
+    retainedMessages: state.retained.count,
+    retainedBytes: state.retained.bytes,
+    queuedMessages,
+    inFlightMessages,
+    wills: state.wills.size,
+    deadlines: state.deadlines.size,
+    waiting: state.waiting.size,
+    paused: state.paused.size,
+    retainedDeliveries: server.retainedDeliveries,
+    memoryBytes: server.memoryBytes(),
+  }
+}

@@ -1,0 +1,115 @@
+/** `$SYS`: the broker's figures as retained messages, by Mosquitto's names and meanings. */
+import { readFileSync } from 'node:fs'
+import type { Server } from '../broker/server.ts'
+import type { Store } from '../store/store.ts'
+
+/** What `$SYS` tells of the moment; see `Census` of the library face. */
+export interface SysCensus {
+  readonly sessions: number
+  readonly subscriptions: number
+  readonly sharedSubscriptions: number
+  readonly retainedMessages: number
+  readonly memoryBytes: number
+}
+
+/** Minutes over which Mosquitto's load averages run. */
+const LOAD_MINUTES = [1, 5, 15] as const
+
+const VERSION = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+/** Counters whose rate per minute is told, by the name under `$SYS/broker/load/`. */
+function loadCounters(server: Server): Record<string, number> {
+  const { figures } = server.state
+  return {
+    'messages/received': figures.packetsReceived,
+    'messages/sent': figures.packetsSent,
+    'publish/received': figures.publishReceived,
+    'publish/sent': figures.publishSent,
+    'publish/dropped': figures.publishDropped,
+    'bytes/received': figures.bytesReceived,
+    'bytes/sent': figures.bytesSent,
+    connections: figures.connectionsAccepted,
+    sockets: figures.connectionsAccepted,
+  }
+}
+
+/** Publishes every `intervalSeconds` (0: never). Returns a function that ends it. */
+export function attachSys(
+  server: Server,
+  store: Store,
+  census: () => SysCensus,
+  intervalSeconds: number,
+): () => void {
+  if (intervalSeconds === 0) return () => {}
+  const started = server.state.now()
+  const averages = new Map<string, number>()
+  const published = new Map<string, string>()
+  let before = loadCounters(server)
+  const put = (name: string, value: string | number): void => {
+    const text = String(value)
+    // As Mosquitto does: only what changed is sent again.
+    if (published.get(name) === text) return
+    published.set(name, text)
+    server.publishOwn(`$SYS/broker/${name}`, Buffer.from(text))
+  }
+  const tell = (): void => {
+    const now = loadCounters(server)
+    tellMoment(server, store, census(), started, put)
+    tellLoad(before, now, averages, intervalSeconds, put)
+    before = now
+  }
+  put('version', `godwit version ${VERSION}`)
+  tell()
+  const timer = setInterval(tell, intervalSeconds * 1000)
+  return () => clearInterval(timer)
+}
+
+type Put = (name: string, value: string | number) => void
+
+function tellMoment(server: Server, store: Store, census: SysCensus, started: number, put: Put): void {
+  const { figures } = server.state
+  put('uptime', `${Math.floor((server.state.now() - started) / 1000)} seconds`)
+  put('clients/total', census.sessions)
+  put('clients/connected', figures.clientsConnected)
+  put('clients/active', figures.clientsConnected)
+  put('clients/disconnected', Math.max(0, census.sessions - figures.clientsConnected))
+  put('clients/inactive', Math.max(0, census.sessions - figures.clientsConnected))
+  put('clients/maximum', figures.clientsMaximum)
+  put('clients/expired', figures.clientsExpired)
+  put('messages/received', figures.packetsReceived)
+  put('messages/sent', figures.packetsSent)
+  put('publish/messages/received', figures.publishReceived)
+  put('publish/messages/sent', figures.publishSent)
+  put('publish/messages/dropped', figures.publishDropped)
+  put('publish/bytes/received', figures.publishBytesReceived)
+  put('publish/bytes/sent', figures.publishBytesSent)
+  put('bytes/received', figures.bytesReceived)
+  put('bytes/sent', figures.bytesSent)
+  put('retained messages/count', census.retainedMessages)
+  put('subscriptions/count', census.subscriptions)
+  put('shared_subscriptions/count', census.sharedSubscriptions)
+  put('store/messages/bytes', store.figures.storedBytes)
+  put('heap/current', census.memoryBytes)
+}
+
+/** Exponentially weighted rates per minute, over 1, 5 and 15 minutes. */
+function tellLoad(
+  before: Record<string, number>,
+  now: Record<string, number>,
+  averages: Map<string, number>,
+  intervalSeconds: number,
+  put: Put,
+): void {
+  for (const [name, value] of Object.entries(now)) {
+    const perMinute = ((value - before[name]!) / intervalSeconds) * 60
+    for (const minutes of LOAD_MINUTES) {
+      const key = `load/${name}/${minutes}min`
+      const decay = Math.exp(-intervalSeconds / (minutes * 60))
+      const average = perMinute + decay * ((averages.get(key) ?? 0) - perMinute)
+      averages.set(key, average)
+      put(key, average.toFixed(2))
+    }
+  }
+}
