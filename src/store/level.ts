@@ -54,7 +54,7 @@ export interface LevelStoreOptions {
   readonly reserveBytes: number
   /** Journal that may have to be replayed at a start before Sessions are checkpointed; 32 MiB. */
   readonly checkpointJournalBytes?: number
-  /** LevelDB's write buffer; 8 MiB: larger ones make commits stall longer (16 ms at 64 MiB against 4). */
+  /** LevelDB's write buffer, at least 64 KiB; 8 MiB: larger ones make commits stall longer (16 ms at 64 MiB against 4). */
   readonly writeBufferBytes?: number
   readonly freeSpace?: FreeSpaceProbe
   /** Makes the database, not yet open. Tests put a failing or recording one in. */
@@ -81,6 +81,12 @@ type State = 'closed' | 'open' | 'closing' | 'failed'
 interface RestoredGroup {
   messages: readonly Message[]
   readonly sequence: number
+}
+
+/** A message to be read back, and where its body lay when that began. */
+interface Wanted {
+  readonly message: Message
+  readonly offset: number
 }
 
 export class LevelStore implements Store {
@@ -565,35 +571,34 @@ export class LevelStore implements Store {
 
   /** Reads some messages back, from `from` on; returns where to go on. */
   async #restoreSlice(messages: readonly Message[], from: number): Promise<number> {
-    const wanted = new Map<number, Message[]>()
+    const wanted = new Map<number, Wanted[]>()
     let next = from
     for (; next < messages.length; next++) {
       const message = messages[next]!
-      const number = message.evicted ? this.#bodies.handle(message)?.page.number : undefined
-      if (number === undefined) continue
+      const body = message.evicted ? this.#bodies.handle(message) : null
+      if (body === null) continue
+      const number = body.page.number
       const list = wanted.get(number)
-      if (list !== undefined) list.push(message)
-      else if (wanted.size === RESTORE_PAGES) break
-      else wanted.set(number, [message])
+      if (list === undefined && wanted.size === RESTORE_PAGES) break
+      if (list === undefined) wanted.set(number, [{ message, offset: body.offset }])
+      else list.push({ message, offset: body.offset })
     }
     if (wanted.size === 0) return next
     const db = this.#db
     if (db === null || db.status !== 'open') throw new Error('the store is closed')
     const numbers = [...wanted.keys()]
-    // LevelDB's snapshot is taken now; a page that is left by moved bodies is deleted only after they moved.
+    // LevelDB's snapshot is taken now: bodies that move or die meanwhile are still where they were.
     const values = await db.getMany(numbers.map((number) => numberKey(Table.Journal, number)))
     for (const [index, number] of numbers.entries())
       this.#restorePage(number, values[index], wanted.get(number)!)
     return next
   }
 
-  #restorePage(number: number, value: Buffer | undefined, messages: readonly Message[]): void {
+  #restorePage(number: number, value: Buffer | undefined, wanted: readonly Wanted[]): void {
     if (value !== undefined) readPageHeader(number, value)
-    for (const message of messages) {
-      const body = this.#bodies.handle(message)
-      if (body === null || !message.evicted) continue
+    for (const { message, offset } of wanted) {
+      if (!message.evicted || this.#bodies.handle(message) === null) continue
       if (value === undefined) throw corrupt(`journal page ${number} is missing`, LOSS.messages)
-      const offset = body.page.number === number ? body.offset : body.nameOffset
       const read = readBody(new ByteReader(value, offset))
       message.restore(this.#topics.topic(read.topic), ...copied(read))
       this.#bodies.restored(message)

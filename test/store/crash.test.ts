@@ -1,0 +1,323 @@
+/** What is left after a crash, at every commit; and what a damaged or lost value does. */
+import { mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { META_KEY, Table } from '../../src/store/format.ts'
+import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
+import { StoreError } from '../../src/store/store.ts'
+import { act, delivery, ModelServer, message, Random } from './model.ts'
+import { type Batch, hookedDatabase, recordingDatabase, replay, resealed, withRaw } from './recorded.ts'
+
+let root: string
+let count = 0
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'godwit-crash-'))
+})
+
+afterEach(async () => {
+  await rm(root, { recursive: true, force: true })
+})
+
+function directory(): string {
+  return join(root, String(++count))
+}
+
+/** Small bounds, so that a short run checkpoints, evicts, deletes and moves. */
+function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
+  return new LevelStore({
+    directory: path,
+    sync: false,
+    residentBytesMax: 4000,
+    reserveBytes: 0,
+    checkpointJournalBytes: 20_000,
+    writeBufferBytes: 4096,
+    ...options,
+  })
+}
+
+/** A run of random operations; returns its batches and what each must bring back. */
+async function recordedRun(
+  seed: number,
+  steps: number,
+  path: string,
+  options: Partial<LevelStoreOptions> = {},
+): Promise<{ server: ModelServer; batches: Batch[] }> {
+  const batches: Batch[] = []
+  const server = new ModelServer(busyStore(path, { database: recordingDatabase(batches), ...options }))
+  const random = new Random(seed)
+  await server.open()
+  await sediment(server)
+  for (let step = 0; step < steps; step++) {
+    act(server, random, step)
+    if (random.chance(0.05)) server.store.commit()
+    if (random.chance(0.02)) await server.commit()
+    if (random.chance(0.005)) await server.restoreAll()
+    // Lets background work of the store have its turn.
+    if (random.chance(0.02)) await new Promise((resolve) => setImmediate(resolve))
+  }
+  await server.commit()
+  return { server, batches }
+}
+
+/** Session 100 keeps one message of forty, the others are soon gone: pages become nearly empty. */
+async function sediment(server: ModelServer): Promise<void> {
+  server.createSession(100)
+  server.createSession(101)
+  for (let index = 0; index < 2000; index++) {
+    const kept = index % 40 === 0
+    server.enqueue(kept ? 100 : 101, delivery(message('sediment', `${index} `.repeat(40))))
+    if (!kept) server.drop(101)
+    if (index % 100 === 99) await server.commit()
+  }
+}
+
+function has(batch: Batch, type: 'put' | 'del', table: number): boolean {
+  return batch.some((operation) => operation.type === type && operation.key[0] === table)
+}
+
+test.each([11, 266785055, Math.floor(Math.random() * 0x7fffffff)])(
+  'every prefix of the commits is a consistent state, seed %i',
+  async (seed) => {
+    const { server, batches } = await recordedRun(seed, 5000, directory())
+    await server.store.close()
+    // The run must have done what it is about.
+    expect(batches.some((batch) => has(batch, 'put', Table.CheckpointSegment))).toBe(true)
+    expect(batches.some((batch) => has(batch, 'del', Table.Journal))).toBe(true)
+    expect(batches.some((batch) => has(batch, 'put', Table.Forward))).toBe(true)
+    const random = new Random(seed)
+    for (let length = 1; length <= batches.length; length++) {
+      if (batches.length > 60 && !random.chance(60 / batches.length) && length < batches.length - 5) continue
+      const path = directory()
+      await replay(path, batches.slice(0, length))
+      const again = new ModelServer(busyStore(path))
+      await again.open()
+      await again.restoreAll()
+      expect(again.describe(), `seed ${seed}, after commit ${length}`).toBe(server.states.get(length) ?? '')
+      // And it goes on from there.
+      for (let step = 0; step < 60; step++) act(again, random, 10_000 + step)
+      await again.commit()
+      const before = again.describe()
+      await again.store.close()
+      const third = new ModelServer(busyStore(path))
+      await third.open()
+      await third.restoreAll()
+      expect(third.describe(), `seed ${seed}, after commit ${length}, reopened`).toBe(before)
+      await third.store.close()
+      await rm(path, { recursive: true })
+    }
+  },
+)
+
+test('a commit that LevelDB lost from its log is noticed', async () => {
+  const { server, batches } = await recordedRun(21, 600, directory(), { writeBufferBytes: 1024 * 1024 })
+  await server.store.close()
+  for (let lost = 1; lost < batches.length - 1; lost++) {
+    const path = directory()
+    await replay(path, [...batches.slice(0, lost), ...batches.slice(lost + 1)])
+    await expect(open(path), `without commit ${lost}`).rejects.toMatchObject({ kind: 'corrupt' })
+  }
+})
+
+test('a store that was closed in order does not accept a shorter journal', async () => {
+  const { server, batches } = await recordedRun(22, 300, directory())
+  await server.store.close()
+  const path = directory()
+  const clean = batches.at(-1)!.filter((operation) => operation.key[0] === Table.Meta)
+  expect(clean).toHaveLength(1)
+  await replay(path, [...batches.slice(0, -1), clean])
+  await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
+})
+
+test('a damaged byte in any stored value is noticed at open or when it is read back', async () => {
+  const path = directory()
+  const { server } = await recordedRun(31, 500, path)
+  await server.store.close()
+  const random = new Random(31)
+  const entries = await withRaw(path, (db) => db.iterator().all())
+  const tables = new Set(entries.map(([key]) => key[0]))
+  expect(tables).toContain(Table.Forward)
+  expect(tables).toContain(Table.Directory)
+  const noticed = { atOpen: 0, onRestore: 0 }
+  for (const [key, value] of entries) {
+    const damaged = Buffer.from(value)
+    const at = random.below(value.length)
+    damaged[at] = damaged[at]! ^ (1 << random.below(8))
+    await withRaw(path, (db) => db.put(key, damaged))
+    const again = new ModelServer(busyStore(path))
+    const what = `key ${key.toString('hex')} byte ${at}`
+    try {
+      await again.store.open(again).then(
+        () => {
+          noticed.onRestore++
+        },
+        (error: unknown) => {
+          expect(error, what).toMatchObject({ kind: 'corrupt' })
+          expect((error as StoreError).advice).toContain('backup')
+          noticed.atOpen++
+        },
+      )
+      if (again.store.committedSequence > 0) {
+        await again.store.close()
+        const third = new ModelServer(busyStore(path))
+        await third.open()
+        const dead = await isDeadPage(third, key)
+        const restored = third.restoreAll()
+        if (dead) await restored
+        else await expect(restored, what).rejects.toMatchObject({ kind: 'corrupt' })
+        await third.store.close()
+      }
+    } finally {
+      await withRaw(path, (db) => db.put(key, value))
+    }
+  }
+  expect(noticed.atOpen).toBeGreaterThan(20)
+})
+
+/** Whether no message of the Server lies in the page with this key: damage there costs nothing. */
+async function isDeadPage(server: ModelServer, key: Buffer): Promise<boolean> {
+  const number = key.readUIntBE(1, 6)
+  return !server.messages().some((held) => {
+    const stored = held.stored as { page: { number: number } } | null
+    return held.evicted && stored?.page.number === number
+  })
+}
+
+async function open(path: string): Promise<void> {
+  const store = busyStore(path)
+  await store.open(new ModelServer(store))
+  await store.close()
+}
+
+test('a failed commit is told once, acknowledges nothing more, and the store opens again', async () => {
+  for (let failing = 2; failing < 30; failing += 3) {
+    for (const applied of [false, true]) {
+      const path = directory()
+      let batches = 0
+      const database = hookedDatabase(async (_operations, commit) => {
+        const fails = ++batches === failing
+        if (!fails || applied) await commit()
+        if (fails) throw new Error('IO error: 000003.log: Input/output error')
+      })
+      const server = new ModelServer(busyStore(path, { database }))
+      const random = new Random(failing)
+      await server.open()
+      for (let step = 0; step < 3000 && server.failures.length === 0; step++) {
+        act(server, random, step)
+        if (random.chance(0.05)) await server.commit()
+      }
+      expect(server.failures.map(({ kind }) => kind)).toEqual(['io'])
+      expect(server.committedSequences).toEqual(range(2, failing - 1))
+      expect(server.store.committedSequence).toBe(failing - 1)
+      // Records and commits after the failure change nothing.
+      for (let step = 0; step < 20; step++) act(server, random, 5000 + step)
+      server.store.commit()
+      expect(server.store.committedSequence).toBe(failing - 1)
+      await server.open()
+      await server.restoreAll()
+      expect(server.describe()).toBe(server.states.get(applied ? failing : failing - 1) ?? '')
+      expect(server.failures).toHaveLength(1)
+      await server.store.close()
+    }
+  }
+})
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: Math.max(to - from + 1, 0) }, (_, index) => from + index)
+}
+
+test('closing reports a commit that fails', async () => {
+  let fails = false
+  const database = hookedDatabase((_operations, commit) =>
+    fails ? Promise.reject(new Error('IO error: No space left on device')) : commit(),
+  )
+  const server = new ModelServer(busyStore(directory(), { database }))
+  await server.open()
+  server.createSession(1)
+  fails = true
+  await expect(server.store.close()).rejects.toMatchObject({ kind: 'full' })
+  expect(server.failures).toHaveLength(1)
+})
+
+test('a second store on the same directory is refused', async () => {
+  const path = directory()
+  const server = new ModelServer(busyStore(path))
+  await server.open()
+  await expect(open(path)).rejects.toMatchObject({
+    kind: 'locked',
+    message: expect.stringContaining(`another broker runs on ${path}`),
+  })
+  await server.store.close()
+  await open(path)
+})
+
+test('a newer format is refused, a damaged version is not taken for one', async () => {
+  const path = directory()
+  await open(path)
+  const meta = await withRaw(path, (db) => db.get(META_KEY))
+  const newer = Buffer.from(meta.subarray(0, -4))
+  newer.writeUInt16LE(2, 6)
+  await withRaw(path, (db) => db.put(META_KEY, resealed(META_KEY, newer)))
+  await expect(open(path)).rejects.toMatchObject({
+    kind: 'format',
+    advice: expect.stringContaining('version'),
+  })
+  const damaged = Buffer.from(meta)
+  damaged.writeUInt16LE(2, 6)
+  await withRaw(path, (db) => db.put(META_KEY, damaged))
+  await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
+})
+
+test('a database of another program is refused', async () => {
+  const path = directory()
+  await withRaw(path, (db) => db.put(Buffer.from('something'), Buffer.from('else')))
+  await expect(open(path)).rejects.toMatchObject({ kind: 'format' })
+})
+
+test('a directory that lost its CURRENT is not started anew', async () => {
+  const path = directory()
+  await open(path)
+  await unlink(join(path, 'CURRENT'))
+  await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
+})
+
+test('a file in the place of the directory is refused', async () => {
+  const path = directory()
+  await writeFile(path, '')
+  await expect(open(path)).rejects.toMatchObject({ kind: 'access' })
+})
+
+test('disk space comes back while the store runs: dead pages are deleted, nearly empty ones are moved', async () => {
+  const path = directory()
+  const batches: Batch[] = []
+  const server = new ModelServer(busyStore(path, { database: recordingDatabase(batches) }))
+  server.remember = false
+  await server.open()
+  server.createSession(1)
+  server.createSession(2)
+  // Session 1 keeps one message of fifty, Session 2 takes all the others.
+  for (let index = 0; index < 20_000; index++) {
+    const kept = index % 50 === 0
+    server.enqueue(kept ? 1 : 2, delivery(message('t', `${index} `.repeat(40))))
+    if (!kept) server.drop(2)
+    if (index % 100 === 99) await server.commit()
+    if (index % 500 === 499) await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+  await server.store.close()
+  const pages = await withRaw(path, (db) => db.keys({ gte: Buffer.from([Table.Journal]) }).all())
+  const written = batches.flat().filter(({ type, key }) => type === 'put' && key[0] === Table.Journal).length
+  expect(written).toBeGreaterThan(200)
+  expect(pages.length).toBeLessThan(written / 4)
+  const again = new ModelServer(busyStore(path))
+  await again.open()
+  await again.restoreAll()
+  expect(
+    again.session(1).queue.map((entry) => Number.parseInt(entry.message.payload.toString(), 10)),
+  ).toEqual(Array.from({ length: 400 }, (_, index) => index * 50))
+  await again.store.close()
+})
+
+test('a StoreError says what to do', () => {
+  expect(new StoreError('io', 'message', 'advice').advice).toBe('advice')
+})

@@ -1,0 +1,67 @@
+/** Databases for tests: one that keeps what was committed, one that fails when told, and access to the raw values. */
+import { crc32 } from 'node:zlib'
+import { type Database, type DatabaseOptions, levelDatabase } from '../../src/store/database.ts'
+import type { BatchOperation } from '../../src/store/format.ts'
+
+export type Batch = readonly BatchOperation[]
+
+/** What a test may do with each batch; `commit` hands it on to LevelDB. */
+export type BatchHook = (operations: Batch, commit: () => Promise<void>) => Promise<void>
+
+/** A database whose batches go through `hook`. */
+export function hookedDatabase(hook: BatchHook): (directory: string, options: DatabaseOptions) => Database {
+  return (directory, options) => {
+    const db = levelDatabase(directory, options)
+    const batch = db.batch.bind(db) as (operations: BatchOperation[], options: object) => Promise<void>
+    Object.defineProperty(db, 'batch', {
+      value: (operations: BatchOperation[], batchOptions: object) =>
+        hook(operations, () => batch(operations, batchOptions)),
+    })
+    return db
+  }
+}
+
+/** A database that appends a copy of each batch to `batches`. */
+export function recordingDatabase(
+  batches: Batch[],
+): (directory: string, options: DatabaseOptions) => Database {
+  return hookedDatabase((operations, commit) => {
+    batches.push(operations.map(copied))
+    return commit()
+  })
+}
+
+function copied(operation: BatchOperation): BatchOperation {
+  return operation.type === 'put' ? { ...operation, value: Buffer.from(operation.value) } : operation
+}
+
+/** The LevelDB of a closed store. */
+export async function withRaw<T>(directory: string, work: (db: Database) => Promise<T>): Promise<T> {
+  const db = levelDatabase(directory, {
+    keyEncoding: 'buffer',
+    valueEncoding: 'buffer',
+    writeBufferSize: 1024 * 1024,
+    cacheSize: 1024 * 1024,
+    maxFileSize: 1024 * 1024,
+  })
+  await db.open()
+  try {
+    return await work(db)
+  } finally {
+    await db.close()
+  }
+}
+
+/** Writes batches into an empty directory, as if a store had been killed after the last of them. */
+export async function replay(directory: string, batches: readonly Batch[]): Promise<void> {
+  await withRaw(directory, async (db) => {
+    for (const batch of batches) await db.batch([...batch])
+  })
+}
+
+/** The value with a right CRC behind it. */
+export function resealed(key: Buffer, value: Buffer): Buffer {
+  const crc = Buffer.alloc(4)
+  crc.writeUInt32LE(crc32(value, crc32(key)))
+  return Buffer.concat([value, crc])
+}
