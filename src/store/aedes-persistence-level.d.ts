@@ -12,5 +12,9 @@ declare module 'aedes-persistence-level/asyncPersistence.js' {
     storeRetained(packet: { topic: string; payload: Buffer }): Promise<void>
     /** Puts `will:<client id, percent-encoded>`; sets `brokerId` and `clientId` in the packet. */
     putWill(client: { id: string }, packet: object): Promise<void>
+    /** Only for tests, on a real database. */
+    createRetainedStream(pattern: string): AsyncIterable<object>
+    /** Only for tests, on a real database. */
+    getWill(client: { id: string }): Promise<object | undefined>
   }
 }

@@ -1,0 +1,75 @@
+/** Bodies beyond the budget are on disk only, while running and after a start. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { LevelStore } from '../../src/store/level.ts'
+import { delivery, ModelServer, message } from './model.ts'
+
+const MESSAGES = 3000
+const BUDGET_BYTES = 100_000
+
+test('a long queue stays within the budget, is recovered within it, and drains in order', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
+  const options = { directory, sync: false, residentBytesMax: BUDGET_BYTES, reserveBytes: 0 }
+  const server = new ModelServer(new LevelStore(options))
+  server.remember = false
+  await server.open()
+  server.createSession(1)
+  for (let index = 0; index < MESSAGES; index++) {
+    server.enqueue(1, delivery(message('topic', `${index} ${'.'.repeat(200)}`)))
+    if (index % 100 === 99) {
+      await server.commit()
+      expect(server.store.figures.residentBytes).toBeLessThan(BUDGET_BYTES + 1000)
+    }
+  }
+  const { storedBytes } = server.store.figures
+  await server.store.close()
+
+  const again = new ModelServer(new LevelStore(options))
+  again.remember = false
+  await again.open()
+  const { figures } = again.store
+  expect(figures.storedBytes).toBe(storedBytes)
+  expect(figures.residentBytes).toBeLessThan(BUDGET_BYTES + 1000)
+  const { queue } = again.session(1)
+  for (let expected = 0; expected < MESSAGES; ) {
+    await again.store.restore(queue.slice(0, 100).map((entry) => entry.message))
+    for (let count = 0; count < 100; count++, expected++) {
+      expect(queue[0]!.message.payload.toString()).toBe(`${expected} ${'.'.repeat(200)}`)
+      again.drop(1)
+    }
+    await again.commit()
+    expect(again.store.figures.residentBytes).toBeLessThan(BUDGET_BYTES + 30_000)
+  }
+  expect(again.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
+  await again.store.close()
+  await rm(directory, { recursive: true })
+})
+
+test('restored messages that nobody takes are evicted again when memory is short', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
+  const server = new ModelServer(
+    new LevelStore({ directory, sync: false, residentBytesMax: 10_000, reserveBytes: 0 }),
+  )
+  server.remember = false
+  await server.open()
+  for (let id = 1; id <= 20; id++) server.createSession(id)
+  for (let index = 0; index < 2000; index++) {
+    server.enqueue(1 + (index % 20), delivery(message('topic', '.'.repeat(100))))
+    if (index % 50 === 0) await server.commit()
+  }
+  await server.commit()
+  for (let id = 1; id <= 20; id++) {
+    await server.store.restore(server.session(id).messages())
+    server.addInbound(id, 1)
+    await server.commit()
+  }
+  for (let round = 0; round < 20; round++) {
+    server.addInbound(1, 2 + round)
+    await server.commit()
+  }
+  expect(server.store.figures.residentBytes).toBeLessThan(25_000)
+  await server.store.close()
+  await rm(directory, { recursive: true })
+})

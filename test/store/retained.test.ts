@@ -1,0 +1,154 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
+import { Level } from 'level'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { Table } from '../../src/store/format.ts'
+import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
+import { decodeMsgpack } from '../../src/store/msgpack.ts'
+import { delivery, ModelServer, message } from './model.ts'
+import { type Batch, recordingDatabase } from './recorded.ts'
+
+let directory: string
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'godwit-retained-'))
+})
+
+afterEach(async () => {
+  await rm(directory, { recursive: true, force: true })
+})
+
+function model(options: Partial<LevelStoreOptions> = {}): ModelServer {
+  return new ModelServer(
+    new LevelStore({ directory, sync: false, residentBytesMax: 1_000_000, reserveBytes: 0, ...options }),
+  )
+}
+
+const WILL = {
+  topic: 'last/words',
+  payload: Buffer.from('bye'),
+  qos: 1,
+  retain: true,
+  properties: Buffer.from([1, 1]),
+  expirySeconds: 60,
+  delaySeconds: 5,
+} as const
+
+test('a retained message and a Will land in the same atomic batch as the journal records of their turn', async () => {
+  const batches: Batch[] = []
+  const server = model({ database: recordingDatabase(batches) })
+  await server.open()
+  server.createSession(1)
+  await server.commit()
+  batches.length = 0
+  const both = message('a/b', 'payload', { retain: true })
+  server.enqueue(1, delivery(both))
+  server.retain(both)
+  server.setWill('client/ä', { will: WILL, owner: 'owner', dueAt: 7 })
+  server.addInbound(1, 9)
+  await server.commit()
+  expect(batches).toHaveLength(1)
+  const keys = batches[0]!.map(({ key }) => (key[0] === Table.Journal ? 'journal' : key.toString()))
+  expect(keys.sort()).toEqual(['journal', 'retained:a/b', 'will:client%2F%C3%A4'])
+  await server.store.close()
+})
+
+test('Aedes can read what is stored', async () => {
+  const server = model()
+  await server.open()
+  server.retain(message('a/b', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 0]) }))
+  server.setWill('client', { will: WILL, owner: null, dueAt: 0 })
+  await server.store.close()
+  const db = new Level<string, Buffer>(directory, { valueEncoding: 'buffer' })
+  const persistence = new AsyncLevelPersistence(db)
+  const retained = []
+  for await (const packet of persistence.createRetainedStream('a/#')) retained.push(packet)
+  expect(retained).toMatchObject([{ topic: 'a/b', payload: Buffer.from('payload'), qos: 2, retain: true }])
+  expect(await persistence.getWill({ id: 'client' })).toMatchObject({
+    topic: 'last/words',
+    payload: Buffer.from('bye'),
+    clientId: 'client',
+  })
+  await db.close()
+})
+
+test('a directory that Aedes wrote is taken over with its retained messages and Wills, and said so', async () => {
+  const db = new Level<string, Buffer>(directory, { valueEncoding: 'buffer' })
+  const persistence = new AsyncLevelPersistence(db)
+  for (let index = 0; index < 1500; index++) {
+    const packet = {
+      cmd: 'publish',
+      topic: `t/${index}/é`,
+      payload: Buffer.from(`p${index}`),
+      qos: 1,
+      retain: true,
+    }
+    await persistence.storeRetained(packet)
+  }
+  await persistence.putWill({ id: 'client:1' }, { topic: 'w', payload: 'text', qos: 2, retain: false })
+  await db.put('outgoing:client:1:0000000000000001', Buffer.from([0x80]))
+  await db.close()
+  for (const start of ['first', 'second']) {
+    const server = model()
+    const recovered = await server.open()
+    expect(server.retained.size).toBe(1500)
+    expect(server.retained.get('t/7/é')).toMatchObject({ payload: Buffer.from('p7'), qos: 1, retain: true })
+    expect(server.wills.get('client:1')).toMatchObject({
+      will: { topic: 'w', payload: Buffer.from('text'), qos: 2, retain: false, delaySeconds: 0 },
+      owner: null,
+      dueAt: 0,
+    })
+    const notice = '1500 retained messages and 1 Wills were taken over; 1 entries of Sessions were left alone'
+    if (start === 'first') expect(recovered.notice).toContain(notice)
+    else expect(recovered.notice).toBeUndefined()
+    await server.store.close()
+  }
+})
+
+test('a retained message stays in memory though its queued deliveries would be evicted', async () => {
+  const server = model({ residentBytesMax: 0 })
+  await server.open()
+  server.createSession(1)
+  const retained = message('a', 'kept', { retain: true })
+  const other = message('a', 'evicted')
+  server.retain(retained)
+  server.enqueue(1, delivery(retained))
+  server.enqueue(1, delivery(other))
+  await server.commit()
+  expect(retained.evicted).toBe(false)
+  expect(other.evicted).toBe(true)
+  await server.store.close()
+})
+
+test.each([
+  ['c0', null],
+  ['c3', true],
+  ['7f', 127],
+  ['ff', -1],
+  ['cd0100', 256],
+  ['ce00010000', 65_536],
+  ['cf0000010000000000', 2 ** 40],
+  ['d3ffffff0000000000', -(2 ** 40)],
+  ['cb3ff8000000000000', 1.5],
+  ['a161', 'a'],
+  ['d90161', 'a'],
+  ['93010203', [1, 2, 3]],
+])('MessagePack %s', (hex, value) => {
+  const bytes = Buffer.from(hex, 'hex')
+  expect(decodeMsgpack(bytes)).toEqual({ value, bytes: bytes.length })
+})
+
+test('MessagePack: binary, maps, trailing bytes, and what is cut off', () => {
+  const bytes = Buffer.from('82a16ba176c40261c40201ff', 'hex')
+  expect(() => decodeMsgpack(bytes.subarray(0, 6))).toThrow('too early')
+  expect(decodeMsgpack(Buffer.from('82a16ba176a162c4020102ffff', 'hex'))).toEqual({
+    value: new Map<string, unknown>([
+      ['k', 'v'],
+      ['b', Buffer.from([1, 2])],
+    ]),
+    bytes: 11,
+  })
+  expect(() => decodeMsgpack(Buffer.from('c1', 'hex'))).toThrow('not known')
+})
