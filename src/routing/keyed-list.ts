@@ -3,13 +3,15 @@
  * change: readers keep what they read, and a list of 100,000 is copied at most once per reading.
  */
 
+import { ChurnMap } from './churn-map.ts'
+
 /** Longer lists find their items by a Map, shorter ones by looking at each. */
 const SCAN_MAX = 16
 
 export class KeyedList<K, V> {
   readonly #keyOf: (item: V) => K
   #items: V[] = []
-  #positions: Map<K, number> | null = null
+  #positions: ChurnMap<K, number> | null = null
   #handedOut = false
 
   constructor(keyOf: (item: V) => K) {
@@ -52,7 +54,7 @@ export class KeyedList<K, V> {
     this.#items.push(item)
     if (this.#positions !== null) this.#positions.set(key, this.#items.length - 1)
     else if (this.#items.length > SCAN_MAX) {
-      this.#positions = new Map()
+      this.#positions = new ChurnMap()
       for (const [index, each] of this.#items.entries()) this.#positions.set(this.#keyOf(each), index)
     }
   }

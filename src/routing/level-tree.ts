@@ -3,11 +3,13 @@
  * differs from all others, so that a name that shares nothing costs no branch, however many levels it has.
  */
 
-/** A branch, or a leaf for the one name in this place. A leaf must not be a Branch, null or undefined. */
-export type Child<L> = Branch<L> | L
+import { ChurnMap } from './churn-map.ts'
+
+/** A branch, or a leaf for the one name in this place. A leaf is never a Branch itself. */
+export type Child<L extends NonNullable<unknown>> = Branch<L> | L
 
 /** All names that have the levels down to here in common, when there are at least two. */
-export class Branch<L> {
+export class Branch<L extends NonNullable<unknown>> {
   /** The name that ends here. */
   end: L | null = null
   /** Names whose next level is `+`. */
@@ -17,11 +19,11 @@ export class Branch<L> {
   // One literal child is held without a Map: most branches of a deep tree have no more.
   #onlyLevel = ''
   #only: Child<L> | null = null
-  #children: Map<string, Child<L>> | null = null
+  #children: ChurnMap<string, Child<L>> | null = null
 
-  /** How many literal children there are. */
-  get literalCount(): number {
-    return this.#children?.size ?? (this.#only === null ? 0 : 1)
+  /** What `literals` goes through. */
+  get literalSlots(): number {
+    return this.#children?.slotCount ?? (this.#only === null ? 0 : 1)
   }
 
   /** The child for a literal level. */
@@ -31,11 +33,11 @@ export class Branch<L> {
   }
 
   /**
-   * An iterator of the literal children, levels beside them, that may go on while the tree changes: what was there
-   * all the while comes once, and before what was added.
+   * An iterator of the literal children, levels beside them, null where there is none (any more). It may go on
+   * while the tree changes: of `literalSlots` from the start, what was there all the while comes once.
    */
-  literals(): Iterator<[string, Child<L>]> {
-    if (this.#children !== null) return this.#children.entries()
+  literals(): Iterator<[string, Child<L> | null]> {
+    if (this.#children !== null) return this.#children.slots()
     const alone: [string, Child<L>][] = this.#only === null ? [] : [[this.#onlyLevel, this.#only]]
     return alone.values()
   }
@@ -58,10 +60,9 @@ export class Branch<L> {
       this.#onlyLevel = level
       this.#only = child
     } else {
-      this.#children = new Map([
-        [this.#onlyLevel, this.#only],
-        [level, child],
-      ])
+      this.#children = new ChurnMap()
+      this.#children.set(this.#onlyLevel, this.#only)
+      this.#children.set(level, child)
       this.#only = null
     }
   }
@@ -77,15 +78,17 @@ export class Branch<L> {
 
   /** The one thing left in the branch; null when it is empty, undefined when there are several. */
   sole(): Child<L> | null | undefined {
-    const literals = this.literalCount
+    const literals = this.#children?.size ?? (this.#only === null ? 0 : 1)
     const others = Number(this.end !== null) + Number(this.plus !== null) + Number(this.hash !== null)
     if (literals + others > 1) return undefined
     if (literals === 0) return this.end ?? this.plus ?? this.hash
-    return this.#only ?? this.#children!.values().next().value
+    if (this.#children === null) return this.#only
+    for (const [, child] of this.#children.slots()) if (child !== null) return child
+    return null
   }
 }
 
-export class LevelTree<L> {
+export class LevelTree<L extends NonNullable<unknown>> {
   readonly root = new Branch<L>()
   readonly #nameOf: (leaf: L) => string
   #leaves = 0

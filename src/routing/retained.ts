@@ -4,6 +4,7 @@
  * The tree holds topic names, not messages: a message that was evicted from memory has no readable topic.
  */
 import type { Message } from '../mqtt/message.ts'
+import { ChurnMap } from './churn-map.ts'
 import { filterMatches, hasWildcard, isDollarTopic } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
@@ -11,7 +12,7 @@ import { Branch, type Child, LevelTree } from './level-tree.ts'
 const STEPS_MAX = 256
 
 export class RetainedTree {
-  readonly #messages = new Map<string, Message>()
+  readonly #messages = new ChurnMap<string, Message>()
   readonly #topics = new LevelTree<string>(nameOf)
   #bytes = 0
 
@@ -54,8 +55,8 @@ export class RetainedTree {
   }
 
   /** All messages; may go on while messages are set and deleted. */
-  [Symbol.iterator](): IterableIterator<Message> {
-    return this.#messages.values()
+  *[Symbol.iterator](): Generator<Message, void, undefined> {
+    for (const [, message] of this.#messages.slots()) if (message !== null) yield message
   }
 
   /**
@@ -70,8 +71,37 @@ export class RetainedTree {
       if (message !== undefined) yield message
       return
     }
+    const levels = filter.split('/')
+    // From this depth on everything matches, the level before it included.
+    const all = levels.at(-1) === '#' ? levels.length - 1 : Number.POSITIVE_INFINITY
+    const noDollar = isWildcard(levels[0]!)
+    const rows: Row[] = []
+    let row: Row | undefined = descend(this.#topics.root, levels[0]!)
     let steps = 0
-    for (const topic of this.#walk(filter)) {
+    // The children in `row` have as many levels as there are rows below it, and one.
+    while (row !== undefined) {
+      const depth = rows.length + 1
+      const next: IteratorResult<[string, Child<string> | null]> | null =
+        row.left-- > 0 ? row.children.next() : null
+      let topic: string | null = null
+      if (next === null || next.done === true) {
+        row = rows.pop()
+      } else if (depth === 1 && noDollar && isDollarTopic(next.value[0])) {
+        // Neither it nor what is below it [MQTT-4.7.2-1].
+      } else {
+        const child = next.value[1]
+        if (child === null) {
+          // Gone.
+        } else if (!(child instanceof Branch)) {
+          if (depth >= all || filterMatches(filter, child)) topic = child
+        } else {
+          if (depth >= all || depth === levels.length) topic = child.end
+          if (depth >= all || depth < levels.length) {
+            rows.push(row)
+            row = descend(child, depth >= all ? '#' : levels[depth]!)
+          }
+        }
+      }
       const message = topic === null ? undefined : this.#messages.get(topic)
       if (message !== undefined) {
         steps = 0
@@ -82,51 +112,18 @@ export class RetainedTree {
       }
     }
   }
-
-  /** Topic names that match, some of which may be gone; null for each node that gave none. */
-  *#walk(filter: string): Generator<string | null, void, undefined> {
-    const levels = filter.split('/')
-    // From this depth on everything matches, the level before it included.
-    const all = levels.at(-1) === '#' ? levels.length - 1 : Number.POSITIVE_INFINITY
-    const rows: Row[] = []
-    let row: Row | undefined = descend(this.#topics.root, levels[0]!)
-    // The children in `row` have as many levels as there are rows below it, and one.
-    while (row !== undefined) {
-      const next: IteratorResult<[string, Child<string>]> | null = row.left-- > 0 ? row.children.next() : null
-      const depth = rows.length + 1
-      if (next === null || next.done === true) {
-        row = rows.pop()
-        yield null
-        continue
-      }
-      const [level, child] = next.value
-      if (depth === 1 && isDollarTopic(level) && isWildcard(levels[0]!)) {
-        yield null // [MQTT-4.7.2-1]
-      } else if (!(child instanceof Branch)) {
-        yield depth >= all || filterMatches(filter, child) ? child : null
-      } else {
-        // Before the end is told, so that what splits or joins meanwhile is seen as it is now.
-        const end = depth >= all || depth === levels.length ? child.end : null
-        if (depth < levels.length || depth >= all) {
-          rows.push(row)
-          row = descend(child, depth >= all ? '#' : levels[depth]!)
-        }
-        yield end
-      }
-    }
-  }
 }
 
 /** Children of one branch that are still to be visited. */
 interface Row {
-  readonly children: Iterator<[string, Child<string>]>
-  /** What is added comes last, so this many take in all that was there: without it a search might never end. */
+  readonly children: Iterator<[string, Child<string> | null]>
+  /** Slots to look at: what was there from the start, but not for ever what is added meanwhile. */
   left: number
 }
 
 /** The children of a branch that a level of a filter leads to. */
 function descend(branch: Branch<string>, level: string): Row {
-  if (isWildcard(level)) return { children: branch.literals(), left: branch.literalCount }
+  if (isWildcard(level)) return { children: branch.literals(), left: branch.literalSlots }
   const child = branch.literal(level)
   const found: [string, Child<string>][] = child === null ? [] : [[level, child]]
   return { children: found.values(), left: found.length }

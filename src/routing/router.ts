@@ -8,6 +8,7 @@
 import type { Topic } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Changes } from './changes.ts'
+import { ChurnMap } from './churn-map.ts'
 import { filterMatches, hasWildcard, innerFilter, isDollarTopic } from './filter.ts'
 import { KeyedList } from './keyed-list.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
@@ -63,9 +64,9 @@ class CachedRoute<S> implements Route<S> {
 export class Router<S extends object> {
   /** Routes that had to be made because none was cached or the cached one no longer held. */
   misses = 0
-  readonly #exact = new Map<string, Leaf<S>>()
+  readonly #exact = new ChurnMap<string, Leaf<S>>()
   readonly #wildcards = new LevelTree<Leaf<S>>(filterOf)
-  readonly #groups = new Map<string, Group<S>>()
+  readonly #groups = new ChurnMap<string, Group<S>>()
   readonly #changes = new Changes()
   readonly #large = new Map<Topic, number>()
   #largeEntries = 0
@@ -143,7 +144,7 @@ export class Router<S extends object> {
     const cached = topic.route as CachedRoute<S> | null
     if (cached === null || cached.changes !== this.#changes) return
     if (cached.checkedAt === this.#changes.count) return
-    if (this.#changes.touched(topic.name, cached.checkedAt)) this.#drop(topic)
+    if (this.#changes.touched(topic.name, cached.checkedAt)) topic.route = null
     else cached.checkedAt = this.#changes.count
   }
 
@@ -249,33 +250,32 @@ export class Router<S extends object> {
 
   #make(topic: Topic): Route<S> {
     this.misses++
-    this.#drop(topic)
     const found = this.#found
     const exact = this.#exact.get(topic.name)
     if (exact !== undefined) found.push(exact)
-    this.#match(topic.name)
+    if (this.#wildcards.nodeCount > 0) this.#match(topic.name)
     const route = new CachedRoute<S>(merge(found), groupsOf(found), this.#changes)
     found.length = 0
     topic.route = route
-    if (route.entries.length > LARGE_ENTRIES) this.#hold(topic, route.entries.length)
+    this.#hold(topic, route.entries.length)
     return route
   }
 
-  #drop(topic: Topic): void {
-    topic.route = null
-    const entries = this.#large.get(topic)
-    if (entries === undefined) return
-    this.#large.delete(topic)
-    this.#largeEntries -= entries
-  }
-
-  /** Counts a large Route; the oldest ones give way. */
+  /** Counts the entries of large Routes; topics that have had one for longest lose theirs. */
   #hold(topic: Topic, entries: number): void {
+    const before = this.#large.get(topic) ?? 0
+    if (entries <= LARGE_ENTRIES) {
+      if (before !== 0) this.#large.delete(topic)
+      this.#largeEntries -= before
+      return
+    }
     this.#large.set(topic, entries)
-    this.#largeEntries += entries
-    for (const oldest of this.#large.keys()) {
+    this.#largeEntries += entries - before
+    for (const [oldest, held] of this.#large) {
       if (this.#largeEntries <= LARGE_ENTRIES_MAX) return
-      this.#drop(oldest)
+      this.#large.delete(oldest)
+      this.#largeEntries -= held
+      oldest.route = null
     }
   }
 

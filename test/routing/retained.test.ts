@@ -125,6 +125,15 @@ test('a match ends even where each step adds a topic', () => {
   expect(steps).toBe(50)
   for (const _ of tree.match('#')) tree.set(message(`b${steps++}`))
   expect(steps).toBe(150)
+  for (let index = 0; index < 150; index++) tree.delete(`b${index}`)
+  // A topic that comes and goes.
+  for (const found of tree.match('#')) {
+    if (found === null) continue
+    tree.delete(found.topic.name)
+    tree.set(found)
+    steps++
+  }
+  expect(steps).toBe(250)
 })
 
 describe('beside the naive matcher', () => {
@@ -166,6 +175,37 @@ describe('beside the naive matcher', () => {
         },
       ),
       { numRuns: 500 },
+    )
+  })
+
+  test('a long match that rests while topics come and go finds once what stayed', () => {
+    const changes = fc.array(fc.nat({ max: 399 }), { minLength: 50, maxLength: 400, size: 'max' })
+    fc.assert(
+      fc.property(changes, fc.constantFrom('#', '+/+', 'a/#', 'a/+', '+/1/#'), (pauses, wanted) => {
+        const topics = Array.from({ length: 400 }, (_, index) =>
+          index < 200 ? `a/${index}` : `${index}/1${index % 2 === 0 ? '/x' : ''}`,
+        )
+        const tree = new RetainedTree()
+        for (const topic of topics) tree.set(message(topic))
+        const stayed = new Set(topics)
+        const seen: string[] = []
+        let pause = 0
+        for (const found of tree.match(wanted)) {
+          if (found !== null) seen.push(found.topic.name)
+          for (let change = 0; change < 3; change++) {
+            const topic = topics[pauses[pause++ % pauses.length]!]!
+            if (tree.delete(topic) === null) tree.set(message(topic))
+            stayed.delete(topic)
+          }
+        }
+        for (const topic of stayed) {
+          const times = seen.filter((each) => each === topic).length
+          expect([topic, times]).toEqual([topic, naiveMatches(wanted, topic) ? 1 : 0])
+        }
+        for (const topic of topics) tree.delete(topic)
+        expect([tree.count, tree.bytes, tree.nodeCount]).toEqual([0, 0, 0])
+      }),
+      { numRuns: 200 },
     )
   })
 
