@@ -1,6 +1,7 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
 import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { topicLevels } from '../mqtt/topics.ts'
 import type { LinkInfo } from './link.ts'
 import type { AuthenticationResult, Credentials } from './policy.ts'
 import type { State } from './state.ts'
@@ -41,6 +42,9 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
     if (Buffer.byteLength(packet.will.topic) > limits.topicBytesMax) {
       return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_bytes_max' }
     }
+    if (topicLevels(packet.will.topic) > limits.topicLevelsMax) {
+      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_levels_max' }
+    }
   }
   if (state.memoryRefusal !== null) return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
   return null
@@ -53,6 +57,8 @@ export function sessionRefusal(
   clientId: string,
   userName: string | null,
 ): Refusal | null {
+  // Asked again: a policy may have taken its time.
+  if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
   const existing = state.sessions.get(clientId)
   if (existing !== undefined && existing.owner !== userName) {
     return { reasonCode: Reason.NotAuthorized, reason: 'the Session belongs to another user' }

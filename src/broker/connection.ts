@@ -74,6 +74,8 @@ export class Connection
   readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
   readonly #readerWatch: ReaderWatch
+  /** How many packets the output has written when CONNACK is among them. */
+  #connackAt = 0
   /** Closing: the link is ended when the output is empty. */
   #ending = false
   #gone = false
@@ -357,6 +359,7 @@ export class Connection
     }
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     this.#send(connack, state.store.openSequence)
+    this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
   }
@@ -568,18 +571,23 @@ export class Connection
     // What waits for a commit belongs to the Session, which is somebody else's now.
     this.#output.discard()
     this.#session = null
-    this.#sendDisconnect(Reason.SessionTakenOver, 'another Network Connection uses this Client Identifier')
+    this.#sendLast(Reason.SessionTakenOver, 'another Network Connection uses this Client Identifier')
     this.#close('server', Reason.SessionTakenOver, 'taken over')
   }
 
   storeLost(): void {
     const depends = this.#session?.stored === true || !this.#output.idle
-    if (!depends || this.#phase !== 'open') return
+    if (!depends) return
+    if (this.#phase === 'closed') {
+      this.#output.discard()
+      if (!this.#gone) this.#link.end()
+    }
+    if (this.#phase !== 'open') return
     this.#output.discard()
     const session = this.#session
     // A stored Session is read again from the disk; one that is not ends with this connection as usual.
     if (session?.stored === true) this.#session = null
-    this.#sendDisconnect(Reason.QuotaExceeded, 'the disk is full: what was not acknowledged was not stored')
+    this.#sendLast(Reason.QuotaExceeded, 'the disk is full: what was not acknowledged was not stored')
     this.#close('server', Reason.QuotaExceeded, 'the store failed')
   }
 
@@ -590,6 +598,10 @@ export class Connection
 
   disconnect(reasonCode: number, reason: string): void {
     if (this.#phase === 'closed') return
+    if (this.#phase === 'new') {
+      this.#close('server', reasonCode, reason) // there is no CONNECT to answer
+      return
+    }
     if (this.#phase !== 'open') {
       // 0x8B is a word of DISCONNECT only.
       this.#refuse(
@@ -600,6 +612,11 @@ export class Connection
     }
     this.#sendDisconnect(reasonCode, reason)
     this.#close('server', reasonCode, reason)
+  }
+
+  /** DISCONNECT after the output was discarded: only where a CONNACK has left [MQTT-3.14.0-1]. */
+  #sendLast(reasonCode: number, reason: string): void {
+    if (this.#output.written >= this.#connackAt) this.#sendDisconnect(reasonCode, reason)
   }
 
   #sendDisconnect(reasonCode: number, reason: string): void {

@@ -24,6 +24,8 @@ export class Output {
   #heldBytes = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
+  #pushed = 0
+  #written = 0
   /** Gives back what was acknowledged, once the acknowledgement was written. */
   readonly #credit: (count: number) => void
 
@@ -44,6 +46,16 @@ export class Output {
     return this.#chunks.length === 0 && this.#held.length === 0
   }
 
+  /** Packets added so far, those that were discarded included. */
+  get pushed(): number {
+    return this.#pushed
+  }
+
+  /** Packets given to the link so far. */
+  get written(): number {
+    return this.#written
+  }
+
   /** Bytes that wait here and in the link. */
   get waitingBytes(): number {
     return this.#bytes + this.#heldBytes + this.#link.bufferedBytes
@@ -58,6 +70,7 @@ export class Output {
     this.#chunks.push(bytes)
     this.#bytes += bytes.length
     this.#credits += credits
+    this.#pushed++
     if (gate > this.#gate) this.#gate = gate
     this.#state.figures.packetsSent++
     return first
@@ -106,6 +119,7 @@ export class Output {
 
   #write(chunks: readonly Buffer[], bytes: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
+    this.#written += chunks.length
     this.#link.write(chunks, bytes)
     if (credits > 0) this.#credit(credits)
   }

@@ -32,10 +32,13 @@ export class Publisher {
    * NoMatchingSubscribers, or the Reason Code that refuses the message as a whole; then nothing has happened.
    */
   publish(message: Message, publisher: Session | null): Reason {
-    const { router } = this.#state
-    const route = router.route(message.topic)
+    const { router, unavailable } = this.#state
     this.receivers = 0
     this.gate = 0
+    if (unavailable !== null && (message.qos > 0 || message.retain)) {
+      return this.#refuse('disk', message, unavailable) // who is to get it is not known at the moment
+    }
+    const route = router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
     if (stores || message.retain) {
       const refusal = this.#refusal(message, route, stores)

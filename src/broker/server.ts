@@ -222,21 +222,26 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     state.unavailable = 'the store is being read again after the disk was full'
-    for (const connection of [...this.#connections]) connection.storeLost()
+    const live = new Set(state.wills.keys())
+    for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
+    for (const connection of [...this.#links]) connection.storeLost()
     state.waiting.clear()
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     for (const deadline of state.retainedDeadlines.values()) state.deadlines.cancel(deadline)
     state.retainedDeadlines.clear()
     state.forgetRetained()
-    const live = [...state.wills].filter(([clientId]) => state.sessions.has(clientId))
-    for (const { deadline } of state.wills.values()) state.deadlines.cancel(deadline)
-    state.wills.clear()
+    for (const [clientId, { deadline }] of [...state.wills]) {
+      if (live.has(clientId)) continue
+      state.deadlines.cancel(deadline)
+      state.wills.delete(clientId)
+    }
     await state.store.close()
     const recovered = await this.#openStore()
     state.turn.begin()
-    this.#takeUp(recovered)
-    for (const [, pending] of live) this.#rooms.wills.set(pending.view, pending.record.will)
+    this.#takeUp({ ...recovered, wills: recovered.wills.filter(([clientId]) => !live.has(clientId)) })
+    for (const clientId of live) this.#rooms.wills.reassert(clientId)
     state.unavailable = null
+    for (const connection of [...state.paused]) connection.resume()
     state.events.emit('storeRecovered', { sessions: recovered.sessions.length })
   }
 
@@ -246,6 +251,7 @@ export class Server implements Acceptor {
     state.sessionDeadlines.delete(session)
     this.#rooms.retained.cancel(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
+    session.detach()
     state.sessions.delete(session.clientId)
     state.sessionsById.delete(session.id)
     state.connected.delete(session)

@@ -136,7 +136,11 @@ export class State implements SessionContext {
         this.turn.begin()
         session.restored()
       },
-      (error: unknown) => this.storeFailed(error),
+      (error: unknown) => {
+        // The store failed meanwhile, and the Session was forgotten with it.
+        if (session.stored && this.sessionsById.get(session.id) !== session) return
+        this.storeFailed(error)
+      },
     )
   }
 

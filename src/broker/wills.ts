@@ -16,6 +16,9 @@ const GONE: LinkInfo = Object.freeze({
   allowAnonymous: false,
 })
 
+/** When a Will is tried again that fell due while the store was being read again. */
+const RETRY_MS = 1000
+
 export class Wills {
   readonly #state: State
   readonly #publisher: Publisher
@@ -71,6 +74,13 @@ export class Wills {
     this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
   }
 
+  /** The store was read again: what it says of this client's Will gives way to what is so. */
+  reassert(clientId: string): void {
+    const pending = this.#state.wills.get(clientId)
+    if (pending === undefined) this.#state.store.deleteWill(clientId)
+    else this.#state.store.putWill(clientId, pending.record)
+  }
+
   #schedule(clientId: string, record: WillRecord, view: ClientView, dueAt: number): void {
     const delayed: WillRecord = { ...record, dueAt }
     const deadline = this.#state.deadlines.at(dueAt, () => {
@@ -85,9 +95,12 @@ export class Wills {
   publishNow(clientId: string): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined) return
+    if (this.#state.unavailable !== null) {
+      this.#schedule(clientId, pending.record, pending.view, this.#state.now() + RETRY_MS)
+      return
+    }
     const { authorizePublish } = this.#state.policy
     const { will } = pending.record
-    // A shutdown between now and a policy's answer must not lose it: it stays stored until it is decided.
     const allowed =
       authorizePublish === undefined
         ? true
@@ -97,11 +110,14 @@ export class Wills {
       this.#decided(pending, allowed)
       return
     }
+    // It is due: a client that comes back, or brings another Will, does not take it back any more. A shutdown before
+    // the policy's answer must not lose it either: it stays stored until then.
     this.#state.deadlines.cancel(pending.deadline)
+    this.#state.wills.delete(clientId)
     const decide = (answer: boolean): void => {
-      if (this.#state.wills.get(clientId) !== pending) return
+      if (this.#state.stopping) return
       this.#state.turn.begin()
-      this.discard(clientId)
+      if (!this.#state.wills.has(clientId)) this.#state.store.deleteWill(clientId)
       this.#decided(pending, answer)
     }
     allowed.then(decide, () => decide(false))

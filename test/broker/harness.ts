@@ -1,5 +1,6 @@
 /** A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand. */
 import mqttPacket, { type Packet } from 'mqtt-packet'
+import type { BrokerEvents, EventName } from '../../src/broker/events.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../src/broker/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
 import type { Policy } from '../../src/broker/policy.ts'
@@ -9,7 +10,8 @@ import { LedgerStore } from './ledger.ts'
 
 const { generate, parser } = mqttPacket
 
-type Version = 3 | 4 | 5
+export type Version = 3 | 4 | 5
+type QoS = 0 | 1 | 2
 /** A packet as a test writes it: what mqtt-packet generates. */
 export type Given = Packet | Record<string, unknown>
 
@@ -91,6 +93,7 @@ export class TestClient {
   /** The CONNACK, when the client was made by `connect`. */
   connack: Packet | null = null
   readonly #world: World
+  #lastId = 0
 
   constructor(world: World, link: TestLink, version: Version) {
     this.#world = world
@@ -114,6 +117,64 @@ export class TestClient {
   /** What came since the last call. */
   got(): Packet[] {
     return this.link.packets.splice(0)
+  }
+
+  /** Subscribes to one filter; resolves to the SUBACK's code. What else came stays for `got`. */
+  async subscribe(
+    topic: string,
+    qos: QoS = 0,
+    options: { nl?: boolean; rap?: boolean; rh?: number } = {},
+    properties?: Record<string, unknown>,
+  ): Promise<number | undefined> {
+    const subscriptions = [{ topic, qos, nl: false, rap: false, rh: 0, ...options }]
+    return this.#asked('suback', { cmd: 'subscribe', messageId: this.#nextId(), subscriptions, properties })
+  }
+
+  /** Unsubscribes from one filter; resolves to the UNSUBACK's code. */
+  async unsubscribe(topic: string): Promise<number | undefined> {
+    return this.#asked('unsuback', {
+      cmd: 'unsubscribe',
+      messageId: this.#nextId(),
+      unsubscriptions: [topic],
+    })
+  }
+
+  async #asked(answer: 'suback' | 'unsuback', packet: Given): Promise<number | undefined> {
+    const packets = await this.send(packet)
+    const at = packets.findIndex(({ cmd }) => cmd === answer)
+    const [found] = at === -1 ? [] : packets.splice(at, 1)
+    this.link.packets.unshift(...packets)
+    if (found?.cmd !== 'suback' && found?.cmd !== 'unsuback') return undefined
+    const { granted } = found as { granted?: (number | { qos: number })[] }
+    return granted?.[0] as number | undefined
+  }
+
+  /** Publishes one message; resolves to what came back. */
+  async publish(topic: string, payload: string, qos: QoS = 0, more: Given = {}): Promise<Packet[]> {
+    const messageId = qos === 0 ? undefined : this.#nextId()
+    return this.send({ cmd: 'publish', topic, payload, qos, messageId, ...more })
+  }
+
+  #nextId(): number {
+    this.#lastId++
+    return this.#lastId
+  }
+
+  /** What came since the last call: payloads of PUBLISH packets only. */
+  texts(): string[] {
+    return textsOf(this.got())
+  }
+
+  /** Acknowledges everything that came and comes, until nothing comes any more; payloads in order. */
+  async drain(): Promise<string[]> {
+    const texts: string[] = []
+    for (;;) {
+      const packets = this.got()
+      if (packets.length === 0) return texts
+      texts.push(...textsOf(packets))
+      const answers = packets.flatMap((packet) => answersTo(packet))
+      if (answers.length > 0) this.link.packets.unshift(...(await this.send(...answers)))
+    }
   }
 
   /** The network fails: no DISCONNECT. */
@@ -192,6 +253,41 @@ export class World {
     }
   }
 
+  /** Makes the oldest sealed block durable, and what waited for it leaves. */
+  async commit(): Promise<boolean> {
+    const done = this.ledger.durable()
+    await this.settle()
+    return done
+  }
+
+  /** Keeps every event of a name, in order. */
+  record<K extends EventName>(name: K): BrokerEvents[K][] {
+    const kept: BrokerEvents[K][] = []
+    this.server.state.events.on(name, (event) => kept.push(event))
+    return kept
+  }
+
+  /** Everything that must be zero when no Session is left. */
+  census(): Record<string, number> {
+    const { state } = this.server
+    return {
+      sessions: state.sessions.size,
+      sessionsById: state.sessionsById.size,
+      sessionDeadlines: state.sessionDeadlines.size,
+      connected: state.connected.size,
+      connections: this.server.connectionCount,
+      retainedDeliveries: this.server.retainedDeliveries,
+      wills: state.wills.size,
+      waiting: state.waiting.size,
+      paused: state.paused.size,
+      deadlines: state.deadlines.size,
+      retainedDeadlines: state.retainedDeadlines.size,
+      subscriptions: state.router.subscriptionCount,
+      nodes: state.router.nodeCount,
+      clientsConnected: state.figures.clientsConnected,
+    }
+  }
+
   /** A connection that has sent nothing yet. */
   open(version: Version = 5, info: Partial<LinkInfo> = {}): TestClient {
     const link = new TestLink(info, version)
@@ -213,6 +309,23 @@ export class World {
     client.link.packets.unshift(...rest)
     return client
   }
+}
+
+/** Payloads of the PUBLISH packets among these, as text. */
+export function textsOf(packets: readonly Packet[]): string[] {
+  return packets.flatMap((packet) => (packet.cmd === 'publish' ? [packet.payload.toString()] : []))
+}
+
+function answersTo(packet: Packet): Given[] {
+  if (packet.cmd === 'publish' && packet.qos === 1) return [{ cmd: 'puback', messageId: packet.messageId }]
+  if (packet.cmd === 'publish' && packet.qos === 2) return [{ cmd: 'pubrec', messageId: packet.messageId }]
+  if (packet.cmd === 'pubrel') return [{ cmd: 'pubcomp', messageId: packet.messageId }]
+  return []
+}
+
+/** A CONNECT of a client whose Session outlives the Network Connection, for `World.connect`. */
+export function lasting(seconds = 1000, more: Given = {}): Given {
+  return { clean: false, properties: { sessionExpiryInterval: seconds }, ...more }
 }
 
 /** A CONNECT with usual values. */

@@ -28,9 +28,15 @@ export class LedgerStore implements Store {
   source: StateSource | null = null
   #recorded = 0
   #sealed: number[] = []
+  #failed = false
 
   open(source: StateSource): Promise<Recovered> {
     this.source = source
+    this.#failed = false
+    this.#sealed = []
+    this.#recorded = 0
+    this.pendingBytes = 0
+    this.openSequence = this.committedSequence + 1
     return Promise.resolve(this.recovered)
   }
 
@@ -39,6 +45,7 @@ export class LedgerStore implements Store {
   }
 
   #record(line: string): void {
+    if (this.#failed) return
     this.lines.push(line)
     this.#recorded++
     this.pendingBytes += 100
@@ -112,6 +119,8 @@ export class LedgerStore implements Store {
   }
 
   fail(error: StoreError): void {
+    this.#failed = true
+    this.#sealed = []
     this.source?.failed(error)
   }
 

@@ -1,0 +1,314 @@
+import { describe, expect, it } from 'vitest'
+import { lasting, World } from './harness.ts'
+
+const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }
+const NEVER = 0xffffffff
+
+describe('Clean Start and Session Present', () => {
+  it.each([
+    ['no Session, Clean Start 1', false, true, false],
+    ['no Session, Clean Start 0 [MQTT-3.1.2-6]', false, false, false],
+    ['a Session, Clean Start 1 [MQTT-3.1.2-4] [MQTT-3.2.2-2]', true, true, false],
+    ['a Session, Clean Start 0 [MQTT-3.1.2-5] [MQTT-3.2.2-3]', true, false, true],
+  ])('%s', async (_, exists, cleanStart, present) => {
+    for (const version of [4, 5] as const) {
+      const world = await World.make()
+      if (exists) {
+        const first = await world.connect('a', lasting(), version)
+        await first.subscribe('t', 1)
+        await first.vanish()
+      }
+      const client = await world.connect('a', cleanStart ? clean : lasting(), version)
+      expect(client.connack).toMatchObject({ sessionPresent: present })
+      const pub = await world.connect('pub')
+      await pub.publish('t', 'x', 1)
+      expect(client.texts()).toEqual(present ? ['x'] : [])
+    }
+  })
+
+  it('3.1 has no Session Present flag, and resumes all the same', async () => {
+    const world = await World.make()
+    const first = await world.connect('a', { clean: false }, 3)
+    await first.subscribe('t', 1)
+    await first.vanish()
+    await (await world.connect('pub')).publish('t', 'x', 1)
+    const back = await world.connect('a', { clean: false }, 3)
+    expect(back.connack).toMatchObject({ sessionPresent: false, returnCode: 0 })
+    expect(back.texts()).toEqual(['x'])
+  })
+
+  it('Clean Start 0 on a Session that ends with its connection: taken over, it has ended', async () => {
+    const world = await World.make()
+    await world.connect('a', { clean: false })
+    const next = await world.connect('a', { clean: false })
+    expect(next.connack).toMatchObject({ sessionPresent: false })
+  })
+
+  it('a 3.1.1 Session goes on in 5.0, and back', async () => {
+    const world = await World.make()
+    const old = await world.connect('a', { clean: false }, 4)
+    await old.subscribe('t', 1)
+    await old.send({ cmd: 'disconnect' })
+    const pub = await world.connect('pub')
+    await pub.publish('t', '1', 1)
+    const modern = await world.connect('a', lasting(50))
+    expect(modern.connack).toMatchObject({ sessionPresent: true })
+    expect(await modern.drain()).toEqual(['1'])
+    await modern.vanish()
+    await pub.publish('t', '2', 1)
+    const again = await world.connect('a', { clean: false }, 4)
+    expect(await again.drain()).toEqual(['2'])
+  })
+})
+
+describe('Session Expiry Interval', () => {
+  it('[MQTT-4.1.0-2] [MQTT-3.1.2-23] a Session ends when it has passed, not before', async () => {
+    const world = await World.make()
+    const ended = world.record('sessionEnded')
+    const client = await world.connect('a', lasting(10))
+    await client.subscribe('t', 1)
+    await world.pass(100)
+    expect(ended).toEqual([]) // [MQTT-4.1.0-1]
+    await client.vanish()
+    await world.pass(9.9)
+    expect(ended).toEqual([])
+    await world.pass(0.2)
+    expect(ended).toEqual([{ clientId: 'a', reason: 'expired' }])
+    expect(world.census()).toEqual(Object.fromEntries(Object.keys(world.census()).map((key) => [key, 0])))
+    expect(world.server.state.figures.clientsExpired).toBe(1)
+  })
+
+  it('0 or absent: it ends with the Network Connection, and is never stored', async () => {
+    const world = await World.make()
+    for (const properties of [{}, { sessionExpiryInterval: 0 }]) {
+      const client = await world.connect('a', { clean: false, properties })
+      await client.subscribe('t', 1)
+      await client.vanish()
+    }
+    expect(world.ledger.lines).toEqual([])
+    expect(world.census()).toMatchObject({ sessions: 0, subscriptions: 0 })
+  })
+
+  it('a client that comes back stops the clock, and the new interval counts', async () => {
+    const world = await World.make()
+    await (await world.connect('a', lasting(10))).vanish()
+    await world.pass(9)
+    const back = await world.connect('a', lasting(20))
+    await world.pass(30)
+    await back.vanish()
+    await world.pass(19)
+    expect((await world.connect('a', lasting(0))).connack).toMatchObject({ sessionPresent: true })
+  })
+
+  it('a Session that is resumed with 0 ends with that Network Connection', async () => {
+    const world = await World.make()
+    await (await world.connect('a', lasting(10))).vanish()
+    await (await world.connect('a', { clean: false })).vanish()
+    expect(world.census()).toMatchObject({ sessions: 0, sessionsById: 0, deadlines: 0 })
+  })
+
+  it('0xFFFFFFFF, and 3.1.1 without Clean Session: never, unless there is a maximum', async () => {
+    for (const [version, properties] of [
+      [5, { sessionExpiryInterval: NEVER }],
+      [4, undefined],
+    ] as const) {
+      const world = await World.make()
+      await (await world.connect('a', { clean: false, properties }, version)).vanish()
+      expect(world.census()).toMatchObject({ sessions: 1, deadlines: 0 })
+      const limited = await World.make({ limits: { sessionExpirySecondsMax: 60 } })
+      await (await limited.connect('a', { clean: false, properties }, version)).vanish()
+      await limited.pass(61)
+      expect(limited.census()).toMatchObject({ sessions: 0 })
+    }
+  })
+
+  it('DISCONNECT changes the interval: shorter, longer within the maximum, and 0 ends the Session at once', async () => {
+    const world = await World.make({ limits: { sessionExpirySecondsMax: 50 } })
+    const leave = async (sessionExpiryInterval: number): Promise<void> => {
+      const client = await world.connect('a', lasting(10))
+      await client.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval } })
+      expect(client.closed).toBe(true)
+    }
+    await leave(5)
+    await world.pass(5.1)
+    expect(world.census()).toMatchObject({ sessions: 0 })
+    await leave(NEVER)
+    await world.pass(49)
+    expect(world.census()).toMatchObject({ sessions: 1 })
+    await world.pass(2)
+    expect(world.census()).toMatchObject({ sessions: 0 })
+    await leave(0)
+    expect(world.census()).toMatchObject({ sessions: 0, deadlines: 0 })
+  })
+
+  it('section 3.14.2.2.2: DISCONNECT may not change it from 0', async () => {
+    const world = await World.make()
+    const client = await world.connect('a')
+    const bad = { cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 1 } }
+    expect(await client.send(bad)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x82 }])
+    expect(world.census()).toMatchObject({ sessions: 0 })
+    const same = await world.connect('a')
+    const good = { cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } }
+    expect(await same.send(good)).toEqual([])
+  })
+})
+
+describe('takeover', () => {
+  it('[MQTT-3.1.4-3] the old Network Connection gets 0x8E and is closed, before the new one is answered', async () => {
+    const world = await World.make()
+    for (const version of [4, 5] as const) {
+      const old = await world.connect('a', lasting(), version)
+      const next = await world.connect('a', lasting(), version)
+      expect(next.connack).toMatchObject({ sessionPresent: true })
+      expect(old.got()).toMatchObject(version === 5 ? [{ cmd: 'disconnect', reasonCode: 0x8e }] : [])
+      expect(old.closed).toBe(true)
+      expect(next.closed).toBe(false)
+    }
+    expect(world.census()).toMatchObject({ connected: 1, connections: 1, clientsConnected: 1 })
+  })
+
+  it('the old connection gets nothing from a commit that was under way', async () => {
+    const world = await World.make()
+    const old = await world.connect('a', lasting())
+    await old.subscribe('t', 1)
+    world.ledger.automatic = false
+    await old.publish('t', 'mine', 1)
+    expect(old.got()).toEqual([])
+    const next = world.open(5)
+    await next.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId: 'a', ...lasting() })
+    expect(old.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8e }])
+    while (await world.commit());
+    expect(old.got()).toEqual([])
+    expect(next.got()).toMatchObject([
+      { cmd: 'connack', sessionPresent: true },
+      { cmd: 'publish', messageId: 1, dup: true },
+    ])
+  })
+
+  it('[MQTT-3.14.0-1] an old connection whose CONNACK has not left is closed without DISCONNECT', async () => {
+    const world = await World.make()
+    world.ledger.automatic = false
+    const packet = { cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId: 'a', ...lasting() }
+    const old = world.open(5)
+    await old.send(packet)
+    const next = world.open(5)
+    await next.send(packet)
+    while (await world.commit());
+    expect(old.got()).toEqual([])
+    expect(old.closed).toBe(true)
+    expect(next.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+  })
+
+  it('what the old connection sends after it was taken over is not handled', async () => {
+    const world = await World.make()
+    const old = await world.connect('a')
+    const handler = old.link.handler
+    await world.connect('a')
+    const published = world.record('published')
+    handler?.received(Buffer.from('300400017478', 'hex'))
+    await world.settle()
+    expect(published).toEqual([])
+  })
+
+  it('takeover with Clean Start 1 ends the old Session', async () => {
+    const world = await World.make()
+    const ended = world.record('sessionEnded')
+    const old = await world.connect('a', lasting())
+    await old.subscribe('t', 1)
+    const next = await world.connect('a', clean)
+    expect(next.connack).toMatchObject({ sessionPresent: false })
+    expect(ended).toEqual([{ clientId: 'a', reason: 'clean-start' }])
+    await (await world.connect('pub')).publish('t', 'x', 1)
+    expect(next.texts()).toEqual([])
+  })
+})
+
+describe('ownership', () => {
+  const policy = {
+    authenticate: ({ userName }: { userName: string | undefined }) =>
+      ({ allow: true, userName: userName ?? null }) as const,
+  }
+
+  it("another user's CONNECT is refused and takes nothing over, online or offline", async () => {
+    const world = await World.make({ policy })
+    const anna = { ...lasting(), username: 'anna' }
+    const online = await world.connect('a', anna)
+    await online.subscribe('t', 1)
+    for (const other of [{ ...clean, username: 'bert' }, clean]) {
+      const intruder = await world.connect('a', other)
+      expect(intruder.connack).toMatchObject({ reasonCode: 0x87, sessionPresent: false })
+      expect(intruder.closed).toBe(true)
+    }
+    expect(online.closed).toBe(false)
+    await online.vanish()
+    expect((await world.connect('a', { ...clean, username: 'bert' })).connack).toMatchObject({
+      reasonCode: 0x87,
+    })
+    const back = await world.connect('a', anna)
+    expect(back.connack).toMatchObject({ sessionPresent: true })
+  })
+
+  it('a named user cannot take what an anonymous client made; who ends a Session frees its name', async () => {
+    const world = await World.make({ policy })
+    const anonymous = await world.connect('a', lasting())
+    expect((await world.connect('a', { username: 'anna' })).connack).toMatchObject({ reasonCode: 0x87 })
+    await anonymous.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
+    expect((await world.connect('a', { username: 'anna' })).connack).toMatchObject({ reasonCode: 0 })
+  })
+
+  it('a Session made by another user while a policy was thinking is safe', async () => {
+    let decide: (answer: boolean) => void = () => {}
+    const world = await World.make({
+      policy: {
+        ...policy,
+        authorizePublish: (client) =>
+          client.userName === 'slow' ? new Promise((resolve) => (decide = resolve)) : true,
+      },
+    })
+    const slow = world.open(5)
+    const will = { topic: 'w', payload: Buffer.from('w'), qos: 0 as const, retain: false }
+    const packet = { cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId: 'a', clean: true }
+    await slow.send({ ...packet, keepalive: 0, username: 'slow', will })
+    const quick = await world.connect('a', { username: 'quick' })
+    decide(true)
+    await world.settle()
+    expect(slow.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
+    expect(quick.closed).toBe(false)
+  })
+})
+
+describe('the end of a Session', () => {
+  it('undelivered messages are counted as lost with it', async () => {
+    const world = await World.make()
+    const dropped = world.record('dropped')
+    const sub = await world.connect('a', lasting(10))
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'sent', 1)
+    await sub.vanish()
+    await pub.publish('t', 'queued', 1)
+    await world.pass(11)
+    expect(dropped.map(({ reason, message }) => [reason, message.payload.toString()])).toEqual([
+      ['session-ended', 'sent'],
+      ['session-ended', 'queued'],
+    ])
+    expect(world.ledger.lines.at(-1)).toBe('deleteSession 1 holding 2')
+  })
+
+  it('what is recorded: the Session before its Subscriptions, and both when they end', async () => {
+    const world = await World.make()
+    const sub = await world.connect('a', lasting(10))
+    await sub.subscribe('t', 1)
+    await sub.unsubscribe('t')
+    await sub.vanish()
+    await world.connect('a', clean)
+    expect(world.ledger.lines).toEqual([
+      'putSession 1 a',
+      'putSubscription 1 t 1',
+      'deleteSubscription 1 t',
+      'putSession 1 a',
+      'deleteSession 1 holding 0',
+      'putSession 2 a',
+    ])
+  })
+})
