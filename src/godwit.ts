@@ -184,7 +184,9 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     events: server.state.events,
     fatal,
     figures: server.state.figures,
-    storeFigures: store.figures,
+    get storeFigures() {
+      return store.figures
+    },
     census,
     publish: (message) => publish(server, message),
     subscribe: (filter, handler, subscription = {}) => subscribe(server, filter, handler, subscription),

@@ -40,7 +40,7 @@ export class Publisher {
     }
     const route = router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
-    if (stores || message.retain) {
+    if (stores || message.retain || this.#state.unavailable !== null) {
       const refusal = this.#refusal(message, route, stores)
       if (refusal !== Reason.Success) return refusal
       this.gate = this.#state.store.openSequence
@@ -122,10 +122,15 @@ export class Publisher {
   }
 
   #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
-    const { limits, store, retained, memoryRefusal } = this.#state
+    const { limits, store, retained, memoryRefusal, unavailable } = this.#state
     const clears = message.payload.length === 0
-    if (store.refusal !== null && (stores || !clears)) return this.#refuse('disk', message, store.refusal)
-    if (memoryRefusal !== null && (stores || !clears)) {
+    // While stored Sessions are being read again, nobody knows whom the message is for.
+    if (unavailable !== null && (message.qos > 0 || message.retain)) {
+      return this.#refuse('disk', message, unavailable)
+    }
+    if (store.refusal !== null && (stores || (message.retain && !clears)))
+      return this.#refuse('disk', message, store.refusal)
+    if (memoryRefusal !== null && (stores || (message.retain && !clears))) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }
     if (message.retain && !clears) {
