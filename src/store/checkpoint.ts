@@ -58,11 +58,22 @@ export interface Garbage {
   readonly to: number
 }
 
+/** Entries of the list of dirty Sessions that may be passed before it is cut. */
+const PASSED_MAX = 4096
+
 const scratch = (): ByteWriter => new ByteWriter(64 * 1024)
 
 export class Checkpoints {
-  /** Dirty Sessions, those with the oldest block first. */
-  readonly dirty = new Set<StoredSession>()
+  /** How many Sessions are dirty. */
+  dirtyCount = 0
+  /**
+   * Dirty Sessions, those with the oldest block first, from `#oldest` on; and the block's first page with which each
+   * became dirty. One that is clean by now, or dirty since a later block, is passed over. (A Set that loses its first
+   * entries again and again is searched from its beginning each time.)
+   */
+  #dirty: StoredSession[] = []
+  #since: Page[] = []
+  #oldest = 0
   readonly #bodies: Bodies
   readonly #writer = scratch()
   #garbage: Garbage[] = []
@@ -75,12 +86,20 @@ export class Checkpoints {
   touch(session: StoredSession, page: Page): void {
     if (session.dirtyFrom !== null) return
     session.dirtyFrom = page
-    this.dirty.add(session)
+    this.#dirty.push(session)
+    this.#since.push(page)
+    this.dirtyCount++
   }
 
   /** The oldest dirty Session, if any. */
   oldest(): StoredSession | undefined {
-    for (const session of this.dirty) return session
+    const dirty = this.#dirty
+    while (this.#oldest < dirty.length) {
+      const session = dirty[this.#oldest]!
+      if (session.dirtyFrom !== null && session.dirtyFrom === this.#since[this.#oldest]) return session
+      this.#oldest++
+    }
+    if (this.#oldest > 0) this.#forgetPassed()
     return undefined
   }
 
@@ -95,8 +114,7 @@ export class Checkpoints {
 
   /** Forgets a deleted Session. */
   deleted(session: StoredSession, operations: BatchOperation[]): void {
-    this.dirty.delete(session)
-    session.dirtyFrom = null
+    this.#cleaned(session)
     operations.push({ type: 'del', key: numberKey(Table.CheckpointHead, session.number) })
     this.discard(session.number, session.segmentsFrom, session.segmentsTo)
   }
@@ -136,8 +154,7 @@ export class Checkpoints {
     const gone = Math.min(firstSegment, session.segmentsTo)
     this.discard(session.number, session.segmentsFrom, gone)
     session.segmentsFrom = Math.max(session.segmentsFrom, gone)
-    session.dirtyFrom = null
-    this.dirty.delete(session)
+    this.#cleaned(session)
     return bytes
   }
 
@@ -152,6 +169,19 @@ export class Checkpoints {
       if (garbage.from >= garbage.to) this.#garbage.pop()
     }
     return deletes
+  }
+
+  #cleaned(session: StoredSession): void {
+    if (session.dirtyFrom === null) return
+    session.dirtyFrom = null
+    this.dirtyCount--
+    if (this.#oldest > PASSED_MAX && this.#oldest * 2 > this.#dirty.length) this.#forgetPassed()
+  }
+
+  #forgetPassed(): void {
+    this.#dirty = this.#dirty.slice(this.#oldest)
+    this.#since = this.#since.slice(this.#oldest)
+    this.#oldest = 0
   }
 
   #segment(

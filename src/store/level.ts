@@ -10,7 +10,7 @@ import { access, constants, mkdir, readdir } from 'node:fs/promises'
 import type { Delivery, Message } from '../mqtt/message.ts'
 import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
-import { type Database, type DatabaseOptions, levelDatabase } from './database.ts'
+import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { storeError } from './failure.ts'
 import {
@@ -57,8 +57,8 @@ export interface LevelStoreOptions {
   /** LevelDB's write buffer, at least 64 KiB; 8 MiB: larger ones make commits stall longer (16 ms at 64 MiB against 4). */
   readonly writeBufferBytes?: number
   readonly freeSpace?: FreeSpaceProbe
-  /** Makes the database, not yet open. Tests put a failing or recording one in. */
-  readonly database?: (directory: string, options: DatabaseOptions) => Database
+  /** Writes a batch. Tests put a failing or recording one in. */
+  readonly write?: BatchWriter
 }
 
 /** Checkpoints of one commit take about as many bytes as its block, and this. */
@@ -130,7 +130,7 @@ export class LevelStore implements Store {
       checkpointJournalBytes: 32 * MIB,
       writeBufferBytes: 8 * MIB,
       freeSpace,
-      database: levelDatabase,
+      write: writeBatch,
       ...options,
     }
     this.#space = new SpaceGuard(options.directory, options.reserveBytes, this.#options.freeSpace)
@@ -325,9 +325,9 @@ export class LevelStore implements Store {
   }
 
   async #opened(directory: string): Promise<Recovered> {
-    const { database, writeBufferBytes, checkpointJournalBytes, residentBytesMax } = this.#options
+    const { writeBufferBytes, checkpointJournalBytes, residentBytesMax } = this.#options
     await prepareDirectory(directory)
-    const db = database(directory, {
+    const db = levelDatabase(directory, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
       writeBufferSize: writeBufferBytes,
@@ -376,7 +376,7 @@ export class LevelStore implements Store {
     const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
     const operations = [put(META_KEY, meta)]
     block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1 }, operations)
-    await db.batch(operations, { sync: this.#options.sync })
+    await this.#options.write(db, operations, this.#options.sync)
   }
 
   #forget(): void {
@@ -411,7 +411,7 @@ export class LevelStore implements Store {
 
   /** Nothing is left to do before the database is closed. */
   #settled(): boolean {
-    return !this.#recorded() && this.#checkpoints.dirty.size === 0 && this.#reclaim!.clean
+    return !this.#recorded() && this.#checkpoints.dirtyCount === 0 && this.#reclaim!.clean
   }
 
   #session(sessionId: number): StoredSession {
@@ -449,7 +449,7 @@ export class LevelStore implements Store {
     this.#checkpoint(sequence, closing, operations)
     this.#checkpoints.sweep(SEGMENT_DELETES_MAX, operations)
     const watermark = this.#checkpoints.oldest()?.dirtyFrom ?? first
-    const clean = closing && this.#checkpoints.dirty.size === 0
+    const clean = closing && this.#checkpoints.dirtyCount === 0
     this.#reclaim!.seal(watermark, this.#writtenBytes, sequence, clean, operations)
     this.#block.seal(
       { sequence, brokerTime: source.now(), wallTime: source.wallNow(), nextSession: this.#nextSession },
@@ -458,8 +458,8 @@ export class LevelStore implements Store {
     let bytes = 0
     for (const operation of operations) bytes += operationBytes(operation)
     this.#rewriting.sealed()
-    // LevelDB's binding copies keys and values before this returns, so the block's buffer can be filled anew.
-    const written = this.#db!.batch(operations, { sync: this.#options.sync })
+    // Keys and values are copied before this returns, so the block's buffer can be filled anew.
+    const written = this.#options.write(this.#db!, operations, this.#options.sync)
     this.#sealedSequence = sequence
     this.#writtenBytes += bytes
     this.#flyingBytes = bytes

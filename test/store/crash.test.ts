@@ -7,7 +7,7 @@ import { META_KEY, Table } from '../../src/store/format.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
-import { type Batch, hookedDatabase, recordingDatabase, replay, resealed, withRaw } from './recorded.ts'
+import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'
 
 let root: string
 let count = 0
@@ -45,7 +45,7 @@ async function recordedRun(
   options: Partial<LevelStoreOptions> = {},
 ): Promise<{ server: ModelServer; batches: Batch[] }> {
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(path, { database: recordingDatabase(batches), ...options }))
+  const server = new ModelServer(busyStore(path, { write: recordingWriter(batches), ...options }))
   const random = new Random(seed)
   await server.open()
   await sediment(server)
@@ -195,12 +195,12 @@ test('a failed commit is told once, acknowledges nothing more, and the store ope
     for (const applied of [false, true]) {
       const path = directory()
       let batches = 0
-      const database = hookedDatabase(async (_operations, commit) => {
+      const write = hookedWriter(async (_operations, commit) => {
         const fails = ++batches === failing
         if (!fails || applied) await commit()
         if (fails) throw new Error('IO error: 000003.log: Input/output error')
       })
-      const server = new ModelServer(busyStore(path, { database }))
+      const server = new ModelServer(busyStore(path, { write }))
       const random = new Random(failing)
       await server.open()
       for (let step = 0; step < 3000 && server.failures.length === 0; step++) {
@@ -229,10 +229,10 @@ function range(from: number, to: number): number[] {
 
 test('closing reports a commit that fails', async () => {
   let fails = false
-  const database = hookedDatabase((_operations, commit) =>
+  const write = hookedWriter((_operations, commit) =>
     fails ? Promise.reject(new Error('IO error: No space left on device')) : commit(),
   )
-  const server = new ModelServer(busyStore(directory(), { database }))
+  const server = new ModelServer(busyStore(directory(), { write }))
   await server.open()
   server.createSession(1)
   fails = true
@@ -291,7 +291,7 @@ test('a file in the place of the directory is refused', async () => {
 test('disk space comes back while the store runs: dead pages are deleted, nearly empty ones are moved', async () => {
   const path = directory()
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(path, { database: recordingDatabase(batches) }))
+  const server = new ModelServer(busyStore(path, { write: recordingWriter(batches) }))
   server.remember = false
   await server.open()
   server.createSession(1)

@@ -1,6 +1,6 @@
-/** Databases for tests: one that keeps what was committed, one that fails when told, and access to the raw values. */
+/** For tests: batches that are kept, or fail when told, and access to the raw values of a store. */
 import { crc32 } from 'node:zlib'
-import { type Database, type DatabaseOptions, levelDatabase } from '../../src/store/database.ts'
+import { type BatchWriter, type Database, levelDatabase, writeBatch } from '../../src/store/database.ts'
 import type { BatchOperation } from '../../src/store/format.ts'
 
 export type Batch = readonly BatchOperation[]
@@ -8,27 +8,17 @@ export type Batch = readonly BatchOperation[]
 /** What a test may do with each batch; `commit` hands it on to LevelDB. */
 export type BatchHook = (operations: Batch, commit: () => Promise<void>) => Promise<void>
 
-/** A database whose batches go through `hook`. */
-export function hookedDatabase(hook: BatchHook): (directory: string, options: DatabaseOptions) => Database {
-  return (directory, options) => {
-    const db = levelDatabase(directory, options)
-    const batch = db.batch.bind(db) as (operations: BatchOperation[], options: object) => Promise<void>
-    Object.defineProperty(db, 'batch', {
-      value: (operations: BatchOperation[], batchOptions: object) =>
-        hook(operations, () => batch(operations, batchOptions)),
-    })
-    return db
-  }
+/** Writes batches through `hook`. */
+export function hookedWriter(hook: BatchHook): BatchWriter {
+  return (db, operations, sync) => hook(operations, () => writeBatch(db, operations, sync))
 }
 
-/** A database that appends a copy of each batch to `batches`. */
-export function recordingDatabase(
-  batches: Batch[],
-): (directory: string, options: DatabaseOptions) => Database {
-  return hookedDatabase((operations, commit) => {
+/** Writes batches, and appends a copy of each to `batches`. */
+export function recordingWriter(batches: Batch[]): BatchWriter {
+  return (db, operations, sync) => {
     batches.push(operations.map(copied))
-    return commit()
-  })
+    return writeBatch(db, operations, sync)
+  }
 }
 
 function copied(operation: BatchOperation): BatchOperation {

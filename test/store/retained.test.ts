@@ -8,7 +8,7 @@ import { Table } from '../../src/store/format.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
 import { decodeMsgpack } from '../../src/store/msgpack.ts'
 import { delivery, ModelServer, message } from './model.ts'
-import { type Batch, recordingDatabase } from './recorded.ts'
+import { type Batch, recordingWriter } from './recorded.ts'
 
 let directory: string
 
@@ -38,7 +38,7 @@ const WILL = {
 
 test('a retained message and a Will land in the same atomic batch as the journal records of their turn', async () => {
   const batches: Batch[] = []
-  const server = model({ database: recordingDatabase(batches) })
+  const server = model({ write: recordingWriter(batches) })
   await server.open()
   server.createSession(1)
   await server.commit()
