@@ -1,5 +1,5 @@
 /** What is left after a crash, at every commit; and what a damaged or lost value does. */
-import { mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -320,4 +320,42 @@ test('disk space comes back while the store runs: dead pages are deleted, nearly
 
 test('a StoreError says what to do', () => {
   expect(new StoreError('io', 'message', 'advice').advice).toBe('advice')
+})
+
+test('a byte flipped in LevelDB’s own log is noticed, or only the unfinished end is gone', async () => {
+  const path = directory()
+  // One write buffer: everything is still in the log.
+  const server = new ModelServer(busyStore(path, { writeBufferBytes: 8 * 1024 * 1024 }))
+  const random = new Random(41)
+  await server.open()
+  for (let step = 0; step < 3000; step++) {
+    act(server, random, step)
+    if (step % 10 === 0) await server.commit()
+  }
+  await server.commit()
+  const states = new Set(server.states.values())
+  const log = (await readdir(path)).find((file) => file.endsWith('.log'))!
+  const { length } = await readFile(join(path, log))
+  let noticed = 0
+  for (let round = 0; round < 30; round++) {
+    const copy = directory()
+    await cp(path, copy, { recursive: true })
+    const bytes = await readFile(join(copy, log))
+    const at = Math.floor((length * round) / 30) + random.below(Math.floor(length / 30))
+    bytes[at] = bytes[at]! ^ 0x10
+    await writeFile(join(copy, log), bytes)
+    const damaged = new ModelServer(busyStore(copy))
+    try {
+      await damaged.open()
+      await damaged.restoreAll()
+      expect(states, `byte ${at} of ${length}`).toContain(damaged.describe())
+      await damaged.store.close()
+    } catch (error) {
+      expect(error, `byte ${at} of ${length}`).toMatchObject({ kind: 'corrupt' })
+      noticed++
+    }
+    await rm(copy, { recursive: true })
+  }
+  expect(noticed).toBeGreaterThan(20)
+  await server.store.close()
 })
