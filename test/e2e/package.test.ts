@@ -1,0 +1,88 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, expect, test } from 'vitest'
+import { cleanUp, Program, ROOT, temporaryDirectory } from './process.ts'
+
+afterEach(cleanUp)
+
+/** Larger than what is needed: the package has code and words, no tests, no sources, no benchmark. */
+const PACKAGE_BYTES_MAX = 1_000_000
+
+interface Lock {
+  readonly packages: Record<string, Record<string, unknown> & { dev?: boolean; devOptional?: boolean }>
+}
+
+/** What a project that is written in TypeScript has of its own. */
+const CONSUMER_TYPES = ['node_modules/@types/node', 'node_modules/undici-types']
+
+async function run(directory: string, name: string, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await new Program(name, args, directory).ended
+  if (code !== 0) throw new Error(`${name} ${args.join(' ')}: ${code}\n${stdout}\n${stderr}`)
+  return stdout
+}
+
+/**
+ * Installs the packed package into a directory elsewhere, with the dependencies that our lock file names: those npm
+ * has in its cache, so that no registry needs to be asked.
+ */
+async function install(directory: string, tarball: string): Promise<void> {
+  const root = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+  const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as Lock
+  const types = root.devDependencies['@types/node']
+  const own = {
+    name: 'elsewhere',
+    version: '1.0.0',
+    dependencies: { godwit: `file:${tarball}`, '@types/node': types },
+  }
+  const { version, license, dependencies, bin, engines } = root
+  const godwit = { version, license, dependencies, bin, engines, resolved: `file:${tarball}` }
+  const needed = Object.entries(lock.packages)
+    .filter(([path, { dev, devOptional }]) =>
+      dev || devOptional ? CONSUMER_TYPES.includes(path) : path !== '',
+    )
+    .map(([path, { dev, devOptional, ...rest }]) => [path, rest])
+  const packages = { '': own, 'node_modules/godwit': godwit, ...Object.fromEntries(needed) }
+  await writeFile(join(directory, 'package.json'), JSON.stringify(own))
+  await writeFile(
+    join(directory, 'package-lock.json'),
+    JSON.stringify({ ...own, lockfileVersion: 3, requires: true, packages }),
+  )
+  await run(directory, 'npm', 'ci', '--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund')
+}
+
+const CONSUMER = `
+import { type Broker, createBroker, type ReceivedMessage } from 'godwit'
+
+const broker: Broker = await createBroker({ listeners: [{ type: 'tcp', port: 0 }] })
+const other: Broker = await createBroker({ listeners: [{ type: 'tcp', port: 0 }] })
+const arrived = new Promise<ReceivedMessage>((resolve) => {
+  broker.subscribe('hello/#', resolve)
+})
+await broker.publish({ topic: 'hello/world', payload: 'hi', qos: 1 })
+const { topic, payload, qos } = await arrived
+console.log(topic, payload.toString(), qos)
+await Promise.all([broker.close(), other.close()])
+// Nothing that is left open may keep the process from ending here.
+`
+
+test('npm pack: installed elsewhere, the command runs and the library works, with types', async () => {
+  const directory = await temporaryDirectory()
+  const packing = ['pack', '--json', '--ignore-scripts', '--pack-destination', directory]
+  const [packed] = JSON.parse(await run(ROOT, 'npm', ...packing))
+  const paths: string[] = packed.files.map(({ path }: { path: string }) => path)
+  const expected =
+    /^(dist\/.+\.(js|d\.ts)|config\/godwit\.example\.yaml|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
+  expect(paths.filter((path) => !expected.test(path))).toEqual([])
+  expect(packed.size).toBeLessThan(PACKAGE_BYTES_MAX)
+  await install(directory, packed.filename)
+
+  const godwit = join('node_modules', '.bin', 'godwit')
+  expect(await run(directory, godwit, '--version')).toBe(`${packed.version}\n`)
+  expect(await run(directory, 'npx', '--no-install', 'godwit', '--version')).toBe(`${packed.version}\n`)
+
+  await writeFile(join(directory, 'consumer.mts'), CONSUMER)
+  const tsc = join(ROOT, 'node_modules', '.bin', 'tsc')
+  const options = ['--strict', '--module', 'NodeNext', '--target', 'ES2023', '--types', 'node']
+  await run(directory, tsc, ...options, 'consumer.mts')
+  expect(await run(directory, process.execPath, 'consumer.mjs')).toBe('hello/world hi 1\n')
+})
