@@ -87,6 +87,7 @@ export class Connection
     this.#rooms = rooms
     this.#link = link
     this.#framer = new Framer(state.limits.packetBytesMax)
+    this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
@@ -627,6 +628,8 @@ export class Connection
   #violated(error: ProtocolError): void {
     if (this.#phase === 'closed') return
     if (error.reasonCode === Reason.PacketTooLarge) this.limited('packetBytesMax', error.message)
+    if (error.reasonCode === Reason.QuotaExceeded) this.limited('controlPacketBytesMax', error.message)
+    if (error.reasonCode === Reason.TopicAliasInvalid) this.limited('topicAliasMaximum', error.message)
     if (this.#phase === 'open') {
       this.disconnect(error.reasonCode, `${error.message} (${error.statement})`)
       return

@@ -9,6 +9,7 @@ export type Limit =
   | 'connectionsMax'
   | 'connectTimeoutSeconds'
   | 'packetBytesMax'
+  | 'controlPacketBytesMax'
   | 'topicBytesMax'
   | 'topicLevelsMax'
   | 'subscriptionsPerClientMax'

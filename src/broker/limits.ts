@@ -9,6 +9,8 @@ export interface Limits extends SessionLimits {
   readonly connectTimeoutSeconds: number
   /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
   readonly packetBytesMax: number
+  /** Largest packet in bytes of any type but PUBLISH: decoding thousands of filters must not hold up everybody. */
+  readonly controlPacketBytesMax: number
   readonly topicBytesMax: number
   readonly topicLevelsMax: number
   readonly subscriptionsPerClientMax: number
@@ -46,6 +48,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   connectionsMax: Number.POSITIVE_INFINITY,
   connectTimeoutSeconds: 10,
   packetBytesMax: 268_435_460, // what the standard allows: 256 MiB and the header
+  controlPacketBytesMax: MIB, // some 100,000 topic filters in one SUBSCRIBE
   topicBytesMax: 65_535,
   topicLevelsMax: Number.POSITIVE_INFINITY,
   subscriptionsPerClientMax: Number.POSITIVE_INFINITY,

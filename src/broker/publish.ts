@@ -2,13 +2,7 @@
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
-import {
-  mergeWithout,
-  type Route,
-  type RouteEntry,
-  type ShareGroup,
-  type Subscription,
-} from '../routing/router.ts'
+import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { Limit } from './events.ts'
 import type { State } from './state.ts'
@@ -36,15 +30,17 @@ export class Publisher {
     this.receivers = 0
     this.gate = 0
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
-      return this.#refuse('disk', message, unavailable) // who is to get it is not known at the moment
+      // While stored Sessions are being read again, nobody knows whom the message is for.
+      return this.#refuse('disk', message, unavailable)
     }
     const route = router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
-    if (stores || message.retain || this.#state.unavailable !== null) {
+    const mayBeFull = message.qos > 0 && this.#state.limits.queueFull === 'refuse'
+    if (stores || message.retain || mayBeFull) {
       const refusal = this.#refusal(message, route, stores)
       if (refusal !== Reason.Success) return refusal
-      this.gate = this.#state.store.openSequence
     }
+    if (stores || message.retain) this.gate = this.#state.store.openSequence
     if (message.retain) this.#retain(message)
     // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
     if (message.qos > 0 && (route.entries.length > 0 || route.groups.length > 0)) message.own()
@@ -103,11 +99,14 @@ export class Publisher {
    * whether somebody took it.
    */
   deliverShared(group: ShareGroup<Session>, message: Message, not: Session | null): boolean {
-    const member = chooseMember(group, message, not)
-    if (member === null) {
+    const index = chooseMember(group, message, not)
+    if (index === -1) {
       this.#state.drop(group.share, 'offline', message)
       return false
     }
+    const { members } = group
+    const member = members[index]!
+    group.cursor = (index + 1) % members.length
     const { options, identifier } = member
     const delivery: Delivery = {
       message,
@@ -122,18 +121,13 @@ export class Publisher {
   }
 
   #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
-    const { limits, store, retained, memoryRefusal, unavailable } = this.#state
-    const clears = message.payload.length === 0
-    // While stored Sessions are being read again, nobody knows whom the message is for.
-    if (unavailable !== null && (message.qos > 0 || message.retain)) {
-      return this.#refuse('disk', message, unavailable)
-    }
-    if (store.refusal !== null && (stores || (message.retain && !clears)))
-      return this.#refuse('disk', message, store.refusal)
-    if (memoryRefusal !== null && (stores || (message.retain && !clears))) {
+    const { limits, store, retained, memoryRefusal } = this.#state
+    const retains = message.retain && message.payload.length > 0
+    if (store.refusal !== null && (stores || retains)) return this.#refuse('disk', message, store.refusal)
+    if (memoryRefusal !== null && (stores || retains)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }
-    if (message.retain && !clears) {
+    if (retains) {
       const previous = retained.get(message.topic.name)
       if (previous === undefined && retained.count >= limits.retainedMessagesMax) {
         return this.#refuse('retainedMessagesMax', message, `${retained.count} messages are retained`)
@@ -142,7 +136,7 @@ export class Publisher {
         return this.#refuse('retainedBytesMax', message, `${retained.bytes} bytes are retained`)
       }
     }
-    if (stores && limits.queueFull === 'refuse' && anyQueueFull(route, message)) {
+    if (message.qos > 0 && limits.queueFull === 'refuse' && anyQueueFull(route, message)) {
       return this.#refuse(
         'queueMessagesMax',
         message,
@@ -223,35 +217,29 @@ function anyQueueFull(route: Route<Session>, message: Message): boolean {
     if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
   }
   for (const group of route.groups) {
-    const member = chooseMember(group, message, null)
-    if (member !== null && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
+    const member = group.members[chooseMember(group, message, null)]
+    if (member !== undefined && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
   }
   return false
 }
 
-/** The member that takes the next message; moves the group's cursor on when somebody has room. */
-function chooseMember(
-  group: ShareGroup<Session>,
-  message: Message,
-  not: Session | null,
-): Subscription<Session> | null {
+/** Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. */
+function chooseMember(group: ShareGroup<Session>, message: Message, not: Session | null): number {
   const { members } = group
-  let waiting: Subscription<Session> | null = null
-  let offline: Subscription<Session> | null = null
+  const { evicted } = message
+  let waiting = -1
+  let offline = -1
   for (let step = 0; step < members.length; step++) {
     const index = (group.cursor + step) % members.length
-    const member = members[index]!
-    const { subscriber } = member
-    if (subscriber === not) continue
-    if (subscriber.hasRoom) {
-      group.cursor = (index + 1) % members.length
-      return member
-    }
+    const { subscriber, options } = members[index]!
+    // A body that is on disk only stays there for a stored Session alone.
+    if (subscriber === not || (evicted && !subscriber.stored)) continue
+    if (subscriber.hasRoom) return index
     if (subscriber.online) {
-      if (waiting === null || subscriber.queueLength < waiting.subscriber.queueLength) waiting = member
-    } else if (message.qos > 0 && member.options.qos > 0) {
-      if (offline === null || subscriber.queueLength < offline.subscriber.queueLength) offline = member
+      if (waiting === -1 || subscriber.queueLength < members[waiting]!.subscriber.queueLength) waiting = index
+    } else if (message.qos > 0 && options.qos > 0) {
+      if (offline === -1 || subscriber.queueLength < members[offline]!.subscriber.queueLength) offline = index
     }
   }
-  return waiting ?? offline
+  return waiting === -1 ? offline : waiting
 }

@@ -162,9 +162,11 @@ export class Sessions {
     const { router } = this.#state
     this.#publisher.gate = session.stored ? this.#state.store.openSequence : 0
     for (const { delivery, mayGoToOthers } of session.undelivered()) {
-      const group = delivery.share !== null && mayGoToOthers ? router.shareGroup(delivery.share) : null
-      if (group !== null) this.#publisher.deliverShared(group, delivery.message, session)
-      else this.#state.drop(session.clientId, 'session-ended', delivery.message)
+      const { message, share } = delivery
+      const group = share !== null && mayGoToOthers ? router.shareGroup(share) : null
+      if (group === null) this.#state.drop(session.clientId, 'session-ended', message)
+      else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
+      else this.#publisher.deliverShared(group, message, session)
     }
   }
 }

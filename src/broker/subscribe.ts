@@ -122,10 +122,11 @@ export class Subscribing {
 
   #refusal(session: Session, filter: string): Reason | null {
     const { limits, store } = this.#state
-    if (filter.length > limits.topicBytesMax || Buffer.byteLength(filter) > limits.topicBytesMax) {
+    const { filter: inner } = parseFilter(filter)
+    if (inner.length > limits.topicBytesMax || Buffer.byteLength(inner) > limits.topicBytesMax) {
       return this.#limited('topicBytesMax', session, Reason.TopicFilterInvalid, 'topic filter is longer')
     }
-    if (limits.topicLevelsMax !== Number.POSITIVE_INFINITY && topicLevels(filter) > limits.topicLevelsMax) {
+    if (limits.topicLevelsMax !== Number.POSITIVE_INFINITY && topicLevels(inner) > limits.topicLevelsMax) {
       return this.#limited(
         'topicLevelsMax',
         session,

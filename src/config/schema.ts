@@ -11,6 +11,7 @@ const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
   connectionsMax: whole({ min: 1, unlimited: true }),
   connectTimeoutSeconds: seconds({ min: 0.1, max: 3600 }),
   packetBytesMax: bytes({ min: 128, max: PACKET_BYTES_MAX }),
+  controlPacketBytesMax: bytes({ min: 128, max: PACKET_BYTES_MAX }),
   topicBytesMax: bytes({ min: 1, max: 65_535 }),
   topicLevelsMax: whole({ min: 1, max: 65_536, unlimited: true }),
   subscriptionsPerClientMax: whole({ min: 1, unlimited: true }),
