@@ -2,7 +2,7 @@
 
 import type { Database } from './database.ts'
 import { put } from './format.ts'
-import { decodeMsgpack } from './msgpack.ts'
+import { MsgpackDecoder } from './msgpack.ts'
 import { importRetained, importWill, isAedesKey, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
 import { StoreError } from './store.ts'
 
@@ -34,17 +34,18 @@ export async function importAedes(db: Database, directory: string): Promise<stri
 async function seal(
   db: Database,
   range: { gte: Buffer; lt: Buffer },
-  check: (key: Buffer, value: Buffer) => unknown,
+  check: (key: Buffer, value: Buffer, decoder: MsgpackDecoder) => unknown,
 ): Promise<number> {
+  const decoder = new MsgpackDecoder()
   const iterator = db.iterator(range)
   let count = 0
   try {
     for (;;) {
       const entries = await iterator.nextv(SLICE_VALUES)
       if (entries.length === 0) return count
-      for (const [key, value] of entries) check(key, value)
+      for (const [key, value] of entries) check(key, value, decoder)
       // What was sealed before a crash has its CRC behind the packet already: it is cut off first.
-      const puts = entries.map(([key, value]) => put(key, value.subarray(0, decodeMsgpack(value).bytes)))
+      const puts = entries.map(([key, value]) => put(key, value.subarray(0, decoder.decode(value).bytes)))
       await db.batch(puts, { sync: true })
       count += entries.length
     }

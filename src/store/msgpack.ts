@@ -16,22 +16,29 @@ export type MsgpackValue =
 
 /** The first value in `bytes`, and how many bytes it took. Throws TruncatedError, or RangeError for extensions. */
 export function decodeMsgpack(bytes: Buffer): { value: MsgpackValue; bytes: number } {
-  const decoder = new Decoder(bytes)
-  const value = decoder.value(0)
-  return { value, bytes: decoder.at }
+  return new MsgpackDecoder().decode(bytes)
 }
 
 const DEPTH_MAX = 16
 
-class Decoder {
-  at = 0
-  readonly #bytes: Buffer
+const NOTHING = Buffer.alloc(0)
 
-  constructor(bytes: Buffer) {
+/** Decodes one value after the other; quick where they are maps with the same keys in the same order. */
+export class MsgpackDecoder {
+  #at = 0
+  #bytes: Buffer = NOTHING
+  /** The keys of the map before, by their place: most are met again there. */
+  readonly #keys: { readonly bytes: Buffer; readonly text: string }[] = []
+
+  /** As `decodeMsgpack`. */
+  decode(bytes: Buffer): { value: MsgpackValue; bytes: number } {
     this.#bytes = bytes
+    this.#at = 0
+    const value = this.#value(0)
+    return { value, bytes: this.#at }
   }
 
-  value(depth: number): MsgpackValue {
+  #value(depth: number): MsgpackValue {
     if (depth > DEPTH_MAX) throw new RangeError('MessagePack nested too deeply')
     const type = this.#u(1)
     if (type < 0x80) return type
@@ -90,31 +97,57 @@ class Decoder {
   #map(entries: number, depth: number): ReadonlyMap<string, MsgpackValue> {
     const map = new Map<string, MsgpackValue>()
     for (let index = 0; index < entries; index++) {
-      const key = this.value(depth + 1)
-      map.set(String(key), this.value(depth + 1))
+      const key = this.#knownKey(index) ?? this.#key(index, depth)
+      map.set(key, this.#value(depth + 1))
     }
     return map
   }
 
   #array(length: number, depth: number): readonly MsgpackValue[] {
     const array: MsgpackValue[] = []
-    for (let index = 0; index < length; index++) array.push(this.value(depth + 1))
+    for (let index = 0; index < length; index++) array.push(this.#value(depth + 1))
     return array
   }
 
+  /** The key at this place, when it is the one that was there before. */
+  #knownKey(index: number): string | null {
+    const known = this.#keys[index]
+    if (known === undefined) return null
+    const { bytes, text } = known
+    for (let offset = 0; offset < bytes.length; offset++) {
+      if (this.#bytes[this.#at + offset] !== bytes[offset]) return null
+    }
+    this.#at += bytes.length
+    return text
+  }
+
+  #key(index: number, depth: number): string {
+    const from = this.#at
+    const text = String(this.#value(depth + 1))
+    this.#keys[index] = { bytes: Buffer.from(this.#bytes.subarray(from, this.#at)), text }
+    return text
+  }
+
   #text(bytes: number): string {
-    return this.#take(bytes).toString('utf8')
+    const at = this.#advance(bytes)
+    return this.#bytes.toString('utf8', at, this.#at)
   }
 
   #u(bytes: number): number {
-    return this.#take(bytes).readUIntBE(0, bytes)
+    const at = this.#advance(bytes)
+    return bytes === 1 ? this.#bytes[at]! : this.#bytes.readUIntBE(at, bytes)
   }
 
   #take(bytes: number): Buffer {
-    const at = this.at
-    this.at = at + bytes
-    if (this.at > this.#bytes.length) throw new TruncatedError('MessagePack ends too early')
-    return this.#bytes.subarray(at, this.at)
+    const at = this.#advance(bytes)
+    return this.#bytes.subarray(at, this.#at)
+  }
+
+  #advance(bytes: number): number {
+    const at = this.#at
+    this.#at = at + bytes
+    if (this.#at > this.#bytes.length) throw new TruncatedError('MessagePack ends too early')
+    return at
   }
 }
 

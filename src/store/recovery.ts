@@ -42,6 +42,7 @@ import {
   type TopicTable,
 } from './journal.ts'
 import type { Meta } from './meta.ts'
+import { MsgpackDecoder } from './msgpack.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
 import {
   type Recovered,
@@ -125,10 +126,11 @@ class Recovery {
     await this.#subscriptions()
     const last = await this.#scan()
     const sessions = this.#finished()
+    const decoder = new MsgpackDecoder()
     const retained: Message[] = []
     const wills: (readonly [string, WillRecord])[] = []
-    await this.#each(RETAINED_RANGE, (key, value) => retained.push(decodeRetained(key, value)))
-    await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value)))
+    await this.#each(RETAINED_RANGE, (key, value) => retained.push(decodeRetained(key, value, decoder)))
+    await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value, decoder)))
     this.#releasePages()
     return {
       recovered: { brokerTime: last.brokerTime, wallTime: last.wallTime, sessions, retained, wills },

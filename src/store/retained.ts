@@ -13,7 +13,7 @@ import AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import { Message, Topic, type Will } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { type BatchOperation, corrupt, LOSS, put, unsealed } from './format.ts'
-import { decodeMsgpack, type MsgpackValue } from './msgpack.ts'
+import type { MsgpackDecoder, MsgpackValue } from './msgpack.ts'
 import type { WillRecord } from './store.ts'
 
 const RETAINED = 'retained:'
@@ -131,6 +131,8 @@ function willPacket({ will, owner, dueAt }: WillRecord): Record<string, unknown>
 export const RETAINED_RANGE = { gte: Buffer.from('retained:'), lt: Buffer.from('retained;') }
 export const WILL_RANGE = { gte: Buffer.from('will:'), lt: Buffer.from('will;') }
 
+type StoredWill = readonly [clientId: string, record: WillRecord]
+
 /** Keys that a directory written by Aedes may hold. */
 const AEDES_KEY = /^(retained|subscriptions|outgoing|outgoing-id|incoming|will):/
 
@@ -139,27 +141,27 @@ export function isAedesKey(key: Buffer): boolean {
 }
 
 /** A stored retained message. Throws StoreError `corrupt`. */
-export function decodeRetained(key: Buffer, value: Buffer): Message {
-  return retainedOf(key, unsealed(key, value))
+export function decodeRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
+  return retainedOf(key, unsealed(key, value), decoder)
 }
 
 /** A retained message as Aedes stored it. Throws StoreError `corrupt`. */
-export function importRetained(key: Buffer, value: Buffer): Message {
-  return retainedOf(key, value)
+export function importRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
+  return retainedOf(key, value, decoder)
 }
 
 /** A stored Will. Throws StoreError `corrupt`. */
-export function decodeWill(key: Buffer, value: Buffer): readonly [clientId: string, record: WillRecord] {
-  return willOf(key, unsealed(key, value))
+export function decodeWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
+  return willOf(key, unsealed(key, value), decoder)
 }
 
 /** A Will as Aedes stored it. Throws StoreError `corrupt`. */
-export function importWill(key: Buffer, value: Buffer): readonly [clientId: string, record: WillRecord] {
-  return willOf(key, value)
+export function importWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
+  return willOf(key, value, decoder)
 }
 
-function retainedOf(key: Buffer, value: Buffer): Message {
-  const packet = packetOf(key, value)
+function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
+  const packet = packetOf(key, value, decoder)
   return new Message({
     topic: new Topic(key.toString('utf8', RETAINED.length)),
     payload: owned(bytesOf(packet.get('payload'))),
@@ -171,8 +173,8 @@ function retainedOf(key: Buffer, value: Buffer): Message {
   })
 }
 
-function willOf(key: Buffer, value: Buffer): readonly [clientId: string, record: WillRecord] {
-  const packet = packetOf(key, value)
+function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
+  const packet = packetOf(key, value, decoder)
   const owner = packet.get('owner')
   const will: Will = {
     topic: textOf(packet.get('topic')),
@@ -191,9 +193,9 @@ function willOf(key: Buffer, value: Buffer): readonly [clientId: string, record:
   return [decodeURIComponent(key.toString('utf8', WILL.length)), record]
 }
 
-function packetOf(key: Buffer, value: Buffer): ReadonlyMap<string, MsgpackValue> {
+function packetOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): ReadonlyMap<string, MsgpackValue> {
   try {
-    const packet = decodeMsgpack(value).value
+    const packet = decoder.decode(value).value
     if (packet instanceof Map) return packet
   } catch (error) {
     throw corrupt(`${JSON.stringify(key.toString('utf8'))} cannot be decoded`, LOSS.retained, error)
