@@ -204,6 +204,11 @@ export class Session implements OutboundState {
       sink.publish(delivery, 0, false, gate)
       return
     }
+    if (delivery.message.evicted) {
+      this.#enqueue(delivery) // from a Session that ended: read back when its turn comes
+      this.pump()
+      return
+    }
     if (delivery.qos === 0) {
       this.#deliverAtMostOnce(delivery)
       return

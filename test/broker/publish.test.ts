@@ -1,5 +1,6 @@
+import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { World } from './harness.ts'
+import { lasting, World } from './harness.ts'
 
 describe('PUBLISH', () => {
   it('QoS 0, 1 and 2 reach a subscriber at the lower QoS of both', async () => {
@@ -91,5 +92,516 @@ describe('PUBLISH', () => {
       ['3', 3, false],
       ['4', 4, false],
     ])
+  })
+})
+
+describe('acknowledgements of what the client publishes', () => {
+  it('[MQTT-3.3.4-1] 5.0 is told when nobody subscribes; 3.1.1 has no word for it', async () => {
+    const world = await World.make()
+    const modern = await world.connect('a')
+    expect(await modern.publish('t', 'x', 1)).toMatchObject([
+      { cmd: 'puback', messageId: 1, reasonCode: 0x10 },
+    ])
+    expect(await modern.publish('t', 'x', 2)).toMatchObject([
+      { cmd: 'pubrec', messageId: 2, reasonCode: 0x10 },
+    ])
+    const old = await world.connect('b', {}, 4)
+    await old.publish('t', 'x', 1)
+    expect(old.link.raw.at(-1)?.toString('hex')).toBe('40020001')
+    await modern.subscribe('t', 0)
+    expect(await old.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
+  })
+
+  it('[MQTT-4.6.0-2] [MQTT-4.6.0-3] acknowledgements come in the order of the packets, in one write', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    const writes = pub.link.writes
+    const answers = await pub.send(
+      ...[3, 1, 2].map((messageId) => ({ cmd: 'publish', topic: 't', payload: '', qos: 1, messageId })),
+      ...[9, 7, 8].map((messageId) => ({ cmd: 'publish', topic: 't', payload: '', qos: 2, messageId })),
+    )
+    expect(answers.map(({ messageId }) => messageId)).toEqual([3, 1, 2, 9, 7, 8])
+    expect(pub.link.writes - writes).toBe(1)
+  })
+
+  it('[MQTT-4.3.3-12] after PUBCOMP the identifier is a new message; PUBREL of an unknown one gets 0x92', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 0)
+    const pub = await world.connect('pub')
+    const publish = { cmd: 'publish', topic: 't', payload: 'x', qos: 2, messageId: 5 }
+    for (let round = 0; round < 2; round++) {
+      expect(await pub.send(publish)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0 }])
+      expect(await pub.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([
+        { cmd: 'pubcomp', reasonCode: 0 },
+      ])
+    }
+    expect(sub.texts()).toEqual(['x', 'x'])
+    expect(await pub.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([
+      { cmd: 'pubcomp', reasonCode: 0x92 },
+    ])
+    const old = await world.connect('old', {}, 4)
+    expect(await old.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([{ cmd: 'pubcomp', messageId: 5 }])
+  })
+
+  it('[MQTT-4.3.2-5] a repeated QoS 1 identifier is a new message, whatever DUP says', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 0)
+    const pub = await world.connect('pub')
+    const publish = { cmd: 'publish', topic: 't', payload: 'x', qos: 1, messageId: 5 }
+    await pub.send(publish, { ...publish, dup: true })
+    expect(sub.texts()).toEqual(['x', 'x'])
+  })
+
+  it('[MQTT-3.3.1-3] DUP is not passed on', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 2)
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 2, { dup: true })
+    expect(sub.got()).toMatchObject([{ cmd: 'publish', dup: false }])
+  })
+
+  it('a QoS 2 identifier that was received survives the connection, and a restart', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 0)
+    const pub = await world.connect('pub', lasting())
+    const publish = { cmd: 'publish', topic: 't', payload: 'x', qos: 2, messageId: 5 }
+    await pub.send(publish)
+    await pub.vanish()
+    const back = await world.connect('pub', lasting())
+    expect(await back.send({ ...publish, dup: true })).toMatchObject([{ cmd: 'pubrec', messageId: 5 }])
+    expect(await back.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([
+      { cmd: 'pubcomp', reasonCode: 0 },
+    ])
+    expect(sub.texts()).toEqual(['x'])
+    expect(world.ledger.lines).toContain('inboundAdded 1 5')
+    expect(world.ledger.lines.at(-1)).toBe('inboundRemoved 1 5')
+  })
+
+  it('$SYS is the Server’s own: 0x87 in 5.0, acknowledged and dropped in 3.1.1', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('$SYS/#', 0)
+    const modern = await world.connect('a')
+    expect(await modern.publish('$SYS/broker/version', 'x', 1)).toMatchObject([{ reasonCode: 0x87 }])
+    expect(await modern.publish('$SYS', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x87 }])
+    const old = await world.connect('b', {}, 4)
+    expect(await old.publish('$SYS/x', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
+    expect(await old.publish('$SYS/x', 'x', 2)).toMatchObject([{ cmd: 'pubrec', messageId: 2 }])
+    expect(await old.send({ cmd: 'pubrel', messageId: 2 })).toMatchObject([{ cmd: 'pubcomp' }])
+    await old.publish('$SYS/x', 'x', 0)
+    expect(sub.texts()).toEqual([])
+    expect(world.server.state.figures.drops['not-authorized']).toBe(5)
+    await modern.publish('$other/x', 'x', 0)
+    expect([modern.closed, old.closed]).toEqual([false, false])
+  })
+
+  it('[MQTT-4.3.3-9] a refused QoS 2 identifier is free again, and counts no more', async () => {
+    const world = await World.make({ limits: { receiveMaximum: 1 } })
+    const pub = await world.connect('pub')
+    for (let round = 0; round < 3; round++) {
+      expect(await pub.publish('$SYS/x', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x87 }])
+    }
+    expect(await pub.publish('t', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x10 }])
+  })
+
+  it('policies: refused, allowed, and answers that come late keep the order of the packets', async () => {
+    const answers: ((allow: boolean) => void)[] = []
+    const world = await World.make({
+      policy: {
+        authorizePublish: (_client, topic) =>
+          topic === 'slow' ? new Promise((resolve) => answers.push(resolve)) : topic !== 'no',
+      },
+    })
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1)
+    const pub = await world.connect('pub', { keepalive: 10 })
+    expect(await pub.publish('no', 'x', 1)).toMatchObject([{ reasonCode: 0x87 }])
+    const late = { cmd: 'publish', topic: 'slow', payload: '1', qos: 1, messageId: 10 }
+    const next = { cmd: 'publish', topic: 'quick', payload: '2', qos: 1, messageId: 11 }
+    expect(await pub.send(late, next, { cmd: 'pingreq' })).toEqual([])
+    expect(pub.link.paused).toBe(true)
+    await world.pass(100) // [MQTT-3.1.2-22]: Keep Alive stands still while nothing is read
+    expect(pub.closed).toBe(false)
+    expect(await pub.send({ cmd: 'publish', topic: 'quick', payload: '3', qos: 0 })).toEqual([])
+    answers[0]!(true)
+    await world.settle()
+    expect(pub.got().map(({ cmd, messageId }) => [cmd, messageId])).toEqual([
+      ['puback', 10],
+      ['puback', 11],
+      ['pingresp', undefined],
+    ])
+    expect(sub.texts()).toEqual(['1', '2', '3'])
+    expect(pub.link.paused).toBe(false)
+    await pub.send(late, next)
+    await pub.vanish()
+    answers[1]!(true)
+    await world.settle()
+    expect(sub.texts()).toEqual([])
+  })
+
+  it('a policy that fails ends the connection with 0x83, now or later', async () => {
+    for (const authorizePublish of [
+      () => Promise.reject(new Error('no database')),
+      () => {
+        throw new Error('no database')
+      },
+    ]) {
+      const world = await World.make({ policy: { authorizePublish } })
+      const pub = await world.connect('pub')
+      expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x83 }])
+    }
+  })
+})
+
+describe('limits on PUBLISH', () => {
+  it('section 3.3.4: more than Receive Maximum unacknowledged messages end the connection with 0x93', async () => {
+    const world = await World.make({ limits: { receiveMaximum: 2 } })
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 2)
+    await pub.publish('t', 'x', 2)
+    // A repeated one does not count twice, and one that was released not at all.
+    await pub.send({ cmd: 'publish', topic: 't', payload: 'x', qos: 2, messageId: 2, dup: true })
+    await pub.send({ cmd: 'pubrel', messageId: 1 })
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
+    await pub.publish('t', 'x', 2)
+    expect(pub.closed).toBe(false)
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x93 }])
+    expect(pub.closed).toBe(true)
+    const old = await world.connect('old', {}, 4)
+    for (let round = 0; round < 5; round++) await old.publish('t', 'x', 2)
+    expect(old.closed).toBe(false)
+  })
+
+  it('a PUBACK that waits for its commit is not yet sent: the message still counts', async () => {
+    const world = await World.make({ limits: { receiveMaximum: 1 } })
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.automatic = false
+    await pub.publish('t', 'x', 1)
+    await world.commit()
+    expect(pub.got()).toMatchObject([{ cmd: 'puback' }])
+    await pub.publish('t', 'x', 1)
+    await pub.publish('t', 'x', 1)
+    while (await world.commit());
+    expect(pub.got()).toMatchObject([{ cmd: 'puback' }, { cmd: 'disconnect', reasonCode: 0x93 }])
+  })
+
+  it('[MQTT-3.2.2-11] [MQTT-3.2.2-14] QoS and RETAIN beyond what was announced', async () => {
+    const world = await World.make({ limits: { maximumQoS: 1, retainAvailable: false } })
+    const limited = world.record('limited')
+    const high = await world.connect('a')
+    expect(await high.publish('t', 'x', 2)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x9b }])
+    const retain = await world.connect('b')
+    expect(await retain.publish('t', 'x', 0, { retain: true })).toMatchObject([{ reasonCode: 0x9a }])
+    const old = await world.connect('c', {}, 4)
+    expect(await old.publish('t', 'x', 2)).toEqual([])
+    expect(old.closed).toBe(true)
+    expect(limited.map(({ limit }) => limit)).toEqual(['maximumQoS', 'retainAvailable', 'maximumQoS'])
+  })
+
+  it('topicBytesMax and topicLevelsMax: 0x90 in 5.0, the end of the connection in 3.1.1', async () => {
+    const world = await World.make({ limits: { topicBytesMax: 10, topicLevelsMax: 3 } })
+    const limited = world.record('limited')
+    const modern = await world.connect('a')
+    expect(await modern.publish('12345678901', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0x90 }])
+    expect(await modern.publish('a/b/c/d', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x90 }])
+    expect(await modern.publish('a/b/c', 'x', 1)).toMatchObject([{ reasonCode: 0x10 }])
+    const old = await world.connect('b', {}, 4)
+    await old.publish('a/b/c/d', 'x', 0)
+    expect(old.closed).toBe(true)
+    expect(limited.map(({ limit }) => limit)).toEqual(['topicBytesMax', 'topicLevelsMax', 'topicLevelsMax'])
+  })
+
+  it('packetBytesMax: a larger packet ends the connection with 0x95 before it is read', async () => {
+    const world = await World.make({ limits: { packetBytesMax: 100 } })
+    const limited = world.record('limited')
+    const client = await world.connect('a')
+    expect(await client.bytes(Buffer.from('30ffffff7f', 'hex'))).toMatchObject([
+      { cmd: 'disconnect', reasonCode: 0x95 },
+    ])
+    expect(limited).toMatchObject([{ limit: 'packetBytesMax', clientId: 'a' }])
+  })
+
+  it('[MQTT-3.3.2-9] [MQTT-3.3.2-12] topic aliases from the client: set, used, changed, unknown, too high', async () => {
+    const world = await World.make({ limits: { topicAliasMaximum: 2 } })
+    const limited = world.record('limited')
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 0)
+    const pub = await world.connect('pub')
+    const send = (topic: string, topicAlias: number, payload: string) =>
+      pub.send({ cmd: 'publish', topic, payload, qos: 0, properties: { topicAlias } })
+    await send('a', 1, '1')
+    await send('', 1, '2')
+    await send('b', 2, '3')
+    await send('c', 1, '4')
+    await send('', 1, '5')
+    await send('', 2, '6')
+    const got = sub.got()
+    expect(got.map((p) => (p.cmd === 'publish' ? `${p.topic}${p.payload}` : ''))).toEqual([
+      'a1',
+      'a2',
+      'b3',
+      'c4',
+      'c5',
+      'b6',
+    ])
+    expect(JSON.stringify(got)).not.toContain('topicAlias')
+    expect(await send('d', 3, '7')).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x94 }])
+    expect(limited).toMatchObject([{ limit: 'topicAliasMaximum' }])
+    // [MQTT-3.3.2-7]
+    const again = await world.connect('pub')
+    const packet = { cmd: 'publish', topic: '', payload: '', qos: 0, properties: { topicAlias: 1 } }
+    expect(await again.send(packet)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x82 }])
+  })
+
+  it('what the disk cannot take is refused with 0x97, 3.1.1 is closed; what is not stored passes', async () => {
+    const world = await World.make()
+    const limited = world.record('limited')
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.refusal = 'the disk is nearly full'
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0x97 }])
+    expect(await pub.publish('t', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x97 }])
+    await pub.publish('t', 'zero', 0)
+    expect(await pub.publish('u', 'x', 1)).toMatchObject([{ reasonCode: 0x10 }])
+    await pub.publish('u', 'x', 0, { retain: true })
+    expect(world.server.state.retained.count).toBe(0)
+    expect(kept.texts()).toEqual(['zero'])
+    const old = await world.connect('old', {}, 4)
+    expect(await old.publish('t', 'x', 1)).toEqual([])
+    expect(old.closed).toBe(true)
+    expect(limited.every(({ limit }) => limit === 'disk')).toBe(true)
+    expect(world.server.state.figures.publishRefused).toBe(4)
+    world.ledger.refusal = null
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
+  })
+})
+
+describe('what subscribers see', () => {
+  it('[MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-18] [MQTT-3.3.2-20] properties go on unaltered', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 0)
+    const pub = await world.connect('pub')
+    const properties = {
+      payloadFormatIndicator: true,
+      contentType: 'text/plain',
+      responseTopic: 'answer',
+      correlationData: Buffer.from([1, 2, 3]),
+      userProperties: { b: ['1', '2'], a: '3' },
+    }
+    await pub.publish('t', 'x', 0, { properties })
+    expect(sub.got()).toMatchObject([{ properties }])
+    const old = await world.connect('old', {}, 4)
+    await old.subscribe('t', 0)
+    await pub.publish('t', 'x', 0, { properties })
+    expect(old.link.raw.at(-1)?.toString('hex')).toBe('300400017478')
+  })
+
+  it('[MQTT-3.3.2-6] the expiry counts down while a message waits; [MQTT-3.3.2-5] when it has passed it is dropped', async () => {
+    const world = await World.make()
+    const dropped = world.record('dropped')
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    await sub.vanish()
+    const pub = await world.connect('pub')
+    const publish = (payload: string, messageExpiryInterval: number) =>
+      pub.publish('t', payload, 1, { properties: { messageExpiryInterval } })
+    await publish('long', 100)
+    await publish('short', 10)
+    await pub.publish('t', 'ever', 1)
+    await world.pass(10)
+    const back = await world.connect('sub', lasting())
+    expect(back.got()).toMatchObject([
+      { payload: Buffer.from('long'), properties: { messageExpiryInterval: 90 } },
+      { payload: Buffer.from('ever') },
+    ])
+    expect(dropped.map(({ reason, message }) => `${reason} ${message.payload}`)).toEqual(['expired short'])
+    expect(world.ledger.lines).toContain('dropped 1')
+  })
+
+  it('[MQTT-4.3.3-7] what was sent once is sent again although it has expired', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 2)
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 2, { properties: { messageExpiryInterval: 1 } })
+    await sub.vanish()
+    await world.pass(10)
+    const back = await world.connect('sub', lasting())
+    expect(back.got()).toMatchObject([{ dup: true, properties: { messageExpiryInterval: 0 } }])
+  })
+
+  it('[MQTT-3.1.2-25] a message that exceeds the Maximum Packet Size is left out as if it was sent', async () => {
+    const world = await World.make()
+    const dropped = world.record('dropped')
+    const small = lasting(1000, {
+      properties: { sessionExpiryInterval: 1000, maximumPacketSize: 100, receiveMaximum: 1 },
+    })
+    const sub = await world.connect('sub', small)
+    await sub.subscribe('t', 2)
+    const pub = await world.connect('pub')
+    const big = 'x'.repeat(100)
+    for (const qos of [0, 1, 2] as const) await pub.publish('t', big, qos)
+    await pub.publish('t', '1', 1)
+    await pub.publish('t', big, 1)
+    await pub.publish('t', '2', 1)
+    expect(await sub.drain()).toEqual(['1', '2'])
+    expect(dropped.map(({ reason }) => reason)).toEqual(Array(4).fill('packet-too-large'))
+    // In flight when a smaller maximum comes.
+    await pub.publish('t', 'y'.repeat(50), 1)
+    await sub.vanish()
+    const smaller = { ...small, properties: { sessionExpiryInterval: 1000, maximumPacketSize: 40 } }
+    const back = await world.connect('sub', smaller)
+    expect(back.got()).toEqual([])
+    await pub.publish('t', '3', 1)
+    expect(await back.drain()).toEqual(['3'])
+    expect(dropped).toHaveLength(5)
+    expect(world.server.state.sessions.get('sub')).toMatchObject({ inFlightCount: 0, queueLength: 0 })
+  })
+
+  it('[MQTT-3.1.2-26] [MQTT-3.1.2-27] topic aliases to a client that allows them', async () => {
+    const world = await World.make({ limits: { topicAliasOutMaximum: 2 } })
+    const pub = await world.connect('pub')
+    const sub = await world.connect('sub', { properties: { topicAliasMaximum: 5, maximumPacketSize: 60 } })
+    const none = await world.connect('none')
+    for (const client of [sub, none]) await client.subscribe('#', 0)
+    for (const topic of ['a', 'a', 'b', 'c', 'b', 'c']) await pub.publish(topic, '')
+    const seen = (packets: Packet[]) =>
+      packets.map((p) => (p.cmd === 'publish' ? [p.topic, p.properties?.topicAlias ?? 0] : []))
+    expect(seen(sub.got())).toEqual([
+      ['a', 1],
+      ['', 1],
+      ['b', 2],
+      ['c', 0],
+      ['', 2],
+      ['c', 0],
+    ])
+    expect(seen(none.got()).flat()).not.toContain(1)
+    await sub.vanish()
+    // [MQTT-3.3.2-7], and a packet that was not sent sets nothing.
+    const back = await world.connect('sub', { properties: { topicAliasMaximum: 1, maximumPacketSize: 60 } })
+    await back.subscribe('#', 0)
+    await pub.publish('a', 'x'.repeat(100))
+    await pub.publish('a', '')
+    await pub.publish('a', '')
+    expect(seen(back.got())).toEqual([
+      ['a', 1],
+      ['', 1],
+    ])
+  })
+})
+
+describe('commits and turns', () => {
+  it('PUBREC, PUBCOMP and PUBREL wait for the commit they depend on', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub', lasting())
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 2)
+    world.ledger.automatic = false
+    const steps: [() => Promise<Packet[]>, string, string][] = [
+      [() => pub.publish('t', 'x', 2), 'pubrec', 'publish'],
+      [() => pub.send({ cmd: 'pubrel', messageId: 1 }), 'pubcomp', ''],
+      [() => sub.send({ cmd: 'pubrec', messageId: 1 }), '', 'pubrel'],
+    ]
+    for (const [step, toPub, toSub] of steps) {
+      expect(await step()).toEqual([])
+      expect([...pub.got(), ...sub.got()]).toEqual([])
+      await world.commit()
+      expect(pub.got().map(({ cmd }) => cmd)).toEqual(toPub === '' ? [] : [toPub])
+      expect(sub.got().map(({ cmd }) => cmd)).toEqual(toSub === '' ? [] : [toSub])
+    }
+    await sub.send({ cmd: 'pubcomp', messageId: 1 })
+    expect(world.ledger.lines.slice(-6)).toEqual([
+      'enqueue 2 x 2',
+      'sent 2 1',
+      'inboundAdded 1 1',
+      'inboundRemoved 1 1',
+      'received 2 1',
+      'completed 2 1',
+    ])
+  })
+
+  it('nothing passes what waits, not even QoS 0 and PINGRESP, and it leaves in one write', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.automatic = false
+    await pub.publish('t', '1', 1)
+    await pub.publish('t', '2', 0)
+    await sub.send({ cmd: 'pingreq' })
+    expect([...sub.got(), ...pub.got()]).toEqual([])
+    const writes = sub.link.writes
+    await world.commit()
+    expect(sub.got().map(({ cmd }) => cmd)).toEqual(['publish', 'publish', 'pingresp'])
+    expect(sub.link.writes - writes).toBe(1)
+  })
+
+  it('each turn waits for its own commit', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.automatic = false
+    for (const text of ['1', '2', '3']) await pub.publish('t', text, 1)
+    for (const text of ['1', '2', '3']) {
+      await world.commit()
+      expect(sub.texts()).toEqual([text])
+      expect(pub.got()).toHaveLength(1)
+    }
+    expect(world.census()).toMatchObject({ waiting: 0 })
+  })
+
+  it('one write per connection and turn, however much came in', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 0)
+    const pubs = [await world.connect('a'), await world.connect('b')]
+    const writes = sub.link.writes
+    for (const pub of pubs) {
+      pub.link.handler?.received(Buffer.from('3005000174007830050001740079', 'hex'))
+    }
+    await world.settle()
+    expect(sub.texts()).toEqual(['x', 'y', 'x', 'y'])
+    expect(sub.link.writes - writes).toBe(1)
+  })
+
+  it('publishers are paused when too much waits for a commit, and go on by commits alone', async () => {
+    const world = await World.make({ limits: { pendingCommitBytesMax: 1000 } })
+    const paused = world.record('paused')
+    const resumed = world.record('resumed')
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub', { keepalive: 10 })
+    world.ledger.automatic = false
+    const packets = Array.from({ length: 20 }, (_, n) => ({
+      cmd: 'publish',
+      topic: 't',
+      payload: `${n}`,
+      qos: 1,
+      messageId: n + 1,
+    }))
+    await pub.send(...packets, { cmd: 'pingreq' })
+    expect(pub.link.paused).toBe(true)
+    expect(paused).toEqual([{ clientId: 'pub', reason: 'commit' }])
+    await world.pass(60)
+    expect(pub.closed).toBe(false)
+    const handled = world.server.state.figures.publishReceived
+    expect(handled).toBeLessThan(20)
+    for (let round = 0; round < 20; round++) await world.commit()
+    expect(pub.link.paused).toBe(false)
+    expect(resumed.length).toBe(paused.length)
+    expect(pub.got().map(({ cmd }) => cmd)).toEqual([...Array(20).fill('puback'), 'pingresp'])
+    expect(sub.texts()).toEqual(packets.map(({ payload }) => payload))
+    await world.pass(16)
+    expect(pub.closed).toBe(true)
+    expect(world.census()).toMatchObject({ paused: 0, waiting: 0 })
   })
 })
