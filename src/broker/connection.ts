@@ -528,7 +528,9 @@ export class Connection
       if (this.#output.idle) this.#link.end()
       return
     }
-    if (this.#session !== null && !this.#output.congested && this.#session.queueLength > 0) {
+    const session = this.#session
+    if (session === null || this.#output.congested) return
+    if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
       this.#state.turn.continueLater(() => this.#refill())
     }
   }

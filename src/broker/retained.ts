@@ -29,6 +29,11 @@ export class RetainedDelivery {
     return this.#cursors.size
   }
 
+  /** Whether retained messages are still under way to a Session. */
+  waits(session: Session): boolean {
+    return this.#cursors.size > 0 && this.#cursors.has(session)
+  }
+
   /** Begins the delivery of all retained messages that match a Subscription. */
   start(session: Session, request: SubscribeRequest, identifier: number): void {
     this.cancel(session, request.filter)

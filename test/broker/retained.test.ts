@@ -1,0 +1,266 @@
+import { describe, expect, it } from 'vitest'
+import { lasting, World } from './harness.ts'
+
+const KEEP = { retain: true }
+
+describe('retained messages', () => {
+  it('[MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] are set, replaced, and cleared by an empty payload', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    const set = world.record('retainedSet')
+    const cleared = world.record('retainedCleared')
+    const seen = async () => {
+      const sub = await world.connect('sub')
+      await sub.subscribe('#', 1)
+      return sub.got().map((p) => (p.cmd === 'publish' ? `${p.topic} ${p.payload} ${p.retain} ${p.qos}` : ''))
+    }
+    await pub.publish('a', '1', 1, KEEP)
+    await pub.publish('b', '2', 0, KEEP)
+    await pub.publish('b', 'passing', 0)
+    expect(await seen()).toEqual(['a 1 true 1', 'b 2 true 0'])
+    await pub.publish('a', '3', 2, KEEP)
+    expect(await seen()).toEqual(expect.arrayContaining(['a 3 true 1', 'b 2 true 0']))
+    await pub.publish('a', '', 1, KEEP)
+    await pub.publish('none', '', 0, KEEP)
+    expect(await seen()).toEqual(['b 2 true 0'])
+    expect(set).toHaveLength(3)
+    expect(cleared).toEqual([{ topic: 'a' }])
+    expect(world.ledger.lines).toEqual([
+      'putRetained a',
+      'putRetained b',
+      'putRetained a',
+      'deleteRetained a',
+    ])
+  })
+
+  it('the empty message itself is delivered to those who are subscribed', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 0, { rap: true })
+    const pub = await world.connect('pub')
+    await pub.publish('t', '', 0, KEEP)
+    expect(sub.got()).toMatchObject([{ cmd: 'publish', retain: true, payload: Buffer.alloc(0) }])
+  })
+
+  it('[MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] Retain Handling', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 0, KEEP)
+    const sub = await world.connect('sub')
+    const counts: number[] = []
+    for (const rh of [2, 0, 0, 1, 2]) {
+      await sub.subscribe('t', 0, { rh })
+      counts.push(sub.got().length)
+    }
+    await sub.unsubscribe('t')
+    await sub.subscribe('t', 0, { rh: 1 })
+    expect([...counts, sub.got().length]).toEqual([0, 1, 1, 0, 0, 1])
+    const old = await world.connect('old', {}, 4)
+    await old.subscribe('t')
+    await old.subscribe('t')
+    expect(old.texts()).toEqual(['x', 'x'])
+  })
+
+  it('come after the SUBACK, with the identifier of the Subscription', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 1, KEEP)
+    const sub = await world.connect('sub')
+    const subscriptions = [{ topic: '#', qos: 1, nl: false, rap: false, rh: 0 }]
+    const properties = { subscriptionIdentifier: 5 }
+    expect(await sub.send({ cmd: 'subscribe', messageId: 1, subscriptions, properties })).toMatchObject([
+      { cmd: 'suback' },
+      { cmd: 'publish', qos: 1, retain: true, properties: { subscriptionIdentifier: 5 } },
+    ])
+    expect(sub.link.writes).toBe(2)
+  })
+
+  it('a retained message waits for its commit before it is acknowledged', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 1)
+    world.ledger.automatic = false
+    expect(await pub.publish('t', 'x', 1, KEEP)).toEqual([])
+    expect(sub.got()).toEqual([])
+    await world.commit()
+    expect(pub.got()).toMatchObject([{ cmd: 'puback' }])
+    expect(sub.texts()).toEqual(['x'])
+  })
+
+  it('expire, and count down while they wait', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 0, { ...KEEP, properties: { messageExpiryInterval: 10 } })
+    await pub.publish('u', 'x', 0, { ...KEEP, properties: { messageExpiryInterval: 10 } })
+    await pub.publish('u', 'forever', 0, KEEP)
+    await world.pass(4)
+    const sub = await world.connect('sub')
+    await sub.subscribe('t')
+    expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval: 6 } }])
+    await world.pass(7)
+    expect(world.server.state.retained.count).toBe(1)
+    expect(world.ledger.lines.at(-1)).toBe('deleteRetained t')
+    expect(world.census()).toMatchObject({ deadlines: 0, retainedDeadlines: 0 })
+    await sub.subscribe('#')
+    expect(sub.texts()).toEqual(['forever'])
+  })
+
+  it('that were recovered are delivered and expire', async () => {
+    const { Message } = await import('../../src/mqtt/message.ts')
+    const world = await World.make({}, (made) => {
+      const { topics } = made.server.state
+      const message = (name: string, expiresAt?: number) =>
+        new Message({
+          topic: topics.intern(name),
+          payload: Buffer.from(name),
+          qos: 1,
+          retain: true,
+          publisher: '',
+          ...(expiresAt !== undefined && { expiresAt }),
+        })
+      made.ledger.recovered = {
+        brokerTime: 50_000,
+        wallTime: made.wall,
+        sessions: [],
+        wills: [],
+        retained: [message('a'), message('b', 60_000)],
+      }
+    })
+    const sub = await world.connect('sub')
+    await sub.subscribe('#')
+    expect(sub.texts().sort()).toEqual(['a', 'b'])
+    await world.pass(11)
+    expect(world.server.state.retained.count).toBe(1)
+  })
+
+  it('retainedMessagesMax and retainedBytesMax refuse new ones, not replacements or removals', async () => {
+    const world = await World.make({ limits: { retainedMessagesMax: 2, retainedBytesMax: 20 } })
+    const limited = world.record('limited')
+    const pub = await world.connect('pub')
+    const keep = async (topic: string, payload: string) =>
+      ((await pub.publish(topic, payload, 1, KEEP))[0] as { reasonCode?: number }).reasonCode
+    expect([await keep('a', '1'), await keep('b', '2'), await keep('c', '3')]).toEqual([0x10, 0x10, 0x97])
+    expect([await keep('a', 'x'.repeat(16)), await keep('a', 'x'.repeat(18))]).toEqual([0x10, 0x97])
+    expect([await keep('b', ''), await keep('c', '4')]).toEqual([0x10, 0x10])
+    expect(limited.map(({ limit }) => limit)).toEqual(['retainedMessagesMax', 'retainedBytesMax'])
+    const old = await world.connect('old', {}, 4)
+    await old.publish('d', 'x', 0, KEEP)
+    expect(old.closed).toBe(true)
+  })
+
+  it('retainAvailable: false delivers none, even if some are left from before', async () => {
+    const world = await World.make({ limits: { retainAvailable: false } })
+    world.server.publishOwn('$SYS/x', Buffer.from('x'))
+    const sub = await world.connect('sub')
+    await sub.subscribe('$SYS/#')
+    expect(sub.got()).toEqual([])
+  })
+})
+
+describe('many retained messages for one Subscription', () => {
+  const filled = async (count: number, limits: object, bytes = 10): Promise<World> => {
+    const world = await World.make({ limits })
+    for (let n = 0; n < count; n++) {
+      const payload = `${n}`.padEnd(bytes, '.')
+      void world.server.publish({
+        topic: `t/${n}`,
+        payload: Buffer.from(payload),
+        qos: 1,
+        retain: true,
+        publisher: '',
+      })
+    }
+    await world.settle()
+    return world
+  }
+
+  it('come in slices while others are served, and none is lost', async () => {
+    const world = await filled(1000, {})
+    const sub = await world.connect('sub')
+    const writes = sub.link.writes
+    await sub.subscribe('t/#', 0)
+    expect(new Set(sub.texts()).size).toBe(1000)
+    expect(sub.link.writes - writes).toBeGreaterThan(3)
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('100,000 for a reader that is stuck: bounded bytes, and the rest when it takes them', async () => {
+    const world = await filled(100_000, { outgoingBytesMax: 100_000 })
+    const sub = await world.connect('sub')
+    sub.link.stuck = true
+    await sub.subscribe('#', 0)
+    const got = new Set(sub.texts())
+    expect(got.size).toBeLessThan(10_000)
+    let most = 0
+    for (let round = 0; round < 1000 && got.size < 100_000; round++) {
+      most = Math.max(most, sub.link.bufferedBytes)
+      sub.link.take()
+      await world.settle()
+      for (const text of sub.texts()) got.add(text)
+    }
+    expect(got.size).toBe(100_000)
+    expect(most).toBeLessThan(120_000)
+    sub.link.take()
+    await world.settle()
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('more than the output may hold at a time, for a reader that takes all at once', async () => {
+    const world = await filled(1000, { outgoingBytesMax: 1000 }, 100)
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 0)
+    expect(sub.texts()).toHaveLength(1000)
+    const gated = await world.connect('gated', lasting())
+    world.ledger.automatic = false
+    await gated.subscribe('#', 0)
+    while (await world.commit());
+    expect(gated.texts()).toHaveLength(1000)
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('at QoS 1 they come as the window allows', async () => {
+    const world = await filled(1000, { inFlightMax: 10 })
+    for (const options of [{}, lasting()]) {
+      const sub = await world.connect('sub', options)
+      await sub.subscribe('#', 1)
+      const got = await sub.drain()
+      expect(new Set(got).size).toBe(1000)
+      expect(got).toHaveLength(1000)
+      expect(world.server.state.sessions.get('sub')).toMatchObject({ queueLength: 0, inFlightCount: 0 })
+    }
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('stop when it unsubscribes, begin again when it subscribes again, go on when it comes back', async () => {
+    const world = await filled(1000, { inFlightMax: 10 })
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('#', 1)
+    expect(sub.link.packets).toHaveLength(10)
+    await sub.unsubscribe('#')
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+    expect(await sub.drain()).toHaveLength(10)
+    await sub.subscribe('#', 1)
+    await sub.subscribe('#', 1)
+    await sub.vanish()
+    const back = await world.connect('sub', lasting())
+    const got = [...new Set(await back.drain())]
+    expect(got.length).toBe(1000)
+    await back.subscribe('#', 1)
+    await back.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('what expires meanwhile does not come', async () => {
+    const world = await World.make({ limits: { inFlightMax: 1 } })
+    const pub = await world.connect('pub')
+    for (const topic of ['a', 'b', 'c']) {
+      await pub.publish(topic, topic, 1, { ...KEEP, properties: { messageExpiryInterval: 5 } })
+    }
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1)
+    await world.pass(6)
+    expect(await sub.drain()).toHaveLength(1)
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+})
