@@ -34,11 +34,11 @@ export type BatchWriter = (
 ) => Promise<void>
 
 /** By a chained batch, which costs 0.6 us per operation here, where a batch of an array costs 5. */
-export const writeBatch: BatchWriter = (db, operations, sync) => {
+export const writeBatch: BatchWriter = async (db, operations, sync) => {
   const batch = db.batch()
   for (const operation of operations) {
     if (operation.type === 'put') batch.put(operation.key, operation.value)
     else batch.del(operation.key)
   }
-  return batch.write({ sync })
+  await batch.write({ sync })
 }

@@ -3,8 +3,11 @@ import { cp, mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { META_KEY, Table } from '../../src/store/format.ts'
+import { ByteReader } from '../../src/store/encoding.ts'
+import { keyNumber, META_KEY, Table, tableRange, unsealed } from '../../src/store/format.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
+import { decodeMeta } from '../../src/store/meta.ts'
+import { DIRECTORY_PAGES } from '../../src/store/recovery.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'
@@ -73,14 +76,42 @@ async function sediment(server: ModelServer): Promise<void> {
   }
 }
 
+/** Below the scan, the directory names exactly the pages that exist; returns how many there are in all. */
+async function auditPages(path: string): Promise<number> {
+  return withRaw(path, async (db) => {
+    const meta = decodeMeta(await db.get(META_KEY), path)
+    const pages = (await db.keys(tableRange(Table.Journal)).all()).map(keyNumber)
+    const listed: number[] = []
+    for (const [key, value] of await db.iterator(tableRange(Table.Directory)).all()) {
+      const reader = new ByteReader(unsealed(key, value))
+      for (let number = keyNumber(key) * DIRECTORY_PAGES; !reader.atEnd; number++) {
+        if (reader.varint() > 0) listed.push(number)
+      }
+    }
+    expect(listed).toEqual(pages.filter((number) => number < meta.scanFromPage))
+    return pages.length
+  })
+}
+
 function has(batch: Batch, type: 'put' | 'del', table: number): boolean {
   return batch.some((operation) => operation.type === type && operation.key[0] === table)
 }
 
-test.each([11, 266785055, Math.floor(Math.random() * 0x7fffffff)])(
-  'every prefix of the commits is a consistent state, seed %i',
-  async (seed) => {
-    const { server, batches } = await recordedRun(seed, 5000, directory())
+/** Checkpoints taken early, so that LevelDB's log bounds the scan; and late, so that dirty Sessions do. */
+const EARLY = { checkpointJournalBytes: 20_000, writeBufferBytes: 4096 }
+const LATE = { checkpointJournalBytes: 400_000, writeBufferBytes: 1024 }
+const NEW_SEED = Math.floor(Math.random() * 0x7fffffff)
+
+test.each([
+  [11, 'early', EARLY],
+  [12, 'late', LATE],
+  [266785055, 'early', EARLY],
+  [NEW_SEED, 'early', EARLY],
+  [NEW_SEED, 'late', LATE],
+])(
+  'every prefix of the commits is a consistent state, seed %i, checkpoints %s',
+  async (seed, _when, options) => {
+    const { server, batches } = await recordedRun(seed, 5000, directory(), options)
     await server.store.close()
     // The run must have done what it is about.
     expect(batches.some((batch) => has(batch, 'put', Table.CheckpointSegment))).toBe(true)
@@ -88,10 +119,10 @@ test.each([11, 266785055, Math.floor(Math.random() * 0x7fffffff)])(
     expect(batches.some((batch) => has(batch, 'put', Table.Forward))).toBe(true)
     const random = new Random(seed)
     for (let length = 1; length <= batches.length; length++) {
-      if (batches.length > 60 && !random.chance(60 / batches.length) && length < batches.length - 5) continue
+      if (batches.length > 40 && !random.chance(40 / batches.length) && length < batches.length - 5) continue
       const path = directory()
       await replay(path, batches.slice(0, length))
-      const again = new ModelServer(busyStore(path))
+      const again = new ModelServer(busyStore(path, options))
       await again.open()
       await again.restoreAll()
       expect(again.describe(), `seed ${seed}, after commit ${length}`).toBe(server.states.get(length) ?? '')
@@ -105,6 +136,7 @@ test.each([11, 266785055, Math.floor(Math.random() * 0x7fffffff)])(
       await third.restoreAll()
       expect(third.describe(), `seed ${seed}, after commit ${length}, reopened`).toBe(before)
       await third.store.close()
+      await auditPages(path)
       await rm(path, { recursive: true })
     }
   },
@@ -118,6 +150,28 @@ test('a commit that LevelDB lost from its log is noticed', async () => {
     await replay(path, [...batches.slice(0, lost), ...batches.slice(lost + 1)])
     await expect(open(path), `without commit ${lost}`).rejects.toMatchObject({ kind: 'corrupt' })
   }
+})
+
+test('a lost commit is noticed as long as it may be in LevelDB’s log, and older pages are given up', async () => {
+  const writeBufferBytes = 20_000
+  const { server, batches } = await recordedRun(23, 4000, directory(), { writeBufferBytes })
+  await server.store.close()
+  const bytes = batches.map((batch) =>
+    batch.reduce((sum, entry) => sum + (entry.type === 'put' ? entry.value.length : 0), 0),
+  )
+  for (let length = 10; length <= batches.length; length += 5) {
+    // The oldest one that two write buffers still hold.
+    let lost = length - 1
+    for (let after = bytes[lost]!; lost > 1 && after + bytes[lost - 1]! < 2 * writeBufferBytes; lost--) {
+      after += bytes[lost - 1]!
+    }
+    if (lost === length - 1) continue
+    const path = directory()
+    await replay(path, [...batches.slice(0, lost), ...batches.slice(lost + 1, length)])
+    await expect(open(path), `${length} commits without ${lost}`).rejects.toMatchObject({ kind: 'corrupt' })
+    await rm(path, { recursive: true })
+  }
+  expect(batches.some((batch) => has(batch, 'del', Table.Journal))).toBe(true)
 })
 
 test('a store that was closed in order does not accept a shorter journal', async () => {
@@ -305,10 +359,10 @@ test('disk space comes back while the store runs: dead pages are deleted, nearly
     if (index % 500 === 499) await new Promise((resolve) => setTimeout(resolve, 2))
   }
   await server.store.close()
-  const pages = await withRaw(path, (db) => db.keys({ gte: Buffer.from([Table.Journal]) }).all())
+  const pages = await auditPages(path)
   const written = batches.flat().filter(({ type, key }) => type === 'put' && key[0] === Table.Journal).length
   expect(written).toBeGreaterThan(200)
-  expect(pages.length).toBeLessThan(written / 4)
+  expect(pages).toBeLessThan(written / 4)
   const again = new ModelServer(busyStore(path))
   await again.open()
   await again.restoreAll()
