@@ -60,6 +60,8 @@ export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-k
 
 interface Outgoing extends InFlight {
   delivery: Delivery | null
+  /** Whether its PUBLISH was sent on this Network Connection, and so counts against the quota. */
+  charged: boolean
 }
 
 export class Session implements OutboundState {
@@ -82,7 +84,6 @@ export class Session implements OutboundState {
   #sink: SessionSink | null = null
   /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
   #quota = 0
-  #quotaInitial = 0
   /** What was in flight when the client came back and is still to be sent again, in order. */
   #resend: Outgoing[] = []
   #resent = 0
@@ -112,7 +113,7 @@ export class Session implements OutboundState {
     session.#queue = new DeliveryQueue(from.queueHead)
     for (const delivery of from.queue) session.#queue.push(delivery)
     for (const { packetId, delivery } of from.inFlight)
-      session.#inFlight.set(packetId, { packetId, delivery })
+      session.#inFlight.set(packetId, { packetId, delivery, charged: false })
     for (const packetId of from.inbound) session.#inbound.add(packetId)
     for (const [filter, record] of from.subscriptions) session.subscriptions.set(filter, record)
     return session
@@ -151,9 +152,15 @@ export class Session implements OutboundState {
       this.#sink !== null &&
       this.#queue.length === 0 &&
       this.#resend.length === 0 &&
-      this.#quota > 0 &&
+      this.#windowOpen &&
       !this.#sink.congested
     )
+  }
+
+  /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
+  get #windowOpen(): boolean {
+    const inFlightMax = Math.min(this.#context.limits.inFlightMax, PACKET_ID_MAX)
+    return this.#quota > 0 && this.#inFlight.size < inFlightMax
   }
 
   /** Whether a message that has to wait would push others out, or be refused. */
@@ -171,12 +178,12 @@ export class Session implements OutboundState {
    */
   attach(sink: SessionSink, receiveMaximum: number): void {
     this.#sink = sink
-    this.#quotaInitial = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
-    this.#quota = this.#quotaInitial
+    this.#quota = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
     this.#resent = 0
     this.#resend = []
     this.disconnectedAt = 0
     for (const outgoing of this.#inFlight.values()) {
+      outgoing.charged = false
       // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
       if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)
       else this.#resend.push(outgoing)
@@ -240,7 +247,7 @@ export class Session implements OutboundState {
     }
     this.#quota--
     this.#lastPacketId = packetId
-    this.#inFlight.set(packetId, { packetId, delivery })
+    this.#inFlight.set(packetId, { packetId, delivery, charged: true })
     if (!this.stored) return
     this.#context.store.enqueue(this.id, delivery)
     this.#context.store.sent(this.id, packetId)
@@ -280,7 +287,7 @@ export class Session implements OutboundState {
         this.#dropHead('expired') // [MQTT-3.3.2-5]
         continue
       }
-      if (delivery.qos > 0 && this.#quota === 0) return
+      if (delivery.qos > 0 && !this.#windowOpen) return
       if (delivery.message.evicted) {
         this.#restoreQueued()
         return
@@ -300,8 +307,12 @@ export class Session implements OutboundState {
           this.#restoreResend()
           return false
         }
-        if (sink.publish(delivery, packetId, true, 0)) this.#quota--
-        else this.#discardInFlight(outgoing, delivery)
+        if (sink.publish(delivery, packetId, true, 0)) {
+          this.#quota--
+          outgoing.charged = true
+        } else {
+          this.#discardInFlight(outgoing, delivery)
+        }
       }
       this.#resent++
     }
@@ -327,7 +338,7 @@ export class Session implements OutboundState {
     this.#queue.shift()
     this.#quota--
     this.#lastPacketId = packetId
-    this.#inFlight.set(packetId, { packetId, delivery })
+    this.#inFlight.set(packetId, { packetId, delivery, charged: true })
     if (this.stored) store.sent(this.id, packetId)
   }
 
@@ -421,8 +432,8 @@ export class Session implements OutboundState {
 
   #complete(outgoing: Outgoing): void {
     this.#inFlight.delete(outgoing.packetId)
-    // PUBCOMP for a PUBREL that was sent again must not raise the quota above its start (section 4.9).
-    if (this.#quota < this.#quotaInitial) this.#quota++
+    // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
+    if (outgoing.charged) this.#quota++
     if (this.stored) {
       this.#context.store.completed(this.id, outgoing.packetId, outgoing.delivery?.message ?? null)
     }
