@@ -624,7 +624,8 @@ export class Connection
 
   #sendDisconnect(reasonCode: number, reason: string): void {
     if (this.#version < 5) return
-    this.#sendIfSmall(encodeDisconnect(reasonCode, reason, this.#maximumPacketSize))
+    const code = disconnectReasonCode(reasonCode)
+    this.#sendIfSmall(encodeDisconnect(code, reason, this.#maximumPacketSize))
   }
 
   #violated(error: ProtocolError): void {
@@ -705,5 +706,22 @@ export class Connection
   /** InboundSink. */
   limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
     this.#state.events.emit('limited', { limit, clientId: this.#view.clientId, detail })
+  }
+}
+
+/** What DISCONNECT may say [MQTT-3.14.2-1]: who a client is not is a word of CONNACK only. */
+function disconnectReasonCode(reasonCode: number): number {
+  switch (reasonCode) {
+    case Reason.ClientIdentifierNotValid:
+    case Reason.BadUserNameOrPassword:
+    case Reason.Banned:
+    case Reason.BadAuthenticationMethod:
+      return Reason.NotAuthorized
+    case Reason.ServerUnavailable:
+      return Reason.ServerBusy
+    case Reason.UnsupportedProtocolVersion:
+      return Reason.UnspecifiedError
+    default:
+      return reasonCode
   }
 }

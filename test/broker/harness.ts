@@ -80,8 +80,9 @@ export class TestLink implements Link {
   }
 
   #gone(how: 'ended' | 'destroyed'): void {
-    if (this.ended || this.destroyed) return
+    const first = !this.ended && !this.destroyed
     this[how] = true
+    if (!first) return
     queueMicrotask(() => this.handler?.closed(undefined))
   }
 }

@@ -1,0 +1,294 @@
+import { describe, expect, it } from 'vitest'
+import { lasting, World } from './harness.ts'
+
+describe('Keep Alive', () => {
+  it('[MQTT-3.1.2-22] [MQTT-3.1.2-20] any packet counts, one and a half times the interval is allowed', async () => {
+    const world = await World.make()
+    const disconnected = world.record('disconnected')
+    const client = await world.connect('a', { keepalive: 10 })
+    for (let round = 0; round < 3; round++) {
+      await world.pass(14.9)
+      await client.send({ cmd: 'pingreq' })
+    }
+    expect(client.closed).toBe(false)
+    await world.pass(14.9)
+    expect(client.closed).toBe(false)
+    await world.pass(0.3)
+    expect(client.closed).toBe(true)
+    expect(client.got().at(-1)).toMatchObject({ cmd: 'disconnect', reasonCode: 0x8d })
+    expect(disconnected).toMatchObject([{ clientId: 'a', reasonCode: 0x8d, by: 'server' }])
+    expect(world.census()).toMatchObject({ deadlines: 0 })
+  })
+
+  it('bytes of a packet that never ends do not count', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 10 }, 4)
+    await client.bytes(Buffer.from('30ff7f', 'hex'))
+    for (let round = 0; round < 20; round++) {
+      await world.pass(1)
+      await client.bytes(Buffer.from('00', 'hex'))
+    }
+    expect(client.closed).toBe(true)
+    expect(client.got()).toEqual([])
+  })
+
+  it('what the Server sends does not count', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 10 })
+    await client.subscribe('t')
+    const pub = await world.connect('pub')
+    for (let round = 0; round < 16; round++) {
+      await world.pass(1)
+      await pub.publish('t', 'x')
+    }
+    expect(client.closed).toBe(true)
+  })
+
+  it('0 is served for ever', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 0 })
+    await world.pass(1_000_000)
+    expect(client.closed).toBe(false)
+  })
+})
+
+describe('packets out of place', () => {
+  it('acknowledgements that fit nothing: unknown ones are forgiven, wrong kinds end the connection', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    expect(await sub.send({ cmd: 'puback', messageId: 9 }, { cmd: 'pubcomp', messageId: 9 })).toEqual([])
+    expect(await sub.send({ cmd: 'pubrec', messageId: 9 })).toMatchObject([
+      { cmd: 'pubrel', messageId: 9, reasonCode: 0x92 },
+    ])
+    await sub.subscribe('t', 1)
+    await (await world.connect('pub')).publish('t', 'x', 1)
+    sub.got()
+    expect(await sub.send({ cmd: 'pubrec', messageId: 1 })).toMatchObject([
+      { cmd: 'disconnect', reasonCode: 0x82 },
+    ])
+    const old = await world.connect('old', {}, 4)
+    expect(await old.send({ cmd: 'pubrec', messageId: 9 })).toMatchObject([{ cmd: 'pubrel', messageId: 9 }])
+  })
+
+  it('a repeated PUBREC gets PUBREL again', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 2)
+    await (await world.connect('pub')).publish('t', 'x', 2)
+    sub.got()
+    for (let round = 0; round < 2; round++) {
+      expect(await sub.send({ cmd: 'pubrec', messageId: 1 })).toMatchObject([
+        { cmd: 'pubrel', messageId: 1, reasonCode: 0 },
+      ])
+    }
+  })
+
+  it('[MQTT-4.13.1-1] what only a Server sends, reserved flags, and nonsense end it with the right code', async () => {
+    const world = await World.make()
+    for (const [hex, reasonCode] of [
+      ['20020000', 0x82], // CONNACK
+      ['d000', 0x82], // PINGRESP
+      ['0000', 0x81],
+      ['c100', 0x81],
+      ['36050001740001', 0x81], // QoS 3 [MQTT-3.3.1-4]
+      ['3003000000', 0x82], // an empty topic without an alias
+    ] as const) {
+      const client = await world.connect('a')
+      const [answer] = await client.bytes(Buffer.from(hex, 'hex'))
+      expect([hex, answer]).toMatchObject([hex, { cmd: 'disconnect', reasonCode }])
+      expect(client.closed).toBe(true)
+      const old = await world.connect('b', {}, 4)
+      expect(await old.bytes(Buffer.from(hex, 'hex'))).toEqual([])
+      expect(old.closed).toBe(true)
+    }
+  })
+
+  it('nothing after DISCONNECT or a violation is handled, and what was answered before still leaves', async () => {
+    const world = await World.make()
+    const published = world.record('published')
+    const publish = { cmd: 'publish', topic: 't', payload: 'x', qos: 0 }
+    const client = await world.connect('a')
+    expect(
+      await client.send({ cmd: 'pingreq' }, { cmd: 'disconnect', reasonCode: 0 }, publish),
+    ).toMatchObject([{ cmd: 'pingresp' }])
+    const wrong = await world.connect('b')
+    const ping = Buffer.from('c000', 'hex')
+    const answers = await wrong.bytes(Buffer.concat([ping, Buffer.from('20020000', 'hex'), ping]))
+    expect(answers.map(({ cmd }) => cmd)).toEqual(['pingresp', 'disconnect'])
+    expect(published).toEqual([])
+  })
+
+  it('packets in single bytes are the same packets', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub')
+    await sub.subscribe('t')
+    const pub = await world.connect('pub', {}, 4)
+    for (const byte of Buffer.from('300400017478c000', 'hex')) await pub.bytes(Buffer.from([byte]))
+    expect(sub.texts()).toEqual(['x'])
+    expect(pub.link.raw.at(-1)?.toString('hex')).toBe('d000')
+  })
+})
+
+describe('slow readers', () => {
+  it('QoS 0 is dropped and counted, QoS 1 and 2 stay and come later in order', async () => {
+    const world = await World.make({ limits: { outgoingBytesMax: 1000 } })
+    const dropped = world.record('dropped')
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 2)
+    sub.link.stuck = true
+    const pub = await world.connect('pub')
+    for (let n = 0; n < 100; n++) await pub.publish('t', `${n}`.padEnd(100), (n % 3) as 0 | 1 | 2)
+    expect(sub.link.bufferedBytes).toBeLessThan(1300)
+    const first = sub.texts()
+    expect(dropped.every(({ reason }) => reason === 'slow-reader')).toBe(true)
+    expect(world.server.state.figures.drops['slow-reader']).toBe(dropped.length)
+    const rest: string[] = []
+    for (let round = 0; round < 50; round++) {
+      sub.link.take()
+      await world.settle()
+      rest.push(...sub.texts())
+    }
+    const got = [...first, ...rest].map((text) => Number(text))
+    expect(got).toEqual([...got].sort((a, b) => a - b))
+    expect(got.filter((n) => n % 3 !== 0)).toHaveLength(66)
+    expect(got.length + dropped.length).toBe(100)
+  })
+
+  it('what waits for a commit counts as waiting', async () => {
+    const world = await World.make({ limits: { outgoingBytesMax: 1000 } })
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.automatic = false
+    for (let n = 0; n < 30; n++) await pub.publish('t', `${n}`.padEnd(100), 1)
+    expect(world.server.state.sessions.get('sub')!.inFlightCount).toBeLessThan(12)
+    for (let round = 0; round < 60; round++) await world.commit()
+    expect(sub.texts().map(Number)).toEqual(Array.from({ length: 30 }, (_, n) => n))
+  })
+
+  it('a reader that takes nothing for stalledReaderSeconds is cut off; one that takes something is not', async () => {
+    const world = await World.make({ limits: { stalledReaderSeconds: 10 } })
+    const disconnected = world.record('disconnected')
+    const sub = await world.connect('sub', lasting())
+    const crawling = await world.connect('crawling')
+    for (const client of [sub, crawling]) {
+      await client.subscribe('t')
+      client.link.stuck = true
+    }
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x'.repeat(1000))
+    for (let second = 0; second < 9; second++) {
+      await world.pass(1)
+      crawling.link.bufferedBytes -= 10
+      crawling.link.flushedBytes += 10
+    }
+    expect(sub.closed).toBe(false)
+    await world.pass(2)
+    expect([sub.link.destroyed, crawling.closed]).toEqual([true, false])
+    expect(disconnected).toMatchObject([{ clientId: 'sub', by: 'server' }])
+    expect(world.census()).toMatchObject({ sessions: 3 })
+    await world.pass(30)
+    expect(crawling.link.destroyed).toBe(true)
+    const idle = await world.connect('idle')
+    await world.pass(100)
+    expect(idle.closed).toBe(false)
+  })
+
+  it('a connection that is closing and does not read is cut off too', async () => {
+    const world = await World.make({ limits: { stalledReaderSeconds: 10 } })
+    const client = await world.connect('a')
+    client.link.stuck = true
+    client.link.end = () => {}
+    world.server.disconnect('a', 0x98, '')
+    await world.settle()
+    await world.pass(11)
+    expect(client.link.destroyed).toBe(true)
+    expect(world.census()).toMatchObject({ deadlines: 0, connections: 0 })
+  })
+})
+
+describe('full queues', () => {
+  it('refuse: 0x97, 3.1.1 is closed, nobody else gets the message, stored or not', async () => {
+    for (const options of [lasting(), {}]) {
+      const world = await World.make({ limits: { queueMessagesMax: 1, queueFull: 'refuse', inFlightMax: 1 } })
+      const limited = world.record('limited')
+      const full = await world.connect('full', options)
+      await full.subscribe('t', 1)
+      const other = await world.connect('other')
+      await other.subscribe('t', 0)
+      const pub = await world.connect('pub')
+      const codes: unknown[] = []
+      for (let n = 0; n < 3; n++) codes.push(...(await pub.publish('t', `${n}`, 1)))
+      expect(codes).toMatchObject([{ reasonCode: 0 }, { reasonCode: 0 }, { reasonCode: 0x97 }])
+      expect(other.texts()).toEqual(['0', '1'])
+      expect(limited).toMatchObject([{ limit: 'queueMessagesMax', clientId: 'pub' }])
+      await pub.publish('t', 'zero', 0)
+      expect(other.texts()).toEqual(['zero'])
+      const old = await world.connect('old', {}, 4)
+      await old.publish('t', 'x', 1)
+      expect(old.closed).toBe(true)
+      expect(await full.drain()).toEqual(['0', 'zero', '1'])
+    }
+  })
+
+  it('refuse, in a group: only when the member whose turn it is has no place; the turns go on as usual', async () => {
+    const world = await World.make({ limits: { queueMessagesMax: 1, queueFull: 'refuse', inFlightMax: 1 } })
+    const members = [await world.connect('a'), await world.connect('b')]
+    for (const member of members) await member.subscribe('$share/g/t', 1)
+    const pub = await world.connect('pub')
+    const codes: unknown[] = []
+    for (let n = 0; n < 5; n++) codes.push(...(await pub.publish('t', `${n}`, 1)))
+    expect(codes.map((code) => (code as { reasonCode: number }).reasonCode)).toEqual([0, 0, 0, 0, 0x97])
+    expect(await Promise.all(members.map((member) => member.drain()))).toEqual([
+      ['0', '2'],
+      ['1', '3'],
+    ])
+  })
+
+  it('drop-oldest tells whose message was lost', async () => {
+    const world = await World.make({ limits: { queueMessagesMax: 2 } })
+    const dropped = world.record('dropped')
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    await sub.vanish()
+    const pub = await world.connect('pub')
+    for (let n = 0; n < 4; n++) await pub.publish('t', `${n}`, 1)
+    expect(
+      dropped.map(({ clientId, reason, message }) => `${clientId} ${reason} ${message.payload}`),
+    ).toEqual(['sub queue-full 0', 'sub queue-full 1'])
+    const back = await world.connect('sub', lasting())
+    expect(back.texts()).toEqual(['2', '3'])
+  })
+})
+
+describe('the end of a connection', () => {
+  it('each kind is told once, with who ended it', async () => {
+    const world = await World.make()
+    const disconnected = world.record('disconnected')
+    await (await world.connect('a')).send({ cmd: 'disconnect', reasonCode: 0 })
+    await (await world.connect('b')).vanish()
+    await (await world.connect('c')).bytes(Buffer.from('20020000', 'hex'))
+    await world.open().vanish()
+    expect(disconnected.map(({ clientId, by, reasonCode }) => [clientId, by, reasonCode])).toEqual([
+      ['a', 'client', 0],
+      ['b', 'network', 0x80],
+      ['c', 'server', 0x82],
+    ])
+    expect(world.census()).toEqual(Object.fromEntries(Object.keys(world.census()).map((key) => [key, 0])))
+  })
+
+  it('messages that could not leave any more come when the client is back', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.automatic = false
+    await pub.publish('t', '1', 1)
+    await sub.vanish()
+    while (await world.commit());
+    world.ledger.automatic = true
+    expect(sub.got()).toEqual([])
+    const back = await world.connect('sub', lasting())
+    expect(back.got()).toMatchObject([{ cmd: 'publish', messageId: 1, dup: true }])
+  })
+})
