@@ -3,12 +3,13 @@
  *
  * A Session is dirty from the first block that speaks of it and that its checkpoint does not cover. The journal is
  * needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is sealed,
- * so it covers exactly that block, and it is written with it. The queue is stored in segments of 1,024 positions.
- * Only those that changed are written: positions never change, so a full segment is written once. Full segments
- * may be written ahead of the head value, which alone says what counts; a long queue is checkpointed over several
- * commits that way.
+ * so it covers exactly that block, and it is written with it.
+ *
+ * The queue is stored in segments of up to 1,024 positions. Positions never change, so a checkpoint writes only those
+ * that were added since the last one, and takes the newest segment in when that is no larger: an entry is written
+ * anew ten times at most, and a Session has a few small segments, not hundreds. Full segments may be written ahead of
+ * the head value, which alone says what counts; a long queue is checkpointed over several commits that way.
  */
-
 import type { QoS } from '../mqtt/packet.ts'
 import type { Bodies, Page } from './bodies.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
@@ -16,7 +17,13 @@ import { EntryWriter } from './entry.ts'
 import { type BatchOperation, numberKey, put, segmentKey, Table } from './format.ts'
 import type { InFlight, OutboundState, SessionRecord, SubscriptionRecord } from './store.ts'
 
-export const SEGMENT_POSITIONS = 1024
+const SEGMENT_POSITIONS = 1024
+
+/** Queue positions that are on disk under one key, from the first up to but without the second. */
+export interface Segment {
+  readonly from: number
+  readonly to: number
+}
 
 /** A stored Session. */
 export class StoredSession {
@@ -28,13 +35,10 @@ export class StoredSession {
   dirtyFrom: Page | null = null
   /** Stored Subscriptions' filters; null without any. */
   filters: Set<string> | null = null
-  /** Queue tail of the checkpoint on disk. */
-  tail = 0
-  /** Segments on disk: from the first up to but without the second. */
-  segmentsFrom = 0
-  segmentsTo = 0
-  /** Segments before this one are full and on disk, or gone. */
-  segmentsFull = 0
+  /** Segments on disk, oldest first, without gaps. */
+  segments: Segment[] = []
+  /** Queue positions before this one are in segments, or gone. */
+  written = 0
 
   constructor(id: number, number: number) {
     this.id = id
@@ -51,11 +55,10 @@ export interface CheckpointHead {
   readonly queueTail: number
 }
 
-/** Segments that nobody needs any more. */
-export interface Garbage {
+/** Segments of one Session that nobody needs any more. */
+interface Garbage {
   readonly session: number
-  from: number
-  readonly to: number
+  readonly segments: Segment[]
 }
 
 /** Entries of the list of dirty Sessions that may be passed before it is cut. */
@@ -116,12 +119,12 @@ export class Checkpoints {
   deleted(session: StoredSession, operations: BatchOperation[]): void {
     this.#cleaned(session)
     operations.push({ type: 'del', key: numberKey(Table.CheckpointHead, session.number) })
-    this.discard(session.number, session.segmentsFrom, session.segmentsTo)
+    this.discard(session.number, session.segments)
   }
 
   /** Segments to be deleted by and by. Those left by a crash are found again at the next start. */
-  discard(session: number, from: number, to: number): void {
-    if (from < to) this.#garbage.push({ session, from, to })
+  discard(session: number, segments: Segment[]): void {
+    if (segments.length > 0) this.#garbage.push({ session, segments })
   }
 
   /**
@@ -137,38 +140,52 @@ export class Checkpoints {
   ): number {
     const head = state.queueHead
     const tail = state.queueTail
-    const firstSegment = Math.floor(head / SEGMENT_POSITIONS)
-    let segment = Math.max(session.segmentsFull, firstSegment)
+    this.#discardBelow(session, head)
+    let from = Math.max(session.written, head)
     let bytes = 0
-    while ((segment + 1) * SEGMENT_POSITIONS <= tail) {
-      bytes += this.#segment(session, state, segment, operations)
-      segment++
-      session.segmentsFull = segment
+    while (tail - from >= SEGMENT_POSITIONS) {
+      bytes += this.#segment(session, state, from, from + SEGMENT_POSITIONS, operations)
+      from += SEGMENT_POSITIONS
       if (bytes >= bytesMax) return bytes
     }
-    const partialFrom = Math.max(segment * SEGMENT_POSITIONS, head)
-    if (tail > partialFrom && tail !== session.tail)
-      bytes += this.#segment(session, state, segment, operations)
+    if (tail > from) {
+      from = this.#merged(session, from, state, operations)
+      bytes += this.#segment(session, state, from, tail, operations)
+    }
     bytes += this.#head(session, state, covered, operations)
-    session.tail = tail
-    const gone = Math.min(firstSegment, session.segmentsTo)
-    this.discard(session.number, session.segmentsFrom, gone)
-    session.segmentsFrom = Math.max(session.segmentsFrom, gone)
     this.#cleaned(session)
     return bytes
   }
 
-  /** Adds deletes of unneeded segments, at most `deletesMax`. Returns how many. */
-  sweep(deletesMax: number, operations: BatchOperation[]): number {
-    let deletes = 0
-    while (deletes < deletesMax) {
+  /** Adds deletes of unneeded segments, at most `deletesMax`. */
+  sweep(deletesMax: number, operations: BatchOperation[]): void {
+    for (let deletes = 0; deletes < deletesMax; deletes++) {
       const garbage = this.#garbage[this.#garbage.length - 1]
-      if (garbage === undefined) break
-      operations.push({ type: 'del', key: segmentKey(garbage.session, garbage.from++) })
-      deletes++
-      if (garbage.from >= garbage.to) this.#garbage.pop()
+      const segment = garbage?.segments.pop()
+      if (garbage === undefined || segment === undefined) return
+      operations.push({ type: 'del', key: segmentKey(garbage.session, segment.from) })
+      if (garbage.segments.length === 0) this.#garbage.pop()
     }
-    return deletes
+  }
+
+  #discardBelow(session: StoredSession, head: number): void {
+    let gone = 0
+    while (gone < session.segments.length && session.segments[gone]!.to <= head) gone++
+    if (gone > 0) this.discard(session.number, session.segments.splice(0, gone))
+  }
+
+  /** Takes newest segments that are no larger out of the list; returns where one in their place begins. */
+  #merged(session: StoredSession, start: number, state: OutboundState, operations: BatchOperation[]): number {
+    const { queueHead: head, queueTail: tail } = state
+    let from = start
+    for (;;) {
+      const newest = session.segments[session.segments.length - 1]
+      if (newest === undefined || newest.to !== from) return from
+      if (newest.to - newest.from > tail - from || tail - newest.from > SEGMENT_POSITIONS) return from
+      session.segments.pop()
+      operations.push({ type: 'del', key: segmentKey(session.number, newest.from) })
+      from = Math.max(newest.from, head)
+    }
   }
 
   #cleaned(session: StoredSession): void {
@@ -187,15 +204,13 @@ export class Checkpoints {
   #segment(
     session: StoredSession,
     state: OutboundState,
-    segment: number,
+    from: number,
+    to: number,
     operations: BatchOperation[],
   ): number {
     const writer = this.#writer
     writer.clear(64 * 1024)
-    const from = Math.max(segment * SEGMENT_POSITIONS, state.queueHead)
-    const to = Math.min((segment + 1) * SEGMENT_POSITIONS, state.queueTail)
-    writer.varint(from)
-    writer.varint(to - from)
+    writer.varint(to)
     const entries = new EntryWriter(writer)
     for (let position = from; position < to; position++) {
       const delivery = state.queueAt(position)
@@ -204,9 +219,9 @@ export class Checkpoints {
         throw new Error(`queue position ${position} of Session ${session.id} was never stored`)
       entries.write(delivery, body)
     }
-    operations.push(put(segmentKey(session.number, segment), writer.taken()))
-    if (session.segmentsTo === session.segmentsFrom) session.segmentsFrom = segment
-    session.segmentsTo = segment + 1
+    operations.push(put(segmentKey(session.number, from), writer.taken()))
+    session.segments.push({ from, to })
+    session.written = to
     return writer.length
   }
 

@@ -6,7 +6,7 @@
  * 01 session            Session: the Server's id for it, owner, expiry, Client Identifier
  * 02 session filter     Subscription
  * 03 session            checkpoint head: sequence covered, in-flight, inbound, queue head and tail
- * 04 session segment    checkpoint of 1,024 queue positions
+ * 04 session position   checkpoint of the queue from this position on, up to 1,024 entries
  * 05 number             directory: sizes of 256 journal pages, 0 for those that were deleted
  * 06 page               forwards: bodies of this deleted page that live on elsewhere
  * 10 page               journal page
@@ -50,11 +50,12 @@ export function numberKey(table: Table, number: number): Buffer {
   return key
 }
 
-export function segmentKey(session: number, segment: number): Buffer {
+/** Of the segment that begins at this queue position. */
+export function segmentKey(session: number, position: number): Buffer {
   const key = Buffer.allocUnsafe(13)
   key[0] = Table.CheckpointSegment
   key.writeUIntBE(session, 1, 6)
-  key.writeUIntBE(segment, 7, 6)
+  key.writeUIntBE(position, 7, 6)
   return key
 }
 
@@ -71,8 +72,8 @@ export function keyNumber(key: Buffer): number {
   return key.readUIntBE(1, 6)
 }
 
-/** The segment number of a `segmentKey`. */
-export function keySegment(key: Buffer): number {
+/** The queue position of a `segmentKey`. */
+export function keyPosition(key: Buffer): number {
   return key.readUIntBE(7, 6)
 }
 
@@ -143,7 +144,7 @@ function tableName(key: Buffer): string {
     case Table.CheckpointHead:
       return `the checkpoint of Session ${keyNumber(key)}`
     case Table.CheckpointSegment:
-      return `queue segment ${keySegment(key)} of Session ${keyNumber(key)}`
+      return `the queue from position ${keyPosition(key)} on of Session ${keyNumber(key)}`
     case Table.Directory:
       return `directory segment ${keyNumber(key)}`
     case Table.Forward:

@@ -61,8 +61,8 @@ export interface LevelStoreOptions {
   readonly write?: BatchWriter
 }
 
-/** Checkpoints of one commit take about as many bytes as its block, and this. */
-const CHECKPOINT_BYTES = 64 * 1024
+/** Checkpoints of one commit take about half as many bytes as its block, and this. */
+const CHECKPOINT_BYTES = 32 * 1024
 /** Of a commit while closing. */
 const CLOSING_CHECKPOINT_BYTES = 4 * MIB
 /** Pages to replay that also call for checkpoints: many small commits are slow to replay, too. */
@@ -479,7 +479,7 @@ export class LevelStore implements Store {
 
   /** Checkpoints the oldest dirty Sessions, when the journal has grown long or the store is being closed. */
   #checkpoint(sequence: number, closing: boolean, operations: BatchOperation[]): void {
-    let left = closing ? CLOSING_CHECKPOINT_BYTES : CHECKPOINT_BYTES + this.#block.bytes
+    let left = closing ? CLOSING_CHECKPOINT_BYTES : CHECKPOINT_BYTES + this.#block.bytes / 2
     while (left > 0) {
       const session = this.#checkpoints.oldest()
       if (session === undefined || !(closing || this.#isLong(session.dirtyFrom!))) return
@@ -524,18 +524,23 @@ export class LevelStore implements Store {
       )
     }
     if (this.#compacting !== null) return
-    const range = this.#reclaim!.compactable(COMPACT_BYTES)
-    if (range === null) return
-    // LevelDB drops deleted values when it happens to merge their files; long after, where nothing is written there.
-    this.#compacting = db.compactRange(range[0], range[1]).then(
-      () => {
-        this.#compacting = null
-      },
-      (error: unknown) => {
-        this.#compacting = null
-        this.#failed(db, error)
-      },
-    )
+    const ranges = this.#reclaim!.compactable(COMPACT_BYTES)
+    if (ranges.length === 0) return
+    this.#compacting = this.#compact(db, ranges).finally(() => {
+      this.#compacting = null
+    })
+  }
+
+  /** LevelDB drops deleted values when it merges their files: long after, where nothing new is written. */
+  async #compact(db: Database, ranges: readonly (readonly [from: Buffer, to: Buffer])[]): Promise<void> {
+    try {
+      for (const [from, to] of ranges) {
+        if (this.#state !== 'open' || this.#db !== db) return
+        await db.compactRange(from, to)
+      }
+    } catch (error) {
+      this.#failed(db, error)
+    }
   }
 
   /** Drops what is above the memory budget: the bodies of the block that has just become durable. */

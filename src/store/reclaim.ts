@@ -16,6 +16,8 @@ import { DIRECTORY_PAGES } from './recovery.ts'
 const DELETES_MAX = 1024
 const DIRECTORY_VALUES_MAX = 64
 const RELEASES_MAX = 8192
+/** Page numbers of one compaction; closing waits for the one that is under way. */
+const COMPACT_PAGES = 1024
 
 export interface ReclaimOptions {
   /** LevelDB's `writeBufferSize`: its log holds up to two of these. */
@@ -39,6 +41,7 @@ export class Reclaim {
   readonly #changedDirectory = new Set<number>()
   /** Deleted since LevelDB was last asked to compact. */
   #deletedBytes = 0
+  #deletedPages = 0
   #deletedFrom = Number.POSITIVE_INFINITY
   #deletedTo = 0
 
@@ -82,17 +85,23 @@ export class Reclaim {
     operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
   }
 
-  /** The range of deleted pages worth a compaction, or null. Each range is told once. */
-  compactable(bytesMin: number): readonly [from: Buffer, to: Buffer] | null {
-    if (this.#deletedBytes < bytesMin) return null
-    const range = [
-      numberKey(Table.Journal, this.#deletedFrom),
-      numberKey(Table.Journal, this.#deletedTo),
-    ] as const
+  /**
+   * The ranges of keys worth a compaction, in pieces that are quickly done; none as long as fewer bytes were deleted, or
+   * most pages among the deleted ones still exist (they would all be written anew). Each range is told once.
+   */
+  compactable(bytesMin: number): (readonly [from: Buffer, to: Buffer])[] {
+    const range = this.#deletedTo - this.#deletedFrom + 1
+    if (this.#deletedBytes < bytesMin || this.#deletedPages < range / 2) return []
+    const pieces: (readonly [from: Buffer, to: Buffer])[] = []
+    for (let from = this.#deletedFrom; from <= this.#deletedTo; from += COMPACT_PAGES) {
+      const to = Math.min(from + COMPACT_PAGES - 1, this.#deletedTo)
+      pieces.push([numberKey(Table.Journal, from), numberKey(Table.Journal, to)])
+    }
     this.#deletedBytes = 0
+    this.#deletedPages = 0
     this.#deletedFrom = Number.POSITIVE_INFINITY
     this.#deletedTo = 0
-    return range
+    return pieces
   }
 
   #advance(watermark: Page, writtenBytes: number, anyStep: boolean): boolean {
@@ -126,6 +135,7 @@ export class Reclaim {
       operations.push({ type: 'del', key: numberKey(Table.Journal, page.number) })
       this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
       this.#deletedBytes += page.bytes
+      this.#deletedPages++
       this.#deletedFrom = Math.min(this.#deletedFrom, page.number)
       this.#deletedTo = Math.max(this.#deletedTo, page.number)
       deletes++

@@ -9,14 +9,7 @@
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { type Bodies, type Forward, type ForwardGroup, Page, StoredBody } from './bodies.ts'
-import {
-  type Checkpoints,
-  decodeSession,
-  decodeSubscription,
-  readHead,
-  SEGMENT_POSITIONS,
-  StoredSession,
-} from './checkpoint.ts'
+import { type Checkpoints, decodeSession, decodeSubscription, readHead, StoredSession } from './checkpoint.ts'
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryReader, readIdentifiers } from './entry.ts'
@@ -24,7 +17,7 @@ import {
   corrupt,
   keyFilter,
   keyNumber,
-  keySegment,
+  keyPosition,
   LOSS,
   numberKey,
   Table,
@@ -94,7 +87,9 @@ interface Growing {
   readonly subscriptions: (readonly [filter: string, record: SubscriptionRecord])[]
   covered: number
   lastPacketId: number
+  /** Of the checkpoint. */
   head: number
+  tail: number
   readonly queue: (Delivery | undefined)[]
   /** Index in `queue` of the entry at `head`. */
   taken: number
@@ -179,6 +174,7 @@ class Recovery {
         covered: 0,
         lastPacketId: 0,
         head: 0,
+        tail: 0,
         queue: [],
         taken: 0,
         inFlight: new Map(),
@@ -198,8 +194,8 @@ class Recovery {
       session.lastPacketId = head.lastPacketId
       session.head = head.queueHead
       session.queue.length = head.queueTail - head.queueHead
-      session.stored.tail = head.queueTail
-      session.stored.segmentsFull = Math.floor(head.queueTail / SEGMENT_POSITIONS)
+      session.tail = head.queueTail
+      session.stored.written = head.queueHead
       const entries = new EntryReader(reader, this.#find)
       for (let count = reader.varint(); count > 0; count--) {
         const packetId = reader.u16()
@@ -215,20 +211,18 @@ class Recovery {
   async #segments(): Promise<void> {
     await this.#table(Table.CheckpointSegment, (key, reader) => {
       const number = keyNumber(key)
-      const segment = keySegment(key)
+      const segment = { from: keyPosition(key), to: reader.varint() }
       const session = this.#growing.get(number)
-      if (session === undefined || segment < Math.floor(session.head / SEGMENT_POSITIONS)) {
-        this.#input.checkpoints.discard(number, segment, segment + 1)
+      if (session === undefined || segment.to <= session.head) {
+        this.#input.checkpoints.discard(number, [segment])
         return
       }
-      const stored = session.stored
-      if (stored.segmentsTo === stored.segmentsFrom) stored.segmentsFrom = segment
-      stored.segmentsTo = segment + 1
-      const from = reader.varint()
-      const count = reader.varint()
+      const { stored } = session
+      stored.segments.push(segment)
+      stored.written = segment.to
       const entries = new EntryReader(reader, this.#find)
-      for (let position = from; position < from + count; position++) {
-        if (position >= stored.tail) break
+      // What was written ahead of the head value comes out of the journal, too.
+      for (let position = segment.from; position < Math.min(segment.to, session.tail); position++) {
         const delivery = entries.read()
         if (position >= session.head) session.queue[position - session.head] = delivery
       }

@@ -142,6 +142,48 @@ test.each([
   },
 )
 
+test('a queue that is checkpointed over several commits is whole after each of them', async () => {
+  const batches: Batch[] = []
+  const options = { checkpointJournalBytes: 700_000, writeBufferBytes: 1024 }
+  const server = new ModelServer(busyStore(directory(), { ...options, write: recordingWriter(batches) }))
+  await server.open()
+  server.createSession(1)
+  server.createSession(2)
+  for (let index = 0; index < 30_000; index++) {
+    server.enqueue(1, delivery(message('t', String(index))))
+    if (index % 300 === 0) server.send(1)
+    if (index === 19_000) for (let count = 0; count < 3000; count++) server.drop(1)
+    if (index % 500 === 0) server.acknowledge(1, 1 + index / 1000)
+    // Small commits in between: they checkpoint, too, but less than one long queue needs.
+    if (index % 1000 > 990 || index % 1000 === 0) await server.commit()
+  }
+  await server.store.close()
+  const checkpoints = batches.map((batch) => ({
+    segments: batch.some(
+      ({ type, key }) => type === 'put' && key[0] === Table.CheckpointSegment && keyNumber(key) === 1,
+    ),
+    head: batch.some(
+      ({ type, key }) => type === 'put' && key[0] === Table.CheckpointHead && keyNumber(key) === 1,
+    ),
+  }))
+  expect(checkpoints.some(({ segments, head }) => segments && !head)).toBe(true)
+  for (let length = 2; length <= batches.length; length += 41) {
+    const path = directory()
+    await replay(path, batches.slice(0, length))
+    const again = new ModelServer(busyStore(path, options))
+    await again.open()
+    await again.restoreAll()
+    expect(again.describe(), `after commit ${length}`).toBe(server.states.get(length))
+    await again.store.close()
+    const third = new ModelServer(busyStore(path, options))
+    await third.open()
+    await third.restoreAll()
+    expect(third.describe(), `after commit ${length}, reopened`).toBe(server.states.get(length))
+    await third.store.close()
+    await rm(path, { recursive: true })
+  }
+})
+
 test('a commit that LevelDB lost from its log is noticed', async () => {
   const { server, batches } = await recordedRun(21, 600, directory(), { writeBufferBytes: 1024 * 1024 })
   await server.store.close()
