@@ -91,7 +91,8 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('subscriptions/count', census.subscriptions)
   put('shared_subscriptions/count', census.sharedSubscriptions)
   put('store/messages/bytes', store.figures.storedBytes)
-  put('heap/current', census.memoryBytes)
+  put('store/commits', store.figures.commits)
+  put('heap/current', process.memoryUsage.rss())
 }
 
 /** Exponentially weighted rates per minute, over 1, 5 and 15 minutes. */
