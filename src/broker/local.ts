@@ -19,6 +19,7 @@ class LocalSink implements SessionSink, Releasable, Flushable {
   readonly #handler: LocalHandler
   #held: Held[] = []
   #touched = false
+  #abandoned = false
 
   constructor(state: State, handler: LocalHandler) {
     this.#state = state
@@ -51,10 +52,14 @@ class LocalSink implements SessionSink, Releasable, Flushable {
     while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
     const free = this.#held.splice(0, count)
     if (this.#held.length === 0) this.#state.waiting.delete(this)
-    for (const { delivery } of free) this.#handler(delivery)
+    for (const { delivery } of free) {
+      if (this.#abandoned) return // by the handler itself
+      this.#handler(delivery)
+    }
   }
 
   abandon(): void {
+    this.#abandoned = true
     this.#held = []
     this.#state.waiting.delete(this)
   }

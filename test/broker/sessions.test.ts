@@ -205,7 +205,7 @@ describe('takeover', () => {
     const handler = old.link.handler
     await world.connect('a')
     const published = world.record('published')
-    handler?.received(Buffer.from('300400017478', 'hex'))
+    handler?.received(Buffer.from('30050001740078', 'hex'))
     await world.settle()
     expect(published).toEqual([])
   })

@@ -1,0 +1,101 @@
+import { describe, expect, it } from 'vitest'
+import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
+import { Output } from '../../src/broker/output.ts'
+import { State } from '../../src/broker/state.ts'
+import { TestLink } from './harness.ts'
+import { LedgerStore } from './ledger.ts'
+
+const ping = Buffer.from('d000', 'hex')
+
+function made(outgoingBytesMax = 10) {
+  const store = new LedgerStore()
+  store.automatic = false
+  const host = { now: () => 0, wallNow: () => 0, defer: () => {}, randomId: () => '' }
+  const state = new State({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
+  const link = new TestLink({}, 4)
+  const owner = { release: () => {} }
+  let credits = 0
+  const output = new Output(state, link, owner, (count) => {
+    credits += count
+  })
+  /** One turn: packets with these gates, as offsets from the open block; 0 for none. */
+  const turn = (...gates: number[]) => {
+    for (const gate of gates) {
+      output.push(ping, gate === 0 ? 0 : store.openSequence, 1)
+      if (gate !== 0) store.dropped(1)
+    }
+    store.commit()
+    output.flush()
+  }
+  const commit = () => {
+    store.durable()
+    output.release(store.committedSequence)
+  }
+  return { store, state, link, output, turn, commit, credits: () => credits }
+}
+
+describe('Output', () => {
+  it('what is free leaves at the end of the turn in one write', () => {
+    const { link, turn, output, credits } = made()
+    turn(0, 0)
+    expect([link.writes, link.packets.length, output.idle, credits()]).toEqual([1, 2, true, 2])
+    output.flush()
+    expect(link.writes).toBe(1)
+  })
+
+  it('what waits holds back everything behind it, and gives its credits back when it leaves', () => {
+    const { link, turn, commit, output, state, credits } = made()
+    turn(0, 1)
+    turn(0)
+    turn(1)
+    turn(0)
+    expect([link.writes, credits(), state.waiting.size, output.idle]).toEqual([0, 0, 1, false])
+    commit()
+    expect([link.writes, link.packets.length, credits(), state.waiting.size]).toEqual([1, 3, 3, 1])
+    commit()
+    expect([link.writes, link.packets.length, credits(), state.waiting.size]).toEqual([2, 5, 5, 0])
+    expect([output.idle, output.pushed, output.written]).toEqual([true, 5, 5])
+  })
+
+  it('a gate that nothing was recorded behind waits for what was recorded before, at most', () => {
+    const { link, output, store, turn, commit } = made()
+    output.push(ping, store.openSequence, 0)
+    output.flush()
+    expect(link.writes).toBe(1)
+    turn(1)
+    output.push(ping, store.openSequence, 0)
+    output.flush()
+    expect(link.writes).toBe(1)
+    commit()
+    expect(link.packets).toHaveLength(3)
+  })
+
+  it('is congested by what was added, held, or not taken by the reader; never when nothing waits', () => {
+    const { link, output, turn, commit } = made(4)
+    output.push(ping, 0, 0)
+    expect(output.congested).toBe(false)
+    output.push(ping, 0, 0)
+    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    output.flush()
+    expect([output.congested, output.waitingBytes]).toEqual([false, 0])
+    turn(1, 0)
+    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    link.stuck = true
+    commit()
+    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    link.take()
+    output.refresh()
+    expect([output.congested, output.waitingBytes]).toEqual([false, 0])
+  })
+
+  it('discard forgets what has not left, and its credits', () => {
+    const { link, output, turn, commit, state, credits } = made()
+    turn(1)
+    output.push(ping, 0, 1)
+    output.discard()
+    commit()
+    output.flush()
+    expect([link.writes, credits(), state.waiting.size, output.idle]).toEqual([0, 0, 0, true])
+    expect([output.pushed, output.written]).toEqual([2, 0])
+  })
+})
