@@ -104,6 +104,11 @@ class Recovery {
   readonly #growing = new Map<number, Growing>()
   /** Messages by the page and offset that name them. */
   readonly #messages = new Map<number, Map<number, Message>>()
+  /**
+   * Segments that were written ahead of a head value which a crash prevented. They are deleted before anything is
+   * recorded: their entries come out of the journal, perhaps under other positions.
+   */
+  readonly #ahead: Buffer[] = []
   #residentBytes = 0
   #writtenBytes = 0
 
@@ -217,16 +222,19 @@ class Recovery {
         this.#input.checkpoints.discard(number, [segment])
         return
       }
-      const { stored } = session
-      stored.segments.push(segment)
-      stored.written = segment.to
+      if (segment.from >= session.tail) {
+        this.#ahead.push(key)
+        return
+      }
+      session.stored.segments.push(segment)
+      session.stored.written = segment.to
       const entries = new EntryReader(reader, this.#find)
-      // What was written ahead of the head value comes out of the journal, too.
-      for (let position = segment.from; position < Math.min(segment.to, session.tail); position++) {
+      for (let position = segment.from; position < segment.to; position++) {
         const delivery = entries.read()
         if (position >= session.head) session.queue[position - session.head] = delivery
       }
     })
+    await this.#db.batch(this.#ahead.map((key) => ({ type: 'del', key })))
     for (const [number, session] of this.#growing) {
       if (session.queue.includes(undefined)) {
         throw corrupt(`part of the queue of Session ${number} is missing`, LOSS.messages)
@@ -331,6 +339,8 @@ class Recovery {
         const packetId = reader.u16()
         if (session === undefined) return
         if (!session.inFlight.has(packetId)) throw new RangeError(`packet ${packetId} is not in flight`)
+        // PUBRELs are sent again in the order of the PUBRECs [MQTT-4.6.0-4].
+        session.inFlight.delete(packetId)
         session.inFlight.set(packetId, null)
         return
       }

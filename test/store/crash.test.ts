@@ -149,6 +149,7 @@ test('a queue that is checkpointed over several commits is whole after each of t
   await server.open()
   server.createSession(1)
   server.createSession(2)
+  for (let count = 0; count < 3; count++) server.deliver(1, delivery(message('t', 'sent at once')))
   for (let index = 0; index < 30_000; index++) {
     server.enqueue(1, delivery(message('t', String(index))))
     if (index % 300 === 0) server.send(1)
@@ -166,8 +167,10 @@ test('a queue that is checkpointed over several commits is whole after each of t
       ({ type, key }) => type === 'put' && key[0] === Table.CheckpointHead && keyNumber(key) === 1,
     ),
   }))
-  expect(checkpoints.some(({ segments, head }) => segments && !head)).toBe(true)
-  for (let length = 2; length <= batches.length; length += 41) {
+  const ahead = checkpoints.map(({ segments, head }) => segments && !head)
+  expect(ahead).toContain(true)
+  for (let length = 2; length <= batches.length; length++) {
+    if (!ahead[length - 1] && length % 41 !== 0) continue
     const path = directory()
     await replay(path, batches.slice(0, length))
     const again = new ModelServer(busyStore(path, options))

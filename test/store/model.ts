@@ -183,9 +183,19 @@ export class ModelServer implements StateSource {
       this.store.dropped(id, delivery.message)
       return
     }
-    do session.lastPacketId = (session.lastPacketId % 65_535) + 1
-    while (session.sent.has(session.lastPacketId))
-    session.sent.set(session.lastPacketId, delivery)
+    session.sent.set(this.#freePacketId(session), delivery)
+    this.store.sent(id, session.lastPacketId)
+  }
+
+  /** What arrives while nothing waits is sent at once and takes no place in the queue. */
+  deliver(id: number, delivery: Delivery): void {
+    const session = this.session(id)
+    if (session.queue.length > 0 || delivery.qos === 0) {
+      this.enqueue(id, delivery)
+      return
+    }
+    this.store.enqueue(id, delivery)
+    session.sent.set(this.#freePacketId(session), delivery)
     this.store.sent(id, session.lastPacketId)
   }
 
@@ -203,6 +213,7 @@ export class ModelServer implements StateSource {
     const delivery = session.sent.get(packetId)
     if (delivery === undefined) return
     if (delivery !== null && delivery.qos === 2) {
+      session.sent.delete(packetId)
       session.sent.set(packetId, null)
       this.store.received(id, packetId, delivery.message)
       return
@@ -251,7 +262,7 @@ export class ModelServer implements StateSource {
   describe(): string {
     const sessions = [...this.sessions].sort(([a], [b]) => a - b)
     const lines = sessions.flatMap(([id, session]) => [
-      `session ${id} ${JSON.stringify(session.record)} last ${session.lastPacketId} head ${session.queueHead}`,
+      `session ${id} ${JSON.stringify(session.record)} last ${session.lastPacketId}`,
       ...[...session.subscriptions]
         .sort(byKey)
         .map(([filter, record]) => `  sub ${filter} ${subscription(record)}`),
@@ -288,6 +299,12 @@ export class ModelServer implements StateSource {
     if (delivery === null) return 'released'
     const { message, qos, retain, subscriptionIdentifiers, share } = delivery
     return `${qos} ${retain} [${subscriptionIdentifiers}] ${share} ${this.describeMessage(message)}`
+  }
+
+  #freePacketId(session: ModelSession): number {
+    do session.lastPacketId = (session.lastPacketId % 65_535) + 1
+    while (session.sent.has(session.lastPacketId))
+    return session.lastPacketId
   }
 
   #wake(): void {
@@ -411,15 +428,14 @@ function enqueueRandom(server: ModelServer, random: Random, step: number, ids: r
   const chosen = known.length > 0 ? random.pick(known) : fresh
   const receivers = random.chance(0.3) ? ids : [random.pick(ids)]
   for (const id of receivers) {
-    server.enqueue(
-      id,
-      delivery(chosen, {
-        qos: Math.min(chosen.qos, random.below(3)) as QoS,
-        retain: random.chance(0.2),
-        subscriptionIdentifiers: random.chance(0.2) ? [1, random.below(268_435_455)] : NO_IDENTIFIERS,
-        share: random.chance(0.1) ? '$share/group/filter' : null,
-      }),
-    )
+    const one = delivery(chosen, {
+      qos: Math.min(chosen.qos, random.below(3)) as QoS,
+      retain: random.chance(0.2),
+      subscriptionIdentifiers: random.chance(0.2) ? [1, random.below(268_435_455)] : NO_IDENTIFIERS,
+      share: random.chance(0.1) ? '$share/group/filter' : null,
+    })
+    if (random.chance(0.5)) server.enqueue(id, one)
+    else server.deliver(id, one)
   }
 }
 
