@@ -14,6 +14,8 @@ interface Cursor {
   readonly identifiers: readonly number[]
   readonly messages: Iterator<Message | null>
   scheduled: boolean
+  /** Whether the store knows that it is under way. */
+  pending: boolean
 }
 
 export class RetainedDelivery {
@@ -44,11 +46,30 @@ export class RetainedDelivery {
       identifiers: identifier === 0 ? NO_IDENTIFIERS : [identifier],
       messages: this.#state.retained.match(request.filter)[Symbol.iterator](),
       scheduled: false,
+      pending: false,
     }
     const cursors = this.#cursors.get(session)
     if (cursors === undefined) this.#cursors.set(session, [cursor])
     else cursors.push(cursor)
     this.#run(cursor)
+    // SUBACK promises the rest as well: a crash must not swallow it.
+    if (this.#isActive(cursor) && session.stored) this.#mark(cursor, true)
+  }
+
+  #isActive(cursor: Cursor): boolean {
+    return this.#cursors.get(cursor.session)?.includes(cursor) === true
+  }
+
+  #mark(cursor: Cursor, pending: boolean): void {
+    const { session, filter } = cursor
+    const record = session.subscriptions.get(filter)
+    if (record === undefined || cursor.pending === pending) return
+    cursor.pending = pending
+    this.#state.store.putSubscription(
+      session.id,
+      filter,
+      pending ? { ...record, retainedPending: true } : record,
+    )
   }
 
   /** Stops what is under way for a Session, or for one of its filters: unsubscribed, replaced, or ended. */
@@ -72,7 +93,7 @@ export class RetainedDelivery {
     cursor.scheduled = true
     this.#state.turn.continueLater(() => {
       cursor.scheduled = false
-      if (this.#cursors.get(cursor.session)?.includes(cursor) === true) this.#run(cursor)
+      if (this.#isActive(cursor)) this.#run(cursor)
     })
   }
 
@@ -84,6 +105,7 @@ export class RetainedDelivery {
       const message = this.#next(cursor)
       if (message === undefined) {
         this.cancel(session, cursor.filter)
+        this.#mark(cursor, false)
         return
       }
       if (message !== null) this.#deliver(cursor, message)

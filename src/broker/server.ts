@@ -3,7 +3,13 @@ import { Message, type MessageFields } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
-import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import {
+  type OutboundState,
+  type Recovered,
+  type RecoveredSession,
+  StoreError,
+  type SubscriptionRecord,
+} from '../store/store.ts'
 import { Connection } from './connection.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
@@ -110,6 +116,7 @@ export class Server implements Acceptor {
     state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
     for (const [filter, record] of recovered.subscriptions) {
       state.router.subscribe(session, filter, record, record.identifier)
+      if (record.retainedPending) this.#resumeRetained(session, filter, record)
     }
     // Connected when the broker ended: it was left then.
     if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
@@ -118,6 +125,13 @@ export class Server implements Acceptor {
       session.disconnectedAt + session.expirySeconds * 1000 <= state.now()
     if (ended) this.#rooms.sessions.end(session, 'expired')
     else this.#rooms.sessions.scheduleExpiry(session)
+  }
+
+  /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
+  #resumeRetained(session: Session, filter: string, record: SubscriptionRecord): void {
+    const { retainedPending: _, ...plain } = record
+    session.subscriptions.set(filter, plain)
+    this.#rooms.retained.start(session, { filter, ...plain }, record.identifier)
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────

@@ -303,6 +303,7 @@ export function decodeSession(reader: ByteReader): { id: number; record: Session
 const NO_LOCAL = 0x04
 const RETAIN_AS_PUBLISHED = 0x08
 const RETAIN_HANDLING_SHIFT = 4
+const RETAINED_PENDING = 0x40
 
 /** The unsealed value of a Subscription; the filter is in the key. */
 export function encodeSubscription(record: SubscriptionRecord): Buffer {
@@ -311,7 +312,8 @@ export function encodeSubscription(record: SubscriptionRecord): Buffer {
     record.qos |
       (record.noLocal ? NO_LOCAL : 0) |
       (record.retainAsPublished ? RETAIN_AS_PUBLISHED : 0) |
-      (record.retainHandling << RETAIN_HANDLING_SHIFT),
+      (record.retainHandling << RETAIN_HANDLING_SHIFT) |
+      (record.retainedPending === true ? RETAINED_PENDING : 0),
   )
   writer.varint(record.identifier)
   return writer.taken()
@@ -325,5 +327,6 @@ export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
     retainAsPublished: (flags & RETAIN_AS_PUBLISHED) !== 0,
     retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
     identifier: reader.varint(),
+    ...((flags & RETAINED_PENDING) !== 0 && { retainedPending: true }),
   }
 }

@@ -21,6 +21,8 @@ export interface SessionRecord {
 export interface SubscriptionRecord extends SubscriptionOptions {
   /** 0 when absent. */
   readonly identifier: number
+  /** Present while retained messages are still under way: after a crash they begin again. */
+  readonly retainedPending?: true
 }
 
 export interface WillRecord {

@@ -23,17 +23,23 @@ export class LedgerStore implements Store {
   readonly lines: string[] = []
   /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */
   automatic = true
+  /** Whether a block is sealed only when no commit is under way, as a real store does. */
+  oneAtATime = false
+  /** How many of `lines` are durable. */
+  durableLines = 0
   /** What `open` gives back. */
   recovered: Recovered = NOTHING
   source: StateSource | null = null
   #recorded = 0
   #sealed: number[] = []
+  #sealedLines: number[] = []
   #failed = false
 
   open(source: StateSource): Promise<Recovered> {
     this.source = source
     this.#failed = false
     this.#sealed = []
+    this.#sealedLines = []
     this.#recorded = 0
     this.pendingBytes = 0
     this.openSequence = this.committedSequence + 1
@@ -58,7 +64,7 @@ export class LedgerStore implements Store {
     this.#record(`deleteSession ${id} holding ${[...held].length}`)
   }
   putSubscription(id: number, filter: string, record: SubscriptionRecord): void {
-    this.#record(`putSubscription ${id} ${filter} ${record.qos}`)
+    this.#record(`putSubscription ${id} ${filter} ${record.qos}${record.retainedPending ? ' pending' : ''}`)
   }
   deleteSubscription(id: number, filter: string): void {
     this.#record(`deleteSubscription ${id} ${filter}`)
@@ -100,7 +106,8 @@ export class LedgerStore implements Store {
   }
 
   commit(): void {
-    if (this.#recorded === 0) return
+    if (this.#recorded === 0 || (this.oneAtATime && this.#sealed.length > 0)) return
+    this.#sealedLines.push(this.lines.length)
     this.#recorded = 0
     this.#sealed.push(this.openSequence)
     this.openSequence++
@@ -112,8 +119,10 @@ export class LedgerStore implements Store {
     const sequence = this.#sealed.shift()
     if (sequence === undefined) return false
     this.committedSequence = sequence
+    this.durableLines = this.#sealedLines.shift()!
     this.figures.commits++
     if (this.#sealed.length === 0) this.pendingBytes = this.#recorded * 100
+    if (this.oneAtATime) this.commit()
     this.source?.committed(sequence)
     return true
   }
@@ -121,6 +130,7 @@ export class LedgerStore implements Store {
   fail(error: StoreError): void {
     this.#failed = true
     this.#sealed = []
+    this.#sealedLines = []
     this.source?.failed(error)
   }
 

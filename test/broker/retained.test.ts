@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { Message, Topic } from '../../src/mqtt/message.ts'
+import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { lasting, World } from './harness.ts'
 
 const KEEP = { retain: true }
@@ -263,4 +265,54 @@ describe('many retained messages for one Subscription', () => {
     expect(await sub.drain()).toHaveLength(1)
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
+
+  it('of a stored Session begin again after a crash that cut them off', async () => {
+    const cut = await filled(3, { inFlightMax: 1 })
+    const sub = await cut.connect('sub', lasting())
+    await sub.subscribe('#', 1)
+    const filters = cut.ledger.lines.filter((line) => line.startsWith('putSubscription'))
+    expect(filters).toEqual(['putSubscription 1 # 1', 'putSubscription 1 # 1 pending'])
+    expect(await sub.drain()).toHaveLength(3)
+    expect(cut.ledger.lines.filter((line) => line.startsWith('putSubscription')).at(-1)).toBe(
+      'putSubscription 1 # 1',
+    )
+
+    const subscription = { ...OPTIONS, qos: 1, identifier: 0, retainedPending: true } as const
+    const world = await World.make({}, (made) => {
+      made.ledger.recovered = {
+        ...made.ledger.recovered,
+        sessions: [
+          {
+            id: 1,
+            record: { clientId: 'sub', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 },
+            subscriptions: [['#', subscription]],
+            inFlight: [],
+            queue: [],
+            queueHead: 0,
+            lastPacketId: 0,
+            inbound: [],
+          },
+        ],
+        retained: ['a', 'b'].map((name) => retained(name)),
+      }
+    })
+    const back = await world.connect('sub', lasting())
+    expect(await back.drain()).toHaveLength(2)
+    expect(world.ledger.lines.filter((line) => line.startsWith('putSubscription')).at(-1)).toBe(
+      'putSubscription 1 # 1',
+    )
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
 })
+
+const OPTIONS = { noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
+
+function retained(name: string): Message {
+  return new Message({
+    topic: new Topic(name),
+    payload: Buffer.from(name),
+    qos: 1,
+    retain: true,
+    publisher: '',
+  })
+}
