@@ -106,6 +106,8 @@ export interface ReceivedMessage {
 
 export interface Broker {
   readonly listeners: readonly Listener[]
+  /** What the store had to say at the start, such as what it imported; for the operator. */
+  readonly notice: string | undefined
   readonly events: Events
   /** Never rejects; resolves with the reason when the broker cannot go on. Close it then. */
   readonly fatal: Promise<Error>
@@ -155,7 +157,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     resolveFatal = resolve
   })
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
-  await server.start()
+  const notice = await server.start()
   const listenerOptions = (options.listeners ?? []).map((listener, index) => named(listener, index, policy))
   const observer = (link: LinkInfo, reason: string): void => {
     server.state.figures.connectionsRefused++
@@ -181,6 +183,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   return {
     listeners,
+    notice,
     events: server.state.events,
     fatal,
     figures: server.state.figures,

@@ -74,8 +74,8 @@ export class Server implements Acceptor {
 
   // ── start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Opens the store and takes up everything where it was left. Throws StoreError. */
-  async start(): Promise<void> {
+  /** Opens the store and takes up everything where it was left; returns what it has to say. Throws StoreError. */
+  async start(): Promise<string | undefined> {
     const recovered = await this.#openStore()
     const { host } = this.state
     // Across a restart time is wall time; a clock that went back counts as no time passed.
@@ -83,6 +83,7 @@ export class Server implements Acceptor {
     this.state.timeOffset = recovered.brokerTime + passed - host.now()
     this.state.turn.begin()
     this.#takeUp(recovered)
+    return recovered.notice
   }
 
   #openStore(): Promise<Recovered> {

@@ -17,6 +17,8 @@ export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
 
 /** What a running broker is to the command line. */
 export interface RunningBroker {
+  /** What the store had to say at the start. */
+  readonly notice?: string | undefined
   readonly listeners: readonly Listener[]
   readonly events: Events
   readonly fatal: Promise<Error>
@@ -121,6 +123,7 @@ async function start(
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(config, version(), broker.listeners, opening)
+  if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
   stdout.write(`${notices.join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])
   if (end instanceof Error) {
