@@ -1,6 +1,7 @@
 /** `$SYS`: the broker's figures as retained messages, by Mosquitto's names and meanings. */
 import { readFileSync } from 'node:fs'
 import type { Server } from '../broker/server.ts'
+import type { State } from '../broker/state.ts'
 import type { Store } from '../store/store.ts'
 
 /** What `$SYS` tells of the moment; see `Census` of the library face. */
@@ -9,19 +10,21 @@ export interface SysCensus {
   readonly subscriptions: number
   readonly sharedSubscriptions: number
   readonly retainedMessages: number
-  readonly memoryBytes: number
+  readonly queuedMessages: number
+  readonly inFlightMessages: number
 }
 
 /** Minutes over which Mosquitto's load averages run. */
 const LOAD_MINUTES = [1, 5, 15] as const
+
+const KIB = 1024
 
 const VERSION = (
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 ).version
 
 /** Counters whose rate per minute is told, by the name under `$SYS/broker/load/`. */
-function loadCounters(server: Server): Record<string, number> {
-  const { figures } = server.state
+function loadCounters({ figures }: State, connections: number): Record<string, number> {
   return {
     'messages/received': figures.packetsReceived,
     'messages/sent': figures.packetsSent,
@@ -30,23 +33,30 @@ function loadCounters(server: Server): Record<string, number> {
     'publish/dropped': figures.publishDropped,
     'bytes/received': figures.bytesReceived,
     'bytes/sent': figures.bytesSent,
-    connections: figures.connectionsAccepted,
+    connections,
     sockets: figures.connectionsAccepted,
   }
 }
 
-/** Publishes every `intervalSeconds` (0: never). Returns a function that ends it. */
+/** Publishes every `intervalSeconds` (0 or Infinity: never). Returns a function that ends it. */
 export function attachSys(
   server: Server,
   store: Store,
   census: () => SysCensus,
   intervalSeconds: number,
 ): () => void {
-  if (intervalSeconds === 0) return () => {}
-  const started = server.state.now()
+  if (intervalSeconds === 0 || intervalSeconds === Number.POSITIVE_INFINITY) return () => {}
+  const { state } = server
+  const started = performance.now()
   const averages = new Map<string, number>()
   const published = new Map<string, string>()
-  let before = loadCounters(server)
+  // CONNECT packets that were answered: `sockets` counts those that never sent one, too.
+  let connections = 0
+  const count = (): void => {
+    connections++
+  }
+  const detach = [state.events.on('connected', count), state.events.on('refused', count)]
+  let before = loadCounters(state, connections)
   const put = (name: string, value: string | number): void => {
     const text = String(value)
     // As Mosquitto does: only what changed is sent again.
@@ -55,7 +65,7 @@ export function attachSys(
     server.publishOwn(`$SYS/broker/${name}`, Buffer.from(text))
   }
   const tell = (): void => {
-    const now = loadCounters(server)
+    const now = loadCounters(state, connections)
     tellMoment(server, store, census(), started, put)
     tellLoad(before, now, averages, intervalSeconds, put)
     before = now
@@ -63,14 +73,17 @@ export function attachSys(
   put('version', `godwit version ${VERSION}`)
   tell()
   const timer = setInterval(tell, intervalSeconds * 1000)
-  return () => clearInterval(timer)
+  return () => {
+    clearInterval(timer)
+    for (const off of detach) off()
+  }
 }
 
 type Put = (name: string, value: string | number) => void
 
 function tellMoment(server: Server, store: Store, census: SysCensus, started: number, put: Put): void {
   const { figures } = server.state
-  put('uptime', `${Math.floor((server.state.now() - started) / 1000)} seconds`)
+  put('uptime', `${Math.floor((performance.now() - started) / 1000)} seconds`)
   put('clients/total', census.sessions)
   put('clients/connected', figures.clientsConnected)
   put('clients/active', figures.clientsConnected)
@@ -90,9 +103,15 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('retained messages/count', census.retainedMessages)
   put('subscriptions/count', census.subscriptions)
   put('shared_subscriptions/count', census.sharedSubscriptions)
+  // A message counts once for each Session that it waits for.
+  const stored = census.retainedMessages + census.queuedMessages + census.inFlightMessages
+  put('store/messages/count', stored)
+  put('messages/stored', stored)
   put('store/messages/bytes', store.figures.storedBytes)
   put('store/commits', store.figures.commits)
+  // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
   put('heap/current', process.memoryUsage.rss())
+  put('heap/maximum', process.resourceUsage().maxRSS * KIB)
 }
 
 /** Exponentially weighted rates per minute, over 1, 5 and 15 minutes. */
