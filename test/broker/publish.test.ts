@@ -191,6 +191,9 @@ describe('acknowledgements of what the client publishes', () => {
     const old = await world.connect('b', {}, 4)
     expect(await old.publish('$SYS/x', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
     expect(await old.publish('$SYS/x', 'x', 2)).toMatchObject([{ cmd: 'pubrec', messageId: 2 }])
+    // [MQTT-4.3.3-10]: the repeated one is not refused a second time.
+    const again = { cmd: 'publish', topic: '$SYS/x', payload: 'x', qos: 2, messageId: 2, dup: true }
+    expect(await old.send(again)).toMatchObject([{ cmd: 'pubrec', messageId: 2 }])
     expect(await old.send({ cmd: 'pubrel', messageId: 2 })).toMatchObject([{ cmd: 'pubcomp' }])
     await old.publish('$SYS/x', 'x', 0)
     expect(sub.texts()).toEqual([])
@@ -526,6 +529,17 @@ describe('commits and turns', () => {
       'received 2 1',
       'completed 2 1',
     ])
+  })
+
+  it('the QoS 2 identifier of a stored Session is durable before PUBREC, whoever gets the message', async () => {
+    const world = await World.make()
+    const kept = await world.connect('kept', lasting())
+    const passing = await world.connect('passing')
+    world.ledger.automatic = false
+    expect(await kept.publish('t', 'x', 2)).toEqual([])
+    expect(await passing.publish('t', 'x', 2)).toMatchObject([{ cmd: 'pubrec' }])
+    await world.commit()
+    expect(kept.got()).toMatchObject([{ cmd: 'pubrec' }])
   })
 
   it('nothing passes what waits, not even QoS 0 and PINGRESP, and it leaves in one write', async () => {

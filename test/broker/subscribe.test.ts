@@ -378,6 +378,19 @@ describe('Shared Subscriptions', () => {
     expect(lines.indexOf('enqueue 2 sent 1')).toBeLessThan(lines.indexOf('deleteSession 1 holding 4'))
   })
 
+  it('what is passed on to a stored Session waits for its commit, whoever had it before', async () => {
+    const world = await World.make()
+    const passing = await world.connect('passing')
+    await passing.subscribe('$share/g/t', 1)
+    await (await world.connect('pub')).publish('t', 'x', 1)
+    const kept = await member(world, 'kept')
+    world.ledger.automatic = false
+    await passing.vanish()
+    expect(kept.got()).toEqual([])
+    await world.commit()
+    expect(kept.texts()).toEqual(['x'])
+  })
+
   it('[MQTT-4.8.2-4] while the Session lives, its member completes what it began', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
