@@ -63,7 +63,7 @@ export class Publisher {
     this.#plain.fill(null)
     const { entries, groups } = route
     for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
-    for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message, null)
+    for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
   }
 
   #deliver(message: Message, routed: RouteEntry<Session>, publisher: Session | null): void {
@@ -95,11 +95,10 @@ export class Publisher {
 
   /**
    * Gives the message to one member of the group: to the next one that has room, else to the online one with the
-   * shortest queue, else to the offline one with the shortest. `not` is a Session that may not get it. Returns
-   * whether somebody took it.
+   * shortest queue, else to the offline one with the shortest. Returns whether somebody took it.
    */
-  deliverShared(group: ShareGroup<Session>, message: Message, not: Session | null): boolean {
-    const index = chooseMember(group, message, not)
+  deliverShared(group: ShareGroup<Session>, message: Message): boolean {
+    const index = chooseMember(group, message)
     if (index === -1) {
       this.#state.drop(group.share, 'offline', message)
       return false
@@ -217,14 +216,14 @@ function anyQueueFull(route: Route<Session>, message: Message): boolean {
     if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
   }
   for (const group of route.groups) {
-    const member = group.members[chooseMember(group, message, null)]
+    const member = group.members[chooseMember(group, message)]
     if (member !== undefined && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
   }
   return false
 }
 
 /** Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. */
-function chooseMember(group: ShareGroup<Session>, message: Message, not: Session | null): number {
+function chooseMember(group: ShareGroup<Session>, message: Message): number {
   const { members } = group
   const { evicted } = message
   let waiting = -1
@@ -233,7 +232,7 @@ function chooseMember(group: ShareGroup<Session>, message: Message, not: Session
     const index = (group.cursor + step) % members.length
     const { subscriber, options } = members[index]!
     // A body that is on disk only stays there for a stored Session alone.
-    if (subscriber === not || (evicted && !subscriber.stored)) continue
+    if (evicted && !subscriber.stored) continue
     if (subscriber.hasRoom) return index
     if (subscriber.online) {
       if (waiting === -1 || subscriber.queueLength < members[waiting]!.subscriber.queueLength) waiting = index

@@ -166,7 +166,7 @@ export class Sessions {
       const group = share !== null && mayGoToOthers ? router.shareGroup(share) : null
       if (group === null) this.#state.drop(session.clientId, 'session-ended', message)
       else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
-      else this.#publisher.deliverShared(group, message, session)
+      else this.#publisher.deliverShared(group, message)
     }
   }
 }

@@ -208,7 +208,9 @@ describe('acknowledgements of what the client publishes', () => {
     for (let round = 0; round < 3; round++) {
       expect(await pub.publish('$SYS/x', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x87 }])
     }
-    expect(await pub.publish('t', 'x', 2)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x10 }])
+    const again = { cmd: 'publish', topic: 't', payload: 'x', qos: 2, messageId: 1 }
+    expect(await pub.send(again)).toMatchObject([{ cmd: 'pubrec', reasonCode: 0x10 }])
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x93 }])
   })
 
   it('policies: refused, allowed, and answers that come late keep the order of the packets', async () => {
@@ -419,7 +421,7 @@ describe('what subscribers see', () => {
     await publish('long', 100)
     await publish('short', 10)
     await pub.publish('t', 'ever', 1)
-    await world.pass(10)
+    await world.pass(10.5)
     const back = await world.connect('sub', lasting())
     expect(back.got()).toMatchObject([
       { payload: Buffer.from('long'), properties: { messageExpiryInterval: 90 } },
@@ -427,6 +429,19 @@ describe('what subscribers see', () => {
     ])
     expect(dropped.map(({ reason, message }) => `${reason} ${message.payload}`)).toEqual(['expired short'])
     expect(world.ledger.lines).toContain('dropped 1')
+  })
+
+  it('what may be sent again does not depend on the bytes that were read', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    const chunk = Buffer.from('32070001740001' + '00' + '78', 'hex')
+    await pub.bytes(chunk)
+    chunk.fill(0)
+    await sub.vanish()
+    const back = await world.connect('sub', lasting())
+    expect(back.got()).toMatchObject([{ cmd: 'publish', dup: true, payload: Buffer.from('x') }])
   })
 
   it('[MQTT-4.3.3-7] what was sent once is sent again although it has expired', async () => {
