@@ -1,0 +1,49 @@
+import { describe, expect, it } from 'vitest'
+import { DeliveryEncoder } from '../../src/broker/delivery.ts'
+import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
+
+function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_INFINITY): Delivery {
+  const fields = {
+    topic: new Topic(topic),
+    payload,
+    qos: 1 as const,
+    retain: false,
+    publisher: '',
+    expiresAt,
+  }
+  const message = new Message(fields)
+  return { message, qos: 1, retain: true, subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
+}
+
+const X = Buffer.from('x')
+
+describe('DeliveryEncoder', () => {
+  it('DUP, QoS and RETAIN are those of the delivery', () => {
+    const encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
+    expect(encoder.encode(delivery('t', X), 7, false, 0)?.toString('hex')).toBe('3306000174000778')
+    expect(encoder.encode(delivery('t', X), 7, true, 0)?.toString('hex')).toBe('3b06000174000778')
+  })
+
+  it('[MQTT-3.3.2-6] the expiry is what is left, in whole seconds, never below 0', () => {
+    const encoder = new DeliveryEncoder(5, Number.POSITIVE_INFINITY, 0)
+    const left = (now: number) => encoder.encode(delivery('t', X, 10_000), 1, false, now)?.readUInt32BE(9)
+    expect([left(0), left(500), left(9_999), left(10_000), left(60_000)]).toEqual([10, 10, 1, 0, 0])
+  })
+
+  it('[MQTT-3.1.2-24] what exceeds the maximum of the client is null, and sets no alias', () => {
+    const encoder = new DeliveryEncoder(5, 20, 1)
+    expect(encoder.encode(delivery('t', Buffer.alloc(20)), 1, false, 0)).toBeNull()
+    expect(encoder.encode(delivery('t', X), 1, false, 0)?.toString('hex')).toContain('2300010000'.slice(0, 6))
+    expect(encoder.encode(delivery('t', X), 1, false, 0)?.subarray(2, 4)).toEqual(Buffer.from([0, 0]))
+  })
+
+  it('what no packet can express is null too: a maximal payload with a longer header', () => {
+    const payload = Buffer.alloc(268_435_455 - 5)
+    for (const version of [4, 5] as const) {
+      const encoder = new DeliveryEncoder(version, Number.POSITIVE_INFINITY, 1)
+      expect(encoder.encode(delivery('topic', payload), 1, false, 0)).toBeNull()
+      const next = encoder.encode(delivery('topic', X), 1, false, 0)
+      expect(next?.includes('topic')).toBe(true)
+    }
+  })
+})
