@@ -46,7 +46,9 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
       return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_levels_max' }
     }
   }
-  if (state.memoryRefusal !== null) return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
+  // Who has a Session may come back: it takes messages out of memory, or ends it.
+  if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
+    return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
   return null
 }
 
@@ -70,8 +72,9 @@ export function sessionRefusal(
       reason: 'the Will of this Client Identifier belongs to another user',
     }
   }
-  const stores = sessionExpirySeconds(state, packet) > 0 && existing === undefined
-  if ((stores || packet.will !== undefined) && state.store.refusal !== null) {
+  // Who has a Session may come back, also with a Will: it takes messages off the disk.
+  const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
+  if (stores && existing === undefined && state.store.refusal !== null) {
     return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal }
   }
   return null

@@ -267,7 +267,7 @@ describe('CONNECT and CONNACK', () => {
     world.ledger.refusal = 'the disk is nearly full'
     expect((await world.connect('new', lasting())).connack).toMatchObject({ reasonCode: 0x97 })
     expect((await world.connect('willed', { will })).connack).toMatchObject({ reasonCode: 0x97 })
-    expect((await world.connect('kept', lasting())).connack).toMatchObject({
+    expect((await world.connect('kept', lasting(1000, { will }))).connack).toMatchObject({
       reasonCode: 0,
       sessionPresent: true,
     })

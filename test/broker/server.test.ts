@@ -253,6 +253,8 @@ describe('time and memory', () => {
     expect(limited).toMatchObject([{ limit: 'memoryBytesMax' }])
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0x97 }])
     expect((await world.connect('new')).connack).toMatchObject({ reasonCode: 0x89 })
+    await sub.vanish()
+    expect((await world.connect('sub', lasting())).connack).toMatchObject({ reasonCode: 0 })
     expect(await pub.publish('u', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0x10 }])
     world.ledger.figures.residentBytes = 9_500
     await world.pass(2)
