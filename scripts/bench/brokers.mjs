@@ -10,8 +10,8 @@ import mqtt from 'mqtt'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Mosquitto's: no limit that would drop what a closed loop has under way. */
-const MOSQUITTO = 'allow_anonymous true\nmax_queued_messages 0\n'
+/** No limit that would drop what a closed loop has under way; started by root, it would lose access to its directory. */
+const MOSQUITTO = `allow_anonymous true\nmax_queued_messages 0\n${process.getuid?.() === 0 ? 'user root\n' : ''}`
 
 /** Name, and how it is started. What names no port takes a free one and prints `listening on …`. */
 const KINDS = {
