@@ -1,4 +1,4 @@
-import { connect, type IClientOptions, type MqttClient } from 'mqtt'
+import { connect, connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { flood } from './flood.ts'
 import { BrokerProcess, cleanUp } from './process.ts'
@@ -8,11 +8,14 @@ const SESSION: IClientOptions = { clientId: 'subscriber', clean: false, reconnec
 const seed = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
 
 let subscriber: MqttClient | undefined
+let publisher: MqttClient | undefined
 
 beforeEach(() => console.log(`GODWIT_TEST_SEED=${seed}`))
 
 afterEach(async () => {
   await subscriber?.endAsync(true)
+  await publisher?.endAsync(true)
+  publisher = undefined
   await cleanUp()
 })
 
@@ -106,6 +109,30 @@ describe('acknowledged means kept', () => {
     expect(second.map(({ number }) => number)).toEqual(range(resumedAt, count))
     const twice = second.filter(({ number }) => number < first.length)
     expect(twice.every(({ dup }) => dup)).toBe(true)
+  })
+
+  test('QoS 2, the broker killed again and again: every message arrives once, in order', async () => {
+    const [count, kills] = [6_000, 3]
+    const broker = await BrokerProcess.start()
+    const url = `mqtt://127.0.0.1:${broker.port}`
+    const options = { clean: false, reconnectPeriod: 20, protocolVersion: 4 } as const
+    const arrived: number[] = []
+    subscriber = await connectAsync(url, { ...options, clientId: 'subscriber' })
+    subscriber.on('message', (_topic, payload) => arrived.push(Number(payload)))
+    await subscriber.subscribeAsync('numbers', { qos: 2 })
+    publisher = await connectAsync(url, { ...options, clientId: 'publisher' })
+    let completed = 0
+    for (let number = 0; number < count; number++) {
+      publisher.publish('numbers', String(number), { qos: 2 }, () => completed++)
+    }
+    for (let kill = 1; kill <= kills; kill++) {
+      const killAt = Math.floor((count * kill) / (kills + 1)) + (seed % 500)
+      await expect.poll(() => completed, { timeout: 100_000, interval: 1 }).toBeGreaterThan(killAt)
+      await broker.crash()
+      await broker.restart()
+    }
+    await expect.poll(() => [completed, arrived.length], { timeout: 100_000 }).toEqual([count, count])
+    expect(arrived).toEqual(range(0, count))
   })
 })
 
