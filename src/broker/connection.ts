@@ -129,12 +129,18 @@ export class Connection
         this.#keepAlive.active()
         this.#handle()
       }
+      // Whatever the packets were: what they asked to be stored has a bound.
+      if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#violated(error)
     } finally {
       this.#running = false
     }
+  }
+
+  #isBehind(): boolean {
+    return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
   }
 
   #reading(): boolean {
@@ -262,7 +268,7 @@ export class Connection
 
   /** AuthenticationSink. */
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
-    if (answer instanceof Promise) this.#await(answer, then)
+    if (isPromise(answer)) this.#await(answer, then)
     else then(answer)
   }
 
@@ -420,8 +426,7 @@ export class Connection
     const { subscribing } = this.#rooms
     subscribing.validate(packet.requests)
     const decisions = subscribing.authorize(this.#view, packet.requests)
-    if (decisions instanceof Promise) this.#await(decisions, (value) => this.#subscribe(packet, value))
-    else this.#subscribe(packet, decisions)
+    this.settle(decisions, (value) => this.#subscribe(packet, value))
   }
 
   #subscribe(packet: SubscribePacket, decisions: readonly (boolean | Reason)[]): void {
@@ -546,6 +551,7 @@ export class Connection
 
   /** InboundSink. */
   fallBehind(): void {
+    if (this.#behind) return
     this.#behind = true
     this.#keepAlive.stand(true)
     this.#link.pause()
@@ -724,4 +730,9 @@ function disconnectReasonCode(reasonCode: number): number {
     default:
       return reasonCode
   }
+}
+
+/** Also for promises that are not this realm's. */
+function isPromise<T>(answer: T | Promise<T>): answer is Promise<T> {
+  return typeof answer === 'object' && answer !== null && 'then' in answer
 }

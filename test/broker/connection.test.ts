@@ -292,3 +292,21 @@ describe('the end of a connection', () => {
     expect(back.got()).toMatchObject([{ cmd: 'publish', messageId: 1, dup: true }])
   })
 })
+
+describe('a broker that is behind', () => {
+  it('pauses whoever asks for more to be stored, whatever the packets are, and goes on by commits alone', async () => {
+    const world = await World.make({ limits: { pendingCommitBytesMax: 300 } })
+    const client = await world.connect('a', lasting())
+    world.ledger.automatic = false
+    for (let id = 1; id <= 6; id++) {
+      await client.send({ cmd: 'subscribe', messageId: id, subscriptions: [{ topic: `t/${id}`, qos: 1 }] })
+    }
+    expect(client.link.paused).toBe(true)
+    expect(world.census()).toMatchObject({ paused: 1 })
+    world.ledger.automatic = true
+    while (world.ledger.durable()) await world.settle()
+    await world.settle()
+    expect(client.link.paused).toBe(false)
+    expect(client.got().map((packet) => packet.cmd)).toEqual(Array(6).fill('suback'))
+  })
+})
