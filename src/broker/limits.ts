@@ -57,7 +57,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   queueFull: 'drop-oldest',
   queueQos0: false,
   inFlightMax: 1000,
-  receiveMaximum: 1000,
+  receiveMaximum: 65_535, // clients miscount their window when it is lower; commits bound what is under way
   topicAliasMaximum: 64,
   topicAliasOutMaximum: 16,
   maximumQoS: 2,
