@@ -1,0 +1,165 @@
+/** The broker under trial: any program that can be started on a port and a data directory. */
+import { spawn } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const OUTPUT_MAX = 8000
+
+/** Wills of a broker that was killed are due this long after its start. */
+const GODWIT_WORDS = ['--log-level', 'warn', '--set', 'limits.will_grace_seconds=1']
+
+/** What is known about a broker: how it is started, and what of the standard it has. */
+const KINDS = {
+  godwit: { command: godwit, versions: [4, 5], shared: true },
+  mosquitto: { command: mosquitto('autosave_interval 1'), versions: [4, 5], shared: true },
+  // Saves everything after every change.
+  'mosquitto-safest': {
+    command: mosquitto('autosave_interval 1\nautosave_on_changes true'),
+    versions: [4, 5],
+    shared: true,
+  },
+  aedes: {
+    command: ({ port, data }) => [
+      process.execPath,
+      join(ROOT, 'scripts', 'crash', 'aedes.mjs'),
+      `${port}`,
+      data,
+    ],
+    versions: [4],
+    shared: false,
+  },
+}
+
+export const BROKER_NAMES = Object.keys(KINDS)
+
+/**
+ * The kind that a name stands for, or a command with `{port}` and `{data}` in it. `settings` are for Godwit:
+ * `main`, its main.js, and `durability`.
+ */
+export function brokerKind(name, settings = {}) {
+  const kind = KINDS[name]
+  if (kind !== undefined)
+    return { ...kind, name, command: (place) => kind.command({ ...place, ...settings }) }
+  if (!name.includes('{port}')) {
+    throw new Error(`'${name}' is none of ${BROKER_NAMES.join(', ')}, and no command with {port} and {data}`)
+  }
+  const words = name.split(/\s+/)
+  const command = ({ port, data }) =>
+    words.map((word) => word.replaceAll('{port}', `${port}`).replaceAll('{data}', data))
+  return { name, versions: [4, 5], shared: true, command }
+}
+
+function godwit({ port, data, durability = 'fsync', main = join(ROOT, 'dist', 'main.js'), words = [] }) {
+  const place = ['--port', `${port}`, '--data', data, '--durability', durability]
+  return [process.execPath, main, ...place, ...GODWIT_WORDS, ...words]
+}
+
+function mosquitto(saving) {
+  return ({ port, data }) => {
+    mkdirSync(data, { recursive: true })
+    const file = join(data, 'mosquitto.conf')
+    // Its default of 1,000 queued messages would drop some, and count as loss.
+    const limits = 'max_queued_messages 0\nallow_anonymous true\nuser root'
+    const persistence = `persistence true\npersistence_location ${data}/\n${saving}`
+    writeFileSync(file, `listener ${port} 127.0.0.1\n${limits}\n${persistence}\n`)
+    return ['mosquitto', '-c', file]
+  }
+}
+
+/** One broker's process, again and again, on one port and one directory. */
+export class BrokerProcess {
+  port
+  data
+  #kind
+  #environment
+  #child = null
+  #exit = Promise.resolve()
+  #output = ''
+  #expected = true
+  #died
+
+  /** `died(text)` is called when it ends without having been killed. */
+  constructor({ kind, port, data, environment = {}, died }) {
+    this.#kind = kind
+    this.port = port
+    this.data = data
+    this.#environment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin`, ...environment }
+    this.#died = died
+  }
+
+  get pid() {
+    return this.#child?.pid
+  }
+
+  get running() {
+    return this.#child !== null
+  }
+
+  /** The newest part of what it said. */
+  get output() {
+    return this.#output
+  }
+
+  /** Resolves when the process that was started last is gone. */
+  get exited() {
+    return this.#exit
+  }
+
+  start() {
+    const [program, ...args] = this.#kind.command({ port: this.port, data: this.data })
+    const child = spawn(program, args, { env: this.#environment, stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#child = child
+    this.#expected = false
+    const take = (chunk) => {
+      this.#output = `${this.#output}${chunk}`.slice(-OUTPUT_MAX)
+    }
+    child.stdout.setEncoding('utf8').on('data', take)
+    child.stderr.setEncoding('utf8').on('data', take)
+    this.#exit = new Promise((resolve) => {
+      const gone = (how) => {
+        if (this.#child !== child) return
+        this.#child = null
+        if (!this.#expected) this.#died(`${how}\n${this.#output}`)
+        resolve()
+      }
+      child.on('error', (error) => gone(error.message))
+      child.on('close', (code, signal) => gone(`it ended with ${code ?? signal}`))
+    })
+  }
+
+  /** SIGKILL, or another signal; resolves when it is gone. */
+  async kill(signal = 'SIGKILL') {
+    this.#expected = true
+    this.#child?.kill(signal)
+    await this.#exit
+  }
+}
+
+/** A port of 127.0.0.1 below those that outgoing connections take, so that it is still free at a restart. */
+export async function freePort(random) {
+  for (;;) {
+    const port = random.between(20_000, 32_000)
+    if (!(await answers(port)) && (await canListen(port))) return port
+  }
+}
+
+function answers(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
+}
+
+function canListen(port) {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}

@@ -1,0 +1,284 @@
+/**
+ * The oracle: what was sent, acknowledged and delivered, and in what order. Its clock counts events, since the whole
+ * harness is one process: of two events it knows which was first.
+ */
+const DETAILS_MAX = 12
+
+/** Payloads say who published what, and are of a length that only the right one has. */
+export function payloadOf(publisher, sequence) {
+  const padding = sequence % 61 === 60 ? 9000 + (sequence % 9000) : (sequence * 37) % 300
+  return `${publisher} ${sequence} ${'.'.repeat(padding)}`
+}
+
+/** What went wrong, by kind. */
+const KINDS = ['lost', 'doubled', 'misordered', 'sessionsLost', 'retainedLost', 'willsLost', 'strays']
+
+export class Ledger {
+  acknowledged = 0
+  delivered = 0
+  /** The first problems, in words. */
+  details = []
+  #counts = Object.fromEntries(KINDS.map((kind) => [kind, 0]))
+  #time = 0
+  #streams = new Map()
+  #receivers = new Map()
+  #wills = new Map()
+
+  /** Of all kinds. */
+  get counts() {
+    return this.#counts
+  }
+
+  /** Events so far: what grows while anything happens. */
+  get time() {
+    return this.#time
+  }
+
+  problem(kind, detail) {
+    this.#counts[kind]++
+    if (this.details.length < DETAILS_MAX) this.details.push(`${kind}: ${detail}`)
+  }
+
+  // ── publishers ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What one publisher says on one topic, at one QoS: messages with numbers from 0 on. */
+  stream(publisher, topic, qos, retain) {
+    const stream = { publisher, topic, qos, retain, messages: [] }
+    this.#streams.set(`${publisher} ${topic}`, stream)
+    return stream
+  }
+
+  /** A message is about to be sent for the first time; returns its number. */
+  sent(stream) {
+    stream.messages.push({ sentAt: ++this.#time, acknowledgedAt: 0, attempts: 1 })
+    return stream.messages.length - 1
+  }
+
+  repeated(stream, sequence) {
+    stream.messages[sequence].attempts++
+  }
+
+  /** PUBACK, or PUBREC, without an error. */
+  published(stream, sequence) {
+    const message = stream.messages[sequence]
+    if (message.acknowledgedAt > 0) return
+    message.acknowledgedAt = ++this.#time
+    this.acknowledged++
+  }
+
+  // ── Sessions and subscriptions ────────────────────────────────────────────────────────────────────────────
+
+  sessionLost(clientId) {
+    this.problem('sessionsLost', `Session Present is 0 for ${clientId}`)
+  }
+
+  /** Whoever gets messages: a Session, or all of a Shared Subscription's group, in which no order is promised. */
+  receiver(name, ordered) {
+    let receiver = this.#receivers.get(name)
+    if (receiver === undefined) {
+      receiver = { name, ordered, subscriptions: [], arrivals: new Map() }
+      this.#receivers.set(name, receiver)
+    }
+    return receiver
+  }
+
+  /** SUBSCRIBE is about to be sent. */
+  subscribing(receiver, filter, qos) {
+    const subscription = {
+      filter,
+      matches: matcher(filter),
+      qos,
+      askedAt: ++this.#time,
+      grantedAt: 0,
+      leavingAt: Number.POSITIVE_INFINITY,
+      leftAt: Number.POSITIVE_INFINITY,
+    }
+    receiver.subscriptions.push(subscription)
+    return subscription
+  }
+
+  subscribed(subscription) {
+    if (subscription.grantedAt === 0) subscription.grantedAt = ++this.#time
+  }
+
+  /** UNSUBSCRIBE is about to be sent. */
+  unsubscribing(subscription) {
+    if (subscription.leavingAt === Number.POSITIVE_INFINITY) subscription.leavingAt = ++this.#time
+  }
+
+  unsubscribed(subscription) {
+    subscription.leftAt = ++this.#time
+  }
+
+  // ── deliveries ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A PUBLISH arrived that is not a repetition of a QoS 2 identifier. `connection` numbers the receiver's ones. */
+  arrived(receiver, packet, connection) {
+    this.#time++
+    const { topic, payload } = packet
+    if (topic.startsWith('w/')) {
+      this.#willArrived(receiver, packet)
+      return
+    }
+    const [publisher, number] = payload.split(' ', 2)
+    const sequence = Number(number)
+    const stream = this.#streams.get(`${publisher} ${topic}`)
+    const message = stream?.messages[sequence]
+    if (message === undefined || payload !== payloadOf(publisher, sequence)) {
+      this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
+      return
+    }
+    if (packet.retain) return
+    const what = `${receiver.name} got ${publisher}'s ${sequence} on ${topic}`
+    const allowed = receiver.subscriptions.filter(
+      ({ matches, leftAt }) => matches(topic) && leftAt > message.sentAt,
+    )
+    if (!allowed.some(({ qos }) => Math.min(qos, stream.qos) === packet.qos)) {
+      this.problem('strays', `${what} at QoS ${packet.qos}, without such a subscription`)
+      return
+    }
+    this.#deliver(receiver, stream, sequence, packet, connection, what)
+  }
+
+  #deliver(receiver, stream, sequence, packet, connection, what) {
+    const key = `${stream.publisher} ${stream.topic}`
+    let arrivals = receiver.arrivals.get(key)
+    if (arrivals === undefined) {
+      arrivals = { highest: -1, bySequence: new Map() }
+      receiver.arrivals.set(key, arrivals)
+    }
+    const before = arrivals.bySequence.get(sequence)
+    // A QoS 1 publisher that sends again may have published twice.
+    const copies = stream.qos === 2 ? 1 : stream.messages[sequence].attempts
+    if (before === undefined) {
+      this.delivered++
+      arrivals.bySequence.set(sequence, { fresh: packet.dup ? 0 : 1, connection, onConnection: 1 })
+      if (sequence < arrivals.highest && receiver.ordered && inOrder(receiver, stream, sequence)) {
+        this.problem('misordered', `${what} after ${arrivals.highest}`)
+      }
+      if (sequence > arrivals.highest) arrivals.highest = sequence
+      return
+    }
+    if (!packet.dup) before.fresh++
+    before.onConnection = before.connection === connection ? before.onConnection + 1 : 1
+    before.connection = connection
+    if (packet.qos === 2) this.problem('doubled', `${what} twice at QoS 2`)
+    else if (before.fresh > copies)
+      this.problem('doubled', `${what} without DUP, more often than it was sent`)
+    else if (before.onConnection > copies) this.problem('doubled', `${what} twice on one connection`)
+  }
+
+  // ── retained messages ─────────────────────────────────────────────────────────────────────────────────────
+
+  /** What a new subscriber has to find: by topic the number of the newest acknowledged message, at the least. */
+  retainedNow() {
+    const wanted = new Map()
+    for (const { topic, retain, messages } of this.#streams.values()) {
+      if (!retain) continue
+      const newest = messages.findLastIndex(({ acknowledgedAt }) => acknowledgedAt > 0)
+      if (newest >= 0) wanted.set(topic, newest)
+    }
+    return wanted
+  }
+
+  // ── Wills ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** CONNECT with a Will is about to be sent. `kept` is false until CONNACK came. */
+  will(topic) {
+    const will = { topic, sentAt: ++this.#time, kept: false, arrivals: new Set() }
+    this.#wills.set(topic, will)
+    return will
+  }
+
+  #willArrived(receiver, { topic }) {
+    const will = this.#wills.get(topic)
+    if (will === undefined) this.problem('strays', `${receiver.name} got a Will that nobody has: ${topic}`)
+    else if (will.arrivals.has(receiver))
+      this.problem('doubled', `${receiver.name} got the Will ${topic} twice`)
+    else {
+      will.arrivals.add(receiver)
+      this.delivered++
+    }
+  }
+
+  // ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Acknowledged and still not delivered, with every Will that is due. */
+  missing() {
+    let count = 0
+    for (const _ of this.#lost()) count++
+    return count
+  }
+
+  /** Counts what is lost. To be called once, at the end. */
+  audit() {
+    for (const [kind, detail] of this.#lost()) this.problem(kind, detail)
+  }
+
+  *#lost() {
+    for (const receiver of this.#receivers.values()) {
+      const granted = receiver.subscriptions.filter(
+        ({ grantedAt, leavingAt }) => grantedAt > 0 && leavingAt === Number.POSITIVE_INFINITY,
+      )
+      if (granted.length === 0) continue
+      for (const [key, stream] of this.#streams) yield* lostOf(receiver, granted, key, stream)
+      for (const will of this.#wills.values()) {
+        const due =
+          will.kept &&
+          granted.some(({ matches, grantedAt }) => matches(will.topic) && grantedAt < will.sentAt)
+        if (due && !will.arrivals.has(receiver))
+          yield ['willsLost', `${receiver.name} did not get the Will ${will.topic}`]
+      }
+    }
+  }
+}
+
+/**
+ * Whether the standard promises that what was published later arrives later. A QoS 1 publisher that sends again may
+ * have published twice; who subscribed in between gets the later of the first ones before the earlier of the second.
+ */
+function inOrder({ subscriptions }, { topic, qos, messages }, sequence) {
+  const { sentAt, attempts } = messages[sequence]
+  if (qos === 2 || attempts === 1) return true
+  return subscriptions.some(
+    ({ matches, grantedAt, leavingAt }) =>
+      matches(topic) && grantedAt > 0 && grantedAt < sentAt && leavingAt === Number.POSITIVE_INFINITY,
+  )
+}
+
+function* lostOf(receiver, granted, key, { publisher, topic, messages }) {
+  const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
+  if (since.length === 0) return
+  const from = Math.min(...since)
+  const arrivals = receiver.arrivals.get(key)?.bySequence
+  for (let sequence = 0; sequence < messages.length; sequence++) {
+    const { sentAt, acknowledgedAt } = messages[sequence]
+    if (acknowledgedAt === 0 || sentAt < from || arrivals?.has(sequence)) continue
+    yield [
+      'lost',
+      `${receiver.name} did not get ${publisher}'s ${sequence} on ${topic}, which was acknowledged`,
+    ]
+  }
+}
+
+/** Whether a topic name matches the filter; a share's prefix does not count. */
+function matcher(filter) {
+  const levels = filter.replace(/^\$share\/[^/]+\//, '').split('/')
+  const known = new Map()
+  return (topic) => {
+    let matched = known.get(topic)
+    if (matched === undefined) {
+      matched = matches(levels, topic.split('/'))
+      known.set(topic, matched)
+    }
+    return matched
+  }
+}
+
+function matches(levels, names) {
+  for (let index = 0; index < levels.length; index++) {
+    if (levels[index] === '#') return true
+    if (index >= names.length || (levels[index] !== '+' && levels[index] !== names[index])) return false
+  }
+  return levels.length === names.length
+}

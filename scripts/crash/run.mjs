@@ -1,0 +1,266 @@
+/**
+ * One run: a broker on a new directory, a crowd of clients, some kills at random instants, and the audit. What the
+ * crowd does and when the broker is killed follows from the seed; how far both get meanwhile does not.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { BrokerProcess, freePort } from './broker.mjs'
+import { Client } from './client.mjs'
+import { Ledger } from './ledger.mjs'
+import { Publisher } from './publisher.mjs'
+import { Random } from './random.mjs'
+import { inspectRetained } from './retained.mjs'
+import { Subscriber } from './subscriber.mjs'
+import { WillClients } from './wills.mjs'
+
+const PLAIN_TOPICS = ['t/0', 't/1', 't/2']
+const CHANGING_TOPICS = ['c/0', 'c/1']
+const SHARED_TOPIC = 's/0'
+const PUBLISHERS_PER_QOS = 4
+
+/** A broker that says nothing for so long, while something is due, will not say it any more. */
+const IDLE_MS = 10_000
+/** What comes too often comes at once; no verdict of "lost" hangs on this. */
+const AFTERMATH_MS = 400
+const START_MS_AT_FIRST = 400
+
+export class Run {
+  kills = 0
+  ledger = new Ledger()
+  #options
+  #random
+  #broker
+  #publishers = []
+  #subscribers = []
+  #wills
+  #canary
+  #up = null
+  #startMs = START_MS_AT_FIRST
+  #inspections = 0
+  #died = []
+
+  /** `kind` is of `brokerKind`; `kills` how many; `idleMs` may be shorter for a broker that is expected to lose. */
+  constructor(options) {
+    this.#options = { idleMs: IDLE_MS, keep: false, ...options }
+    this.#random = new Random(options.seed)
+  }
+
+  /** Runs to its end; the ledger has the outcome. */
+  async execute() {
+    const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
+    const port = await freePort(new Random(Math.floor(Math.random() * 2 ** 32)))
+    const { kind, environment } = this.#options
+    const died = (text) => this.#died.push(text)
+    this.#broker = new BrokerProcess({ kind, port, data: join(directory, 'data'), environment, died })
+    try {
+      this.#gather(port)
+      await this.#chaos()
+      await this.#settle()
+      await this.#aftermath()
+      this.ledger.audit()
+      for (const text of this.#died) this.ledger.problem('strays', `the broker ended by itself: ${text}`)
+    } finally {
+      this.#disperse()
+      await this.#broker.kill()
+      if (!this.#options.keep) rmSync(directory, { recursive: true, force: true })
+    }
+  }
+
+  // ── the crowd ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  #gather(port) {
+    const { kind } = this.#options
+    const { ledger } = this
+    const random = this.#random
+    const place = { port, ledger }
+    for (let index = 0; index < PUBLISHERS_PER_QOS * 2; index++) {
+      const qos = index < PUBLISHERS_PER_QOS ? 1 : 2
+      const topics = this.#topicsOf(index, random)
+      const version = random.pick(kind.versions)
+      const window = random.pick([1, 5, 20, 100])
+      const burstMax = random.pick([1, 4, 8])
+      const publisher = {
+        ...place,
+        random: random.fork(),
+        name: `p${index}`,
+        version,
+        qos,
+        topics,
+        window,
+        burstMax,
+      }
+      this.#publishers.push(new Publisher(publisher))
+    }
+    for (const subscriber of this.#audience(random)) {
+      const version = random.pick(kind.versions)
+      const receiveMaximum = random.pick([1, 10, 100, 65_535])
+      const own = { random: random.fork(), version, receiveMaximum }
+      this.#subscribers.push(new Subscriber({ ...place, ...own, ...subscriber }))
+    }
+    this.#wills = new WillClients({ ...place, random: random.fork(), versions: kind.versions })
+    this.#canary = new Client(
+      { ...place, clientId: 'canary', version: 4, cleanStart: true },
+      { online: () => this.#up?.(), packet: () => {}, offline: () => {} },
+    )
+  }
+
+  #topicsOf(index, random) {
+    const topics = [{ topic: random.pick(PLAIN_TOPICS), retain: false }]
+    topics.push({ topic: random.pick([...PLAIN_TOPICS, ...CHANGING_TOPICS]), retain: false })
+    if (random.chance(0.6)) topics.push({ topic: `r/${index}`, retain: true })
+    if (this.#options.kind.shared && random.chance(0.5)) topics.push({ topic: SHARED_TOPIC, retain: false })
+    return topics.filter(({ topic }, at) => topics.findIndex((other) => other.topic === topic) === at)
+  }
+
+  #audience(random) {
+    const changing = CHANGING_TOPICS.map((filter) => ({ filter, qos: random.pick([1, 2]), changing: true }))
+    const wills = { filter: 'w/+', qos: 2, changing: false }
+    const all = (qos) => ({ filter: 't/#', qos, changing: false })
+    const retained = (qos) => ({ filter: 'r/+', qos, changing: false })
+    const audience = [
+      { name: 'online2', filters: [all(2), wills, retained(2)], absence: 0.001 },
+      { name: 'online1', filters: [all(1), ...changing], absence: 0.001 },
+      { name: 'coming2', filters: [all(2), ...changing], absence: 0.02 },
+      { name: 'coming1', filters: [{ filter: 't/+', qos: 1, changing: false }, retained(1)], absence: 0.02 },
+      {
+        name: 'away2',
+        filters: [{ filter: random.pick(PLAIN_TOPICS), qos: 2, changing: false }, wills],
+        absence: 0.2,
+      },
+      {
+        name: 'away1',
+        filters: [{ filter: random.pick(PLAIN_TOPICS), qos: 1, changing: false }],
+        absence: 0.2,
+      },
+    ]
+    if (!this.#options.kind.shared) return audience
+    const share = `$share/group/${SHARED_TOPIC}`
+    const filters = [{ filter: share, qos: 2, changing: false }]
+    for (const name of ['shared0', 'shared1', 'shared2'])
+      audience.push({ name, share, filters, absence: 0.01 })
+    return audience
+  }
+
+  #disperse() {
+    this.#canary?.vanish()
+    this.#wills?.stop()
+    for (const client of [...this.#publishers, ...this.#subscribers]) client.stop()
+  }
+
+  // ── the kills ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #chaos() {
+    const plan = this.#plan()
+    for (const [index, { early, afterMs, deafMs }] of plan.entries()) {
+      const up = this.#start()
+      if (index === 0) {
+        for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
+        this.#wills.start()
+      }
+      if (early === null) {
+        await up
+        this.#inspect()
+        await pause(afterMs)
+      } else {
+        await pause(early * this.#startMs)
+      }
+      if (deafMs > 0) {
+        for (const client of [...this.#publishers, ...this.#subscribers]) {
+          if (this.#random.chance(0.5)) client.goDeaf(deafMs + 100)
+        }
+        await pause(deafMs)
+      }
+      await this.#kill()
+    }
+  }
+
+  /** When each kill is due: during the start, or so many ms after it, with clients that went deaf before. */
+  #plan() {
+    const random = this.#random
+    return Array.from({ length: this.#options.kills }, (_, index) => ({
+      early: index > 0 && random.chance(0.3) ? random.next() * 1.3 : null,
+      afterMs: random.between(20, random.chance(0.3) ? 2000 : 600),
+      deafMs: random.chance(0.5) ? random.between(1, 60) : 0,
+    }))
+  }
+
+  /** Resolves when it answers. */
+  #start() {
+    this.#broker.start()
+    const startedAt = performance.now()
+    const up = new Promise((resolve) => {
+      this.#up = () => {
+        this.#startMs = performance.now() - startedAt
+        this.#up = null
+        this.#canary.leave()
+        resolve()
+      }
+    })
+    this.#canary.start()
+    return Promise.race([up, this.#broker.exited])
+  }
+
+  async #kill() {
+    this.#up = null
+    this.#canary.vanish()
+    if (this.#broker.running) this.kills++
+    await this.#broker.kill()
+  }
+
+  #inspect() {
+    const { kind, idleMs } = this.#options
+    const { port, exited } = this.#broker
+    const number = this.#inspections++
+    return inspectRetained({
+      port,
+      ledger: this.ledger,
+      version: kind.versions[0],
+      number,
+      idleMs,
+      ended: exited,
+    })
+  }
+
+  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Everybody stays; resolves when all that is due has come, or when nothing comes any more. */
+  async #settle() {
+    await this.#start()
+    this.#wills.stop()
+    for (const publisher of this.#publishers) publisher.finish()
+    for (const subscriber of this.#subscribers) subscriber.settle()
+    let time = this.ledger.time
+    let since = performance.now()
+    while (!this.#complete()) {
+      await pause(50)
+      if (!this.#broker.running) return
+      if (this.ledger.time !== time) {
+        time = this.ledger.time
+        since = performance.now()
+      }
+      if (performance.now() - since > this.#options.idleMs) return
+    }
+    await this.#inspect()
+  }
+
+  #complete() {
+    return (
+      this.#publishers.every(({ finished }) => finished) &&
+      this.#subscribers.every(({ online, ready }) => online && ready) &&
+      this.ledger.missing() === 0
+    )
+  }
+
+  /** Once more: what was delivered and acknowledged does not come back. */
+  async #aftermath() {
+    await pause(AFTERMATH_MS)
+    await this.#kill()
+    await this.#start()
+    const until = performance.now() + this.#options.idleMs
+    while (!this.#subscribers.every(({ online }) => online) && performance.now() < until) await pause(20)
+    await pause(AFTERMATH_MS)
+    await this.#inspect()
+  }
+}

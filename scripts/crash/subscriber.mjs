@@ -1,0 +1,202 @@
+/**
+ * A subscriber with a Session that outlives its connections: online, offline, taking over from itself, slow to
+ * acknowledge or not at all. At QoS 2 it keeps the identifiers it received and so takes every message once.
+ */
+import { Client } from './client.mjs'
+import { acknowledge, subscribe, unsubscribe } from './packets.mjs'
+
+const TICK_MS = 8
+const ANSWER_TO = { publish1: 'puback', publish2: 'pubrec', pubrel: 'pubcomp' }
+
+export class Subscriber {
+  #client
+  #ledger
+  #random
+  /** Share of its ticks in which it goes away. */
+  #absence
+  /** `{filter, qos, changing, receiver, state, entry}` */
+  #subscriptions
+  #pending = new Map()
+  #lastPacketId = 0
+  /** QoS 2 identifiers that are not yet released, and the payload of each. */
+  #received = new Map()
+  #owed = []
+  #prompt = true
+  #unrest = true
+  #timer
+
+  /** `filters` are `{filter, qos, changing}`; with `share` all members of the group count as one receiver. */
+  constructor({ port, ledger, random, name, version, filters, share, absence, receiveMaximum }) {
+    this.#ledger = ledger
+    this.#random = random
+    this.#absence = absence
+    const receiver = ledger.receiver(share ?? name, share === undefined)
+    this.#subscriptions = filters.map((filter) => ({ ...filter, receiver, state: 'none', entry: null }))
+    this.#client = new Client(
+      { port, ledger, clientId: name, version, receiveMaximum },
+      {
+        online: (present) => this.#online(present),
+        packet: (packet) => this.#packet(packet),
+        offline: () => {
+          this.#owed = []
+        },
+      },
+    )
+  }
+
+  get name() {
+    return this.#client.clientId
+  }
+
+  get online() {
+    return this.#client.online
+  }
+
+  /** Whether all its lasting subscriptions are granted. */
+  get ready() {
+    return this.#subscriptions.every(({ changing, state }) => changing || state === 'active')
+  }
+
+  start() {
+    this.#client.start()
+    this.#timer = setInterval(() => this.#tick(), TICK_MS)
+  }
+
+  goDeaf(ms) {
+    this.#client.goDeaf(ms)
+  }
+
+  /** Stays connected from here on, and acknowledges everything at once. */
+  settle() {
+    this.#unrest = false
+    this.#prompt = true
+    this.#pay()
+    this.#client.start()
+  }
+
+  stop() {
+    clearInterval(this.#timer)
+    this.#client.vanish()
+  }
+
+  #tick() {
+    if (!this.#unrest) return
+    const random = this.#random
+    if (random.chance(this.#absence)) this.#goAway()
+    else if (random.chance(0.005)) this.#client.takeOver()
+    if (random.chance(0.02)) this.#prompt = random.chance(0.6)
+    if (random.chance(0.15)) this.#pay()
+    for (const subscription of this.#subscriptions) {
+      if (subscription.changing && random.chance(0.02)) this.#toggle(subscription)
+    }
+  }
+
+  #goAway() {
+    const how = this.#random.pick(['vanish', 'leave'])
+    this.#client[how]()
+    this.#client.start(this.#random.between(0, this.#random.chance(0.2) ? 2000 : 200))
+  }
+
+  #toggle(subscription) {
+    if (!this.#client.online) return
+    if (subscription.state === 'active') this.#unsubscribe(subscription)
+    else if (subscription.state === 'none') this.#subscribe(subscription)
+  }
+
+  #online(present) {
+    this.#pending.clear()
+    if (!present) this.#received.clear()
+    for (const subscription of this.#subscriptions) {
+      const { state } = subscription
+      if (state === 'leaving' && present) this.#unsubscribe(subscription)
+      else if (state === 'asked' || !present || (state === 'none' && !subscription.changing)) {
+        this.#subscribe(subscription)
+      }
+    }
+  }
+
+  #subscribe(subscription) {
+    const { filter, qos, receiver } = subscription
+    if (subscription.state === 'none' || subscription.state === 'leaving') {
+      subscription.entry = this.#ledger.subscribing(receiver, filter, qos)
+    }
+    subscription.state = 'asked'
+    const packetId = this.#packetId(subscription)
+    this.#client.send(subscribe({ version: this.#client.version, packetId, filter, qos }))
+  }
+
+  #unsubscribe(subscription) {
+    subscription.state = 'leaving'
+    this.#ledger.unsubscribing(subscription.entry)
+    const { filter } = subscription
+    const packetId = this.#packetId(subscription)
+    this.#client.send(unsubscribe({ version: this.#client.version, packetId, filter }))
+  }
+
+  #packetId(subscription) {
+    this.#lastPacketId = (this.#lastPacketId % 65_535) + 1
+    this.#pending.set(this.#lastPacketId, subscription)
+    return this.#lastPacketId
+  }
+
+  #packet(packet) {
+    switch (packet.type) {
+      case 'suback':
+      case 'unsuback':
+        this.#answered(packet)
+        break
+      case 'publish':
+        this.#publish(packet)
+        break
+      case 'pubrel':
+        this.#received.delete(packet.packetId)
+        this.#owe(ANSWER_TO.pubrel, packet.packetId)
+        break
+    }
+  }
+
+  #answered({ type, packetId, reasonCode }) {
+    const subscription = this.#pending.get(packetId)
+    this.#pending.delete(packetId)
+    if (subscription === undefined) return
+    if (type === 'unsuback' && subscription.state === 'leaving') {
+      this.#ledger.unsubscribed(subscription.entry)
+      subscription.state = 'none'
+    } else if (type === 'suback' && subscription.state === 'asked' && reasonCode <= 2) {
+      this.#ledger.subscribed(subscription.entry)
+      subscription.state = 'active'
+    }
+  }
+
+  #publish(packet) {
+    const { qos, packetId, payload } = packet
+    const { receiver } = this.#subscriptions[0]
+    const connection = `${this.name} ${this.#client.connections}`
+    if (qos < 2) {
+      this.#ledger.arrived(receiver, packet, connection)
+      if (qos === 1) this.#owe(ANSWER_TO.publish1, packetId)
+      return
+    }
+    const before = this.#received.get(packetId)
+    if (before === undefined) {
+      this.#received.set(packetId, payload)
+      this.#ledger.arrived(receiver, packet, connection)
+    } else if (before !== payload) {
+      this.#ledger.problem(
+        'strays',
+        `${this.name} got another message under the unreleased identifier ${packetId}`,
+      )
+    }
+    this.#owe(ANSWER_TO.publish2, packetId)
+  }
+
+  #owe(type, packetId) {
+    this.#owed.push(acknowledge(type, packetId))
+    if (this.#prompt) this.#pay()
+  }
+
+  #pay() {
+    if (this.#owed.length > 0 && this.#client.online) this.#client.send(Buffer.concat(this.#owed))
+    this.#owed = []
+  }
+}
