@@ -15,6 +15,12 @@ export type Database = Level<Buffer, Buffer> & {
   compactRange(from: Buffer, to: Buffer): Promise<void>
 }
 
+/** Sees the database as it was when it was made. */
+export interface DatabaseIterator {
+  nextv(size: number): Promise<(readonly [key: Buffer, value: Buffer])[]>
+  close(): Promise<void>
+}
+
 /** Makes the database without opening it. */
 export function levelDatabase(directory: string, options: DatabaseOptions): Database {
   const db = new Level<Buffer, Buffer>(directory, options)

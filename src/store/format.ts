@@ -113,7 +113,8 @@ export function put(key: Buffer, value: Buffer): BatchOperation {
 }
 
 const RESTORE_ADVICE =
-  'Stop here and keep a copy of the directory. Restore it from a backup, or move it away to start empty'
+  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep what is left ' +
+  'with `godwit repair DIR`, which keeps a copy of the directory'
 
 /** A StoreError for stored bytes that are not what was written; `loss` says what depends on them. */
 export function corrupt(what: string, loss: string, cause?: unknown): StoreError {
@@ -133,7 +134,8 @@ function lossOf(key: Buffer): string {
   return key[0] !== undefined && key[0] > Table.Journal ? LOSS.retained : LOSS.session
 }
 
-function tableName(key: Buffer): string {
+/** What is stored under a key, in words. */
+export function tableName(key: Buffer): string {
   switch (key[0]) {
     case Table.Meta:
       return 'the description of the store'

@@ -8,9 +8,12 @@
  */
 import { access, constants, mkdir, readdir } from 'node:fs/promises'
 import type { Delivery, Message } from '../mqtt/message.ts'
+import { snapshotSlices } from './backup.ts'
 import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
+import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
+import { refuseIncomplete } from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { storeError } from './failure.ts'
 import {
@@ -31,15 +34,15 @@ import { recover } from './recovery.ts'
 import { OpenRetained } from './retained.ts'
 import { Rewriting } from './rewriting.ts'
 import { type FreeSpaceProbe, freeSpace, SpaceGuard } from './space.ts'
-import type {
-  Recovered,
-  SessionRecord,
-  StateSource,
-  Store,
+import {
+  type Recovered,
+  type SessionRecord,
+  type StateSource,
+  type Store,
   StoreError,
-  StoreFigures,
-  SubscriptionRecord,
-  WillRecord,
+  type StoreFigures,
+  type SubscriptionRecord,
+  type WillRecord,
 } from './store.ts'
 
 const MIB = 1024 * 1024
@@ -301,6 +304,18 @@ export class LevelStore implements Store {
     }
     this.#restored.push({ messages, sequence: this.#sealedSequence })
     this.#trimRestored()
+  }
+
+  /**
+   * Everything that is on disk at this moment, which lies between two commits, in slices: for backups. It costs disk
+   * space as long as it is read, so it is not to be kept waiting. Throws StoreError when the store is not open, also
+   * when it is closed or fails meanwhile.
+   */
+  snapshot(): AsyncGenerator<readonly Entry[]> {
+    if (this.#state !== 'open') {
+      throw new StoreError('io', 'the store is not open', 'Try again when the broker serves its clients.')
+    }
+    return snapshotSlices(this.#db!, this.#options.directory)
   }
 
   async close(): Promise<void> {
@@ -644,6 +659,7 @@ async function prepareDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true })
   await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
   const files = await readdir(directory)
+  refuseIncomplete(directory, files)
   if (!files.includes('CURRENT') && files.some((file) => DATA_FILE.test(file))) {
     throw corrupt(`${directory} holds data files but no file CURRENT`, LOSS.session)
   }

@@ -39,7 +39,10 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
     throw new StoreError(
       'format',
       `${directory} is in store format ${version}; this version of Godwit reads format ${FORMAT_VERSION}`,
-      'Start it with the version of Godwit that wrote it, or name another data directory.',
+      version > FORMAT_VERSION
+        ? 'Start it with the version of Godwit that wrote it. To go back to this one: `godwit export` with that version, ' +
+            '`godwit import` into a new data directory with this one.'
+        : 'Start it once with an older version of Godwit that upgrades it, or name another data directory.',
     )
   }
   const reader = new ByteReader(unsealed(META_KEY, bytes), 8)

@@ -1,0 +1,178 @@
+/** Copies of a whole store: out of an open database, into a file or a directory, and back. */
+import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { ContainerReader, type Entry } from './container.ts'
+import { type Database, type DatabaseIterator, levelDatabase } from './database.ts'
+import { syncDirectory, syncFiles } from './directory.ts'
+import { storeError } from './failure.ts'
+import { FORMAT_VERSION } from './format.ts'
+import { StoreError } from './store.ts'
+
+/** A name that ends so is a backup in one file; any other one is a directory. */
+export const BACKUP_FILE_END = '.godwit-backup'
+
+const MIB = 1024 * 1024
+/** Read at once: short enough that a commit in between hardly waits. */
+const SLICE_BYTES = 256 * 1024
+const SLICE_ENTRIES = 1000
+
+const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
+
+/** The database of a data directory without the store over it. It is not made when it is missing. */
+export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
+  const db = levelDatabase(directory, {
+    keyEncoding: 'buffer',
+    valueEncoding: 'buffer',
+    writeBufferSize: 4 * MIB,
+    cacheSize: 8 * MIB,
+    maxFileSize: 8 * MIB,
+  })
+  try {
+    await db.open({ createIfMissing })
+  } catch (error) {
+    throw storeError(error, directory, 'opening it')
+  }
+  return db
+}
+
+/**
+ * Everything in `db` at this moment, in slices; a commit is in it wholly or not at all. Throws StoreError, also when
+ * the database is closed meanwhile.
+ */
+export function snapshotSlices(db: Database, directory: string): AsyncGenerator<readonly Entry[]> {
+  // Taken now, not when the first slice is asked for.
+  return slicesOf(db.iterator(READING), directory)
+}
+
+async function* slicesOf(iterator: DatabaseIterator, directory: string): AsyncGenerator<readonly Entry[]> {
+  try {
+    for (;;) {
+      const entries = await iterator.nextv(SLICE_ENTRIES)
+      if (entries.length === 0) return
+      yield entries
+    }
+  } catch (error) {
+    throw storeError(error, directory, 'reading it for a backup')
+  } finally {
+    await iterator.close()
+  }
+}
+
+/**
+ * Writes a backup to `target`, a file or (by its name) a directory, which must not exist. It is built under another
+ * name, made durable and renamed, so that one that was cut off is never taken for a backup. Throws StoreError.
+ */
+export async function writeBackup(
+  chunks: AsyncIterable<Buffer>,
+  target: string,
+): Promise<{ records: number }> {
+  const partial = join(dirname(target), `.${basename(target)}.${process.pid}.partial`)
+  try {
+    const write = target.endsWith(BACKUP_FILE_END) ? writeFile : unpack
+    const records = await write(chunks, partial)
+    await moved(partial, target)
+    return { records }
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true })
+    throw storeError(error, dirname(target), 'writing the backup')
+  }
+}
+
+/** Whether `target` may be written; throws StoreError when something is there. */
+export async function refuseExisting(target: string): Promise<void> {
+  try {
+    await (await open(target, 'r')).close()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw storeError(error, target, 'looking for it')
+  }
+  throw new StoreError(
+    'access',
+    `${target} exists`,
+    'A backup never overwrites anything: choose another name.',
+  )
+}
+
+async function moved(partial: string, target: string): Promise<void> {
+  // A directory takes the place of an empty one, but a file would take that of any file.
+  await refuseExisting(target)
+  await rename(partial, target)
+  await syncDirectory(dirname(target))
+}
+
+async function writeFile(chunks: AsyncIterable<Buffer>, path: string): Promise<number> {
+  const reader = new ContainerReader(path)
+  const file = await open(path, 'wx', 0o600)
+  try {
+    for await (const chunk of chunks) {
+      reader.push(chunk)
+      await file.appendFile(chunk)
+    }
+    reader.end()
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  return reader.records
+}
+
+/** Builds the database of a container in `directory`, which is made, and makes it durable. Returns the records. */
+export async function unpack(chunks: AsyncIterable<Buffer>, directory: string): Promise<number> {
+  await mkdir(directory, { mode: 0o700 })
+  const reader = new ContainerReader(basename(directory))
+  const db = await openDatabase(directory, true)
+  try {
+    for await (const chunk of chunks) {
+      const entries = reader.push(chunk)
+      refuseNewerFormat(reader, directory)
+      if (entries.length === 0) continue
+      await db.batch(entries.map(([key, value]) => ({ type: 'put', key, value })))
+    }
+    reader.end()
+    // LevelDB drops what is damaged in its log without a word, but checks its tables: nothing stays in the log.
+    await db.compactRange(Buffer.from([0x00]), Buffer.from([0xff]))
+  } finally {
+    await db.close()
+  }
+  await syncFiles(directory)
+  return reader.records
+}
+
+function refuseNewerFormat({ header }: ContainerReader, directory: string): void {
+  if (header === null || header.storeFormat <= FORMAT_VERSION) return
+  throw new StoreError(
+    'format',
+    `the backup ${directory} is of store format ${header.storeFormat}; this version of Godwit reads ${FORMAT_VERSION}`,
+    'Restore it with the version of Godwit that wrote it. To go back: `godwit export` there, `godwit import` here.',
+  )
+}
+
+/** The bytes of a backup file. Throws StoreError. */
+export async function* fileChunks(path: string): AsyncGenerator<Buffer> {
+  let file: FileHandle
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    throw storeError(error, path, 'opening it')
+  }
+  try {
+    for (;;) {
+      const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(MIB), 0, MIB, null)
+      if (bytesRead === 0) return
+      yield buffer.subarray(0, bytesRead)
+    }
+  } catch (error) {
+    throw storeError(error, path, 'reading it')
+  } finally {
+    await file.close()
+  }
+}
+
+/** Whether the directory holds a database at all. */
+export async function hasDatabase(directory: string): Promise<boolean> {
+  try {
+    return (await readdir(directory)).includes('CURRENT')
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Whole data directories: what is in them, how one is kept aside, and how its files are exchanged for others so that
+ * a crash at any instant leaves the old ones, the new ones, or a directory that says that it is neither.
+ *
+ * Everything happens inside the directory, since it may be a mount point, which cannot be renamed.
+ */
+import { constants } from 'node:fs'
+import { copyFile, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { StoreError } from './store.ts'
+
+/** Stands in a directory whose files are being exchanged. */
+export const INCOMPLETE = 'INCOMPLETE'
+
+/** LevelDB's files, and ours that say something about them. */
+const STORE_FILE = /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE)$/
+
+/** Names of the files in `directory` that make up its store; none when it does not exist. */
+export async function storeFiles(directory: string): Promise<string[]> {
+  try {
+    return (await readdir(directory)).filter((name) => STORE_FILE.test(name)).sort()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+/** Whether something is in it that an operator would miss. */
+export async function holdsStore(directory: string): Promise<boolean> {
+  return (await storeFiles(directory)).some((name) => name !== 'LOCK' && !name.startsWith('LOG'))
+}
+
+/** Throws StoreError when an exchange of its files was cut off. */
+export function refuseIncomplete(directory: string, files: readonly string[]): void {
+  if (!files.includes(INCOMPLETE)) return
+  throw new StoreError(
+    'format',
+    `a restore, import or repair of ${directory} was cut off`,
+    'Run it again (restore and import with --force). What was there before lies in a directory inside it.',
+  )
+}
+
+/**
+ * Puts the store's files into `target` under a second name each: a copy that costs no space where the file system has
+ * hard links. LevelDB never changes a file in place, but for the log that it writes at the moment.
+ */
+export async function keepAside(directory: string, target: string): Promise<void> {
+  await mkdir(target)
+  for (const name of await storeFiles(directory)) {
+    if (name !== 'LOCK') await linkOrCopy(join(directory, name), join(target, name))
+  }
+  await syncDirectory(target)
+}
+
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to)
+  } catch (error) {
+    // Not every file system has hard links, and not every user may make them.
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EMLINK' && code !== 'EXDEV') throw error
+    await copyFile(from, to, constants.COPYFILE_FICLONE)
+  }
+}
+
+/**
+ * Makes the files of `fresh`, a directory inside `directory`, the store of `directory`. What was there goes into
+ * `aside` (which may exist), a directory inside it too; null when it is kept already, or worth nothing.
+ */
+export async function exchange(directory: string, fresh: string, aside: string | null): Promise<void> {
+  await syncFiles(fresh)
+  await mark(directory)
+  const old = (await storeFiles(directory)).filter((name) => name !== INCOMPLETE)
+  if (aside !== null && old.length > 0) await mkdir(aside, { recursive: true })
+  for (const name of old) {
+    if (aside === null) await rm(join(directory, name), { force: true })
+    else await rename(join(directory, name), join(aside, name))
+  }
+  for (const name of await storeFiles(fresh)) await rename(join(fresh, name), join(directory, name))
+  if (aside !== null && old.length > 0) await syncDirectory(aside)
+  await syncDirectory(directory)
+  await rm(join(directory, INCOMPLETE))
+  await rm(fresh, { recursive: true, force: true })
+  await syncDirectory(directory)
+}
+
+async function mark(directory: string): Promise<void> {
+  const file = await open(join(directory, INCOMPLETE), 'w')
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await syncDirectory(directory)
+}
+
+/** Makes the directory and every file in it durable. */
+export async function syncFiles(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) await syncDirectory(join(directory, name))
+  await syncDirectory(directory)
+}
+
+/** Makes a file durable, or a directory's list of names. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
