@@ -6,6 +6,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+/** Godwit as it is built. */
+export const GODWIT_MAIN = join(ROOT, 'dist', 'main.js')
+
 const OUTPUT_MAX = 8000
 
 /** Wills of a broker that was killed are due this long after its start. */
@@ -52,7 +55,7 @@ export function brokerKind(name, settings = {}) {
   return { name, versions: [4, 5], shared: true, command }
 }
 
-function godwit({ port, data, durability = 'fsync', main = join(ROOT, 'dist', 'main.js'), words = [] }) {
+function godwit({ port, data, durability = 'fsync', main = GODWIT_MAIN, words = [] }) {
   const place = ['--port', `${port}`, '--data', data, '--durability', durability]
   return [process.execPath, main, ...place, ...GODWIT_WORDS, ...words]
 }

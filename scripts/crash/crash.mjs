@@ -1,66 +1,115 @@
 /** `npm run crash`: kills a broker again and again, and audits what it acknowledged. See --help. */
+import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { BROKER_NAMES, brokerKind } from './broker.mjs'
+import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
 import { Run } from './run.mjs'
+import { MUTANTS, TIGHT, variant } from './variants.mjs'
 
 const HELP = `Kills a broker again and again under a crowd of clients, and audits what it acknowledged.
 
   npm run crash -- [options]
 
       --broker NAME         ${BROKER_NAMES.join(', ')}, or a command with {port} and {data}; godwit by default
-      --runs N              how many runs, each on a new directory; 3 by default
+      --runs N              how many runs, each on a new directory; 4 by default
       --kills N             kills in each run; 10 by default
       --minutes N           runs for so long instead of --runs
       --seed N              of the first run; the following ones count on. Repeats the plan of a run
       --durability KIND     of Godwit: fsync (default), os or memory
       --main FILE           Godwit's main.js; dist/main.js by default
+      --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way; or
+                            both in turn (default: tight for odd seeds)
+      --mutants             runs Godwits that are wrong on purpose, each until it is caught
       --idle-seconds N      how long a silent broker is waited for before what is due counts as lost; 10
       --keep                leaves the data directories behind
   -h, --help
 
-Exit codes: 0 nothing was lost, doubled or misordered; 1 something was; 2 wrong usage.
+Exit codes: 0 nothing was lost, doubled or misordered (with --mutants: each was caught); 1 otherwise; 2 wrong usage.
 `
 
 const OPTIONS = {
   broker: { type: 'string', default: 'godwit' },
-  runs: { type: 'string', default: '3' },
+  runs: { type: 'string', default: '4' },
   kills: { type: 'string', default: '10' },
   minutes: { type: 'string' },
   seed: { type: 'string' },
   durability: { type: 'string', default: 'fsync' },
-  main: { type: 'string' },
+  main: { type: 'string', default: GODWIT_MAIN },
+  limits: { type: 'string', default: 'both' },
+  mutants: { type: 'boolean', default: false },
   'idle-seconds': { type: 'string', default: '10' },
   keep: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 }
 
-const { values } = parseArgs({ options: OPTIONS })
-if (values.help) process.stdout.write(HELP)
-else process.exitCode = (await crash()) ? 0 : 1
+/** Runs after which a mutant that was not caught has got away. */
+const MUTANT_RUNS_MAX = 20
+const MUTANT_IDLE_MS = 1000
 
-async function crash() {
-  const settings = {
-    durability: values.durability,
-    ...(values.main === undefined ? {} : { main: values.main }),
+let values
+try {
+  values = parseArgs({ options: OPTIONS }).values
+  process.exitCode = await main()
+} catch (error) {
+  console.error(`crash: ${error.message}`)
+  process.exitCode = 2
+}
+
+async function main() {
+  if (values.help) {
+    process.stdout.write(HELP)
+    return 0
   }
-  const kind = brokerKind(values.broker, settings)
-  const firstSeed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
-  const endsAt = values.minutes === undefined ? null : performance.now() + Number(values.minutes) * 60_000
-  const runs = endsAt === null ? Number(values.runs) : Number.POSITIVE_INFINITY
+  for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
+  if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
+  const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
+  if (values.mutants) return (await mutants(firstSeed)) ? 0 : 1
+  return (await trial(firstSeed)) ? 0 : 1
+}
+
+function number(name) {
+  const text = values[name]
+  if (text === undefined) return undefined
+  const found = Number(text)
+  if (text.trim() === '' || !(found >= 0)) throw new Error(`--${name} ${text} is no number`)
+  return found
+}
+
+async function trial(firstSeed) {
+  const minutes = number('minutes')
+  const endsAt = minutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + minutes * 60_000
+  const runs = minutes === undefined ? number('runs') : Number.POSITIVE_INFINITY
   const total = { runs: 0, kills: 0, acknowledged: 0, delivered: 0, problems: 0 }
-  for (let index = 0; index < runs && (endsAt === null || performance.now() < endsAt); index++) {
-    const seed = firstSeed + index
-    const idleMs = Number(values['idle-seconds']) * 1000
-    const run = new Run({ kind, seed, kills: Number(values.kills), idleMs, keep: values.keep })
-    await run.execute()
-    const problems = report(kind.name, seed, run)
-    total.runs++
-    total.kills += run.kills
-    total.acknowledged += run.ledger.acknowledged
-    total.delivered += run.ledger.delivered
-    total.problems += problems
+  const isGodwit = values.broker === 'godwit'
+  if (isGodwit && !existsSync(values.main)) throw new Error(`${values.main} is missing: npm run build`)
+  const tight = isGodwit && values.limits !== 'usual' ? variant(values.main, TIGHT) : null
+  try {
+    for (let index = 0; index < runs && performance.now() < endsAt; index++) {
+      const seed = firstSeed + index
+      const isTight = tight !== null && (values.limits === 'tight' || seed % 2 === 1)
+      const { durability, main } = values
+      const settings = { durability, ...(isTight ? { main: tight.main, words: TIGHT.words } : { main }) }
+      const run = await executed(brokerKind(values.broker, settings), seed, number('idle-seconds') * 1000)
+      add(total, run, report(`${values.broker}${isTight ? ' (tight)' : ''}`, seed, run))
+    }
+  } finally {
+    tight?.remove()
   }
-  return verdict(kind.name, total)
+  verdict(values.broker, total)
+  return total.problems === 0
+}
+
+async function executed(kind, seed, idleMs) {
+  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep })
+  await run.execute()
+  return run
+}
+
+function add(total, { kills, ledger }, problems) {
+  total.runs++
+  total.kills += kills
+  total.acknowledged += ledger.acknowledged
+  total.delivered += ledger.delivered
+  total.problems += problems
 }
 
 function report(name, seed, { kills, ledger }) {
@@ -79,12 +128,40 @@ function report(name, seed, { kills, ledger }) {
   ]
   console.log(`${name} seed ${seed}: ${figures.join(', ')}`)
   for (const detail of details) console.log(`  ${detail.replaceAll('\n', '\n    ')}`)
-  return Object.values(counts).reduce((sum, count) => sum + count, 0)
+  return ledger.problems
 }
 
 function verdict(name, { runs, kills, acknowledged, delivered, problems }) {
   const what = `${runs} runs, ${kills} kills, ${acknowledged} acknowledged, ${delivered} delivered`
   if (problems === 0) console.log(`verdict: ${name} kept what it acknowledged (${what})`)
   else console.log(`verdict: ${name} FAILED, ${problems} problems (${what})`)
-  return problems === 0
+}
+
+async function mutants(firstSeed) {
+  let escaped = 0
+  for (const mutant of MUTANTS) {
+    const changed = variant(values.main, mutant)
+    try {
+      if (!(await caught(mutant.name, changed.main, firstSeed))) escaped++
+    } finally {
+      changed.remove()
+    }
+  }
+  console.log(`verdict: ${MUTANTS.length - escaped} of ${MUTANTS.length} mutants were caught`)
+  return escaped === 0
+}
+
+async function caught(name, main, firstSeed) {
+  const kind = brokerKind('godwit', { durability: values.durability, main })
+  let kills = 0
+  for (let index = 0; index < MUTANT_RUNS_MAX; index++) {
+    const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS)
+    kills += run.kills
+    if (run.ledger.problems === 0) continue
+    report(`mutant: ${name},`, firstSeed + index, run)
+    console.log(`caught after ${kills} kills: it ${name}`)
+    return true
+  }
+  console.log(`NOT CAUGHT in ${kills} kills: it ${name}`)
+  return false
 }

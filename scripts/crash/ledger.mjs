@@ -29,6 +29,11 @@ export class Ledger {
     return this.#counts
   }
 
+  /** All problems together. */
+  get problems() {
+    return Object.values(this.#counts).reduce((sum, count) => sum + count, 0)
+  }
+
   /** Events so far: what grows while anything happens. */
   get time() {
     return this.#time

@@ -17,7 +17,8 @@ export class Publisher {
   #burstMax
   #streams
   #inFlight = new Map()
-  #lastPacketId
+  #packetIdMax
+  #lastPacketId = 0
   #receiveMaximum = 1
   #producing = true
   #unrest = true
@@ -30,8 +31,8 @@ export class Publisher {
     this.#qos = qos
     this.#window = window
     this.#burstMax = burstMax
-    // So that identifiers wrap now and then.
-    this.#lastPacketId = random.chance(0.3) ? 65_000 : 0
+    // Few, so that each is soon used again: a broker that does not forget a released one swallows the next message.
+    this.#packetIdMax = random.pick([window + 1, window + 50, 65_535])
     this.#streams = topics.map(({ topic, retain }) => ledger.stream(name, topic, qos, retain))
     this.#client = new Client(
       { port, ledger, clientId: name, version },
@@ -93,7 +94,7 @@ export class Publisher {
   }
 
   #freePacketId() {
-    do this.#lastPacketId = (this.#lastPacketId % 65_535) + 1
+    do this.#lastPacketId = (this.#lastPacketId % this.#packetIdMax) + 1
     while (this.#inFlight.has(this.#lastPacketId))
     return this.#lastPacketId
   }

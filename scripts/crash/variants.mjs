@@ -1,0 +1,80 @@
+/** Copies of a built Godwit with some text changed: with limits so small that everything happens often, or broken. */
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+const LEVEL = 'store/level.js'
+
+/** Checkpoints, evictions, LevelDB's flushes and compactions every few hundred KiB. */
+export const TIGHT = {
+  name: 'tight',
+  edits: [
+    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 128 * 1024'],
+    [LEVEL, 'writeBufferBytes: 8 * MIB', 'writeBufferBytes: 64 * 1024'],
+    [LEVEL, 'maxFileSize: 8 * MIB', 'maxFileSize: MIB'],
+    [LEVEL, 'CHECKPOINT_PAGES = 65_536', 'CHECKPOINT_PAGES = 64'],
+    [LEVEL, 'COMPACT_BYTES = 64 * MIB', 'COMPACT_BYTES = 256 * 1024'],
+  ],
+  words: ['--set', 'data.resident_bytes_max=1MiB'],
+}
+
+/** Brokers that are wrong on purpose: the harness has to see it. */
+export const MUTANTS = [
+  {
+    name: 'acknowledges before the commit',
+    edits: [
+      [
+        'broker/output.js',
+        'if (this.#held.length > 0 || gate > this.#state.store.committedSequence)',
+        'if (gate < 0)',
+      ],
+    ],
+  },
+  {
+    name: 'forgets the inbound identifier',
+    edits: [[LEVEL, 'this.#block.inboundAdded(session.number, packetId)', 'void packetId']],
+  },
+  {
+    name: 'forgets that an inbound identifier was released',
+    edits: [[LEVEL, 'this.#block.inboundRemoved(session.number, packetId)', 'void packetId']],
+  },
+  {
+    name: 'forgets that a message was received',
+    edits: [[LEVEL, 'this.#block.received(session.number, packetId)', 'void packetId']],
+  },
+  {
+    name: 'loses the tail of a queue',
+    edits: [
+      [
+        'session/session.js',
+        'for (const delivery of from.queue)',
+        'for (const delivery of Array.from(from.queue).slice(0, -1))',
+      ],
+    ],
+  },
+]
+
+/**
+ * A copy of the directory in which `main` lies, changed. Returns the copy's `main` and `remove()`. Throws when a
+ * text to be changed is not there exactly once.
+ */
+export function variant(main, { name, edits }) {
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-variant-'))
+  const dist = join(directory, 'dist')
+  cpSync(dirname(main), dist, { recursive: true })
+  cpSync(join(ROOT, 'package.json'), join(directory, 'package.json'))
+  symlinkSync(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
+  for (const [file, before, after] of edits) {
+    const path = join(dist, file)
+    const parts = readFileSync(path, 'utf8').split(before)
+    if (parts.length !== 2) {
+      rmSync(directory, { recursive: true })
+      throw new Error(`variant '${name}': ${file} has ${parts.length - 1} times, not once: ${before}`)
+    }
+    writeFileSync(path, parts.join(after))
+  }
+  return { main: join(dist, 'main.js'), remove: () => rmSync(directory, { recursive: true, force: true }) }
+}
