@@ -7,13 +7,16 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
-import type { Events } from './broker/events.ts'
+import { type Administered, controlCommands } from './admin/commands.ts'
+import { type ControlSocket, openControl } from './admin/control.ts'
+import type { Events, Health } from './broker/events.ts'
 import type { Figures } from './broker/figures.ts'
 import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
 import type { LinkInfo } from './broker/link.ts'
 import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
+import { version } from './cli/version.ts'
 import type { Delivery } from './mqtt/message.ts'
 import type { QoS } from './mqtt/packet.ts'
 import {
@@ -24,13 +27,14 @@ import {
 import { ProtocolError, Reason } from './mqtt/reason.ts'
 import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
+import { containerChunks } from './store/container.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
 import type { Store, StoreFigures } from './store/store.ts'
 import { listenAll } from './transport/listen.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
 
-export type { BrokerEvents, EventName, Events, Limit } from './broker/events.ts'
+export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
 export { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
 export type { LinkInfo } from './broker/link.ts'
 export type {
@@ -73,6 +77,8 @@ export interface BrokerOptions {
   readonly policy?: Policy
   /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
   readonly sysIntervalSeconds?: number
+  /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
+  readonly controlSocket?: boolean
 }
 
 export interface PublishOptions {
@@ -106,7 +112,7 @@ export interface ReceivedMessage {
 
 export interface Broker {
   readonly listeners: readonly Listener[]
-  /** What the store had to say at the start, such as what it imported; for the operator. */
+  /** What there was to say at the start, such as what the store imported; for the operator. */
   readonly notice: string | undefined
   readonly events: Events
   /** Never rejects; resolves with the reason when the broker cannot go on. Close it then. */
@@ -114,6 +120,8 @@ export interface Broker {
   /** Counters since the start. */
   readonly figures: Readonly<Figures>
   readonly storeFigures: Readonly<StoreFigures>
+  /** Whether it takes new work, and why not. */
+  readonly health: Health
   /** What is held at the moment: for tests that look for leaks, and for `$SYS`. */
   census(): Census
   /** Resolves when the message is as durable as promised; rejects when it was refused. */
@@ -126,6 +134,11 @@ export interface Broker {
   ): () => void
   /** Ends a client's Network Connection; false when it has none. */
   disconnect(clientId: string, reasonCode?: Reason): boolean
+  /**
+   * What is stored at this moment, as the bytes of a backup file that `godwit restore` takes. To be read without long
+   * pauses. Throws StoreError, and RangeError for a broker that stores nothing.
+   */
+  backup(): AsyncGenerator<Buffer>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
   close(options?: { readonly seconds?: number }): Promise<void>
 }
@@ -170,27 +183,51 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     await store.close()
     throw error
   }
+  const since = performance.now()
+  const backup = (): AsyncGenerator<Buffer> => {
+    if (store instanceof LevelStore) return containerChunks(store.snapshot(), Date.now())
+    throw new RangeError('a broker that stores nothing has nothing to back up')
+  }
   const ticker = setInterval(() => server.tick(), TICK_MS)
   const census = (): Census => take(server)
   const detachSys = attachSys(server, store, census, options.sysIntervalSeconds ?? 0)
+  const administered: Administered = {
+    backup,
+    status: () => ({
+      version: version(),
+      uptimeSeconds: Math.floor((performance.now() - since) / 1000),
+      listeners: listeners.map(({ address }) => address),
+      durability: durabilityOf(options),
+      health: server.health,
+      clientsConnected: server.state.figures.clientsConnected,
+      store: { ...store.figures },
+      held: census(),
+    }),
+  }
+  const control = await opened(options, administered)
   let closing: Promise<void> | null = null
   const close = async (seconds: number): Promise<void> => {
     const listening = Promise.all(listeners.map((listener) => listener.close()))
     detachSys()
+    await control.socket?.close()
     await stop(server, seconds)
     clearInterval(ticker)
     await listening
   }
   return {
     listeners,
-    notice,
+    notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,
     fatal,
     figures: server.state.figures,
     get storeFigures() {
       return store.figures
     },
+    get health() {
+      return server.health
+    },
     census,
+    backup,
     publish: (message) => publish(server, message),
     subscribe: (filter, handler, subscription = {}) => subscribe(server, filter, handler, subscription),
     disconnect: (clientId, reasonCode = Reason.AdministrativeAction) =>
@@ -202,8 +239,27 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
 }
 
+function durabilityOf({ dataDirectory, durability }: BrokerOptions): Durability {
+  return durability ?? (dataDirectory === undefined ? 'memory' : 'fsync')
+}
+
+/** A broker without its control socket still serves its clients: what prevents it is only told. */
+async function opened(
+  { dataDirectory, controlSocket = false, ...options }: BrokerOptions,
+  administered: Administered,
+): Promise<{ readonly socket?: ControlSocket; readonly notice?: string }> {
+  if (dataDirectory === undefined || !controlSocket || options.durability === 'memory') return {}
+  try {
+    return { socket: await openControl(dataDirectory, controlCommands(dataDirectory, administered)) }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    return { notice: `\`godwit status\` and \`godwit backup\` cannot reach this broker: ${reason}.` }
+  }
+}
+
 function openStore(options: BrokerOptions): Store {
-  const { dataDirectory: directory, durability = directory === undefined ? 'memory' : 'fsync' } = options
+  const { dataDirectory: directory } = options
+  const durability = durabilityOf(options)
   if (durability === 'memory') return new MemoryStore()
   if (directory === undefined) throw new RangeError(`durability ${durability} needs a dataDirectory`)
   return new LevelStore({

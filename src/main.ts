@@ -10,6 +10,9 @@ process.stderr.on('error', () => {})
 const code = await run({
   words: process.argv.slice(2),
   environment: process.env,
+  get stdin() {
+    return process.stdin
+  },
   stdout: process.stdout,
   stderr: process.stderr,
   startBroker: createBroker,

@@ -23,6 +23,13 @@ export type Limit =
   | 'memoryBytesMax'
   | 'disk'
 
+/** How the Server is: `refusing` takes no new messages and Sessions, `recovering` reads the store again. */
+export interface Health {
+  readonly state: 'ok' | 'refusing' | 'recovering'
+  /** Why, as a sentence; empty when all is well. */
+  readonly detail: string
+}
+
 export interface BrokerEvents {
   /** A Network Connection was accepted; nothing was received yet. */
   opened: { readonly link: LinkInfo }
@@ -71,6 +78,8 @@ export interface BrokerEvents {
   /** The disk: trouble and its end. */
   storeFailed: { readonly error: Error }
   storeRecovered: { readonly sessions: number }
+  /** Once per change of the state. */
+  health: Health & { readonly before: Health['state'] }
 }
 
 export type EventName = keyof BrokerEvents

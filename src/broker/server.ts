@@ -11,6 +11,7 @@ import {
   type SubscriptionRecord,
 } from '../store/store.ts'
 import { Connection } from './connection.ts'
+import type { Health } from './events.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
 import { Publisher } from './publish.ts'
@@ -41,6 +42,7 @@ export class Server implements Acceptor {
   readonly #fatal: (error: Error) => void
   #memorySampledAt = Number.NEGATIVE_INFINITY
   #recovering = false
+  #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
 
   /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
@@ -177,7 +179,23 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     state.deadlines.advance(state.now())
+    this.#tellHealth()
     if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) this.#sampleMemory()
+  }
+
+  get health(): Health {
+    const { unavailable, store } = this.state
+    if (this.#recovering)
+      return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
+    return store.refusal === null ? { state: 'ok', detail: '' } : { state: 'refusing', detail: store.refusal }
+  }
+
+  #tellHealth(): void {
+    const { health } = this
+    const before = this.#healthBefore
+    if (health.state === before) return
+    this.#healthBefore = health.state
+    this.state.events.emit('health', { ...health, before })
   }
 
   /** Bytes held for messages and buffers, as far as they are ours to count. */

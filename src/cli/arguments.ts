@@ -8,13 +8,31 @@ export type Command =
   | { readonly name: 'check'; readonly file: string }
   | { readonly name: 'help' }
   | { readonly name: 'version' }
+  | StoreCommand
+
+/** Where the data is, as `start` would be told. */
+export interface DataPlace {
+  readonly file: string | undefined
+  readonly data: string | undefined
+}
+
+/** A command for a data directory. */
+export type StoreCommand =
+  | { readonly name: 'status'; readonly place: DataPlace; readonly json: boolean }
+  | { readonly name: 'backup'; readonly place: DataPlace; readonly target: string }
+  | { readonly name: 'restore'; readonly place: DataPlace; readonly source: string; readonly force: boolean }
+  /** `path` is `-` for stdout. */
+  | { readonly name: 'export'; readonly place: DataPlace; readonly path: string }
+  /** `path` is `-` for stdin. */
+  | { readonly name: 'import'; readonly place: DataPlace; readonly path: string; readonly force: boolean }
+  /** `directory` is given instead of `place`, or null. */
+  | { readonly name: 'check-store'; readonly place: DataPlace; readonly directory: string | null }
+  | { readonly name: 'repair'; readonly place: DataPlace; readonly directory: string | null }
 
 /** The command line cannot be understood; the message says why. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
-
-const COMMANDS = ['start', 'check']
 
 const OPTIONS = {
   config: { type: 'string', short: 'c' },
@@ -25,14 +43,49 @@ const OPTIONS = {
   durability: { type: 'string' },
   'log-level': { type: 'string' },
   set: { type: 'string', multiple: true },
+  json: { type: 'boolean' },
+  force: { type: 'boolean' },
   version: { type: 'boolean', short: 'v' },
   help: { type: 'boolean', short: 'h' },
 } as const
+
+type OptionName = keyof typeof OPTIONS
+
+const PLACE: readonly OptionName[] = ['config', 'data']
+
+interface Grammar {
+  /** What it needs beside options, for the error; null for nothing. */
+  readonly word: string | null
+  readonly isWordOptional?: boolean
+  readonly options: readonly OptionName[]
+}
+
+const GRAMMAR: Readonly<Record<string, Grammar>> = {
+  start: {
+    word: null,
+    options: ['config', 'host', 'port', 'ws-port', 'data', 'durability', 'log-level', 'set'],
+  },
+  check: { word: 'FILE', options: [] },
+  status: { word: null, options: [...PLACE, 'json'] },
+  backup: { word: 'TARGET', options: PLACE },
+  restore: { word: 'SOURCE', options: [...PLACE, 'force'] },
+  export: { word: 'FILE', isWordOptional: true, options: PLACE },
+  import: { word: 'FILE', isWordOptional: true, options: [...PLACE, 'force'] },
+  'check-store': { word: 'DIR', isWordOptional: true, options: PLACE },
+  repair: { word: 'DIR', isWordOptional: true, options: PLACE },
+}
 
 export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
 
   godwit [start] [options]   starts the broker
   godwit check FILE          checks a configuration file
+  godwit status              tells how the running broker is (--json for programs)
+  godwit backup TARGET       backs up the data, also while the broker runs: a file NAME.godwit-backup, or a directory
+  godwit restore SOURCE      fills an empty data directory from a backup (--force puts what is there aside)
+  godwit export [FILE]       writes Sessions, queues, retained messages and Wills as JSON lines
+  godwit import [FILE]       fills an empty data directory from them (--force puts what is there aside)
+  godwit check-store [DIR]   verifies everything that is stored; DIR may be a backup
+  godwit repair [DIR]        keeps what is sound of a damaged data directory, and a copy of the old one
 
   -c, --config FILE          a configuration file (see config/godwit.example.yaml)
       --host ADDRESS         where to listen: 127.0.0.1 by default, 0.0.0.0 for all of IPv4, :: for all
@@ -54,31 +107,58 @@ export function parseArguments(words: readonly string[]): Command {
   const { values, positionals } = parsed(words)
   if (values.help === true) return { name: 'help' }
   if (values.version === true) return { name: 'version' }
-  const [name = 'start', ...rest] = positionals
-  if (name === 'check') return check(rest, Object.keys(values))
-  if (name !== 'start') throw new UsageError(`unknown command '${name}'${meant(name, COMMANDS)}`)
-  if (rest.length > 0) throw new UsageError(`'${rest[0]}' is one word too many`)
-  return {
-    name,
-    file: values.config,
-    flags: {
-      ...(values.host !== undefined && { host: values.host }),
-      ...(values.port !== undefined && { port: values.port }),
-      ...(values['ws-port'] !== undefined && { wsPort: values['ws-port'] }),
-      ...(values.data !== undefined && { data: values.data }),
-      ...(values.durability !== undefined && { durability: values.durability }),
-      ...(values['log-level'] !== undefined && { logLevel: values['log-level'] }),
-      ...(values.set !== undefined && { set: values.set }),
-    },
+  const [name = 'start', word] = positionals
+  checkGrammar(name, positionals.slice(1), Object.keys(values))
+  const place = { file: values.config, data: values.data }
+  const force = values.force === true
+  switch (name) {
+    case 'check':
+      return { name, file: word! }
+    case 'status':
+      return { name, place, json: values.json === true }
+    case 'backup':
+      return { name, place, target: word! }
+    case 'restore':
+      return { name, place, source: word!, force }
+    case 'export':
+      return { name, place, path: word ?? '-' }
+    case 'import':
+      return { name, place, path: word ?? '-', force }
+    case 'check-store':
+    case 'repair':
+      if (word !== undefined && values.data !== undefined) {
+        throw new UsageError(`${name} takes one directory: ${word}, or --data ${values.data}`)
+      }
+      return { name, place, directory: word ?? null }
+    default:
+      return { name: 'start', file: values.config, flags: startFlags(values) }
   }
 }
 
-function check(files: readonly string[], options: readonly string[]): Command {
-  const [file, ...rest] = files
-  if (file === undefined) throw new UsageError('check needs a file: godwit check FILE')
-  if (rest.length > 0) throw new UsageError(`'${rest[0]}' is one word too many`)
-  if (options.length > 0) throw new UsageError(`check has no option --${options[0]}`)
-  return { name: 'check', file }
+function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
+  return {
+    ...(values.host !== undefined && { host: values.host }),
+    ...(values.port !== undefined && { port: values.port }),
+    ...(values['ws-port'] !== undefined && { wsPort: values['ws-port'] }),
+    ...(values.data !== undefined && { data: values.data }),
+    ...(values.durability !== undefined && { durability: values.durability }),
+    ...(values['log-level'] !== undefined && { logLevel: values['log-level'] }),
+    ...(values.set !== undefined && { set: values.set }),
+  }
+}
+
+function checkGrammar(name: string, words: readonly string[], options: readonly string[]): void {
+  const grammar = Object.hasOwn(GRAMMAR, name) ? GRAMMAR[name] : undefined
+  if (grammar === undefined)
+    throw new UsageError(`unknown command '${name}'${meant(name, Object.keys(GRAMMAR))}`)
+  const { word, isWordOptional = false, options: allowed } = grammar
+  if (word !== null && !isWordOptional && words.length === 0) {
+    throw new UsageError(`${name} needs a ${word.toLowerCase()}: godwit ${name} ${word}`)
+  }
+  const extra = words[word === null ? 0 : 1]
+  if (extra !== undefined) throw new UsageError(`'${extra}' is one word too many`)
+  const wrong = options.find((option) => !allowed.some((known) => known === option))
+  if (wrong !== undefined) throw new UsageError(`${name} has no option --${wrong}`)
 }
 
 function parsed(words: readonly string[]) {

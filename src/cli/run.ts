@@ -1,5 +1,4 @@
 /** The command line: from its words to an exit code. */
-import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
 import type { Events } from '../broker/events.ts'
 import { type Config, ConfigError, type ConfigSources, loadConfig } from '../config/config.ts'
@@ -7,8 +6,19 @@ import { type ConfigFlags, FILE_VARIABLE } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
-import { HELP, parseArguments, UsageError } from './arguments.ts'
+import { type DataPlace, HELP, parseArguments, type StoreCommand, UsageError } from './arguments.ts'
 import { openingLine, startNotices } from './notices.ts'
+import { status } from './status.ts'
+import {
+  backup,
+  checkStore,
+  exportLines,
+  importLines,
+  type Output,
+  repair,
+  restore,
+} from './store-commands.ts'
+import { version } from './version.ts'
 
 /** Exit codes; others build on them. */
 export const ExitCode = { CleanEnd: 0, Failure: 1, Usage: 2 } as const
@@ -34,10 +44,10 @@ export interface StartOptions {
   readonly listeners: readonly ListenerOptions[]
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number
+  readonly controlSocket: boolean
 }
 
-interface Output {
-  write(text: string): unknown
+interface Terminal extends Output {
   readonly isTTY?: boolean
 }
 
@@ -46,7 +56,8 @@ export interface Surroundings {
   /** After the program's name. */
   readonly words: readonly string[]
   readonly environment: Readonly<Record<string, string | undefined>>
-  readonly stdout: Output
+  readonly stdin: AsyncIterable<Uint8Array>
+  readonly stdout: Terminal
   readonly stderr: Output
   readonly startBroker: (options: StartOptions) => Promise<RunningBroker>
   /** Calls back for SIGTERM and SIGINT. */
@@ -80,6 +91,8 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         return ExitCode.CleanEnd
       case 'start':
         return await start(surroundings, command.file, command.flags)
+      default:
+        return await operate(surroundings, command)
     }
   } catch (error) {
     if (error instanceof UsageError) {
@@ -93,6 +106,45 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
     stderr.write(explained(error))
     return ExitCode.Failure
   }
+}
+
+/** A command for a data directory. What is not data for another program goes to stderr where data goes to stdout. */
+async function operate(surroundings: Surroundings, command: StoreCommand): Promise<ExitCode> {
+  const { stdin, stdout, stderr } = surroundings
+  const directory = dataDirectory(surroundings, command.place)
+  const done = (text: string): ExitCode => {
+    stdout.write(`${text}\n`)
+    return ExitCode.CleanEnd
+  }
+  switch (command.name) {
+    case 'status':
+      return done(await status(directory, command.json))
+    case 'backup':
+      return done(await backup(directory, command.target))
+    case 'restore':
+      return done(await restore(command.source, directory, command.force))
+    case 'export': {
+      const text = await exportLines(directory, command.path, stdout)
+      ;(command.path === '-' ? stderr : stdout).write(`${text}\n`)
+      return ExitCode.CleanEnd
+    }
+    case 'import':
+      return done(await importLines(command.path, directory, command.force, stdin))
+    case 'check-store': {
+      const { text, isSound } = await checkStore(command.directory ?? directory)
+      stdout.write(`${text}\n`)
+      return isSound ? ExitCode.CleanEnd : ExitCode.Failure
+    }
+    case 'repair':
+      return done(await repair(command.directory ?? directory))
+  }
+}
+
+/** The one that `godwit start` would use. */
+function dataDirectory({ environment }: Surroundings, place: DataPlace): string {
+  const file = place.file ?? environment[FILE_VARIABLE]
+  const flags = place.data === undefined ? {} : { data: place.data }
+  return loadConfig({ environment, flags, ...(file !== undefined && { file }) }).data.directory
 }
 
 async function start(
@@ -119,6 +171,7 @@ async function start(
     listeners: config.listeners,
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
+    controlSocket: true,
   })
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
@@ -185,7 +238,7 @@ async function close(
   }
 }
 
-function logFormat(config: Config, stdout: Output): 'json' | 'pretty' {
+function logFormat(config: Config, stdout: Terminal): 'json' | 'pretty' {
   if (config.log.format !== 'auto') return config.log.format
   return stdout.isTTY === true ? 'pretty' : 'json'
 }
@@ -196,9 +249,4 @@ function explained(error: unknown): string {
   const advice: unknown = 'advice' in error ? error.advice : undefined
   if (typeof advice === 'string') return `godwit: ${error.message}\n${advice}\n`
   return `godwit: ${error.stack ?? error.message}\n`
-}
-
-function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(text) as { version: string }).version
 }

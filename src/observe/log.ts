@@ -64,6 +64,9 @@ function infoLines(events: Events, logger: Logger): (() => void)[] {
     events.on('disconnected', ({ clientId, link, reasonCode, reason, by }) =>
       logger.info({ ...who(clientId, link), by, ...why(reasonCode, reason) }, 'client disconnected'),
     ),
+    events.on('health', ({ state, before }) => {
+      if (state === 'ok' && before === 'refusing') logger.info('new messages and Sessions are accepted again')
+    }),
     events.on('storeRecovered', ({ sessions }) => logger.info({ sessions }, 'the store works again')),
   ]
 }
@@ -123,6 +126,9 @@ function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => v
         fields: together ? {} : { clientId: printable(clientId), reason },
         text: together ? TOGETHER : 'messages dropped',
       }))
+    }),
+    events.on('health', ({ state, detail }) => {
+      if (state === 'refusing') logger.warn({ detail }, 'new messages and Sessions are refused')
     }),
     events.on('limited', ({ limit, clientId, detail }) =>
       tally.add(`limited ${clientId} ${limit}`, (together) => ({

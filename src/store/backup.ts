@@ -5,7 +5,8 @@ import { ContainerReader, type Entry } from './container.ts'
 import { type Database, type DatabaseIterator, levelDatabase } from './database.ts'
 import { syncDirectory, syncFiles } from './directory.ts'
 import { storeError } from './failure.ts'
-import { FORMAT_VERSION } from './format.ts'
+import { FORMAT_VERSION, keyNumber, Table, unsealed } from './format.ts'
+import { readPageHeader } from './journal.ts'
 import { StoreError } from './store.ts'
 
 /** A name that ends so is a backup in one file; any other one is a directory. */
@@ -101,11 +102,11 @@ async function moved(partial: string, target: string): Promise<void> {
 }
 
 async function writeFile(chunks: AsyncIterable<Buffer>, path: string): Promise<number> {
-  const reader = new ContainerReader(path)
+  const reader = new ContainerReader(basename(path))
   const file = await open(path, 'wx', 0o600)
   try {
     for await (const chunk of chunks) {
-      reader.push(chunk)
+      for (const [key, value] of reader.push(chunk)) checkEntry(key, value)
       await file.appendFile(chunk)
     }
     reader.end()
@@ -116,8 +117,15 @@ async function writeFile(chunks: AsyncIterable<Buffer>, path: string): Promise<n
   return reader.records
 }
 
-/** Builds the database of a container in `directory`, which is made, and makes it durable. Returns the records. */
-export async function unpack(chunks: AsyncIterable<Buffer>, directory: string): Promise<number> {
+/**
+ * Builds the database of a container in `directory`, which is made, and makes it durable. `check` is called for each
+ * entry, and throws for one that it refuses. Returns the number of records.
+ */
+export async function unpack(
+  chunks: AsyncIterable<Buffer>,
+  directory: string,
+  check: EntryCheck = checkEntry,
+): Promise<number> {
   await mkdir(directory, { mode: 0o700 })
   const reader = new ContainerReader(basename(directory))
   const db = await openDatabase(directory, true)
@@ -126,6 +134,7 @@ export async function unpack(chunks: AsyncIterable<Buffer>, directory: string): 
       const entries = reader.push(chunk)
       refuseNewerFormat(reader, directory)
       if (entries.length === 0) continue
+      for (const [key, value] of entries) check(key, value)
       await db.batch(entries.map(([key, value]) => ({ type: 'put', key, value })))
     }
     reader.end()
@@ -136,6 +145,20 @@ export async function unpack(chunks: AsyncIterable<Buffer>, directory: string): 
   }
   await syncFiles(directory)
   return reader.records
+}
+
+type EntryCheck = (key: Buffer, value: Buffer) => void
+
+/** Throws StoreError `corrupt` for a value that is not what the store wrote. */
+export const checkEntry: EntryCheck = (key, value) => {
+  if (key[0] === Table.Journal) readPageHeader(keyNumber(key), value)
+  // What Aedes left of its Sessions has no checksum; nobody reads it.
+  else if (key[0]! <= Table.Forward || isOwnText(key)) unsealed(key, value)
+}
+
+function isOwnText(key: Buffer): boolean {
+  const text = key.toString('latin1', 0, 9)
+  return text === 'retained:' || text.startsWith('will:')
 }
 
 function refuseNewerFormat({ header }: ContainerReader, directory: string): void {

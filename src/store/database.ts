@@ -28,6 +28,16 @@ export function levelDatabase(directory: string, options: DatabaseOptions): Data
   return db
 }
 
+/**
+ * LevelDB's own repair: makes a readable database of all that it can read in the directory, which is not open. Keeps
+ * nothing of damaged blocks, and may bring back what was deleted.
+ */
+export async function repairDatabase(directory: string): Promise<void> {
+  const { repair }: { readonly repair?: unknown } = Object(Level)
+  if (typeof repair !== 'function') throw new Error('this build of level cannot repair')
+  await repair.call(Level, directory)
+}
+
 function compacts(db: Level<Buffer, Buffer>): db is Database {
   return 'compactRange' in db
 }

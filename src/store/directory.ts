@@ -42,12 +42,13 @@ export function refuseIncomplete(directory: string, files: readonly string[]): v
 
 /**
  * Puts the store's files into `target` under a second name each: a copy that costs no space where the file system has
- * hard links. LevelDB never changes a file in place, but for the log that it writes at the moment.
+ * hard links. LevelDB never changes a file in place, but for the log that it writes at the moment. LevelDB's lock goes with it: as long as
+ * the copy is open, nobody else can open the original.
  */
 export async function keepAside(directory: string, target: string): Promise<void> {
   await mkdir(target)
   for (const name of await storeFiles(directory)) {
-    if (name !== 'LOCK') await linkOrCopy(join(directory, name), join(target, name))
+    await linkOrCopy(join(directory, name), join(target, name))
   }
   await syncDirectory(target)
 }

@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-export const MAIN = join(ROOT, 'dist', 'main.js')
+/** Another build can be named, so that one can be tested while `dist` is in use. */
+export const MAIN = process.env.GODWIT_TEST_MAIN ?? join(ROOT, 'dist', 'main.js')
 
 export const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Events } from '../../src/broker/events.ts'
 import type { ExitCode, RunningBroker, StartOptions, Surroundings } from '../../src/cli/run.ts'
@@ -36,6 +37,7 @@ class Stage {
     const surroundings: Surroundings = {
       words,
       environment,
+      stdin: Readable.from([]),
       stdout: {
         write(text: string) {
           stage.stdout += text

@@ -1,0 +1,75 @@
+/** What the operator may ask of a running broker. Further commands are further entries of the table. */
+import { freeSpace } from '../store/space.ts'
+import type { ControlCommand, Reply } from './control.ts'
+
+/** Bytes of one piece of a backup. */
+const PIECE_BYTES = 256 * 1024
+
+/** A broker, as far as the commands need it. */
+export interface Administered {
+  status(): Omit<BrokerStatus, 'processId' | 'dataDirectory' | 'freeBytes'>
+  /** The bytes of a backup file. */
+  backup(): AsyncGenerator<Buffer>
+}
+
+export interface Held {
+  readonly connections: number
+  readonly sessions: number
+  readonly subscriptions: number
+  readonly retainedMessages: number
+  readonly queuedMessages: number
+  readonly inFlightMessages: number
+  readonly wills: number
+  readonly memoryBytes: number
+}
+
+/** The answer to `status`. */
+export interface BrokerStatus {
+  readonly version: string
+  readonly processId: number
+  readonly uptimeSeconds: number
+  /** As addresses. */
+  readonly listeners: readonly string[]
+  readonly dataDirectory: string
+  readonly durability: string
+  readonly health: { readonly state: string; readonly detail: string }
+  /** What the broker may still write on the disk; null when it cannot be told. */
+  readonly freeBytes: number | null
+  readonly clientsConnected: number
+  readonly store: Readonly<Record<string, number>>
+  /** How much there is of what a broker holds. */
+  readonly held: Held
+}
+
+/** The table of commands for this broker. */
+export function controlCommands(
+  directory: string,
+  broker: Administered,
+): Readonly<Record<string, ControlCommand>> {
+  let isBackingUp = false
+  return {
+    status: async (): Promise<BrokerStatus> => ({
+      processId: process.pid,
+      dataDirectory: directory,
+      freeBytes: await freeSpace(directory).catch(() => null),
+      ...broker.status(),
+    }),
+    backup: async (_, reply) => {
+      if (isBackingUp) throw new Error('a backup is under way')
+      isBackingUp = true
+      try {
+        await sendBackup(broker.backup(), reply)
+      } finally {
+        isBackingUp = false
+      }
+    },
+  }
+}
+
+async function sendBackup(chunks: AsyncGenerator<Buffer>, reply: Reply): Promise<void> {
+  for await (const chunk of chunks) {
+    for (let from = 0; from < chunk.length; from += PIECE_BYTES) {
+      await reply.data(chunk.subarray(from, from + PIECE_BYTES))
+    }
+  }
+}

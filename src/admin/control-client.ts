@@ -1,0 +1,114 @@
+/** The other end of the control socket: asks a running broker. */
+import { connect, type Socket } from 'node:net'
+import { controlPath, controlPathError } from './control.ts'
+
+/** Of an answer; the pieces of a backup are smaller. */
+const LINE_BYTES_MAX = 4 * 1024 * 1024
+
+/** The broker refused, or cannot be asked. */
+export class ControlError extends Error {
+  override readonly name = 'ControlError'
+  /** What the operator can do about it; null when nothing is known. */
+  readonly advice: string | null
+
+  constructor(message: string, advice: string | null, options?: ErrorOptions) {
+    super(message, options)
+    this.advice = advice
+  }
+}
+
+interface Answer {
+  readonly ok?: boolean
+  readonly data?: string
+  readonly result?: unknown
+  readonly error?: string
+  readonly advice?: string
+}
+
+/** Whether a broker answers on the control socket of this data directory. */
+export async function answers(directory: string): Promise<boolean> {
+  const socket = await connected(directory)
+  socket?.destroy()
+  return socket !== null
+}
+
+/** Asks for what comes without data. Throws ControlError, also when nobody answers. */
+export async function ask(directory: string, command: string, parameters: object = {}): Promise<unknown> {
+  const request = start(directory, command, parameters)
+  for (;;) {
+    const { done, value } = await request.next()
+    if (done === true) return value
+  }
+}
+
+/** The data that a command sends; the generator's result is that of the command. Throws ControlError. */
+export async function* start(
+  directory: string,
+  command: string,
+  parameters: object = {},
+): AsyncGenerator<Buffer, unknown> {
+  const socket = await connected(directory)
+  if (socket === null) {
+    throw new ControlError(
+      `no broker answers for ${directory}`,
+      'Start one with `godwit`, or name its --data directory.',
+    )
+  }
+  try {
+    socket.write(`${JSON.stringify({ id: 1, command, ...parameters })}\n`)
+    for await (const answer of answersOf(socket)) {
+      if (answer.data !== undefined) yield Buffer.from(answer.data, 'base64')
+      else if (answer.ok === true) return answer.result
+      else throw new ControlError(answer.error ?? 'the broker refused', answer.advice ?? null)
+    }
+  } finally {
+    socket.destroy()
+  }
+  throw new ControlError(
+    'the broker ended before its answer was complete',
+    'Look into its log, and try again.',
+  )
+}
+
+/** Null when nobody listens. */
+function connected(directory: string): Promise<Socket | null> {
+  const path = controlPath(directory)
+  if (controlPathError(path) !== null) return Promise.resolve(null)
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path })
+    socket.once('connect', () => {
+      socket.off('error', refused)
+      resolve(socket)
+    })
+    const refused = (error: NodeJS.ErrnoException): void => {
+      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED' || error.code === 'ENOTDIR') resolve(null)
+      else {
+        const advice = 'Run this command as the user that runs the broker.'
+        reject(new ControlError(`${path} cannot be used: ${error.message}`, advice, { cause: error }))
+      }
+    }
+    socket.once('error', refused)
+  })
+}
+
+/** Ends when the connection does. */
+async function* answersOf(socket: Socket): AsyncGenerator<Answer> {
+  let rest = ''
+  socket.setEncoding('utf8')
+  try {
+    for await (const chunk of socket) {
+      rest += String(chunk)
+      let from = 0
+      for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n', from)) {
+        yield JSON.parse(rest.slice(from, end)) as Answer
+        from = end + 1
+      }
+      rest = rest.slice(from)
+      if (rest.length > LINE_BYTES_MAX)
+        throw new ControlError('the broker does not keep to the protocol', null)
+    }
+  } catch (error) {
+    if (error instanceof ControlError || error instanceof SyntaxError) throw error
+    // The broker was killed: the connection is reset, and what is missing shows.
+  }
+}

@@ -1,0 +1,204 @@
+/**
+ * The control socket: how the operator's commands reach a running broker. A unix socket in the data directory, for the user
+ * that runs the broker alone. One JSON object per line each way:
+ *
+ * ```
+ * → {"id":1,"command":"status"}
+ * ← {"id":1,"ok":true,"result":{…}}
+ * → {"id":2,"command":"backup"}
+ * ← {"id":2,"data":"…base64…"}            as often as needed
+ * ← {"id":2,"ok":true,"result":{}}        or {"id":2,"ok":false,"error":"…","advice":"…"}
+ * ```
+ *
+ * Requests of one client are answered one after the other.
+ */
+import { unlinkSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+
+export const CONTROL_SOCKET = 'control.sock'
+
+/** Kernels give a socket file's path 108 bytes, its final zero included. */
+const PATH_BYTES_MAX = 107
+const CLIENTS_MAX = 8
+/** Of a request. */
+const LINE_BYTES_MAX = 64 * 1024
+/** A client that neither asks nor reads for so long is let go of: it may hold a snapshot of the store. */
+const SILENCE_MS = 60_000
+
+/** What a command may say before its result. */
+export interface Reply {
+  /** Sends bytes; resolves when the client has taken most of what was sent. Rejects when it is gone. */
+  data(bytes: Buffer): Promise<void>
+}
+
+/** Carries out a request; what it resolves with is the result. What it throws is told with its advice. */
+export type ControlCommand = (
+  parameters: Readonly<Record<string, unknown>>,
+  reply: Reply,
+) => unknown | Promise<unknown>
+
+export interface ControlSocket {
+  readonly path: string
+  close(): Promise<void>
+}
+
+/** Where the control socket of this data directory is. */
+export function controlPath(directory: string): string {
+  return join(directory, CONTROL_SOCKET)
+}
+
+/** Why there can be no control socket at this path; null when there can. */
+export function controlPathError(path: string): string | null {
+  const bytes = Buffer.byteLength(path)
+  return bytes > PATH_BYTES_MAX
+    ? `the path ${path} has ${bytes} bytes, and a socket's may have ${PATH_BYTES_MAX}`
+    : null
+}
+
+/**
+ * Listens. The caller holds the lock of the data directory, so a socket that is there is left from a dead process, and
+ * is replaced. Rejects when the file system has no sockets, or the path is too long.
+ */
+export async function openControl(
+  directory: string,
+  commands: Readonly<Record<string, ControlCommand>>,
+): Promise<ControlSocket> {
+  const path = controlPath(directory)
+  const problem = controlPathError(path)
+  if (problem !== null) throw new Error(problem)
+  removeStale(path)
+  const clients = new Set<Socket>()
+  const server = createServer((socket) => {
+    clients.add(socket)
+    socket.once('close', () => clients.delete(socket))
+    serve(socket, commands)
+  })
+  server.maxConnections = CLIENTS_MAX
+  await listening(server, path)
+  return {
+    path,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        for (const socket of clients) socket.destroy()
+      }),
+  }
+}
+
+function removeStale(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}
+
+/** The socket is made by `listen` before it returns, with the process's mask: it never exists for others to open. */
+function listening(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    const mask = process.umask(0o177)
+    try {
+      server.listen(path, () => {
+        server.off('error', reject)
+        // Accepting can fail for one connection (out of file descriptors); the socket stays.
+        server.on('error', () => {})
+        resolve()
+      })
+    } finally {
+      process.umask(mask)
+    }
+  })
+}
+
+function serve(socket: Socket, commands: Readonly<Record<string, ControlCommand>>): void {
+  let text = ''
+  let isBusy = false
+  socket.setEncoding('utf8')
+  socket.setTimeout(SILENCE_MS, () => socket.destroy())
+  // A client that vanishes is no trouble of ours; `close` follows.
+  socket.on('error', () => {})
+  const next = (): void => {
+    const end = text.indexOf('\n')
+    if (isBusy || end < 0) {
+      if (text.length > LINE_BYTES_MAX) socket.destroy()
+      return
+    }
+    const line = text.slice(0, end)
+    text = text.slice(end + 1)
+    isBusy = true
+    socket.pause()
+    void answer(socket, line, commands).then(() => {
+      isBusy = false
+      socket.resume()
+      next()
+    })
+  }
+  socket.on('data', (chunk: string) => {
+    text += chunk
+    next()
+  })
+}
+
+/** Never rejects. */
+async function answer(
+  socket: Socket,
+  line: string,
+  commands: Readonly<Record<string, ControlCommand>>,
+): Promise<void> {
+  const request = parsed(line)
+  if (request === null) {
+    write(socket, { id: null, ok: false, error: 'the request is not a JSON object with id and command' })
+    return
+  }
+  const { id, command, ...parameters } = request
+  try {
+    const run = Object.hasOwn(commands, command) ? commands[command] : undefined
+    if (run === undefined) throw new Error(`this broker does not know the command '${command}'`)
+    const reply: Reply = { data: (bytes) => send(socket, { id, data: bytes.toString('base64') }) }
+    write(socket, { id, ok: true, result: await run(parameters, reply) })
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    const advice = error instanceof Error && 'advice' in error ? error.advice : undefined
+    write(socket, { id, ok: false, error: message, advice })
+  }
+}
+
+type Request = { readonly id: unknown; readonly command: string } & Readonly<Record<string, unknown>>
+
+function parsed(line: string): Request | null {
+  try {
+    const value: unknown = JSON.parse(line)
+    if (typeof value !== 'object' || value === null || !('id' in value) || !('command' in value)) return null
+    const { id, command } = value
+    return typeof command === 'string' ? { ...value, id, command } : null
+  } catch {
+    return null
+  }
+}
+
+function write(socket: Socket, answer: object): boolean {
+  return socket.destroyed || socket.write(`${JSON.stringify(answer)}\n`)
+}
+
+function send(socket: Socket, answer: object): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (socket.destroyed) {
+      reject(new Error('the client is gone'))
+      return
+    }
+    if (write(socket, answer)) {
+      resolve()
+      return
+    }
+    const settle = (): void => {
+      socket.off('drain', settle)
+      socket.off('close', settle)
+      if (socket.destroyed) reject(new Error('the client is gone'))
+      else resolve()
+    }
+    socket.on('drain', settle)
+    socket.on('close', settle)
+  })
+}
