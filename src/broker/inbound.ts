@@ -132,7 +132,8 @@ export class Inbound {
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)
     if (outcome >= Reason.UnspecifiedError) {
-      this.#refusePublish(packet, topic, outcome)
+      if (isShortage(publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
+      else this.#refusePublish(packet, topic, outcome)
       return
     }
     if (packet.qos === 1) {
@@ -145,6 +146,13 @@ export class Inbound {
       this.#sink.acknowledge('pubrec', packet.packetId, outcome, gate, 0)
     }
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#sink.fallBehind()
+  }
+
+  /** Disk or memory is short: the publisher keeps its message and comes back, or is told that it is refused. */
+  #exhausted(packet: PublishPacket, topic: Topic, outcome: Reason): void {
+    if (packet.qos === 0) return
+    if (this.#state.limits.whenExhausted === 'refuse') this.#refusePublish(packet, topic, outcome)
+    else this.#sink.disconnect(outcome, 'disk or memory is short: what was not acknowledged was not kept')
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
@@ -237,4 +245,8 @@ export class Inbound {
       `${name} does not fit packet identifier ${packetId}`,
     )
   }
+}
+
+function isShortage(limit: Limit | null): boolean {
+  return limit === 'disk' || limit === 'memoryBytesMax'
 }

@@ -2,6 +2,9 @@
 
 import type { SessionLimits } from '../session/limits.ts'
 
+/** What a publisher meets while the disk or the memory is short. */
+export type ExhaustedPolicy = 'disconnect' | 'refuse'
+
 export interface Limits extends SessionLimits {
   /** Open Network Connections, all listeners together. */
   readonly connectionsMax: number
@@ -36,6 +39,12 @@ export interface Limits extends SessionLimits {
   readonly pendingCommitBytesMax: number
   /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
   readonly memoryBytesMax: number
+  /**
+   * While disk or memory is short, a message above QoS 0 is not acknowledged and its publisher disconnected with 0x97,
+   * so that it keeps the message and tries again; or, with `refuse`, it is told 0x97 in the acknowledgement (3.1.1 has no
+   * such word and is disconnected all the same).
+   */
+  readonly whenExhausted: ExhaustedPolicy
   /** Seconds after a start before Wills that were pending or whose client was connected are published. */
   readonly willGraceSeconds: number
   /** Whether an empty Client Identifier is given one by the Server. */
@@ -70,6 +79,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   stalledReaderSeconds: 60,
   pendingCommitBytesMax: 16 * MIB,
   memoryBytesMax: 1024 * MIB,
+  whenExhausted: 'disconnect',
   willGraceSeconds: 30,
   emptyClientIdentifierAllowed: true,
 })

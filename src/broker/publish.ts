@@ -14,6 +14,8 @@ export class Publisher {
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
   gate = 0
+  /** The limit that refused the latest message; null when none did. */
+  refusedBy: Limit | null = null
   /** Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once. */
   #plain: (Delivery | null)[] = [null, null, null, null, null, null]
 
@@ -29,6 +31,7 @@ export class Publisher {
     const { router, unavailable } = this.#state
     this.receivers = 0
     this.gate = 0
+    this.refusedBy = null
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
       // While stored Sessions are being read again, nobody knows whom the message is for.
       return this.#refuse('disk', message, unavailable)
@@ -146,6 +149,7 @@ export class Publisher {
   }
 
   #refuse(limit: Limit, message: Message, detail: string): Reason {
+    this.refusedBy = limit
     this.#state.figures.publishRefused++
     if (this.#state.events.has('limited')) {
       this.#state.events.emit('limited', { limit, clientId: message.publisher, detail })

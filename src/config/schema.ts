@@ -33,6 +33,7 @@ const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
   stalledReaderSeconds: seconds({ min: 1, unlimited: true }),
   pendingCommitBytesMax: bytes({ min: 1024 }),
   memoryBytesMax: bytes({ min: 1024 ** 2, unlimited: true }),
+  whenExhausted: oneOf(['disconnect', 'refuse']),
   willGraceSeconds: seconds({ min: 0, max: 0xffffffff }),
   emptyClientIdentifierAllowed: truth(),
 }

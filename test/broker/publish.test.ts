@@ -364,8 +364,8 @@ describe('limits on PUBLISH', () => {
     expect(await again.send(packet)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x82 }])
   })
 
-  it('what the disk cannot take is refused with 0x97, 3.1.1 is closed; what is not stored passes', async () => {
-    const world = await World.make()
+  it('what the disk cannot take is refused with 0x97 where asked for, 3.1.1 is closed; what is not stored passes', async () => {
+    const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const limited = world.record('limited')
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t', 1)
@@ -385,6 +385,25 @@ describe('limits on PUBLISH', () => {
     expect(world.server.state.figures.publishRefused).toBe(4)
     world.ledger.refusal = null
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
+  })
+
+  it('while the disk is short nothing is acknowledged: the publisher keeps its message, and comes back', async () => {
+    for (const version of [4, 5] as const) {
+      const world = await World.make()
+      const kept = await world.connect('kept', lasting())
+      await kept.subscribe('t', 1)
+      const pub = await world.connect('pub', {}, version)
+      world.ledger.refusal = 'the disk is nearly full'
+      expect(await pub.publish('t', 'zero', 0)).toEqual([])
+      expect(await pub.publish('u', 'nobody stores it', 1)).toMatchObject([{ cmd: 'puback' }])
+      const answers = await pub.publish('t', 'x', 1)
+      expect(answers).toMatchObject(version === 5 ? [{ cmd: 'disconnect', reasonCode: 0x97 }] : [])
+      expect(pub.closed).toBe(true)
+      world.ledger.refusal = null
+      const back = await world.connect('pub', {}, version)
+      expect(await back.publish('t', 'x', 1, { dup: true })).toMatchObject([{ cmd: 'puback' }])
+      expect(kept.texts()).toEqual(['zero', 'x'])
+    }
   })
 })
 

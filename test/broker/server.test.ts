@@ -164,7 +164,7 @@ describe('a failed store', () => {
   })
 
   it('messages that would be stored are refused until everything was read again', async () => {
-    const world = await World.make()
+    const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     let opened: () => void = () => {}
     const pub = await world.connect('pub')
     const old = await world.connect('old', {}, 4)
@@ -243,7 +243,7 @@ describe('a failed store', () => {
 
 describe('time and memory', () => {
   it('memoryBytesMax refuses what would be kept, and lets it in again below nine tenths', async () => {
-    const world = await World.make({ limits: { memoryBytesMax: 10_000 } })
+    const world = await World.make({ limits: { memoryBytesMax: 10_000, whenExhausted: 'refuse' } })
     const limited = world.record('limited')
     const pub = await world.connect('pub')
     const sub = await world.connect('sub', lasting())
