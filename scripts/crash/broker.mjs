@@ -84,12 +84,15 @@ export class BrokerProcess {
   #expected = true
   #died
 
-  /** `died(text)` is called when it ends without having been killed. */
-  constructor({ kind, port, data, environment = {}, died }) {
+  /**
+   * `environment()` is asked for further variables at each start; `died(text)` is called when it ends without having
+   * been killed.
+   */
+  constructor({ kind, port, data, environment = () => ({}), died }) {
     this.#kind = kind
     this.port = port
     this.data = data
-    this.#environment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin`, ...environment }
+    this.#environment = environment
     this.#died = died
   }
 
@@ -113,7 +116,8 @@ export class BrokerProcess {
 
   start() {
     const [program, ...args] = this.#kind.command({ port: this.port, data: this.data })
-    const child = spawn(program, args, { env: this.#environment, stdio: ['ignore', 'pipe', 'pipe'] })
+    const environment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin`, ...this.#environment() }
+    const child = spawn(program, args, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
     this.#child = child
     this.#expected = false
     const take = (chunk) => {

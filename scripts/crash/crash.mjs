@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
+import { buildFaults } from './disk.mjs'
 import { Run } from './run.mjs'
 import { MUTANTS, TIGHT, variant } from './variants.mjs'
 
@@ -18,6 +19,8 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --main FILE           Godwit's main.js; dist/main.js by default
       --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way; or
                             both in turn (default: tight for odd seeds)
+      --power-cuts          every kill is a power cut: what the broker did not sync is lost, in part or whole
+      --disk-errors         between the kills all writes fail for a while, with a full disk or an I/O error
       --mutants             runs Godwits that are wrong on purpose, each until it is caught
       --idle-seconds N      how long a silent broker is waited for before what is due counts as lost; 10
       --keep                leaves the data directories behind
@@ -35,6 +38,8 @@ const OPTIONS = {
   durability: { type: 'string', default: 'fsync' },
   main: { type: 'string', default: GODWIT_MAIN },
   limits: { type: 'string', default: 'both' },
+  'power-cuts': { type: 'boolean', default: false },
+  'disk-errors': { type: 'boolean', default: false },
   mutants: { type: 'boolean', default: false },
   'idle-seconds': { type: 'string', default: '10' },
   keep: { type: 'boolean', default: false },
@@ -46,6 +51,8 @@ const MUTANT_RUNS_MAX = 20
 const MUTANT_IDLE_MS = 1000
 
 let values
+/** The library of `buildFaults`, where it is asked for. */
+let faults
 try {
   values = parseArgs({ options: OPTIONS }).values
   process.exitCode = await main()
@@ -62,8 +69,12 @@ async function main() {
   for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
-  if (values.mutants) return (await mutants(firstSeed)) ? 0 : 1
-  return (await trial(firstSeed)) ? 0 : 1
+  if (values['power-cuts'] || values['disk-errors']) faults = buildFaults()
+  try {
+    return (await (values.mutants ? mutants(firstSeed) : trial(firstSeed))) ? 0 : 1
+  } finally {
+    faults?.remove()
+  }
 }
 
 function number(name) {
@@ -99,7 +110,12 @@ async function trial(firstSeed) {
 }
 
 async function executed(kind, seed, idleMs) {
-  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep })
+  const disk = {
+    library: faults?.library,
+    powerCuts: values['power-cuts'],
+    diskErrors: values['disk-errors'],
+  }
+  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk })
   await run.execute()
   return run
 }

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
+import { FaultyDisk } from './disk.mjs'
 import { Ledger } from './ledger.mjs'
 import { Publisher } from './publisher.mjs'
 import { Random } from './random.mjs'
@@ -40,8 +41,15 @@ export class Run {
   #startMs = START_MS_AT_FIRST
   #inspections = 0
   #died = []
+  #disk = null
+  /** The disk fails: a broker may end rather than lie. */
+  #mayDie = false
 
-  /** `kind` is of `brokerKind`; `kills` how many; `idleMs` may be shorter for a broker that is expected to lose. */
+  /**
+   * `kind` is of `brokerKind`; `kills` how many; `idleMs` may be shorter for a broker that is expected to lose.
+   * With `library` of `buildFaults`: `powerCuts` makes every kill a power cut, `diskErrors` lets the disk fail between
+   * the kills.
+   */
   constructor(options) {
     this.#options = { idleMs: IDLE_MS, keep: false, ...options }
     this.#random = new Random(options.seed)
@@ -51,9 +59,18 @@ export class Run {
   async execute() {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
     const port = await freePort(new Random(Math.floor(Math.random() * 2 ** 32)))
-    const { kind, environment } = this.#options
-    const died = (text) => this.#died.push(text)
-    this.#broker = new BrokerProcess({ kind, port, data: join(directory, 'data'), environment, died })
+    const { kind, library, powerCuts = false } = this.#options
+    const data = join(directory, 'data')
+    const died = (text) => {
+      if (!this.#mayDie) this.#died.push(text)
+    }
+    if (library === undefined) {
+      this.#broker = new BrokerProcess({ kind, port, data, died })
+    } else {
+      const disk = new FaultyDisk({ library, directory, data, random: this.#random.fork(), powerCuts })
+      this.#disk = disk
+      this.#broker = new BrokerProcess({ kind, port, data, died, environment: () => disk.environment() })
+    }
     try {
       this.#gather(port)
       await this.#chaos()
@@ -153,7 +170,7 @@ export class Run {
 
   async #chaos() {
     const plan = this.#plan()
-    for (const [index, { early, afterMs, deafMs }] of plan.entries()) {
+    for (const [index, { early, afterMs, deafMs, fault }] of plan.entries()) {
       const up = this.#start()
       if (index === 0) {
         for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
@@ -166,6 +183,7 @@ export class Run {
       } else {
         await pause(early * this.#startMs)
       }
+      if (fault !== null) await this.#failDisk(fault)
       if (deafMs > 0) {
         for (const client of [...this.#publishers, ...this.#subscribers]) {
           if (this.#random.chance(0.5)) client.goDeaf(deafMs + 100)
@@ -183,6 +201,7 @@ export class Run {
       early: index > 0 && random.chance(0.3) ? random.next() * 1.3 : null,
       afterMs: random.between(20, random.chance(0.3) ? 2000 : 600),
       deafMs: random.chance(0.5) ? random.between(1, 60) : 0,
+      fault: this.#options.diskErrors === true && random.chance(0.7) ? faultOf(random) : null,
     }))
   }
 
@@ -207,6 +226,17 @@ export class Run {
     this.#canary.vanish()
     if (this.#broker.running) this.kills++
     await this.#broker.kill()
+    this.#mayDie = false
+    this.#disk?.cutPower()
+  }
+
+  /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */
+  async #failDisk(fault) {
+    this.#mayDie = true
+    this.#disk.fail(fault)
+    await pause(fault.forMs)
+    this.#disk.mend()
+    await pause(fault.wellMs)
   }
 
   #inspect() {
@@ -262,5 +292,15 @@ export class Run {
     while (!this.#subscribers.every(({ online }) => online) && performance.now() < until) await pause(20)
     await pause(AFTERMATH_MS)
     await this.#inspect()
+  }
+}
+
+function faultOf(random) {
+  return {
+    error: random.pick(['ENOSPC', 'ENOSPC', 'EIO']),
+    countdown: random.between(0, 20),
+    torn: random.chance(0.5),
+    forMs: random.between(1, 300),
+    wellMs: random.pick([0, 50, 2500]),
   }
 }
