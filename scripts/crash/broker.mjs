@@ -9,7 +9,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** Godwit as it is built. */
 export const GODWIT_MAIN = join(ROOT, 'dist', 'main.js')
 
-const OUTPUT_MAX = 8000
+const OUTPUT_MAX = 1500
 
 /** Wills of a broker that was killed are due this long after its start. */
 const GODWIT_WORDS = ['--log-level', 'warn', '--set', 'limits.will_grace_seconds=1']

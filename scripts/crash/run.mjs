@@ -42,7 +42,7 @@ export class Run {
   #inspections = 0
   #died = []
   #disk = null
-  /** The disk fails: a broker may end rather than lie. */
+  /** The disk has an I/O error: a broker may end rather than lie. When it is full, it must come back by itself. */
   #mayDie = false
 
   /**
@@ -232,7 +232,7 @@ export class Run {
 
   /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */
   async #failDisk(fault) {
-    this.#mayDie = true
+    this.#mayDie = fault.error === 'EIO'
     this.#disk.fail(fault)
     await pause(fault.forMs)
     this.#disk.mend()
