@@ -176,6 +176,9 @@ export async function* fileChunks(path: string): AsyncGenerator<Buffer> {
   try {
     file = await open(path, 'r')
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+      throw new StoreError('access', `${path} does not exist`, 'Name a file that exists.')
+    }
     throw storeError(error, path, 'opening it')
   }
   try {

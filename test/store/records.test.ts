@@ -1,0 +1,394 @@
+/** Reading a store as records, writing them into another one, and what is left of a damaged one. */
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { checkEntry, fileChunks, openDatabase, unpack } from '../../src/store/backup.ts'
+import { containerChunks } from '../../src/store/container.ts'
+import type { Damage } from '../../src/store/damage.ts'
+import { META_KEY, Table, tableRange } from '../../src/store/format.ts'
+import { LevelStore } from '../../src/store/level.ts'
+import { endLine, LineReader, lineOf } from '../../src/store/lines.ts'
+import { StoreReader } from '../../src/store/reading.ts'
+import { Rebuild } from '../../src/store/rebuild.ts'
+import type { StoreRecord } from '../../src/store/records.ts'
+import { act, delivery, ModelServer, message, Random } from './model.ts'
+import { resealed, withRaw } from './recorded.ts'
+
+const FIXTURES = fileURLToPath(new URL('../fixtures', import.meta.url))
+
+let root: string
+let count = 0
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'godwit-records-'))
+})
+
+afterEach(async () => {
+  await rm(root, { recursive: true, force: true })
+})
+
+function directory(): string {
+  return join(root, String(++count))
+}
+
+function busyStore(path: string): LevelStore {
+  return new LevelStore({
+    directory: path,
+    sync: false,
+    residentBytesMax: 4000,
+    reserveBytes: 0,
+    checkpointJournalBytes: 20_000,
+    writeBufferBytes: 4096,
+  })
+}
+
+/** Broker time is wall time here, so that records and stores have the same times. */
+function model(path: string): ModelServer {
+  const server = new ModelServer(busyStore(path))
+  server.brokerTime = server.wallTime
+  server.remember = false
+  return server
+}
+
+/** What a kill would leave, in another directory. */
+async function killed(server: ModelServer, path: string): Promise<void> {
+  if (!(server.store instanceof LevelStore)) throw new Error('not a LevelStore')
+  await unpack(containerChunks(server.store.snapshot(), 0), path)
+}
+
+/** A store that ends as a kill would leave it. */
+async function randomStore(seed: number, steps: number): Promise<{ path: string; server: ModelServer }> {
+  const open = directory()
+  const server = model(open)
+  const random = new Random(seed)
+  await server.open()
+  server.createSession(100)
+  for (let step = 0; step < steps; step++) {
+    act(server, random, step)
+    if (random.chance(0.3)) server.enqueue(100, delivery(message('kept', `kept ${step} `.repeat(3))))
+    if (random.chance(0.02)) await server.commit()
+  }
+  await server.commit()
+  const path = directory()
+  await killed(server, path)
+  return { path, server }
+}
+
+async function recordsOf(path: string, report?: (damage: Damage) => void): Promise<StoreRecord[]> {
+  const db = await openDatabase(path)
+  try {
+    const records: StoreRecord[] = []
+    for await (const record of new StoreReader(db, path, report).records()) records.push(copied(record))
+    return records
+  } finally {
+    await db.close()
+  }
+}
+
+/** Buffers of records are views. */
+function copied(record: StoreRecord): StoreRecord {
+  if (!('payload' in record)) return record
+  return { ...record, payload: Buffer.from(record.payload), properties: Buffer.from(record.properties) }
+}
+
+async function rebuilt(records: readonly StoreRecord[]): Promise<string> {
+  const path = directory()
+  await new Rebuild(path).write(each(records))
+  return path
+}
+
+async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items
+}
+
+/** Everything, without the Server's numbers of Sessions, and with times as records have them. */
+function comparable(text: string): string[] {
+  return text
+    .replaceAll(/^session \d+ /gm, 'session ')
+    .replaceAll(/(\d+)\.5\b/g, (_, whole: string) => String(Number(whole) + 1))
+    .split(/\n(?=session|retained|will)/)
+    .sort()
+}
+
+async function described(path: string): Promise<string[]> {
+  const server = model(path)
+  await server.open()
+  await server.restoreAll()
+  const text = server.describe()
+  await server.store.close()
+  return comparable(text)
+}
+
+const seed = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
+
+describe('records', () => {
+  test.each([1, 2, 3, seed])(
+    'a store that is rebuilt from its records is the same, seed %i',
+    async (from) => {
+      const { path, server } = await randomStore(from, 1500)
+      await server.restoreAll()
+      const wanted = comparable(server.describe())
+      await server.store.close()
+      const records = await recordsOf(path)
+      const again = await rebuilt(records)
+      expect(await described(again)).toEqual(wanted)
+      expect(await recordsOf(again)).toEqual(records)
+    },
+  )
+
+  test('records that do not fit together are refused, each with its reason', async () => {
+    const { path, server } = await randomStore(5, 300)
+    await server.store.close()
+    const records = await recordsOf(path)
+    const find = (type: StoreRecord['type']): StoreRecord => records.find((record) => record.type === type)!
+    const cases: readonly (readonly [StoreRecord, RegExp])[] = [
+      [find('session'), /second Session/],
+      [find('message'), /message number 1 again/],
+      [find('inFlight'), /again|behind/],
+      [find('retained'), /second retained message/],
+      [find('will'), /second Will/],
+      [{ type: 'queued', clientId: 'nobody', delivery: deliveryOf(1) }, /no Session before it/],
+      [{ type: 'queued', clientId: 'client-100', delivery: deliveryOf(999_999) }, /refers to message 999999/],
+    ]
+    for (const [record, reason] of cases) {
+      await expect(rebuilt([...records, record]), record.type).rejects.toThrow(reason)
+    }
+  })
+})
+
+function deliveryOf(number: number) {
+  return { message: number, qos: 1, retain: false, subscriptionIdentifiers: [], share: null } as const
+}
+
+describe('damage', () => {
+  test('a flipped bit in any value is reported, and what is left can be opened', async () => {
+    const { path, server } = await randomStore(31, 700)
+    await server.restoreAll()
+    const wanted = comparable(server.describe())
+    await server.store.close()
+    const random = new Random(31)
+    const entries = await withRaw(path, (db) => db.iterator().all())
+    for (const [key, value] of entries) {
+      const damaged = Buffer.from(value)
+      const at = random.below(value.length)
+      damaged[at] = damaged[at]! ^ (1 << random.below(8))
+      const what = `key ${key.toString('hex')} byte ${at}`
+      expect(() => checkEntry(key, damaged), what).toThrow()
+      if (random.chance(0.7)) continue
+      await withRaw(path, (db) => db.put(key, damaged))
+      const damages: Damage[] = []
+      const records = await recordsOf(path, (damage) => damages.push(damage))
+      if (key[0] !== Table.Directory && !(await isBodiesOnly(path, key))) {
+        expect(damages.length, what).toBeGreaterThan(0)
+      }
+      const left = await described(await rebuilt(records))
+      if (damages.every(({ lost }) => lost === null)) expect(left, what).toEqual(wanted)
+      await withRaw(path, (db) => db.put(key, value))
+    }
+  })
+
+  /** Pages below the scan are read when somebody needs a body of theirs. */
+  async function isBodiesOnly(path: string, key: Buffer): Promise<boolean> {
+    if (key[0] !== Table.Journal) return false
+    const db = await openDatabase(path)
+    const found: Damage[] = []
+    const reader = new StoreReader(db, path, (damage) => found.push(damage))
+    await reader.checkRest()
+    await db.close()
+    return found.length === 1
+  }
+
+  test('a hole in the journal loses no message beside it, whatever was sent meanwhile', async () => {
+    const path = directory()
+    const server = model(path)
+    await server.open()
+    server.createSession(1)
+    for (let round = 0; round < 60; round++) {
+      for (let one = 0; one < 5; one++) server.enqueue(1, delivery(message('t', `${round}.${one}`)))
+      await server.commit()
+      server.send(1)
+      server.send(1)
+      const [oldest] = server.session(1).sent.keys()
+      if (oldest !== undefined && round % 2 === 0) server.acknowledge(1, oldest)
+      await server.commit()
+    }
+    const wanted = new Set(
+      server
+        .session(1)
+        .messages()
+        .map((held) => held.payload.toString()),
+    )
+    const copy = directory()
+    await killed(server, copy)
+    await server.store.close()
+    const pages = await withRaw(copy, (db) => db.keys(tableRange(Table.Journal)).all())
+    for (let index = 20; index < pages.length; index += 17) {
+      const [value] = await withRaw(copy, (db) => db.getMany([pages[index]!]))
+      await withRaw(copy, (db) => db.del(pages[index]!))
+      const damages: Damage[] = []
+      const records = await recordsOf(copy, (damage) => damages.push(damage))
+      expect(damages.map(({ what }) => what)).toContainEqual(expect.stringContaining('missing'))
+      const kept = new Set(
+        records.flatMap((record) => (record.type === 'message' ? [record.payload.toString()] : [])),
+      )
+      const lost = [...wanted].filter((payload) => !kept.has(payload))
+      // A page holds one commit here, of five messages at most.
+      expect(lost.length, `page ${index}`).toBeLessThanOrEqual(5)
+      expect(new Set(lost.map((payload) => payload.split('.')[0])).size).toBeLessThanOrEqual(1)
+      await rebuilt(records)
+      await withRaw(copy, (db) => db.put(pages[index]!, value!))
+    }
+  })
+
+  test('a lost Session record, checkpoint or description is told, and the rest is kept', async () => {
+    const { path, server } = await randomStore(8, 400)
+    await server.store.close()
+    const [session] = await withRaw(path, (db) => db.keys(tableRange(Table.Session)).all())
+    const [head] = await withRaw(path, (db) => db.keys(tableRange(Table.CheckpointHead)).all())
+    for (const [key, what] of [
+      [session!, /no sound record of Session/],
+      [head!, /has no sound checkpoint/],
+      [META_KEY, /description of the store is missing/],
+    ] as const) {
+      const [value] = await withRaw(path, (db) => db.getMany([key]))
+      await withRaw(path, (db) => db.del(key))
+      const damages: Damage[] = []
+      const records = await recordsOf(path, (damage) => damages.push(damage))
+      expect(damages.map((damage) => damage.what)).toContainEqual(expect.stringMatching(what))
+      await described(await rebuilt(records))
+      await withRaw(path, (db) => db.put(key, value!))
+    }
+  })
+
+  test('export refuses what is damaged', async () => {
+    const { path, server } = await randomStore(9, 300)
+    await server.store.close()
+    const [key] = await withRaw(path, (db) => db.keys(tableRange(Table.Session)).all())
+    await withRaw(path, (db) => db.put(key!, Buffer.from('nothing')))
+    await expect(recordsOf(path)).rejects.toMatchObject({
+      kind: 'corrupt',
+      advice: expect.stringContaining('godwit check-store'),
+    })
+  })
+})
+
+describe('every format that was released', () => {
+  test.each(['store-v1'])('%s is opened, and everything is in it', async (name) => {
+    const path = directory()
+    await unpack(fileChunks(join(FIXTURES, name, 'store.godwit-backup')), path)
+    const wanted = (await readFile(join(FIXTURES, name, 'export.jsonl'), 'utf8')).split('\n')
+    // First as it is; then by the store itself, which upgrades it, and once more.
+    expect(lines(await recordsOf(path))).toEqual(wanted)
+    const server = model(path)
+    server.brokerTime = 86_400_000
+    server.wallTime = Date.parse('2026-01-31T12:00:00.000Z')
+    await server.open()
+    await server.restoreAll()
+    expect([...server.sessions.values()].map(({ record }) => record.clientId)).toEqual([
+      'offline',
+      'under way',
+      'connected/ü',
+      'long queue',
+      'kept bodies',
+    ])
+    const underWay = [...server.sessions.values()][1]!
+    expect(
+      [...underWay.sent].map(([packetId, sent]) => [packetId, sent?.message.payload.toString()]),
+    ).toEqual([
+      [12, undefined],
+      [13, 'sent since the checkpoint'],
+      [14, 'under way at QoS 2'],
+      [11, undefined],
+    ])
+    expect(server.retained.size).toBe(2)
+    expect(server.wills.size).toBe(2)
+    await server.store.close()
+    expect(lines(await recordsOf(path))).toEqual(wanted)
+  })
+
+  test('there is a fixture for each', async () => {
+    const found = (await readdir(FIXTURES)).filter((name) => name.startsWith('store-v'))
+    expect(found).toEqual(['store-v1'])
+  })
+
+  test('a newer one is refused, with the way back', async () => {
+    const path = directory()
+    await unpack(fileChunks(join(FIXTURES, 'store-v1', 'store.godwit-backup')), path)
+    await withRaw(path, async (db) => {
+      const meta = Buffer.from((await db.get(META_KEY))!.subarray(0, -4))
+      meta.writeUInt16LE(99, 6)
+      await db.put(META_KEY, resealed(META_KEY, meta))
+    })
+    const refusal = {
+      kind: 'format',
+      message: expect.stringContaining('store format 99'),
+      advice: expect.stringMatching(/godwit export.*godwit import/),
+    }
+    await expect(model(path).open()).rejects.toMatchObject(refusal)
+    await expect(recordsOf(path)).rejects.toMatchObject(refusal)
+  })
+})
+
+function lines(records: readonly StoreRecord[]): string[] {
+  const texts = records.map((record) => lineOf(record, { godwit: '0.1.0' }))
+  return [...texts, endLine(texts.length + 1), '']
+}
+
+describe('lines', () => {
+  test('lines that are read and written again are the same', async () => {
+    const text = await readFile(join(FIXTURES, 'store-v1', 'export.jsonl'), 'utf8')
+    const reader = new LineReader()
+    for (const line of text.trimEnd().split('\n')) {
+      const record = reader.read(line)
+      if (record === null) continue
+      const again = lineOf(record, { godwit: '0.1.0' })
+      expect(again).toBe(line)
+    }
+    reader.end()
+  })
+
+  const START =
+    '{"type":"start","format":"godwit-export","version":1,"godwit":"0.1.0","time":"2026-01-31T12:00:00Z"}'
+
+  test.each([
+    ['not JSON', 'line 2 is not JSON'],
+    ['[]', 'line 2 is not a JSON object'],
+    ['{"type":"nothing"}', 'line 2 has the unknown type "nothing"'],
+    [
+      '{"type":"queued","clientId":"a","message":1,"qos":3}',
+      'line 2 has a qos that is not a number from 0 to 2',
+    ],
+    ['{"type":"queued","clientId":"a","message":1,"qos":1,"more":1}', 'line 2 has the unknown field "more"'],
+    ['{"type":"queued","message":1,"qos":1}', 'line 2 has no clientId'],
+    [
+      '{"type":"message","message":1,"topicName":"a/+","qos":1,"payload":""}',
+      'line 2 has a topicName that contains a wildcard',
+    ],
+    [
+      '{"type":"message","message":1,"topicName":"a","qos":1,"payload":"?"}',
+      'line 2 has a payload that is not base64',
+    ],
+    [
+      '{"type":"retained","topicName":"a","qos":1,"payload":"","expiresAt":"today"}',
+      'line 2 has a expiresAt that is not like 2026-01-31T12:00:00.000Z',
+    ],
+    ['{"type":"end","lines":9}', 'line 2 says that 9 lines were written; 2 are here'],
+    [START, 'line 2 is a second start line'],
+  ])('%s is refused', (line, reason) => {
+    const reader = new LineReader()
+    reader.read(START)
+    expect(() => reader.read(line)).toThrow(reason)
+  })
+
+  test('an export that was cut off, and one of a later version, are refused', () => {
+    const reader = new LineReader()
+    reader.read(START)
+    expect(() => reader.end()).toThrow('cut off after line 1')
+    expect(() => new LineReader().read(START.replace('"version":1', '"version":2'))).toThrow(
+      'export version 2',
+    )
+    expect(() => new LineReader().read('{"type":"end","lines":1}')).toThrow('line 1 is not a start line')
+  })
+})
