@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
 import { buildFaults } from './disk.mjs'
+import { checkOrder } from './order.mjs'
 import { Run } from './run.mjs'
 import { MUTANTS, TIGHT, variant } from './variants.mjs'
 
@@ -22,6 +23,8 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --power-cuts          every kill is a power cut: what the broker did not sync is lost, in part or whole
       --disk-errors         between the kills all writes fail for a while, with a full disk or an I/O error
       --mutants             runs Godwits that are wrong on purpose, each until it is caught
+      --only TEXT           of the mutants those whose name has this text
+      --order               shows from a trace that what is acknowledged was synced before
       --idle-seconds N      how long a silent broker is waited for before what is due counts as lost; 10
       --keep                leaves the data directories behind
   -h, --help
@@ -41,6 +44,8 @@ const OPTIONS = {
   'power-cuts': { type: 'boolean', default: false },
   'disk-errors': { type: 'boolean', default: false },
   mutants: { type: 'boolean', default: false },
+  only: { type: 'string', default: '' },
+  order: { type: 'boolean', default: false },
   'idle-seconds': { type: 'string', default: '10' },
   keep: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
@@ -69,8 +74,9 @@ async function main() {
   for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
-  if (values['power-cuts'] || values['disk-errors']) faults = buildFaults()
+  if (values.order || values['power-cuts'] || values['disk-errors']) faults = buildFaults()
   try {
+    if (values.order) return (await order(firstSeed)) ? 0 : 1
     return (await (values.mutants ? mutants(firstSeed) : trial(firstSeed))) ? 0 : 1
   } finally {
     faults?.remove()
@@ -153,9 +159,21 @@ function verdict(name, { runs, kills, acknowledged, delivered, problems }) {
   else console.log(`verdict: ${name} FAILED, ${problems} problems (${what})`)
 }
 
+async function order(seed) {
+  const { durability, main, broker } = values
+  const kind = brokerKind(broker, { durability, main })
+  const { checked, complaints } = await checkOrder({ kind, library: faults.library, seed })
+  for (const complaint of complaints) console.log(`  ${complaint}`)
+  const bad = complaints.length
+  console.log(`verdict: ${broker} synced ${checked - bad} of ${checked} messages before it acknowledged them`)
+  return bad === 0
+}
+
 async function mutants(firstSeed) {
   let escaped = 0
-  for (const mutant of MUTANTS) {
+  const chosen = MUTANTS.filter(({ name }) => name.includes(values.only))
+  if (chosen.length === 0) throw new Error(`no mutant's name has '${values.only}' in it`)
+  for (const mutant of chosen) {
     const changed = variant(values.main, mutant)
     try {
       if (!(await caught(mutant.name, changed.main, firstSeed))) escaped++
@@ -163,7 +181,7 @@ async function mutants(firstSeed) {
       changed.remove()
     }
   }
-  console.log(`verdict: ${MUTANTS.length - escaped} of ${MUTANTS.length} mutants were caught`)
+  console.log(`verdict: ${chosen.length - escaped} of ${chosen.length} mutants were caught`)
   return escaped === 0
 }
 

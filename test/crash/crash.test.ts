@@ -1,0 +1,65 @@
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { cleanUp, Program, ROOT } from '../e2e/process.ts'
+
+const seed = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
+
+afterEach(cleanUp)
+
+/** Runs `npm run crash` with these words; resolves with its exit code and what it said, which is also shown. */
+async function crash(...words: string[]): Promise<{ code: number | null; said: string }> {
+  const script = join(ROOT, 'scripts', 'crash', 'crash.mjs')
+  const { code, stdout, stderr } = await new Program(process.execPath, [
+    script,
+    '--seed',
+    `${seed}`,
+    // A machine that is busy with other tests may be silent for long.
+    '--idle-seconds',
+    '60',
+    ...words,
+  ]).ended
+  console.log(`GODWIT_TEST_SEED=${seed}\n${stdout}${stderr}`)
+  return { code, said: stdout }
+}
+
+describe('what is acknowledged is kept, and what is to come once comes once', { timeout: 600_000 }, () => {
+  test('over kills at random instants', async () => {
+    const { code, said } = await crash('--runs', '2', '--kills', '10')
+    expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
+    expect(code).toBe(0)
+  })
+
+  test('over power cuts that take what was not synced', async () => {
+    const { code } = await crash('--runs', '1', '--kills', '6', '--power-cuts')
+    expect(code).toBe(0)
+  })
+
+  test('while the disk is full, or fails, and after it', async () => {
+    const { code } = await crash('--runs', '1', '--kills', '4', '--disk-errors')
+    expect(code).toBe(0)
+  })
+
+  test('and no acknowledgement leaves before the sync of its commit', async () => {
+    const { code, said } = await crash('--order')
+    expect(said).toMatch(/synced 40 of 40 messages/)
+    expect(code).toBe(0)
+  })
+})
+
+describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, () => {
+  test.each([
+    'acknowledges before the commit',
+    'forgets the inbound identifier',
+    'loses the tail of a queue',
+  ])('it %s', async (name) => {
+    const { code, said } = await crash('--mutants', '--only', name, '--kills', '6')
+    expect(said).toMatch(/^verdict: 1 of 1 mutants were caught/m)
+    expect(code).toBe(0)
+  })
+
+  test('it does not sync: a power cut shows it, and the trace does', async () => {
+    expect((await crash('--order', '--durability', 'os')).code).toBe(1)
+    const words = ['--runs', '1', '--kills', '6', '--power-cuts', '--durability', 'os', '--idle-seconds', '1']
+    expect((await crash(...words)).code).toBe(1)
+  })
+})
