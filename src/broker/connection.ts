@@ -44,6 +44,9 @@ import type { ClientView } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 
+/** SUBACK and UNSUBACK beside their Reason Codes: fixed header, packet identifier, no properties. */
+const SUBACK_BYTES = 8
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -54,6 +57,7 @@ export class Connection
   readonly #state: State
   readonly #rooms: Rooms
   readonly #link: Link
+  readonly #surplus: boolean
   readonly #framer: Framer
   readonly #output: Output
   #phase: Phase = 'new'
@@ -70,6 +74,8 @@ export class Connection
   #awaiting = false
   /** True while the broker is behind and nothing is read. */
   #behind = false
+  /** True while answers wait that the client does not read. */
+  #choked = false
   #running = false
   readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
@@ -82,10 +88,12 @@ export class Connection
   #inbound: Inbound | null = null
   #encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
 
-  constructor(state: State, rooms: Rooms, link: Link) {
+  /** `surplus` is one connection more than `connectionsMax`: it is told so when its CONNECT is there. */
+  constructor(state: State, rooms: Rooms, link: Link, surplus: boolean) {
     this.#state = state
     this.#rooms = rooms
     this.#link = link
+    this.#surplus = surplus
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
@@ -105,9 +113,9 @@ export class Connection
     return this.#view
   }
 
-  /** Bytes that wait for this reader, here and in the transport. */
+  /** Bytes that wait for this reader, here and in the transport, and those of a packet that is not whole yet. */
   get waitingBytes(): number {
-    return this.#output.waitingBytes
+    return this.#output.waitingBytes + this.#framer.bufferedBytes
   }
 
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,8 +137,9 @@ export class Connection
         this.#keepAlive.active()
         this.#handle()
       }
-      // Whatever the packets were: what they asked to be stored has a bound.
+      // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
       if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
+      if (this.#phase === 'open' && this.#output.choked) this.#choke()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#violated(error)
@@ -144,7 +153,29 @@ export class Connection
   }
 
   #reading(): boolean {
-    return this.#phase !== 'closed' && !this.#awaiting && !this.#behind
+    return (
+      this.#phase !== 'closed' && !this.#awaiting && !this.#behind && !this.#choked && !this.#output.choked
+    )
+  }
+
+  /** The client asks and does not read the answers: nothing more is read from it until it does. */
+  #choke(): void {
+    if (this.#choked) return
+    this.#choked = true
+    this.#hold()
+  }
+
+  #hold(): void {
+    this.#keepAlive.stand(true)
+    this.#link.pause()
+  }
+
+  /** One of the reasons not to read is gone: goes on with what is there, unless another one holds. */
+  #goOn(): void {
+    this.#state.turn.begin()
+    this.#keepAlive.stand(this.#awaiting || this.#behind || this.#choked)
+    this.#run()
+    if (this.#reading()) this.#link.resume()
   }
 
   #handle(): void {
@@ -212,21 +243,18 @@ export class Connection
   /** Waits for a policy's promise without handling the packets behind; `then` runs in a turn of its own. */
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
     this.#awaiting = true
-    this.#keepAlive.stand(true)
-    this.#link.pause()
+    this.#hold()
     const settled = (action: () => void): void => {
       this.#awaiting = false
       if (this.#phase === 'closed') return
       this.#state.turn.begin()
-      this.#keepAlive.stand(this.#behind)
       try {
         action()
       } catch (error) {
         if (!(error instanceof ProtocolError)) throw error
         this.#violated(error)
       }
-      this.#run()
-      if (this.#reading()) this.#link.resume()
+      this.#goOn()
     }
     promise.then(
       (value) => settled(() => then(value)),
@@ -251,6 +279,11 @@ export class Connection
     this.#maximumPacketSize = packet.maximumPacketSize
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#view = { clientId, userName: null, protocolVersion: packet.protocolVersion, link: this.#link.info }
+    if (this.#surplus) {
+      this.limited('connectionsMax', `refused ${this.#link.info.remoteAddress}`)
+      this.#refuse(Reason.QuotaExceeded, 'as many Network Connections are open as connections_max allows')
+      return
+    }
     const refusal = connectRefusal(this.#state, packet)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
@@ -274,7 +307,9 @@ export class Connection
 
   /** AuthenticationSink. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
-    this.#send(encodeAuth(reasonCode, method, data), 0)
+    const bytes = encodeAuth(reasonCode, method, data)
+    if (bytes.length <= this.#maximumPacketSize) this.#send(bytes, 0)
+    else this.disconnect(Reason.PacketTooLarge, 'AUTH exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
   }
 
   /** AuthenticationSink. */
@@ -341,6 +376,11 @@ export class Connection
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
+    // Asked before anything is done; whether a Session is present changes a bit, not the size.
+    if (this.#connack(packet, false, data).length > this.#maximumPacketSize) {
+      this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+      return
+    }
     const expirySeconds = sessionExpirySeconds(state, packet)
     const { session, present } = this.#rooms.sessions.open({
       clientId,
@@ -359,13 +399,8 @@ export class Connection
     const keepAlive = keepAliveSeconds(state, packet)
     this.#keepAlive.start(keepAlive)
     this.#opened(packet, present, keepAlive)
-    const connack = this.#connack(packet, present, data)
-    if (connack.length > this.#maximumPacketSize) {
-      this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
-      return
-    }
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    this.#send(connack, state.store.openSequence)
+    this.#send(this.#connack(packet, present, data), state.store.openSequence)
     this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
@@ -424,6 +459,7 @@ export class Connection
 
   #onSubscribe(packet: SubscribePacket): void {
     const { subscribing } = this.#rooms
+    this.#expectRoomFor(packet.requests.length)
     subscribing.validate(packet.requests)
     const decisions = subscribing.authorize(this.#view, packet.requests)
     this.settle(decisions, (value) => this.#subscribe(packet, value))
@@ -442,7 +478,18 @@ export class Connection
     startRetained()
   }
 
+  /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
+  #expectRoomFor(reasonCodes: number): void {
+    if (reasonCodes + SUBACK_BYTES <= this.#maximumPacketSize) return
+    throw new ProtocolError(
+      Reason.PacketTooLarge,
+      'MQTT-3.1.2-24',
+      `no room to answer ${reasonCodes} topic filters`,
+    )
+  }
+
   #onUnsubscribe(packet: UnsubscribePacket): void {
+    this.#expectRoomFor(packet.filters.length)
     const session = this.#session!
     const reasonCodes = this.#rooms.subscribing.unsubscribe(this.#view, session, packet.filters)
     const gate = session.stored ? this.#state.store.openSequence : 0
@@ -524,6 +571,7 @@ export class Connection
     if (this.#gone) return
     this.#state.turn.begin()
     this.#output.refresh()
+    this.#unchoke()
     this.#refill()
   }
 
@@ -534,10 +582,18 @@ export class Connection
       return
     }
     const session = this.#session
-    if (session === null || this.#output.congested) return
+    if (this.#output.congested) return
+    if (this.#choked) this.#state.turn.continueLater(() => this.#unchoke())
+    if (session === null) return
     if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
       this.#state.turn.continueLater(() => this.#refill())
     }
+  }
+
+  #unchoke(): void {
+    if (!this.#choked || this.#output.congested || this.#phase === 'closed') return
+    this.#choked = false
+    this.#goOn()
   }
 
   /** The reader has room: the Session goes on, and retained messages that wait. */
@@ -553,8 +609,7 @@ export class Connection
   fallBehind(): void {
     if (this.#behind) return
     this.#behind = true
-    this.#keepAlive.stand(true)
-    this.#link.pause()
+    this.#hold()
     this.#state.paused.add(this)
     if (this.#state.events.has('paused')) {
       this.#state.events.emit('paused', { clientId: this.#view.clientId, reason: 'commit' })
@@ -566,12 +621,9 @@ export class Connection
     this.#behind = false
     this.#state.paused.delete(this)
     if (this.#phase === 'closed') return
-    this.#state.turn.begin()
-    this.#keepAlive.stand(this.#awaiting)
     if (this.#state.events.has('resumed'))
       this.#state.events.emit('resumed', { clientId: this.#view.clientId })
-    this.#run()
-    if (this.#reading()) this.#link.resume()
+    this.#goOn()
   }
 
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -711,7 +763,7 @@ export class Connection
 
   /** InboundSink. */
   limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
-    this.#state.events.emit('limited', { limit, clientId: this.#view.clientId, detail })
+    this.#state.limited(limit, this.#view.clientId, detail)
   }
 }
 

@@ -5,23 +5,30 @@ import type { DropReason } from '../session/limits.ts'
 import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
 
-export type Limit =
-  | 'connectionsMax'
-  | 'connectTimeoutSeconds'
-  | 'packetBytesMax'
-  | 'controlPacketBytesMax'
-  | 'topicBytesMax'
-  | 'topicLevelsMax'
-  | 'subscriptionsPerClientMax'
-  | 'queueMessagesMax'
-  | 'receiveMaximum'
-  | 'topicAliasMaximum'
-  | 'maximumQoS'
-  | 'retainAvailable'
-  | 'retainedMessagesMax'
-  | 'retainedBytesMax'
-  | 'memoryBytesMax'
-  | 'disk'
+/** Limits that refuse. Each refusal is counted in `Figures.limits`. */
+export const LIMITS = [
+  'connectionsMax',
+  'connectTimeoutSeconds',
+  'packetBytesMax',
+  'controlPacketBytesMax',
+  'topicBytesMax',
+  'topicLevelsMax',
+  'subscriptionsPerClientMax',
+  'queueMessagesMax',
+  'receiveMaximum',
+  'topicAliasMaximum',
+  'maximumQoS',
+  'retainAvailable',
+  'retainedMessagesMax',
+  'retainedBytesMax',
+  'memoryBytesMax',
+  'disk',
+  'ok',
+  'refusing',
+  'recovering',
+] as const
+
+export type Limit = (typeof LIMITS)[number]
 
 /** How the Server is: `refusing` takes no new messages and Sessions, `recovering` reads the store again. */
 export interface Health {
@@ -88,12 +95,22 @@ type Listener<K extends EventName> = (event: BrokerEvents[K]) => void
 /** A synchronous emitter. Callers on hot paths ask `has(name)` before they build an event. */
 export class Events {
   readonly #listeners = new Map<EventName, ((event: never) => void)[]>()
+  readonly #thrown: (error: unknown) => void
+
+  /** `thrown` gets what a listener throws; without it, it is thrown to whoever emits. */
+  constructor(thrown?: (error: unknown) => void) {
+    this.#thrown =
+      thrown ??
+      ((error) => {
+        throw error
+      })
+  }
 
   has(name: EventName): boolean {
     return this.#listeners.has(name)
   }
 
-  /** Returns a function that takes the listener off again. A listener must not throw. */
+  /** Returns a function that takes the listener off again. */
   on<K extends EventName>(name: K, listener: Listener<K>): () => void {
     const list = this.#listeners.get(name) ?? []
     this.#listeners.set(name, [...list, listener])
@@ -107,6 +124,12 @@ export class Events {
   emit<K extends EventName>(name: K, event: BrokerEvents[K]): void {
     const list = this.#listeners.get(name)
     if (list === undefined) return
-    for (const listener of list) (listener as Listener<K>)(event)
+    for (const listener of list) {
+      try {
+        ;(listener as Listener<K>)(event)
+      } catch (error) {
+        this.#thrown(error)
+      }
+    }
   }
 }

@@ -1,5 +1,6 @@
 /** Plain counters, always on: cheaper than asking whether somebody listens. Read by `$SYS` and tests. */
 import type { DropReason } from '../session/limits.ts'
+import { LIMITS, type Limit } from './events.ts'
 
 export class Figures {
   connectionsAccepted = 0
@@ -27,6 +28,9 @@ export class Figures {
     'not-authorized': 0,
     'session-ended': 0,
   }
+
+  /** Refusals, by the limit that refused. */
+  readonly limits = Object.fromEntries(LIMITS.map((limit) => [limit, 0])) as Record<Limit, number>
 
   /** Deliveries lost for any reason. */
   publishDropped = 0

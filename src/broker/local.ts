@@ -54,7 +54,11 @@ class LocalSink implements SessionSink, Releasable, Flushable {
     if (this.#held.length === 0) this.#state.waiting.delete(this)
     for (const { delivery } of free) {
       if (this.#abandoned) return // by the handler itself
-      this.#handler(delivery)
+      try {
+        this.#handler(delivery)
+      } catch (error) {
+        this.#state.thrownOutside(error)
+      }
     }
   }
 

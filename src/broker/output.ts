@@ -5,10 +5,15 @@
 import type { Link } from './link.ts'
 import type { Releasable, State } from './state.ts'
 
+/** What a waiting packet costs in memory beside its bytes: four bytes of PUBACK are a Buffer, too. */
+const PACKET_BYTES = 64
+
 interface Segment {
   readonly gate: number
   readonly chunks: readonly Buffer[]
   readonly bytes: number
+  /** Memory that it takes while it waits. */
+  readonly weight: number
   readonly credits: number
 }
 
@@ -18,10 +23,12 @@ export class Output {
   readonly #owner: Releasable
   #chunks: Buffer[] = []
   #bytes = 0
+  /** Memory that these take while they wait. */
+  #weight = 0
   #gate = 0
   #credits = 0
   #held: Segment[] = []
-  #heldBytes = 0
+  #heldWeight = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
   #pushed = 0
@@ -38,7 +45,15 @@ export class Output {
 
   /** True while as many bytes as allowed wait for the reader. A reader with nothing waiting is never congested. */
   get congested(): boolean {
-    return this.#backlog + this.#bytes >= this.#state.limits.outgoingBytesMax
+    return this.#backlog + this.#weight >= this.#state.limits.outgoingBytesMax
+  }
+
+  /**
+   * True while twice as much waits: deliveries have stopped long before, so these are answers to a client that asks
+   * and does not read. Nothing more is read from it until it does.
+   */
+  get choked(): boolean {
+    return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
   }
 
   /** True when nothing is left to be written by us. */
@@ -58,7 +73,7 @@ export class Output {
 
   /** Bytes that wait here and in the link. */
   get waitingBytes(): number {
-    return this.#bytes + this.#heldBytes + this.#link.bufferedBytes
+    return this.#weight + this.#heldWeight + this.#link.bufferedBytes
   }
 
   /**
@@ -69,6 +84,7 @@ export class Output {
     const first = this.#chunks.length === 0
     this.#chunks.push(bytes)
     this.#bytes += bytes.length
+    this.#weight += bytes.length + PACKET_BYTES
     this.#credits += credits
     this.#pushed++
     if (gate > this.#gate) this.#gate = gate
@@ -81,9 +97,16 @@ export class Output {
     if (this.#chunks.length > 0) {
       // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
       const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
-      const segment = { gate, chunks: this.#chunks, bytes: this.#bytes, credits: this.#credits }
+      const segment = {
+        gate,
+        chunks: this.#chunks,
+        bytes: this.#bytes,
+        weight: this.#weight,
+        credits: this.#credits,
+      }
       this.#chunks = []
       this.#bytes = 0
+      this.#weight = 0
       this.#gate = 0
       this.#credits = 0
       if (this.#held.length > 0 || gate > this.#state.store.committedSequence) this.#hold(segment)
@@ -94,7 +117,7 @@ export class Output {
 
   #hold(segment: Segment): void {
     this.#held.push(segment)
-    this.#heldBytes += segment.bytes
+    this.#heldWeight += segment.weight
     this.#state.waiting.add(this.#owner)
   }
 
@@ -102,15 +125,17 @@ export class Output {
   release(committedSequence: number): void {
     let count = 0
     let bytes = 0
+    let weight = 0
     let credits = 0
     while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) {
       bytes += this.#held[count]!.bytes
+      weight += this.#held[count]!.weight
       credits += this.#held[count]!.credits
       count++
     }
     if (count === 0) return
     const free = this.#held.splice(0, count)
-    this.#heldBytes -= bytes
+    this.#heldWeight -= weight
     if (this.#held.length === 0) this.#state.waiting.delete(this.#owner)
     const chunks = count === 1 ? free[0]!.chunks : free.flatMap((segment) => segment.chunks)
     this.#write(chunks, bytes, credits)
@@ -120,23 +145,27 @@ export class Output {
   #write(chunks: readonly Buffer[], bytes: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
     this.#written += chunks.length
-    this.#link.write(chunks, bytes)
+    // Behind a slow reader many small packets would cost more than their bytes.
+    if (chunks.length > 1 && this.#link.bufferedBytes > 0)
+      this.#link.write([Buffer.concat(chunks, bytes)], bytes)
+    else this.#link.write(chunks, bytes)
     if (credits > 0) this.#credit(credits)
   }
 
   /** Takes note of what the link still has to write. */
   refresh(): void {
-    this.#backlog = this.#heldBytes + this.#link.bufferedBytes
+    this.#backlog = this.#heldWeight + this.#link.bufferedBytes
   }
 
   /** Nothing of what waits leaves any more. */
   discard(): void {
     this.#chunks = []
     this.#bytes = 0
+    this.#weight = 0
     this.#gate = 0
     this.#credits = 0
     this.#held = []
-    this.#heldBytes = 0
+    this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }
 }

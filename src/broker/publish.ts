@@ -151,9 +151,7 @@ export class Publisher {
   #refuse(limit: Limit, message: Message, detail: string): Reason {
     this.refusedBy = limit
     this.#state.figures.publishRefused++
-    if (this.#state.events.has('limited')) {
-      this.#state.events.emit('limited', { limit, clientId: message.publisher, detail })
-    }
+    this.#state.limited(limit, message.publisher, detail)
     return Reason.QuotaExceeded
   }
 

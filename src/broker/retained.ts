@@ -4,122 +4,135 @@ import type { SubscribeRequest } from '../mqtt/packet.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { State } from './state.ts'
 
-/** Retained messages handed to one Session per turn, so that nobody else waits for a `#`. */
+/** Steps that one Session gets per turn, a message or a look at a few nodes each, so that nobody else waits for a `#`. */
 const SLICE = 256
 
+/** The retained messages of one Subscription, as far as they are still to come. */
 interface Cursor {
-  readonly session: Session
   readonly filter: string
   readonly request: SubscribeRequest
   readonly identifiers: readonly number[]
   readonly messages: Iterator<Message | null>
-  scheduled: boolean
+  /** Found, and waiting for room. */
+  found: Message | null
   /** Whether the store knows that it is under way. */
   pending: boolean
 }
 
+/** Everything that is under way to one Session: one cursor after the other. */
+interface Course {
+  readonly session: Session
+  /** By topic filter, in the order of the Subscriptions. */
+  readonly cursors: Map<string, Cursor>
+  scheduled: boolean
+}
+
 export class RetainedDelivery {
   readonly #state: State
-  readonly #cursors = new Map<Session, Cursor[]>()
+  readonly #courses = new Map<Session, Course>()
 
   constructor(state: State) {
     this.#state = state
   }
 
-  /** Subscriptions whose retained messages are still under way. */
+  /** Sessions to which retained messages are still under way. */
   get size(): number {
-    return this.#cursors.size
+    return this.#courses.size
   }
 
   /** Whether retained messages are still under way to a Session. */
   waits(session: Session): boolean {
-    return this.#cursors.size > 0 && this.#cursors.has(session)
+    return this.#courses.size > 0 && this.#courses.has(session)
   }
 
-  /** Begins the delivery of all retained messages that match a Subscription. */
-  start(session: Session, request: SubscribeRequest, identifier: number): void {
-    this.cancel(session, request.filter)
-    const cursor: Cursor = {
+  /** Begins the delivery of all retained messages that match these Subscriptions of a Session. */
+  start(session: Session, requests: readonly SubscribeRequest[], identifier: number): void {
+    const { retained } = this.#state
+    if (requests.length === 0 || retained.count === 0) return
+    const identifiers = identifier === 0 ? NO_IDENTIFIERS : [identifier]
+    const course = this.#courses.get(session) ?? {
       session,
-      filter: request.filter,
-      request,
-      identifiers: identifier === 0 ? NO_IDENTIFIERS : [identifier],
-      messages: this.#state.retained.match(request.filter)[Symbol.iterator](),
+      cursors: new Map<string, Cursor>(),
       scheduled: false,
-      pending: false,
     }
-    const cursors = this.#cursors.get(session)
-    if (cursors === undefined) this.#cursors.set(session, [cursor])
-    else cursors.push(cursor)
-    this.#run(cursor)
+    this.#courses.set(session, course)
+    for (const request of requests) {
+      const { filter } = request
+      const messages = retained.match(filter)[Symbol.iterator]()
+      course.cursors.delete(filter)
+      course.cursors.set(filter, { filter, request, identifiers, messages, found: null, pending: false })
+    }
+    this.#run(course)
+    if (!session.stored) return
     // SUBACK promises the rest as well: a crash must not swallow it.
-    if (this.#isActive(cursor) && session.stored) this.#mark(cursor, true)
+    for (const cursor of course.cursors.values()) this.#mark(session, cursor, true)
   }
 
-  #isActive(cursor: Cursor): boolean {
-    return this.#cursors.get(cursor.session)?.includes(cursor) === true
-  }
-
-  #mark(cursor: Cursor, pending: boolean): void {
-    const { session, filter } = cursor
-    const record = session.subscriptions.get(filter)
+  #mark(session: Session, cursor: Cursor, pending: boolean): void {
+    const record = session.subscriptions.get(cursor.filter)
     if (record === undefined || cursor.pending === pending) return
     cursor.pending = pending
-    this.#state.store.putSubscription(
-      session.id,
-      filter,
-      pending ? { ...record, retainedPending: true } : record,
-    )
+    const marked = pending ? ({ ...record, retainedPending: true } as const) : record
+    this.#state.store.putSubscription(session.id, cursor.filter, marked)
   }
 
   /** Stops what is under way for a Session, or for one of its filters: unsubscribed, replaced, or ended. */
   cancel(session: Session, filter?: string): void {
-    const cursors = this.#cursors.get(session)
-    if (cursors === undefined) return
-    const left = filter === undefined ? [] : cursors.filter((cursor) => cursor.filter !== filter)
-    if (left.length === 0) this.#cursors.delete(session)
-    else this.#cursors.set(session, left)
+    const course = this.#courses.get(session)
+    if (course === undefined) return
+    if (filter === undefined) course.cursors.clear()
+    else course.cursors.delete(filter)
+    if (course.cursors.size === 0) this.#courses.delete(session)
   }
 
   /** The Session has room again, or its client is back: its deliveries go on. */
   resume(session: Session): void {
-    const cursors = this.#cursors.get(session)
-    if (cursors === undefined) return
-    for (const cursor of [...cursors]) this.#schedule(cursor)
+    if (this.#courses.size === 0) return
+    const course = this.#courses.get(session)
+    if (course !== undefined && session.hasRoom) this.#schedule(course)
   }
 
-  #schedule(cursor: Cursor): void {
-    if (cursor.scheduled) return
-    cursor.scheduled = true
+  #schedule(course: Course): void {
+    if (course.scheduled) return
+    course.scheduled = true
     this.#state.turn.continueLater(() => {
-      cursor.scheduled = false
-      if (this.#isActive(cursor)) this.#run(cursor)
+      course.scheduled = false
+      if (this.#courses.get(course.session) === course) this.#run(course)
     })
   }
 
-  #run(cursor: Cursor): void {
-    const { session } = cursor
+  #run(course: Course): void {
+    const { session, cursors } = course
     for (let step = 0; step < SLICE; step++) {
-      // Without room it waits: the Session says so when it has some again.
-      if (!session.hasRoom) return
-      const message = this.#next(cursor)
-      if (message === undefined) {
-        this.cancel(session, cursor.filter)
-        this.#mark(cursor, false)
+      const first = cursors.values().next()
+      if (first.done === true) {
+        if (this.#courses.get(session) === course) this.#courses.delete(session)
         return
       }
-      if (message !== null) this.#deliver(cursor, message)
+      if (!this.#step(session, cursors, first.value)) return
     }
-    this.#schedule(cursor)
+    this.#schedule(course)
   }
 
-  /** Undefined at the end; null where the search goes on. */
-  #next(cursor: Cursor): Message | null | undefined {
-    const step = cursor.messages.next()
-    return step.done === true ? undefined : step.value
+  /** Looks for a message, or hands over the one that was found; false while the Session has no room for it. */
+  #step(session: Session, cursors: Map<string, Cursor>, cursor: Cursor): boolean {
+    if (cursor.found === null) {
+      const next = cursor.messages.next()
+      if (next.done === true) {
+        cursors.delete(cursor.filter)
+        this.#mark(session, cursor, false)
+      } else cursor.found = next.value
+      if (cursor.found === null) return true
+    }
+    // Without room it waits: the Session says so when it has some again.
+    if (!session.hasRoom) return false
+    const { found } = cursor
+    cursor.found = null
+    this.#deliver(session, cursor, found)
+    return true
   }
 
-  #deliver(cursor: Cursor, message: Message): void {
+  #deliver(session: Session, cursor: Cursor, message: Message): void {
     if (message.expiresAt <= this.#state.now()) return
     const delivery: Delivery = {
       message,
@@ -128,7 +141,7 @@ export class RetainedDelivery {
       subscriptionIdentifiers: cursor.identifiers,
       share: null,
     }
-    const gate = delivery.qos > 0 && cursor.session.stored ? this.#state.store.openSequence : 0
-    cursor.session.deliver(delivery, gate)
+    const gate = delivery.qos > 0 && session.stored ? this.#state.store.openSequence : 0
+    session.deliver(delivery, gate)
   }
 }

@@ -24,6 +24,9 @@ import { Wills } from './wills.ts'
 
 const MEMORY_SAMPLE_MS = 1000
 
+/** Connections beyond `connectionsMax` that are read as far as CONNECT, to be told why they are refused. */
+const SURPLUS_MAX = 64
+
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
   readonly gate: number
@@ -134,7 +137,7 @@ export class Server implements Acceptor {
   #resumeRetained(session: Session, filter: string, record: SubscriptionRecord): void {
     const { retainedPending: _, ...plain } = record
     session.subscriptions.set(filter, plain)
-    this.#rooms.retained.start(session, { filter, ...plain }, record.identifier)
+    this.#rooms.retained.start(session, [{ filter, ...plain }], record.identifier)
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
@@ -142,15 +145,19 @@ export class Server implements Acceptor {
   accept(link: Link): LinkHandler | null {
     const { state } = this
     if (state.stopping) return null
-    if (this.#links.size >= state.limits.connectionsMax) {
+    const surplus = this.#links.size - state.limits.connectionsMax
+    if (surplus >= SURPLUS_MAX) {
       state.figures.connectionsRefused++
-      const detail = `${this.#links.size} Network Connections are open; refused ${link.info.remoteAddress}`
-      state.events.emit('limited', { limit: 'connectionsMax', clientId: '', detail })
+      state.limited(
+        'connectionsMax',
+        '',
+        `${this.#links.size} Network Connections; refused ${link.info.remoteAddress}`,
+      )
       return null
     }
     state.turn.begin()
     state.figures.connectionsAccepted++
-    const connection = new Connection(state, this.#rooms, link)
+    const connection = new Connection(state, this.#rooms, link, surplus >= 0)
     this.#connections.add(connection)
     this.#links.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
@@ -200,8 +207,9 @@ export class Server implements Acceptor {
 
   /** Bytes held for messages and buffers, as far as they are ours to count. */
   memoryBytes(): number {
-    const { store, retained, sessions } = this.state
-    let bytes = store.figures.residentBytes + retained.bytes
+    const { store, sessions } = this.state
+    // Retained messages have a limit of their own; counted here they would lock out who comes to clear them.
+    let bytes = store.figures.residentBytes
     for (const connection of this.#connections) bytes += connection.waitingBytes
     for (const session of sessions.values()) if (!session.stored) bytes += session.queueBytes
     return bytes
@@ -215,7 +223,7 @@ export class Server implements Acceptor {
     const bytes = this.memoryBytes()
     if (state.memoryRefusal === null && bytes > memoryBytesMax) {
       state.memoryRefusal = `${bytes} bytes of messages are in memory, memory_bytes_max is ${memoryBytesMax}`
-      state.events.emit('limited', { limit: 'memoryBytesMax', clientId: '', detail: state.memoryRefusal })
+      state.limited('memoryBytesMax', '', state.memoryRefusal)
     } else if (state.memoryRefusal !== null && bytes < memoryBytesMax * 0.9) {
       state.memoryRefusal = null
     }
@@ -349,7 +357,7 @@ export class Server implements Acceptor {
     const { session, close } = localSession(state, handler)
     this.#rooms.subscribing.add(session, filter, options, 0)
     if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
-      this.#rooms.retained.start(session, request, 0)
+      this.#rooms.retained.start(session, [request], 0)
     return () => {
       this.#rooms.retained.cancel(session)
       state.router.unsubscribe(session, filter)

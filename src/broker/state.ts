@@ -7,7 +7,7 @@ import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
 import type { Store, WillRecord } from '../store/store.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
-import { Events } from './events.ts'
+import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
 import { type ClientView, guarded, type Policy } from './policy.ts'
@@ -71,7 +71,7 @@ export class State implements SessionContext {
   readonly store: Store
   readonly limits: Readonly<Limits>
   readonly policy: Policy
-  readonly events = new Events()
+  readonly events: Events
   readonly figures = new Figures()
   readonly deadlines = new Deadlines()
   readonly topics = new TopicTable(TOPICS_MAX)
@@ -105,6 +105,8 @@ export class State implements SessionContext {
 
   constructor(options: StateOptions) {
     this.host = options.host
+    // What a listener throws is its program's to deal with, as an uncaught exception; it does not stop the Server's work.
+    this.events = new Events((error) => this.thrownOutside(error))
     this.store = options.store
     this.limits = options.limits
     this.policy = guarded(options.policy)
@@ -122,6 +124,19 @@ export class State implements SessionContext {
 
   dropped(session: Session, reason: DropReason, delivery: { readonly message: Message }): void {
     this.drop(session.clientId, reason, delivery.message)
+  }
+
+  /** Throws what a function of the embedding program threw, where no work of the Server is under way. */
+  thrownOutside(error: unknown): void {
+    this.host.defer(() => {
+      throw error
+    })
+  }
+
+  /** Counts and tells that a limit refused something. `clientId` is empty where it is not known. */
+  limited(limit: Limit, clientId: string, detail: string): void {
+    this.figures.limits[limit]++
+    if (this.events.has('limited')) this.events.emit('limited', { limit, clientId, detail })
   }
 
   /** Counts and tells one lost delivery. */

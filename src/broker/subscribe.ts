@@ -83,7 +83,7 @@ export class Subscribing {
       return reasonCode
     })
     const startRetained = (): void => {
-      for (const request of starts) this.#retained.start(session, request, packet.subscriptionIdentifier)
+      this.#retained.start(session, starts, packet.subscriptionIdentifier)
     }
     return { reasonCodes, startRetained }
   }
@@ -150,7 +150,7 @@ export class Subscribing {
   }
 
   #limited(limit: Limit, session: Session, reasonCode: Reason, detail: string): Reason {
-    this.#state.events.emit('limited', { limit, clientId: session.clientId, detail })
+    this.#state.limited(limit, session.clientId, detail)
     return reasonCode
   }
 

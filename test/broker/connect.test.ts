@@ -227,13 +227,20 @@ describe('CONNECT and CONNACK', () => {
     expect(world.census()).toMatchObject({ sessions: 0, connections: 0 })
   })
 
-  it('connectionsMax refuses the next one before a byte is read, and lets it in when one has gone', async () => {
+  it('connectionsMax tells the next one so, cuts off whoever comes beyond, and lets in when one has gone', async () => {
     const world = await World.make({ limits: { connectionsMax: 1 } })
     const limited = world.record('limited')
     const first = await world.connect('a')
-    const second = world.open()
-    expect(second.link.handler).toBeNull()
-    expect(limited).toMatchObject([{ limit: 'connectionsMax' }])
+    expect((await world.connect('b')).connack).toMatchObject({ reasonCode: 0x97 })
+    expect((await world.connect('c', {}, 4)).connack).toMatchObject({ returnCode: 3 })
+    expect(limited).toMatchObject([
+      { limit: 'connectionsMax', clientId: 'b' },
+      { limit: 'connectionsMax', clientId: 'c' },
+    ])
+    const silent = Array.from({ length: 65 }, () => world.open())
+    expect(silent.map(({ link }) => link.handler === null)).toEqual([...Array(64).fill(false), true])
+    expect(world.server.state.figures.limits.connectionsMax).toBe(3)
+    for (const client of silent.slice(0, 64)) await client.vanish()
     await first.vanish()
     expect((await world.connect('b')).connack).toMatchObject({ reasonCode: 0 })
   })

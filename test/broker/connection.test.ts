@@ -310,3 +310,34 @@ describe('a broker that is behind', () => {
     expect(client.got().map((packet) => packet.cmd)).toEqual(Array(6).fill('suback'))
   })
 })
+
+describe('a client that asks and does not read', () => {
+  it('is not read from while its answers wait, and goes on when it has read them', async () => {
+    const world = await World.make({ limits: { outgoingBytesMax: 6600 } })
+    const client = await world.connect('a')
+    const other = await world.connect('b')
+    client.link.stuck = true
+    const hundred = Buffer.concat(Array.from({ length: 100 }, () => Buffer.from('c000', 'hex')))
+    let sent = 0
+    let answered = 0
+    for (; sent < 5000 && !client.link.paused; sent += 100) answered += (await client.bytes(hundred)).length
+    expect(client.link.paused).toBe(true)
+    expect(await client.bytes(hundred)).toEqual([])
+    expect(world.server.memoryBytes()).toBeLessThan(3 * 6600)
+    expect(await other.send({ cmd: 'pingreq' })).toHaveLength(1)
+    client.link.stuck = false
+    client.link.take()
+    await world.settle()
+    expect(client.link.paused).toBe(false)
+    expect(answered + client.got().length).toBe(sent + 100)
+  })
+
+  it('[MQTT-3.1.2-24] gets no SUBACK above its Maximum Packet Size: it is told, and nothing is subscribed', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { properties: { maximumPacketSize: 100 } })
+    const subscriptions = Array.from({ length: 93 }, (_, index) => ({ topic: `t/${index}`, qos: 0 }))
+    const answers = await client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    expect(answers).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x95 }])
+    expect(world.census()).toMatchObject({ subscriptions: 0 })
+  })
+})

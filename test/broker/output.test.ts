@@ -71,18 +71,23 @@ describe('Output', () => {
   })
 
   it('is congested by what was added, held, or not taken by the reader; never when nothing waits', () => {
-    const { link, output, turn, commit } = made(4)
+    const { link, output, turn, commit } = made(2 * 66)
     output.push(ping, 0, 0)
     expect(output.congested).toBe(false)
     output.push(ping, 0, 0)
-    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    // A packet of two bytes takes 64 more while it waits.
+    expect([output.congested, output.waitingBytes]).toEqual([true, 132])
+    output.push(ping, 0, 0)
+    expect(output.choked).toBe(false)
+    output.push(ping, 0, 0)
+    expect(output.choked).toBe(true)
     output.flush()
     expect([output.congested, output.waitingBytes]).toEqual([false, 0])
     turn(1, 0)
-    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    expect([output.congested, output.waitingBytes]).toEqual([true, 132])
     link.stuck = true
     commit()
-    expect([output.congested, output.waitingBytes]).toEqual([true, 4])
+    expect([output.congested, output.waitingBytes]).toEqual([false, 4])
     link.take()
     output.refresh()
     expect([output.congested, output.waitingBytes]).toEqual([false, 0])
