@@ -27,6 +27,9 @@ const MEMORY_SAMPLE_MS = 1000
 /** Connections beyond `connectionsMax` that are read as far as CONNECT, to be told why they are refused. */
 const SURPLUS_MAX = 64
 
+/** When a store is opened again whose disk was too full for it. */
+const REOPEN_MS = 1000
+
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
   readonly gate: number
@@ -277,13 +280,27 @@ export class Server implements Acceptor {
       state.wills.delete(clientId)
     }
     await state.store.close()
-    const recovered = await this.#openStore()
+    const recovered = await this.#openAgain()
     state.turn.begin()
     this.#takeUp({ ...recovered, wills: recovered.wills.filter(([clientId]) => !live.has(clientId)) })
     for (const clientId of live) this.#rooms.wills.reassert(clientId)
     state.unavailable = null
     for (const connection of [...state.paused]) connection.resume()
     state.events.emit('storeRecovered', { sessions: recovered.sessions.length })
+  }
+
+  /** A disk that is still full may not even let the store be opened: it is tried again until there is room. */
+  async #openAgain(): Promise<Recovered> {
+    for (;;) {
+      try {
+        return await this.#openStore()
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.kind !== 'full') throw error
+      }
+      await new Promise<void>((resolve) => {
+        this.state.deadlines.at(this.state.now() + REOPEN_MS, resolve)
+      })
+    }
   }
 
   #forget(session: Session): void {

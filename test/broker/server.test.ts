@@ -232,12 +232,32 @@ describe('a failed store', () => {
     expect(textsOf(back.got())).toEqual([])
   })
 
-  it('a second failure while it is read again is fatal', async () => {
+  it('a disk that is too full even to open the store is tried again until there is room', async () => {
     const world = await World.make()
-    world.ledger.open = () => Promise.reject(full())
+    const { ledger } = world
+    const open = ledger.open.bind(ledger)
+    let attempts = 0
+    ledger.open = () => {
+      attempts++
+      return Promise.reject(full())
+    }
+    ledger.fail(full())
+    await world.settle()
+    for (let second = 0; second < 5; second++) await world.pass(1)
+    expect(attempts).toBeGreaterThan(2)
+    expect(world.fatal).toBeNull()
+    expect((await world.connect('kept', lasting())).connack).toMatchObject({ reasonCode: 0x88 })
+    ledger.open = open
+    await world.pass(2)
+    expect((await world.connect('kept', lasting())).connack).toMatchObject({ reasonCode: 0 })
+  })
+
+  it('any other failure while it is read again is fatal', async () => {
+    const world = await World.make()
+    world.ledger.open = () => Promise.reject(new StoreError('io', 'the disk failed', ''))
     world.ledger.fail(full())
     await world.settle()
-    expect(world.fatal).toMatchObject({ message: 'no space left' })
+    expect(world.fatal).toMatchObject({ message: 'the disk failed' })
   })
 })
 
