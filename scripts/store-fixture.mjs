@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const BUILD = process.env.GODWIT_TEST_BUILD ?? join(ROOT, 'dist')
+const BUILD = process.env.TEST_GODWIT_BUILD ?? join(ROOT, 'dist')
 const load = (file) => import(pathToFileURL(join(BUILD, file)).href)
 
 const { Message, Topic } = await load('mqtt/message.js')

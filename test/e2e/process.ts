@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 /** Another build can be named, so that one can be tested while `dist` is in use. */
-export const MAIN = process.env.GODWIT_TEST_MAIN ?? join(ROOT, 'dist', 'main.js')
+export const MAIN = process.env.TEST_GODWIT_MAIN ?? join(ROOT, 'dist', 'main.js')
 
 export const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
 
