@@ -1,5 +1,5 @@
 /** The operator's commands for stored data: backup, restore, export, import, check-store, repair. */
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { answers } from '../admin/control-client.ts'
 import {
@@ -12,7 +12,15 @@ import {
 } from '../store/backup.ts'
 import type { Damage, DamageReport } from '../store/damage.ts'
 import { type Database, repairDatabase } from '../store/database.ts'
-import { exchange, holdsStore, INCOMPLETE, keepAside, storeFiles, syncDirectory } from '../store/directory.ts'
+import {
+  exchange,
+  holdsStore,
+  INCOMPLETE,
+  keepAside,
+  makeDirectory,
+  storeFiles,
+  syncDirectory,
+} from '../store/directory.ts'
 import { storeError } from '../store/failure.ts'
 import { LineError } from '../store/line-fields.ts'
 import { endLine, LineReader, lineOf } from '../store/lines.ts'
@@ -236,7 +244,7 @@ async function replaced<T>(
 ): Promise<T> {
   const fresh = join(directory, FRESH)
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await makeDirectory(directory, 0o700)
     await rm(fresh, { recursive: true, force: true })
     const result = await build(fresh)
     await exchange(directory, fresh, join(directory, `${asideName}-${timeName()}`))

@@ -3,7 +3,7 @@ import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promi
 import { basename, dirname, join } from 'node:path'
 import { ContainerReader, type Entry } from './container.ts'
 import { type Database, type DatabaseIterator, levelDatabase } from './database.ts'
-import { syncDirectory, syncFiles } from './directory.ts'
+import { markStore, syncDirectory, syncFiles } from './directory.ts'
 import { storeError } from './failure.ts'
 import { FORMAT_VERSION, keyNumber, Table, unsealed } from './format.ts'
 import { readPageHeader } from './journal.ts'
@@ -144,6 +144,7 @@ export async function unpack(
     await db.close()
   }
   await syncFiles(directory)
+  await markStore(directory)
   return reader.records
 }
 

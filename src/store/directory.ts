@@ -5,15 +5,24 @@
  * Everything happens inside the directory, since it may be a mount point, which cannot be renamed.
  */
 import { constants } from 'node:fs'
-import { copyFile, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { copyFile, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { directoryError } from './failure.ts'
+import { FORMAT_VERSION } from './format.ts'
 import { StoreError } from './store.ts'
 
 /** Stands in a directory whose files are being exchanged. */
 export const INCOMPLETE = 'INCOMPLETE'
 
+/**
+ * Stands in a directory from its founding on. LevelDB drops a damaged block of its log without a word, and in a young
+ * store everything may be in that block: a directory with this file and an empty database has lost something.
+ */
+export const MARKER = 'godwit.store'
+
 /** LevelDB's files, and ours that say something about them. */
-const STORE_FILE = /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE)$/
+const STORE_FILE =
+  /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE|godwit\.store)$/
 
 /** Names of the files in `directory` that make up its store; none when it does not exist. */
 export async function storeFiles(directory: string): Promise<string[]> {
@@ -23,6 +32,66 @@ export async function storeFiles(directory: string): Promise<string[]> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   }
+}
+
+/**
+ * Makes the directory and those above it that are missing, and makes their names durable. Throws StoreError. Not by Node's own recursion, which tries for ever where an existing directory cannot take another
+ * one and says that it does not exist, as /proc does.
+ */
+export async function makeDirectory(directory: string, mode = 0o777): Promise<void> {
+  try {
+    const missing: string[] = []
+    for (let path = resolve(directory); !(await exists(path)); path = dirname(path)) missing.push(path)
+    for (const path of missing.reverse()) await makeOne(path, mode)
+  } catch (error) {
+    throw directoryError(error, directory)
+  }
+}
+
+async function makeOne(path: string, mode: number): Promise<void> {
+  try {
+    await mkdir(path, mode)
+  } catch (error) {
+    // Somebody else made it meanwhile, or it is a link to nowhere.
+    if (isCode(error, 'EEXIST') && (await exists(path))) return
+    throw error
+  }
+  await syncNames(dirname(path))
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return false
+    throw error
+  }
+}
+
+/** A directory in which we may make others is not always one that we may read. */
+async function syncNames(directory: string): Promise<void> {
+  try {
+    await syncDirectory(directory)
+  } catch (error) {
+    if (!isCode(error, 'EACCES')) throw error
+  }
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code
+}
+
+/** Says durably that the directory holds a store. To be called when its description is durable. */
+export async function markStore(directory: string): Promise<void> {
+  const file = await open(join(directory, MARKER), 'w')
+  try {
+    await file.writeFile(`Godwit store, format ${FORMAT_VERSION}\n`)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await syncDirectory(directory)
 }
 
 /** Whether something is in it that an operator would miss. */

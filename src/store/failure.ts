@@ -11,6 +11,28 @@ const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format'>, string> = {
 
 const ACCESS_CODES = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG'])
 
+/** What the file system answers when a directory cannot be made in it; /proc and its like say ENOENT. */
+export function directoryError(error: unknown, directory: string): StoreError {
+  const code = error instanceof Error && 'code' in error ? error.code : ''
+  if (code === 'EROFS') {
+    return new StoreError(
+      'access',
+      `${directory} does not exist and cannot be made: its file system is mounted read-only`,
+      'Mount it writable, or name another data directory.',
+      { cause: error },
+    )
+  }
+  if (code === 'ENOENT') {
+    return new StoreError(
+      'access',
+      `${directory} does not exist and cannot be made: its file system takes no directories`,
+      'Name a data directory on a disk.',
+      { cause: error },
+    )
+  }
+  return storeError(error, directory, 'making it')
+}
+
 /** Never throws. `doing` completes "while ...". */
 export function storeError(error: unknown, directory: string, doing: string): StoreError {
   if (error instanceof StoreError) return error

@@ -6,14 +6,14 @@
  * flight at a time; what is recorded meanwhile is the next one, so the disk's latency sets the size of a batch and an
  * idle broker adds none.
  */
-import { access, constants, mkdir, readdir } from 'node:fs/promises'
+import { access, constants, readdir } from 'node:fs/promises'
 import type { Delivery, Message } from '../mqtt/message.ts'
 import { snapshotSlices } from './backup.ts'
 import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
 import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
-import { refuseIncomplete } from './directory.ts'
+import { MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { storeError } from './failure.ts'
 import {
@@ -341,7 +341,7 @@ export class LevelStore implements Store {
 
   async #opened(directory: string): Promise<Recovered> {
     const { writeBufferBytes, checkpointJournalBytes, residentBytesMax } = this.#options
-    await prepareDirectory(directory)
+    const marked = (await prepareDirectory(directory)).includes(MARKER)
     const db = levelDatabase(directory, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
@@ -353,13 +353,14 @@ export class LevelStore implements Store {
     await db.open()
     let described = await db.get(META_KEY)
     let notice: string | undefined
-    if (described === undefined) {
+    if (described === undefined && !marked) {
       notice = await importAedes(db, directory)
       await this.#found(db)
       described = await db.get(META_KEY)
     }
     if (described === undefined) throw corrupt('its description cannot be read', LOSS.session)
     const meta = decodeMeta(described, directory)
+    if (!marked) await markStore(directory)
     const result = await recover({
       db,
       meta,
@@ -391,7 +392,8 @@ export class LevelStore implements Store {
     const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
     const operations = [put(META_KEY, meta)]
     block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1 }, operations)
-    await this.#options.write(db, operations, this.#options.sync)
+    // Always synced: the marker, which says that a description must be there, is durable soon after.
+    await this.#options.write(db, operations, true)
   }
 
   #forget(): void {
@@ -654,13 +656,16 @@ function operationBytes(operation: BatchOperation): number {
 
 const DATA_FILE = /\.(ldb|sst|log)$/
 
-/** LevelDB would quietly begin a new database over the files of one that has lost its CURRENT. */
-async function prepareDirectory(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true })
+/**
+ * Returns the names in it. LevelDB would quietly begin a new database over the files of one that has lost its CURRENT.
+ */
+async function prepareDirectory(directory: string): Promise<string[]> {
+  await makeDirectory(directory)
   await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
   const files = await readdir(directory)
   refuseIncomplete(directory, files)
-  if (!files.includes('CURRENT') && files.some((file) => DATA_FILE.test(file))) {
-    throw corrupt(`${directory} holds data files but no file CURRENT`, LOSS.session)
+  if (!files.includes('CURRENT') && files.some((file) => DATA_FILE.test(file) || file === MARKER)) {
+    throw corrupt(`${directory} belongs to a store that has lost its file CURRENT`, LOSS.session)
   }
+  return files
 }

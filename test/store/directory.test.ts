@@ -1,0 +1,101 @@
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { unpack } from '../../src/store/backup.ts'
+import { containerChunks } from '../../src/store/container.ts'
+import { MARKER, makeDirectory, storeFiles } from '../../src/store/directory.ts'
+import { directoryError } from '../../src/store/failure.ts'
+import { META_KEY } from '../../src/store/format.ts'
+import { LevelStore } from '../../src/store/level.ts'
+import { delivery, ModelServer, message } from './model.ts'
+import { withRaw } from './recorded.ts'
+
+const MIB = 1024 * 1024
+let root: string
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'godwit-directory-'))
+})
+
+afterEach(async () => {
+  await rm(root, { recursive: true, force: true })
+})
+
+function serverOn(directory: string): ModelServer {
+  return new ModelServer(new LevelStore({ directory, sync: false, residentBytesMax: MIB, reserveBytes: 0 }))
+}
+
+test('missing directories are made, and existing ones are left alone', async () => {
+  const directory = join(root, 'a', 'b', 'c')
+  await makeDirectory(directory)
+  await makeDirectory(directory)
+  expect(await readdir(directory)).toEqual([])
+})
+
+test.runIf(process.platform === 'linux')(
+  'a data directory that its file system cannot take is refused at once',
+  async () => {
+    await expect(serverOn('/proc/godwit').open()).rejects.toMatchObject({
+      kind: 'access',
+      message: '/proc/godwit does not exist and cannot be made: its file system takes no directories',
+    })
+  },
+)
+
+test('a data directory below a read-only mount is refused with what to do', () => {
+  const error = directoryError(Object.assign(new Error('EROFS: mkdir'), { code: 'EROFS' }), '/mnt/data')
+  expect(error.kind).toBe('access')
+  expect(error.message).toContain('mounted read-only')
+  expect(error.advice).toContain('Mount it writable')
+})
+
+test('a young store whose first log lost its description is not started anew', async () => {
+  const server = serverOn(root)
+  await server.open()
+  server.createSession(1)
+  server.enqueue(1, delivery(message('t', 'kept')))
+  await server.commit()
+  await server.store.close()
+  const log = (await readdir(root)).find((file) => file.endsWith('.log'))!
+  const bytes = await readFile(join(root, log))
+  for (const at of [0, 3, 7, 40]) {
+    const copy = join(root, String(at))
+    await mkdir(copy)
+    for (const file of await storeFiles(root)) await copyFile(join(root, file), join(copy, file))
+    const damaged = Buffer.from(bytes)
+    damaged[at] = damaged[at]! ^ 0x10
+    await writeFile(join(copy, log), damaged)
+    await expect(serverOn(copy).open(), `byte ${at}`).rejects.toMatchObject({ kind: 'corrupt' })
+  }
+})
+
+test('a store without a description, or without files, is not started anew', async () => {
+  const server = serverOn(root)
+  await server.open()
+  await server.store.close()
+  await withRaw(root, (db) => db.del(META_KEY))
+  await expect(serverOn(root).open()).rejects.toMatchObject({ kind: 'corrupt' })
+  for (const file of await readdir(root)) if (file !== MARKER) await rm(join(root, file))
+  await expect(serverOn(root).open()).rejects.toMatchObject({ kind: 'corrupt' })
+})
+
+test('a store of an older version gets its marker when it is opened', async () => {
+  const server = serverOn(root)
+  await server.open()
+  await server.store.close()
+  await rm(join(root, MARKER))
+  const again = serverOn(root)
+  await again.open()
+  await again.store.close()
+  expect(await readFile(join(root, MARKER), 'utf8')).toBe('Godwit store, format 1\n')
+})
+
+test('a restored store has its marker, and it goes where the store goes', async () => {
+  const server = serverOn(join(root, 'original'))
+  await server.open()
+  const store = server.store as LevelStore
+  await unpack(containerChunks(store.snapshot(), 0), join(root, 'restored'))
+  await store.close()
+  expect(await storeFiles(join(root, 'restored'))).toContain(MARKER)
+})
