@@ -140,7 +140,7 @@ export class Ledger {
     )
     if (!allowed.some(({ qos }) => Math.min(qos, stream.qos) === packet.qos)) {
       this.problem('strays', `${what} at QoS ${packet.qos}, without such a subscription`)
-      return
+      if (allowed.length === 0) return
     }
     this.#deliver(receiver, stream, sequence, packet, connection, what)
   }

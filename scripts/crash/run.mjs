@@ -26,6 +26,8 @@ const IDLE_MS = 10_000
 /** What comes too often comes at once; no verdict of "lost" hangs on this. */
 const AFTERMATH_MS = 400
 const START_MS_AT_FIRST = 400
+/** What a run without kills lasts, its end aside: it shows what a broker does wrong in peace. */
+const CALM_MS = 4000
 
 export class Run {
   kills = 0
@@ -170,12 +172,14 @@ export class Run {
 
   async #chaos() {
     const plan = this.#plan()
+    if (plan.length === 0) {
+      await this.#start()
+      this.#open()
+      await pause(CALM_MS)
+    }
     for (const [index, { early, afterMs, deafMs, fault }] of plan.entries()) {
       const up = this.#start()
-      if (index === 0) {
-        for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
-        this.#wills.start()
-      }
+      if (index === 0) this.#open()
       if (early === null) {
         await up
         this.#inspect()
@@ -192,6 +196,11 @@ export class Run {
       }
       await this.#kill()
     }
+  }
+
+  #open() {
+    for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
+    this.#wills.start()
   }
 
   /** When each kill is due: during the start, or so many ms after it, with clients that went deaf before. */
@@ -257,7 +266,7 @@ export class Run {
 
   /** Everybody stays; resolves when all that is due has come, or when nothing comes any more. */
   async #settle() {
-    await this.#start()
+    if (!this.#broker.running) await this.#start()
     this.#wills.stop()
     for (const publisher of this.#publishers) publisher.finish()
     for (const subscriber of this.#subscribers) subscriber.settle()
@@ -286,6 +295,7 @@ export class Run {
   /** Once more: what was delivered and acknowledged does not come back. */
   async #aftermath() {
     await pause(AFTERMATH_MS)
+    if (this.#options.kills === 0) return
     await this.#kill()
     await this.#start()
     const until = performance.now() + this.#options.idleMs
