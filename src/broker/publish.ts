@@ -43,8 +43,30 @@ export class Publisher {
       const refusal = this.#refusal(message, route, stores)
       if (refusal !== Reason.Success) return refusal
     }
-    if (stores || message.retain) this.gate = this.#state.store.openSequence
-    if (message.retain) this.#retain(message)
+    return this.#admit(message, route, publisher, stores, message.retain)
+  }
+
+  /**
+   * Publishes what was admitted long ago: a Will, with CONNACK. What is short by now does not refuse it any more, but
+   * it is retained only as far as the limits of retained messages allow.
+   */
+  publishAdmitted(message: Message): void {
+    const route = this.#state.router.route(message.topic)
+    const stores = message.qos > 0 && hasStored(route)
+    const retains = message.retain && this.#retainedRefusal(message) === Reason.Success
+    this.#admit(message, route, null, stores, retains)
+  }
+
+  #admit(
+    message: Message,
+    route: Route<Session>,
+    publisher: Session | null,
+    stores: boolean,
+    retains: boolean,
+  ): Reason {
+    this.receivers = 0
+    this.gate = stores || retains ? this.#state.store.openSequence : 0
+    if (retains) this.#retain(message)
     // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
     if (message.qos > 0 && (route.entries.length > 0 || route.groups.length > 0)) message.own()
     this.#fanOut(message, route, publisher)
@@ -58,7 +80,10 @@ export class Publisher {
   publishOwn(message: Message): void {
     this.receivers = 0
     this.gate = 0
-    this.#state.retained.set(message)
+    const { retained, ownRetained } = this.#state
+    const previous = retained.set(message)
+    if (previous === null) ownRetained.count++
+    ownRetained.bytes += message.size - (previous?.size ?? 0)
     this.#fanOut(message, this.#state.router.route(message.topic), null)
   }
 
@@ -123,27 +148,36 @@ export class Publisher {
   }
 
   #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
-    const { limits, store, retained, memoryRefusal } = this.#state
+    const { limits, store, memoryRefusal } = this.#state
     const retains = message.retain && message.payload.length > 0
     if (store.refusal !== null && (stores || retains)) return this.#refuse('disk', message, store.refusal)
     if (memoryRefusal !== null && (stores || retains)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }
-    if (retains) {
-      const previous = retained.get(message.topic.name)
-      if (previous === undefined && retained.count >= limits.retainedMessagesMax) {
-        return this.#refuse('retainedMessagesMax', message, `${retained.count} messages are retained`)
-      }
-      if (retained.bytes - (previous?.size ?? 0) + message.size > limits.retainedBytesMax) {
-        return this.#refuse('retainedBytesMax', message, `${retained.bytes} bytes are retained`)
-      }
-    }
+    const retainedRefusal = retains ? this.#retainedRefusal(message) : Reason.Success
+    if (retainedRefusal !== Reason.Success) return retainedRefusal
     if (message.qos > 0 && limits.queueFull === 'refuse' && anyQueueFull(route, message)) {
       return this.#refuse(
         'queueMessagesMax',
         message,
         `the queue of a subscriber of ${message.topic.name} is full`,
       )
+    }
+    return Reason.Success
+  }
+
+  /** Refuses a retained message beyond the limits; the Server's own values do not count. */
+  #retainedRefusal(message: Message): Reason {
+    const { limits, retained, ownRetained } = this.#state
+    if (message.payload.length === 0) return Reason.Success
+    const count = retained.count - ownRetained.count
+    const bytes = retained.bytes - ownRetained.bytes
+    const previous = retained.get(message.topic.name)
+    if (previous === undefined && count >= limits.retainedMessagesMax) {
+      return this.#refuse('retainedMessagesMax', message, `${count} messages are retained`)
+    }
+    if (bytes - (previous?.size ?? 0) + message.size > limits.retainedBytesMax) {
+      return this.#refuse('retainedBytesMax', message, `${bytes} bytes are retained`)
     }
     return Reason.Success
   }

@@ -132,8 +132,10 @@ export class RetainedDelivery {
     return true
   }
 
-  #deliver(session: Session, cursor: Cursor, message: Message): void {
-    if (message.expiresAt <= this.#state.now()) return
+  #deliver(session: Session, cursor: Cursor, found: Message): void {
+    // While it waited it may have been replaced or removed; an older one must not come after a newer.
+    const message = this.#state.retained.get(found.topic.name)
+    if (message === undefined || message.expiresAt <= this.#state.now()) return
     const delivery: Delivery = {
       message,
       qos: effectiveQoS(message.qos, cursor.request.qos),

@@ -78,6 +78,8 @@ export class State implements SessionContext {
   readonly turn: Turn
   readonly router = new Router<Session>()
   retained = new RetainedTree()
+  /** The Server's own values among the retained messages. */
+  ownRetained = { count: 0, bytes: 0 }
   /** By topic name, for retained messages that expire. */
   readonly retainedDeadlines = new Map<string, Deadline>()
   /** By Client Identifier. */
@@ -162,6 +164,7 @@ export class State implements SessionContext {
   /** After the store was lost: what is retained is read again. */
   forgetRetained(): void {
     this.retained = new RetainedTree()
+    this.ownRetained = { count: 0, bytes: 0 }
   }
 
   /** Set by the Server: a read or a commit failed and memory can no longer be trusted. */

@@ -141,7 +141,7 @@ export class Wills {
       state.drop(clientId, 'not-authorized', message)
       return
     }
-    this.#publisher.publish(message, null)
+    this.#publisher.publishAdmitted(message)
     if (state.events.has('willPublished')) state.events.emit('willPublished', { clientId, topic: will.topic })
   }
 }

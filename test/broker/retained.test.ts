@@ -266,6 +266,55 @@ describe('many retained messages for one Subscription', () => {
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
 
+  it('one SUBSCRIBE of very many filters is one course, a bounded number of steps per turn', async () => {
+    const world = await filled(50, { inFlightMax: 1 })
+    const sub = await world.connect('sub')
+    const { retained } = world.server.state
+    const match = retained.match.bind(retained)
+    let steps = 0
+    retained.match = function* (filter) {
+      for (const found of match(filter)) {
+        steps++
+        yield found
+      }
+    }
+    const subscriptions = Array.from({ length: 1000 }, (_, index) => ({
+      topic: `#`.padStart(2 * index + 1, '+/'),
+      qos: 1,
+    }))
+    const subscribed = sub.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    // The packet was handled when `send` gave it over: so much work was done at once.
+    expect(steps).toBeLessThanOrEqual(256)
+    sub.link.packets.unshift(...(await subscribed))
+    expect(world.census()).toMatchObject({ retainedDeliveries: 1 })
+    expect((await sub.drain()).length).toBeGreaterThanOrEqual(50)
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+
+  it('one that was replaced while it waited for room comes as it is now, one that was removed does not', async () => {
+    const world = await World.make({ limits: { inFlightMax: 1 } })
+    const pub = await world.connect('pub')
+    for (const topic of ['a', 'b', 'c']) await pub.publish(topic, `old ${topic}`, 1, KEEP)
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1, { nl: true })
+    const first = sub.link.packets.map((packet) => (packet.cmd === 'publish' ? String(packet.payload) : ''))
+    const rest = ['a', 'b', 'c'].filter((topic) => !first.includes(`old ${topic}`))
+    await pub.publish(rest[0]!, '', 1, KEEP)
+    await pub.publish(rest[1]!, 'new', 1, KEEP)
+    const texts = (await sub.drain()).map(String)
+    expect(texts).not.toContain(`old ${rest[1]}`)
+    expect(texts.filter((text) => text === `old ${rest[0]}`)).toEqual([])
+    expect(texts).toContain('new')
+  })
+
+  it("the Server's own values do not count against the limits", async () => {
+    const world = await World.make({ limits: { retainedMessagesMax: 1 } })
+    for (const name of ['a', 'b', 'a']) world.server.publishOwn(`$SYS/${name}`, Buffer.from('1'))
+    const pub = await world.connect('pub')
+    expect(await pub.publish('t', 'x', 1, KEEP)).toMatchObject([{ reasonCode: 0x10 }])
+    expect(await pub.publish('u', 'x', 1, KEEP)).toMatchObject([{ reasonCode: 0x97 }])
+  })
+
   it('of a stored Session begin again after a crash that cut them off', async () => {
     const cut = await filled(3, { inFlightMax: 1 })
     const sub = await cut.connect('sub', lasting())
