@@ -38,8 +38,6 @@ export interface ListenerOptions {
 export interface TransportLimits {
   /** Seconds for the TLS handshake and the WebSocket's opening handshake together. */
   readonly connectTimeoutSeconds: number
-  /** Largest control packet in bytes; bounds a WebSocket message. */
-  readonly packetBytesMax: number
 }
 
 /** Told of peers that were turned away before they became a Link. Must not throw. */

@@ -1,57 +1,62 @@
 /** HOT. A WebSocket as a Link: control packets in binary messages (MQTT 5.0 section 6). */
-import type { Duplex } from 'node:stream'
-import type { WebSocket } from 'ws'
+import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
 import { Lingering } from './lingering.ts'
 import { Outgoing, type Sink } from './outgoing.ts'
+import {
+  CloseStatus,
+  closeFrame,
+  FIN,
+  FrameReader,
+  type FrameSink,
+  frame,
+  frameHeader,
+  Opcode,
+} from './websocket-frames.ts'
 
 /** Bytes that may wait for a reader before its pings are left unanswered: it would not read the answers either. */
 const PONG_BELOW_BYTES = 16 * 1024
 
-const FINAL = Object.freeze({ binary: true, compress: false, fin: true })
-const CONTINUED = Object.freeze({ binary: true, compress: false, fin: false })
+/** Up to this size in bytes, header and payload are copied together: one buffer costs the kernel less than two. */
+const COPY_BYTES_MAX = 2048
 
-const UNSUPPORTED_DATA = 1003
-const NORMAL = 1000
-
-/** A Link over an open WebSocket (made with `autoPong: false`). Each `write` is one message, in fragments when long. */
-export class WebSocketLink implements Link, Sink {
+/** A Link over a socket whose WebSocket is open. Each `write` is one message, in fragments when long. */
+export class WebSocketLink implements Link, Sink, FrameSink {
   readonly info: LinkInfo
-  readonly #webSocket: WebSocket
-  readonly #socket: Duplex
+  readonly #socket: Socket
+  readonly #reader: FrameReader
   readonly #outgoing: Outgoing
   readonly #lingering: Lingering
   #handler: LinkHandler | undefined
   #error: Error | undefined
+  /** `end` or `destroy` was called, or the peer closed: nothing more goes to the handler but `closed`. */
   #ending = false
+  #closeSent = false
+  /** The message under way was begun, and its last frame not sent. */
+  #continuing = false
 
-  /** `socket` is what the WebSocket was made from. */
-  constructor(webSocket: WebSocket, socket: Duplex, info: LinkInfo) {
+  constructor(socket: Socket, info: LinkInfo) {
     this.info = info
-    this.#webSocket = webSocket
     this.#socket = socket
+    this.#reader = new FrameReader(this)
     this.#outgoing = new Outgoing(this, true, null)
-    this.#lingering = new Lingering(() => webSocket.terminate())
-    webSocket.on('error', (error) => {
+    this.#lingering = new Lingering(() => socket.destroy())
+    socket.on('error', (error) => {
       this.#error ??= error
-      this.#ending = true
-      this.#lingering.start()
     })
-    webSocket.on('close', () => this.#onClose())
+    socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on. */
-  start(handler: LinkHandler): void {
+  /** Hands what arrives to the handler from now on; `head` has arrived already. */
+  start(handler: LinkHandler, head: Buffer): void {
     this.#handler = handler
-    if (this.#webSocket.readyState === this.#webSocket.CLOSED) {
+    if (this.#socket.closed) {
       this.#onClose()
       return
     }
-    this.#webSocket.on('message', (data: Buffer, isBinary: boolean) => this.#onMessage(data, isBinary))
-    this.#webSocket.on('ping', (data: Buffer) => {
-      if (this.#socket.writableLength < PONG_BELOW_BYTES) this.#webSocket.pong(data)
-    })
-    this.#socket.on('end', () => this.#onPeerEnd())
+    if (head.length > 0) this.#socket.unshift(head)
+    this.#socket.on('data', (chunk: Buffer) => this.#reader.push(chunk))
+    this.#socket.on('end', () => this.#leave())
   }
 
   get bufferedBytes(): number {
@@ -67,56 +72,84 @@ export class WebSocketLink implements Link, Sink {
   }
 
   pause(): void {
-    if (!this.#ending) this.#webSocket.pause()
+    if (!this.#ending) this.#socket.pause()
   }
 
   resume(): void {
-    if (!this.#ending) this.#webSocket.resume()
+    if (!this.#ending) this.#socket.resume()
   }
 
+  /** Says so in a Close frame when all is sent; the peer's own ends the connection (RFC 6455 section 7.1.1). */
   end(): void {
     if (this.#ending) return
     this.#ending = true
     this.#lingering.start()
-    this.#webSocket.resume()
-    if (this.#outgoing.bufferedBytes === 0) this.#webSocket.close(NORMAL)
+    this.#socket.resume()
+    if (this.#outgoing.bufferedBytes === 0) this.#sendClose(CloseStatus.Normal)
   }
 
   destroy(): void {
     this.#ending = true
     this.#outgoing.close()
-    this.#webSocket.terminate()
+    this.#socket.destroy()
   }
 
+  // ── as the Sink of what is sent ───────────────────────────────────────────────────────────────────────────
+
   send(piece: Buffer, last: boolean, taken: () => void): boolean {
-    this.#webSocket.send(piece, last ? FINAL : CONTINUED, taken)
-    return this.#webSocket.bufferedAmount === 0
+    const first = (last ? FIN : 0) | (this.#continuing ? Opcode.Continuation : Opcode.Binary)
+    this.#continuing = !last
+    const socket = this.#socket
+    if (piece.length <= COPY_BYTES_MAX) socket.write(frame(first, piece), taken)
+    else {
+      socket.cork()
+      socket.write(frameHeader(first, piece.length))
+      socket.write(piece, taken)
+      socket.uncork()
+    }
+    return socket.writableLength === 0
   }
 
   emptied(): void {
-    if (this.#ending) this.#webSocket.close(NORMAL)
+    if (this.#ending) this.#sendClose(CloseStatus.Normal)
     else this.#handler?.drained()
   }
 
-  #onMessage(data: Buffer, isBinary: boolean): void {
-    if (this.#ending) return
-    if (isBinary) {
-      // ws may hand out a view of what it read; the handler owns the chunk, and ws never writes to it again.
-      if (data.length > 0) this.#handler?.received(data)
-      return
-    }
-    // [MQTT-6.0.0-1] any other type of data frame closes the Network Connection.
-    this.#error = new Error('a WebSocket text frame was received; MQTT is sent in binary frames')
-    this.#ending = true
-    this.#lingering.start()
-    this.#webSocket.close(UNSUPPORTED_DATA, 'MQTT is sent in binary frames')
+  // ── as the FrameSink of what arrives ──────────────────────────────────────────────────────────────────────
+
+  payload(bytes: Buffer): void {
+    if (!this.#ending) this.#handler?.received(bytes)
   }
 
-  /** ws ends the socket as well once it has sent what it holds: not for ever, the peer may not read. */
-  #onPeerEnd(): void {
+  pinged(data: Buffer): void {
+    if (this.#ending || this.#socket.writableLength >= PONG_BELOW_BYTES) return
+    this.#socket.write(frame(FIN | Opcode.Pong, data))
+  }
+
+  closing(status: number | null): void {
+    this.#sendClose(status)
+    this.#leave()
+  }
+
+  violated(status: number, message: string): void {
+    this.#error ??= new Error(message)
+    this.#sendClose(status, message)
+    this.#leave()
+  }
+
+  #sendClose(status: number | null, reason?: string): void {
+    if (this.#closeSent) return
+    this.#closeSent = true
+    this.#socket.write(closeFrame(status, reason))
+  }
+
+  /** Ends our side behind what the socket holds: not for ever, the peer may not read. Input is read and discarded. */
+  #leave(): void {
     this.#ending = true
     this.#outgoing.close()
     this.#lingering.start()
+    this.#socket.resume()
+    this.#socket.end()
   }
 
   #onClose(): void {

@@ -2,21 +2,18 @@
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
 import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
-import { type WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
 import { Handshakes, linkInfo } from './peer.ts'
 import { tlsServerOptions, verifiedCommonName } from './tls.ts'
 import { WebSocketLink } from './websocket-link.ts'
 
-/** Largest control packet of the standard in bytes: 256 MiB less one, and its fixed header. */
-const PACKET_BYTES_MAX = 268_435_460
-
-/** A message may hold many packets, each within its own limit. */
-const MESSAGE_BYTES_MIN = 1024 * 1024
-
 const DEFAULT_PATH = '/mqtt'
+
+const NO_BYTES = Buffer.alloc(0)
 
 /** By preference: `mqtt` [MQTT-6.0.0-3], and what clients of MQTT 3.1 offer. */
 const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
@@ -51,8 +48,6 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     noServer: true,
     clientTracking: false,
     perMessageDeflate: false,
-    autoPong: false,
-    maxPayload: Math.min(PACKET_BYTES_MAX, Math.max(limits.packetBytesMax, MESSAGE_BYTES_MIN)),
     handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
   })
   const refused = (socket: Socket, reason: string) =>
@@ -82,15 +77,16 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
       answer(socket, refusal)
       return
     }
-    webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+    webSockets.handleUpgrade(request, new OpeningHandshake(socket), NO_BYTES, () => {
       handshakes.done(socket)
-      if (server.listening) accept(context, webSocket, socket)
-      else webSocket.terminate()
+      if (server.listening) accept(context, socket, head)
+      else socket.destroy()
     })
   })
-  webSockets.on('wsClientError', (error, socket) => {
-    refused(socket as Socket, error.message)
-    answer(socket as Socket, { status: 400, text: error.message })
+  webSockets.on('wsClientError', (error, opening) => {
+    const { socket } = opening as OpeningHandshake
+    refused(socket, error.message)
+    answer(socket, { status: 400, text: error.message })
   })
 
   const { port, address } = await bindPort(server, options, secure ? 'wss' : 'ws', path)
@@ -107,12 +103,32 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   }
 }
 
-function accept(context: ListenerContext, webSocket: WebSocket, socket: Socket): void {
+/**
+ * What ws is given for the opening handshake: it checks the request and answers it. The socket stays ours, since ws
+ * hands on whole messages only, and would collect whatever a client announces before it may be refused.
+ */
+class OpeningHandshake extends Duplex {
+  readonly socket: Socket
+
+  constructor(socket: Socket) {
+    super()
+    this.socket = socket
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.socket.write(chunk)
+    done()
+  }
+
+  override _read(): void {}
+}
+
+function accept(context: ListenerContext, socket: Socket, head: Buffer): void {
   const commonName = socket instanceof TLSSocket ? verifiedCommonName(socket) : undefined
-  const link = new WebSocketLink(webSocket, socket, linkInfo(context.options, socket, commonName))
+  const link = new WebSocketLink(socket, linkInfo(context.options, socket, commonName))
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
-  else link.start(handler)
+  else link.start(handler, head)
 }
 
 function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {

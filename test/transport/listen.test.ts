@@ -3,7 +3,7 @@ import { listenAll } from '../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 import { Recorder } from './recorder.ts'
 
-const LIMITS = { connectTimeoutSeconds: 10, packetBytesMax: 1024 * 1024 }
+const LIMITS = { connectTimeoutSeconds: 10 }
 const tcp = (name: string, more: Partial<ListenerOptions> = {}): ListenerOptions => ({
   name,
   type: 'tcp',

@@ -9,7 +9,7 @@ import { listen } from '../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 import { closing, Recorder } from './recorder.ts'
 
-const LIMITS = { connectTimeoutSeconds: 10, packetBytesMax: 1024 * 1024 }
+const LIMITS = { connectTimeoutSeconds: 10 }
 const TCP: ListenerOptions = { name: 'plain', type: 'tcp', port: 0, allowAnonymous: true }
 
 let recorder: Recorder

@@ -9,7 +9,7 @@ import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 import type { TlsOptions } from '../../src/transport/tls.ts'
 import { closing, Recorder } from './recorder.ts'
 
-const LIMITS = { connectTimeoutSeconds: 10, packetBytesMax: 1024 * 1024 }
+const LIMITS = { connectTimeoutSeconds: 10 }
 
 const fixture = (name: string) => new URL(`../fixtures/tls/${name}`, import.meta.url).pathname
 const read = (name: string) => readFileSync(fixture(name), 'utf8')
