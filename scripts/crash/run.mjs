@@ -44,7 +44,10 @@ export class Run {
   #inspections = 0
   #died = []
   #disk = null
-  /** The disk has an I/O error: a broker may end rather than lie. When it is full, it must come back by itself. */
+  /**
+   * The disk fails at a start, or with an I/O error: a broker may end rather than lie. When the disk is full, one that
+   * is up must come back by itself.
+   */
   #mayDie = false
 
   /**
@@ -187,7 +190,7 @@ export class Run {
       } else {
         await pause(early * this.#startMs)
       }
-      if (fault !== null) await this.#failDisk(fault)
+      if (fault !== null) await this.#failDisk(fault, early !== null)
       if (deafMs > 0) {
         for (const client of [...this.#publishers, ...this.#subscribers]) {
           if (this.#random.chance(0.5)) client.goDeaf(deafMs + 100)
@@ -240,8 +243,8 @@ export class Run {
   }
 
   /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */
-  async #failDisk(fault) {
-    this.#mayDie = fault.error === 'EIO'
+  async #failDisk(fault, starting) {
+    this.#mayDie = starting || fault.error === 'EIO'
     this.#disk.fail(fault)
     await pause(fault.forMs)
     this.#disk.mend()
