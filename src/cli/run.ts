@@ -1,7 +1,7 @@
 /** The command line: from its words to an exit code. */
 import type { Logger } from 'pino'
 import type { Events } from '../broker/events.ts'
-import { type Config, ConfigError, type ConfigSources, loadConfig } from '../config/config.ts'
+import { type Config, ConfigError, type ConfigSources, checkConfig, loadConfig } from '../config/config.ts'
 import { type ConfigFlags, FILE_VARIABLE } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
@@ -86,7 +86,7 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         stdout.write(`${version()}\n`)
         return ExitCode.CleanEnd
       case 'check':
-        loadConfig({ file: command.file })
+        checkConfig({ file: command.file })
         stdout.write(`${command.file}: ok\n`)
         return ExitCode.CleanEnd
       case 'start':

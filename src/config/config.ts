@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
+import { tlsProblems } from '../transport/tls.ts'
 import {
   defaultListeners,
   flagListeners,
@@ -56,7 +57,35 @@ export class ConfigError extends Error {
  * Defaults, then the file, the environment, `--set`, the other flags: what comes later wins. The file is that of
  * `file`, or of GODWIT_CONFIG. Throws ConfigError with every problem.
  */
-export function loadConfig({ file, environment = {}, flags = {} }: ConfigSources = {}): Config {
+export function loadConfig(from: ConfigSources = {}): Config {
+  return loaded(from).config
+}
+
+/**
+ * As `loadConfig`, and reads what a start would read besides: certificates and keys. Throws ConfigError with every
+ * problem.
+ */
+export function checkConfig(from: ConfigSources): Config {
+  const { config, sources } = loaded(from)
+  const problems = config.listeners.flatMap(({ name, tls }, i) => {
+    if (tls === undefined) return []
+    return tlsProblems(name, tls).map((error) => {
+      const path = ['listeners', i, ...(error.key?.split('.') ?? [])]
+      return {
+        where: sources.where(path),
+        key: path.join('.'),
+        message: `${error.message}. ${error.advice}`,
+      }
+    })
+  })
+  if (problems.length > 0) throw new ConfigError(problems)
+  return config
+}
+
+function loaded({ file, environment = {}, flags = {} }: ConfigSources): {
+  config: Config
+  sources: Sources
+} {
   const sources = new Sources()
   const name = file ?? environment[FILE_VARIABLE]
   if (name !== undefined) sources.addFile(name, contentOf(name))
@@ -70,7 +99,7 @@ export function loadConfig({ file, environment = {}, flags = {} }: ConfigSources
     ...listenerProblems(sources),
   ]
   if (problems.length > 0 || parsed.data === undefined) throw new ConfigError(problems.toSorted(byLine))
-  return toConfig(parsed.data)
+  return { config: toConfig(parsed.data), sources }
 }
 
 function contentOf(file: string): string {

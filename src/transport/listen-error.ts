@@ -8,17 +8,20 @@ export class ListenError extends Error {
   readonly advice: string
   /** This machine does not have the address. */
   readonly missingAddress: boolean
+  /** The key of the listener that is to blame, such as `tls.cert`, where it is one. */
+  readonly key: string | undefined
 
   constructor(
     listener: string,
     message: string,
     advice: string,
-    options?: ErrorOptions & { missingAddress?: boolean },
+    options?: ErrorOptions & { missingAddress?: boolean; key?: string },
   ) {
     super(`listener '${listener}': ${message}`, options)
     this.listener = listener
     this.advice = advice
     this.missingAddress = options?.missingAddress ?? false
+    this.key = options?.key
   }
 }
 

@@ -45,7 +45,7 @@ export function tlsServerOptions(listener: string, tls: TlsOptions | undefined):
       listener,
       `the certificate and key cannot be used: ${(error as Error).message}`,
       'Check that tls.cert and tls.key are PEM, belong to each other, and that the passphrase is right.',
-      { cause: error },
+      { cause: error, key: 'tls' },
     )
   }
   const clientCertificate = tls.clientCertificate ?? 'none'
@@ -53,6 +53,25 @@ export function tlsServerOptions(listener: string, tls: TlsOptions | undefined):
     ...secure,
     requestCert: clientCertificate !== 'none',
     rejectUnauthorized: clientCertificate === 'require',
+  }
+}
+
+/** Everything for which `tlsServerOptions` would throw; the last one only where all files can be read. */
+export function tlsProblems(listener: string, tls: TlsOptions): ListenError[] {
+  const files = (['cert', 'key', 'ca'] as const).flatMap((key) => {
+    const value = tls[key]
+    return value === undefined ? [] : refusals(() => pem(listener, key, value))
+  })
+  return files.length > 0 ? files : refusals(() => tlsServerOptions(listener, tls))
+}
+
+function refusals(load: () => unknown): ListenError[] {
+  try {
+    load()
+    return []
+  } catch (error) {
+    if (error instanceof ListenError) return [error]
+    throw error
   }
 }
 
@@ -72,7 +91,7 @@ function pem(listener: string, key: string, value: string): string {
       listener,
       `tls.${key}: cannot read ${value}: ${(error as NodeJS.ErrnoException).code}`,
       'Check the path, and that this user may read the file.',
-      { cause: error },
+      { cause: error, key: `tls.${key}` },
     )
   }
 }

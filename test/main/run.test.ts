@@ -228,6 +228,15 @@ describe('godwit', () => {
     [['check'], 'check needs a file: godwit check FILE'],
     [['check', 'a', 'b'], "'b' is one word too many"],
     [['check', 'a', '--port', '1'], 'check has no option --port'],
+    [['backup'], 'backup needs a target: godwit backup TARGET'],
+    [['restore'], 'restore needs a source: godwit restore SOURCE'],
+    [['status', 'all'], "'all' is one word too many"],
+    [['export', 'a', 'b'], "'b' is one word too many"],
+    [['backup', 'a', '--port', '1'], 'backup has no option --port'],
+    [['backup', 'a', '--force'], 'backup has no option --force'],
+    [['check-store', 'a', '--data', 'b'], 'check-store takes one directory: a, or --data b'],
+    [['repare'], "unknown command 'repare'; did you mean repair?"],
+    [['constructor'], "unknown command 'constructor'"],
   ])('%j is wrong usage', async (words, message) => {
     expect(await stage.run(words)).toBe(2)
     expect(stage.stderr).toContain(message)
@@ -254,6 +263,28 @@ describe('godwit', () => {
     const other = new Stage()
     expect(await other.run(['check', file('limits: {in_flight_max: none}\n')])).toBe(2)
     expect(other.stderr).toContain('limits.in_flight_max: found "none"')
+  })
+
+  test('check refuses certificates and keys with which a start would fail, each by its listener and key', async () => {
+    const tls = (name: string) => new URL(`../fixtures/tls/${name}`, import.meta.url).pathname
+    const listener = (port: number, cert: string, key: string) =>
+      `  - type: tls\n    port: ${port}\n    tls:\n      cert: ${cert}\n      key: ${key}\n`
+    const sound = `listeners:\n${listener(1, tls('server.pem'), tls('server-key.pem'))}`
+    const path = file(sound)
+    expect(await stage.run(['check', path])).toBe(0)
+    file(
+      sound +
+        listener(2, '/nowhere/cert.pem', '/nowhere/key.pem') +
+        listener(3, tls('server.pem'), tls('client-key.pem')),
+    )
+    expect(await stage.run(['check', path])).toBe(2)
+    expect(stage.stderr.trimEnd().split('\n')).toEqual([
+      expect.stringMatching(
+        /:10: listeners\.1\.tls\.cert: listener 'tls-2': tls\.cert: cannot read \/nowhere\/cert\.pem: ENOENT\. Check/,
+      ),
+      expect.stringMatching(/:11: listeners\.1\.tls\.key: listener 'tls-2': tls\.key: cannot read/),
+      expect.stringMatching(/:14: listeners\.2\.tls: listener 'tls-3': .*cannot be used: .*mismatch/),
+    ])
   })
 
   test('a store that cannot be opened is told with advice, with 1', async () => {
