@@ -19,10 +19,11 @@ export class Client {
   #online = false
   #wanted = false
   #known = false
+  #anew = false
   #timer = null
 
   /**
-   * `handlers` are `online(present, receiveMaximum)`, `packet(packet)` and `offline()`. A Session is kept unless
+   * `handlers` are `online(present, receiveMaximum, anew)`, `packet(packet)` and `offline()`. A Session is kept unless
    * `cleanStart`.
    */
   constructor({ port, ledger, clientId, version, cleanStart = false, will, receiveMaximum }, handlers) {
@@ -44,6 +45,11 @@ export class Client {
   start(pauseMs = 0) {
     this.#wanted = true
     this.#later(pauseMs)
+  }
+
+  /** The next connection begins a new Session, which is kept (5.0): `online` then hears that none was present. */
+  beginAnew() {
+    this.#anew = true
   }
 
   send(bytes) {
@@ -109,7 +115,8 @@ export class Client {
           connect({
             version: this.version,
             clientId: this.clientId,
-            cleanStart: this.#cleanStart,
+            cleanStart: this.#cleanStart || this.#anew,
+            kept: !this.#cleanStart,
             receiveMaximum: this.#receiveMaximum,
             will: this.#will,
           }),
@@ -134,11 +141,15 @@ export class Client {
 
   #connack({ sessionPresent, reasonCode, receiveMaximum }) {
     if (reasonCode !== 0) return // The broker closes; we come back.
-    const lost = this.#known && !sessionPresent && !this.#cleanStart
+    const anew = this.#anew
+    this.#anew = false
+    if (anew && sessionPresent)
+      this.#ledger.problem('strays', `${this.clientId} still has a Session after Clean Start`)
+    const lost = this.#known && !sessionPresent && !this.#cleanStart && !anew
     if (lost) this.#ledger.sessionLost(this.clientId)
     this.#known = true
     this.#online = true
     this.connections++
-    this.#handlers.online(sessionPresent, receiveMaximum)
+    this.#handlers.online(sessionPresent, receiveMaximum, anew)
   }
 }

@@ -81,10 +81,15 @@ export class Ledger {
   receiver(name, ordered) {
     let receiver = this.#receivers.get(name)
     if (receiver === undefined) {
-      receiver = { name, ordered, subscriptions: [], arrivals: new Map() }
+      receiver = { name, ordered, abandoned: false, subscriptions: [], arrivals: new Map() }
       this.#receivers.set(name, receiver)
     }
     return receiver
+  }
+
+  /** It is about to give up its Session: nothing is owed to it any more. */
+  abandon(receiver) {
+    receiver.abandoned = true
   }
 
   /** SUBSCRIBE is about to be sent. */
@@ -136,7 +141,10 @@ export class Ledger {
     if (packet.retain) return
     const what = `${receiver.name} got ${publisher}'s ${sequence} on ${topic}`
     const allowed = receiver.subscriptions.filter(
-      ({ matches, leftAt }) => matches(topic) && leftAt > message.sentAt,
+      ({ matches, askedAt, leftAt }) =>
+        matches(topic) &&
+        leftAt > message.sentAt &&
+        (message.acknowledgedAt === 0 || askedAt < message.acknowledgedAt),
     )
     if (!allowed.some(({ qos }) => Math.min(qos, stream.qos) === packet.qos)) {
       this.problem('strays', `${what} at QoS ${packet.qos}, without such a subscription`)
@@ -225,7 +233,7 @@ export class Ledger {
       const granted = receiver.subscriptions.filter(
         ({ grantedAt, leavingAt }) => grantedAt > 0 && leavingAt === Number.POSITIVE_INFINITY,
       )
-      if (granted.length === 0) continue
+      if (granted.length === 0 || receiver.abandoned) continue
       for (const [key, stream] of this.#streams) yield* lostOf(receiver, granted, key, stream)
       for (const will of this.#wills.values()) {
         const due =

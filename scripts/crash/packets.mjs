@@ -45,11 +45,21 @@ const PROPERTY_BYTES = new Map([
 /** "Never" as a Session Expiry Interval. */
 const NEVER = 0xffffffff
 
-/** `will` is `{topic, payload, qos}`. Without `cleanStart` the Session outlives its connection. */
-export function connect({ version, clientId, cleanStart, receiveMaximum = 65_535, will }) {
+/**
+ * `will` is `{topic, payload, qos}`. The Session outlives its connection unless `cleanStart`; in 5.0 it may be `kept`
+ * even so.
+ */
+export function connect({
+  version,
+  clientId,
+  cleanStart,
+  kept = !cleanStart,
+  receiveMaximum = 65_535,
+  will,
+}) {
   const flags = (cleanStart ? 2 : 0) | (will === undefined ? 0 : 4 | (will.qos << 3))
   const parts = [text('MQTT'), Buffer.from([version, flags, 0, 0])]
-  if (version === 5) parts.push(properties(cleanStart ? null : NEVER, receiveMaximum))
+  if (version === 5) parts.push(properties(kept ? NEVER : null, receiveMaximum))
   parts.push(text(clientId))
   if (will !== undefined) {
     if (version === 5) parts.push(Buffer.from([0]))

@@ -157,6 +157,14 @@ export class Run {
         absence: 0.2,
       },
     ]
+    const fickle = [{ filter: 't/#', qos: 2, changing: false }, ...changing]
+    audience.push({
+      name: 'fickle2',
+      filters: fickle,
+      absence: 0.02,
+      fickle: true,
+      version: this.#options.kind.versions.at(-1),
+    })
     if (!this.#options.kind.shared) return audience
     const share = `$share/group/${SHARED_TOPIC}`
     const filters = [{ filter: share, qos: 2, changing: false }]

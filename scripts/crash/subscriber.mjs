@@ -14,6 +14,8 @@ export class Subscriber {
   #random
   /** Share of its ticks in which it goes away. */
   #absence
+  #fickle
+  #generation = 0
   /** `{filter, qos, changing, receiver, state, entry}` */
   #subscriptions
   #pending = new Map()
@@ -26,16 +28,28 @@ export class Subscriber {
   #timer
 
   /** `filters` are `{filter, qos, changing}`; with `share` all members of the group count as one receiver. */
-  constructor({ port, ledger, random, name, version, filters, share, absence, receiveMaximum }) {
+  constructor({
+    port,
+    ledger,
+    random,
+    name,
+    version,
+    filters,
+    share,
+    absence,
+    fickle = false,
+    receiveMaximum,
+  }) {
     this.#ledger = ledger
     this.#random = random
     this.#absence = absence
+    this.#fickle = fickle && version === 5
     const receiver = ledger.receiver(share ?? name, share === undefined)
     this.#subscriptions = filters.map((filter) => ({ ...filter, receiver, state: 'none', entry: null }))
     this.#client = new Client(
       { port, ledger, clientId: name, version, receiveMaximum },
       {
-        online: (present) => this.#online(present),
+        online: (present, _, anew) => this.#online(present, anew),
         packet: (packet) => this.#packet(packet),
         offline: () => {
           this.#owed = []
@@ -94,6 +108,10 @@ export class Subscriber {
   #goAway() {
     const how = this.#random.pick(['vanish', 'leave'])
     this.#client[how]()
+    if (this.#fickle && this.#random.chance(0.3)) {
+      for (const { receiver } of this.#subscriptions) this.#ledger.abandon(receiver)
+      this.#client.beginAnew()
+    }
     this.#client.start(this.#random.between(0, this.#random.chance(0.2) ? 2000 : 200))
   }
 
@@ -103,8 +121,16 @@ export class Subscriber {
     else if (subscription.state === 'none') this.#subscribe(subscription)
   }
 
-  #online(present) {
+  /** Nothing is left of the Session: what comes now was published after the Subscriptions that are made now. */
+  #renew() {
+    const receiver = this.#ledger.receiver(`${this.name}/${++this.#generation}`, true)
+    for (const subscription of this.#subscriptions)
+      Object.assign(subscription, { receiver, state: 'none', entry: null })
+  }
+
+  #online(present, anew) {
     this.#pending.clear()
+    if (anew) this.#renew()
     if (!present) this.#received.clear()
     for (const subscription of this.#subscriptions) {
       const { state } = subscription
