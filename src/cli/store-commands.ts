@@ -14,10 +14,13 @@ import type { Damage, DamageReport } from '../store/damage.ts'
 import { type Database, repairDatabase } from '../store/database.ts'
 import {
   exchange,
+  finishExchange,
+  freshDirectory,
   holdsStore,
   INCOMPLETE,
   keepAside,
   makeDirectory,
+  refuseIncomplete,
   storeFiles,
   syncDirectory,
 } from '../store/directory.ts'
@@ -28,7 +31,7 @@ import { StoreReader } from '../store/reading.ts'
 import { ConflictError, Rebuild, type RecordCounts } from '../store/rebuild.ts'
 import type { StoreRecord } from '../store/records.ts'
 import { StoreError } from '../store/store.ts'
-import { anyEntry, backupChunks, noStore, withDatabase, withOpen } from './store-source.ts'
+import { anyEntry, backupChunks, isFile, noStore, withDatabase, withOpen } from './store-source.ts'
 import { version } from './version.ts'
 
 /** What the commands write to; `write` returns false when it has had enough until `drain`. */
@@ -37,8 +40,6 @@ export interface Output {
   once?(event: 'drain' | 'close', callback: () => void): unknown
 }
 
-/** Where a directory is built before it takes the place of another. */
-const FRESH = '.godwit-new'
 const CHECKED = '.godwit-check'
 /** Export lines written at once. */
 const WRITE_BYTES = 256 * 1024
@@ -64,7 +65,7 @@ export async function backup(directory: string, target: string): Promise<string>
 /** Fills the data directory from a backup, after everything in it was checked. */
 export async function restore(source: string, directory: string, force: boolean): Promise<string> {
   await refuseOccupied(directory, force)
-  const counts = await replaced(directory, 'replaced', async (fresh) => {
+  const counts = await replaced(directory, async (fresh) => {
     await unpack(backupChunks(source), fresh)
     return withOpen(fresh, (db) => counted(new StoreReader(db, source).records()))
   })
@@ -102,7 +103,7 @@ export async function importLines(
 ): Promise<string> {
   await refuseOccupied(directory, force)
   const name = path === '-' ? 'the standard input' : path
-  const counts = await replaced(directory, 'replaced', (fresh) => {
+  const counts = await replaced(directory, (fresh) => {
     const lines = splitLines(path === '-' ? stdin : fileChunks(path))
     return rebuilt(fresh, name, lines)
   })
@@ -114,10 +115,13 @@ export async function checkStore(
   path: string,
 ): Promise<{ readonly text: string; readonly isSound: boolean }> {
   const damages: Damage[] = []
-  const isStopped = (await hasDatabase(path)) && !(await answers(path))
+  const isStopped = !(await isFile(path)) && !(await answers(path))
+  const files = isStopped ? await storeFiles(path) : []
+  if (isStopped && files.length === 0) throw noStore(path)
+  refuseIncomplete(path, files)
   const counts = isStopped
     ? await checkCopy(path, damages)
-    : await withDatabase(path, anyEntry, (db) => checked(db, path, damages))
+    : await withDatabase(path, anyEntry, (db) => checked(db, path, (damage) => damages.push(damage)))
   const found = `checked ${path}: ${summary(counts)}`
   if (damages.length === 0) return { text: `${found}; nothing is damaged`, isSound: true }
   return { text: [found, ...damages.map(described)].join('\n'), isSound: false }
@@ -126,61 +130,45 @@ export async function checkStore(
 /** Builds the data directory anew from what is sound in it; what it was is kept in a directory inside it. */
 export async function repair(directory: string): Promise<string> {
   if (await answers(directory)) throw brokerRuns(directory)
-  const files = await storeFiles(directory)
-  if (files.length === 0) throw noStore(directory)
-  const aside = join(directory, `damaged-${timeName()}`)
-  const fresh = join(directory, FRESH)
+  if ((await storeFiles(directory)).length === 0) throw noStore(directory)
+  await finishExchange(directory)
+  const name = `damaged-${timeName()}`
+  const aside = join(directory, name)
   await keepAside(directory, aside)
   const damages: Damage[] = []
   try {
-    const counts = await salvaged(directory, fresh, (damage) => damages.push(damage))
-    if (damages.length === 0 && !files.includes(INCOMPLETE)) {
-      await rm(fresh, { recursive: true, force: true })
+    const counts = await salvaged(directory, damages)
+    if (damages.length === 0) {
+      await discardFresh(directory)
       await rm(aside, { recursive: true, force: true })
       return `repaired nothing: ${directory} is not damaged; ${summary(counts)}`
     }
-    await exchange(directory, fresh, null)
-    const lines = damages.map(described)
+    await exchange(directory, null)
     return [
       `repaired ${directory}: ${summary(counts)}`,
-      ...lines,
+      ...damages.map(described),
       `what it was is kept in ${aside}: remove it when nobody needs it any more`,
     ].join('\n')
   } catch (error) {
-    await rm(fresh, { recursive: true, force: true })
-    // Nothing was exchanged unless the mark stands: then the copy is all there is.
-    if (!(await storeFiles(directory)).includes(INCOMPLETE)) await rm(aside, { recursive: true, force: true })
-    throw storeError(error, directory, 'repairing it')
+    await discardFresh(directory)
+    // LevelDB may have changed the directory by opening it: the copy stays.
+    throw storeError(error, directory, `repairing it (what it was is kept in ${aside})`)
   }
 }
 
-/** Reads what is sound into `fresh`. LevelDB's own repair comes first where LevelDB itself cannot read. */
-async function salvaged(directory: string, fresh: string, report: DamageReport): Promise<RecordCounts> {
-  const attempt = async (): Promise<RecordCounts> => {
-    await rm(fresh, { recursive: true, force: true })
-    const db = await openDatabase(directory)
-    try {
-      return await new Rebuild(fresh).write(new StoreReader(db, directory, report).records())
-    } finally {
-      await db.close()
-    }
-  }
-  try {
-    return await attempt()
-  } catch (error) {
-    const failure = storeError(error, directory, 'reading it')
-    if (failure.kind !== 'corrupt') throw failure
-    report(databaseDamage(failure))
-    await repairDatabase(directory)
-    return attempt()
-  }
+/** Removes what was built and not put in place. */
+async function discardFresh(directory: string): Promise<void> {
+  if ((await storeFiles(directory)).includes(INCOMPLETE)) return
+  await rm(freshDirectory(directory), { recursive: true, force: true })
 }
 
-function databaseDamage(failure: StoreError): Damage {
-  return {
-    what: failure.message,
-    lost: 'what was in the damaged parts of these files; see below for what is noticed',
-  }
+/** Reads what is sound into the fresh directory. */
+function salvaged(directory: string, damages: Damage[]): Promise<RecordCounts> {
+  return readable(directory, damages, async (db, report) => {
+    const fresh = freshDirectory(directory)
+    await rm(fresh, { recursive: true, force: true })
+    return new Rebuild(fresh).write(new StoreReader(db, directory, report).records())
+  })
 }
 
 /** On a copy made of links, so that the directory stays exactly as it is. */
@@ -189,26 +177,54 @@ async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCo
   await rm(copy, { recursive: true, force: true })
   try {
     await keepAside(directory, copy)
-    return await withOpen(copy, (db) => checked(db, directory, damages))
+    return await readable(copy, damages, (db, report) => checked(db, directory, report))
   } catch (error) {
-    const failure = storeError(error, directory, 'reading it')
-    if (failure.kind !== 'corrupt') throw failure
-    damages.length = 0
-    damages.push(databaseDamage(failure))
-    await repairDatabase(copy)
-    return await withOpen(copy, (db) => checked(db, directory, damages))
+    throw storeError(error, directory, 'reading it')
   } finally {
     await rm(copy, { recursive: true, force: true })
   }
 }
 
-async function checked(db: Database, name: string, damages: Damage[]): Promise<RecordCounts> {
-  const known = new Set<string>()
-  const reader = new StoreReader(db, name, (damage) => {
-    if (known.has(damage.what)) return
-    known.add(damage.what)
-    damages.push(damage)
-  })
+/** Opens the database for `work`; once more after LevelDB's own repair where LevelDB itself cannot read it. */
+async function readable(
+  directory: string,
+  damages: Damage[],
+  work: (db: Database, report: DamageReport) => Promise<RecordCounts>,
+): Promise<RecordCounts> {
+  const attempt = async (): Promise<RecordCounts> => {
+    const known = new Set<string>()
+    const report: DamageReport = (damage) => {
+      if (known.has(damage.what)) return
+      known.add(damage.what)
+      damages.push(damage)
+    }
+    const db = await openDatabase(directory)
+    try {
+      return await work(db, report)
+    } finally {
+      await db.close()
+    }
+  }
+  const lost = 'what was in the damaged parts of these files; see below for what is noticed'
+  if (!(await hasDatabase(directory))) {
+    damages.push({ what: 'the file CURRENT is missing', lost })
+    await repairDatabase(directory)
+    return attempt()
+  }
+  try {
+    return await attempt()
+  } catch (error) {
+    const failure = storeError(error, directory, 'reading it')
+    if (failure.kind !== 'corrupt') throw failure
+    damages.length = 0
+    damages.push({ what: failure.message, lost })
+    await repairDatabase(directory)
+    return attempt()
+  }
+}
+
+async function checked(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
+  const reader = new StoreReader(db, name, report)
   const counts = await counted(reader.records())
   await reader.checkRest()
   return counts
@@ -216,6 +232,7 @@ async function checked(db: Database, name: string, damages: Damage[]): Promise<R
 
 async function refuseOccupied(directory: string, force: boolean): Promise<void> {
   if (await answers(directory)) throw brokerRuns(directory)
+  await finishExchange(directory)
   if (await hasDatabase(directory)) {
     // Whoever has it open keeps it; a damaged one may be replaced.
     try {
@@ -237,20 +254,16 @@ function brokerRuns(directory: string): StoreError {
 }
 
 /** Lets `build` fill a new directory, and then puts it in the place of what the data directory holds. */
-async function replaced<T>(
-  directory: string,
-  asideName: string,
-  build: (fresh: string) => Promise<T>,
-): Promise<T> {
-  const fresh = join(directory, FRESH)
+async function replaced<T>(directory: string, build: (fresh: string) => Promise<T>): Promise<T> {
+  const fresh = freshDirectory(directory)
   try {
     await makeDirectory(directory, 0o700)
     await rm(fresh, { recursive: true, force: true })
     const result = await build(fresh)
-    await exchange(directory, fresh, join(directory, `${asideName}-${timeName()}`))
+    await exchange(directory, `replaced-${timeName()}`)
     return result
   } catch (error) {
-    await rm(fresh, { recursive: true, force: true })
+    await discardFresh(directory)
     if (error instanceof InputError) throw error
     throw storeError(error, directory, 'filling it')
   }

@@ -54,7 +54,8 @@ export function noStore(path: string): StoreError {
   return new StoreError('access', `there is no store in ${path}`, 'Name the data directory with --data DIR.')
 }
 
-async function isFile(path: string): Promise<boolean> {
+/** Whether it is a backup in one file, as far as its kind tells. */
+export async function isFile(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isFile()
   } catch {

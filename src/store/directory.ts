@@ -5,7 +5,7 @@
  * Everything happens inside the directory, since it may be a mount point, which cannot be renamed.
  */
 import { constants } from 'node:fs'
-import { copyFile, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { directoryError } from './failure.ts'
 import { FORMAT_VERSION } from './format.ts'
@@ -13,6 +13,8 @@ import { StoreError } from './store.ts'
 
 /** Stands in a directory whose files are being exchanged. */
 export const INCOMPLETE = 'INCOMPLETE'
+
+const FRESH = '.godwit-new'
 
 /**
  * Stands in a directory from its founding on. LevelDB drops a damaged block of its log without a word, and in a young
@@ -105,7 +107,7 @@ export function refuseIncomplete(directory: string, files: readonly string[]): v
   throw new StoreError(
     'format',
     `a restore, import or repair of ${directory} was cut off`,
-    'Run it again (restore and import with --force). What was there before lies in a directory inside it.',
+    'Finish it with `godwit repair DIR`. What was there before is kept in a directory inside it.',
   )
 }
 
@@ -133,34 +135,80 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
   }
 }
 
+/** What INCOMPLETE says: how far the exchange has come. */
+interface Progress {
+  /** Whose files the directory's are: those that were there, or the new ones. */
+  readonly phase: 'old' | 'new'
+  /** Name of the directory for the old files; null when they are kept already. */
+  readonly aside: string | null
+}
+
+/** Where a store is built before it takes the place of what is in the directory. */
+export function freshDirectory(directory: string): string {
+  return join(directory, FRESH)
+}
+
 /**
- * Makes the files of `fresh`, a directory inside `directory`, the store of `directory`. What was there goes into
- * `aside` (which may exist), a directory inside it too; null when it is kept already, or worth nothing.
+ * Makes what is in `freshDirectory` the store of `directory`. What was there goes into the directory `aside` inside it;
+ * null when it is kept already. A crash at any instant leaves the old store, the new one, or what `finishExchange` makes
+ * the new one.
  */
-export async function exchange(directory: string, fresh: string, aside: string | null): Promise<void> {
-  await syncFiles(fresh)
-  await mark(directory)
-  const old = (await storeFiles(directory)).filter((name) => name !== INCOMPLETE)
-  if (aside !== null && old.length > 0) await mkdir(aside, { recursive: true })
-  for (const name of old) {
-    if (aside === null) await rm(join(directory, name), { force: true })
-    else await rename(join(directory, name), join(aside, name))
+export async function exchange(directory: string, aside: string | null): Promise<void> {
+  await syncFiles(freshDirectory(directory))
+  await mark(directory, { phase: 'old', aside })
+  await finishExchange(directory)
+}
+
+/** Goes on where an exchange was cut off; does nothing when none was. */
+export async function finishExchange(directory: string): Promise<void> {
+  const progress = await readProgress(directory)
+  if (progress === null) return
+  if (progress.phase === 'old') {
+    await removeOld(directory, progress.aside)
+    await mark(directory, { ...progress, phase: 'new' })
   }
+  const fresh = freshDirectory(directory)
   for (const name of await storeFiles(fresh)) await rename(join(fresh, name), join(directory, name))
-  if (aside !== null && old.length > 0) await syncDirectory(aside)
   await syncDirectory(directory)
   await rm(join(directory, INCOMPLETE))
   await rm(fresh, { recursive: true, force: true })
   await syncDirectory(directory)
 }
 
-async function mark(directory: string): Promise<void> {
-  const file = await open(join(directory, INCOMPLETE), 'w')
+async function removeOld(directory: string, aside: string | null): Promise<void> {
+  const old = (await storeFiles(directory)).filter((name) => name !== INCOMPLETE)
+  if (aside === null || old.length === 0) {
+    for (const name of old) await rm(join(directory, name), { force: true })
+  } else {
+    await mkdir(join(directory, aside), { recursive: true })
+    for (const name of old) await rename(join(directory, name), join(directory, aside, name))
+    await syncDirectory(join(directory, aside))
+  }
+  await syncDirectory(directory)
+}
+
+async function readProgress(directory: string): Promise<Progress | null> {
+  let text: string
   try {
+    text = await readFile(join(directory, INCOMPLETE), 'utf8')
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return null
+    throw error
+  }
+  return JSON.parse(text) as Progress
+}
+
+/** Replaces the mark as a whole, so that it always says something. */
+async function mark(directory: string, progress: Progress): Promise<void> {
+  const path = join(directory, INCOMPLETE)
+  const file = await open(`${path}.new`, 'w')
+  try {
+    await file.writeFile(JSON.stringify(progress))
     await file.sync()
   } finally {
     await file.close()
   }
+  await rename(`${path}.new`, path)
   await syncDirectory(directory)
 }
 

@@ -138,7 +138,7 @@ export class StoreReader {
 
   async #isForeign(): Promise<boolean> {
     const [first] = await this.#db.keys({ limit: 1 }).all()
-    return first === undefined || (first[0] ?? 0xff) > Table.Journal
+    return first !== undefined && (first[0] ?? 0xff) > Table.Journal
   }
 
   /** How far each Session's checkpoint reaches. */

@@ -154,6 +154,21 @@ describe('the log', () => {
   })
 })
 
+test('a disk that is nearly full is told once per change, and so is its end', () => {
+  const detach = attach('info')
+  const detail = 'disk nearly full: 12 MiB free on /data, reserve is 64 MiB'
+  events.emit('health', { state: 'refusing', detail, before: 'ok' })
+  events.emit('health', { state: 'ok', detail: '', before: 'refusing' })
+  // The events of the store tell of these.
+  events.emit('health', { state: 'recovering', detail: 'reading', before: 'ok' })
+  events.emit('health', { state: 'ok', detail: '', before: 'recovering' })
+  expect(lines).toMatchObject([
+    { level: 'warn', msg: 'new messages and Sessions are refused', detail },
+    { level: 'info', msg: 'new messages and Sessions are accepted again' },
+  ])
+  detach()
+})
+
 describe('lines for people', () => {
   test('have time, level, text and what belongs to it', () => {
     const line = JSON.stringify({
