@@ -9,6 +9,8 @@ export interface LinkInfo {
   readonly remotePort: number
   /** True where the listener lets in clients that show no credentials. */
   readonly allowAnonymous: boolean
+  /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */
+  readonly handshakeMs?: number
   /** TLS client certificate's subject, when one was verified. */
   readonly certificateCommonName?: string
 }

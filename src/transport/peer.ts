@@ -3,16 +3,27 @@ import type { Socket } from 'node:net'
 import type { LinkInfo } from '../broker/link.ts'
 import type { ListenerOptions } from './listener.ts'
 
-/** What the Server is told about a socket. */
-export function linkInfo(options: ListenerOptions, socket: Socket, commonName: string | undefined): LinkInfo {
-  const info = {
+/** What the Server is told about a socket, besides whatever `more` tells. */
+export function linkInfo(
+  options: ListenerOptions,
+  socket: Socket,
+  more: Pick<LinkInfo, 'certificateCommonName' | 'handshakeMs'> = {},
+): LinkInfo {
+  return Object.freeze({
     transport: options.type,
     listener: options.name,
     remoteAddress: plainAddress(socket.remoteAddress ?? ''),
     remotePort: socket.remotePort ?? 0,
     allowAnonymous: options.allowAnonymous,
-  }
-  return Object.freeze(commonName === undefined ? info : { ...info, certificateCommonName: commonName })
+    ...more,
+  })
+}
+
+interface Handshake {
+  readonly socket: Socket
+  readonly timer: NodeJS.Timeout
+  /** By `performance.now`. */
+  readonly startedMs: number
 }
 
 /**
@@ -22,7 +33,7 @@ export function linkInfo(options: ListenerOptions, socket: Socket, commonName: s
 export class Handshakes {
   readonly #timeoutMs: number
   readonly #timedOut: (socket: Socket) => void
-  readonly #pending = new Map<string, { readonly socket: Socket; readonly timer: NodeJS.Timeout }>()
+  readonly #pending = new Map<string, Handshake>()
 
   constructor(timeoutMs: number, timedOut: (socket: Socket) => void) {
     this.#timeoutMs = timeoutMs
@@ -39,15 +50,17 @@ export class Handshakes {
       this.#timedOut(socket)
       socket.destroy()
     }, this.#timeoutMs).unref()
-    this.#pending.set(key, { socket, timer })
+    this.#pending.set(key, { socket, timer, startedMs: performance.now() })
     socket.once('close', () => this.#remove(key, socket))
   }
 
-  /** The handshake with this peer is complete. */
-  done(socket: Socket): void {
+  /** The handshake with this peer is complete; returns the milliseconds since it was added. */
+  done(socket: Socket): number {
     const key = peerKey(socket)
     const entry = this.#pending.get(key)
-    if (entry !== undefined) this.#remove(key, entry.socket)
+    if (entry === undefined) return 0
+    this.#remove(key, entry.socket)
+    return performance.now() - entry.startedMs
   }
 
   destroyAll(): void {

@@ -1,18 +1,19 @@
 /** Listeners for MQTT straight on a stream: TCP, TLS, unix socket. */
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import type { LinkInfo } from '../broker/link.ts'
 import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { Handshakes, linkInfo } from './peer.ts'
 import { StreamLink } from './stream-link.ts'
-import { tlsServerOptions, verifiedCommonName } from './tls.ts'
+import { tlsServerOptions, verifiedSubject } from './tls.ts'
 
 /** Listens for `tcp`, `tls` or `unix`. Rejects with ListenError. */
 export async function listenForStreams(context: ListenerContext): Promise<Listener> {
   const { options } = context
   const handshakes = new Handshakes(context.limits.connectTimeoutSeconds * 1000, (socket) =>
-    context.observer(linkInfo(options, socket, undefined), 'the TLS handshake took too long'),
+    context.observer(linkInfo(options, socket), 'the TLS handshake took too long'),
   )
   const server = options.type === 'tls' ? tlsServer(context, handshakes) : streamServer(context)
   const { port, address } =
@@ -34,7 +35,9 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
 
 function streamServer(context: ListenerContext): Server {
   const scratchBuffers = new ScratchBuffers()
-  return createServer(SOCKET_OPTIONS, (socket) => accept(context, socket, undefined, scratchBuffers))
+  return createServer(SOCKET_OPTIONS, (socket) =>
+    accept(context, socket, linkInfo(context.options, socket), scratchBuffers),
+  )
 }
 
 function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
@@ -46,13 +49,13 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
   })
   server.on('connection', (socket: Socket) => handshakes.add(socket))
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-    context.observer(linkInfo(options, socket, undefined), `TLS handshake: ${error.message}`)
+    context.observer(linkInfo(options, socket), `TLS handshake: ${error.message}`)
     socket.destroy()
   })
   server.on('secureConnection', (socket: TLSSocket) => {
-    handshakes.done(socket)
+    const handshakeMs = handshakes.done(socket)
     if (!server.listening) socket.destroy()
-    else accept(context, socket, verifiedCommonName(socket), null)
+    else accept(context, socket, linkInfo(options, socket, { handshakeMs, ...verifiedSubject(socket) }), null)
   })
   return server
 }
@@ -60,10 +63,10 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
 function accept(
   context: ListenerContext,
   socket: Socket,
-  commonName: string | undefined,
+  info: LinkInfo,
   scratchBuffers: ScratchBuffers | null,
 ): void {
-  const link = new StreamLink(socket, linkInfo(context.options, socket, commonName), scratchBuffers)
+  const link = new StreamLink(socket, info, scratchBuffers)
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
   else link.start(handler)

@@ -6,6 +6,7 @@ import {
   type TlsOptions as ServerOptions,
   type TLSSocket,
 } from 'node:tls'
+import type { LinkInfo } from '../broker/link.ts'
 import { ListenError } from './listen-error.ts'
 
 /** Each of `cert`, `key` and `ca` is a file's path or the PEM text itself. */
@@ -75,11 +76,11 @@ function refusals(load: () => unknown): ListenError[] {
   }
 }
 
-/** The Common Name of a client certificate that was verified; undefined without one. */
-export function verifiedCommonName(socket: TLSSocket): string | undefined {
-  if (!socket.authorized) return undefined
+/** The Common Name of a client certificate that was verified; nothing without one. */
+export function verifiedSubject(socket: TLSSocket): Pick<LinkInfo, 'certificateCommonName'> {
+  if (!socket.authorized) return {}
   const name: unknown = socket.getPeerCertificate().subject?.CN
-  return typeof name === 'string' && name !== '' ? name : undefined
+  return typeof name === 'string' && name !== '' ? { certificateCommonName: name } : {}
 }
 
 function pem(listener: string, key: string, value: string): string {

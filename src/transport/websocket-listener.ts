@@ -8,7 +8,7 @@ import { WebSocketServer } from 'ws'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
 import { Handshakes, linkInfo } from './peer.ts'
-import { tlsServerOptions, verifiedCommonName } from './tls.ts'
+import { tlsServerOptions, verifiedSubject } from './tls.ts'
 import { WebSocketLink } from './websocket-link.ts'
 
 const DEFAULT_PATH = '/mqtt'
@@ -50,8 +50,7 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     perMessageDeflate: false,
     handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
   })
-  const refused = (socket: Socket, reason: string) =>
-    context.observer(linkInfo(options, socket, undefined), reason)
+  const refused = (socket: Socket, reason: string) => context.observer(linkInfo(options, socket), reason)
   const handshakes = new Handshakes(timeoutMs, (socket) =>
     refused(socket, 'the WebSocket handshake took too long'),
   )
@@ -78,8 +77,8 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
       return
     }
     webSockets.handleUpgrade(request, new OpeningHandshake(socket), NO_BYTES, () => {
-      handshakes.done(socket)
-      if (server.listening) accept(context, socket, head)
+      const handshakeMs = handshakes.done(socket)
+      if (server.listening) accept(context, socket, head, handshakeMs)
       else socket.destroy()
     })
   })
@@ -123,9 +122,9 @@ class OpeningHandshake extends Duplex {
   override _read(): void {}
 }
 
-function accept(context: ListenerContext, socket: Socket, head: Buffer): void {
-  const commonName = socket instanceof TLSSocket ? verifiedCommonName(socket) : undefined
-  const link = new WebSocketLink(socket, linkInfo(context.options, socket, commonName))
+function accept(context: ListenerContext, socket: Socket, head: Buffer, handshakeMs: number): void {
+  const subject = socket instanceof TLSSocket ? verifiedSubject(socket) : {}
+  const link = new WebSocketLink(socket, linkInfo(context.options, socket, { handshakeMs, ...subject }))
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
   else link.start(handler, head)

@@ -154,6 +154,19 @@ describe('a TLS listener', () => {
     expect(recorder.links.length).toBe(0)
   })
 
+  test('a Link knows how long its handshake took', async () => {
+    const listener = await listening()
+    const began = performance.now()
+    const raw = connect(listener.port, '127.0.0.1')
+    await once(raw, 'connect')
+    // The handshake begins only now.
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    client(listener, { socket: raw })
+    const { info } = (await recorder.at(0)).link
+    expect(info.handshakeMs).toBeGreaterThan(20)
+    expect(info.handshakeMs).toBeLessThanOrEqual(performance.now() - began)
+  })
+
   test('a Link outlives the connect time-out', async () => {
     const listener = await listening(SERVER, { ...LIMITS, connectTimeoutSeconds: 0.2 })
     const socket = client(listener)

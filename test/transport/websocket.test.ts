@@ -94,7 +94,9 @@ describe.each(['ws', 'wss'] as const)('%s', (type) => {
       listener: 'web',
       remoteAddress: '127.0.0.1',
       allowAnonymous: true,
+      handshakeMs: expect.any(Number),
     })
+    expect(recorded.link.info.handshakeMs).toBeGreaterThan(0)
     await once(webSocket, 'open')
     webSocket.send(Buffer.from('ping'))
     await recorded.until((link) => link.text === 'ping')
