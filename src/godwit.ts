@@ -44,6 +44,8 @@ export type {
   ClientView,
   Credentials,
   Policy,
+  Rejection,
+  Welcome,
 } from './broker/policy.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties.ts'

@@ -3,7 +3,14 @@ import type { AuthPacket, ConnectPacket } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { authenticateAnonymous, credentialsOf } from './connect.ts'
 import type { LinkInfo } from './link.ts'
-import type { AuthenticationExchange, AuthenticationResult, AuthenticationStep, Policy } from './policy.ts'
+import type {
+  AuthenticationExchange,
+  AuthenticationResult,
+  AuthenticationStep,
+  Policy,
+  Rejection,
+  Welcome,
+} from './policy.ts'
 
 /** What the Network Connection does with the answers. */
 export interface AuthenticationSink {
@@ -12,10 +19,10 @@ export interface AuthenticationSink {
   /** Sends AUTH. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
   /** It is this user; `data` goes into CONNACK. Called once per connection. */
-  authenticated(userName: string | null, data: Buffer | undefined): void
+  authenticated(userName: string | null, data: Buffer | undefined, welcome: Welcome): void
   /** The re-authentication of a connection succeeded for this user. */
   reauthenticated(userName: string | null): boolean
-  failed(reasonCode: Reason, reason: string): void
+  failed(rejection: Rejection): void
 }
 
 export class Authentication {
@@ -56,8 +63,8 @@ export class Authentication {
         : this.#policy.authenticate(credentialsOf(this.#connect, this.#clientId, this.#link))
     this.#sink.settle(answer, (result: AuthenticationResult) => {
       this.#done = result.allow
-      if (result.allow) this.#sink.authenticated(result.userName, undefined)
-      else this.#sink.failed(result.reasonCode, result.reason)
+      if (result.allow) this.#sink.authenticated(result.userName, undefined, result)
+      else this.#sink.failed(result)
     })
   }
 
@@ -92,7 +99,10 @@ export class Authentication {
     const credentials = credentialsOf(this.#connect, this.#clientId, this.#link)
     this.#exchange = this.#policy.authenticationExchange?.(method, credentials) ?? null
     if (this.#exchange === null) {
-      this.#sink.failed(Reason.BadAuthenticationMethod, `unknown Authentication Method ${method}`) // [MQTT-4.12.0-1]
+      this.#sink.failed({
+        reasonCode: Reason.BadAuthenticationMethod,
+        reason: `unknown Authentication Method ${method}`,
+      }) // [MQTT-4.12.0-1]
       return
     }
     this.#step(data)
@@ -112,10 +122,10 @@ export class Authentication {
     }
     this.#exchange = null
     if (step.type === 'failure') {
-      this.#sink.failed(step.reasonCode, step.reason)
+      this.#sink.failed(step)
     } else if (!this.#done) {
       this.#done = true
-      this.#sink.authenticated(step.userName, step.data)
+      this.#sink.authenticated(step.userName, step.data, step)
     } else if (this.#sink.reauthenticated(step.userName)) {
       this.#sink.auth(Reason.Success, method, step.data)
     }

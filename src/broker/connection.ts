@@ -40,7 +40,7 @@ import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler } from './link.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
-import type { ClientView } from './policy.ts'
+import type { ClientView, Rejection, Welcome } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 
@@ -320,11 +320,12 @@ export class Connection
   }
 
   /** AuthenticationSink. */
-  failed(reasonCode: Reason, reason: string): void {
-    this.disconnect(reasonCode, reason)
+  failed({ reasonCode, reason, serverReference }: Rejection): void {
+    if (this.#phase === 'open') this.disconnect(reasonCode, reason)
+    else this.#refuse(reasonCode, reason, serverReference)
   }
 
-  #refuse(reasonCode: Reason, reason: string): void {
+  #refuse(reasonCode: Reason, reason: string, serverReference?: string): void {
     this.#state.figures.connectionsRefused++
     if (this.#state.events.has('refused')) {
       this.#state.events.emit('refused', {
@@ -335,6 +336,7 @@ export class Connection
       })
     }
     const properties: ConnackProperties = this.#version === 5 ? { reasonString: reason } : {}
+    if (serverReference !== undefined) properties.serverReference = serverReference
     const bytes = encodeConnack(
       { sessionPresent: false, reasonCode, properties },
       this.#version,
@@ -346,7 +348,7 @@ export class Connection
   }
 
   /** AuthenticationSink. */
-  authenticated(userName: string | null, data: Buffer | undefined): void {
+  authenticated(userName: string | null, data: Buffer | undefined, welcome: Welcome): void {
     const packet = this.#connect!
     const { clientId } = this.#view
     const refusal = sessionRefusal(this.#state, packet, clientId, userName)
@@ -361,13 +363,13 @@ export class Connection
         ? true
         : this.#state.policy.authorizePublish(view, packet.will.topic, packet.will.qos, packet.will.retain)
     const decide = (allow: boolean): void => {
-      if (allow) this.#open(packet, data)
+      if (allow) this.#open(packet, data, welcome)
       else this.#refuse(Reason.NotAuthorized, `the Will Topic ${packet.will?.topic ?? ''} is not allowed`)
     }
     this.settle(allowed, decide)
   }
 
-  #open(packet: ConnectPacket, data: Buffer | undefined): void {
+  #open(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): void {
     const state = this.#state
     const { clientId, userName } = this.#view
     // Asked again: another user may have made a Session while a policy was thinking.
@@ -377,7 +379,7 @@ export class Connection
       return
     }
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
-    if (this.#connack(packet, false, data).length > this.#maximumPacketSize) {
+    if (this.#connack(packet, false, data, welcome).length > this.#maximumPacketSize) {
       this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
       return
     }
@@ -400,19 +402,24 @@ export class Connection
     this.#keepAlive.start(keepAlive)
     this.#opened(packet, present, keepAlive)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    this.#send(this.#connack(packet, present, data), state.store.openSequence)
+    this.#send(this.#connack(packet, present, data, welcome), state.store.openSequence)
     this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
   }
 
-  #connack(packet: ConnectPacket, present: boolean, data: Buffer | undefined): Buffer {
+  #connack(packet: ConnectPacket, present: boolean, data: Buffer | undefined, welcome: Welcome): Buffer {
     const { protocolVersion: version, authenticationMethod } = packet
     const properties = version === 5 ? connackProperties(this.#state, packet, this.#view.clientId) : {}
     if (authenticationMethod !== undefined) {
       properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
       if (data !== undefined) properties.authenticationData = data
     }
+    const { responseInformation, userProperties } = welcome
+    if (responseInformation !== undefined && packet.requestResponseInformation) {
+      properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
+    }
+    if (userProperties !== undefined) properties.userProperties = userProperties
     const connack = { sessionPresent: present && version > 3, reasonCode: Reason.Success, properties }
     return encodeConnack(connack, version, this.#maximumPacketSize)!
   }

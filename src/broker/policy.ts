@@ -23,16 +23,35 @@ export interface Credentials {
   readonly link: LinkInfo
 }
 
+/** What CONNACK tells a client that was let in, beside what the Server says (section 3.2.2.3). */
+export interface Welcome {
+  /** Sent to clients that asked for Response Information [MQTT-3.1.2-28]. */
+  readonly responseInformation?: string
+  readonly userProperties?: UserProperties
+}
+
+/** Why a client is not let in. */
+export interface Rejection {
+  readonly reasonCode: Reason
+  readonly reason: string
+  /** For 0x9C and 0x9D: where to go instead. */
+  readonly serverReference?: string
+}
+
 export type AuthenticationResult =
   /** Let in as this user (null: anonymous). */
-  | { readonly allow: true; readonly userName: string | null }
-  | { readonly allow: false; readonly reasonCode: Reason; readonly reason: string }
+  | ({ readonly allow: true; readonly userName: string | null } & Welcome)
+  | ({ readonly allow: false } & Rejection)
 
 /** One step of enhanced authentication (section 4.12). */
 export type AuthenticationStep =
   | { readonly type: 'continue'; readonly data: Buffer | undefined }
-  | { readonly type: 'success'; readonly userName: string | null; readonly data: Buffer | undefined }
-  | { readonly type: 'failure'; readonly reasonCode: Reason; readonly reason: string }
+  | ({
+      readonly type: 'success'
+      readonly userName: string | null
+      readonly data: Buffer | undefined
+    } & Welcome)
+  | ({ readonly type: 'failure' } & Rejection)
 
 /** One run of an enhanced authentication; made per CONNECT and per re-authentication. */
 export interface AuthenticationExchange {

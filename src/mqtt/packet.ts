@@ -142,6 +142,7 @@ export interface ConnackProperties {
   userProperties?: UserProperties
   serverKeepAliveSeconds?: number
   responseInformation?: string
+  serverReference?: string
   authenticationMethod?: string
   authenticationData?: Buffer
 }

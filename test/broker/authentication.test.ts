@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { AuthenticationExchange, AuthenticationStep } from '../../src/broker/policy.ts'
+import { Reason } from '../../src/mqtt/reason.ts'
 import { connectPacket, type TestClient, World } from './harness.ts'
 
 /** A method of as many steps as `script` has; what the client said is kept. */
@@ -246,5 +247,45 @@ describe('user name and password', () => {
     answers[2]![1](new Error('no database'))
     await world.settle()
     expect(failed.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0x83 }])
+  })
+})
+
+describe('what a policy has to say in CONNACK', () => {
+  const connected = async (request: boolean) => {
+    const world = await World.make({
+      policy: {
+        authenticate: () => ({
+          allow: true,
+          userName: 'u',
+          responseInformation: 'answers/u',
+          userProperties: [['region', 'north']],
+        }),
+      },
+    })
+    const { connack } = await world.connect('a', { properties: { requestResponseInformation: request } })
+    return (connack as { properties?: Record<string, unknown> }).properties
+  }
+
+  it('[MQTT-3.1.2-28] Response Information goes to whoever asked for it, User Properties to everybody', async () => {
+    expect(await connected(true)).toMatchObject({
+      responseInformation: 'answers/u',
+      userProperties: { region: 'north' },
+    })
+    expect(await connected(false)).not.toHaveProperty('responseInformation')
+  })
+
+  it('another server to use', async () => {
+    const policy = {
+      authenticate: () =>
+        ({
+          allow: false,
+          reasonCode: Reason.UseAnotherServer,
+          reason: 'moved',
+          serverReference: 'other:1883',
+        }) as const,
+    }
+    const world = await World.make({ policy })
+    const { connack } = await world.connect('a')
+    expect(connack).toMatchObject({ reasonCode: 0x9c, properties: { serverReference: 'other:1883' } })
   })
 })

@@ -18,6 +18,8 @@ export class LedgerStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   refusal: string | null = null
+  /** Larger messages are refused, smaller ones are not. */
+  messageBytesMax = Number.POSITIVE_INFINITY
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
   /** Everything recorded, in order, as short lines. */
   readonly lines: string[] = []
@@ -48,6 +50,10 @@ export class LedgerStore implements Store {
 
   get recordedSequence(): number {
     return this.#recorded > 0 ? this.openSequence : this.openSequence - 1
+  }
+
+  refusalFor(bytes: number): string | null {
+    return bytes > this.messageBytesMax ? 'there is no room for this message' : this.refusal
   }
 
   #record(line: string): void {
