@@ -7,6 +7,26 @@ const EMPTY: Recovered = { brokerTime: 0, wallTime: 0, sessions: [], retained: [
 const full = () => new StoreError('full', 'no space left', 'Free some.')
 const will = { topic: 'will', payload: Buffer.from('lost'), qos: 1, retain: false }
 
+describe('health', () => {
+  it('is told once per change: refusing while the store refuses, then ok again', async () => {
+    const world = await World.make()
+    const told = world.record('health')
+    expect(world.server.health).toEqual({ state: 'ok', detail: '' })
+    world.server.tick()
+    world.ledger.refusal = 'the disk is nearly full'
+    for (let count = 0; count < 3; count++) world.server.tick()
+    world.ledger.refusal = 'the disk is fuller still'
+    world.server.tick()
+    expect(world.server.health).toEqual({ state: 'refusing', detail: 'the disk is fuller still' })
+    world.ledger.refusal = null
+    for (let count = 0; count < 3; count++) world.server.tick()
+    expect(told).toEqual([
+      { state: 'refusing', detail: 'the disk is nearly full', before: 'ok' },
+      { state: 'ok', detail: '', before: 'refusing' },
+    ])
+  })
+})
+
 describe('shutdown', () => {
   it('5.0 clients get 0x8B, others are closed, what was under way is committed and leaves first', async () => {
     const world = await World.make()
