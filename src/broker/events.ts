@@ -73,7 +73,13 @@ export interface BrokerEvents {
   published: { readonly message: Message; readonly receivers: number }
   /** A PUBLISH left for a client. */
   delivered: { readonly clientId: string; readonly message: Message; readonly qos: QoS }
-  dropped: { readonly clientId: string; readonly reason: DropReason; readonly message: Message }
+  /** Deliveries were lost; with `count`, so many, of which `message` is one. Its body may be evicted. */
+  dropped: {
+    readonly clientId: string
+    readonly reason: DropReason
+    readonly message: Message
+    readonly count?: number
+  }
   /** A limit refused something. */
   limited: { readonly limit: Limit; readonly clientId: string; readonly detail: string }
   willPublished: { readonly clientId: string; readonly topic: string }

@@ -35,8 +35,8 @@ export class Figures {
   /** Deliveries lost for any reason. */
   publishDropped = 0
 
-  drop(reason: DropReason): void {
-    this.drops[reason]++
-    this.publishDropped++
+  drop(reason: DropReason, count: number): void {
+    this.drops[reason] += count
+    this.publishDropped += count
   }
 }

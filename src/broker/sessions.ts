@@ -161,10 +161,10 @@ export class Sessions {
   #passOn(session: Session): void {
     const { router } = this.#state
     this.#publisher.gate = session.stored ? this.#state.store.openSequence : 0
-    for (const { delivery, mayGoToOthers } of session.undelivered()) {
+    for (const { delivery, mayGoToOthers, count } of session.undelivered()) {
       const { message, share } = delivery
       const group = share !== null && mayGoToOthers ? router.shareGroup(share) : null
-      if (group === null) this.#state.drop(session.clientId, 'session-ended', message)
+      if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
       else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
       else this.#publisher.deliverShared(group, message)
     }

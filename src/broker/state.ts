@@ -141,10 +141,11 @@ export class State implements SessionContext {
     if (this.events.has('limited')) this.events.emit('limited', { limit, clientId, detail })
   }
 
-  /** Counts and tells one lost delivery. */
-  drop(clientId: string, reason: DropReason, message: Message): void {
-    this.figures.drop(reason)
-    if (this.events.has('dropped')) this.events.emit('dropped', { clientId, reason, message })
+  /** Counts and tells lost deliveries: this one, and others like it. */
+  drop(clientId: string, reason: DropReason, message: Message, count = 1): void {
+    this.figures.drop(reason, count)
+    if (!this.events.has('dropped')) return
+    this.events.emit('dropped', { clientId, reason, message, ...(count > 1 && { count }) })
   }
 
   restore(session: Session, messages: readonly Message[]): void {

@@ -40,7 +40,8 @@ export interface MessageFields {
  * An Application Message. Immutable but for two things: a stored body may be evicted from memory and restored by
  * the store, and encodings are cached beside it ("encode once for many").
  *
- * While `evicted` is true, `topic`, `payload` and `properties` must not be read; `size`, `qos` and `expiresAt` may.
+ * While `evicted` is true, `topic`, `payload`, `properties` and `publisher` must not be read; `size`, `qos`, `retain`
+ * and `expiresAt` may.
  */
 export class Message {
   topic: Topic
@@ -49,11 +50,13 @@ export class Message {
   readonly qos: QoS
   readonly retain: boolean
   readonly expiresAt: number
-  readonly publisher: string
+  publisher: string
   /** Bytes of topic name, properties and payload together; what queue limits count. */
   readonly size: number
-  /** True while topic, payload and properties are on disk only. */
+  /** True while topic, payload, properties and publisher are on disk only. */
   evicted = false
+  /** Queues that hold it without the store knowing: it is not evicted while there are any. */
+  holders = 0
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
   /** Encodings shared by all receivers; belong to the publish encoder. Index: see `encodePublish`. */
@@ -94,8 +97,9 @@ export class Message {
   }
 
   /** Puts back what `evict` dropped. */
-  restore(topic: Topic, properties: Buffer, payload: Buffer): void {
+  restore(topic: Topic, properties: Buffer, payload: Buffer, publisher = this.publisher): void {
     this.topic = topic
+    this.publisher = publisher
     this.properties = properties
     this.payload = payload
     this.evicted = false

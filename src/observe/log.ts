@@ -118,14 +118,15 @@ function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => v
         }),
       ),
     ),
-    events.on('dropped', ({ clientId, reason }) => {
+    events.on('dropped', ({ clientId, reason, count }) => {
       const ordinary = ORDINARY_DROPS.has(reason)
       if (ordinary && !logger.isLevelEnabled('debug')) return
-      tally.add(`dropped ${clientId} ${reason}`, (together) => ({
+      const describe = (together: boolean): Line => ({
         level: ordinary ? 'debug' : 'warn',
         fields: together ? {} : { clientId: printable(clientId), reason },
         text: together ? TOGETHER : 'messages dropped',
-      }))
+      })
+      tally.add(`dropped ${clientId} ${reason}`, describe, count)
     }),
     events.on('health', ({ state, detail }) => {
       if (state === 'refusing') logger.warn({ detail }, 'new messages and Sessions are refused')

@@ -24,18 +24,18 @@ export class Tally<T> {
     this.#write = write
   }
 
-  /** Counts one of this kind. `describe` is called for a new kind only; it is told when kinds are thrown together. */
-  add(kind: string, describe: (together: boolean) => T): void {
+  /** Counts one of this kind, or `count`. `describe` is called for a new kind only; it is told when kinds are thrown together. */
+  add(kind: string, describe: (together: boolean) => T, count = 1): void {
     const together = this.#entries.size >= KINDS_MAX && !this.#entries.has(kind)
     const key = together ? '' : kind
     const entry = this.#entries.get(key)
     if (entry !== undefined) {
-      entry.count++
+      entry.count += count
       return
     }
     const detail = describe(together)
     this.#entries.set(key, { detail, count: 0, lastLineAt: this.#now() })
-    this.#write(detail, 1)
+    this.#write(detail, count)
   }
 
   /** Writes what has waited long enough, and forgets kinds that have become quiet. */

@@ -1,19 +1,58 @@
-/** PURE. A queue of deliveries with positions that only grow, so that a checkpoint can name ranges of it. */
+/**
+ * HOT. A queue of deliveries with positions that only grow, so that a checkpoint can name ranges of it.
+ *
+ * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to the back,
+ * where the oldest are parked once they are on disk only; the front is taken out again in slices. An entry is parked
+ * at most once, and a short queue never.
+ */
 import type { Delivery } from '../mqtt/message.ts'
+import type { Parked, QueueReader, Store } from '../store/store.ts'
 
 /** Drained slots at the front before they are given back: rarely enough to be cheap, often enough to stay small. */
 const COMPACT_SLOTS = 256
+/** Entries that are taken out of the parked ones at a time. */
+const UNPARK_SLICE = 256
+/** Entries that one new one may park: more than one, so that parking catches up. */
+const PARK_SLICE = 2
+
+/** What a queue needs of the store. */
+export type Parking = Pick<Store, 'park' | 'unpark' | 'peek'>
+
+/** Parked entries, and the position of the oldest one that is left. */
+interface Middle {
+  readonly parked: Parked
+  from: number
+}
 
 export class DeliveryQueue {
-  /** Slots before `#first` are drained. */
-  #slots: (Delivery | undefined)[] = []
-  #first = 0
+  readonly #parking: Parking
+  /** The oldest entries. Empty slots before `#frontFirst` are drained. */
+  #front: (Delivery | undefined)[] = []
+  #frontFirst = 0
+  /** Behind the front; those before `#middleFirst` are empty. */
+  #middle: Middle[] = []
+  #middleFirst = 0
+  /** The newest entries. Slots before `#backFirst` are empty. */
+  #back: (Delivery | undefined)[] = []
+  #backFirst = 0
   #head: number
+  #tail: number
   #bytes = 0
 
-  /** `position` is where the first entry will stand; a recovered queue goes on where it was. */
-  constructor(position = 0) {
+  /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
+  constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] = []) {
+    this.#parking = parking
     this.#head = position
+    this.#tail = position
+    for (const entry of entries) {
+      if ('message' in entry) {
+        this.push(entry)
+      } else {
+        this.#middle.push({ parked: entry, from: this.#tail })
+        this.#tail += entry.length
+        this.#bytes += entry.bytes
+      }
+    }
   }
 
   /** Position of the oldest entry. */
@@ -23,11 +62,11 @@ export class DeliveryQueue {
 
   /** One past the newest entry. */
   get tail(): number {
-    return this.#head + this.length
+    return this.#tail
   }
 
   get length(): number {
-    return this.#slots.length - this.#first
+    return this.#tail - this.#head
   }
 
   /** Bytes of the messages that wait, by `message.size`. */
@@ -36,43 +75,146 @@ export class DeliveryQueue {
   }
 
   push(delivery: Delivery): void {
-    this.#slots.push(delivery)
+    this.#back.push(delivery)
+    this.#tail++
     this.#bytes += delivery.message.size
+    this.#park()
   }
 
   /** The oldest entry; undefined when empty. */
   peek(): Delivery | undefined {
-    return this.#slots[this.#first]
+    if (this.#frontFirst === this.#front.length && this.#tail > this.#head) this.#refill()
+    return this.#front[this.#frontFirst]
   }
 
   /** Takes the oldest entry off; undefined when empty. */
   shift(): Delivery | undefined {
-    const delivery = this.#slots[this.#first]
+    const delivery = this.peek()
     if (delivery === undefined) return undefined
-    this.#slots[this.#first] = undefined
-    this.#first++
+    const front = this.#front
+    front[this.#frontFirst++] = undefined
     this.#head++
     this.#bytes -= delivery.message.size
-    if (this.#first === this.#slots.length) {
-      this.#slots = []
-      this.#first = 0
-    } else if (this.#first >= COMPACT_SLOTS && this.#first * 2 >= this.#slots.length) {
-      this.#slots = this.#slots.slice(this.#first)
-      this.#first = 0
+    if (this.#frontFirst === front.length) {
+      this.#front = []
+      this.#frontFirst = 0
+    } else if (this.#frontFirst >= COMPACT_SLOTS && this.#frontFirst * 2 >= front.length) {
+      this.#front = front.slice(this.#frontFirst)
+      this.#frontFirst = 0
     }
     return delivery
+  }
+
+  /** Sees to it that the oldest `count` entries, if there are so many, are not parked. */
+  unpark(count: number): void {
+    this.peek()
+    while (this.#front.length - this.#frontFirst < count && this.#middleFirst < this.#middle.length) {
+      this.#unparkSlice()
+    }
   }
 
   /** The entry at a position from `head` up to, not including, `tail`; throws RangeError elsewhere. */
   at(position: number): Delivery {
-    const delivery = position < this.#head ? undefined : this.#slots[this.#first + position - this.#head]
-    if (delivery === undefined) {
-      throw new RangeError(`no queue entry at ${position} (head ${this.#head}, tail ${this.tail})`)
+    if (position >= this.#head && position < this.#tail) {
+      const inFront = position - this.#head
+      if (inFront < this.#front.length - this.#frontFirst) return this.#front[this.#frontFirst + inFront]!
+      const behind = this.#tail - position
+      const back = this.#back.length
+      if (behind <= back - this.#backFirst) return this.#back[back - behind]!
+      const { parked, from } = this.#middle[this.#middleOf(position)]!
+      return this.#parking.peek(parked, position - from)
     }
-    return delivery
+    throw new RangeError(`no queue entry at ${position} (head ${this.#head}, tail ${this.#tail})`)
+  }
+
+  /** Tells `reader` the entries from a position up to, not including, another one. */
+  read(from: number, to: number, reader: QueueReader): void {
+    if (from < this.#head || to > this.#tail) {
+      throw new RangeError(`no queue entries ${from} to ${to} (head ${this.#head}, tail ${this.#tail})`)
+    }
+    const frontEnd = this.#head + this.#front.length - this.#frontFirst
+    const backStart = this.#tail - (this.#back.length - this.#backFirst)
+    let position = from
+    for (; position < Math.min(to, frontEnd); position++) {
+      reader.delivery(this.#front[this.#frontFirst + position - this.#head]!)
+    }
+    while (position < Math.min(to, backStart)) {
+      const middle = this.#middle[this.#middleOf(position)]!
+      const end = Math.min(to, middle.from + middle.parked.length)
+      reader.parked(middle.parked, position - middle.from, end - middle.from)
+      position = end
+    }
+    for (; position < to; position++) {
+      reader.delivery(this.#back[this.#backFirst + position - backStart]!)
+    }
   }
 
   *[Symbol.iterator](): IterableIterator<Delivery> {
-    for (let position = this.#head; position < this.tail; position++) yield this.at(position)
+    for (let position = this.#head; position < this.#tail; position++) yield this.at(position)
+  }
+
+  /** Everything in order, parked entries together. */
+  *parts(): IterableIterator<Delivery | Parked> {
+    for (let index = this.#frontFirst; index < this.#front.length; index++) yield this.#front[index]!
+    for (let index = this.#middleFirst; index < this.#middle.length; index++)
+      yield this.#middle[index]!.parked
+    for (let index = this.#backFirst; index < this.#back.length; index++) yield this.#back[index]!
+  }
+
+  /** Parks the oldest entries of the back when memory was too short for them, or for those behind them. */
+  #park(): void {
+    for (let count = 0; count < PARK_SLICE; count++) {
+      const back = this.#back
+      const oldest = back[this.#backFirst]
+      if (oldest === undefined) return
+      if (!oldest.message.evicted && !back[(this.#backFirst + back.length) >>> 1]!.message.evicted) return
+      const newest = this.#middle.length > this.#middleFirst ? this.#middle[this.#middle.length - 1]! : null
+      const position = this.#tail - (back.length - this.#backFirst)
+      const parked = this.#parking.park(oldest, newest === null ? null : newest.parked)
+      if (parked === null) return
+      if (newest === null || parked !== newest.parked) this.#middle.push({ parked, from: position })
+      back[this.#backFirst++] = undefined
+      if (this.#backFirst >= COMPACT_SLOTS && this.#backFirst * 2 >= back.length) {
+        this.#back = back.slice(this.#backFirst)
+        this.#backFirst = 0
+      }
+    }
+  }
+
+  /** The front is empty: what comes next becomes the front. */
+  #refill(): void {
+    if (this.#middleFirst < this.#middle.length) {
+      this.#unparkSlice()
+      return
+    }
+    this.#front = this.#back
+    this.#frontFirst = this.#backFirst
+    this.#back = []
+    this.#backFirst = 0
+  }
+
+  #unparkSlice(): void {
+    const middle = this.#middle[this.#middleFirst]!
+    const count = Math.min(UNPARK_SLICE, middle.parked.length)
+    for (const delivery of this.#parking.unpark(middle.parked, count)) this.#front.push(delivery)
+    middle.from += count
+    if (middle.parked.length > 0) return
+    this.#middleFirst++
+    if (this.#middleFirst === this.#middle.length || this.#middleFirst >= COMPACT_SLOTS) {
+      this.#middle = this.#middle.slice(this.#middleFirst)
+      this.#middleFirst = 0
+    }
+  }
+
+  /** Index of the parked entries that a position is among. */
+  #middleOf(position: number): number {
+    let low = this.#middleFirst
+    let high = this.#middle.length - 1
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1
+      if (this.#middle[middle]!.from <= position) low = middle
+      else high = middle - 1
+    }
+    return low
   }
 }

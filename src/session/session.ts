@@ -10,6 +10,8 @@ import type { QoS } from '../mqtt/packet.ts'
 import type {
   InFlight,
   OutboundState,
+  Parked,
+  QueueReader,
   RecoveredSession,
   SessionRecord,
   Store,
@@ -55,6 +57,13 @@ export interface SessionFields {
   readonly expirySeconds: number
 }
 
+/** Messages that a Session which ends did not deliver. */
+export interface Undelivered {
+  readonly delivery: Delivery
+  readonly mayGoToOthers: boolean
+  readonly count: number
+}
+
 /** What the client's acknowledgement meant. */
 export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
 
@@ -96,7 +105,7 @@ export class Session implements OutboundState {
     this.owner = fields.owner
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
-    this.#queue = new DeliveryQueue()
+    this.#queue = new DeliveryQueue(context.store)
   }
 
   /** A Session as the store remembers it. */
@@ -110,8 +119,7 @@ export class Session implements OutboundState {
     })
     session.disconnectedAt = from.record.disconnectedAt
     session.#lastPacketId = from.lastPacketId
-    session.#queue = new DeliveryQueue(from.queueHead)
-    for (const delivery of from.queue) session.#queue.push(delivery)
+    session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
     for (const { packetId, delivery } of from.inFlight)
       session.#inFlight.set(packetId, { packetId, delivery, charged: false })
     for (const packetId of from.inbound) session.#inbound.add(packetId)
@@ -193,6 +201,8 @@ export class Session implements OutboundState {
 
   /** The Network Connection is gone; what is in flight stays so. */
   detach(): void {
+    // Without its Network Connection a Session that is not stored is over: what it kept in memory may go.
+    if (this.#sink !== null && !this.stored) this.#letGo()
     this.#sink = null
     this.#quota = 0
     this.#resend = []
@@ -267,11 +277,23 @@ export class Session implements OutboundState {
     }
     delivery.message.own()
     if (this.stored) this.#context.store.enqueue(this.id, delivery)
+    // Other Sessions may have it stored: as far as the store knows, its body could be dropped from memory.
+    else delivery.message.holders++
     this.#queue.push(delivery)
   }
 
-  #dropHead(reason: DropReason): void {
+  #letGo(): void {
+    for (const entry of this.#queue.parts()) if ('message' in entry) entry.message.holders--
+  }
+
+  #shift(): Delivery {
     const delivery = this.#queue.shift()!
+    if (!this.stored) delivery.message.holders--
+    return delivery
+  }
+
+  #dropHead(reason: DropReason): void {
+    const delivery = this.#shift()
     if (this.stored) this.#context.store.dropped(this.id, delivery.message)
     this.#context.dropped(this, reason, delivery)
   }
@@ -324,7 +346,7 @@ export class Session implements OutboundState {
     const { store } = this.#context
     if (delivery.qos === 0) {
       if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
-      this.#queue.shift()
+      this.#shift()
       if (this.stored) store.dropped(this.id, delivery.message)
       return
     }
@@ -335,7 +357,7 @@ export class Session implements OutboundState {
       this.#dropHead('packet-too-large')
       return
     }
-    this.#queue.shift()
+    this.#shift()
     this.#quota--
     this.#lastPacketId = packetId
     this.#inFlight.set(packetId, { packetId, delivery, charged: true })
@@ -350,6 +372,7 @@ export class Session implements OutboundState {
 
   #restoreQueued(): void {
     const wanted: Message[] = []
+    this.#queue.unpark(Math.min(RESTORE_SLICE, this.#quota + 1))
     const last = Math.min(this.#queue.tail, this.#queue.head + Math.min(RESTORE_SLICE, this.#quota + 1))
     for (let position = this.#queue.head; position < last; position++) {
       const { message } = this.#queue.at(position)
@@ -467,18 +490,34 @@ export class Session implements OutboundState {
 
   /**
    * Undelivered messages in order, when the Session ends: the queue, and before it what is in flight. Of QoS 2 in
-   * flight nothing may go to anybody else [MQTT-4.8.2-5], so the flag says which may.
+   * flight nothing may go to anybody else [MQTT-4.8.2-5], so the flag says which may. `count` is how many there are
+   * of the kind, more than one only without a Shared Subscription. Bodies may be evicted.
    */
-  *undelivered(): IterableIterator<{ readonly delivery: Delivery; readonly mayGoToOthers: boolean }> {
+  *undelivered(): IterableIterator<Undelivered> {
     for (const { delivery } of this.#inFlight.values()) {
-      if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2 }
+      if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2, count: 1 }
     }
-    for (const delivery of this.#queue) yield { delivery, mayGoToOthers: true }
+    for (const entry of this.#queue.parts()) {
+      if ('message' in entry) yield { delivery: entry, mayGoToOthers: true, count: 1 }
+      else yield* this.#parked(entry)
+    }
   }
 
-  /** All messages of queue and flight. */
-  *held(): IterableIterator<Message> {
-    for (const { delivery } of this.undelivered()) yield delivery.message
+  *#parked(entries: Parked): IterableIterator<Undelivered> {
+    const { store } = this.#context
+    if (!entries.shared) {
+      yield { delivery: store.peek(entries, 0), mayGoToOthers: false, count: entries.length }
+      return
+    }
+    for (let index = 0; index < entries.length; index++) {
+      yield { delivery: store.peek(entries, index), mayGoToOthers: true, count: 1 }
+    }
+  }
+
+  /** All messages of queue and flight, for the store. */
+  *held(): IterableIterator<Message | Parked> {
+    for (const { delivery } of this.#inFlight.values()) if (delivery !== null) yield delivery.message
+    for (const entry of this.#queue.parts()) yield 'message' in entry ? entry.message : entry
   }
 
   inFlight(): Iterable<InFlight> {
@@ -497,8 +536,13 @@ export class Session implements OutboundState {
     return this.#queue.tail
   }
 
+  /** An entry from `queueHead` up to, not including, `queueTail`; throws RangeError elsewhere. It may be evicted. */
   queueAt(position: number): Delivery {
     return this.#queue.at(position)
+  }
+
+  readQueue(from: number, to: number, reader: QueueReader): void {
+    this.#queue.read(from, to, reader)
   }
 
   get lastPacketId(): number {

@@ -1,19 +1,28 @@
 /**
- * Where the bodies of stored messages are, who still needs them, and which of them are in memory.
+ * HOT. Where the bodies of stored messages are, who still needs them, and which of them are in memory.
  *
  * A body lies once in a journal page, however many Sessions refer to it. A page whose bodies are all dead can be
  * deleted as soon as the journal's scan does not need it any more (`release`); one that is nearly empty can have the
  * rest of its bodies moved. A moved body keeps its first location as its name in journal and checkpoints: a
  * *forward*, stored under the page that it left, says where it is now. So no Session has to be written anew when
  * a body moves, and a forward lives exactly as long as its body.
+ *
+ * A body that a Message in memory stands for has a StoredBody in its page's chain, which counts the deliveries in
+ * memory. Parked queue entries are counted in the page's `parked`. It is alive while there is either.
  */
-import type { Message } from '../mqtt/message.ts'
+import { Message, type MessageFields, NO_TOPIC } from '../mqtt/message.ts'
+import type { EntryFields } from './entry.ts'
+import { corrupt, LOSS } from './format.ts'
+import { References } from './references.ts'
 import type { StoreFigures } from './store.ts'
 
 /** What a body takes in its page beside topic, properties and payload, about. */
 const BODY_OVERHEAD_BYTES = 24
+/** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
+const MESSAGE_BYTES = 480
 /** A released page with less than this share of live bytes is worth rewriting. */
 const SPARSE_SHARE = 0.25
+const EMPTY = Buffer.alloc(0)
 
 /** A journal page as the index knows it. */
 export class Page {
@@ -29,8 +38,12 @@ export class Page {
   released = false
   /** Already among `Bodies.dead`. */
   buried = false
-  /** Chain of the bodies that lie here, dead ones included. */
+  /** Chain of the bodies that lie here and have a Message. */
   first: StoredBody | null = null
+  /** What parked entries refer to, by its offset here; null before there is any. */
+  parked: References | null = null
+  /** Bodies that moved here from other pages, by their offset here; null before there is any. */
+  guests: Map<number, Forward> | null = null
 
   constructor(number: number, sequence: number, writtenBefore: number) {
     this.number = number
@@ -39,24 +52,26 @@ export class Page {
   }
 }
 
-/** `Message.stored`: where a body is, and how many deliveries refer to it. */
+/** `Message.stored`: where a body is, and how many deliveries in memory refer to it. */
 export class StoredBody {
+  readonly message: Message
   /** Where it can be read. */
   page: Page
   offset: number
   refs = 0
-  /** Next body of the same page. */
-  next: StoredBody | null
-  forward: Forward | null = null
+  /** Neighbours in the page's chain. */
+  next: StoredBody | null = null
+  previous: StoredBody | null = null
+  forward: Forward | null
   /** Never evicted: the retained tree may hold the same Message. */
   readonly pinned: boolean
 
-  constructor(page: Page, offset: number, pinned: boolean) {
+  constructor(message: Message, page: Page, offset: number, forward: Forward | null, pinned: boolean) {
+    this.message = message
     this.page = page
     this.offset = offset
+    this.forward = forward
     this.pinned = pinned
-    this.next = page.first
-    page.first = this
   }
 
   /** The page that names it in journal and checkpoints. */
@@ -73,9 +88,12 @@ export class StoredBody {
 export interface Forward {
   readonly group: ForwardGroup
   readonly nameOffset: number
-  /** Where it is once the block that moves it is durable. */
+  /** Where it can be read. */
   page: Page
   offset: number
+  /** Where it is once the block that moves it is durable; null while none does. */
+  nextPage: Page | null
+  nextOffset: number
 }
 
 /** The moved bodies of one page that was left. */
@@ -97,8 +115,8 @@ export class Bodies {
   /** Released pages that are nearly empty. */
   readonly sparse = new Set<Page>()
   readonly #figures: StoreFigures
-  /** Nobody refers to them now; whether that is final shows when the block is sealed. */
-  #dying: Message[] = []
+  /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
+  #dying: StoredBody[] = []
 
   constructor(figures: StoreFigures) {
     this.#figures = figures
@@ -117,11 +135,11 @@ export class Bodies {
 
   /** Notes that the message's body now lies at this place. It has no reference yet. */
   place(message: Message, page: Page, offset: number, pinned: boolean): StoredBody {
-    const body = new StoredBody(page, offset, pinned)
+    const body = new StoredBody(message, page, offset, null, pinned)
     message.stored = body
-    page.liveBytes += message.size + BODY_OVERHEAD_BYTES
-    this.#figures.storedBytes += message.size
-    if (!message.evicted) this.#figures.residentBytes += message.size
+    link(page, body)
+    this.#born(page, message.size)
+    if (!message.evicted) this.#figures.residentBytes += message.size + MESSAGE_BYTES
     return body
   }
 
@@ -129,33 +147,118 @@ export class Bodies {
   release(message: Message): void {
     const body = this.handle(message)
     if (body === null || body.refs === 0) throw new Error('a message that is not stored was completed')
-    if (--body.refs === 0) this.#dying.push(message)
+    if (--body.refs === 0) this.#dying.push(body)
   }
 
   /**
-   * Buries what nobody took up again since. Waiting for this lets a turn hand a message from one Session to
-   * another in either order.
+   * Buries what nobody took up again since, and lets go of the Messages of bodies that only parked entries need.
+   * Waiting for this lets a turn hand a message from one Session to another in either order.
    */
   bury(): void {
     const dying = this.#dying
     if (dying.length === 0) return
     this.#dying = []
-    for (const message of dying) {
-      const body = this.handle(message)
-      if (body !== null && body.refs === 0) this.#died(message, body)
+    for (const body of dying) {
+      if (body.refs !== 0) continue
+      const { message, page, offset, forward } = body
+      body.refs = DEAD
+      message.stored = null
+      unlink(body)
+      if (!message.evicted) this.#figures.residentBytes -= message.size + MESSAGE_BYTES
+      if (page.parked === null || page.parked.count(offset) === 0) this.#died(page, message.size, forward)
     }
   }
 
   evict(message: Message): void {
+    if (message.evicted || message.holders > 0) return
     const body = this.handle(message)
-    if (body === null || body.pinned || body.refs === 0 || message.evicted) return
+    if (body === null || body.pinned || body.refs === 0) return
     message.evict()
-    this.#figures.residentBytes -= message.size
+    this.#figures.residentBytes -= message.size + MESSAGE_BYTES
   }
 
   restored(message: Message): void {
-    this.#figures.residentBytes += message.size
+    this.#figures.residentBytes += message.size + MESSAGE_BYTES
   }
+
+  // ── parked entries ────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A delivery became an entry: its reference is counted in the page from now on. */
+  park(body: StoredBody): void {
+    references(body.page).add(body.offset, 1)
+    if (--body.refs === 0) this.#dying.push(body)
+  }
+
+  /** An entry becomes a delivery again: the Message that stands for its body, evicted unless others have it already. */
+  unpark(entry: EntryFields): Message {
+    const body = this.#body(entry)
+    body.refs++
+    body.page.parked!.take(body.offset, 1)
+    return body.message
+  }
+
+  /** The Message of an entry that stays parked: valid until the open block is sealed, or as long as it is restored. */
+  peek(entry: EntryFields): Message {
+    const body = this.#body(entry)
+    if (body.refs === 0) this.#dying.push(body)
+    return body.message
+  }
+
+  /** An entry is gone. */
+  releaseParked(entry: EntryFields): void {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    if (page.parked!.take(offset, 1) > 0 || find(page, offset) !== null) return
+    this.#died(page, entry.size, forward ?? null)
+  }
+
+  /** While recovering: an entry is parked. Throws StoreError when its body is missing. */
+  recoverParked(entry: EntryFields): void {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    const parked = references(page)
+    const size = parked.size
+    parked.add(offset, 1)
+    if (parked.size > size) this.#born(page, entry.size)
+  }
+
+  /** While recovering, after all that is parked: the Message of an entry that is in flight. Throws as above. */
+  recoverInFlight(entry: EntryFields): Message {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    const known = (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
+    if (!known) this.#born(page, entry.size)
+    const body = this.#body(entry)
+    body.refs++
+    return body.message
+  }
+
+  /** While recovering, after everything that is alive: puts the pages of forwards right, drops those without a body. */
+  recoverForwards(): void {
+    for (const group of this.groups.values()) {
+      for (const [nameOffset, forward] of group.forwards) {
+        const page = this.pages.get(forward.page.number)
+        if (page !== undefined && this.isAlive(page, forward.offset)) {
+          forward.page = page
+          page.guests ??= new Map()
+          page.guests.set(forward.offset, forward)
+          continue
+        }
+        // Bodies that died in the last block before a crash left theirs behind.
+        group.forwards.delete(nameOffset)
+        this.changedGroups.add(group)
+      }
+    }
+  }
+
+  isAlive(page: Page, offset: number): boolean {
+    return (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
+  }
+
+  // ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The journal's scan begins after this page from now on. */
   pageReleased(page: Page): void {
@@ -163,56 +266,112 @@ export class Bodies {
     this.#weigh(page)
   }
 
-  /** Bodies of a page that are alive. */
-  *living(page: Page): Generator<StoredBody> {
-    for (let body = page.first; body !== null; body = body.next) {
-      if (body.refs > 0 && body.page === page) yield body
+  /** Offsets of the bodies of a page that are alive. */
+  living(page: Page): number[] {
+    const offsets = new Set<number>()
+    for (let body = page.first; body !== null; body = body.next) offsets.add(body.offset)
+    if (page.parked !== null) {
+      for (let index = 0; index < page.parked.size; index++) offsets.add(page.parked.offsetAt(index))
     }
+    return [...offsets]
   }
 
-  /** The body's copy at `page`, `offset` is part of the open block. */
-  moving(body: StoredBody, page: Page, offset: number): void {
-    if (body.forward === null) {
-      const number = body.page.number
-      const group = this.groups.get(number) ?? { page: number, forwards: new Map<number, Forward>() }
-      this.groups.set(number, group)
-      body.forward = { group, nameOffset: body.offset, page, offset }
-      group.forwards.set(body.offset, body.forward)
+  /** A copy of the body at `from`, `offset` is part of the open block. */
+  moving(from: Page, offset: number, nextPage: Page, nextOffset: number): Forward {
+    let forward = from.guests?.get(offset)
+    if (forward === undefined) {
+      const group = this.groups.get(from.number) ?? {
+        page: from.number,
+        forwards: new Map<number, Forward>(),
+      }
+      this.groups.set(from.number, group)
+      forward = { group, nameOffset: offset, page: from, offset, nextPage, nextOffset }
+      group.forwards.set(offset, forward)
+      const body = find(from, offset)
+      if (body !== null) body.forward = forward
+      from.guests ??= new Map()
+      from.guests.set(offset, forward)
     } else {
-      body.forward.page = page
-      body.forward.offset = offset
+      forward.nextPage = nextPage
+      forward.nextOffset = nextOffset
     }
-    this.changedGroups.add(body.forward.group)
+    this.changedGroups.add(forward.group)
+    return forward
   }
 
-  /** The copy is durable: it is read from there now. `bytes` is its size in the page. */
-  moved(from: Page, bodies: readonly StoredBody[], sizes: readonly number[]): void {
-    from.first = null
-    for (const [index, body] of bodies.entries()) {
-      const forward = body.forward
-      if (body.refs === DEAD || forward === null) continue
-      body.page = forward.page
-      body.offset = forward.offset
-      body.next = body.page.first
-      body.page.first = body
+  /** The copies are durable: they are read from now on. `sizes` are those of the bodies in their page. */
+  moved(from: Page, forwards: readonly Forward[], sizes: readonly number[]): void {
+    for (const [index, forward] of forwards.entries()) {
+      const { nextPage: page, nextOffset, offset, group, nameOffset } = forward
+      if (page === null || group.forwards.get(nameOffset) !== forward) continue
+      forward.nextPage = null
+      forward.page = page
+      forward.offset = nextOffset
+      from.guests?.delete(offset)
+      page.guests ??= new Map()
+      page.guests.set(nextOffset, forward)
+      const body = find(from, offset)
+      if (body !== null) {
+        unlink(body)
+        body.page = page
+        body.offset = nextOffset
+        link(page, body)
+      }
+      const count = from.parked?.count(offset) ?? 0
+      if (count > 0) {
+        from.parked!.take(offset, count)
+        references(page).add(nextOffset, count)
+      }
       const bytes = sizes[index]! + BODY_OVERHEAD_BYTES
       from.liveBytes -= bytes
-      body.page.liveBytes += bytes
+      page.liveBytes += bytes
     }
     this.#weigh(from)
   }
 
-  #died(message: Message, body: StoredBody): void {
-    body.refs = DEAD
-    message.stored = null
-    this.#figures.storedBytes -= message.size
-    if (!message.evicted) this.#figures.residentBytes -= message.size
-    const page = body.page
-    page.liveBytes -= message.size + BODY_OVERHEAD_BYTES
-    if (body.forward !== null) {
-      const group = body.forward.group
-      group.forwards.delete(body.forward.nameOffset)
-      this.changedGroups.add(group)
+  /** The StoredBody of an entry's body; a new one belongs to an evicted Message and has no reference. */
+  #body(entry: EntryFields): StoredBody {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    const known = find(page, offset)
+    if (known !== null) return known
+    const fields: MessageFields = {
+      topic: NO_TOPIC,
+      payload: EMPTY,
+      qos: entry.messageQoS,
+      retain: entry.messageRetain,
+      expiresAt: entry.expiresAt,
+      publisher: '',
+    }
+    const body = new StoredBody(new Message(fields, entry.size), page, offset, forward ?? null, false)
+    body.message.stored = body
+    link(page, body)
+    return body
+  }
+
+  #forward(entry: EntryFields): Forward | undefined {
+    return this.groups.size === 0 ? undefined : this.groups.get(entry.page)?.forwards.get(entry.offset)
+  }
+
+  #page(entry: EntryFields, forward: Forward | undefined): Page {
+    const page = this.pages.get(forward === undefined ? entry.page : forward.page.number)
+    if (page === undefined) throw corrupt('the body of a queued message is missing', LOSS.messages)
+    return page
+  }
+
+  #born(page: Page, size: number): void {
+    page.liveBytes += size + BODY_OVERHEAD_BYTES
+    this.#figures.storedBytes += size
+  }
+
+  #died(page: Page, size: number, forward: Forward | null): void {
+    this.#figures.storedBytes -= size
+    page.liveBytes -= size + BODY_OVERHEAD_BYTES
+    if (forward !== null) {
+      forward.group.forwards.delete(forward.nameOffset)
+      forward.page.guests?.delete(forward.offset)
+      this.changedGroups.add(forward.group)
     }
     if (page.released) this.#weigh(page)
   }
@@ -222,10 +381,35 @@ export class Bodies {
     if (page.liveBytes === 0) {
       page.buried = true
       this.sparse.delete(page)
-      page.first = null
       this.dead.push(page)
     } else if (page.liveBytes < page.bytes * SPARSE_SHARE) {
       this.sparse.add(page)
     }
   }
+}
+
+function references(page: Page): References {
+  page.parked ??= new References()
+  return page.parked
+}
+
+function find(page: Page, offset: number): StoredBody | null {
+  let body = page.first
+  while (body !== null && body.offset !== offset) body = body.next
+  return body
+}
+
+function link(page: Page, body: StoredBody): void {
+  body.previous = null
+  body.next = page.first
+  if (page.first !== null) page.first.previous = body
+  page.first = body
+}
+
+function unlink(body: StoredBody): void {
+  if (body.previous === null) body.page.first = body.next
+  else body.previous.next = body.next
+  if (body.next !== null) body.next.previous = body.previous
+  body.next = null
+  body.previous = null
 }

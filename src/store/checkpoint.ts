@@ -10,12 +10,22 @@
  * anew ten times at most, and a Session has a few small segments, not hundreds. Full segments may be written ahead of
  * the head value, which alone says what counts; a long queue is checkpointed over several commits that way.
  */
+
+import type { Delivery } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import type { Bodies, Page } from './bodies.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
-import { EntryWriter } from './entry.ts'
+import { EntryFields, EntryWriter } from './entry.ts'
 import { type BatchOperation, numberKey, put, segmentKey, Table } from './format.ts'
-import type { InFlight, OutboundState, SessionRecord, SubscriptionRecord } from './store.ts'
+import { ParkedEntries } from './parked.ts'
+import type {
+  InFlight,
+  OutboundState,
+  Parked,
+  QueueReader,
+  SessionRecord,
+  SubscriptionRecord,
+} from './store.ts'
 
 const SEGMENT_POSITIONS = 1024
 
@@ -211,14 +221,9 @@ export class Checkpoints {
     const writer = this.#writer
     writer.clear(64 * 1024)
     writer.varint(to)
-    const entries = new EntryWriter(writer)
-    for (let position = from; position < to; position++) {
-      const delivery = state.queueAt(position)
-      const body = this.#bodies.handle(delivery.message)
-      if (body === null)
-        throw new Error(`queue position ${position} of Session ${session.id} was never stored`)
-      entries.write(delivery, body)
-    }
+    const entries = new SegmentWriter(this.#bodies, writer)
+    state.readQueue(from, to, entries)
+    if (entries.count !== to - from) throw new Error(`the queue of Session ${session.id} has a gap`)
     operations.push(put(segmentKey(session.number, from), writer.taken()))
     session.segments.push({ from, to })
     session.written = to
@@ -258,6 +263,35 @@ export class Checkpoints {
     const body = this.#bodies.handle(delivery.message)
     if (body === null) throw new Error(`packet ${packetId} of Session ${session.id} was never stored`)
     entries.write(delivery, body)
+  }
+}
+
+/** Writes the entries of one segment. */
+class SegmentWriter implements QueueReader {
+  count = 0
+  readonly #bodies: Bodies
+  readonly #entries: EntryWriter
+  readonly #fields = new EntryFields()
+
+  constructor(bodies: Bodies, writer: ByteWriter) {
+    this.#bodies = bodies
+    this.#entries = new EntryWriter(writer)
+  }
+
+  delivery(delivery: Delivery): void {
+    const body = this.#bodies.handle(delivery.message)
+    if (body === null) throw new Error('a queued message was never stored')
+    this.#entries.write(delivery, body)
+    this.count++
+  }
+
+  parked(parked: Parked, from: number, to: number): void {
+    if (!(parked instanceof ParkedEntries)) throw new Error('entries were parked by another store')
+    for (let index = from; index < to; index++) {
+      parked.read(index, this.#fields)
+      this.#entries.writeFields(this.#fields)
+    }
+    this.count += to - from
   }
 }
 

@@ -149,6 +149,13 @@ export class ByteReader {
     return this.#bytes.subarray(at, at + length)
   }
 
+  /** Passes a blob or text over; returns its length. */
+  skip(): number {
+    const length = this.varint()
+    this.#advance(length)
+    return length
+  }
+
   text(): string {
     const length = this.varint()
     const at = this.#advance(length)

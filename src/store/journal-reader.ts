@@ -1,10 +1,10 @@
 /** Reads the journal's records into what they change in each Session, and goes on behind what is damaged. */
-import { type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import type { Damage, DamageReport } from './damage.ts'
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
-import { EntryReader, readIdentifiers } from './entry.ts'
+import { type EntryExtension, EntryFields, EntryReader, readIdentifiers } from './entry.ts'
 import { keyNumber, numberKey, Table, tableRange } from './format.ts'
 import { PAGE_HEADER_BYTES, type PageHeader, RecordType, readBody, readPageHeader } from './journal.ts'
 import type { Meta } from './meta.ts'
@@ -50,16 +50,17 @@ export interface JournalContents {
 
 /** Reads an entry of a queue or an in-flight list: a delivery by the name of its body. */
 export function referenceReader(reader: ByteReader): () => Reference {
-  let place: BodyPlace = { page: 0, offset: 0 }
-  const entries = new EntryReader(reader, (page, offset, entry): Message => {
-    place = { page, offset }
-    return entry.evictedMessage()
-  })
+  const entries = new EntryReader(reader)
+  const fields = new EntryFields()
   return () => {
-    const { qos, retain, subscriptionIdentifiers, share } = entries.read()
-    return { ...place, qos, retain, subscriptionIdentifiers, share }
+    entries.read(fields)
+    const { page, offset, deliveryQoS: qos, deliveryRetain: retain, extension } = fields
+    const { subscriptionIdentifiers, share } = extension ?? NOT_EXTENDED
+    return { page, offset, qos, retain, subscriptionIdentifiers, share }
   }
 }
+
+const NOT_EXTENDED: EntryExtension = { subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
 
 const LOST_RECORDS: Damage['lost'] =
   'messages and acknowledgements of that moment: some messages are gone, others may come a second time'

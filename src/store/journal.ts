@@ -10,11 +10,11 @@
  * ```
  */
 import { crc32 } from 'node:zlib'
-import { type Delivery, Message, Topic } from '../mqtt/message.ts'
+import { type Delivery, type Message, Topic } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import type { Page, StoredBody } from './bodies.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
-import { EntryWriter } from './entry.ts'
+import { type EntryFields, EntryWriter, entryFlags } from './entry.ts'
 import { type BatchOperation, corrupt, LOSS, numberKey, Table } from './format.ts'
 
 export const RecordType = {
@@ -290,18 +290,13 @@ export function readBody(reader: ByteReader): Body {
   }
 }
 
-/** A Message in memory from a stored body. */
-export function messageOf(body: Body, topic: Topic): Message {
-  const [properties, payload] = copied(body)
-  return new Message({
-    topic,
-    payload,
-    properties,
-    qos: body.qos,
-    retain: body.retain,
-    expiresAt: body.expiresAt,
-    publisher: body.publisher,
-  })
+/** Passes a body over: all of its Message that an entry holds goes into `into`. Throws TruncatedError. */
+export function skipBody(reader: ByteReader, into: EntryFields): void {
+  const flags = reader.u8()
+  into.flags = entryFlags(0, false, (flags & QOS_MASK) as QoS, (flags & RETAIN) !== 0)
+  into.expiresAt = flags & EXPIRES ? reader.f64() : Number.POSITIVE_INFINITY
+  reader.skip()
+  into.size = reader.skip() + reader.skip() + reader.skip()
 }
 
 /** Properties and payload in one allocation of their own, so that they do not pin their page. */

@@ -7,7 +7,7 @@
  * idle broker adds none.
  */
 import { access, constants, readdir } from 'node:fs/promises'
-import type { Delivery, Message } from '../mqtt/message.ts'
+import { type Delivery, Message } from '../mqtt/message.ts'
 import { snapshotSlices } from './backup.ts'
 import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
@@ -15,6 +15,7 @@ import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
 import { MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.ts'
 import { ByteReader } from './encoding.ts'
+import { EntryFields } from './entry.ts'
 import { storeError } from './failure.ts'
 import {
   type BatchOperation,
@@ -26,15 +27,18 @@ import {
   subscriptionKey,
   Table,
 } from './format.ts'
+import { Histogram } from './histogram.ts'
 import { importAedes } from './import.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
 import { decodeMeta, encodeMeta } from './meta.ts'
+import { ParkedEntries } from './parked.ts'
 import { Reclaim } from './reclaim.ts'
 import { recover } from './recovery.ts'
 import { OpenRetained } from './retained.ts'
 import { Rewriting } from './rewriting.ts'
 import { type FreeSpaceProbe, freeSpace, SpaceGuard } from './space.ts'
 import {
+  type Parked,
   type Recovered,
   type SessionRecord,
   type StateSource,
@@ -74,6 +78,10 @@ const SEGMENT_DELETES_MAX = 128
 /** Pages that one step of `restore` reads. */
 const RESTORE_PAGES = 64
 const TOPICS_MAX = 4096
+/** Parked entries of ended Sessions that are released in one go: about a millisecond. */
+const RELEASES_MAX = 4096
+/** Dead pages that are worth a commit of their own. */
+const IDLE_DELETES_MIN = 256
 const COMPACT_BYTES = 64 * MIB
 /** What a LevelDB batch adds to each entry, and JavaScript with it; for the bounds that count bytes. */
 const ENTRY_BYTES = 32
@@ -99,6 +107,7 @@ export class LevelStore implements Store {
   #db: Database | null = null
   #source: StateSource | null = null
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  #commitLatency = new Histogram()
   #bodies = new Bodies(this.#figures)
   #checkpoints = new Checkpoints(this.#bodies)
   #rewriting = new Rewriting(this.#bodies)
@@ -115,6 +124,12 @@ export class LevelStore implements Store {
   #flyingMessages: Message[] = []
   #flyingBytes = 0
   #restored: RestoredGroup[] = []
+  /** Parked entries of Sessions that ended, to be released by and by. */
+  #ended: ParkedEntries[] = []
+  #releasing = false
+  readonly #entry = new EntryFields()
+  /** When the block in flight was sealed, in ms. */
+  #sealedAt = 0
   #sealedSequence = 0
   #committedSequence = 0
   #nextPage = 1
@@ -163,6 +178,10 @@ export class LevelStore implements Store {
     return this.#figures
   }
 
+  get commitLatency(): Histogram {
+    return this.#commitLatency
+  }
+
   async open(source: StateSource): Promise<Recovered> {
     if (this.#state === 'open' || this.#state === 'closing') throw new Error('the store is open')
     await this.#closed
@@ -193,10 +212,14 @@ export class LevelStore implements Store {
     this.#write(put(numberKey(Table.Session, session.number), encodeSession(sessionId, record)))
   }
 
-  deleteSession(sessionId: number, held: Iterable<Message>): void {
+  deleteSession(sessionId: number, held: Iterable<Message | Parked>): void {
     if (!this.#recording()) return
     const session = this.#session(sessionId)
-    for (const message of held) this.#bodies.release(message)
+    for (const item of held) {
+      if (item instanceof Message) this.#bodies.release(item)
+      else this.#ended.push(parkedHere(item))
+    }
+    this.#releaseEnded()
     this.#sessions.delete(sessionId)
     this.#write({ type: 'del', key: numberKey(Table.Session, session.number) })
     for (const filter of session.filters ?? []) {
@@ -264,6 +287,36 @@ export class LevelStore implements Store {
     if (message !== null) this.#bodies.release(message)
   }
 
+  park(delivery: Delivery, onto: Parked | null): Parked | null {
+    const body = this.#bodies.handle(delivery.message)
+    if (body === null || body.page.sequence > this.#committedSequence) return null
+    const entries = onto instanceof ParkedEntries && !onto.full ? onto : new ParkedEntries()
+    const entry = this.#entry
+    entry.describe(delivery)
+    entry.page = body.namePage
+    entry.offset = body.nameOffset
+    entries.add(entry)
+    this.#bodies.park(body)
+    return entries
+  }
+
+  unpark(parked: Parked, count: number): Delivery[] {
+    const entries = parkedHere(parked)
+    const deliveries: Delivery[] = []
+    const entry = this.#entry
+    for (let index = 0; index < count; index++) {
+      entries.read(index, entry)
+      deliveries.push(entry.deliveryOf(this.#bodies.unpark(entry)))
+    }
+    entries.remove(count)
+    return deliveries
+  }
+
+  peek(parked: Parked, index: number): Delivery {
+    parkedHere(parked).read(index, this.#entry)
+    return this.#entry.deliveryOf(this.#bodies.peek(this.#entry))
+  }
+
   inboundAdded(sessionId: number, packetId: number): void {
     const session = this.#touched(sessionId)
     if (session !== null) this.#block.inboundAdded(session.number, packetId)
@@ -297,13 +350,24 @@ export class LevelStore implements Store {
   }
 
   async restore(messages: readonly Message[]): Promise<void> {
+    // They stay alive as long as they are read.
+    const held = messages.filter((message) => message.evicted && this.#hold(message))
     try {
-      for (let from = 0; from < messages.length; ) from = await this.#restoreSlice(messages, from)
+      for (let from = 0; from < held.length; ) from = await this.#restoreSlice(held, from)
     } catch (error) {
       throw storeError(error, this.#options.directory, 'reading messages back')
+    } finally {
+      for (const message of held) if (this.#bodies.handle(message) !== null) this.#bodies.release(message)
     }
-    this.#restored.push({ messages, sequence: this.#sealedSequence })
+    this.#restored.push({ messages: held, sequence: this.#sealedSequence })
     this.#trimRestored()
+  }
+
+  #hold(message: Message): boolean {
+    const body = this.#bodies.handle(message)
+    if (body === null) return false
+    body.refs++
+    return true
   }
 
   /**
@@ -340,7 +404,7 @@ export class LevelStore implements Store {
   }
 
   async #opened(directory: string): Promise<Recovered> {
-    const { writeBufferBytes, checkpointJournalBytes, residentBytesMax } = this.#options
+    const { writeBufferBytes, checkpointJournalBytes } = this.#options
     const marked = (await prepareDirectory(directory)).includes(MARKER)
     const db = levelDatabase(directory, {
       keyEncoding: 'buffer',
@@ -366,8 +430,6 @@ export class LevelStore implements Store {
       meta,
       bodies: this.#bodies,
       checkpoints: this.#checkpoints,
-      topics: this.#topics,
-      residentBytesMax,
       pageCostBytes: (value) => value.length + ENTRY_BYTES,
     })
     for (const [id, session] of result.sessions) this.#sessions.set(id, session)
@@ -398,6 +460,7 @@ export class LevelStore implements Store {
 
   #forget(): void {
     this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+    this.#commitLatency = new Histogram()
     this.#bodies = new Bodies(this.#figures)
     this.#checkpoints = new Checkpoints(this.#bodies)
     this.#rewriting = new Rewriting(this.#bodies)
@@ -411,6 +474,7 @@ export class LevelStore implements Store {
     this.#flyingMessages = []
     this.#flyingBytes = 0
     this.#restored = []
+    this.#ended = []
     this.#wanted = false
     this.#failure = null
   }
@@ -459,6 +523,7 @@ export class LevelStore implements Store {
   #seal(closing: boolean): void {
     const source = this.#source!
     const sequence = this.#sealedSequence + 1
+    this.#sealedAt = performance.now()
     const first = this.#block.firstPage()
     const operations = this.#tables
     this.#retained.seal(operations)
@@ -519,12 +584,53 @@ export class LevelStore implements Store {
     this.#flyingBytes = 0
     this.#committedSequence = sequence
     this.#figures.commits++
+    this.#commitLatency.add(performance.now() - this.#sealedAt)
     this.#rewriting.durable()
     this.#source!.committed(sequence)
     this.#evict()
     if (this.#state !== 'open') return
     if (this.#wanted && this.#recorded()) this.#seal(false)
+    else this.#giveBack()
     this.#tidy()
+  }
+
+  /** Without anything else to commit, deletes the pages that nobody needs any more if they are many. */
+  #giveBack(): void {
+    if (this.#state !== 'open' || this.#inFlight !== null) return
+    if (this.#bodies.dead.length >= IDLE_DELETES_MIN) this.#seal(false)
+  }
+
+  /** Releases what ended Sessions had parked, so much at a time that nobody else waits. */
+  #releaseEnded(): void {
+    if (this.#releasing) return
+    let left = RELEASES_MAX
+    for (;;) {
+      const entries = this.#ended[this.#ended.length - 1]
+      if (entries === undefined) break
+      if (left <= 0) {
+        this.#releaseLater()
+        return
+      }
+      const count = Math.min(entries.length, left)
+      for (let index = 0; index < count; index++) {
+        entries.read(index, this.#entry)
+        this.#bodies.releaseParked(this.#entry)
+      }
+      entries.remove(count)
+      left -= count
+      if (entries.length === 0) this.#ended.pop()
+    }
+  }
+
+  #releaseLater(): void {
+    const bodies = this.#bodies
+    this.#releasing = true
+    setImmediate(() => {
+      this.#releasing = false
+      if (this.#bodies !== bodies || this.#state !== 'open') return
+      this.#releaseEnded()
+      if (!this.#releasing) this.#giveBack()
+    })
   }
 
   /** Background work that a commit may have made worth while. */
@@ -609,7 +715,7 @@ export class LevelStore implements Store {
     const db = this.#db
     if (db === null || db.status !== 'open') throw new Error('the store is closed')
     const numbers = [...wanted.keys()]
-    // LevelDB's snapshot is taken now: bodies that move or die meanwhile are still where they were.
+    // LevelDB's snapshot is taken now: bodies that move meanwhile are still where they were.
     const values = await db.getMany(numbers.map((number) => numberKey(Table.Journal, number)))
     for (const [index, number] of numbers.entries())
       this.#restorePage(number, values[index], wanted.get(number)!)
@@ -622,7 +728,7 @@ export class LevelStore implements Store {
       if (!message.evicted || this.#bodies.handle(message) === null) continue
       if (value === undefined) throw corrupt(`journal page ${number} is missing`, LOSS.messages)
       const read = readBody(new ByteReader(value, offset))
-      message.restore(this.#topics.topic(read.topic), ...copied(read))
+      message.restore(this.#topics.topic(read.topic), ...copied(read), read.publisher)
       this.#bodies.restored(message)
     }
   }
@@ -652,6 +758,11 @@ export class LevelStore implements Store {
 
 function operationBytes(operation: BatchOperation): number {
   return operation.key.length + ENTRY_BYTES + (operation.type === 'put' ? operation.value.length : 0)
+}
+
+function parkedHere(parked: Parked): ParkedEntries {
+  if (parked instanceof ParkedEntries) return parked
+  throw new Error('entries were parked by another store')
 }
 
 const DATA_FILE = /\.(ldb|sst|log)$/

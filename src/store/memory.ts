@@ -1,6 +1,8 @@
 /** HOT. The store without a disk: nothing survives the process, and everything is committed as soon as it is recorded. */
-import type { Delivery, Message } from '../mqtt/message.ts'
+import { type Delivery, Message } from '../mqtt/message.ts'
+import { Histogram } from './histogram.ts'
 import type {
+  Parked,
   Recovered,
   SessionRecord,
   StateSource,
@@ -21,6 +23,7 @@ export class MemoryStore implements Store {
   readonly committedSequence = 0
   readonly pendingBytes = 0
   readonly refusal = null
+  readonly commitLatency = new Histogram()
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
 
   get figures(): Readonly<StoreFigures> {
@@ -34,8 +37,8 @@ export class MemoryStore implements Store {
 
   putSession(_sessionId: number, _record: SessionRecord): void {}
 
-  deleteSession(_sessionId: number, held: Iterable<Message>): void {
-    for (const message of held) this.#release(message)
+  deleteSession(_sessionId: number, held: Iterable<Message | Parked>): void {
+    for (const message of held) if (message instanceof Message) this.#release(message)
   }
 
   putSubscription(_sessionId: number, _filter: string, _record: SubscriptionRecord): void {}
@@ -63,6 +66,19 @@ export class MemoryStore implements Store {
 
   completed(_sessionId: number, _packetId: number, message: Message | null): void {
     if (message !== null) this.#release(message)
+  }
+
+  /** Without a disk, nothing can be parked. */
+  park(_delivery: Delivery, _onto: Parked | null): null {
+    return null
+  }
+
+  unpark(_parked: Parked, _count: number): never {
+    throw new Error('this store has nothing parked')
+  }
+
+  peek(_parked: Parked, _index: number): never {
+    throw new Error('this store has nothing parked')
   }
 
   inboundAdded(_sessionId: number, _packetId: number): void {}

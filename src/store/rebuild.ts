@@ -9,7 +9,7 @@ import type {
   StoreRecord,
   WillLine,
 } from './records.ts'
-import type { InFlight, OutboundState, StateSource, StoreError } from './store.ts'
+import type { InFlight, OutboundState, QueueReader, StateSource, StoreError } from './store.ts'
 
 const MIB = 1024 * 1024
 /** Records of a commit. */
@@ -55,8 +55,8 @@ class Growing implements OutboundState {
     return this.passed + this.queue.length
   }
 
-  queueAt(position: number): Delivery {
-    return this.queue[position - this.passed]!
+  readQueue(from: number, to: number, reader: QueueReader): void {
+    for (let position = from; position < to; position++) reader.delivery(this.queue[position - this.passed]!)
   }
 
   *inFlight(): Generator<InFlight> {

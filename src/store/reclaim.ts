@@ -151,10 +151,10 @@ export class Reclaim {
     }
     const writer = new ByteWriter(16 + group.forwards.size * 12)
     writer.varint(group.forwards.size)
-    for (const { nameOffset, page, offset } of group.forwards.values()) {
+    for (const { nameOffset, page, offset, nextPage, nextOffset } of group.forwards.values()) {
       writer.u16(nameOffset)
-      writer.varint(page.number)
-      writer.u16(offset)
+      writer.varint(nextPage === null ? page.number : nextPage.number)
+      writer.u16(nextPage === null ? offset : nextOffset)
     }
     operations.push(put(key, writer.taken()))
   }

@@ -6,13 +6,12 @@
  * does not cover the block. LevelDB drops damaged batches from its log without a word; the scan therefore begins
  * early enough to contain every block that may still lie in that log, so that such a hole is always seen.
  */
-import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
-import type { QoS } from '../mqtt/packet.ts'
-import { type Bodies, type Forward, type ForwardGroup, Page, StoredBody } from './bodies.ts'
+import { type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { type Bodies, type Forward, type ForwardGroup, Page } from './bodies.ts'
 import { type Checkpoints, decodeSession, decodeSubscription, readHead, StoredSession } from './checkpoint.ts'
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
-import { EntryReader, readIdentifiers } from './entry.ts'
+import { EntryFields, EntryReader, readIdentifiers } from './entry.ts'
 import {
   corrupt,
   keyFilter,
@@ -24,18 +23,10 @@ import {
   tableRange,
   unsealed,
 } from './format.ts'
-import {
-  copied,
-  messageOf,
-  PAGE_HEADER_BYTES,
-  type PageHeader,
-  RecordType,
-  readBody,
-  readPageHeader,
-  type TopicTable,
-} from './journal.ts'
+import { PAGE_HEADER_BYTES, type PageHeader, RecordType, readPageHeader, skipBody } from './journal.ts'
 import type { Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
+import { ParkedEntries } from './parked.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
 import {
   type Recovered,
@@ -51,7 +42,7 @@ export const DIRECTORY_PAGES = 256
 /** Values that are read at once. */
 const SLICE_VALUES = 1000
 const EXTENDED = 0x08
-const RETAIN = 0x04
+const DELIVERY_FLAGS = 0x07
 
 /** What recovery is given; `bodies` and `checkpoints` are empty and are filled. */
 export interface RecoveryInput {
@@ -59,8 +50,6 @@ export interface RecoveryInput {
   readonly meta: Meta
   readonly bodies: Bodies
   readonly checkpoints: Checkpoints
-  readonly topics: TopicTable
-  readonly residentBytesMax: number
   /** What a page adds to `Page.writtenBefore`, with its share of the batch. */
   readonly pageCostBytes: (value: Buffer) => number
 }
@@ -90,10 +79,10 @@ interface Growing {
   /** Of the checkpoint. */
   head: number
   tail: number
-  readonly queue: (Delivery | undefined)[]
-  /** Index in `queue` of the entry at `head`. */
-  taken: number
-  readonly inFlight: Map<number, Delivery | null>
+  /** Positions before this one were read from segments. */
+  read: number
+  readonly queue: GrowingQueue
+  readonly inFlight: Map<number, EntryFields | null>
   readonly inbound: Set<number>
   hasHead: boolean
 }
@@ -102,14 +91,12 @@ class Recovery {
   readonly #input: RecoveryInput
   readonly #db: Database
   readonly #growing = new Map<number, Growing>()
-  /** Messages by the page and offset that name them. */
-  readonly #messages = new Map<number, Map<number, Message>>()
   /**
    * Segments that were written ahead of a head value which a crash prevented. They are deleted before anything is
    * recorded: their entries come out of the journal, perhaps under other positions.
    */
   readonly #ahead: Buffer[] = []
-  #residentBytes = 0
+  readonly #entry = new EntryFields()
   #writtenBytes = 0
 
   constructor(input: RecoveryInput) {
@@ -161,9 +148,10 @@ class Recovery {
       for (let count = reader.varint(); count > 0; count--) {
         const nameOffset = reader.u16()
         const number = reader.varint()
-        // A page of the scan is not in the index yet; `#finished` puts the real one in.
+        // A page of the scan is not in the index yet; `recoverForwards` puts the real one in.
         const page = new Page(number, 0, 0)
-        group.forwards.set(nameOffset, { group, nameOffset, page, offset: reader.u16() })
+        const offset = reader.u16()
+        group.forwards.set(nameOffset, { group, nameOffset, page, offset, nextPage: null, nextOffset: 0 })
       }
       this.#input.bodies.groups.set(group.page, group)
     })
@@ -180,8 +168,8 @@ class Recovery {
         lastPacketId: 0,
         head: 0,
         tail: 0,
-        queue: [],
-        taken: 0,
+        read: 0,
+        queue: new GrowingQueue(),
         inFlight: new Map(),
         inbound: new Set(),
         hasHead: false,
@@ -198,13 +186,15 @@ class Recovery {
       session.covered = head.covered
       session.lastPacketId = head.lastPacketId
       session.head = head.queueHead
-      session.queue.length = head.queueTail - head.queueHead
+      session.read = head.queueHead
       session.tail = head.queueTail
       session.stored.written = head.queueHead
-      const entries = new EntryReader(reader, this.#find)
+      const entries = new EntryReader(reader)
       for (let count = reader.varint(); count > 0; count--) {
         const packetId = reader.u16()
-        session.inFlight.set(packetId, reader.u8() === 0 ? null : entries.read())
+        const entry = reader.u8() === 0 ? null : new EntryFields()
+        if (entry !== null) entries.read(entry)
+        session.inFlight.set(packetId, entry)
       }
       for (let count = reader.varint(); count > 0; count--) session.inbound.add(reader.u16())
     })
@@ -228,15 +218,17 @@ class Recovery {
       }
       session.stored.segments.push(segment)
       session.stored.written = segment.to
-      const entries = new EntryReader(reader, this.#find)
+      const entries = new EntryReader(reader)
       for (let position = segment.from; position < segment.to; position++) {
-        const delivery = entries.read()
-        if (position >= session.head) session.queue[position - session.head] = delivery
+        entries.read(this.#entry)
+        if (position !== session.read) continue
+        session.queue.push(this.#entry)
+        session.read++
       }
     })
     await this.#db.batch(this.#ahead.map((key) => ({ type: 'del', key })))
     for (const [number, session] of this.#growing) {
-      if (session.queue.includes(undefined)) {
+      if (session.read < session.tail) {
         throw corrupt(`part of the queue of Session ${number} is missing`, LOSS.messages)
       }
     }
@@ -269,7 +261,7 @@ class Recovery {
       }
       if (header.first || block === null) block = new Block(this.#input.bodies, header, this.#writtenBytes)
       this.#writtenBytes += this.#input.pageCostBytes(value)
-      this.#page(block, block.page(header.page, value.length), value)
+      this.#page(block, block.page(header.page, value), value)
       last = header
     })
     const end = last as PageHeader | null
@@ -305,7 +297,7 @@ class Recovery {
       return
     }
     if (type === RecordType.MovedBody) {
-      readBody(reader)
+      skipBody(reader, this.#entry)
       return
     }
     const number = reader.varint()
@@ -315,25 +307,27 @@ class Recovery {
     switch (type) {
       case RecordType.EnqueueLatest:
       case RecordType.EnqueueNear: {
-        const message = type === RecordType.EnqueueLatest ? block.latest : this.#near(block, reader)
-        const delivery = readReference(reader, message)
-        session?.queue.push(delivery)
+        const entry = type === RecordType.EnqueueLatest ? block.latest : block.near(reader)
+        readReference(reader, entry)
+        session?.queue.push(entry)
         return
       }
       case RecordType.EnqueueFar: {
-        const delivery = new EntryReader(reader, this.#find).read()
-        session?.queue.push(delivery)
+        new EntryReader(reader).read(this.#entry)
+        session?.queue.push(this.#entry)
         return
       }
       case RecordType.Sent: {
         const packetId = reader.u16()
         if (session === undefined) return
-        session.inFlight.set(packetId, this.#pop(session))
+        const entry = new EntryFields()
+        session.queue.shift(entry)
+        session.inFlight.set(packetId, entry)
         session.lastPacketId = packetId
         return
       }
       case RecordType.Dropped:
-        if (session !== undefined) this.#pop(session)
+        session?.queue.shift(this.#entry)
         return
       case RecordType.Received: {
         const packetId = reader.u16()
@@ -368,103 +362,38 @@ class Recovery {
 
   #body(block: Block, page: Page, reader: ByteReader): void {
     const offset = reader.at
-    const body = readBody(reader)
-    let message = this.#messages.get(page.number)?.get(offset)
-    const fits = this.#residentBytes < this.#input.residentBytesMax
-    if (message === undefined) {
-      message = messageOf(body, this.#input.topics.topic(body.topic))
-      this.#remember(page.number, offset, message)
-      if (fits) this.#residentBytes += message.size
-      else message.evict()
-    } else if (message.evicted && fits) {
-      message.restore(this.#input.topics.topic(body.topic), ...copied(body))
-      this.#residentBytes += message.size
-    }
-    block.latest = message
-  }
-
-  #near(block: Block, reader: ByteReader): Message {
-    const number = block.firstPage.number + reader.varint()
-    const offset = reader.u16()
-    const message = this.#messages.get(number)?.get(offset)
-    if (message === undefined) throw new RangeError(`no body at ${offset} of page ${number}`)
-    return message
-  }
-
-  #pop(session: Growing): Delivery {
-    const delivery = session.queue[session.taken]
-    if (delivery === undefined) throw new RangeError('the queue is empty')
-    session.queue[session.taken++] = undefined
-    return delivery
-  }
-
-  readonly #find = (page: number, offset: number, entry: EntryReader): Message => {
-    const known = this.#messages.get(page)?.get(offset)
-    if (known !== undefined) return known
-    const message = entry.evictedMessage()
-    this.#remember(page, offset, message)
-    return message
-  }
-
-  #remember(page: number, offset: number, message: Message): void {
-    let offsets = this.#messages.get(page)
-    if (offsets === undefined) {
-      offsets = new Map()
-      this.#messages.set(page, offsets)
-    }
-    offsets.set(offset, message)
-    message.stored = new BodyName(page, offset)
+    skipBody(reader, block.body(page.number, offset))
   }
 
   #finished(): RecoveredSession[] {
-    const sessions: RecoveredSession[] = []
-    for (const session of this.#growing.values()) {
-      const queue = session.queue.slice(session.taken).filter((delivery) => delivery !== undefined)
-      session.queue.length = 0
-      const inFlight = [...session.inFlight].map(([packetId, delivery]) => ({ packetId, delivery }))
-      for (const { message } of queue) this.#refer(message)
-      for (const { delivery } of inFlight) if (delivery !== null) this.#refer(delivery.message)
-      sessions.push({
-        id: session.stored.id,
-        record: session.record,
-        subscriptions: session.subscriptions,
-        inFlight,
-        queue,
-        queueHead: session.head + session.taken,
-        lastPacketId: session.lastPacketId,
-        inbound: [...session.inbound],
-      })
+    const { bodies } = this.#input
+    for (const { queue } of this.#growing.values()) {
+      for (const part of queue.parts) {
+        for (let index = 0; index < part.length; index++) {
+          part.read(index, this.#entry)
+          bodies.recoverParked(this.#entry)
+        }
+      }
     }
-    this.#dropUnclaimedForwards()
+    const sessions = [...this.#growing.values()].map((session) => this.#session(session))
+    bodies.recoverForwards()
     return sessions
   }
 
-  /** One more delivery refers to the message; its body must be there. */
-  #refer(message: Message): void {
-    const { bodies } = this.#input
-    const name = message.stored
-    if (name instanceof BodyName) {
-      const forward = bodies.groups.get(name.page)?.forwards.get(name.offset)
-      const page = bodies.pages.get(forward?.page.number ?? name.page)
-      if (page === undefined) throw corrupt('the body of a queued message is missing', LOSS.messages)
-      const body = bodies.place(message, page, forward?.offset ?? name.offset, false)
-      if (forward !== undefined) {
-        forward.page = page
-        body.forward = forward
-      }
-    }
-    if (message.stored instanceof StoredBody) message.stored.refs++
-  }
-
-  /** Bodies that died in the last block before a crash left theirs behind. */
-  #dropUnclaimedForwards(): void {
-    const { groups, pages, changedGroups } = this.#input.bodies
-    for (const group of groups.values()) {
-      for (const [offset, { page }] of group.forwards) {
-        if (pages.get(page.number) === page) continue
-        group.forwards.delete(offset)
-        changedGroups.add(group)
-      }
+  #session(session: Growing): RecoveredSession {
+    const inFlight = [...session.inFlight].map(([packetId, entry]) => ({
+      packetId,
+      delivery: entry === null ? null : entry.deliveryOf(this.#input.bodies.recoverInFlight(entry)),
+    }))
+    return {
+      id: session.stored.id,
+      record: session.record,
+      subscriptions: session.subscriptions,
+      inFlight,
+      queue: session.queue.parts,
+      queueHead: session.head + session.queue.taken,
+      lastPacketId: session.lastPacketId,
+      inbound: [...session.inbound],
     }
   }
 
@@ -500,14 +429,32 @@ class Recovery {
   }
 }
 
-/** `Message.stored` until it is known whether anybody still needs the body. */
-class BodyName {
-  readonly page: number
-  readonly offset: number
+/** The entries of a queue, parked from the beginning. */
+class GrowingQueue {
+  /** Oldest first; none is empty. */
+  readonly parts: ParkedEntries[] = []
+  /** How many were taken off. */
+  taken = 0
+  #newest: ParkedEntries | null = null
 
-  constructor(page: number, offset: number) {
-    this.page = page
-    this.offset = offset
+  push(entry: EntryFields): void {
+    if (this.#newest === null || this.#newest.full) {
+      this.#newest = new ParkedEntries()
+      this.parts.push(this.#newest)
+    }
+    this.#newest.add(entry)
+  }
+
+  /** Moves the oldest entry into `into`. Throws RangeError when there is none. */
+  shift(into: EntryFields): void {
+    const oldest = this.parts[0]
+    if (oldest === undefined) throw new RangeError('the queue is empty')
+    oldest.read(0, into)
+    oldest.remove(1)
+    this.taken++
+    if (oldest.length > 0) return
+    this.parts.shift()
+    if (this.parts.length === 0) this.#newest = null
   }
 }
 
@@ -515,8 +462,12 @@ class BodyName {
 class Block {
   readonly sequence: number
   readonly firstPage: Page
-  #latest: Message | null = null
+  /** Values of its pages so far, for records that name an earlier body of the block. */
+  readonly #values: Buffer[] = []
+  readonly #entry = new EntryFields()
   readonly #bodies: Bodies
+  #hasBody = false
+  readonly #near = new EntryFields()
 
   constructor(bodies: Bodies, header: PageHeader, writtenBefore: number) {
     this.#bodies = bodies
@@ -524,34 +475,52 @@ class Block {
     this.firstPage = new Page(header.page, header.sequence, writtenBefore)
   }
 
-  get latest(): Message {
-    if (this.#latest === null) throw new RangeError('an enqueue without a body')
-    return this.#latest
+  /** The entry of the latest body, to be completed for each delivery. */
+  get latest(): EntryFields {
+    if (!this.#hasBody) throw new RangeError('an enqueue without a body')
+    return this.#entry
   }
 
-  set latest(message: Message) {
-    this.#latest = message
+  /** The entry of a body that begins here, to be filled. */
+  body(page: number, offset: number): EntryFields {
+    this.#hasBody = true
+    this.#entry.page = page
+    this.#entry.offset = offset
+    return this.#entry
+  }
+
+  /** The entry of the earlier body that a record names. */
+  near(reader: ByteReader): EntryFields {
+    const index = reader.varint()
+    const offset = reader.u16()
+    const value = this.#values[index]
+    if (value === undefined) throw new RangeError(`no page ${index} in the block`)
+    this.#near.page = this.firstPage.number + index
+    this.#near.offset = offset
+    skipBody(new ByteReader(value, offset), this.#near)
+    return this.#near
   }
 
   /** The Page of this number, added to the index. */
-  page(number: number, bytes: number): Page {
+  page(number: number, value: Buffer): Page {
     const { sequence, writtenBefore } = this.firstPage
     const page = number === this.firstPage.number ? this.firstPage : new Page(number, sequence, writtenBefore)
-    page.bytes = bytes
+    page.bytes = value.length
+    this.#values.push(value)
     this.#bodies.addPage(page)
     return page
   }
 }
 
-function readReference(reader: ByteReader, message: Message): Delivery {
+/** Completes the entry of a body with what its delivery adds. */
+function readReference(reader: ByteReader, entry: EntryFields): void {
   const flags = reader.u8()
-  let subscriptionIdentifiers = NO_IDENTIFIERS
-  let share: string | null = null
-  if (flags & EXTENDED) {
-    const count = reader.varint()
-    if (count > 0) subscriptionIdentifiers = readIdentifiers(reader, count)
-    const text = reader.text()
-    share = text === '' ? null : text
-  }
-  return { message, qos: (flags & 3) as QoS, retain: (flags & RETAIN) !== 0, subscriptionIdentifiers, share }
+  // Both keep the delivery's QoS and RETAIN in the same bits.
+  entry.flags = (entry.flags & ~DELIVERY_FLAGS) | (flags & DELIVERY_FLAGS)
+  entry.extension = null
+  if ((flags & EXTENDED) === 0) return
+  const count = reader.varint()
+  const subscriptionIdentifiers = count > 0 ? readIdentifiers(reader, count) : NO_IDENTIFIERS
+  const share = reader.text()
+  entry.extension = { subscriptionIdentifiers, share: share === '' ? null : share }
 }

@@ -1,5 +1,5 @@
 /** Moves the last living bodies out of nearly empty pages, so that the pages can be deleted. Bounded per commit. */
-import type { Bodies, Page, StoredBody } from './bodies.ts'
+import type { Bodies, Forward, Page } from './bodies.ts'
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { numberKey, Table } from './format.ts'
@@ -13,7 +13,7 @@ const PAGES_MIN = 8
 /** Bodies of one page on their way into the open block. */
 interface Move {
   readonly from: Page
-  readonly bodies: StoredBody[]
+  readonly forwards: Forward[]
   /** `Message.size` of each. */
   readonly sizes: number[]
 }
@@ -67,25 +67,24 @@ export class Rewriting {
 
   /** The sealed block is durable: the copies count from now on. */
   durable(): void {
-    for (const { from, bodies, sizes } of this.#flying) this.#bodies.moved(from, bodies, sizes)
+    for (const { from, forwards, sizes } of this.#flying) this.#bodies.moved(from, forwards, sizes)
     this.#flying = []
   }
 
   #copy(page: Page, value: Buffer, block: OpenBlock): void {
-    const move: Move = { from: page, bodies: [], sizes: [] }
+    const move: Move = { from: page, forwards: [], sizes: [] }
     try {
       readPageHeader(page.number, value)
     } catch {
       return
     }
-    for (const body of this.#bodies.living(page)) {
-      const reader = new ByteReader(value, body.offset)
+    for (const offset of this.#bodies.living(page)) {
+      const reader = new ByteReader(value, offset)
       const { topic, properties, payload } = readBody(reader)
-      const offset = block.movedBody(value.subarray(body.offset, reader.at))
-      this.#bodies.moving(body, block.page, offset)
-      move.bodies.push(body)
+      const copyOffset = block.movedBody(value.subarray(offset, reader.at))
+      move.forwards.push(this.#bodies.moving(page, offset, block.page, copyOffset))
       move.sizes.push(Buffer.byteLength(topic, 'utf8') + properties.length + payload.length)
     }
-    if (move.bodies.length > 0) this.#open.push(move)
+    if (move.forwards.length > 0) this.#open.push(move)
   }
 }

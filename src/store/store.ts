@@ -7,6 +7,7 @@
  */
 import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
+import type { Histogram } from './histogram.ts'
 
 export interface SessionRecord {
   readonly clientId: string
@@ -41,15 +42,35 @@ export interface InFlight {
 }
 
 /**
+ * Consecutive entries of one queue, kept by the store in a few bytes each: their bodies are on disk, and no object
+ * stands for them. Only the store that made them can read them; entries leave at the front, by `unpark`.
+ */
+export interface Parked {
+  readonly length: number
+  /** Of their messages, by `Message.size`. */
+  readonly bytes: number
+  /** Whether an entry came by a Shared Subscription. */
+  readonly shared: boolean
+}
+
+/** What a range of a queue consists of, in order. */
+export interface QueueReader {
+  delivery(delivery: Delivery): void
+  /** The entries of `parked` from the first index up to, not including, the second. */
+  parked(parked: Parked, from: number, to: number): void
+}
+
+/**
  * A Session's outbound state, read by the store when it writes a checkpoint. Queue entries have positions that
- * only grow: `head` is the oldest entry, `tail` is one past the newest; `at(position)` is cheap.
+ * only grow: `head` is the oldest entry, `tail` is one past the newest.
  */
 export interface OutboundState {
   /** In the order in which they were sent. */
   inFlight(): Iterable<InFlight>
   readonly queueHead: number
   readonly queueTail: number
-  queueAt(position: number): Delivery
+  /** Tells `reader` the entries from a position up to, not including, another one. */
+  readQueue(from: number, to: number, reader: QueueReader): void
   /** The packet identifier after which the search for a free one begins. */
   readonly lastPacketId: number
   /** Packet identifiers of QoS 2 messages received from the client and not yet released. */
@@ -76,7 +97,7 @@ export interface RecoveredSession {
   readonly subscriptions: readonly (readonly [filter: string, record: SubscriptionRecord])[]
   readonly inFlight: readonly InFlight[]
   /** Oldest first. Bodies may be evicted. */
-  readonly queue: readonly Delivery[]
+  readonly queue: readonly (Delivery | Parked)[]
   readonly queueHead: number
   readonly lastPacketId: number
   readonly inbound: readonly number[]
@@ -123,7 +144,7 @@ export class StoreError extends Error {
 export interface StoreFigures {
   /** Commits since the store was opened. */
   commits: number
-  /** Bytes of bodies of stored messages in memory. */
+  /** Bytes that stored messages with their bodies in memory take, with what JavaScript adds. */
   residentBytes: number
   /** Bytes of message bodies that are stored and referenced. */
   storedBytes: number
@@ -140,13 +161,15 @@ export interface Store {
   /** Why new work (messages, Sessions) must be refused, such as a nearly full disk; null when all is well. */
   readonly refusal: string | null
   readonly figures: Readonly<StoreFigures>
+  /** How long commits took, from sealing the block to its being durable, since the store was opened. */
+  readonly commitLatency: Histogram
 
   /** Opens, verifies and recovers. Throws StoreError. May be called again after `failed` or `close`. */
   open(source: StateSource): Promise<Recovered>
 
   putSession(sessionId: number, record: SessionRecord): void
-  /** Also forgets its Subscriptions, in-flight and inbound state; `held` are the messages of queue and in-flight. */
-  deleteSession(sessionId: number, held: Iterable<Message>): void
+  /** Also forgets its Subscriptions, in-flight and inbound state; `held` is all that is queued and in flight. */
+  deleteSession(sessionId: number, held: Iterable<Message | Parked>): void
   putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void
   deleteSubscription(sessionId: number, filter: string): void
 
@@ -163,6 +186,17 @@ export interface Store {
   received(sessionId: number, packetId: number, message: Message): void
   /** PUBACK or PUBCOMP (or a refusing PUBREC, or a discarded message) ended it; `message` is null after `received`. */
   completed(sessionId: number, packetId: number, message: Message | null): void
+
+  /**
+   * Parks a queued delivery behind the entries of `onto`, null for none. Returns where it is: `onto`, or a new one
+   * when that is full. Null when it cannot be parked (yet), since it is not on disk. Nothing is recorded.
+   */
+  park(delivery: Delivery, onto: Parked | null): Parked | null
+  /** Takes the oldest `count` entries out again. Bodies may be evicted. */
+  unpark(parked: Parked, count: number): Delivery[]
+  /** One entry, which stays parked: to be used, or given to `restore`, before the next commit. */
+  peek(parked: Parked, index: number): Delivery
+
   inboundAdded(sessionId: number, packetId: number): void
   inboundRemoved(sessionId: number, packetId: number): void
 
@@ -174,7 +208,7 @@ export interface Store {
 
   /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
   commit(): void
-  /** Reads evicted bodies back. Rejects with StoreError. */
+  /** Reads evicted bodies back, also of messages that are completed meanwhile. Rejects with StoreError. */
   restore(messages: readonly Message[]): Promise<void>
   /** Commits what is recorded, writes a clean mark, closes. */
   close(): Promise<void>

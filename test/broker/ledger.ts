@@ -1,6 +1,8 @@
 /** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
 import type { Delivery, Message } from '../../src/mqtt/message.ts'
+import { Histogram } from '../../src/store/histogram.ts'
 import type {
+  Parked,
   Recovered,
   SessionRecord,
   StateSource,
@@ -21,6 +23,7 @@ export class LedgerStore implements Store {
   /** Larger messages are refused, smaller ones are not. */
   messageBytesMax = Number.POSITIVE_INFINITY
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  readonly commitLatency = new Histogram()
   /** Everything recorded, in order, as short lines. */
   readonly lines: string[] = []
   /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */
@@ -66,7 +69,7 @@ export class LedgerStore implements Store {
   putSession(id: number, record: SessionRecord): void {
     this.#record(`putSession ${id} ${record.clientId}`)
   }
-  deleteSession(id: number, held: Iterable<Message>): void {
+  deleteSession(id: number, held: Iterable<Message | Parked>): void {
     this.#record(`deleteSession ${id} holding ${[...held].length}`)
   }
   putSubscription(id: number, filter: string, record: SubscriptionRecord): void {
@@ -91,6 +94,16 @@ export class LedgerStore implements Store {
   }
   completed(id: number, packetId: number): void {
     this.#record(`completed ${id} ${packetId}`)
+  }
+  /** Nothing is parked here; see `test/session/parking.ts`. */
+  park(_delivery: Delivery, _onto: Parked | null): Parked | null {
+    return null
+  }
+  unpark(_parked: Parked, _count: number): Delivery[] {
+    throw new Error('nothing is parked')
+  }
+  peek(_parked: Parked, _index: number): Delivery {
+    throw new Error('nothing is parked')
   }
   inboundAdded(id: number, packetId: number): void {
     this.#record(`inboundAdded ${id} ${packetId}`)

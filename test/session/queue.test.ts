@@ -2,6 +2,9 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { DeliveryQueue } from '../../src/session/queue.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
+
+const NOTHING_PARKED = new MemoryStore()
 
 function delivery(bytes: number): Delivery {
   const message = new Message({
@@ -16,14 +19,14 @@ function delivery(bytes: number): Delivery {
 
 describe('DeliveryQueue', () => {
   it('is empty at first, wherever it begins', () => {
-    const queue = new DeliveryQueue(7)
+    const queue = new DeliveryQueue(NOTHING_PARKED, 7)
     expect([queue.head, queue.tail, queue.length, queue.bytes]).toEqual([7, 7, 0, 0])
     expect([queue.peek(), queue.shift()]).toEqual([undefined, undefined])
     expect(queue.head).toBe(7)
   })
 
   it('has no entry before its head and from its tail on', () => {
-    const queue = new DeliveryQueue()
+    const queue = new DeliveryQueue(NOTHING_PARKED)
     queue.push(delivery(1))
     queue.push(delivery(2))
     queue.shift()
@@ -35,7 +38,7 @@ describe('DeliveryQueue', () => {
   it('behaves like a list, with positions that only grow', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: -400, max: 400 }), { maxLength: 20 }), (moves) => {
-        const queue = new DeliveryQueue()
+        const queue = new DeliveryQueue(NOTHING_PARKED)
         const list: Delivery[] = []
         let head = 0
         for (const move of moves) {

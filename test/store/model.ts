@@ -1,12 +1,16 @@
 /**
  * A naive Server for tests of stores: it keeps in plain arrays and maps what a store should remember, tells the store
- * about every change, and can say at any time what a recovery has to bring back.
+ * about every change, and can say at any time what a recovery has to bring back. Its queues park as those of real
+ * Sessions do; what is in them it knows as text, too.
  */
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { type QoS, SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
+import { DeliveryQueue } from '../../src/session/queue.ts'
 import type {
   InFlight,
   OutboundState,
+  Parked,
+  QueueReader,
   Recovered,
   SessionRecord,
   StateSource,
@@ -21,22 +25,32 @@ export class ModelSession implements OutboundState {
   readonly subscriptions = new Map<string, SubscriptionRecord>()
   readonly sent = new Map<number, Delivery | null>()
   readonly received = new Set<number>()
-  queue: Delivery[] = []
-  queueHead = 0
+  readonly deliveries: DeliveryQueue
+  /** The messages in `deliveries` and what is particular to these deliveries, as text; null before it was read. */
+  readonly texts: { message: string | null; fields: string }[] = []
   lastPacketId = 0
 
-  constructor(record: SessionRecord) {
+  constructor(record: SessionRecord, deliveries: DeliveryQueue) {
     this.record = record
+    this.deliveries = deliveries
+    for (const delivery of deliveries) this.texts.push({ message: null, fields: fieldsOf(delivery) })
+  }
+
+  /** The whole queue; what is parked is good until the next commit, and described by `ModelServer.queue` alone. */
+  get queue(): Delivery[] {
+    return [...this.deliveries]
+  }
+
+  get queueHead(): number {
+    return this.deliveries.head
   }
 
   get queueTail(): number {
-    return this.queueHead + this.queue.length
+    return this.deliveries.tail
   }
 
-  queueAt(position: number): Delivery {
-    const delivery = this.queue[position - this.queueHead]
-    if (delivery === undefined) throw new RangeError(`no queue position ${position}`)
-    return delivery
+  readQueue(from: number, to: number, reader: QueueReader): void {
+    this.deliveries.read(from, to, reader)
   }
 
   inFlight(): Iterable<InFlight> {
@@ -50,6 +64,11 @@ export class ModelSession implements OutboundState {
   messages(): Message[] {
     const sent = [...this.sent.values()].filter((delivery) => delivery !== null)
     return [...this.queue, ...sent].map((delivery) => delivery.message)
+  }
+
+  held(): (Message | Parked)[] {
+    const sent = [...this.sent.values()].filter((delivery) => delivery !== null)
+    return [...this.deliveries.parts(), ...sent].map((entry) => ('message' in entry ? entry.message : entry))
   }
 }
 
@@ -102,12 +121,13 @@ export class ModelServer implements StateSource {
     const recovered = await this.store.open(this)
     this.sessions = new Map()
     for (const found of recovered.sessions) {
-      const session = new ModelSession(found.record)
+      const session = new ModelSession(
+        found.record,
+        new DeliveryQueue(this.store, found.queueHead, found.queue),
+      )
       for (const [filter, record] of found.subscriptions) session.subscriptions.set(filter, record)
       for (const { packetId, delivery } of found.inFlight) session.sent.set(packetId, delivery)
       for (const packetId of found.inbound) session.received.add(packetId)
-      session.queue = [...found.queue]
-      session.queueHead = found.queueHead
       session.lastPacketId = found.lastPacketId
       this.sessions.set(found.id, session)
     }
@@ -116,14 +136,38 @@ export class ModelServer implements StateSource {
     return recovered
   }
 
-  /** Every message of every Session. */
+  /** Every message of every Session; good until the next commit. */
   messages(): Message[] {
+    for (const id of this.sessions.keys()) this.queue(id)
     return [...this.sessions.values()].flatMap((session) => session.messages())
   }
 
-  /** Reads back everything that is evicted. */
+  /** The queue of a Session; good until the next commit. */
+  queue(id: number): Delivery[] {
+    const session = this.session(id)
+    const { queue } = session
+    for (const [index, { message }] of queue.entries()) {
+      const known = session.texts[index]!.message
+      if (known !== null) this.#contents.set(message, known)
+    }
+    return queue
+  }
+
+  /** Reads back everything that is evicted, and compares it with what is known of it. */
   async restoreAll(): Promise<void> {
+    const queues = [...this.sessions].map(([id, session]) => ({
+      known: session.texts.slice(),
+      queue: this.queue(id),
+    }))
     await this.store.restore(this.messages().filter((message) => message.evicted))
+    for (const { known, queue } of queues) {
+      for (const [index, delivery] of queue.entries()) {
+        // Throws when it differs from what is known.
+        known[index]!.message = this.describeMessage(delivery.message)
+        if (fieldsOf(delivery) !== known[index]!.fields)
+          throw new Error(`a delivery changed: ${fieldsOf(delivery)}`)
+      }
+    }
   }
 
   /** Commits and waits until what is recorded is durable (or the store failed). */
@@ -136,12 +180,8 @@ export class ModelServer implements StateSource {
   }
 
   createSession(id: number, clientId = `client-${id}`, owner: string | null = null): ModelSession {
-    const session = new ModelSession({
-      clientId,
-      owner,
-      expirySeconds: SESSION_NEVER_EXPIRES,
-      disconnectedAt: 0,
-    })
+    const record = { clientId, owner, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+    const session = new ModelSession(record, new DeliveryQueue(this.store))
     this.sessions.set(id, session)
     this.store.putSession(id, session.record)
     return session
@@ -154,7 +194,7 @@ export class ModelServer implements StateSource {
   }
 
   deleteSession(id: number): void {
-    this.store.deleteSession(id, this.session(id).messages())
+    this.store.deleteSession(id, this.session(id).held())
     this.sessions.delete(id)
   }
 
@@ -169,16 +209,17 @@ export class ModelServer implements StateSource {
   }
 
   enqueue(id: number, delivery: Delivery): void {
-    this.session(id).queue.push(delivery)
+    const session = this.session(id)
     this.store.enqueue(id, delivery)
+    session.texts.push({ message: this.describeMessage(delivery.message), fields: fieldsOf(delivery) })
+    session.deliveries.push(delivery)
   }
 
   /** The head of the queue is sent; at QoS 0 it is gone. */
   send(id: number): void {
     const session = this.session(id)
-    const delivery = session.queue.shift()
+    const delivery = this.#shift(session)
     if (delivery === undefined) return
-    session.queueHead++
     if (delivery.qos === 0) {
       this.store.dropped(id, delivery.message)
       return
@@ -190,7 +231,7 @@ export class ModelServer implements StateSource {
   /** What arrives while nothing waits is sent at once and takes no place in the queue. */
   deliver(id: number, delivery: Delivery): void {
     const session = this.session(id)
-    if (session.queue.length > 0 || delivery.qos === 0) {
+    if (session.deliveries.length > 0 || delivery.qos === 0) {
       this.enqueue(id, delivery)
       return
     }
@@ -201,9 +242,8 @@ export class ModelServer implements StateSource {
 
   drop(id: number): void {
     const session = this.session(id)
-    const delivery = session.queue.shift()
+    const delivery = this.#shift(session)
     if (delivery === undefined) return
-    session.queueHead++
     this.store.dropped(id, delivery.message)
   }
 
@@ -268,7 +308,7 @@ export class ModelServer implements StateSource {
         .map(([filter, record]) => `  sub ${filter} ${subscription(record)}`),
       ...[...session.sent].map(([id, delivery]) => `  sent ${id} ${this.#describeDelivery(delivery)}`),
       ...[...session.received].sort((a, b) => a - b).map((packetId) => `  inbound ${packetId}`),
-      ...session.queue.map((delivery) => `  queued ${this.#describeDelivery(delivery)}`),
+      ...session.texts.map(({ message, fields }) => `  queued ${fields} ${message}`),
     ])
     for (const [topic, message] of [...this.retained].sort(byKey)) {
       lines.push(`retained ${topic} ${this.describeMessage(message)}`)
@@ -297,8 +337,14 @@ export class ModelServer implements StateSource {
 
   #describeDelivery(delivery: Delivery | null): string {
     if (delivery === null) return 'released'
-    const { message, qos, retain, subscriptionIdentifiers, share } = delivery
-    return `${qos} ${retain} [${subscriptionIdentifiers}] ${share} ${this.describeMessage(message)}`
+    return `${fieldsOf(delivery)} ${this.describeMessage(delivery.message)}`
+  }
+
+  #shift(session: ModelSession): Delivery | undefined {
+    const delivery = session.deliveries.shift()
+    const known = session.texts.shift()?.message ?? null
+    if (delivery !== undefined && known !== null) this.#contents.set(delivery.message, known)
+    return delivery
   }
 
   #freePacketId(session: ModelSession): number {
@@ -312,6 +358,10 @@ export class ModelServer implements StateSource {
     this.#waiting = []
     for (const resolve of waiting) resolve()
   }
+}
+
+function fieldsOf({ qos, retain, subscriptionIdentifiers, share }: Delivery): string {
+  return `${qos} ${retain} [${subscriptionIdentifiers}] ${share}`
 }
 
 function byKey([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
@@ -495,7 +545,7 @@ function willRandom(server: ModelServer, random: Random, id: number, step: numbe
 function handOver(server: ModelServer, random: Random, ids: readonly number[]): void {
   const [from, to] = [random.pick(ids), random.pick(ids)]
   if (from === to) return
-  const queue = [...server.session(from).queue]
+  const queue = server.queue(from)
   if (random.chance(0.5)) {
     for (const moved of queue) server.enqueue(to, moved)
     server.deleteSession(from)

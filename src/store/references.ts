@@ -1,0 +1,94 @@
+/** HOT. How many parked queue entries refer to each body of one journal page: 4 bytes a body. */
+
+/** Of a word, the upper half is the body's offset, the lower one counts; a full lower half means `#many` does. */
+const MANY = 0xffff
+const FIRST_CAPACITY = 8
+
+export class References {
+  /** Sorted by offset; the first `#length` count. */
+  #words = new Uint32Array(FIRST_CAPACITY)
+  #length = 0
+  /** Counts that do not fit into a word, by offset. */
+  #many: Map<number, number> | null = null
+
+  /** Bodies that something parked refers to. */
+  get size(): number {
+    return this.#length
+  }
+
+  /** Offset of the body at this place in the order of offsets. */
+  offsetAt(index: number): number {
+    return this.#words[index]! >>> 16
+  }
+
+  count(offset: number): number {
+    const index = this.#find(offset)
+    return index < this.#length && this.#words[index]! >>> 16 === offset ? this.#countAt(index) : 0
+  }
+
+  /** Adds to the count of a body. */
+  add(offset: number, count: number): void {
+    const index = this.#find(offset)
+    if (index < this.#length && this.#words[index]! >>> 16 === offset) {
+      this.#set(index, offset, this.#countAt(index) + count)
+      return
+    }
+    if (this.#length === this.#words.length) this.#grow()
+    this.#words.copyWithin(index + 1, index, this.#length)
+    this.#length++
+    this.#set(index, offset, count)
+  }
+
+  /** Takes from the count of a body; returns what is left. Throws RangeError when it is not that many. */
+  take(offset: number, count: number): number {
+    const index = this.#find(offset)
+    const known = index < this.#length && this.#words[index]! >>> 16 === offset ? this.#countAt(index) : 0
+    if (known < count) throw new RangeError(`${known} parked entries refer to the body at ${offset}`)
+    if (known > count) {
+      this.#set(index, offset, known - count)
+      return known - count
+    }
+    this.#many?.delete(offset)
+    this.#words.copyWithin(index, index + 1, this.#length)
+    this.#length--
+    return 0
+  }
+
+  /** Index of the first word whose offset is not below this one. */
+  #find(offset: number): number {
+    const words = this.#words
+    let low = 0
+    let high = this.#length
+    // Bodies are parked mostly in their order.
+    if (high > 0 && words[high - 1]! >>> 16 < offset) return high
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (words[middle]! >>> 16 < offset) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  #countAt(index: number): number {
+    const word = this.#words[index]!
+    const count = word & MANY
+    return count === MANY ? this.#many!.get(word >>> 16)! : count
+  }
+
+  #set(index: number, offset: number, count: number): void {
+    this.#words[index] = ((offset << 16) | Math.min(count, MANY)) >>> 0
+    if (count >= MANY) {
+      this.#many ??= new Map()
+      this.#many.set(offset, count)
+    } else {
+      this.#many?.delete(offset)
+    }
+  }
+
+  #grow(): void {
+    const length = this.#words.length
+    const words = new Uint32Array(length < 64 ? length * 2 : length + 32)
+    words.set(this.#words)
+    this.#words = words
+  }
+}
