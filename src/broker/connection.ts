@@ -106,7 +106,9 @@ export class Connection
     this.#connectTimeout =
       timeoutMs === Number.POSITIVE_INFINITY
         ? null
-        : state.deadlines.at(state.now() + timeoutMs, () => this.#connectTimedOut())
+        : state.deadlines.at(state.now() + timeoutMs - (link.info.handshakeMs ?? 0), () =>
+            this.#connectTimedOut(),
+          )
   }
 
   get view(): ClientView {

@@ -341,3 +341,14 @@ describe('a client that asks and does not read', () => {
     expect(world.census()).toMatchObject({ subscriptions: 0 })
   })
 })
+
+describe('connectTimeoutSeconds', () => {
+  it('includes the handshakes of TLS and WebSocket', async () => {
+    const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
+    const slow = world.open(5, { handshakeMs: 8000 })
+    await world.pass(1.9)
+    expect(slow.closed).toBe(false)
+    await world.pass(0.3)
+    expect(slow.closed).toBe(true)
+  })
+})
