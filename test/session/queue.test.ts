@@ -3,6 +3,11 @@ import { describe, expect, it } from 'vitest'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { DeliveryQueue } from '../../src/session/queue.ts'
 import { MemoryStore } from '../../src/store/memory.ts'
+<<<<<<< HEAD
+import type { Parked } from '../../src/store/store.ts'
+import { entriesOf, TestParking } from './parking.ts'
+=======
+>>>>>>> theirs
 
 const NOTHING_PARKED = new MemoryStore()
 
@@ -63,4 +68,123 @@ describe('DeliveryQueue', () => {
       { numRuns: 50 },
     )
   })
+
+  it('behaves like a list when memory is short and most of it is parked', () => {
+    const steps = fc.array(
+      fc.record({
+        move: fc.integer({ min: -500, max: 900 }),
+        /** Of the entries of this step, and whether what was pushed is on disk now. */
+        evicted: fc.boolean(),
+        durable: fc.boolean(),
+      }),
+      { maxLength: 12 },
+    )
+    let parkedInAll = 0
+    fc.assert(
+      fc.property(steps, fc.constantFrom(7, 100, 700), (moves, max) => {
+        const parking = new TestParking(max)
+        const queue = new DeliveryQueue(parking, 5)
+        const list: Delivery[] = []
+        let head = 5
+        for (const { move, evicted, durable } of moves) {
+          parking.durable = durable
+          for (let n = 0; n < move; n++) {
+            const pushed = delivery(1 + (n % 5))
+            if (evicted) pushed.message.evict()
+            queue.push(pushed)
+            list.push(pushed)
+          }
+          for (let n = 0; n < -move; n++) {
+            expect(queue.peek()).toBe(list[0])
+            const shifted = list.shift()
+            if (shifted !== undefined) head++
+            expect(queue.shift()).toBe(shifted)
+          }
+          expect([queue.head, queue.length, queue.tail]).toEqual([head, list.length, head + list.length])
+          expect(queue.bytes).toBe(list.reduce((sum, { message }) => sum + message.size, 0))
+          expect(isSame([...queue], list)).toBe(true)
+          expect(isSame(partsOf(queue), list)).toBe(true)
+          const from = Math.floor(list.length / 3)
+          const to = Math.floor((list.length * 3) / 4)
+          expect(isSame(rangeOf(queue, head + from, head + to), list.slice(from, to))).toBe(true)
+          expect(isSame(rangeOf(queue, head, head + list.length), list)).toBe(true)
+        }
+        parkedInAll += parking.parked
+      }),
+      { numRuns: 60 },
+    )
+    expect(parkedInAll).toBeGreaterThan(1000)
+  })
+
+  it('a long queue that is on disk keeps few objects, and gives them back in slices', () => {
+    const parking = new TestParking(1024)
+    const queue = new DeliveryQueue(parking)
+    for (let n = 0; n < 10_000; n++) {
+      queue.push(delivery(10))
+      // A commit makes the latest hundred durable, and evicts them.
+      if (n % 100 === 99) for (let back = 0; back < 100; back++) queue.at(n - back).message.evict()
+    }
+    expect(parking.parked).toBeGreaterThan(9800)
+    const parts = [...queue.parts()]
+    expect(parts.length).toBeLessThan(10 + 200)
+    queue.unpark(300)
+    const objects = [...queue.parts()].filter((part) => 'message' in part)
+    expect(objects.length).toBeLessThan(512 + 200)
+    expect(queue.length).toBe(10_000)
+  })
+
+  it('what is in memory is parked, too, when what stands behind it is not', () => {
+    const parking = new TestParking(1024)
+    const queue = new DeliveryQueue(parking)
+    queue.push(delivery(1))
+    for (let n = 0; n < 1000; n++) {
+      const pushed = delivery(1)
+      pushed.message.evict()
+      queue.push(pushed)
+    }
+    expect(parking.parked).toBeGreaterThan(990)
+  })
+
+  it('a short queue whose messages are in memory is not parked', () => {
+    const parking = new TestParking(1024)
+    const queue = new DeliveryQueue(parking)
+    for (let n = 0; n < 1000; n++) queue.push(delivery(1))
+    expect(parking.parked).toBe(0)
+  })
+
+  it('a recovered queue begins with parked entries', () => {
+    const parking = new TestParking(2)
+    const list = [1, 2, 3, 4, 5].map(delivery)
+    const parts: (Delivery | Parked)[] = []
+    for (const each of list.slice(0, 3)) {
+      const parked = parking.park(each, (parts.at(-1) as Parked | undefined) ?? null)!
+      if (parts.at(-1) !== parked) parts.push(parked)
+    }
+    const queue = new DeliveryQueue(parking, 40, [...parts, ...list.slice(3)])
+    expect([queue.head, queue.tail, queue.bytes]).toEqual([40, 45, 15])
+    expect(queue.at(42)).toBe(list[2])
+    expect(() => rangeOf(queue, 39, 41)).toThrow(RangeError)
+    expect(Array.from({ length: 5 }, () => queue.shift())).toEqual(list)
+  })
 })
+
+function isSame(one: readonly Delivery[], other: readonly Delivery[]): boolean {
+  return one.length === other.length && one.every((each, index) => each === other[index])
+}
+
+function partsOf(queue: DeliveryQueue): Delivery[] {
+  return [...queue.parts()].flatMap((part) => ('message' in part ? [part] : entriesOf(part).deliveries))
+}
+
+function rangeOf(queue: DeliveryQueue, from: number, to: number): Delivery[] {
+  const read: Delivery[] = []
+  queue.read(from, to, {
+    delivery: (each) => {
+      read.push(each)
+    },
+    parked: (parked, start, end) => {
+      read.push(...entriesOf(parked).deliveries.slice(start, end))
+    },
+  })
+  return read
+}

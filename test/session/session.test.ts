@@ -4,6 +4,7 @@ import type { QoS } from '../../src/mqtt/packet.ts'
 import type { DropReason, SessionLimits } from '../../src/session/limits.ts'
 import { effectiveQoS, Session, type SessionContext, type SessionSink } from '../../src/session/session.ts'
 import { LedgerStore } from '../broker/ledger.ts'
+import { TestParking } from './parking.ts'
 
 const LIMITS: SessionLimits = {
   queueMessagesMax: Number.POSITIVE_INFINITY,
@@ -436,6 +437,58 @@ describe('expiry', () => {
     session.attach(sink, 10)
     expect(sink.taken()).toEqual(['b 1 1 gate 1'])
     expect(room.drops).toEqual(['expired a'])
+  })
+})
+
+describe('a long queue whose bodies are on disk', () => {
+  function parkedQueue(share: (n: number) => string | null): { session: Session; all: Delivery[] } {
+    const room = new Room()
+    const parking = new TestParking(100)
+    room.store.park = (each, onto) => parking.park(each, onto)
+    room.store.unpark = (parked, count) => parking.unpark(parked, count)
+    room.store.peek = (parked, index) => parking.peek(parked, index)
+    const session = room.session(true)
+    const all = Array.from({ length: 1000 }, (_, n) => ({ ...delivery(`${n}`), share: share(n) }))
+    for (const each of all) {
+      session.deliver(each, 0)
+      each.message.evict()
+    }
+    expect(parking.parked).toBeGreaterThan(900)
+    return { session, all }
+  }
+
+  it('ends without looking at every message that concerns nobody else', () => {
+    const { session } = parkedQueue(() => null)
+    const undelivered = [...session.undelivered()]
+    expect(undelivered.length).toBeLessThan(100)
+    expect(undelivered.reduce((sum, { count }) => sum + count, 0)).toBe(1000)
+    expect([...session.held()].length).toBeLessThan(100)
+  })
+
+  it('gives every message of a Shared Subscription, in order, when the Session ends', () => {
+    const share = '$share/group/filter'
+    const { session, all } = parkedQueue((n) => (n >= 300 && n < 310 ? share : null))
+    const undelivered = [...session.undelivered()]
+    const shared = undelivered.filter(({ delivery: each }) => each.share !== null)
+    expect(shared.map(({ delivery: each }) => each)).toEqual(all.slice(300, 310))
+    expect(shared.every(({ mayGoToOthers, count }) => mayGoToOthers && count === 1)).toBe(true)
+    expect(undelivered.reduce((sum, { count }) => sum + count, 0)).toBe(1000)
+  })
+})
+
+describe('a Session that is not stored', () => {
+  it('holds what waits in its queue: other Sessions may have it stored, and done with it before', () => {
+    const { session, sink } = online(new Room(), 1)
+    const [sent, waiting, last] = [delivery('a'), delivery('b'), delivery('c')]
+    for (const each of [sent, waiting, last]) session.deliver(each, 0)
+    const holders = (): number[] => [sent, waiting, last].map(({ message }) => message.holders)
+    expect(holders()).toEqual([0, 1, 1])
+    session.puback(1, false)
+    expect(sink.taken()).toEqual(['a 1 1', 'b 1 2'])
+    expect(holders()).toEqual([0, 0, 1])
+    session.detach()
+    session.detach()
+    expect(holders()).toEqual([0, 0, 0])
   })
 })
 

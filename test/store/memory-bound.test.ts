@@ -3,8 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { Table } from '../../src/store/format.ts'
 import { LevelStore } from '../../src/store/level.ts'
 import { delivery, ModelServer, message } from './model.ts'
+import { type Batch, recordingWriter } from './recorded.ts'
 
 const MESSAGES = 3000
 const BUDGET_BYTES = 100_000
@@ -72,6 +74,72 @@ test('restored messages that nobody takes are evicted again when memory is short
     await server.commit()
   }
   expect(server.store.figures.residentBytes).toBeLessThan(25_000)
+  await server.store.close()
+  await rm(directory, { recursive: true })
+})
+
+test('what an ended Session had parked is released by and by, and its pages go without further commits', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
+  const batches: Batch[] = []
+  const server = new ModelServer(
+    new LevelStore({
+      directory,
+      sync: false,
+      residentBytesMax: BUDGET_BYTES,
+      reserveBytes: 0,
+      checkpointJournalBytes: 100_000,
+      writeBufferBytes: 64 * 1024,
+      write: recordingWriter(batches),
+    }),
+  )
+  server.remember = false
+  await server.open()
+  server.createSession(1)
+  server.createSession(2)
+  for (let index = 0; index < 30_000; index++) {
+    const one = message('topic', `${index} ${'.'.repeat(200)}`)
+    server.enqueue(1, delivery(one))
+    // Some of them wait for another Session, too.
+    if (index % 1000 === 0) server.enqueue(2, delivery(one))
+    if (index % 100 === 99) await server.commit()
+  }
+  let parked = 0
+  for (const part of server.session(1).deliveries.parts()) if (!('message' in part)) parked += part.length
+  expect(parked).toBeGreaterThan(20_000)
+  const before = batches.length
+  server.deleteSession(1)
+  const left = server.store.figures.storedBytes
+  await server.commit()
+  expect(left).toBeGreaterThan(1_000_000)
+  const deleted = (): number =>
+    batches
+      .slice(before)
+      .flat()
+      .filter(({ type, key }) => type === 'del' && key[0] === Table.Journal).length
+  while (server.store.figures.storedBytes > 10_000 || deleted() < 200) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await server.restoreAll()
+  const texts = server.session(2).queue.map((entry) => Number.parseInt(entry.message.payload.toString(), 10))
+  expect(texts).toEqual(Array.from({ length: 30 }, (_, index) => index * 1000))
+  await server.store.close()
+  await rm(directory, { recursive: true })
+})
+
+test('a message that a queue in memory holds, too, is not evicted', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
+  const server = new ModelServer(
+    new LevelStore({ directory, sync: false, residentBytesMax: 0, reserveBytes: 0 }),
+  )
+  await server.open()
+  server.createSession(1)
+  const [held, free] = [message('a', 'held'), message('a', 'free')]
+  held.holders++
+  server.enqueue(1, delivery(held))
+  server.enqueue(1, delivery(free))
+  await server.commit()
+  await server.commit()
+  expect([held.evicted, free.evicted]).toEqual([false, true])
   await server.store.close()
   await rm(directory, { recursive: true })
 })
