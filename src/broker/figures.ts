@@ -25,6 +25,7 @@ export class Figures {
     expired: 0,
     'packet-too-large': 0,
     'refused-by-client': 0,
+    'not-in-memory': 0,
     'not-authorized': 0,
     'session-ended': 0,
   }

@@ -128,7 +128,7 @@ export class Publisher {
   deliverShared(group: ShareGroup<Session>, message: Message): boolean {
     const index = chooseMember(group, message)
     if (index === -1) {
-      this.#state.drop(group.share, 'offline', message)
+      this.#state.drop(group.share, message.evicted ? 'not-in-memory' : 'offline', message)
       return false
     }
     const { members } = group

@@ -214,7 +214,8 @@ export class Server implements Acceptor {
     // Retained messages have a limit of their own; counted here they would lock out who comes to clear them.
     let bytes = store.figures.residentBytes
     for (const connection of this.#connections) bytes += connection.waitingBytes
-    for (const session of sessions.values()) if (!session.stored) bytes += session.queueBytes
+    for (const session of sessions.values())
+      if (!session.stored) bytes += session.queueBytes + session.inFlightBytes
     return bytes
   }
 

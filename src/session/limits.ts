@@ -28,6 +28,8 @@ export type DropReason =
   | 'packet-too-large'
   /** A Shared Subscription's member refused it [MQTT-4.8.2-6]. */
   | 'refused-by-client'
+  /** Its body was on disk only, and nobody was left for whom it could be read back. */
+  | 'not-in-memory'
   /** A policy refused the publication. */
   | 'not-authorized'
   /** The Session ended with the message undelivered. */

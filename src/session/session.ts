@@ -22,6 +22,8 @@ import { DeliveryQueue } from './queue.ts'
 
 /** How many evicted messages are asked back from the store at a time. */
 const RESTORE_SLICE = 256
+/** ... and of how many bytes, unless one alone has more: what is read back is beyond every budget until it is sent. */
+const RESTORE_BYTES = 1024 * 1024
 
 const PACKET_ID_MAX = 65_535
 
@@ -88,6 +90,8 @@ export class Session implements OutboundState {
   readonly #context: SessionContext
   readonly #inbound = new Set<number>()
   readonly #inFlight = new Map<number, Outgoing>()
+  /** Bytes of the messages in flight, by `message.size`. */
+  #inFlightBytes = 0
   #queue: DeliveryQueue
   #lastPacketId = 0
   #sink: SessionSink | null = null
@@ -120,8 +124,10 @@ export class Session implements OutboundState {
     session.disconnectedAt = from.record.disconnectedAt
     session.#lastPacketId = from.lastPacketId
     session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
-    for (const { packetId, delivery } of from.inFlight)
+    for (const { packetId, delivery } of from.inFlight) {
       session.#inFlight.set(packetId, { packetId, delivery, charged: false })
+      session.#inFlightBytes += delivery?.message.size ?? 0
+    }
     for (const packetId of from.inbound) session.#inbound.add(packetId)
     for (const [filter, record] of from.subscriptions) session.subscriptions.set(filter, record)
     return session
@@ -154,6 +160,11 @@ export class Session implements OutboundState {
     return this.#inFlight.size
   }
 
+  /** Bytes of the messages that were sent and may have to be sent again. */
+  get inFlightBytes(): number {
+    return this.#inFlightBytes
+  }
+
   /** Online, with nothing waiting: a message given now would leave now. */
   get hasRoom(): boolean {
     return (
@@ -167,8 +178,10 @@ export class Session implements OutboundState {
 
   /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
   get #windowOpen(): boolean {
-    const inFlightMax = Math.min(this.#context.limits.inFlightMax, PACKET_ID_MAX)
-    return this.#quota > 0 && this.#inFlight.size < inFlightMax
+    const { inFlightMax, queueBytesMax } = this.#context.limits
+    const count = this.#inFlight.size
+    if (this.#quota === 0 || count >= inFlightMax || count >= PACKET_ID_MAX) return false
+    return this.#inFlightBytes < queueBytesMax
   }
 
   /** Whether a message that has to wait would push others out, or be refused. */
@@ -244,6 +257,11 @@ export class Session implements OutboundState {
       else this.#context.dropped(this, 'offline', delivery)
       return
     }
+    // Where QoS 0 may wait, a newer one must not pass those that do [MQTT-4.6.0-6].
+    if (this.#context.limits.queueQos0 && this.stored && this.#queue.length > 0) {
+      this.#enqueue(delivery)
+      return
+    }
     if (sink.congested) this.#context.dropped(this, 'slow-reader', delivery)
     else if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
   }
@@ -258,6 +276,7 @@ export class Session implements OutboundState {
     this.#quota--
     this.#lastPacketId = packetId
     this.#inFlight.set(packetId, { packetId, delivery, charged: true })
+    this.#inFlightBytes += delivery.message.size
     if (!this.stored) return
     this.#context.store.enqueue(this.id, delivery)
     this.#context.store.sent(this.id, packetId)
@@ -361,11 +380,13 @@ export class Session implements OutboundState {
     this.#quota--
     this.#lastPacketId = packetId
     this.#inFlight.set(packetId, { packetId, delivery, charged: true })
+    this.#inFlightBytes += delivery.message.size
     if (this.stored) store.sent(this.id, packetId)
   }
 
   #discardInFlight(outgoing: Outgoing, delivery: Delivery): void {
     this.#inFlight.delete(outgoing.packetId)
+    this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
     this.#context.dropped(this, 'packet-too-large', delivery)
   }
@@ -374,18 +395,23 @@ export class Session implements OutboundState {
     const wanted: Message[] = []
     this.#queue.unpark(Math.min(RESTORE_SLICE, this.#quota + 1))
     const last = Math.min(this.#queue.tail, this.#queue.head + Math.min(RESTORE_SLICE, this.#quota + 1))
-    for (let position = this.#queue.head; position < last; position++) {
+    let bytes = 0
+    for (let position = this.#queue.head; position < last && bytes < RESTORE_BYTES; position++) {
       const { message } = this.#queue.at(position)
       if (message.evicted) wanted.push(message)
+      bytes += message.size
     }
     this.#restore(wanted)
   }
 
   #restoreResend(): void {
     const wanted: Message[] = []
-    for (let index = this.#resent; index < this.#resend.length && wanted.length < RESTORE_SLICE; index++) {
+    const last = Math.min(this.#resend.length, this.#resent + RESTORE_SLICE)
+    let bytes = 0
+    for (let index = this.#resent; index < last && bytes < RESTORE_BYTES; index++) {
       const message = this.#resend[index]!.delivery?.message
       if (message?.evicted === true) wanted.push(message)
+      bytes += message?.size ?? 0
     }
     this.#restore(wanted)
   }
@@ -437,6 +463,7 @@ export class Session implements OutboundState {
     }
     const { message } = outgoing.delivery
     outgoing.delivery = null
+    this.#inFlightBytes -= message.size
     // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
     this.#inFlight.delete(packetId)
     this.#inFlight.set(packetId, outgoing)
@@ -455,6 +482,7 @@ export class Session implements OutboundState {
 
   #complete(outgoing: Outgoing): void {
     this.#inFlight.delete(outgoing.packetId)
+    this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
     if (outgoing.charged) this.#quota++
     if (this.stored) {

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { Message, NO_TOPIC, Topic } from '../../src/mqtt/message.ts'
+import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { lasting, World } from './harness.ts'
 
 describe('Keep Alive', () => {
@@ -350,5 +352,61 @@ describe('connectTimeoutSeconds', () => {
     expect(slow.closed).toBe(false)
     await world.pass(0.3)
     expect(slow.closed).toBe(true)
+  })
+})
+
+describe('bounds in bytes', () => {
+  it('what is in flight to one client has the limit of its queue, beside it', async () => {
+    const world = await World.make({ limits: { queueBytesMax: 1000 } })
+    const sub = await world.connect('sub')
+    await sub.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    for (let n = 0; n < 5; n++) await pub.publish('t', `${n}`.padEnd(400), 1)
+    expect(sub.link.packets).toHaveLength(3)
+    expect(world.server.state.sessions.get('sub')).toMatchObject({ inFlightCount: 3, queueLength: 2 })
+    expect(world.server.memoryBytes()).toBeGreaterThanOrEqual(5 * 400)
+    expect((await sub.drain()).map((text) => text.trim())).toEqual(['0', '1', '2', '3', '4'])
+    expect(world.server.state.sessions.get('sub')?.inFlightBytes).toBe(0)
+  })
+
+  it('bodies are read back a MiB at a time, however many messages that is', async () => {
+    const asked: number[] = []
+    const world = await World.make({}, (made) => {
+      const queue = Array.from({ length: 4 }, () => {
+        const message = new Message(
+          { topic: NO_TOPIC, payload: Buffer.alloc(0), qos: 1, retain: false, publisher: '' },
+          600 * 1024,
+        )
+        return { message, qos: 1, retain: false, subscriptionIdentifiers: [], share: null } as const
+      })
+      const record = { clientId: 'sub', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+      const empty = { subscriptions: [], inFlight: [], queueHead: 0, lastPacketId: 0, inbound: [] }
+      made.ledger.recovered = { ...made.ledger.recovered, sessions: [{ id: 1, record, queue, ...empty }] }
+      made.ledger.restore = async (messages) => {
+        asked.push(messages.length)
+        for (const message of messages)
+          message.restore(new Topic('t'), Buffer.alloc(0), Buffer.alloc(600 * 1024))
+      }
+    })
+    const sub = await world.connect('sub', lasting())
+    expect(await sub.drain()).toHaveLength(4)
+    expect(Math.max(...asked)).toBe(2)
+  })
+
+  it('[MQTT-4.6.0-6] where QoS 0 waits in the queue, a newer one waits behind it', async () => {
+    const world = await World.make({ limits: { queueQos0: true } })
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('t', 1)
+    await sub.vanish()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'q1-1', 1)
+    await pub.publish('t', 'q1-2', 1)
+    await pub.publish('t', 'q0-a', 0)
+    const back = await world.connect('sub', {
+      clean: false,
+      properties: { sessionExpiryInterval: 100, receiveMaximum: 1 },
+    })
+    await pub.publish('t', 'q0-b', 0)
+    expect(await back.drain()).toEqual(['q1-1', 'q1-2', 'q0-a', 'q0-b'])
   })
 })

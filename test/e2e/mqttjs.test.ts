@@ -126,7 +126,7 @@ describe('MQTT.js 5.0', () => {
     expect(connack.reasonCode).toBe(0)
     expect(connack.sessionPresent).toBe(false)
     expect(connack.properties?.assignedClientIdentifier).toMatch(/.{10,}/)
-    expect(connack.properties?.receiveMaximum).toBe(1000)
+    expect(connack.properties?.topicAliasMaximum).toBe(64)
   })
 
   test('request and response, with User Properties in order', async () => {
