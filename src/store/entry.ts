@@ -4,7 +4,6 @@
  */
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
-import type { StoredBody } from './bodies.ts'
 import { type ByteReader, type ByteWriter, textBytesMax } from './encoding.ts'
 
 const QOS_MASK = 3
@@ -25,6 +24,12 @@ const FIRST_INDEX = 2
 export interface EntryExtension {
   readonly subscriptionIdentifiers: readonly number[]
   readonly share: string | null
+}
+
+/** The name of a stored body: where it was first written, which stays its name when it moves. */
+export interface BodyName {
+  readonly namePage: number
+  readonly nameOffset: number
 }
 
 /** An entry without objects: filled anew for each one, by whoever reads entries in a row. */
@@ -96,7 +101,7 @@ export class EntryWriter {
     this.#writer = writer
   }
 
-  write(delivery: Delivery, body: StoredBody): void {
+  write(delivery: Delivery, body: BodyName): void {
     const fields = this.#fields
     fields.describe(delivery)
     fields.page = body.namePage
