@@ -23,11 +23,7 @@ export class Histogram {
   /** A duration that this share (0 to 1) of all does not exceed, to within a fifth; 0 when there is none yet. */
   quantileMs(share: number): number {
     let left = share * this.count
-<<<<<<< HEAD
     for (let index = 0; index < BUCKETS - 1; index++) {
-=======
-    for (let index = 0; index < BUCKETS; index++) {
->>>>>>> theirs
       left -= this.counts[index]!
       if (left <= 0) return Math.min(bucketMs(index), this.maxMs)
     }

@@ -3,11 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { DeliveryQueue } from '../../src/session/queue.ts'
 import { MemoryStore } from '../../src/store/memory.ts'
-<<<<<<< HEAD
 import type { Parked } from '../../src/store/store.ts'
 import { entriesOf, TestParking } from './parking.ts'
-=======
->>>>>>> theirs
 
 const NOTHING_PARKED = new MemoryStore()
 
