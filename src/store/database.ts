@@ -10,9 +10,10 @@ export interface DatabaseOptions {
   readonly maxFileSize: number
 }
 
-/** Binary keys and values. `compactRange` is there on Node, where `level` is `classic-level`. */
+/** Binary keys and values. `compactRange` and `getProperty` are there on Node, where `level` is `classic-level`. */
 export type Database = Level<Buffer, Buffer> & {
   compactRange(from: Buffer, to: Buffer): Promise<void>
+  getProperty(property: string): string
 }
 
 /** Sees the database as it was when it was made. */
@@ -39,7 +40,7 @@ export async function repairDatabase(directory: string): Promise<void> {
 }
 
 function compacts(db: Level<Buffer, Buffer>): db is Database {
-  return 'compactRange' in db
+  return 'compactRange' in db && 'getProperty' in db
 }
 
 /** Writes all operations as one atomic batch; keys and values are copied before this returns. */

@@ -9,6 +9,7 @@
 import { access, constants, readdir } from 'node:fs/promises'
 import { type Delivery, Message } from '../mqtt/message.ts'
 import { snapshotSlices } from './backup.ts'
+import { Ballast } from './ballast.ts'
 import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
 import type { Entry } from './container.ts'
@@ -17,6 +18,7 @@ import { MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.
 import { ByteReader } from './encoding.ts'
 import { EntryFields } from './entry.ts'
 import { storeError } from './failure.ts'
+import { Footprint, TABLE_BYTES, tableBytes } from './footprint.ts'
 import {
   type BatchOperation,
   corrupt,
@@ -83,6 +85,19 @@ const RELEASES_MAX = 4096
 /** Dead pages that are worth a commit of their own. */
 const IDLE_DELETES_MIN = 256
 const COMPACT_BYTES = 64 * MIB
+/** Logs smaller than this are not worth a table of their own, also where space is short. */
+const SETTLE_BYTES = MIB
+/** Deleted pages that are worth a compaction where space is short. */
+const SHORT_COMPACT_BYTES = 16 * MIB
+/** What tables hold beyond the messages that are stored, that is worth looking through all of them. */
+const GARBAGE_BYTES = 16 * MIB
+/** Of tables, for one compaction; each may rewrite ten tables more than it is about. */
+const SWEEP_BYTES = 1024 * MIB
+/** Behind all keys: compacting it only moves LevelDB's log into a table. */
+const NO_KEYS = [Buffer.from([0xff, 0xff]), Buffer.from([0xff, 0xff])] as const
+/** Of the reserve; so much space a store needs to be opened and drained on a full disk. */
+const BALLAST_SHARE = 0.5
+const BALLAST_BYTES_MAX = 64 * MIB
 /** What a LevelDB batch adds to each entry, and JavaScript with it; for the bounds that count bytes. */
 const ENTRY_BYTES = 32
 
@@ -103,6 +118,7 @@ interface Wanted {
 export class LevelStore implements Store {
   readonly #options: Required<LevelStoreOptions>
   readonly #space: SpaceGuard
+  readonly #footprint: Footprint
   #state: State = 'closed'
   #db: Database | null = null
   #source: StateSource | null = null
@@ -140,6 +156,8 @@ export class LevelStore implements Store {
   #wanted = false
   #inFlight: Promise<void> | null = null
   #compacting: Promise<void> | null = null
+  /** All tables were looked through for what an earlier run deleted. */
+  #swept = false
   #closed: Promise<void> = Promise.resolve()
   #failure: StoreError | null = null
 
@@ -151,7 +169,17 @@ export class LevelStore implements Store {
       write: writeBatch,
       ...options,
     }
-    this.#space = new SpaceGuard(options.directory, options.reserveBytes, this.#options.freeSpace)
+    const { directory, reserveBytes, writeBufferBytes, freeSpace: probe } = this.#options
+    this.#footprint = new Footprint(writeBufferBytes)
+    const ballastBytes = Math.min(Math.floor(reserveBytes * BALLAST_SHARE), BALLAST_BYTES_MAX)
+    const user = { neededBytes: () => this.#neededBytes(), settle: (roomy: boolean) => this.#tidyDisk(roomy) }
+    this.#space = new SpaceGuard(
+      directory,
+      reserveBytes,
+      probe,
+      user,
+      ballastBytes === 0 ? null : new Ballast(directory, ballastBytes),
+    )
   }
 
   get openSequence(): number {
@@ -171,7 +199,7 @@ export class LevelStore implements Store {
   }
 
   get refusal(): string | null {
-    return this.#space.refusal
+    return this.refusalFor(0)
   }
 
   get figures(): Readonly<StoreFigures> {
@@ -182,11 +210,29 @@ export class LevelStore implements Store {
     return this.#commitLatency
   }
 
+  refusalFor(bytes: number): string | null {
+    return this.#space.refusalFor(this.pendingBytes + bytes)
+  }
+
   async open(source: StateSource): Promise<Recovered> {
     if (this.#state === 'open' || this.#state === 'closing') throw new Error('the store is open')
     await this.#closed
-    this.#forget()
     this.#source = source
+    await this.#space.prepare()
+    try {
+      return await this.#attempt()
+    } catch (error) {
+      const isFull = error instanceof StoreError && error.kind === 'full'
+      // Free space that a quota keeps from us is not seen before.
+      if (!isFull || !(await this.#space.release())) throw error
+      return await this.#attempt()
+    }
+  }
+
+  async #attempt(): Promise<Recovered> {
+    this.#forget()
+    this.#footprint.reset()
+    this.#swept = false
     const { directory } = this.#options
     try {
       const recovered = await this.#opened(directory)
@@ -389,7 +435,7 @@ export class LevelStore implements Store {
       return
     }
     this.#state = 'closing'
-    this.#space.stop()
+    await this.#space.stop()
     while (this.#inFlight !== null) await this.#inFlight
     while (this.#failure === null && !this.#settled()) {
       this.#seal(true)
@@ -411,7 +457,7 @@ export class LevelStore implements Store {
       valueEncoding: 'buffer',
       writeBufferSize: writeBufferBytes,
       cacheSize: 8 * MIB,
-      maxFileSize: 8 * MIB,
+      maxFileSize: TABLE_BYTES,
     })
     this.#db = db
     await db.open()
@@ -546,7 +592,6 @@ export class LevelStore implements Store {
     this.#writtenBytes += bytes
     this.#flyingBytes = bytes
     this.#reclaim!.wrote(bytes)
-    this.#space.wrote(bytes)
     this.#flyingMessages = this.#openMessages
     this.#openMessages = []
     this.#block.clear()
@@ -581,7 +626,12 @@ export class LevelStore implements Store {
 
   #durable(sequence: number): void {
     this.#inFlight = null
+    const bytes = this.#flyingBytes
     this.#flyingBytes = 0
+    this.#footprint.wrote(bytes)
+    this.#space.wrote(bytes)
+    // A memory table that is larger than it should be goes to a table with the next write, which may never come.
+    if (bytes > this.#options.writeBufferBytes) this.#compactInTurn([NO_KEYS])
     this.#committedSequence = sequence
     this.#figures.commits++
     this.#commitLatency.add(performance.now() - this.#sealedAt)
@@ -647,10 +697,48 @@ export class LevelStore implements Store {
       )
     }
     if (this.#compacting !== null) return
-    const ranges = this.#reclaim!.compactable(COMPACT_BYTES)
-    if (ranges.length === 0) return
-    this.#compacting = this.#compact(db, ranges).finally(() => {
+    if (this.#space.isRoomy) this.#compactInTurn(this.#reclaim!.compactable(COMPACT_BYTES))
+  }
+
+  #neededBytes(): number {
+    const db = this.#db
+    return db?.status === 'open' ? this.#footprint.neededBytes(db.getProperty('leveldb.stats')) : 0
+  }
+
+  /**
+   * Space is short. LevelDB's log is moved into a table, since as long as it is long a full disk keeps the store from
+   * being opened. Where there is room (`roomy`) for merges, deleted pages are dropped sooner; what earlier runs deleted
+   * is not known, and is looked for once.
+   */
+  #tidyDisk(roomy: boolean): void {
+    if (this.#state !== 'open' || this.#compacting !== null) return
+    const ranges = roomy ? this.#reclaim!.compactable(SHORT_COMPACT_BYTES) : []
+    if (this.#footprint.loggedBytes >= SETTLE_BYTES) ranges.unshift(NO_KEYS)
+    if (roomy && !this.#swept) {
+      this.#swept = true
+      const bytes = tableBytes(this.#db!.getProperty('leveldb.stats'))
+      if (bytes - this.#figures.storedBytes > GARBAGE_BYTES) {
+        ranges.push(...this.#allPages(Math.ceil(bytes / SWEEP_BYTES)))
+      }
+    }
+    this.#compactInTurn(ranges)
+  }
+
+  #allPages(pieces: number): (readonly [from: Buffer, to: Buffer])[] {
+    const pages = Math.ceil(this.#nextPage / pieces)
+    return Array.from({ length: pieces }, (_, piece) => [
+      numberKey(Table.Journal, piece * pages),
+      numberKey(Table.Journal, (piece + 1) * pages - 1),
+    ])
+  }
+
+  /** Unless a compaction is under way. All of them begin with moving the log into a table. */
+  #compactInTurn(ranges: readonly (readonly [from: Buffer, to: Buffer])[]): void {
+    if (ranges.length === 0 || this.#compacting !== null) return
+    const { loggedBytes } = this.#footprint
+    this.#compacting = this.#compact(this.#db!, ranges).finally(() => {
       this.#compacting = null
+      this.#footprint.settled(loggedBytes)
     })
   }
 
@@ -743,9 +831,15 @@ export class LevelStore implements Store {
     this.#state = 'failed'
     this.#failure = failure
     this.#inFlight = null
-    this.#space.stop()
-    this.#closed = this.#closeDatabase()
+    this.#closed = this.#closeFailed(failure)
     this.#source!.failed(failure)
+  }
+
+  async #closeFailed({ kind }: StoreError): Promise<void> {
+    const stopped = this.#space.stop()
+    await this.#closeDatabase()
+    await stopped
+    if (kind === 'full') await this.#space.release()
   }
 
   async #closeDatabase(): Promise<void> {

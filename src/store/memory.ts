@@ -35,6 +35,10 @@ export class MemoryStore implements Store {
     return { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
   }
 
+  refusalFor(_bytes: number): null {
+    return null
+  }
+
   putSession(_sessionId: number, _record: SessionRecord): void {}
 
   deleteSession(_sessionId: number, held: Iterable<Message | Parked>): void {

@@ -160,6 +160,8 @@ export interface Store {
   readonly pendingBytes: number
   /** Why new work (messages, Sessions) must be refused, such as a nearly full disk; null when all is well. */
   readonly refusal: string | null
+  /** The same for a message of so many bytes, which there may be no room for while there is for smaller ones. */
+  refusalFor(bytes: number): string | null
   readonly figures: Readonly<StoreFigures>
   /** How long commits took, from sealing the block to its being durable, since the store was opened. */
   readonly commitLatency: Histogram

@@ -13,16 +13,16 @@ test('new work is refused below the reserve, and accepted again above 1.25 times
   let free = 100 * MIB
   const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(free))
   await guard.check()
-  expect(guard.refusal).toBeNull()
+  expect(guard.refusalFor(0)).toBeNull()
   free = 12.5 * MIB
   await guard.check()
-  expect(guard.refusal).toBe('disk nearly full: 12 MiB free on /data, reserve is 64 MiB')
+  expect(guard.refusalFor(0)).toBe('disk nearly full: 12 MiB free on /data, reserve is 64 MiB')
   free = 79 * MIB
   await guard.check()
-  expect(guard.refusal).toContain('79 MiB free')
+  expect(guard.refusalFor(0)).toContain('79 MiB free')
   free = 80 * MIB
   await guard.check()
-  expect(guard.refusal).toBeNull()
+  expect(guard.refusalFor(0)).toBeNull()
 })
 
 test('much that is written asks for the free space early', async () => {
@@ -45,7 +45,48 @@ test('a probe that fails changes nothing', async () => {
   await guard.check()
   fails = true
   await guard.check()
-  expect(guard.refusal).toContain('nearly full')
+  expect(guard.refusalFor(0)).toContain('nearly full')
+})
+
+test('what is written, waits or comes counts at once, three times, until a probe knows it', async () => {
+  let free = 200 * MIB
+  const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(free))
+  await guard.check()
+  expect(guard.refusalFor(45 * MIB)).toBeNull()
+  expect(guard.refusalFor(46 * MIB)).toBe(
+    'disk nearly full: 200 MiB free on /data, reserve is 64 MiB; 138 MiB of it may be needed for what is being written and merged',
+  )
+  // Too large is not full: smaller messages are still welcome.
+  expect(guard.refusalFor(0)).toBeNull()
+  guard.wrote(20 * MIB)
+  guard.wrote(5 * MIB)
+  expect(guard.refusalFor(21 * MIB)).not.toBeNull()
+  await Promise.resolve()
+  await guard.check()
+  expect(guard.refusalFor(45 * MIB)).toBeNull()
+  free = 63 * MIB
+  await guard.check()
+  expect(guard.refusalFor(0)).not.toBeNull()
+})
+
+test('what the store needs for its own copies is not offered to anybody, and it is asked to tidy up', async () => {
+  let settled = 0
+  const user = { neededBytes: () => 100 * MIB, settle: () => void settled++ }
+  let free = 1000 * MIB
+  const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(free), user)
+  await guard.check()
+  expect(guard.refusalFor(0)).toBeNull()
+  expect(settled).toBe(0)
+  free = 163 * MIB
+  await guard.check()
+  expect(guard.refusalFor(0)).toContain('100 MiB of it may be needed')
+  expect(settled).toBe(1)
+})
+
+test('without a reserve nothing is refused', async () => {
+  const guard = new SpaceGuard('/data', 0, () => Promise.resolve(0))
+  await guard.check()
+  expect(guard.refusalFor(MIB)).toBeNull()
 })
 
 test('the real probe answers', async () => {

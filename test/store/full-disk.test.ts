@@ -1,0 +1,151 @@
+/** Small disks that are really full. They are mounted for the test, where that is allowed. */
+import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtemp, open, rm, rmdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Message, Topic } from '../../src/mqtt/message.ts'
+import { LevelStore } from '../../src/store/level.ts'
+import { freeSpace } from '../../src/store/space.ts'
+import { delivery, ModelServer } from './model.ts'
+
+const MIB = 1024 * 1024
+
+function mayMount(): boolean {
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-mount-'))
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', directory], { stdio: 'ignore' })
+    // Some sandboxes pretend.
+    writeFileSync(join(directory, 'file'), Buffer.alloc(MIB / 2))
+    execFileSync('umount', [directory], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+let mounted: string[] = []
+
+async function disk(mebibytes: number): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-disk-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mebibytes}m`, 'none', directory])
+  mounted.push(directory)
+  return directory
+}
+
+afterEach(async () => {
+  for (const directory of mounted) {
+    execFileSync('umount', ['-l', directory])
+    await rmdir(directory)
+  }
+  mounted = []
+})
+
+function serverOn(directory: string, reserveBytes: number): ModelServer {
+  const server = new ModelServer(
+    new LevelStore({
+      directory: join(directory, 'data'),
+      sync: true,
+      residentBytesMax: 4 * MIB,
+      reserveBytes,
+    }),
+  )
+  server.remember = false
+  return server
+}
+
+function messageOf(bytes: number): Message {
+  return new Message({
+    topic: new Topic('t'),
+    payload: randomBytes(bytes),
+    qos: 1,
+    retain: false,
+    publisher: 'p',
+  })
+}
+
+/** Publishes until nothing was accepted for a while; returns how many were. */
+async function publishUntilRefused(
+  server: ModelServer,
+  { bytes, parallel }: { bytes: number; parallel: number },
+): Promise<number> {
+  let accepted = 0
+  for (let refused = 0; refused < 20; ) {
+    let now = 0
+    for (let index = 0; index < parallel; index++) {
+      if (server.store.refusalFor(bytes) !== null) continue
+      server.enqueue(1, delivery(messageOf(bytes)))
+      now++
+    }
+    await server.commit()
+    expect(server.failures.map((failure) => failure.message)).toEqual([])
+    accepted += now
+    refused = now === 0 ? refused + 1 : 0
+    if (now === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  return accepted
+}
+
+/** Somebody else takes all the space that is left. */
+async function occupy(directory: string): Promise<void> {
+  const file = await open(join(directory, 'other'), 'a')
+  try {
+    for (;;) await file.write(Buffer.alloc(64 * 1024))
+  } catch {
+    // It is full now.
+  } finally {
+    await file.close()
+  }
+  expect(await freeSpace(directory)).toBeLessThan(64 * 1024)
+}
+
+async function drain(server: ModelServer): Promise<number> {
+  // Asked for once: the model makes the queue anew each time.
+  const { length } = server.session(1).queue
+  for (let drained = 0; drained < length; drained++) {
+    server.drop(1)
+    if (drained % 200 !== 199 && drained < length - 1) continue
+    await server.commit()
+    expect(server.failures.map((failure) => failure.message)).toEqual([])
+  }
+  return length
+}
+
+const CASES = [
+  { bytes: 20_000_000, parallel: 5, disk: 320, reserve: 64, others: true },
+  { bytes: 60_000_000, parallel: 2, disk: 480, reserve: 64, others: false },
+  { bytes: 1_000_000, parallel: 10, disk: 320, reserve: 16, others: false },
+  { bytes: 2000, parallel: 500, disk: 192, reserve: 16, others: false },
+]
+
+describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
+  test.each(CASES)(
+    'messages of $bytes bytes, $parallel at once, are refused before $disk MiB are full; then it is opened and drained (others fill the disk: $others)',
+    async (given) => {
+      const directory = await disk(given.disk)
+      const server = serverOn(directory, given.reserve * MIB)
+      await server.open()
+      server.createSession(1)
+      const accepted = await publishUntilRefused(server, given)
+      expect(accepted).toBeGreaterThan(0)
+      await server.store.close()
+      if (given.others) await occupy(directory)
+      const again = serverOn(directory, given.reserve * MIB)
+      await again.open()
+      if (given.others) expect(again.store.refusal).toContain('disk nearly full')
+      expect(await drain(again)).toBe(accepted)
+      await again.store.close()
+      await rm(join(directory, 'other'), { force: true })
+      const last = serverOn(directory, given.reserve * MIB)
+      await last.open()
+      expect(last.session(1).queue).toEqual([])
+      // What is deleted is not free before LevelDB has merged it away.
+      await vi.waitFor(() => expect(last.store.refusalFor(given.bytes)).toBeNull(), 20_000)
+      await last.store.close()
+    },
+  )
+})
