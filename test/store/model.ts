@@ -26,14 +26,13 @@ export class ModelSession implements OutboundState {
   readonly sent = new Map<number, Delivery | null>()
   readonly received = new Set<number>()
   readonly deliveries: DeliveryQueue
-  /** The messages in `deliveries` and what is particular to these deliveries, as text; null before it was read. */
-  readonly texts: { message: string | null; fields: string }[] = []
+  /** What is in `deliveries`, by position: the message, and what is particular to the delivery. As far as it is known. */
+  readonly texts = new Map<number, { readonly message: string; readonly fields: string }>()
   lastPacketId = 0
 
   constructor(record: SessionRecord, deliveries: DeliveryQueue) {
     this.record = record
     this.deliveries = deliveries
-    for (const delivery of deliveries) this.texts.push({ message: null, fields: fieldsOf(delivery) })
   }
 
   /** The whole queue; what is parked is good until the next commit, and described by `ModelServer.queue` alone. */
@@ -147,8 +146,8 @@ export class ModelServer implements StateSource {
     const session = this.session(id)
     const { queue } = session
     for (const [index, { message }] of queue.entries()) {
-      const known = session.texts[index]!.message
-      if (known !== null) this.#contents.set(message, known)
+      const known = session.texts.get(session.queueHead + index)
+      if (known !== undefined) this.#contents.set(message, known.message)
     }
     return queue
   }
@@ -156,16 +155,19 @@ export class ModelServer implements StateSource {
   /** Reads back everything that is evicted, and compares it with what is known of it. */
   async restoreAll(): Promise<void> {
     const queues = [...this.sessions].map(([id, session]) => ({
-      known: session.texts.slice(),
+      session,
+      head: session.queueHead,
       queue: this.queue(id),
     }))
     await this.store.restore(this.messages().filter((message) => message.evicted))
-    for (const { known, queue } of queues) {
+    for (const { session, head, queue } of queues) {
       for (const [index, delivery] of queue.entries()) {
         // Throws when it differs from what is known.
-        known[index]!.message = this.describeMessage(delivery.message)
-        if (fieldsOf(delivery) !== known[index]!.fields)
-          throw new Error(`a delivery changed: ${fieldsOf(delivery)}`)
+        const message = this.describeMessage(delivery.message)
+        const fields = fieldsOf(delivery)
+        const known = session.texts.get(head + index)?.fields ?? fields
+        if (fields !== known) throw new Error(`a delivery changed: ${known} is now ${fields}`)
+        if (head + index >= session.queueHead) session.texts.set(head + index, { message, fields })
       }
     }
   }
@@ -211,7 +213,10 @@ export class ModelServer implements StateSource {
   enqueue(id: number, delivery: Delivery): void {
     const session = this.session(id)
     this.store.enqueue(id, delivery)
-    session.texts.push({ message: this.describeMessage(delivery.message), fields: fieldsOf(delivery) })
+    if (this.remember) {
+      const text = { message: this.describeMessage(delivery.message), fields: fieldsOf(delivery) }
+      session.texts.set(session.queueTail, text)
+    }
     session.deliveries.push(delivery)
   }
 
@@ -308,7 +313,7 @@ export class ModelServer implements StateSource {
         .map(([filter, record]) => `  sub ${filter} ${subscription(record)}`),
       ...[...session.sent].map(([id, delivery]) => `  sent ${id} ${this.#describeDelivery(delivery)}`),
       ...[...session.received].sort((a, b) => a - b).map((packetId) => `  inbound ${packetId}`),
-      ...session.texts.map(({ message, fields }) => `  queued ${fields} ${message}`),
+      ...[...session.texts.values()].map(({ message, fields }) => `  queued ${fields} ${message}`),
     ])
     for (const [topic, message] of [...this.retained].sort(byKey)) {
       lines.push(`retained ${topic} ${this.describeMessage(message)}`)
@@ -341,9 +346,11 @@ export class ModelServer implements StateSource {
   }
 
   #shift(session: ModelSession): Delivery | undefined {
+    const position = session.queueHead
+    const known = session.texts.get(position)
+    session.texts.delete(position)
     const delivery = session.deliveries.shift()
-    const known = session.texts.shift()?.message ?? null
-    if (delivery !== undefined && known !== null) this.#contents.set(delivery.message, known)
+    if (delivery !== undefined && known !== undefined) this.#contents.set(delivery.message, known.message)
     return delivery
   }
 
