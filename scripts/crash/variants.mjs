@@ -50,8 +50,8 @@ export const MUTANTS = [
     edits: [
       [
         'session/session.js',
-        'for (const delivery of from.queue)',
-        'for (const delivery of Array.from(from.queue).slice(0, -1))',
+        'new DeliveryQueue(context.store, from.queueHead, from.queue)',
+        'new DeliveryQueue(context.store, from.queueHead, from.queue.slice(0, -1))',
       ],
     ],
   },
