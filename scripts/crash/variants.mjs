@@ -14,7 +14,7 @@ export const TIGHT = {
   edits: [
     [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 128 * 1024'],
     [LEVEL, 'writeBufferBytes: 8 * MIB', 'writeBufferBytes: 64 * 1024'],
-    [LEVEL, 'maxFileSize: 8 * MIB', 'maxFileSize: MIB'],
+    [LEVEL, 'maxFileSize: TABLE_BYTES', 'maxFileSize: MIB'],
     [LEVEL, 'CHECKPOINT_PAGES = 65_536', 'CHECKPOINT_PAGES = 64'],
     [LEVEL, 'COMPACT_BYTES = 64 * MIB', 'COMPACT_BYTES = 256 * 1024'],
   ],

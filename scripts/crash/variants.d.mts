@@ -1,0 +1,10 @@
+/** A text of the build, by file, and what takes its place. */
+export type Edit = readonly [file: string, from: string, to: string]
+
+export interface Variant {
+  readonly name: string
+  readonly edits: readonly Edit[]
+}
+
+export const TIGHT: Variant
+export const MUTANTS: readonly Variant[]
