@@ -82,8 +82,8 @@ const RESTORE_PAGES = 64
 const TOPICS_MAX = 4096
 /** Parked entries of ended Sessions that are released in one go: about a millisecond. */
 const RELEASES_MAX = 4096
-/** Dead pages that are worth a commit of their own. */
-const IDLE_DELETES_MIN = 256
+/** Bytes of dead pages that are worth a commit of their own. */
+const IDLE_DELETES_BYTES = 4 * MIB
 const COMPACT_BYTES = 64 * MIB
 /** Logs smaller than this are not worth a table of their own, also where space is short. */
 const SETTLE_BYTES = MIB
@@ -647,7 +647,11 @@ export class LevelStore implements Store {
   /** Without anything else to commit, deletes the pages that nobody needs any more if they are many. */
   #giveBack(): void {
     if (this.#state !== 'open' || this.#inFlight !== null) return
-    if (this.#bodies.dead.length >= IDLE_DELETES_MIN) this.#seal(false)
+    const { dead } = this.#bodies
+    let bytes = 0
+    for (let index = 0; index < dead.length && bytes < IDLE_DELETES_BYTES; index++)
+      bytes += dead[index]!.bytes
+    if (bytes >= IDLE_DELETES_BYTES) this.#seal(false)
   }
 
   /** Releases what ended Sessions had parked, so much at a time that nobody else waits. */
