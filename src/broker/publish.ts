@@ -150,7 +150,8 @@ export class Publisher {
   #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
     const { limits, store, memoryRefusal } = this.#state
     const retains = message.retain && message.payload.length > 0
-    if (store.refusal !== null && (stores || retains)) return this.#refuse('disk', message, store.refusal)
+    const short = stores || retains ? store.refusalFor(message.size) : null
+    if (short !== null) return this.#refuse('disk', message, short)
     if (memoryRefusal !== null && (stores || retains)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }

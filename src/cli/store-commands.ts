@@ -385,5 +385,5 @@ function described({ what, lost }: Damage): string {
 
 /** The time as a part of a file name. */
 function timeName(): string {
-  return new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '')
+  return new Date().toISOString().replaceAll(/[-:.]/g, '')
 }

@@ -387,6 +387,16 @@ describe('limits on PUBLISH', () => {
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
+  it('a message for which there is no room is refused, a smaller one is not', async () => {
+    const world = await World.make({ limits: { whenExhausted: 'refuse' } })
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    world.ledger.messageBytesMax = 100
+    expect(await pub.publish('t', 'x'.repeat(200), 1)).toMatchObject([{ reasonCode: 0x97 }])
+    expect(await pub.publish('t', 'x'.repeat(50), 1)).toMatchObject([{ reasonCode: 0 }])
+  })
+
   it('while the disk is short nothing is acknowledged: the publisher keeps its message, and comes back', async () => {
     for (const version of [4, 5] as const) {
       const world = await World.make()
