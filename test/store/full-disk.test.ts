@@ -119,7 +119,7 @@ const CASES = [
   { bytes: 20_000_000, parallel: 5, disk: 320, reserve: 64, others: true },
   { bytes: 60_000_000, parallel: 2, disk: 480, reserve: 64, others: false },
   { bytes: 1_000_000, parallel: 10, disk: 320, reserve: 16, others: false },
-  { bytes: 2000, parallel: 500, disk: 192, reserve: 16, others: false },
+  { bytes: 2000, parallel: 500, disk: 320, reserve: 64, others: false },
 ]
 
 describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
