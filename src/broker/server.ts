@@ -110,14 +110,16 @@ export class Server implements Acceptor {
       state.retained.set(message)
       if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#rooms.publisher.expireRetained(message)
     }
-    for (const session of recovered.sessions) this.#takeUpSession(session, recovered.brokerTime)
+    const sessions = recovered.sessions.map((session) => this.#takeUpSession(session, recovered.brokerTime))
+    // All of them are there before the first one ends: its share of messages may be for the last.
+    for (const session of sessions) this.#endOrWait(session)
     // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
     for (const [clientId, record] of recovered.wills) {
       this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
     }
   }
 
-  #takeUpSession(recovered: RecoveredSession, brokerTime: number): void {
+  #takeUpSession(recovered: RecoveredSession, brokerTime: number): Session {
     const { state } = this
     const session = Session.recovered(state, recovered)
     state.sessions.set(session.clientId, session)
@@ -129,6 +131,11 @@ export class Server implements Acceptor {
     }
     // Connected when the broker ended: it was left then.
     if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
+    return session
+  }
+
+  #endOrWait(session: Session): void {
+    const { state } = this
     const ended =
       session.expirySeconds !== SESSION_NEVER_EXPIRES &&
       session.disconnectedAt + session.expirySeconds * 1000 <= state.now()
@@ -311,7 +318,7 @@ export class Server implements Acceptor {
     this.#rooms.retained.cancel(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()
-    state.sessions.delete(session.clientId)
+    if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
     state.sessionsById.delete(session.id)
     state.connected.delete(session)
   }

@@ -1,6 +1,6 @@
 /** The life of Sessions (section 4.1): made, resumed, taken over, left, expired, ended. */
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
-import { Session } from '../session/session.ts'
+import { Session, type Undelivered } from '../session/session.ts'
 import type { BrokerEvents } from './events.ts'
 import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -8,6 +8,10 @@ import type { ClientConnection, State } from './state.ts'
 import type { Wills } from './wills.ts'
 
 const SESSION_ID_MAX = 0xffffffff
+
+/** How much is read back at a time to be passed on: messages, and bytes. */
+const READ_SLICE = 256
+const READ_BYTES = 1024 * 1024
 
 export interface OpenRequest {
   readonly clientId: string
@@ -146,27 +150,82 @@ export class Sessions {
     session.subscriptions.clear()
     sessions.delete(session.clientId)
     if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
-    this.#passOn(session)
-    if (session.stored) {
-      sessionsById.delete(session.id)
-      store.deleteSession(session.id, session.held())
-    }
+    sessionsById.delete(session.id)
+    if (!this.#passOn(session, session.undelivered())) this.#keepEstate(session)
+    else if (session.stored) store.deleteSession(session.id, session.held())
     if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
   }
 
   /**
    * Messages of Shared Subscriptions that the ended Session did not get go to another member, but for QoS 2 in
-   * delivery [MQTT-4.8.2-5]. Everything else is lost with the Session, and counted.
+   * delivery [MQTT-4.8.2-5]. Everything else is lost with the Session, and counted. False where a body has to be read
+   * from the disk for a member that is not stored: what is left goes on when it is there, in the same order.
    */
-  #passOn(session: Session): void {
-    const { router } = this.#state
+  #passOn(session: Session, rest: Iterator<Undelivered>): boolean {
     this.#publisher.gate = session.stored ? this.#state.store.openSequence : 0
-    for (const { delivery, mayGoToOthers, count } of session.undelivered()) {
-      const { message, share } = delivery
-      const group = share !== null && mayGoToOthers ? router.shareGroup(share) : null
-      if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
-      else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
-      else this.#publisher.deliverShared(group, message)
+    const waiting: Undelivered[] = []
+    let bytes = 0
+    while (bytes < READ_BYTES && waiting.length < READ_SLICE) {
+      const step = rest.next()
+      if (step.done === true) break
+      if (waiting.length === 0 && !this.#needsBody(step.value)) {
+        this.#passOne(session, step.value)
+        continue
+      }
+      waiting.push(step.value)
+      bytes += step.value.delivery.message.size
     }
+    if (waiting.length === 0) return true
+    this.#readAndPassOn(session, waiting, rest)
+    return false
+  }
+
+  #passOne(session: Session, { delivery, mayGoToOthers, count }: Undelivered): void {
+    const { message, share } = delivery
+    const group = share !== null && mayGoToOthers ? this.#state.router.shareGroup(share) : null
+    if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
+    else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
+    else this.#publisher.deliverShared(group, message)
+  }
+
+  /** Whether all who could take it can only take it from memory. */
+  #needsBody({ delivery: { message, share }, mayGoToOthers }: Undelivered): boolean {
+    if (!message.evicted || share === null || !mayGoToOthers) return false
+    const group = this.#state.router.shareGroup(share)
+    return (
+      group !== null &&
+      group.members.length > 0 &&
+      group.members.every(({ subscriber }) => !subscriber.stored)
+    )
+  }
+
+  #readAndPassOn(session: Session, waiting: readonly Undelivered[], rest: Iterator<Undelivered>): void {
+    const { store, sessionsById } = this.#state
+    const isKept = (): boolean => sessionsById.get(session.id) === session && !this.#state.stopping
+    const evicted = waiting.map(({ delivery }) => delivery.message).filter((message) => message.evicted)
+    store.restore(evicted).then(
+      () => {
+        if (!isKept()) return
+        this.#state.turn.begin()
+        this.#publisher.gate = store.openSequence
+        for (const undelivered of waiting) this.#passOne(session, undelivered)
+        if (!this.#passOn(session, rest)) return
+        sessionsById.delete(session.id)
+        store.deleteSession(session.id, session.held())
+      },
+      (error: unknown) => {
+        if (isKept()) this.#state.storeFailed(error)
+      },
+    )
+  }
+
+  /**
+   * An ended Session whose messages are still being passed on stays stored until that is done, under a name that no
+   * client can have: after a crash it ends again.
+   */
+  #keepEstate(session: Session): void {
+    this.#state.sessionsById.set(session.id, session)
+    const record = { ...session.record(), clientId: `\0ended ${session.id}`, expirySeconds: 0 }
+    this.#state.store.putSession(session.id, record)
   }
 }

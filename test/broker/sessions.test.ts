@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { Message, NO_TOPIC, Topic } from '../../src/mqtt/message.ts'
+import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { lasting, World } from './harness.ts'
 
 const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }
@@ -310,5 +312,86 @@ describe('the end of a Session', () => {
       'deleteSession 1 holding 0',
       'putSession 2 a',
     ])
+  })
+})
+
+describe('an ended Session whose share is on disk', () => {
+  const share = '$share/g/t'
+  const recovered = (
+    texts: readonly string[],
+    store: { restore: (messages: readonly Message[]) => Promise<void> },
+  ) => {
+    const queue = texts.map((text) => {
+      const fields = {
+        topic: NO_TOPIC,
+        payload: Buffer.alloc(0),
+        qos: 1,
+        retain: false,
+        publisher: '',
+      } as const
+      return {
+        message: new Message(fields, text.length),
+        qos: 1,
+        retain: false,
+        subscriptionIdentifiers: [],
+        share,
+      } as const
+    })
+    store.restore = async (messages) => {
+      for (const message of messages) {
+        const text = texts[queue.findIndex((delivery) => delivery.message === message)]!
+        message.restore(new Topic('t'), Buffer.alloc(0), Buffer.from(text))
+      }
+    }
+    const options = {
+      qos: 1,
+      noLocal: false,
+      retainAsPublished: false,
+      retainHandling: 0,
+      identifier: 0,
+    } as const
+    const record = { clientId: 'a', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+    const empty = { inFlight: [], queueHead: 0, lastPacketId: 0, inbound: [] }
+    return [{ id: 1, record, queue, subscriptions: [[share, options] as const], ...empty }]
+  }
+
+  it('passes it on to a member that is not stored, in order, and is deleted after that', async () => {
+    const texts = Array.from({ length: 600 }, (_, index) => `${index}`)
+    const world = await World.make({}, (made) => {
+      made.ledger.recovered = { ...made.ledger.recovered, sessions: recovered(texts, made.ledger) }
+    })
+    const member = await world.connect('b')
+    await member.subscribe(share, 1)
+    const again = await world.connect('a')
+    expect(again.connack).toMatchObject({ sessionPresent: false })
+    expect(await member.drain()).toEqual(texts)
+    expect(world.ledger.lines.filter((line) => line.startsWith('deleteSession'))).toEqual([
+      'deleteSession 1 holding 600',
+    ])
+    expect(world.server.state.sessionsById.size).toBe(0)
+    expect(world.server.state.figures.publishDropped).toBe(0)
+  })
+
+  it('keeps it stored until then, under a name that no client can have', async () => {
+    const world = await World.make({}, (made) => {
+      made.ledger.recovered = { ...made.ledger.recovered, sessions: recovered(['x'], made.ledger) }
+    })
+    const member = await world.connect('b')
+    await member.subscribe(share, 1)
+    const { restore } = world.ledger
+    let read: () => void = () => {}
+    world.ledger.restore = async (messages) => {
+      await new Promise<void>((resolve) => (read = resolve))
+      await restore(messages)
+    }
+    await world.connect('a', clean)
+    expect(world.ledger.lines.filter((line) => line.startsWith('putSession 1 '))).toEqual([
+      'putSession 1 \0ended 1',
+    ])
+    expect(world.server.state.sessions.get('a')).toMatchObject({ id: 2 })
+    read()
+    await world.settle()
+    expect(member.texts()).toEqual(['x'])
+    expect([...world.server.state.sessionsById.keys()]).toEqual([2])
   })
 })
