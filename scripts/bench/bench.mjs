@@ -6,19 +6,11 @@
  * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
  * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines.
  */
-import { spawn, spawnSync } from 'node:child_process'
-import { appendFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
-import { cpus, release } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { BROKER_NAMES, startBroker, versions } from './brokers.mjs'
-
-const HERE = fileURLToPath(new URL('.', import.meta.url))
-const MQLOAD = join(HERE, 'build', 'mqload')
-
-/** More than any row needs, in seconds. */
-const ROW_SECONDS_MAX = 180
+import { BROKER_NAMES, startBroker } from './brokers.mjs'
+import { buildMqload, runMqload } from './load.mjs'
+import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
 const NOBODY = 'none'
 
@@ -64,7 +56,7 @@ const ROWS = {
 const FAULTS = ['lost', 'dup', 'ooo', 'misrouted', 'alien', 'nacks', 'unacked', 'disconnects', 'sub_failures']
 
 const options = readOptions()
-build()
+buildMqload()
 const results = await run()
 print(results)
 
@@ -87,24 +79,6 @@ function readOptions() {
   const rows = known(values.only, Object.keys(ROWS))
   const brokers = known(values.brokers, BROKER_NAMES)
   return { ...values, rounds: Number(values.rounds), rows, brokers }
-}
-
-function known(list, names) {
-  const chosen = list.split(',')
-  const unknown = chosen.find((name) => !names.includes(name))
-  if (unknown === undefined) return chosen
-  console.error(`There is no '${unknown}': ${names.join(', ')}`)
-  process.exit(2)
-}
-
-function build() {
-  const source = join(HERE, 'mqload.c')
-  if (existsSync(MQLOAD) && statSync(MQLOAD).mtimeMs >= statSync(source).mtimeMs) return
-  mkdirSync(join(HERE, 'build'), { recursive: true })
-  const { status, error } = spawnSync('cc', ['-O2', '-o', MQLOAD, source], { stdio: 'inherit' })
-  if (status === 0) return
-  console.error(`mqload.c could not be compiled: ${error?.message ?? `cc ended with ${status}`}`)
-  process.exit(1)
 }
 
 /** Row name -> broker name -> reports. */
@@ -143,53 +117,23 @@ async function measure(row, broker) {
     ...['--label', broker.name, '--port', `${broker.port}`, '--pid', `${broker.pid}`],
     ...['--secs', options.secs, '--warmup', '0.7'],
   ]
-  const report = await load(args)
+  const report = await runMqload(args)
   const after = await broker.commits()
   return after === null ? report : { ...report, commits: after - before }
 }
 
-/** Runs mqload beside us: the brokers' output must go on being read. */
-function load(args) {
-  return new Promise((resolve) => {
-    let text = ''
-    const child = spawn(MQLOAD, args, {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      timeout: ROW_SECONDS_MAX * 1000,
-      killSignal: 'SIGKILL',
-    })
-    child.stdout.setEncoding('utf8').on('data', (chunk) => {
-      text += chunk
-    })
-    child.once('close', (code, signal) => {
-      resolve(parsed(text) ?? { error: `mqload ended with ${code ?? signal} and without a report` })
-    })
-  })
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text.trim().split('\n').at(-1))
-  } catch {
-    return undefined
-  }
-}
-
 function print(reports) {
-  const { godwit, mosquitto, aedes, node } = versions()
-  const cpu = cpus()
-  console.log(`Godwit ${godwit}, Mosquitto ${mosquitto}, Aedes ${aedes}; Node ${node}, Linux ${release()}`)
-  console.log(`${cpu.length} x ${cpu[0].model}; medians of ${options.rounds} rounds of ${options.secs} s\n`)
+  printMachine(options)
   const columns = ['row', 'persistent Sessions', "Godwit's commits per run", 'figure', ...options.brokers]
-  console.log(`| ${columns.join(' | ')} |`)
-  console.log(`|${' --- |'.repeat(columns.length)}`)
-  for (const row of options.rows) printRow(row, reports[row])
+  printRow(columns)
+  printRow(columns.map(() => '---'))
+  for (const row of options.rows) printFigures(row, reports[row])
 }
 
-function printRow(row, reports) {
+function printFigures(row, reports) {
   const { persistent, figures } = ROWS[row]
   const good = (broker) => reports[broker].filter((report) => report.error === undefined)
-  const line = (figure, cells) =>
-    console.log(`| ${[row, persistent, commitsOf(reports), figure, ...cells].join(' | ')} |`)
+  const line = (figure, cells) => printRow([row, persistent, commitsOf(reports), figure, ...cells])
   for (const [field, figure] of figures) {
     // Allocators keep what an earlier round needed, so that only the first one shows growth.
     const pick = field.startsWith('rss_') ? (values) => Math.max(...values) : median
@@ -214,22 +158,4 @@ function commitsOf(reports) {
   const broker = options.brokers.find((name) => name.startsWith('godwit'))
   if (broker === undefined) return '–'
   return shown(median(reports[broker].map(({ commits }) => commits)))
-}
-
-function cell(value, reference) {
-  if (!(Number.isFinite(value) && reference > 0)) return shown(value)
-  return `${shown(value)} (${(value / reference).toFixed(2)})`
-}
-
-function median(list) {
-  const sorted = list.filter(Number.isFinite).toSorted((a, b) => a - b)
-  if (sorted.length === 0) return Number.NaN
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-}
-
-function shown(value) {
-  if (!Number.isFinite(value)) return '–'
-  if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US')
-  return Number.isInteger(value) ? `${value}` : value.toFixed(Math.abs(value) >= 10 ? 1 : 2)
 }

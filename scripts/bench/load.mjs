@@ -1,0 +1,48 @@
+/** The load generator mqload.c: compiled when needed, and run. */
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const HERE = fileURLToPath(new URL('.', import.meta.url))
+const MQLOAD = join(HERE, 'build', 'mqload')
+
+/** More than any row needs, in seconds. */
+const ROW_SECONDS_MAX = 180
+
+/** Compiles mqload.c when it is newer than what was compiled. */
+export function buildMqload() {
+  const source = join(HERE, 'mqload.c')
+  if (existsSync(MQLOAD) && statSync(MQLOAD).mtimeMs >= statSync(source).mtimeMs) return
+  mkdirSync(join(HERE, 'build'), { recursive: true })
+  const { status, error } = spawnSync('cc', ['-O2', '-o', MQLOAD, source], { stdio: 'inherit' })
+  if (status === 0) return
+  console.error(`mqload.c could not be compiled: ${error?.message ?? `cc ended with ${status}`}`)
+  process.exit(1)
+}
+
+/** Resolves with mqload's report. Runs beside us: the brokers' output must go on being read. */
+export function runMqload(args) {
+  return new Promise((resolve) => {
+    let text = ''
+    const child = spawn(MQLOAD, args, {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      timeout: ROW_SECONDS_MAX * 1000,
+      killSignal: 'SIGKILL',
+    })
+    child.stdout.setEncoding('utf8').on('data', (chunk) => {
+      text += chunk
+    })
+    child.once('close', (code, signal) => {
+      resolve(parsed(text) ?? { error: `mqload ended with ${code ?? signal} and without a report` })
+    })
+  })
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text.trim().split('\n').at(-1))
+  } catch {
+    return undefined
+  }
+}

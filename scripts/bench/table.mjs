@@ -1,0 +1,45 @@
+/** What the benchmarks print: markdown tables of figures and ratios. */
+import { cpus, release } from 'node:os'
+import { versions } from './brokers.mjs'
+
+/** The names in a list with commas; ends the program with 2 when one is not among `names`. */
+export function known(list, names) {
+  const chosen = list.split(',')
+  const unknown = chosen.find((name) => !names.includes(name))
+  if (unknown === undefined) return chosen
+  console.error(`There is no '${unknown}': ${names.join(', ')}`)
+  process.exit(2)
+}
+
+/** Two lines above a table: what ran, and where. */
+export function printMachine({ rounds, secs }) {
+  const { godwit, mosquitto, aedes, node } = versions()
+  const cpu = cpus()
+  console.log(`Godwit ${godwit}, Mosquitto ${mosquitto}, Aedes ${aedes}; Node ${node}, Linux ${release()}`)
+  console.log(`${cpu.length} x ${cpu[0].model}; medians of ${rounds} rounds of ${secs} s\n`)
+}
+
+export function printRow(cells) {
+  console.log(`| ${cells.join(' | ')} |`)
+}
+
+/** A figure, with its ratio to the reference where there is one. */
+export function cell(value, reference) {
+  if (!(Number.isFinite(value) && reference > 0)) return shown(value)
+  return `${shown(value)} (${(value / reference).toFixed(2)})`
+}
+
+/** NaN for no finite values. */
+export function median(list) {
+  const sorted = list.filter(Number.isFinite).toSorted((a, b) => a - b)
+  if (sorted.length === 0) return Number.NaN
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+/** In so many digits as are worth reading. */
+export function shown(value) {
+  if (!Number.isFinite(value)) return '–'
+  if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US')
+  return Number.isInteger(value) ? `${value}` : value.toFixed(Math.abs(value) >= 10 ? 1 : 2)
+}
