@@ -93,6 +93,9 @@ const SHORT_COMPACT_BYTES = 16 * MIB
 const GARBAGE_BYTES = 16 * MIB
 /** Of tables, for one compaction; each may rewrite ten tables more than it is about. */
 const SWEEP_BYTES = 1024 * MIB
+/** Calls of `#tidyDisk`, four per second, to the second look through all tables; it doubles with each. */
+const SWEEP_TICKS = 20
+const SWEEP_DOUBLINGS_MAX = 8
 /** Behind all keys: compacting it only moves LevelDB's log into a table. */
 const NO_KEYS = [Buffer.from([0xff, 0xff]), Buffer.from([0xff, 0xff])] as const
 /** Of the reserve; so much space a store needs to be opened and drained on a full disk. */
@@ -156,8 +159,9 @@ export class LevelStore implements Store {
   #wanted = false
   #inFlight: Promise<void> | null = null
   #compacting: Promise<void> | null = null
-  /** All tables were looked through for what an earlier run deleted. */
-  #swept = false
+  /** While space is short: calls of `#tidyDisk` until all pages are looked through again, and how often they were. */
+  #ticksToSweep = 0
+  #sweeps = 0
   #closed: Promise<void> = Promise.resolve()
   #failure: StoreError | null = null
 
@@ -232,7 +236,8 @@ export class LevelStore implements Store {
   async #attempt(): Promise<Recovered> {
     this.#forget()
     this.#footprint.reset()
-    this.#swept = false
+    this.#ticksToSweep = 0
+    this.#sweeps = 0
     const { directory } = this.#options
     try {
       const recovered = await this.#opened(directory)
@@ -712,14 +717,15 @@ export class LevelStore implements Store {
   /**
    * Space is short. LevelDB's log is moved into a table, since as long as it is long a full disk keeps the store from
    * being opened. Where there is room (`roomy`) for merges, deleted pages are dropped sooner; what earlier runs deleted
-   * is not known, and is looked for once.
+   * is not known, and is looked for now and then.
    */
   #tidyDisk(roomy: boolean): void {
     if (this.#state !== 'open' || this.#compacting !== null) return
     const ranges = roomy ? this.#reclaim!.compactable(SHORT_COMPACT_BYTES) : []
     if (this.#footprint.loggedBytes >= SETTLE_BYTES) ranges.unshift(NO_KEYS)
-    if (roomy && !this.#swept) {
-      this.#swept = true
+    if (roomy && --this.#ticksToSweep < 0) {
+      // What it can drop depends on what LevelDB has merged by then: it is tried again, ever more seldom.
+      this.#ticksToSweep = SWEEP_TICKS << Math.min(this.#sweeps++, SWEEP_DOUBLINGS_MAX)
       const bytes = tableBytes(this.#db!.getProperty('leveldb.stats'))
       if (bytes - this.#figures.storedBytes > GARBAGE_BYTES) {
         ranges.push(...this.#allPages(Math.ceil(bytes / SWEEP_BYTES)))

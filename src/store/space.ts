@@ -34,6 +34,8 @@ const BUSY_TICKS = 4
 /** Without trouble and without anything written, every so many ticks. */
 const IDLE_TICKS = 40
 const MIB = 1024 * 1024
+/** Free space that is enough for a merge of one piece of the deleted pages. */
+const PIECE_BYTES = 64 * MIB
 
 /**
  * Decides by what was free when the disk was last asked, less what was written since, what waits to be written, and
@@ -86,7 +88,9 @@ export class SpaceGuard {
 
   /** Whether half of the reserve is left for merges, which need space before they give it back. */
   get isRoomy(): boolean {
-    return this.#reserveBytes === 0 || this.#available > this.#reserveBytes / 2
+    if (this.#reserveBytes === 0 || this.#available > this.#reserveBytes / 2) return true
+    // Merges that are due may want more than there is; those that drop what was deleted come in pieces, and are the cure.
+    return this.#freeBytes > PIECE_BYTES + this.#reserveBytes / 2
   }
 
   /** To be called before the store is opened: where space is short, the ballast makes room. */
