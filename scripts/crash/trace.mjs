@@ -104,9 +104,11 @@ function composed({ writes, synced }, random) {
     kept.push(...unsure.slice(0, last))
     kept.push({ ...torn, bytes: torn.bytes.subarray(0, random.between(0, torn.bytes.length)) })
   }
-  const length = kept.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes.length), 0)
+  // A write without a position went to a descriptor that is no file any more: a socket under an old number.
+  const placed = kept.filter(({ offset }) => offset >= 0)
+  const length = placed.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes.length), 0)
   const whole = Buffer.alloc(length)
-  for (const { offset, bytes } of kept) bytes.copy(whole, offset)
+  for (const { offset, bytes } of placed) bytes.copy(whole, offset)
   return whole
 }
 
