@@ -28,22 +28,6 @@ describe('what is acknowledged is kept, and what is to come once comes once', { 
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
     expect(code).toBe(0)
   })
-
-  test('over power cuts that take what was not synced', async () => {
-    const { code } = await crash('--runs', '1', '--kills', '6', '--power-cuts')
-    expect(code).toBe(0)
-  })
-
-  test('while the disk is full, or fails, and after it', async () => {
-    const { code } = await crash('--runs', '1', '--kills', '4', '--disk-errors')
-    expect(code).toBe(0)
-  })
-
-  test('and no acknowledgement leaves before the sync of its commit', async () => {
-    const { code, said } = await crash('--order')
-    expect(said).toMatch(/synced 40 of 40 messages/)
-    expect(code).toBe(0)
-  })
 })
 
 describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, () => {
@@ -55,11 +39,5 @@ describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, ()
     const { code, said } = await crash('--mutants', '--only', name, '--kills', '6')
     expect(said).toMatch(/^verdict: 1 of 1 mutants were caught/m)
     expect(code).toBe(0)
-  })
-
-  test('it does not sync: a power cut shows it, and the trace does', async () => {
-    expect((await crash('--order', '--durability', 'os')).code).toBe(1)
-    const words = ['--runs', '1', '--kills', '6', '--power-cuts', '--durability', 'os', '--idle-seconds', '1']
-    expect((await crash(...words)).code).toBe(1)
   })
 })
