@@ -63,7 +63,7 @@ describe('CONNECT and CONNACK', () => {
     expect([...world.server.state.sessions.keys()]).toEqual(['auto-id1', 'auto-id2', 'auto-id3'])
   })
 
-  it('[MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier without Clean Session is refused with 0x02; in 3.1 always', async () => {
+  it('[MQTT-3.1.3-8, 3.1.1] an empty Client Identifier without Clean Session is refused with 0x02; in 3.1 always', async () => {
     const world = await World.make()
     for (const [version, hex] of [
       [4, '100c00044d51545404000000' + '0000'],
@@ -77,7 +77,7 @@ describe('CONNECT and CONNACK', () => {
     }
   })
 
-  it('emptyClientIdentifierAllowed: false refuses with 0x85', async () => {
+  it('[MQTT-3.1.3-8] emptyClientIdentifierAllowed: false refuses with 0x85', async () => {
     const world = await World.make({ limits: { emptyClientIdentifierAllowed: false } })
     const client = await world.connect('')
     expect(client.connack).toMatchObject({ reasonCode: 0x85, sessionPresent: false })
