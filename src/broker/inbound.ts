@@ -218,7 +218,8 @@ export class Inbound {
   #pubrec(session: Session, packetId: number, refused: boolean): void {
     const outcome = session.pubrec(packetId, refused)
     this.#expectKind(outcome, 'PUBREC', packetId)
-    if (outcome === 'completed') return
+    // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
+    if (outcome === 'completed' || refused) return
     if (outcome === 'received')
       this.#sink.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
     else this.#sink.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)

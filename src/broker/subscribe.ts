@@ -34,9 +34,7 @@ export class Subscribing {
    */
   validate(requests: readonly SubscribeRequest[]): void {
     for (const { filter, noLocal } of requests) {
-      const error = topicFilterError(filter)
-      if (error !== null)
-        throw new ProtocolError(Reason.TopicFilterInvalid, 'MQTT-4.7.1-1', `${error}: ${filter}`)
+      expectTopicFilter(filter)
       if (noLocal && parseFilter(filter).share !== null) {
         throw new ProtocolError(
           Reason.ProtocolError,
@@ -154,8 +152,12 @@ export class Subscribing {
     return reasonCode
   }
 
-  /** Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. */
+  /**
+   * Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. Throws
+   * ProtocolError for what is no Topic Filter, before anything is done.
+   */
   unsubscribe(view: ClientView, session: Session, filters: readonly string[]): number[] {
+    for (const filter of filters) expectTopicFilter(filter)
     return filters.map((filter) => {
       const reasonCode = this.#unsubscribeOne(session, filter)
       if (this.#state.events.has('unsubscribed')) {
@@ -173,4 +175,11 @@ export class Subscribing {
     if (session.stored) this.#state.store.deleteSubscription(session.id, filter)
     return Reason.Success
   }
+}
+
+/** Sections 4.7 and 4.8.2, for SUBSCRIBE and UNSUBSCRIBE alike. */
+function expectTopicFilter(filter: string): void {
+  const error = topicFilterError(filter)
+  if (error !== null)
+    throw new ProtocolError(Reason.TopicFilterInvalid, 'MQTT-4.7.1-1', `${error}: ${filter}`)
 }
