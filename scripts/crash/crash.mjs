@@ -5,6 +5,7 @@ import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
 import { buildFaults } from './disk.mjs'
 import { checkOrder } from './order.mjs'
 import { Run } from './run.mjs'
+import { NAME_RULES } from './trace.mjs'
 import { MUTANTS, TIGHT, variant } from './variants.mjs'
 
 const HELP = `Kills a broker again and again under a crowd of clients, and audits what it acknowledged.
@@ -21,6 +22,8 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way; or
                             both in turn (default: tight for odd seeds)
       --power-cuts          every kill is a power cut: what the broker did not sync is lost, in part or whole
+      --names RULE          of names that no sync of their directory kept: ordered (as ext4 and xfs have it) or own (as
+                            btrfs has it), by default either by chance at each cut; strict, the letter of POSIX
       --disk-errors         between the kills all writes fail for a while, with a full disk or an I/O error
       --mutants             runs Godwits that are wrong on purpose, each until it is caught
       --only TEXT           of the mutants those whose name has this text
@@ -29,7 +32,8 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --keep                leaves the data directories behind
   -h, --help
 
-Exit codes: 0 nothing was lost, doubled or misordered (with --mutants: each was caught); 1 otherwise; 2 wrong usage.
+Exit codes: 0 nothing was lost, doubled or misordered (with --mutants: each was caught); 1 otherwise; 2 wrong usage,
+or the harness does not see all that the broker does to its files.
 `
 
 const OPTIONS = {
@@ -43,6 +47,7 @@ const OPTIONS = {
   limits: { type: 'string', default: 'both' },
   'power-cuts': { type: 'boolean', default: false },
   'disk-errors': { type: 'boolean', default: false },
+  names: { type: 'string' },
   mutants: { type: 'boolean', default: false },
   only: { type: 'string', default: '' },
   order: { type: 'boolean', default: false },
@@ -73,6 +78,8 @@ async function main() {
   }
   for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
+  if (values.names !== undefined && !NAME_RULES.includes(values.names))
+    throw new Error(`--names ${values.names}?`)
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
   if (values.order || values['power-cuts'] || values['disk-errors']) faults = buildFaults()
   try {
@@ -120,6 +127,7 @@ async function executed(kind, seed, idleMs) {
     library: faults?.library,
     powerCuts: values['power-cuts'],
     diskErrors: values['disk-errors'],
+    nameRules: values.names === undefined ? undefined : [values.names],
   }
   const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk })
   await run.execute()

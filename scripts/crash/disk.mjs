@@ -2,9 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { readTrace, survivors } from './trace.mjs'
+import { History, readTrace, withoutLastChange } from './trace.mjs'
 
 const SOURCE = fileURLToPath(new URL('faults.c', import.meta.url))
 
@@ -19,30 +19,37 @@ export function buildFaults() {
 }
 
 export class FaultyDisk {
+  /** The broker's directory, for it to make. */
+  data
   #library
-  #data
+  #root
   #flag
   #trace
   #random
   #powerCuts
-  /** What the disk holds for certain, by file name. */
+  #rules
+  /** What the disk holds for certain, by path below the root: bytes, or null for a directory. */
   #base = new Map()
 
-  /** `data` is the broker's directory; `directory`, next to it, takes flag and trace. */
-  constructor({ library, directory, data, random, powerCuts }) {
+  /** `directory` takes the disk's root, and next to it flag and trace. `rules`: of `NAME_RULES`, one for each cut. */
+  constructor({ library, directory, random, powerCuts, rules = ['ordered', 'own'] }) {
     this.#library = library
-    this.#data = data
+    this.#root = join(directory, 'disk')
+    this.data = join(this.#root, 'data')
     this.#flag = join(directory, 'flag')
     this.#trace = join(directory, 'trace')
     this.#random = random
     this.#powerCuts = powerCuts
+    this.#rules = rules
+    mkdirSync(this.#root)
   }
 
-  /** For the broker's next start. */
+  /** For the broker's next start; what is there by then is durable. */
   environment() {
     rmSync(this.#trace, { force: true })
+    if (this.#powerCuts) this.#base = filesBelow(this.#root)
     const trace = this.#powerCuts ? { FAULTS_TRACE: this.#trace } : {}
-    return { LD_PRELOAD: this.#library, FAULTS_DIRECTORY: this.#data, FAULTS_FLAG: this.#flag, ...trace }
+    return { LD_PRELOAD: this.#library, FAULTS_DIRECTORY: this.#root, FAULTS_FLAG: this.#flag, ...trace }
   }
 
   /** What was recorded since the latest start. */
@@ -59,19 +66,54 @@ export class FaultyDisk {
     rmSync(this.#flag, { force: true })
   }
 
-  /** The broker was killed and its machine lost its power: of what was not synced, anything may be gone. */
+  /**
+   * The broker was killed and its machine lost its power: of what was not synced, anything may be gone. Throws when the
+   * files are not as the trace has them: then the broker did something to them that the trace does not see.
+   */
   cutPower() {
     if (!this.#powerCuts || !existsSync(this.#trace)) return
-    this.#base = survivors(this.#base, this.records, this.#random)
-    if (existsSync(this.#data)) {
-      for (const name of readdirSync(this.#data)) rmSync(join(this.#data, name), { recursive: true })
+    const { records } = this
+    const history = new History(this.#base, records)
+    this.#compare(history, records)
+    const files = history.survivors(this.#random.pick(this.#rules), this.#random)
+    rmSync(this.#root, { recursive: true })
+    mkdirSync(this.#root)
+    for (const [name, bytes] of files) {
+      if (bytes === null) mkdirSync(join(this.#root, name), { recursive: true })
+      else writeFileSync(join(this.#root, name), bytes)
     }
-    mkdirSync(this.#data, { recursive: true })
-    for (const [name, bytes] of this.#base) writeFileSync(join(this.#data, name), bytes)
   }
 
-  /** The files as they are now. */
-  files() {
-    return new Map(readdirSync(this.#data).map((name) => [name, readFileSync(join(this.#data, name))]))
+  #compare(history, records) {
+    const found = filesBelow(this.#root)
+    const differing = differences(history.whole(), found)
+    // Killed between creating (or emptying) a file and recording it, or between recording something and doing it.
+    if (differing.length === 0 || (differing.length === 1 && found.get(differing[0])?.length === 0)) return
+    if (differences(new History(this.#base, withoutLastChange(records)).whole(), found).length === 0) return
+    throw new Error(`these files changed in a way that was not recorded: ${differing.join(', ')}`)
   }
+}
+
+/** Files and directories below `root`, without sockets. */
+function filesBelow(root) {
+  const files = new Map()
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath ?? entry.path, entry.name)
+    if (entry.isDirectory()) files.set(relative(root, path), null)
+    else if (entry.isFile()) files.set(relative(root, path), readFileSync(path))
+  }
+  return files
+}
+
+/** Names that are not in both, or not alike. */
+function differences(expected, found) {
+  const names = new Set([...expected.keys(), ...found.keys()])
+  return [...names].filter((name) => {
+    const [one, other] = [expected.get(name), found.get(name)]
+    return (
+      one === undefined ||
+      other === undefined ||
+      (one === null || other === null ? one !== other : !one.equals(other))
+    )
+  })
 }

@@ -19,12 +19,11 @@ const RETRY_MS = 20
 export async function checkOrder({ kind, library, seed }) {
   const random = new Random(seed)
   const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
-  const data = join(directory, 'data')
-  const disk = new FaultyDisk({ library, directory, data, random, powerCuts: true })
+  const disk = new FaultyDisk({ library, directory, random, powerCuts: true })
   const broker = new BrokerProcess({
     kind,
     port: await freePort(random),
-    data,
+    data: disk.data,
     environment: () => disk.environment(),
     died: (text) => console.error(text),
   })

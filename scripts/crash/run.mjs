@@ -65,14 +65,20 @@ export class Run {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
     const port = await freePort(new Random(Math.floor(Math.random() * 2 ** 32)))
     const { kind, library, powerCuts = false } = this.#options
-    const data = join(directory, 'data')
     const died = (text) => {
       if (!this.#mayDie) this.#died.push(text)
     }
     if (library === undefined) {
-      this.#broker = new BrokerProcess({ kind, port, data, died })
+      this.#broker = new BrokerProcess({ kind, port, data: join(directory, 'data'), died })
     } else {
-      const disk = new FaultyDisk({ library, directory, data, random: this.#random.fork(), powerCuts })
+      const disk = new FaultyDisk({
+        library,
+        directory,
+        random: this.#random.fork(),
+        powerCuts,
+        rules: this.#options.nameRules,
+      })
+      const { data } = disk
       this.#disk = disk
       this.#broker = new BrokerProcess({ kind, port, data, died, environment: () => disk.environment() })
     }

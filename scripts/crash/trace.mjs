@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 
 /**
- * The records in order: `{type, file, name, to, offset, bytes}` as far as the type has them; see `record` in
- * faults.c. A record that was cut off at the end is left out.
+ * The records in order: `{type, file, name, to, offset, length, bytes, sync}` as far as the type has them; see `record`
+ * in faults.c. What did not happen, of a call that failed, is left out, as is a record that was cut off at the end.
  */
 export function readTrace(path) {
   const trace = readFileSync(path)
@@ -11,27 +11,39 @@ export function readTrace(path) {
   for (let at = 0; at < trace.length; ) {
     const end = trace.indexOf(10, at)
     if (end === -1) break
-    const [type, ...words] = trace.toString('latin1', at, end).split(' ')
+    const [type, ...words] = trace.toString('utf8', at, end).split(' ')
     at = end + 1
     const size = type === 'W' ? Number(words[2]) : type === 'S' ? Number(words[1]) : 0
     if (at + size > trace.length) break
-    records.push(recordOf(type, words, trace.subarray(at, at + size)))
+    if (type === 'X') shorten(records, Number(words[0]))
+    else records.push(recordOf(type, words, trace.subarray(at, at + size)))
     at += size
   }
   return records
 }
 
+function shorten(records, size) {
+  const last = records.pop()
+  if (size > 0) records.push({ ...last, bytes: last.bytes.subarray(0, size) })
+}
+
 function recordOf(type, words, bytes) {
   switch (type) {
     case 'O':
+    case 'E':
       return { type, file: words[0], name: words[1] }
     case 'W':
       return { type, file: words[0], offset: Number(words[1]), bytes }
+    case 'T':
+      return { type, file: words[0], length: Number(words[1]) }
     case 'f':
+      return { type, sync: words[0], file: words[1] }
     case 'F':
-      return { type, file: words[0] }
+      return { type, sync: words[0] }
     case 'R':
+    case 'L':
       return { type, name: words[0], to: words[1] }
+    case 'M':
     case 'U':
       return { type, name: words[0] }
     case 'S':
@@ -41,75 +53,184 @@ function recordOf(type, words, bytes) {
   }
 }
 
-/**
- * The files after a power cut behind the last record, by name. `before` are the files at the beginning. A sync
- * keeps what was written to its file before it began, and, as journaling file systems do, every creation, renaming
- * and unlinking up to then; of the later ones a random prefix stays, and of the later writes any.
- */
-export function survivors(before, records, random) {
-  const files = new Map()
-  const changes = []
-  let synced = 0
-  for (const record of records) {
-    const { type, file } = record
-    if (type === 'O') {
-      const fresh = { writes: [], synced: 0, begun: null }
-      files.set(file, fresh)
-      changes.push({ ...record, content: fresh })
-    } else if (type === 'W') {
-      const written = files.get(file)
-      if (written === undefined) throw new Error('a file was written that was there before')
-      written.writes.push(record)
-    } else if (type === 'f') {
-      const syncing = files.get(file) ?? directoryEntry(files, file)
-      syncing.begun = { writes: syncing.writes.length, changes: changes.length }
-    } else if (type === 'F') {
-      const done = files.get(file)
-      done.synced = Math.max(done.synced, done.begun.writes)
-      synced = Math.max(synced, done.begun.changes)
-    } else if (type === 'R' || type === 'U') {
-      changes.push(record)
-    }
-  }
-  const names = new Map([...before].map(([name, bytes]) => [name, { bytes }]))
-  for (const change of changes.slice(0, random.between(synced, changes.length))) apply(names, change)
-  return new Map([...names].map(([name, content]) => [name, content.bytes ?? composed(content, random)]))
+const CHANGING = new Set(['O', 'W', 'T', 'R', 'L', 'M', 'U'])
+
+/** The records without the last one that changes a file or a name: it was perhaps never carried out. */
+export function withoutLastChange(records) {
+  const last = records.findLastIndex(({ type }) => CHANGING.has(type))
+  return records.filter((_, index) => index !== last)
 }
 
-/** A directory has no bytes of its own; a sync of it keeps the changes. */
-function directoryEntry(files, file) {
-  const entry = { writes: [], synced: 0, begun: null }
-  files.set(file, entry)
-  return entry
+/**
+ * What file systems promise of names that no sync of their directory made durable:
+ * - `ordered` (a journal, as ext4 and xfs have one): a sync of anything keeps every earlier change of a name.
+ * - `own` (the log tree of btrfs): a sync of a file keeps the names of this file, and of no other one.
+ * - `strict` (the letter of POSIX): a sync of a file keeps no name.
+ * A sync of a directory keeps the names in it, everywhere. Of what is not kept, the changes up to some instant stay.
+ */
+export const NAME_RULES = ['ordered', 'own', 'strict']
+
+/** What became of a disk: files by path (a Buffer; null for a directory) before, and the records since then. */
+export class History {
+  /** Every creation, renaming and removal: `{type, name, to, content}`. */
+  #changes = []
+  /** Successful syncs: what they were of, and how many edits of it and changes of names came before. */
+  #syncs = []
+  #before = new Map()
+  #now = new Map()
+
+  /** Throws when a file is written of which the trace does not say where it came from. */
+  constructor(before, records) {
+    const root = { isDirectory: true, path: '.' }
+    for (const [name, bytes] of before) {
+      this.#before.set(name, bytes === null ? directoryAt(name) : { initial: bytes, edits: [], synced: 0 })
+    }
+    this.#now = new Map(this.#before)
+    const opened = new Map()
+    const begun = new Map()
+    const known = (file) => {
+      const content = opened.get(file)
+      if (content === undefined) throw new Error(`the trace does not say what the file ${file} is`)
+      return content
+    }
+    for (const record of records) {
+      const { type, file, name, sync } = record
+      switch (type) {
+        case 'O':
+          opened.set(file, { initial: Buffer.alloc(0), edits: [], synced: 0 })
+          this.#change({ ...record, content: opened.get(file) })
+          break
+        case 'E':
+          opened.set(file, name === '.' ? root : this.#now.get(name))
+          break
+        case 'W':
+        case 'T':
+          known(file).edits.push(record)
+          break
+        case 'f': {
+          const content = known(file)
+          begun.set(sync, { content, edits: content.edits?.length, changes: this.#changes.length })
+          break
+        }
+        case 'F':
+          this.#synced(begun.get(sync))
+          break
+        case 'M':
+          this.#change({ ...record, content: directoryAt(name) })
+          break
+        case 'R':
+        case 'L':
+        case 'U':
+          // Sockets have names, too, and nobody else has made them.
+          if (this.#now.has(name)) this.#change({ ...record, content: this.#now.get(name) })
+          break
+      }
+    }
+  }
+
+  /** The files as a process finds them. */
+  whole() {
+    const files = new Map()
+    for (const [name, content] of this.#now) {
+      files.set(name, content.isDirectory ? null : composed(content.initial, content.edits))
+    }
+    return files
+  }
+
+  /**
+   * The files after a power cut behind the last record. Every sync keeps what was written to its file before it began,
+   * and of the names what `rule` says; of the rest a random part stays.
+   */
+  survivors(rule, random) {
+    const count = this.#changes.length
+    const isKept = new Array(count).fill(false)
+    for (const sync of this.#syncs) {
+      for (let index = 0; index < sync.changes; index++) {
+        isKept[index] ||= rule === 'ordered' || keeps(sync.content, this.#changes[index], rule)
+      }
+    }
+    const until = random.between(0, count)
+    const names = new Map(this.#before)
+    for (const [index, change] of this.#changes.entries()) {
+      if (index < until || isKept[index]) apply(names, change)
+    }
+    const files = new Map()
+    for (const [name, content] of names) {
+      const path = name.split('/').slice(0, -1).join('/')
+      if (path !== '' && !names.has(path)) continue // Its directory is gone.
+      files.set(name, content.isDirectory ? null : partOf(content, random))
+    }
+    return files
+  }
+
+  #change(change) {
+    this.#changes.push(change)
+    apply(this.#now, change)
+  }
+
+  #synced(sync) {
+    const { content, edits } = sync
+    if (!content.isDirectory) content.synced = Math.max(content.synced, edits)
+    this.#syncs.push(sync)
+  }
+}
+
+function directoryAt(path) {
+  return { isDirectory: true, path }
+}
+
+/** Whether a sync of `synced` keeps a change before it. */
+function keeps(synced, { name, to = name, content }, rule) {
+  if (!synced.isDirectory) return rule === 'own' && content === synced
+  return parentOf(name) === synced.path && parentOf(to) === synced.path
+}
+
+function parentOf(name) {
+  const slash = name.lastIndexOf('/')
+  return slash === -1 ? '.' : name.slice(0, slash)
 }
 
 function apply(names, { type, name, to, content }) {
-  if (type === 'O') names.set(name, content)
+  if (type === 'O' || type === 'M') names.set(name, content)
   else if (type === 'U') names.delete(name)
   else if (names.has(name)) {
     names.set(to, names.get(name))
-    names.delete(name)
+    if (type === 'R') names.delete(name)
   }
 }
 
-function composed({ writes, synced }, random) {
-  const kept = writes.slice(0, synced)
-  const unsure = writes.slice(synced)
-  // Nothing, a part that ends in the middle of a write, or whatever the kernel had written by chance.
+/** What the disk holds of a file: what was synced, and of the rest whatever was written by chance. */
+function partOf({ initial, edits, synced }, random) {
+  const kept = edits.slice(0, synced)
+  const unsure = edits.slice(synced)
+  // Nothing, a part that ends in the middle of a write, or any of them.
   const how = random.pick(['none', 'part', 'some'])
   if (how === 'some') kept.push(...unsure.filter(() => random.chance(0.5)))
   if (how === 'part' && unsure.length > 0) {
     const last = random.between(0, unsure.length - 1)
     const torn = unsure[last]
     kept.push(...unsure.slice(0, last))
-    kept.push({ ...torn, bytes: torn.bytes.subarray(0, random.between(0, torn.bytes.length)) })
+    if (torn.type === 'W') {
+      kept.push({ ...torn, bytes: torn.bytes.subarray(0, random.between(0, torn.bytes.length)) })
+    }
   }
-  // A write without a position went to a descriptor that is no file any more: a socket under an old number.
-  const placed = kept.filter(({ offset }) => offset >= 0)
-  const length = placed.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes.length), 0)
-  const whole = Buffer.alloc(length)
-  for (const { offset, bytes } of placed) bytes.copy(whole, offset)
-  return whole
+  return composed(initial, kept)
+}
+
+function composed(initial, edits) {
+  let length = initial.length
+  let room = length
+  for (const { type, offset, bytes, length: cut } of edits) {
+    length = type === 'T' ? cut : Math.max(length, offset + bytes.length)
+    room = Math.max(room, length)
+  }
+  const whole = Buffer.alloc(room)
+  initial.copy(whole)
+  for (const { type, offset, bytes, length: cut } of edits) {
+    if (type === 'T') whole.fill(0, cut)
+    else bytes.copy(whole, offset)
+  }
+  return whole.subarray(0, length)
 }
 
 /**
@@ -121,10 +242,9 @@ export function orderComplaint(records, stored, sent) {
   const written = records.findIndex(({ type, bytes }) => type === 'W' && bytes.includes(stored))
   if (written === -1) return 'it was never written'
   const { file } = records[written]
-  const after = (from, wanted) =>
-    records.findIndex(({ type, file: of }, at) => at > from && type === wanted && of === file)
-  const begun = after(written, 'f')
-  const synced = begun === -1 ? -1 : after(begun, 'F')
+  const begun = records.findIndex(({ type, file: of }, at) => at > written && type === 'f' && of === file)
+  const synced =
+    begun === -1 ? -1 : records.findIndex(({ type, sync }) => type === 'F' && sync === records[begun].sync)
   const said = records.findIndex(({ type, bytes }) => type === 'S' && bytes.includes(sent))
   if (said === -1) return 'it was never acknowledged'
   if (synced === -1) return 'it was never synced'
