@@ -9,6 +9,9 @@ import type { State } from './state.ts'
 /** The largest packet that the standard can express: nothing to announce then. */
 const STANDARD_PACKET_BYTES_MAX = 268_435_460
 
+/** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
+const CLIENT_ID_3_1_CHARACTERS_MAX = 23
+
 export interface Refusal {
   readonly reasonCode: Reason
   readonly reason: string
@@ -24,6 +27,12 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
     if (forbidden || !limits.emptyClientIdentifierAllowed) {
       return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
+    }
+  }
+  if (packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)) {
+    return {
+      reasonCode: Reason.ClientIdentifierNotValid,
+      reason: `MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`,
     }
   }
   if (packet.will !== undefined) {
@@ -50,6 +59,11 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
     return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
   return null
+}
+
+/** Counts characters, not the UTF-16 units of `length`. */
+function isLongerThan(text: string, characters: number): boolean {
+  return text.length > characters && (text.length > 2 * characters || [...text].length > characters)
 }
 
 /** Refuses what an authenticated user may not do; null lets it pass. */

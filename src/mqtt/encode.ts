@@ -243,8 +243,10 @@ export function encodeSuback(
   packetId: number,
   reasonCodes: readonly number[],
 ): Buffer {
-  // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80.
-  const granted = version === 5 ? [...reasonCodes] : reasonCodes.map((code) => (code > 2 ? 0x80 : code))
+  // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80. 3.1 knows none: what is refused is acknowledged all the
+  // same, as its section 3.8 says, at the QoS that promises least.
+  const failure = version === 3 ? 0 : 0x80
+  const granted = version === 5 ? [...reasonCodes] : reasonCodes.map((code) => (code > 2 ? failure : code))
   return write({ cmd: 'suback', messageId: packetId, granted }, version)
 }
 

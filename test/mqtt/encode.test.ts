@@ -267,7 +267,8 @@ describe('CONNACK', () => {
   })
 })
 
-test('SUBACK: before 5.0 every failure is 0x80', () => {
+test('[MQTT-3.9.3-2, 3.1.1] SUBACK: in 3.1.1 every failure is 0x80; 3.1 has none and grants QoS 0', () => {
+  expect(encodeSuback(3, 258, [0, 1, 2, 0x8f, 0x87])).toEqual(Buffer.from([0x90, 7, 1, 2, 0, 1, 2, 0, 0]))
   expect(encodeSuback(4, 258, [0, 1, 2, 0x8f, 0x87])).toEqual(
     Buffer.from([0x90, 7, 1, 2, 0, 1, 2, 0x80, 0x80]),
   )
