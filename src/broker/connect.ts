@@ -1,7 +1,9 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
 import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
+import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
+import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { LinkInfo } from './link.ts'
 import type { AuthenticationResult, Credentials } from './policy.ts'
 import type { State } from './state.ts'
@@ -41,6 +43,9 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
     }
     if (packet.will.retain && !limits.retainAvailable) {
       return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
+    }
+    if (!isUtf8Payload(packet.will.payload) && saysText(packet.will.properties)) {
+      return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' } // section 3.1.3.2.3
     }
     if (isServerTopic(packet.will.topic)) {
       return {
@@ -92,6 +97,10 @@ export function sessionRefusal(
     return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal }
   }
   return null
+}
+
+function saysText(properties: Buffer): boolean {
+  return decodeForwardedProperties(properties).payloadFormatIndicator === 1
 }
 
 /** Topics that only the Server publishes (section 4.7.2). */

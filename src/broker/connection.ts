@@ -12,6 +12,7 @@ import {
   encodeUnsuback,
   PINGRESP,
 } from '../mqtt/encode.ts'
+import { variableByteIntegerBytes } from '../mqtt/field.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
 import type { Delivery } from '../mqtt/message.ts'
 import type {
@@ -44,8 +45,8 @@ import type { ClientView, Rejection, Welcome } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 
-/** SUBACK and UNSUBACK beside their Reason Codes: fixed header, packet identifier, no properties. */
-const SUBACK_BYTES = 8
+/** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
+const SUBACK_BYTES = 3
 
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
@@ -193,12 +194,18 @@ export class Connection
       this.#onConnect(decodeConnect(framer))
       return
     }
-    // Authenticating: nothing but AUTH and DISCONNECT [MQTT-3.1.2-30].
+    // Authenticating: nothing but AUTH and DISCONNECT [MQTT-3.1.2-30]; what another packet holds is of no interest.
+    if (framer.type !== PacketType.Auth && framer.type !== PacketType.Disconnect) {
+      throw new ProtocolError(
+        Reason.ProtocolError,
+        'MQTT-3.1.2-30',
+        `packet type ${framer.type} before CONNACK`,
+      )
+    }
     const packet = decode(framer, this.#version, this.#state.topics)
     if (packet.type === 'auth') this.#authentication!.received(packet)
     else if (packet.type === 'disconnect')
       this.#close('client', packet.reasonCode, 'disconnected while authenticating')
-    else throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.2-30', `${packet.type} before CONNACK`)
   }
 
   #handleOpen(framer: Framer): void {
@@ -327,7 +334,8 @@ export class Connection
     else this.#refuse(reasonCode, reason, serverReference)
   }
 
-  #refuse(reasonCode: Reason, reason: string, serverReference?: string): void {
+  #refuse(given: Reason, reason: string, serverReference?: string): void {
+    const reasonCode = connackReasonCode(given)
     this.#state.figures.connectionsRefused++
     if (this.#state.events.has('refused')) {
       this.#state.events.emit('refused', {
@@ -470,6 +478,11 @@ export class Connection
     const { subscribing } = this.#rooms
     this.#expectRoomFor(packet.requests.length)
     subscribing.validate(packet.requests)
+    if (this.#isInUse(packet.packetId)) {
+      const reasonCodes = packet.requests.map(() => Reason.PacketIdentifierInUse)
+      this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), 0)
+      return
+    }
     const decisions = subscribing.authorize(this.#view, packet.requests)
     this.settle(decisions, (value) => this.#subscribe(packet, value))
   }
@@ -487,9 +500,15 @@ export class Connection
     startRetained()
   }
 
+  /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]; before 5.0 there is no word for it. */
+  #isInUse(packetId: number): boolean {
+    return this.#version === 5 && this.#session!.isInbound(packetId)
+  }
+
   /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
   #expectRoomFor(reasonCodes: number): void {
-    if (reasonCodes + SUBACK_BYTES <= this.#maximumPacketSize) return
+    const remaining = SUBACK_BYTES + reasonCodes
+    if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#maximumPacketSize) return
     throw new ProtocolError(
       Reason.PacketTooLarge,
       'MQTT-3.1.2-24',
@@ -499,6 +518,11 @@ export class Connection
 
   #onUnsubscribe(packet: UnsubscribePacket): void {
     this.#expectRoomFor(packet.filters.length)
+    if (this.#isInUse(packet.packetId)) {
+      const reasonCodes = packet.filters.map(() => Reason.PacketIdentifierInUse)
+      this.#send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), 0)
+      return
+    }
     const session = this.#session!
     const reasonCodes = this.#rooms.subscribing.unsubscribe(this.#view, session, packet.filters)
     const gate = session.stored ? this.#state.store.openSequence : 0
@@ -673,11 +697,7 @@ export class Connection
       return
     }
     if (this.#phase !== 'open') {
-      // 0x8B is a word of DISCONNECT only.
-      this.#refuse(
-        reasonCode === Reason.ServerShuttingDown ? Reason.ServerUnavailable : (reasonCode as Reason),
-        reason,
-      )
+      this.#refuse(reasonCode as Reason, reason)
       return
     }
     this.#sendDisconnect(reasonCode, reason)
@@ -792,6 +812,17 @@ function disconnectReasonCode(reasonCode: number): number {
       return reasonCode
   }
 }
+
+/** What CONNACK may say when it refuses [MQTT-3.2.2-8]: a policy may have said something else. */
+function connackReasonCode(reasonCode: Reason): Reason {
+  if (reasonCode === Reason.ServerShuttingDown) return Reason.ServerUnavailable
+  return CONNACK_REFUSALS.has(reasonCode) ? reasonCode : Reason.UnspecifiedError
+}
+
+const CONNACK_REFUSALS: ReadonlySet<number> = new Set([
+  0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b,
+  0x9c, 0x9d, 0x9f,
+])
 
 /** Also for promises that are not this realm's. */
 function isPromise<T>(answer: T | Promise<T>): answer is Promise<T> {

@@ -3,6 +3,7 @@ import { Message, type Topic } from '../mqtt/message.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion, PublishPacket } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
+import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { Session } from '../session/session.ts'
 import { isServerTopic } from './connect.ts'
 import type { Limit } from './events.ts'
@@ -123,6 +124,15 @@ export class Inbound {
     ) {
       this.#sink.limited('topicLevelsMax', 'topic name')
       return Reason.TopicNameInvalid
+    }
+    if (packet.payloadIsText && !isUtf8Payload(packet.payload)) {
+      // PUBACK and PUBREC say so; QoS 0 has no answer but DISCONNECT (section 3.3.2.3.2).
+      if (packet.qos > 0) return Reason.PayloadFormatInvalid
+      throw new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
+    }
+    // The identifier belongs to a QoS 2 message until PUBREL [MQTT-2.2.1-3]; 3.1.1 has no word for it.
+    if (packet.qos === 1 && this.#version === 5 && this.#session.isInbound(packet.packetId)) {
+      return Reason.PacketIdentifierInUse
     }
     return isServerTopic(topic.name) ? Reason.NotAuthorized : null
   }

@@ -106,6 +106,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   let properties: Buffer = EMPTY
   let topicAlias = 0
   let expirySeconds: number | undefined
+  let payloadIsText = false
   if (version === 5) {
     const propertyBytes = readVariableByteInteger(buffer, at, end)
     at += variableByteIntegerBytes(propertyBytes)
@@ -116,6 +117,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
       properties = said.forwarded
       topicAlias = said.topicAlias
       expirySeconds = said.expirySeconds
+      payloadIsText = said.payloadIsText
       at = propertiesEnd
     }
   }
@@ -131,6 +133,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     payload: at === end ? EMPTY : buffer.subarray(at, end),
     properties,
     expirySeconds,
+    payloadIsText,
   }
 }
 

@@ -51,6 +51,8 @@ export interface PublishPacket {
   readonly properties: Buffer
   /** Message Expiry Interval; undefined when absent. */
   readonly expirySeconds: number | undefined
+  /** The Payload Format Indicator says that the payload is UTF-8; whether it is was not checked. */
+  readonly payloadIsText: boolean
 }
 
 export type AcknowledgeType = 'puback' | 'pubrec' | 'pubrel' | 'pubcomp'

@@ -236,6 +236,8 @@ export interface MessageProperties {
   forwarded: Buffer
   /** Message Expiry Interval; undefined when absent. */
   expirySeconds: number | undefined
+  /** The Payload Format Indicator says that the payload is UTF-8. */
+  payloadIsText: boolean
   /** 0 when absent. */
   topicAlias: number
   /** 0 when absent. */
@@ -255,6 +257,7 @@ export function walkMessageProperties(
   const result: MessageProperties = {
     forwarded: EMPTY,
     expirySeconds: undefined,
+    payloadIsText: false,
     topicAlias: 0,
     willDelaySeconds: 0,
   }
@@ -269,6 +272,9 @@ export function walkMessageProperties(
       case PropertyId.MessageExpiryInterval:
         result.expirySeconds = walk.number
         continue
+      case PropertyId.PayloadFormatIndicator:
+        result.payloadIsText = walk.number === 1
+        break
       case PropertyId.TopicAlias:
         result.topicAlias = walk.number
         continue

@@ -22,6 +22,11 @@ export function isUtf8String(buffer: Buffer, start: number, end: number): boolea
   return true
 }
 
+/** Whether a payload is the UTF-8 that its Payload Format Indicator says; U+0000 is allowed there (section 3.3.2.3.2). */
+export function isUtf8Payload(payload: Buffer): boolean {
+  return isUtf8(payload)
+}
+
 /** Why a JavaScript string cannot be a UTF-8 Encoded String; null when it can. */
 export function stringError(value: string): string | null {
   if (value.includes('\u0000')) return 'contains U+0000' // [MQTT-1.5.4-2]

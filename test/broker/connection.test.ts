@@ -337,8 +337,11 @@ describe('a client that asks and does not read', () => {
   it('[MQTT-3.1.2-24] gets no SUBACK above its Maximum Packet Size: it is told, and nothing is subscribed', async () => {
     const world = await World.make()
     const client = await world.connect('a', { properties: { maximumPacketSize: 100 } })
-    const subscriptions = Array.from({ length: 93 }, (_, index) => ({ topic: `t/${index}`, qos: 0 }))
-    const answers = await client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    const subscriptions = Array.from({ length: 96 }, (_, index) => ({ topic: `t/${index}`, qos: 0 }))
+    await client.send({ cmd: 'subscribe', messageId: 1, subscriptions: subscriptions.slice(1) })
+    expect(client.link.raw.at(-1)).toHaveLength(100)
+    expect(world.census()).toMatchObject({ subscriptions: 95 })
+    const answers = await client.send({ cmd: 'subscribe', messageId: 2, subscriptions })
     expect(answers).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x95 }])
     expect(world.census()).toMatchObject({ subscriptions: 0 })
   })

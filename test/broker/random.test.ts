@@ -112,7 +112,8 @@ class Model {
       client: null,
       session: null,
       will: null,
-      lastPacketId: 0,
+      // Above those of SUBSCRIBE, which count from 1 on each connection.
+      lastPacketId: 1000,
       unanswered: [],
       published: new Map(),
     }))
