@@ -49,7 +49,11 @@ function main() {
   const results = options.titles
     ? sources.map((source) => ({ ...source, title: '', status: 'named' }))
     : readReport(options.report ?? null, sources)
-  for (const result of results) statements.get(result.id)?.tests.push(result)
+  for (const result of results) {
+    const statement = statements.get(result.id)
+    if (statement !== undefined) statement.tests.push(result)
+    else if (!options.titles) problems.push(`${result.file}: no statement [${result.id}]: ${result.title}`)
+  }
   for (const [id, { reason, tests }] of statements) {
     if (reason !== null && tests.length > 0) {
       problems.push(`${id} is not applicable, and yet ${tests[0].file} proves it`)

@@ -45,7 +45,7 @@ describe('every valid packet', () => {
 })
 
 describe('every malformed packet', () => {
-  test.each(MALFORMED_PACKETS)('[$statement] $name (version $version) is refused', (wrong) => {
+  test.each(MALFORMED_PACKETS)('$name (version $version) is refused for $statement', (wrong) => {
     const error = errorOf(wrong.bytes, wrong.version)
     expect({ reasonCode: error.reasonCode, statement: error.statement }).toEqual({
       reasonCode: wrong.reasonCode,
