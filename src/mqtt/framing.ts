@@ -111,7 +111,7 @@ export class Framer {
         const length = chunk[at + 1]!
         if (length < 0x80 && left - 2 >= length) {
           this.#header(chunk[at]!)
-          if (length + 2 > this.packetBytesMax) throw this.#tooLarge(length + 2)
+          this.#checkSize(length + 2)
           this.buffer = chunk
           this.start = at + 2
           this.end = at + 2 + length
@@ -169,12 +169,17 @@ export class Framer {
       throw this.#break(malformed('MQTT-1.5.5-1', 'the Remaining Length is longer than it needs to be'))
     }
     const packetBytes = index + 1 + this.#remaining
+    this.#checkSize(packetBytes)
+    this.#headerComplete = true
+  }
+
+  /** A packet's size, before anything of its body is kept. */
+  #checkSize(packetBytes: number): void {
     if (packetBytes > this.packetBytesMax) throw this.#tooLarge(packetBytes)
     if (packetBytes > this.controlBytesMax && this.type !== PacketType.Publish) {
       const message = `a packet of type ${this.type} has ${packetBytes} bytes, more than ${this.controlBytesMax}`
       throw this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message))
     }
-    this.#headerComplete = true
   }
 
   /** The first byte: type and flags. */

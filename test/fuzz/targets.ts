@@ -1,0 +1,19 @@
+/** Everything that is fuzzed. */
+import { codec } from './codec.ts'
+import { framing } from './framing.ts'
+import type { Target } from './target.ts'
+import { topics } from './topics.ts'
+
+/** The share of the time that each gets in a long run, and how many inputs of it a short run has. */
+export interface Plan {
+  // biome-ignore lint/suspicious/noExplicitAny: a campaign makes, runs and writes inputs of its target alone.
+  readonly target: Target<any>
+  readonly share: number
+  readonly shortRun: number
+}
+
+export const PLANS: readonly Plan[] = [
+  { target: framing, share: 2, shortRun: 4000 },
+  { target: codec, share: 3, shortRun: 8000 },
+  { target: topics, share: 1, shortRun: 3000 },
+]
