@@ -61,7 +61,7 @@ const MUTANT_RUNS_MAX = 20
 const MUTANT_IDLE_MS = 1000
 
 let values
-/** The library of `buildFaults`, where it is asked for. */
+/** What `buildFaults` built, once it is needed. */
 let faults
 try {
   values = parseArgs({ options: OPTIONS }).values
@@ -81,7 +81,6 @@ async function main() {
   if (values.names !== undefined && !NAME_RULES.includes(values.names))
     throw new Error(`--names ${values.names}?`)
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
-  if (values.order || values['power-cuts'] || values['disk-errors']) faults = buildFaults()
   try {
     if (values.order) return (await order(firstSeed)) ? 0 : 1
     return (await (values.mutants ? mutants(firstSeed) : trial(firstSeed))) ? 0 : 1
@@ -112,7 +111,12 @@ async function trial(firstSeed) {
       const isTight = tight !== null && (values.limits === 'tight' || seed % 2 === 1)
       const { durability, main } = values
       const settings = { durability, ...(isTight ? { main: tight.main, words: TIGHT.words } : { main }) }
-      const run = await executed(brokerKind(values.broker, settings), seed, number('idle-seconds') * 1000)
+      const run = await executed(
+        brokerKind(values.broker, settings),
+        seed,
+        number('idle-seconds') * 1000,
+        modesWanted(),
+      )
       add(total, run, report(`${values.broker}${isTight ? ' (tight)' : ''}`, seed, run))
     }
   } finally {
@@ -122,14 +126,18 @@ async function trial(firstSeed) {
   return total.problems === 0
 }
 
-async function executed(kind, seed, idleMs) {
+function modesWanted() {
+  return { powerCuts: values['power-cuts'], diskErrors: values['disk-errors'] }
+}
+
+async function executed(kind, seed, idleMs, modes) {
+  const needsFaults = modes.powerCuts || modes.diskErrors
+  if (needsFaults) faults ??= buildFaults()
   const disk = {
-    library: faults?.library,
-    powerCuts: values['power-cuts'],
-    diskErrors: values['disk-errors'],
+    library: needsFaults ? faults.library : undefined,
     nameRules: values.names === undefined ? undefined : [values.names],
   }
-  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk })
+  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk, ...modes })
   await run.execute()
   return run
 }
@@ -170,6 +178,7 @@ function verdict(name, { runs, kills, acknowledged, delivered, problems }) {
 async function order(seed) {
   const { durability, main, broker } = values
   const kind = brokerKind(broker, { durability, main })
+  faults = buildFaults()
   const { checked, complaints } = await checkOrder({ kind, library: faults.library, seed })
   for (const complaint of complaints) console.log(`  ${complaint}`)
   const bad = complaints.length
@@ -184,7 +193,7 @@ async function mutants(firstSeed) {
   for (const mutant of chosen) {
     const changed = variant(values.main, mutant)
     try {
-      if (!(await caught(mutant.name, changed.main, firstSeed))) escaped++
+      if (!(await caught(mutant, changed.main, firstSeed))) escaped++
     } finally {
       changed.remove()
     }
@@ -193,11 +202,11 @@ async function mutants(firstSeed) {
   return escaped === 0
 }
 
-async function caught(name, main, firstSeed) {
-  const kind = brokerKind('godwit', { durability: values.durability, main })
+async function caught({ name, durability = values.durability, modes = {} }, main, firstSeed) {
+  const kind = brokerKind('godwit', { durability, main })
   let kills = 0
   for (let index = 0; index < MUTANT_RUNS_MAX; index++) {
-    const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS)
+    const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS, { ...modesWanted(), ...modes })
     kills += run.kills
     if (run.ledger.problems === 0) continue
     report(`mutant: ${name},`, firstSeed + index, run)

@@ -4,6 +4,8 @@ export type Edit = readonly [file: string, from: string, to: string]
 export interface Variant {
   readonly name: string
   readonly edits: readonly Edit[]
+  readonly durability?: string
+  readonly modes?: Readonly<Record<string, boolean>>
 }
 
 export const TIGHT: Variant

@@ -21,7 +21,10 @@ export const TIGHT = {
   words: ['--set', 'data.resident_bytes_max=1MiB'],
 }
 
-/** Brokers that are wrong on purpose: the harness has to see it. */
+/**
+ * Brokers that are wrong on purpose: the harness has to see it. Where it takes more than kills to show it, `modes` says
+ * what; `durability` is what Godwit is told to promise.
+ */
 export const MUTANTS = [
   {
     name: 'acknowledges before the commit',
@@ -54,6 +57,23 @@ export const MUTANTS = [
         'new DeliveryQueue(context.store, from.queueHead, from.queue.slice(0, -1))',
       ],
     ],
+  },
+  {
+    name: 'does not sync what it commits',
+    edits: [],
+    durability: 'os',
+    modes: { powerCuts: true },
+  },
+  {
+    name: 'takes a failed commit for a success',
+    edits: [
+      [
+        LEVEL,
+        'this.#durable(sequence), (error) => this.#fail(error)',
+        'this.#durable(sequence), () => this.#durable(sequence)',
+      ],
+    ],
+    modes: { diskErrors: true },
   },
 ]
 

@@ -28,6 +28,24 @@ describe('what is acknowledged is kept, and what is to come once comes once', { 
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
     expect(code).toBe(0)
   })
+
+  test('over power cuts that take what was not synced', async () => {
+    const { code, said } = await crash('--runs', '2', '--kills', '5', '--power-cuts')
+    expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
+    expect(code).toBe(0)
+  })
+
+  test('while the disk is full, or fails, and after it', async () => {
+    const { code, said } = await crash('--runs', '2', '--kills', '4', '--disk-errors')
+    expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
+    expect(code).toBe(0)
+  })
+
+  test('and no acknowledgement leaves before the sync of its commit', async () => {
+    const { code, said } = await crash('--order')
+    expect(said).toMatch(/synced 40 of 40 messages/)
+    expect(code).toBe(0)
+  })
 })
 
 describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, () => {
@@ -35,9 +53,17 @@ describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, ()
     'acknowledges before the commit',
     'forgets the inbound identifier',
     'loses the tail of a queue',
+    'does not sync what it commits',
+    'takes a failed commit for a success',
   ])('it %s', async (name) => {
     const { code, said } = await crash('--mutants', '--only', name, '--kills', '6')
     expect(said).toMatch(/^verdict: 1 of 1 mutants were caught/m)
     expect(code).toBe(0)
+  })
+
+  test('it does not sync, as the trace shows', async () => {
+    const { code, said } = await crash('--order', '--durability', 'os')
+    expect(said).toMatch(/synced 0 of 40 messages/)
+    expect(code).toBe(1)
   })
 })
