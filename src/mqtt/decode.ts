@@ -1,6 +1,7 @@
 /**
- * HOT. From a framed packet to its fields. PUBLISH and the acknowledgements are read directly. All others are
- * checked byte by byte here, for `mqtt-packet` accepts much that the standards forbid, and then parsed by it.
+ * HOT. From a framed packet to its fields. PUBLISH, its acknowledgements, SUBSCRIBE and UNSUBSCRIBE are read directly.
+ * All others are checked byte by byte here, for `mqtt-packet` accepts much that the standards forbid, and then parsed
+ * by it.
  */
 import { type Packet as ParsedPacket, parser } from 'mqtt-packet'
 import {
@@ -14,6 +15,7 @@ import {
   variableByteIntegerBytes,
 } from './field.ts'
 import { type Framer, PacketType } from './framing.ts'
+import type { Tolerance } from './lenience.ts'
 import type {
   AcknowledgePacket,
   AcknowledgeType,
@@ -26,17 +28,27 @@ import type {
   PublishPacket,
   QoS,
   SubscribePacket,
+  SubscribeRequest,
   UnsubscribePacket,
   UserProperties,
 } from './packet.ts'
 import { SESSION_NEVER_EXPIRES } from './packet.ts'
-import { PropertyPlace, walkMessageProperties, walkUserProperties } from './properties.ts'
+import {
+  PropertyPlace,
+  walkMessageProperties,
+  walkSubscribeProperties,
+  walkUserProperties,
+} from './properties.ts'
 import { ProtocolError, Reason } from './reason.ts'
 import { checkTopicName, type TopicTable } from './topics.ts'
 
 const EMPTY = Buffer.alloc(0)
 const PINGREQ: PingreqPacket = Object.freeze({ type: 'pingreq' })
 const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
+const NOTHING_SAID: ReturnType<typeof walkSubscribeProperties> = Object.freeze({
+  subscriptionIdentifier: 0,
+  userProperties: NO_USER_PROPERTIES,
+})
 
 /** A CONNECT that cannot be accepted, with what the client speaks, so that it can be answered in that format. */
 export class ConnectError extends ProtocolError {
@@ -86,7 +98,9 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   const end = framer.end
   const flags = framer.flags
   const qos = ((flags >> 1) & 3) as QoS
-  if (qos === 0 && (flags & 8) !== 0) throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
+  if (qos === 0 && (flags & 8) !== 0 && framer.tolerance?.excuses('dup-on-qos-0') !== true) {
+    throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
+  }
 
   let at = framer.start + 2
   if (at > end) throw truncated()
@@ -99,7 +113,9 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   if (qos !== 0) {
     if (at + 2 > end) throw truncated()
     packetId = (buffer[at]! << 8) | buffer[at + 1]!
-    if (packetId === 0) throw zeroPacketId()
+    if (packetId === 0 && (qos === 2 || framer.tolerance?.excuses('packet-identifier-zero') !== true)) {
+      throw zeroPacketId()
+    }
     at += 2
   }
 
@@ -174,12 +190,12 @@ export function decodeConnect(framer: Framer): ConnectPacket {
 function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }): ConnectPacket {
   const { buffer, start, end } = framer
   let at = stringEnd(buffer, start, end, 'the protocol name')
-  const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks)
+  const { tolerance } = framer
+  const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks, tolerance)
   at += 1
   if (at >= end) throw truncated()
   const flagsAt = at
-  let flags = buffer[at++]!
-  checkConnectFlags(flags, version)
+  let flags = checkedConnectFlags(buffer[at++]!, version, tolerance)
   readUint16(buffer, at, end) // Keep Alive
   at += 2
 
@@ -261,6 +277,7 @@ function readVersion(
   at: number,
   end: number,
   speaks: { version: ProtocolVersion | null },
+  tolerance: Tolerance | null,
 ): ProtocolVersion {
   if (name === 'MQTT') speaks.version = 4
   if (name === 'MQIsdp') speaks.version = 3
@@ -272,6 +289,11 @@ function readVersion(
   if (speaks.version === null && (level === 3 || level === 4 || level === 5)) speaks.version = level
   if (name === 'MQTT' && (level === 4 || level === 5)) return level
   if (name === 'MQIsdp' && level === 3) return level
+  const isSwapped = (name === 'MQTT' && level === 3) || (name === 'MQIsdp' && level === 4)
+  if (isSwapped && tolerance?.excuses('protocol-name') === true) {
+    speaks.version = level
+    return level
+  }
   const statement = name === 'MQTT' ? 'MQTT-3.1.2-2' : 'MQTT-3.1.2-1'
   const message = `protocol name ${JSON.stringify(name.slice(0, 32))} with level ${level} is not supported`
   throw new ProtocolError(Reason.UnsupportedProtocolVersion, statement, message)
@@ -283,47 +305,55 @@ const WILL_RETAIN = 0x20
 const PASSWORD_FLAG = 0x40
 const USER_NAME_FLAG = 0x80
 
-function checkConnectFlags(flags: number, version: ProtocolVersion): void {
+/** The Connect Flags without those that are forgiven. */
+function checkedConnectFlags(flags: number, version: ProtocolVersion, tolerance: Tolerance | null): number {
+  const old = version === 5 ? null : tolerance
+  let checked = flags
   if ((flags & 1) !== 0) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
-  if ((flags & WILL_FLAG) === 0) {
-    if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
-    if ((flags & WILL_RETAIN) !== 0) throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
+  if ((flags & WILL_FLAG) === 0 && (flags & (WILL_QOS | WILL_RETAIN)) !== 0) {
+    if (old?.excuses('will-flags-without-will') === true) checked &= ~(WILL_QOS | WILL_RETAIN)
+    else if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
+    else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
   }
-  if ((flags & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
+  if ((checked & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
   if (version !== 5 && (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0) {
-    throw malformed('MQTT-3.1.2-22', 'a Password without a User Name') // of 3.1.1; allowed in 5.0
+    // Of 3.1.1, and section 3.1 of 3.1; allowed in 5.0.
+    if (old?.excuses('password-without-user-name') !== true) {
+      throw malformed('MQTT-3.1.2-22', 'a Password without a User Name')
+    }
   }
+  return checked
 }
 
 function decodeSubscribe(framer: Framer, version: ProtocolVersion): SubscribePacket {
   const { buffer, end } = framer
   let at = packetIdEnd(framer)
-  let userProperties = NO_USER_PROPERTIES
+  let said = NOTHING_SAID
   if (version === 5) {
     const properties = propertyRange(buffer, at, end)
-    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Subscribe)
+    said = walkSubscribeProperties(buffer, properties.start, properties.end)
     at = properties.end
   }
   if (at === end) throw illegal('MQTT-3.8.3-2', 'a SUBSCRIBE without a Topic Filter')
+  const requests: SubscribeRequest[] = []
   while (at < end) {
+    const filterStart = at + 2
     at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.8.3-1]
     if (at >= end) throw truncated()
-    checkSubscriptionOptions(buffer[at++]!, version)
+    const options = buffer[at]!
+    checkSubscriptionOptions(options, version)
+    requests.push({
+      filter: buffer.toString('utf8', filterStart, at),
+      qos: (options & 3) as QoS,
+      noLocal: (options & 4) !== 0,
+      retainAsPublished: (options & 8) !== 0,
+      retainHandling: ((options >> 4) & 3) as 0 | 1 | 2,
+    })
+    at += 1
   }
-  const parsed = parse(plainPacket(framer), 'subscribe', version)
-  return {
-    type: 'subscribe',
-    packetId: parsed.messageId!,
-    requests: parsed.subscriptions.map((request) => ({
-      filter: request.topic,
-      qos: request.qos,
-      noLocal: request.nl === true,
-      retainAsPublished: request.rap === true,
-      retainHandling: (request.rh ?? 0) as 0 | 1 | 2,
-    })),
-    subscriptionIdentifier: parsed.properties?.subscriptionIdentifier ?? 0,
-    userProperties,
-  }
+  const { subscriptionIdentifier, userProperties } = said
+  const packetId = readUint16(buffer, framer.start, end)
+  return { type: 'subscribe', packetId, requests, subscriptionIdentifier, userProperties }
 }
 
 function checkSubscriptionOptions(options: number, version: ProtocolVersion): void {
@@ -346,14 +376,14 @@ function decodeUnsubscribe(framer: Framer, version: ProtocolVersion): Unsubscrib
     at = properties.end
   }
   if (at === end) throw illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')
-  while (at < end) at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.10.3-1]
-  const parsed = parse(plainPacket(framer), 'unsubscribe', version)
-  return {
-    type: 'unsubscribe',
-    packetId: parsed.messageId!,
-    filters: parsed.unsubscriptions,
-    userProperties,
+  const filters: string[] = []
+  while (at < end) {
+    const filterStart = at + 2
+    at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.10.3-1]
+    filters.push(buffer.toString('utf8', filterStart, at))
   }
+  const packetId = readUint16(buffer, framer.start, end)
+  return { type: 'unsubscribe', packetId, filters, userProperties }
 }
 
 function decodeDisconnect(framer: Framer, version: ProtocolVersion): DisconnectPacket {
@@ -401,7 +431,8 @@ function decodeAuth(framer: Framer, version: ProtocolVersion): AuthPacket {
 
 /** Checks the Packet Identifier at the beginning of the body; returns the position after it. */
 function packetIdEnd(framer: Framer): number {
-  if (readUint16(framer.buffer, framer.start, framer.end) === 0) throw zeroPacketId()
+  const packetId = readUint16(framer.buffer, framer.start, framer.end)
+  if (packetId === 0 && framer.tolerance?.excuses('packet-identifier-zero') !== true) throw zeroPacketId()
   return framer.start + 2
 }
 
@@ -415,15 +446,6 @@ function propertyRange(buffer: Buffer, at: number, end: number): { start: number
 
 function wholePacket(framer: Framer): Buffer {
   return framer.buffer.subarray(framer.end - framer.packetBytes, framer.end)
-}
-
-/** The whole packet without the DUP flag that 3.1 allows and mqtt-packet does not. */
-function plainPacket(framer: Framer): Buffer {
-  const whole = wholePacket(framer)
-  if ((framer.flags & 8) === 0) return whole
-  const plain = Buffer.from(whole)
-  plain[0] = whole[0]! & ~8
-  return plain
 }
 
 /** Parses one complete packet that was checked. */

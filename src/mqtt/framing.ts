@@ -6,6 +6,7 @@ import {
   variableByteIntegerBytes,
   writeVariableByteInteger,
 } from './field.ts'
+import type { Tolerance } from './lenience.ts'
 import type { ProtocolVersion } from './packet.ts'
 import { ProtocolError, Reason } from './reason.ts'
 
@@ -52,6 +53,8 @@ export class Framer {
   controlBytesMax = CONTROL_BYTES_MAX
   /** What the client speaks; 0 until the Server knows it, which is as strict as 5. */
   version: ProtocolVersion | 0 = 0
+  /** What is forgiven here; null, as it should be, where nothing is. */
+  tolerance: Tolerance | null = null
   buffer: Buffer = EMPTY
   type = 0
   flags = 0
@@ -203,6 +206,9 @@ export class Framer {
     const dupOnly = (byte & 0x0f) === 0x0a && HEADERS[byte & 0xf7] === ALLOWED
     // MQTT 3.1 sends PUBREL, SUBSCRIBE and UNSUBSCRIBE again with DUP set.
     if (this.version === 3 && dupOnly && this.type !== PacketType.Publish) return
+    // PUBREL, SUBSCRIBE and UNSUBSCRIBE: those whose reserved flags are not all 0.
+    const isExcusable = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
+    if (isExcusable && this.tolerance?.excuses('header-flags') === true) return
     switch (HEADERS[byte]) {
       case SERVER_ONLY:
         throw this.#break(illegal('4.13', `packet type ${this.type} is sent by Servers only`))

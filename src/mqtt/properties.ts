@@ -225,9 +225,25 @@ export function walkUserProperties(
   while (walk.next()) {
     if (walk.id !== PropertyId.UserProperty) continue
     pairs ??= []
-    pairs.push([text(buffer, walk.valueStart, walk.valueEnd), text(buffer, walk.secondStart, walk.secondEnd)])
+    pairs.push(pairIn(buffer, walk))
   }
   return pairs ?? NO_USER_PROPERTIES
+}
+
+/** What a SUBSCRIBE says in its properties: its Subscription Identifier, 0 when absent, and User Properties. */
+export function walkSubscribeProperties(
+  buffer: Buffer,
+  start: number,
+  end: number,
+): { readonly subscriptionIdentifier: number; readonly userProperties: UserProperties } {
+  let subscriptionIdentifier = 0
+  const userProperties: (readonly [string, string])[] = []
+  const walk = new PropertyWalk(buffer, start, end, PropertyPlace.Subscribe)
+  while (walk.next()) {
+    if (walk.id === PropertyId.SubscriptionIdentifier) subscriptionIdentifier = walk.number
+    else userProperties.push(pairIn(buffer, walk))
+  }
+  return { subscriptionIdentifier, userProperties }
 }
 
 /** What a PUBLISH, or a Will, says in its properties. */
@@ -358,12 +374,17 @@ export function decodeForwardedProperties(raw: Buffer): ForwardedProperties {
         properties.correlationData = Buffer.from(raw.subarray(walk.valueStart, walk.valueEnd))
         break
       case PropertyId.UserProperty:
-        pairs.push([text(raw, walk.valueStart, walk.valueEnd), text(raw, walk.secondStart, walk.secondEnd)])
+        pairs.push(pairIn(raw, walk))
         break
     }
   }
   if (pairs.length > 0) properties.userProperties = pairs
   return properties
+}
+
+/** The User Property at which the walk stands. */
+function pairIn(buffer: Buffer, walk: PropertyWalk): readonly [string, string] {
+  return [text(buffer, walk.valueStart, walk.valueEnd), text(buffer, walk.secondStart, walk.secondEnd)]
 }
 
 function text(buffer: Buffer, start: number, end: number): string {
