@@ -806,12 +806,16 @@ function disconnectReasonCode(reasonCode: number): number {
       return Reason.NotAuthorized
     case Reason.ServerUnavailable:
       return Reason.ServerBusy
-    case Reason.UnsupportedProtocolVersion:
-      return Reason.UnspecifiedError
     default:
-      return reasonCode
+      return DISCONNECT_REFUSALS.has(reasonCode) ? reasonCode : Reason.UnspecifiedError
   }
 }
+
+/** What table 3-10 has for Servers. */
+const DISCONNECT_REFUSALS: ReadonlySet<number> = new Set([
+  0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+  0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
+])
 
 /** What CONNACK may say when it refuses [MQTT-3.2.2-8]: a policy may have said something else. */
 function connackReasonCode(reasonCode: Reason): Reason {

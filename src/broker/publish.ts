@@ -48,13 +48,13 @@ export class Publisher {
 
   /**
    * Publishes what was admitted long ago: a Will, with CONNACK. What is short by now does not refuse it any more, but
-   * it is retained only as far as the limits of retained messages allow.
+   * it is retained only as far as the limits of retained messages allow. `publisher` is its client's Session, if any.
    */
-  publishAdmitted(message: Message): void {
+  publishAdmitted(message: Message, publisher: Session | null): void {
     const route = this.#state.router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
     const retains = message.retain && this.#retainedRefusal(message) === Reason.Success
-    this.#admit(message, route, null, stores, retains)
+    this.#admit(message, route, publisher, stores, retains)
   }
 
   #admit(

@@ -133,6 +133,8 @@ export class RetainedDelivery {
   }
 
   #deliver(session: Session, cursor: Cursor, found: Message): void {
+    // Whoever published it: once retained it is the Server's, and for Retain Handling to say [MQTT-3.3.1-9]. No Local is
+    // about messages that are forwarded when they are published [MQTT-3.8.3-3].
     // While it waited it may have been replaced or removed; an older one must not come after a newer.
     const message = this.#state.retained.get(found.topic.name)
     if (message === undefined || message.expiresAt <= this.#state.now()) return

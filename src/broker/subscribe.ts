@@ -94,7 +94,7 @@ export class Subscribing {
     starts: SubscribeRequest[],
   ): number {
     const { filter } = request
-    if (decision !== true) return decision === false ? Reason.NotAuthorized : decision
+    if (decision !== true) return refusalCode(decision)
     const refused = this.#refusal(session, filter)
     if (refused !== null) return refused
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
@@ -176,6 +176,14 @@ export class Subscribing {
     return Reason.Success
   }
 }
+
+/** What SUBACK may say when it refuses [MQTT-3.9.3-2]: a policy may have said something else. */
+function refusalCode(decision: false | Reason): Reason {
+  if (decision === false) return Reason.NotAuthorized
+  return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError
+}
+
+const SUBACK_REFUSALS: ReadonlySet<number> = new Set([0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2])
 
 /** Sections 4.7 and 4.8.2, for SUBSCRIBE and UNSUBSCRIBE alike. */
 function expectTopicFilter(filter: string): void {

@@ -141,7 +141,8 @@ export class Wills {
       state.drop(clientId, 'not-authorized', message)
       return
     }
-    this.#publisher.publishAdmitted(message)
+    // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].
+    this.#publisher.publishAdmitted(message, state.sessions.get(clientId) ?? null)
     if (state.events.has('willPublished')) state.events.emit('willPublished', { clientId, topic: will.topic })
   }
 }
