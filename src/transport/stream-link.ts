@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
 import { Lingering } from './lingering.ts'
 import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
+import type { ReadBuffer } from './read-buffer.ts'
 
 /**
  * A Link over a connected socket. With `scratchBuffers`, memory of a write is used again as soon as the socket has
@@ -30,16 +31,17 @@ export class StreamLink implements Link, Sink {
     socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on. */
-  start(handler: LinkHandler): void {
+  /** Hands what arrives to the handler from now on, read through `readBuffer` where there is one and Node lets us. */
+  start(handler: LinkHandler, readBuffer: ReadBuffer | null): void {
     this.#handler = handler
     if (this.#socket.closed) {
       this.#onClose()
       return
     }
-    this.#socket.on('data', (chunk: Buffer) => {
+    const received = (chunk: Buffer): void => {
       if (!this.#ending) handler.received(chunk)
-    })
+    }
+    if (readBuffer?.attach(this.#socket, received) !== true) this.#socket.on('data', received)
     this.#socket.on('end', () => this.#onPeerEnd())
   }
 

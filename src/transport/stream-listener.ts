@@ -6,8 +6,15 @@ import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { Handshakes, linkInfo } from './peer.ts'
+import { ReadBuffer } from './read-buffer.ts'
 import { StreamLink } from './stream-link.ts'
 import { tlsServerOptions, verifiedSubject } from './tls.ts'
+
+/** Memory that the sockets of one listener share; TLS has its own. */
+interface Memory {
+  readonly scratchBuffers: ScratchBuffers
+  readonly readBuffer: ReadBuffer
+}
 
 /** Listens for `tcp`, `tls` or `unix`. Rejects with ListenError. */
 export async function listenForStreams(context: ListenerContext): Promise<Listener> {
@@ -34,9 +41,9 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
 }
 
 function streamServer(context: ListenerContext): Server {
-  const scratchBuffers = new ScratchBuffers()
+  const memory: Memory = { scratchBuffers: new ScratchBuffers(), readBuffer: new ReadBuffer() }
   return createServer(SOCKET_OPTIONS, (socket) =>
-    accept(context, socket, linkInfo(context.options, socket), scratchBuffers),
+    accept(context, socket, linkInfo(context.options, socket), memory),
   )
 }
 
@@ -60,14 +67,9 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
   return server
 }
 
-function accept(
-  context: ListenerContext,
-  socket: Socket,
-  info: LinkInfo,
-  scratchBuffers: ScratchBuffers | null,
-): void {
-  const link = new StreamLink(socket, info, scratchBuffers)
+function accept(context: ListenerContext, socket: Socket, info: LinkInfo, memory: Memory | null): void {
+  const link = new StreamLink(socket, info, memory?.scratchBuffers ?? null)
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
-  else link.start(handler)
+  else link.start(handler, memory?.readBuffer ?? null)
 }
