@@ -170,6 +170,7 @@ export class Connection
 
   #hold(): void {
     this.#keepAlive.stand(true)
+    this.#framer.detach()
     this.#link.pause()
   }
 

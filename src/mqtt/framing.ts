@@ -100,6 +100,15 @@ export class Framer {
     }
   }
 
+  /** Copies what is left of the chunk: who stands still does not pin the memory that others read into. */
+  detach(): void {
+    const left = this.#chunk.length - this.#at
+    if (left === 0) return
+    this.#chunk = Buffer.from(this.#chunk.subarray(this.#at))
+    this.#at = 0
+    this.bytesCopied += left
+  }
+
   /**
    * Goes to the next whole packet; false when more bytes are needed. Throws ProtocolError, and throws it again on
    * every further call: after a malformed header nobody knows where the next packet begins.

@@ -53,6 +53,22 @@ describe('a packet in one chunk', () => {
     expect(seen).toEqual(Array.from({ length: 1000 }, (_, i) => i + 1))
   })
 
+  test('what waits after detach is a copy, and the same packets', () => {
+    const framer = framerAfterConnect(4)
+    const chunk = Buffer.concat([packet(0x30, 'a'), packet(0x30, 'b', [7, 8]), packet(0xc0)])
+    framer.push(chunk)
+    framer.next()
+    framer.detach()
+    chunk.fill(0xff)
+    expect(framer.next()).toBe(true)
+    expect(body(framer)).toEqual(Buffer.from([0, 1, 0x62, 7, 8]))
+    expect(framer.next()).toBe(true)
+    expect(framer.type).toBe(12)
+    framer.detach()
+    expect(framer.next()).toBe(false)
+    expect(framer.bytesCopied).toBe(9)
+  })
+
   test('a chunk is let go of when it is used up', () => {
     const framer = framerAfterConnect(4)
     framer.push(packet(0xc0))
