@@ -58,7 +58,7 @@ const FINAL = FIN | Opcode.Binary
 const text = (value: string) => Buffer.from(value)
 
 describe('FrameReader', () => {
-  test('[MQTT-6.0.0-2] payload arrives whole and in order, however frames and chunks are cut', () => {
+  test('[MQTT-6.0.0-2] [MQTT-6.0.0-2, 3.1.1] payload arrives whole and in order, however frames and chunks are cut', () => {
     const seed = randomInt(0x7fffffff)
     console.log(`seed ${seed}`)
     const next = random(seed)
@@ -174,7 +174,7 @@ describe('FrameReader', () => {
       1007,
       /UTF-8/,
     ],
-    ['[MQTT-6.0.0-1] text', masked(FIN | Opcode.Text, text('x')), 1003, /text frame/],
+    ['[MQTT-6.0.0-1] [MQTT-6.0.0-1, 3.1.1] text', masked(FIN | Opcode.Text, text('x')), 1003, /text frame/],
     ['a frame of 2^63 bytes', masked(FINAL, text('x'), 1, 2 ** 63), 1009, /2\^53/],
   ])('%s is refused once, behind what came before', (_name, bytes, status, message) => {
     for (const whole of [true, false]) {

@@ -140,7 +140,7 @@ describe.each(['ws', 'wss'] as const)('%s', (type) => {
 })
 
 describe('the opening handshake', () => {
-  test('[MQTT-6.0.0-4] the subprotocol mqtt is chosen', async () => {
+  test('[MQTT-6.0.0-4] [MQTT-6.0.0-4, 3.1.1] the subprotocol mqtt is chosen', async () => {
     const listener = await listening()
     for (const [offered, chosen] of [
       [['mqtt'], 'mqtt'],
@@ -154,7 +154,7 @@ describe('the opening handshake', () => {
     }
   })
 
-  test('[MQTT-6.0.0-3] a client that offers no subprotocol of ours is told so', async () => {
+  test('[MQTT-6.0.0-3] [MQTT-6.0.0-3, 3.1.1] a client that offers no subprotocol of ours is told so', async () => {
     const listener = await listening()
     for (const offered of [[], ['soap']]) {
       const [status, text] = await refusal(listener.address, offered)
@@ -247,7 +247,7 @@ describe('an open WebSocket', () => {
     return { webSocket, recorded: await recorder.at(0) }
   }
 
-  test('[MQTT-6.0.0-1] a text frame closes the connection with 1003', async () => {
+  test('[MQTT-6.0.0-1] [MQTT-6.0.0-1, 3.1.1] a text frame closes the connection with 1003', async () => {
     const { webSocket, recorded } = await opened()
     webSocket.send('text')
     const [code] = await closing(webSocket)
@@ -257,7 +257,7 @@ describe('an open WebSocket', () => {
     expect(recorded.receivedBytes).toBe(0)
   })
 
-  test('[MQTT-6.0.0-2] packets may be spread over frames and fragments', async () => {
+  test('[MQTT-6.0.0-2] [MQTT-6.0.0-2, 3.1.1] packets may be spread over frames and fragments', async () => {
     const { webSocket, recorded } = await opened()
     webSocket.send(Buffer.from('one '), { fin: false })
     webSocket.send(Buffer.from('two '), { fin: true })
