@@ -1,4 +1,5 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
+import type { Tolerance } from '../mqtt/lenience.ts'
 import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
@@ -20,18 +21,24 @@ export interface Refusal {
 }
 
 /** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
-export function connectRefusal(state: State, packet: ConnectPacket): Refusal | null {
+export function connectRefusal(
+  state: State,
+  packet: ConnectPacket,
+  tolerance: Tolerance | null = null,
+): Refusal | null {
   const { limits } = state
   if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
   if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
   if (packet.clientId === '') {
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
-    if (forbidden || !limits.emptyClientIdentifierAllowed) {
+    const refused = forbidden && tolerance?.excuses('empty-client-identifier') !== true
+    if (!limits.emptyClientIdentifierAllowed || refused) {
       return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
     }
   }
-  if (packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)) {
+  const isLong = packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
+  if (isLong && tolerance?.excuses('client-identifier-over-23') !== true) {
     return {
       reasonCode: Reason.ClientIdentifierNotValid,
       reason: `MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`,
@@ -64,6 +71,12 @@ export function connectRefusal(state: State, packet: ConnectPacket): Refusal | n
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
     return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
   return null
+}
+
+/** A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has left. */
+export function cleanIfNameless(packet: ConnectPacket): ConnectPacket {
+  if (packet.clientId !== '' || packet.protocolVersion === 5) return packet
+  return { ...packet, cleanStart: true, sessionExpirySeconds: 0 }
 }
 
 /** Counts characters, not the UTF-16 units of `length`. */
@@ -153,5 +166,8 @@ export function connackProperties(state: State, packet: ConnectPacket, clientId:
   if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
   if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum
   if (keepAlive !== packet.keepAliveSeconds) properties.serverKeepAliveSeconds = keepAlive
+  if (!limits.wildcardSubscriptionAvailable) properties.wildcardSubscriptionAvailable = false
+  if (!limits.subscriptionIdentifierAvailable) properties.subscriptionIdentifiersAvailable = false
+  if (!limits.sharedSubscriptionAvailable) properties.sharedSubscriptionAvailable = false
   return properties
 }

@@ -28,6 +28,7 @@ import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import type { Session, SessionSink } from '../session/session.ts'
 import { Authentication, type AuthenticationSink } from './authentication.ts'
 import {
+  cleanIfNameless,
   connackProperties,
   connectRefusal,
   keepAliveSeconds,
@@ -37,6 +38,7 @@ import {
 import type { Deadline } from './deadlines.ts'
 import { DeliveryEncoder } from './delivery.ts'
 import type { BrokerEvents } from './events.ts'
+import { Forgiven } from './forgiven.ts'
 import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler } from './link.ts'
 import { Output } from './output.ts'
@@ -44,6 +46,7 @@ import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Rejection, Welcome } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
+import { FILTERS_SLICE } from './subscribe.ts'
 
 /** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
 const SUBACK_BYTES = 3
@@ -87,6 +90,8 @@ export class Connection
   #ending = false
   #gone = false
   #inbound: Inbound | null = null
+  /** Null, as it should be, where the listener forgives nothing. */
+  readonly #forgiven: Forgiven | null
   #encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
 
   /** `surplus` is one connection more than `connectionsMax`: it is told so when its CONNECT is there. */
@@ -97,6 +102,9 @@ export class Connection
     this.#surplus = surplus
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
+    const { lenient } = link.info
+    this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
+    this.#framer.tolerance = this.#forgiven?.tolerance ?? null
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
@@ -254,22 +262,30 @@ export class Connection
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
     this.#awaiting = true
     this.#hold()
-    const settled = (action: () => void): void => {
-      this.#awaiting = false
-      if (this.#phase === 'closed') return
-      this.#state.turn.begin()
-      try {
-        action()
-      } catch (error) {
-        if (!(error instanceof ProtocolError)) throw error
-        this.#violated(error)
-      }
-      this.#goOn()
-    }
     promise.then(
-      (value) => settled(() => then(value)),
-      (error: unknown) => settled(() => this.#policyFailed(error)),
+      (value) => this.#settled(() => then(value)),
+      (error: unknown) => this.#settled(() => this.#policyFailed(error)),
     )
+  }
+
+  /** Goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
+  #later(action: () => void): void {
+    this.#awaiting = true
+    this.#hold()
+    this.#state.turn.continueLater(() => this.#settled(action))
+  }
+
+  #settled(action: () => void): void {
+    this.#awaiting = false
+    if (this.#phase === 'closed') return
+    this.#state.turn.begin()
+    try {
+      action()
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#violated(error)
+    }
+    this.#goOn()
   }
 
   #policyFailed(error: unknown): void {
@@ -281,20 +297,24 @@ export class Connection
 
   // ── CONNECT, AUTH ─────────────────────────────────────────────────────────────────────────────────────────
 
-  #onConnect(packet: ConnectPacket): void {
+  #onConnect(given: ConnectPacket): void {
+    const packet = cleanIfNameless(given)
     this.#phase = 'authenticating'
     this.#connect = packet
     this.#version = packet.protocolVersion
     this.#framer.version = packet.protocolVersion
+    // Devices of the time before 5.0 are forgiven, nobody who speaks 5.0.
+    if (packet.protocolVersion === 5) this.#framer.tolerance = null
     this.#maximumPacketSize = packet.maximumPacketSize
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#view = { clientId, userName: null, protocolVersion: packet.protocolVersion, link: this.#link.info }
+    this.#forgiven?.identified(this.#view)
     if (this.#surplus) {
       this.limited('connectionsMax', `refused ${this.#link.info.remoteAddress}`)
       this.#refuse(Reason.QuotaExceeded, 'as many Network Connections are open as connections_max allows')
       return
     }
-    const refusal = connectRefusal(this.#state, packet)
+    const refusal = connectRefusal(this.#state, given, this.#framer.tolerance)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
@@ -484,21 +504,32 @@ export class Connection
       this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), 0)
       return
     }
-    const decisions = subscribing.authorize(this.#view, packet.requests)
-    this.settle(decisions, (value) => this.#subscribe(packet, value))
+    if (this.#version === 5) subscribing.expectAvailable(this.#session!, packet)
+    this.#subscribeFrom(packet, [])
   }
 
-  #subscribe(packet: SubscribePacket, decisions: readonly (boolean | Reason)[]): void {
-    const session = this.#session!
-    const { reasonCodes, startRetained } = this.#rooms.subscribing.subscribe(
-      this.#view,
-      session,
-      packet,
-      decisions,
-    )
-    const gate = session.stored ? this.#state.store.openSequence : 0
-    this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)
-    startRetained()
+  /** Goes on behind the requests that have Reason Codes, slice by slice; then answers all of them. */
+  #subscribeFrom(packet: SubscribePacket, reasonCodes: number[]): void {
+    const from = reasonCodes.length
+    const requests = sliceOf(packet.requests, from)
+    const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
+    this.settle(decisions, (decided) => {
+      const session = this.#session!
+      const { subscribing, retained } = this.#rooms
+      const { subscriptionIdentifier: identifier } = packet
+      const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
+      reasonCodes.push(...done.reasonCodes)
+      const isLast = reasonCodes.length === packet.requests.length
+      if (from > 0 || !isLast) retained.enlist(session, done.wanting, identifier)
+      if (!isLast) {
+        this.#later(() => this.#subscribeFrom(packet, reasonCodes))
+        return
+      }
+      const gate = session.stored ? this.#state.store.openSequence : 0
+      this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)
+      if (from === 0) retained.start(session, done.wanting, identifier)
+      else retained.resume(session)
+    })
   }
 
   /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]; before 5.0 there is no word for it. */
@@ -524,8 +555,18 @@ export class Connection
       this.#send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), 0)
       return
     }
+    this.#rooms.subscribing.validateFilters(packet.filters)
+    this.#unsubscribeFrom(packet, [])
+  }
+
+  #unsubscribeFrom(packet: UnsubscribePacket, reasonCodes: number[]): void {
     const session = this.#session!
-    const reasonCodes = this.#rooms.subscribing.unsubscribe(this.#view, session, packet.filters)
+    const filters = sliceOf(packet.filters, reasonCodes.length)
+    reasonCodes.push(...this.#rooms.subscribing.unsubscribe(this.#view, session, filters))
+    if (reasonCodes.length < packet.filters.length) {
+      this.#later(() => this.#unsubscribeFrom(packet, reasonCodes))
+      return
+    }
     const gate = session.stored ? this.#state.store.openSequence : 0
     this.#send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), gate)
   }
@@ -828,6 +869,11 @@ const CONNACK_REFUSALS: ReadonlySet<number> = new Set([
   0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b,
   0x9c, 0x9d, 0x9f,
 ])
+
+/** The next filters of a packet that are handled at once. */
+function sliceOf<T>(all: readonly T[], from: number): readonly T[] {
+  return all.length <= FILTERS_SLICE ? all : all.slice(from, from + FILTERS_SLICE)
+}
 
 /** Also for promises that are not this realm's. */
 function isPromise<T>(answer: T | Promise<T>): answer is Promise<T> {

@@ -1,4 +1,5 @@
 /** What the Server tells the outside: typed events. The core knows no logger. Costs nothing when nobody listens. */
+import type { Lenience } from '../mqtt/lenience.ts'
 import type { Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import type { DropReason } from '../session/limits.ts'
@@ -19,6 +20,10 @@ export const LIMITS = [
   'topicAliasMaximum',
   'maximumQoS',
   'retainAvailable',
+  'wildcardSubscriptionAvailable',
+  'sharedSubscriptionAvailable',
+  'subscriptionIdentifierAvailable',
+  'refusedSubscriptions',
   'retainedMessagesMax',
   'retainedBytesMax',
   'memoryBytesMax',
@@ -82,6 +87,8 @@ export interface BrokerEvents {
   }
   /** A limit refused something. */
   limited: { readonly limit: Limit; readonly clientId: string; readonly detail: string }
+  /** A client broke a rule that its listener forgives: once per Network Connection and rule. */
+  forgiven: { readonly client: ClientView; readonly rule: Lenience }
   willPublished: { readonly clientId: string; readonly topic: string }
   retainedSet: { readonly topic: string; readonly bytes: number }
   retainedCleared: { readonly topic: string }

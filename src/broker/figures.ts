@@ -1,4 +1,5 @@
 /** Plain counters, always on: cheaper than asking whether somebody listens. Read by `$SYS` and tests. */
+import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import type { DropReason } from '../session/limits.ts'
 import { LIMITS, type Limit } from './events.ts'
 
@@ -32,6 +33,9 @@ export class Figures {
 
   /** Refusals, by the limit that refused. */
   readonly limits = Object.fromEntries(LIMITS.map((limit) => [limit, 0])) as Record<Limit, number>
+
+  /** Packets that broke a rule which their listener forgives, by the rule. */
+  readonly forgiven = Object.fromEntries(LENIENCE_NAMES.map((rule) => [rule, 0])) as Record<Lenience, number>
 
   /** Deliveries lost for any reason. */
   publishDropped = 0

@@ -1,5 +1,5 @@
 /** Every limit of the Server, with its unit in its name. `Infinity` is written `unlimited` in the configuration. */
-
+import type { Reason } from '../mqtt/reason.ts'
 import type { SessionLimits } from '../session/limits.ts'
 
 /** What a publisher meets while the disk or the memory is short. */
@@ -49,6 +49,18 @@ export interface Limits extends SessionLimits {
   readonly willGraceSeconds: number
   /** Whether an empty Client Identifier is given one by the Server. */
   readonly emptyClientIdentifierAllowed: boolean
+  /** Whether topic filters may have wildcards. */
+  readonly wildcardSubscriptionAvailable: boolean
+  readonly sharedSubscriptionAvailable: boolean
+  readonly subscriptionIdentifierAvailable: boolean
+  /** Topic filters that nobody gets a Subscription to, plain or shared. */
+  readonly refusedSubscriptions: readonly RefusedSubscription[]
+}
+
+/** A topic filter, compared character by character, and the Reason Code for SUBACK. */
+export interface RefusedSubscription {
+  readonly filter: string
+  readonly reasonCode: Reason
 }
 
 const MIB = 1024 * 1024
@@ -82,4 +94,8 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   whenExhausted: 'disconnect',
   willGraceSeconds: 30,
   emptyClientIdentifierAllowed: true,
+  wildcardSubscriptionAvailable: true,
+  sharedSubscriptionAvailable: true,
+  subscriptionIdentifierAvailable: true,
+  refusedSubscriptions: Object.freeze([]),
 })

@@ -1,4 +1,5 @@
 /** A transport's connection as the Server sees it: bytes in, bytes out, and a way to pause. */
+import type { Lenience } from '../mqtt/lenience.ts'
 
 export interface LinkInfo {
   readonly transport: 'tcp' | 'tls' | 'ws' | 'wss' | 'unix' | 'memory'
@@ -9,6 +10,8 @@ export interface LinkInfo {
   readonly remotePort: number
   /** True where the listener lets in clients that show no credentials. */
   readonly allowAnonymous: boolean
+  /** Rules that the listener forgives its clients; none, as it should be, when absent. */
+  readonly lenient?: readonly Lenience[]
   /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */
   readonly handshakeMs?: number
   /** TLS client certificate's subject, when one was verified. */

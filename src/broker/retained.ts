@@ -47,25 +47,59 @@ export class RetainedDelivery {
 
   /** Begins the delivery of all retained messages that match these Subscriptions of a Session. */
   start(session: Session, requests: readonly SubscribeRequest[], identifier: number): void {
-    const { retained } = this.#state
-    if (requests.length === 0 || retained.count === 0) return
-    const identifiers = identifier === 0 ? NO_IDENTIFIERS : [identifier]
+    if (requests.length === 0 || this.#state.retained.count === 0) return
+    const course = this.#course(session)
+    for (const request of requests) this.#add(course, request, identifier)
+    this.#run(course)
+    if (!session.stored) return
+    // SUBACK promises the rest as well: a crash must not swallow it.
+    for (const cursor of course.cursors.values()) this.#mark(session, cursor, true)
+  }
+
+  /**
+   * As `start`, for a slice of a SUBSCRIBE that is not answered yet: nothing is sent before `resume`, unless something is
+   * under way already, which section 3.8.4 allows. What matches nothing is left out at once, so that very many filters
+   * leave no more behind than they need.
+   */
+  enlist(session: Session, requests: readonly SubscribeRequest[], identifier: number): void {
+    if (requests.length === 0 || this.#state.retained.count === 0) return
+    const course = this.#course(session)
+    for (const request of requests) {
+      const cursor = this.#add(course, request, identifier)
+      const first = cursor.messages.next()
+      if (first.done === true) {
+        course.cursors.delete(cursor.filter)
+        continue
+      }
+      cursor.found = first.value
+      if (session.stored) this.#mark(session, cursor, true)
+    }
+    if (course.cursors.size === 0) this.#courses.delete(session)
+  }
+
+  #course(session: Session): Course {
     const course = this.#courses.get(session) ?? {
       session,
       cursors: new Map<string, Cursor>(),
       scheduled: false,
     }
     this.#courses.set(session, course)
-    for (const request of requests) {
-      const { filter } = request
-      const messages = retained.match(filter)[Symbol.iterator]()
-      course.cursors.delete(filter)
-      course.cursors.set(filter, { filter, request, identifiers, messages, found: null, pending: false })
+    return course
+  }
+
+  #add({ cursors }: Course, request: SubscribeRequest, identifier: number): Cursor {
+    const { filter } = request
+    const cursor: Cursor = {
+      filter,
+      request,
+      identifiers: identifier === 0 ? NO_IDENTIFIERS : [identifier],
+      messages: this.#state.retained.match(filter)[Symbol.iterator](),
+      found: null,
+      pending: false,
     }
-    this.#run(course)
-    if (!session.stored) return
-    // SUBACK promises the rest as well: a crash must not swallow it.
-    for (const cursor of course.cursors.values()) this.#mark(session, cursor, true)
+    cursors.delete(filter)
+    cursors.set(filter, cursor)
+    return cursor
   }
 
   #mark(session: Session, cursor: Cursor, pending: boolean): void {
@@ -83,6 +117,11 @@ export class RetainedDelivery {
     if (filter === undefined) course.cursors.clear()
     else course.cursors.delete(filter)
     if (course.cursors.size === 0) this.#courses.delete(session)
+  }
+
+  /** Stops everything that is under way, without a word to the store. */
+  clear(): void {
+    this.#courses.clear()
   }
 
   /** The Session has room again, or its client is back: its deliveries go on. */

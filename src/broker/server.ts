@@ -410,6 +410,8 @@ export class Server implements Acceptor {
       await Promise.race([empty, timeout])
     }
     for (const connection of [...this.#links]) connection.destroy()
+    // What a stored Session has not got begins again after the next start.
+    this.#rooms.retained.clear()
     state.turn.end()
     state.deadlines.clear()
     await state.store.close()

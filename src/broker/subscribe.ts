@@ -1,7 +1,7 @@
 /** SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
 import type { SubscribePacket, SubscribeRequest, SubscriptionOptions } from '../mqtt/packet.ts'
-import { ProtocolError, Reason } from '../mqtt/reason.ts'
-import { parseFilter, topicFilterError, topicLevels } from '../mqtt/topics.ts'
+import { ProtocolError, Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
+import { parseFilter, topicFilterError, topicLevels, topicNameError } from '../mqtt/topics.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { SubscriptionRecord } from '../store/store.ts'
 import type { Limit } from './events.ts'
@@ -12,20 +12,28 @@ import type { State } from './state.ts'
 /** What a policy said to one request: granted, or the Reason Code that refuses. */
 type Decision = boolean | Reason
 
+/** Filters of one SUBSCRIBE or UNSUBSCRIBE that are handled at once: 10 ms at most, then others are served. */
+export const FILTERS_SLICE = 512
+
 export interface Subscribed {
   /** For SUBACK, in the order of the requests [MQTT-3.9.3-1]. */
   readonly reasonCodes: readonly number[]
-  /** Starts the retained messages; called when the SUBACK is in the connection's output. */
-  startRetained(): void
+  /** Those whose retained messages are to be sent. */
+  readonly wanting: readonly SubscribeRequest[]
 }
 
 export class Subscribing {
   readonly #state: State
   readonly #retained: RetainedDelivery
+  /** Reason Codes by topic filter. */
+  readonly #refused: ReadonlyMap<string, Reason>
 
   constructor(state: State, retained: RetainedDelivery) {
     this.#state = state
     this.#retained = retained
+    this.#refused = new Map(
+      state.limits.refusedSubscriptions.map(({ filter, reasonCode }) => [filter, reasonCode]),
+    )
   }
 
   /**
@@ -45,6 +53,42 @@ export class Subscribing {
     }
   }
 
+  /**
+   * Throws ProtocolError for what CONNACK said is not available (sections 3.2.2.3.11 to 3.2.2.3.13): for clients of 5.0.
+   * Earlier ones were told nothing, and get a failure in SUBACK.
+   */
+  expectAvailable(session: Session, { requests, subscriptionIdentifier }: SubscribePacket): void {
+    if (subscriptionIdentifier !== 0 && !this.#state.limits.subscriptionIdentifierAvailable) {
+      this.#state.limited('subscriptionIdentifierAvailable', session.clientId, `${subscriptionIdentifier}`)
+      throw new ProtocolError(
+        Reason.SubscriptionIdentifiersNotSupported,
+        'section 3.2.2.3.12',
+        'Subscription Identifiers are not supported',
+      )
+    }
+    for (const { filter } of requests) {
+      const reasonCode = this.#unavailable(session, filter)
+      if (reasonCode !== null) {
+        throw new ProtocolError(reasonCode, 'section 3.2.2.3', `not supported by this Server: ${filter}`)
+      }
+    }
+  }
+
+  #unavailable(session: Session, filter: string): Reason | null {
+    const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
+    if (sharedSubscriptionAvailable && wildcardSubscriptionAvailable) return null
+    const { share, filter: inner } = parseFilter(filter)
+    if (share !== null && !sharedSubscriptionAvailable) {
+      const code = Reason.SharedSubscriptionsNotSupported
+      return this.#limited('sharedSubscriptionAvailable', session, code, filter)
+    }
+    if (!wildcardSubscriptionAvailable && topicNameError(inner) !== null) {
+      const code = Reason.WildcardSubscriptionsNotSupported
+      return this.#limited('wildcardSubscriptionAvailable', session, code, filter) // [MQTT-3.8.3-2] of 3.1.1
+    }
+    return null
+  }
+
   /** Asks the policy about every request; a promise only where the policy gives one. */
   authorize(view: ClientView, requests: readonly SubscribeRequest[]): Decision[] | Promise<Decision[]> {
     const { policy } = this.#state
@@ -59,31 +103,23 @@ export class Subscribing {
     return waits ? Promise.all(decisions) : (decisions as Decision[])
   }
 
-  /** Does what the packet asks for, request by request [MQTT-3.8.4-5]. */
+  /** Does what a packet, or a slice of it, asks for, request by request [MQTT-3.8.4-5]. */
   subscribe(
     view: ClientView,
     session: Session,
-    packet: SubscribePacket,
+    requests: readonly SubscribeRequest[],
+    identifier: number,
     decisions: readonly Decision[],
   ): Subscribed {
-    const starts: SubscribeRequest[] = []
-    const reasonCodes = packet.requests.map((request, index) => {
-      const reasonCode = this.#subscribeOne(
-        session,
-        request,
-        packet.subscriptionIdentifier,
-        decisions[index]!,
-        starts,
-      )
+    const wanting: SubscribeRequest[] = []
+    const reasonCodes = requests.map((request, index) => {
+      const reasonCode = this.#subscribeOne(session, request, identifier, decisions[index]!, wanting)
       if (this.#state.events.has('subscribed')) {
         this.#state.events.emit('subscribed', { client: view, filter: request.filter, reasonCode })
       }
       return reasonCode
     })
-    const startRetained = (): void => {
-      this.#retained.start(session, starts, packet.subscriptionIdentifier)
-    }
-    return { reasonCodes, startRetained }
+    return { reasonCodes, wanting }
   }
 
   #subscribeOne(
@@ -91,7 +127,7 @@ export class Subscribing {
     request: SubscribeRequest,
     identifier: number,
     decision: Decision,
-    starts: SubscribeRequest[],
+    wanting: SubscribeRequest[],
   ): number {
     const { filter } = request
     if (decision !== true) return refusalCode(decision)
@@ -103,7 +139,7 @@ export class Subscribing {
     const shared = parseFilter(filter).share !== null
     // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; Shared Subscriptions get none (section 4.8.2).
     const wanted = request.retainHandling === 0 || (request.retainHandling === 1 && !existed)
-    if (wanted && !shared && this.#state.limits.retainAvailable) starts.push(granted)
+    if (wanted && !shared && this.#state.limits.retainAvailable) wanting.push(granted)
     return qos
   }
 
@@ -121,7 +157,12 @@ export class Subscribing {
   #refusal(session: Session, filter: string): Reason | null {
     const { limits, store } = this.#state
     const { filter: inner } = parseFilter(filter)
-    if (inner.length > limits.topicBytesMax || Buffer.byteLength(inner) > limits.topicBytesMax) {
+    const listed = this.#refused.get(inner)
+    if (listed !== undefined) return this.#limited('refusedSubscriptions', session, listed, filter)
+    const unavailable = this.#unavailable(session, filter)
+    if (unavailable !== null) return unavailable
+    // A UTF-16 unit has at most three bytes.
+    if (inner.length * 3 > limits.topicBytesMax && Buffer.byteLength(inner) > limits.topicBytesMax) {
       return this.#limited('topicBytesMax', session, Reason.TopicFilterInvalid, 'topic filter is longer')
     }
     if (limits.topicLevelsMax !== Number.POSITIVE_INFINITY && topicLevels(inner) > limits.topicLevelsMax) {
@@ -152,12 +193,13 @@ export class Subscribing {
     return reasonCode
   }
 
-  /**
-   * Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. Throws
-   * ProtocolError for what is no Topic Filter, before anything is done.
-   */
-  unsubscribe(view: ClientView, session: Session, filters: readonly string[]): number[] {
+  /** Checks a whole UNSUBSCRIBE, before anything is done. Throws ProtocolError for what is no Topic Filter. */
+  validateFilters(filters: readonly string[]): void {
     for (const filter of filters) expectTopicFilter(filter)
+  }
+
+  /** Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. */
+  unsubscribe(view: ClientView, session: Session, filters: readonly string[]): number[] {
     return filters.map((filter) => {
       const reasonCode = this.#unsubscribeOne(session, filter)
       if (this.#state.events.has('unsubscribed')) {
@@ -182,8 +224,6 @@ function refusalCode(decision: false | Reason): Reason {
   if (decision === false) return Reason.NotAuthorized
   return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError
 }
-
-const SUBACK_REFUSALS: ReadonlySet<number> = new Set([0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2])
 
 /** Sections 4.7 and 4.8.2, for SUBSCRIBE and UNSUBSCRIBE alike. */
 function expectTopicFilter(filter: string): void {

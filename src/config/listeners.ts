@@ -20,10 +20,10 @@ const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
 /** Without any configuration: this machine only, IPv6 where it has it. */
 export function defaultListeners(allowAnonymous: AllowAnonymous): ListenerOptions[] {
   const settings: ListenerSettings[] = [
-    { name: 'mqtt', type: 'tcp', host: '127.0.0.1', optional: false },
-    { name: 'mqtt-ipv6', type: 'tcp', host: '::1', optional: true },
-    { name: 'ws', type: 'ws', host: '127.0.0.1', optional: false },
-    { name: 'ws-ipv6', type: 'ws', host: '::1', optional: true },
+    { name: 'mqtt', type: 'tcp', host: '127.0.0.1', optional: false, lenient: [] },
+    { name: 'mqtt-ipv6', type: 'tcp', host: '::1', optional: true, lenient: [] },
+    { name: 'ws', type: 'ws', host: '127.0.0.1', optional: false, lenient: [] },
+    { name: 'ws-ipv6', type: 'ws', host: '::1', optional: true, lenient: [] },
   ]
   return settings.map((listener) => listenerOptions(listener, allowAnonymous))
 }
@@ -74,6 +74,7 @@ export function listenerOptions(settings: ListenerSettings, allowAnonymous: Allo
     ...((type === 'ws' || type === 'wss') && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
     ...(settings.allowed_origins !== undefined && { allowedOrigins: settings.allowed_origins }),
     ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
+    ...(settings.lenient.length > 0 && { lenient: settings.lenient }),
     optional: settings.optional,
   }
   return {

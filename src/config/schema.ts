@@ -1,10 +1,16 @@
 /** The keys of the configuration, what each may be, and its default. */
 import { z } from 'zod'
-import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
+import { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from '../broker/limits.ts'
+import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
+import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
+import { topicFilterError } from '../mqtt/topics.ts'
 import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
 /** Largest control packet of the standard in bytes. */
 const PACKET_BYTES_MAX = 268_435_460
+
+/** What a refused subscription is told where the configuration does not say. */
+const DEFAULT_REFUSAL = Reason.NotAuthorized
 
 /** What every limit may be. The key in the configuration is the name in snake case. */
 const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
@@ -36,6 +42,14 @@ const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
   whenExhausted: oneOf(['disconnect', 'refuse']),
   willGraceSeconds: seconds({ min: 0, max: 0xffffffff }),
   emptyClientIdentifierAllowed: truth(),
+  wildcardSubscriptionAvailable: truth(),
+  sharedSubscriptionAvailable: truth(),
+  subscriptionIdentifierAvailable: truth(),
+  refusedSubscriptions: value(
+    'a list of { filter, reason_code }, where filter is a topic filter without $share/… and reason_code one of ' +
+      `${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
+    refusedSubscriptionList,
+  ),
 }
 
 /** The limits by their keys in the configuration. */
@@ -63,6 +77,7 @@ const LISTENER = z.strictObject({
     })
     .optional(),
   allow_anonymous: truth().optional(),
+  lenient: value(`a list of ${LENIENCE_NAMES.join(', ')}`, lenienceList).default([]),
   optional: truth().default(false),
 })
 
@@ -133,6 +148,31 @@ function limitShape(): Record<string, z.ZodType> {
       return [key, limit.default(DEFAULT_LIMITS[name])]
     }),
   )
+}
+
+function lenienceList(found: unknown): Lenience[] | undefined {
+  const isName = (name: unknown): name is Lenience => LENIENCE_NAMES.some((known) => known === name)
+  return Array.isArray(found) && found.every(isName) ? found : undefined
+}
+
+function refusedSubscriptionList(found: unknown): RefusedSubscription[] | undefined {
+  if (!Array.isArray(found)) return undefined
+  const entries = found.map(refusedSubscription)
+  return entries.every((entry) => entry !== undefined) ? entries : undefined
+}
+
+function refusedSubscription(found: unknown): RefusedSubscription | undefined {
+  if (typeof found !== 'object' || found === null) return undefined
+  const { filter, reason_code: reasonCode = DEFAULT_REFUSAL, ...others } = found as Record<string, unknown>
+  if (Object.keys(others).length > 0 || typeof reasonCode !== 'number') return undefined
+  if (typeof filter !== 'string' || topicFilterError(filter) !== null || filter.startsWith('$share/')) {
+    return undefined
+  }
+  return SUBACK_REFUSALS.has(reasonCode) ? { filter, reasonCode: reasonCode as Reason } : undefined
+}
+
+function hexadecimal(code: number): string {
+  return `0x${code.toString(16).toUpperCase()}`
 }
 
 function originList(found: unknown): string[] | undefined {

@@ -140,6 +140,9 @@ export interface ConnackProperties {
   maximumPacketSize?: number
   assignedClientIdentifier?: string
   topicAliasMaximum?: number
+  wildcardSubscriptionAvailable?: boolean
+  subscriptionIdentifiersAvailable?: boolean
+  sharedSubscriptionAvailable?: boolean
   reasonString?: string
   userProperties?: UserProperties
   serverKeepAliveSeconds?: number

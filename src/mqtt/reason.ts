@@ -48,6 +48,19 @@ export const Reason = {
 
 export type Reason = (typeof Reason)[keyof typeof Reason]
 
+/** The Reason Codes with which SUBACK may refuse (table 3-8). */
+export const SUBACK_REFUSALS: ReadonlySet<number> = new Set([
+  Reason.UnspecifiedError,
+  Reason.ImplementationSpecificError,
+  Reason.NotAuthorized,
+  Reason.TopicFilterInvalid,
+  Reason.PacketIdentifierInUse,
+  Reason.QuotaExceeded,
+  Reason.SharedSubscriptionsNotSupported,
+  Reason.SubscriptionIdentifiersNotSupported,
+  Reason.WildcardSubscriptionsNotSupported,
+])
+
 /** The peer broke the standard. Ends in DISCONNECT (or CONNACK, or close), never in a stack trace. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'

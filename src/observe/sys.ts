@@ -109,6 +109,7 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('messages/stored', stored)
   put('store/messages/bytes', store.figures.storedBytes)
   put('store/commits', store.figures.commits)
+  for (const [rule, count] of Object.entries(figures.forgiven)) if (count > 0) put(`forgiven/${rule}`, count)
   // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
   put('heap/current', process.memoryUsage.rss())
   put('heap/maximum', process.resourceUsage().maxRSS * KIB)

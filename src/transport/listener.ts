@@ -1,5 +1,6 @@
 /** A listener: a socket on which Network Connections arrive, each handed to the Server as a Link. */
 import type { Acceptor, LinkInfo } from '../broker/link.ts'
+import type { Lenience } from '../mqtt/lenience.ts'
 import type { TlsOptions } from './tls.ts'
 
 export type ListenerType = 'tcp' | 'tls' | 'ws' | 'wss' | 'unix'
@@ -30,6 +31,8 @@ export interface ListenerOptions {
   readonly tls?: TlsOptions
   /** Whether clients that show no credentials are let in. */
   readonly allowAnonymous: boolean
+  /** Rules of the standards that its clients may break; none when absent. */
+  readonly lenient?: readonly Lenience[]
   /** Left out without an error where this machine does not have the address, such as ::1 without IPv6. */
   readonly optional?: boolean
 }
