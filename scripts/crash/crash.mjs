@@ -157,6 +157,7 @@ function report(name, seed, { kills, ledger }) {
     `${acknowledged} acknowledged`,
     `${delivered} delivered`,
     `${counts.lost} lost`,
+    ...(counts.flagged > 0 ? [`${counts.flagged} only with RETAIN`] : []),
     `${counts.doubled} doubled`,
     `${counts.misordered} misordered`,
     `${counts.sessionsLost} sessions lost`,

@@ -11,7 +11,16 @@ export function payloadOf(publisher, sequence) {
 }
 
 /** What went wrong, by kind. */
-const KINDS = ['lost', 'doubled', 'misordered', 'sessionsLost', 'retainedLost', 'willsLost', 'strays']
+const KINDS = [
+  'lost',
+  'flagged',
+  'doubled',
+  'misordered',
+  'sessionsLost',
+  'retainedLost',
+  'willsLost',
+  'strays',
+]
 
 export class Ledger {
   acknowledged = 0
@@ -138,7 +147,10 @@ export class Ledger {
       this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
       return
     }
-    if (packet.retain) return
+    if (packet.retain) {
+      arrivalsOf(receiver, stream).flagged.add(sequence)
+      return
+    }
     const what = `${receiver.name} got ${publisher}'s ${sequence} on ${topic}`
     const allowed = receiver.subscriptions.filter(
       ({ matches, askedAt, leftAt }) =>
@@ -154,12 +166,7 @@ export class Ledger {
   }
 
   #deliver(receiver, stream, sequence, packet, connection, what) {
-    const key = `${stream.publisher} ${stream.topic}`
-    let arrivals = receiver.arrivals.get(key)
-    if (arrivals === undefined) {
-      arrivals = { highest: -1, bySequence: new Map() }
-      receiver.arrivals.set(key, arrivals)
-    }
+    const arrivals = arrivalsOf(receiver, stream)
     const before = arrivals.bySequence.get(sequence)
     // A QoS 1 publisher that sends again may have published twice.
     const copies = stream.qos === 2 ? 1 : stream.messages[sequence].attempts
@@ -246,6 +253,17 @@ export class Ledger {
   }
 }
 
+/** What a receiver got of a stream; `flagged` are the numbers that came with RETAIN, as a new subscriber gets them. */
+function arrivalsOf(receiver, { publisher, topic }) {
+  const key = `${publisher} ${topic}`
+  let arrivals = receiver.arrivals.get(key)
+  if (arrivals === undefined) {
+    arrivals = { highest: -1, bySequence: new Map(), flagged: new Set() }
+    receiver.arrivals.set(key, arrivals)
+  }
+  return arrivals
+}
+
 /**
  * Whether the standard promises that what was published later arrives later. A QoS 1 publisher that sends again may
  * have published twice; who subscribed in between gets the later of the first ones before the earlier of the second.
@@ -263,14 +281,14 @@ function* lostOf(receiver, granted, key, { publisher, topic, messages }) {
   const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
   if (since.length === 0) return
   const from = Math.min(...since)
-  const arrivals = receiver.arrivals.get(key)?.bySequence
+  const arrivals = receiver.arrivals.get(key)
   for (let sequence = 0; sequence < messages.length; sequence++) {
     const { sentAt, acknowledgedAt } = messages[sequence]
-    if (acknowledgedAt === 0 || sentAt < from || arrivals?.has(sequence)) continue
-    yield [
-      'lost',
-      `${receiver.name} did not get ${publisher}'s ${sequence} on ${topic}, which was acknowledged`,
-    ]
+    if (acknowledgedAt === 0 || sentAt < from || arrivals?.bySequence.has(sequence)) continue
+    const what = `${publisher}'s ${sequence} on ${topic}`
+    // It has it, and yet a subscriber that was there takes it for something old [MQTT-3.3.1-9].
+    if (arrivals?.flagged.has(sequence)) yield ['flagged', `${receiver.name} got ${what} only with RETAIN`]
+    else yield ['lost', `${receiver.name} did not get ${what}, which was acknowledged`]
   }
 }
 
