@@ -311,7 +311,9 @@ function checkedConnectFlags(flags: number, version: ProtocolVersion, tolerance:
   let checked = flags
   if ((flags & 1) !== 0) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
   if ((flags & WILL_FLAG) === 0 && (flags & (WILL_QOS | WILL_RETAIN)) !== 0) {
-    if (old?.excuses('will-flags-without-will') === true) checked &= ~(WILL_QOS | WILL_RETAIN)
+    // 3.1 disregards them (its section 3.1); 3.1.1 and 5.0 do not.
+    if (version === 3 || old?.excuses('will-flags-without-will') === true)
+      checked &= ~(WILL_QOS | WILL_RETAIN)
     else if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
     else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
   }
