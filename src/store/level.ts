@@ -641,12 +641,22 @@ export class LevelStore implements Store {
     this.#figures.commits++
     this.#commitLatency.add(performance.now() - this.#sealedAt)
     this.#rewriting.durable()
+    const messages = this.#flyingMessages
+    this.#flyingMessages = []
+    // The disk starts to work on what came meanwhile before acknowledgements are written.
+    this.#sealWanted()
     this.#source!.committed(sequence)
-    this.#evict()
+    this.#evict(messages)
     if (this.#state !== 'open') return
-    if (this.#wanted && this.#recorded()) this.#seal(false)
-    else this.#giveBack()
+    if (!this.#sealWanted()) this.#giveBack()
     this.#tidy()
+  }
+
+  /** True when something was to be committed and nothing was in flight: now it is. */
+  #sealWanted(): boolean {
+    if (this.#state !== 'open' || this.#inFlight !== null || !this.#wanted || !this.#recorded()) return false
+    this.#seal(false)
+    return true
   }
 
   /** Without anything else to commit, deletes the pages that nobody needs any more if they are many. */
@@ -764,10 +774,8 @@ export class LevelStore implements Store {
     }
   }
 
-  /** Drops what is above the memory budget: the bodies of the block that has just become durable. */
-  #evict(): void {
-    const messages = this.#flyingMessages
-    this.#flyingMessages = []
+  /** Drops what is above the memory budget, of the bodies of the block that has just become durable. */
+  #evict(messages: readonly Message[]): void {
     for (let index = 0; index < messages.length; index++) {
       if (this.#figures.residentBytes <= this.#options.residentBytesMax) break
       this.#bodies.evict(messages[index]!)
