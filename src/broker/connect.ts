@@ -32,8 +32,8 @@ export function connectRefusal(
   if (packet.clientId === '') {
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
-    const refused = forbidden && tolerance?.excuses('empty-client-identifier') !== true
-    if (!limits.emptyClientIdentifierAllowed || refused) {
+    const isLet = limits.emptyClientIdentifierAllowed
+    if (!isLet || (forbidden && tolerance?.excuses('empty-client-identifier') !== true)) {
       return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
     }
   }

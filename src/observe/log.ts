@@ -11,6 +11,9 @@ const REPEAT_MS = 10_000
 
 const FLUSH_MS = 1000
 
+/** Clients whose breaches of rules are remembered; those of longest ago are told again when they come back. */
+const FORGIVEN_MAX = 10_000
+
 /** Drops that belong to the life of a Session and tell of no trouble. */
 const ORDINARY_DROPS: ReadonlySet<DropReason> = new Set(['offline', 'expired', 'session-ended'])
 
@@ -128,6 +131,7 @@ function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => v
       })
       tally.add(`dropped ${clientId} ${reason}`, describe, count)
     }),
+    forgivenLines(events, logger),
     events.on('health', ({ state, detail }) => {
       if (state === 'refusing') logger.warn({ detail }, 'new messages and Sessions are refused')
     }),
@@ -139,6 +143,19 @@ function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => v
       })),
     ),
   ]
+}
+
+/** Once per client and rule, however often the client comes back. */
+function forgivenLines(events: Events, logger: Logger): () => void {
+  const told = new Set<string>()
+  return events.on('forgiven', ({ client, rule }) => {
+    const key = `${rule} ${client.clientId}`
+    if (told.has(key)) return
+    const [oldest] = told.size >= FORGIVEN_MAX ? told : []
+    if (oldest !== undefined) told.delete(oldest)
+    told.add(key)
+    logger.warn({ ...who(client.clientId, client.link), rule }, 'a rule that the client breaks is forgiven')
+  })
 }
 
 function errorLines(events: Events, logger: Logger): (() => void)[] {

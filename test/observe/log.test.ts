@@ -206,3 +206,36 @@ describe('Tally', () => {
     expect(describes).toBe(2)
   })
 })
+
+describe('a rule that is forgiven', () => {
+  const forgive = (clientId: string, rule: 'dup-on-qos-0' | 'header-flags' = 'dup-on-qos-0') =>
+    events.emit('forgiven', { client: { clientId, userName: null, protocolVersion: 4, link: LINK }, rule })
+
+  test('is logged once per client and rule, with the Client Identifier, however often the client comes back', () => {
+    const detach = attach('warn')
+    for (let times = 0; times < 3; times++) {
+      forgive('old\u0007device')
+      forgive('other')
+      forgive('other', 'header-flags')
+      pass(60_000)
+    }
+    expect(lines.map(({ clientId, rule }) => [clientId, rule])).toEqual([
+      [printable('old\u0007device'), 'dup-on-qos-0'],
+      ['other', 'dup-on-qos-0'],
+      ['other', 'header-flags'],
+    ])
+    detach()
+  })
+
+  test('is remembered for a bounded number of clients', () => {
+    const detach = attach('warn')
+    for (let number = 0; number < 10_000; number++) forgive(`c${number}`)
+    forgive('c0')
+    expect(lines.length).toBe(10_000)
+    forgive('one more')
+    forgive('c0')
+    forgive('c2')
+    expect(lines.slice(10_000).map(({ clientId }) => clientId)).toEqual(['one more', 'c0'])
+    detach()
+  })
+})
