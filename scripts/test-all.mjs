@@ -53,6 +53,7 @@ function test() {
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
     const status = run('npx', 'vitest', 'run', ...reporters)
     count(JSON.parse(readFileSync(report, 'utf8')), status)
+    check('every statement is proven', 'node', 'scripts/conformance.mjs', '--report', report)
   } catch (error) {
     failed++
     console.error(`\nFAILED: the tests left no report: ${error.message}\n`)

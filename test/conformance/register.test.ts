@@ -19,6 +19,12 @@ test('every id in a title is a statement, and none of them is listed as not appl
   expect(lines.filter((line) => /^MQTT (5\.0: 251|3\.1\.1: 141) statements, /.test(line))).toHaveLength(2)
 })
 
+test('no statement is open: each is named by a test, or listed with the reason why none can prove it', () => {
+  const { status, lines } = register()
+  expect(lines.filter((line) => line.startsWith('open:'))).toEqual([])
+  expect(status).toBe(0)
+})
+
 test('a statement is shown with its tests', () => {
   const { status, lines } = register('--statement', 'MQTT-3.1.0-2')
   expect(status).toBe(0)
