@@ -6,6 +6,7 @@ import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
 import { type Config, ConfigError, type ConfigSources, loadConfig } from '../../src/config/config.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS, snakeCase } from '../../src/config/schema.ts'
 import { variable } from '../../src/config/sources.ts'
+import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
 
 const EXAMPLE = new URL('../../config/godwit.example.yaml', import.meta.url).pathname
 
@@ -195,6 +196,60 @@ shutdown_seconds: 30s
     const [line, ...others] = problems(() => loadConfig(set(assignment)))
     expect(line).toContain(`--set ${key}: ${key}: ${message}`)
     expect(others).toEqual([])
+  })
+})
+
+describe('refused subscriptions', () => {
+  const refused = (yaml: string) =>
+    fromFile(`limits: { refused_subscriptions: ${yaml} }`).limits.refusedSubscriptions
+
+  test('are topic filters with a Reason Code of SUBACK, 0x87 when there is none', () => {
+    expect(refused('[{ filter: a/#, reason_code: 0x80 }, { filter: b }]')).toEqual([
+      { filter: 'a/#', reasonCode: 0x80 },
+      { filter: 'b', reasonCode: 0x87 },
+    ])
+    const set = ['limits.refused_subscriptions=[{ filter: a, reason_code: 0x97 }]']
+    expect(loadConfig({ flags: { set } }).limits.refusedSubscriptions).toEqual([
+      { filter: 'a', reasonCode: 0x97 },
+    ])
+  })
+
+  test.each([
+    'a/#',
+    '[a]',
+    '[{ reason_code: 0x80 }]',
+    '[{ filter: a# }]',
+    '[{ filter: $share/g/a }]',
+    '[{ filter: a, reason_code: 1 }]',
+    '[{ filter: a, reason_code: 0x86 }]',
+    '[{ filter: a, reason: 0x80 }]',
+  ])('are not %s', (yaml) => {
+    expect(problems(() => refused(yaml))[0]).toMatch(
+      /refused_subscriptions: found .*, allowed: a list of \{ filter, reason_code \}/,
+    )
+  })
+})
+
+describe('lenient', () => {
+  const lenient = (yaml: string) =>
+    fromFile(`listeners: [{ type: tcp, lenient: ${yaml} }]`).listeners[0]!.lenient
+
+  test('is a list of rules, none by default', () => {
+    expect(lenient('[dup-on-qos-0, header-flags]')).toEqual(['dup-on-qos-0', 'header-flags'])
+    expect(lenient('[]')).toBe(undefined)
+    expect(loadConfig().listeners.every((listener) => listener.lenient === undefined)).toBe(true)
+    expect(lenient(`[${LENIENCE_NAMES.join(', ')}]`)).toEqual(LENIENCE_NAMES)
+  })
+
+  test.each(['true', 'all', '[everything]', '{}'])('is not %s', (yaml) => {
+    expect(problems(() => lenient(yaml))[0]).toMatch(
+      /listeners.0.lenient: found .*, allowed: a list of dup-on-qos-0, /,
+    )
+  })
+
+  test('has every rule in the example', () => {
+    const text = readFileSync(EXAMPLE, 'utf8')
+    for (const rule of LENIENCE_NAMES) expect(text).toMatch(new RegExp(`^# +${rule} +\\w`, 'm'))
   })
 })
 
