@@ -16,7 +16,7 @@ const GODWIT_WORDS = ['--log-level', 'warn', '--set', 'limits.will_grace_seconds
 
 /** What is known about a broker: how it is started, and what of the standard it has. */
 const KINDS = {
-  godwit: { command: godwit, versions: [4, 5], shared: true },
+  godwit: { command: godwit, backup, restore, versions: [4, 5], shared: true },
   mosquitto: { command: mosquitto('autosave_interval 1'), versions: [4, 5], shared: true },
   // Saves everything after every change.
   'mosquitto-safest': {
@@ -44,8 +44,17 @@ export const BROKER_NAMES = Object.keys(KINDS)
  */
 export function brokerKind(name, settings = {}) {
   const kind = KINDS[name]
-  if (kind !== undefined)
-    return { ...kind, name, command: (place) => kind.command({ ...place, ...settings }) }
+  if (kind !== undefined) {
+    const withSettings = (command) => command && ((place) => command({ ...place, ...settings }))
+    const { command, backup, restore } = kind
+    return {
+      ...kind,
+      name,
+      command: withSettings(command),
+      backup: withSettings(backup),
+      restore: withSettings(restore),
+    }
+  }
   if (!name.includes('{port}')) {
     throw new Error(`'${name}' is none of ${BROKER_NAMES.join(', ')}, and no command with {port} and {data}`)
   }
@@ -58,6 +67,14 @@ export function brokerKind(name, settings = {}) {
 function godwit({ port, data, durability = 'fsync', main = GODWIT_MAIN, words = [] }) {
   const place = ['--port', `${port}`, '--data', data, '--durability', durability]
   return [process.execPath, main, ...place, ...GODWIT_WORDS, ...words]
+}
+
+function backup({ data, target, main = GODWIT_MAIN }) {
+  return [process.execPath, main, 'backup', target, '--data', data]
+}
+
+function restore({ data, source, main = GODWIT_MAIN }) {
+  return [process.execPath, main, 'restore', source, '--data', data]
 }
 
 function mosquitto(saving) {

@@ -25,6 +25,7 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --names RULE          of names that no sync of their directory kept: ordered (as ext4 and xfs have it) or own (as
                             btrfs has it), by default either by chance at each cut; strict, the letter of POSIX
       --disk-errors         between the kills all writes fail for a while, with a full disk or an I/O error
+      --backups             backs Godwit up while it runs and is killed; what completed is restored and audited
       --mutants             runs Godwits that are wrong on purpose, each until it is caught
       --only TEXT           of the mutants those whose name has this text
       --order               shows from a trace that what is acknowledged was synced before
@@ -48,6 +49,7 @@ const OPTIONS = {
   'power-cuts': { type: 'boolean', default: false },
   'disk-errors': { type: 'boolean', default: false },
   names: { type: 'string' },
+  backups: { type: 'boolean', default: false },
   mutants: { type: 'boolean', default: false },
   only: { type: 'string', default: '' },
   order: { type: 'boolean', default: false },
@@ -80,6 +82,10 @@ async function main() {
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
   if (values.names !== undefined && !NAME_RULES.includes(values.names))
     throw new Error(`--names ${values.names}?`)
+  if (values.backups && values.broker !== 'godwit') throw new Error('--backups is for Godwit')
+  if (values.backups && (values['power-cuts'] || values['disk-errors'])) {
+    throw new Error('--backups goes with kills only')
+  }
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
   try {
     if (values.order) return (await order(firstSeed)) ? 0 : 1
@@ -127,7 +133,7 @@ async function trial(firstSeed) {
 }
 
 function modesWanted() {
-  return { powerCuts: values['power-cuts'], diskErrors: values['disk-errors'] }
+  return { powerCuts: values['power-cuts'], diskErrors: values['disk-errors'], backups: values.backups }
 }
 
 async function executed(kind, seed, idleMs, modes) {
@@ -150,7 +156,7 @@ function add(total, { kills, ledger }, problems) {
   total.problems += problems
 }
 
-function report(name, seed, { kills, ledger }) {
+function report(name, seed, { kills, ledger, backups }) {
   const { acknowledged, delivered, counts, details } = ledger
   const figures = [
     `${kills} kills`,
@@ -165,6 +171,11 @@ function report(name, seed, { kills, ledger }) {
     `${counts.willsLost} Wills lost`,
     `${counts.strays} strays`,
   ]
+  if (backups !== null) {
+    const { completed, restored, owed } = backups
+    figures.push(`${completed} backups, ${restored} restored with ${owed} deliveries due in them`)
+    figures.push(`${counts.backups} wrong with backups`)
+  }
   console.log(`${name} seed ${seed}: ${figures.join(', ')}`)
   for (const detail of details) console.log(`  ${detail.replaceAll('\n', '\n    ')}`)
   return ledger.problems

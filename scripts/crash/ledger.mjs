@@ -19,6 +19,7 @@ const KINDS = [
   'sessionsLost',
   'retainedLost',
   'willsLost',
+  'backups',
   'strays',
 ]
 
@@ -230,6 +231,26 @@ export class Ledger {
     return count
   }
 
+  /**
+   * What a backup that began at `time` and ends now has to hold: by receiver the deliveries, as `[key, words]`, that were
+   * acknowledged by then and did not arrive yet.
+   */
+  owed(time) {
+    const owed = []
+    for (const receiver of this.#receivers.values()) {
+      const granted = lastingOf(receiver)
+      if (granted.length === 0 || receiver.abandoned) continue
+      const deliveries = []
+      for (const [key, stream] of this.#streams) {
+        for (const sequence of missingOf(receiver, granted, key, stream, time)) {
+          deliveries.push([`${key} ${sequence}`, `${stream.publisher}'s ${sequence} on ${stream.topic}`])
+        }
+      }
+      owed.push({ receiver, deliveries })
+    }
+    return owed
+  }
+
   /** Counts what is lost. To be called once, at the end. */
   audit() {
     for (const [kind, detail] of this.#lost()) this.problem(kind, detail)
@@ -237,9 +258,7 @@ export class Ledger {
 
   *#lost() {
     for (const receiver of this.#receivers.values()) {
-      const granted = receiver.subscriptions.filter(
-        ({ grantedAt, leavingAt }) => grantedAt > 0 && leavingAt === Number.POSITIVE_INFINITY,
-      )
+      const granted = lastingOf(receiver)
       if (granted.length === 0 || receiver.abandoned) continue
       for (const [key, stream] of this.#streams) yield* lostOf(receiver, granted, key, stream)
       for (const will of this.#wills.values()) {
@@ -277,14 +296,30 @@ function inOrder({ subscriptions }, { topic, qos, messages }, sequence) {
   )
 }
 
-function* lostOf(receiver, granted, key, { publisher, topic, messages }) {
+/** The Subscriptions that are granted and not given up. */
+function lastingOf({ subscriptions }) {
+  return subscriptions.filter(
+    ({ grantedAt, leavingAt }) => grantedAt > 0 && leavingAt === Number.POSITIVE_INFINITY,
+  )
+}
+
+/** Numbers of the messages that were acknowledged until `time` and did not arrive as they should. */
+function* missingOf(receiver, granted, key, { topic, messages }, time) {
   const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
   if (since.length === 0) return
   const from = Math.min(...since)
   const arrivals = receiver.arrivals.get(key)
   for (let sequence = 0; sequence < messages.length; sequence++) {
     const { sentAt, acknowledgedAt } = messages[sequence]
-    if (acknowledgedAt === 0 || sentAt < from || arrivals?.bySequence.has(sequence)) continue
+    if (acknowledgedAt === 0 || acknowledgedAt > time || sentAt < from) continue
+    if (!arrivals?.bySequence.has(sequence)) yield sequence
+  }
+}
+
+function* lostOf(receiver, granted, key, stream) {
+  const { publisher, topic } = stream
+  const arrivals = receiver.arrivals.get(key)
+  for (const sequence of missingOf(receiver, granted, key, stream, Number.POSITIVE_INFINITY)) {
     const what = `${publisher}'s ${sequence} on ${topic}`
     // It has it, and yet a subscriber that was there takes it for something old [MQTT-3.3.1-9].
     if (arrivals?.flagged.has(sequence)) yield ['flagged', `${receiver.name} got ${what} only with RETAIN`]

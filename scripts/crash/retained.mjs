@@ -4,9 +4,17 @@ import { subscribe } from './packets.mjs'
 
 /**
  * Resolves when every retained message that must be there was seen, or with the complaints in the ledger after
- * `idleMs`. A broker that is killed meanwhile ends the look without a complaint.
+ * `idleMs`. `wanted()` says what must be there: by topic the number of the newest message, at the least. A broker that is killed meanwhile ends the look without a complaint.
  */
-export function inspectRetained({ port, ledger, version, number, idleMs, ended }) {
+export function inspectRetained({
+  port,
+  ledger,
+  version,
+  number,
+  idleMs,
+  ended,
+  wanted: wantedNow = () => ledger.retainedNow(),
+}) {
   return new Promise((resolve) => {
     let wanted = new Map()
     const done = () => {
@@ -18,7 +26,7 @@ export function inspectRetained({ port, ledger, version, number, idleMs, ended }
       { port, ledger, clientId: `look${number}`, version, cleanStart: true },
       {
         online: () => {
-          wanted = ledger.retainedNow()
+          wanted = wantedNow()
           client.send(subscribe({ version, packetId: 1, filter: 'r/#', qos: 0 }))
           if (wanted.size === 0) done()
         },

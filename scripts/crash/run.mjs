@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { Backups } from './backups.mjs'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
 import { FaultyDisk } from './disk.mjs'
@@ -44,6 +45,7 @@ export class Run {
   #inspections = 0
   #died = []
   #disk = null
+  #backups = null
   /**
    * The disk fails at a start, or with an I/O error: a broker may end rather than lie. When the disk is full, one that
    * is up must come back by itself.
@@ -53,7 +55,7 @@ export class Run {
   /**
    * `kind` is of `brokerKind`; `kills` how many; `idleMs` may be shorter for a broker that is expected to lose.
    * With `library` of `buildFaults`: `powerCuts` makes every kill a power cut, `diskErrors` lets the disk fail between
-   * the kills.
+   * the kills. With `backups`, backups are made while the broker runs and is killed.
    */
   constructor(options) {
     this.#options = { idleMs: IDLE_MS, keep: false, ...options }
@@ -84,10 +86,12 @@ export class Run {
     }
     try {
       this.#gather(port)
+      if (this.#options.backups === true) this.#backups = this.#newBackups(directory)
       await this.#chaos()
       await this.#settle()
       await this.#aftermath()
       this.ledger.audit()
+      await this.#backups?.audit()
       for (const text of this.#died) this.ledger.problem('strays', `the broker ended by itself: ${text}`)
     } finally {
       this.#disperse()
@@ -179,6 +183,19 @@ export class Run {
     return audience
   }
 
+  #newBackups(directory) {
+    const { kind, idleMs } = this.#options
+    const { data } = this.#broker
+    const random = this.#random.fork()
+    const { ledger } = this
+    return new Backups({ kind, directory, data, ledger, random, subscribers: this.#subscribers, idleMs })
+  }
+
+  /** Figures of the backups: `completed`, `restored` and `owed`; null when none were made. */
+  get backups() {
+    return this.#backups
+  }
+
   #disperse() {
     this.#canary?.vanish()
     this.#wills?.stop()
@@ -194,13 +211,14 @@ export class Run {
       this.#open()
       await pause(CALM_MS)
     }
-    for (const [index, { early, afterMs, deafMs, fault }] of plan.entries()) {
+    for (const [index, { early, afterMs, deafMs, fault, backupMs }] of plan.entries()) {
       const up = this.#start()
       if (index === 0) this.#open()
       if (early === null) {
         await up
         this.#inspect()
-        await pause(afterMs)
+        if (backupMs === null) await pause(afterMs)
+        else await this.#backUp(Math.min(backupMs, afterMs), afterMs)
       } else {
         await pause(early * this.#startMs)
       }
@@ -228,6 +246,7 @@ export class Run {
       afterMs: random.between(20, random.chance(0.3) ? 2000 : 600),
       deafMs: random.chance(0.5) ? random.between(1, 60) : 0,
       fault: this.#options.diskErrors === true && random.chance(0.7) ? faultOf(random) : null,
+      backupMs: this.#options.backups === true && random.chance(0.8) ? random.between(0, 500) : null,
     }))
   }
 
@@ -252,8 +271,18 @@ export class Run {
     this.#canary.vanish()
     if (this.#broker.running) this.kills++
     await this.#broker.kill()
+    // One that finds no broker reads the directory itself, and keeps others from opening it.
+    await this.#backups?.ended()
     this.#mayDie = false
     this.#disk?.cutPower()
+  }
+
+  /** Begins a backup after `backupMs` of `afterMs`. */
+  async #backUp(backupMs, afterMs) {
+    await pause(backupMs)
+    const { kills } = this
+    if (this.#broker.running) this.#backups.begin(() => this.kills > kills)
+    await pause(afterMs - backupMs)
   }
 
   /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */

@@ -62,6 +62,20 @@ export class Subscriber {
     return this.#client.clientId
   }
 
+  get version() {
+    return this.#client.version
+  }
+
+  /** Whoever gets what it gets, see `Ledger.receiver`. */
+  get receiver() {
+    return this.#subscriptions[0].receiver
+  }
+
+  /** Whether it has a Session that it will not give up. */
+  get lasts() {
+    return this.ready && !this.#fickle
+  }
+
   get online() {
     return this.#client.online
   }

@@ -149,7 +149,8 @@ export class History {
         isKept[index] ||= rule === 'ordered' || keeps(sync.content, this.#changes[index], rule)
       }
     }
-    const until = random.between(0, count)
+    // Half of the disks do nothing but what they must.
+    const until = random.chance(0.5) ? 0 : random.between(0, count)
     const names = new Map(this.#before)
     for (const [index, change] of this.#changes.entries()) {
       if (index < until || isKept[index]) apply(names, change)

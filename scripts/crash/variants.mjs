@@ -75,6 +75,11 @@ export const MUTANTS = [
     ],
     modes: { diskErrors: true },
   },
+  {
+    name: 'leaves the last entries out of a backup',
+    edits: [['store/backup.js', 'yield entries;', 'yield entries.slice(0, -1);']],
+    modes: { backups: true },
+  },
 ]
 
 /**

@@ -41,6 +41,12 @@ describe('what is acknowledged is kept, and what is to come once comes once', { 
     expect(code).toBe(0)
   })
 
+  test('in backups of the running broker, too', async () => {
+    const { code, said } = await crash('--runs', '1', '--kills', '6', '--backups')
+    expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
+    expect(code).toBe(0)
+  })
+
   test('and no acknowledgement leaves before the sync of its commit', async () => {
     const { code, said } = await crash('--order')
     expect(said).toMatch(/synced 40 of 40 messages/)
@@ -55,6 +61,7 @@ describe('a broker that is wrong on purpose is caught', { timeout: 600_000 }, ()
     'loses the tail of a queue',
     'does not sync what it commits',
     'takes a failed commit for a success',
+    'leaves the last entries out of a backup',
   ])('it %s', async (name) => {
     const { code, said } = await crash('--mutants', '--only', name, '--kills', '6')
     expect(said).toMatch(/^verdict: 1 of 1 mutants were caught/m)
