@@ -4,7 +4,6 @@
  */
 import { ConnectError, decode, decodeAcknowledge, decodeConnect, decodePublish } from '../mqtt/decode.ts'
 import {
-  encodeAcknowledge,
   encodeAuth,
   encodeConnack,
   encodeDisconnect,
@@ -612,7 +611,7 @@ export class Connection
     gate: number,
     credits: number,
   ): void {
-    if (this.#output.push(encodeAcknowledge(type, this.#version, packetId, reasonCode), gate, credits)) {
+    if (this.#output.acknowledge(type, this.#version, packetId, reasonCode, gate, credits)) {
       this.#state.turn.touch(this)
     }
   }

@@ -2,16 +2,22 @@
  * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything behind it;
  * what is free leaves in one write at the end of the turn.
  */
+import { writeAcknowledge } from '../mqtt/encode.ts'
+import type { AcknowledgeType, ProtocolVersion } from '../mqtt/packet.ts'
 import type { Link } from './link.ts'
 import type { Releasable, State } from './state.ts'
 
-/** What a waiting packet costs in memory beside its bytes: four bytes of PUBACK are a Buffer, too. */
+/** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
+
+/** What waits in the link below this is copied, so that it keeps nothing else alive. */
+const COPY_BELOW_BYTES = 1024
 
 interface Segment {
   readonly gate: number
   readonly chunks: readonly Buffer[]
   readonly bytes: number
+  readonly packets: number
   /** Memory that it takes while it waits. */
   readonly weight: number
   readonly credits: number
@@ -23,6 +29,11 @@ export class Output {
   readonly #owner: Releasable
   #chunks: Buffer[] = []
   #bytes = 0
+  #packets = 0
+  /** Acknowledgements at the end of `#chunks` that are no chunk yet: where they are in the slab. */
+  #run: Buffer | null = null
+  #runStart = 0
+  #runEnd = 0
   /** Memory that these take while they wait. */
   #weight = 0
   #gate = 0
@@ -58,7 +69,7 @@ export class Output {
 
   /** True when nothing is left to be written by us. */
   get idle(): boolean {
-    return this.#chunks.length === 0 && this.#held.length === 0
+    return this.#packets === 0 && this.#held.length === 0
   }
 
   /** Packets added so far, those that were discarded included. */
@@ -81,10 +92,43 @@ export class Output {
    * was added earlier. `credits` are given back when it was written. True when the owner has to be flushed this turn.
    */
   push(bytes: Buffer, gate: number, credits: number): boolean {
-    const first = this.#chunks.length === 0
+    if (this.#run !== null) this.#endRun()
     this.#chunks.push(bytes)
-    this.#bytes += bytes.length
-    this.#weight += bytes.length + PACKET_BYTES
+    return this.#add(bytes.length, gate, credits)
+  }
+
+  /** The same for PUBACK, PUBREC, PUBREL or PUBCOMP. */
+  acknowledge(
+    type: AcknowledgeType,
+    version: ProtocolVersion,
+    packetId: number,
+    reasonCode: number,
+    gate: number,
+    credits: number,
+  ): boolean {
+    const slab = this.#state.acknowledgeSlab
+    slab.reserve()
+    const start = slab.used
+    slab.used = writeAcknowledge(slab.buffer, start, type, version, packetId, reasonCode)
+    if (this.#run !== slab.buffer || this.#runEnd !== start) {
+      if (this.#run !== null) this.#endRun()
+      this.#run = slab.buffer
+      this.#runStart = start
+    }
+    this.#runEnd = slab.used
+    return this.#add(slab.used - start, gate, credits)
+  }
+
+  #endRun(): void {
+    this.#chunks.push(this.#run!.subarray(this.#runStart, this.#runEnd))
+    this.#run = null
+  }
+
+  #add(bytes: number, gate: number, credits: number): boolean {
+    const first = this.#packets === 0
+    this.#bytes += bytes
+    this.#packets++
+    this.#weight += bytes + PACKET_BYTES
     this.#credits += credits
     this.#pushed++
     if (gate > this.#gate) this.#gate = gate
@@ -94,25 +138,31 @@ export class Output {
 
   /** Writes, or holds back, what the turn added. */
   flush(): void {
-    if (this.#chunks.length > 0) {
+    if (this.#packets > 0) {
+      if (this.#run !== null) this.#endRun()
       // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
       const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
-      const segment = {
-        gate,
-        chunks: this.#chunks,
-        bytes: this.#bytes,
-        weight: this.#weight,
-        credits: this.#credits,
-      }
-      this.#chunks = []
-      this.#bytes = 0
-      this.#weight = 0
-      this.#gate = 0
-      this.#credits = 0
-      if (this.#held.length > 0 || gate > this.#state.store.committedSequence) this.#hold(segment)
-      else this.#write(segment.chunks, segment.bytes, segment.credits)
+      const chunks = this.#chunks
+      const bytes = this.#bytes
+      const packets = this.#packets
+      const weight = this.#weight
+      const credits = this.#credits
+      this.#empty()
+      if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
+        this.#hold({ gate, chunks, bytes, packets, weight, credits })
+      } else this.#write(chunks, bytes, packets, credits)
     }
     this.refresh()
+  }
+
+  #empty(): void {
+    this.#chunks = []
+    this.#run = null
+    this.#bytes = 0
+    this.#packets = 0
+    this.#weight = 0
+    this.#gate = 0
+    this.#credits = 0
   }
 
   #hold(segment: Segment): void {
@@ -123,32 +173,35 @@ export class Output {
 
   /** A commit is durable: everything up to the first segment that still waits leaves in one write. */
   release(committedSequence: number): void {
+    const held = this.#held
     let count = 0
     let bytes = 0
+    let packets = 0
     let weight = 0
     let credits = 0
-    while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) {
-      bytes += this.#held[count]!.bytes
-      weight += this.#held[count]!.weight
-      credits += this.#held[count]!.credits
+    while (count < held.length && held[count]!.gate <= committedSequence) {
+      bytes += held[count]!.bytes
+      packets += held[count]!.packets
+      weight += held[count]!.weight
+      credits += held[count]!.credits
       count++
     }
     if (count === 0) return
-    const free = this.#held.splice(0, count)
+    const chunks = count === 1 ? held[0]!.chunks : held.slice(0, count).flatMap((segment) => segment.chunks)
+    this.#held = count === held.length ? [] : held.slice(count)
     this.#heldWeight -= weight
     if (this.#held.length === 0) this.#state.waiting.delete(this.#owner)
-    const chunks = count === 1 ? free[0]!.chunks : free.flatMap((segment) => segment.chunks)
-    this.#write(chunks, bytes, credits)
+    this.#write(chunks, bytes, packets, credits)
     this.refresh()
   }
 
-  #write(chunks: readonly Buffer[], bytes: number, credits: number): void {
+  #write(chunks: readonly Buffer[], bytes: number, packets: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
-    this.#written += chunks.length
+    this.#written += packets
     // Behind a slow reader many small packets would cost more than their bytes.
-    if (chunks.length > 1 && this.#link.bufferedBytes > 0)
+    if (this.#link.bufferedBytes > 0 && (chunks.length > 1 || bytes < COPY_BELOW_BYTES)) {
       this.#link.write([Buffer.concat(chunks, bytes)], bytes)
-    else this.#link.write(chunks, bytes)
+    } else this.#link.write(chunks, bytes)
     if (credits > 0) this.#credit(credits)
   }
 
@@ -159,11 +212,7 @@ export class Output {
 
   /** Nothing of what waits leaves any more. */
   discard(): void {
-    this.#chunks = []
-    this.#bytes = 0
-    this.#weight = 0
-    this.#gate = 0
-    this.#credits = 0
+    this.#empty()
     this.#held = []
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)

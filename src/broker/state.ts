@@ -6,6 +6,7 @@ import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
 import type { Store, WillRecord } from '../store/store.ts'
+import { AcknowledgeSlab } from './acknowledge-slab.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
@@ -91,6 +92,7 @@ export class State implements SessionContext {
   readonly connected = new Map<Session, ClientConnection>()
   /** By Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
+  readonly acknowledgeSlab = new AcknowledgeSlab()
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<Releasable>()
   /** Connections that are paused because the broker is behind. */

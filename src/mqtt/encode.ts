@@ -147,21 +147,40 @@ function writeHead(packet: Buffer, flags: number, remaining: number, topic: Buff
   return at + 2 + topic.length
 }
 
-/** Encodes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7), in the short form where that says the same. */
+/** What the longest acknowledgement takes that `writeAcknowledge` writes. */
+export const ACKNOWLEDGE_BYTES_MAX = 5
+
+/**
+ * Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7) at `at`, in the short form where that says the same.
+ * Returns where it ends.
+ */
+export function writeAcknowledge(
+  target: Buffer,
+  at: number,
+  type: AcknowledgeType,
+  version: ProtocolVersion,
+  packetId: number,
+  reasonCode: number,
+): number {
+  const short = reasonCode === 0 || version !== 5
+  target[at] = acknowledgeHeader(type)
+  target[at + 1] = short ? 2 : 3
+  target[at + 2] = packetId >>> 8
+  target[at + 3] = packetId
+  if (short) return at + 4
+  target[at + 4] = reasonCode
+  return at + 5
+}
+
+/** Encodes PUBACK, PUBREC, PUBREL or PUBCOMP into a buffer of its own. */
 export function encodeAcknowledge(
   type: AcknowledgeType,
   version: ProtocolVersion,
   packetId: number,
   reasonCode: number,
 ): Buffer {
-  const short = reasonCode === 0 || version !== 5
-  const packet = Buffer.allocUnsafe(short ? 4 : 5)
-  packet[0] = acknowledgeHeader(type)
-  packet[1] = short ? 2 : 3
-  packet[2] = packetId >>> 8
-  packet[3] = packetId
-  if (!short) packet[4] = reasonCode
-  return packet
+  const packet = Buffer.allocUnsafe(ACKNOWLEDGE_BYTES_MAX)
+  return packet.subarray(0, writeAcknowledge(packet, 0, type, version, packetId, reasonCode))
 }
 
 function acknowledgeHeader(type: AcknowledgeType): number {

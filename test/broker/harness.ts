@@ -29,6 +29,8 @@ export class TestLink implements Link {
   stuck = false
   readonly packets: Packet[] = []
   readonly raw: Buffer[] = []
+  /** The lengths of all chunks written. */
+  readonly chunkBytes: number[] = []
   handler: LinkHandler | null = null
   readonly #parser
 
@@ -54,6 +56,7 @@ export class TestLink implements Link {
     if (joined.length !== bytes) throw new Error(`write of ${joined.length} bytes announced as ${bytes}`)
     if (this.ended || this.destroyed) return
     this.raw.push(Buffer.from(joined))
+    for (const chunk of chunks) this.chunkBytes.push(chunk.length)
     if (this.stuck) this.bufferedBytes += bytes
     else this.flushedBytes += bytes
     this.#parser.parse(joined)

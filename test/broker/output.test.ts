@@ -57,6 +57,32 @@ describe('Output', () => {
     expect([output.idle, output.pushed, output.written]).toEqual([true, 5, 5])
   })
 
+  it('acknowledgements one after the other are one chunk, in order with everything else', () => {
+    const { link, output, state } = made(100)
+    const other = new Output(state, new TestLink({}, 4), { release: () => {} }, () => {})
+    output.acknowledge('puback', 4, 1, 0, 0, 1)
+    output.acknowledge('puback', 4, 2, 0, 0, 1)
+    output.push(ping, 0, 0)
+    output.acknowledge('pubrec', 5, 3, 0x97, 0, 1)
+    // Another connection writes behind it: what follows is not adjacent.
+    other.acknowledge('puback', 4, 9, 0, 0, 1)
+    output.acknowledge('pubcomp', 5, 4, 0, 0, 1)
+    output.flush()
+    expect(link.chunkBytes).toEqual([8, 2, 5, 4])
+    expect(Buffer.concat(link.raw).toString('hex')).toBe('4002000140020002d000500300039770020004')
+    expect([output.pushed, output.written]).toEqual([5, 5])
+  })
+
+  it('acknowledgements go on in the next slab when one is full', () => {
+    const { link, output } = made(1_000_000)
+    for (let id = 1; id <= 10_000; id++) output.acknowledge('puback', 4, id, 0, 0, 1)
+    output.flush()
+    expect(link.chunkBytes.length).toBe(3)
+    const bytes = Buffer.concat(link.raw)
+    expect(bytes.length).toBe(40_000)
+    for (let id = 1; id <= 10_000; id++) expect(bytes.readUInt32BE((id - 1) * 4)).toBe(0x40020000 + id)
+  })
+
   it('a gate that nothing was recorded behind waits for what was recorded before, at most', () => {
     const { link, output, store, turn, commit } = made()
     output.push(ping, store.openSequence, 0)
