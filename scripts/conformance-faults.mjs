@@ -1,0 +1,241 @@
+/**
+ * Do the tests of the statement register notice? `npm run conformance:faults` takes twenty statements at random (by a
+ * seed), breaks in a copy of the sources what obeys each of them, and runs the tests that name it: one has to fail.
+ *
+ * The faults are written by hand for the sample of one seed; another seed says for which statements it has none.
+ */
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const REGISTER = join(ROOT, 'test', 'conformance')
+const SAMPLE = 20
+
+const HELP = `npm run conformance:faults [-- OPTIONS]
+
+  --seed N         another sample of ${SAMPLE} statements (20261122)
+  --statement ID   only this statement; ID like MQTT-3.3.1-8 or 'MQTT-3.1.4-4, 3.1.1'
+  --help
+
+Ends with 1 when a fault was not noticed by a test that names its statement, or when there is no fault for one.
+`
+
+/** By statement: edits of src, each a text that stands there exactly once and what takes its place. */
+const FAULTS = {
+  'MQTT-4.2-1': [
+    // Chunks that are written together leave in the opposite order.
+    ['transport/outgoing.ts', 'filled += chunks[i]!.copy(', 'filled += chunks[chunks.length - 1 - i]!.copy('],
+  ],
+  'MQTT-3.4.2-2': [
+    // A Reason String in every PUBACK that has a reason.
+    [
+      'mqtt/encode.ts',
+      '  if (!short) packet[4] = reasonCode\n',
+      '  if (!short) return Buffer.from([0x40, 8, packetId >>> 8, packetId, reasonCode, 4, 0x1f, 0, 1, 0x78])\n',
+    ],
+  ],
+  'MQTT-2.3.1-3, 3.1.1': [
+    [
+      'session/session.ts',
+      'if (sink.publish(delivery, packetId, true, 0)) {',
+      'if (sink.publish(delivery, packetId + 100, true, 0)) {',
+    ],
+  ],
+  'MQTT-3.1.4-4, 3.1.1': [
+    [
+      'broker/connection.ts',
+      'version > 3, reasonCode: Reason.Success, properties }',
+      'version > 3, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
+    ],
+  ],
+  'MQTT-4.5.0-1': [
+    // Who is away, or has a full window, gets nothing.
+    [
+      'session/session.ts',
+      '      return\n    }\n    this.#enqueue(delivery)\n  }\n',
+      '      return\n    }\n  }\n',
+    ],
+  ],
+  'MQTT-3.1.2-17, 3.1.1': [
+    ['broker/wills.ts', 'retain: will.retain && state.limits.retainAvailable,', 'retain: false,'],
+  ],
+  'MQTT-3.3.1-8': [
+    [
+      'broker/publish.ts',
+      'return this.#admit(message, route, publisher, stores, message.retain)',
+      'return this.#admit(message, route, publisher, stores, true)',
+    ],
+  ],
+  'MQTT-4.7.3-1': [['mqtt/topics.ts', "  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]\n", '']],
+  'MQTT-3.10.4-1, 3.1.1': [
+    ['broker/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
+  ],
+  'MQTT-4.3.3-6': [['session/session.ts', '    outgoing.delivery = null\n', '']],
+  'MQTT-4.3.3-3': [
+    [
+      'session/session.ts',
+      'else this.#resend.push(outgoing)',
+      'else if (outgoing.delivery.qos === 1) this.#resend.push(outgoing)',
+    ],
+  ],
+  'MQTT-2.3.1-1, 3.1.1': [
+    ['mqtt/decode.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
+  ],
+  'MQTT-3.3.4-9': [
+    ['session/session.ts', 'if (this.#quota === 0 || count >= inFlightMax', 'if (count >= inFlightMax'],
+  ],
+  'MQTT-3.8.4-1, 3.1.1': [
+    [
+      'broker/connection.ts',
+      '    this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)\n',
+      '',
+    ],
+  ],
+  'MQTT-3.1.2-15, 3.1.1': [
+    // Forgiven: with the line gone alone, the parser behind it would refuse.
+    [
+      'mqtt/decode.ts',
+      "else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')",
+      'else checked &= ~WILL_RETAIN',
+    ],
+  ],
+  'MQTT-3.1.2-16, 3.1.1': [
+    ['broker/wills.ts', 'retain: will.retain && state.limits.retainAvailable,', 'retain: true,'],
+  ],
+  'MQTT-3.10.3-2, 3.1.1': [
+    [
+      'mqtt/decode.ts',
+      "  if (at === end) throw illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')\n",
+      '',
+    ],
+  ],
+  'MQTT-3.1.0-1, 3.1.1': [
+    // What comes before CONNECT is passed over. Two rooms look, so both have to look away.
+    [
+      'mqtt/framing.ts',
+      "throw this.#break(illegal('MQTT-3.1.0-1', 'the first packet is not a CONNECT'))",
+      '',
+    ],
+    [
+      'broker/connection.ts',
+      "throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-1', 'the first packet is not CONNECT')",
+      'return',
+    ],
+  ],
+  'MQTT-4.4.0-1': [
+    [
+      'session/session.ts',
+      'if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)\n',
+      'if (outgoing.delivery === null) continue\n',
+    ],
+  ],
+  'MQTT-3.1.4-3': [['broker/sessions.ts', '    connection.takenOver()\n', '']],
+}
+
+const { values: options } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '20261122' },
+    statement: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+if (options.help) console.log(HELP)
+else process.exitCode = main()
+
+function main() {
+  const ids = options.statement === undefined ? sample(Number(options.seed)) : [options.statement]
+  const copy = mkdtempSync(join(tmpdir(), 'godwit-faults-'))
+  try {
+    for (const name of ['src', 'test', 'scripts', 'config']) {
+      cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+    }
+    for (const name of ['package.json', 'tsconfig.json', 'vitest.config.ts']) {
+      cpSync(join(ROOT, name), join(copy, name))
+    }
+    symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+    const unnoticed = ids.filter((id) => !notices(copy, id))
+    console.log(`${ids.length - unnoticed.length} of ${ids.length} faults noticed`)
+    return unnoticed.length === 0 ? 0 : 1
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+}
+
+/** Statements that tests prove, drawn without repetition. */
+function sample(seed) {
+  const pool = ['5.0', '3.1.1'].flatMap((version) => {
+    const passed = new Set(firstColumn(`not-applicable-${version}.tsv`))
+    const proven = firstColumn(`statements-${version}.tsv`).filter((id) => !passed.has(id))
+    return proven.map((id) => (version === '5.0' ? id : `${id}, ${version}`))
+  })
+  let state = seed >>> 0
+  return Array.from({ length: SAMPLE }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return pool.splice(Math.floor((state / 2 ** 32) * pool.length), 1)[0]
+  })
+}
+
+function firstColumn(name) {
+  const [, ...lines] = readFileSync(join(REGISTER, name), 'utf8').trimEnd().split('\n')
+  return lines.map((line) => line.split('\t')[0])
+}
+
+/** Breaks the copy, runs the tests that name the statement, mends it; true when one of them failed. */
+function notices(copy, id) {
+  const edits = FAULTS[id]
+  if (edits === undefined) {
+    console.log(`no fault: [${id}]`)
+    return false
+  }
+  const originals = edits.map(([file]) => [file, readFileSync(join(copy, 'src', file), 'utf8')])
+  try {
+    for (const [file, from, to] of edits) {
+      const text = readFileSync(join(copy, 'src', file), 'utf8')
+      if (text.split(from).length !== 2) {
+        console.log(`no fault any more: [${id}] ${file} does not have exactly once: ${from}`)
+        return false
+      }
+      writeFileSync(
+        join(copy, 'src', file),
+        text.replace(from, () => to),
+      )
+    }
+    const results = run(copy, id)
+    const failed = results.filter(({ status }) => status === 'failed')
+    console.log(
+      `${failed.length > 0 ? 'noticed' : 'UNNOTICED'}: [${id}] ${failed.length} of ${results.length}`,
+    )
+    for (const { fullName } of failed) console.log(`    ${fullName}`)
+    return failed.length > 0
+  } finally {
+    for (const [file, text] of originals) writeFileSync(join(copy, 'src', file), text)
+  }
+}
+
+/** The results of the tests that name a statement, but for those that start what is built. */
+function run(copy, id) {
+  const named = `[${id}]`
+  const files = readdirSync(join(copy, 'test'), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.test.ts') && !file.startsWith('e2e/'))
+    .filter((file) => file !== 'conformance/process.test.ts')
+    .filter((file) => readFileSync(join(copy, 'test', file), 'utf8').includes(named))
+    .map((file) => join('test', file))
+  if (files.length === 0) return []
+  const report = join(copy, 'report.json')
+  const pattern = named.replace(/[[\].]/g, '\\$&')
+  const words = ['vitest', 'run', '--reporter=json', `--outputFile=${report}`, '-t', pattern, ...files]
+  spawnSync('npx', words, { cwd: copy, stdio: 'ignore' })
+  const { testResults } = JSON.parse(readFileSync(report, 'utf8'))
+  const results = testResults.flatMap(({ assertionResults }) => assertionResults)
+  for (const { name, status, assertionResults, message } of testResults) {
+    if (status === 'failed' && assertionResults.length === 0) {
+      throw new Error(`${relative(copy, name)} could not be loaded: ${message}`)
+    }
+  }
+  return results.filter(({ fullName, status }) => fullName.includes(named) && status !== 'skipped')
+}
