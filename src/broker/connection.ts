@@ -128,6 +128,10 @@ export class Connection
     return this.#output.waitingBytes + this.#framer.bufferedBytes
   }
 
+  get unfinishedBytes(): number {
+    return this.#framer.bufferedBytes
+  }
+
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   received(chunk: Buffer): void {

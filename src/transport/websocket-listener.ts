@@ -56,15 +56,20 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   )
 
   server.on('connection', (socket: Socket) => handshakes.add(socket))
-  server.on('tlsClientError', (error: Error, socket: Socket) => {
-    refused(socket, `TLS handshake: ${error.message}`)
-    socket.destroy()
+  // Also for TLS: Node's HTTPS server passes on what its handshake stumbled over.
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    const isHttp = error.code?.startsWith('HPE_') === true
+    if (isHttp) refused(socket, `no HTTP: ${error.message}`)
+    else if (secure) refused(socket, `TLS handshake: ${error.message}`)
+    if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
+    else socket.destroy()
   })
   server.on('request', (request, response) => {
     const { status, text } = refusalOfPath(request, path) ?? {
       status: 426,
       text: `This is an MQTT broker. Connect with a WebSocket and the subprotocol "mqtt".`,
     }
+    refused(request.socket, 'an HTTP request that asks for no WebSocket')
     response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
     response.end(text)
   })
