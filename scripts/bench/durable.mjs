@@ -1,8 +1,10 @@
 /**
  * The paths that wait for the disk: rate, latency and CPU time of QoS 1 and QoS 2 into persistent Sessions that are offline,
- * by the number of publishers, each of which sends its next message after the acknowledgement of the one before.
+ * by the number of publishers and of the messages that each has under way: with a window of 1 it sends the next one after
+ * the acknowledgement of the one before, with 20 as soon as one of the twenty is acknowledged.
  *
- *   npm run bench:durable -- [--rounds N] [--secs S] [--publishers 1,10] [--qos 1,2] [--brokers NAME,NAME] [--json FILE]
+ *   npm run bench:durable -- [--rounds N] [--secs S] [--publishers 1,10] [--window 1,20] [--qos 1,2]
+ *                            [--brokers NAME,NAME] [--json FILE]
  *
  * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
  * over the rounds; in brackets the ratio to Mosquitto without persistence, which acknowledges from memory.
@@ -47,6 +49,7 @@ function readOptions() {
       rounds: { type: 'string', default: '3' },
       secs: { type: 'string', default: '2' },
       publishers: { type: 'string', default: '1,10,100,1000' },
+      window: { type: 'string', default: '1,20' },
       qos: { type: 'string', default: '1,2' },
       brokers: { type: 'string', default: BROKERS },
       json: { type: 'string' },
@@ -56,7 +59,13 @@ function readOptions() {
     ...values,
     rounds: Number(values.rounds),
     rows: known(values.qos, ['1', '2']).flatMap((qos) =>
-      values.publishers.split(',').map((publishers) => ({ qos, publishers: count(publishers) })),
+      values.window
+        .split(',')
+        .flatMap((window) =>
+          values.publishers
+            .split(',')
+            .map((publishers) => ({ qos, window: count(window), publishers: count(publishers) })),
+        ),
     ),
     brokers: known(values.brokers, BROKER_NAMES),
   }
@@ -64,7 +73,7 @@ function readOptions() {
 
 function count(word) {
   if (/^[1-9]\d{0,4}$/.test(word)) return Number(word)
-  console.error(`'${word}' is not a number of publishers`)
+  console.error(`'${word}' is not a number of publishers or messages`)
   process.exit(2)
 }
 
@@ -81,7 +90,7 @@ async function run() {
           all.push(report)
           if (options.json) appendFileSync(options.json, `${JSON.stringify(report)}\n`)
           console.error(
-            `round ${round} QoS ${row.qos}, ${row.publishers} publishers, ${report.broker} ${report.error ?? ''}`,
+            `round ${round} QoS ${row.qos}, ${row.publishers} publishers, window ${row.window}, ${report.broker} ${report.error ?? ''}`,
           )
         }
       }
@@ -92,10 +101,21 @@ async function run() {
   return all
 }
 
-async function measure({ qos, publishers }, one) {
+async function measure({ qos, window, publishers }, one) {
   const { broker, commits } = one
   const report = await runMqload([
-    ...['--scenario', 'durable', '--qos', qos, '--pubs', `${publishers}`, '--sessions', `${SESSIONS}`],
+    ...[
+      '--scenario',
+      'durable',
+      '--qos',
+      qos,
+      '--pubs',
+      `${publishers}`,
+      '--sessions',
+      `${SESSIONS}`,
+      '--window',
+      `${window}`,
+    ],
     ...['--label', broker.name, '--port', `${broker.port}`, '--pid', `${broker.pid}`],
     ...['--payload', `${PAYLOAD_BYTES}`, '--secs', options.secs, '--warmup', '0.3'],
   ])
@@ -108,21 +128,21 @@ async function measure({ qos, publishers }, one) {
 
 function print() {
   printMachine(options)
-  const columns = ['QoS', 'publishers', 'figure', ...options.brokers]
+  const columns = ['QoS', 'window', 'publishers', 'figure', ...options.brokers]
   printRow(columns)
   printRow(columns.map(() => '---'))
   for (const row of options.rows) printFigures(row)
   for (const row of options.rows) if (row.qos === '1') printVerdict(row)
 }
 
-function printFigures({ qos, publishers }) {
-  const line = (figure, cells) => printRow([qos, publishers, figure, ...cells])
+function printFigures(row) {
+  const line = (figure, cells) => printRow([row.qos, row.window, row.publishers, figure, ...cells])
   for (const [field, figure] of FIGURES) {
-    const reference = value(qos, publishers, REFERENCE, field)
+    const reference = value(row, REFERENCE, field)
     line(
       figure,
       options.brokers.map((broker) =>
-        cell(value(qos, publishers, broker, field), broker === REFERENCE ? Number.NaN : reference),
+        cell(value(row, broker, field), broker === REFERENCE ? Number.NaN : reference),
       ),
     )
   }
@@ -132,42 +152,45 @@ function printFigures({ qos, publishers }) {
   ]) {
     line(
       figure,
-      options.brokers.map((broker) => shown(value(qos, publishers, broker, field))),
+      options.brokers.map((broker) => shown(value(row, broker, field))),
     )
   }
   for (const fault of FAULTS) {
     const totals = options.brokers.map((broker) =>
-      good(qos, publishers, broker).reduce((sum, report) => sum + (report[fault] ?? 0), 0),
+      good(row, broker).reduce((sum, report) => sum + (report[fault] ?? 0), 0),
     )
     if (totals.some((total) => total > 0)) line(`**${fault}**, all rounds`, totals)
   }
-  const errors = options.brokers.map(
-    (broker) => of(qos, publishers, broker).find(({ error }) => error)?.error ?? '',
-  )
+  const errors = options.brokers.map((broker) => of(row, broker).find(({ error }) => error)?.error ?? '')
   if (errors.some((error) => error !== '')) line('**error**', errors)
 }
 
 /** The statement to check: from 100 publishers on, durable QoS 1 beats QoS 1 that is not. */
-function printVerdict({ qos, publishers }) {
+function printVerdict(row) {
+  const { publishers, window } = row
   if (publishers < BEATS_FROM_PUBLISHERS) return
-  const ratio = value(qos, publishers, 'godwit', 'in_per_s') / value(qos, publishers, REFERENCE, 'in_per_s')
+  const ratio = value(row, 'godwit', 'in_per_s') / value(row, REFERENCE, 'in_per_s')
   if (!Number.isFinite(ratio)) return
   const verdict = ratio > 1 ? 'beats' : 'does not beat'
   console.log(
-    `\n${publishers} publishers: durable QoS 1 in Godwit ${verdict} Mosquitto's non-durable QoS 1 (${shown(ratio)}).`,
+    `\n${publishers} publishers, window ${window}: durable QoS 1 in Godwit ${verdict} Mosquitto's non-durable QoS 1 (${shown(ratio)}).`,
   )
 }
 
-function of(qos, publishers, broker) {
+function of({ qos, window, publishers }, broker) {
   return reports.filter(
-    (report) => report.qos === qos && report.publishers === publishers && report.broker === broker,
+    (report) =>
+      report.qos === qos &&
+      report.window === window &&
+      report.publishers === publishers &&
+      report.broker === broker,
   )
 }
 
-function good(qos, publishers, broker) {
-  return of(qos, publishers, broker).filter(({ error }) => error === undefined)
+function good(row, broker) {
+  return of(row, broker).filter(({ error }) => error === undefined)
 }
 
-function value(qos, publishers, broker, field) {
-  return median(good(qos, publishers, broker).map((report) => report[field]))
+function value(row, broker, field) {
+  return median(good(row, broker).map((report) => report[field]))
 }
