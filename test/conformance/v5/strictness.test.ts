@@ -147,3 +147,44 @@ describe('packets that are too long', () => {
     }
   })
 })
+
+describe('properties of a Will', () => {
+  const willed = (...bytes: readonly number[]) => connect(5, 6, NONE, 'a', properties(bytes), 'w', 'p')
+
+  it.each([
+    ['Will Delay Interval', [0x18, 0, 0, 0, 1]],
+    ['Payload Format Indicator', [0x01, 1]],
+    ['Message Expiry Interval', [0x02, 0, 0, 0, 9]],
+    ['Content Type', [0x03, 0, 1, 0x61]],
+    ['Response Topic', [0x08, 0, 1, 0x61]],
+    ['Correlation Data', [0x09, 0, 1, 0x61]],
+  ])('%s once is accepted, twice: 0x82', async (_, bytes) => {
+    const world = await World.make()
+    expect(await verdict(world, willed(...bytes))).toEqual({ told: ['connack 0'], closed: false })
+    expect(await verdict(world, willed(...bytes, ...bytes))).toEqual({ told: ['connack 82'], closed: true })
+  })
+
+  it('what belongs to other packets, and what is none: 0x81', async () => {
+    const world = await World.make()
+    const allowed = new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26])
+    for (let id = 0; id < 256; id++) {
+      if (allowed.has(id)) continue
+      const wrong = await verdict(world, willed(id, 0, 0, 0, 0))
+      expect([id, wrong]).toEqual([id, { told: ['connack 81'], closed: true }])
+    }
+  })
+})
+
+it('Binary Data takes any bytes: Password, Will Payload, Correlation Data', async () => {
+  const world = await World.make({
+    policy: {
+      authenticate: ({ password }) =>
+        password?.equals(Buffer.from([0, 0xff, 0xc0, 0]))
+          ? { allow: true, userName: null }
+          : { allow: false, reasonCode: 0x86, reason: '' },
+    },
+  })
+  const data = [0, 4, 0, 0xff, 0xc0, 0]
+  const bytes = connect(5, 0x46, NONE, 'a', properties(0x09, data), 'w', data, data)
+  expect(await verdict(world, bytes)).toEqual({ told: ['connack 0'], closed: false })
+})
