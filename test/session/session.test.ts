@@ -356,7 +356,7 @@ describe('QoS 0', () => {
 })
 
 describe('slow readers', () => {
-  it('QoS 1 and 2 stay, and come later in order', () => {
+  it('[MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-4.6.0-5, 3.1.1] [MQTT-4.6.0-6, 3.1.1] QoS 1 and 2 stay, and come later in order; a new one does not pass them', () => {
     const { session, sink } = online()
     session.deliver(delivery('a'), 0)
     sink.congested = true

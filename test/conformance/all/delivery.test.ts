@@ -52,6 +52,27 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
       expect(sent(sub)).toBe(`${head}0003${none}78`)
     })
 
+    it('[MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.3.2-1, 3.1.1] [MQTT-4.3.3-1, 3.1.1] [MQTT-2.3.1-2, 3.1.1] [MQTT-2.3.1-4, 3.1.1] identifiers that are in use are passed by when the numbers begin again', async () => {
+      const { world, sub, pub } = await pair()
+      const other = await world.connect('other', {}, version)
+      for (const qos of [2, 2, 1] as const) await other.publish('t', '', qos)
+      sub.got()
+      await sub.send({ cmd: 'pubrec', messageId: 2 })
+      const messages = Buffer.concat(Array.from({ length: 512 }, (_, n) => publish(version, 2, 't', n + 1)))
+      let latest = 3
+      while (latest < 65_535) {
+        const from = latest + 1
+        const count = Math.min(512, 65_535 - latest)
+        await pub.bytes(messages.subarray(0, (messages.length / 512) * count))
+        latest += count
+        const identifiers = sub.got().map(({ messageId }) => messageId)
+        expect([identifiers[0], identifiers.at(-1), identifiers.length]).toEqual([from, latest, count])
+        await sub.bytes(Buffer.concat(identifiers.map((id) => acknowledge(0x40, id!))))
+      }
+      for (const qos of [1, 2] as const) await other.publish('t', '', qos)
+      expect(sub.got().map(({ messageId }) => messageId)).toEqual([4, 5])
+    })
+
     it('[MQTT-4.3.2-3] [MQTT-4.4.0-1] [MQTT-4.4.0-1, 3.1.1] [MQTT-2.3.1-3, 3.1.1] [MQTT-3.3.1-1, 3.1.1] is unacknowledged until PUBACK, and sent again with its identifier and DUP when the client is back, never before', async () => {
       const { world, sub, pub } = await pair()
       await pub.publish('t', 'one', 1)

@@ -71,8 +71,10 @@ describe('DISCONNECT from the Server', () => {
 
   it('[MQTT-3.14.0-1] none before CONNACK has said 0x00', async () => {
     const refuse = { authenticate: () => ({ allow: false, reasonCode: 0x87, reason: '' }) as const }
+    const failing = { authenticate: () => Promise.reject(new Error('no database')) }
     for (const [options, bytes] of [
       [{ policy: refuse }, connectBytes()],
+      [{ policy: failing }, connectBytes()],
       [{}, packet(0xc0)],
       [{}, packet(0x10, 'MQTT', 6, 2, uint16(0), 0, 'a')],
       [{}, Buffer.concat([packet(0x10, 'MQTT', 5, 3, uint16(0), 0, 'a'), packet(0xc0)])],
@@ -252,7 +254,7 @@ describe('AUTH', () => {
     expect(answers[0]).not.toHaveProperty('properties.authenticationMethod')
   })
 
-  it('[MQTT-4.12.0-1] [MQTT-4.12.0-4] [MQTT-4.12.1-2] a failure closes with CONNACK before, with DISCONNECT after, whatever code the policy gives', async () => {
+  it('[MQTT-4.12.0-4] [MQTT-4.12.1-2] a failure closes with CONNACK before, with DISCONNECT after, whatever code the policy gives', async () => {
     for (let reasonCode = 0; reasonCode < 256; reasonCode++) {
       const failure = { type: 'failure', reasonCode: reasonCode as 0x87, reason: 'no' } as const
       const { client: early } = await exchanging([more, failure])
