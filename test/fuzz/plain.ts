@@ -449,6 +449,8 @@ export function readConnect(bytes: Buffer): Plain {
   if (!known) throw new Refusal(UNSUPPORTED_VERSION, `${name} ${level}`)
   const version = level as Version
   let flags = body.byte()
+  // 3.1 disregards what it says of a Will that is not there.
+  if (version === 3 && (flags & 4) === 0) flags &= 0xc7
   checkConnectFlags(flags, version)
   const keepAlive = body.uint16()
   const found = version === 5 ? properties(body, 'connect') : []
@@ -660,7 +662,7 @@ export function write(packet: Plain, version: Version): Buffer {
     case 'subscribe': {
       const identifier = packet.identifier === 0 ? undefined : packet.identifier
       const requests = packet.requests.map((each) =>
-        Buffer.concat([writeString(each.filter), Buffer.from([options(each)])]),
+        Buffer.concat([writeString(each.filter), Buffer.from([v5 ? options(each) : each.qos])]),
       )
       return writePacket(
         0x82,

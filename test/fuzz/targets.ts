@@ -1,6 +1,7 @@
 /** Everything that is fuzzed. */
 import { codec } from './codec.ts'
 import { framing } from './framing.ts'
+import { session } from './session.ts'
 import type { Target } from './target.ts'
 import { topics } from './topics.ts'
 
@@ -15,5 +16,6 @@ export interface Plan {
 export const PLANS: readonly Plan[] = [
   { target: framing, share: 2, shortRun: 4000 },
   { target: codec, share: 3, shortRun: 8000 },
+  { target: session, share: 6, shortRun: 400 },
   { target: topics, share: 1, shortRun: 3000 },
 ]

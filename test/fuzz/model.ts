@@ -1,0 +1,1156 @@
+/**
+ * A naive Server: what each sentence of the standard means for plain maps and arrays. It is told what clients did, and
+ * says what each of them has to be sent, in order. Where the standard leaves a choice (who of a Shared Subscription
+ * gets a message, when retained messages come), it is told what the real Server chose, and checks that it was one.
+ */
+import { isUtf8 } from 'node:buffer'
+import { connackText, publishText, saysText } from './answers.ts'
+import {
+  frame,
+  type Plain,
+  type PlainAcknowledge,
+  type PlainConnect,
+  type PlainPublish,
+  type PlainSubscribe,
+  type PlainWill,
+  Refusal,
+  read,
+  readConnect,
+  type Version,
+} from './plain.ts'
+import { matches, unshared } from './topics.ts'
+
+export interface ModelLimits {
+  readonly receiveMaximum: number
+  readonly inFlightMax: number
+  readonly maximumQoS: 0 | 1 | 2
+  readonly retainAvailable: boolean
+  readonly topicAliasMaximum: number
+  readonly topicAliasOutMaximum: number
+  readonly packetBytesMax: number
+  readonly sessionExpirySecondsMax: number
+  readonly queueMessagesMax: number
+  readonly keepAliveSecondsMax: number
+  readonly willGraceSeconds: number
+  readonly connectTimeoutSeconds: number
+}
+
+interface ModelMessage {
+  /** Which of all messages. */
+  readonly number: number
+  readonly topic: string
+  readonly payload: string
+  readonly qos: number
+  readonly retain: boolean
+  readonly properties: string
+  /** Broker time in ms; null for never. */
+  readonly expiresAt: number | null
+  readonly publisher: string
+}
+
+interface ModelDelivery {
+  readonly message: ModelMessage
+  readonly qos: number
+  readonly retain: boolean
+  readonly identifiers: readonly number[]
+  readonly share: string | null
+}
+
+interface Outgoing {
+  readonly packetId: number
+  delivery: ModelDelivery | null
+  charged: boolean
+}
+
+interface ModelSubscription {
+  readonly qos: number
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly identifier: number
+}
+
+/** Retained messages that are on their way for one Subscription. */
+interface Cursor {
+  readonly filter: string
+  readonly qos: number
+  readonly identifier: number
+  /** Messages that have to come, unless they are replaced or removed before. */
+  readonly due: number[]
+  readonly came: number[]
+}
+
+interface ModelSession {
+  readonly clientId: string
+  /** Whether it outlives its Network Connection. */
+  readonly stored: boolean
+  expiry: number
+  disconnectedAt: number
+  readonly subscriptions: Map<string, ModelSubscription>
+  readonly inbound: Set<number>
+  inFlight: Outgoing[]
+  readonly queue: ModelDelivery[]
+  lastPacketId: number
+  readonly cursors: Map<string, Cursor>
+}
+
+interface PendingWill {
+  readonly will: PlainWill
+  /** 0 while its client is connected. */
+  dueAt: number
+}
+
+/** What may not be seen by anybody before what it promises is durable. */
+export interface Expected {
+  readonly text: string
+  /** Whether it says that something is durable. */
+  readonly promise: boolean
+  /** Messages that the client may send again once it has seen this. */
+  readonly credits: number
+}
+
+/** A Session was given a message. */
+interface Delivered {
+  readonly did: 'deliver'
+  readonly clientId: string
+  readonly message: object
+  readonly share: string | null
+  readonly qos: number
+  readonly identifiers: readonly number[]
+}
+
+/** What the real Server did, in order. */
+export type Deed =
+  | Delivered
+  | { readonly did: 'publish'; readonly message: object; readonly publisher: string }
+  | { readonly did: 'end'; readonly clientId: string }
+  | { readonly did: 'disconnect'; readonly clientId: string }
+
+/** A Network Connection as the model sees it. */
+export class ModelConnection {
+  readonly openedAt: number
+  phase: 'new' | 'open' | 'closed' = 'new'
+  version: Version = 4
+  clientId = ''
+  session: ModelSession | null = null
+  expected: Expected[] = []
+  connackSeen = false
+  receiving = 0
+  quota = 0
+  resend: Outgoing[] = []
+  bytes: Buffer = Buffer.alloc(0)
+  readonly receivingIds = new Set<number>()
+  readonly aliases = new Map<number, string>()
+  readonly outAliases = new Map<string, number>()
+  aliasMaximum = 0
+  packetMaximum = Number.POSITIVE_INFINITY
+  expiry = 0
+  connectExpiry = 0
+  keepAliveMs = 0
+  activeAt = 0
+
+  constructor(now: number) {
+    this.openedAt = now
+  }
+}
+
+/** What a crash leaves. */
+interface Snapshot {
+  readonly sessions: readonly ModelSession[]
+  readonly retained: readonly ModelMessage[]
+  readonly wills: readonly (readonly [string, PendingWill])[]
+}
+
+export class Model {
+  readonly limits: ModelLimits
+  /** Broker time in ms. */
+  now: number
+  readonly sessions = new Map<string, ModelSession>()
+  readonly retained = new Map<string, ModelMessage>()
+  readonly wills = new Map<string, PendingWill>()
+  /** Everything that is left open, also before CONNECT. */
+  readonly connections = new Set<ModelConnection>()
+  #deeds: Deed[] = []
+  readonly #messages = new Map<object, ModelMessage>()
+  readonly #original: (message: object) => object
+  #count = 0
+  #assigned = 0
+
+  readonly #queued: (clientId: string) => number
+
+  /**
+   * `original`: the message that a recovered one was before a crash. `queued`: how many messages the Server has in a
+   * Session's queue, since it may drop what has expired sooner or later.
+   */
+  constructor(
+    limits: ModelLimits,
+    now: number,
+    original: (message: object) => object,
+    queued: (clientId: string) => number,
+  ) {
+    this.limits = limits
+    this.now = now
+    this.#original = original
+    this.#queued = queued
+  }
+
+  // ── what happens ──────────────────────────────────────────────────────────────────────────────────────────
+
+  open(): ModelConnection {
+    const connection = new ModelConnection(this.now)
+    this.connections.add(connection)
+    return connection
+  }
+
+  /** These bytes arrived, and the Server did these deeds. */
+  received(connection: ModelConnection, bytes: Buffer, deeds: readonly Deed[]): void {
+    this.#deeds = [...deeds]
+    if (connection.phase !== 'closed') this.#packets(connection, bytes)
+    this.#settled()
+  }
+
+  /** The network failed. */
+  lost(connection: ModelConnection, deeds: readonly Deed[]): void {
+    this.#deeds = [...deeds]
+    connection.expected = []
+    this.#close(connection, 'lost')
+    this.#settled()
+  }
+
+  /** Time has passed; everything that is due happens, in the order in which the Server did it. */
+  passed(now: number, deeds: readonly Deed[]): void {
+    this.now = now
+    this.#deeds = [...deeds]
+    for (let who = this.#whoIsNext(); who !== null; who = this.#whoIsNext()) this.#due(who)
+    for (const connection of [...this.connections]) {
+      if (
+        connection.phase === 'new' &&
+        connection.openedAt + this.limits.connectTimeoutSeconds * 1000 <= now
+      ) {
+        this.#close(connection, 'lost')
+      } else if (this.#isSilent(connection)) this.#refuse(connection, 0x8d)
+    }
+    this.#settled()
+    for (const [topic, { expiresAt }] of this.retained) {
+      if (expiresAt !== null && expiresAt <= now) this.retained.delete(topic)
+    }
+    for (const [clientId, { dueAt }] of this.wills) {
+      if (dueAt > 0 && dueAt <= now) throw new Error(`the Will of ${clientId} was not published`)
+    }
+    for (const session of this.sessions.values()) {
+      if (this.#isExpired(session)) throw new Error(`the Session of ${session.clientId} has not expired`)
+    }
+  }
+
+  #isSilent({ phase, keepAliveMs, activeAt }: ModelConnection): boolean {
+    return phase === 'open' && keepAliveMs > 0 && activeAt + keepAliveMs <= this.now
+  }
+
+  #isExpired(session: ModelSession): boolean {
+    const { expiry, disconnectedAt } = session
+    if (this.#connectionOf(session) !== null || expiry === 0xffff_ffff) return false
+    return disconnectedAt + expiry * 1000 <= this.now
+  }
+
+  /** The client that the Server's next deed is about. */
+  #whoIsNext(): string | null {
+    for (const deed of this.#deeds) {
+      if (deed.did === 'publish') return deed.publisher
+      if (deed.did !== 'deliver') return deed.clientId
+      // A delivery of a message that was known before comes from a Session that ends.
+      if (this.#known(deed.message) !== null && deed.share === null) return null
+    }
+    return null
+  }
+
+  #due(clientId: string): void {
+    const session = this.sessions.get(clientId)
+    const connection = session === undefined ? null : this.#connectionOf(session)
+    const will = this.wills.get(clientId)
+    if (connection !== null && this.#isSilent(connection)) this.#refuse(connection, 0x8d)
+    else if (session !== undefined && this.#isExpired(session) && this.#endsFirst(clientId))
+      this.#end(session)
+    else if (will !== undefined && will.dueAt > 0 && will.dueAt <= this.now) this.#publishWill(clientId)
+    else if (session !== undefined && this.#isExpired(session)) this.#end(session)
+    else {
+      // Of one that was not connected nothing is known but that it waited too long.
+      const first = this.#deeds[0]!
+      if (first.did !== 'end' && first.did !== 'disconnect') throw new Error(`nothing of ${clientId} was due`)
+      this.#deeds.shift()
+    }
+  }
+
+  /** Where a Will and the end of its Session are due at once, either may be first: which of them it was. */
+  #endsFirst(clientId: string): boolean {
+    const at = this.#deeds.findIndex(({ did }) => did === 'publish')
+    if (this.#deeds.slice(0, at).some((deed) => deed.did === 'deliver' && deed.clientId === clientId))
+      return false
+    const next = this.#deeds.slice(at + 1).find(({ did }) => did !== 'deliver')
+    return next?.did === 'end' && next.clientId === clientId
+  }
+
+  /** Checks what the Server did of its own accord: retained messages that had been waiting. */
+  #settled(): void {
+    for (const session of this.sessions.values()) this.#dropExpired(session)
+    for (let deed = this.#deeds.shift(); deed !== undefined; deed = this.#deeds.shift()) {
+      if (deed.did === 'end' || deed.did === 'disconnect') continue
+      if (deed.did === 'publish') throw new Error(`${deed.publisher} published nothing`)
+      const session = this.sessions.get(deed.clientId)
+      const message = this.#known(deed.message)
+      if (session === undefined || message === null) throw new Error(`${deed.clientId} asked for nothing`)
+      this.#retainedCame(session, message, deed)
+    }
+    for (const session of this.sessions.values()) this.#expectRetained(session)
+  }
+
+  #dropExpired({ clientId, queue }: ModelSession): void {
+    for (let over = queue.length - this.#queued(clientId); over > 0; over--) {
+      const { expiresAt } = queue[0]!.message
+      if (expiresAt === null || expiresAt > this.now) return
+      queue.shift()
+    }
+  }
+
+  /** Where nothing holds them up, all retained messages of a Subscription have come. */
+  #expectRetained(session: ModelSession): void {
+    const connection = this.#connectionOf(session)
+    if (connection === null || !this.#hasRoom(session)) return
+    for (const [filter, cursor] of session.cursors) {
+      const missing = cursor.due.filter((number) => {
+        const still = this.#retainedFor(filter).includes(number)
+        return still && !cursor.came.includes(number)
+      })
+      if (missing.length > 0) throw new Error(`${missing.length} retained messages of ${filter} did not come`)
+    }
+    session.cursors.clear()
+  }
+
+  #known(message: object): ModelMessage | null {
+    return this.#messages.get(this.#original(message)) ?? null
+  }
+
+  // ── packets ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #packets(connection: ModelConnection, bytes: Buffer): void {
+    connection.bytes = Buffer.concat([connection.bytes, bytes])
+    const { packetBytesMax } = this.limits
+    try {
+      while (connection.bytes.length > 0) {
+        const { phase } = connection as { phase: string }
+        if (phase === 'closed') return
+        if (phase === 'new' && connection.bytes[0]! >> 4 !== 1) throw new Refusal(0x82, 'no CONNECT')
+        const version = phase === 'new' ? 0 : connection.version
+        const found = frame(connection.bytes, version, packetBytesMax, 1_048_576)
+        if (found === null) return
+        connection.bytes = connection.bytes.subarray(
+          found.body.byteOffset - connection.bytes.byteOffset + found.body.length,
+        )
+        connection.activeAt = this.now
+        this.#packet(connection, found.first, found.body)
+      }
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error
+      this.#violated(connection, error.code)
+    }
+  }
+
+  #packet(connection: ModelConnection, first: number, body: Buffer): void {
+    if (connection.phase === 'new') {
+      const speaks = spoken(body)
+      try {
+        this.#connect(connection, readConnect(body) as PlainConnect)
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error
+        connection.version = speaks ?? 4
+        const unsupported = error.code === 0x84 && speaks !== null
+        if (connection.version === 5 || unsupported) this.#refuseConnect(connection, error.code)
+        else this.#close(connection, 'lost')
+      }
+      return
+    }
+    if (first >> 4 === 1) throw new Refusal(0x82, 'a second CONNECT')
+    this.#handle(connection, read(first, body, connection.version))
+  }
+
+  #violated(connection: ModelConnection, code: number): void {
+    if (connection.phase === 'open') this.#refuse(connection, code)
+    else this.#close(connection, 'lost')
+  }
+
+  #handle(connection: ModelConnection, packet: Plain): void {
+    const session = connection.session!
+    switch (packet.type) {
+      case 'publish':
+        this.#publish(connection, session, packet)
+        return
+      case 'puback':
+      case 'pubrec':
+      case 'pubrel':
+      case 'pubcomp':
+        this.#acknowledge(connection, session, packet)
+        return
+      case 'subscribe':
+        this.#subscribe(connection, session, packet)
+        return
+      case 'unsubscribe': {
+        this.#expectRoomFor(connection, packet.filters.length)
+        if (this.#isInUse(connection, packet.packetId)) {
+          this.#send(connection, `UNSUBACK ${packet.packetId} ${packet.filters.map(() => 0x91).join(',')}`)
+          return
+        }
+        if (!packet.filters.every(isFilter)) throw new Refusal(0x8f, 'filter')
+        const codes = packet.filters.map((filter) => {
+          session.cursors.delete(filter)
+          return session.subscriptions.delete(filter) ? 0 : 0x11
+        })
+        const said = connection.version === 5 ? codes.join(',') : ''
+        this.#send(connection, `UNSUBACK ${packet.packetId} ${said}`, session.stored && codes.includes(0))
+        return
+      }
+      case 'pingreq':
+        this.#send(connection, 'PINGRESP')
+        return
+      case 'disconnect': {
+        const { expiry } = packet
+        if (expiry !== undefined) {
+          if (expiry > 0 && connection.connectExpiry === 0) throw new Refusal(0x82, 'expiry changed from 0')
+          connection.expiry = Math.min(expiry, this.limits.sessionExpirySecondsMax)
+        }
+        this.#close(connection, packet.reasonCode === 0 ? 'normal' : 'lost')
+        return
+      }
+      default:
+        throw new Refusal(0x82, 'AUTH without an Authentication Method in CONNECT')
+    }
+  }
+
+  // ── CONNECT ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #connect(connection: ModelConnection, packet: PlainConnect): void {
+    connection.version = packet.version
+    connection.packetMaximum = packet.packetMaximum ?? Number.POSITIVE_INFINITY
+    const clientId = packet.clientId === '' ? `auto-id${++this.#assigned}` : packet.clientId
+    const refusal = this.#connectRefusal(packet)
+    if (refusal !== 0) {
+      this.#refuseConnect(connection, refusal)
+      return
+    }
+    const { sessionExpirySecondsMax, topicAliasOutMaximum, inFlightMax } = this.limits
+    const expiry = Math.min(packet.expiry, sessionExpirySecondsMax)
+    const said = this.#connackProperties(packet, clientId)
+    if (packet.version === 5 && connackBytes(said) > connection.packetMaximum) {
+      this.#close(connection, 'lost')
+      return
+    }
+    const present = this.#openSession(clientId, packet.clean, expiry)
+    const session = this.sessions.get(clientId)!
+    this.wills.delete(clientId)
+    if (packet.will !== null) this.wills.set(clientId, { will: packet.will, dueAt: 0 })
+    connection.phase = 'open'
+    connection.clientId = clientId
+    connection.session = session
+    connection.expiry = expiry
+    connection.connectExpiry = packet.expiry
+    connection.keepAliveMs = this.#keepAlive(packet) * 1500
+    connection.aliasMaximum = Math.min(packet.aliasMaximum, topicAliasOutMaximum)
+    connection.quota = Math.min(packet.receiveMaximum, inFlightMax)
+    const flag = present && packet.version > 3 ? 1 : 0
+    this.#send(
+      connection,
+      connackText(flag, 0, packet.version === 5 ? said : []),
+      session.stored || packet.will !== null,
+    )
+    for (const outgoing of session.inFlight) {
+      outgoing.charged = false
+      if (outgoing.delivery === null) this.#send(connection, `PUBREL ${outgoing.packetId} 0`)
+      else connection.resend.push(outgoing)
+    }
+    this.#pump(session)
+  }
+
+  #connectRefusal(packet: PlainConnect): number {
+    const { will, version, clean } = packet
+    if (packet.clientId === '' && (version === 3 || (version === 4 && !clean))) return 0x85
+    if (version === 3 && [...packet.clientId].length > 23) return 0x85
+    if (will !== null) {
+      if (will.qos > this.limits.maximumQoS) return 0x9b
+      if (will.retain && !this.limits.retainAvailable) return 0x9a
+      if (!isAsSaid(will)) return 0x99
+      if (isServersOwn(will.topic)) return 0x90
+    }
+    return packet.method === undefined ? 0 : 0x8c
+  }
+
+  #connackProperties(packet: PlainConnect, clientId: string): [number, number | string][] {
+    const { limits } = this
+    const said: [number, number | string][] = []
+    const expiry = Math.min(packet.expiry, limits.sessionExpirySecondsMax)
+    const keepAlive = this.#keepAlive(packet)
+    if (expiry !== packet.expiry) said.push([17, expiry])
+    if (limits.receiveMaximum < 65_535) said.push([33, limits.receiveMaximum])
+    if (limits.maximumQoS < 2) said.push([36, limits.maximumQoS])
+    if (!limits.retainAvailable) said.push([37, 0])
+    if (limits.packetBytesMax < 268_435_460) said.push([39, limits.packetBytesMax])
+    if (packet.clientId === '') said.push([18, Buffer.from(clientId).toString('hex')])
+    if (limits.topicAliasMaximum > 0) said.push([34, limits.topicAliasMaximum])
+    if (keepAlive !== packet.keepAlive) said.push([19, keepAlive])
+    return said
+  }
+
+  #keepAlive({ version, keepAlive }: PlainConnect): number {
+    const { keepAliveSecondsMax } = this.limits
+    if (version < 5 || keepAliveSecondsMax === Number.POSITIVE_INFINITY) return keepAlive
+    return keepAlive === 0 ? keepAliveSecondsMax : Math.min(keepAlive, keepAliveSecondsMax)
+  }
+
+  /** Takes over, resumes or makes the Session; whether it was present. */
+  #openSession(clientId: string, clean: boolean, expiry: number): boolean {
+    const old = this.sessions.get(clientId)
+    const connected = old === undefined ? null : this.#connectionOf(old)
+    if (connected !== null) {
+      // [MQTT-3.1.4-3]: and nothing of what was not yet sent.
+      connected.expected = []
+      if (connected.connackSeen) this.#sendDisconnect(connected, 0x8e)
+      connected.expiry = old!.expiry
+      this.#close(connected, 'lost')
+    }
+    const existing = this.sessions.get(clientId)
+    if (existing !== undefined && !clean) {
+      existing.expiry = expiry
+      existing.disconnectedAt = 0
+      return true
+    }
+    if (existing !== undefined) this.#end(existing)
+    this.sessions.set(clientId, {
+      clientId,
+      stored: expiry > 0,
+      expiry,
+      disconnectedAt: 0,
+      subscriptions: new Map(),
+      inbound: new Set(),
+      inFlight: [],
+      queue: [],
+      lastPacketId: 0,
+      cursors: new Map(),
+    })
+    return false
+  }
+
+  #refuseConnect(connection: ModelConnection, code: number): void {
+    if (connection.version === 5) this.#sendSmall(connection, connackText(0, code, []), 5)
+    else {
+      const returnCode = RETURN_CODES[code]
+      if (returnCode !== undefined) this.#send(connection, connackText(0, returnCode, []))
+    }
+    this.#close(connection, 'lost')
+  }
+
+  // ── PUBLISH ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #publish(connection: ModelConnection, session: ModelSession, packet: PlainPublish): void {
+    const topic = this.#topicOf(connection, packet)
+    const { qos, packetId } = packet
+    const v5 = connection.version === 5
+    if (qos > 0 && !this.#counted(connection, session, packet)) return
+    if (qos > this.limits.maximumQoS) throw new Refusal(0x9b, 'QoS')
+    if (packet.retain && !this.limits.retainAvailable) throw new Refusal(0x9a, 'RETAIN')
+    const isText = isAsSaid(packet)
+    if (!isText && qos === 0) throw new Refusal(0x99, 'Payload Format')
+    const isTaken = qos === 1 && this.#isInUse(connection, packetId)
+    if (!isText || isTaken || isServersOwn(topic)) {
+      // 3.1.1 has no way to refuse it, so it is acknowledged [MQTT-3.3.5-2].
+      const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : 0x87
+      if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, false, 1)
+      if (qos === 2 && v5) connection.receivingIds.delete(packetId)
+      if (qos === 2 && !v5) session.inbound.add(packetId)
+      if (qos === 2) this.#send(connection, `PUBREC ${packetId} ${code}`, !v5 && session.stored, v5 ? 1 : 0)
+      return
+    }
+    const expiresAt = packet.expiry === undefined ? null : this.now + packet.expiry * 1000
+    const message = { ...packet, number: ++this.#count, topic, expiresAt, publisher: connection.clientId }
+    const { receivers, stored } = this.#fanOut(message, session)
+    const code = v5 && receivers === 0 ? 0x10 : 0
+    if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, stored, 1)
+    if (qos !== 2) return
+    session.inbound.add(packetId)
+    this.#send(connection, `PUBREC ${packetId} ${code}`, stored || session.stored)
+  }
+
+  #topicOf(connection: ModelConnection, { topic, alias }: PlainPublish): string {
+    if (alias === 0) return topic
+    if (alias > this.limits.topicAliasMaximum) throw new Refusal(0x94, 'alias')
+    if (topic !== '') connection.aliases.set(alias, topic)
+    const meant = connection.aliases.get(alias)
+    if (meant === undefined) throw new Refusal(0x82, 'an unknown alias')
+    return meant
+  }
+
+  /** Receive Maximum; false for a QoS 2 identifier that is known: it gets PUBREC again. */
+  #counted(connection: ModelConnection, session: ModelSession, { qos, packetId }: PlainPublish): boolean {
+    const counts = !(qos === 2 && connection.receivingIds.has(packetId))
+    if (counts) {
+      if (connection.version === 5 && connection.receiving >= this.limits.receiveMaximum) {
+        throw new Refusal(0x93, 'Receive Maximum')
+      }
+      connection.receiving++
+      if (qos === 2) connection.receivingIds.add(packetId)
+    }
+    if (qos < 2 || !session.inbound.has(packetId)) return true
+    this.#send(connection, `PUBREC ${packetId} 0`)
+    return false
+  }
+
+  /** Gives a message to everybody who subscribed; `publisher` null for the Will of a Session that is over. */
+  #fanOut(message: ModelMessage, publisher: ModelSession | null): { receivers: number; stored: boolean } {
+    let stored = false
+    if (message.retain) {
+      stored = message.payload !== '' || this.retained.has(message.topic)
+      if (message.payload === '') this.retained.delete(message.topic)
+      else this.retained.set(message.topic, message)
+    }
+    const chosen = this.#takeFanOut(message)
+    const planned = new Map<string, () => void>()
+    const groups = new Map<string, ModelSession[]>()
+    for (const session of this.sessions.values()) {
+      const found = [...session.subscriptions].filter(([filter]) => matches(unshared(filter), message.topic))
+      for (const [filter] of found) {
+        if (filter.startsWith('$share/')) groups.set(filter, [...(groups.get(filter) ?? []), session])
+      }
+      const plain = found.filter(
+        ([filter, { noLocal }]) => !filter.startsWith('$share/') && !(noLocal && session === publisher),
+      )
+      const count = chosen.filter(
+        ({ clientId, share }) => clientId === session.clientId && share === null,
+      ).length
+      if (count !== (plain.length > 0 ? 1 : 0)) {
+        throw new Error(
+          `${session.clientId} got ${message.topic} ${count} times for ${plain.length} Subscriptions`,
+        )
+      }
+      if (plain.length === 0) continue
+      const qos = Math.min(message.qos, Math.max(...plain.map(([, each]) => each.qos)))
+      if (qos > 0 && session.stored) stored = true
+      const delivery: ModelDelivery = {
+        message,
+        qos,
+        retain: message.retain && plain.some(([, each]) => each.retainAsPublished),
+        identifiers: plain.map(([, { identifier }]) => identifier).filter((identifier) => identifier > 0),
+        share: null,
+      }
+      planned.set(`${session.clientId} null`, () => this.#deliver(session, delivery))
+    }
+    for (const [share, members] of groups) {
+      const taker = this.#memberThatTook(message, share, members, chosen)
+      if (
+        members.some((member) => member.stored && member.subscriptions.get(share)!.qos > 0) &&
+        message.qos > 0
+      )
+        stored = true
+      if (taker !== null)
+        planned.set(`${taker.clientId} ${share}`, () => this.#deliverShared(taker, message, share))
+    }
+    const unknown = chosen.filter(({ share }) => share !== null && !groups.has(share))
+    if (unknown.length > 0)
+      throw new Error(`${message.topic} was given to ${unknown[0]!.clientId}, who did not ask`)
+    // In which order they come is the Server's to choose.
+    for (const { clientId, share } of chosen) planned.get(`${clientId} ${share}`)!()
+    return { receivers: planned.size, stored }
+  }
+
+  #deliverShared(taker: ModelSession, message: ModelMessage, share: string): void {
+    const subscription = taker.subscriptions.get(share)!
+    this.#deliver(taker, {
+      message,
+      qos: Math.min(message.qos, subscription.qos),
+      retain: message.retain && subscription.retainAsPublished,
+      identifiers: subscription.identifier === 0 ? [] : [subscription.identifier],
+      share,
+    })
+  }
+
+  /** Exactly one member gets it, if any can take it. */
+  #memberThatTook(
+    message: ModelMessage,
+    share: string,
+    members: readonly ModelSession[],
+    chosen: readonly Delivered[],
+  ): ModelSession | null {
+    const takers = chosen.filter((deed) => deed.share === share)
+    const able = members.filter(
+      (member) =>
+        this.#connectionOf(member) !== null ||
+        Math.min(message.qos, member.subscriptions.get(share)!.qos) > 0,
+    )
+    const online = able.filter((member) => this.#connectionOf(member) !== null)
+    if (takers.length !== (able.length > 0 ? 1 : 0))
+      throw new Error(`${takers.length} members of ${share} got a message`)
+    if (takers.length === 0) return null
+    const taker = able.find(({ clientId }) => clientId === takers[0]!.clientId)
+    if (taker === undefined) throw new Error(`${takers[0]!.clientId} of ${share} cannot take the message`)
+    if (online.length > 0 && !online.includes(taker))
+      throw new Error(`an offline member of ${share} was preferred`)
+    return taker
+  }
+
+  /** The Server's deeds up to the publication of this message, which they are all about. */
+  #takeFanOut(message: ModelMessage): Delivered[] {
+    const chosen: Delivered[] = []
+    for (let deed = this.#deeds.shift(); deed !== undefined; deed = this.#deeds.shift()) {
+      if (deed.did === 'deliver') chosen.push(deed)
+      if (deed.did !== 'publish') continue
+      if (deed.publisher !== message.publisher)
+        throw new Error(`a message of ${deed.publisher} was published instead`)
+      if (chosen.some((each) => each.message !== deed.message))
+        throw new Error('a delivery of another message')
+      this.#messages.set(deed.message, message)
+      return chosen
+    }
+    throw new Error(`${message.topic} was not published`)
+  }
+
+  // ── a Session's way to its client ─────────────────────────────────────────────────────────────────────────
+
+  #deliver(session: ModelSession, delivery: ModelDelivery): void {
+    const connection = this.#connectionOf(session)
+    if (delivery.qos === 0) {
+      if (connection !== null) this.#sendPublish(connection, delivery, 0, false)
+      return
+    }
+    if (connection !== null && this.#hasRoom(session)) {
+      this.#sendNew(connection, session, delivery)
+      return
+    }
+    if (session.queue.length >= this.limits.queueMessagesMax) session.queue.shift()
+    session.queue.push(delivery)
+  }
+
+  #sendNew(connection: ModelConnection, session: ModelSession, delivery: ModelDelivery): void {
+    let packetId = session.lastPacketId
+    do packetId = packetId === 65_535 ? 1 : packetId + 1
+    while (session.inFlight.some((other) => other.packetId === packetId))
+    if (!this.#sendPublish(connection, delivery, packetId, false)) return
+    connection.quota--
+    if (connection.quota < 0) throw new Error('the quota is negative')
+    session.lastPacketId = packetId
+    session.inFlight.push({ packetId, delivery, charged: true })
+  }
+
+  #hasRoom(session: ModelSession): boolean {
+    const connection = this.#connectionOf(session)
+    return (
+      connection !== null &&
+      session.queue.length === 0 &&
+      connection.resend.length === 0 &&
+      this.#windowOpen(connection)
+    )
+  }
+
+  #windowOpen({ quota, session }: ModelConnection): boolean {
+    return quota > 0 && session!.inFlight.length < this.limits.inFlightMax
+  }
+
+  #pump(session: ModelSession): void {
+    const connection = this.#connectionOf(session)
+    if (connection === null) return
+    while (connection.resend.length > 0) {
+      if (connection.quota === 0) return
+      const outgoing = connection.resend.shift()!
+      if (outgoing.delivery === null || !session.inFlight.includes(outgoing)) continue
+      if (this.#sendPublish(connection, outgoing.delivery, outgoing.packetId, true)) {
+        connection.quota--
+        outgoing.charged = true
+      } else session.inFlight = session.inFlight.filter((other) => other !== outgoing)
+    }
+    while (session.queue.length > 0) {
+      const delivery = session.queue[0]!
+      const { expiresAt } = delivery.message
+      if (expiresAt === null || expiresAt > this.now) {
+        if (!this.#windowOpen(connection)) return
+        this.#sendNew(connection, session, delivery)
+      }
+      session.queue.shift() // sent, or [MQTT-3.3.2-5]
+    }
+  }
+
+  /** False when it is larger than the client takes [MQTT-3.1.2-25]. */
+  #sendPublish(
+    connection: ModelConnection,
+    delivery: ModelDelivery,
+    packetId: number,
+    dup: boolean,
+  ): boolean {
+    const { message, qos } = delivery
+    const v5 = connection.version === 5
+    const { expiresAt, topic } = message
+    const expiry = !v5 || expiresAt === null ? -1 : Math.max(0, Math.ceil((expiresAt - this.now) / 1000))
+    const known = connection.outAliases.get(topic) ?? 0
+    const free =
+      known === 0 && connection.outAliases.size < connection.aliasMaximum ? connection.outAliases.size + 1 : 0
+    const fields = {
+      topic: known > 0 ? '' : topic,
+      qos,
+      retain: delivery.retain,
+      dup,
+      packetId,
+      payload: message.payload,
+      alias: v5 ? known + free : 0,
+      expiry,
+      identifiers: v5 ? delivery.identifiers : [],
+      properties: v5 ? message.properties : '',
+    }
+    if (publishBytes(fields, v5) > connection.packetMaximum) return false
+    if (free > 0) connection.outAliases.set(topic, free)
+    // What is sent again comes behind a CONNACK that waited for it.
+    this.#send(connection, publishText(fields), qos > 0 && !dup && this.#isStored(connection))
+    return true
+  }
+
+  #isStored({ session }: ModelConnection): boolean {
+    return session?.stored === true
+  }
+
+  // ── acknowledgements ──────────────────────────────────────────────────────────────────────────────────────
+
+  #acknowledge(connection: ModelConnection, session: ModelSession, packet: PlainAcknowledge): void {
+    const { type, packetId } = packet
+    const v5 = connection.version === 5
+    if (type === 'pubrel') {
+      const known = session.inbound.delete(packetId)
+      const credits = connection.receivingIds.delete(packetId) ? 1 : 0
+      this.#send(
+        connection,
+        `PUBCOMP ${packetId} ${known || !v5 ? 0 : 0x92}`,
+        known && session.stored,
+        credits,
+      )
+      return
+    }
+    const outgoing = session.inFlight.find((other) => other.packetId === packetId)
+    if (outgoing === undefined) {
+      if (type === 'pubrec' && packet.reasonCode < 0x80) {
+        this.#send(connection, `PUBREL ${packetId} ${v5 ? 0x92 : 0}`)
+      }
+      return
+    }
+    const qos = outgoing.delivery?.qos
+    if (type === 'pubrec') {
+      if (qos === 1) throw new Refusal(0x82, 'PUBREC of QoS 1')
+      if (qos === 2 && packet.reasonCode >= 0x80) this.#complete(session, outgoing)
+      else {
+        if (qos === 2) {
+          outgoing.delivery = null
+          session.inFlight = [...session.inFlight.filter((other) => other !== outgoing), outgoing]
+        }
+        if (packet.reasonCode >= 0x80) return // [MQTT-4.3.3-4]
+        this.#send(connection, `PUBREL ${packetId} 0`, qos === 2 && session.stored)
+      }
+      return
+    }
+    if (type === 'puback' ? qos !== 1 : qos !== undefined) throw new Refusal(0x82, `${type} does not fit`)
+    this.#complete(session, outgoing)
+  }
+
+  #complete(session: ModelSession, outgoing: Outgoing): void {
+    session.inFlight = session.inFlight.filter((other) => other !== outgoing)
+    if (outgoing.charged) this.#connectionOf(session)!.quota++
+    this.#pump(session)
+  }
+
+  // ── SUBSCRIBE ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  #subscribe(connection: ModelConnection, session: ModelSession, packet: PlainSubscribe): void {
+    this.#expectRoomFor(connection, packet.requests.length)
+    for (const { filter, noLocal } of packet.requests) {
+      if (!isFilter(filter)) throw new Refusal(0x8f, 'filter')
+      if (noLocal && filter.startsWith('$share/'))
+        throw new Refusal(0x82, 'No Local on a Shared Subscription')
+    }
+    if (this.#isInUse(connection, packet.packetId)) {
+      this.#send(connection, `SUBACK ${packet.packetId} ${packet.requests.map(() => 0x91).join(',')}`)
+      return
+    }
+    const { identifier } = packet
+    const starts: Cursor[] = []
+    const codes = packet.requests.map(
+      ({ filter, noLocal, retainAsPublished, retainHandling, qos: asked }) => {
+        const qos = Math.min(asked, this.limits.maximumQoS)
+        const existed = session.subscriptions.has(filter)
+        session.subscriptions.set(filter, { qos, noLocal, retainAsPublished, identifier })
+        const wanted = retainHandling === 0 || (retainHandling === 1 && !existed)
+        if (wanted && !filter.startsWith('$share/') && this.limits.retainAvailable) {
+          starts.push({ filter, qos, identifier, due: this.#retainedFor(filter), came: [] })
+        }
+        return qos
+      },
+    )
+    this.#send(connection, `SUBACK ${packet.packetId} ${codes.join(',')}`, session.stored)
+    for (const cursor of starts) session.cursors.set(cursor.filter, cursor)
+    if (starts.length === 0) return
+    // Those for which there is room come at once.
+    for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
+      const message = this.#known(deed.message)
+      if (
+        message === null ||
+        deed.clientId !== session.clientId ||
+        wanted(session, message, deed) === undefined
+      )
+        return
+      this.#deeds.shift()
+      this.#retainedCame(session, message, deed)
+    }
+  }
+
+  /** The numbers of the retained messages that match and have not expired. */
+  #retainedFor(filter: string): number[] {
+    const found = [...this.retained.values()].filter(({ topic, expiresAt }) => {
+      return matches(filter, topic) && (expiresAt === null || expiresAt > this.now)
+    })
+    return found.map(({ number }) => number)
+  }
+
+  /** The Server chose to send a retained message for a new Subscription now. */
+  #retainedCame(session: ModelSession, message: ModelMessage, deed: Delivered): void {
+    const cursor = wanted(session, message, deed)
+    if (cursor === undefined) throw new Error(`${session.clientId} got ${message.topic} unasked`)
+    if (this.retained.get(message.topic) !== message) throw new Error('what came is not retained')
+    if (!this.#hasRoom(session)) throw new Error('a retained message came where there is no room')
+    cursor.came.push(message.number)
+    const identifiers = cursor.identifier === 0 ? [] : [cursor.identifier]
+    const qos = Math.min(message.qos, cursor.qos)
+    this.#deliver(session, { message, qos, retain: true, identifiers, share: null })
+  }
+
+  /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]. */
+  #isInUse({ version, session }: ModelConnection, packetId: number): boolean {
+    return version === 5 && session!.inbound.has(packetId)
+  }
+
+  #expectRoomFor(connection: ModelConnection, codes: number): void {
+    if (1 + variableBytes(codes + 3) + codes + 3 > connection.packetMaximum)
+      throw new Refusal(0x95, 'no room for the answer')
+  }
+
+  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #refuse(connection: ModelConnection, code: number): void {
+    this.#sendDisconnect(connection, code)
+    this.#close(connection, 'lost')
+  }
+
+  #close(connection: ModelConnection, how: 'normal' | 'lost'): void {
+    if (connection.phase === 'closed') return
+    connection.phase = 'closed'
+    this.connections.delete(connection)
+    const { session, clientId, expiry } = connection
+    connection.session = null
+    if (session === null) return
+    session.expiry = expiry
+    session.disconnectedAt = this.now
+    if (how === 'normal') this.wills.delete(clientId)
+    else this.#willOfLost(clientId, expiry)
+    if (expiry === 0) this.#end(session)
+  }
+
+  #willOfLost(clientId: string, expiry: number): void {
+    const pending = this.wills.get(clientId)
+    if (pending === undefined) return
+    const seconds = expiry === 0xffff_ffff ? pending.will.delay : Math.min(pending.will.delay, expiry)
+    if (seconds === 0) this.#publishWill(clientId)
+    else pending.dueAt = this.now + seconds * 1000
+  }
+
+  #publishWill(clientId: string): void {
+    const pending = this.wills.get(clientId)
+    if (pending === undefined) return
+    this.wills.delete(clientId)
+    const { will } = pending
+    const expiresAt = will.expiry === undefined ? null : this.now + will.expiry * 1000
+    const retain = will.retain && this.limits.retainAvailable
+    const message = { ...will, retain, number: ++this.#count, expiresAt, publisher: clientId }
+    this.#fanOut(message, this.sessions.get(clientId) ?? null)
+  }
+
+  #end(session: ModelSession): void {
+    session.subscriptions.clear()
+    this.sessions.delete(session.clientId)
+    this.#publishWill(session.clientId) // [MQTT-3.1.2-8]
+    const left = [
+      ...session.inFlight.flatMap(({ delivery }) =>
+        delivery !== null && delivery.qos < 2 ? [delivery] : [],
+      ),
+      ...session.queue,
+    ]
+    for (const { message, share } of left) {
+      if (share === null || (message.expiresAt !== null && message.expiresAt <= this.now)) continue
+      const members = [...this.sessions.values()].filter(({ subscriptions }) => subscriptions.has(share))
+      const deed = this.#deeds.find(({ did }) => did === 'deliver') as Delivered | undefined
+      const isThis = deed !== undefined && this.#known(deed.message) === message && deed.share === share
+      if (members.length === 0) continue
+      const taker = this.#memberThatTook(message, share, members, isThis ? [deed] : [])
+      if (isThis) this.#deeds.splice(this.#deeds.indexOf(deed), 1)
+      if (taker !== null) this.#deliverShared(taker, message, share)
+    }
+  }
+
+  #sendDisconnect(connection: ModelConnection, code: number): void {
+    if (connection.version === 5) this.#sendSmall(connection, `DISCONNECT ${code}`, 4)
+  }
+
+  /** `bytes`: the least that it takes. */
+  #sendSmall(connection: ModelConnection, text: string, bytes: number): void {
+    if (bytes <= connection.packetMaximum) this.#send(connection, text)
+  }
+
+  #send(connection: ModelConnection, text: string, promise = false, credits = 0): void {
+    connection.expected.push({ text, promise, credits })
+  }
+
+  #connectionOf(session: ModelSession): ModelConnection | null {
+    for (const connection of this.connections) if (connection.session === session) return connection
+    return null
+  }
+
+  // ── a crash ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What would be left if everything so far were durable. */
+  snapshot(): Snapshot {
+    const sessions = [...this.sessions.values()].filter(({ stored }) => stored)
+    return structuredClone({ sessions, retained: [...this.retained.values()], wills: [...this.wills] })
+  }
+
+  /** The Server starts again with what was durable; `durableAt` is the broker time of its newest commit. */
+  recovered(snapshot: Snapshot, durableAt: number, deeds: readonly Deed[]): void {
+    this.#deeds = [...deeds]
+    for (const map of [this.sessions, this.retained, this.wills]) map.clear()
+    this.connections.clear()
+    const messages = new Map([...this.#messages.values()].map((message) => [message.number, message]))
+    const same = (message: ModelMessage): ModelMessage => messages.get(message.number)!
+    const again = (delivery: ModelDelivery): ModelDelivery => ({
+      ...delivery,
+      message: same(delivery.message),
+    })
+    for (const message of snapshot.retained) this.retained.set(message.topic, same(message))
+    for (const kept of structuredClone(snapshot.sessions)) {
+      const session: ModelSession = {
+        ...kept,
+        inFlight: kept.inFlight.map(({ packetId, delivery }) => ({
+          packetId,
+          delivery: delivery === null ? null : again(delivery),
+          charged: false,
+        })),
+        queue: kept.queue.map(again),
+        disconnectedAt: kept.disconnectedAt === 0 ? durableAt : kept.disconnectedAt,
+        cursors: new Map(),
+      }
+      for (const { filter, qos, identifier } of kept.cursors.values()) {
+        const due = this.#retainedFor(filter)
+        session.cursors.set(filter, { filter, qos, identifier, due, came: [] })
+      }
+      this.sessions.set(session.clientId, session)
+    }
+    const ended = this.#deeds.flatMap((deed) => (deed.did === 'end' ? [deed.clientId] : []))
+    for (const clientId of ended) {
+      const session = this.sessions.get(clientId)
+      if (session === undefined || !this.#isExpired(session))
+        throw new Error(`the Session of ${clientId} was not over`)
+      this.#end(session)
+    }
+    for (const session of this.sessions.values()) {
+      if (this.#isExpired(session)) throw new Error(`the Session of ${session.clientId} is over`)
+    }
+    for (const [clientId, { will, dueAt }] of structuredClone(snapshot.wills)) {
+      const expiry = this.sessions.get(clientId)?.expiry ?? 0
+      const delay = Math.min(will.delay, expiry === 0xffff_ffff ? Number.POSITIVE_INFINITY : expiry)
+      const own = dueAt === 0 ? this.now + delay * 1000 : dueAt
+      this.wills.set(clientId, { will, dueAt: Math.max(own, this.now + this.limits.willGraceSeconds * 1000) })
+    }
+    this.#settled()
+  }
+}
+
+/** The Subscription for which this retained message is still to come. */
+function wanted({ cursors }: ModelSession, message: ModelMessage, deed: Delivered): Cursor | undefined {
+  const fitting = [...cursors.values()].filter(({ filter, came, qos, identifier }) => {
+    if (came.includes(message.number) || !matches(filter, message.topic)) return false
+    return deed.qos === Math.min(message.qos, qos) && (deed.identifiers[0] ?? 0) === identifier
+  })
+  return fitting.find(({ due }) => due.includes(message.number)) ?? fitting[0]
+}
+
+/** Table 3-1 of 3.1.1: only these Reason Codes have a return code. */
+const RETURN_CODES: Readonly<Record<number, number>> = { 132: 1, 133: 2, 151: 3, 134: 4, 135: 5 }
+
+/** What a client that sent a bad CONNECT understands; null when nothing tells. */
+function spoken(body: Buffer): Version | null {
+  if (body.length < 2 || body.length < 2 + body.readUInt16BE()) return null
+  const end = 2 + body.readUInt16BE()
+  if (!isUtf8(body.subarray(2, end)) || body.subarray(2, end).includes(0)) return null
+  const name = body.toString('utf8', 2, end)
+  const level = body[end]
+  if (level === undefined) return name === 'MQTT' ? 4 : name === 'MQIsdp' ? 3 : null
+  if (name === 'MQTT') return (level & 127) >= 5 ? 5 : 4
+  if (name === 'MQIsdp') return 3
+  return level === 3 || level === 4 || level === 5 ? level : null
+}
+
+/** Whether the payload is the text that its Payload Format Indicator says (section 3.3.2.3.2). */
+function isAsSaid({
+  payload,
+  properties,
+}: {
+  readonly payload: string
+  readonly properties: string
+}): boolean {
+  if (!saysText(Buffer.from(properties, 'hex'))) return true
+  return isUtf8(Buffer.from(payload, 'hex'))
+}
+
+function isServersOwn(topic: string): boolean {
+  return topic === '$SYS' || topic.startsWith('$SYS/')
+}
+
+function isFilter(filter: string): boolean {
+  if (filter === '') return false
+  const [first, share, ...inner] = filter.split('/')
+  if (first === '$share' && share !== undefined) {
+    if (share === '' || /[+#]/.test(share) || inner.join('/') === '') return false
+    return wildcardsFit(inner)
+  }
+  return wildcardsFit(filter.split('/'))
+}
+
+function wildcardsFit(levels: readonly string[]): boolean {
+  return levels.every((level, at) => {
+    if (level === '#') return at === levels.length - 1
+    return level === '+' || !/[+#]/.test(level)
+  })
+}
+
+function variableBytes(value: number): number {
+  return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
+}
+
+function publishBytes(
+  fields: {
+    topic: string
+    qos: number
+    payload: string
+    alias: number
+    expiry: number
+    identifiers: readonly number[]
+    properties: string
+  },
+  v5: boolean,
+): number {
+  let properties = fields.properties.length / 2 + (fields.expiry >= 0 ? 5 : 0) + (fields.alias > 0 ? 3 : 0)
+  for (const identifier of fields.identifiers) properties += 1 + variableBytes(identifier)
+  let length = 2 + Buffer.byteLength(fields.topic) + (fields.qos > 0 ? 2 : 0) + fields.payload.length / 2
+  if (v5) length += variableBytes(properties) + properties
+  return 1 + variableBytes(length) + length
+}
+
+function connackBytes(said: readonly (readonly [number, number | string])[]): number {
+  const sizes: Readonly<Record<number, number>> = { 17: 5, 33: 3, 36: 2, 37: 2, 39: 5, 34: 3, 19: 3 }
+  let bytes = 0
+  for (const [id, value] of said) bytes += typeof value === 'string' ? 3 + value.length / 2 : sizes[id]!
+  return 5 + bytes
+}
