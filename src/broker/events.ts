@@ -5,6 +5,7 @@ import type { QoS } from '../mqtt/packet.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
+import type { SecurityEvent } from './security.ts'
 
 /** Limits that refuse. Each refusal is counted in `Figures.limits`. */
 export const LIMITS = [
@@ -98,6 +99,8 @@ export interface BrokerEvents {
   /** The disk: trouble and its end. */
   storeFailed: { readonly error: Error }
   storeRecovered: { readonly sessions: number }
+  /** Users, rights, keys: what changed and by whom. Logins and refusals are `connected`, `refused`, `subscribed`, `dropped`. */
+  security: SecurityEvent
   /** Once per change of the state. */
   health: Health & { readonly before: Health['state'] }
 }
