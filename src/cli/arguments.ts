@@ -9,6 +9,7 @@ export type Command =
   | { readonly name: 'help' }
   | { readonly name: 'version' }
   | StoreCommand
+  | HeldCommand
 
 /** Where the data is, as `start` would be told. */
 export interface DataPlace {
@@ -29,6 +30,29 @@ export type StoreCommand =
   | { readonly name: 'check-store'; readonly place: DataPlace; readonly directory: string | null }
   | { readonly name: 'repair'; readonly place: DataPlace; readonly directory: string | null }
 
+/** What a running broker holds that commands name one by one. */
+export const HELD_KINDS = ['client', 'session', 'subscription', 'retained'] as const
+
+export type HeldKind = (typeof HELD_KINDS)[number]
+
+/** A command for one kind of what a running broker holds. */
+export interface HeldCommand {
+  readonly name: 'held'
+  readonly place: DataPlace
+  readonly json: boolean
+  readonly kind: HeldKind
+  readonly verb: 'list' | 'show' | 'delete' | 'kick'
+  /** A Client Identifier, or one and a topic filter, or a topic name; none for `list`. */
+  readonly words: readonly string[]
+  readonly topic: string | undefined
+  readonly client: string | undefined
+  readonly user: string | undefined
+  /** How many lines; the command's default when undefined. */
+  readonly limit: number | undefined
+  /** Where an earlier page ended. */
+  readonly after: string | undefined
+}
+
 /** The command line cannot be understood; the message says why. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
@@ -45,6 +69,11 @@ const OPTIONS = {
   set: { type: 'string', multiple: true },
   json: { type: 'boolean' },
   force: { type: 'boolean' },
+  topic: { type: 'string' },
+  client: { type: 'string' },
+  user: { type: 'string' },
+  limit: { type: 'string' },
+  after: { type: 'string' },
   version: { type: 'boolean', short: 'v' },
   help: { type: 'boolean', short: 'h' },
 } as const
@@ -54,25 +83,41 @@ type OptionName = keyof typeof OPTIONS
 const PLACE: readonly OptionName[] = ['config', 'data']
 
 interface Grammar {
-  /** What it needs beside options, for the error; null for nothing. */
-  readonly word: string | null
-  readonly isWordOptional?: boolean
+  /** What it needs beside options, as the error shows it. */
+  readonly words: readonly string[]
+  readonly areWordsOptional?: boolean
   readonly options: readonly OptionName[]
 }
 
+const LIST: readonly OptionName[] = [...PLACE, 'json', 'limit', 'after']
+
+/** By command: one word, or two. */
 const GRAMMAR: Readonly<Record<string, Grammar>> = {
   start: {
-    word: null,
+    words: [],
     options: ['config', 'host', 'port', 'ws-port', 'data', 'durability', 'log-level', 'set'],
   },
-  check: { word: 'FILE', options: [] },
-  status: { word: null, options: [...PLACE, 'json'] },
-  backup: { word: 'TARGET', options: PLACE },
-  restore: { word: 'SOURCE', options: [...PLACE, 'force'] },
-  export: { word: 'FILE', isWordOptional: true, options: PLACE },
-  import: { word: 'FILE', isWordOptional: true, options: [...PLACE, 'force'] },
-  'check-store': { word: 'DIR', isWordOptional: true, options: PLACE },
-  repair: { word: 'DIR', isWordOptional: true, options: PLACE },
+  check: { words: ['FILE'], options: [] },
+  status: { words: [], options: [...PLACE, 'json'] },
+  backup: { words: ['TARGET'], options: PLACE },
+  restore: { words: ['SOURCE'], options: [...PLACE, 'force'] },
+  export: { words: ['FILE'], areWordsOptional: true, options: PLACE },
+  import: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'force'] },
+  'check-store': { words: ['DIR'], areWordsOptional: true, options: PLACE },
+  repair: { words: ['DIR'], areWordsOptional: true, options: PLACE },
+  'client list': { words: [], options: [...LIST, 'client', 'user'] },
+  'client show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'client kick': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'client delete': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'session list': { words: [], options: [...LIST, 'client', 'user'] },
+  'session show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'session delete': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'subscription list': { words: [], options: [...LIST, 'topic', 'client', 'user'] },
+  'subscription show': { words: ['CLIENT', 'FILTER'], options: [...PLACE, 'json'] },
+  'subscription delete': { words: ['CLIENT', 'FILTER'], options: [...PLACE, 'json'] },
+  'retained list': { words: [], options: [...LIST, 'topic', 'client'] },
+  'retained show': { words: ['TOPIC'], options: [...PLACE, 'json'] },
+  'retained delete': { words: ['TOPIC'], areWordsOptional: true, options: [...PLACE, 'json', 'topic'] },
 }
 
 export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
@@ -80,6 +125,10 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
   godwit [start] [options]   starts the broker
   godwit check FILE          checks a configuration file
   godwit status              tells how the running broker is (--json for programs)
+  godwit client list         who is connected; also show, kick and delete CLIENT
+  godwit session list        what is kept for clients; also show and delete CLIENT
+  godwit subscription list   who gets what; also show and delete CLIENT FILTER
+  godwit retained list       retained messages; also show and delete TOPIC
   godwit backup TARGET       backs up the data, also while the broker runs: a file NAME.godwit-backup, or a directory
   godwit restore SOURCE      fills an empty data directory from a backup (--force puts what is there aside)
   godwit export [FILE]       writes Sessions, queues, retained messages and Wills as JSON lines
@@ -95,6 +144,9 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --durability KIND      what an acknowledgement promises: fsync (default), os or memory
       --log-level LEVEL      trace, debug, info (default), warn, error, fatal or silent
       --set KEY=VALUE        sets any configuration key, such as limits.queue_bytes_max=64MiB; repeatable
+      --json                 what a command tells, for programs
+      --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
+                             which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
   -v, --version
   -h, --help
 
@@ -107,10 +159,15 @@ export function parseArguments(words: readonly string[]): Command {
   const { values, positionals } = parsed(words)
   if (values.help === true) return { name: 'help' }
   if (values.version === true) return { name: 'version' }
-  const [name = 'start', word] = positionals
-  checkGrammar(name, positionals.slice(1), Object.keys(values))
+  const { name, words: given } = commandOf(positionals)
+  checkGrammar(name, given, Object.keys(values))
+  const [word] = given
   const place = { file: values.config, data: values.data }
   const force = values.force === true
+  const [kind, verb] = name.split(' ')
+  if (isHeldKind(kind)) {
+    return heldCommand(kind, verb as HeldCommand['verb'], given, values)
+  }
   switch (name) {
     case 'check':
       return { name, file: word! }
@@ -135,6 +192,45 @@ export function parseArguments(words: readonly string[]): Command {
   }
 }
 
+function isHeldKind(word: string | undefined): word is HeldKind {
+  return HELD_KINDS.some((kind) => kind === word)
+}
+
+function heldCommand(
+  kind: HeldKind,
+  verb: HeldCommand['verb'],
+  words: readonly string[],
+  values: ReturnType<typeof parsed>['values'],
+): HeldCommand {
+  if (kind === 'retained' && verb === 'delete' && (words.length === 0) === (values.topic === undefined)) {
+    throw new UsageError('retained delete needs a topic name or --topic FILTER: godwit retained delete TOPIC')
+  }
+  const { json = false, topic, client, user, after } = values
+  const place = { file: values.config, data: values.data }
+  const limit = values.limit === undefined ? undefined : Number(values.limit)
+  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
+    throw new UsageError(`--limit ${values.limit}: a number from 1 is needed`)
+  }
+  return { name: 'held', place, json, kind, verb, words, topic, client, user, limit, after }
+}
+
+/** The command is the first word, or the first two. */
+function commandOf([first = 'start', second, ...rest]: readonly string[]): {
+  readonly name: string
+  readonly words: readonly string[]
+} {
+  const others = second === undefined ? [] : [second, ...rest]
+  const verbs = Object.keys(GRAMMAR).flatMap((name) => {
+    const [noun, verb] = name.split(' ')
+    return noun === first && verb !== undefined ? [verb] : []
+  })
+  if (verbs.length === 0) return { name: first, words: others }
+  if (second !== undefined && verbs.includes(second)) return { name: `${first} ${second}`, words: rest }
+  const known = `one of ${verbs.join(', ')}`
+  if (second === undefined) throw new UsageError(`${first} needs ${known}: godwit ${first} ${verbs[0]}`)
+  throw new UsageError(`${first} has no '${second}'${meant(second, verbs)}; it needs ${known}`)
+}
+
 function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
   return {
     ...(values.host !== undefined && { host: values.host }),
@@ -149,13 +245,16 @@ function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
 
 function checkGrammar(name: string, words: readonly string[], options: readonly string[]): void {
   const grammar = Object.hasOwn(GRAMMAR, name) ? GRAMMAR[name] : undefined
-  if (grammar === undefined)
-    throw new UsageError(`unknown command '${name}'${meant(name, Object.keys(GRAMMAR))}`)
-  const { word, isWordOptional = false, options: allowed } = grammar
-  if (word !== null && !isWordOptional && words.length === 0) {
-    throw new UsageError(`${name} needs a ${word.toLowerCase()}: godwit ${name} ${word}`)
+  if (grammar === undefined) {
+    const known = Object.keys(GRAMMAR).map((command) => command.split(' ')[0]!)
+    throw new UsageError(`unknown command '${name}'${meant(name, known)}`)
   }
-  const extra = words[word === null ? 0 : 1]
+  const { words: needed, areWordsOptional = false, options: allowed } = grammar
+  const missing = needed[words.length]
+  if (!areWordsOptional && missing !== undefined) {
+    throw new UsageError(`${name} needs a ${missing.toLowerCase()}: godwit ${name} ${needed.join(' ')}`)
+  }
+  const extra = words[needed.length]
   if (extra !== undefined) throw new UsageError(`'${extra}' is one word too many`)
   const wrong = options.find((option) => !allowed.some((known) => known === option))
   if (wrong !== undefined) throw new UsageError(`${name} has no option --${wrong}`)

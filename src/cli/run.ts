@@ -7,6 +7,7 @@ import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
 import { type DataPlace, HELP, parseArguments, type StoreCommand, UsageError } from './arguments.ts'
+import { held } from './held.ts'
 import { openingLine, startNotices } from './notices.ts'
 import { status } from './status.ts'
 import {
@@ -91,6 +92,9 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         return ExitCode.CleanEnd
       case 'start':
         return await start(surroundings, command.file, command.flags)
+      case 'held':
+        stdout.write(`${await held(dataDirectory(surroundings, command.place), command)}\n`)
+        return ExitCode.CleanEnd
       default:
         return await operate(surroundings, command)
     }
