@@ -35,7 +35,7 @@ describe('what CONNACK says is not available', () => {
     for (const { property } of cases) expect(client.connack).not.toHaveProperty(`properties.${property}`)
   })
 
-  it('[MQTT-3.8.3-2] of 3.1.1: clients that cannot be told get 0x80 for such a filter and keep the others', async () => {
+  it('[MQTT-3.8.3-2, 3.1.1] clients that cannot be told get 0x80 for such a filter and keep the others', async () => {
     const limits = { wildcardSubscriptionAvailable: false, sharedSubscriptionAvailable: false }
     const world = await World.make({ limits })
     const client = await world.connect('c', {}, 4)
