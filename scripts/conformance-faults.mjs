@@ -31,11 +31,12 @@ const FAULTS = {
     ['transport/outgoing.ts', 'filled += chunks[i]!.copy(', 'filled += chunks[chunks.length - 1 - i]!.copy('],
   ],
   'MQTT-3.4.2-2': [
-    // A Reason String in every PUBACK that has a reason.
+    // A Reason String in every acknowledgement that has a reason.
+    ['mqtt/encode.ts', 'ACKNOWLEDGE_BYTES_MAX = 5', 'ACKNOWLEDGE_BYTES_MAX = 10'],
     [
       'mqtt/encode.ts',
-      '  if (!short) packet[4] = reasonCode\n',
-      '  if (!short) return Buffer.from([0x40, 8, packetId >>> 8, packetId, reasonCode, 4, 0x1f, 0, 1, 0x78])\n',
+      '  target[at + 4] = reasonCode\n  return at + 5\n',
+      '  target.set([8, packetId >>> 8, packetId, reasonCode, 4, 0x1f, 0, 1, 0x78], at + 1)\n  return at + 10\n',
     ],
   ],
   'MQTT-2.3.1-3, 3.1.1': [
