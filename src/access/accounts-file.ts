@@ -1,0 +1,285 @@
+/** The file that accounts are kept in: how it is read, and how it is changed so that a crash leaves the old or the new one. */
+import { constants } from 'node:fs'
+import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parsePasswordHash, type ScramVerifier } from './password-hash.ts'
+import { parseRule } from './rule.ts'
+
+/** Its name in the data directory. */
+export const ACCOUNTS_FILE = 'accounts.json'
+
+/** Of what the file says; a newer one is refused. */
+const FORMAT = 1
+const BYTES_MAX = 64 * 1024 * 1024
+const LOCK_WAIT_MS = 10_000
+/** A lock is held for milliseconds: one that is so old was left by a process that is gone. */
+const LOCK_STALE_MS = 5_000
+
+export interface User {
+  readonly name: string
+  /** argon2id, as `$argon2id$…`; null for a user that no password lets in (a certificate does). */
+  readonly password: string | null
+  readonly scram: ScramVerifier | null
+  /** Names of roles, in the order in which they were granted. */
+  readonly roles: readonly string[]
+  readonly disabled: boolean
+}
+
+export interface Role {
+  readonly name: string
+  /** As `parseRule` reads them. */
+  readonly rules: readonly string[]
+}
+
+/** Everything that the file says. */
+export interface AccountsContent {
+  readonly users: ReadonlyMap<string, User>
+  readonly roles: ReadonlyMap<string, Role>
+}
+
+/** What is refused about accounts: the message says what, the advice what to do. Never contains a password. */
+export class AccountsError extends Error {
+  override readonly name = 'AccountsError'
+  readonly advice: string
+
+  constructor(message: string, advice: string, options?: ErrorOptions) {
+    super(message, options)
+    this.advice = advice
+  }
+}
+
+/** What tells one version of the file from another; null when it is not there. */
+export type FileVersion = string | null
+
+/** Reads the file; no users and roles when it is not there. Throws AccountsError. */
+export async function readAccounts(
+  directory: string,
+): Promise<{ readonly content: AccountsContent; readonly version: FileVersion }> {
+  const path = join(directory, ACCOUNTS_FILE)
+  let file: FileHandle
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      return { content: { users: new Map(), roles: new Map() }, version: null }
+    throw accountsError(error, `${path} cannot be read`)
+  }
+  try {
+    const { mode, size, ino, mtimeMs } = await file.stat()
+    if (size > BYTES_MAX)
+      throw new AccountsError(`${path} has ${size} bytes`, `At most ${BYTES_MAX} are read.`)
+    // Whoever can read the hashes can try passwords in peace.
+    if ((mode & 0o077) !== 0) await file.chmod(0o600)
+    return { content: parseAccounts(await file.readFile('utf8'), path), version: `${ino} ${mtimeMs} ${size}` }
+  } catch (error) {
+    throw accountsError(error, `${path} cannot be read, or its permissions cannot be set to 0600`)
+  } finally {
+    await file.close()
+  }
+}
+
+/** What `readAccounts` would say of the file that is there now. */
+export async function accountsVersion(directory: string): Promise<FileVersion> {
+  try {
+    const { ino, mtimeMs, size } = await stat(join(directory, ACCOUNTS_FILE))
+    return `${ino} ${mtimeMs} ${size}`
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw accountsError(error, `${join(directory, ACCOUNTS_FILE)} cannot be read`)
+  }
+}
+
+/**
+ * Reads the file, lets `edit` answer what it shall say, and writes that: no other process does so meanwhile. The directory
+ * must be there. Throws AccountsError, also what `edit` throws.
+ */
+export async function editAccounts(
+  directory: string,
+  edit: (content: AccountsContent) => AccountsContent,
+): Promise<{ readonly content: AccountsContent; readonly version: FileVersion }> {
+  const release = await locked(directory)
+  try {
+    const before = await readAccounts(directory)
+    const content = edit(before.content)
+    if (content === before.content) return before
+    await writeAccounts(directory, content)
+    return { content, version: await accountsVersion(directory) }
+  } finally {
+    await release()
+  }
+}
+
+async function writeAccounts(directory: string, content: AccountsContent): Promise<void> {
+  const path = join(directory, ACCOUNTS_FILE)
+  const partial = `${path}.${process.pid}.partial`
+  try {
+    await rm(partial, { force: true })
+    const file = await open(partial, 'wx', 0o600)
+    try {
+      await file.chmod(0o600)
+      await keepOwner(file, path, directory)
+      await file.writeFile(textOf(content))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(partial, path)
+    await syncNames(directory)
+  } catch (error) {
+    await rm(partial, { force: true })
+    throw accountsError(error, `${path} cannot be written`)
+  }
+}
+
+/** Root may edit what another user's broker reads: the file goes on belonging to that user, as its directory does. */
+async function keepOwner(file: FileHandle, path: string, directory: string): Promise<void> {
+  if (process.getuid?.() !== 0) return
+  const { uid, gid } = await stat(path).catch(() => stat(directory))
+  await file.chown(uid, gid)
+}
+
+async function syncNames(directory: string): Promise<void> {
+  const names = await open(directory, 'r')
+  try {
+    await names.sync()
+  } finally {
+    await names.close()
+  }
+}
+
+/** Takes the lock, a file with the number of the process; resolves with what gives it back. */
+async function locked(directory: string): Promise<() => Promise<void>> {
+  const path = join(directory, `${ACCOUNTS_FILE}.lock`)
+  const until = performance.now() + LOCK_WAIT_MS
+  for (;;) {
+    try {
+      const file = await open(path, 'wx', 0o600)
+      await file.writeFile(`${process.pid}\n`)
+      await file.close()
+      return () => rm(path, { force: true })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+        throw accountsError(error, `${path} cannot be made`)
+    }
+    if (await isStale(path)) await rm(path, { force: true })
+    else if (performance.now() > until) {
+      throw new AccountsError(`${dirname(path)}: the accounts are being edited`, `If not, remove ${path}.`)
+    } else await sleep(20)
+  }
+}
+
+async function isStale(path: string): Promise<boolean> {
+  try {
+    const { mtimeMs } = await stat(path)
+    if (Date.now() - mtimeMs > LOCK_STALE_MS) return true
+    const processId = Number(await readFile(path, 'utf8'))
+    return processId > 0 && !isRunning(processId)
+  } catch {
+    // It is gone.
+    return false
+  }
+}
+
+function isRunning(processId: number): boolean {
+  try {
+    process.kill(processId, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
+}
+
+function textOf({ users, roles }: AccountsContent): string {
+  return `${JSON.stringify({ format: FORMAT, users: [...users.values()], roles: [...roles.values()] }, null, 2)}\n`
+}
+
+/** Reads the file's text. Throws AccountsError that says which entry is wrong. */
+export function parseAccounts(text: string, path: string): AccountsContent {
+  const wrong = (what: string): AccountsError =>
+    new AccountsError(`${path}: ${what}`, 'Restore the file from a backup, or mend it by hand.')
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw wrong('it is not JSON')
+  }
+  if (!isRecord(value) || !Array.isArray(value.users) || !Array.isArray(value.roles))
+    throw wrong('it has no users and roles')
+  if (value.format !== FORMAT)
+    throw wrong(`it is of format ${String(value.format)}, this version of Godwit reads ${FORMAT}`)
+  const users = new Map<string, User>()
+  const roles = new Map<string, Role>()
+  for (const [index, entry] of value.roles.entries()) {
+    const role = roleOf(entry)
+    if (role === null || roles.has(role.name)) throw wrong(`roles[${index}] is no role, or there twice`)
+    roles.set(role.name, role)
+  }
+  for (const [index, entry] of value.users.entries()) {
+    const user = userOf(entry)
+    if (user === null || users.has(user.name)) throw wrong(`users[${index}] is no user, or there twice`)
+    users.set(user.name, user)
+  }
+  return { users, roles }
+}
+
+function userOf(entry: unknown): User | null {
+  if (!isRecord(entry)) return null
+  const { name, password, scram, roles, disabled } = entry
+  const isUser =
+    typeof name === 'string' &&
+    isName(name) &&
+    (password === null ||
+      (typeof password === 'string' && typeof parsePasswordHash(password) !== 'string')) &&
+    isTexts(roles) &&
+    typeof disabled === 'boolean'
+  if (!isUser) return null
+  const verifier = scram === null ? null : scramOf(scram)
+  return verifier === undefined ? null : { name, password, scram: verifier, roles, disabled }
+}
+
+function scramOf(entry: unknown): ScramVerifier | undefined {
+  if (!isRecord(entry)) return undefined
+  const { iterations, salt, storedKey, serverKey } = entry
+  const isVerifier =
+    typeof iterations === 'number' &&
+    typeof salt === 'string' &&
+    typeof storedKey === 'string' &&
+    typeof serverKey === 'string'
+  return isVerifier ? { iterations, salt, storedKey, serverKey } : undefined
+}
+
+function roleOf(entry: unknown): Role | null {
+  if (!isRecord(entry)) return null
+  const { name, rules } = entry
+  if (typeof name !== 'string' || !isName(name) || !isTexts(rules)) return null
+  try {
+    for (const rule of rules) parseRule(rule)
+  } catch {
+    return null
+  }
+  return { name, rules }
+}
+
+/** Whether a user or role may have this name: 1 to 256 characters that can be printed. */
+export function isName(name: string): boolean {
+  return name.length > 0 && name.length <= 256 && !/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u.test(name)
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'string')
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function accountsError(error: unknown, what: string): AccountsError {
+  if (error instanceof AccountsError) return error
+  const { code } = error as NodeJS.ErrnoException
+  const advice =
+    code === 'EACCES' || code === 'EPERM'
+      ? 'Run this as the user that owns the data directory.'
+      : 'Check the data directory, and the space on its disk.'
+  return new AccountsError(`${what}: ${code ?? String(error)}`, advice, { cause: error })
+}

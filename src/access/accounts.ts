@@ -1,0 +1,303 @@
+/**
+ * The broker's own users and roles: who has which password, and which rules hold for whom. They are in one file of the data
+ * directory; every change goes through it under a lock, so a running broker and the command line may both make them.
+ */
+import {
+  type AccountsContent,
+  AccountsError,
+  accountsVersion,
+  editAccounts,
+  type FileVersion,
+  isName,
+  type Role,
+  readAccounts,
+  type User,
+} from './accounts-file.ts'
+import { hashPassword, scramVerifier } from './password-hash.ts'
+import { PasswordWork } from './password-work.ts'
+import { parseRule } from './rule.ts'
+
+/** May everything, `$SYS` included. */
+export const ADMINISTRATOR_ROLE = 'admin'
+
+/** May publish and subscribe everywhere but to `$SYS`: what `godwit user add` grants where no other role is named. */
+export const CLIENT_ROLE = 'client'
+
+/** Rules for clients that show no credentials, where a role of this name exists. */
+export const ANONYMOUS_ROLE = 'anonymous'
+
+/** Roles that are made when they are first granted; they can be changed like all others. */
+const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
+  [
+    { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $SYS/#'] },
+    { name: CLIENT_ROLE, rules: ['allow all #'] },
+  ].map((role) => [role.name, role]),
+)
+
+/** The longest password that is accepted: MQTT cannot send more. */
+const PASSWORD_BYTES_MAX = 65_535
+
+/** A user without secrets, as the commands show it. */
+export interface UserView {
+  readonly name: string
+  readonly hasPassword: boolean
+  readonly roles: readonly string[]
+  readonly disabled: boolean
+}
+
+export interface AccountsOptions {
+  /** Where passwords are hashed; one of its own when absent. */
+  readonly work?: PasswordWork
+}
+
+export class Accounts {
+  readonly #directory: string
+  readonly #work: PasswordWork
+  #content: AccountsContent
+  #version: FileVersion
+  #generation = 0
+  #onChange: ((before: AccountsContent, after: AccountsContent) => void) | null = null
+
+  private constructor(directory: string, work: PasswordWork, content: AccountsContent, version: FileVersion) {
+    this.#directory = directory
+    this.#work = work
+    this.#content = content
+    this.#version = version
+  }
+
+  /** Reads the accounts of this data directory; none when there is no file. Throws AccountsError. */
+  static async open(directory: string, { work }: AccountsOptions = {}): Promise<Accounts> {
+    const { content, version } = await readAccounts(directory)
+    return new Accounts(directory, work ?? new PasswordWork(), content, version)
+  }
+
+  /** Changes with each change of anything. */
+  get generation(): number {
+    return this.#generation
+  }
+
+  /** Called after each change, also one that another process made and `reload` found. */
+  set onChange(callback: (before: AccountsContent, after: AccountsContent) => void) {
+    this.#onChange = callback
+  }
+
+  /** True when there is neither a user nor a role. */
+  get isEmpty(): boolean {
+    return this.#content.users.size === 0 && this.#content.roles.size === 0
+  }
+
+  user(name: string): User | undefined {
+    return this.#content.users.get(name)
+  }
+
+  role(name: string): Role | undefined {
+    return this.#content.roles.get(name)
+  }
+
+  /** All users, by name. */
+  list(): UserView[] {
+    return [...this.#content.users.values()]
+      .map(({ name, password, roles, disabled }) => ({
+        name,
+        hasPassword: password !== null,
+        roles,
+        disabled,
+      }))
+      .sort(byName)
+  }
+
+  /** All roles, by name. */
+  roles(): Role[] {
+    return [...this.#content.roles.values()].sort(byName)
+  }
+
+  /**
+   * Adds a user with these roles; `password` null for one that only a certificate lets in. `admin` and `client` are made
+   * when they are missing, other roles must exist. Throws AccountsError, also when the user exists.
+   */
+  async addUser(name: string, password: string | null, roles: readonly string[] = []): Promise<void> {
+    expectName(name, 'user')
+    if (this.#content.users.has(name)) throw userExists(name)
+    const secrets = await this.#secrets(password)
+    await this.#edit((content) => {
+      if (content.users.has(name)) throw userExists(name)
+      const known = withRoles(content, roles)
+      const user: User = { name, ...secrets, roles: [...new Set(roles)], disabled: false }
+      return { ...known, users: new Map(known.users).set(name, user) }
+    })
+  }
+
+  /** Throws AccountsError when there is no such user. */
+  async removeUser(name: string): Promise<void> {
+    await this.#edit((content) => {
+      const users = new Map(content.users)
+      if (!users.delete(name)) throw noUser(name)
+      return { ...content, users }
+    })
+  }
+
+  /** Throws AccountsError when there is no such user. */
+  async setPassword(name: string, password: string | null): Promise<void> {
+    if (!this.#content.users.has(name)) throw noUser(name)
+    const secrets = await this.#secrets(password)
+    await this.#editUser(name, (user) => ({ ...user, ...secrets }))
+  }
+
+  /** A disabled user is let in by nothing, whatever it shows. Throws AccountsError when there is no such user. */
+  async setDisabled(name: string, disabled: boolean): Promise<void> {
+    await this.#editUser(name, (user) => ({ ...user, disabled }))
+  }
+
+  /** Adds rules to a role, which is made when it is missing. Throws AccountsError and RuleError. */
+  async addRules(role: string, rules: readonly string[]): Promise<void> {
+    expectName(role, 'role')
+    const texts = rules.map((rule) => parseRule(rule).text)
+    await this.#edit((content) => {
+      const before = content.roles.get(role)?.rules ?? []
+      const added = { name: role, rules: [...new Set([...before, ...texts])] }
+      return { ...content, roles: new Map(content.roles).set(role, added) }
+    })
+  }
+
+  /** Takes rules from a role. Throws AccountsError when the role does not exist or has no such rule, and RuleError. */
+  async removeRules(role: string, rules: readonly string[]): Promise<void> {
+    const texts = rules.map((rule) => parseRule(rule).text)
+    await this.#edit((content) => {
+      const before = content.roles.get(role)
+      if (before === undefined) throw noRole(role)
+      const missing = texts.find((text) => !before.rules.includes(text))
+      if (missing !== undefined) {
+        throw new AccountsError(`the role '${role}' has no rule '${missing}'`, 'See `godwit role list`.')
+      }
+      const left = { name: role, rules: before.rules.filter((rule) => !texts.includes(rule)) }
+      return { ...content, roles: new Map(content.roles).set(role, left) }
+    })
+  }
+
+  /** Removes a role, also from all who had it. Throws AccountsError when it does not exist. */
+  async removeRole(role: string): Promise<void> {
+    await this.#edit((content) => {
+      const roles = new Map(content.roles)
+      if (!roles.delete(role)) throw noRole(role)
+      const users = new Map(content.users)
+      for (const [name, user] of users) {
+        if (user.roles.includes(role)) users.set(name, withoutRole(user, role))
+      }
+      return { users, roles }
+    })
+  }
+
+  /** Throws AccountsError when there is no such user or role; `admin` and `client` are made when they are missing. */
+  async grant(role: string, userName: string): Promise<void> {
+    await this.#edit((content) => {
+      const known = withRoles(content, [role])
+      const user = known.users.get(userName)
+      if (user === undefined) throw noUser(userName)
+      if (user.roles.includes(role)) return content
+      const granted = { ...user, roles: [...user.roles, role] }
+      return { ...known, users: new Map(known.users).set(userName, granted) }
+    })
+  }
+
+  /** Throws AccountsError when the user does not exist or does not have the role. */
+  async revoke(role: string, userName: string): Promise<void> {
+    await this.#editUser(userName, (user) => {
+      if (!user.roles.includes(role)) {
+        throw new AccountsError(
+          `the user '${userName}' does not have the role '${role}'`,
+          'See `godwit user list`.',
+        )
+      }
+      return withoutRole(user, role)
+    })
+  }
+
+  /** Takes over what another process wrote; true when it did. Throws AccountsError: then the old content stays. */
+  async reload(): Promise<boolean> {
+    if ((await accountsVersion(this.#directory)) === this.#version) return false
+    const { content, version } = await readAccounts(this.#directory)
+    this.#take(content, version)
+    return true
+  }
+
+  #editUser(name: string, edit: (user: User) => User): Promise<void> {
+    return this.#edit((content) => {
+      const user = content.users.get(name)
+      if (user === undefined) throw noUser(name)
+      return { ...content, users: new Map(content.users).set(name, edit(user)) }
+    })
+  }
+
+  async #edit(edit: (content: AccountsContent) => AccountsContent): Promise<void> {
+    const { content, version } = await editAccounts(this.#directory, edit)
+    this.#take(content, version)
+  }
+
+  #take(content: AccountsContent, version: FileVersion): void {
+    const before = this.#content
+    this.#content = content
+    this.#version = version
+    this.#generation++
+    this.#onChange?.(before, content)
+  }
+
+  async #secrets(password: string | null): Promise<Pick<User, 'password' | 'scram'>> {
+    if (password === null) return { password: null, scram: null }
+    const bytes = Buffer.from(password, 'utf8')
+    if (bytes.length === 0 || bytes.length > PASSWORD_BYTES_MAX) {
+      throw new AccountsError(
+        `a password has 1 to ${PASSWORD_BYTES_MAX} bytes`,
+        'Let one be made: --generate.',
+      )
+    }
+    const [hash, scram] = await Promise.all([
+      this.#work.run(() => hashPassword(bytes)),
+      this.#work.run(() => scramVerifier(password)),
+    ])
+    return { password: hash, scram }
+  }
+}
+
+/** The content with those of the given roles that were missing. Throws AccountsError for roles that nobody made. */
+function withRoles(content: AccountsContent, names: readonly string[]): AccountsContent {
+  const missing = names.filter((name) => !content.roles.has(name))
+  if (missing.length === 0) return content
+  const roles = new Map(content.roles)
+  for (const name of missing) {
+    const given = GIVEN_ROLES.get(name)
+    if (given === undefined) throw noRole(name)
+    roles.set(name, given)
+  }
+  return { ...content, roles }
+}
+
+function withoutRole(user: User, role: string): User {
+  return { ...user, roles: user.roles.filter((name) => name !== role) }
+}
+
+function expectName(name: string, kind: 'user' | 'role'): void {
+  if (isName(name)) return
+  throw new AccountsError(
+    `${JSON.stringify(name)} is no name for a ${kind}`,
+    'A name has 1 to 256 characters that can be printed.',
+  )
+}
+
+function userExists(name: string): AccountsError {
+  return new AccountsError(
+    `the user '${name}' exists`,
+    'To change its password: `godwit user password NAME`.',
+  )
+}
+
+function noUser(name: string): AccountsError {
+  return new AccountsError(`there is no user '${name}'`, 'See `godwit user list`.')
+}
+
+function noRole(name: string): AccountsError {
+  return new AccountsError(`there is no role '${name}'`, 'Make it: `godwit role add NAME RULE...`.')
+}
+
+function byName(one: { readonly name: string }, other: { readonly name: string }): number {
+  return one.name < other.name ? -1 : 1
+}

@@ -1,0 +1,105 @@
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { Accounts } from '../../src/access/accounts.ts'
+import { isPassword, type PasswordHash, parsePasswordHash } from '../../src/access/password-hash.ts'
+
+let directory: string
+const file = (): string => join(directory, 'accounts.json')
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'godwit-accounts-'))
+})
+
+afterEach(() => {
+  rmSync(directory, { recursive: true, force: true })
+})
+
+test('an account is there after it was opened again, without the password and readable by its owner alone', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', 'correct horse', ['client'])
+  expect(statSync(file()).mode & 0o777).toBe(0o600)
+  expect(readFileSync(file(), 'utf8')).not.toContain('correct horse')
+  expect(readdirSync(directory)).toEqual(['accounts.json'])
+  const again = await Accounts.open(directory)
+  expect(again.list()).toEqual([{ name: 'alice', hasPassword: true, roles: ['client'], disabled: false }])
+  const stored = parsePasswordHash(again.user('alice')!.password!) as PasswordHash
+  expect(await isPassword(stored, Buffer.from('correct horse'))).toBe(true)
+  expect(await isPassword(stored, Buffer.from('correct horsf'))).toBe(false)
+})
+
+test('permissions that let others read are taken away', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', null)
+  chmodSync(file(), 0o644)
+  await Accounts.open(directory)
+  expect(statSync(file()).mode & 0o777).toBe(0o600)
+})
+
+test('many edits at once, by two owners of the file, lose nothing', async () => {
+  const [one, other] = [await Accounts.open(directory), await Accounts.open(directory)]
+  const names = Array.from({ length: 10 }, (_, i) => `user${i}`)
+  await Promise.all(names.map((name, i) => (i % 2 === 0 ? one : other).addUser(name, null)))
+  expect((await Accounts.open(directory)).list().map(({ name }) => name)).toEqual(names)
+  await one.reload()
+  expect(one.list()).toHaveLength(10)
+})
+
+test('what another process writes is taken over, and what it breaks is not', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', null)
+  const sound = readFileSync(file(), 'utf8')
+  expect(await accounts.reload()).toBe(false)
+  writeFileSync(file(), sound.replaceAll('alice', 'bobby2'))
+  expect(await accounts.reload()).toBe(true)
+  expect(accounts.list().map(({ name }) => name)).toEqual(['bobby2'])
+  writeFileSync(file(), sound.slice(0, 30))
+  await expect(accounts.reload()).rejects.toThrow('it is not JSON')
+  expect(accounts.list().map(({ name }) => name)).toEqual(['bobby2'])
+})
+
+test('a lock that a dead process left is no lock', async () => {
+  writeFileSync(`${file()}.lock`, '999999999\n')
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', null)
+  expect(readdirSync(directory)).toEqual(['accounts.json'])
+})
+
+test('roles: given ones are made when granted, others must exist; a removed role is nobodys', async () => {
+  const accounts = await Accounts.open(directory)
+  await expect(accounts.addUser('alice', null, ['sensors'])).rejects.toThrow("there is no role 'sensors'")
+  await accounts.addRules('sensors', ['allow  publish sensors/%u/#', 'deny publish sensors/x qos 2'])
+  await accounts.addUser('alice', null, ['sensors'])
+  await accounts.grant('admin', 'alice')
+  expect(accounts.roles()).toEqual([
+    { name: 'admin', rules: ['allow all #', 'allow all $SYS/#'] },
+    { name: 'sensors', rules: ['allow publish sensors/%u/#', 'deny publish sensors/x qos 2'] },
+  ])
+  expect(accounts.user('alice')!.roles).toEqual(['sensors', 'admin'])
+  await accounts.removeRules('sensors', ['deny publish sensors/x qos 2'])
+  await expect(accounts.removeRules('sensors', ['deny publish sensors/x'])).rejects.toThrow('has no rule')
+  await accounts.removeRole('sensors')
+  expect(accounts.user('alice')!.roles).toEqual(['admin'])
+  await accounts.revoke('admin', 'alice')
+  await expect(accounts.revoke('admin', 'alice')).rejects.toThrow('does not have the role')
+  await expect(accounts.addRules('x', ['allow publish a/#/b'])).rejects.toThrow('a # that is not')
+})
+
+test.each([
+  ['removeUser', (accounts: Accounts) => accounts.removeUser('nobody')],
+  ['setPassword', (accounts: Accounts) => accounts.setPassword('nobody', 'x')],
+  ['setDisabled', (accounts: Accounts) => accounts.setDisabled('nobody', true)],
+  ['grant', (accounts: Accounts) => accounts.grant('admin', 'nobody')],
+])('%s names a user that does not exist', async (_, edit) => {
+  const accounts = await Accounts.open(directory)
+  await expect(edit(accounts)).rejects.toThrow("there is no user 'nobody'")
+})
+
+test('a user is added once, under a name that can be printed, with a password that is not empty', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', null)
+  await expect(accounts.addUser('alice', 'x')).rejects.toThrow("the user 'alice' exists")
+  await expect(accounts.addUser('a\nb', 'x')).rejects.toThrow('is no name')
+  await expect(accounts.addUser('bob', '')).rejects.toThrow('a password has 1 to')
+})
