@@ -216,6 +216,12 @@ export class Model {
     this.#settled()
   }
 
+  /** A commit is durable: what the Server does of its own accord. */
+  committed(deeds: readonly Deed[]): void {
+    this.#deeds = [...deeds]
+    this.#settled()
+  }
+
   /** Time has passed; everything that is due happens, in the order in which the Server did it. */
   passed(now: number, deeds: readonly Deed[]): void {
     this.now = now
@@ -887,6 +893,7 @@ export class Model {
     if (starts.length === 0) return
     // Those for which there is room come at once.
     for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
+      if (!this.#hasRoom(session)) return
       const message = this.#known(deed.message)
       if (
         message === null ||
@@ -1041,8 +1048,10 @@ export class Model {
         disconnectedAt: kept.disconnectedAt === 0 ? durableAt : kept.disconnectedAt,
         cursors: new Map(),
       }
-      for (const { filter, qos, identifier } of kept.cursors.values()) {
-        const due = this.#retainedFor(filter)
+      for (const { filter, qos, identifier, due: before, came } of kept.cursors.values()) {
+        // What was not complete begins again.
+        const now = this.#retainedFor(filter)
+        const due = before.some((number) => now.includes(number) && !came.includes(number)) ? now : []
         session.cursors.set(filter, { filter, qos, identifier, due, came: [] })
       }
       this.sessions.set(session.clientId, session)

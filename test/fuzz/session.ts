@@ -277,8 +277,7 @@ class Stage {
         return
       case 'commit': {
         const kept = this.#snapshots[Math.max(0, this.#snapshots.length - 1 - step.ago)]!
-        this.#store.durable(kept.sequence)
-        await this.#settle()
+        await this.#durable(kept.sequence)
         return
       }
       case 'crash':
@@ -289,6 +288,12 @@ class Stage {
         if (seat !== null && seat !== undefined) await this.#received(seat, bytesOf(step, seat))
       }
     }
+  }
+
+  async #durable(sequence: number): Promise<void> {
+    this.#store.durable(sequence)
+    await this.#settle()
+    this.#model.committed(this.#takeDeeds())
   }
 
   #open(who: number): Seat {
@@ -345,8 +350,7 @@ class Stage {
     }
     this.#keepSnapshot()
     if (this.#play.automatic) {
-      this.#store.durable(Number.POSITIVE_INFINITY)
-      await this.#settle()
+      await this.#durable(Number.POSITIVE_INFINITY)
     }
     this.#look()
     this.#compare()
@@ -453,8 +457,7 @@ class Stage {
     }
     await this.run({ do: 'vanish', who: 0 })
     await this.run({ do: 'pass', seconds: 2000 })
-    this.#store.durable(Number.POSITIVE_INFINITY)
-    await this.#settle()
+    await this.#durable(Number.POSITIVE_INFINITY)
     await this.#after()
     this.#expectNothingLeft()
   }
