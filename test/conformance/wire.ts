@@ -71,3 +71,17 @@ export async function expectEachRefused(
     await expectRefused(await world.connect('wrong', {}, version), bytes, reasonCode)
   }
 }
+
+/** Strings that are no Topic Filters end the connection, in SUBSCRIBE and UNSUBSCRIBE, and nothing of the packet is done. */
+export async function expectNoFilters(
+  world: World,
+  version: Version,
+  filters: readonly string[],
+): Promise<void> {
+  const packets = filters.flatMap((filter) => [
+    [subscribe(version, 1, 'fine', 0, filter, 0), 0x8f] as const,
+    [unsubscribe(version, 1, 'fine', filter), 0x8f] as const,
+  ])
+  await expectEachRefused(world, version, packets)
+  expect(world.census()).toMatchObject({ subscriptions: 0 })
+}

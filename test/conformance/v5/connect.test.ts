@@ -71,6 +71,9 @@ describe('Clean Start', () => {
     await pub.publish('t', 'for nobody', 1)
     const third = await world.connect('a', lasting(1000, { clean: true }))
     expect(third.connack).toMatchObject({ sessionPresent: false, reasonCode: 0 })
+    // Nothing of the old one is left: not its Subscription, not its record, not what waited in it.
+    expect(world.census()).toMatchObject({ subscriptions: 0, sessionsById: 1 })
+    expect(world.ledger.lines).toContainEqual(expect.stringMatching(/^deleteSession 1\b/))
     await pub.publish('t', 'no Subscription any more', 1)
     expect(third.got()).toEqual([])
     // The identifier of the old Session's QoS 2 message is not known any more.
