@@ -57,6 +57,8 @@ export class Connection
   implements LinkHandler, SessionSink, ClientConnection, AuthenticationSink, InboundSink
 {
   readonly immediate = false
+  connectedAt = 0
+  keepAliveSeconds = 0
   readonly #state: State
   readonly #rooms: Rooms
   readonly #link: Link
@@ -432,9 +434,10 @@ export class Connection
     const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
     this.#encoder = new DeliveryEncoder(packet.protocolVersion, packet.maximumPacketSize, aliases)
     this.#rooms.sessions.attach(session, this)
-    const keepAlive = keepAliveSeconds(state, packet)
-    this.#keepAlive.start(keepAlive)
-    this.#opened(packet, present, keepAlive)
+    this.connectedAt = state.now()
+    this.keepAliveSeconds = keepAliveSeconds(state, packet)
+    this.#keepAlive.start(this.keepAliveSeconds)
+    this.#opened(packet, present)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     this.#send(this.#connack(packet, present, data, welcome), state.store.openSequence)
     this.#connackAt = this.#output.pushed
@@ -458,7 +461,7 @@ export class Connection
     return encodeConnack(connack, version, this.#maximumPacketSize)!
   }
 
-  #opened(packet: ConnectPacket, sessionPresent: boolean, keepAlive: number): void {
+  #opened(packet: ConnectPacket, sessionPresent: boolean): void {
     const { figures, deadlines, events } = this.#state
     deadlines.cancel(this.#connectTimeout)
     this.#connectTimeout = null
@@ -470,7 +473,7 @@ export class Connection
       client: this.#view,
       sessionPresent,
       cleanStart,
-      keepAliveSeconds: keepAlive,
+      keepAliveSeconds: this.keepAliveSeconds,
     })
   }
 

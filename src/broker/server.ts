@@ -12,6 +12,7 @@ import {
 } from '../store/store.ts'
 import { Connection } from './connection.ts'
 import type { Health } from './events.ts'
+import { Holdings } from './holdings.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
 import { Publisher } from './publish.ts'
@@ -42,6 +43,7 @@ interface Waiter {
 
 export class Server implements Acceptor {
   readonly state: State
+  readonly holdings: Holdings
   readonly #rooms: Rooms
   readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
@@ -71,6 +73,7 @@ export class Server implements Acceptor {
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
     }
+    this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
   }
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */

@@ -32,6 +32,10 @@ export interface Host {
 /** A client's Network Connection as the rest of the Server sees it. */
 export interface ClientConnection extends Flushable {
   readonly view: ClientView
+  /** Broker time in ms at which CONNECT was accepted; 0 before. */
+  readonly connectedAt: number
+  /** Keep Alive in force; 0 for none. */
+  readonly keepAliveSeconds: number
   /** Another Network Connection took the Session: 0x8E, and nothing else leaves any more. */
   takenOver(): void
   /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */

@@ -201,7 +201,7 @@ export class Subscribing {
   /** Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. */
   unsubscribe(view: ClientView, session: Session, filters: readonly string[]): number[] {
     return filters.map((filter) => {
-      const reasonCode = this.#unsubscribeOne(session, filter)
+      const reasonCode = this.remove(session, filter) ? Reason.Success : Reason.NoSubscriptionExisted
       if (this.#state.events.has('unsubscribed')) {
         this.#state.events.emit('unsubscribed', { client: view, filter, reasonCode })
       }
@@ -209,13 +209,13 @@ export class Subscribing {
     })
   }
 
-  #unsubscribeOne(session: Session, filter: string): number {
-    // Compared character by character [MQTT-3.10.4-1].
-    if (!session.subscriptions.delete(filter)) return Reason.NoSubscriptionExisted
+  /** Removes one Subscription, also from the store, its filter compared character by character [MQTT-3.10.4-1]. */
+  remove(session: Session, filter: string): boolean {
+    if (!session.subscriptions.delete(filter)) return false
     this.#state.router.unsubscribe(session, filter)
     this.#retained.cancel(session, filter)
     if (session.stored) this.#state.store.deleteSubscription(session.id, filter)
-    return Reason.Success
+    return true
   }
 }
 

@@ -51,3 +51,20 @@ export function filterMatches(filter: string, topic: string): boolean {
     t++
   }
 }
+
+/**
+ * Whether there could be a topic name that both filters match (valid, not shared ones). For a topic name without
+ * wildcards this is whether the other filter matches it.
+ */
+export function filtersOverlap(one: string, other: string): boolean {
+  const a = one.split('/')
+  const b = other.split('/')
+  if (a[0]!.startsWith('$') !== b[0]!.startsWith('$')) return false // [MQTT-4.7.2-1]
+  for (let at = 0; ; at++) {
+    const left = a[at]
+    const right = b[at]
+    if (left === '#' || right === '#') return true // also the parent level
+    if (left === undefined || right === undefined) return left === right
+    if (left !== '+' && right !== '+' && left !== right) return false
+  }
+}
