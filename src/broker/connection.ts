@@ -10,6 +10,7 @@ import {
   encodeSuback,
   encodeUnsuback,
   PINGRESP,
+  setSessionPresent,
 } from '../mqtt/encode.ts'
 import { variableByteIntegerBytes } from '../mqtt/field.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
@@ -415,7 +416,8 @@ export class Connection
       return
     }
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
-    if (this.#connack(packet, false, data, welcome).length > this.#maximumPacketSize) {
+    const connack = this.#connack(packet, data, welcome)
+    if (connack.length > this.#maximumPacketSize) {
       this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
       return
     }
@@ -439,13 +441,14 @@ export class Connection
     this.#keepAlive.start(this.keepAliveSeconds)
     this.#opened(packet, present)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    this.#send(this.#connack(packet, present, data, welcome), state.store.openSequence)
+    if (present && packet.protocolVersion > 3) setSessionPresent(connack)
+    this.#send(connack, state.store.openSequence)
     this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
   }
 
-  #connack(packet: ConnectPacket, present: boolean, data: Buffer | undefined, welcome: Welcome): Buffer {
+  #connack(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): Buffer {
     const { protocolVersion: version, authenticationMethod } = packet
     const properties = version === 5 ? connackProperties(this.#state, packet, this.#view.clientId) : {}
     if (authenticationMethod !== undefined) {
@@ -457,7 +460,7 @@ export class Connection
       properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
     }
     if (userProperties !== undefined) properties.userProperties = userProperties
-    const connack = { sessionPresent: present && version > 3, reasonCode: Reason.Success, properties }
+    const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
     return encodeConnack(connack, version, this.#maximumPacketSize)!
   }
 

@@ -151,7 +151,8 @@ export class Sessions {
     sessions.delete(session.clientId)
     if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
     sessionsById.delete(session.id)
-    if (!this.#passOn(session, session.undelivered())) this.#keepEstate(session)
+    const isEmpty = session.queueLength === 0 && session.inFlightCount === 0
+    if (!isEmpty && !this.#passOn(session, session.undelivered())) this.#keepEstate(session)
     else if (session.stored) store.deleteSession(session.id, session.held())
     if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
   }

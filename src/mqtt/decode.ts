@@ -388,9 +388,19 @@ function decodeUnsubscribe(framer: Framer, version: ProtocolVersion): Unsubscrib
   return { type: 'unsubscribe', packetId, filters, userProperties }
 }
 
+/** Without anything in it: Normal disconnection (section 3.14.2.1). */
+const NORMAL_DISCONNECT: DisconnectPacket = Object.freeze({
+  type: 'disconnect',
+  reasonCode: 0,
+  sessionExpirySeconds: undefined,
+  reasonString: undefined,
+  userProperties: NO_USER_PROPERTIES,
+})
+
 function decodeDisconnect(framer: Framer, version: ProtocolVersion): DisconnectPacket {
   const { buffer, start, end } = framer
   if (version !== 5 && start !== end) throw trailing('DISCONNECT')
+  if (start === end) return NORMAL_DISCONNECT
   let userProperties = NO_USER_PROPERTIES
   if (start < end && !DISCONNECT_CODES.has(buffer[start]!)) throw unknownReason('DISCONNECT', buffer[start]!)
   // Below two bytes of Remaining Length there is no Property Length (section 3.14.2.2.1).
@@ -450,25 +460,47 @@ function wholePacket(framer: Framer): Buffer {
   return framer.buffer.subarray(framer.end - framer.packetBytes, framer.end)
 }
 
+/** A parser of mqtt-packet, and what it made of the packet that it was given last. */
+class Machine {
+  readonly #parser: ReturnType<typeof parser>
+  #packet: ParsedPacket | undefined
+  #failed = false
+
+  constructor(version: ProtocolVersion) {
+    this.#parser = parser({ protocolVersion: version })
+    this.#parser.on('packet', (packet) => {
+      this.#packet = packet
+    })
+    this.#parser.on('error', () => {
+      this.#failed = true
+    })
+  }
+
+  /** The one packet in `whole`; undefined where it is none. Then the machine is of no further use. */
+  parse(whole: Buffer): ParsedPacket | undefined {
+    this.#packet = undefined
+    const left = this.#parser.parse(whole)
+    return this.#failed || left > 0 ? undefined : this.#packet
+  }
+}
+
+/** Kept from packet to packet, by protocol version: making one costs more than a CONNECT takes to be parsed. */
+const machines: (Machine | undefined)[] = []
+
 /** Parses one complete packet that was checked. */
 function parse<Command extends ParsedPacket['cmd']>(
   whole: Buffer,
   command: Command,
   version: ProtocolVersion,
 ): Extract<ParsedPacket, { cmd: Command }> {
-  const packets: ParsedPacket[] = []
-  let failure: Error | null = null
-  const machine = parser({ protocolVersion: version })
-  machine.on('packet', (packet) => packets.push(packet))
-  machine.on('error', (error: Error) => {
-    failure = error
-  })
-  machine.parse(whole)
-  const [packet] = packets
-  if (failure !== null || packet === undefined || packet.cmd !== command) {
+  const machine = machines[version] ?? new Machine(version)
+  machines[version] = undefined
+  const packet = machine.parse(whole)
+  if (packet === undefined || packet.cmd !== command) {
     // Never expected, as our checks are the stricter ones; yet no bytes of a client may stop the Server.
     throw new ProtocolError(Reason.ImplementationSpecificError, '4.13', `a ${command} could not be parsed`)
   }
+  machines[version] = machine
   return packet as Extract<ParsedPacket, { cmd: Command }>
 }
 

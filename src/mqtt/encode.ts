@@ -10,7 +10,9 @@ import { stringError } from './utf8.ts'
 // Else mqtt-packet keeps a buffer for each of 65,536 numbers, several megabytes, to save what our packets do not need.
 writeToStream.cacheNumbers = false
 
+const CONNACK = 0x20
 const PUBLISH = 0x30
+const SESSION_PRESENT = 1
 const UINT32_MAX = 0xffff_ffff
 const EMPTY: Buffer = Buffer.alloc(0)
 
@@ -211,7 +213,7 @@ export function encodeConnack(
   if (version !== 5) {
     const returnCode = connectReturnCode(packet.reasonCode)
     if (returnCode === null) return null
-    return write({ cmd: 'connack', sessionPresent, returnCode }, version)
+    return Buffer.from([CONNACK, 2, sessionPresent ? SESSION_PRESENT : 0, returnCode])
   }
   const { reasonString, userProperties, sessionExpirySeconds, serverKeepAliveSeconds, ...same } =
     packet.properties
@@ -227,6 +229,13 @@ export function encodeConnack(
     if (bytes.length <= maximumPacketSize) break
   }
   return bytes
+}
+
+/** Says in an encoded CONNACK that a Session is present; its size stays the same. */
+export function setSessionPresent(connack: Buffer): void {
+  let at = 2
+  while (connack[at - 1]! >= 0x80) at++
+  connack[at] = SESSION_PRESENT
 }
 
 /** The return code of 3.1 and 3.1.1 (table 3.1 of 3.1.1) for a Reason Code of 5.0; null when none fits. */

@@ -10,6 +10,7 @@ import {
   encodeSuback,
   encodeUnsuback,
   PINGRESP,
+  setSessionPresent,
 } from '../../src/mqtt/encode.ts'
 import { Message, type MessageFields, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import type { AcknowledgeType, ProtocolVersion, UserProperties } from '../../src/mqtt/packet.ts'
@@ -208,6 +209,18 @@ describe('CONNACK', () => {
     expect(walkUserProperties(bytes, 5, bytes.length, PropertyPlace.Connack)).toEqual(
       everything.userProperties,
     )
+  })
+
+  test.each([4, 5] as const)('Session Present can be said afterwards, version %d', (version) => {
+    for (const value of ['', 'x'.repeat(200), 'x'.repeat(20_000)]) {
+      const userProperties: UserProperties = [['name', value]]
+      const connack = (sessionPresent: boolean) =>
+        encodeConnack({ sessionPresent, reasonCode: 0, properties: { userProperties } }, version, 1e9)!
+      const bytes = connack(false)
+      setSessionPresent(bytes)
+      expect(bytes.equals(connack(true))).toBe(true)
+      expect(bytes.equals(connack(false))).toBe(false)
+    }
   })
 
   test('[MQTT-3.2.2-19] [MQTT-3.2.2-20] Reason String and then User Properties give way to Maximum Packet Size', () => {
