@@ -24,9 +24,13 @@ export interface Refusal {
 export function connectRefusal(
   state: State,
   packet: ConnectPacket,
+  link: LinkInfo,
   tolerance: Tolerance | null = null,
 ): Refusal | null {
   const { limits } = state
+  if (link.certificateRefusal !== undefined) {
+    return { reasonCode: Reason.NotAuthorized, reason: link.certificateRefusal }
+  }
   if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
   if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
   if (packet.clientId === '') {
@@ -144,20 +148,25 @@ export function sessionExpirySeconds(state: State, packet: ConnectPacket): numbe
 }
 
 /** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
-export function keepAliveSeconds(state: State, packet: ConnectPacket): number {
+export function keepAliveSeconds(state: State, packet: ConnectPacket, link: LinkInfo): number {
   const { keepAliveSecondsMax } = state.limits
-  if (packet.protocolVersion < 5 || keepAliveSecondsMax === Number.POSITIVE_INFINITY)
-    return packet.keepAliveSeconds
-  if (packet.keepAliveSeconds === 0) return keepAliveSecondsMax
-  return Math.min(packet.keepAliveSeconds, keepAliveSecondsMax)
+  if (packet.protocolVersion < 5) return packet.keepAliveSeconds
+  const wanted = link.serverKeepAliveSeconds ?? packet.keepAliveSeconds
+  if (keepAliveSecondsMax === Number.POSITIVE_INFINITY) return wanted
+  return wanted === 0 ? keepAliveSecondsMax : Math.min(wanted, keepAliveSecondsMax)
 }
 
 /** A short CONNACK: only what differs from what the client asked for, or from the standard's defaults. */
-export function connackProperties(state: State, packet: ConnectPacket, clientId: string): ConnackProperties {
+export function connackProperties(
+  state: State,
+  packet: ConnectPacket,
+  link: LinkInfo,
+  clientId: string,
+): ConnackProperties {
   const { limits } = state
   const properties: ConnackProperties = {}
   const expiry = sessionExpirySeconds(state, packet)
-  const keepAlive = keepAliveSeconds(state, packet)
+  const keepAlive = keepAliveSeconds(state, packet, link)
   if (expiry !== packet.sessionExpirySeconds) properties.sessionExpirySeconds = expiry
   if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
   if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1

@@ -320,7 +320,7 @@ export class Connection
       this.#refuse(Reason.QuotaExceeded, 'as many Network Connections are open as connections_max allows')
       return
     }
-    const refusal = connectRefusal(this.#state, given, this.#framer.tolerance)
+    const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
@@ -437,7 +437,7 @@ export class Connection
     this.#encoder = new DeliveryEncoder(packet.protocolVersion, packet.maximumPacketSize, aliases)
     this.#rooms.sessions.attach(session, this)
     this.connectedAt = state.now()
-    this.keepAliveSeconds = keepAliveSeconds(state, packet)
+    this.keepAliveSeconds = keepAliveSeconds(state, packet, this.#link.info)
     this.#keepAlive.start(this.keepAliveSeconds)
     this.#opened(packet, present)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
@@ -450,7 +450,8 @@ export class Connection
 
   #connack(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): Buffer {
     const { protocolVersion: version, authenticationMethod } = packet
-    const properties = version === 5 ? connackProperties(this.#state, packet, this.#view.clientId) : {}
+    const { clientId, link } = this.#view
+    const properties = version === 5 ? connackProperties(this.#state, packet, link, clientId) : {}
     if (authenticationMethod !== undefined) {
       properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
       if (data !== undefined) properties.authenticationData = data

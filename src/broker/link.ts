@@ -14,8 +14,22 @@ export interface LinkInfo {
   readonly lenient?: readonly Lenience[]
   /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */
   readonly handshakeMs?: number
-  /** TLS client certificate's subject, when one was verified. */
-  readonly certificateCommonName?: string
+  /** The TLS client certificate, when one was shown and verified. */
+  readonly certificate?: ClientCertificate
+  /** Why the TLS client certificate that was shown, or is missing, does not do: CONNECT is refused then. */
+  readonly certificateRefusal?: string
+  /** What the listener answers as Server Keep Alive, in seconds; what the client asked for when absent. */
+  readonly serverKeepAliveSeconds?: number
+}
+
+/** A TLS client certificate that an authority of the listener signed, that is not revoked and not expired. */
+export interface ClientCertificate {
+  /** The Common Name of its subject; null when it has none, or several. */
+  readonly subjectCommonName: string | null
+  /** With their kinds, such as `DNS:device-7.example.org`, `URI:urn:device:7`, `email:…`, `IP Address:…`. */
+  readonly subjectAltNames: readonly string[]
+  /** SHA-256 over the certificate, as pairs of upper-case hexadecimal digits with colons between them. */
+  readonly fingerprint256: string
 }
 
 export interface Link {

@@ -167,12 +167,12 @@ function who(clientId: string, link: LinkInfo): Record<string, unknown> {
 }
 
 function peer(link: LinkInfo): Record<string, unknown> {
+  const commonName = link.certificate?.subjectCommonName ?? null
   return {
     listener: link.listener,
     remoteAddress: link.remoteAddress === '' ? undefined : link.remoteAddress,
     remotePort: link.remotePort === 0 ? undefined : link.remotePort,
-    certificateCommonName:
-      link.certificateCommonName === undefined ? undefined : printable(link.certificateCommonName),
+    certificateCommonName: commonName === null ? undefined : printable(commonName),
   }
 }
 

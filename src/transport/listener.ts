@@ -1,6 +1,7 @@
 /** A listener: a socket on which Network Connections arrive, each handed to the Server as a Link. */
 import type { Acceptor, LinkInfo } from '../broker/link.ts'
 import type { Lenience } from '../mqtt/lenience.ts'
+import type { ServedCertificates } from './served-certificates.ts'
 import type { TlsOptions } from './tls.ts'
 
 export type ListenerType = 'tcp' | 'tls' | 'ws' | 'wss' | 'unix'
@@ -27,6 +28,8 @@ export interface ListenerOptions {
   readonly webSocketPath?: string
   /** `Origin` headers that are let in, such as `https://example.org`; any, and none at all, when absent. */
   readonly allowedOrigins?: readonly string[]
+  /** Server Keep Alive for clients of MQTT 5.0 in seconds, whatever they ask for; as they ask when absent. */
+  readonly serverKeepAliveSeconds?: number
   /** Certificate and key of a `tls` or `wss` listener. */
   readonly tls?: TlsOptions
   /** Whether clients that show no credentials are let in. */
@@ -53,6 +56,10 @@ export interface Listener {
   readonly address: string
   /** The port listened on; 0 for `unix`. */
   readonly port: number
+  /** What a TLS listener serves; null for the others. */
+  readonly certificates: ServedCertificates | null
+  /** Takes options that `isInPlace` allows: they hold for whoever connects from now on. Not for certificates. */
+  reconfigure(options: ListenerOptions): void
   /**
    * Stops accepting and cuts off who has not finished a handshake. Open Links are the Server's to end. Idempotent.
    * Resolves when the address is free again.
@@ -62,8 +69,16 @@ export interface Listener {
 
 /** What every kind of listener is made of. */
 export interface ListenerContext {
-  readonly options: ListenerOptions
+  /** Exchanged when the listener is reconfigured. */
+  options: ListenerOptions
   readonly acceptor: Acceptor
   readonly limits: TransportLimits
   readonly observer: HandshakeObserver
+}
+
+/** Whether a listener can go from one to the other without another socket: nobody is turned away meanwhile. */
+export function isInPlace(from: ListenerOptions, to: ListenerOptions): boolean {
+  const place = ({ name, type, host, port, path, mode, webSocketPath, tls }: ListenerOptions): string =>
+    JSON.stringify([name, type, host, port, path, mode, webSocketPath, tls?.clientCertificate ?? 'none'])
+  return place(from) === place(to)
 }

@@ -7,7 +7,7 @@ import type { ListenerOptions } from './listener.ts'
 export function linkInfo(
   options: ListenerOptions,
   socket: Socket,
-  more: Pick<LinkInfo, 'certificateCommonName' | 'handshakeMs'> = {},
+  more: Pick<LinkInfo, 'certificate' | 'certificateRefusal' | 'handshakeMs'> = {},
 ): LinkInfo {
   return Object.freeze({
     transport: options.type,
@@ -16,6 +16,9 @@ export function linkInfo(
     remotePort: socket.remotePort ?? 0,
     allowAnonymous: options.allowAnonymous,
     ...(options.lenient !== undefined && { lenient: options.lenient }),
+    ...(options.serverKeepAliveSeconds !== undefined && {
+      serverKeepAliveSeconds: options.serverKeepAliveSeconds,
+    }),
     ...more,
   })
 }

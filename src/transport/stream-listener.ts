@@ -1,14 +1,16 @@
 /** Listeners for MQTT straight on a stream: TCP, TLS, unix socket. */
 import { createServer, type Server, type Socket } from 'node:net'
-import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { LinkInfo } from '../broker/link.ts'
 import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
+import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { Handshakes, linkInfo } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
+import { servedCertificates } from './served-certificates.ts'
 import { StreamLink } from './stream-link.ts'
-import { tlsServerOptions, verifiedSubject } from './tls.ts'
+import { requestOptions } from './tls.ts'
 
 /** Memory that the sockets of one listener share; TLS has its own. */
 interface Memory {
@@ -20,9 +22,11 @@ interface Memory {
 export async function listenForStreams(context: ListenerContext): Promise<Listener> {
   const { options } = context
   const handshakes = new Handshakes(context.limits.connectTimeoutSeconds * 1000, (socket) =>
-    context.observer(linkInfo(options, socket), 'the TLS handshake took too long'),
+    context.observer(linkInfo(context.options, socket), 'the TLS handshake took too long'),
   )
-  const server = options.type === 'tls' ? tlsServer(context, handshakes) : streamServer(context)
+  const secure = options.type === 'tls' ? tlsServer(context, handshakes) : null
+  const server = secure ?? streamServer(context)
+  const certificates = secure === null ? null : servedCertificates(options.name, options.tls, secure)
   const { port, address } =
     options.type === 'unix'
       ? await bindPath(server, options)
@@ -32,6 +36,10 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
     type: options.type,
     address,
     port,
+    certificates,
+    reconfigure: (changed) => {
+      context.options = changed
+    },
     close: async () => {
       // The listening socket is gone when this returns; a socket file goes with it.
       server.close()
@@ -47,22 +55,23 @@ function streamServer(context: ListenerContext): Server {
   )
 }
 
-function tlsServer(context: ListenerContext, handshakes: Handshakes): Server {
-  const { options } = context
+function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer {
   const server = createTlsServer({
     ...SOCKET_OPTIONS,
-    ...tlsServerOptions(options.name, options.tls),
+    ...requestOptions(context.options.tls),
     handshakeTimeout: context.limits.connectTimeoutSeconds * 1000,
   })
   server.on('connection', (socket: Socket) => handshakes.add(socket))
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-    context.observer(linkInfo(options, socket), `TLS handshake: ${error.message}`)
+    context.observer(linkInfo(context.options, socket), `TLS handshake: ${error.message}`)
     socket.destroy()
   })
   server.on('secureConnection', (socket: TLSSocket) => {
+    const { options } = context
     const handshakeMs = handshakes.done(socket)
+    const shown = clientCertificate(socket, options.tls, Date.now())
     if (!server.listening) socket.destroy()
-    else accept(context, socket, linkInfo(options, socket, { handshakeMs, ...verifiedSubject(socket) }), null)
+    else accept(context, socket, linkInfo(options, socket, { handshakeMs, ...shown }), null)
   })
   return server
 }

@@ -1,15 +1,10 @@
-/** Certificates and keys of a listener, and who a client's certificate says it is. */
-import { readFileSync } from 'node:fs'
-import {
-  createSecureContext,
-  type SecureContextOptions,
-  type TlsOptions as ServerOptions,
-  type TLSSocket,
-} from 'node:tls'
-import type { LinkInfo } from '../broker/link.ts'
+/** Certificates and keys of a listener: read, checked, made into what Node's TLS takes. */
+import { X509Certificate } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
+import { createSecureContext, type SecureContextOptions, type TlsOptions as ServerOptions } from 'node:tls'
 import { ListenError } from './listen-error.ts'
 
-/** Each of `cert`, `key` and `ca` is a file's path or the PEM text itself. */
+/** Each of `cert`, `key`, `ca` and `crl` is a file's path or the PEM text itself. */
 export interface TlsOptions {
   /** The server's certificate, followed by intermediate ones. */
   readonly cert: string
@@ -18,13 +13,38 @@ export interface TlsOptions {
   readonly passphrase?: string
   /** Authorities that sign client certificates; the system's when absent. */
   readonly ca?: string
+  /** Lists of revoked client certificates, one of each authority. */
+  readonly crl?: string
   /** `request`: clients may show a certificate; `require`: only those that show a valid one are let in. */
   readonly clientCertificate?: 'none' | 'request' | 'require'
   readonly minimumVersion?: 'TLSv1.2' | 'TLSv1.3'
 }
 
-/** What `tls.createServer` needs. Throws ListenError for a missing file or what does not fit together. */
-export function tlsServerOptions(listener: string, tls: TlsOptions | undefined): ServerOptions {
+/** The options that may name files. */
+export const TLS_FILES = ['cert', 'key', 'ca', 'crl'] as const
+
+/** Permission bits with which users that are neither the owner nor of the file's group get at it. */
+const OTHERS = 0o007
+
+/** What a listener serves. */
+export interface ServerCredentials {
+  readonly options: SecureContextOptions
+  /** When the first certificate of the chain that expires does, and from when all are valid; in ms of the wall clock. */
+  readonly validTo: number
+  readonly validFrom: number
+}
+
+/** What `tls.createServer` is told of client certificates. */
+export function requestOptions(tls: TlsOptions | undefined): ServerOptions {
+  const clientCertificate = tls?.clientCertificate ?? 'none'
+  return {
+    requestCert: clientCertificate !== 'none',
+    rejectUnauthorized: clientCertificate === 'require',
+  }
+}
+
+/** Reads the files. Throws ListenError for a missing one, a key that others may read, or what does not fit together. */
+export function serverCredentials(listener: string, tls: TlsOptions | undefined): ServerCredentials {
   if (tls === undefined) {
     throw new ListenError(
       listener,
@@ -32,38 +52,40 @@ export function tlsServerOptions(listener: string, tls: TlsOptions | undefined):
       "Name the PEM files in the listener's tls.cert and tls.key.",
     )
   }
-  const secure: SecureContextOptions = {
+  const options: SecureContextOptions = {
     cert: pem(listener, 'cert', tls.cert),
-    key: pem(listener, 'key', tls.key),
+    key: privateKey(listener, tls.key),
     minVersion: tls.minimumVersion ?? 'TLSv1.2',
   }
-  if (tls.passphrase !== undefined) secure.passphrase = tls.passphrase
-  if (tls.ca !== undefined) secure.ca = pem(listener, 'ca', tls.ca)
+  if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
+  if (tls.ca !== undefined) options.ca = pem(listener, 'ca', tls.ca)
+  if (tls.crl !== undefined) options.crl = pem(listener, 'crl', tls.crl)
   try {
-    createSecureContext(secure)
+    createSecureContext(options)
+    return { options, ...validity(String(options.cert)) }
   } catch (error) {
     throw new ListenError(
       listener,
       `the certificate and key cannot be used: ${(error as Error).message}`,
-      'Check that tls.cert and tls.key are PEM, belong to each other, and that the passphrase is right.',
+      'Check that tls.cert, tls.key, tls.ca and tls.crl are PEM, that certificate and key belong to each other, and that the passphrase is right.',
       { cause: error, key: 'tls' },
     )
   }
-  const clientCertificate = tls.clientCertificate ?? 'none'
-  return {
-    ...secure,
-    requestCert: clientCertificate !== 'none',
-    rejectUnauthorized: clientCertificate === 'require',
-  }
 }
 
-/** Everything for which `tlsServerOptions` would throw; the last one only where all files can be read. */
+/** Everything for which `serverCredentials` would throw; the last one only where all files can be read. */
 export function tlsProblems(listener: string, tls: TlsOptions): ListenError[] {
-  const files = (['cert', 'key', 'ca'] as const).flatMap((key) => {
+  const files = TLS_FILES.flatMap((key) => {
     const value = tls[key]
-    return value === undefined ? [] : refusals(() => pem(listener, key, value))
+    if (value === undefined) return []
+    return refusals(() => (key === 'key' ? privateKey(listener, value) : pem(listener, key, value)))
   })
-  return files.length > 0 ? files : refusals(() => tlsServerOptions(listener, tls))
+  return files.length > 0 ? files : refusals(() => serverCredentials(listener, tls))
+}
+
+/** Whether an option is the PEM text itself, and no path. */
+export function isPem(value: string): boolean {
+  return value.includes('-----BEGIN ')
 }
 
 function refusals(load: () => unknown): ListenError[] {
@@ -76,15 +98,37 @@ function refusals(load: () => unknown): ListenError[] {
   }
 }
 
-/** The Common Name of a client certificate that was verified; nothing without one. */
-export function verifiedSubject(socket: TLSSocket): Pick<LinkInfo, 'certificateCommonName'> {
-  if (!socket.authorized) return {}
-  const name: unknown = socket.getPeerCertificate().subject?.CN
-  return typeof name === 'string' && name !== '' ? { certificateCommonName: name } : {}
+/** Of all certificates of a chain. Throws for what is no certificate. */
+function validity(chain: string): Pick<ServerCredentials, 'validFrom' | 'validTo'> {
+  const certificates = chain.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+  const parsed = certificates.map((text) => new X509Certificate(text))
+  return {
+    validFrom: Math.max(...parsed.map(({ validFrom }) => Date.parse(validFrom))),
+    validTo: Math.min(...parsed.map(({ validTo }) => Date.parse(validTo))),
+  }
+}
+
+/** Who can read the key can pass for this broker: that may be its owner and a group, and nobody else. */
+function privateKey(listener: string, value: string): string {
+  const text = pem(listener, 'key', value)
+  // Windows has no such bits; what is no key needs no secrecy, and is refused for another reason.
+  if (isPem(value) || process.platform === 'win32' || !text.includes('PRIVATE KEY')) return text
+  const { mode } = statSync(value)
+  if ((mode & OTHERS) === 0) return text
+  throw new ListenError(
+    listener,
+    `tls.key: every user of this machine can get at ${value} (mode ${(mode & 0o777).toString(8)})`,
+    `Run: chmod 600 ${shellWord(value)}`,
+    { key: 'tls.key' },
+  )
+}
+
+function shellWord(word: string): string {
+  return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 
 function pem(listener: string, key: string, value: string): string {
-  if (value.includes('-----BEGIN ')) return value
+  if (isPem(value)) return value
   try {
     return readFileSync(value, 'utf8')
   } catch (error) {

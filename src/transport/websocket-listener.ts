@@ -1,14 +1,16 @@
 /** Listeners for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
-import { createServer as createSecureServer } from 'node:https'
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https'
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { WebSocketServer } from 'ws'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
+import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
 import { Handshakes, linkInfo } from './peer.ts'
-import { tlsServerOptions, verifiedSubject } from './tls.ts'
+import { servedCertificates } from './served-certificates.ts'
+import { requestOptions } from './tls.ts'
 import { WebSocketLink } from './websocket-link.ts'
 
 const DEFAULT_PATH = '/mqtt'
@@ -37,20 +39,20 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     keepAliveTimeout: 1,
     maxHeaderSize: 16 * 1024,
   }
-  const server: Server = secure
-    ? createSecureServer({
-        ...httpOptions,
-        ...tlsServerOptions(options.name, options.tls),
-        handshakeTimeout: timeoutMs,
-      })
-    : createServer(httpOptions)
+  const secureServer: SecureServer | null = secure
+    ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: timeoutMs })
+    : null
+  const server: Server = secureServer ?? createServer(httpOptions)
+  const certificates =
+    secureServer === null ? null : servedCertificates(options.name, options.tls, secureServer)
   const webSockets = new WebSocketServer({
     noServer: true,
     clientTracking: false,
     perMessageDeflate: false,
     handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
   })
-  const refused = (socket: Socket, reason: string) => context.observer(linkInfo(options, socket), reason)
+  const refused = (socket: Socket, reason: string) =>
+    context.observer(linkInfo(context.options, socket), reason)
   const handshakes = new Handshakes(timeoutMs, (socket) =>
     refused(socket, 'the WebSocket handshake took too long'),
   )
@@ -75,7 +77,9 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   })
   server.on('upgrade', (request, socket: Socket, head) => {
     const refusal =
-      refusalOfPath(request, path) ?? refusalOfOrigin(request, options) ?? refusalOfSubprotocol(request)
+      refusalOfPath(request, path) ??
+      refusalOfOrigin(request, context.options) ??
+      refusalOfSubprotocol(request)
     if (refusal !== undefined) {
       refused(socket, refusal.text)
       answer(socket, refusal)
@@ -99,6 +103,10 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     type: options.type,
     address,
     port,
+    certificates,
+    reconfigure: (changed) => {
+      context.options = changed
+    },
     close: async () => {
       server.close()
       server.closeAllConnections()
@@ -128,8 +136,9 @@ class OpeningHandshake extends Duplex {
 }
 
 function accept(context: ListenerContext, socket: Socket, head: Buffer, handshakeMs: number): void {
-  const subject = socket instanceof TLSSocket ? verifiedSubject(socket) : {}
-  const link = new WebSocketLink(socket, linkInfo(context.options, socket, { handshakeMs, ...subject }))
+  const { options } = context
+  const shown = socket instanceof TLSSocket ? clientCertificate(socket, options.tls, Date.now()) : {}
+  const link = new WebSocketLink(socket, linkInfo(options, socket, { handshakeMs, ...shown }))
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
   else link.start(handler, head)

@@ -93,6 +93,8 @@ function listening({ name, type, host = '', port = 0, webSocketPath = '' }: List
     type,
     address: `${scheme}://${place}:${actual}${webSocketPath}`,
     port: actual,
+    certificates: null,
+    reconfigure: () => {},
     close: async () => {},
   }
 }

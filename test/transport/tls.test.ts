@@ -58,7 +58,7 @@ describe('a TLS listener', () => {
       listener: 'secure',
       remoteAddress: '127.0.0.1',
     })
-    expect(recorded.link.info.certificateCommonName).toBeUndefined()
+    expect(recorded.link.info.certificate?.subjectCommonName).toBeUndefined()
     socket.write('ping')
     await recorded.until((link) => link.text === 'ping')
     recorded.link.write([Buffer.from('po'), Buffer.from('ng')], 4)
@@ -98,11 +98,11 @@ describe('a TLS listener', () => {
   test('the Common Name of a client certificate is told only when it was verified', async () => {
     const listener = await listening({ ...SERVER, ca: fixture('ca.pem'), clientCertificate: 'request' })
     client(listener, { cert: read('client.pem'), key: read('client-key.pem') })
-    expect((await recorder.at(0)).link.info.certificateCommonName).toBe('device-7')
+    expect((await recorder.at(0)).link.info.certificate?.subjectCommonName).toBe('device-7')
     client(listener, { cert: read('stranger.pem'), key: read('stranger-key.pem') })
-    expect((await recorder.at(1)).link.info.certificateCommonName).toBeUndefined()
+    expect((await recorder.at(1)).link.info.certificate?.subjectCommonName).toBeUndefined()
     client(listener)
-    expect((await recorder.at(2)).link.info.certificateCommonName).toBeUndefined()
+    expect((await recorder.at(2)).link.info.certificate?.subjectCommonName).toBeUndefined()
   })
 
   test('a required client certificate keeps others out', async () => {
@@ -113,7 +113,7 @@ describe('a TLS listener', () => {
       await closing(socket)
     }
     client(listener, { cert: read('client.pem'), key: read('client-key.pem') })
-    expect((await recorder.at(0)).link.info.certificateCommonName).toBe('device-7')
+    expect((await recorder.at(0)).link.info.certificate?.subjectCommonName).toBe('device-7')
     expect(recorder.links.length).toBe(1)
   })
 

@@ -1,0 +1,128 @@
+/** The certificates that a TLS listener serves: exchanged for new ones while connections go on, kept when the new are bad. */
+import { stat } from 'node:fs/promises'
+import type { SecureContextOptions, Server } from 'node:tls'
+import { ListenError } from './listen-error.ts'
+import { isPem, type ServerCredentials, serverCredentials, TLS_FILES, type TlsOptions } from './tls.ts'
+
+/** What a look at the files led to. */
+export type CertificateNews =
+  /** New ones are served to whoever connects from now on. */
+  | { readonly change: 'swapped' }
+  /** What is there cannot be served: the old ones are. */
+  | { readonly change: 'kept'; readonly problem: string; readonly advice: string }
+
+/** Gives a TLS server its certificates. Throws ListenError when they cannot be served. */
+export function servedCertificates(
+  listener: string,
+  tls: TlsOptions | undefined,
+  server: Server,
+): ServedCertificates {
+  const credentials = serverCredentials(listener, tls)
+  server.setSecureContext(credentials.options)
+  return new ServedCertificates(listener, tls!, credentials, (options) => server.setSecureContext(options))
+}
+
+export class ServedCertificates {
+  readonly #listener: string
+  readonly #swap: (options: SecureContextOptions) => void
+  #tls: TlsOptions
+  #credentials: ServerCredentials
+  /** The files as they were when their content was judged. */
+  #judged: string | null = null
+  /** The files as they were at the last look. */
+  #seen: string | null = null
+
+  /** `credentials` are served already; `swap` serves others. */
+  constructor(
+    listener: string,
+    tls: TlsOptions,
+    credentials: ServerCredentials,
+    swap: (options: SecureContextOptions) => void,
+  ) {
+    this.#listener = listener
+    this.#tls = tls
+    this.#credentials = credentials
+    this.#swap = swap
+  }
+
+  /** When the first of the served chain expires, in ms of the wall clock. */
+  get validTo(): number {
+    return this.#credentials.validTo
+  }
+
+  /**
+   * Looks whether the files have changed. To be called every second or so: what has changed since the last look may still be
+   * written, or be one of two files, and is judged at the next look that finds it unchanged. Null when there is nothing to tell.
+   */
+  async look(nowMs: number): Promise<CertificateNews | null> {
+    const found = await this.#files()
+    const isSettled = found === this.#seen
+    this.#seen = found
+    if (this.#judged === null) {
+      // The first look: these are the files that were read at the start, unless somebody was very quick.
+      this.#judged = found
+      return null
+    }
+    if (found === this.#judged || !isSettled) return null
+    this.#judged = found
+    return this.#judge(this.#tls, nowMs)
+  }
+
+  /** Reads the files at once, whether they changed or not. Null when they hold what is served. */
+  async reread(nowMs: number, tls: TlsOptions = this.#tls): Promise<CertificateNews | null> {
+    this.#seen = await this.#files()
+    this.#judged = this.#seen
+    return this.#judge(tls, nowMs)
+  }
+
+  #judge(tls: TlsOptions, nowMs: number): CertificateNews | null {
+    let credentials: ServerCredentials
+    try {
+      credentials = serverCredentials(this.#listener, tls)
+    } catch (error) {
+      if (!(error instanceof ListenError)) throw error
+      return { change: 'kept', problem: error.message, advice: error.advice }
+    }
+    this.#tls = tls
+    if (isSame(credentials.options, this.#credentials.options)) return null
+    // Worse than what is served: a wrong file, or a wrong clock where it came from.
+    if (isOutOfDate(credentials, nowMs) && !isOutOfDate(this.#credentials, nowMs)) {
+      return {
+        change: 'kept',
+        problem: `listener '${this.#listener}': the new certificate is not valid at this time`,
+        advice: `It is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
+      }
+    }
+    // Tickets of earlier TLS sessions are worth nothing to a new context: whoever comes back is verified anew.
+    this.#swap(credentials.options)
+    this.#credentials = credentials
+    return { change: 'swapped' }
+  }
+
+  /** A text that differs when a file differs; links are followed to their ends. */
+  async #files(): Promise<string> {
+    const states = TLS_FILES.map(async (key) => {
+      const path = this.#tls[key]
+      if (path === undefined || isPem(path)) return ''
+      try {
+        const { dev, ino, size, mtimeMs, ctimeMs } = await stat(path)
+        return [dev, ino, size, mtimeMs, ctimeMs].join(' ')
+      } catch (error) {
+        return String((error as NodeJS.ErrnoException).code)
+      }
+    })
+    return (await Promise.all(states)).join('\n')
+  }
+}
+
+function isSame(one: SecureContextOptions, other: SecureContextOptions): boolean {
+  return JSON.stringify(one) === JSON.stringify(other)
+}
+
+function isOutOfDate({ validFrom, validTo }: ServerCredentials, nowMs: number): boolean {
+  return nowMs < validFrom || nowMs > validTo
+}
+
+function day(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 10)
+}
