@@ -13,7 +13,8 @@ const FLAGS = [
 
 /** Runs in the page: does everything a page does, and returns what came. */
 const SCRIPT = `async (url, protocolVersion) => {
-  const client = await mqtt.connectAsync(url, { protocolVersion, reconnectPeriod: 0 })
+  const dialect = protocolVersion === 3 ? { protocolId: 'MQIsdp' } : {}
+  const client = await mqtt.connectAsync(url, { protocolVersion, ...dialect, reconnectPeriod: 0 })
   const got = []
   const done = new Promise((resolve) => client.on('message', (topic, payload, packet) => {
     got.push([topic, payload.toString(), packet.qos, packet.retain])
@@ -27,15 +28,42 @@ const SCRIPT = `async (url, protocolVersion) => {
   return got
 }`
 
+/** Runs in the page: leaves a Session behind, comes back to it, and stays until the page is closed. */
+const SESSION = `async (url, protocolVersion) => {
+  const dialect = protocolVersion === 3 ? { protocolId: 'MQIsdp' } : {}
+  const properties = protocolVersion === 5
+    ? { sessionExpiryInterval: 3600, receiveMaximum: 2, topicAliasMaximum: 5 }
+    : undefined
+  const will = { topic: 'will/of/page', payload: 'the page was closed', qos: 1, retain: false }
+  const options = { protocolVersion, ...dialect, properties, will, clientId: 'page', clean: false, reconnectPeriod: 0 }
+  const first = await mqtt.connectAsync(url, options)
+  await first.subscribeAsync('session/#', { qos: 2 })
+  await first.subscribeAsync('$share/g/jobs', { qos: 1 })
+  await first.endAsync()
+  await fetch('/away')
+  const again = mqtt.connect(url, options)
+  const got = []
+  await new Promise((resolve) => again.on('message', (topic, payload) => {
+    got.push(topic + ' ' + payload)
+    if (got.length === 11) resolve()
+  }))
+  return got
+}`
+
 let pages: Server
+/** Resolves when a page says that its client is away; the page waits for what it is given. */
+let away: { promise: Promise<() => void>; resolve: (goOn: () => void) => void }
 let browser: Browser
 
 beforeEach(async () => {
   const script = readFileSync(join(ROOT, 'node_modules', 'mqtt', 'dist', 'mqtt.min.js'))
   pages = createServer((request, response) => {
-    if (request.url === '/mqtt.js') response.setHeader('content-type', 'text/javascript').end(script)
+    if (request.url === '/away') away.resolve(() => response.end())
+    else if (request.url === '/mqtt.js') response.setHeader('content-type', 'text/javascript').end(script)
     else response.setHeader('content-type', 'text/html').end('<script src="/mqtt.js"></script>')
   })
+  let resolve: (goOn: () => void) => void = () => {}
+  away = { promise: new Promise((fulfil) => (resolve = fulfil)), resolve: (goOn) => resolve(goOn) }
   await new Promise<void>((resolve) => pages.listen(0, '127.0.0.1', resolve))
   const executablePath = (await output('which', 'chromium')).trim()
   browser = await chromium.launch({ executablePath, args: FLAGS })
@@ -47,21 +75,46 @@ afterEach(async () => {
   await cleanUp()
 })
 
-test.each([4, 5])('a page in Chromium with MQTT.js over WebSocket, protocol version %i', async (version) => {
-  const broker = await BrokerProcess.start({ webSocket: true })
-  const outside = await MosquittoSub.start(broker.port, ['-q', '1', '-t', 'to/outside'], '%l')
-  await mosquittoPub(broker.port, '-q', '1', '-r', '-t', 'page/state', '-m', 'on')
-  const page = await browser.newPage()
-  await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`)
-  const url = `ws://127.0.0.1:${broker.webSocketPort}/mqtt`
-  const result = page.evaluate(`(${SCRIPT})(${JSON.stringify(url)}, ${version})`)
-  expect(await outside.received(1)).toEqual(['200000'])
-  await mosquittoPub(broker.port, '-q', '1', '-t', 'page/end', '-m', 'from outside')
-  expect(await result).toEqual([
-    ['page/state', 'on', 1, true],
-    ['page/own/0', 'from the page', 0, false],
-    ['page/own/1', 'from the page', 1, false],
-    ['page/own/2', 'from the page', 2, false],
-    ['page/end', 'from outside', 1, false],
-  ])
-})
+test.each([3, 4, 5])(
+  'a page in Chromium with MQTT.js over WebSocket, protocol version %i',
+  async (version) => {
+    const broker = await BrokerProcess.start({ webSocket: true })
+    const outside = await MosquittoSub.start(broker.port, ['-q', '1', '-t', 'to/outside'], '%l')
+    await mosquittoPub(broker.port, '-q', '1', '-r', '-t', 'page/state', '-m', 'on')
+    const page = await browser.newPage()
+    await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`)
+    const url = `ws://127.0.0.1:${broker.webSocketPort}/mqtt`
+    const result = page.evaluate(`(${SCRIPT})(${JSON.stringify(url)}, ${version})`)
+    expect(await outside.received(1)).toEqual(['200000'])
+    await mosquittoPub(broker.port, '-q', '1', '-t', 'page/end', '-m', 'from outside')
+    expect(await result).toEqual([
+      ['page/state', 'on', 1, true],
+      ['page/own/0', 'from the page', 0, false],
+      ['page/own/1', 'from the page', 1, false],
+      ['page/own/2', 'from the page', 2, false],
+      ['page/end', 'from outside', 1, false],
+    ])
+  },
+)
+
+test.each([3, 4, 5])(
+  'a page in Chromium, protocol version %i: its Session, its share of the work, its Will',
+  async (version) => {
+    const broker = await BrokerProcess.start({ webSocket: true })
+    const watcher = await MosquittoSub.start(broker.port, ['-q', '1', '-t', 'will/#'])
+    const page = await browser.newPage()
+    await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`)
+    const url = `ws://127.0.0.1:${broker.webSocketPort}/mqtt`
+    const result = page.evaluate(`(${SESSION})(${JSON.stringify(url)}, ${version})`)
+    const goOn = await away.promise
+    const topics = Array.from({ length: 10 }, (_, number) => `session/${number}`)
+    for (const topic of topics) await mosquittoPub(broker.port, '-q', '2', '-t', topic, '-m', 'while away')
+    await mosquittoPub(broker.port, '-q', '1', '-t', 'jobs', '-m', 'a job')
+    goOn()
+    const got = (await result) as string[]
+    expect(got.filter((line) => line !== 'jobs a job')).toEqual(topics.map((topic) => `${topic} while away`))
+    expect(got).toContain('jobs a job')
+    await page.close()
+    expect(await watcher.received(1)).toEqual(['will/of/page 1 0 the page was closed'])
+  },
+)

@@ -96,7 +96,7 @@ describe.each(VERSIONS)('mosquitto_sub and mosquitto_pub, -V %s', (version) => {
   })
 })
 
-test.each(['mqttv311', 'mqttv5'])('mosquitto_rr, -V %s: a request gets its response', async (version) => {
+test.each(VERSIONS)('mosquitto_rr, -V %s: a request gets its response', async (version) => {
   broker = await BrokerProcess.start()
   const responder = await connectAsync(`mqtt://127.0.0.1:${broker.port}`, { protocolVersion: 5 })
   responder.on('message', (_topic, payload, { properties }) => {
@@ -148,6 +148,18 @@ test('-V mqttv5: a Topic Alias stands for its topic', async () => {
   const words = ['-V', 'mqttv5', '-q', '1', '-t', 'alias/long/name', '-D', 'publish', 'topic-alias', '1']
   await mosquittoPub(broker.port, ...words, '-m', 'one', '--repeat', '3')
   expect(await sub.received(3)).toEqual(Array(3).fill('alias/long/name 1 0 one'))
+})
+
+test('-V mqttv5: a Receive Maximum of 1 lets everything through, one by one and in order', async () => {
+  broker = await BrokerProcess.start()
+  const words = ['-V', 'mqttv5', '-q', '2', '-t', 'f', '-D', 'connect', 'receive-maximum', '1']
+  const sub = await MosquittoSub.start(broker.port, words, '%p')
+  const numbers = Array.from({ length: 20 }, (_, number) => `${number}`)
+  const publishers = numbers.map(
+    (number) => () => mosquittoPub(broker.port, '-q', '2', '-t', 'f', '-m', number),
+  )
+  for (const publish of publishers) await publish()
+  expect(await sub.received(20)).toEqual(numbers)
 })
 
 test('$SYS has the version', async () => {

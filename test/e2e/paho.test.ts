@@ -16,6 +16,7 @@ test.each(['3.1', '3.1.1', '5.0'])('paho-mqtt of Debian speaks MQTT %s', async (
     'tcp: will',
     'websockets: qos 0 1 2',
     'tcp: burst at qos 2',
-    ...(version === '5.0' ? ['tcp: properties'] : []),
+    'tcp: shared subscription',
+    ...(version === '5.0' ? ['tcp: properties', 'tcp: topic alias'] : []),
   ])
 })

@@ -138,6 +138,34 @@ def properties():
     tell("tcp", "properties")
 
 
+def shared():
+    members = [Client("one"), Client("other")]
+    for member in members:
+        member.subscribe("$share/g/jobs", 1)
+    publisher = Client("publisher")
+    for number in range(20):
+        publisher.publish("jobs", str(number), 1)
+    # In turn: each waits for a half of its own.
+    numbers = [int(member.next().payload) for member in members for _ in range(10)]
+    assert sorted(numbers) == list(range(20)), numbers
+    for client in (*members, publisher):
+        client.leave()
+    tell("tcp", "shared subscription")
+
+
+def aliases():
+    client = Client("aliases")
+    client.subscribe("alias/long/name", 1)
+    alias = Properties(PacketTypes.PUBLISH)
+    alias.TopicAlias = 3
+    for number, topic in enumerate(["alias/long/name", "", ""]):
+        client.publish(topic, str(number), 1, properties=alias)
+        message = client.next()
+        assert (message.topic, message.payload) == ("alias/long/name", str(number).encode()), message
+    client.leave()
+    tell("tcp", "topic alias")
+
+
 def burst():
     """More messages at once than may be in flight: flow control lets all of them through, in order."""
     subscriber, publisher = Client("sink"), Client("source")
@@ -157,5 +185,7 @@ session()
 will()
 every_qos("websockets")
 burst()
+shared()
 if VERSION == mqtt.MQTTv5:
     properties()
+    aliases()
