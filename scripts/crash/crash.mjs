@@ -60,7 +60,8 @@ const OPTIONS = {
 
 /** Runs after which a mutant that was not caught has got away. */
 const MUTANT_RUNS_MAX = 20
-const MUTANT_IDLE_MS = 1000
+/** Wills with a delay, and of clients that a killed broker had, come seconds later. */
+const MUTANT_IDLE_MS = 3500
 
 let values
 /** What `buildFaults` built, once it is needed. */
@@ -169,6 +170,7 @@ function report(name, seed, { kills, ledger, backups }) {
     `${counts.sessionsLost} sessions lost`,
     `${counts.retainedLost} retained lost`,
     `${counts.willsLost} Wills lost`,
+    `${counts.overdue} too early or too late`,
     `${counts.strays} strays`,
   ]
   if (backups !== null) {

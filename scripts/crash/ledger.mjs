@@ -20,8 +20,16 @@ const KINDS = [
   'retainedLost',
   'willsLost',
   'backups',
+  'overdue',
   'strays',
 ]
+
+/** What expires, and Wills with a delay, may be so much later than they should: clients and brokers have other work. */
+const LATE_MS = 4000
+/** A broker's clock may tick in tenths. */
+const EARLY_MS = 150
+/** Messages that expire sooner than in a run's time are owed to nobody. */
+const SHORT_SECONDS = 60
 
 export class Ledger {
   acknowledged = 0
@@ -56,21 +64,24 @@ export class Ledger {
 
   // ── publishers ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** What one publisher says on one topic, at one QoS: messages with numbers from 0 on. */
-  stream(publisher, topic, qos, retain) {
-    const stream = { publisher, topic, qos, retain, messages: [] }
+  /** What one publisher says on one topic, at one QoS: messages with numbers from 0 on, which may expire. */
+  stream(publisher, topic, qos, retain, expirySeconds = Number.POSITIVE_INFINITY) {
+    const stream = { publisher, topic, qos, retain, expirySeconds, messages: [] }
     this.#streams.set(`${publisher} ${topic}`, stream)
     return stream
   }
 
   /** A message is about to be sent for the first time; returns its number. */
   sent(stream) {
-    stream.messages.push({ sentAt: ++this.#time, acknowledgedAt: 0, attempts: 1 })
+    stream.messages.push({ sentAt: ++this.#time, sentMs: performance.now(), acknowledgedAt: 0, attempts: 1 })
     return stream.messages.length - 1
   }
 
   repeated(stream, sequence) {
-    stream.messages[sequence].attempts++
+    const message = stream.messages[sequence]
+    message.attempts++
+    // Its time may begin anew.
+    message.sentMs = performance.now()
   }
 
   /** PUBACK, or PUBREC, without an error. */
@@ -148,6 +159,15 @@ export class Ledger {
       this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
       return
     }
+    const ageMs = performance.now() - message.sentMs
+    // What was begun to be delivered may be repeated later.
+    if (!packet.dup && ageMs > stream.expirySeconds * 1000 + LATE_MS) {
+      const late = (ageMs - stream.expirySeconds * 1000).toFixed(0)
+      this.problem(
+        'overdue',
+        `${receiver.name} got ${payload.slice(0, 20)} on ${topic} ${late} ms after it had expired`,
+      )
+    }
     if (packet.retain) {
       arrivalsOf(receiver, stream).flagged.add(sequence)
       return
@@ -204,9 +224,9 @@ export class Ledger {
 
   // ── Wills ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** CONNECT with a Will is about to be sent. `kept` is false until CONNACK came. */
-  will(topic) {
-    const will = { topic, sentAt: ++this.#time, kept: false, arrivals: new Set() }
+  /** CONNECT with a Will is about to be sent. `kept` is false until CONNACK came, `goneMs` null until its client went. */
+  will(topic, delaySeconds = 0) {
+    const will = { topic, delaySeconds, sentAt: ++this.#time, goneMs: null, kept: false, arrivals: new Set() }
     this.#wills.set(topic, will)
     return will
   }
@@ -218,6 +238,10 @@ export class Ledger {
       this.problem('doubled', `${receiver.name} got the Will ${topic} twice`)
     else {
       will.arrivals.add(receiver)
+      const waitedMs = will.goneMs === null ? 0 : performance.now() - will.goneMs
+      if (waitedMs + EARLY_MS < will.delaySeconds * 1000) {
+        this.problem('overdue', `the Will ${topic} came after ${waitedMs.toFixed(0)} ms, before its delay`)
+      }
       this.delivered++
     }
   }
@@ -304,7 +328,8 @@ function lastingOf({ subscriptions }) {
 }
 
 /** Numbers of the messages that were acknowledged until `time` and did not arrive as they should. */
-function* missingOf(receiver, granted, key, { topic, messages }, time) {
+function* missingOf(receiver, granted, key, { topic, expirySeconds, messages }, time) {
+  if (expirySeconds < SHORT_SECONDS) return
   const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
   if (since.length === 0) return
   const from = Math.min(...since)

@@ -22,7 +22,9 @@ const TYPES = [
   'auth',
 ]
 
+const MESSAGE_EXPIRY_INTERVAL = 0x02
 const SESSION_EXPIRY_INTERVAL = 0x11
+const WILL_DELAY_INTERVAL = 0x18
 const RECEIVE_MAXIMUM = 0x21
 /** Bytes of the values of the properties a Server may send; `null` for those that carry their own length. */
 const PROPERTY_BYTES = new Map([
@@ -46,32 +48,42 @@ const PROPERTY_BYTES = new Map([
 const NEVER = 0xffffffff
 
 /**
- * `will` is `{topic, payload, qos}`. The Session outlives its connection unless `cleanStart`; in 5.0 it may be `kept`
- * even so.
+ * `will` is `{topic, payload, qos, delaySeconds}`. The Session outlives its connection unless `cleanStart`; in 5.0 it may
+ * be `kept` even so, and for `expirySeconds` only.
  */
 export function connect({
   version,
   clientId,
   cleanStart,
   kept = !cleanStart,
+  expirySeconds = NEVER,
   receiveMaximum = 65_535,
   will,
 }) {
   const flags = (cleanStart ? 2 : 0) | (will === undefined ? 0 : 4 | (will.qos << 3))
   const parts = [text('MQTT'), Buffer.from([version, flags, 0, 0])]
-  if (version === 5) parts.push(properties(kept ? NEVER : null, receiveMaximum))
+  if (version === 5) parts.push(properties(kept ? expirySeconds : null, receiveMaximum))
   parts.push(text(clientId))
   if (will !== undefined) {
-    if (version === 5) parts.push(Buffer.from([0]))
+    if (version === 5) parts.push(interval(WILL_DELAY_INTERVAL, will.delaySeconds))
     parts.push(text(will.topic), text(will.payload))
   }
   return packet(0x10, parts)
 }
 
-export function publish({ version, topic, payload, qos, packetId, dup = false, retain = false }) {
+export function publish({
+  version,
+  topic,
+  payload,
+  qos,
+  packetId,
+  dup = false,
+  retain = false,
+  expirySeconds,
+}) {
   const parts = [text(topic)]
   if (qos > 0) parts.push(u16(packetId))
-  if (version === 5) parts.push(Buffer.from([0]))
+  if (version === 5) parts.push(interval(MESSAGE_EXPIRY_INTERVAL, expirySeconds))
   parts.push(Buffer.from(payload))
   return packet(0x30 | (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), parts)
 }
@@ -209,6 +221,12 @@ function properties(sessionExpirySeconds, receiveMaximum) {
   if (receiveMaximum < 65_535) parts.push(Buffer.from([RECEIVE_MAXIMUM]), u16(receiveMaximum))
   const bytes = Buffer.concat(parts)
   return Buffer.concat([Buffer.from([bytes.length]), bytes])
+}
+
+/** Properties of which there is at most this one. */
+function interval(property, seconds) {
+  if (seconds === undefined) return Buffer.from([0])
+  return Buffer.concat([Buffer.from([5, property]), u16(seconds >>> 16), u16(seconds & 0xffff)])
 }
 
 function packet(first, parts) {

@@ -24,7 +24,7 @@ export class Publisher {
   #unrest = true
   #timer
 
-  /** `topics` are `{topic, retain}`; `window` messages may be unacknowledged at a time. */
+  /** `topics` are `{topic, retain, expirySeconds}`; `window` messages may be unacknowledged at a time. */
   constructor({ port, ledger, random, name, version, qos, topics, window, burstMax }) {
     this.#ledger = ledger
     this.#random = random
@@ -33,7 +33,9 @@ export class Publisher {
     this.#burstMax = burstMax
     // Few, so that each is soon used again: a broker that does not forget a released one swallows the next message.
     this.#packetIdMax = random.pick([window + 1, window + 50, 65_535])
-    this.#streams = topics.map(({ topic, retain }) => ledger.stream(name, topic, qos, retain))
+    this.#streams = topics.map(({ topic, retain, expirySeconds }) =>
+      ledger.stream(name, topic, qos, retain, expirySeconds),
+    )
     this.#client = new Client(
       { port, ledger, clientId: name, version },
       {
@@ -101,9 +103,12 @@ export class Publisher {
 
   #send({ packetId, stream, sequence }, dup) {
     const { publisher, topic, retain } = stream
+    const expirySeconds = Number.isFinite(stream.expirySeconds) ? stream.expirySeconds : undefined
     const payload = payloadOf(publisher, sequence)
     const { version } = this.#client
-    this.#client.send(publish({ version, topic, payload, qos: this.#qos, packetId, dup, retain }))
+    this.#client.send(
+      publish({ version, topic, payload, qos: this.#qos, packetId, dup, retain, expirySeconds }),
+    )
   }
 
   #online(present, receiveMaximum) {

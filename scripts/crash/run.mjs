@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Backups } from './backups.mjs'
+import { BriefSessions } from './brief.mjs'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
 import { FaultyDisk } from './disk.mjs'
@@ -20,6 +21,11 @@ import { WillClients } from './wills.mjs'
 const PLAIN_TOPICS = ['t/0', 't/1', 't/2']
 const CHANGING_TOPICS = ['c/0', 'c/1']
 const SHARED_TOPIC = 's/0'
+/** Of messages that expire, soon and not so soon. */
+const EXPIRING_TOPICS = [
+  { topic: 'x/0', retain: false, expirySeconds: 1 },
+  { topic: 'x/1', retain: false, expirySeconds: 3600 },
+]
 const PUBLISHERS_PER_QOS = 4
 
 /** A broker that says nothing for so long, while something is due, will not say it any more. */
@@ -39,6 +45,7 @@ export class Run {
   #publishers = []
   #subscribers = []
   #wills
+  #brief = null
   #canary
   #up = null
   #startMs = START_MS_AT_FIRST
@@ -125,6 +132,14 @@ export class Run {
       }
       this.#publishers.push(new Publisher(publisher))
     }
+    if (kind.versions.includes(5)) {
+      for (const qos of [1, 2]) {
+        const name = `x${qos}`
+        const own = { random: random.fork(), version: 5, window: 10, burstMax: 1, topics: EXPIRING_TOPICS }
+        this.#publishers.push(new Publisher({ ...place, ...own, name, qos }))
+      }
+      this.#brief = new BriefSessions({ ...place, random: random.fork() })
+    }
     for (const subscriber of this.#audience(random)) {
       const version = random.pick(kind.versions)
       const receiveMaximum = random.pick([1, 10, 100, 65_535])
@@ -167,6 +182,11 @@ export class Run {
         absence: 0.2,
       },
     ]
+    if (this.#options.kind.versions.includes(5)) {
+      const expiring = [{ filter: 'x/+', qos: 2, changing: false }]
+      audience.push({ name: 'late2', filters: expiring, absence: 0, late: true })
+      audience.push({ name: 'coming2x', filters: expiring, absence: 0.02 })
+    }
     const fickle = [{ filter: 't/#', qos: 2, changing: false }, ...changing]
     audience.push({
       name: 'fickle2',
@@ -199,6 +219,7 @@ export class Run {
   #disperse() {
     this.#canary?.vanish()
     this.#wills?.stop()
+    this.#brief?.stop()
     for (const client of [...this.#publishers, ...this.#subscribers]) client.stop()
   }
 
@@ -236,6 +257,7 @@ export class Run {
   #open() {
     for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
     this.#wills.start()
+    this.#brief?.start()
   }
 
   /** When each kill is due: during the start, or so many ms after it, with clients that went deaf before. */
@@ -253,10 +275,12 @@ export class Run {
   /** Resolves when it answers. */
   #start() {
     this.#broker.start()
+    this.#brief?.brokerStarts()
     const startedAt = performance.now()
     const up = new Promise((resolve) => {
       this.#up = () => {
         this.#startMs = performance.now() - startedAt
+        this.#brief?.brokerIsUp()
         this.#up = null
         this.#canary.leave()
         resolve()
@@ -314,6 +338,7 @@ export class Run {
   async #settle() {
     if (!this.#broker.running) await this.#start()
     this.#wills.stop()
+    this.#brief?.stop()
     for (const publisher of this.#publishers) publisher.finish()
     for (const subscriber of this.#subscribers) subscriber.settle()
     let time = this.ledger.time

@@ -15,6 +15,8 @@ export class Subscriber {
   /** Share of its ticks in which it goes away. */
   #absence
   #fickle
+  /** It is here until it has its Subscriptions, and then not before everybody settles. */
+  #isLate
   #generation = 0
   /** `{filter, qos, changing, receiver, state, entry}` */
   #subscriptions
@@ -38,12 +40,14 @@ export class Subscriber {
     share,
     absence,
     fickle = false,
+    late = false,
     receiveMaximum,
   }) {
     this.#ledger = ledger
     this.#random = random
     this.#absence = absence
     this.#fickle = fickle && version === 5
+    this.#isLate = late
     const receiver = ledger.receiver(share ?? name, share === undefined)
     this.#subscriptions = filters.map((filter) => ({ ...filter, receiver, state: 'none', entry: null }))
     this.#client = new Client(
@@ -97,6 +101,7 @@ export class Subscriber {
   /** Stays connected from here on, and acknowledges everything at once. */
   settle() {
     this.#unrest = false
+    this.#isLate = false
     this.#prompt = true
     this.#pay()
     this.#client.start()
@@ -109,6 +114,10 @@ export class Subscriber {
 
   #tick() {
     if (!this.#unrest) return
+    if (this.#isLate) {
+      if (this.ready && this.#client.online) this.#client.leave()
+      return
+    }
     const random = this.#random
     if (random.chance(this.#absence)) this.#goAway()
     else if (random.chance(0.005)) this.#client.takeOver()

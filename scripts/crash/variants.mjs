@@ -59,6 +59,25 @@ export const MUTANTS = [
     ],
   },
   {
+    name: 'stores messages without their expiry',
+    edits: [
+      [
+        'store/journal.js',
+        'const expires = message.expiresAt !== Number.POSITIVE_INFINITY;',
+        'const expires = false;',
+      ],
+      ['store/entry.js', 'const expires = expiresAt !== Number.POSITIVE_INFINITY;', 'const expires = false;'],
+    ],
+  },
+  {
+    name: 'stores Sessions as if they never expired',
+    edits: [['store/checkpoint.js', 'writer.varint(record.expirySeconds);', 'writer.varint(0xffffffff);']],
+  },
+  {
+    name: 'publishes Wills without their delay',
+    edits: [['broker/wills.js', 'if (seconds === 0)', 'if (seconds >= 0)']],
+  },
+  {
     name: 'does not sync what it commits',
     edits: [],
     durability: 'os',

@@ -8,7 +8,8 @@ export class WillClients {
   #random
   #versions
   #count = 0
-  #open = new Set()
+  /** By connection its Will. */
+  #open = new Map()
   #timer
 
   constructor({ port, ledger, random, versions }) {
@@ -27,30 +28,44 @@ export class WillClients {
   /** No more of them; those that are here vanish. */
   stop() {
     clearInterval(this.#timer)
-    for (const connection of this.#open) connection.vanish()
-    this.#open.clear()
+    for (const connection of [...this.#open.keys()]) this.#vanish(connection)
   }
 
   #come() {
     const number = this.#count++
     const topic = `w/${number}`
     const version = this.#random.pick(this.#versions)
-    const will = this.#ledger.will(topic)
+    const delaySeconds = version === 5 && this.#random.chance(0.4) ? 1 : undefined
+    const will = this.#ledger.will(topic, delaySeconds)
     const connection = new Connection(this.#port, version, {
       opened: () => {
-        const sentWill = { topic, payload: topic, qos: 2 }
-        connection.send(connect({ version, clientId: `will${number}`, cleanStart: true, will: sentWill }))
+        const sentWill = { topic, payload: topic, qos: 2, delaySeconds }
+        // A delay ends with the Session: that has to last longer.
+        const session = delaySeconds === undefined ? {} : { kept: true, expirySeconds: 300 }
+        connection.send(
+          connect({ version, clientId: `will${number}`, cleanStart: true, ...session, will: sentWill }),
+        )
       },
       packet: ({ type, reasonCode }) => {
         if (type === 'connack' && reasonCode === 0) will.kept = true
       },
-      closed: () => this.#open.delete(connection),
+      closed: () => {
+        will.goneMs ??= performance.now()
+        this.#open.delete(connection)
+      },
     })
-    this.#open.add(connection)
+    this.#open.set(connection, will)
     const staysMs = this.#random.between(20, this.#random.chance(0.5) ? 200 : 3000)
     setTimeout(() => {
-      connection.vanish()
-      this.#open.delete(connection)
+      this.#vanish(connection)
     }, staysMs).unref()
+  }
+
+  #vanish(connection) {
+    const will = this.#open.get(connection)
+    if (will === undefined) return
+    will.goneMs = performance.now()
+    connection.vanish()
+    this.#open.delete(connection)
   }
 }
