@@ -195,6 +195,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const detachSys = attachSys(server, store, census, options.sysIntervalSeconds ?? 0)
   const administered: Administered = {
     backup,
+    holdings: server.holdings,
+    tell: (event) => server.state.events.emit('security', event),
     status: () => ({
       version: version(),
       uptimeSeconds: Math.floor((performance.now() - since) / 1000),

@@ -1,6 +1,9 @@
 /** What the operator may ask of a running broker. Further commands are further entries of the table. */
+import type { Holdings } from '../broker/holdings.ts'
+import type { SecurityEvent } from '../broker/security.ts'
 import { freeSpace } from '../store/space.ts'
-import type { ControlCommand, Reply } from './control.ts'
+import { askedBy, type ControlCommand, type Reply } from './control.ts'
+import { heldCommands } from './held.ts'
 
 /** Bytes of one piece of a backup. */
 const PIECE_BYTES = 256 * 1024
@@ -10,6 +13,9 @@ export interface Administered {
   status(): Omit<BrokerStatus, 'processId' | 'dataDirectory' | 'freeBytes'>
   /** The bytes of a backup file. */
   backup(): AsyncGenerator<Buffer>
+  readonly holdings: Holdings
+  /** For the security log. */
+  tell(event: SecurityEvent): void
 }
 
 export interface Held {
@@ -48,17 +54,19 @@ export function controlCommands(
 ): Readonly<Record<string, ControlCommand>> {
   let isBackingUp = false
   return {
+    ...heldCommands(broker.holdings, (event) => broker.tell(event)),
     status: async (): Promise<BrokerStatus> => ({
       processId: process.pid,
       dataDirectory: directory,
       freeBytes: await freeSpace(directory).catch(() => null),
       ...broker.status(),
     }),
-    backup: async (_, reply) => {
+    backup: async (parameters, reply) => {
       if (isBackingUp) throw new Error('a backup is under way')
       isBackingUp = true
       try {
         await sendBackup(broker.backup(), reply)
+        broker.tell({ kind: 'backup-taken', subject: directory, by: askedBy(parameters), detail: '' })
       } finally {
         isBackingUp = false
       }

@@ -1,5 +1,6 @@
 /** The other end of the control socket: asks a running broker. */
 import { connect, type Socket } from 'node:net'
+import { userInfo } from 'node:os'
 import { controlPath, controlPathError } from './control.ts'
 
 /** Of an answer; the pieces of a backup are smaller. */
@@ -55,7 +56,7 @@ export async function* start(
     )
   }
   try {
-    socket.write(`${JSON.stringify({ id: 1, command, ...parameters })}\n`)
+    socket.write(`${JSON.stringify({ id: 1, command, by: operator(), ...parameters })}\n`)
     for await (const answer of answersOf(socket)) {
       if (answer.data !== undefined) yield Buffer.from(answer.data, 'base64')
       else if (answer.ok === true) return answer.result
@@ -68,6 +69,21 @@ export async function* start(
     'the broker ended before its answer was complete',
     'Look into its log, and try again.',
   )
+}
+
+/** Who asks, for the security log: the user of the system, and who that was before `sudo`. */
+function operator(): string {
+  const { SUDO_USER: before } = process.env
+  return before === undefined ? systemUser() : `${systemUser()} (${before})`
+}
+
+/** In a container a user may have a number only. */
+function systemUser(): string {
+  try {
+    return userInfo().username
+  } catch {
+    return `uid ${process.getuid?.()}`
+  }
 }
 
 /** Null when nobody listens. */

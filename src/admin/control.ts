@@ -3,7 +3,7 @@
  * that runs the broker alone. One JSON object per line each way:
  *
  * ```
- * → {"id":1,"command":"status"}
+ * → {"id":1,"command":"status","by":"root"}
  * ← {"id":1,"ok":true,"result":{…}}
  * → {"id":2,"command":"backup"}
  * ← {"id":2,"data":"…base64…"}            as often as needed
@@ -21,8 +21,10 @@ export const CONTROL_SOCKET = 'control.sock'
 /** Kernels give a socket file's path 108 bytes, its final zero included. */
 const PATH_BYTES_MAX = 107
 const CLIENTS_MAX = 8
-/** Of a request. */
-const LINE_BYTES_MAX = 64 * 1024
+/** Of a request: two of the standard's longest strings, and room. */
+const LINE_BYTES_MAX = 192 * 1024
+/** Of a name in the security log. */
+const BY_CHARACTERS_MAX = 64
 /** A client that neither asks nor reads for so long is let go of: it may hold a snapshot of the store. */
 const SILENCE_MS = 60_000
 
@@ -37,6 +39,14 @@ export type ControlCommand = (
   parameters: Readonly<Record<string, unknown>>,
   reply: Reply,
 ) => unknown | Promise<unknown>
+
+/**
+ * Who sent a request, as it says itself: for the security log. Nobody checks it, since whoever can open the socket runs
+ * as the broker's user, or as root, and could as well change what is stored.
+ */
+export function askedBy({ by }: Readonly<Record<string, unknown>>): string {
+  return typeof by === 'string' && by !== '' ? by.slice(0, BY_CHARACTERS_MAX) : 'control socket'
+}
 
 export interface ControlSocket {
   readonly path: string

@@ -1,0 +1,283 @@
+/** The operator's commands for what a broker holds: clients, Sessions, Subscriptions, retained messages. */
+import { setImmediate } from 'node:timers/promises'
+import type {
+  ClientEntry,
+  Holdings,
+  MessageEntry,
+  SessionEntry,
+  Steps,
+  SubscriptionEntry,
+  Wanted,
+  WillEntry,
+} from '../broker/holdings.ts'
+import type { SecurityEvent } from '../broker/security.ts'
+import type { ForwardedProperties } from '../mqtt/properties.ts'
+import { topicFilterError } from '../mqtt/topics.ts'
+import { askedBy, type ControlCommand } from './control.ts'
+import { PAGE_ROWS_MAX, Pages } from './pages.ts'
+import { isPlain, matchesPattern, PATTERN_CHARACTERS_MAX } from './pattern.ts'
+
+/** Bytes of a retained message's payload that `retained show` tells. */
+const PAYLOAD_BYTES_MAX = 64 * 1024
+/** Retained messages that are looked at or deleted before others are served. */
+const SLICE_STEPS = 256
+
+/** The answer to `client show` and `session show`. */
+export interface HeldSession {
+  /** Null while the client is not connected. */
+  readonly client: ClientEntry | null
+  readonly session: SessionEntry
+  readonly will: WillEntry | null
+}
+
+/** The answer to `retained show`. */
+export interface HeldMessage extends MessageEntry {
+  /** Base64 of the payload, or of its first bytes. */
+  readonly payload: string
+  readonly isPayloadWhole: boolean
+  readonly properties: Omit<ForwardedProperties, 'correlationData'> & { readonly correlationData?: string }
+}
+
+/** The answer to `delete` and `kick`. */
+export interface Done {
+  readonly count: number
+}
+
+/** What was asked for is not there, or cannot be asked so. */
+export class HeldError extends Error {
+  override readonly name = 'HeldError'
+  readonly advice: string
+
+  constructor(message: string, advice: string) {
+    super(message)
+    this.advice = advice
+  }
+}
+
+type Parameters = Readonly<Record<string, unknown>>
+
+/** The commands; `tell` gets what they change. */
+export function heldCommands(
+  holdings: Holdings,
+  tell: (event: SecurityEvent) => void,
+): Readonly<Record<string, ControlCommand>> {
+  const pages = new Pages()
+  const list =
+    <T>(name: string, rows: (wanted: Wanted) => Steps<T>): ControlCommand =>
+    (parameters) => {
+      const { after, limit = 100, ...filters } = listParameters(parameters)
+      const which = JSON.stringify([name, filters])
+      return after === undefined
+        ? pages.begin(which, rows(wantedOf(filters)), limit)
+        : pages.resume<T>(which, after, limit)
+    }
+  const show: ControlCommand = (parameters) => heldSession(holdings, word(parameters, 0))
+  const deleteSession: ControlCommand = async (parameters) => {
+    const clientId = word(parameters, 0)
+    expectAvailable(holdings)
+    const wasConnected = holdings.client(clientId) !== null
+    if (!(await holdings.deleteSession(clientId))) throw noSession(clientId)
+    const detail = wasConnected ? 'it was connected' : ''
+    tell({ kind: 'session-deleted', subject: clientId, by: askedBy(parameters), detail })
+    return { count: 1 } satisfies Done
+  }
+  return {
+    'client list': list('client', (wanted) => holdings.clients(wanted)),
+    'client show': (parameters) => {
+      const clientId = word(parameters, 0)
+      const found = heldSession(holdings, clientId)
+      if (found.client === null) throw notConnected(clientId)
+      return found
+    },
+    'client kick': (parameters) => {
+      const clientId = word(parameters, 0)
+      if (!holdings.disconnect(clientId)) {
+        throw holdings.session(clientId) === null ? noSession(clientId) : notConnected(clientId)
+      }
+      tell({ kind: 'client-kicked', subject: clientId, by: askedBy(parameters), detail: '' })
+      return { count: 1 } satisfies Done
+    },
+    'client delete': deleteSession,
+    'session list': list('session', (wanted) => holdings.sessions(wanted)),
+    'session show': show,
+    'session delete': deleteSession,
+    'subscription list': list('subscription', (wanted) => holdings.subscriptions(wanted)),
+    'subscription show': (parameters): SubscriptionEntry => {
+      const [clientId, topicFilter] = [word(parameters, 0), word(parameters, 1)]
+      const found = holdings.subscription(clientId, topicFilter)
+      if (found === null) throw noSubscription(holdings, clientId, topicFilter)
+      return found
+    },
+    'subscription delete': async (parameters) => {
+      const [clientId, topicFilter] = [word(parameters, 0), word(parameters, 1)]
+      expectAvailable(holdings)
+      if (!(await holdings.deleteSubscription(clientId, topicFilter))) {
+        throw noSubscription(holdings, clientId, topicFilter)
+      }
+      const by = askedBy(parameters)
+      tell({ kind: 'subscription-deleted', subject: clientId, by, detail: topicFilter })
+      return { count: 1 } satisfies Done
+    },
+    'retained list': list('retained', (wanted) => holdings.retained(wanted)),
+    'retained show': (parameters) => heldMessage(holdings, word(parameters, 0)),
+    'retained delete': async (parameters) => {
+      expectAvailable(holdings)
+      const { topic } = parameters
+      const subject = typeof topic === 'string' ? topic : word(parameters, 0)
+      const count =
+        typeof topic === 'string' ? await clearAll(holdings, topic) : await clearOne(holdings, subject)
+      const by = askedBy(parameters)
+      if (count > 0) tell({ kind: 'retained-deleted', subject, by, detail: `${count} messages` })
+      return { count } satisfies Done
+    },
+  }
+}
+
+function heldSession(holdings: Holdings, clientId: string): HeldSession {
+  const session = holdings.session(clientId)
+  if (session === null) throw noSession(clientId)
+  return { client: holdings.client(clientId), session, will: holdings.will(clientId) }
+}
+
+function heldMessage(holdings: Holdings, topicName: string): HeldMessage {
+  const found = holdings.retainedMessage(topicName)
+  if (found === null) throw noRetained(topicName)
+  const { payload, properties, ...entry } = found
+  const { correlationData, ...plain } = properties
+  return {
+    ...entry,
+    payload: payload.toString('base64', 0, Math.min(payload.length, PAYLOAD_BYTES_MAX)),
+    isPayloadWhole: payload.length <= PAYLOAD_BYTES_MAX,
+    properties: {
+      ...plain,
+      ...(correlationData !== undefined && { correlationData: correlationData.toString('base64') }),
+    },
+  }
+}
+
+async function clearOne(holdings: Holdings, topicName: string): Promise<number> {
+  if (isOwn(topicName)) throw ownTopic(topicName)
+  if (!holdings.clearRetained(topicName)) throw noRetained(topicName)
+  await holdings.settled()
+  return 1
+}
+
+/** In slices; resolves when all of it is durable. */
+async function clearAll(holdings: Holdings, topicFilter: string): Promise<number> {
+  expectFilter(topicFilter)
+  if (isOwn(topicFilter)) throw ownTopic(topicFilter)
+  let count = 0
+  let step = 0
+  for (const entry of holdings.retained({ topicFilter })) {
+    if (entry !== null && holdings.clearRetained(entry.topicName)) count++
+    if (++step % SLICE_STEPS !== 0) continue
+    await setImmediate()
+    expectAvailable(holdings)
+  }
+  await holdings.settled()
+  return count
+}
+
+/** Without a connection to the disk nothing that is taken away would stay so. */
+function expectAvailable({ unavailable }: Holdings): void {
+  if (unavailable !== null) throw new HeldError(`nothing can be deleted: ${unavailable}`, 'Try again later.')
+}
+
+function isOwn(topic: string): boolean {
+  return topic === '$SYS' || topic.startsWith('$SYS/')
+}
+
+interface ListParameters {
+  readonly topic?: string
+  readonly client?: string
+  readonly user?: string
+  readonly limit?: number
+  readonly after?: string
+}
+
+function listParameters(parameters: Parameters): ListParameters {
+  const texts = Object.fromEntries(
+    (['topic', 'client', 'user', 'after'] as const).flatMap((name) => {
+      const given = parameters[name]
+      if (given === undefined) return []
+      if (typeof given !== 'string') throw new HeldError(`${name} is not text`, 'Send a JSON string.')
+      return [[name, given]]
+    }),
+  )
+  const { limit } = parameters
+  if (limit === undefined) return texts
+  if (!(Number.isInteger(limit) && (limit as number) >= 1 && (limit as number) <= PAGE_ROWS_MAX)) {
+    throw new HeldError(`a page has 1 to ${PAGE_ROWS_MAX} rows`, 'Ask for the next page with --after.')
+  }
+  return { ...texts, limit: limit as number }
+}
+
+function wantedOf({ topic, client, user }: ListParameters): Wanted {
+  if (topic !== undefined) expectFilter(topic)
+  if (client !== undefined && client.length > PATTERN_CHARACTERS_MAX && !isPlain(client)) {
+    throw new HeldError(`a pattern has at most ${PATTERN_CHARACTERS_MAX} characters`, 'Give a shorter one.')
+  }
+  return {
+    ...(topic !== undefined && { topicFilter: topic }),
+    ...(user !== undefined && { userName: user === '' ? null : user }),
+    ...(client !== undefined &&
+      (isPlain(client)
+        ? { clientId: client }
+        : { isClient: (clientId: string) => matchesPattern(client, clientId) })),
+  }
+}
+
+function expectFilter(topicFilter: string): void {
+  const error = topicFilterError(topicFilter)
+  if (error !== null) {
+    throw new HeldError(`${topicFilter} is no topic filter: ${error}`, 'See section 4.7 of the standard.')
+  }
+  if (topicFilter.startsWith('$share/')) {
+    throw new HeldError(
+      `${topicFilter} is the filter of a Shared Subscription`,
+      'Give what follows $share/NAME/.',
+    )
+  }
+}
+
+function word({ words }: Parameters, index: number): string {
+  const found: unknown = Array.isArray(words) ? words[index] : undefined
+  if (typeof found !== 'string') throw new HeldError('a name is missing', 'Send it in the list words.')
+  return found
+}
+
+function noSession(clientId: string): HeldError {
+  return new HeldError(
+    `there is no Session of the client '${clientId}'`,
+    'Its Client Identifier must be given exactly: godwit session list',
+  )
+}
+
+function notConnected(clientId: string): HeldError {
+  return new HeldError(
+    `the client '${clientId}' is not connected`,
+    'Its Session is there: godwit session show, or session delete.',
+  )
+}
+
+function noSubscription(holdings: Holdings, clientId: string, topicFilter: string): HeldError {
+  if (holdings.session(clientId) === null) return noSession(clientId)
+  return new HeldError(
+    `the client '${clientId}' has no Subscription to '${topicFilter}'`,
+    'The topic filter must be given exactly: godwit subscription list --client CLIENT',
+  )
+}
+
+function noRetained(topicName: string): HeldError {
+  return new HeldError(
+    `no message is retained for '${topicName}'`,
+    'The topic name must be given exactly: godwit retained list',
+  )
+}
+
+function ownTopic(topic: string): HeldError {
+  return new HeldError(
+    `${topic} is the broker's own`,
+    'What it tells of itself is switched off by sys.interval_seconds: off.',
+  )
+}
