@@ -1,5 +1,6 @@
 /** The configuration: file, environment and flags as one frozen, validated Config. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import type { z } from 'zod'
 import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
@@ -11,7 +12,7 @@ import {
   listenerOptions,
   listenerProblems,
 } from './listeners.ts'
-import { KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
+import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
 import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources, shown } from './sources.ts'
 import { suggestion } from './suggestion.ts'
 
@@ -33,7 +34,12 @@ export interface Config {
   readonly shutdownSeconds: number
   /** No listener can be reached from another machine. */
   readonly loopbackOnly: boolean
+  /** Whom the process goes on as when root started it; null to stay. */
+  readonly user: string | null
 }
+
+/** The configuration file that a data directory brings: it is used where no other is named. */
+export const DIRECTORY_FILE = 'godwit.yaml'
 
 export interface ConfigSources {
   /** Path of the YAML file. */
@@ -59,6 +65,19 @@ export class ConfigError extends Error {
  */
 export function loadConfig(from: ConfigSources = {}): Config {
   return loaded(from).config
+}
+
+/** The configuration file for these sources: the one that is named, or that of the data directory, where it has one. */
+export function configFile({ file, environment = {}, flags = {} }: ConfigSources): string | undefined {
+  const named = file ?? environment[FILE_VARIABLE]
+  if (named !== undefined) return named
+  const sources = new Sources()
+  sources.addEnvironment(environment)
+  addFlags(sources, flags)
+  const directory = sources.at(['data', 'directory']) ?? DEFAULT_DIRECTORY
+  if (typeof directory !== 'string') return undefined
+  const found = join(directory, DIRECTORY_FILE)
+  return existsSync(found) ? found : undefined
 }
 
 /**
@@ -116,6 +135,7 @@ function addFlags(sources: Sources, flags: ConfigFlags): void {
   for (const assignment of flags.set ?? []) sources.addAssignment('--set', assignment)
   if (flags.data !== undefined) sources.put('--data', ['data', 'directory'], flags.data)
   if (flags.durability !== undefined) sources.put('--durability', ['data', 'durability'], flags.durability)
+  if (flags.user !== undefined) sources.put('--user', ['user'], flags.user)
   if (flags.logLevel !== undefined) sources.put('--log-level', ['log', 'level'], flags.logLevel)
   flagListeners(sources, flags)
 }
@@ -141,6 +161,7 @@ function toConfig(settings: Settings): Config {
     sysIntervalSeconds: settings.sys.interval_seconds,
     shutdownSeconds: settings.shutdown_seconds,
     loopbackOnly: listeners.every(isLoopbackOnly),
+    user: settings.user ?? null,
   })
 }
 

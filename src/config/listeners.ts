@@ -14,6 +14,7 @@ const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
   mode: ['unix'],
   websocket_path: ['ws', 'wss'],
   allowed_origins: ['ws', 'wss'],
+  server_keep_alive_seconds: ['ws', 'wss'],
   tls: ['tls', 'wss'],
 }
 
@@ -73,6 +74,9 @@ export function listenerOptions(settings: ListenerSettings, allowAnonymous: Allo
     ...place,
     ...((type === 'ws' || type === 'wss') && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
     ...(settings.allowed_origins !== undefined && { allowedOrigins: settings.allowed_origins }),
+    ...(settings.server_keep_alive_seconds !== undefined && {
+      serverKeepAliveSeconds: settings.server_keep_alive_seconds,
+    }),
     ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
     ...(settings.lenient.length > 0 && { lenient: settings.lenient }),
     optional: settings.optional,
@@ -135,6 +139,7 @@ function tlsOptions(settings: NonNullable<ListenerSettings['tls']>): TlsOptions 
     key: settings.key,
     ...(settings.passphrase !== undefined && { passphrase: settings.passphrase }),
     ...(settings.ca !== undefined && { ca: settings.ca }),
+    ...(settings.crl !== undefined && { crl: settings.crl }),
     clientCertificate: settings.client_certificate,
     minimumVersion: settings.minimum_version,
   }

@@ -66,12 +66,14 @@ const LISTENER = z.strictObject({
   mode: text('permission bits in quotes, such as "0660"', /^0?[0-7]{3}$/).optional(),
   websocket_path: text('a path that begins with /', /^\/[^\s?#]*$/).optional(),
   allowed_origins: value('a list of origins such as https://example.org', originList).optional(),
+  server_keep_alive_seconds: seconds({ min: 0, max: 65_535 }, 'whole').optional(),
   tls: z
     .strictObject({
       cert: text('the path of a PEM file'),
       key: text('the path of a PEM file'),
       passphrase: text('text that is not empty').optional(),
       ca: text('the path of a PEM file').optional(),
+      crl: text('the path of a PEM file').optional(),
       client_certificate: oneOf(['none', 'request', 'require']).default('none'),
       minimum_version: oneOf(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2'),
     })
@@ -96,12 +98,15 @@ const RESIDENT_BYTES_MAX = 128 * 1024 ** 2
 /** Enough for every client to be told and for the last commit, short of what supervisors wait before they kill. */
 const SHUTDOWN_SECONDS = 5
 
+/** Where data is kept that nobody says where to keep. */
+export const DEFAULT_DIRECTORY = './godwit-data'
+
 /** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
 export const SCHEMA = z.strictObject({
   allow_anonymous: oneOf(['loopback', true, false]).default('loopback'),
   data: z
     .strictObject({
-      directory: text("a directory's path").default('./godwit-data'),
+      directory: text("a directory's path").default(DEFAULT_DIRECTORY),
       durability: oneOf(['fsync', 'os', 'memory']).default('fsync'),
       reserve_bytes: bytes({ min: 0 }).default(RESERVE_BYTES),
       resident_bytes_max: bytes({ min: 1024 ** 2 }).default(RESIDENT_BYTES_MAX),
@@ -125,7 +130,18 @@ export const SCHEMA = z.strictObject({
     })
     .prefault({}),
   shutdown_seconds: seconds({ min: 0, max: 3600 }).default(SHUTDOWN_SECONDS),
+  user: text("a user's name").optional(),
 })
+
+/** Keys whose values are paths: in a file they start at the file's directory. `*` stands for each of a list. */
+export const PATH_KEYS: readonly string[] = [
+  'data.directory',
+  'listeners.*.path',
+  'listeners.*.tls.cert',
+  'listeners.*.tls.key',
+  'listeners.*.tls.ca',
+  'listeners.*.tls.crl',
+]
 
 /** What the schema makes of a configuration, in the configuration's own words. */
 export type Settings = z.infer<typeof SCHEMA>

@@ -1,6 +1,7 @@
 /** Where settings come from: file, environment, flags; laid over each other, each remembered for the errors. */
+import { dirname, resolve } from 'node:path'
 import { type Document, isMap, isNode, isSeq, LineCounter, parse, parseDocument } from 'yaml'
-import { KEYS, LISTENER_KEYS } from './schema.ts'
+import { KEYS, LISTENER_KEYS, PATH_KEYS } from './schema.ts'
 import { suggestion } from './suggestion.ts'
 
 /** One thing that is wrong with a configuration. */
@@ -21,6 +22,7 @@ export interface ConfigFlags {
   readonly data?: string
   readonly durability?: string
   readonly logLevel?: string
+  readonly user?: string
   /** `key.path=value`, in order. */
   readonly set?: readonly string[]
 }
@@ -79,6 +81,7 @@ export class Sources {
       if (value === null && SECTIONS.includes(key)) continue
       this.tree[key] = value
     }
+    for (const key of PATH_KEYS) resolvePaths(this.tree, key.split('.'), dirname(name))
   }
 
   addEnvironment(environment: Readonly<Record<string, string | undefined>>): void {
@@ -213,4 +216,18 @@ function variablePath(name: string): Path | undefined {
 
 function segment(text: string): string | number {
   return /^\d+$/.test(text) ? Number(text) : text
+}
+
+/** Replaces the relative paths at these keys by what they mean as seen from `directory`. */
+function resolvePaths(node: unknown, [key, ...rest]: readonly string[], directory: string): void {
+  if (typeof node !== 'object' || node === null || key === undefined) return
+  const names = key === '*' ? Object.keys(node) : Object.hasOwn(node, key) ? [key] : []
+  for (const name of names) {
+    const found: unknown = Reflect.get(node, name)
+    if (rest.length > 0) resolvePaths(found, rest, directory)
+    // PEM text may stand in a path's place.
+    else if (typeof found === 'string' && found !== '' && !found.includes('-----BEGIN ')) {
+      Reflect.set(node, name, resolve(directory, found))
+    }
+  }
 }

@@ -1,9 +1,15 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
-import { type Config, ConfigError, type ConfigSources, loadConfig } from '../../src/config/config.ts'
+import {
+  type Config,
+  ConfigError,
+  type ConfigSources,
+  configFile,
+  loadConfig,
+} from '../../src/config/config.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS, snakeCase } from '../../src/config/schema.ts'
 import { variable } from '../../src/config/sources.ts'
 import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
@@ -93,14 +99,51 @@ describe('the defaults', () => {
   })
 })
 
+describe('paths', () => {
+  test("of a file start at the file's directory, others where they are", () => {
+    const config = fromFile(`
+      data: {directory: .}
+      listeners:
+        - {type: tls, tls: {cert: server.crt, key: ./keys/server.key, ca: /etc/ca.crt, crl: ../crl.pem}}
+        - {type: unix, path: mqtt.sock}
+    `)
+    expect(config.data.directory).toBe(directory)
+    expect(config.listeners[0]!.tls).toMatchObject({
+      cert: join(directory, 'server.crt'),
+      key: join(directory, 'keys', 'server.key'),
+      ca: '/etc/ca.crt',
+      crl: join(dirname(directory), 'crl.pem'),
+    })
+    expect(config.listeners[1]!.path).toBe(join(directory, 'mqtt.sock'))
+    expect(loadConfig({ flags: { data: 'elsewhere' } }).data.directory).toBe('elsewhere')
+    expect(fromFile('data: {directory: .}', { flags: { data: 'elsewhere' } }).data.directory).toBe(
+      'elsewhere',
+    )
+  })
+
+  test('a data directory brings its configuration, unless another one is named', () => {
+    expect(configFile({ flags: { data: directory } })).toBeUndefined()
+    writeFileSync(file, '')
+    expect(configFile({ flags: { data: directory } })).toBe(file)
+    expect(configFile({ flags: { set: [`data.directory=${directory}`] } })).toBe(file)
+    expect(configFile({ environment: { GODWIT_DATA_DIRECTORY: directory } })).toBe(file)
+    expect(configFile({ file: 'other.yaml', flags: { data: directory } })).toBe('other.yaml')
+    const environment = { GODWIT_CONFIG: 'other.yaml' }
+    expect(configFile({ environment, flags: { data: directory } })).toBe('other.yaml')
+    expect(resolve(configFile({ flags: { data: '.' } }) ?? 'none')).toBe(resolve('none'))
+  })
+})
+
 describe('the example', () => {
   test('parses to exactly the defaults', () => {
-    expect(loadConfig({ file: EXAMPLE })).toEqual(loadConfig())
+    const { data, ...others } = loadConfig()
+    const directory = join(dirname(EXAMPLE), 'godwit-data')
+    expect(loadConfig({ file: EXAMPLE })).toEqual({ ...others, data: { ...data, directory } })
   })
 
   test('has every key, and its commented-out listeners are valid', () => {
     // A comment's text follows "# "; a key that is commented out follows "#" as it would stand there.
-    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})/gm, '$1$2')
+    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( *)#(- | {2,}|(?=user:))/gm, '$1$2')
     const config = fromFile(text)
     expect(config.listeners.map((listener) => listener.name)).toEqual([
       'mqtt',
