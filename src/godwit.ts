@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
-import { type Administered, controlCommands } from './admin/commands.ts'
+import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health } from './broker/events.ts'
 import type { Figures } from './broker/figures.ts'
@@ -204,6 +204,14 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       durability: durabilityOf(options),
       health: server.health,
       clientsConnected: server.state.figures.clientsConnected,
+      publishersPaused: server.state.paused.size,
+      counted: counted(server.state.figures),
+      commitMs: {
+        p50: store.commitLatency.quantileMs(0.5),
+        p99: store.commitLatency.quantileMs(0.99),
+        maximum: store.commitLatency.maxMs,
+      },
+      residentBytes: process.memoryUsage.rss(),
       store: { ...store.figures },
       held: census(),
     }),
@@ -349,6 +357,21 @@ function received({ message, qos, retain }: Delivery): ReceivedMessage {
     retain,
     publisher,
     properties: decodeForwardedProperties(message.properties),
+  }
+}
+
+function counted(figures: Figures): Counted {
+  const happened = (counts: Readonly<Record<string, number>>): Record<string, number> =>
+    Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
+  return {
+    connectionsAccepted: figures.connectionsAccepted,
+    connectionsRefused: figures.connectionsRefused,
+    messagesReceived: figures.publishReceived,
+    messagesSent: figures.publishSent,
+    bytesReceived: figures.bytesReceived,
+    bytesSent: figures.bytesSent,
+    dropped: happened(figures.drops),
+    limited: happened(figures.limits),
   }
 }
 

@@ -29,6 +29,20 @@ export interface Held {
   readonly memoryBytes: number
 }
 
+/** Counted since the start. */
+export interface Counted {
+  readonly connectionsAccepted: number
+  readonly connectionsRefused: number
+  readonly messagesReceived: number
+  readonly messagesSent: number
+  readonly bytesReceived: number
+  readonly bytesSent: number
+  /** Deliveries that were lost, by reason; those that happened. */
+  readonly dropped: Readonly<Record<string, number>>
+  /** What limits refused, by limit; those that did. */
+  readonly limited: Readonly<Record<string, number>>
+}
+
 /** The answer to `status`. */
 export interface BrokerStatus {
   readonly version: string
@@ -42,6 +56,13 @@ export interface BrokerStatus {
   /** What the broker may still write on the disk; null when it cannot be told. */
   readonly freeBytes: number | null
   readonly clientsConnected: number
+  /** Publishers that are not read from at the moment, since the broker is behind. */
+  readonly publishersPaused: number
+  readonly counted: Counted
+  /** How long commits took, in ms: half of them, 99 of 100, all of them. */
+  readonly commitMs: { readonly p50: number; readonly p99: number; readonly maximum: number }
+  /** Of the whole process. */
+  readonly residentBytes: number
   readonly store: Readonly<Record<string, number>>
   /** How much there is of what a broker holds. */
   readonly held: Held

@@ -1,39 +1,58 @@
 /** `godwit status`: how the running broker is. */
 import type { BrokerStatus } from '../admin/commands.ts'
 import { ask } from '../admin/control-client.ts'
-
-const MIB = 1024 * 1024
+import { duration, lines, size } from './table.ts'
 
 /** Asks the broker of this data directory. Throws ControlError when none answers. */
 export async function status(directory: string, asJson: boolean): Promise<string> {
   const answer = (await ask(directory, 'status')) as BrokerStatus
-  if (asJson) return JSON.stringify(answer)
-  const { health, held, store } = answer
-  const lines: readonly (readonly [string, string])[] = [
+  return asJson ? JSON.stringify(answer) : shown(answer)
+}
+
+function shown(answer: BrokerStatus): string {
+  const { health, held, store, counted, commitMs } = answer
+  return lines([
     ['godwit', `${answer.version}, process ${answer.processId}, up ${duration(answer.uptimeSeconds)}`],
     ['health', health.detail === '' ? health.state : `${health.state}: ${health.detail}`],
     ['listening on', answer.listeners.join(', ')],
     ['data', `${answer.dataDirectory}, durability ${answer.durability}, ${free(answer.freeBytes)}`],
-    ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions`],
+    ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
+    ['Subscriptions', held.subscriptions],
     [
       'messages',
       `${held.queuedMessages} queued, ${held.inFlightMessages} in flight, ${held.retainedMessages} retained`,
     ],
-    ['store', `${store.commits} commits, ${mebibytes(store.storedBytes ?? 0)} of messages`],
-  ]
-  return lines.map(([name, text]) => `${name.padEnd(13)}${text}`).join('\n')
+    ['received', `${counted.messagesReceived} messages, ${size(counted.bytesReceived)} in all`],
+    ['sent', `${counted.messagesSent} messages, ${size(counted.bytesSent)} in all`],
+    ['store', `${size(store.storedBytes ?? 0)} of messages; ${commits(store.commits ?? 0, commitMs)}`],
+    ['memory', `${size(answer.residentBytes)}, of which messages and buffers ${size(held.memoryBytes)}`],
+    ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
+    ['limits', counts(counted.limited)],
+    ['lost', counts(counted.dropped)],
+    [
+      'behind',
+      answer.publishersPaused === 0 ? null : `${answer.publishersPaused} publishers wait for the disk`,
+    ],
+  ])
+}
+
+/** As `queue-full 3, offline 1`: the most first. */
+function counts(counted: Readonly<Record<string, number>>): string {
+  return Object.entries(counted)
+    .sort(([, one], [, other]) => other - one)
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ')
+}
+
+function commits(count: number, { p50, p99, maximum }: BrokerStatus['commitMs']): string {
+  if (count === 0) return 'no commits yet'
+  return `${count} commits, half within ${ms(p50)}, 99 % within ${ms(p99)}, all within ${ms(maximum)}`
+}
+
+function ms(duration: number): string {
+  return `${duration.toFixed(duration < 10 ? 1 : 0)} ms`
 }
 
 function free(bytes: number | null): string {
-  return bytes === null ? 'free space unknown' : `${mebibytes(bytes)} free`
-}
-
-function mebibytes(bytes: number): string {
-  return `${Math.floor(bytes / MIB)} MiB`
-}
-
-function duration(seconds: number): string {
-  const days = Math.floor(seconds / 86_400)
-  const clock = new Date((seconds % 86_400) * 1000).toISOString().slice(11, 19)
-  return days === 0 ? clock : `${days} days ${clock}`
+  return bytes === null ? 'free space unknown' : `${size(bytes)} free`
 }
