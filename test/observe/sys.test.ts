@@ -1,6 +1,8 @@
+import { connect } from 'node:net'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Broker, createBroker } from '../../src/godwit.ts'
+import { packet, uint16 } from '../mqtt/packets.ts'
 
 const INTERVAL_SECONDS = 10
 
@@ -146,4 +148,25 @@ test.each([0, Number.POSITIVE_INFINITY])('an interval of %d publishes nothing', 
   await broker.publish({ topic: '$SYS/end', payload: '' })
   await vi.waitFor(() => expect(updates).toContain('$SYS/end'))
   expect(updates).toEqual(['$SYS/end'])
+})
+
+test('what a lenient listener forgives is told by its rule, once there is any', async () => {
+  values = new Map()
+  updates = []
+  elapsedSeconds = 0
+  const listeners = [{ type: 'tcp', port: 0, lenient: ['dup-on-qos-0'] }] as const
+  broker = await createBroker({ listeners, sysIntervalSeconds: INTERVAL_SECONDS })
+  broker.subscribe('$SYS/#', ({ topic, payload }) => {
+    values.set(topic.replace('$SYS/broker/', ''), payload.toString())
+  })
+  const forgiven = () => [...values].filter(([name]) => name.startsWith('forgiven/'))
+  await interval()
+  expect(forgiven()).toEqual([])
+  const socket = connect(broker.listeners[0]!.port, '127.0.0.1')
+  socket.write(packet(0x10, 'MQTT', 4, 2, uint16(60), 'old'))
+  socket.write(packet(0x38, 't', Buffer.from('x')))
+  await expect.poll(() => broker.figures.forgiven['dup-on-qos-0']).toBe(1)
+  await interval()
+  await expect.poll(forgiven).toEqual([['forgiven/dup-on-qos-0', '1']])
+  socket.destroy()
 })
