@@ -29,9 +29,6 @@ export const LIMITS = [
   'retainedBytesMax',
   'memoryBytesMax',
   'disk',
-  'ok',
-  'refusing',
-  'recovering',
 ] as const
 
 export type Limit = (typeof LIMITS)[number]
