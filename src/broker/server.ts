@@ -97,6 +97,7 @@ export class Server implements Acceptor {
     this.state.timeOffset = recovered.brokerTime + passed - host.now()
     this.state.turn.begin()
     this.#takeUp(recovered)
+    this.#recordLeft(recovered)
     return recovered.notice
   }
 
@@ -138,6 +139,14 @@ export class Server implements Acceptor {
     // Connected when the broker ended: it was left then.
     if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
     return session
+  }
+
+  /** When Sessions were left in a crash does not change with the next one, or they would never expire [MQTT-4.1.0-2]. */
+  #recordLeft({ sessions }: Recovered): void {
+    for (const { id, record } of sessions) {
+      const session = record.disconnectedAt === 0 ? this.state.sessionsById.get(id) : undefined
+      if (session?.clientId === record.clientId) this.state.store.putSession(id, session.record())
+    }
   }
 
   #endOrWait(session: Session): void {

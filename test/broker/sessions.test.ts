@@ -386,6 +386,7 @@ describe('an ended Session whose share is on disk', () => {
     }
     await world.connect('a', clean)
     expect(world.ledger.lines.filter((line) => line.startsWith('putSession 1 '))).toEqual([
+      'putSession 1 a',
       'putSession 1 \0ended 1',
     ])
     expect(world.server.state.sessions.get('a')).toMatchObject({ id: 2 })

@@ -64,21 +64,30 @@ export interface Answer {
   readonly packetId: number
   readonly qos: number
   readonly reasonCode: number
+  /** CONNACK: whether a Session is present. */
+  readonly present: boolean
+  /** What a PUBLISH says; null in other packets. */
+  readonly publish: PublishFields | null
+}
+
+export interface PublishFields {
+  readonly topic: string
+  readonly qos: number
+  readonly retain: boolean
+  readonly dup: boolean
+  readonly packetId: number
+  /** Hexadecimal, as the properties that are forwarded. */
+  readonly payload: string
+  /** 0 for none. */
+  readonly alias: number
+  /** Message Expiry Interval; -1 for none. */
+  readonly expiry: number
+  readonly identifiers: readonly number[]
+  readonly properties: string
 }
 
 /** Words for a PUBLISH; the model uses them, too. */
-export function publishText(fields: {
-  topic: string
-  qos: number
-  retain: boolean
-  dup: boolean
-  packetId: number
-  payload: string
-  alias: number
-  expiry: number
-  identifiers: readonly number[]
-  properties: string
-}): string {
+export function publishText(fields: PublishFields): string {
   const { topic, qos, retain, dup, packetId, payload, alias, expiry, identifiers, properties } = fields
   const flags = `${dup ? ' dup' : ''}${retain ? ' retain' : ''}`
   const more = `alias ${alias} expiry ${expiry} identifiers ${[...identifiers].sort().join(',')} properties ${properties}`
@@ -170,7 +179,16 @@ export function answers(bytes: Buffer, version: Version): Answer[] {
     const body = new Reader(reader.take(reader.variable()))
     const answer = read(first, body, version)
     if (body.at !== body.bytes.length) throw new Error('the Server sent bytes behind the end of a packet')
-    list.push({ packetId: 0, qos: 0, reasonCode: 0, ...answer, type: first >> 4, bytes: reader.at - from })
+    list.push({
+      packetId: 0,
+      qos: 0,
+      reasonCode: 0,
+      present: false,
+      publish: null,
+      ...answer,
+      type: first >> 4,
+      bytes: reader.at - from,
+    })
   }
   return list
 }
@@ -204,7 +222,7 @@ function read(first: number, body: Reader, version: Version): Partial<Answer> & 
       const present = body.number(1)
       const reasonCode = body.number(1)
       const said = version === 5 ? [...properties(body, type).known].filter(([id]) => id !== 31) : []
-      return { reasonCode, text: connackText(present, reasonCode, said) }
+      return { reasonCode, present: present === 1, text: connackText(present, reasonCode, said) }
     }
     case 3:
       return readPublish(first, body, version)
@@ -244,7 +262,7 @@ function readPublish(first: number, body: Reader, version: Version): Partial<Ans
   const topic = body.take(body.number(2)).toString()
   const packetId = qos > 0 ? body.number(2) : 0
   const said = version === 5 ? properties(body, 3) : null
-  const text = publishText({
+  const publish: PublishFields = {
     topic,
     qos,
     retain: (first & 1) === 1,
@@ -255,8 +273,8 @@ function readPublish(first: number, body: Reader, version: Version): Partial<Ans
     expiry: Number(said?.known.get(2) ?? -1),
     identifiers: said?.identifiers ?? [],
     properties: said?.forwarded ?? '',
-  })
-  return { packetId, qos, text }
+  }
+  return { packetId, qos, publish, text: publishText(publish) }
 }
 
 /** Words for a CONNACK; the model uses them, too. */
