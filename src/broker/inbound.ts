@@ -187,7 +187,8 @@ export class Inbound {
     if (reasonCode === Reason.NotAuthorized) {
       this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
     }
-    if (this.#version < 5 && reasonCode !== Reason.NotAuthorized) {
+    const isIgnored = reasonCode === Reason.NotAuthorized && this.#state.policy.deniedBefore5 !== 'disconnect'
+    if (this.#version < 5 && !isIgnored) {
       this.#sink.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
       return
     }

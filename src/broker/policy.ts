@@ -5,6 +5,14 @@ import type { LinkInfo } from './link.ts'
 
 type Awaitable<T> = T | Promise<T>
 
+const GONE: LinkInfo = Object.freeze({
+  transport: 'memory',
+  listener: '',
+  remoteAddress: '',
+  remotePort: 0,
+  allowAnonymous: false,
+})
+
 /** A client as policies and events see it. */
 export interface ClientView {
   readonly clientId: string
@@ -12,6 +20,11 @@ export interface ClientView {
   readonly userName: string | null
   readonly protocolVersion: ProtocolVersion
   readonly link: LinkInfo
+}
+
+/** A client that has no Network Connection: its Session, or its Will, is asked about. */
+export function absentClient(clientId: string, userName: string | null): ClientView {
+  return { clientId, userName, protocolVersion: 5, link: GONE }
 }
 
 export interface Credentials {
@@ -68,12 +81,25 @@ export interface Policy {
   authorizePublish?(client: ClientView, topic: string, qos: QoS, retain: boolean): Awaitable<boolean>
   /** True to allow, or a Reason Code of SUBACK that refuses. */
   authorizeSubscribe?(client: ClientView, filter: string, qos: QoS): Awaitable<boolean | Reason>
+  /**
+   * Whether this message may reach this client, by its topic name. Asked for every delivery, when it is queued and when it
+   * is sent. Without it, what a Subscription finds is received.
+   */
+  authorizeReceive?(client: ClientView, topic: string): boolean
+  /**
+   * What becomes of a PUBLISH that is denied to a client of 3.1 or 3.1.1: it is acknowledged and dropped, which is the
+   * default [MQTT-3.3.5-2], or the Network Connection is closed.
+   */
+  readonly deniedBefore5?: 'ignore' | 'disconnect'
 }
 
 /** The same policy, but what it throws becomes a rejected promise: its bug ends a connection, not the Server. */
 export function guarded(policy: Policy): Policy {
   const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
+  const { authorizeReceive, deniedBefore5 } = policy
   return {
+    ...(deniedBefore5 && { deniedBefore5 }),
+    ...(authorizeReceive && { authorizeReceive: (...of) => authorizeReceive.apply(policy, of) }),
     ...(authenticate && { authenticate: (...of) => attempt(() => authenticate.apply(policy, of)) }),
     ...(authenticationExchange && {
       authenticationExchange: (...of) => guardedExchange(() => authenticationExchange.apply(policy, of)),

@@ -126,7 +126,7 @@ export class Publisher {
    * shortest queue, else to the offline one with the shortest. Returns whether somebody took it.
    */
   deliverShared(group: ShareGroup<Session>, message: Message): boolean {
-    const index = chooseMember(group, message)
+    const index = chooseMember(this.#state, group, message)
     if (index === -1) {
       this.#state.drop(group.share, message.evicted ? 'not-in-memory' : 'offline', message)
       return false
@@ -157,7 +157,7 @@ export class Publisher {
     }
     const retainedRefusal = retains ? this.#retainedRefusal(message) : Reason.Success
     if (retainedRefusal !== Reason.Success) return retainedRefusal
-    if (message.qos > 0 && limits.queueFull === 'refuse' && anyQueueFull(route, message)) {
+    if (message.qos > 0 && limits.queueFull === 'refuse' && anyQueueFull(this.#state, route, message)) {
       return this.#refuse(
         'queueMessagesMax',
         message,
@@ -248,19 +248,19 @@ function hasStored(route: Route<Session>): boolean {
   return false
 }
 
-function anyQueueFull(route: Route<Session>, message: Message): boolean {
+function anyQueueFull(state: State, route: Route<Session>, message: Message): boolean {
   for (const entry of route.entries) {
     if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
   }
   for (const group of route.groups) {
-    const member = group.members[chooseMember(group, message)]
+    const member = group.members[chooseMember(state, group, message)]
     if (member !== undefined && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
   }
   return false
 }
 
 /** Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. */
-function chooseMember(group: ShareGroup<Session>, message: Message): number {
+function chooseMember(state: State, group: ShareGroup<Session>, message: Message): number {
   const { members } = group
   const { evicted } = message
   let waiting = -1
@@ -270,6 +270,8 @@ function chooseMember(group: ShareGroup<Session>, message: Message): number {
     const { subscriber, options } = members[index]!
     // A body that is on disk only stays there for a stored Session alone.
     if (evicted && !subscriber.stored) continue
+    // What one member may not receive is for the others.
+    if (state.checksReceiving && !evicted && !mayTake(state, subscriber, message)) continue
     if (subscriber.hasRoom) return index
     if (subscriber.online) {
       if (waiting === -1 || subscriber.queueLength < members[waiting]!.subscriber.queueLength) waiting = index
@@ -278,4 +280,10 @@ function chooseMember(group: ShareGroup<Session>, message: Message): number {
     }
   }
   return waiting === -1 ? offline : waiting
+}
+
+/** Subscribers in this process have all rights. */
+function mayTake(state: State, subscriber: Session, message: Message): boolean {
+  const isClient = state.sessions.get(subscriber.clientId) === subscriber
+  return !isClient || state.mayReceive(subscriber, message)
 }

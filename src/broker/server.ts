@@ -15,7 +15,9 @@ import type { Health } from './events.ts'
 import { Holdings } from './holdings.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
+import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
+import { Reauthorization } from './reauthorization.ts'
 import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
 import { Sessions } from './sessions.ts'
@@ -45,6 +47,7 @@ export class Server implements Acceptor {
   readonly state: State
   readonly holdings: Holdings
   readonly #rooms: Rooms
+  readonly #reauthorization: Reauthorization
   readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
   readonly #links = new Set<ClientConnection>()
@@ -73,6 +76,7 @@ export class Server implements Acceptor {
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
     }
+    this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
     this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
   }
 
@@ -192,6 +196,20 @@ export class Server implements Acceptor {
   #gone(connection: ClientConnection): void {
     this.#links.delete(connection)
     if (this.#links.size === 0) this.#whenEmpty?.()
+  }
+
+  /**
+   * From now on this policy holds, also for what it would have decided otherwise before: see `Reauthorization`. What
+   * let in the users in `lost` does not hold any more.
+   */
+  usePolicy(policy: Policy, lost: ReadonlySet<string> = new Set()): void {
+    this.state.policy = policy
+    this.#reauthorization.start(lost)
+  }
+
+  /** Whether Subscriptions are still being looked at after a change of the policy. */
+  get reauthorizing(): boolean {
+    return this.#reauthorization.underWay
   }
 
   /** Ends the Network Connection of a client; false when it has none. */

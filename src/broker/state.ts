@@ -11,7 +11,7 @@ import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
-import { type ClientView, guarded, type Policy } from './policy.ts'
+import { absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { type Flushable, Turn } from './turn.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
@@ -77,7 +77,6 @@ export class State implements SessionContext {
   readonly host: Host
   readonly store: Store
   readonly limits: Readonly<Limits>
-  readonly policy: Policy
   readonly events: Events
   readonly figures = new Figures()
   readonly deadlines = new Deadlines()
@@ -98,6 +97,10 @@ export class State implements SessionContext {
   readonly connected = new Map<Session, ClientConnection>()
   /** By Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
+  #policy: Policy = {}
+  checksReceiving = false
+  /** What a policy sees of Sessions without a Network Connection. */
+  readonly #absent = new WeakMap<Session, ClientView>()
   readonly acknowledgeSlab = new AcknowledgeSlab()
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<Releasable>()
@@ -119,7 +122,7 @@ export class State implements SessionContext {
     this.events = new Events((error) => this.thrownOutside(error))
     this.store = options.store
     this.limits = options.limits
-    this.policy = guarded(options.policy)
+    this.policy = options.policy
     this.turn = new Turn(
       () => this.host.now() + this.timeOffset,
       (callback) => this.host.defer(callback),
@@ -130,6 +133,38 @@ export class State implements SessionContext {
   /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */
   now(): number {
     return this.turn.now
+  }
+
+  get policy(): Policy {
+    return this.#policy
+  }
+
+  /** What was decided by the one before is not asked again by this: `Reauthorization` does that. */
+  set policy(policy: Policy) {
+    this.#policy = guarded(policy)
+    this.checksReceiving = policy.authorizeReceive !== undefined
+  }
+
+  mayReceive(session: Session, message: Message): boolean {
+    const { authorizeReceive } = this.#policy
+    if (authorizeReceive === undefined) return true
+    try {
+      return authorizeReceive(this.viewOf(session), message.topic.name)
+    } catch (error) {
+      this.thrownOutside(error)
+      return false
+    }
+  }
+
+  /** The client of a Session, whether or not it is connected. */
+  viewOf(session: Session): ClientView {
+    const connection = this.connected.get(session)
+    if (connection !== undefined) return connection.view
+    const known = this.#absent.get(session)
+    if (known !== undefined) return known
+    const view = absentClient(session.clientId, session.owner)
+    this.#absent.set(session, view)
+    return view
   }
 
   dropped(session: Session, reason: DropReason, delivery: { readonly message: Message }): void {

@@ -2,19 +2,9 @@
 import { Message, type Will } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import type { WillRecord } from '../store/store.ts'
-import type { LinkInfo } from './link.ts'
-import type { ClientView } from './policy.ts'
+import { absentClient, type ClientView } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { PendingWill, State } from './state.ts'
-
-/** The "link" of a client whose Will was recovered: there is none any more. */
-const GONE: LinkInfo = Object.freeze({
-  transport: 'memory',
-  listener: '',
-  remoteAddress: '',
-  remotePort: 0,
-  allowAnonymous: false,
-})
 
 /** When a Will is tried again that fell due while the store was being read again. */
 const RETRY_MS = 1000
@@ -70,7 +60,7 @@ export class Wills {
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
     const delay = Math.min(record.will.delaySeconds, expiry)
     const own = record.dueAt === 0 ? now + delay * 1000 : record.dueAt
-    const view: ClientView = { clientId, userName: record.owner, protocolVersion: 5, link: GONE }
+    const view = absentClient(clientId, record.owner)
     this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
   }
 

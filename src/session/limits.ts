@@ -30,7 +30,7 @@ export type DropReason =
   | 'refused-by-client'
   /** Its body was on disk only, and nobody was left for whom it could be read back. */
   | 'not-in-memory'
-  /** A policy refused the publication. */
+  /** A policy refused the publication, or that this subscriber receives it. */
   | 'not-authorized'
   /** The Session ended with the message undelivered. */
   | 'session-ended'

@@ -45,6 +45,10 @@ export interface SessionContext {
   /** Broker time in ms. */
   now(): number
   dropped(session: Session, reason: DropReason, delivery: Delivery): void
+  /** Whether `mayReceive` is to be asked. */
+  readonly checksReceiving: boolean
+  /** Whether the Session's user may receive this message now. */
+  mayReceive(session: Session, message: Message): boolean
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
 }
@@ -239,6 +243,10 @@ export class Session implements OutboundState {
       this.pump()
       return
     }
+    if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
+      this.#context.dropped(this, 'not-authorized', delivery)
+      return
+    }
     if (delivery.qos === 0) {
       this.#deliverAtMostOnce(delivery)
       return
@@ -333,6 +341,11 @@ export class Session implements OutboundState {
         this.#restoreQueued()
         return
       }
+      // While it waited, the rights may have changed.
+      if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
+        this.#dropHead('not-authorized')
+        continue
+      }
       this.#sendHead(sink, delivery)
     }
   }
@@ -348,11 +361,16 @@ export class Session implements OutboundState {
           this.#restoreResend()
           return false
         }
+        if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
+          this.#discardInFlight(outgoing, delivery, 'not-authorized')
+          this.#resent++
+          continue
+        }
         if (sink.publish(delivery, packetId, true, 0)) {
           this.#quota--
           outgoing.charged = true
         } else {
-          this.#discardInFlight(outgoing, delivery)
+          this.#discardInFlight(outgoing, delivery, 'packet-too-large')
         }
       }
       this.#resent++
@@ -384,11 +402,11 @@ export class Session implements OutboundState {
     if (this.stored) store.sent(this.id, packetId)
   }
 
-  #discardInFlight(outgoing: Outgoing, delivery: Delivery): void {
+  #discardInFlight(outgoing: Outgoing, delivery: Delivery, reason: DropReason): void {
     this.#inFlight.delete(outgoing.packetId)
     this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
-    this.#context.dropped(this, 'packet-too-large', delivery)
+    this.#context.dropped(this, reason, delivery)
   }
 
   #restoreQueued(): void {

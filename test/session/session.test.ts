@@ -41,6 +41,9 @@ class Sink implements SessionSink {
 }
 
 class Room implements SessionContext {
+  checksReceiving = false
+  /** Payloads that nobody may receive. */
+  readonly denied = new Set<string>()
   readonly limits: SessionLimits
   readonly store = new LedgerStore()
   readonly drops: string[] = []
@@ -53,6 +56,10 @@ class Room implements SessionContext {
 
   now(): number {
     return this.time
+  }
+
+  mayReceive(_session: Session, { payload }: Message): boolean {
+    return !this.denied.has(payload.toString())
   }
 
   dropped(_session: Session, reason: DropReason, { message }: Delivery): void {

@@ -1,0 +1,225 @@
+import { describe, expect, test } from 'vitest'
+import type { Policy } from '../../src/broker/policy.ts'
+import { Reason } from '../../src/mqtt/reason.ts'
+import { lasting, textsOf, World } from './harness.ts'
+
+/** Everybody is who they say; what is in `denied` is denied: `publish a/b`, `subscribe a/#`, `receive a/b`. */
+function listed(denied: ReadonlySet<string>, more: Policy = {}): Policy {
+  return {
+    authenticate: ({ userName }) => ({ allow: true, userName: userName ?? null }),
+    authorizePublish: (_, topic) => !denied.has(`publish ${topic}`),
+    authorizeSubscribe: (_, filter) => !denied.has(`subscribe ${filter}`),
+    authorizeReceive: (_, topic) => !denied.has(`receive ${topic}`),
+    ...more,
+  }
+}
+
+async function world(): Promise<{ world: World; denied: Set<string> }> {
+  const denied = new Set<string>()
+  return { world: await World.make({ policy: listed(denied) }), denied }
+}
+
+describe('a Subscription that is not allowed any more', () => {
+  test('ends: 5.0 is told 0x87 and which, the Session goes on without it, and SUBACK refuses it', async () => {
+    const { world: w, denied } = await world()
+    const gone = w.record('unsubscribed')
+    const client = await w.connect('c', lasting())
+    await client.subscribe('a/#', 1)
+    await client.subscribe('b', 1)
+    await w.commit()
+    client.got()
+    denied.add('subscribe a/#')
+    w.server.usePolicy(listed(denied))
+    await w.settle()
+    while (await w.commit());
+    expect(client.got()).toMatchObject([
+      {
+        cmd: 'disconnect',
+        reasonCode: Reason.NotAuthorized,
+        properties: { reasonString: expect.stringContaining('a/#') },
+      },
+    ])
+    expect(client.closed).toBe(true)
+    expect(gone).toMatchObject([{ filter: 'a/#', reasonCode: Reason.NotAuthorized }])
+    const again = await w.connect('c', lasting())
+    expect(again.connack).toMatchObject({ sessionPresent: true })
+    const publisher = await w.connect('p')
+    await publisher.publish('a/x', 'no')
+    await publisher.publish('b', 'yes')
+    expect(again.texts()).toEqual(['yes'])
+    expect(await again.subscribe('a/#')).toBe(Reason.NotAuthorized)
+  })
+
+  test('ends for 3.1.1 by closing the connection', async () => {
+    const { world: w, denied } = await world()
+    const client = await w.connect('c', {}, 4)
+    await client.subscribe('a')
+    client.got()
+    denied.add('subscribe a')
+    w.server.usePolicy(listed(denied))
+    await w.settle()
+    expect(client.got()).toEqual([])
+    expect(client.closed).toBe(true)
+  })
+
+  test('ends in the store, too: a restart does not bring it back', async () => {
+    const { world: w, denied } = await world()
+    const client = await w.connect('c', lasting())
+    await client.subscribe('a/#', 1)
+    await client.vanish()
+    denied.add('subscribe a/#')
+    w.server.usePolicy(listed(denied))
+    await w.settle()
+    while (await w.commit());
+    expect(w.server.state.sessions.get('c')!.subscriptions.size).toBe(0)
+    expect(w.server.state.router.subscriptionCount).toBe(0)
+  })
+
+  test('of very many Subscriptions, each is looked at, a part per turn; what they find meanwhile is held back', async () => {
+    const { world: w, denied } = await world()
+    const client = await w.connect('c')
+    const filters = Array.from({ length: 1500 }, (_, i) => `a/${i}`)
+    for (const filter of filters) await client.subscribe(filter)
+    client.got()
+    for (const filter of filters) denied.add(`receive ${filter}`)
+    denied.add('subscribe a/1499')
+    w.server.usePolicy(listed(denied))
+    expect(w.server.reauthorizing).toBe(true)
+    void w.server.publish({
+      topic: 'a/1499',
+      payload: Buffer.from('x'),
+      qos: 0,
+      retain: false,
+      publisher: '',
+    })
+    await w.settle()
+    expect(w.server.reauthorizing).toBe(false)
+    expect(textsOf(client.link.packets)).toEqual([])
+    expect(client.closed).toBe(true)
+  })
+
+  test('also where the policy takes its time', async () => {
+    const { world: w } = await world()
+    const client = await w.connect('c')
+    await client.subscribe('a')
+    w.server.usePolicy({ authorizeSubscribe: async () => false })
+    await w.settle()
+    expect(client.closed).toBe(true)
+  })
+})
+
+describe('what let a user in does not hold any more', () => {
+  test('its connections end, those of others stay', async () => {
+    const { world: w, denied } = await world()
+    const alice = await w.connect('a', { username: 'alice' })
+    const bob = await w.connect('b', { username: 'bob' })
+    const nobody = await w.connect('n')
+    w.server.usePolicy(listed(denied), new Set(['alice']))
+    await w.settle()
+    expect(alice.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: Reason.NotAuthorized }])
+    expect([alice.closed, bob.closed, nobody.closed]).toEqual([true, false, false])
+  })
+})
+
+describe('receiving', () => {
+  test('a queued message is looked at again when it is its turn, and counted when it is denied', async () => {
+    const { world: w, denied } = await world()
+    const drops = w.record('dropped')
+    const client = await w.connect('c', lasting())
+    await client.subscribe('#', 1)
+    await client.vanish()
+    const publisher = await w.connect('p')
+    for (const topic of ['a', 'b', 'c']) await publisher.publish(topic, topic, 1)
+    denied.add('receive b')
+    const again = await w.connect('c', lasting())
+    while (await w.commit());
+    expect(await again.drain()).toEqual(['a', 'c'])
+    expect(drops).toMatchObject([{ clientId: 'c', reason: 'not-authorized' }])
+  })
+
+  test('a message that was in flight is not sent again', async () => {
+    const { world: w, denied } = await world()
+    const client = await w.connect('c', lasting())
+    await client.subscribe('#', 1)
+    while (await w.commit());
+    const publisher = await w.connect('p')
+    for (const topic of ['a', 'b']) await publisher.publish(topic, topic, 1)
+    while (await w.commit());
+    expect(client.texts()).toEqual(['a', 'b'])
+    await client.vanish()
+    denied.add('receive a')
+    const again = await w.connect('c', lasting())
+    while (await w.commit());
+    expect(await again.drain()).toEqual(['b'])
+    expect(w.server.state.sessions.get('c')!.inFlightCount).toBe(0)
+  })
+
+  test('retained messages are looked at one by one', async () => {
+    const { world: w, denied } = await world()
+    const publisher = await w.connect('p')
+    for (const topic of ['a', 'b', 'c']) await publisher.publish(topic, topic, 0, { retain: true })
+    denied.add('receive b')
+    const client = await w.connect('c')
+    await client.subscribe('#')
+    expect(client.texts().sort()).toEqual(['a', 'c'])
+  })
+
+  test('a Shared Subscription gives the message to a member that may have it', async () => {
+    const policy = listed(new Set(), { authorizeReceive: ({ clientId }) => clientId === 'second' })
+    const w = await World.make({ policy })
+    const [first, second] = [await w.connect('first'), await w.connect('second')]
+    for (const client of [first, second]) await client.subscribe('$share/g/#')
+    const publisher = await w.connect('p')
+    for (const payload of ['1', '2', '3']) await publisher.publish('a', payload)
+    expect(first.texts()).toEqual([])
+    expect(second.texts()).toEqual(['1', '2', '3'])
+  })
+
+  test('subscribers in this process are not asked about', async () => {
+    const w = await World.make({ policy: { authorizeReceive: () => false } })
+    const texts: string[] = []
+    const options = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
+    for (const filter of ['#', '$share/g/#']) {
+      w.server.subscribe(filter, options, ({ message }) => texts.push(message.payload.toString()))
+    }
+    await w.server.publish({ topic: 'a', payload: Buffer.from('x'), qos: 0, retain: false, publisher: '' })
+    await w.settle()
+    expect(texts).toEqual(['x', 'x'])
+  })
+})
+
+describe('a denied PUBLISH before 5.0', () => {
+  test.each([
+    ['ignore', false],
+    ['disconnect', true],
+  ] as const)('%s', async (deniedBefore5, closes) => {
+    const w = await World.make({ policy: listed(new Set(['publish a']), { deniedBefore5 }) })
+    const watcher = await w.connect('w')
+    await watcher.subscribe('#')
+    const client = await w.connect('c', {}, 4)
+    const answers = await client.publish('a', 'x', 1)
+    expect(client.closed).toBe(closes)
+    expect(answers).toMatchObject(closes ? [] : [{ cmd: 'puback' }])
+    expect(watcher.texts()).toEqual([])
+  })
+})
+
+describe('a Session belongs to the user that made it', () => {
+  test.each([4, 5] as const)('version %s: a stolen Client Identifier takes nothing', async (version) => {
+    const { world: w } = await world()
+    const stays = version === 5 ? lasting() : { clean: false }
+    const owner = await w.connect('c', { ...stays, username: 'alice' }, version)
+    await owner.subscribe('a', 1)
+    for (const clean of [true, false]) {
+      const thief = await w.connect('c', { ...stays, clean, username: 'mallory' }, version)
+      expect(thief.connack).toMatchObject(version === 5 ? { reasonCode: 0x87 } : { returnCode: 5 })
+      expect(thief.closed).toBe(true)
+    }
+    const anonymous = await w.connect('c', stays, version)
+    expect(anonymous.closed).toBe(true)
+    expect(owner.closed).toBe(false)
+    const publisher = await w.connect('p', { username: 'mallory' })
+    await publisher.publish('a', 'for alice', 0)
+    expect(textsOf(owner.got())).toEqual(['for alice'])
+  })
+})
