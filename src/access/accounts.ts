@@ -55,6 +55,8 @@ export class Accounts {
   readonly #work: PasswordWork
   #content: AccountsContent
   #version: FileVersion
+  /** A version that could not be read, or null for a file that vanished: told once. */
+  #rejected: FileVersion | undefined
   #generation = 0
   #onChange: ((before: AccountsContent, after: AccountsContent) => void) | null = null
 
@@ -212,9 +214,20 @@ export class Accounts {
     })
   }
 
-  /** Takes over what another process wrote; true when it did. Throws AccountsError: then the old content stays. */
+  /**
+   * Takes over what another process wrote; true when it did. Throws AccountsError, once, for a file that cannot be read or
+   * that vanished: then the old content stays.
+   */
   async reload(): Promise<boolean> {
-    if ((await accountsVersion(this.#directory)) === this.#version) return false
+    const seen = await accountsVersion(this.#directory)
+    if (seen === this.#version || seen === this.#rejected) return false
+    this.#rejected = seen
+    if (seen === null) {
+      throw new AccountsError(
+        `the accounts of ${this.#directory} are gone`,
+        'Until they are back, those that were read last stay in force.',
+      )
+    }
     const { content, version } = await readAccounts(this.#directory)
     this.#take(content, version)
     return true
@@ -237,6 +250,7 @@ export class Accounts {
     const before = this.#content
     this.#content = content
     this.#version = version
+    this.#rejected = undefined
     this.#generation++
     this.#onChange?.(before, content)
   }

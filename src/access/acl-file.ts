@@ -1,0 +1,131 @@
+/** Mosquitto's `acl_file` as Mosquitto 2 reads it (mosquitto.conf(5), "acl_file"). */
+import { parseFilter, topicFilterError } from '../mqtt/topics.ts'
+import { filterMatches, filtersOverlap } from '../routing/filter.ts'
+import type { ClientRights, Decision, Identity, Request } from './decision.ts'
+import { expanded, filterCovers } from './filters.ts'
+import { LinesError } from './watched-file.ts'
+
+type Access = 'read' | 'write' | 'readwrite' | 'deny'
+
+interface AclLine {
+  readonly line: number
+  readonly text: string
+  readonly access: Access
+  readonly filter: string
+}
+
+export interface AclFile {
+  readonly path: string
+  /** By user name; null for clients that show none. What is denied comes first, as Mosquitto has it. */
+  readonly topics: ReadonlyMap<string | null, readonly AclLine[]>
+  readonly patterns: readonly AclLine[]
+}
+
+/** Where there are patterns, such a name in a user name or Client Identifier is denied everything that no `topic` grants. */
+const FORBIDDEN = /[+#]/
+
+/** Reads the file's text. Throws LinesError with every line that is wrong. */
+export function parseAclFile(text: string, path: string): AclFile {
+  const topics = new Map<string | null, AclLine[]>()
+  const patterns: AclLine[] = []
+  const problems: { line: number; message: string }[] = []
+  let user: string | null = null
+  for (const [index, written] of text.split('\n').entries()) {
+    const line = index + 1
+    const trimmed = written.trimEnd()
+    if (trimmed.startsWith('#') || trimmed.trim() === '') continue
+    const [, word, rest = ''] = /^ *([^ ]+)(?: +(.*))?$/.exec(trimmed)!
+    if (word === 'user') {
+      if (rest.trim() === '') problems.push({ line, message: 'user without a name' })
+      else user = rest.trim()
+      continue
+    }
+    if (word !== 'topic' && word !== 'pattern') {
+      problems.push({ line, message: `'${word}' is not user, topic or pattern` })
+      continue
+    }
+    const read = readRule(rest)
+    if (typeof read === 'string') {
+      problems.push({ line, message: read })
+      continue
+    }
+    const entry = { line, text: trimmed.trim(), ...read }
+    const list = word === 'pattern' ? patterns : (topics.get(user) ?? [])
+    if (word === 'topic') topics.set(user, list)
+    if (entry.access === 'deny') list.unshift(entry)
+    else list.push(entry)
+  }
+  if (problems.length > 0) throw new LinesError(path, problems)
+  return { path, topics, patterns }
+}
+
+/** `[read|write|readwrite|deny] FILTER`; the filter may have spaces, where one of the words stands before it. */
+function readRule(rest: string): Pick<AclLine, 'access' | 'filter'> | string {
+  const [, first = '', more] = /^([^ ]+)(?: +(.*))?$/.exec(rest) ?? []
+  if (first === '') return 'there is no topic filter'
+  const filter = more === undefined ? first : more.trim()
+  const access = more === undefined ? 'readwrite' : first
+  if (access !== 'read' && access !== 'write' && access !== 'readwrite' && access !== 'deny') {
+    return `'${access}' is not read, write, readwrite or deny`
+  }
+  const error = topicFilterError(filter)
+  return error === null ? { access, filter } : `the topic filter ${error}`
+}
+
+/**
+ * What this file says to one client. What it neither grants nor denies it leaves to others; by itself Mosquitto denies that.
+ *
+ * Mosquitto grants every Subscription and looks at each message. Here a Subscription is granted where a `read` line overlaps
+ * with it, so that a client is told of one that could never get anything; messages are looked at, too.
+ */
+export function aclRights({ path, topics, patterns }: AclFile, identity: Identity): ClientRights {
+  const own = topics.get(identity.userName) ?? []
+  const isDangerous =
+    patterns.length > 0 &&
+    (FORBIDDEN.test(identity.clientId) || (identity.userName !== null && FORBIDDEN.test(identity.userName)))
+  const general = isDangerous ? [] : expandedPatterns(patterns, identity)
+  const lines = [...own, ...general]
+  const decision = (allow: boolean, { line, text }: AclLine): Decision => ({
+    allow,
+    source: `${path}, line ${line}`,
+    rule: text,
+  })
+  return {
+    receivesEverything:
+      !lines.some(({ access }) => access === 'deny') &&
+      lines.some(({ access, filter }) => access !== 'write' && filter === '#'),
+    decide: (request) => {
+      for (const entry of lines) {
+        const allow = answer(entry, request)
+        if (allow !== null) return decision(allow, entry)
+      }
+      if (!isDangerous) return null
+      const rule = 'a name with + or # in it, where there are patterns'
+      return { allow: false, source: path, rule }
+    },
+  }
+}
+
+function expandedPatterns(patterns: readonly AclLine[], identity: Identity): AclLine[] {
+  return patterns.flatMap((entry) => {
+    const filter = expanded(entry.filter, identity, FORBIDDEN)
+    return filter === null ? [] : [{ ...entry, filter }]
+  })
+}
+
+/** Null where the line says nothing about it. */
+function answer({ access, filter }: AclLine, request: Request): boolean | null {
+  switch (request.action) {
+    case 'publish':
+      if (access === 'read' || !filterMatches(filter, request.topic)) return null
+      return access !== 'deny'
+    case 'receive':
+      if (access === 'write' || !filterMatches(filter, request.topic)) return null
+      return access !== 'deny'
+    case 'subscribe': {
+      const { filter: asked } = parseFilter(request.filter)
+      if (access === 'deny') return filterCovers(filter, asked) ? false : null
+      return access !== 'write' && filtersOverlap(filter, asked) ? true : null
+    }
+  }
+}

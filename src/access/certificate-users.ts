@@ -1,0 +1,49 @@
+/** Which user a verified client certificate stands for. */
+import type { ClientCertificate } from '../broker/link.ts'
+
+/** What of a certificate names the user. */
+export type CertificateName = 'common_name' | 'alternative_name' | 'fingerprint' | 'none'
+
+/** One certificate that is listed by its fingerprint. */
+export interface ListedCertificate {
+  /** SHA-256 in hexadecimal digits, with or without colons. */
+  readonly fingerprint: string
+  readonly user: string
+}
+
+export class CertificateUsers {
+  readonly #name: CertificateName
+  readonly #listed: ReadonlyMap<string, string>
+
+  constructor(name: CertificateName, listed: readonly ListedCertificate[]) {
+    this.#name = name
+    this.#listed = new Map(listed.map(({ fingerprint, user }) => [plain(fingerprint), user]))
+  }
+
+  /** The user; null where the certificate names none. A listed fingerprint comes before what the certificate says. */
+  userOf({ subjectCommonName, subjectAltNames, fingerprint256 }: ClientCertificate): string | null {
+    const fingerprint = plain(fingerprint256)
+    const listed = this.#listed.get(fingerprint)
+    if (listed !== undefined) return listed
+    switch (this.#name) {
+      case 'common_name':
+        return subjectCommonName
+      case 'alternative_name':
+        return alternativeName(subjectAltNames)
+      case 'fingerprint':
+        return fingerprint
+      case 'none':
+        return null
+    }
+  }
+}
+
+/** The only one of its names; several could be told apart by nothing but their order. */
+function alternativeName(names: readonly string[]): string | null {
+  const [only] = names
+  return only === undefined || names.length > 1 ? null : only.slice(only.indexOf(':') + 1)
+}
+
+function plain(fingerprint: string): string {
+  return fingerprint.replaceAll(':', '').toLowerCase()
+}
