@@ -603,9 +603,15 @@ export class Connection
   }
 
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
-    const bytes = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
-    if (bytes === null) return false // [MQTT-3.1.2-25]
-    this.#send(bytes, gate)
+    const wire = this.#encoder.shared(delivery)
+    if (wire !== null) {
+      if (wire.end === wire.start) return false // [MQTT-3.1.2-25]
+      if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
+    } else {
+      const bytes = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
+      if (bytes === null) return false // [MQTT-3.1.2-25]
+      this.#send(bytes, gate)
+    }
     const { message, qos } = delivery
     const { figures, events } = this.#state
     figures.publishSent++

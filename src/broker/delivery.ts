@@ -1,8 +1,10 @@
 /** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
-import { encodePublish } from '../mqtt/encode.ts'
-import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { encodePublish, publishWire } from '../mqtt/encode.ts'
+import { type Delivery, type Message, NO_IDENTIFIERS, type Wire } from '../mqtt/message.ts'
 import type { ProtocolVersion } from '../mqtt/packet.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
+
+const NOTHING: Wire = Object.freeze({ buffer: Buffer.alloc(0), start: 0, end: 0 })
 
 export class DeliveryEncoder {
   readonly #version: ProtocolVersion
@@ -28,6 +30,23 @@ export class DeliveryEncoder {
         ? this.#encode5(delivery, flags, packetId, remainingSeconds(message, now))
         : encodePublish(message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
     return this.#fits(bytes) ? bytes : null
+  }
+
+  /**
+   * The packet that this client shares with others; null where it gets one of its own from `encode`. Without bytes
+   * when it exceeds the client's Maximum Packet Size.
+   */
+  shared(delivery: Delivery): Wire | null {
+    if (delivery.qos !== 0 || delivery.retain || delivery.subscriptionIdentifiers.length > 0) return null
+    const { message } = delivery
+    if (
+      this.#version === 5 &&
+      (this.#aliases.maximum > 0 || message.expiresAt !== Number.POSITIVE_INFINITY)
+    ) {
+      return null
+    }
+    const wire = publishWire(message, this.#version)
+    return wire.end - wire.start <= this.#packetBytesMax ? wire : NOTHING
   }
 
   #encode5(delivery: Delivery, flags: number, packetId: number, expirySeconds: number): Buffer {

@@ -166,8 +166,8 @@ export class Inbound {
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
-    const { expirySeconds } = packet
-    return new Message({
+    const { expirySeconds, wire } = packet
+    const message = new Message({
       topic,
       payload: packet.payload,
       qos: packet.qos,
@@ -177,6 +177,11 @@ export class Inbound {
         expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
       publisher: this.#view.clientId,
     })
+    if (wire !== null) {
+      if (this.#version === 5) message.wire5 = wire
+      else message.wire4 = wire
+    }
+    return message
   }
 
   /**

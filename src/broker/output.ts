@@ -30,7 +30,7 @@ export class Output {
   #chunks: Buffer[] = []
   #bytes = 0
   #packets = 0
-  /** Acknowledgements at the end of `#chunks` that are no chunk yet: where they are in the slab. */
+  /** Packets at the end of `#chunks` that are no chunk yet, since their neighbours may follow: where they are. */
   #run: Buffer | null = null
   #runStart = 0
   #runEnd = 0
@@ -92,9 +92,18 @@ export class Output {
    * was added earlier. `credits` are given back when it was written. True when the owner has to be flushed this turn.
    */
   push(bytes: Buffer, gate: number, credits: number): boolean {
-    if (this.#run !== null) this.#endRun()
-    this.#chunks.push(bytes)
-    return this.#add(bytes.length, gate, credits)
+    return this.pushPart(bytes, 0, bytes.length, gate, credits)
+  }
+
+  /** The same for a packet that is a part of a buffer. */
+  pushPart(buffer: Buffer, start: number, end: number, gate: number, credits: number): boolean {
+    if (this.#run !== buffer || this.#runEnd !== start) {
+      if (this.#run !== null) this.#endRun()
+      this.#run = buffer
+      this.#runStart = start
+    }
+    this.#runEnd = end
+    return this.#add(end - start, gate, credits)
   }
 
   /** The same for PUBACK, PUBREC, PUBREL or PUBCOMP. */
@@ -110,17 +119,13 @@ export class Output {
     slab.reserve()
     const start = slab.used
     slab.used = writeAcknowledge(slab.buffer, start, type, version, packetId, reasonCode)
-    if (this.#run !== slab.buffer || this.#runEnd !== start) {
-      if (this.#run !== null) this.#endRun()
-      this.#run = slab.buffer
-      this.#runStart = start
-    }
-    this.#runEnd = slab.used
-    return this.#add(slab.used - start, gate, credits)
+    return this.pushPart(slab.buffer, start, slab.used, gate, credits)
   }
 
   #endRun(): void {
-    this.#chunks.push(this.#run!.subarray(this.#runStart, this.#runEnd))
+    const run = this.#run!
+    const isWhole = this.#runStart === 0 && this.#runEnd === run.length
+    this.#chunks.push(isWhole ? run : run.subarray(this.#runStart, this.#runEnd))
     this.#run = null
   }
 

@@ -37,22 +37,22 @@ export class IncomingAliases {
 
 /** What we call topics by towards the client: the first ones that come get an alias, and keep it. */
 export class OutgoingAliases {
-  readonly #maximum: number
+  readonly maximum: number
   readonly #aliases = new Map<string, number>()
 
   /** `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none [MQTT-3.1.2-27]. */
   constructor(maximum: number) {
-    this.#maximum = maximum
+    this.maximum = maximum
   }
 
   /** The alias that the client already knows for a topic; 0 for none. */
   known(topic: string): number {
-    return this.#maximum === 0 ? 0 : (this.#aliases.get(topic) ?? 0)
+    return this.maximum === 0 ? 0 : (this.#aliases.get(topic) ?? 0)
   }
 
   /** An alias that is still free; 0 when there is none. It is known only after `learn`. */
   free(): number {
-    return this.#aliases.size < this.#maximum ? this.#aliases.size + 1 : 0
+    return this.#aliases.size < this.maximum ? this.#aliases.size + 1 : 0
   }
 
   /** A packet that sets the free alias is on its way. */

@@ -138,6 +138,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     }
   }
   if (topic === null && topicAlias === 0) throw emptyTopic(version)
+  const isShared = flags === 0 && topicAlias === 0 && expirySeconds === undefined
   return {
     type: 'publish',
     topic,
@@ -150,6 +151,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     properties,
     expirySeconds,
     payloadIsText,
+    wire: isShared ? { buffer, start: end - framer.packetBytes, end } : null,
   }
 }
 

@@ -1,7 +1,7 @@
 /** HOT. From the Server's packets to bytes. PUBLISH and acknowledgements directly, all others by `mqtt-packet`. */
 import { type Packet as GeneratedPacket, generate, writeToStream } from 'mqtt-packet'
 import { VARIABLE_BYTE_INTEGER_MAX, variableByteIntegerBytes, writeVariableByteInteger } from './field.ts'
-import type { Message } from './message.ts'
+import type { Message, Wire } from './message.ts'
 import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
 import { PropertyId } from './properties.ts'
 import { Reason } from './reason.ts'
@@ -24,9 +24,7 @@ export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
  * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
- * At QoS 0 without RETAIN, identifiers, expiry and alias all receivers share one buffer, kept in `message.wire4` (3.1
- * and 3.1.1) or `message.wire5`: the result must never be changed. A packet beyond what the protocol can express
- * gives an empty buffer: it cannot be sent [MQTT-3.1.2-25].
+ * A packet beyond what the protocol can express gives an empty buffer: it cannot be sent [MQTT-3.1.2-25].
  */
 export function encodePublish(
   message: Message,
@@ -39,9 +37,7 @@ export function encodePublish(
   aliasKnown: boolean,
 ): Buffer {
   if (version !== 5) {
-    if (flags !== 0) return writePublish(message, 4, flags, packetId)
-    message.wire4 ??= writePublish(message, 4, 0, 0)
-    return message.wire4
+    return writePublish(message, 4, flags, packetId)
   }
   if (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0) {
     return writePublishWithMore(
@@ -54,9 +50,24 @@ export function encodePublish(
       aliasKnown,
     )
   }
-  if (flags !== 0) return writePublish(message, 5, flags, packetId)
-  message.wire5 ??= writePublish(message, 5, 0, 0)
-  return message.wire5
+  return writePublish(message, 5, flags, packetId)
+}
+
+/**
+ * The PUBLISH at QoS 0 without RETAIN, identifiers, expiry and alias: the same bytes for all receivers of a protocol
+ * version, and those of the publisher's packet where it looked like this. Empty like the result of `encodePublish`.
+ */
+export function publishWire(message: Message, version: ProtocolVersion): Wire {
+  if (version === 5) {
+    message.wire5 ??= whole(writePublish(message, 5, 0, 0))
+    return message.wire5
+  }
+  message.wire4 ??= whole(writePublish(message, 4, 0, 0))
+  return message.wire4
+}
+
+function whole(buffer: Buffer): Wire {
+  return { buffer, start: 0, end: buffer.length }
 }
 
 function writePublish(message: Message, version: 4 | 5, flags: number, packetId: number): Buffer {

@@ -22,6 +22,13 @@ export class Topic {
   }
 }
 
+/** A packet as bytes: a part of a buffer, so that neighbours can leave as one slice. Never changed. */
+export interface Wire {
+  readonly buffer: Buffer
+  readonly start: number
+  readonly end: number
+}
+
 export interface MessageFields {
   readonly topic: Topic
   readonly payload: Buffer
@@ -59,9 +66,9 @@ export class Message {
   holders = 0
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
-  /** Encodings shared by all receivers; belong to the publish encoder. Index: see `encodePublish`. */
-  wire4: Buffer | null = null
-  wire5: Buffer | null = null
+  /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `publishWire`. */
+  wire4: Wire | null = null
+  wire5: Wire | null = null
   #owned = false
 
   constructor(fields: MessageFields, evictedSize?: number) {

@@ -1,5 +1,5 @@
 /** The control packets as the broker sees them: shapes only. */
-import type { QoS, Topic, Will } from './message.ts'
+import type { QoS, Topic, Will, Wire } from './message.ts'
 
 export type { QoS } from './message.ts'
 /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0. */
@@ -53,6 +53,8 @@ export interface PublishPacket {
   readonly expirySeconds: number | undefined
   /** The Payload Format Indicator says that the payload is UTF-8; whether it is was not checked. */
   readonly payloadIsText: boolean
+  /** The packet itself where receivers of the same protocol version get the very same bytes; null where not. */
+  readonly wire: Wire | null
 }
 
 export type AcknowledgeType = 'puback' | 'pubrec' | 'pubrel' | 'pubcomp'

@@ -73,6 +73,20 @@ describe('Output', () => {
     expect([output.pushed, output.written]).toEqual([5, 5])
   })
 
+  it('neighbours in one buffer are one chunk, and nothing else is', () => {
+    const { link, output } = made(100)
+    const buffer = Buffer.from('d000d000d000d000d000', 'hex')
+    output.pushPart(buffer, 0, 2, 0, 0)
+    output.pushPart(buffer, 2, 4, 0, 0)
+    output.pushPart(buffer, 6, 8, 0, 0)
+    output.pushPart(Buffer.from(buffer), 8, 10, 0, 0)
+    output.push(ping, 0, 0)
+    output.push(ping, 0, 0)
+    output.flush()
+    expect(link.chunkBytes).toEqual([4, 2, 2, 2, 2])
+    expect([output.pushed, output.written, link.packets.length]).toEqual([6, 6, 6])
+  })
+
   it('acknowledgements go on in the next slab when one is full', () => {
     const { link, output } = made(1_000_000)
     for (let id = 1; id <= 10_000; id++) output.acknowledge('puback', 4, id, 0, 0, 1)

@@ -32,6 +32,27 @@ describe('PUBLISH', () => {
     ])
   })
 
+  it('QoS 0 leaves as it came where the versions are the same: neighbours in one piece', async () => {
+    const world = await World.make()
+    const clients = [await world.connect('old', {}, 4), await world.connect('new', {}, 5)]
+    for (const client of clients) {
+      await client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: '#', qos: 1 }] })
+    }
+    const publish = (payload: string) => ({ cmd: 'publish', topic: 't', payload, qos: 0 })
+    const properties = { userProperties: { a: 'b' } }
+    const publishers = [await world.connect('pub4', {}, 4), await world.connect('pub5', {}, 5)]
+    for (const [index, publisher] of publishers.entries()) {
+      for (const { link } of clients) link.chunkBytes.length = 0
+      await publisher.send({ ...publish('1'), properties }, publish('2'), publish('3'))
+      for (const [at, client] of clients.entries()) {
+        expect(client.got()).toMatchObject(
+          ['1', '2', '3'].map((payload) => ({ topic: 't', payload: Buffer.from(payload), qos: 0 })),
+        )
+        expect(client.link.chunkBytes.length).toBe(at === index ? 1 : 3)
+      }
+    }
+  })
+
   it('[MQTT-4.3.3-10] a repeated QoS 2 PUBLISH is acknowledged and not delivered twice', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')

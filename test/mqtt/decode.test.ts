@@ -1,6 +1,7 @@
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import { ConnectError } from '../../src/mqtt/decode.ts'
+import type { Wire } from '../../src/mqtt/message.ts'
 import type { ClientPacket, ConnectPacket, ProtocolVersion, PublishPacket } from '../../src/mqtt/packet.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../src/mqtt/properties.ts'
@@ -23,6 +24,14 @@ function errorOf(bytes: Buffer, version: ProtocolVersion): ProtocolError {
   throw new Error('nothing was refused')
 }
 
+function withoutWire(decoded: ClientPacket): object {
+  return decoded.type === 'publish' ? { ...decoded, wire: null } : decoded
+}
+
+function wireBytes({ buffer, start, end }: Wire): Buffer {
+  return buffer.subarray(start, end)
+}
+
 describe('every valid packet', () => {
   test.each(VALID_PACKETS)('$name (version $version) decodes whole and byte by byte alike', (valid) => {
     const whole = decodeAll([valid.bytes], valid.version)
@@ -35,13 +44,40 @@ describe('every valid packet', () => {
     '$name is found again behind others, wherever the chunks are cut',
     ({ bytes, version }) => {
       const stream = Buffer.concat([bytes, packet(0xc0), bytes])
-      const [expected] = decodeAll([bytes], version)
+      const [expected] = decodeAll([bytes], version).map(withoutWire)
       for (let cut = 1; cut < stream.length; cut++) {
         const packets = decodeAll([stream.subarray(0, cut), stream.subarray(cut)], version)
-        expect(packets).toEqual([expected, { type: 'pingreq' }, expected])
+        expect(packets.map(withoutWire)).toEqual([expected, { type: 'pingreq' }, expected])
+        for (const found of [packets[0]!, packets[2]!]) {
+          if (found.type === 'publish' && found.wire !== null) expect(wireBytes(found.wire)).toEqual(bytes)
+        }
       }
     },
   )
+})
+
+describe('a PUBLISH that others may get as it is', () => {
+  const topic = [0, 1, 0x61]
+  test.each([
+    ['3.1.1', 4, packet(0x30, topic, 'payload')],
+    ['3.1.1 without a payload', 4, packet(0x30, topic)],
+    ['5.0', 5, packet(0x30, topic, 0, 'payload')],
+    ['5.0 with User Properties', 5, packet(0x30, topic, 7, 0x26, [0, 1, 0x6b, 0, 1, 0x76], 'payload')],
+  ] as const)('%s: names its own bytes', (_, version, bytes) => {
+    const [found] = decodeAll([Buffer.concat([packet(0xc0), bytes])], version).slice(1)
+    expect(found).toMatchObject({ type: 'publish' })
+    if (found?.type !== 'publish') return
+    expect(wireBytes(found.wire!)).toEqual(bytes)
+  })
+
+  test.each([
+    ['RETAIN', 4, packet(0x31, topic, 'payload')],
+    ['QoS 1', 4, packet(0x32, topic, [0, 1], 'payload')],
+    ['a Topic Alias', 5, packet(0x30, topic, 3, 0x23, [0, 1], 'payload')],
+    ['an expiry', 5, packet(0x30, topic, 5, 0x02, [0, 0, 0, 9], 'payload')],
+  ] as const)('%s: none', (_, version, bytes) => {
+    expect(decodeAll([bytes], version)[0]).toMatchObject({ wire: null })
+  })
 })
 
 describe('every malformed packet', () => {
