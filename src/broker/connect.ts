@@ -99,14 +99,11 @@ export function sessionRefusal(
   if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
   const existing = state.sessions.get(clientId)
   if (existing !== undefined && existing.owner !== userName) {
-    return { reasonCode: Reason.NotAuthorized, reason: 'the Session belongs to another user' }
+    return anothers(state, 'Session', clientId, existing.owner, userName)
   }
   const will = state.wills.get(clientId)
   if (existing === undefined && will !== undefined && will.record.owner !== userName) {
-    return {
-      reasonCode: Reason.NotAuthorized,
-      reason: 'the Will of this Client Identifier belongs to another user',
-    }
+    return anothers(state, 'Will', clientId, will.record.owner, userName)
   }
   // Who has a Session may come back, also with a Will: it takes messages off the disk.
   const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
@@ -114,6 +111,21 @@ export function sessionRefusal(
     return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal }
   }
   return null
+}
+
+/** The refusal of who asks for what another user left under this Client Identifier. */
+function anothers(
+  { events }: State,
+  what: 'Session' | 'Will',
+  clientId: string,
+  owner: string | null,
+  userName: string | null,
+): Refusal {
+  const detail = `the ${what} belongs to ${owner ?? 'anonymous clients'}`
+  const by = userName ?? 'anonymous'
+  events.emit('security', { kind: 'session-of-another-user', subject: clientId, by, detail })
+  const of = what === 'Will' ? 'Will of this Client Identifier' : what
+  return { reasonCode: Reason.NotAuthorized, reason: `the ${of} belongs to another user` }
 }
 
 function saysText(properties: Buffer): boolean {

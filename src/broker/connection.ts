@@ -126,13 +126,13 @@ export class Connection
     return this.#view
   }
 
-  /** Bytes that wait for this reader, here and in the transport, and those of a packet that is not whole yet. */
+  /** Bytes that wait for this reader, here and in the transport, and those it has us keep. */
   get waitingBytes(): number {
-    return this.#output.waitingBytes + this.#framer.bufferedBytes
+    return this.#output.waitingBytes + this.heldBytes
   }
 
-  get unfinishedBytes(): number {
-    return this.#framer.bufferedBytes
+  get heldBytes(): number {
+    return this.#framer.bufferedBytes + (this.#inbound?.aliasBytes ?? 0)
   }
 
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -363,15 +363,7 @@ export class Connection
 
   #refuse(given: Reason, reason: string, serverReference?: string): void {
     const reasonCode = connackReasonCode(given)
-    this.#state.figures.connectionsRefused++
-    if (this.#state.events.has('refused')) {
-      this.#state.events.emit('refused', {
-        clientId: this.#view.clientId,
-        link: this.#link.info,
-        reasonCode,
-        reason,
-      })
-    }
+    this.#tellRefused(reasonCode, reason)
     const properties: ConnackProperties = this.#version === 5 ? { reasonString: reason } : {}
     if (serverReference !== undefined) properties.serverReference = serverReference
     const bytes = encodeConnack(
@@ -382,6 +374,21 @@ export class Connection
     // 3.1.1: without a fitting code there is no CONNACK [MQTT-3.2.2-6].
     if (bytes !== null) this.#sendIfSmall(bytes)
     this.#close('server', reasonCode, reason)
+  }
+
+  #tellRefused(reasonCode: number, reason: string): void {
+    const { figures, events } = this.#state
+    figures.connectionsRefused++
+    if (!events.has('refused')) return
+    const { clientId, link } = this.#view
+    const userName = this.#connect?.userName
+    events.emit('refused', {
+      clientId,
+      link,
+      reasonCode,
+      reason,
+      ...(userName !== undefined && { userName }),
+    })
   }
 
   /** AuthenticationSink. */
@@ -793,16 +800,7 @@ export class Connection
       this.#refuse(error.reasonCode, `${error.message} (${error.statement})`)
       return
     }
-    this.#state.figures.connectionsRefused++
-    if (this.#state.events.has('refused')) {
-      const { reasonCode, message: reason } = error
-      this.#state.events.emit('refused', {
-        clientId: this.#view.clientId,
-        link: this.#link.info,
-        reasonCode,
-        reason,
-      })
-    }
+    this.#tellRefused(error.reasonCode, error.message)
     this.#close('server', error.reasonCode, error.message)
   }
 

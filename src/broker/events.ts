@@ -56,6 +56,8 @@ export interface BrokerEvents {
     readonly link: LinkInfo
     readonly reasonCode: number
     readonly reason: string
+    /** As whom it asked to be let in, unverified; absent without a user name. */
+    readonly userName?: string
   }
   /** A Network Connection that had been accepted ended. `clientId` is empty before CONNECT. */
   disconnected: {

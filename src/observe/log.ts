@@ -4,6 +4,7 @@ import type { BrokerEvents, EventName, Events } from '../broker/events.ts'
 import type { LinkInfo } from '../broker/link.ts'
 import type { DropReason } from '../session/limits.ts'
 import { printable } from './printable.ts'
+import { CLIENT_CODES, refusalCode } from './security.ts'
 import { Tally } from './tally.ts'
 
 /** At most one line per client and reason in this time. */
@@ -54,6 +55,7 @@ function infoLines(events: Events, logger: Logger): (() => void)[] {
     events.on('connected', ({ client, sessionPresent, cleanStart, keepAliveSeconds }) =>
       logger.info(
         {
+          security: CLIENT_CODES.login.code,
           ...who(client.clientId, client.link),
           userName: client.userName === null ? undefined : printable(client.userName),
           protocolVersion: client.protocolVersion,
@@ -111,12 +113,19 @@ function debugLines(events: Events, logger: Logger): (() => void)[] {
 
 function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => void)[] {
   return [
-    events.on('refused', ({ clientId, link, reasonCode, reason }) =>
+    events.on('refused', ({ clientId, link, reasonCode, reason, userName }) =>
       tally.add(
         `refused ${clientId} ${clientId === '' ? link.remoteAddress : ''} ${reasonCode} ${reason}`,
         (together) => ({
           level: 'warn',
-          fields: together ? {} : { ...who(clientId, link), ...why(reasonCode, reason) },
+          fields: together
+            ? {}
+            : {
+                security: refusalCode(reasonCode).code,
+                ...who(clientId, link),
+                userName: userName === undefined ? undefined : printable(userName),
+                ...why(reasonCode, reason),
+              },
           text: together ? TOGETHER : 'client refused',
         }),
       ),

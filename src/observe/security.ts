@@ -1,0 +1,166 @@
+/** The security log: who came in, who did not, what was refused, and who changed what, each with a stable code. */
+import type { Logger } from 'pino'
+import type { BrokerEvents, Events } from '../broker/events.ts'
+import type { SecurityKind } from '../broker/security.ts'
+import { Reason } from '../mqtt/reason.ts'
+import { printable } from './printable.ts'
+import { Tally } from './tally.ts'
+
+/** At most one line per code, client and reason in this time, with the count: nobody fills a disk by guessing. */
+const REPEAT_MS = 10_000
+
+const FLUSH_MS = 1000
+
+/** What an entry of the log is about. A code never changes its meaning, and a meaning never its code. */
+export interface Code {
+  readonly code: string
+  readonly level: 'info' | 'warn'
+  readonly text: string
+}
+
+/** Logins and what clients tried. */
+export const CLIENT_CODES = {
+  login: { code: 'S101', level: 'info', text: 'login' },
+  loginRefused: { code: 'S102', level: 'warn', text: 'login refused' },
+  connectionRefused: { code: 'S103', level: 'warn', text: 'connection refused' },
+  publishDenied: { code: 'S201', level: 'warn', text: 'publish denied' },
+  subscribeDenied: { code: 'S202', level: 'warn', text: 'subscription denied' },
+} as const satisfies Readonly<Record<string, Code>>
+
+/** What is told as the event `security`. */
+export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
+  'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user asked for' },
+  'certificate-revoked': { code: 'S105', level: 'warn', text: 'client certificate is revoked' },
+  'subscription-stopped': { code: 'S203', level: 'warn', text: 'subscription stopped' },
+  'user-added': { code: 'S301', level: 'info', text: 'user added' },
+  'user-removed': { code: 'S302', level: 'info', text: 'user removed' },
+  'user-disabled': { code: 'S303', level: 'info', text: 'user disabled' },
+  'user-enabled': { code: 'S304', level: 'info', text: 'user enabled' },
+  'password-changed': { code: 'S305', level: 'info', text: 'password changed' },
+  'role-added': { code: 'S311', level: 'info', text: 'role added' },
+  'role-removed': { code: 'S312', level: 'info', text: 'role removed' },
+  'role-changed': { code: 'S313', level: 'info', text: 'rules of a role changed' },
+  'role-granted': { code: 'S314', level: 'info', text: 'role granted' },
+  'role-revoked': { code: 'S315', level: 'info', text: 'role revoked' },
+  'password-file-loaded': { code: 'S401', level: 'info', text: 'password file loaded' },
+  'password-file-refused': { code: 'S402', level: 'warn', text: 'password file refused' },
+  'acl-file-loaded': { code: 'S403', level: 'info', text: 'ACL file loaded' },
+  'acl-file-refused': { code: 'S404', level: 'warn', text: 'ACL file refused' },
+  'certificate-loaded': { code: 'S411', level: 'info', text: 'certificate loaded' },
+  'certificate-refused': { code: 'S412', level: 'warn', text: 'certificate refused' },
+  'certificate-expiring': { code: 'S413', level: 'warn', text: 'certificate expires soon' },
+  'revocations-loaded': { code: 'S414', level: 'info', text: 'revocation list loaded' },
+  'revocations-refused': { code: 'S415', level: 'warn', text: 'revocation list refused' },
+  'configuration-loaded': { code: 'S421', level: 'info', text: 'configuration loaded' },
+  'configuration-refused': { code: 'S422', level: 'warn', text: 'configuration refused' },
+  'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },
+  'client-kicked': { code: 'S501', level: 'info', text: 'client kicked' },
+  'session-deleted': { code: 'S502', level: 'info', text: 'Session deleted' },
+  'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },
+  'retained-deleted': { code: 'S504', level: 'info', text: 'retained messages deleted' },
+  'backup-taken': { code: 'S505', level: 'info', text: 'backup taken' },
+}
+
+/** Reason Codes of CONNACK that say: not you, or not so. */
+const LOGIN_REFUSALS: ReadonlySet<number> = new Set([
+  Reason.ClientIdentifierNotValid,
+  Reason.BadUserNameOrPassword,
+  Reason.NotAuthorized,
+  Reason.Banned,
+  Reason.BadAuthenticationMethod,
+])
+
+interface Line {
+  readonly code: Code
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+/** The code of a CONNECT that was refused with this Reason Code. */
+export function refusalCode(reasonCode: number): Code {
+  return LOGIN_REFUSALS.has(reasonCode) ? CLIENT_CODES.loginRefused : CLIENT_CODES.connectionRefused
+}
+
+/**
+ * Writes the entries to `logger`. Refusals that repeat are counted. `now` is a monotonic clock in ms. In the broker's own
+ * log (`beside: 'log'`) logins and refused CONNECTs are left out, since `attachLog` tells of them with their codes. Returns
+ * a function that ends it and writes what was counted last.
+ */
+export function attachSecurityLog(
+  events: Events,
+  logger: Logger,
+  now: () => number,
+  beside: 'log' | 'nothing',
+): () => void {
+  const write = ({ code, fields }: Line, count?: number): void =>
+    logger[code.level]({ security: code.code, ...fields, ...(count !== undefined && { count }) }, code.text)
+  const tally = new Tally<Line>(REPEAT_MS, now, write)
+  const repeated = (code: Code, kind: string, fields: Line['fields']): void =>
+    tally.add(`${code.code} ${kind}`, (together) => ({ code, fields: together ? {} : fields }))
+  const logins = (): (() => void)[] => [
+    events.on('connected', ({ client }) => {
+      const { clientId, userName, link } = client
+      write({ code: CLIENT_CODES.login, fields: { ...who(clientId, userName), ...from(link) } })
+    }),
+    events.on('refused', (event) => {
+      const { clientId, link, userName } = event
+      const kind = `${link.remoteAddress} ${clientId} ${userName ?? ''} ${event.reasonCode}`
+      repeated(refusalCode(event.reasonCode), kind, {
+        ...who(clientId, userName),
+        ...from(link),
+        ...why(event),
+      })
+    }),
+  ]
+  const detach = [
+    ...(beside === 'log' ? [] : logins()),
+    events.on('subscribed', ({ client, filter, reasonCode }) => {
+      if (reasonCode !== Reason.NotAuthorized) return
+      const { clientId, userName, link } = client
+      const fields = { ...who(clientId, userName), ...from(link), topicFilter: printable(filter) }
+      repeated(CLIENT_CODES.subscribeDenied, `${clientId} ${filter}`, fields)
+    }),
+    events.on('dropped', ({ clientId, reason, message }) => {
+      if (reason !== 'not-authorized' || message.evicted) return
+      const topicName = printable(message.topic.name)
+      repeated(CLIENT_CODES.publishDenied, `${clientId} ${topicName}`, { ...who(clientId), topicName })
+    }),
+    events.on('security', ({ kind, subject, by, detail }) => {
+      const fields = {
+        subject: printable(subject),
+        by: printable(by),
+        detail: printable(detail) || undefined,
+      }
+      const code = KIND_CODES[kind]
+      if (code.level === 'warn') repeated(code, `${subject} ${by}`, fields)
+      else write({ code, fields })
+    }),
+  ]
+  const timer = setInterval(() => tally.flush(), FLUSH_MS).unref()
+  return () => {
+    clearInterval(timer)
+    for (const off of detach) off()
+    tally.end()
+  }
+}
+
+function who(clientId: string, userName?: string | null): Record<string, unknown> {
+  return {
+    clientId: clientId === '' ? undefined : printable(clientId),
+    userName: userName === null || userName === undefined ? undefined : printable(userName),
+  }
+}
+
+function from({ listener, remoteAddress, certificate }: BrokerEvents['refused']['link']) {
+  return {
+    listener,
+    remoteAddress: remoteAddress === '' ? undefined : remoteAddress,
+    certificate: certificate?.fingerprint256,
+  }
+}
+
+function why({ reasonCode, reason }: BrokerEvents['refused']): Record<string, unknown> {
+  return {
+    reasonCode: `0x${reasonCode.toString(16).padStart(2, '0').toUpperCase()}`,
+    reason: printable(reason),
+  }
+}
