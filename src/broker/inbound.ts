@@ -52,6 +52,11 @@ export class Inbound {
     this.#aliases = new IncomingAliases(state.limits.topicAliasMaximum)
   }
 
+  /** Bytes of the topic names that the client has aliases for. */
+  get aliasBytes(): number {
+    return this.#aliases.bytes
+  }
+
   /** Acknowledgements were written: the client may send as many messages again. */
   credit(count: number): void {
     this.#receiving -= count

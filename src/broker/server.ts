@@ -27,8 +27,8 @@ import { Wills } from './wills.ts'
 
 const MEMORY_SAMPLE_MS = 1000
 
-/** Less than this of a packet that is not whole is nobody's trouble. */
-const UNFINISHED_BYTES_MIN = 1024 * 1024
+/** Less than this that a client has us keep is nobody's trouble. */
+const HELD_BYTES_MIN = 1024 * 1024
 
 /** Connections beyond `connectionsMax` that are read as far as CONNECT, to be told why they are refused. */
 const SURPLUS_MAX = 64
@@ -265,7 +265,7 @@ export class Server implements Acceptor {
     const { memoryBytesMax } = state.limits
     if (memoryBytesMax === Number.POSITIVE_INFINITY) return
     const bytes = this.memoryBytes()
-    if (bytes > memoryBytesMax) this.#relieveOfUnfinished()
+    if (bytes > memoryBytesMax) this.#relieve()
     if (state.memoryRefusal === null && bytes > memoryBytesMax) {
       state.memoryRefusal = `${bytes} bytes of messages are in memory, memory_bytes_max is ${memoryBytesMax}`
       state.limited('memoryBytesMax', '', state.memoryRefusal)
@@ -275,24 +275,25 @@ export class Server implements Acceptor {
   }
 
   /**
-   * Memory is short: whoever holds most of it with a packet that is not whole loses the connection, one at a time. The
-   * packet would be refused once it were whole; as it is, nobody else would be served for as long as it takes.
+   * Memory is short: whoever holds most of it with packets that are not whole, or with Topic Aliases, loses the connection,
+   * one at a time. The packet would be refused once it were whole; as it is, nobody else would be served for as long
+   * as it takes.
    */
-  #relieveOfUnfinished(): void {
+  #relieve(): void {
     let largest: ClientConnection | null = null
-    let most = UNFINISHED_BYTES_MIN
+    let most = HELD_BYTES_MIN
     for (const connection of this.#connections) {
-      if (connection.unfinishedBytes <= most) continue
+      if (connection.heldBytes <= most) continue
       largest = connection
-      most = connection.unfinishedBytes
+      most = connection.heldBytes
     }
     if (largest === null) return
     this.state.limited(
       'memoryBytesMax',
       largest.view.clientId,
-      `a packet that is not whole has ${most} bytes`,
+      `packets that are not whole and Topic Aliases have ${most} bytes`,
     )
-    largest.disconnect(Reason.QuotaExceeded, 'memory is short and the packet is not whole')
+    largest.disconnect(Reason.QuotaExceeded, 'memory is short: packets that are not whole, and Topic Aliases')
   }
 
   // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────

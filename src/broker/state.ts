@@ -50,8 +50,8 @@ export interface ClientConnection extends Flushable {
   destroy(): void
   /** Bytes that wait for this reader, here and in the transport. */
   readonly waitingBytes: number
-  /** Bytes of a packet that is not whole yet, and of packets that were not looked at. */
-  readonly unfinishedBytes: number
+  /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
+  readonly heldBytes: number
 }
 
 /** Something whose output may wait for a commit. */

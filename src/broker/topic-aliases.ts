@@ -7,10 +7,16 @@ import { ProtocolError, Reason } from '../mqtt/reason.ts'
 export class IncomingAliases {
   readonly #maximum: number
   readonly #topics = new Map<number, Topic>()
+  #bytes = 0
 
   /** `maximum` is the Topic Alias Maximum that we announced. */
   constructor(maximum: number) {
     this.#maximum = maximum
+  }
+
+  /** Bytes of all topic names that aliases stand for. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /** The topic of a packet that carries an alias. Throws ProtocolError for one above the maximum or not known. */
@@ -24,6 +30,7 @@ export class IncomingAliases {
       )
     }
     if (packet.topic !== null) {
+      this.#bytes += packet.topic.bytes.length - (this.#topics.get(alias)?.bytes.length ?? 0)
       this.#topics.set(alias, packet.topic)
       return packet.topic
     }

@@ -76,6 +76,26 @@ describe('slow loris', () => {
   })
 })
 
+describe('Topic Aliases', () => {
+  it('for very long topics count as memory: when it is short, who has most of them goes', async () => {
+    const world = await World.make({ limits: { topicAliasMaximum: 65_535, memoryBytesMax: 8 * 1024 ** 2 } })
+    const greedy = await world.connect('greedy')
+    const modest = await world.connect('modest')
+    const set = (alias: number, topic: string): Buffer =>
+      packet(0x30, topic, properties(0x23, uint16(alias)), Buffer.from('x'))
+    for (let alias = 1; alias <= 150; alias++) {
+      await greedy.bytes(set(alias, `${alias}/${'x'.repeat(60_000)}`))
+      await modest.bytes(set(1, `${alias}/${'x'.repeat(60_000)}`))
+    }
+    expect(world.server.memoryBytes()).toBeGreaterThan(9_000_000)
+    await world.pass(1.5)
+    expect(greedy.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x97 }])
+    expect([greedy.closed, modest.closed]).toEqual([true, false])
+    expect(world.server.memoryBytes()).toBeLessThan(61_000)
+    await expectService(world)
+  })
+})
+
 describe('one byte at a time', () => {
   /** What one client's PUBLISH of this payload costs in steps and in bytes copied, sent in single bytes. */
   async function cost(payloadBytes: number, version: Version): Promise<{ copied: number; copies: number }> {
