@@ -7,6 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
+import { Access, type AccessOptions } from './access/access.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health } from './broker/events.ts'
@@ -35,7 +36,7 @@ import { listenAll } from './transport/listen.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
 
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
-export { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
+export { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from './broker/limits.ts'
 export type { LinkInfo } from './broker/link.ts'
 export type {
   AuthenticationExchange,
@@ -47,6 +48,7 @@ export type {
   Rejection,
   Welcome,
 } from './broker/policy.ts'
+export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties.ts'
 export { ProtocolError, Reason } from './mqtt/reason.ts'
@@ -77,6 +79,8 @@ export interface BrokerOptions {
     Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
   readonly limits?: Partial<Limits>
   readonly policy?: Policy
+  /** Users, passwords, certificates and rights as the configuration's `access` has them; not beside a `policy`. */
+  readonly access?: AccessOptions
   /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
