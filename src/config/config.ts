@@ -28,6 +28,8 @@ export interface Config {
   readonly log: {
     readonly level: Settings['log']['level']
     readonly format: Settings['log']['format']
+    /** The file of the security log; null for the log itself. */
+    readonly securityFile: string | null
   }
   /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
@@ -157,7 +159,11 @@ function toConfig(settings: Settings): Config {
       { ...DEFAULT_LIMITS },
       Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [name, settings.limits[key]])),
     ),
-    log: settings.log,
+    log: {
+      level: settings.log.level,
+      format: settings.log.format,
+      securityFile: settings.log.security_file ?? null,
+    },
     sysIntervalSeconds: settings.sys.interval_seconds,
     shutdownSeconds: settings.shutdown_seconds,
     loopbackOnly: listeners.every(isLoopbackOnly),

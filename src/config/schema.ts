@@ -118,6 +118,7 @@ export const SCHEMA = z.strictObject({
     .strictObject({
       level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
       format: oneOf(['auto', 'json', 'pretty']).default('auto'),
+      security_file: text("a file's path").optional(),
     })
     .prefault({}),
   sys: z
@@ -141,6 +142,7 @@ export const PATH_KEYS: readonly string[] = [
   'listeners.*.tls.key',
   'listeners.*.tls.ca',
   'listeners.*.tls.crl',
+  'log.security_file',
 ]
 
 /** What the schema makes of a configuration, in the configuration's own words. */

@@ -143,7 +143,7 @@ describe('the example', () => {
 
   test('has every key, and its commented-out listeners are valid', () => {
     // A comment's text follows "# "; a key that is commented out follows "#" as it would stand there.
-    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})|^#(?=user:)/gm, '$1$2')
+    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})|^( *)#(?=(?:user|security_file):)/gm, '$1$2$3')
     const config = fromFile(text)
     expect(config.listeners.map((listener) => listener.name)).toEqual([
       'mqtt',
@@ -326,7 +326,7 @@ listeners:
 
   test('an unknown key that resembles nothing lists what may stand there', () => {
     expect(problems(() => fromFile('log: {colour: blue}'))).toEqual([
-      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format',
+      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file',
     ])
     expect(problems(() => fromFile('listeners: [{type: tcp, addr: x}]'))[0]).toMatch(
       /^godwit.yaml:1: listeners.0.addr: unknown key; allowed here: name, type, host, port/,
