@@ -73,7 +73,9 @@ export class Publisher {
     if (this.#state.events.has('published')) {
       this.#state.events.emit('published', { message, receivers: this.receivers })
     }
-    return this.receivers === 0 ? Reason.NoMatchingSubscribers : Reason.Success
+    // Who matches and yet gets nothing (No Local, a share that nobody can take now) is a subscriber all the same.
+    const isMatched = route.entries.length > 0 || route.groups.length > 0
+    return isMatched ? Reason.Success : Reason.NoMatchingSubscribers
   }
 
   /** One of the Server's own values (`$SYS`): retained in memory only, QoS 0. */

@@ -573,8 +573,8 @@ export class Model {
     }
     const expiresAt = packet.expiry === undefined ? null : this.now + packet.expiry * 1000
     const message = { ...packet, number: ++this.#count, topic, expiresAt, publisher: connection.clientId }
-    const { receivers, stored } = this.#fanOut(message, session)
-    const code = v5 && receivers === 0 ? 0x10 : 0
+    const { matched, stored } = this.#fanOut(message, session)
+    const code = v5 && !matched ? 0x10 : 0
     if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, stored, 1)
     if (qos !== 2) return
     session.inbound.add(packetId)
@@ -606,7 +606,7 @@ export class Model {
   }
 
   /** Gives a message to everybody who subscribed; `publisher` null for the Will of a Session that is over. */
-  #fanOut(message: ModelMessage, publisher: ModelSession | null): { receivers: number; stored: boolean } {
+  #fanOut(message: ModelMessage, publisher: ModelSession | null): { matched: boolean; stored: boolean } {
     let stored = false
     if (message.retain) {
       stored = message.payload !== '' || this.retained.has(message.topic)
@@ -615,9 +615,11 @@ export class Model {
     }
     const chosen = this.#takeFanOut(message)
     const planned = new Map<string, () => void>()
+    let matched = false
     const groups = new Map<string, ModelSession[]>()
     for (const session of this.sessions.values()) {
       const found = [...session.subscriptions].filter(([filter]) => matches(unshared(filter), message.topic))
+      if (found.length > 0) matched = true
       for (const [filter] of found) {
         if (filter.startsWith('$share/')) groups.set(filter, [...(groups.get(filter) ?? []), session])
       }
@@ -659,7 +661,7 @@ export class Model {
       throw new Error(`${message.topic} was given to ${unknown[0]!.clientId}, who did not ask`)
     // In which order they come is the Server's to choose.
     for (const { clientId, share } of chosen) planned.get(`${clientId} ${share}`)!()
-    return { receivers: planned.size, stored }
+    return { matched, stored }
   }
 
   #deliverShared(taker: ModelSession, message: ModelMessage, share: string): void {
