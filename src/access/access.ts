@@ -25,8 +25,8 @@ const WATCH_MS = 1000
 const ATTEMPTS_MAX = 3
 
 export interface AccessOptions {
-  /** Data directory whose accounts hold; none when null. */
-  readonly accountsDirectory: string | null
+  /** Whether the accounts of the data directory hold. */
+  readonly accounts: boolean
   /** Paths of Mosquitto's password files, and of its ACL files. */
   readonly passwordFiles: readonly string[]
   readonly aclFiles: readonly string[]
@@ -44,7 +44,7 @@ export interface AccessOptions {
 }
 
 export const DEFAULT_ACCESS: Readonly<AccessOptions> = Object.freeze({
-  accountsDirectory: null,
+  accounts: true,
   passwordFiles: [],
   aclFiles: [],
   default: 'auto',
@@ -54,12 +54,20 @@ export const DEFAULT_ACCESS: Readonly<AccessOptions> = Object.freeze({
   deniedSubscription: Reason.NotAuthorized,
 })
 
+/** One of the sources; `path` names its file. */
+export interface Source {
+  readonly kind: 'accounts' | 'password-file' | 'acl-file'
+  readonly path: string
+  /** Whether a command changed it through this process, not somebody else its file. */
+  readonly isOwn: boolean
+}
+
 /** What Access tells while it runs. */
 export interface AccessListener {
   /** Something changed; what these users showed to be let in does not hold any more. */
-  changed(source: string, lost: ReadonlySet<string>): void
+  changed(source: Source, lost: ReadonlySet<string>): void
   /** A source could not be read again: what it said before holds. */
-  failed(error: Error): void
+  failed(source: Source, error: Error): void
   /** More passwords waited to be checked than may. */
   busy(clientId: string): void
 }
@@ -85,7 +93,6 @@ export class Access {
   #hashes = new Map<string, PasswordHash>()
   #timer: NodeJS.Timeout | null = null
   #reloading: Promise<void> = Promise.resolve()
-  readonly policy: Policy
 
   private constructor(
     options: AccessOptions,
@@ -100,16 +107,20 @@ export class Access {
     this.#logins = new Logins(sources.work)
     this.#certificates = new CertificateUsers(options.certificateUser, options.certificates)
     this.#listener = listener
-    this.policy = this.#policy()
     this.#refresh()
     if (this.#accounts !== null) {
-      this.#accounts.onChange = (before, after) => this.#changed('accounts', lostAccounts(before, after))
+      this.#accounts.onChange = (before, after, isOwn) =>
+        this.#changed(this.#accountsSource(isOwn), lostAccounts(before, after))
     }
   }
 
-  /** Reads every source. Throws AccountsError, LinesError and FileError. */
-  static async open(options: AccessOptions, listener: AccessListener): Promise<Access> {
-    return new Access(options, await readSources(options), listener)
+  /** Reads every source; `directory` is the data directory, null for none. Throws AccountsError, LinesError and FileError. */
+  static async open(
+    options: AccessOptions,
+    directory: string | null,
+    listener: AccessListener,
+  ): Promise<Access> {
+    return new Access(options, await readSources(options, options.accounts ? directory : null), listener)
   }
 
   /** Null where the configuration wants none. */
@@ -144,28 +155,33 @@ export class Access {
   }
 
   async #reload(when: 'now' | 'settled'): Promise<void> {
-    if (this.#accounts !== null) await this.#attempt(this.#accounts.reload())
+    if (this.#accounts !== null) await this.#attempt(this.#accountsSource(false), this.#accounts.reload())
     for (const file of this.#passwordFiles) {
       const before = file.content
-      if (await this.#attempt(file.reload(when))) {
-        this.#changed(file.path, lostPasswords(before, file.content))
-      }
+      const source = { kind: 'password-file', path: file.path, isOwn: false } as const
+      if (!(await this.#attempt(source, file.reload(when)))) continue
+      this.#changed(source, lostPasswords(before, file.content))
     }
     for (const file of this.#aclFiles) {
-      if (await this.#attempt(file.reload(when))) this.#changed(file.path, new Set())
+      const source = { kind: 'acl-file', path: file.path, isOwn: false } as const
+      if (await this.#attempt(source, file.reload(when))) this.#changed(source, new Set())
     }
   }
 
-  async #attempt(reloaded: Promise<boolean>): Promise<boolean> {
+  #accountsSource(isOwn: boolean): Source {
+    return { kind: 'accounts', path: this.#accounts?.path ?? '', isOwn }
+  }
+
+  async #attempt(source: Source, reloaded: Promise<boolean>): Promise<boolean> {
     try {
       return await reloaded
     } catch (error) {
-      this.#listener.failed(error instanceof Error ? error : new Error(String(error)))
+      this.#listener.failed(source, error instanceof Error ? error : new Error(String(error)))
       return false
     }
   }
 
-  #changed(source: string, lost: ReadonlySet<string>): void {
+  #changed(source: Source, lost: ReadonlySet<string>): void {
     this.#refresh()
     this.#listener.changed(source, lost)
   }
@@ -205,7 +221,8 @@ export class Access {
     // A user name that nobody checks is no identity.
     const isCertified = link.certificate !== undefined && this.#options.certificateUser === 'none'
     if (link.allowAnonymous || isCertified) return { allow: true, userName: null }
-    return refused(Reason.NotAuthorized, 'anonymous clients are not allowed here')
+    const why = link.certificate === undefined ? '' : ', and the certificate names no user'
+    return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}`)
   }
 
   #admitted(userName: string): AuthenticationResult {
@@ -290,11 +307,21 @@ export class Access {
     return { allow, source, rule }
   }
 
-  #policy(): Policy {
+  /** Nothing is denied to anybody: nothing need be asked. */
+  get #isUnrestricted(): boolean {
+    return (
+      this.#options.default !== 'deny' && this.#aclFiles.length === 0 && this.#accounts?.isEmpty !== false
+    )
+  }
+
+  /** What holds until the listener is told of a change; then there is another one. */
+  get policy(): Policy {
     const { deniedSubscription, deniedBefore5 } = this.#options
+    const authenticate: Policy['authenticate'] = (credentials) => this.#authenticate(credentials)
+    if (this.#isUnrestricted) return { authenticate }
     return {
+      authenticate,
       deniedBefore5,
-      authenticate: (credentials) => this.#authenticate(credentials),
       authorizePublish: (client, topic, qos, retain) => this.#rightsOf(client).mayPublish(topic, qos, retain),
       authorizeSubscribe: (client: ClientView, filter, qos) =>
         this.#rightsOf(client).decide({ action: 'subscribe', filter, qos }).allow || deniedSubscription,
@@ -310,12 +337,11 @@ interface SourcesRead {
   readonly work: PasswordWork
 }
 
-async function readSources(options: AccessOptions): Promise<SourcesRead> {
+async function readSources(options: AccessOptions, directory: string | null): Promise<SourcesRead> {
   const work = new PasswordWork()
-  const { accountsDirectory } = options
   return {
     work,
-    accounts: accountsDirectory === null ? null : await Accounts.open(accountsDirectory, { work }),
+    accounts: directory === null ? null : await Accounts.open(directory, { work }),
     passwordFiles: await Promise.all(
       options.passwordFiles.map((path) => WatchedFile.open(path, parsePasswordFile)),
     ),

@@ -2,7 +2,9 @@
  * The broker's own users and roles: who has which password, and which rules hold for whom. They are in one file of the data
  * directory; every change goes through it under a lock, so a running broker and the command line may both make them.
  */
+import { join } from 'node:path'
 import {
+  ACCOUNTS_FILE,
   type AccountsContent,
   AccountsError,
   accountsVersion,
@@ -45,6 +47,9 @@ export interface UserView {
   readonly disabled: boolean
 }
 
+/** Gets what was and what is; `isOwn` is false for what another process wrote. */
+export type AccountsListener = (before: AccountsContent, after: AccountsContent, isOwn: boolean) => void
+
 export interface AccountsOptions {
   /** Where passwords are hashed; one of its own when absent. */
   readonly work?: PasswordWork
@@ -58,7 +63,7 @@ export class Accounts {
   /** A version that could not be read, or null for a file that vanished: told once. */
   #rejected: FileVersion | undefined
   #generation = 0
-  #onChange: ((before: AccountsContent, after: AccountsContent) => void) | null = null
+  #onChange: AccountsListener | null = null
 
   private constructor(directory: string, work: PasswordWork, content: AccountsContent, version: FileVersion) {
     this.#directory = directory
@@ -73,13 +78,18 @@ export class Accounts {
     return new Accounts(directory, work ?? new PasswordWork(), content, version)
   }
 
+  /** Of the file. */
+  get path(): string {
+    return join(this.#directory, ACCOUNTS_FILE)
+  }
+
   /** Changes with each change of anything. */
   get generation(): number {
     return this.#generation
   }
 
   /** Called after each change, also one that another process made and `reload` found. */
-  set onChange(callback: (before: AccountsContent, after: AccountsContent) => void) {
+  set onChange(callback: AccountsListener) {
     this.#onChange = callback
   }
 
@@ -229,7 +239,7 @@ export class Accounts {
       )
     }
     const { content, version } = await readAccounts(this.#directory)
-    this.#take(content, version)
+    this.#take(content, version, false)
     return true
   }
 
@@ -243,16 +253,16 @@ export class Accounts {
 
   async #edit(edit: (content: AccountsContent) => AccountsContent): Promise<void> {
     const { content, version } = await editAccounts(this.#directory, edit)
-    this.#take(content, version)
+    this.#take(content, version, true)
   }
 
-  #take(content: AccountsContent, version: FileVersion): void {
+  #take(content: AccountsContent, version: FileVersion, isOwn: boolean): void {
     const before = this.#content
     this.#content = content
     this.#version = version
     this.#rejected = undefined
     this.#generation++
-    this.#onChange?.(before, content)
+    this.#onChange?.(before, content, isOwn)
   }
 
   async #secrets(password: string | null): Promise<Pick<User, 'password' | 'scram'>> {

@@ -68,10 +68,6 @@ export interface BrokerEvents {
     /** Who ended it. */
     readonly by: 'client' | 'server' | 'network'
   }
-  /** Users, rights or passwords are others than before; `source` is `accounts` or a file's path. */
-  accessChanged: { readonly source: string; readonly lostUsers: readonly string[] }
-  /** A source of users or rights could not be read again: what it said before holds. */
-  accessFailed: { readonly error: Error }
   sessionCreated: { readonly clientId: string; readonly persistent: boolean }
   sessionEnded: {
     readonly clientId: string

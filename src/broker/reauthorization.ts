@@ -86,6 +86,11 @@ export class Reauthorization {
     if (this.#state.events.has('unsubscribed')) {
       this.#state.events.emit('unsubscribed', { client, filter, reasonCode: Reason.NotAuthorized })
     }
+    if (this.#state.events.has('security')) {
+      const { clientId: subject } = session
+      const detail = `${filter}, of ${client.userName === null ? 'an anonymous client' : `user ${client.userName}`}`
+      this.#state.events.emit('security', { kind: 'subscription-stopped', subject, by: 'broker', detail })
+    }
     const reason = `the Subscription to ${filter} is not allowed any more`
     this.#state.connected.get(session)?.disconnect(Reason.NotAuthorized, reason)
   }

@@ -29,6 +29,9 @@ export const SECURITY_KINDS = [
   'configuration-refused',
   /** A listener serves clients that show no credentials. */
   'anonymous-allowed',
+  /** `accounts.json` was written by another process. */
+  'accounts-loaded',
+  'accounts-refused',
   // What a client tried, or has no longer.
   'session-of-another-user',
   'certificate-revoked',

@@ -2,6 +2,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { z } from 'zod'
+import type { AccessOptions } from '../access/access.ts'
+import { parseAclFile } from '../access/acl-file.ts'
+import { parsePasswordFile } from '../access/password-file.ts'
+import { LinesError } from '../access/watched-file.ts'
 import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
 import { tlsProblems } from '../transport/tls.ts'
@@ -24,6 +28,8 @@ export interface Config {
     readonly residentBytesMax: number
   }
   readonly listeners: readonly ListenerOptions[]
+  /** Who may connect, publish and subscribe; the accounts are those of the data directory. */
+  readonly access: Readonly<AccessOptions>
   readonly limits: Readonly<Limits>
   readonly log: {
     readonly level: Settings['log']['level']
@@ -46,6 +52,8 @@ export const DIRECTORY_FILE = 'godwit.yaml'
 export interface ConfigSources {
   /** Path of the YAML file. */
   readonly file?: string
+  /** What the file is taken to say; read from it when absent. */
+  readonly text?: string
   readonly environment?: Readonly<Record<string, string | undefined>>
   readonly flags?: ConfigFlags
 }
@@ -99,17 +107,48 @@ export function checkConfig(from: ConfigSources): Config {
       }
     })
   })
+  problems.push(
+    ...config.access.passwordFiles.flatMap((path, i) =>
+      fileProblems(sources, ['access', 'password_files', i], path, parsePasswordFile),
+    ),
+    ...config.access.aclFiles.flatMap((path, i) =>
+      fileProblems(sources, ['access', 'acl_files', i], path, parseAclFile),
+    ),
+  )
   if (problems.length > 0) throw new ConfigError(problems)
   return config
 }
 
-function loaded({ file, environment = {}, flags = {} }: ConfigSources): {
+/** What is wrong with a file that the configuration names, line by line. */
+function fileProblems(
+  sources: Sources,
+  key: readonly (string | number)[],
+  path: string,
+  parse: (text: string, path: string) => unknown,
+): ConfigProblem[] {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const message = `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`
+    return [{ where: sources.where(key), key: key.join('.'), message }]
+  }
+  try {
+    parse(text, path)
+    return []
+  } catch (error) {
+    if (!(error instanceof LinesError)) throw error
+    return error.problems.map(({ line, message }) => ({ where: `${path}:${line}`, key: '', message }))
+  }
+}
+
+function loaded({ file, text, environment = {}, flags = {} }: ConfigSources): {
   config: Config
   sources: Sources
 } {
   const sources = new Sources()
   const name = file ?? environment[FILE_VARIABLE]
-  if (name !== undefined) sources.addFile(name, contentOf(name))
+  if (name !== undefined) sources.addFile(name, text ?? contentOf(name))
   sources.addEnvironment(environment)
   addFlags(sources, flags)
 
@@ -123,7 +162,8 @@ function loaded({ file, environment = {}, flags = {} }: ConfigSources): {
   return { config: toConfig(parsed.data), sources }
 }
 
-function contentOf(file: string): string {
+/** What a configuration file says. Throws ConfigError. */
+export function contentOf(file: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch (error) {
@@ -155,6 +195,16 @@ function toConfig(settings: Settings): Config {
       residentBytesMax: settings.data.resident_bytes_max,
     },
     listeners,
+    access: {
+      accounts: settings.access.accounts,
+      passwordFiles: settings.access.password_files,
+      aclFiles: settings.access.acl_files,
+      default: settings.access.default,
+      certificateUser: settings.access.certificate_user,
+      certificates: settings.access.certificates,
+      deniedBefore5: settings.access.denied_before_5,
+      deniedSubscription: settings.access.denied_subscription_code,
+    },
     limits: Object.assign(
       { ...DEFAULT_LIMITS },
       Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [name, settings.limits[key]])),

@@ -1,5 +1,8 @@
 /** The keys of the configuration, what each may be, and its default. */
 import { z } from 'zod'
+import { DEFAULT_ACCESS } from '../access/access.ts'
+import { isName } from '../access/accounts-file.ts'
+import type { ListedCertificate } from '../access/certificate-users.ts'
 import { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from '../broker/limits.ts'
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
@@ -112,6 +115,26 @@ export const SCHEMA = z.strictObject({
       resident_bytes_max: bytes({ min: 1024 ** 2 }).default(RESIDENT_BYTES_MAX),
     })
     .prefault({}),
+  access: z
+    .strictObject({
+      accounts: truth().default(true),
+      password_files: value('a list of paths', textList).default([]),
+      acl_files: value('a list of paths', textList).default([]),
+      default: oneOf(['auto', 'allow', 'deny']).default(DEFAULT_ACCESS.default),
+      certificate_user: oneOf(['common_name', 'alternative_name', 'fingerprint', 'none']).default(
+        DEFAULT_ACCESS.certificateUser,
+      ),
+      certificates: value(
+        'a list of { fingerprint, user }, where fingerprint is SHA-256 in hexadecimal digits',
+        certificateList,
+      ).default([]),
+      denied_before_5: oneOf(['ignore', 'disconnect']).default(DEFAULT_ACCESS.deniedBefore5),
+      denied_subscription_code: value(
+        `one of ${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
+        subackRefusal,
+      ).default(DEFAULT_ACCESS.deniedSubscription),
+    })
+    .prefault({}),
   listeners: z.array(LISTENER).min(1).optional(),
   limits: z.strictObject(limitShape()).prefault({}),
   log: z
@@ -136,6 +159,8 @@ export const SCHEMA = z.strictObject({
 
 /** Keys whose values are paths: in a file they start at the file's directory. `*` stands for each of a list. */
 export const PATH_KEYS: readonly string[] = [
+  'access.password_files.*',
+  'access.acl_files.*',
   'data.directory',
   'listeners.*.path',
   'listeners.*.tls.cert',
@@ -166,6 +191,31 @@ function limitShape(): Record<string, z.ZodType> {
       return [key, limit.default(DEFAULT_LIMITS[name])]
     }),
   )
+}
+
+function subackRefusal(found: unknown): Reason | undefined {
+  return typeof found === 'number' && SUBACK_REFUSALS.has(found) ? (found as Reason) : undefined
+}
+
+function textList(found: unknown): string[] | undefined {
+  const isText = (item: unknown): item is string => typeof item === 'string' && item !== ''
+  return Array.isArray(found) && found.every(isText) ? found : undefined
+}
+
+function certificateList(found: unknown): ListedCertificate[] | undefined {
+  if (!Array.isArray(found)) return undefined
+  const entries = found.map((entry: unknown): ListedCertificate | undefined => {
+    if (typeof entry !== 'object' || entry === null) return undefined
+    const { fingerprint, user, ...rest } = entry as Record<string, unknown>
+    const isEntry =
+      typeof fingerprint === 'string' &&
+      /^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$/.test(fingerprint) &&
+      typeof user === 'string' &&
+      isName(user) &&
+      Object.keys(rest).length === 0
+    return isEntry ? { fingerprint, user } : undefined
+  })
+  return entries.every((entry) => entry !== undefined) ? entries : undefined
 }
 
 function lenienceList(found: unknown): Lenience[] | undefined {

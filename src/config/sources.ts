@@ -34,7 +34,7 @@ const PREFIX = 'GODWIT_'
 /** Names the configuration file; not a key of it. */
 export const FILE_VARIABLE = 'GODWIT_CONFIG'
 
-const SECTIONS = ['data', 'listeners', 'limits', 'log', 'sys']
+const SECTIONS = ['access', 'data', 'listeners', 'limits', 'log', 'sys']
 
 const VARIABLES: ReadonlyMap<string, string> = new Map(KEYS.map((key) => [variable(key), key]))
 

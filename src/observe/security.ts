@@ -54,6 +54,8 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'configuration-loaded': { code: 'S421', level: 'info', text: 'configuration loaded' },
   'configuration-refused': { code: 'S422', level: 'warn', text: 'configuration refused' },
   'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },
+  'accounts-loaded': { code: 'S424', level: 'info', text: 'accounts loaded' },
+  'accounts-refused': { code: 'S425', level: 'warn', text: 'accounts refused' },
   'client-kicked': { code: 'S501', level: 'info', text: 'client kicked' },
   'session-deleted': { code: 'S502', level: 'info', text: 'Session deleted' },
   'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },
