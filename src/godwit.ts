@@ -7,7 +7,6 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
-import { Access, type AccessOptions } from './access/access.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health } from './broker/events.ts'
@@ -79,8 +78,6 @@ export interface BrokerOptions {
     Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
   readonly limits?: Partial<Limits>
   readonly policy?: Policy
-  /** Users, passwords, certificates and rights as the configuration's `access` has them; not beside a `policy`. */
-  readonly access?: AccessOptions
   /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
