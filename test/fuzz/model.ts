@@ -892,7 +892,15 @@ export class Model {
     )
     this.#send(connection, `SUBACK ${packet.packetId} ${codes.join(',')}`, session.stored)
     for (const cursor of starts) session.cursors.set(cursor.filter, cursor)
-    if (starts.length === 0) return
+    this.#takeRetained(session)
+    if (!this.#hasRoom(session)) return
+    // Those that have sent everything are over, and stand for nothing that is published later.
+    for (const { filter, due, came } of starts) {
+      if (due.every((number) => came.includes(number))) session.cursors.delete(filter)
+    }
+  }
+
+  #takeRetained(session: ModelSession): void {
     // Those for which there is room come at once.
     for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
       if (!this.#hasRoom(session)) return
