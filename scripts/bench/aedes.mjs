@@ -1,14 +1,45 @@
 /**
- * Aedes, as its documentation starts it, on a free port of 127.0.0.1. Prints the port. Its Sessions are in memory, or with
- * a directory as the only word in LevelDB there, by aedes-persistence-level, which never waits for the disk.
+ * Aedes, as its documentation starts it, on free ports of 127.0.0.1. Prints them. Its Sessions are in memory, or with
+ * `--level DIRECTORY` in LevelDB there, by aedes-persistence-level, which never waits for the disk.
+ *
+ *   node aedes.mjs [--level DIRECTORY] [--cert FILE --key FILE]
  */
+import { readFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { createServer } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
+import { parseArgs } from 'node:util'
 import { Aedes } from 'aedes'
 import aedesPersistenceLevel from 'aedes-persistence-level'
 import { Level } from 'level'
+import { createWebSocketStream, WebSocketServer } from 'ws'
 
-const [directory] = process.argv.slice(2)
-const options = directory === undefined ? {} : { persistence: aedesPersistenceLevel(new Level(directory)) }
+const { values } = parseArgs({
+  options: { level: { type: 'string' }, cert: { type: 'string' }, key: { type: 'string' } },
+})
+const options =
+  values.level === undefined ? {} : { persistence: aedesPersistenceLevel(new Level(values.level)) }
 const aedes = await Aedes.createBroker(options)
-const server = createServer({ noDelay: true }, aedes.handle)
-server.listen(0, '127.0.0.1', () => console.log(`listening on ${server.address().port}`))
+
+await listen('mqtt', createServer({ noDelay: true }, aedes.handle))
+
+const http = createHttpServer()
+new WebSocketServer({ server: http }).on('connection', (socket, request) => {
+  aedes.handle(createWebSocketStream(socket), request)
+})
+await listen('ws', http)
+
+if (values.cert !== undefined) {
+  const pem = { cert: readFileSync(values.cert), key: readFileSync(values.key) }
+  await listen('mqtts', createTlsServer({ ...pem, noDelay: true }, aedes.handle))
+}
+console.log('ready')
+
+function listen(scheme, server) {
+  return new Promise((resolve) => {
+    server.listen(0, '127.0.0.1', () => {
+      console.log(`listening on ${scheme}://127.0.0.1:${server.address().port}`)
+      resolve()
+    })
+  })
+}

@@ -1,124 +1,116 @@
 /**
  * Compares brokers in one interleaved run and prints a markdown table.
  *
- *   npm run bench -- [--rounds N] [--secs S] [--only ROW,ROW] [--brokers NAME,NAME] [--json FILE] [--list]
+ *   npm run bench -- [--group GROUP,GROUP] [--only ROW,ROW] [--rounds N] [--secs S] [--brokers NAME,NAME]
+ *                    [--json FILE] [--svg FILE] [--list]
  *
  * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
  * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines.
  */
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, startBroker } from './brokers.mjs'
+import { chart } from './chart.mjs'
 import { buildMqload, runMqload } from './load.mjs'
+import { GROUPS, mqloadWords, persistentSessions, ROWS, TITLES } from './rows.mjs'
+import { measureStart } from './startup.mjs'
 import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
-const NOBODY = 'none'
-
-const DELIVERED = [
-  ['out_per_s', 'delivered/s'],
-  ['cpu_us_per_msg', 'CPU µs per message'],
-]
-
-/** Name: arguments of mqload, whose Sessions are persistent, figures. */
-const ROWS = {
-  idle: {
-    load: 'connect --conns 2000 --hold 1',
-    persistent: NOBODY,
-    figures: [
-      ['connects_per_s', 'connects/s'],
-      ['cpu_us_per_connect', 'CPU µs per connect'],
-      ['rss_bytes_per_conn', 'memory bytes per idle connection'],
-      ['idle_cpu_pct', 'CPU % while idle'],
-    ],
-  },
-  'fanin-q0': { load: 'fanin --qos 0', persistent: NOBODY, figures: DELIVERED },
-  'fanin-q1': { load: 'fanin --qos 1', persistent: NOBODY, figures: DELIVERED },
-  'fanin-q2': { load: 'fanin --qos 2', persistent: NOBODY, figures: DELIVERED },
-  'fanout-q0': { load: 'fanout --qos 0 --subs 100', persistent: NOBODY, figures: DELIVERED },
-  'fanout-q1': { load: 'fanout --qos 1 --subs 100', persistent: NOBODY, figures: DELIVERED },
-  'pairs-q0': { load: 'pairs --qos 0 --pairs 50', persistent: NOBODY, figures: DELIVERED },
-  'pairs-q1': { load: 'pairs --qos 1 --pairs 50', persistent: NOBODY, figures: DELIVERED },
-  'pairs-q0-single': { load: 'pairs --qos 0 --pairs 200 --window 1', persistent: NOBODY, figures: DELIVERED },
-  'pairs-q1-single': { load: 'pairs --qos 1 --pairs 200 --window 1', persistent: NOBODY, figures: DELIVERED },
-  'durable-q1': {
-    load: 'offline --messages 5000 --pubs 10',
-    persistent: '10 subscribers, offline',
-    figures: [
-      ['store_per_s', 'queued/s'],
-      ['cpu_us_per_stored', 'CPU µs per queued'],
-      ['drain_per_s', 'drained/s'],
-      ['cpu_us_per_drained', 'CPU µs per drained'],
-    ],
-  },
-}
-
 /** What mqload counts when something went wrong. */
-const FAULTS = ['lost', 'dup', 'ooo', 'misrouted', 'alien', 'nacks', 'unacked', 'disconnects', 'sub_failures']
+const FAULT = /^(\w+_)?(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|sub_failures)$/
+
+/** As it is by default: nobody reads `$SYS` of a broker that has one run. */
+const SYS_SECONDS_FRESH = 10
 
 const options = readOptions()
 buildMqload()
 const results = await run()
 print(results)
+if (options.svg) writeFileSync(options.svg, chart(ratios(results), options.brokers))
 
 function readOptions() {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: '3' },
       secs: { type: 'string', default: '2' },
-      only: { type: 'string', default: Object.keys(ROWS).join(',') },
+      group: { type: 'string' },
+      only: { type: 'string' },
       brokers: { type: 'string', default: 'mosquitto,godwit,aedes' },
       json: { type: 'string' },
+      svg: { type: 'string' },
       list: { type: 'boolean', default: false },
     },
   })
   if (values.list) {
-    for (const [name, { load }] of Object.entries(ROWS)) console.log(`${name.padEnd(16)} ${load}`)
+    for (const [name, { group, load = '' }] of Object.entries(ROWS)) {
+      console.log(`${group.padEnd(12)} ${name.padEnd(20)} ${load}`)
+    }
     console.log(`\nbrokers: ${BROKER_NAMES.join(', ')}`)
     process.exit(0)
   }
-  const rows = known(values.only, Object.keys(ROWS))
   const brokers = known(values.brokers, BROKER_NAMES)
-  return { ...values, rounds: Number(values.rounds), rows, brokers }
+  return { ...values, rounds: Number(values.rounds), rows: rowsOf(values), brokers }
+}
+
+/** Those named, those of the groups named, or all. */
+function rowsOf({ only, group }) {
+  if (only !== undefined) return known(only, Object.keys(ROWS))
+  const groups = group === undefined ? GROUPS : known(group, GROUPS)
+  return Object.keys(ROWS).filter((row) => groups.includes(ROWS[row].group))
 }
 
 /** Row name -> broker name -> reports. */
 async function run() {
-  const started = []
+  const started = {}
   const reports = {}
   try {
-    for (const name of options.brokers) started.push(await startBroker(name))
     for (let round = 1; round <= options.rounds; round++) {
       for (const row of options.rows) {
-        for (const broker of started) {
-          const report = await measure(row, broker)
+        if (ROWS[row].once && round > 1) continue
+        for (const name of options.brokers) {
           reports[row] ??= {}
-          reports[row][broker.name] ??= []
-          reports[row][broker.name].push(report)
+          reports[row][name] ??= []
+          // Who cannot do it is not asked again: that may take minutes.
+          if (reports[row][name].some(({ error }) => error)) continue
+          const report = await measure(row, name, started)
+          reports[row][name].push(report)
           if (options.json) {
-            appendFileSync(
-              options.json,
-              `${JSON.stringify({ row, round, broker: broker.name, ...report })}\n`,
-            )
+            appendFileSync(options.json, `${JSON.stringify({ row, round, broker: name, ...report })}\n`)
           }
-          console.error(`round ${round} ${row} ${broker.name} ${report.error ?? ''}`)
+          console.error(`round ${round} ${row} ${name} ${report.error ?? ''}`)
         }
       }
     }
   } finally {
-    await Promise.all(started.map((broker) => broker.stop()))
+    await Promise.all(Object.values(started).map((broker) => broker.stop()))
   }
   return reports
 }
 
-async function measure(row, broker) {
-  const before = await broker.commits()
-  const args = [
-    ...['--scenario', ...ROWS[row].load.split(' ')],
-    ...['--label', broker.name, '--port', `${broker.port}`, '--pid', `${broker.pid}`],
-    ...['--secs', options.secs, '--warmup', '0.7'],
-  ]
-  const report = await runMqload(args)
-  const after = await broker.commits()
+/** On a broker of its own, or on the one that all such rows share, so that it is as warm as one that has been running. */
+async function measure(row, name, started) {
+  if (row === 'start') return measureStart(name)
+  if (!ROWS[row].fresh) {
+    started[name] ??= await startBroker(name)
+    return loaded(row, started[name])
+  }
+  const broker = await startBroker(name, { sysSeconds: SYS_SECONDS_FRESH })
+  try {
+    return await loaded(row, broker)
+  } finally {
+    await broker.stop()
+  }
+}
+
+async function loaded(row, broker) {
+  const counted = !ROWS[row].fresh
+  const before = counted ? await broker.commits() : null
+  const report = await runMqload([
+    ...mqloadWords(row, broker),
+    ...['--label', broker.name, '--pid', `${broker.pid}`, '--secs', options.secs, '--warmup', '0.7'],
+  ])
+  report.rss_growth_kb = report.rss_after_kb - report.rss_before_kb
+  const after = counted ? await broker.commits() : null
   return after === null ? report : { ...report, commits: after - before }
 }
 
@@ -131,22 +123,19 @@ function print(reports) {
 }
 
 function printFigures(row, reports) {
-  const { persistent, figures } = ROWS[row]
-  const good = (broker) => reports[broker].filter((report) => report.error === undefined)
-  const line = (figure, cells) => printRow([row, persistent, commitsOf(reports), figure, ...cells])
-  for (const [field, figure] of figures) {
-    // Allocators keep what an earlier round needed, so that only the first one shows growth.
-    const pick = field.startsWith('rss_') ? (values) => Math.max(...values) : median
-    const values = options.brokers.map((broker) => pick(good(broker).map((report) => report[field])))
+  const line = (figure, cells) =>
+    printRow([row, persistentSessions(row), commitsOf(reports), figure, ...cells])
+  for (const [field, figure] of ROWS[row].figures) {
+    const values = options.brokers.map((broker) => figureOf(reports[broker], field))
     const reference = values[options.brokers.indexOf('mosquitto')]
     line(
       figure,
       values.map((value, i) => cell(value, options.brokers[i] === 'mosquitto' ? Number.NaN : reference)),
     )
   }
-  for (const fault of FAULTS) {
+  for (const fault of faultsOf(reports)) {
     const totals = options.brokers.map((broker) =>
-      good(broker).reduce((sum, report) => sum + (report[fault] ?? 0), 0),
+      good(reports[broker]).reduce((sum, report) => sum + (report[fault] ?? 0), 0),
     )
     if (totals.some((total) => total > 0)) line(`**${fault}**, all rounds`, totals)
   }
@@ -154,8 +143,38 @@ function printFigures(row, reports) {
   if (errors.some((error) => error !== '')) line('**error**', errors)
 }
 
+function good(reports) {
+  return reports.filter(({ error }) => error === undefined)
+}
+
+/** Allocators keep what an earlier round needed, so that of memory only the largest shows growth. */
+function figureOf(reports, field) {
+  const values = good(reports).map((report) => report[field])
+  if (!field.startsWith('rss_')) return median(values)
+  return values.length === 0 ? Number.NaN : Math.max(...values)
+}
+
+function faultsOf(reports) {
+  const fields = Object.values(reports).flatMap((list) => good(list).flatMap((report) => Object.keys(report)))
+  return [...new Set(fields)].filter((field) => FAULT.test(field))
+}
+
 function commitsOf(reports) {
   const broker = options.brokers.find((name) => name.startsWith('godwit'))
   if (broker === undefined) return '–'
   return shown(median(reports[broker].map(({ commits }) => commits)))
+}
+
+/** Title and ratios of each row that the chart shows. */
+function ratios(reports) {
+  return options.rows
+    .filter((row) => TITLES[row] !== undefined)
+    .map((row) => {
+      const value = (broker) => figureOf(reports[row][broker] ?? [], ROWS[row].ratio)
+      const reference = value('mosquitto')
+      return {
+        title: TITLES[row],
+        ratios: Object.fromEntries(options.brokers.map((broker) => [broker, value(broker) / reference])),
+      }
+    })
 }

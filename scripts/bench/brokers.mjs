@@ -1,6 +1,6 @@
-/** The brokers that are compared: each started on a free port of 127.0.0.1, in a directory of its own. */
+/** The brokers that are compared: each started on free ports of 127.0.0.1, in a directory of its own. */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,61 +8,99 @@ import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import mqtt from 'mqtt'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 /** Another build can be named, so that one can be measured while `dist` is in use. */
 const MAIN = process.env.TEST_GODWIT_MAIN ?? join(ROOT, 'dist', 'main.js')
 
 const AEDES = join(ROOT, 'scripts', 'bench', 'aedes.mjs')
 
+const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
+
 /** No limit that would drop what a closed loop has under way; started by root, it would lose access to its directory. */
 const MOSQUITTO = `allow_anonymous true\nmax_queued_messages 0\n${process.getuid?.() === 0 ? 'user root\n' : ''}`
 
-/** Name, and how it is started. What names no port takes a free one and prints `listening on …`. */
+/** Debian has mosquitto in a directory that a user's PATH often lacks. */
+const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
+
+/** How long a broker may take to listen, also on a machine that has other things to do. */
+const START_MS_MAX = 60_000
+
+/**
+ * Name, and how it is started: `{ program, args }` of one that prints where it listens, with `ports` of one that is told.
+ * Each gets its directory with `cert.pem` and `key.pem`, and what is said in the options of `startBroker`.
+ */
 const KINDS = {
-  godwit: (directory) => godwit(directory, 'fsync'),
-  'godwit-os': (directory) => godwit(directory, 'os'),
-  'godwit-memory': (directory) => godwit(directory, 'memory'),
-  mosquitto: (directory, port) => mosquitto(directory, port, 'persistence false'),
+  godwit: (directory, options) => godwit(directory, 'fsync', options),
+  'godwit-os': (directory, options) => godwit(directory, 'os', options),
+  'godwit-memory': (directory, options) => godwit(directory, 'memory', options),
+  mosquitto: (directory) => mosquitto(directory, 'persistence false'),
   // Saved every half hour and at the end (autosave_interval 1800): a crash in between loses what came since.
-  'mosquitto-persistence': (directory, port) =>
-    mosquitto(directory, port, `persistence true\npersistence_location ${directory}/`),
+  'mosquitto-persistence': (directory) =>
+    mosquitto(directory, `persistence true\npersistence_location ${directory}/`),
   // As safe as it gets: the whole database is written after each turn that changed it, and yet after the acknowledgement.
-  'mosquitto-safest': (directory, port) =>
+  'mosquitto-safest': (directory) =>
     mosquitto(
       directory,
-      port,
       `persistence true\npersistence_location ${directory}/\nautosave_on_changes true\nautosave_interval 1`,
     ),
-  aedes: () => ({ program: process.execPath, args: [AEDES] }),
-  'aedes-level': (directory) => ({ program: process.execPath, args: [AEDES, join(directory, 'level')] }),
+  aedes: (directory) => aedes(directory),
+  'aedes-level': (directory) => aedes(directory, '--level', join(directory, 'level')),
 }
 
 export const BROKER_NAMES = Object.keys(KINDS)
 
-function godwit(directory, durability) {
+/** A listener for each way to speak; `$SYS` every second only where its figures are read. */
+function godwit(directory, durability, { sysSeconds, preload }) {
+  const tls = `{ cert: ${join(directory, 'cert.pem')}, key: ${join(directory, 'key.pem')} }`
+  const listeners = [
+    `{ name: mqtt, type: tcp, host: 127.0.0.1, port: 0 }`,
+    `{ name: ws, type: ws, host: 127.0.0.1, port: 0, websocket_path: /mqtt }`,
+    `{ name: mqtts, type: tls, host: 127.0.0.1, port: 0, tls: ${tls} }`,
+  ]
+  const file = join(directory, 'godwit.yaml')
+  writeFileSync(file, `listeners:\n${listeners.map((line) => `  - ${line}\n`).join('')}`)
   const data = ['--data', join(directory, 'data'), '--durability', durability]
-  const rest = ['--port', '0', '--log-level', 'warn', '--set', 'sys.interval_seconds=1']
-  return { program: process.execPath, args: [MAIN, ...rest, ...data] }
+  const rest = ['--config', file, '--log-level', 'warn', '--set', `sys.interval_seconds=${sysSeconds}`]
+  const node = preload === undefined ? [] : ['--require', preload]
+  return { program: process.execPath, args: [...node, MAIN, ...rest, ...data] }
 }
 
-function mosquitto(directory, port, persistence) {
+async function mosquitto(directory, persistence) {
+  const ports = { mqtt: await freePort(), ws: await freePort(), mqtts: await freePort() }
+  const tls = `certfile ${join(directory, 'cert.pem')}\nkeyfile ${join(directory, 'key.pem')}\n`
+  const listeners = [
+    `listener ${ports.mqtt} 127.0.0.1\n`,
+    `listener ${ports.ws} 127.0.0.1\nprotocol websockets\n`,
+    `listener ${ports.mqtts} 127.0.0.1\n${tls}`,
+  ]
   const file = join(directory, 'mosquitto.conf')
-  writeFileSync(file, `listener ${port} 127.0.0.1\n${MOSQUITTO}${persistence}\n`)
-  return { program: 'mosquitto', args: ['-c', file], port }
+  writeFileSync(file, `${MOSQUITTO}${persistence}\n${listeners.join('')}`)
+  return { program: 'mosquitto', args: ['-c', file], ports }
+}
+
+function aedes(directory, ...words) {
+  const tls = ['--cert', join(directory, 'cert.pem'), '--key', join(directory, 'key.pem')]
+  return { program: process.execPath, args: [AEDES, ...tls, ...words] }
 }
 
 /** A broker under way. */
 export class Broker {
   #child
-  #directory
   #sys = null
 
-  constructor(name, child, directory, port) {
+  constructor(name, child, directory, ports, startMs) {
     this.name = name
-    this.port = port
+    this.ports = ports
+    /** Milliseconds from its start until it could be connected to. */
+    this.startMs = startMs
+    this.directory = directory
     this.#child = child
-    this.#directory = directory
+  }
+
+  /** Where it listens for MQTT over TCP. */
+  get port() {
+    return this.ports.mqtt
   }
 
   get pid() {
@@ -79,34 +117,56 @@ export class Broker {
     return this.#sys.commits()
   }
 
+  /** Kills it and forgets its data. */
   async stop() {
+    await this.#end('SIGKILL')
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+
+  /** Asks it to end; its data stay in `directory`, for `startBroker`. */
+  close() {
+    return this.#end('SIGTERM')
+  }
+
+  signal(signal) {
+    this.#child.kill(signal)
+  }
+
+  async #end(signal) {
     await this.#sys?.end()
-    if (this.#child.exitCode === null && this.#child.signalCode === null) {
-      const gone = new Promise((resolve) => this.#child.once('exit', resolve))
-      this.#child.kill('SIGKILL')
-      await gone
-    }
-    rmSync(this.#directory, { recursive: true, force: true })
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve))
+    this.#child.kill(signal)
+    await gone
   }
 }
 
-/** Starts a broker by its name; resolves when it listens. */
-export async function startBroker(name) {
+/**
+ * Starts a broker by its name; resolves when it listens. `directory` is that of one that was closed; `sysSeconds` is how
+ * often Godwit publishes `$SYS`; `preload` is a script that Godwit's process loads first.
+ */
+export async function startBroker(name, { directory = newDirectory(), sysSeconds = 1, preload } = {}) {
+  const { program, args, ports } = await KINDS[name](directory, { sysSeconds, preload })
+  const from = performance.now()
+  const child = spawn(program, args, { env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] })
+  const found = await (ports === undefined ? printedPorts(child) : answering(child, ports))
+  return new Broker(name, child, directory, found, performance.now() - from)
+}
+
+function newDirectory() {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-bench-'))
-  const free = await freePort()
-  const { program, args, port } = KINDS[name](directory, free)
-  const environment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
-  const child = spawn(program, args, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
-  const listening = port === undefined ? printedPort(child) : answering(child, port)
-  return new Broker(name, child, directory, await listening)
+  copyFileSync(join(CERTIFICATES, 'server.pem'), join(directory, 'cert.pem'))
+  copyFileSync(join(CERTIFICATES, 'server-key.pem'), join(directory, 'key.pem'))
+  // Godwit takes no key that others may read.
+  chmodSync(join(directory, 'key.pem'), 0o600)
+  return directory
 }
 
 /** What is run, for the record. */
 export function versions() {
   const first = (program, ...args) =>
     spawnSync(program, args, { encoding: 'utf8' }).stdout?.split('\n')[0] ?? ''
-  const environment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
-  const help = spawnSync('mosquitto', ['-h'], { encoding: 'utf8', env: environment }).stdout ?? ''
+  const help = spawnSync('mosquitto', ['-h'], { encoding: 'utf8', env: ENVIRONMENT }).stdout ?? ''
   return {
     godwit: first(process.execPath, MAIN, '--version'),
     mosquitto: /version (\S+)/.exec(help)?.[1] ?? '',
@@ -117,14 +177,16 @@ export function versions() {
   }
 }
 
-/** Resolves with the port once it is printed; goes on reading, so that the program never waits for us. */
-function printedPort(child) {
+/** Resolves with the ports once all are printed; goes on reading, so that the program never waits for us. */
+function printedPorts(child) {
   return new Promise((resolve, reject) => {
     let text = ''
     child.stdout.setEncoding('utf8').on('data', (chunk) => {
       text = `${text}${chunk}`.slice(-10_000)
-      const match = /listening on \S*?(\d+)$/m.exec(text)
-      if (match !== null) resolve(Number(match[1]))
+      // Both name what they listen on first, and then say something else.
+      if (!/^(godwit try:|ready$)/m.test(text)) return
+      const found = text.matchAll(/listening on (\w+):\/\/127\.0\.0\.1:(\d+)/g)
+      resolve(Object.fromEntries([...found].map(([, scheme, port]) => [scheme, Number(port)])))
     })
     child.stderr.pipe(process.stderr)
     child.once('error', reject)
@@ -132,8 +194,8 @@ function printedPort(child) {
   })
 }
 
-/** Resolves with the port once somebody answers there. */
-async function answering(child, port) {
+/** Resolves with the ports once somebody answers at the last of them. */
+async function answering(child, ports) {
   let ended = null
   child.once('error', (error) => {
     ended = error.message
@@ -143,11 +205,12 @@ async function answering(child, port) {
   })
   child.stdout.resume()
   child.stderr.resume()
-  while (ended === null) {
-    if (await answers(port)) return port
-    await setTimeout(20)
+  const until = performance.now() + START_MS_MAX
+  while (ended === null && performance.now() < until) {
+    if (await answers(ports.mqtts)) return ports
+    await setTimeout(1)
   }
-  throw new Error(`${child.spawnfile}: ${ended}`)
+  throw new Error(`${child.spawnfile}: ${ended ?? 'nobody answers'}`)
 }
 
 function answers(port) {

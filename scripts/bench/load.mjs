@@ -8,14 +8,19 @@ const HERE = fileURLToPath(new URL('.', import.meta.url))
 const MQLOAD = join(HERE, 'build', 'mqload')
 
 /** More than any row needs, in seconds. */
-const ROW_SECONDS_MAX = 180
+const ROW_SECONDS_MAX = 240
 
-/** Compiles mqload.c when it is newer than what was compiled. */
+/** For rows over TLS. */
+const OPENSSL_HEADER = '/usr/include/openssl/ssl.h'
+
+/** Compiles mqload.c when it is newer than what was compiled; with TLS where OpenSSL is. */
 export function buildMqload() {
   const source = join(HERE, 'mqload.c')
   if (existsSync(MQLOAD) && statSync(MQLOAD).mtimeMs >= statSync(source).mtimeMs) return
   mkdirSync(join(HERE, 'build'), { recursive: true })
-  const { status, error } = spawnSync('cc', ['-O2', '-o', MQLOAD, source], { stdio: 'inherit' })
+  const [define, libraries] = existsSync(OPENSSL_HEADER) ? [['-DWITH_TLS'], ['-lssl', '-lcrypto']] : [[], []]
+  const words = ['-O2', ...define, '-o', MQLOAD, source, ...libraries]
+  const { status, error } = spawnSync('cc', words, { stdio: 'inherit' })
   if (status === 0) return
   console.error(`mqload.c could not be compiled: ${error?.message ?? `cc ended with ${status}`}`)
   process.exit(1)
