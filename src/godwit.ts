@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
-import { type ControlSocket, openControl } from './admin/control.ts'
+import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health } from './broker/events.ts'
 import type { Figures } from './broker/figures.ts'
 import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
@@ -16,7 +16,9 @@ import type { LinkInfo } from './broker/link.ts'
 import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
+import { CertificateWatch } from './cli/certificate-watch.ts'
 import { version } from './cli/version.ts'
+import { type CutOff, cutOffReason } from './config/changes.ts'
 import type { Delivery } from './mqtt/message.ts'
 import type { QoS } from './mqtt/packet.ts'
 import {
@@ -31,8 +33,8 @@ import { containerChunks } from './store/container.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
 import type { Store, StoreFigures } from './store/store.ts'
-import { listenAll } from './transport/listen.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
+import { ListenerSet } from './transport/listener-set.ts'
 
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
 export { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from './broker/limits.ts'
@@ -82,7 +84,12 @@ export interface BrokerOptions {
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
   readonly controlSocket?: boolean
+  /** What else may be asked on the control socket. */
+  readonly controlCommands?: Readonly<Record<string, ControlCommand>>
 }
+
+/** What can be changed while a broker runs; what is absent stays as it is. */
+export type BrokerChanges = Pick<BrokerOptions, 'listeners' | 'limits' | 'sysIntervalSeconds'>
 
 export interface PublishOptions {
   readonly topic: string
@@ -142,6 +149,16 @@ export interface Broker {
    * pauses. Throws StoreError, and RangeError for a broker that stores nothing.
    */
   backup(): AsyncGenerator<Buffer>
+  /**
+   * Takes other settings while it runs, without losing a connection but those of clients that the new listeners would not
+   * let in: these get 0x98 and are named in the answer. Rejects with ListenError when a listener cannot be opened: then
+   * nothing has changed.
+   */
+  reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]>
+  /** Whom `reconfigure` would cut off. */
+  cutOffBy(listeners: NonNullable<BrokerOptions['listeners']>): readonly CutOff[]
+  /** Reads certificates again, at once; a line for each that changed or cannot be used. */
+  reread(): Promise<readonly string[]>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
   close(options?: { readonly seconds?: number }): Promise<void>
 }
@@ -165,7 +182,8 @@ export interface Census {
 
 /** Starts a broker. Rejects with StoreError or ListenError; nothing stays open then. */
 export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
-  const limits: Limits = Object.freeze({ ...DEFAULT_LIMITS, ...options.limits })
+  // Everybody shares this object, so that a change reaches them.
+  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits }
   const policy = options.policy ?? {}
   const store = openStore(options)
   let resolveFatal: (error: Error) => void = () => {}
@@ -174,18 +192,20 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   })
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const notice = await server.start()
-  const listenerOptions = (options.listeners ?? []).map((listener, index) => named(listener, index, policy))
+  const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
+    given.map((listener, index) => named(listener, index, policy))
   const observer = (link: LinkInfo, reason: string): void => {
     server.state.figures.connectionsRefused++
     server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
   }
-  let listeners: Listener[]
+  const listeners = new ListenerSet(server, limits, observer)
   try {
-    listeners = await listenAll(listenerOptions, server, limits, observer)
+    await listeners.openAll(complete(options.listeners ?? []))
   } catch (error) {
     await store.close()
     throw error
   }
+  const certificates = new CertificateWatch(listeners, server.state.events)
   const since = performance.now()
   const backup = (): AsyncGenerator<Buffer> => {
     if (store instanceof LevelStore) return containerChunks(store.snapshot(), Date.now())
@@ -193,7 +213,9 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   const ticker = setInterval(() => server.tick(), TICK_MS)
   const census = (): Census => take(server)
-  const detachSys = attachSys(server, store, census, options.sysIntervalSeconds ?? 0)
+  const publishSys = (seconds: number): (() => void) =>
+    attachSys(server, store, census, seconds, () => certificates.figures())
+  let detachSys = publishSys(options.sysIntervalSeconds ?? 0)
   const administered: Administered = {
     backup,
     holdings: server.holdings,
@@ -201,7 +223,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     status: () => ({
       version: version(),
       uptimeSeconds: Math.floor((performance.now() - since) / 1000),
-      listeners: listeners.map(({ address }) => address),
+      listeners: listeners.open.map(({ address }) => address),
       durability: durabilityOf(options),
       health: server.health,
       clientsConnected: server.state.figures.clientsConnected,
@@ -220,15 +242,43 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const control = await opened(options, administered)
   let closing: Promise<void> | null = null
   const close = async (seconds: number): Promise<void> => {
-    const listening = Promise.all(listeners.map((listener) => listener.close()))
+    certificates.stop()
+    const listening = listeners.close()
     detachSys()
     await control.socket?.close()
     await stop(server, seconds)
     clearInterval(ticker)
     await listening
   }
+  const cutOffBy = (given: readonly GivenListener[]): CutOff[] => {
+    const after = complete(given)
+    return [...server.state.connected.values()].flatMap(({ view: { clientId, userName, link } }) => {
+      const reason = cutOffReason(link, userName, after)
+      return reason === null ? [] : [{ clientId, listener: link.listener, reason }]
+    })
+  }
+  const reconfigure = async (changes: BrokerChanges): Promise<readonly CutOff[]> => {
+    const cutOff: CutOff[] = []
+    if (changes.listeners !== undefined) {
+      await listeners.change(complete(changes.listeners), Date.now())
+      cutOff.push(...cutOffBy(changes.listeners))
+      for (const { clientId, reason } of cutOff)
+        server.disconnect(clientId, Reason.AdministrativeAction, reason)
+    }
+    if (changes.limits !== undefined) Object.assign(limits, changes.limits)
+    if (changes.sysIntervalSeconds !== undefined) {
+      detachSys()
+      detachSys = publishSys(changes.sysIntervalSeconds)
+    }
+    return cutOff
+  }
   return {
-    listeners,
+    get listeners() {
+      return listeners.open
+    },
+    reconfigure,
+    cutOffBy,
+    reread: () => certificates.reread(),
     notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,
     fatal,
@@ -252,10 +302,6 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
 }
 
-function durabilityOf({ dataDirectory, durability }: BrokerOptions): Durability {
-  return durability ?? (dataDirectory === undefined ? 'memory' : 'fsync')
-}
-
 /** A broker without its control socket still serves its clients: what prevents it is only told. */
 async function opened(
   { dataDirectory, controlSocket = false, ...options }: BrokerOptions,
@@ -263,7 +309,8 @@ async function opened(
 ): Promise<{ readonly socket?: ControlSocket; readonly notice?: string }> {
   if (dataDirectory === undefined || !controlSocket || options.durability === 'memory') return {}
   try {
-    return { socket: await openControl(dataDirectory, controlCommands(dataDirectory, administered)) }
+    const commands = { ...controlCommands(dataDirectory, administered), ...options.controlCommands }
+    return { socket: await openControl(dataDirectory, commands) }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     return { notice: `\`godwit status\` and \`godwit backup\` cannot reach this broker: ${reason}.` }

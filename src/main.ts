@@ -19,6 +19,9 @@ const code = await run({
   onStopSignal: (callback) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, callback)
   },
+  onReloadSignal: (callback) => {
+    process.on('SIGHUP', callback)
+  },
   onUncaught: (callback) => {
     process.on('uncaughtException', callback)
     process.on('unhandledRejection', callback)

@@ -5,7 +5,9 @@ import { suggestion } from '../config/suggestion.ts'
 
 export type Command =
   | { readonly name: 'start'; readonly file: string | undefined; readonly flags: ConfigFlags }
-  | { readonly name: 'check'; readonly file: string }
+  | CheckCommand
+  | SetupCommand
+  | { readonly name: 'reload'; readonly place: DataPlace; readonly json: boolean }
   | { readonly name: 'help' }
   | { readonly name: 'version' }
   | StoreCommand
@@ -15,6 +17,26 @@ export type Command =
 export interface DataPlace {
   readonly file: string | undefined
   readonly data: string | undefined
+}
+
+export interface CheckCommand {
+  readonly name: 'check'
+  readonly file: string
+  /** Also asks the running broker what it would make of the file. */
+  readonly againstRunning: boolean
+  readonly data: string | undefined
+  readonly json: boolean
+}
+
+export interface SetupCommand {
+  readonly name: 'setup'
+  readonly place: DataPlace
+  readonly names: readonly string[]
+  readonly addresses: readonly string[]
+  readonly port: number | undefined
+  readonly webSocketPort: number | undefined
+  readonly user: string | undefined
+  readonly renew: boolean
 }
 
 /** A command for a data directory. */
@@ -72,6 +94,10 @@ const OPTIONS = {
   topic: { type: 'string' },
   client: { type: 'string' },
   user: { type: 'string' },
+  name: { type: 'string', multiple: true },
+  address: { type: 'string', multiple: true },
+  renew: { type: 'boolean' },
+  'against-running': { type: 'boolean' },
   limit: { type: 'string' },
   after: { type: 'string' },
   version: { type: 'boolean', short: 'v' },
@@ -95,9 +121,11 @@ const LIST: readonly OptionName[] = [...PLACE, 'json', 'limit', 'after']
 const GRAMMAR: Readonly<Record<string, Grammar>> = {
   start: {
     words: [],
-    options: ['config', 'host', 'port', 'ws-port', 'data', 'durability', 'log-level', 'set'],
+    options: ['config', 'host', 'port', 'ws-port', 'data', 'durability', 'log-level', 'set', 'user'],
   },
-  check: { words: ['FILE'], options: [] },
+  setup: { words: [], options: ['data', 'name', 'address', 'port', 'ws-port', 'user', 'renew'] },
+  reload: { words: [], options: [...PLACE, 'json'] },
+  check: { words: ['FILE'], options: ['against-running', 'data', 'json'] },
   status: { words: [], options: [...PLACE, 'json'] },
   backup: { words: ['TARGET'], options: PLACE },
   restore: { words: ['SOURCE'], options: [...PLACE, 'force'] },
@@ -123,7 +151,9 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
 export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
 
   godwit [start] [options]   starts the broker
-  godwit check FILE          checks a configuration file
+  godwit setup               makes what a broker with TLS and users needs, in --data DIR; changes nothing that is there
+  godwit check FILE          checks a configuration file; --against-running: and tells what a running broker would do
+  godwit reload              the running broker reads its configuration and files again; clients stay connected
   godwit status              tells how the running broker is (--json for programs)
   godwit client list         who is connected; also show, kick and delete CLIENT
   godwit session list        what is kept for clients; also show and delete CLIENT
@@ -144,6 +174,9 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --durability KIND      what an acknowledgement promises: fsync (default), os or memory
       --log-level LEVEL      trace, debug, info (default), warn, error, fatal or silent
       --set KEY=VALUE        sets any configuration key, such as limits.queue_bytes_max=64MiB; repeatable
+      --user NAME            whom godwit goes on as when root starts it, or whom setup gives the data directory
+      --name NAME --address ADDRESS --renew
+                             of setup: what else the certificate is for, repeatable; a new certificate where there is one
       --json                 what a command tells, for programs
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
                              which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
@@ -170,7 +203,29 @@ export function parseArguments(words: readonly string[]): Command {
   }
   switch (name) {
     case 'check':
-      return { name, file: word! }
+      if (values['against-running'] !== true && values.data !== undefined) {
+        throw new UsageError('check has --data only with --against-running')
+      }
+      return {
+        name,
+        file: word!,
+        againstRunning: values['against-running'] === true,
+        data: values.data,
+        json: values.json === true,
+      }
+    case 'setup':
+      return {
+        name,
+        place,
+        names: values.name ?? [],
+        addresses: values.address ?? [],
+        port: portOf('--port', values.port),
+        webSocketPort: portOf('--ws-port', values['ws-port']),
+        user: values.user,
+        renew: values.renew === true,
+      }
+    case 'reload':
+      return { name, place, json: values.json === true }
     case 'status':
       return { name, place, json: values.json === true }
     case 'backup':
@@ -190,6 +245,13 @@ export function parseArguments(words: readonly string[]): Command {
     default:
       return { name: 'start', file: values.config, flags: startFlags(values) }
   }
+}
+
+function portOf(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const port = Number(text)
+  if (Number.isInteger(port) && port >= 1 && port <= 65_535) return port
+  throw new UsageError(`${flag} ${text}: a number from 1 to 65535 is needed`)
 }
 
 function isHeldKind(word: string | undefined): word is HeldKind {
@@ -240,6 +302,7 @@ function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
     ...(values.durability !== undefined && { durability: values.durability }),
     ...(values['log-level'] !== undefined && { logLevel: values['log-level'] }),
     ...(values.set !== undefined && { set: values.set }),
+    ...(values.user !== undefined && { user: values.user }),
   }
 }
 

@@ -1,7 +1,9 @@
 /** What `godwit` tells the person who started it: one line each, each beginning with `godwit`. */
 import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
-import type { Listener } from '../transport/listener.ts'
+import { isLoopbackOnly } from '../config/listeners.ts'
+import type { Listener, ListenerOptions } from '../transport/listener.ts'
+import { shellWord } from '../transport/shell-word.ts'
 
 const PROMISES = {
   fsync: 'what is acknowledged is on the disk',
@@ -20,7 +22,7 @@ export function startNotices(
     `godwit ${version}`,
     ...listeners.map((listener) => `godwit listening on ${listener.address}`),
     dataNotice(config),
-    ...(config.loopbackOnly ? [loopbackNotice(opening)] : closedNotices(config)),
+    ...(config.loopbackOnly ? loopbackNotices(config, opening) : listenerNotices(config)),
     ...tryNotices(listeners),
   ]
 }
@@ -28,7 +30,7 @@ export function startNotices(
 /** The command line with these words, changed so that every machine is served. */
 export function openingLine(words: readonly string[]): string {
   const kept = words.filter((word, i) => !word.startsWith('--host') && words[i - 1] !== '--host')
-  return ['godwit', ...kept.map(quoted), '--host 0.0.0.0 --set allow_anonymous=true'].join(' ')
+  return ['godwit', ...kept.map(shellWord), '--host 0.0.0.0 --set allow_anonymous=true'].join(' ')
 }
 
 function dataNotice({ data }: Config): string {
@@ -38,19 +40,27 @@ function dataNotice({ data }: Config): string {
     : `godwit data in ${resolve(data.directory)}, ${promise}`
 }
 
-function loopbackNotice(opening: string | null): string {
+/** Where no other machine gets in. */
+function loopbackNotices(config: Config, opening: string | null): string[] {
+  if (config.listeners.every(({ allowAnonymous }) => !allowAnonymous)) return listenerNotices(config)
   const how = opening ?? 'set host: 0.0.0.0 and allow_anonymous: true for a listener of the configuration'
-  return `godwit serves this machine only; to serve every machine that reaches it, without passwords: ${how}`
+  return [
+    'godwit serves this machine only, and everybody on it without a password',
+    `godwit for other machines, with TLS and passwords: godwit setup; without either: ${how}`,
+  ]
 }
 
-/** Listeners that other machines reach and that let in nobody without credentials. */
-function closedNotices(config: Config): string[] {
-  return config.listeners
-    .filter((listener) => !listener.allowAnonymous)
-    .map(
-      ({ name }) =>
-        `godwit listener '${name}' refuses clients without credentials; to let everybody in: --set allow_anonymous=true`,
-    )
+/** Who is let in where, in plain words. */
+function listenerNotices(config: Config): string[] {
+  return config.listeners.map((listener) => `godwit listener '${listener.name}' ${letIn(listener)}`)
+}
+
+function letIn(listener: ListenerOptions): string {
+  const who = isLoopbackOnly(listener) ? 'everybody on this machine' : 'everybody who reaches it'
+  const certificate = listener.tls?.clientCertificate === 'require' ? ', with a certificate' : ''
+  return listener.allowAnonymous
+    ? `lets in ${who}${certificate}, without a password, since allow_anonymous says so`
+    : 'lets in nobody without credentials'
 }
 
 function tryNotices(listeners: readonly Listener[]): string[] {
@@ -68,8 +78,4 @@ function reachable(host: string): string {
   const address = host.replace(/^\[|\]$/g, '')
   if (address === '0.0.0.0') return '127.0.0.1'
   return address === '::' ? '::1' : address
-}
-
-function quoted(word: string): string {
-  return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }

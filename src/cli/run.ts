@@ -1,14 +1,33 @@
 /** The command line: from its words to an exit code. */
+import { resolve } from 'node:path'
 import type { Logger } from 'pino'
-import type { Events } from '../broker/events.ts'
-import { type Config, ConfigError, type ConfigSources, checkConfig, loadConfig } from '../config/config.ts'
-import { type ConfigFlags, FILE_VARIABLE } from '../config/sources.ts'
+import type { ControlCommand } from '../admin/control.ts'
+import {
+  type Config,
+  ConfigError,
+  type ConfigSources,
+  checkConfig,
+  configFile,
+  contentOf,
+  loadConfig,
+} from '../config/config.ts'
+import type { ConfigFlags } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
-import type { Listener, ListenerOptions } from '../transport/listener.ts'
-import { type DataPlace, HELP, parseArguments, type StoreCommand, UsageError } from './arguments.ts'
+import type { ListenerOptions } from '../transport/listener.ts'
+import {
+  type CheckCommand,
+  type DataPlace,
+  HELP,
+  parseArguments,
+  type SetupCommand,
+  type StoreCommand,
+  UsageError,
+} from './arguments.ts'
 import { held } from './held.ts'
 import { openingLine, startNotices } from './notices.ts'
+import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
+import type { RunningBroker } from './running-broker.ts'
 import { status } from './status.ts'
 import {
   backup,
@@ -19,22 +38,13 @@ import {
   repair,
   restore,
 } from './store-commands.ts'
+import { becomeUser } from './system-user.ts'
 import { version } from './version.ts'
 
 /** Exit codes; others build on them. */
 export const ExitCode = { CleanEnd: 0, Failure: 1, Usage: 2 } as const
 
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
-
-/** What a running broker is to the command line. */
-export interface RunningBroker {
-  /** What the store had to say at the start. */
-  readonly notice?: string | undefined
-  readonly listeners: readonly Listener[]
-  readonly events: Events
-  readonly fatal: Promise<Error>
-  close(options: { readonly seconds: number }): Promise<void>
-}
 
 /** How the command line starts one. */
 export interface StartOptions {
@@ -46,6 +56,7 @@ export interface StartOptions {
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number
   readonly controlSocket: boolean
+  readonly controlCommands: Readonly<Record<string, ControlCommand>>
 }
 
 interface Terminal extends Output {
@@ -63,6 +74,8 @@ export interface Surroundings {
   readonly startBroker: (options: StartOptions) => Promise<RunningBroker>
   /** Calls back for SIGTERM and SIGINT. */
   readonly onStopSignal: (callback: (signal: string) => void) => void
+  /** Calls back for SIGHUP. */
+  readonly onReloadSignal: (callback: () => void) => void
   /** Calls back for what nobody caught. */
   readonly onUncaught: (callback: (error: unknown) => void) => void
   /** A monotonic clock in ms. */
@@ -87,8 +100,13 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         stdout.write(`${version()}\n`)
         return ExitCode.CleanEnd
       case 'check':
-        checkConfig({ file: command.file })
-        stdout.write(`${command.file}: ok\n`)
+        stdout.write(`${await check(command)}\n`)
+        return ExitCode.CleanEnd
+      case 'reload':
+        stdout.write(`${await reload(dataDirectory(surroundings, command.place), command.json)}\n`)
+        return ExitCode.CleanEnd
+      case 'setup':
+        stdout.write(`${await setUp(surroundings, command)}\n`)
         return ExitCode.CleanEnd
       case 'start':
         return await start(surroundings, command.file, command.flags)
@@ -146,9 +164,39 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
 
 /** The one that `godwit start` would use. */
 function dataDirectory({ environment }: Surroundings, place: DataPlace): string {
-  const file = place.file ?? environment[FILE_VARIABLE]
   const flags = place.data === undefined ? {} : { data: place.data }
-  return loadConfig({ environment, flags, ...(file !== undefined && { file }) }).data.directory
+  return loadConfig(sourcesOf(environment, place.file, flags)).data.directory
+}
+
+function sourcesOf(
+  environment: Surroundings['environment'],
+  named: string | undefined,
+  flags: ConfigFlags,
+): ConfigSources {
+  const file = configFile({ environment, flags, ...(named !== undefined && { file: named }) })
+  return { environment, flags, ...(file !== undefined && { file }) }
+}
+
+async function check(command: CheckCommand): Promise<string> {
+  const { file, againstRunning, json } = command
+  const config = checkConfig({ file })
+  if (!againstRunning) return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
+  // The file stands in for that of the running broker, whose relative paths start where it is.
+  const directory = command.data ?? config.data.directory
+  return checkAgainstRunning(directory, resolve(file), contentOf(file), json)
+}
+
+async function setUp(surroundings: Surroundings, command: SetupCommand): Promise<string> {
+  // What it needs for certificates, no broker needs while it runs.
+  const { setup } = await import('./setup.ts')
+  const { names, addresses, port, webSocketPort, user, renew, place } = command
+  const directory = dataDirectory(surroundings, place)
+  const given = {
+    ...(port !== undefined && { port }),
+    ...(webSocketPort !== undefined && { webSocketPort }),
+    ...(user !== undefined && { user }),
+  }
+  return setup({ directory, names, addresses, renew, ...given }, Date.now())
 }
 
 async function start(
@@ -157,9 +205,9 @@ async function start(
   flags: ConfigFlags,
 ): Promise<ExitCode> {
   const { environment, stdout, stderr, words } = surroundings
-  const file = givenFile ?? environment[FILE_VARIABLE]
-  const sources = { environment, flags, ...(file !== undefined && { file }) }
+  const sources = sourcesOf(environment, givenFile, flags)
   const config = loadConfig(sources)
+  if (config.user !== null) becomeUser(config.user)
   const logger = createLogger(config.log.level, logFormat(config, stdout), stdout)
   surroundings.onUncaught((error) => {
     logger.fatal({ err: error }, 'a defect in godwit: it stops, and what it acknowledged is kept')
@@ -167,6 +215,11 @@ async function start(
     surroundings.exit(ExitCode.Failure)
   })
   const stopped = stopSignal(surroundings)
+  let reloading: Reload | null = null
+  surroundings.onReloadSignal(() => {
+    // What it refuses it tells by itself; while the broker starts, what it starts with was read a moment ago.
+    reloading?.reload('SIGHUP').catch(() => {})
+  })
   const broker = await surroundings.startBroker({
     dataDirectory: config.data.directory,
     durability: config.data.durability,
@@ -176,7 +229,9 @@ async function start(
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
     controlSocket: true,
+    controlCommands: reloadCommands(() => reloading),
   })
+  reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(config, version(), broker.listeners, opening)
@@ -187,7 +242,7 @@ async function start(
     logger.fatal({ err: end }, 'the broker cannot go on')
     stderr.write(explained(end))
   } else stdout.write(`godwit stopping after ${end}: telling clients, committing\n`)
-  const closed = await close(surroundings, broker, config.shutdownSeconds, logger)
+  const closed = await close(surroundings, broker, reloading.config.shutdownSeconds, logger)
   detachLog()
   if (end instanceof Error || !closed) return ExitCode.Failure
   stdout.write('godwit stopped\n')

@@ -38,12 +38,16 @@ function loadCounters({ figures }: State, connections: number): Record<string, n
   }
 }
 
-/** Publishes every `intervalSeconds` (0 or Infinity: never). Returns a function that ends it. */
+/** A value with its name below `$SYS/broker/`. */
+export type SysValue = readonly [name: string, value: string | number]
+
+/** Publishes every `intervalSeconds` (0 or Infinity: never), and what `more` adds. Returns a function that ends it. */
 export function attachSys(
   server: Server,
   store: Store,
   census: () => SysCensus,
   intervalSeconds: number,
+  more: () => readonly SysValue[] = () => [],
 ): () => void {
   if (intervalSeconds === 0 || intervalSeconds === Number.POSITIVE_INFINITY) return () => {}
   const { state } = server
@@ -67,6 +71,7 @@ export function attachSys(
   const tell = (): void => {
     const now = loadCounters(state, connections)
     tellMoment(server, store, census(), started, put)
+    for (const [name, value] of more()) put(name, value)
     tellLoad(before, now, averages, intervalSeconds, put)
     before = now
   }

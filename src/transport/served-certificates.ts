@@ -55,7 +55,7 @@ export class ServedCertificates {
    * written, or be one of two files, and is judged at the next look that finds it unchanged. Null when there is nothing to tell.
    */
   async look(nowMs: number): Promise<CertificateNews | null> {
-    const found = await this.#files()
+    const found = await this.#files(this.#tls)
     const isSettled = found === this.#seen
     this.#seen = found
     if (this.#judged === null) {
@@ -70,7 +70,7 @@ export class ServedCertificates {
 
   /** Reads the files at once, whether they changed or not. Null when they hold what is served. */
   async reread(nowMs: number, tls: TlsOptions = this.#tls): Promise<CertificateNews | null> {
-    this.#seen = await this.#files()
+    this.#seen = await this.#files(tls)
     this.#judged = this.#seen
     return this.#judge(tls, nowMs)
   }
@@ -100,9 +100,9 @@ export class ServedCertificates {
   }
 
   /** A text that differs when a file differs; links are followed to their ends. */
-  async #files(): Promise<string> {
+  async #files(tls: TlsOptions): Promise<string> {
     const states = TLS_FILES.map(async (key) => {
-      const path = this.#tls[key]
+      const path = tls[key]
       if (path === undefined || isPem(path)) return ''
       try {
         const { dev, ino, size, mtimeMs, ctimeMs } = await stat(path)

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions, type TlsOptions as ServerOptions } from 'node:tls'
 import { ListenError } from './listen-error.ts'
+import { shellWord } from './shell-word.ts'
 
 /** Each of `cert`, `key`, `ca` and `crl` is a file's path or the PEM text itself. */
 export interface TlsOptions {
@@ -113,7 +114,7 @@ function privateKey(listener: string, value: string): string {
   const text = pem(listener, 'key', value)
   // Windows has no such bits; what is no key needs no secrecy, and is refused for another reason.
   if (isPem(value) || process.platform === 'win32' || !text.includes('PRIVATE KEY')) return text
-  const { mode } = statSync(value)
+  const mode = statSync(value, { throwIfNoEntry: false })?.mode ?? 0
   if ((mode & OTHERS) === 0) return text
   throw new ListenError(
     listener,
@@ -121,10 +122,6 @@ function privateKey(listener: string, value: string): string {
     `Run: chmod 600 ${shellWord(value)}`,
     { key: 'tls.key' },
   )
-}
-
-function shellWord(word: string): string {
-  return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 
 function pem(listener: string, key: string, value: string): string {

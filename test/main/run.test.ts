@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Events } from '../../src/broker/events.ts'
-import type { ExitCode, RunningBroker, StartOptions, Surroundings } from '../../src/cli/run.ts'
+import type { ExitCode, StartOptions, Surroundings } from '../../src/cli/run.ts'
 import { run } from '../../src/cli/run.ts'
+import type { RunningBroker } from '../../src/cli/running-broker.ts'
 import { StoreError } from '../../src/store/store.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 
@@ -19,8 +20,11 @@ class Stage {
   closedWith: number | undefined
   readonly events = new Events()
   startError: Error | undefined
+  changeError: Error | undefined
+  readonly changed: object[] = []
   closing: Promise<void> = Promise.resolve()
   signal: (name: string) => void = () => {}
+  hangUp: () => void = () => {}
   uncaught: (error: unknown) => void = () => {}
   fail: (error: Error) => void = () => {}
   readonly ready: Promise<void>
@@ -54,6 +58,9 @@ class Stage {
       onStopSignal: (callback) => {
         this.signal = callback
       },
+      onReloadSignal: (callback) => {
+        this.hangUp = callback
+      },
       onUncaught: (callback) => {
         this.uncaught = callback
       },
@@ -76,6 +83,13 @@ class Stage {
       fatal: new Promise((resolve) => {
         this.fail = resolve
       }),
+      reconfigure: async (changes) => {
+        if (this.changeError !== undefined) throw this.changeError
+        this.changed.push(changes)
+        return []
+      },
+      cutOffBy: () => [],
+      reread: async () => [],
       close: ({ seconds }) => {
         this.closedWith = seconds
         return this.closing
@@ -128,7 +142,8 @@ describe('godwit', () => {
       'godwit listening on ws://127.0.0.1:8083/mqtt',
       'godwit listening on ws://[::1]:8083/mqtt',
       'godwit data in /var/lib/godwit, durability fsync: what is acknowledged is on the disk',
-      'godwit serves this machine only; to serve every machine that reaches it, without passwords: ' +
+      'godwit serves this machine only, and everybody on it without a password',
+      'godwit for other machines, with TLS and passwords: godwit setup; without either: ' +
         'godwit --data /var/lib/godwit --host 0.0.0.0 --set allow_anonymous=true',
       "godwit try: mosquitto_sub -h 127.0.0.1 -p 1883 -t 'hello/#' -v",
       'godwit try: mosquitto_pub -h 127.0.0.1 -p 1883 -t hello/world -m hi',
@@ -149,7 +164,7 @@ describe('godwit', () => {
       'sys.interval_seconds=5 ',
     ])
     await stage.ready
-    const line = stage.lines.find((text) => text.includes('serves this machine only'))
+    const line = stage.lines.find((text) => text.includes('without either'))
     expect(line).toMatch(
       /: godwit start --port 0 --set 'sys.interval_seconds=5 ' --host 0\.0\.0\.0 --set allow_anonymous=true$/,
     )
@@ -173,8 +188,16 @@ describe('godwit', () => {
     await stage.ready
     stage.signal('SIGTERM')
     await running
+    expect(stage.lines).toContain("godwit listener 'mqtt' lets in nobody without credentials")
+  })
+
+  test('says which listeners let in everybody', async () => {
+    const running = stage.run(['--host', '0.0.0.0', '--set', 'allow_anonymous=true'])
+    await stage.ready
+    stage.signal('SIGTERM')
+    await running
     expect(stage.lines).toContain(
-      "godwit listener 'mqtt' refuses clients without credentials; to let everybody in: --set allow_anonymous=true",
+      "godwit listener 'mqtt' lets in everybody who reaches it, without a password, since allow_anonymous says so",
     )
   })
 

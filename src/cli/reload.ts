@@ -1,0 +1,155 @@
+/** Reload: the running broker reads its configuration and files again. What is bad changes nothing. */
+import type { Logger } from 'pino'
+import { askedBy, type ControlCommand } from '../admin/control.ts'
+import { ask, ControlError } from '../admin/control-client.ts'
+import {
+  type ConfigChange,
+  type CutOff,
+  changeLine,
+  configChanges,
+  withoutRestart,
+} from '../config/changes.ts'
+import { type Config, type ConfigSources, checkConfig } from '../config/config.ts'
+import type { RunningBroker } from './running-broker.ts'
+
+/** What a reload changed, or would change. */
+export interface ReloadReport {
+  readonly changes: readonly ConfigChange[]
+  /** What was read again beside the configuration, a line for each that changed. */
+  readonly files: readonly string[]
+  readonly cutOff: readonly CutOff[]
+}
+
+/** How many clients are named that are cut off; the others are counted. */
+const NAMED_MAX = 100
+
+/** Of the text that `check --against-running` sends. */
+const TEXT_CHARACTERS_MAX = 150_000
+
+/** The configuration of a running broker. */
+export class Reload {
+  readonly #sources: () => ConfigSources
+  readonly #broker: RunningBroker
+  readonly #logger: Logger
+  #config: Config
+  /** One after the other: two at once would open the same listeners. */
+  #last: Promise<unknown> = Promise.resolve()
+
+  /** `sources` tells where the configuration comes from at the moment; `config` is what the broker runs with. */
+  constructor(sources: () => ConfigSources, config: Config, broker: RunningBroker, logger: Logger) {
+    this.#sources = sources
+    this.#config = config
+    this.#broker = broker
+    this.#logger = logger
+  }
+
+  /** What the broker runs with. */
+  get config(): Config {
+    return this.#config
+  }
+
+  /** Takes over what the configuration says now. Rejects with ConfigError or ListenError; then all is as it was. */
+  reload(by: string): Promise<ReloadReport> {
+    const next = this.#last.then(() => this.#reload(by))
+    this.#last = next.catch(() => {})
+    return next
+  }
+
+  /** What `reload` would do if the configuration file said this. Throws ConfigError. */
+  preview(file: string, text: string): ReloadReport {
+    const config = checkConfig({ ...this.#sources(), file, text })
+    const { changes, cutOff } = this.#compared(config)
+    return { changes, files: [], cutOff }
+  }
+
+  async #reload(by: string): Promise<ReloadReport> {
+    try {
+      const wanted = checkConfig(this.#sources())
+      const { changes } = this.#compared(wanted)
+      const config = withoutRestart(this.#config, wanted)
+      const { listeners, limits, sysIntervalSeconds } = config
+      const isOther = sysIntervalSeconds !== this.#config.sysIntervalSeconds
+      const cutOff = await this.#broker.reconfigure({
+        listeners,
+        limits,
+        ...(isOther && { sysIntervalSeconds }),
+      })
+      this.#logger.level = config.log.level
+      this.#config = config
+      const files = await this.#broker.reread()
+      const report = { changes, files, cutOff }
+      this.#tell('configuration-loaded', by, summary(report))
+      return report
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      this.#tell('configuration-refused', by, `${reason}; the broker goes on as it was`)
+      throw error
+    }
+  }
+
+  #compared(config: Config): Pick<ReloadReport, 'changes' | 'cutOff'> {
+    return {
+      changes: configChanges(this.#config, config),
+      cutOff: this.#broker.cutOffBy(config.listeners),
+    }
+  }
+
+  #tell(kind: 'configuration-loaded' | 'configuration-refused', by: string, detail: string): void {
+    const subject = this.#sources().file ?? 'the configuration'
+    this.#broker.events.emit('security', { kind, subject, by, detail })
+  }
+}
+
+/** What `godwit reload` and `godwit check --against-running` ask for on the control socket. */
+export function reloadCommands(running: () => Reload | null): Readonly<Record<string, ControlCommand>> {
+  const started = (): Reload => {
+    const found = running()
+    if (found === null) throw new ControlError('the broker is starting', 'Try again in a moment.')
+    return found
+  }
+  return {
+    reload: (parameters) => started().reload(askedBy(parameters)),
+    'check-config': ({ file, text }) => {
+      if (typeof file !== 'string' || typeof text !== 'string') throw new Error('file and text are needed')
+      return started().preview(file, text)
+    },
+  }
+}
+
+/** `godwit reload`: asks the broker of this data directory. Throws ControlError. */
+export async function reload(directory: string, asJson: boolean): Promise<string> {
+  const report = (await ask(directory, 'reload')) as ReloadReport
+  return asJson ? JSON.stringify(report) : reportLines(report, 'were cut off').join('\n')
+}
+
+/** `godwit check --against-running`: what the broker of this data directory would do with a configuration. */
+export async function checkAgainstRunning(
+  directory: string,
+  file: string,
+  text: string,
+  asJson: boolean,
+): Promise<string> {
+  if (text.length > TEXT_CHARACTERS_MAX) {
+    throw new ControlError(`${file} has more than ${TEXT_CHARACTERS_MAX} characters`, null)
+  }
+  const report = (await ask(directory, 'check-config', { file, text })) as ReloadReport
+  return asJson ? JSON.stringify(report) : reportLines(report, 'would be cut off').join('\n')
+}
+
+/** A report for people. */
+function reportLines({ changes, files, cutOff }: ReloadReport, verb: string): string[] {
+  const lines = [...changes.map(changeLine), ...files]
+  const named = cutOff.slice(0, NAMED_MAX).map(({ clientId, reason }) => `  ${clientId}: ${reason}`)
+  const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
+  return [
+    ...(lines.length === 0 ? ['nothing has changed'] : lines),
+    `${cutOff.length} clients ${verb}${cutOff.length === 0 ? '' : ':'}`,
+    ...named,
+    ...more,
+  ]
+}
+
+function summary({ changes, files, cutOff }: ReloadReport): string {
+  const lines = [...changes.map(changeLine), ...files]
+  return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${cutOff.length} clients cut off`
+}

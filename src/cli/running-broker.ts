@@ -1,0 +1,23 @@
+/** The running broker, as far as the command line needs it. */
+import type { Events } from '../broker/events.ts'
+import type { CutOff } from '../config/changes.ts'
+import type { Config } from '../config/config.ts'
+import type { Listener, ListenerOptions } from '../transport/listener.ts'
+
+/** What a running broker is to the command line. */
+export interface RunningBroker {
+  /** What the store had to say at the start. */
+  readonly notice?: string | undefined
+  readonly listeners: readonly Listener[]
+  readonly events: Events
+  readonly fatal: Promise<Error>
+  /** Takes other settings; see `Broker.reconfigure`. */
+  reconfigure(changes: {
+    readonly listeners: readonly ListenerOptions[]
+    readonly limits: Config['limits']
+    readonly sysIntervalSeconds?: number
+  }): Promise<readonly CutOff[]>
+  cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
+  reread(): Promise<readonly string[]>
+  close(options: { readonly seconds: number }): Promise<void>
+}

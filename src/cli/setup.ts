@@ -1,0 +1,371 @@
+/** `godwit setup`: from an empty directory to a broker with TLS, an administrator, and nobody let in without a password. */
+import { randomBytes, X509Certificate } from 'node:crypto'
+import { chownSync, existsSync, readFileSync } from 'node:fs'
+import { link, mkdir, open, rename, rm } from 'node:fs/promises'
+import { createServer, isIP } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
+import { Accounts, ADMINISTRATOR_ROLE } from '../access/accounts.ts'
+import { DIRECTORY_FILE } from '../config/config.ts'
+import { makeDirectory, syncDirectory } from '../store/directory.ts'
+import { alternativeNames } from '../transport/client-certificate.ts'
+import { DEFAULT_PORTS } from '../transport/listener.ts'
+import { shellWord } from '../transport/shell-word.ts'
+import {
+  createAuthority,
+  createServerCertificate,
+  fingerprint,
+  type Issued,
+  type ServerNames,
+} from './certificates.ts'
+import { clientLines } from './client-lines.ts'
+import { isDnsName, thisMachine } from './machine.ts'
+import { isRoot, ownerOf, systemUser } from './system-user.ts'
+
+export interface SetupOptions {
+  readonly directory: string
+  /** Further DNS names and addresses for the server's certificate. */
+  readonly names: readonly string[]
+  readonly addresses: readonly string[]
+  /** Ports of MQTT and of WebSocket; those by habit when absent. */
+  readonly port?: number
+  readonly webSocketPort?: number
+  /** Whose everything becomes, and whom the broker goes on as when root starts it. */
+  readonly user?: string
+  /** Makes a new server certificate where there is one. */
+  readonly renew: boolean
+}
+
+/** What cannot be set up; the message says why, the advice what to do. */
+export class SetupError extends Error {
+  override readonly name = 'SetupError'
+  readonly advice: string
+
+  constructor(message: string, advice: string, options?: ErrorOptions) {
+    super(message, options)
+    this.advice = advice
+  }
+}
+
+const CA_CERTIFICATE = 'ca.crt'
+const CA_KEY = 'ca.key'
+const SERVER_CERTIFICATE = 'server.crt'
+const SERVER_KEY = 'server.key'
+
+const ADMINISTRATOR = 'admin'
+
+/** 18 bytes are 24 characters of base64url. */
+const PASSWORD_BYTES = 18
+
+/** Makes what is missing, changes nothing that is there, and returns what there is to say. Throws SetupError. */
+export async function setup(options: SetupOptions, nowMs: number): Promise<string> {
+  const directory = resolve(options.directory)
+  checkNames(options)
+  await makeDataDirectory(directory, options.user)
+  const said: string[] = [`godwit set up in ${directory}`]
+  const authority = await authorityIn(directory, nowMs, said)
+  const served = await serverCertificateIn(directory, authority, options, nowMs, said)
+  const { port = DEFAULT_PORTS.tls, webSocketPort = DEFAULT_PORTS.wss } = options
+  await configurationIn(directory, { ...options, port, webSocketPort }, said)
+  const password = await administratorIn(directory, said)
+  said.push(`godwit ca.crt has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
+  const caFile = join(directory, CA_CERTIFICATE)
+  const lines = clientLines({
+    host: bestHost(options, served),
+    port,
+    webSocketPort,
+    caFile,
+    ca: authority.certificate,
+    userName: ADMINISTRATOR,
+    password: password ?? 'PASSWORD',
+  })
+  return [
+    ...said,
+    '',
+    'Start the broker, and add a user for each device or program:',
+    '',
+    `godwit --data ${shellWord(directory)}`,
+    `godwit user add NAME --generate --data ${shellWord(directory)}`,
+    '',
+    `Clients need ${caFile}, which is no secret. To publish a first message:`,
+    '',
+    lines.trimEnd(),
+  ].join('\n')
+}
+
+function checkNames({ names, addresses }: SetupOptions): void {
+  const wrongName = names.find((name) => !isDnsName(name))
+  if (wrongName !== undefined) {
+    throw new SetupError(`'${wrongName}' is no DNS name`, 'An address is given by --address.')
+  }
+  const wrongAddress = addresses.find((address) => isIP(address) === 0)
+  if (wrongAddress !== undefined) {
+    throw new SetupError(`'${wrongAddress}' is no IP address`, 'A name is given by --name.')
+  }
+}
+
+/** One that is made is for its owner alone; one that is there stays whose it is, unless a user is asked for. */
+async function makeDataDirectory(directory: string, user: string | undefined): Promise<void> {
+  const isNew = !existsSync(directory)
+  if (isNew) {
+    await makeDirectory(dirname(directory))
+    await mkdir(directory, { mode: 0o700 })
+    await syncDirectory(dirname(directory))
+  }
+  if (user === undefined) return
+  const { uid, gid } = systemUser(user)
+  const owner = ownerOf(directory)
+  if (owner.uid === uid) return
+  if (!isRoot()) {
+    throw new SetupError(
+      `only root can make ${directory} belong to '${user}'`,
+      `Run this as root, or as '${user}' without --user.`,
+    )
+  }
+  if (!isNew && existsSync(join(directory, DIRECTORY_FILE))) {
+    throw new SetupError(
+      `${directory} is set up, and does not belong to '${user}'`,
+      `To give it away with everything in it, while no broker runs: chown -R ${user} ${shellWord(directory)}`,
+    )
+  }
+  chownSync(directory, uid, gid)
+}
+
+async function authorityIn(
+  directory: string,
+  nowMs: number,
+  said: string[],
+): Promise<{ readonly certificate: string; readonly key: string | null }> {
+  const [certificate, key] = [CA_CERTIFICATE, CA_KEY].map((name) => join(directory, name))
+  if (existsSync(certificate!)) {
+    said.push(`godwit kept ${CA_CERTIFICATE}`)
+    return { certificate: read(certificate!), key: existsSync(key!) ? read(key!) : null }
+  }
+  refuseLone(key!, certificate!)
+  const tag = randomBytes(4).toString('hex')
+  const [host = 'localhost'] = thisMachine().names
+  const made = await createAuthority(`Godwit ${host} ${tag}`, nowMs)
+  await writePair(directory, CA_CERTIFICATE, CA_KEY, made, 'new')
+  said.push(
+    `godwit made ${CA_CERTIFICATE} and ${CA_KEY}: an authority of your own, ${until(made.certificate)}`,
+  )
+  return made
+}
+
+async function serverCertificateIn(
+  directory: string,
+  authority: { readonly certificate: string; readonly key: string | null },
+  options: SetupOptions,
+  nowMs: number,
+  said: string[],
+): Promise<ServerNames> {
+  const [certificate, key] = [SERVER_CERTIFICATE, SERVER_KEY].map((name) => join(directory, name))
+  const machine = thisMachine()
+  const wanted: ServerNames = {
+    names: [...new Set([...options.names.map((name) => name.toLowerCase()), ...machine.names])],
+    addresses: [...new Set([...options.addresses, ...machine.addresses])],
+  }
+  const isThere = existsSync(certificate!)
+  const known = isThere ? namesIn(read(certificate!)) : { names: [], addresses: [] }
+  if (isThere && !options.renew) {
+    said.push(`godwit kept ${SERVER_CERTIFICATE}, ${until(read(certificate!))}`)
+    const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
+    if (missing.length > 0) {
+      said.push(
+        `godwit note: ${SERVER_CERTIFICATE} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}`,
+      )
+    }
+    return known
+  }
+  if (!isThere) refuseLone(key!, certificate!)
+  if (authority.key === null) {
+    throw new SetupError(
+      `${join(directory, CA_KEY)} is not there, and without it nothing can be signed`,
+      'Put it back for the time of this command.',
+    )
+  }
+  const all = {
+    names: [...new Set([...wanted.names, ...known.names])],
+    addresses: [...new Set([...wanted.addresses, ...known.addresses.filter((old) => !covers(wanted, old))])],
+  }
+  const made = await createServerCertificate(
+    { certificate: authority.certificate, key: authority.key },
+    all,
+    nowMs,
+  )
+  await writePair(directory, SERVER_CERTIFICATE, SERVER_KEY, made, isThere ? 'replace' : 'new')
+  const names = [...all.names, ...all.addresses].join(', ')
+  said.push(`godwit made ${SERVER_CERTIFICATE} and ${SERVER_KEY}, ${until(made.certificate)}: for ${names}`)
+  if (isThere) said.push('godwit note: a broker that runs serves it within seconds')
+  return all
+}
+
+async function configurationIn(
+  directory: string,
+  { port, webSocketPort, user }: SetupOptions & { readonly port: number; readonly webSocketPort: number },
+  said: string[],
+): Promise<void> {
+  const path = join(directory, DIRECTORY_FILE)
+  if (existsSync(path)) {
+    said.push(`godwit kept ${DIRECTORY_FILE}`)
+    return
+  }
+  const host = (await hasIPv6()) ? '"::" # all addresses, of IPv4 and IPv6' : '0.0.0.0 # all addresses'
+  const text = `# Made by \`godwit setup\`. Every key: config/godwit.example.yaml. Relative paths start here. After a change:
+#   godwit check --against-running ${shellWord(path)}   and   godwit reload --data ${shellWord(directory)}
+
+# Nobody is let in without credentials, on whichever listener: see \`godwit user\`.
+allow_anonymous: false
+${user === undefined ? '' : `\n# Whom root goes on as.\nuser: ${JSON.stringify(user)}\n`}
+data:
+  directory: .
+
+listeners:
+  - name: mqtts
+    type: tls
+    host: ${host}
+    port: ${port}
+    tls: { cert: ${SERVER_CERTIFICATE}, key: ${SERVER_KEY} }
+  - name: wss
+    type: wss
+    host: ${host}
+    port: ${webSocketPort}
+    websocket_path: /mqtt
+    tls: { cert: ${SERVER_CERTIFICATE}, key: ${SERVER_KEY} }
+`
+  await write(directory, DIRECTORY_FILE, text, 0o644, 'new')
+  said.push(
+    `godwit made ${DIRECTORY_FILE}: TLS on port ${port}, WebSocket on ${webSocketPort}, nobody without a password`,
+  )
+}
+
+/** The password that was made; null when there is an administrator. */
+async function administratorIn(directory: string, said: string[]): Promise<string | null> {
+  const accounts = await Accounts.open(directory)
+  const administrators = accounts.list().filter(({ roles }) => roles.includes(ADMINISTRATOR_ROLE))
+  if (administrators.length > 0) {
+    said.push(`godwit kept the administrator ${administrators.map(({ name }) => name).join(', ')}`)
+    return null
+  }
+  if (accounts.user(ADMINISTRATOR) !== undefined) {
+    said.push(
+      `godwit note: there is no administrator, and the user '${ADMINISTRATOR}' is something else; to make one: godwit role grant ${ADMINISTRATOR_ROLE} NAME --data ${shellWord(directory)}`,
+    )
+    return null
+  }
+  const password = randomBytes(PASSWORD_BYTES).toString('base64url')
+  await accounts.addUser(ADMINISTRATOR, password, [ADMINISTRATOR_ROLE])
+  said.push(`godwit made the administrator ${ADMINISTRATOR}, whose password is shown this once: ${password}`)
+  return password
+}
+
+function namesIn(certificate: string): ServerNames {
+  const all = alternativeNames(new X509Certificate(certificate).subjectAltName ?? '')
+  const of = (kind: string): string[] =>
+    all.filter((name) => name.startsWith(kind)).map((name) => name.slice(kind.length))
+  return { names: of('DNS:'), addresses: of('IP Address:').map(shortAddress) }
+}
+
+/** An address as people write it: Node writes those of IPv6 in a certificate without `::`. */
+function shortAddress(address: string): string {
+  return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address
+}
+
+function covers({ names, addresses }: ServerNames, name: string): boolean {
+  return names.includes(name) || addresses.some((address) => address === shortAddress(name))
+}
+
+/** What a client on another machine most likely reaches. */
+function bestHost({ names, addresses }: SetupOptions, served: ServerNames): string {
+  const given = names[0] ?? addresses[0]
+  if (given !== undefined) return given
+  const outside = served.addresses.find((address) => isIP(address) === 4 && !address.startsWith('127.'))
+  return outside ?? served.names[0] ?? 'localhost'
+}
+
+function until(certificate: string): string {
+  return `until ${new Date(new X509Certificate(certificate).validTo).toISOString().slice(0, 10)}`
+}
+
+/** A key whose certificate is missing belongs to somebody, or to a setup that was cut off. */
+function refuseLone(key: string, certificate: string): void {
+  if (!existsSync(key)) return
+  throw new SetupError(
+    `${key} is there, and ${certificate} is not`,
+    'Put the certificate back, or move the key away if nothing needs it.',
+  )
+}
+
+/** The certificate comes last: with it the pair is complete. */
+async function writePair(
+  directory: string,
+  certificateName: string,
+  keyName: string,
+  { certificate, key }: Issued,
+  how: 'new' | 'replace',
+): Promise<void> {
+  await write(directory, keyName, key, 0o600, how)
+  await write(directory, certificateName, certificate, 0o644, how)
+}
+
+/** Writes a whole file or none, durably, for the owner of the directory. Throws SetupError. */
+async function write(
+  directory: string,
+  name: string,
+  text: string,
+  mode: number,
+  how: 'new' | 'replace',
+): Promise<void> {
+  const path = join(directory, name)
+  const partial = `${path}.${process.pid}.partial`
+  try {
+    const file = await open(partial, 'wx', mode)
+    try {
+      await file.chmod(mode)
+      const { uid, gid } = ownerOf(directory)
+      if (isRoot()) await file.chown(uid, gid)
+      await file.writeFile(text)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    // A link cannot take the place of a file that somebody made meanwhile.
+    if (how === 'replace') await rename(partial, path)
+    else await link(partial, path)
+    await syncDirectory(directory)
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new SetupError(
+      `${path} cannot be written: ${reason}`,
+      'Check the disk, and whose the directory is.',
+      {
+        cause: error,
+      },
+    )
+  } finally {
+    await rm(partial, { force: true })
+  }
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new SetupError(
+      `${path} cannot be read: ${reason}`,
+      'Run this as the user to whom the files belong.',
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
+/** Whether one can listen on all addresses of IPv6. */
+function hasIPv6(): Promise<boolean> {
+  return new Promise((answer) => {
+    const probe = createServer()
+    probe.once('error', () => answer(false))
+    probe.listen({ host: '::', port: 0 }, () => probe.close(() => answer(true)))
+  })
+}

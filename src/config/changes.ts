@@ -1,0 +1,205 @@
+/** PURE. What another configuration would change, and when it would take effect. */
+import type { LinkInfo } from '../broker/link.ts'
+import { isInPlace, type ListenerOptions } from '../transport/listener.ts'
+import type { Config } from './config.ts'
+import { snakeCase } from './schema.ts'
+
+/** `now` is for everybody, `connections` for clients that connect from then on. */
+export type Effect = 'now' | 'connections' | 'restart'
+
+export interface ConfigChange {
+  /** As in the configuration; a listener is called by its name: `listeners.mqtts.tls.cert`. */
+  readonly key: string
+  readonly from: string
+  readonly to: string
+  readonly effect: Effect
+}
+
+/** A client that the new configuration would not let in. */
+export interface CutOff {
+  readonly clientId: string
+  readonly listener: string
+  readonly reason: string
+}
+
+/** Limits that hold from the next moment on. */
+const AT_ONCE = [
+  'connections_max',
+  'topic_bytes_max',
+  'topic_levels_max',
+  'subscriptions_per_client_max',
+  'queue_messages_max',
+  'queue_bytes_max',
+  'queue_full',
+  'queue_qos0',
+  'retained_messages_max',
+  'retained_bytes_max',
+  'outgoing_bytes_max',
+  'pending_commit_bytes_max',
+  'memory_bytes_max',
+  'when_exhausted',
+  'empty_client_identifier_allowed',
+]
+
+/** Limits that a Network Connection takes with it from its beginning. */
+const PER_CONNECTION = [
+  'packet_bytes_max',
+  'control_packet_bytes_max',
+  'in_flight_max',
+  'topic_alias_maximum',
+  'topic_alias_out_maximum',
+  'keep_alive_seconds_max',
+  'session_expiry_seconds_max',
+  'stalled_reader_seconds',
+]
+
+/** The effect of a key outside `listeners`; of any other, a restart: CONNACK has promised it, or it is made at the start. */
+const EFFECTS: ReadonlyMap<string, Effect> = new Map<string, Effect>([
+  ...AT_ONCE.map((key) => [`limits.${key}`, 'now'] as const),
+  ...PER_CONNECTION.map((key) => [`limits.${key}`, 'connections'] as const),
+  ['log.level', 'now'],
+  ['sys.interval_seconds', 'now'],
+  ['shutdown_seconds', 'now'],
+])
+
+/** Keys of Config that stand elsewhere in the configuration, or follow from others. */
+const NAMES: Readonly<Record<string, string | null>> = {
+  sysIntervalSeconds: 'sys.interval_seconds',
+  loopbackOnly: null,
+  listeners: null,
+}
+
+/** Names of a listener's options in the configuration, where they are others. */
+const LISTENER_NAMES: Readonly<Record<string, string>> = {
+  webSocketPath: 'websocket_path',
+  minimumVersion: 'minimum_version',
+}
+
+/** Values that are not shown. */
+const SECRETS = /(^|\.)passphrase$/
+
+/** All differences, in the order of the keys; empty when there is none. */
+export function configChanges(before: Config, after: Config): ConfigChange[] {
+  const [from, to] = [flat(before), flat(after)]
+  const keys = [...new Set([...from.keys(), ...to.keys()])]
+  const changes = keys.flatMap((key) =>
+    change(key, from.get(key), to.get(key), EFFECTS.get(key) ?? 'restart'),
+  )
+  return [...changes, ...listenerChanges(before.listeners, after.listeners)]
+}
+
+/** Which settings of `after` a running broker takes: those that need a restart stay as they are. */
+export function withoutRestart(before: Config, after: Config): Config {
+  const limits = Object.entries(after.limits).map(([name, value]) => {
+    const needsRestart = (EFFECTS.get(`limits.${snakeCase(name)}`) ?? 'restart') === 'restart'
+    return [name, needsRestart ? before.limits[name as keyof Config['limits']] : value]
+  })
+  return {
+    ...before,
+    limits: Object.freeze(Object.fromEntries(limits) as Config['limits']),
+    log: { ...before.log, level: after.log.level },
+    sysIntervalSeconds: after.sysIntervalSeconds,
+    shutdownSeconds: after.shutdownSeconds,
+    listeners: after.listeners,
+    loopbackOnly: after.loopbackOnly,
+  }
+}
+
+/** Why a client that is connected would not be let in by these listeners; null when it would. */
+export function cutOffReason(
+  link: LinkInfo,
+  userName: string | null,
+  listeners: readonly ListenerOptions[],
+): string | null {
+  // Links of the program itself belong to no listener.
+  if (link.transport === 'memory') return null
+  const options = listeners.find(({ name }) => name === link.listener)
+  if (options === undefined) return `there is no listener '${link.listener}' any more`
+  if (options.type !== link.transport) return `listener '${link.listener}' is of another type now`
+  if (userName === null && !options.allowAnonymous) {
+    return `listener '${link.listener}' no longer serves clients without credentials`
+  }
+  if (options.tls?.clientCertificate === 'require' && link.certificate === undefined) {
+    return `listener '${link.listener}' requires a client certificate now`
+  }
+  return null
+}
+
+/** A change as a line for the operator. */
+export function changeLine({ key, from, to, effect }: ConfigChange): string {
+  const when = {
+    now: 'at once',
+    connections: 'for clients that connect from now on',
+    restart: 'only after a restart',
+  }
+  return `${key}: ${from} -> ${to}, ${when[effect]}`
+}
+
+function listenerChanges(
+  before: readonly ListenerOptions[],
+  after: readonly ListenerOptions[],
+): ConfigChange[] {
+  const names = [...new Set([...before, ...after].map(({ name }) => name))]
+  return names.flatMap((name): ConfigChange[] => {
+    const from = before.find((one) => one.name === name)
+    const to = after.find((one) => one.name === name)
+    const key = `listeners.${name}`
+    if (from === undefined || to === undefined) {
+      return [{ key, from: place(from), to: place(to), effect: 'now' }]
+    }
+    const effect = isInPlace(from, to) ? 'connections' : 'now'
+    const [old, young] = [flatListener(from), flatListener(to)]
+    return [...new Set([...old.keys(), ...young.keys()])].flatMap((inner) =>
+      change(`${key}.${inner}`, old.get(inner), young.get(inner), effect),
+    )
+  })
+}
+
+function place(options: ListenerOptions | undefined): string {
+  if (options === undefined) return 'none'
+  return options.type === 'unix'
+    ? `unix:${options.path}`
+    : `${options.type} ${options.host} port ${options.port}`
+}
+
+function change(key: string, from: unknown, to: unknown, effect: Effect): ConfigChange[] {
+  if (shown(from) === shown(to)) return []
+  if (SECRETS.test(key)) return [{ key, from: '(secret)', to: '(another one)', effect }]
+  return [{ key, from: shown(from), to: shown(to), effect }]
+}
+
+function shown(value: unknown): string {
+  if (value === undefined || value === null) return 'none'
+  if (value === Number.POSITIVE_INFINITY) return 'unlimited'
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+/** The leaves by their keys in the configuration; lists are leaves. */
+function flat(config: Config): Map<string, unknown> {
+  return leaves(Object.entries(config), '', NAMES)
+}
+
+function flatListener({
+  name: _name,
+  optional: _optional,
+  ...options
+}: ListenerOptions): Map<string, unknown> {
+  return leaves(Object.entries(options), '', LISTENER_NAMES)
+}
+
+function leaves(
+  entries: readonly (readonly [string, unknown])[],
+  prefix: string,
+  names: Readonly<Record<string, string | null>>,
+): Map<string, unknown> {
+  const found = new Map<string, unknown>()
+  for (const [name, value] of entries) {
+    const named = Object.hasOwn(names, name) ? names[name]! : snakeCase(name)
+    if (named === null) continue
+    const key = `${prefix}${named}`
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+      for (const [inner, leaf] of leaves(Object.entries(value), `${key}.`, names)) found.set(inner, leaf)
+    } else found.set(key, value)
+  }
+  return found
+}
