@@ -190,6 +190,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const fatal = new Promise<Error>((resolve) => {
     resolveFatal = resolve
   })
+  const policy = options.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const notice = await server.start()
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -300,6 +301,10 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       return closing
     },
   }
+}
+
+function durabilityOf({ dataDirectory, durability }: BrokerOptions): Durability {
+  return durability ?? (dataDirectory === undefined ? 'memory' : 'fsync')
 }
 
 /** A broker without its control socket still serves its clients: what prevents it is only told. */
