@@ -94,7 +94,7 @@ export class Connection
   #inbound: Inbound | null = null
   /** Null, as it should be, where the listener forgives nothing. */
   readonly #forgiven: Forgiven | null
-  #encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
+  #encoder: DeliveryEncoder
 
   /** `surplus` is one connection more than `connectionsMax`: it is told so when its CONNECT is there. */
   constructor(state: State, rooms: Rooms, link: Link, surplus: boolean) {
@@ -107,6 +107,7 @@ export class Connection
     const { lenient } = link.info
     this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
+    this.#encoder = new DeliveryEncoder(state.publishSlab, 4, Number.POSITIVE_INFINITY, 0)
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
@@ -441,7 +442,12 @@ export class Connection
     this.#expirySeconds = expirySeconds
     this.#phase = 'open'
     const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
-    this.#encoder = new DeliveryEncoder(packet.protocolVersion, packet.maximumPacketSize, aliases)
+    this.#encoder = new DeliveryEncoder(
+      state.publishSlab,
+      packet.protocolVersion,
+      packet.maximumPacketSize,
+      aliases,
+    )
     this.#rooms.sessions.attach(session, this)
     this.connectedAt = state.now()
     this.keepAliveSeconds = keepAliveSeconds(state, packet, this.#link.info)
@@ -610,15 +616,9 @@ export class Connection
   }
 
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
-    const wire = this.#encoder.shared(delivery)
-    if (wire !== null) {
-      if (wire.end === wire.start) return false // [MQTT-3.1.2-25]
-      if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
-    } else {
-      const bytes = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
-      if (bytes === null) return false // [MQTT-3.1.2-25]
-      this.#send(bytes, gate)
-    }
+    const wire = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
+    if (wire === null) return false // [MQTT-3.1.2-25]
+    if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
     const { message, qos } = delivery
     const { figures, events } = this.#state
     figures.publishSent++

@@ -116,10 +116,8 @@ export class Output {
     credits: number,
   ): boolean {
     const slab = this.#state.acknowledgeSlab
-    slab.reserve()
-    const start = slab.used
-    slab.used = writeAcknowledge(slab.buffer, start, type, version, packetId, reasonCode)
-    return this.pushPart(slab.buffer, start, slab.used, gate, credits)
+    writeAcknowledge(slab, type, version, packetId, reasonCode)
+    return this.pushPart(slab.buffer, slab.start, slab.end, gate, credits)
   }
 
   #endRun(): void {

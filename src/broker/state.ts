@@ -1,12 +1,12 @@
 /** The Server's state: what lives as long as the Server. Behaviour is in the files named after the packets. */
 import type { Message } from '../mqtt/message.ts'
+import { PacketSlab } from '../mqtt/slab.ts'
 import { TopicTable } from '../mqtt/topics.ts'
 import { RetainedTree } from '../routing/retained.ts'
 import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
 import type { Store, WillRecord } from '../store/store.ts'
-import { AcknowledgeSlab } from './acknowledge-slab.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
@@ -101,7 +101,9 @@ export class State implements SessionContext {
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */
   readonly #absent = new WeakMap<Session, ClientView>()
-  readonly acknowledgeSlab = new AcknowledgeSlab()
+  /** Memory for PUBLISH, and for acknowledgements: in one, neither would have neighbours of the same client. */
+  readonly publishSlab = new PacketSlab()
+  readonly acknowledgeSlab = new PacketSlab()
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<Releasable>()
   /** Connections that are paused because the broker is behind. */

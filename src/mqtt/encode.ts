@@ -5,6 +5,7 @@ import type { Message, Wire } from './message.ts'
 import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
 import { PropertyId } from './properties.ts'
 import { Reason } from './reason.ts'
+import type { PacketSlab } from './slab.ts'
 import { stringError } from './utf8.ts'
 
 // Else mqtt-packet keeps a buffer for each of 65,536 numbers, several megabytes, to save what our packets do not need.
@@ -20,13 +21,14 @@ const EMPTY: Buffer = Buffer.alloc(0)
 export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
 
 /**
- * Encodes a PUBLISH (section 3.3). `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
+ * Writes a PUBLISH (section 3.3) into `slab`. `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
  * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
- * A packet beyond what the protocol can express gives an empty buffer: it cannot be sent [MQTT-3.1.2-25].
+ * A packet beyond what the protocol can express is placed as no bytes: it cannot be sent [MQTT-3.1.2-25].
  */
-export function encodePublish(
+export function writePublish(
+  slab: PacketSlab,
   message: Message,
   version: ProtocolVersion,
   flags: number,
@@ -35,42 +37,34 @@ export function encodePublish(
   expirySeconds: number,
   alias: number,
   aliasKnown: boolean,
-): Buffer {
-  if (version !== 5) {
-    return writePublish(message, 4, flags, packetId)
-  }
-  if (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0) {
-    return writePublishWithMore(
-      message,
-      flags,
-      packetId,
-      subscriptionIdentifiers,
-      expirySeconds,
-      alias,
-      aliasKnown,
-    )
-  }
-  return writePublish(message, 5, flags, packetId)
+): void {
+  if (version === 5 && (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0)) {
+    const topic = aliasKnown ? EMPTY : message.topic.bytes
+    writeWithMore(slab, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
+  } else writePlain(slab, message, version, flags, packetId)
 }
 
 /**
  * The PUBLISH at QoS 0 without RETAIN, identifiers, expiry and alias: the same bytes for all receivers of a protocol
- * version, and those of the publisher's packet where it looked like this. Empty like the result of `encodePublish`.
+ * version, and those of the publisher's packet where it looked like this. Empty where `writePublish` places nothing.
  */
-export function publishWire(message: Message, version: ProtocolVersion): Wire {
-  if (version === 5) {
-    message.wire5 ??= whole(writePublish(message, 5, 0, 0))
-    return message.wire5
-  }
-  message.wire4 ??= whole(writePublish(message, 4, 0, 0))
-  return message.wire4
+export function publishWire(slab: PacketSlab, message: Message, version: ProtocolVersion): Wire {
+  const known = version === 5 ? message.wire5 : message.wire4
+  if (known !== null) return known
+  writePlain(slab, message, version, 0, 0)
+  const wire = { buffer: slab.buffer, start: slab.start, end: slab.end }
+  if (version === 5) message.wire5 = wire
+  else message.wire4 = wire
+  return wire
 }
 
-function whole(buffer: Buffer): Wire {
-  return { buffer, start: 0, end: buffer.length }
-}
-
-function writePublish(message: Message, version: 4 | 5, flags: number, packetId: number): Buffer {
+function writePlain(
+  slab: PacketSlab,
+  message: Message,
+  version: ProtocolVersion,
+  flags: number,
+  packetId: number,
+): void {
   const topic = message.topic.bytes
   const payload = message.payload
   const properties = message.properties
@@ -79,9 +73,9 @@ function writePublish(message: Message, version: 4 | 5, flags: number, packetId:
   let remaining = 2 + topic.length + payload.length
   if (hasId) remaining += 2
   if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
-  if (remaining > VARIABLE_BYTE_INTEGER_MAX) return EMPTY
-  const packet = Buffer.allocUnsafe(1 + variableByteIntegerBytes(remaining) + remaining)
-  let at = writeHead(packet, flags, remaining, topic)
+  if (!placed(slab, remaining)) return
+  const packet = slab.buffer
+  let at = writeHead(packet, slab.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -94,20 +88,19 @@ function writePublish(message: Message, version: 4 | 5, flags: number, packetId:
     }
   }
   if (payload.length > 0) packet.set(payload, at)
-  return packet
 }
 
 /** 5.0, with properties that differ per receiver; they stand before those that are forwarded. */
-function writePublishWithMore(
+function writeWithMore(
+  slab: PacketSlab,
   message: Message,
   flags: number,
   packetId: number,
+  topic: Buffer,
   subscriptionIdentifiers: readonly number[],
   expirySeconds: number,
   alias: number,
-  aliasKnown: boolean,
-): Buffer {
-  const topic = aliasKnown ? EMPTY : message.topic.bytes
+): void {
   const payload = message.payload
   const properties = message.properties
   const hasId = (flags & 6) !== 0
@@ -124,9 +117,9 @@ function writePublishWithMore(
     variableByteIntegerBytes(propertyBytes) +
     propertyBytes +
     payload.length
-  if (remaining > VARIABLE_BYTE_INTEGER_MAX) return EMPTY
-  const packet = Buffer.allocUnsafe(1 + variableByteIntegerBytes(remaining) + remaining)
-  let at = writeHead(packet, flags, remaining, topic)
+  if (!placed(slab, remaining)) return
+  const packet = slab.buffer
+  let at = writeHead(packet, slab.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -147,53 +140,44 @@ function writePublishWithMore(
   }
   packet.set(properties, at)
   packet.set(payload, at + properties.length)
-  return packet
+}
+
+/** Places a packet with this Remaining Length; nothing, where the protocol cannot express it. */
+function placed(slab: PacketSlab, remaining: number): boolean {
+  const fits = remaining <= VARIABLE_BYTE_INTEGER_MAX
+  slab.place(fits ? 1 + variableByteIntegerBytes(remaining) + remaining : 0)
+  return fits
 }
 
 /** Fixed header and topic name; returns the position after them. */
-function writeHead(packet: Buffer, flags: number, remaining: number, topic: Buffer): number {
-  packet[0] = PUBLISH | flags
-  const at = writeVariableByteInteger(packet, 1, remaining)
+function writeHead(packet: Buffer, start: number, flags: number, remaining: number, topic: Buffer): number {
+  packet[start] = PUBLISH | flags
+  const at = writeVariableByteInteger(packet, start + 1, remaining)
   packet[at] = topic.length >>> 8
   packet[at + 1] = topic.length
   packet.set(topic, at + 2)
   return at + 2 + topic.length
 }
 
-/** What the longest acknowledgement takes that `writeAcknowledge` writes. */
-export const ACKNOWLEDGE_BYTES_MAX = 5
-
 /**
- * Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7) at `at`, in the short form where that says the same.
- * Returns where it ends.
+ * Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7) into `slab`, in the short form where that says the same.
  */
 export function writeAcknowledge(
-  target: Buffer,
-  at: number,
+  slab: PacketSlab,
   type: AcknowledgeType,
   version: ProtocolVersion,
   packetId: number,
   reasonCode: number,
-): number {
+): void {
   const short = reasonCode === 0 || version !== 5
-  target[at] = acknowledgeHeader(type)
-  target[at + 1] = short ? 2 : 3
-  target[at + 2] = packetId >>> 8
-  target[at + 3] = packetId
-  if (short) return at + 4
-  target[at + 4] = reasonCode
-  return at + 5
-}
-
-/** Encodes PUBACK, PUBREC, PUBREL or PUBCOMP into a buffer of its own. */
-export function encodeAcknowledge(
-  type: AcknowledgeType,
-  version: ProtocolVersion,
-  packetId: number,
-  reasonCode: number,
-): Buffer {
-  const packet = Buffer.allocUnsafe(ACKNOWLEDGE_BYTES_MAX)
-  return packet.subarray(0, writeAcknowledge(packet, 0, type, version, packetId, reasonCode))
+  slab.place(short ? 4 : 5)
+  const packet = slab.buffer
+  const at = slab.start
+  packet[at] = acknowledgeHeader(type)
+  packet[at + 1] = short ? 2 : 3
+  packet[at + 2] = packetId >>> 8
+  packet[at + 3] = packetId
+  if (!short) packet[at + 4] = reasonCode
 }
 
 function acknowledgeHeader(type: AcknowledgeType): number {

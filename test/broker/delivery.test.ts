@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { DeliveryEncoder } from '../../src/broker/delivery.ts'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
+import type { ProtocolVersion } from '../../src/mqtt/packet.ts'
+import { PacketSlab } from '../../src/mqtt/slab.ts'
+import { wireBytes } from '../mqtt/encoded.ts'
 
 function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_INFINITY): Delivery {
   const fields = {
@@ -17,21 +20,32 @@ function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_IN
 
 const X = Buffer.from('x')
 
+/** An encoder whose packets are buffers of their own. */
+function encoderFor(version: ProtocolVersion, packetBytesMax: number, aliasMaximum: number) {
+  const encoder = new DeliveryEncoder(new PacketSlab(), version, packetBytesMax, aliasMaximum)
+  return {
+    encode: (...given: Parameters<typeof encoder.encode>) => {
+      const wire = encoder.encode(...given)
+      return wire === null ? null : wireBytes(wire)
+    },
+  }
+}
+
 describe('DeliveryEncoder', () => {
   it('DUP, QoS and RETAIN are those of the delivery', () => {
-    const encoder = new DeliveryEncoder(4, Number.POSITIVE_INFINITY, 0)
+    const encoder = encoderFor(4, Number.POSITIVE_INFINITY, 0)
     expect(encoder.encode(delivery('t', X), 7, false, 0)?.toString('hex')).toBe('3306000174000778')
     expect(encoder.encode(delivery('t', X), 7, true, 0)?.toString('hex')).toBe('3b06000174000778')
   })
 
   it('[MQTT-3.3.2-6] the expiry is what is left, in whole seconds, never below 0', () => {
-    const encoder = new DeliveryEncoder(5, Number.POSITIVE_INFINITY, 0)
+    const encoder = encoderFor(5, Number.POSITIVE_INFINITY, 0)
     const left = (now: number) => encoder.encode(delivery('t', X, 10_000), 1, false, now)?.readUInt32BE(9)
     expect([left(0), left(500), left(9_999), left(10_000), left(60_000)]).toEqual([10, 10, 1, 0, 0])
   })
 
   it('[MQTT-3.1.2-24] what exceeds the maximum of the client is null, and sets no alias', () => {
-    const encoder = new DeliveryEncoder(5, 20, 1)
+    const encoder = encoderFor(5, 20, 1)
     expect(encoder.encode(delivery('t', Buffer.alloc(20)), 1, false, 0)).toBeNull()
     expect(encoder.encode(delivery('t', X), 1, false, 0)?.toString('hex')).toContain('2300010000'.slice(0, 6))
     expect(encoder.encode(delivery('t', X), 1, false, 0)?.subarray(2, 4)).toEqual(Buffer.from([0, 0]))
@@ -40,7 +54,7 @@ describe('DeliveryEncoder', () => {
   it('what no packet can express is null too: a maximal payload with a longer header', () => {
     const payload = Buffer.alloc(268_435_455 - 5)
     for (const version of [4, 5] as const) {
-      const encoder = new DeliveryEncoder(version, Number.POSITIVE_INFINITY, 1)
+      const encoder = encoderFor(version, Number.POSITIVE_INFINITY, 1)
       expect(encoder.encode(delivery('topic', payload), 1, false, 0)).toBeNull()
       const next = encoder.encode(delivery('topic', X), 1, false, 0)
       expect(next?.includes('topic')).toBe(true)

@@ -32,7 +32,7 @@ describe('PUBLISH', () => {
     ])
   })
 
-  it('QoS 0 leaves as it came where the versions are the same: neighbours in one piece', async () => {
+  it('QoS 0 leaves as it came where the versions are the same, else encoded once: neighbours in one piece', async () => {
     const world = await World.make()
     const clients = [await world.connect('old', {}, 4), await world.connect('new', {}, 5)]
     for (const client of clients) {
@@ -41,14 +41,14 @@ describe('PUBLISH', () => {
     const publish = (payload: string) => ({ cmd: 'publish', topic: 't', payload, qos: 0 })
     const properties = { userProperties: { a: 'b' } }
     const publishers = [await world.connect('pub4', {}, 4), await world.connect('pub5', {}, 5)]
-    for (const [index, publisher] of publishers.entries()) {
+    for (const publisher of publishers) {
       for (const { link } of clients) link.chunkBytes.length = 0
       await publisher.send({ ...publish('1'), properties }, publish('2'), publish('3'))
-      for (const [at, client] of clients.entries()) {
+      for (const client of clients) {
         expect(client.got()).toMatchObject(
           ['1', '2', '3'].map((payload) => ({ topic: 't', payload: Buffer.from(payload), qos: 0 })),
         )
-        expect(client.link.chunkBytes.length).toBe(at === index ? 1 : 3)
+        expect(client.link.chunkBytes.length).toBe(1)
       }
     }
   })

@@ -1,12 +1,12 @@
 /** Fuzzing of `src/mqtt/decode.ts` and `encode.ts`: one packet against the plain reader, and there and back again. */
 import { decode, decodeConnect, decodePublish } from '../../src/mqtt/decode.ts'
-import { encodeAcknowledge, encodePublish } from '../../src/mqtt/encode.ts'
 import { Framer } from '../../src/mqtt/framing.ts'
 import { Message } from '../../src/mqtt/message.ts'
 import type { ClientPacket, PublishPacket } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/properties.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
 import { TopicTable } from '../../src/mqtt/topics.ts'
+import { encodeAcknowledge, encodePublish } from '../mqtt/encoded.ts'
 import { framerAfterConnect } from '../mqtt/packets.ts'
 import { SEEDS } from './framing.ts'
 import { connectBytes, mutated, packetBytes } from './grammar.ts'

@@ -1,11 +1,11 @@
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import { ConnectError } from '../../src/mqtt/decode.ts'
-import type { Wire } from '../../src/mqtt/message.ts'
 import type { ClientPacket, ConnectPacket, ProtocolVersion, PublishPacket } from '../../src/mqtt/packet.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../src/mqtt/properties.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
+import { wireBytes } from './encoded.ts'
 import { connect, decodeAll, MALFORMED_PACKETS, packet, truncatedPackets, VALID_PACKETS } from './packets.ts'
 
 function decodeOne(name: string): ClientPacket {
@@ -26,10 +26,6 @@ function errorOf(bytes: Buffer, version: ProtocolVersion): ProtocolError {
 
 function withoutWire(decoded: ClientPacket): object {
   return decoded.type === 'publish' ? { ...decoded, wire: null } : decoded
-}
-
-function wireBytes({ buffer, start, end }: Wire): Buffer {
-  return buffer.subarray(start, end)
 }
 
 describe('every valid packet', () => {

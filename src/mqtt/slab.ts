@@ -1,0 +1,36 @@
+/** HOT. Memory that packets to clients are written into, one behind the other, so that neighbours leave as one slice. */
+
+/** As small as this since a single waiting packet keeps all of it alive. */
+const SLAB_BYTES = 16 * 1024
+
+/** Larger packets get memory of their own, so that little of a slab is left unused. */
+const PLACED_BYTES_MAX = 2048
+
+const NOTHING: Buffer = Buffer.alloc(0)
+
+export class PacketSlab {
+  /** Where the packet lies that was placed last. */
+  buffer: Buffer = NOTHING
+  start = 0
+  end = 0
+  #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
+  #used = 0
+
+  /** Makes room for a packet of this many bytes, to be written into `buffer` from `start` on. */
+  place(bytes: number): void {
+    if (bytes > PLACED_BYTES_MAX) {
+      this.buffer = Buffer.allocUnsafe(bytes)
+      this.start = 0
+      this.end = bytes
+      return
+    }
+    if (bytes > SLAB_BYTES - this.#used) {
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+      this.#used = 0
+    }
+    this.buffer = this.#slab
+    this.start = this.#used
+    this.#used += bytes
+    this.end = this.#used
+  }
+}

@@ -1,0 +1,22 @@
+/** What the encoder writes into a slab, as buffers of their own. */
+import { writeAcknowledge, writePublish } from '../../src/mqtt/encode.ts'
+import type { Wire } from '../../src/mqtt/message.ts'
+import { PacketSlab } from '../../src/mqtt/slab.ts'
+
+type Rest<F> = F extends (slab: PacketSlab, ...rest: infer R) => void ? R : never
+
+export function wireBytes({ buffer, start, end }: Wire): Buffer {
+  return Buffer.from(buffer.subarray(start, end))
+}
+
+export function encodePublish(...rest: Rest<typeof writePublish>): Buffer {
+  const slab = new PacketSlab()
+  writePublish(slab, ...rest)
+  return wireBytes(slab)
+}
+
+export function encodeAcknowledge(...rest: Rest<typeof writeAcknowledge>): Buffer {
+  const slab = new PacketSlab()
+  writeAcknowledge(slab, ...rest)
+  return wireBytes(slab)
+}
