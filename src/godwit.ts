@@ -190,7 +190,6 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const fatal = new Promise<Error>((resolve) => {
     resolveFatal = resolve
   })
-  const policy = options.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const notice = await server.start()
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
