@@ -7,6 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
+import type { AccessOptions } from './access/access.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health } from './broker/events.ts'
@@ -17,6 +18,7 @@ import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
+import { accessCommands, openAccess } from './cli/running-access.ts'
 import { version } from './cli/version.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
 import type { Delivery } from './mqtt/message.ts'
@@ -36,6 +38,7 @@ import type { Store, StoreFigures } from './store/store.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
 import { ListenerSet } from './transport/listener-set.ts'
 
+export type { AccessOptions } from './access/access.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
 export { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from './broker/limits.ts'
 export type { LinkInfo } from './broker/link.ts'
@@ -80,6 +83,8 @@ export interface BrokerOptions {
     Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
   readonly limits?: Partial<Limits>
   readonly policy?: Policy
+  /** Users, passwords, certificates and rights as the configuration's `access` has them; a `policy` takes its place. */
+  readonly access?: Partial<AccessOptions>
   /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
@@ -180,16 +185,20 @@ export interface Census {
   readonly memoryBytes: number
 }
 
-/** Starts a broker. Rejects with StoreError or ListenError; nothing stays open then. */
+/** Starts a broker. Rejects with StoreError, ListenError, or what is wrong with a file of `access`; nothing stays open then. */
 export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
   // Everybody shares this object, so that a change reaches them.
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits }
-  const policy = options.policy ?? {}
   const store = openStore(options)
   let resolveFatal: (error: Error) => void = () => {}
   const fatal = new Promise<Error>((resolve) => {
     resolveFatal = resolve
   })
+  const access =
+    options.access === undefined || options.policy !== undefined
+      ? null
+      : await openAccess(options.access, options.dataDirectory ?? null, () => server)
+  const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const notice = await server.start()
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -211,6 +220,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     if (store instanceof LevelStore) return containerChunks(store.snapshot(), Date.now())
     throw new RangeError('a broker that stores nothing has nothing to back up')
   }
+  access?.watch()
   const ticker = setInterval(() => server.tick(), TICK_MS)
   const census = (): Census => take(server)
   const publishSys = (seconds: number): (() => void) =>
@@ -218,6 +228,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   let detachSys = publishSys(options.sysIntervalSeconds ?? 0)
   const administered: Administered = {
     backup,
+    commands: access === null ? {} : accessCommands(access, server),
     holdings: server.holdings,
     tell: (event) => server.state.events.emit('security', event),
     status: () => ({
@@ -245,6 +256,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     certificates.stop()
     const listening = listeners.close()
     detachSys()
+    access?.close()
     await control.socket?.close()
     await stop(server, seconds)
     clearInterval(ticker)

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The program `godwit`. */
 import { run } from './cli/run.ts'
+import { askSecret } from './cli/secret-prompt.ts'
 import { createBroker } from './godwit.ts'
 
 // A reader of our output that goes away (`godwit | head`) must not end the broker.
@@ -12,6 +13,9 @@ const code = await run({
   environment: process.env,
   get stdin() {
     return process.stdin
+  },
+  get askSecret() {
+    return process.stdin.isTTY ? askSecret : null
   },
   stdout: process.stdout,
   stderr: process.stderr,

@@ -14,6 +14,8 @@ export interface Administered {
   /** The bytes of a backup file. */
   backup(): AsyncGenerator<Buffer>
   readonly holdings: Holdings
+  /** Of other parts of the broker: users and rights. */
+  readonly commands: Readonly<Record<string, ControlCommand>>
   /** For the security log. */
   tell(event: SecurityEvent): void
 }
@@ -75,6 +77,7 @@ export function controlCommands(
 ): Readonly<Record<string, ControlCommand>> {
   let isBackingUp = false
   return {
+    ...broker.commands,
     ...heldCommands(broker.holdings, (event) => broker.tell(event)),
     status: async (): Promise<BrokerStatus> => ({
       processId: process.pid,

@@ -1,5 +1,6 @@
 /** The command line's words. */
 import { parseArgs } from 'node:util'
+import { ACCOUNT_COMMANDS, type AccountCommand } from '../access/account-commands.ts'
 import type { ConfigFlags } from '../config/sources.ts'
 import { suggestion } from '../config/suggestion.ts'
 
@@ -12,6 +13,8 @@ export type Command =
   | { readonly name: 'version' }
   | StoreCommand
   | HeldCommand
+  | AccountsCommand
+  | ExplainCommand
 
 /** Where the data is, as `start` would be told. */
 export interface DataPlace {
@@ -75,6 +78,36 @@ export interface HeldCommand {
   readonly after: string | undefined
 }
 
+/** A command for users and roles. */
+export interface AccountsCommand {
+  readonly name: 'accounts'
+  readonly command: AccountCommand
+  readonly place: DataPlace
+  readonly json: boolean
+  /** Names of users and roles, or a role and its rules. */
+  readonly words: readonly string[]
+  /** Of a new user. */
+  readonly roles: readonly string[]
+  readonly generate: boolean
+  /** `-` for stdin. */
+  readonly passwordFile: string | undefined
+  readonly withoutPassword: boolean
+}
+
+/** Asks which rule decides. */
+export interface ExplainCommand {
+  readonly name: 'explain'
+  readonly place: DataPlace
+  readonly json: boolean
+  readonly user: string | undefined
+  readonly client: string | undefined
+  readonly action: 'publish' | 'subscribe' | 'receive'
+  /** A topic name; a topic filter for `subscribe`. */
+  readonly topic: string
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+}
+
 /** The command line cannot be understood; the message says why. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
@@ -98,6 +131,15 @@ const OPTIONS = {
   address: { type: 'string', multiple: true },
   renew: { type: 'boolean' },
   'against-running': { type: 'boolean' },
+  role: { type: 'string', multiple: true },
+  generate: { type: 'boolean' },
+  'password-file': { type: 'string' },
+  'no-password': { type: 'boolean' },
+  publish: { type: 'string' },
+  subscribe: { type: 'string' },
+  receive: { type: 'string' },
+  qos: { type: 'string' },
+  retain: { type: 'boolean' },
   limit: { type: 'string' },
   after: { type: 'string' },
   version: { type: 'boolean', short: 'v' },
@@ -112,10 +154,14 @@ interface Grammar {
   /** What it needs beside options, as the error shows it. */
   readonly words: readonly string[]
   readonly areWordsOptional?: boolean
+  /** Any number of further words may follow. */
+  readonly takesMore?: boolean
   readonly options: readonly OptionName[]
 }
 
 const LIST: readonly OptionName[] = [...PLACE, 'json', 'limit', 'after']
+
+const PASSWORD: readonly OptionName[] = ['generate', 'password-file', 'no-password']
 
 /** By command: one word, or two. */
 const GRAMMAR: Readonly<Record<string, Grammar>> = {
@@ -133,6 +179,21 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   import: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'force'] },
   'check-store': { words: ['DIR'], areWordsOptional: true, options: PLACE },
   repair: { words: ['DIR'], areWordsOptional: true, options: PLACE },
+  'user add': { words: ['NAME'], options: [...PLACE, 'json', 'role', ...PASSWORD] },
+  'user list': { words: [], options: [...PLACE, 'json'] },
+  'user remove': { words: ['NAME'], options: [...PLACE, 'json'] },
+  'user password': { words: ['NAME'], options: [...PLACE, 'json', ...PASSWORD] },
+  'user disable': { words: ['NAME'], options: [...PLACE, 'json'] },
+  'user enable': { words: ['NAME'], options: [...PLACE, 'json'] },
+  'role add': { words: ['ROLE'], takesMore: true, options: [...PLACE, 'json'] },
+  'role list': { words: [], options: [...PLACE, 'json'] },
+  'role remove': { words: ['ROLE'], takesMore: true, options: [...PLACE, 'json'] },
+  'role grant': { words: ['ROLE', 'USER'], options: [...PLACE, 'json'] },
+  'role revoke': { words: ['ROLE', 'USER'], options: [...PLACE, 'json'] },
+  'explain access': {
+    words: [],
+    options: [...PLACE, 'json', 'user', 'client', 'publish', 'subscribe', 'receive', 'qos', 'retain'],
+  },
   'client list': { words: [], options: [...LIST, 'client', 'user'] },
   'client show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
   'client kick': { words: ['CLIENT'], options: [...PLACE, 'json'] },
@@ -155,6 +216,11 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
   godwit check FILE          checks a configuration file; --against-running: and tells what a running broker would do
   godwit reload              the running broker reads its configuration and files again; clients stay connected
   godwit status              tells how the running broker is (--json for programs)
+  godwit user add NAME       adds a user, with a password that is asked for; --generate makes one and shows it
+  godwit user list           users; also remove, disable, enable and password NAME
+  godwit role add ROLE RULE  a rule for all who have the role, such as 'allow publish sensors/%u/#'; also remove ROLE RULE
+  godwit role list           roles, their rules and users; also grant and revoke ROLE USER, remove ROLE
+  godwit explain access      which rule lets --user NAME --client ID do --publish, --subscribe or --receive TOPIC, or not
   godwit client list         who is connected; also show, kick and delete CLIENT
   godwit session list        what is kept for clients; also show and delete CLIENT
   godwit subscription list   who gets what; also show and delete CLIENT FILTER
@@ -177,6 +243,9 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --user NAME            whom godwit goes on as when root starts it, or whom setup gives the data directory
       --name NAME --address ADDRESS --renew
                              of setup: what else the certificate is for, repeatable; a new certificate where there is one
+      --role ROLE            of user add, repeatable; 'client' by default, which may all but $SYS; 'admin' may everything
+      --generate | --password-file FILE | --no-password
+                             of user add and password; - is the standard input; without one a certificate lets the user in
       --json                 what a command tells, for programs
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
                              which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
@@ -201,7 +270,11 @@ export function parseArguments(words: readonly string[]): Command {
   if (isHeldKind(kind)) {
     return heldCommand(kind, verb as HeldCommand['verb'], given, values)
   }
+  const account = ACCOUNT_COMMANDS.find((known) => known === name)
+  if (account !== undefined) return accountsCommand(account, given, values)
   switch (name) {
+    case 'explain access':
+      return explainCommand(values)
     case 'check':
       if (values['against-running'] !== true && values.data !== undefined) {
         throw new UsageError('check has --data only with --against-running')
@@ -252,6 +325,35 @@ function portOf(flag: string, text: string | undefined): number | undefined {
   const port = Number(text)
   if (Number.isInteger(port) && port >= 1 && port <= 65_535) return port
   throw new UsageError(`${flag} ${text}: a number from 1 to 65535 is needed`)
+}
+
+function accountsCommand(
+  command: AccountCommand,
+  words: readonly string[],
+  values: ReturnType<typeof parsed>['values'],
+): AccountsCommand {
+  const { generate = false, 'password-file': passwordFile, 'no-password': withoutPassword = false } = values
+  if (Number(generate) + Number(passwordFile !== undefined) + Number(withoutPassword) > 1) {
+    throw new UsageError(`${command} takes one of --generate, --password-file and --no-password`)
+  }
+  const { json = false, role: roles = [] } = values
+  const place = { file: values.config, data: values.data }
+  return { name: 'accounts', command, place, json, words, roles, generate, passwordFile, withoutPassword }
+}
+
+function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {
+  const { json = false, user, client, retain = false } = values
+  const asked = (['publish', 'subscribe', 'receive'] as const).filter(
+    (action) => values[action] !== undefined,
+  )
+  const [action] = asked
+  if (action === undefined || asked.length > 1) {
+    throw new UsageError('explain access needs one of --publish TOPIC, --subscribe FILTER, --receive TOPIC')
+  }
+  const qos = ([0, 1, 2] as const).find((level) => String(level) === (values.qos ?? '0'))
+  if (qos === undefined) throw new UsageError(`--qos ${values.qos}: 0, 1 or 2 is needed`)
+  const place = { file: values.config, data: values.data }
+  return { name: 'explain', place, json, user, client, action, topic: values[action]!, qos, retain }
 }
 
 function isHeldKind(word: string | undefined): word is HeldKind {
@@ -312,12 +414,12 @@ function checkGrammar(name: string, words: readonly string[], options: readonly 
     const known = Object.keys(GRAMMAR).map((command) => command.split(' ')[0]!)
     throw new UsageError(`unknown command '${name}'${meant(name, known)}`)
   }
-  const { words: needed, areWordsOptional = false, options: allowed } = grammar
+  const { words: needed, areWordsOptional = false, takesMore = false, options: allowed } = grammar
   const missing = needed[words.length]
   if (!areWordsOptional && missing !== undefined) {
     throw new UsageError(`${name} needs a ${missing.toLowerCase()}: godwit ${name} ${needed.join(' ')}`)
   }
-  const extra = words[needed.length]
+  const extra = takesMore ? undefined : words[needed.length]
   if (extra !== undefined) throw new UsageError(`'${extra}' is one word too many`)
   const wrong = options.find((option) => !allowed.some((known) => known === option))
   if (wrong !== undefined) throw new UsageError(`${name} has no option --${wrong}`)

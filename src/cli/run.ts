@@ -1,6 +1,7 @@
 /** The command line: from its words to an exit code. */
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
+import type { AccessOptions } from '../access/access.ts'
 import type { ControlCommand } from '../admin/control.ts'
 import {
   type Config,
@@ -24,6 +25,7 @@ import {
   type StoreCommand,
   UsageError,
 } from './arguments.ts'
+import { changeAccounts, explain } from './account-commands.ts'
 import { held } from './held.ts'
 import { openingLine, startNotices } from './notices.ts'
 import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
@@ -53,6 +55,7 @@ export interface StartOptions {
   readonly reserveBytes: number
   readonly residentBytesMax: number
   readonly listeners: readonly ListenerOptions[]
+  readonly access: AccessOptions
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number
   readonly controlSocket: boolean
@@ -69,6 +72,8 @@ export interface Surroundings {
   readonly words: readonly string[]
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly stdin: AsyncIterable<Uint8Array>
+  /** Asks on the terminal without showing what is typed; null where there is none. */
+  readonly askSecret: ((prompt: string) => Promise<string>) | null
   readonly stdout: Terminal
   readonly stderr: Output
   readonly startBroker: (options: StartOptions) => Promise<RunningBroker>
@@ -113,6 +118,16 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
       case 'held':
         stdout.write(`${await held(dataDirectory(surroundings, command.place), command)}\n`)
         return ExitCode.CleanEnd
+      case 'accounts': {
+        const directory = dataDirectory(surroundings, command.place)
+        stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
+        return ExitCode.CleanEnd
+      }
+      case 'explain': {
+        const { data, access } = configOf(surroundings, command.place)
+        stdout.write(`${await explain(data.directory, access, command)}\n`)
+        return ExitCode.CleanEnd
+      }
       default:
         return await operate(surroundings, command)
     }
@@ -163,9 +178,13 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
 }
 
 /** The one that `godwit start` would use. */
-function dataDirectory({ environment }: Surroundings, place: DataPlace): string {
+function dataDirectory(surroundings: Surroundings, place: DataPlace): string {
+  return configOf(surroundings, place).data.directory
+}
+
+function configOf({ environment }: Surroundings, place: DataPlace): Config {
   const flags = place.data === undefined ? {} : { data: place.data }
-  return loadConfig(sourcesOf(environment, place.file, flags)).data.directory
+  return loadConfig(sourcesOf(environment, place.file, flags))
 }
 
 function sourcesOf(
@@ -226,6 +245,7 @@ async function start(
     reserveBytes: config.data.reserveBytes,
     residentBytesMax: config.data.residentBytesMax,
     listeners: config.listeners,
+    access: config.access,
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
     controlSocket: true,

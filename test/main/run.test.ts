@@ -42,6 +42,7 @@ class Stage {
       words,
       environment,
       stdin: Readable.from([]),
+      askSecret: null,
       stdout: {
         write(text: string) {
           stage.stdout += text

@@ -1,0 +1,161 @@
+/** The operator's commands for users, roles and rights: the same through a running broker and on the file without one. */
+import type { SecurityEvent } from '../broker/security.ts'
+import type { QoS } from '../mqtt/packet.ts'
+import { topicFilterError, topicNameError } from '../mqtt/topics.ts'
+import type { Access } from './access.ts'
+import type { Accounts, UserView } from './accounts.ts'
+import { AccountsError, type Role } from './accounts-file.ts'
+import type { Decision, Request } from './decision.ts'
+
+/** The commands that need no more than the accounts. */
+export const ACCOUNT_COMMANDS = [
+  'user add',
+  'user list',
+  'user remove',
+  'user password',
+  'user disable',
+  'user enable',
+  'role add',
+  'role list',
+  'role remove',
+  'role grant',
+  'role revoke',
+] as const
+
+export type AccountCommand = (typeof ACCOUNT_COMMANDS)[number]
+
+/** What a command was given. Whatever it is, it came as JSON. */
+export type Parameters = Readonly<Record<string, unknown>>
+
+/** What was changed, for the security log. */
+export type AccountEvent = Omit<SecurityEvent, 'by'>
+
+/** The answer to `user list`. */
+export interface UserList {
+  readonly users: readonly UserView[]
+}
+
+/** The answer to `role list`. */
+export interface RoleList {
+  readonly roles: readonly (Role & { readonly users: readonly string[] })[]
+}
+
+/**
+ * Carries out a command: `words` are its names, `password` (null for none) and `roles` are those of a new user. Tells what it
+ * changed. Throws AccountsError and RuleError.
+ */
+export async function accountCommand(
+  accounts: Accounts,
+  command: AccountCommand,
+  parameters: Parameters,
+  tell: (event: AccountEvent) => void,
+): Promise<UserList | RoleList | Record<string, never>> {
+  const words = wordsOf(parameters)
+  const [first = '', second = ''] = words
+  const done = (kind: AccountEvent['kind'], subject: string, detail = ''): Record<string, never> => {
+    tell({ kind, subject, detail })
+    return {}
+  }
+  switch (command) {
+    case 'user list':
+      return { users: accounts.list() }
+    case 'role list':
+      return { roles: rolesWithUsers(accounts) }
+    case 'user add': {
+      const roles = textsOf(parameters.roles)
+      await accounts.addUser(first, passwordOf(parameters), roles)
+      return done('user-added', first, roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`)
+    }
+    case 'user remove':
+      await accounts.removeUser(first)
+      return done('user-removed', first)
+    case 'user password':
+      await accounts.setPassword(first, passwordOf(parameters))
+      return done('password-changed', first)
+    case 'user disable':
+      await accounts.setDisabled(first, true)
+      return done('user-disabled', first)
+    case 'user enable':
+      await accounts.setDisabled(first, false)
+      return done('user-enabled', first)
+    case 'role add': {
+      const isNew = accounts.role(first) === undefined
+      await accounts.addRules(first, words.slice(1))
+      return done(isNew ? 'role-added' : 'role-changed', first, added(words.slice(1)))
+    }
+    case 'role remove':
+      if (words.length === 1) {
+        await accounts.removeRole(first)
+        return done('role-removed', first)
+      }
+      await accounts.removeRules(first, words.slice(1))
+      return done('role-changed', first, `removed ${words.slice(1).join('; ')}`)
+    case 'role grant':
+      await accounts.grant(first, second)
+      return done('role-granted', second, `role ${first}`)
+    case 'role revoke':
+      await accounts.revoke(first, second)
+      return done('role-revoked', second, `role ${first}`)
+  }
+}
+
+/** Which rule decides: the answer to `explain access`. Throws AccountsError for a question that cannot be asked. */
+export function explainAccess(access: Access, parameters: Parameters): Decision {
+  const { user, client } = parameters
+  const identity = {
+    userName: typeof user === 'string' ? user : null,
+    clientId: typeof client === 'string' ? client : '',
+  }
+  return access.explain(identity, requestOf(parameters))
+}
+
+function requestOf({ action, topic, qos, retain }: Parameters): Request {
+  if (typeof topic !== 'string') throw unaskable('a topic is missing')
+  const level: QoS = qos === 1 || qos === 2 ? qos : 0
+  const error = action === 'subscribe' ? topicFilterError(topic) : topicNameError(topic)
+  if (error !== null)
+    throw unaskable(`the topic ${action === 'subscribe' ? 'filter' : 'name'} '${topic}' ${error}`)
+  switch (action) {
+    case 'publish':
+      return { action, topic, qos: level, retain: retain === true }
+    case 'subscribe':
+      return { action, filter: topic, qos: level }
+    case 'receive':
+      return { action, topic }
+    default:
+      throw unaskable('the question is neither publish nor subscribe nor receive')
+  }
+}
+
+function unaskable(what: string): AccountsError {
+  return new AccountsError(what, 'Ask with --publish TOPIC, --subscribe FILTER or --receive TOPIC.')
+}
+
+function rolesWithUsers(accounts: Accounts): RoleList['roles'] {
+  const users = accounts.list()
+  return accounts.roles().map((role) => ({
+    ...role,
+    users: users.filter(({ roles }) => roles.includes(role.name)).map(({ name }) => name),
+  }))
+}
+
+function added(rules: readonly string[]): string {
+  return rules.length === 0 ? 'without a rule' : `added ${rules.join('; ')}`
+}
+
+function wordsOf({ words }: Parameters): string[] {
+  return textsOf(words)
+}
+
+function textsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : []
+}
+
+/** A user is without a password only where that was said. */
+function passwordOf({ password }: Parameters): string | null {
+  if (password === null || typeof password === 'string') return password
+  throw new AccountsError(
+    'a password is missing',
+    'Send one, or null for a user that only a certificate lets in.',
+  )
+}

@@ -1,0 +1,224 @@
+/** `godwit user …`, `godwit role …` and `godwit explain access`: through the running broker, or on the file without one. */
+import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { Access, type AccessOptions } from '../access/access.ts'
+import {
+  type AccountCommand,
+  accountCommand,
+  explainAccess,
+  type RoleList,
+  type UserList,
+} from '../access/account-commands.ts'
+import { Accounts, CLIENT_ROLE } from '../access/accounts.ts'
+import type { Decision } from '../access/decision.ts'
+import { answers, ask } from '../admin/control-client.ts'
+import { printable } from '../observe/printable.ts'
+import { makeDirectory } from '../store/directory.ts'
+import type { AccountsCommand, ExplainCommand } from './arguments.ts'
+import { InputError } from './store-commands.ts'
+import { table } from './table.ts'
+
+/** Of a password that is made: 24 characters of base64url, 144 bits. */
+const GENERATED_BYTES = 18
+
+/** A password in a file, or typed, is one line. */
+const PASSWORD_BYTES_MAX = 65_535
+
+/** Where passwords come from, beside files. */
+export interface SecretSource {
+  readonly stdin: AsyncIterable<Uint8Array>
+  /** Asks on the terminal without showing what is typed; null where there is none. */
+  readonly askSecret: ((prompt: string) => Promise<string>) | null
+}
+
+/** Carries out the command; what there is to tell. Throws AccountsError, RuleError, ControlError and InputError. */
+export async function changeAccounts(
+  directory: string,
+  command: AccountsCommand,
+  secrets: SecretSource,
+): Promise<string> {
+  const { command: name, words } = command
+  const isForBroker = await answers(directory)
+  const needsPassword = name === 'user add' || name === 'user password'
+  const password = needsPassword ? await passwordFor(command, secrets) : null
+  const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
+  const parameters = { words: rulesJoined(name, words), roles, password }
+  const result = isForBroker
+    ? await ask(directory, name, parameters)
+    : await withoutBroker(directory, name, parameters)
+  if (name === 'user list') return users(result as UserList, command.json)
+  if (name === 'role list') return roleLines(result as RoleList, command.json)
+  const text = done(name, parameters.words, roles)
+  if (command.json) return JSON.stringify(command.generate ? { done: text, password } : { done: text })
+  // The password alone on the last line: for `$(godwit user add … | tail -1)`.
+  return command.generate ? `${text}; its password is shown this once:\n${password}` : text
+}
+
+/** Which rule decides. Throws as `changeAccounts` does. */
+export async function explain(
+  directory: string,
+  options: AccessOptions,
+  command: ExplainCommand,
+): Promise<string> {
+  const { user, client, action, topic, qos, retain } = command
+  const parameters = { user: user ?? null, client: client ?? '', action, topic, qos, retain }
+  const decision = (
+    (await answers(directory))
+      ? await ask(directory, 'explain access', parameters)
+      : await explainedHere(directory, options, parameters)
+  ) as Decision
+  if (command.json) return JSON.stringify(decision)
+  const who = user === undefined ? 'an anonymous client' : `user '${printable(user)}'`
+  const what = `${action} ${printable(topic)}`
+  return [
+    `${decision.allow ? 'allowed' : 'denied'}: ${who} ${decision.allow ? 'may' : 'may not'} ${what}`,
+    `decided by ${printable(decision.source)}: ${printable(decision.rule)}`,
+  ].join('\n')
+}
+
+async function withoutBroker(
+  directory: string,
+  name: AccountCommand,
+  parameters: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  await makeDirectory(directory, 0o700)
+  return accountCommand(await Accounts.open(directory), name, parameters, () => {})
+}
+
+async function explainedHere(
+  directory: string,
+  options: AccessOptions,
+  parameters: Readonly<Record<string, unknown>>,
+): Promise<Decision> {
+  const access = await Access.open(options, directory, { changed() {}, failed() {}, busy() {} })
+  return explainAccess(access, parameters)
+}
+
+/** A rule may be given as one word or as several. */
+function rulesJoined(name: AccountCommand, words: readonly string[]): readonly string[] {
+  const [role, verb, ...rest] = words
+  const isSplit = (name === 'role add' || name === 'role remove') && (verb === 'allow' || verb === 'deny')
+  return isSplit ? [role!, [verb, ...rest].join(' ')] : words
+}
+
+async function passwordFor(
+  { generate, passwordFile, withoutPassword, words }: AccountsCommand,
+  { stdin, askSecret }: SecretSource,
+): Promise<string | null> {
+  if (withoutPassword) return null
+  if (generate) return generated()
+  if (passwordFile !== undefined) return oneLine(await contentOf(passwordFile, stdin), passwordFile)
+  if (askSecret === null) {
+    throw new InputError(
+      'there is no terminal to ask for a password',
+      'Let one be made with --generate, or name a file that holds one: --password-file FILE, - for the standard input.',
+    )
+  }
+  const name = printable(words[0] ?? '')
+  const password = await askSecret(`Password for ${name}: `)
+  if (password !== (await askSecret('Again: '))) {
+    throw new InputError('the passwords differ', 'Nothing was changed. Try again.')
+  }
+  return password
+}
+
+function generated(): string {
+  return randomBytes(GENERATED_BYTES).toString('base64url')
+}
+
+async function contentOf(path: string, stdin: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  if (path !== '-') {
+    try {
+      return await readFile(path)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      throw new InputError(`${path} cannot be read: ${code}`, 'Name a file that holds the password.')
+    }
+  }
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of stdin) {
+    chunks.push(chunk)
+    bytes += chunk.length
+    if (bytes > PASSWORD_BYTES_MAX + 2) break
+  }
+  return Buffer.concat(chunks)
+}
+
+/** Without its line end; whoever has two lines has made a mistake. */
+function oneLine(content: Buffer, path: string): string {
+  const text = content.toString('utf8').replace(/\r?\n$/, '')
+  if (
+    text === '' ||
+    /[\r\n]/.test(text) ||
+    !Buffer.from(text, 'utf8').equals(content.subarray(0, Buffer.byteLength(text)))
+  ) {
+    const name = path === '-' ? 'the standard input' : path
+    throw new InputError(`${name} is not one line of UTF-8`, 'It has to hold the password and nothing else.')
+  }
+  return text
+}
+
+function users({ users: all }: UserList, asJson: boolean): string {
+  if (asJson) return JSON.stringify(all)
+  if (all.length === 0) return 'there are no users; to add one: godwit user add NAME --generate'
+  return table(
+    [
+      { title: 'USER', value: ({ name }) => name },
+      { title: 'PASSWORD', value: ({ hasPassword }) => (hasPassword ? 'yes' : 'no') },
+      { title: 'STATE', value: ({ disabled }) => (disabled ? 'disabled' : 'enabled') },
+      { title: 'ROLES', value: ({ roles }) => roles.join(', ') },
+    ],
+    all,
+  ).join('\n')
+}
+
+function roleLines({ roles }: RoleList, asJson: boolean): string {
+  if (asJson) return JSON.stringify(roles)
+  if (roles.length === 0) return "there are no roles; to make one: godwit role add NAME 'allow publish a/#'"
+  const rows = roles.flatMap(({ name, rules, users: granted }) => {
+    const [first = '(no rule)', ...others] = rules
+    return [
+      { name, rule: first, granted: granted.join(', ') },
+      ...others.map((rule) => ({ name: '', rule, granted: '' })),
+    ]
+  })
+  return table(
+    [
+      { title: 'ROLE', value: ({ name }) => name },
+      { title: 'RULE', value: ({ rule }) => rule },
+      { title: 'USERS', value: ({ granted }) => granted },
+    ],
+    rows,
+  ).join('\n')
+}
+
+function done(name: AccountCommand, words: readonly string[], roles: readonly string[]): string {
+  const [first = '', second = '', ...rest] = words.map(printable)
+  switch (name) {
+    case 'user add':
+      return `user ${first} added with the role ${roles.map(printable).join(', ')}`
+    case 'user remove':
+      return `user ${first} removed`
+    case 'user password':
+      return `user ${first} has another password`
+    case 'user disable':
+      return `user ${first} disabled`
+    case 'user enable':
+      return `user ${first} enabled`
+    case 'role add':
+    case 'role remove': {
+      const count = words.length - 1
+      if (count === 0) return `role ${first} ${name === 'role add' ? 'added' : 'removed'}`
+      const rules = [second, ...rest].join('; ')
+      return `role ${first}: ${name === 'role add' ? 'added' : 'removed'} ${rules}`
+    }
+    case 'role grant':
+      return `role ${first} granted to ${second}`
+    case 'role revoke':
+      return `role ${first} taken from ${second}`
+    case 'user list':
+    case 'role list':
+      return ''
+  }
+}
