@@ -306,6 +306,8 @@ class Stage {
   }
 
   async #received(seat: Seat, bytes: Buffer): Promise<void> {
+    // Accepting it was a turn of its own.
+    await this.#settle()
     if (bytes.length === 0) return
     // A chunk of its own, which nobody else may have a view of.
     if (!seat.link.over) seat.link.handler?.received(Buffer.from(bytes))

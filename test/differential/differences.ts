@@ -1,0 +1,83 @@
+/** Where Mosquitto 2.0.11 and Godwit differ on purpose: each difference with the sentence of the standard behind it. */
+import type { Step } from './sequence.ts'
+
+/** One client, after one step, as the two brokers treated it. Lines are sorted, equal ones taken out. */
+export interface Difference {
+  readonly step: Step
+  /** What the client speaks. */
+  readonly version: number
+  /** The client that was treated differently is the one that acted. */
+  readonly own: boolean
+  readonly godwit: readonly string[]
+  readonly mosquitto: readonly string[]
+  /** How many of the client's Subscriptions match the topic of the step. */
+  readonly matching: number
+  /** Whether one of those replaced another with other options than QoS. */
+  readonly replaced: boolean
+  /** Topics of Wills of Network Connections that were taken over so far. */
+  readonly takenWills: readonly string[]
+}
+
+export interface Rule {
+  readonly name: string
+  readonly section: string
+  readonly why: string
+  /** Whether the brokers are in the same state all the same, so that the course can go on. */
+  readonly goesOn: boolean
+  applies(difference: Difference): boolean
+}
+
+export const RULES: readonly Rule[] = [
+  {
+    name: 'PUBREC says that nobody subscribed',
+    section: '3.5.2.1 (5.0)',
+    why: 'a Server that knows that there are no matching subscribers may use 0x10 instead of 0x00; Mosquitto does so in PUBACK',
+    goesOn: true,
+    applies: ({ godwit, mosquitto }) =>
+      godwit.length === 1 &&
+      mosquitto.length === 1 &&
+      godwit[0] === mosquitto[0]!.replace(/^(PUBREC \d+) 0$/, '$1 16'),
+  },
+  {
+    name: 'a Subscription is replaced with its options',
+    section: '3.8.4, [MQTT-3.8.4-3] (5.0)',
+    why: 'a SUBSCRIBE for a filter that is there must replace the Subscription; Mosquitto changes QoS and identifier and leaves No Local and Retain As Published as they were',
+    goesOn: false,
+    applies: ({ replaced, version }) => replaced && version === 5,
+  },
+  {
+    name: 'the Will of a Network Connection that is taken over is published',
+    section: '3.1.4, at [MQTT-3.1.4-3] (5.0); 3.1.2.5 (3.1.1)',
+    why: 'the old Network Connection is closed without DISCONNECT, so its Will, with a Will Delay Interval of 0, is sent "because the Network Connection is closed"; Mosquitto drops it',
+    goesOn: false,
+    applies: ({ godwit, mosquitto, takenWills }) =>
+      [...godwit, ...mosquitto].every((line) => takenWills.includes(topicOf(line))),
+  },
+  {
+    name: 'one message for Subscriptions that overlap',
+    section: '3.3.4, [MQTT-3.3.4-2] (5.0); 3.3.5, [MQTT-3.3.5-1] (3.1.1)',
+    why: 'the message comes once, at the highest QoS of the Subscriptions that match, with all their identifiers; Mosquitto chooses further copies, and in 3.1.1 the QoS of any one of them',
+    goesOn: false,
+    applies: ({ godwit, mosquitto, matching }) =>
+      matching > 1 && [...godwit, ...mosquitto].every((line) => topicOf(line) !== '') && godwit.length <= 1,
+  },
+  {
+    name: 'a filter that stands twice in one SUBSCRIBE gets its retained messages once',
+    section: '3.8.4, [MQTT-3.8.4-3] and [MQTT-3.8.4-5]',
+    why: 'the second request replaces the first before anything was sent, and the retained messages are sent for what is left; Mosquitto sends them for both',
+    goesOn: false,
+    applies: ({ step, own, godwit, mosquitto }) =>
+      own && hasRepeatedFilter(step) && [...godwit, ...mosquitto].every((line) => topicOf(line) !== ''),
+  },
+]
+
+/** The topic of a PUBLISH; empty for other lines. */
+function topicOf(line: string): string {
+  return /^PUBLISH QoS \d(?: dup)?(?: retain)? (\S+) /.exec(line)?.[1] ?? ''
+}
+
+function hasRepeatedFilter(step: Step): boolean {
+  if (step.do !== 'send' || step.packet.type !== 'subscribe') return false
+  const filters = step.packet.requests.map(({ filter }) => filter)
+  return new Set(filters).size < filters.length
+}
