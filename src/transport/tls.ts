@@ -60,7 +60,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
   }
   if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
   if (tls.ca !== undefined) options.ca = pem(listener, 'ca', tls.ca)
-  if (tls.crl !== undefined) options.crl = pem(listener, 'crl', tls.crl)
+  if (tls.crl !== undefined) options.crl = blocks(pem(listener, 'crl', tls.crl))
   try {
     createSecureContext(options)
     return { options, ...validity(String(options.cert)) }
@@ -107,6 +107,11 @@ function validity(chain: string): Pick<ServerCredentials, 'validFrom' | 'validTo
     validFrom: Math.max(...parsed.map(({ validFrom }) => Date.parse(validFrom))),
     validTo: Math.min(...parsed.map(({ validTo }) => Date.parse(validTo))),
   }
+}
+
+/** Each for itself: of several lists in one text, Node takes the first and drops the others without a word. */
+function blocks(text: string): string[] {
+  return text.match(/-----BEGIN ([^-]+)-----[^-]+-----END \1-----/g) ?? [text]
 }
 
 /** Who can read the key can pass for this broker: that may be its owner and a group, and nobody else. */
