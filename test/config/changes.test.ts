@@ -1,0 +1,106 @@
+import { describe, expect, test } from 'vitest'
+import type { LinkInfo } from '../../src/broker/link.ts'
+import { changeLine, configChanges, cutOffReason, withoutRestart } from '../../src/config/changes.ts'
+import { type Config, loadConfig } from '../../src/config/config.ts'
+
+/** The configuration that a file with this text makes. */
+function config(text = ''): Config {
+  return loadConfig({ file: '/etc/godwit.yaml', text })
+}
+
+function lines(before: string, after: string): string[] {
+  return configChanges(config(before), config(after)).map(changeLine)
+}
+
+describe('what another configuration changes', () => {
+  test('is nothing where it says the same', () => {
+    expect(lines('', '')).toEqual([])
+    expect(lines('', 'limits: {in_flight_max: 1000}')).toEqual([])
+  })
+
+  test('is told with its key, both values, and when it takes effect', () => {
+    expect(
+      lines(
+        'limits: {queue_bytes_max: unlimited, in_flight_max: 10}',
+        'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, in_flight_max: 20, receive_maximum: 5}\nlog: {level: debug}\nsys: {interval_seconds: 5}',
+      ).sort(),
+    ).toEqual([
+      'data.durability: fsync -> os, only after a restart',
+      'limits.in_flight_max: 10 -> 20, for clients that connect from now on',
+      'limits.queue_bytes_max: unlimited -> 1024, at once',
+      'limits.receive_maximum: 65535 -> 5, only after a restart',
+      'log.level: info -> debug, at once',
+      'sys.interval_seconds: 10 -> 5, at once',
+    ])
+  })
+
+  test('names listeners, and whether they are opened anew', () => {
+    expect(
+      lines(
+        'listeners: [{name: a, type: tcp, port: 1}, {name: b, type: tcp, port: 2}, {name: c, type: tcp, port: 3}]',
+        'listeners: [{name: b, type: tcp, port: 22}, {name: c, type: tcp, port: 3, allow_anonymous: false}, {name: d, type: ws, port: 4}]',
+      ),
+    ).toEqual([
+      'listeners.a: tcp 127.0.0.1 port 1 -> none, at once',
+      'listeners.b.port: 2 -> 22, at once',
+      'listeners.c.allow_anonymous: true -> false, for clients that connect from now on',
+      'listeners.d: none -> ws 127.0.0.1 port 4, at once',
+    ])
+  })
+
+  test('never shows a passphrase', () => {
+    const listener = (phrase: string): string =>
+      `listeners: [{name: a, type: tls, tls: {cert: c, key: k, passphrase: ${phrase}}}]`
+    const told = lines(listener('hush-one'), listener('hush-two'))
+    expect(told).toEqual([
+      'listeners.a.tls.passphrase: (secret) -> (another one), for clients that connect from now on',
+    ])
+  })
+
+  test('a running broker takes what needs no restart, and keeps the rest', () => {
+    const before = config()
+    const after = config(
+      'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, receive_maximum: 5}\nlog: {level: debug, format: json}\nlisteners: [{type: tcp, port: 5}]\nshutdown_seconds: 1',
+    )
+    const taken = withoutRestart(before, after)
+    expect(taken.data).toEqual(before.data)
+    expect(taken.limits).toEqual({ ...before.limits, queueBytesMax: 1024 })
+    expect(taken.log).toEqual({ ...before.log, level: 'debug' })
+    expect(taken.listeners).toEqual(after.listeners)
+    expect(taken.shutdownSeconds).toBe(1)
+    // What was left out is told again at the next reload.
+    expect(configChanges(taken, after).map(({ effect }) => effect)).toEqual(['restart', 'restart', 'restart'])
+  })
+})
+
+describe('who is cut off', () => {
+  const link: LinkInfo = {
+    transport: 'tcp',
+    listener: 'a',
+    remoteAddress: '127.0.0.1',
+    remotePort: 1,
+    allowAnonymous: true,
+  }
+  const listeners = (text: string): Config['listeners'] => config(`listeners: [${text}]`).listeners
+
+  test('nobody whom the new listeners would let in', () => {
+    expect(cutOffReason(link, null, listeners('{name: a, type: tcp, port: 9}'))).toBeNull()
+    expect(cutOffReason(link, 'ada', listeners('{name: a, type: tcp, allow_anonymous: false}'))).toBeNull()
+    expect(cutOffReason({ ...link, transport: 'memory' }, null, listeners('{name: b, type: tcp}'))).toBeNull()
+  })
+
+  test('whose listener is gone, of another type, or asks for more', () => {
+    expect(cutOffReason(link, 'ada', listeners('{name: b, type: tcp}'))).toMatch(/no listener 'a'/)
+    const tls = 'type: tls, tls: {cert: c, key: k, ca: d, client_certificate: require}'
+    expect(cutOffReason(link, 'ada', listeners(`{name: a, ${tls}}`))).toMatch(/another type/)
+    expect(cutOffReason(link, null, listeners('{name: a, type: tcp, allow_anonymous: false}'))).toMatch(
+      /without credentials/,
+    )
+    const secure: LinkInfo = { ...link, transport: 'tls' }
+    expect(cutOffReason(secure, 'ada', listeners(`{name: a, ${tls}}`))).toMatch(
+      /requires a client certificate/,
+    )
+    const certificate = { subjectCommonName: 'x', subjectAltNames: [], fingerprint256: 'AA' }
+    expect(cutOffReason({ ...secure, certificate }, 'ada', listeners(`{name: a, ${tls}}`))).toBeNull()
+  })
+})
