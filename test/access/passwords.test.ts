@@ -1,0 +1,131 @@
+import { execFileSync } from 'node:child_process'
+import { createHmac } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { Logins } from '../../src/access/logins.ts'
+import { parsePasswordFile } from '../../src/access/password-file.ts'
+import {
+  hashPassword,
+  isPassword,
+  type PasswordHash,
+  parsePasswordHash,
+  scramVerifier,
+} from '../../src/access/password-hash.ts'
+import { PasswordsBusyError, PasswordWork } from '../../src/access/password-work.ts'
+
+/** `argon2id` as `mosquitto_passwd` of 2.1 writes it: 46 MiB, one pass. Of the password "geheim". */
+const ARGON2ID_OF_21 = '$argon2id$v=19$m=47104,t=1,p=1$TWm9u4PrrXnCyG3xXDpnlQ$'
+
+function parsed(text: string): PasswordHash {
+  const result = parsePasswordHash(text)
+  if (typeof result === 'string') throw new Error(result)
+  return result
+}
+
+describe('password files', () => {
+  test('that mosquitto_passwd wrote, in both of its formats, let in with the right password alone', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'godwit-passwd-'))
+    try {
+      const path = join(directory, 'passwd')
+      execFileSync('mosquitto_passwd', ['-c', '-b', path, 'alice', 'sécret 1'], { stdio: 'ignore' })
+      execFileSync('mosquitto_passwd', ['-H', 'sha512', '-b', path, 'bob', 'sécret 2'], { stdio: 'ignore' })
+      const users = parsePasswordFile(readFileSync(path, 'utf8'), path)
+      expect([...users].map(([name, { kind }]) => [name, kind])).toEqual([
+        ['alice', 'pbkdf2-sha512'],
+        ['bob', 'sha512'],
+      ])
+      for (const [name, password] of [
+        ['alice', 'sécret 1'],
+        ['bob', 'sécret 2'],
+      ]) {
+        expect(await isPassword(users.get(name!)!, Buffer.from(password!))).toBe(true)
+        expect(await isPassword(users.get(name!)!, Buffer.from(`${password}x`))).toBe(false)
+      }
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  test('may have argon2id hashes, comments and empty lines', async () => {
+    const hash = await hashPassword(Buffer.from('geheim'))
+    const users = parsePasswordFile(`# users\n\ncarol:${hash}\r\n`, 'file')
+    expect(await isPassword(users.get('carol')!, Buffer.from('geheim'))).toBe(true)
+    expect(parsed(`${ARGON2ID_OF_21}${'A'.repeat(43)}`).kind).toBe('argon2')
+  })
+
+  test('name every bad line by its number, and never say what stands in it', () => {
+    const text = [
+      'alice',
+      ':x',
+      'bob:hunter2',
+      'carol:$7$0$AAAA$BBBB',
+      'dave:$6$c2FsdA==$dG9vIHNob3J0',
+      'erin:$argon2id$v=19$m=99999999,t=1,p=1$TWm9u4PrrXnCyG3xXDpnlQ$AAAA',
+    ].join('\n')
+    const good = `alice:$6$c2FsdHNhbHRzYWx0$${Buffer.alloc(64).toString('base64')}`
+    expect(() => parsePasswordFile(text, 'p')).toThrow(
+      /^p:1: .*\np:2: .*\np:3: .*\np:4: .*\np:5: .*\np:6: .*$/,
+    )
+    expect(() => parsePasswordFile(text, 'p')).not.toThrow(/hunter2|c2FsdA/)
+    expect(() => parsePasswordFile(`${good}\n${good}`, 'p')).toThrow('p:2: the user is in the file already')
+  })
+})
+
+test('a SCRAM-SHA-256 verifier checks a client proof (RFC 5802 section 3)', async () => {
+  const { salt, iterations, storedKey } = await scramVerifier('pencil')
+  const { pbkdf2Sync, createHash } = await import('node:crypto')
+  const salted = pbkdf2Sync('pencil', Buffer.from(salt, 'base64'), iterations, 32, 'sha256')
+  const clientKey = createHmac('sha256', salted).update('Client Key').digest()
+  expect(createHash('sha256').update(clientKey).digest('base64')).toBe(storedKey)
+})
+
+describe('password work', () => {
+  test('never holds more than two threads; what does not fit in the queue is refused and counted', async () => {
+    const work = new PasswordWork({ atOnceMax: 2, waitingMax: 3 })
+    let running = 0
+    let most = 0
+    const task = async (): Promise<void> => {
+      running++
+      most = Math.max(most, running)
+      await new Promise((resolve) => setImmediate(resolve))
+      running--
+    }
+    const results = await Promise.allSettled(Array.from({ length: 8 }, () => work.run(task)))
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(5)
+    for (const result of results) {
+      if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(PasswordsBusyError)
+    }
+    expect(most).toBe(2)
+    expect(work.figures).toEqual({ done: 5, refused: 3 })
+    expect([work.running, work.waiting]).toEqual([0, 0])
+    await expect(work.run(() => Promise.reject(new Error('x')))).rejects.toThrow('x')
+    expect(work.running).toBe(0)
+  })
+})
+
+describe('log-ins', () => {
+  test('that were right are remembered until something else is stored; wrong ones never', async () => {
+    const work = new PasswordWork()
+    const logins = new Logins(work)
+    const stored = parsed(await hashPassword(Buffer.from('a')))
+    expect(await logins.check('u', Buffer.from('b'), stored)).toBe('wrong')
+    expect(await logins.check('u', Buffer.from('a'), stored)).toBe('right')
+    expect(work.figures.done).toBe(2)
+    expect(logins.check('u', Buffer.from('a'), stored)).toBe('right')
+    expect(logins.check('u', Buffer.from('b'), stored)).toBeInstanceOf(Promise)
+    // The boundary between name and password is part of what is remembered.
+    expect(logins.check('', Buffer.from('ua'), stored)).toBeInstanceOf(Promise)
+    const changed = parsed(await hashPassword(Buffer.from('c')))
+    expect(await logins.check('u', Buffer.from('a'), changed)).toBe('wrong')
+    expect(logins.remembered).toBe(1)
+  })
+
+  test('of unknown users cost as much work as those of known ones, and are wrong', async () => {
+    const work = new PasswordWork()
+    const logins = new Logins(work)
+    expect(await logins.check('nobody', Buffer.from('x'), undefined)).toBe('wrong')
+    expect(work.figures.done).toBe(1)
+  })
+})
