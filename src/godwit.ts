@@ -162,8 +162,8 @@ export interface Broker {
   reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]>
   /** Whom `reconfigure` would cut off. */
   cutOffBy(listeners: NonNullable<BrokerOptions['listeners']>): readonly CutOff[]
-  /** Reads certificates again, at once; a line for each that changed or cannot be used. */
-  reread(): Promise<readonly string[]>
+  /** Reads certificates, users and rights again, at once. What changed, or cannot be used, is told as `security`. */
+  reread(): Promise<void>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
   close(options?: { readonly seconds?: number }): Promise<void>
 }
@@ -272,7 +272,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const reconfigure = async (changes: BrokerChanges): Promise<readonly CutOff[]> => {
     const cutOff: CutOff[] = []
     if (changes.listeners !== undefined) {
-      await listeners.change(complete(changes.listeners), Date.now())
+      certificates.tell(await listeners.change(complete(changes.listeners), Date.now()))
       cutOff.push(...cutOffBy(changes.listeners))
       for (const { clientId, reason } of cutOff)
         server.disconnect(clientId, Reason.AdministrativeAction, reason)
@@ -290,7 +290,10 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     },
     reconfigure,
     cutOffBy,
-    reread: () => certificates.reread(),
+    reread: async () => {
+      await certificates.reread()
+      await access?.reload('now')
+    },
     notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,
     fatal,

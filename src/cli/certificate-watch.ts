@@ -30,15 +30,14 @@ export class CertificateWatch {
     return this.#days(Date.now()).map(([listener, days]) => [`certificates/${listener}/days_to_expiry`, days])
   }
 
-  /** Reads all files again; a line for each listener with news. */
-  async reread(): Promise<string[]> {
-    const news = await this.#listeners.reread(Date.now())
+  /** Reads all files again, at once. */
+  async reread(): Promise<void> {
+    this.tell(await this.#listeners.reread(Date.now()))
+  }
+
+  /** Tells what the listeners found. */
+  tell(news: readonly ListenerNews[]): void {
     for (const one of news) this.#tell(one)
-    return news.map((one) =>
-      one.change === 'swapped'
-        ? `listener '${one.listener}' serves new certificates to clients that connect from now on`
-        : `${one.problem}; the old ones stay. ${one.advice}`,
-    )
   }
 
   stop(): void {
@@ -51,7 +50,7 @@ export class CertificateWatch {
     if (this.#isLooking) return
     this.#isLooking = true
     try {
-      for (const news of await this.#listeners.look(Date.now())) this.#tell(news)
+      this.tell(await this.#listeners.look(Date.now()))
       this.#warn(Date.now())
     } finally {
       this.#isLooking = false

@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import { ask, ControlError } from '../admin/control-client.ts'
+import type { SecurityKind } from '../broker/security.ts'
 import {
   type ConfigChange,
   type CutOff,
@@ -19,6 +20,18 @@ export interface ReloadReport {
   readonly files: readonly string[]
   readonly cutOff: readonly CutOff[]
 }
+
+/** What is told of files that are read again. */
+const FILES: ReadonlySet<SecurityKind> = new Set([
+  'accounts-loaded',
+  'accounts-refused',
+  'password-file-loaded',
+  'password-file-refused',
+  'acl-file-loaded',
+  'acl-file-refused',
+  'certificate-loaded',
+  'certificate-refused',
+])
 
 /** How many clients are named that are cut off; the others are counted. */
 const NAMED_MAX = 100
@@ -63,6 +76,10 @@ export class Reload {
   }
 
   async #reload(by: string): Promise<ReloadReport> {
+    const files: string[] = []
+    const detach = this.#broker.events.on('security', ({ kind, subject, detail }) => {
+      if (FILES.has(kind)) files.push([kind.replaceAll('-', ' '), subject, detail].filter(Boolean).join(': '))
+    })
     try {
       const wanted = checkConfig(this.#sources())
       const { changes } = this.#compared(wanted)
@@ -76,7 +93,7 @@ export class Reload {
       })
       this.#logger.level = config.log.level
       this.#config = config
-      const files = await this.#broker.reread()
+      await this.#broker.reread()
       const report = { changes, files, cutOff }
       this.#tell('configuration-loaded', by, summary(report))
       return report
@@ -84,6 +101,8 @@ export class Reload {
       const reason = error instanceof Error ? error.message : String(error)
       this.#tell('configuration-refused', by, `${reason}; the broker goes on as it was`)
       throw error
+    } finally {
+      detach()
     }
   }
 

@@ -18,6 +18,7 @@ export interface RunningBroker {
     readonly sysIntervalSeconds?: number
   }): Promise<readonly CutOff[]>
   cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
-  reread(): Promise<readonly string[]>
+  /** What changed, or cannot be used, is told as `security`. */
+  reread(): Promise<void>
   close(options: { readonly seconds: number }): Promise<void>
 }

@@ -5,10 +5,10 @@ import { link, mkdir, open, rename, rm } from 'node:fs/promises'
 import { createServer, isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { Accounts, ADMINISTRATOR_ROLE } from '../access/accounts.ts'
-import { DIRECTORY_FILE } from '../config/config.ts'
+import { DIRECTORY_FILE, loadConfig } from '../config/config.ts'
 import { makeDirectory, syncDirectory } from '../store/directory.ts'
 import { alternativeNames } from '../transport/client-certificate.ts'
-import { DEFAULT_PORTS } from '../transport/listener.ts'
+import { DEFAULT_PORTS, type ListenerType } from '../transport/listener.ts'
 import { shellWord } from '../transport/shell-word.ts'
 import {
   createAuthority,
@@ -64,8 +64,7 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   const said: string[] = [`godwit set up in ${directory}`]
   const authority = await authorityIn(directory, nowMs, said)
   const served = await serverCertificateIn(directory, authority, options, nowMs, said)
-  const { port = DEFAULT_PORTS.tls, webSocketPort = DEFAULT_PORTS.wss } = options
-  await configurationIn(directory, { ...options, port, webSocketPort }, said)
+  const { port, webSocketPort } = await configurationIn(directory, options, said)
   const password = await administratorIn(directory, said)
   said.push(`godwit ca.crt has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
   const caFile = join(directory, CA_CERTIFICATE)
@@ -81,12 +80,12 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   return [
     ...said,
     '',
-    'Start the broker, and add a user for each device or program:',
+    'Add a user for each device or program, and start the broker:',
     '',
-    `godwit --data ${shellWord(directory)}`,
     `godwit user add NAME --generate --data ${shellWord(directory)}`,
+    `godwit --data ${shellWord(directory)}`,
     '',
-    `Clients need ${caFile}, which is no secret. To publish a first message:`,
+    `Clients need a copy of ${caFile}, which is no secret. To publish a first message:`,
     '',
     lines.trimEnd(),
   ].join('\n')
@@ -170,8 +169,12 @@ async function serverCertificateIn(
     said.push(`godwit kept ${SERVER_CERTIFICATE}, ${until(read(certificate!))}`)
     const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
     if (missing.length > 0) {
+      const given = [
+        ...options.names.map((name) => ` --name ${name}`),
+        ...options.addresses.map((address) => ` --address ${address}`),
+      ].join('')
       said.push(
-        `godwit note: ${SERVER_CERTIFICATE} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}`,
+        `godwit note: ${SERVER_CERTIFICATE} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}${given}`,
       )
     }
     return known
@@ -199,15 +202,19 @@ async function serverCertificateIn(
   return all
 }
 
+/** The ports of MQTT and WebSocket that the configuration has. */
 async function configurationIn(
   directory: string,
-  { port, webSocketPort, user }: SetupOptions & { readonly port: number; readonly webSocketPort: number },
+  { port = DEFAULT_PORTS.tls, webSocketPort = DEFAULT_PORTS.wss, user }: SetupOptions,
   said: string[],
-): Promise<void> {
+): Promise<{ readonly port: number; readonly webSocketPort: number }> {
   const path = join(directory, DIRECTORY_FILE)
   if (existsSync(path)) {
     said.push(`godwit kept ${DIRECTORY_FILE}`)
-    return
+    const { listeners } = loadConfig({ file: path })
+    const portOf = (type: ListenerType): number | undefined =>
+      listeners.find((listener) => listener.type === type)?.port
+    return { port: portOf('tls') ?? port, webSocketPort: portOf('wss') ?? webSocketPort }
   }
   const host = (await hasIPv6()) ? '"::" # all addresses, of IPv4 and IPv6' : '0.0.0.0 # all addresses'
   const text = `# Made by \`godwit setup\`. Every key: config/godwit.example.yaml. Relative paths start here. After a change:
@@ -236,6 +243,7 @@ listeners:
   said.push(
     `godwit made ${DIRECTORY_FILE}: TLS on port ${port}, WebSocket on ${webSocketPort}, nobody without a password`,
   )
+  return { port, webSocketPort }
 }
 
 /** The password that was made; null when there is an administrator. */

@@ -50,9 +50,9 @@ export class ListenerSet {
 
   /**
    * Makes it so that these are open. Those that are the same, or differ only for connections to come, stay open; connections of
-   * any other stay, too, until somebody ends them. Rejects with ListenError when one cannot be opened: then those of before are.
+   * any other stay, too, until somebody ends them. Resolves with the news of certificates. Rejects with ListenError when one cannot be opened: then those of before are.
    */
-  async change(wanted: readonly ListenerOptions[], nowMs: number): Promise<void> {
+  async change(wanted: readonly ListenerOptions[], nowMs: number): Promise<ListenerNews[]> {
     // Everything that can be known to be wrong is looked at before anything is touched.
     for (const { name, tls } of wanted) if (tls !== undefined) serverCredentials(name, tls)
     const before = this.#entries
@@ -75,15 +75,18 @@ export class ListenerSet {
     }
     await Promise.all(going.map(({ listener }) => listener?.close()))
     this.#entries = []
+    const found: ListenerNews[] = []
     for (const options of wanted) {
       const kept = before.find((entry) => isInPlace(entry.options, options))
       if (kept === undefined) this.#entries.push(opened.find((entry) => entry.options === options)!)
       else {
         kept.listener?.reconfigure(options)
-        if (options.tls !== undefined) await kept.listener?.certificates?.reread(nowMs, options.tls)
+        const news = options.tls && (await kept.listener?.certificates?.reread(nowMs, options.tls))
+        if (news) found.push({ ...news, listener: options.name })
         this.#entries.push({ options, listener: kept.listener })
       }
     }
+    return found
   }
 
   /** Looks whether files of certificates have changed. */

@@ -22,6 +22,7 @@ class Stage {
   startError: Error | undefined
   changeError: Error | undefined
   readonly changed: object[] = []
+  reread: () => void = () => {}
   closing: Promise<void> = Promise.resolve()
   signal: (name: string) => void = () => {}
   hangUp: () => void = () => {}
@@ -90,7 +91,7 @@ class Stage {
         return []
       },
       cutOffBy: () => [],
-      reread: async () => [],
+      reread: async () => this.reread(),
       close: ({ seconds }) => {
         this.closedWith = seconds
         return this.closing
@@ -398,5 +399,83 @@ describe('godwit', () => {
     await running
     expect(stage.stdout).toMatch(format)
     expect(stage.events.has('connected')).toBe(false)
+  })
+})
+
+describe('SIGHUP', () => {
+  /** A broker that runs with this file, and what it tells of reloads. */
+  async function running(text: string) {
+    const path = file(text)
+    const told: string[] = []
+    const next = (): Promise<void> =>
+      new Promise((resolve) => {
+        const off = stage.events.on('security', ({ kind, detail }) => {
+          told.push(`${kind}: ${detail}`)
+          if (!kind.startsWith('configuration-')) return
+          off()
+          resolve()
+        })
+      })
+    const end = stage.run(['--config', path, '--durability', 'memory'])
+    await stage.ready
+    const hangUp = async (changed: string): Promise<void> => {
+      file(changed)
+      const answer = next()
+      stage.hangUp()
+      await answer
+    }
+    const stop = async (): Promise<void> => {
+      stage.signal('SIGTERM')
+      expect(await end).toBe(0)
+    }
+    return { told, hangUp, stop }
+  }
+
+  test('takes over what can be, tells what it was, and what waits for a restart', async () => {
+    const { told, hangUp, stop } = await running('limits: {queue_bytes_max: 1MiB}')
+    await hangUp('limits: {queue_bytes_max: 2MiB, receive_maximum: 7}\nshutdown_seconds: 1')
+    expect(told).toEqual([
+      'configuration-loaded: limits.queue_bytes_max: 1048576 -> 2097152, at once; ' +
+        'limits.receive_maximum: 65535 -> 7, only after a restart; shutdown_seconds: 5 -> 1, at once; 0 clients cut off',
+    ])
+    expect(stage.changed).toMatchObject([{ limits: { queueBytesMax: 2097152, receiveMaximum: 65_535 } }])
+    await stop()
+    expect(stage.closedWith).toBe(1)
+  })
+
+  test('a bad file changes nothing and stops nobody', async () => {
+    const { told, hangUp, stop } = await running('limits: {queue_bytes_max: 1MiB}')
+    await hangUp('limits: {queue_byte_max: 2MiB}')
+    expect(told).toEqual([
+      expect.stringMatching(
+        /^configuration-refused: .*did you mean limits.queue_bytes_max.*goes on as it was$/,
+      ),
+    ])
+    expect(stage.changed).toEqual([])
+    await hangUp('listeners: [{type: tls, tls: {cert: none.crt, key: none.key}}]')
+    expect(told[1]).toMatch(/^configuration-refused: .*cannot read .*none\.crt/)
+    stage.changeError = new Error('port 1 is in use')
+    await hangUp('limits: {queue_bytes_max: 2MiB}')
+    expect(told[2]).toMatch(/^configuration-refused: port 1 is in use/)
+    expect(stage.changed).toEqual([])
+    stage.changeError = undefined
+    // What was refused is still another configuration than that of the broker.
+    await hangUp('limits: {queue_bytes_max: 2MiB}')
+    expect(told[3]).toMatch(/^configuration-loaded: limits.queue_bytes_max: 1048576 -> 2097152/)
+    await stop()
+  })
+
+  test('tells what else was read again', async () => {
+    const { told, hangUp, stop } = await running('')
+    stage.reread = () =>
+      stage.events.emit('security', {
+        kind: 'certificate-loaded',
+        subject: 'mqtts',
+        by: 'broker',
+        detail: '',
+      })
+    await hangUp('')
+    expect(told.at(-1)).toBe('configuration-loaded: certificate loaded: mqtts; 0 clients cut off')
+    await stop()
   })
 })
