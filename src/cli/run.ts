@@ -16,6 +16,7 @@ import type { ConfigFlags } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
+import { changeAccounts, explain } from './account-commands.ts'
 import {
   type CheckCommand,
   type DataPlace,
@@ -25,11 +26,11 @@ import {
   type StoreCommand,
   UsageError,
 } from './arguments.ts'
-import { changeAccounts, explain } from './account-commands.ts'
 import { held } from './held.ts'
 import { openingLine, startNotices } from './notices.ts'
 import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
 import type { RunningBroker } from './running-broker.ts'
+import { openSecurityLog } from './security-log.ts'
 import { status } from './status.ts'
 import {
   backup,
@@ -233,6 +234,7 @@ async function start(
     stderr.write(explained(error))
     surroundings.exit(ExitCode.Failure)
   })
+  const securityLog = openSecurityLog(config, logger)
   const stopped = stopSignal(surroundings)
   let reloading: Reload | null = null
   surroundings.onReloadSignal(() => {
@@ -253,6 +255,7 @@ async function start(
   })
   reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const detachLog = attachLog(broker.events, logger, surroundings.now)
+  securityLog.attach(broker.events, surroundings.now)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(config, version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
@@ -264,6 +267,7 @@ async function start(
   } else stdout.write(`godwit stopping after ${end}: telling clients, committing\n`)
   const closed = await close(surroundings, broker, reloading.config.shutdownSeconds, logger)
   detachLog()
+  await securityLog.close()
   if (end instanceof Error || !closed) return ExitCode.Failure
   stdout.write('godwit stopped\n')
   return ExitCode.CleanEnd

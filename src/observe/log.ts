@@ -55,13 +55,13 @@ function infoLines(events: Events, logger: Logger): (() => void)[] {
     events.on('connected', ({ client, sessionPresent, cleanStart, keepAliveSeconds }) =>
       logger.info(
         {
-          security: CLIENT_CODES.login.code,
           ...who(client.clientId, client.link),
           userName: client.userName === null ? undefined : printable(client.userName),
           protocolVersion: client.protocolVersion,
           cleanStart,
           sessionPresent,
           keepAliveSeconds,
+          security: CLIENT_CODES.login.code,
         },
         'client connected',
       ),
@@ -121,10 +121,10 @@ function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => v
           fields: together
             ? {}
             : {
-                security: refusalCode(reasonCode).code,
                 ...who(clientId, link),
                 userName: userName === undefined ? undefined : printable(userName),
                 ...why(reasonCode, reason),
+                security: refusalCode(reasonCode).code,
               },
           text: together ? TOGETHER : 'client refused',
         }),

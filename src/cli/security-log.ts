@@ -1,0 +1,47 @@
+/** The security log of `godwit start`: in the log, or in a file of its own. */
+import type { Logger } from 'pino'
+import type { Events } from '../broker/events.ts'
+import type { Config } from '../config/config.ts'
+import { LogFile } from '../observe/log-file.ts'
+import { createLogger } from '../observe/logger.ts'
+import { attachSecurityLog } from '../observe/security.ts'
+
+export interface SecurityLog {
+  /** Writes what these events tell, and which listeners let in anonymous clients. Call it once. */
+  attach(events: Events, now: () => number): void
+  /** Writes what is left, and ends it. */
+  close(): Promise<void>
+}
+
+/** Opens it before the broker starts, so that one that cannot be written prevents that. Throws LogFileError. */
+export function openSecurityLog(config: Config, log: Logger): SecurityLog {
+  const { securityFile: path } = config.log
+  const file =
+    path === null
+      ? null
+      : new LogFile(path, (reason) =>
+          log.error({ file: path, reason }, 'entries of the security log are lost'),
+        )
+  const logger = file === null ? log : createLogger('info', 'json', file)
+  let detach = (): void => {}
+  return {
+    attach: (events, now) => {
+      detach = attachSecurityLog(events, logger, now, file === null ? 'log' : 'nothing')
+      for (const { name, allowAnonymous } of config.listeners) {
+        // Where it is the log itself, the lines of the start say so.
+        if (!allowAnonymous || file === null) continue
+        const detail = 'it serves clients that show no credentials'
+        events.emit('security', {
+          kind: 'anonymous-allowed',
+          subject: `listener ${name}`,
+          by: 'configuration',
+          detail,
+        })
+      }
+    },
+    close: async () => {
+      detach()
+      await file?.close()
+    },
+  }
+}
