@@ -143,7 +143,10 @@ describe('the example', () => {
 
   test('has every key, and its commented-out listeners are valid', () => {
     // A comment's text follows "# "; a key that is commented out follows "#" as it would stand there.
-    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})|^( *)#(?=(?:user|security_file):)/gm, '$1$2$3')
+    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(
+      /^( +)#(- | {2,})|^( *)#(?=(?:user|security_file):)/gm,
+      '$1$2$3',
+    )
     const config = fromFile(text)
     expect(config.listeners.map((listener) => listener.name)).toEqual([
       'mqtt',
