@@ -69,6 +69,40 @@ export const RULES: readonly Rule[] = [
     applies: ({ step, own, godwit, mosquitto }) =>
       own && hasRepeatedFilter(step) && [...godwit, ...mosquitto].every((line) => topicOf(line) !== ''),
   },
+  {
+    name: 'Receive Maximum holds for what is sent again',
+    section: '4.9, [MQTT-3.3.4-9] (5.0)',
+    why: 'a Server must not send more than Receive Maximum messages that are not acknowledged; Mosquitto sends all that was in flight again at once',
+    goesOn: false,
+    applies: ({ step, own, godwit, mosquitto, version }) =>
+      own &&
+      version === 5 &&
+      step.do === 'connect' &&
+      step.packet.receiveMaximum < 65_535 &&
+      godwit.length === 0 &&
+      mosquitto.every((line) => line.includes(' dup ')),
+  },
+  {
+    name: 'retained messages of several topics have no order',
+    section: '4.6, [MQTT-4.6.0-5] (5.0), [MQTT-4.6.0-6] (3.1.1)',
+    why: 'order is kept per topic; which retained message comes first, where Receive Maximum lets only some of them go, is the choice of the Server',
+    goesOn: false,
+    applies: ({ godwit, mosquitto }) =>
+      godwit.length === mosquitto.length &&
+      [...godwit, ...mosquitto].every((line) => / retain /.test(line) && !line.includes(' dup')),
+  },
+  {
+    name: 'No Local is not about retained messages for a new Subscription',
+    section: '3.3.1.3, [MQTT-3.3.1-9]; 3.8.3.1, [MQTT-3.8.3-3] (5.0)',
+    why: 'with Retain Handling 0 the retained messages must be sent, whoever published them; No Local is about what a publishing connection forwards. Mosquitto leaves out those of the same client',
+    goesOn: false,
+    applies: ({ step, own, version, godwit, mosquitto }) =>
+      own &&
+      version === 5 &&
+      hasNoLocal(step) &&
+      mosquitto.length === 0 &&
+      godwit.every((line) => / retain /.test(line)),
+  },
 ]
 
 /** The topic of a PUBLISH; empty for other lines. */
@@ -80,4 +114,9 @@ function hasRepeatedFilter(step: Step): boolean {
   if (step.do !== 'send' || step.packet.type !== 'subscribe') return false
   const filters = step.packet.requests.map(({ filter }) => filter)
   return new Set(filters).size < filters.length
+}
+
+function hasNoLocal(step: Step): boolean {
+  if (step.do !== 'send' || step.packet.type !== 'subscribe') return false
+  return step.packet.requests.some(({ noLocal }) => noLocal)
 }

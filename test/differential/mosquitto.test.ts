@@ -8,8 +8,8 @@ import { startGodwit, startMosquitto } from './brokers.ts'
 import { type Difference, RULES, type Rule } from './differences.ts'
 import { CLIENTS, type Course, course, Side, type Step } from './sequence.ts'
 
-const SEED = Number(process.env.DIFFERENTIAL_SEED ?? Math.floor(Math.random() * 0x7fffffff))
-const COURSES = Number(process.env.DIFFERENTIAL_COURSES ?? 150)
+const SEED = Number(process.env.DIFFERENTIAL_SEED ?? 1)
+const COURSES = Number(process.env.DIFFERENTIAL_COURSES ?? 40)
 
 let ports: { readonly godwit: number; readonly mosquitto: number }
 let courses = 0
@@ -148,6 +148,6 @@ test(`${COURSES} courses of well-formed packets lead to the same, or to a differ
     }
     counts[outcome] = (counts[outcome] ?? 0) + 1
   }
-  console.log(JSON.stringify(counts))
+  console.log(`the same, or ended by a rule: ${JSON.stringify(counts)}`)
   expect(counts.same).toBeGreaterThan(0)
 })

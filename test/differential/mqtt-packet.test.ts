@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import type { ClientPacket, ProtocolVersion, UserProperties } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../src/mqtt/properties.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
-import { decodeAll, MALFORMED_PACKETS, packet, VALID_PACKETS } from './packets.ts'
+import { decodeAll, MALFORMED_PACKETS, packet, VALID_PACKETS } from '../mqtt/packets.ts'
 
 const text = fc.string({ unit: 'grapheme' }).map((s) => s.replaceAll('\u0000', ''))
 const topicName = text.map((s) => `t${s.replaceAll(/[#+]/g, '')}`)
