@@ -1,6 +1,6 @@
 /** `godwit setup`: from an empty directory to a broker with TLS, an administrator, and nobody let in without a password. */
 import { randomBytes, X509Certificate } from 'node:crypto'
-import { chownSync, existsSync, readFileSync } from 'node:fs'
+import { chownSync, existsSync, readFileSync, statSync } from 'node:fs'
 import { link, mkdir, open, rename, rm } from 'node:fs/promises'
 import { createServer, isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
@@ -61,7 +61,7 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   const directory = resolve(options.directory)
   checkNames(options)
   await makeDataDirectory(directory, options.user)
-  const said: string[] = [`godwit set up in ${directory}`]
+  const said: string[] = [`godwit set up in ${directory}`, ...closedNotes(directory, options.user)]
   const authority = await authorityIn(directory, nowMs, said)
   const served = await serverCertificateIn(directory, authority, options, nowMs, said)
   const { port, webSocketPort } = await configurationIn(directory, options, said)
@@ -127,6 +127,22 @@ async function makeDataDirectory(directory: string, user: string | undefined): P
     )
   }
   chownSync(directory, uid, gid)
+}
+
+/** What lies above the directory and does not let its user pass. */
+function closedNotes(directory: string, user: string | undefined): string[] {
+  if (user === undefined) return []
+  const { uid, gid } = systemUser(user)
+  const notes: string[] = []
+  for (let path = directory; path !== dirname(path); ) {
+    path = dirname(path)
+    const found = statSync(path)
+    const bit = found.uid === uid ? 0o100 : found.gid === gid ? 0o010 : 0o001
+    if (uid !== 0 && (found.mode & bit) === 0) {
+      notes.push(`godwit note: ${path} is closed to '${user}', who then cannot reach the data`)
+    }
+  }
+  return notes
 }
 
 async function authorityIn(
