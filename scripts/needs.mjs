@@ -18,6 +18,7 @@ const NEEDS = [
   ['libpaho-mqtt-dev', () => existsSync('/usr/include/MQTTClient.h')],
   ['chromium', () => command('chromium')],
   ['gcc', () => command('cc') || command('gcc')],
+  ['systemd', () => command('systemd-analyze')],
   ['libc6-dev', () => existsSync('/usr/include/stdio.h')],
 ]
 

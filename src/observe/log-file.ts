@@ -87,8 +87,10 @@ export class LogFile {
     let fd: number | null = null
     try {
       fd = openSync(this.#path, O_APPEND | O_CREAT | O_NOFOLLOW | O_WRONLY, MODE)
-      fchmodSync(fd, MODE)
-      const node = fstatSync(fd, { bigint: true }).ino
+      const found = fstatSync(fd, { bigint: true })
+      // A device is not ours to change.
+      if (found.isFile()) fchmodSync(fd, MODE)
+      const node = found.ino
       const stream = createWriteStream('', { fd })
       stream.on('error', (error) => this.#lose(error.message))
       return { stream, node }

@@ -71,7 +71,7 @@ test('npm pack: installed elsewhere, the command runs and the library works, wit
   const [packed] = JSON.parse(await run(ROOT, 'npm', ...packing))
   const paths: string[] = packed.files.map(({ path }: { path: string }) => path)
   const expected =
-    /^(dist\/.+\.(js|d\.ts)|config\/(godwit\.example\.yaml|OPERATING\.md)|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
+    /^(dist\/.+\.(js|d\.ts)|config\/(godwit\.(example\.yaml|service)|OPERATING\.md)|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
   expect(paths.filter((path) => !expected.test(path))).toEqual([])
   expect(packed.size).toBeLessThan(PACKAGE_BYTES_MAX)
   await install(directory, packed.filename)
