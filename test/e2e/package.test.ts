@@ -65,11 +65,17 @@ await Promise.all([broker.close(), other.close()])
 // Nothing that is left open may keep the process from ending here.
 `
 
+async function pack(
+  directory: string,
+): Promise<{ filename: string; version: string; size: number; files: { path: string }[] }> {
+  const packing = ['pack', '--json', '--ignore-scripts', '--pack-destination', directory]
+  return JSON.parse(await run(ROOT, 'npm', ...packing))[0]
+}
+
 test('npm pack: installed elsewhere, the command runs and the library works, with types', async () => {
   const directory = await temporaryDirectory()
-  const packing = ['pack', '--json', '--ignore-scripts', '--pack-destination', directory]
-  const [packed] = JSON.parse(await run(ROOT, 'npm', ...packing))
-  const paths: string[] = packed.files.map(({ path }: { path: string }) => path)
+  const packed = await pack(directory)
+  const paths = packed.files.map(({ path }) => path)
   const expected =
     /^(dist\/.+\.(js|d\.ts)|config\/(godwit\.(example\.yaml|service)|OPERATING\.md)|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
   expect(paths.filter((path) => !expected.test(path))).toEqual([])
@@ -85,4 +91,30 @@ test('npm pack: installed elsewhere, the command runs and the library works, wit
   const options = ['--strict', '--module', 'NodeNext', '--target', 'ES2023', '--types', 'node']
   await run(directory, tsc, ...options, 'consumer.mts')
   expect(await run(directory, process.execPath, 'consumer.mjs')).toBe('hello/world hi 1\n')
+})
+
+test('npx: the packed file alone starts a broker, in an empty directory', async () => {
+  const directory = await temporaryDirectory()
+  const { filename, version } = await pack(directory)
+  const empty = await temporaryDirectory()
+  // What it depends on is asked of the registry only where npm does not have it.
+  const npx = ['--yes', '--prefer-offline', '--package', join(directory, filename), '--', 'godwit']
+  expect(await run(empty, 'npx', ...npx, '--version')).toBe(`${version}\n`)
+  const broker = new Program('npx', [...npx, '--port', '0', '--data', './data'], empty)
+  await broker.until((stdout) => stdout.includes('godwit try:'))
+  const status = JSON.parse(await run(empty, 'npx', ...npx, 'status', '--json', '--data', './data'))
+  expect(status).toMatchObject({ version, health: { state: 'ok' } })
+  process.kill(status.processId, 'SIGTERM')
+  expect((await broker.ended).stdout).toContain('godwit stopped')
+})
+
+/** Both are figures to be noticed when they grow: a dependency more, with what it brings, is a decision. */
+const INSTALLED_BYTES_MAX = 30_000_000
+const DEPENDENCIES_MAX = 90
+
+test('what an installation takes is told, and bounded', async () => {
+  const report = JSON.parse(await run(ROOT, process.execPath, join('scripts', 'size.mjs'), '--json'))
+  expect(report.installedBytes).toBeGreaterThan(report.unpackedBytes)
+  expect(report.installedBytes).toBeLessThan(INSTALLED_BYTES_MAX)
+  expect(report.dependencies).toBeLessThan(DEPENDENCIES_MAX)
 })
