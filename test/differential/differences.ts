@@ -103,6 +103,19 @@ export const RULES: readonly Rule[] = [
       mosquitto.length === 0 &&
       godwit.every((line) => / retain /.test(line)),
   },
+  {
+    name: 'retained messages at QoS 0 wait while Receive Maximum is reached',
+    section: '4.9, [MQTT-4.9.0-2] (5.0)',
+    why: 'with a send quota of zero a Server may go on with QoS 0, as Mosquitto does, or suspend it as well: we keep retained messages where they are until the reader takes some',
+    goesOn: false,
+    applies: ({ step, own, version, godwit, mosquitto }) =>
+      own &&
+      version === 5 &&
+      step.do === 'send' &&
+      step.packet.type === 'subscribe' &&
+      godwit.length === 0 &&
+      mosquitto.every((line) => line.startsWith('PUBLISH QoS 0 retain ')),
+  },
 ]
 
 /** The topic of a PUBLISH; empty for other lines. */
