@@ -20,11 +20,10 @@ export const SECURITY_KINDS = [
   'password-file-refused',
   'acl-file-loaded',
   'acl-file-refused',
+  /** Of a listener: certificate, key, authorities, revocation list. */
   'certificate-loaded',
   'certificate-refused',
   'certificate-expiring',
-  'revocations-loaded',
-  'revocations-refused',
   'configuration-loaded',
   'configuration-refused',
   /** A listener serves clients that show no credentials. */
@@ -34,7 +33,6 @@ export const SECURITY_KINDS = [
   'accounts-refused',
   // What a client tried, or has no longer.
   'session-of-another-user',
-  'certificate-revoked',
   'subscription-stopped',
   // What an operator did.
   'client-kicked',

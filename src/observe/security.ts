@@ -30,7 +30,6 @@ export const CLIENT_CODES = {
 /** What is told as the event `security`. */
 export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user asked for' },
-  'certificate-revoked': { code: 'S105', level: 'warn', text: 'client certificate is revoked' },
   'subscription-stopped': { code: 'S203', level: 'warn', text: 'subscription stopped' },
   'user-added': { code: 'S301', level: 'info', text: 'user added' },
   'user-removed': { code: 'S302', level: 'info', text: 'user removed' },
@@ -49,8 +48,6 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'certificate-loaded': { code: 'S411', level: 'info', text: 'certificate loaded' },
   'certificate-refused': { code: 'S412', level: 'warn', text: 'certificate refused' },
   'certificate-expiring': { code: 'S413', level: 'warn', text: 'certificate expires soon' },
-  'revocations-loaded': { code: 'S414', level: 'info', text: 'revocation list loaded' },
-  'revocations-refused': { code: 'S415', level: 'warn', text: 'revocation list refused' },
   'configuration-loaded': { code: 'S421', level: 'info', text: 'configuration loaded' },
   'configuration-refused': { code: 'S422', level: 'warn', text: 'configuration refused' },
   'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },
