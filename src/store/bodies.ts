@@ -169,10 +169,14 @@ export class Bodies {
     }
   }
 
-  evict(message: Message): void {
+  /**
+   * Drops a body from memory, if nobody needs it there and it can be read back: up to `durable`, a sequence number, blocks are
+   * on disk. A body that died and was stored anew may lie in a later one.
+   */
+  evict(message: Message, durable: number): void {
     if (message.evicted || message.holders > 0) return
     const body = this.handle(message)
-    if (body === null || body.pinned || body.refs === 0) return
+    if (body === null || body.pinned || body.refs === 0 || body.page.sequence > durable) return
     message.evict()
     this.#figures.residentBytes -= message.size + MESSAGE_BYTES
   }

@@ -778,7 +778,7 @@ export class LevelStore implements Store {
   #evict(messages: readonly Message[]): void {
     for (let index = 0; index < messages.length; index++) {
       if (this.#figures.residentBytes <= this.#options.residentBytesMax) break
-      this.#bodies.evict(messages[index]!)
+      this.#bodies.evict(messages[index]!, this.#committedSequence)
     }
     this.#trimRestored()
   }
@@ -793,7 +793,7 @@ export class LevelStore implements Store {
       if (group === undefined) return
       const isShort = this.#figures.residentBytes > this.#options.residentBytesMax
       if (isShort && group.sequence + 1 < this.#committedSequence) {
-        for (const message of group.messages) this.#bodies.evict(message)
+        for (const message of group.messages) this.#bodies.evict(message, this.#committedSequence)
         continue
       }
       const resident = group.messages.filter(

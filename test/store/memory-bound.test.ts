@@ -143,3 +143,34 @@ test('a message that a queue in memory holds, too, is not evicted', async () => 
   await server.store.close()
   await rm(directory, { recursive: true })
 })
+
+test('a body that died and was stored anew meanwhile is not evicted before it is on disk', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
+  const server = new ModelServer(
+    new LevelStore({ directory, sync: false, residentBytesMax: 0, reserveBytes: 0 }),
+  )
+  await server.open()
+  server.createSession(1)
+  server.createSession(2)
+  await server.commit()
+  const passedOn = message('a', 'passed on')
+  const committed = server.committed.bind(server)
+  server.committed = (sequence) => {
+    // Its first body was buried with the block that is sealed just before.
+    if (server.session(2).queue.length === 0) server.enqueue(2, delivery(passedOn))
+    committed(sequence)
+  }
+  server.enqueue(1, delivery(passedOn))
+  const first = server.commit()
+  server.drop(1)
+  server.store.commit()
+  await first
+  expect(passedOn.evicted).toBe(false)
+  await server.restoreAll()
+  await server.commit()
+  await server.commit()
+  expect(passedOn.evicted).toBe(true)
+  await server.restoreAll()
+  await server.store.close()
+  await rm(directory, { recursive: true })
+})
