@@ -79,7 +79,8 @@ export class Inbound {
     }
     const { qos, retain } = packet
     const allowed = authorizePublish.call(this.#state.policy, this.#view, topic.name, qos, retain)
-    this.#sink.settle(allowed, (allow) => this.#authorized(packet, topic, allow))
+    const kept = typeof allowed === 'object' ? withoutViews(packet) : packet
+    this.#sink.settle(allowed, (allow) => this.#authorized(kept, topic, allow))
   }
 
   #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
@@ -267,6 +268,12 @@ export class Inbound {
       `${name} does not fit packet identifier ${packetId}`,
     )
   }
+}
+
+/** A packet that waits for a policy, for as long as that takes, does not pin memory that others read into. */
+function withoutViews(packet: PublishPacket): PublishPacket {
+  const { payload, properties } = packet
+  return { ...packet, payload: Buffer.from(payload), properties: Buffer.from(properties), wire: null }
 }
 
 function isShortage(limit: Limit | null): boolean {

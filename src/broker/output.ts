@@ -10,8 +10,12 @@ import type { Releasable, State } from './state.ts'
 /** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
 
-/** What waits in the link below this is copied, so that it keeps nothing else alive. */
+/** What waits for a slow reader is copied below this, and where its memory has more than as many times its bytes. */
 const COPY_BELOW_BYTES = 1024
+const MEMORY_TIMES_MAX = 2
+
+/** Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are copied. */
+const HELD_TURNS = 8
 
 interface Segment {
   readonly gate: number
@@ -152,7 +156,8 @@ export class Output {
       const credits = this.#credits
       this.#empty()
       if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
-        this.#hold({ gate, chunks, bytes, packets, weight, credits })
+        const kept = this.#held.length < HELD_TURNS ? chunks : withoutOthers(chunks, bytes)
+        this.#hold({ gate, chunks: kept, bytes, packets, weight, credits })
       } else this.#write(chunks, bytes, packets, credits)
     }
     this.refresh()
@@ -201,10 +206,7 @@ export class Output {
   #write(chunks: readonly Buffer[], bytes: number, packets: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
     this.#written += packets
-    // Behind a slow reader many small packets would cost more than their bytes.
-    if (this.#link.bufferedBytes > 0 && (chunks.length > 1 || bytes < COPY_BELOW_BYTES)) {
-      this.#link.write([Buffer.concat(chunks, bytes)], bytes)
-    } else this.#link.write(chunks, bytes)
+    this.#link.write(this.#link.bufferedBytes > 0 ? withoutOthers(chunks, bytes) : chunks, bytes)
     if (credits > 0) this.#credit(credits)
   }
 
@@ -220,4 +222,14 @@ export class Output {
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }
+}
+
+/**
+ * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
+ * are counted. A large packet that has its memory for itself is left in it, which other readers share.
+ */
+function withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
+  const isCopied =
+    chunks.length > 1 || bytes < COPY_BELOW_BYTES || chunks[0]!.buffer.byteLength > MEMORY_TIMES_MAX * bytes
+  return isCopied ? [Buffer.concat(chunks, bytes)] : chunks
 }

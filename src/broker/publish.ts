@@ -94,6 +94,7 @@ export class Publisher {
     const { entries, groups } = route
     for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
     for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
+    message.forgetWires()
   }
 
   #deliver(message: Message, routed: RouteEntry<Session>, publisher: Session | null): void {

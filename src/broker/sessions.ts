@@ -186,7 +186,7 @@ export class Sessions {
     const group = share !== null && mayGoToOthers ? this.#state.router.shareGroup(share) : null
     if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
     else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
-    else this.#publisher.deliverShared(group, message)
+    else if (this.#publisher.deliverShared(group, message)) message.forgetWires()
   }
 
   /** Whether all who could take it can only take it from memory. */

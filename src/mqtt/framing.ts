@@ -100,13 +100,16 @@ export class Framer {
     }
   }
 
-  /** Copies what is left of the chunk: who stands still does not pin the memory that others read into. */
+  /**
+   * Copies what is left of the chunk, and lets go of the current packet: who stands still does not pin the memory that
+   * others read into.
+   */
   detach(): void {
     const left = this.#chunk.length - this.#at
-    if (left === 0) return
-    this.#chunk = Buffer.from(this.#chunk.subarray(this.#at))
+    this.#chunk = left === 0 ? EMPTY : Buffer.from(this.#chunk.subarray(this.#at))
     this.#at = 0
     this.bytesCopied += left
+    this.buffer = EMPTY
   }
 
   /**

@@ -89,6 +89,14 @@ export class Message {
     this.#owned = true
     this.payload = Buffer.from(this.payload)
     if (this.properties.length > 0) this.properties = Buffer.from(this.properties)
+    this.forgetWires()
+  }
+
+  /**
+   * Lets go of the shared encodings once everybody has them who gets the message now: they lie in memory that other packets
+   * were read or written into, all of which a message that is kept would keep.
+   */
+  forgetWires(): void {
     this.wire4 = null
     this.wire5 = null
   }
@@ -98,8 +106,7 @@ export class Message {
     this.topic = NO_TOPIC
     this.payload = EMPTY
     this.properties = EMPTY
-    this.wire4 = null
-    this.wire5 = null
+    this.forgetWires()
     this.evicted = true
   }
 

@@ -73,6 +73,47 @@ describe('Output', () => {
     expect([output.pushed, output.written]).toEqual([5, 5])
   })
 
+  it('what waits for a reader, or for long, keeps no memory alive but its own; a large packet is shared', () => {
+    const { link, output, turn, commit, store } = made(1_000_000)
+    const kept: Buffer[] = []
+    const write = link.write.bind(link)
+    link.write = (chunks, bytes) => {
+      kept.push(...chunks)
+      write(chunks, bytes)
+    }
+    const memory = (chunk: Buffer) => chunk.buffer.byteLength
+    const slab = Buffer.alloc(256 * 1024, ping)
+    const large = Buffer.allocUnsafeSlow(20_000).fill(ping)
+    link.stuck = true
+    output.push(ping, 0, 0)
+    output.flush()
+    output.pushPart(slab, 0, 8000, 0, 0)
+    output.flush()
+    output.push(large, 0, 0)
+    output.flush()
+    expect(kept.map((chunk) => [chunk.length, memory(chunk) <= 20_000])).toEqual([
+      [2, true],
+      [8000, true],
+      [20_000, true],
+    ])
+    expect(kept[2]).toBe(large)
+    link.take()
+    link.stuck = false
+    kept.length = 0
+    // The disk stands still: what comes in the first turns stays as it is, the rest is copied.
+    turn(1)
+    for (let count = 0; count < 20; count++) {
+      output.pushPart(slab, count * 2000, count * 2000 + 1000, store.openSequence, 0)
+      store.dropped(1)
+      output.flush()
+    }
+    store.commit()
+    commit()
+    commit()
+    expect(kept.filter((chunk) => memory(chunk) === memory(slab)).length).toBe(7)
+    expect(kept.length).toBe(21)
+  })
+
   it('neighbours in one buffer are one chunk, and nothing else is', () => {
     const { link, output } = made(100)
     const buffer = Buffer.from('d000d000d000d000d000', 'hex')

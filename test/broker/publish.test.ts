@@ -1,5 +1,6 @@
-import type { Packet } from 'mqtt-packet'
+import mqttPacket, { type Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
+import type { Policy } from '../../src/broker/policy.ts'
 import { lasting, World } from './harness.ts'
 
 describe('PUBLISH', () => {
@@ -51,6 +52,40 @@ describe('PUBLISH', () => {
         expect(client.link.chunkBytes.length).toBe(1)
       }
     }
+  })
+
+  it('who keeps a message keeps no encoding of it, which lies in memory of others', async () => {
+    const world = await World.make()
+    const published = world.record('published')
+    const live = await world.connect('live', {}, 4)
+    await live.subscribe('#')
+    const absent = await world.connect('absent', lasting())
+    await absent.subscribe('queued', 1)
+    await absent.vanish()
+    const publisher = await world.connect('publisher', {}, 4)
+    await publisher.publish('kept', 'a', 0, { retain: true })
+    await publisher.publish('queued', 'b', 1)
+    await publisher.publish('passing', 'c')
+    expect(live.texts()).toEqual(['a', 'b', 'c'])
+    expect(published.map(({ message }) => [message.wire4, message.wire5])).toEqual(
+      Array(3).fill([null, null]),
+    )
+  })
+
+  it('a message that waits for a policy is its own: the memory it was read into may be used again', async () => {
+    let allow: (allowed: boolean) => void = () => {}
+    const policy: Policy = { authorizePublish: () => new Promise((resolve) => (allow = resolve)) }
+    const world = await World.make({ policy })
+    const subscriber = await world.connect('subscriber')
+    await subscriber.subscribe('t')
+    const publisher = await world.connect('publisher')
+    const packet = { cmd: 'publish', topic: 't', payload: 'text', qos: 0, properties: { contentType: 'x' } }
+    const chunk = mqttPacket.generate(packet as Packet, { protocolVersion: 5 })
+    await publisher.bytes(chunk)
+    chunk.fill(0)
+    allow(true)
+    await world.settle()
+    expect(subscriber.got()).toMatchObject([{ topic: 't', properties: { contentType: 'x' } }])
   })
 
   it('[MQTT-4.3.3-10] a repeated QoS 2 PUBLISH is acknowledged and not delivered twice', async () => {

@@ -69,6 +69,20 @@ describe('a packet in one chunk', () => {
     expect(framer.bytesCopied).toBe(9)
   })
 
+  test('who stands still keeps no chunk, whether or not something is left of it', () => {
+    const framer = framerAfterConnect(4)
+    for (const rest of [packet(0xc0), Buffer.alloc(0), Buffer.from([0x30])]) {
+      framer.push(Buffer.concat([packet(0x30, 'a'), rest]))
+      expect(framer.next()).toBe(true)
+      framer.detach()
+      expect(framer.buffer.length).toBe(0)
+      while (framer.next());
+    }
+    framer.push(packet(0x30, 'b').subarray(1))
+    expect(framer.next()).toBe(true)
+    expect(body(framer)).toEqual(Buffer.from([0, 1, 0x62]))
+  })
+
   test('a chunk is let go of when it is used up', () => {
     const framer = framerAfterConnect(4)
     framer.push(packet(0xc0))
