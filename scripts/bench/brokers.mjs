@@ -17,6 +17,8 @@ const AEDES = join(ROOT, 'scripts', 'bench', 'aedes.mjs')
 
 const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
 
+const BARE = join(ROOT, 'scripts', 'bench', 'bare.mjs')
+
 /**
  * No limit that would drop what a closed loop has under way; no line in the log for each client, since Godwit is told to
  * write none; started by root, it would lose access to its directory.
@@ -53,6 +55,8 @@ const KINDS = {
     ),
   aedes: (directory) => aedes(directory),
   'aedes-level': (directory) => aedes(directory, '--level', join(directory, 'level')),
+  // No broker: what Node costs that reads a PUBLISH, answers, and does nothing with it. For rows without subscribers.
+  'bare-node': () => ({ program: process.execPath, args: [BARE] }),
 }
 
 export const BROKER_NAMES = Object.keys(KINDS)
