@@ -9,6 +9,7 @@ const PUBLISH = 3
 const PUBREL = 6
 const SUBSCRIBE = 8
 const PINGREQ = 12
+const DISCONNECT = 14
 
 const answers = []
 
@@ -34,6 +35,7 @@ function packets(socket, chunk) {
       if (byte < 0x80) break
     }
     if (body + length > chunk.length) return chunk.subarray(at)
+    if (chunk[at] >> 4 === DISCONNECT) socket.end()
     const bytes = reply(chunk[at], chunk, body)
     if (bytes !== null) answer(socket, Buffer.from(bytes))
     at = body + length
