@@ -10,7 +10,7 @@ import {
   configChanges,
   withoutRestart,
 } from '../config/changes.ts'
-import { type Config, type ConfigSources, checkConfig } from '../config/config.ts'
+import { type Config, ConfigError, type ConfigSources, checkConfig } from '../config/config.ts'
 import type { RunningBroker } from './running-broker.ts'
 
 /** What a reload changed, or would change. */
@@ -127,11 +127,21 @@ export function reloadCommands(running: () => Reload | null): Readonly<Record<st
     return found
   }
   return {
-    reload: (parameters) => started().reload(askedBy(parameters)),
+    reload: (parameters) => refusable(() => started().reload(askedBy(parameters))),
     'check-config': ({ file, text }) => {
       if (typeof file !== 'string' || typeof text !== 'string') throw new Error('file and text are needed')
-      return started().preview(file, text)
+      return refusable(async () => started().preview(file, text))
     },
+  }
+}
+
+/** A configuration that is wrong is no defect of the broker's: it has its own lines, and needs no stack. */
+async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadReport> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ControlError(error.message, 'The broker goes on as it was.')
+    throw error
   }
 }
 

@@ -180,7 +180,8 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
 
 /** The one that `godwit start` would use. */
 function dataDirectory(surroundings: Surroundings, place: DataPlace): string {
-  return configOf(surroundings, place).data.directory
+  // A broker whose file has become bad can still be asked.
+  return place.data ?? configOf(surroundings, place).data.directory
 }
 
 function configOf({ environment }: Surroundings, place: DataPlace): Config {

@@ -130,7 +130,9 @@ export function attachSecurityLog(
         detail: printable(detail) || undefined,
       }
       const code = KIND_CODES[kind]
-      if (code.level === 'warn') repeated(code, `${subject} ${by}`, fields)
+      // What files led to, no client can repeat, and each time it may be something else.
+      const isOfFiles = code.code.startsWith('S4')
+      if (code.level === 'warn' && !isOfFiles) repeated(code, `${subject} ${by}`, fields)
       else write({ code, fields })
     }),
   ]

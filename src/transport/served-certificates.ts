@@ -1,4 +1,5 @@
 /** The certificates that a TLS listener serves: exchanged for new ones while connections go on, kept when the new are bad. */
+import { type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import type { SecureContextOptions, Server } from 'node:tls'
 import { ListenError } from './listen-error.ts'
@@ -17,9 +18,12 @@ export function servedCertificates(
   tls: TlsOptions | undefined,
   server: Server,
 ): ServedCertificates {
+  // Before they are read: what changes from here on is seen.
+  const files = pathsOf(tls).map(stateNow).join('\n')
   const credentials = serverCredentials(listener, tls)
   server.setSecureContext(credentials.options)
-  return new ServedCertificates(listener, tls!, credentials, (options) => server.setSecureContext(options))
+  const swap = (options: SecureContextOptions): void => server.setSecureContext(options)
+  return new ServedCertificates(listener, tls!, files, credentials, swap)
 }
 
 export class ServedCertificates {
@@ -28,19 +32,22 @@ export class ServedCertificates {
   #tls: TlsOptions
   #credentials: ServerCredentials
   /** The files as they were when their content was judged. */
-  #judged: string | null = null
+  #judged: string
   /** The files as they were at the last look. */
-  #seen: string | null = null
+  #seen: string
 
-  /** `credentials` are served already; `swap` serves others. */
+  /** `credentials` are served already, and from `files`; `swap` serves others. */
   constructor(
     listener: string,
     tls: TlsOptions,
+    files: string,
     credentials: ServerCredentials,
     swap: (options: SecureContextOptions) => void,
   ) {
     this.#listener = listener
     this.#tls = tls
+    this.#judged = files
+    this.#seen = files
     this.#credentials = credentials
     this.#swap = swap
   }
@@ -58,11 +65,6 @@ export class ServedCertificates {
     const found = await this.#files(this.#tls)
     const isSettled = found === this.#seen
     this.#seen = found
-    if (this.#judged === null) {
-      // The first look: these are the files that were read at the start, unless somebody was very quick.
-      this.#judged = found
-      return null
-    }
     if (found === this.#judged || !isSettled) return null
     this.#judged = found
     return this.#judge(this.#tls, nowMs)
@@ -99,20 +101,31 @@ export class ServedCertificates {
     return { change: 'swapped' }
   }
 
-  /** A text that differs when a file differs; links are followed to their ends. */
   async #files(tls: TlsOptions): Promise<string> {
-    const states = TLS_FILES.map(async (key) => {
-      const path = tls[key]
-      if (path === undefined || isPem(path)) return ''
-      try {
-        const { dev, ino, size, mtimeMs, ctimeMs } = await stat(path)
-        return [dev, ino, size, mtimeMs, ctimeMs].join(' ')
-      } catch (error) {
-        return String((error as NodeJS.ErrnoException).code)
-      }
-    })
-    return (await Promise.all(states)).join('\n')
+    const found = pathsOf(tls).map((path) => stat(path).then(stateOf, errorCode))
+    return (await Promise.all(found)).join('\n')
   }
+}
+
+function pathsOf(tls: TlsOptions | undefined): string[] {
+  return TLS_FILES.flatMap((key) => tls?.[key] ?? []).filter((value) => !isPem(value))
+}
+
+function stateNow(path: string): string {
+  try {
+    return stateOf(statSync(path))
+  } catch (error) {
+    return errorCode(error)
+  }
+}
+
+/** A text that differs when the file differs; links were followed to their ends. */
+function stateOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
+  return [dev, ino, size, mtimeMs, ctimeMs].join(' ')
+}
+
+function errorCode(error: unknown): string {
+  return String((error as NodeJS.ErrnoException).code)
 }
 
 function isSame(one: SecureContextOptions, other: SecureContextOptions): boolean {
