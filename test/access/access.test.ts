@@ -1,0 +1,369 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Access, type AccessOptions, DEFAULT_ACCESS, type Source } from '../../src/access/access.ts'
+import { Accounts } from '../../src/access/accounts.ts'
+import type { LinkInfo } from '../../src/broker/link.ts'
+import { Reason } from '../../src/mqtt/reason.ts'
+import { connectPacket, lasting, type TestClient, textsOf, World } from '../broker/harness.ts'
+
+let directory: string
+let world: World
+let access: Access
+/** What Access told. */
+let told: string[]
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'godwit-access-'))
+  told = []
+})
+
+afterEach(() => {
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const path = (name: string): string => join(directory, name)
+
+/** A world whose policy is that of these sources. */
+async function start(options: Partial<AccessOptions> = {}): Promise<void> {
+  access = await Access.open({ ...DEFAULT_ACCESS, ...options }, directory, {
+    changed: ({ kind }: Source, lost) => {
+      told.push(`${kind} changed, lost: ${[...lost].join(' ')}`)
+      world.server.usePolicy(access.policy, lost)
+    },
+    failed: (_, error) => told.push(error.message),
+    busy: (clientId) => told.push(`busy: ${clientId}`),
+  })
+  world = await World.make({ policy: access.policy })
+}
+
+interface Given {
+  readonly user?: string
+  readonly password?: string
+  readonly link?: Partial<LinkInfo>
+  readonly clientId?: string
+  readonly version?: 3 | 4 | 5
+  readonly more?: object
+}
+
+/** Connects; waits for the password to be checked, on real threads. */
+async function connect({
+  user,
+  password,
+  link,
+  clientId = 'c',
+  version = 5,
+  more,
+}: Given): Promise<TestClient> {
+  const client = world.open(version, { allowAnonymous: false, ...link })
+  const packets = await client.send({
+    ...connectPacket(clientId, version),
+    ...(version === 5 && { properties: {} }),
+    ...(user !== undefined && { username: user }),
+    ...(password !== undefined && { password: Buffer.from(password) }),
+    ...more,
+  })
+  client.link.packets.unshift(...packets)
+  while (client.link.packets.length === 0 && !client.closed) {
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    await world.settle()
+    await world.commit()
+  }
+  client.connack = client.link.packets.shift() ?? null
+  return client
+}
+
+/** The Reason Code of CONNACK. */
+async function code(given: Given): Promise<number | undefined> {
+  const client = await connect(given)
+  const connack = client.connack as { reasonCode?: number; returnCode?: number } | null
+  await client.vanish()
+  return connack?.reasonCode ?? connack?.returnCode
+}
+
+const CERTIFICATE = {
+  subjectCommonName: 'device-7',
+  subjectAltNames: ['URI:urn:device:7'],
+  fingerprint256: `AB:${'CD:'.repeat(30)}EF`,
+}
+
+describe('who is let in', () => {
+  test('users of the accounts, with their password alone; 3.1.1 has its own codes', async () => {
+    await start()
+    await access.accounts!.addUser('alice', 'right', ['client'])
+    await access.accounts!.addUser('certified', null, ['client'])
+    const cases: [Given, number][] = [
+      [{ user: 'alice', password: 'right' }, 0],
+      [{ user: 'alice', password: 'wrong' }, Reason.BadUserNameOrPassword],
+      [{ user: 'alice', password: '' }, Reason.BadUserNameOrPassword],
+      [{ user: 'alice' }, Reason.BadUserNameOrPassword],
+      [{ user: 'Alice', password: 'right' }, Reason.BadUserNameOrPassword],
+      [{ user: 'bob', password: 'right' }, Reason.BadUserNameOrPassword],
+      [{ user: '', password: 'right' }, Reason.BadUserNameOrPassword],
+      [{ user: 'certified', password: '' }, Reason.BadUserNameOrPassword],
+      [{ user: 'certified' }, Reason.BadUserNameOrPassword],
+      [{}, Reason.NotAuthorized],
+      [{ version: 4, user: 'alice', password: 'right' }, 0],
+      [{ version: 4, user: 'alice', password: 'wrong' }, 4],
+      [{ version: 4 }, 5],
+      [{ version: 3, user: 'alice', password: 'wrong' }, 4],
+      // Who shows credentials is not let in as nobody where they are wrong.
+      [{ user: 'alice', password: 'wrong', link: { allowAnonymous: true } }, Reason.BadUserNameOrPassword],
+      [{ link: { allowAnonymous: true } }, 0],
+    ]
+    for (const [given, expected] of cases) expect([given, await code(given)]).toEqual([given, expected])
+  })
+
+  test('users of password files; those of the accounts are not looked for there', async () => {
+    execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'in the file'], {
+      stdio: 'ignore',
+    })
+    execFileSync('mosquitto_passwd', ['-b', path('passwd'), 'bob', 'in the file'], { stdio: 'ignore' })
+    await start({ passwordFiles: [path('passwd')] })
+    expect(await code({ user: 'alice', password: 'in the file' })).toBe(0)
+    await access.accounts!.addUser('alice', 'in the accounts')
+    expect(await code({ user: 'alice', password: 'in the file' })).toBe(Reason.BadUserNameOrPassword)
+    expect(await code({ user: 'alice', password: 'in the accounts' })).toBe(0)
+    expect(await code({ user: 'bob', password: 'in the file' })).toBe(0)
+    await access.accounts!.addUser('bob', null)
+    await access.accounts!.setDisabled('bob', true)
+    expect(await code({ user: 'bob', password: 'in the file' })).toBe(Reason.NotAuthorized)
+  })
+
+  test.each<[string, Partial<AccessOptions>, string | null]>([
+    ['the Common Name', {}, 'device-7'],
+    ['the only alternative name', { certificateUser: 'alternative_name' }, 'urn:device:7'],
+    ['the fingerprint', { certificateUser: 'fingerprint' }, `ab${'cd'.repeat(30)}ef`],
+    ['the list', { certificates: [{ fingerprint: `ab${'cd'.repeat(30)}ef`, user: 'listed' }] }, 'listed'],
+    ['nothing', { certificateUser: 'none' }, null],
+  ])(
+    'a verified certificate, without a password and anonymous access: %s names the user',
+    async (_, options, userName) => {
+      await start(options)
+      const client = await connect({ link: { certificate: CERTIFICATE } })
+      expect(client.connack).toMatchObject({ reasonCode: 0 })
+      expect(world.server.state.sessions.get('c')!.owner).toBe(userName)
+    },
+  )
+
+  test('a certificate without a name is no identity, and one of a disabled user none that helps', async () => {
+    await start()
+    const nameless = { ...CERTIFICATE, subjectCommonName: null }
+    expect(await code({ link: { certificate: nameless } })).toBe(Reason.NotAuthorized)
+    await access.accounts!.addUser('device-7', null)
+    expect(await code({ link: { certificate: CERTIFICATE } })).toBe(0)
+    await access.accounts!.setDisabled('device-7', true)
+    expect(await code({ link: { certificate: CERTIFICATE } })).toBe(Reason.NotAuthorized)
+    await access.accounts!.addUser('alice', 'x')
+    expect(await code({ user: 'alice', password: 'x', link: { certificate: nameless } })).toBe(0)
+  })
+
+  test('without users a name that nobody checks is no identity', async () => {
+    await start()
+    const client = await connect({ user: 'alice', link: { allowAnonymous: true } })
+    expect(client.connack).toMatchObject({ reasonCode: 0 })
+    expect(world.server.state.sessions.get('c')!.owner).toBeNull()
+    expect(await code({ user: 'alice', password: 'x' })).toBe(Reason.NotAuthorized)
+    expect(access.policy.authorizeReceive).toBeUndefined()
+  })
+
+  test('too many at once are refused as busy, and counted; nobody is let in by that', async () => {
+    await start()
+    await access.accounts!.addUser('alice', 'right')
+    const clients = Array.from({ length: 80 }, () => world.open(5, { allowAnonymous: false }))
+    const refused: unknown[] = []
+    for (const [i, client] of clients.entries()) {
+      const packet = { ...connectPacket(`c${i}`), properties: {}, username: 'alice' }
+      refused.push(...(await client.send({ ...packet, password: Buffer.from(`wrong ${i}`) })))
+    }
+    await world.settle()
+    for (const client of clients) refused.push(...client.got())
+    expect(refused.length).toBeGreaterThanOrEqual(10)
+    for (const packet of refused) expect(packet).toMatchObject({ reasonCode: Reason.ServerBusy })
+    expect(access.passwordFigures.refused).toBe(refused.length)
+    expect(told.filter((line) => line.startsWith('busy'))).toHaveLength(refused.length)
+    for (const client of clients) client.link.destroy()
+    await world.settle()
+  })
+
+  test('a user that is removed while its password is checked is not let in', async () => {
+    await start()
+    await access.accounts!.addUser('alice', 'right')
+    await access.accounts!.addUser('bob', 'right')
+    const client = world.open(5, { allowAnonymous: false })
+    await client.send({
+      ...connectPacket('c'),
+      properties: {},
+      username: 'alice',
+      password: Buffer.from('right'),
+    })
+    await access.accounts!.removeUser('alice')
+    while (client.link.packets.length === 0) {
+      await new Promise((resolve) => setTimeout(resolve, 1))
+      await world.settle()
+    }
+    // Whichever came first: it is not let in, or not for long.
+    await world.settle()
+    expect(client.closed).toBe(true)
+    expect(client.got().at(-1)).toMatchObject({
+      reasonCode: expect.toBeOneOf([Reason.BadUserNameOrPassword, Reason.NotAuthorized]),
+    })
+    expect(world.server.state.connected.size).toBe(0)
+  })
+})
+
+describe('what changes holds at once', () => {
+  test('a user whose password changed, or who is disabled or removed, loses its connections', async () => {
+    await start()
+    for (const name of ['a', 'b', 'c', 'd']) await access.accounts!.addUser(name, name)
+    const clients = new Map<string, TestClient>()
+    for (const name of ['a', 'b', 'c', 'd']) {
+      clients.set(name, await connect({ user: name, password: name, clientId: name }))
+    }
+    await access.accounts!.setPassword('a', 'new')
+    await access.accounts!.setDisabled('b', true)
+    await access.accounts!.removeUser('c')
+    await world.settle()
+    expect([...clients.values()].map(({ closed }) => closed)).toEqual([true, true, true, false])
+    expect(clients.get('a')!.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: Reason.NotAuthorized }])
+    expect(await code({ user: 'a', password: 'a' })).toBe(Reason.BadUserNameOrPassword)
+    expect(await code({ user: 'a', password: 'new' })).toBe(0)
+  })
+
+  test('a role that is taken away ends publishing, Subscriptions, deliveries and Wills', async () => {
+    await start()
+    const accounts = access.accounts!
+    await accounts.addRules('r', ['allow all a/#'])
+    await accounts.addRules('watch', ['allow all #'])
+    await accounts.addUser('u', 'x', ['r'])
+    await accounts.addUser('w', 'x', ['watch'])
+    const will = { topic: 'a/will', payload: Buffer.from('gone'), qos: 0, retain: false, properties: {} }
+    const client = await connect({ user: 'u', password: 'x', more: { ...lasting(), will } })
+    const watcher = await connect({ user: 'w', password: 'x', clientId: 'w' })
+    await watcher.subscribe('#')
+    await client.subscribe('a/#')
+    while (await world.commit());
+    expect(await client.publish('a/1', 'x', 1)).toMatchObject([
+      { cmd: 'publish' },
+      { cmd: 'puback', reasonCode: 0 },
+    ])
+    expect(watcher.texts()).toEqual(['x'])
+    await accounts.revoke('r', 'u')
+    // In the same turn, before the Subscription is looked at.
+    const echoed = textsOf(await watcher.publish('a/2', 'y'))
+    await world.settle()
+    expect(client.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: Reason.NotAuthorized }])
+    // The connection was closed by the Server, so its Will is due; its user may not publish it any more.
+    expect([...echoed, ...watcher.texts()]).toEqual(['y'])
+    const again = await connect({ user: 'u', password: 'x', more: lasting() })
+    expect(await again.publish('a/3', 'z', 1)).toMatchObject([
+      { cmd: 'puback', reasonCode: Reason.NotAuthorized },
+    ])
+    expect(await again.subscribe('a/1')).toBe(Reason.NotAuthorized)
+    const unable = await connect({ user: 'u', password: 'x', clientId: 'other', more: { will } })
+    expect(unable.connack).toMatchObject({ reasonCode: Reason.NotAuthorized })
+  })
+
+  test('files are read again once they have stopped changing; a bad one leaves what was', async () => {
+    const aclFile = path('acl')
+    writeFileSync(aclFile, 'topic write a\n')
+    execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'x'], { stdio: 'ignore' })
+    await start({ aclFiles: [aclFile], passwordFiles: [path('passwd')] })
+    const may = (topic: string): boolean =>
+      access.explain({ clientId: 'c', userName: null }, { action: 'publish', topic, qos: 0, retain: false })
+        .allow
+    expect([may('a'), may('b')]).toEqual([true, false])
+    const alice = await connect({ user: 'alice', password: 'x' })
+
+    writeFileSync(path('acl.new'), 'topic write b\n')
+    renameSync(path('acl.new'), aclFile)
+    await access.reload('settled')
+    expect(may('b')).toBe(false)
+    await access.reload('settled')
+    expect([may('a'), may('b')]).toEqual([false, true])
+
+    writeFileSync(aclFile, 'topic write a\ntopic what ever\n')
+    await access.reload()
+    await access.reload()
+    expect([may('a'), may('b')]).toEqual([false, true])
+    expect(told).toEqual([
+      'acl-file changed, lost: ',
+      `${aclFile}:2: 'what' is not read, write, readwrite or deny`,
+    ])
+
+    told.length = 0
+    const hashes = readFileSync(path('passwd'), 'utf8')
+    writeFileSync(path('passwd'), `${hashes}broken\n`)
+    await access.reload()
+    expect(alice.closed).toBe(false)
+    writeFileSync(path('passwd'), '')
+    await access.reload()
+    await world.settle()
+    expect(alice.closed).toBe(true)
+    expect(told).toEqual([expect.stringContaining('passwd:2: '), 'password-file changed, lost: alice'])
+    rmSync(aclFile)
+    await access.reload()
+    await access.reload()
+    expect(may('b')).toBe(true)
+    expect(told.filter((line) => line.includes('ENOENT'))).toHaveLength(1)
+  })
+
+  test('what another process does to the accounts is taken over', async () => {
+    await start()
+    await access.accounts!.addUser('alice', 'x', ['client'])
+    const alice = await connect({ user: 'alice', password: 'x' })
+    const other = await Accounts.open(directory)
+    await other.setDisabled('alice', true)
+    await access.reload('settled')
+    await world.settle()
+    expect(alice.closed).toBe(true)
+    rmSync(path('accounts.json'))
+    await access.reload()
+    expect(await code({ user: 'alice', password: 'x' })).toBe(Reason.NotAuthorized)
+    expect(told.at(-1)).toContain('are gone')
+  })
+})
+
+describe('what holds where no rule decides', () => {
+  const asks = { action: 'publish', topic: 't', qos: 0, retain: false } as const
+  const anonymous = { clientId: 'c', userName: null }
+  const stranger = { clientId: 'c', userName: 'stranger' }
+
+  test('auto: allowed to clients that no rule is about, until there is one', async () => {
+    await start()
+    expect([anonymous, stranger].map((who) => access.explain(who, asks).allow)).toEqual([true, true])
+    await access.accounts!.addUser('alice', null)
+    const [alice] = [{ clientId: 'c', userName: 'alice' }]
+    expect([anonymous, stranger, alice!].map((who) => access.explain(who, asks).allow)).toEqual([
+      true,
+      false,
+      false,
+    ])
+    await access.accounts!.addRules('anonymous', [])
+    expect(access.explain(anonymous, asks)).toEqual({
+      allow: false,
+      source: 'access.default',
+      rule: 'auto: there are rules, and none allows it',
+    })
+  })
+
+  test.each(['allow', 'deny'] as const)('%s: to everybody alike', async (otherwise) => {
+    await start({ default: otherwise })
+    await access.accounts!.addUser('alice', null)
+    for (const who of [anonymous, stranger, { clientId: 'c', userName: 'alice' }]) {
+      expect(access.explain(who, asks)).toEqual({
+        allow: otherwise === 'allow',
+        source: 'access.default',
+        rule: otherwise,
+      })
+    }
+  })
+
+  test('the code of a denied Subscription is the configured one', async () => {
+    await start({ default: 'deny', deniedSubscription: Reason.TopicFilterInvalid })
+    const client = await connect({ link: { allowAnonymous: true } })
+    expect(await client.subscribe('a')).toBe(Reason.TopicFilterInvalid)
+  })
+})
