@@ -91,8 +91,8 @@ const FAULTS = {
   ],
   'MQTT-3.8.4-1, 3.1.1': [
     [
-      'broker/connection.ts',
-      '    this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)\n',
+      'broker/filter-packets.ts',
+      '    this.#sink.send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)\n',
       '',
     ],
   ],

@@ -3,16 +3,7 @@
  * socket. What lives longer belongs to its Session.
  */
 import { ConnectError, decode, decodeAcknowledge, decodeConnect, decodePublish } from '../mqtt/decode.ts'
-import {
-  encodeAuth,
-  encodeConnack,
-  encodeDisconnect,
-  encodeSuback,
-  encodeUnsuback,
-  PINGRESP,
-  setSessionPresent,
-} from '../mqtt/encode.ts'
-import { variableByteIntegerBytes } from '../mqtt/field.ts'
+import { encodeAuth, encodeConnack, encodeDisconnect, PINGRESP, setSessionPresent } from '../mqtt/encode.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
 import type { Delivery } from '../mqtt/message.ts'
 import type {
@@ -21,8 +12,6 @@ import type {
   ConnectPacket,
   DisconnectPacket,
   ProtocolVersion,
-  SubscribePacket,
-  UnsubscribePacket,
 } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import type { Session, SessionSink } from '../session/session.ts'
@@ -38,24 +27,22 @@ import {
 import type { Deadline } from './deadlines.ts'
 import { DeliveryEncoder } from './delivery.ts'
 import type { BrokerEvents } from './events.ts'
+import { FilterPackets, type FilterPacketsSink } from './filter-packets.ts'
 import { Forgiven } from './forgiven.ts'
 import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler } from './link.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Rejection, Welcome } from './policy.ts'
+import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
-import { FILTERS_SLICE } from './subscribe.ts'
-
-/** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
-const SUBACK_BYTES = 3
 
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
 export class Connection
-  implements LinkHandler, SessionSink, ClientConnection, AuthenticationSink, InboundSink
+  implements LinkHandler, SessionSink, ClientConnection, AuthenticationSink, InboundSink, FilterPacketsSink
 {
   readonly immediate = false
   connectedAt = 0
@@ -92,6 +79,7 @@ export class Connection
   #ending = false
   #gone = false
   #inbound: Inbound | null = null
+  #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
   readonly #forgiven: Forgiven | null
   #encoder: DeliveryEncoder
@@ -246,13 +234,13 @@ export class Connection
     const packet = decode(framer, this.#version, this.#state.topics)
     switch (packet.type) {
       case 'subscribe':
-        this.#onSubscribe(packet)
+        this.#filters.subscribe(packet)
         return
       case 'unsubscribe':
-        this.#onUnsubscribe(packet)
+        this.#filters.unsubscribe(packet)
         return
       case 'pingreq':
-        this.#send(PINGRESP, 0) // [MQTT-3.12.4-1]
+        this.send(PINGRESP, 0) // [MQTT-3.12.4-1]
         return
       case 'disconnect':
         this.#onDisconnect(packet)
@@ -275,8 +263,8 @@ export class Connection
     )
   }
 
-  /** Goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
-  #later(action: () => void): void {
+  /** FilterPacketsSink: goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
+  later(action: () => void): void {
     this.#awaiting = true
     this.#hold()
     this.#state.turn.continueLater(() => this.#settled(action))
@@ -336,7 +324,7 @@ export class Connection
     return clientId
   }
 
-  /** AuthenticationSink. */
+  /** AuthenticationSink, InboundSink, FilterPacketsSink. */
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
     if (isPromise(answer)) this.#await(answer, then)
     else then(answer)
@@ -345,7 +333,7 @@ export class Connection
   /** AuthenticationSink. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
     const bytes = encodeAuth(reasonCode, method, data)
-    if (bytes.length <= this.#maximumPacketSize) this.#send(bytes, 0)
+    if (bytes.length <= this.#maximumPacketSize) this.send(bytes, 0)
     else this.disconnect(Reason.PacketTooLarge, 'AUTH exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
   }
 
@@ -455,7 +443,7 @@ export class Connection
     this.#opened(packet, present)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     if (present && packet.protocolVersion > 3) setSessionPresent(connack)
-    this.#send(connack, state.store.openSequence)
+    this.send(connack, state.store.openSequence)
     this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
@@ -518,80 +506,17 @@ export class Connection
 
   // ── SUBSCRIBE, UNSUBSCRIBE, DISCONNECT ────────────────────────────────────────────────────────────────────
 
-  #onSubscribe(packet: SubscribePacket): void {
-    const { subscribing } = this.#rooms
-    this.#expectRoomFor(packet.requests.length)
-    subscribing.validate(packet.requests)
-    if (this.#isInUse(packet.packetId)) {
-      const reasonCodes = packet.requests.map(() => Reason.PacketIdentifierInUse)
-      this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), 0)
-      return
-    }
-    if (this.#version === 5) subscribing.expectAvailable(this.#session!, packet)
-    this.#subscribeFrom(packet, [])
-  }
-
-  /** Goes on behind the requests that have Reason Codes, slice by slice; then answers all of them. */
-  #subscribeFrom(packet: SubscribePacket, reasonCodes: number[]): void {
-    const from = reasonCodes.length
-    const requests = sliceOf(packet.requests, from)
-    const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
-    this.settle(decisions, (decided) => {
-      const session = this.#session!
-      const { subscribing, retained } = this.#rooms
-      const { subscriptionIdentifier: identifier } = packet
-      const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
-      reasonCodes.push(...done.reasonCodes)
-      const isLast = reasonCodes.length === packet.requests.length
-      if (from > 0 || !isLast) retained.enlist(session, done.wanting, identifier)
-      if (!isLast) {
-        this.#later(() => this.#subscribeFrom(packet, reasonCodes))
-        return
-      }
-      const gate = session.stored ? this.#state.store.openSequence : 0
-      this.#send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)
-      if (from === 0) retained.start(session, done.wanting, identifier)
-      else retained.resume(session)
-    })
-  }
-
-  /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]; before 5.0 there is no word for it. */
-  #isInUse(packetId: number): boolean {
-    return this.#version === 5 && this.#session!.isInbound(packetId)
-  }
-
-  /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
-  #expectRoomFor(reasonCodes: number): void {
-    const remaining = SUBACK_BYTES + reasonCodes
-    if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#maximumPacketSize) return
-    throw new ProtocolError(
-      Reason.PacketTooLarge,
-      'MQTT-3.1.2-24',
-      `no room to answer ${reasonCodes} topic filters`,
+  /** Made with the first packet that needs it: who only publishes has none. */
+  get #filters(): FilterPackets {
+    this.#filterPackets ??= new FilterPackets(
+      this.#state,
+      this.#rooms,
+      this,
+      this.#session!,
+      this.#view,
+      this.#maximumPacketSize,
     )
-  }
-
-  #onUnsubscribe(packet: UnsubscribePacket): void {
-    this.#expectRoomFor(packet.filters.length)
-    if (this.#isInUse(packet.packetId)) {
-      const reasonCodes = packet.filters.map(() => Reason.PacketIdentifierInUse)
-      this.#send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), 0)
-      return
-    }
-    this.#rooms.subscribing.validateFilters(packet.filters)
-    this.#unsubscribeFrom(packet, [])
-  }
-
-  #unsubscribeFrom(packet: UnsubscribePacket, reasonCodes: number[]): void {
-    const session = this.#session!
-    const filters = sliceOf(packet.filters, reasonCodes.length)
-    reasonCodes.push(...this.#rooms.subscribing.unsubscribe(this.#view, session, filters))
-    if (reasonCodes.length < packet.filters.length) {
-      this.#later(() => this.#unsubscribeFrom(packet, reasonCodes))
-      return
-    }
-    const gate = session.stored ? this.#state.store.openSequence : 0
-    this.#send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), gate)
+    return this.#filterPackets
   }
 
   #onDisconnect(packet: DisconnectPacket): void {
@@ -644,13 +569,14 @@ export class Connection
     this.acknowledge('pubrel', packetId, Reason.Success, gate, 0)
   }
 
-  #send(bytes: Buffer, gate: number): void {
+  /** FilterPacketsSink. */
+  send(bytes: Buffer, gate: number): void {
     if (this.#output.push(bytes, gate, 0)) this.#state.turn.touch(this)
   }
 
   /** For the last packet of a connection: one that exceeds the client's Maximum Packet Size is left out. */
   #sendIfSmall(bytes: Buffer): void {
-    if (bytes.length <= this.#maximumPacketSize) this.#send(bytes, 0) // [MQTT-3.1.2-24]
+    if (bytes.length <= this.#maximumPacketSize) this.send(bytes, 0) // [MQTT-3.1.2-24]
   }
 
   flush(): void {
@@ -850,43 +776,6 @@ export class Connection
   limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
     this.#state.limited(limit, this.#view.clientId, detail)
   }
-}
-
-/** What DISCONNECT may say [MQTT-3.14.2-1]: who a client is not is a word of CONNACK only. */
-function disconnectReasonCode(reasonCode: number): number {
-  switch (reasonCode) {
-    case Reason.ClientIdentifierNotValid:
-    case Reason.BadUserNameOrPassword:
-    case Reason.Banned:
-    case Reason.BadAuthenticationMethod:
-      return Reason.NotAuthorized
-    case Reason.ServerUnavailable:
-      return Reason.ServerBusy
-    default:
-      return DISCONNECT_REFUSALS.has(reasonCode) ? reasonCode : Reason.UnspecifiedError
-  }
-}
-
-/** What table 3-10 has for Servers. */
-const DISCONNECT_REFUSALS: ReadonlySet<number> = new Set([
-  0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
-  0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
-])
-
-/** What CONNACK may say when it refuses [MQTT-3.2.2-8]: a policy may have said something else. */
-function connackReasonCode(reasonCode: Reason): Reason {
-  if (reasonCode === Reason.ServerShuttingDown) return Reason.ServerUnavailable
-  return CONNACK_REFUSALS.has(reasonCode) ? reasonCode : Reason.UnspecifiedError
-}
-
-const CONNACK_REFUSALS: ReadonlySet<number> = new Set([
-  0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b,
-  0x9c, 0x9d, 0x9f,
-])
-
-/** The next filters of a packet that are handled at once. */
-function sliceOf<T>(all: readonly T[], from: number): readonly T[] {
-  return all.length <= FILTERS_SLICE ? all : all.slice(from, from + FILTERS_SLICE)
 }
 
 /** Also for promises that are not this realm's. */
