@@ -17,6 +17,7 @@ const NEEDS = [
   ['libmosquitto-dev', () => existsSync('/usr/include/mosquitto.h')],
   ['libpaho-mqtt-dev', () => existsSync('/usr/include/MQTTClient.h')],
   ['chromium', () => command('chromium')],
+  ['openssl', () => command('openssl')],
   ['gcc', () => command('cc') || command('gcc')],
   ['systemd', () => command('systemd-analyze')],
   ['libc6-dev', () => existsSync('/usr/include/stdio.h')],

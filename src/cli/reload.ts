@@ -11,6 +11,8 @@ import {
   withoutRestart,
 } from '../config/changes.ts'
 import { type Config, ConfigError, type ConfigSources, checkConfig } from '../config/config.ts'
+import { isLoopbackOnly } from '../config/listeners.ts'
+import type { ListenerOptions } from '../transport/listener.ts'
 import type { RunningBroker } from './running-broker.ts'
 
 /** What a reload changed, or would change. */
@@ -54,6 +56,7 @@ export class Reload {
     this.#config = config
     this.#broker = broker
     this.#logger = logger
+    this.#tellAnonymous([])
   }
 
   /** What the broker runs with. */
@@ -92,7 +95,9 @@ export class Reload {
         ...(isOther && { sysIntervalSeconds }),
       })
       this.#logger.level = config.log.level
+      const { listeners: before } = this.#config
       this.#config = config
+      this.#tellAnonymous(before)
       await this.#broker.reread()
       const report = { changes, files, cutOff }
       this.#tell('configuration-loaded', by, summary(report))
@@ -110,6 +115,22 @@ export class Reload {
     return {
       changes: configChanges(this.#config, config),
       cutOff: this.#broker.cutOffBy(config.listeners),
+    }
+  }
+
+  /** Tells of listeners that let in strangers from other machines, and did not before. */
+  #tellAnonymous(before: Config['listeners']): void {
+    const isOpen = (listener: ListenerOptions): boolean =>
+      listener.allowAnonymous && !isLoopbackOnly(listener)
+    for (const listener of this.#config.listeners.filter(isOpen)) {
+      if (before.some((one) => one.name === listener.name && isOpen(one))) continue
+      const event = {
+        kind: 'anonymous-allowed',
+        subject: listener.name,
+        by: 'configuration',
+        detail: '',
+      } as const
+      this.#broker.events.emit('security', event)
     }
   }
 

@@ -41,7 +41,7 @@ import {
   repair,
   restore,
 } from './store-commands.ts'
-import { becomeUser } from './system-user.ts'
+import { becomeUser, rootNotices } from './system-user.ts'
 import { version } from './version.ts'
 
 /** Exit codes; others build on them. */
@@ -254,12 +254,13 @@ async function start(
     controlSocket: true,
     controlCommands: reloadCommands(() => reloading),
   })
-  reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   securityLog.attach(broker.events, surroundings.now)
+  reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(config, version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
+  notices.push(...rootNotices(config.data.directory))
   stdout.write(`${notices.join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])
   if (end instanceof Error) {

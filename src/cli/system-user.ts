@@ -1,6 +1,6 @@
 /** Users of the operating system: whose files are, and whom root goes on as. */
 import { execFileSync } from 'node:child_process'
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 
 /** By number. */
 export interface SystemUser {
@@ -51,6 +51,17 @@ export function systemUser(name: string): SystemUser {
 export function ownerOf(directory: string): SystemUser {
   const { uid, gid } = statSync(directory)
   return { uid, gid }
+}
+
+/** What to say where root writes into a directory of somebody who then cannot read it. */
+export function rootNotices(directory: string): string[] {
+  if (!isRoot() || !existsSync(directory)) return []
+  const { uid, gid } = ownerOf(directory)
+  return uid === 0
+    ? []
+    : [
+        `godwit note: root writes into a data directory of user ${uid}; to go on as that user: --user ${uid}:${gid}`,
+      ]
 }
 
 /** This process goes on as another user, for good. Does nothing when it is that user's already. Throws SystemUserError. */

@@ -465,6 +465,17 @@ describe('SIGHUP', () => {
     await stop()
   })
 
+  test('a listener that lets in strangers is told once', async () => {
+    const closed = 'listeners: [{name: a, type: tcp, host: 0.0.0.0}]'
+    const open = 'listeners: [{name: a, type: tcp, host: 0.0.0.0, allow_anonymous: true}]'
+    const { told, hangUp, stop } = await running(closed)
+    await hangUp(open)
+    expect(told[0]).toBe('anonymous-allowed: ')
+    await hangUp(open)
+    expect(told.slice(2)).toEqual(['configuration-loaded: nothing has changed; 0 clients cut off'])
+    await stop()
+  })
+
   test('tells what else was read again', async () => {
     const { told, hangUp, stop } = await running('')
     stage.reread = () =>
