@@ -32,6 +32,7 @@ import { ProtocolError, Reason } from './mqtt/reason.ts'
 import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
 import { containerChunks } from './store/container.ts'
+import { withKeptFiles } from './store/kept-files.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
 import type { Store, StoreFigures } from './store/store.ts'
@@ -217,7 +218,9 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const certificates = new CertificateWatch(listeners, server.state.events)
   const since = performance.now()
   const backup = (): AsyncGenerator<Buffer> => {
-    if (store instanceof LevelStore) return containerChunks(store.snapshot(), Date.now())
+    if (store instanceof LevelStore) {
+      return containerChunks(withKeptFiles(options.dataDirectory!, store.snapshot()), Date.now())
+    }
     throw new RangeError('a broker that stores nothing has nothing to back up')
   }
   access?.watch()

@@ -3,11 +3,9 @@ import { constants } from 'node:fs'
 import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { ACCOUNTS_FILE } from '../store/kept-files.ts'
 import { parsePasswordHash, type ScramVerifier } from './password-hash.ts'
 import { parseRule } from './rule.ts'
-
-/** Its name in the data directory. */
-export const ACCOUNTS_FILE = 'accounts.json'
 
 /** Of what the file says; a newer one is refused. */
 const FORMAT = 1

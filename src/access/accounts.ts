@@ -3,8 +3,8 @@
  * directory; every change goes through it under a lock, so a running broker and the command line may both make them.
  */
 import { join } from 'node:path'
+import { ACCOUNTS_FILE } from '../store/kept-files.ts'
 import {
-  ACCOUNTS_FILE,
   type AccountsContent,
   AccountsError,
   accountsVersion,

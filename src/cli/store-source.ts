@@ -8,6 +8,7 @@ import { containerChunks } from '../store/container.ts'
 import type { Database } from '../store/database.ts'
 import { refuseIncomplete, storeFiles } from '../store/directory.ts'
 import { META_KEY } from '../store/format.ts'
+import { withKeptFiles } from '../store/kept-files.ts'
 import { decodeMeta } from '../store/meta.ts'
 import { StoreError } from '../store/store.ts'
 
@@ -71,7 +72,7 @@ async function* directoryChunks(directory: string): AsyncGenerator<Buffer> {
     const described = await db.get(META_KEY)
     if (described === undefined) throw noStore(directory)
     decodeMeta(described, directory)
-    yield* containerChunks(snapshotSlices(db, directory), Date.now())
+    yield* containerChunks(withKeptFiles(directory, snapshotSlices(db, directory)), Date.now())
   } finally {
     await db.close()
   }

@@ -7,6 +7,7 @@ import { markStore, syncDirectory, syncFiles } from './directory.ts'
 import { storeError } from './failure.ts'
 import { FORMAT_VERSION, keyNumber, Table, unsealed } from './format.ts'
 import { readPageHeader } from './journal.ts'
+import { keptFileOf, writeKeptFile } from './kept-files.ts'
 import { StoreError } from './store.ts'
 
 /** A name that ends so is a backup in one file; any other one is a directory. */
@@ -131,7 +132,7 @@ export async function unpack(
   const db = await openDatabase(directory, true)
   try {
     for await (const chunk of chunks) {
-      const entries = reader.push(chunk)
+      const entries = await takeKeptFiles(reader.push(chunk), directory)
       refuseNewerFormat(reader, directory)
       if (entries.length === 0) continue
       for (const [key, value] of entries) check(key, value)
@@ -146,6 +147,17 @@ export async function unpack(
   await syncFiles(directory)
   await markStore(directory)
   return reader.records
+}
+
+/** Writes the files among the entries; the rest is the store's. */
+async function takeKeptFiles(entries: readonly Entry[], directory: string): Promise<readonly Entry[]> {
+  const rest: Entry[] = []
+  for (const entry of entries) {
+    const name = keptFileOf(entry[0])
+    if (name === null) rest.push(entry)
+    else await writeKeptFile(directory, name, entry[1])
+  }
+  return rest
 }
 
 type EntryCheck = (key: Buffer, value: Buffer) => void

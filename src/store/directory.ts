@@ -9,6 +9,7 @@ import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat } from
 import { dirname, join, resolve } from 'node:path'
 import { directoryError } from './failure.ts'
 import { FORMAT_VERSION } from './format.ts'
+import { keptFiles, moveKeptFiles } from './kept-files.ts'
 import { StoreError } from './store.ts'
 
 /** Stands in a directory whose files are being exchanged. */
@@ -168,6 +169,7 @@ export async function finishExchange(directory: string): Promise<void> {
     await mark(directory, { ...progress, phase: 'new' })
   }
   const fresh = freshDirectory(directory)
+  await moveKeptFiles(await keptFiles(fresh), fresh, directory)
   for (const name of await storeFiles(fresh)) await rename(join(fresh, name), join(directory, name))
   await syncDirectory(directory)
   await rm(join(directory, INCOMPLETE))
@@ -177,11 +179,15 @@ export async function finishExchange(directory: string): Promise<void> {
 
 async function removeOld(directory: string, aside: string | null): Promise<void> {
   const old = (await storeFiles(directory)).filter((name) => name !== INCOMPLETE)
-  if (aside === null || old.length === 0) {
+  const kept = await keptFiles(directory)
+  // Only what is replaced gives way: a backup without accounts leaves those that are there.
+  const replaced = (await keptFiles(freshDirectory(directory))).filter((name) => kept.includes(name))
+  if (aside === null || old.length + replaced.length === 0) {
     for (const name of old) await rm(join(directory, name), { force: true })
   } else {
     await mkdir(join(directory, aside), { recursive: true })
     for (const name of old) await rename(join(directory, name), join(directory, aside, name))
+    await moveKeptFiles(replaced, directory, join(directory, aside))
     await syncDirectory(join(directory, aside))
   }
   await syncDirectory(directory)
