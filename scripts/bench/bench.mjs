@@ -2,12 +2,13 @@
  * Compares brokers in one interleaved run and prints a markdown table.
  *
  *   npm run bench -- [--group GROUP,GROUP] [--only ROW,ROW] [--rounds N] [--secs S] [--brokers NAME,NAME]
- *                    [--json FILE] [--svg FILE] [--list]
+ *                    [--json FILE] [--svg FILE] [--from FILE] [--list]
  *
  * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
- * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines.
+ * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines. `--from`
+ * prints what earlier runs have kept by `--json`, in one file or several with commas between them, and runs nothing.
  */
-import { appendFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, startBroker } from './brokers.mjs'
 import { chart } from './chart.mjs'
@@ -22,9 +23,11 @@ const FAULT = /^(\w+_)?(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|s
 /** As it is by default: nobody reads `$SYS` of a broker that has one run. */
 const SYS_SECONDS_FRESH = 10
 
+/** Commits that a broker had made at the end of its last run. */
+const commitsBefore = new Map()
+
 const options = readOptions()
-buildMqload()
-const results = await run()
+const results = options.from ? read(options.from) : await run()
 print(results)
 if (options.svg) writeFileSync(options.svg, chart(ratios(results), options.brokers))
 
@@ -38,6 +41,7 @@ function readOptions() {
       brokers: { type: 'string', default: 'mosquitto,godwit,aedes' },
       json: { type: 'string' },
       svg: { type: 'string' },
+      from: { type: 'string' },
       list: { type: 'boolean', default: false },
     },
   })
@@ -59,8 +63,23 @@ function rowsOf({ only, group }) {
   return Object.keys(ROWS).filter((row) => groups.includes(ROWS[row].group))
 }
 
+/** Row name -> broker name -> reports, as they were kept; the rows that are there become those to print. */
+function read(files) {
+  const reports = {}
+  for (const file of files.split(',')) {
+    for (const line of readFileSync(file, 'utf8').trim().split('\n')) {
+      const { row, round: _round, broker, ...report } = JSON.parse(line)
+      reports[row] ??= Object.fromEntries(options.brokers.map((name) => [name, []]))
+      reports[row][broker]?.push(report)
+    }
+  }
+  options.rows = options.rows.filter((row) => reports[row] !== undefined)
+  return reports
+}
+
 /** Row name -> broker name -> reports. */
 async function run() {
+  buildMqload()
   const started = {}
   const reports = {}
   try {
@@ -103,15 +122,17 @@ async function measure(row, name, started) {
 }
 
 async function loaded(row, broker) {
-  const counted = !ROWS[row].fresh
-  const before = counted ? await broker.commits() : null
   const report = await runMqload([
     ...mqloadWords(row, broker),
     ...['--label', broker.name, '--pid', `${broker.pid}`, '--secs', options.secs, '--warmup', '0.7'],
   ])
   report.rss_growth_kb = report.rss_after_kb - report.rss_before_kb
-  const after = counted ? await broker.commits() : null
-  return after === null ? report : { ...report, commits: after - before }
+  const total = ROWS[row].fresh ? null : await broker.commits()
+  if (total === null) return report
+  // Nothing asks this broker for anything between its runs.
+  const before = commitsBefore.get(broker) ?? 0
+  commitsBefore.set(broker, total)
+  return { ...report, commits: total - before }
 }
 
 function print(reports) {

@@ -62,7 +62,7 @@ const KINDS = {
 export const BROKER_NAMES = Object.keys(KINDS)
 
 /** A listener for each way to speak; `$SYS` every second only where its figures are read. */
-function godwit(directory, durability, { sysSeconds, preload }) {
+function godwit(directory, durability, { sysSeconds }) {
   const tls = `{ cert: ${join(directory, 'cert.pem')}, key: ${join(directory, 'key.pem')} }`
   const listeners = [
     `{ name: mqtt, type: tcp, host: 127.0.0.1, port: 0 }`,
@@ -73,8 +73,7 @@ function godwit(directory, durability, { sysSeconds, preload }) {
   writeFileSync(file, `listeners:\n${listeners.map((line) => `  - ${line}\n`).join('')}`)
   const data = ['--data', join(directory, 'data'), '--durability', durability]
   const rest = ['--config', file, '--log-level', 'warn', '--set', `sys.interval_seconds=${sysSeconds}`]
-  const node = preload === undefined ? [] : ['--require', preload]
-  return { program: process.execPath, args: [...node, MAIN, ...rest, ...data] }
+  return { program: process.execPath, args: [MAIN, ...rest, ...data] }
 }
 
 async function mosquitto(directory, persistence) {
@@ -154,12 +153,17 @@ export class Broker {
 
 /**
  * Starts a broker by its name; resolves when it listens. `directory` is that of one that was closed; `sysSeconds` is how
- * often Godwit publishes `$SYS`; `preload` is a script that Godwit's process loads first.
+ * often Godwit publishes `$SYS`; `preload` is a script that Node loads first, `environment` is for that.
  */
-export async function startBroker(name, { directory = newDirectory(), sysSeconds = 1, preload } = {}) {
-  const { program, args, ports } = await KINDS[name](directory, { sysSeconds, preload })
+export async function startBroker(
+  name,
+  { directory = newDirectory(), sysSeconds = 1, preload, environment = {} } = {},
+) {
+  const { program, args, ports } = await KINDS[name](directory, { sysSeconds })
   const from = performance.now()
-  const child = spawn(program, args, { env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] })
+  const words = preload === undefined ? args : ['--require', preload, ...args]
+  const env = { ...ENVIRONMENT, ...environment }
+  const child = spawn(program, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const found = await (ports === undefined ? printedPorts(child) : answering(child, ports))
   return new Broker(name, child, directory, found, performance.now() - from)
 }

@@ -27,12 +27,12 @@ export function buildMqload() {
 }
 
 /** Resolves with mqload's report. Runs beside us: the brokers' output must go on being read. */
-export function runMqload(args) {
+export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
   return new Promise((resolve) => {
     let text = ''
     const child = spawn(MQLOAD, args, {
       stdio: ['ignore', 'pipe', 'inherit'],
-      timeout: ROW_SECONDS_MAX * 1000,
+      timeout: secondsMax * 1000,
       killSignal: 'SIGKILL',
     })
     child.stdout.setEncoding('utf8').on('data', (chunk) => {

@@ -1,0 +1,139 @@
+/**
+ * Pauses: a mixed load at moderate rates, how long the event loop was held up meanwhile, what the garbage collector took,
+ * and the latencies that clients saw.
+ *
+ *   npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE]
+ *
+ * 600 seconds are the ten minutes of a thorough run. Each broker runs alone, one after the other.
+ */
+import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { BROKER_NAMES, startBroker } from './brokers.mjs'
+import { buildMqload, runMqload } from './load.mjs'
+import { known, printMachine, printRow, shown } from './table.mjs'
+
+const PRELOAD = fileURLToPath(new URL('./pauses.cjs', import.meta.url))
+
+/** All the time, at a fixed rate over fifty pairs each. */
+const STEADY = [
+  ['QoS 0, 2,000/s', 'latency --qos 0 --rate 2000 --prefix zero'],
+  ['QoS 1, 1,000/s', 'latency --qos 1 --rate 1000 --prefix one'],
+  ['QoS 2, 500/s', 'latency --qos 2 --rate 500 --prefix two'],
+]
+
+/** One after the other, again and again. */
+const BURSTS = [
+  'connect --conns 1000 --hold 0.2',
+  'fanout --qos 0 --subs 200 --window 5 --secs 0.5 --warmup 0.1 --prefix out',
+  'retained --messages 5000 --prefix kept',
+  'offline --messages 300 --pubs 10 --prefix away',
+  'subs --clients 50 --filters 100 --churn 500 --window 5 --secs 0.5 --warmup 0.1',
+  'fanin --qos 1 --window 5 --secs 0.5 --warmup 0.1 --prefix in',
+]
+
+const BURST_GAP_MS = 500
+
+/** Compiling and the first collections are not what a broker does all day. */
+const WARM_SECONDS = 5
+
+/** How long the broker's process may take to write its figures. */
+const ANSWER_MS_MAX = 10_000
+
+/** What mqload counts when something went wrong. */
+const FAULT = /^(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|sub_failures|error)$/
+
+const { values } = parseArgs({
+  options: {
+    secs: { type: 'string', default: '60' },
+    brokers: { type: 'string', default: 'godwit' },
+    json: { type: 'string' },
+  },
+})
+const secs = Number(values.secs)
+buildMqload()
+printMachine({ rounds: 1, secs })
+for (const name of known(values.brokers, BROKER_NAMES)) await measure(name)
+
+async function measure(name) {
+  // Only Node tells of its pauses; of the others there are the latencies.
+  const isNode = !name.startsWith('mosquitto')
+  const file = join(tmpdir(), `godwit-bench-pauses-${process.pid}.json`)
+  const observed = isNode && { preload: PRELOAD, environment: { BENCH_PAUSES_FILE: file } }
+  const broker = await startBroker(name, { sysSeconds: 10, ...observed })
+  try {
+    const until = performance.now() + (WARM_SECONDS + secs) * 1000
+    const bursts = runBursts(broker, until)
+    const words = (load) => [
+      ...['--scenario', ...load.split(' '), '--port', `${broker.port}`, '--pid', `${broker.pid}`],
+    ]
+    const time = ['--warmup', `${WARM_SECONDS}`, '--secs', `${secs}`]
+    const steady = STEADY.map(([, load]) => runMqload([...words(load), ...time], secs + 60))
+    await setTimeout(WARM_SECONDS * 1000)
+    if (isNode) await pauses(broker, file)
+    await setTimeout(secs * 1000)
+    const held = isNode ? await pauses(broker, file) : {}
+    print(name, held, await Promise.all(steady), await bursts)
+  } finally {
+    await broker.stop()
+    rmSync(file, { force: true })
+  }
+}
+
+async function runBursts(broker, until) {
+  const reports = []
+  for (let i = 0; performance.now() < until; i++) {
+    const load = BURSTS[i % BURSTS.length].split(' ')
+    reports.push(await runMqload(['--scenario', ...load, '--port', `${broker.port}`], 60))
+    await setTimeout(BURST_GAP_MS)
+  }
+  return reports
+}
+
+/** What was since the last call. */
+async function pauses(broker, file) {
+  rmSync(file, { force: true })
+  broker.signal('SIGUSR2')
+  const until = performance.now() + ANSWER_MS_MAX
+  while (!existsSync(file) && performance.now() < until) await setTimeout(20)
+  return JSON.parse(readFileSync(file, 'utf8'))
+}
+
+function print(name, held, steady, bursts) {
+  const columns = [
+    'broker',
+    'what',
+    'count',
+    'p50 ms',
+    'p90 ms',
+    'p99 ms',
+    'p99.9 ms',
+    'max ms',
+    'share of time %',
+  ]
+  printRow(columns)
+  printRow(columns.map(() => '---'))
+  for (const [what, { count, p50Ms, p90Ms, p99Ms, p999Ms, maxMs, sumMs }] of Object.entries(held)) {
+    const share = sumMs === undefined ? Number.NaN : (sumMs / (secs * 1000)) * 100
+    printRow([name, what, ...[count, p50Ms, p90Ms, p99Ms, p999Ms, maxMs, share].map(shown)])
+  }
+  for (const [i, report] of steady.entries()) {
+    const ms = ['p50_us', 'p90_us', 'p99_us', 'p999_us', 'max_us'].map((field) => report[field] / 1000)
+    printRow([name, `latency ${STEADY[i][0]}`, ...[report.samples, ...ms, Number.NaN].map(shown)])
+  }
+  const all = [...steady, ...bursts]
+  for (const report of all) {
+    for (const [field, value] of Object.entries(report)) {
+      if (FAULT.test(field) && value !== 0) console.log(`\n**${report.scenario}: ${field} ${value}**`)
+    }
+  }
+  const cpu = steady[0].cpu_pct
+  console.log(
+    `\n${bursts.length} bursts; CPU ${shown(cpu)} % of one core; memory ${shown(steady[0].rss_after_kb / 1024)} MiB\n`,
+  )
+  if (values.json)
+    appendFileSync(values.json, `${JSON.stringify({ broker: name, secs, held, steady, bursts })}\n`)
+}
