@@ -772,6 +772,11 @@ export class Connection
     this.#rooms.gone(this)
   }
 
+  /** FilterPacketsSink. */
+  isInUse(packetId: number): boolean {
+    return this.#inbound!.isInUse(packetId)
+  }
+
   /** InboundSink. */
   limited(limit: BrokerEvents['limited']['limit'], detail: string): void {
     this.#state.limited(limit, this.#view.clientId, detail)

@@ -18,6 +18,8 @@ export interface FilterPacketsSink {
   /** In a later turn, so that others are served meanwhile. */
   later(action: () => void): void
   send(bytes: Buffer, gate: number): void
+  /** Whether a QoS 2 message has the packet identifier; see `Inbound.isInUse`. */
+  isInUse(packetId: number): boolean
 }
 
 export class FilterPackets {
@@ -52,7 +54,7 @@ export class FilterPackets {
     const { subscribing } = this.#rooms
     this.#expectRoomFor(packet.requests.length)
     subscribing.validate(packet.requests)
-    if (this.#isInUse(packet.packetId)) {
+    if (this.#sink.isInUse(packet.packetId)) {
       const reasonCodes = packet.requests.map(() => Reason.PacketIdentifierInUse)
       this.#sink.send(encodeSuback(this.#version, packet.packetId, reasonCodes), 0)
       return
@@ -88,7 +90,7 @@ export class FilterPackets {
   /** Throws ProtocolError before anything is done. */
   unsubscribe(packet: UnsubscribePacket): void {
     this.#expectRoomFor(packet.filters.length)
-    if (this.#isInUse(packet.packetId)) {
+    if (this.#sink.isInUse(packet.packetId)) {
       const reasonCodes = packet.filters.map(() => Reason.PacketIdentifierInUse)
       this.#sink.send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), 0)
       return
@@ -107,11 +109,6 @@ export class FilterPackets {
     }
     const gate = session.stored ? this.#state.store.openSequence : 0
     this.#sink.send(encodeUnsuback(this.#version, packet.packetId, reasonCodes), gate)
-  }
-
-  /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]; before 5.0 there is no word for it. */
-  #isInUse(packetId: number): boolean {
-    return this.#version === 5 && this.#session.isInbound(packetId)
   }
 
   /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */

@@ -57,6 +57,15 @@ export class Inbound {
     return this.#aliases.bytes
   }
 
+  /**
+   * Whether a QoS 2 message that came on this Network Connection has the identifier, until PUBREL [MQTT-2.2.1-3]; before 5.0
+   * there is no word for it. One that is left from an earlier connection is no hindrance: its client begins anew, since many
+   * lose their state with the power and count from 1 again, and would be refused for as long as the Session lasts.
+   */
+  isInUse(packetId: number): boolean {
+    return this.#version === 5 && this.#receivingIds.has(packetId)
+  }
+
   /** Acknowledgements were written: the client may send as many messages again. */
   credit(count: number): void {
     this.#receiving -= count
@@ -136,10 +145,7 @@ export class Inbound {
       if (packet.qos > 0) return Reason.PayloadFormatInvalid
       throw new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
     }
-    // The identifier belongs to a QoS 2 message until PUBREL [MQTT-2.2.1-3]; 3.1.1 has no word for it.
-    if (packet.qos === 1 && this.#version === 5 && this.#session.isInbound(packet.packetId)) {
-      return Reason.PacketIdentifierInUse
-    }
+    if (packet.qos === 1 && this.isInUse(packet.packetId)) return Reason.PacketIdentifierInUse
     return isServerTopic(topic.name) ? Reason.NotAuthorized : null
   }
 

@@ -936,9 +936,9 @@ export class Model {
     this.#deliver(session, { message, qos, retain: true, identifiers, share: null })
   }
 
-  /** Whether a QoS 2 message of the client has this identifier [MQTT-2.2.1-3]. */
-  #isInUse({ version, session }: ModelConnection, packetId: number): boolean {
-    return version === 5 && session!.inbound.has(packetId)
+  /** Whether a QoS 2 message that came on this connection has the identifier [MQTT-2.2.1-3]. */
+  #isInUse({ version, receivingIds }: ModelConnection, packetId: number): boolean {
+    return version === 5 && receivingIds.has(packetId)
   }
 
   #expectRoomFor(connection: ModelConnection, codes: number): void {

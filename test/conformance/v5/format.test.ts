@@ -1,6 +1,6 @@
 /** MQTT 5.0, chapters 1 and 2: data representations, and the format of packets. */
 import { describe, expect, it } from 'vitest'
-import { World } from '../../broker/harness.ts'
+import { lasting, World } from '../../broker/harness.ts'
 import { connect, field, packet, properties, uint16, variable } from '../../mqtt/packets.ts'
 import { acknowledge, expectRefused, publish, sent, subscribe, unsubscribe } from '../wire.ts'
 import { expectConnectRefused } from './answers.ts'
@@ -297,6 +297,30 @@ describe('Packet Identifiers', () => {
     sent(client)
     await client.bytes(publish(5, 2, 't', 9))
     expect(sent(client)).toBe('4003000910')
+  })
+
+  it('one that an earlier connection left behind is free for everything but QoS 2: its client may have lost its state', async () => {
+    const world = await World.make()
+    const first = await world.connect('a', lasting())
+    await first.subscribe('kept')
+    await first.bytes(publish(5, 4, 't', 9, 'one'))
+    await first.vanish()
+    const client = await world.connect('a', lasting())
+    const pub = await world.connect('pub')
+    await pub.subscribe('t', 1)
+    sent(client)
+    await client.bytes(subscribe(5, 9, 'a', 0))
+    expect(sent(client)).toBe('900400090000')
+    await client.bytes(publish(5, 2, 't', 9, 'two'))
+    expect(sent(client)).toBe('40020009')
+    await client.bytes(unsubscribe(5, 9, 'kept'))
+    expect(sent(client)).toBe('b004000900' + '00')
+    // For QoS 2 it is the message that was received [MQTT-4.3.3-10], and in use from now on.
+    await client.bytes(publish(5, 4, 't', 9, 'three'))
+    expect(sent(client)).toBe('50020009')
+    await client.bytes(subscribe(5, 9, 'b', 0))
+    expect(sent(client)).toBe('900400090091')
+    expect(pub.texts()).toEqual(['two'])
   })
 
   it.each([1, 0x1234, 65_535])(
