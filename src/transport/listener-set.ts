@@ -66,11 +66,15 @@ export class ListenerSet {
       for (const options of coming) opened.push({ options, listener: await this.#openOne(options) })
     } catch (error) {
       await Promise.all(opened.map(({ listener }) => listener?.close()))
-      const reopened: Entry[] = []
-      for (const { options } of blocking) reopened.push({ options, listener: await this.#openOne(options) })
-      this.#entries = before.map(
-        (entry) => reopened.find(({ options }) => options === entry.options) ?? entry,
-      )
+      // What cannot be opened again, since somebody was quicker, is not open: there is no better answer then.
+      const reopened = new Map<Entry, Listener | null>()
+      for (const entry of blocking) {
+        reopened.set(entry, await this.#openOne(entry.options).catch(() => null))
+      }
+      this.#entries = before.map((entry) => ({
+        ...entry,
+        listener: reopened.has(entry) ? reopened.get(entry)! : entry.listener,
+      }))
       throw error
     }
     await Promise.all(going.map(({ listener }) => listener?.close()))

@@ -418,8 +418,10 @@ describe('SIGHUP', () => {
       })
     const end = stage.run(['--config', path, '--durability', 'memory'])
     await stage.ready
-    const hangUp = async (changed: string): Promise<void> => {
-      file(changed)
+    /** Null takes the file away. */
+    const hangUp = async (changed: string | null): Promise<void> => {
+      if (changed === null) rmSync(path)
+      else file(changed)
       const answer = next()
       stage.hangUp()
       await answer
@@ -462,6 +464,15 @@ describe('SIGHUP', () => {
     // What was refused is still another configuration than that of the broker.
     await hangUp('limits: {queue_bytes_max: 2MiB}')
     expect(told[3]).toMatch(/^configuration-loaded: limits.queue_bytes_max: 1048576 -> 2097152/)
+    await stop()
+  })
+
+  test('a file that is gone is refused: nobody asked for the defaults', async () => {
+    const { told, hangUp, stop } = await running('listeners: [{type: tcp, port: 5}]')
+    await hangUp(null)
+    expect(told[0]).toMatch(/^configuration-refused: .*there is no such file; the broker goes on as it was$/)
+    expect(stage.changed).toEqual([])
+    await hangUp('listeners: [{type: tcp, port: 5}]')
     await stop()
   })
 
