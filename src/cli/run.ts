@@ -201,12 +201,10 @@ function sourcesOf(
 
 async function check(command: CheckCommand): Promise<string> {
   const { file, againstRunning, json } = command
-  if (!againstRunning) {
-    checkConfig({ file })
-    return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
-  }
-  // What the file names, such as keys, is for the broker to read.
-  const directory = command.data ?? loadConfig({ file }).data.directory
+  const config = checkConfig({ file })
+  if (!againstRunning) return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
+  // The file stands in for that of the running broker, whose relative paths start where it is.
+  const directory = command.data ?? config.data.directory
   return checkAgainstRunning(directory, resolve(file), contentOf(file), json)
 }
 
@@ -259,10 +257,7 @@ async function start(
   })
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   securityLog.attach(broker.events, surroundings.now)
-  // A file that it started with and that is gone is a mistake, and no wish for the defaults.
-  const sourcesNow = (): ConfigSources =>
-    sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
-  reloading = new Reload(sourcesNow, config, broker, logger)
+  reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(config, version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)

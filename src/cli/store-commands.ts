@@ -336,7 +336,8 @@ async function writeLines(
   return counts
 }
 
-async function written(output: Output, text: string): Promise<void> {
+/** Resolves when the output has taken the text, however long its reader takes; the process may end then. */
+export async function written(output: Output, text: string): Promise<void> {
   if (output.write(text) !== false || output.once === undefined) return
   await new Promise<void>((settle) => {
     output.once?.('drain', settle)
