@@ -24,6 +24,7 @@ export const CLIENT_CODES = {
   loginRefused: { code: 'S102', level: 'warn', text: 'login refused' },
   connectionRefused: { code: 'S103', level: 'warn', text: 'connection refused' },
   publishDenied: { code: 'S201', level: 'warn', text: 'publish denied' },
+  deliveryDenied: { code: 'S204', level: 'warn', text: 'delivery denied' },
   subscribeDenied: { code: 'S202', level: 'warn', text: 'subscription denied' },
 } as const satisfies Readonly<Record<string, Code>>
 
@@ -119,9 +120,12 @@ export function attachSecurityLog(
       repeated(CLIENT_CODES.subscribeDenied, `${clientId} ${filter}`, fields)
     }),
     events.on('dropped', ({ clientId, reason, message }) => {
-      if (reason !== 'not-authorized' || message.evicted) return
-      const topicName = printable(message.topic.name)
-      repeated(CLIENT_CODES.publishDenied, `${clientId} ${topicName}`, { ...who(clientId), topicName })
+      if (reason !== 'not-authorized') return
+      // Only what waits in a queue is evicted.
+      const isOwn = !message.evicted && message.publisher === clientId
+      const topicName = message.evicted ? undefined : printable(message.topic.name)
+      const code = isOwn ? CLIENT_CODES.publishDenied : CLIENT_CODES.deliveryDenied
+      repeated(code, `${clientId} ${topicName}`, { ...who(clientId), topicName })
     }),
     events.on('security', ({ kind, subject, by, detail }) => {
       const fields = {

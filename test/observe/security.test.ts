@@ -127,10 +127,12 @@ test('denied publishes and subscriptions, not what is lost for other reasons', (
   const message = new Message(fields)
   events.emit('dropped', { clientId: 'c', reason: 'not-authorized', message })
   events.emit('dropped', { clientId: 'c', reason: 'queue-full', message })
+  events.emit('dropped', { clientId: 'other', reason: 'not-authorized', message })
   events.emit('subscribed', { client: CLIENT, filter: 'a/#', reasonCode: 0x87 })
   events.emit('subscribed', { client: CLIENT, filter: 'b/#', reasonCode: 1 })
   expect(lines).toMatchObject([
     { security: 'S201', clientId: 'c', topicName: 'a' },
+    { security: 'S204', clientId: 'other', topicName: 'a' },
     { security: 'S202', clientId: 'c', userName: 'bo', topicFilter: 'a/#' },
   ])
 })
