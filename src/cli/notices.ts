@@ -5,6 +5,8 @@ import { isLoopbackOnly } from '../config/listeners.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
 import { shellWord } from '../transport/shell-word.ts'
 
+const DAY_MS = 86_400_000
+
 const PROMISES = {
   fsync: 'what is acknowledged is on the disk',
   os: 'what is acknowledged survives a crash of godwit, not one of the machine',
@@ -22,6 +24,7 @@ export function startNotices(
     `godwit ${version}`,
     ...listeners.map((listener) => `godwit listening on ${listener.address}`),
     dataNotice(config),
+    ...certificateNotices(listeners, Date.now()),
     ...(config.loopbackOnly ? loopbackNotices(config, opening) : listenerNotices(config)),
     ...tryNotices(listeners),
   ]
@@ -38,6 +41,15 @@ function dataNotice({ data }: Config): string {
   return data.durability === 'memory'
     ? `godwit ${promise}`
     : `godwit data in ${resolve(data.directory)}, ${promise}`
+}
+
+function certificateNotices(listeners: readonly Listener[], nowMs: number): string[] {
+  return listeners.flatMap(({ name, certificates }) => {
+    if (certificates === null) return []
+    const days = Math.floor((certificates.validTo - nowMs) / DAY_MS)
+    const end = new Date(certificates.validTo).toISOString().slice(0, 10)
+    return [`godwit certificate of listener '${name}' is valid until ${end}, ${days} days`]
+  })
 }
 
 /** Where no other machine gets in. */

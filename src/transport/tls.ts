@@ -62,6 +62,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
   if (tls.ca !== undefined) options.ca = pem(listener, 'ca', tls.ca)
   if (tls.crl !== undefined) options.crl = blocks(pem(listener, 'crl', tls.crl))
   try {
+    if (options.ca !== undefined) expectCertificates(String(options.ca))
     createSecureContext(options)
     return { options, ...validity(String(options.cert)) }
   } catch (error) {
@@ -107,6 +108,14 @@ function validity(chain: string): Pick<ServerCredentials, 'validFrom' | 'validTo
     validFrom: Math.max(...parsed.map(({ validFrom }) => Date.parse(validFrom))),
     validTo: Math.min(...parsed.map(({ validTo }) => Date.parse(validTo))),
   }
+}
+
+/** Throws for a bundle without certificates, or with a broken one: Node would take what it can and not say so. */
+function expectCertificates(bundle: string): void {
+  const certificates = blocks(bundle)
+  const begun = bundle.match(/-----BEGIN /g)?.length ?? 0
+  if (begun === 0 || begun !== certificates.length) throw new Error('tls.ca is no list of whole certificates')
+  for (const text of certificates) new X509Certificate(text)
 }
 
 /** Each for itself: of several lists in one text, Node takes the first and drops the others without a word. */

@@ -158,11 +158,25 @@ describe('a start', () => {
     await broker.until(
       () => times('"msg":"certificate expires soon"') > 0 || times('certificate expiring') > 0,
     )
+    expect(broker.stdout).toMatch(/^godwit certificate of listener 'secure' is valid until [\d-]+, 8 days$/m)
     expect(broker.stdout).toMatch(/ends in 8 days; `godwit setup --renew`/)
     const subscriber = await client('mqtts', ports()[0]!)
     const value = new Promise((resolve) => subscriber.once('message', (_, payload) => resolve(`${payload}`)))
     await subscriber.subscribeAsync('$SYS/broker/certificates/secure/days_to_expiry')
     expect(await value).toBe('8')
+  })
+})
+
+describe('a start with a certificate that has ended', () => {
+  test('goes on, since others may trust it, and says so', async () => {
+    await serve(Date.now() - 400 * DAY_MS)
+    await start(SECURE)
+    await broker.until(() => times('certificate expires soon') > 0)
+    expect(broker.stdout).toMatch(/ended \d+ days ago: clients refuse it/)
+    await expect(client('mqtts', ports()[0]!)).rejects.toThrow(/expired/)
+    await serve()
+    await broker.until(() => times('certificate loaded') > 0)
+    await client('mqtts', ports()[0]!)
   })
 })
 

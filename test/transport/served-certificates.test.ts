@@ -194,6 +194,34 @@ describe('TLS sessions', () => {
     expect((await recorder.at(1)).link.info.certificateRefusal).toMatch(/CERT_REVOKED/)
   })
 
+  test('another authority takes the place of the first: its clients come in, those of before do not', async () => {
+    const other = await Authority.create('Others')
+    put('ca.pem', authority.issued.certificate)
+    const listener = await listening({ ca: path('ca.pem'), clientCertificate: 'request' })
+    const [old, young] = [await authority.client('old'), await other.client('young')]
+    const shownOld = { cert: old.certificate, key: old.key }
+    const ticket = await session(listener, shownOld)
+    put('ca.pem', other.issued.certificate)
+    expect(await looked(listener)).toEqual({ change: 'swapped' })
+    await client(listener, { ...shownOld, session: ticket })
+    expect((await recorder.at(1)).link.info.certificateRefusal).toMatch(/UNABLE_TO|SELF_SIGNED/)
+    await client(listener, { cert: young.certificate, key: young.key })
+    expect((await recorder.at(2)).link.info.certificate?.subjectCommonName).toBe('young')
+    const whole = other.issued.certificate
+    for (const bad of [
+      'nonsense',
+      '',
+      whole.slice(0, 300),
+      whole + whole.slice(0, 300),
+      whole.replace('MII', 'AAA'),
+    ]) {
+      put('ca.pem', bad)
+      expect(await looked(listener)).toMatchObject({ change: 'kept' })
+    }
+    await client(listener, { cert: young.certificate, key: young.key })
+    expect((await recorder.at(3)).link.info.certificate?.subjectCommonName).toBe('young')
+  })
+
   for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
     const versions = { maxVersion, minVersion: maxVersion }
 
