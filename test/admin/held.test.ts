@@ -359,7 +359,9 @@ describe('show, kick, delete', () => {
       answered = true
       return done
     })
-    // A slice is 256, after which the event loop goes round once.
+    // A slice is 256 steps, after which the event loop goes round once.
+    for (let step = 0; step < 20; step++) await Promise.resolve()
+    expect(world.server.state.retained.count).toBe(301 - 256)
     for (let round = 0; round < 5; round++) {
       await new Promise((resolve) => setImmediate(resolve))
       await world.settle()
