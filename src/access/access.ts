@@ -135,8 +135,14 @@ export class Access {
 
   /** Looks at the files from time to time, until `close`. */
   watch(): void {
+    let isLooking = false
     this.#timer ??= setInterval(() => {
-      void this.reload('settled')
+      // A file system that does not answer must not collect questions.
+      if (isLooking) return
+      isLooking = true
+      void this.reload('settled').then(() => {
+        isLooking = false
+      })
     }, WATCH_MS).unref()
   }
 

@@ -1,4 +1,5 @@
 /** A text file that somebody else writes: read, and read again when it changes. A bad one leaves the old content in force. */
+import type { Stats } from 'node:fs'
 import { open } from 'node:fs/promises'
 
 const BYTES_MAX = 64 * 1024 * 1024
@@ -95,8 +96,8 @@ async function readText(path: string): Promise<{ readonly text: string; readonly
   }
 }
 
-function version({ ino, mtimeMs, size }: { ino: number; mtimeMs: number; size: number }): string {
-  return `${ino} ${mtimeMs} ${size}`
+function version({ ino, mtimeMs, ctimeMs, size }: Stats): string {
+  return `${ino} ${mtimeMs} ${ctimeMs} ${size}`
 }
 
 /** A file that cannot be read at all. */
