@@ -32,11 +32,12 @@ const FAULTS = {
   ],
   'MQTT-3.4.2-2': [
     // A Reason String in every acknowledgement that has a reason.
-    ['mqtt/encode.ts', 'ACKNOWLEDGE_BYTES_MAX = 5', 'ACKNOWLEDGE_BYTES_MAX = 10'],
+    ['mqtt/encode.ts', 'slab.place(short ? 4 : 5)', 'slab.place(short ? 4 : 10)'],
+    ['mqtt/encode.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
     [
       'mqtt/encode.ts',
-      '  target[at + 4] = reasonCode\n  return at + 5\n',
-      '  target.set([8, packetId >>> 8, packetId, reasonCode, 4, 0x1f, 0, 1, 0x78], at + 1)\n  return at + 10\n',
+      'packet[at + 4] = reasonCode',
+      'packet.set([reasonCode, 4, 0x1f, 0, 1, 0x78], at + 4)',
     ],
   ],
   'MQTT-2.3.1-3, 3.1.1': [
@@ -49,8 +50,8 @@ const FAULTS = {
   'MQTT-3.1.4-4, 3.1.1': [
     [
       'broker/connection.ts',
-      'version > 3, reasonCode: Reason.Success, properties }',
-      'version > 3, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
+      'sessionPresent: false, reasonCode: Reason.Success, properties }',
+      'sessionPresent: false, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
     ],
   ],
   'MQTT-4.5.0-1': [

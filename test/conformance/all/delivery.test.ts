@@ -29,7 +29,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
   }
 
   describe('QoS 0', () => {
-    it('[MQTT-4.3.1-1] [MQTT-4.3.1-1, 3.1.1] [MQTT-2.3.1-5, 3.1.1] [MQTT-3.3.1-2, 3.1.1] is sent once, with QoS 0, DUP 0 and no packet identifier', async () => {
+    it('[MQTT-4.3.1-1] [MQTT-4.3.1-1, 3.1.1] [MQTT-2.3.1-5, 3.1.1] [MQTT-3.3.1-2, 3.1.1] [MQTT-3.3.4-1, 3.1.1] is sent once and not answered, with QoS 0, DUP 0 and no packet identifier', async () => {
       const { world, sub, pub } = await pair()
       await pub.bytes(publish(version, 0, 't'))
       expect(sent(sub)).toBe(`30${version === 5 ? '05' : '04'}000174${none}78`)
@@ -142,7 +142,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
   })
 
   describe('QoS 2 from a client', () => {
-    it('[MQTT-4.3.3-8] [MQTT-4.3.3-11] [MQTT-4.3.3-2, 3.1.1] [MQTT-2.3.1-6, 3.1.1] PUBREC and PUBCOMP carry its identifier, PUBREC once the message is kept', async () => {
+    it('[MQTT-4.3.3-8] [MQTT-4.3.3-11] [MQTT-4.3.3-2, 3.1.1] [MQTT-2.3.1-6, 3.1.1] [MQTT-3.3.4-1, 3.1.1] PUBREC and PUBCOMP carry its identifier, PUBREC once the message is kept', async () => {
       const { world, sub, pub } = await pair()
       world.ledger.automatic = false
       await pub.bytes(publish(version, 4, 't', 0x0102))
