@@ -79,7 +79,7 @@ export class Pages {
   }
 
   #rest(list: string, rows: Iterator<unknown>, next: unknown): string {
-    const after = randomBytes(9).toString('base64url')
+    const after = randomBytes(9).toString('hex')
     const timer = setTimeout(() => this.#letGo(after), REST_MS).unref()
     const [oldest] = this.#resting.size >= LISTS_MAX ? this.#resting.keys() : []
     if (oldest !== undefined) this.#letGo(oldest)
