@@ -30,6 +30,9 @@ const MEMORY_SAMPLE_MS = 1000
 /** Less than this that a client has us keep is nobody's trouble. */
 const HELD_BYTES_MIN = 1024 * 1024
 
+/** As much of a CONNECT, when memory is short: hardly one has more. */
+const STRANGER_BYTES_MAX = 64 * 1024
+
 /** Connections beyond `connectionsMax` that are read as far as CONNECT, to be told why they are refused. */
 const SURPLUS_MAX = 64
 
@@ -276,10 +279,11 @@ export class Server implements Acceptor {
 
   /**
    * Memory is short: whoever holds most of it with packets that are not whole, or with Topic Aliases, loses the connection,
-   * one at a time. The packet would be refused once it were whole; as it is, nobody else would be served for as long
-   * as it takes.
+   * one at a time, and at once all who have not even said who they are, and send very long. The packet would be refused once
+   * it were whole; as it is, nobody else would be served for as long as it takes.
    */
   #relieve(): void {
+    this.#relieveOfStrangers()
     let largest: ClientConnection | null = null
     let most = HELD_BYTES_MIN
     for (const connection of this.#connections) {
@@ -294,6 +298,17 @@ export class Server implements Acceptor {
       `packets that are not whole and Topic Aliases have ${most} bytes`,
     )
     largest.disconnect(Reason.QuotaExceeded, 'memory is short: packets that are not whole, and Topic Aliases')
+  }
+
+  #relieveOfStrangers(): void {
+    const strangers = [...this.#connections].filter(
+      ({ view, heldBytes }) => view.clientId === '' && heldBytes > STRANGER_BYTES_MAX,
+    )
+    if (strangers.length === 0) return
+    this.state.limited('memoryBytesMax', '', `${strangers.length} CONNECTs that are not whole are large`)
+    for (const connection of strangers) {
+      connection.disconnect(Reason.QuotaExceeded, 'memory is short: a CONNECT that is not whole')
+    }
   }
 
   // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────

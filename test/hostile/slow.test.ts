@@ -76,6 +76,29 @@ describe('slow loris', () => {
   })
 })
 
+describe('very many strangers', () => {
+  it('with CONNECTs that are large and never whole: all of them go when memory is short, and nobody else', async () => {
+    const world = await World.make({ limits: { memoryBytesMax: 8 * 1024 ** 2 } })
+    const limited = world.record('limited')
+    const client = await world.connect('client')
+    await client.bytes(Buffer.concat([ANNOUNCED, Buffer.alloc(200_000)]))
+    const begun = async (bytes: number): Promise<TestClient> => {
+      const stranger = world.open()
+      await stranger.bytes(Buffer.concat([Buffer.from([0x10, 0xfb, 0xff, 0x3f]), Buffer.alloc(bytes)]))
+      return stranger
+    }
+    const slow = await begun(1000)
+    const strangers: TestClient[] = []
+    for (let count = 0; count < 10; count++) strangers.push(await begun(1_000_000))
+    expect(world.server.memoryBytes()).toBeGreaterThan(8 * 1024 ** 2)
+    await world.pass(2.5)
+    expect(strangers.every(({ closed }) => closed)).toBe(true)
+    expect([client.closed, slow.closed]).toEqual([false, false])
+    expect(limited.filter(({ limit }) => limit === 'memoryBytesMax').length).toBe(2)
+    await expectService(world)
+  })
+})
+
 describe('Topic Aliases', () => {
   it('for very long topics count as memory: when it is short, who has most of them goes', async () => {
     const world = await World.make({ limits: { topicAliasMaximum: 65_535, memoryBytesMax: 8 * 1024 ** 2 } })
