@@ -34,7 +34,7 @@ const SUBSCRIPTIONS = [
   ['subscribes_per_s', 'subscribed/s'],
   ['cpu_us_per_subscription', 'CPU µs per subscription'],
   ['rss_bytes_per_subscription', 'memory bytes per subscription'],
-  ['cpu_us_per_in', 'CPU µs per publish'],
+  ['cpu_us_per_msg', 'CPU µs per message'],
 ]
 
 const LOOKUPS = [
@@ -80,7 +80,7 @@ function subscriptions(load, more = {}) {
     figures: SUBSCRIPTIONS,
     fresh: true,
     instead: UNSHARED,
-    ratio: 'cpu_us_per_in',
+    ratio: 'cpu_us_per_msg',
     ...more,
   }
 }
@@ -113,9 +113,9 @@ export const ROWS = {
   'latency-q2': { group: 'latency', load: 'latency --qos 2 --pairs 50 --rate 2000', figures: LATENCY },
   'subs-1k': subscriptions('--clients 100 --filters 10'),
   'subs-10k': subscriptions('--clients 100 --filters 100'),
-  'subs-100k': subscriptions('--clients 200 --filters 500'),
-  'subs-1M': subscriptions('--clients 500 --filters 2000 --timeout 90', { once: true }),
-  'churn-100k': subscriptions('--clients 200 --filters 500 --churn 2000', {
+  'subs-100k': subscriptions('--clients 100 --filters 1000'),
+  'subs-1M': subscriptions('--clients 100 --filters 10000 --timeout 90', { once: true }),
+  'churn-100k': subscriptions('--clients 100 --filters 1000 --churn 2000', {
     figures: [...SUBSCRIPTIONS, ['churned', 'subscribed and unsubscribed meanwhile']],
   }),
   'topics-1M': delivered('routing', 'fanin --qos 0 --topics 1000000', {
@@ -240,11 +240,11 @@ export const TITLES = {
   'pairs-q0-single': '200 pairs, QoS 0, one message a segment',
   'pairs-q1-single': '200 pairs, QoS 1, one message a segment',
   'pairs-q0-8k': '50 pairs, QoS 0, 8 KiB',
-  'subs-1k': '1,000 subscriptions, per publish',
-  'subs-10k': '10,000 subscriptions, per publish',
-  'subs-100k': '100,000 subscriptions, per publish',
-  'subs-1M': '1,000,000 subscriptions, per publish',
-  'churn-100k': '100,000, 2,000 changes/s, per publish',
+  'subs-1k': '1,000 subscriptions',
+  'subs-10k': '10,000 subscriptions',
+  'subs-100k': '100,000 subscriptions',
+  'subs-1M': '1,000,000 subscriptions',
+  'churn-100k': '100,000 subscriptions, 2,000 changes/s',
   'topics-1M': '1,000,000 topics',
   'crowd-100k': '1 to 100,000 offline Sessions, per queued',
   retained: 'retained message to a newcomer',

@@ -12,11 +12,12 @@ export function known(list, names) {
 }
 
 /** Two lines above a table: what ran, and where. */
-export function printMachine({ rounds, secs }) {
+export function printMachine({ rounds, secs, from }) {
   const { godwit, mosquitto, aedes, node } = versions()
   const cpu = cpus()
   console.log(`Godwit ${godwit}, Mosquitto ${mosquitto}, Aedes ${aedes}; Node ${node}, Linux ${release()}`)
-  console.log(`${cpu.length} x ${cpu[0].model}; medians of ${rounds} rounds of ${secs} s\n`)
+  const what = from === undefined ? `medians of ${rounds} rounds of ${secs} s` : `medians of what ${from} has`
+  console.log(`${cpu.length} x ${cpu[0].model}; ${what}\n`)
 }
 
 export function printRow(cells) {

@@ -31,3 +31,29 @@ test('npm run bench: a row of the table has figures of every broker, ratios, Ses
   )
   expect(table).toMatch(/^\| durable-q1 \| 10 subscribers, offline \| \d+ \| queued\/s \|/m)
 })
+
+test('npm run bench: over WebSocket, of retained messages and of a start; what was kept is printed and drawn again', async () => {
+  const directory = await temporaryDirectory()
+  const [json, svg] = [join(directory, 'reports.json'), join(directory, 'chart.svg')]
+  const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
+  const rows = ['retained', 'ws-pairs-q0', 'start']
+  const run = ['--rounds', '1', '--secs', '0.2', '--only', rows.join(','), '--brokers', 'mosquitto,godwit']
+  const table = await output(process.execPath, script, ...run, '--json', json)
+  const reports = (await readFile(json, 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(reports.map(({ row, broker, error }) => [row, broker, error])).toEqual(
+    rows.flatMap((row) => ['mosquitto', 'godwit'].map((broker) => [row, broker, undefined])),
+  )
+  const of = (name: string) => reports.find(({ row, broker }) => row === name && broker === 'godwit')!
+  expect(of('ws-pairs-q0')).toMatchObject({ ws: true, lost: 0, dup: 0, ooo: 0, disconnects: 0 })
+  expect(of('ws-pairs-q0').syscalls_per_msg).toBeGreaterThan(0)
+  expect(of('retained')).toMatchObject({ lost: 0, dup: 0, received: 20_000 })
+  expect(of('start').start_ms).toBeGreaterThan(0)
+  expect(of('start').dependencies).toBeGreaterThan(10)
+  const again = ['--from', json, '--svg', svg, '--brokers', 'mosquitto,godwit']
+  const lines = (text: string) => text.split('\n').filter((line) => line.startsWith('|'))
+  expect(lines(await output(process.execPath, script, ...again))).toEqual(lines(table))
+  expect(await readFile(svg, 'utf8')).toMatch(/^<svg [\s\S]*50 pairs, QoS 0[\s\S]*<title>godwit: [\d.]+</)
+})
