@@ -40,7 +40,7 @@ export class Inbound {
   /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
   #receiving = 0
   /** QoS 2 identifiers that are part of `#receiving`. */
-  readonly #receivingIds = new Set<number>()
+  #receivingIds: Set<number> | null = null
 
   constructor(state: State, rooms: Rooms, sink: InboundSink, session: Session, view: ClientView) {
     this.#state = state
@@ -63,7 +63,7 @@ export class Inbound {
    * lose their state with the power and count from 1 again, and would be refused for as long as the Session lasts.
    */
   isInUse(packetId: number): boolean {
-    return this.#version === 5 && this.#receivingIds.has(packetId)
+    return this.#version === 5 && this.#receivingIds?.has(packetId) === true
   }
 
   /** Acknowledgements were written: the client may send as many messages again. */
@@ -101,7 +101,7 @@ export class Inbound {
   #receive(packet: PublishPacket): boolean {
     const { packetId, qos } = packet
     const known = qos === 2 && this.#session.isInbound(packetId)
-    if (!(qos === 2 && this.#receivingIds.has(packetId))) {
+    if (!(qos === 2 && this.#receivingIds?.has(packetId) === true)) {
       if (this.#version === 5 && this.#receiving >= this.#state.limits.receiveMaximum) {
         this.#sink.limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
         throw new ProtocolError(
@@ -111,7 +111,10 @@ export class Inbound {
         )
       }
       this.#receiving++
-      if (qos === 2) this.#receivingIds.add(packetId)
+      if (qos === 2) {
+        this.#receivingIds ??= new Set()
+        this.#receivingIds.add(packetId)
+      }
     }
     if (!known) return true
     // [MQTT-4.3.3-10], whatever DUP says.
@@ -217,7 +220,7 @@ export class Inbound {
       const gate = this.#session.stored ? this.#state.store.openSequence : 0
       this.#sink.acknowledge('pubrec', packet.packetId, answer, gate, 0)
     } else {
-      this.#receivingIds.delete(packet.packetId)
+      this.#receivingIds?.delete(packet.packetId)
       this.#sink.acknowledge('pubrec', packet.packetId, answer, 0, 1)
     }
   }
@@ -255,7 +258,7 @@ export class Inbound {
 
   #pubrel(session: Session, packetId: number): void {
     const known = session.releaseInbound(packetId)
-    const credits = this.#receivingIds.delete(packetId) ? 1 : 0
+    const credits = this.#receivingIds?.delete(packetId) === true ? 1 : 0
     const gate = known && session.stored ? this.#state.store.openSequence : 0
     this.#sink.acknowledge(
       'pubcomp',

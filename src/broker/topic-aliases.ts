@@ -6,7 +6,7 @@ import { ProtocolError, Reason } from '../mqtt/reason.ts'
 /** What the client calls topics by. */
 export class IncomingAliases {
   readonly #maximum: number
-  readonly #topics = new Map<number, Topic>()
+  #topics: Map<number, Topic> | null = null
   #bytes = 0
 
   /** `maximum` is the Topic Alias Maximum that we announced. */
@@ -30,11 +30,12 @@ export class IncomingAliases {
       )
     }
     if (packet.topic !== null) {
-      this.#bytes += packet.topic.bytes.length - (this.#topics.get(alias)?.bytes.length ?? 0)
+      this.#bytes += packet.topic.bytes.length - (this.#topics?.get(alias)?.bytes.length ?? 0)
+      this.#topics ??= new Map()
       this.#topics.set(alias, packet.topic)
       return packet.topic
     }
-    const topic = this.#topics.get(alias)
+    const topic = this.#topics?.get(alias)
     if (topic === undefined) {
       throw new ProtocolError(Reason.ProtocolError, 'section 3.3.2.3.4', `topic alias ${alias} is not known`)
     }
@@ -45,7 +46,7 @@ export class IncomingAliases {
 /** What we call topics by towards the client: the first ones that come get an alias, and keep it. */
 export class OutgoingAliases {
   readonly maximum: number
-  readonly #aliases = new Map<string, number>()
+  #aliases: Map<string, number> | null = null
 
   /** `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none [MQTT-3.1.2-27]. */
   constructor(maximum: number) {
@@ -54,16 +55,18 @@ export class OutgoingAliases {
 
   /** The alias that the client already knows for a topic; 0 for none. */
   known(topic: string): number {
-    return this.maximum === 0 ? 0 : (this.#aliases.get(topic) ?? 0)
+    return this.maximum === 0 ? 0 : (this.#aliases?.get(topic) ?? 0)
   }
 
   /** An alias that is still free; 0 when there is none. It is known only after `learn`. */
   free(): number {
-    return this.#aliases.size < this.maximum ? this.#aliases.size + 1 : 0
+    const used = this.#aliases?.size ?? 0
+    return used < this.maximum ? used + 1 : 0
   }
 
   /** A packet that sets the free alias is on its way. */
   learn(topic: string): void {
+    this.#aliases ??= new Map()
     this.#aliases.set(topic, this.#aliases.size + 1)
   }
 }
