@@ -14,6 +14,11 @@ const PACKET_BYTES = 64
 const COPY_BELOW_BYTES = 1024
 const MEMORY_TIMES_MAX = 2
 
+/** They lie one behind the other in memory of this connection: as much is made at a time, in bytes. */
+const SPARE_BYTES = 4096
+
+const NOTHING: Buffer = Buffer.alloc(0)
+
 /** Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are copied. */
 const HELD_TURNS = 8
 
@@ -46,6 +51,9 @@ export class Output {
   #heldWeight = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
+  /** Memory that what waits long is copied into; what is left of it comes next. */
+  #spare: Buffer = NOTHING
+  #spareUsed = 0
   #pushed = 0
   #written = 0
   /** Gives back what was acknowledged, once the acknowledgement was written. */
@@ -156,7 +164,7 @@ export class Output {
       const credits = this.#credits
       this.#empty()
       if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
-        const kept = this.#held.length < HELD_TURNS ? chunks : withoutOthers(chunks, bytes)
+        const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
         this.#hold({ gate, chunks: kept, bytes, packets, weight, credits })
       } else this.#write(chunks, bytes, packets, credits)
     }
@@ -206,13 +214,40 @@ export class Output {
   #write(chunks: readonly Buffer[], bytes: number, packets: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
     this.#written += packets
-    this.#link.write(this.#link.bufferedBytes > 0 ? withoutOthers(chunks, bytes) : chunks, bytes)
+    this.#link.write(this.#link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks, bytes)
     if (credits > 0) this.#credit(credits)
   }
 
   /** Takes note of what the link still has to write. */
   refresh(): void {
     this.#backlog = this.#heldWeight + this.#link.bufferedBytes
+    if (this.#backlog === 0) this.#spare = NOTHING
+  }
+
+  /**
+   * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
+   * are counted. A large packet that has its memory for itself is left in it, which other readers share.
+   */
+  #withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
+    const isCopied =
+      chunks.length > 1 || bytes < COPY_BELOW_BYTES || chunks[0]!.buffer.byteLength > MEMORY_TIMES_MAX * bytes
+    if (!isCopied) return chunks
+    const room = this.#room(bytes)
+    let at = 0
+    for (let index = 0; index < chunks.length; index++) at += chunks[index]!.copy(room, at)
+    return [room]
+  }
+
+  /** Memory that no other connection's packets lie in, nor what else is made by and by in Node's pool. */
+  #room(bytes: number): Buffer {
+    if (bytes > SPARE_BYTES / 2) return Buffer.allocUnsafeSlow(bytes)
+    if (bytes > this.#spare.length - this.#spareUsed) {
+      this.#spare = Buffer.allocUnsafeSlow(SPARE_BYTES)
+      this.#spareUsed = 0
+    }
+    const from = this.#spareUsed
+    this.#spareUsed += bytes
+    return this.#spare.subarray(from, this.#spareUsed)
   }
 
   /** Nothing of what waits leaves any more. */
@@ -222,14 +257,4 @@ export class Output {
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }
-}
-
-/**
- * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
- * are counted. A large packet that has its memory for itself is left in it, which other readers share.
- */
-function withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
-  const isCopied =
-    chunks.length > 1 || bytes < COPY_BELOW_BYTES || chunks[0]!.buffer.byteLength > MEMORY_TIMES_MAX * bytes
-  return isCopied ? [Buffer.concat(chunks, bytes)] : chunks
 }

@@ -97,6 +97,16 @@ describe('Output', () => {
       [20_000, true],
     ])
     expect(kept[2]).toBe(large)
+    // Small ones lie one behind the other, in memory that nobody else writes into.
+    kept.length = 0
+    for (let count = 0; count < 100; count++) {
+      Buffer.from('others use this pool')
+      output.pushPart(slab, 2 * count, 2 * count + 100, 0, 0)
+      output.flush()
+    }
+    expect(kept.every((chunk) => chunk.equals(slab.subarray(0, 100)))).toBe(true)
+    const memories = new Set(kept.map((chunk) => chunk.buffer))
+    expect([memories.size, [...memories].every((one) => one.byteLength === 4096)]).toEqual([3, true])
     link.take()
     link.stuck = false
     kept.length = 0
