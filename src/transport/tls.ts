@@ -12,7 +12,7 @@ export interface TlsOptions {
   readonly key: string
   /** The passphrase of an encrypted key. */
   readonly passphrase?: string
-  /** Authorities that sign client certificates; the system's when absent. */
+  /** Authorities that sign client certificates; needed where these are asked for. */
   readonly ca?: string
   /** Lists of revoked client certificates, one of each authority. */
   readonly crl?: string
@@ -51,6 +51,15 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
       listener,
       'TLS needs a certificate and a key',
       "Name the PEM files in the listener's tls.cert and tls.key.",
+    )
+  }
+  if ((tls.clientCertificate ?? 'none') !== 'none' && tls.ca === undefined) {
+    // Node would take its own list: whoever has a certificate for a web site would be let in.
+    throw new ListenError(
+      listener,
+      'client certificates are asked for, and nothing says whose count',
+      'Name the PEM file of the authorities that sign them in tls.ca.',
+      { key: 'tls.ca' },
     )
   }
   const options: SecureContextOptions = {

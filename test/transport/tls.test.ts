@@ -117,6 +117,16 @@ describe('a TLS listener', () => {
     expect(recorder.links.length).toBe(1)
   })
 
+  test.each(['request', 'require'] as const)(
+    'client_certificate %s without authorities of its own is refused: every web site has a certificate',
+    async (clientCertificate) => {
+      await expect(listening({ ...SERVER, clientCertificate })).rejects.toMatchObject({
+        key: 'tls.ca',
+        message: expect.stringContaining('nothing says whose count'),
+      })
+    },
+  )
+
   test('plain text is refused and told', async () => {
     const listener = await listening()
     const socket = connect(listener.port, '127.0.0.1')
