@@ -201,7 +201,7 @@ export class Publisher {
       this.clearRetained(name)
       return
     }
-    message.own()
+    message.own(true)
     this.#cancelExpiry(name)
     retained.set(message)
     store.putRetained(message)

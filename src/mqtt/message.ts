@@ -83,12 +83,16 @@ export class Message {
     this.evicted = evictedSize !== undefined
   }
 
-  /** Copies the bytes out of the read buffer they are a view of, so that a long-lived message does not pin it. */
-  own(): void {
+  /**
+   * Copies the bytes out of the read buffer they are a view of, so that the message does not pin it. One that is `lasting`
+   * (retained) does not share the memory of its copies with others either.
+   */
+  own(lasting = false): void {
     if (this.#owned) return
     this.#owned = true
-    this.payload = Buffer.from(this.payload)
-    if (this.properties.length > 0) this.properties = Buffer.from(this.properties)
+    const copy = lasting ? aloneCopy : sharedCopy
+    this.payload = copy(this.payload)
+    if (this.properties.length > 0) this.properties = copy(this.properties)
     this.forgetWires()
   }
 
@@ -118,6 +122,17 @@ export class Message {
     this.payload = payload
     this.evicted = false
   }
+}
+
+function sharedCopy(bytes: Buffer): Buffer {
+  return Buffer.from(bytes)
+}
+
+/** In memory of its own: small buffers share 8 KiB otherwise, and whoever stays longest keeps all of it. */
+function aloneCopy(bytes: Buffer): Buffer {
+  const alone = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(alone)
+  return alone
 }
 
 /** The topic of an evicted message. */
