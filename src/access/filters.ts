@@ -36,3 +36,9 @@ export function expanded(filter: string, { userName, clientId }: Identity, forbi
   })
   return isExpandable ? text : null
 }
+
+/** The filter up to its first level with a placeholder, and everything from there on: whatever the name is, it is in it. */
+export function widened(filter: string): string {
+  const levels = filter.split('/')
+  return [...levels.slice(0, levels.findIndex(hasPlaceholder)), '#'].join('/')
+}

@@ -3,7 +3,7 @@ import { parseFilter } from '../mqtt/topics.ts'
 import { filterMatches, filtersOverlap } from '../routing/filter.ts'
 import { type Accounts, ANONYMOUS_ROLE } from './accounts.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
-import { expanded, filterCovers } from './filters.ts'
+import { expanded, filterCovers, widened } from './filters.ts'
 import { parseRule, type Rule } from './rule.ts'
 
 /** A name with a wildcard or a separator in it would stand for more than one level. */
@@ -24,7 +24,9 @@ export function roleRights(accounts: Accounts, identity: Identity): ClientRights
   for (const name of names) {
     for (const text of accounts.role(name)?.rules ?? []) {
       const rule = parseRule(text)
-      const filter = expanded(rule.filter, identity, FORBIDDEN)
+      const own = expanded(rule.filter, identity, FORBIDDEN)
+      // Nobody gets out of what is denied by a name that cannot stand in a filter.
+      const filter = own ?? (rule.allow ? null : widened(rule.filter))
       if (filter !== null) rules.push({ role: name, rule, filter })
     }
   }

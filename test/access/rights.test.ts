@@ -159,6 +159,17 @@ describe('roles', () => {
     expect(answer(roleRights(accounts, { clientId: 'c', userName: 'u' }), publish('c/c/x'))).toBe(true)
   })
 
+  test('what is denied to such a name is denied to it all the more', async () => {
+    await rightsOf(['allow all #', 'deny publish commands/%c/#', 'deny all private/%u'])
+    for (const clientId of ['a/b', '+', '#']) {
+      const strange = roleRights(accounts, { clientId, userName: 'u' })
+      expect(answer(strange, publish('commands/a/b/x')), clientId).toBe(false)
+      expect(answer(strange, publish('commands'))).toBe(false)
+      expect(answer(strange, publish('private/u'))).toBe(false)
+      expect(answer(strange, publish('private/other'))).toBe(true)
+    }
+  })
+
   test('users that are not in the accounts have none; anonymous clients those of the role anonymous', async () => {
     expect(roleRights(accounts, { clientId: 'c', userName: 'stranger' })).toBeNull()
     expect(roleRights(accounts, { clientId: 'c', userName: null })).toBeNull()
