@@ -12,6 +12,7 @@ import {
 } from '../config/changes.ts'
 import { type Config, ConfigError, type ConfigSources, checkConfig } from '../config/config.ts'
 import { isLoopbackOnly } from '../config/listeners.ts'
+import { printable } from '../observe/printable.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
 import type { RunningBroker } from './running-broker.ts'
 
@@ -189,7 +190,9 @@ export async function checkAgainstRunning(
 /** A report for people. */
 function reportLines({ changes, files, cutOff }: ReloadReport, verb: string): string[] {
   const lines = [...changes.map(changeLine), ...files]
-  const named = cutOff.slice(0, NAMED_MAX).map(({ clientId, reason }) => `  ${clientId}: ${reason}`)
+  const named = cutOff
+    .slice(0, NAMED_MAX)
+    .map(({ clientId, reason }) => `  ${printable(clientId)}: ${reason}`)
   const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
   return [
     ...(lines.length === 0 ? ['nothing has changed'] : lines),
