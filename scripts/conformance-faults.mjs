@@ -19,6 +19,7 @@ const HELP = `npm run conformance:faults [-- OPTIONS]
 
   --seed N         another sample of ${SAMPLE} statements (20261122)
   --statement ID   only this statement; ID like MQTT-3.3.1-8 or 'MQTT-3.1.4-4, 3.1.1'
+  --check          only looks whether the sources still have what the faults change
   --help
 
 Ends with 1 when a fault was not noticed by a test that names its statement, or when there is no fault for one.
@@ -142,12 +143,27 @@ const { values: options } = parseArgs({
   options: {
     seed: { type: 'string', default: '20261122' },
     statement: { type: 'string' },
+    check: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
 
 if (options.help) console.log(HELP)
+else if (options.check) process.exitCode = check()
 else process.exitCode = main()
+
+/** 1 when a text that a fault changes is not exactly once in its file. */
+function check() {
+  let stale = 0
+  for (const [id, edits] of Object.entries(FAULTS)) {
+    for (const [file, from] of edits) {
+      if (readFileSync(join(ROOT, 'src', file), 'utf8').split(from).length === 2) continue
+      console.log(`no fault any more: [${id}] ${file} does not have exactly once: ${from}`)
+      stale++
+    }
+  }
+  return stale === 0 ? 0 : 1
+}
 
 function main() {
   const ids = options.statement === undefined ? sample(Number(options.seed)) : [options.statement]

@@ -32,3 +32,10 @@ test('a statement is shown with its tests', () => {
   expect(lines).toContainEqual(expect.stringMatching(/^ {2}named: test\/broker\/connect\.test\.ts/))
   expect(register('--statement', 'MQTT-3.1.0-9').status).toBe(1)
 })
+
+test('the faults that the register is tried with still change something', () => {
+  const script = join(ROOT, 'scripts', 'conformance-faults.mjs')
+  const { status, stdout } = spawnSync(process.execPath, [script, '--check'], { encoding: 'utf8' })
+  expect(stdout).toBe('')
+  expect(status).toBe(0)
+})
