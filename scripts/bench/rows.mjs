@@ -150,12 +150,17 @@ export const ROWS = {
   },
   'lookup-10k': lookups(10_000),
   'lookup-1M': lookups(1_000_000, { once: true }),
+  connect: {
+    group: 'connections',
+    load: 'connect --conns 2000 --hold 0.2',
+    figures: CONNECTIONS.slice(0, 2),
+    ratio: 'cpu_us_per_connect',
+  },
   idle: {
     group: 'connections',
     load: 'connect --conns 2000 --hold 1',
     fresh: true,
-    figures: CONNECTIONS,
-    ratio: 'cpu_us_per_connect',
+    figures: CONNECTIONS.slice(2),
   },
   'connections-15k': {
     group: 'connections',
@@ -250,7 +255,7 @@ export const TITLES = {
   retained: 'retained message to a newcomer',
   'lookup-10k': 'one of 10,000 retained messages',
   'lookup-1M': 'one of 1,000,000 retained messages',
-  idle: 'CONNECT to CONNACK',
+  connect: 'CONNECT to CONNACK',
   'durable-q1': 'queued for an offline Session',
   'ws-fanin-q1': 'WebSocket: fan-in, QoS 1',
   'ws-fanout-q0': 'WebSocket: fan-out 1 to 100, QoS 0',
