@@ -8,6 +8,9 @@ import { createBroker } from './godwit.ts'
 process.stdout.on('error', () => {})
 process.stderr.on('error', () => {})
 
+// What it makes (messages, sockets, backups) is for its user alone, but where it says otherwise of a file.
+process.umask(process.umask() | 0o077)
+
 const code = await run({
   words: process.argv.slice(2),
   environment: process.env,

@@ -1,4 +1,5 @@
 /** What `godwit` tells the person who started it: one line each, each beginning with `godwit`. */
+import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { isLoopbackOnly } from '../config/listeners.ts'
@@ -24,9 +25,10 @@ export function startNotices(
     `godwit ${version}`,
     ...listeners.map((listener) => `godwit listening on ${listener.address}`),
     dataNotice(config),
+    ...permissionNotices(config),
     ...certificateNotices(listeners, Date.now()),
     ...(config.loopbackOnly ? loopbackNotices(config, opening) : listenerNotices(config)),
-    ...tryNotices(listeners),
+    ...tryNotices(config, listeners),
   ]
 }
 
@@ -41,6 +43,27 @@ function dataNotice({ data }: Config): string {
   return data.durability === 'memory'
     ? `godwit ${promise}`
     : `godwit data in ${resolve(data.directory)}, ${promise}`
+}
+
+/** What every user of the machine could do with what only the broker should. */
+function permissionNotices({ data, access }: Config): string[] {
+  if (process.platform === 'win32') return []
+  const isOpen = (path: string, bits: number): boolean =>
+    ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & bits) !== 0
+  const directory = data.durability === 'memory' ? [] : [resolve(data.directory)]
+  return [
+    ...directory
+      .filter((path) => isOpen(path, 0o002))
+      .map(
+        (path) =>
+          `${path} lets every user of this machine replace what is in it: chmod o-w ${shellWord(path)}`,
+      ),
+    ...access.passwordFiles
+      .filter((path) => isOpen(path, 0o006))
+      .map(
+        (path) => `${path} lets every user of this machine try its passwords: chmod o-rw ${shellWord(path)}`,
+      ),
+  ].map((text) => `godwit note: ${text}`)
 }
 
 function certificateNotices(listeners: readonly Listener[], nowMs: number): string[] {
@@ -75,10 +98,12 @@ function letIn(listener: ListenerOptions): string {
     : 'lets in nobody without credentials'
 }
 
-function tryNotices(listeners: readonly Listener[]): string[] {
+function tryNotices(config: Config, listeners: readonly Listener[]): string[] {
   const listener = listeners.find(({ type }) => type === 'tcp')
   if (listener === undefined) return []
-  const place = `-h ${reachable(new URL(listener.address).hostname)} -p ${listener.port}`
+  const { allowAnonymous } = config.listeners.find(({ name }) => name === listener.name) ?? {}
+  const who = allowAnonymous === false ? ' -u NAME -P PASSWORD' : ''
+  const place = `-h ${reachable(new URL(listener.address).hostname)} -p ${listener.port}${who}`
   return [
     `godwit try: mosquitto_sub ${place} -t 'hello/#' -v`,
     `godwit try: mosquitto_pub ${place} -t hello/world -m hi`,

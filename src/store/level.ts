@@ -883,7 +883,7 @@ const DATA_FILE = /\.(ldb|sst|log)$/
  * Returns the names in it. LevelDB would quietly begin a new database over the files of one that has lost its CURRENT.
  */
 async function prepareDirectory(directory: string): Promise<string[]> {
-  await makeDirectory(directory)
+  await makeDirectory(directory, 0o700)
   await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
   const files = await readdir(directory)
   refuseIncomplete(directory, files)

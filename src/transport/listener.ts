@@ -22,7 +22,7 @@ export interface ListenerOptions {
   readonly port?: number
   /** The socket file of a `unix` listener. */
   readonly path?: string
-  /** Permission bits of the socket file; what the process's umask leaves when absent. */
+  /** Permission bits of the socket file; what the process's umask leaves when absent: for `godwit` its user's alone. */
   readonly mode?: number
   /** The HTTP path of a `ws` or `wss` listener; `/mqtt` when absent. */
   readonly webSocketPath?: string
