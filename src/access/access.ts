@@ -309,8 +309,9 @@ export class Access {
     if (otherwise !== 'auto') return { allow: otherwise === 'allow', source, rule: otherwise }
     const isForeign = userName !== null && this.#accounts?.isEmpty === false
     const allow = !hasRules && !isForeign
-    const rule = allow ? 'auto: no rule is about this client' : 'auto: there are rules, and none allows it'
-    return { allow, source, rule }
+    if (allow) return { allow, source, rule: 'auto: no rule is about this client' }
+    const why = hasRules ? 'there are rules, and none allows it' : 'the accounts do not know this user'
+    return { allow, source, rule: `auto: ${why}` }
   }
 
   /** Nothing is denied to anybody: nothing need be asked. */

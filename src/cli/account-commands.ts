@@ -73,6 +73,7 @@ export async function explain(
   return [
     `${decision.allow ? 'allowed' : 'denied'}: ${who} ${decision.allow ? 'may' : 'may not'} ${what}`,
     `decided by ${printable(decision.source)}: ${printable(decision.rule)}`,
+    ...(user === undefined && decision.allow ? ['where a listener lets it in: allow_anonymous'] : []),
   ].join('\n')
 }
 

@@ -101,6 +101,8 @@ describe('with a broker and without one', () => {
     ['role', 'list'],
     ['explain', 'access', '--user', 'alice', '--publish', 'sensors/alice/x', '--qos', '1'],
     ['explain', 'access', '--user', 'alice', '--subscribe', '#'],
+    ['explain', 'access', '--user', 'bob', '--receive', 'a'],
+    ['explain', 'access', '--publish', 'a'],
     ['user', 'remove', 'alice'],
     ['role', 'remove', 'sensor'],
   ]
@@ -134,6 +136,8 @@ describe('with a broker and without one', () => {
       ].join('\n'),
       "allowed: user 'alice' may publish sensors/alice/x\ndecided by role sensor: allow publish sensors/%u/# qos 0-1",
       "denied: user 'alice' may not subscribe #\ndecided by access.default: auto: there are rules, and none allows it",
+      "denied: user 'bob' may not receive a\ndecided by access.default: auto: the accounts do not know this user",
+      'allowed: an anonymous client may publish a\ndecided by access.default: auto: no rule is about this client\nwhere a listener lets it in: allow_anonymous',
       'user alice removed',
       'role sensor removed',
     ])
@@ -141,7 +145,7 @@ describe('with a broker and without one', () => {
       'user-added alice: roles client',
       'role-added sensor: added allow publish sensors/%u/# qos 0-1',
     ])
-    expect(told).toHaveLength(words.length - 4)
+    expect(told).toHaveLength(words.length - 6)
   })
 
   test('what is refused is refused with advice', async () => {
