@@ -186,16 +186,17 @@ function commitsOf(reports) {
   return shown(median(reports[broker].map(({ commits }) => commits)))
 }
 
-/** Title and ratios of each row that the chart shows. */
+/** Title and ratios of each row that the chart shows: where Mosquitto has a figure. */
 function ratios(reports) {
-  return options.rows
-    .filter((row) => TITLES[row] !== undefined)
-    .map((row) => {
-      const value = (broker) => figureOf(reports[row][broker] ?? [], ROWS[row].ratio)
+  return options.rows.flatMap((row) => {
+    const titles = TITLES[row] ?? {}
+    const shown = typeof titles === 'string' ? { [ROWS[row].ratio]: titles } : titles
+    return Object.entries(shown).flatMap(([field, title]) => {
+      const value = (broker) => figureOf(reports[row][broker] ?? [], field)
       const reference = value('mosquitto')
-      return {
-        title: TITLES[row],
-        ratios: Object.fromEntries(options.brokers.map((broker) => [broker, value(broker) / reference])),
-      }
+      if (!(reference > 0)) return []
+      const all = options.brokers.map((broker) => [broker, value(broker) / reference])
+      return [{ title, ratios: Object.fromEntries(all) }]
     })
+  })
 }
