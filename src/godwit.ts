@@ -130,6 +130,8 @@ export interface Broker {
   readonly listeners: readonly Listener[]
   /** What there was to say at the start, such as what the store imported; for the operator. */
   readonly notice: string | undefined
+  /** Whether there is anybody whose password `access` knows. */
+  readonly hasUsers: boolean
   readonly events: Events
   /** Never rejects; resolves with the reason when the broker cannot go on. Close it then. */
   readonly fatal: Promise<Error>
@@ -296,6 +298,9 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     reread: async () => {
       await certificates.reread()
       await access?.reload('now')
+    },
+    get hasUsers() {
+      return access?.hasUsers === true
     },
     notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,

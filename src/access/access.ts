@@ -213,7 +213,7 @@ export class Access {
   // ── who it is ─────────────────────────────────────────────────────────────────────────────────────────────
 
   /** A source that says something of passwords is there. */
-  get #hasUsers(): boolean {
+  get hasUsers(): boolean {
     return this.#passwordFiles.length > 0 || this.#accounts?.isEmpty === false
   }
 
@@ -221,14 +221,16 @@ export class Access {
     const { link, userName, password } = credentials
     const byCertificate = link.certificate === undefined ? null : this.#certificates.userOf(link.certificate)
     if (byCertificate !== null) return this.#admitted(byCertificate)
-    if (userName !== undefined && this.#hasUsers) {
+    if (userName !== undefined && this.hasUsers) {
       return this.#checked(credentials.clientId, userName, password ?? Buffer.alloc(0), ATTEMPTS_MAX)
     }
     // A user name that nobody checks is no identity.
     const isCertified = link.certificate !== undefined && this.#options.certificateUser === 'none'
-    if (link.allowAnonymous || isCertified) return { allow: true, userName: null }
+    const endedByUsers = link.anonymousUnlessUsers === true && this.hasUsers
+    if ((link.allowAnonymous && !endedByUsers) || isCertified) return { allow: true, userName: null }
     const why = link.certificate === undefined ? '' : ', and the certificate names no user'
-    return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}`)
+    const how = endedByUsers ? ', since there are users and no allow_anonymous says so' : ''
+    return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}${how}`)
   }
 
   #admitted(userName: string): AuthenticationResult {

@@ -10,6 +10,8 @@ export interface LinkInfo {
   readonly remotePort: number
   /** True where the listener lets in clients that show no credentials. */
   readonly allowAnonymous: boolean
+  /** True where nobody has asked for that: it ends once there are users. */
+  readonly anonymousUnlessUsers?: boolean
   /** Rules that the listener forgives its clients; none, as it should be, when absent. */
   readonly lenient?: readonly Lenience[]
   /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */

@@ -32,6 +32,15 @@ export function startNotices(
   ]
 }
 
+/** The configuration as it holds with these users: they end anonymous access that nobody has asked for. */
+export function afterUsers(config: Config, hasUsers: boolean): Config {
+  if (!hasUsers) return config
+  const listeners = config.listeners.map((listener) =>
+    listener.anonymousUnlessUsers === true ? { ...listener, allowAnonymous: false } : listener,
+  )
+  return { ...config, listeners }
+}
+
 /** The command line with these words, changed so that every machine is served. */
 export function openingLine(words: readonly string[]): string {
   const kept = words.filter((word, i) => !word.startsWith('--host') && words[i - 1] !== '--host')

@@ -27,7 +27,7 @@ import {
   UsageError,
 } from './arguments.ts'
 import { held } from './held.ts'
-import { openingLine, startNotices } from './notices.ts'
+import { afterUsers, openingLine, startNotices } from './notices.ts'
 import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
 import type { RunningBroker } from './running-broker.ts'
 import { openSecurityLog } from './security-log.ts'
@@ -259,7 +259,7 @@ async function start(
   securityLog.attach(broker.events, surroundings.now)
   reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
-  const notices = startNotices(config, version(), broker.listeners, opening)
+  const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
   notices.push(...rootNotices(config.data.directory))
   stdout.write(`${notices.join('\n')}\n`)

@@ -8,6 +8,8 @@ import type { Listener, ListenerOptions } from '../transport/listener.ts'
 export interface RunningBroker {
   /** What the store had to say at the start. */
   readonly notice?: string | undefined
+  /** Whether there is anybody whose password it knows. */
+  readonly hasUsers: boolean
   readonly listeners: readonly Listener[]
   readonly events: Events
   readonly fatal: Promise<Error>

@@ -182,6 +182,7 @@ function flat(config: Config): Map<string, unknown> {
 function flatListener({
   name: _name,
   optional: _optional,
+  anonymousUnlessUsers: _unlessUsers,
   ...options
 }: ListenerOptions): Map<string, unknown> {
   return leaves(Object.entries(options), '', LISTENER_NAMES)

@@ -84,6 +84,8 @@ export function listenerOptions(settings: ListenerSettings, allowAnonymous: Allo
   return {
     ...options,
     allowAnonymous: settings.allow_anonymous ?? anonymousByDefault(options, allowAnonymous),
+    ...(settings.allow_anonymous === undefined &&
+      allowAnonymous === 'loopback' && { anonymousUnlessUsers: true }),
   }
 }
 

@@ -34,6 +34,8 @@ export interface ListenerOptions {
   readonly tls?: TlsOptions
   /** Whether clients that show no credentials are let in. */
   readonly allowAnonymous: boolean
+  /** True where nobody has asked for that: it ends once there are users. */
+  readonly anonymousUnlessUsers?: boolean
   /** Rules of the standards that its clients may break; none when absent. */
   readonly lenient?: readonly Lenience[]
   /** Left out without an error where this machine does not have the address, such as ::1 without IPv6. */

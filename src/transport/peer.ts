@@ -15,6 +15,7 @@ export function linkInfo(
     remoteAddress: plainAddress(socket.remoteAddress ?? ''),
     remotePort: socket.remotePort ?? 0,
     allowAnonymous: options.allowAnonymous,
+    ...(options.anonymousUnlessUsers === true && { anonymousUnlessUsers: true }),
     ...(options.lenient !== undefined && { lenient: options.lenient }),
     ...(options.serverKeepAliveSeconds !== undefined && {
       serverKeepAliveSeconds: options.serverKeepAliveSeconds,

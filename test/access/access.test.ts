@@ -326,6 +326,16 @@ describe('what changes holds at once', () => {
   })
 })
 
+test('anonymous access that nobody has asked for ends with the first user', async () => {
+  await start()
+  const byDefault = { allowAnonymous: true, anonymousUnlessUsers: true }
+  expect(await code({ link: byDefault })).toBe(Reason.Success)
+  await access.accounts!.addUser('alice', 'a password')
+  expect(await code({ link: byDefault })).toBe(Reason.NotAuthorized)
+  expect(await code({ link: { allowAnonymous: true } })).toBe(Reason.Success)
+  expect(await code({ user: 'alice', password: 'a password', link: byDefault })).toBe(Reason.Success)
+})
+
 describe('what holds where no rule decides', () => {
   const asks = { action: 'publish', topic: 't', qos: 0, retain: false } as const
   const anonymous = { clientId: 'c', userName: null }

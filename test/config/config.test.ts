@@ -55,9 +55,10 @@ describe('the defaults', () => {
       residentBytesMax: 128 * 1024 ** 2,
     })
     expect(config.loopbackOnly).toBe(true)
+    const open = { allowAnonymous: true, anonymousUnlessUsers: true }
     expect(config.listeners).toEqual([
-      { name: 'mqtt', type: 'tcp', host: '127.0.0.1', port: 1883, optional: false, allowAnonymous: true },
-      { name: 'mqtt-ipv6', type: 'tcp', host: '::1', port: 1883, optional: true, allowAnonymous: true },
+      { name: 'mqtt', type: 'tcp', host: '127.0.0.1', port: 1883, optional: false, ...open },
+      { name: 'mqtt-ipv6', type: 'tcp', host: '::1', port: 1883, optional: true, ...open },
       {
         name: 'ws',
         type: 'ws',
@@ -65,7 +66,7 @@ describe('the defaults', () => {
         port: 8083,
         webSocketPath: '/mqtt',
         optional: false,
-        allowAnonymous: true,
+        ...open,
       },
       {
         name: 'ws-ipv6',
@@ -74,7 +75,7 @@ describe('the defaults', () => {
         port: 8083,
         webSocketPath: '/mqtt',
         optional: true,
-        allowAnonymous: true,
+        ...open,
       },
     ])
   })

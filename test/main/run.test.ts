@@ -80,6 +80,7 @@ class Stage {
     this.started = options
     if (this.startError !== undefined) throw this.startError
     return {
+      hasUsers: false,
       listeners: options.listeners.map(listening),
       events: this.events,
       fatal: new Promise((resolve) => {
