@@ -201,10 +201,12 @@ function sourcesOf(
 
 async function check(command: CheckCommand): Promise<string> {
   const { file, againstRunning, json } = command
-  const config = checkConfig({ file })
-  if (!againstRunning) return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
-  // The file stands in for that of the running broker, whose relative paths start where it is.
-  const directory = command.data ?? config.data.directory
+  if (!againstRunning) {
+    checkConfig({ file })
+    return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
+  }
+  // What the file names, such as keys, is for the broker to read.
+  const directory = command.data ?? loadConfig({ file }).data.directory
   return checkAgainstRunning(directory, resolve(file), contentOf(file), json)
 }
 
@@ -257,7 +259,10 @@ async function start(
   })
   const detachLog = attachLog(broker.events, logger, surroundings.now)
   securityLog.attach(broker.events, surroundings.now)
-  reloading = new Reload(() => sourcesOf(environment, givenFile, flags), config, broker, logger)
+  // A file that it started with and that is gone is a mistake, and no wish for the defaults.
+  const sourcesNow = (): ConfigSources =>
+    sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
+  reloading = new Reload(sourcesNow, config, broker, logger)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
