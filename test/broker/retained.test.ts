@@ -6,6 +6,17 @@ import { lasting, World } from './harness.ts'
 const KEEP = { retain: true }
 
 describe('retained messages', () => {
+  it('keep no memory alive but their own, also where a subscriber waits for them', async () => {
+    const world = await World.make()
+    await (await world.connect('sub', lasting())).subscribe('#', 1)
+    const pub = await world.connect('pub')
+    for (const qos of [0, 1, 2] as const) {
+      await pub.publish(`t${qos}`, 'payload', qos, KEEP)
+      const { payload, wire4, wire5 } = world.server.state.retained.get(`t${qos}`)!
+      expect([payload.buffer.byteLength, wire4, wire5]).toEqual([7, null, null])
+    }
+  })
+
   it('[MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] are set, replaced, and cleared by an empty payload', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
