@@ -17,7 +17,9 @@ export class Publisher {
   /** The limit that refused the latest message; null when none did. */
   refusedBy: Limit | null = null
   /** Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once. */
-  #plain: (Delivery | null)[] = [null, null, null, null, null, null]
+  readonly #plain: (Delivery | null)[] = [null, null, null, null, null, null]
+  /** A bit for each of these that was made. */
+  #plainMade = 0
 
   constructor(state: State) {
     this.#state = state
@@ -90,11 +92,19 @@ export class Publisher {
   }
 
   #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
-    this.#plain.fill(null)
     const { entries, groups } = route
     for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
     for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
+    if (this.#plainMade !== 0) this.#forgetPlain()
     message.forgetWires()
+  }
+
+  /** Mostly one was made, and `fill` for all six took 7 % of the time of a message at QoS 0. */
+  #forgetPlain(): void {
+    for (let slot = 0, made = this.#plainMade; made !== 0; slot++, made >>= 1) {
+      if ((made & 1) !== 0) this.#plain[slot] = null
+    }
+    this.#plainMade = 0
   }
 
   #deliver(message: Message, routed: RouteEntry<Session>, publisher: Session | null): void {
@@ -117,10 +127,11 @@ export class Publisher {
 
   #plainDelivery(message: Message, qos: QoS, retain: boolean): Delivery {
     const slot = retain ? qos + 3 : qos
-    const made = this.#plain[slot]
-    if (made !== null && made !== undefined) return made
+    const made = this.#plain[slot]!
+    if (made !== null) return made
     const delivery: Delivery = { message, qos, retain, subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
     this.#plain[slot] = delivery
+    this.#plainMade |= 1 << slot
     return delivery
   }
 

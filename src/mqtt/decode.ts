@@ -16,6 +16,7 @@ import {
 } from './field.ts'
 import { type Framer, PacketType } from './framing.ts'
 import type { Tolerance } from './lenience.ts'
+import type { Topic } from './message.ts'
 import type {
   AcknowledgePacket,
   AcknowledgeType,
@@ -106,7 +107,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   if (at > end) throw truncated()
   const topicEnd = at + ((buffer[at - 2]! << 8) | buffer[at - 1]!)
   if (topicEnd > end) throw truncated()
-  const topic = topicEnd === at ? null : topics.resolve(buffer, at, topicEnd)
+  const topic = topicEnd === at ? null : resolveTopic(framer, topics, at, topicEnd)
   at = topicEnd
 
   let packetId = 0
@@ -153,6 +154,23 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     payloadIsText,
     wire: isShared ? { buffer, start: end - framer.packetBytes, end } : null,
   }
+}
+
+/** Comparing bytes with those of the latest Topic Name saves making a string, hashing it and looking it up. */
+function resolveTopic(framer: Framer, topics: TopicTable, start: number, end: number): Topic {
+  const { buffer, latestTopic } = framer
+  if (latestTopic !== null && hasBytes(buffer, start, end, latestTopic.bytes)) return latestTopic
+  const topic = topics.resolve(buffer, start, end)
+  framer.latestTopic = topic
+  return topic
+}
+
+/** PURE. From the end on, where the names of one publisher differ. */
+function hasBytes(buffer: Buffer, start: number, end: number, bytes: Buffer): boolean {
+  let index = bytes.length
+  if (end - start !== index) return false
+  while (--index >= 0) if (buffer[start + index] !== bytes[index]) return false
+  return true
 }
 
 /** Decodes PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7). Throws ProtocolError. */

@@ -7,6 +7,7 @@ import {
   writeVariableByteInteger,
 } from './field.ts'
 import type { Tolerance } from './lenience.ts'
+import type { Topic } from './message.ts'
 import type { ProtocolVersion } from './packet.ts'
 import { ProtocolError, Reason } from './reason.ts'
 
@@ -61,6 +62,8 @@ export class Framer {
   start = 0
   end = 0
   packetBytes = 0
+  /** The Topic Name of the latest PUBLISH: publishers repeat themselves. */
+  latestTopic: Topic | null = null
   /** Bytes copied so far because packets spanned chunks. */
   bytesCopied = 0
 
