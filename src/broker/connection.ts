@@ -547,8 +547,8 @@ export class Connection
     const { message, qos } = delivery
     const { figures, events } = this.#state
     figures.publishSent++
-    figures.publishBytesSent += message.payload.length
-    if (events.has('delivered')) events.emit('delivered', { clientId: this.#view.clientId, message, qos })
+    figures.publishBytesSent += message.payloadBytes
+    if (events.hearsDelivered) events.emit('delivered', { clientId: this.#view.clientId, message, qos })
     return true
   }
 

@@ -112,6 +112,9 @@ type Listener<K extends EventName> = (event: BrokerEvents[K]) => void
 export class Events {
   readonly #listeners = new Map<EventName, ((event: never) => void)[]>()
   readonly #thrown: (error: unknown) => void
+  /** `has` of what happens with every message: to look it up took 6 % of the time of one at QoS 0. */
+  hearsPublished = false
+  hearsDelivered = false
 
   /** `thrown` gets what a listener throws; without it, it is thrown to whoever emits. */
   constructor(thrown?: (error: unknown) => void) {
@@ -130,11 +133,18 @@ export class Events {
   on<K extends EventName>(name: K, listener: Listener<K>): () => void {
     const list = this.#listeners.get(name) ?? []
     this.#listeners.set(name, [...list, listener])
+    this.#listenersChanged()
     return () => {
       const left = (this.#listeners.get(name) ?? []).filter((other) => other !== listener)
       if (left.length === 0) this.#listeners.delete(name)
       else this.#listeners.set(name, left)
+      this.#listenersChanged()
     }
+  }
+
+  #listenersChanged(): void {
+    this.hearsPublished = this.has('published')
+    this.hearsDelivered = this.has('delivered')
   }
 
   emit<K extends EventName>(name: K, event: BrokerEvents[K]): void {

@@ -74,7 +74,7 @@ export class Inbound {
   publish(packet: PublishPacket): void {
     const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
     this.#state.figures.publishReceived++
-    this.#state.figures.publishBytesReceived += packet.payload.length
+    this.#state.figures.publishBytesReceived += packet.end - packet.payloadStart
     if (packet.qos > 0 && !this.#receive(packet)) return
     const refusal = this.#publishRefusal(packet, topic)
     if (refusal !== null) {
@@ -181,10 +181,10 @@ export class Inbound {
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
-    const { expirySeconds, wire } = packet
+    const { expirySeconds } = packet
     const message = new Message({
       topic,
-      payload: packet.payload,
+      part: packet,
       qos: packet.qos,
       retain: packet.retain,
       properties: packet.properties,
@@ -192,9 +192,9 @@ export class Inbound {
         expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
       publisher: this.#view.clientId,
     })
-    if (wire !== null) {
-      if (this.#version === 5) message.wire5 = wire
-      else message.wire4 = wire
+    if (packet.isShared) {
+      if (this.#version === 5) message.wire5 = packet
+      else message.wire4 = packet
     }
     return message
   }
@@ -281,8 +281,10 @@ export class Inbound {
 
 /** A packet that waits for a policy, for as long as that takes, does not pin memory that others read into. */
 function withoutViews(packet: PublishPacket): PublishPacket {
-  const { payload, properties } = packet
-  return { ...packet, payload: Buffer.from(payload), properties: Buffer.from(properties), wire: null }
+  const payload = Buffer.from(packet.payload)
+  const properties = Buffer.from(packet.properties)
+  const alone = { buffer: payload, start: 0, payloadStart: 0, end: payload.length }
+  return { ...packet, ...alone, payload, properties, isShared: false }
 }
 
 function isShortage(limit: Limit | null): boolean {

@@ -69,10 +69,10 @@ export class Publisher {
     this.receivers = 0
     this.gate = stores || retains ? this.#state.store.openSequence : 0
     if (retains) this.#retain(message)
-    // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
-    if (message.qos > 0 && (route.entries.length > 0 || route.groups.length > 0)) message.own()
     this.#fanOut(message, route, publisher)
-    if (this.#state.events.has('published')) {
+    // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
+    if (message.qos > 0 && this.receivers > 0) message.own()
+    if (this.#state.events.hearsPublished) {
       this.#state.events.emit('published', { message, receivers: this.receivers })
     }
     // Who matches and yet gets nothing (No Local, a share that nobody can take now) is a subscriber all the same.
@@ -163,7 +163,7 @@ export class Publisher {
 
   #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
     const { limits, store, memoryRefusal } = this.#state
-    const retains = message.retain && message.payload.length > 0
+    const retains = message.retain && message.payloadBytes > 0
     const short = stores || retains ? store.refusalFor(message.size) : null
     if (short !== null) return this.#refuse('disk', message, short)
     if (memoryRefusal !== null && (stores || retains)) {
@@ -184,7 +184,7 @@ export class Publisher {
   /** Refuses a retained message beyond the limits; the Server's own values do not count. */
   #retainedRefusal(message: Message): Reason {
     const { limits, retained, ownRetained } = this.#state
-    if (message.payload.length === 0) return Reason.Success
+    if (message.payloadBytes === 0) return Reason.Success
     const count = retained.count - ownRetained.count
     const bytes = retained.bytes - ownRetained.bytes
     const previous = retained.get(message.topic.name)
@@ -207,7 +207,7 @@ export class Publisher {
   #retain(message: Message): void {
     const { retained, store, events } = this.#state
     const { name } = message.topic
-    if (message.payload.length === 0) {
+    if (message.payloadBytes === 0) {
       // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
       this.clearRetained(name)
       return

@@ -139,20 +139,66 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     }
   }
   if (topic === null && topicAlias === 0) throw emptyTopic(version)
-  const isShared = flags === 0 && topicAlias === 0 && expirySeconds === undefined
-  return {
-    type: 'publish',
+  return new ReceivedPublish(
+    framer,
     topic,
     topicAlias,
-    qos,
-    retain: (flags & 1) !== 0,
-    dup: (flags & 8) !== 0,
     packetId,
-    payload: at === end ? EMPTY : buffer.subarray(at, end),
+    at,
     properties,
     expirySeconds,
     payloadIsText,
-    wire: isShared ? { buffer, start: end - framer.packetBytes, end } : null,
+    flags === 0 && topicAlias === 0 && expirySeconds === undefined,
+  )
+}
+
+class ReceivedPublish implements PublishPacket {
+  readonly type = 'publish'
+  readonly topic: Topic | null
+  readonly topicAlias: number
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly dup: boolean
+  readonly packetId: number
+  readonly buffer: Buffer
+  readonly start: number
+  readonly payloadStart: number
+  readonly end: number
+  readonly properties: Buffer
+  readonly expirySeconds: number | undefined
+  readonly payloadIsText: boolean
+  readonly isShared: boolean
+
+  constructor(
+    framer: Framer,
+    topic: Topic | null,
+    topicAlias: number,
+    packetId: number,
+    payloadStart: number,
+    properties: Buffer,
+    expirySeconds: number | undefined,
+    payloadIsText: boolean,
+    isShared: boolean,
+  ) {
+    const { flags, end } = framer
+    this.topic = topic
+    this.topicAlias = topicAlias
+    this.qos = ((flags >> 1) & 3) as QoS
+    this.retain = (flags & 1) !== 0
+    this.dup = (flags & 8) !== 0
+    this.packetId = packetId
+    this.buffer = framer.buffer
+    this.start = end - framer.packetBytes
+    this.payloadStart = payloadStart
+    this.end = end
+    this.properties = properties
+    this.expirySeconds = expirySeconds
+    this.payloadIsText = payloadIsText
+    this.isShared = isShared
+  }
+
+  get payload(): Buffer {
+    return this.buffer.subarray(this.payloadStart, this.end)
   }
 }
 

@@ -2,6 +2,13 @@
 
 const EMPTY = Buffer.alloc(0)
 
+/** Memory that kept payloads share, and the largest of those, in bytes: whoever stays longest keeps all of it. */
+const POOL_BYTES = 8 * 1024
+const POOLED_BYTES_MAX = 1024
+
+let pool: Buffer = EMPTY
+let poolUsed = POOL_BYTES
+
 export type QoS = 0 | 1 | 2
 
 /**
@@ -29,9 +36,19 @@ export interface Wire {
   readonly end: number
 }
 
+/** A payload as `buffer[payloadStart..end)`. */
+export interface PayloadPart {
+  readonly buffer: Buffer
+  readonly payloadStart: number
+  readonly end: number
+}
+
 export interface MessageFields {
   readonly topic: Topic
-  readonly payload: Buffer
+  /** Empty when absent, unless there is `part`. */
+  readonly payload?: Buffer
+  /** A payload that has no view: a part of the read buffer. */
+  readonly part?: PayloadPart
   readonly qos: QoS
   /** The RETAIN flag as published. */
   readonly retain: boolean
@@ -52,7 +69,6 @@ export interface MessageFields {
  */
 export class Message {
   topic: Topic
-  payload: Buffer
   properties: Buffer
   readonly qos: QoS
   readonly retain: boolean
@@ -70,17 +86,43 @@ export class Message {
   wire4: Wire | null = null
   wire5: Wire | null = null
   #owned = false
+  /** The payload is `#buffer[#start..#end)`; `#payload` is a view of it, once there is one. */
+  #buffer: Buffer
+  #start: number
+  #end: number
+  #payload: Buffer | null
 
   constructor(fields: MessageFields, evictedSize?: number) {
     this.topic = fields.topic
-    this.payload = fields.payload
+    const { part } = fields
+    if (part === undefined) {
+      const payload = fields.payload ?? EMPTY
+      this.#buffer = payload
+      this.#start = 0
+      this.#end = payload.length
+      this.#payload = payload
+    } else {
+      this.#buffer = part.buffer
+      this.#start = part.payloadStart
+      this.#end = part.end
+      this.#payload = null
+    }
     this.properties = fields.properties ?? EMPTY
     this.qos = fields.qos
     this.retain = fields.retain
     this.expiresAt = fields.expiresAt ?? Number.POSITIVE_INFINITY
     this.publisher = fields.publisher
-    this.size = evictedSize ?? this.topic.bytes.length + this.properties.length + this.payload.length
+    this.size = evictedSize ?? this.topic.bytes.length + this.properties.length + this.payloadBytes
     this.evicted = evictedSize !== undefined
+  }
+
+  get payloadBytes(): number {
+    return this.#end - this.#start
+  }
+
+  get payload(): Buffer {
+    if (this.#payload === null) this.#payload = this.#buffer.subarray(this.#start, this.#end)
+    return this.#payload
   }
 
   /**
@@ -90,10 +132,38 @@ export class Message {
   own(lasting = false): void {
     if (this.#owned) return
     this.#owned = true
-    const copy = lasting ? aloneCopy : sharedCopy
-    this.payload = copy(this.payload)
-    if (this.properties.length > 0) this.properties = copy(this.properties)
+    if (lasting) this.#setPayload(aloneCopy(this.payload))
+    else this.#ownPayload()
+    if (this.properties.length > 0) {
+      this.properties = lasting ? aloneCopy(this.properties) : Buffer.from(this.properties)
+    }
     this.forgetWires()
+  }
+
+  /** Into memory that holds payloads of other messages, too. The view goes: few will ask for another one. */
+  #ownPayload(): void {
+    const bytes = this.payloadBytes
+    if (bytes > POOLED_BYTES_MAX) {
+      this.#setPayload(Buffer.from(this.payload))
+      return
+    }
+    if (bytes > POOL_BYTES - poolUsed) {
+      pool = Buffer.allocUnsafeSlow(POOL_BYTES)
+      poolUsed = 0
+    }
+    pool.set(this.payload, poolUsed)
+    this.#buffer = pool
+    this.#start = poolUsed
+    this.#end = poolUsed + bytes
+    this.#payload = null
+    poolUsed = this.#end
+  }
+
+  #setPayload(payload: Buffer): void {
+    this.#buffer = payload
+    this.#start = 0
+    this.#end = payload.length
+    this.#payload = payload
   }
 
   /**
@@ -108,7 +178,7 @@ export class Message {
   /** Drops the body from memory. Only the store calls this, when the body can be read back. */
   evict(): void {
     this.topic = NO_TOPIC
-    this.payload = EMPTY
+    this.#setPayload(EMPTY)
     this.properties = EMPTY
     this.forgetWires()
     this.evicted = true
@@ -119,13 +189,9 @@ export class Message {
     this.topic = topic
     this.publisher = publisher
     this.properties = properties
-    this.payload = payload
+    this.#setPayload(payload)
     this.evicted = false
   }
-}
-
-function sharedCopy(bytes: Buffer): Buffer {
-  return Buffer.from(bytes)
 }
 
 /** In memory of its own: small buffers share 8 KiB otherwise, and whoever stays longest keeps all of it. */

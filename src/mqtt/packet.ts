@@ -34,7 +34,8 @@ export interface ConnectPacket {
   readonly authenticationData: Buffer | undefined
 }
 
-export interface PublishPacket {
+/** As it came: the packet is `buffer[start..end)`, which is valid until the turn ends. */
+export interface PublishPacket extends Wire {
   readonly type: 'publish'
   /** Null when the topic name is empty and an alias stands for it. */
   readonly topic: Topic | null
@@ -45,16 +46,18 @@ export interface PublishPacket {
   readonly dup: boolean
   /** 0 at QoS 0. */
   readonly packetId: number
-  /** A view of the read buffer: valid until the turn ends unless `Message.own()` copies it. */
+  /** The payload is `buffer[payloadStart..end)`: of what is passed on as it came, nobody wants a view. */
+  readonly payloadStart: number
+  /** A view, made when it is asked for. */
   readonly payload: Buffer
-  /** Raw properties to forward; see `Message.properties`. A view, too. */
+  /** Raw properties to forward; see `Message.properties`. A view. */
   readonly properties: Buffer
   /** Message Expiry Interval; undefined when absent. */
   readonly expirySeconds: number | undefined
   /** The Payload Format Indicator says that the payload is UTF-8; whether it is was not checked. */
   readonly payloadIsText: boolean
-  /** The packet itself where receivers of the same protocol version get the very same bytes; null where not. */
-  readonly wire: Wire | null
+  /** Whether receivers of the same protocol version get the very same bytes. */
+  readonly isShared: boolean
 }
 
 export type AcknowledgeType = 'puback' | 'pubrec' | 'pubrel' | 'pubcomp'

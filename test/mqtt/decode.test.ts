@@ -24,8 +24,10 @@ function errorOf(bytes: Buffer, version: ProtocolVersion): ProtocolError {
   throw new Error('nothing was refused')
 }
 
-function withoutWire(decoded: ClientPacket): object {
-  return decoded.type === 'publish' ? { ...decoded, wire: null } : decoded
+/** What a packet says, wherever it lay. */
+function said(decoded: ClientPacket): object {
+  if (decoded.type !== 'publish') return decoded
+  return { ...decoded, payload: decoded.payload, buffer: null, start: 0, payloadStart: 0, end: 0 }
 }
 
 describe('every valid packet', () => {
@@ -40,16 +42,23 @@ describe('every valid packet', () => {
     '$name is found again behind others, wherever the chunks are cut',
     ({ bytes, version }) => {
       const stream = Buffer.concat([bytes, packet(0xc0), bytes])
-      const [expected] = decodeAll([bytes], version).map(withoutWire)
+      const [expected] = decodeAll([bytes], version).map(said)
       for (let cut = 1; cut < stream.length; cut++) {
         const packets = decodeAll([stream.subarray(0, cut), stream.subarray(cut)], version)
-        expect(packets.map(withoutWire)).toEqual([expected, { type: 'pingreq' }, expected])
+        expect(packets.map(said)).toEqual([expected, { type: 'pingreq' }, expected])
         for (const found of [packets[0]!, packets[2]!]) {
-          if (found.type === 'publish' && found.wire !== null) expect(wireBytes(found.wire)).toEqual(bytes)
+          if (found.type === 'publish') expect(wireBytes(found)).toEqual(bytes)
         }
       }
     },
   )
+})
+
+test('names that differ in one byte anywhere, or in length, are told apart on one connection', () => {
+  const names = ['ab/cd', 'ab/cd', 'xb/cd', 'ab/cx', 'ab/xd', 'b/cd', 'ab/cd', 'ab/cd/e']
+  const packets = names.map((name) => packet(0x30, [0, name.length], name, 'payload'))
+  const found = decodeAll([Buffer.concat(packets)], 4)
+  expect(found.map((one) => one.type === 'publish' && one.topic?.name)).toEqual(names)
 })
 
 describe('a PUBLISH that others may get as it is', () => {
@@ -63,7 +72,8 @@ describe('a PUBLISH that others may get as it is', () => {
     const [found] = decodeAll([Buffer.concat([packet(0xc0), bytes])], version).slice(1)
     expect(found).toMatchObject({ type: 'publish' })
     if (found?.type !== 'publish') return
-    expect(wireBytes(found.wire!)).toEqual(bytes)
+    expect(found.isShared).toBe(true)
+    expect(wireBytes(found)).toEqual(bytes)
   })
 
   test.each([
@@ -72,7 +82,7 @@ describe('a PUBLISH that others may get as it is', () => {
     ['a Topic Alias', 5, packet(0x30, topic, 3, 0x23, [0, 1], 'payload')],
     ['an expiry', 5, packet(0x30, topic, 5, 0x02, [0, 0, 0, 9], 'payload')],
   ] as const)('%s: none', (_, version, bytes) => {
-    expect(decodeAll([bytes], version)[0]).toMatchObject({ wire: null })
+    expect(decodeAll([bytes], version)[0]).toMatchObject({ isShared: false })
   })
 })
 
