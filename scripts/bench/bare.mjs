@@ -1,75 +1,281 @@
 /**
- * The least that a Node program has to do for a publisher: read the packet, answer, keep nothing and deliver nothing.
- * What a broker costs beyond this is its own doing; below it, none written in JavaScript on `node:net` can go.
+ * The least that a relay written in JavaScript on `node:net` does: it reads a chunk, walks over the packets in it, looks up
+ * who has subscribed, and answers and passes on in one write per connection and turn of the event loop. What a broker costs
+ * beyond this is its own doing; what Mosquitto costs below it, none on Node's public interfaces can reach.
+ *
+ * It is no broker. It checks nothing, keeps nothing, and takes no note of acknowledgements: MQTT 3.1.1, Clean Session,
+ * delivered at the publisher's QoS and never again, without retained messages, Wills, Keep Alive and back-pressure.
  */
 import { createServer } from 'node:net'
 
-const CONNECT = 1
-const PUBLISH = 3
-const PUBREL = 6
-const SUBSCRIBE = 8
-const PINGREQ = 12
-const DISCONNECT = 14
+const [CONNECT, PUBLISH, PUBREC, PUBREL, SUBSCRIBE, PINGREQ, DISCONNECT] = [1, 3, 5, 6, 8, 12, 14]
 
-const answers = []
+/** First bytes of what is answered. */
+const ANSWER = {
+  connack: 0x20,
+  puback: 0x40,
+  pubrec: 0x50,
+  pubrel: 0x62,
+  pubcomp: 0x70,
+  suback: 0x90,
+  pingresp: 0xd0,
+}
 
-function answer(socket, bytes) {
-  if (answers.length === 0) setImmediate(leave)
-  answers.push(socket, bytes)
+const ID_MAX = 65_535
+
+/** What a connection gets in one turn is put together here if it is in pieces, and written at once. */
+const SCRATCH_BYTES = 256 * 1024
+
+/** Topic filter -> connections. */
+const subscriptions = new Map()
+
+/** Topic name -> connections, for as long as nobody subscribes or leaves. */
+const resolved = new Map()
+
+/** Connections that get something at the end of this turn. */
+let waiting = []
+let scratch = Buffer.allocUnsafe(SCRATCH_BYTES)
+
+/**
+ * Packets that follow each other in a chunk and go to the same connections: they leave as one slice. `ids` are the places
+ * of their packet identifiers in the chunk, null at QoS 0.
+ */
+class Run {
+  constructor(chunk, start, topic, to, ids) {
+    this.chunk = chunk
+    this.start = start
+    this.end = start
+    /** Where the topic name of its packets begins, with its length. */
+    this.topic = topic
+    this.to = to
+    this.ids = ids
+    this.slice = null
+  }
+
+  /** The same for all connections, which is right at QoS 0 and where there is only one. */
+  shared() {
+    this.slice ??= this.chunk.subarray(this.start, this.end)
+    return this.slice
+  }
+}
+
+class Connection {
+  filters = new Set()
+  rest = null
+  runs = []
+  answers = Buffer.allocUnsafe(256)
+  answered = 0
+  waits = false
+  lastId = 0
+
+  constructor(socket) {
+    this.socket = socket
+    socket.on('data', (chunk) => this.received(chunk))
+    socket.on('close', () => this.closed())
+    socket.on('error', () => {})
+  }
+
+  received(chunk) {
+    if (this.rest !== null) chunk = Buffer.concat([this.rest, chunk])
+    const used = this.walk(chunk)
+    this.rest = used === chunk.length ? null : chunk.subarray(used)
+  }
+
+  closed() {
+    for (const filter of this.filters) {
+      const connections = subscriptions.get(filter)
+      connections.delete(this)
+      if (connections.size === 0) subscriptions.delete(filter)
+    }
+    if (this.filters.size > 0) resolved.clear()
+  }
+
+  /** Returns where the first packet begins that is not whole. */
+  walk(chunk) {
+    let run = null
+    for (let at = 0; ; ) {
+      let body = at + 1
+      let length = 0
+      for (let shift = 0; ; shift += 7) {
+        if (body >= chunk.length) return at
+        const byte = chunk[body++]
+        length |= (byte & 0x7f) << shift
+        if (byte < 0x80) break
+      }
+      const end = body + length
+      if (end > chunk.length) return at
+      if (chunk[at] >> 4 === PUBLISH) run = this.publish(run, chunk, at, body, end)
+      else this.other(chunk, at, body, end)
+      at = end
+    }
+  }
+
+  /** Extends the run, or begins another one. Returns it. */
+  publish(run, chunk, at, body, end) {
+    const id = body + 2 + ((chunk[body] << 8) | chunk[body + 1])
+    const qos = (chunk[at] >> 1) & 3
+    // Bytes are compared faster than a string is made and found in a Map: 0.06 to 0.04 µs a message at fan-in.
+    const to =
+      run !== null && same(chunk, run.topic, body, id)
+        ? run.to
+        : subscribers(chunk.toString('latin1', body + 2, id))
+    if (qos > 0) this.answer(qos === 1 ? ANSWER.puback : ANSWER.pubrec, chunk[id], chunk[id + 1])
+    if (run === null || run.to !== to || run.end !== at || (run.ids === null) !== (qos === 0)) {
+      run = new Run(chunk, at, body, to, qos === 0 ? null : [])
+      for (let i = 0; i < to.length; i++) to[i].gets(run)
+    }
+    if (qos > 0) run.ids.push(id)
+    run.end = end
+    return run
+  }
+
+  other(chunk, at, body, end) {
+    switch (chunk[at] >> 4) {
+      case PUBREC:
+        return this.answer(ANSWER.pubrel, chunk[body], chunk[body + 1])
+      case PUBREL:
+        return this.answer(ANSWER.pubcomp, chunk[body], chunk[body + 1])
+      case CONNECT:
+        return this.answer(ANSWER.connack, 0, 0)
+      case PINGREQ:
+        return this.answerBytes([ANSWER.pingresp, 0])
+      case SUBSCRIBE:
+        return this.subscribe(chunk, body, end)
+      case DISCONNECT:
+        return this.socket.end()
+    }
+  }
+
+  subscribe(chunk, body, end) {
+    const codes = []
+    for (let at = body + 2; at < end; at++) {
+      const from = at + 2
+      at = from + chunk.readUInt16BE(at)
+      const filter = chunk.toString('latin1', from, at)
+      if (!subscriptions.has(filter)) subscriptions.set(filter, new Set())
+      subscriptions.get(filter).add(this)
+      this.filters.add(filter)
+      codes.push(chunk[at] & 3)
+    }
+    resolved.clear()
+    const length = 2 + codes.length
+    const lengthBytes = length < 128 ? [length] : [(length & 0x7f) | 0x80, length >> 7]
+    this.answerBytes([ANSWER.suback, ...lengthBytes, chunk[body], chunk[body + 1], ...codes])
+  }
+
+  gets(run) {
+    this.runs.push(run)
+    this.wait()
+  }
+
+  answer(first, idHigh, idLow) {
+    const at = this.room(4)
+    this.answers[at] = first
+    this.answers[at + 1] = 2
+    this.answers[at + 2] = idHigh
+    this.answers[at + 3] = idLow
+  }
+
+  answerBytes(bytes) {
+    this.answers.set(bytes, this.room(bytes.length))
+  }
+
+  room(bytes) {
+    const at = this.answered
+    this.answered = at + bytes
+    if (this.answered > this.answers.length) {
+      this.answers = Buffer.concat([this.answers], 2 * this.answered)
+    }
+    this.wait()
+    return at
+  }
+
+  wait() {
+    if (this.waits) return
+    this.waits = true
+    if (waiting.push(this) === 1) setImmediate(leave)
+  }
+
+  /** One write for all that came up in this turn, without a copy where it is a single slice. */
+  leave() {
+    this.waits = false
+    const runs = this.runs
+    if (this.answered === 0 && runs.length === 1 && (runs[0].ids === null || runs[0].to.length === 1)) {
+      const { chunk, ids } = runs[0]
+      if (ids !== null) this.number(chunk, ids, 0)
+      this.socket.write(runs[0].shared())
+      this.runs = []
+      return
+    }
+    let bytes = this.answered
+    for (const { start, end } of runs) bytes += end - start
+    if (bytes > scratch.length) scratch = Buffer.allocUnsafe(bytes)
+    let at = 0
+    for (const run of runs) {
+      scratch.set(run.shared(), at)
+      if (run.ids !== null) this.number(scratch, run.ids, at - run.start)
+      at += run.end - run.start
+    }
+    this.answers.copy(scratch, at, 0, this.answered)
+    this.socket.write(scratch.subarray(0, bytes))
+    this.answered = 0
+    if (runs.length > 0) this.runs = []
+    // What the kernel did not take at once is still to be read from it.
+    if (this.socket.writableLength > 0) scratch = Buffer.allocUnsafe(SCRATCH_BYTES)
+  }
+
+  /** Sets the packet identifiers of this connection. */
+  number(bytes, ids, offset) {
+    let id = this.lastId
+    for (let i = 0; i < ids.length; i++) {
+      id = id === ID_MAX ? 1 : id + 1
+      const at = ids[i] + offset
+      bytes[at] = id >> 8
+      bytes[at + 1] = id
+    }
+    this.lastId = id
+  }
+}
+
+function same(chunk, before, from, end) {
+  for (let i = from; i < end; i++) {
+    if (chunk[i] !== chunk[before + i - from]) return false
+  }
+  return true
 }
 
 function leave() {
-  const written = answers.splice(0)
-  for (let index = 0; index < written.length; index += 2) written[index].write(written[index + 1])
+  const all = waiting
+  waiting = []
+  for (let i = 0; i < all.length; i++) all[i].leave()
 }
 
-/** MQTT 3.1.1 only. Returns what is left of the chunk: the beginning of a packet. */
-function packets(socket, chunk) {
-  for (let at = 0; ; ) {
-    let body = at + 1
-    let length = 0
-    for (let shift = 0; ; shift += 7) {
-      if (body >= chunk.length) return chunk.subarray(at)
-      const byte = chunk[body++]
-      length |= (byte & 0x7f) << shift
-      if (byte < 0x80) break
-    }
-    if (body + length > chunk.length) return chunk.subarray(at)
-    if (chunk[at] >> 4 === DISCONNECT) socket.end()
-    const bytes = reply(chunk[at], chunk, body)
-    if (bytes !== null) answer(socket, Buffer.from(bytes))
-    at = body + length
+function subscribers(topic) {
+  const known = resolved.get(topic)
+  if (known !== undefined) return known
+  const found = new Set()
+  for (const [filter, connections] of subscriptions) {
+    if (!matches(filter, topic)) continue
+    for (const connection of connections) found.add(connection)
   }
+  const list = [...found]
+  resolved.set(topic, list)
+  return list
 }
 
-function reply(first, chunk, body) {
-  switch (first >> 4) {
-    case CONNECT:
-      return [0x20, 2, 0, 0]
-    case PUBLISH: {
-      const qos = (first >> 1) & 3
-      if (qos === 0) return null
-      const id = body + 2 + (chunk[body] << 8) + chunk[body + 1]
-      return [qos === 1 ? 0x40 : 0x50, 2, chunk[id], chunk[id + 1]]
-    }
-    case PUBREL:
-      return [0x70, 2, chunk[body], chunk[body + 1]]
-    case SUBSCRIBE:
-      return [0x90, 3, chunk[body], chunk[body + 1], 2]
-    case PINGREQ:
-      return [0xd0, 0]
-    default:
-      return null
-  }
+function matches(filter, topic) {
+  if (filter === topic) return true
+  if (!/[+#]/.test(filter)) return false
+  const levels = topic.split('/')
+  const wanted = filter.split('/')
+  if (wanted.at(-1) === '#') levels.length = wanted.length
+  return (
+    wanted.length === levels.length &&
+    wanted.every((level, i) => level === '+' || level === '#' || level === levels[i])
+  )
 }
 
-const server = createServer({ noDelay: true }, (socket) => {
-  let rest = Buffer.alloc(0)
-  socket.on('data', (chunk) => {
-    rest = packets(socket, rest.length === 0 ? chunk : Buffer.concat([rest, chunk]))
-  })
-  socket.on('error', () => {})
-})
+const server = createServer({ noDelay: true }, (socket) => new Connection(socket))
 server.listen(0, '127.0.0.1', () => {
   console.log(`listening on mqtt://127.0.0.1:${server.address().port}`)
   console.log('ready')

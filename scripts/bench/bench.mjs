@@ -2,18 +2,20 @@
  * Compares brokers in one interleaved run and prints a markdown table.
  *
  *   npm run bench -- [--group GROUP,GROUP] [--only ROW,ROW] [--rounds N] [--secs S] [--brokers NAME,NAME]
- *                    [--json FILE] [--svg FILE] [--from FILE] [--list]
+ *                    [--patience SECONDS] [--json FILE] [--svg FILE] [--from FILE] [--list]
  *
  * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
- * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines. `--from`
+ * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines. A broker that
+ * is not done with a row after so many seconds of patience is not asked again, and the table says so. `--from`
  * prints what earlier runs have kept by `--json`, in one file or several with commas between them, and runs nothing.
  */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { printAims } from './aims.mjs'
 import { BROKER_NAMES, startBroker } from './brokers.mjs'
 import { chart } from './chart.mjs'
 import { buildMqload, runMqload } from './load.mjs'
-import { GROUPS, mqloadWords, persistentSessions, ROWS, TITLES } from './rows.mjs'
+import { GROUPS, isFor, mqloadWords, nameOf, persistentSessions, ROWS, TITLES } from './rows.mjs'
 import { measureStart } from './startup.mjs'
 import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
@@ -39,6 +41,7 @@ function readOptions() {
       group: { type: 'string' },
       only: { type: 'string' },
       brokers: { type: 'string', default: 'mosquitto,godwit,aedes' },
+      patience: { type: 'string', default: '240' },
       json: { type: 'string' },
       svg: { type: 'string' },
       from: { type: 'string' },
@@ -90,7 +93,7 @@ async function run() {
           reports[row] ??= {}
           reports[row][name] ??= []
           // Who cannot do it is not asked again: that may take minutes.
-          if (reports[row][name].some(({ error }) => error)) continue
+          if (!isFor(row, name) || reports[row][name].some(({ error }) => error)) continue
           const report = await measure(row, name, started)
           reports[row][name].push(report)
           if (options.json) {
@@ -122,10 +125,8 @@ async function measure(row, name, started) {
 }
 
 async function loaded(row, broker) {
-  const report = await runMqload([
-    ...mqloadWords(row, broker),
-    ...['--label', broker.name, '--pid', `${broker.pid}`, '--secs', options.secs, '--warmup', '0.7'],
-  ])
+  const words = ['--label', broker.name, '--pid', `${broker.pid}`, '--secs', options.secs, '--warmup', '0.7']
+  const report = await runMqload([...mqloadWords(row, broker), ...words], Number(options.patience))
   report.rss_growth_kb = report.rss_after_kb - report.rss_before_kb
   const total = ROWS[row].fresh ? null : await broker.commits()
   if (total === null) return report
@@ -141,6 +142,9 @@ function print(reports) {
   printRow(columns)
   printRow(columns.map(() => '---'))
   for (const row of options.rows) printFigures(row, reports[row])
+  const figure = (row, broker, field) => figureOf(reports[row][broker] ?? [], field)
+  const godwit = options.brokers.find((name) => name.startsWith('godwit'))
+  if (godwit !== undefined) printAims(options.rows, nameOf, figure, godwit)
 }
 
 function printFigures(row, reports) {

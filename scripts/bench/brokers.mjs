@@ -55,7 +55,7 @@ const KINDS = {
     ),
   aedes: (directory) => aedes(directory),
   'aedes-level': (directory) => aedes(directory, '--level', join(directory, 'level')),
-  // No broker: what Node costs that reads a PUBLISH, answers, and does nothing with it. For rows without subscribers.
+  // No broker: the least that a relay costs on Node. Only for rows where nothing is kept.
   'bare-node': () => ({ program: process.execPath, args: [BARE] }),
 }
 

@@ -26,7 +26,7 @@ export function buildMqload() {
   process.exit(1)
 }
 
-/** Resolves with mqload's report. Runs beside us: the brokers' output must go on being read. */
+/** Resolves with mqload's report, or `error` and nothing else. Runs beside us: the brokers' output must go on being read. */
 export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
   return new Promise((resolve) => {
     let text = ''
@@ -39,7 +39,8 @@ export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
       text += chunk
     })
     child.once('close', (code, signal) => {
-      resolve(parsed(text) ?? { error: `mqload ended with ${code ?? signal} and without a report` })
+      const late = signal === 'SIGKILL' ? `not done within ${secondsMax} s` : undefined
+      resolve(parsed(text) ?? { error: late ?? `mqload ended with ${code ?? signal} and without a report` })
     })
   })
 }

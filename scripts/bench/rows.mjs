@@ -215,6 +215,20 @@ export const ROWS = {
   },
 }
 
+/** What a relay can do that keeps nothing and speaks TCP only: in rows of these groups, and the others named. */
+const BARE_GROUPS = ['main', 'latency', 'start']
+const BARE_ROWS = ['connect', 'idle', 'connections-15k']
+
+/** Whether a broker is measured in a row. */
+export function isFor(row, broker) {
+  return broker !== 'bare-node' || BARE_GROUPS.includes(ROWS[row].group) || BARE_ROWS.includes(row)
+}
+
+/** What a field is called in the table. */
+export function nameOf(row, field) {
+  return Object.fromEntries(ROWS[row].figures)[field]
+}
+
 export const GROUPS = [...new Set(Object.values(ROWS).map(({ group }) => group))]
 
 /** Words of mqload for a row and a broker. */

@@ -43,6 +43,7 @@ function residentBytes(pid) {
 
 /** Node itself counts for none of those that need it. */
 function installed(name) {
+  if (name === 'bare-node') return { installed_mb: 0, dependencies: 0 }
   if (name.startsWith('mosquitto')) return debianPackage('mosquitto')
   if (name === 'aedes-level') return npmPackages('aedes', 'aedes-persistence-level', 'level')
   if (name === 'aedes') return npmPackages('aedes')

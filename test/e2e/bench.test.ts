@@ -57,3 +57,29 @@ test('npm run bench: over WebSocket, of retained messages and of a start; what w
   expect(lines(await output(process.execPath, script, ...again))).toEqual(lines(table))
   expect(await readFile(svg, 'utf8')).toMatch(/^<svg [\s\S]*50 pairs, QoS 0[\s\S]*<title>godwit: [\d.]+</)
 })
+
+test('npm run bench: the bare relay loses, doubles and misorders nothing, and stands beside the aims', async () => {
+  const json = join(await temporaryDirectory(), 'reports.json')
+  const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
+  const rows = ['fanin-q2', 'fanout-q1', 'pairs-q0-8k', 'durable-q1']
+  const run = ['--rounds', '1', '--secs', '0.3', '--only', rows.join(','), '--json', json]
+  const table = await output(process.execPath, script, ...run, '--brokers', 'bare-node,godwit')
+  const reports = (await readFile(json, 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+    .filter(({ broker }) => broker === 'bare-node')
+  // It keeps nothing: what is durable is not asked of it.
+  expect(reports.map(({ row, error }) => [row, error])).toEqual(
+    rows.slice(0, -1).map((row) => [row, undefined]),
+  )
+  for (const { scenario, ...report } of reports) {
+    const faults = { lost: 0, dup: 0, ooo: 0, misrouted: 0, disconnects: 0 }
+    expect(report, scenario).toMatchObject(faults)
+    expect(report.received, scenario).toBeGreaterThan(100)
+  }
+  expect(table).toMatch(
+    /^\| fanout-q1 \| CPU µs per message \| [\d.]+ \| ratio 0.09 \| – \| [\d.]+ \| [\d.]+ \| ratio 0.06 \|$/m,
+  )
+  expect(table).toMatch(/^\| durable-q1 \| .* \| ratio 0.3 \| – \| – \| – \| – \|$/m)
+})
