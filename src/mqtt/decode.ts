@@ -1,9 +1,10 @@
 /**
- * HOT. From a framed packet to its fields. PUBLISH, its acknowledgements, SUBSCRIBE and UNSUBSCRIBE are read directly.
- * All others are checked byte by byte here, for `mqtt-packet` accepts much that the standards forbid, and then parsed
- * by it.
+ * HOT. From a framed packet to its fields. CONNECT, PUBLISH, its acknowledgements, SUBSCRIBE and UNSUBSCRIBE are read
+ * directly. AUTH and a DISCONNECT that says something are checked byte by byte here, for `mqtt-packet` accepts much that
+ * the standards forbid, and then parsed by it.
  */
-import { type Packet as ParsedPacket, parser } from 'mqtt-packet'
+import type { Packet as ParsedPacket } from 'mqtt-packet'
+import { codec } from './codec.ts'
 import {
   binaryEnd,
   illegal,
@@ -16,7 +17,7 @@ import {
 } from './field.ts'
 import { type Framer, PacketType } from './framing.ts'
 import type { Tolerance } from './lenience.ts'
-import type { Topic } from './message.ts'
+import type { Topic, Will } from './message.ts'
 import type {
   AcknowledgePacket,
   AcknowledgeType,
@@ -35,7 +36,10 @@ import type {
 } from './packet.ts'
 import { SESSION_NEVER_EXPIRES } from './packet.ts'
 import {
+  type MessageProperties,
+  NOTHING_SAID_AT_CONNECT,
   PropertyPlace,
+  walkConnectProperties,
   walkMessageProperties,
   walkSubscribeProperties,
   walkUserProperties,
@@ -49,6 +53,14 @@ const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
 const NOTHING_SAID: ReturnType<typeof walkSubscribeProperties> = Object.freeze({
   subscriptionIdentifier: 0,
   userProperties: NO_USER_PROPERTIES,
+})
+
+const NO_WILL_PROPERTIES: Readonly<MessageProperties> = Object.freeze({
+  forwarded: EMPTY,
+  expirySeconds: undefined,
+  payloadIsText: false,
+  topicAlias: 0,
+  willDelaySeconds: 0,
 })
 
 /** A CONNECT that cannot be accepted, with what the client speaks, so that it can be answered in that format. */
@@ -254,85 +266,84 @@ export function decodeConnect(framer: Framer): ConnectPacket {
 }
 
 function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }): ConnectPacket {
-  const { buffer, start, end } = framer
+  const { buffer, start, end, tolerance } = framer
   let at = stringEnd(buffer, start, end, 'the protocol name')
-  const { tolerance } = framer
   const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks, tolerance)
   at += 1
   if (at >= end) throw truncated()
-  const flagsAt = at
   let flags = checkedConnectFlags(buffer[at++]!, version, tolerance)
-  readUint16(buffer, at, end) // Keep Alive
+  const keepAliveSeconds = readUint16(buffer, at, end)
   at += 2
 
-  let userProperties = NO_USER_PROPERTIES
+  let said = NOTHING_SAID_AT_CONNECT
   if (version === 5) {
-    const properties = propertyRange(buffer, at, end)
-    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Connect)
-    at = properties.end
+    const bytes = readVariableByteInteger(buffer, at, end)
+    at += variableByteIntegerBytes(bytes)
+    if (at + bytes > end) throw truncated()
+    if (bytes > 0) said = walkConnectProperties(buffer, at, at + bytes)
+    at += bytes
   }
   // The order of the payload: Client Identifier, Will, User Name, Password [MQTT-3.1.3-1] [MQTT-3.1.3-3].
+  const clientIdAt = at + 2
   at = stringEnd(buffer, at, end, 'the Client Identifier') // [MQTT-3.1.3-4]
-  let said: ReturnType<typeof walkMessageProperties> | null = null
+  const clientId = buffer.toString('utf8', clientIdAt, at)
+  let will: Will | undefined
   if ((flags & WILL_FLAG) !== 0) {
+    let properties = NO_WILL_PROPERTIES
     if (version === 5) {
-      const properties = propertyRange(buffer, at, end)
-      said = walkMessageProperties(buffer, properties.start, properties.end, PropertyPlace.Will)
-      at = properties.end
+      const range = propertyRange(buffer, at, end)
+      properties = walkMessageProperties(buffer, range.start, range.end, PropertyPlace.Will)
+      at = range.end
     }
-    const willTopicEnd = binaryEnd(buffer, at, end)
-    checkTopicName(buffer, at + 2, willTopicEnd) // [MQTT-3.1.3-11]
-    at = binaryEnd(buffer, willTopicEnd, end) // the Will Payload
+    const topicAt = at + 2
+    const payloadAt = binaryEnd(buffer, at, end) + 2
+    checkTopicName(buffer, topicAt, payloadAt - 2) // [MQTT-3.1.3-11]
+    at = binaryEnd(buffer, payloadAt - 2, end)
+    will = {
+      topic: buffer.toString('utf8', topicAt, payloadAt - 2),
+      payload: Buffer.from(buffer.subarray(payloadAt, at)),
+      qos: ((flags & WILL_QOS) >> 3) as QoS,
+      retain: (flags & WILL_RETAIN) !== 0,
+      properties: Buffer.from(properties.forwarded),
+      expirySeconds: properties.expirySeconds,
+      delaySeconds: properties.willDelaySeconds,
+    }
   }
   // 3.1 allows the flags to announce a User Name or Password that is not there: the length takes precedence.
   if (version === 3 && at === end) flags &= ~(USER_NAME_FLAG | PASSWORD_FLAG)
-  if ((flags & USER_NAME_FLAG) !== 0) at = stringEnd(buffer, at, end, 'the User Name') // [MQTT-3.1.3-12]
-  if (version === 3 && at === end) flags &= ~PASSWORD_FLAG
-  if ((flags & PASSWORD_FLAG) !== 0) at = binaryEnd(buffer, at, end)
-  if (at !== end) throw trailing('CONNECT')
-
-  let whole = wholePacket(framer)
-  if (flags !== buffer[flagsAt]) {
-    whole = Buffer.from(whole)
-    whole[flagsAt - start + (framer.packetBytes - (end - start))] = flags
+  let userName: string | undefined
+  if ((flags & USER_NAME_FLAG) !== 0) {
+    const userNameAt = at + 2
+    at = stringEnd(buffer, at, end, 'the User Name') // [MQTT-3.1.3-12]
+    userName = buffer.toString('utf8', userNameAt, at)
   }
-  const parsed = parse(whole, 'connect', version)
-  const properties = parsed.properties ?? {}
+  if (version === 3 && at === end) flags &= ~PASSWORD_FLAG
+  let password: Buffer | undefined
+  if ((flags & PASSWORD_FLAG) !== 0) {
+    const passwordAt = at + 2
+    at = binaryEnd(buffer, at, end)
+    password = Buffer.from(buffer.subarray(passwordAt, at))
+  }
+  if (at !== end) throw trailing('CONNECT')
+  const cleanStart = (flags & CLEAN_START_FLAG) !== 0
   return {
     type: 'connect',
     protocolVersion: version,
-    clientId: parsed.clientId,
-    cleanStart: parsed.clean === true,
-    keepAliveSeconds: parsed.keepalive ?? 0,
-    userName: parsed.username,
-    password: parsed.password === undefined ? undefined : Buffer.from(parsed.password),
-    will:
-      parsed.will === undefined
-        ? undefined
-        : {
-            topic: parsed.will.topic,
-            payload: Buffer.from(parsed.will.payload as Buffer),
-            qos: parsed.will.qos ?? 0,
-            retain: parsed.will.retain === true,
-            // Raw, from our own walk: mqtt-packet loses the order of User Properties.
-            properties: Buffer.from(said?.forwarded ?? EMPTY),
-            expirySeconds: said?.expirySeconds,
-            delaySeconds: said?.willDelaySeconds ?? 0,
-          },
-    sessionExpirySeconds:
-      version === 5
-        ? (properties.sessionExpiryInterval ?? 0)
-        : parsed.clean === true
-          ? 0
-          : SESSION_NEVER_EXPIRES,
-    receiveMaximum: properties.receiveMaximum ?? 65_535,
-    maximumPacketSize: properties.maximumPacketSize ?? Number.POSITIVE_INFINITY,
-    topicAliasMaximum: properties.topicAliasMaximum ?? 0,
-    requestResponseInformation: properties.requestResponseInformation ?? false,
-    requestProblemInformation: properties.requestProblemInformation ?? true,
-    userProperties,
-    authenticationMethod: properties.authenticationMethod,
-    authenticationData: owned(properties.authenticationData),
+    clientId,
+    cleanStart,
+    keepAliveSeconds,
+    userName,
+    password,
+    will,
+    sessionExpirySeconds: version === 5 ? said.sessionExpirySeconds : cleanStart ? 0 : SESSION_NEVER_EXPIRES,
+    receiveMaximum: said.receiveMaximum,
+    maximumPacketSize: said.maximumPacketSize,
+    topicAliasMaximum: said.topicAliasMaximum,
+    requestResponseInformation: said.requestResponseInformation,
+    requestProblemInformation: said.requestProblemInformation,
+    userProperties: said.userProperties,
+    authenticationMethod: said.authenticationMethod,
+    authenticationData: said.authenticationData,
   }
 }
 
@@ -365,6 +376,7 @@ function readVersion(
   throw new ProtocolError(Reason.UnsupportedProtocolVersion, statement, message)
 }
 
+const CLEAN_START_FLAG = 0x02
 const WILL_FLAG = 0x04
 const WILL_QOS = 0x18
 const WILL_RETAIN = 0x20
@@ -528,12 +540,12 @@ function wholePacket(framer: Framer): Buffer {
 
 /** A parser of mqtt-packet, and what it made of the packet that it was given last. */
 class Machine {
-  readonly #parser: ReturnType<typeof parser>
+  readonly #parser: ReturnType<ReturnType<typeof codec>['parser']>
   #packet: ParsedPacket | undefined
   #failed = false
 
   constructor(version: ProtocolVersion) {
-    this.#parser = parser({ protocolVersion: version })
+    this.#parser = codec().parser({ protocolVersion: version })
     this.#parser.on('packet', (packet) => {
       this.#packet = packet
     })
@@ -550,7 +562,7 @@ class Machine {
   }
 }
 
-/** Kept from packet to packet, by protocol version: making one costs more than a CONNECT takes to be parsed. */
+/** Kept from packet to packet, by protocol version: making one costs more than a packet takes to be parsed. */
 const machines: (Machine | undefined)[] = []
 
 /** Parses one complete packet that was checked. */

@@ -1,5 +1,9 @@
-/** HOT. From the Server's packets to bytes. PUBLISH and acknowledgements directly, all others by `mqtt-packet`. */
-import { type Packet as GeneratedPacket, generate, writeToStream } from 'mqtt-packet'
+/**
+ * HOT. From the Server's packets to bytes. PUBLISH, acknowledgements, SUBACK, UNSUBACK and a usual CONNACK directly, all
+ * others by `mqtt-packet`.
+ */
+import type { Packet as GeneratedPacket } from 'mqtt-packet'
+import { codec } from './codec.ts'
 import { VARIABLE_BYTE_INTEGER_MAX, variableByteIntegerBytes, writeVariableByteInteger } from './field.ts'
 import type { Message, Wire } from './message.ts'
 import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
@@ -8,11 +12,10 @@ import { Reason } from './reason.ts'
 import type { PacketSlab } from './slab.ts'
 import { stringError } from './utf8.ts'
 
-// Else mqtt-packet keeps a buffer for each of 65,536 numbers, several megabytes, to save what our packets do not need.
-writeToStream.cacheNumbers = false
-
 const CONNACK = 0x20
 const PUBLISH = 0x30
+const SUBACK = 0x90
+const UNSUBACK = 0xb0
 const SESSION_PRESENT = 1
 const UINT32_MAX = 0xffff_ffff
 const EMPTY: Buffer = Buffer.alloc(0)
@@ -210,6 +213,10 @@ export function encodeConnack(
     if (returnCode === null) return null
     return Buffer.from([CONNACK, 2, sessionPresent ? SESSION_PRESENT : 0, returnCode])
   }
+  if (packet.reasonCode === Reason.Success) {
+    const usual = usualConnack(packet, sessionPresent)
+    if (usual !== null) return usual
+  }
   const { reasonString, userProperties, sessionExpirySeconds, serverKeepAliveSeconds, ...same } =
     packet.properties
   const bare = {
@@ -224,6 +231,72 @@ export function encodeConnack(
     if (bytes.length <= maximumPacketSize) break
   }
   return bytes
+}
+
+/** What a CONNACK that lets a client in says at most besides User Properties, strings and Authentication Data, in bytes. */
+const USUAL_CONNACK_BYTES = 64
+
+/**
+ * The CONNACK of a client that was let in; null where it says what only `mqtt-packet` writes. Directly, since each
+ * connection gets one: 0.5 us in place of 4.
+ */
+function usualConnack({ properties }: ConnackPacket, sessionPresent: boolean): Buffer | null {
+  const { assignedClientIdentifier, authenticationMethod, authenticationData } = properties
+  const { reasonString, userProperties, responseInformation, serverReference } = properties
+  if (reasonString !== undefined || userProperties !== undefined) return null
+  if (responseInformation !== undefined || serverReference !== undefined) return null
+  if (authenticationMethod !== undefined || authenticationData !== undefined) return null
+  const idBytes = assignedClientIdentifier === undefined ? 0 : Buffer.byteLength(assignedClientIdentifier)
+  const packet = Buffer.allocUnsafe(USUAL_CONNACK_BYTES + idBytes)
+  // Remaining Length and Property Length have one byte each up to here, which the usual ones never exceed.
+  const propertiesAt = 5
+  let at = propertiesAt
+  at = uint32(packet, at, PropertyId.SessionExpiryInterval, properties.sessionExpirySeconds)
+  at = uint16(packet, at, PropertyId.ReceiveMaximum, properties.receiveMaximum)
+  at = byte(packet, at, PropertyId.MaximumQoS, properties.maximumQoS)
+  at = byte(packet, at, PropertyId.RetainAvailable, properties.retainAvailable)
+  at = uint32(packet, at, PropertyId.MaximumPacketSize, properties.maximumPacketSize)
+  if (assignedClientIdentifier !== undefined) {
+    packet[at] = PropertyId.AssignedClientIdentifier
+    packet.writeUInt16BE(idBytes, at + 1)
+    at += 3 + packet.write(assignedClientIdentifier, at + 3)
+  }
+  at = uint16(packet, at, PropertyId.TopicAliasMaximum, properties.topicAliasMaximum)
+  at = byte(packet, at, PropertyId.WildcardSubscriptionAvailable, properties.wildcardSubscriptionAvailable)
+  at = byte(
+    packet,
+    at,
+    PropertyId.SubscriptionIdentifierAvailable,
+    properties.subscriptionIdentifiersAvailable,
+  )
+  at = byte(packet, at, PropertyId.SharedSubscriptionAvailable, properties.sharedSubscriptionAvailable)
+  at = uint16(packet, at, PropertyId.ServerKeepAlive, properties.serverKeepAliveSeconds)
+  if (at - 2 >= 0x80) return null
+  packet[0] = CONNACK
+  packet[1] = at - 2
+  packet[2] = sessionPresent ? SESSION_PRESENT : 0
+  packet[3] = Reason.Success
+  packet[4] = at - propertiesAt
+  return packet.subarray(0, at)
+}
+
+function byte(packet: Buffer, at: number, id: number, value: number | boolean | undefined): number {
+  if (value === undefined) return at
+  packet[at] = id
+  packet[at + 1] = Number(value)
+  return at + 2
+}
+
+function uint16(packet: Buffer, at: number, id: number, value: number | undefined): number {
+  if (value === undefined) return at
+  packet[at] = id
+  return packet.writeUInt16BE(value, at + 1)
+}
+
+function uint32(packet: Buffer, at: number, id: number, value: number | undefined): number {
+  if (value === undefined) return at
+  packet[at] = id
+  return packet.writeUInt32BE(value, at + 1)
 }
 
 /** Says in an encoded CONNACK that a Session is present; its size stays the same. */
@@ -269,8 +342,10 @@ export function encodeSuback(
   // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80. 3.1 knows none: what is refused is acknowledged all the
   // same, as its section 3.8 says, at the QoS that promises least.
   const failure = version === 3 ? 0 : 0x80
-  const granted = version === 5 ? [...reasonCodes] : reasonCodes.map((code) => (code > 2 ? failure : code))
-  return write({ cmd: 'suback', messageId: packetId, granted }, version)
+  const packet = filterAnswer(SUBACK, packetId, version, reasonCodes.length)
+  let at = packet.length - reasonCodes.length
+  for (const code of reasonCodes) packet[at++] = version === 5 || code <= 2 ? code : failure
+  return packet
 }
 
 /** Encodes an UNSUBACK (section 3.11); before 5.0 it has no Reason Codes. */
@@ -279,7 +354,20 @@ export function encodeUnsuback(
   packetId: number,
   reasonCodes: readonly number[],
 ): Buffer {
-  return write({ cmd: 'unsuback', messageId: packetId, granted: [...reasonCodes] }, version)
+  const codes = version === 5 ? reasonCodes : []
+  const packet = filterAnswer(UNSUBACK, packetId, version, codes.length)
+  packet.set(codes, packet.length - codes.length)
+  return packet
+}
+
+/** A SUBACK or UNSUBACK without properties, with room for its Reason Codes at the end. */
+function filterAnswer(type: number, packetId: number, version: ProtocolVersion, codes: number): Buffer {
+  const remaining = 2 + (version === 5 ? 1 : 0) + codes
+  const packet = Buffer.allocUnsafe(1 + variableByteIntegerBytes(remaining) + remaining)
+  packet[0] = type
+  const at = packet.writeUInt16BE(packetId, writeVariableByteInteger(packet, 1, remaining))
+  if (version === 5) packet[at] = 0
+  return packet
 }
 
 /**
@@ -320,5 +408,5 @@ function pairs(userProperties: UserProperties | undefined): object[] | undefined
 }
 
 function write(packet: object, version: ProtocolVersion): Buffer {
-  return generate(packet as GeneratedPacket, { protocolVersion: version })
+  return codec().generate(packet as GeneratedPacket, { protocolVersion: version })
 }

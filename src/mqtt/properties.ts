@@ -246,6 +246,79 @@ export function walkSubscribeProperties(
   return { subscriptionIdentifier, userProperties }
 }
 
+/** What a CONNECT says in its properties, or what holds where it says nothing (section 3.1.2.11). */
+export interface ConnectProperties {
+  /** 0 when absent. */
+  sessionExpirySeconds: number
+  /** 65,535 when absent. */
+  receiveMaximum: number
+  /** `Infinity` when absent. */
+  maximumPacketSize: number
+  /** 0 when absent. */
+  topicAliasMaximum: number
+  requestResponseInformation: boolean
+  /** True when absent. */
+  requestProblemInformation: boolean
+  userProperties: UserProperties
+  authenticationMethod: string | undefined
+  /** A copy. */
+  authenticationData: Buffer | undefined
+}
+
+/** A CONNECT without properties, which is every one before 5.0. */
+export const NOTHING_SAID_AT_CONNECT: Readonly<ConnectProperties> = Object.freeze({
+  sessionExpirySeconds: 0,
+  receiveMaximum: 65_535,
+  maximumPacketSize: Number.POSITIVE_INFINITY,
+  topicAliasMaximum: 0,
+  requestResponseInformation: false,
+  requestProblemInformation: true,
+  userProperties: NO_USER_PROPERTIES,
+  authenticationMethod: undefined,
+  authenticationData: undefined,
+})
+
+/** Checks and reads the properties of a CONNECT. Throws ProtocolError. */
+export function walkConnectProperties(buffer: Buffer, start: number, end: number): ConnectProperties {
+  const said: ConnectProperties = { ...NOTHING_SAID_AT_CONNECT }
+  let pairs: (readonly [string, string])[] | null = null
+  const walk = new PropertyWalk(buffer, start, end, PropertyPlace.Connect)
+  while (walk.next()) {
+    switch (walk.id) {
+      case PropertyId.SessionExpiryInterval:
+        said.sessionExpirySeconds = walk.number
+        break
+      case PropertyId.ReceiveMaximum:
+        said.receiveMaximum = walk.number
+        break
+      case PropertyId.MaximumPacketSize:
+        said.maximumPacketSize = walk.number
+        break
+      case PropertyId.TopicAliasMaximum:
+        said.topicAliasMaximum = walk.number
+        break
+      case PropertyId.RequestResponseInformation:
+        said.requestResponseInformation = walk.number === 1
+        break
+      case PropertyId.RequestProblemInformation:
+        said.requestProblemInformation = walk.number === 1
+        break
+      case PropertyId.AuthenticationMethod:
+        said.authenticationMethod = text(buffer, walk.valueStart, walk.valueEnd)
+        break
+      case PropertyId.AuthenticationData:
+        said.authenticationData = Buffer.from(buffer.subarray(walk.valueStart, walk.valueEnd))
+        break
+      case PropertyId.UserProperty:
+        pairs ??= []
+        pairs.push(pairIn(buffer, walk))
+        break
+    }
+  }
+  if (pairs !== null) said.userProperties = pairs
+  return said
+}
+
 /** What a PUBLISH, or a Will, says in its properties. */
 export interface MessageProperties {
   /** What is forwarded, raw and in order [MQTT-3.3.2-18]: a view when nothing was cut out of its middle. */

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { type Packet, parser } from 'mqtt-packet'
+import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import {
   encodeAuth,
@@ -317,4 +317,55 @@ test('AUTH', () => {
     properties: { authenticationMethod: 'SCRAM', authenticationData: Buffer.from('data') },
   })
   expect(parsed('auth', encodeAuth(0, 'SCRAM', undefined), 5).properties?.authenticationData).toBeUndefined()
+})
+
+test('mqtt-packet reads back every CONNACK that lets a client in, whatever it says', () => {
+  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined })
+  const uint16 = fc.integer({ min: 1, max: 65_535 })
+  const uint32 = fc.integer({ min: 1, max: 0xffff_ffff })
+  const bit = fc.constantFrom<0 | 1>(0, 1)
+  const said = fc.record({
+    sessionExpirySeconds: optional(uint32),
+    receiveMaximum: optional(uint16),
+    maximumQoS: optional(bit),
+    retainAvailable: optional(fc.boolean()),
+    maximumPacketSize: optional(uint32),
+    // Beyond 127 bytes the lengths in the packet have two.
+    assignedClientIdentifier: optional(fc.string({ minLength: 1, maxLength: 150, unit: 'grapheme-ascii' })),
+    topicAliasMaximum: optional(uint16),
+    wildcardSubscriptionAvailable: optional(fc.boolean()),
+    subscriptionIdentifiersAvailable: optional(fc.boolean()),
+    sharedSubscriptionAvailable: optional(fc.boolean()),
+    serverKeepAliveSeconds: optional(uint16),
+    responseInformation: optional(fc.constant('information')),
+    userProperties: optional(fc.constant([['a', 'b']] as const)),
+  })
+  fc.assert(
+    fc.property(said, fc.boolean(), (given, sessionPresent) => {
+      const properties = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+      const bytes = encodeConnack({ sessionPresent, reasonCode: 0, properties }, 5, 1e6)!
+      const read = parsed('connack', bytes, 5)
+      expect([read.sessionPresent, read.reasonCode]).toEqual([sessionPresent, 0])
+      const { sessionExpirySeconds, serverKeepAliveSeconds, userProperties, ...same } = properties
+      expect(read.properties ?? {}).toEqual({
+        ...same,
+        ...(sessionExpirySeconds !== undefined && { sessionExpiryInterval: sessionExpirySeconds }),
+        ...(serverKeepAliveSeconds !== undefined && { serverKeepAlive: serverKeepAliveSeconds }),
+        ...(userProperties !== undefined && { userProperties: { a: 'b' } }),
+      })
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('SUBACK and UNSUBACK with many Reason Codes are what mqtt-packet writes', () => {
+  for (const version of [4, 5] as const) {
+    for (const count of [1, 124, 125, 126, 127, 300, 20_000]) {
+      const codes = Array.from({ length: count }, (_, index) => index % 3)
+      const written = (cmd: 'suback' | 'unsuback') =>
+        generate({ cmd, messageId: 0x1234, granted: codes } as Packet, { protocolVersion: version })
+      expect(encodeSuback(version, 0x1234, codes).equals(written('suback'))).toBe(true)
+      expect(encodeUnsuback(version, 0x1234, codes).equals(written('unsuback'))).toBe(true)
+    }
+  }
 })
