@@ -143,7 +143,7 @@ export class Message {
   /** Into memory that holds payloads of other messages, too. The view goes: few will ask for another one. */
   #ownPayload(): void {
     const bytes = this.payloadBytes
-    if (bytes > POOLED_BYTES_MAX) {
+    if (bytes === 0 || bytes > POOLED_BYTES_MAX) {
       this.#setPayload(Buffer.from(this.payload))
       return
     }

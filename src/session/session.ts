@@ -17,6 +17,7 @@ import type {
   Store,
   SubscriptionRecord,
 } from '../store/store.ts'
+import { InFlightTable, Outgoing } from './in-flight.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
 import { DeliveryQueue } from './queue.ts'
 
@@ -73,15 +74,9 @@ export interface Undelivered {
 /** What the client's acknowledgement meant. */
 export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
 
-interface Outgoing extends InFlight {
-  delivery: Delivery | null
-  /** Whether its PUBLISH was sent on this Network Connection, and so counts against the quota. */
-  charged: boolean
-}
-
 // Most Sessions have none of either at any one time, and an empty Map takes two hundred bytes: shared, never added to.
 const NO_INBOUND: Set<number> = new Set()
-const NOTHING_IN_FLIGHT: Map<number, Outgoing> = new Map()
+const NOTHING_IN_FLIGHT = new InFlightTable()
 
 export class Session implements OutboundState {
   readonly id: number
@@ -97,7 +92,7 @@ export class Session implements OutboundState {
 
   readonly #context: SessionContext
   #inbound: Set<number> = NO_INBOUND
-  #inFlight: Map<number, Outgoing> = NOTHING_IN_FLIGHT
+  #inFlight: InFlightTable = NOTHING_IN_FLIGHT
   /** Bytes of the messages in flight, by `message.size`. */
   #inFlightBytes = 0
   #queue: DeliveryQueue
@@ -133,7 +128,7 @@ export class Session implements OutboundState {
     session.#lastPacketId = from.lastPacketId
     session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
     for (const { packetId, delivery } of from.inFlight) {
-      session.#ownInFlight().set(packetId, { packetId, delivery, charged: false })
+      session.#ownInFlight().add(new Outgoing(packetId, delivery, false))
       session.#inFlightBytes += delivery?.message.size ?? 0
     }
     for (const packetId of from.inbound) session.#ownInbound().add(packetId)
@@ -156,8 +151,8 @@ export class Session implements OutboundState {
     return this.#inbound
   }
 
-  #ownInFlight(): Map<number, Outgoing> {
-    if (this.#inFlight === NOTHING_IN_FLIGHT) this.#inFlight = new Map()
+  #ownInFlight(): InFlightTable {
+    if (this.#inFlight === NOTHING_IN_FLIGHT) this.#inFlight = new InFlightTable()
     return this.#inFlight
   }
 
@@ -221,7 +216,7 @@ export class Session implements OutboundState {
     this.#resent = 0
     this.#resend = []
     this.disconnectedAt = 0
-    for (const outgoing of this.#inFlight.values()) {
+    for (const outgoing of this.#inFlight) {
       outgoing.charged = false
       // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
       if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)
@@ -297,7 +292,7 @@ export class Session implements OutboundState {
     }
     this.#quota--
     this.#lastPacketId = packetId
-    this.#ownInFlight().set(packetId, { packetId, delivery, charged: true })
+    this.#ownInFlight().add(new Outgoing(packetId, delivery, true))
     this.#inFlightBytes += delivery.message.size
     if (!this.stored) return
     this.#context.store.enqueue(this.id, delivery)
@@ -412,13 +407,13 @@ export class Session implements OutboundState {
     this.#shift()
     this.#quota--
     this.#lastPacketId = packetId
-    this.#ownInFlight().set(packetId, { packetId, delivery, charged: true })
+    this.#ownInFlight().add(new Outgoing(packetId, delivery, true))
     this.#inFlightBytes += delivery.message.size
     if (this.stored) store.sent(this.id, packetId)
   }
 
   #discardInFlight(outgoing: Outgoing, delivery: Delivery, reason: DropReason): void {
-    this.#inFlight.delete(outgoing.packetId)
+    this.#inFlight.delete(outgoing)
     this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
     this.#context.dropped(this, reason, delivery)
@@ -464,7 +459,7 @@ export class Session implements OutboundState {
   #freePacketId(): number {
     let packetId = this.#lastPacketId
     do packetId = packetId === PACKET_ID_MAX ? 1 : packetId + 1
-    while (this.#inFlight.has(packetId))
+    while (this.#inFlight.get(packetId) !== null)
     return packetId
   }
 
@@ -473,7 +468,7 @@ export class Session implements OutboundState {
   /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
     const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === undefined) return 'unknown'
+    if (outgoing === null) return 'unknown'
     if (outgoing.delivery === null || outgoing.delivery.qos !== 1) return 'wrong-kind'
     if (refused) this.#context.dropped(this, 'refused-by-client', outgoing.delivery)
     this.#complete(outgoing)
@@ -486,7 +481,7 @@ export class Session implements OutboundState {
    */
   pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
     const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === undefined) return 'unknown'
+    if (outgoing === null) return 'unknown'
     if (outgoing.delivery === null) return 'received'
     if (outgoing.delivery.qos !== 2) return 'wrong-kind'
     if (refused) {
@@ -498,8 +493,8 @@ export class Session implements OutboundState {
     outgoing.delivery = null
     this.#inFlightBytes -= message.size
     // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
-    this.#inFlight.delete(packetId)
-    this.#ownInFlight().set(packetId, outgoing)
+    this.#inFlight.delete(outgoing)
+    this.#inFlight.add(outgoing)
     if (this.stored) this.#context.store.received(this.id, packetId, message)
     return 'received'
   }
@@ -507,14 +502,14 @@ export class Session implements OutboundState {
   /** PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
     const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === undefined) return 'unknown'
+    if (outgoing === null) return 'unknown'
     if (outgoing.delivery !== null) return 'wrong-kind'
     this.#complete(outgoing)
     return 'completed'
   }
 
   #complete(outgoing: Outgoing): void {
-    this.#inFlight.delete(outgoing.packetId)
+    this.#inFlight.delete(outgoing)
     this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
     if (outgoing.charged) this.#quota++
@@ -555,7 +550,7 @@ export class Session implements OutboundState {
    * of the kind, more than one only without a Shared Subscription. Bodies may be evicted.
    */
   *undelivered(): IterableIterator<Undelivered> {
-    for (const { delivery } of this.#inFlight.values()) {
+    for (const { delivery } of this.#inFlight) {
       if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2, count: 1 }
     }
     for (const entry of this.#queue.parts()) {
@@ -577,12 +572,12 @@ export class Session implements OutboundState {
 
   /** All messages of queue and flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
-    for (const { delivery } of this.#inFlight.values()) if (delivery !== null) yield delivery.message
+    for (const { delivery } of this.#inFlight) if (delivery !== null) yield delivery.message
     for (const entry of this.#queue.parts()) yield 'message' in entry ? entry.message : entry
   }
 
   inFlight(): Iterable<InFlight> {
-    return this.#inFlight.values()
+    return this.#inFlight
   }
 
   inbound(): Iterable<number> {

@@ -30,3 +30,29 @@ test('what lasts keeps no more memory alive than its own', () => {
   one.own(true)
   expect([one.payload.buffer.byteLength, one.properties.buffer.byteLength]).toEqual([50, 10])
 })
+
+test('payloads of every size are the same after they are owned, and those that share memory stay apart', () => {
+  const sizes = [
+    0,
+    0,
+    1,
+    1023,
+    1024,
+    1025,
+    8 * 1024,
+    ...Array.from({ length: 40 }, (_, index) => index * 29),
+    0,
+  ]
+  const owned = sizes.map((size, index) => {
+    const buffer = Buffer.alloc(size + 2, index + 1)
+    const part = { buffer, payloadStart: 1, end: size + 1 }
+    const one = new Message({ topic: new Topic('t'), part, qos: 1, retain: false, publisher: '' })
+    one.own()
+    buffer.fill(0xff)
+    return one
+  })
+  for (const [index, size] of sizes.entries()) {
+    expect(owned[index]!.payload).toEqual(Buffer.alloc(size, index + 1))
+    expect(owned[index]!.payloadBytes).toBe(size)
+  }
+})
