@@ -13,6 +13,8 @@ export interface Sink {
    * `last` is true where the piece ends what one `write` was given.
    */
   send(piece: Buffer, last: boolean, taken: () => void): boolean
+  /** The same for a piece that was gathered: in `memory` from the sink's headroom to `end`. The headroom is its own. */
+  sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean
   /** Nothing is left to send after it had to wait. */
   emptied(): void
 }
@@ -22,10 +24,16 @@ export interface Sink {
  * write was taken; where the kernel took it at once (nearly always) the next Link uses the very same one.
  */
 export class ScratchBuffers {
+  readonly #bytes: number
   #free: Buffer | undefined
 
+  /** `headroom` is that of the sinks, in bytes. */
+  constructor(headroom: number) {
+    this.#bytes = headroom + PIECE_BYTES
+  }
+
   take(): Buffer {
-    const buffer = this.#free ?? Buffer.allocUnsafeSlow(PIECE_BYTES)
+    const buffer = this.#free ?? Buffer.allocUnsafeSlow(this.#bytes)
     this.#free = undefined
     return buffer
   }
@@ -42,10 +50,13 @@ interface Waiting {
   readonly last: boolean
 }
 
-/** What a Link sends. `framed` sinks (WebSocket) keep the borders between writes; others do not know any. */
+/**
+ * What a Link sends. Framed sinks (WebSocket) have a `headroom`: bytes for what they write before a piece, at most. They keep
+ * the borders between writes; others do not know any.
+ */
 export class Outgoing {
   readonly #sink: Sink
-  readonly #framed: boolean
+  readonly #headroom: number
   /** Null where a piece's memory may be read after it was taken: those get a buffer of their own each. */
   readonly #scratchBuffers: ScratchBuffers | null
   readonly #taken: () => void
@@ -63,9 +74,9 @@ export class Outgoing {
   #hadToWait = false
   #closed = false
 
-  constructor(sink: Sink, framed: boolean, scratchBuffers: ScratchBuffers | null) {
+  constructor(sink: Sink, headroom: number, scratchBuffers: ScratchBuffers | null) {
     this.#sink = sink
-    this.#framed = framed
+    this.#headroom = headroom
     this.#scratchBuffers = scratchBuffers
     this.#taken = () => this.#onTaken()
   }
@@ -85,8 +96,9 @@ export class Outgoing {
     if (this.#closed || bytes === 0) return
     this.#acceptedBytes += bytes
     if (this.#underWayBytes === 0 && this.#waitingBytes === 0 && bytes <= PIECE_BYTES) {
-      if (chunks.length === 1) this.#send(chunks[0]!, true)
-      else this.#send(this.#gathered(chunks, bytes), true)
+      if (chunks.length === 1 && (this.#headroom === 0 || bytes >= COPY_BELOW_BYTES)) {
+        this.#send(chunks[0]!, true)
+      } else this.#gather(chunks, bytes)
     } else {
       for (let i = 0; i < chunks.length; i++) {
         this.#waiting.push({ chunk: chunks[i]!, last: i === chunks.length - 1 })
@@ -112,6 +124,12 @@ export class Outgoing {
     this.#sentPieces++
     this.#underWayBytes = piece.length
     if (this.#sink.send(piece, last, this.#taken)) this.#settle()
+  }
+
+  #sendGathered(memory: Buffer, end: number, last: boolean): void {
+    this.#sentPieces++
+    this.#underWayBytes = end - this.#headroom
+    if (this.#sink.sendGathered(memory, end, last, this.#taken)) this.#settle()
   }
 
   /** The piece under way was taken: its bytes are gone and its scratch buffer is nobody's. */
@@ -145,8 +163,8 @@ export class Outgoing {
   #sendNext(): void {
     const { chunk, last } = this.#waiting[this.#head]!
     const left = chunk.length - this.#headOffset
-    if (left < COPY_BELOW_BYTES && !(last && this.#framed)) {
-      this.#sendGathered()
+    if (left < COPY_BELOW_BYTES) {
+      this.#gatherWaiting(last && this.#headroom > 0 ? left : Math.min(PIECE_BYTES, this.#waitingBytes))
       return
     }
     const end = Math.min(chunk.length, this.#headOffset + PIECE_BYTES)
@@ -158,9 +176,11 @@ export class Outgoing {
     this.#send(piece, complete && last)
   }
 
-  #sendGathered(): void {
-    const target = this.#target(Math.min(PIECE_BYTES, this.#waitingBytes))
-    let filled = 0
+  /** Up to so many bytes, or to the end of a write where that is kept. */
+  #gatherWaiting(bytes: number): void {
+    const target = this.#target(bytes)
+    const framed = this.#headroom > 0
+    let filled = this.#headroom
     let ended = false
     while (filled < target.length && this.#head < this.#waiting.length) {
       const { chunk, last } = this.#waiting[this.#head]!
@@ -171,10 +191,10 @@ export class Outgoing {
       if (this.#headOffset < chunk.length) break
       this.#next()
       ended = last
-      if (last && this.#framed) break
+      if (last && framed) break
     }
-    this.#waitingBytes -= filled
-    this.#send(target.subarray(0, filled), ended)
+    this.#waitingBytes -= filled - this.#headroom
+    this.#sendGathered(target, filled, ended)
   }
 
   #next(): void {
@@ -185,15 +205,15 @@ export class Outgoing {
     this.#head = 0
   }
 
-  #gathered(chunks: readonly Buffer[], bytes: number): Buffer {
+  #gather(chunks: readonly Buffer[], bytes: number): void {
     const target = this.#target(bytes)
-    let filled = 0
+    let filled = this.#headroom
     for (let i = 0; i < chunks.length; i++) filled += chunks[i]!.copy(target, filled)
-    return target.subarray(0, bytes)
+    this.#sendGathered(target, filled, true)
   }
 
   #target(bytes: number): Buffer {
-    if (this.#scratchBuffers === null) return Buffer.allocUnsafe(bytes)
+    if (this.#scratchBuffers === null) return Buffer.allocUnsafe(this.#headroom + bytes)
     this.#scratch = this.#scratchBuffers.take()
     return this.#scratch
   }

@@ -23,7 +23,7 @@ export class StreamLink implements Link, Sink {
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
     this.#socket = socket
-    this.#outgoing = new Outgoing(this, false, scratchBuffers)
+    this.#outgoing = new Outgoing(this, 0, scratchBuffers)
     this.#lingering = new Lingering(() => socket.destroy())
     socket.on('error', (error) => {
       this.#error ??= error
@@ -31,8 +31,8 @@ export class StreamLink implements Link, Sink {
     socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on, read through `readBuffer` where there is one and Node lets us. */
-  start(handler: LinkHandler, readBuffer: ReadBuffer | null): void {
+  /** Hands what arrives to the handler from now on, read through `readBuffer` where Node lets us. */
+  start(handler: LinkHandler, readBuffer: ReadBuffer): void {
     this.#handler = handler
     if (this.#socket.closed) {
       this.#onClose()
@@ -41,7 +41,7 @@ export class StreamLink implements Link, Sink {
     const received = (chunk: Buffer): void => {
       if (!this.#ending) handler.received(chunk)
     }
-    if (readBuffer?.attach(this.#socket, received) !== true) this.#socket.on('data', received)
+    if (!readBuffer.attach(this.#socket, received)) this.#socket.on('data', received)
     this.#socket.on('end', () => this.#onPeerEnd())
   }
 
@@ -83,6 +83,10 @@ export class StreamLink implements Link, Sink {
   send(piece: Buffer, _last: boolean, taken: () => void): boolean {
     this.#socket.write(piece, taken)
     return this.#socket.writableLength === 0
+  }
+
+  sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean {
+    return this.send(memory.subarray(0, end), last, taken)
   }
 
   emptied(): void {

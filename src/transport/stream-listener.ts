@@ -12,9 +12,9 @@ import { servedCertificates } from './served-certificates.ts'
 import { StreamLink } from './stream-link.ts'
 import { requestOptions } from './tls.ts'
 
-/** Memory that the sockets of one listener share; TLS has its own. */
-interface Memory {
-  readonly scratchBuffers: ScratchBuffers
+/** What the Links of one listener share. */
+interface LinkMemory {
+  readonly scratchBuffers: ScratchBuffers | null
   readonly readBuffer: ReadBuffer
 }
 
@@ -49,7 +49,7 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
 }
 
 function streamServer(context: ListenerContext): Server {
-  const memory: Memory = { scratchBuffers: new ScratchBuffers(), readBuffer: new ReadBuffer() }
+  const memory: LinkMemory = { scratchBuffers: new ScratchBuffers(0), readBuffer: new ReadBuffer() }
   return createServer(SOCKET_OPTIONS, (socket) =>
     accept(context, socket, linkInfo(context.options, socket), memory),
   )
@@ -61,6 +61,8 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer 
     ...requestOptions(context.options.tls),
     handshakeTimeout: context.limits.connectTimeoutSeconds * 1000,
   })
+  // TLS encrypts later than it says that it took what is written.
+  const memory: LinkMemory = { scratchBuffers: null, readBuffer: new ReadBuffer() }
   server.on('connection', (socket: Socket) => handshakes.add(socket))
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
     context.observer(linkInfo(context.options, socket), `TLS handshake: ${error.message}`)
@@ -71,14 +73,19 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer 
     const handshakeMs = handshakes.done(socket)
     const shown = clientCertificate(socket, options.tls, Date.now())
     if (!server.listening) socket.destroy()
-    else accept(context, socket, linkInfo(options, socket, { handshakeMs, ...shown }), null)
+    else accept(context, socket, linkInfo(options, socket, { handshakeMs, ...shown }), memory)
   })
   return server
 }
 
-function accept(context: ListenerContext, socket: Socket, info: LinkInfo, memory: Memory | null): void {
-  const link = new StreamLink(socket, info, memory?.scratchBuffers ?? null)
+function accept(
+  context: ListenerContext,
+  socket: Socket,
+  info: LinkInfo,
+  { scratchBuffers, readBuffer }: LinkMemory,
+): void {
+  const link = new StreamLink(socket, info, scratchBuffers)
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
-  else link.start(handler, memory?.readBuffer ?? null)
+  else link.start(handler, readBuffer)
 }

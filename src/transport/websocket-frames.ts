@@ -15,11 +15,21 @@ export const CloseStatus = {
 /** Stands in the first byte of the last frame of a message, and of all control frames. */
 export const FIN = 0x80
 
+/** In the second byte of a header: what a client has to set, and the length or which field tells it. */
+const MASKED = 0x80
+const LENGTH = 0x7f
+
 /** Payload of a control frame in bytes (section 5.5). */
 const CONTROL_BYTES_MAX = 125
 
-/** Two bytes, eight of length, four of mask. */
-const HEADER_BYTES_MAX = 14
+/** Of a client's frame: two bytes, eight of length, four of mask. */
+const CLIENT_HEADER_BYTES_MAX = 14
+
+/** Of a server's frame, which has no mask. */
+export const HEADER_BYTES_MAX = 10
+
+/** From this size on, in bytes, a chunk is unmasked by words: the view that this needs costs as much as 100 bytes do. */
+const WORDS_FROM_BYTES = 160
 
 /** What a reader is told about. After `closing` or `violated` it reads nothing any more. */
 export interface FrameSink {
@@ -38,21 +48,24 @@ export interface FrameSink {
  */
 export class FrameReader {
   readonly #sink: FrameSink
-  readonly #header = Buffer.alloc(HEADER_BYTES_MAX)
+  /** A header that is spread over chunks, as far as it came. */
+  readonly #header = Buffer.alloc(CLIENT_HEADER_BYTES_MAX)
   #headerBytes = 0
-  /** As far as the bytes of the header that are there tell. */
-  #headerBytesNeeded = 2
   #opcode = 0
+  /** Little-endian, and turned so that its lowest byte is for the next byte of the payload. */
+  #mask = 0
   /** A message has begun whose last frame has not. */
   #fragmented = false
-  /** Payload of the frame under way in bytes: what is to come, and what has come. */
+  /** Payload of the frame under way that is to come, in bytes. */
   #remaining = 0
-  #offset = 0
-  /** Payload of the control frame under way. */
   #control: Buffer | undefined
+  /** Bytes of the control frame under way that have come. */
+  #controlBytes = 0
   #over = false
-  /** Payload in the current chunk that was not handed on yet; that of several frames is moved together. */
+  /** The chunk that is read, and a view of it where it is large. */
   #chunk: Buffer | undefined
+  #view: DataView | undefined
+  /** Payload in the current chunk that was not handed on yet; that of several frames is moved together. */
   #start = 0
   #end = 0
 
@@ -63,6 +76,9 @@ export class FrameReader {
   /** Reads the next bytes. The chunk is changed, and belongs to the sink afterwards. */
   push(chunk: Buffer): void {
     this.#chunk = chunk
+    if (chunk.length >= WORDS_FROM_BYTES) {
+      this.#view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length)
+    }
     this.#start = 0
     this.#end = 0
     let at = 0
@@ -71,34 +87,48 @@ export class FrameReader {
     }
     this.#handOn()
     this.#chunk = undefined
+    this.#view = undefined
   }
 
+  /** Where the payload begins; the chunk's end where the header goes on in the next one, or is refused. */
   #readHeader(chunk: Buffer, from: number): number {
-    let at = from
-    while (this.#headerBytes < this.#headerBytesNeeded) {
-      if (at === chunk.length) return at
-      this.#header[this.#headerBytes++] = chunk[at++]!
-      if (this.#headerBytes !== 2) continue
-      if (!this.#checkHeader(this.#header[0]!, this.#header[1]!)) return at
+    if (this.#headerBytes > 0 || chunk.length - from < 2) return this.#gatherHeader(chunk, from)
+    const second = chunk[from + 1]!
+    if (chunk.length - from < clientHeaderBytes(second)) return this.#gatherHeader(chunk, from)
+    if (!this.#checkHeader(chunk[from]!, second)) return chunk.length
+    return from + this.#begin(chunk, from)
+  }
+
+  #gatherHeader(chunk: Buffer, from: number): number {
+    const header = this.#header
+    let needed = this.#headerBytes < 2 ? 2 : clientHeaderBytes(header[1]!)
+    for (let at = from; at < chunk.length; ) {
+      header[this.#headerBytes++] = chunk[at++]!
+      if (this.#headerBytes === 2) {
+        if (!this.#checkHeader(header[0]!, header[1]!)) break
+        needed = clientHeaderBytes(header[1]!)
+      } else if (this.#headerBytes === needed) {
+        this.#headerBytes = 0
+        this.#begin(header, 0)
+        return at
+      }
     }
-    this.#headerBytes = 0
-    this.#headerBytesNeeded = 2
-    this.#begin()
-    return at
+    return chunk.length
   }
 
   /** The first two bytes; false when they are refused. */
   #checkHeader(first: number, second: number): boolean {
     const opcode = first & 0x0f
-    const length = second & 0x7f
     const isControl = opcode >= Opcode.Close
     if ((first & 0x70) !== 0) return this.#violated('a reserved bit is set, and no extension was agreed on')
     if (opcode > Opcode.Pong || (opcode > Opcode.Binary && !isControl)) {
       return this.#violated(`opcode ${opcode} is reserved`)
     }
-    if ((second & 0x80) === 0) return this.#violated('a client has to mask its frames')
+    if ((second & MASKED) === 0) return this.#violated('a client has to mask its frames')
     if (isControl && (first & FIN) === 0) return this.#violated('a control frame is fragmented')
-    if (isControl && length > CONTROL_BYTES_MAX) return this.#violated('a control frame is too long')
+    if (isControl && (second & LENGTH) > CONTROL_BYTES_MAX) {
+      return this.#violated('a control frame is too long')
+    }
     if (opcode === Opcode.Continuation && !this.#fragmented)
       return this.#violated('nothing is to be continued')
     if (!isControl && opcode !== Opcode.Continuation && this.#fragmented) {
@@ -113,69 +143,71 @@ export class FrameReader {
     }
     this.#opcode = opcode
     if (!isControl) this.#fragmented = (first & FIN) === 0
-    this.#headerBytesNeeded = length === 127 ? 14 : length === 126 ? 8 : 6
     return true
   }
 
-  /** The header is whole: its length tells what follows. */
-  #begin(): void {
-    const header = this.#header
-    const length = header[1]! & 0x7f
-    this.#offset = 0
+  /** A header is whole: its length and its mask tell what follows. Returns its length in bytes. */
+  #begin(header: Buffer, from: number): number {
+    const length = header[from + 1]! & LENGTH
+    let at = from + 2
     if (length < 126) this.#remaining = length
-    else if (length === 126) this.#remaining = header.readUInt16BE(2)
-    else {
-      this.#remaining = header.readUInt32BE(2) * 2 ** 32 + header.readUInt32BE(6)
+    else if (length === 126) {
+      this.#remaining = header.readUInt16BE(at)
+      at += 2
+    } else {
+      this.#remaining = header.readUInt32BE(at) * 2 ** 32 + header.readUInt32BE(at + 4)
+      at += 8
       if (this.#remaining > Number.MAX_SAFE_INTEGER) {
         this.#refuse(CloseStatus.TooBig, 'a frame of more than 2^53 bytes')
-        return
+        return at - from
       }
     }
-    if (this.#opcode < Opcode.Close) return
-    this.#control = Buffer.allocUnsafe(this.#remaining)
-    if (this.#remaining === 0) this.#controlled()
+    this.#mask = header.readInt32LE(at)
+    if (this.#opcode >= Opcode.Close) {
+      this.#control = Buffer.allocUnsafe(this.#remaining)
+      this.#controlBytes = 0
+      if (this.#remaining === 0) this.#controlled()
+    }
+    return at + 4 - from
   }
 
   #readPayload(chunk: Buffer, at: number): number {
     const bytes = Math.min(this.#remaining, chunk.length - at)
-    if (this.#control === undefined) {
-      if (this.#start === this.#end) {
-        this.#start = at
-        this.#end = at
-      }
-      this.#unmask(chunk, at, bytes, chunk, this.#end)
-      this.#end += bytes
-    } else this.#unmask(chunk, at, bytes, this.#control, this.#offset)
-    this.#offset += bytes
     this.#remaining -= bytes
-    if (this.#remaining === 0 && this.#control !== undefined) this.#controlled()
+    if (this.#control !== undefined) {
+      this.#unmask(chunk, at, bytes, at)
+      this.#controlBytes += chunk.copy(this.#control, this.#controlBytes, at, at + bytes)
+      if (this.#remaining === 0) this.#controlled()
+      return at + bytes
+    }
+    if (this.#start === this.#end) {
+      this.#start = at
+      this.#end = at
+    }
+    this.#unmask(chunk, at, bytes, this.#end)
+    this.#end += bytes
     return at + bytes
   }
 
-  /** `target` may be the chunk itself, at or before the place that is read. */
-  #unmask(chunk: Buffer, from: number, bytes: number, target: Buffer, targetFrom: number): void {
-    const header = this.#header
-    // The mask ends the header, and goes on where the part of the payload before this one stopped.
-    const length = header[1]! & 0x7f
-    const mask = length === 127 ? 10 : length === 126 ? 4 : 2
-    const phase = this.#offset & 3
-    const m0 = header[mask + phase]!
-    const m1 = header[mask + ((phase + 1) & 3)]!
-    const m2 = header[mask + ((phase + 2) & 3)]!
-    const m3 = header[mask + ((phase + 3) & 3)]!
-    const whole = bytes & ~3
-    let to = targetFrom
-    let at = from
-    for (const end = from + whole; at < end; at += 4, to += 4) {
-      target[to] = chunk[at]! ^ m0
-      target[to + 1] = chunk[at + 1]! ^ m1
-      target[to + 2] = chunk[at + 2]! ^ m2
-      target[to + 3] = chunk[at + 3]! ^ m3
+  /** Inside the chunk; `to` is the place that is read, or one before it. */
+  #unmask(chunk: Buffer, from: number, bytes: number, to: number): void {
+    const mask = this.#mask
+    const view = this.#view
+    const words = bytes & ~3
+    if (view === undefined) {
+      for (let i = 0; i < words; i += 4) {
+        chunk[to + i] = chunk[from + i]! ^ mask
+        chunk[to + i + 1] = chunk[from + i + 1]! ^ (mask >> 8)
+        chunk[to + i + 2] = chunk[from + i + 2]! ^ (mask >> 16)
+        chunk[to + i + 3] = chunk[from + i + 3]! ^ (mask >> 24)
+      }
+    } else {
+      for (let i = 0; i < words; i += 4) view.setInt32(to + i, view.getInt32(from + i, true) ^ mask, true)
     }
-    const rest = bytes - whole
-    if (rest > 0) target[to] = chunk[at]! ^ m0
-    if (rest > 1) target[to + 1] = chunk[at + 1]! ^ m1
-    if (rest > 2) target[to + 2] = chunk[at + 2]! ^ m2
+    for (let i = words; i < bytes; i++) chunk[to + i] = chunk[from + i]! ^ (mask >> ((i - words) * 8))
+    // A frame may go on in the next chunk: the mask goes on where this part of the payload stopped.
+    const turned = (bytes & 3) * 8
+    if (turned !== 0) this.#mask = (mask >>> turned) | (mask << (32 - turned))
   }
 
   /** A control frame is whole. */
@@ -222,20 +254,39 @@ export class FrameReader {
   }
 }
 
-/** The header of a frame that a server sends: without a mask. `first` is the opcode, with FIN or without. */
-export function frameHeader(first: number, payloadBytes: number): Buffer {
-  const header = Buffer.allocUnsafe(headerBytes(payloadBytes))
-  writeHeader(header, first, payloadBytes)
-  return header
-}
-
 /** A whole frame in one buffer. `first` is the opcode, with FIN or without. */
 export function frame(first: number, payload: Buffer): Buffer {
-  const header = headerBytes(payload.length)
-  const bytes = Buffer.allocUnsafe(header + payload.length)
-  writeHeader(bytes, first, payload.length)
-  payload.copy(bytes, header)
-  return bytes
+  const bytes = Buffer.allocUnsafe(HEADER_BYTES_MAX + payload.length)
+  payload.copy(bytes, HEADER_BYTES_MAX)
+  return bytes.subarray(writeHeader(bytes, HEADER_BYTES_MAX, first, payload.length))
+}
+
+/**
+ * Writes the header of a frame that a server sends, without a mask, so that it ends where its payload begins. Returns
+ * where it begins, `HEADER_BYTES_MAX` before at most. `first` is the opcode, with FIN or without.
+ */
+export function writeHeader(
+  target: Buffer,
+  payloadStart: number,
+  first: number,
+  payloadBytes: number,
+): number {
+  if (payloadBytes < 126) {
+    target[payloadStart - 2] = first
+    target[payloadStart - 1] = payloadBytes
+    return payloadStart - 2
+  }
+  if (payloadBytes < 65_536) {
+    target[payloadStart - 4] = first
+    target[payloadStart - 3] = 126
+    target.writeUInt16BE(payloadBytes, payloadStart - 2)
+    return payloadStart - 4
+  }
+  target[payloadStart - 10] = first
+  target[payloadStart - 9] = 127
+  target.writeUInt32BE(Math.floor(payloadBytes / 2 ** 32), payloadStart - 8)
+  target.writeUInt32BE(payloadBytes >>> 0, payloadStart - 4)
+  return payloadStart - 10
 }
 
 /** A Close frame; `status` null answers one that has none. */
@@ -246,22 +297,10 @@ export function closeFrame(status: number | null, reason = ''): Buffer {
   return frame(FIN | Opcode.Close, data)
 }
 
-function headerBytes(payloadBytes: number): number {
-  return payloadBytes < 126 ? 2 : payloadBytes < 65_536 ? 4 : 10
-}
-
-function writeHeader(target: Buffer, first: number, payloadBytes: number): void {
-  target[0] = first
-  if (payloadBytes < 126) {
-    target[1] = payloadBytes
-  } else if (payloadBytes < 65_536) {
-    target[1] = 126
-    target.writeUInt16BE(payloadBytes, 2)
-  } else {
-    target[1] = 127
-    target.writeUInt32BE(Math.floor(payloadBytes / 2 ** 32), 2)
-    target.writeUInt32BE(payloadBytes >>> 0, 6)
-  }
+/** How long a client's header is, by its second byte. */
+function clientHeaderBytes(second: number): number {
+  const length = second & LENGTH
+  return length === 127 ? 14 : length === 126 ? 8 : 6
 }
 
 /** Section 7.4: those that may stand in a Close frame. */

@@ -2,7 +2,8 @@
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
 import { Lingering } from './lingering.ts'
-import { Outgoing, type Sink } from './outgoing.ts'
+import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
+import type { ReadBuffer } from './read-buffer.ts'
 import {
   CloseStatus,
   closeFrame,
@@ -10,17 +11,18 @@ import {
   FrameReader,
   type FrameSink,
   frame,
-  frameHeader,
+  HEADER_BYTES_MAX,
   Opcode,
+  writeHeader,
 } from './websocket-frames.ts'
 
 /** Bytes that may wait for a reader before its pings are left unanswered: it would not read the answers either. */
 const PONG_BELOW_BYTES = 16 * 1024
 
-/** Up to this size in bytes, header and payload are copied together: one buffer costs the kernel less than two. */
-const COPY_BYTES_MAX = 2048
-
-/** A Link over a socket whose WebSocket is open. Each `write` is one message, in fragments when long. */
+/**
+ * A Link over a socket whose WebSocket is open. Each `write` is one message, in fragments when long; its header stands in
+ * the memory before it. `scratchBuffers` as for StreamLink.
+ */
 export class WebSocketLink implements Link, Sink, FrameSink {
   readonly info: LinkInfo
   readonly #socket: Socket
@@ -35,11 +37,11 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   /** The message under way was begun, and its last frame not sent. */
   #continuing = false
 
-  constructor(socket: Socket, info: LinkInfo) {
+  constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
     this.#socket = socket
     this.#reader = new FrameReader(this)
-    this.#outgoing = new Outgoing(this, true, null)
+    this.#outgoing = new Outgoing(this, HEADER_BYTES_MAX, scratchBuffers)
     this.#lingering = new Lingering(() => socket.destroy())
     socket.on('error', (error) => {
       this.#error ??= error
@@ -47,16 +49,18 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on; `head` has arrived already. */
-  start(handler: LinkHandler, head: Buffer): void {
+  /** Hands what arrives to the handler from now on, read through `readBuffer` where Node lets us; `head` has arrived already. */
+  start(handler: LinkHandler, head: Buffer, readBuffer: ReadBuffer): void {
     this.#handler = handler
     if (this.#socket.closed) {
       this.#onClose()
       return
     }
-    if (head.length > 0) this.#socket.unshift(head)
-    this.#socket.on('data', (chunk: Buffer) => this.#reader.push(chunk))
+    const received = (chunk: Buffer): void => this.#reader.push(chunk)
+    if (readBuffer.attach(this.#socket, received)) this.#socket.resume()
+    else this.#socket.on('data', received)
     this.#socket.on('end', () => this.#leave())
+    if (head.length > 0) received(head)
   }
 
   get bufferedBytes(): number {
@@ -97,17 +101,27 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   // ── as the Sink of what is sent ───────────────────────────────────────────────────────────────────────────
 
   send(piece: Buffer, last: boolean, taken: () => void): boolean {
-    const first = (last ? FIN : 0) | (this.#continuing ? Opcode.Continuation : Opcode.Binary)
-    this.#continuing = !last
+    const header = Buffer.allocUnsafe(HEADER_BYTES_MAX)
+    const start = writeHeader(header, HEADER_BYTES_MAX, this.#firstByte(last), piece.length)
     const socket = this.#socket
-    if (piece.length <= COPY_BYTES_MAX) socket.write(frame(first, piece), taken)
-    else {
-      socket.cork()
-      socket.write(frameHeader(first, piece.length))
-      socket.write(piece, taken)
-      socket.uncork()
-    }
+    socket.cork()
+    socket.write(header.subarray(start))
+    socket.write(piece, taken)
+    socket.uncork()
     return socket.writableLength === 0
+  }
+
+  sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean {
+    const start = writeHeader(memory, HEADER_BYTES_MAX, this.#firstByte(last), end - HEADER_BYTES_MAX)
+    this.#socket.write(memory.subarray(start, end), taken)
+    return this.#socket.writableLength === 0
+  }
+
+  /** Of the next frame, which ends a message where `last` says so. */
+  #firstByte(last: boolean): number {
+    const opcode = this.#continuing ? Opcode.Continuation : Opcode.Binary
+    this.#continuing = !last
+    return last ? FIN | opcode : opcode
   }
 
   emptied(): void {

@@ -8,9 +8,12 @@ import { WebSocketServer } from 'ws'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
+import { ScratchBuffers } from './outgoing.ts'
 import { Handshakes, linkInfo } from './peer.ts'
+import { ReadBuffer } from './read-buffer.ts'
 import { servedCertificates } from './served-certificates.ts'
 import { requestOptions } from './tls.ts'
+import { HEADER_BYTES_MAX } from './websocket-frames.ts'
 import { WebSocketLink } from './websocket-link.ts'
 
 const DEFAULT_PATH = '/mqtt'
@@ -19,6 +22,12 @@ const NO_BYTES = Buffer.alloc(0)
 
 /** By preference: `mqtt` [MQTT-6.0.0-3], and what clients of MQTT 3.1 offer. */
 const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
+
+/** What the Links of one listener share. */
+interface LinkMemory {
+  readonly scratchBuffers: ScratchBuffers | null
+  readonly readBuffer: ReadBuffer
+}
 
 /** An HTTP answer instead of a WebSocket. */
 interface Refusal {
@@ -53,6 +62,11 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   })
   const refused = (socket: Socket, reason: string) =>
     context.observer(linkInfo(context.options, socket), reason)
+  const memory: LinkMemory = {
+    // TLS encrypts later than it says that it took what is written.
+    scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
+    readBuffer: new ReadBuffer(),
+  }
   const handshakes = new Handshakes(timeoutMs, (socket) =>
     refused(socket, 'the WebSocket handshake took too long'),
   )
@@ -87,7 +101,7 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     }
     webSockets.handleUpgrade(request, new OpeningHandshake(socket), NO_BYTES, () => {
       const handshakeMs = handshakes.done(socket)
-      if (server.listening) accept(context, socket, head, handshakeMs)
+      if (server.listening) accept(context, socket, head, handshakeMs, memory)
       else socket.destroy()
     })
   })
@@ -135,13 +149,19 @@ class OpeningHandshake extends Duplex {
   override _read(): void {}
 }
 
-function accept(context: ListenerContext, socket: Socket, head: Buffer, handshakeMs: number): void {
+function accept(
+  context: ListenerContext,
+  socket: Socket,
+  head: Buffer,
+  handshakeMs: number,
+  { scratchBuffers, readBuffer }: LinkMemory,
+): void {
   const { options } = context
   const shown = socket instanceof TLSSocket ? clientCertificate(socket, options.tls, Date.now()) : {}
-  const link = new WebSocketLink(socket, linkInfo(options, socket, { handshakeMs, ...shown }))
+  const link = new WebSocketLink(socket, linkInfo(options, socket, { handshakeMs, ...shown }), scratchBuffers)
   const handler = context.acceptor.accept(link)
   if (handler === null) link.destroy()
-  else link.start(handler, head)
+  else link.start(handler, head, readBuffer)
 }
 
 function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {

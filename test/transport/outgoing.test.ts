@@ -12,8 +12,24 @@ class Kernel implements Sink {
   takesAtOnce = true
   emptiedCalls = 0
   pieceBytesMax = 0
+  asTheyAre = 0
+  readonly #headroom: number
+
+  constructor(headroom = 0) {
+    this.#headroom = headroom
+  }
 
   send(piece: Buffer, last: boolean, taken: () => void): boolean {
+    this.asTheyAre++
+    return this.#send(piece, last, taken)
+  }
+
+  sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean {
+    memory.fill(0xff, 0, this.#headroom)
+    return this.#send(memory.subarray(this.#headroom, end), last, taken)
+  }
+
+  #send(piece: Buffer, last: boolean, taken: () => void): boolean {
     expect(this.#late.length).toBe(0)
     this.pieceBytesMax = Math.max(this.pieceBytesMax, piece.length)
     this.callbacks.push(taken)
@@ -60,21 +76,22 @@ function writes(next: (below: number) => number, count: number): Buffer[][] {
   )
 }
 
-const KINDS: [name: string, framed: boolean, scratch: () => ScratchBuffers | null][] = [
-  ['a stream with scratch buffers', false, () => new ScratchBuffers()],
-  ['a stream without', false, () => null],
-  ['frames', true, () => null],
+const KINDS: [name: string, headroom: number, scratch: () => ScratchBuffers | null][] = [
+  ['a stream with scratch buffers', 0, () => new ScratchBuffers(0)],
+  ['a stream without', 0, () => null],
+  ['frames with scratch buffers', 10, () => new ScratchBuffers(10)],
+  ['frames without', 10, () => null],
 ]
 
-describe.each(KINDS)('%s', (_name, framed, scratch) => {
+describe.each(KINDS)('%s', (_name, headroom, scratch) => {
   test('every byte goes out once and in order, whenever the kernel takes it', () => {
     const seed = randomInt(0x7fffffff)
     console.log(`seed ${seed}`)
     const next = random(seed)
     const scratchBuffers = scratch()
     // Two Links share the scratch buffers, as those of one listener do.
-    const kernels = [new Kernel(), new Kernel()]
-    const links = kernels.map((kernel) => new Outgoing(kernel, framed, scratchBuffers))
+    const kernels = [new Kernel(headroom), new Kernel(headroom)]
+    const links = kernels.map((kernel) => new Outgoing(kernel, headroom, scratchBuffers))
     const sent: Buffer[][][] = [[], []]
     for (const chunks of writes(next, 600)) {
       const which = next(2)
@@ -95,7 +112,7 @@ describe.each(KINDS)('%s', (_name, framed, scratch) => {
       expect(Buffer.concat(kernel.received).equals(Buffer.concat(expected))).toBe(true)
       expect(link.flushedBytes).toBe(Buffer.concat(expected).length)
       expect(kernel.pieceBytesMax).toBeLessThanOrEqual(PIECE_BYTES)
-      if (framed) {
+      if (headroom > 0) {
         const messages = expected.filter((message) => message.length > 0)
         expect(kernel.messages.length).toBe(messages.length)
         expect(kernel.messages.every((message, m) => message.equals(messages[m]!))).toBe(true)
@@ -107,7 +124,7 @@ describe.each(KINDS)('%s', (_name, framed, scratch) => {
 describe('Outgoing', () => {
   test('a write that the kernel takes at once is not followed by emptied', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, false, new ScratchBuffers())
+    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
     outgoing.write([Buffer.from('ab'), Buffer.from('c')], 3)
     expect(outgoing.bufferedBytes).toBe(0)
     expect(outgoing.flushedBytes).toBe(3)
@@ -117,7 +134,7 @@ describe('Outgoing', () => {
 
   test('a write that had to wait is followed by emptied once', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, false, new ScratchBuffers())
+    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(10)], 10)
     outgoing.write([Buffer.alloc(20)], 20)
@@ -131,7 +148,7 @@ describe('Outgoing', () => {
 
   test('progress on one large chunk shows piece by piece', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, false, new ScratchBuffers())
+    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(3 * PIECE_BYTES)], 3 * PIECE_BYTES)
     const figures = [outgoing.flushedBytes]
@@ -143,10 +160,10 @@ describe('Outgoing', () => {
   })
 
   test('a scratch buffer that the kernel still reads is not used for another Link', () => {
-    const scratchBuffers = new ScratchBuffers()
+    const scratchBuffers = new ScratchBuffers(0)
     const kernels = [new Kernel(), new Kernel()] as const
     kernels[0].takesAtOnce = false
-    const links = kernels.map((kernel) => new Outgoing(kernel, false, scratchBuffers))
+    const links = kernels.map((kernel) => new Outgoing(kernel, 0, scratchBuffers))
     links[0]!.write([Buffer.from('fir'), Buffer.from('st')], 5)
     links[1]!.write([Buffer.from('sec'), Buffer.from('ond')], 6)
     kernels[0].take()
@@ -154,9 +171,21 @@ describe('Outgoing', () => {
     expect(kernels[1].received.map(String)).toEqual(['second'])
   })
 
+  test('a small chunk of a framed sink is copied behind room for its header, a large one is sent as it is', () => {
+    const kernel = new Kernel(10)
+    const outgoing = new Outgoing(kernel, 10, new ScratchBuffers(10))
+    const small = Buffer.from('the memory before this is of others').subarray(11)
+    outgoing.write([small], small.length)
+    expect(kernel.asTheyAre).toBe(0)
+    outgoing.write([Buffer.alloc(PIECE_BYTES)], PIECE_BYTES)
+    expect(kernel.asTheyAre).toBe(1)
+    expect(kernel.messages[0]!.toString()).toBe('before this is of others')
+    expect(Buffer.from(small.buffer, small.byteOffset - 11, 11).toString()).toBe('the memory ')
+  })
+
   test('after close nothing is sent and nothing counts as buffered', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, false, new ScratchBuffers())
+    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(100_000)], 100_000)
     outgoing.close()

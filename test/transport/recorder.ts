@@ -55,12 +55,15 @@ export class RecordedLink implements LinkHandler {
 export class Recorder implements Acceptor {
   readonly links: RecordedLink[] = []
   refusing = false
+  /** Told of each new link before anything arrives on it. */
+  onLink: (recorded: RecordedLink) => void = () => {}
   readonly #accepted = new EventEmitter().setMaxListeners(0)
 
   accept(link: Link): LinkHandler | null {
     if (this.refusing) return null
     const recorded = new RecordedLink(link)
     this.links.push(recorded)
+    this.onLink(recorded)
     this.#accepted.emit('link')
     return recorded
   }

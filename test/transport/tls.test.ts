@@ -2,10 +2,11 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { LinkInfo } from '../../src/broker/link.ts'
 import { listen } from '../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+import { ReadBuffer } from '../../src/transport/read-buffer.ts'
 import type { TlsOptions } from '../../src/transport/tls.ts'
 import { closing, Recorder } from './recorder.ts'
 
@@ -28,6 +29,7 @@ beforeEach(() => {
 })
 
 afterEach(async () => {
+  vi.restoreAllMocks()
   for (const socket of sockets) socket.destroy()
   for (const { link } of recorder.links) link.destroy()
   await Promise.all(open.map((listener) => listener.close()))
@@ -64,6 +66,39 @@ describe('a TLS listener', () => {
     recorded.link.write([Buffer.from('po'), Buffer.from('ng')], 4)
     expect(String((await once(socket, 'data'))[0])).toBe('pong')
   })
+
+  test('reads into memory of ours', async () => {
+    const attach = vi.spyOn(ReadBuffer.prototype, 'attach')
+    client(await listening())
+    await recorder.at(0)
+    expect(attach.mock.results.map(({ value }) => value)).toEqual([true])
+  })
+
+  test.each([true, false])(
+    'stops a publisher that pauses, in bounded memory, and reads to the end (memory of ours: %s)',
+    async (attached) => {
+      if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
+      const listener = await listening()
+      recorder.onLink = (recorded) => {
+        recorded.onReceived = () => recorded.link.pause()
+      }
+      const socket = client(listener)
+      const sent = Buffer.alloc(20_000_000, Buffer.from(Array.from({ length: 251 }, (_, byte) => byte)))
+      socket.end(sent)
+      const recorded = await recorder.at(0)
+      await recorded.until((link) => link.receivedBytes > 0)
+      // Other connections' handshakes: what would be read by now was read.
+      for (let index = 1; index < 4; index++) {
+        client(listener)
+        await recorder.at(index)
+      }
+      expect(recorded.receivedBytes).toBeLessThan(1_000_000)
+      recorded.onReceived = () => {}
+      recorded.link.resume()
+      await recorded.until((link) => link.closes.length > 0)
+      expect(Buffer.concat(recorded.chunks).equals(sent)).toBe(true)
+    },
+  )
 
   test('large and many small writes arrive whole before the end', async () => {
     const listener = await listening()

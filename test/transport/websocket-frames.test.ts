@@ -6,8 +6,9 @@ import {
   FrameReader,
   type FrameSink,
   frame,
-  frameHeader,
+  HEADER_BYTES_MAX,
   Opcode,
+  writeHeader,
 } from '../../src/transport/websocket-frames.ts'
 
 class Recorded implements FrameSink {
@@ -37,9 +38,14 @@ class Recorded implements FrameSink {
   }
 }
 
+function headerOf(first: number, payloadBytes: number): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES_MAX, 0xee)
+  return header.subarray(writeHeader(header, HEADER_BYTES_MAX, first, payloadBytes))
+}
+
 /** A frame as a client sends it. `announced` is what its header says that the payload has. */
 function masked(first: number, payload: Buffer, mask = 0xa1b2c3d4, announced = payload.length): Buffer {
-  const header = frameHeader(first, announced)
+  const header = headerOf(first, announced)
   header[1]! |= 0x80
   const key = Buffer.alloc(4)
   key.writeUInt32BE(mask)
@@ -111,6 +117,19 @@ describe('FrameReader', () => {
     expect(recorded.bytes.toString()).toBe('first')
     reader.push(Buffer.from([0x41 ^ 0, 0x42 ^ 0, 0x43 ^ 1]))
     expect(recorded.bytes.toString()).toBe('firstABC')
+  })
+
+  test('only payload is changed in memory that the chunk shares with others', () => {
+    for (const bytes of [1, 50, 157, 158, 159, 160, 3001]) {
+      const sent = masked(FINAL, Buffer.alloc(bytes, 'p'))
+      const memory = Buffer.alloc(sent.length + 20, 'm')
+      sent.copy(memory, 7)
+      const recorded = new Recorded()
+      new FrameReader(recorded).push(memory.subarray(7, 7 + sent.length))
+      expect(recorded.bytes.equals(Buffer.alloc(bytes, 'p'))).toBe(true)
+      expect(memory.subarray(0, 7).toString()).toBe('mmmmmmm')
+      expect(memory.subarray(7 + sent.length).toString()).toBe('m'.repeat(13))
+    }
   })
 
   test('the payload of many frames in one chunk is handed on at once', () => {
@@ -199,7 +218,7 @@ describe('frames of a server', () => {
     [65_535, '827effff'],
     [65_536, '827f0000000000010000'],
   ])('%i bytes have the shortest header', (bytes, header) => {
-    expect(frameHeader(FINAL, bytes).toString('hex')).toBe(header)
+    expect(headerOf(FINAL, bytes).toString('hex')).toBe(header)
     const whole = frame(FINAL, Buffer.alloc(bytes, 'p'))
     expect(whole.length).toBe(header.length / 2 + bytes)
     expect(whole.subarray(0, header.length / 2).toString('hex')).toBe(header)

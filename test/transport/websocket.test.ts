@@ -2,11 +2,12 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { get, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import WebSocket, { type ClientOptions } from 'ws'
 import type { LinkInfo } from '../../src/broker/link.ts'
 import { listen } from '../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+import { ReadBuffer } from '../../src/transport/read-buffer.ts'
 import { closing, Recorder } from './recorder.ts'
 
 const LIMITS = { connectTimeoutSeconds: 10 }
@@ -29,6 +30,7 @@ beforeEach(() => {
 })
 
 afterEach(async () => {
+  vi.restoreAllMocks()
   for (const client of clients) client.terminate()
   for (const socket of sockets) socket.destroy()
   for (const { link } of recorder.links) link.destroy()
@@ -111,6 +113,30 @@ describe.each(['ws', 'wss'] as const)('%s', (type) => {
     await recorded.until((link) => link.closes.length > 0)
     expect(recorded.closes).toEqual([undefined])
     expect(recorded.link.flushedBytes).toBe(9)
+  })
+
+  test('is read into memory of ours', async () => {
+    const attach = vi.spyOn(ReadBuffer.prototype, 'attach')
+    await once(client(await listening(options())), 'open')
+    expect(attach.mock.results.map(({ value }) => value)).toEqual([true])
+  })
+
+  test('is read by its data events where Node does not offer that', async () => {
+    vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
+    const webSocket = client(await listening(options()))
+    await once(webSocket, 'open')
+    const recorded = await recorder.at(0)
+    recorded.link.pause()
+    webSocket.send(Buffer.from('as '))
+    webSocket.ping()
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(recorded.text).toBe('')
+    recorded.link.resume()
+    webSocket.send(Buffer.from('usual'))
+    await recorded.until((link) => link.text === 'as usual')
+    webSocket.close()
+    await recorded.until((link) => link.closes.length > 0)
+    expect(recorded.closes).toEqual([undefined])
   })
 
   test('long writes are one message each, and progress shows', async () => {
@@ -236,6 +262,44 @@ describe('the opening handshake', () => {
     await Promise.all([closing(silent), listener.close()])
     webSocket.send(Buffer.from('still here'))
     await recorded.until((link) => link.text === 'still here')
+  })
+})
+
+describe('frames that come with the request of the handshake', () => {
+  const REQUEST =
+    'GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+    'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n'
+  const FRAME = Buffer.from([0x82, 0x82, 0, 0, 0, 0, 0x68, 0x69])
+
+  test.each([true, false])('are read before what follows (memory of ours: %s)', async (attached) => {
+    if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
+    const socket = rawClient(await listening())
+    socket.write(Buffer.concat([Buffer.from(REQUEST), FRAME, FRAME.subarray(0, 3)]))
+    const recorded = await recorder.at(0)
+    await recorded.until((link) => link.text === 'hi')
+    socket.write(Buffer.concat([FRAME.subarray(3), FRAME]))
+    await recorded.until((link) => link.text === 'hihihi')
+  })
+
+  test.each([true, false])('may have the Link paused (memory of ours: %s)', async (attached) => {
+    if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
+    const listener = await listening()
+    recorder.onLink = (recorded) => {
+      recorded.onReceived = () => recorded.link.pause()
+    }
+    const socket = rawClient(listener)
+    socket.write(Buffer.concat([Buffer.from(REQUEST), FRAME]))
+    const recorded = await recorder.at(0)
+    await recorded.until((link) => link.text === 'hi')
+    socket.write(FRAME)
+    // Another connection's round trip: what would be read by now was read.
+    const other = client(listener)
+    await once(other, 'open')
+    other.ping()
+    await once(other, 'pong')
+    expect(recorded.text).toBe('hi')
+    recorded.link.resume()
+    await recorded.until((link) => link.text === 'hihi')
   })
 })
 
