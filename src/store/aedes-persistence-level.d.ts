@@ -1,14 +1,13 @@
 /** aedes-persistence-level 9.2 ships no types: what we use of it. */
 declare module 'aedes-persistence-level/asyncPersistence.js' {
-  /** The part of a level database that `storeRetained` and `putWill` call; both do so before they first wait. */
+  /** The part of a level database that `putWill` calls, before it first waits; and `storeRetained`. */
   interface LevelFacade {
     put(key: string, value: Buffer, options: object): Promise<void>
-    del(key: string): Promise<void>
   }
 
   export default class AsyncLevelPersistence {
     constructor(db: LevelFacade)
-    /** Puts `retained:<topic>`; deletes it when the payload is empty. */
+    /** Only for tests: puts `retained:<topic>`. */
     storeRetained(packet: { topic: string; payload: Buffer }): Promise<void>
     /** Puts `will:<client id, percent-encoded>`; sets `brokerId` and `clientId` in the packet. */
     putWill(client: { id: string }, packet: object): Promise<void>

@@ -31,6 +31,10 @@ export class ByteWriter {
     this.#bytes[this.length++] = value >>> 8
   }
 
+  u32(value: number): void {
+    this.length = this.#bytes.writeUInt32LE(value, this.length)
+  }
+
   f64(value: number): void {
     this.length = this.#bytes.writeDoubleLE(value, this.length)
   }

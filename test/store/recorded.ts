@@ -22,7 +22,10 @@ export function recordingWriter(batches: Batch[]): BatchWriter {
 }
 
 function copied(operation: BatchOperation): BatchOperation {
-  return operation.type === 'put' ? { ...operation, value: Buffer.from(operation.value) } : operation
+  const key = Buffer.from(operation.key)
+  return operation.type === 'put'
+    ? { type: 'put', key, value: Buffer.from(operation.value) }
+    : { type: 'del', key }
 }
 
 /** The LevelDB of a closed store. */

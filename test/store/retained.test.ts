@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import { Level } from 'level'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { Table } from '../../src/store/format.ts'
+import { Message, Topic } from '../../src/mqtt/message.ts'
+import type { QoS } from '../../src/mqtt/packet.ts'
+import { Table, unsealed } from '../../src/store/format.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
 import { decodeMsgpack } from '../../src/store/msgpack.ts'
 import { delivery, ModelServer, message } from './model.ts'
@@ -72,6 +74,56 @@ test('Aedes can read what is stored', async () => {
     clientId: 'client',
   })
   await db.close()
+})
+
+test('a retained message is stored byte for byte as aedes-persistence-level stores it', async () => {
+  const theirs = new Map<string, string>()
+  const persistence = new AsyncLevelPersistence({
+    put: async (key, value) => void theirs.set(key, value.toString('hex')),
+  })
+  const batches: Batch[] = []
+  const server = model({ write: recordingWriter(batches) })
+  await server.open()
+  batches.length = 0
+  let made = 0
+  const retain = async (bytes: number, name: string, qos: QoS, expiresAt: number, publisher: string) => {
+    const topic = `${made++}/${name}`
+    const payload = Buffer.alloc(bytes, made)
+    const properties = Buffer.alloc(made % 3 === 0 ? bytes : 0, 1)
+    const given = { topic: new Topic(topic), payload, properties, qos, expiresAt, publisher }
+    // A Will may be retained by a message that does not say so.
+    const retained = new Message({ ...given, retain: made % 7 > 0 })
+    server.store.putRetained(retained)
+    await persistence.storeRetained({
+      ...{ cmd: 'publish', topic, payload, qos, retain: retained.retain, dup: false, raw: properties },
+      ...{ expiresAt: Number.isFinite(expiresAt) ? expiresAt : null, publisher },
+    })
+  }
+  const names = [
+    'a',
+    'é'.repeat(14),
+    'é'.repeat(15),
+    '\u{1f40c}'.repeat(40),
+    'x'.repeat(250),
+    'y'.repeat(65_000),
+  ]
+  const times = [0, 127, 128, 255, 256, 65_535, 65_536, 2 ** 31 - 1, 2 ** 31, 1.5, 2 ** 50]
+  for (const name of names) await retain(5, name, 1, Number.POSITIVE_INFINITY, name.slice(0, 1000))
+  for (const time of times) await retain(5, 'time', 2, time, 'client')
+  for (const bytes of [1, 31, 32, 255, 256, 65_535, 65_536, 1_000_000]) await retain(bytes, 'b', 0, 1, '')
+  server.store.putRetained(message('gone', 'x', { retain: true }))
+  server.store.deleteRetained('gone')
+  await server.commit()
+  const ours = new Map<string, string>()
+  for (const operation of batches[0]!) {
+    if (operation.key[0]! <= Table.Journal) continue
+    const key = operation.key.toString()
+    if (operation.type === 'del') expect(key).toBe('retained:gone')
+    else ours.set(key, unsealed(operation.key, operation.value).toString('hex'))
+  }
+  expect([...ours.keys()].sort()).toEqual([...theirs.keys()].sort())
+  for (const [key, value] of theirs) expect(ours.get(key), key.slice(0, 40)).toBe(value)
+  await server.store.close()
 })
 
 test('a directory that Aedes wrote is taken over with its retained messages and Wills, and said so', async () => {
