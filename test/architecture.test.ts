@@ -65,6 +65,12 @@ function importsOf(code: string): string[] {
   return [...code.matchAll(statement)].map((match) => (match[1] ?? match[2])!)
 }
 
+/** What is loaded with the file itself: neither types nor what it imports later. */
+function loadedBy(code: string): string[] {
+  const statement = /\b(?:import|export)\s(?!type\b)(?:[^'";]*?\sfrom\s)?\s*'([^']+)'/g
+  return [...code.matchAll(statement)].map((match) => match[1]!)
+}
+
 function roomOf(file: string): string {
   const first = file.split('/')[0]!
   return TOP.has(first) ? 'top' : first
@@ -134,6 +140,31 @@ describe('the house', () => {
       [...code.matchAll(IMPURE)].map(([found]) => `${file} uses ${found}`),
     )
     expect([...packages, ...uses]).toEqual([])
+  })
+
+  test('what only some brokers need is not loaded by a start', () => {
+    const loaded = new Set<string>()
+    const visit = (file: string): void => {
+      if (loaded.has(file)) return
+      loaded.add(file)
+      const source = sources.find((one) => one.file === file)
+      if (source === undefined) return
+      for (const imported of loadedBy(source.code)) {
+        visit(isRelative(imported) ? target(source, imported) : imported)
+      }
+    }
+    visit('main.ts')
+    expect(loaded).toContain('broker/server.ts')
+    const late = [
+      'mqtt-packet',
+      'aedes-persistence-level/asyncPersistence.js',
+      'yaml',
+      'ws',
+      '@node-rs/argon2',
+      '@peculiar/x509',
+      'cli/store-commands.ts',
+    ]
+    expect(late.filter((one) => loaded.has(one))).toEqual([])
   })
 
   test('no file has a name that says nothing', () => {

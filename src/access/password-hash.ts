@@ -1,7 +1,14 @@
 /** Passwords as they are stored: how they are hashed and checked. Nothing here may be logged. */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createRequire } from 'node:module'
 import { promisify } from 'node:util'
-import { hash, parseOptions, verify } from '@node-rs/argon2'
+
+const load = createRequire(import.meta.url)
+
+/** Loaded with the first password: where nobody has one, a start need not wait for it. */
+function argon2(): typeof import('@node-rs/argon2') {
+  return load('@node-rs/argon2') as typeof import('@node-rs/argon2')
+}
 
 const derive = promisify(pbkdf2)
 
@@ -44,7 +51,7 @@ export type PasswordHash =
 
 /** Hashes a password with argon2id; the result says how, in the form `$argon2id$v=19$…`. Takes one of libuv's threads. */
 export function hashPassword(password: Uint8Array): Promise<string> {
-  return hash(password, ARGON2ID)
+  return argon2().hash(password, ARGON2ID)
 }
 
 /** Derives a SCRAM-SHA-256 verifier. Takes one of libuv's threads. */
@@ -90,7 +97,7 @@ export function parsePasswordHash(text: string): PasswordHash | string {
 
 function parseArgon2(encoded: string): PasswordHash | string {
   try {
-    const { memoryCost, timeCost, parallelism } = parseOptions(encoded)
+    const { memoryCost, timeCost, parallelism } = argon2().parseOptions(encoded)
     const { memoryCost: kib, timeCost: passes, parallelism: lanes } = ARGON2_LIMITS
     if (memoryCost > kib || timeCost > passes || parallelism > lanes) {
       return `argon2 with more than ${kib} KiB, ${passes} passes or ${lanes} lanes takes too long to check`
@@ -105,7 +112,7 @@ function parseArgon2(encoded: string): PasswordHash | string {
 export async function isPassword(stored: PasswordHash, password: Uint8Array): Promise<boolean> {
   switch (stored.kind) {
     case 'argon2':
-      return verify(stored.encoded, password)
+      return argon2().verify(stored.encoded, password)
     case 'sha512':
       return timingSafeEqual(
         createHash('sha512').update(password).update(stored.salt).digest(),

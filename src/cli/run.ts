@@ -16,7 +16,6 @@ import type { ConfigFlags } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
-import { changeAccounts, explain } from './account-commands.ts'
 import {
   type CheckCommand,
   type DataPlace,
@@ -26,22 +25,11 @@ import {
   type StoreCommand,
   UsageError,
 } from './arguments.ts'
-import { held } from './held.ts'
 import { afterUsers, openingLine, startNotices } from './notices.ts'
+import { type Output, written } from './output.ts'
 import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
 import type { RunningBroker } from './running-broker.ts'
 import { openSecurityLog } from './security-log.ts'
-import { status } from './status.ts'
-import {
-  backup,
-  checkStore,
-  exportLines,
-  importLines,
-  type Output,
-  repair,
-  restore,
-  written,
-} from './store-commands.ts'
 import { becomeUser, rootNotices } from './system-user.ts'
 import { version } from './version.ts'
 
@@ -94,7 +82,8 @@ export interface Surroundings {
 /** After the time that closing may take, in seconds: then the process ends anyway. */
 const CLOSE_GRACE_SECONDS = 2
 
-/** Runs a command to its end. Resolves with the exit code; never rejects. */
+/**
+ * Runs a command to its end. What only some commands need is imported by these: a broker starts sooner without. Resolves with the exit code; never rejects. */
 export async function run(surroundings: Surroundings): Promise<ExitCode> {
   const { words, stdout, stderr } = surroundings
   try {
@@ -117,15 +106,19 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         return ExitCode.CleanEnd
       case 'start':
         return await start(surroundings, command.file, command.flags)
-      case 'held':
+      case 'held': {
+        const { held } = await import('./held.ts')
         await written(stdout, `${await held(dataDirectory(surroundings, command.place), command)}\n`)
         return ExitCode.CleanEnd
+      }
       case 'accounts': {
+        const { changeAccounts } = await import('./account-commands.ts')
         const directory = dataDirectory(surroundings, command.place)
         stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
         return ExitCode.CleanEnd
       }
       case 'explain': {
+        const { explain } = await import('./account-commands.ts')
         const { data, access } = configOf(surroundings, command.place)
         stdout.write(`${await explain(data.directory, access, command)}\n`)
         return ExitCode.CleanEnd
@@ -155,9 +148,14 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
     stdout.write(`${text}\n`)
     return ExitCode.CleanEnd
   }
+  const { backup, checkStore, exportLines, importLines, repair, restore } = await import(
+    './store-commands.ts'
+  )
   switch (command.name) {
-    case 'status':
+    case 'status': {
+      const { status } = await import('./status.ts')
       return done(await status(directory, command.json))
+    }
     case 'backup':
       return done(await backup(directory, command.target))
     case 'restore':

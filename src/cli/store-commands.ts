@@ -31,14 +31,9 @@ import { StoreReader } from '../store/reading.ts'
 import { ConflictError, Rebuild, type RecordCounts } from '../store/rebuild.ts'
 import type { StoreRecord } from '../store/records.ts'
 import { StoreError } from '../store/store.ts'
+import { type Output, written } from './output.ts'
 import { anyEntry, backupChunks, isFile, noStore, withDatabase, withOpen } from './store-source.ts'
 import { version } from './version.ts'
-
-/** What the commands write to; `write` returns false when it has had enough until `drain`. */
-export interface Output {
-  write(text: string): unknown
-  once?(event: 'drain' | 'close', callback: () => void): unknown
-}
 
 const CHECKED = '.godwit-check'
 /** Export lines written at once. */
@@ -334,15 +329,6 @@ async function writeLines(
   }
   await write(`${text}${endLine(lines + 1)}\n`)
   return counts
-}
-
-/** Resolves when the output has taken the text, however long its reader takes; the process may end then. */
-export async function written(output: Output, text: string): Promise<void> {
-  if (output.write(text) !== false || output.once === undefined) return
-  await new Promise<void>((settle) => {
-    output.once?.('drain', settle)
-    output.once?.('close', settle)
-  })
 }
 
 async function counted(records: AsyncIterable<StoreRecord>): Promise<RecordCounts> {

@@ -1,6 +1,7 @@
 /** Where settings come from: file, environment, flags; laid over each other, each remembered for the errors. */
+import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
-import { type Document, isMap, isNode, isSeq, LineCounter, parse, parseDocument } from 'yaml'
+import type { Document, LineCounter } from 'yaml'
 import { KEYS, LISTENER_KEYS, PATH_KEYS } from './schema.ts'
 import { suggestion } from './suggestion.ts'
 
@@ -27,6 +28,13 @@ export interface ConfigFlags {
   readonly set?: readonly string[]
 }
 
+const load = createRequire(import.meta.url)
+
+/** Loaded with the first text in its notation: flags alone need none, and it takes 27 ms of processor time. */
+function yaml(): typeof import('yaml') {
+  return load('yaml') as typeof import('yaml')
+}
+
 type Path = readonly (string | number)[]
 
 const PREFIX = 'GODWIT_'
@@ -50,12 +58,15 @@ export class Sources {
   readonly #origins = new Map<string, string>()
   #fileName = ''
   #document: Document | undefined
-  #lines = new LineCounter()
+  #lines: LineCounter | undefined
 
   /** Takes a file's text. To be called first. */
   addFile(name: string, content: string): void {
     this.#fileName = name
-    const document = parseDocument(content, { lineCounter: this.#lines })
+    const { LineCounter, parseDocument } = yaml()
+    const lines = new LineCounter()
+    const document = parseDocument(content, { lineCounter: lines })
+    this.#lines = lines
     this.#document = document
     for (const error of [...document.errors, ...document.warnings]) {
       const line = error.linePos?.[0].line
@@ -112,7 +123,7 @@ export class Sources {
   /** Sets one key to a text in YAML's notation. */
   set(where: string, path: Path, text: string): void {
     try {
-      this.put(where, path, parse(text, { logLevel: 'error' }))
+      this.put(where, path, plain(text) ?? yaml().parse(text, { logLevel: 'error' }))
     } catch (error) {
       this.#problem(
         where,
@@ -183,18 +194,28 @@ export class Sources {
   }
 
   #line(path: Path): number | undefined {
+    const lines = this.#lines
+    if (lines === undefined) return undefined
+    const { isMap, isNode, isSeq } = yaml()
     const parent =
       path.length === 1 ? this.#document?.contents : this.#document?.getIn(path.slice(0, -1), true)
     const last = path.at(-1)!
     let node: unknown
     if (isMap(parent)) node = parent.items.find((pair) => String(pair.key) === String(last))?.key
     else if (isSeq(parent)) node = parent.items[Number(last)]
-    return isNode(node) && node.range ? this.#lines.linePos(node.range[0]).line : undefined
+    return isNode(node) && node.range ? lines.linePos(node.range[0]).line : undefined
   }
 
   #problem(where: string, key: string, message: string): void {
     this.problems.push({ where, key, message })
   }
+}
+
+/** What YAML reads in a text that needs no YAML: a whole number, a truth, a word or path. Undefined for any other text. */
+export function plain(text: string): number | boolean | string | undefined {
+  if (/^(?:0|[1-9]\d{0,14})$/.test(text)) return Number(text)
+  if (/^(?:true|false)$/.test(text)) return text === 'true'
+  return /^[A-Za-z/][\w./-]*$/.test(text) && !/^(?:null|true|false)$/i.test(text) ? text : undefined
 }
 
 /** A value as an error shows it: one line, not too long. */

@@ -9,8 +9,9 @@
  *
  * A value is the MessagePack of the packet with a CRC behind it, which MessagePack readers ignore.
  */
+import { createRequire } from 'node:module'
 import { crc32 } from 'node:zlib'
-import AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
+import type AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import { Message, Topic, type Will } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { ByteWriter } from './encoding.ts'
@@ -18,22 +19,31 @@ import { type BatchOperation, corrupt, LOSS, put, unsealed } from './format.ts'
 import type { MsgpackDecoder, MsgpackValue } from './msgpack.ts'
 import type { WillRecord } from './store.ts'
 
+const load = createRequire(import.meta.url)
+
 const RETAINED = 'retained:'
 const WILL = 'will:'
 const EMPTY = Buffer.alloc(0)
 
 /** The retained messages and Wills of the open block; the latest of a topic or Client Identifier wins. */
 export class OpenRetained {
-  readonly #persistence: AsyncLevelPersistence
+  #loaded: AsyncLevelPersistence | null = null
   readonly #writer = new RetainedWriter()
   readonly #retained = new Map<string, Message | null>()
   readonly #wills = new Map<string, WillRecord | null>()
   #operations: BatchOperation[] = []
   bytes = 0
 
-  constructor() {
+  /** Loaded with the first Will that is stored: with what it requires it takes 40 ms, which a start need not wait for. */
+  get #persistence(): AsyncLevelPersistence {
+    this.#loaded ??= this.#load()
+    return this.#loaded
+  }
+
+  #load(): AsyncLevelPersistence {
     const written = Promise.resolve()
-    this.#persistence = new AsyncLevelPersistence({
+    const Persistence = load('aedes-persistence-level/asyncPersistence.js') as typeof AsyncLevelPersistence
+    return new Persistence({
       put: (key, value) => {
         this.#operations.push(put(Buffer.from(key, 'utf8'), value))
         return written

@@ -9,7 +9,6 @@ import type {
   TransportLimits,
 } from './listener.ts'
 import { listenForStreams } from './stream-listener.ts'
-import { listenForWebSockets } from './websocket-listener.ts'
 
 /**
  * Listens. Rejects with ListenError: the address is taken or not ours, the port is not allowed, a certificate is
@@ -22,7 +21,11 @@ export async function listen(
   observer: HandshakeObserver = () => {},
 ): Promise<Listener> {
   const context: ListenerContext = { options, acceptor, limits, observer }
-  if (options.type === 'ws' || options.type === 'wss') return listenForWebSockets(context)
+  if (options.type === 'ws' || options.type === 'wss') {
+    // With `ws` and Node's HTTP it takes 30 ms to load, which a broker without WebSockets need not spend at its start.
+    const { listenForWebSockets } = await import('./websocket-listener.ts')
+    return listenForWebSockets(context)
+  }
   return listenForStreams(context)
 }
 

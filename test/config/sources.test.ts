@@ -1,0 +1,40 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { plain } from '../../src/config/sources.ts'
+
+test('a text that is read without YAML means what YAML takes it for', () => {
+  const word = fc.stringMatching(/^[\w./+~:#-]{1,8}$/)
+  const known = fc.constantFrom(
+    'null',
+    'Null',
+    'NULL',
+    'true',
+    'True',
+    'FALSE',
+    'yes',
+    'off',
+    'y',
+    '.inf',
+    '~',
+  )
+  const number = fc.oneof(
+    fc.integer().map(String),
+    fc.double().map(String),
+    fc.stringMatching(/^[0-9a-fox._-]{1,17}$/),
+  )
+  fc.assert(
+    fc.property(fc.oneof(word, known, number), (text) => {
+      const read = plain(text)
+      if (read !== undefined) expect(read).toBe(parse(text))
+    }),
+    { numRuns: 5000 },
+  )
+  expect([plain('1883'), plain('true'), plain('fsync'), plain('/var/lib/godwit')]).toEqual([
+    1883,
+    true,
+    'fsync',
+    '/var/lib/godwit',
+  ])
+  expect(plain('{ a: 1 }')).toBeUndefined()
+})
