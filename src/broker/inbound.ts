@@ -132,8 +132,8 @@ export class Inbound {
       this.#sink.limited('retainAvailable', 'RETAIN')
       throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
     }
-    if (topic.bytes.length > limits.topicBytesMax) {
-      this.#sink.limited('topicBytesMax', `topic name of ${topic.bytes.length} bytes`)
+    if (topic.byteLength > limits.topicBytesMax) {
+      this.#sink.limited('topicBytesMax', `topic name of ${topic.byteLength} bytes`)
       return Reason.TopicNameInvalid
     }
     if (

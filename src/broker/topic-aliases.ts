@@ -30,7 +30,7 @@ export class IncomingAliases {
       )
     }
     if (packet.topic !== null) {
-      this.#bytes += packet.topic.bytes.length - (this.#topics?.get(alias)?.bytes.length ?? 0)
+      this.#bytes += packet.topic.byteLength - (this.#topics?.get(alias)?.byteLength ?? 0)
       this.#topics ??= new Map()
       this.#topics.set(alias, packet.topic)
       return packet.topic

@@ -214,21 +214,17 @@ class ReceivedPublish implements PublishPacket {
   }
 }
 
-/** Comparing bytes with those of the latest Topic Name saves making a string, hashing it and looking it up. */
+/** Comparing with the latest Topic Name saves hashing it and looking it up. */
 function resolveTopic(framer: Framer, topics: TopicTable, start: number, end: number): Topic {
   const { buffer, latestTopic } = framer
-  if (latestTopic !== null && hasBytes(buffer, start, end, latestTopic.bytes)) return latestTopic
+  if (latestTopic?.isNamed(buffer, start, end) === true) {
+    // A name that comes again will come again: from now on its bytes are compared.
+    void latestTopic.bytes
+    return latestTopic
+  }
   const topic = topics.resolve(buffer, start, end)
   framer.latestTopic = topic
   return topic
-}
-
-/** PURE. From the end on, where the names of one publisher differ. */
-function hasBytes(buffer: Buffer, start: number, end: number, bytes: Buffer): boolean {
-  let index = bytes.length
-  if (end - start !== index) return false
-  while (--index >= 0) if (buffer[start + index] !== bytes[index]) return false
-  return true
 }
 
 /** Decodes PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7). Throws ProtocolError. */

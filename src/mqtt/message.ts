@@ -18,14 +18,39 @@ export type QoS = 0 | 1 | 2
 export class Topic {
   /** The topic name, as a string. */
   readonly name: string
-  /** The topic name, UTF-8, without its length prefix. */
-  readonly bytes: Buffer
-  /** A slot for the router: its cached route for this topic. Nobody else touches it. */
+  /** Bytes of the name in UTF-8. */
+  readonly byteLength: number
+  /** Slots for the router: its cached route for this topic, which router it is of and when it held. Nobody else touches them. */
   route: object | null = null
+  routedBy: object | null = null
+  routedAt = 0
+  #bytes: Buffer | null = null
 
-  constructor(name: string, bytes: Buffer = Buffer.from(name, 'utf8')) {
+  constructor(name: string, byteLength = Buffer.byteLength(name)) {
     this.name = name
-    this.bytes = bytes
+    this.byteLength = byteLength
+  }
+
+  /** The topic name, UTF-8, without its length prefix. Made when it is asked for: what is relayed as it came needs none. */
+  get bytes(): Buffer {
+    this.#bytes ??= Buffer.from(this.name)
+    return this.#bytes
+  }
+
+  /**
+   * Whether `buffer[start..end)` is its name. From the end on, where the names of one publisher differ. A name of 24
+   * characters takes 38 ns; its bytes take 25, where they have been made.
+   */
+  isNamed(buffer: Buffer, start: number, end: number): boolean {
+    const { name, byteLength } = this
+    if (end - start !== byteLength) return false
+    if (this.#bytes !== null || name.length !== byteLength) {
+      const { bytes } = this
+      for (let at = byteLength - 1; at >= 0; at--) if (buffer[start + at] !== bytes[at]) return false
+      return true
+    }
+    for (let at = byteLength - 1; at >= 0; at--) if (buffer[start + at] !== name.charCodeAt(at)) return false
+    return true
   }
 }
 
@@ -112,7 +137,7 @@ export class Message {
     this.retain = fields.retain
     this.expiresAt = fields.expiresAt ?? Number.POSITIVE_INFINITY
     this.publisher = fields.publisher
-    this.size = evictedSize ?? this.topic.bytes.length + this.properties.length + this.payloadBytes
+    this.size = evictedSize ?? this.topic.byteLength + this.properties.length + this.payloadBytes
     this.evicted = evictedSize !== undefined
   }
 

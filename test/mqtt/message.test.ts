@@ -56,3 +56,23 @@ test('payloads of every size are the same after they are owned, and those that s
     expect(owned[index]!.payloadBytes).toBe(size)
   }
 })
+
+test.each(['a/b', 'größe', '𝄞'])('a Topic knows its name, %s, with and without its bytes', (name) => {
+  const around = Buffer.from(`xx${name}yy`)
+  const end = around.length - 2
+  const other = Buffer.from(around)
+  other[2]! ^= 1
+  const topic = new Topic(name)
+  for (let look = 0; look < 2; look++) {
+    expect(topic.isNamed(around, 2, end)).toBe(true)
+    expect(topic.isNamed(other, 2, end)).toBe(false)
+    expect(topic.isNamed(around, 2, end + 1)).toBe(false)
+    expect(topic.isNamed(around, 1, end - 1)).toBe(false)
+    expect(topic.bytes).toEqual(Buffer.from(name))
+  }
+})
+
+test('bytes that read as the characters of a Topic are not its name', () => {
+  expect(new Topic('ö').isNamed(Buffer.from([0xf6]), 0, 1)).toBe(false)
+  expect(new Topic('öx').isNamed(Buffer.from([0xf6, 0x78, 0x78]), 0, 3)).toBe(false)
+})

@@ -49,6 +49,30 @@ describe('TopicTable', () => {
     expect(most).toBeGreaterThan(500)
   })
 
+  test('a full table keeps a name that comes again, in the place of another', () => {
+    const table = new TopicTable(8)
+    const kept = Array.from({ length: 8 }, (_, index) => resolve(table, `kept/${index}`))
+    for (const topic of kept) expect(resolve(table, topic.name)).toBe(topic)
+    const first = resolve(table, 'new/ö')
+    const second = resolve(table, 'new/ö')
+    expect(second).not.toBe(first)
+    expect(resolve(table, 'new/ö')).toBe(second)
+    expect(table.size).toBe(8)
+    // Who had to go was remembered then: it comes back at once.
+    const gone = kept.find((topic) => resolve(table, topic.name) !== topic)!
+    expect(resolve(table, gone.name)).toBe(resolve(table, gone.name))
+    expect(table.size).toBe(8)
+  })
+
+  test('what comes once pushes nothing out, and what is used is all kept while there is room', () => {
+    const table = new TopicTable(4096)
+    const used = Array.from({ length: 1000 }, (_, index) => resolve(table, `used/${index}`))
+    for (const topic of used) expect(resolve(table, topic.name)).toBe(topic)
+    for (let index = 0; index < 20_000; index++) resolve(table, `once/${index}`)
+    const left = used.filter((topic) => resolve(table, topic.name) === topic)
+    expect(left.length).toBe(1000)
+  })
+
   test('long names take more of its room', () => {
     const table = new TopicTable(1000)
     let most = 0
