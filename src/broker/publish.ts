@@ -76,8 +76,7 @@ export class Publisher {
       this.#state.events.emit('published', { message, receivers: this.receivers })
     }
     // Who matches and yet gets nothing (No Local, a share that nobody can take now) is a subscriber all the same.
-    const isMatched = route.entries.length > 0 || route.groups.length > 0
-    return isMatched ? Reason.Success : Reason.NoMatchingSubscribers
+    return isMatched(route) ? Reason.Success : Reason.NoMatchingSubscribers
   }
 
   /** One of the Server's own values (`$SYS`): retained in memory only, QoS 0. */
@@ -92,9 +91,14 @@ export class Publisher {
   }
 
   #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
-    const { entries, groups } = route
-    for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
-    for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
+    const { sole } = route
+    if (sole !== null) {
+      this.#deliver(message, sole, publisher)
+    } else {
+      const { entries, groups } = route
+      for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
+      for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
+    }
     if (this.#plainMade !== 0) this.#forgetPlain()
     message.forgetWires()
   }
@@ -248,7 +252,13 @@ export class Publisher {
   }
 }
 
+function isMatched(route: Route<Session>): boolean {
+  return route.sole !== null || route.entries.length > 0 || route.groups.length > 0
+}
+
 function hasStored(route: Route<Session>): boolean {
+  const { sole } = route
+  if (sole !== null) return sole.qos > 0 && sole.subscriber.stored
   const { entries, groups } = route
   for (let index = 0; index < entries.length; index++) {
     const entry = entries[index]!

@@ -51,7 +51,9 @@ export class KeyedList<K, V> {
       this.#items[at] = item
       return
     }
-    this.#items.push(item)
+    // An array of one has room for one, where `push` into an empty one makes room for seventeen.
+    if (this.#items.length === 0) this.#items = [item]
+    else this.#items.push(item)
     if (this.#positions !== null) this.#positions.set(key, this.#items.length - 1)
     else if (this.#items.length > SCAN_MAX) {
       this.#positions = new ChurnMap()

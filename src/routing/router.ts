@@ -1,17 +1,16 @@
 /**
  * HOT: `route`. Finds the Subscriptions that match a topic name, and remembers the answer on the Topic.
  *
- * Filters without a wildcard are a Map, the others a tree of levels. A Route is built only when a topic is routed;
- * it is dated by a count of changes and holds as long as no filter changed that could match its topic (`Changes`).
+ * A Route is built only when a topic is routed; it is dated by a count of changes and holds as long as no filter
+ * changed that could match its topic (`Changes`). One Subscription alone, the usual case, is its own Route.
  * Topics are not listed here: whoever holds a Topic holds its Route.
  */
 import type { Topic } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Changes } from './changes.ts'
-import { ChurnMap } from './churn-map.ts'
-import { filterMatches, hasWildcard, innerFilter, isDollarTopic } from './filter.ts'
-import { KeyedList } from './keyed-list.ts'
-import { Branch, type Child, LevelTree } from './level-tree.ts'
+import { innerFilter } from './filter.ts'
+import { FilterSet } from './filter-set.ts'
+import type { KeyedList } from './keyed-list.ts'
 import {
   FilterSubscriptions,
   Group,
@@ -20,21 +19,22 @@ import {
   type ShareGroup,
   SoleSubscription,
   type Subscription,
-  shareOf,
 } from './subscription.ts'
 
 export { mergeWithout, type RouteEntry, type ShareGroup, type Subscription } from './subscription.ts'
 
 /** Who gets a message. The arrays never change. */
 export interface Route<S> {
+  /** The one entry where there is no other and no group; null otherwise. */
+  readonly sole: RouteEntry<S> | null
   /** One per subscriber, in no order. */
   readonly entries: readonly RouteEntry<S>[]
   /** A group that has lost its last member since has no members. */
   readonly groups: readonly ShareGroup<S>[]
 }
 
-/** What is found for a filter: one Subscription, or more, or Shared Subscriptions. */
-type Leaf<S> = SoleSubscription<S> | FilterSubscriptions<S>
+/** What is found for a filter: one Subscription, one group, or more of them. */
+type Leaf<S> = SoleSubscription<S> | Group<S> | FilterSubscriptions<S>
 
 /** Routes with more entries than this are held in number: making one again is cheap beside delivering by it. */
 const LARGE_ENTRIES = 64
@@ -48,25 +48,24 @@ const NOTHING: readonly never[] = Object.freeze([])
 class CachedRoute<S> implements Route<S> {
   readonly entries: readonly RouteEntry<S>[]
   readonly groups: readonly ShareGroup<S>[]
-  readonly changes: Changes
-  /** The count of changes up to which the Route is known to hold. */
-  checkedAt: number
 
-  constructor(entries: readonly RouteEntry<S>[], groups: readonly ShareGroup<S>[], changes: Changes) {
+  constructor(entries: readonly RouteEntry<S>[], groups: readonly ShareGroup<S>[]) {
     this.entries = entries
     this.groups = groups
-    this.changes = changes
-    this.checkedAt = changes.count
+  }
+
+  get sole(): RouteEntry<S> | null {
+    return null
   }
 }
+
+const NOBODY: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING)
 
 /** `S` is who subscribes: the router compares subscribers by identity and looks at nothing in them. */
 export class Router<S extends object> {
   /** Routes that had to be made because none was cached or the cached one no longer held. */
   misses = 0
-  readonly #exact = new ChurnMap<string, Leaf<S>>()
-  readonly #wildcards = new LevelTree<Leaf<S>>(filterOf)
-  readonly #groups = new ChurnMap<string, Group<S>>()
+  readonly #filters = new FilterSet<Leaf<S>>()
   readonly #changes = new Changes()
   readonly #large = new Map<Topic, number>()
   #largeEntries = 0
@@ -74,8 +73,6 @@ export class Router<S extends object> {
   #shared = 0
   // Scratch for matching, empty in between.
   readonly #found: Leaf<S>[] = []
-  readonly #open: Child<Leaf<S>>[] = []
-  readonly #depths: number[] = []
 
   /** All Subscriptions, shared ones included. */
   get subscriptionCount(): number {
@@ -89,7 +86,7 @@ export class Router<S extends object> {
 
   /** Entries in maps and trees: 0 when there is no Subscription. */
   get nodeCount(): number {
-    return this.#exact.size + this.#wildcards.nodeCount + this.#groups.size
+    return this.#filters.nodeCount
   }
 
   /**
@@ -124,13 +121,12 @@ export class Router<S extends object> {
 
   /** Who gets a message with this topic. Remembered on the topic; valid until the next change of Subscriptions. */
   route(topic: Topic): Route<S> {
-    const cached = topic.route as CachedRoute<S> | null
     const changes = this.#changes
-    if (cached !== null && cached.changes === changes) {
-      if (cached.checkedAt === changes.count) return cached
-      if (!changes.touched(topic.name, cached.checkedAt)) {
-        cached.checkedAt = changes.count
-        return cached
+    if (topic.route !== null && topic.routedBy === changes) {
+      if (topic.routedAt === changes.count) return topic.route as Route<S>
+      if (!changes.touched(topic.name, topic.routedAt)) {
+        topic.routedAt = changes.count
+        return topic.route as Route<S>
       }
     }
     return this.#make(topic)
@@ -141,45 +137,50 @@ export class Router<S extends object> {
    * subscribers in memory that are gone.
    */
   release(topic: Topic): void {
-    const cached = topic.route as CachedRoute<S> | null
-    if (cached === null || cached.changes !== this.#changes) return
-    if (cached.checkedAt === this.#changes.count) return
-    if (this.#changes.touched(topic.name, cached.checkedAt)) topic.route = null
-    else cached.checkedAt = this.#changes.count
+    const changes = this.#changes
+    if (topic.route === null || topic.routedBy !== changes || topic.routedAt === changes.count) return
+    if (changes.touched(topic.name, topic.routedAt)) topic.route = null
+    else topic.routedAt = changes.count
   }
 
   /** The group of a whole Shared Subscription filter; null when it has no members. */
   shareGroup(share: string): ShareGroup<S> | null {
-    return this.#groups.get(share) ?? null
+    return this.#group(share, innerFilter(share)) ?? null
   }
 
   #find(subscriber: S, filter: string, inner: string): SoleSubscription<S> | undefined {
-    if (inner !== filter) return this.#groups.get(filter)?.list.get(subscriber)
-    const leaf = this.#leaf(filter)
+    if (inner !== filter) return this.#group(filter, inner)?.list.get(subscriber)
+    const leaf = this.#filters.get(filter)
     if (leaf instanceof FilterSubscriptions) return leaf.subscriptions.get(subscriber)
-    return leaf?.subscriber === subscriber ? leaf : undefined
+    return leaf instanceof SoleSubscription && leaf.subscriber === subscriber ? leaf : undefined
+  }
+
+  #group(share: string, inner: string): Group<S> | undefined {
+    const leaf = this.#filters.get(inner)
+    if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
+    return leaf instanceof Group && leaf.share === share ? leaf : undefined
   }
 
   #add(subscriber: S, filter: string, options: SubscriptionOptions, identifier: number): void {
     this.#changes.record(filter)
-    const leaf = this.#leaf(filter)
+    const leaf = this.#filters.get(filter)
     // All Subscriptions to a filter hold the same string.
     const subscription = new SoleSubscription(subscriber, leaf?.filter ?? filter, options, identifier)
     if (leaf === undefined || (leaf instanceof SoleSubscription && leaf.subscriber === subscriber)) {
-      this.#put(subscription)
+      this.#filters.set(subscription)
     } else {
-      this.#many(filter, leaf).subscriptions.set(subscription)
+      this.#many(leaf).subscriptions.set(subscription)
     }
   }
 
   #remove(subscriber: S, filter: string): void {
     this.#changes.record(filter)
-    const leaf = this.#leaf(filter)!
+    const leaf = this.#filters.get(filter)!
     if (leaf instanceof FilterSubscriptions) {
       leaf.subscriptions.delete(subscriber)
       this.#shrink(leaf)
     } else {
-      this.#take(filter)
+      this.#filters.delete(filter)
     }
   }
 
@@ -190,15 +191,14 @@ export class Router<S extends object> {
     options: SubscriptionOptions,
     identifier: number,
   ): void {
-    let group = this.#groups.get(share)
+    let group = this.#group(share, inner)
     if (group === undefined) {
       // A cached Route holds groups, not members: it goes stale only here and where the group ends.
       this.#changes.record(inner)
-      group = new Group(share)
-      this.#groups.set(share, group)
-      const leaf = this.#many(inner, this.#leaf(inner))
-      leaf.groups ??= new KeyedList(shareOf)
-      leaf.groups.set(group)
+      const leaf = this.#filters.get(inner)
+      group = new Group(share, leaf?.filter ?? inner)
+      if (leaf === undefined) this.#filters.set(group)
+      else this.#many(leaf).addGroup(group)
     }
     const { length } = group.list
     group.list.set(new SoleSubscription(subscriber, group.share, options, identifier))
@@ -206,58 +206,48 @@ export class Router<S extends object> {
   }
 
   #removeShared(subscriber: S, share: string, inner: string): void {
-    const group = this.#groups.get(share)!
+    const group = this.#group(share, inner)!
     group.list.delete(subscriber)
     this.#shared--
     if (group.list.length > 0) return
     this.#changes.record(inner)
-    this.#groups.delete(share)
-    const leaf = this.#leaf(inner) as FilterSubscriptions<S>
-    leaf.groups!.delete(share)
-    if (leaf.groups!.length === 0) leaf.groups = null
-    this.#shrink(leaf)
-  }
-
-  #leaf(filter: string): Leaf<S> | undefined {
-    return hasWildcard(filter) ? this.#wildcards.get(filter) : this.#exact.get(filter)
-  }
-
-  #put(leaf: Leaf<S>): void {
-    if (hasWildcard(leaf.filter)) this.#wildcards.set(leaf)
-    else this.#exact.set(leaf.filter, leaf)
-  }
-
-  #take(filter: string): void {
-    if (hasWildcard(filter)) this.#wildcards.delete(filter)
-    else this.#exact.delete(filter)
+    const leaf = this.#filters.get(inner)
+    if (leaf instanceof FilterSubscriptions) {
+      leaf.removeGroup(share)
+      this.#shrink(leaf)
+    } else {
+      this.#filters.delete(inner)
+    }
   }
 
   /** The leaf in the shape that holds any number of Subscriptions; made and put in its place when it is not. */
-  #many(filter: string, leaf: Leaf<S> | undefined): FilterSubscriptions<S> {
+  #many(leaf: Leaf<S>): FilterSubscriptions<S> {
     if (leaf instanceof FilterSubscriptions) return leaf
-    const many = new FilterSubscriptions<S>(leaf?.filter ?? filter)
-    if (leaf !== undefined) many.subscriptions.set(leaf)
-    this.#put(many)
+    const many = new FilterSubscriptions<S>(leaf.filter)
+    if (leaf instanceof Group) many.addGroup(leaf)
+    else many.subscriptions.set(leaf)
+    this.#filters.set(many)
     return many
   }
 
-  /** Takes a leaf that holds nothing out, and gives one that holds one Subscription its small shape again. */
+  /** Takes a leaf that holds nothing out, and gives one that holds one thing its small shape again. */
   #shrink(leaf: FilterSubscriptions<S>): void {
-    if (leaf.groups !== null || leaf.subscriptions.length > 1) return
-    if (leaf.subscriptions.length === 0) this.#take(leaf.filter)
-    else this.#put(leaf.subscriptions.items[0]!)
+    const left = leaf.sole()
+    if (left === null) this.#filters.delete(leaf.filter)
+    else if (left !== undefined) this.#filters.set(left)
   }
 
   #make(topic: Topic): Route<S> {
     this.misses++
     const found = this.#found
-    const exact = this.#exact.get(topic.name)
-    if (exact !== undefined) found.push(exact)
-    if (this.#wildcards.nodeCount > 0) this.#match(topic.name)
-    const route = new CachedRoute<S>(merge(found), groupsOf(found), this.#changes)
+    this.#filters.match(topic.name, found)
+    const route = routeOf(found)
     found.length = 0
     topic.route = route
-    this.#hold(topic, route.entries.length)
+    topic.routedBy = this.#changes
+    topic.routedAt = this.#changes.count
+    const entries = route.sole === null ? route.entries.length : 1
+    if (entries > LARGE_ENTRIES || this.#large.size > 0) this.#hold(topic, entries)
     return route
   }
 
@@ -278,51 +268,18 @@ export class Router<S extends object> {
       oldest.route = null
     }
   }
-
-  /** Adds the leaves of all wildcard filters that match the topic name to what was found. */
-  #match(topic: string): void {
-    const levels = topic.split('/')
-    const found = this.#found
-    const open = this.#open
-    const depths = this.#depths
-    const noLeadingWildcard = isDollarTopic(topic) // [MQTT-4.7.2-1]
-    let node: Child<Leaf<S>> | undefined = this.#wildcards.root
-    let depth: number | undefined = 0
-    // No recursion: a filter may have as many levels as it has bytes.
-    while (node !== undefined) {
-      if (!(node instanceof Branch)) {
-        if (filterMatches(node.filter, topic)) found.push(node)
-      } else {
-        const leading = depth === 0
-        if (node.hash !== null && !(leading && noLeadingWildcard)) found.push(node.hash)
-        if (depth === levels.length) {
-          if (node.end !== null) found.push(node.end)
-        } else {
-          const literal: Child<Leaf<S>> | null = node.literal(levels[depth!]!)
-          if (literal !== null) {
-            open.push(literal)
-            depths.push(depth! + 1)
-          }
-          if (node.plus !== null && !(leading && noLeadingWildcard)) {
-            open.push(node.plus)
-            depths.push(depth! + 1)
-          }
-        }
-      }
-      node = open.pop()
-      depth = depths.pop()
-    }
-  }
 }
 
-function filterOf<S>(leaf: Leaf<S>): string {
-  return leaf.filter
+function routeOf<S>(found: readonly Leaf<S>[]): Route<S> {
+  if (found.length === 0) return NOBODY
+  if (found.length === 1 && found[0] instanceof SoleSubscription) return found[0]
+  return new CachedRoute<S>(merge(found), groupsOf(found))
 }
 
 /** One entry per subscriber out of all leaves [MQTT-3.3.4-2] [MQTT-3.3.4-4]. */
 function merge<S>(found: readonly Leaf<S>[]): readonly RouteEntry<S>[] {
   const largest = largestOf(found)
-  if (largest === null) return NOTHING
+  if (largest === null || largest instanceof Group) return NOTHING
   const base = largest instanceof FilterSubscriptions ? largest.subscriptions : null
   // A filter has one Subscription per subscriber: where only one filter matches, its list is the answer.
   const list: readonly RouteEntry<S>[] =
@@ -330,7 +287,7 @@ function merge<S>(found: readonly Leaf<S>[]): readonly RouteEntry<S>[] {
   let entries: RouteEntry<S>[] | null = null
   let others: Map<S, number> | null = null
   for (const leaf of found) {
-    if (leaf === largest) continue
+    if (leaf === largest || leaf instanceof Group) continue
     const subscriptions = leaf instanceof FilterSubscriptions ? leaf.subscriptions.items : [leaf]
     if (subscriptions.length === 0) continue
     entries ??= list.slice()
@@ -366,6 +323,7 @@ function largestOf<S>(found: readonly Leaf<S>[]): Leaf<S> | null {
   let largest: Leaf<S> | null = null
   let most = 0
   for (const leaf of found) {
+    if (leaf instanceof Group) continue
     const count = leaf instanceof FilterSubscriptions ? leaf.subscriptions.length : 1
     if (count <= most) continue
     largest = leaf
@@ -397,9 +355,13 @@ function scan<S>(entries: readonly RouteEntry<S>[], from: number, subscriber: S)
 function groupsOf<S>(found: readonly Leaf<S>[]): readonly ShareGroup<S>[] {
   let groups: ShareGroup<S>[] | null = null
   for (const leaf of found) {
-    if (!(leaf instanceof FilterSubscriptions) || leaf.groups === null) continue
-    groups ??= []
-    for (const group of leaf.groups.items) groups.push(group)
+    if (leaf instanceof Group) {
+      if (groups === null) groups = [leaf]
+      else groups.push(leaf)
+    } else if (leaf instanceof FilterSubscriptions && leaf.groups !== null) {
+      groups ??= []
+      for (const group of leaf.groups.items) groups.push(group)
+    }
   }
   return groups ?? NOTHING
 }

@@ -36,7 +36,9 @@ export interface ShareGroup<S> {
   cursor: number
 }
 
-/** A Subscription that is its own entry, so that the usual case of one matching Subscription costs no memory. */
+const NO_GROUPS: readonly never[] = Object.freeze([])
+
+/** A Subscription that is its own entry and Route, so that the usual case of one that matches costs no memory. */
 export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
   readonly subscriber: S
   readonly filter: string
@@ -68,6 +70,18 @@ export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
 
   get subscriptions(): readonly Subscription<S>[] {
     return [this]
+  }
+
+  get sole(): RouteEntry<S> {
+    return this
+  }
+
+  get entries(): readonly RouteEntry<S>[] {
+    return [this]
+  }
+
+  get groups(): readonly ShareGroup<S>[] {
+    return NO_GROUPS
   }
 
   /** Whether that Subscription, to the same filter, would be the same again. */
@@ -122,7 +136,7 @@ export function mergeWithout<S>(entry: RouteEntry<S>): RouteEntry<S> | null {
   return merged
 }
 
-/** A filter's Subscriptions and Shared Subscriptions, when they are more than one Subscription. */
+/** A filter's Subscriptions and Shared Subscriptions, when they are more than one Subscription or group. */
 export class FilterSubscriptions<S> {
   /** The filter that topics are matched against; without `$share/name/`. */
   readonly filter: string
@@ -132,15 +146,35 @@ export class FilterSubscriptions<S> {
   constructor(filter: string) {
     this.filter = filter
   }
+
+  addGroup(group: Group<S>): void {
+    this.groups ??= new KeyedList(shareOf)
+    this.groups.set(group)
+  }
+
+  removeGroup(share: string): void {
+    this.groups!.delete(share)
+    if (this.groups!.length === 0) this.groups = null
+  }
+
+  /** The one thing it holds; null when it is empty, undefined when there are several. */
+  sole(): SoleSubscription<S> | Group<S> | null | undefined {
+    const groups = this.groups?.length ?? 0
+    if (groups + this.subscriptions.length > 1) return undefined
+    return this.subscriptions.items[0] ?? this.groups?.items[0] ?? null
+  }
 }
 
 export class Group<S> implements ShareGroup<S> {
   readonly share: string
+  /** What follows `$share/name/`. */
+  readonly filter: string
   readonly list = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
   cursor = 0
 
-  constructor(share: string) {
+  constructor(share: string, filter: string) {
     this.share = share
+    this.filter = filter
   }
 
   get members(): readonly Subscription<S>[] {
@@ -149,7 +183,7 @@ export class Group<S> implements ShareGroup<S> {
 }
 
 /** The key of a KeyedList of groups. */
-export function shareOf<S>(group: Group<S>): string {
+function shareOf<S>(group: Group<S>): string {
   return group.share
 }
 
