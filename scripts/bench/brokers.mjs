@@ -153,15 +153,17 @@ export class Broker {
 
 /**
  * Starts a broker by its name; resolves when it listens. `directory` is that of one that was closed; `sysSeconds` is how
- * often Godwit publishes `$SYS`; `preload` is a script that Node loads first, `environment` is for that.
+ * often Godwit publishes `$SYS`; `preload` is a script that Node loads first, `environment` is for that; `nodeFlags` are
+ * Node's own.
  */
 export async function startBroker(
   name,
-  { directory = newDirectory(), sysSeconds = 1, preload, environment = {} } = {},
+  { directory = newDirectory(), sysSeconds = 1, preload, environment = {}, nodeFlags = [] } = {},
 ) {
   const { program, args, ports } = await KINDS[name](directory, { sysSeconds })
   const from = performance.now()
-  const words = preload === undefined ? args : ['--require', preload, ...args]
+  const first = preload === undefined ? nodeFlags : [...nodeFlags, '--require', preload]
+  const words = [...first, ...args]
   const env = { ...ENVIRONMENT, ...environment }
   const child = spawn(program, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const found = await (ports === undefined ? printedPorts(child) : answering(child, ports))

@@ -2,13 +2,15 @@
  * Pauses: a mixed load at moderate rates, how long the event loop was held up meanwhile, what the garbage collector took,
  * and the latencies that clients saw.
  *
- *   npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE]
+ *   npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE] [--profile] [--node-flags "FLAG FLAG"]
  *
- * 600 seconds are the ten minutes of a thorough run. Each broker runs alone, one after the other.
+ * 600 seconds are the ten minutes of a thorough run. Each broker runs alone, one after the other. `--profile` names the
+ * functions that ran during the longest pauses; V8's profiler makes all of them longer.
  */
 import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -40,17 +42,45 @@ const BURST_GAP_MS = 500
 /** Compiling and the first collections are not what a broker does all day. */
 const WARM_SECONDS = 5
 
+/** This process does next to nothing: how late its timer is, is what the machine does to any process. */
+const BESIDE_PERIOD_MS = 10
+const NS_PER_MS = 1e6
+
 /** How long the broker's process may take to write its figures. */
 const ANSWER_MS_MAX = 10_000
 
 /** What mqload counts when something went wrong. */
 const FAULT = /^(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|sub_failures|error)$/
 
+const HELD = [
+  'broker',
+  'what',
+  'count',
+  'p50 ms',
+  'p90 ms',
+  'p99 ms',
+  'p99.9 ms',
+  'max ms',
+  'share of time %',
+]
+
+const WORST = [
+  'broker',
+  'longest pauses: ms',
+  'without waiting for a CPU',
+  'ran',
+  'waited for a CPU',
+  'collected meanwhile',
+  'functions',
+]
+
 const { values } = parseArgs({
   options: {
     secs: { type: 'string', default: '60' },
     brokers: { type: 'string', default: 'godwit' },
     json: { type: 'string' },
+    profile: { type: 'boolean', default: false },
+    'node-flags': { type: 'string' },
   },
 })
 const secs = Number(values.secs)
@@ -62,7 +92,12 @@ async function measure(name) {
   // Only Node tells of its pauses; of the others there are the latencies.
   const isNode = !name.startsWith('mosquitto')
   const file = join(tmpdir(), `godwit-bench-pauses-${process.pid}.json`)
-  const observed = isNode && { preload: PRELOAD, environment: { BENCH_PAUSES_FILE: file } }
+  const profiled = values.profile ? { BENCH_PAUSES_PROFILE: '1' } : {}
+  const observed = isNode && {
+    preload: PRELOAD,
+    environment: { BENCH_PAUSES_FILE: file, ...profiled },
+    nodeFlags: values['node-flags']?.split(' '),
+  }
   const broker = await startBroker(name, { sysSeconds: 10, ...observed })
   try {
     const until = performance.now() + (WARM_SECONDS + secs) * 1000
@@ -74,9 +109,13 @@ async function measure(name) {
     const steady = STEADY.map(([, load]) => runMqload([...words(load), ...time], secs + 60))
     await setTimeout(WARM_SECONDS * 1000)
     if (isNode) await pauses(broker, file)
+    const beside = monitorEventLoopDelay({ resolution: BESIDE_PERIOD_MS })
+    beside.enable()
     await setTimeout(secs * 1000)
-    const held = isNode ? await pauses(broker, file) : {}
-    print(name, held, await Promise.all(steady), await bursts)
+    beside.disable()
+    const { held, worst } = isNode ? await pauses(broker, file) : { held: {}, worst: [] }
+    held['an idle process beside'] = lateness(beside)
+    print({ name, held, worst, steady: await Promise.all(steady), bursts: await bursts })
   } finally {
     await broker.stop()
     rmSync(file, { force: true })
@@ -102,20 +141,17 @@ async function pauses(broker, file) {
   return JSON.parse(readFileSync(file, 'utf8'))
 }
 
-function print(name, held, steady, bursts) {
-  const columns = [
-    'broker',
-    'what',
-    'count',
-    'p50 ms',
-    'p90 ms',
-    'p99 ms',
-    'p99.9 ms',
-    'max ms',
-    'share of time %',
-  ]
-  printRow(columns)
-  printRow(columns.map(() => '---'))
+function lateness(histogram) {
+  const late = (ns) => Math.max(0, ns / NS_PER_MS - BESIDE_PERIOD_MS)
+  const [p50Ms, p90Ms, p99Ms, p999Ms] = [50, 90, 99, 99.9].map((percent) =>
+    late(histogram.percentile(percent)),
+  )
+  return { count: histogram.count, p50Ms, p90Ms, p99Ms, p999Ms, maxMs: late(histogram.max) }
+}
+
+function print(result) {
+  const { name, held, worst, steady, bursts } = result
+  header(HELD)
   for (const [what, { count, p50Ms, p90Ms, p99Ms, p999Ms, maxMs, sumMs }] of Object.entries(held)) {
     const share = sumMs === undefined ? Number.NaN : (sumMs / (secs * 1000)) * 100
     printRow([name, what, ...[count, p50Ms, p90Ms, p99Ms, p999Ms, maxMs, share].map(shown)])
@@ -124,16 +160,34 @@ function print(name, held, steady, bursts) {
     const ms = ['p50_us', 'p90_us', 'p99_us', 'p999_us', 'max_us'].map((field) => report[field] / 1000)
     printRow([name, `latency ${STEADY[i][0]}`, ...[report.samples, ...ms, Number.NaN].map(shown)])
   }
+  if (worst.length > 0) {
+    console.log()
+    header(WORST)
+  }
+  for (const { heldMs, ownMs, ranMs, waitedForCpuMs, collectedMs, functions = [] } of worst) {
+    const collected = Object.entries(collectedMs).map(([kind, ms]) => `${kind} ${shown(ms)}`)
+    const took = functions.map(([path, ms]) => `${shown(ms)} ${path}`)
+    const times = [heldMs, ownMs, ranMs, waitedForCpuMs].map(shown)
+    printRow([name, ...times, collected.join(', '), took.join('; ')])
+  }
   const all = [...steady, ...bursts]
   for (const report of all) {
     for (const [field, value] of Object.entries(report)) {
       if (FAULT.test(field) && value !== 0) console.log(`\n**${report.scenario}: ${field} ${value}**`)
     }
   }
-  const cpu = steady[0].cpu_pct
-  console.log(
-    `\n${bursts.length} bursts; CPU ${shown(cpu)} % of one core; memory ${shown(steady[0].rss_after_kb / 1024)} MiB\n`,
+  const [{ cpu_pct: cpu, rss_after_kb: rss }] = steady
+  const late = steady.map(
+    ({ gen_late_max_us, gen_cpu_pct }) => `${shown(gen_late_max_us / 1000)} (${shown(gen_cpu_pct)} %)`,
   )
-  if (values.json)
-    appendFileSync(values.json, `${JSON.stringify({ broker: name, secs, held, steady, bursts })}\n`)
+  console.log(
+    `\n${bursts.length} bursts; CPU ${shown(cpu)} % of one core; memory ${shown(rss / 1024)} MiB; ` +
+      `load generators late at worst, ms (their CPU): ${late.join(', ')}\n`,
+  )
+  if (values.json) appendFileSync(values.json, `${JSON.stringify({ broker: name, secs, ...result })}\n`)
+}
+
+function header(columns) {
+  printRow(columns)
+  printRow(columns.map(() => '---'))
 }

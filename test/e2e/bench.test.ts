@@ -83,3 +83,31 @@ test('npm run bench: the bare relay loses, doubles and misorders nothing, and st
   )
   expect(table).toMatch(/^\| durable-q1 \| .* \| ratio 0.3 \| – \| – \| – \| – \|$/m)
 })
+
+test('npm run bench:mixed: pauses by what held the event loop, the longest one by one, and what clients saw', async () => {
+  const json = join(await temporaryDirectory(), 'mixed.json')
+  const script = join(ROOT, 'scripts', 'bench', 'mixed.mjs')
+  const table = await output(process.execPath, script, '--secs', '2', '--profile', '--json', json)
+  const { held, worst, steady } = JSON.parse(await readFile(json, 'utf8'))
+  expect(Object.keys(held)).toEqual(
+    expect.arrayContaining([
+      'event loop',
+      'event loop, without waiting for a CPU',
+      'scavenge',
+      'an idle process beside',
+    ]),
+  )
+  for (const { count, p50Ms, maxMs } of Object.values<{ count: number; p50Ms: number; maxMs: number }>(
+    held,
+  )) {
+    expect(count).toBeGreaterThan(0)
+    expect(maxMs).toBeGreaterThanOrEqual(p50Ms)
+  }
+  expect(worst.length).toBeGreaterThan(0)
+  for (const { heldMs, ownMs } of worst) expect(ownMs).toBeLessThanOrEqual(heldMs)
+  // The profile of the last seconds is taken before the figures are.
+  expect(worst.some(({ functions }: { functions?: [string, number][] }) => functions!.length > 0)).toBe(true)
+  for (const report of steady) expect(report).toMatchObject({ lost: 0, dup: 0, ooo: 0, disconnects: 0 })
+  expect(table).toMatch(/^\| godwit \| latency QoS 2, 500\/s \| [\d,]+ \| [\d.]+ \|/m)
+  expect(table).not.toContain('**')
+})
