@@ -95,8 +95,8 @@ export class Connection
     const { lenient } = link.info
     this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
-    this.#encoder = new DeliveryEncoder(state.publishSlab, 4, Number.POSITIVE_INFINITY, 0)
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
+    this.#encoder = new DeliveryEncoder(state.publishSlab, this.#output.place, 4, Number.POSITIVE_INFINITY, 0)
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
     this.#readerWatch = new ReaderWatch(state, link, state.limits.stalledReaderSeconds, () =>
@@ -432,6 +432,7 @@ export class Connection
     const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
     this.#encoder = new DeliveryEncoder(
       state.publishSlab,
+      this.#output.place,
       packet.protocolVersion,
       packet.maximumPacketSize,
       aliases,

@@ -2,18 +2,27 @@
 import { publishWire, writePublish } from '../mqtt/encode.ts'
 import { type Delivery, type Message, NO_IDENTIFIERS, type Wire } from '../mqtt/message.ts'
 import type { ProtocolVersion } from '../mqtt/packet.ts'
-import type { PacketSlab } from '../mqtt/slab.ts'
+import type { PacketPlace } from '../mqtt/slab.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
 
 export class DeliveryEncoder {
-  readonly #slab: PacketSlab
+  /** For what all receivers share, and for what is this client's alone. */
+  readonly #shared: PacketPlace
+  readonly #own: PacketPlace
   readonly #version: ProtocolVersion
   /** The client's Maximum Packet Size. */
   readonly #packetBytesMax: number
   readonly #aliases: OutgoingAliases
 
-  constructor(slab: PacketSlab, version: ProtocolVersion, packetBytesMax: number, aliasMaximum: number) {
-    this.#slab = slab
+  constructor(
+    shared: PacketPlace,
+    own: PacketPlace,
+    version: ProtocolVersion,
+    packetBytesMax: number,
+    aliasMaximum: number,
+  ) {
+    this.#shared = shared
+    this.#own = own
     this.#version = version
     this.#packetBytesMax = packetBytesMax
     this.#aliases = new OutgoingAliases(aliasMaximum)
@@ -25,8 +34,8 @@ export class DeliveryEncoder {
    */
   encode(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire | null {
     const wire = this.#isShared(delivery)
-      ? publishWire(this.#slab, delivery.message, this.#version)
-      : this.#own(delivery, packetId, dup, now)
+      ? publishWire(this.#shared, delivery.message, this.#version)
+      : this.#alone(delivery, packetId, dup, now)
     return this.#fits(wire) ? wire : null
   }
 
@@ -41,12 +50,12 @@ export class DeliveryEncoder {
     )
   }
 
-  #own(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire {
+  #alone(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire {
     const { message, qos } = delivery
     const flags = (dup ? 8 : 0) | (qos << 1) | (delivery.retain ? 1 : 0)
     if (this.#version === 5) this.#write5(delivery, flags, packetId, remainingSeconds(message, now))
-    else writePublish(this.#slab, message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
-    return this.#slab
+    else writePublish(this.#own, message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
+    return this.#own
   }
 
   #write5(delivery: Delivery, flags: number, packetId: number, expirySeconds: number): void {
@@ -54,13 +63,13 @@ export class DeliveryEncoder {
     const { name } = message.topic
     const known = this.#aliases.known(name)
     if (known > 0) {
-      writePublish(this.#slab, message, 5, flags, packetId, identifiers, expirySeconds, known, true)
+      writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, known, true)
       return
     }
     const free = this.#aliases.free()
-    writePublish(this.#slab, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
+    writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
     // An alias is known only once a packet that sets it leaves; one that is too large does not.
-    if (free > 0 && this.#fits(this.#slab)) this.#aliases.learn(name)
+    if (free > 0 && this.#fits(this.#own)) this.#aliases.learn(name)
   }
 
   /** No bytes stand for a packet that is larger than the standard can express. */

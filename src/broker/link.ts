@@ -40,6 +40,8 @@ export interface Link {
   readonly bufferedBytes: number
   /** Bytes the kernel took since the start; a stalled reader is one whose figure stands still. */
   readonly flushedBytes: number
+  /** True where nobody reads what was written any more once `bufferedBytes` is 0: its memory may be used again. */
+  readonly leavesWritten?: boolean
   /** Writes all chunks as one write. The chunks must not be changed afterwards. */
   write(chunks: readonly Buffer[], bytes: number): void
   /** Stops reading; what was read already may still arrive. Idempotent. */

@@ -6,6 +6,7 @@ import { writeAcknowledge } from '../mqtt/encode.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../mqtt/packet.ts'
 import type { Link } from './link.ts'
 import type { Releasable, State } from './state.ts'
+import { Stretch } from './turn-memory.ts'
 
 /** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
@@ -33,13 +34,18 @@ interface Segment {
 }
 
 export class Output {
+  /** Where packets are written that are this connection's alone. */
+  readonly place: Stretch
   readonly #state: State
   readonly #link: Link
   readonly #owner: Releasable
-  #chunks: Buffer[] = []
+  /** Nearly always there is one. */
+  #chunk: Buffer | null = null
+  /** All chunks, where there are more. */
+  #chunks: Buffer[] | null = null
   #bytes = 0
   #packets = 0
-  /** Packets at the end of `#chunks` that are no chunk yet, since their neighbours may follow: where they are. */
+  /** Packets behind the chunks that are no chunk yet, since their neighbours may follow: where they are. */
   #run: Buffer | null = null
   #runStart = 0
   #runEnd = 0
@@ -64,6 +70,7 @@ export class Output {
     this.#link = link
     this.#owner = owner
     this.#credit = credit
+    this.place = new Stretch(state.turn.memory)
   }
 
   /** True while as many bytes as allowed wait for the reader. A reader with nothing waiting is never congested. */
@@ -127,16 +134,19 @@ export class Output {
     gate: number,
     credits: number,
   ): boolean {
-    const slab = this.#state.acknowledgeSlab
-    writeAcknowledge(slab, type, version, packetId, reasonCode)
-    return this.pushPart(slab.buffer, slab.start, slab.end, gate, credits)
+    const { place } = this
+    writeAcknowledge(place, type, version, packetId, reasonCode)
+    return this.pushPart(place.buffer, place.start, place.end, gate, credits)
   }
 
   #endRun(): void {
     const run = this.#run!
     const isWhole = this.#runStart === 0 && this.#runEnd === run.length
-    this.#chunks.push(isWhole ? run : run.subarray(this.#runStart, this.#runEnd))
+    const chunk = isWhole ? run : run.subarray(this.#runStart, this.#runEnd)
     this.#run = null
+    if (this.#chunk === null) this.#chunk = chunk
+    else if (this.#chunks === null) this.#chunks = [this.#chunk, chunk]
+    else this.#chunks.push(chunk)
   }
 
   #add(bytes: number, gate: number, credits: number): boolean {
@@ -157,7 +167,7 @@ export class Output {
       if (this.#run !== null) this.#endRun()
       // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
       const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
-      const chunks = this.#chunks
+      const chunks = this.#chunks ?? [this.#chunk!]
       const bytes = this.#bytes
       const packets = this.#packets
       const weight = this.#weight
@@ -165,6 +175,7 @@ export class Output {
       this.#empty()
       if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
         const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
+        if (kept === chunks) this.#state.turn.memory.waits()
         this.#hold({ gate, chunks: kept, bytes, packets, weight, credits })
       } else this.#write(chunks, bytes, packets, credits)
     }
@@ -172,7 +183,9 @@ export class Output {
   }
 
   #empty(): void {
-    this.#chunks = []
+    this.place.leave()
+    this.#chunk = null
+    this.#chunks = null
     this.#run = null
     this.#bytes = 0
     this.#packets = 0
@@ -214,7 +227,11 @@ export class Output {
   #write(chunks: readonly Buffer[], bytes: number, packets: number, credits: number): void {
     this.#state.figures.bytesSent += bytes
     this.#written += packets
-    this.#link.write(this.#link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks, bytes)
+    const link = this.#link
+    const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks
+    link.write(written, bytes)
+    if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
+      this.#state.turn.memory.waits()
     if (credits > 0) this.#credit(credits)
   }
 

@@ -101,9 +101,8 @@ export class State implements SessionContext {
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */
   readonly #absent = new WeakMap<Session, ClientView>()
-  /** Memory for PUBLISH, and for acknowledgements: in one, neither would have neighbours of the same client. */
+  /** Memory for PUBLISH packets that all receivers share. */
   readonly publishSlab = new PacketSlab()
-  readonly acknowledgeSlab = new PacketSlab()
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<Releasable>()
   /** Connections that are paused because the broker is behind. */

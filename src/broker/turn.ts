@@ -2,6 +2,7 @@
  * HOT. All packets handled in one pass of the event loop are one turn. At its end what was recorded is given to the
  * store in one piece and every connection that has something to say writes once.
  */
+import { TurnMemory } from './turn-memory.ts'
 
 /** Something with output that leaves at the end of the turn. */
 export interface Flushable {
@@ -11,6 +12,7 @@ export interface Flushable {
 export class Turn {
   /** Broker time in ms, read once per turn. */
   now: number
+  readonly memory = new TurnMemory()
   readonly #clock: () => number
   readonly #defer: (callback: () => void) => void
   readonly #commit: () => void
@@ -55,6 +57,8 @@ export class Turn {
     const touched = this.#touched
     this.#touched = []
     for (const flushable of touched) flushable.flush()
+    // Who was told of a failed write may have begun the next turn, with packets in the same memory.
+    if (!this.#open) this.memory.turnEnded()
     if (this.#continuations.length === 0) return
     const continuations = this.#continuations
     this.#continuations = []

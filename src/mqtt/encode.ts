@@ -9,7 +9,7 @@ import type { Message, Wire } from './message.ts'
 import type { AcknowledgeType, ConnackPacket, ProtocolVersion, UserProperties } from './packet.ts'
 import { PropertyId } from './properties.ts'
 import { Reason } from './reason.ts'
-import type { PacketSlab } from './slab.ts'
+import type { PacketPlace } from './slab.ts'
 import { stringError } from './utf8.ts'
 
 const CONNACK = 0x20
@@ -24,14 +24,14 @@ const EMPTY: Buffer = Buffer.alloc(0)
 export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
 
 /**
- * Writes a PUBLISH (section 3.3) into `slab`. `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
+ * Writes a PUBLISH (section 3.3) into `place`. `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
  * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
  * A packet beyond what the protocol can express is placed as no bytes: it cannot be sent [MQTT-3.1.2-25].
  */
 export function writePublish(
-  slab: PacketSlab,
+  place: PacketPlace,
   message: Message,
   version: ProtocolVersion,
   flags: number,
@@ -43,26 +43,26 @@ export function writePublish(
 ): void {
   if (version === 5 && (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0)) {
     const topic = aliasKnown ? EMPTY : message.topic.bytes
-    writeWithMore(slab, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
-  } else writePlain(slab, message, version, flags, packetId)
+    writeWithMore(place, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
+  } else writePlain(place, message, version, flags, packetId)
 }
 
 /**
  * The PUBLISH at QoS 0 without RETAIN, identifiers, expiry and alias: the same bytes for all receivers of a protocol
  * version, and those of the publisher's packet where it looked like this. Empty where `writePublish` places nothing.
  */
-export function publishWire(slab: PacketSlab, message: Message, version: ProtocolVersion): Wire {
+export function publishWire(place: PacketPlace, message: Message, version: ProtocolVersion): Wire {
   const known = version === 5 ? message.wire5 : message.wire4
   if (known !== null) return known
-  writePlain(slab, message, version, 0, 0)
-  const wire = { buffer: slab.buffer, start: slab.start, end: slab.end }
+  writePlain(place, message, version, 0, 0)
+  const wire = { buffer: place.buffer, start: place.start, end: place.end }
   if (version === 5) message.wire5 = wire
   else message.wire4 = wire
   return wire
 }
 
 function writePlain(
-  slab: PacketSlab,
+  place: PacketPlace,
   message: Message,
   version: ProtocolVersion,
   flags: number,
@@ -76,9 +76,9 @@ function writePlain(
   let remaining = 2 + topic.length + payload.length
   if (hasId) remaining += 2
   if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
-  if (!placed(slab, remaining)) return
-  const packet = slab.buffer
-  let at = writeHead(packet, slab.start, flags, remaining, topic)
+  if (!placed(place, remaining)) return
+  const packet = place.buffer
+  let at = writeHead(packet, place.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -95,7 +95,7 @@ function writePlain(
 
 /** 5.0, with properties that differ per receiver; they stand before those that are forwarded. */
 function writeWithMore(
-  slab: PacketSlab,
+  place: PacketPlace,
   message: Message,
   flags: number,
   packetId: number,
@@ -120,9 +120,9 @@ function writeWithMore(
     variableByteIntegerBytes(propertyBytes) +
     propertyBytes +
     payload.length
-  if (!placed(slab, remaining)) return
-  const packet = slab.buffer
-  let at = writeHead(packet, slab.start, flags, remaining, topic)
+  if (!placed(place, remaining)) return
+  const packet = place.buffer
+  let at = writeHead(packet, place.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -146,9 +146,9 @@ function writeWithMore(
 }
 
 /** Places a packet with this Remaining Length; nothing, where the protocol cannot express it. */
-function placed(slab: PacketSlab, remaining: number): boolean {
+function placed(place: PacketPlace, remaining: number): boolean {
   const fits = remaining <= VARIABLE_BYTE_INTEGER_MAX
-  slab.place(fits ? 1 + variableByteIntegerBytes(remaining) + remaining : 0)
+  place.place(fits ? 1 + variableByteIntegerBytes(remaining) + remaining : 0)
   return fits
 }
 
@@ -163,19 +163,19 @@ function writeHead(packet: Buffer, start: number, flags: number, remaining: numb
 }
 
 /**
- * Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7) into `slab`, in the short form where that says the same.
+ * Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7) into `place`, in the short form where that says the same.
  */
 export function writeAcknowledge(
-  slab: PacketSlab,
+  place: PacketPlace,
   type: AcknowledgeType,
   version: ProtocolVersion,
   packetId: number,
   reasonCode: number,
 ): void {
   const short = reasonCode === 0 || version !== 5
-  slab.place(short ? 4 : 5)
-  const packet = slab.buffer
-  const at = slab.start
+  place.place(short ? 4 : 5)
+  const packet = place.buffer
+  const at = place.start
   packet[at] = acknowledgeHeader(type)
   packet[at + 1] = short ? 2 : 3
   packet[at + 2] = packetId >>> 8

@@ -1,5 +1,7 @@
 /** HOT. Memory that packets to clients are written into, one behind the other, so that neighbours leave as one slice. */
 
+import type { Wire } from './message.ts'
+
 /** As small as this since a single waiting packet keeps all of it alive. */
 const SLAB_BYTES = 16 * 1024
 
@@ -8,7 +10,12 @@ const PLACED_BYTES_MAX = 2048
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-export class PacketSlab {
+/** Where a packet is written: `place` makes room, then it is `buffer[start..end)`, for whoever placed it to fill. */
+export interface PacketPlace extends Wire {
+  place(bytes: number): void
+}
+
+export class PacketSlab implements PacketPlace {
   /** Where the packet lies that was placed last. */
   buffer: Buffer = NOTHING
   start = 0

@@ -12,6 +12,7 @@ import type { ReadBuffer } from './read-buffer.ts'
  */
 export class StreamLink implements Link, Sink {
   readonly info: LinkInfo
+  readonly leavesWritten: boolean
   readonly #socket: Socket
   readonly #outgoing: Outgoing
   readonly #lingering: Lingering
@@ -22,6 +23,7 @@ export class StreamLink implements Link, Sink {
 
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
+    this.leavesWritten = scratchBuffers !== null
     this.#socket = socket
     this.#outgoing = new Outgoing(this, 0, scratchBuffers)
     this.#lingering = new Lingering(() => socket.destroy())

@@ -46,6 +46,7 @@ const host = {
 /** A client at the other end: counts writes, and answers QoS 1 and 2 in one chunk at the end of the turn. */
 class Client {
   info = { transport: 'memory', listener: 'test', remoteAddress: '', remotePort: 1, allowAnonymous: true }
+  leavesWritten = true
   bufferedBytes = 0
   flushedBytes = 0
   writes = 0

@@ -22,7 +22,13 @@ const X = Buffer.from('x')
 
 /** An encoder whose packets are buffers of their own. */
 function encoderFor(version: ProtocolVersion, packetBytesMax: number, aliasMaximum: number) {
-  const encoder = new DeliveryEncoder(new PacketSlab(), version, packetBytesMax, aliasMaximum)
+  const encoder = new DeliveryEncoder(
+    new PacketSlab(),
+    new PacketSlab(),
+    version,
+    packetBytesMax,
+    aliasMaximum,
+  )
   return {
     encode: (...given: Parameters<typeof encoder.encode>) => {
       const wire = encoder.encode(...given)

@@ -64,11 +64,11 @@ describe('Output', () => {
     output.acknowledge('puback', 4, 2, 0, 0, 1)
     output.push(ping, 0, 0)
     output.acknowledge('pubrec', 5, 3, 0x97, 0, 1)
-    // Another connection writes behind it: what follows is not adjacent.
+    // Another connection writes meanwhile: in a stretch of its own.
     other.acknowledge('puback', 4, 9, 0, 0, 1)
     output.acknowledge('pubcomp', 5, 4, 0, 0, 1)
     output.flush()
-    expect(link.chunkBytes).toEqual([8, 2, 5, 4])
+    expect(link.chunkBytes).toEqual([8, 2, 9])
     expect(Buffer.concat(link.raw).toString('hex')).toBe('4002000140020002d000500300039770020004')
     expect([output.pushed, output.written]).toEqual([5, 5])
   })

@@ -126,6 +126,7 @@ class StageLink implements Link {
     remotePort: 0,
     allowAnonymous: true,
   }
+  readonly leavesWritten = true
   readonly bufferedBytes = 0
   flushedBytes = 0
   over = false
