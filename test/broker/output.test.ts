@@ -194,4 +194,24 @@ describe('Output', () => {
     expect([link.writes, credits(), state.waiting.size, output.idle]).toEqual([0, 0, 0, true])
     expect([output.pushed, output.written]).toEqual([2, 0])
   })
+
+  it.each(['reads it later', 'took a part of it'])(
+    'what a link was given stays as it is where it %s',
+    (why) => {
+      const { output, link, state } = made(1000)
+      const kept: Buffer[] = []
+      const keeping = Object.defineProperty(link, 'leavesWritten', { value: why === 'took a part of it' })
+      keeping.stuck = why === 'took a part of it'
+      keeping.write = (chunks, bytes) => {
+        kept.push(...chunks)
+        if (keeping.stuck) keeping.bufferedBytes += bytes
+      }
+      for (let packetId = 1; packetId <= 3; packetId++) {
+        output.acknowledge('puback', 4, packetId, 0, 0, 0)
+        output.flush()
+        state.turn.memory.turnEnded()
+      }
+      expect(kept.map((chunk) => chunk.toString('hex'))).toEqual(['40020001', '40020002', '40020003'])
+    },
+  )
 })

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { Turn } from '../../src/broker/turn.ts'
+import { Stretch } from '../../src/broker/turn-memory.ts'
 
 function made() {
   const log: string[] = []
@@ -69,5 +70,30 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'a'])
     next()
     expect([log, deferred]).toEqual([['commit', 'a', 'commit', 'b'], []])
+  })
+
+  it('what the next turn wrote while this one ended is not overwritten', () => {
+    const { turn, next } = made()
+    const [first, second, third] = Array.from({ length: 3 }, () => new Stretch(turn.memory)) as [
+      Stretch,
+      Stretch,
+      Stretch,
+    ]
+    turn.begin()
+    first.place(8)
+    turn.touch({
+      flush: () => {
+        first.leave()
+        turn.begin() // a write failed, and a Will is published
+        second.place(8)
+        second.buffer.fill(2, second.start, second.end)
+      },
+    })
+    next()
+    for (const other of [first, third]) {
+      other.place(8)
+      other.buffer.fill(1, other.start, other.end)
+    }
+    expect(second.buffer.subarray(second.start, second.end)).toEqual(Buffer.alloc(8, 2))
   })
 })
