@@ -47,9 +47,10 @@ export class RetainedDelivery {
 
   /** Begins the delivery of all retained messages that match these Subscriptions of a Session. */
   start(session: Session, requests: readonly SubscribeRequest[], identifier: number): void {
-    if (requests.length === 0 || this.#state.retained.count === 0) return
+    const wanted = this.#worthLooking(session, requests)
+    if (wanted.length === 0) return
     const course = this.#course(session)
-    for (const request of requests) this.#add(course, request, identifier)
+    for (const request of wanted) this.#add(course, request, identifier)
     this.#run(course)
     if (!session.stored) return
     // SUBACK promises the rest as well: a crash must not swallow it.
@@ -62,9 +63,10 @@ export class RetainedDelivery {
    * leave no more behind than they need.
    */
   enlist(session: Session, requests: readonly SubscribeRequest[], identifier: number): void {
-    if (requests.length === 0 || this.#state.retained.count === 0) return
+    const wanted = this.#worthLooking(session, requests)
+    if (wanted.length === 0) return
     const course = this.#course(session)
-    for (const request of requests) {
+    for (const request of wanted) {
       const cursor = this.#add(course, request, identifier)
       const first = cursor.messages.next()
       if (first.done === true) {
@@ -75,6 +77,14 @@ export class RetainedDelivery {
       if (session.stored) this.#mark(session, cursor, true)
     }
     if (course.cursors.size === 0) this.#courses.delete(session)
+  }
+
+  /** Most filters match nothing that is retained, and are done with a look. What is under way may have to be replaced. */
+  #worthLooking(session: Session, requests: readonly SubscribeRequest[]): readonly SubscribeRequest[] {
+    const { retained } = this.#state
+    if (requests.length === 0 || retained.count === 0) return []
+    if (this.#courses.has(session)) return requests
+    return requests.filter(({ filter }) => retained.mayMatch(filter))
   }
 
   #course(session: Session): Course {

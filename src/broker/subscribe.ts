@@ -2,8 +2,9 @@
 import type { SubscribePacket, SubscribeRequest, SubscriptionOptions } from '../mqtt/packet.ts'
 import { ProtocolError, Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { parseFilter, topicFilterError, topicLevels, topicNameError } from '../mqtt/topics.ts'
+import { innerFilter } from '../routing/filter.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
-import type { SubscriptionRecord } from '../store/store.ts'
+import { subscriptionRecord } from '../store/subscription-record.ts'
 import type { Limit } from './events.ts'
 import type { ClientView } from './policy.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -112,9 +113,10 @@ export class Subscribing {
     decisions: readonly Decision[],
   ): Subscribed {
     const wanting: SubscribeRequest[] = []
+    const isHeard = this.#state.events.has('subscribed')
     const reasonCodes = requests.map((request, index) => {
       const reasonCode = this.#subscribeOne(session, request, identifier, decisions[index]!, wanting)
-      if (this.#state.events.has('subscribed')) {
+      if (isHeard) {
         this.#state.events.emit('subscribed', { client: view, filter: request.filter, reasonCode })
       }
       return reasonCode
@@ -131,12 +133,13 @@ export class Subscribing {
   ): number {
     const { filter } = request
     if (decision !== true) return refusalCode(decision)
-    const refused = this.#refusal(session, filter)
+    const inner = innerFilter(filter)
+    const refused = this.#refusal(session, filter, inner)
     if (refused !== null) return refused
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
-    const granted: SubscribeRequest = { ...request, qos }
+    const granted: SubscribeRequest = qos === request.qos ? request : { ...request, qos }
     const existed = this.add(session, filter, granted, identifier)
-    const shared = parseFilter(filter).share !== null
+    const shared = inner !== filter
     // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; Shared Subscriptions get none (section 4.8.2).
     const wanted = request.retainHandling === 0 || (request.retainHandling === 1 && !existed)
     if (wanted && !shared && this.#state.limits.retainAvailable) wanting.push(granted)
@@ -145,19 +148,19 @@ export class Subscribing {
 
   /** Adds or replaces one Subscription, also in the store. True if it existed [MQTT-3.8.4-3]. */
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
-    const { qos, noLocal, retainAsPublished, retainHandling } = options
-    const record: SubscriptionRecord = { qos, noLocal, retainAsPublished, retainHandling, identifier }
-    const existed = session.subscriptions.has(filter)
-    this.#state.router.subscribe(session, filter, record, identifier)
-    session.subscriptions.set(filter, record)
-    if (session.stored) this.#state.store.putSubscription(session.id, filter, record)
-    return existed
+    const { subscriptions } = session
+    const record = subscriptionRecord(options, identifier)
+    const held = this.#state.router.subscribe(session, filter, record, identifier)
+    const count = subscriptions.size
+    // The string that the router holds, which others who subscribed to the same have, too.
+    subscriptions.set(held.filter, record)
+    if (session.stored) this.#state.store.putSubscription(session.id, held.filter, record)
+    return subscriptions.size === count
   }
 
-  #refusal(session: Session, filter: string): Reason | null {
+  #refusal(session: Session, filter: string, inner: string): Reason | null {
     const { limits, store } = this.#state
-    const { filter: inner } = parseFilter(filter)
-    const listed = this.#refused.get(inner)
+    const listed = this.#refused.size === 0 ? undefined : this.#refused.get(inner)
     if (listed !== undefined) return this.#limited('refusedSubscriptions', session, listed, filter)
     const unavailable = this.#unavailable(session, filter)
     if (unavailable !== null) return unavailable
@@ -173,8 +176,8 @@ export class Subscribing {
         'topic filter has more levels',
       )
     }
-    const isNew = !session.subscriptions.has(filter)
-    if (isNew && session.subscriptions.size >= limits.subscriptionsPerClientMax) {
+    const { subscriptions } = session
+    if (subscriptions.size >= limits.subscriptionsPerClientMax && !subscriptions.has(filter)) {
       return this.#limited(
         'subscriptionsPerClientMax',
         session,

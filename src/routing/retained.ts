@@ -59,6 +59,14 @@ export class RetainedTree {
     for (const [, message] of this.#messages.slots()) if (message !== null) yield message
   }
 
+  /** False when surely no message matches the filter: a look at its first level, or at all of it without a wildcard. */
+  mayMatch(filter: string): boolean {
+    if (!hasWildcard(filter)) return this.#messages.get(filter) !== undefined
+    const end = filter.indexOf('/')
+    const level = end === -1 ? filter : filter.slice(0, end)
+    return isWildcard(level) || this.#topics.root.literal(level) !== null
+  }
+
   /**
    * The messages whose topic names match a filter (valid, not a shared one), in no order. Each step does bounded
    * work: null means "nothing yet, still looking". It may rest between steps for any time while messages are set

@@ -90,31 +90,34 @@ export class Router<S extends object> {
   }
 
   /**
-   * Adds a Subscription. `filter` is valid. A Subscription of the same subscriber to the same filter is replaced
-   * [MQTT-3.8.4-3] and returned; one that is the same in everything stays and is returned.
+   * Adds a Subscription and returns it. `filter` is valid. A Subscription of the same subscriber to the same filter is
+   * replaced [MQTT-3.8.4-3]; one that is the same in everything stays and is returned.
    */
   subscribe(
     subscriber: S,
     filter: string,
     options: SubscriptionOptions,
     identifier: number,
-  ): Subscription<S> | null {
+  ): Subscription<S> {
     const inner = innerFilter(filter)
-    const previous = this.#find(subscriber, filter, inner)
+    const leaf = this.#filters.get(inner)
+    const share = inner === filter ? null : filter
+    const previous = find(leaf, subscriber, share)
     if (previous?.same(options, identifier)) return previous
-    if (inner !== filter) this.#addShared(subscriber, filter, inner, options, identifier)
-    else this.#add(subscriber, filter, options, identifier)
     if (previous === undefined) this.#subscriptions++
-    return previous ?? null
+    if (share !== null) return this.#addShared(leaf, subscriber, share, inner, options, identifier)
+    return this.#add(leaf, subscriber, filter, options, identifier)
   }
 
   /** Removes and returns a Subscription, its filter compared character by character [MQTT-3.10.4-1]; or null. */
   unsubscribe(subscriber: S, filter: string): Subscription<S> | null {
     const inner = innerFilter(filter)
-    const subscription = this.#find(subscriber, filter, inner)
+    const leaf = this.#filters.get(inner)
+    const share = inner === filter ? null : filter
+    const subscription = find(leaf, subscriber, share)
     if (subscription === undefined) return null
-    if (inner !== filter) this.#removeShared(subscriber, filter, inner)
-    else this.#remove(subscriber, filter)
+    if (share !== null) this.#removeShared(leaf!, subscriber, share)
+    else this.#remove(leaf!, subscriber)
     this.#subscriptions--
     return subscription
   }
@@ -145,25 +148,17 @@ export class Router<S extends object> {
 
   /** The group of a whole Shared Subscription filter; null when it has no members. */
   shareGroup(share: string): ShareGroup<S> | null {
-    return this.#group(share, innerFilter(share)) ?? null
+    return findGroup(this.#filters.get(innerFilter(share)), share) ?? null
   }
 
-  #find(subscriber: S, filter: string, inner: string): SoleSubscription<S> | undefined {
-    if (inner !== filter) return this.#group(filter, inner)?.list.get(subscriber)
-    const leaf = this.#filters.get(filter)
-    if (leaf instanceof FilterSubscriptions) return leaf.subscriptions.get(subscriber)
-    return leaf instanceof SoleSubscription && leaf.subscriber === subscriber ? leaf : undefined
-  }
-
-  #group(share: string, inner: string): Group<S> | undefined {
-    const leaf = this.#filters.get(inner)
-    if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
-    return leaf instanceof Group && leaf.share === share ? leaf : undefined
-  }
-
-  #add(subscriber: S, filter: string, options: SubscriptionOptions, identifier: number): void {
+  #add(
+    leaf: Leaf<S> | undefined,
+    subscriber: S,
+    filter: string,
+    options: SubscriptionOptions,
+    identifier: number,
+  ): Subscription<S> {
     this.#changes.record(filter)
-    const leaf = this.#filters.get(filter)
     // All Subscriptions to a filter hold the same string.
     const subscription = new SoleSubscription(subscriber, leaf?.filter ?? filter, options, identifier)
     if (leaf === undefined || (leaf instanceof SoleSubscription && leaf.subscriber === subscriber)) {
@@ -171,52 +166,53 @@ export class Router<S extends object> {
     } else {
       this.#many(leaf).subscriptions.set(subscription)
     }
+    return subscription
   }
 
-  #remove(subscriber: S, filter: string): void {
-    this.#changes.record(filter)
-    const leaf = this.#filters.get(filter)!
+  #remove(leaf: Leaf<S>, subscriber: S): void {
+    this.#changes.record(leaf.filter)
     if (leaf instanceof FilterSubscriptions) {
       leaf.subscriptions.delete(subscriber)
       this.#shrink(leaf)
     } else {
-      this.#filters.delete(filter)
+      this.#filters.delete(leaf.filter)
     }
   }
 
   #addShared(
+    leaf: Leaf<S> | undefined,
     subscriber: S,
     share: string,
     inner: string,
     options: SubscriptionOptions,
     identifier: number,
-  ): void {
-    let group = this.#group(share, inner)
+  ): Subscription<S> {
+    let group = findGroup(leaf, share)
     if (group === undefined) {
       // A cached Route holds groups, not members: it goes stale only here and where the group ends.
       this.#changes.record(inner)
-      const leaf = this.#filters.get(inner)
       group = new Group(share, leaf?.filter ?? inner)
       if (leaf === undefined) this.#filters.set(group)
       else this.#many(leaf).addGroup(group)
     }
     const { length } = group.list
-    group.list.set(new SoleSubscription(subscriber, group.share, options, identifier))
+    const subscription = new SoleSubscription(subscriber, group.share, options, identifier)
+    group.list.set(subscription)
     this.#shared += group.list.length - length
+    return subscription
   }
 
-  #removeShared(subscriber: S, share: string, inner: string): void {
-    const group = this.#group(share, inner)!
+  #removeShared(leaf: Leaf<S>, subscriber: S, share: string): void {
+    const group = findGroup(leaf, share)!
     group.list.delete(subscriber)
     this.#shared--
     if (group.list.length > 0) return
-    this.#changes.record(inner)
-    const leaf = this.#filters.get(inner)
+    this.#changes.record(leaf.filter)
     if (leaf instanceof FilterSubscriptions) {
       leaf.removeGroup(share)
       this.#shrink(leaf)
     } else {
-      this.#filters.delete(inner)
+      this.#filters.delete(leaf.filter)
     }
   }
 
@@ -268,6 +264,22 @@ export class Router<S extends object> {
       oldest.route = null
     }
   }
+}
+
+/** The subscriber's own of what is found for a filter; `share` is the whole filter of a Shared Subscription, else null. */
+function find<S>(
+  leaf: Leaf<S> | undefined,
+  subscriber: S,
+  share: string | null,
+): SoleSubscription<S> | undefined {
+  if (share !== null) return findGroup(leaf, share)?.list.get(subscriber)
+  if (leaf instanceof FilterSubscriptions) return leaf.subscriptions.get(subscriber)
+  return leaf instanceof SoleSubscription && leaf.subscriber === subscriber ? leaf : undefined
+}
+
+function findGroup<S>(leaf: Leaf<S> | undefined, share: string): Group<S> | undefined {
+  if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
+  return leaf instanceof Group && leaf.share === share ? leaf : undefined
 }
 
 function routeOf<S>(found: readonly Leaf<S>[]): Route<S> {

@@ -12,7 +12,7 @@
  */
 
 import type { Delivery } from '../mqtt/message.ts'
-import type { QoS } from '../mqtt/packet.ts'
+import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
 import type { Bodies, Page } from './bodies.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
 import { EntryFields, EntryWriter } from './entry.ts'
@@ -26,6 +26,7 @@ import type {
   SessionRecord,
   SubscriptionRecord,
 } from './store.ts'
+import { subscriptionRecord } from './subscription-record.ts'
 
 const SEGMENT_POSITIONS = 1024
 
@@ -355,12 +356,12 @@ export function encodeSubscription(record: SubscriptionRecord): Buffer {
 
 export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
   const flags = reader.u8()
-  return {
+  const options: SubscriptionOptions = {
     qos: (flags & 3) as QoS,
     noLocal: (flags & NO_LOCAL) !== 0,
     retainAsPublished: (flags & RETAIN_AS_PUBLISHED) !== 0,
     retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
-    identifier: reader.varint(),
-    ...((flags & RETAINED_PENDING) !== 0 && { retainedPending: true }),
   }
+  const record = subscriptionRecord(options, reader.varint())
+  return (flags & RETAINED_PENDING) === 0 ? record : { ...record, retainedPending: true }
 }

@@ -44,6 +44,16 @@ test('set, get and delete count messages and bytes', () => {
   expect([tree.count, tree.bytes, tree.nodeCount]).toEqual([0, 0, 0])
 })
 
+test('a look says that nothing can match', () => {
+  const tree = new RetainedTree()
+  tree.set(message('a/b'))
+  tree.set(message('c'))
+  for (const filter of ['a', 'a/c', 'b/+', 'b/#']) expect(tree.mayMatch(filter)).toBe(false)
+  for (const filter of ['a/b', 'c', 'a/+', 'a/#', 'c/#', '+/b', '#']) expect(tree.mayMatch(filter)).toBe(true)
+  tree.delete('a/b')
+  expect(tree.mayMatch('a/+')).toBe(false)
+})
+
 test('a message that was evicted is still found', () => {
   const tree = new RetainedTree()
   const evicted = message('a/b')
@@ -166,9 +176,9 @@ describe('beside the naive matcher', () => {
           expect(tree.count).toBe(model.size)
           expect(new Set(tree)).toEqual(new Set(model.values()))
           for (const each of filters) {
-            expect(matched(tree, each)).toEqual(
-              [...model.keys()].filter((topic) => naiveMatches(each, topic)).sort(),
-            )
+            const expected = [...model.keys()].filter((topic) => naiveMatches(each, topic)).sort()
+            expect(matched(tree, each)).toEqual(expected)
+            if (expected.length > 0) expect(tree.mayMatch(each)).toBe(true)
           }
           for (const topic of model.keys()) tree.delete(topic)
           expect([tree.count, tree.bytes, tree.nodeCount]).toEqual([0, 0, 0])

@@ -59,10 +59,12 @@ describe('Subscriptions', () => {
   test('[MQTT-3.8.4-3] the same filter again replaces the Subscription', () => {
     const router = new Router<Client>()
     for (const filter of ['a/b', 'a/+', '$share/g/a/b']) {
-      expect(router.subscribe(ann, filter, options(0), 5)).toBeNull()
+      const first = router.subscribe(ann, filter, options(0), 5)
+      expect(first).toMatchObject({ subscriber: ann, filter, options: options(0), identifier: 5 })
+      expect(router.subscribe(ann, filter, options(0), 5)).toBe(first)
       const count = router.subscriptionCount
-      const previous = router.subscribe(ann, filter, options(2, { retainHandling: 1 }), 6)
-      expect(previous).toMatchObject({ subscriber: ann, filter, options: options(0), identifier: 5 })
+      const second = router.subscribe(ann, filter, options(2, { retainHandling: 1 }), 6)
+      expect(second).not.toBe(first)
       expect(router.subscriptionCount).toBe(count)
       expect(router.unsubscribe(ann, filter)).toMatchObject({
         filter,
@@ -441,11 +443,11 @@ describe('beside the naive matcher', () => {
           if (step.type === 'subscribe') {
             const client = clients[step.who]!
             const key = `${step.who} ${step.filter}`
-            const previous = router.subscribe(client, step.filter, step.options, step.identifier)
-            const held = model.get(key)
-            if (held === undefined) expect(previous).toBeNull()
-            else expect(previous).toMatchObject({ options: held.options, identifier: held.identifier })
+            const count = router.subscriptionCount
             const { filter, options, identifier } = step
+            const held = router.subscribe(client, filter, options, identifier)
+            expect(held).toMatchObject({ subscriber: client, filter, options, identifier })
+            expect(router.subscriptionCount).toBe(count + (model.has(key) ? 0 : 1))
             model.set(key, { client, filter, options, identifier })
           } else if (step.type === 'unsubscribe') {
             remove(`${step.who} ${step.filter}`, clients[step.who]!, step.filter)
