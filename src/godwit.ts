@@ -19,6 +19,7 @@ import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
+import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
 import type { Delivery } from './mqtt/message.ts'
@@ -63,7 +64,7 @@ export type { Listener, ListenerOptions, ListenerType } from './transport/listen
 /** What an acknowledgement promises: `fsync` survives a power cut, `os` a crash of the process, `memory` nothing. */
 export type Durability = 'fsync' | 'os' | 'memory'
 
-/** How often deadlines are looked at; the standard's times are in seconds. */
+/** How often deadlines are looked at, at most; the standard's times are in seconds. */
 const TICK_MS = 100
 
 const MIB = 1024 * 1024
@@ -226,7 +227,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     throw new RangeError('a broker that stores nothing has nothing to back up')
   }
   access?.watch()
-  const ticker = setInterval(() => server.tick(), TICK_MS)
+  const ticker = new Ticker(server, TICK_MS)
   const census = (): Census => take(server)
   const publishSys = (seconds: number): (() => void) =>
     attachSys(server, store, census, seconds, () => certificates.figures())
@@ -264,7 +265,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     access?.close()
     await control.socket?.close()
     await stop(server, seconds)
-    clearInterval(ticker)
+    ticker.stop()
     await listening
   }
   const cutOffBy = (given: readonly GivenListener[]): CutOff[] => {

@@ -78,6 +78,8 @@ export class Connection
   /** Closing: the link is ended when the output is empty. */
   #ending = false
   #gone = false
+  /** Whether it is in `state.restless`. */
+  #restless = false
   #inbound: Inbound | null = null
   #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
@@ -124,11 +126,27 @@ export class Connection
     return this.#framer.bufferedBytes + (this.#inbound?.aliasBytes ?? 0)
   }
 
+  takeStock(): number | null {
+    const session = this.#session
+    const bytes = this.#phase === 'closed' ? 0 : this.waitingBytes
+    // With something in flight the next message may have to wait in the queue, which does not come by here.
+    const holds = session !== null && !session.stored && session.inFlightCount + session.queueLength > 0
+    if (bytes > 0 || holds) return bytes + (holds ? session.queueBytes + session.inFlightBytes : 0)
+    this.#restless = false
+    return null
+  }
+
+  #stir(): void {
+    this.#restless = true
+    this.#state.restless.push(this)
+  }
+
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   received(chunk: Buffer): void {
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
+    if (!this.#restless) this.#stir()
     this.#state.figures.bytesReceived += chunk.length
     this.#framer.push(chunk)
     this.#run()
@@ -582,6 +600,7 @@ export class Connection
 
   flush(): void {
     if (this.#gone) return
+    if (!this.#restless) this.#stir()
     this.#output.flush()
     this.#afterWrite()
   }

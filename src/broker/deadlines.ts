@@ -10,6 +10,8 @@ export interface Deadline {
 export class Deadlines {
   #heap: Deadline[] = []
   #cancelled = 0
+  /** Told that something is due sooner than all else was. */
+  sooner: () => void = () => {}
 
   /** Deadlines that are still to run. */
   get size(): number {
@@ -21,7 +23,13 @@ export class Deadlines {
     const deadline: Deadline = { time, action }
     this.#heap.push(deadline)
     this.#up(this.#heap.length - 1)
+    if (this.#heap[0] === deadline) this.sooner()
     return deadline
+  }
+
+  /** When the next look is due, in broker time; `Infinity` with nothing to do. May be that of a cancelled one. */
+  get nextTime(): number {
+    return this.#heap[0]?.time ?? Number.POSITIVE_INFINITY
   }
 
   /** Idempotent; also on a deadline that ran. */

@@ -50,6 +50,11 @@ export interface ClientConnection extends Flushable {
   destroy(): void
   /** Bytes that wait for this reader, here and in the transport. */
   readonly waitingBytes: number
+  /**
+   * All that counts for `memoryBytesMax`, its Session's messages included where that is not stored; null, and it is not
+   * among the restless any more, where there is nothing, and nothing can be unless bytes come or go.
+   */
+  takeStock(): number | null
   /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
   readonly heldBytes: number
 }
@@ -107,6 +112,8 @@ export class State implements SessionContext {
   readonly waiting = new Set<Releasable>()
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
+  /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
+  restless: ClientConnection[] = []
   nextSessionId = 1
   /** Why new work is refused for want of memory; null when all is well. */
   memoryRefusal: string | null = null
@@ -125,10 +132,15 @@ export class State implements SessionContext {
     this.limits = options.limits
     this.policy = options.policy
     this.turn = new Turn(
-      () => this.host.now() + this.timeOffset,
+      () => this.clock,
       (callback) => this.host.defer(callback),
       () => this.store.commit(),
     )
+  }
+
+  /** Broker time of this very moment, in ms; `now` is that of the turn. */
+  get clock(): number {
+    return this.host.now() + this.timeOffset
   }
 
   /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */

@@ -320,6 +320,24 @@ describe('time and memory', () => {
     expect(world.server.memoryBytes() - waiting).toBeGreaterThanOrEqual(500)
   })
 
+  it('memory counts what waits behind a closed window, of connections on which nothing happens meanwhile', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    const reader = await world.connect('reader', { properties: { receiveMaximum: 1 } })
+    await reader.subscribe('t', 2)
+    await pub.publish('t', 'first', 2)
+    await reader.send({ cmd: 'pubrec', messageId: 1 })
+    await world.pass(2)
+    // Received, not released: nothing of it is left but its identifier, and nothing waits to be written.
+    const before = world.server.memoryBytes()
+    expect(world.server.memoryBytes()).toBe(before)
+    await pub.publish('t', 'x'.repeat(1000), 1)
+    expect(world.server.memoryBytes() - before).toBeGreaterThan(1000)
+    reader.link.destroy()
+    await world.pass(2)
+    expect(world.server.memoryBytes()).toBe(before)
+  })
+
   it('across a restart time goes on by the wall clock; a clock that went back counts as no time passed', async () => {
     const session = (expirySeconds: number, disconnectedAt: number, clientId: string, id: number) => ({
       id,
