@@ -23,11 +23,18 @@ const { MemoryStore } = await load('store/memory.js')
 const WARM_TURNS = 3000
 /** In one go: few enough that neither the young generation nor V8's allowance for buffers is used up. */
 const COUNTED_DELIVERIES = 10_000
+const COUNTED_TURNS_MIN = 25
 const TRIES = 5
 /** Packets in one chunk, as a client that is not waited for sends them. */
 const BURST = 20
 const PAYLOAD = Buffer.alloc(64, 'x')
 const IDLE_CONNECTIONS = 2000
+const CLEAN_SESSION = 2
+const KEPT_SESSION = 0
+const RETAINED = 500
+const OFFLINE = 500
+const RETAIN = 1
+const DISCONNECT_BYTES = Buffer.from([0xe0, 0])
 
 let collections = 0
 const observer = new PerformanceObserver((list) => {
@@ -52,7 +59,7 @@ class Client {
   writes = 0
   writesInTurn = 0
   publishes = 0
-  answers = Buffer.alloc(4 * BURST * 40)
+  answers = Buffer.alloc(4 * Math.max(BURST * 40, OFFLINE))
   answered = 0
 
   constructor(server) {
@@ -111,19 +118,20 @@ function packet(first, ...parts) {
   return Buffer.concat([Buffer.from([first, body.length]), body])
 }
 
-function connectPacket(clientId) {
-  return packet(0x10, text('MQTT'), Buffer.from([4, 2, 0, 0]), text(clientId))
+function connectPacket(clientId, flags = CLEAN_SESSION) {
+  return packet(0x10, text('MQTT'), Buffer.from([4, flags, 0, 0]), text(clientId))
 }
 
 function subscribePacket(filter, qos) {
   return packet(0x82, Buffer.from([0, 1]), text(filter), Buffer.from([qos]))
 }
 
-/** So many messages in one chunk, with packet identifiers from 1. */
-function burstOf(topic, qos, count) {
+/** So many messages in one chunk, with packet identifiers from 1. `topic` is for all of them, or gives that of message i. */
+function burstOf(topic, qos, count, flags = 0) {
+  const topicOf = typeof topic === 'function' ? topic : () => topic
   const one = (i) => {
-    const id = qos === 0 ? Buffer.alloc(0) : Buffer.from([0, i + 1])
-    return packet(0x30 | (qos << 1), text(topic), id, PAYLOAD)
+    const id = qos === 0 ? Buffer.alloc(0) : Buffer.from([(i + 1) >> 8, (i + 1) & 255])
+    return packet(0x30 | (qos << 1) | flags, text(topicOf(i)), id, PAYLOAD)
   }
   return Buffer.concat(Array.from({ length: count }, (_, i) => one(i)))
 }
@@ -167,6 +175,30 @@ async function connected(server, clientId, filter, qos) {
 }
 
 /**
+ * What is under way between the Server and these clients, to its end: PUBACK, or PUBREC, PUBREL and PUBCOMP, of both sides.
+ * Returns the most writes that one link got in one turn.
+ */
+function exchange(clients) {
+  let writesPerTurn = 0
+  for (let more = true; more; ) {
+    if (deferred.length > 0) runDeferred()
+    more = false
+    for (let i = 0; i < clients.length; i++) {
+      const client = clients[i]
+      if (client.writesInTurn > writesPerTurn) writesPerTurn = client.writesInTurn
+      client.writesInTurn = 0
+      if (client.answered === 0) continue
+      const chunk = client.answers.subarray(0, client.answered)
+      client.answered = 0
+      client.handler.received(chunk)
+      more = true
+    }
+    if (deferred.length > 0) more = true
+  }
+  return writesPerTurn
+}
+
+/**
  * `publishers` and `subscribers` in number; each publisher sends `burst` messages a turn to the topic that `topicOf` names,
  * subscriber i has the filter that `filterOf` names.
  */
@@ -183,39 +215,24 @@ async function scenario({ qos, publishers, subscribers, burst, topicOf, filterOf
 
   function turn() {
     for (let i = 0; i < senders.length; i++) senders[i].handler.received(bursts[i])
-    // Everything that is under way, to its end: PUBACK, or PUBREC, PUBREL and PUBCOMP, of both sides.
-    for (let more = true; more; ) {
-      if (deferred.length > 0) runDeferred()
-      more = false
-      for (let i = 0; i < clients.length; i++) {
-        const client = clients[i]
-        if (client.writesInTurn > writesPerTurn) writesPerTurn = client.writesInTurn
-        client.writesInTurn = 0
-        if (client.answered === 0) continue
-        const chunk = client.answers.subarray(0, client.answered)
-        client.answered = 0
-        client.handler.received(chunk)
-        more = true
-      }
-      if (deferred.length > 0) more = true
-    }
+    writesPerTurn = Math.max(writesPerTurn, exchange(clients))
   }
 
   for (const client of clients) client.writesInTurn = 0
   for (let i = 0; i < WARM_TURNS; i++) turn()
   const perTurn = publishers * burst
   const fan = topicOf(0) === topicOf(1) ? subscribers : 1
-  const turns = COUNTED_DELIVERIES / (perTurn * fan)
+  const turns = Math.max(COUNTED_TURNS_MIN, COUNTED_DELIVERIES / (perTurn * fan))
   const cost = await counted(perTurn * turns, clients, () => {
     for (let i = 0; i < turns; i++) turn()
   })
-  const published = (WARM_TURNS + cost.tries * 2 * turns) * perTurn
+  const published = (WARM_TURNS + cost.runs * turns) * perTurn
   const got = sum(readers, 'publishes')
   if (got !== published * fan) fail(new Error(`${got} delivered of ${published * fan}`))
   return { ...cost, writesPerTurn }
 }
 
-/** What `work`, that handles so many messages, costs; once more when something was collected meanwhile. */
+/** What `work`, that handles so many messages, costs, and how often it ran; once more when something was collected meanwhile. */
 async function counted(messages, clients, work) {
   for (let tries = 1; ; tries++) {
     globalThis.gc()
@@ -230,24 +247,108 @@ async function counted(messages, clients, work) {
     await told()
     if (collections > 0 && tries < TRIES) continue
     const writesPerMessage = (sum(clients, 'writes') - writes) / messages
-    return { writesPerMessage, bytesPerMessage: bytes / messages, collections, tries }
+    return { writesPerMessage, bytesPerMessage: bytes / messages, collections, runs: 2 * tries }
   }
+}
+
+/** Retained messages that replace those before them, of QoS 1. */
+async function retainedStored() {
+  const server = await newServer()
+  const publisher = await connected(server, 'publisher')
+  const chunk = burstOf((i) => `bench/${i}/kept`, 1, BURST, RETAIN)
+  const clients = [publisher]
+  publisher.writesInTurn = 0
+  let writesPerTurn = 0
+  function turn() {
+    publisher.handler.received(chunk)
+    writesPerTurn = Math.max(writesPerTurn, exchange(clients))
+  }
+  for (let i = 0; i < WARM_TURNS; i++) turn()
+  const turns = COUNTED_DELIVERIES / BURST
+  const cost = await counted(BURST * turns, clients, () => {
+    for (let i = 0; i < turns; i++) turn()
+  })
+  return { ...cost, writesPerTurn }
+}
+
+/** Retained messages for a `+` that is subscribed to again and again. */
+async function retainedSent() {
+  const server = await newServer()
+  const publisher = await connected(server, 'publisher')
+  const reader = await connected(server, 'reader')
+  publisher.handler.received(burstOf((i) => `bench/${i}/kept`, 1, RETAINED, RETAIN))
+  const subscribe = subscribePacket('bench/+/kept', 0)
+  const clients = [reader]
+  reader.writesInTurn = 0
+  let writesPerTurn = 0
+  function turn() {
+    reader.handler.received(subscribe)
+    writesPerTurn = Math.max(writesPerTurn, exchange(clients))
+  }
+  for (let i = 0; i < 400; i++) turn()
+  const before = reader.publishes
+  const turns = COUNTED_DELIVERIES / RETAINED
+  const cost = await counted(RETAINED * turns, clients, () => {
+    for (let i = 0; i < turns; i++) turn()
+  })
+  const due = cost.runs * turns * RETAINED
+  if (reader.publishes - before !== due) fail(new Error(`${reader.publishes - before} retained of ${due}`))
+  return { ...cost, writesPerTurn }
+}
+
+/** QoS 1 for a Session without a connection; then its client comes, takes all of it, and goes again. */
+async function offline() {
+  const server = await newServer()
+  const publisher = await connected(server, 'publisher')
+  const chunk = burstOf('bench/away', 1, OFFLINE)
+  const connect = connectPacket('away', KEPT_SESSION)
+  const total = { writes: 0, publishes: 0 }
+  const first = new Client(server)
+  first.handler.received(connect)
+  await settle()
+  first.handler.received(subscribePacket('bench/away', 1))
+  await settle()
+  leave(first)
+  publisher.writesInTurn = 0
+  let writesPerTurn = 0
+  function turn() {
+    publisher.handler.received(chunk)
+    const client = new Client(server)
+    writesPerTurn = Math.max(writesPerTurn, exchange([publisher]))
+    client.handler.received(connect)
+    writesPerTurn = Math.max(writesPerTurn, exchange([client]))
+    leave(client)
+    total.publishes += client.publishes
+    total.writes += client.writes
+  }
+  for (let i = 0; i < 200; i++) turn()
+  const before = total.publishes
+  const turns = 8
+  const cost = await counted(OFFLINE * turns, [total, publisher], () => {
+    for (let i = 0; i < turns; i++) turn()
+  })
+  const due = cost.runs * turns * OFFLINE
+  if (total.publishes - before !== due) fail(new Error(`${total.publishes - before} queued ones of ${due}`))
+  return { ...cost, writesPerTurn }
+}
+
+function leave(client) {
+  client.handler.received(DISCONNECT_BYTES)
+  client.handler.closed(undefined)
+  if (deferred.length > 0) runDeferred()
 }
 
 /** Connects, and leaves with DISCONNECT, again and again. */
 async function connecting() {
   const server = await newServer()
   const packets = Array.from({ length: 100 }, (_, i) => connectPacket(`client${i}`))
-  const bye = Buffer.from([0xe0, 0])
   const total = { writes: 0 }
   async function turn() {
     for (const connect of packets) {
       const client = new Client(server)
       client.handler.received(connect)
       if (deferred.length > 0) runDeferred()
-      client.handler.received(bye)
-      client.handler.closed(undefined)
-      if (deferred.length > 0) runDeferred()
+      leave(client)
       total.writes += client.writes
     }
     await Promise.resolve()
@@ -307,10 +408,14 @@ const scenarios = {
   'fan-out QoS 1': { publishers: 1, subscribers: 100, burst: BURST, topicOf: same, filterOf: same, qos: 1 },
   'pairs QoS 0': { ...pairs, qos: 0 },
   'pairs QoS 1': { ...pairs, qos: 1 },
+  'pairs QoS 2': { ...pairs, qos: 2 },
 }
 
 const costs = {}
 for (const [name, what] of Object.entries(scenarios)) costs[name] = await scenario(what)
+costs['retained, stored'] = await retainedStored()
+costs['retained, sent'] = await retainedSent()
+costs['queued and drained'] = await offline()
 costs.CONNECT = await connecting()
 console.log(JSON.stringify({ costs, idleConnectionBytes: await idleConnectionBytes() }))
 process.exit(0)
