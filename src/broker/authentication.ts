@@ -71,13 +71,7 @@ export class Authentication {
   /** AUTH arrived. Throws ProtocolError when it is out of turn. */
   received(packet: AuthPacket): void {
     const method = this.#connect.authenticationMethod
-    if (method === undefined) {
-      throw new ProtocolError(
-        Reason.ProtocolError,
-        'MQTT-4.12.0-7',
-        'AUTH without an Authentication Method in CONNECT',
-      )
-    }
+    if (method === undefined) throw noAuthenticationMethod()
     if (packet.authenticationMethod !== method) {
       throw new ProtocolError(
         Reason.ProtocolError,
@@ -130,4 +124,13 @@ export class Authentication {
       this.#sink.auth(Reason.Success, method, step.data)
     }
   }
+}
+
+/** AUTH from a client whose CONNECT named no method: a value to throw. */
+export function noAuthenticationMethod(): ProtocolError {
+  return new ProtocolError(
+    Reason.ProtocolError,
+    'MQTT-4.12.0-7',
+    'AUTH without an Authentication Method in CONNECT',
+  )
 }

@@ -15,7 +15,7 @@ import type {
 } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import type { Session, SessionSink } from '../session/session.ts'
-import { Authentication, type AuthenticationSink } from './authentication.ts'
+import { Authentication, type AuthenticationSink, noAuthenticationMethod } from './authentication.ts'
 import {
   cleanIfNameless,
   connackProperties,
@@ -57,7 +57,10 @@ export class Connection
   #version: ProtocolVersion = 4
   #view: ClientView
   #session: Session | null = null
+  /** Until it is accepted; then its password, and what else it said, may go. */
   #connect: ConnectPacket | null = null
+  /** Whether CONNECT asked for a Session Expiry Interval, so that DISCONNECT may change it. */
+  #mayExpireLater = false
   /** The Session Expiry Interval that holds when this connection ends; DISCONNECT may change it. */
   #expirySeconds = 0
   /** The client's Maximum Packet Size. */
@@ -72,7 +75,8 @@ export class Connection
   #running = false
   readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
-  readonly #readerWatch: ReaderWatch
+  /** Made for the first write that has to wait. */
+  #readerWatch: ReaderWatch | null = null
   /** How many packets the output has written when CONNACK is among them. */
   #connackAt = 0
   /** Closing: the link is ended when the output is empty. */
@@ -84,7 +88,10 @@ export class Connection
   #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
   readonly #forgiven: Forgiven | null
-  #encoder: DeliveryEncoder
+  /** Made with the first delivery: who only publishes has none. */
+  #encoder: DeliveryEncoder | null = null
+  /** Topic Aliases that we may use towards the client. */
+  #aliasMaximum = 0
 
   /** `surplus` is one connection more than `connectionsMax`: it is told so when its CONNECT is there. */
   constructor(state: State, rooms: Rooms, link: Link, surplus: boolean) {
@@ -98,12 +105,8 @@ export class Connection
     this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
-    this.#encoder = new DeliveryEncoder(state.publishSlab, this.#output.place, 4, Number.POSITIVE_INFINITY, 0)
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
-    this.#readerWatch = new ReaderWatch(state, link, state.limits.stalledReaderSeconds, () =>
-      this.#readerStalled(),
-    )
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
     this.#connectTimeout =
       timeoutMs === Number.POSITIVE_INFINITY
@@ -233,13 +236,13 @@ export class Connection
   #handleOpen(framer: Framer): void {
     switch (framer.type) {
       case PacketType.Publish:
-        this.#inbound!.publish(decodePublish(framer, this.#version, this.#state.topics))
+        this.#receiver.publish(decodePublish(framer, this.#version, this.#state.topics))
         return
       case PacketType.Puback:
       case PacketType.Pubrec:
       case PacketType.Pubrel:
       case PacketType.Pubcomp:
-        this.#inbound!.acknowledged(decodeAcknowledge(framer, this.#version))
+        this.#receiver.acknowledged(decodeAcknowledge(framer, this.#version))
         return
       case PacketType.Connect:
         throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-2', 'a second CONNECT')
@@ -264,7 +267,8 @@ export class Connection
         this.#onDisconnect(packet)
         return
       case 'auth':
-        this.#authentication!.received(packet)
+        if (this.#authentication === null) throw noAuthenticationMethod()
+        this.#authentication.received(packet)
         return
       default:
         throw new ProtocolError(Reason.ProtocolError, 'section 2.1.2', `a client may not send ${packet.type}`)
@@ -444,17 +448,12 @@ export class Connection
     })
     this.#rooms.wills.set(this.#view, packet.will)
     this.#session = session
-    this.#inbound = new Inbound(state, this.#rooms, this, session, this.#view)
     this.#expirySeconds = expirySeconds
+    this.#mayExpireLater = packet.sessionExpirySeconds > 0
+    this.#connect = null
+    if (packet.authenticationMethod === undefined) this.#authentication = null
     this.#phase = 'open'
-    const aliases = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
-    this.#encoder = new DeliveryEncoder(
-      state.publishSlab,
-      this.#output.place,
-      packet.protocolVersion,
-      packet.maximumPacketSize,
-      aliases,
-    )
+    this.#aliasMaximum = Math.min(packet.topicAliasMaximum, state.limits.topicAliasOutMaximum)
     this.#rooms.sessions.attach(session, this)
     this.connectedAt = state.now()
     this.keepAliveSeconds = keepAliveSeconds(state, packet, this.#link.info)
@@ -525,6 +524,12 @@ export class Connection
 
   // ── SUBSCRIBE, UNSUBSCRIBE, DISCONNECT ────────────────────────────────────────────────────────────────────
 
+  /** Made with the first packet that needs it: who only listens at QoS 0 has none. */
+  get #receiver(): Inbound {
+    this.#inbound ??= new Inbound(this.#state, this.#rooms, this, this.#session!, this.#view)
+    return this.#inbound
+  }
+
   /** Made with the first packet that needs it: who only publishes has none. */
   get #filters(): FilterPackets {
     this.#filterPackets ??= new FilterPackets(
@@ -541,7 +546,7 @@ export class Connection
   #onDisconnect(packet: DisconnectPacket): void {
     const { sessionExpirySeconds: asked } = packet
     if (asked !== undefined) {
-      if (asked > 0 && this.#connect!.sessionExpirySeconds === 0) {
+      if (asked > 0 && !this.#mayExpireLater) {
         throw new ProtocolError(
           Reason.ProtocolError,
           'section 3.14.2.2.2',
@@ -559,8 +564,19 @@ export class Connection
     return this.#output.congested
   }
 
+  #makeEncoder(): DeliveryEncoder {
+    this.#encoder = new DeliveryEncoder(
+      this.#state.publishSlab,
+      this.#output.place,
+      this.#version,
+      this.#maximumPacketSize,
+      this.#aliasMaximum,
+    )
+    return this.#encoder
+  }
+
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
-    const wire = this.#encoder.encode(delivery, packetId, dup, this.#state.now())
+    const wire = (this.#encoder ?? this.#makeEncoder()).encode(delivery, packetId, dup, this.#state.now())
     if (wire === null) return false // [MQTT-3.1.2-25]
     if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
     const { message, qos } = delivery
@@ -620,7 +636,7 @@ export class Connection
   }
 
   #afterWrite(): void {
-    this.#readerWatch.written()
+    if (this.#link.bufferedBytes > 0) this.#watchReader()
     if (this.#ending) {
       if (this.#output.idle) this.#link.end()
       return
@@ -632,6 +648,14 @@ export class Connection
     if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
       this.#state.turn.continueLater(() => this.#refill())
     }
+  }
+
+  #watchReader(): void {
+    const { stalledReaderSeconds } = this.#state.limits
+    this.#readerWatch ??= new ReaderWatch(this.#state, this.#link, stalledReaderSeconds, () =>
+      this.#readerStalled(),
+    )
+    this.#readerWatch.written()
   }
 
   #unchoke(): void {
@@ -786,7 +810,7 @@ export class Connection
   closed(error: Error | undefined): void {
     this.#gone = true
     this.#output.discard()
-    this.#readerWatch.stop()
+    this.#readerWatch?.stop()
     this.#state.turn.begin()
     this.#close('network', Reason.UnspecifiedError, error?.message ?? 'the Network Connection was closed')
     this.#rooms.gone(this)
@@ -794,7 +818,7 @@ export class Connection
 
   /** FilterPacketsSink. */
   isInUse(packetId: number): boolean {
-    return this.#inbound!.isInUse(packetId)
+    return this.#inbound?.isInUse(packetId) === true
   }
 
   /** InboundSink. */

@@ -32,6 +32,9 @@ export const PacketType = {
 
 const EMPTY = Buffer.alloc(0)
 
+/** Shared, never added to: chunks hardly ever wait. */
+const NONE_WAITING: Buffer[] = []
+
 /** First room for a packet that spans chunks; it doubles from there, so memory follows what arrived. */
 const COLLECT_BYTES_MIN = 1024
 
@@ -72,7 +75,7 @@ export class Framer {
   #greeted = false
   #chunk: Buffer = EMPTY
   #at = 0
-  #waiting: Buffer[] = []
+  #waiting: Buffer[] = NONE_WAITING
   #waitingHead = 0
   /** Bytes of the current packet's fixed header seen so far. */
   #headerBytes = 0
@@ -99,7 +102,8 @@ export class Framer {
       this.#chunk = chunk
       this.#at = 0
     } else {
-      this.#waiting.push(chunk)
+      if (this.#waiting === NONE_WAITING) this.#waiting = [chunk]
+      else this.#waiting.push(chunk)
     }
   }
 
@@ -162,7 +166,7 @@ export class Framer {
     if (chunk === undefined) return false
     this.#waiting[this.#waitingHead++] = EMPTY
     if (this.#waitingHead === this.#waiting.length) {
-      this.#waiting = []
+      this.#waiting = NONE_WAITING
       this.#waitingHead = 0
     }
     return true
@@ -297,7 +301,7 @@ export class Framer {
     this.#error = error
     this.#chunk = EMPTY
     this.#at = 0
-    this.#waiting = []
+    this.#waiting = NONE_WAITING
     this.#waitingHead = 0
     this.#collected = null
     this.#bufferedBytes = 0

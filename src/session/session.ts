@@ -77,6 +77,7 @@ export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-k
 // Most Sessions have none of either at any one time, and an empty Map takes two hundred bytes: shared, never added to.
 const NO_INBOUND: Set<number> = new Set()
 const NOTHING_IN_FLIGHT = new InFlightTable()
+const NOTHING_TO_RESEND: readonly Outgoing[] = Object.freeze([])
 
 export class Session implements OutboundState {
   readonly id: number
@@ -101,7 +102,7 @@ export class Session implements OutboundState {
   /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
   #quota = 0
   /** What was in flight when the client came back and is still to be sent again, in order. */
-  #resend: Outgoing[] = []
+  #resend: readonly Outgoing[] = NOTHING_TO_RESEND
   #resent = 0
   #restoring = false
 
@@ -214,14 +215,16 @@ export class Session implements OutboundState {
     this.#sink = sink
     this.#quota = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
     this.#resent = 0
-    this.#resend = []
     this.disconnectedAt = 0
+    let resend: Outgoing[] | null = null
     for (const outgoing of this.#inFlight) {
       outgoing.charged = false
       // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
       if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)
-      else this.#resend.push(outgoing)
+      else if (resend === null) resend = [outgoing]
+      else resend.push(outgoing)
     }
+    this.#resend = resend ?? NOTHING_TO_RESEND
     this.pump()
   }
 
@@ -231,7 +234,7 @@ export class Session implements OutboundState {
     if (this.#sink !== null && !this.stored) this.#letGo()
     this.#sink = null
     this.#quota = 0
-    this.#resend = []
+    this.#resend = NOTHING_TO_RESEND
     this.#resent = 0
   }
 
@@ -384,7 +387,7 @@ export class Session implements OutboundState {
       }
       this.#resent++
     }
-    if (this.#resend.length > 0) this.#resend = []
+    this.#resend = NOTHING_TO_RESEND
     return true
   }
 

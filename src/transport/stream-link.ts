@@ -15,7 +15,8 @@ export class StreamLink implements Link, Sink {
   readonly leavesWritten: boolean
   readonly #socket: Socket
   readonly #outgoing: Outgoing
-  readonly #lingering: Lingering
+  /** Made when the connection ends. */
+  #lingering: Lingering | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
   /** `end` or `destroy` was called, or the peer closed: nothing more goes to the handler but `closed`. */
@@ -26,7 +27,6 @@ export class StreamLink implements Link, Sink {
     this.leavesWritten = scratchBuffers !== null
     this.#socket = socket
     this.#outgoing = new Outgoing(this, 0, scratchBuffers)
-    this.#lingering = new Lingering(() => socket.destroy())
     socket.on('error', (error) => {
       this.#error ??= error
     })
@@ -70,10 +70,15 @@ export class StreamLink implements Link, Sink {
   end(): void {
     if (this.#ending) return
     this.#ending = true
-    this.#lingering.start()
+    this.#linger()
     // Unread input would turn our FIN into a reset, which can overtake the last packet: read on and discard.
     this.#socket.resume()
     if (this.#outgoing.bufferedBytes === 0) this.#socket.end()
+  }
+
+  #linger(): void {
+    this.#lingering ??= new Lingering(() => this.#socket.destroy())
+    this.#lingering.start()
   }
 
   destroy(): void {
@@ -100,12 +105,12 @@ export class StreamLink implements Link, Sink {
   #onPeerEnd(): void {
     this.#ending = true
     this.#outgoing.close()
-    this.#lingering.start()
+    this.#linger()
   }
 
   #onClose(): void {
     this.#ending = true
-    this.#lingering.cancel()
+    this.#lingering?.cancel()
     this.#outgoing.close()
     const handler = this.#handler
     this.#handler = undefined
