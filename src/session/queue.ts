@@ -75,7 +75,9 @@ export class DeliveryQueue {
   }
 
   push(delivery: Delivery): void {
-    this.#back.push(delivery)
+    // An array of one has room for one, where `push` into an empty one makes room for seventeen.
+    if (this.#back.length === 0) this.#back = [delivery]
+    else this.#back.push(delivery)
     this.#tail++
     this.#bytes += delivery.message.size
     this.#park()

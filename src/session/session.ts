@@ -7,6 +7,7 @@
  */
 import type { Delivery, Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
+import { SmallMap } from '../store/small-map.ts'
 import type {
   InFlight,
   OutboundState,
@@ -87,7 +88,7 @@ export class Session implements OutboundState {
   /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
   expirySeconds: number
   /** By topic filter as sent, share prefix included. */
-  readonly subscriptions = new Map<string, SubscriptionRecord>()
+  readonly subscriptions = new SmallMap<string, SubscriptionRecord>()
   /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
   disconnectedAt = 0
 

@@ -18,6 +18,7 @@ import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
 import { EntryFields, EntryWriter } from './entry.ts'
 import { type BatchOperation, numberKey, put, segmentKey, Table } from './format.ts'
 import { ParkedEntries } from './parked.ts'
+import type { SmallMap } from './small-map.ts'
 import type {
   InFlight,
   OutboundState,
@@ -45,7 +46,7 @@ export class StoredSession {
   /** First page of the oldest block that its checkpoint does not cover; null while it is clean. */
   dirtyFrom: Page | null = null
   /** Stored Subscriptions' filters; null without any. */
-  filters: Set<string> | null = null
+  filters: SmallMap<string, true> | null = null
   /** Segments on disk, oldest first, without gaps. */
   segments: Segment[] = []
   /** Queue positions before this one are in segments, or gone. */

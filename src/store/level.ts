@@ -38,6 +38,7 @@ import { Reclaim } from './reclaim.ts'
 import { recover } from './recovery.ts'
 import { OpenRetained } from './retained.ts'
 import { Rewriting } from './rewriting.ts'
+import { SmallMap } from './small-map.ts'
 import { type FreeSpaceProbe, freeSpace, SpaceGuard } from './space.ts'
 import {
   type Parked,
@@ -273,7 +274,7 @@ export class LevelStore implements Store {
     this.#releaseEnded()
     this.#sessions.delete(sessionId)
     this.#write({ type: 'del', key: numberKey(Table.Session, session.number) })
-    for (const filter of session.filters ?? []) {
+    for (const filter of session.filters?.keys() ?? []) {
       this.#write({ type: 'del', key: subscriptionKey(session.number, filter) })
     }
     this.#checkpoints.deleted(session, this.#tables)
@@ -282,8 +283,8 @@ export class LevelStore implements Store {
   putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void {
     if (!this.#recording()) return
     const session = this.#session(sessionId)
-    session.filters ??= new Set()
-    session.filters.add(filter)
+    session.filters ??= new SmallMap()
+    session.filters.set(filter, true)
     this.#write(put(subscriptionKey(session.number, filter), encodeSubscription(record)))
   }
 

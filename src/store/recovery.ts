@@ -28,6 +28,7 @@ import type { Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
 import { ParkedEntries } from './parked.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
+import { SmallMap } from './small-map.ts'
 import {
   type Recovered,
   type RecoveredSession,
@@ -240,8 +241,8 @@ class Recovery {
       if (session === undefined) throw corrupt(`Session ${keyNumber(key)} is missing`, LOSS.session)
       const filter = keyFilter(key)
       session.subscriptions.push([filter, decodeSubscription(reader)])
-      session.stored.filters ??= new Set()
-      session.stored.filters.add(filter)
+      session.stored.filters ??= new SmallMap()
+      session.stored.filters.set(filter, true)
     })
   }
 

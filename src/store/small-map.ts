@@ -1,0 +1,60 @@
+/** A Map that is hardly ever more than one entry: a Session of a device has one Subscription, and a Map takes 220 bytes. */
+export class SmallMap<K extends NonNullable<unknown>, V> {
+  /** The only entry; null when there is none, or a Map. */
+  #key: K | null = null
+  #value: V | null = null
+  #map: Map<K, V> | null = null
+
+  get size(): number {
+    return this.#map?.size ?? (this.#key === null ? 0 : 1)
+  }
+
+  has(key: K): boolean {
+    return this.#map?.has(key) ?? this.#key === key
+  }
+
+  get(key: K): V | undefined {
+    if (this.#map !== null) return this.#map.get(key)
+    return this.#key === key ? (this.#value as V) : undefined
+  }
+
+  set(key: K, value: V): void {
+    if (this.#map !== null) {
+      this.#map.set(key, value)
+    } else if (this.#key === null || this.#key === key) {
+      this.#key ??= key
+      this.#value = value
+    } else {
+      this.#map = new Map([[this.#key, this.#value as V]])
+      this.#map.set(key, value)
+      this.#key = null
+      this.#value = null
+    }
+  }
+
+  delete(key: K): boolean {
+    if (this.#map !== null) return this.#map.delete(key)
+    if (this.#key !== key) return false
+    this.clear()
+    return true
+  }
+
+  clear(): void {
+    this.#key = null
+    this.#value = null
+    this.#map = null
+  }
+
+  /** In the order in which they came; may go on while they change, as a Map's. What comes after the only one may be left out. */
+  keys(): Iterable<K> {
+    if (this.#map !== null) return this.#map.keys()
+    return this.#key === null ? [] : [this.#key]
+  }
+
+  /** As `keys`. */
+  [Symbol.iterator](): Iterator<[K, V]> {
+    if (this.#map !== null) return this.#map.entries()
+    const alone: [K, V][] = this.#key === null ? [] : [[this.#key, this.#value as V]]
+    return alone.values()
+  }
+}
