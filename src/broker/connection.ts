@@ -47,6 +47,7 @@ export class Connection
   readonly immediate = false
   connectedAt = 0
   keepAliveSeconds = 0
+  restlessAt = -1
   readonly #state: State
   readonly #rooms: Rooms
   readonly #link: Link
@@ -82,8 +83,6 @@ export class Connection
   /** Closing: the link is ended when the output is empty. */
   #ending = false
   #gone = false
-  /** Whether it is in `state.restless`. */
-  #restless = false
   #inbound: Inbound | null = null
   #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
@@ -134,14 +133,8 @@ export class Connection
     const bytes = this.#phase === 'closed' ? 0 : this.waitingBytes
     // With something in flight the next message may have to wait in the queue, which does not come by here.
     const holds = session !== null && !session.stored && session.inFlightCount + session.queueLength > 0
-    if (bytes > 0 || holds) return bytes + (holds ? session.queueBytes + session.inFlightBytes : 0)
-    this.#restless = false
-    return null
-  }
-
-  #stir(): void {
-    this.#restless = true
-    this.#state.restless.push(this)
+    if (bytes === 0 && !holds) return null
+    return bytes + (holds ? session.queueBytes + session.inFlightBytes : 0)
   }
 
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +142,7 @@ export class Connection
   received(chunk: Buffer): void {
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
-    if (!this.#restless) this.#stir()
+    if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
     this.#framer.push(chunk)
     this.#run()
@@ -411,7 +404,9 @@ export class Connection
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
-    this.#view = { clientId, userName, protocolVersion: packet.protocolVersion, link: this.#link.info }
+    if (userName !== null) {
+      this.#view = { clientId, userName, protocolVersion: packet.protocolVersion, link: this.#link.info }
+    }
     const view = this.#view
     const allowed =
       packet.will === undefined || this.#state.policy.authorizePublish === undefined
@@ -616,7 +611,7 @@ export class Connection
 
   flush(): void {
     if (this.#gone) return
-    if (!this.#restless) this.#stir()
+    if (this.restlessAt < 0) this.#state.stir(this)
     this.#output.flush()
     this.#afterWrite()
   }
@@ -813,6 +808,7 @@ export class Connection
     this.#readerWatch?.stop()
     this.#state.turn.begin()
     this.#close('network', Reason.UnspecifiedError, error?.message ?? 'the Network Connection was closed')
+    if (this.restlessAt >= 0) this.#state.rest(this)
     this.#rooms.gone(this)
   }
 

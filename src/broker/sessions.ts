@@ -146,8 +146,10 @@ export class Sessions {
     const { store, router, sessions, sessionsById, events } = this.#state
     this.#cancelExpiry(session)
     this.#retained.cancel(session)
-    for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
-    session.subscriptions.clear()
+    if (session.subscriptions.size > 0) {
+      for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
+      session.subscriptions.clear()
+    }
     sessions.delete(session.clientId)
     if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
     sessionsById.delete(session.id)

@@ -2,6 +2,7 @@
 import type { Message } from '../mqtt/message.ts'
 import { PacketSlab } from '../mqtt/slab.ts'
 import { TopicTable } from '../mqtt/topics.ts'
+import { ChurnMap } from '../routing/churn-map.ts'
 import { RetainedTree } from '../routing/retained.ts'
 import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
@@ -50,9 +51,11 @@ export interface ClientConnection extends Flushable {
   destroy(): void
   /** Bytes that wait for this reader, here and in the transport. */
   readonly waitingBytes: number
+  /** Its place among the restless; -1 where it is not. */
+  restlessAt: number
   /**
-   * All that counts for `memoryBytesMax`, its Session's messages included where that is not stored; null, and it is not
-   * among the restless any more, where there is nothing, and nothing can be unless bytes come or go.
+   * All that counts for `memoryBytesMax`, its Session's messages included where that is not stored; null where there is
+   * nothing, and nothing can be unless bytes come or go.
    */
   takeStock(): number | null
   /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
@@ -93,8 +96,8 @@ export class State implements SessionContext {
   ownRetained = { count: 0, bytes: 0 }
   /** By topic name, for retained messages that expire. */
   readonly retainedDeadlines = new Map<string, Deadline>()
-  /** By Client Identifier. */
-  readonly sessions = new Map<string, Session>()
+  /** By Client Identifier: they come and go with their clients. */
+  readonly sessions = new ChurnMap<string, Session>()
   /** Stored Sessions, by their number in the store. */
   readonly sessionsById = new Map<number, Session>()
   readonly sessionDeadlines = new Map<Session, Deadline>()
@@ -113,7 +116,7 @@ export class State implements SessionContext {
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
   /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
-  restless: ClientConnection[] = []
+  readonly restless: ClientConnection[] = []
   nextSessionId = 1
   /** Why new work is refused for want of memory; null when all is well. */
   memoryRefusal: string | null = null
@@ -145,7 +148,26 @@ export class State implements SessionContext {
 
   /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */
   now(): number {
-    return this.turn.now
+    return this.turn.time
+  }
+
+  /** Something was read from or is written to it. */
+  stir(connection: ClientConnection): void {
+    connection.restlessAt = this.restless.length
+    this.restless.push(connection)
+  }
+
+  /** Nothing is held by it, or it is gone: those that come and go within a second would pile up. */
+  rest(connection: ClientConnection): void {
+    const { restlessAt } = connection
+    const last = this.restless.pop()
+    if (last === undefined || last === connection) {
+      connection.restlessAt = -1
+      return
+    }
+    this.restless[restlessAt] = last
+    last.restlessAt = restlessAt
+    connection.restlessAt = -1
   }
 
   get policy(): Policy {

@@ -29,6 +29,11 @@ export class Turn {
     this.now = clock()
   }
 
+  /** Broker time in ms: that of the turn, or this very moment's where there is none. */
+  get time(): number {
+    return this.#open ? this.now : this.#clock()
+  }
+
   /** Called before anything is done. The turn ends by itself. */
   begin(): void {
     if (this.#open) return

@@ -27,6 +27,10 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     return this.#slots.get(key) ?? undefined
   }
 
+  has(key: K): boolean {
+    return this.get(key) !== undefined
+  }
+
   set(key: K, value: V): void {
     this.#slots.set(key, value)
     this.#vacant?.delete(key)
@@ -44,6 +48,11 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     if (this.#vacant.size <= VACANT_MAX && this.#vacant.size <= this.size) return
     for (const each of this.#vacant) this.#slots.delete(each)
     this.#vacant = null
+  }
+
+  /** All values. May go on while the Map changes: those that were there all the while come once. */
+  *values(): IterableIterator<V> {
+    for (const value of this.#slots.values()) if (value !== null) yield value
   }
 
   /**

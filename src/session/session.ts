@@ -216,7 +216,13 @@ export class Session implements OutboundState {
     this.#sink = sink
     this.#quota = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
     this.#resent = 0
+    this.#resend = NOTHING_TO_RESEND
     this.disconnectedAt = 0
+    if (this.#inFlight.size > 0) this.#sendAgain(sink)
+    this.pump()
+  }
+
+  #sendAgain(sink: SessionSink): void {
     let resend: Outgoing[] | null = null
     for (const outgoing of this.#inFlight) {
       outgoing.charged = false
@@ -226,7 +232,6 @@ export class Session implements OutboundState {
       else resend.push(outgoing)
     }
     this.#resend = resend ?? NOTHING_TO_RESEND
-    this.pump()
   }
 
   /** The Network Connection is gone; what is in flight stays so. */
@@ -323,6 +328,7 @@ export class Session implements OutboundState {
   }
 
   #letGo(): void {
+    if (this.#queue.length === 0) return
     for (const entry of this.#queue.parts()) if ('message' in entry) entry.message.holders--
   }
 

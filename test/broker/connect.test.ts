@@ -60,7 +60,11 @@ describe('CONNECT and CONNACK', () => {
     expect(assigned.connack).toMatchObject({ properties: { assignedClientIdentifier: 'auto-id2' } })
     const other = await world.connect('', {}, 4)
     expect(other.connack).toMatchObject({ returnCode: 0 })
-    expect([...world.server.state.sessions.keys()]).toEqual(['auto-id1', 'auto-id2', 'auto-id3'])
+    expect(Array.from(world.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual([
+      'auto-id1',
+      'auto-id2',
+      'auto-id3',
+    ])
   })
 
   it('[MQTT-3.1.3-8, 3.1.1] an empty Client Identifier without Clean Session is refused with 0x02; in 3.1 always', async () => {

@@ -338,6 +338,23 @@ describe('time and memory', () => {
     expect(world.server.memoryBytes()).toBe(before)
   })
 
+  it('only connections on which something happened are looked at, and none that has gone', async () => {
+    const world = await World.make()
+    const clients = await Promise.all(['a', 'b', 'c', 'd'].map((clientId) => world.connect(clientId)))
+    const { restless } = world.server.state
+    expect(restless.map(({ view }) => view.clientId).sort()).toEqual(['a', 'b', 'c', 'd'])
+    clients[1]!.link.destroy()
+    await Promise.resolve()
+    expect(restless.map(({ view }) => view.clientId).sort()).toEqual(['a', 'c', 'd'])
+    await clients[2]!.bytes(Buffer.from([0x30, 5]))
+    world.server.memoryBytes()
+    expect(restless.map(({ view }) => view.clientId)).toEqual(['c'])
+    await clients[0]!.publish('t', 'x')
+    clients[2]!.link.destroy()
+    await Promise.resolve()
+    expect(restless.map(({ view, restlessAt }) => [view.clientId, restlessAt])).toEqual([['a', 0]])
+  })
+
   it('across a restart time goes on by the wall clock; a clock that went back counts as no time passed', async () => {
     const session = (expirySeconds: number, disconnectedAt: number, clientId: string, id: number) => ({
       id,
@@ -359,15 +376,15 @@ describe('time and memory', () => {
         }
       })
     const later = await make((world) => world.wall - 60_000)
-    expect([...later.server.state.sessions.keys()]).toEqual(['a', 'b'])
+    expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['a', 'b'])
     await later.pass(29)
-    expect([...later.server.state.sessions.keys()]).toEqual(['a', 'b'])
+    expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['a', 'b'])
     await later.pass(2)
-    expect([...later.server.state.sessions.keys()]).toEqual(['b'])
+    expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['b'])
     await later.pass(10)
     expect(later.census()).toMatchObject({ sessions: 0, sessionsById: 0, deadlines: 0 })
     const back = await make((world) => world.wall + 60_000)
-    expect([...back.server.state.sessions.keys()]).toEqual(['a', 'b'])
+    expect(Array.from(back.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['a', 'b'])
     expect(back.ledger.lines).toContain('deleteSession 5 holding 0')
     const next = await back.connect('new', lasting())
     expect(next.connack).toMatchObject({ reasonCode: 0 })

@@ -22,6 +22,8 @@ test('it holds what a Map would hold', () => {
         const held = [...map.slots()].filter(([, value]) => value !== null)
         expect(new Map<number, number | null>(held)).toEqual(model)
         expect(held.length).toBe(model.size)
+        expect([...map.values()].sort()).toEqual([...model.values()].sort())
+        expect([map.has(0), map.has(7)]).toEqual([model.has(0), model.has(7)])
         for (let key = 0; key < 500; key += 7) expect(map.get(key)).toBe(model.get(key))
       }
       for (const key of model.keys()) map.delete(key)

@@ -75,7 +75,10 @@ describe('UTF-8 Encoded Strings', () => {
     const mark = '\ufeff'
     const marked = await world.connect(`${mark}a`)
     const plain = await world.connect('a')
-    expect([...world.server.state.sessions.keys()]).toEqual(['\ufeffa', 'a'])
+    expect(Array.from(world.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual([
+      '\ufeffa',
+      'a',
+    ])
     await marked.subscribe(`${mark}t`)
     await plain.subscribe('t')
     const pub = await world.connect('pub')
