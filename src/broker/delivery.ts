@@ -29,14 +29,22 @@ export class DeliveryEncoder {
   }
 
   /**
-   * The PUBLISH packet, valid until the next one; null when it exceeds the client's Maximum Packet Size
+   * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's Maximum Packet Size
    * [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
    */
   encode(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire | null {
-    const wire = this.#isShared(delivery)
-      ? publishWire(this.#shared, delivery.message, this.#version)
-      : this.#alone(delivery, packetId, dup, now)
-    return this.#fits(wire) ? wire : null
+    if (this.#isShared(delivery)) {
+      this.#own.body = null
+      const wire = publishWire(this.#shared, delivery.message, this.#version)
+      return this.#fits(wire, null) ? wire : null
+    }
+    const wire = this.#alone(delivery, packetId, dup, now)
+    return this.#fits(wire, this.body) ? wire : null
+  }
+
+  /** What follows the packet that was encoded last, and belongs to it: a large payload, where the message has it. */
+  get body(): Buffer | null {
+    return this.#own.body
   }
 
   /** Whether other receivers may get the very same bytes. */
@@ -69,12 +77,12 @@ export class DeliveryEncoder {
     const free = this.#aliases.free()
     writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
     // An alias is known only once a packet that sets it leaves; one that is too large does not.
-    if (free > 0 && this.#fits(this.#own)) this.#aliases.learn(name)
+    if (free > 0 && this.#fits(this.#own, this.body)) this.#aliases.learn(name)
   }
 
   /** No bytes stand for a packet that is larger than the standard can express. */
-  #fits({ start, end }: Wire): boolean {
-    return end > start && end - start <= this.#packetBytesMax
+  #fits({ start, end }: Wire, body: Buffer | null): boolean {
+    return end > start && end - start + (body === null ? 0 : body.length) <= this.#packetBytesMax
   }
 }
 

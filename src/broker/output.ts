@@ -15,6 +15,9 @@ const PACKET_BYTES = 64
 const COPY_BELOW_BYTES = 1024
 const MEMORY_TIMES_MAX = 2
 
+/** From this size on, in bytes, one copy does for all readers that wait for the same bytes. */
+const SHARED_FROM_BYTES = 4096
+
 /** They lie one behind the other in memory of this connection: as much is made at a time, in bytes. */
 const SPARE_BYTES = 4096
 
@@ -139,11 +142,23 @@ export class Output {
     return this.pushPart(place.buffer, place.start, place.end, gate, credits)
   }
 
+  /** Adds the rest of the packet that was added last: bytes that lie elsewhere. */
+  pushBody(bytes: Buffer): void {
+    if (this.#run !== null) this.#endRun()
+    this.#addChunk(bytes)
+    this.#bytes += bytes.length
+    this.#weight += bytes.length
+  }
+
   #endRun(): void {
     const run = this.#run!
     const isWhole = this.#runStart === 0 && this.#runEnd === run.length
     const chunk = isWhole ? run : run.subarray(this.#runStart, this.#runEnd)
     this.#run = null
+    this.#addChunk(chunk)
+  }
+
+  #addChunk(chunk: Buffer): void {
     if (this.#chunk === null) this.#chunk = chunk
     else if (this.#chunks === null) this.#chunks = [this.#chunk, chunk]
     else this.#chunks.push(chunk)
@@ -243,16 +258,36 @@ export class Output {
 
   /**
    * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
-   * are counted. A large packet that has its memory for itself is left in it, which other readers share.
+   * are counted. Large ones are shared with other readers, one that has its memory for itself is left in it.
    */
   #withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
-    const isCopied =
-      chunks.length > 1 || bytes < COPY_BELOW_BYTES || chunks[0]!.buffer.byteLength > MEMORY_TIMES_MAX * bytes
-    if (!isCopied) return chunks
+    if (chunks.length === 1 && bytes >= COPY_BELOW_BYTES && isAlone(chunks[0]!)) return chunks
+    if (bytes < SHARED_FROM_BYTES) return [this.#joined(chunks, 0, chunks.length, bytes)]
+    const { memory } = this.#state.turn
+    const kept: Buffer[] = []
+    let from = 0
+    let smallBytes = 0
+    for (let index = 0; index < chunks.length; index++) {
+      const chunk = chunks[index]!
+      // What the next turns write into is never shared: it would be taken for what it was.
+      if (chunk.length < SHARED_FROM_BYTES || memory.uses(chunk.buffer)) {
+        smallBytes += chunk.length
+        continue
+      }
+      if (smallBytes > 0) kept.push(this.#joined(chunks, from, index, smallBytes))
+      kept.push(isAlone(chunk) ? chunk : this.#state.sharedCopies.of(chunk))
+      from = index + 1
+      smallBytes = 0
+    }
+    if (smallBytes > 0) kept.push(this.#joined(chunks, from, chunks.length, smallBytes))
+    return kept
+  }
+
+  #joined(chunks: readonly Buffer[], from: number, to: number, bytes: number): Buffer {
     const room = this.#room(bytes)
     let at = 0
-    for (let index = 0; index < chunks.length; index++) at += chunks[index]!.copy(room, at)
-    return [room]
+    for (let index = from; index < to; index++) at += chunks[index]!.copy(room, at)
+    return room
   }
 
   /** Memory that no other connection's packets lie in, nor what else is made by and by in Node's pool. */
@@ -274,4 +309,8 @@ export class Output {
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }
+}
+
+function isAlone(chunk: Buffer): boolean {
+  return chunk.buffer.byteLength <= MEMORY_TIMES_MAX * chunk.length
 }

@@ -13,6 +13,7 @@ import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
 import { absentClient, type ClientView, guarded, type Policy } from './policy.ts'
+import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
@@ -111,6 +112,7 @@ export class State implements SessionContext {
   readonly #absent = new WeakMap<Session, ClientView>()
   /** Memory for PUBLISH packets that all receivers share. */
   readonly publishSlab = new PacketSlab()
+  readonly sharedCopies = new SharedCopies()
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<Releasable>()
   /** Connections that are paused because the broker is behind. */

@@ -43,6 +43,14 @@ export class TurnMemory {
     return true
   }
 
+  /** Whether the next turns may write into this memory. */
+  uses(memory: ArrayBufferLike): boolean {
+    for (let index = 0; index < this.#blocks.length; index++) {
+      if (this.#blocks[index]!.buffer === memory) return true
+    }
+    return false
+  }
+
   /** Something of this turn waits, and its memory with it. */
   waits(): void {
     this.#waits = true
@@ -78,6 +86,7 @@ export class Stretch implements PacketPlace {
   buffer: Buffer = NOTHING
   start = 0
   end = 0
+  body: Buffer | null = null
   readonly #memory: TurnMemory
   #block: Buffer = NOTHING
   #used = 0
@@ -91,6 +100,7 @@ export class Stretch implements PacketPlace {
   }
 
   place(bytes: number): void {
+    this.body = null
     if (bytes > PLACED_BYTES_MAX) {
       this.buffer = Buffer.allocUnsafe(bytes)
       this.start = 0
@@ -108,6 +118,7 @@ export class Stretch implements PacketPlace {
   /** The turn is over: what was placed is not touched any more, and not added to. */
   leave(): void {
     this.buffer = NOTHING
+    this.body = null
     if (this.#placed === 0) return
     this.#expected = Math.min(Math.max(this.#placed, STRETCH_BYTES_MIN), STRETCH_BYTES_MAX)
     this.#placed = 0

@@ -20,6 +20,9 @@ const SESSION_PRESENT = 1
 const UINT32_MAX = 0xffff_ffff
 const EMPTY: Buffer = Buffer.alloc(0)
 
+/** From this size on, in bytes, a payload is not copied beside its head: that would take memory for each receiver. */
+const BODY_BYTES_MIN = 2048
+
 /** PINGRESP (section 3.13). Shared: must not be changed. */
 export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
 
@@ -28,6 +31,7 @@ export const PINGRESP: Buffer = Buffer.from([0xd0, 0x00])
  * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
+ * A large payload stays where the message has it: `place.body`, which follows what was placed.
  * A packet beyond what the protocol can express is placed as no bytes: it cannot be sent [MQTT-3.1.2-25].
  */
 export function writePublish(
@@ -44,7 +48,7 @@ export function writePublish(
   if (version === 5 && (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0)) {
     const topic = aliasKnown ? EMPTY : message.topic.bytes
     writeWithMore(place, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
-  } else writePlain(place, message, version, flags, packetId)
+  } else writePlain(place, message, version, flags, packetId, BODY_BYTES_MIN)
 }
 
 /**
@@ -54,7 +58,7 @@ export function writePublish(
 export function publishWire(place: PacketPlace, message: Message, version: ProtocolVersion): Wire {
   const known = version === 5 ? message.wire5 : message.wire4
   if (known !== null) return known
-  writePlain(place, message, version, 0, 0)
+  writePlain(place, message, version, 0, 0, Number.POSITIVE_INFINITY)
   const wire = { buffer: place.buffer, start: place.start, end: place.end }
   if (version === 5) message.wire5 = wire
   else message.wire4 = wire
@@ -67,6 +71,7 @@ function writePlain(
   version: ProtocolVersion,
   flags: number,
   packetId: number,
+  bodyBytesMin: number,
 ): void {
   const topic = message.topic.bytes
   const payload = message.payload
@@ -76,7 +81,8 @@ function writePlain(
   let remaining = 2 + topic.length + payload.length
   if (hasId) remaining += 2
   if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
-  if (!placed(place, remaining)) return
+  const body = payload.length >= bodyBytesMin ? payload : null
+  if (!placed(place, remaining, body)) return
   const packet = place.buffer
   let at = writeHead(packet, place.start, flags, remaining, topic)
   if (hasId) {
@@ -90,7 +96,7 @@ function writePlain(
       at += propertyBytes
     }
   }
-  if (payload.length > 0) packet.set(payload, at)
+  if (body === null && payload.length > 0) packet.set(payload, at)
 }
 
 /** 5.0, with properties that differ per receiver; they stand before those that are forwarded. */
@@ -120,7 +126,8 @@ function writeWithMore(
     variableByteIntegerBytes(propertyBytes) +
     propertyBytes +
     payload.length
-  if (!placed(place, remaining)) return
+  const body = payload.length >= BODY_BYTES_MIN ? payload : null
+  if (!placed(place, remaining, body)) return
   const packet = place.buffer
   let at = writeHead(packet, place.start, flags, remaining, topic)
   if (hasId) {
@@ -142,14 +149,18 @@ function writeWithMore(
     at = writeVariableByteInteger(packet, at, subscriptionIdentifiers[index]!)
   }
   packet.set(properties, at)
-  packet.set(payload, at + properties.length)
+  if (body === null) packet.set(payload, at + properties.length)
 }
 
-/** Places a packet with this Remaining Length; nothing, where the protocol cannot express it. */
-function placed(place: PacketPlace, remaining: number): boolean {
-  const fits = remaining <= VARIABLE_BYTE_INTEGER_MAX
-  place.place(fits ? 1 + variableByteIntegerBytes(remaining) + remaining : 0)
-  return fits
+/** Places a packet with this Remaining Length but for its `body`; nothing, where the protocol cannot express it. */
+function placed(place: PacketPlace, remaining: number, body: Buffer | null): boolean {
+  if (remaining > VARIABLE_BYTE_INTEGER_MAX) {
+    place.place(0)
+    return false
+  }
+  place.place(1 + variableByteIntegerBytes(remaining) + remaining - (body === null ? 0 : body.length))
+  place.body = body
+  return true
 }
 
 /** Fixed header and topic name; returns the position after them. */

@@ -12,6 +12,8 @@ const NOTHING: Buffer = Buffer.alloc(0)
 
 /** Where a packet is written: `place` makes room, then it is `buffer[start..end)`, for whoever placed it to fill. */
 export interface PacketPlace extends Wire {
+  /** A large payload that follows these bytes and lies elsewhere; null where the packet is whole. `place` makes it so. */
+  body: Buffer | null
   place(bytes: number): void
 }
 
@@ -20,11 +22,13 @@ export class PacketSlab implements PacketPlace {
   buffer: Buffer = NOTHING
   start = 0
   end = 0
+  body: Buffer | null = null
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
 
   /** Makes room for a packet of this many bytes, to be written into `buffer` from `start` on. */
   place(bytes: number): void {
+    this.body = null
     if (bytes > PLACED_BYTES_MAX) {
       this.buffer = Buffer.allocUnsafe(bytes)
       this.start = 0

@@ -32,7 +32,7 @@ function encoderFor(version: ProtocolVersion, packetBytesMax: number, aliasMaxim
   return {
     encode: (...given: Parameters<typeof encoder.encode>) => {
       const wire = encoder.encode(...given)
-      return wire === null ? null : wireBytes(wire)
+      return wire === null ? null : Buffer.concat([wireBytes(wire), encoder.body ?? Buffer.alloc(0)])
     },
   }
 }
@@ -55,6 +55,36 @@ describe('DeliveryEncoder', () => {
     expect(encoder.encode(delivery('t', Buffer.alloc(20)), 1, false, 0)).toBeNull()
     expect(encoder.encode(delivery('t', X), 1, false, 0)?.toString('hex')).toContain('2300010000'.slice(0, 6))
     expect(encoder.encode(delivery('t', X), 1, false, 0)?.subarray(2, 4)).toEqual(Buffer.from([0, 0]))
+  })
+
+  it('a large payload is not copied for each receiver: it stays where the message has it', () => {
+    const encoder = new DeliveryEncoder(new PacketSlab(), new PacketSlab(), 4, Number.POSITIVE_INFINITY, 0)
+    const large = delivery('t', Buffer.alloc(5000, 'l'))
+    const wire = encoder.encode(large, 7, false, 0)!
+    expect(encoder.body).toBe(large.message.payload)
+    expect(wireBytes(wire).toString('hex')).toBe('338d270001740007')
+    encoder.encode(delivery('t', X), 8, false, 0)
+    expect(encoder.body).toBeNull()
+    encoder.encode(large, 9, false, 0)
+    // At QoS 0 all receivers share the whole packet.
+    const shared = encoder.encode({ ...large, qos: 0, retain: false }, 0, false, 0)!
+    expect([encoder.body, shared.end - shared.start]).toEqual([null, 5000 + 6])
+  })
+
+  it('[MQTT-3.1.2-24] the maximum of the client counts a payload that is not copied', () => {
+    const payload = Buffer.alloc(5000)
+    for (const version of [4, 5] as const) {
+      const whole = encoderFor(version, Number.POSITIVE_INFINITY, 1).encode(
+        delivery('t', payload),
+        1,
+        false,
+        0,
+      )!
+      const encoded = (packetBytesMax: number) =>
+        encoderFor(version, packetBytesMax, 1).encode(delivery('t', payload), 1, false, 0)
+      expect(encoded(whole.length)?.equals(whole)).toBe(true)
+      expect(encoded(whole.length - 1)).toBeNull()
+    }
   })
 
   it('what no packet can express is null too: a maximal payload with a longer header', () => {

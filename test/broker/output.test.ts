@@ -124,6 +124,76 @@ describe('Output', () => {
     expect(kept.length).toBe(21)
   })
 
+  it('readers that wait for the same large bytes share one copy; what is small stands around it, in order', () => {
+    const { state, store } = made()
+    const slab = Buffer.alloc(256 * 1024, 's')
+    const body = slab.subarray(1000, 9000)
+    const written: Buffer[][] = []
+    for (let reader = 0; reader < 3; reader++) {
+      const link = new TestLink({}, 4)
+      link.bufferedBytes = 1
+      link.write = (chunks) => written.push([...chunks])
+      const output = new Output(state, link, { release: () => {} }, () => {})
+      output.push(ping, 0, 0)
+      output.push(Buffer.from(`head ${reader}`), 0, 0)
+      // A view of its own for each reader, as where neighbours in a read buffer are one chunk.
+      output.pushBody(reader === 2 ? slab.subarray(1000, 9000) : body)
+      output.push(ping, 0, 0)
+      output.flush()
+      expect([output.pushed, output.written]).toEqual([3, 3])
+    }
+    expect(written.map((chunks) => chunks.length)).toEqual([3, 3, 3])
+    written.forEach((chunks, reader) => {
+      const expected = [ping, Buffer.from(`head ${reader}`), body, ping]
+      expect(Buffer.concat(chunks).equals(Buffer.concat(expected))).toBe(true)
+    })
+    const copies = new Set(written.map((chunks) => chunks[1]!))
+    expect([copies.size, [...copies][0]!.buffer.byteLength]).toEqual([1, 8000])
+    expect(store.recordedSequence).toBe(0)
+  })
+
+  it('what waits is copied out of memory that the next turn writes into, each time anew', () => {
+    const { state, link, output } = made(1_000_000)
+    const written: Buffer[] = []
+    link.write = (chunks) => written.push(Buffer.concat(chunks))
+    link.bufferedBytes = 1
+    const places = new Set<string>()
+    for (const content of ['first', 'second', 'third']) {
+      output.push(ping, 0, 0)
+      for (let packet = 0; packet < 3; packet++) {
+        const { place } = output
+        place.place(2000)
+        place.buffer.fill(content, place.start, place.end)
+        output.pushPart(place.buffer, place.start, place.end, 0, 0)
+        if (packet === 0) places.add(`${place.start}`)
+      }
+      output.flush()
+      state.turn.memory.turnEnded()
+    }
+    expect(places.size).toBe(1)
+    const packet = (content: string) => Buffer.alloc(2000, content)
+    expect(written.map((bytes) => bytes.equals(written[0]!))).toEqual([true, false, false])
+    written.forEach((bytes, turn) => {
+      const content = packet(['first', 'second', 'third'][turn]!)
+      expect(bytes.equals(Buffer.concat([ping, content, content, content]))).toBe(true)
+    })
+  })
+
+  it('a body counts with its packet: bytes, weight and what the link is told', () => {
+    const { link, output } = made(10_000)
+    const body = Buffer.alloc(6000, 'b')
+    for (let packet = 0; packet < 2; packet++) {
+      expect(output.congested).toBe(false)
+      output.push(ping, 0, 0)
+      output.pushBody(body)
+    }
+    expect(output.congested).toBe(true)
+    expect(output.waitingBytes).toBe(2 * (6000 + 2 + 64))
+    output.discard()
+    expect(output.waitingBytes).toBe(0)
+    expect(link.writes).toBe(0)
+  })
+
   it('neighbours in one buffer are one chunk, and nothing else is', () => {
     const { link, output } = made(100)
     const buffer = Buffer.from('d000d000d000d000d000', 'hex')

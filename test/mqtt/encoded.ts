@@ -12,7 +12,7 @@ export function wireBytes({ buffer, start, end }: Wire): Buffer {
 export function encodePublish(...rest: Rest<typeof writePublish>): Buffer {
   const slab = new PacketSlab()
   writePublish(slab, ...rest)
-  return wireBytes(slab)
+  return Buffer.concat([wireBytes(slab), slab.body ?? Buffer.alloc(0)])
 }
 
 export function encodeAcknowledge(...rest: Rest<typeof writeAcknowledge>): Buffer {
