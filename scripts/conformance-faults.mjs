@@ -33,7 +33,7 @@ const FAULTS = {
   ],
   'MQTT-3.4.2-2': [
     // A Reason String in every acknowledgement that has a reason.
-    ['mqtt/encode.ts', 'slab.place(short ? 4 : 5)', 'slab.place(short ? 4 : 10)'],
+    ['mqtt/encode.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
     ['mqtt/encode.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
     [
       'mqtt/encode.ts',
@@ -81,8 +81,8 @@ const FAULTS = {
   'MQTT-4.3.3-3': [
     [
       'session/session.ts',
-      'else this.#resend.push(outgoing)',
-      'else if (outgoing.delivery.qos === 1) this.#resend.push(outgoing)',
+      'else if (resend === null) resend = [outgoing]',
+      'else if (outgoing.delivery.qos === 2) continue\n      else if (resend === null) resend = [outgoing]',
     ],
   ],
   'MQTT-2.3.1-1, 3.1.1': [

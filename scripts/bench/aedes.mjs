@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import { createServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { parseArgs } from 'node:util'
@@ -23,17 +24,21 @@ const aedes = await Aedes.createBroker(options)
 
 await listen('mqtt', createServer({ noDelay: true }, aedes.handle))
 
-const http = createHttpServer()
-new WebSocketServer({ server: http }).on('connection', (socket, request) => {
-  aedes.handle(createWebSocketStream(socket), request)
-})
-await listen('ws', http)
+await listen('ws', withWebSockets(createHttpServer()))
 
 if (values.cert !== undefined) {
   const pem = { cert: readFileSync(values.cert), key: readFileSync(values.key) }
+  await listen('wss', withWebSockets(createHttpsServer(pem)))
   await listen('mqtts', createTlsServer({ ...pem, noDelay: true }, aedes.handle))
 }
 console.log('ready')
+
+function withWebSockets(server) {
+  new WebSocketServer({ server }).on('connection', (socket, request) => {
+    aedes.handle(createWebSocketStream(socket), request)
+  })
+  return server
+}
 
 function listen(scheme, server) {
   return new Promise((resolve) => {

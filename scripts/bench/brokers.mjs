@@ -68,6 +68,7 @@ function godwit(directory, durability, { sysSeconds }) {
     `{ name: mqtt, type: tcp, host: 127.0.0.1, port: 0 }`,
     `{ name: ws, type: ws, host: 127.0.0.1, port: 0, websocket_path: /mqtt }`,
     `{ name: mqtts, type: tls, host: 127.0.0.1, port: 0, tls: ${tls} }`,
+    `{ name: wss, type: wss, host: 127.0.0.1, port: 0, websocket_path: /mqtt, tls: ${tls} }`,
   ]
   const file = join(directory, 'godwit.yaml')
   writeFileSync(file, `listeners:\n${listeners.map((line) => `  - ${line}\n`).join('')}`)
@@ -77,11 +78,17 @@ function godwit(directory, durability, { sysSeconds }) {
 }
 
 async function mosquitto(directory, persistence) {
-  const ports = { mqtt: await freePort(), ws: await freePort(), mqtts: await freePort() }
+  const ports = {
+    mqtt: await freePort(),
+    ws: await freePort(),
+    wss: await freePort(),
+    mqtts: await freePort(),
+  }
   const tls = `certfile ${join(directory, 'cert.pem')}\nkeyfile ${join(directory, 'key.pem')}\n`
   const listeners = [
     `listener ${ports.mqtt} 127.0.0.1\n`,
     `listener ${ports.ws} 127.0.0.1\nprotocol websockets\n`,
+    `listener ${ports.wss} 127.0.0.1\nprotocol websockets\n${tls}`,
     `listener ${ports.mqtts} 127.0.0.1\n${tls}`,
   ]
   const file = join(directory, 'mosquitto.conf')

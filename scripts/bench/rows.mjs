@@ -107,6 +107,7 @@ export const ROWS = {
   'pairs-q1': delivered('main', 'pairs --qos 1 --pairs 50'),
   'pairs-q0-single': delivered('main', 'pairs --qos 0 --pairs 200 --window 1'),
   'pairs-q1-single': delivered('main', 'pairs --qos 1 --pairs 200 --window 1'),
+  'fanout-q1-8k': delivered('main', 'fanout --qos 1 --subs 100 --payload 8192 --window 4'),
   'pairs-q0-8k': delivered('main', 'pairs --qos 0 --pairs 50 --payload 8192 --window 10'),
   'latency-q0': { group: 'latency', load: 'latency --qos 0 --pairs 50 --rate 2000', figures: LATENCY },
   'latency-q1': { group: 'latency', load: 'latency --qos 1 --pairs 50 --rate 2000', figures: LATENCY },
@@ -186,11 +187,15 @@ export const ROWS = {
   'ws-fanin-q1': delivered('wire', 'fanin --qos 1', { over: 'ws' }),
   'ws-fanout-q0': delivered('wire', 'fanout --qos 0 --subs 100', { over: 'ws' }),
   'ws-pairs-q0': delivered('wire', 'pairs --qos 0 --pairs 50', { over: 'ws' }),
+  'ws-pairs-q0-single': delivered('wire', 'pairs --qos 0 --pairs 200 --window 1', { over: 'ws' }),
   'ws-pairs-q1-single': delivered('wire', 'pairs --qos 1 --pairs 200 --window 1', { over: 'ws' }),
   'tls-fanin-q1': delivered('wire', 'fanin --qos 1', { over: 'mqtts' }),
   'tls-fanout-q0': delivered('wire', 'fanout --qos 0 --subs 100', { over: 'mqtts' }),
   'tls-pairs-q0': delivered('wire', 'pairs --qos 0 --pairs 50', { over: 'mqtts' }),
+  'tls-pairs-q0-single': delivered('wire', 'pairs --qos 0 --pairs 200 --window 1', { over: 'mqtts' }),
   'tls-pairs-q1-single': delivered('wire', 'pairs --qos 1 --pairs 200 --window 1', { over: 'mqtts' }),
+  'wss-fanin-q1': delivered('wire', 'fanin --qos 1', { over: 'wss' }),
+  'wss-pairs-q1-single': delivered('wire', 'pairs --qos 1 --pairs 200 --window 1', { over: 'wss' }),
   'slow-q0': {
     group: 'slow',
     load: 'slow --qos 0 --subs 1000 --stalled 10 --rate 30',
@@ -234,7 +239,7 @@ export const GROUPS = [...new Set(Object.values(ROWS).map(({ group }) => group))
 /** Words of mqload for a row and a broker. */
 export function mqloadWords(row, broker) {
   const { load, over, instead } = ROWS[row]
-  const wire = { ws: ['--ws'], mqtts: ['--tls'] }[over] ?? []
+  const wire = { ws: ['--ws'], mqtts: ['--tls'], wss: ['--ws', '--tls'] }[over] ?? []
   const more = instead?.[broker.name]?.split(' ') ?? []
   return ['--scenario', ...load.split(' '), ...more, ...wire, '--port', `${broker.ports[over ?? 'mqtt']}`]
 }
@@ -257,6 +262,7 @@ export const TITLES = {
   'pairs-q1': '50 pairs, QoS 1',
   'pairs-q0-single': '200 pairs, QoS 0, one message a segment',
   'pairs-q1-single': '200 pairs, QoS 1, one message a segment',
+  'fanout-q1-8k': 'fan-out 1 to 100, QoS 1, 8 KiB',
   'pairs-q0-8k': '50 pairs, QoS 0, 8 KiB',
   'subs-1k': '1,000 subscriptions',
   'subs-10k': '10,000 subscriptions',
@@ -276,9 +282,13 @@ export const TITLES = {
   'ws-fanin-q1': 'WebSocket: fan-in, QoS 1',
   'ws-fanout-q0': 'WebSocket: fan-out 1 to 100, QoS 0',
   'ws-pairs-q0': 'WebSocket: 50 pairs, QoS 0',
+  'ws-pairs-q0-single': 'WebSocket: 200 pairs, QoS 0, one a segment',
   'ws-pairs-q1-single': 'WebSocket: 200 pairs, QoS 1, one a segment',
   'tls-fanin-q1': 'TLS: fan-in, QoS 1',
   'tls-fanout-q0': 'TLS: fan-out 1 to 100, QoS 0',
   'tls-pairs-q0': 'TLS: 50 pairs, QoS 0',
+  'tls-pairs-q0-single': 'TLS: 200 pairs, QoS 0, one a segment',
   'tls-pairs-q1-single': 'TLS: 200 pairs, QoS 1, one a segment',
+  'wss-fanin-q1': 'WebSocket over TLS: fan-in, QoS 1',
+  'wss-pairs-q1-single': 'WebSocket over TLS: 200 pairs, QoS 1, one a segment',
 }
