@@ -29,6 +29,7 @@ import {
   subscriptionKey,
   Table,
 } from './format.ts'
+import { Gathering } from './gathering.ts'
 import { Histogram } from './histogram.ts'
 import { importAedes } from './import.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
@@ -150,6 +151,11 @@ export class LevelStore implements Store {
   readonly #entry = new EntryFields()
   /** When the block in flight was sealed, in ms. */
   #sealedAt = 0
+  /** Bytes of its records. */
+  #flyingRecordBytes = 0
+  readonly #gathering = new Gathering()
+  /** The next commit waits for more; what looks after it, to be told from an earlier one. */
+  #gatherer: (() => void) | null = null
   #sealedSequence = 0
   #committedSequence = 0
   #nextPage = 1
@@ -200,7 +206,7 @@ export class LevelStore implements Store {
   }
 
   get pendingBytes(): number {
-    return this.#block.bytes + this.#tableBytes + this.#retained.bytes + this.#flyingBytes
+    return this.#openBytes + this.#flyingBytes
   }
 
   get refusal(): string | null {
@@ -398,7 +404,7 @@ export class LevelStore implements Store {
   commit(): void {
     if (this.#state !== 'open' || !this.#recorded()) return
     this.#wanted = true
-    if (this.#inFlight === null) this.#seal(false)
+    if (this.#inFlight === null && this.#gatherer === null) this.#seal(false)
   }
 
   async restore(messages: readonly Message[]): Promise<void> {
@@ -528,6 +534,7 @@ export class LevelStore implements Store {
     this.#restored = []
     this.#ended = []
     this.#wanted = false
+    this.#gatherer = null
     this.#failure = null
   }
 
@@ -545,6 +552,10 @@ export class LevelStore implements Store {
   /** Nothing is left to do before the database is closed. */
   #settled(): boolean {
     return !this.#recorded() && this.#checkpoints.dirtyCount === 0 && this.#reclaim!.clean
+  }
+
+  get #openBytes(): number {
+    return this.#block.bytes + this.#tableBytes + this.#retained.bytes
   }
 
   #session(sessionId: number): StoredSession {
@@ -576,6 +587,8 @@ export class LevelStore implements Store {
     const source = this.#source!
     const sequence = this.#sealedSequence + 1
     this.#sealedAt = performance.now()
+    this.#gatherer = null
+    this.#flyingRecordBytes = this.#openBytes
     const first = this.#block.firstPage()
     const operations = this.#tables
     this.#retained.seal(operations)
@@ -640,17 +653,36 @@ export class LevelStore implements Store {
     if (bytes > this.#options.writeBufferBytes) this.#compactInTurn([NO_KEYS])
     this.#committedSequence = sequence
     this.#figures.commits++
-    this.#commitLatency.add(performance.now() - this.#sealedAt)
+    const tookMs = performance.now() - this.#sealedAt
+    this.#commitLatency.add(tookMs)
     this.#rewriting.durable()
     const messages = this.#flyingMessages
     this.#flyingMessages = []
+    const gathers = this.#gathering.begins(this.#flyingRecordBytes, this.#openBytes)
     // The disk starts to work on what came meanwhile before acknowledgements are written.
-    this.#sealWanted()
+    if (!gathers) this.#sealWanted()
     this.#source!.committed(sequence)
     this.#evict(messages)
     if (this.#state !== 'open') return
-    if (!this.#sealWanted()) this.#giveBack()
+    if (gathers) this.#gather(tookMs)
+    else if (!this.#sealWanted()) this.#giveBack()
     this.#tidy()
+  }
+
+  /** The next commit waits for those who were just answered, for no longer than the last one took. */
+  #gather(tookMs: number): void {
+    this.#gathering.waits(tookMs, performance.now())
+    const look = (): void => {
+      if (this.#gatherer !== look) return
+      if (!this.#gathering.isOver(this.#openBytes, performance.now())) {
+        setImmediate(look)
+        return
+      }
+      this.#gatherer = null
+      this.#sealWanted()
+    }
+    this.#gatherer = look
+    setImmediate(look)
   }
 
   /** True when something was to be committed and nothing was in flight: now it is. */

@@ -163,6 +163,8 @@ test('a body that died and was stored anew meanwhile is not evicted before it is
   server.enqueue(1, delivery(passedOn))
   const first = server.commit()
   server.drop(1)
+  // Much more than the first commit carries, so that the second waits for nobody.
+  server.enqueue(1, delivery(message('b', 'more'.repeat(100))))
   server.store.commit()
   await first
   expect(passedOn.evicted).toBe(false)
