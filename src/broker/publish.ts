@@ -191,6 +191,10 @@ export class Publisher {
     if (message.payloadBytes === 0) return Reason.Success
     const count = retained.count - ownRetained.count
     const bytes = retained.bytes - ownRetained.bytes
+    // Whether it replaces another one, which has to be looked up, matters near the limits only.
+    if (count < limits.retainedMessagesMax && bytes + message.size <= limits.retainedBytesMax) {
+      return Reason.Success
+    }
     const previous = retained.get(message.topic.name)
     if (previous === undefined && count >= limits.retainedMessagesMax) {
       return this.#refuse('retainedMessagesMax', message, `${count} messages are retained`)

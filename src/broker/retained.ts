@@ -165,7 +165,8 @@ export class RetainedDelivery {
 
   /** Looks for a message, or hands over the one that was found; false while the Session has no room for it. */
   #step(session: Session, cursors: Map<string, Cursor>, cursor: Cursor): boolean {
-    if (cursor.found === null) {
+    const waited = cursor.found !== null
+    if (!waited) {
       const next = cursor.messages.next()
       if (next.done === true) {
         cursors.delete(cursor.filter)
@@ -175,18 +176,18 @@ export class RetainedDelivery {
     }
     // Without room it waits: the Session says so when it has some again.
     if (!session.hasRoom) return false
-    const { found } = cursor
+    const found = cursor.found!
     cursor.found = null
-    this.#deliver(session, cursor, found)
+    // While it waited it may have been replaced or removed; an older one must not come after a newer.
+    const message = waited ? this.#state.retained.get(found.topic.name) : found
+    if (message !== undefined) this.#deliver(session, cursor, message)
     return true
   }
 
-  #deliver(session: Session, cursor: Cursor, found: Message): void {
+  #deliver(session: Session, cursor: Cursor, message: Message): void {
     // Whoever published it: once retained it is the Server's, and for Retain Handling to say [MQTT-3.3.1-9]. No Local is
     // about messages that are forwarded when they are published [MQTT-3.8.3-3].
-    // While it waited it may have been replaced or removed; an older one must not come after a newer.
-    const message = this.#state.retained.get(found.topic.name)
-    if (message === undefined || message.expiresAt <= this.#state.now()) return
+    if (message.expiresAt <= this.#state.now()) return
     const delivery: Delivery = {
       message,
       qos: effectiveQoS(message.qos, cursor.request.qos),
