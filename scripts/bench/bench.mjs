@@ -94,12 +94,14 @@ async function run() {
           reports[row][name] ??= []
           // Who cannot do it is not asked again: that may take minutes.
           if (!isFor(row, name) || reports[row][name].some(({ error }) => error)) continue
+          const from = performance.now()
           const report = await measure(row, name, started)
           reports[row][name].push(report)
           if (options.json) {
             appendFileSync(options.json, `${JSON.stringify({ row, round, broker: name, ...report })}\n`)
           }
-          console.error(`round ${round} ${row} ${name} ${report.error ?? ''}`)
+          const seconds = shown((performance.now() - from) / 1000)
+          console.error(`round ${round} ${row} ${name} ${seconds} s ${report.error ?? ''}`)
         }
       }
     }
