@@ -573,7 +573,10 @@ export class Connection
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
     const encoder = this.#encoder ?? this.#makeEncoder()
     const wire = encoder.encode(delivery, packetId, dup, this.#state.now())
-    if (wire === null) return false // [MQTT-3.1.2-25]
+    if (wire === null) {
+      this.#output.abandon()
+      return false // [MQTT-3.1.2-25]
+    }
     if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
     const { body } = encoder
     if (body !== null) this.#output.pushBody(body)

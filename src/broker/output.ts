@@ -150,6 +150,14 @@ export class Output {
     this.#weight += bytes.length
   }
 
+  /**
+   * What was placed is not added. Where nothing else was, nobody flushes this turn, and the place would stay in memory that
+   * others write into in the next one.
+   */
+  abandon(): void {
+    if (this.#packets === 0) this.place.leave()
+  }
+
   #endRun(): void {
     const run = this.#run!
     const isWhole = this.#runStart === 0 && this.#runEnd === run.length

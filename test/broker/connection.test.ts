@@ -413,3 +413,31 @@ describe('bounds in bytes', () => {
     expect(await back.drain()).toEqual(['q1-1', 'q1-2', 'q0-a', 'q0-b'])
   })
 })
+
+it('a packet that is too large for its reader leaves it nothing that others write into', async () => {
+  const world = await World.make()
+  const small = await world.connect('small', { properties: { maximumPacketSize: 120 } })
+  const other = await world.connect('other')
+  const publisher = await world.connect('publisher')
+  await small.subscribe('small', 1)
+  await other.subscribe('other', 1)
+  let messageId = 0
+  const messages = (topic: string, count: number, bytes: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      cmd: 'publish',
+      topic,
+      qos: 1,
+      messageId: ++messageId,
+      payload: `${topic} ${i}`.padEnd(bytes, '.'),
+    }))
+  // After much in one turn it is given as much room in the next one, of which it needs nothing.
+  await publisher.send(...messages('small', 20, 80))
+  expect(small.texts()).toHaveLength(20)
+  await publisher.send(...messages('small', 1, 200))
+  expect(small.got()).toEqual([])
+  const forOther = messages('other', 10, 60)
+  const forSmall = messages('small', 5, 60)
+  await publisher.send(...forOther, ...forSmall)
+  expect(other.texts()).toEqual(forOther.map(({ payload }) => payload))
+  expect(small.texts()).toEqual(forSmall.map(({ payload }) => payload))
+})
