@@ -147,24 +147,37 @@ export class FilterSet<L extends Filtered> {
   }
 
   #add(hash: number, leaf: L): void {
-    let shape = this.#shape()
-    if (shape === undefined) {
-      if (this.#levelCount > LEVELS_MAX || this.#shapes.length === this.#shapesMax) {
-        this.#rest.set(leaf)
-        return
-      }
-      shape = { levels: this.#levelCount, plus: this.#plus, hash: this.#hash, count: 0 }
-      this.#shapes.push(shape)
+    if (this.#shape() === undefined && !this.#takesNewShape()) {
+      this.#rest.set(leaf)
+      return
     }
-    let part = this.#partOf(hash)
-    if (part === null) {
-      part = emptyPart(SLOTS_FIRST)
-      this.#parts[partIndex(hash)] = part
-    }
-    if ((part.count + 1) * 2 > part.hashes.length) this.#resize(part, part.hashes.length * 2)
+    const part = this.#partWithRoom(hash)
+    // Not before there is room: what finds no place while a part grows may have been the last of its shape.
+    this.#look(leaf.filter)
+    const shape = this.#shape() ?? this.#newShape()
     shape.count++
     this.#count++
     if (!putIn(part, hash, leaf)) this.#giveUp(shape, leaf)
+  }
+
+  #takesNewShape(): boolean {
+    return this.#levelCount <= LEVELS_MAX && this.#shapes.length < this.#shapesMax
+  }
+
+  /** The shape of the filter that was looked at last, which no filter in the table has yet. */
+  #newShape(): Shape {
+    const shape = { levels: this.#levelCount, plus: this.#plus, hash: this.#hash, count: 0 }
+    this.#shapes.push(shape)
+    return shape
+  }
+
+  /** The part for a hash, at most half full with one more in it. */
+  #partWithRoom(hash: number): Part<L> {
+    const index = partIndex(hash)
+    const part = this.#parts[index] ?? emptyPart<L>(SLOTS_FIRST)
+    this.#parts[index] = part
+    if ((part.count + 1) * 2 > part.hashes.length) this.#resize(part, part.hashes.length * 2)
+    return part
   }
 
   #giveUp(shape: Shape, leaf: L): void {
@@ -332,12 +345,19 @@ function putIn<L>(part: Part<L>, hash: number, leaf: L): boolean {
   return false
 }
 
-/** What follows moves up, so that nothing has to be remembered about what was there. */
+/**
+ * What follows moves up, so that nothing has to be remembered about what was there. What is STEPS_MAX from the hole is not
+ * from there: who has filters in very many slots side by side taken out must not have all of them looked at for each.
+ */
 function takeOut<L>(part: Part<L>, from: number): void {
   const { hashes, leaves } = part
   const mask = hashes.length - 1
   let hole = from
-  for (let at = (from + 1) & mask; hashes[at] !== 0; at = (at + 1) & mask) {
+  for (
+    let at = (from + 1) & mask;
+    hashes[at] !== 0 && ((at - hole) & mask) < STEPS_MAX;
+    at = (at + 1) & mask
+  ) {
     if (((at - hashes[at]!) & mask) < ((at - hole) & mask)) continue
     hashes[hole] = hashes[at]!
     leaves[hole] = leaves[at]!

@@ -36,10 +36,15 @@ export interface Route<S> {
 /** What is found for a filter: one Subscription, one group, or more of them. */
 type Leaf<S> = SoleSubscription<S> | Group<S> | FilterSubscriptions<S>
 
-/** Routes with more entries than this are held in number: making one again is cheap beside delivering by it. */
-const LARGE_ENTRIES = 64
-/** Entries that all cached large Routes together may have. */
-const LARGE_ENTRIES_MAX = 524_288
+/**
+ * Routes made of more Subscriptions and groups than this are held in number: making one again is cheap beside delivering
+ * by it. Subscriptions count, not entries: one subscriber may have thousands that match.
+ */
+const LARGE_FOUND = 64
+/** Subscriptions and groups of which all cached large Routes together may be made. */
+const LARGE_FOUND_MAX = 524_288
+/** Bytes of a topic name that count as one of them: nobody but this Router may hold the Topic any more. */
+const NAME_BYTES = 32
 /** More further entries than this are found by a Map while a Route is made. */
 const SCAN_MAX = 16
 
@@ -68,7 +73,7 @@ export class Router<S extends object> {
   readonly #filters = new FilterSet<Leaf<S>>()
   readonly #changes = new Changes()
   readonly #large = new Map<Topic, number>()
-  #largeEntries = 0
+  #largeFound = 0
   #subscriptions = 0
   #shared = 0
   // Scratch for matching, empty in between.
@@ -238,29 +243,30 @@ export class Router<S extends object> {
     const found = this.#found
     this.#filters.match(topic.name, found)
     const route = routeOf(found)
+    const count = countOf(found)
     found.length = 0
     topic.route = route
     topic.routedBy = this.#changes
     topic.routedAt = this.#changes.count
-    const entries = route.sole === null ? route.entries.length : 1
-    if (entries > LARGE_ENTRIES || this.#large.size > 0) this.#hold(topic, entries)
+    if (count > LARGE_FOUND || this.#large.size > 0) this.#hold(topic, count)
     return route
   }
 
-  /** Counts the entries of large Routes; topics that have had one for longest lose theirs. */
-  #hold(topic: Topic, entries: number): void {
+  /** Counts what large Routes are made of; topics that have had one for longest lose theirs. */
+  #hold(topic: Topic, count: number): void {
     const before = this.#large.get(topic) ?? 0
-    if (entries <= LARGE_ENTRIES) {
+    if (count <= LARGE_FOUND) {
       if (before !== 0) this.#large.delete(topic)
-      this.#largeEntries -= before
+      this.#largeFound -= before
       return
     }
-    this.#large.set(topic, entries)
-    this.#largeEntries += entries - before
+    const weight = count + Math.floor(topic.byteLength / NAME_BYTES)
+    this.#large.set(topic, weight)
+    this.#largeFound += weight - before
     for (const [oldest, held] of this.#large) {
-      if (this.#largeEntries <= LARGE_ENTRIES_MAX) return
+      if (this.#largeFound <= LARGE_FOUND_MAX) return
       this.#large.delete(oldest)
-      this.#largeEntries -= held
+      this.#largeFound -= held
       oldest.route = null
     }
   }
@@ -280,6 +286,15 @@ function find<S>(
 function findGroup<S>(leaf: Leaf<S> | undefined, share: string): Group<S> | undefined {
   if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
   return leaf instanceof Group && leaf.share === share ? leaf : undefined
+}
+
+/** Subscriptions and groups of all leaves together. */
+function countOf<S>(found: readonly Leaf<S>[]): number {
+  let count = 0
+  for (const leaf of found) {
+    count += leaf instanceof FilterSubscriptions ? leaf.subscriptions.length + (leaf.groups?.length ?? 0) : 1
+  }
+  return count
 }
 
 function routeOf<S>(found: readonly Leaf<S>[]): Route<S> {

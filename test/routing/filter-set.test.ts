@@ -133,3 +133,141 @@ test('filters whose hashes were made to collide cost a bounded look each', () =>
   for (const text of colliding) set.delete(text)
   expect(set.nodeCount).toBe(0)
 })
+
+// Whoever may use all of Unicode makes a filter of three characters for any hash he likes.
+const SEED = 0x811c9dc5
+const PRIME = 0x01000193
+const MIXER = 0x85ebca6b
+
+/** What undoes a multiplication by an odd number. */
+function inverse(odd: number): number {
+  let found = odd
+  for (let round = 0; round < 5; round++) found = Math.imul(found, 2 - Math.imul(odd, found))
+  return found
+}
+
+/** Undoes `mixed ^= mixed >>> bits`. */
+function unshifted(mixed: number, bits: number): number {
+  let found = mixed
+  for (let round = 0; round < 3; round++) found = mixed ^ (found >>> bits)
+  return found
+}
+
+function isLiteral(code: number): boolean {
+  return code !== 0 && !'/+#$'.includes(String.fromCharCode(code)) && (code < 0xd800 || code > 0xdfff)
+}
+
+/** By first character: what is the hash behind it, and second characters by the upper half of the hash behind them. */
+const BEGINNINGS = Array.from({ length: 40 }, (_, index) => {
+  const first = String.fromCharCode(0x4e00 + index)
+  const from = Math.imul(SEED ^ first.charCodeAt(0), PRIME)
+  const seconds = new Map<number, number>()
+  for (let code = 1; code < 0x10000; code++) {
+    if (isLiteral(code)) seconds.set(Math.imul(from ^ code, PRIME) >>> 16, code)
+  }
+  return { first, from, seconds }
+})
+
+/** A filter of one level, or of one and `#`, with this hash; others for other `turn`s. */
+function filterFor(hash: number, isMulti: boolean, turn = 0): string {
+  let level = Math.imul(unshifted(hash, 13), inverse(MIXER))
+  level = Math.imul(unshifted(level, 15), inverse(MIXER)) ^ Math.imul(isMulti ? 3 : 2, SEED)
+  const before = Math.imul(level, inverse(PRIME))
+  let turns = turn
+  for (const { first, from, seconds } of BEGINNINGS) {
+    const second = seconds.get(before >>> 16)
+    if (second === undefined) continue
+    const third = (Math.imul(from ^ second, PRIME) ^ before) & 0xffff
+    if (isLiteral(third) && turns-- === 0)
+      return `${first}${String.fromCharCode(second, third)}${isMulti ? '/#' : ''}`
+  }
+  throw new Error('there is none')
+}
+
+/** A hash of one part, which points to this slot while there are no more than 4,096. */
+function pointing(slot: number, number = 0): number {
+  return (0x77 << 24) | (number << 12) | slot
+}
+
+test('a shape whose only filter finds no place while a part grows is looked for all the same', () => {
+  const set = new FilterSet<Leaf>()
+  const held = new Set<string>()
+  const add = (text: string): string => {
+    set.set({ filter: text })
+    held.add(text)
+    return text
+  }
+  const remove = (text: string): void => {
+    set.delete(text)
+    held.delete(text)
+  }
+  const expectAll = (): void => {
+    for (const text of held) {
+      expect(matched(set, text.replace('/#', '/x').replace('+', 'x'))).toEqual([text])
+    }
+  }
+  const elsewhere = add('elsewhere/+')
+  // 512 slots, half full when the last one comes. Those of slot 500 go on at the beginning and are met there first when
+  // the part grows; then those of slot 510 have the places of the first of them, one of which is the only `x/#`.
+  const first = Array.from({ length: 129 }, (_, index) => add(filterFor(pointing(200 + index), false)))
+  for (const text of first.slice(0, 50)) remove(text)
+  for (let index = 0; index < 100; index++) add(filterFor(pointing(500, index), index === 11))
+  for (let index = 0; index < 38; index++) add(filterFor(pointing(510, index), false))
+  for (let index = 0; held.size < 257; index++) add(filterFor(pointing(340 + index), false))
+  expectAll()
+  const last = add(filterFor(pointing(450), true))
+  expect(matched(set, last.replace('/#', '/x'))).toEqual([last])
+  expectAll()
+  remove(last)
+  expectAll()
+  expect(matched(set, 'elsewhere/x')).toEqual([elsewhere])
+  for (const text of held) set.delete(text)
+  expect(set.nodeCount).toBe(0)
+})
+
+test('filters that were made to meet are held and matched as a list would, while parts grow and shrink', () => {
+  const places = fc.tuple(fc.constantFrom(0, 1, 30, 60, 62, 63), fc.nat({ max: 150 }), fc.boolean())
+  const change = fc.record({ set: fc.boolean(), place: places })
+  const blocks = fc.array(fc.tuple(change, fc.integer({ min: 1, max: 140 })), { maxLength: 12 })
+  const property = fc.property(blocks, (steps) => {
+    const set = new FilterSet<Leaf>(4)
+    const model = new Map<string, Leaf>()
+    for (const [step, times] of steps) {
+      const [slot, from, isMulti] = step.place
+      for (let number = from; number < from + times; number++) {
+        const text = filterFor(pointing(slot, number), isMulti && number % 7 === 0)
+        if (step.set) {
+          const leaf = { filter: text }
+          set.set(leaf)
+          model.set(text, leaf)
+        } else {
+          set.delete(text)
+          model.delete(text)
+        }
+      }
+      for (const [text, leaf] of model) {
+        expect(set.get(text)).toBe(leaf)
+        expect(matched(set, text.replace('/#', '/x'))).toEqual([text])
+      }
+    }
+    for (const text of model.keys()) {
+      set.delete(text)
+      expect(set.get(text)).toBeUndefined()
+    }
+    expect(set.nodeCount).toBe(0)
+  })
+  fc.assert(property, { numRuns: 100 })
+})
+
+test('what is as far from its place as may be follows when that is free', () => {
+  const set = new FilterSet<Leaf>()
+  const texts = Array.from({ length: 127 }, (_, slot) => filterFor(pointing(slot), false))
+  for (const text of texts) set.set({ filter: text })
+  const far = filterFor(pointing(0, 1), false)
+  set.set({ filter: far })
+  set.delete(texts[0]!)
+  expect(matched(set, far)).toEqual([far])
+  for (const text of texts) set.delete(text)
+  set.delete(far)
+  expect(set.nodeCount).toBe(0)
+})

@@ -348,6 +348,36 @@ describe('the cached Route', () => {
   })
 })
 
+describe('memory of cached Routes', () => {
+  test('is bounded also where one subscriber has very many Subscriptions that match, and for very many groups', () => {
+    for (const share of [() => '', (bits: number) => `$share/g${bits}/`]) {
+      const router = new Router<Client>()
+      for (let bits = 0; bits < 2 ** 12; bits++) {
+        const levels = Array.from({ length: 12 }, (_, level) => ((bits >> level) & 1 ? 'a' : '+'))
+        router.subscribe(ann, `${share(bits)}${levels.join('/')}/#`, options(0), 1)
+      }
+      const topics = Array.from({ length: 200 }, (_, index) => new Topic(`${'a/'.repeat(12)}${index}`))
+      for (const topic of topics) {
+        const { entries, groups } = router.route(topic)
+        expect((entries[0]?.identifiers.length ?? 0) + groups.length).toBe(2 ** 12)
+      }
+      expect(topics.filter((topic) => topic.route !== null).length).toBe(524_288 / 2 ** 12)
+      expect(topics.at(-1)!.route).not.toBeNull()
+    }
+  })
+})
+
+describe('names of topics with cached Routes', () => {
+  test('are held in number where they are long', () => {
+    const router = new Router<Client>()
+    for (let index = 0; index < 65; index++) router.subscribe({ name: `${index}` }, '#', options(0), 0)
+    const topics = Array.from({ length: 400 }, (_, index) => new Topic(`${'x'.repeat(65_000)}${index}`))
+    for (const topic of topics) expect(router.route(topic).entries.length).toBe(65)
+    expect(topics.filter((topic) => topic.route !== null).length).toBeLessThan(260)
+    expect(topics.at(-1)!.route).not.toBeNull()
+  })
+})
+
 describe('beside the naive matcher', () => {
   // Few names, so that most topics match several filters and most filters have several subscribers.
   const level = fc.oneof(
