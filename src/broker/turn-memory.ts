@@ -27,6 +27,9 @@ export class TurnMemory {
   #count = 0
   #used = BLOCK_BYTES
   #waits = false
+  /** A block of which the bytes up to `#behind` wait, or did: what is behind them is as good as any. */
+  #begun: Buffer = NOTHING
+  #behind = BLOCK_BYTES
 
   /** Takes so many bytes of `block`, at most `STRETCH_BYTES_MAX`, and returns where they begin. */
   take(bytes: number): number {
@@ -56,15 +59,17 @@ export class TurnMemory {
     this.#waits = true
   }
 
-  /** Everything has been handed over. What waits has its blocks for itself. */
+  /** Everything has been handed over. What waits keeps its blocks; the next turn goes on behind it. */
   turnEnded(): void {
     if (this.#waits) {
       this.#waits = false
       this.#blocks = []
-      this.block = NOTHING
+      this.#begun = this.block
+      this.#behind = this.#used
     }
     this.#count = 0
-    this.#used = BLOCK_BYTES
+    this.block = this.#begun
+    this.#used = this.#behind
   }
 
   #next(): void {

@@ -26,28 +26,24 @@ function writer(memory: TurnMemory, connections: number) {
   return { write, intact, end, placed }
 }
 
-test('packets of a turn never overlap, whoever writes what', () => {
+test('packets of a turn never overlap, nor those of turns that wait, whoever writes what', () => {
   const step = fc.tuple(fc.nat(4), fc.oneof(fc.nat(100), fc.nat(5000)))
+  const turn = fc.tuple(fc.array(step, { maxLength: 60 }), fc.boolean())
   fc.assert(
-    fc.property(
-      fc.array(fc.array(step, { maxLength: 60 }), { maxLength: 5 }),
-      fc.boolean(),
-      (turns, waits) => {
-        const memory = new TurnMemory()
-        const all = writer(memory, 5)
-        for (const steps of turns) {
-          // Where nothing waits the turn before may be overwritten.
-          if (!waits) all.placed.length = 0
-          for (const [connection, bytes] of steps) all.write(connection, bytes)
-          expect(all.intact()).toBe(true)
-          for (const { start, end, buffer } of all.placed)
-            expect(end <= buffer.length && start >= 0).toBe(true)
-          if (waits) memory.waits()
-          all.end()
-        }
-        if (waits) expect(all.intact()).toBe(true)
-      },
-    ),
+    fc.property(fc.array(turn, { maxLength: 8 }), (turns) => {
+      const memory = new TurnMemory()
+      const all = writer(memory, 5)
+      for (const [steps, waits] of turns) {
+        const before = all.placed.length
+        for (const [connection, bytes] of steps) all.write(connection, bytes)
+        expect(all.intact()).toBe(true)
+        for (const { start, end, buffer } of all.placed) expect(end <= buffer.length && start >= 0).toBe(true)
+        if (waits) memory.waits()
+        else all.placed.length = before // the next turn may overwrite it
+        all.end()
+      }
+      expect(all.intact()).toBe(true)
+    }),
   )
 })
 
@@ -67,19 +63,24 @@ test('the packets of one connection are neighbours, also where two write in turn
   expect([turn(), turn(), turn()]).toEqual([false, true, true])
 })
 
-test('a turn writes where the last one did, unless something of that waits', () => {
+test('a turn writes where the last one did, unless something of that waits: then behind it', () => {
   const memory = new TurnMemory()
   const { write, end } = writer(memory, 1)
-  const block = () => {
-    const { buffer } = write(0, 10)
+  const turn = (waits: boolean) => {
+    const { buffer, start } = write(0, 100)
+    if (waits) memory.waits()
     end()
-    return buffer
+    return { buffer, start }
   }
-  const first = block()
-  expect(block()).toBe(first)
-  memory.waits()
-  expect(block()).toBe(first) // what waits was written in this turn
-  expect(block()).not.toBe(first)
+  const first = turn(false)
+  expect(turn(false)).toEqual(first)
+  expect(turn(true).start).toBe(0)
+  const behind = turn(false)
+  expect([behind.buffer === first.buffer, behind.start > 0]).toEqual([true, true])
+  expect(turn(false)).toEqual(behind)
+  // Where every turn waits, a block is left when it is full.
+  const blocks = new Set(Array.from({ length: 2000 }, () => turn(true).buffer))
+  expect(blocks.size).toBeLessThanOrEqual(1 + (2000 * 100) / (16 * 1024 - 100))
 })
 
 test('what a large turn needed beyond a MiB is not kept', () => {
