@@ -18,10 +18,12 @@ import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
+import { LateModules } from './cli/late-modules.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
+import { codec } from './mqtt/codec.ts'
 import type { Delivery } from './mqtt/message.ts'
 import type { QoS } from './mqtt/packet.ts'
 import {
@@ -36,6 +38,7 @@ import { containerChunks } from './store/container.ts'
 import { withKeptFiles } from './store/kept-files.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
+import { loadPersistence } from './store/retained.ts'
 import type { Store, StoreFigures } from './store/store.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
 import { ListenerSet } from './transport/listener-set.ts'
@@ -228,6 +231,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   access?.watch()
   const ticker = new Ticker(server, TICK_MS)
+  const late = new LateModules(store instanceof LevelStore ? [loadPersistence, codec] : [codec])
   const census = (): Census => take(server)
   const publishSys = (seconds: number): (() => void) =>
     attachSys(server, store, census, seconds, () => certificates.figures())
@@ -260,6 +264,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   let closing: Promise<void> | null = null
   const close = async (seconds: number): Promise<void> => {
     certificates.stop()
+    late.stop()
     const listening = listeners.close()
     detachSys()
     access?.close()

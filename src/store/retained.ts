@@ -21,6 +21,11 @@ import type { WillRecord } from './store.ts'
 
 const load = createRequire(import.meta.url)
 
+/** What Wills are stored by. With what it requires it takes 40 ms, which a start need not wait for. */
+export function loadPersistence(): typeof AsyncLevelPersistence {
+  return load('aedes-persistence-level/asyncPersistence.js') as typeof AsyncLevelPersistence
+}
+
 const RETAINED = 'retained:'
 const WILL = 'will:'
 const EMPTY = Buffer.alloc(0)
@@ -34,15 +39,15 @@ export class OpenRetained {
   #operations: BatchOperation[] = []
   bytes = 0
 
-  /** Loaded with the first Will that is stored: with what it requires it takes 40 ms, which a start need not wait for. */
+  /** Made with the first Will that is stored. */
   get #persistence(): AsyncLevelPersistence {
-    this.#loaded ??= this.#load()
+    this.#loaded ??= this.#make()
     return this.#loaded
   }
 
-  #load(): AsyncLevelPersistence {
+  #make(): AsyncLevelPersistence {
     const written = Promise.resolve()
-    const Persistence = load('aedes-persistence-level/asyncPersistence.js') as typeof AsyncLevelPersistence
+    const Persistence = loadPersistence()
     return new Persistence({
       put: (key, value) => {
         this.#operations.push(put(Buffer.from(key, 'utf8'), value))
