@@ -48,6 +48,7 @@ export class TurnMemory {
 
   /** Whether the next turns may write into this memory. */
   uses(memory: ArrayBufferLike): boolean {
+    if (this.#begun.buffer === memory) return true
     for (let index = 0; index < this.#blocks.length; index++) {
       if (this.#blocks[index]!.buffer === memory) return true
     }

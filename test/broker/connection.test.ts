@@ -196,6 +196,26 @@ describe('slow readers', () => {
     expect(idle.closed).toBe(false)
   })
 
+  it('gets every turn as it was, also where the turns lie in the same memory', async () => {
+    const world = await World.make()
+    const subs = [await world.connect('a'), await world.connect('b')]
+    for (const sub of subs) {
+      await sub.subscribe('t', 1)
+      sub.link.stuck = true
+    }
+    const pub = await world.connect('pub')
+    const turns = Array.from(
+      { length: 8 },
+      (_, turn) => Array.from({ length: 4 }, (_, n) => `${turn} ${n}`.padEnd(1015, '.')), // packets of 1 KiB
+    )
+    for (const texts of turns) {
+      await pub.send(
+        ...texts.map((payload) => ({ cmd: 'publish', topic: 't', payload, qos: 1, messageId: 1 })),
+      )
+    }
+    for (const sub of subs) expect(sub.texts()).toEqual(turns.flat())
+  })
+
   it('a connection that is closing and does not read is cut off too', async () => {
     const world = await World.make({ limits: { stalledReaderSeconds: 10 } })
     const client = await world.connect('a')
