@@ -214,6 +214,9 @@ class ReceivedPublish implements PublishPacket {
   }
 }
 
+/** Longer names, in bytes, are looked up each time: a connection would keep 128 KiB for one, which nobody counts. */
+const LATEST_TOPIC_BYTES_MAX = 256
+
 /** Comparing with the latest Topic Name saves hashing it and looking it up. */
 function resolveTopic(framer: Framer, topics: TopicTable, start: number, end: number): Topic {
   const { buffer, latestTopic } = framer
@@ -223,7 +226,7 @@ function resolveTopic(framer: Framer, topics: TopicTable, start: number, end: nu
     return latestTopic
   }
   const topic = topics.resolve(buffer, start, end)
-  framer.latestTopic = topic
+  framer.latestTopic = end - start > LATEST_TOPIC_BYTES_MAX ? null : topic
   return topic
 }
 

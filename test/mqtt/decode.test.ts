@@ -1,10 +1,12 @@
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
-import { ConnectError } from '../../src/mqtt/decode.ts'
+import { ConnectError, decodePublish } from '../../src/mqtt/decode.ts'
+import { Framer } from '../../src/mqtt/framing.ts'
 import type { ClientPacket, ConnectPacket, ProtocolVersion, PublishPacket } from '../../src/mqtt/packet.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../src/mqtt/properties.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
+import { TopicTable } from '../../src/mqtt/topics.ts'
 import { wireBytes } from './encoded.ts'
 import { connect, decodeAll, MALFORMED_PACKETS, packet, truncatedPackets, VALID_PACKETS } from './packets.ts'
 
@@ -59,6 +61,20 @@ test('names that differ in one byte anywhere, or in length, are told apart on on
   const packets = names.map((name) => packet(0x30, name, [1, 2]))
   const found = decodeAll([Buffer.concat(packets)], 4)
   expect(found.map((one) => one.type === 'publish' && one.topic?.name)).toEqual(names)
+})
+
+test('a connection does not keep a long name', () => {
+  const topics = new TopicTable(8)
+  const framer = new Framer(100_000)
+  framer.push(connect(4, 2, [0, 0], 'c'))
+  framer.next()
+  const kept = ['a', 'b'.repeat(256), 'c'.repeat(257), 'c'.repeat(257), 'd'].map((name) => {
+    framer.push(packet(0x30, name))
+    framer.next()
+    decodePublish(framer, 4, topics)
+    return framer.latestTopic?.name.length
+  })
+  expect(kept).toEqual([1, 256, undefined, undefined, 1])
 })
 
 describe('a PUBLISH that others may get as it is', () => {
