@@ -614,6 +614,7 @@ export class LevelStore implements Store {
     this.#flyingMessages = this.#openMessages
     this.#openMessages = []
     this.#block.clear()
+    this.#retained.handedOver()
     this.#tables = []
     this.#tableBytes = 0
     this.#wanted = false

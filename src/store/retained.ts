@@ -72,11 +72,10 @@ export class OpenRetained {
 
   /**
    * Appends everything to `operations` and forgets it. Their keys and values are partly views that are overwritten by the
-   * next block: LevelDB copies them when the batch is handed over.
+   * next block: LevelDB copies them when the batch is handed over, and `handedOver` is to be called then.
    */
   seal(operations: BatchOperation[]): void {
     if (this.isEmpty) return
-    this.#writer.clear()
     for (const [topic, message] of this.#retained) {
       operations.push(message === null ? this.#writer.del(topic) : this.#writer.put(message))
     }
@@ -90,6 +89,11 @@ export class OpenRetained {
     if (operations.length !== expected) {
       throw new Error('aedes-persistence-level did not write before it waited')
     }
+  }
+
+  /** Gives back the memory of what was sealed: the next retained message may never come. */
+  handedOver(): void {
+    this.#writer.clear()
   }
 
   #sealWill(clientId: string, record: WillRecord | null): void {

@@ -42,6 +42,8 @@ export class SmallMap<K extends NonNullable<unknown>, V> {
   clear(): void {
     this.#key = null
     this.#value = null
+    // For whoever is going through it.
+    this.#map?.clear()
     this.#map = null
   }
 

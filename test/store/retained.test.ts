@@ -1,6 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import { Level } from 'level'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -123,6 +125,22 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
   }
   expect([...ours.keys()].sort()).toEqual([...theirs.keys()].sort())
   for (const [key, value] of theirs) expect(ours.get(key), key.slice(0, 40)).toBe(value)
+  await server.store.close()
+})
+
+test('the memory in which retained messages were written is given back when they are handed over', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const arrayBytes = (): number => {
+    collect()
+    return process.memoryUsage().arrayBuffers
+  }
+  const server = model()
+  await server.open()
+  const before = arrayBytes()
+  server.store.putRetained(message('a', 'x'.repeat(20_000_000), { retain: true }))
+  await server.commit()
+  expect(arrayBytes() - before).toBeLessThan(2_000_000)
   await server.store.close()
 })
 

@@ -49,3 +49,12 @@ test('what is deleted before its turn does not come, and what stays comes once',
   }
   expect(seen).toEqual(['a'])
 })
+
+test('nothing comes any more of what was cleared before its turn', () => {
+  const map = new SmallMap<string, number>()
+  for (const key of ['a', 'b', 'c']) map.set(key, 1)
+  const entries = map[Symbol.iterator]()
+  expect(entries.next().value).toEqual(['a', 1])
+  map.clear()
+  expect(entries.next().done).toBe(true)
+})
