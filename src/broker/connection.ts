@@ -144,7 +144,8 @@ export class Connection
     this.#state.turn.begin()
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
-    this.#framer.push(chunk)
+    // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
+    this.#framer.push(this.#isHeld ? Buffer.from(chunk) : chunk)
     this.#run()
   }
 
@@ -172,10 +173,12 @@ export class Connection
     return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
   }
 
+  get #isHeld(): boolean {
+    return this.#awaiting || this.#behind || this.#choked
+  }
+
   #reading(): boolean {
-    return (
-      this.#phase !== 'closed' && !this.#awaiting && !this.#behind && !this.#choked && !this.#output.choked
-    )
+    return this.#phase !== 'closed' && !this.#isHeld && !this.#output.choked
   }
 
   /** The client asks and does not read the answers: nothing more is read from it until it does. */
@@ -194,7 +197,7 @@ export class Connection
   /** One of the reasons not to read is gone: goes on with what is there, unless another one holds. */
   #goOn(): void {
     this.#state.turn.begin()
-    this.#keepAlive.stand(this.#awaiting || this.#behind || this.#choked)
+    this.#keepAlive.stand(this.#isHeld)
     this.#run()
     if (this.#reading()) this.#link.resume()
   }

@@ -88,6 +88,26 @@ describe('PUBLISH', () => {
     expect(subscriber.got()).toMatchObject([{ topic: 't', properties: { contentType: 'x' } }])
   })
 
+  it('what arrives while it waits, as over TLS, is its own, too', async () => {
+    const answers: ((allowed: boolean) => void)[] = []
+    const policy: Policy = { authorizePublish: () => new Promise((resolve) => answers.push(resolve)) }
+    const world = await World.make({ policy })
+    const subscriber = await world.connect('subscriber')
+    await subscriber.subscribe('t')
+    const publisher = await world.connect('publisher')
+    for (const payload of ['first', 'second']) {
+      const packet = { cmd: 'publish', topic: 't', payload, qos: 0 }
+      const chunk = mqttPacket.generate(packet as Packet, { protocolVersion: 5 })
+      await publisher.bytes(chunk)
+      chunk.fill(0)
+    }
+    for (let asked = 0; asked < 2; asked++) {
+      answers[asked]?.(true)
+      await world.settle()
+    }
+    expect(subscriber.texts()).toEqual(['first', 'second'])
+  })
+
   it('[MQTT-4.3.3-10] a repeated QoS 2 PUBLISH is acknowledged and not delivered twice', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
