@@ -12,6 +12,8 @@ export class Reauthorization {
   readonly #subscribing: Subscribing
   /** What is still to be looked at; null when nothing is. */
   #rest: Iterator<[Session, string]> | null = null
+  /** Changes so far. */
+  #round = 0
 
   constructor(state: State, subscribing: Subscribing) {
     this.#state = state
@@ -29,6 +31,9 @@ export class Reauthorization {
    */
   start(lost: ReadonlySet<string>): void {
     const { connected, policy } = this.#state
+    // What an earlier policy is still to answer does not hold any more.
+    this.#subscribing.asked.clear()
+    this.#round++
     this.#state.turn.begin()
     if (lost.size > 0) {
       for (const connection of [...connected.values()]) {
@@ -65,8 +70,16 @@ export class Reauthorization {
       this.#end(session, filter)
       return
     }
+    const round = this.#round
+    const { asked } = this.#subscribing
+    const filters = asked.get(session) ?? new Set()
+    asked.set(session, filters.add(filter))
     const decided = (allowed: boolean): void => {
-      if (allowed || session.subscriptions.get(filter) !== record || this.#state.stopping) return
+      if (round !== this.#round) return
+      // Records tell nothing: those of Subscriptions that are alike are one object.
+      const isSame = filters.delete(filter)
+      if (filters.size === 0) asked.delete(session)
+      if (allowed || !isSame || !session.subscriptions.has(filter) || this.#state.stopping) return
       this.#state.turn.begin()
       this.#end(session, filter)
     }

@@ -24,6 +24,8 @@ export interface Subscribed {
 }
 
 export class Subscribing {
+  /** Filters that a policy is being asked about again. What is subscribed to meanwhile is taken out: it was asked about then. */
+  readonly asked = new Map<Session, Set<string>>()
   readonly #state: State
   readonly #retained: RetainedDelivery
   /** Reason Codes by topic filter. */
@@ -149,6 +151,7 @@ export class Subscribing {
   /** Adds or replaces one Subscription, also in the store. True if it existed [MQTT-3.8.4-3]. */
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
     const { subscriptions } = session
+    if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
     const record = subscriptionRecord(options, identifier)
     const held = this.#state.router.subscribe(session, filter, record, identifier)
     const count = subscriptions.size

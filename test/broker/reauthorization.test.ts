@@ -98,6 +98,46 @@ describe('a Subscription that is not allowed any more', () => {
     expect(client.closed).toBe(true)
   })
 
+  test.each([
+    ['again', ['subscribe']],
+    ['anew', ['unsubscribe', 'subscribe']],
+  ] as const)('but not one that was subscribed to %s while the policy took its time', async (_, steps) => {
+    const { world: w } = await world()
+    const client = await w.connect('c')
+    await client.subscribe('a', 1)
+    await client.subscribe('b', 1)
+    const answers: ((allowed: boolean) => void)[] = []
+    let asked = (): boolean | Promise<boolean> => new Promise((resolve) => answers.push(resolve))
+    w.server.usePolicy({ authorizeSubscribe: () => asked() })
+    await w.settle()
+    expect(answers.length).toBe(2)
+    asked = () => true
+    for (const step of steps)
+      await (step === 'subscribe' ? client.subscribe('a', 1) : client.unsubscribe('a'))
+    answers[0]!(false)
+    await w.settle()
+    expect(client.closed).toBe(false)
+    answers[1]!(false)
+    await w.settle()
+    expect(client.closed).toBe(true)
+  })
+
+  test('but not by the late answer of a policy that does not hold any more', async () => {
+    const { world: w } = await world()
+    const client = await w.connect('c')
+    await client.subscribe('a', 1)
+    const answers: ((allowed: boolean) => void)[] = []
+    w.server.usePolicy({ authorizeSubscribe: () => new Promise((resolve) => answers.push(resolve)) })
+    await w.settle()
+    for (const policy of [{}, { authorizeSubscribe: () => true }]) {
+      w.server.usePolicy(policy)
+      await w.settle()
+    }
+    for (const answer of answers) answer(false)
+    await w.settle()
+    expect(client.closed).toBe(false)
+  })
+
   test('also where the policy takes its time', async () => {
     const { world: w } = await world()
     const client = await w.connect('c')
