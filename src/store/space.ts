@@ -52,6 +52,8 @@ export class SpaceGuard {
   /** What the store needed for itself when the disk was asked. */
   #neededBytes = 0
   #isRefusing = false
+  /** Something was too much since the disk was asked, though smaller messages are accepted. */
+  #refused = false
   #writtenBytes = 0
   #ticks = 0
   #probing = false
@@ -77,6 +79,7 @@ export class SpaceGuard {
     if (this.#reserveBytes === 0) return null
     const comingBytes = COPIES * (this.#writtenBytes + bytes)
     if (!this.#isRefusing && this.#available - comingBytes >= this.#reserveBytes) return null
+    this.#refused = true
     const needed = this.#neededBytes + comingBytes
     const purpose =
       needed < MIB ? '' : `; ${mebibytes(needed)} of it may be needed for what is being written and merged`
@@ -159,7 +162,8 @@ export class SpaceGuard {
     this.#neededBytes = this.#user.neededBytes()
     const limit = this.#isRefusing ? this.#reserveBytes * RESUME_SHARE : this.#reserveBytes
     this.#isRefusing = this.#available < limit
-    if (this.#isShort) this.#user.settle(this.#isRefusing && this.isRoomy)
+    if (this.#isShort) this.#user.settle((this.#isRefusing || this.#refused) && this.isRoomy)
+    this.#refused = false
   }
 
   get #available(): number {

@@ -83,6 +83,19 @@ test('what the store needs for its own copies is not offered to anybody, and it 
   expect(settled).toBe(1)
 })
 
+test('where only a large message was refused, deleted pages are given back for it all the same', async () => {
+  const roomy: boolean[] = []
+  const user = { neededBytes: () => 94 * MIB, settle: (isRoomy: boolean) => void roomy.push(isRoomy) }
+  const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(205 * MIB), user)
+  await guard.check()
+  expect(guard.refusalFor(0)).toBeNull()
+  await guard.check()
+  expect(guard.refusalFor(20 * MIB)).not.toBeNull()
+  await guard.check()
+  await guard.check()
+  expect(roomy).toEqual([false, false, true, false])
+})
+
 test('without a reserve nothing is refused', async () => {
   const guard = new SpaceGuard('/data', 0, () => Promise.resolve(0))
   await guard.check()
