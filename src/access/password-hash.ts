@@ -96,8 +96,10 @@ export function parsePasswordHash(text: string): PasswordHash | string {
 }
 
 function parseArgon2(encoded: string): PasswordHash | string {
+  // Not in the `try`: what cannot be loaded is no fault of the hash.
+  const { parseOptions } = argon2()
   try {
-    const { memoryCost, timeCost, parallelism } = argon2().parseOptions(encoded)
+    const { memoryCost, timeCost, parallelism } = parseOptions(encoded)
     const { memoryCost: kib, timeCost: passes, parallelism: lanes } = ARGON2_LIMITS
     if (memoryCost > kib || timeCost > passes || parallelism > lanes) {
       return `argon2 with more than ${kib} KiB, ${passes} passes or ${lanes} lanes takes too long to check`

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHmac } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -128,4 +129,24 @@ describe('log-ins', () => {
     expect(await logins.check('nobody', Buffer.from('x'), undefined)).toBe('wrong')
     expect(work.figures.done).toBe(1)
   })
+})
+
+test('argon2 that cannot be loaded is told as what it is, not as a hash that is wrong', () => {
+  const require = createRequire(import.meta.url)
+  require('@node-rs/argon2')
+  const module = require.cache[require.resolve('@node-rs/argon2')]!
+  const { exports } = module
+  const stored = `${ARGON2ID_OF_21}$zC0nFyHHqGG4uBpvvB6NYJoZUeTVEBvPSLkxAoFNkXw`
+  try {
+    Object.defineProperty(module, 'exports', {
+      configurable: true,
+      get: () => {
+        throw new Error('Cannot find native binding')
+      },
+    })
+    expect(() => parsePasswordHash(stored)).toThrow('native binding')
+  } finally {
+    Object.defineProperty(module, 'exports', { configurable: true, writable: true, value: exports })
+  }
+  expect(parsePasswordHash(stored)).toMatchObject({ kind: 'argon2' })
 })
