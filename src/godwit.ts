@@ -122,6 +122,7 @@ export interface SubscribeOptions {
 /** A message as a subscriber in this process gets it. */
 export interface ReceivedMessage {
   readonly topic: string
+  /** The very bytes that other subscribers are sent and the store keeps: to be copied by whoever wants to change them. */
   readonly payload: Buffer
   readonly qos: QoS
   readonly retain: boolean

@@ -35,6 +35,8 @@ export class TestLink implements Link {
   readonly chunkBytes: number[] = []
   handler: LinkHandler | null = null
   readonly #parser
+  /** What is stuck: where it lies, which is read when the reader takes it, and what it was. */
+  readonly #waiting: { readonly chunk: Buffer; readonly written: Buffer }[] = []
 
   constructor(info: Partial<LinkInfo>, version: Version) {
     this.info = {
@@ -58,7 +60,10 @@ export class TestLink implements Link {
     if (joined.length !== bytes) throw new Error(`write of ${joined.length} bytes announced as ${bytes}`)
     if (this.ended || this.destroyed) return
     this.raw.push(Buffer.from(joined))
-    for (const chunk of chunks) this.chunkBytes.push(chunk.length)
+    for (const chunk of chunks) {
+      this.chunkBytes.push(chunk.length)
+      if (this.stuck) this.#waiting.push({ chunk, written: Buffer.from(chunk) })
+    }
     if (this.stuck) this.bufferedBytes += bytes
     else this.flushedBytes += bytes
     this.#parser.parse(joined)
@@ -66,6 +71,9 @@ export class TestLink implements Link {
 
   /** The reader takes everything that is buffered. */
   take(): void {
+    for (const { chunk, written } of this.#waiting.splice(0)) {
+      if (!chunk.equals(written)) throw new Error('what waited for the reader was changed')
+    }
     this.flushedBytes += this.bufferedBytes
     this.bufferedBytes = 0
     this.handler?.drained()
