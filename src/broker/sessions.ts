@@ -154,8 +154,12 @@ export class Sessions {
     if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
     sessionsById.delete(session.id)
     const isEmpty = session.queueLength === 0 && session.inFlightCount === 0
-    if (!isEmpty && !this.#passOn(session, session.undelivered())) this.#keepEstate(session)
-    else if (session.stored) store.deleteSession(session.id, session.held())
+    if (!isEmpty && !this.#passOn(session, session.undelivered())) {
+      this.#keepEstate(session)
+    } else {
+      if (session.stored) store.deleteSession(session.id, session.held())
+      session.forget()
+    }
     if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
   }
 
@@ -215,6 +219,7 @@ export class Sessions {
         if (!this.#passOn(session, rest)) return
         sessionsById.delete(session.id)
         store.deleteSession(session.id, session.held())
+        session.forget()
       },
       (error: unknown) => {
         if (isKept()) this.#state.storeFailed(error)

@@ -327,6 +327,14 @@ export class Session implements OutboundState {
     this.#queue.push(delivery)
   }
 
+  /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */
+  forget(): void {
+    this.#queue = new DeliveryQueue(this.#context.store)
+    this.#inFlight = NOTHING_IN_FLIGHT
+    this.#inFlightBytes = 0
+    this.#inbound = NO_INBOUND
+  }
+
   #letGo(): void {
     if (this.#queue.length === 0) return
     for (const entry of this.#queue.parts()) if ('message' in entry) entry.message.holders--

@@ -396,3 +396,28 @@ describe('an ended Session whose share is on disk', () => {
     expect([...world.server.state.sessionsById.keys()]).toEqual([2])
   })
 })
+
+it.each([
+  ['not stored', { properties: { receiveMaximum: 2 } }],
+  ['stored', { clean: false, properties: { receiveMaximum: 2, sessionExpiryInterval: 1000 } }],
+] as const)(
+  'a Session that has ended and was %s keeps no messages for the Routes that still name it',
+  async (_, how) => {
+    const world = await World.make()
+    const client = await world.connect('c', how)
+    await client.subscribe('a', 2)
+    const publisher = await world.connect('p')
+    for (let number = 0; number < 10; number++) await publisher.publish('a', `${number}`, 2)
+    while (await world.commit());
+    const { router, topics, sessions } = world.server.state
+    const session = sessions.get('c')!
+    expect(session.inFlightCount).toBe(2)
+    expect(session.queueLength).toBeGreaterThan(0)
+    await client.vanish()
+    await world.connect('c', clean) // ends the one that is stored
+    expect(router.route(topics.intern('a')).entries.length).toBe(0)
+    expect([session.inFlightCount, session.inFlightBytes]).toEqual([0, 0])
+    expect([session.queueLength, session.queueBytes]).toEqual([0, 0])
+    expect([...session.held()]).toEqual([])
+  },
+)
