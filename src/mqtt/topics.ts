@@ -4,11 +4,6 @@ import { Topic } from './message.ts'
 import { ProtocolError, Reason } from './reason.ts'
 import { isUtf8String, stringError } from './utf8.ts'
 
-/** The native method behind `toString('latin1')`, without its checks. */
-interface Latin1Buffer extends Buffer {
-  latin1Slice(start: number, end: number): string
-}
-
 /** A set of the table keeps so many topics, and remembers as many names that came once. */
 const KEPT = 8
 const WAYS = 2 * KEPT
@@ -82,7 +77,7 @@ export class TopicTable {
 
   #make(tag: number, buffer: Buffer, start: number, end: number): Topic {
     checkTopicName(buffer, start, end)
-    const latin1 = (buffer as Latin1Buffer).latin1Slice(start, end)
+    const latin1 = buffer.toString('latin1', start, end)
     const topic = new Topic(isAscii(latin1) ? latin1 : buffer.toString('utf8', start, end), end - start)
     while (!this.#keepWhereRoomIs(tag, topic)) {
       if (this.#tags.length / WAYS === this.#setsMax) {
