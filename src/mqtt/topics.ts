@@ -36,6 +36,8 @@ export class TopicTable {
   #longBytes = 0
   /** Who has to go next, of those in a set. */
   #turn = 0
+  /** Where `visit` goes on. */
+  #visited = 0
 
   /** `entriesMax`: topics kept, rounded down to a power of two from 8 on. */
   constructor(entriesMax: number) {
@@ -73,6 +75,16 @@ export class TopicTable {
     if (stringError(name) !== null) throw malformed('MQTT-1.5.4-1', `the topic name ${stringError(name)}`)
     const bytes = Buffer.from(name, 'utf8')
     return this.resolve(bytes, 0, bytes.length)
+  }
+
+  /** Calls `look` for what is kept in the next `places`, at most each once; call after call it comes by all of them. */
+  visit(places: number, look: (topic: Topic) => void): void {
+    const topics = this.#topics
+    for (let step = Math.min(places, topics.length); step > 0; step--) {
+      if (this.#visited >= topics.length) this.#visited = 0
+      const topic = topics[this.#visited++]!
+      if (topic !== null) look(topic)
+    }
   }
 
   #make(tag: number, buffer: Buffer, start: number, end: number): Topic {

@@ -142,7 +142,7 @@ export class Router<S extends object> {
 
   /**
    * Lets go of a topic's cached Route if it no longer holds, so that a topic that nobody publishes to does not keep
-   * subscribers in memory that are gone.
+   * subscribers in memory that are gone. For whoever comes by all topics now and then.
    */
   release(topic: Topic): void {
     const changes = this.#changes

@@ -400,3 +400,21 @@ describe('time and memory', () => {
     expect(world.server.disconnect('a', Reason.AdministrativeAction, '')).toBe(false)
   })
 })
+
+it('whom a topic was routed to is let go of when the Session has ended, also if nobody publishes to it again', async () => {
+  const world = await World.make()
+  const client = await world.connect('c')
+  await client.subscribe('a')
+  const stays = await world.connect('stays')
+  await stays.subscribe('b')
+  await stays.publish('a', 'x')
+  await stays.publish('b', 'x')
+  const { topics } = world.server.state
+  const [gone, used] = [topics.intern('a'), topics.intern('b')]
+  const { route } = used
+  await client.vanish()
+  expect(gone.route).not.toBeNull()
+  await world.pass(2)
+  expect(gone.route).toBeNull()
+  expect(used.route).toBe(route)
+})

@@ -73,6 +73,20 @@ describe('TopicTable', () => {
     expect(left.length).toBe(1000)
   })
 
+  test('visit comes by all that are kept, a part at a time', () => {
+    const table = new TopicTable(4096)
+    const names = Array.from({ length: 300 }, (_, index) => `a/${index}`)
+    for (const name of names) table.intern(name)
+    const seen: string[] = []
+    let calls = 0
+    for (; seen.length < 300 && calls < 4096; calls++) table.visit(64, (topic) => seen.push(topic.name))
+    expect(seen.sort()).toEqual(names.sort())
+    expect(calls).toBeGreaterThan(1)
+    seen.length = 0
+    table.visit(1_000_000, (topic) => seen.push(topic.name))
+    expect(seen.sort()).toEqual(names)
+  })
+
   test('long names take more of its room', () => {
     const table = new TopicTable(1000)
     let most = 0
