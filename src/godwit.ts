@@ -18,7 +18,6 @@ import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
-import { LateModules } from './cli/late-modules.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
@@ -208,7 +207,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       : await openAccess(options.access, options.dataDirectory ?? null, () => server)
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
-  const notice = await server.start()
+  const [notice] = await Promise.all([server.start(), loadBeforeServing(store)])
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
     given.map((listener, index) => named(listener, index, policy))
   const observer = (link: LinkInfo, reason: string): void => {
@@ -232,7 +231,6 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   access?.watch()
   const ticker = new Ticker(server, TICK_MS)
-  const late = new LateModules(store instanceof LevelStore ? [loadPersistence, codec] : [codec])
   const census = (): Census => take(server)
   const publishSys = (seconds: number): (() => void) =>
     attachSys(server, store, census, seconds, () => certificates.figures())
@@ -265,7 +263,6 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   let closing: Promise<void> | null = null
   const close = async (seconds: number): Promise<void> => {
     certificates.stop()
-    late.stop()
     const listening = listeners.close()
     detachSys()
     access?.close()
@@ -387,6 +384,15 @@ function named(listener: GivenListener, index: number, policy: Policy): Listener
     allowAnonymous: local && policy.authenticate === undefined,
     ...listener,
   }
+}
+
+/**
+ * Modules that a packet of a stranger could need, loaded while the disk is waited for and before anybody can connect: a broker
+ * whose clients have taken all file descriptors cannot load anything any more.
+ */
+async function loadBeforeServing(store: Store): Promise<void> {
+  codec()
+  if (store instanceof LevelStore) loadPersistence()
 }
 
 async function stop(server: Server, seconds: number): Promise<void> {

@@ -97,6 +97,62 @@ describe('the process', () => {
     expect([help.code, help.stdout]).toEqual([0, expect.stringContaining('--data DIR')])
   })
 
+  test('what it needs while it serves was read before: clients that take all descriptors do not end it', async () => {
+    const data = await temporaryDirectory()
+    const words = `ulimit -n 300; exec '${process.execPath}' '${MAIN}' --port 0 --data '${data}'`
+    const broker = new Program('sh', ['-c', words])
+    await broker.until((stdout) => /^godwit try:/m.test(stdout))
+    const port = Number(/listening on mqtt:\/\/[^\s]+:(\d+)$/m.exec(broker.stdout)![1])
+    const open = async () => {
+      const socket = connectSocket(port, '127.0.0.1').on('error', () => {})
+      await once(socket, 'connect')
+      return socket
+    }
+    const first = await open()
+    const dying = await open()
+    const greedy = await Promise.all(Array.from({ length: 400 }, open))
+    // Those that find no descriptor are closed.
+    await Promise.any(greedy.map((socket) => once(socket.resume(), 'close')))
+    const connack = once(first, 'data')
+    // A Will in a Session that is stored.
+    const properties = [5, 0x11, 0, 0, 0, 60]
+    first.write(
+      Buffer.from([
+        0x10,
+        0x1a,
+        0,
+        4,
+        ...Buffer.from('MQTT'),
+        5,
+        0x0e,
+        0,
+        0,
+        ...properties,
+        0,
+        1,
+        0x61,
+        0,
+        0,
+        1,
+        0x77,
+        0,
+        1,
+        0x21,
+      ]),
+    )
+    expect((await connack)[0][0]).toBe(0x20)
+    // And a DISCONNECT that says why.
+    first.write(Buffer.from([0xe0, 2, 0x04, 0]))
+    await once(first, 'close')
+    // Somebody is told why he has to go: this is no CONNECT.
+    dying.resume().write(Buffer.from([0xc0, 0]))
+    await once(dying, 'close')
+    for (const socket of greedy) socket.destroy()
+    await mosquittoPub(port, '-q', '1', '-t', 'still', '-m', 'here')
+    broker.signal('SIGTERM')
+    expect((await broker.ended).code).toBe(0)
+  })
+
   test('what is not MQTT harms nobody', async () => {
     const broker = await BrokerProcess.start({ webSocket: true })
     const garbage = [
