@@ -41,6 +41,8 @@ import { loadPersistence } from './store/retained.ts'
 import type { Store, StoreFigures } from './store/store.ts'
 import type { Listener, ListenerOptions } from './transport/listener.ts'
 import { ListenerSet } from './transport/listener-set.ts'
+import { type OpenFiles, openFiles, openFilesMax, openFilesReason } from './transport/open-files.ts'
+import { SocketRoom } from './transport/socket-room.ts'
 
 export type { AccessOptions } from './access/access.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
@@ -86,6 +88,8 @@ export interface BrokerOptions {
   readonly listeners?: readonly (Omit<ListenerOptions, 'name' | 'allowAnonymous'> &
     Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
   readonly limits?: Partial<Limits>
+  /** File descriptors that it may use; connections get what the store and others do not need. The process's limit when absent. */
+  readonly openFilesMax?: number
   readonly policy?: Policy
   /** Users, passwords, certificates and rights as the configuration's `access` has them; a `policy` takes its place. */
   readonly access?: Partial<AccessOptions>
@@ -134,6 +138,8 @@ export interface Broker {
   readonly listeners: readonly Listener[]
   /** What there was to say at the start, such as what the store imported; for the operator. */
   readonly notice: string | undefined
+  /** What the limit of open files allows, whatever `connectionsMax` says. */
+  readonly openFiles: OpenFiles
   /** Whether there is anybody whose password `access` knows. */
   readonly hasUsers: boolean
   readonly events: Events
@@ -214,7 +220,12 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     server.state.figures.connectionsRefused++
     server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
   }
-  const listeners = new ListenerSet(server, limits, observer)
+  const files = openFiles(options.openFilesMax ?? openFilesMax())
+  const sockets = new SocketRoom(files.connectionsMax)
+  const listeners = new ListenerSet(server, limits, observer, {
+    sockets,
+    refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
+  })
   try {
     await listeners.openAll(complete(options.listeners ?? []))
   } catch (error) {
@@ -246,6 +257,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       listeners: listeners.open.map(({ address }) => address),
       durability: durabilityOf(options),
       health: server.health,
+      openFiles: { ...files, sockets: sockets.sockets },
       clientsConnected: server.state.figures.clientsConnected,
       publishersPaused: server.state.paused.size,
       counted: counted(server.state.figures),
@@ -297,6 +309,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     get listeners() {
       return listeners.open
     },
+    openFiles: files,
     reconfigure,
     cutOffBy,
     reread: async () => {

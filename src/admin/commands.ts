@@ -57,6 +57,12 @@ export interface BrokerStatus {
   readonly health: { readonly state: string; readonly detail: string }
   /** What the broker may still write on the disk; null when it cannot be told. */
   readonly freeBytes: number | null
+  /** The limit of open files, the connections that it allows (null: any number), and the sockets of clients and strangers. */
+  readonly openFiles: {
+    readonly openFilesMax: number | null
+    readonly connectionsMax: number | null
+    readonly sockets: number
+  }
   readonly clientsConnected: number
   /** Publishers that are not read from at the moment, since the broker is behind. */
   readonly publishersPaused: number

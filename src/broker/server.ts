@@ -181,12 +181,7 @@ export class Server implements Acceptor {
     if (state.stopping) return null
     const surplus = this.#links.size - state.limits.connectionsMax
     if (surplus >= SURPLUS_MAX) {
-      state.figures.connectionsRefused++
-      state.limited(
-        'connectionsMax',
-        '',
-        `${this.#links.size} Network Connections; refused ${link.info.remoteAddress}`,
-      )
+      this.turnedAway(`${this.#links.size} Network Connections; refused ${link.info.remoteAddress}`)
       return null
     }
     state.turn.begin()
@@ -196,6 +191,12 @@ export class Server implements Acceptor {
     this.#links.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
     return connection
+  }
+
+  /** Counts and tells a peer that a transport had to cut off before it was a Link, since there was no room for one more. */
+  turnedAway(reason: string): void {
+    this.state.figures.connectionsRefused++
+    this.state.limited('connectionsMax', '', reason)
   }
 
   #gone(connection: ClientConnection): void {

@@ -16,6 +16,7 @@ import type { ConfigFlags } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
+import { openFilesNotice } from '../transport/open-files.ts'
 import {
   type CheckCommand,
   type DataPlace,
@@ -264,6 +265,8 @@ async function start(
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
+  const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
+  if (files !== null) notices.push(`godwit note: ${files}`)
   notices.push(...rootNotices(config.data.directory))
   stdout.write(`${notices.join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])

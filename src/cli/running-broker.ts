@@ -3,6 +3,7 @@ import type { Events } from '../broker/events.ts'
 import type { CutOff } from '../config/changes.ts'
 import type { Config } from '../config/config.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
+import type { OpenFiles } from '../transport/open-files.ts'
 
 /** What a running broker is to the command line. */
 export interface RunningBroker {
@@ -11,6 +12,8 @@ export interface RunningBroker {
   /** Whether there is anybody whose password it knows. */
   readonly hasUsers: boolean
   readonly listeners: readonly Listener[]
+  /** What the limit of open files allows. */
+  readonly openFiles: OpenFiles
   readonly events: Events
   readonly fatal: Promise<Error>
   /** Takes other settings; see `Broker.reconfigure`. */

@@ -17,6 +17,7 @@ function shown(answer: BrokerStatus): string {
     ['listening on', answer.listeners.join(', ')],
     ['data', `${answer.dataDirectory}, durability ${answer.durability}, ${free(answer.freeBytes)}`],
     ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
+    ['connections', connections(answer.openFiles)],
     ['Subscriptions', held.subscriptions],
     [
       'messages',
@@ -47,6 +48,13 @@ function counts(counted: Readonly<Record<string, number>>): string {
 function commits(count: number, { p50, p99, maximum }: BrokerStatus['commitMs']): string {
   if (count === 0) return 'no commits yet'
   return `${count} commits, half within ${ms(p50)}, 99 % within ${ms(p99)}, all within ${ms(maximum)}`
+}
+
+/** Null where the limit of open files is not known, and for a broker that knows of none. */
+function connections(files: BrokerStatus['openFiles'] | undefined): string | null {
+  if (files === undefined || files.openFilesMax === null) return null
+  const { openFilesMax, connectionsMax, sockets } = files
+  return `${sockets} open, ${connectionsMax} allowed by the limit of open files, ${openFilesMax}`
 }
 
 function ms(duration: number): string {

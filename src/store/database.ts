@@ -2,6 +2,13 @@
 import { Level } from 'level'
 import type { BatchOperation } from './format.ts'
 
+/**
+ * Of LevelDB's cache of open tables (7 GB of them), ten other files included. On 64 bits it maps tables, up to 1000 of them, and
+ * keeps no file descriptor of what is mapped: below that, with room for tables that somebody reads though the cache has
+ * dropped them, a store of any size has some ten descriptors. `transport/open-files.ts` counts on it.
+ */
+export const OPEN_TABLES_MAX = 900
+
 export interface DatabaseOptions {
   readonly keyEncoding: 'buffer'
   readonly valueEncoding: 'buffer'
@@ -24,7 +31,7 @@ export interface DatabaseIterator {
 
 /** Makes the database without opening it. */
 export function levelDatabase(directory: string, options: DatabaseOptions): Database {
-  const db = new Level<Buffer, Buffer>(directory, options)
+  const db = new Level<Buffer, Buffer>(directory, { ...options, maxOpenFiles: OPEN_TABLES_MAX })
   if (!compacts(db)) throw new Error('this build of level cannot compact a range')
   return db
 }

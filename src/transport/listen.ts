@@ -6,9 +6,13 @@ import type {
   Listener,
   ListenerContext,
   ListenerOptions,
+  SharedRoom,
   TransportLimits,
 } from './listener.ts'
+import { SocketRoom } from './socket-room.ts'
 import { listenForStreams } from './stream-listener.ts'
+
+const UNBOUNDED: SharedRoom = { sockets: new SocketRoom(Number.POSITIVE_INFINITY), refused: () => {} }
 
 /**
  * Listens. Rejects with ListenError: the address is taken or not ours, the port is not allowed, a certificate is
@@ -19,8 +23,9 @@ export async function listen(
   acceptor: Acceptor,
   limits: TransportLimits,
   observer: HandshakeObserver = () => {},
+  room: SharedRoom = UNBOUNDED,
 ): Promise<Listener> {
-  const context: ListenerContext = { options, acceptor, limits, observer }
+  const context: ListenerContext = { options, acceptor, limits, observer, room }
   if (options.type === 'ws' || options.type === 'wss') {
     // With `ws` and Node's HTTP it takes 30 ms to load, which a broker without WebSockets need not spend at its start.
     const { listenForWebSockets } = await import('./websocket-listener.ts')
@@ -35,11 +40,12 @@ export async function listenAll(
   acceptor: Acceptor,
   limits: TransportLimits,
   observer: HandshakeObserver = () => {},
+  room: SharedRoom = UNBOUNDED,
 ): Promise<Listener[]> {
   const open: Listener[] = []
   for (const options of listeners) {
     try {
-      open.push(await listen(options, acceptor, limits, observer))
+      open.push(await listen(options, acceptor, limits, observer, room))
     } catch (error) {
       if (options.optional === true && error instanceof ListenError && error.missingAddress) continue
       await Promise.all(open.map((listener) => listener.close()))

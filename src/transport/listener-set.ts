@@ -8,6 +8,7 @@ import {
   isInPlace,
   type Listener,
   type ListenerOptions,
+  type SharedRoom,
   type TransportLimits,
 } from './listener.ts'
 import type { CertificateNews } from './served-certificates.ts'
@@ -26,12 +27,15 @@ export class ListenerSet {
   readonly #acceptor: Acceptor
   readonly #limits: TransportLimits
   readonly #observer: HandshakeObserver
+  readonly #room: SharedRoom | undefined
   #entries: Entry[] = []
 
-  constructor(acceptor: Acceptor, limits: TransportLimits, observer: HandshakeObserver) {
+  /** Without `room` there may be any number of sockets. */
+  constructor(acceptor: Acceptor, limits: TransportLimits, observer: HandshakeObserver, room?: SharedRoom) {
     this.#acceptor = acceptor
     this.#limits = limits
     this.#observer = observer
+    this.#room = room
   }
 
   /** Those that are open, in the order of their options. */
@@ -41,7 +45,7 @@ export class ListenerSet {
 
   /** Opens all of them, or none: rejects with ListenError. To be called once. */
   async openAll(options: readonly ListenerOptions[]): Promise<void> {
-    const opened = await listenAll(options, this.#acceptor, this.#limits, this.#observer)
+    const opened = await listenAll(options, this.#acceptor, this.#limits, this.#observer, this.#room)
     this.#entries = options.map((wanted) => ({
       options: wanted,
       listener: opened.find(({ name }) => name === wanted.name) ?? null,
@@ -120,7 +124,7 @@ export class ListenerSet {
 
   async #openOne(options: ListenerOptions): Promise<Listener | null> {
     try {
-      return await listen(options, this.#acceptor, this.#limits, this.#observer)
+      return await listen(options, this.#acceptor, this.#limits, this.#observer, this.#room)
     } catch (error) {
       if (options.optional === true && error instanceof ListenError && error.missingAddress) return null
       throw error

@@ -2,6 +2,7 @@
 import type { Acceptor, LinkInfo } from '../broker/link.ts'
 import type { Lenience } from '../mqtt/lenience.ts'
 import type { ServedCertificates } from './served-certificates.ts'
+import type { SocketRoom } from './socket-room.ts'
 import type { TlsOptions } from './tls.ts'
 
 export type ListenerType = 'tcp' | 'tls' | 'ws' | 'wss' | 'unix'
@@ -51,6 +52,15 @@ export interface TransportLimits {
 /** Told of peers that were turned away before they became a Link. Must not throw. */
 export type HandshakeObserver = (peer: LinkInfo, reason: string) => void
 
+/** Told of peers that found no room among the open sockets. Must not throw. */
+export type NoRoomObserver = (remoteAddress: string) => void
+
+/** What all listeners of a broker share. */
+export interface SharedRoom {
+  readonly sockets: SocketRoom
+  readonly refused: NoRoomObserver
+}
+
 export interface Listener {
   readonly name: string
   readonly type: ListenerType
@@ -76,6 +86,7 @@ export interface ListenerContext {
   readonly acceptor: Acceptor
   readonly limits: TransportLimits
   readonly observer: HandshakeObserver
+  readonly room: SharedRoom
 }
 
 /** Whether a listener can go from one to the other without another socket: nobody is turned away meanwhile. */

@@ -1,7 +1,7 @@
 /** The other end of a socket, and those that have not become a Link yet. */
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import type { LinkInfo } from '../broker/link.ts'
-import type { ListenerOptions } from './listener.ts'
+import type { ListenerContext, ListenerOptions } from './listener.ts'
 
 /** What the Server is told about a socket, besides whatever `more` tells. */
 export function linkInfo(
@@ -32,6 +32,11 @@ export function linkInfo(
     ...(serverKeepAliveSeconds !== undefined && { serverKeepAliveSeconds }),
     ...more,
   })
+}
+
+/** Lets sockets of this server in only as far as there is room among those of all listeners. */
+export function admit({ room }: ListenerContext, server: Server): void {
+  room.sockets.add(server, (remoteAddress) => room.refused(plainAddress(remoteAddress)))
 }
 
 interface Handshake {

@@ -6,7 +6,7 @@ import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
-import { Handshakes, linkInfo } from './peer.ts'
+import { admit, Handshakes, linkInfo } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
 import { servedCertificates } from './served-certificates.ts'
 import { StreamLink } from './stream-link.ts'
@@ -26,6 +26,7 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
   )
   const secure = options.type === 'tls' ? tlsServer(context, handshakes) : null
   const server = secure ?? streamServer(context)
+  admit(context, server)
   const certificates = secure === null ? null : servedCertificates(options.name, options.tls, secure)
   const { port, address } =
     options.type === 'unix'

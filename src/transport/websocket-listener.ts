@@ -9,7 +9,7 @@ import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
-import { Handshakes, linkInfo } from './peer.ts'
+import { admit, Handshakes, linkInfo } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
 import { servedCertificates } from './served-certificates.ts'
 import { requestOptions } from './tls.ts'
@@ -52,6 +52,7 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: timeoutMs })
     : null
   const server: Server = secureServer ?? createServer(httpOptions)
+  admit(context, server)
   const certificates =
     secureServer === null ? null : servedCertificates(options.name, options.tls, secureServer)
   const webSockets = new WebSocketServer({

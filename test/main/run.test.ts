@@ -9,6 +9,7 @@ import { run } from '../../src/cli/run.ts'
 import type { RunningBroker } from '../../src/cli/running-broker.ts'
 import { StoreError } from '../../src/store/store.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+import { openFiles } from '../../src/transport/open-files.ts'
 
 /** A process and a broker that do what the test says. */
 class Stage {
@@ -21,6 +22,7 @@ class Stage {
   readonly events = new Events()
   startError: Error | undefined
   changeError: Error | undefined
+  openFilesMax = Number.POSITIVE_INFINITY
   readonly changed: object[] = []
   reread: () => void = () => {}
   closing: Promise<void> = Promise.resolve()
@@ -81,6 +83,7 @@ class Stage {
     if (this.startError !== undefined) throw this.startError
     return {
       hasUsers: false,
+      openFiles: openFiles(this.openFilesMax),
       listeners: options.listeners.map(listening),
       events: this.events,
       fatal: new Promise((resolve) => {
@@ -201,6 +204,17 @@ describe('godwit', () => {
     await running
     expect(stage.lines).toContain(
       "godwit listener 'mqtt' lets in everybody who reaches it, without a password, since allow_anonymous says so",
+    )
+  })
+
+  test('says when the limit of open files allows fewer connections than connections_max, or few', async () => {
+    stage.openFilesMax = 1024
+    const running = stage.run(['--set', 'limits.connections_max=5000'])
+    await stage.ready
+    stage.signal('SIGTERM')
+    await running
+    expect(stage.lines).toContain(
+      'godwit note: connections_max is 5000, but the limit of open files, 1024, allows 896 connections (raise LimitNOFILE in the systemd unit, or ulimit -n)',
     )
   })
 
