@@ -44,6 +44,8 @@ const KINDS = {
   'godwit-os': (directory, options) => godwit(directory, 'os', options),
   'godwit-memory': (directory, options) => godwit(directory, 'memory', options),
   mosquitto: (directory) => mosquitto(directory, 'persistence false'),
+  // Its default lets the kernel join small packets, which saves it writes and costs latency. This one sends as Godwit does.
+  'mosquitto-nodelay': (directory) => mosquitto(directory, 'persistence false\nset_tcp_nodelay true'),
   // Saved every half hour and at the end (autosave_interval 1800): a crash in between loses what came since.
   'mosquitto-persistence': (directory) =>
     mosquitto(directory, `persistence true\npersistence_location ${directory}/`),
