@@ -9,7 +9,7 @@ import { OPEN_TABLES_MAX } from '../store/database.ts'
  * Kept for everything but connections. A broker at rest has 26: Node's own, LevelDB's log, lock and manifest, a socket for
  * each listener. At work there are LevelDB's files being written and tables being mapped (10 at most: `store/database.ts`),
  * the control socket's clients (8), what measuring memory and loading modules opens, and ballast, log, accounts, password files
- * and certificates, one or two at a time. The most that was seen, with passwords, backups and compaction, is 31: the rest is room.
+ * and certificates, one or two at a time. With passwords, backups and compaction 23 were seen beside sockets: the rest is room.
  */
 export const RESERVED_FILES = 128
 
