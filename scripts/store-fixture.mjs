@@ -32,7 +32,7 @@ class Outbound {
   queue = []
   queueHead = 0
   packets = new Map()
-  inboundIds = new Set()
+  digests = new Map()
   lastPacketId = 0
 
   get queueTail() {
@@ -49,7 +49,7 @@ class Outbound {
   }
 
   inbound() {
-    return this.inboundIds
+    return this.digests
   }
 
   take() {
@@ -92,6 +92,7 @@ async function open() {
   await store.open({
     now: () => BROKER,
     wallNow: () => WALL,
+    bootTime: () => ({ bootId: '0123456789abcdef0123456789abcdef', sinceBoot: 3_600_000 }),
     outbound: (id) => sessions.get(id),
     committed: () => {},
     failed: (error) => {
@@ -102,7 +103,7 @@ async function open() {
 
 /** Most of it is in checkpoints when it ends. */
 async function before() {
-  session(1, 'offline', { expirySeconds: NEVER, owner: 'alice' })
+  session(1, 'offline', { expirySeconds: NEVER, owner: 'alice', ownerId: 'id of alice' })
   session(2, 'under way', { expirySeconds: 3600 })
   session(3, 'connected/ü', { expirySeconds: 3600, disconnectedAt: 0 })
   session(4, 'long queue', { expirySeconds: NEVER })
@@ -136,7 +137,7 @@ async function before() {
   enqueue(2, delivery(message('two/received', 'received at QoS 2', { qos: 2 }), { qos: 2 }))
   send(2, 12)
   receive(2, 12)
-  for (const packetId of [1, 500, 65_535]) inbound(3, packetId)
+  for (const packetId of [1, 500, 65_535]) inbound(3, packetId, 2 ** 48 - packetId)
 
   // Several segments, some of whose messages are gone.
   for (let number = 0; number < 1300; number++) {
@@ -213,15 +214,20 @@ async function after() {
   receive(2, 11)
   complete(2, 10)
   drop(4)
-  inbound(3, 77)
+  inbound(3, 77, 0)
+  inbound(3, 1, 12_345)
   store.inboundRemoved(3, 500)
-  sessions.get(3).inboundIds.delete(500)
+  sessions.get(3).digests.delete(500)
   await commit()
 }
 
-function session(id, clientId, { owner = null, expirySeconds, disconnectedAt = BROKER - 1000 }) {
+function session(
+  id,
+  clientId,
+  { owner = null, ownerId = null, expirySeconds, disconnectedAt = BROKER - 1000 },
+) {
   sessions.set(id, new Outbound())
-  store.putSession(id, { clientId, owner, expirySeconds, disconnectedAt })
+  store.putSession(id, { clientId, owner, ownerId, expirySeconds, disconnectedAt })
 }
 
 function options(given) {
@@ -272,9 +278,9 @@ function drop(id) {
   store.dropped(id, sessions.get(id).take().message)
 }
 
-function inbound(id, packetId) {
-  store.inboundAdded(id, packetId)
-  sessions.get(id).inboundIds.add(packetId)
+function inbound(id, packetId, digest) {
+  store.inboundAdded(id, packetId, digest)
+  sessions.get(id).digests.set(packetId, digest)
 }
 
 async function commit() {

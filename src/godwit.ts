@@ -17,6 +17,7 @@ import type { LinkInfo } from './broker/link.ts'
 import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
+import { bootClock } from './cli/boot-clock.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
@@ -236,7 +237,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const since = performance.now()
   const backup = (): AsyncGenerator<Buffer> => {
     if (store instanceof LevelStore) {
-      return containerChunks(withKeptFiles(options.dataDirectory!, store.snapshot()), Date.now())
+      const slices = withKeptFiles(options.dataDirectory!, store.snapshot())
+      return containerChunks(slices, Date.now(), store.format)
     }
     throw new RangeError('a broker that stores nothing has nothing to back up')
   }
@@ -378,6 +380,7 @@ function systemHost(): Host {
   return {
     now: () => performance.now(),
     wallNow: () => Date.now(),
+    bootTime: bootClock(),
     defer: (callback) => {
       setImmediate(callback)
     },

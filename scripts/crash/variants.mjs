@@ -38,7 +38,7 @@ export const MUTANTS = [
   },
   {
     name: 'forgets the inbound identifier',
-    edits: [[LEVEL, 'this.#block.inboundAdded(session.number, packetId)', 'void packetId']],
+    edits: [[LEVEL, 'this.#block.inboundAdded(session.number, packetId, digest)', 'void [packetId, digest]']],
   },
   {
     name: 'forgets that an inbound identifier was released',

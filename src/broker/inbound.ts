@@ -166,7 +166,7 @@ export class Inbound {
     } else if (packet.qos === 2) {
       // The identifier and the fan-out are one fact, in one commit.
       const session = this.#session
-      session.addInbound(packet.packetId)
+      session.addInbound(packet.packetId, 0)
       const gate = session.stored ? this.#state.store.openSequence : publisher.gate
       this.#sink.acknowledge('pubrec', packet.packetId, outcome, gate, 0)
     }
@@ -216,7 +216,7 @@ export class Inbound {
     if (packet.qos === 1) this.#sink.acknowledge('puback', packet.packetId, answer, 0, 1)
     if (packet.qos !== 2) return
     if (this.#version < 5) {
-      this.#session.addInbound(packet.packetId)
+      this.#session.addInbound(packet.packetId, 0)
       const gate = this.#session.stored ? this.#state.store.openSequence : 0
       this.#sink.acknowledge('pubrec', packet.packetId, answer, gate, 0)
     } else {

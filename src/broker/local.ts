@@ -72,7 +72,14 @@ class LocalSink implements SessionSink, Releasable, Flushable {
 /** Makes the Session of a subscriber in this process; it is in no table and cannot be taken over. */
 export function localSession(state: State, handler: LocalHandler): { session: Session; close(): void } {
   const sink = new LocalSink(state, handler)
-  const session = new Session(state, { id: 0, clientId: '', owner: null, stored: false, expirySeconds: 0 })
+  const session = new Session(state, {
+    id: 0,
+    clientId: '',
+    owner: null,
+    ownerId: null,
+    stored: false,
+    expirySeconds: 0,
+  })
   session.attach(sink, 65_535)
   return { session, close: () => sink.abandon() }
 }

@@ -114,6 +114,7 @@ export class Server implements Acceptor {
     return this.state.store.open({
       now: () => this.state.now(),
       wallNow: () => this.state.host.wallNow(),
+      bootTime: () => this.state.host.bootTime(),
       outbound: (sessionId): OutboundState | undefined => this.state.sessionsById.get(sessionId),
       committed: (sequence) => this.#committed(sequence),
       failed: (error) => this.#storeFailed(error),

@@ -78,6 +78,7 @@ export class Sessions {
       id: stored ? this.#freeSessionId() : 0,
       clientId: request.clientId,
       owner: request.owner,
+      ownerId: null,
       stored,
       expirySeconds: request.expirySeconds,
     })

@@ -7,7 +7,7 @@ import { RetainedTree } from '../routing/retained.ts'
 import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
-import type { Store, WillRecord } from '../store/store.ts'
+import type { BootTime, Store, WillRecord } from '../store/store.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
@@ -25,6 +25,8 @@ export interface Host {
   now(): number
   /** Wall clock, in ms since 1970. */
   wallNow(): number
+  /** How long the machine has been up; null where it does not tell. */
+  bootTime(): BootTime | null
   /** Runs the callback once the input that is already there was read (`setImmediate`). */
   defer(callback: () => void): void
   /** A fresh, unguessable identifier of printable characters. */

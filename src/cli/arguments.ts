@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { ACCOUNT_COMMANDS, type AccountCommand } from '../access/account-commands.ts'
 import type { ConfigFlags } from '../config/sources.ts'
 import { suggestion } from '../config/suggestion.ts'
+import type { ExportVersion } from '../store/lines.ts'
 
 export type Command =
   | { readonly name: 'start'; readonly file: string | undefined; readonly flags: ConfigFlags }
@@ -48,7 +49,13 @@ export type StoreCommand =
   | { readonly name: 'backup'; readonly place: DataPlace; readonly target: string }
   | { readonly name: 'restore'; readonly place: DataPlace; readonly source: string; readonly force: boolean }
   /** `path` is `-` for stdout. */
-  | { readonly name: 'export'; readonly place: DataPlace; readonly path: string }
+  | {
+      readonly name: 'export'
+      readonly place: DataPlace
+      readonly path: string
+      /** Of the lines; the newest when undefined. */
+      readonly exportVersion: ExportVersion | undefined
+    }
   /** `path` is `-` for stdin. */
   | { readonly name: 'import'; readonly place: DataPlace; readonly path: string; readonly force: boolean }
   /** `directory` is given instead of `place`, or null. */
@@ -124,6 +131,7 @@ const OPTIONS = {
   set: { type: 'string', multiple: true },
   json: { type: 'boolean' },
   force: { type: 'boolean' },
+  for: { type: 'string' },
   topic: { type: 'string' },
   client: { type: 'string' },
   user: { type: 'string' },
@@ -175,7 +183,7 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   status: { words: [], options: [...PLACE, 'json'] },
   backup: { words: ['TARGET'], options: PLACE },
   restore: { words: ['SOURCE'], options: [...PLACE, 'force'] },
-  export: { words: ['FILE'], areWordsOptional: true, options: PLACE },
+  export: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'for'] },
   import: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'force'] },
   'check-store': { words: ['DIR'], areWordsOptional: true, options: PLACE },
   repair: { words: ['DIR'], areWordsOptional: true, options: PLACE },
@@ -227,7 +235,7 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
   godwit retained list       retained messages; also show and delete TOPIC
   godwit backup TARGET       backs up the data, also while the broker runs: a file NAME.godwit-backup, or a directory
   godwit restore SOURCE      fills an empty data directory from a backup (--force puts what is there aside)
-  godwit export [FILE]       writes Sessions, queues, retained messages and Wills as JSON lines
+  godwit export [FILE]       writes Sessions, queues, retained messages and Wills as JSON lines (--for 0.1: for that version)
   godwit import [FILE]       fills an empty data directory from them (--force puts what is there aside)
   godwit check-store [DIR]   verifies everything that is stored; DIR may be a backup
   godwit repair [DIR]        keeps what is sound of a damaged data directory, and a copy of the old one
@@ -306,7 +314,7 @@ export function parseArguments(words: readonly string[]): Command {
     case 'restore':
       return { name, place, source: word!, force }
     case 'export':
-      return { name, place, path: word ?? '-' }
+      return { name, place, path: word ?? '-', exportVersion: exportVersionFor(values.for) }
     case 'import':
       return { name, place, path: word ?? '-', force }
     case 'check-store':
@@ -318,6 +326,13 @@ export function parseArguments(words: readonly string[]): Command {
     default:
       return { name: 'start', file: values.config, flags: startFlags(values) }
   }
+}
+
+/** The export version that this version of Godwit reads. */
+function exportVersionFor(godwit: string | undefined): ExportVersion | undefined {
+  if (godwit === undefined) return undefined
+  if (/^0\.1(\.\d+)?$/.test(godwit)) return 1
+  throw new UsageError(`--for ${godwit}: 0.1 is the one earlier version that needs it`)
 }
 
 function portOf(flag: string, text: string | undefined): number | undefined {

@@ -162,7 +162,7 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
     case 'restore':
       return done(await restore(command.source, directory, command.force))
     case 'export': {
-      const text = await exportLines(directory, command.path, stdout)
+      const text = await exportLines(directory, command.path, stdout, command.exportVersion)
       ;(command.path === '-' ? stderr : stdout).write(`${text}\n`)
       return ExitCode.CleanEnd
     }

@@ -26,7 +26,14 @@ import {
 } from '../store/directory.ts'
 import { storeError } from '../store/failure.ts'
 import { LineError } from '../store/line-fields.ts'
-import { endLine, LineReader, lineOf } from '../store/lines.ts'
+import {
+  EXPORT_VERSION,
+  type ExportHeader,
+  type ExportVersion,
+  endLine,
+  LineReader,
+  lineOf,
+} from '../store/lines.ts'
 import { StoreReader } from '../store/reading.ts'
 import { ConflictError, Rebuild, type RecordCounts } from '../store/rebuild.ts'
 import type { StoreRecord } from '../store/records.ts'
@@ -68,17 +75,23 @@ export async function restore(source: string, directory: string, force: boolean)
 }
 
 /** Writes the data as lines. */
-export async function exportLines(directory: string, path: string, stdout: Output): Promise<string> {
+export async function exportLines(
+  directory: string,
+  path: string,
+  stdout: Output,
+  exportVersion: ExportVersion = EXPORT_VERSION,
+): Promise<string> {
+  const header = { godwit: version(), version: exportVersion }
   if (path === '-') {
     const counts = await withDatabase(directory, anyEntry, (db) =>
-      writeLines(new StoreReader(db, directory).records(), (text) => written(stdout, text)),
+      writeLines(new StoreReader(db, directory).records(), header, (text) => written(stdout, text)),
     )
     return `exported ${directory}: ${summary(counts)}`
   }
   await refuseExisting(path)
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`)
   try {
-    const counts = await withDatabase(directory, anyEntry, (db) => exportFile(db, directory, partial))
+    const counts = await withDatabase(directory, anyEntry, (db) => exportFile(db, directory, header, partial))
     await refuseExisting(path)
     await rename(partial, path)
     await syncDirectory(dirname(path))
@@ -299,11 +312,16 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<st
   if (rest.length > 0) yield Buffer.concat(rest).toString('utf8')
 }
 
-async function exportFile(db: Database, directory: string, path: string): Promise<RecordCounts> {
+async function exportFile(
+  db: Database,
+  directory: string,
+  header: ExportHeader,
+  path: string,
+): Promise<RecordCounts> {
   const file: FileHandle = await open(path, 'wx', 0o600)
   try {
     const write = (text: string): Promise<void> => file.appendFile(text)
-    const counts = await writeLines(new StoreReader(db, directory).records(), write)
+    const counts = await writeLines(new StoreReader(db, directory).records(), header, write)
     await file.sync()
     return counts
   } finally {
@@ -313,9 +331,9 @@ async function exportFile(db: Database, directory: string, path: string): Promis
 
 async function writeLines(
   records: AsyncIterable<StoreRecord>,
+  header: ExportHeader,
   write: (text: string) => Promise<void>,
 ): Promise<RecordCounts> {
-  const header = { godwit: version() }
   const counts = noCounts()
   let lines = 0
   let text = ''

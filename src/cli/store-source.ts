@@ -71,8 +71,8 @@ async function* directoryChunks(directory: string): AsyncGenerator<Buffer> {
   try {
     const described = await db.get(META_KEY)
     if (described === undefined) throw noStore(directory)
-    decodeMeta(described, directory)
-    yield* containerChunks(withKeptFiles(directory, snapshotSlices(db, directory)), Date.now())
+    const { format } = decodeMeta(described, directory)
+    yield* containerChunks(withKeptFiles(directory, snapshotSlices(db, directory)), Date.now(), format)
   } finally {
     await db.close()
   }

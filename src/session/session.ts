@@ -9,6 +9,7 @@ import type { Delivery, Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { SmallMap } from '../store/small-map.ts'
 import type {
+  InboundPacket,
   InFlight,
   OutboundState,
   Parked,
@@ -60,6 +61,8 @@ export interface SessionFields {
   readonly clientId: string
   /** The user that made it; null for anonymous. */
   readonly owner: string | null
+  /** The id of the account that owns it; null where the owner has none. */
+  readonly ownerId: string | null
   /** Whether it outlives its Network Connection, and so the process. */
   readonly stored: boolean
   readonly expirySeconds: number
@@ -76,7 +79,7 @@ export interface Undelivered {
 export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
 
 // Most Sessions have none of either at any one time, and an empty Map takes two hundred bytes: shared, never added to.
-const NO_INBOUND: Set<number> = new Set()
+const NO_INBOUND: Map<number, number> = new Map()
 const NOTHING_IN_FLIGHT = new InFlightTable()
 const NOTHING_TO_RESEND: readonly Outgoing[] = Object.freeze([])
 
@@ -84,6 +87,7 @@ export class Session implements OutboundState {
   readonly id: number
   readonly clientId: string
   readonly owner: string | null
+  readonly ownerId: string | null
   readonly stored: boolean
   /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
   expirySeconds: number
@@ -93,7 +97,8 @@ export class Session implements OutboundState {
   disconnectedAt = 0
 
   readonly #context: SessionContext
-  #inbound: Set<number> = NO_INBOUND
+  /** Digests by packet identifier; 0 where it is not known. */
+  #inbound: Map<number, number> = NO_INBOUND
   #inFlight: InFlightTable = NOTHING_IN_FLIGHT
   /** Bytes of the messages in flight, by `message.size`. */
   #inFlightBytes = 0
@@ -112,6 +117,7 @@ export class Session implements OutboundState {
     this.id = fields.id
     this.clientId = fields.clientId
     this.owner = fields.owner
+    this.ownerId = fields.ownerId
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
     this.#queue = new DeliveryQueue(context.store)
@@ -123,6 +129,7 @@ export class Session implements OutboundState {
       id: from.id,
       clientId: from.record.clientId,
       owner: from.record.owner,
+      ownerId: from.record.ownerId,
       stored: true,
       expirySeconds: from.record.expirySeconds,
     })
@@ -133,7 +140,7 @@ export class Session implements OutboundState {
       session.#ownInFlight().add(new Outgoing(packetId, delivery, false))
       session.#inFlightBytes += delivery?.message.size ?? 0
     }
-    for (const packetId of from.inbound) session.#ownInbound().add(packetId)
+    for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
     for (const [filter, record] of from.subscriptions) session.subscriptions.set(filter, record)
     return session
   }
@@ -143,13 +150,14 @@ export class Session implements OutboundState {
     return {
       clientId: this.clientId,
       owner: this.owner,
+      ownerId: this.ownerId,
       expirySeconds: this.expirySeconds,
       disconnectedAt: this.disconnectedAt,
     }
   }
 
-  #ownInbound(): Set<number> {
-    if (this.#inbound === NO_INBOUND) this.#inbound = new Set()
+  #ownInbound(): Map<number, number> {
+    if (this.#inbound === NO_INBOUND) this.#inbound = new Map()
     return this.#inbound
   }
 
@@ -548,9 +556,10 @@ export class Session implements OutboundState {
     return this.#inbound.size
   }
 
-  addInbound(packetId: number): void {
-    this.#ownInbound().add(packetId)
-    if (this.stored) this.#context.store.inboundAdded(this.id, packetId)
+  /** `digest` tells a repetition of the message from another one; 0 for unknown. */
+  addInbound(packetId: number, digest: number): void {
+    this.#ownInbound().set(packetId, digest)
+    if (this.stored) this.#context.store.inboundAdded(this.id, packetId, digest)
   }
 
   /** PUBREL: false when the identifier is not known. */
@@ -598,7 +607,7 @@ export class Session implements OutboundState {
     return this.#inFlight
   }
 
-  inbound(): Iterable<number> {
+  inbound(): Iterable<InboundPacket> {
     return this.#inbound
   }
 

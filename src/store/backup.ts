@@ -145,7 +145,7 @@ export async function unpack(
     await db.close()
   }
   await syncFiles(directory)
-  await markStore(directory)
+  await markStore(directory, reader.header?.storeFormat)
   return reader.records
 }
 

@@ -244,9 +244,10 @@ export class Checkpoints {
     for (const { packetId, delivery } of inFlight)
       this.#inFlight(session, writer, entries, packetId, delivery)
     const inbound = [...state.inbound()]
-    writer.reserve(10 + inbound.length * 2)
+    writer.reserve(10 + inbound.length * 8)
     writer.varint(inbound.length)
-    for (const packetId of inbound) writer.u16(packetId)
+    for (const [packetId] of inbound) writer.u16(packetId)
+    for (const [, digest] of inbound) writer.u48(digest)
     operations.push(put(numberKey(Table.CheckpointHead, session.number), writer.taken()))
     return writer.length + 64
   }
@@ -315,16 +316,30 @@ export function readHead(reader: ByteReader): CheckpointHead {
   }
 }
 
+/** Reads the inbound packet identifiers that end a head value; in format 1 no digests follow them. */
+export function readInbound(reader: ByteReader, add: (packetId: number, digest: number) => void): void {
+  const packetIds: number[] = []
+  for (let count = reader.varint(); count > 0; count--) packetIds.push(reader.u16())
+  const hasDigests = !reader.atEnd
+  for (const packetId of packetIds) add(packetId, hasDigests ? reader.u48() : 0)
+}
+
+/** In the flags of a Session record; in format 1 they were 0 or 1. */
+const HAS_OWNER = 1
+const HAS_OWNER_ID = 2
+
 /** The unsealed value of a Session record. */
 export function encodeSession(id: number, record: SessionRecord): Buffer {
   const writer = new ByteWriter(64)
-  writer.reserve(40 + textBytesMax(record.clientId) + textBytesMax(record.owner ?? ''))
+  const { clientId, owner, ownerId } = record
+  writer.reserve(40 + textBytesMax(clientId) + textBytesMax(owner ?? '') + textBytesMax(ownerId ?? ''))
   writer.varint(id)
   writer.varint(record.expirySeconds)
   writer.f64(record.disconnectedAt)
-  writer.u8(record.owner === null ? 0 : 1)
-  if (record.owner !== null) writer.text(record.owner)
-  writer.text(record.clientId)
+  writer.u8((owner === null ? 0 : HAS_OWNER) | (ownerId === null ? 0 : HAS_OWNER_ID))
+  if (owner !== null) writer.text(owner)
+  writer.text(clientId)
+  if (ownerId !== null) writer.text(ownerId)
   return writer.taken()
 }
 
@@ -332,8 +347,12 @@ export function decodeSession(reader: ByteReader): { id: number; record: Session
   const id = reader.varint()
   const expirySeconds = reader.varint()
   const disconnectedAt = reader.f64()
-  const owner = reader.u8() === 1 ? reader.text() : null
-  return { id, record: { clientId: reader.text(), owner, expirySeconds, disconnectedAt } }
+  const flags = reader.u8()
+  if (flags > (HAS_OWNER | HAS_OWNER_ID)) throw new RangeError(`flags ${flags} are not known`)
+  const owner = flags & HAS_OWNER ? reader.text() : null
+  const clientId = reader.text()
+  const ownerId = flags & HAS_OWNER_ID ? reader.text() : null
+  return { id, record: { clientId, owner, ownerId, expirySeconds, disconnectedAt } }
 }
 
 const NO_LOCAL = 0x04

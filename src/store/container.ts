@@ -33,12 +33,13 @@ export interface ContainerHeader {
   readonly takenAt: number
 }
 
-/** The whole container as chunks of about the size of the slices. */
+/** The whole container as chunks of about the size of the slices; `storeFormat` is that of what is in them. */
 export async function* containerChunks(
   slices: AsyncIterable<readonly Entry[]>,
   takenAt: number,
+  storeFormat = FORMAT_VERSION,
 ): AsyncGenerator<Buffer> {
-  yield header({ storeFormat: FORMAT_VERSION, takenAt })
+  yield header({ storeFormat, takenAt })
   let records = 0
   for await (const entries of slices) {
     records += entries.length

@@ -85,11 +85,20 @@ function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code
 }
 
+/** Whether the directory says that its store is of this format. Nothing depends on it: it is for people. */
+export async function isMarkedAs(directory: string, format: number): Promise<boolean> {
+  return (await readFile(join(directory, MARKER), 'utf8')) === markerText(format)
+}
+
+function markerText(format: number): string {
+  return `Godwit store, format ${format}\n`
+}
+
 /** Says durably that the directory holds a store. To be called when its description is durable. */
-export async function markStore(directory: string): Promise<void> {
+export async function markStore(directory: string, format = FORMAT_VERSION): Promise<void> {
   const file = await open(join(directory, MARKER), 'w')
   try {
-    await file.writeFile(`Godwit store, format ${FORMAT_VERSION}\n`)
+    await file.writeFile(markerText(format))
     await file.sync()
   } finally {
     await file.close()

@@ -35,6 +35,10 @@ export class ByteWriter {
     this.length = this.#bytes.writeUInt32LE(value, this.length)
   }
 
+  u48(value: number): void {
+    this.length = this.#bytes.writeUIntLE(value, this.length, 6)
+  }
+
   f64(value: number): void {
     this.length = this.#bytes.writeDoubleLE(value, this.length)
   }

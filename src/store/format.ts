@@ -3,7 +3,7 @@
  *
  * ```
  * 00                    meta: magic, format version, state of the journal (see Meta)
- * 01 session            Session: the Server's id for it, owner, expiry, Client Identifier
+ * 01 session            Session: the Server's id for it, owner and its account, expiry, Client Identifier
  * 02 session filter     Subscription
  * 03 session            checkpoint head: sequence covered, in-flight, inbound, queue head and tail
  * 04 session position   checkpoint of the queue from this position on, up to 1,024 entries
@@ -20,8 +20,13 @@
 import { crc32 } from 'node:zlib'
 import { StoreError } from './store.ts'
 
-/** Raised with every change that an older Godwit cannot read. */
-export const FORMAT_VERSION = 1
+/**
+ * The format that is written. It rises at most once per release, with what an older Godwit cannot read; every earlier one
+ * stays readable. Values of format 1 stay as they are until they are written anew: each says by itself which kind it is.
+ *
+ * 2: account ids of owners, digests of QoS 2 messages, the machine's boot time beside each commit
+ */
+export const FORMAT_VERSION = 2
 
 export const Table = {
   Meta: 0x00,

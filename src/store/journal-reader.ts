@@ -6,7 +6,7 @@ import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { type EntryExtension, EntryFields, EntryReader, readIdentifiers } from './entry.ts'
 import { keyNumber, numberKey, Table, tableRange } from './format.ts'
-import { PAGE_HEADER_BYTES, type PageHeader, RecordType, readBody, readPageHeader } from './journal.ts'
+import { type PageHeader, RecordType, readBody, readPageHeader } from './journal.ts'
 import type { Meta } from './meta.ts'
 import type { BodyPlace } from './stored-bodies.ts'
 
@@ -23,13 +23,14 @@ export interface Reference extends BodyPlace {
   readonly share: string | null
 }
 
-type Packet = 'sent' | 'received' | 'completed' | 'inboundAdded' | 'inboundRemoved'
+type Packet = 'sent' | 'received' | 'completed' | 'inboundRemoved'
 
 /** What one record does to a Session. */
 export type Change = { readonly page: number; readonly sequence: number } & (
   | { readonly kind: 'enqueue'; readonly reference: Reference | null }
   | { readonly kind: 'dropped' }
   | { readonly kind: Packet; readonly packetId: number }
+  | { readonly kind: 'inboundAdded'; readonly packetId: number; readonly digest: number }
 )
 
 /** Where records are missing. */
@@ -143,7 +144,7 @@ export class JournalReader {
       this.#latest = null
     }
     this.#last = header
-    const reader = new ByteReader(value, PAGE_HEADER_BYTES)
+    const reader = new ByteReader(value, header.bytes)
     try {
       while (!reader.atEnd) this.#record(number, header.sequence, reader)
     } catch {
@@ -213,7 +214,9 @@ export class JournalReader {
       case RecordType.Completed:
         return { kind: 'completed', packetId: reader.u16() } as const
       case RecordType.InboundAdded:
-        return { kind: 'inboundAdded', packetId: reader.u16() } as const
+        return { kind: 'inboundAdded', packetId: reader.u16(), digest: 0 } as const
+      case RecordType.InboundDigest:
+        return { kind: 'inboundAdded', packetId: reader.u16(), digest: reader.u48() } as const
       case RecordType.InboundRemoved:
         return { kind: 'inboundRemoved', packetId: reader.u16() } as const
       default:

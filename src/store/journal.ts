@@ -6,8 +6,11 @@
  * several megabytes. Pages are numbered through, blocks too; both numbers have no gap, and every page has a CRC.
  *
  * ```
- * page:  crc u32 | flags u8 | page u48 | sequence u48 | broker time f64 | wall time f64 | next session u48 | records
+ * page:  crc u32 | flags u8 | page u48 | sequence u48 | broker time f64 | wall time f64 | next session u48 |
+ *        boot id 16 bytes | ms since boot f64 | records
  * ```
+ *
+ * Pages of format 1 have no boot time, and the flag for it is not set. A boot id of zeros: the machine did not tell.
  */
 import { crc32 } from 'node:zlib'
 import { type Delivery, type Message, Topic } from '../mqtt/message.ts'
@@ -16,6 +19,7 @@ import type { Page, StoredBody } from './bodies.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
 import { type EntryFields, EntryWriter, entryFlags } from './entry.ts'
 import { type BatchOperation, corrupt, LOSS, numberKey, Table } from './format.ts'
+import type { BootTime } from './store.ts'
 
 export const RecordType = {
   /** A body that references of the same block name. */
@@ -32,17 +36,23 @@ export const RecordType = {
   Dropped: 7,
   Received: 8,
   Completed: 9,
+  /** Of format 1: without a digest. */
   InboundAdded: 10,
   InboundRemoved: 11,
+  InboundDigest: 12,
 } as const
 
 /** A page takes records until it has this many bytes; a body never spans two, so a page may be larger. */
 export const PAGE_BYTES = 16 * 1024
-export const PAGE_HEADER_BYTES = 39
+const BOOT_ID_BYTES = 16
+/** Where the boot time begins, and the records of a page of format 1. */
+const BOOT_TIME_AT = 39
+const PAGE_HEADER_BYTES = BOOT_TIME_AT + BOOT_ID_BYTES + 8
 const KEEP_BYTES = 1024 * 1024
 
 const FIRST_OF_BLOCK = 1
 const LAST_OF_BLOCK = 2
+const HAS_BOOT_TIME = 4
 
 const QOS_MASK = 3
 const RETAIN = 0x04
@@ -57,6 +67,8 @@ export interface BlockHeader {
   readonly wallTime: number
   /** The store's number for the next new Session. */
   readonly nextSession: number
+  /** `StateSource.bootTime()` of the same moment. */
+  readonly bootTime: BootTime | null
 }
 
 /** The block that is being filled. */
@@ -168,8 +180,11 @@ export class OpenBlock {
     this.#identifier(RecordType.Completed, session, packetId)
   }
 
-  inboundAdded(session: number, packetId: number): void {
-    this.#identifier(RecordType.InboundAdded, session, packetId)
+  inboundAdded(session: number, packetId: number, digest: number): void {
+    this.#begin(RecordType.InboundDigest, 16)
+    this.#writer.varint(session)
+    this.#writer.u16(packetId)
+    this.#writer.u48(digest)
   }
 
   inboundRemoved(session: number, packetId: number): void {
@@ -189,12 +204,13 @@ export class OpenBlock {
       const page = this.#pages[index]!
       const value = this.#writer.view(start, index === last ? end : this.#starts[index + 1]!)
       page.bytes = value.length
-      value[4] = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0)
+      value[4] = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0) | HAS_BOOT_TIME
       value.writeUIntLE(page.number, 5, 6)
       value.writeUIntLE(header.sequence, 11, 6)
       value.writeDoubleLE(header.brokerTime, 17)
       value.writeDoubleLE(header.wallTime, 25)
       value.writeUIntLE(header.nextSession, 33, 6)
+      writeBootTime(value, header.bootTime)
       value.writeUInt32LE(crc32(value.subarray(4)), 0)
       operations.push({ type: 'put', key: numberKey(Table.Journal, page.number), value })
     }
@@ -241,27 +257,46 @@ export class OpenBlock {
   }
 }
 
+function writeBootTime(page: Buffer, time: BootTime | null): void {
+  const end = BOOT_TIME_AT + BOOT_ID_BYTES
+  page.fill(0, BOOT_TIME_AT, end)
+  if (time !== null) page.write(time.bootId, BOOT_TIME_AT, BOOT_ID_BYTES, 'hex')
+  page.writeDoubleLE(time?.sinceBoot ?? 0, end)
+}
+
+function readBootTime(page: Buffer): BootTime | null {
+  const end = BOOT_TIME_AT + BOOT_ID_BYTES
+  const id = page.subarray(BOOT_TIME_AT, end)
+  if (id.every((byte) => byte === 0)) return null
+  return { bootId: id.toString('hex'), sinceBoot: page.readDoubleLE(end) }
+}
+
 export interface PageHeader extends BlockHeader {
   readonly page: number
+  /** Where its records begin. */
+  readonly bytes: number
   readonly first: boolean
   readonly last: boolean
 }
 
 /** Checks and reads the header of a stored page. Throws StoreError `corrupt`. */
 export function readPageHeader(number: number, value: Buffer): PageHeader {
-  if (value.length < PAGE_HEADER_BYTES || value.readUInt32LE(0) !== crc32(value.subarray(4))) {
+  const hasBootTime = value.length >= PAGE_HEADER_BYTES && (value[4]! & HAS_BOOT_TIME) !== 0
+  if (value.length < BOOT_TIME_AT || value.readUInt32LE(0) !== crc32(value.subarray(4))) {
     throw corrupt(`journal page ${number} does not match its checksum`, LOSS.messages)
   }
   const page = value.readUIntLE(5, 6)
   if (page !== number) throw corrupt(`journal page ${page} lies in the place of ${number}`, LOSS.messages)
   return {
     page,
+    bytes: hasBootTime ? PAGE_HEADER_BYTES : BOOT_TIME_AT,
     first: (value[4]! & FIRST_OF_BLOCK) !== 0,
     last: (value[4]! & LAST_OF_BLOCK) !== 0,
     sequence: value.readUIntLE(11, 6),
     brokerTime: value.readDoubleLE(17),
     wallTime: value.readDoubleLE(25),
     nextSession: value.readUIntLE(33, 6),
+    bootTime: hasBootTime ? readBootTime(value) : null,
   }
 }
 

@@ -14,7 +14,7 @@ import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
 import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
-import { MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.ts'
+import { isMarkedAs, MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields } from './entry.ts'
 import { storeError } from './failure.ts'
@@ -22,6 +22,7 @@ import { Footprint, TABLE_BYTES, tableBytes } from './footprint.ts'
 import {
   type BatchOperation,
   corrupt,
+  FORMAT_VERSION,
   LOSS,
   META_KEY,
   numberKey,
@@ -156,6 +157,7 @@ export class LevelStore implements Store {
   readonly #gathering = new Gathering()
   /** The next commit waits for more; what looks after it, to be told from an earlier one. */
   #gatherer: (() => void) | null = null
+  #format = FORMAT_VERSION
   #sealedSequence = 0
   #committedSequence = 0
   #nextPage = 1
@@ -375,9 +377,9 @@ export class LevelStore implements Store {
     return this.#entry.deliveryOf(this.#bodies.peek(this.#entry))
   }
 
-  inboundAdded(sessionId: number, packetId: number): void {
+  inboundAdded(sessionId: number, packetId: number, digest: number): void {
     const session = this.#touched(sessionId)
-    if (session !== null) this.#block.inboundAdded(session.number, packetId)
+    if (session !== null) this.#block.inboundAdded(session.number, packetId, digest)
   }
 
   inboundRemoved(sessionId: number, packetId: number): void {
@@ -426,6 +428,11 @@ export class LevelStore implements Store {
     if (body === null) return false
     body.refs++
     return true
+  }
+
+  /** The format of what is on disk: an earlier one until the first commit. */
+  get format(): number {
+    return this.#format
   }
 
   /**
@@ -482,7 +489,8 @@ export class LevelStore implements Store {
     }
     if (described === undefined) throw corrupt('its description cannot be read', LOSS.session)
     const meta = decodeMeta(described, directory)
-    if (!marked) await markStore(directory)
+    if (!marked || !(await isMarkedAs(directory, meta.format))) await markStore(directory, meta.format)
+    this.#format = meta.format
     const result = await recover({
       db,
       meta,
@@ -501,7 +509,7 @@ export class LevelStore implements Store {
       this.#bodies,
       { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
       scanFrom,
-      meta.clean,
+      meta,
     )
     return notice === undefined ? result.recovered : { ...result.recovered, notice }
   }
@@ -511,7 +519,7 @@ export class LevelStore implements Store {
     const block = new OpenBlock(() => new Page(1, 1, 0))
     const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
     const operations = [put(META_KEY, meta)]
-    block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1 }, operations)
+    block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, operations)
     // Always synced: the marker, which says that a description must be there, is durable soon after.
     await this.#options.write(db, operations, true)
   }
@@ -599,7 +607,13 @@ export class LevelStore implements Store {
     const clean = closing && this.#checkpoints.dirtyCount === 0
     this.#reclaim!.seal(watermark, this.#writtenBytes, sequence, clean, operations)
     this.#block.seal(
-      { sequence, brokerTime: source.now(), wallTime: source.wallNow(), nextSession: this.#nextSession },
+      {
+        sequence,
+        brokerTime: source.now(),
+        wallTime: source.wallNow(),
+        nextSession: this.#nextSession,
+        bootTime: source.bootTime(),
+      },
       operations,
     )
     let bytes = 0
@@ -653,6 +667,7 @@ export class LevelStore implements Store {
     // A memory table that is larger than it should be goes to a table with the next write, which may never come.
     if (bytes > this.#options.writeBufferBytes) this.#compactInTurn([NO_KEYS])
     this.#committedSequence = sequence
+    this.#format = FORMAT_VERSION
     this.#figures.commits++
     const tookMs = performance.now() - this.#sealedAt
     this.#commitLatency.add(tookMs)

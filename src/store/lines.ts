@@ -19,15 +19,21 @@ import type {
   StoreRecord,
   WillLine,
 } from './records.ts'
-import type { SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SubscriptionRecord } from './store.ts'
 
 export const EXPORT_FORMAT = 'godwit-export'
-export const EXPORT_VERSION = 1
+export const EXPORT_VERSION = 2
+
+/** 1 is what Godwit 0.1.0 reads: without `ownerId` and `receivedDigests`. */
+export type ExportVersion = 1 | typeof EXPORT_VERSION
+
+const DIGEST_MAX = 2 ** 48 - 1
 
 /** What the first line says beside the time. */
 export interface ExportHeader {
   /** The version of Godwit that wrote it. */
   readonly godwit: string
+  readonly version: ExportVersion
 }
 
 /** The last line, so that an export that was cut off is noticed. */
@@ -42,12 +48,12 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
       return JSON.stringify({
         type: 'start',
         format: EXPORT_FORMAT,
-        version: EXPORT_VERSION,
+        version: header.version,
         godwit: header.godwit,
         time: time(record.time),
       })
     case 'session':
-      return JSON.stringify(sessionFields(record))
+      return JSON.stringify(sessionFields(record, header.version))
     case 'message':
       return JSON.stringify({ type: 'message', message: record.number, ...bodyFields(record) })
     case 'inFlight': {
@@ -64,16 +70,20 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
   }
 }
 
-function sessionFields(record: SessionRecordLine): object {
+function sessionFields(record: SessionRecordLine, version: ExportVersion): object {
+  const { inbound } = record
+  const hasDigests = version > 1 && inbound.some(([, digest]) => digest !== 0)
   return {
     type: 'session',
     clientId: record.clientId,
     owner: record.owner ?? undefined,
+    ownerId: version > 1 ? (record.ownerId ?? undefined) : undefined,
     sessionExpiryInterval:
       record.sessionExpirySeconds === SESSION_NEVER_EXPIRES ? 'never' : record.sessionExpirySeconds,
     disconnectedAt: time(record.disconnectedAt),
     lastPacketId: record.lastPacketId === 0 ? undefined : record.lastPacketId,
-    receivedPacketIds: record.inbound.length === 0 ? undefined : record.inbound,
+    receivedPacketIds: inbound.length === 0 ? undefined : inbound.map(([packetId]) => packetId),
+    receivedDigests: hasDigests ? inbound.map(([, digest]) => digest) : undefined,
     subscriptions: record.subscriptions.map(([topicFilter, subscription]) => ({
       topicFilter,
       qos: subscription.qos,
@@ -228,14 +238,24 @@ function session(fields: Fields): StoreRecord {
     type: 'session',
     clientId: clientId(fields),
     owner: fields.optionalText('owner') ?? null,
+    ownerId: fields.optionalText('ownerId') ?? null,
     sessionExpirySeconds: expiry
       ? SESSION_NEVER_EXPIRES
       : fields.integer('sessionExpiryInterval', 0, SESSION_NEVER_EXPIRES),
     disconnectedAt: fields.time('disconnectedAt'),
     lastPacketId: fields.integer('lastPacketId', 0, 65_535, 0),
-    inbound: fields.integers('receivedPacketIds', 1, 65_535),
+    inbound: inbound(fields),
     subscriptions: fields.list('subscriptions').map(subscription),
   }
+}
+
+function inbound(fields: Fields): readonly InboundPacket[] {
+  const packetIds = fields.integers('receivedPacketIds', 1, 65_535)
+  const digests = fields.integers('receivedDigests', 0, DIGEST_MAX)
+  if (digests.length > 0 && digests.length !== packetIds.length) {
+    throw new LineError(`has ${digests.length} receivedDigests for ${packetIds.length} receivedPacketIds`)
+  }
+  return packetIds.map((packetId, index) => [packetId, digests[index] ?? 0])
 }
 
 function subscription(fields: Fields): readonly [string, SubscriptionRecord] {

@@ -32,7 +32,7 @@ export class MemoryStore implements Store {
 
   async open(_source: StateSource): Promise<Recovered> {
     this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
-    return { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
+    return { brokerTime: 0, wallTime: 0, bootTime: null, sessions: [], retained: [], wills: [] }
   }
 
   refusalFor(_bytes: number): null {
@@ -85,7 +85,7 @@ export class MemoryStore implements Store {
     throw new Error('this store has nothing parked')
   }
 
-  inboundAdded(_sessionId: number, _packetId: number): void {}
+  inboundAdded(_sessionId: number, _packetId: number, _digest: number): void {}
   inboundRemoved(_sessionId: number, _packetId: number): void {}
   putRetained(_message: Message): void {}
   deleteRetained(_topic: string): void {}

@@ -6,6 +6,8 @@ import { StoreError } from './store.ts'
 const MAGIC = Buffer.from('GODWIT', 'latin1')
 
 export interface Meta {
+  /** The format of the store: an earlier one is upgraded by the first commit. */
+  readonly format: number
   /** The first page of the journal's scan at open; the first of its block. */
   readonly scanFromPage: number
   /** The sequence number of the block that `scanFromPage` belongs to. */
@@ -16,8 +18,8 @@ export interface Meta {
   readonly clean: boolean
 }
 
-/** The unsealed value. */
-export function encodeMeta(meta: Meta): Buffer {
+/** The unsealed value, in the format that is written. */
+export function encodeMeta(meta: Omit<Meta, 'format'>): Buffer {
   const writer = new ByteWriter(64)
   writer.raw(MAGIC)
   writer.u16(FORMAT_VERSION)
@@ -28,25 +30,27 @@ export function encodeMeta(meta: Meta): Buffer {
   return writer.taken()
 }
 
-/** Takes the sealed value. Throws StoreError `format` for another version, `corrupt` for a damaged one. */
+/** The format that a description says it is of; null where it is not readable. */
+export function formatOf(bytes: Buffer): number | null {
+  return bytes.length < 8 || !bytes.subarray(0, 6).equals(MAGIC) ? null : bytes.readUInt16LE(6)
+}
+
+/** Takes the sealed value. Throws StoreError `format` for a later version, `corrupt` for a damaged one. */
 export function decodeMeta(bytes: Buffer, directory: string): Meta {
-  if (bytes.length < 8 || !bytes.subarray(0, 6).equals(MAGIC)) {
-    throw corrupt('it has no readable description of itself', LOSS.session)
-  }
-  const version = bytes.readUInt16LE(6)
-  if (version !== FORMAT_VERSION) {
+  const format = formatOf(bytes)
+  if (format === null) throw corrupt('it has no readable description of itself', LOSS.session)
+  if (format > FORMAT_VERSION || format < 1) {
     unsealedOfAnyVersion(bytes)
     throw new StoreError(
       'format',
-      `${directory} is in store format ${version}; this version of Godwit reads format ${FORMAT_VERSION}`,
-      version > FORMAT_VERSION
-        ? 'Start it with the version of Godwit that wrote it. To go back to this one: `godwit export` with that version, ' +
-            '`godwit import` into a new data directory with this one.'
-        : 'Start it once with an older version of Godwit that upgrades it, or name another data directory.',
+      `${directory} is in store format ${format}; this version of Godwit reads formats up to ${FORMAT_VERSION}`,
+      'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from before the ' +
+        'upgrade, or `godwit export` with that version and `godwit import` into a new data directory with this one.',
     )
   }
   const reader = new ByteReader(unsealed(META_KEY, bytes), 8)
   return {
+    format,
     scanFromPage: reader.varint(),
     scanFromSequence: reader.varint(),
     sequence: reader.varint(),

@@ -3,7 +3,13 @@
  * export, check and repair. What is damaged is reported and left out, and the rest goes on: where it is not certain
  * whether a message still has to be delivered, it is kept, so that it rather arrives twice than never.
  */
-import { type CheckpointHead, decodeSession, decodeSubscription, readHead } from './checkpoint.ts'
+import {
+  type CheckpointHead,
+  decodeSession,
+  decodeSubscription,
+  readHead,
+  readInbound,
+} from './checkpoint.ts'
 import { type DamageReport, refuseDamage } from './damage.ts'
 import type { Database } from './database.ts'
 import type { ByteReader } from './encoding.ts'
@@ -21,7 +27,7 @@ import { decodeMeta, type Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
 import type { DeliveryFields, MessageBody, StoreRecord } from './records.ts'
 import { decodeRetained, decodeWill, isAedesKey, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
-import type { SessionRecord, SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SessionRecord, SubscriptionRecord } from './store.ts'
 import { StoreError } from './store.ts'
 import { StoredBodies } from './stored-bodies.ts'
 import { TableCursor, type TableValue } from './table-cursor.ts'
@@ -34,7 +40,7 @@ const OFFSETS = 0x10000
 /** The head value of a checkpoint, taken apart. */
 interface Checkpoint extends CheckpointHead {
   readonly inFlight: readonly (readonly [packetId: number, reference: Reference | null])[]
-  readonly inbound: readonly number[]
+  readonly inbound: readonly InboundPacket[]
 }
 
 /** A Session while its journal records are applied to its checkpoint. */
@@ -44,7 +50,7 @@ interface Growing {
   /** Null when it was lost. */
   readonly checkpoint: Checkpoint | null
   readonly inFlight: Map<number, Reference | null>
-  readonly inbound: Set<number>
+  readonly inbound: Map<number, number>
   lastPacketId: number
   /** Behind a gap: what was sent there is not known. */
   uncertain: boolean
@@ -207,6 +213,7 @@ export class StoreReader {
       type: 'session',
       clientId: record.clientId,
       owner: record.owner,
+      ownerId: record.ownerId,
       sessionExpirySeconds: record.expirySeconds,
       disconnectedAt: record.disconnectedAt === 0 ? null : this.#wall(record.disconnectedAt),
       lastPacketId,
@@ -377,7 +384,7 @@ function begun(number: number, record: SessionRecord, checkpoint: Checkpoint | n
     record,
     checkpoint,
     inFlight: new Map(checkpoint?.inFlight ?? []),
-    inbound: new Set(checkpoint?.inbound ?? []),
+    inbound: new Map(checkpoint?.inbound ?? []),
     lastPacketId: checkpoint?.lastPacketId ?? 0,
     uncertain: checkpoint === null,
     enqueued: [],
@@ -449,7 +456,7 @@ async function applied(
     case 'completed':
       return inFlight.delete(change.packetId) || session.lostDeliveries > 0
     case 'inboundAdded':
-      inbound.add(change.packetId)
+      inbound.set(change.packetId, change.digest)
       return true
     case 'inboundRemoved':
       inbound.delete(change.packetId)
@@ -477,7 +484,7 @@ function applyUncertain(session: Growing, change: Change): void {
       inFlight.delete(change.packetId)
       return
     case 'inboundAdded':
-      inbound.add(change.packetId)
+      inbound.set(change.packetId, change.digest)
       return
     case 'inboundRemoved':
       inbound.delete(change.packetId)
@@ -515,8 +522,8 @@ function readCheckpoint(reader: ByteReader): Checkpoint {
     const packetId = reader.u16()
     inFlight.push([packetId, reader.u8() === 0 ? null : entry()])
   }
-  const inbound: number[] = []
-  for (let count = reader.varint(); count > 0; count--) inbound.push(reader.u16())
+  const inbound: InboundPacket[] = []
+  readInbound(reader, (packetId, digest) => inbound.push([packetId, digest]))
   return { ...head, inFlight, inbound }
 }
 

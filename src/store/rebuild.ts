@@ -9,7 +9,7 @@ import type {
   StoreRecord,
   WillLine,
 } from './records.ts'
-import type { InFlight, OutboundState, QueueReader, StateSource, StoreError } from './store.ts'
+import type { InboundPacket, InFlight, OutboundState, QueueReader, StateSource, StoreError } from './store.ts'
 
 const MIB = 1024 * 1024
 /** Records of a commit. */
@@ -37,14 +37,14 @@ class Growing implements OutboundState {
   readonly queue: Delivery[] = []
   readonly lastPacketId: number
   readonly packets = new Map<number, Delivery | null>()
-  readonly inboundIds: readonly number[]
+  readonly #inbound: readonly InboundPacket[]
   /** What was queued for a moment, to be in flight. */
   passed = 0
 
   constructor(id: number, { lastPacketId, inbound }: SessionRecordLine) {
     this.id = id
     this.lastPacketId = lastPacketId
-    this.inboundIds = inbound
+    this.#inbound = inbound
   }
 
   get queueHead(): number {
@@ -63,8 +63,8 @@ class Growing implements OutboundState {
     for (const [packetId, delivery] of this.packets) yield { packetId, delivery }
   }
 
-  inbound(): Iterable<number> {
-    return this.inboundIds
+  inbound(): Iterable<InboundPacket> {
+    return this.#inbound
   }
 }
 
@@ -112,6 +112,8 @@ export class Rebuild {
     return {
       now: () => this.#time,
       wallNow: () => this.#time,
+      // What time the wall clock of another machine, or of later, makes of it is not known yet.
+      bootTime: () => null,
       outbound: (sessionId) => this.#byId.get(sessionId),
       committed: () => this.#committed(),
       failed: (error) => {
@@ -167,7 +169,7 @@ export class Rebuild {
   }
 
   #session(record: SessionRecordLine): void {
-    const { clientId, owner, sessionExpirySeconds: expirySeconds, disconnectedAt, subscriptions } = record
+    const { clientId, owner, ownerId, disconnectedAt, subscriptions } = record
     if (this.#sessions.has(clientId)) throw new ConflictError(`has a second Session of ${clientId}`)
     const session = new Growing(this.#sessions.size + 1, record)
     this.#sessions.set(clientId, session)
@@ -175,7 +177,8 @@ export class Rebuild {
     this.#store.putSession(session.id, {
       clientId,
       owner,
-      expirySeconds,
+      ownerId,
+      expirySeconds: record.sessionExpirySeconds,
       disconnectedAt: stored(disconnectedAt),
     })
     const filters = new Set<string>()
@@ -184,10 +187,10 @@ export class Rebuild {
       filters.add(filter)
       this.#store.putSubscription(session.id, filter, subscription)
     }
-    for (const packetId of record.inbound) this.#store.inboundAdded(session.id, packetId)
+    for (const [packetId, digest] of record.inbound) this.#store.inboundAdded(session.id, packetId, digest)
     // The last packet identifier is part of checkpoints, which are written of Sessions that changed.
     if (record.lastPacketId > 0 && record.inbound.length === 0) {
-      this.#store.inboundAdded(session.id, record.lastPacketId)
+      this.#store.inboundAdded(session.id, record.lastPacketId, 0)
       this.#store.inboundRemoved(session.id, record.lastPacketId)
     }
     this.counts.sessions++

@@ -8,8 +8,8 @@
  */
 import type { Bodies, ForwardGroup, Page } from './bodies.ts'
 import { ByteWriter } from './encoding.ts'
-import { type BatchOperation, META_KEY, numberKey, put, Table } from './format.ts'
-import { encodeMeta } from './meta.ts'
+import { type BatchOperation, FORMAT_VERSION, META_KEY, numberKey, put, Table } from './format.ts'
+import { encodeMeta, type Meta } from './meta.ts'
 import { DIRECTORY_PAGES } from './recovery.ts'
 
 /** Bounds of one commit. */
@@ -37,6 +37,8 @@ export class Reclaim {
   readonly #options: ReclaimOptions
   #scanFrom: ScanStart
   #clean: boolean
+  /** The description on disk is of an earlier format: the first commit raises it with what it writes. */
+  #outdated: boolean
   #largestBatchBytes = 0
   readonly #changedDirectory = new Set<number>()
   /** Deleted since LevelDB was last asked to compact. */
@@ -45,11 +47,17 @@ export class Reclaim {
   #deletedFrom = Number.POSITIVE_INFINITY
   #deletedTo = 0
 
-  constructor(bodies: Bodies, options: ReclaimOptions, scanFrom: ScanStart, clean: boolean) {
+  constructor(
+    bodies: Bodies,
+    options: ReclaimOptions,
+    scanFrom: ScanStart,
+    { clean, format }: Pick<Meta, 'clean' | 'format'>,
+  ) {
     this.#bodies = bodies
     this.#options = options
     this.#scanFrom = scanFrom
     this.#clean = clean
+    this.#outdated = format < FORMAT_VERSION
   }
 
   /** Whether the description on disk says that the store was closed in order. */
@@ -79,8 +87,9 @@ export class Reclaim {
     this.#bodies.changedGroups.clear()
     for (const segment of this.#changedDirectory) this.#directory(segment, operations)
     this.#changedDirectory.clear()
-    if (!moved && !clean && !this.#clean) return
+    if (!moved && !clean && !this.#clean && !this.#outdated) return
     this.#clean = clean
+    this.#outdated = false
     const { page, sequence: scanFromSequence } = this.#scanFrom
     operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
   }

@@ -5,7 +5,7 @@
  * All times are wall times in ms since 1970; null where the store has none.
  */
 import type { QoS } from '../mqtt/packet.ts'
-import type { SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SubscriptionRecord } from './store.ts'
 
 export interface StartRecord {
   readonly type: 'start'
@@ -18,14 +18,16 @@ export interface SessionRecordLine {
   readonly clientId: string
   /** The user that made the Session; null for anonymous. */
   readonly owner: string | null
+  /** The id of the account that owns the Session; null for none. */
+  readonly ownerId: string | null
   /** Seconds; SESSION_NEVER_EXPIRES for never. */
   readonly sessionExpirySeconds: number
   /** Null when the Network Connection was open. */
   readonly disconnectedAt: number | null
   /** The packet identifier after which the search for a free one begins; 0 at first. */
   readonly lastPacketId: number
-  /** Packet identifiers of QoS 2 messages received from the client and not yet released. */
-  readonly inbound: readonly number[]
+  /** QoS 2 messages received from the client and not yet released. */
+  readonly inbound: readonly InboundPacket[]
   readonly subscriptions: readonly (readonly [filter: string, record: SubscriptionRecord])[]
 }
 

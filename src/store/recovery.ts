@@ -8,7 +8,14 @@
  */
 import { type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import { type Bodies, type Forward, type ForwardGroup, Page } from './bodies.ts'
-import { type Checkpoints, decodeSession, decodeSubscription, readHead, StoredSession } from './checkpoint.ts'
+import {
+  type Checkpoints,
+  decodeSession,
+  decodeSubscription,
+  readHead,
+  readInbound,
+  StoredSession,
+} from './checkpoint.ts'
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields, EntryReader, readIdentifiers } from './entry.ts'
@@ -23,7 +30,7 @@ import {
   tableRange,
   unsealed,
 } from './format.ts'
-import { PAGE_HEADER_BYTES, type PageHeader, RecordType, readPageHeader, skipBody } from './journal.ts'
+import { type PageHeader, RecordType, readPageHeader, skipBody } from './journal.ts'
 import type { Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
 import { ParkedEntries } from './parked.ts'
@@ -84,7 +91,7 @@ interface Growing {
   read: number
   readonly queue: GrowingQueue
   readonly inFlight: Map<number, EntryFields | null>
-  readonly inbound: Set<number>
+  readonly inbound: Map<number, number>
   hasHead: boolean
 }
 
@@ -120,8 +127,9 @@ class Recovery {
     await this.#each(RETAINED_RANGE, (key, value) => retained.push(decodeRetained(key, value, decoder)))
     await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value, decoder)))
     this.#releasePages()
+    const { brokerTime, wallTime, bootTime } = last
     return {
-      recovered: { brokerTime: last.brokerTime, wallTime: last.wallTime, sessions, retained, wills },
+      recovered: { brokerTime, wallTime, bootTime, sessions, retained, wills },
       sessions: new Map([...this.#growing.values()].map(({ stored }) => [stored.id, stored])),
       lastSequence: last.sequence,
       nextPage: last.page + 1,
@@ -172,7 +180,7 @@ class Recovery {
         read: 0,
         queue: new GrowingQueue(),
         inFlight: new Map(),
-        inbound: new Set(),
+        inbound: new Map(),
         hasHead: false,
       })
     })
@@ -197,7 +205,7 @@ class Recovery {
         if (entry !== null) entries.read(entry)
         session.inFlight.set(packetId, entry)
       }
-      for (let count = reader.varint(); count > 0; count--) session.inbound.add(reader.u16())
+      readInbound(reader, (packetId, digest) => session.inbound.set(packetId, digest))
     })
     for (const [number, session] of this.#growing) {
       if (!session.hasHead) throw corrupt(`Session ${number} has no checkpoint`, LOSS.session)
@@ -262,7 +270,7 @@ class Recovery {
       }
       if (header.first || block === null) block = new Block(this.#input.bodies, header, this.#writtenBytes)
       this.#writtenBytes += this.#input.pageCostBytes(value)
-      this.#page(block, block.page(header.page, value), value)
+      this.#page(block, block.page(header.page, value), value, header.bytes)
       last = header
     })
     const end = last as PageHeader | null
@@ -281,8 +289,8 @@ class Recovery {
     return corrupt(what, LOSS.messages)
   }
 
-  #page(block: Block, page: Page, value: Buffer): void {
-    const reader = new ByteReader(value, PAGE_HEADER_BYTES)
+  #page(block: Block, page: Page, value: Buffer, headerBytes: number): void {
+    const reader = new ByteReader(value, headerBytes)
     try {
       while (!reader.atEnd) this.#record(block, page, reader)
     } catch (error) {
@@ -348,7 +356,13 @@ class Recovery {
       }
       case RecordType.InboundAdded: {
         const packetId = reader.u16()
-        session?.inbound.add(packetId)
+        session?.inbound.set(packetId, 0)
+        return
+      }
+      case RecordType.InboundDigest: {
+        const packetId = reader.u16()
+        const digest = reader.u48()
+        session?.inbound.set(packetId, digest)
         return
       }
       case RecordType.InboundRemoved: {

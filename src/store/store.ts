@@ -13,6 +13,8 @@ export interface SessionRecord {
   readonly clientId: string
   /** The user that made the Session; null for anonymous. */
   readonly owner: string | null
+  /** The id of the account that owns the Session; null where the owner has none, and in stores of format 1. */
+  readonly ownerId: string | null
   /** SESSION_NEVER_EXPIRES for never. */
   readonly expirySeconds: number
   /** Broker time in ms at which the Network Connection ended; 0 while it is open. */
@@ -39,6 +41,17 @@ export interface InFlight {
   readonly packetId: number
   /** Null once a QoS 2 message was received (PUBREC): only PUBREL is still to be sent. */
   readonly delivery: Delivery | null
+}
+
+/** A QoS 2 message received and not yet released: its identifier, and the digest that tells a repetition; 0 unknown. */
+export type InboundPacket = readonly [packetId: number, digest: number]
+
+/** A moment as the machine counts it since it was started, whatever its wall clock says. */
+export interface BootTime {
+  /** Of this start of the machine: 16 bytes in hexadecimal. */
+  readonly bootId: string
+  /** Since then, in ms; time asleep counts. */
+  readonly sinceBoot: number
 }
 
 /**
@@ -73,8 +86,8 @@ export interface OutboundState {
   readQueue(from: number, to: number, reader: QueueReader): void
   /** The packet identifier after which the search for a free one begins. */
   readonly lastPacketId: number
-  /** Packet identifiers of QoS 2 messages received from the client and not yet released. */
-  inbound(): Iterable<number>
+  /** QoS 2 messages received from the client and not yet released. */
+  inbound(): Iterable<InboundPacket>
 }
 
 /** What the store asks of the Server. Set once, before `open`. */
@@ -83,6 +96,8 @@ export interface StateSource {
   now(): number
   /** Wall clock in ms since 1970. */
   wallNow(): number
+  /** Null where the machine does not tell. */
+  bootTime(): BootTime | null
   /** Undefined when there is no such Session (any more). */
   outbound(sessionId: number): OutboundState | undefined
   /** A block was made durable: everything that waited for it may leave. */
@@ -100,13 +115,15 @@ export interface RecoveredSession {
   readonly queue: readonly (Delivery | Parked)[]
   readonly queueHead: number
   readonly lastPacketId: number
-  readonly inbound: readonly number[]
+  readonly inbound: readonly InboundPacket[]
 }
 
 export interface Recovered {
   /** Broker time and wall time of the last commit, in ms; both 0 for an empty store. */
   readonly brokerTime: number
   readonly wallTime: number
+  /** The machine's own time of the last commit; null where it is not known. */
+  readonly bootTime: BootTime | null
   readonly sessions: readonly RecoveredSession[]
   readonly retained: readonly Message[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
@@ -199,7 +216,8 @@ export interface Store {
   /** One entry, which stays parked: to be used, or given to `restore`, before the next commit. */
   peek(parked: Parked, index: number): Delivery
 
-  inboundAdded(sessionId: number, packetId: number): void
+  /** Also replaces what is known of this identifier. `digest` is below 2^48; 0 for unknown. */
+  inboundAdded(sessionId: number, packetId: number, digest: number): void
   inboundRemoved(sessionId: number, packetId: number): void
 
   /** Retained messages, by `message.topic`. */

@@ -46,6 +46,7 @@ const deferred = []
 const host = {
   now: () => 1_000_000,
   wallNow: () => 1_700_000_000_000,
+  bootTime: () => null,
   defer: (callback) => deferred.push(callback),
   randomId: () => 'id',
 }

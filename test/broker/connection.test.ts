@@ -402,7 +402,13 @@ describe('bounds in bytes', () => {
         )
         return { message, qos: 1, retain: false, subscriptionIdentifiers: [], share: null } as const
       })
-      const record = { clientId: 'sub', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+      const record = {
+        clientId: 'sub',
+        owner: null,
+        ownerId: null,
+        expirySeconds: SESSION_NEVER_EXPIRES,
+        disconnectedAt: 0,
+      }
       const empty = { subscriptions: [], inFlight: [], queueHead: 0, lastPacketId: 0, inbound: [] }
       made.ledger.recovered = { ...made.ledger.recovered, sessions: [{ id: 1, record, queue, ...empty }] }
       made.ledger.restore = async (messages) => {

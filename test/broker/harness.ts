@@ -5,7 +5,7 @@ import { DEFAULT_LIMITS, type Limits } from '../../src/broker/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
 import type { Policy } from '../../src/broker/policy.ts'
 import { Server } from '../../src/broker/server.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { BootTime, Store } from '../../src/store/store.ts'
 import { LedgerStore } from './ledger.ts'
 
 const { generate, parser } = mqttPacket
@@ -214,6 +214,7 @@ export class World {
   /** The host's clocks in ms. */
   monotonic = 1_000_000
   wall = 1_700_000_000_000
+  boot: BootTime | null = null
   fatal: Error | null = null
   #deferred: (() => void)[] = []
   #ids = 0
@@ -223,6 +224,7 @@ export class World {
     const host = {
       now: () => this.monotonic,
       wallNow: () => this.wall,
+      bootTime: () => this.boot,
       defer: (callback: () => void) => {
         this.#deferred.push(callback)
       },

@@ -13,7 +13,14 @@ import type {
   WillRecord,
 } from '../../src/store/store.ts'
 
-const NOTHING: Recovered = { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
+const NOTHING: Recovered = {
+  brokerTime: 0,
+  wallTime: 0,
+  bootTime: null,
+  sessions: [],
+  retained: [],
+  wills: [],
+}
 
 export class LedgerStore implements Store {
   openSequence = 1
@@ -105,8 +112,8 @@ export class LedgerStore implements Store {
   peek(_parked: Parked, _index: number): Delivery {
     throw new Error('nothing is parked')
   }
-  inboundAdded(id: number, packetId: number): void {
-    this.#record(`inboundAdded ${id} ${packetId}`)
+  inboundAdded(id: number, packetId: number, digest: number): void {
+    this.#record(`inboundAdded ${id} ${packetId} ${digest}`)
   }
   inboundRemoved(id: number, packetId: number): void {
     this.#record(`inboundRemoved ${id} ${packetId}`)

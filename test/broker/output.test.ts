@@ -10,7 +10,7 @@ const ping = Buffer.from('d000', 'hex')
 function made(outgoingBytesMax = 10) {
   const store = new LedgerStore()
   store.automatic = false
-  const host = { now: () => 0, wallNow: () => 0, defer: () => {}, randomId: () => '' }
+  const host = { now: () => 0, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
   const state = new State({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
   const link = new TestLink({}, 4)
   const owner = { release: () => {} }

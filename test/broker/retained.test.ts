@@ -135,6 +135,7 @@ describe('retained messages', () => {
       made.ledger.recovered = {
         brokerTime: 50_000,
         wallTime: made.wall,
+        bootTime: null,
         sessions: [],
         wills: [],
         retained: [message('a'), message('b', 60_000)],
@@ -344,7 +345,13 @@ describe('many retained messages for one Subscription', () => {
         sessions: [
           {
             id: 1,
-            record: { clientId: 'sub', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 },
+            record: {
+              clientId: 'sub',
+              owner: null,
+              ownerId: null,
+              expirySeconds: SESSION_NEVER_EXPIRES,
+              disconnectedAt: 0,
+            },
             subscriptions: [['#', subscription]],
             inFlight: [],
             queue: [],

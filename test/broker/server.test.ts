@@ -3,7 +3,7 @@ import { Reason } from '../../src/mqtt/reason.ts'
 import { type Recovered, StoreError } from '../../src/store/store.ts'
 import { connectPacket, lasting, textsOf, World } from './harness.ts'
 
-const EMPTY: Recovered = { brokerTime: 0, wallTime: 0, sessions: [], retained: [], wills: [] }
+const EMPTY: Recovered = { brokerTime: 0, wallTime: 0, bootTime: null, sessions: [], retained: [], wills: [] }
 const full = () => new StoreError('full', 'no space left', 'Free some.')
 const will = { topic: 'will', payload: Buffer.from('lost'), qos: 1, retain: false }
 
@@ -135,7 +135,7 @@ describe('a failed store', () => {
       sessions: [
         {
           id: 1,
-          record: { clientId: 'kept', owner: null, expirySeconds: 1000, disconnectedAt: 0 },
+          record: { clientId: 'kept', owner: null, ownerId: null, expirySeconds: 1000, disconnectedAt: 0 },
           subscriptions: [
             ['t', { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 0, identifier: 0 }],
           ],
@@ -358,7 +358,7 @@ describe('time and memory', () => {
   it('across a restart time goes on by the wall clock; a clock that went back counts as no time passed', async () => {
     const session = (expirySeconds: number, disconnectedAt: number, clientId: string, id: number) => ({
       id,
-      record: { clientId, owner: null, expirySeconds, disconnectedAt },
+      record: { clientId, owner: null, ownerId: null, expirySeconds, disconnectedAt },
       subscriptions: [],
       inFlight: [],
       queue: [],

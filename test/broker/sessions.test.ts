@@ -350,7 +350,13 @@ describe('an ended Session whose share is on disk', () => {
       retainHandling: 0,
       identifier: 0,
     } as const
-    const record = { clientId: 'a', owner: null, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+    const record = {
+      clientId: 'a',
+      owner: null,
+      ownerId: null,
+      expirySeconds: SESSION_NEVER_EXPIRES,
+      disconnectedAt: 0,
+    }
     const empty = { inFlight: [], queueHead: 0, lastPacketId: 0, inbound: [] }
     return [{ id: 1, record, queue, subscriptions: [[share, options] as const], ...empty }]
   }

@@ -241,7 +241,7 @@ describe('after a restart', () => {
   })
   const session = (clientId: string, id: number, expirySeconds: number) => ({
     id,
-    record: { clientId, owner: null, expirySeconds, disconnectedAt: 0 },
+    record: { clientId, owner: null, ownerId: null, expirySeconds, disconnectedAt: 0 },
     subscriptions: [],
     inFlight: [],
     queue: [],
@@ -254,6 +254,7 @@ describe('after a restart', () => {
       made.ledger.recovered = {
         brokerTime: 50_000,
         wallTime: made.wall - 1000,
+        bootTime: null,
         sessions: [],
         retained: [],
         wills: [],

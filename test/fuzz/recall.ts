@@ -18,7 +18,7 @@ interface Kept {
   readonly subscriptions: Map<string, SubscriptionRecord>
   readonly queue: Delivery[]
   readonly inFlight: Map<number, Delivery | null>
-  readonly inbound: Set<number>
+  readonly inbound: Map<number, number>
   lastPacketId: number
 }
 
@@ -88,6 +88,7 @@ export class RecallStore implements Store {
     return Promise.resolve({
       brokerTime: this.#brokerTime,
       wallTime: this.#wallTime,
+      bootTime: null,
       sessions,
       retained,
       wills,
@@ -157,7 +158,7 @@ export class RecallStore implements Store {
           subscriptions: new Map(),
           queue: [],
           inFlight: new Map(),
-          inbound: new Set(),
+          inbound: new Map(),
           lastPacketId: 0,
         })
     })
@@ -212,8 +213,8 @@ export class RecallStore implements Store {
     })
   }
 
-  inboundAdded(id: number, packetId: number): void {
-    this.#record(() => this.#of(id).inbound.add(packetId))
+  inboundAdded(id: number, packetId: number, digest: number): void {
+    this.#record(() => this.#of(id).inbound.set(packetId, digest))
   }
 
   inboundRemoved(id: number, packetId: number): void {

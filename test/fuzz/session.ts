@@ -216,6 +216,7 @@ class Stage {
     const host = {
       now: () => this.#monotonic,
       wallNow: () => 1_700_000_000_000 + this.#monotonic,
+      bootTime: () => null,
       defer: (callback: () => void) => {
         this.#deferred.push(callback)
       },

@@ -71,7 +71,14 @@ class Room implements SessionContext {
   }
 
   session(stored = false): Session {
-    return new Session(this, { id: stored ? 1 : 0, clientId: 'a', owner: null, stored, expirySeconds: 0 })
+    return new Session(this, {
+      id: stored ? 1 : 0,
+      clientId: 'a',
+      owner: null,
+      ownerId: null,
+      stored,
+      expirySeconds: 0,
+    })
   }
 }
 
@@ -555,7 +562,7 @@ describe('what is recorded', () => {
     session.pubrec(1, false)
     session.pubcomp(1)
     session.puback(2, false)
-    session.addInbound(5)
+    session.addInbound(5, 77)
     expect([session.isInbound(5), session.inboundCount]).toEqual([true, 1])
     expect([session.releaseInbound(5), session.releaseInbound(5)]).toEqual([true, false])
     expect(room.store.lines).toEqual([
@@ -566,7 +573,7 @@ describe('what is recorded', () => {
       'completed 1 1',
       'sent 1 2',
       'completed 1 2',
-      'inboundAdded 1 5',
+      'inboundAdded 1 5 77',
       'inboundRemoved 1 5',
     ])
     expect(sink.taken()).toEqual(['a 2 1 gate 1', 'b 1 2 gate 1'])
@@ -577,7 +584,7 @@ describe('what is recorded', () => {
     session.deliver(delivery('a', 2), 7)
     session.pubrec(1, false)
     session.pubcomp(1)
-    session.addInbound(5)
+    session.addInbound(5, 77)
     session.releaseInbound(5)
     expect(room.store.lines).toEqual([])
     expect(sink.taken()).toEqual(['a 2 1 gate 7'])
@@ -587,7 +594,7 @@ describe('what is recorded', () => {
     const { session } = online(new Room(), 2, true)
     for (const payload of ['a', 'b', 'c', 'd']) session.deliver(delivery(payload, 2), 0)
     session.pubrec(1, false)
-    session.addInbound(9)
+    session.addInbound(9, 78)
     expect(
       [...session.inFlight()].map(({ packetId, delivery: of }) => [packetId, of?.message.payload.toString()]),
     ).toEqual([
@@ -596,7 +603,7 @@ describe('what is recorded', () => {
     ])
     expect([session.queueHead, session.queueTail, session.lastPacketId]).toEqual([0, 2, 2])
     expect(session.queueAt(1).message.payload.toString()).toBe('d')
-    expect([...session.inbound()]).toEqual([9])
+    expect([...session.inbound()]).toEqual([[9, 78]])
     expect([...session.held()].map((held) => held instanceof Message && held.payload.toString())).toEqual([
       'b',
       'c',
@@ -608,7 +615,7 @@ describe('what is recorded', () => {
     const room = new Room()
     const session = Session.recovered(room, {
       id: 4,
-      record: { clientId: 'a', owner: 'anna', expirySeconds: 60, disconnectedAt: 500 },
+      record: { clientId: 'a', owner: 'anna', ownerId: 'id of anna', expirySeconds: 60, disconnectedAt: 500 },
       subscriptions: [
         ['t', { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 0, identifier: 3 }],
       ],
@@ -619,9 +626,15 @@ describe('what is recorded', () => {
       queue: [delivery('b')],
       queueHead: 17,
       lastPacketId: 9,
-      inbound: [5],
+      inbound: [[5, 79]],
     })
-    expect(session.record()).toEqual({ clientId: 'a', owner: 'anna', expirySeconds: 60, disconnectedAt: 500 })
+    expect(session.record()).toEqual({
+      clientId: 'a',
+      owner: 'anna',
+      ownerId: 'id of anna',
+      expirySeconds: 60,
+      disconnectedAt: 500,
+    })
     expect([session.queueHead, session.isInbound(5), session.subscriptions.get('t')?.identifier]).toEqual([
       17,
       true,

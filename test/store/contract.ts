@@ -135,6 +135,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         await server.open()
         server.brokerTime = 12_345
         server.wallTime = 1_800_000_000_123
+        server.boot = { bootId: 'a0'.repeat(16), sinceBoot: 77.5 }
         server.createSession(1)
         await server.commit()
         await server.store.close()
@@ -143,6 +144,13 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         const recovered = await next.store.open(next)
         expect(recovered.brokerTime).toBe(12_345)
         expect(recovered.wallTime).toBe(1_800_000_000_123)
+        expect(recovered.bootTime).toEqual({ bootId: 'a0'.repeat(16), sinceBoot: 77.5 })
+        server.boot = null
+        server.createSession(2)
+        await server.commit()
+        await server.store.close()
+        server = new ModelServer(make(directory))
+        expect((await server.store.open(server)).bootTime).toBeNull()
       })
 
       test('a Session number that is used again does not bring the old Session back', async () => {
@@ -196,7 +204,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
 
       test('a Session record keeps owner, expiry and disconnection', async () => {
         await server.open()
-        server.createSession(3, 'client', 'owner')
+        server.createSession(3, 'client', 'owner', 'id of owner')
         server.createSession(4, 'anonymous')
         await server.commit()
         server.disconnect(3)
@@ -205,12 +213,14 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         expect(server.session(3).record).toEqual({
           clientId: 'client',
           owner: 'owner',
+          ownerId: 'id of owner',
           expirySeconds: 3600,
           disconnectedAt: 1000,
         })
         expect(server.session(4).record).toEqual({
           clientId: 'anonymous',
           owner: null,
+          ownerId: null,
           expirySeconds: SESSION_NEVER_EXPIRES,
           disconnectedAt: 0,
         })

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ByteReader } from '../../src/store/encoding.ts'
-import { keyNumber, META_KEY, Table, tableRange, unsealed } from '../../src/store/format.ts'
+import { FORMAT_VERSION, keyNumber, META_KEY, Table, tableRange, unsealed } from '../../src/store/format.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
 import { decodeMeta } from '../../src/store/meta.ts'
 import { DIRECTORY_PAGES } from '../../src/store/recovery.ts'
@@ -356,14 +356,14 @@ test('a newer format is refused, a damaged version is not taken for one', async 
   await open(path)
   const meta = await withRaw(path, (db) => db.get(META_KEY))
   const newer = Buffer.from(meta.subarray(0, -4))
-  newer.writeUInt16LE(2, 6)
+  newer.writeUInt16LE(FORMAT_VERSION + 1, 6)
   await withRaw(path, (db) => db.put(META_KEY, resealed(META_KEY, newer)))
   await expect(open(path)).rejects.toMatchObject({
     kind: 'format',
     advice: expect.stringContaining('version'),
   })
   const damaged = Buffer.from(meta)
-  damaged.writeUInt16LE(2, 6)
+  damaged.writeUInt16LE(FORMAT_VERSION + 1, 6)
   await withRaw(path, (db) => db.put(META_KEY, damaged))
   await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
 })

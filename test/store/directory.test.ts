@@ -6,7 +6,7 @@ import { unpack } from '../../src/store/backup.ts'
 import { containerChunks } from '../../src/store/container.ts'
 import { MARKER, makeDirectory, storeFiles } from '../../src/store/directory.ts'
 import { directoryError } from '../../src/store/failure.ts'
-import { META_KEY } from '../../src/store/format.ts'
+import { FORMAT_VERSION, META_KEY } from '../../src/store/format.ts'
 import { LevelStore } from '../../src/store/level.ts'
 import { delivery, ModelServer, message } from './model.ts'
 import { withRaw } from './recorded.ts'
@@ -88,7 +88,7 @@ test('a store of an older version gets its marker when it is opened', async () =
   const again = serverOn(root)
   await again.open()
   await again.store.close()
-  expect(await readFile(join(root, MARKER), 'utf8')).toBe('Godwit store, format 1\n')
+  expect(await readFile(join(root, MARKER), 'utf8')).toBe(`Godwit store, format ${FORMAT_VERSION}\n`)
 })
 
 test('a restored store has its marker, and it goes where the store goes', async () => {

@@ -7,6 +7,8 @@ import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/me
 import { type QoS, SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { DeliveryQueue } from '../../src/session/queue.ts'
 import type {
+  BootTime,
+  InboundPacket,
   InFlight,
   OutboundState,
   Parked,
@@ -24,7 +26,8 @@ export class ModelSession implements OutboundState {
   record: SessionRecord
   readonly subscriptions = new Map<string, SubscriptionRecord>()
   readonly sent = new Map<number, Delivery | null>()
-  readonly received = new Set<number>()
+  /** Digests by packet identifier. */
+  readonly received = new Map<number, number>()
   readonly deliveries: DeliveryQueue
   /** What is in `deliveries`, by position: the message, and what is particular to the delivery. As far as it is known. */
   readonly texts = new Map<number, { readonly message: string; readonly fields: string }>()
@@ -56,7 +59,7 @@ export class ModelSession implements OutboundState {
     return [...this.sent].map(([packetId, delivery]) => ({ packetId, delivery }))
   }
 
-  inbound(): Iterable<number> {
+  inbound(): Iterable<InboundPacket> {
     return this.received
   }
 
@@ -82,6 +85,7 @@ export class ModelServer implements StateSource {
   readonly failures: StoreError[] = []
   brokerTime = 1000
   wallTime = 1_700_000_000_000
+  boot: BootTime | null = { bootId: '00112233445566778899aabbccddeeff', sinceBoot: 5000 }
   /** Off for large tests: `states` stays empty. */
   remember = true
   readonly #contents = new WeakMap<Message, string>()
@@ -99,6 +103,10 @@ export class ModelServer implements StateSource {
   wallNow(): number {
     if (this.remember) this.states.set(this.store.openSequence, this.describe())
     return this.wallTime
+  }
+
+  bootTime(): BootTime | null {
+    return this.boot
   }
 
   outbound(sessionId: number): OutboundState | undefined {
@@ -126,7 +134,7 @@ export class ModelServer implements StateSource {
       )
       for (const [filter, record] of found.subscriptions) session.subscriptions.set(filter, record)
       for (const { packetId, delivery } of found.inFlight) session.sent.set(packetId, delivery)
-      for (const packetId of found.inbound) session.received.add(packetId)
+      for (const [packetId, digest] of found.inbound) session.received.set(packetId, digest)
       session.lastPacketId = found.lastPacketId
       this.sessions.set(found.id, session)
     }
@@ -181,8 +189,13 @@ export class ModelServer implements StateSource {
     }
   }
 
-  createSession(id: number, clientId = `client-${id}`, owner: string | null = null): ModelSession {
-    const record = { clientId, owner, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
+  createSession(
+    id: number,
+    clientId = `client-${id}`,
+    owner: string | null = null,
+    ownerId: string | null = null,
+  ): ModelSession {
+    const record = { clientId, owner, ownerId, expirySeconds: SESSION_NEVER_EXPIRES, disconnectedAt: 0 }
     const session = new ModelSession(record, new DeliveryQueue(this.store))
     this.sessions.set(id, session)
     this.store.putSession(id, session.record)
@@ -267,9 +280,9 @@ export class ModelServer implements StateSource {
     this.store.completed(id, packetId, delivery?.message ?? null)
   }
 
-  addInbound(id: number, packetId: number): void {
-    this.session(id).received.add(packetId)
-    this.store.inboundAdded(id, packetId)
+  addInbound(id: number, packetId: number, digest = packetId * 0x123456789): void {
+    this.session(id).received.set(packetId, digest)
+    this.store.inboundAdded(id, packetId, digest)
   }
 
   removeInbound(id: number, packetId: number): void {
@@ -312,7 +325,9 @@ export class ModelServer implements StateSource {
         .sort(byKey)
         .map(([filter, record]) => `  sub ${filter} ${subscription(record)}`),
       ...[...session.sent].map(([id, delivery]) => `  sent ${id} ${this.#describeDelivery(delivery)}`),
-      ...[...session.received].sort((a, b) => a - b).map((packetId) => `  inbound ${packetId}`),
+      ...[...session.received]
+        .sort(([a], [b]) => a - b)
+        .map(([packetId, digest]) => `  inbound ${packetId} ${digest}`),
       ...[...session.texts.values()].map(({ message, fields }) => `  queued ${fields} ${message}`),
     ])
     for (const [topic, message] of [...this.retained].sort(byKey)) {

@@ -4,19 +4,22 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { checkEntry, fileChunks, openDatabase, unpack } from '../../src/store/backup.ts'
+import { checkEntry, fileChunks, openDatabase, snapshotSlices, unpack } from '../../src/store/backup.ts'
 import { containerChunks } from '../../src/store/container.ts'
 import type { Damage } from '../../src/store/damage.ts'
-import { META_KEY, Table, tableRange } from '../../src/store/format.ts'
+import { FORMAT_VERSION, META_KEY, Table, tableRange } from '../../src/store/format.ts'
 import { LevelStore } from '../../src/store/level.ts'
-import { endLine, LineReader, lineOf } from '../../src/store/lines.ts'
+import { type ExportHeader, endLine, LineReader, lineOf } from '../../src/store/lines.ts'
+import { formatOf } from '../../src/store/meta.ts'
 import { StoreReader } from '../../src/store/reading.ts'
 import { Rebuild } from '../../src/store/rebuild.ts'
 import type { StoreRecord } from '../../src/store/records.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
-import { resealed, withRaw } from './recorded.ts'
+import { type Batch, recordingWriter, resealed, withRaw } from './recorded.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures', import.meta.url))
+/** Formats of stores that are out there, and the one that is written now. */
+const RELEASED = [1, 2]
 
 let root: string
 let count = 0
@@ -275,11 +278,11 @@ describe('damage', () => {
 })
 
 describe('every format that was released', () => {
-  test.each(['store-v1'])('%s is opened, and everything is in it', async (name) => {
-    const path = directory()
-    await unpack(fileChunks(join(FIXTURES, name, 'store.godwit-backup')), path)
-    const wanted = (await readFile(join(FIXTURES, name, 'export.jsonl'), 'utf8')).split('\n')
+  test.each(RELEASED)('store-v%i is opened, and everything is in it', async (format) => {
+    const path = await fixture(format)
+    const wanted = await exported(format)
     // First as it is; then by the store itself, which upgrades it, and once more.
+    const lines = (records: readonly StoreRecord[]): string[] => linesAs(wanted, records)
     expect(lines(await recordsOf(path))).toEqual(wanted)
     const server = model(path)
     server.brokerTime = 86_400_000
@@ -304,18 +307,72 @@ describe('every format that was released', () => {
     ])
     expect(server.retained.size).toBe(2)
     expect(server.wills.size).toBe(2)
+    server.clearWill('nobody')
+    await server.commit()
     await server.store.close()
     expect(lines(await recordsOf(path))).toEqual(wanted)
+    expect(await formatIn(path)).toBe(FORMAT_VERSION)
+  })
+
+  test.each(RELEASED)('store-v%i comes through repair, backup, and export and import', async (format) => {
+    const path = await fixture(format)
+    const wanted = await exported(format)
+    const records = await recordsOf(path)
+    const copy = directory()
+    await withRaw(path, (db) =>
+      unpack(containerChunks(snapshotSlices(db, path), 0, format), copy).then(() => undefined),
+    )
+    expect(linesAs(wanted, await recordsOf(copy))).toEqual(wanted)
+    const rebuiltPath = await rebuilt(records)
+    expect(await formatIn(rebuiltPath)).toBe(FORMAT_VERSION)
+    expect(linesAs(wanted, await recordsOf(rebuiltPath))).toEqual(wanted)
+    const reader = new LineReader()
+    const read = wanted.slice(0, -1).map((line) => reader.read(line))
+    const imported = await rebuilt(read.filter((record) => record !== null))
+    expect(linesAs(wanted, await recordsOf(imported))).toEqual(wanted)
+  })
+
+  test('a store of format 1 is upgraded by its first commit, and not before', async () => {
+    const path = await fixture(1)
+    const batches: Batch[] = []
+    const store = new LevelStore({
+      directory: path,
+      sync: false,
+      residentBytesMax: 4000,
+      reserveBytes: 0,
+      write: recordingWriter(batches),
+    })
+    const server = new ModelServer(store)
+    server.remember = false
+    await server.open()
+    expect([store.format, batches.length]).toEqual([1, 0])
+    // A kill before that commit leaves what 0.1.0 opens.
+    const before = directory()
+    await unpack(containerChunks(store.snapshot(), 0, store.format), before)
+    expect(await formatIn(before)).toBe(1)
+    server.createSession(99, 'first')
+    await server.commit()
+    expect(store.format).toBe(FORMAT_VERSION)
+    // In one batch with the records that only a later version can read.
+    const [first] = batches
+    const described = first!.find(({ key }) => key.equals(META_KEY))
+    expect(described?.type === 'put' && formatOf(described.value)).toBe(FORMAT_VERSION)
+    expect(first!.some(({ key }) => key[0] === Table.Journal)).toBe(true)
+    await server.store.close()
+    await new LevelStore({ directory: path, sync: false, residentBytesMax: 0, reserveBytes: 0 })
+      .open(new ModelServer(store))
+      .then(() => undefined)
+    expect(await readFile(join(path, 'godwit.store'), 'utf8')).toContain(`format ${FORMAT_VERSION}`)
   })
 
   test('there is a fixture for each', async () => {
     const found = (await readdir(FIXTURES)).filter((name) => name.startsWith('store-v'))
-    expect(found).toEqual(['store-v1'])
+    expect(found.sort()).toEqual(RELEASED.map((format) => `store-v${format}`))
+    expect(RELEASED.at(-1)).toBe(FORMAT_VERSION)
   })
 
   test('a newer one is refused, with the way back', async () => {
-    const path = directory()
-    await unpack(fileChunks(join(FIXTURES, 'store-v1', 'store.godwit-backup')), path)
+    const path = await fixture(FORMAT_VERSION)
     await withRaw(path, async (db) => {
       const meta = Buffer.from((await db.get(META_KEY))!.subarray(0, -4))
       meta.writeUInt16LE(99, 6)
@@ -331,19 +388,39 @@ describe('every format that was released', () => {
   })
 })
 
-function lines(records: readonly StoreRecord[]): string[] {
-  const texts = records.map((record) => lineOf(record, { godwit: '0.1.0' }))
+/** A store of this format as a directory. */
+async function fixture(format: number): Promise<string> {
+  const path = directory()
+  await unpack(fileChunks(join(FIXTURES, `store-v${format}`, 'store.godwit-backup')), path)
+  return path
+}
+
+/** The lines of what is in it. */
+async function exported(format: number): Promise<string[]> {
+  return (await readFile(join(FIXTURES, `store-v${format}`, 'export.jsonl'), 'utf8')).split('\n')
+}
+
+/** Lines with the header of others. */
+function linesAs([start]: readonly string[], records: readonly StoreRecord[]): string[] {
+  const header = JSON.parse(start!) as ExportHeader
+  const texts = records.map((record) => lineOf(record, header))
   return [...texts, endLine(texts.length + 1), '']
 }
 
+/** What the description of a closed store says. */
+async function formatIn(path: string): Promise<number | null> {
+  return formatOf((await withRaw(path, (db) => db.get(META_KEY)))!)
+}
+
 describe('lines', () => {
-  test('lines that are read and written again are the same', async () => {
-    const text = await readFile(join(FIXTURES, 'store-v1', 'export.jsonl'), 'utf8')
+  test.each(RELEASED)('lines of format %i that are read and written again are the same', async (format) => {
+    const lines = (await exported(format)).slice(0, -1)
+    const header = JSON.parse(lines[0]!) as ExportHeader
     const reader = new LineReader()
-    for (const line of text.trimEnd().split('\n')) {
+    for (const line of lines) {
       const record = reader.read(line)
       if (record === null) continue
-      const again = lineOf(record, { godwit: '0.1.0' })
+      const again = lineOf(record, header)
       expect(again).toBe(line)
     }
     reader.end()
@@ -386,8 +463,8 @@ describe('lines', () => {
     const reader = new LineReader()
     reader.read(START)
     expect(() => reader.end()).toThrow('cut off after line 1')
-    expect(() => new LineReader().read(START.replace('"version":1', '"version":2'))).toThrow(
-      'export version 2',
+    expect(() => new LineReader().read(START.replace('"version":1', '"version":3'))).toThrow(
+      'export version 3',
     )
     expect(() => new LineReader().read('{"type":"end","lines":1}')).toThrow('line 1 is not a start line')
   })
