@@ -38,6 +38,9 @@ import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 
+/** How long a policy may take for the packets of a client that is gone, in ms. */
+const LAST_PACKETS_MS = 60_000
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -73,6 +76,8 @@ export class Connection
   #behind = false
   /** True while answers wait that the client does not read. */
   #choked = false
+  /** Nothing but a policy holds it any more. */
+  #hurried = false
   #running = false
   readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
@@ -82,6 +87,12 @@ export class Connection
   #connackAt = 0
   /** Closing: the link is ended when the output is empty. */
   #ending = false
+  /** Why the client sends nothing more; null while it may. What it sent before is handled first. */
+  #inputEnd: string | null = null
+  /** Broker time in ms. */
+  #inputEndedAt = 0
+  /** Set while its last packets wait for a policy. */
+  #lastPacketsTimeout: Deadline | null = null
   #gone = false
   #inbound: Inbound | null = null
   #filterPackets: FilterPackets | null = null
@@ -161,6 +172,8 @@ export class Connection
       // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
       if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
       if (this.#phase === 'open' && this.#output.choked) this.#choke()
+      if (this.#inputEnd !== null && !this.#isHeld)
+        this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#violated(error)
@@ -178,14 +191,18 @@ export class Connection
   }
 
   #reading(): boolean {
-    return this.#phase !== 'closed' && !this.#isHeld && !this.#output.choked
+    return this.#phase !== 'closed' && !this.#isHeld && (!this.#output.choked || this.#hurried)
   }
 
   /** The client asks and does not read the answers: nothing more is read from it until it does. */
   #choke(): void {
-    if (this.#choked) return
+    if (this.#choked || this.#hurried) return
     this.#choked = true
     this.#hold()
+    if (!this.#gone) return
+    // Nobody reads these answers any more.
+    this.#output.discard()
+    this.#state.turn.continueLater(() => this.#unchoke())
   }
 
   #hold(): void {
@@ -431,6 +448,10 @@ export class Connection
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
+    if (this.#inputEnd !== null && !this.#mayOpenAfterEnd(clientId)) {
+      this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
+      return
+    }
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
     const connack = this.#connack(packet, data, welcome)
     if (connack.length > this.#maximumPacketSize) {
@@ -455,7 +476,7 @@ export class Connection
     this.#rooms.sessions.attach(session, this)
     this.connectedAt = state.now()
     this.keepAliveSeconds = keepAliveSeconds(state, packet, this.#link.info)
-    this.#keepAlive.start(this.keepAliveSeconds)
+    if (this.#inputEnd === null) this.#keepAlive.start(this.keepAliveSeconds)
     this.#opened(packet, present)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     if (present && packet.protocolVersion > 3) setSessionPresent(connack)
@@ -463,6 +484,13 @@ export class Connection
     this.#connackAt = this.#output.pushed
     session.attach(this, packet.receiveMaximum)
     this.#rooms.retained.resume(session)
+  }
+
+  /** Whether a client that has left is let in for what it sent behind its CONNECT: not in the place of a newer connection. */
+  #mayOpenAfterEnd(clientId: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    const other = session === undefined ? undefined : this.#state.connected.get(session)
+    return other === undefined || other.connectedAt <= this.#inputEndedAt
   }
 
   #connack(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): Buffer {
@@ -558,8 +586,9 @@ export class Connection
 
   // ── output ────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Who sends nothing more is hardly there to read: answers are sent, deliveries wait in the Session. */
   get congested(): boolean {
-    return this.#output.congested
+    return this.#output.congested || this.#inputEnd !== null
   }
 
   #makeEncoder(): DeliveryEncoder {
@@ -619,7 +648,10 @@ export class Connection
   }
 
   flush(): void {
-    if (this.#gone) return
+    if (this.#gone) {
+      this.#output.discard()
+      return
+    }
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#output.flush()
     this.#afterWrite()
@@ -679,7 +711,7 @@ export class Connection
 
   /** InboundSink. */
   fallBehind(): void {
-    if (this.#behind) return
+    if (this.#behind || this.#hurried) return
     this.#behind = true
     this.#hold()
     this.#state.paused.add(this)
@@ -701,6 +733,9 @@ export class Connection
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
   takenOver(): void {
+    // The same client is back: what it had sent before it left comes before its return.
+    if (this.#inputEnd !== null && !this.#awaiting) this.#handleLast()
+    if (this.#phase === 'closed') return
     // What waits for a commit belongs to the Session, which is somebody else's now.
     this.#output.discard()
     this.#session = null
@@ -785,8 +820,10 @@ export class Connection
     this.#phase = 'closed'
     const { deadlines, events, figures, paused } = this.#state
     deadlines.cancel(this.#connectTimeout)
+    deadlines.cancel(this.#lastPacketsTimeout)
     this.#keepAlive.stop()
     this.#connectTimeout = null
+    this.#lastPacketsTimeout = null
     paused.delete(this)
     this.#rooms.connections.delete(this)
     const session = this.#session
@@ -803,7 +840,8 @@ export class Connection
       }
     }
     this.#ending = true
-    if (!this.#gone) this.#endWhenIdle()
+    if (this.#gone) this.#over()
+    else this.#endWhenIdle()
   }
 
   #endWhenIdle(): void {
@@ -811,14 +849,58 @@ export class Connection
     if (this.#output.idle) this.#link.end()
   }
 
+  /** What came before is handled first, however long the connection is held: the end has its place in the order. */
+  ended(error: Error | undefined): void {
+    if (this.#phase === 'closed' || this.#inputEnd !== null) return
+    this.#state.turn.begin()
+    this.#inputEnd = error?.message ?? 'the Network Connection was closed'
+    this.#inputEndedAt = this.#state.now()
+    this.#keepAlive.stop()
+    // Who left while it was asked who it is, and sent nothing else, wants nothing.
+    const wantsNothing = this.#phase !== 'open' && this.#framer.bufferedBytes === 0
+    if (wantsNothing) this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
+    else this.#run()
+    if (this.#phase === 'authenticating' || this.#phase === 'open') this.#watchLastPackets()
+  }
+
   closed(error: Error | undefined): void {
     this.#gone = true
     this.#output.discard()
     this.#readerWatch?.stop()
     this.#state.turn.begin()
-    this.#close('network', Reason.UnspecifiedError, error?.message ?? 'the Network Connection was closed')
+    if (this.#phase === 'closed') {
+      this.#over()
+      return
+    }
+    this.ended(error)
+    this.#unchoke()
+  }
+
+  /** The Network Connection is closed, and the transport is gone. */
+  #over(): void {
+    this.#output.discard()
     if (this.restlessAt >= 0) this.#state.rest(this)
     this.#rooms.gone(this)
+  }
+
+  /** A commit ends, and a reader is cut off; a policy may never answer. Before CONNACK the connect time-out holds. */
+  #watchLastPackets(): void {
+    const { deadlines } = this.#state
+    this.#lastPacketsTimeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
+      this.#state.turn.begin()
+      if (this.#awaiting)
+        this.#close('network', Reason.UnspecifiedError, `${this.#inputEnd}; its last packets waited too long`)
+      else this.#watchLastPackets()
+    })
+  }
+
+  /** Handles what has arrived, whatever holds it back but a policy: it is bounded, since nothing more comes. */
+  #handleLast(): void {
+    this.#hurried = true
+    this.#behind = false
+    this.#choked = false
+    this.#state.paused.delete(this)
+    this.#run()
   }
 
   /** FilterPacketsSink. */

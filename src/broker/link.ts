@@ -59,7 +59,12 @@ export interface LinkHandler {
   received(chunk: Buffer): void
   /** Buffered bytes went out after `write` had to buffer. */
   drained(): void
-  /** The transport is gone; called exactly once, also after `end` or `destroy`. */
+  /**
+   * The peer sends nothing more: it closed its side, or broke a rule of the transport (`error`). Called at most once, after
+   * all that it sent was handed over, also while paused. What is written may still arrive. The handler ends the link.
+   */
+  ended(error: Error | undefined): void
+  /** The transport is gone; called exactly once, also after `end` or `destroy`, and perhaps without `ended`. */
   closed(error: Error | undefined): void
 }
 

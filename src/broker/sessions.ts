@@ -60,6 +60,8 @@ export class Sessions {
     const connection = this.#state.connected.get(old)
     if (connection === undefined) return
     connection.takenOver()
+    // It may have said DISCONNECT meanwhile.
+    if (this.#state.connected.get(old) !== connection) return
     this.left(old, old.expirySeconds, 'lost')
   }
 

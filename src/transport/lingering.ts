@@ -1,6 +1,10 @@
-/** The bounded time in which a connection that we end may still take bytes and close its side. */
+/** The bounded time in which a connection that is over may still take bytes, close its side, or have its last input read. */
 
-const LINGER_MS = 2000
+/** For the peer, after we have ended the connection, in ms. */
+export const LINGER_MS = 2000
+
+/** For what the peer sent before it was gone, in ms: the connection may be held, by a slow disk or a policy. */
+export const READ_ON_MS = 60_000
 
 /** Runs a cut-off once, some time after `start`, unless it is cancelled. Keeps no process alive. */
 export class Lingering {
@@ -11,12 +15,10 @@ export class Lingering {
     this.#cutOff = cutOff
   }
 
-  get started(): boolean {
-    return this.#timer !== undefined
-  }
-
-  start(): void {
-    this.#timer ??= setTimeout(this.#cutOff, LINGER_MS).unref()
+  /** Starts with so many ms, or starts again. */
+  start(ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(this.#cutOff, ms).unref()
   }
 
   cancel(): void {

@@ -1,7 +1,8 @@
 /** HOT. A stream socket (TCP, TLS, unix) as a Link. */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
-import { Lingering } from './lingering.ts'
+import { keepReading, readOn } from './keep-reading.ts'
+import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
 import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
 import type { ReadBuffer } from './read-buffer.ts'
 
@@ -19,17 +20,20 @@ export class StreamLink implements Link, Sink {
   #lingering: Lingering | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
-  /** `end` or `destroy` was called, or the peer closed: nothing more goes to the handler but `closed`. */
+  /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
   #ending = false
+  /** A write failed: the peer takes nothing more, but what it sent before is still to be read. */
+  #broken = false
 
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
     this.leavesWritten = scratchBuffers !== null
     this.#socket = socket
     this.#outgoing = new Outgoing(this, 0, scratchBuffers)
-    socket.on('error', (error) => {
-      this.#error ??= error
-    })
+    // The handler says when it has handled what came before the end of input, and has answered it.
+    socket.allowHalfOpen = true
+    keepReading(socket, true)
+    socket.on('error', (error) => this.#onError(error))
     socket.on('close', () => this.#onClose())
   }
 
@@ -56,7 +60,7 @@ export class StreamLink implements Link, Sink {
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
-    if (!this.#ending) this.#outgoing.write(chunks, bytes)
+    if (!this.#ending && !this.#broken) this.#outgoing.write(chunks, bytes)
   }
 
   pause(): void {
@@ -69,16 +73,21 @@ export class StreamLink implements Link, Sink {
 
   end(): void {
     if (this.#ending) return
+    if (this.#broken) {
+      this.destroy()
+      return
+    }
     this.#ending = true
-    this.#linger()
+    keepReading(this.#socket, false)
+    this.#linger(LINGER_MS)
     // Unread input would turn our FIN into a reset, which can overtake the last packet: read on and discard.
     this.#socket.resume()
     if (this.#outgoing.bufferedBytes === 0) this.#socket.end()
   }
 
-  #linger(): void {
+  #linger(ms: number): void {
     this.#lingering ??= new Lingering(() => this.#socket.destroy())
-    this.#lingering.start()
+    this.#lingering.start(ms)
   }
 
   destroy(): void {
@@ -101,11 +110,24 @@ export class StreamLink implements Link, Sink {
     else this.#handler?.drained()
   }
 
-  /** The socket ends its own side as well once it has sent what it holds: not for ever, the peer may not read. */
   #onPeerEnd(): void {
-    this.#ending = true
+    if (!this.#ending) this.#handler?.ended(undefined)
+  }
+
+  /** A failed read has destroyed the socket; a failed write has not, since what came before may not have been read. */
+  #onError(error: Error): void {
+    this.#error ??= error
+    if (this.#socket.destroyed || this.#broken) return
+    this.#broken = true
+    readOn(this.#socket)
     this.#outgoing.close()
-    this.#linger()
+    if (this.#ending || this.#handler === undefined) {
+      this.#socket.destroy()
+      return
+    }
+    this.#linger(READ_ON_MS)
+    // Nothing waits for this reader any more.
+    this.#handler.drained()
   }
 
   #onClose(): void {

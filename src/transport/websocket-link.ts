@@ -1,7 +1,8 @@
 /** HOT. A WebSocket as a Link: control packets in binary messages (MQTT 5.0 section 6). */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
-import { Lingering } from './lingering.ts'
+import { keepReading, readOn } from './keep-reading.ts'
+import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
 import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
 import type { ReadBuffer } from './read-buffer.ts'
 import {
@@ -32,8 +33,12 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   readonly #lingering: Lingering
   #handler: LinkHandler | undefined
   #error: Error | undefined
-  /** `end` or `destroy` was called, or the peer closed: nothing more goes to the handler but `closed`. */
+  /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
   #ending = false
+  /** A write failed: the peer takes nothing more, but what it sent before is still to be read. */
+  #broken = false
+  /** The peer's stream has ended. */
+  #inputEnded = false
   #closeSent = false
   /** The message under way was begun, and its last frame not sent. */
   #continuing = false
@@ -45,9 +50,10 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#reader = new FrameReader(this)
     this.#outgoing = new Outgoing(this, HEADER_BYTES_MAX, scratchBuffers)
     this.#lingering = new Lingering(() => socket.destroy())
-    socket.on('error', (error) => {
-      this.#error ??= error
-    })
+    // As for StreamLink: the handler says when the connection is over.
+    socket.allowHalfOpen = true
+    keepReading(socket, true)
+    socket.on('error', (error) => this.#onError(error))
     socket.on('close', () => this.#onClose())
   }
 
@@ -61,7 +67,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     const received = (chunk: Buffer): void => this.#reader.push(chunk)
     if (readBuffer.attach(this.#socket, received)) this.#socket.resume()
     else this.#socket.on('data', received)
-    this.#socket.on('end', () => this.#leave())
+    this.#socket.on('end', () => this.#onPeerEnd())
     if (head.length > 0) received(head)
   }
 
@@ -74,7 +80,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
-    if (!this.#ending) this.#outgoing.write(chunks, bytes)
+    if (!this.#ending && !this.#broken) this.#outgoing.write(chunks, bytes)
   }
 
   pause(): void {
@@ -88,10 +94,15 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   /** Says so in a Close frame when all is sent; the peer's own ends the connection (RFC 6455 section 7.1.1). */
   end(): void {
     if (this.#ending) return
+    if (this.#broken) {
+      this.destroy()
+      return
+    }
     this.#ending = true
-    this.#lingering.start()
+    keepReading(this.#socket, false)
+    this.#lingering.start(LINGER_MS)
     this.#socket.resume()
-    if (this.#outgoing.bufferedBytes === 0) this.#sendClose(CloseStatus.Normal)
+    if (this.#outgoing.bufferedBytes === 0) this.#sendLast()
   }
 
   destroy(): void {
@@ -127,8 +138,13 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   }
 
   emptied(): void {
-    if (this.#ending) this.#sendClose(CloseStatus.Normal)
+    if (this.#ending) this.#sendLast()
     else this.#handler?.drained()
+  }
+
+  #sendLast(): void {
+    this.#sendClose(CloseStatus.Normal)
+    if (this.#inputEnded) this.#leave()
   }
 
   // ── as the FrameSink of what arrives ──────────────────────────────────────────────────────────────────────
@@ -138,19 +154,19 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   }
 
   pinged(data: Buffer): void {
-    if (this.#ending || this.#socket.writableLength >= PONG_BELOW_BYTES) return
+    if (this.#ending || this.#broken || this.#socket.writableLength >= PONG_BELOW_BYTES) return
     this.#socket.write(frame(FIN | Opcode.Pong, data))
   }
 
   closing(status: number | null): void {
     this.#sendClose(status)
-    this.#leave()
+    this.#over(undefined)
   }
 
   violated(status: number, message: string): void {
     this.#error ??= new Error(message)
     this.#sendClose(status, message)
-    this.#leave()
+    this.#over(this.#error)
   }
 
   #sendClose(status: number | null, reason?: string): void {
@@ -159,13 +175,47 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#socket.write(closeFrame(status, reason))
   }
 
+  /** A Close frame is the last of both sides: answers to what came before it cannot be sent any more. */
+  #over(error: Error | undefined): void {
+    this.#outgoing.close()
+    if (!this.#ending) this.#handler?.ended(error)
+    this.#ending = true
+    this.#leave()
+  }
+
   /** Ends our side behind what the socket holds: not for ever, the peer may not read. Input is read and discarded. */
   #leave(): void {
-    this.#ending = true
-    this.#outgoing.close()
-    this.#lingering.start()
+    if (this.#broken) {
+      this.#socket.destroy()
+      return
+    }
+    keepReading(this.#socket, false)
+    this.#lingering.start(LINGER_MS)
     this.#socket.resume()
     this.#socket.end()
+  }
+
+  /** The peer's stream ended without a Close frame, or behind ours. */
+  #onPeerEnd(): void {
+    this.#inputEnded = true
+    if (this.#ending) this.#leave()
+    else this.#handler?.ended(undefined)
+  }
+
+  /** As for StreamLink: a failed read has destroyed the socket, a failed write has not. */
+  #onError(error: Error): void {
+    this.#error ??= error
+    if (this.#socket.destroyed || this.#broken) return
+    this.#broken = true
+    readOn(this.#socket)
+    this.#outgoing.close()
+    if (this.#ending || this.#handler === undefined) {
+      this.#socket.destroy()
+      return
+    }
+    this.#lingering.start(READ_ON_MS)
+    // Nothing waits for this reader any more.
+    this.#handler.drained()
   }
 
   #onClose(): void {

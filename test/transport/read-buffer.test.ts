@@ -95,6 +95,7 @@ test('a Node without it is refused, and the link reads what arrives all the same
         if (got.length === 8) resolve(got)
       },
       drained: () => {},
+      ended: () => {},
       closed: () => {},
     }
     link.start(handler, without)

@@ -7,7 +7,10 @@ export class RecordedLink implements LinkHandler {
   readonly chunks: Buffer[] = []
   receivedBytes = 0
   drains = 0
+  ends: (Error | undefined)[] = []
   closes: (Error | undefined)[] = []
+  /** Ends the link when the peer's input ends, as a Server does with a connection that nothing holds. */
+  leaving = true
   callsAfterClose = 0
   /** Keeps what arrives; false counts only. */
   keep = true
@@ -33,6 +36,13 @@ export class RecordedLink implements LinkHandler {
   drained(): void {
     this.#note()
     this.drains++
+    this.#changed.emit('change')
+  }
+
+  ended(error: Error | undefined): void {
+    this.#note()
+    this.ends.push(error)
+    if (this.leaving) this.link.end()
     this.#changed.emit('change')
   }
 
