@@ -64,7 +64,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-3.1.2-17, 3.1.1': [
-    ['broker/wills.ts', 'retain: will.retain && state.limits.retainAvailable,', 'retain: false,'],
+    ['broker/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: false,'],
   ],
   'MQTT-3.3.1-8': [
     [
@@ -107,7 +107,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-3.1.2-16, 3.1.1': [
-    ['broker/wills.ts', 'retain: will.retain && state.limits.retainAvailable,', 'retain: true,'],
+    ['broker/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: true,'],
   ],
   'MQTT-3.10.3-2, 3.1.1': [
     [

@@ -22,7 +22,7 @@ import { parseRule } from './rule.ts'
 /** May everything, `$SYS` included. */
 export const ADMINISTRATOR_ROLE = 'admin'
 
-/** May publish and subscribe everywhere but to `$SYS`: what `godwit user add` grants where no other role is named. */
+/** May publish and subscribe everywhere but to `$SYS`, where it may tell its state as a bridge: what `godwit user add` grants where no other role is named. */
 export const CLIENT_ROLE = 'client'
 
 /** Rules for clients that show no credentials, where a role of this name exists. */
@@ -32,7 +32,7 @@ export const ANONYMOUS_ROLE = 'anonymous'
 const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
   [
     { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $SYS/#'] },
-    { name: CLIENT_ROLE, rules: ['allow all #'] },
+    { name: CLIENT_ROLE, rules: ['allow all #', 'allow publish $SYS/broker/connection/%c/state'] },
   ].map((role) => [role.name, role]),
 )
 

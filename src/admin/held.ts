@@ -1,5 +1,6 @@
 /** The operator's commands for what a broker holds: clients, Sessions, Subscriptions, retained messages. */
 import { setImmediate } from 'node:timers/promises'
+import { isServerTopic } from '../broker/connect.ts'
 import type {
   ClientEntry,
   Holdings,
@@ -156,7 +157,7 @@ function heldMessage(holdings: Holdings, topicName: string): HeldMessage {
 }
 
 async function clearOne(holdings: Holdings, topicName: string): Promise<number> {
-  if (isOwn(topicName)) throw ownTopic(topicName)
+  if (isServerTopic(topicName)) throw ownTopic(topicName)
   if (!holdings.clearRetained(topicName)) throw noRetained(topicName)
   await holdings.settled()
   return 1
@@ -165,7 +166,7 @@ async function clearOne(holdings: Holdings, topicName: string): Promise<number> 
 /** In slices; resolves when all of it is durable. */
 async function clearAll(holdings: Holdings, topicFilter: string): Promise<number> {
   expectFilter(topicFilter)
-  if (isOwn(topicFilter)) throw ownTopic(topicFilter)
+  if (isServerTopic(topicFilter)) throw ownTopic(topicFilter)
   let count = 0
   let step = 0
   for (const entry of holdings.retained({ topicFilter })) {
@@ -181,10 +182,6 @@ async function clearAll(holdings: Holdings, topicFilter: string): Promise<number
 /** Without a connection to the disk nothing that is taken away would stay so. */
 function expectAvailable({ unavailable }: Holdings): void {
   if (unavailable !== null) throw new HeldError(`nothing can be deleted: ${unavailable}`, 'Try again later.')
-}
-
-function isOwn(topic: string): boolean {
-  return topic === '$SYS' || topic.startsWith('$SYS/')
 }
 
 interface ListParameters {

@@ -12,6 +12,8 @@ import type { State } from './state.ts'
 /** The largest packet that the standard can express: nothing to announce then. */
 const STANDARD_PACKET_BYTES_MAX = 268_435_460
 
+const SLASH = 0x2f
+
 /** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
 const CLIENT_ID_3_1_CHARACTERS_MAX = 23
 
@@ -59,10 +61,9 @@ export function connectRefusal(
       return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' } // section 3.1.3.2.3
     }
     if (isServerTopic(packet.will.topic)) {
-      return {
-        reasonCode: Reason.TopicNameInvalid,
-        reason: `Will Topic ${packet.will.topic} is the Server's own`,
-      }
+      // As a PUBLISH there, and as any other topic that the client has no right to.
+      const reason = `clients may not publish to ${packet.will.topic}: below $SYS only bridges may tell their state`
+      return { reasonCode: Reason.NotAuthorized, reason }
     }
     if (Buffer.byteLength(packet.will.topic) > limits.topicBytesMax) {
       return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_bytes_max' }
@@ -132,9 +133,18 @@ function saysText(properties: Buffer): boolean {
   return decodeForwardedProperties(properties).payloadFormatIndicator === 1
 }
 
-/** Topics that only the Server publishes (section 4.7.2). */
+/** Where a bridge tells whether it is connected, by PUBLISH and by its Will; NAME is one level. */
+const BRIDGE_STATE = /^\$SYS\/broker\/connection\/[^/]+\/state$/
+
+/** Topics that only the Server publishes (section 4.7.2): all of `$SYS` except the states of bridges. */
 export function isServerTopic(topic: string): boolean {
-  return topic.startsWith('$SYS/') || topic === '$SYS'
+  if (!topic.startsWith('$SYS')) return false
+  return (topic.length === 4 || topic.charCodeAt(4) === SLASH) && !isBridgeState(topic)
+}
+
+/** Whether it is the topic of a bridge's state, `$SYS/broker/connection/NAME/state`, as Mosquitto's bridges have it. */
+export function isBridgeState(topic: string): boolean {
+  return BRIDGE_STATE.test(topic)
 }
 
 /** Without a policy: anonymous clients, where the listener lets them in. */

@@ -5,7 +5,7 @@
 import { ConnectError, decode, decodeAcknowledge, decodeConnect, decodePublish } from '../mqtt/decode.ts'
 import { encodeAuth, encodeConnack, encodeDisconnect, PINGRESP, setSessionPresent } from '../mqtt/encode.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
-import type { Delivery } from '../mqtt/message.ts'
+import type { Delivery, Will } from '../mqtt/message.ts'
 import type {
   AcknowledgeType,
   ConnackProperties,
@@ -20,6 +20,7 @@ import {
   cleanIfNameless,
   connackProperties,
   connectRefusal,
+  isBridgeState,
   keepAliveSeconds,
   sessionExpirySeconds,
   sessionRefusal,
@@ -65,6 +66,8 @@ export class Connection
   #connect: ConnectPacket | null = null
   /** Whether CONNECT asked for a Session Expiry Interval, so that DISCONNECT may change it. */
   #mayExpireLater = false
+  /** Its CONNECT said that it is a bridge before 5.0. */
+  #isBridge = false
   /** The Session Expiry Interval that holds when this connection ends; DISCONNECT may change it. */
   #expirySeconds = 0
   /** The client's Maximum Packet Size. */
@@ -434,9 +437,23 @@ export class Connection
         : this.#state.policy.authorizePublish(view, packet.will.topic, packet.will.qos, packet.will.retain)
     const decide = (allow: boolean): void => {
       if (allow) this.#open(packet, data, welcome)
-      else this.#refuse(Reason.NotAuthorized, `the Will Topic ${packet.will?.topic ?? ''} is not allowed`)
+      else this.#willDenied(packet, packet.will!, data, welcome)
     }
     this.settle(allowed, decide)
+  }
+
+  /**
+   * CONNECT is refused, so that nobody relies on a Will that is never published. Only a bridge is let in without the one
+   * that tells its state: its PUBLISH to the same topic is denied as well, and it works without both.
+   */
+  #willDenied(packet: ConnectPacket, will: Will, data: Buffer | undefined, welcome: Welcome): void {
+    const isEnd = packet.protocolVersion < 5 && this.#state.policy.deniedBefore5 === 'disconnect'
+    if (isEnd || !isBridgeState(will.topic)) {
+      this.#refuse(Reason.NotAuthorized, `the Will Topic ${will.topic} is not allowed`)
+      return
+    }
+    this.#rooms.wills.deny(this.#view, will)
+    this.#open({ ...packet, will: undefined }, data, welcome)
   }
 
   #open(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): void {
@@ -469,6 +486,7 @@ export class Connection
     this.#session = session
     this.#expirySeconds = expirySeconds
     this.#mayExpireLater = packet.sessionExpirySeconds > 0
+    this.#isBridge = packet.isBridge
     this.#connect = null
     if (packet.authenticationMethod === undefined) this.#authentication = null
     this.#phase = 'open'
@@ -564,6 +582,7 @@ export class Connection
       this,
       this.#session!,
       this.#view,
+      this.#isBridge,
       this.#maximumPacketSize,
     )
     return this.#filterPackets

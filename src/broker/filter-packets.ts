@@ -1,8 +1,9 @@
 /** SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checked whole, done in slices, answered once. */
 import { encodeSuback, encodeUnsuback } from '../mqtt/encode.ts'
 import { variableByteIntegerBytes } from '../mqtt/field.ts'
-import type { ProtocolVersion, SubscribePacket, UnsubscribePacket } from '../mqtt/packet.ts'
+import type { ProtocolVersion, SubscribePacket, SubscribeRequest, UnsubscribePacket } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
+import { innerFilter } from '../routing/filter.ts'
 import type { Session } from '../session/session.ts'
 import type { ClientView } from './policy.ts'
 import type { Rooms } from './rooms.ts'
@@ -29,15 +30,17 @@ export class FilterPackets {
   readonly #session: Session
   readonly #view: ClientView
   readonly #version: ProtocolVersion
+  readonly #isBridge: boolean
   readonly #maximumPacketSize: number
 
-  /** `maximumPacketSize` is the client's, in bytes. */
+  /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. `maximumPacketSize` is the client's, in bytes. */
   constructor(
     state: State,
     rooms: Rooms,
     sink: FilterPacketsSink,
     session: Session,
     view: ClientView,
+    isBridge: boolean,
     maximumPacketSize: number,
   ) {
     this.#state = state
@@ -46,6 +49,7 @@ export class FilterPackets {
     this.#session = session
     this.#view = view
     this.#version = view.protocolVersion
+    this.#isBridge = isBridge
     this.#maximumPacketSize = maximumPacketSize
   }
 
@@ -66,7 +70,8 @@ export class FilterPackets {
   /** Goes on behind the requests that have Reason Codes, slice by slice; then answers all of them. */
   #subscribeFrom(packet: SubscribePacket, reasonCodes: number[]): void {
     const from = reasonCodes.length
-    const requests = sliceOf(packet.requests, from)
+    const slice = sliceOf(packet.requests, from)
+    const requests = this.#isBridge ? slice.map(bridgeRequest) : slice
     const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
     this.#sink.settle(decisions, (decided) => {
       const session = this.#session
@@ -126,4 +131,11 @@ export class FilterPackets {
 /** The next filters of a packet that are handled at once. */
 function sliceOf<T>(all: readonly T[], from: number): readonly T[] {
   return all.length <= FILTERS_SLICE ? all : all.slice(from, from + FILTERS_SLICE)
+}
+
+/** What a bridge means: what it brought is not sent back to it, and what it passes on stays retained. */
+function bridgeRequest(request: SubscribeRequest): SubscribeRequest {
+  // A Shared Subscription has no No Local [MQTT-3.8.3-4]: its members are others' receivers, too.
+  const noLocal = innerFilter(request.filter) === request.filter
+  return { ...request, noLocal, retainAsPublished: true }
 }

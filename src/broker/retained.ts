@@ -185,8 +185,9 @@ export class RetainedDelivery {
   }
 
   #deliver(session: Session, cursor: Cursor, message: Message): void {
-    // Whoever published it: once retained it is the Server's, and for Retain Handling to say [MQTT-3.3.1-9]. No Local is
-    // about messages that are forwarded when they are published [MQTT-3.8.3-3].
+    // No Local holds for retained messages, too [MQTT-3.8.3-3]: a bridge that comes back would be given its own old value
+    // just before it brings the new one, which nobody sends back to it.
+    if (cursor.request.noLocal && message.publisher === session.clientId) return
     if (message.expiresAt <= this.#state.now()) return
     const delivery: Delivery = {
       message,

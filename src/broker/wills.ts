@@ -113,24 +113,35 @@ export class Wills {
     allowed.then(decide, () => decide(false))
   }
 
+  /** Counts and tells that the client may not publish this Will. */
+  deny({ clientId }: ClientView, will: Will): void {
+    this.#state.drop(clientId, 'not-authorized', this.#message(clientId, will))
+  }
+
+  #message(clientId: string, will: Will): Message {
+    const { topics, limits } = this.#state
+    const { expirySeconds } = will
+    return new Message({
+      topic: topics.intern(will.topic),
+      payload: will.payload,
+      qos: will.qos,
+      retain: will.retain && limits.retainAvailable,
+      properties: will.properties,
+      expiresAt:
+        expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
+      publisher: clientId,
+    })
+  }
+
   #decided(pending: PendingWill, allowed: boolean): void {
     const { will } = pending.record
     const { clientId } = pending.view
     const state = this.#state
-    const message = new Message({
-      topic: state.topics.intern(will.topic),
-      payload: will.payload,
-      qos: will.qos,
-      retain: will.retain && state.limits.retainAvailable,
-      properties: will.properties,
-      expiresAt:
-        will.expirySeconds === undefined ? Number.POSITIVE_INFINITY : state.now() + will.expirySeconds * 1000,
-      publisher: clientId,
-    })
     if (!allowed) {
-      state.drop(clientId, 'not-authorized', message)
+      this.deny(pending.view, will)
       return
     }
+    const message = this.#message(clientId, will)
     // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].
     this.#publisher.publishAdmitted(message, state.sessions.get(clientId) ?? null)
     if (state.events.has('willPublished')) state.events.emit('willPublished', { clientId, topic: will.topic })

@@ -111,7 +111,8 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   const end = framer.end
   const flags = framer.flags
   const qos = ((flags >> 1) & 3) as QoS
-  if (qos === 0 && (flags & 8) !== 0 && framer.tolerance?.excuses('dup-on-qos-0') !== true) {
+  // In 3.1 DUP is about QoS 1 and 2, and not used with QoS 0.
+  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.tolerance?.excuses('dup-on-qos-0') !== true) {
     throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
   }
 
@@ -268,6 +269,7 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   const { buffer, start, end, tolerance } = framer
   let at = stringEnd(buffer, start, end, 'the protocol name')
   const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks, tolerance)
+  const isBridge = (buffer[at]! & BRIDGE_BIT) !== 0
   at += 1
   if (at >= end) throw truncated()
   let flags = checkedConnectFlags(buffer[at++]!, version, tolerance)
@@ -328,6 +330,7 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   return {
     type: 'connect',
     protocolVersion: version,
+    isBridge,
     clientId,
     cleanStart,
     keepAliveSeconds,
@@ -346,7 +349,10 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   }
 }
 
-/** Protocol name and level (sections 3.1.2.1 and 3.1.2.2); `speaks` keeps what an answer can be written in. */
+/**
+ * Protocol name and level (sections 3.1.2.1 and 3.1.2.2); `speaks` keeps what an answer can be written in. Behind a name
+ * that is not MQTT's the level means nothing, so there is no answer [MQTT-3.1.2-1].
+ */
 function readVersion(
   name: string,
   buffer: Buffer,
@@ -359,12 +365,12 @@ function readVersion(
   if (name === 'MQIsdp') speaks.version = 3
   if (at >= end) throw truncated()
   const level = buffer[at]!
-  // Mosquitto's bridges set the high bit and fall back when they are refused, so the answer must be readable to them.
-  const plainLevel = level & 0x7f
+  const plainLevel = level & ~BRIDGE_BIT
   if (name === 'MQTT' && plainLevel >= 5) speaks.version = 5
-  if (speaks.version === null && (level === 3 || level === 4 || level === 5)) speaks.version = level
   if (name === 'MQTT' && (level === 4 || level === 5)) return level
   if (name === 'MQIsdp' && level === 3) return level
+  if (level === (BRIDGE_BIT | 4) && name === 'MQTT') return 4
+  if (level === (BRIDGE_BIT | 3) && name === 'MQIsdp') return 3
   const isSwapped = (name === 'MQTT' && level === 3) || (name === 'MQIsdp' && level === 4)
   if (isSwapped && tolerance?.excuses('protocol-name') === true) {
     speaks.version = level
@@ -374,6 +380,9 @@ function readVersion(
   const message = `protocol name ${JSON.stringify(name.slice(0, 32))} with level ${level} is not supported`
   throw new ProtocolError(Reason.UnsupportedProtocolVersion, statement, message)
 }
+
+/** Set in the protocol level by bridges before 5.0 of Mosquitto and others: they want No Local and Retain As Published. */
+const BRIDGE_BIT = 0x80
 
 const CLEAN_START_FLAG = 0x02
 const WILL_FLAG = 0x04
@@ -386,7 +395,8 @@ const USER_NAME_FLAG = 0x80
 function checkedConnectFlags(flags: number, version: ProtocolVersion, tolerance: Tolerance | null): number {
   const old = version === 5 ? null : tolerance
   let checked = flags
-  if ((flags & 1) !== 0) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
+  // 3.1 leaves the bit unused, so it may be anything.
+  if ((flags & 1) !== 0 && version !== 3) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
   if ((flags & WILL_FLAG) === 0 && (flags & (WILL_QOS | WILL_RETAIN)) !== 0) {
     // 3.1 disregards them (its section 3.1); 3.1.1 and 5.0 do not.
     if (version === 3 || old?.excuses('will-flags-without-will') === true)
@@ -419,7 +429,8 @@ function decodeSubscribe(framer: Framer, version: ProtocolVersion): SubscribePac
     const filterStart = at + 2
     at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.8.3-1]
     if (at >= end) throw truncated()
-    const options = buffer[at]!
+    // 3.1 does not use the upper six bits (its section 3.8): they may be anything, and mean nothing.
+    const options = version === 3 ? buffer[at]! & 3 : buffer[at]!
     checkSubscriptionOptions(options, version)
     requests.push({
       filter: buffer.toString('utf8', filterStart, at),

@@ -222,9 +222,7 @@ export class Framer {
   }
 
   #checkHeader(byte: number): void {
-    const dupOnly = (byte & 0x0f) === 0x0a && HEADERS[byte & 0xf7] === ALLOWED
-    // MQTT 3.1 sends PUBREL, SUBSCRIBE and UNSUBSCRIBE again with DUP set.
-    if (this.version === 3 && dupOnly && this.type !== PacketType.Publish) return
+    if (this.version === 3 && isUnusedIn31(byte)) return
     // PUBREL, SUBSCRIBE and UNSUBSCRIBE: those whose reserved flags are not all 0.
     const isExcusable = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
     if (isExcusable && this.tolerance?.excuses('header-flags') === true) return
@@ -341,3 +339,16 @@ const HEADERS = Uint8Array.from({ length: 256 }, (_, byte) => {
       return flags === 0 ? ALLOWED : RESERVED_FLAGS
   }
 })
+
+/**
+ * Whether the flags are wrong only in bits that 3.1 does not use: DUP, QoS and RETAIN of acknowledgements, PINGREQ and
+ * DISCONNECT; RETAIN of PUBREL, SUBSCRIBE and UNSUBSCRIBE, which it sends again with DUP. Those of CONNECT are judged
+ * before its version is known.
+ */
+function isUnusedIn31(byte: number): boolean {
+  if (HEADERS[byte] !== RESERVED_FLAGS) return false
+  const type = byte >> 4
+  if (type === PacketType.Connect || type === PacketType.Auth) return false
+  if (HEADERS[byte & 0xf0] === ALLOWED) return true
+  return (byte & 6) === 2
+}

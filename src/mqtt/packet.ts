@@ -13,6 +13,8 @@ export const SESSION_NEVER_EXPIRES = 0xffffffff
 export interface ConnectPacket {
   readonly type: 'connect'
   readonly protocolVersion: ProtocolVersion
+  /** The protocol level had the bridge bit (0x80): only before 5.0, which has Subscription Options instead. */
+  readonly isBridge: boolean
   readonly clientId: string
   readonly cleanStart: boolean
   readonly keepAliveSeconds: number

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { packet, uint16 } from '../mqtt/packets.ts'
 import { connectPacket, lasting, World } from './harness.ts'
 
 const will = { topic: 'will', payload: Buffer.from('lost'), qos: 0, retain: false }
@@ -110,7 +111,7 @@ describe('CONNECT and CONNACK', () => {
     }
     expect(await refused({ qos: 1 })).toBe(0x9b)
     expect(await refused({ retain: true })).toBe(0x9a)
-    expect(await refused({ topic: '$SYS/x' })).toBe(0x90)
+    expect(await refused({ topic: '$SYS/x' })).toBe(0x87)
     expect(await refused({ topic: '12345678901' })).toBe(0x90)
     expect(world.census()).toMatchObject({ sessions: 0, wills: 0, deadlines: 0 })
   })
@@ -293,5 +294,47 @@ describe('CONNECT and CONNACK', () => {
     await world.commit()
     expect(client.got().map(({ cmd }) => cmd)).toEqual(['connack', 'pingresp'])
     expect(client.link.writes).toBe(1)
+  })
+
+  it('an unknown protocol name is closed without a word, whatever level stands behind it [field-D25]', async () => {
+    const world = await World.make()
+    const refused = world.record('refused')
+    for (const level of [3, 4, 5, 0x84]) {
+      const client = world.open(4)
+      expect(await client.bytes(packet(0x10, 'MQTX', level, 2, uint16(0), 'a'))).toEqual([])
+      expect(client.closed).toBe(true)
+    }
+    expect(refused.map(({ reasonCode }) => reasonCode)).toEqual([0x84, 0x84, 0x84, 0x84])
+    const known = world.open(4)
+    expect(await known.bytes(packet(0x10, 'MQTT', 9, 2, uint16(0), 'a'))).toMatchObject([{ cmd: 'connack' }])
+  })
+
+  it('bits that 3.1 does not use are ignored, in 3.1.1 refused [field-D25]', async () => {
+    const unused = [
+      packet(0x38, 'a', Buffer.from('DUP with QoS 0')),
+      packet(0x83, uint16(1), 'a', 0xfd),
+      packet(0x4f, uint16(9)),
+      packet(0x5e, uint16(9)),
+      packet(0x63, uint16(9)),
+      packet(0x7f, uint16(9)),
+      packet(0xa3, uint16(2), 'a'),
+      packet(0xcf),
+    ]
+    const world = await World.make()
+    const old = await world.connect('old', { protocolId: 'MQIsdp' }, 3)
+    const answers = await old.bytes(Buffer.concat(unused))
+    expect(answers.map(({ cmd }) => cmd)).toEqual(['suback', 'pubrel', 'pubcomp', 'unsuback', 'pingresp'])
+    expect(answers[0]).toMatchObject({ granted: [1] })
+    await old.bytes(packet(0xef))
+    expect(old.closed).toBe(true)
+    expect(world.server.state.figures.limits).toMatchObject({ packetBytesMax: 0 })
+    for (const bytes of unused) {
+      const strict = await world.connect('strict', {}, 4)
+      expect([bytes.toString('hex'), await strict.bytes(bytes), strict.closed]).toEqual([
+        bytes.toString('hex'),
+        [],
+        true,
+      ])
+    }
   })
 })

@@ -129,9 +129,10 @@ describe('with a broker and without one', () => {
       'user alice enabled',
       'USER   PASSWORD  STATE    ROLES\nalice  no        enabled  sensor',
       [
-        'ROLE    RULE                                USERS',
+        'ROLE    RULE                                           USERS',
         'client  allow all #',
-        'sensor  allow publish sensors/%u/# qos 0-1  alice',
+        '        allow publish $SYS/broker/connection/%c/state',
+        'sensor  allow publish sensors/%u/# qos 0-1             alice',
         '        allow subscribe commands/%u',
       ].join('\n'),
       "allowed: user 'alice' may publish sensors/alice/x\ndecided by role sensor: allow publish sensors/%u/# qos 0-1",

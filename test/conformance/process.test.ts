@@ -41,7 +41,7 @@ describe('CONNECT', () => {
   test.each([
     ['[MQTT-3.1.0-1] PINGREQ before CONNECT', PINGREQ, []],
     ['[MQTT-3.1.0-1] PUBLISH before CONNECT', publish(5, 0, 't'), []],
-    ['[MQTT-3.1.2-1] another protocol', packet(0x10, 'MQTX', 5, 2, uint16(0), NONE, 'a'), [0x84]],
+    ['[MQTT-3.1.2-1] another protocol', packet(0x10, 'MQTX', 5, 2, uint16(0), NONE, 'a'), []],
     ['[MQTT-3.1.2-2] another version', packet(0x10, 'MQTT', 6, 2, uint16(0), NONE, 'a'), [0x84]],
     ['[MQTT-3.1.2-3] [MQTT-3.2.2-7] the reserved flag', connect(5, 3, NONE, 'a'), [0x81]],
     ['[MQTT-3.1.2-11] a Will QoS without Will', connect(5, 0x0a, NONE, 'a'), [0x81]],

@@ -92,18 +92,6 @@ export const RULES: readonly Rule[] = [
       [...godwit, ...mosquitto].every((line) => / retain /.test(line) && !line.includes(' dup')),
   },
   {
-    name: 'No Local is not about retained messages for a new Subscription',
-    section: '3.3.1.3, [MQTT-3.3.1-9]; 3.8.3.1, [MQTT-3.8.3-3] (5.0)',
-    why: 'with Retain Handling 0 the retained messages must be sent, whoever published them; No Local is about what a publishing connection forwards. Mosquitto leaves out those of the same client',
-    goesOn: false,
-    applies: ({ step, own, version, godwit, mosquitto }) =>
-      own &&
-      version === 5 &&
-      hasNoLocal(step) &&
-      mosquitto.length === 0 &&
-      godwit.every((line) => / retain /.test(line)),
-  },
-  {
     name: 'retained messages at QoS 0 wait while Receive Maximum is reached',
     section: '4.9, [MQTT-4.9.0-2] (5.0)',
     why: 'with a send quota of zero a Server may go on with QoS 0, as Mosquitto does, or suspend it as well: we keep retained messages where they are until the reader takes some',
@@ -127,9 +115,4 @@ function hasRepeatedFilter(step: Step): boolean {
   if (step.do !== 'send' || step.packet.type !== 'subscribe') return false
   const filters = step.packet.requests.map(({ filter }) => filter)
   return new Set(filters).size < filters.length
-}
-
-function hasNoLocal(step: Step): boolean {
-  if (step.do !== 'send' || step.packet.type !== 'subscribe') return false
-  return step.packet.requests.some(({ noLocal }) => noLocal)
 }

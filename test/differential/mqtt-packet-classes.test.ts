@@ -54,8 +54,14 @@ const REFUSED_BY_MQTT_PACKET: readonly (readonly [RegExp, string])[] = [
   [/^Will (QoS|Retain Flag) must be set to zero/, '3.1 of 3.1: without a Will its flags are disregarded'],
   [
     /^Invalid header flag bits, must be 0x2 for (pubrel|subscribe|unsubscribe)/,
-    '2.1 of 3.1: these may have DUP',
+    '2.1 of 3.1: these may have DUP, and do not use RETAIN',
   ],
+  [
+    /^Invalid header flag bits, must be 0x0 for (puback|pubrec|pubcomp|pingreq|disconnect)/,
+    '3.4, 3.5, 3.7, 3.12, 3.14 of 3.1: these use no flags',
+  ],
+  [/^Connect flag bit 0 must be 0/, '3.1 of 3.1: bit 0 is not used'],
+  [/^Invalid subscribe topic flag bits, bits 7-2 must be 0/, '3.8 of 3.1: the upper six bits are not used'],
   // It reads the Reason Code and properties of a DISCONNECT that has none out of the packet behind it.
   [
     /^(Invalid disconnect reason code|Unknown property|Cannot parse property)/,

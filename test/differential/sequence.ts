@@ -258,6 +258,7 @@ function connect(random: Random, who: number): Step {
     packet: {
       type: 'connect',
       version,
+      bridge: version < 5 && random.chance(0.1),
       clientId: `c${who}`,
       clean: random.chance(0.4),
       keepAlive: 0,

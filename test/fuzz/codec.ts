@@ -122,6 +122,7 @@ export function described(packet: ClientPacket): Plain {
       return {
         type: 'connect',
         version: packet.protocolVersion,
+        bridge: packet.isBridge,
         clientId: packet.clientId,
         clean: packet.cleanStart,
         keepAlive: packet.keepAliveSeconds,

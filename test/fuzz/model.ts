@@ -145,6 +145,8 @@ export class ModelConnection {
   packetMaximum = Number.POSITIVE_INFINITY
   expiry = 0
   connectExpiry = 0
+  /** Its CONNECT had the bridge bit: every Subscription has No Local and Retain As Published. */
+  bridge = false
   keepAliveMs = 0
   activeAt = 0
 
@@ -322,7 +324,7 @@ export class Model {
     if (connection === null || !this.#hasRoom(session)) return
     for (const [filter, cursor] of session.cursors) {
       const missing = cursor.due.filter((number) => {
-        const still = this.#retainedFor(filter).includes(number)
+        const still = this.#retainedFor(session, filter).includes(number)
         return still && !cursor.came.includes(number)
       })
       if (missing.length > 0) throw new Error(`${missing.length} retained messages of ${filter} did not come`)
@@ -455,6 +457,7 @@ export class Model {
     connection.clientId = clientId
     connection.session = session
     connection.expiry = expiry
+    connection.bridge = packet.bridge
     connection.connectExpiry = packet.expiry
     connection.keepAliveMs = this.#keepAlive(packet) * 1500
     connection.aliasMaximum = Math.min(packet.aliasMaximum, topicAliasOutMaximum)
@@ -481,7 +484,7 @@ export class Model {
       if (will.qos > this.limits.maximumQoS) return 0x9b
       if (will.retain && !this.limits.retainAvailable) return 0x9a
       if (!isAsSaid(will)) return 0x99
-      if (isServersOwn(will.topic)) return 0x90
+      if (isServersOwn(will.topic)) return 0x87
     }
     return packet.method === undefined ? 0 : 0x8c
   }
@@ -879,13 +882,15 @@ export class Model {
     const { identifier } = packet
     const starts: Cursor[] = []
     const codes = packet.requests.map(
-      ({ filter, noLocal, retainAsPublished, retainHandling, qos: asked }) => {
+      ({ filter, noLocal: saysNoLocal, retainAsPublished: saysRetain, retainHandling, qos: asked }) => {
+        const noLocal = saysNoLocal || (connection.bridge && !filter.startsWith('$share/'))
+        const retainAsPublished = saysRetain || connection.bridge
         const qos = Math.min(asked, this.limits.maximumQoS)
         const existed = session.subscriptions.has(filter)
         session.subscriptions.set(filter, { qos, noLocal, retainAsPublished, identifier })
         const wanted = retainHandling === 0 || (retainHandling === 1 && !existed)
         if (wanted && !filter.startsWith('$share/') && this.limits.retainAvailable) {
-          starts.push({ filter, qos, identifier, due: this.#retainedFor(filter), came: [] })
+          starts.push({ filter, qos, identifier, due: this.#retainedFor(session, filter), came: [] })
         }
         return qos
       },
@@ -916,9 +921,11 @@ export class Model {
     }
   }
 
-  /** The numbers of the retained messages that match and have not expired. */
-  #retainedFor(filter: string): number[] {
-    const found = [...this.retained.values()].filter(({ topic, expiresAt }) => {
+  /** The numbers of the retained messages that a Subscription brings: they match, and have not expired. */
+  #retainedFor({ clientId, subscriptions }: ModelSession, filter: string): number[] {
+    const isWithoutOwn = subscriptions.get(filter)?.noLocal === true
+    const found = [...this.retained.values()].filter(({ topic, expiresAt, publisher }) => {
+      if (isWithoutOwn && publisher === clientId) return false
       return matches(filter, topic) && (expiresAt === null || expiresAt > this.now)
     })
     return found.map(({ number }) => number)
@@ -1060,7 +1067,7 @@ export class Model {
       }
       for (const { filter, qos, identifier, due: before, came } of kept.cursors.values()) {
         // What was not complete begins again.
-        const now = this.#retainedFor(filter)
+        const now = this.#retainedFor(session, filter)
         const due = before.some((number) => now.includes(number) && !came.includes(number)) ? now : []
         session.cursors.set(filter, { filter, qos, identifier, due, came: [] })
       }
@@ -1108,7 +1115,7 @@ function spoken(body: Buffer): Version | null {
   if (level === undefined) return name === 'MQTT' ? 4 : name === 'MQIsdp' ? 3 : null
   if (name === 'MQTT') return (level & 127) >= 5 ? 5 : 4
   if (name === 'MQIsdp') return 3
-  return level === 3 || level === 4 || level === 5 ? level : null
+  return null
 }
 
 /** Whether the payload is the text that its Payload Format Indicator says (section 3.3.2.3.2). */
@@ -1124,7 +1131,10 @@ function isAsSaid({
 }
 
 function isServersOwn(topic: string): boolean {
-  return topic === '$SYS' || topic.startsWith('$SYS/')
+  const [first, second, third, name, last, ...more] = topic.split('/')
+  const isBridges =
+    second === 'broker' && third === 'connection' && name !== '' && last === 'state' && more.length === 0
+  return first === '$SYS' && !isBridges
 }
 
 function isFilter(filter: string): boolean {

@@ -20,6 +20,7 @@ export interface PlainWill {
 export interface PlainConnect {
   readonly type: 'connect'
   readonly version: Version
+  readonly bridge: boolean
   readonly clientId: string
   readonly clean: boolean
   readonly keepAlive: number
@@ -338,7 +339,7 @@ function readType(first: number, body: Body, version: Version): Plain {
 function publish(first: number, body: Body, version: Version): Plain {
   const qos = (first >> 1) & 3
   const dup = (first & 8) !== 0
-  if (dup && qos === 0) throw new Refusal(MALFORMED, 'DUP at QoS 0')
+  if (dup && qos === 0 && version !== 3) throw new Refusal(MALFORMED, 'DUP at QoS 0')
   const topic = topicName(body.binary())
   const packetId = qos > 0 ? body.uint16() : 0
   if (qos > 0 && packetId === 0) throw new Refusal(MALFORMED, 'packet identifier 0')
@@ -384,7 +385,7 @@ function subscribe(body: Body, version: Version): Plain {
   if (body.over) throw new Refusal(PROTOCOL_ERROR, 'no filter')
   while (!body.over) {
     const filter = body.string()
-    const options = body.byte()
+    const options = version === 3 ? body.byte() & 3 : body.byte()
     if (version < 5 && options > 2) throw new Refusal(MALFORMED, 'options')
     if (options > 63) throw new Refusal(MALFORMED, 'options')
     if ((options & 3) === 3 || options >> 4 === 3) throw new Refusal(PROTOCOL_ERROR, 'options')
@@ -445,9 +446,11 @@ export function readConnect(bytes: Buffer): Plain {
   const body = new Body(bytes)
   const name = body.string()
   const level = body.byte()
-  const known = (name === 'MQTT' && (level === 4 || level === 5)) || (name === 'MQIsdp' && level === 3)
+  const bridge = (name === 'MQTT' && level === 0x84) || (name === 'MQIsdp' && level === 0x83)
+  const known =
+    bridge || (name === 'MQTT' && (level === 4 || level === 5)) || (name === 'MQIsdp' && level === 3)
   if (!known) throw new Refusal(UNSUPPORTED_VERSION, `${name} ${level}`)
-  const version = level as Version
+  const version = (level & 127) as Version
   let flags = body.byte()
   // 3.1 disregards what it says of a Will that is not there.
   if (version === 3 && (flags & 4) === 0) flags &= 0xc7
@@ -467,6 +470,7 @@ export function readConnect(bytes: Buffer): Plain {
   return {
     type: 'connect',
     version,
+    bridge,
     clientId,
     clean,
     keepAlive,
@@ -488,7 +492,7 @@ export function readConnect(bytes: Buffer): Plain {
 function checkConnectFlags(flags: number, version: Version): void {
   const will = (flags & 4) !== 0
   const willQoS = (flags >> 3) & 3
-  if ((flags & 1) !== 0) throw new Refusal(MALFORMED, 'the reserved flag')
+  if ((flags & 1) !== 0 && version !== 3) throw new Refusal(MALFORMED, 'the reserved flag')
   if (!will && (flags & 0x38) !== 0) throw new Refusal(MALFORMED, 'flags of a Will that is not there')
   if (willQoS === 3) throw new Refusal(MALFORMED, 'Will QoS 3')
   if (version < 5 && (flags & 0xc0) === 0x40) throw new Refusal(MALFORMED, 'a Password without a User Name')
@@ -552,9 +556,9 @@ function checkFirst(first: number, version: Version | 0): void {
   if (type === 0) throw new Refusal(MALFORMED, 'packet type 0')
   if ([2, 9, 11, 13].includes(type)) throw new Refusal(PROTOCOL_ERROR, 'a packet of Servers')
   const wanted = [6, 8, 10].includes(type) ? 2 : 0
-  // 3.1 sends these three again with DUP.
-  const allowed = wanted === 2 && version === 3 ? [2, 10] : [wanted]
-  if (type === 3 ? (flags & 6) === 6 : !allowed.includes(flags)) throw new Refusal(MALFORMED, 'flags')
+  // 3.1 uses QoS in these three, and DUP; in all others nothing. CONNECT comes before the version is known.
+  const used = version !== 3 || type === 1 ? 15 : wanted === 2 ? 6 : 0
+  if (type === 3 ? (flags & 6) === 6 : (flags & used) !== wanted) throw new Refusal(MALFORMED, 'flags')
   if (type === 15 && (version === 3 || version === 4)) throw new Refusal(MALFORMED, 'packet type 15')
 }
 
@@ -722,7 +726,7 @@ function writeConnect(packet: PlainConnect): Buffer {
   return writePacket(
     0x10,
     writeString(version === 3 ? 'MQIsdp' : 'MQTT'),
-    Buffer.from([version, (packet.clean ? 2 : 0) | willFlags | userFlags]),
+    Buffer.from([version | (packet.bridge ? 0x80 : 0), (packet.clean ? 2 : 0) | willFlags | userFlags]),
     writeUint16(packet.keepAlive),
     v5 ? writeProperties(list) : NOTHING,
     writeString(packet.clientId),

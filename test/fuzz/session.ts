@@ -525,6 +525,7 @@ function spokenIn(packet: Plain, version: Version): Plain {
 const CONNECT: PlainConnect = {
   type: 'connect',
   version: 5,
+  bridge: false,
   clientId: '',
   clean: true,
   keepAlive: 0,
@@ -555,6 +556,7 @@ const PUBLISH = {
   expiry: undefined,
 } as const
 
+const BRIDGE_STATE = '$SYS/broker/connection/c1/state'
 const TOPICS = ['a', 'b', 'a/b', 'a/b/c', '$x', 'w', '/']
 const FILTERS = [
   'a',
@@ -623,6 +625,7 @@ function connect(random: Random, who: number): Plain {
   const packet: PlainConnect = {
     ...CONNECT,
     version,
+    bridge: !v5 && random.chance(0.2),
     clientId: random.chance(0.04) ? '' : `c${random.chance(0.1) ? random.below(CLIENTS) : who}`,
     clean,
     keepAlive: random.of([0, 0, 1, 4, 30, 65_535]),
@@ -641,7 +644,7 @@ function connect(random: Random, who: number): Plain {
 
 function will(random: Random): PlainWill {
   return {
-    topic: random.chance(0.03) ? '$SYS/x' : random.of(['w', 'a', 'a/b']),
+    topic: random.chance(0.05) ? random.of(['$SYS/x', BRIDGE_STATE]) : random.of(['w', 'a', 'a/b']),
     payload: payload(random),
     qos: random.below(3),
     retain: random.chance(0.3),
@@ -710,7 +713,7 @@ function publish(random: Random, packetId: number): Plain {
   return {
     ...PUBLISH,
     topic: random.chance(0.02)
-      ? random.of(['$SYS', '$SYS/x'])
+      ? random.of(['$SYS', '$SYS/x', BRIDGE_STATE])
       : alias > 0 && random.chance(0.5)
         ? ''
         : random.of(TOPICS),

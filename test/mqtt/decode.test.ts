@@ -147,6 +147,7 @@ describe('CONNECT', () => {
     expect(rest).toEqual({
       type: 'connect',
       protocolVersion: 5,
+      isBridge: false,
       clientId: 'client',
       cleanStart: true,
       keepAliveSeconds: 60,
@@ -230,14 +231,15 @@ describe('CONNECT', () => {
     ['nothing', packet(0x10), null],
     ['a name that is cut', packet(0x10, [0, 4, 0x4d]), null],
     ['another name and no level', packet(0x10, 'HTTP'), null],
-    ['another name with level 5', packet(0x10, 'MQTX', 5), 5],
+    ['another name with level 5', packet(0x10, 'MQTX', 5), null],
     ['3.1’s name', packet(0x10, 'MQIsdp', 9), 3],
     ['level 3', packet(0x10, 'MQTT', 3), 4],
     ['level 4, a wrong flag', connect(4, 1), 4],
     ['level 5, a wrong flag', connect(5, 1), 5],
     ['level 6', packet(0x10, 'MQTT', 6), 5],
-    ['a bridge of 3.1.1', packet(0x10, 'MQTT', 0x84), 4],
-    ['a bridge of 3.1', packet(0x10, 'MQIsdp', 0x83), 3],
+    ['a bridge of 3.1.1, a wrong flag', packet(0x10, 'MQTT', 0x84, 1), 4],
+    ['a bridge of 3.1, a wrong flag', packet(0x10, 'MQIsdp', 0x83, 0x1e), 3],
+    ['a bridge of 5.0, which there is not', packet(0x10, 'MQTT', 0x85), 5],
   ] as const)('an error after %s says what the client speaks', (_, bytes, version) => {
     const error = errorOf(bytes, 4)
     expect(error).toBeInstanceOf(ConnectError)

@@ -158,6 +158,9 @@ const REASON_AND_USER = properties(0x1f, 'because', USER, 'a', '1', USER, 'a', '
 /** Packets that the standards allow. */
 export const VALID_PACKETS: readonly NamedPacket[] = [
   valid(3, 'CONNECT, 3.1', connect(3, 2, 'client')),
+  valid(3, 'CONNECT, 3.1, the reserved flag', connect(3, 3, 'client')),
+  valid(3, 'CONNECT, 3.1, a bridge', packet(0x10, 'MQIsdp', 0x83, 2, uint16(60), 'client')),
+  valid(4, 'CONNECT, 3.1.1, a bridge', packet(0x10, 'MQTT', 0x84, 2, uint16(60), 'client')),
   valid(3, 'CONNECT, 3.1, everything', connect(3, 0xee, 'client', 'will', 'gone', 'user', 'pass')),
   valid(3, 'CONNECT, 3.1, User Name flag without User Name', connect(3, 0xc2, 'client')),
   valid(3, 'CONNECT, 3.1, Password flag without Password', connect(3, 0xc2, 'client', 'user')),
@@ -234,6 +237,12 @@ export const VALID_PACKETS: readonly NamedPacket[] = [
       valid(5, `${name}, 5.0, properties`, packet(first, uint16(1), failure, REASON_AND_USER)),
     ]
   }),
+  valid(3, 'PUBLISH QoS 0 with DUP, 3.1', packet(0x38, 'a/b', Buffer.from('payload'))),
+  valid(3, 'PUBACK with every flag, 3.1', packet(0x4f, uint16(1))),
+  valid(3, 'PINGREQ with every flag, 3.1', packet(0xcf)),
+  valid(3, 'DISCONNECT with every flag, 3.1', packet(0xef)),
+  valid(3, 'PUBREL with RETAIN, 3.1', packet(0x63, uint16(1))),
+  valid(3, 'SUBSCRIBE with RETAIN and reserved bits, 3.1', packet(0x83, uint16(1), 'a', 0xfd)),
   valid(3, 'PUBREL with DUP, 3.1', packet(0x6a, uint16(1))),
   valid(3, 'SUBSCRIBE with DUP, 3.1', packet(0x8a, uint16(1), 'a', 1)),
   valid(3, 'UNSUBSCRIBE with DUP, 3.1', packet(0xaa, uint16(1), 'a')),
@@ -280,8 +289,8 @@ export const MALFORMED_PACKETS: readonly MalformedPacket[] = [
   ...[0x41, 0x58, 0x60, 0x6a, 0x72, 0x80, 0x8a, 0xa0, 0xaa, 0xc1, 0xe4, 0xf2].map((first) =>
     malformed(5, `reserved flags in 0x${first.toString(16)}`, Buffer.from([first]), 0x81, 'MQTT-2.1.3-1'),
   ),
-  malformed(3, 'flags other than DUP in SUBSCRIBE, 3.1', Buffer.from([0x8b]), 0x81, 'MQTT-2.1.3-1'),
-  malformed(3, 'DUP in PUBACK, 3.1', Buffer.from([0x48]), 0x81, 'MQTT-2.1.3-1'),
+  malformed(3, 'QoS 2 in SUBSCRIBE, 3.1', Buffer.from([0x84]), 0x81, 'MQTT-2.1.3-1'),
+  malformed(3, 'QoS 0 in PUBREL, 3.1', Buffer.from([0x60]), 0x81, 'MQTT-2.1.3-1'),
   ...[0x20, 0x90, 0xb0, 0xd0].map((first) =>
     malformed(5, `server’s packet 0x${first.toString(16)}`, Buffer.from([first, 0]), 0x82, '4.13'),
   ),
@@ -334,7 +343,8 @@ export const MALFORMED_PACKETS: readonly MalformedPacket[] = [
   ),
   malformed(5, 'CONNECT, level 6', packet(0x10, 'MQTT', 6, 2, uint16(0), NONE, 'a'), 0x84, 'MQTT-3.1.2-2'),
   malformed(4, 'CONNECT, level 3', packet(0x10, 'MQTT', 3, 2, uint16(0), 'a'), 0x84, 'MQTT-3.1.2-2'),
-  malformed(4, 'CONNECT, level 0x84', packet(0x10, 'MQTT', 0x84, 2, uint16(0), 'a'), 0x84, 'MQTT-3.1.2-2'),
+  malformed(4, 'CONNECT, level 0x83', packet(0x10, 'MQTT', 0x83, 2, uint16(0), 'a'), 0x84, 'MQTT-3.1.2-2'),
+  malformed(4, 'CONNECT, level 0x85', packet(0x10, 'MQTT', 0x85, 2, uint16(0), 'a'), 0x84, 'MQTT-3.1.2-2'),
   malformed(4, 'CONNECT, reserved flag', connect(4, 3, 'a'), 0x81, 'MQTT-3.1.2-3'),
   malformed(4, 'CONNECT, Will QoS without Will', connect(4, 0x0a, 'a'), 0x81, 'MQTT-3.1.2-11'),
   malformed(4, 'CONNECT, Will Retain without Will', connect(4, 0x22, 'a'), 0x81, 'MQTT-3.1.2-13'),

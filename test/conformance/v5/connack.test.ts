@@ -37,7 +37,7 @@ const WAYS: readonly Way[] = [
   }),
   way('a method that is not known', connect(5, 2, properties(0x15, 'X'), 'a'), 0x8c),
   way('a Will Topic with a wildcard', WILLED(6, 'a/#'), 0x90),
-  way('a Will Topic of the Server', WILLED(6, '$SYS/a'), 0x90),
+  way('a Will Topic of the Server', WILLED(6, '$SYS/a'), 0x87),
   way(
     'a Will Payload that is not what it says',
     connect(5, 6, NONE, 'a', properties(1, 1), 'w', [0, 1, 0xff]),
