@@ -1,11 +1,42 @@
-/** Rights that change while Sessions live: who is not let in any more goes, and Subscriptions that are not allowed end. */
+/**
+ * Rights that change while Sessions live. Whoever is not let in any more loses its connections. A Subscription that is not
+ * allowed any more is suspended: nothing is taken away that could not be given back.
+ */
 import { Reason } from '../mqtt/reason.ts'
 import type { Session } from '../session/session.ts'
+import type { ClientView } from './policy.ts'
 import type { State } from './state.ts'
 import type { Subscribing } from './subscribe.ts'
 
 /** Subscriptions that are looked at in one turn, so that nobody waits for very many of them. */
 const SLICE = 512
+
+/** Whose connections end: users by name, or all for whom the function answers true. */
+export type Lost = ReadonlySet<string> | ((client: ClientView) => boolean)
+
+/** What a change of rights did. Subscriptions about which a policy takes its time are not in it. */
+export interface Reauthorized {
+  /** Connections that ended, and of these those of clients without credentials. */
+  readonly connectionsEnded: number
+  readonly anonymousEnded: number
+  /** Wills that these connections left, and that were published, or denied. */
+  readonly willsPublished: number
+  readonly willsDenied: number
+  /** Subscriptions that are not allowed any more, the Sessions that have them, and Subscriptions that are allowed again. */
+  readonly subscriptionsSuspended: number
+  readonly sessionsSuspended: number
+  readonly subscriptionsResumed: number
+}
+
+const NOTHING: Reauthorized = Object.freeze({
+  connectionsEnded: 0,
+  anonymousEnded: 0,
+  willsPublished: 0,
+  willsDenied: 0,
+  subscriptionsSuspended: 0,
+  sessionsSuspended: 0,
+  subscriptionsResumed: 0,
+})
 
 export class Reauthorization {
   readonly #state: State
@@ -14,6 +45,10 @@ export class Reauthorization {
   #rest: Iterator<[Session, string]> | null = null
   /** Changes so far. */
   #round = 0
+  #done: { -readonly [K in keyof Reauthorized]: number } = { ...NOTHING }
+  /** The Session that was looked at last among those with a suspended Subscription. */
+  #lastSuspended: Session | null = null
+  readonly #waiters: ((done: Reauthorized) => void)[] = []
 
   constructor(state: State, subscribing: Subscribing) {
     this.#state = state
@@ -25,30 +60,52 @@ export class Reauthorization {
     return this.#rest !== null
   }
 
+  /** Resolves with what was done once every Session was looked at: since the last change, or those that overlapped with it. */
+  finished(): Promise<Reauthorized> {
+    if (this.#rest === null) return Promise.resolve({ ...this.#done })
+    return new Promise((resolve) => {
+      this.#waiters.push(resolve)
+    })
+  }
+
   /**
-   * The policy is another one, or decides otherwise. Connections of the users in `lost` are closed in this turn. Subscriptions
-   * that are not allowed any more end in slices; what they find meanwhile is for `authorizeReceive` to hold back.
+   * The policy is another one, or decides otherwise. The connections of `lost` are closed in this turn. Subscriptions that are
+   * not allowed any more are suspended in slices, and those that are allowed again go on; what the former find meanwhile is
+   * for `authorizeReceive` to hold back.
    */
-  start(lost: ReadonlySet<string>): void {
-    const { connected, policy } = this.#state
+  start(lost: Lost): void {
+    const { policy, sessions, suspended } = this.#state
     // What an earlier policy is still to answer does not hold any more.
     this.#subscribing.asked.clear()
     this.#round++
-    this.#state.turn.begin()
-    if (lost.size > 0) {
-      for (const connection of [...connected.values()]) {
-        const { userName } = connection.view
-        if (userName === null || !lost.has(userName)) continue
-        connection.disconnect(Reason.NotAuthorized, 'what let this user in does not hold any more')
-      }
-    }
-    if (policy.authorizeSubscribe === undefined) {
-      this.#rest = null
-      return
-    }
     const isUnderWay = this.#rest !== null
-    this.#rest = subscriptionsOf(this.#state.sessions.values())
+    if (!isUnderWay) this.#done = { ...NOTHING }
+    this.#lastSuspended = null
+    this.#state.turn.begin()
+    this.#disconnect(lost)
+    const looked = policy.authorizeSubscribe === undefined ? suspended.keys() : sessions.values()
+    this.#rest = subscriptionsOf(looked)
     if (!isUnderWay) this.#run()
+  }
+
+  #disconnect(lost: Lost): void {
+    const { connected, figures } = this.#state
+    const isLost =
+      typeof lost === 'function'
+        ? lost
+        : ({ userName }: ClientView) => userName !== null && lost.has(userName)
+    if (typeof lost !== 'function' && lost.size === 0) return
+    const { willsPublished, willsDenied } = figures
+    for (const connection of [...connected.values()]) {
+      const { view } = connection
+      if (!isLost(view)) continue
+      this.#done.connectionsEnded++
+      if (view.userName === null) this.#done.anonymousEnded++
+      const who = view.userName === null ? 'clients without credentials' : 'this user'
+      connection.disconnect(Reason.NotAuthorized, `what let ${who} in does not hold any more`)
+    }
+    this.#done.willsPublished += figures.willsPublished - willsPublished
+    this.#done.willsDenied += figures.willsDenied - willsDenied
   }
 
   #run(): void {
@@ -57,55 +114,74 @@ export class Reauthorization {
       if (next.done === true) this.#rest = null
       else this.#look(...next.value)
     }
-    if (this.#rest !== null && !this.#state.stopping) this.#state.turn.continueLater(() => this.#run())
-    else this.#rest = null
+    if (this.#rest !== null && !this.#state.stopping) {
+      this.#state.turn.continueLater(() => this.#run())
+      return
+    }
+    this.#rest = null
+    for (const resolve of this.#waiters.splice(0)) resolve({ ...this.#done })
   }
 
   #look(session: Session, filter: string): void {
     const record = session.subscriptions.get(filter)
     if (record === undefined) return
-    const decision = this.#state.policy.authorizeSubscribe?.(this.#state.viewOf(session), filter, record.qos)
-    if (decision === undefined || decision === true) return
+    const { policy } = this.#state
+    const decision = policy.authorizeSubscribe?.(this.#state.viewOf(session), filter, record.qos) ?? true
     if (!(decision instanceof Promise)) {
-      this.#end(session, filter)
+      this.#decided(session, filter, decision === true)
       return
     }
     const round = this.#round
     const { asked } = this.#subscribing
     const filters = asked.get(session) ?? new Set()
     asked.set(session, filters.add(filter))
-    const decided = (allowed: boolean): void => {
+    const answered = (allowed: boolean): void => {
       if (round !== this.#round) return
       // Records tell nothing: those of Subscriptions that are alike are one object.
       const isSame = filters.delete(filter)
       if (filters.size === 0) asked.delete(session)
-      if (allowed || !isSame || !session.subscriptions.has(filter) || this.#state.stopping) return
+      if (!isSame || !session.subscriptions.has(filter) || this.#state.stopping) return
       this.#state.turn.begin()
-      this.#end(session, filter)
+      this.#decided(session, filter, allowed)
     }
     decision.then(
-      (answer) => decided(answer === true),
-      () => decided(false),
+      (answer) => answered(answer === true),
+      () => answered(false),
     )
   }
 
+  #decided(session: Session, filter: string, allowed: boolean): void {
+    if (!allowed) this.#suspend(session, filter)
+    else if (this.#state.suspended.size > 0 && this.#subscribing.resume(session, filter)) {
+      this.#done.subscriptionsResumed++
+      this.#tell('subscription-resumed', session, filter)
+    }
+  }
+
   /**
-   * No packet says that a Subscription has ended: the connection is closed, with 0x87 and the filter in 5.0, so that the
-   * client asks again and SUBACK refuses it. A silent end would leave it waiting for messages that never come.
+   * The Session keeps the Subscription, so that it is there when the right is. No packet says that messages have stopped:
+   * the connection is closed, with 0x87 and the filter in 5.0, so that the client asks again and SUBACK refuses it. Silence
+   * would leave it waiting for messages that do not come.
    */
-  #end(session: Session, filter: string): void {
-    const client = this.#state.viewOf(session)
-    this.#subscribing.remove(session, filter)
-    if (this.#state.events.has('unsubscribed')) {
-      this.#state.events.emit('unsubscribed', { client, filter, reasonCode: Reason.NotAuthorized })
-    }
-    if (this.#state.events.has('security')) {
-      const { clientId: subject } = session
-      const detail = `${filter}, of ${client.userName === null ? 'an anonymous client' : `user ${client.userName}`}`
-      this.#state.events.emit('security', { kind: 'subscription-stopped', subject, by: 'broker', detail })
-    }
-    const reason = `the Subscription to ${filter} is not allowed any more`
-    this.#state.connected.get(session)?.disconnect(Reason.NotAuthorized, reason)
+  #suspend(session: Session, filter: string): void {
+    // A client that came back to a suspended Subscription was told once.
+    if (!this.#subscribing.suspend(session, filter)) return
+    this.#done.subscriptionsSuspended++
+    if (this.#lastSuspended !== session) this.#done.sessionsSuspended++
+    this.#lastSuspended = session
+    this.#tell('subscription-stopped', session, filter)
+    const connection = this.#state.connected.get(session)
+    if (connection === undefined) return
+    this.#done.connectionsEnded++
+    if (connection.view.userName === null) this.#done.anonymousEnded++
+    connection.disconnect(Reason.NotAuthorized, `the Subscription to ${filter} is not allowed any more`)
+  }
+
+  #tell(kind: 'subscription-stopped' | 'subscription-resumed', session: Session, filter: string): void {
+    if (!this.#state.events.has('security')) return
+    const { clientId: subject, owner } = session
+    const detail = `${filter}, of ${owner === null ? 'an anonymous client' : `user ${owner}`}`
+    this.#state.events.emit('security', { kind, subject, by: 'broker', detail })
   }
 }
 

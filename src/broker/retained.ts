@@ -120,13 +120,18 @@ export class RetainedDelivery {
     this.#state.store.putSubscription(session.id, cursor.filter, marked)
   }
 
-  /** Stops what is under way for a Session, or for one of its filters: unsubscribed, replaced, or ended. */
-  cancel(session: Session, filter?: string): void {
+  /**
+   * Stops what is under way for a Session, or for one of its filters: unsubscribed, suspended, or ended. False when nothing
+   * was.
+   */
+  cancel(session: Session, filter?: string): boolean {
     const course = this.#courses.get(session)
-    if (course === undefined) return
+    if (course === undefined) return false
+    const { size } = course.cursors
     if (filter === undefined) course.cursors.clear()
     else course.cursors.delete(filter)
     if (course.cursors.size === 0) this.#courses.delete(session)
+    return course.cursors.size < size
   }
 
   /** Stops everything that is under way, without a word to the store. */

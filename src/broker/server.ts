@@ -17,7 +17,7 @@ import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
 import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
-import { Reauthorization } from './reauthorization.ts'
+import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
 import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
 import { Sessions } from './sessions.ts'
@@ -207,11 +207,16 @@ export class Server implements Acceptor {
 
   /**
    * From now on this policy holds, also for what it would have decided otherwise before: see `Reauthorization`. What
-   * let in the users in `lost` does not hold any more.
+   * let in `lost` does not hold any more: the names of users, or whoever it says yes to.
    */
-  usePolicy(policy: Policy, lost: ReadonlySet<string> = new Set()): void {
+  usePolicy(policy: Policy, lost: Lost = new Set()): void {
     this.state.policy = policy
     this.#reauthorization.start(lost)
+  }
+
+  /** What the latest change of the policy did, once every Session was looked at. */
+  reauthorized(): Promise<Reauthorized> {
+    return this.#reauthorization.finished()
   }
 
   /** Whether Subscriptions are still being looked at after a change of the policy. */
@@ -376,6 +381,9 @@ export class Server implements Acceptor {
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
     for (const connection of [...this.#links]) connection.storeLost()
     state.waiting.clear()
+    const suspended = [...state.suspended].map(
+      ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
+    )
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     for (const deadline of state.retainedDeadlines.values()) state.deadlines.cancel(deadline)
     state.retainedDeadlines.clear()
@@ -389,6 +397,7 @@ export class Server implements Acceptor {
     const recovered = await this.#openAgain()
     state.turn.begin()
     this.#takeUp({ ...recovered, wills: recovered.wills.filter(([clientId]) => !live.has(clientId)) })
+    for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
     for (const clientId of live) this.#rooms.wills.reassert(clientId)
     state.unavailable = null
     for (const connection of [...state.paused]) connection.resume()
@@ -409,8 +418,18 @@ export class Server implements Acceptor {
     }
   }
 
+  /** What the policy denied before the store was read again it denies still. */
+  #suspendAgain(clientId: string, filters: readonly string[]): void {
+    const session = this.state.sessions.get(clientId)
+    if (session === undefined) return
+    for (const filter of filters) {
+      if (session.subscriptions.has(filter)) this.#rooms.subscribing.suspend(session, filter)
+    }
+  }
+
   #forget(session: Session): void {
     const { state } = this
+    state.suspended.delete(session)
     state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
     state.sessionDeadlines.delete(session)
     this.#rooms.retained.cancel(session)

@@ -12,6 +12,7 @@ import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
+import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
@@ -104,6 +105,11 @@ export class State implements SessionContext {
   /** Stored Sessions, by their number in the store. */
   readonly sessionsById = new Map<number, Session>()
   readonly sessionDeadlines = new Map<Session, Deadline>()
+  /**
+   * Subscriptions that their users may not have at the moment, by topic filter: the Session keeps them, and no message finds
+   * them. True where retained messages were under way.
+   */
+  readonly suspended = new Map<Session, Map<string, boolean>>()
   /** The Network Connection of each Session that has one. */
   readonly connected = new Map<Session, ClientConnection>()
   /** By Client Identifier. */
@@ -201,7 +207,7 @@ export class State implements SessionContext {
     if (connection !== undefined) return connection.view
     const known = this.#absent.get(session)
     if (known !== undefined) return known
-    const view = absentClient(session.clientId, session.owner)
+    const view = absentClient(session.clientId, ownerOf(session))
     this.#absent.set(session, view)
     return view
   }

@@ -152,6 +152,7 @@ export class Subscribing {
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
     const { subscriptions } = session
     if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
+    this.#forgetSuspended(session, filter)
     const record = subscriptionRecord(options, identifier)
     const held = this.#state.router.subscribe(session, filter, record, identifier)
     const count = subscriptions.size
@@ -218,10 +219,77 @@ export class Subscribing {
   /** Removes one Subscription, also from the store, its filter compared character by character [MQTT-3.10.4-1]. */
   remove(session: Session, filter: string): boolean {
     if (!session.subscriptions.delete(filter)) return false
+    this.#forgetSuspended(session, filter)
     this.#state.router.unsubscribe(session, filter)
     this.#retained.cancel(session, filter)
     if (session.stored) this.#state.store.deleteSubscription(session.id, filter)
     return true
+  }
+
+  // ── rights that are taken away for a while ────────────────────────────────────────────────────────────────
+
+  isSuspended(session: Session, filter: string): boolean {
+    return this.#state.suspended.get(session)?.has(filter) === true
+  }
+
+  /**
+   * The user may not have this Subscription at the moment: the Session and the store keep it, and no message finds it any
+   * more. False when it was suspended before.
+   */
+  suspend(session: Session, filter: string): boolean {
+    const { suspended, router } = this.#state
+    const filters = suspended.get(session) ?? new Map<string, boolean>()
+    if (filters.has(filter)) return false
+    suspended.set(session, filters)
+    router.unsubscribe(session, filter)
+    filters.set(filter, this.#retained.cancel(session, filter))
+    return true
+  }
+
+  /** The user may have it again: messages find it from now on. False when it was not suspended. */
+  resume(session: Session, filter: string): boolean {
+    const record = session.subscriptions.get(filter)
+    const wasUnderWay = this.#forgetSuspended(session, filter)
+    if (record === undefined || wasUnderWay === undefined) return false
+    this.#state.router.subscribe(session, filter, record, record.identifier)
+    if (wasUnderWay) this.#retained.start(session, [{ filter, ...record }], record.identifier)
+    return true
+  }
+
+  /**
+   * The client of a Session is back. A policy that was asked while it was away saw less of it, and is asked again about
+   * what it denied then.
+   */
+  reconsider(view: ClientView, session: Session): void {
+    const filters = this.#state.suspended.get(session)
+    if (filters === undefined) return
+    const { policy } = this.#state
+    for (const filter of [...filters.keys()]) {
+      const qos = session.subscriptions.get(filter)?.qos ?? 0
+      const decision = policy.authorizeSubscribe?.(view, filter, qos) ?? true
+      if (decision === true) this.resume(session, filter)
+      if (!(decision instanceof Promise)) continue
+      decision.then(
+        (answer) => {
+          // Another policy, or another client, is another question.
+          const isSame = this.#state.policy === policy && this.#state.connected.get(session)?.view === view
+          if (answer !== true || !isSame || this.#state.stopping) return
+          this.#state.turn.begin()
+          this.resume(session, filter)
+        },
+        () => {}, // a policy that cannot answer has not allowed it
+      )
+    }
+  }
+
+  #forgetSuspended(session: Session, filter: string): boolean | undefined {
+    const { suspended } = this.#state
+    if (suspended.size === 0) return undefined
+    const filters = suspended.get(session)
+    const wasUnderWay = filters?.get(filter)
+    filters?.delete(filter)
+    if (filters?.size === 0) suspended.delete(session)
+    return wasUnderWay
   }
 }
 

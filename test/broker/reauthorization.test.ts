@@ -20,9 +20,9 @@ async function world(): Promise<{ world: World; denied: Set<string> }> {
 }
 
 describe('a Subscription that is not allowed any more', () => {
-  test('ends: 5.0 is told 0x87 and which, the Session goes on without it, and SUBACK refuses it', async () => {
+  test('is suspended: 5.0 is told 0x87 and which, no message finds it, and SUBACK refuses it', async () => {
     const { world: w, denied } = await world()
-    const gone = w.record('unsubscribed')
+    const told = w.record('security')
     const client = await w.connect('c', lasting())
     await client.subscribe('a/#', 1)
     await client.subscribe('b', 1)
@@ -40,7 +40,7 @@ describe('a Subscription that is not allowed any more', () => {
       },
     ])
     expect(client.closed).toBe(true)
-    expect(gone).toMatchObject([{ filter: 'a/#', reasonCode: Reason.NotAuthorized }])
+    expect(told).toMatchObject([{ kind: 'subscription-stopped', subject: 'c' }])
     const again = await w.connect('c', lasting())
     expect(again.connack).toMatchObject({ sessionPresent: true })
     const publisher = await w.connect('p')
@@ -48,9 +48,13 @@ describe('a Subscription that is not allowed any more', () => {
     await publisher.publish('b', 'yes')
     expect(again.texts()).toEqual(['yes'])
     expect(await again.subscribe('a/#')).toBe(Reason.NotAuthorized)
+    // Other changes do not cut off a client that was told once.
+    w.server.usePolicy(listed(denied))
+    await w.settle()
+    expect(again.closed).toBe(false)
   })
 
-  test('ends for 3.1.1 by closing the connection', async () => {
+  test('is suspended for 3.1.1 by closing the connection', async () => {
     const { world: w, denied } = await world()
     const client = await w.connect('c', {}, 4)
     await client.subscribe('a')
@@ -62,17 +66,114 @@ describe('a Subscription that is not allowed any more', () => {
     expect(client.closed).toBe(true)
   })
 
-  test('ends in the store, too: a restart does not bring it back', async () => {
+  test('is kept for an absent device, which hears again once it is allowed again [field-C14]', async () => {
     const { world: w, denied } = await world()
     const client = await w.connect('c', lasting())
     await client.subscribe('a/#', 1)
+    await client.subscribe('b', 1)
     await client.vanish()
+    const publisher = await w.connect('p')
+    await publisher.publish('a/x', 'before', 1)
     denied.add('subscribe a/#')
     w.server.usePolicy(listed(denied))
     await w.settle()
     while (await w.commit());
-    expect(w.server.state.sessions.get('c')!.subscriptions.size).toBe(0)
+    expect(w.ledger.lines.some((line) => /delete.*subscription/i.test(line))).toBe(false)
+    await publisher.publish('a/x', 'meanwhile', 1)
+    await publisher.publish('b', 'of another Subscription', 1)
+    denied.clear()
+    w.server.usePolicy(listed(denied))
+    expect(await w.server.reauthorized()).toMatchObject({ subscriptionsResumed: 1 })
+    await publisher.publish('a/x', 'after', 1)
+    const again = await w.connect('c', lasting())
+    while (await w.commit());
+    expect(again.connack).toMatchObject({ sessionPresent: true })
+    expect(await again.drain()).toEqual(['before', 'of another Subscription', 'after'])
+    await publisher.publish('a/x', 'online', 1)
+    while (await w.commit());
+    expect(await again.drain()).toEqual(['online'])
+  })
+
+  test.each([
+    ['with a policy that restricts nobody', {}],
+    ['with one that allows it', { authorizeSubscribe: () => true }],
+  ])(
+    'goes on %s, and the retained messages that were under way begin again [field-C14]',
+    async (_, policy) => {
+      const { world: w, denied } = await world()
+      const publisher = await w.connect('p')
+      for (const topic of ['a/1', 'a/2', 'a/3']) await publisher.publish(topic, topic, 1, { retain: true })
+      const client = await w.connect(
+        'c',
+        lasting(1000, { properties: { sessionExpiryInterval: 1000, receiveMaximum: 1 } }),
+      )
+      await client.subscribe('a/#', 1)
+      await client.vanish()
+      denied.add('subscribe a/#')
+      w.server.usePolicy(listed(denied))
+      await w.settle()
+      expect(w.server.retainedDeliveries).toBe(0)
+      w.server.usePolicy(policy)
+      await w.settle()
+      const again = await w.connect('c', lasting())
+      while (await w.commit());
+      expect(new Set(await again.drain())).toEqual(new Set(['a/1', 'a/2', 'a/3']))
+    },
+  )
+
+  test('of a share takes no message from the members that may have it [field-C14]', async () => {
+    const { world: w, denied } = await world()
+    const absent = await w.connect('absent', lasting(1000, { username: 'anna' }))
+    await absent.subscribe('$share/g/work', 1)
+    await absent.vanish()
+    const may: Policy = {
+      ...listed(denied),
+      authorizeSubscribe: ({ userName }) => userName !== 'anna',
+    }
+    w.server.usePolicy(may)
+    await w.settle()
+    const member = await w.connect('member', lasting())
+    await member.subscribe('$share/g/work', 1)
+    await member.vanish()
+    const publisher = await w.connect('p')
+    for (const payload of ['1', '2']) await publisher.publish('work', payload, 1)
+    const back = await w.connect('member', lasting())
+    while (await w.commit());
+    expect(await back.drain()).toEqual(['1', '2'])
+  })
+
+  test('can be ended by its client, and ends with its Session', async () => {
+    const { world: w, denied } = await world()
+    const client = await w.connect('c', lasting())
+    await client.subscribe('a', 1)
+    await client.subscribe('b', 1)
+    await client.vanish()
+    for (const filter of ['a', 'b']) denied.add(`subscribe ${filter}`)
+    w.server.usePolicy(listed(denied))
+    await w.settle()
     expect(w.server.state.router.subscriptionCount).toBe(0)
+    const again = await w.connect('c', lasting())
+    while (await w.commit());
+    expect(await again.unsubscribe('a')).toBe(0)
+    expect([...w.server.state.sessions.get('c')!.subscriptions.keys()]).toEqual(['b'])
+    await again.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
+    expect(w.server.state.suspended.size).toBe(0)
+  })
+
+  test('is asked about again when its client is back, whom the policy sees better then', async () => {
+    const { world: w } = await world()
+    const client = await w.connect('c', lasting())
+    await client.subscribe('a', 1)
+    await client.vanish()
+    const policy: Policy = { authorizeSubscribe: async ({ link }) => link.listener === 'test' }
+    w.server.usePolicy(policy)
+    await w.settle()
+    expect(w.server.state.router.subscriptionCount).toBe(0)
+    const again = await w.connect('c', lasting())
+    while (await w.commit());
+    await w.server.publish({ topic: 'a', payload: Buffer.from('x'), qos: 0, retain: false, publisher: '' })
+    await w.settle()
+    expect(again.texts()).toEqual(['x'])
   })
 
   test('of very many Subscriptions, each is looked at, a part per turn; what they find meanwhile is held back', async () => {
