@@ -215,6 +215,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const [notice] = await Promise.all([server.start(), loadBeforeServing(store)])
+  // Users and files may have changed while no broker ran.
+  if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
     given.map((listener, index) => named(listener, index, policy))
   const observer = (link: LinkInfo, reason: string): void => {

@@ -3,19 +3,20 @@
  * says yes, no or next; the first that decides is heard. The sources change while the broker runs, and nothing that was
  * decided before outlives a change.
  */
+import type { LinkInfo } from '../broker/link.ts'
 import type { AuthenticationResult, ClientView, Credentials, Policy } from '../broker/policy.ts'
 import { Reason } from '../mqtt/reason.ts'
-import { Accounts } from './accounts.ts'
+import { Accounts, CLIENT_ROLE } from './accounts.ts'
 import type { AccountsContent } from './accounts-file.ts'
 import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
 import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
-import type { Decision, Identity, Request } from './decision.ts'
+import type { ClientRights, Decision, Identity, Request } from './decision.ts'
 import { Logins } from './logins.ts'
 import { type PasswordFile, parsePasswordFile } from './password-file.ts'
 import { type PasswordHash, parsePasswordHash } from './password-hash.ts'
 import { PasswordWork } from './password-work.ts'
 import { Rights } from './rights.ts'
-import { roleRights } from './roles.ts'
+import { defaultRights, roleRights } from './roles.ts'
 import { WatchedFile } from './watched-file.ts'
 
 /** How often the files are looked at. */
@@ -31,8 +32,9 @@ export interface AccessOptions {
   readonly passwordFiles: readonly string[]
   readonly aclFiles: readonly string[]
   /**
-   * What holds where no rule decides. `auto` allows it to clients that no rule is about: to anonymous ones, and to all where
-   * there are no accounts, as long as there are no ACL files and no role `anonymous`.
+   * What holds where no rule decides. `auto` allows it to all where there are no rules and no accounts. With accounts, users
+   * that they do not know get nothing, and anonymous clients without a role `anonymous` what the role `client` allows, so
+   * that nobody has more without credentials than with them.
    */
   readonly default: 'auto' | 'allow' | 'deny'
   readonly certificateUser: CertificateName
@@ -64,19 +66,24 @@ export interface Source {
 
 /** What Access tells while it runs. */
 export interface AccessListener {
-  /** Something changed; what these users showed to be let in does not hold any more. */
-  changed(source: Source, lost: ReadonlySet<string>): void
+  /** Something changed; what these clients showed to be let in does not hold any more. */
+  changed(source: Source, lost: LostAccess): void
+  /** Whether a client certificate may name a user that no source knows. Yes when absent. */
+  takesCertificates?(): boolean
   /** A source could not be read again: what it said before holds. */
   failed(source: Source, error: Error): void
   /** More passwords waited to be checked than may. */
   busy(clientId: string): void
 }
 
-/** Where a user's password is stored. */
-interface Known {
-  readonly stored: PasswordHash | null
-  readonly disabled: boolean
+/** Who is not let in any more by what let it in. */
+export interface LostAccess {
+  readonly users: ReadonlySet<string>
+  /** Also of clients without credentials: users put an end to anonymous access that nobody has asked for. */
+  includes(client: ClientView): boolean
 }
+
+const NO_USERS: ReadonlySet<string> = new Set()
 
 export class Access {
   readonly #options: AccessOptions
@@ -170,7 +177,7 @@ export class Access {
     }
     for (const file of this.#aclFiles) {
       const source = { kind: 'acl-file', path: file.path, isOwn: false } as const
-      if (await this.#attempt(source, file.reload(when))) this.#changed(source, new Set())
+      if (await this.#attempt(source, file.reload(when))) this.#changed(source, NO_USERS)
     }
   }
 
@@ -187,9 +194,11 @@ export class Access {
     }
   }
 
-  #changed(source: Source, lost: ReadonlySet<string>): void {
+  #changed(source: Source, users: ReadonlySet<string>): void {
     this.#refresh()
-    this.#listener.changed(source, lost)
+    const includes = ({ userName, link }: ClientView): boolean =>
+      userName === null ? !this.letsInAnonymous(link) : users.has(userName)
+    this.#listener.changed(source, { users, includes })
   }
 
   #refresh(): void {
@@ -225,19 +234,23 @@ export class Access {
       return this.#checked(credentials.clientId, userName, password ?? Buffer.alloc(0), ATTEMPTS_MAX)
     }
     // A user name that nobody checks is no identity.
-    const isCertified = link.certificate !== undefined && this.#options.certificateUser === 'none'
     const endedByUsers = link.anonymousUnlessUsers === true && this.hasUsers
-    if ((link.allowAnonymous && !endedByUsers) || isCertified) return { allow: true, userName: null }
+    if (this.letsInAnonymous(link)) return { allow: true, userName: null }
     const why = link.certificate === undefined ? '' : ', and the certificate names no user'
     const how = endedByUsers ? ', since there are users and no allow_anonymous says so' : ''
     return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}${how}`)
   }
 
+  /** Whether a client that shows no name and password is let in as nobody. */
+  letsInAnonymous(link: LinkInfo): boolean {
+    if (link.certificate !== undefined && this.#options.certificateUser === 'none') return true
+    return link.allowAnonymous && !(link.anonymousUnlessUsers === true && this.hasUsers)
+  }
+
   #admitted(userName: string): AuthenticationResult {
-    if (this.#accounts?.user(userName)?.disabled === true) {
-      return refused(Reason.NotAuthorized, 'the user is disabled')
-    }
-    return { allow: true, userName }
+    const account = this.#accounts?.user(userName)
+    if (account?.disabled === true) return refused(Reason.NotAuthorized, 'the user is disabled')
+    return { allow: true, userName, userId: account?.id ?? null }
   }
 
   #checked(
@@ -246,9 +259,9 @@ export class Access {
     password: Buffer,
     attempts: number,
   ): AuthenticationResult | Promise<AuthenticationResult> {
-    const known = this.#known(userName)
+    const stored = this.#stored(userName)
     // Also for a disabled user: how long it takes tells nothing.
-    const result = this.#logins.check(userName, password, known?.stored ?? undefined)
+    const result = this.#logins.check(userName, password, stored)
     const decide = (answer: typeof result): AuthenticationResult | Promise<AuthenticationResult> => {
       if (answer === 'busy') {
         this.#listener.busy(clientId)
@@ -256,27 +269,46 @@ export class Access {
       }
       if (answer !== 'right') return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
       // It took its time: the user may have been removed, disabled, or given another password meanwhile.
-      const now = this.#known(userName)
-      if (now?.stored !== known?.stored) {
+      if (this.#stored(userName) !== stored) {
         if (attempts > 1) return this.#checked(clientId, userName, password, attempts - 1)
         return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
       }
-      if (now!.disabled) return refused(Reason.NotAuthorized, 'the user is disabled')
-      return { allow: true, userName }
+      return this.#admitted(userName)
     }
     return result instanceof Promise ? result.then(decide) : decide(result)
   }
 
-  /** The first source that knows the user; one without a password leaves it to the next. */
-  #known(userName: string): Known | null {
-    const disabled = this.#accounts?.user(userName)?.disabled === true
-    const stored = this.#hashes.get(userName)
-    if (stored !== undefined) return { stored, disabled }
+  /** What the first source says that knows the user; one without a password leaves it to the next. */
+  #stored(userName: string): PasswordHash | undefined {
+    return this.#hashes.get(userName) ?? this.#storedInFile(userName)
+  }
+
+  #storedInFile(userName: string): PasswordHash | undefined {
     for (const { content } of this.#passwordFiles) {
       const found = content.get(userName)
-      if (found !== undefined) return { stored: found, disabled }
+      if (found !== undefined) return found
     }
-    return null
+    return undefined
+  }
+
+  /** Whether users are known by this name without an account: by a password file, or a certificate that is listed. */
+  knowsByName(userName: string): boolean {
+    return this.#storedInFile(userName) !== undefined || this.#certificates.names(userName)
+  }
+
+  /** Whether no source knows this user any more; a later one of the same name is another. */
+  isFormerUser(userName: string, userId: string | null): boolean {
+    // Without accounts it cannot be told who of them is gone.
+    if (this.#accounts === null) return false
+    const account = this.#accounts.user(userName)
+    if (account !== undefined) return account.id !== userId
+    if (userId !== null) return true
+    const mayBeCertified = this.#options.certificateUser !== 'none' && this.#takesCertificates()
+    return !mayBeCertified && !this.knowsByName(userName)
+  }
+
+  #takesCertificates(): boolean {
+    return this.#listener.takesCertificates?.() !== false
   }
 
   // ── what it may do ────────────────────────────────────────────────────────────────────────────────────────
@@ -295,14 +327,35 @@ export class Access {
   }
 
   #makeRights(client: Identity): Rights {
-    const { userName } = client
+    const { userName, userId } = client
     if (userName !== null && this.#accounts?.user(userName)?.disabled === true) {
       return new Rights([], { allow: false, source: `user ${userName}`, rule: 'disabled' })
+    }
+    // What a former user left behind must not live on the rights of the next one of that name.
+    if (userName !== null && userId !== undefined && this.isFormerUser(userName, userId)) {
+      return new Rights([], { allow: false, source: `user ${userName}`, rule: 'removed' })
     }
     const ofRoles = this.#accounts === null ? null : roleRights(this.#accounts, client)
     const ofFiles = this.#aclFiles.map(({ content }) => aclRights(content, client))
     const sources = ofRoles === null ? ofFiles : [ofRoles, ...ofFiles]
+    const isUnruled = sources.length === 0 && userName === null && this.#accounts?.isEmpty === false
+    if (isUnruled && this.#options.default === 'auto') return this.#rightsOfNobody(client)
     return new Rights(sources, this.#otherwise(userName, sources.length > 0))
+  }
+
+  /** Anonymous clients beside users, without a rule about them: what a user gets of whom nothing else is said. */
+  #rightsOfNobody(client: Identity): Rights {
+    const source = 'access.default'
+    const as = `auto: without credentials as role ${CLIENT_ROLE}`
+    const { decide, receivesEverything } = defaultRights(this.#accounts!, client)
+    const rights: ClientRights = {
+      decide: (request) => {
+        const decision = decide(request)
+        return decision === null ? null : { ...decision, source, rule: `${as}: ${decision.rule}` }
+      },
+      receivesEverything,
+    }
+    return new Rights([rights], { allow: false, source, rule: `${as}, which does not allow it` })
   }
 
   #otherwise(userName: string | null, hasRules: boolean): Decision {
@@ -327,9 +380,11 @@ export class Access {
   get policy(): Policy {
     const { deniedSubscription, deniedBefore5 } = this.#options
     const authenticate: Policy['authenticate'] = (credentials) => this.#authenticate(credentials)
-    if (this.#isUnrestricted) return { authenticate }
+    const isFormerUser: Policy['isFormerUser'] = (userName, userId) => this.isFormerUser(userName, userId)
+    if (this.#isUnrestricted) return { authenticate, isFormerUser }
     return {
       authenticate,
+      isFormerUser,
       deniedBefore5,
       authorizePublish: (client, topic, qos, retain) => this.#rightsOf(client).mayPublish(topic, qos, retain),
       authorizeSubscribe: (client: ClientView, filter, qos) =>
@@ -367,9 +422,15 @@ function lostAccounts(before: AccountsContent, after: AccountsContent): Readonly
   const lost = new Set<string>()
   for (const [name, user] of before.users) {
     const now = after.users.get(name)
-    const isLost = now === undefined || (now.disabled && !user.disabled) || now.password !== user.password
+    const isLost =
+      now === undefined ||
+      now.id !== user.id ||
+      (now.disabled && !user.disabled) ||
+      now.password !== user.password
     if (isLost) lost.add(name)
   }
+  // Who was let in under this name without an account is another user now, unless the account says that it is the same.
+  for (const [name, { id }] of after.users) if (id !== null && !before.users.has(name)) lost.add(name)
   return lost
 }
 

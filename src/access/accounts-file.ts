@@ -16,6 +16,11 @@ const LOCK_STALE_MS = 5_000
 
 export interface User {
   readonly name: string
+  /**
+   * Made at random with the account, so that a later account of the same name is another user. Null for one that is known
+   * by its name alone: accounts of 0.1.0, and those that took over what users without an account had.
+   */
+  readonly id: string | null
   /** argon2id, as `$argon2id$…`; null for a user that no password lets in (a certificate does). */
   readonly password: string | null
   readonly scram: ScramVerifier | null
@@ -221,19 +226,23 @@ export function parseAccounts(text: string, path: string): AccountsContent {
   return { users, roles }
 }
 
+/** Of an account: random, and printable, since it stands in exports. */
+const ID = /^[\w-]{1,64}$/
+
 function userOf(entry: unknown): User | null {
   if (!isRecord(entry)) return null
-  const { name, password, scram, roles, disabled } = entry
+  const { name, id = null, password, scram, roles, disabled } = entry
   const isUser =
     typeof name === 'string' &&
     isName(name) &&
+    (id === null || (typeof id === 'string' && ID.test(id))) &&
     (password === null ||
       (typeof password === 'string' && typeof parsePasswordHash(password) !== 'string')) &&
     isTexts(roles) &&
     typeof disabled === 'boolean'
   if (!isUser) return null
   const verifier = scram === null ? null : scramOf(scram)
-  return verifier === undefined ? null : { name, password, scram: verifier, roles, disabled }
+  return verifier === undefined ? null : { name, id, password, scram: verifier, roles, disabled }
 }
 
 function scramOf(entry: unknown): ScramVerifier | undefined {

@@ -2,6 +2,7 @@
  * The broker's own users and roles: who has which password, and which rules hold for whom. They are in one file of the data
  * directory; every change goes through it under a lock, so a running broker and the command line may both make them.
  */
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { ACCOUNTS_FILE } from '../store/kept-files.ts'
 import {
@@ -29,12 +30,18 @@ export const CLIENT_ROLE = 'client'
 export const ANONYMOUS_ROLE = 'anonymous'
 
 /** Roles that are made when they are first granted; they can be changed like all others. */
-const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
+export const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
   [
     { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $SYS/#'] },
     { name: CLIENT_ROLE, rules: ['allow all #', 'allow publish $SYS/broker/connection/%c/state'] },
   ].map((role) => [role.name, role]),
 )
+
+/** Of an account's id, base64url: no two are ever the same. */
+const ID_BYTES = 12
+
+/** Whose Sessions a new user finds: nobody's, or those of the user who was known by that name without an account. */
+export type NewIdentity = 'new' | 'same-name'
 
 /** The longest password that is accepted: MQTT cannot send more. */
 const PASSWORD_BYTES_MAX = 65_535
@@ -127,14 +134,20 @@ export class Accounts {
    * Adds a user with these roles; `password` null for one that only a certificate lets in. `admin` and `client` are made
    * when they are missing, other roles must exist. Throws AccountsError, also when the user exists.
    */
-  async addUser(name: string, password: string | null, roles: readonly string[] = []): Promise<void> {
+  async addUser(
+    name: string,
+    password: string | null,
+    roles: readonly string[] = [],
+    identity: NewIdentity = 'new',
+  ): Promise<void> {
     expectName(name, 'user')
     if (this.#content.users.has(name)) throw userExists(name)
     const secrets = await this.#secrets(password)
     await this.#edit((content) => {
       if (content.users.has(name)) throw userExists(name)
       const known = withRoles(content, roles)
-      const user: User = { name, ...secrets, roles: [...new Set(roles)], disabled: false }
+      const id = identity === 'new' ? randomBytes(ID_BYTES).toString('base64url') : null
+      const user: User = { name, id, ...secrets, roles: [...new Set(roles)], disabled: false }
       return { ...known, users: new Map(known.users).set(name, user) }
     })
   }

@@ -20,6 +20,11 @@ export class CertificateUsers {
     this.#listed = new Map(listed.map(({ fingerprint, user }) => [plain(fingerprint), user]))
   }
 
+  /** Whether a listed certificate stands for this user. */
+  names(userName: string): boolean {
+    return [...this.#listed.values()].includes(userName)
+  }
+
   /** The user; null where the certificate names none. A listed fingerprint comes before what the certificate says. */
   userOf({ subjectCommonName, subjectAltNames, fingerprint256 }: ClientCertificate): string | null {
     const fingerprint = plain(fingerprint256)

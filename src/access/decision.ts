@@ -6,6 +6,8 @@ export interface Identity {
   readonly clientId: string
   /** Null for anonymous. */
   readonly userName: string | null
+  /** Of the account that the user had; any when absent. */
+  readonly userId?: string | null
 }
 
 /** What somebody wants to do. */

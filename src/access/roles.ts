@@ -1,7 +1,7 @@
 /** Rights from the roles of a user. What any role denies is denied; what one allows is allowed; else the next source is asked. */
 import { parseFilter } from '../mqtt/topics.ts'
 import { filterMatches, filtersOverlap } from '../routing/filter.ts'
-import { type Accounts, ANONYMOUS_ROLE } from './accounts.ts'
+import { type Accounts, ANONYMOUS_ROLE, CLIENT_ROLE, GIVEN_ROLES } from './accounts.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
 import { expanded, filterCovers, widened } from './filters.ts'
 import { parseRule, type Rule } from './rule.ts'
@@ -19,10 +19,23 @@ interface RoleRule {
 /** The rights that accounts give to a client; null when they know no role of it. */
 export function roleRights(accounts: Accounts, identity: Identity): ClientRights | null {
   const names = rolesOf(accounts, identity)
-  if (names === null) return null
+  return names === null ? null : rightsOf(names, (name) => accounts.role(name)?.rules ?? [], identity)
+}
+
+/** The rights of the role that a user gets where nobody names another, whether or not it was granted yet. */
+export function defaultRights(accounts: Accounts, identity: Identity): ClientRights {
+  const rules = accounts.role(CLIENT_ROLE)?.rules ?? GIVEN_ROLES.get(CLIENT_ROLE)!.rules
+  return rightsOf([CLIENT_ROLE], () => rules, identity)
+}
+
+function rightsOf(
+  names: readonly string[],
+  rulesOf: (role: string) => readonly string[],
+  identity: Identity,
+): ClientRights {
   const rules: RoleRule[] = []
   for (const name of names) {
-    for (const text of accounts.role(name)?.rules ?? []) {
+    for (const text of rulesOf(name)) {
       const rule = parseRule(text)
       const own = expanded(rule.filter, identity, FORBIDDEN)
       // Nobody gets out of what is denied by a name that cannot stand in a filter.

@@ -4,9 +4,11 @@ import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { authenticateAnonymous, credentialsOf } from './connect.ts'
 import type { LinkInfo } from './link.ts'
 import type {
+  Authenticated,
   AuthenticationExchange,
   AuthenticationResult,
   AuthenticationStep,
+  Owner,
   Policy,
   Rejection,
   Welcome,
@@ -19,9 +21,9 @@ export interface AuthenticationSink {
   /** Sends AUTH. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
   /** It is this user; `data` goes into CONNACK. Called once per connection. */
-  authenticated(userName: string | null, data: Buffer | undefined, welcome: Welcome): void
+  authenticated(user: Owner, data: Buffer | undefined, welcome: Welcome): void
   /** The re-authentication of a connection succeeded for this user. */
-  reauthenticated(userName: string | null): boolean
+  reauthenticated(user: Owner): boolean
   failed(rejection: Rejection): void
 }
 
@@ -63,7 +65,7 @@ export class Authentication {
         : this.#policy.authenticate(credentialsOf(this.#connect, this.#clientId, this.#link))
     this.#sink.settle(answer, (result: AuthenticationResult) => {
       this.#done = result.allow
-      if (result.allow) this.#sink.authenticated(result.userName, undefined, result)
+      if (result.allow) this.#sink.authenticated(ownerOf(result), undefined, result)
       else this.#sink.failed(result)
     })
   }
@@ -119,11 +121,15 @@ export class Authentication {
       this.#sink.failed(step)
     } else if (!this.#done) {
       this.#done = true
-      this.#sink.authenticated(step.userName, step.data, step)
-    } else if (this.#sink.reauthenticated(step.userName)) {
+      this.#sink.authenticated(ownerOf(step), step.data, step)
+    } else if (this.#sink.reauthenticated(ownerOf(step))) {
       this.#sink.auth(Reason.Success, method, step.data)
     }
   }
+}
+
+function ownerOf({ userName, userId = null }: Authenticated): Owner {
+  return { userName, userId: userName === null ? null : userId }
 }
 
 /** AUTH from a client whose CONNECT named no method: a value to throw. */

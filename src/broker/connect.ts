@@ -6,7 +6,8 @@ import { Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { LinkInfo } from './link.ts'
-import type { AuthenticationResult, Credentials } from './policy.ts'
+import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
+import type { AuthenticationResult, Credentials, Owner } from './policy.ts'
 import type { State } from './state.ts'
 
 /** The largest packet that the standard can express: nothing to announce then. */
@@ -94,18 +95,17 @@ export function sessionRefusal(
   state: State,
   packet: ConnectPacket,
   clientId: string,
-  userName: string | null,
+  user: Owner,
 ): Refusal | null {
   // Asked again: a policy may have taken its time.
   if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
   const existing = state.sessions.get(clientId)
-  if (existing !== undefined && existing.owner !== userName) {
-    return anothers(state, 'Session', clientId, existing.owner, userName)
+  if (existing !== undefined && ownershipOf(state.policy, ownerOf(existing), user) === 'another') {
+    return anothers(state, 'Session', clientId, ownerOf(existing), user)
   }
-  const will = state.wills.get(clientId)
-  if (existing === undefined && will !== undefined && will.record.owner !== userName) {
-    return anothers(state, 'Will', clientId, will.record.owner, userName)
-  }
+  const will = state.wills.get(clientId)?.record
+  const isAnothersWill = will !== undefined && ownershipOf(state.policy, ownerOf(will), user) === 'another'
+  if (existing === undefined && isAnothersWill) return anothers(state, 'Will', clientId, ownerOf(will), user)
   // Who has a Session may come back, also with a Will: it takes messages off the disk.
   const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
   if (stores && existing === undefined && state.store.refusal !== null) {
@@ -119,11 +119,11 @@ function anothers(
   { events }: State,
   what: 'Session' | 'Will',
   clientId: string,
-  owner: string | null,
-  userName: string | null,
+  owner: Owner,
+  user: Owner,
 ): Refusal {
-  const detail = `the ${what} belongs to ${owner ?? 'anonymous clients'}`
-  const by = userName ?? 'anonymous'
+  const detail = `the ${what} belongs to ${ownerInWords(owner, user)}`
+  const by = user.userName ?? 'anonymous'
   events.emit('security', { kind: 'session-of-another-user', subject: clientId, by, detail })
   const of = what === 'Will' ? 'Will of this Client Identifier' : what
   return { reasonCode: Reason.NotAuthorized, reason: `the ${of} belongs to another user` }

@@ -34,7 +34,7 @@ import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler } from './link.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
-import type { ClientView, Rejection, Welcome } from './policy.ts'
+import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
 import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -376,8 +376,9 @@ export class Connection
   }
 
   /** AuthenticationSink. */
-  reauthenticated(userName: string | null): boolean {
-    if (userName === this.#view.userName) return true
+  reauthenticated({ userName, userId }: Owner): boolean {
+    const { userName: before, userId: idBefore = null } = this.#view
+    if (userName === before && userId === idBefore) return true
     this.disconnect(Reason.NotAuthorized, 're-authenticated as another user')
     return false
   }
@@ -419,16 +420,16 @@ export class Connection
   }
 
   /** AuthenticationSink. */
-  authenticated(userName: string | null, data: Buffer | undefined, welcome: Welcome): void {
+  authenticated(user: Owner, data: Buffer | undefined, welcome: Welcome): void {
     const packet = this.#connect!
     const { clientId } = this.#view
-    const refusal = sessionRefusal(this.#state, packet, clientId, userName)
+    const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
-    if (userName !== null) {
-      this.#view = { clientId, userName, protocolVersion: packet.protocolVersion, link: this.#link.info }
+    if (user.userName !== null) {
+      this.#view = { clientId, ...user, protocolVersion: packet.protocolVersion, link: this.#link.info }
     }
     const view = this.#view
     const allowed =
@@ -458,9 +459,10 @@ export class Connection
 
   #open(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): void {
     const state = this.#state
-    const { clientId, userName } = this.#view
+    const { clientId, userName, userId = null } = this.#view
     // Asked again: another user may have made a Session while a policy was thinking.
-    const refusal = sessionRefusal(state, packet, clientId, userName)
+    const user = { userName, userId }
+    const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
@@ -478,7 +480,7 @@ export class Connection
     const expirySeconds = sessionExpirySeconds(state, packet)
     const { session, present } = this.#rooms.sessions.open({
       clientId,
-      owner: userName,
+      user,
       cleanStart: packet.cleanStart,
       expirySeconds,
     })
@@ -496,6 +498,7 @@ export class Connection
     this.keepAliveSeconds = keepAliveSeconds(state, packet, this.#link.info)
     if (this.#inputEnd === null) this.#keepAlive.start(this.keepAliveSeconds)
     this.#opened(packet, present)
+    if (present) this.#rooms.subscribing.reconsider(this.#view, session)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     if (present && packet.protocolVersion > 3) setSessionPresent(connack)
     this.send(connack, state.store.openSequence)

@@ -71,7 +71,7 @@ export interface BrokerEvents {
   sessionCreated: { readonly clientId: string; readonly persistent: boolean }
   sessionEnded: {
     readonly clientId: string
-    readonly reason: 'clean-start' | 'expired' | 'disconnected' | 'deleted'
+    readonly reason: 'clean-start' | 'expired' | 'disconnected' | 'deleted' | 'ownerless'
   }
   subscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }

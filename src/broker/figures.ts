@@ -17,6 +17,11 @@ export class Figures {
   clientsConnected = 0
   clientsMaximum = 0
   clientsExpired = 0
+  willsPublished = 0
+  /** Wills that their clients may not publish any more. */
+  willsDenied = 0
+  /** Sessions that nobody owned, ended by a user who took their Client Identifier. */
+  ownerlessSessionsEnded = 0
   /** Messages refused as a whole: a limit, the disk, a full queue. */
   publishRefused = 0
   readonly drops: Record<DropReason, number> = {

@@ -18,13 +18,23 @@ export interface ClientView {
   readonly clientId: string
   /** The authenticated user; null for anonymous. */
   readonly userName: string | null
+  /** Tells the user's account from a later one of the same name; null or absent where the name is all there is. */
+  readonly userId?: string | null
   readonly protocolVersion: ProtocolVersion
   readonly link: LinkInfo
 }
 
+/** A user, as a policy authenticated it, or as a Session keeps it. */
+export interface Owner {
+  /** Null for anonymous. */
+  readonly userName: string | null
+  /** Tells an account from a later one of the same name; null where the name is all there is. */
+  readonly userId: string | null
+}
+
 /** A client that has no Network Connection: its Session, or its Will, is asked about. */
-export function absentClient(clientId: string, userName: string | null): ClientView {
-  return { clientId, userName, protocolVersion: 5, link: GONE }
+export function absentClient(clientId: string, { userName, userId }: Owner): ClientView {
+  return { clientId, userName, userId, protocolVersion: 5, link: GONE }
 }
 
 export interface Credentials {
@@ -51,9 +61,19 @@ export interface Rejection {
   readonly serverReference?: string
 }
 
+/** Whom a policy let in. */
+export interface Authenticated {
+  /** Null for anonymous. */
+  readonly userName: string | null
+  /**
+   * Where users are accounts that come and go: what a later account of the same name does not have. Sessions are then
+   * those of the account, not of the name.
+   */
+  readonly userId?: string | null
+}
+
 export type AuthenticationResult =
-  /** Let in as this user (null: anonymous). */
-  | ({ readonly allow: true; readonly userName: string | null } & Welcome)
+  | ({ readonly allow: true } & Authenticated & Welcome)
   | ({ readonly allow: false } & Rejection)
 
 /** One step of enhanced authentication (section 4.12). */
@@ -61,9 +81,9 @@ export type AuthenticationStep =
   | { readonly type: 'continue'; readonly data: Buffer | undefined }
   | ({
       readonly type: 'success'
-      readonly userName: string | null
       readonly data: Buffer | undefined
-    } & Welcome)
+    } & Authenticated &
+      Welcome)
   | ({ readonly type: 'failure' } & Rejection)
 
 /** One run of an enhanced authentication; made per CONNECT and per re-authentication. */
@@ -87,6 +107,11 @@ export interface Policy {
    */
   authorizeReceive?(client: ClientView, topic: string): boolean
   /**
+   * Whether there is no such user any more: what it left is nobody's, and ends when a user takes its Client Identifier.
+   * Without it, users are taken to be there for ever.
+   */
+  isFormerUser?(userName: string, userId: string | null): boolean
+  /**
    * What becomes of a PUBLISH that is denied to a client of 3.1 or 3.1.1: it is acknowledged and dropped, which is the
    * default [MQTT-3.3.5-2], or the Network Connection is closed.
    */
@@ -96,9 +121,10 @@ export interface Policy {
 /** The same policy, but what it throws becomes a rejected promise: its bug ends a connection, not the Server. */
 export function guarded(policy: Policy): Policy {
   const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
-  const { authorizeReceive, deniedBefore5 } = policy
+  const { authorizeReceive, isFormerUser, deniedBefore5 } = policy
   return {
     ...(deniedBefore5 && { deniedBefore5 }),
+    ...(isFormerUser && { isFormerUser: (...of) => isFormerUser.apply(policy, of) }),
     ...(authorizeReceive && { authorizeReceive: (...of) => authorizeReceive.apply(policy, of) }),
     ...(authenticate && { authenticate: (...of) => attempt(() => authenticate.apply(policy, of)) }),
     ...(authenticationExchange && {

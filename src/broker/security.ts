@@ -34,6 +34,9 @@ export const SECURITY_KINDS = [
   // What a client tried, or has no longer.
   'session-of-another-user',
   'subscription-stopped',
+  'subscription-resumed',
+  /** A Session of an anonymous client, or of a former user, gave way to a user. */
+  'ownerless-session-ended',
   // What an operator did.
   'client-kicked',
   'session-deleted',

@@ -2,6 +2,8 @@
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import { Session, type Undelivered } from '../session/session.ts'
 import type { BrokerEvents } from './events.ts'
+import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
+import type { Owner } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -15,7 +17,7 @@ const READ_BYTES = 1024 * 1024
 
 export interface OpenRequest {
   readonly clientId: string
-  readonly owner: string | null
+  readonly user: Owner
   readonly cleanStart: boolean
   readonly expirySeconds: number
 }
@@ -46,6 +48,7 @@ export class Sessions {
     const { clientId } = request
     const old = this.#state.sessions.get(clientId)
     if (old !== undefined) this.#takeOver(old)
+    this.#endOwnerless(request, old)
     // Taken over, a Session that ends with its Network Connection has ended.
     const existing = this.#state.sessions.get(clientId)
     if (existing !== undefined && !request.cleanStart)
@@ -54,6 +57,28 @@ export class Sessions {
     // A Will that waits although its Session is gone (after a restart): the client is back, it is not lost.
     this.#wills.discard(clientId)
     return { session: this.#create(request), present: false }
+  }
+
+  /**
+   * What an anonymous client, or a user that is gone, left under this Client Identifier is not for the user who comes:
+   * its Session, its queue and its Will end now. `old` may have ended with its Network Connection already.
+   */
+  #endOwnerless({ clientId, user }: OpenRequest, old: Session | undefined): void {
+    const { sessions, wills, policy, figures, events } = this.#state
+    const owned = old ?? wills.get(clientId)?.record
+    if (owned === undefined || ownershipOf(policy, ownerOf(owned), user) !== 'nobody') return
+    const existing = sessions.get(clientId)
+    const held =
+      existing === undefined
+        ? ''
+        : `, with ${existing.subscriptions.size} Subscriptions and ${existing.queueLength + existing.inFlightCount} messages`
+    if (existing === undefined) this.#wills.publishNow(clientId)
+    else this.end(existing, 'ownerless')
+    figures.ownerlessSessionsEnded++
+    if (!events.has('security')) return
+    const detail = `of ${ownerInWords(ownerOf(owned), user)}${held}`
+    const by = user.userName ?? 'anonymous'
+    events.emit('security', { kind: 'ownerless-session-ended', subject: clientId, by, detail })
   }
 
   #takeOver(old: Session): void {
@@ -79,8 +104,8 @@ export class Sessions {
     const session = new Session(this.#state, {
       id: stored ? this.#freeSessionId() : 0,
       clientId: request.clientId,
-      owner: request.owner,
-      ownerId: null,
+      owner: request.user.userName,
+      ownerId: request.user.userId,
       stored,
       expirySeconds: request.expirySeconds,
     })
@@ -149,6 +174,7 @@ export class Sessions {
     const { store, router, sessions, sessionsById, events } = this.#state
     this.#cancelExpiry(session)
     this.#retained.cancel(session)
+    this.#state.suspended.delete(session)
     if (session.subscriptions.size > 0) {
       for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
       session.subscriptions.clear()

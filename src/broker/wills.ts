@@ -2,6 +2,7 @@
 import { Message, type Will } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import type { WillRecord } from '../store/store.ts'
+import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { PendingWill, State } from './state.ts'
@@ -23,7 +24,7 @@ export class Wills {
     const { clientId } = view
     this.discard(clientId)
     if (will === undefined) return
-    const record: WillRecord = { will, owner: view.userName, dueAt: 0 }
+    const record: WillRecord = { will, owner: view.userName, ownerId: view.userId ?? null, dueAt: 0 }
     this.#state.wills.set(clientId, { record, deadline: null, view })
     this.#state.store.putWill(clientId, record)
   }
@@ -60,7 +61,7 @@ export class Wills {
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
     const delay = Math.min(record.will.delaySeconds, expiry)
     const own = record.dueAt === 0 ? now + delay * 1000 : record.dueAt
-    const view = absentClient(clientId, record.owner)
+    const view = absentClient(clientId, ownerOf(record))
     this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
   }
 
@@ -115,6 +116,7 @@ export class Wills {
 
   /** Counts and tells that the client may not publish this Will. */
   deny({ clientId }: ClientView, will: Will): void {
+    this.#state.figures.willsDenied++
     this.#state.drop(clientId, 'not-authorized', this.#message(clientId, will))
   }
 
@@ -141,6 +143,7 @@ export class Wills {
       this.deny(pending.view, will)
       return
     }
+    state.figures.willsPublished++
     const message = this.#message(clientId, will)
     // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].
     this.#publisher.publishAdmitted(message, state.sessions.get(clientId) ?? null)

@@ -32,7 +32,7 @@ export async function openAccess(
   }
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, {
     changed: (source, lost) => {
-      server().usePolicy(access.policy, lost)
+      server().usePolicy(access.policy, lost.includes)
       // Whoever changed them by a command is told of with the command.
       if (!source.isOwn) tell(LOADED[source.kind], source, '')
     },

@@ -31,7 +31,9 @@ export const CLIENT_CODES = {
 /** What is told as the event `security`. */
 export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user asked for' },
+  'ownerless-session-ended': { code: 'S105', level: 'warn', text: 'Session without an owner ended' },
   'subscription-stopped': { code: 'S203', level: 'warn', text: 'subscription stopped' },
+  'subscription-resumed': { code: 'S205', level: 'info', text: 'subscription goes on' },
   'user-added': { code: 'S301', level: 'info', text: 'user added' },
   'user-removed': { code: 'S302', level: 'info', text: 'user removed' },
   'user-disabled': { code: 'S303', level: 'info', text: 'user disabled' },

@@ -83,6 +83,8 @@ export interface WillLine {
   readonly type: 'will'
   readonly clientId: string
   readonly owner: string | null
+  /** Of the owner's account; null where the name is all there is. */
+  readonly ownerId: string | null
   /** When it is to be published; null while the Network Connection was open. */
   readonly dueAt: number | null
   readonly topic: string

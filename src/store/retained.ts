@@ -231,7 +231,7 @@ class RetainedWriter {
   }
 }
 
-function willPacket({ will, owner, dueAt }: WillRecord): Record<string, unknown> {
+function willPacket({ will, owner, ownerId = null, dueAt }: WillRecord): Record<string, unknown> {
   return {
     cmd: 'publish',
     topic: will.topic,
@@ -243,6 +243,7 @@ function willPacket({ will, owner, dueAt }: WillRecord): Record<string, unknown>
     expirySeconds: will.expirySeconds ?? null,
     delaySeconds: will.delaySeconds,
     owner,
+    ...(ownerId !== null && { ownerId }),
     dueAt,
   }
 }
@@ -296,6 +297,7 @@ function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Messag
 function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
   const packet = packetOf(key, value, decoder)
   const owner = packet.get('owner')
+  const ownerId = packet.get('ownerId')
   const will: Will = {
     topic: textOf(packet.get('topic')),
     payload: owned(bytesOf(packet.get('payload'))),
@@ -308,6 +310,7 @@ function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill
   const record = {
     will,
     owner: typeof owner === 'string' ? owner : null,
+    ownerId: typeof ownerId === 'string' ? ownerId : null,
     dueAt: numberOf(packet.get('dueAt')) ?? 0,
   }
   return [decodeURIComponent(key.toString('utf8', WILL.length)), record]

@@ -32,6 +32,8 @@ export interface WillRecord {
   readonly will: Will
   /** The user that owns the Session; null for anonymous. */
   readonly owner: string | null
+  /** Tells that user's account from a later one of the same name; null or absent where the name is all there is. */
+  readonly ownerId?: string | null
   /** Broker time in ms at which it is to be published; 0 while the Network Connection is open. */
   readonly dueAt: number
 }

@@ -30,8 +30,8 @@ const path = (name: string): string => join(directory, name)
 async function start(options: Partial<AccessOptions> = {}): Promise<void> {
   access = await Access.open({ ...DEFAULT_ACCESS, ...options }, directory, {
     changed: ({ kind }: Source, lost) => {
-      told.push(`${kind} changed, lost: ${[...lost].join(' ')}`)
-      world.server.usePolicy(access.policy, lost)
+      told.push(`${kind} changed, lost: ${[...lost.users].join(' ')}`)
+      world.server.usePolicy(access.policy, lost.includes)
     },
     failed: (_, error) => told.push(error.message),
     busy: (clientId) => told.push(`busy: ${clientId}`),
@@ -232,7 +232,7 @@ describe('what changes holds at once', () => {
     expect(await code({ user: 'a', password: 'new' })).toBe(0)
   })
 
-  test('a role that is taken away ends publishing, Subscriptions, deliveries and Wills', async () => {
+  test('a role that is taken away ends publishing, deliveries and Wills, and suspends Subscriptions', async () => {
     await start()
     const accounts = access.accounts!
     await accounts.addRules('r', ['allow all a/#'])
@@ -334,6 +334,138 @@ test('anonymous access that nobody has asked for ends with the first user', asyn
   expect(await code({ link: byDefault })).toBe(Reason.NotAuthorized)
   expect(await code({ link: { allowAnonymous: true } })).toBe(Reason.Success)
   expect(await code({ user: 'alice', password: 'a password', link: byDefault })).toBe(Reason.Success)
+})
+
+test('clients without credentials are cut off by the first user where nobody asked for them, and only there [field-C15]', async () => {
+  await start()
+  const byDefault = { allowAnonymous: true, anonymousUnlessUsers: true }
+  const ended = await connect({ clientId: 'ended', link: byDefault, version: 4 })
+  const told = await connect({ clientId: 'told', link: byDefault })
+  const wanted = await connect({ clientId: 'wanted', link: { allowAnonymous: true } })
+  await access.accounts!.addUser('alice', 'a password')
+  await world.settle()
+  expect([ended.closed, told.closed, wanted.closed]).toEqual([true, true, false])
+  expect(told.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: Reason.NotAuthorized }])
+  expect(await world.server.reauthorized()).toMatchObject({ connectionsEnded: 2, anonymousEnded: 2 })
+  await access.accounts!.addUser('bob', 'a password')
+  await world.settle()
+  expect(wanted.closed).toBe(false)
+})
+
+describe('beside users, clients without credentials', () => {
+  const anonymous = { clientId: 'c', userName: null }
+  const topics = ['a', 'b', '$SYS/broker/uptime', '$other'] as const
+  const rights = (who: { clientId: string; userName: string | null }): boolean[] =>
+    topics.flatMap((topic) => [
+      access.explain(who, { action: 'publish', topic, qos: 0, retain: true }).allow,
+      access.explain(who, { action: 'receive', topic }).allow,
+      access.explain(who, { action: 'subscribe', filter: topic, qos: 0 }).allow,
+    ])
+
+  test('may what a user may of whom nothing else is said, and no more: not $SYS [field-C15]', async () => {
+    await start()
+    await access.accounts!.addUser('alice', null, ['client'])
+    expect(rights(anonymous)).toEqual([...Array(6).fill(true), ...Array(6).fill(false)])
+    await access.accounts!.addRules('client', ['deny all b'])
+    expect(rights(anonymous)).toEqual(rights({ clientId: 'c', userName: 'alice' }))
+    await access.accounts!.removeRules('client', ['allow all #'])
+    expect(rights(anonymous)).not.toContain(true)
+    const client = await connect({ link: { allowAnonymous: true } })
+    expect(await client.subscribe('$SYS/#')).toBe(Reason.NotAuthorized)
+  })
+
+  test('may read $SYS where the role anonymous says so [field-C15]', async () => {
+    await start()
+    await access.accounts!.addUser('alice', null, ['client'])
+    await access.accounts!.addRules('anonymous', ['allow subscribe $SYS/#'])
+    expect(rights(anonymous).slice(6, 9)).toEqual([false, true, true])
+  })
+})
+
+describe('accounts that come and go', () => {
+  const stays = { ...lasting(), properties: { sessionExpiryInterval: 1000 } }
+
+  test('leave their Sessions to nobody of the same name [field-C12]', async () => {
+    await start()
+    const accounts = access.accounts!
+    await accounts.addUser('alice', 'x', ['client'])
+    const first = await connect({ user: 'alice', password: 'x', more: stays })
+    await first.subscribe('a', 1)
+    await first.vanish()
+    const back = await connect({ user: 'alice', password: 'x', more: stays })
+    expect(back.connack).toMatchObject({ sessionPresent: true })
+    await accounts.removeUser('alice')
+    await world.settle()
+    expect(back.closed).toBe(true)
+    await accounts.addUser('alice', 'x', ['client'])
+    // Nothing is queued on the rights of the one who came after.
+    await world.server.publish({
+      topic: 'a',
+      payload: Buffer.from('x'),
+      qos: 1,
+      retain: false,
+      publisher: '',
+    })
+    expect(world.server.state.sessions.get('c')!.queueLength).toBe(0)
+    const next = await connect({ user: 'alice', password: 'x', more: stays })
+    expect(next.connack).toMatchObject({ reasonCode: 0, sessionPresent: false })
+    expect([...world.server.state.sessions.get('c')!.subscriptions]).toEqual([])
+  })
+
+  test('leave the Client Identifier to other users once they are gone [field-C12]', async () => {
+    await start()
+    const accounts = access.accounts!
+    for (const name of ['alice', 'bob']) await accounts.addUser(name, name, ['client'])
+    await (await connect({ user: 'alice', password: 'alice', more: stays })).vanish()
+    expect(await code({ user: 'bob', password: 'bob' })).toBe(Reason.NotAuthorized)
+    await accounts.setDisabled('alice', true)
+    expect(await code({ user: 'bob', password: 'bob' })).toBe(Reason.NotAuthorized)
+    await accounts.removeUser('alice')
+    expect(await code({ user: 'bob', password: 'bob' })).toBe(0)
+  })
+
+  test('of 0.1.0 are known by their names, and keep their Sessions until they are removed [field-C12]', async () => {
+    await start()
+    await access.accounts!.addUser('alice', 'x', ['client'])
+    const written = JSON.parse(readFileSync(path('accounts.json'), 'utf8'))
+    expect(written.users[0].id).toMatch(/^[\w-]{16}$/)
+    delete written.users[0].id
+    writeFileSync(path('accounts.json'), JSON.stringify(written))
+    await access.reload()
+    await (await connect({ user: 'alice', password: 'x', more: stays })).vanish()
+    const back = await connect({ user: 'alice', password: 'x', more: stays })
+    expect(back.connack).toMatchObject({ sessionPresent: true })
+    await access.accounts!.removeUser('alice')
+    await access.accounts!.addUser('alice', 'x', ['client'])
+    const next = await connect({ user: 'alice', password: 'x', more: stays })
+    expect(next.connack).toMatchObject({ sessionPresent: false })
+  })
+
+  test('who is known without one is the same user where the operator says so, and another where not [field-C12]', async () => {
+    execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'x'], { stdio: 'ignore' })
+    await start({ passwordFiles: [path('passwd')] })
+    const accounts = access.accounts!
+    const of = (password: string): Promise<TestClient> => connect({ user: 'alice', password, more: stays })
+    const first = await of('x')
+    await accounts.addUser('alice', 'y', ['client'], 'same-name')
+    expect(first.closed).toBe(false)
+    expect((await of('y')).connack).toMatchObject({ sessionPresent: true })
+    await accounts.removeUser('alice')
+    expect((await of('x')).connack).toMatchObject({ sessionPresent: true })
+    await accounts.addUser('alice', 'y', ['client'])
+    expect((await of('y')).connack).toMatchObject({ reasonCode: 0, sessionPresent: false })
+  })
+
+  test('a name that no source knows is a former user’s, unless a certificate may stand for it', async () => {
+    execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'bob', 'x'], { stdio: 'ignore' })
+    await start({ passwordFiles: [path('passwd')] })
+    expect(access.isFormerUser('bob', null)).toBe(false)
+    // By default a certificate may.
+    expect(access.isFormerUser('carol', null)).toBe(false)
+    await start({ passwordFiles: [path('passwd')], certificateUser: 'none' })
+    expect(['bob', 'carol'].map((name) => access.isFormerUser(name, null))).toEqual([false, true])
+    expect(access.isFormerUser('bob', 'of an account')).toBe(true)
+  })
 })
 
 describe('what holds where no rule decides', () => {

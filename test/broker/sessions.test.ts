@@ -250,14 +250,6 @@ describe('ownership', () => {
     expect(back.connack).toMatchObject({ sessionPresent: true })
   })
 
-  it('a named user cannot take what an anonymous client made; who ends a Session frees its name', async () => {
-    const world = await World.make({ policy })
-    const anonymous = await world.connect('a', lasting())
-    expect((await world.connect('a', { username: 'anna' })).connack).toMatchObject({ reasonCode: 0x87 })
-    await anonymous.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
-    expect((await world.connect('a', { username: 'anna' })).connack).toMatchObject({ reasonCode: 0 })
-  })
-
   it('a Session made by another user while a policy was thinking is safe', async () => {
     let decide: (answer: boolean) => void = () => {}
     const world = await World.make({

@@ -138,7 +138,7 @@ describe('with a broker and without one', () => {
       "allowed: user 'alice' may publish sensors/alice/x\ndecided by role sensor: allow publish sensors/%u/# qos 0-1",
       "denied: user 'alice' may not subscribe #\ndecided by access.default: auto: there are rules, and none allows it",
       "denied: user 'bob' may not receive a\ndecided by access.default: auto: the accounts do not know this user",
-      'allowed: an anonymous client may publish a\ndecided by access.default: auto: no rule is about this client\nwhere a listener lets it in: allow_anonymous',
+      'allowed: an anonymous client may publish a\ndecided by access.default: auto: without credentials as role client: allow all #\nwhere a listener lets it in: allow_anonymous',
       'user alice removed',
       'role sensor removed',
     ])

@@ -1,0 +1,160 @@
+import { describe, expect, test } from 'vitest'
+import type { Policy } from '../../src/broker/policy.ts'
+import { type Given, lasting, textsOf, type Version, World } from './harness.ts'
+
+/** A user name is `name#id`, of an account with that id, or a name alone. In `former` are those that are gone. */
+function accounts(former: ReadonlySet<string> = new Set()): Policy {
+  return {
+    authenticate: ({ userName }) => {
+      const [name = null, id = null] = userName?.split('#') ?? []
+      return { allow: true, userName: name, userId: id }
+    },
+    isFormerUser: (name, id) => former.has(id === null ? name : `${name}#${id}`),
+  }
+}
+
+function stays(version: Version, more: Given = {}): Given {
+  return version === 5 ? lasting(1000, more) : { clean: false, ...more }
+}
+
+const REFUSED = { 3: { returnCode: 5 }, 4: { returnCode: 5 }, 5: { reasonCode: 0x87 } }
+
+async function left(world: World, version: Version, more: Given = {}): Promise<void> {
+  const client = await world.connect('c', stays(version, more), version)
+  await client.subscribe('secret', 1)
+  await client.vanish()
+  const publisher = await world.connect('p', {}, version)
+  await publisher.publish('secret', 'for whoever was here before', 1)
+  await publisher.vanish()
+}
+
+describe('what nobody owned', () => {
+  test.each([
+    [4, true],
+    [4, false],
+    [5, true],
+    [5, false],
+  ] as const)(
+    'MQTT version %s, Clean Start %s: a user begins afresh and is not given what was queued [field-C12]',
+    async (version, clean) => {
+      const world = await World.make({ policy: accounts() })
+      await left(world, version)
+      const told = world.record('security')
+      const ended = world.record('sessionEnded')
+      const anna = await world.connect('c', stays(version, { clean, username: 'anna#1' }), version)
+      while (await world.commit());
+      expect(anna.connack).toMatchObject({ sessionPresent: false, ...(version === 5 && { reasonCode: 0 }) })
+      await world.connect('p2').then((publisher) => publisher.publish('secret', 'later', 1))
+      while (await world.commit());
+      expect(await anna.drain()).toEqual([])
+      expect(ended).toEqual([{ clientId: 'c', reason: 'ownerless' }])
+      expect(told).toEqual([
+        {
+          kind: 'ownerless-session-ended',
+          subject: 'c',
+          by: 'anna',
+          detail: 'of clients without credentials, with 1 Subscriptions and 1 messages',
+        },
+      ])
+      expect(world.server.state.figures.ownerlessSessionsEnded).toBe(1)
+      if (version === 4 && clean) return
+      // It is hers from now on.
+      await anna.vanish()
+      expect((await world.connect('c', stays(version), version)).connack).toMatchObject(REFUSED[version])
+      const again = await world.connect('c', stays(version, { username: 'anna#1' }), version)
+      expect(again.connack).toMatchObject({ sessionPresent: true })
+    },
+  )
+
+  test('is taken from a client that is connected: it is told 0x8E, and its Will is published [field-C12]', async () => {
+    const world = await World.make({ policy: accounts() })
+    const watcher = await world.connect('w')
+    await watcher.subscribe('will')
+    const will = { topic: 'will', payload: Buffer.from('gone'), qos: 0, retain: false }
+    const squatter = await world.connect('c', lasting(1000, { will }))
+    const anna = await world.connect('c', { username: 'anna#1' })
+    while (await world.commit());
+    expect(anna.connack).toMatchObject({ reasonCode: 0, sessionPresent: false })
+    expect(squatter.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8e }])
+    expect(squatter.closed).toBe(true)
+    expect(watcher.texts()).toEqual(['gone'])
+    const back = await world.connect('c', lasting())
+    expect(back.connack).toMatchObject({ reasonCode: 0x87 })
+    expect(anna.closed).toBe(false)
+  })
+
+  test('a share of messages that nobody got goes to the other members', async () => {
+    const world = await World.make({ policy: accounts() })
+    const first = await world.connect('c', lasting())
+    await first.subscribe('$share/g/work', 1)
+    await first.vanish()
+    const publisher = await world.connect('p')
+    await publisher.publish('work', 'to do', 1)
+    const second = await world.connect('s', lasting())
+    await second.subscribe('$share/g/work', 1)
+    await world.connect('c', { username: 'anna#1' })
+    while (await world.commit());
+    expect(textsOf(second.got())).toEqual(['to do'])
+  })
+
+  test('a Will without its Session, as a restart leaves it, is published and given to nobody', async () => {
+    const world = await World.make({ policy: accounts() })
+    const watcher = await world.connect('w')
+    await watcher.subscribe('will')
+    const will = { topic: 'will', payload: Buffer.from('x'), properties: Buffer.alloc(0), qos: 0 } as const
+    const record = {
+      will: { ...will, retain: false, expirySeconds: undefined, delaySeconds: 0 },
+      owner: null,
+    }
+    world.server.state.wills.set('c', {
+      record: { ...record, dueAt: 0 },
+      deadline: null,
+      view: { clientId: 'c', userName: null, protocolVersion: 5, link: watcher.link.info },
+    })
+    expect((await world.connect('c', { username: 'anna#1' })).connack).toMatchObject({ reasonCode: 0 })
+    expect(watcher.texts()).toEqual(['x'])
+  })
+})
+
+describe('what a former user left', () => {
+  test('never passes to the next user of that name [field-C12]', async () => {
+    const world = await World.make({ policy: accounts() })
+    await left(world, 5, { username: 'anna#1' })
+    const told = world.record('security')
+    const next = await world.connect('c', lasting(1000, { username: 'anna#2' }))
+    while (await world.commit());
+    expect(next.connack).toMatchObject({ reasonCode: 0, sessionPresent: false })
+    expect(await next.drain()).toEqual([])
+    expect(told).toMatchObject([{ detail: expect.stringContaining('of an earlier user anna') }])
+  })
+
+  test.each(['bert#3', 'bert'])(
+    'gives way to %s, once it is gone, and not before [field-C12]',
+    async (username) => {
+      const former = new Set<string>()
+      const world = await World.make({ policy: accounts(former) })
+      await left(world, 5, { username: 'anna#1' })
+      expect((await world.connect('c', { username })).connack).toMatchObject({ reasonCode: 0x87 })
+      former.add('anna#1')
+      expect((await world.connect('c', { username })).connack).toMatchObject({ reasonCode: 0 })
+    },
+  )
+
+  test('is not for clients without credentials', async () => {
+    const world = await World.make({ policy: accounts(new Set(['anna#1'])) })
+    await left(world, 5, { username: 'anna#1' })
+    expect((await world.connect('c', lasting())).connack).toMatchObject({ reasonCode: 0x87 })
+  })
+
+  test('is what a policy that knows no accounts says of nobody: names are all there is', async () => {
+    const policy: Policy = {
+      authenticate: ({ userName }) => ({ allow: true, userName: userName ?? null }),
+    }
+    const world = await World.make({ policy })
+    await left(world, 5, { username: 'anna' })
+    expect((await world.connect('c', { username: 'bert' })).connack).toMatchObject({ reasonCode: 0x87 })
+    expect((await world.connect('c', lasting(1000, { username: 'anna' }))).connack).toMatchObject({
+      sessionPresent: true,
+    })
+  })
+})
