@@ -176,6 +176,11 @@ export interface Broker {
   reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]>
   /** Whom `reconfigure` would cut off. */
   cutOffBy(listeners: NonNullable<BrokerOptions['listeners']>): readonly CutOff[]
+  /**
+   * What a `sessionExpirySecondsMax` that `reconfigure` is given would do to Sessions that are there. The event
+   * `sessionsCapped` tells what it did.
+   */
+  cappedBy(sessionExpirySecondsMax: number): { readonly shortened: number; readonly ended: number }
   /** Reads certificates, users and rights again, at once. What changed, or cannot be used, is told as `security`. */
   reread(): Promise<void>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
@@ -302,7 +307,11 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       for (const { clientId, reason } of cutOff)
         server.disconnect(clientId, Reason.AdministrativeAction, reason)
     }
-    if (changes.limits !== undefined) Object.assign(limits, changes.limits)
+    if (changes.limits !== undefined) {
+      const { sessionExpirySecondsMax: before } = limits
+      Object.assign(limits, changes.limits)
+      if (limits.sessionExpirySecondsMax < before) await server.capSessions()
+    }
     if (changes.sysIntervalSeconds !== undefined) {
       detachSys()
       detachSys = publishSys(changes.sysIntervalSeconds)
@@ -316,6 +325,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     openFiles: files,
     reconfigure,
     cutOffBy,
+    cappedBy: (sessionExpirySecondsMax) => server.cappedBy(sessionExpirySecondsMax),
     reread: async () => {
       await certificates.reread()
       await access?.reload('now')

@@ -1,5 +1,4 @@
 /** The operator's commands for what a broker holds: clients, Sessions, Subscriptions, retained messages. */
-import { setImmediate } from 'node:timers/promises'
 import { isServerTopic } from '../broker/connect.ts'
 import type {
   ClientEntry,
@@ -15,13 +14,12 @@ import type { SecurityEvent } from '../broker/security.ts'
 import type { ForwardedProperties } from '../mqtt/properties.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { askedBy, type ControlCommand } from './control.ts'
+import { type Found, type Many, throughAll } from './many.ts'
 import { PAGE_ROWS_MAX, Pages } from './pages.ts'
 import { isPlain, matchesPattern, PATTERN_CHARACTERS_MAX } from './pattern.ts'
 
 /** Bytes of a retained message's payload that `retained show` tells. */
 const PAYLOAD_BYTES_MAX = 64 * 1024
-/** Retained messages that are looked at or deleted before others are served. */
-const SLICE_STEPS = 256
 
 /** The answer to `client show` and `session show`. */
 export interface HeldSession {
@@ -39,8 +37,8 @@ export interface HeldMessage extends MessageEntry {
   readonly properties: Omit<ForwardedProperties, 'correlationData'> & { readonly correlationData?: string }
 }
 
-/** The answer to `delete` and `kick`. */
-export interface Done {
+/** The answer to `delete` and `kick`; what is more than `count` is there where many were asked for. */
+export interface Done extends Partial<Many> {
   readonly count: number
 }
 
@@ -54,6 +52,14 @@ export class HeldError extends Error {
     this.advice = advice
   }
 }
+
+/** What a command took away, for the security log. */
+const NOUNS = {
+  'client-kicked': 'clients',
+  'session-deleted': 'Sessions',
+  'subscription-deleted': 'Subscriptions',
+  'retained-deleted': 'messages',
+} as const
 
 type Parameters = Readonly<Record<string, unknown>>
 
@@ -73,7 +79,33 @@ export function heldCommands(
         : pages.resume<T>(which, after, limit)
     }
   const show: ControlCommand = (parameters) => heldSession(holdings, word(parameters, 0))
+  /** Of all that match; `kind` is how it is told. */
+  const many = async <T>(
+    parameters: Parameters,
+    kind: keyof typeof NOUNS,
+    rows: (wanted: Wanted) => Steps<T>,
+    found: (entry: T) => Found,
+    take: (entry: T) => boolean,
+  ): Promise<Done> => {
+    const filters = manyParameters(parameters)
+    const isDryRun = parameters.dryRun === true
+    if (!isDryRun) expectAvailable(holdings)
+    const taken = isDryRun ? null : take
+    const done = await throughAll(holdings, rows(wantedOf(filters)), found, taken, () =>
+      expectAvailable(holdings),
+    )
+    const subject = inWords(filters)
+    if (!isDryRun && done.count > 0) {
+      tell({ kind, subject, by: askedBy(parameters), detail: `${done.count} ${NOUNS[kind]}` })
+    }
+    return done
+  }
   const deleteSession: ControlCommand = async (parameters) => {
+    if (asksForMany(parameters)) {
+      const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId })
+      const take = ({ clientId }: SessionEntry): boolean => holdings.endSession(clientId)
+      return many(parameters, 'session-deleted', (wanted) => holdings.sessions(wanted), found, take)
+    }
     const clientId = word(parameters, 0)
     expectAvailable(holdings)
     const wasConnected = holdings.client(clientId) !== null
@@ -91,6 +123,11 @@ export function heldCommands(
       return found
     },
     'client kick': (parameters) => {
+      if (asksForMany(parameters)) {
+        const found = (entry: ClientEntry): Found => ({ ...entry, name: entry.clientId, isConnected: true })
+        const take = ({ clientId }: ClientEntry): boolean => holdings.disconnect(clientId)
+        return many(parameters, 'client-kicked', (wanted) => holdings.clients(wanted), found, take)
+      }
       const clientId = word(parameters, 0)
       if (!holdings.disconnect(clientId)) {
         throw holdings.session(clientId) === null ? noSession(clientId) : notConnected(clientId)
@@ -110,6 +147,16 @@ export function heldCommands(
       return found
     },
     'subscription delete': async (parameters) => {
+      if (asksForMany(parameters)) {
+        const found = ({ clientId, topicFilter, isConnected }: SubscriptionEntry): Found => ({
+          name: `${clientId} ${topicFilter}`,
+          isConnected,
+        })
+        const take = ({ clientId, topicFilter }: SubscriptionEntry): boolean =>
+          holdings.endSubscription(clientId, topicFilter)
+        const rows = (wanted: Wanted): Steps<SubscriptionEntry> => holdings.subscriptions(wanted)
+        return many(parameters, 'subscription-deleted', rows, found, take)
+      }
       const [clientId, topicFilter] = [word(parameters, 0), word(parameters, 1)]
       expectAvailable(holdings)
       if (!(await holdings.deleteSubscription(clientId, topicFilter))) {
@@ -122,13 +169,17 @@ export function heldCommands(
     'retained list': list('retained', (wanted) => holdings.retained(wanted)),
     'retained show': (parameters) => heldMessage(holdings, word(parameters, 0)),
     'retained delete': async (parameters) => {
+      if (asksForMany(parameters)) {
+        const { topic } = parameters
+        if (typeof topic === 'string' && isServerTopic(topic)) throw ownTopic(topic)
+        const found = ({ topicName }: MessageEntry): Found => ({ name: topicName })
+        const take = ({ topicName }: MessageEntry): boolean => holdings.clearRetained(topicName)
+        return many(parameters, 'retained-deleted', (wanted) => holdings.retained(wanted), found, take)
+      }
       expectAvailable(holdings)
-      const { topic } = parameters
-      const subject = typeof topic === 'string' ? topic : word(parameters, 0)
-      const count =
-        typeof topic === 'string' ? await clearAll(holdings, topic) : await clearOne(holdings, subject)
-      const by = askedBy(parameters)
-      if (count > 0) tell({ kind: 'retained-deleted', subject, by, detail: `${count} messages` })
+      const subject = word(parameters, 0)
+      const count = await clearOne(holdings, subject)
+      tell({ kind: 'retained-deleted', subject, by: askedBy(parameters), detail: `${count} messages` })
       return { count } satisfies Done
     },
   }
@@ -163,31 +214,45 @@ async function clearOne(holdings: Holdings, topicName: string): Promise<number> 
   return 1
 }
 
-/** In slices; resolves when all of it is durable. */
-async function clearAll(holdings: Holdings, topicFilter: string): Promise<number> {
-  expectFilter(topicFilter)
-  if (isServerTopic(topicFilter)) throw ownTopic(topicFilter)
-  let count = 0
-  let step = 0
-  for (const entry of holdings.retained({ topicFilter })) {
-    if (entry !== null && holdings.clearRetained(entry.topicName)) count++
-    if (++step % SLICE_STEPS !== 0) continue
-    await setImmediate()
-    expectAvailable(holdings)
-  }
-  await holdings.settled()
-  return count
-}
-
 /** Without a connection to the disk nothing that is taken away would stay so. */
 function expectAvailable({ unavailable }: Holdings): void {
   if (unavailable !== null) throw new HeldError(`nothing can be deleted: ${unavailable}`, 'Try again later.')
+}
+
+/** Whether it is about all that match, and not about one that is named. */
+function asksForMany({ words, topic, client, user, awaySeconds }: Parameters): boolean {
+  const isNamed = Array.isArray(words) && words.length > 0
+  const isMany = [topic, client, user, awaySeconds].some((given) => given !== undefined)
+  if (isNamed && isMany)
+    throw new HeldError('one is named, and many are asked for', 'Do one after the other.')
+  return isMany
+}
+
+function manyParameters(parameters: Parameters): ListParameters {
+  const { after: _after, limit: _limit, ...filters } = listParameters(parameters)
+  const { awaySeconds } = parameters
+  if (awaySeconds === undefined) return filters
+  if (typeof awaySeconds !== 'number' || !(awaySeconds >= 0)) {
+    throw new HeldError('awaySeconds is no number of seconds', 'Send a JSON number from 0.')
+  }
+  return { ...filters, awaySeconds }
+}
+
+/** Which ones, for the security log: as the command line says it. */
+function inWords({ topic, client, user, awaySeconds }: ListParameters): string {
+  return [
+    ...(topic === undefined ? [] : [`--topic ${topic}`]),
+    ...(client === undefined ? [] : [`--client ${client}`]),
+    ...(user === undefined ? [] : [`--user ${user === '' ? "''" : user}`]),
+    ...(awaySeconds === undefined ? [] : [`--older-than ${awaySeconds}s`]),
+  ].join(' ')
 }
 
 interface ListParameters {
   readonly topic?: string
   readonly client?: string
   readonly user?: string
+  readonly awaySeconds?: number
   readonly limit?: number
   readonly after?: string
 }
@@ -209,7 +274,7 @@ function listParameters(parameters: Parameters): ListParameters {
   return { ...texts, limit: limit as number }
 }
 
-function wantedOf({ topic, client, user }: ListParameters): Wanted {
+function wantedOf({ topic, client, user, awaySeconds }: ListParameters): Wanted {
   if (topic !== undefined) expectFilter(topic)
   if (client !== undefined && client.length > PATTERN_CHARACTERS_MAX && !isPlain(client)) {
     throw new HeldError(`a pattern has at most ${PATTERN_CHARACTERS_MAX} characters`, 'Give a shorter one.')
@@ -217,6 +282,7 @@ function wantedOf({ topic, client, user }: ListParameters): Wanted {
   return {
     ...(topic !== undefined && { topicFilter: topic }),
     ...(user !== undefined && { userName: user === '' ? null : user }),
+    ...(awaySeconds !== undefined && { awaySeconds }),
     ...(client !== undefined &&
       (isPlain(client)
         ? { clientId: client }

@@ -6,7 +6,7 @@ import { Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { LinkInfo } from './link.ts'
-import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
+import { ownerOf, ownershipOf } from './ownership.ts'
 import type { AuthenticationResult, Credentials, Owner } from './policy.ts'
 import type { State } from './state.ts'
 
@@ -122,7 +122,7 @@ function anothers(
   owner: Owner,
   user: Owner,
 ): Refusal {
-  const detail = `the ${what} belongs to ${ownerInWords(owner, user)}`
+  const detail = `the ${what} belongs to ${owner.userName ?? 'anonymous clients'}`
   const by = user.userName ?? 'anonymous'
   events.emit('security', { kind: 'session-of-another-user', subject: clientId, by, detail })
   const of = what === 'Will' ? 'Will of this Client Identifier' : what

@@ -73,6 +73,8 @@ export interface BrokerEvents {
     readonly clientId: string
     readonly reason: 'clean-start' | 'expired' | 'disconnected' | 'deleted' | 'ownerless'
   }
+  /** Sessions were held to a maximum of the Session Expiry Interval that is less than theirs; some ended by that. */
+  sessionsCapped: { readonly maximumSeconds: number; readonly shortened: number; readonly ended: number }
   subscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   /** An Application Message was accepted (also Wills and in-process publishes). */

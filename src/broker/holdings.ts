@@ -37,6 +37,8 @@ export interface ClientEntry {
 export interface SessionEntry {
   readonly clientId: string
   readonly userName: string | null
+  /** Its user is gone: it ends when another takes its Client Identifier, and passes to nobody. */
+  readonly isFormerUsers: boolean
   readonly isConnected: boolean
   /** Since its Network Connection ended; null while one is open. */
   readonly disconnectedSeconds: number | null
@@ -57,6 +59,8 @@ export interface SubscriptionEntry extends SubscriptionRecord {
   readonly isConnected: boolean
   /** As sent, with `$share/name/`. */
   readonly topicFilter: string
+  /** Its user may not have it at the moment: no message finds it. */
+  readonly isSuspended: boolean
 }
 
 /** A retained message, or a Will. */
@@ -90,6 +94,10 @@ export interface Wanted {
   readonly isClient?: (clientId: string) => boolean
   /** The user, null for anonymous. */
   readonly userName?: string | null
+  /** Of Sessions: those of users who are gone, or of all others. */
+  readonly isFormerUsers?: boolean
+  /** Of Sessions: those whose clients have been away for at least so long. */
+  readonly awaySeconds?: number
   /**
    * Valid, not a shared one. Subscriptions that could get a message that it matches (those of one topic name are found
    * without looking at the others); retained messages that it matches.
@@ -157,16 +165,27 @@ export class Holdings {
   }
 
   /** Those of `all` that are wanted. */
-  *#sessions({ clientId, isClient, userName }: Wanted, all: Iterable<Session>): Steps<Session> {
+  *#sessions(wanted: Wanted, all: Iterable<Session>): Steps<Session> {
+    const { clientId, isClient, userName, isFormerUsers, awaySeconds } = wanted
     const fits = (session: Session): boolean =>
       (userName === undefined || session.owner === userName) &&
-      (isClient === undefined || isClient(session.clientId))
+      (isClient === undefined || isClient(session.clientId)) &&
+      (isFormerUsers === undefined || this.#isFormerUsers(session) === isFormerUsers) &&
+      (awaySeconds === undefined || this.#isAway(session, awaySeconds))
     if (clientId === undefined) {
       for (const session of all) yield fits(session) ? session : null
       return
     }
     const session = this.#state.sessions.get(clientId)
     if (session !== undefined && fits(session)) yield session
+  }
+
+  #isFormerUsers({ owner, ownerId }: Session): boolean {
+    return owner !== null && this.#state.policy.isFormerUser?.(owner, ownerId) === true
+  }
+
+  #isAway(session: Session, seconds: number): boolean {
+    return !this.#state.connected.has(session) && this.#secondsSince(session.disconnectedAt) >= seconds
   }
 
   /** Subscriptions that a message with this topic name finds, as it finds them. */
@@ -244,25 +263,35 @@ export class Holdings {
    * none. Rejects with StoreError.
    */
   async deleteSession(clientId: string): Promise<boolean> {
-    const { sessions, turn, store } = this.#state
+    if (!this.endSession(clientId)) return false
+    await this.settled()
+    return true
+  }
+
+  /** As `deleteSession`, durable once `settled` resolves. */
+  endSession(clientId: string): boolean {
+    const { sessions, turn } = this.#state
     const session = sessions.get(clientId)
     if (session === undefined) return false
     turn.begin()
     this.disconnect(clientId)
     if (sessions.get(clientId) === session) this.#rooms.sessions.end(session, 'deleted')
-    await this.#durable(store.openSequence)
     return true
   }
 
   /** Ends a Subscription, of which its client hears nothing. As `deleteSession`. */
   async deleteSubscription(clientId: string, topicFilter: string): Promise<boolean> {
-    const { sessions, turn, store } = this.#state
-    const session = sessions.get(clientId)
-    if (session === undefined) return false
-    turn.begin()
-    if (!this.#rooms.subscribing.remove(session, topicFilter)) return false
-    await this.#durable(store.openSequence)
+    if (!this.endSubscription(clientId, topicFilter)) return false
+    await this.settled()
     return true
+  }
+
+  /** As `deleteSubscription`, durable once `settled` resolves. */
+  endSubscription(clientId: string, topicFilter: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return false
+    this.#state.turn.begin()
+    return this.#rooms.subscribing.remove(session, topicFilter)
   }
 
   /**
@@ -272,6 +301,11 @@ export class Holdings {
   clearRetained(topicName: string): boolean {
     this.#state.turn.begin()
     return this.#rooms.publisher.clearRetained(topicName)
+  }
+
+  /** More is recorded than the disk has taken: whoever takes away very much waits for `settled` first. */
+  get isBehind(): boolean {
+    return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
   }
 
   /** Resolves when all that was taken away is durable; rejects with StoreError. */
@@ -302,6 +336,7 @@ export class Holdings {
     return {
       clientId: session.clientId,
       userName: session.owner,
+      isFormerUsers: this.#isFormerUsers(session),
       isConnected,
       disconnectedSeconds: isConnected ? null : this.#secondsSince(session.disconnectedAt),
       expirySeconds: expirySeconds === SESSION_NEVER_EXPIRES ? null : expirySeconds,
@@ -316,7 +351,9 @@ export class Holdings {
 
   #subscription(session: Session, topicFilter: string, record: SubscriptionRecord): SubscriptionEntry {
     const { clientId, owner: userName } = session
-    return { clientId, userName, isConnected: this.#state.connected.has(session), topicFilter, ...record }
+    const isConnected = this.#state.connected.has(session)
+    const isSuspended = this.#rooms.subscribing.isSuspended(session, topicFilter)
+    return { clientId, userName, isConnected, topicFilter, isSuspended, ...record }
   }
 
   #message({ topic, qos, publisher, payload, expiresAt }: Message): MessageEntry {

@@ -20,6 +20,7 @@ import { Publisher } from './publish.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
 import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
+import { type Capped, SessionCap } from './session-cap.ts'
 import { Sessions } from './sessions.ts'
 import { type ClientConnection, type Releasable, State, type StateOptions } from './state.ts'
 import { Subscribing } from './subscribe.ts'
@@ -53,6 +54,7 @@ export class Server implements Acceptor {
   readonly holdings: Holdings
   readonly #rooms: Rooms
   readonly #reauthorization: Reauthorization
+  readonly #cap: SessionCap
   readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
   readonly #links = new Set<ClientConnection>()
@@ -82,6 +84,7 @@ export class Server implements Acceptor {
       gone: (connection) => this.#gone(connection),
     }
     this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
+    this.#cap = new SessionCap(this.state, this.#rooms.sessions)
     this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
   }
 
@@ -105,9 +108,11 @@ export class Server implements Acceptor {
     const passed = recovered.wallTime === 0 ? 0 : Math.max(0, host.wallNow() - recovered.wallTime)
     this.state.timeOffset = recovered.brokerTime + passed - host.now()
     this.state.turn.begin()
-    this.#takeUp(recovered)
+    const capped = this.#takeUp(recovered)
     this.#recordLeft(recovered)
-    return recovered.notice
+    return (
+      [recovered.notice, cappedNotice(capped)].filter((text) => text !== undefined).join(' ') || undefined
+    )
   }
 
   #openStore(): Promise<Recovered> {
@@ -121,7 +126,7 @@ export class Server implements Acceptor {
     })
   }
 
-  #takeUp(recovered: Recovered): void {
+  #takeUp(recovered: Recovered): Capped {
     const { state } = this
     for (const message of recovered.retained) {
       state.retained.set(message)
@@ -129,11 +134,17 @@ export class Server implements Acceptor {
     }
     const sessions = recovered.sessions.map((session) => this.#takeUpSession(session, recovered.brokerTime))
     // All of them are there before the first one ends: its share of messages may be for the last.
-    for (const session of sessions) this.#endOrWait(session)
+    const capped = { shortened: 0, ended: 0 }
+    for (const session of sessions) {
+      const outcome = this.#rooms.sessions.cap(session)
+      if (outcome === 'kept') this.#endOrWait(session)
+      else capped[outcome]++
+    }
     // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
     for (const [clientId, record] of recovered.wills) {
       this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
     }
+    return capped
   }
 
   #takeUpSession(recovered: RecoveredSession, brokerTime: number): Session {
@@ -222,6 +233,16 @@ export class Server implements Acceptor {
   /** Whether Subscriptions are still being looked at after a change of the policy. */
   get reauthorizing(): boolean {
     return this.#reauthorization.underWay
+  }
+
+  /** Holds the Sessions that are there to `sessionExpirySecondsMax`, after it became less; what came of it. */
+  capSessions(): Promise<Capped> {
+    return this.#cap.run()
+  }
+
+  /** What `capSessions` would do with this maximum. */
+  cappedBy(sessionExpirySecondsMax: number): Capped {
+    return this.#cap.preview(sessionExpirySecondsMax)
   }
 
   /** Ends the Network Connection of a client; false when it has none. */
@@ -533,4 +554,9 @@ export class Server implements Acceptor {
     state.deadlines.clear()
     await state.store.close()
   }
+}
+
+function cappedNotice({ shortened, ended }: Capped): string | undefined {
+  if (shortened + ended === 0) return undefined
+  return `session_expiry_seconds_max: ${ended} Sessions have ended, ${shortened} will sooner than they asked for.`
 }

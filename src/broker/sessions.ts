@@ -136,10 +136,12 @@ export class Sessions {
    * The Network Connection of a Session ended. `how` says what becomes of the Will: 'normal' discards it
    * [MQTT-3.14.4-3], 'lost' publishes it in its time.
    */
-  left(session: Session, expirySeconds: number, how: 'normal' | 'lost'): void {
+  left(session: Session, asked: number, how: 'normal' | 'lost'): void {
     const { clientId } = session
     this.#state.connected.delete(session)
     session.detach()
+    // The maximum may have become less since CONNECT.
+    const expirySeconds = Math.min(asked, this.#state.limits.sessionExpirySecondsMax)
     session.expirySeconds = expirySeconds
     session.disconnectedAt = this.#state.now()
     if (how === 'normal') this.#wills.discard(clientId)
@@ -162,6 +164,33 @@ export class Sessions {
       this.end(session, 'expired')
     })
     this.#state.sessionDeadlines.set(session, deadline)
+  }
+
+  /** Whether a Session would end at once if this were the maximum of its Session Expiry Interval. */
+  outlasts(session: Session, expirySecondsMax: number): boolean {
+    if (session.expirySeconds <= expirySecondsMax || this.#state.connected.has(session)) return false
+    return session.disconnectedAt + expirySecondsMax * 1000 <= this.#state.now()
+  }
+
+  /**
+   * Holds a Session to the maximum that is in force: an absent client's counts from when it left. False where it does already.
+   * The Session of a client that is connected ends no sooner than its connection.
+   */
+  cap(session: Session): 'kept' | 'shortened' | 'ended' {
+    const { sessionExpirySecondsMax: maximum } = this.#state.limits
+    if (session.expirySeconds <= maximum) return 'kept'
+    const ends = this.outlasts(session, maximum)
+    session.expirySeconds = maximum
+    if (ends) {
+      this.#state.figures.clientsExpired++
+      this.end(session, 'expired')
+      return 'ended'
+    }
+    if (session.stored) this.#state.store.putSession(session.id, session.record())
+    if (this.#state.connected.has(session)) return 'shortened'
+    this.#cancelExpiry(session)
+    this.scheduleExpiry(session)
+    return 'shortened'
   }
 
   #cancelExpiry(session: Session): void {

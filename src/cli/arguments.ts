@@ -83,6 +83,10 @@ export interface HeldCommand {
   readonly limit: number | undefined
   /** Where an earlier page ended. */
   readonly after: string | undefined
+  /** Of Sessions to delete: away for at least so long. */
+  readonly awaySeconds: number | undefined
+  /** Only tells how many there are. */
+  readonly dryRun: boolean
 }
 
 /** A command for users and roles. */
@@ -148,6 +152,9 @@ const OPTIONS = {
   receive: { type: 'string' },
   qos: { type: 'string' },
   retain: { type: 'boolean' },
+  'older-than': { type: 'string' },
+  'dry-run': { type: 'boolean' },
+  yes: { type: 'boolean' },
   limit: { type: 'string' },
   after: { type: 'string' },
   version: { type: 'boolean', short: 'v' },
@@ -168,6 +175,14 @@ interface Grammar {
 }
 
 const LIST: readonly OptionName[] = [...PLACE, 'json', 'limit', 'after']
+
+/** Of commands for one that is named, or for all that match. */
+const MANY: readonly OptionName[] = [...PLACE, 'json', 'dry-run', 'yes']
+
+/** What says which ones, of commands for all that match. */
+const SELECTING = ['topic', 'client', 'user', 'older-than'] as const satisfies readonly OptionName[]
+
+const SECOND_UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
 const PASSWORD: readonly OptionName[] = ['generate', 'password-file', 'no-password']
 
@@ -204,17 +219,29 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   },
   'client list': { words: [], options: [...LIST, 'client', 'user'] },
   'client show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
-  'client kick': { words: ['CLIENT'], options: [...PLACE, 'json'] },
-  'client delete': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'client kick': { words: ['CLIENT'], areWordsOptional: true, options: [...MANY, 'client', 'user'] },
+  'client delete': {
+    words: ['CLIENT'],
+    areWordsOptional: true,
+    options: [...MANY, 'client', 'user', 'older-than'],
+  },
   'session list': { words: [], options: [...LIST, 'client', 'user'] },
   'session show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
-  'session delete': { words: ['CLIENT'], options: [...PLACE, 'json'] },
+  'session delete': {
+    words: ['CLIENT'],
+    areWordsOptional: true,
+    options: [...MANY, 'client', 'user', 'older-than'],
+  },
   'subscription list': { words: [], options: [...LIST, 'topic', 'client', 'user'] },
   'subscription show': { words: ['CLIENT', 'FILTER'], options: [...PLACE, 'json'] },
-  'subscription delete': { words: ['CLIENT', 'FILTER'], options: [...PLACE, 'json'] },
+  'subscription delete': {
+    words: ['CLIENT', 'FILTER'],
+    areWordsOptional: true,
+    options: [...MANY, 'topic', 'client', 'user'],
+  },
   'retained list': { words: [], options: [...LIST, 'topic', 'client'] },
   'retained show': { words: ['TOPIC'], options: [...PLACE, 'json'] },
-  'retained delete': { words: ['TOPIC'], areWordsOptional: true, options: [...PLACE, 'json', 'topic'] },
+  'retained delete': { words: ['TOPIC'], areWordsOptional: true, options: [...MANY, 'topic', 'client'] },
 }
 
 export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
@@ -229,8 +256,8 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
   godwit role add ROLE RULE  a rule for all who have the role, such as 'allow publish sensors/%u/#'; also remove ROLE RULE
   godwit role list           roles, their rules and users; also grant and revoke ROLE USER, remove ROLE
   godwit explain access      which rule lets --user NAME --client ID do --publish, --subscribe or --receive TOPIC, or not
-  godwit client list         who is connected; also show, kick and delete CLIENT
-  godwit session list        what is kept for clients; also show and delete CLIENT
+  godwit client list         who is connected; also show, kick and delete CLIENT, or all that match
+  godwit session list        what is kept for clients; also show and delete CLIENT, or all that match
   godwit subscription list   who gets what; also show and delete CLIENT FILTER
   godwit retained list       retained messages; also show and delete TOPIC
   godwit backup TARGET       backs up the data, also while the broker runs: a file NAME.godwit-backup, or a directory
@@ -257,6 +284,8 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --json                 what a command tells, for programs
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
                              which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
+      --client PATTERN --user NAME --older-than 30d --topic FILTER, with --dry-run or --yes
+                             of delete and kick: all that match; Sessions whose clients have been away for so long
   -v, --version
   -h, --help
 
@@ -381,16 +410,56 @@ function heldCommand(
   words: readonly string[],
   values: ReturnType<typeof parsed>['values'],
 ): HeldCommand {
-  if (kind === 'retained' && verb === 'delete' && (words.length === 0) === (values.topic === undefined)) {
-    throw new UsageError('retained delete needs a topic name or --topic FILTER: godwit retained delete TOPIC')
-  }
+  if (verb === 'delete' || verb === 'kick') checkWhich(`${kind} ${verb}`, words, values)
   const { json = false, topic, client, user, after } = values
   const place = { file: values.config, data: values.data }
   const limit = values.limit === undefined ? undefined : Number(values.limit)
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
     throw new UsageError(`--limit ${values.limit}: a number from 1 is needed`)
   }
-  return { name: 'held', place, json, kind, verb, words, topic, client, user, limit, after }
+  const awaySeconds = values['older-than'] === undefined ? undefined : secondsOf(values['older-than'])
+  const dryRun = values['dry-run'] === true
+  const which = { words, topic, client, user, awaySeconds }
+  return { name: 'held', place, json, kind, verb, ...which, limit, after, dryRun }
+}
+
+/** One is named, or many are asked for; and many only by somebody who has seen how many, or says that it is meant. */
+function checkWhich(
+  command: string,
+  words: readonly string[],
+  values: ReturnType<typeof parsed>['values'],
+): void {
+  const { words: needed, options } = GRAMMAR[command]!
+  const allowed = SELECTING.filter((option) => options.includes(option))
+  const selecting = allowed.filter((option) => values[option] !== undefined)
+  const isNamed = words.length === needed.length
+  if (selecting.length === 0 && isNamed && values['dry-run'] !== true) return
+  const missing = needed[words.length]
+  if (words.length > 0 && missing !== undefined) {
+    throw new UsageError(`${command} needs a ${missing.toLowerCase()}: godwit ${command} ${needed.join(' ')}`)
+  }
+  const selection = allowed.map((option) => `--${option}`).join(', ')
+  if (words.length > 0 && selecting.length > 0) {
+    throw new UsageError(`${command} takes ${needed.join(' and ')}, or what matches ${selection}, not both`)
+  }
+  if (selecting.length === 0) {
+    throw new UsageError(`${command} needs ${needed.join(' and ')}, or which ones: ${selection}`)
+  }
+  if (values['dry-run'] === true && values.yes === true) {
+    throw new UsageError(`${command} takes one of --dry-run and --yes`)
+  }
+  // Whoever wrote a topic filter has always been taken at their word.
+  const isMeant = command === 'retained delete' && values.topic !== undefined
+  if (values['dry-run'] !== true && values.yes !== true && !isMeant) {
+    const given = `--${selecting[0]}`
+    throw new UsageError(`${command} with ${given} needs --dry-run, which tells how many there are, or --yes`)
+  }
+}
+
+function secondsOf(text: string): number {
+  const [, number, unit = 's'] = /^(\d+)([smhd])?$/.exec(text) ?? []
+  if (number !== undefined) return Number(number) * SECOND_UNITS[unit]!
+  throw new UsageError(`--older-than ${text}: a number of seconds, or like 90s, 5m, 2h, 30d, is needed`)
 }
 
 /** The command is the first word, or the first two. */

@@ -46,7 +46,7 @@ const SESSIONS: ListOf<SessionEntry> = {
   name: 'Sessions',
   columns: [
     { title: 'CLIENT', value: ({ clientId }) => clientId },
-    { title: 'USER', value: ({ userName }) => userName ?? ANONYMOUS },
+    { title: 'USER', value: ({ userName, isFormerUsers }) => user(userName, isFormerUsers) },
     { title: 'STATE', value: ({ disconnectedSeconds }) => presence(disconnectedSeconds) },
     { title: 'EXPIRES', value: ({ expirySeconds }) => expiry(expirySeconds) },
     { title: 'SUBSCRIPTIONS', value: ({ subscriptions }) => subscriptions },
@@ -54,6 +54,10 @@ const SESSIONS: ListOf<SessionEntry> = {
     { title: 'QUEUED', value: ({ queuedMessages }) => queuedMessages },
     { title: 'BYTES', value: ({ queuedBytes }) => queuedBytes },
   ],
+}
+
+function user(name: string | null, isFormer: boolean): string {
+  return isFormer ? `${name} (removed)` : (name ?? ANONYMOUS)
 }
 
 const SUBSCRIPTIONS: ListOf<SubscriptionEntry> = {
@@ -92,8 +96,9 @@ export async function held(directory: string, command: HeldCommand): Promise<str
     const page = await pages(directory, command)
     return json ? JSON.stringify(page) : shownPage(command, page)
   }
-  const { kind, words, topic } = command
-  const answer = await ask(directory, `${kind} ${verb}`, { words, topic })
+  const { kind, words, topic, client, user, awaySeconds, dryRun } = command
+  const which = { words, topic, client, user, awaySeconds, dryRun }
+  const answer = await ask(directory, `${kind} ${verb}`, which)
   if (json) return JSON.stringify(answer)
   if (verb === 'show') return shown(kind, answer)
   return done(command, answer as Done)
@@ -133,7 +138,7 @@ function shown(kind: HeldKind, answer: unknown): string {
 function shownSession({ client, session, will }: HeldSession): string {
   return lines([
     ['client', printable(session.clientId)],
-    ['user', printable(session.userName ?? ANONYMOUS)],
+    ['user', printable(user(session.userName, session.isFormerUsers))],
     ['state', presence(session.disconnectedSeconds)],
     ...(client === null ? [] : connectionLines(client)),
     ['expires', expiry(session.expirySeconds)],
@@ -187,12 +192,42 @@ function shownMessage({ properties, payload, isPayloadWhole, ...entry }: HeldMes
   ])
 }
 
-function done({ kind, verb, words, topic }: HeldCommand, { count }: Done): string {
+function done(command: HeldCommand, answer: Done): string {
+  const { kind, verb, words } = command
+  if (words.length === 0) return manyDone(command, answer)
   const [name = '', filter] = words.map((word) => printable(word))
-  if (kind === 'retained') return `deleted ${count} retained messages: ${topic ?? name}`
+  if (kind === 'retained') return `deleted ${answer.count} retained messages: ${name}`
   if (kind === 'subscription') return `deleted the Subscription of '${name}' to '${filter}'`
   if (verb === 'kick') return `ended the connection of '${name}'; its Session stays, and it may come back`
   return `deleted the Session of '${name}'; the client may come back and begin a new one`
+}
+
+/** What was taken away, or would be, of all that match. */
+function manyDone({ kind, verb, topic, dryRun }: HeldCommand, answer: Done): string {
+  const { count, names = [], connected = 0, messages = 0 } = answer
+  if (kind === 'retained' && topic !== undefined && !dryRun) {
+    return `deleted ${count} retained messages: ${printable(topic)}`
+  }
+  const noun = MANY_NOUNS[verb === 'kick' ? 'client' : kind === 'client' ? 'session' : kind]
+  const what = `${count} ${noun[count === 1 ? 0 : 1]}`
+  const done =
+    verb === 'kick'
+      ? ['would end the connections of', 'ended the connections of']
+      : ['would delete', 'deleted']
+  const isSession = verb === 'delete' && (kind === 'session' || kind === 'client')
+  const more =
+    isSession && count > 0 ? `, ${connected} of connected clients, with ${messages} messages waiting` : ''
+  const named = names.map((name) => printable(name)).join(', ')
+  const such = count === 0 ? '' : `${count > names.length ? '; such as' : ':'} ${named}`
+  const next = dryRun && count > 0 ? ['to do so: the same command with --yes instead of --dry-run'] : []
+  return [`${dryRun ? done[0] : done[1]} ${what}${more}${such}`, ...next].join('\n')
+}
+
+const MANY_NOUNS: Readonly<Record<HeldKind, readonly [one: string, many: string]>> = {
+  client: ['client', 'clients'],
+  session: ['Session', 'Sessions'],
+  subscription: ['Subscription', 'Subscriptions'],
+  retained: ['retained message', 'retained messages'],
 }
 
 function presence(disconnectedSeconds: number | null): string {
@@ -210,8 +245,9 @@ function address({ remoteAddress, remotePort, transport }: LinkInfo): string {
 }
 
 function options(entry: SubscriptionEntry): string {
-  const { noLocal, retainAsPublished, retainHandling, identifier } = entry
+  const { noLocal, retainAsPublished, retainHandling, identifier, isSuspended } = entry
   return [
+    isSuspended && 'not allowed at present',
     noLocal && 'No Local',
     retainAsPublished && 'Retain As Published',
     retainHandling > 0 && `Retain Handling ${retainHandling}`,

@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import { ask, ControlError } from '../admin/control-client.ts'
 import type { SecurityKind } from '../broker/security.ts'
+import type { Capped } from '../broker/session-cap.ts'
 import {
   type ConfigChange,
   type CutOff,
@@ -22,6 +23,8 @@ export interface ReloadReport {
   /** What was read again beside the configuration, a line for each that changed. */
   readonly files: readonly string[]
   readonly cutOff: readonly CutOff[]
+  /** Sessions that `session_expiry_seconds_max` shortens, and that end by it at once; a broker of 0.1.0 does not say. */
+  readonly sessions?: Capped
 }
 
 /** What is told of files that are read again. */
@@ -35,6 +38,8 @@ const FILES: ReadonlySet<SecurityKind> = new Set([
   'certificate-loaded',
   'certificate-refused',
 ])
+
+const NONE_CAPPED: Capped = { shortened: 0, ended: 0 }
 
 /** How many clients are named that are cut off; the others are counted. */
 const NAMED_MAX = 100
@@ -76,13 +81,18 @@ export class Reload {
   preview(file: string, text: string): ReloadReport {
     const config = checkConfig({ ...this.#sources(), file, text })
     const { changes, cutOff } = this.#compared(config)
-    return { changes, files: [], cutOff }
+    const { sessionExpirySecondsMax } = withoutRestart(this.#config, config).limits
+    return { changes, files: [], cutOff, sessions: this.#broker.cappedBy(sessionExpirySecondsMax) }
   }
 
   async #reload(by: string): Promise<ReloadReport> {
     const files: string[] = []
     const detach = this.#broker.events.on('security', ({ kind, subject, detail }) => {
       if (FILES.has(kind)) files.push([kind.replaceAll('-', ' '), subject, detail].filter(Boolean).join(': '))
+    })
+    let sessions = NONE_CAPPED
+    const detachCapped = this.#broker.events.on('sessionsCapped', (event) => {
+      sessions = event
     })
     try {
       const wanted = checkConfig(this.#sources())
@@ -100,7 +110,8 @@ export class Reload {
       this.#config = config
       this.#tellAnonymous(before)
       await this.#broker.reread()
-      const report = { changes, files, cutOff }
+      const { shortened, ended } = sessions
+      const report = { changes, files, cutOff, sessions: { shortened, ended } }
       this.#tell('configuration-loaded', by, summary(report))
       return report
     } catch (error) {
@@ -109,6 +120,7 @@ export class Reload {
       throw error
     } finally {
       detach()
+      detachCapped()
     }
   }
 
@@ -170,7 +182,7 @@ async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadRepor
 /** `godwit reload`: asks the broker of this data directory. Throws ControlError. */
 export async function reload(directory: string, asJson: boolean): Promise<string> {
   const report = (await ask(directory, 'reload')) as ReloadReport
-  return asJson ? JSON.stringify(report) : reportLines(report, 'were cut off').join('\n')
+  return asJson ? JSON.stringify(report) : reportLines(report, DID).join('\n')
 }
 
 /** `godwit check --against-running`: what the broker of this data directory would do with a configuration. */
@@ -184,11 +196,25 @@ export async function checkAgainstRunning(
     throw new ControlError(`${file} has more than ${TEXT_CHARACTERS_MAX} characters`, null)
   }
   const report = (await ask(directory, 'check-config', { file, text })) as ReloadReport
-  return asJson ? JSON.stringify(report) : reportLines(report, 'would be cut off').join('\n')
+  return asJson ? JSON.stringify(report) : reportLines(report, WOULD).join('\n')
+}
+
+interface Verbs {
+  readonly cutOff: string
+  readonly ended: string
+  readonly shortened: string
+}
+
+const DID: Verbs = { cutOff: 'were cut off', ended: 'have ended', shortened: 'expire sooner' }
+const WOULD: Verbs = {
+  cutOff: 'would be cut off',
+  ended: 'would end at once',
+  shortened: 'would expire sooner',
 }
 
 /** A report for people. */
-function reportLines({ changes, files, cutOff }: ReloadReport, verb: string): string[] {
+function reportLines(report: ReloadReport, verbs: Verbs): string[] {
+  const { changes, files, cutOff, sessions = NONE_CAPPED } = report
   const lines = [...changes.map(changeLine), ...files]
   const named = cutOff
     .slice(0, NAMED_MAX)
@@ -196,13 +222,22 @@ function reportLines({ changes, files, cutOff }: ReloadReport, verb: string): st
   const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
   return [
     ...(lines.length === 0 ? ['nothing has changed'] : lines),
-    `${cutOff.length} clients ${verb}${cutOff.length === 0 ? '' : ':'}`,
+    `${cutOff.length} clients ${verbs.cutOff}${cutOff.length === 0 ? '' : ':'}`,
     ...named,
     ...more,
+    ...cappedLines(sessions, verbs),
   ]
 }
 
-function summary({ changes, files, cutOff }: ReloadReport): string {
-  const lines = [...changes.map(changeLine), ...files]
+function cappedLines({ shortened, ended }: Capped, verbs: Verbs): string[] {
+  const key = 'by session_expiry_seconds_max'
+  return [
+    ...(ended > 0 ? [`${ended} Sessions of absent clients ${verbs.ended} ${key}`] : []),
+    ...(shortened > 0 ? [`${shortened} Sessions ${verbs.shortened} ${key}`] : []),
+  ]
+}
+
+function summary({ changes, files, cutOff, sessions = NONE_CAPPED }: ReloadReport): string {
+  const lines = [...changes.map(changeLine), ...files, ...cappedLines(sessions, DID)]
   return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${cutOff.length} clients cut off`
 }

@@ -1,5 +1,6 @@
 /** The running broker, as far as the command line needs it. */
 import type { Events } from '../broker/events.ts'
+import type { Capped } from '../broker/session-cap.ts'
 import type { CutOff } from '../config/changes.ts'
 import type { Config } from '../config/config.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
@@ -23,6 +24,8 @@ export interface RunningBroker {
     readonly sysIntervalSeconds?: number
   }): Promise<readonly CutOff[]>
   cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
+  /** What this maximum of the Session Expiry Interval would do to Sessions that are there. */
+  cappedBy(sessionExpirySecondsMax: number): Capped
   /** What changed, or cannot be used, is told as `security`. */
   reread(): Promise<void>
   close(options: { readonly seconds: number }): Promise<void>

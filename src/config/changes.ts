@@ -39,6 +39,7 @@ const AT_ONCE = [
   'memory_bytes_max',
   'when_exhausted',
   'empty_client_identifier_allowed',
+  'session_expiry_seconds_max',
 ]
 
 /** Limits that a Network Connection takes with it from its beginning. */
@@ -49,7 +50,6 @@ const PER_CONNECTION = [
   'topic_alias_maximum',
   'topic_alias_out_maximum',
   'keep_alive_seconds_max',
-  'session_expiry_seconds_max',
   'stalled_reader_seconds',
 ]
 

@@ -72,6 +72,7 @@ function infoLines(events: Events, logger: Logger): (() => void)[] {
     events.on('health', ({ state, before }) => {
       if (state === 'ok' && before === 'refusing') logger.info('new messages and Sessions are accepted again')
     }),
+    events.on('sessionsCapped', (event) => logger.info(event, 'Sessions held to session_expiry_seconds_max')),
     events.on('storeRecovered', ({ sessions }) => logger.info({ sessions }, 'the store works again')),
   ]
 }

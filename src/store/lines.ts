@@ -66,7 +66,7 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
     case 'retained':
       return JSON.stringify({ type: 'retained', ...bodyFields(record), retain: undefined })
     case 'will':
-      return JSON.stringify(willFields(record))
+      return JSON.stringify(willFields(record, header.version))
   }
 }
 
@@ -120,12 +120,12 @@ function deliveryFields(delivery: DeliveryFields | null): object {
   }
 }
 
-function willFields(will: WillLine): object {
+function willFields(will: WillLine, version: ExportVersion): object {
   return {
     type: 'will',
     clientId: will.clientId,
     owner: will.owner ?? undefined,
-    ownerId: will.ownerId ?? undefined,
+    ownerId: version > 1 ? (will.ownerId ?? undefined) : undefined,
     topicName: will.topic,
     qos: will.qos,
     retain: will.retain || undefined,

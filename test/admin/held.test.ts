@@ -89,6 +89,7 @@ describe('lists', () => {
     expect(session).toEqual({
       clientId: 'sensor-2',
       userName: null,
+      isFormerUsers: false,
       isConnected: false,
       disconnectedSeconds: 3,
       expirySeconds: 1000,
@@ -371,8 +372,91 @@ describe('show, kick, delete', () => {
     while (await world.commit());
     world.ledger.automatic = true
     await world.settle()
-    expect(await answer).toEqual({ count: 300 })
-    expect(await ask('retained delete', { topic: 'a/#' })).toEqual({ count: 0 })
+    expect(await answer).toEqual({
+      count: 300,
+      names: [0, 1, 2, 3, 4].map((index) => `a/${index}`),
+      connected: 0,
+      messages: 0,
+    })
+    expect(await ask('retained delete', { topic: 'a/#' })).toMatchObject({ count: 0 })
+  })
+
+  test('of very many Sessions all that match are deleted, in slices, and durably before the answer [field-A4]', async () => {
+    const { world, ask, told } = await operator()
+    for (let index = 0; index < 600; index++) {
+      await (await world.connect(`junk-${index}`, lasting())).vanish()
+    }
+    const kept = await world.connect('kept', lasting())
+    const late = await world.connect('junk-late', lasting())
+    await late.subscribe('a', 1)
+    expect(await ask('session delete', { client: 'junk-*', awaySeconds: 0, dryRun: true })).toMatchObject({
+      count: 600,
+      connected: 0,
+    })
+    expect(world.server.state.sessions.size).toBe(602)
+    world.ledger.automatic = false
+    let answered = false
+    const answer = ask<Done>('session delete', { client: 'junk-*' }).then((done) => {
+      answered = true
+      return done
+    })
+    for (let step = 0; step < 20; step++) await Promise.resolve()
+    expect(world.server.state.sessions.size).toBe(602 - 256)
+    for (let round = 0; round < 5; round++) {
+      await new Promise((resolve) => setImmediate(resolve))
+      await world.settle()
+    }
+    expect(world.server.state.sessions.size).toBe(1)
+    expect(answered).toBe(false)
+    while (await world.commit());
+    world.ledger.automatic = true
+    await world.settle()
+    expect(await answer).toMatchObject({
+      count: 601,
+      connected: 1,
+      names: ['junk-0', 'junk-1', 'junk-2', 'junk-3', 'junk-4'],
+    })
+    expect(told).toEqual([
+      { kind: 'session-deleted', subject: '--client junk-*', by: 'ada', detail: '601 Sessions' },
+    ])
+    expect([kept.closed, late.closed]).toEqual([false, true])
+    expect(world.server.state.router.subscriptionCount).toBe(0)
+  })
+
+  test('by age only those that have been away so long, by user only theirs [field-A4]', async () => {
+    const { world, ask } = await operator({ policy: TRUSTING })
+    await (await world.connect('old', lasting(100_000))).vanish()
+    await (await world.connect('old-of-ada', lasting(100_000, { username: 'ada' }))).vanish()
+    await world.pass(3600)
+    await (await world.connect('young', lasting(100_000))).vanish()
+    await world.connect('there', lasting(100_000))
+    const which = async (more: object): Promise<unknown> =>
+      (await ask<Done>('session delete', { dryRun: true, ...more })).names
+    expect(await which({ awaySeconds: 3600 })).toEqual(['old', 'old-of-ada'])
+    expect(await which({ awaySeconds: 3600, user: '' })).toEqual(['old'])
+    expect(await which({ user: 'ada' })).toEqual(['old-of-ada'])
+    expect(await which({ user: 'nobody' })).toEqual([])
+    await expect(ask('session delete', { words: ['old'], user: 'ada' })).rejects.toThrow('one is named')
+    await expect(ask('session delete', { awaySeconds: 'long' })).rejects.toThrow('no number of seconds')
+  })
+
+  test('kick, Subscriptions and retained messages go by pattern, too [field-A4]', async () => {
+    const { world, ask } = await operator()
+    const [one, two, other] = [
+      await world.connect('a-1', lasting()),
+      await world.connect('a-2'),
+      await world.connect('b'),
+    ]
+    for (const client of [one, two, other]) await client.subscribe('t/#', 1)
+    for (const client of [one, other])
+      await client.publish(`r/${client === one ? 1 : 2}`, 'x', 0, { retain: true })
+    const subscriptions = await ask('subscription delete', { client: 'a-*', topic: 't/1' })
+    expect(subscriptions).toMatchObject({ count: 2, names: ['a-1 t/#', 'a-2 t/#'] })
+    expect(await ask('retained delete', { client: 'a-*' })).toMatchObject({ count: 1, names: ['r/1'] })
+    expect(await ask('client kick', { client: 'a-*' })).toMatchObject({ count: 2, connected: 2 })
+    await world.settle()
+    expect([one.closed, two.closed, other.closed]).toEqual([true, true, false])
+    expect([...world.server.state.sessions.values()].map(({ clientId }) => clientId)).toEqual(['a-1', 'b'])
   })
 
   test('while the store is being read again nothing can be deleted', async () => {

@@ -95,6 +95,7 @@ class Stage {
         return []
       },
       cutOffBy: () => [],
+      cappedBy: () => ({ shortened: 0, ended: 0 }),
       reread: async () => this.reread(),
       close: ({ seconds }) => {
         this.closedWith = seconds

@@ -1,0 +1,60 @@
+/** Commands for all that match a pattern: in slices, so that others are served meanwhile, and answered after the commit. */
+import { setImmediate } from 'node:timers/promises'
+import type { Holdings, Steps } from '../broker/holdings.ts'
+
+/** What is looked at, or taken away, before others are served. */
+const SLICE_STEPS = 256
+
+/** How many are named. */
+const NAMED_MAX = 5
+
+/** The answer to a command for all that match. */
+export interface Many {
+  readonly count: number
+  /** Some of them. */
+  readonly names: readonly string[]
+  /** Of Sessions: those whose clients were connected, and messages that were waiting. */
+  readonly connected: number
+  readonly messages: number
+}
+
+/** One of them: its name, and what it is about. */
+export interface Found {
+  readonly name: string
+  readonly isConnected?: boolean
+  readonly queuedMessages?: number
+  readonly inFlightMessages?: number
+}
+
+/**
+ * Goes through all that match, with `take` taking each away (false when it had gone meanwhile); without it they are only counted.
+ * Resolves when all of it is durable. `expectAvailable` throws while nothing can be taken away.
+ */
+export async function throughAll<T>(
+  holdings: Holdings,
+  steps: Steps<T>,
+  found: (entry: T) => Found,
+  take: ((entry: T) => boolean) | null,
+  expectAvailable: () => void,
+): Promise<Many> {
+  let [count, connected, messages] = [0, 0, 0]
+  const names: string[] = []
+  let step = 0
+  for (const entry of steps) {
+    if (entry !== null) {
+      const { name, isConnected = false, queuedMessages = 0, inFlightMessages = 0 } = found(entry)
+      if (take === null || take(entry)) {
+        count++
+        if (isConnected) connected++
+        messages += queuedMessages + inFlightMessages
+        if (names.length < NAMED_MAX) names.push(name)
+      }
+    }
+    if (++step % SLICE_STEPS !== 0) continue
+    if (take !== null && holdings.isBehind) await holdings.settled()
+    else await setImmediate()
+    if (take !== null) expectAvailable()
+  }
+  if (take !== null) await holdings.settled()
+  return { count, names, connected, messages }
+}
