@@ -5,11 +5,13 @@ import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { Limit } from './events.ts'
+import type { RetainedDelivery } from './retained.ts'
 import type { State } from './state.ts'
 
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
   readonly #state: State
+  readonly #retained: RetainedDelivery
   /** Sessions that took the latest message. */
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
@@ -21,8 +23,9 @@ export class Publisher {
   /** A bit for each of these that was made. */
   #plainMade = 0
 
-  constructor(state: State) {
+  constructor(state: State, retained: RetainedDelivery) {
     this.#state = state
+    this.#retained = retained
   }
 
   /**
@@ -92,6 +95,7 @@ export class Publisher {
 
   #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
     const { sole } = route
+    if (this.#retained.size > 0) this.#retained.published(message)
     if (sole !== null) {
       this.#deliver(message, sole, publisher)
     } else {
@@ -115,10 +119,14 @@ export class Publisher {
     let entry = routed
     if (routed.noLocal && routed.subscriber === publisher) {
       const merged = mergeWithout(routed) // [MQTT-3.8.3-3]
-      if (merged === null) return
+      if (merged === null) {
+        if (this.#retained.size > 0) this.#retained.precede(routed, message, null)
+        return
+      }
       entry = merged
     }
     const qos = effectiveQoS(message.qos, entry.qos)
+    if (this.#retained.size > 0) this.#retained.precede(routed, message, qos)
     // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
     const retain = message.retain && entry.retainAsPublished
     const delivery =
@@ -223,7 +231,7 @@ export class Publisher {
     message.own(true)
     this.#cancelExpiry(name)
     retained.set(message)
-    store.putRetained(message)
+    store.putRetained(message, 0)
     if (message.expiresAt !== Number.POSITIVE_INFINITY) this.expireRetained(message)
     if (events.has('retainedSet')) events.emit('retainedSet', { topic: name, bytes: message.size })
   }
@@ -233,6 +241,7 @@ export class Publisher {
     const { retained, store, events } = this.#state
     this.#cancelExpiry(topic)
     if (retained.delete(topic) === null) return false
+    this.#retained.cleared(topic)
     store.deleteRetained(topic)
     if (events.has('retainedCleared')) events.emit('retainedCleared', { topic })
     return true

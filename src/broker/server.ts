@@ -71,9 +71,9 @@ export class Server implements Acceptor {
     this.state = new State(options)
     this.#fatal = fatal
     this.state.storeFailed = (error) => this.#storeFailed(error)
-    const publisher = new Publisher(this.state)
-    const wills = new Wills(this.state, publisher)
     const retained = new RetainedDelivery(this.state)
+    const publisher = new Publisher(this.state, retained)
+    const wills = new Wills(this.state, publisher)
     this.#rooms = {
       publisher,
       wills,
@@ -132,6 +132,11 @@ export class Server implements Acceptor {
       state.retained.set(message)
       if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#rooms.publisher.expireRetained(message)
     }
+    if (
+      recovered.sessions.some(({ subscriptions }) => subscriptions.some(([, each]) => each.retainedPending))
+    ) {
+      this.#rooms.retained.recovered(recovered.retainedLive ?? [])
+    }
     const sessions = recovered.sessions.map((session) => this.#takeUpSession(session, recovered.brokerTime))
     // All of them are there before the first one ends: its share of messages may be for the last.
     const capped = { shortened: 0, ended: 0 }
@@ -181,9 +186,9 @@ export class Server implements Acceptor {
 
   /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
   #resumeRetained(session: Session, filter: string, record: SubscriptionRecord): void {
-    const { retainedPending: _, ...plain } = record
+    const { retainedPending: _, retainedSince = 0, ...plain } = record
     session.subscriptions.set(filter, plain)
-    this.#rooms.retained.start(session, [{ filter, ...plain }], record.identifier)
+    this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────

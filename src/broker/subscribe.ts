@@ -145,6 +145,9 @@ export class Subscribing {
     // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; Shared Subscriptions get none (section 4.8.2).
     const wanted = request.retainHandling === 0 || (request.retainHandling === 1 && !existed)
     if (wanted && !shared && this.#state.limits.retainAvailable) wanting.push(granted)
+    else if (existed && this.#retained.waits(session)) {
+      this.#retained.replaced(session, filter, granted, identifier)
+    }
     return qos
   }
 

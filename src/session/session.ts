@@ -104,6 +104,8 @@ export class Session implements OutboundState {
   #inFlightBytes = 0
   #queue: DeliveryQueue
   #lastPacketId = 0
+  /** As long as the queue's head is before this position, QoS 0 messages wait behind it. */
+  #orderedTo = 0
   #sink: SessionSink | null = null
   /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
   #quota = 0
@@ -141,7 +143,11 @@ export class Session implements OutboundState {
       session.#inFlightBytes += delivery?.message.size ?? 0
     }
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
-    for (const [filter, record] of from.subscriptions) session.subscriptions.set(filter, record)
+    for (const [filter, record] of from.subscriptions) {
+      session.subscriptions.set(filter, record)
+      // What waits may be a retained message, and the live one of its topic behind it, at QoS 0.
+      if (record.retainedPending === true) session.#orderedTo = session.#queue.tail
+    }
     return session
   }
 
@@ -197,6 +203,40 @@ export class Session implements OutboundState {
       this.#windowOpen &&
       !this.#sink.congested
     )
+  }
+
+  /** The same for a message of this QoS: at QoS 0 it needs no slot in the window, but it passes nothing that waits. */
+  hasRoomFor(qos: QoS): boolean {
+    if (qos > 0) return this.hasRoom
+    const sink = this.#sink
+    return sink !== null && this.#queue.length === 0 && this.#resend.length === 0 && !sink.congested
+  }
+
+  /** Whether a message that is delivered now, at this QoS, would be sent or queued, and not dropped. */
+  takes(message: Message, qos: QoS): boolean {
+    const sink = this.#sink
+    if (sink?.immediate === true) return true
+    if (this.#context.checksReceiving && !this.#context.mayReceive(this, message)) return false
+    if (qos > 0) return this.hasRoom || this.#mayQueue(message)
+    if (sink === null ? this.#queuesQos0 : this.#waitsInOrder) return this.#mayQueue(message)
+    return sink !== null && !sink.congested
+  }
+
+  /** Whether the queue's limits let it wait, if need be in the place of older ones. */
+  #mayQueue({ size }: Message): boolean {
+    const { queueMessagesMax, queueBytesMax, queueFull } = this.#context.limits
+    if (queueFull === 'drop-oldest') return size <= queueBytesMax
+    return this.#queue.length < queueMessagesMax && this.#queue.bytes + size <= queueBytesMax
+  }
+
+  /** Whether QoS 0 messages may wait as the others do. */
+  get #queuesQos0(): boolean {
+    return this.#context.limits.queueQos0 && this.stored
+  }
+
+  /** Whether a QoS 0 message must not pass those that wait, some of which are of QoS 0 themselves [MQTT-4.6.0-6]. */
+  get #waitsInOrder(): boolean {
+    return this.#queue.length > 0 && (this.#queuesQos0 || this.#queue.head < this.#orderedTo)
   }
 
   /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
@@ -287,17 +327,32 @@ export class Session implements OutboundState {
   #deliverAtMostOnce(delivery: Delivery): void {
     const sink = this.#sink
     if (sink === null) {
-      if (this.#context.limits.queueQos0 && this.stored) this.#enqueue(delivery)
+      if (this.#queuesQos0) this.#enqueue(delivery)
       else this.#context.dropped(this, 'offline', delivery)
       return
     }
-    // Where QoS 0 may wait, a newer one must not pass those that do [MQTT-4.6.0-6].
-    if (this.#context.limits.queueQos0 && this.stored && this.#queue.length > 0) {
-      this.#enqueue(delivery)
+    if (this.#waitsInOrder) {
+      this.#enqueueInOrder(delivery)
       return
     }
     if (sink.congested) this.#context.dropped(this, 'slow-reader', delivery)
     else if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
+  }
+
+  #enqueueInOrder(delivery: Delivery): void {
+    this.#enqueue(delivery)
+    this.#orderedTo = this.#queue.tail
+  }
+
+  /**
+   * Takes a message that must come before the one that is delivered next, whatever their QoS: a retained message, before a
+   * live one of its topic. Where it cannot be sent at once it waits in the queue, at QoS 0, too.
+   */
+  deliverAhead(delivery: Delivery, gate: number): void {
+    if (this.#sink?.immediate === true || this.hasRoomFor(delivery.qos)) this.deliver(delivery, gate)
+    else if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
+      this.#context.dropped(this, 'not-authorized', delivery)
+    } else this.#enqueueInOrder(delivery)
   }
 
   #sendNew(sink: SessionSink, delivery: Delivery, gate: number): void {

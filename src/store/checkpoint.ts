@@ -362,7 +362,7 @@ const RETAINED_PENDING = 0x40
 
 /** The unsealed value of a Subscription; the filter is in the key. */
 export function encodeSubscription(record: SubscriptionRecord): Buffer {
-  const writer = new ByteWriter(12)
+  const writer = new ByteWriter(20)
   writer.u8(
     record.qos |
       (record.noLocal ? NO_LOCAL : 0) |
@@ -371,6 +371,7 @@ export function encodeSubscription(record: SubscriptionRecord): Buffer {
       (record.retainedPending === true ? RETAINED_PENDING : 0),
   )
   writer.varint(record.identifier)
+  if (record.retainedPending === true) writer.f64(record.retainedSince ?? 0)
   return writer.taken()
 }
 
@@ -383,5 +384,7 @@ export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
     retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
   }
   const record = subscriptionRecord(options, reader.varint())
-  return (flags & RETAINED_PENDING) === 0 ? record : { ...record, retainedPending: true }
+  if ((flags & RETAINED_PENDING) === 0) return record
+  // Format 1 does not say since when.
+  return { ...record, retainedPending: true, retainedSince: reader.atEnd ? 0 : reader.f64() }
 }

@@ -387,12 +387,12 @@ export class LevelStore implements Store {
     if (session !== null) this.#block.inboundRemoved(session.number, packetId)
   }
 
-  putRetained(message: Message): void {
-    if (this.#recording()) this.#retained.setRetained(message.topic.name, message)
+  putRetained(message: Message, liveAt: number): void {
+    if (this.#recording()) this.#retained.setRetained(message.topic.name, message, liveAt)
   }
 
   deleteRetained(topic: string): void {
-    if (this.#recording()) this.#retained.setRetained(topic, null)
+    if (this.#recording()) this.#retained.setRetained(topic, null, 0)
   }
 
   putWill(clientId: string, record: WillRecord): void {

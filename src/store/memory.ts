@@ -87,7 +87,7 @@ export class MemoryStore implements Store {
 
   inboundAdded(_sessionId: number, _packetId: number, _digest: number): void {}
   inboundRemoved(_sessionId: number, _packetId: number): void {}
-  putRetained(_message: Message): void {}
+  putRetained(_message: Message, _liveAt: number): void {}
   deleteRetained(_topic: string): void {}
   putWill(_clientId: string, _record: WillRecord): void {}
   deleteWill(_clientId: string): void {}

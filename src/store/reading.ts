@@ -321,7 +321,7 @@ export class StoreReader {
   async *#retained(): AsyncGenerator<StoreRecord> {
     const decoder = new MsgpackDecoder()
     for await (const [key, value] of this.#range(RETAINED_RANGE)) {
-      const message = this.#decoded(key, () => decodeRetained(key, value, decoder))
+      const message = this.#decoded(key, () => decodeRetained(key, value, decoder).message)
       if (message === undefined) continue
       const { payload, properties, qos, publisher } = message
       const body: MessageBody = {

@@ -160,7 +160,7 @@ export class Rebuild {
         if (this.#retained.has(record.topic))
           throw new ConflictError(`has a second retained message of ${record.topic}`)
         this.#retained.add(record.topic)
-        this.#store.putRetained(this.#message(record))
+        this.#store.putRetained(this.#message(record), 0)
         this.counts.retained++
         return
       case 'will':

@@ -124,12 +124,17 @@ class Recovery {
     const decoder = new MsgpackDecoder()
     const retained: Message[] = []
     const wills: (readonly [string, WillRecord])[] = []
-    await this.#each(RETAINED_RANGE, (key, value) => retained.push(decodeRetained(key, value, decoder)))
+    const retainedLive: (readonly [string, number])[] = []
+    await this.#each(RETAINED_RANGE, (key, value) => {
+      const { message, liveAt } = decodeRetained(key, value, decoder)
+      retained.push(message)
+      if (liveAt > 0) retainedLive.push([message.topic.name, liveAt])
+    })
     await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value, decoder)))
     this.#releasePages()
     const { brokerTime, wallTime, bootTime } = last
     return {
-      recovered: { brokerTime, wallTime, bootTime, sessions, retained, wills },
+      recovered: { brokerTime, wallTime, bootTime, sessions, retained, retainedLive, wills },
       sessions: new Map([...this.#growing.values()].map(({ stored }) => [stored.id, stored])),
       lastSequence: last.sequence,
       nextPage: last.page + 1,

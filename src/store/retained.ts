@@ -35,6 +35,8 @@ export class OpenRetained {
   #loaded: AsyncLevelPersistence | null = null
   readonly #writer = new RetainedWriter()
   readonly #retained = new Map<string, Message | null>()
+  /** By topic name, for those that have one. */
+  readonly #liveAt = new Map<string, number>()
   readonly #wills = new Map<string, WillRecord | null>()
   #operations: BatchOperation[] = []
   bytes = 0
@@ -60,8 +62,10 @@ export class OpenRetained {
     return this.#retained.size === 0 && this.#wills.size === 0
   }
 
-  setRetained(topic: string, message: Message | null): void {
+  setRetained(topic: string, message: Message | null, liveAt: number): void {
     this.#retained.set(topic, message)
+    if (liveAt > 0) this.#liveAt.set(topic, liveAt)
+    else if (this.#liveAt.size > 0) this.#liveAt.delete(topic)
     this.bytes += 64 + (message?.size ?? 0)
   }
 
@@ -77,13 +81,16 @@ export class OpenRetained {
   seal(operations: BatchOperation[]): void {
     if (this.isEmpty) return
     for (const [topic, message] of this.#retained) {
-      operations.push(message === null ? this.#writer.del(topic) : this.#writer.put(message))
+      operations.push(
+        message === null ? this.#writer.del(topic) : this.#writer.put(message, this.#liveAt.get(topic) ?? 0),
+      )
     }
     const expected = operations.length + this.#wills.size
     this.#operations = operations
     for (const [clientId, record] of this.#wills) this.#sealWill(clientId, record)
     this.#operations = []
     this.#retained.clear()
+    this.#liveAt.clear()
     this.#wills.clear()
     this.bytes = 0
     if (operations.length !== expected) {
@@ -121,8 +128,9 @@ function fixstr(text: string): Buffer {
 const NIL = 0xc0
 const FALSE = 0xc2
 const TRUE = 0xc3
-/** A map of nine entries, and all of the first one but the second's value. */
+/** A map of nine entries, and all of the first one but the second's value; and one of ten. */
 const HEAD = Buffer.concat([Buffer.from([0x89]), fixstr('cmd'), fixstr('publish'), fixstr('topic')])
+const HEAD_LIVE = Buffer.concat([Buffer.from([0x8a]), HEAD.subarray(1)])
 const PAYLOAD = fixstr('payload')
 /** QoS, RETAIN and DUP, and the next key; by QoS, with RETAIN three further. */
 const FLAGS = [FALSE, TRUE].flatMap((retain) =>
@@ -135,6 +143,8 @@ const FLAGS = [FALSE, TRUE].flatMap((retain) =>
 )
 const EXPIRES_AT = fixstr('expiresAt')
 const PUBLISHER = fixstr('publisher')
+/** See `Store.putRetained`. Aedes does not know it, and ignores it. */
+const LIVE_AT = fixstr('liveAt')
 /** All of these, with the heads of four texts or blobs, a number and a CRC; for `reserve`. */
 const PACKET_BYTES = 128
 
@@ -159,7 +169,7 @@ class RetainedWriter {
     return { type: 'del', key: Buffer.from(`${RETAINED}${topic}`, 'utf8') }
   }
 
-  put(message: Message): BatchOperation {
+  put(message: Message, liveAt: number): BatchOperation {
     const writer = this.#writer
     const { topic, payload, properties, publisher } = message
     if (publisher !== this.#publisher) {
@@ -172,7 +182,7 @@ class RetainedWriter {
     writer.raw(RETAINED_KEY)
     writer.raw(topic.bytes)
     const split = writer.length
-    writer.raw(HEAD)
+    writer.raw(liveAt > 0 ? HEAD_LIVE : HEAD)
     this.#text(topic.bytes)
     writer.raw(PAYLOAD)
     this.#blob(payload)
@@ -182,6 +192,10 @@ class RetainedWriter {
     this.#time(message.expiresAt)
     writer.raw(PUBLISHER)
     this.#text(this.#publisherBytes)
+    if (liveAt > 0) {
+      writer.raw(LIVE_AT)
+      this.#time(liveAt)
+    }
     // Key and value lie one behind the other, and the CRC is of both.
     const crc = crc32(writer.view(from, writer.length))
     const key = writer.view(from, split)
@@ -252,6 +266,12 @@ function willPacket({ will, owner, ownerId = null, dueAt }: WillRecord): Record<
 export const RETAINED_RANGE = { gte: Buffer.from('retained:'), lt: Buffer.from('retained;') }
 export const WILL_RANGE = { gte: Buffer.from('will:'), lt: Buffer.from('will;') }
 
+/** A retained message as it is stored, and its `liveAt`; see `Store.putRetained`. */
+export interface StoredRetained {
+  readonly message: Message
+  readonly liveAt: number
+}
+
 type StoredWill = readonly [clientId: string, record: WillRecord]
 
 /** Keys that a directory written by Aedes may hold. */
@@ -262,13 +282,13 @@ export function isAedesKey(key: Buffer): boolean {
 }
 
 /** A stored retained message. Throws StoreError `corrupt`. */
-export function decodeRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
+export function decodeRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredRetained {
   return retainedOf(key, unsealed(key, value), decoder)
 }
 
 /** A retained message as Aedes stored it. Throws StoreError `corrupt`. */
 export function importRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
-  return retainedOf(key, value, decoder)
+  return retainedOf(key, value, decoder).message
 }
 
 /** A stored Will. Throws StoreError `corrupt`. */
@@ -281,9 +301,9 @@ export function importWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder):
   return willOf(key, value, decoder)
 }
 
-function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
+function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredRetained {
   const packet = packetOf(key, value, decoder)
-  return new Message({
+  const message = new Message({
     topic: new Topic(key.toString('utf8', RETAINED.length)),
     payload: owned(bytesOf(packet.get('payload'))),
     properties: owned(bytesOf(packet.get('raw'))),
@@ -292,6 +312,7 @@ function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Messag
     expiresAt: numberOf(packet.get('expiresAt')) ?? Number.POSITIVE_INFINITY,
     publisher: textOf(packet.get('publisher')),
   })
+  return { message, liveAt: numberOf(packet.get('liveAt')) ?? 0 }
 }
 
 function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {

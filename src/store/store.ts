@@ -26,6 +26,8 @@ export interface SubscriptionRecord extends SubscriptionOptions {
   readonly identifier: number
   /** Present while retained messages are still under way: after a crash they begin again. */
   readonly retainedPending?: true
+  /** With it: when they began, in broker time. What was published later than this was live. */
+  readonly retainedSince?: number
 }
 
 export interface WillRecord {
@@ -128,6 +130,8 @@ export interface Recovered {
   readonly bootTime: BootTime | null
   readonly sessions: readonly RecoveredSession[]
   readonly retained: readonly Message[]
+  /** The `liveAt` of those that have one, by topic name. */
+  readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
   /** What the operator should know about this start, as a sentence; such as an import. */
   readonly notice?: string
@@ -222,8 +226,11 @@ export interface Store {
   inboundAdded(sessionId: number, packetId: number, digest: number): void
   inboundRemoved(sessionId: number, packetId: number): void
 
-  /** Retained messages, by `message.topic`. */
-  putRetained(message: Message): void
+  /**
+   * Retained messages, by `message.topic`. `liveAt` is when the latest message of the topic was published while retained
+   * messages were under way to a stored Session, in broker time; 0 for never.
+   */
+  putRetained(message: Message, liveAt: number): void
   deleteRetained(topic: string): void
   putWill(clientId: string, record: WillRecord): void
   deleteWill(clientId: string): void

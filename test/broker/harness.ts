@@ -332,7 +332,8 @@ export function textsOf(packets: readonly Packet[]): string[] {
   return packets.flatMap((packet) => (packet.cmd === 'publish' ? [packet.payload.toString()] : []))
 }
 
-function answersTo(packet: Packet): Given[] {
+/** What acknowledges a packet. */
+export function answersTo(packet: Packet): Given[] {
   if (packet.cmd === 'publish' && packet.qos === 1) return [{ cmd: 'puback', messageId: packet.messageId }]
   if (packet.cmd === 'publish' && packet.qos === 2) return [{ cmd: 'pubrec', messageId: packet.messageId }]
   if (packet.cmd === 'pubrel') return [{ cmd: 'pubcomp', messageId: packet.messageId }]

@@ -118,7 +118,7 @@ export class LedgerStore implements Store {
   inboundRemoved(id: number, packetId: number): void {
     this.#record(`inboundRemoved ${id} ${packetId}`)
   }
-  putRetained(message: Message): void {
+  putRetained(message: Message, _liveAt: number): void {
     this.#record(`putRetained ${message.topic.name}`)
   }
   deleteRetained(topic: string): void {

@@ -1,7 +1,9 @@
+import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { Message, Topic } from '../../src/mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
-import { lasting, World } from './harness.ts'
+import { RecallStore } from '../fuzz/recall.ts'
+import { answersTo, connectPacket, type Given, lasting, textsOf, World } from './harness.ts'
 
 const KEEP = { retain: true }
 
@@ -368,6 +370,241 @@ describe('many retained messages for one Subscription', () => {
     expect(world.ledger.lines.filter((line) => line.startsWith('putSubscription')).at(-1)).toBe(
       'putSubscription 1 # 1',
     )
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+  })
+})
+
+describe('retained messages and newer live ones of the same topic', () => {
+  /** By topic, what a client got, in order. */
+  const byTopic = (packets: readonly Packet[]): Map<string, string[]> => {
+    const got = new Map<string, string[]>()
+    for (const packet of packets) {
+      if (packet.cmd !== 'publish') continue
+      got.set(packet.topic, [...(got.get(packet.topic) ?? []), `${packet.payload}`])
+    }
+    return got
+  }
+
+  const topicNames = (count: number): string[] => Array.from({ length: count }, (_, n) => `d/${n % 50}/${n}`)
+
+  const publishAll = async (
+    world: World,
+    names: readonly string[],
+    payload: string,
+    retain: boolean,
+    qos = 0,
+  ) => {
+    for (const [n, topic] of names.entries()) {
+      const fields = { payload: Buffer.from(payload), qos: qos as 0, retain, publisher: 'pub' }
+      void world.server.publish({ topic, ...fields })
+      if (n % 1000 === 999) await world.settle()
+    }
+    await world.settle()
+  }
+
+  for (const [retainedQos, liveQos, granted] of [
+    [0, 0, 0],
+    [1, 0, 1],
+    [0, 1, 1],
+    [1, 1, 1],
+    [2, 1, 2],
+  ] as const) {
+    it(`20,000 topics retained at QoS ${retainedQos}, live values at QoS ${liveQos}: no topic ends on the old value [field-B7]`, async () => {
+      const world = await World.make({ limits: { outgoingBytesMax: 64 * 1024 } })
+      const names = topicNames(20_000)
+      await publishAll(world, names, 'old', true, retainedQos)
+      const sub = await world.connect('sub', { properties: { receiveMaximum: 20 } })
+      sub.link.stuck = true
+      await sub.subscribe('#', granted)
+      const packets: Packet[] = []
+      const answers: Given[] = []
+      const step = async (count: number): Promise<void> => {
+        const came = sub.got()
+        packets.push(...came)
+        answers.push(...came.flatMap((packet) => answersTo(packet)))
+        const now = answers.splice(0, count)
+        if (now.length > 0) sub.link.packets.unshift(...(await sub.send(...now)))
+      }
+      // The reader takes and acknowledges some now and then, and is behind all the while.
+      for (let from = 0; from < names.length; from += 500) {
+        await publishAll(world, names.slice(from, from + 500), 'new', false, liveQos)
+        sub.link.take()
+        await step(10)
+      }
+      sub.link.stuck = false
+      sub.link.take()
+      await world.settle()
+      do await step(1000)
+      while (answers.length > 0 || sub.link.packets.length > 0)
+      const got = byTopic(packets)
+      const wrong = names.filter((name) => {
+        const texts = got.get(name) ?? []
+        // Live messages at QoS 0 may be dropped for a slow reader; then the retained one is what is left.
+        const isLossy = Math.min(liveQos, granted) === 0
+        return texts[0] !== 'old' || (texts.length === 1 ? !isLossy : texts.join() !== 'old,new')
+      })
+      expect(wrong.slice(0, 3).map((name) => [name, got.get(name)])).toEqual([])
+      expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+    })
+  }
+
+  it('a live message that a slow reader cannot take leaves the retained one to come [field-B7]', async () => {
+    const world = await World.make({ limits: { outgoingBytesMax: 1024 } })
+    const names = topicNames(100)
+    await publishAll(world, names, 'old '.padEnd(100, '.'), true)
+    const sub = await world.connect('sub')
+    sub.link.stuck = true
+    await sub.subscribe('#', 0)
+    await publishAll(world, names, 'dropped', false)
+    sub.link.stuck = false
+    sub.link.take()
+    await world.settle()
+    expect([...byTopic(sub.got()).values()].filter(([first]) => first!.startsWith('old'))).toHaveLength(100)
+    for (const name of names) await publishAll(world, [name], 'new', false)
+    expect([...byTopic(sub.got()).values()].filter((texts) => texts.join() === 'new')).toHaveLength(100)
+  })
+
+  it('No Local: what the subscriber publishes itself takes no retained message from it [field-B7]', async () => {
+    const world = await World.make({ limits: { inFlightMax: 1 } })
+    const names = topicNames(10)
+    await publishAll(world, names, 'old', true, 1)
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1, { nl: true })
+    const first = sub.got()
+    for (const name of names) await sub.publish(name, 'mine', 0)
+    sub.link.packets.unshift(...first)
+    const texts = await sub.drain()
+    expect(texts).toEqual(names.map(() => 'old'))
+  })
+
+  it('messages at QoS 0 behind a retained one that waits for a slot keep their order [field-B7]', async () => {
+    const world = await World.make()
+    await publishAll(world, ['t'], 'old', true, 1)
+    const pub = await world.connect('pub')
+    const sub = await world.connect('sub', { properties: { receiveMaximum: 1 } })
+    await sub.subscribe('first', 1)
+    await pub.publish('first', 'in flight', 1)
+    await sub.subscribe('t', 1)
+    for (const text of ['1', '2', '3']) await pub.publish('t', text, 0)
+    expect(sub.link.packets.filter(({ cmd }) => cmd === 'publish')).toHaveLength(1)
+    expect(await sub.drain()).toEqual(['in flight', 'old', '1', '2', '3'])
+  })
+
+  it('a Session that is away gets the retained one first, then what was queued [field-B7]', async () => {
+    const world = await World.make({ limits: { inFlightMax: 1 } })
+    const names = topicNames(20)
+    await publishAll(world, names, 'old', true, 1)
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('#', 1)
+    const before = sub.got()
+    await sub.vanish()
+    await publishAll(world, names, 'new', false, 1)
+    const back = await world.connect('sub', lasting())
+    const packets: Packet[] = [...before]
+    for (let came = back.got(); came.length > 0; came = back.got()) {
+      packets.push(...came)
+      back.link.packets.unshift(...(await back.send(...came.flatMap((packet) => answersTo(packet)))))
+    }
+    for (const [topic, texts] of byTopic(packets)) {
+      expect([topic, ...texts.filter((text, at) => text !== texts[at - 1])]).toEqual([topic, 'old', 'new'])
+    }
+  })
+
+  it('also over a restart in the middle: nothing that was passed by comes after the newer one [field-B7]', async () => {
+    const store = new RecallStore()
+    const limits = { inFlightMax: 1 }
+    const world = await World.make({ limits, store })
+    const durable = async (of: World): Promise<void> => {
+      await of.settle()
+      store.durable(Number.POSITIVE_INFINITY)
+      await of.settle()
+    }
+    const names = topicNames(20)
+    await publishAll(world, names, 'old', true, 1)
+    const sub = world.open()
+    await sub.send({ ...connectPacket('sub'), ...lasting() })
+    await durable(world)
+    sub.got()
+    void sub.subscribe('#', 1)
+    await durable(world)
+    await publishAll(world, names, 'new', false, 1)
+    const packets: Packet[] = []
+    for (let count = 0; count < 20; count++) {
+      await durable(world)
+      const came = sub.got()
+      packets.push(...came)
+      const answers = came.flatMap((packet) => answersTo(packet))
+      if (answers.length > 0) sub.link.packets.unshift(...(await sub.send(...answers)))
+    }
+    await durable(world)
+    store.crash()
+    const again = await World.make({ limits, store })
+    again.monotonic = world.monotonic + 1000
+    const back = again.open()
+    await back.send({ ...connectPacket('sub'), ...lasting() })
+    await durable(again)
+    for (;;) {
+      await durable(again)
+      const came = back.got()
+      if (came.length === 0) break
+      packets.push(...came)
+      const answers = came.flatMap((packet) => answersTo(packet))
+      if (answers.length > 0) back.link.packets.unshift(...(await back.send(...answers)))
+    }
+    const got = byTopic(packets)
+    expect(got.size).toBe(20)
+    for (const [topic, texts] of got) {
+      expect([topic, texts[0], texts.at(-1), texts.lastIndexOf('old') < texts.indexOf('new')]).toEqual([
+        topic,
+        'old',
+        'new',
+        true,
+      ])
+    }
+  })
+
+  it('a full in-flight window holds back no retained message at QoS 0 [field-B7]', async () => {
+    const world = await World.make()
+    const names = topicNames(300)
+    for (const [n, name] of names.entries()) await publishAll(world, [name], `${n % 2}`, true, (n % 2) as 0)
+    const sub = await world.connect('sub', { properties: { receiveMaximum: 1 } })
+    await sub.subscribe('#', 1)
+    const came = sub.got()
+    const texts = textsOf(came)
+    expect([
+      texts.filter((text) => text === '0').length,
+      texts.filter((text) => text === '1').length,
+    ]).toEqual([150, 1])
+    sub.link.packets.unshift(...came)
+    const all = await sub.drain()
+    expect([all.length, all.filter((text) => text === '1').length]).toEqual([300, 150])
+  })
+
+  it('subscribing again meanwhile: the rest comes as the Subscription is now, also after a crash [field-B7]', async () => {
+    const world = await World.make({ limits: { inFlightMax: 1 } })
+    const names = topicNames(5)
+    await publishAll(world, names, 'x', true, 2)
+    const sub = await world.connect('sub', lasting())
+    const again = async (qos: 1 | 2, rh: number, subscriptionIdentifier: number): Promise<void> => {
+      await sub.subscribe('#', qos, { rh }, { subscriptionIdentifier })
+    }
+    await again(2, 0, 7)
+    const first = sub.got()
+    await again(1, 1, 8)
+    await again(1, 2, 9)
+    expect(world.ledger.lines.filter((line) => line.startsWith('putSubscription')).at(-1)).toBe(
+      'putSubscription 1 # 1 pending',
+    )
+    sub.link.packets.unshift(...first)
+    const packets: Packet[] = []
+    for (let came = sub.got(); came.length > 0; came = sub.got()) {
+      packets.push(...came)
+      sub.link.packets.unshift(...(await sub.send(...came.flatMap((packet) => answersTo(packet)))))
+    }
+    const seen = packets.flatMap((packet) =>
+      packet.cmd === 'publish' ? [`${packet.qos} ${packet.properties?.subscriptionIdentifier}`] : [],
+    )
+    expect(seen).toEqual(['2 7', '1 9', '1 9', '1 9', '1 9'])
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
 })

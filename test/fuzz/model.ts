@@ -54,6 +54,8 @@ interface ModelDelivery {
   readonly retain: boolean
   readonly identifiers: readonly number[]
   readonly share: string | null
+  /** In a queue: QoS 0 messages wait behind it. */
+  readonly ordered?: true
 }
 
 interface Outgoing {
@@ -77,6 +79,8 @@ interface Cursor {
   /** Messages that have to come, unless they are replaced or removed before. */
   readonly due: number[]
   readonly came: number[]
+  /** Topics of which a live message was published meanwhile: after a crash their retained messages need not come again. */
+  readonly lived: Set<string>
 }
 
 interface ModelSession {
@@ -178,21 +182,25 @@ export class Model {
   #assigned = 0
 
   readonly #queued: (clientId: string) => number
+  readonly #isUnderWay: (clientId: string) => boolean
 
   /**
    * `original`: the message that a recovered one was before a crash. `queued`: how many messages the Server has in a
-   * Session's queue, since it may drop what has expired sooner or later.
+   * Session's queue, since it may drop what has expired sooner or later. `isUnderWay`: whether the store says of a Session
+   * that retained messages are under way.
    */
   constructor(
     limits: ModelLimits,
     now: number,
     original: (message: object) => object,
     queued: (clientId: string) => number,
+    isUnderWay: (clientId: string) => boolean,
   ) {
     this.limits = limits
     this.now = now
     this.#original = original
     this.#queued = queued
+    this.#isUnderWay = isUnderWay
   }
 
   // ── what happens ──────────────────────────────────────────────────────────────────────────────────────────
@@ -616,7 +624,7 @@ export class Model {
       if (message.payload === '') this.retained.delete(message.topic)
       else this.retained.set(message.topic, message)
     }
-    const chosen = this.#takeFanOut(message)
+    const { chosen, ahead } = this.#takeFanOut(message)
     const planned = new Map<string, () => void>()
     let matched = false
     const groups = new Map<string, ModelSession[]>()
@@ -663,8 +671,33 @@ export class Model {
     if (unknown.length > 0)
       throw new Error(`${message.topic} was given to ${unknown[0]!.clientId}, who did not ask`)
     // In which order they come is the Server's to choose.
-    for (const { clientId, share } of chosen) planned.get(`${clientId} ${share}`)!()
+    for (const { clientId, share } of chosen) {
+      for (const deed of ahead.filter((each) => each.clientId === clientId && share === null)) {
+        this.#retainedAhead(this.sessions.get(clientId), message, deed)
+      }
+      planned.get(`${clientId} ${share}`)!()
+    }
+    for (const { cursors } of this.sessions.values()) {
+      for (const cursor of cursors.values())
+        if (matches(cursor.filter, message.topic)) cursor.lived.add(message.topic)
+    }
     return { matched, stored }
+  }
+
+  /** A retained message that was still to come goes right before a live one of its topic. */
+  #retainedAhead(session: ModelSession | undefined, live: ModelMessage, deed: Delivered): void {
+    const message = this.#known(deed.message)
+    const cursor = session === undefined || message === null ? undefined : wanted(session, message, deed)
+    if (session === undefined || message === null || cursor === undefined) {
+      throw new Error(`${deed.clientId} got a retained message before ${live.topic} unasked`)
+    }
+    if (message === live || message !== this.retained.get(live.topic)) {
+      throw new Error(`what came before ${live.topic} is not what is retained`)
+    }
+    cursor.came.push(message.number)
+    const delivery = retainedDelivery(message, cursor)
+    if (this.#hasRoomFor(session, delivery.qos)) this.#deliver(session, delivery)
+    else this.#queue(session, { ...delivery, ordered: true })
   }
 
   #deliverShared(taker: ModelSession, message: ModelMessage, share: string): void {
@@ -703,17 +736,23 @@ export class Model {
   }
 
   /** The Server's deeds up to the publication of this message, which they are all about. */
-  #takeFanOut(message: ModelMessage): Delivered[] {
-    const chosen: Delivered[] = []
+  #takeFanOut(message: ModelMessage): { chosen: Delivered[]; ahead: Delivered[] } {
+    const all: Delivered[] = []
     for (let deed = this.#deeds.shift(); deed !== undefined; deed = this.#deeds.shift()) {
-      if (deed.did === 'deliver') chosen.push(deed)
+      if (deed.did === 'deliver') all.push(deed)
       if (deed.did !== 'publish') continue
       if (deed.publisher !== message.publisher)
         throw new Error(`a message of ${deed.publisher} was published instead`)
-      if (chosen.some((each) => each.message !== deed.message))
-        throw new Error('a delivery of another message')
       this.#messages.set(deed.message, message)
-      return chosen
+      const chosen = all.filter((each) => each.message === deed.message)
+      const ahead = all.filter((each) => each.message !== deed.message)
+      if (
+        ahead.some(
+          ({ share, clientId }) => share !== null || !chosen.some((each) => each.clientId === clientId),
+        )
+      )
+        throw new Error('a delivery of another message')
+      return { chosen, ahead }
     }
     throw new Error(`${message.topic} was not published`)
   }
@@ -723,13 +762,20 @@ export class Model {
   #deliver(session: ModelSession, delivery: ModelDelivery): void {
     const connection = this.#connectionOf(session)
     if (delivery.qos === 0) {
-      if (connection !== null) this.#sendPublish(connection, delivery, 0, false)
+      if (connection === null) return
+      if (session.queue.some(({ ordered }) => ordered === true))
+        this.#queue(session, { ...delivery, ordered: true })
+      else this.#sendPublish(connection, delivery, 0, false)
       return
     }
     if (connection !== null && this.#hasRoom(session)) {
       this.#sendNew(connection, session, delivery)
       return
     }
+    this.#queue(session, delivery)
+  }
+
+  #queue(session: ModelSession, delivery: ModelDelivery): void {
     if (session.queue.length >= this.limits.queueMessagesMax) session.queue.shift()
     session.queue.push(delivery)
   }
@@ -755,6 +801,13 @@ export class Model {
     )
   }
 
+  /** At QoS 0 a message needs no slot, but passes nothing that waits. */
+  #hasRoomFor(session: ModelSession, qos: number): boolean {
+    if (qos > 0) return this.#hasRoom(session)
+    const connection = this.#connectionOf(session)
+    return connection !== null && session.queue.length === 0 && connection.resend.length === 0
+  }
+
   #windowOpen({ quota, session }: ModelConnection): boolean {
     return quota > 0 && session!.inFlight.length < this.limits.inFlightMax
   }
@@ -775,8 +828,9 @@ export class Model {
       const delivery = session.queue[0]!
       const { expiresAt } = delivery.message
       if (expiresAt === null || expiresAt > this.now) {
-        if (!this.#windowOpen(connection)) return
-        this.#sendNew(connection, session, delivery)
+        if (delivery.qos === 0) this.#sendPublish(connection, delivery, 0, false)
+        else if (!this.#windowOpen(connection)) return
+        else this.#sendNew(connection, session, delivery)
       }
       session.queue.shift() // sent, or [MQTT-3.3.2-5]
     }
@@ -890,8 +944,12 @@ export class Model {
         session.subscriptions.set(filter, { qos, noLocal, retainAsPublished, identifier })
         const wanted = retainHandling === 0 || (retainHandling === 1 && !existed)
         if (wanted && !filter.startsWith('$share/') && this.limits.retainAvailable) {
-          starts.push({ filter, qos, identifier, due: this.#retainedFor(session, filter), came: [] })
+          const due = this.#retainedFor(session, filter)
+          starts.push({ filter, qos, identifier, due, came: [], lived: new Set() })
         }
+        // What is still to come for an earlier SUBSCRIBE comes as the Subscription is now.
+        const cursor = wanted ? undefined : session.cursors.get(filter)
+        if (cursor !== undefined) session.cursors.set(filter, { ...cursor, qos, identifier })
         return qos
       },
     )
@@ -908,7 +966,7 @@ export class Model {
   #takeRetained(session: ModelSession): void {
     // Those for which there is room come at once.
     for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
-      if (!this.#hasRoom(session)) return
+      if (!this.#hasRoomFor(session, deed.qos)) return
       const message = this.#known(deed.message)
       if (
         message === null ||
@@ -922,10 +980,14 @@ export class Model {
   }
 
   /** The numbers of the retained messages that a Subscription brings: they match, and have not expired. */
-  #retainedFor({ clientId, subscriptions }: ModelSession, filter: string): number[] {
+  #retainedFor(
+    { clientId, subscriptions }: ModelSession,
+    filter: string,
+    without: ReadonlySet<string> = new Set(),
+  ): number[] {
     const isWithoutOwn = subscriptions.get(filter)?.noLocal === true
     const found = [...this.retained.values()].filter(({ topic, expiresAt, publisher }) => {
-      if (isWithoutOwn && publisher === clientId) return false
+      if ((isWithoutOwn && publisher === clientId) || without.has(topic)) return false
       return matches(filter, topic) && (expiresAt === null || expiresAt > this.now)
     })
     return found.map(({ number }) => number)
@@ -936,11 +998,10 @@ export class Model {
     const cursor = wanted(session, message, deed)
     if (cursor === undefined) throw new Error(`${session.clientId} got ${message.topic} unasked`)
     if (this.retained.get(message.topic) !== message) throw new Error('what came is not retained')
-    if (!this.#hasRoom(session)) throw new Error('a retained message came where there is no room')
+    if (!this.#hasRoomFor(session, deed.qos))
+      throw new Error('a retained message came where there is no room')
     cursor.came.push(message.number)
-    const identifiers = cursor.identifier === 0 ? [] : [cursor.identifier]
-    const qos = Math.min(message.qos, cursor.qos)
-    this.#deliver(session, { message, qos, retain: true, identifiers, share: null })
+    this.#deliver(session, retainedDelivery(message, cursor))
   }
 
   /** Whether a QoS 2 message that came on this connection has the identifier [MQTT-2.2.1-3]. */
@@ -1065,11 +1126,14 @@ export class Model {
         disconnectedAt: kept.disconnectedAt === 0 ? durableAt : kept.disconnectedAt,
         cursors: new Map(),
       }
-      for (const { filter, qos, identifier, due: before, came } of kept.cursors.values()) {
+      for (const { filter, qos, identifier, due: before, came, lived } of kept.cursors.values()) {
         // What was not complete begins again.
-        const now = this.#retainedFor(session, filter)
+        const now = this.#retainedFor(session, filter, lived)
         const due = before.some((number) => now.includes(number) && !came.includes(number)) ? now : []
-        session.cursors.set(filter, { filter, qos, identifier, due, came: [] })
+        session.cursors.set(filter, { filter, qos, identifier, due, came: [], lived })
+      }
+      if (this.#isUnderWay(session.clientId) && session.queue.length > 0) {
+        session.queue.push({ ...session.queue.pop()!, ordered: true })
       }
       this.sessions.set(session.clientId, session)
     }
@@ -1091,6 +1155,11 @@ export class Model {
     }
     this.#settled()
   }
+}
+
+function retainedDelivery(message: ModelMessage, { qos, identifier }: Cursor): ModelDelivery {
+  const identifiers = identifier === 0 ? [] : [identifier]
+  return { message, qos: Math.min(message.qos, qos), retain: true, identifiers, share: null }
 }
 
 /** The Subscription for which this retained message is still to come. */

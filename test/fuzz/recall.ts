@@ -40,8 +40,10 @@ export class RecallStore implements Store {
   readonly originals = new WeakMap<Message, Message>()
   readonly #sessions = new Map<number, Kept>()
   readonly #retained = new Map<string, Message>()
+  readonly #liveAt = new Map<string, number>()
   readonly #wills = new Map<string, WillRecord>()
   #source: StateSource | null = null
+  #underWay = new Set<string>()
   #records: (() => void)[] = []
   #sealed: Block[] = []
   #brokerTime = 0
@@ -82,6 +84,10 @@ export class RecallStore implements Store {
 
   open(source: StateSource): Promise<Recovered> {
     this.#source = source
+    const kept = [...this.#sessions.values()].filter(({ subscriptions }) =>
+      [...subscriptions.values()].some(({ retainedPending }) => retainedPending === true),
+    )
+    this.#underWay = new Set(kept.map(({ record }) => record.clientId))
     const sessions = [...this.#sessions].map(([id, kept]) => this.#recovered(id, kept))
     const retained = [...this.#retained.values()].map((message) => this.#again(message))
     const wills = [...this.#wills]
@@ -91,8 +97,14 @@ export class RecallStore implements Store {
       bootTime: null,
       sessions,
       retained,
+      retainedLive: [...this.#liveAt],
       wills,
     })
+  }
+
+  /** Whether retained messages were under way to a Session when the store was opened. */
+  wasUnderWay(clientId: string): boolean {
+    return this.#underWay.has(clientId)
   }
 
   #recovered(id: number, kept: Kept): RecoveredSession {
@@ -221,12 +233,20 @@ export class RecallStore implements Store {
     this.#record(() => this.#of(id).inbound.delete(packetId))
   }
 
-  putRetained(message: Message): void {
-    this.#record(() => this.#retained.set(message.topic.name, message))
+  putRetained(message: Message, liveAt: number): void {
+    const { name } = message.topic
+    this.#record(() => {
+      this.#retained.set(name, message)
+      if (liveAt > 0) this.#liveAt.set(name, liveAt)
+      else this.#liveAt.delete(name)
+    })
   }
 
   deleteRetained(topic: string): void {
-    this.#record(() => this.#retained.delete(topic))
+    this.#record(() => {
+      this.#retained.delete(topic)
+      this.#liveAt.delete(topic)
+    })
   }
 
   putWill(clientId: string, record: WillRecord): void {

@@ -176,6 +176,15 @@ Session.prototype.deliver = function (delivery, gate): void {
   deliver.call(this, delivery, gate)
 }
 
+const deliverAhead = Session.prototype.deliverAhead
+Session.prototype.deliverAhead = function (delivery, gate): void {
+  const watcher = watching
+  watching = null
+  watcher?.(this, delivery)
+  deliverAhead.call(this, delivery, gate)
+  watching = watcher
+}
+
 class Stage {
   readonly #play: Play
   readonly #limits: Limits
@@ -200,7 +209,7 @@ class Stage {
     this.#limits = { ...DEFAULT_LIMITS, ...limits }
     const original = (message: object): object => this.#store.originals.get(message as Message) ?? message
     const queued = (clientId: string): number => this.#server.state.sessions.get(clientId)?.queueLength ?? 0
-    this.#model = new Model(limits, 0, original, queued)
+    this.#model = new Model(limits, 0, original, queued, (clientId) => this.#store.wasUnderWay(clientId))
     watching = ({ clientId }, { message, share, qos, subscriptionIdentifiers: identifiers }) =>
       this.#deeds.push({ did: 'deliver', clientId, message, share, qos, identifiers })
   }

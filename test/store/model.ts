@@ -292,7 +292,7 @@ export class ModelServer implements StateSource {
   retain(message: Message): void {
     this.describeMessage(message)
     this.retained.set(message.topic.name, message)
-    this.store.putRetained(message)
+    this.store.putRetained(message, 0)
   }
 
   clearRetained(topic: string): void {

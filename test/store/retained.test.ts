@@ -95,7 +95,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
     const given = { topic: new Topic(topic), payload, properties, qos, expiresAt, publisher }
     // A Will may be retained by a message that does not say so.
     const retained = new Message({ ...given, retain: made % 7 > 0 })
-    server.store.putRetained(retained)
+    server.store.putRetained(retained, 0)
     await persistence.storeRetained({
       ...{ cmd: 'publish', topic, payload, qos, retain: retained.retain, dup: false, raw: properties },
       ...{ expiresAt: Number.isFinite(expiresAt) ? expiresAt : null, publisher },
@@ -113,7 +113,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
   for (const name of names) await retain(5, name, 1, Number.POSITIVE_INFINITY, name.slice(0, 1000))
   for (const time of times) await retain(5, 'time', 2, time, 'client')
   for (const bytes of [1, 31, 32, 255, 256, 65_535, 65_536, 1_000_000]) await retain(bytes, 'b', 0, 1, '')
-  server.store.putRetained(message('gone', 'x', { retain: true }))
+  server.store.putRetained(message('gone', 'x', { retain: true }), 0)
   server.store.deleteRetained('gone')
   await server.commit()
   const ours = new Map<string, string>()
@@ -138,7 +138,7 @@ test('the memory in which retained messages were written is given back when they
   const server = model()
   await server.open()
   const before = arrayBytes()
-  server.store.putRetained(message('a', 'x'.repeat(20_000_000), { retain: true }))
+  server.store.putRetained(message('a', 'x'.repeat(20_000_000), { retain: true }), 0)
   await server.commit()
   expect(arrayBytes() - before).toBeLessThan(2_000_000)
   await server.store.close()
@@ -221,4 +221,40 @@ test('MessagePack: binary, maps, trailing bytes, and what is cut off', () => {
     bytes: 11,
   })
   expect(() => decodeMsgpack(Buffer.from('c1', 'hex'))).toThrow('not known')
+})
+
+test('when a live message of its topic was published is kept beside a retained message, and since when a Subscription waits for it', async () => {
+  const server = model()
+  await server.open()
+  const record = { clientId: 'sub', owner: null, ownerId: null, expirySeconds: 1000, disconnectedAt: 0 }
+  const subscription = {
+    qos: 1,
+    noLocal: false,
+    retainAsPublished: false,
+    retainHandling: 0,
+    identifier: 3,
+  } as const
+  server.store.putSession(1, record)
+  server.store.putSubscription(1, '#', { ...subscription, retainedPending: true, retainedSince: 1234.5 })
+  server.store.putSubscription(1, 'plain', subscription)
+  for (const [name, liveAt] of [
+    ['a', 2000.25],
+    ['b', 0],
+    ['c', 5],
+    ['d', 7],
+  ] as const) {
+    server.store.putRetained(message(name, 'x', { retain: true }), liveAt)
+  }
+  server.store.putRetained(message('c', 'y', { retain: true }), 0)
+  server.store.deleteRetained('d')
+  await server.commit()
+  await server.store.close()
+  const { retained, retainedLive, sessions } = await server.store.open(server)
+  expect(retained.map(({ topic }) => topic.name).sort()).toEqual(['a', 'b', 'c'])
+  expect(retainedLive).toEqual([['a', 2000.25]])
+  expect(Object.fromEntries(sessions[0]!.subscriptions)).toEqual({
+    '#': { ...subscription, retainedPending: true, retainedSince: 1234.5 },
+    plain: subscription,
+  })
+  await server.store.close()
 })
