@@ -1,4 +1,5 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
+import { messageDigest } from '../mqtt/digest.ts'
 import { Message, type Topic } from '../mqtt/message.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion, PublishPacket } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
@@ -41,6 +42,8 @@ export class Inbound {
   #receiving = 0
   /** QoS 2 identifiers that are part of `#receiving`. */
   #receivingIds: Set<number> | null = null
+  /** Of the QoS 2 message that is being received: a connection waits for one at a time. */
+  #digest = 0
 
   constructor(state: State, rooms: Rooms, sink: InboundSink, session: Session, view: ClientView) {
     this.#state = state
@@ -75,7 +78,7 @@ export class Inbound {
     const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
     this.#state.figures.publishReceived++
     this.#state.figures.publishBytesReceived += packet.end - packet.payloadStart
-    if (packet.qos > 0 && !this.#receive(packet)) return
+    if (packet.qos > 0 && !this.#receive(packet, topic)) return
     const refusal = this.#publishRefusal(packet, topic)
     if (refusal !== null) {
       this.#refusePublish(packet, topic, refusal)
@@ -97,11 +100,11 @@ export class Inbound {
     else this.#refusePublish(packet, topic, Reason.NotAuthorized)
   }
 
-  /** Counts the packet against Receive Maximum; false when it was a repeated QoS 2 PUBLISH, which is answered. */
-  #receive(packet: PublishPacket): boolean {
+  /** Counts the packet against Receive Maximum; false when its QoS 2 identifier is known, and it was answered. */
+  #receive(packet: PublishPacket, topic: Topic): boolean {
     const { packetId, qos } = packet
-    const known = qos === 2 && this.#session.isInbound(packetId)
-    if (!(qos === 2 && this.#receivingIds?.has(packetId) === true)) {
+    const isOfThisConnection = qos === 2 && this.#receivingIds?.has(packetId) === true
+    if (!isOfThisConnection) {
       if (this.#version === 5 && this.#receiving >= this.#state.limits.receiveMaximum) {
         this.#sink.limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
         throw new ProtocolError(
@@ -116,10 +119,31 @@ export class Inbound {
         this.#receivingIds.add(packetId)
       }
     }
-    if (!known) return true
-    // [MQTT-4.3.3-10], whatever DUP says.
-    this.#sink.acknowledge('pubrec', packetId, Reason.Success, 0, 0)
-    return false
+    if (qos !== 2) return true
+    this.#digest = messageDigest(packet, topic)
+    if (!this.#session.isInbound(packetId)) return true
+    return this.#isAnother(packetId, isOfThisConnection)
+  }
+
+  /**
+   * Whether a message under an identifier that was not released is another one than the one that was received. Its
+   * client forgot that one, as many do that lose their state with the power: it was delivered then, and is over now. Only
+   * the message tells: a client that forgot may as well set DUP, and one that did not may leave it out.
+   */
+  #isAnother(packetId: number, isOfThisConnection: boolean): boolean {
+    const session = this.#session
+    const known = session.inboundDigest(packetId)
+    if (known === 0 || known === this.#digest) {
+      // [MQTT-4.3.3-10]. CONNACK, or the first PUBREC, waits for the commit that made it known.
+      this.#sink.acknowledge('pubrec', packetId, Reason.Success, 0, 0)
+      return false
+    }
+    if (isOfThisConnection && this.#version === 5) {
+      this.#sink.acknowledge('pubrec', packetId, Reason.PacketIdentifierInUse, 0, 0)
+      return false
+    }
+    session.releaseInbound(packetId)
+    return true
   }
 
   #publishRefusal(packet: PublishPacket, topic: Topic): Reason | null {
@@ -166,7 +190,7 @@ export class Inbound {
     } else if (packet.qos === 2) {
       // The identifier and the fan-out are one fact, in one commit.
       const session = this.#session
-      session.addInbound(packet.packetId, 0)
+      session.addInbound(packet.packetId, this.#digest)
       const gate = session.stored ? this.#state.store.openSequence : publisher.gate
       this.#sink.acknowledge('pubrec', packet.packetId, outcome, gate, 0)
     }
@@ -216,7 +240,7 @@ export class Inbound {
     if (packet.qos === 1) this.#sink.acknowledge('puback', packet.packetId, answer, 0, 1)
     if (packet.qos !== 2) return
     if (this.#version < 5) {
-      this.#session.addInbound(packet.packetId, 0)
+      this.#session.addInbound(packet.packetId, this.#digest)
       const gate = this.#session.stored ? this.#state.store.openSequence : 0
       this.#sink.acknowledge('pubrec', packet.packetId, answer, gate, 0)
     } else {

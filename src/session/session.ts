@@ -602,9 +602,14 @@ export class Session implements OutboundState {
 
   // ── inbound QoS 2 ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Whether this QoS 2 identifier was received and not yet released: its message is not delivered again. */
+  /** Whether this QoS 2 identifier was received and not yet released. */
   isInbound(packetId: number): boolean {
     return this.#inbound.has(packetId)
+  }
+
+  /** The digest of the message that was received under this QoS 2 identifier; 0 where it is not known. */
+  inboundDigest(packetId: number): number {
+    return this.#inbound.get(packetId) ?? 0
   }
 
   get inboundCount(): number {

@@ -1,6 +1,7 @@
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import type { Policy } from '../../src/broker/policy.ts'
+import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import { lasting, World } from './harness.ts'
 
 describe('PUBLISH', () => {
@@ -255,6 +256,109 @@ describe('acknowledgements of what the client publishes', () => {
     expect(sub.texts()).toEqual(['x'])
     expect(world.ledger.lines).toContainEqual(expect.stringMatching(/^inboundAdded 1 5 \d+$/))
     expect(world.ledger.lines.at(-1)).toBe('inboundRemoved 1 5')
+  })
+
+  describe('a QoS 2 identifier that was not released, and that the client forgot', () => {
+    const first = { cmd: 'publish', topic: 't', payload: 'first', qos: 2, messageId: 5 } as const
+
+    /** `pub` sent `first` and comes back. */
+    async function returned(version: 4 | 5) {
+      const world = await World.make()
+      const sub = await world.connect('sub')
+      await sub.subscribe('#', 0)
+      const options = version === 5 ? lasting() : { clean: false }
+      const pub = await world.connect('pub', options, version)
+      await pub.send(first)
+      await pub.vanish()
+      return { world, sub, pub: await world.connect('pub', options, version) }
+    }
+
+    it.each([
+      [4, { payload: 'second' }],
+      [5, { payload: 'second' }],
+      [5, { payload: 'second', dup: true }],
+      [4, { topic: 'u' }],
+      [5, { topic: 'u' }],
+      [5, { retain: true }],
+      [5, { properties: { correlationData: Buffer.from('2') } }],
+    ] as const)(
+      'a message of version %i that differs in %j is a new one, and not swallowed [field-B10]',
+      async (version, difference) => {
+        const { world, sub, pub } = await returned(version)
+        expect(await pub.send({ ...first, ...difference })).toMatchObject([{ cmd: 'pubrec', messageId: 5 }])
+        expect(sub.got()).toHaveLength(2)
+        // It is known from now on, and the one before is not.
+        expect(await pub.send({ ...first, ...difference, dup: true })).toMatchObject([{ cmd: 'pubrec' }])
+        expect(sub.got()).toEqual([])
+        expect(await pub.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([{ cmd: 'pubcomp' }])
+        expect(world.ledger.lines.filter((line) => line.startsWith('inbound'))).toEqual([
+          expect.stringMatching(/^inboundAdded 1 5 \d+$/),
+          'inboundRemoved 1 5',
+          expect.stringMatching(/^inboundAdded 1 5 \d+$/),
+          'inboundRemoved 1 5',
+        ])
+      },
+    )
+
+    it.each([
+      [4, { dup: true }],
+      [4, { dup: false }],
+      [5, { dup: true }],
+      [5, { dup: false }],
+      [5, { dup: true, properties: { messageExpiryInterval: 5, topicAlias: 1 } }],
+    ] as const)(
+      '[MQTT-4.3.3-10] the same message of version %i with %j is a repetition [field-B10]',
+      async (version, difference) => {
+        const { sub, pub } = await returned(version)
+        expect(await pub.send({ ...first, ...difference })).toMatchObject([{ cmd: 'pubrec', messageId: 5 }])
+        expect(sub.texts()).toEqual(['first'])
+      },
+    )
+
+    it('on the same connection of 5.0 another message under it is refused with 0x91, and the first stays [field-B10]', async () => {
+      const world = await World.make()
+      const sub = await world.connect('sub')
+      await sub.subscribe('#', 0)
+      const pub = await world.connect('pub')
+      await pub.send(first)
+      expect(await pub.send({ ...first, payload: 'second' })).toMatchObject([
+        { cmd: 'pubrec', messageId: 5, reasonCode: 0x91 },
+      ])
+      expect(await pub.send({ ...first, dup: true })).toMatchObject([{ cmd: 'pubrec', reasonCode: 0 }])
+      expect(await pub.send({ cmd: 'pubrel', messageId: 5 })).toMatchObject([{ reasonCode: 0 }])
+      expect(sub.texts()).toEqual(['first'])
+    })
+
+    it('before 5.0 it is a new message also on the same connection [field-B10]', async () => {
+      const world = await World.make()
+      const sub = await world.connect('sub')
+      await sub.subscribe('#', 0)
+      const pub = await world.connect('pub', {}, 4)
+      await pub.send(first, { ...first, payload: 'second' })
+      expect(sub.texts()).toEqual(['first', 'second'])
+    })
+
+    it('one that a store of format 1 left, without a digest, counts as repeated [field-B10]', async () => {
+      const world = await World.make({}, (made) => {
+        const record = {
+          clientId: 'pub',
+          owner: null,
+          ownerId: null,
+          expirySeconds: SESSION_NEVER_EXPIRES,
+          disconnectedAt: 1,
+        }
+        const empty = { subscriptions: [], inFlight: [], queue: [], queueHead: 0, lastPacketId: 0 }
+        made.ledger.recovered = {
+          ...made.ledger.recovered,
+          sessions: [{ id: 1, record, ...empty, inbound: [[5, 0]] }],
+        }
+      })
+      const sub = await world.connect('sub')
+      await sub.subscribe('#', 0)
+      const pub = await world.connect('pub', lasting())
+      expect(await pub.send(first)).toMatchObject([{ cmd: 'pubrec', messageId: 5 }])
+      expect(sub.texts()).toEqual([])
+    })
   })
 
   it('$SYS is the Server’s own: 0x87 in 5.0, acknowledged and dropped in 3.1.1', async () => {

@@ -90,7 +90,8 @@ interface ModelSession {
   expiry: number
   disconnectedAt: number
   readonly subscriptions: Map<string, ModelSubscription>
-  readonly inbound: Set<number>
+  /** What was received under each QoS 2 identifier that is not released. */
+  readonly inbound: Map<number, string>
   inFlight: Outgoing[]
   readonly queue: ModelDelivery[]
   lastPacketId: number
@@ -543,7 +544,7 @@ export class Model {
       expiry,
       disconnectedAt: 0,
       subscriptions: new Map(),
-      inbound: new Set(),
+      inbound: new Map(),
       inFlight: [],
       queue: [],
       lastPacketId: 0,
@@ -567,7 +568,8 @@ export class Model {
     const topic = this.#topicOf(connection, packet)
     const { qos, packetId } = packet
     const v5 = connection.version === 5
-    if (qos > 0 && !this.#counted(connection, session, packet)) return
+    const content = contentOf(packet, topic)
+    if (qos > 0 && !this.#counted(connection, session, packet, content)) return
     if (qos > this.limits.maximumQoS) throw new Refusal(0x9b, 'QoS')
     if (packet.retain && !this.limits.retainAvailable) throw new Refusal(0x9a, 'RETAIN')
     const isText = isAsSaid(packet)
@@ -578,7 +580,7 @@ export class Model {
       const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : 0x87
       if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, false, 1)
       if (qos === 2 && v5) connection.receivingIds.delete(packetId)
-      if (qos === 2 && !v5) session.inbound.add(packetId)
+      if (qos === 2 && !v5) session.inbound.set(packetId, content)
       if (qos === 2) this.#send(connection, `PUBREC ${packetId} ${code}`, !v5 && session.stored, v5 ? 1 : 0)
       return
     }
@@ -588,7 +590,7 @@ export class Model {
     const code = v5 && !matched ? 0x10 : 0
     if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, stored, 1)
     if (qos !== 2) return
-    session.inbound.add(packetId)
+    session.inbound.set(packetId, content)
     this.#send(connection, `PUBREC ${packetId} ${code}`, stored || session.stored)
   }
 
@@ -601,8 +603,13 @@ export class Model {
     return meant
   }
 
-  /** Receive Maximum; false for a QoS 2 identifier that is known: it gets PUBREC again. */
-  #counted(connection: ModelConnection, session: ModelSession, { qos, packetId }: PlainPublish): boolean {
+  /** Receive Maximum; false for a QoS 2 message that is known: it gets PUBREC again. */
+  #counted(
+    connection: ModelConnection,
+    session: ModelSession,
+    { qos, packetId }: PlainPublish,
+    content: string,
+  ): boolean {
     const counts = !(qos === 2 && connection.receivingIds.has(packetId))
     if (counts) {
       if (connection.version === 5 && connection.receiving >= this.limits.receiveMaximum) {
@@ -612,7 +619,13 @@ export class Model {
       if (qos === 2) connection.receivingIds.add(packetId)
     }
     if (qos < 2 || !session.inbound.has(packetId)) return true
-    this.#send(connection, `PUBREC ${packetId} 0`)
+    const isTheSame = session.inbound.get(packetId) === content
+    if (!isTheSame && (counts || connection.version < 5)) {
+      // The client forgot the one before.
+      session.inbound.delete(packetId)
+      return true
+    }
+    this.#send(connection, `PUBREC ${packetId} ${isTheSame ? 0 : 0x91}`)
     return false
   }
 
@@ -1221,6 +1234,11 @@ function wildcardsFit(levels: readonly string[]): boolean {
     if (level === '#') return at === levels.length - 1
     return level === '+' || !/[+#]/.test(level)
   })
+}
+
+/** What makes a message: not what may differ when it is sent again. */
+function contentOf({ retain, payload, properties }: PlainPublish, topic: string): string {
+  return JSON.stringify([topic, retain, payload, properties])
 }
 
 function variableBytes(value: number): number {
