@@ -10,7 +10,7 @@ import { isIP } from 'node:net'
 import type { AccessOptions } from './access/access.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
-import type { Events, Health } from './broker/events.ts'
+import type { Events, Health, Limit } from './broker/events.ts'
 import type { Figures } from './broker/figures.ts'
 import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
 import type { LinkInfo } from './broker/link.ts'
@@ -19,6 +19,7 @@ import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { bootClock } from './cli/boot-clock.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
+import { thisMachine } from './cli/machine.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
@@ -224,14 +225,17 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
     given.map((listener, index) => named(listener, index, policy))
-  const observer = (link: LinkInfo, reason: string): void => {
+  const observer = (link: LinkInfo, reason: string, limit?: Limit): void => {
     server.state.figures.connectionsRefused++
+    if (limit !== undefined) server.state.figures.limits[limit]++
     server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
   }
   const files = openFiles(options.openFilesMax ?? openFilesMax())
   const sockets = new SocketRoom(files.connectionsMax)
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
+    hasUsers: () => access?.hasUsers === true,
+    machineNames: () => Object.values(thisMachine()).flat(),
     refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
   })
   try {

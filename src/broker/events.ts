@@ -29,6 +29,7 @@ export const LIMITS = [
   'retainedBytesMax',
   'memoryBytesMax',
   'passwordsWaitingMax',
+  'allowedOrigins',
   'disk',
 ] as const
 

@@ -185,8 +185,8 @@ function addFlags(sources: Sources, flags: ConfigFlags): void {
 function toConfig(settings: Settings): Config {
   const listeners =
     settings.listeners === undefined
-      ? defaultListeners(settings.allow_anonymous)
-      : settings.listeners.map((listener) => listenerOptions(listener, settings.allow_anonymous))
+      ? defaultListeners(settings)
+      : settings.listeners.map((listener) => listenerOptions(listener, settings))
   return deepFrozen({
     data: {
       directory: settings.data.directory,

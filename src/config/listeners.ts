@@ -1,10 +1,11 @@
 /** From the settings of listeners to what the transports need. */
-import { DEFAULT_HOST, DEFAULT_PORTS, type ListenerOptions } from '../transport/listener.ts'
+import { DEFAULT_HOST, DEFAULT_PORTS, isLoopbackHost, type ListenerOptions } from '../transport/listener.ts'
 import type { TlsOptions } from '../transport/tls.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
 import { type ConfigFlags, type ConfigProblem, type Sources, shown } from './sources.ts'
 
-type AllowAnonymous = Settings['allow_anonymous']
+/** What holds for listeners that do not say. */
+export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins'>
 
 /** The keys that only some types of listeners have. */
 const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
@@ -19,14 +20,14 @@ const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Without any configuration: this machine only, IPv6 where it has it. */
-export function defaultListeners(allowAnonymous: AllowAnonymous): ListenerOptions[] {
+export function defaultListeners(defaults: ListenerDefaults): ListenerOptions[] {
   const settings: ListenerSettings[] = [
     { name: 'mqtt', type: 'tcp', host: '127.0.0.1', optional: false, lenient: [] },
     { name: 'mqtt-ipv6', type: 'tcp', host: '::1', optional: true, lenient: [] },
     { name: 'ws', type: 'ws', host: '127.0.0.1', optional: false, lenient: [] },
     { name: 'ws-ipv6', type: 'ws', host: '::1', optional: true, lenient: [] },
   ]
-  return settings.map((listener) => listenerOptions(listener, allowAnonymous))
+  return settings.map((listener) => listenerOptions(listener, defaults))
 }
 
 /** `--port` and `--ws-port` name all listeners that there are; `--host` alone moves the default ones. */
@@ -59,8 +60,11 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
 }
 
 /** A validated listener with everything filled in. */
-export function listenerOptions(settings: ListenerSettings, allowAnonymous: AllowAnonymous): ListenerOptions {
+export function listenerOptions(settings: ListenerSettings, defaults: ListenerDefaults): ListenerOptions {
   const { type } = settings
+  const { allow_anonymous: allowAnonymous } = defaults
+  const isWeb = type === 'ws' || type === 'wss'
+  const allowedOrigins = settings.allowed_origins ?? (isWeb ? defaults.allowed_origins : undefined)
   const place =
     type === 'unix'
       ? {
@@ -72,8 +76,8 @@ export function listenerOptions(settings: ListenerSettings, allowAnonymous: Allo
     name: settings.name ?? defaultName(settings),
     type,
     ...place,
-    ...((type === 'ws' || type === 'wss') && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
-    ...(settings.allowed_origins !== undefined && { allowedOrigins: settings.allowed_origins }),
+    ...(isWeb && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
+    ...(allowedOrigins !== undefined && { allowedOrigins }),
     ...(settings.server_keep_alive_seconds !== undefined && {
       serverKeepAliveSeconds: settings.server_keep_alive_seconds,
     }),
@@ -91,9 +95,7 @@ export function listenerOptions(settings: ListenerSettings, allowAnonymous: Allo
 
 /** Whether only this machine can reach it. */
 export function isLoopbackOnly(options: Pick<ListenerOptions, 'type' | 'host'>): boolean {
-  if (options.type === 'unix') return true
-  const host = options.host ?? DEFAULT_HOST
-  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
+  return options.type === 'unix' || isLoopbackHost(options.host)
 }
 
 /** What a schema cannot say: which keys belong to which type, and what two listeners may not share. */
@@ -147,7 +149,10 @@ function tlsOptions(settings: NonNullable<ListenerSettings['tls']>): TlsOptions 
   }
 }
 
-function anonymousByDefault(options: Pick<ListenerOptions, 'type' | 'host'>, allow: AllowAnonymous): boolean {
+function anonymousByDefault(
+  options: Pick<ListenerOptions, 'type' | 'host'>,
+  allow: ListenerDefaults['allow_anonymous'],
+): boolean {
   return allow === 'loopback' ? isLoopbackOnly(options) : allow
 }
 

@@ -7,6 +7,7 @@ import { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from '../broker
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
+import { EVERY_ORIGIN } from '../transport/page-origin.ts'
 import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
 /** Largest control packet of the standard in bytes. */
@@ -60,6 +61,8 @@ export const LIMIT_KEYS: ReadonlyMap<string, keyof Limits> = new Map(
   (Object.keys(LIMIT_VALUES) as (keyof Limits)[]).map((name) => [snakeCase(name), name]),
 )
 
+const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for every page'
+
 const LISTENER = z.strictObject({
   name: text('text that is not empty').optional(),
   type: oneOf(['tcp', 'tls', 'ws', 'wss', 'unix']),
@@ -68,7 +71,7 @@ const LISTENER = z.strictObject({
   path: text("a socket file's path").optional(),
   mode: text('permission bits in quotes, such as "0660"', /^0?[0-7]{3}$/).optional(),
   websocket_path: text('a path that begins with /', /^\/[^\s?#]*$/).optional(),
-  allowed_origins: value('a list of origins such as https://example.org', originList).optional(),
+  allowed_origins: value(ORIGINS, originList).optional(),
   server_keep_alive_seconds: seconds({ min: 0, max: 65_535 }, 'whole').optional(),
   tls: z
     .strictObject({
@@ -107,6 +110,7 @@ export const DEFAULT_DIRECTORY = './godwit-data'
 /** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
 export const SCHEMA = z.strictObject({
   allow_anonymous: oneOf(['loopback', true, false]).default('loopback'),
+  allowed_origins: value(ORIGINS, originList).optional(),
   data: z
     .strictObject({
       directory: text("a directory's path").default(DEFAULT_DIRECTORY),
@@ -246,7 +250,9 @@ function hexadecimal(code: number): string {
 function originList(found: unknown): string[] | undefined {
   if (!Array.isArray(found) || found.length === 0) return undefined
   return found.every(
-    (origin) => typeof origin === 'string' && /^[a-z][a-z0-9+.-]*:\/\/[^/\s]+$/i.test(origin),
+    (origin) =>
+      typeof origin === 'string' &&
+      (origin === EVERY_ORIGIN || /^(?:file:\/\/|[a-z][a-z0-9+.-]*:\/\/[^/\s]+)$/i.test(origin)),
   )
     ? found
     : undefined

@@ -1,4 +1,6 @@
 /** A listener: a socket on which Network Connections arrive, each handed to the Server as a Link. */
+import { isIP } from 'node:net'
+import type { Limit } from '../broker/events.ts'
 import type { Acceptor, LinkInfo } from '../broker/link.ts'
 import type { Lenience } from '../mqtt/lenience.ts'
 import type { ServedCertificates } from './served-certificates.ts'
@@ -27,7 +29,10 @@ export interface ListenerOptions {
   readonly mode?: number
   /** The HTTP path of a `ws` or `wss` listener; `/mqtt` when absent. */
   readonly webSocketPath?: string
-  /** `Origin` headers that are let in, such as `https://example.org`; any, and none at all, when absent. */
+  /**
+   * Pages that may connect, by their origins such as `https://example.org`; `*` is every page. When absent, every page where
+   * a password is asked for, and elsewhere those of the broker's own origin. Programs without an `Origin` header always may.
+   */
   readonly allowedOrigins?: readonly string[]
   /** Server Keep Alive for clients of MQTT 5.0 in seconds, whatever they ask for; as they ask when absent. */
   readonly serverKeepAliveSeconds?: number
@@ -49,8 +54,8 @@ export interface TransportLimits {
   readonly connectTimeoutSeconds: number
 }
 
-/** Told of peers that were turned away before they became a Link. Must not throw. */
-export type HandshakeObserver = (peer: LinkInfo, reason: string) => void
+/** Told of peers that were turned away before they became a Link, and by which limit if it was one. Must not throw. */
+export type HandshakeObserver = (peer: LinkInfo, reason: string, limit?: Limit) => void
 
 /** Told of peers that found no room among the open sockets. Must not throw. */
 export type NoRoomObserver = (remoteAddress: string) => void
@@ -59,6 +64,10 @@ export type NoRoomObserver = (remoteAddress: string) => void
 export interface SharedRoom {
   readonly sockets: SocketRoom
   readonly refused: NoRoomObserver
+  /** Whether there are users with passwords; none when absent. */
+  readonly hasUsers?: () => boolean
+  /** Names and addresses of this machine; none when absent. */
+  readonly machineNames?: () => readonly string[]
 }
 
 export interface Listener {
@@ -87,6 +96,11 @@ export interface ListenerContext {
   readonly limits: TransportLimits
   readonly observer: HandshakeObserver
   readonly room: SharedRoom
+}
+
+/** Whether only this machine reaches a host. */
+export function isLoopbackHost(host = DEFAULT_HOST): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
 }
 
 /** Whether a listener can go from one to the other without another socket: nobody is turned away meanwhile. */

@@ -104,6 +104,6 @@ function peerKey(socket: Socket): string {
 }
 
 /** An IPv4 address that came over an IPv6 socket is still an IPv4 address. */
-function plainAddress(address: string): string {
+export function plainAddress(address: string): string {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
 }

@@ -1,6 +1,7 @@
 /** The certificates that a TLS listener serves: exchanged for new ones while connections go on, kept when the new are bad. */
 import { type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import { isIP } from 'node:net'
 import type { SecureContextOptions, Server } from 'node:tls'
 import { ListenError } from './listen-error.ts'
 import { isPem, type ServerCredentials, serverCredentials, TLS_FILES, type TlsOptions } from './tls.ts'
@@ -55,6 +56,12 @@ export class ServedCertificates {
   /** When the first of the served chain expires, in ms of the wall clock. */
   get validTo(): number {
     return this.#credentials.validTo
+  }
+
+  /** Whether the served certificate is for this DNS name or address. */
+  covers(name: string): boolean {
+    const { leaf } = this.#credentials
+    return (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name)) !== undefined
   }
 
   /**

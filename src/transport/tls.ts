@@ -33,6 +33,8 @@ export interface ServerCredentials {
   /** When the first certificate of the chain that expires does, and from when all are valid; in ms of the wall clock. */
   readonly validTo: number
   readonly validFrom: number
+  /** The server's own. */
+  readonly leaf: X509Certificate
 }
 
 /** What `tls.createServer` is told of client certificates. */
@@ -110,10 +112,11 @@ function refusals(load: () => unknown): ListenError[] {
 }
 
 /** Of all certificates of a chain. Throws for what is no certificate. */
-function validity(chain: string): Pick<ServerCredentials, 'validFrom' | 'validTo'> {
+function validity(chain: string): Omit<ServerCredentials, 'options'> {
   const certificates = chain.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
   const parsed = certificates.map((text) => new X509Certificate(text))
   return {
+    leaf: parsed[0]!,
     validFrom: Math.max(...parsed.map(({ validFrom }) => Date.parse(validFrom))),
     validTo: Math.min(...parsed.map(({ validTo }) => Date.parse(validTo))),
   }

@@ -1,20 +1,23 @@
 /** Listeners for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
 import { createServer as createSecureServer, type Server as SecureServer } from 'node:https'
-import type { Socket } from 'node:net'
+import { isIPv6, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { WebSocketServer } from 'ws'
+import type { Limit } from '../broker/events.ts'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
-import type { Listener, ListenerContext, ListenerOptions } from './listener.ts'
+import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
-import { admit, Handshakes, linkInfo } from './peer.ts'
+import { originRefusal } from './page-origin.ts'
+import { admit, Handshakes, linkInfo, plainAddress } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
-import { servedCertificates } from './served-certificates.ts'
+import { type ServedCertificates, servedCertificates } from './served-certificates.ts'
 import { requestOptions } from './tls.ts'
 import { HEADER_BYTES_MAX } from './websocket-frames.ts'
 import { WebSocketLink } from './websocket-link.ts'
+import { isPathOf, type RequestTarget, requestTarget } from './websocket-target.ts'
 
 const DEFAULT_PATH = '/mqtt'
 
@@ -33,6 +36,9 @@ interface LinkMemory {
 interface Refusal {
   readonly status: number
   readonly text: string
+  /** More than the answer tells, for the log. */
+  readonly detail?: string
+  readonly limit?: Limit
 }
 
 /** Listens for `ws` or `wss`. Rejects with ListenError. */
@@ -61,8 +67,8 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     perMessageDeflate: false,
     handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
   })
-  const refused = (socket: Socket, reason: string) =>
-    context.observer(linkInfo(context.options, socket), reason)
+  const refused = (socket: Socket, reason: string, limit?: Limit) =>
+    context.observer(linkInfo(context.options, socket), reason, limit)
   const memory: LinkMemory = {
     // TLS encrypts later than it says that it took what is written.
     scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
@@ -82,21 +88,22 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     else socket.destroy()
   })
   server.on('request', (request, response) => {
-    const { status, text } = refusalOfPath(request, path) ?? {
-      status: 426,
-      text: `This is an MQTT broker. Connect with a WebSocket and the subprotocol "mqtt".`,
-    }
-    refused(request.socket, 'an HTTP request that asks for no WebSocket')
+    const target = requestTarget(request.url, request.headers.host)
+    const text = `This is an MQTT broker. Connect to ${urlFor(target, request.socket, secure, path)} with a WebSocket and the subprotocol "mqtt".`
+    const { status, detail } = refusalOfPath(target, text, path) ?? { status: 426, detail: '' }
+    refused(request.socket, `an HTTP request that asks for no WebSocket${detail && `: ${detail}`}`)
     response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
     response.end(text)
   })
   server.on('upgrade', (request, socket: Socket, head) => {
+    const target = requestTarget(request.url, request.headers.host)
+    const url = urlFor(target, socket, secure, path)
     const refusal =
-      refusalOfPath(request, path) ??
-      refusalOfOrigin(request, context.options) ??
+      refusalOfPath(target, `There is nothing here. MQTT over WebSocket is at ${url}`, path) ??
+      refusalOfOrigin(request, socket, target, context, certificates) ??
       refusalOfSubprotocol(request)
     if (refusal !== undefined) {
-      refused(socket, refusal.text)
+      refused(socket, refusal.detail ?? refusal.text, refusal.limit)
       answer(socket, refusal)
       return
     }
@@ -169,18 +176,41 @@ function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {
   return SUBPROTOCOLS.find((name) => offered.has(name))
 }
 
-function refusalOfPath(request: IncomingMessage, path: string): Refusal | undefined {
-  const asked = request.url?.split('?', 1)[0]
-  if (asked === path) return undefined
-  return { status: 404, text: `There is nothing here. MQTT over WebSocket is at the path ${path}` }
+function refusalOfPath(target: RequestTarget, text: string, path: string): Refusal | undefined {
+  if (isPathOf(target, path)) return undefined
+  const asked = target.path === null ? 'no path' : `the path ${target.path}`
+  return { status: 404, text, detail: `${asked} was asked for. ${text}` }
 }
 
 /** Browsers say which page asks. Programs that are not browsers can say what they like, or nothing. */
-function refusalOfOrigin(request: IncomingMessage, options: ListenerOptions): Refusal | undefined {
-  const origin = request.headers.origin
-  if (options.allowedOrigins === undefined || origin === undefined) return undefined
-  if (options.allowedOrigins.includes(origin)) return undefined
-  return { status: 403, text: 'Pages of this origin may not connect to this broker.' }
+function refusalOfOrigin(
+  request: IncomingMessage,
+  socket: Socket,
+  { host }: RequestTarget,
+  { options, room }: ListenerContext,
+  certificates: ServedCertificates | null,
+): Refusal | undefined {
+  const { origin } = request.headers
+  const local = plainAddress(socket.localAddress ?? '')
+  const isKnownName = (name: string): boolean =>
+    name === local || certificates?.covers(name) === true || room.machineNames?.().includes(name) === true
+  const situation = { hasUsers: room.hasUsers?.() === true, isKnownName }
+  const refusal = originRefusal(options, { origin, host, port: socket.localPort ?? 0 }, situation)
+  if (refusal === null) return undefined
+  const { reason, advice } = refusal
+  const detail = `${reason}: see allowed_origins`
+  return { status: 403, text: `${capitalized(reason)}. ${advice}`, detail, limit: 'allowedOrigins' }
+}
+
+/** Where MQTT is, in the words of who asks: behind a proxy it has another name. */
+function urlFor({ host }: RequestTarget, socket: Socket, secure: boolean, path: string): string {
+  const local = plainAddress(socket.localAddress ?? '')
+  const own = `${isIPv6(local) ? `[${local}]` : local}:${socket.localPort}`
+  return `${secure ? 'wss' : 'ws'}://${/^[\w.:[\]-]{1,260}$/.test(host) ? host : own}${path}`
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
 /** [MQTT-6.0.0-3] the client offers the subprotocol `mqtt`. */

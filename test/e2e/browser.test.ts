@@ -3,12 +3,28 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type Browser, chromium } from 'playwright-core'
-import { afterEach, beforeEach, expect, test } from 'vitest'
-import { BrokerProcess, cleanUp, MosquittoSub, mosquittoPub, output, ROOT } from './process.ts'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import {
+  BrokerProcess,
+  cleanUp,
+  type Ended,
+  MAIN,
+  MosquittoSub,
+  mosquittoPub,
+  output,
+  Program,
+  ROOT,
+} from './process.ts'
+
+function godwit(...words: string[]): Promise<Ended> {
+  return new Program(process.execPath, [MAIN, ...words]).ended
+}
 
 const FLAGS = [
   ...['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  // What this browser of late does by itself is no reason for the broker to trust the others.
+  ...['--host-resolver-rules=MAP *.example 127.0.0.1', '--disable-features=LocalNetworkAccessChecks'],
 ]
 
 /** Runs in the page: does everything a page does, and returns what came. */
@@ -50,6 +66,15 @@ const SESSION = `async (url, protocolVersion) => {
   return got
 }`
 
+/** Runs in the page: reads a retained message, or says that it was not let in. */
+const READ = `(url) => new Promise((resolve) => {
+  const client = mqtt.connect(url, { reconnectPeriod: 0 })
+  client.on('connect', () => client.subscribe('home/#', { qos: 1 }))
+  client.on('message', (topic, payload) => resolve(topic + ' ' + payload))
+  client.on('error', () => resolve('refused'))
+  client.on('close', () => resolve('refused'))
+})`
+
 let pages: Server
 /** Resolves when a page says that its client is away; the page waits for what it is given. */
 let away: { promise: Promise<() => void>; resolve: (goOn: () => void) => void }
@@ -75,14 +100,76 @@ afterEach(async () => {
   await cleanUp()
 })
 
+/** Of the pages; the broker has another port, so it is another origin. */
+function origin(): string {
+  return `http://127.0.0.1:${(pages.address() as AddressInfo).port}`
+}
+
+function allowing(...origins: string[]): string[] {
+  return ['--set', `allowed_origins=${JSON.stringify(origins)}`]
+}
+
+async function whatAPageReads(broker: BrokerProcess, from: string, host: string): Promise<unknown> {
+  const page = await browser.newPage()
+  // Served from here whatever its name is: what counts is which origin the browser believes it to have.
+  await page.route(`${from}/**`, async (route) => {
+    const answered = await fetch(route.request().url().replace(from, origin()))
+    await route.fulfill({
+      contentType: answered.headers.get('content-type') ?? '',
+      body: await answered.text(),
+    })
+  })
+  await page.goto(from)
+  const url = `ws://${host}:${broker.webSocketPort}/mqtt`
+  return page.evaluate(`(${READ})(${JSON.stringify(url)})`)
+}
+
+describe('pages that the default broker did not ask for', () => {
+  const publish = (broker: BrokerProcess): Promise<unknown> =>
+    mosquittoPub(broker.port, '-q', '1', '-r', '-t', 'home/alarm/code', '-m', '4711')
+
+  test('read nothing, unless their origin is listed [field-D22]', async () => {
+    const broker = await BrokerProcess.start({ webSocket: true })
+    await publish(broker)
+    expect(await whatAPageReads(broker, origin(), '127.0.0.1')).toBe('refused')
+    expect(await whatAPageReads(broker, 'http://evil.example', 'localhost')).toBe('refused')
+    await broker.program.until((stdout) =>
+      /pages of http:\/\/evil\.example .*see allowed_origins/.test(stdout),
+    )
+    const listing = await BrokerProcess.start({ webSocket: true, words: allowing('http://good.example') })
+    await publish(listing)
+    expect(await whatAPageReads(listing, 'http://evil.example', 'localhost')).toBe('refused')
+    expect(await whatAPageReads(listing, 'http://good.example', 'localhost')).toBe('home/alarm/code 4711')
+  })
+
+  test('read nothing under a name that was made to point to this machine [field-D22]', async () => {
+    const broker = await BrokerProcess.start({ webSocket: true })
+    await publish(broker)
+    const own = `http://rebound.example:${broker.webSocketPort}`
+    expect(await whatAPageReads(broker, own, 'rebound.example')).toBe('refused')
+    await broker.program.until((stdout) => stdout.includes("'rebound.example' is no known name"))
+    const same = `http://localhost:${broker.webSocketPort}`
+    expect(await whatAPageReads(broker, same, 'localhost')).toBe('home/alarm/code 4711')
+  })
+
+  test('may connect once users end anonymous access, and need a password then [field-D22]', async () => {
+    const broker = await BrokerProcess.start({ webSocket: true })
+    await publish(broker)
+    const added = await godwit('user', 'add', 'ada', '--generate', '--data', broker.data)
+    expect(added.code).toBe(0)
+    expect(await whatAPageReads(broker, 'http://other.example', 'localhost')).toBe('refused')
+    await broker.program.until((stdout) => stdout.includes('anonymous clients are not allowed here'))
+  })
+})
+
 test.each([3, 4, 5])(
   'a page in Chromium with MQTT.js over WebSocket, protocol version %i',
   async (version) => {
-    const broker = await BrokerProcess.start({ webSocket: true })
+    const broker = await BrokerProcess.start({ webSocket: true, words: allowing(origin()) })
     const outside = await MosquittoSub.start(broker.port, ['-q', '1', '-t', 'to/outside'], '%l')
     await mosquittoPub(broker.port, '-q', '1', '-r', '-t', 'page/state', '-m', 'on')
     const page = await browser.newPage()
-    await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`)
+    await page.goto(origin())
     const url = `ws://127.0.0.1:${broker.webSocketPort}/mqtt`
     const result = page.evaluate(`(${SCRIPT})(${JSON.stringify(url)}, ${version})`)
     expect(await outside.received(1)).toEqual(['200000'])
@@ -100,10 +187,10 @@ test.each([3, 4, 5])(
 test.each([3, 4, 5])(
   'a page in Chromium, protocol version %i: its Session, its share of the work, its Will',
   async (version) => {
-    const broker = await BrokerProcess.start({ webSocket: true })
+    const broker = await BrokerProcess.start({ webSocket: true, words: allowing(origin()) })
     const watcher = await MosquittoSub.start(broker.port, ['-q', '1', '-t', 'will/#'])
     const page = await browser.newPage()
-    await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`)
+    await page.goto(origin())
     const url = `ws://127.0.0.1:${broker.webSocketPort}/mqtt`
     const result = page.evaluate(`(${SESSION})(${JSON.stringify(url)}, ${version})`)
     const goOn = await away.promise

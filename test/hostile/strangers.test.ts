@@ -124,7 +124,7 @@ describe('on the TLS port', () => {
 })
 
 const UPGRADE = {
-  Host: 'broker',
+  Host: 'localhost',
   Connection: 'Upgrade',
   Upgrade: 'websocket',
   'Sec-WebSocket-Version': '13',

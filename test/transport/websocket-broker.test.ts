@@ -28,7 +28,7 @@ async function opened(): Promise<Socket> {
   const socket = connect(broker.listeners[0]!.port, '127.0.0.1')
   sockets.push(socket)
   socket.write(
-    'GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
       'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
   )
   await once(socket, 'data')

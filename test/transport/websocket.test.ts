@@ -4,10 +4,12 @@ import { get, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import WebSocket, { type ClientOptions } from 'ws'
+import type { Limit } from '../../src/broker/events.ts'
 import type { LinkInfo } from '../../src/broker/link.ts'
 import { listen } from '../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 import { ReadBuffer } from '../../src/transport/read-buffer.ts'
+import { SocketRoom } from '../../src/transport/socket-room.ts'
 import { closing, Recorder } from './recorder.ts'
 
 const LIMITS = { connectTimeoutSeconds: 10 }
@@ -16,7 +18,7 @@ const TLS = { cert: fixture('server.pem'), key: fixture('server-key.pem') }
 const CA = readFileSync(fixture('ca.pem'))
 
 let recorder: Recorder
-let refusals: { peer: LinkInfo; reason: string }[]
+let refusals: { peer: LinkInfo; reason: string; limit?: Limit }[]
 let open: Listener[]
 let clients: WebSocket[]
 let sockets: Socket[]
@@ -42,7 +44,7 @@ async function listening(options: Partial<ListenerOptions> = {}, limits = LIMITS
     { name: 'web', type: 'ws', port: 0, allowAnonymous: true, ...options },
     recorder,
     limits,
-    (peer, reason) => refusals.push({ peer, reason }),
+    (peer, reason, limit) => refusals.push({ peer, reason, ...(limit !== undefined && { limit }) }),
   )
   open.push(listener)
   return listener
@@ -60,6 +62,26 @@ function rawClient(listener: Listener): Socket {
   socket.on('error', () => {})
   sockets.push(socket)
   return socket
+}
+
+/** The beginning of the answer to a handshake that says exactly this, up to the end of a refusal. */
+async function handshake(
+  listener: Listener,
+  target: string,
+  headers: Readonly<Record<string, string>>,
+): Promise<string> {
+  const socket = rawClient(listener)
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.write(
+    `GET ${target} HTTP/1.1\r\n${lines.join('')}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n` +
+      'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
+  )
+  let answered = ''
+  for await (const chunk of socket) {
+    answered += String(chunk)
+    if (answered.startsWith('HTTP/1.1 101 ')) break
+  }
+  return answered
 }
 
 /** The answer to a WebSocket handshake that is refused. */
@@ -207,6 +229,35 @@ describe('the opening handshake', () => {
     await once(client(listener), 'open')
   })
 
+  test.each([
+    ['/mqtt/', '/mqtt'],
+    ['//mqtt', '/mqtt'],
+    ['/mqtt/?token=1', '/mqtt'],
+    ['/mqtt', '/mqtt/'],
+    ['ws://localhost/mqtt', '/mqtt'],
+    ['http://localhost:8083/mqtt/?token=1', '/mqtt'],
+    ['WSS://localhost', '/'],
+  ])('the request target %s means the path %s [field-D25]', async (target, webSocketPath) => {
+    const listener = await listening({ webSocketPath })
+    expect(await handshake(listener, target, { host: 'localhost' })).toMatch(/^HTTP\/1\.1 101 /)
+    expect(refusals).toEqual([])
+  })
+
+  test.each(['/', '/other', '/mqtt/more', '/MQTT', 'ws://localhost:1/other', '*'])(
+    'the request target %s is answered with the right one, in page and log [field-D25]',
+    async (target) => {
+      const listener = await listening()
+      const answered = await handshake(listener, target, { host: `localhost:${listener.port}` })
+      const port = target.startsWith('ws:') ? 1 : listener.port
+      expect(answered).toMatch(/^HTTP\/1\.1 404 /)
+      expect(answered).toContain(`MQTT over WebSocket is at ws://localhost:${port}/mqtt`)
+      expect(refusals.map(({ reason }) => reason)).toEqual([
+        expect.stringMatching(/the path|no path/) as unknown,
+      ])
+      expect(refusals[0]!.reason).toContain(`ws://localhost:${port}/mqtt`)
+    },
+  )
+
   test('a plain GET gets a readable answer', async () => {
     const listener = await listening()
     const ask = async (path: string): Promise<[number, string]> => {
@@ -238,7 +289,7 @@ describe('the opening handshake', () => {
     [
       'an upgrade of an unknown version',
       Buffer.from(
-        'GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1\r\n' +
+        'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1\r\n' +
           'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
       ),
     ],
@@ -265,9 +316,80 @@ describe('the opening handshake', () => {
   })
 })
 
+describe('a page that opens a WebSocket', () => {
+  /** The status of the answer to a page of this origin. */
+  async function asked(listener: Listener, origin: string | undefined, host: string): Promise<number> {
+    const answered = await handshake(listener, '/mqtt', { host, ...(origin !== undefined && { origin }) })
+    return Number(answered.split(' ')[1])
+  }
+
+  test('is refused where clients need no password, with the key that lets it in [field-D22]', async () => {
+    const listener = await listening()
+    const host = `127.0.0.1:${listener.port}`
+    const answered = await handshake(listener, '/mqtt', { host, origin: 'https://evil.example' })
+    expect(answered).toMatch(/^HTTP\/1\.1 403 /)
+    expect(answered).toContain('Pages of https://evil.example may not connect to this broker')
+    expect(answered).toContain(`godwit --set 'allowed_origins=["https://evil.example"]'`)
+    expect(refusals).toEqual([
+      {
+        peer: expect.objectContaining({ listener: 'web', remoteAddress: '127.0.0.1' }),
+        reason: expect.stringMatching(/^pages of https:\/\/evil\.example .*: see allowed_origins$/),
+        limit: 'allowedOrigins',
+      },
+    ])
+    expect(recorder.links.length).toBe(0)
+    // Its own origin, and programs that are no browsers.
+    expect(await asked(listener, `http://${host}`, host)).toBe(101)
+    expect(await asked(listener, undefined, host)).toBe(101)
+  })
+
+  test('is let in from anywhere where a password is asked for [field-D22]', async () => {
+    const listener = await listening({ allowAnonymous: false })
+    expect(await asked(listener, 'https://anywhere.example', 'broker.example')).toBe(101)
+    expect(await asked(listener, 'null', 'broker.example')).toBe(101)
+  })
+
+  test('is let in once users end anonymous access, and refused when the last of them is gone [field-D22]', async () => {
+    let hasUsers = false
+    const sockets = new SocketRoom(Number.POSITIVE_INFINITY)
+    const options = {
+      name: 'web',
+      type: 'ws',
+      port: 0,
+      allowAnonymous: true,
+      anonymousUnlessUsers: true,
+    } as const
+    const room = { sockets, refused: () => {}, hasUsers: () => hasUsers }
+    const listener = await listen(options, recorder, LIMITS, () => {}, room)
+    open.push(listener)
+    const host = `localhost:${listener.port}`
+    expect(await asked(listener, 'http://page.example', host)).toBe(403)
+    hasUsers = true
+    expect(await asked(listener, 'http://page.example', host)).toBe(101)
+    hasUsers = false
+    expect(await asked(listener, 'http://page.example', host)).toBe(403)
+    // What a reload changes holds for whoever comes next.
+    listener.reconfigure({ ...options, allowedOrigins: ['http://page.example'] })
+    expect(await asked(listener, 'http://page.example', host)).toBe(101)
+    listener.reconfigure({ ...options, allowAnonymous: false, anonymousUnlessUsers: false })
+    expect(await asked(listener, 'http://other.example', host)).toBe(101)
+  })
+
+  test('by a name that was made to point here is refused (DNS rebinding) [field-D22]', async () => {
+    const listener = await listening()
+    const { port } = listener
+    expect(await asked(listener, `http://evil.example:${port}`, `evil.example:${port}`)).toBe(403)
+    expect(await asked(listener, undefined, `evil.example:${port}`)).toBe(403)
+    expect(refusals[0]!.reason).toContain("'evil.example' is no known name of this broker")
+    // The absolute form names the host that counts (RFC 9112 section 3.2.2).
+    const target = `http://evil.example:${port}/mqtt`
+    expect(await handshake(listener, target, { host: `localhost:${port}` })).toMatch(/ 403 /)
+  })
+})
+
 describe('frames that come with the request of the handshake', () => {
   const REQUEST =
-    'GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
     'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n'
   const FRAME = Buffer.from([0x82, 0x82, 0, 0, 0, 0, 0x68, 0x69])
 
@@ -350,7 +472,7 @@ describe('an open WebSocket', () => {
     const listener = await listening()
     const socket = rawClient(listener)
     socket.write(
-      'GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+      'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
         'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
     )
     const recorded = await recorder.at(0)
