@@ -11,6 +11,7 @@ import type { AccessOptions } from './access/access.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health, Limit } from './broker/events.ts'
+import { expiryTime } from './broker/expiry.ts'
 import type { Figures } from './broker/figures.ts'
 import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
 import type { LinkInfo } from './broker/link.ts'
@@ -443,14 +444,13 @@ async function publish(server: Server, options: PublishOptions): Promise<void> {
   const { topic, payload, qos = 0, retain = false, properties, expirySeconds } = options
   const error = topicNameError(topic)
   if (error !== null) throw new ProtocolError(Reason.TopicNameInvalid, 'section 4.7', `${error}: ${topic}`)
-  const expiry = expirySeconds === undefined ? {} : { expiresAt: server.state.now() + expirySeconds * 1000 }
   await server.publish({
     topic,
     payload: Buffer.from(payload as Uint8Array),
     qos,
     retain,
     publisher: '',
-    ...expiry,
+    expiresAt: expiryTime(server.state.now(), expirySeconds),
     ...(properties === undefined ? {} : { properties: encodeForwardedProperties(properties) }),
   })
 }

@@ -1,8 +1,9 @@
 /** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
 import { publishWire, writePublish } from '../mqtt/encode.ts'
-import { type Delivery, type Message, NO_IDENTIFIERS, type Wire } from '../mqtt/message.ts'
+import { type Delivery, NO_IDENTIFIERS, type Wire } from '../mqtt/message.ts'
 import type { ProtocolVersion } from '../mqtt/packet.ts'
 import type { PacketPlace } from '../mqtt/slab.ts'
+import { secondsLeft } from './expiry.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
 
 export class DeliveryEncoder {
@@ -61,7 +62,7 @@ export class DeliveryEncoder {
   #alone(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire {
     const { message, qos } = delivery
     const flags = (dup ? 8 : 0) | (qos << 1) | (delivery.retain ? 1 : 0)
-    if (this.#version === 5) this.#write5(delivery, flags, packetId, remainingSeconds(message, now))
+    if (this.#version === 5) this.#write5(delivery, flags, packetId, secondsLeft(message.expiresAt, now))
     else writePublish(this.#own, message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
     return this.#own
   }
@@ -84,10 +85,4 @@ export class DeliveryEncoder {
   #fits({ start, end }: Wire, body: Buffer | null): boolean {
     return end > start && end - start + (body === null ? 0 : body.length) <= this.#packetBytesMax
   }
-}
-
-/** Message Expiry Interval to send: what was received less the time it waited here [MQTT-3.3.2-6]; -1 for none. */
-function remainingSeconds(message: Message, now: number): number {
-  if (message.expiresAt === Number.POSITIVE_INFINITY) return -1
-  return Math.max(0, Math.ceil((message.expiresAt - now) / 1000))
 }

@@ -13,6 +13,7 @@ import { filtersOverlap, hasWildcard, innerFilter } from '../routing/filter.ts'
 import type { Session } from '../session/session.ts'
 import type { SubscriptionRecord } from '../store/store.ts'
 import { isServerTopic } from './connect.ts'
+import { secondsLeft } from './expiry.ts'
 import type { LinkInfo } from './link.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -357,13 +358,13 @@ export class Holdings {
   }
 
   #message({ topic, qos, publisher, payload, expiresAt }: Message): MessageEntry {
-    const left = (expiresAt - this.#state.now()) / 1000
     return {
       topicName: topic.name,
       qos,
       publisher,
       payloadBytes: payload.length,
-      expiresInSeconds: left === Number.POSITIVE_INFINITY ? null : Math.max(0, Math.ceil(left)),
+      expiresInSeconds:
+        expiresAt === Number.POSITIVE_INFINITY ? null : secondsLeft(expiresAt, this.#state.now()),
     }
   }
 

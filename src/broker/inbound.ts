@@ -8,6 +8,7 @@ import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { Session } from '../session/session.ts'
 import { isServerTopic } from './connect.ts'
 import type { Limit } from './events.ts'
+import { expiryTime } from './expiry.ts'
 import type { ClientView } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { State } from './state.ts'
@@ -205,15 +206,13 @@ export class Inbound {
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
-    const { expirySeconds } = packet
     const message = new Message({
       topic,
       part: packet,
       qos: packet.qos,
       retain: packet.retain,
       properties: packet.properties,
-      expiresAt:
-        expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
+      expiresAt: expiryTime(this.#state.now(), packet.expirySeconds),
       publisher: this.#view.clientId,
     })
     if (packet.isShared) {

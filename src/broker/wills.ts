@@ -2,6 +2,7 @@
 import { Message, type Will } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import type { WillRecord } from '../store/store.ts'
+import { expiryTime } from './expiry.ts'
 import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView } from './policy.ts'
 import type { Publisher } from './publish.ts'
@@ -122,15 +123,13 @@ export class Wills {
 
   #message(clientId: string, will: Will): Message {
     const { topics, limits } = this.#state
-    const { expirySeconds } = will
     return new Message({
       topic: topics.intern(will.topic),
       payload: will.payload,
       qos: will.qos,
       retain: will.retain && limits.retainAvailable,
       properties: will.properties,
-      expiresAt:
-        expirySeconds === undefined ? Number.POSITIVE_INFINITY : this.#state.now() + expirySeconds * 1000,
+      expiresAt: expiryTime(this.#state.now(), will.expirySeconds),
       publisher: clientId,
     })
   }

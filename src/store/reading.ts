@@ -86,7 +86,7 @@ export class StoreReader {
     const journal = await new JournalReader(this.#db, covered, this.#report).read(meta)
     const { brokerTime, wallTime } = journal.last ?? { brokerTime: 0, wallTime: 0 }
     this.#wallOffset = wallTime - brokerTime
-    yield { type: 'start', time: Math.round(wallTime) }
+    yield { type: 'start', time: Math.ceil(wallTime) }
     yield* this.#sessions(journal, new Set(covered.keys()))
     yield* this.#retained()
     yield* this.#wills()
@@ -374,7 +374,8 @@ export class StoreReader {
   }
 
   #deadline(expiresAt: number): number | null {
-    return expiresAt === Number.POSITIVE_INFINITY ? null : this.#wall(expiresAt)
+    // Never later: what is left when it is imported must not be more than it was.
+    return expiresAt === Number.POSITIVE_INFINITY ? null : Math.floor(expiresAt + this.#wallOffset)
   }
 }
 

@@ -584,7 +584,7 @@ export class Model {
       if (qos === 2) this.#send(connection, `PUBREC ${packetId} ${code}`, !v5 && session.stored, v5 ? 1 : 0)
       return
     }
-    const expiresAt = packet.expiry === undefined ? null : this.now + packet.expiry * 1000
+    const expiresAt = packet.expiry === undefined ? null : Math.floor(this.now) + packet.expiry * 1000
     const message = { ...packet, number: ++this.#count, topic, expiresAt, publisher: connection.clientId }
     const { matched, stored } = this.#fanOut(message, session)
     const code = v5 && !matched ? 0x10 : 0
@@ -859,7 +859,7 @@ export class Model {
     const { message, qos } = delivery
     const v5 = connection.version === 5
     const { expiresAt, topic } = message
-    const expiry = !v5 || expiresAt === null ? -1 : Math.max(0, Math.ceil((expiresAt - this.now) / 1000))
+    const expiry = !v5 || expiresAt === null ? -1 : wholeSeconds(expiresAt, this.now)
     const known = connection.outAliases.get(topic) ?? 0
     const free =
       known === 0 && connection.outAliases.size < connection.aliasMaximum ? connection.outAliases.size + 1 : 0
@@ -1061,7 +1061,7 @@ export class Model {
     if (pending === undefined) return
     this.wills.delete(clientId)
     const { will } = pending
-    const expiresAt = will.expiry === undefined ? null : this.now + will.expiry * 1000
+    const expiresAt = will.expiry === undefined ? null : Math.floor(this.now) + will.expiry * 1000
     const retain = will.retain && this.limits.retainAvailable
     const message = { ...will, retain, number: ++this.#count, expiresAt, publisher: clientId }
     this.#fanOut(message, this.sessions.get(clientId) ?? null)
@@ -1239,6 +1239,11 @@ function wildcardsFit(levels: readonly string[]): boolean {
 /** What makes a message: not what may differ when it is sent again. */
 function contentOf({ retain, payload, properties }: PlainPublish, topic: string): string {
   return JSON.stringify([topic, retain, payload, properties])
+}
+
+/** What was received less the whole seconds that it waited. */
+function wholeSeconds(expiresAt: number, now: number): number {
+  return expiresAt <= now ? 0 : Math.ceil((expiresAt - Math.floor(now)) / 1000)
 }
 
 function variableBytes(value: number): number {

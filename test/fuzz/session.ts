@@ -195,7 +195,8 @@ class Stage {
   readonly #all = new Set<Seat>()
   readonly #seen = new Set<string>()
   #server!: Server
-  #monotonic = 1_000_000
+  /** With a fraction that no binary number has, as a real clock. */
+  #monotonic = 1_000_000.1
   #deferred: (() => void)[] = []
   #deeds: Deed[] = []
   #fatal: Error | null = null
