@@ -75,7 +75,7 @@ export class DeliveryEncoder {
       writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, known, true)
       return
     }
-    const free = this.#aliases.free()
+    const free = this.#aliases.free(message.topic)
     writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
     // An alias is known only once a packet that sets it leaves; one that is too large does not.
     if (free > 0 && this.#fits(this.#own, this.body)) this.#aliases.learn(name)

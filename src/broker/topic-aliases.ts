@@ -43,10 +43,20 @@ export class IncomingAliases {
   }
 }
 
-/** What we call topics by towards the client: the first ones that come get an alias, and keep it. */
+/** Shorter topic names are sent as they are: an alias takes three bytes itself. */
+const ALIASED_BYTES_MIN = 8
+/** Topic names that are remembered for each alias that is free, to see which of them come again. */
+const SEEN_PER_ALIAS = 4
+
+/**
+ * What we call topics by towards the client: those that come again get an alias, and keep it. What comes once is not worth one,
+ * and clients that announce a Topic Alias Maximum without a thought get none until it pays.
+ */
 export class OutgoingAliases {
   readonly maximum: number
   #aliases: Map<string, number> | null = null
+  /** Names that came once of late; null once all aliases are given away. */
+  #seen: Set<string> | null = null
 
   /** `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none [MQTT-3.1.2-27]. */
   constructor(maximum: number) {
@@ -58,15 +68,22 @@ export class OutgoingAliases {
     return this.maximum === 0 ? 0 : (this.#aliases?.get(topic) ?? 0)
   }
 
-  /** An alias that is still free; 0 when there is none. It is known only after `learn`. */
-  free(): number {
+  /** An alias that is still free, for a topic that has come before; 0 for none. It is known only after `learn`. */
+  free({ name, byteLength }: Topic): number {
     const used = this.#aliases?.size ?? 0
-    return used < this.maximum ? used + 1 : 0
+    if (used >= this.maximum || byteLength < ALIASED_BYTES_MIN) return 0
+    this.#seen ??= new Set()
+    if (this.#seen.has(name)) return used + 1
+    if (this.#seen.size >= SEEN_PER_ALIAS * this.maximum) this.#seen.clear()
+    this.#seen.add(name)
+    return 0
   }
 
   /** A packet that sets the free alias is on its way. */
   learn(topic: string): void {
     this.#aliases ??= new Map()
     this.#aliases.set(topic, this.#aliases.size + 1)
+    this.#seen?.delete(topic)
+    if (this.#aliases.size === this.maximum) this.#seen = null
   }
 }

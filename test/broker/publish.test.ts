@@ -694,35 +694,55 @@ describe('what subscribers see', () => {
     expect(world.server.state.sessions.get('sub')).toMatchObject({ inFlightCount: 0, queueLength: 0 })
   })
 
-  it('[MQTT-3.1.2-26] [MQTT-3.1.2-27] topic aliases to a client that allows them', async () => {
+  it('[MQTT-3.1.2-26] [MQTT-3.1.2-27] a topic that comes again gets an alias, where the client allows it and it saves something [field-E29]', async () => {
     const world = await World.make({ limits: { topicAliasOutMaximum: 2 } })
     const pub = await world.connect('pub')
     const sub = await world.connect('sub', { properties: { topicAliasMaximum: 5, maximumPacketSize: 60 } })
     const none = await world.connect('none')
     for (const client of [sub, none]) await client.subscribe('#', 0)
-    for (const topic of ['a', 'a', 'b', 'c', 'b', 'c']) await pub.publish(topic, '')
+    const [a, b, c] = ['topic/long/a', 'topic/long/b', 'topic/long/c']
+    for (const topic of ['t', a, 't', a, b, a, 't', c, b, c, b, c]) await pub.publish(topic, '')
     const seen = (packets: Packet[]) =>
       packets.map((p) => (p.cmd === 'publish' ? [p.topic, p.properties?.topicAlias ?? 0] : []))
     expect(seen(sub.got())).toEqual([
-      ['a', 1],
+      ['t', 0],
+      [a, 0],
+      ['t', 0],
+      [a, 1],
+      [b, 0],
       ['', 1],
-      ['b', 2],
-      ['c', 0],
+      ['t', 0],
+      [c, 0],
+      [b, 2],
+      [c, 0],
       ['', 2],
-      ['c', 0],
+      [c, 0],
     ])
     expect(seen(none.got()).flat()).not.toContain(1)
     await sub.vanish()
     // [MQTT-3.3.2-7], and a packet that was not sent sets nothing.
     const back = await world.connect('sub', { properties: { topicAliasMaximum: 1, maximumPacketSize: 60 } })
     await back.subscribe('#', 0)
-    await pub.publish('a', 'x'.repeat(100))
-    await pub.publish('a', '')
-    await pub.publish('a', '')
+    await pub.publish(a, '')
+    await pub.publish(a, 'x'.repeat(100))
+    await pub.publish(a, '')
+    await pub.publish(a, '')
     expect(seen(back.got())).toEqual([
-      ['a', 1],
+      [a, 0],
+      [a, 1],
       ['', 1],
     ])
+  })
+
+  it('topics that come once each get no alias, and few of them are remembered [field-E29]', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    const sub = await world.connect('sub', { properties: { topicAliasMaximum: 65_535 } })
+    await sub.subscribe('#', 0)
+    for (let n = 0; n < 200; n++) await pub.publish(`sensors/room/${n}`, '')
+    for (const topic of ['sensors/room/0', 'sensors/room/199']) await pub.publish(topic, '')
+    const aliases = sub.got().flatMap((p) => (p.cmd === 'publish' ? [p.properties?.topicAlias ?? 0] : []))
+    expect(aliases).toEqual([...Array(201).fill(0), 1])
   })
 })
 

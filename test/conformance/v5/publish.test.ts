@@ -329,11 +329,12 @@ describe('Topic Alias', () => {
       'sub',
       lasting(60, { properties: { topicAliasMaximum: 1, sessionExpiryInterval: 60 } }),
     )
-    await sub.subscribe('t')
+    await sub.subscribe('some/topic')
     const pub = await world.connect('pub', lasting())
-    await pub.bytes(Buffer.concat([aliased('t', 1), aliased('', 1)]))
+    await pub.bytes(Buffer.concat([aliased('some/topic', 1), aliased('', 1), aliased('', 1)]))
     expect(sub.got().map((p) => p.cmd === 'publish' && [p.topic, p.properties?.topicAlias])).toEqual([
-      ['t', 1],
+      ['some/topic', undefined],
+      ['some/topic', 1],
       ['', 1],
     ])
     await Promise.all([sub.vanish(), pub.vanish()])
@@ -343,8 +344,11 @@ describe('Topic Alias', () => {
     )
     const back = await world.connect('pub', lasting())
     expect(back.connack).toMatchObject({ sessionPresent: true })
-    await back.publish('t', '')
-    expect(again.got()).toMatchObject([{ topic: 't', properties: { topicAlias: 1 } }])
+    for (let n = 0; n < 2; n++) await back.publish('some/topic', '')
+    expect(again.got().map((p) => p.cmd === 'publish' && [p.topic, p.properties?.topicAlias])).toEqual([
+      ['some/topic', undefined],
+      ['some/topic', 1],
+    ])
     await expectRefused(back, aliased('', 1), 0x82)
   })
 
@@ -362,7 +366,7 @@ describe('Topic Alias', () => {
       })
       await sub.subscribe('#')
       const pub = await world.connect('pub')
-      for (let n = 0; n < 40; n++) await pub.publish(`t${n % 20}`, '')
+      for (let n = 0; n < 60; n++) await pub.publish(`topic/long/${n % 3}`, '')
       const known = new Map<number, string>()
       let used = 0
       const topics = sub.got().map((p) => {
@@ -375,7 +379,7 @@ describe('Topic Alias', () => {
         if (p.topic !== '') known.set(alias, p.topic)
         return known.get(alias)
       })
-      expect(topics).toEqual(Array.from({ length: 40 }, (_, n) => `t${n % 20}`))
+      expect(topics).toEqual(Array.from({ length: 60 }, (_, n) => `topic/long/${n % 3}`))
       expect(used > 0).toBe(topicAliasMaximum > 0)
     }
   })
