@@ -42,6 +42,12 @@ import type { ClientConnection, State } from './state.ts'
 /** How long a policy may take for the packets of a client that is gone, in ms. */
 const LAST_PACKETS_MS = 60_000
 
+/**
+ * Messages in flight to a client before 5.0 at first: it cannot say Receive Maximum, and a small device that comes back must not
+ * get all that waits at once. As many as Mosquitto's default is, which such clients are used to.
+ */
+const IN_FLIGHT_START = 20
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -503,7 +509,9 @@ export class Connection
     if (present && packet.protocolVersion > 3) setSessionPresent(connack)
     this.send(connack, state.store.openSequence)
     this.#connackAt = this.#output.pushed
-    session.attach(this, packet.receiveMaximum)
+    const { inFlightMax = state.limits.inFlightMax } = this.#link.info
+    const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
+    session.attach(this, packet.receiveMaximum, inFlightMax, start)
     this.#rooms.retained.resume(session)
   }
 

@@ -22,6 +22,8 @@ export interface LinkInfo {
   readonly certificateRefusal?: string
   /** What the listener answers as Server Keep Alive, in seconds; what the client asked for when absent. */
   readonly serverKeepAliveSeconds?: number
+  /** QoS 1 and 2 messages in flight to one client of the listener; `Limits.inFlightMax` when absent. */
+  readonly inFlightMax?: number
 }
 
 /** A TLS client certificate that an authority of the listener signed, that is not revoked and not expired. */

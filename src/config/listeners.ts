@@ -81,6 +81,7 @@ export function listenerOptions(settings: ListenerSettings, defaults: ListenerDe
     ...(settings.server_keep_alive_seconds !== undefined && {
       serverKeepAliveSeconds: settings.server_keep_alive_seconds,
     }),
+    ...(settings.in_flight_max !== undefined && { inFlightMax: settings.in_flight_max }),
     ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
     ...(settings.lenient.length > 0 && { lenient: settings.lenient }),
     optional: settings.optional,

@@ -73,6 +73,7 @@ const LISTENER = z.strictObject({
   websocket_path: text('a path that begins with /', /^\/[^\s?#]*$/).optional(),
   allowed_origins: value(ORIGINS, originList).optional(),
   server_keep_alive_seconds: seconds({ min: 0, max: 65_535 }, 'whole').optional(),
+  in_flight_max: whole({ min: 1, max: 65_535 }).optional(),
   tls: z
     .strictObject({
       cert: text('the path of a PEM file'),

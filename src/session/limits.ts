@@ -10,7 +10,10 @@ export interface SessionLimits {
   readonly queueFull: FullQueuePolicy
   /** Whether QoS 0 messages are queued for an offline Session. */
   readonly queueQos0: boolean
-  /** QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. */
+  /**
+   * QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. A client before
+   * 5.0 starts with fewer.
+   */
   readonly inFlightMax: number
 }
 

@@ -109,6 +109,10 @@ export class Session implements OutboundState {
   #sink: SessionSink | null = null
   /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
   #quota = 0
+  /** By as much the quota may still grow, for a client that was given less than it may have. */
+  #growth = 0
+  /** PUBLISH packets above QoS 0 that may be in flight on this connection; those of an earlier one count, too. */
+  #inFlightMax = 0
   /** What was in flight when the client came back and is still to be sent again, in order. */
   #resend: readonly Outgoing[] = NOTHING_TO_RESEND
   #resent = 0
@@ -241,7 +245,8 @@ export class Session implements OutboundState {
 
   /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
   get #windowOpen(): boolean {
-    const { inFlightMax, queueBytesMax } = this.#context.limits
+    const { queueBytesMax } = this.#context.limits
+    const inFlightMax = this.#inFlightMax
     const count = this.#inFlight.size
     if (this.#quota === 0 || count >= inFlightMax || count >= PACKET_ID_MAX) return false
     return this.#inFlightBytes < queueBytesMax
@@ -258,11 +263,20 @@ export class Session implements OutboundState {
 
   /**
    * The client is here: what was in flight is sent again with its identifiers, in order [MQTT-4.4.0-1], then the
-   * queue. `receiveMaximum` is the client's.
+   * queue. `receiveMaximum` is the client's, `inFlightMax` the listener's. The client starts with `start` in flight, and
+   * gets more, up to these, for each acknowledgement that ends a full window.
    */
-  attach(sink: SessionSink, receiveMaximum: number): void {
+  attach(
+    sink: SessionSink,
+    receiveMaximum: number,
+    inFlightMax = this.#context.limits.inFlightMax,
+    start = inFlightMax,
+  ): void {
     this.#sink = sink
-    this.#quota = Math.min(receiveMaximum, this.#context.limits.inFlightMax)
+    this.#inFlightMax = inFlightMax
+    const window = Math.min(receiveMaximum, inFlightMax)
+    this.#quota = Math.min(window, start)
+    this.#growth = window - this.#quota
     this.#resent = 0
     this.#resend = NOTHING_TO_RESEND
     this.disconnectedAt = 0
@@ -593,11 +607,22 @@ export class Session implements OutboundState {
     this.#inFlight.delete(outgoing)
     this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
     // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
-    if (outgoing.charged) this.#quota++
+    if (outgoing.charged) this.#credit()
     if (this.stored) {
       this.#context.store.completed(this.id, outgoing.packetId, outgoing.delivery?.message ?? null)
     }
     this.pump()
+  }
+
+  /**
+   * Gives a slot back, and another one where the window was full: it doubles with each round trip that the client keeps up
+   * with, and stays as it is for one that gets a message now and then.
+   */
+  #credit(): void {
+    if (this.#quota === 0 && this.#growth > 0) {
+      this.#growth--
+      this.#quota = 2
+    } else this.#quota++
   }
 
   // ── inbound QoS 2 ─────────────────────────────────────────────────────────────────────────────────────────

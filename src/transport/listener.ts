@@ -36,6 +36,8 @@ export interface ListenerOptions {
   readonly allowedOrigins?: readonly string[]
   /** Server Keep Alive for clients of MQTT 5.0 in seconds, whatever they ask for; as they ask when absent. */
   readonly serverKeepAliveSeconds?: number
+  /** QoS 1 and 2 messages in flight to one of its clients; the limit of all listeners when absent. */
+  readonly inFlightMax?: number
   /** Certificate and key of a `tls` or `wss` listener. */
   readonly tls?: TlsOptions
   /** Whether clients that show no credentials are let in. */

@@ -1,10 +1,51 @@
 import { describe, expect, it } from 'vitest'
+import type { LinkInfo } from '../../src/broker/link.ts'
 import { Message, NO_TOPIC, Topic } from '../../src/mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
-import { lasting, World } from './harness.ts'
+import { connectPacket, lasting, World } from './harness.ts'
 
 const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }
 const NEVER = 0xffffffff
+
+describe('a client that comes back to many messages', () => {
+  const flood = async (version: 4 | 5, info: Partial<LinkInfo> = {}): Promise<number[]> => {
+    const world = await World.make()
+    const connect = { ...connectPacket('device', version), ...lasting(1000, { cmd: 'connect' }) }
+    if (version === 4) delete (connect as { properties?: object }).properties
+    const first = world.open(version, info)
+    await first.send(connect)
+    await first.subscribe('t', 1)
+    await first.vanish()
+    for (let n = 0; n < 600; n++) {
+      void world.server.publish({
+        topic: 't',
+        payload: Buffer.from(`${n}`),
+        qos: 1,
+        retain: false,
+        publisher: '',
+      })
+    }
+    await world.settle()
+    const back = world.open(version, info)
+    let came = (await back.send(connect)).slice(1)
+    const counts: number[] = []
+    while (came.length > 0) {
+      counts.push(came.length)
+      came = await back.send(...came.map(({ messageId }) => ({ cmd: 'puback', messageId })))
+    }
+    return counts
+  }
+
+  it('gets 20 at first before 5.0, and more with its acknowledgements; in 5.0 as many as it said [field-E28]', async () => {
+    expect(await flood(4)).toEqual([20, 40, 80, 160, 300])
+    expect(await flood(5)).toEqual([600])
+  })
+
+  it('gets no more than its listener allows, in each version [field-E28]', async () => {
+    expect((await flood(4, { inFlightMax: 50 })).slice(0, 4)).toEqual([20, 40, 50, 50])
+    expect((await flood(5, { inFlightMax: 50 })).slice(0, 2)).toEqual([50, 50])
+  })
+})
 
 describe('Clean Start and Session Present', () => {
   it.each([

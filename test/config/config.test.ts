@@ -170,6 +170,22 @@ describe('the example', () => {
   })
 })
 
+describe('listeners', () => {
+  test('have an in-flight maximum of their own where they say so [field-E28]', () => {
+    const { listeners, limits } = fromFile(`
+limits: {in_flight_max: 500}
+listeners:
+  - {type: tcp, port: 1883, in_flight_max: 7}
+  - {type: ws, port: 8083}
+`)
+    expect([...listeners.map(({ inFlightMax }) => inFlightMax), limits.inFlightMax]).toEqual([
+      7,
+      undefined,
+      500,
+    ])
+  })
+})
+
 describe('values', () => {
   test('bytes, seconds and unlimited', () => {
     const { limits, shutdownSeconds, sysIntervalSeconds } = fromFile(`

@@ -146,6 +146,10 @@ export class ModelConnection {
   readonly receivingIds = new Set<number>()
   readonly aliases = new Map<number, string>()
   readonly outAliases = new Map<string, number>()
+  /** Topics that came once. */
+  readonly seen = new Set<string>()
+  /** By as much the quota of a client before 5.0 may still grow. */
+  growth = 0
   aliasMaximum = 0
   packetMaximum = Number.POSITIVE_INFINITY
   expiry = 0
@@ -157,6 +161,15 @@ export class ModelConnection {
 
   constructor(now: number) {
     this.openedAt = now
+  }
+
+  /** A topic that comes a second time is given an alias, where that is shorter. */
+  freeAlias(topic: string): number {
+    if (this.outAliases.size >= this.aliasMaximum || Buffer.byteLength(topic) < 8) return 0
+    if (this.seen.has(topic)) return this.outAliases.size + 1
+    if (this.seen.size >= 4 * this.aliasMaximum) this.seen.clear()
+    this.seen.add(topic)
+    return 0
   }
 }
 
@@ -470,7 +483,9 @@ export class Model {
     connection.connectExpiry = packet.expiry
     connection.keepAliveMs = this.#keepAlive(packet) * 1500
     connection.aliasMaximum = Math.min(packet.aliasMaximum, topicAliasOutMaximum)
-    connection.quota = Math.min(packet.receiveMaximum, inFlightMax)
+    const window = Math.min(packet.receiveMaximum, inFlightMax)
+    connection.quota = packet.version === 5 ? window : Math.min(window, 20)
+    connection.growth = window - connection.quota
     const flag = present && packet.version > 3 ? 1 : 0
     this.#send(
       connection,
@@ -861,8 +876,7 @@ export class Model {
     const { expiresAt, topic } = message
     const expiry = !v5 || expiresAt === null ? -1 : wholeSeconds(expiresAt, this.now)
     const known = connection.outAliases.get(topic) ?? 0
-    const free =
-      known === 0 && connection.outAliases.size < connection.aliasMaximum ? connection.outAliases.size + 1 : 0
+    const free = known === 0 ? connection.freeAlias(topic) : 0
     const fields = {
       topic: known > 0 ? '' : topic,
       qos,
@@ -877,6 +891,7 @@ export class Model {
     }
     if (publishBytes(fields, v5) > connection.packetMaximum) return false
     if (free > 0) connection.outAliases.set(topic, free)
+    if (free > 0) connection.seen.delete(topic)
     // What is sent again comes behind a CONNACK that waited for it.
     this.#send(connection, publishText(fields), qos > 0 && !dup && this.#isStored(connection))
     return true
@@ -929,7 +944,12 @@ export class Model {
 
   #complete(session: ModelSession, outgoing: Outgoing): void {
     session.inFlight = session.inFlight.filter((other) => other !== outgoing)
-    if (outgoing.charged) this.#connectionOf(session)!.quota++
+    if (outgoing.charged) {
+      const connection = this.#connectionOf(session)!
+      const grows = connection.quota === 0 && connection.growth > 0
+      connection.quota += grows ? 2 : 1
+      if (grows) connection.growth--
+    }
     this.#pump(session)
   }
 

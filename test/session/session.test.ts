@@ -168,6 +168,33 @@ describe('the window', () => {
     expect(sink.taken()).toEqual(['c 2 3'])
   })
 
+  it('a client that cannot say Receive Maximum starts with few in flight; a full window grows with each acknowledgement [field-E28]', () => {
+    const session = new Room().session(true)
+    const sink = new Sink()
+    for (let n = 0; n < 100; n++) session.deliver(delivery(`${n}`), 0)
+    session.attach(sink, 65_535, 30, 4)
+    const inFlight: number[] = [session.inFlightCount]
+    for (let acknowledged = 0; acknowledged < 60; ) {
+      // One round trip: all that is in flight is acknowledged.
+      const packetIds = [...session.inFlight()].map(({ packetId }) => packetId)
+      for (const packetId of packetIds) session.puback(packetId, false)
+      acknowledged += packetIds.length
+      inFlight.push(session.inFlightCount)
+    }
+    expect(inFlight).toEqual([4, 8, 16, 30, 30, 12])
+  })
+
+  it('a window that is never full does not grow: a burst that comes later is as small as at first [field-E28]', () => {
+    const session = new Room().session()
+    session.attach(new Sink(), 65_535, 1000, 20)
+    for (let n = 1; n <= 500; n++) {
+      session.deliver(delivery(''), 0)
+      session.puback(n, false)
+    }
+    for (let n = 0; n < 600; n++) session.deliver(delivery(''), 0)
+    expect([session.inFlightCount, session.queueLength]).toEqual([20, 580])
+  })
+
   it('QoS 0 passes it', () => {
     const { session, sink } = online(new Room(), 1)
     for (const qos of [1, 1, 0] as const) session.deliver(delivery(`${qos}`, qos), 0)

@@ -65,9 +65,14 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
         const count = Math.min(512, 65_535 - latest)
         await pub.bytes(messages.subarray(0, (messages.length / 512) * count))
         latest += count
-        const identifiers = sub.got().map(({ messageId }) => messageId)
+        // A client before 5.0 gets them a few at a time, more with each acknowledgement.
+        const identifiers: (number | undefined)[] = []
+        for (let came = sub.got(); came.length > 0; came = sub.got()) {
+          identifiers.push(...came.map(({ messageId }) => messageId))
+          const acknowledged = came.map(({ messageId }) => acknowledge(0x40, messageId!))
+          sub.link.packets.unshift(...(await sub.bytes(Buffer.concat(acknowledged))))
+        }
         expect([identifiers[0], identifiers.at(-1), identifiers.length]).toEqual([from, latest, count])
-        await sub.bytes(Buffer.concat(identifiers.map((id) => acknowledge(0x40, id!))))
       }
       for (const qos of [1, 2] as const) await other.publish('t', '', qos)
       expect(sub.got().map(({ messageId }) => messageId)).toEqual([4, 5])
