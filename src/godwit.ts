@@ -218,7 +218,12 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const access =
     options.access === undefined || options.policy !== undefined
       ? null
-      : await openAccess(options.access, options.dataDirectory ?? null, () => server)
+      : await openAccess(
+          options.access,
+          options.dataDirectory ?? null,
+          () => server,
+          () => wanted,
+        )
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const [notice] = await Promise.all([server.start(), loadBeforeServing(store)])
@@ -226,6 +231,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
     given.map((listener, index) => named(listener, index, policy))
+  let wanted = complete(options.listeners ?? [])
   const observer = (link: LinkInfo, reason: string, limit?: Limit): void => {
     server.state.figures.connectionsRefused++
     if (limit !== undefined) server.state.figures.limits[limit]++
@@ -240,7 +246,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
   })
   try {
-    await listeners.openAll(complete(options.listeners ?? []))
+    await listeners.openAll(wanted)
   } catch (error) {
     await store.close()
     throw error
@@ -307,7 +313,9 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const reconfigure = async (changes: BrokerChanges): Promise<readonly CutOff[]> => {
     const cutOff: CutOff[] = []
     if (changes.listeners !== undefined) {
-      certificates.tell(await listeners.change(complete(changes.listeners), Date.now()))
+      const after = complete(changes.listeners)
+      certificates.tell(await listeners.change(after, Date.now()))
+      wanted = after
       cutOff.push(...cutOffBy(changes.listeners))
       for (const { clientId, reason } of cutOff)
         server.disconnect(clientId, Reason.AdministrativeAction, reason)

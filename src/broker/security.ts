@@ -28,6 +28,8 @@ export const SECURITY_KINDS = [
   'configuration-refused',
   /** A listener serves clients that show no credentials. */
   'anonymous-allowed',
+  /** Users put an end to anonymous access that nobody had asked for. */
+  'anonymous-ended',
   /** `accounts.json` was written by another process. */
   'accounts-loaded',
   'accounts-refused',

@@ -12,9 +12,12 @@ import {
 import { Accounts, CLIENT_ROLE } from '../access/accounts.ts'
 import type { Decision } from '../access/decision.ts'
 import { answers, ask } from '../admin/control-client.ts'
+import type { Many } from '../admin/many.ts'
 import { printable } from '../observe/printable.ts'
 import { makeDirectory } from '../store/directory.ts'
+import { shellWord } from '../transport/shell-word.ts'
 import type { AccountsCommand, ExplainCommand } from './arguments.ts'
+import type { Changed, Effects } from './running-access.ts'
 import { InputError } from './store-commands.ts'
 import { table } from './table.ts'
 
@@ -37,21 +40,74 @@ export async function changeAccounts(
   command: AccountsCommand,
   secrets: SecretSource,
 ): Promise<string> {
-  const { command: name, words } = command
+  const { command: name, words, keepSessions, deleteSessions } = command
   const isForBroker = await answers(directory)
+  if (deleteSessions && !isForBroker) {
+    throw new InputError(
+      `no broker answers for ${directory}, and only a running one can delete Sessions`,
+      `Nothing was changed. Start it first, or remove the user without --delete-sessions.`,
+    )
+  }
   const needsPassword = name === 'user add' || name === 'user password'
   const password = needsPassword ? await passwordFor(command, secrets) : null
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
-  const parameters = { words: rulesJoined(name, words), roles, password }
+  const parameters = { words: rulesJoined(name, words), roles, password, keepSessions, deleteSessions }
   const result = isForBroker
     ? await ask(directory, name, parameters)
     : await withoutBroker(directory, name, parameters)
   if (name === 'user list') return users(result as UserList, command.json)
   if (name === 'role list') return roleLines(result as RoleList, command.json)
   const text = done(name, parameters.words, roles)
-  if (command.json) return JSON.stringify(command.generate ? { done: text, password } : { done: text })
+  const { effects } = result as Partial<Changed>
+  if (command.json) return JSON.stringify({ done: text, ...(command.generate && { password }), effects })
+  const lines = effects === undefined ? [] : effectLines(words[0] ?? '', name, effects)
+  const shown = [text, ...lines].join('\n')
   // The password alone on the last line: for `$(godwit user add … | tail -1)`.
-  return command.generate ? `${text}; its password is shown this once:\n${password}` : text
+  if (!command.generate) return shown
+  return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown this once:\n${password}`
+}
+
+/** What a change did beside itself; nothing where it did nothing. */
+function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {
+  const name = printable(given)
+  const { connectionsEnded, anonymousEnded, willsPublished, willsDenied } = effects
+  const { subscriptionsSuspended, sessionsSuspended, subscriptionsResumed } = effects
+  const { formerSessions, keptSessions, anonymousSessions, isDeleted } = effects
+  const anonymous = anonymousEnded === 0 ? '' : `, ${anonymousEnded} of them of clients without credentials`
+  const told: (string | false)[] = [
+    connectionsEnded > 0 && `${counted(connectionsEnded, 'connection')} ended${anonymous}`,
+    willsPublished > 0 && `${counted(willsPublished, 'Will')} of them published`,
+    willsDenied > 0 && `${counted(willsDenied, 'Will')} of them not published: not allowed any more`,
+    subscriptionsSuspended > 0 &&
+      `${counted(subscriptionsSuspended, 'Subscription')} of ${counted(sessionsSuspended, 'Session')} suspended; kept until allowed again`,
+    subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} allowed again`,
+    keptSessions.count > 0 && `${some(keptSessions, `of ${name}`)} stay with this user`,
+    command === 'user add' &&
+      formerSessions.count > 0 &&
+      `${some(formerSessions, `of an earlier user ${name}`)}: not passed on, each ends when its client connects`,
+    command === 'user remove' && formerSessions.count > 0 && leftBehind(name, formerSessions, isDeleted),
+    anonymousSessions.count > 0 &&
+      `${some(anonymousSessions, 'of clients without credentials')}: each ends when a user takes its Client Identifier`,
+    anonymousSessions.count > 0 && "to delete all of these now: godwit session delete --user '' --yes",
+  ]
+  return told.filter((line) => line !== false)
+}
+
+function leftBehind(name: string, sessions: Many, isDeleted: boolean): string {
+  if (isDeleted) return `${some(sessions, `of ${name}`)} deleted`
+  const how = `godwit session delete --user ${shellWord(name)} --yes`
+  return `${some(sessions, `of ${name}`)} left, which pass to nobody; to delete all of them: ${how}`
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
+/** As `2 Sessions of alice (a, b; 3 messages waiting)`. */
+function some({ count, names, messages }: Many, whose: string): string {
+  const such = `${names.map((name) => printable(name)).join(', ')}${count > names.length ? ', …' : ''}`
+  const waiting = messages === 0 ? '' : `; ${counted(messages, 'message')} waiting`
+  return `${counted(count, 'Session')} ${whose} (${such}${waiting})`
 }
 
 /** Which rule decides. Throws as `changeAccounts` does. */

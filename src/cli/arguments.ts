@@ -103,6 +103,10 @@ export interface AccountsCommand {
   /** `-` for stdin. */
   readonly passwordFile: string | undefined
   readonly withoutPassword: boolean
+  /** Of a new user: it is the one who was known by that name without an account. */
+  readonly keepSessions: boolean
+  /** Of a user that is removed. */
+  readonly deleteSessions: boolean
 }
 
 /** Asks which rule decides. */
@@ -147,6 +151,8 @@ const OPTIONS = {
   generate: { type: 'boolean' },
   'password-file': { type: 'string' },
   'no-password': { type: 'boolean' },
+  'keep-sessions': { type: 'boolean' },
+  'delete-sessions': { type: 'boolean' },
   publish: { type: 'string' },
   subscribe: { type: 'string' },
   receive: { type: 'string' },
@@ -202,9 +208,9 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   import: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'force'] },
   'check-store': { words: ['DIR'], areWordsOptional: true, options: PLACE },
   repair: { words: ['DIR'], areWordsOptional: true, options: PLACE },
-  'user add': { words: ['NAME'], options: [...PLACE, 'json', 'role', ...PASSWORD] },
+  'user add': { words: ['NAME'], options: [...PLACE, 'json', 'role', 'keep-sessions', ...PASSWORD] },
   'user list': { words: [], options: [...PLACE, 'json'] },
-  'user remove': { words: ['NAME'], options: [...PLACE, 'json'] },
+  'user remove': { words: ['NAME'], options: [...PLACE, 'json', 'delete-sessions'] },
   'user password': { words: ['NAME'], options: [...PLACE, 'json', ...PASSWORD] },
   'user disable': { words: ['NAME'], options: [...PLACE, 'json'] },
   'user enable': { words: ['NAME'], options: [...PLACE, 'json'] },
@@ -281,6 +287,8 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --role ROLE            of user add, repeatable; 'client' by default, which may all but $SYS; 'admin' may everything
       --generate | --password-file FILE | --no-password
                              of user add and password; - is the standard input; without one a certificate lets the user in
+      --keep-sessions        of user add: this is the user who had Sessions under that name without an account
+      --delete-sessions      of user remove: and what is kept for the user's clients
       --json                 what a command tells, for programs
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
                              which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
@@ -382,7 +390,9 @@ function accountsCommand(
   }
   const { json = false, role: roles = [] } = values
   const place = { file: values.config, data: values.data }
-  return { name: 'accounts', command, place, json, words, roles, generate, passwordFile, withoutPassword }
+  const secret = { generate, passwordFile, withoutPassword }
+  const { 'keep-sessions': keepSessions = false, 'delete-sessions': deleteSessions = false } = values
+  return { name: 'accounts', command, place, json, words, roles, ...secret, keepSessions, deleteSessions }
 }
 
 function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {

@@ -1,10 +1,18 @@
 /** Users and rights of a running broker: what changes while it runs holds at once and is told. */
-
 import { Access, type AccessOptions, DEFAULT_ACCESS, type Source } from '../access/access.ts'
-import { ACCOUNT_COMMANDS, accountCommand, explainAccess } from '../access/account-commands.ts'
+import {
+  ACCOUNT_COMMANDS,
+  type AccountEvent,
+  accountCommand,
+  explainAccess,
+} from '../access/account-commands.ts'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
+import { type Found, type Many, throughAll } from '../admin/many.ts'
+import type { SessionEntry, Wanted } from '../broker/holdings.ts'
+import type { Reauthorized } from '../broker/reauthorization.ts'
 import type { SecurityKind } from '../broker/security.ts'
 import type { Server } from '../broker/server.ts'
+import type { ListenerOptions } from '../transport/listener.ts'
 
 const LOADED = {
   accounts: 'accounts-loaded',
@@ -19,13 +27,14 @@ const REFUSED = {
 } as const satisfies Record<Source['kind'], SecurityKind>
 
 /**
- * Reads the sources. `server` is asked for once something changes, so it may be made afterwards, with the policy of what
- * this resolves with. Rejects as `Access.open` does.
+ * Reads the sources. `server` and `listeners` are asked for once something changes, so they may be made afterwards, with the
+ * policy of what this resolves with. Rejects as `Access.open` does.
  */
 export async function openAccess(
   given: Partial<AccessOptions>,
   directory: string | null,
   server: () => Server,
+  listeners: () => readonly ListenerOptions[],
 ): Promise<Access> {
   const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
     server().state.events.emit('security', { kind, subject, by: 'broker', detail })
@@ -33,13 +42,55 @@ export async function openAccess(
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, {
     changed: (source, lost) => {
       server().usePolicy(access.policy, lost.includes)
+      if (hadUsers !== access.hasUsers) tellAnonymous(access.hasUsers, listeners(), server())
+      hadUsers = access.hasUsers
       // Whoever changed them by a command is told of with the command.
       if (!source.isOwn) tell(LOADED[source.kind], source, '')
     },
+    takesCertificates: () =>
+      listeners().some(({ tls }) => tls !== undefined && tls.clientCertificate !== 'none'),
     failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
     busy: (clientId) => server().state.limited('passwordsWaitingMax', clientId, 'a password was not checked'),
   })
+  let { hasUsers: hadUsers } = access
   return access
+}
+
+/** Users came, or the last one is gone: where nobody said who is let in without credentials, that is another answer now. */
+function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[], server: Server): void {
+  const { events } = server.state
+  const names = listeners
+    .filter(({ allowAnonymous, anonymousUnlessUsers }) => allowAnonymous && anonymousUnlessUsers === true)
+    .map(({ name }) => name)
+  if (names.length === 0) return
+  if (!hasUsers) {
+    const detail = 'there are no users any more'
+    for (const subject of names)
+      events.emit('security', { kind: 'anonymous-allowed', subject, by: 'broker', detail })
+    return
+  }
+  const subject = names.join(', ')
+  void server.reauthorized().then(({ anonymousEnded }) => {
+    const detail = `there are users now; ${anonymousEnded} connections ended`
+    events.emit('security', { kind: 'anonymous-ended', subject, by: 'broker', detail })
+  })
+}
+
+/** What a change of users or rights did to clients and Sessions of the running broker. */
+export interface Effects extends Reauthorized {
+  /** Sessions of a user who is gone: of the one that was removed, or of an earlier one of the name that was added. */
+  readonly formerSessions: Many
+  /** Sessions that passed to the user that was added, being the one who was known by that name. */
+  readonly keptSessions: Many
+  /** Where a user was added: Sessions of clients without credentials. */
+  readonly anonymousSessions: Many
+  /** Whether `formerSessions` were deleted. */
+  readonly isDeleted: boolean
+}
+
+/** The answer to a command that changed something. */
+export interface Changed {
+  readonly effects: Effects
 }
 
 /** What the operator may ask about users and rights on the control socket. */
@@ -49,12 +100,62 @@ export function accessCommands(access: Access, server: Server): Readonly<Record<
     'explain access': (parameters) => explainAccess(access, parameters),
   }
   for (const name of ACCOUNT_COMMANDS) {
-    commands[name] = (parameters) => {
+    commands[name] = async (parameters) => {
       if (accounts === null) throw new Error('the configuration of this broker has access.accounts: false')
-      return accountCommand(accounts, name, parameters, (event) =>
-        server.state.events.emit('security', { ...event, by: askedBy(parameters) }),
-      )
+      const { words } = parameters
+      const [first] = Array.isArray(words) ? (words as unknown[]) : []
+      const userName = name.startsWith('user ') && typeof first === 'string' ? first : null
+      const isAdded = name === 'user add' && userName !== null
+      const keepSessions = isAdded && (parameters.keepSessions === true || isKnown(access, server, userName))
+      const tell = (event: AccountEvent): void =>
+        server.state.events.emit('security', { ...event, by: askedBy(parameters) })
+      const result = await accountCommand(accounts, name, { ...parameters, keepSessions }, tell)
+      if (name === 'user list' || name === 'role list') return result
+      const done = await server.reauthorized()
+      const sessions = await sessionsConcerned(server, name, userName, parameters.deleteSessions === true)
+      if (sessions.isDeleted && sessions.formerSessions.count > 0) {
+        const detail = `${sessions.formerSessions.count} Sessions`
+        tell({ kind: 'session-deleted', subject: `--user ${userName}`, detail })
+      }
+      return { effects: { ...done, ...sessions } } satisfies Changed
     }
   }
   return commands
+}
+
+/** Whether somebody is known by this name now: who gets an account of it is the same user. */
+function isKnown(access: Access, server: Server, userName: string): boolean {
+  if (access.accounts?.user(userName) !== undefined) return false
+  if (access.knowsByName(userName)) return true
+  return [...server.state.connected.values()].some(({ view }) => view.userName === userName)
+}
+
+const NONE: Many = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })
+
+async function sessionsConcerned(
+  server: Server,
+  command: string,
+  userName: string | null,
+  deletes: boolean,
+): Promise<Pick<Effects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
+  const { holdings } = server
+  const through = (wanted: Wanted, take: ((entry: SessionEntry) => boolean) | null): Promise<Many> => {
+    const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId })
+    const expectAvailable = (): void => {
+      if (holdings.unavailable !== null) throw new Error(`Sessions were left: ${holdings.unavailable}`)
+    }
+    return throughAll(holdings, holdings.sessions(wanted), found, take, expectAvailable)
+  }
+  const isAdded = command === 'user add'
+  const isRemoved = command === 'user remove'
+  const isDeleted = isRemoved && deletes
+  const take = isDeleted ? ({ clientId }: SessionEntry): boolean => holdings.endSession(clientId) : null
+  const isConcerned = userName !== null && (isAdded || isRemoved)
+  return {
+    formerSessions: isConcerned ? await through({ userName, isFormerUsers: true }, take) : NONE,
+    keptSessions:
+      isAdded && userName !== null ? await through({ userName, isFormerUsers: false }, null) : NONE,
+    anonymousSessions: isAdded ? await through({ userName: null }, null) : NONE,
+    isDeleted,
+  }
 }

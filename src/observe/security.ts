@@ -56,6 +56,7 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },
   'accounts-loaded': { code: 'S424', level: 'info', text: 'accounts loaded' },
   'accounts-refused': { code: 'S425', level: 'warn', text: 'accounts refused' },
+  'anonymous-ended': { code: 'S426', level: 'warn', text: 'anonymous clients are no longer let in' },
   'client-kicked': { code: 'S501', level: 'info', text: 'client kicked' },
   'session-deleted': { code: 'S502', level: 'info', text: 'Session deleted' },
   'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },
