@@ -110,9 +110,14 @@ export class Server implements Acceptor {
     this.state.turn.begin()
     const capped = this.#takeUp(recovered)
     this.#recordLeft(recovered)
-    return (
-      [recovered.notice, cappedNotice(capped)].filter((text) => text !== undefined).join(' ') || undefined
-    )
+    if (capped.ended + capped.shortened > 0) {
+      // What is told to have ended must not be there again after a crash.
+      const gate = this.state.store.openSequence
+      this.state.turn.end()
+      await this.#durable(gate)
+    }
+    const notices = [recovered.notice, cappedNotice(capped)].filter((text) => text !== undefined)
+    return notices.length === 0 ? undefined : notices.join(' ')
   }
 
   #openStore(): Promise<Recovered> {

@@ -231,9 +231,10 @@ function reportLines(report: ReloadReport, verbs: Verbs): string[] {
 
 function cappedLines({ shortened, ended }: Capped, verbs: Verbs): string[] {
   const key = 'by session_expiry_seconds_max'
+  const noun = (count: number): string => (count === 1 ? 'Session' : 'Sessions')
   return [
-    ...(ended > 0 ? [`${ended} Sessions of absent clients ${verbs.ended} ${key}`] : []),
-    ...(shortened > 0 ? [`${shortened} Sessions ${verbs.shortened} ${key}`] : []),
+    ...(ended > 0 ? [`${ended} ${noun(ended)} of absent clients ${verbs.ended} ${key}`] : []),
+    ...(shortened > 0 ? [`${shortened} ${noun(shortened)} ${verbs.shortened} ${key}`] : []),
   ]
 }
 
