@@ -42,21 +42,28 @@ export function admit({ room }: ListenerContext, server: Server): void {
   room.sockets.add(server, (remoteAddress) => room.refused(plainAddress(remoteAddress)))
 }
 
+/** A timer that rings so many ms too late tells that the process stood still, and not the peer. */
+const LATE_MS = 1000
+
+/** What timers can count, in ms: 25 days. For the time-outs of Node itself, which do not know when the process stood still. */
+export const TIMER_MS_MAX = 2 ** 31 - 1
+
 interface Handshake {
   readonly socket: Socket
-  readonly timer: NodeJS.Timeout
+  timer: NodeJS.Timeout | undefined
   /** By `performance.now`. */
   readonly startedMs: number
 }
 
 /**
- * Sockets in the middle of a handshake. A TLS socket and the TCP socket beneath it are known by the same peer
- * address. Whoever stays longer than the time-out is cut off.
+ * Sockets in the middle of a handshake. A TLS socket and the TCP socket beneath it are known by the same addresses and ports of
+ * both ends, which no two open sockets share. Whoever stays longer than the time-out is cut off.
  */
 export class Handshakes {
   readonly #timeoutMs: number
   readonly #timedOut: (socket: Socket) => void
-  readonly #pending = new Map<string, Handshake>()
+  /** A socket that is gone already has no addresses: it stands for itself. */
+  readonly #pending = new Map<string | Socket, Handshake>()
 
   constructor(timeoutMs: number, timedOut: (socket: Socket) => void) {
     this.#timeoutMs = timeoutMs
@@ -68,22 +75,22 @@ export class Handshakes {
   }
 
   add(socket: Socket): void {
-    const key = peerKey(socket)
-    const timer = setTimeout(() => {
-      this.#timedOut(socket)
-      socket.destroy()
-    }, this.#timeoutMs).unref()
-    this.#pending.set(key, { socket, timer, startedMs: performance.now() })
-    socket.once('close', () => this.#remove(key, socket))
+    const key = endsOf(socket) ?? socket
+    const handshake: Handshake = { socket, timer: undefined, startedMs: performance.now() }
+    // The one before with the same ends is gone, or the kernel would not have taken this one.
+    this.#forget(key, this.#pending.get(key))
+    this.#pending.set(key, handshake)
+    this.#watch(handshake)
+    socket.once('close', () => this.#forget(key, handshake))
   }
 
   /** The handshake with this peer is complete; returns the milliseconds since it was added. */
   done(socket: Socket): number {
-    const key = peerKey(socket)
-    const entry = this.#pending.get(key)
-    if (entry === undefined) return 0
-    this.#remove(key, entry.socket)
-    return performance.now() - entry.startedMs
+    const key = endsOf(socket) ?? socket
+    const handshake = this.#pending.get(key)
+    if (handshake === undefined) return 0
+    this.#forget(key, handshake)
+    return performance.now() - handshake.startedMs
   }
 
   destroyAll(): void {
@@ -94,16 +101,30 @@ export class Handshakes {
     this.#pending.clear()
   }
 
-  #remove(key: string, socket: Socket): void {
-    const entry = this.#pending.get(key)
-    if (entry?.socket !== socket) return
-    clearTimeout(entry.timer)
-    this.#pending.delete(key)
+  #watch(handshake: Handshake): void {
+    if (this.#timeoutMs > TIMER_MS_MAX) return
+    const dueMs = performance.now() + this.#timeoutMs
+    handshake.timer = setTimeout(() => {
+      // The process stood still: the peer could not get on, and gets its time.
+      if (performance.now() - dueMs > LATE_MS) this.#watch(handshake)
+      else {
+        this.#timedOut(handshake.socket)
+        handshake.socket.destroy()
+      }
+    }, this.#timeoutMs).unref()
+  }
+
+  #forget(key: string | Socket, handshake: Handshake | undefined): void {
+    if (handshake === undefined) return
+    clearTimeout(handshake.timer)
+    if (this.#pending.get(key) === handshake) this.#pending.delete(key)
   }
 }
 
-function peerKey(socket: Socket): string {
-  return `${socket.remoteAddress} ${socket.remotePort}`
+/** Addresses and ports of both ends; undefined for a socket that has none any more. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string | undefined {
+  if (remoteAddress === undefined || localAddress === undefined) return undefined
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`
 }
 
 /** An IPv4 address that came over an IPv6 socket is still an IPv4 address. */

@@ -40,9 +40,15 @@ export class Peer {
   }
 
   /** Resolves when the transport, its handshakes included, is open. */
-  static async open({ type, port, address }: Listener): Promise<Peer> {
+  static async open(listener: Listener): Promise<Peer> {
+    const { type, port, address } = listener
     const below = type === 'unix' ? connect(address.slice(5)) : connect({ host: '127.0.0.1', port })
     await once(below, 'connect')
+    return Peer.over(listener, below)
+  }
+
+  /** The same over a socket that is connected already. */
+  static async over({ type }: Listener, below: Socket): Promise<Peer> {
     const secure = type === 'tls' || type === 'wss'
     const socket = secure
       ? connectTls({ socket: below, ca: readFileSync(fixture('ca.pem')), host: '127.0.0.1' })
