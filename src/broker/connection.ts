@@ -125,7 +125,7 @@ export class Connection
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
     this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
-    this.#keepAlive = new KeepAlive(state, () => this.#keepAliveTimedOut())
+    this.#keepAlive = new KeepAlive(state, link, () => this.#keepAliveTimedOut())
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
     this.#connectTimeout =
       timeoutMs === Number.POSITIVE_INFINITY
@@ -164,6 +164,7 @@ export class Connection
     this.#state.turn.begin()
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
+    this.#keepAlive.arrived(chunk.length)
     // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
     this.#framer.push(this.#isHeld ? Buffer.from(chunk) : chunk)
     this.#run()

@@ -42,6 +42,8 @@ export interface Link {
   readonly bufferedBytes: number
   /** Bytes the kernel took since the start; a stalled reader is one whose figure stands still. */
   readonly flushedBytes: number
+  /** Bytes that came over TLS, those of a record that is not whole yet included; undefined elsewhere. */
+  readonly arrivedBytes?: number | undefined
   /** True where nobody reads what was written any more once `bufferedBytes` is 0: its memory may be used again. */
   readonly leavesWritten?: boolean
   /** Writes all chunks as one write. The chunks must not be changed afterwards. */

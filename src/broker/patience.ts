@@ -8,17 +8,29 @@ interface Clock {
   now(): number
 }
 
-/** Keep Alive (section 3.1.2.10). Looked at only when it might have run out: a packet that arrives costs nothing. */
+/** So many bytes in one and a half Keep Alive are life without a whole packet: less is no slow link, but a dribble. */
+const LIFE_BYTES_MIN = 64
+
+/**
+ * Keep Alive (section 3.1.2.10). Looked at only when it might have run out. Bytes of a packet that is under way are life,
+ * too: on a slow link one PUBLISH may take longer. A few bytes are not: whoever sends byte by byte has to end its packet.
+ */
 export class KeepAlive {
   readonly #clock: Clock
+  readonly #link: Link
   readonly #expired: () => void
   #allowedMs = 0
   #activeAt: number
   #standing = false
+  /** Bytes that came since it was active. */
+  #bytes = 0
+  /** Of the link, when it was looked at last. */
+  #arrivedBytes = 0
   #deadline: Deadline | null = null
 
-  constructor(clock: Clock, expired: () => void) {
+  constructor(clock: Clock, link: Link, expired: () => void) {
     this.#clock = clock
+    this.#link = link
     this.#expired = expired
     this.#activeAt = clock.now()
   }
@@ -33,6 +45,13 @@ export class KeepAlive {
   /** A packet arrived. */
   active(): void {
     this.#activeAt = this.#clock.now()
+    this.#bytes = 0
+  }
+
+  /** Bytes arrived, of whatever. */
+  arrived(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= LIFE_BYTES_MIN) this.active()
   }
 
   /** While the Server does not read, the client's packets cannot arrive: its time stands still. */
@@ -47,13 +66,20 @@ export class KeepAlive {
   }
 
   #watch(time: number): void {
+    this.#arrivedBytes = this.#link.arrivedBytes ?? 0
     this.#deadline = this.#clock.deadlines.at(time, () => this.#look())
+  }
+
+  /** A TLS record under way, of which nothing can be read yet, is long on a slow link, too. */
+  get #encryptedBytes(): number {
+    return (this.#link.arrivedBytes ?? 0) - this.#arrivedBytes
   }
 
   #look(): void {
     const now = this.#clock.now()
     const due = (this.#standing ? now : this.#activeAt) + this.#allowedMs
     if (due > now) this.#watch(due)
+    else if (this.#encryptedBytes >= LIFE_BYTES_MIN) this.#watch(now + this.#allowedMs)
     else this.#expired()
   }
 }

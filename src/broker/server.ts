@@ -42,6 +42,12 @@ const SURPLUS_MAX = 64
 /** When a store is opened again whose disk was too full for it. */
 const REOPEN_MS = 1000
 
+/** The ticker calls at least once a second. What took longer, in ms, was the process: stopped, or its machine paused. */
+const STANDSTILL_MS = 2000
+
+/** Passes of the event loop in which a client that had come back meanwhile is accepted, read from and let in. */
+const STANDSTILL_PASSES = 8
+
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
   readonly gate: number
@@ -62,6 +68,11 @@ export class Server implements Acceptor {
   readonly #releaseWaiters: Releasable = { release: (sequence) => this.#resolveWaiters(sequence) }
   readonly #fatal: (error: Error) => void
   #memorySampledAt = Number.NEGATIVE_INFINITY
+  /** When `tick` was called last, in broker time. */
+  #tickedAt = Number.POSITIVE_INFINITY
+  /** True from `tick` until what is due was judged. */
+  #judging = false
+  #closed = false
   #recovering = false
   #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
@@ -107,6 +118,7 @@ export class Server implements Acceptor {
     // Across a restart time is wall time; a clock that went back counts as no time passed.
     const passed = recovered.wallTime === 0 ? 0 : Math.max(0, host.wallNow() - recovered.wallTime)
     this.state.timeOffset = recovered.brokerTime + passed - host.now()
+    this.#tickedAt = this.state.clock
     this.state.turn.begin()
     const capped = this.#takeUp(recovered)
     this.#recordLeft(recovered)
@@ -273,6 +285,7 @@ export class Server implements Acceptor {
    */
   get idleMs(): number {
     const { state } = this
+    if (this.#judging) return MEMORY_SAMPLE_MS
     const due = Math.min(state.deadlines.nextTime, this.#memorySampledAt + MEMORY_SAMPLE_MS)
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
   }
@@ -281,19 +294,42 @@ export class Server implements Acceptor {
     this.state.deadlines.sooner = callback
   }
 
-  /** Runs what is due, and looks at memory once a second. The host calls it after `idleMs`, or every now and then. */
+  /**
+   * Sees to what is due, and looks at memory once a second. The host calls it after `idleMs`, or every now and then. What is
+   * due is judged after the input that is there was read: a client whose PINGREQ or CONNECT the kernel has is not late, the
+   * process is.
+   */
   tick(): void {
     const { state } = this
     const now = state.clock
-    const isDue = state.deadlines.nextTime <= now || now - this.#memorySampledAt >= MEMORY_SAMPLE_MS
-    if (!isDue && this.health.state === this.#healthBefore) return
+    const stoodStill = now - this.#tickedAt > STANDSTILL_MS
+    this.#tickedAt = now
+    this.#tellHealth()
+    if (this.#judging) return
+    if (state.deadlines.nextTime > now && now - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
+    this.#judging = true
+    this.#judgeAfter(stoodStill ? STANDSTILL_PASSES : 1)
+  }
+
+  #judgeAfter(passes: number): void {
+    this.state.host.defer(() => {
+      if (passes > 1) this.#judgeAfter(passes - 1)
+      else this.#judge()
+    })
+  }
+
+  #judge(): void {
+    const { state } = this
+    this.#judging = false
+    if (this.#closed) return
     state.turn.begin()
     state.deadlines.advance(state.now())
-    this.#tellHealth()
-    if (state.now() - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
-    this.#sampleMemory()
-    // Else whom a topic was routed to stays in memory until somebody publishes to it again.
-    state.topics.visit(TOPICS_SWEPT, (topic) => state.router.release(topic))
+    if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
+      this.#sampleMemory()
+      // Else whom a topic was routed to stays in memory until somebody publishes to it again.
+      state.topics.visit(TOPICS_SWEPT, (topic) => state.router.release(topic))
+    }
+    state.deadlines.sooner()
   }
 
   get health(): Health {
@@ -308,6 +344,7 @@ export class Server implements Acceptor {
     const before = this.#healthBefore
     if (health.state === before) return
     this.#healthBefore = health.state
+    this.state.turn.begin()
     this.state.events.emit('health', { ...health, before })
   }
 
@@ -562,6 +599,7 @@ export class Server implements Acceptor {
     this.#rooms.retained.clear()
     state.turn.end()
     state.deadlines.clear()
+    this.#closed = true
     await state.store.close()
   }
 }

@@ -10,6 +10,7 @@ export const READ_ON_MS = 60_000
 export class Lingering {
   readonly #cutOff: () => void
   #timer: NodeJS.Timeout | undefined
+  #judgement: NodeJS.Immediate | undefined
 
   constructor(cutOff: () => void) {
     this.#cutOff = cutOff
@@ -17,11 +18,15 @@ export class Lingering {
 
   /** Starts with so many ms, or starts again. */
   start(ms: number): void {
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(this.#cutOff, ms).unref()
+    this.cancel()
+    // After a pause of the process timers run first: what the kernel has is read before.
+    this.#timer = setTimeout(() => {
+      this.#judgement = setImmediate(this.#cutOff).unref()
+    }, ms).unref()
   }
 
   cancel(): void {
     clearTimeout(this.#timer)
+    clearImmediate(this.#judgement)
   }
 }

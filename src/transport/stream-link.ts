@@ -1,5 +1,5 @@
 /** HOT. A stream socket (TCP, TLS, unix) as a Link. */
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
 import { keepReading, readOn } from './keep-reading.ts'
 import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
@@ -57,6 +57,10 @@ export class StreamLink implements Link, Sink {
 
   get flushedBytes(): number {
     return this.#outgoing.flushedBytes
+  }
+
+  get arrivedBytes(): number | undefined {
+    return encryptedBytesRead(this.#socket)
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
@@ -138,4 +142,10 @@ export class StreamLink implements Link, Sink {
     this.#handler = undefined
     handler?.closed(this.#error)
   }
+}
+
+/** What the socket below TLS has read; undefined without TLS, or where a Node keeps that socket elsewhere. */
+function encryptedBytesRead(socket: Socket): number | undefined {
+  const below: unknown = Reflect.get(socket, '_parent')
+  return below instanceof Socket ? below.bytesRead : undefined
 }

@@ -6,7 +6,7 @@ import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
-import { admit, Handshakes, linkInfo } from './peer.ts'
+import { admit, Handshakes, linkInfo, TIMER_MS_MAX } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
 import { servedCertificates } from './served-certificates.ts'
 import { StreamLink } from './stream-link.ts'
@@ -60,7 +60,8 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer 
   const server = createTlsServer({
     ...SOCKET_OPTIONS,
     ...requestOptions(context.options.tls),
-    handshakeTimeout: context.limits.connectTimeoutSeconds * 1000,
+    // `handshakes` cuts off.
+    handshakeTimeout: TIMER_MS_MAX,
   })
   // TLS encrypts later than it says that it took what is written.
   const memory: LinkMemory = { scratchBuffers: null, readBuffer: new ReadBuffer() }

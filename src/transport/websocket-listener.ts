@@ -11,7 +11,7 @@ import { clientCertificate } from './client-certificate.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { originRefusal } from './page-origin.ts'
-import { admit, Handshakes, linkInfo, plainAddress } from './peer.ts'
+import { admit, Handshakes, linkInfo, plainAddress, TIMER_MS_MAX } from './peer.ts'
 import { ReadBuffer } from './read-buffer.ts'
 import { type ServedCertificates, servedCertificates } from './served-certificates.ts'
 import { requestOptions } from './tls.ts'
@@ -49,13 +49,14 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   const secure = options.type === 'wss'
   const httpOptions = {
     ...SOCKET_OPTIONS,
-    headersTimeout: timeoutMs,
-    requestTimeout: timeoutMs,
+    // `handshakes` cuts off.
+    headersTimeout: 0,
+    requestTimeout: 0,
     keepAliveTimeout: 1,
     maxHeaderSize: 16 * 1024,
   }
   const secureServer: SecureServer | null = secure
-    ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: timeoutMs })
+    ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: TIMER_MS_MAX })
     : null
   const server: Server = secureServer ?? createServer(httpOptions)
   admit(context, server)

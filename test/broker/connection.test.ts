@@ -1,7 +1,15 @@
+import mqttPacket from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { Message, NO_TOPIC, Topic } from '../../src/mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
-import { lasting, World } from './harness.ts'
+import { connectPacket, lasting, World } from './harness.ts'
+
+const connectBytes = (clientId: string): Buffer =>
+  mqttPacket.generate({
+    ...connectPacket(clientId),
+    clean: false,
+    properties: { sessionExpiryInterval: 20 },
+  } as never)
 
 describe('Keep Alive', () => {
   it('[MQTT-3.1.2-22] any packet counts, one and a half times the interval is allowed', async () => {
@@ -32,6 +40,60 @@ describe('Keep Alive', () => {
     }
     expect(client.closed).toBe(true)
     expect(client.got()).toEqual([])
+  })
+
+  it('[MQTT-3.1.2-22] bytes of a packet that is under way count: a large PUBLISH may take longer [field-B6]', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 10 }, 4)
+    const payload = Buffer.alloc(4000, 'x')
+    const bytes = Buffer.concat([Buffer.from('30a31f000174', 'hex'), payload])
+    const published = world.record('published')
+    for (let at = 0; at < bytes.length; at += 100) {
+      await client.bytes(bytes.subarray(at, at + 100))
+      await world.pass(12)
+    }
+    expect(client.closed).toBe(false)
+    expect(published).toMatchObject([{ message: { topic: { name: 't' } } }])
+    await world.pass(4)
+    expect(client.closed).toBe(true)
+  })
+
+  it('so do those of a TLS record that is under way', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 10 }, 4)
+    client.link.arrivedBytes = 0
+    for (let round = 0; round < 5; round++) {
+      await world.pass(14)
+      client.link.arrivedBytes += 1000
+    }
+    expect(client.closed).toBe(false)
+    await world.pass(31)
+    expect(client.closed).toBe(true)
+  })
+
+  it('what has arrived is read before time is judged [field-B6]', async () => {
+    const world = await World.make()
+    const client = await world.connect('a', { keepalive: 10 })
+    const silent = await world.connect('b', { keepalive: 10 })
+    const will = { topic: 'will', payload: Buffer.from('lost'), qos: 0, retain: false } as const
+    const back = await world.connect('c', {
+      ...lasting(20),
+      will: { ...will, properties: { willDelayInterval: 10 } },
+    })
+    await back.vanish()
+    // The process is stopped. Timers run first when it goes on; then what the kernel has is read.
+    world.monotonic += 60_000
+    world.server.tick()
+    client.link.handler!.received(Buffer.from('c000', 'hex'))
+    const again = world.open()
+    again.link.handler!.received(connectBytes('c'))
+    await world.settle()
+    expect(client.closed).toBe(false)
+    expect(silent.closed).toBe(true)
+    expect(again.got()).toMatchObject([{ cmd: 'connack', sessionPresent: true }])
+    expect(world.server.state.figures.publishReceived).toBe(0)
+    await world.pass(16)
+    expect(client.closed).toBe(true)
   })
 
   it('what the Server sends does not count', async () => {

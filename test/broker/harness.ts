@@ -22,6 +22,8 @@ export class TestLink implements Link {
   readonly leavesWritten = true
   bufferedBytes = 0
   flushedBytes = 0
+  /** As over TLS, once it is set. */
+  arrivedBytes: number | undefined = undefined
   paused = false
   ended = false
   destroyed = false
