@@ -18,6 +18,9 @@ const SLASH = 0x2f
 /** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
 const CLIENT_ID_3_1_CHARACTERS_MAX = 23
 
+/** Of a UTF-8 Encoded String (section 1.5.4). */
+const TEXT_BYTES_MAX = 65_535
+
 export interface Refusal {
   readonly reasonCode: Reason
   readonly reason: string
@@ -88,6 +91,37 @@ export function cleanIfNameless(packet: ConnectPacket): ConnectPacket {
 /** Counts characters, not the UTF-16 units of `length`. */
 function isLongerThan(text: string, characters: number): boolean {
   return text.length > characters && (text.length > 2 * characters || [...text].length > characters)
+}
+
+/**
+ * The Client Identifier of a user where the listener binds it (`client_id`): as asked for, or made for a user who asked for none
+ * (`assigned`, the Server's own word for it). A refusal where it is not this user's.
+ */
+export function boundClientId(
+  { clientIdRule: rule, certificate }: LinkInfo,
+  packet: ConnectPacket,
+  assigned: string,
+  { userName }: Owner,
+): string | Refusal {
+  const { clientId } = packet
+  if (rule === undefined) return clientId === '' ? assigned : clientId
+  const refuse = (reason: string): Refusal => ({ reasonCode: Reason.ClientIdentifierNotValid, reason })
+  if (rule === 'certificate') {
+    const name = certificate?.subjectCommonName ?? null
+    if (name === null)
+      return refuse('the client shows no certificate with one Common Name (client_id: certificate)')
+    if (clientId === name) return clientId
+    return refuse("the Client Identifier is not the certificate's Common Name (client_id: certificate)")
+  }
+  if (userName === null)
+    return refuse('a client without a user has no Client Identifier here (client_id: user)')
+  // A slash ends the name: nobody is called `a/b` here, so that `a/b` is of the user `a` and of nobody else.
+  if (userName.includes('/'))
+    return refuse('a user with / in the name has no Client Identifier (client_id: user)')
+  const bound = clientId === '' ? `${userName}/${assigned}` : clientId
+  const isTheirs = bound === userName || bound.startsWith(`${userName}/`)
+  if (isTheirs && Buffer.byteLength(bound) <= TEXT_BYTES_MAX) return bound
+  return refuse('the Client Identifier is neither the user name, nor that and / and more (client_id: user)')
 }
 
 /** Refuses what an authenticated user may not do; null lets it pass. */

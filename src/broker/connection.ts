@@ -17,6 +17,7 @@ import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import type { Session, SessionSink } from '../session/session.ts'
 import { Authentication, type AuthenticationSink, noAuthenticationMethod } from './authentication.ts'
 import {
+  boundClientId,
   cleanIfNameless,
   connackProperties,
   connectRefusal,
@@ -429,7 +430,12 @@ export class Connection
   /** AuthenticationSink. */
   authenticated(user: Owner, data: Buffer | undefined, welcome: Welcome): void {
     const packet = this.#connect!
-    const { clientId } = this.#view
+    const clientId = boundClientId(this.#link.info, packet, this.#view.clientId, user)
+    if (typeof clientId !== 'string') {
+      this.limited('clientIdRule', clientId.reason)
+      this.#refuse(clientId.reasonCode, clientId.reason)
+      return
+    }
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)

@@ -29,6 +29,7 @@ export const LIMITS = [
   'retainedBytesMax',
   'memoryBytesMax',
   'passwordsWaitingMax',
+  'clientIdRule',
   'allowedOrigins',
   'disk',
 ] as const

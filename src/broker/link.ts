@@ -1,6 +1,12 @@
 /** A transport's connection as the Server sees it: bytes in, bytes out, and a way to pause. */
 import type { Lenience } from '../mqtt/lenience.ts'
 
+/**
+ * Whom a Client Identifier belongs to. `user`: it is the user's name, or begins with that and a slash. `certificate`: it is the
+ * Common Name of the client's certificate.
+ */
+export type ClientIdRule = 'user' | 'certificate'
+
 export interface LinkInfo {
   readonly transport: 'tcp' | 'tls' | 'ws' | 'wss' | 'unix' | 'memory'
   /** Name of the listener, as in the configuration. */
@@ -12,6 +18,8 @@ export interface LinkInfo {
   readonly allowAnonymous: boolean
   /** True where nobody has asked for that: it ends once there are users. */
   readonly anonymousUnlessUsers?: boolean
+  /** What a Client Identifier has to be: of the user, or of the certificate; anything when absent. */
+  readonly clientIdRule?: ClientIdRule
   /** Rules that the listener forgives its clients; none, as it should be, when absent. */
   readonly lenient?: readonly Lenience[]
   /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */

@@ -73,6 +73,7 @@ const NAMES: Readonly<Record<string, string | null>> = {
 const LISTENER_NAMES: Readonly<Record<string, string>> = {
   webSocketPath: 'websocket_path',
   minimumVersion: 'minimum_version',
+  clientIdRule: 'client_id',
 }
 
 /** Values that are not shown. */

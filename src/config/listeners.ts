@@ -5,7 +5,7 @@ import type { ListenerSettings, Settings } from './schema.ts'
 import { type ConfigFlags, type ConfigProblem, type Sources, shown } from './sources.ts'
 
 /** What holds for listeners that do not say. */
-export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins'>
+export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins' | 'client_id'>
 
 /** The keys that only some types of listeners have. */
 const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
@@ -18,6 +18,8 @@ const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
   server_keep_alive_seconds: ['ws', 'wss'],
   tls: ['tls', 'wss'],
 }
+
+const NO_CERTIFICATES = 'client_id is certificate, and the listener asks for none'
 
 /** Without any configuration: this machine only, IPv6 where it has it. */
 export function defaultListeners(defaults: ListenerDefaults): ListenerOptions[] {
@@ -63,6 +65,7 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
 export function listenerOptions(settings: ListenerSettings, defaults: ListenerDefaults): ListenerOptions {
   const { type } = settings
   const { allow_anonymous: allowAnonymous } = defaults
+  const clientIdRule = settings.client_id ?? defaults.client_id
   const isWeb = type === 'ws' || type === 'wss'
   const allowedOrigins = settings.allowed_origins ?? (isWeb ? defaults.allowed_origins : undefined)
   const place =
@@ -83,6 +86,7 @@ export function listenerOptions(settings: ListenerSettings, defaults: ListenerDe
     }),
     ...(settings.in_flight_max !== undefined && { inFlightMax: settings.in_flight_max }),
     ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
+    ...(clientIdRule !== 'free' && { clientIdRule }),
     ...(settings.lenient.length > 0 && { lenient: settings.lenient }),
     optional: settings.optional,
   }
@@ -101,11 +105,15 @@ export function isLoopbackOnly(options: Pick<ListenerOptions, 'type' | 'host'>):
 
 /** What a schema cannot say: which keys belong to which type, and what two listeners may not share. */
 export function listenerProblems(sources: Sources): ConfigProblem[] {
-  const listeners = sources.at(['listeners'])
-  if (!Array.isArray(listeners)) return []
   const problems: ConfigProblem[] = []
   const report = (path: (string | number)[], message: string) =>
     problems.push({ where: sources.where(path), key: path.join('.'), message })
+  const listeners = sources.at(['listeners'])
+  const clientId = sources.at(['client_id'])
+  if (!Array.isArray(listeners)) {
+    if (clientId === 'certificate') report(['client_id'], `${NO_CERTIFICATES}: configure listeners that do`)
+    return problems
+  }
   const names = new Map<string, number>()
   const addresses = new Map<string, number>()
   listeners.forEach((listener: unknown, i) => {
@@ -123,6 +131,13 @@ export function listenerProblems(sources: Sources): ConfigProblem[] {
     }
     if ((settings.type === 'tls' || settings.type === 'wss') && settings.tls === undefined) {
       report(['listeners', i], `a ${settings.type} listener needs tls with cert and key`)
+    }
+    const asksForCertificates = (settings.tls?.client_certificate ?? 'none') !== 'none'
+    if ((settings.client_id ?? clientId) === 'certificate' && !asksForCertificates) {
+      report(
+        ['listeners', i, 'client_id'],
+        `${NO_CERTIFICATES}: set tls.client_certificate, or client_id: free`,
+      )
     }
     const name = settings.name ?? defaultName(settings)
     const namesake = names.get(name)

@@ -63,6 +63,9 @@ export const LIMIT_KEYS: ReadonlyMap<string, keyof Limits> = new Map(
 
 const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for every page'
 
+/** What a Client Identifier has to be. */
+const CLIENT_ID_RULES = ['free', 'user', 'certificate'] as const
+
 const LISTENER = z.strictObject({
   name: text('text that is not empty').optional(),
   type: oneOf(['tcp', 'tls', 'ws', 'wss', 'unix']),
@@ -86,6 +89,7 @@ const LISTENER = z.strictObject({
     })
     .optional(),
   allow_anonymous: truth().optional(),
+  client_id: oneOf(CLIENT_ID_RULES).optional(),
   lenient: value(`a list of ${LENIENCE_NAMES.join(', ')}`, lenienceList).default([]),
   optional: truth().default(false),
 })
@@ -111,6 +115,7 @@ export const DEFAULT_DIRECTORY = './godwit-data'
 /** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
 export const SCHEMA = z.strictObject({
   allow_anonymous: oneOf(['loopback', true, false]).default('loopback'),
+  client_id: oneOf(CLIENT_ID_RULES).default('free'),
   allowed_origins: value(ORIGINS, originList).optional(),
   data: z
     .strictObject({

@@ -1,7 +1,7 @@
 /** A listener: a socket on which Network Connections arrive, each handed to the Server as a Link. */
 import { isIP } from 'node:net'
 import type { Limit } from '../broker/events.ts'
-import type { Acceptor, LinkInfo } from '../broker/link.ts'
+import type { Acceptor, ClientIdRule, LinkInfo } from '../broker/link.ts'
 import type { Lenience } from '../mqtt/lenience.ts'
 import type { ServedCertificates } from './served-certificates.ts'
 import type { SocketRoom } from './socket-room.ts'
@@ -44,6 +44,8 @@ export interface ListenerOptions {
   readonly allowAnonymous: boolean
   /** True where nobody has asked for that: it ends once there are users. */
   readonly anonymousUnlessUsers?: boolean
+  /** What a Client Identifier has to be; anything when absent. */
+  readonly clientIdRule?: ClientIdRule
   /** Rules of the standards that its clients may break; none when absent. */
   readonly lenient?: readonly Lenience[]
   /** Left out without an error where this machine does not have the address, such as ::1 without IPv6. */

@@ -12,10 +12,13 @@ export function linkInfo(
   const { type: transport, name: listener, allowAnonymous } = options
   const remoteAddress = plainAddress(socket.remoteAddress ?? '')
   const remotePort = socket.remotePort ?? 0
-  const { anonymousUnlessUsers, lenient, serverKeepAliveSeconds, inFlightMax } = options
+  const { anonymousUnlessUsers, lenient, serverKeepAliveSeconds, inFlightMax, clientIdRule } = options
   // Nearly always it is one of these two: joined by spreads, it would be a dictionary of 950 bytes in place of 72.
   const isPlain =
-    serverKeepAliveSeconds === undefined && inFlightMax === undefined && (lenient?.length ?? 0) === 0
+    serverKeepAliveSeconds === undefined &&
+    inFlightMax === undefined &&
+    clientIdRule === undefined &&
+    (lenient?.length ?? 0) === 0
   if (more === undefined && isPlain) {
     return Object.freeze(
       anonymousUnlessUsers === true
@@ -30,6 +33,7 @@ export function linkInfo(
     remotePort,
     allowAnonymous,
     ...(anonymousUnlessUsers === true && { anonymousUnlessUsers: true }),
+    ...(clientIdRule !== undefined && { clientIdRule }),
     ...(lenient !== undefined && { lenient }),
     ...(serverKeepAliveSeconds !== undefined && { serverKeepAliveSeconds }),
     ...(inFlightMax !== undefined && { inFlightMax }),

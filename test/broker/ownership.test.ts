@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
+import type { LinkInfo } from '../../src/broker/link.ts'
 import type { Policy } from '../../src/broker/policy.ts'
-import { type Given, lasting, textsOf, type Version, World } from './harness.ts'
+import { Reason } from '../../src/mqtt/reason.ts'
+import { connectPacket, type Given, lasting, textsOf, type Version, World } from './harness.ts'
 
 /** A user name is `name#id`, of an account with that id, or a name alone. In `former` are those that are gone. */
 function accounts(former: ReadonlySet<string> = new Set()): Policy {
@@ -156,5 +158,82 @@ describe('what a former user left', () => {
     expect((await world.connect('c', lasting(1000, { username: 'anna' }))).connack).toMatchObject({
       sessionPresent: true,
     })
+  })
+})
+
+describe('Client Identifiers that a listener binds', () => {
+  const certificate = { subjectCommonName: 'device-7', subjectAltNames: [], fingerprint256: 'AB' }
+
+  async function asked(
+    world: World,
+    clientId: string,
+    info: Partial<LinkInfo>,
+    version: Version = 5,
+    username?: string,
+  ): Promise<Record<string, unknown>> {
+    const client = world.open(version, info)
+    const [connack] = await client.send({
+      ...connectPacket(clientId, version),
+      ...(version === 5 && { properties: {} }),
+      ...(username !== undefined && { username }),
+    })
+    await client.vanish()
+    return connack as unknown as Record<string, unknown>
+  }
+
+  test.each([
+    ['anna', 'anna', true],
+    ['anna/phone', 'anna', true],
+    ['anna/a/b', 'anna', true],
+    ['anna-phone', 'anna', false],
+    ['annabel', 'anna', false],
+    ['Anna', 'anna', false],
+    ['phone', 'anna', false],
+    ['/anna', 'anna', false],
+    // The user `anna/phone` would have what is anna's.
+    ['anna/phone', 'anna/phone', false],
+    ['anna/phone/1', 'anna/phone', false],
+    ['anna', undefined, false],
+  ])('to users: %j is of %s: %s [field-C12]', async (clientId, userName, isTheirs) => {
+    const world = await World.make({ policy: accounts() })
+    const told = world.record('refused')
+    const rule = { clientIdRule: 'user' } as const
+    const expected = isTheirs ? Reason.Success : Reason.ClientIdentifierNotValid
+    expect(await asked(world, clientId, rule, 5, userName)).toMatchObject({ reasonCode: expected })
+    expect(await asked(world, clientId, rule, 4, userName)).toMatchObject({ returnCode: isTheirs ? 0 : 2 })
+    expect(world.server.state.figures.limits.clientIdRule).toBe(isTheirs ? 0 : 2)
+    for (const { reason } of told) expect(reason).toContain('client_id: user')
+  })
+
+  test('to users: an empty one gets one of theirs', async () => {
+    const world = await World.make({ policy: accounts() })
+    const connack = await asked(world, '', { clientIdRule: 'user' }, 5, 'anna#1')
+    expect(connack.properties).toMatchObject({
+      assignedClientIdentifier: expect.stringMatching(/^anna\/auto-id\d+$/),
+    })
+    expect(await asked(world, '', { clientIdRule: 'user' }, 4, 'anna#1')).toMatchObject({ returnCode: 0 })
+  })
+
+  test.each([
+    ['device-7', certificate, true],
+    ['device-8', certificate, false],
+    ['device-7/x', certificate, false],
+    ['', certificate, false],
+    ['device-7', undefined, false],
+    ['device-7', { ...certificate, subjectCommonName: null }, false],
+  ])('to certificates: %j [field-C12]', async (clientId, shown, isTheirs) => {
+    const world = await World.make({ policy: accounts() })
+    const info = { clientIdRule: 'certificate', ...(shown !== undefined && { certificate: shown }) } as const
+    const expected = isTheirs ? Reason.Success : Reason.ClientIdentifierNotValid
+    expect(await asked(world, clientId, info)).toMatchObject({ reasonCode: expected })
+  })
+
+  test('a refusal takes nothing over, and what is free stays so', async () => {
+    const world = await World.make({ policy: accounts() })
+    const bert = await world.connect('anna/phone', { username: 'bert#2' })
+    expect(await asked(world, 'anna/phone', { clientIdRule: 'user' }, 5, 'bert#2')).toMatchObject({
+      reasonCode: Reason.ClientIdentifierNotValid,
+    })
+    expect(bert.closed).toBe(false)
   })
 })

@@ -293,6 +293,26 @@ describe('refused subscriptions', () => {
   })
 })
 
+describe('client_id', () => {
+  test('holds for listeners that do not say, and binds none by default [field-C12]', () => {
+    const of = (yaml: string) => fromFile(yaml).listeners.map(({ clientIdRule }) => clientIdRule)
+    expect(of('log: { level: info }')).toEqual([undefined, undefined, undefined, undefined])
+    expect(of('client_id: user\nlisteners: [{ type: tcp }, { type: ws, client_id: free }]')).toEqual([
+      'user',
+      undefined,
+    ])
+    expect(of('listeners: [{ type: tcp, client_id: user }]')).toEqual(['user'])
+    const tls = 'type: tls, tls: { cert: a, key: b, ca: c, client_certificate: require }'
+    expect(of(`client_id: certificate\nlisteners: [{ ${tls} }]`)).toEqual(['certificate'])
+  })
+
+  test('certificate is refused where a listener asks for none', () => {
+    expect(problems(() => fromFile('client_id: certificate'))[0]).toContain('the listener asks for none')
+    const yaml = 'client_id: certificate\nlisteners: [{ type: tcp }]'
+    expect(problems(() => fromFile(yaml))[0]).toContain('listeners.0.client_id: client_id is certificate')
+  })
+})
+
 describe('lenient', () => {
   const lenient = (yaml: string) =>
     fromFile(`listeners: [{ type: tcp, lenient: ${yaml} }]`).listeners[0]!.lenient
