@@ -62,7 +62,6 @@ export class Connection
   readonly #state: State
   readonly #rooms: Rooms
   readonly #link: Link
-  readonly #surplus: boolean
   readonly #framer: Framer
   readonly #output: Output
   #phase: Phase = 'new'
@@ -113,12 +112,10 @@ export class Connection
   /** Topic Aliases that we may use towards the client. */
   #aliasMaximum = 0
 
-  /** `surplus` is one connection more than `connectionsMax`: it is told so when its CONNECT is there. */
-  constructor(state: State, rooms: Rooms, link: Link, surplus: boolean) {
+  constructor(state: State, rooms: Rooms, link: Link) {
     this.#state = state
     this.#rooms = rooms
     this.#link = link
-    this.#surplus = surplus
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     const { lenient } = link.info
@@ -350,11 +347,6 @@ export class Connection
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#view = { clientId, userName: null, protocolVersion: packet.protocolVersion, link: this.#link.info }
     this.#forgiven?.identified(this.#view)
-    if (this.#surplus) {
-      this.limited('connectionsMax', `refused ${this.#link.info.remoteAddress}`)
-      this.#refuse(Reason.QuotaExceeded, 'as many Network Connections are open as connections_max allows')
-      return
-    }
     const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason)
@@ -480,6 +472,7 @@ export class Connection
       this.#refuse(refusal.reasonCode, refusal.reason)
       return
     }
+    if (!this.#findsRoom(clientId)) return
     if (this.#inputEnd !== null && !this.#mayOpenAfterEnd(clientId)) {
       this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
       return
@@ -520,6 +513,24 @@ export class Connection
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
     session.attach(this, packet.receiveMaximum, inFlightMax, start)
     this.#rooms.retained.resume(session)
+  }
+
+  /**
+   * Whether `connectionsMax` has a place, or it takes its own old one over: known only now that it is who it says. Refused
+   * with CONNACK otherwise.
+   */
+  #findsRoom(clientId: string): boolean {
+    const { connected, limits, sessions } = this.#state
+    if (connected.size < limits.connectionsMax) return true
+    const session = sessions.get(clientId)
+    if (session !== undefined && connected.has(session)) return true
+    const detail = `${connected.size} clients are connected, connections_max is ${limits.connectionsMax}`
+    this.limited('connectionsMax', `${detail}; refused ${this.#link.info.remoteAddress}`)
+    this.#refuse(
+      Reason.QuotaExceeded,
+      'as many clients are connected as connections_max allows; try again later',
+    )
+    return false
   }
 
   /** Whether a client that has left is let in for what it sent behind its CONNECT: not in the place of a newer connection. */

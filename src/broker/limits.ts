@@ -6,7 +6,7 @@ import type { SessionLimits } from '../session/limits.ts'
 export type ExhaustedPolicy = 'disconnect' | 'refuse'
 
 export interface Limits extends SessionLimits {
-  /** Open Network Connections, all listeners together. */
+  /** Clients that are connected, all listeners together. Up to 64 more connections may be about to say who they are. */
   readonly connectionsMax: number
   /** Seconds from accept to a complete CONNECT. */
   readonly connectTimeoutSeconds: number

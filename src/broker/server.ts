@@ -36,7 +36,10 @@ const HELD_BYTES_MIN = 1024 * 1024
 /** As much of a CONNECT, when memory is short: hardly one has more. */
 const STRANGER_BYTES_MAX = 64 * 1024
 
-/** Connections beyond `connectionsMax` that are read as far as CONNECT, to be told why they are refused. */
+/**
+ * Connections beyond `connectionsMax` that have not been let in yet: each may take an old connection of its own client over,
+ * which shows when it is known who it is. Else it is told why it is refused.
+ */
 const SURPLUS_MAX = 64
 
 /** When a store is opened again whose disk was too full for it. */
@@ -213,14 +216,17 @@ export class Server implements Acceptor {
   accept(link: Link): LinkHandler | null {
     const { state } = this
     if (state.stopping) return null
-    const surplus = this.#links.size - state.limits.connectionsMax
-    if (surplus >= SURPLUS_MAX) {
-      this.turnedAway(`${this.#links.size} Network Connections; refused ${link.info.remoteAddress}`)
+    const { connectionsMax } = state.limits
+    const isFull = this.#connections.size >= connectionsMax + SURPLUS_MAX
+    // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
+    if (isFull || this.#links.size >= 2 * connectionsMax + SURPLUS_MAX) {
+      const open = `${this.#connections.size} Network Connections, ${this.#links.size} with those that are closing`
+      this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
     state.turn.begin()
     state.figures.connectionsAccepted++
-    const connection = new Connection(state, this.#rooms, link, surplus >= 0)
+    const connection = new Connection(state, this.#rooms, link)
     this.#connections.add(connection)
     this.#links.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })

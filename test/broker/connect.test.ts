@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { packet, uint16 } from '../mqtt/packets.ts'
-import { connectPacket, lasting, World } from './harness.ts'
+import { connectPacket, lasting, type TestClient, World } from './harness.ts'
 
 const will = { topic: 'will', payload: Buffer.from('lost'), qos: 0, retain: false }
 
@@ -248,6 +248,52 @@ describe('CONNECT and CONNACK', () => {
     for (const client of silent.slice(0, 64)) await client.vanish()
     await first.vanish()
     expect((await world.connect('b')).connack).toMatchObject({ reasonCode: 0 })
+  })
+
+  it('[MQTT-3.1.4-3] connectionsMax lets a client take over its own old connection, and nobody else past it [field-C16]', async () => {
+    const policy = {
+      authenticate: async ({ userName }: { userName: string | undefined }) =>
+        userName === undefined
+          ? ({ allow: false, reasonCode: 0x86, reason: 'wrong' } as const)
+          : ({ allow: true, userName } as const),
+    }
+    const world = await World.make({ limits: { connectionsMax: 2 }, policy })
+    const owner = { username: 'owner' }
+    const half = await world.connect('device', { ...lasting(), ...owner })
+    await world.connect('other', owner)
+    // Without the password, and as another user: not let in, whatever the limit says, and nothing is taken over.
+    expect((await world.connect('device')).connack).toMatchObject({ reasonCode: 0x86 })
+    expect((await world.connect('device', { username: 'thief' })).connack).toMatchObject({ reasonCode: 0x87 })
+    expect((await world.connect('new', owner)).connack).toMatchObject({ reasonCode: 0x97 })
+    expect(half.closed).toBe(false)
+    const back = await world.connect('device', { ...lasting(), ...owner })
+    expect(back.connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+    expect(half.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8e }])
+    expect(world.server.state.connected.size).toBe(2)
+    expect((await world.connect('new', owner)).connack).toMatchObject({ reasonCode: 0x97 })
+  })
+
+  it('connectionsMax does not count connections that are refused, or closing [field-C16]', async () => {
+    const world = await World.make({ limits: { connectionsMax: 2 } })
+    // Their peers do not close: the transport lingers.
+    const lingering = (client: TestClient): TestClient => {
+      client.link.lingers = true
+      return client
+    }
+    for (let round = 0; round < 30; round++) {
+      const refused = lingering(world.open(5, { allowAnonymous: false }))
+      await refused.send(connectPacket('stranger'))
+      expect(refused.link.ended).toBe(true)
+      if (round >= 15) refused.link.gone()
+    }
+    for (let round = 0; round < 20; round++) {
+      const client = lingering(world.open())
+      expect(await client.send(connectPacket(`c${round}`))).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+      await client.send({ cmd: 'disconnect' })
+    }
+    // Sockets have a bound all the same: twice as many, and those that are about to say who they are.
+    const many = Array.from({ length: 100 }, () => world.open())
+    expect(many.filter(({ link }) => link.handler === null).length).toBeGreaterThan(60)
   })
 
   it('connectTimeoutSeconds: a CONNECT must be complete by then, and a client that is in is left alone', async () => {

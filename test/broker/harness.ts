@@ -27,6 +27,8 @@ export class TestLink implements Link {
   paused = false
   ended = false
   destroyed = false
+  /** When true, the peer does not close its side: the transport is there until `gone()`. */
+  lingers = false
   /** How many times `write` was called. */
   writes = 0
   /** When true, what is written stays buffered until `take()`. */
@@ -97,7 +99,11 @@ export class TestLink implements Link {
   #gone(how: 'ended' | 'destroyed'): void {
     const first = !this.ended && !this.destroyed
     this[how] = true
-    if (!first) return
+    if (first && !this.lingers) this.gone()
+  }
+
+  /** The transport is gone. */
+  gone(): void {
     queueMicrotask(() => this.handler?.closed(undefined))
   }
 }
