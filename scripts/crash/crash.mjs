@@ -3,10 +3,11 @@ import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
 import { buildFaults } from './disk.mjs'
+import { LOADS, wordsOf } from './loads.mjs'
 import { checkOrder } from './order.mjs'
 import { Run } from './run.mjs'
 import { NAME_RULES } from './trace.mjs'
-import { MUTANTS, TIGHT, variant } from './variants.mjs'
+import { MUTANTS, STEPPED, TIGHT, variant } from './variants.mjs'
 
 const HELP = `Kills a broker again and again under a crowd of clients, and audits what it acknowledged.
 
@@ -19,8 +20,11 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --seed N              of the first run; the following ones count on. Repeats the plan of a run
       --durability KIND     of Godwit: fsync (default), os or memory
       --main FILE           Godwit's main.js; dist/main.js by default
-      --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way; or
-                            both in turn (default: tight for odd seeds)
+      --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way, and with long
+                            queues each takes many commits; or both in turn (default: tight for odd seeds)
+      --load KIND           usual: everything at once; lagging: long queues of consumers that lag behind and drain; full:
+                            long queues that drop their oldest messages; or all in turn (default for kills of Godwit;
+                            else usual)
       --power-cuts          every kill is a power cut: what the broker did not sync is lost, in part or whole
       --names RULE          of names that no sync of their directory kept: ordered (as ext4 and xfs have it) or own (as
                             btrfs has it), by default either by chance at each cut; strict, the letter of POSIX
@@ -46,6 +50,7 @@ const OPTIONS = {
   durability: { type: 'string', default: 'fsync' },
   main: { type: 'string', default: GODWIT_MAIN },
   limits: { type: 'string', default: 'both' },
+  load: { type: 'string' },
   'power-cuts': { type: 'boolean', default: false },
   'disk-errors': { type: 'boolean', default: false },
   names: { type: 'string' },
@@ -81,6 +86,9 @@ async function main() {
   }
   for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
+  if (values.load !== undefined && ![...LOADS, 'all'].includes(values.load))
+    throw new Error(`--load ${values.load}?`)
+  if (values.load === 'full' && values.broker !== 'godwit') throw new Error('--load full is for Godwit')
   if (values.names !== undefined && !NAME_RULES.includes(values.names))
     throw new Error(`--names ${values.names}?`)
   if (values.backups && values.broker !== 'godwit') throw new Error('--backups is for Godwit')
@@ -111,26 +119,41 @@ async function trial(firstSeed) {
   const total = { runs: 0, kills: 0, acknowledged: 0, delivered: 0, problems: 0 }
   const isGodwit = values.broker === 'godwit'
   if (isGodwit && !existsSync(values.main)) throw new Error(`${values.main} is missing: npm run build`)
-  const tight = isGodwit && values.limits !== 'usual' ? variant(values.main, TIGHT) : null
+  const isAltered = isGodwit && values.limits !== 'usual'
+  const tight = isAltered ? variant(values.main, TIGHT) : null
+  const stepped = isAltered ? variant(values.main, STEPPED) : null
   try {
     for (let index = 0; index < runs && performance.now() < endsAt; index++) {
       const seed = firstSeed + index
       const isTight = tight !== null && (values.limits === 'tight' || seed % 2 === 1)
       const { durability, main } = values
-      const settings = { durability, ...(isTight ? { main: tight.main, words: TIGHT.words } : { main }) }
-      const run = await executed(
-        brokerKind(values.broker, settings),
-        seed,
-        number('idle-seconds') * 1000,
-        modesWanted(),
-      )
-      add(total, run, report(`${values.broker}${isTight ? ' (tight)' : ''}`, seed, run))
+      const load = loadOf(seed)
+      const limits = load === 'usual' ? TIGHT : STEPPED
+      const altered = load === 'usual' ? tight : stepped
+      const words = [...(isTight ? limits.words : []), ...wordsOf(load)]
+      const settings = { durability, main: isTight ? altered.main : main, words }
+      const modes = { ...modesWanted(), load }
+      const kind = brokerKind(values.broker, settings)
+      const run = await executed(kind, seed, number('idle-seconds') * 1000, modes)
+      const what = [isTight ? limits.name : '', load === 'usual' ? '' : load].filter((word) => word !== '')
+      const suffix = what.length === 0 ? '' : ` (${what.join(', ')})`
+      add(total, run, report(`${values.broker}${suffix}`, seed, run))
     }
   } finally {
     tight?.remove()
+    stepped?.remove()
   }
   verdict(values.broker, total)
   return total.problems === 0
+}
+
+/** The load of the run with this seed. Each load meets both kinds of limits. */
+function loadOf(seed) {
+  const isPlain = values.broker === 'godwit' && !Object.values(modesWanted()).includes(true)
+  const wanted = values.load ?? (isPlain ? 'all' : 'usual')
+  if (wanted !== 'all') return wanted
+  const loads = values.broker === 'godwit' ? LOADS : LOADS.filter((load) => load !== 'full')
+  return loads[seed % loads.length]
 }
 
 function modesWanted() {
@@ -217,7 +240,8 @@ async function mutants(firstSeed) {
 }
 
 async function caught({ name, durability = values.durability, modes = {} }, main, firstSeed) {
-  const kind = brokerKind('godwit', { durability, main })
+  const { load = 'usual' } = modes
+  const kind = brokerKind('godwit', { durability, main, words: wordsOf(load) })
   let kills = 0
   for (let index = 0; index < MUTANT_RUNS_MAX; index++) {
     const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS, { ...modesWanted(), ...modes })

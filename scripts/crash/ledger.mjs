@@ -2,12 +2,20 @@
  * The oracle: what was sent, acknowledged and delivered, and in what order. Its clock counts events, since the whole
  * harness is one process: of two events it knows which was first.
  */
-const DETAILS_MAX = 12
+
+/** Problems of one kind that are told in words. */
+const DETAILS_MAX = 5
 
 /** Payloads say who published what, and are of a length that only the right one has. */
 export function payloadOf(publisher, sequence) {
-  const padding = sequence % 61 === 60 ? 9000 + (sequence % 9000) : (sequence * 37) % 300
-  return `${publisher} ${sequence} ${'.'.repeat(padding)}`
+  return `${publisher} ${sequence} ${'.'.repeat(paddingOf(publisher, sequence))}`
+}
+
+/** Publishers whose name begins with `big` send kilobytes, those with `tiny` next to nothing. */
+function paddingOf(publisher, sequence) {
+  if (publisher.startsWith('tiny')) return (sequence * 37) % 40
+  if (publisher.startsWith('big')) return 700 + ((sequence * 37) % 3300)
+  return sequence % 61 === 60 ? 9000 + (sequence % 9000) : (sequence * 37) % 300
 }
 
 /** What went wrong, by kind. */
@@ -34,13 +42,15 @@ const SHORT_SECONDS = 60
 export class Ledger {
   acknowledged = 0
   delivered = 0
-  /** The first problems, in words. */
+  /** The first problems of each kind, in words. */
   details = []
   #counts = Object.fromEntries(KINDS.map((kind) => [kind, 0]))
   #time = 0
   #streams = new Map()
   #receivers = new Map()
   #wills = new Map()
+  /** Of every message its time and its bytes, in their order. */
+  #sizes = []
 
   /** Of all kinds. */
   get counts() {
@@ -59,7 +69,7 @@ export class Ledger {
 
   problem(kind, detail) {
     this.#counts[kind]++
-    if (this.details.length < DETAILS_MAX) this.details.push(`${kind}: ${detail}`)
+    if (this.#counts[kind] <= DETAILS_MAX) this.details.push(`${kind}: ${detail}`)
   }
 
   // ── publishers ────────────────────────────────────────────────────────────────────────────────────────────
@@ -74,7 +84,9 @@ export class Ledger {
   /** A message is about to be sent for the first time; returns its number. */
   sent(stream) {
     stream.messages.push({ sentAt: ++this.#time, sentMs: performance.now(), acknowledgedAt: 0, attempts: 1 })
-    return stream.messages.length - 1
+    const sequence = stream.messages.length - 1
+    this.#sizes.push([this.#time, stream.topic.length + payloadOf(stream.publisher, sequence).length])
+    return sequence
   }
 
   repeated(stream, sequence) {
@@ -98,11 +110,14 @@ export class Ledger {
     this.problem('sessionsLost', `Session Present is 0 for ${clientId}`)
   }
 
-  /** Whoever gets messages: a Session, or all of a Shared Subscription's group, in which no order is promised. */
-  receiver(name, ordered) {
+  /**
+   * Whoever gets messages: a Session, or all of a Shared Subscription's group, in which no order is promised. Of what
+   * was published last it is owed `owedBytes`: a full queue may have dropped what is older.
+   */
+  receiver(name, ordered, owedBytes = Number.POSITIVE_INFINITY) {
     let receiver = this.#receivers.get(name)
     if (receiver === undefined) {
-      receiver = { name, ordered, abandoned: false, subscriptions: [], arrivals: new Map() }
+      receiver = { name, ordered, owedBytes, abandoned: false, subscriptions: [], arrivals: new Map() }
       this.#receivers.set(name, receiver)
     }
     return receiver
@@ -284,7 +299,8 @@ export class Ledger {
     for (const receiver of this.#receivers.values()) {
       const granted = lastingOf(receiver)
       if (granted.length === 0 || receiver.abandoned) continue
-      for (const [key, stream] of this.#streams) yield* lostOf(receiver, granted, key, stream)
+      const since = this.#owedSince(receiver)
+      for (const [key, stream] of this.#streams) yield* lostOf(receiver, granted, key, stream, since)
       for (const will of this.#wills.values()) {
         const due =
           will.kept &&
@@ -293,6 +309,18 @@ export class Ledger {
           yield ['willsLost', `${receiver.name} did not get the Will ${will.topic}`]
       }
     }
+  }
+
+  /** The time since which everything that was published is owed to a receiver. */
+  #owedSince({ owedBytes }) {
+    if (owedBytes === Number.POSITIVE_INFINITY) return 0
+    let left = owedBytes
+    for (let index = this.#sizes.length - 1; index >= 0; index--) {
+      const [time, bytes] = this.#sizes[index]
+      left -= bytes
+      if (left < 0) return time + 1
+    }
+    return 0
   }
 }
 
@@ -311,9 +339,11 @@ function arrivalsOf(receiver, { publisher, topic }) {
  * Whether the standard promises that what was published later arrives later. A QoS 1 publisher that sends again may
  * have published twice; who subscribed in between gets the later of the first ones before the earlier of the second.
  */
-function inOrder({ subscriptions }, { topic, qos, messages }, sequence) {
+function inOrder({ subscriptions, owedBytes }, { topic, qos, messages }, sequence) {
   const { sentAt, attempts } = messages[sequence]
   if (qos === 2 || attempts === 1) return true
+  // A full queue may have dropped the earlier one.
+  if (owedBytes !== Number.POSITIVE_INFINITY) return false
   return subscriptions.some(
     ({ matches, grantedAt, leavingAt }) =>
       matches(topic) && grantedAt > 0 && grantedAt < sentAt && leavingAt === Number.POSITIVE_INFINITY,
@@ -328,11 +358,11 @@ function lastingOf({ subscriptions }) {
 }
 
 /** Numbers of the messages that were acknowledged until `time` and did not arrive as they should. */
-function* missingOf(receiver, granted, key, { topic, expirySeconds, messages }, time) {
+function* missingOf(receiver, granted, key, { topic, expirySeconds, messages }, time, owedSince = 0) {
   if (expirySeconds < SHORT_SECONDS) return
   const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
   if (since.length === 0) return
-  const from = Math.min(...since)
+  const from = Math.max(owedSince, Math.min(...since))
   const arrivals = receiver.arrivals.get(key)
   for (let sequence = 0; sequence < messages.length; sequence++) {
     const { sentAt, acknowledgedAt } = messages[sequence]
@@ -341,10 +371,10 @@ function* missingOf(receiver, granted, key, { topic, expirySeconds, messages }, 
   }
 }
 
-function* lostOf(receiver, granted, key, stream) {
+function* lostOf(receiver, granted, key, stream, owedSince) {
   const { publisher, topic } = stream
   const arrivals = receiver.arrivals.get(key)
-  for (const sequence of missingOf(receiver, granted, key, stream, Number.POSITIVE_INFINITY)) {
+  for (const sequence of missingOf(receiver, granted, key, stream, Number.POSITIVE_INFINITY, owedSince)) {
     const what = `${publisher}'s ${sequence} on ${topic}`
     // It has it, and yet a subscriber that was there takes it for something old [MQTT-3.3.1-9].
     if (arrivals?.flagged.has(sequence)) yield ['flagged', `${receiver.name} got ${what} only with RETAIN`]

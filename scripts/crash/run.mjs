@@ -12,6 +12,7 @@ import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
 import { FaultyDisk } from './disk.mjs'
 import { Ledger } from './ledger.mjs'
+import { audienceOf, publishersOf } from './loads.mjs'
 import { Publisher } from './publisher.mjs'
 import { Random } from './random.mjs'
 import { inspectRetained } from './retained.mjs'
@@ -33,6 +34,8 @@ const IDLE_MS = 10_000
 /** What comes too often comes at once; no verdict of "lost" hangs on this. */
 const AFTERMATH_MS = 400
 const START_MS_AT_FIRST = 400
+/** Between two kills with long queues, at the most. */
+const LONG_MS = 4000
 /** What a run without kills lasts, its end aside: it shows what a broker does wrong in peace. */
 const CALM_MS = 4000
 
@@ -44,7 +47,7 @@ export class Run {
   #broker
   #publishers = []
   #subscribers = []
-  #wills
+  #wills = null
   #brief = null
   #canary
   #up = null
@@ -60,12 +63,13 @@ export class Run {
   #mayDie = false
 
   /**
-   * `kind` is of `brokerKind`; `kills` how many; `idleMs` may be shorter for a broker that is expected to lose.
+   * `kind` is of `brokerKind`; `kills` how many; `load` of `LOADS`; `idleMs` may be shorter for a broker that is expected
+   * to lose.
    * With `library` of `buildFaults`: `powerCuts` makes every kill a power cut, `diskErrors` lets the disk fail between
    * the kills. With `backups`, backups are made while the broker runs and is killed.
    */
   constructor(options) {
-    this.#options = { idleMs: IDLE_MS, keep: false, ...options }
+    this.#options = { idleMs: IDLE_MS, keep: false, load: 'usual', ...options }
     this.#random = new Random(options.seed)
   }
 
@@ -110,10 +114,33 @@ export class Run {
   // ── the crowd ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #gather(port) {
-    const { kind } = this.#options
     const { ledger } = this
-    const random = this.#random
     const place = { port, ledger }
+    if (this.#options.load === 'usual') this.#gatherUsual(place)
+    else this.#gatherFor(this.#options.load, place)
+    this.#canary = new Client(
+      { ...place, clientId: 'canary', version: 4, cleanStart: true },
+      { online: () => this.#up?.(), packet: () => {}, offline: () => {} },
+    )
+  }
+
+  #gatherFor(load, place) {
+    const random = this.#random
+    const { versions } = this.#options.kind
+    for (const publisher of publishersOf(load, random)) {
+      const own = { random: random.fork(), version: random.pick(versions) }
+      this.#publishers.push(new Publisher({ ...place, ...own, ...publisher }))
+    }
+    for (const subscriber of audienceOf(load, random)) {
+      const receiveMaximum = random.pick([10, 100, 65_535])
+      const own = { random: random.fork(), version: random.pick(versions), receiveMaximum }
+      this.#subscribers.push(new Subscriber({ ...place, ...own, ...subscriber }))
+    }
+  }
+
+  #gatherUsual(place) {
+    const { kind } = this.#options
+    const random = this.#random
     for (let index = 0; index < PUBLISHERS_PER_QOS * 2; index++) {
       const qos = index < PUBLISHERS_PER_QOS ? 1 : 2
       const topics = this.#topicsOf(index, random)
@@ -147,10 +174,6 @@ export class Run {
       this.#subscribers.push(new Subscriber({ ...place, ...own, ...subscriber }))
     }
     this.#wills = new WillClients({ ...place, random: random.fork(), versions: kind.versions })
-    this.#canary = new Client(
-      { ...place, clientId: 'canary', version: 4, cleanStart: true },
-      { online: () => this.#up?.(), packet: () => {}, offline: () => {} },
-    )
   }
 
   #topicsOf(index, random) {
@@ -233,6 +256,8 @@ export class Run {
       await pause(CALM_MS)
     }
     for (const [index, { early, afterMs, deafMs, fault, backupMs }] of plan.entries()) {
+      // It will not be well again.
+      if (this.#died.length > 0) return
       const up = this.#start()
       if (index === 0) this.#open()
       if (early === null) {
@@ -256,16 +281,18 @@ export class Run {
 
   #open() {
     for (const client of [...this.#subscribers, ...this.#publishers]) client.start()
-    this.#wills.start()
+    this.#wills?.start()
     this.#brief?.start()
   }
 
   /** When each kill is due: during the start, or so many ms after it, with clients that went deaf before. */
   #plan() {
     const random = this.#random
+    const isLong = this.#options.load !== 'usual'
     return Array.from({ length: this.#options.kills }, (_, index) => ({
-      early: index > 0 && random.chance(0.3) ? random.next() * 1.3 : null,
-      afterMs: random.between(20, random.chance(0.3) ? 2000 : 600),
+      early: index > 0 && random.chance(isLong ? 0.15 : 0.3) ? random.next() * 1.3 : null,
+      // Long queues: long enough for the journal to be checkpointed again and again.
+      afterMs: isLong ? random.between(500, LONG_MS) : random.between(20, random.chance(0.3) ? 2000 : 600),
       deafMs: random.chance(0.5) ? random.between(1, 60) : 0,
       fault: this.#options.diskErrors === true && random.chance(0.7) ? faultOf(random) : null,
       backupMs: this.#options.backups === true && random.chance(0.8) ? random.between(0, 500) : null,
@@ -336,8 +363,9 @@ export class Run {
 
   /** Everybody stays; resolves when all that is due has come, or when nothing comes any more. */
   async #settle() {
+    if (this.#died.length > 0) return
     if (!this.#broker.running) await this.#start()
-    this.#wills.stop()
+    this.#wills?.stop()
     this.#brief?.stop()
     for (const publisher of this.#publishers) publisher.finish()
     for (const subscriber of this.#subscribers) subscriber.settle()
@@ -366,7 +394,7 @@ export class Run {
   /** Once more: what was delivered and acknowledged does not come back. */
   async #aftermath() {
     await pause(AFTERMATH_MS)
-    if (this.#options.kills === 0) return
+    if (this.#options.kills === 0 || this.#died.length > 0) return
     await this.#kill()
     await this.#start()
     const until = performance.now() + this.#options.idleMs

@@ -17,6 +17,9 @@ export class Subscriber {
   #fickle
   /** It is here until it has its Subscriptions, and then not before everybody settles. */
   #isLate
+  /** Acknowledgements that it sends in a tick, at the most. */
+  #pace
+  #owedBytes
   #generation = 0
   /** `{filter, qos, changing, receiver, state, entry}` */
   #subscriptions
@@ -29,7 +32,10 @@ export class Subscriber {
   #unrest = true
   #timer
 
-  /** `filters` are `{filter, qos, changing}`; with `share` all members of the group count as one receiver. */
+  /**
+   * `filters` are `{filter, qos, changing}`; with `share` all members of the group count as one receiver. One with a `pace`
+   * lags behind: it acknowledges so many packets a tick. `owedBytes`: see `Ledger.receiver`.
+   */
   constructor({
     port,
     ledger,
@@ -41,6 +47,8 @@ export class Subscriber {
     absence,
     fickle = false,
     late = false,
+    pace = Number.POSITIVE_INFINITY,
+    owedBytes,
     receiveMaximum,
   }) {
     this.#ledger = ledger
@@ -48,7 +56,9 @@ export class Subscriber {
     this.#absence = absence
     this.#fickle = fickle && version === 5
     this.#isLate = late
-    const receiver = ledger.receiver(share ?? name, share === undefined)
+    this.#pace = pace
+    this.#owedBytes = owedBytes
+    const receiver = ledger.receiver(share ?? name, share === undefined, owedBytes)
     this.#subscriptions = filters.map((filter) => ({ ...filter, receiver, state: 'none', entry: null }))
     this.#client = new Client(
       { port, ledger, clientId: name, version, receiveMaximum },
@@ -103,6 +113,7 @@ export class Subscriber {
     this.#unrest = false
     this.#isLate = false
     this.#prompt = true
+    this.#pace = Number.POSITIVE_INFINITY
     this.#pay()
     this.#client.start()
   }
@@ -121,8 +132,11 @@ export class Subscriber {
     const random = this.#random
     if (random.chance(this.#absence)) this.#goAway()
     else if (random.chance(0.005)) this.#client.takeOver()
-    if (random.chance(0.02)) this.#prompt = random.chance(0.6)
-    if (random.chance(0.15)) this.#pay()
+    if (this.#lags) this.#pay()
+    else {
+      if (random.chance(0.02)) this.#prompt = random.chance(0.6)
+      if (random.chance(0.15)) this.#pay()
+    }
     for (const subscription of this.#subscriptions) {
       if (subscription.changing && random.chance(0.02)) this.#toggle(subscription)
     }
@@ -146,7 +160,7 @@ export class Subscriber {
 
   /** Nothing is left of the Session: what comes now was published after the Subscriptions that are made now. */
   #renew() {
-    const receiver = this.#ledger.receiver(`${this.name}/${++this.#generation}`, true)
+    const receiver = this.#ledger.receiver(`${this.name}/${++this.#generation}`, true, this.#owedBytes)
     for (const subscription of this.#subscriptions)
       Object.assign(subscription, { receiver, state: 'none', entry: null })
   }
@@ -241,11 +255,15 @@ export class Subscriber {
 
   #owe(type, packetId) {
     this.#owed.push(acknowledge(type, packetId))
-    if (this.#prompt) this.#pay()
+    if (this.#prompt && !this.#lags) this.#pay()
+  }
+
+  get #lags() {
+    return this.#pace !== Number.POSITIVE_INFINITY
   }
 
   #pay() {
-    if (this.#owed.length > 0 && this.#client.online) this.#client.send(Buffer.concat(this.#owed))
-    this.#owed = []
+    const paid = this.#owed.splice(0, this.#pace)
+    if (paid.length > 0 && this.#client.online) this.#client.send(Buffer.concat(paid))
   }
 }

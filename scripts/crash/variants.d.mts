@@ -5,8 +5,9 @@ export interface Variant {
   readonly name: string
   readonly edits: readonly Edit[]
   readonly durability?: string
-  readonly modes?: Readonly<Record<string, boolean>>
+  readonly modes?: Readonly<Record<string, boolean | string>>
 }
 
 export const TIGHT: Variant
+export const STEPPED: Variant
 export const MUTANTS: readonly Variant[]

@@ -21,6 +21,17 @@ export const TIGHT = {
   words: ['--set', 'data.resident_bytes_max=1MiB'],
 }
 
+/** For long queues: the checkpoint of each Session is spread over many commits, and the next one is due soon. */
+export const STEPPED = {
+  name: 'stepped',
+  edits: [
+    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 2 * MIB'],
+    [LEVEL, 'const CHECKPOINT_BYTES = 32 * 1024', 'const CHECKPOINT_BYTES = 1024'],
+    [LEVEL, 'this.#block.bytes / 2', 'this.#block.bytes / 64'],
+  ],
+  words: ['--set', 'data.resident_bytes_max=8MiB'],
+}
+
 /**
  * Brokers that are wrong on purpose: the harness has to see it. Where it takes more than kills to show it, `modes` says
  * what; `durability` is what Godwit is told to promise.
@@ -57,6 +68,20 @@ export const MUTANTS = [
         'new DeliveryQueue(context.store, from.queueHead, from.queue.slice(0, -1))',
       ],
     ],
+  },
+  {
+    // As 0.1.0 did, and as its start judged the outcome.
+    name: 'deletes what a checkpoint on the disk still names',
+    edits: [
+      ...STEPPED.edits,
+      [
+        'store/checkpoint.js',
+        'let from = Math.max(session.written, head);',
+        'this.#discardBelow(session, head); let from = Math.max(session.written, head);',
+      ],
+      ['store/recovery.js', 'session.queue.skip(position - session.read);', 'throw missing(session.stored);'],
+    ],
+    modes: { load: 'full' },
   },
   {
     name: 'stores messages without their expiry',

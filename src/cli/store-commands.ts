@@ -37,6 +37,7 @@ import {
 import { StoreReader } from '../store/reading.ts'
 import { ConflictError, Rebuild, type RecordCounts } from '../store/rebuild.ts'
 import type { StoreRecord } from '../store/records.ts'
+import { Rehearsal, startRefusal } from '../store/rehearsal.ts'
 import { StoreError } from '../store/store.ts'
 import { type Output, written } from './output.ts'
 import { anyEntry, backupChunks, isFile, noStore, withDatabase, withOpen } from './store-source.ts'
@@ -69,7 +70,11 @@ export async function restore(source: string, directory: string, force: boolean)
   await refuseOccupied(directory, force)
   const counts = await replaced(directory, async (fresh) => {
     await unpack(backupChunks(source), fresh)
-    return withOpen(fresh, (db) => counted(new StoreReader(db, source).records()))
+    return withOpen(fresh, async (db) => {
+      const counts = await counted(new StoreReader(db, source).records())
+      await refuseUnstartable(db, source)
+      return counts
+    })
   })
   return `restored ${source} to ${directory}: ${summary(counts)}`
 }
@@ -175,8 +180,21 @@ function salvaged(directory: string, damages: Damage[]): Promise<RecordCounts> {
   return readable(directory, damages, async (db, report) => {
     const fresh = freshDirectory(directory)
     await rm(fresh, { recursive: true, force: true })
-    return new Rebuild(fresh).write(new StoreReader(db, directory, report).records())
+    const rehearsal = new Rehearsal(report)
+    const reader = new StoreReader(db, directory, rehearsal.report)
+    const counts = await new Rebuild(fresh).write(reader.records())
+    await reader.checkRest()
+    await rehearsal.end(db, directory)
+    // What takes the place of the damaged store must start.
+    await withOpen(fresh, (built) => refuseUnstartable(built, directory))
+    return counts
   })
+}
+
+/** Throws StoreError when a broker could not start on the database. */
+async function refuseUnstartable(db: Database, name: string): Promise<void> {
+  const refusal = await startRefusal(db, name)
+  if (refusal !== null) throw refusal
 }
 
 /** On a copy made of links, so that the directory stays exactly as it is. */
@@ -232,9 +250,11 @@ async function readable(
 }
 
 async function checked(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
-  const reader = new StoreReader(db, name, report)
+  const rehearsal = new Rehearsal(report)
+  const reader = new StoreReader(db, name, rehearsal.report)
   const counts = await counted(reader.records())
   await reader.checkRest()
+  await rehearsal.end(db, name)
   return counts
 }
 

@@ -9,6 +9,9 @@
  * that were added since the last one, and takes the newest segment in when that is no larger: an entry is written
  * anew ten times at most, and a Session has a few small segments, not hundreds. Full segments may be written ahead of
  * the head value, which alone says what counts; a long queue is checkpointed over several commits that way.
+ *
+ * A segment is deleted in the commit that replaces the head value which names it, or later, never earlier: a crash in
+ * between would leave a head value that names what is gone.
  */
 
 import type { Delivery } from '../mqtt/message.ts'
@@ -47,7 +50,7 @@ export class StoredSession {
   dirtyFrom: Page | null = null
   /** Stored Subscriptions' filters; null without any. */
   filters: SmallMap<string, true> | null = null
-  /** Segments on disk, oldest first, without gaps. */
+  /** Segments on disk, oldest first; gaps are only below the queue's head, in stores of 0.1.0. */
   segments: Segment[] = []
   /** Queue positions before this one are in segments, or gone. */
   written = 0
@@ -134,7 +137,10 @@ export class Checkpoints {
     this.discard(session.number, session.segments)
   }
 
-  /** Segments to be deleted by and by. Those left by a crash are found again at the next start. */
+  /**
+   * Segments to be deleted by and by, from this commit on: no head value names them any more. Those left by a crash are
+   * found again at the next start.
+   */
   discard(session: number, segments: Segment[]): void {
     if (segments.length > 0) this.#garbage.push({ session, segments })
   }
@@ -152,7 +158,6 @@ export class Checkpoints {
   ): number {
     const head = state.queueHead
     const tail = state.queueTail
-    this.#discardBelow(session, head)
     let from = Math.max(session.written, head)
     let bytes = 0
     while (tail - from >= SEGMENT_POSITIONS) {
@@ -165,6 +170,8 @@ export class Checkpoints {
       bytes += this.#segment(session, state, from, tail, operations)
     }
     bytes += this.#head(session, state, covered, operations)
+    // Not before: until this commit the head value on the disk names them.
+    this.#discardBelow(session, head)
     this.#cleaned(session)
     return bytes
   }

@@ -54,6 +54,13 @@ export function storeError(error: unknown, directory: string, doing: string): St
   if (codes.includes('LEVEL_CORRUPTION') || /Corruption:/.test(text)) {
     return corrupt(text, LOSS.messages, error)
   }
+  // LevelDB maps its tables; this is its answer when one is shorter than it says.
+  if (/\.(ldb|sst): Invalid argument/.test(text)) return corrupt(text, LOSS.messages, error)
+  // One of LevelDB's files names another one that is not there.
+  const isOpening = codes.includes('LEVEL_DATABASE_NOT_OPEN') && codes.includes('LEVEL_IO_ERROR')
+  if (isOpening && /No such file or directory|Is a directory/.test(text)) {
+    return corrupt(`a file of its database is missing: ${text}`, LOSS.session, error)
+  }
   return made('io', `the disk failed in ${directory} while ${doing}: ${text}`, error)
 }
 

@@ -498,6 +498,7 @@ export class LevelStore implements Store {
       checkpoints: this.#checkpoints,
       pageCostBytes: (value) => value.length + ENTRY_BYTES,
     })
+    await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
     for (const [id, session] of result.sessions) this.#sessions.set(id, session)
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence

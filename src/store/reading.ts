@@ -43,13 +43,17 @@ interface Checkpoint extends CheckpointHead {
   readonly inbound: readonly InboundPacket[]
 }
 
+/** Stands for a delivery that is lost; it counts when it would still have to be delivered. */
+const LOST = 'lost'
+
 /** A Session while its journal records are applied to its checkpoint. */
 interface Growing {
   readonly number: number
   readonly record: SessionRecord
   /** Null when it was lost. */
   readonly checkpoint: Checkpoint | null
-  readonly inFlight: Map<number, Reference | null>
+  /** Null for one of which only PUBREL is still to be sent. */
+  readonly inFlight: Map<number, Reference | typeof LOST | null>
   readonly inbound: Map<number, number>
   lastPacketId: number
   /** Behind a gap: what was sent there is not known. */
@@ -178,11 +182,18 @@ export class StoreReader {
     const segments = new TableCursor(this.#db, Table.CheckpointSegment, report, () => 'the messages in it')
     const subscriptions = new TableCursor(this.#db, Table.Subscription, report, () => 'this Subscription')
     try {
+      const newest = await this.#newestOfClients()
       for (let value = await sessions.next(); value !== undefined; value = await sessions.next()) {
         const session = sessions.decoded(value, decodeSession)
         if (session === undefined) continue
         const number = keyNumber(value.key)
         expected.delete(number)
+        const { clientId } = session.record
+        if (newest.get(clientId) !== number) {
+          const lost = 'that one, with its queue'
+          report({ what: `Session ${number} of ${quoted(clientId)} was followed by a newer one`, lost })
+          continue
+        }
         const head = await heads.nextOf(number)
         const checkpoint = head === undefined ? undefined : heads.decoded(head, readCheckpoint)
         if (head === undefined) report(noCheckpoint(session.record.clientId))
@@ -203,6 +214,24 @@ export class StoreReader {
     } finally {
       for (const cursor of [sessions, heads, segments, subscriptions]) await cursor.close()
     }
+  }
+
+  /** The newest Session of each Client Identifier: a deletion that was lost leaves two. */
+  async #newestOfClients(): Promise<Map<string, number>> {
+    const newest = new Map<string, number>()
+    // Damage is reported once, when the Session is read.
+    const cursor = new TableCursor(
+      this.#db,
+      Table.Session,
+      () => {},
+      () => null,
+    )
+    for (let value = await cursor.next(); value !== undefined; value = await cursor.next()) {
+      const session = cursor.decoded(value, decodeSession)
+      if (session !== undefined) newest.set(session.record.clientId, keyNumber(value.key))
+    }
+    await cursor.close()
+    return newest
   }
 
   #session(
@@ -241,13 +270,21 @@ export class StoreReader {
     if (checkpoint !== null) for (; position < tail; position++) yield null
   }
 
-  async *#inFlight({ record: { clientId }, inFlight }: Growing): AsyncGenerator<StoreRecord> {
-    const references = [...inFlight.values()].filter((reference) => reference !== null)
+  async *#inFlight(session: Growing): AsyncGenerator<StoreRecord> {
+    const { record, inFlight } = session
+    const { clientId } = record
+    const references = [...inFlight.values()].filter(
+      (reference): reference is Reference => reference !== null && reference !== LOST,
+    )
     const bodies = await this.#bodies.load(references)
     const bodyOf = new Map(references.map((reference, index) => [reference, bodies[index] ?? null]))
     for (const [packetId, reference] of inFlight) {
       if (reference === null) {
         yield { type: 'inFlight', clientId, packetId, delivery: null }
+        continue
+      }
+      if (reference === LOST) {
+        session.lostDeliveries++
         continue
       }
       const body = bodyOf.get(reference) ?? null
@@ -441,8 +478,7 @@ async function applied(
     case 'sent': {
       const reference = await pop(session, stored)
       if (reference === undefined) return false
-      if (reference === null) session.lostDeliveries++
-      else inFlight.set(change.packetId, reference)
+      inFlight.set(change.packetId, reference ?? LOST)
       session.lastPacketId = change.packetId
       return true
     }

@@ -70,9 +70,14 @@ export interface RecoveryResult {
   readonly nextSession: number
   /** Sum of the costs of the pages that were scanned. */
   readonly writtenBytes: number
+  /**
+   * Keys of segments that were written ahead of a head value which a crash prevented. They are to be deleted before
+   * anything is recorded: their entries come out of the journal, perhaps under other positions.
+   */
+  readonly ahead: readonly Buffer[]
 }
 
-/** Throws StoreError, `corrupt` mostly. */
+/** Changes nothing in the database. Throws StoreError, `corrupt` mostly. */
 export async function recover(input: RecoveryInput): Promise<RecoveryResult> {
   return new Recovery(input).run()
 }
@@ -99,10 +104,6 @@ class Recovery {
   readonly #input: RecoveryInput
   readonly #db: Database
   readonly #growing = new Map<number, Growing>()
-  /**
-   * Segments that were written ahead of a head value which a crash prevented. They are deleted before anything is
-   * recorded: their entries come out of the journal, perhaps under other positions.
-   */
   readonly #ahead: Buffer[] = []
   readonly #entry = new EntryFields()
   #writtenBytes = 0
@@ -140,6 +141,7 @@ class Recovery {
       nextPage: last.page + 1,
       nextSession: last.nextSession,
       writtenBytes: this.#writtenBytes,
+      ahead: this.#ahead,
     }
   }
 
@@ -172,8 +174,12 @@ class Recovery {
   }
 
   async #sessions(): Promise<void> {
+    const clientIds = new Set<string>()
     await this.#table(Table.Session, (key, reader) => {
       const { id, record } = decodeSession(reader)
+      const { size } = clientIds.add(record.clientId)
+      if (size === this.#growing.size)
+        throw corrupt('two of its Sessions have one Client Identifier', LOSS.session)
       this.#growing.set(keyNumber(key), {
         stored: new StoredSession(id, keyNumber(key)),
         record,
@@ -232,6 +238,7 @@ class Recovery {
       }
       session.stored.segments.push(segment)
       session.stored.written = segment.to
+      this.#pass(session, segment.from)
       const entries = new EntryReader(reader)
       for (let position = segment.from; position < segment.to; position++) {
         entries.read(this.#entry)
@@ -240,12 +247,17 @@ class Recovery {
         session.read++
       }
     })
-    await this.#db.batch(this.#ahead.map((key) => ({ type: 'del', key })))
-    for (const [number, session] of this.#growing) {
-      if (session.read < session.tail) {
-        throw corrupt(`part of the queue of Session ${number} is missing`, LOSS.messages)
-      }
-    }
+    for (const session of this.#growing.values()) this.#pass(session, session.tail)
+  }
+
+  /**
+   * Notes that the entries before this position which were not read are missing. That is damage unless the journal says
+   * that all of them are gone: Godwit 0.1.0 could delete a segment before the head value that still named it.
+   */
+  #pass(session: Growing, position: number): void {
+    if (position <= session.read) return
+    session.queue.skip(position - session.read)
+    session.read = position
   }
 
   async #subscriptions(): Promise<void> {
@@ -387,8 +399,9 @@ class Recovery {
 
   #finished(): RecoveredSession[] {
     const { bodies } = this.#input
-    for (const { queue } of this.#growing.values()) {
+    for (const { stored, queue } of this.#growing.values()) {
       for (const part of queue.parts) {
+        if (part instanceof MissingEntries) throw missing(stored)
         for (let index = 0; index < part.length; index++) {
           part.read(index, this.#entry)
           bodies.recoverParked(this.#entry)
@@ -401,16 +414,17 @@ class Recovery {
   }
 
   #session(session: Growing): RecoveredSession {
-    const inFlight = [...session.inFlight].map(([packetId, entry]) => ({
-      packetId,
-      delivery: entry === null ? null : entry.deliveryOf(this.#input.bodies.recoverInFlight(entry)),
-    }))
+    const inFlight = [...session.inFlight].map(([packetId, entry]) => {
+      if (entry?.page === MISSING_PAGE) throw missing(session.stored)
+      const delivery = entry === null ? null : entry.deliveryOf(this.#input.bodies.recoverInFlight(entry))
+      return { packetId, delivery }
+    })
     return {
       id: session.stored.id,
       record: session.record,
       subscriptions: session.subscriptions,
       inFlight,
-      queue: session.queue.parts,
+      queue: session.queue.parked(),
       queueHead: session.head + session.queue.taken,
       lastPacketId: session.lastPacketId,
       inbound: [...session.inbound],
@@ -449,10 +463,26 @@ class Recovery {
   }
 }
 
+function missing({ number }: StoredSession): StoreError {
+  return corrupt(`part of the queue of Session ${number} is missing`, LOSS.messages)
+}
+
+/** The page of an entry that is missing; pages count from 1. */
+const MISSING_PAGE = 0
+
+/** Consecutive entries whose segment is missing. */
+class MissingEntries {
+  length: number
+
+  constructor(length: number) {
+    this.length = length
+  }
+}
+
 /** The entries of a queue, parked from the beginning. */
 class GrowingQueue {
   /** Oldest first; none is empty. */
-  readonly parts: ParkedEntries[] = []
+  readonly parts: (ParkedEntries | MissingEntries)[] = []
   /** How many were taken off. */
   taken = 0
   #newest: ParkedEntries | null = null
@@ -465,12 +495,28 @@ class GrowingQueue {
     this.#newest.add(entry)
   }
 
-  /** Moves the oldest entry into `into`. Throws RangeError when there is none. */
+  /** Appends entries that are missing. */
+  skip(count: number): void {
+    this.parts.push(new MissingEntries(count))
+    this.#newest = null
+  }
+
+  /** All entries, none of which is missing. */
+  parked(): ParkedEntries[] {
+    return this.parts.filter((part) => part instanceof ParkedEntries)
+  }
+
+  /** Moves the oldest entry into `into`, with MISSING_PAGE for one that is missing. Throws RangeError when there is none. */
   shift(into: EntryFields): void {
     const oldest = this.parts[0]
     if (oldest === undefined) throw new RangeError('the queue is empty')
-    oldest.read(0, into)
-    oldest.remove(1)
+    if (oldest instanceof MissingEntries) {
+      oldest.length--
+      into.page = MISSING_PAGE
+    } else {
+      oldest.read(0, into)
+      oldest.remove(1)
+    }
     this.taken++
     if (oldest.length > 0) return
     this.parts.shift()
