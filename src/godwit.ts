@@ -215,6 +215,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const fatal = new Promise<Error>((resolve) => {
     resolveFatal = resolve
   })
+  /** Users who are being added and keep what is there under their names. */
+  const keeping = new Set<string>()
   const access =
     options.access === undefined || options.policy !== undefined
       ? null
@@ -223,10 +225,14 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
           options.dataDirectory ?? null,
           () => server,
           () => wanted,
+          keeping,
         )
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
-  const [notice] = await Promise.all([server.start(), loadBeforeServing(store)])
+  const [notice] = await Promise.all([
+    server.start((userName) => access?.accounts?.user(userName)?.id ?? null),
+    loadBeforeServing(store),
+  ])
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -268,7 +274,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   let detachSys = publishSys(options.sysIntervalSeconds ?? 0)
   const administered: Administered = {
     backup,
-    commands: access === null ? {} : accessCommands(access, server),
+    commands: access === null ? {} : accessCommands(access, server, keeping),
     holdings: server.holdings,
     tell: (event) => server.state.events.emit('security', event),
     status: () => ({

@@ -429,7 +429,7 @@ function lostAccounts(before: AccountsContent, after: AccountsContent): Readonly
       now.password !== user.password
     if (isLost) lost.add(name)
   }
-  // Who was let in under this name without an account is another user now, unless the account says that it is the same.
+  // Whoever was let in under this name without an account comes back as the user of the account.
   for (const [name, { id }] of after.users) if (id !== null && !before.users.has(name)) lost.add(name)
   return lost
 }

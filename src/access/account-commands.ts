@@ -41,9 +41,8 @@ export interface RoleList {
 }
 
 /**
- * Carries out a command: `words` are its names, `password` (null for none) and `roles` are those of a new user, who is the one
- * known by that name without an account where `keepSessions` is true. Tells what it changed. Throws AccountsError and
- * RuleError.
+ * Carries out a command: `words` are its names, `password` (null for none) and `roles` are those of a new user. Tells what it
+ * changed. Throws AccountsError and RuleError.
  */
 export async function accountCommand(
   accounts: Accounts,
@@ -64,10 +63,8 @@ export async function accountCommand(
       return { roles: rolesWithUsers(accounts) }
     case 'user add': {
       const roles = textsOf(parameters.roles)
-      const isSameUser = parameters.keepSessions === true
-      await accounts.addUser(first, passwordOf(parameters), roles, isSameUser ? 'same-name' : 'new')
-      const granted = roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`
-      return done('user-added', first, isSameUser ? `${granted}, with the Sessions of that name` : granted)
+      await accounts.addUser(first, passwordOf(parameters), roles)
+      return done('user-added', first, roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`)
     }
     case 'user remove':
       await accounts.removeUser(first)

@@ -17,8 +17,8 @@ const LOCK_STALE_MS = 5_000
 export interface User {
   readonly name: string
   /**
-   * Made at random with the account, so that a later account of the same name is another user. Null for one that is known
-   * by its name alone: accounts of 0.1.0, and those that took over what users without an account had.
+   * Made at random with the account, so that a later account of the same name is another user. Null for an account of 0.1.0,
+   * which is known by its name alone.
    */
   readonly id: string | null
   /** argon2id, as `$argon2id$…`; null for a user that no password lets in (a certificate does). */

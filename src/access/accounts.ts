@@ -40,9 +40,6 @@ export const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
 /** Of an account's id, base64url: no two are ever the same. */
 const ID_BYTES = 12
 
-/** Whose Sessions a new user finds: nobody's, or those of the user who was known by that name without an account. */
-export type NewIdentity = 'new' | 'same-name'
-
 /** The longest password that is accepted: MQTT cannot send more. */
 const PASSWORD_BYTES_MAX = 65_535
 
@@ -134,19 +131,14 @@ export class Accounts {
    * Adds a user with these roles; `password` null for one that only a certificate lets in. `admin` and `client` are made
    * when they are missing, other roles must exist. Throws AccountsError, also when the user exists.
    */
-  async addUser(
-    name: string,
-    password: string | null,
-    roles: readonly string[] = [],
-    identity: NewIdentity = 'new',
-  ): Promise<void> {
+  async addUser(name: string, password: string | null, roles: readonly string[] = []): Promise<void> {
     expectName(name, 'user')
     if (this.#content.users.has(name)) throw userExists(name)
     const secrets = await this.#secrets(password)
     await this.#edit((content) => {
       if (content.users.has(name)) throw userExists(name)
       const known = withRoles(content, roles)
-      const id = identity === 'new' ? randomBytes(ID_BYTES).toString('base64url') : null
+      const id = randomBytes(ID_BYTES).toString('base64url')
       const user: User = { name, id, ...secrets, roles: [...new Set(roles)], disabled: false }
       return { ...known, users: new Map(known.users).set(name, user) }
     })

@@ -79,6 +79,8 @@ export class Server implements Acceptor {
   #recovering = false
   #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
+  /** The id of the account of a name; null where it has none. */
+  #idOf: (userName: string) => string | null = () => null
 
   /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
   constructor(options: StateOptions, fatal: (error: Error) => void) {
@@ -114,8 +116,11 @@ export class Server implements Acceptor {
 
   // ── start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Opens the store and takes up everything where it was left; returns what it has to say. Throws StoreError. */
-  async start(): Promise<string | undefined> {
+  /**
+   * Opens the store and takes up everything where it was left; returns what it has to say. `idOf` answers the id of the account
+   * of a name, for stores that did not keep it: the name was all there was. Throws StoreError.
+   */
+  async start(idOf: (userName: string) => string | null = () => null): Promise<string | undefined> {
     const recovered = await this.#openStore()
     const { host } = this.state
     // Across a restart time is wall time; a clock that went back counts as no time passed.
@@ -124,6 +129,8 @@ export class Server implements Acceptor {
     this.#tickedAt = this.state.clock
     this.state.turn.begin()
     const capped = this.#takeUp(recovered)
+    this.#idOf = idOf
+    if (recovered.withoutOwnerIds === true) this.#ownByName()
     this.#recordLeft(recovered)
     if (capped.ended + capped.shortened > 0) {
       // What is told to have ended must not be there again after a crash.
@@ -133,6 +140,25 @@ export class Server implements Acceptor {
     }
     const notices = [recovered.notice, cappedNotice(capped)].filter((text) => text !== undefined)
     return notices.length === 0 ? undefined : notices.join(' ')
+  }
+
+  #ownByName(): void {
+    const { state } = this
+    const names = [...state.sessions.values(), ...[...state.wills.values()].map(({ record }) => record)]
+    for (const userName of new Set(names.map(({ owner }) => owner))) {
+      const userId = userName === null ? null : this.#idOf(userName)
+      if (userName !== null && userId !== null) this.adopt(userName, userId)
+    }
+  }
+
+  /** What is kept for users of this name, whoever they were, is of the account with this id from now on. */
+  adopt(userName: string, userId: string): void {
+    const { state } = this
+    state.turn.begin()
+    for (const session of state.sessions.values()) {
+      if (session.owner === userName && session.ownerId !== userId) state.own(session, userId)
+    }
+    this.#rooms.wills.own(userName, userId)
   }
 
   #openStore(): Promise<Recovered> {
@@ -471,6 +497,7 @@ export class Server implements Acceptor {
     const recovered = await this.#openAgain()
     state.turn.begin()
     this.#takeUp({ ...recovered, wills: recovered.wills.filter(([clientId]) => !live.has(clientId)) })
+    if (recovered.withoutOwnerIds === true) this.#ownByName()
     for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
     for (const clientId of live) this.#rooms.wills.reassert(clientId)
     state.unavailable = null

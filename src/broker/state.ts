@@ -212,6 +212,13 @@ export class State implements SessionContext {
     return view
   }
 
+  /** The Session is of the account with this id now, which has the same name. */
+  own(session: Session, userId: string): void {
+    session.ownerId = userId
+    this.#absent.delete(session)
+    if (session.stored) this.store.putSession(session.id, session.record())
+  }
+
   dropped(session: Session, reason: DropReason, delivery: { readonly message: Message }): void {
     this.drop(session.clientId, reason, delivery.message)
   }

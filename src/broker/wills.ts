@@ -30,6 +30,16 @@ export class Wills {
     this.#state.store.putWill(clientId, record)
   }
 
+  /** The Wills of users of this name are of the account with this id now. */
+  own(userName: string, userId: string): void {
+    for (const [clientId, pending] of this.#state.wills) {
+      if (pending.record.owner !== userName) continue
+      const record = { ...pending.record, ownerId: userId }
+      this.#state.wills.set(clientId, { ...pending, record, view: { ...pending.view, userId } })
+      this.#state.store.putWill(clientId, record)
+    }
+  }
+
   /** Forgets the Will unpublished: after a normal DISCONNECT [MQTT-3.14.4-3], or when the client is back in time. */
   discard(clientId: string): void {
     const pending = this.#state.wills.get(clientId)

@@ -42,10 +42,11 @@ export async function changeAccounts(
 ): Promise<string> {
   const { command: name, words, keepSessions, deleteSessions } = command
   const isForBroker = await answers(directory)
-  if (deleteSessions && !isForBroker) {
+  if ((deleteSessions || keepSessions) && !isForBroker) {
+    const option = deleteSessions ? '--delete-sessions' : '--keep-sessions'
     throw new InputError(
-      `no broker answers for ${directory}, and only a running one can delete Sessions`,
-      `Nothing was changed. Start it first, or remove the user without --delete-sessions.`,
+      `no broker answers for ${directory}, and only a running one can do what ${option} says`,
+      'Nothing was changed. Start the broker first, or leave the option out.',
     )
   }
   const needsPassword = name === 'user add' || name === 'user password'
@@ -81,7 +82,7 @@ function effectLines(given: string, command: AccountCommand, effects: Effects): 
     subscriptionsSuspended > 0 &&
       `${counted(subscriptionsSuspended, 'Subscription')} of ${counted(sessionsSuspended, 'Session')} suspended; kept until allowed again`,
     subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} allowed again`,
-    keptSessions.count > 0 && `${some(keptSessions, `of ${name}`)} stay with this user`,
+    keptSessions.count > 0 && `${some(keptSessions, `of ${name}`)} kept by this user`,
     command === 'user add' &&
       formerSessions.count > 0 &&
       `${some(formerSessions, `of an earlier user ${name}`)}: not passed on, each ends when its client connects`,

@@ -103,7 +103,7 @@ export interface AccountsCommand {
   /** `-` for stdin. */
   readonly passwordFile: string | undefined
   readonly withoutPassword: boolean
-  /** Of a new user: it is the one who was known by that name without an account. */
+  /** Of a new user: it is the one who has Sessions under that name. */
   readonly keepSessions: boolean
   /** Of a user that is removed. */
   readonly deleteSessions: boolean
@@ -287,7 +287,7 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --role ROLE            of user add, repeatable; 'client' by default, which may all but $SYS; 'admin' may everything
       --generate | --password-file FILE | --no-password
                              of user add and password; - is the standard input; without one a certificate lets the user in
-      --keep-sessions        of user add: this is the user who had Sessions under that name without an account
+      --keep-sessions        of user add: this is the user who has Sessions under that name, and keeps them
       --delete-sessions      of user remove: and what is kept for the user's clients
       --json                 what a command tells, for programs
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE

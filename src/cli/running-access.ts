@@ -28,19 +28,26 @@ const REFUSED = {
 
 /**
  * Reads the sources. `server` and `listeners` are asked for once something changes, so they may be made afterwards, with the
- * policy of what this resolves with. Rejects as `Access.open` does.
+ * policy of what this resolves with. Users in `keeping` get what is kept under their names with their account. Rejects as
+ * `Access.open` does.
  */
 export async function openAccess(
   given: Partial<AccessOptions>,
   directory: string | null,
   server: () => Server,
   listeners: () => readonly ListenerOptions[],
+  keeping: ReadonlySet<string>,
 ): Promise<Access> {
   const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
     server().state.events.emit('security', { kind, subject, by: 'broker', detail })
   }
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, {
     changed: (source, lost) => {
+      // Before anybody is asked whose Sessions they are: in between, a client could come back and find them to be nobody's.
+      for (const name of keeping) {
+        const id = access.accounts?.user(name)?.id ?? null
+        if (id !== null) server().adopt(name, id)
+      }
       server().usePolicy(access.policy, lost.includes)
       if (hadUsers !== access.hasUsers) tellAnonymous(access.hasUsers, listeners(), server())
       hadUsers = access.hasUsers
@@ -80,7 +87,7 @@ function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[],
 export interface Effects extends Reauthorized {
   /** Sessions of a user who is gone: of the one that was removed, or of an earlier one of the name that was added. */
   readonly formerSessions: Many
-  /** Sessions that passed to the user that was added, being the one who was known by that name. */
+  /** Sessions that the user that was added keeps, being the one who had them. */
   readonly keptSessions: Many
   /** Where a user was added: Sessions of clients without credentials. */
   readonly anonymousSessions: Many
@@ -94,7 +101,11 @@ export interface Changed {
 }
 
 /** What the operator may ask about users and rights on the control socket. */
-export function accessCommands(access: Access, server: Server): Readonly<Record<string, ControlCommand>> {
+export function accessCommands(
+  access: Access,
+  server: Server,
+  keeping: Set<string>,
+): Readonly<Record<string, ControlCommand>> {
   const { accounts } = access
   const commands: Record<string, ControlCommand> = {
     'explain access': (parameters) => explainAccess(access, parameters),
@@ -106,12 +117,16 @@ export function accessCommands(access: Access, server: Server): Readonly<Record<
       const [first] = Array.isArray(words) ? (words as unknown[]) : []
       const userName = name.startsWith('user ') && typeof first === 'string' ? first : null
       const isAdded = name === 'user add' && userName !== null
-      const keepSessions = isAdded && (parameters.keepSessions === true || isKnown(access, server, userName))
+      const isSameUser = isAdded && (parameters.keepSessions === true || isKnown(access, server, userName))
       const tell = (event: AccountEvent): void =>
         server.state.events.emit('security', { ...event, by: askedBy(parameters) })
-      const result = await accountCommand(accounts, name, { ...parameters, keepSessions }, tell)
+      if (isSameUser) keeping.add(userName)
+      const result = await accountCommand(accounts, name, parameters, tell).finally(() => {
+        if (isSameUser) keeping.delete(userName)
+      })
       if (name === 'user list' || name === 'role list') return result
       const done = await server.reauthorized()
+      if (isSameUser) await server.holdings.settled()
       const sessions = await sessionsConcerned(server, name, userName, parameters.deleteSessions === true)
       if (sessions.isDeleted && sessions.formerSessions.count > 0) {
         const detail = `${sessions.formerSessions.count} Sessions`

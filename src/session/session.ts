@@ -87,7 +87,8 @@ export class Session implements OutboundState {
   readonly id: number
   readonly clientId: string
   readonly owner: string | null
-  readonly ownerId: string | null
+  /** Changes only where an account takes over what is kept under its name. */
+  ownerId: string | null
   readonly stored: boolean
   /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
   expirySeconds: number

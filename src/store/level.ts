@@ -512,7 +512,11 @@ export class LevelStore implements Store {
       scanFrom,
       meta,
     )
-    return notice === undefined ? result.recovered : { ...result.recovered, notice }
+    return {
+      ...result.recovered,
+      ...(meta.format === 1 && { withoutOwnerIds: true }),
+      ...(notice !== undefined && { notice }),
+    }
   }
 
   /** Writes the description and an empty first block into an empty database. */

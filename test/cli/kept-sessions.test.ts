@@ -1,0 +1,132 @@
+/** Whose Sessions are when accounts come: those of a store that kept no ids, and of users who had none. */
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { connect, type IConnackPacket, type MqttClient } from 'mqtt'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import type { AccessOptions } from '../../src/access/access.ts'
+import { Accounts } from '../../src/access/accounts.ts'
+import { ask } from '../../src/admin/control-client.ts'
+import type { SessionEntry } from '../../src/broker/holdings.ts'
+import { changeAccounts } from '../../src/cli/account-commands.ts'
+import { type AccountsCommand, parseArguments } from '../../src/cli/arguments.ts'
+import { restore } from '../../src/cli/store-commands.ts'
+import { type Broker, createBroker } from '../../src/godwit.ts'
+
+const FIXTURE = fileURLToPath(new URL('../fixtures/store-v1/store.godwit-backup', import.meta.url))
+
+let data: string
+let broker: Broker | null = null
+const clients: MqttClient[] = []
+
+beforeEach(() => {
+  data = join(mkdtempSync(join(tmpdir(), 'godwit-kept-')), 'data')
+})
+
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.end(true)
+  await broker?.close()
+  broker = null
+  rmSync(join(data, '..'), { recursive: true, force: true })
+})
+
+async function start(access: Partial<AccessOptions> = {}): Promise<Broker> {
+  await broker?.close()
+  const listeners = [{ type: 'tcp', port: 0, allowAnonymous: true }] as const
+  broker = await createBroker({
+    dataDirectory: data,
+    durability: 'os',
+    access,
+    listeners,
+    controlSocket: true,
+  })
+  return broker
+}
+
+function run(...words: string[]): Promise<string> {
+  const secrets = { stdin: (async function* () {})(), askSecret: null }
+  return changeAccounts(data, parseArguments(words) as AccountsCommand, secrets)
+}
+
+async function arrive(
+  username: string,
+  password: string,
+): Promise<{ client: MqttClient; connack: IConnackPacket }> {
+  const url = `mqtt://127.0.0.1:${broker!.listeners[0]!.port}`
+  const client = connect(url, { clientId: 'c', clean: false, reconnectPeriod: 0, username, password })
+  clients.push(client)
+  const [connack] = (await once(client as never, 'connect')) as [IConnackPacket]
+  return { client, connack }
+}
+
+async function leave(client: MqttClient): Promise<void> {
+  await client.endAsync()
+}
+
+async function owners(): Promise<Record<string, [string | null, boolean]>> {
+  const { rows } = (await ask(data, 'session list', { limit: 1000 })) as { rows: SessionEntry[] }
+  return Object.fromEntries(
+    rows.map(({ clientId, userName, isFormerUsers }) => [clientId, [userName, isFormerUsers]]),
+  )
+}
+
+test('a store of 0.1.0 keeps its Sessions for the accounts of the same names, with an id or without [field-C12]', async () => {
+  for (const hasId of [true, false]) {
+    await broker?.close()
+    broker = null
+    rmSync(data, { recursive: true, force: true })
+    await restore(FIXTURE, data, false)
+    await (await Accounts.open(data)).addUser('alice', 'x', ['client'])
+    const path = join(data, 'accounts.json')
+    const accounts = JSON.parse(readFileSync(path, 'utf8'))
+    if (!hasId) accounts.users[0].id = undefined
+    writeFileSync(path, JSON.stringify(accounts))
+    await start()
+    expect((await owners()).offline).toEqual(['alice', false])
+    // It is so on the disk, and stays so.
+    await start()
+    expect((await owners()).offline).toEqual(['alice', false])
+    await run('user', 'remove', 'alice')
+    await run('user', 'add', 'alice', '--no-password')
+    expect((await owners()).offline).toEqual(['alice', true])
+  }
+})
+
+test('who is in a password file keeps its Sessions with an account of the same name [field-C12]', async () => {
+  const file = join(data, '..', 'passwd')
+  execFileSync('mosquitto_passwd', ['-c', '-b', file, 'alice', 'x'], { stdio: 'ignore' })
+  await start({ passwordFiles: [file] })
+  const first = await arrive('alice', 'x')
+  await first.client.subscribeAsync('a', { qos: 1 })
+  await leave(first.client)
+  await broker!.publish({ topic: 'a', payload: 'waiting', qos: 1 })
+  const text = await run('user', 'add', 'alice', '--no-password')
+  expect(text).toContain('1 Session of alice (c; 1 message waiting) kept by this user')
+  await start({ passwordFiles: [file] })
+  const messages: string[] = []
+  const again = await arrive('alice', 'x')
+  again.client.on('message', (_, payload) => messages.push(payload.toString()))
+  expect(again.connack).toMatchObject({ sessionPresent: true })
+  while (messages.length === 0) await once(again.client as never, 'message')
+  expect(messages).toEqual(['waiting'])
+})
+
+test('after accounts were lost, user add --keep-sessions gives back what is kept under the name [field-C12]', async () => {
+  await start()
+  const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
+  await leave((await arrive('alice', password)).client)
+  await broker!.close()
+  broker = null
+  rmSync(join(data, 'accounts.json'))
+  await expect(run('user', 'add', 'alice', '--generate', '--keep-sessions')).rejects.toThrow(
+    'no broker answers',
+  )
+  await start()
+  const text = await run('user', 'add', 'alice', '--generate', '--keep-sessions')
+  expect(text).toContain('1 Session of alice (c) kept by this user')
+  const again = await arrive('alice', text.split('\n').at(-1)!)
+  expect(again.connack).toMatchObject({ sessionPresent: true })
+})
