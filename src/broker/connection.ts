@@ -512,6 +512,7 @@ export class Connection
     const { inFlightMax = state.limits.inFlightMax } = this.#link.info
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
     session.attach(this, packet.receiveMaximum, inFlightMax, start)
+    this.#rooms.backlog.resume(session)
     this.#rooms.retained.resume(session)
   }
 
@@ -752,6 +753,7 @@ export class Connection
   #refill(): void {
     if (this.#session === null || this.#phase !== 'open') return
     this.#session.pump()
+    this.#rooms.backlog.resume(this.#session)
     this.#rooms.retained.resume(this.#session)
   }
 

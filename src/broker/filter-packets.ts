@@ -75,7 +75,7 @@ export class FilterPackets {
     const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
     this.#sink.settle(decisions, (decided) => {
       const session = this.#session
-      const { subscribing, retained } = this.#rooms
+      const { subscribing, retained, backlog } = this.#rooms
       const { subscriptionIdentifier: identifier } = packet
       const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
       reasonCodes.push(...done.reasonCodes)
@@ -89,6 +89,7 @@ export class FilterPackets {
       this.#sink.send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)
       if (from === 0) retained.start(session, done.wanting, identifier)
       else retained.resume(session)
+      backlog.resume(session)
     })
   }
 

@@ -266,6 +266,7 @@ export class Inbound {
         this.#pubrel(session, packetId)
         break
     }
+    this.#rooms.backlog.resume(session)
     this.#rooms.retained.resume(session)
   }
 

@@ -6,12 +6,14 @@ import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../r
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { Limit } from './events.ts'
 import type { RetainedDelivery } from './retained.ts'
+import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
 
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
   readonly #state: State
   readonly #retained: RetainedDelivery
+  readonly #backlog: ShareBacklog
   /** Sessions that took the latest message. */
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
@@ -23,9 +25,10 @@ export class Publisher {
   /** A bit for each of these that was made. */
   #plainMade = 0
 
-  constructor(state: State, retained: RetainedDelivery) {
+  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog) {
     this.#state = state
     this.#retained = retained
+    this.#backlog = backlog
   }
 
   /**
@@ -148,11 +151,12 @@ export class Publisher {
   }
 
   /**
-   * Gives the message to one member of the group: to the next one that has room, else to the online one with the
-   * shortest queue, else to the offline one with the shortest. Returns whether somebody took it.
+   * Gives the message to one member of the group: to the next one that has room, else to the one for which others wait
+   * already, else to the online one with the shortest queue, else to the offline one with the shortest. Returns whether
+   * somebody took it.
    */
   deliverShared(group: ShareGroup<Session>, message: Message): boolean {
-    const index = chooseMember(this.#state, group, message)
+    const index = chooseMember(this.#state, this.#backlog, group, message)
     if (index === -1) {
       this.#state.drop(group.share, message.evicted ? 'not-in-memory' : 'offline', message)
       return false
@@ -160,16 +164,11 @@ export class Publisher {
     const { members } = group
     const member = members[index]!
     group.cursor = (index + 1) % members.length
-    const { options, identifier } = member
-    const delivery: Delivery = {
-      message,
-      qos: effectiveQoS(message.qos, options.qos), // [MQTT-4.8.2-3]
-      retain: message.retain && options.retainAsPublished,
-      subscriptionIdentifiers: identifier === 0 ? NO_IDENTIFIERS : [identifier],
-      share: group.share,
-    }
+    const { subscriber, options, identifier } = member
+    const delivery = sharedDelivery(message, group.share, options, identifier)
+    if (!subscriber.hasRoom) this.#backlog.add(group.share, subscriber)
     this.receivers++
-    member.subscriber.deliver(delivery, this.gate)
+    subscriber.deliver(delivery, this.gate)
     return true
   }
 
@@ -183,7 +182,11 @@ export class Publisher {
     }
     const retainedRefusal = retains ? this.#retainedRefusal(message) : Reason.Success
     if (retainedRefusal !== Reason.Success) return retainedRefusal
-    if (message.qos > 0 && limits.queueFull === 'refuse' && anyQueueFull(this.#state, route, message)) {
+    if (
+      message.qos > 0 &&
+      limits.queueFull === 'refuse' &&
+      anyQueueFull(this.#state, this.#backlog, route, message)
+    ) {
       return this.#refuse(
         'queueMessagesMax',
         message,
@@ -285,21 +288,31 @@ function hasStored(route: Route<Session>): boolean {
   return false
 }
 
-function anyQueueFull(state: State, route: Route<Session>, message: Message): boolean {
+function anyQueueFull(state: State, backlog: ShareBacklog, route: Route<Session>, message: Message): boolean {
   for (const entry of route.entries) {
     if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
   }
   for (const group of route.groups) {
-    const member = group.members[chooseMember(state, group, message)]
+    const member = group.members[chooseMember(state, backlog, group, message)]
     if (member !== undefined && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
   }
   return false
 }
 
-/** Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. */
-function chooseMember(state: State, group: ShareGroup<Session>, message: Message): number {
+/**
+ * Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. Where nobody has room it
+ * is the one for which others wait already, so that whoever has room next finds all of them in one queue, in order.
+ */
+function chooseMember(
+  state: State,
+  backlog: ShareBacklog,
+  group: ShareGroup<Session>,
+  message: Message,
+): number {
   const { members } = group
   const { evicted } = message
+  const holder = backlog.holder(group.share)
+  let holding = -1
   let waiting = -1
   let offline = -1
   for (let step = 0; step < members.length; step++) {
@@ -308,19 +321,16 @@ function chooseMember(state: State, group: ShareGroup<Session>, message: Message
     // A body that is on disk only stays there for a stored Session alone.
     if (evicted && !subscriber.stored) continue
     // What one member may not receive is for the others.
-    if (state.checksReceiving && !evicted && !mayTake(state, subscriber, message)) continue
+    if (state.checksReceiving && !evicted && !state.mayTake(subscriber, message)) continue
     if (subscriber.hasRoom) return index
+    const mayWait = subscriber.online || subscriber.waitsWhileAway(effectiveQoS(message.qos, options.qos))
+    if (subscriber === holder && mayWait && !subscriber.queueFullFor(message)) holding = index
     if (subscriber.online) {
       if (waiting === -1 || subscriber.queueLength < members[waiting]!.subscriber.queueLength) waiting = index
-    } else if (message.qos > 0 && options.qos > 0) {
+    } else if (mayWait) {
       if (offline === -1 || subscriber.queueLength < members[offline]!.subscriber.queueLength) offline = index
     }
   }
+  if (holding !== -1) return holding
   return waiting === -1 ? offline : waiting
-}
-
-/** Subscribers in this process have all rights. */
-function mayTake(state: State, subscriber: Session, message: Message): boolean {
-  const isClient = state.sessions.get(subscriber.clientId) === subscriber
-  return !isClient || state.mayReceive(subscriber, message)
 }

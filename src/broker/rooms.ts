@@ -2,6 +2,7 @@
 import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { Sessions } from './sessions.ts'
+import type { ShareBacklog } from './share-backlog.ts'
 import type { ClientConnection } from './state.ts'
 import type { Subscribing } from './subscribe.ts'
 import type { Wills } from './wills.ts'
@@ -11,6 +12,7 @@ export interface Rooms {
   readonly wills: Wills
   readonly sessions: Sessions
   readonly retained: RetainedDelivery
+  readonly backlog: ShareBacklog
   readonly subscribing: Subscribing
   /** Every open Network Connection, also before CONNECT. */
   readonly connections: Set<ClientConnection>

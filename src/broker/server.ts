@@ -22,6 +22,7 @@ import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
 import { type Capped, SessionCap } from './session-cap.ts'
 import { Sessions } from './sessions.ts'
+import { ShareBacklog } from './share-backlog.ts'
 import { type ClientConnection, type Releasable, State, type StateOptions } from './state.ts'
 import { Subscribing } from './subscribe.ts'
 import { Wills } from './wills.ts'
@@ -88,13 +89,15 @@ export class Server implements Acceptor {
     this.#fatal = fatal
     this.state.storeFailed = (error) => this.#storeFailed(error)
     const retained = new RetainedDelivery(this.state)
-    const publisher = new Publisher(this.state, retained)
+    const backlog = new ShareBacklog(this.state)
+    const publisher = new Publisher(this.state, retained, backlog)
     const wills = new Wills(this.state, publisher)
     this.#rooms = {
       publisher,
       wills,
       retained,
-      sessions: new Sessions(this.state, publisher, wills, retained),
+      backlog,
+      sessions: new Sessions(this.state, publisher, wills, retained, backlog),
       subscribing: new Subscribing(this.state, retained),
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
@@ -208,6 +211,7 @@ export class Server implements Acceptor {
       state.router.subscribe(session, filter, record, record.identifier)
       if (record.retainedPending) this.#resumeRetained(session, filter, record)
     }
+    this.#rooms.backlog.recovered(session)
     // Connected when the broker ended: it was left then.
     if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
     return session
@@ -534,6 +538,7 @@ export class Server implements Acceptor {
     state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
     state.sessionDeadlines.delete(session)
     this.#rooms.retained.cancel(session)
+    this.#rooms.backlog.forget(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()
     if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
@@ -601,6 +606,7 @@ export class Server implements Acceptor {
     this.#rooms.subscribing.add(session, filter, options, 0)
     if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
       this.#rooms.retained.start(session, [request], 0)
+    this.#rooms.backlog.resume(session)
     return () => {
       this.#rooms.retained.cancel(session)
       state.router.unsubscribe(session, filter)

@@ -6,6 +6,7 @@ import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
 import type { Owner } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
+import type { ShareBacklog } from './share-backlog.ts'
 import type { ClientConnection, State } from './state.ts'
 import type { Wills } from './wills.ts'
 
@@ -32,12 +33,20 @@ export class Sessions {
   readonly #publisher: Publisher
   readonly #wills: Wills
   readonly #retained: RetainedDelivery
+  readonly #backlog: ShareBacklog
 
-  constructor(state: State, publisher: Publisher, wills: Wills, retained: RetainedDelivery) {
+  constructor(
+    state: State,
+    publisher: Publisher,
+    wills: Wills,
+    retained: RetainedDelivery,
+    backlog: ShareBacklog,
+  ) {
     this.#state = state
     this.#publisher = publisher
     this.#wills = wills
     this.#retained = retained
+    this.#backlog = backlog
   }
 
   /**
@@ -152,6 +161,7 @@ export class Sessions {
     }
     if (session.stored) this.#state.store.putSession(session.id, session.record())
     this.scheduleExpiry(session)
+    if (!this.#state.stopping) this.#backlog.left(session)
   }
 
   /** Sets the deadline at which a Session without Network Connection ends [MQTT-4.1.0-2]. */
@@ -203,6 +213,7 @@ export class Sessions {
     const { store, router, sessions, sessionsById, events } = this.#state
     this.#cancelExpiry(session)
     this.#retained.cancel(session)
+    this.#backlog.forget(session)
     this.#state.suspended.delete(session)
     if (session.subscriptions.size > 0) {
       for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)

@@ -201,6 +201,12 @@ export class State implements SessionContext {
     }
   }
 
+  /** The same for a member of a Shared Subscription. Subscribers in this process have all rights. */
+  mayTake(subscriber: Session, message: Message): boolean {
+    const isClient = this.sessions.get(subscriber.clientId) === subscriber
+    return !isClient || this.mayReceive(subscriber, message)
+  }
+
   /** The client of a Session, whether or not it is connected. */
   viewOf(session: Session): ClientView {
     const connection = this.connected.get(session)

@@ -217,6 +217,11 @@ export class Session implements OutboundState {
     return sink !== null && this.#queue.length === 0 && this.#resend.length === 0 && !sink.congested
   }
 
+  /** Whether a message of this QoS waits in the queue while the client is away. */
+  waitsWhileAway(qos: QoS): boolean {
+    return qos > 0 || this.#queuesQos0
+  }
+
   /** Whether a message that is delivered now, at this QoS, would be sent or queued, and not dropped. */
   takes(message: Message, qos: QoS): boolean {
     const sink = this.#sink
@@ -428,6 +433,37 @@ export class Session implements OutboundState {
     const delivery = this.#shift()
     if (this.stored) this.#context.store.dropped(this.id, delivery.message)
     this.#context.dropped(this, reason, delivery)
+  }
+
+  /**
+   * The oldest message that waits and was never sent, where it came by this Shared Subscription; else null. It may go to
+   * another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4].
+   */
+  waitingOf(share: string): Delivery | null {
+    for (;;) {
+      const delivery = this.#queue.peek()
+      if (delivery === undefined || delivery.share !== share) return null
+      if (delivery.message.expiresAt > this.#context.now()) return delivery
+      this.#dropHead('expired') // [MQTT-3.3.2-5]
+    }
+  }
+
+  /** Takes that message out: another Session has it. */
+  giveUp(): void {
+    const { message } = this.#shift()
+    if (this.stored) this.#context.store.dropped(this.id, message)
+  }
+
+  /** The evicted ones of the oldest `count` messages that wait. */
+  waitingBodies(count: number): Message[] {
+    this.#queue.unpark(count)
+    const evicted: Message[] = []
+    const last = Math.min(this.#queue.tail, this.#queue.head + count)
+    for (let position = this.#queue.head; position < last; position++) {
+      const { message } = this.#queue.at(position)
+      if (message.evicted) evicted.push(message)
+    }
+    return evicted
   }
 
   /** Sends what may be sent: first again what was in flight, then the queue, as far as window and reader allow. */

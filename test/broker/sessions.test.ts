@@ -394,16 +394,24 @@ describe('an ended Session whose share is on disk', () => {
     return [{ id: 1, record, queue, subscriptions: [[share, options] as const], ...empty }]
   }
 
+  /** A member without room: it takes nothing of what waits for others. */
+  const busy = async (world: World) => {
+    const member = await world.connect('b', { properties: { receiveMaximum: 1 } })
+    await member.subscribe('busy', 1)
+    await (await world.connect('pub')).publish('busy', 'busy', 1)
+    return member
+  }
+
   it('passes it on to a member that is not stored, in order, and is deleted after that', async () => {
     const texts = Array.from({ length: 600 }, (_, index) => `${index}`)
     const world = await World.make({}, (made) => {
       made.ledger.recovered = { ...made.ledger.recovered, sessions: recovered(texts, made.ledger) }
     })
-    const member = await world.connect('b')
+    const member = await busy(world)
     await member.subscribe(share, 1)
     const again = await world.connect('a')
     expect(again.connack).toMatchObject({ sessionPresent: false })
-    expect(await member.drain()).toEqual(texts)
+    expect(await member.drain()).toEqual(['busy', ...texts])
     expect(world.ledger.lines.filter((line) => line.startsWith('deleteSession'))).toEqual([
       'deleteSession 1 holding 600',
     ])
@@ -415,7 +423,7 @@ describe('an ended Session whose share is on disk', () => {
     const world = await World.make({}, (made) => {
       made.ledger.recovered = { ...made.ledger.recovered, sessions: recovered(['x'], made.ledger) }
     })
-    const member = await world.connect('b')
+    const member = await busy(world)
     await member.subscribe(share, 1)
     const { restore } = world.ledger
     let read: () => void = () => {}
@@ -431,7 +439,7 @@ describe('an ended Session whose share is on disk', () => {
     expect(world.server.state.sessions.get('a')).toMatchObject({ id: 2 })
     read()
     await world.settle()
-    expect(member.texts()).toEqual(['x'])
+    expect(await member.drain()).toEqual(['busy', 'x'])
     expect([...world.server.state.sessionsById.keys()]).toEqual([2])
   })
 })

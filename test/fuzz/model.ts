@@ -327,9 +327,16 @@ export class Model {
       const session = this.sessions.get(deed.clientId)
       const message = this.#known(deed.message)
       if (session === undefined || message === null) throw new Error(`${deed.clientId} asked for nothing`)
+      if (deed.share !== null) {
+        this.#deeds.unshift(deed)
+        if (!this.#takeMoved())
+          throw new Error(`${deed.clientId} got ${message.topic}, which waited for nobody`)
+        continue
+      }
       this.#retainedCame(session, message, deed)
     }
     for (const session of this.sessions.values()) this.#expectRetained(session)
+    this.#expectSharedWork()
   }
 
   #dropExpired({ clientId, queue }: ModelSession): void {
@@ -498,6 +505,7 @@ export class Model {
       else connection.resend.push(outgoing)
     }
     this.#pump(session)
+    this.#takeMoved()
   }
 
   #connectRefusal(packet: PlainConnect): number {
@@ -758,7 +766,13 @@ export class Model {
     if (takers.length === 0) return null
     const taker = able.find(({ clientId }) => clientId === takers[0]!.clientId)
     if (taker === undefined) throw new Error(`${takers[0]!.clientId} of ${share} cannot take the message`)
-    if (online.length > 0 && !online.includes(taker))
+    // Where messages of the group wait for one already, others wait behind them.
+    const holds = taker.queue.some((waiting) => waiting.share === share)
+    if (
+      online.length > 0 &&
+      !online.includes(taker) &&
+      !(holds && !online.some((each) => this.#hasRoom(each)))
+    )
       throw new Error(`an offline member of ${share} was preferred`)
     return taker
   }
@@ -951,6 +965,7 @@ export class Model {
       if (grows) connection.growth--
     }
     this.#pump(session)
+    this.#takeMoved()
   }
 
   // ── SUBSCRIBE ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -989,6 +1004,7 @@ export class Model {
     this.#send(connection, `SUBACK ${packet.packetId} ${codes.join(',')}`, session.stored)
     for (const cursor of starts) session.cursors.set(cursor.filter, cursor)
     this.#takeRetained(session)
+    this.#takeMoved()
     if (!this.#hasRoom(session)) return
     // Those that have sent everything are over, and stand for nothing that is published later.
     for (const { filter, due, came } of starts) {
@@ -1009,6 +1025,50 @@ export class Model {
         return
       this.#deeds.shift()
       this.#retainedCame(session, message, deed)
+    }
+  }
+
+  /**
+   * What waits for a member of a Shared Subscription, and was never sent, goes to one that has room. False when the Server did
+   * no such thing next.
+   */
+  #takeMoved(): boolean {
+    let count = 0
+    for (let deed = this.#deeds[0]; deed?.did === 'deliver' && deed.share !== null; deed = this.#deeds[0]) {
+      const { clientId, share } = deed
+      const message = this.#known(deed.message)
+      const taker = this.sessions.get(clientId)
+      const holder = [...this.sessions.values()].find((session) => {
+        const [first] = session.queue.filter(({ message: each }) => !this.#isOver(each))
+        return session !== taker && first?.message === message && first.share === share
+      })
+      if (message === null || taker === undefined || holder === undefined || !taker.subscriptions.has(share))
+        break
+      if (!this.#hasRoom(taker))
+        throw new Error(`${clientId} was given what waits for others, and has no room`)
+      const at = holder.queue.findIndex(({ message: each }) => each === message)
+      holder.queue.splice(0, at + 1)
+      this.#deeds.shift()
+      this.#deliverShared(taker, message, share)
+      count++
+    }
+    return count > 0
+  }
+
+  #isOver({ expiresAt }: ModelMessage): boolean {
+    return expiresAt !== null && expiresAt <= this.now
+  }
+
+  /** Nobody idles while others have work of the same Shared Subscription that they were never sent. */
+  #expectSharedWork(): void {
+    for (const { clientId, queue } of this.sessions.values()) {
+      const [first] = queue.filter(({ message }) => !this.#isOver(message))
+      if (first === undefined || first.share === null) continue
+      for (const other of this.sessions.values()) {
+        if (other.clientId === clientId || !other.subscriptions.has(first.share) || !this.#hasRoom(other))
+          continue
+        throw new Error(`${other.clientId} idles while ${first.share} waits for ${clientId}`)
+      }
     }
   }
 
@@ -1066,6 +1126,7 @@ export class Model {
     if (how === 'normal') this.wills.delete(clientId)
     else this.#willOfLost(clientId, expiry)
     if (expiry === 0) this.#end(session)
+    else this.#takeMoved()
   }
 
   #willOfLost(clientId: string, expiry: number): void {
