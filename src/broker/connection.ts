@@ -28,17 +28,18 @@ import {
 } from './connect.ts'
 import type { Deadline } from './deadlines.ts'
 import { DeliveryEncoder } from './delivery.ts'
-import type { BrokerEvents } from './events.ts'
+import type { BrokerEvents, PacketEvent } from './events.ts'
 import { FilterPackets, type FilterPacketsSink } from './filter-packets.ts'
 import { Forgiven } from './forgiven.ts'
 import { Inbound, type InboundSink } from './inbound.ts'
-import type { Link, LinkHandler } from './link.ts'
+import type { Link, LinkHandler, LinkInfo } from './link.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
 import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
+import { acknowledgement, receivedPacket, sentPacket, type TracedPacket } from './traced-packet.ts'
 
 /** How long a policy may take for the packets of a client that is gone, in ms. */
 const LAST_PACKETS_MS = 60_000
@@ -94,6 +95,7 @@ export class Connection
   #readerWatch: ReaderWatch | null = null
   /** How many packets the output has written when CONNACK is among them. */
   #connackAt = 0
+  #takenOverBy: LinkInfo | null = null
   /** Closing: the link is ended when the output is empty. */
   #ending = false
   /** Why the client sends nothing more; null while it may. What it sent before is handled first. */
@@ -175,6 +177,7 @@ export class Connection
       while (this.#reading() && this.#framer.next()) {
         this.#state.figures.packetsReceived++
         this.#keepAlive.active()
+        if (this.#state.events.hearsPackets) this.#trace('received', receivedPacket(this.#framer))
         this.#handle()
       }
       // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
@@ -489,6 +492,7 @@ export class Connection
       user,
       cleanStart: packet.cleanStart,
       expirySeconds,
+      link: this.#link.info,
     })
     this.#rooms.wills.set(this.#view, packet.will)
     this.#session = session
@@ -663,6 +667,10 @@ export class Connection
     if (body !== null) this.#output.pushBody(body)
     const { message, qos } = delivery
     const { figures, events } = this.#state
+    if (events.hearsPackets) {
+      const bytes = wire.end - wire.start + (body?.length ?? 0)
+      this.#trace('sent', { packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
+    }
     figures.publishSent++
     figures.publishBytesSent += message.payloadBytes
     if (events.hearsDelivered) events.emit('delivered', { clientId: this.#view.clientId, message, qos })
@@ -680,6 +688,8 @@ export class Connection
     if (this.#output.acknowledge(type, this.#version, packetId, reasonCode, gate, credits)) {
       this.#state.turn.touch(this)
     }
+    if (this.#state.events.hearsPackets)
+      this.#trace('sent', acknowledgement(type, this.#version, packetId, reasonCode))
   }
 
   pubrel(packetId: number, gate: number): void {
@@ -689,6 +699,12 @@ export class Connection
   /** FilterPacketsSink. */
   send(bytes: Buffer, gate: number): void {
     if (this.#output.push(bytes, gate, 0)) this.#state.turn.touch(this)
+    if (this.#state.events.hearsPackets) this.#trace('sent', sentPacket(bytes))
+  }
+
+  #trace(direction: PacketEvent['direction'], said: TracedPacket): void {
+    const { clientId, link } = this.#view
+    this.#state.events.emit('packet', { clientId, link, direction, ...said })
   }
 
   /** For the last packet of a connection: one that exceeds the client's Maximum Packet Size is left out. */
@@ -782,7 +798,7 @@ export class Connection
 
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  takenOver(): void {
+  takenOver(by: LinkInfo): void {
     // The same client is back: what it had sent before it left comes before its return.
     if (this.#inputEnd !== null && !this.#awaiting) this.#handleLast()
     if (this.#phase === 'closed') return
@@ -790,6 +806,7 @@ export class Connection
     this.#output.discard()
     this.#session = null
     this.#sendLast(Reason.SessionTakenOver, 'another Network Connection uses this Client Identifier')
+    this.#takenOverBy = by
     this.#close('server', Reason.SessionTakenOver, 'taken over')
   }
 
@@ -886,7 +903,9 @@ export class Connection
       figures.clientsConnected--
       if (events.has('disconnected')) {
         const { clientId } = this.#view
-        events.emit('disconnected', { clientId, link: this.#link.info, reasonCode, reason, by })
+        const takenOverBy = this.#takenOverBy
+        const more = takenOverBy === null ? {} : { takenOverBy }
+        events.emit('disconnected', { clientId, link: this.#link.info, reasonCode, reason, by, ...more })
       }
     }
     this.#ending = true

@@ -2,6 +2,7 @@
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import { Session, type Undelivered } from '../session/session.ts'
 import type { BrokerEvents } from './events.ts'
+import type { LinkInfo } from './link.ts'
 import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
 import type { Owner } from './policy.ts'
 import type { Publisher } from './publish.ts'
@@ -21,6 +22,8 @@ export interface OpenRequest {
   readonly user: Owner
   readonly cleanStart: boolean
   readonly expirySeconds: number
+  /** Of the Network Connection that asks. */
+  readonly link: LinkInfo
 }
 
 export interface OpenedSession {
@@ -56,7 +59,7 @@ export class Sessions {
   open(request: OpenRequest): OpenedSession {
     const { clientId } = request
     const old = this.#state.sessions.get(clientId)
-    if (old !== undefined) this.#takeOver(old)
+    if (old !== undefined) this.#takeOver(old, request.link)
     this.#endOwnerless(request, old)
     // Taken over, a Session that ends with its Network Connection has ended.
     const existing = this.#state.sessions.get(clientId)
@@ -90,10 +93,10 @@ export class Sessions {
     events.emit('security', { kind: 'ownerless-session-ended', subject: clientId, by, detail })
   }
 
-  #takeOver(old: Session): void {
+  #takeOver(old: Session, by: LinkInfo): void {
     const connection = this.#state.connected.get(old)
     if (connection === undefined) return
-    connection.takenOver()
+    connection.takenOver(by)
     // It may have said DISCONNECT meanwhile.
     if (this.#state.connected.get(old) !== connection) return
     this.left(old, old.expirySeconds, 'lost')

@@ -12,6 +12,7 @@ import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
+import type { LinkInfo } from './link.ts'
 import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { SharedCopies } from './shared-copies.ts'
@@ -42,7 +43,7 @@ export interface ClientConnection extends Flushable {
   /** Keep Alive in force; 0 for none. */
   readonly keepAliveSeconds: number
   /** Another Network Connection took the Session: 0x8E, and nothing else leaves any more. */
-  takenOver(): void
+  takenOver(by: LinkInfo): void
   /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */
   disconnect(reasonCode: number, reason: string): void
   /** A commit was made durable: what waited for it leaves. */

@@ -231,7 +231,8 @@ async function start(
   const sources = sourcesOf(environment, givenFile, flags)
   const config = loadConfig(sources)
   if (config.user !== null) becomeUser(config.user)
-  const logger = createLogger(config.log.level, logFormat(config, stdout), stdout)
+  const { level, waitingBytesMax } = config.log
+  const logger = createLogger(level, logFormat(config, stdout), stdout, waitingBytesMax)
   surroundings.onUncaught((error) => {
     logger.fatal({ err: error }, 'a defect in godwit: it stops, and what it acknowledged is kept')
     stderr.write(explained(error))
@@ -256,7 +257,7 @@ async function start(
     controlSocket: true,
     controlCommands: reloadCommands(() => reloading),
   })
-  const detachLog = attachLog(broker.events, logger, surroundings.now)
+  const detachLog = attachLog(broker.events, logger, surroundings.now, config.log)
   securityLog.attach(broker.events, surroundings.now)
   // A file that it started with and that is gone is a mistake, and no wish for the defaults.
   const sourcesNow = (): ConfigSources =>

@@ -15,18 +15,19 @@ export interface SecurityLog {
 
 /** Opens it before the broker starts, so that one that cannot be written prevents that. Throws LogFileError. */
 export function openSecurityLog(config: Config, log: Logger): SecurityLog {
-  const { securityFile: path } = config.log
+  const { securityFile: path, waitingBytesMax } = config.log
   const file =
     path === null
       ? null
-      : new LogFile(path, (reason) =>
-          log.error({ file: path, reason }, 'entries of the security log are lost'),
-        )
-  const logger = file === null ? log : createLogger('info', 'json', file)
+      : new LogFile(path, waitingBytesMax, {
+          lost: (reason) => log.error({ file: path, reason }, 'entries of the security log are lost'),
+          found: (count) => log.warn({ file: path, count }, 'the security log is written again'),
+        })
+  const logger = file === null ? log : createLogger('info', 'json', file, Number.POSITIVE_INFINITY)
   let detach = (): void => {}
   return {
     attach: (events, now) => {
-      detach = attachSecurityLog(events, logger, now, file === null ? 'log' : 'nothing')
+      detach = attachSecurityLog(events, logger, now, file === null ? 'log' : 'nothing', config.log)
       for (const { name, allowAnonymous } of config.listeners) {
         // Where it is the log itself, the lines of the start say so.
         if (!allowAnonymous || file === null) continue

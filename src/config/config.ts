@@ -36,6 +36,12 @@ export interface Config {
     readonly format: Settings['log']['format']
     /** The file of the security log; null for the log itself. */
     readonly securityFile: string | null
+    /** At most one line in this time for what repeats. */
+    readonly repeatSeconds: number
+    /** Lines of each kind; a hundred times as many may come at once. */
+    readonly linesPerSecondMax: number
+    /** What may wait for a reader that takes nothing; lines beyond it are lost, and counted. */
+    readonly waitingBytesMax: number
   }
   /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
@@ -213,6 +219,9 @@ function toConfig(settings: Settings): Config {
       level: settings.log.level,
       format: settings.log.format,
       securityFile: settings.log.security_file ?? null,
+      repeatSeconds: settings.log.repeat_seconds,
+      linesPerSecondMax: settings.log.lines_per_second_max,
+      waitingBytesMax: settings.log.waiting_bytes_max,
     },
     sysIntervalSeconds: settings.sys.interval_seconds,
     shutdownSeconds: settings.shutdown_seconds,

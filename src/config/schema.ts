@@ -7,6 +7,7 @@ import { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from '../broker
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
+import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { EVERY_ORIGIN } from '../transport/page-origin.ts'
 import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
@@ -152,6 +153,9 @@ export const SCHEMA = z.strictObject({
       level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
       format: oneOf(['auto', 'json', 'pretty']).default('auto'),
       security_file: text("a file's path").optional(),
+      repeat_seconds: seconds({ min: 1, max: 3600 }).default(DEFAULT_LOG_BOUNDS.repeatSeconds),
+      lines_per_second_max: whole({ min: 1, unlimited: true }).default(DEFAULT_LOG_BOUNDS.linesPerSecondMax),
+      waiting_bytes_max: bytes({ min: 65_536 }).default(WAITING_BYTES_MAX),
     })
     .prefault({}),
   sys: z

@@ -9,13 +9,11 @@ import {
   type WriteStream,
 } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import { lostLine } from './logger.ts'
 
 const MODE = 0o600
 /** How often it is looked whether the file still has its name. */
 const LOOK_MS = 5000
-/** What may wait for a disk that takes nothing. */
-const WAITING_BYTES_MAX = 1024 * 1024
-
 /** The file cannot be written. */
 export class LogFileError extends Error {
   override readonly name = 'LogFileError'
@@ -30,22 +28,34 @@ export class LogFileError extends Error {
   }
 }
 
+/** What the file has to say of itself, for the log. */
+export interface LogFileEvents {
+  /** Lines begin to be lost. */
+  lost(reason: string): void
+  /** Lines are written again; so many were lost. */
+  found(count: number): void
+}
+
 /**
  * Lines are appended as they come. When the file was renamed or removed, as by logrotate, a new one is begun within
- * seconds. What the disk does not take is lost, and told to `lost`; the broker goes on.
+ * seconds. What the disk does not take is lost and counted; how many were lost stands in the file once it takes lines again.
  */
 export class LogFile {
   readonly #path: string
-  readonly #lost: (reason: string) => void
+  readonly #waitingBytesMax: number
+  readonly #events: LogFileEvents
   readonly #timer: NodeJS.Timeout
   #stream: WriteStream
   #node: bigint
   #isLosing = false
+  /** Lines that were lost and are not told yet. */
+  #lost = 0
 
-  /** Opens the file, or makes it. Throws LogFileError. `lost` is called once for each time that lines begin to be lost. */
-  constructor(path: string, lost: (reason: string) => void) {
+  /** Opens the file, or makes it. Throws LogFileError. `waitingBytesMax` is for what a slow disk has not taken. */
+  constructor(path: string, waitingBytesMax: number, events: LogFileEvents) {
     this.#path = path
-    this.#lost = lost
+    this.#waitingBytesMax = waitingBytesMax
+    this.#events = events
     const { stream, node } = this.#open()
     this.#stream = stream
     this.#node = node
@@ -53,20 +63,28 @@ export class LogFile {
   }
 
   write(line: string): void {
-    if (this.#stream.writableLength > WAITING_BYTES_MAX) this.#lose('the disk takes nothing')
-    else this.#stream.write(line)
+    if (this.#stream.writableLength >= this.#waitingBytesMax) {
+      this.#lost++
+      this.#lose('the disk takes nothing')
+      return
+    }
+    if (this.#lost > 0) this.#tellLost()
+    this.#send(line, 1)
   }
 
-  /** Begins a new file when this one has lost its name. Never rejects. */
+  /** Begins a new file when this one has lost its name or cannot be written. Never rejects. */
   async look(): Promise<void> {
     const found = await stat(this.#path, { bigint: true }).catch(() => null)
-    if (found?.ino === this.#node && !this.#stream.errored) return
+    if (found?.ino === this.#node && !this.#stream.errored) {
+      if (this.#lost > 0 && this.#stream.writableLength === 0) this.#tellLost()
+      return
+    }
     try {
       const { stream, node } = this.#open()
       this.#stream.end()
       this.#stream = stream
       this.#node = node
-      this.#isLosing = false
+      if (this.#lost > 0) this.#tellLost()
     } catch (error) {
       this.#lose(error instanceof Error ? error.message : String(error))
     }
@@ -79,6 +97,25 @@ export class LogFile {
       if (this.#stream.errored) resolve()
       else this.#stream.end(() => resolve())
       this.#stream.once('error', () => resolve())
+    })
+  }
+
+  #tellLost(): void {
+    const count = this.#lost
+    this.#lost = 0
+    this.#send(lostLine(count), count)
+  }
+
+  /** `lines` are lost if this is. */
+  #send(text: string, lines: number): void {
+    this.#stream.write(text, (error) => {
+      if (error) {
+        this.#lost += lines
+        return
+      }
+      if (!this.#isLosing || this.#lost > 0) return
+      this.#isLosing = false
+      this.#events.found(lines)
     })
   }
 
@@ -103,6 +140,6 @@ export class LogFile {
   #lose(reason: string): void {
     if (this.#isLosing) return
     this.#isLosing = true
-    this.#lost(reason)
+    this.#events.lost(reason)
   }
 }

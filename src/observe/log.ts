@@ -3,12 +3,15 @@ import type { Logger } from 'pino'
 import type { BrokerEvents, EventName, Events } from '../broker/events.ts'
 import type { LinkInfo } from '../broker/link.ts'
 import type { DropReason } from '../session/limits.ts'
+import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
 import { CLIENT_CODES, refusalCode } from './security.ts'
-import { Tally } from './tally.ts'
+import { sourceOf } from './source.ts'
+import { placeOf, Takeovers } from './takeovers.ts'
+import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
 
-/** At most one line per client and reason in this time. */
-const REPEAT_MS = 10_000
+/** Packets of one client and type that are told one by one before they are counted. */
+const PACKETS_BURST = 1000
 
 const FLUSH_MS = 1000
 
@@ -18,145 +21,237 @@ const FORGIVEN_MAX = 10_000
 /** Drops that belong to the life of a Session and tell of no trouble. */
 const ORDINARY_DROPS: ReadonlySet<DropReason> = new Set(['offline', 'expired', 'session-ended'])
 
-/** Stands for every kind beyond those that are counted one by one. */
-const TOGETHER = 'more clients were refused, ran into limits or lost messages'
+/** What happens in the ordinary course: told each time, until it happens too often. */
+const ordinary = (level: Kind['level'], text: string, source: string, subject: string): Kind => ({
+  level,
+  text,
+  source,
+  subject,
+  burst: 3,
+  isUngrouped: true,
+})
 
-interface Line {
-  readonly level: 'debug' | 'warn' | 'error'
-  readonly fields: Readonly<Record<string, unknown>>
-  readonly text: string
-}
+const KINDS = {
+  connected: {
+    ...ordinary('info', 'client connected', 'remoteAddress', 'clientId'),
+    fields: { security: CLIENT_CODES.login.code },
+  },
+  disconnected: ordinary('info', 'client disconnected', 'remoteAddress', 'clientId'),
+  again: ordinary('info', 'new messages and Sessions are accepted again', 'state', 'detail'),
+  recovered: ordinary('info', 'the store works again', 'state', 'detail'),
+  refusing: ordinary('warn', 'new messages and Sessions are refused', 'state', 'detail'),
+  storeFailed: ordinary('error', 'the store failed', 'state', 'detail'),
+  forgiven: ordinary('warn', 'a rule that the client breaks is forgiven', 'remoteAddress', 'rule'),
+  loginRefused: {
+    ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
+    fields: { security: CLIENT_CODES.loginRefused.code },
+  },
+  connectionRefused: {
+    ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
+    fields: { security: CLIENT_CODES.connectionRefused.code },
+  },
+  lost: { level: 'warn', text: 'messages dropped', source: 'clientId', subject: 'reason', burst: 1 },
+  dropped: { level: 'debug', text: 'messages dropped', source: 'clientId', subject: 'reason', burst: 1 },
+  limited: { level: 'warn', text: 'a limit was reached', source: 'clientId', subject: 'limit', burst: 1 },
+  diskLimited: {
+    level: 'error',
+    text: 'a limit was reached',
+    source: 'clientId',
+    subject: 'limit',
+    burst: 1,
+  },
+  contested: {
+    level: 'warn',
+    text: 'several connections use one Client Identifier and take it from each other: give each device its own',
+    source: 'clientId',
+    subject: 'from',
+    burst: 1,
+  },
+  opened: ordinary('debug', 'connection accepted', 'remoteAddress', 'listener'),
+  sessionCreated: ordinary('debug', 'session created', 'clientId', 'persistent'),
+  sessionEnded: ordinary('debug', 'session ended', 'clientId', 'reason'),
+  subscribed: ordinary('debug', 'subscribed', 'clientId', 'filter'),
+  unsubscribed: ordinary('debug', 'unsubscribed', 'clientId', 'filter'),
+  willPublished: ordinary('debug', 'will published', 'clientId', 'topic'),
+  paused: ordinary('debug', 'publisher paused', 'clientId', 'reason'),
+  resumed: ordinary('debug', 'publisher resumed', 'clientId', 'reason'),
+  received: { ...ordinary('trace', 'packet received', 'clientId', 'packet'), burst: PACKETS_BURST },
+  sent: { ...ordinary('trace', 'packet sent', 'clientId', 'packet'), burst: PACKETS_BURST },
+} as const satisfies Readonly<Record<string, Kind>>
+
+/** Writes a line of a kind, or counts it. */
+type Tell = (kind: Kind, occurrence: Occurrence, describe: () => Fields) => void
 
 /**
- * Logs connects and disconnects at info, Sessions, Subscriptions and Wills at debug, refusals, limits and lost messages
- * at warn, trouble with the store at error. What a level hides is not listened to. `now` is a monotonic clock in ms.
- * Returns a function that ends it and writes what was counted last.
+ * Logs connects and disconnects at info, Sessions, Subscriptions and Wills at debug, packets at trace, refusals, limits and
+ * lost messages at warn, trouble with the store at error. What a level hides is not listened to. `now` is a monotonic clock
+ * in ms. Returns a function that ends it and writes what was counted last.
  */
-export function attachLog(events: Events, logger: Logger, now: () => number): () => void {
-  const tally = new Tally<Line>(REPEAT_MS, now, ({ level, fields, text }, count) =>
-    logger[level]({ ...fields, count }, text),
-  )
-  const detach = [
-    ...(logger.isLevelEnabled('debug') ? debugLines(events, logger) : []),
-    ...(logger.isLevelEnabled('info') ? infoLines(events, logger) : []),
-    ...(logger.isLevelEnabled('warn') ? warnLines(events, logger, tally) : []),
-    ...(logger.isLevelEnabled('error') ? errorLines(events, logger) : []),
+export function attachLog(
+  events: Events,
+  logger: Logger,
+  now: () => number,
+  { repeatSeconds, linesPerSecondMax }: LogBounds = DEFAULT_LOG_BOUNDS,
+): () => void {
+  const tally = new Tally({
+    repeatMs: repeatSeconds * 1000,
+    linesPerSecondMax,
+    now,
+    write: ({ level }, fields, text) => logger[level](fields, text),
+  })
+  const tell: Tell = (kind, occurrence, describe) => tally.add(kind, occurrence, describe)
+  const takeovers = new Takeovers(now)
+  const attach = (): (() => void)[] => [
+    ...(logger.isLevelEnabled('trace') ? traceLines(events, tell) : []),
+    ...(logger.isLevelEnabled('debug') ? debugLines(events, tell) : []),
+    ...(logger.isLevelEnabled('info') ? infoLines(events, tell) : []),
+    ...(logger.isLevelEnabled('warn') ? warnLines(events, tell, takeovers, logger) : []),
+    ...(logger.isLevelEnabled('error') ? errorLines(events, tell) : []),
   ]
+  let attached = attach()
+  const detach = (): void => {
+    for (const off of attached) off()
+  }
+  // A level that is raised while the broker runs needs events that nobody listened to.
+  const relevel = (): void => {
+    detach()
+    attached = attach()
+  }
+  logger.on('level-change', relevel)
   const timer = setInterval(() => tally.flush(), FLUSH_MS).unref()
   return () => {
     clearInterval(timer)
-    for (const off of detach) off()
+    logger.off('level-change', relevel)
+    detach()
     tally.end()
   }
 }
 
-function infoLines(events: Events, logger: Logger): (() => void)[] {
+function infoLines(events: Events, tell: Tell): (() => void)[] {
   return [
     events.on('connected', ({ client, sessionPresent, cleanStart, keepAliveSeconds }) =>
-      logger.info(
-        {
-          ...who(client.clientId, client.link),
-          userName: client.userName === null ? undefined : printable(client.userName),
-          protocolVersion: client.protocolVersion,
-          cleanStart,
-          sessionPresent,
-          keepAliveSeconds,
-          security: CLIENT_CODES.login.code,
-        },
-        'client connected',
-      ),
+      tell(KINDS.connected, ofClient(client.clientId, client.link), () => ({
+        ...who(client.clientId, client.link),
+        userName: client.userName === null ? undefined : printable(client.userName),
+        protocolVersion: client.protocolVersion,
+        cleanStart,
+        sessionPresent,
+        keepAliveSeconds,
+      })),
     ),
-    events.on('disconnected', ({ clientId, link, reasonCode, reason, by }) =>
-      logger.info({ ...who(clientId, link), by, ...why(reasonCode, reason) }, 'client disconnected'),
+    events.on('disconnected', ({ clientId, link, reasonCode, reason, by, takenOverBy }) =>
+      tell(KINDS.disconnected, ofClient(clientId, link, by), () => ({
+        ...who(clientId, link),
+        by,
+        ...why(reasonCode, reason),
+        ...(takenOverBy !== undefined && { takenOverBy: placeOf(takenOverBy) }),
+      })),
     ),
     events.on('health', ({ state, before }) => {
-      if (state === 'ok' && before === 'refusing') logger.info('new messages and Sessions are accepted again')
+      if (state === 'ok' && before === 'refusing') tell(KINDS.again, NOBODY, () => ({}))
     }),
-    events.on('sessionsCapped', (event) => logger.info(event, 'Sessions held to session_expiry_seconds_max')),
-    events.on('storeRecovered', ({ sessions }) => logger.info({ sessions }, 'the store works again')),
+    events.on('storeRecovered', ({ sessions }) => tell(KINDS.recovered, NOBODY, () => ({ sessions }))),
   ]
 }
 
-function debugLines(events: Events, logger: Logger): (() => void)[] {
+function traceLines(events: Events, tell: Tell): (() => void)[] {
+  return [
+    events.on('packet', ({ clientId, link, direction, packet, ...fields }) => {
+      const source = clientId === '' ? link.remoteAddress : clientId
+      const occurrence = { source, subject: packet, detail: '' }
+      tell(KINDS[direction], occurrence, () => ({ clientId: printable(clientId), packet, ...fields }))
+    }),
+  ]
+}
+
+function debugLines(events: Events, tell: Tell): (() => void)[] {
   const line = <K extends EventName>(
     name: K,
-    text: string,
-    fields: (event: BrokerEvents[K]) => Record<string, unknown>,
-  ) => events.on(name, (event) => logger.debug(fields(event), text))
+    kind: Kind,
+    fields: (event: BrokerEvents[K]) => Fields,
+  ): (() => void) =>
+    events.on(name, (event) => {
+      const found = fields(event)
+      const [source, subject] = [found[kind.source], found[kind.subject]].map((value) => String(value ?? ''))
+      tell(kind, { source: source!, subject: subject!, detail: '' }, () => found)
+    })
   return [
-    line('opened', 'connection accepted', ({ link }) => peer(link)),
-    line('sessionCreated', 'session created', ({ clientId, persistent }) => ({
+    line('opened', KINDS.opened, ({ link }) => peer(link)),
+    line('sessionCreated', KINDS.sessionCreated, ({ clientId, persistent }) => ({
       clientId: printable(clientId),
       persistent,
     })),
-    line('sessionEnded', 'session ended', ({ clientId, reason }) => ({
+    line('sessionEnded', KINDS.sessionEnded, ({ clientId, reason }) => ({
       clientId: printable(clientId),
       reason,
     })),
-    line('subscribed', 'subscribed', ({ client, filter, reasonCode }) => ({
+    line('subscribed', KINDS.subscribed, ({ client, filter, reasonCode }) => ({
       clientId: printable(client.clientId),
       filter: printable(filter),
       reasonCode: hexadecimal(reasonCode),
     })),
-    line('unsubscribed', 'unsubscribed', ({ client, filter, reasonCode }) => ({
+    line('unsubscribed', KINDS.unsubscribed, ({ client, filter, reasonCode }) => ({
       clientId: printable(client.clientId),
       filter: printable(filter),
       reasonCode: hexadecimal(reasonCode),
     })),
-    line('willPublished', 'will published', ({ clientId, topic }) => ({
+    line('willPublished', KINDS.willPublished, ({ clientId, topic }) => ({
       clientId: printable(clientId),
       topic: printable(topic),
     })),
-    line('paused', 'publisher paused', ({ clientId, reason }) => ({ clientId: printable(clientId), reason })),
-    line('resumed', 'publisher resumed', ({ clientId }) => ({ clientId: printable(clientId) })),
+    line('paused', KINDS.paused, ({ clientId, reason }) => ({ clientId: printable(clientId), reason })),
+    line('resumed', KINDS.resumed, ({ clientId }) => ({ clientId: printable(clientId) })),
   ]
 }
 
-function warnLines(events: Events, logger: Logger, tally: Tally<Line>): (() => void)[] {
+function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Logger): (() => void)[] {
   return [
-    events.on('refused', ({ clientId, link, reasonCode, reason, userName }) =>
-      tally.add(
-        `refused ${clientId} ${clientId === '' ? link.remoteAddress : ''} ${reasonCode} ${reason}`,
-        (together) => ({
-          level: 'warn',
-          fields: together
-            ? {}
-            : {
-                ...who(clientId, link),
-                userName: userName === undefined ? undefined : printable(userName),
-                ...why(reasonCode, reason),
-                security: refusalCode(reasonCode).code,
-              },
-          text: together ? TOGETHER : 'client refused',
-        }),
-      ),
-    ),
+    events.on('refused', ({ clientId, link, reasonCode, reason, userName }) => {
+      const isLogin = refusalCode(reasonCode) === CLIENT_CODES.loginRefused
+      const kind = isLogin ? KINDS.loginRefused : KINDS.connectionRefused
+      const subject = userName === undefined ? '' : printable(userName)
+      const detail = `${clientId} ${reasonCode} ${reason}`
+      tell(kind, { source: sourceOf(link.remoteAddress), subject, detail }, () => ({
+        ...who(clientId, link),
+        userName: subject || undefined,
+        ...why(reasonCode, reason),
+      }))
+    }),
     events.on('dropped', ({ clientId, reason, count }) => {
-      const ordinary = ORDINARY_DROPS.has(reason)
-      if (ordinary && !logger.isLevelEnabled('debug')) return
-      const describe = (together: boolean): Line => ({
-        level: ordinary ? 'debug' : 'warn',
-        fields: together ? {} : { clientId: printable(clientId), reason },
-        text: together ? TOGETHER : 'messages dropped',
-      })
-      tally.add(`dropped ${clientId} ${reason}`, describe, count)
+      const kind = ORDINARY_DROPS.has(reason) ? KINDS.dropped : KINDS.lost
+      if (!logger.isLevelEnabled(kind.level)) return
+      const source = printable(clientId)
+      const occurrence = { source, subject: reason, detail: '', ...(count !== undefined && { count }) }
+      tell(kind, occurrence, () => ({ clientId: source, reason }))
     }),
-    forgivenLines(events, logger),
+    forgivenLines(events, tell),
     events.on('health', ({ state, detail }) => {
-      if (state === 'refusing') logger.warn({ detail }, 'new messages and Sessions are refused')
+      if (state === 'refusing') tell(KINDS.refusing, NOBODY, () => ({ detail }))
     }),
-    events.on('limited', ({ limit, clientId, detail }) =>
-      tally.add(`limited ${clientId} ${limit}`, (together) => ({
-        level: limit === 'disk' ? 'error' : 'warn',
-        fields: together ? {} : { clientId: printable(clientId), limit, detail: printable(detail) },
-        text: together ? TOGETHER : 'a limit was reached',
-      })),
-    ),
+    events.on('limited', ({ limit, clientId, detail }) => {
+      const kind = limit === 'disk' ? KINDS.diskLimited : KINDS.limited
+      const source = printable(clientId)
+      tell(kind, { source, subject: limit, detail: '' }, () => ({
+        clientId: source,
+        limit,
+        detail: printable(detail),
+      }))
+    }),
+    events.on('disconnected', ({ clientId, link, takenOverBy }) => {
+      if (takenOverBy === undefined) return
+      const addresses = takeovers.add(clientId, link, takenOverBy)
+      if (addresses === null) return
+      const source = printable(clientId)
+      tell(KINDS.contested, { source, subject: '', detail: '' }, () => ({
+        clientId: source,
+        from: addresses,
+      }))
+    }),
   ]
 }
 
 /** Once per client and rule, however often the client comes back. */
-function forgivenLines(events: Events, logger: Logger): () => void {
+function forgivenLines(events: Events, tell: Tell): () => void {
   const told = new Set<string>()
   return events.on('forgiven', ({ client, rule }) => {
     const key = `${rule} ${client.clientId}`
@@ -164,12 +259,20 @@ function forgivenLines(events: Events, logger: Logger): () => void {
     const [oldest] = told.size >= FORGIVEN_MAX ? told : []
     if (oldest !== undefined) told.delete(oldest)
     told.add(key)
-    logger.warn({ ...who(client.clientId, client.link), rule }, 'a rule that the client breaks is forgiven')
+    const { clientId, link } = client
+    const occurrence = { source: sourceOf(link.remoteAddress), subject: rule, detail: clientId }
+    tell(KINDS.forgiven, occurrence, () => ({ ...who(clientId, link), rule }))
   })
 }
 
-function errorLines(events: Events, logger: Logger): (() => void)[] {
-  return [events.on('storeFailed', ({ error }) => logger.error({ err: error }, 'the store failed'))]
+function errorLines(events: Events, tell: Tell): (() => void)[] {
+  return [events.on('storeFailed', ({ error }) => tell(KINDS.storeFailed, NOBODY, () => ({ err: error })))]
+}
+
+const NOBODY: Occurrence = { source: '', subject: '', detail: '' }
+
+function ofClient(clientId: string, link: LinkInfo, detail = ''): Occurrence {
+  return { source: sourceOf(link.remoteAddress), subject: printable(clientId), detail }
 }
 
 function who(clientId: string, link: LinkInfo): Record<string, unknown> {

@@ -1,12 +1,19 @@
 /** The logger: pino's JSON lines, or lines for people. */
-import { type DestinationStream, type Level, type Logger, pino } from 'pino'
+import { type Level, type Logger, pino } from 'pino'
+import { WAITING_BYTES_MAX } from './log-bounds.ts'
+import { type LineWriter, LogOutput } from './log-output.ts'
 
-/** Writes to `output`. Time is ISO 8601 in UTC. */
+/** Writes to `output`, as long as no more than `waitingBytesMax` wait there. Time is ISO 8601 in UTC. */
 export function createLogger(
   level: Level | 'silent',
   format: 'json' | 'pretty',
-  output: DestinationStream,
+  output: LineWriter,
+  waitingBytesMax = WAITING_BYTES_MAX,
 ): Logger {
+  const bounded = new LogOutput(output, waitingBytesMax, (count) => {
+    const line = lostLine(count)
+    return format === 'json' ? line : readable(line)
+  })
   return pino(
     {
       level,
@@ -14,8 +21,14 @@ export function createLogger(
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    format === 'json' ? output : { write: (line: string) => output.write(readable(line)) },
+    format === 'json' ? bounded : { write: (line: string) => bounded.write(readable(line)) },
   )
+}
+
+/** The JSON line that stands for so many that could not be written. */
+export function lostLine(count: number): string {
+  const fields = { level: 'warn', time: new Date().toISOString(), count }
+  return `${JSON.stringify({ ...fields, msg: 'lines of this log were lost: nobody took them' })}\n`
 }
 
 /** One of our JSON lines as `12:00:00 info  text key=value`. */

@@ -3,11 +3,10 @@ import type { Logger } from 'pino'
 import type { BrokerEvents, Events } from '../broker/events.ts'
 import type { SecurityKind } from '../broker/security.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
-import { Tally } from './tally.ts'
-
-/** At most one line per code, client and reason in this time, with the count: nobody fills a disk by guessing. */
-const REPEAT_MS = 10_000
+import { sourceOf } from './source.ts'
+import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
 
 const FLUSH_MS = 1000
 
@@ -73,9 +72,22 @@ const LOGIN_REFUSALS: ReadonlySet<number> = new Set([
   Reason.BadAuthenticationMethod,
 ])
 
-interface Line {
-  readonly code: Code
-  readonly fields: Readonly<Record<string, unknown>>
+/** The kinds of line by their codes: each code is bounded for itself, so that no other one hides it. */
+const KINDS: ReadonlyMap<string, Kind> = new Map(
+  [
+    kindOf(CLIENT_CODES.login, 'remoteAddress', 'userName', 3),
+    kindOf(CLIENT_CODES.loginRefused, 'remoteAddress', 'userName'),
+    kindOf(CLIENT_CODES.connectionRefused, 'remoteAddress', 'userName'),
+    kindOf(CLIENT_CODES.publishDenied, 'clientId', 'topicName'),
+    kindOf(CLIENT_CODES.deliveryDenied, 'clientId', 'topicName'),
+    kindOf(CLIENT_CODES.subscribeDenied, 'clientId', 'topicFilter'),
+    ...Object.values(KIND_CODES).map((code) => kindOf(code, 'by', 'subject')),
+  ].map((kind) => [kind.fields.security, kind]),
+)
+
+function kindOf({ code, level, text }: Code, source: string, subject: string, burst = 1) {
+  // Who came in is told each time, until it is too often.
+  return { level, text, source, subject, burst, isUngrouped: burst > 1, fields: { security: code } } as const
 }
 
 /** The code of a CONNECT that was refused with this Reason Code. */
@@ -84,34 +96,39 @@ export function refusalCode(reasonCode: number): Code {
 }
 
 /**
- * Writes the entries to `logger`. Refusals that repeat are counted. `now` is a monotonic clock in ms. In the broker's own
- * log (`beside: 'log'`) logins and refused CONNECTs are left out, since `attachLog` tells of them with their codes. Returns
- * a function that ends it and writes what was counted last.
+ * Writes the entries to `logger`. What repeats is counted, within `bounds`. `now` is a monotonic clock in ms. In the broker's
+ * own log (`beside: 'log'`) logins and refused CONNECTs are left out, since `attachLog` tells of them with their codes.
+ * Returns a function that ends it and writes what was counted last.
  */
 export function attachSecurityLog(
   events: Events,
   logger: Logger,
   now: () => number,
   beside: 'log' | 'nothing',
+  { repeatSeconds, linesPerSecondMax }: LogBounds = DEFAULT_LOG_BOUNDS,
 ): () => void {
-  const write = ({ code, fields }: Line, count?: number): void =>
-    logger[code.level]({ security: code.code, ...fields, ...(count !== undefined && { count }) }, code.text)
-  const tally = new Tally<Line>(REPEAT_MS, now, write)
-  const repeated = (code: Code, kind: string, fields: Line['fields']): void =>
-    tally.add(`${code.code} ${kind}`, (together) => ({ code, fields: together ? {} : fields }))
+  const tally = new Tally({
+    repeatMs: repeatSeconds * 1000,
+    linesPerSecondMax,
+    now,
+    write: ({ level }, fields, text) => logger[level](fields, text),
+  })
+  const tell = ({ code }: Code, occurrence: Occurrence, fields: Fields): void =>
+    tally.add(KINDS.get(code)!, occurrence, () => fields)
   const logins = (): (() => void)[] => [
     events.on('connected', ({ client }) => {
       const { clientId, userName, link } = client
-      write({ code: CLIENT_CODES.login, fields: { ...who(clientId, userName), ...from(link) } })
+      const occurrence = { ...ofUser(link.remoteAddress, userName), detail: clientId }
+      tell(CLIENT_CODES.login, occurrence, { ...who(clientId, userName), ...from(link) })
     }),
     events.on('refused', (event) => {
-      const { clientId, link, userName } = event
-      const kind = `${link.remoteAddress} ${clientId} ${userName ?? ''} ${event.reasonCode}`
-      repeated(refusalCode(event.reasonCode), kind, {
-        ...who(clientId, userName),
-        ...from(link),
-        ...why(event),
-      })
+      const { clientId, link, userName, reasonCode, reason } = event
+      const detail = `${clientId} ${reasonCode} ${reason}`
+      tell(
+        refusalCode(reasonCode),
+        { ...ofUser(link.remoteAddress, userName), detail },
+        { ...who(clientId, userName), ...from(link), ...why(event) },
+      )
     }),
   ]
   const detach = [
@@ -119,8 +136,10 @@ export function attachSecurityLog(
     events.on('subscribed', ({ client, filter, reasonCode }) => {
       if (reasonCode !== Reason.NotAuthorized) return
       const { clientId, userName, link } = client
-      const fields = { ...who(clientId, userName), ...from(link), topicFilter: printable(filter) }
-      repeated(CLIENT_CODES.subscribeDenied, `${clientId} ${filter}`, fields)
+      const topicFilter = printable(filter)
+      const fields = { ...who(clientId, userName), ...from(link), topicFilter }
+      const occurrence = { source: printable(clientId), subject: topicFilter, detail: '' }
+      tell(CLIENT_CODES.subscribeDenied, occurrence, fields)
     }),
     events.on('dropped', ({ clientId, reason, message }) => {
       if (reason !== 'not-authorized') return
@@ -128,7 +147,8 @@ export function attachSecurityLog(
       const isOwn = !message.evicted && message.publisher === clientId
       const topicName = message.evicted ? undefined : printable(message.topic.name)
       const code = isOwn ? CLIENT_CODES.publishDenied : CLIENT_CODES.deliveryDenied
-      repeated(code, `${clientId} ${topicName}`, { ...who(clientId), topicName })
+      const occurrence = { source: printable(clientId), subject: topicName ?? '', detail: '' }
+      tell(code, occurrence, { ...who(clientId), topicName })
     }),
     events.on('security', ({ kind, subject, by, detail }) => {
       const fields = {
@@ -139,8 +159,9 @@ export function attachSecurityLog(
       const code = KIND_CODES[kind]
       // What files led to, no client can repeat, and each time it may be something else.
       const isOfFiles = code.code.startsWith('S4')
-      if (code.level === 'warn' && !isOfFiles) repeated(code, `${subject} ${by}`, fields)
-      else write({ code, fields })
+      if (code.level === 'warn' && !isOfFiles) {
+        tell(code, { source: fields.by, subject: fields.subject, detail: '' }, fields)
+      } else logger[code.level]({ security: code.code, ...fields }, code.text)
     }),
   ]
   const timer = setInterval(() => tally.flush(), FLUSH_MS).unref()
@@ -149,6 +170,10 @@ export function attachSecurityLog(
     for (const off of detach) off()
     tally.end()
   }
+}
+
+function ofUser(remoteAddress: string, userName?: string | null): Pick<Occurrence, 'source' | 'subject'> {
+  return { source: sourceOf(remoteAddress), subject: printable(userName ?? '') }
 }
 
 function who(clientId: string, userName?: string | null): Record<string, unknown> {

@@ -366,7 +366,7 @@ listeners:
 
   test('an unknown key that resembles nothing lists what may stand there', () => {
     expect(problems(() => fromFile('log: {colour: blue}'))).toEqual([
-      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file',
+      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file, repeat_seconds, lines_per_second_max, waiting_bytes_max',
     ])
     expect(problems(() => fromFile('listeners: [{type: tcp, addr: x}]'))[0]).toMatch(
       /^godwit.yaml:1: listeners.0.addr: unknown key; allowed here: name, type, host, port/,

@@ -7,16 +7,22 @@ import { LogFile } from '../../src/observe/log-file.ts'
 let directory: string
 let path: string
 let lost: string[]
+let found: number[]
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'godwit-log-'))
   path = join(directory, 'security.log')
   lost = []
+  found = []
 })
 
 afterEach(() => rm(directory, { recursive: true, force: true }))
 
-const opened = (at = path): LogFile => new LogFile(at, (reason) => lost.push(reason))
+const opened = (at = path, waitingBytesMax = 1024 * 1024): LogFile =>
+  new LogFile(at, waitingBytesMax, {
+    lost: (reason) => lost.push(reason),
+    found: (count) => found.push(count),
+  })
 
 test('lines are appended, in a file for its owner alone', async () => {
   await writeFile(path, 'before\n')
@@ -63,5 +69,32 @@ test('what the disk does not take is lost, told once, and the broker goes on', a
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
   expect(lost).toEqual([expect.stringContaining('ENOSPC')])
+  await file.close()
+})
+
+test('how many lines were lost stands in the file once it takes lines again [field-D24]', async () => {
+  const file = opened(path, 10)
+  for (let line = 0; line < 1000; line++) file.write(`line ${line}\n`)
+  expect(lost).toEqual(['the disk takes nothing'])
+  await expect.poll(() => file.look().then(() => found)).toHaveLength(1)
+  file.write('last\n')
+  await file.close()
+  const lines = (await readFile(path, 'utf8')).trimEnd().split('\n')
+  const written = lines.filter((line) => line.startsWith('line ')).length
+  expect(found).toEqual([1000 - written])
+  expect(lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line))).toMatchObject([
+    { level: 'warn', count: 1000 - written },
+  ])
+  expect(lines.at(-1)).toBe('last')
+})
+
+test('a disk that is full all the time is told once, however often it is tried again [field-D24]', async () => {
+  const file = opened('/dev/full')
+  for (let round = 0; round < 3; round++) {
+    file.write('one\n')
+    await expect.poll(() => lost.length).toBe(1)
+    await file.look()
+  }
+  expect([lost.length, found]).toEqual([1, []])
   await file.close()
 })

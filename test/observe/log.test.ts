@@ -5,7 +5,6 @@ import { Message, Topic } from '../../src/mqtt/message.ts'
 import { attachLog } from '../../src/observe/log.ts'
 import { createLogger, readable } from '../../src/observe/logger.ts'
 import { printable } from '../../src/observe/printable.ts'
-import { Tally } from '../../src/observe/tally.ts'
 
 const LINK: LinkInfo = {
   transport: 'tcp',
@@ -32,9 +31,10 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-function attach(level: 'debug' | 'info' | 'warn' | 'silent'): () => void {
+function attach(level: 'trace' | 'debug' | 'info' | 'warn' | 'silent', linesPerSecondMax = 10): () => void {
   const output = { write: (line: string) => lines.push(JSON.parse(line)) }
-  return attachLog(events, createLogger(level, 'json', output), () => now)
+  const bounds = { repeatSeconds: 10, linesPerSecondMax }
+  return attachLog(events, createLogger(level, 'json', output), () => now, bounds)
 }
 
 function pass(ms: number): void {
@@ -124,13 +124,136 @@ describe('the log', () => {
     expect(events.has('storeFailed')).toBe(false)
   })
 
-  test('new names do not make it grow without bound', () => {
+  test('new names do not make it grow without bound: what is left is told of their address', () => {
     const detach = attach('warn')
     for (let i = 0; i < 5000; i++) refuse(`client-${i}`)
-    expect(lines.length).toBe(1001)
-    expect(lines[1000]).toMatchObject({ msg: expect.stringContaining('more clients'), count: 1 })
+    expect(lines.length).toBe(32)
+    pass(10_000)
+    expect(lines.slice(32)).toMatchObject([
+      { msg: 'client refused', remoteAddress: '192.0.2.7', count: 4968, security: 'S102' },
+    ])
+    expect(lines[32]).not.toHaveProperty('clientId')
     detach()
-    expect(lines.at(-1)).toMatchObject({ count: 3999 })
+    expect(lines.length).toBe(33)
+  })
+
+  test('30 guesses at admin stand out of 1,100 anonymous refusals from anywhere [field-D24]', () => {
+    const detach = attach('warn')
+    const from = (remoteAddress: string, clientId: string, userName?: string) =>
+      events.emit('refused', {
+        clientId,
+        link: { ...LINK, remoteAddress },
+        reasonCode: 0x87,
+        reason: 'not authorized',
+        ...(userName !== undefined && { userName }),
+      })
+    for (let i = 0; i < 1100; i++) {
+      // From the same address, from one network, and from all over the world.
+      from('192.0.2.7', `a-${i}`)
+      from(`2001:db8::${i.toString(16)}`, `b-${i}`)
+      from(`198.51.${i >> 8}.${i & 255}`, `c-${i}`)
+      if (i % 37 === 0) from('192.0.2.7', `guess-${i}`, 'admin')
+    }
+    pass(10_000)
+    detach()
+    const ofAdmin = lines.filter(({ userName }) => userName === 'admin')
+    expect(ofAdmin.length).toBeGreaterThan(0)
+    expect(ofAdmin.reduce((sum, { count }) => sum + (count as number), 0)).toBe(30)
+    expect(new Set(ofAdmin.map(({ remoteAddress }) => remoteAddress))).toEqual(new Set(['192.0.2.7']))
+    expect(lines.length).toBeLessThan(120)
+    // Nothing is lost from the sum.
+    expect(lines.reduce((sum, { count }) => sum + (count as number), 0)).toBe(3330)
+  })
+
+  test('a client that reconnects all day writes a few lines, with the count [field-D24]', () => {
+    const detach = attach('info')
+    const client = { clientId: 'c', userName: null, protocolVersion: 4 as const, link: LINK }
+    const connect = { client, sessionPresent: false, cleanStart: true, keepAliveSeconds: 0 }
+    const end = { clientId: 'c', link: LINK, reasonCode: 0, reason: '', by: 'client' as const }
+    for (let second = 0; second < 60; second++) {
+      for (let i = 0; i < 2800; i++) {
+        events.emit('connected', connect)
+        events.emit('disconnected', end)
+      }
+      pass(1000)
+    }
+    detach()
+    expect(lines.length).toBeLessThan(30)
+    const counted = lines.filter(({ msg }) => msg === 'client connected')
+    expect(counted.reduce((sum, { count = 1 }) => sum + (count as number), 0)).toBe(60 * 2800)
+    expect(counted[0]).not.toHaveProperty('count')
+  })
+
+  test('thousands of new clients a second are bounded, and told of their address [field-D24]', () => {
+    const detach = attach('info')
+    for (let second = 0; second < 100; second++) {
+      for (let i = 0; i < 1000; i++) {
+        const client = { clientId: `${second}-${i}`, userName: null, protocolVersion: 4 as const, link: LINK }
+        events.emit('connected', { client, sessionPresent: false, cleanStart: true, keepAliveSeconds: 0 })
+      }
+      pass(1000)
+    }
+    detach()
+    // A hundred seconds' worth at once, and ten a second.
+    expect(lines.length).toBeLessThan(2200)
+    expect(lines.reduce((sum, { count = 1 }) => sum + (count as number), 0)).toBe(100_000)
+    expect(lines.at(-1)).toMatchObject({ msg: expect.stringMatching(/^client connected/) })
+  })
+
+  test('noise of one kind leaves the lines of another alone [field-D24]', () => {
+    const detach = attach('info')
+    for (let i = 0; i < 10_000; i++) refuse(`client-${i}`)
+    drop('slow')
+    events.emit('limited', { limit: 'disk', clientId: 'c', detail: 'nearly full' })
+    expect(lines.slice(-2)).toMatchObject([{ msg: 'messages dropped' }, { limit: 'disk' }])
+    detach()
+  })
+
+  test('a takeover says from where to where; a name that two devices have is told with what to do [field-D24]', () => {
+    const detach = attach('info')
+    const links = [LINK, { ...LINK, remoteAddress: '192.0.2.9', remotePort: 99 }] as const
+    for (let i = 0; i < 40; i++) {
+      const [link, takenOverBy] = [links[i % 2]!, links[(i + 1) % 2]!]
+      const end = { clientId: 'plant', link, reasonCode: 0x8e, reason: 'taken over', by: 'server' as const }
+      events.emit('disconnected', { ...end, takenOverBy })
+      pass(1000)
+    }
+    detach()
+    expect(lines[0]).toMatchObject({ remoteAddress: '192.0.2.7', takenOverBy: '192.0.2.9 port 99' })
+    const hints = lines.filter(({ level }) => level === 'warn')
+    expect(hints[0]).toMatchObject({
+      clientId: 'plant',
+      from: '192.0.2.7, 192.0.2.9',
+      msg: expect.stringContaining('give each device its own'),
+    })
+    expect(hints.length).toBeLessThanOrEqual(5)
+  })
+
+  test('a client that comes back now and then is not told to have a twin [field-D24]', () => {
+    const detach = attach('info')
+    const end = { clientId: 'c', link: LINK, reasonCode: 0x8e, reason: 'taken over', by: 'server' as const }
+    for (let i = 0; i < 10; i++) {
+      events.emit('disconnected', { ...end, takenOverBy: LINK })
+      pass(30_000)
+    }
+    detach()
+    expect(lines.filter(({ level }) => level === 'warn')).toEqual([])
+  })
+
+  test('a level that is raised while it runs is listened to from then on [field-D25]', () => {
+    const output = { write: (line: string) => lines.push(JSON.parse(line)) }
+    const logger = createLogger('warn', 'json', output)
+    const detach = attachLog(events, logger, () => now)
+    expect(events.has('packet')).toBe(false)
+    logger.level = 'trace'
+    expect(events.has('packet')).toBe(true)
+    events.emit('sessionCreated', { clientId: 'c', persistent: true })
+    logger.level = 'debug'
+    expect(events.has('packet')).toBe(false)
+    detach()
+    logger.level = 'trace'
+    expect(events.has('packet')).toBe(false)
+    expect(lines).toMatchObject([{ level: 'debug', msg: 'session created' }])
   })
 
   test('a Client Identifier cannot forge a line', () => {
@@ -190,23 +313,6 @@ describe('lines for people', () => {
   })
 })
 
-describe('Tally', () => {
-  test('forgets kinds that became quiet', () => {
-    let describes = 0
-    const tally = new Tally<string>(
-      10,
-      () => now,
-      () => {},
-    )
-    const add = () => tally.add('a', () => `${describes++}`)
-    add()
-    now = 10
-    tally.flush()
-    add()
-    expect(describes).toBe(2)
-  })
-})
-
 describe('a rule that is forgiven', () => {
   const forgive = (clientId: string, rule: 'dup-on-qos-0' | 'header-flags' = 'dup-on-qos-0') =>
     events.emit('forgiven', { client: { clientId, userName: null, protocolVersion: 4, link: LINK }, rule })
@@ -228,7 +334,7 @@ describe('a rule that is forgiven', () => {
   })
 
   test('is remembered for a bounded number of clients', () => {
-    const detach = attach('warn')
+    const detach = attach('warn', Number.POSITIVE_INFINITY)
     for (let number = 0; number < 10_000; number++) forgive(`c${number}`)
     forgive('c0')
     expect(lines.length).toBe(10_000)
