@@ -1,12 +1,15 @@
 /** The configuration: file, environment and flags as one frozen, validated Config. */
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import type { z } from 'zod'
 import type { AccessOptions } from '../access/access.ts'
 import { parseAclFile } from '../access/acl-file.ts'
 import { parsePasswordFile } from '../access/password-file.ts'
 import { LinesError } from '../access/watched-file.ts'
 import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
+import { BALLAST } from '../store/ballast.ts'
+import { isStoreFile } from '../store/directory.ts'
+import { ACCOUNTS_FILE } from '../store/kept-files.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
 import { tlsProblems } from '../transport/tls.ts'
 import {
@@ -165,7 +168,22 @@ function loaded({ file, text, environment = {}, flags = {} }: ConfigSources): {
     ...listenerProblems(sources),
   ]
   if (problems.length > 0 || parsed.data === undefined) throw new ConfigError(problems.toSorted(byLine))
-  return { config: toConfig(parsed.data), sources }
+  const config = toConfig(parsed.data)
+  const taken = takenNames(config, sources)
+  if (taken.length > 0) throw new ConfigError(taken)
+  return { config, sources }
+}
+
+/** Files in the data directory that the configuration may name, but not as the store names its own. */
+function takenNames({ data, log }: Config, sources: Sources): ConfigProblem[] {
+  const path = log.securityFile
+  if (path === null || data.durability === 'memory') return []
+  if (dirname(resolve(path)) !== resolve(data.directory)) return []
+  const name = basename(path)
+  if (!isStoreFile(name) && name !== ACCOUNTS_FILE && name !== BALLAST) return []
+  const key = ['log', 'security_file']
+  const message = `'${name}' in the data directory is a file of the store itself: choose another name, such as security.log`
+  return [{ where: sources.where(key), key: key.join('.'), message }]
 }
 
 /** What a configuration file says. Throws ConfigError. */

@@ -8,7 +8,7 @@ import { constants } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { directoryError } from './failure.ts'
-import { FORMAT_VERSION } from './format.ts'
+import { corrupt, FORMAT_VERSION, LOSS } from './format.ts'
 import { keptFiles, moveKeptFiles } from './kept-files.ts'
 import { StoreError } from './store.ts'
 
@@ -26,6 +26,20 @@ export const MARKER = 'godwit.store'
 /** LevelDB's files, and ours that say something about them. */
 const STORE_FILE =
   /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE|godwit\.store)$/
+
+/** LevelDB's files that hold data. Others that end alike are somebody else's: a log of the broker, notes of the operator. */
+const DATA_FILE = /^\d+\.(ldb|sst|log)$/
+
+/** Whether a file of this name in a data directory is the store's, or would be taken for one and deleted. */
+export function isStoreFile(name: string): boolean {
+  return STORE_FILE.test(name)
+}
+
+/** Throws StoreError when what is left of a store has lost its CURRENT: LevelDB would begin a new database over it. */
+export function refuseHeadless(directory: string, files: readonly string[]): void {
+  if (files.includes('CURRENT') || !files.some((name) => DATA_FILE.test(name) || name === MARKER)) return
+  throw corrupt(`${directory} belongs to a store that has lost its file CURRENT`, LOSS.session)
+}
 
 /** Names of the files in `directory` that make up its store; none when it does not exist. */
 export async function storeFiles(directory: string): Promise<string[]> {

@@ -14,7 +14,14 @@ import { Bodies, Page } from './bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from './checkpoint.ts'
 import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
-import { isMarkedAs, MARKER, makeDirectory, markStore, refuseIncomplete } from './directory.ts'
+import {
+  isMarkedAs,
+  MARKER,
+  makeDirectory,
+  markStore,
+  refuseHeadless,
+  refuseIncomplete,
+} from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields } from './entry.ts'
 import { storeError } from './failure.ts'
@@ -498,7 +505,7 @@ export class LevelStore implements Store {
       checkpoints: this.#checkpoints,
       pageCostBytes: (value) => value.length + ENTRY_BYTES,
     })
-    await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
+    if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
     for (const [id, session] of result.sessions) this.#sessions.set(id, session)
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence
@@ -931,18 +938,12 @@ function parkedHere(parked: Parked): ParkedEntries {
   throw new Error('entries were parked by another store')
 }
 
-const DATA_FILE = /\.(ldb|sst|log)$/
-
-/**
- * Returns the names in it. LevelDB would quietly begin a new database over the files of one that has lost its CURRENT.
- */
+/** Returns the names in it. Throws StoreError for one that is not to be opened. */
 async function prepareDirectory(directory: string): Promise<string[]> {
   await makeDirectory(directory, 0o700)
   await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
   const files = await readdir(directory)
   refuseIncomplete(directory, files)
-  if (!files.includes('CURRENT') && files.some((file) => DATA_FILE.test(file) || file === MARKER)) {
-    throw corrupt(`${directory} belongs to a store that has lost its file CURRENT`, LOSS.session)
-  }
+  refuseHeadless(directory, files)
   return files
 }

@@ -101,6 +101,20 @@ describe('the defaults', () => {
 })
 
 describe('paths', () => {
+  test.each(['LOG', '000005.log', 'godwit.store', 'accounts.json'])(
+    'a security log with a name of the store, %s, is refused in the data directory alone [field-A2]',
+    (name) => {
+      const set = (directory: string) => ({
+        flags: { set: ['data.directory=/data', `log.security_file=${directory}/${name}`] },
+      })
+      expect(problems(() => loadConfig(set('/data')))).toEqual([
+        `--set: log.security_file: '${name}' in the data directory is a file of the store itself: ` +
+          'choose another name, such as security.log',
+      ])
+      expect(loadConfig(set('/logs')).log.securityFile).toBe(`/logs/${name}`)
+    },
+  )
+
   test("of a file start at the file's directory, others where they are", () => {
     const config = fromFile(`
       data: {directory: .}

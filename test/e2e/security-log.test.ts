@@ -90,3 +90,14 @@ test('a file that cannot be written prevents the start, and says so', async () =
   expect(stderr).toContain(`${path} cannot be written`)
   expect(stderr).toContain('Name a file in a directory that the user who runs the broker can write.')
 })
+
+test('in the data directory of a fresh setup it does not keep the broker from starting [field-A2]', async () => {
+  const data = await temporaryDirectory()
+  await output(process.execPath, MAIN, 'setup', '--data', data)
+  const path = join(data, 'security.log')
+  const broker = await BrokerProcess.start({ data, words: ['--set', `log.security_file=${path}`] })
+  await broker.stop()
+  await broker.restart()
+  await broker.stop()
+  expect((await stat(path)).isFile()).toBe(true)
+})

@@ -2,6 +2,7 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { backup as backUp, checkStore, repair, restore } from '../../src/cli/store-commands.ts'
 import { unpack } from '../../src/store/backup.ts'
 import { containerChunks } from '../../src/store/container.ts'
 import { MARKER, makeDirectory, storeFiles } from '../../src/store/directory.ts'
@@ -98,4 +99,48 @@ test('a restored store has its marker, and it goes where the store goes', async 
   await unpack(containerChunks(store.snapshot(), 0), join(root, 'restored'))
   await store.close()
   expect(await storeFiles(join(root, 'restored'))).toContain(MARKER)
+})
+
+test('files of others in the data directory are left alone, whatever their names end in [field-A2]', async () => {
+  const others = [
+    'security.log',
+    'broker.log',
+    'audit-2026.log',
+    'notes.ldb',
+    'old.sst',
+    'LOG.txt',
+    'godwit.yaml',
+  ]
+  for (const name of others) await writeFile(join(root, name), `of ${name}`)
+  await mkdir(join(root, 'tls'))
+  const server = serverOn(root)
+  await server.open()
+  server.createSession(1)
+  server.enqueue(1, delivery(message('t', 'kept')))
+  await server.commit()
+  await server.store.close()
+  expect(await storeFiles(root)).not.toEqual(expect.arrayContaining(others))
+  await expect(checkStore(root)).resolves.toMatchObject({ isSound: true })
+  const backup = join(root, 'b.godwit-backup')
+  await backUp(root, backup)
+  await restore(backup, root, true)
+  await expect(repair(root)).resolves.toMatch('repaired nothing')
+  const again = serverOn(root)
+  await again.open()
+  expect(again.session(1).queue).toHaveLength(1)
+  await again.store.close()
+  for (const name of others) expect(await readFile(join(root, name), 'utf8')).toBe(`of ${name}`)
+})
+
+test('what is left of a store without its CURRENT is still not started anew, beside files of others', async () => {
+  const server = serverOn(root)
+  await server.open()
+  await server.store.close()
+  await writeFile(join(root, 'security.log'), '')
+  await rm(join(root, 'CURRENT'))
+  await rm(join(root, MARKER))
+  await expect(serverOn(root).open()).rejects.toMatchObject({
+    kind: 'corrupt',
+    message: expect.stringContaining('lost its file CURRENT'),
+  })
 })
