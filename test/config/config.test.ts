@@ -108,7 +108,7 @@ describe('paths', () => {
         flags: { set: ['data.directory=/data', `log.security_file=${directory}/${name}`] },
       })
       expect(problems(() => loadConfig(set('/data')))).toEqual([
-        `--set: log.security_file: '${name}' in the data directory is a file of the store itself: ` +
+        `--set log.security_file: log.security_file: '${name}' in the data directory is a file of the store itself: ` +
           'choose another name, such as security.log',
       ])
       expect(loadConfig(set('/logs')).log.securityFile).toBe(`/logs/${name}`)
