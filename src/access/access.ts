@@ -41,6 +41,8 @@ export interface AccessOptions {
   readonly certificates: readonly ListedCertificate[]
   /** What becomes of a PUBLISH that is denied to a client before 5.0, which cannot be told. */
   readonly deniedBefore5: 'ignore' | 'disconnect'
+  /** Whether retained messages whose author may not publish them any more are kept from new Subscriptions. */
+  readonly checkRetainedAuthor: boolean
   /** What SUBACK says of a denied Subscription. */
   readonly deniedSubscription: Reason
 }
@@ -53,6 +55,7 @@ export const DEFAULT_ACCESS: Readonly<AccessOptions> = Object.freeze({
   certificateUser: 'common_name',
   certificates: [],
   deniedBefore5: 'ignore',
+  checkRetainedAuthor: true,
   deniedSubscription: Reason.NotAuthorized,
 })
 
@@ -378,7 +381,7 @@ export class Access {
 
   /** What holds until the listener is told of a change; then there is another one. */
   get policy(): Policy {
-    const { deniedSubscription, deniedBefore5 } = this.#options
+    const { deniedSubscription, deniedBefore5, checkRetainedAuthor } = this.#options
     const authenticate: Policy['authenticate'] = (credentials) => this.#authenticate(credentials)
     const isFormerUser: Policy['isFormerUser'] = (userName, userId) => this.isFormerUser(userName, userId)
     if (this.#isUnrestricted) return { authenticate, isFormerUser }
@@ -386,6 +389,7 @@ export class Access {
       authenticate,
       isFormerUser,
       deniedBefore5,
+      checksRetainedAuthor: checkRetainedAuthor,
       authorizePublish: (client, topic, qos, retain) => this.#rightsOf(client).mayPublish(topic, qos, retain),
       authorizeSubscribe: (client: ClientView, filter, qos) =>
         this.#rightsOf(client).decide({ action: 'subscribe', filter, qos }).allow || deniedSubscription,

@@ -37,6 +37,14 @@ export function absentClient(clientId: string, { userName, userId }: Owner): Cli
   return { clientId, userName, userId, protocolVersion: 5, link: GONE }
 }
 
+/** The author of a retained message, by name alone where nothing else is known: its account may be younger than the message. */
+export function absentAuthor(clientId: string, author: Owner): ClientView {
+  const view = absentClient(clientId, author)
+  if (author.userId !== null) return view
+  const { userId: _, ...byName } = view
+  return byName
+}
+
 export interface Credentials {
   readonly clientId: string
   readonly userName: string | undefined
@@ -116,14 +124,20 @@ export interface Policy {
    * default [MQTT-3.3.5-2], or the Network Connection is closed.
    */
   readonly deniedBefore5?: 'ignore' | 'disconnect'
+  /**
+   * Whether a retained message is kept from new Subscriptions while its author may not publish it: `authorizePublish` is asked
+   * about the author as an absent client. An answer that is a promise is not waited for: the message goes.
+   */
+  readonly checksRetainedAuthor?: boolean
 }
 
 /** The same policy, but what it throws becomes a rejected promise: its bug ends a connection, not the Server. */
 export function guarded(policy: Policy): Policy {
   const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
-  const { authorizeReceive, isFormerUser, deniedBefore5 } = policy
+  const { authorizeReceive, isFormerUser, deniedBefore5, checksRetainedAuthor } = policy
   return {
     ...(deniedBefore5 && { deniedBefore5 }),
+    ...(checksRetainedAuthor && { checksRetainedAuthor }),
     ...(isFormerUser && { isFormerUser: (...of) => isFormerUser.apply(policy, of) }),
     ...(authorizeReceive && { authorizeReceive: (...of) => authorizeReceive.apply(policy, of) }),
     ...(authenticate && { authenticate: (...of) => attempt(() => authenticate.apply(policy, of)) }),

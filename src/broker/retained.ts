@@ -299,6 +299,7 @@ export class RetainedDelivery {
     cursor.owed?.delete(name)
     // One that is retained itself has replaced what was to come.
     if (current === message || !this.#isFor(session, cursor, current)) return
+    if (!this.#isAuthorized(session, current)) return
     const delivery = deliveryOf(cursor, current)
     session.deliverAhead(delivery, this.#gateOf(session, delivery))
   }
@@ -420,12 +421,20 @@ export class RetainedDelivery {
   #deliver(session: Session, cursor: Cursor, message: Message): void {
     const { name } = message.topic
     cursor.owed?.delete(name)
+    if (!this.#isAuthorized(session, message)) return
     if (hasWildcard(cursor.filter)) {
       cursor.passed ??= new Set()
       if (cursor.passed.size < NAMES_MAX) cursor.passed.add(name)
     }
     const delivery = deliveryOf(cursor, message)
     session.deliver(delivery, this.#gateOf(session, delivery))
+  }
+
+  /** What an author may not publish any more is not handed out in its name. It stays: the right may come back. */
+  #isAuthorized(session: Session, message: Message): boolean {
+    if (this.#state.authorMayPublish(message)) return true
+    this.#state.drop(session.clientId, 'not-authorized', message)
+    return false
   }
 
   #gateOf(session: Session, { qos }: Delivery): number {

@@ -1,5 +1,5 @@
 /** The Server's state: what lives as long as the Server. Behaviour is in the files named after the packets. */
-import type { Message } from '../mqtt/message.ts'
+import type { Author, Message } from '../mqtt/message.ts'
 import { PacketSlab } from '../mqtt/slab.ts'
 import { TopicTable } from '../mqtt/topics.ts'
 import { ChurnMap } from '../routing/churn-map.ts'
@@ -14,7 +14,7 @@ import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf } from './ownership.ts'
-import { absentClient, type ClientView, guarded, type Policy } from './policy.ts'
+import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
 
@@ -119,6 +119,8 @@ export class State implements SessionContext {
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */
   readonly #absent = new WeakMap<Session, ClientView>()
+  /** What a policy sees of authors of retained messages. */
+  readonly #authors = new WeakMap<Author, ClientView>()
   /** Memory for PUBLISH packets that all receivers share. */
   readonly publishSlab = new PacketSlab()
   readonly sharedCopies = new SharedCopies()
@@ -200,6 +202,22 @@ export class State implements SessionContext {
       this.thrownOutside(error)
       return false
     }
+  }
+
+  /** Whether the author of a retained message may still publish it, as far as that is known and the policy wants to be asked. */
+  authorMayPublish(message: Message): boolean {
+    const { author, publisher, topic, qos } = message
+    const { checksRetainedAuthor, authorizePublish } = this.#policy
+    if (author === null || checksRetainedAuthor !== true || authorizePublish === undefined) return true
+    let view = this.#authors.get(author)
+    if (view === undefined || view.clientId !== publisher) {
+      view = absentAuthor(publisher, author)
+      this.#authors.set(author, view)
+    }
+    const answer = authorizePublish(view, topic.name, qos, true)
+    if (typeof answer === 'boolean') return answer
+    answer.catch(() => {}) // a policy that cannot answer at once is not waited for
+    return true
   }
 
   /** The same for a member of a Shared Subscription. Subscribers in this process have all rights. */

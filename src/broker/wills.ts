@@ -154,6 +154,7 @@ export class Wills {
     }
     state.figures.willsPublished++
     const message = this.#message(clientId, will)
+    if (message.retain) message.author = ownerOf(pending.record)
     // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].
     this.#publisher.publishAdmitted(message, state.sessions.get(clientId) ?? null)
     if (state.events.has('willPublished')) state.events.emit('willPublished', { clientId, topic: will.topic })

@@ -227,6 +227,7 @@ function toConfig(settings: Settings): Config {
       certificateUser: settings.access.certificate_user,
       certificates: settings.access.certificates,
       deniedBefore5: settings.access.denied_before_5,
+      checkRetainedAuthor: settings.access.check_retained_author,
       deniedSubscription: settings.access.denied_subscription_code,
     },
     limits: Object.assign(

@@ -140,6 +140,7 @@ export const SCHEMA = z.strictObject({
         certificateList,
       ).default([]),
       denied_before_5: oneOf(['ignore', 'disconnect']).default(DEFAULT_ACCESS.deniedBefore5),
+      check_retained_author: truth().default(DEFAULT_ACCESS.checkRetainedAuthor),
       denied_subscription_code: value(
         `one of ${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
         subackRefusal,

@@ -85,6 +85,14 @@ export interface MessageFields {
   readonly publisher: string
 }
 
+/** The user who published a message. */
+export interface Author {
+  /** Null for anonymous. */
+  readonly userName: string | null
+  /** Tells an account from a later one of the same name; null where the name is all there is. */
+  readonly userId: string | null
+}
+
 /**
  * An Application Message. Immutable but for two things: a stored body may be evicted from memory and restored by
  * the store, and encodings are cached beside it ("encode once for many").
@@ -105,6 +113,8 @@ export class Message {
   evicted = false
   /** Queues that hold it without the store knowing: it is not evicted while there are any. */
   holders = 0
+  /** Of one that is retained, since the author may lose the right to have it there; null where it is not known. */
+  author: Author | null = null
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
   /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `publishWire`. */

@@ -12,7 +12,7 @@
 import { createRequire } from 'node:module'
 import { crc32 } from 'node:zlib'
 import type AsyncLevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
-import { Message, Topic, type Will } from '../mqtt/message.ts'
+import { type Author, Message, Topic, type Will } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { ByteWriter } from './encoding.ts'
 import { type BatchOperation, corrupt, LOSS, put, unsealed } from './format.ts'
@@ -128,9 +128,11 @@ function fixstr(text: string): Buffer {
 const NIL = 0xc0
 const FALSE = 0xc2
 const TRUE = 0xc3
-/** A map of nine entries, and all of the first one but the second's value; and one of ten. */
-const HEAD = Buffer.concat([Buffer.from([0x89]), fixstr('cmd'), fixstr('publish'), fixstr('topic')])
-const HEAD_LIVE = Buffer.concat([Buffer.from([0x8a]), HEAD.subarray(1)])
+/** A map's first entry, and all of the second one but its value. */
+const HEAD = Buffer.concat([fixstr('cmd'), fixstr('publish'), fixstr('topic')])
+/** A map of so many entries; what is there of any message. */
+const MAP = 0x80
+const ENTRIES = 9
 const PAYLOAD = fixstr('payload')
 /** QoS, RETAIN and DUP, and the next key; by QoS, with RETAIN three further. */
 const FLAGS = [FALSE, TRUE].flatMap((retain) =>
@@ -145,8 +147,11 @@ const EXPIRES_AT = fixstr('expiresAt')
 const PUBLISHER = fixstr('publisher')
 /** See `Store.putRetained`. Aedes does not know it, and ignores it. */
 const LIVE_AT = fixstr('liveAt')
+/** See `Message.author`. */
+const AUTHOR = fixstr('author')
+const AUTHOR_ID = fixstr('authorId')
 /** All of these, with the heads of four texts or blobs, a number and a CRC; for `reserve`. */
-const PACKET_BYTES = 128
+const PACKET_BYTES = 192
 
 /**
  * Writes puts of retained messages, key and value, one behind the other: what `storeRetained` of aedes-persistence-level
@@ -158,6 +163,10 @@ class RetainedWriter {
   /** The latest publisher, encoded: most messages of a turn come one behind the other from the same. */
   #publisher = ''
   #publisherBytes = EMPTY
+  /** The same of the latest author. */
+  #author: Author | null = null
+  #authorName: Buffer | null = null
+  #authorId: Buffer | null = null
   readonly #number = Buffer.alloc(8)
 
   /** Gives back the memory of the latest block. */
@@ -176,13 +185,22 @@ class RetainedWriter {
       this.#publisher = publisher
       this.#publisherBytes = Buffer.from(publisher, 'utf8')
     }
-    const bytes = 2 * topic.bytes.length + payload.length + properties.length + this.#publisherBytes.length
+    const { author } = message
+    if (author !== null && author !== this.#author) {
+      this.#author = author
+      this.#authorName = author.userName === null ? null : Buffer.from(author.userName, 'utf8')
+      this.#authorId = author.userId === null ? null : Buffer.from(author.userId, 'utf8')
+    }
+    const names =
+      this.#publisherBytes.length + (this.#authorName?.length ?? 0) + (this.#authorId?.length ?? 0)
+    const bytes = 2 * topic.bytes.length + payload.length + properties.length + names
     writer.reserve(bytes + RETAINED_KEY.length + PACKET_BYTES)
     const from = writer.length
     writer.raw(RETAINED_KEY)
     writer.raw(topic.bytes)
     const split = writer.length
-    writer.raw(liveAt > 0 ? HEAD_LIVE : HEAD)
+    writer.u8(MAP | (ENTRIES + (liveAt > 0 ? 1 : 0) + (author === null ? 0 : 2)))
+    writer.raw(HEAD)
     this.#text(topic.bytes)
     writer.raw(PAYLOAD)
     this.#blob(payload)
@@ -196,11 +214,22 @@ class RetainedWriter {
       writer.raw(LIVE_AT)
       this.#time(liveAt)
     }
+    if (author !== null) {
+      writer.raw(AUTHOR)
+      this.#name(this.#authorName)
+      writer.raw(AUTHOR_ID)
+      this.#name(this.#authorId)
+    }
     // Key and value lie one behind the other, and the CRC is of both.
     const crc = crc32(writer.view(from, writer.length))
     const key = writer.view(from, split)
     writer.u32(crc)
     return { type: 'put', key, value: writer.view(split, writer.length) }
+  }
+
+  #name(bytes: Buffer | null): void {
+    if (bytes === null) this.#writer.u8(NIL)
+    else this.#text(bytes)
   }
 
   #text(bytes: Buffer): void {
@@ -312,7 +341,15 @@ function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Stored
     expiresAt: numberOf(packet.get('expiresAt')) ?? Number.POSITIVE_INFINITY,
     publisher: textOf(packet.get('publisher')),
   })
+  if (packet.has('author')) message.author = authorOf(packet.get('author'), packet.get('authorId'))
   return { message, liveAt: numberOf(packet.get('liveAt')) ?? 0 }
+}
+
+function authorOf(userName: MsgpackValue | undefined, userId: MsgpackValue | undefined): Author {
+  return {
+    userName: typeof userName === 'string' ? userName : null,
+    userId: typeof userId === 'string' ? userId : null,
+  }
 }
 
 function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {

@@ -215,6 +215,64 @@ describe('who is let in', () => {
 })
 
 describe('what changes holds at once', () => {
+  test('retained messages of an author that may not publish them any more are kept from new Subscriptions, and come back with the right [field-C20]', async () => {
+    await start()
+    const accounts = access.accounts!
+    await accounts.addRules('r', ['allow all a/#'])
+    await accounts.addRules('watch', ['allow subscribe #'])
+    await accounts.addUser('author', 'x', ['r'])
+    await accounts.addUser('reader', 'x', ['watch'])
+    await accounts.addUser('gone', 'x', ['r'])
+    const properties = { sessionExpiryInterval: 1000 }
+    const author = await connect({ user: 'author', password: 'x', clientId: 'author', more: { properties } })
+    const gone = await connect({ user: 'gone', password: 'x', clientId: 'gone' })
+    await author.publish('a/1', 'mine', 1, { retain: true })
+    await gone.publish('a/2', 'of one who is gone', 1, { retain: true })
+    void world.server.publish({
+      topic: 'a/3',
+      payload: Buffer.from('of the program'),
+      qos: 0,
+      retain: true,
+      publisher: '',
+    })
+    const dropped = world.record('dropped')
+    const seen = async (): Promise<string[]> => {
+      const reader = await connect({ user: 'reader', password: 'x', clientId: 'reader' })
+      await reader.subscribe('#', 1)
+      const texts = reader.texts().sort()
+      await reader.vanish()
+      return texts
+    }
+    expect(await seen()).toEqual(['mine', 'of one who is gone', 'of the program'])
+    await accounts.revoke('r', 'author')
+    expect(await seen()).toEqual(['of one who is gone', 'of the program'])
+    expect(dropped.filter(({ reason }) => reason !== 'session-ended')).toMatchObject([
+      { clientId: 'reader', reason: 'not-authorized' },
+    ])
+    await accounts.grant('r', 'author')
+    await accounts.removeUser('gone')
+    expect(await seen()).toEqual(['mine', 'of the program'])
+    await accounts.addUser('gone', 'x', ['r'])
+    // Another user of the same name.
+    expect(await seen()).toEqual(['mine', 'of the program'])
+    expect(world.server.state.retained.count).toBe(3)
+  })
+
+  test('check_retained_author: false hands them out whoever published them [field-C20]', async () => {
+    await start({ checkRetainedAuthor: false })
+    const accounts = access.accounts!
+    await accounts.addRules('r', ['allow all a/#'])
+    await accounts.addUser('author', 'x', ['r'])
+    await accounts.addUser('reader', 'x', ['r'])
+    await (await connect({ user: 'author', password: 'x', clientId: 'author' })).publish('a/1', 'x', 1, {
+      retain: true,
+    })
+    await accounts.removeUser('author')
+    const reader = await connect({ user: 'reader', password: 'x' })
+    await reader.subscribe('a/#', 1)
+    expect(reader.texts()).toEqual(['x'])
+  })
+
   test('a user whose password changed, or who is disabled or removed, loses its connections', async () => {
     await start()
     for (const name of ['a', 'b', 'c', 'd']) await access.accounts!.addUser(name, name)

@@ -34,6 +34,7 @@ describe('access', () => {
   certificate_user: fingerprint
   certificates: [{ fingerprint: "${pairs.join(':')}", user: a }, { fingerprint: "${pairs.join('')}", user: b }]
   denied_before_5: disconnect
+  check_retained_author: false
   denied_subscription_code: 0x8F
 `
     expect(loadConfig({ file: file(text) }).access).toEqual({
@@ -47,6 +48,7 @@ describe('access', () => {
         { fingerprint: pairs.join(''), user: 'b' },
       ],
       deniedBefore5: 'disconnect',
+      checkRetainedAuthor: false,
       deniedSubscription: 0x8f,
     })
   })

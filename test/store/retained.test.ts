@@ -258,3 +258,25 @@ test('when a live message of its topic was published is kept beside a retained m
   })
   await server.store.close()
 })
+
+test('the author of a retained message is kept, known or not, and Aedes reads the message all the same', async () => {
+  const server = model()
+  await server.open()
+  const authors = [
+    ['a', null],
+    ['b', { userName: null, userId: null }],
+    ['c', { userName: 'alice', userId: null }],
+    ['d', { userName: '\u{1f40c}'.repeat(60), userId: 'i'.repeat(300) }],
+    ['e', { userName: 'alice', userId: null }],
+  ] as const
+  for (const [name, author] of authors) {
+    const retained = message(name, 'x', { retain: true })
+    retained.author = author
+    server.store.putRetained(retained, name === 'e' ? 5.5 : 0)
+  }
+  await server.commit()
+  await server.store.close()
+  const recovered = await server.store.open(server)
+  expect(recovered.retained.map(({ topic, author }) => [topic.name, author])).toEqual(authors)
+  await server.store.close()
+})
