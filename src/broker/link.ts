@@ -54,6 +54,12 @@ export interface Link {
   readonly arrivedBytes?: number | undefined
   /** True where nobody reads what was written any more once `bufferedBytes` is 0: its memory may be used again. */
   readonly leavesWritten?: boolean
+  /**
+   * True over TLS: what one `write` was given becomes a record, and a client that waits for its socket sees nothing of what is
+   * left of the latest record in its TLS library. So the last packet that is written is written alone: the socket is readable
+   * until the client has come to it.
+   */
+  readonly hidesRecords?: boolean
   /** Writes all chunks as one write. The chunks must not be changed afterwards. */
   write(chunks: readonly Buffer[], bytes: number): void
   /** Stops reading; what was read already may still arrive. Idempotent. */

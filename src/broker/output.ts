@@ -31,6 +31,8 @@ interface Segment {
   readonly chunks: readonly Buffer[]
   readonly bytes: number
   readonly packets: number
+  /** Of its last packet. */
+  readonly lastBytes: number
   /** Memory that it takes while it waits. */
   readonly weight: number
   readonly credits: number
@@ -48,6 +50,8 @@ export class Output {
   #chunks: Buffer[] | null = null
   #bytes = 0
   #packets = 0
+  /** Of the packet that was added last. */
+  #lastBytes = 0
   /** Packets behind the chunks that are no chunk yet, since their neighbours may follow: where they are. */
   #run: Buffer | null = null
   #runStart = 0
@@ -147,6 +151,7 @@ export class Output {
     if (this.#run !== null) this.#endRun()
     this.#addChunk(bytes)
     this.#bytes += bytes.length
+    this.#lastBytes += bytes.length
     this.#weight += bytes.length
   }
 
@@ -175,6 +180,7 @@ export class Output {
   #add(bytes: number, gate: number, credits: number): boolean {
     const first = this.#packets === 0
     this.#bytes += bytes
+    this.#lastBytes = bytes
     this.#packets++
     this.#weight += bytes + PACKET_BYTES
     this.#credits += credits
@@ -193,14 +199,15 @@ export class Output {
       const chunks = this.#chunks ?? [this.#chunk!]
       const bytes = this.#bytes
       const packets = this.#packets
+      const lastBytes = this.#lastBytes
       const weight = this.#weight
       const credits = this.#credits
       this.#empty()
       if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
         const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
         if (kept === chunks) this.#state.turn.memory.waits()
-        this.#hold({ gate, chunks: kept, bytes, packets, weight, credits })
-      } else this.#write(chunks, bytes, packets, credits)
+        this.#hold({ gate, chunks: kept, bytes, packets, lastBytes, weight, credits })
+      } else this.#write(chunks, bytes, packets, lastBytes, credits)
     }
     this.refresh()
   }
@@ -239,20 +246,30 @@ export class Output {
       count++
     }
     if (count === 0) return
+    const { lastBytes } = held[count - 1]!
     const chunks = count === 1 ? held[0]!.chunks : held.slice(0, count).flatMap((segment) => segment.chunks)
     this.#held = count === held.length ? [] : held.slice(count)
     this.#heldWeight -= weight
     if (this.#held.length === 0) this.#state.waiting.delete(this.#owner)
-    this.#write(chunks, bytes, packets, credits)
+    this.#write(chunks, bytes, packets, lastBytes, credits)
     this.refresh()
   }
 
-  #write(chunks: readonly Buffer[], bytes: number, packets: number, credits: number): void {
+  #write(
+    chunks: readonly Buffer[],
+    bytes: number,
+    packets: number,
+    lastBytes: number,
+    credits: number,
+  ): void {
     this.#state.figures.bytesSent += bytes
     this.#written += packets
     const link = this.#link
     const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks
-    link.write(written, bytes)
+    if (packets > 1 && link.hidesRecords === true) {
+      link.write(withoutLast(written, lastBytes), bytes - lastBytes)
+      link.write(lastOf(written, lastBytes), lastBytes)
+    } else link.write(written, bytes)
     if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
       this.#state.turn.memory.waits()
     if (credits > 0) this.#credit(credits)
@@ -321,4 +338,24 @@ export class Output {
 
 function isAlone(chunk: Buffer): boolean {
   return chunk.buffer.byteLength <= MEMORY_TIMES_MAX * chunk.length
+}
+
+/** All but the last bytes of some chunks. */
+function withoutLast(chunks: readonly Buffer[], lastBytes: number): readonly Buffer[] {
+  let index = chunks.length - 1
+  let left = lastBytes
+  while (chunks[index]!.length <= left) left -= chunks[index--]!.length
+  const kept = chunks.slice(0, index + 1)
+  if (left > 0) kept[index] = kept[index]!.subarray(0, kept[index]!.length - left)
+  return kept
+}
+
+/** The last bytes of some chunks. */
+function lastOf(chunks: readonly Buffer[], lastBytes: number): readonly Buffer[] {
+  let index = chunks.length - 1
+  let left = lastBytes
+  while (chunks[index]!.length < left) left -= chunks[index--]!.length
+  const kept = chunks.slice(index)
+  if (left < kept[0]!.length) kept[0] = kept[0]!.subarray(kept[0]!.length - left)
+  return kept
 }

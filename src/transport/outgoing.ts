@@ -67,6 +67,8 @@ export class Outgoing {
   /** Bytes of the chunk at `#head` that were sent. */
   #headOffset = 0
   #waitingBytes = 0
+  /** Of the latest write. */
+  #latestBytes = 0
   #underWayBytes = 0
   #acceptedBytes = 0
   #sentPieces = 0
@@ -95,6 +97,7 @@ export class Outgoing {
   write(chunks: readonly Buffer[], bytes: number): void {
     if (this.#closed || bytes === 0) return
     this.#acceptedBytes += bytes
+    this.#latestBytes = bytes
     if (this.#underWayBytes === 0 && this.#waitingBytes === 0 && bytes <= PIECE_BYTES) {
       if (chunks.length === 1 && (this.#headroom === 0 || bytes >= COPY_BELOW_BYTES)) {
         this.#send(chunks[0]!, true)
@@ -163,8 +166,11 @@ export class Outgoing {
   #sendNext(): void {
     const { chunk, last } = this.#waiting[this.#head]!
     const left = chunk.length - this.#headOffset
+    // Where writes become records, the latest is not joined to what waits before it.
+    const apart = this.#scratchBuffers === null && this.#waitingBytes > this.#latestBytes
+    const together = apart ? this.#waitingBytes - this.#latestBytes : this.#waitingBytes
     if (left < COPY_BELOW_BYTES) {
-      this.#gatherWaiting(last && this.#headroom > 0 ? left : Math.min(PIECE_BYTES, this.#waitingBytes))
+      this.#gatherWaiting(last && this.#headroom > 0 ? left : Math.min(PIECE_BYTES, together))
       return
     }
     const end = Math.min(chunk.length, this.#headOffset + PIECE_BYTES)

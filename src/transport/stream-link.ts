@@ -14,6 +14,7 @@ import type { ReadBuffer } from './read-buffer.ts'
 export class StreamLink implements Link, Sink {
   readonly info: LinkInfo
   readonly leavesWritten: boolean
+  readonly hidesRecords: boolean
   readonly #socket: Socket
   readonly #outgoing: Outgoing
   /** Made when the connection ends. */
@@ -28,6 +29,7 @@ export class StreamLink implements Link, Sink {
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
     this.leavesWritten = scratchBuffers !== null
+    this.hidesRecords = scratchBuffers === null
     this.#socket = socket
     this.#outgoing = new Outgoing(this, 0, scratchBuffers)
     // The handler says when it has handled what came before the end of input, and has answered it.

@@ -27,6 +27,7 @@ const PONG_BELOW_BYTES = 16 * 1024
 export class WebSocketLink implements Link, Sink, FrameSink {
   readonly info: LinkInfo
   readonly leavesWritten: boolean
+  readonly hidesRecords: boolean
   readonly #socket: Socket
   readonly #reader: FrameReader
   readonly #outgoing: Outgoing
@@ -46,6 +47,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
     this.info = info
     this.leavesWritten = scratchBuffers !== null
+    this.hidesRecords = scratchBuffers === null
     this.#socket = socket
     this.#reader = new FrameReader(this)
     this.#outgoing = new Outgoing(this, HEADER_BYTES_MAX, scratchBuffers)

@@ -20,6 +20,8 @@ export class TestLink implements Link {
   readonly info: LinkInfo
   /** What is written is copied here: as over TCP, its memory is used again. */
   readonly leavesWritten = true
+  /** As over TLS, once it is set. */
+  hidesRecords = false
   bufferedBytes = 0
   flushedBytes = 0
   /** As over TLS, once it is set. */

@@ -43,6 +43,42 @@ describe('Output', () => {
     expect(link.writes).toBe(1)
   })
 
+  it('over TLS the last packet of several is written alone, however they lie in memory [field-E26]', () => {
+    const { link, output, store, commit } = made(100_000)
+    link.hidesRecords = true
+    const written = (): string[] => link.raw.splice(0).map((bytes) => bytes.toString('hex'))
+    const run = Buffer.from('d000d000d000', 'hex')
+    const large = Buffer.concat([Buffer.from('328f270001740001', 'hex'), Buffer.alloc(5002, 'x')])
+    // One alone; neighbours in one buffer; a packet of two chunks at the end, and in front.
+    output.push(ping, 0, 0)
+    output.flush()
+    expect(written()).toEqual(['d000'])
+    for (let at = 0; at < 6; at += 2) output.pushPart(run, at, at + 2, 0, 0)
+    output.flush()
+    expect(written()).toEqual(['d000d000', 'd000'])
+    const pushLarge = (): void => {
+      output.pushPart(large, 0, 8, 0, 0)
+      output.pushBody(large.subarray(8))
+    }
+    output.push(ping, 0, 0)
+    pushLarge()
+    output.flush()
+    expect(written()).toEqual(['d000', large.toString('hex')])
+    pushLarge()
+    output.push(ping, 0, 0)
+    output.flush()
+    expect(written()).toEqual([large.toString('hex'), 'd000'])
+    // Several turns that wait for one commit leave together.
+    for (let turn = 0; turn < 3; turn++) {
+      output.push(ping, store.openSequence, 0)
+      store.dropped(1)
+      output.flush()
+    }
+    store.commit()
+    commit()
+    expect(written()).toEqual(['d000d000', 'd000'])
+  })
+
   it('what waits holds back everything behind it, and gives its credits back when it leaves', () => {
     const { link, turn, commit, output, state, credits } = made()
     turn(0, 1)

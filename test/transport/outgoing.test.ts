@@ -132,6 +132,22 @@ describe('Outgoing', () => {
     expect(kernel.emptiedCalls).toBe(0)
   })
 
+  test('where writes become TLS records, the latest is a piece of its own, whatever waits before it [field-E26]', () => {
+    const kernel = new Kernel()
+    const outgoing = new Outgoing(kernel, 0, null)
+    kernel.takesAtOnce = false
+    const write = (text: string): void => outgoing.write([Buffer.from(text)], text.length)
+    for (const text of ['first', 'second', 'third', 'fourth', 'last']) write(text)
+    while (outgoing.bufferedBytes > 0) kernel.take()
+    expect(kernel.received.map(String)).toEqual(['first', 'secondthirdfourth', 'last'])
+    outgoing.write([Buffer.alloc(40_000, 'x'), Buffer.from('y')], 40_001)
+    outgoing.write([Buffer.alloc(40_000, 'z')], 40_000)
+    write('end')
+    while (outgoing.bufferedBytes > 0) kernel.take()
+    expect(kernel.received.at(-1)!.toString()).toBe('end')
+    expect(Buffer.concat(kernel.received.slice(3)).length).toBe(80_004)
+  })
+
   test('a write that had to wait is followed by emptied once', () => {
     const kernel = new Kernel()
     const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
