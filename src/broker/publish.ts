@@ -176,8 +176,8 @@ export class Publisher {
     const { limits, store, memoryRefusal } = this.#state
     const retains = message.retain && message.payloadBytes > 0
     const short = stores || retains ? store.refusalFor(message.size) : null
-    if (short !== null) return this.#refuse('disk', message, short)
-    if (memoryRefusal !== null && (stores || retains)) {
+    if (short !== null && !this.#clears(message)) return this.#refuse('disk', message, short)
+    if (memoryRefusal !== null && (stores || retains) && !this.#clears(message)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }
     const retainedRefusal = retains ? this.#retainedRefusal(message) : Reason.Success
@@ -194,6 +194,12 @@ export class Publisher {
       )
     }
     return Reason.Success
+  }
+
+  /** Whether it removes a retained message, which gives more room than its subscribers take. */
+  #clears(message: Message): boolean {
+    const { retain, payloadBytes, topic } = message
+    return retain && payloadBytes === 0 && this.#state.retained.get(topic.name) !== undefined
   }
 
   /** Refuses a retained message beyond the limits; the Server's own values do not count. */

@@ -58,6 +58,8 @@ interface Course {
 export class RetainedDelivery {
   readonly #state: State
   readonly #courses = new Map<Session, Course>()
+  /** Somebody does not go on before the disk has space. */
+  #waitsForDisk = false
   /** When the latest live message of a topic was published, while something is under way; only of topics with a retained message. */
   readonly #live = new Map<string, number>()
   /** Broker time, but later with each live message. */
@@ -336,6 +338,13 @@ export class RetainedDelivery {
     if (course !== undefined && session.hasRoomFor(0)) this.#schedule(course)
   }
 
+  /** Goes on with those who wait for space on the disk, where there is some again. To be called now and then. */
+  resumeStored(): void {
+    if (!this.#waitsForDisk || this.#state.store.refusal !== null) return
+    this.#waitsForDisk = false
+    for (const course of this.#courses.values()) this.#schedule(course)
+  }
+
   #schedule(course: Course): void {
     if (course.scheduled) return
     course.scheduled = true
@@ -376,6 +385,11 @@ export class RetainedDelivery {
     if (message === null || isSent) {
       cursor.found = null
       return true
+    }
+    // A stored Session's queue takes space on the disk: it waits until there is some again.
+    if (qos > 0 && session.stored && this.#state.store.refusalFor(message.size) !== null) {
+      this.#waitsForDisk = true
+      return this.#stepAhead(session, cursor)
     }
     // Without room it waits: the Session says so when it has some again.
     if (!session.hasRoomFor(qos)) return qos > 0 && this.#stepAhead(session, cursor)

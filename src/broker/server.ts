@@ -341,6 +341,7 @@ export class Server implements Acceptor {
     const stoodStill = now - this.#tickedAt > STANDSTILL_MS
     this.#tickedAt = now
     this.#tellHealth()
+    this.#rooms.retained.resumeStored()
     if (this.#judging) return
     if (state.deadlines.nextTime > now && now - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
     this.#judging = true

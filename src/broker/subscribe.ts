@@ -192,7 +192,8 @@ export class Subscribing {
         'no further Subscription',
       )
     }
-    if (session.stored && store.refusal !== null) {
+    // One that is there already takes no space: who comes back to take messages off the disk subscribes again first.
+    if (session.stored && !subscriptions.has(filter) && store.refusal !== null) {
       return this.#limited('disk', session, Reason.QuotaExceeded, store.refusal)
     }
     return null

@@ -568,6 +568,29 @@ describe('limits on PUBLISH', () => {
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
+  it('a retained message is cleared while disk or memory is short, at every QoS and for stored Sessions; nothing else is let in [field-D21]', async () => {
+    const world = await World.make({ limits: { whenExhausted: 'refuse' } })
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('t/#', 2)
+    const pub = await world.connect('pub')
+    for (const qos of [0, 1, 2] as const) await pub.publish(`t/${qos}`, 'x', qos, { retain: true })
+    for (const short of ['disk', 'memory']) {
+      if (short === 'disk') world.ledger.refusal = 'the disk is nearly full'
+      else world.server.state.memoryRefusal = 'memory is short'
+      expect(await pub.publish('t/none', '', 1, { retain: true })).toMatchObject([{ reasonCode: 0x97 }])
+      expect(await pub.publish('t/2', 'y', 1, { retain: true })).toMatchObject([{ reasonCode: 0x97 }])
+      if (short === 'memory') break
+      await pub.publish('t/0', '', 0, { retain: true })
+      expect(await pub.publish('t/1', '', 1, { retain: true })).toMatchObject([{ reasonCode: 0 }])
+      expect(world.server.state.retained.count).toBe(1)
+      world.ledger.refusal = null
+    }
+    expect(await pub.publish('t/2', '', 2, { retain: true })).toMatchObject([
+      { cmd: 'pubrec', reasonCode: 0 },
+    ])
+    expect(world.server.state.retained.count).toBe(0)
+  })
+
   it('a message for which there is no room is refused, a smaller one is not', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const kept = await world.connect('kept', lasting())

@@ -76,6 +76,23 @@ describe('retained messages', () => {
     expect(old.texts()).toEqual(['x', 'x'])
   })
 
+  it('wait for the disk when a stored Session subscribes again while it is short [field-D21]', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    for (const topic of ['a', 'b', 'c']) await pub.publish(topic, topic, 1, KEEP)
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('+', 1, { rh: 2 })
+    world.ledger.refusal = 'the disk is nearly full'
+    expect(await kept.subscribe('+', 1, { rh: 0 })).toBe(1)
+    world.server.tick()
+    await world.settle()
+    expect(kept.texts()).toEqual([])
+    world.ledger.refusal = null
+    world.server.tick()
+    await world.settle()
+    expect(kept.texts().sort()).toEqual(['a', 'b', 'c'])
+  })
+
   it('come after the SUBACK, with the identifier of the Subscription', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')

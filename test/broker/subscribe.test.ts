@@ -151,6 +151,45 @@ describe('SUBSCRIBE and SUBACK', () => {
     expect(await kept.subscribe('t', 1)).toBe(0x97)
     expect(await passing.subscribe('t', 1)).toBe(1)
   })
+
+  it('while the store takes nothing the consumer of a queue comes back, subscribes as before, and drains it [field-D21]', async () => {
+    for (const version of [4, 5] as const) {
+      const world = await World.make()
+      const given = version === 5 ? lasting() : { clean: false }
+      const kept = await world.connect('kept', given, version)
+      await kept.subscribe('t/#', 1)
+      await kept.subscribe('$share/g/s', 1)
+      kept.link.gone()
+      await world.settle()
+      const pub = await world.connect('pub')
+      for (const text of ['1', '2', '3']) await pub.publish('t/a', text, 1)
+      world.ledger.refusal = 'the disk is nearly full'
+      const back = await world.connect('kept', given, version)
+      expect(back.connack).toMatchObject({ sessionPresent: true })
+      expect(await back.subscribe('t/#', 1)).toBe(1)
+      expect(await back.subscribe('t/#', 0)).toBe(0)
+      expect(await back.subscribe('$share/g/s', 1)).toBe(1)
+      expect(await back.subscribe('other', 1)).toBe(version === 5 ? 0x97 : 0x80)
+      await world.settle()
+      expect(back.texts()).toEqual(['1', '2', '3'])
+      expect(await back.unsubscribe('$share/g/s')).toBe(version === 5 ? 0 : undefined)
+    }
+  })
+
+  it('while the store takes nothing a Session can be ended in every way [field-D21]', async () => {
+    const world = await World.make()
+    const names = ['leaving', 'clean', 'deleted']
+    for (const name of names) await (await world.connect(name, lasting())).subscribe(name, 1)
+    world.ledger.refusal = 'the disk is nearly full'
+    const leaving = await world.connect('leaving', lasting())
+    await leaving.send({ cmd: 'disconnect', properties: { sessionExpiryInterval: 0 } })
+    const clean = await world.connect('clean', { clean: true })
+    clean.link.gone()
+    world.server.holdings.endSession('deleted')
+    await world.settle()
+    expect(names.filter((name) => world.server.state.sessions.has(name))).toEqual([])
+    expect(world.ledger.lines.filter((line) => line.startsWith('deleteSession'))).toHaveLength(3)
+  })
 })
 
 describe('UNSUBSCRIBE', () => {
