@@ -123,6 +123,11 @@ export interface BrokerEvents {
   /** The disk: trouble and its end. */
   storeFailed: { readonly error: Error }
   storeRecovered: { readonly sessions: number }
+  /**
+   * The wall clock was set by so many ms while the Server runs; with `corrected`, as much of the time before the start that was
+   * in doubt did not pass.
+   */
+  clock: { readonly what: 'stepped' | 'corrected'; readonly ms: number }
   /** Users, rights, keys: what changed and by whom. Logins and refusals are `connected`, `refused`, `subscribed`, `dropped`. */
   security: SecurityEvent
   /** Once per change of the state. */

@@ -47,6 +47,11 @@ export interface Limits extends SessionLimits {
   readonly whenExhausted: ExhaustedPolicy
   /** Seconds after a start before Wills that were pending or whose client was connected are published. */
   readonly willGraceSeconds: number
+  /**
+   * Seconds after a start for which time that only the wall clock saw is in doubt: what would expire by it alone is neither
+   * deleted nor sent. 0 trusts the wall clock.
+   */
+  readonly clockGraceSeconds: number
   /** Whether an empty Client Identifier is given one by the Server. */
   readonly emptyClientIdentifierAllowed: boolean
   /** Whether topic filters may have wildcards. */
@@ -93,6 +98,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   memoryBytesMax: 1024 * MIB,
   whenExhausted: 'disconnect',
   willGraceSeconds: 30,
+  clockGraceSeconds: 60,
   emptyClientIdentifierAllowed: true,
   wildcardSubscriptionAvailable: true,
   sharedSubscriptionAvailable: true,

@@ -1,5 +1,5 @@
 /** HOT. An Application Message finds its receivers (sections 3.3.4, 4.5, 4.6, 4.8.2). */
-import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { type Delivery, Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
@@ -241,7 +241,7 @@ export class Publisher {
     this.#cancelExpiry(name)
     retained.set(message)
     store.putRetained(message, 0)
-    if (message.expiresAt !== Number.POSITIVE_INFINITY) this.expireRetained(message)
+    if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#expireRetained(message, message.expiresAt)
     if (events.has('retainedSet')) events.emit('retainedSet', { topic: name, bytes: message.size })
   }
 
@@ -256,10 +256,34 @@ export class Publisher {
     return true
   }
 
+  /** Takes up a retained message of before the start. */
+  recoverRetained(message: Message): void {
+    this.#state.retained.set(message)
+    if (message.expiresAt === Number.POSITIVE_INFINITY) return
+    this.#state.oldRetained(message)
+    this.#expireRetained(message, this.#state.heldUntil(message.expiresAt))
+  }
+
+  /** So many ms did not pass before the start: retained messages of before expire later. */
+  postponeRetained(ms: number): void {
+    const { retained, retainedDeadlines, store } = this.#state
+    for (const topic of [...retainedDeadlines.keys()]) {
+      const message = retained.get(topic)
+      if (message === undefined || !this.#state.isOld(message)) continue
+      const { payload, properties, qos, retain, publisher } = message
+      const expiresAt = message.expiresAt + ms
+      const fields = { topic: message.topic, payload, properties, qos, retain, publisher, expiresAt }
+      const postponed = new Message(fields)
+      this.#cancelExpiry(topic)
+      store.putRetained(postponed, this.#retained.liveAt(topic))
+      this.recoverRetained(postponed)
+    }
+  }
+
   /** Sets the deadline at which a retained message with an expiry goes. */
-  expireRetained(message: Message): void {
+  #expireRetained(message: Message, time: number): void {
     const { name } = message.topic
-    const deadline = this.#state.deadlines.at(message.expiresAt, () => {
+    const deadline = this.#state.deadlines.at(time, () => {
       this.#state.turn.begin()
       this.clearRetained(name)
     })

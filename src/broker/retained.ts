@@ -43,6 +43,10 @@ interface Cursor {
   passed: Set<string> | null
   /** Topic names of live messages that were dropped, so that the retained ones are still to come. */
   owed: Set<string> | null
+  /** Topic names whose messages have expired only if time passed that is in doubt: they wait for the end of the doubt. */
+  doubtful: Set<string> | null
+  /** Nothing else is left to be sent. */
+  waitsForClock: boolean
   /** Whether the store knows that it is under way. */
   pending: boolean
 }
@@ -193,6 +197,8 @@ export class RetainedDelivery {
       isSwept: false,
       passed: null,
       owed: null,
+      doubtful: null,
+      waitsForClock: false,
       pending: false,
     }
     if (session.stored && since > this.#newestStored) {
@@ -357,12 +363,12 @@ export class RetainedDelivery {
   #run(course: Course): void {
     const { session, cursors } = course
     for (let step = 0; step < SLICE; step++) {
-      const first = cursors.values().next()
-      if (first.done === true) {
+      if (cursors.size === 0) {
         if (this.#courses.get(session) === course) this.#ended(session)
         return
       }
-      if (!this.#step(course, first.value)) return
+      const cursor = firstToStep(cursors)
+      if (cursor === null || !this.#step(course, cursor)) return
     }
     this.#schedule(course)
   }
@@ -371,6 +377,7 @@ export class RetainedDelivery {
   #step({ session, cursors }: Course, cursor: Cursor): boolean {
     if (cursor.found === null) {
       const next = cursor.messages.next()
+      if (next.done === true && cursor.doubtful !== null) return this.#stepDoubtful(cursor, cursor.doubtful)
       if (next.done === true) {
         cursors.delete(cursor.filter)
         this.#mark(session, cursor, false)
@@ -379,6 +386,7 @@ export class RetainedDelivery {
       if (next.value === null) return true
       cursor.found = next.value.topic.name
     }
+    if (this.#state.isInDoubt) this.#putAside(cursor, cursor.found)
     const message = this.#due(session, cursor, cursor.found)
     const qos = message === null ? 0 : effectiveQoS(message.qos, cursor.qos)
     const isSent = cursor.isSwept && qos === 0 && cursor.owed?.has(cursor.found) !== true
@@ -396,6 +404,40 @@ export class RetainedDelivery {
     cursor.found = null
     this.#deliver(session, cursor, message)
     return true
+  }
+
+  #putAside(cursor: Cursor, name: string): void {
+    const message = this.#state.retained.get(name)
+    if (message === undefined || !this.#state.isDoubtful(message)) return
+    cursor.doubtful ??= new Set()
+    if (cursor.doubtful.size < NAMES_MAX) cursor.doubtful.add(name)
+  }
+
+  /** All else is sent: goes on with the messages that are not in doubt any more. */
+  #stepDoubtful(cursor: Cursor, doubtful: Set<string>): boolean {
+    for (const name of doubtful) {
+      const message = this.#state.retained.get(name)
+      if (message !== undefined && this.#state.isDoubtful(message)) continue
+      doubtful.delete(name)
+      cursor.found = name
+      return true
+    }
+    if (doubtful.size === 0) cursor.doubtful = null
+    else cursor.waitsForClock = true
+    return true
+  }
+
+  /** What was in doubt may not be any more. */
+  clockChanged(): void {
+    for (const course of this.#courses.values()) {
+      for (const cursor of course.cursors.values()) cursor.waitsForClock = false
+      this.#schedule(course)
+    }
+  }
+
+  /** When the latest live message of this topic was published, as far as the store has to know it; 0 for never. */
+  liveAt(topic: string): number {
+    return this.#recorded.has(topic) ? (this.#live.get(topic) ?? 0) : 0
   }
 
   /** The message that was found needs a slot, and has none. Those at QoS 0 need none; false when there is no more of them. */
@@ -454,6 +496,11 @@ export class RetainedDelivery {
   #gateOf(session: Session, { qos }: Delivery): number {
     return qos > 0 && session.stored ? this.#state.store.openSequence : 0
   }
+}
+
+function firstToStep(cursors: ReadonlyMap<string, Cursor>): Cursor | null {
+  for (const cursor of cursors.values()) if (!cursor.waitsForClock) return cursor
+  return null
 }
 
 function identifiersOf(identifier: number): readonly number[] {

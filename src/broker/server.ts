@@ -10,6 +10,7 @@ import {
   StoreError,
   type SubscriptionRecord,
 } from '../store/store.ts'
+import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
 import type { Health } from './events.ts'
 import { Holdings } from './holdings.ts'
@@ -63,6 +64,7 @@ export class Server implements Acceptor {
   readonly state: State
   readonly holdings: Holdings
   readonly #rooms: Rooms
+  readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
   readonly #connections = new Set<ClientConnection>()
@@ -102,6 +104,7 @@ export class Server implements Acceptor {
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
     }
+    this.#clock = new BrokerClock(this.state, this.#rooms)
     this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
     this.#cap = new SessionCap(this.state, this.#rooms.sessions)
     this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
@@ -125,10 +128,7 @@ export class Server implements Acceptor {
    */
   async start(idOf: (userName: string) => string | null = () => null): Promise<string | undefined> {
     const recovered = await this.#openStore()
-    const { host } = this.state
-    // Across a restart time is wall time; a clock that went back counts as no time passed.
-    const passed = recovered.wallTime === 0 ? 0 : Math.max(0, host.wallNow() - recovered.wallTime)
-    this.state.timeOffset = recovered.brokerTime + passed - host.now()
+    this.#clock.start(recovered)
     this.#tickedAt = this.state.clock
     this.state.turn.begin()
     const capped = this.#takeUp(recovered)
@@ -141,7 +141,9 @@ export class Server implements Acceptor {
       this.state.turn.end()
       await this.#durable(gate)
     }
-    const notices = [recovered.notice, cappedNotice(capped)].filter((text) => text !== undefined)
+    const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped)].filter(
+      (text) => text !== undefined,
+    )
     return notices.length === 0 ? undefined : notices.join(' ')
   }
 
@@ -167,7 +169,10 @@ export class Server implements Acceptor {
   #openStore(): Promise<Recovered> {
     return this.state.store.open({
       now: () => this.state.now(),
-      wallNow: () => this.state.host.wallNow(),
+      wallNow: () => {
+        this.#clock.recorded()
+        return this.state.host.wallNow()
+      },
       bootTime: () => this.state.host.bootTime(),
       outbound: (sessionId): OutboundState | undefined => this.state.sessionsById.get(sessionId),
       committed: (sequence) => this.#committed(sequence),
@@ -178,15 +183,14 @@ export class Server implements Acceptor {
   #takeUp(recovered: Recovered): Capped {
     const { state } = this
     for (const message of recovered.retained) {
-      state.retained.set(message)
-      if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#rooms.publisher.expireRetained(message)
+      this.#rooms.publisher.recoverRetained(message)
     }
     if (
       recovered.sessions.some(({ subscriptions }) => subscriptions.some(([, each]) => each.retainedPending))
     ) {
       this.#rooms.retained.recovered(recovered.retainedLive ?? [])
     }
-    const sessions = recovered.sessions.map((session) => this.#takeUpSession(session, recovered.brokerTime))
+    const sessions = recovered.sessions.map((session) => this.#takeUpSession(session))
     // All of them are there before the first one ends: its share of messages may be for the last.
     const capped = { shortened: 0, ended: 0 }
     for (const session of sessions) {
@@ -201,7 +205,7 @@ export class Server implements Acceptor {
     return capped
   }
 
-  #takeUpSession(recovered: RecoveredSession, brokerTime: number): Session {
+  #takeUpSession(recovered: RecoveredSession): Session {
     const { state } = this
     const session = Session.recovered(state, recovered)
     state.sessions.set(session.clientId, session)
@@ -212,8 +216,8 @@ export class Server implements Acceptor {
       if (record.retainedPending) this.#resumeRetained(session, filter, record)
     }
     this.#rooms.backlog.recovered(session)
-    // Connected when the broker ended: it was left then.
-    if (session.disconnectedAt === 0) session.disconnectedAt = brokerTime
+    // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
+    if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
     return session
   }
 
@@ -229,7 +233,7 @@ export class Server implements Acceptor {
     const { state } = this
     const ended =
       session.expirySeconds !== SESSION_NEVER_EXPIRES &&
-      session.disconnectedAt + session.expirySeconds * 1000 <= state.now()
+      this.#rooms.sessions.endsAt(session, session.expirySeconds) <= state.now()
     if (ended) this.#rooms.sessions.end(session, 'expired')
     else this.#rooms.sessions.scheduleExpiry(session)
   }
@@ -362,6 +366,7 @@ export class Server implements Acceptor {
     state.turn.begin()
     state.deadlines.advance(state.now())
     if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
+      this.#clock.watch()
       this.#sampleMemory()
       // Else whom a topic was routed to stays in memory until somebody publishes to it again.
       state.topics.visit(TOPICS_SWEPT, (topic) => state.router.release(topic))

@@ -170,8 +170,7 @@ export class Sessions {
   /** Sets the deadline at which a Session without Network Connection ends [MQTT-4.1.0-2]. */
   scheduleExpiry(session: Session): void {
     if (session.expirySeconds === SESSION_NEVER_EXPIRES) return
-    const time = session.disconnectedAt + session.expirySeconds * 1000
-    const deadline = this.#state.deadlines.at(time, () => {
+    const deadline = this.#state.deadlines.at(this.endsAt(session, session.expirySeconds), () => {
       this.#state.turn.begin()
       this.#state.figures.clientsExpired++
       this.end(session, 'expired')
@@ -182,7 +181,26 @@ export class Sessions {
   /** Whether a Session would end at once if this were the maximum of its Session Expiry Interval. */
   outlasts(session: Session, expirySecondsMax: number): boolean {
     if (session.expirySeconds <= expirySecondsMax || this.#state.connected.has(session)) return false
-    return session.disconnectedAt + expirySecondsMax * 1000 <= this.#state.now()
+    return this.endsAt(session, expirySecondsMax) <= this.#state.now()
+  }
+
+  /** Broker time at which a Session without a Network Connection ends, with this Session Expiry Interval. */
+  endsAt({ disconnectedAt }: Session, expirySeconds: number): number {
+    const time = disconnectedAt + expirySeconds * 1000
+    return disconnectedAt < this.#state.startedAt ? this.#state.heldUntil(time) : time
+  }
+
+  /** So many ms did not pass before the start: clients that were away then left later. */
+  postpone(ms: number): void {
+    const { sessions, connected, startedAt, store } = this.#state
+    for (const session of sessions.values()) {
+      if (connected.has(session) || session.disconnectedAt === 0 || session.disconnectedAt >= startedAt)
+        continue
+      session.disconnectedAt = Math.min(session.disconnectedAt + ms, startedAt)
+      if (session.stored) store.putSession(session.id, session.record())
+      this.#cancelExpiry(session)
+      this.scheduleExpiry(session)
+    }
   }
 
   /**
@@ -263,7 +281,8 @@ export class Sessions {
     const { message, share } = delivery
     const group = share !== null && mayGoToOthers ? this.#state.router.shareGroup(share) : null
     if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
-    else if (message.expiresAt <= this.#state.now()) this.#state.drop(session.clientId, 'expired', message)
+    else if (message.expiresAt <= this.#state.now() && !this.#state.isDoubtful(message))
+      this.#state.drop(session.clientId, 'expired', message)
     else if (this.#publisher.deliverShared(group, message)) message.forgetWires()
   }
 

@@ -7,7 +7,7 @@ import { RetainedTree } from '../routing/retained.ts'
 import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
-import type { BootTime, Store, WillRecord } from '../store/store.ts'
+import type { BootTime, Store, TimeDoubt, WillRecord } from '../store/store.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { Figures } from './figures.ts'
@@ -139,6 +139,12 @@ export class State implements SessionContext {
   stopping = false
   /** Broker time minus the host's monotonic time, in ms. */
   timeOffset = 0
+  /** Broker time at the start. */
+  startedAt = 0
+  /** Time before the start that may not have passed; null when all is certain. See `BrokerClock`. */
+  doubt: TimeDoubt | null = null
+  /** Retained messages of before the start, while there is doubt. */
+  readonly #oldRetained = new WeakSet<Message>()
 
   constructor(options: StateOptions) {
     this.host = options.host
@@ -162,6 +168,36 @@ export class State implements SessionContext {
   /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */
   now(): number {
     return this.turn.time
+  }
+
+  get isInDoubt(): boolean {
+    return this.doubt !== null
+  }
+
+  /** Whether a message has expired only if the time passed that is in doubt: it is neither sent nor deleted. */
+  isDoubtful(message: Message): boolean {
+    const { doubt } = this
+    if (doubt === null || message.expiresAt > this.now()) return false
+    return message.expiresAt + doubt.ms > this.now() && this.isOld(message)
+  }
+
+  /** Whether a message was there before the start; of retained ones it is known only while there is doubt. */
+  isOld(message: Message): boolean {
+    return this.#oldRetained.has(message) || this.store.isOld(message)
+  }
+
+  /** Says that a retained message was there before the start. */
+  oldRetained(message: Message): void {
+    if (this.doubt !== null) this.#oldRetained.add(message)
+  }
+
+  /**
+   * When something of before the start ends that is to end at `time`: not by time that is in doubt, unless the doubt is
+   * over or all of that is not needed.
+   */
+  heldUntil(time: number): number {
+    const { doubt } = this
+    return doubt === null ? time : Math.min(time + doubt.ms, Math.max(time, doubt.until))
   }
 
   /** Something was read from or is written to it. */

@@ -14,6 +14,8 @@ const RETRY_MS = 1000
 export class Wills {
   readonly #state: State
   readonly #publisher: Publisher
+  /** Delayed Wills of before the start, and when they were due by what the store said; as long as there is doubt. */
+  readonly #doubtful = new Map<string, { readonly pending: PendingWill; readonly dueAt: number }>()
 
   constructor(state: State, publisher: Publisher) {
     this.#state = state
@@ -71,9 +73,31 @@ export class Wills {
     const expiry =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
     const delay = Math.min(record.will.delaySeconds, expiry)
-    const own = record.dueAt === 0 ? now + delay * 1000 : record.dueAt
+    const isDelayed = record.dueAt !== 0
+    const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))
     this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
+    const pending = this.#state.wills.get(clientId)
+    if (isDelayed && this.#state.isInDoubt && pending !== undefined) {
+      this.#doubtful.set(clientId, { pending, dueAt: record.dueAt })
+    }
+  }
+
+  /** So many ms did not pass before the start: Wills that were delayed then are due later. */
+  postpone(ms: number): void {
+    for (const [clientId, { pending, dueAt }] of this.#doubtful) {
+      if (this.#state.wills.get(clientId) !== pending) continue
+      const due = Math.max(this.#state.heldUntil(dueAt + ms), pending.deadline?.time ?? 0)
+      if (due === pending.deadline?.time) continue
+      this.#state.deadlines.cancel(pending.deadline)
+      this.#schedule(clientId, pending.record, pending.view, due)
+    }
+    this.clockTrusted()
+  }
+
+  /** Nothing is in doubt any more. */
+  clockTrusted(): void {
+    this.#doubtful.clear()
   }
 
   /** The store was read again: what it says of this client's Will gives way to what is so. */

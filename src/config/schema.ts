@@ -46,6 +46,7 @@ const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
   memoryBytesMax: bytes({ min: 1024 ** 2, unlimited: true }),
   whenExhausted: oneOf(['disconnect', 'refuse']),
   willGraceSeconds: seconds({ min: 0, max: 0xffffffff }),
+  clockGraceSeconds: seconds({ min: 0, max: 86_400 }),
   emptyClientIdentifierAllowed: truth(),
   wildcardSubscriptionAvailable: truth(),
   sharedSubscriptionAvailable: truth(),

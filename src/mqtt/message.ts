@@ -94,7 +94,7 @@ export interface Author {
 }
 
 /**
- * An Application Message. Immutable but for two things: a stored body may be evicted from memory and restored by
+ * An Application Message. Immutable but for little: a stored body may be evicted from memory and restored by
  * the store, and encodings are cached beside it ("encode once for many").
  *
  * While `evicted` is true, `topic`, `payload`, `properties` and `publisher` must not be read; `size`, `qos`, `retain`
@@ -105,7 +105,8 @@ export class Message {
   properties: Buffer
   readonly qos: QoS
   readonly retain: boolean
-  readonly expiresAt: number
+  /** Changed by the store alone, where time turns out not to have passed. */
+  expiresAt: number
   publisher: string
   /** Bytes of topic name, properties and payload together; what queue limits count. */
   readonly size: number

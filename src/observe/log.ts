@@ -41,6 +41,16 @@ const KINDS = {
   recovered: ordinary('info', 'the store works again', 'state', 'detail'),
   refusing: ordinary('warn', 'new messages and Sessions are refused', 'state', 'detail'),
   storeFailed: ordinary('error', 'the store failed', 'state', 'detail'),
+  clockStepped: {
+    ...{ level: 'warn', text: 'the wall clock was set; expiry goes on as before' },
+    ...{ source: 'state', subject: 'detail', burst: 1 },
+  },
+  clockCorrected: ordinary(
+    'warn',
+    'the wall clock was set back after the start: what was held expires later by as much',
+    'state',
+    'detail',
+  ),
   forgiven: ordinary('warn', 'a rule that the client breaks is forgiven', 'remoteAddress', 'rule'),
   loginRefused: {
     ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
@@ -206,6 +216,10 @@ function debugLines(events: Events, tell: Tell): (() => void)[] {
 
 function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Logger): (() => void)[] {
   return [
+    events.on('clock', ({ what, ms }) => {
+      const kind = what === 'stepped' ? KINDS.clockStepped : KINDS.clockCorrected
+      tell(kind, NOBODY, () => ({ seconds: Math.round(ms / 1000) }))
+    }),
     events.on('refused', ({ clientId, link, reasonCode, reason, userName }) => {
       const isLogin = refusalCode(reasonCode) === CLIENT_CODES.loginRefused
       const kind = isLogin ? KINDS.loginRefused : KINDS.connectionRefused

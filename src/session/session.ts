@@ -52,6 +52,10 @@ export interface SessionContext {
   readonly checksReceiving: boolean
   /** Whether the Session's user may receive this message now. */
   mayReceive(session: Session, message: Message): boolean
+  /** Whether `isDoubtful` is to be asked. */
+  readonly isInDoubt: boolean
+  /** Whether a message has expired only if time passed that is in doubt: it is neither sent nor dropped. */
+  isDoubtful(message: Message): boolean
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
 }
@@ -329,6 +333,10 @@ export class Session implements OutboundState {
       this.pump()
       return
     }
+    if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) {
+      this.#enqueue(delivery)
+      return
+    }
     if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
       this.#context.dropped(this, 'not-authorized', delivery)
       return
@@ -444,6 +452,7 @@ export class Session implements OutboundState {
       const delivery = this.#queue.peek()
       if (delivery === undefined || delivery.share !== share) return null
       if (delivery.message.expiresAt > this.#context.now()) return delivery
+      if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) return null
       this.#dropHead('expired') // [MQTT-3.3.2-5]
     }
   }
@@ -474,6 +483,8 @@ export class Session implements OutboundState {
     while (this.#queue.length > 0 && !sink.congested) {
       const delivery = this.#queue.peek()!
       if (delivery.message.expiresAt <= this.#context.now()) {
+        // What is behind it waits as well: the order of a topic is the order of the queue.
+        if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) return
         this.#dropHead('expired') // [MQTT-3.3.2-5]
         continue
       }

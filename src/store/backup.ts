@@ -166,7 +166,7 @@ type EntryCheck = (key: Buffer, value: Buffer) => void
 export const checkEntry: EntryCheck = (key, value) => {
   if (key[0] === Table.Journal) readPageHeader(keyNumber(key), value)
   // What Aedes left of its Sessions has no checksum; nobody reads it.
-  else if (key[0]! <= Table.Forward || isOwnText(key)) unsealed(key, value)
+  else if (key[0]! <= Table.Time || isOwnText(key)) unsealed(key, value)
 }
 
 function isOwnText(key: Buffer): boolean {

@@ -15,6 +15,7 @@ import type { EntryFields } from './entry.ts'
 import { corrupt, LOSS } from './format.ts'
 import { References } from './references.ts'
 import type { StoreFigures } from './store.ts'
+import { PageTimes } from './time-record.ts'
 
 /** What a body takes in its page beside topic, properties and payload, about. */
 const BODY_OVERHEAD_BYTES = 24
@@ -114,6 +115,8 @@ export class Bodies {
   dead: Page[] = []
   /** Released pages that are nearly empty. */
   readonly sparse = new Set<Page>()
+  /** How much later messages expire than is stored. */
+  readonly times = new PageTimes()
   readonly #figures: StoreFigures
   /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
   #dying: StoredBody[] = []
@@ -260,6 +263,14 @@ export class Bodies {
 
   isAlive(page: Page, offset: number): boolean {
     return (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
+  }
+
+  /** The lowest number of a page that names a body. */
+  oldestName(): number {
+    let oldest = Number.POSITIVE_INFINITY
+    for (const page of this.pages.keys()) if (page < oldest) oldest = page
+    for (const page of this.groups.keys()) if (page < oldest) oldest = page
+    return oldest
   }
 
   // ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -247,7 +247,7 @@ export class Checkpoints {
     const inFlight = [...state.inFlight()]
     writer.reserve(10)
     writer.varint(inFlight.length)
-    const entries = new EntryWriter(writer)
+    const entries = new EntryWriter(writer, this.#bodies.times)
     for (const { packetId, delivery } of inFlight)
       this.#inFlight(session, writer, entries, packetId, delivery)
     const inbound = [...state.inbound()]
@@ -285,7 +285,7 @@ class SegmentWriter implements QueueReader {
 
   constructor(bodies: Bodies, writer: ByteWriter) {
     this.#bodies = bodies
-    this.#entries = new EntryWriter(writer)
+    this.#entries = new EntryWriter(writer, bodies.times)
   }
 
   delivery(delivery: Delivery): void {

@@ -5,6 +5,7 @@
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { type ByteReader, type ByteWriter, textBytesMax } from './encoding.ts'
+import type { PageTimes } from './time-record.ts'
 
 const QOS_MASK = 3
 const RETAIN = 0x04
@@ -94,11 +95,13 @@ export function entryFlags(qos: QoS, retain: boolean, messageQoS: QoS, messageRe
 export class EntryWriter {
   readonly #writer: ByteWriter
   readonly #fields = new EntryFields()
+  readonly #times: PageTimes
   #texts: Map<string, number> | null = null
   #page = 0
 
-  constructor(writer: ByteWriter) {
+  constructor(writer: ByteWriter, times: PageTimes) {
     this.#writer = writer
+    this.#times = times
   }
 
   write(delivery: Delivery, body: BodyName): void {
@@ -120,7 +123,8 @@ export class EntryWriter {
     this.#page = page
     writer.u16(fields.offset)
     writer.varint(fields.size)
-    if (expires) writer.f64(expiresAt)
+    // As it was first stored: its body says the same.
+    if (expires) writer.f64(expiresAt - this.#times.of(page))
     writer.varint(NONE)
     if (extension !== null) this.#extension(extension)
   }
@@ -149,11 +153,13 @@ export class EntryWriter {
 /** Reads the entries of one value in their order. */
 export class EntryReader {
   readonly #reader: ByteReader
+  readonly #times: PageTimes
   readonly #texts: string[] = []
   #page = 0
 
-  constructor(reader: ByteReader) {
+  constructor(reader: ByteReader, times: PageTimes) {
     this.#reader = reader
+    this.#times = times
   }
 
   read(into: EntryFields): void {
@@ -165,7 +171,7 @@ export class EntryReader {
     into.offset = reader.u16()
     into.flags = flags & FIELD_FLAGS
     into.size = reader.varint()
-    into.expiresAt = flags & EXPIRES ? reader.f64() : Number.POSITIVE_INFINITY
+    into.expiresAt = flags & EXPIRES ? reader.f64() + this.#times.of(this.#page) : Number.POSITIVE_INFINITY
     this.#text()
     into.extension = flags & EXTENDED ? this.#extension() : null
   }

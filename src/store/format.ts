@@ -9,6 +9,7 @@
  * 04 session position   checkpoint of the queue from this position on, up to 1,024 entries
  * 05 number             directory: sizes of 256 journal pages, 0 for those that were deleted
  * 06 page               forwards: bodies of this deleted page that live on elsewhere
+ * 07                    what is in doubt about time, and messages that expire later than they say
  * 10 page               journal page
  * retained:... will:... written by aedes-persistence-level (see retained.ts)
  * ```
@@ -36,12 +37,14 @@ export const Table = {
   CheckpointSegment: 0x04,
   Directory: 0x05,
   Forward: 0x06,
+  Time: 0x07,
   Journal: 0x10,
 } as const
 
 export type Table = (typeof Table)[keyof typeof Table]
 
 export const META_KEY = Buffer.from([Table.Meta])
+export const TIME_KEY = Buffer.from([Table.Time])
 
 /** One entry of a LevelDB batch. */
 export type BatchOperation =
@@ -156,6 +159,8 @@ export function tableName(key: Buffer): string {
       return `directory segment ${keyNumber(key)}`
     case Table.Forward:
       return `the forwards of page ${keyNumber(key)}`
+    case Table.Time:
+      return 'what is known about time'
     case Table.Journal:
       return `journal page ${keyNumber(key)}`
     default:

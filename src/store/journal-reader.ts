@@ -9,6 +9,7 @@ import { keyNumber, numberKey, Table, tableRange } from './format.ts'
 import { type PageHeader, RecordType, readBody, readPageHeader } from './journal.ts'
 import type { Meta } from './meta.ts'
 import type { BodyPlace } from './stored-bodies.ts'
+import { PageTimes } from './time-record.ts'
 
 const SLICE_VALUES = 200
 const SLICE_BYTES = 1024 * 1024
@@ -51,7 +52,8 @@ export interface JournalContents {
 
 /** Reads an entry of a queue or an in-flight list: a delivery by the name of its body. */
 export function referenceReader(reader: ByteReader): () => Reference {
-  const entries = new EntryReader(reader)
+  // The body tells when a message expires.
+  const entries = new EntryReader(reader, NO_TIMES)
   const fields = new EntryFields()
   return () => {
     entries.read(fields)
@@ -61,6 +63,7 @@ export function referenceReader(reader: ByteReader): () => Reference {
   }
 }
 
+const NO_TIMES = new PageTimes()
 const NOT_EXTENDED: EntryExtension = { subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
 
 const LOST_RECORDS: Damage['lost'] =

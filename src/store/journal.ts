@@ -20,6 +20,7 @@ import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
 import { type EntryFields, EntryWriter, entryFlags } from './entry.ts'
 import { type BatchOperation, corrupt, LOSS, numberKey, Table } from './format.ts'
 import type { BootTime } from './store.ts'
+import type { PageTimes } from './time-record.ts'
 
 export const RecordType = {
   /** A body that references of the same block name. */
@@ -75,15 +76,17 @@ export interface BlockHeader {
 export class OpenBlock {
   readonly #writer = new ByteWriter(KEEP_BYTES)
   readonly #newPage: () => Page
+  readonly #times: () => PageTimes
   #pages: Page[] = []
   /** Where each page begins. */
   #starts: number[] = []
   #latestBody: StoredBody | null = null
   #record = 0
 
-  /** `newPage` makes the Page with the next number. */
-  constructor(newPage: () => Page) {
+  /** `newPage` makes the Page with the next number; `times` are those of the bodies that are referred to. */
+  constructor(newPage: () => Page, times: () => PageTimes) {
     this.#newPage = newPage
+    this.#times = times
   }
 
   get bytes(): number {
@@ -147,7 +150,7 @@ export class OpenBlock {
       (body.forward !== null || this.#pages.length === 0 || body.page.number < this.#pages[0]!.number)
     ) {
       this.#session(RecordType.EnqueueFar, session)
-      new EntryWriter(this.#writer).write(delivery, body)
+      new EntryWriter(this.#writer, this.#times()).write(delivery, body)
       return
     }
     this.#begin(latest ? RecordType.EnqueueLatest : RecordType.EnqueueNear, room)

@@ -36,6 +36,7 @@ import {
   put,
   subscriptionKey,
   Table,
+  TIME_KEY,
 } from './format.ts'
 import { Gathering } from './gathering.ts'
 import { Histogram } from './histogram.ts'
@@ -58,8 +59,10 @@ import {
   StoreError,
   type StoreFigures,
   type SubscriptionRecord,
+  type TimeDoubt,
   type WillRecord,
 } from './store.ts'
+import { encodeTimes } from './time-record.ts'
 
 const MIB = 1024 * 1024
 
@@ -143,7 +146,10 @@ export class LevelStore implements Store {
   #reclaim: Reclaim | null = null
   #sessions = new Map<number, StoredSession>()
   #topics = new TopicTable(TOPICS_MAX)
-  #block = new OpenBlock(() => this.#newPage())
+  #block = new OpenBlock(
+    () => this.#newPage(),
+    () => this.#bodies.times,
+  )
   #retained = new OpenRetained()
   /** Table writes of the open block. */
   #tables: BatchOperation[] = []
@@ -173,6 +179,11 @@ export class LevelStore implements Store {
   #writtenBytes = 0
   /** `commit` was called for what is recorded. */
   #wanted = false
+  /** The next commit is wanted for its times, whatever else it has. */
+  #timeWanted = false
+  #doubt: TimeDoubt | null = null
+  /** Bodies named by pages before this one were stored before this run. */
+  #oldBefore = 1
   #inFlight: Promise<void> | null = null
   #compacting: Promise<void> | null = null
   /** While space is short: calls of `#tidyDisk` until all pages are looked through again, and how often they were. */
@@ -410,6 +421,39 @@ export class LevelStore implements Store {
     if (this.#recording()) this.#retained.setWill(clientId, null)
   }
 
+  recordTime(): void {
+    if (this.#recording()) this.#timeWanted = true
+  }
+
+  putDoubt(doubt: TimeDoubt | null): void {
+    if (!this.#recording()) return
+    this.#doubt = doubt
+    this.#putTimes()
+  }
+
+  isOld(message: Message): boolean {
+    const body = this.#bodies.handle(message)
+    return body !== null && body.namePage < this.#oldBefore
+  }
+
+  postpone(ms: number, held: Iterable<Message | Parked>): void {
+    if (!this.#recording()) return
+    const postponed = new Set<Message>()
+    for (const item of held) {
+      if (!(item instanceof Message)) parkedHere(item).postpone(this.#oldBefore, ms)
+      else if (this.isOld(item) && !postponed.has(item)) {
+        postponed.add(item)
+        item.expiresAt += ms
+      }
+    }
+    this.#bodies.times.add({ before: this.#oldBefore, ms })
+    this.#putTimes()
+  }
+
+  #putTimes(): void {
+    this.#write(put(TIME_KEY, encodeTimes(this.#doubt, this.#bodies.times)))
+  }
+
   commit(): void {
     if (this.#state !== 'open' || !this.#recorded()) return
     this.#wanted = true
@@ -510,6 +554,9 @@ export class LevelStore implements Store {
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence
     this.#nextPage = result.nextPage
+    this.#oldBefore = result.nextPage
+    this.#doubt = result.recovered.doubt
+    this.#bodies.times.prune(this.#bodies.oldestName())
     this.#nextSession = result.nextSession
     this.#writtenBytes = result.writtenBytes
     const scanFrom = { page: meta.scanFromPage, sequence: meta.scanFromSequence }
@@ -528,7 +575,10 @@ export class LevelStore implements Store {
 
   /** Writes the description and an empty first block into an empty database. */
   async #found(db: Database): Promise<void> {
-    const block = new OpenBlock(() => new Page(1, 1, 0))
+    const block = new OpenBlock(
+      () => new Page(1, 1, 0),
+      () => this.#bodies.times,
+    )
     const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
     const operations = [put(META_KEY, meta)]
     block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, operations)
@@ -554,6 +604,8 @@ export class LevelStore implements Store {
     this.#restored = []
     this.#ended = []
     this.#wanted = false
+    this.#timeWanted = false
+    this.#doubt = null
     this.#gatherer = null
     this.#failure = null
   }
@@ -566,7 +618,7 @@ export class LevelStore implements Store {
   }
 
   #recorded(): boolean {
-    return this.#block.bytes > 0 || this.#tables.length > 0 || !this.#retained.isEmpty
+    return this.#block.bytes > 0 || this.#tables.length > 0 || !this.#retained.isEmpty || this.#timeWanted
   }
 
   /** Nothing is left to do before the database is closed. */
@@ -644,6 +696,7 @@ export class LevelStore implements Store {
     this.#tables = []
     this.#tableBytes = 0
     this.#wanted = false
+    this.#timeWanted = false
     this.#inFlight = written.then(
       () => this.#durable(sequence),
       (error: unknown) => this.#fail(error),

@@ -67,6 +67,15 @@ export class Fields {
     return value
   }
 
+  /** Seconds, perhaps with a fraction; 0 when they are absent. */
+  seconds(name: string): number {
+    const value = this.#take(name) ?? 0
+    if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) {
+      throw new LineError(`has a ${name} that is not a number from 0 on`)
+    }
+    return value
+  }
+
   qos(): QoS {
     return this.integer('qos', 0, 2) as QoS
   }

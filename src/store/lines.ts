@@ -19,7 +19,7 @@ import type {
   StoreRecord,
   WillLine,
 } from './records.ts'
-import type { InboundPacket, SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SubscriptionRecord, TimeDoubt } from './store.ts'
 
 export const EXPORT_FORMAT = 'godwit-export'
 export const EXPORT_VERSION = 2
@@ -51,6 +51,7 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
         version: header.version,
         godwit: header.godwit,
         time: time(record.time),
+        ...(header.version > 1 && doubtFields(record.doubt)),
       })
     case 'session':
       return JSON.stringify(sessionFields(record, header.version))
@@ -68,6 +69,10 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
     case 'will':
       return JSON.stringify(willFields(record, header.version))
   }
+}
+
+function doubtFields(doubt: TimeDoubt | null): object {
+  return doubt === null ? {} : { doubtfulSeconds: doubt.ms / 1000, doubtfulUntil: time(doubt.until) }
 }
 
 function sessionFields(record: SessionRecordLine, version: ExportVersion): object {
@@ -229,7 +234,10 @@ function start(fields: Fields): StoreRecord {
       `is of export version ${version}; this version of Godwit reads up to ${EXPORT_VERSION}`,
     )
   }
-  return { type: 'start', time: fields.time('time') ?? 0 }
+  const time = fields.time('time') ?? 0
+  const ms = fields.seconds('doubtfulSeconds') * 1000
+  const until = fields.time('doubtfulUntil')
+  return { type: 'start', time, doubt: until === null || ms === 0 ? null : { ms, until } }
 }
 
 function session(fields: Fields): StoreRecord {

@@ -9,6 +9,7 @@ import type {
   Store,
   StoreFigures,
   SubscriptionRecord,
+  TimeDoubt,
   WillRecord,
 } from './store.ts'
 
@@ -32,7 +33,7 @@ export class MemoryStore implements Store {
 
   async open(_source: StateSource): Promise<Recovered> {
     this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
-    return { brokerTime: 0, wallTime: 0, bootTime: null, sessions: [], retained: [], wills: [] }
+    return { brokerTime: 0, wallTime: 0, bootTime: null, doubt: null, sessions: [], retained: [], wills: [] }
   }
 
   refusalFor(_bytes: number): null {
@@ -91,6 +92,12 @@ export class MemoryStore implements Store {
   deleteRetained(_topic: string): void {}
   putWill(_clientId: string, _record: WillRecord): void {}
   deleteWill(_clientId: string): void {}
+  recordTime(): void {}
+  putDoubt(_doubt: TimeDoubt | null): void {}
+  isOld(_message: Message): boolean {
+    return false
+  }
+  postpone(_ms: number, _held: Iterable<Message | Parked>): void {}
   commit(): void {}
   async restore(_messages: readonly Message[]): Promise<void> {}
   async close(): Promise<void> {}

@@ -76,6 +76,17 @@ export class ParkedEntries implements Parked {
     into.expiresAt = this.#expiries === null ? Number.POSITIVE_INFINITY : this.#expiries[position]!
   }
 
+  /** Entries whose bodies are named by pages before this one expire later. */
+  postpone(before: number, ms: number): void {
+    const expiries = this.#expiries
+    if (expiries === null) return
+    for (let position = this.#first; position < this.#end; position++) {
+      const at = position * WORDS
+      const page = this.#words[at]! + (this.#words[at + 1]! >>> 16) * HIGH
+      if (page < before) expiries[position]! += ms
+    }
+  }
+
   /** Takes the oldest entries out. */
   remove(count: number): void {
     const end = this.#first + count

@@ -27,10 +27,11 @@ import { decodeMeta, type Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
 import type { DeliveryFields, MessageBody, StoreRecord } from './records.ts'
 import { decodeRetained, decodeWill, isAedesKey, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
-import type { InboundPacket, SessionRecord, SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SessionRecord, SubscriptionRecord, TimeDoubt } from './store.ts'
 import { StoreError } from './store.ts'
 import { StoredBodies } from './stored-bodies.ts'
 import { TableCursor, type TableValue } from './table-cursor.ts'
+import { decodeTimes, PageTimes } from './time-record.ts'
 
 const SLICE_DELIVERIES = 500
 const SLICE_VALUES = 200
@@ -73,6 +74,7 @@ export class StoreReader {
   readonly #numbers = new Map<number, number>()
   /** What is added to a broker time to make a wall time. */
   #wallOffset = 0
+  readonly #times = new PageTimes()
 
   /** `report` gets every damage; when it throws, reading ends. By default it throws StoreError `corrupt`. */
   constructor(db: Database, directory: string, report: DamageReport = refuseDamage) {
@@ -90,7 +92,8 @@ export class StoreReader {
     const journal = await new JournalReader(this.#db, covered, this.#report).read(meta)
     const { brokerTime, wallTime } = journal.last ?? { brokerTime: 0, wallTime: 0 }
     this.#wallOffset = wallTime - brokerTime
-    yield { type: 'start', time: Math.ceil(wallTime) }
+    const doubt = await this.#readTimes()
+    yield { type: 'start', time: Math.ceil(wallTime), doubt: this.#wallDoubt(doubt) }
     yield* this.#sessions(journal, new Set(covered.keys()))
     yield* this.#retained()
     yield* this.#wills()
@@ -120,7 +123,7 @@ export class StoreReader {
       } catch {
         this.#report({ what: `${tableName(key)} does not match its checksum`, lost: 'the messages in it' })
       }
-    } else if ((key[0] ?? 0xff) > Table.Forward && !isAedesKey(key)) {
+    } else if ((key[0] ?? 0xff) > Table.Time && !isAedesKey(key)) {
       this.#report({ what: `the key ${key.toString('hex').slice(0, 64)} is not one of a store`, lost: null })
     }
   }
@@ -149,6 +152,22 @@ export class StoreReader {
   async #isForeign(): Promise<boolean> {
     const [first] = await this.#db.keys({ limit: 1 }).all()
     return first !== undefined && (first[0] ?? 0xff) > Table.Journal
+  }
+
+  /** What is in doubt about time. */
+  async #readTimes(): Promise<TimeDoubt | null> {
+    let doubt: TimeDoubt | null = null
+    const lost = (): string => 'which of the times were corrected: some messages may expire too early'
+    const cursor = new TableCursor(this.#db, Table.Time, this.#report, lost)
+    for (let value = await cursor.next(); value !== undefined; value = await cursor.next()) {
+      doubt = cursor.decoded(value, (reader) => decodeTimes(reader, this.#times)) ?? doubt
+    }
+    await cursor.close()
+    return doubt
+  }
+
+  #wallDoubt(doubt: TimeDoubt | null): TimeDoubt | null {
+    return doubt === null ? null : { ms: doubt.ms, until: this.#wall(doubt.until) }
   }
 
   /** How far each Session's checkpoint reaches. */
@@ -339,7 +358,8 @@ export class StoreReader {
     if (this.#numbers.has(name)) return
     const number = this.#numbers.size + 1
     this.#numbers.set(name, number)
-    yield { type: 'message', number, ...body, expiresAt: this.#deadline(body.expiresAt) }
+    const expiresAt = this.#deadline(body.expiresAt + this.#times.of(reference.page))
+    yield { type: 'message', number, ...body, expiresAt }
   }
 
   #delivery({ page, offset, qos, retain, subscriptionIdentifiers, share }: Reference): DeliveryFields {

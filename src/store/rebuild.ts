@@ -139,6 +139,7 @@ export class Rebuild {
     switch (record.type) {
       case 'start':
         this.#time = record.time
+        if (record.doubt !== null) this.#store.putDoubt(record.doubt)
         return
       case 'session':
         this.#session(record)

@@ -5,12 +5,14 @@
  * All times are wall times in ms since 1970; null where the store has none.
  */
 import type { QoS } from '../mqtt/packet.ts'
-import type { InboundPacket, SubscriptionRecord } from './store.ts'
+import type { InboundPacket, SubscriptionRecord, TimeDoubt } from './store.ts'
 
 export interface StartRecord {
   readonly type: 'start'
   /** Of the last commit: where deadlines go on from. */
   readonly time: number
+  /** What was in doubt then; null for nothing. */
+  readonly doubt: TimeDoubt | null
 }
 
 export interface SessionRecordLine {

@@ -42,8 +42,10 @@ import {
   type SessionRecord,
   StoreError,
   type SubscriptionRecord,
+  type TimeDoubt,
   type WillRecord,
 } from './store.ts'
+import { decodeTimes } from './time-record.ts'
 
 /** Pages of one directory value. */
 export const DIRECTORY_PAGES = 256
@@ -106,6 +108,7 @@ class Recovery {
   readonly #growing = new Map<number, Growing>()
   readonly #ahead: Buffer[] = []
   readonly #entry = new EntryFields()
+  #doubt: TimeDoubt | null = null
   #writtenBytes = 0
 
   constructor(input: RecoveryInput) {
@@ -114,6 +117,7 @@ class Recovery {
   }
 
   async run(): Promise<RecoveryResult> {
+    await this.#times()
     await this.#directory()
     await this.#forwards()
     await this.#sessions()
@@ -135,7 +139,10 @@ class Recovery {
     this.#releasePages()
     const { brokerTime, wallTime, bootTime } = last
     return {
-      recovered: { brokerTime, wallTime, bootTime, sessions, retained, retainedLive, wills },
+      recovered: {
+        ...{ brokerTime, wallTime, bootTime, doubt: this.#doubt },
+        ...{ sessions, retained, retainedLive, wills },
+      },
       sessions: new Map([...this.#growing.values()].map(({ stored }) => [stored.id, stored])),
       lastSequence: last.sequence,
       nextPage: last.page + 1,
@@ -143,6 +150,12 @@ class Recovery {
       writtenBytes: this.#writtenBytes,
       ahead: this.#ahead,
     }
+  }
+
+  async #times(): Promise<void> {
+    await this.#table(Table.Time, (_key, reader) => {
+      this.#doubt = decodeTimes(reader, this.#input.bodies.times)
+    })
   }
 
   async #directory(): Promise<void> {
@@ -209,7 +222,7 @@ class Recovery {
       session.read = head.queueHead
       session.tail = head.queueTail
       session.stored.written = head.queueHead
-      const entries = new EntryReader(reader)
+      const entries = new EntryReader(reader, this.#input.bodies.times)
       for (let count = reader.varint(); count > 0; count--) {
         const packetId = reader.u16()
         const entry = reader.u8() === 0 ? null : new EntryFields()
@@ -239,7 +252,7 @@ class Recovery {
       session.stored.segments.push(segment)
       session.stored.written = segment.to
       this.#pass(session, segment.from)
-      const entries = new EntryReader(reader)
+      const entries = new EntryReader(reader, this.#input.bodies.times)
       for (let position = segment.from; position < segment.to; position++) {
         entries.read(this.#entry)
         if (position !== session.read) continue
@@ -339,7 +352,7 @@ class Recovery {
         return
       }
       case RecordType.EnqueueFar: {
-        new EntryReader(reader).read(this.#entry)
+        new EntryReader(reader, this.#input.bodies.times).read(this.#entry)
         session?.queue.push(this.#entry)
         return
       }
@@ -394,7 +407,9 @@ class Recovery {
 
   #body(block: Block, page: Page, reader: ByteReader): void {
     const offset = reader.at
-    skipBody(reader, block.body(page.number, offset))
+    const entry = block.body(page.number, offset)
+    skipBody(reader, entry)
+    entry.expiresAt += this.#input.bodies.times.of(entry.page)
   }
 
   #finished(): RecoveredSession[] {
@@ -564,6 +579,7 @@ class Block {
     this.#near.page = this.firstPage.number + index
     this.#near.offset = offset
     skipBody(new ByteReader(value, offset), this.#near)
+    this.#near.expiresAt += this.#bodies.times.of(this.#near.page)
     return this.#near
   }
 

@@ -58,6 +58,14 @@ export interface BootTime {
   readonly sinceBoot: number
 }
 
+/** Time that passed by the wall clock alone, and perhaps not at all. */
+export interface TimeDoubt {
+  /** How much of it. */
+  readonly ms: number
+  /** Broker time in ms from which on it counts. */
+  readonly until: number
+}
+
 /**
  * Consecutive entries of one queue, kept by the store in a few bytes each: their bodies are on disk, and no object
  * stands for them. Only the store that made them can read them; entries leave at the front, by `unpark`.
@@ -128,6 +136,8 @@ export interface Recovered {
   readonly wallTime: number
   /** The machine's own time of the last commit; null where it is not known. */
   readonly bootTime: BootTime | null
+  /** What was in doubt then; null for nothing. */
+  readonly doubt: TimeDoubt | null
   readonly sessions: readonly RecoveredSession[]
   readonly retained: readonly Message[]
   /** The `liveAt` of those that have one, by topic name. */
@@ -236,6 +246,17 @@ export interface Store {
   deleteRetained(topic: string): void
   putWill(clientId: string, record: WillRecord): void
   deleteWill(clientId: string): void
+
+  /** The next commit happens though nothing else was recorded: for the times that go with it. */
+  recordTime(): void
+  putDoubt(doubt: TimeDoubt | null): void
+  /** Whether the message was stored before this run of the store. */
+  isOld(message: Message): boolean
+  /**
+   * So many ms did not pass: what was stored before this run expires later. `held` is all that is queued and in flight;
+   * retained messages, Sessions and Wills are for the caller to put anew.
+   */
+  postpone(ms: number, held: Iterable<Message | Parked>): void
 
   /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
   commit(): void

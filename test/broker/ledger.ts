@@ -1,5 +1,5 @@
 /** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
-import type { Delivery, Message } from '../../src/mqtt/message.ts'
+import { type Delivery, Message } from '../../src/mqtt/message.ts'
 import { Histogram } from '../../src/store/histogram.ts'
 import type {
   Parked,
@@ -10,6 +10,7 @@ import type {
   StoreError,
   StoreFigures,
   SubscriptionRecord,
+  TimeDoubt,
   WillRecord,
 } from '../../src/store/store.ts'
 
@@ -17,6 +18,7 @@ const NOTHING: Recovered = {
   brokerTime: 0,
   wallTime: 0,
   bootTime: null,
+  doubt: null,
   sessions: [],
   retained: [],
   wills: [],
@@ -129,6 +131,27 @@ export class LedgerStore implements Store {
   }
   deleteWill(clientId: string): void {
     this.#record(`deleteWill ${clientId}`)
+  }
+
+  recordTime(): void {
+    this.#record('recordTime')
+  }
+
+  putDoubt(doubt: TimeDoubt | null): void {
+    this.#record(`putDoubt ${doubt === null ? 'null' : `${doubt.ms} ${doubt.until}`}`)
+  }
+
+  /** Messages of before this run. */
+  readonly old = new Set<Message>()
+
+  isOld(message: Message): boolean {
+    return this.old.has(message)
+  }
+
+  postpone(ms: number, held: Iterable<Message | Parked>): void {
+    this.#record(`postpone ${ms}`)
+    for (const message of held)
+      if (message instanceof Message && this.old.has(message)) message.expiresAt += ms
   }
 
   commit(): void {

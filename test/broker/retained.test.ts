@@ -155,6 +155,7 @@ describe('retained messages', () => {
         brokerTime: 50_000,
         wallTime: made.wall,
         bootTime: null,
+        doubt: null,
         sessions: [],
         wills: [],
         retained: [message('a'), message('b', 60_000)],

@@ -255,6 +255,7 @@ describe('after a restart', () => {
         brokerTime: 50_000,
         wallTime: made.wall - 1000,
         bootTime: null,
+        doubt: null,
         sessions: [],
         retained: [],
         wills: [],

@@ -1196,8 +1196,8 @@ export class Model {
     return structuredClone({ sessions, retained: [...this.retained.values()], wills: [...this.wills] })
   }
 
-  /** The Server starts again with what was durable; `durableAt` is the broker time of its newest commit. */
-  recovered(snapshot: Snapshot, durableAt: number, deeds: readonly Deed[]): void {
+  /** The Server starts again with what was durable. */
+  recovered(snapshot: Snapshot, deeds: readonly Deed[]): void {
     this.#deeds = [...deeds]
     for (const map of [this.sessions, this.retained, this.wills]) map.clear()
     this.connections.clear()
@@ -1217,7 +1217,7 @@ export class Model {
           charged: false,
         })),
         queue: kept.queue.map(again),
-        disconnectedAt: kept.disconnectedAt === 0 ? durableAt : kept.disconnectedAt,
+        disconnectedAt: kept.disconnectedAt === 0 ? this.now : kept.disconnectedAt,
         cursors: new Map(),
       }
       for (const { filter, qos, identifier, due: before, came, lived } of kept.cursors.values()) {

@@ -2,6 +2,7 @@
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
 import { Histogram } from '../../src/store/histogram.ts'
 import type {
+  BootTime,
   Parked,
   Recovered,
   RecoveredSession,
@@ -26,6 +27,7 @@ interface Block {
   readonly sequence: number
   readonly brokerTime: number
   readonly wallTime: number
+  readonly bootTime: BootTime | null
   readonly records: readonly (() => void)[]
 }
 
@@ -48,6 +50,7 @@ export class RecallStore implements Store {
   #sealed: Block[] = []
   #brokerTime = 0
   #wallTime = 0
+  #bootTime: BootTime | null = null
 
   /** Broker time in ms of the newest durable block. */
   get brokerTime(): number {
@@ -77,6 +80,7 @@ export class RecallStore implements Store {
       for (const record of block.records) record()
       this.#brokerTime = block.brokerTime
       this.#wallTime = block.wallTime
+      this.#bootTime = block.bootTime
       this.committedSequence = block.sequence
       this.#source!.committed(block.sequence)
     }
@@ -94,7 +98,8 @@ export class RecallStore implements Store {
     return Promise.resolve({
       brokerTime: this.#brokerTime,
       wallTime: this.#wallTime,
-      bootTime: null,
+      bootTime: this.#bootTime,
+      doubt: null,
       sessions,
       retained,
       retainedLive: [...this.#liveAt],
@@ -142,10 +147,23 @@ export class RecallStore implements Store {
     return copy
   }
 
+  recordTime(): void {}
+  putDoubt(): void {}
+  isOld(): boolean {
+    return false
+  }
+  postpone(): void {}
+
   commit(): void {
     if (this.#records.length === 0) return
-    const [brokerTime, wallTime] = [this.#source!.now(), this.#source!.wallNow()]
-    this.#sealed.push({ sequence: this.openSequence, brokerTime, wallTime, records: this.#records })
+    const source = this.#source!
+    this.#sealed.push({
+      sequence: this.openSequence,
+      brokerTime: source.now(),
+      wallTime: source.wallNow(),
+      bootTime: source.bootTime(),
+      records: this.#records,
+    })
     this.#records = []
     this.openSequence++
   }

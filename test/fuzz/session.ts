@@ -226,7 +226,8 @@ class Stage {
     const host = {
       now: () => this.#monotonic,
       wallNow: () => 1_700_000_000_000 + this.#monotonic,
-      bootTime: () => null,
+      // Every crash is one within the same start of the machine: what passed is known.
+      bootTime: () => ({ bootId: '00000000000000000000000000000001', sinceBoot: this.#monotonic }),
       defer: (callback: () => void) => {
         this.#deferred.push(callback)
       },
@@ -351,9 +352,8 @@ class Stage {
     this.#store.crash()
     this.#deeds = []
     const kept = this.#snapshots.findLast(({ sequence }) => sequence <= this.#store.committedSequence)!
-    const durableAt = this.#store.brokerTime
     await this.#start()
-    this.#model.recovered(kept.snapshot, durableAt, this.#takeDeeds())
+    this.#model.recovered(kept.snapshot, this.#takeDeeds())
     this.#snapshots = [kept]
   }
 

@@ -277,6 +277,16 @@ describe('the log', () => {
   })
 })
 
+test('a wall clock that is set is told, and one that is set again and again together', () => {
+  const detach = attach('info')
+  for (let count = 0; count < 100; count++) events.emit('clock', { what: 'stepped', ms: 5000 })
+  events.emit('clock', { what: 'corrected', ms: 172_800_000 })
+  expect(lines.length).toBeLessThan(20)
+  expect(lines[0]).toMatchObject({ level: 'warn', seconds: 5 })
+  expect(lines.at(-1)).toMatchObject({ level: 'warn', seconds: 172_800 })
+  detach()
+})
+
 test('a disk that is nearly full is told once per change, and so is its end', () => {
   const detach = attach('info')
   const detail = 'disk nearly full: 12 MiB free on /data, reserve is 64 MiB'

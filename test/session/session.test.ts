@@ -42,6 +42,13 @@ class Sink implements SessionSink {
 
 class Room implements SessionContext {
   checksReceiving = false
+  isInDoubt = false
+  readonly doubtful = new Set<Message>()
+
+  isDoubtful(message: Message): boolean {
+    return this.doubtful.has(message)
+  }
+
   /** Payloads that nobody may receive. */
   readonly denied = new Set<string>()
   readonly limits: SessionLimits

@@ -1,0 +1,463 @@
+/** Broker time over restarts, on a real store, with clocks that the test sets. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { elapsedSince } from '../../src/broker/clock.ts'
+import type { Limits } from '../../src/broker/limits.ts'
+import { openDatabase } from '../../src/store/backup.ts'
+import { LevelStore } from '../../src/store/level.ts'
+import { StoreReader } from '../../src/store/reading.ts'
+import { Rebuild } from '../../src/store/rebuild.ts'
+import type { StoreRecord } from '../../src/store/records.ts'
+import { connectPacket, type Given, lasting, type TestClient, World } from './harness.ts'
+
+const HOUR = 3600
+const DAY = 24 * HOUR
+const BOOT_A = 'a'.repeat(32)
+const BOOT_B = 'b'.repeat(32)
+
+let directory: string
+let world: World
+/** What the machine's clocks show, in ms. */
+let wall: number
+let boot: { bootId: string; sinceBoot: number } | null
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'godwit-clock-'))
+  wall = Date.UTC(2026, 5, 1)
+  boot = { bootId: BOOT_A, sinceBoot: 100_000.5 }
+})
+
+afterEach(async () => {
+  await world?.server.state.store.close().catch(() => {})
+  await rm(directory, { recursive: true, force: true })
+})
+
+function store(path = directory): LevelStore {
+  return new LevelStore({ directory: path, sync: false, reserveBytes: 0, residentBytesMax: 10_000 })
+}
+
+/** Starts a broker on the directory as its clocks are. */
+async function start(limits: Partial<Limits> = {}): Promise<World> {
+  world = await World.make({ store: store(), limits }, (made) => {
+    made.wall = wall
+    made.boot = boot
+    // A process has a monotonic clock of its own.
+    made.monotonic = 5000 + Math.random() * 1e6
+  })
+  await durable()
+  return world
+}
+
+/** Waits for what is recorded. */
+async function durable(): Promise<void> {
+  const { store: its } = world.server.state
+  for (;;) {
+    await world.settle()
+    its.commit()
+    if (its.committedSequence >= its.recordedSequence) return
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/** A client; CONNACK waits for the disk. */
+async function connect(clientId: string, given: Given = {}): Promise<TestClient> {
+  const client = world.open(5)
+  client.link.packets.unshift(
+    ...(await client.send({ ...connectPacket(clientId), properties: {}, ...given })),
+  )
+  await durable()
+  const packets = client.got()
+  const [connack] = packets.splice(
+    packets.findIndex(({ cmd }) => cmd === 'connack'),
+    1,
+  )
+  if (connack?.cmd !== 'connack') throw new Error(`no CONNACK for ${clientId}`)
+  client.connack = connack
+  client.link.packets.unshift(...packets)
+  return client
+}
+
+/** Time passes, for all clocks. */
+async function pass(seconds: number): Promise<void> {
+  wall += seconds * 1000
+  if (boot !== null) {
+    boot = { ...boot, sinceBoot: boot.sinceBoot + seconds * 1000 }
+    world.boot = boot
+  }
+  await world.pass(seconds)
+  await durable()
+}
+
+/** Somebody sets the wall clock, and the ticker looks. */
+async function setWall(seconds: number): Promise<void> {
+  wall += seconds * 1000
+  world.wall = wall
+  await pass(1.5)
+}
+
+/** The broker is killed; what its last commit had is what is left. */
+async function crash(): Promise<void> {
+  // A close would be a commit: the copy of the database is taken before it.
+  const kept: (readonly [Buffer, Buffer])[] = []
+  const held = world.server.state.store as LevelStore
+  for await (const slice of held.snapshot()) {
+    for (const [key, value] of slice) kept.push([Buffer.from(key), Buffer.from(value)])
+  }
+  await held.close()
+  await rm(directory, { recursive: true, force: true })
+  directory = await mkdtemp(join(tmpdir(), 'godwit-clock-'))
+  const db = await openDatabase(directory, true)
+  await db.batch(kept.map(([key, value]) => ({ type: 'put', key, value })))
+  await db.close()
+}
+
+/** The machine is off for so long, and its wall clock shows so much more or less than it should when it is back. */
+async function reboot(seconds: number, wrongBySeconds = 0): Promise<void> {
+  await crash()
+  wall += (seconds + wrongBySeconds) * 1000
+  boot = { bootId: BOOT_B, sinceBoot: 20_000 }
+}
+
+/** A retained message, a Session, and two queued messages, all of which expire after `seconds`, and one that does not. */
+async function fill(seconds: number): Promise<void> {
+  await start()
+  // In a new store broker time begins with 0, which stands for being connected.
+  await pass(1)
+  const sub = await connect('sub', lasting(seconds))
+  await sub.subscribe('q', 1)
+  await durable()
+  await sub.vanish()
+  const pub = await connect('pub')
+  const properties = { messageExpiryInterval: seconds }
+  await pub.publish('q', 'one', 1, { properties })
+  await pub.publish('q', 'two', 1, { properties })
+  await pub.publish('q', 'lasting', 1)
+  await pub.publish('r', 'retained', 1, { properties, retain: true })
+  await durable()
+}
+
+/** What a client that comes back finds: whether its Session is there, and the messages that came by then. */
+async function comeBack(seconds = DAY): Promise<{ present: boolean; texts: string[]; more: () => string[] }> {
+  const sub = await connect('sub', lasting(seconds))
+  await durable()
+  await world.settle()
+  const texts = sub.texts()
+  const { connack } = sub
+  return { present: connack?.cmd === 'connack' && connack.sessionPresent, texts, more: () => sub.texts() }
+}
+
+async function retained(): Promise<string[]> {
+  const late = await connect(`late ${Math.random()}`)
+  await late.subscribe('r', 1)
+  await durable()
+  return late.texts()
+}
+
+describe('elapsedSince', () => {
+  const wallTime = Date.UTC(2026, 0, 1)
+  const bootTime = { bootId: BOOT_A, sinceBoot: 1000 }
+
+  it('trusts the machine’s own clock within one start of it, whatever the wall clock says', () => {
+    for (const step of [-1e12, -1000, 0, 5, 1e12]) {
+      const elapsed = elapsedSince({ wallTime, bootTime }, wallTime + step, {
+        bootId: BOOT_A,
+        sinceBoot: 1500.5,
+      })
+      expect(elapsed).toEqual({ ms: 500.5, isSeen: true })
+    }
+  })
+
+  it('takes the wall clock’s word after another start, on a machine that does not tell, and in a container whose clock began anew', () => {
+    for (const now of [{ bootId: BOOT_B, sinceBoot: 5 }, null, { bootId: BOOT_A, sinceBoot: 999 }]) {
+      expect(elapsedSince({ wallTime, bootTime }, wallTime + 700, now)).toEqual({ ms: 700, isSeen: false })
+      expect(elapsedSince({ wallTime, bootTime }, wallTime - 700, now)).toEqual({ ms: 0, isSeen: true })
+    }
+    expect(elapsedSince({ wallTime, bootTime: null }, wallTime + 700, bootTime)).toMatchObject({ ms: 700 })
+  })
+
+  it('lets no time pass by a wall clock that was never set', () => {
+    expect(elapsedSince({ wallTime: 3600_000, bootTime }, wallTime, null)).toEqual({ ms: 0, isSeen: true })
+    expect(elapsedSince({ wallTime: 0, bootTime: null }, wallTime, null)).toEqual({ ms: 0, isSeen: true })
+    expect(elapsedSince({ wallTime, bootTime }, 3600_000, null)).toEqual({ ms: 0, isSeen: true })
+  })
+})
+
+describe('a wall clock that is set while the broker runs', () => {
+  it('from 1970 to now: nothing has expired after a kill before the next commit [field-A3]', async () => {
+    wall = 5000
+    await fill(HOUR)
+    await setWall(Date.UTC(2026, 5, 1) / 1000)
+    await crash()
+    wall += 2000
+    boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 2000 }
+    await start()
+    expect(await retained()).toEqual(['retained'])
+    expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
+  })
+
+  it.each([2 * DAY, -2 * DAY, 1.5])(
+    'by %d seconds is recorded at once, also for a machine that does not know its boot time [field-A3]',
+    async (seconds) => {
+      boot = null
+      await fill(HOUR)
+      const stepped = world.record('clock')
+      await setWall(seconds)
+      expect(stepped).toMatchObject([{ what: 'stepped', ms: seconds * 1000 }])
+      await crash()
+      wall += 2000
+      await start()
+      expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
+    },
+  )
+
+  it('is not told while it drifts, and costs no commit [field-A3]', async () => {
+    await fill(HOUR)
+    const stepped = world.record('clock')
+    const before = world.server.state.store.committedSequence
+    for (let second = 0; second < 20; second++) {
+      wall += 40
+      world.wall = wall
+      await pass(1)
+    }
+    expect(stepped).toEqual([])
+    expect(world.server.state.store.committedSequence).toBe(before)
+  })
+})
+
+describe('a restart within the same start of the machine', () => {
+  it('counts what passed, not what the wall clock says [field-A3]', async () => {
+    await fill(HOUR)
+    await crash()
+    wall += 400 * DAY * 1000
+    boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 600_000 }
+    await start()
+    expect(world.server.state.doubt).toBeNull()
+    expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
+  })
+
+  it('counts what passed, also where the wall clock went back: what expired is gone [field-A3]', async () => {
+    await fill(HOUR)
+    await crash()
+    wall -= DAY * 1000
+    boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 2 * HOUR * 1000 }
+    await start()
+    expect(await retained()).toEqual([])
+    expect(await comeBack()).toMatchObject({ present: false, texts: [] })
+  })
+})
+
+describe('a Session that was connected when the broker was killed', () => {
+  it('has its whole expiry from the start on, though the last commit was long ago [field-A3]', async () => {
+    await start()
+    const sub = await connect('sub', lasting(HOUR))
+    await sub.subscribe('q', 1)
+    await durable()
+    await pass(5 * HOUR)
+    await crash()
+    boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 5000 }
+    await start()
+    await pass(HOUR - 10)
+    expect(world.server.state.sessions.size).toBe(1)
+    // A second crash does not begin it anew.
+    await crash()
+    boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 1000 }
+    await start()
+    await pass(20)
+    expect(world.server.state.sessions.size).toBe(0)
+  })
+})
+
+describe('after the machine was started anew, time that only the wall clock saw', () => {
+  it('is in doubt: what would expire by it is neither deleted nor sent, and Sessions can be resumed [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, 2 * DAY)
+    await start()
+    expect(world.server.state.doubt).toMatchObject({ ms: (2 * DAY + 30) * 1000 })
+    expect(await retained()).toEqual([])
+    expect(world.server.state.retained.count).toBe(1)
+    // The queue waits in its order, as its next message is in doubt.
+    const back = await comeBack()
+    expect(back).toMatchObject({ present: true, texts: [] })
+    expect(world.server.state.sessions.get('sub')?.queueLength).toBe(3)
+  })
+
+  it('counts when the grace is over: what expired goes, and the rest is sent [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(2 * DAY)
+    await start()
+    const back = await comeBack()
+    expect(back).toMatchObject({ present: true, texts: [] })
+    await pass(59)
+    expect(back.more()).toEqual([])
+    await pass(2)
+    expect(back.more()).toEqual(['lasting'])
+    expect(world.server.state.retained.count).toBe(0)
+    expect(world.server.state.doubt).toBeNull()
+  })
+
+  it('ends a Session of an absent client when the grace is over [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(2 * DAY)
+    await start()
+    await pass(58)
+    expect(world.server.state.sessions.has('sub')).toBe(true)
+    await pass(3)
+    expect(world.server.state.sessions.has('sub')).toBe(false)
+    expect(world.server.state.deadlines.size).toBe(0)
+  })
+
+  it('did not pass when the clock is set back within the grace: everything lives on, and for as long as it had [field-A3]', async () => {
+    await fill(HOUR)
+    await pass(600)
+    await reboot(30, 2 * DAY)
+    await start()
+    const late = await connect('late')
+    await late.subscribe('r', 1)
+    const back = await comeBack()
+    expect([back.texts, late.texts()]).toEqual([[], []])
+    const told = world.record('clock')
+    await setWall(-2 * DAY)
+    expect(told).toContainEqual({ what: 'corrected', ms: 2 * DAY * 1000 })
+    await durable()
+    expect(back.more()).toEqual(['one', 'two', 'lasting'])
+    // Those who subscribed meanwhile get the retained message now.
+    expect(late.got()).toMatchObject([{ retain: true, properties: { messageExpiryInterval: 2970 } }])
+    // 600 seconds before, 30 off, 2 since the start.
+    await pass(2900)
+    expect(await retained()).toEqual(['retained'])
+    await pass(100)
+    expect(await retained()).toEqual([])
+  })
+
+  it('is corrected for good: also after further restarts, and for messages on the disk [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, 2 * DAY)
+    await start()
+    await setWall(-2 * DAY)
+    await pass(60)
+    for (let count = 0; count < 3; count++) {
+      await crash()
+      wall += 10_000
+      boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + 10_000 }
+      await start()
+      expect(world.server.state.doubt).toBeNull()
+    }
+    const session = world.server.state.sessions.get('sub')!
+    expect(session.queueLength).toBe(3)
+    await pass(1)
+    expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
+    expect(await retained()).toEqual(['retained'])
+    await crash()
+    boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + HOUR * 1000 }
+    await start()
+    expect(await retained()).toEqual([])
+  })
+
+  it('is still in doubt after a crash within the grace [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, 2 * DAY)
+    await start()
+    await pass(10)
+    await crash()
+    wall += 1000
+    boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + 1000 }
+    await start()
+    expect(world.server.state.doubt).not.toBeNull()
+    expect(await comeBack()).toMatchObject({ present: true, texts: [] })
+    await setWall(-2 * DAY)
+    expect(world.server.state.doubt?.ms ?? 0).toBeLessThan(60_000)
+    expect(await retained()).toEqual(['retained'])
+  })
+
+  it('is not given back twice by a clock that swings [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, DAY)
+    await start()
+    await setWall(-DAY / 2)
+    await setWall(DAY / 2)
+    await setWall(-DAY / 2)
+    expect(world.server.state.doubt?.ms).toBe((DAY / 2 + 30) * 1000)
+  })
+
+  it('what a message of this run says is never in doubt [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, 2 * DAY)
+    await start()
+    const other = await connect('other', lasting(DAY))
+    await other.subscribe('n', 1)
+    await durable()
+    await other.vanish()
+    const pub = await connect('pub')
+    await pub.publish('n', 'short', 1, { properties: { messageExpiryInterval: 5 } })
+    await pub.publish('n', 'long', 1, { properties: { messageExpiryInterval: 50 } })
+    await durable()
+    await pass(6)
+    const again = await connect('other', lasting(DAY))
+    await durable()
+    expect(again.texts()).toEqual(['long'])
+  })
+
+  it('that certainly passed expires at once, doubt or not [field-A3]', async () => {
+    await fill(60)
+    await pass(120)
+    await reboot(30, 2 * DAY)
+    await start()
+    expect(world.server.state.sessions.has('sub')).toBe(false)
+    expect(world.server.state.retained.count).toBe(0)
+  })
+
+  it('puts off delayed Wills, too [field-A3]', async () => {
+    await start()
+    const properties = { willDelayInterval: 2 * HOUR }
+    const lost = await connect('lost', {
+      ...lasting(DAY),
+      will: { topic: 'w', payload: Buffer.from('gone'), qos: 1, retain: false, properties },
+    })
+    await lost.vanish()
+    await durable()
+    await pass(HOUR)
+    await reboot(30, 2 * DAY)
+    await start({ willGraceSeconds: 5 })
+    const watcher = await connect('watcher')
+    await watcher.subscribe('w', 0)
+    await pass(20)
+    await setWall(-2 * DAY)
+    await pass(HOUR - 120)
+    expect(watcher.texts()).toEqual([])
+    await pass(120)
+    expect(watcher.texts()).toEqual(['gone'])
+  })
+
+  it('is trusted at once with clock_grace_seconds 0 [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(2 * DAY)
+    await start({ clockGraceSeconds: 0 })
+    expect(world.server.state.doubt).toBeNull()
+    expect(world.server.state.sessions.has('sub')).toBe(false)
+  })
+
+  it('is in doubt after export and import, and after repair, as well [field-A3]', async () => {
+    await fill(HOUR)
+    await reboot(30, 2 * DAY)
+    await start()
+    await crash()
+    const db = await openDatabase(directory)
+    const records: StoreRecord[] = []
+    for await (const record of new StoreReader(db, directory).records()) {
+      records.push('payload' in record ? { ...record, payload: Buffer.from(record.payload) } : record)
+    }
+    await db.close()
+    expect(records[0]).toMatchObject({ type: 'start', doubt: { ms: (2 * DAY + 30) * 1000 } })
+    await rm(directory, { recursive: true, force: true })
+    await new Rebuild(directory).write(
+      (async function* () {
+        yield* records
+      })(),
+    )
+    await start()
+    expect(await comeBack()).toMatchObject({ present: true, texts: [] })
+    expect(world.server.state.retained.count).toBe(1)
+  })
+})
