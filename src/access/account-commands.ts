@@ -40,6 +40,12 @@ export interface RoleList {
   readonly roles: readonly (Role & { readonly users: readonly string[] })[]
 }
 
+/** The answer to `user add`. */
+export interface Added {
+  /** There was neither a user nor a role: clients without credentials were let in where nobody said whether they are. */
+  readonly isFirst: boolean
+}
+
 /**
  * Carries out a command: `words` are its names, `password` (null for none) and `roles` are those of a new user. Tells what it
  * changed. Throws AccountsError and RuleError.
@@ -49,7 +55,7 @@ export async function accountCommand(
   command: AccountCommand,
   parameters: Parameters,
   tell: (event: AccountEvent) => void,
-): Promise<UserList | RoleList | Record<string, never>> {
+): Promise<UserList | RoleList | Added | Record<string, never>> {
   const words = wordsOf(parameters)
   const [first = '', second = ''] = words
   const done = (kind: AccountEvent['kind'], subject: string, detail = ''): Record<string, never> => {
@@ -63,8 +69,10 @@ export async function accountCommand(
       return { roles: rolesWithUsers(accounts) }
     case 'user add': {
       const roles = textsOf(parameters.roles)
+      const isFirst = accounts.isEmpty
       await accounts.addUser(first, passwordOf(parameters), roles)
-      return done('user-added', first, roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`)
+      done('user-added', first, roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`)
+      return { isFirst }
     }
     case 'user remove':
       await accounts.removeUser(first)

@@ -133,6 +133,10 @@ export function sessionRefusal(
 ): Refusal | null {
   // Asked again: a policy may have taken its time.
   if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
+  const { userName, userId } = user
+  if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
+    return { reasonCode: Reason.NotAuthorized, reason: 'the user was removed, or added anew, meanwhile' }
+  }
   const existing = state.sessions.get(clientId)
   if (existing !== undefined && ownershipOf(state.policy, ownerOf(existing), user) === 'another') {
     return anothers(state, 'Session', clientId, ownerOf(existing), user)

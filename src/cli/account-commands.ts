@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { Access, type AccessOptions } from '../access/access.ts'
 import {
   type AccountCommand,
+  type Added,
   accountCommand,
   explainAccess,
   type RoleList,
@@ -59,14 +60,19 @@ export async function changeAccounts(
   if (name === 'user list') return users(result as UserList, command.json)
   if (name === 'role list') return roleLines(result as RoleList, command.json)
   const text = done(name, parameters.words, roles)
-  const { effects } = result as Partial<Changed>
+  const { effects, isFirst = false } = result as Partial<Changed & Added>
   if (command.json) return JSON.stringify({ done: text, ...(command.generate && { password }), effects })
-  const lines = effects === undefined ? [] : effectLines(words[0] ?? '', name, effects)
+  const lines = [
+    ...(isFirst ? [FIRST] : []),
+    ...(effects === undefined ? [] : effectLines(words[0] ?? '', name, effects)),
+  ]
   const shown = [text, ...lines].join('\n')
   // The password alone on the last line: for `$(godwit user add … | tail -1)`.
   if (!command.generate) return shown
   return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown this once:\n${password}`
 }
+
+const FIRST = 'from now on clients without credentials are let in only where allow_anonymous says so'
 
 /** What a change did beside itself; nothing where it did nothing. */
 function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {

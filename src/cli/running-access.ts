@@ -132,7 +132,7 @@ export function accessCommands(
         const detail = `${sessions.formerSessions.count} Sessions`
         tell({ kind: 'session-deleted', subject: `--user ${userName}`, detail })
       }
-      return { effects: { ...done, ...sessions } } satisfies Changed
+      return { ...result, effects: { ...done, ...sessions } } satisfies Changed
     }
   }
   return commands

@@ -143,9 +143,26 @@ describe('what a former user left', () => {
   )
 
   test('is not for clients without credentials', async () => {
-    const world = await World.make({ policy: accounts(new Set(['anna#1'])) })
+    const former = new Set<string>()
+    const world = await World.make({ policy: accounts(former) })
     await left(world, 5, { username: 'anna#1' })
+    former.add('anna#1')
     expect((await world.connect('c', lasting())).connack).toMatchObject({ reasonCode: 0x87 })
+  })
+
+  test('while its CONNECT was under way is not let in', async () => {
+    const former = new Set<string>()
+    let decide: (answer: boolean) => void = () => {}
+    const authorizePublish = (): Promise<boolean> => new Promise((resolve) => (decide = resolve))
+    const world = await World.make({ policy: { ...accounts(former), authorizePublish } })
+    const client = world.open(5)
+    const will = { topic: 'w', payload: Buffer.from('w'), qos: 0, retain: false }
+    await client.send({ ...connectPacket('c'), properties: {}, username: 'anna#1', will })
+    former.add('anna#1')
+    decide(true)
+    await world.settle()
+    expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
+    expect(world.server.state.sessions.size).toBe(0)
   })
 
   test('is what a policy that knows no accounts says of nobody: names are all there is', async () => {

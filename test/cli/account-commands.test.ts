@@ -119,7 +119,7 @@ describe('with a broker and without one', () => {
     await broker.close()
     expect(through).toEqual(without)
     expect(without).toEqual([
-      'user alice added with the role client',
+      'user alice added with the role client\nfrom now on clients without credentials are let in only where allow_anonymous says so',
       'role sensor: added allow publish sensors/%u/# qos 0-1',
       'role sensor: added allow subscribe commands/%u; deny receive x',
       'role sensor: removed deny receive x',
