@@ -5,6 +5,7 @@ import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { connect, type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, test } from 'vitest'
+import { Authority } from '../transport/authority.ts'
 import {
   BrokerProcess,
   cleanUp,
@@ -59,6 +60,15 @@ async function arrived(
     client.once('error', reject)
   })
   return { client, connack, messages }
+}
+
+async function reached(url: string, options: IClientOptions): Promise<IConnackPacket> {
+  const client = connect(url, { reconnectPeriod: 0, ...options })
+  clients.push(client)
+  return new Promise((resolve, reject) => {
+    client.once('connect', resolve)
+    client.once('error', reject)
+  })
 }
 
 /** Resolves once a message came that was published after all others. */
@@ -307,5 +317,59 @@ describe('very many Sessions that nobody needs', () => {
     await configure('')
     program = await start()
     expect(JSON.parse(await done(data, 'session', 'list', '--json')).rows).toHaveLength(0)
+  })
+})
+
+describe('client_id', () => {
+  test('binds on TCP, WebSocket and TLS, each listener as it says, and tells why not [field-C12]', async () => {
+    const data = await temporaryDirectory()
+    const authority = await Authority.create()
+    const server = await authority.server(Date.now())
+    const device = await authority.client('device-7')
+    const secret = { mode: 0o600 }
+    await writeFile(join(data, 'ca.crt'), authority.issued.certificate)
+    await writeFile(join(data, 'server.crt'), server.certificate)
+    await writeFile(join(data, 'server.key'), server.key, secret)
+    await writeFile(
+      join(data, 'godwit.yaml'),
+      `client_id: user
+log: {format: json}
+listeners:
+  - {name: tcp, type: tcp, port: 0}
+  - {name: ws, type: ws, port: 0}
+  - name: tls
+    type: tls
+    port: 0
+    client_id: certificate
+    tls: {cert: server.crt, key: server.key, ca: ca.crt, client_certificate: require}
+  - {name: free, type: tcp, port: 0, client_id: free}
+`,
+    )
+    const { password } = await userAdded(data, 'anna')
+    const program = new Program(process.execPath, [MAIN, '--data', data])
+    await program.until((stdout) => /^godwit try:/m.test(stdout))
+    const urls = [...program.stdout.matchAll(/^godwit listening on (\S+)$/gm)].map(([, url]) => url!)
+    const anna = { username: 'anna', password }
+    const shown = { ca: authority.issued.certificate, cert: device.certificate, key: device.key }
+    const rows: [number, string, IClientOptions, boolean][] = [
+      [0, 'anna', anna, true],
+      [0, 'anna/phone', anna, true],
+      [0, 'phone', anna, false],
+      [1, 'anna/web', anna, true],
+      [1, 'web', anna, false],
+      [2, 'device-7', shown, true],
+      [2, 'device-8', shown, false],
+      [3, 'phone', anna, true],
+    ]
+    for (const [at, clientId, options, isIn] of rows) {
+      const arriving = reached(urls[at]!.replace(/^mqtt(s?):/, 'mqtt$1:'), { clientId, ...options })
+      if (isIn) expect(await arriving, clientId).toMatchObject({ returnCode: 0 })
+      else await expect(arriving, clientId).rejects.toThrow(/identifier rejected/i)
+    }
+    expect(program.stdout).toContain('neither the user name, nor that and / and more (client_id: user)')
+    expect(program.stdout).toContain("is not the certificate's Common Name (client_id: certificate)")
+    expect(JSON.parse(await done(data, 'status', '--json')).counted.limited).toMatchObject({
+      clientIdRule: 3,
+    })
   })
 })
