@@ -140,6 +140,10 @@ test('the memory in which retained messages were written is given back when they
   const before = arrayBytes()
   server.store.putRetained(message('a', 'x'.repeat(20_000_000), { retain: true }), 0)
   await server.commit()
+  // V8 frees the memory of collected buffers beside, and not always at once.
+  for (let round = 0; round < 100 && arrayBytes() - before >= 2_000_000; round++) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
   expect(arrayBytes() - before).toBeLessThan(2_000_000)
   await server.store.close()
 })
