@@ -50,6 +50,9 @@ const LAST_PACKETS_MS = 60_000
  */
 const IN_FLIGHT_START = 20
 
+/** From so many ms on, a client that logs in was kept waiting by us. */
+const KEPT_WAITING_MS = 1000
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -82,6 +85,8 @@ export class Connection
   #authentication: Authentication | null = null
   /** True while an answer from a policy is awaited: packets keep their order. */
   #awaiting = false
+  /** When a policy was asked last, in broker time. */
+  #askedAt = 0
   /** True while the broker is behind and nothing is read. */
   #behind = false
   /** True while answers wait that the client does not read. */
@@ -302,6 +307,7 @@ export class Connection
   /** Waits for a policy's promise without handling the packets behind; `then` runs in a turn of its own. */
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
     this.#awaiting = true
+    this.#askedAt = this.#state.now()
     this.#hold()
     promise.then(
       (value) => this.#settled(() => then(value)),
@@ -320,6 +326,9 @@ export class Connection
     this.#awaiting = false
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
+    if (this.#phase === 'authenticating' && this.#state.now() - this.#askedAt >= KEPT_WAITING_MS) {
+      this.#rooms.wills.keptWaiting()
+    }
     try {
       action()
     } catch (error) {
@@ -394,6 +403,7 @@ export class Connection
 
   #refuse(given: Reason, reason: string, serverReference?: string): void {
     const reasonCode = connackReasonCode(given)
+    if (given === Reason.ServerBusy || given === Reason.ServerUnavailable) this.#rooms.wills.keptWaiting()
     this.#tellRefused(reasonCode, reason)
     const properties: ConnackProperties = this.#version === 5 ? { reasonString: reason } : {}
     if (serverReference !== undefined) properties.serverReference = serverReference
@@ -494,7 +504,7 @@ export class Connection
       expirySeconds,
       link: this.#link.info,
     })
-    this.#rooms.wills.set(this.#view, packet.will)
+    this.#rooms.wills.set(this.#view, packet.will, packet.clientId === '' && expirySeconds === 0)
     this.#session = session
     this.#expirySeconds = expirySeconds
     this.#mayExpireLater = packet.sessionExpirySeconds > 0

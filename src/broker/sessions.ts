@@ -241,7 +241,7 @@ export class Sessions {
       session.subscriptions.clear()
     }
     sessions.delete(session.clientId)
-    if (!this.#state.stopping) this.#wills.publishNow(session.clientId)
+    if (!this.#state.stopping) this.#wills.sessionEnded(session.clientId, reason)
     sessionsById.delete(session.id)
     const isEmpty = session.queueLength === 0 && session.inFlightCount === 0
     if (!isEmpty && !this.#passOn(session, session.undelivered())) {

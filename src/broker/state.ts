@@ -77,6 +77,8 @@ export interface PendingWill {
   /** Runs when a delayed Will is due; null while the client is connected. */
   readonly deadline: Deadline | null
   readonly view: ClientView
+  /** When the grace began, in broker time, for a Will that was stored when the broker ended. */
+  readonly graceFrom?: number
 }
 
 export interface StateOptions {

@@ -2,11 +2,16 @@
 import { Message, type Will } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import type { WillRecord } from '../store/store.ts'
+import type { Deadline } from './deadlines.ts'
+import type { BrokerEvents } from './events.ts'
 import { expiryTime } from './expiry.ts'
 import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { PendingWill, State } from './state.ts'
+
+/** How often the grace may go by, when the broker keeps clients waiting at log-in all the time. */
+const GRACES_MAX = 10
 
 /** When a Will is tried again that fell due while the store was being read again. */
 const RETRY_MS = 1000
@@ -16,18 +21,20 @@ export class Wills {
   readonly #publisher: Publisher
   /** Delayed Wills of before the start, and when they were due by what the store said; as long as there is doubt. */
   readonly #doubtful = new Map<string, { readonly pending: PendingWill; readonly dueAt: number }>()
+  /** When a client was last kept waiting at log-in, or refused as one too many, in broker time. */
+  #keptWaitingAt = Number.NEGATIVE_INFINITY
 
   constructor(state: State, publisher: Publisher) {
     this.#state = state
     this.#publisher = publisher
   }
 
-  /** The Will of a client that connects replaces the one before; undefined for none. */
-  set(view: ClientView, will: Will | undefined): void {
-    const { clientId } = view
+  /** The Will of a client that connects replaces the one before; undefined for none. `assigned`: see WillRecord. */
+  set(view: ClientView, will: Will | undefined, assigned: boolean): void {
+    const { clientId, userName, userId = null } = view
     this.discard(clientId)
     if (will === undefined) return
-    const record: WillRecord = { will, owner: view.userName, ownerId: view.userId ?? null, dueAt: 0 }
+    const record: WillRecord = { will, owner: userName, ownerId: userId, dueAt: 0, assigned }
     this.#state.wills.set(clientId, { record, deadline: null, view })
     this.#state.store.putWill(clientId, record)
   }
@@ -66,7 +73,21 @@ export class Wills {
     else this.#schedule(clientId, pending.record, pending.view, this.#state.now() + seconds * 1000)
   }
 
-  /** A Will that was stored when the broker ended: due after the grace, or later if its own delay says so. */
+  /** A client that logs in is kept waiting by the broker: the grace begins anew. */
+  keptWaiting(): void {
+    this.#keptWaitingAt = this.#state.now()
+  }
+
+  /** When a grace that began then ends, as far as is known now; in broker time. */
+  #graceEnd(from: number): number {
+    const graceMs = this.#state.limits.willGraceSeconds * 1000
+    return Math.min(Math.max(from, this.#keptWaitingAt) + graceMs, from + GRACES_MAX * graceMs)
+  }
+
+  /**
+   * A Will that was stored when the broker ended: due after the grace, or later if its own delay says so. One whose client
+   * cannot come back is published at once: later it would come behind what the client says under its next name.
+   */
   recover(clientId: string, record: WillRecord, sessionExpirySeconds: number): void {
     const { limits } = this.#state
     const now = this.#state.now()
@@ -76,7 +97,12 @@ export class Wills {
     const isDelayed = record.dueAt !== 0
     const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))
-    this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000))
+    if (record.assigned === true && sessionExpirySeconds === 0) {
+      this.#state.wills.set(clientId, { record, deadline: null, view })
+      this.publishNow(clientId)
+      return
+    }
+    this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000), now)
     const pending = this.#state.wills.get(clientId)
     if (isDelayed && this.#state.isInDoubt && pending !== undefined) {
       this.#doubtful.set(clientId, { pending, dueAt: record.dueAt })
@@ -85,12 +111,14 @@ export class Wills {
 
   /** So many ms did not pass before the start: Wills that were delayed then are due later. */
   postpone(ms: number): void {
-    for (const [clientId, { pending, dueAt }] of this.#doubtful) {
-      if (this.#state.wills.get(clientId) !== pending) continue
+    for (const [clientId, { pending: before, dueAt }] of this.#doubtful) {
+      const pending = this.#state.wills.get(clientId)
+      // Another Will has its place; the same one may have another deadline.
+      if (pending?.record !== before.record) continue
       const due = Math.max(this.#state.heldUntil(dueAt + ms), pending.deadline?.time ?? 0)
       if (due === pending.deadline?.time) continue
       this.#state.deadlines.cancel(pending.deadline)
-      this.#schedule(clientId, pending.record, pending.view, due)
+      this.#schedule(clientId, pending.record, pending.view, due, pending.graceFrom)
     }
     this.clockTrusted()
   }
@@ -100,6 +128,18 @@ export class Wills {
     this.#doubtful.clear()
   }
 
+  /** Its Session has ended, and the Will is due at the latest now; not before the grace is over, within which its client may be back. */
+  sessionEnded(clientId: string, reason: BrokerEvents['sessionEnded']['reason']): void {
+    const pending = this.#state.wills.get(clientId)
+    const graceEnd = pending?.graceFrom === undefined ? 0 : this.#graceEnd(pending.graceFrom)
+    if (pending === undefined || reason === 'deleted' || graceEnd <= this.#state.now()) {
+      this.publishNow(clientId)
+      return
+    }
+    this.#state.deadlines.cancel(pending.deadline)
+    this.#state.wills.set(clientId, { ...pending, deadline: this.#deadline(clientId, graceEnd) })
+  }
+
   /** The store was read again: what it says of this client's Will gives way to what is so. */
   reassert(clientId: string): void {
     const pending = this.#state.wills.get(clientId)
@@ -107,14 +147,23 @@ export class Wills {
     else this.#state.store.putWill(clientId, pending.record)
   }
 
-  #schedule(clientId: string, record: WillRecord, view: ClientView, dueAt: number): void {
+  #schedule(clientId: string, record: WillRecord, view: ClientView, dueAt: number, graceFrom?: number): void {
     const delayed: WillRecord = { ...record, dueAt }
-    const deadline = this.#state.deadlines.at(dueAt, () => {
-      this.#state.turn.begin()
-      this.publishNow(clientId)
-    })
-    this.#state.wills.set(clientId, { record: delayed, deadline, view })
+    const deadline = this.#deadline(clientId, dueAt)
+    const pending: PendingWill = { record: delayed, deadline, view }
+    this.#state.wills.set(clientId, graceFrom === undefined ? pending : { ...pending, graceFrom })
     this.#state.store.putWill(clientId, delayed)
+  }
+
+  #deadline(clientId: string, dueAt: number): Deadline {
+    return this.#state.deadlines.at(dueAt, () => {
+      this.#state.turn.begin()
+      const pending = this.#state.wills.get(clientId)
+      const graceEnd = pending?.graceFrom === undefined ? 0 : this.#graceEnd(pending.graceFrom)
+      if (pending === undefined || graceEnd <= this.#state.now()) this.publishNow(clientId)
+      // What is on the disk stays as it is: after a restart there is a grace again.
+      else this.#state.wills.set(clientId, { ...pending, deadline: this.#deadline(clientId, graceEnd) })
+    })
   }
 
   /** Publishes the Will, if there is one, and forgets it in the same turn [MQTT-3.1.2-10]. */

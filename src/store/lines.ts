@@ -24,7 +24,7 @@ import type { InboundPacket, SubscriptionRecord, TimeDoubt } from './store.ts'
 export const EXPORT_FORMAT = 'godwit-export'
 export const EXPORT_VERSION = 2
 
-/** 1 is what Godwit 0.1.0 reads: without `ownerId` and `receivedDigests`. */
+/** 1 is what Godwit 0.1.0 reads: without `ownerId`, `receivedDigests` and `assigned`. */
 export type ExportVersion = 1 | typeof EXPORT_VERSION
 
 const DIGEST_MAX = 2 ** 48 - 1
@@ -135,6 +135,7 @@ function willFields(will: WillLine, version: ExportVersion): object {
     qos: will.qos,
     retain: will.retain || undefined,
     willDelayInterval: will.delaySeconds || undefined,
+    assigned: (version > 1 && will.assigned) || undefined,
     messageExpiryInterval: will.expirySeconds,
     dueAt: time(will.dueAt),
     properties: propertyFields(will.properties),
@@ -330,6 +331,7 @@ function will(fields: Fields): WillLine {
     qos: fields.qos(),
     retain: fields.flag('retain'),
     delaySeconds: fields.integer('willDelayInterval', 0, 0xffffffff, 0),
+    assigned: fields.flag('assigned'),
     expirySeconds:
       expirySeconds === undefined ? undefined : fields.integer('messageExpiryInterval', 0, 0xffffffff),
     dueAt: fields.time('dueAt'),

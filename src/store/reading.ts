@@ -399,8 +399,9 @@ export class StoreReader {
     for await (const [key, value] of this.#range(WILL_RANGE)) {
       const stored = this.#decoded(key, () => decodeWill(key, value, decoder))
       if (stored === undefined) continue
-      const [clientId, { will, owner, ownerId = null, dueAt }] = stored
-      yield { type: 'will', clientId, owner, ownerId, dueAt: dueAt === 0 ? null : this.#wall(dueAt), ...will }
+      const [clientId, { will, owner, ownerId = null, dueAt, assigned = false }] = stored
+      const wallDueAt = dueAt === 0 ? null : this.#wall(dueAt)
+      yield { type: 'will', clientId, owner, ownerId, dueAt: wallDueAt, assigned, ...will }
     }
   }
 

@@ -217,12 +217,12 @@ export class Rebuild {
     session.queue.push(delivery)
   }
 
-  #will({ clientId, owner, ownerId, dueAt, ...line }: WillLine): void {
+  #will({ clientId, owner, ownerId, dueAt, assigned, ...line }: WillLine): void {
     if (this.#wills.has(clientId)) throw new ConflictError(`has a second Will of ${clientId}`)
     this.#wills.add(clientId)
     const { topic, payload, properties, qos, retain, expirySeconds, delaySeconds } = line
     const will = { topic, payload, properties, qos, retain, expirySeconds, delaySeconds }
-    this.#store.putWill(clientId, { will, owner, ownerId, dueAt: stored(dueAt) })
+    this.#store.putWill(clientId, { will, owner, ownerId, dueAt: stored(dueAt), assigned })
     this.counts.wills++
   }
 

@@ -96,6 +96,8 @@ export interface WillLine {
   readonly retain: boolean
   readonly expirySeconds: number | undefined
   readonly delaySeconds: number
+  /** Whether the Server made up the Client Identifier, under which nobody comes back. */
+  readonly assigned: boolean
 }
 
 export type StoreRecord =

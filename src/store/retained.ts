@@ -274,7 +274,7 @@ class RetainedWriter {
   }
 }
 
-function willPacket({ will, owner, ownerId = null, dueAt }: WillRecord): Record<string, unknown> {
+function willPacket({ will, owner, ownerId = null, dueAt, assigned }: WillRecord): Record<string, unknown> {
   return {
     cmd: 'publish',
     topic: will.topic,
@@ -287,6 +287,7 @@ function willPacket({ will, owner, ownerId = null, dueAt }: WillRecord): Record<
     delaySeconds: will.delaySeconds,
     owner,
     ...(ownerId !== null && { ownerId }),
+    ...(assigned === true && { assigned }),
     dueAt,
   }
 }
@@ -370,6 +371,7 @@ function willOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill
     owner: typeof owner === 'string' ? owner : null,
     ownerId: typeof ownerId === 'string' ? ownerId : null,
     dueAt: numberOf(packet.get('dueAt')) ?? 0,
+    ...(packet.get('assigned') === true && { assigned: true }),
   }
   return [decodeURIComponent(key.toString('utf8', WILL.length)), record]
 }

@@ -38,6 +38,11 @@ export interface WillRecord {
   readonly ownerId?: string | null
   /** Broker time in ms at which it is to be published; 0 while the Network Connection is open. */
   readonly dueAt: number
+  /**
+   * True where the Server made up the Client Identifier and the Session ends with the Network Connection: the client comes back
+   * under another one, and can never take its Will back.
+   */
+  readonly assigned?: boolean
 }
 
 /** An outbound message that was sent and is not yet completed. */

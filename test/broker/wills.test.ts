@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
+import type { Policy } from '../../src/broker/policy.ts'
 import type { Recovered } from '../../src/store/store.ts'
-import { type Given, lasting, type TestClient, World, type WorldOptions } from './harness.ts'
+import { connectPacket, type Given, lasting, type TestClient, World, type WorldOptions } from './harness.ts'
 
 const will = (more: object = {}): Given => ({
   will: { topic: 'will', payload: Buffer.from('lost'), qos: 1, retain: false, ...more },
@@ -249,8 +250,8 @@ describe('after a restart', () => {
     lastPacketId: 0,
     inbound: [],
   })
-  const restarted = async (recovered: Partial<Recovered>) => {
-    const world = await World.make({ limits: { willGraceSeconds: 30 } }, (made) => {
+  const restarted = async (recovered: Partial<Recovered>, policy: Policy = {}) => {
+    const world = await World.make({ limits: { willGraceSeconds: 30 }, policy }, (made) => {
       made.ledger.recovered = {
         brokerTime: 50_000,
         wallTime: made.wall - 1000,
@@ -312,6 +313,104 @@ describe('after a restart', () => {
     expect(watcher.texts()).toEqual([])
     await world.pass(31)
     expect(watcher.texts()).toEqual(['lost'])
+  })
+
+  it('one whose client was given its identifier, and no Session, comes before all that is said anew [field-C17]', async () => {
+    const retained = { ...record(0, 0).will, topic: 'state', retain: true }
+    const { world, watcher } = await restarted({
+      sessions: [session('auto-kept', 1, 1000)],
+      wills: [
+        ['auto-1', { ...record(0, 0), will: retained, assigned: true }],
+        ['auto-kept', { ...record(0, 0), assigned: true }],
+        ['named', record(0, 0)],
+      ],
+    })
+    expect(world.server.state.retained.get('state')?.payload.toString()).toBe('lost')
+    const again = await world.connect('', {}, 4)
+    await again.publish('state', 'online', 0, { retain: true })
+    await world.pass(20)
+    expect(watcher.texts()).toEqual([]) // its client knows the name of its Session
+    await world.pass(100)
+    expect(world.server.state.retained.get('state')?.payload.toString()).toBe('online')
+    expect(watcher.texts()).toEqual(['lost', 'lost'])
+  })
+
+  it('which clients those are is kept with the Will', async () => {
+    const world = await World.make()
+    await world.connect('', will(), 4)
+    await world.connect('', will(), 5)
+    await world.connect('', { ...will(), properties: { sessionExpiryInterval: 1000 } }, 5)
+    await world.connect('auto-named', will(), 5)
+    const assigned = [...world.server.state.wills.values()].map(({ record: stored }) => stored.assigned)
+    expect(assigned).toEqual([true, true, false, false])
+  })
+
+  it('the grace does not run out while clients are refused as too many, or wait for long, at log-in [field-C17]', async () => {
+    for (const how of ['busy', 'slow'] as const) {
+      let late: (() => void)[] = []
+      const { world, watcher } = await restarted(
+        { wills: [['fleet', record(0, 0)]] },
+        {
+          authenticate: ({ clientId }) => {
+            if (clientId === 'watcher' || clientId === 'fleet') return { allow: true, userName: null }
+            if (how === 'busy') return { allow: false, reasonCode: 0x89, reason: 'busy' }
+            return new Promise((resolve) => late.push(() => resolve({ allow: true, userName: null })))
+          },
+        },
+      )
+      for (let round = 0; round < 5; round++) {
+        const waiting = world.open()
+        await waiting.send(connectPacket(`other ${round}`))
+        await world.pass(9)
+        for (const settle of late) settle()
+        late = []
+        await world.settle()
+      }
+      await world.pass(15)
+      expect(watcher.texts()).toEqual([]) // 60 seconds have passed
+      await world.connect('fleet')
+      await world.pass(100)
+      expect(watcher.texts()).toEqual([])
+    }
+  })
+
+  it('but not for ever: whoever keeps the log-in busy does not keep Wills back', async () => {
+    const { world, watcher } = await restarted(
+      { wills: [['gone', record(0, 0)]] },
+      {
+        authenticate: ({ clientId }) =>
+          clientId === 'watcher'
+            ? { allow: true, userName: null }
+            : { allow: false, reasonCode: 0x89, reason: 'busy' },
+      },
+    )
+    for (let round = 0; round < 29; round++) {
+      await world.open().send(connectPacket('other'))
+      await world.pass(10)
+    }
+    expect(watcher.texts()).toEqual([])
+    await world.open().send(connectPacket('other'))
+    await world.pass(11)
+    expect(watcher.texts()).toEqual(['lost'])
+    expect(world.census()).toMatchObject({ wills: 0 })
+  })
+
+  it('a Session that expires within the grace does not cut it short, and neither does Clean Start [field-C17]', async () => {
+    const { world, watcher } = await restarted({
+      sessions: [session('short', 1, 5), session('clean', 2, 1000), session('late', 3, 5)],
+      wills: [
+        ['short', record(1000, 0)],
+        ['clean', record(0, 0)],
+        ['late', record(1000, 0)],
+      ],
+    })
+    await world.pass(10)
+    expect(watcher.texts()).toEqual([])
+    await world.connect('clean')
+    await world.connect('late')
+    await world.pass(21)
+    expect(watcher.texts()).toEqual(['lost'])
+    expect(world.census()).toMatchObject({ wills: 0 })
   })
 
   it('the Will of another user keeps its Client Identifier until it is published', async () => {

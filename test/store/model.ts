@@ -333,11 +333,11 @@ export class ModelServer implements StateSource {
     for (const [topic, message] of [...this.retained].sort(byKey)) {
       lines.push(`retained ${topic} ${this.describeMessage(message)}`)
     }
-    for (const [clientId, { will, owner, dueAt }] of [...this.wills].sort(byKey)) {
+    for (const [clientId, { will, owner, dueAt, assigned = false }] of [...this.wills].sort(byKey)) {
       const { payload, properties, expirySeconds = 'none' } = will
       const bytes = `${payload.toString('hex')} ${properties.toString('hex')}`
       lines.push(`will ${clientId} ${owner} ${dueAt} ${will.topic} ${will.qos} ${will.retain} ${bytes}`)
-      lines.push(`  ${expirySeconds} ${will.delaySeconds}`)
+      lines.push(`  ${expirySeconds} ${will.delaySeconds} ${assigned}`)
     }
     return lines.join('\n')
   }
@@ -560,6 +560,7 @@ function willRandom(server: ModelServer, random: Random, id: number, step: numbe
     },
     owner: random.chance(0.5) ? 'owner' : null,
     dueAt: random.chance(0.5) ? step * 10 : 0,
+    assigned: step % 3 === 0,
   })
 }
 
