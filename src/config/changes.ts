@@ -3,6 +3,7 @@ import type { LinkInfo } from '../broker/link.ts'
 import { isInPlace, type ListenerOptions } from '../transport/listener.ts'
 import type { Config } from './config.ts'
 import { snakeCase } from './schema.ts'
+import { isSecret, redacted } from './shown.ts'
 
 /** `now` is for everybody, `connections` for clients that connect from then on. */
 export type Effect = 'now' | 'connections' | 'restart'
@@ -75,9 +76,6 @@ const LISTENER_NAMES: Readonly<Record<string, string>> = {
   minimumVersion: 'minimum_version',
   clientIdRule: 'client_id',
 }
-
-/** Values that are not shown. */
-const SECRETS = /(^|\.)passphrase$/
 
 /** All differences, in the order of the keys; empty when there is none. */
 export function configChanges(before: Config, after: Config): ConfigChange[] {
@@ -164,12 +162,16 @@ function place(options: ListenerOptions | undefined): string {
 }
 
 function change(key: string, from: unknown, to: unknown, effect: Effect): ConfigChange[] {
-  if (shown(from) === shown(to)) return []
-  if (SECRETS.test(key)) return [{ key, from: '(secret)', to: '(another one)', effect }]
+  if (inWords(from) === inWords(to)) return []
+  if (isSecret(key.split('.'))) return [{ key, from: '(secret)', to: '(another one)', effect }]
   return [{ key, from: shown(from), to: shown(to), effect }]
 }
 
 function shown(value: unknown): string {
+  return inWords(redacted(value))
+}
+
+function inWords(value: unknown): string {
   if (value === undefined || value === null) return 'none'
   if (value === Number.POSITIVE_INFINITY) return 'unlimited'
   return typeof value === 'string' ? value : JSON.stringify(value)

@@ -20,7 +20,8 @@ import {
   listenerProblems,
 } from './listeners.ts'
 import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
-import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources, shown } from './sources.ts'
+import { isSecret, SECRET, shortened, shown } from './shown.ts'
+import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
 
 export interface Config {
@@ -73,7 +74,9 @@ export class ConfigError extends Error {
   readonly problems: readonly ConfigProblem[]
 
   constructor(problems: readonly ConfigProblem[]) {
-    super(problems.map(problemLine).join('\n'))
+    const lines = problems.slice(0, PROBLEMS_MAX).map(problemLine)
+    const more = problems.length - lines.length
+    super([...lines, ...(more > 0 ? [`and ${more} problems more`] : [])].join('\n'))
     this.problems = problems
   }
 }
@@ -249,18 +252,28 @@ function toConfig(settings: Settings): Config {
   })
 }
 
+/** Unknown keys of one group that are told one by one: who has that many has another mistake than these. */
+const UNKNOWN_KEYS_MAX = 20
+
+/** Problems that are told one by one. */
+const PROBLEMS_MAX = 200
+
 /** What zod found, in the words of the configuration. */
 function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] {
   const path = issue.path as (string | number)[]
   const key = path.join('.')
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((unknown) => ({
+    const problems = issue.keys.slice(0, UNKNOWN_KEYS_MAX).map((unknown) => ({
       where: sources.where([...path, unknown]),
-      key: [...path, unknown].join('.'),
+      key: shortened([...path, unknown].join('.')),
       message: unknownKey(path, unknown),
     }))
+    const next = issue.keys[UNKNOWN_KEYS_MAX]
+    if (next === undefined) return problems
+    const message = `from here on ${issue.keys.length - problems.length} more unknown keys`
+    return [...problems, { where: sources.where([...path, next]), key, message }]
   }
-  const found = shown(sources.at(path))
+  const found = isSecret(path) ? SECRET : shown(sources.at(path))
   return [{ where: sources.where(path), key, message: `found ${found}, allowed: ${allowed(issue, path)}` }]
 }
 

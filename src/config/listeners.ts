@@ -2,7 +2,8 @@
 import { DEFAULT_HOST, DEFAULT_PORTS, isLoopbackHost, type ListenerOptions } from '../transport/listener.ts'
 import type { TlsOptions } from '../transport/tls.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
-import { type ConfigFlags, type ConfigProblem, type Sources, shown } from './sources.ts'
+import { shown } from './shown.ts'
+import type { ConfigFlags, ConfigProblem, Sources } from './sources.ts'
 
 /** What holds for listeners that do not say. */
 export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins' | 'client_id'>

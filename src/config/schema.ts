@@ -83,7 +83,7 @@ const LISTENER = z.strictObject({
     .strictObject({
       cert: text('the path of a PEM file'),
       key: text('the path of a PEM file'),
-      passphrase: text('text that is not empty').optional(),
+      passphrase: text('text that is not empty, in quotes where it is a number').optional(),
       ca: text('the path of a PEM file').optional(),
       crl: text('the path of a PEM file').optional(),
       client_certificate: oneOf(['none', 'request', 'require']).default('none'),

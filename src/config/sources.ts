@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
 import type { Document, LineCounter } from 'yaml'
 import { KEYS, LISTENER_KEYS, PATH_KEYS } from './schema.ts'
+import { isSecret, shortened, shown } from './shown.ts'
 import { suggestion } from './suggestion.ts'
 
 /** One thing that is wrong with a configuration. */
@@ -65,18 +66,21 @@ export class Sources {
     this.#fileName = name
     const { LineCounter, parseDocument } = yaml()
     const lines = new LineCounter()
-    const document = parseDocument(content, { lineCounter: lines })
+    // Whether keys are unique is looked at by ourselves: the parser compares each with all others.
+    const document = parseDocument(content, { lineCounter: lines, uniqueKeys: false })
     this.#lines = lines
     this.#document = document
+    const text = content.split('\n')
     for (const error of [...document.errors, ...document.warnings]) {
       const line = error.linePos?.[0].line
       this.#problem(
         line === undefined ? name : `${name}:${line}`,
         '',
-        (error.message.split('\n')[0] ?? '').trim(),
+        notYaml(error.message, text[(line ?? 1) - 1] ?? ''),
       )
     }
-    if (document.errors.length > 0) return
+    this.#expectUniqueKeys(document)
+    if (this.problems.length > 0) return
     const root = this.#plain(document, name)
     if (root === null || root === undefined) return
     if (typeof root !== 'object' || Array.isArray(root)) {
@@ -113,7 +117,8 @@ export class Sources {
   addAssignment(flag: string, assignment: string): void {
     const equals = assignment.indexOf('=')
     if (equals < 1) {
-      this.#problem(flag, '', `found ${shown(assignment)}, allowed: key.path=value`)
+      const found = isSecret([assignment]) ? '' : `found ${shown(assignment)}, `
+      this.#problem(flag, '', `${found}allowed: key.path=value`)
       return
     }
     const path = assignment.slice(0, equals).split('.').map(segment)
@@ -125,11 +130,10 @@ export class Sources {
     try {
       this.put(where, path, plain(text) ?? yaml().parse(text, { logLevel: 'error' }))
     } catch (error) {
-      this.#problem(
-        where,
-        path.join('.'),
-        `${shown(text)} is not YAML: ${(error as Error).message.split('\n')[0]}`,
-      )
+      const said = isSecret(path)
+        ? 'what is set is not YAML; put it in quotes'
+        : `${shown(text)} is not YAML: ${(error as Error).message.split('\n')[0]}`
+      this.#problem(where, path.join('.'), said)
     }
   }
 
@@ -184,11 +188,33 @@ export class Sources {
     return node
   }
 
+  /** Tells of the second one of each: which of them counts nobody could know. */
+  #expectUniqueKeys(document: Document): void {
+    const { isNode, isScalar, visit } = yaml()
+    visit(document, {
+      Map: (_, map) => {
+        const seen = new Set<string>()
+        for (const { key } of map.items) {
+          const name = isScalar(key) ? String(key.value) : null
+          if (name === null) continue
+          if (seen.has(name)) {
+            const line = isNode(key) && key.range ? this.#lines?.linePos(key.range[0]).line : undefined
+            const where = line === undefined ? this.#fileName : `${this.#fileName}:${line}`
+            this.#problem(where, '', `Map keys must be unique: ${shortened(name)} stands there twice`)
+          }
+          seen.add(name)
+        }
+      },
+    })
+  }
+
   #plain(document: Document, name: string): unknown {
     try {
       return document.toJS()
     } catch (error) {
-      this.#problem(name, '', (error as Error).message)
+      // What it quotes behind a colon may be a secret that begins with *.
+      const [said = ''] = (error as Error).message.split(':', 1)
+      this.#problem(name, '', `${said}; put a value that begins with * in quotes`)
       return undefined
     }
   }
@@ -218,13 +244,6 @@ export function plain(text: string): number | boolean | string | undefined {
   return /^[A-Za-z/][\w./-]*$/.test(text) && !/^(?:null|true|false)$/i.test(text) ? text : undefined
 }
 
-/** A value as an error shows it: one line, not too long. */
-export function shown(value: unknown): string {
-  if (value === undefined || value === null) return 'nothing'
-  const written = JSON.stringify(value)
-  return written.length > 60 ? `${written.slice(0, 57)}...` : written
-}
-
 /** `GODWIT_LISTENERS_0_ALLOW_ANONYMOUS` reaches into the list, every other variable is a key. */
 function variablePath(name: string): Path | undefined {
   const key = VARIABLES.get(name)
@@ -251,4 +270,10 @@ function resolvePaths(node: unknown, [key, ...rest]: readonly string[], director
       Reflect.set(node, name, resolve(directory, found))
     }
   }
+}
+
+/** What the parser says of a line; where that holds a secret, it may not quote it. */
+function notYaml(message: string, line: string): string {
+  const [first = ''] = message.split('\n', 1)
+  return isSecret([line]) ? 'this line is not YAML; put the value in quotes' : first.trim()
 }

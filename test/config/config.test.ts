@@ -387,6 +387,64 @@ listeners:
     )
   })
 
+  test('a secret is never shown, whatever is wrong with it [field-D25]', () => {
+    const tls = (rest: string) => `listeners: [{type: tls, port: 1, tls: {cert: c, key: k, ${rest}}}]`
+    const secret = '8642097531'
+    const files = [
+      tls(`passphrase: ${secret}`),
+      tls(`passphrase: [${secret}]`),
+      tls(`passphrase: {a: ${secret}}`),
+      tls(`passphrase: *${secret}`),
+      tls(`passphrase: "${secret}`),
+      tls(`pasphrase: ${secret}`),
+      tls(`key: {passphrase: ${secret}}`),
+      `listeners: [{type: tls, port: 1, tls: [{passphrase: ${secret}}]}]`,
+      `listeners: {tls: {passphrase: ${secret}}}`,
+      `listeners: [[{passphrase: ${secret}}]]`,
+      `- {passphrase: ${secret}}`,
+      `passphrase: ${secret}`,
+      `limits: {passphrase: {x: ${secret}}}`,
+      tls(`cert: 5, key: ["-----BEGIN PRIVATE KEY-----\\n${secret}\\n-----END PRIVATE KEY-----"]`),
+    ]
+    for (const file of files) {
+      const found = problems(() => fromFile(file))
+      expect([file, found.length > 0]).toEqual([file, true])
+      expect(found.join('\n')).not.toContain(secret)
+    }
+    for (const value of [secret, `[${secret}`, `*${secret}`, `"${secret}`]) {
+      const key = 'listeners.0.tls.passphrase'
+      const sources = [
+        { flags: { set: [`${key}=${value}`] } },
+        { flags: { set: [`${key} ${value}`] } },
+        { environment: { GODWIT_LISTENERS_0_TLS_PASSPHRASE: value } },
+      ]
+      for (const source of sources) {
+        const found = problems(() => loadConfig(source))
+        expect(found.length).toBeGreaterThan(0)
+        expect(found.join('\n')).not.toContain(secret)
+      }
+    }
+    expect(problems(() => fromFile(tls(`passphrase: ${secret}`)))).toEqual([
+      'godwit.yaml:1: listeners.0.tls.passphrase: found (secret), allowed: text that is not empty, in quotes where it is a number',
+    ])
+  })
+
+  test('very many unknown keys are told in time that grows with them, and in a few lines [field-D25]', () => {
+    const many = (indent: string, length = 1000) =>
+      Array.from({ length }, (_, index) => `${indent}unknown_key_${index}: ${index}`).join('\n')
+    for (const file of [many(''), `x:\n${many(' ')}`, `listeners:\n  - name: a\n${many('    ')}`]) {
+      expect(problems(() => fromFile(file)).length).toBeLessThan(30)
+    }
+    const found = problems(() => fromFile(`limits:\n${many('  ', 200_000)}`))
+    expect(found.at(-1)).toMatch(/^godwit.yaml:22: limits: from here on 199980 more unknown keys$/)
+    const lists = Array.from({ length: 5000 }, (_, index) => ` - {type: tcp, port: 1${index}, naem: x}`)
+    const ofLists = problems(() => fromFile(`listeners:\n${lists.join('\n')}`))
+    expect(ofLists.at(-1)).toMatch(/^and \d+ problems more$/)
+    expect(ofLists.length).toBe(201)
+    // A key so long that comparing it letter by letter would take for ever.
+    expect(problems(() => fromFile(`${'a'.repeat(1_000_000)}: 1`)).join('').length).toBeLessThan(2000)
+  }, 120_000)
+
   test('what is not YAML is named with its line', () => {
     expect(problems(() => fromFile('data:\n  directory: [1, 2\nlog: {}\n'))[0]).toMatch(
       /^godwit.yaml:[234]: Flow sequence/,
