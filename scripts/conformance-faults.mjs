@@ -136,7 +136,7 @@ const FAULTS = {
       'if (outgoing.delivery === null) continue\n',
     ],
   ],
-  'MQTT-3.1.4-3': [['broker/sessions.ts', '    connection.takenOver()\n', '']],
+  'MQTT-3.1.4-3': [['broker/sessions.ts', '    connection.takenOver(by)\n', '']],
 }
 
 const { values: options } = parseArgs({

@@ -23,8 +23,16 @@ const TEXT_BYTES_MAX = 65_535
 
 export interface Refusal {
   readonly reasonCode: Reason
+  /** For the log. */
   readonly reason: string
+  /** For the client, where the reason is about the inside of the Server; the reason itself when absent. */
+  readonly told?: string
 }
+
+/** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
+const NO_ROOM = 'the Server has no room for this at the moment: try again later'
+
+const RECOVERING = 'the Server is recovering: try again later'
 
 /** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
 export function connectRefusal(
@@ -38,7 +46,7 @@ export function connectRefusal(
     return { reasonCode: Reason.NotAuthorized, reason: link.certificateRefusal }
   }
   if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
-  if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
+  if (state.unavailable !== null) return unavailable(state.unavailable)
   if (packet.clientId === '') {
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
@@ -78,8 +86,12 @@ export function connectRefusal(
   }
   // Who has a Session may come back: it takes messages out of memory, or ends it.
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
-    return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal }
+    return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal, told: NO_ROOM }
   return null
+}
+
+function unavailable(reason: string): Refusal {
+  return { reasonCode: Reason.ServerUnavailable, reason, told: RECOVERING }
 }
 
 /** A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has left. */
@@ -132,7 +144,7 @@ export function sessionRefusal(
   user: Owner,
 ): Refusal | null {
   // Asked again: a policy may have taken its time.
-  if (state.unavailable !== null) return { reasonCode: Reason.ServerUnavailable, reason: state.unavailable }
+  if (state.unavailable !== null) return unavailable(state.unavailable)
   const { userName, userId } = user
   if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
     return { reasonCode: Reason.NotAuthorized, reason: 'the user was removed, or added anew, meanwhile' }
@@ -147,7 +159,7 @@ export function sessionRefusal(
   // Who has a Session may come back, also with a Will: it takes messages off the disk.
   const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
   if (stores && existing === undefined && state.store.refusal !== null) {
-    return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal }
+    return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal, told: NO_ROOM }
   }
   return null
 }

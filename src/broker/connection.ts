@@ -339,9 +339,12 @@ export class Connection
   }
 
   #policyFailed(error: unknown): void {
+    const reason = `a policy failed: ${error instanceof Error ? error.message : String(error)}`
+    // What it stumbled over is for the log: it may name hosts, files or secrets.
     this.disconnect(
       Reason.ImplementationSpecificError,
-      `a policy failed: ${error instanceof Error ? error.message : String(error)}`,
+      reason,
+      'the Server could not decide: try again later',
     )
   }
 
@@ -361,7 +364,7 @@ export class Connection
     this.#forgiven?.identified(this.#view)
     const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
     this.#authentication = new Authentication(this.#state.policy, this, this.#link.info, packet, clientId)
@@ -383,8 +386,12 @@ export class Connection
   /** AuthenticationSink. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
     const bytes = encodeAuth(reasonCode, method, data)
-    if (bytes.length <= this.#maximumPacketSize) this.send(bytes, 0)
-    else this.disconnect(Reason.PacketTooLarge, 'AUTH exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+    if (bytes.length <= this.#maximumPacketSize) {
+      this.send(bytes, 0)
+      return
+    }
+    this.limited('clientMaximumPacketSize', `AUTH has ${bytes.length} bytes`)
+    this.disconnect(Reason.PacketTooLarge, 'AUTH exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
   }
 
   /** AuthenticationSink. */
@@ -401,11 +408,12 @@ export class Connection
     else this.#refuse(reasonCode, reason, serverReference)
   }
 
-  #refuse(given: Reason, reason: string, serverReference?: string): void {
+  /** `told` is for the client where the reason is for the log alone. */
+  #refuse(given: Reason, reason: string, serverReference?: string, told = reason): void {
     const reasonCode = connackReasonCode(given)
     if (given === Reason.ServerBusy || given === Reason.ServerUnavailable) this.#rooms.wills.keptWaiting()
     this.#tellRefused(reasonCode, reason)
-    const properties: ConnackProperties = this.#version === 5 ? { reasonString: reason } : {}
+    const properties: ConnackProperties = this.#version === 5 ? { reasonString: told } : {}
     if (serverReference !== undefined) properties.serverReference = serverReference
     const bytes = encodeConnack(
       { sessionPresent: false, reasonCode, properties },
@@ -443,7 +451,7 @@ export class Connection
     }
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
     if (user.userName !== null) {
@@ -482,7 +490,7 @@ export class Connection
     const user = { userName, userId }
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
     if (!this.#findsRoom(clientId)) return
@@ -493,6 +501,7 @@ export class Connection
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
     const connack = this.#connack(packet, data, welcome)
     if (connack.length > this.#maximumPacketSize) {
+      this.limited('clientMaximumPacketSize', `CONNACK has ${connack.length} bytes`)
       this.#close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
       return
     }
@@ -841,17 +850,18 @@ export class Connection
     this.#link.destroy()
   }
 
-  disconnect(reasonCode: number, reason: string): void {
+  /** `told` is for the client where the reason is for the log alone. */
+  disconnect(reasonCode: number, reason: string, told = reason): void {
     if (this.#phase === 'closed') return
     if (this.#phase === 'new') {
       this.#close('server', reasonCode, reason) // there is no CONNECT to answer
       return
     }
     if (this.#phase !== 'open') {
-      this.#refuse(reasonCode as Reason, reason)
+      this.#refuse(reasonCode as Reason, reason, undefined, told)
       return
     }
-    this.#sendDisconnect(reasonCode, reason)
+    this.#sendDisconnect(reasonCode, told)
     this.#close('server', reasonCode, reason)
   }
 
@@ -868,9 +878,7 @@ export class Connection
 
   #violated(error: ProtocolError): void {
     if (this.#phase === 'closed') return
-    if (error.reasonCode === Reason.PacketTooLarge) this.limited('packetBytesMax', error.message)
-    if (error.reasonCode === Reason.QuotaExceeded) this.limited('controlPacketBytesMax', error.message)
-    if (error.reasonCode === Reason.TopicAliasInvalid) this.limited('topicAliasMaximum', error.message)
+    if (error.limit !== null) this.limited(error.limit, error.message)
     if (this.#phase === 'open') {
       this.disconnect(error.reasonCode, `${error.message} (${error.statement})`)
       return

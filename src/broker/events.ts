@@ -13,6 +13,8 @@ export const LIMITS = [
   'connectTimeoutSeconds',
   'packetBytesMax',
   'controlPacketBytesMax',
+  /** An answer would exceed what the client accepts: its limit, not the Server's. */
+  'clientMaximumPacketSize',
   'topicBytesMax',
   'topicLevelsMax',
   'subscriptionsPerClientMax',

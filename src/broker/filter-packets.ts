@@ -124,7 +124,8 @@ export class FilterPackets {
     throw new ProtocolError(
       Reason.PacketTooLarge,
       'MQTT-3.1.2-24',
-      `no room to answer ${reasonCodes} topic filters`,
+      `no room to answer ${reasonCodes} topic filters within the client's Maximum Packet Size`,
+      'clientMaximumPacketSize',
     )
   }
 }

@@ -27,6 +27,7 @@ export class IncomingAliases {
         Reason.TopicAliasInvalid,
         'MQTT-3.3.2-9',
         `topic alias ${alias} is above the maximum`,
+        'topicAliasMaximum',
       )
     }
     if (packet.topic !== null) {

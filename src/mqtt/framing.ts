@@ -200,7 +200,7 @@ export class Framer {
     if (packetBytes > this.packetBytesMax) throw this.#tooLarge(packetBytes)
     if (packetBytes > this.controlBytesMax && this.type !== PacketType.Publish) {
       const message = `a packet of type ${this.type} has ${packetBytes} bytes, more than ${this.controlBytesMax}`
-      throw this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message))
+      throw this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message, 'controlPacketBytesMax'))
     }
   }
 
@@ -291,7 +291,7 @@ export class Framer {
 
   #tooLarge(packetBytes: number): ProtocolError {
     const message = `a packet of ${packetBytes} bytes exceeds the maximum of ${this.packetBytesMax}`
-    return this.#break(new ProtocolError(Reason.PacketTooLarge, '3.2.2.3.6', message))
+    return this.#break(new ProtocolError(Reason.PacketTooLarge, '3.2.2.3.6', message, 'packetBytesMax'))
   }
 
   /** Keeps nothing but the error. */

@@ -61,16 +61,26 @@ export const SUBACK_REFUSALS: ReadonlySet<number> = new Set([
   Reason.WildcardSubscriptionsNotSupported,
 ])
 
+/** What a packet exceeded, where that is a limit of this Server, or of its client. */
+export type PacketLimit =
+  | 'packetBytesMax'
+  | 'controlPacketBytesMax'
+  | 'topicAliasMaximum'
+  | 'clientMaximumPacketSize'
+
 /** The peer broke the standard. Ends in DISCONNECT (or CONNACK, or close), never in a stack trace. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'
   readonly reasonCode: Reason
   /** The normative statement that was broken, such as `MQTT-3.3.1-4`; or a section. */
   readonly statement: string
+  /** Null where no limit was exceeded: the Reason Code alone does not tell. */
+  readonly limit: PacketLimit | null
 
-  constructor(reasonCode: Reason, statement: string, message: string) {
+  constructor(reasonCode: Reason, statement: string, message: string, limit: PacketLimit | null = null) {
     super(message)
     this.reasonCode = reasonCode
     this.statement = statement
+    this.limit = limit
   }
 }

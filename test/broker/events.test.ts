@@ -1,6 +1,10 @@
 /** What the Server tells of connections and packets. */
-import { expect, it } from 'vitest'
+
+import type { Packet } from 'mqtt-packet'
+import { describe, expect, it } from 'vitest'
+import { packet as bytesOf, uint16 } from '../mqtt/packets.ts'
 import { World } from './harness.ts'
+import { LedgerStore } from './ledger.ts'
 
 it('a takeover tells where the newcomer is, and tells the old client nothing of that [field-D24]', async () => {
   const world = await World.make()
@@ -90,3 +94,106 @@ it('a malformed packet is told, too, before it is refused [field-D25]', async ()
   expect(client.closed).toBe(true)
   expect(packets.at(-1)).toMatchObject({ packet: 'PUBLISH', qos: 1, bytes: 3 })
 })
+
+describe('the limit that a packet exceeded is named by whoever notices', () => {
+  const limitsOf = (world: World) =>
+    Object.entries(world.server.state.figures.limits).filter(([, count]) => count > 0)
+
+  it('an answer that the client would not accept is no packetBytesMax [field-D25]', async () => {
+    const world = await World.make()
+    const client = await world.connect('c', { properties: { maximumPacketSize: 20 } })
+    const subscriptions = Array.from({ length: 30 }, (_, index) => ({ topic: `${index}`, qos: 0 as const }))
+    await client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    expect(client.closed).toBe(true)
+    expect(limitsOf(world)).toEqual([['clientMaximumPacketSize', 1]])
+    const tiny = world.open(5)
+    await tiny.send({ ...connect('assigned'), clientId: '', properties: { maximumPacketSize: 5 } })
+    expect(tiny.closed).toBe(true)
+    expect(limitsOf(world)).toEqual([['clientMaximumPacketSize', 2]])
+  })
+
+  it('a Topic Alias of 0 exceeds nothing, one above the maximum does [field-D25]', async () => {
+    const world = await World.make()
+    const zero = await world.connect('zero')
+    await zero.bytes(bytesOf(0x30, 't', [3, 0x23, 0, 0]))
+    expect(zero.closed).toBe(true)
+    expect(limitsOf(world)).toEqual([])
+    const unknown = await world.connect('unknown')
+    await unknown.bytes(bytesOf(0x30, '', [3, 0x23, 0, 9]))
+    expect([unknown.closed, limitsOf(world)]).toEqual([true, []])
+    const above = await world.connect('above')
+    await above.bytes(bytesOf(0x30, 't', [3, 0x23, 0xff, 0]))
+    expect(limitsOf(world)).toEqual([['topicAliasMaximum', 1]])
+  })
+
+  it('a packet that is too large is counted where it is [field-D25]', async () => {
+    const world = await World.make({ limits: { packetBytesMax: 300, controlPacketBytesMax: 200 } })
+    const large = await world.connect('large')
+    await large.bytes(bytesOf(0x30, 't', [0], Buffer.alloc(400)))
+    const control = await world.connect('control')
+    await control.bytes(bytesOf(0x82, uint16(1), [0], 'f'.repeat(220), 0))
+    expect([large.closed, control.closed]).toEqual([true, true])
+    expect(limitsOf(world)).toEqual([
+      ['packetBytesMax', 1],
+      ['controlPacketBytesMax', 1],
+    ])
+  })
+})
+
+describe('clients are told what they can do, not what is inside of the Server', () => {
+  const said = (packets: readonly Packet[]): string => JSON.stringify(packets)
+
+  it('a disk that is nearly full names no directory in CONNACK; the log has it [field-D25]', async () => {
+    const store = new LedgerStore()
+    const full = 'disk nearly full: 12 MiB free on /srv/godwit-data, reserve is 64 MiB'
+    const world = await World.make({ store })
+    const refused = world.record('refused')
+    Object.defineProperty(store, 'refusal', { get: () => full })
+    const client = world.open(5)
+    const answers = await client.send({ ...connect('c'), properties: { sessionExpiryInterval: 100 } })
+    expect(answers).toMatchObject([{ cmd: 'connack', reasonCode: 0x97 }])
+    expect(said(answers)).toContain('try again later')
+    expect(said(answers)).not.toMatch(/srv|MiB|disk/)
+    expect(refused).toMatchObject([{ reason: full }])
+  })
+
+  it('short memory and a store that is read again name no sizes [field-D25]', async () => {
+    const world = await World.make()
+    const { state } = world.server
+    state.memoryRefusal = '123456 bytes of messages are in memory, memory_bytes_max is 1000'
+    const first = await world.open(5).send(connect('a'))
+    state.memoryRefusal = null
+    state.unavailable = 'the store is being read again after the disk was full'
+    const second = await world.open(5).send(connect('b'))
+    expect([first, second]).toMatchObject([[{ reasonCode: 0x89 }], [{ reasonCode: 0x88 }]])
+    expect(said([...first, ...second])).not.toMatch(/123456|1000|disk|memory_bytes/)
+  })
+
+  it('what a policy stumbled over is for the log [field-D25]', async () => {
+    const failure = () => Promise.reject(new Error('connect ECONNREFUSED db.internal:5432 password=hush'))
+    const world = await World.make({ policy: { authenticate: failure } })
+    const refused = world.record('refused')
+    const answers = await world.open(5).send(connect('c'))
+    expect(answers).toMatchObject([{ cmd: 'connack', reasonCode: 0x83 }])
+    expect(said(answers)).not.toMatch(/hush|internal/)
+    expect(refused).toMatchObject([{ reason: expect.stringContaining('db.internal') }])
+    const late = await World.make({ policy: { authorizePublish: failure } })
+    const ended = late.record('disconnected')
+    const client = await late.connect('c')
+    const got = await client.publish('t', 'x', 1)
+    expect(got).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x83 }])
+    expect(said(got)).not.toMatch(/hush|internal/)
+    expect(ended).toMatchObject([{ reason: expect.stringContaining('db.internal') }])
+  })
+})
+
+function connect(clientId: string) {
+  return {
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: 5,
+    clientId,
+    clean: true,
+    keepalive: 0,
+  } as const
+}

@@ -110,7 +110,9 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
       const isKnown =
         version === 5
           ? options < 0x40 && (options & 3) < 3 && options >> 4 < 3 // QoS, No Local, Retain As Published, Retain Handling
-          : options < 3
+          : version === 3
+            ? (options & 3) < 3 // the upper six bits are not used
+            : options < 3
       const reserved = version < 5 || (options & 0xc0) !== 0
       const client = await world.connect('a', {}, version)
       const bytes = subscribe(version, 1, 't', options)
