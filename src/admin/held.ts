@@ -87,7 +87,7 @@ export function heldCommands(
     found: (entry: T) => Found,
     take: (entry: T) => boolean,
   ): Promise<Done> => {
-    const filters = manyParameters(parameters)
+    const { after: _after, limit: _limit, ...filters } = listParameters(parameters)
     const isDryRun = parameters.dryRun === true
     if (!isDryRun) expectAvailable(holdings)
     const taken = isDryRun ? null : take
@@ -228,16 +228,6 @@ function asksForMany({ words, topic, client, user, awaySeconds }: Parameters): b
   return isMany
 }
 
-function manyParameters(parameters: Parameters): ListParameters {
-  const { after: _after, limit: _limit, ...filters } = listParameters(parameters)
-  const { awaySeconds } = parameters
-  if (awaySeconds === undefined) return filters
-  if (typeof awaySeconds !== 'number' || !(awaySeconds >= 0)) {
-    throw new HeldError('awaySeconds is no number of seconds', 'Send a JSON number from 0.')
-  }
-  return { ...filters, awaySeconds }
-}
-
 /** Which ones, for the security log: as the command line says it. */
 function inWords({ topic, client, user, awaySeconds }: ListParameters): string {
   return [
@@ -266,12 +256,18 @@ function listParameters(parameters: Parameters): ListParameters {
       return [[name, given]]
     }),
   )
-  const { limit } = parameters
-  if (limit === undefined) return texts
+  const { limit, awaySeconds } = parameters
+  const which = awaySeconds === undefined ? texts : { ...texts, awaySeconds: secondsOf(awaySeconds) }
+  if (limit === undefined) return which
   if (!(Number.isInteger(limit) && (limit as number) >= 1 && (limit as number) <= PAGE_ROWS_MAX)) {
     throw new HeldError(`a page has 1 to ${PAGE_ROWS_MAX} rows`, 'Ask for the next page with --after.')
   }
-  return { ...texts, limit: limit as number }
+  return { ...which, limit: limit as number }
+}
+
+function secondsOf(awaySeconds: unknown): number {
+  if (typeof awaySeconds === 'number' && awaySeconds >= 0) return awaySeconds
+  throw new HeldError('awaySeconds is no number of seconds', 'Send a JSON number from 0.')
 }
 
 function wantedOf({ topic, client, user, awaySeconds }: ListParameters): Wanted {

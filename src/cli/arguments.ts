@@ -231,7 +231,7 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
     areWordsOptional: true,
     options: [...MANY, 'client', 'user', 'older-than'],
   },
-  'session list': { words: [], options: [...LIST, 'client', 'user'] },
+  'session list': { words: [], options: [...LIST, 'client', 'user', 'older-than'] },
   'session show': { words: ['CLIENT'], options: [...PLACE, 'json'] },
   'session delete': {
     words: ['CLIENT'],
@@ -293,7 +293,7 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
                              which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
       --client PATTERN --user NAME --older-than 30d --topic FILTER, with --dry-run or --yes
-                             of delete and kick: all that match; Sessions whose clients have been away for so long
+                             of delete and kick: all that match; --older-than: Sessions of clients that have been away for so long
   -v, --version
   -h, --help
 

@@ -106,12 +106,12 @@ export async function held(directory: string, command: HeldCommand): Promise<str
 
 /** As many pages as the limit asks for, as one. */
 async function pages(directory: string, command: HeldCommand): Promise<Page<never>> {
-  const { kind, topic, client, user, limit = LIMIT } = command
+  const { kind, topic, client, user, awaySeconds, limit = LIMIT } = command
   const rows: never[] = []
   let after: string | null | undefined = command.after
   while (rows.length < limit && after !== null) {
     const wanted = Math.min(PAGE_ROWS_MAX, limit - rows.length)
-    const parameters = { topic, client, user, limit: wanted, after }
+    const parameters = { topic, client, user, awaySeconds, limit: wanted, after }
     const page = (await ask(directory, `${kind} list`, parameters)) as Page<never>
     rows.push(...page.rows)
     after = page.after

@@ -434,6 +434,7 @@ describe('show, kick, delete', () => {
       (await ask<Done>('session delete', { dryRun: true, ...more })).names
     expect(await which({ awaySeconds: 3600 })).toEqual(['old', 'old-of-ada'])
     expect(await which({ awaySeconds: 3600, user: '' })).toEqual(['old'])
+    expect(names(await ask('session list', { awaySeconds: 3600 }))).toEqual(['old', 'old-of-ada'])
     expect(await which({ user: 'ada' })).toEqual(['old-of-ada'])
     expect(await which({ user: 'nobody' })).toEqual([])
     await expect(ask('session delete', { words: ['old'], user: 'ada' })).rejects.toThrow('one is named')
