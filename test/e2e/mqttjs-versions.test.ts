@@ -152,6 +152,7 @@ describe.each(CASES)('$library, MQTT $version', ({ library, connect, version, di
     expect(reader.payloads()).toEqual(topics)
     expect(reader.got.map(({ topic }) => topic)).toEqual(topics)
     const aliases = reader.got.map(({ properties }) => properties?.topicAlias)
-    expect(new Set(aliases).size).toBe(2)
+    // A topic gets an alias when it comes again.
+    expect(aliases).toEqual([undefined, undefined, 1, 2, 1])
   })
 })
