@@ -10,8 +10,9 @@ export function linkInfo(
   more?: Pick<LinkInfo, 'certificate' | 'certificateRefusal' | 'handshakeMs'>,
 ): LinkInfo {
   const { type: transport, name: listener, allowAnonymous } = options
-  const remoteAddress = plainAddress(socket.remoteAddress ?? '')
-  const remotePort = socket.remotePort ?? 0
+  const peer = socket.remoteAddress === undefined ? beneath(socket) : socket
+  const remoteAddress = plainAddress(peer.remoteAddress ?? '')
+  const remotePort = peer.remotePort ?? 0
   const { anonymousUnlessUsers, lenient, serverKeepAliveSeconds, inFlightMax, clientIdRule } = options
   // Nearly always it is one of these two: joined by spreads, it would be a dictionary of 950 bytes in place of 72.
   const isPlain =
@@ -39,6 +40,14 @@ export function linkInfo(
     ...(inFlightMax !== undefined && { inFlightMax }),
     ...more,
   })
+}
+
+/**
+ * The socket that a TLS socket was made of: it knows its peer also when that has left, having been asked before. Node documents
+ * no way to it; without it the address is missing, as it is where the peer left before it was accepted.
+ */
+function beneath(socket: Socket): Socket {
+  return (socket as Socket & { readonly _parent?: Socket | null })._parent ?? socket
 }
 
 /** Lets sockets of this server in only as far as there is room among those of all listeners. */

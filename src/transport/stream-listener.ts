@@ -4,6 +4,7 @@ import { createServer as createTlsServer, type TLSSocket, type Server as TlsServ
 import type { LinkInfo } from '../broker/link.ts'
 import { bindPath, bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
+import { handshakeFailure } from './handshake-error.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { admit, Handshakes, linkInfo, TIMER_MS_MAX } from './peer.ts'
@@ -67,7 +68,7 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer 
   const memory: LinkMemory = { scratchBuffers: null, readBuffer: new ReadBuffer() }
   server.on('connection', (socket: Socket) => handshakes.add(socket))
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-    context.observer(linkInfo(context.options, socket), `TLS handshake: ${error.message}`)
+    context.observer(linkInfo(context.options, socket), handshakeFailure(error))
     socket.destroy()
   })
   server.on('secureConnection', (socket: TLSSocket) => {

@@ -8,6 +8,7 @@ import { WebSocketServer } from 'ws'
 import type { Limit } from '../broker/events.ts'
 import { bindPort, SOCKET_OPTIONS } from './bind.ts'
 import { clientCertificate } from './client-certificate.ts'
+import { handshakeFailure } from './handshake-error.ts'
 import type { Listener, ListenerContext } from './listener.ts'
 import { ScratchBuffers } from './outgoing.ts'
 import { originRefusal } from './page-origin.ts'
@@ -84,7 +85,7 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     const isHttp = error.code?.startsWith('HPE_') === true
     if (isHttp) refused(socket, `no HTTP: ${error.message}`)
-    else if (secure) refused(socket, `TLS handshake: ${error.message}`)
+    else if (secure) refused(socket, handshakeFailure(error))
     if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
     else socket.destroy()
   })
