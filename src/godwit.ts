@@ -21,6 +21,7 @@ import type { Host } from './broker/state.ts'
 import { bootClock } from './cli/boot-clock.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
 import { thisMachine } from './cli/machine.ts'
+import { Renewal } from './cli/renewal.ts'
 import { accessCommands, openAccess } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
@@ -100,6 +101,8 @@ export interface BrokerOptions {
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
   readonly controlSocket?: boolean
+  /** Renews server certificates of `godwit setup` in the data directory before they end, while its authority's key is there. */
+  readonly renewsCertificates?: boolean
   /** What else may be asked on the control socket. */
   readonly controlCommands?: Readonly<Record<string, ControlCommand>>
 }
@@ -257,7 +260,11 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     await store.close()
     throw error
   }
-  const certificates = new CertificateWatch(listeners, server.state.events)
+  const renewal =
+    options.renewsCertificates === true && options.dataDirectory !== undefined
+      ? new Renewal(options.dataDirectory)
+      : null
+  const certificates = new CertificateWatch(listeners, server.state.events, renewal)
   const since = performance.now()
   const backup = (): AsyncGenerator<Buffer> => {
     if (store instanceof LevelStore) {
@@ -281,6 +288,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       version: version(),
       uptimeSeconds: Math.floor((performance.now() - since) / 1000),
       listeners: listeners.open.map(({ address }) => address),
+      certificates: certificates.status(Date.now()),
       durability: durabilityOf(options),
       health: server.health,
       openFiles: { ...files, sockets: sockets.sockets },

@@ -45,6 +45,17 @@ export interface Counted {
   readonly limited: Readonly<Record<string, number>>
 }
 
+export interface CertificateStatus {
+  readonly listener: string
+  /** In ISO 8601. */
+  readonly validFrom: string
+  readonly validTo: string
+  /** Such as `is valid until 2027-10-01, 300 days`. */
+  readonly detail: string
+  /** Whether the broker renews it by itself. */
+  readonly renewed: boolean
+}
+
 /** The answer to `status`. */
 export interface BrokerStatus {
   readonly version: string
@@ -52,6 +63,8 @@ export interface BrokerStatus {
   readonly uptimeSeconds: number
   /** As addresses. */
   readonly listeners: readonly string[]
+  /** Of listeners with TLS. */
+  readonly certificates: readonly CertificateStatus[]
   readonly dataDirectory: string
   readonly durability: string
   readonly health: { readonly state: string; readonly detail: string }

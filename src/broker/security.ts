@@ -24,6 +24,7 @@ export const SECURITY_KINDS = [
   'certificate-loaded',
   'certificate-refused',
   'certificate-expiring',
+  'certificate-renewed',
   'configuration-loaded',
   'configuration-refused',
   /** A listener serves clients that show no credentials. */

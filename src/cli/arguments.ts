@@ -41,6 +41,8 @@ export interface SetupCommand {
   readonly webSocketPort: number | undefined
   readonly user: string | undefined
   readonly renew: boolean
+  readonly newKey: boolean
+  readonly rsa: boolean
 }
 
 /** A command for a data directory. */
@@ -146,6 +148,8 @@ const OPTIONS = {
   name: { type: 'string', multiple: true },
   address: { type: 'string', multiple: true },
   renew: { type: 'boolean' },
+  'new-key': { type: 'boolean' },
+  rsa: { type: 'boolean' },
   'against-running': { type: 'boolean' },
   role: { type: 'string', multiple: true },
   generate: { type: 'boolean' },
@@ -198,7 +202,10 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
     words: [],
     options: ['config', 'host', 'port', 'ws-port', 'data', 'durability', 'log-level', 'set', 'user'],
   },
-  setup: { words: [], options: ['data', 'name', 'address', 'port', 'ws-port', 'user', 'renew'] },
+  setup: {
+    words: [],
+    options: ['data', 'name', 'address', 'port', 'ws-port', 'user', 'renew', 'new-key', 'rsa'],
+  },
   reload: { words: [], options: [...PLACE, 'json'] },
   check: { words: ['FILE'], options: ['against-running', 'data', 'json'] },
   status: { words: [], options: [...PLACE, 'json'] },
@@ -282,8 +289,9 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
       --log-level LEVEL      trace, debug, info (default), warn, error, fatal or silent
       --set KEY=VALUE        sets any configuration key, such as limits.queue_bytes_max=64MiB; repeatable
       --user NAME            whom godwit goes on as when root starts it, or whom setup gives the data directory
-      --name NAME --address ADDRESS --renew
-                             of setup: what else the certificate is for, repeatable; a new certificate where there is one
+      --name NAME --address ADDRESS --renew --new-key --rsa
+                             of setup: what else the certificate is for, repeatable; a new certificate where there is one, with
+                             a new key; certificates of RSA beside those of ECDSA, where an earlier setup made none
       --role ROLE            of user add, repeatable; 'client' by default, which may all but $SYS; 'admin' may everything
       --generate | --password-file FILE | --no-password
                              of user add and password; - is the standard input; without one a certificate lets the user in
@@ -340,7 +348,9 @@ export function parseArguments(words: readonly string[]): Command {
         port: portOf('--port', values.port),
         webSocketPort: portOf('--ws-port', values['ws-port']),
         user: values.user,
-        renew: values.renew === true,
+        renew: values.renew === true || values['new-key'] === true,
+        newKey: values['new-key'] === true,
+        rsa: values.rsa === true,
       }
     case 'reload':
       return { name, place, json: values.json === true }

@@ -1,6 +1,6 @@
-/** A private certificate authority and the server certificates that it signs: EC P-256, for OpenSSL, browsers and devices. */
+/** Private certificate authorities and the server certificates that they sign, for OpenSSL, browsers and devices. */
 import 'reflect-metadata'
-import { createHash, randomBytes, webcrypto } from 'node:crypto'
+import { createHash, createPrivateKey, createPublicKey, randomBytes, webcrypto } from 'node:crypto'
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -44,11 +44,28 @@ const BACKDATED_MS = DAY_MS
 /** Of a Common Name (RFC 5280 appendix A.1). */
 const COMMON_NAME_CHARACTERS_MAX = 64
 
-const CURVE = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+/** Of the authority and of what it signs: ECDSA for everybody, RSA for devices that know nothing else. */
+export type KeyKind = 'ECDSA' | 'RSA'
+
+/** P-256 and 2048 bits: the one is quick, the other the most that old devices take. */
+const ALGORITHMS = {
+  ECDSA: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
+  RSA: {
+    name: 'RSASSA-PKCS1-v1_5',
+    modulusLength: 2048,
+    publicExponent: new Uint8Array([1, 0, 1]),
+    hash: 'SHA-256',
+  },
+} as const
 
 /** Makes an authority that signs itself and may sign no other authorities. `nowMs` is the time of the wall clock. */
-export async function createAuthority(commonName: string, nowMs: number): Promise<Issued> {
-  const keys = await webcrypto.subtle.generateKey(CURVE, true, ['sign', 'verify'])
+export async function createAuthority(
+  commonName: string,
+  nowMs: number,
+  kind: KeyKind = 'ECDSA',
+): Promise<Issued> {
+  const algorithm = ALGORITHMS[kind]
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
   const name = distinguishedName(commonName)
   const certificate = await X509CertificateGenerator.create(
     {
@@ -56,7 +73,7 @@ export async function createAuthority(commonName: string, nowMs: number): Promis
       issuer: name,
       subject: name,
       ...validity(nowMs, AUTHORITY_DAYS),
-      signingAlgorithm: CURVE,
+      signingAlgorithm: algorithm,
       publicKey: keys.publicKey,
       signingKey: keys.privateKey,
       extensions: [
@@ -70,17 +87,27 @@ export async function createAuthority(commonName: string, nowMs: number): Promis
   return issued(certificate, keys.privateKey)
 }
 
-/** Makes a server's key and certificate. Throws for an authority whose certificate or key is none. */
+/**
+ * Makes a server's certificate, of the authority's kind, for `key` in PEM or for a new one. Throws for an authority whose
+ * certificate or key is none, and for a key of another kind.
+ */
 export async function createServerCertificate(
   authority: Issued,
   { names, addresses }: ServerNames,
   nowMs: number,
+  { kind = 'ECDSA', key }: { readonly kind?: KeyKind; readonly key?: string } = {},
 ): Promise<Issued> {
   const issuer = new X509Certificate(authority.certificate)
-  const keys = await webcrypto.subtle.generateKey(CURVE, true, ['sign', 'verify'])
+  const algorithm = ALGORITHMS[kind]
+  const keys =
+    key === undefined
+      ? await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+      : await importedKeys(key, algorithm)
+  // Without encipherment, the oldest key exchange of RSA is closed to devices that know no other.
+  const usage = KeyUsageFlags.digitalSignature | (kind === 'RSA' ? KeyUsageFlags.keyEncipherment : 0)
   const extensions: Extension[] = [
     new BasicConstraintsExtension(false, undefined, true),
-    new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+    new KeyUsagesExtension(usage, true),
     new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
     new SubjectAlternativeNameExtension([
       ...names.map((value) => ({ type: 'dns', value }) as const),
@@ -95,9 +122,9 @@ export async function createServerCertificate(
       issuer: issuer.subjectName,
       subject: distinguishedName(names[0] ?? addresses[0] ?? ''),
       ...validity(nowMs, SERVER_DAYS, issuer.notAfter.getTime()),
-      signingAlgorithm: CURVE,
+      signingAlgorithm: algorithm,
       publicKey: keys.publicKey,
-      signingKey: await signingKey(authority.key),
+      signingKey: await signingKey(authority.key, algorithm),
       extensions,
     },
     webcrypto,
@@ -134,8 +161,22 @@ function validity(
   return { notBefore: new Date(from), notAfter: new Date(Math.min(from + days * DAY_MS, endMs)) }
 }
 
-function signingKey(pem: string): Promise<webcrypto.CryptoKey> {
-  return webcrypto.subtle.importKey('pkcs8', PemConverter.decodeFirst(pem), CURVE, false, ['sign'])
+type Algorithm = (typeof ALGORITHMS)[KeyKind]
+
+function signingKey(pem: string, algorithm: Algorithm): Promise<webcrypto.CryptoKey> {
+  return webcrypto.subtle.importKey('pkcs8', PemConverter.decodeFirst(pem), algorithm, true, ['sign'])
+}
+
+/** A key that is there already, in whichever PEM form OpenSSL writes. */
+async function importedKeys(pem: string, algorithm: Algorithm): Promise<webcrypto.CryptoKeyPair> {
+  const { subtle } = webcrypto
+  const key = createPrivateKey(pem)
+  const pkcs8 = key.export({ type: 'pkcs8', format: 'der' })
+  const spki = createPublicKey(key).export({ type: 'spki', format: 'der' })
+  return {
+    privateKey: await subtle.importKey('pkcs8', pkcs8, algorithm, true, ['sign']),
+    publicKey: await subtle.importKey('spki', spki, algorithm, true, ['verify']),
+  }
 }
 
 async function issued(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<Issued> {

@@ -6,7 +6,7 @@ export interface ClientPlace {
   readonly host: string
   readonly port: number
   readonly webSocketPort: number
-  /** The path of the authority's certificate, and its PEM text. */
+  /** The path of the authorities' certificates, and their PEM text. */
   readonly caFile: string
   readonly ca: string
   readonly userName: string

@@ -19,6 +19,11 @@ export function isDnsName(name: string): boolean {
   return DNS_NAME.test(name) && isIP(name) === 0
 }
 
+/** An address as people write it: Node writes those of IPv6 in a certificate without `::`. */
+export function shortAddress(address: string): string {
+  return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address
+}
+
 /** This machine's. `hosts` is the text of /etc/hosts. */
 export function thisMachine(hosts = hostsFile()): Reachable {
   const found = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
@@ -26,7 +31,12 @@ export function thisMachine(hosts = hostsFile()): Reachable {
   const address = ({ address }: { readonly address: string }): string => address.split('%', 1)[0]!
   const outside = found.filter(({ internal }) => !internal).toSorted(ipv4First)
   const addresses = unique([...outside.map(address), '127.0.0.1', '::1'])
-  const names = [hostname(), ...namesOf(hosts, addresses)].filter(isDnsName).map((name) => name.toLowerCase())
+  const host = hostname()
+  // As which it answers in a network without a name server (multicast DNS, RFC 6762).
+  const local = `${host.split('.', 1)[0]}.local`
+  const names = [host, ...(host === 'localhost' ? [] : [local]), ...namesOf(hosts, addresses)]
+    .filter(isDnsName)
+    .map((name) => name.toLowerCase())
   return { names: unique([...names, 'localhost']).toSorted(localhostLast), addresses }
 }
 

@@ -3,10 +3,9 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { isLoopbackOnly } from '../config/listeners.ts'
+import { certificateState, listTrouble } from '../transport/certificate-times.ts'
 import type { Listener, ListenerOptions } from '../transport/listener.ts'
 import { shellWord } from '../transport/shell-word.ts'
-
-const DAY_MS = 86_400_000
 
 const PROMISES = {
   fsync: 'what is acknowledged is on the disk',
@@ -78,9 +77,12 @@ function permissionNotices({ data, access }: Config): string[] {
 function certificateNotices(listeners: readonly Listener[], nowMs: number): string[] {
   return listeners.flatMap(({ name, certificates }) => {
     if (certificates === null) return []
-    const days = Math.floor((certificates.validTo - nowMs) / DAY_MS)
-    const end = new Date(certificates.validTo).toISOString().slice(0, 10)
-    return [`godwit certificate of listener '${name}' is valid until ${end}, ${days} days`]
+    const { times } = certificates
+    const list = listTrouble(times, nowMs)
+    return [
+      `godwit certificate of listener '${name}' ${certificateState(times, nowMs)}`,
+      ...(list === null ? [] : [`godwit note: listener '${name}': ${list}`]),
+    ]
   })
 }
 

@@ -37,6 +37,7 @@ const FILES: ReadonlySet<SecurityKind> = new Set([
   'acl-file-refused',
   'certificate-loaded',
   'certificate-refused',
+  'certificate-expiring',
 ])
 
 const NONE_CAPPED: Capped = { shortened: 0, ended: 0 }

@@ -50,6 +50,7 @@ export interface StartOptions {
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number
   readonly controlSocket: boolean
+  readonly renewsCertificates: boolean
   readonly controlCommands: Readonly<Record<string, ControlCommand>>
 }
 
@@ -201,7 +202,7 @@ function sourcesOf(
 async function check(command: CheckCommand): Promise<string> {
   const { file, againstRunning, json } = command
   if (!againstRunning) {
-    checkConfig({ file })
+    checkConfig({ file }, Date.now())
     return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
   }
   // What the file names, such as keys, is for the broker to read.
@@ -212,14 +213,14 @@ async function check(command: CheckCommand): Promise<string> {
 async function setUp(surroundings: Surroundings, command: SetupCommand): Promise<string> {
   // What it needs for certificates, no broker needs while it runs.
   const { setup } = await import('./setup.ts')
-  const { names, addresses, port, webSocketPort, user, renew, place } = command
+  const { names, addresses, port, webSocketPort, user, renew, newKey, rsa, place } = command
   const directory = dataDirectory(surroundings, place)
   const given = {
     ...(port !== undefined && { port }),
     ...(webSocketPort !== undefined && { webSocketPort }),
     ...(user !== undefined && { user }),
   }
-  return setup({ directory, names, addresses, renew, ...given }, Date.now())
+  return setup({ directory, names, addresses, renew, newKey, rsa, ...given }, Date.now())
 }
 
 async function start(
@@ -255,6 +256,7 @@ async function start(
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
     controlSocket: true,
+    renewsCertificates: true,
     controlCommands: reloadCommands(() => reloading),
   })
   const detachLog = attachLog(broker.events, logger, surroundings.now, config.log)

@@ -1,15 +1,15 @@
 /** `godwit setup`: from an empty directory to a broker with TLS, an administrator, and nobody let in without a password. */
 import { randomBytes, X509Certificate } from 'node:crypto'
 import { chownSync, existsSync, readFileSync, statSync } from 'node:fs'
-import { link, mkdir, open, rename, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { createServer, isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { Accounts, ADMINISTRATOR_ROLE } from '../access/accounts.ts'
 import { DIRECTORY_FILE, loadConfig } from '../config/config.ts'
 import { makeDirectory, syncDirectory } from '../store/directory.ts'
-import { alternativeNames } from '../transport/client-certificate.ts'
 import { DEFAULT_PORTS, type ListenerType } from '../transport/listener.ts'
 import { shellWord } from '../transport/shell-word.ts'
+import { firstCertificate, KINDS, type KindFiles, namesIn, writeWhole } from './authority-files.ts'
 import {
   createAuthority,
   createServerCertificate,
@@ -18,7 +18,7 @@ import {
   type ServerNames,
 } from './certificates.ts'
 import { clientLines } from './client-lines.ts'
-import { isDnsName, thisMachine } from './machine.ts'
+import { isDnsName, shortAddress, thisMachine } from './machine.ts'
 import { isRoot, ownerOf, systemUser } from './system-user.ts'
 
 export interface SetupOptions {
@@ -31,8 +31,12 @@ export interface SetupOptions {
   readonly webSocketPort?: number
   /** Whose everything becomes, and whom the broker goes on as when root starts it. */
   readonly user?: string
-  /** Makes a new server certificate where there is one. */
+  /** Makes a new server certificate where there is one, for the same key. */
   readonly renew: boolean
+  /** Makes a new key with it. */
+  readonly newKey: boolean
+  /** Makes authority and certificate of RSA, too, where setup made those of ECDSA alone. */
+  readonly rsa: boolean
 }
 
 /** What cannot be set up; the message says why, the advice what to do. */
@@ -46,10 +50,12 @@ export class SetupError extends Error {
   }
 }
 
-const CA_CERTIFICATE = 'ca.crt'
-const CA_KEY = 'ca.key'
-const SERVER_CERTIFICATE = 'server.crt'
-const SERVER_KEY = 'server.key'
+const [ECDSA, RSA] = KINDS
+const CA_CERTIFICATE = ECDSA.authority.certificate
+
+/** What `tls` of a listener says for one kind of key, and for both. */
+const TLS_ECDSA = `tls: { cert: ${ECDSA.server.certificate}, key: ${ECDSA.server.key} }`
+const TLS_BOTH = `tls: { cert: [${ECDSA.server.certificate}, ${RSA.server.certificate}], key: [${ECDSA.server.key}, ${RSA.server.key}] }`
 
 const ADMINISTRATOR = 'admin'
 
@@ -62,18 +68,30 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   checkNames(options)
   await makeDataDirectory(directory, options.user)
   const said: string[] = [`godwit set up in ${directory}`, ...closedNotes(directory, options.user)]
-  const authority = await authorityIn(directory, nowMs, said)
-  const served = await serverCertificateIn(directory, authority, options, nowMs, said)
+  const isNew = !existsSync(join(directory, CA_CERTIFICATE))
+  const authority = await authorityIn(directory, ECDSA, nowMs, said)
+  const served = await serverCertificateIn(directory, ECDSA, authority, options, nowMs, said)
+  const isRsa = isNew || options.rsa || existsSync(join(directory, RSA.authority.certificate))
+  if (isRsa) await rsaIn(directory, options, nowMs, said)
+  else {
+    said.push(
+      `godwit note: ${ECDSA.server.certificate} is of ECDSA, which devices that know RSA only cannot use; to serve both: godwit setup --rsa --data ${shellWord(directory)}`,
+    )
+  }
   const { port, webSocketPort } = await configurationIn(directory, options, said)
   const password = await administratorIn(directory, said)
-  said.push(`godwit ca.crt has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
+  said.push(`godwit ${CA_CERTIFICATE} has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
+  if (isRsa) {
+    const print = fingerprint(read(join(directory, RSA.authority.certificate)))
+    said.push(`godwit and, for RSA, ${RSA.authority.certificate}, which is in it as well, ${print}`)
+  }
   const caFile = join(directory, CA_CERTIFICATE)
   const lines = clientLines({
     host: bestHost(options, served),
     port,
     webSocketPort,
     caFile,
-    ca: authority.certificate,
+    ca: read(caFile),
     userName: ADMINISTRATOR,
     password: password ?? 'PASSWORD',
   })
@@ -145,35 +163,68 @@ function closedNotes(directory: string, user: string | undefined): string[] {
   return notes
 }
 
+interface KeptAuthority {
+  readonly certificate: string
+  /** Null while it is kept elsewhere. */
+  readonly key: string | null
+}
+
 async function authorityIn(
   directory: string,
+  { kind, authority }: KindFiles,
   nowMs: number,
   said: string[],
-): Promise<{ readonly certificate: string; readonly key: string | null }> {
-  const [certificate, key] = [CA_CERTIFICATE, CA_KEY].map((name) => join(directory, name))
+): Promise<KeptAuthority> {
+  const [certificate, key] = [authority.certificate, authority.key].map((name) => join(directory, name))
   if (existsSync(certificate!)) {
-    said.push(`godwit kept ${CA_CERTIFICATE}`)
-    return { certificate: read(certificate!), key: existsSync(key!) ? read(key!) : null }
+    said.push(`godwit kept ${authority.certificate}`)
+    return { certificate: firstCertificate(read(certificate!)), key: existsSync(key!) ? read(key!) : null }
   }
   refuseLone(key!, certificate!)
   const tag = randomBytes(4).toString('hex')
   const [host = 'localhost'] = thisMachine().names
-  const made = await createAuthority(`Godwit ${host} ${tag}`, nowMs)
-  await writePair(directory, CA_CERTIFICATE, CA_KEY, made, 'new')
+  const made = await createAuthority(`Godwit ${kind === 'RSA' ? 'RSA ' : ''}${host} ${tag}`, nowMs, kind)
+  await writePair(directory, authority, made, 'new')
   said.push(
-    `godwit made ${CA_CERTIFICATE} and ${CA_KEY}: an authority of your own, ${until(made.certificate)}`,
+    `godwit made ${authority.certificate} and ${authority.key}: an authority of your own, ${until(made.certificate)}`,
   )
   return made
 }
 
+/**
+ * An authority and a certificate for devices that know RSA only. `ca.crt` holds both authorities, that of ECDSA first: clients that read
+ * one certificate of a file read the one that they are shown a server of.
+ */
+async function rsaIn(directory: string, options: SetupOptions, nowMs: number, said: string[]): Promise<void> {
+  const authority = await authorityIn(directory, RSA, nowMs, said)
+  await serverCertificateIn(directory, RSA, authority, options, nowMs, said)
+  const bundle = read(join(directory, CA_CERTIFICATE))
+  if (bundle.includes(authority.certificate.trim())) return
+  await write(directory, CA_CERTIFICATE, `${bundle.trimEnd()}\n${authority.certificate}`, 0o644, 'replace')
+  const path = join(directory, DIRECTORY_FILE)
+  if (!existsSync(path)) return
+  said.push(
+    `godwit note: ${CA_CERTIFICATE} has both authorities now; RSA-only devices need it, or ${RSA.authority.certificate}`,
+  )
+  const text = read(path)
+  if (text.includes(TLS_ECDSA)) {
+    await write(directory, DIRECTORY_FILE, text.replaceAll(TLS_ECDSA, TLS_BOTH), 0o644, 'replace')
+    said.push(
+      `godwit changed ${DIRECTORY_FILE}: listeners serve both; a broker that runs takes it by: godwit reload --data ${shellWord(directory)}`,
+    )
+  } else said.push(`godwit note: for listeners that serve both, ${DIRECTORY_FILE} has to say: ${TLS_BOTH}`)
+}
+
 async function serverCertificateIn(
   directory: string,
-  authority: { readonly certificate: string; readonly key: string | null },
+  files: KindFiles,
+  authority: KeptAuthority,
   options: SetupOptions,
   nowMs: number,
   said: string[],
 ): Promise<ServerNames> {
-  const [certificate, key] = [SERVER_CERTIFICATE, SERVER_KEY].map((name) => join(directory, name))
+  const { server, kind } = files
+  const [certificate, key] = [server.certificate, server.key].map((name) => join(directory, name))
   const machine = thisMachine()
   const wanted: ServerNames = {
     names: [...new Set([...options.names.map((name) => name.toLowerCase()), ...machine.names])],
@@ -182,7 +233,7 @@ async function serverCertificateIn(
   const isThere = existsSync(certificate!)
   const known = isThere ? namesIn(read(certificate!)) : { names: [], addresses: [] }
   if (isThere && !options.renew) {
-    said.push(`godwit kept ${SERVER_CERTIFICATE}, ${until(read(certificate!))}`)
+    said.push(`godwit kept ${server.certificate}, ${until(read(certificate!))}`)
     const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
     if (missing.length > 0) {
       const given = [
@@ -190,7 +241,7 @@ async function serverCertificateIn(
         ...options.addresses.map((address) => ` --address ${address}`),
       ].join('')
       said.push(
-        `godwit note: ${SERVER_CERTIFICATE} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}${given}`,
+        `godwit note: ${server.certificate} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}${given}`,
       )
     }
     return known
@@ -198,7 +249,7 @@ async function serverCertificateIn(
   if (!isThere) refuseLone(key!, certificate!)
   if (authority.key === null) {
     throw new SetupError(
-      `${join(directory, CA_KEY)} is not there, and without it nothing can be signed`,
+      `${join(directory, files.authority.key)} is not there, and without it nothing can be signed`,
       'Put it back for the time of this command.',
     )
   }
@@ -206,16 +257,43 @@ async function serverCertificateIn(
     names: [...new Set([...wanted.names, ...known.names])],
     addresses: [...new Set([...wanted.addresses, ...known.addresses.filter((old) => !covers(wanted, old))])],
   }
-  const made = await createServerCertificate(
+  // What clients pin is the key: it stays unless a new one is asked for.
+  const keeps = isThere && !options.newKey && existsSync(key!)
+  const made = await signed(
     { certificate: authority.certificate, key: authority.key },
     all,
     nowMs,
+    { kind, ...(keeps && { key: read(key!) }) },
+    key!,
   )
-  await writePair(directory, SERVER_CERTIFICATE, SERVER_KEY, made, isThere ? 'replace' : 'new')
+  if (keeps) await write(directory, server.certificate, made.certificate, 0o644, 'replace')
+  else await writePair(directory, server, made, isThere ? 'replace' : 'new')
   const names = [...all.names, ...all.addresses].join(', ')
-  said.push(`godwit made ${SERVER_CERTIFICATE} and ${SERVER_KEY}, ${until(made.certificate)}: for ${names}`)
+  const what = keeps
+    ? `${server.certificate} for the key that it had`
+    : `${server.certificate} and ${server.key}`
+  said.push(`godwit made ${what}, ${until(made.certificate)}: for ${names}`)
   if (isThere) said.push('godwit note: a broker that runs serves it within seconds')
   return all
+}
+
+async function signed(
+  authority: Issued,
+  names: ServerNames,
+  nowMs: number,
+  how: NonNullable<Parameters<typeof createServerCertificate>[3]>,
+  keyPath: string,
+): Promise<Issued> {
+  try {
+    return await createServerCertificate(authority, names, nowMs, how)
+  } catch (error) {
+    if (how.key === undefined) throw error
+    throw new SetupError(
+      `${keyPath} cannot be used again: ${(error as Error).message}`,
+      'A new one is made by: godwit setup --renew --new-key',
+      { cause: error },
+    )
+  }
 }
 
 /** The ports of MQTT and WebSocket that the configuration has. */
@@ -232,6 +310,7 @@ async function configurationIn(
       listeners.find((listener) => listener.type === type)?.port
     return { port: portOf('tls') ?? port, webSocketPort: portOf('wss') ?? webSocketPort }
   }
+  const served = existsSync(join(directory, RSA.server.certificate)) ? TLS_BOTH : TLS_ECDSA
   const host = (await hasIPv6()) ? '"::" # all addresses, of IPv4 and IPv6' : '0.0.0.0 # all addresses'
   const text = `# Made by \`godwit setup\`. Every key: config/godwit.example.yaml. Relative paths start here. After a change:
 #   godwit check --against-running ${shellWord(path)}   and   godwit reload --data ${shellWord(directory)}
@@ -247,13 +326,13 @@ listeners:
     type: tls
     host: ${host}
     port: ${port}
-    tls: { cert: ${SERVER_CERTIFICATE}, key: ${SERVER_KEY} }
+    ${served}
   - name: wss
     type: wss
     host: ${host}
     port: ${webSocketPort}
     websocket_path: /mqtt
-    tls: { cert: ${SERVER_CERTIFICATE}, key: ${SERVER_KEY} }
+    ${served}
 `
   await write(directory, DIRECTORY_FILE, text, 0o644, 'new')
   said.push(
@@ -280,18 +359,6 @@ async function administratorIn(directory: string, said: string[]): Promise<strin
   await accounts.addUser(ADMINISTRATOR, password, [ADMINISTRATOR_ROLE])
   said.push(`godwit made the administrator ${ADMINISTRATOR}, whose password is shown this once: ${password}`)
   return password
-}
-
-function namesIn(certificate: string): ServerNames {
-  const all = alternativeNames(new X509Certificate(certificate).subjectAltName ?? '')
-  const of = (kind: string): string[] =>
-    all.filter((name) => name.startsWith(kind)).map((name) => name.slice(kind.length))
-  return { names: of('DNS:'), addresses: of('IP Address:').map(shortAddress) }
-}
-
-/** An address as people write it: Node writes those of IPv6 in a certificate without `::`. */
-function shortAddress(address: string): string {
-  return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address
 }
 
 function covers({ names, addresses }: ServerNames, name: string): boolean {
@@ -322,13 +389,12 @@ function refuseLone(key: string, certificate: string): void {
 /** The certificate comes last: with it the pair is complete. */
 async function writePair(
   directory: string,
-  certificateName: string,
-  keyName: string,
+  names: { readonly certificate: string; readonly key: string },
   { certificate, key }: Issued,
   how: 'new' | 'replace',
 ): Promise<void> {
-  await write(directory, keyName, key, 0o600, how)
-  await write(directory, certificateName, certificate, 0o644, how)
+  await write(directory, names.key, key, 0o600, how)
+  await write(directory, names.certificate, certificate, 0o644, how)
 }
 
 /** Writes a whole file or none, durably, for the owner of the directory. Throws SetupError. */
@@ -340,33 +406,15 @@ async function write(
   how: 'new' | 'replace',
 ): Promise<void> {
   const path = join(directory, name)
-  const partial = `${path}.${process.pid}.partial`
   try {
-    const file = await open(partial, 'wx', mode)
-    try {
-      await file.chmod(mode)
-      const { uid, gid } = ownerOf(directory)
-      if (isRoot()) await file.chown(uid, gid)
-      await file.writeFile(text)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    // A link cannot take the place of a file that somebody made meanwhile.
-    if (how === 'replace') await rename(partial, path)
-    else await link(partial, path)
-    await syncDirectory(directory)
+    await writeWhole(directory, name, text, { mode, how, owner: isRoot() ? ownerOf(directory) : null })
   } catch (error) {
     const reason = (error as Error).message
     throw new SetupError(
       `${path} cannot be written: ${reason}`,
       'Check the disk, and whose the directory is.',
-      {
-        cause: error,
-      },
+      { cause: error },
     )
-  } finally {
-    await rm(partial, { force: true })
   }
 }
 

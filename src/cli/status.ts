@@ -15,6 +15,11 @@ function shown(answer: BrokerStatus): string {
     ['godwit', `${answer.version}, process ${answer.processId}, up ${duration(answer.uptimeSeconds)}`],
     ['health', health.detail === '' ? health.state : `${health.state}: ${health.detail}`],
     ['listening on', answer.listeners.join(', ')],
+    // A broker of 0.1.0 does not tell.
+    ...(answer.certificates ?? []).map(({ listener, detail, renewed }): [string, string] => [
+      'certificate',
+      `${listener}: ${detail}${renewed ? ', renewed by the broker itself' : ''}`,
+    ]),
     ['data', `${answer.dataDirectory}, durability ${answer.durability}, ${free(answer.freeBytes)}`],
     ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
     ['connections', connections(answer.openFiles)],

@@ -103,14 +103,14 @@ export function configFile({ file, environment = {}, flags = {} }: ConfigSources
 }
 
 /**
- * As `loadConfig`, and reads what a start would read besides: certificates and keys. Throws ConfigError with every
- * problem.
+ * As `loadConfig`, and reads what a start would read besides: certificates and keys. With `nowMs`, the time of the wall clock, what is
+ * not valid at that time is a problem, too: a broker starts with it, and its clients refuse it. Throws ConfigError with every problem.
  */
-export function checkConfig(from: ConfigSources): Config {
+export function checkConfig(from: ConfigSources, nowMs?: number): Config {
   const { config, sources } = loaded(from)
   const problems = config.listeners.flatMap(({ name, tls }, i) => {
     if (tls === undefined) return []
-    return tlsProblems(name, tls).map((error) => {
+    return tlsProblems(name, tls, nowMs).map((error) => {
       const path = ['listeners', i, ...(error.key?.split('.') ?? [])]
       return {
         where: sources.where(path),

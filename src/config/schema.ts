@@ -68,6 +68,8 @@ const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for eve
 /** What a Client Identifier has to be. */
 const CLIENT_ID_RULES = ['free', 'user', 'certificate'] as const
 
+const PEM_FILES = 'the path of a PEM file, or a list of paths'
+
 const LISTENER = z.strictObject({
   name: text('text that is not empty').optional(),
   type: oneOf(['tcp', 'tls', 'ws', 'wss', 'unix']),
@@ -81,8 +83,8 @@ const LISTENER = z.strictObject({
   in_flight_max: whole({ min: 1, max: 65_535 }).optional(),
   tls: z
     .strictObject({
-      cert: text('the path of a PEM file'),
-      key: text('the path of a PEM file'),
+      cert: value(PEM_FILES, pemFiles),
+      key: value(PEM_FILES, pemFiles),
       passphrase: text('text that is not empty, in quotes where it is a number').optional(),
       ca: text('the path of a PEM file').optional(),
       crl: text('the path of a PEM file').optional(),
@@ -216,6 +218,12 @@ function subackRefusal(found: unknown): Reason | undefined {
 function textList(found: unknown): string[] | undefined {
   const isText = (item: unknown): item is string => typeof item === 'string' && item !== ''
   return Array.isArray(found) && found.every(isText) ? found : undefined
+}
+
+function pemFiles(found: unknown): string | string[] | undefined {
+  if (typeof found === 'string') return found === '' ? undefined : found
+  const list = textList(found)
+  return list?.length === 0 ? undefined : list
 }
 
 function certificateList(found: unknown): ListedCertificate[] | undefined {

@@ -265,6 +265,7 @@ function resolvePaths(node: unknown, [key, ...rest]: readonly string[], director
   for (const name of names) {
     const found: unknown = Reflect.get(node, name)
     if (rest.length > 0) resolvePaths(found, rest, directory)
+    else if (Array.isArray(found)) resolvePaths(found, ['*'], directory)
     // PEM text may stand in a path's place.
     else if (typeof found === 'string' && found !== '' && !found.includes('-----BEGIN ')) {
       Reflect.set(node, name, resolve(directory, found))

@@ -50,6 +50,7 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'certificate-loaded': { code: 'S411', level: 'info', text: 'certificate loaded' },
   'certificate-refused': { code: 'S412', level: 'warn', text: 'certificate refused' },
   'certificate-expiring': { code: 'S413', level: 'warn', text: 'certificate expires soon' },
+  'certificate-renewed': { code: 'S414', level: 'info', text: 'certificate renewed' },
   'configuration-loaded': { code: 'S421', level: 'info', text: 'configuration loaded' },
   'configuration-refused': { code: 'S422', level: 'warn', text: 'configuration refused' },
   'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },

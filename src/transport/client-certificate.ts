@@ -2,10 +2,28 @@
 import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { ClientCertificate, LinkInfo } from '../broker/link.ts'
+import { shownName } from './key-pairs.ts'
 import type { TlsOptions } from './tls.ts'
 
 /** One name of a certificate, as Node writes it: quoted like JSON where it has characters that could mislead. */
 const ALTERNATIVE_NAME = /([A-Za-z][A-Za-z ]*):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g
+
+/** What OpenSSL's codes mean, for those that clients run into. */
+const REASONS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: 'an authority above it has expired',
+  CERT_NOT_YET_VALID: 'an authority above it is not yet valid',
+  CERT_REVOKED: 'it was revoked by its authority',
+  UNABLE_TO_GET_ISSUER_CERT: 'no authority of tls.ca signed it',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'no authority of tls.ca signed it',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'no authority of tls.ca signed it',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'it signed itself, and is not in tls.ca',
+  SELF_SIGNED_CERT_IN_CHAIN: 'no authority of tls.ca signed it',
+  CERT_SIGNATURE_FAILURE: 'its signature is not that of the authority it names',
+  UNABLE_TO_GET_CRL: 'tls.crl has no list by its authority',
+  CRL_HAS_EXPIRED: 'the list of revoked certificates by its authority is out of date',
+  CRL_NOT_YET_VALID: 'the list of revoked certificates by its authority is not yet valid',
+  INVALID_PURPOSE: 'it is not made for clients',
+}
 
 /**
  * The certificate of a client whose handshake is complete, or why it does not do. OpenSSL verified it against `ca` and `crl`,
@@ -23,12 +41,24 @@ export function clientCertificate(
   if (shown === undefined) {
     return mode === 'require' ? { certificateRefusal: 'a client certificate is required' } : {}
   }
-  if (!socket.authorized) return { certificateRefusal: `the client certificate: ${reasonOf(socket)}` }
-  if (nowMs > Date.parse(shown.validTo)) return { certificateRefusal: 'the client certificate has expired' }
-  if (nowMs < Date.parse(shown.validFrom)) {
-    return { certificateRefusal: 'the client certificate is not yet valid' }
-  }
-  return { certificate: identityOf(shown) }
+  const reason = whyNot(shown, socket, nowMs)
+  if (reason === null) return { certificate: identityOf(shown) }
+  const whose = `${shownName(shown.subject)}, issued by ${shownName(shown.issuer)}`
+  return { certificateRefusal: `the client certificate ${whose}: ${reason}` }
+}
+
+/** Null for a certificate that does. What it says itself is plainer than a code about its whole chain. */
+function whyNot(shown: X509Certificate, socket: TLSSocket, nowMs: number): string | null {
+  const code = socket.authorized ? null : codeOf(socket)
+  if (nowMs > Date.parse(shown.validTo)) return `it has expired on ${second(shown.validTo)}`
+  if (nowMs < Date.parse(shown.validFrom)) return `it is not valid before ${second(shown.validFrom)}`
+  if (code === null) return null
+  const meaning = REASONS[code]
+  return meaning === undefined ? code : `${meaning} (${code})`
+}
+
+function second(time: string): string {
+  return new Date(time).toISOString().replace('.000Z', 'Z')
 }
 
 /** What identifies its holder. */
@@ -50,7 +80,7 @@ export function alternativeNames(text: string): string[] {
 }
 
 /** Node names the failure by OpenSSL's code, such as CERT_REVOKED. */
-function reasonOf(socket: TLSSocket): string {
+function codeOf(socket: TLSSocket): string {
   const { authorizationError: error } = socket
   return String(error instanceof Error ? error.message : error)
 }

@@ -1,10 +1,19 @@
 /** The certificates that a TLS listener serves: exchanged for new ones while connections go on, kept when the new are bad. */
+import type { X509Certificate } from 'node:crypto'
 import { type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import type { SecureContextOptions, Server } from 'node:tls'
+import { type CertificateTimes, day, timeTroubles } from './certificate-times.ts'
 import { ListenError } from './listen-error.ts'
-import { isPem, type ServerCredentials, serverCredentials, TLS_FILES, type TlsOptions } from './tls.ts'
+import {
+  isPem,
+  type ServerCredentials,
+  serverCredentials,
+  sources,
+  TLS_FILES,
+  type TlsOptions,
+} from './tls.ts'
 
 /** What a look at the files led to. */
 export type CertificateNews =
@@ -53,15 +62,25 @@ export class ServedCertificates {
     this.#swap = swap
   }
 
-  /** When the first of the served chain expires, in ms of the wall clock. */
-  get validTo(): number {
-    return this.#credentials.validTo
+  get times(): CertificateTimes {
+    return this.#credentials
+  }
+
+  /** The server's own certificates, of each kind of key. */
+  get leaves(): readonly X509Certificate[] {
+    return this.#credentials.leaves
+  }
+
+  /** The files of `cert`, as the configuration names them. */
+  get certificateFiles(): readonly string[] {
+    return sources(this.#tls.cert).filter((value) => !isPem(value))
   }
 
   /** Whether the served certificate is for this DNS name or address. */
   covers(name: string): boolean {
-    const { leaf } = this.#credentials
-    return (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name)) !== undefined
+    return this.#credentials.leaves.some(
+      (leaf) => (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name)) !== undefined,
+    )
   }
 
   /**
@@ -95,11 +114,12 @@ export class ServedCertificates {
     this.#tls = tls
     if (isSame(credentials.options, this.#credentials.options)) return null
     // Worse than what is served: a wrong file, or a wrong clock where it came from.
-    if (isOutOfDate(credentials, nowMs) && !isOutOfDate(this.#credentials, nowMs)) {
+    const troubles = timeTroubles(credentials, nowMs)
+    if (troubles.length > timeTroubles(this.#credentials, nowMs).length) {
       return {
         change: 'kept',
-        problem: `listener '${this.#listener}': the new certificate is not valid at this time`,
-        advice: `It is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
+        problem: `listener '${this.#listener}': what is new is not valid at this time: ${troubles.join('; ')}`,
+        advice: `The certificate is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
       }
     }
     // Tickets of earlier TLS sessions are worth nothing to a new context: whoever comes back is verified anew.
@@ -115,7 +135,7 @@ export class ServedCertificates {
 }
 
 function pathsOf(tls: TlsOptions | undefined): string[] {
-  return TLS_FILES.flatMap((key) => tls?.[key] ?? []).filter((value) => !isPem(value))
+  return TLS_FILES.flatMap((key) => sources(tls?.[key])).filter((value) => !isPem(value))
 }
 
 function stateNow(path: string): string {
@@ -137,12 +157,4 @@ function errorCode(error: unknown): string {
 
 function isSame(one: SecureContextOptions, other: SecureContextOptions): boolean {
   return JSON.stringify(one) === JSON.stringify(other)
-}
-
-function isOutOfDate({ validFrom, validTo }: ServerCredentials, nowMs: number): boolean {
-  return nowMs < validFrom || nowMs > validTo
-}
-
-function day(ms: number): string {
-  return new Date(ms).toISOString().slice(0, 10)
 }

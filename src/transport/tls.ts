@@ -1,16 +1,25 @@
 /** Certificates and keys of a listener: read, checked, made into what Node's TLS takes. */
 import { X509Certificate } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
-import { createSecureContext, type SecureContextOptions, type TlsOptions as ServerOptions } from 'node:tls'
+import {
+  createSecureContext,
+  DEFAULT_CIPHERS,
+  type SecureContextOptions,
+  type TlsOptions as ServerOptions,
+} from 'node:tls'
+import { type CertificateTimes, isValidAt, timeTroubles } from './certificate-times.ts'
+import { type KeyPair, KeyPairError, keyPairs, type PemSource, pemBlocks } from './key-pairs.ts'
 import { ListenError } from './listen-error.ts'
+import { type ListCoverage, listCoverage } from './revocation-lists.ts'
 import { shellWord } from './shell-word.ts'
 
-/** Each of `cert`, `key`, `ca` and `crl` is a file's path or the PEM text itself. */
+/** Each of `cert`, `key`, `ca` and `crl` is a file's path or the PEM text itself; of `cert` and `key` there may be several. */
 export interface TlsOptions {
-  /** The server's certificate, followed by intermediate ones. */
-  readonly cert: string
-  readonly key: string
-  /** The passphrase of an encrypted key. */
+  /** The server's certificate for each kind of key (RSA, ECDSA), followed by intermediate ones. */
+  readonly cert: string | readonly string[]
+  /** In any order: the public key tells which certificate each belongs to. */
+  readonly key: string | readonly string[]
+  /** The passphrase of keys that are encrypted. */
   readonly passphrase?: string
   /** Authorities that sign client certificates; needed where these are asked for. */
   readonly ca?: string
@@ -27,23 +36,26 @@ export const TLS_FILES = ['cert', 'key', 'ca', 'crl'] as const
 /** Permission bits with which users that are neither the owner nor of the file's group get at it. */
 const OTHERS = 0o007
 
+/** Node's, with ECDSA before RSA. */
+const CIPHERS = DEFAULT_CIPHERS.split(':')
+  .toSorted((one, other) => Number(other.includes('ECDSA')) - Number(one.includes('ECDSA')))
+  .toSorted((one, other) => Number(other.startsWith('TLS_')) - Number(one.startsWith('TLS_')))
+  .join(':')
+
 /** What a listener serves. */
-export interface ServerCredentials {
+export interface ServerCredentials extends CertificateTimes {
   readonly options: SecureContextOptions
-  /** When the first certificate of the chain that expires does, and from when all are valid; in ms of the wall clock. */
-  readonly validTo: number
-  readonly validFrom: number
-  /** The server's own. */
-  readonly leaf: X509Certificate
+  /** The server's own, of each kind of key. */
+  readonly leaves: readonly X509Certificate[]
 }
 
-/** What `tls.createServer` is told of client certificates. */
+/**
+ * What `tls.createServer` is told of client certificates. No handshake fails for one: `clientCertificate` judges it, and CONNACK
+ * says what is wrong, where a client would only see its connection end.
+ */
 export function requestOptions(tls: TlsOptions | undefined): ServerOptions {
   const clientCertificate = tls?.clientCertificate ?? 'none'
-  return {
-    requestCert: clientCertificate !== 'none',
-    rejectUnauthorized: clientCertificate === 'require',
-  }
+  return { requestCert: clientCertificate !== 'none', rejectUnauthorized: false }
 }
 
 /** Reads the files. Throws ListenError for a missing one, a key that others may read, or what does not fit together. */
@@ -64,36 +76,66 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
       { key: 'tls.ca' },
     )
   }
-  const options: SecureContextOptions = {
-    cert: pem(listener, 'cert', tls.cert),
-    key: privateKey(listener, tls.key),
-    minVersion: tls.minimumVersion ?? 'TLSv1.2',
-  }
-  if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
-  if (tls.ca !== undefined) options.ca = pem(listener, 'ca', tls.ca)
-  if (tls.crl !== undefined) options.crl = blocks(pem(listener, 'crl', tls.crl))
+  const certificates = sources(tls.cert).map((value) => source(listener, 'cert', value))
+  const keys = sources(tls.key).map((value) => source(listener, 'key', value))
+  const authorities = tls.ca === undefined ? undefined : pem(listener, 'ca', tls.ca)
+  const lists = tls.crl === undefined ? undefined : blocks(pem(listener, 'crl', tls.crl))
   try {
-    if (options.ca !== undefined) expectCertificates(String(options.ca))
+    const pairs = keyPairs(certificates, keys, tls.passphrase)
+    const options: SecureContextOptions = {
+      cert: pairs.map(({ chain }) => chain),
+      key: pairs.map(({ key }) => key),
+      minVersion: tls.minimumVersion ?? 'TLSv1.2',
+    }
+    // Node's list puts RSA first: clients that understand both would get what costs the server thirty times as much.
+    if (pairs.length > 1) options.ciphers = CIPHERS
+    if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
+    if (authorities !== undefined) {
+      expectCertificates(authorities)
+      options.ca = authorities
+    }
+    if (lists !== undefined) options.crl = lists
     createSecureContext(options)
-    return { options, ...validity(String(options.cert)) }
+    const asks = (tls.clientCertificate ?? 'none') !== 'none'
+    const listEnd = asks && lists !== undefined ? coveredBy(listener, authorities!, lists) : null
+    return { options, listEnd, ...validity(pairs) }
   } catch (error) {
+    if (error instanceof ListenError) throw error
     throw new ListenError(
       listener,
       `the certificate and key cannot be used: ${(error as Error).message}`,
       'Check that tls.cert, tls.key, tls.ca and tls.crl are PEM, that certificate and key belong to each other, and that the passphrase is right.',
-      { cause: error, key: 'tls' },
+      { cause: error, key: error instanceof KeyPairError ? error.key : 'tls' },
     )
   }
 }
 
-/** Everything for which `serverCredentials` would throw; the last one only where all files can be read. */
-export function tlsProblems(listener: string, tls: TlsOptions): ListenError[] {
+/**
+ * Everything for which `serverCredentials` would throw, the last one only where all files can be read; with `nowMs`, what is not
+ * valid at that time.
+ */
+export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): ListenError[] {
   const files = TLS_FILES.flatMap((key) => {
-    const value = tls[key]
-    if (value === undefined) return []
-    return refusals(() => (key === 'key' ? privateKey(listener, value) : pem(listener, key, value)))
+    return sources(tls[key]).flatMap((value) => refusals(() => source(listener, key, value)))
   })
-  return files.length > 0 ? files : refusals(() => serverCredentials(listener, tls))
+  if (files.length > 0) return files
+  return refusals(() => {
+    const credentials = serverCredentials(listener, tls)
+    const [trouble] = nowMs === undefined ? [] : timeTroubles(credentials, nowMs)
+    if (trouble === undefined) return
+    const key = isValidAt(credentials, nowMs!) ? 'tls.crl' : 'tls.cert'
+    const advice =
+      key === 'tls.cert'
+        ? '`godwit setup --renew` makes a new one where setup made it.'
+        : 'Put its new list into the file; the broker reads it within seconds.'
+    throw new ListenError(listener, trouble, advice, { key })
+  })
+}
+
+/** The one or several values of an option; none when it is absent. */
+export function sources(value: string | readonly string[] | undefined): readonly string[] {
+  if (value === undefined) return []
+  return typeof value === 'string' ? [value] : value
 }
 
 /** Whether an option is the PEM text itself, and no path. */
@@ -111,14 +153,29 @@ function refusals(load: () => unknown): ListenError[] {
   }
 }
 
-/** Of all certificates of a chain. Throws for what is no certificate. */
-function validity(chain: string): Omit<ServerCredentials, 'options'> {
-  const certificates = chain.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-  const parsed = certificates.map((text) => new X509Certificate(text))
+/** The end of the list that ends first. Throws ListenError for an authority without a list. */
+function coveredBy(
+  listener: string,
+  authorities: string,
+  lists: readonly string[],
+): ListCoverage['firstEnd'] {
+  const { missing, firstEnd } = listCoverage(pemBlocks(authorities, /CERTIFICATE$/), lists)
+  if (missing.length === 0) return firstEnd
+  throw new ListenError(
+    listener,
+    `tls.crl has no list by the authority ${missing.join('; nor by ')} of tls.ca: every client certificate that it signed would be refused`,
+    'Add the list that it publishes to the file, or take the authority from tls.ca.',
+    { key: 'tls.crl' },
+  )
+}
+
+/** Of all certificates of all chains. */
+function validity(pairs: readonly KeyPair[]): Pick<ServerCredentials, 'validFrom' | 'validTo' | 'leaves'> {
+  const all = pairs.flatMap(({ certificates }) => certificates)
   return {
-    leaf: parsed[0]!,
-    validFrom: Math.max(...parsed.map(({ validFrom }) => Date.parse(validFrom))),
-    validTo: Math.min(...parsed.map(({ validTo }) => Date.parse(validTo))),
+    leaves: pairs.map(({ leaf }) => leaf),
+    validFrom: Math.max(...all.map(({ validFrom }) => Date.parse(validFrom))),
+    validTo: Math.min(...all.map(({ validTo }) => Date.parse(validTo))),
   }
 }
 
@@ -148,6 +205,11 @@ function privateKey(listener: string, value: string): string {
     `Run: chmod 600 ${shellWord(value)}`,
     { key: 'tls.key' },
   )
+}
+
+function source(listener: string, key: (typeof TLS_FILES)[number], value: string): PemSource {
+  const text = key === 'key' ? privateKey(listener, value) : pem(listener, key, value)
+  return { name: isPem(value) ? `the text of tls.${key}` : value, text }
 }
 
 function pem(listener: string, key: string, value: string): string {

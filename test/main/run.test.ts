@@ -10,6 +10,7 @@ import type { RunningBroker } from '../../src/cli/running-broker.ts'
 import { StoreError } from '../../src/store/store.ts'
 import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
 import { openFiles } from '../../src/transport/open-files.ts'
+import { Authority, DAY_MS } from '../transport/authority.ts'
 
 /** A process and a broker that do what the test says. */
 class Stage {
@@ -306,6 +307,42 @@ describe('godwit', () => {
     const other = new Stage()
     expect(await other.run(['check', file('limits: {in_flight_max: none}\n')])).toBe(2)
     expect(other.stderr).toContain('limits.in_flight_max: found "none"')
+  })
+
+  test('check tells what is not valid at this time: certificates and lists of revoked ones [field-D25]', async () => {
+    const authority = await Authority.create('Devices')
+    const text = async (nowMs: number, crl: string): Promise<string> => {
+      const { certificate, key } = await authority.server(nowMs)
+      const tls = {
+        cert: certificate,
+        key,
+        ca: authority.issued.certificate,
+        crl,
+        client_certificate: 'require',
+      }
+      return `listeners: ${JSON.stringify([{ type: 'tls', port: 1, tls }])}`
+    }
+    const list = await authority.crl()
+    const path = file(await text(Date.now(), list))
+    expect(await stage.run(['check', path])).toBe(0)
+    for (const [nowMs, crl, told] of [
+      [
+        Date.now() - 500 * DAY_MS,
+        list,
+        /tls\.cert: listener 'tls-1': the certificate expired on [\d-]+, 10\d days ago/,
+      ],
+      [Date.now() + 5 * DAY_MS, list, /tls\.cert: listener 'tls-1': the certificate is not valid before /],
+      [
+        Date.now(),
+        await authority.crlUntil(Date.now() - DAY_MS),
+        /tls\.crl: listener 'tls-1': the list of revoked certificates by CN=Devices was to be replaced by /,
+      ],
+    ] as const) {
+      file(await text(nowMs, crl))
+      stage.stderr = ''
+      expect(await stage.run(['check', path])).toBe(2)
+      expect(stage.stderr).toMatch(told)
+    }
   })
 
   test('check refuses certificates and keys with which a start would fail, each by its listener and key', async () => {

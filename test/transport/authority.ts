@@ -75,11 +75,19 @@ export class Authority {
   }
 
   /** A list of revoked certificates. */
-  async crl(...revoked: readonly { readonly serialNumber: string }[]): Promise<string> {
+  crl(...revoked: readonly { readonly serialNumber: string }[]): Promise<string> {
+    return this.crlUntil(Date.now() + DAY_MS, ...revoked)
+  }
+
+  /** One that is replaced at this time of the wall clock. */
+  async crlUntil(
+    nextUpdate: number,
+    ...revoked: readonly { readonly serialNumber: string }[]
+  ): Promise<string> {
     const crl = await X509CrlGenerator.create({
       issuer: this.#certificate.subjectName,
-      thisUpdate: new Date(Date.now() - DAY_MS),
-      nextUpdate: new Date(Date.now() + DAY_MS),
+      thisUpdate: new Date(Math.min(Date.now(), nextUpdate) - DAY_MS),
+      nextUpdate: new Date(nextUpdate),
       signingAlgorithm: CURVE,
       signingKey: await this.#key(),
       entries: revoked.map(({ serialNumber }) => ({ serialNumber, revocationDate: new Date() })),

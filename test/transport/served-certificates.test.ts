@@ -151,7 +151,7 @@ describe('certificates that are exchanged', () => {
 
   test('tell when the first of the chain ends', async () => {
     const listener = await listening()
-    const days = (listener.certificates!.validTo - Date.now()) / DAY_MS
+    const days = (listener.certificates!.times.validTo - Date.now()) / DAY_MS
     expect(days).toBeGreaterThan(395)
     expect(days).toBeLessThan(397)
   })

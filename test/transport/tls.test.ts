@@ -142,14 +142,21 @@ describe('a TLS listener', () => {
 
   test('a required client certificate keeps others out', async () => {
     const listener = await listening({ ...SERVER, ca: fixture('ca.pem'), clientCertificate: 'require' })
-    for (const options of [{}, { cert: read('stranger.pem'), key: read('stranger-key.pem') }]) {
-      const socket = client(listener, options)
-      socket.resume()
-      await closing(socket)
+    const stranger = { cert: read('stranger.pem'), key: read('stranger-key.pem') }
+    for (const [index, [options, why]] of [
+      [{}, /^a client certificate is required$/],
+      [stranger, /^the client certificate CN=.+, issued by .+: .*tls\.ca \([A-Z_]+\)$/],
+    ].entries() as ArrayIterator<[number, [ConnectionOptions, RegExp]]>) {
+      client(listener, options)
+      // They become a Link, so that CONNACK can say why: see `client-certificates.test.ts`.
+      const { info } = (await recorder.at(index)).link
+      expect(info.certificate).toBeUndefined()
+      expect(info.certificateRefusal).toMatch(why)
     }
     client(listener, { cert: read('client.pem'), key: read('client-key.pem') })
-    expect((await recorder.at(0)).link.info.certificate?.subjectCommonName).toBe('device-7')
-    expect(recorder.links.length).toBe(1)
+    const { info } = (await recorder.at(2)).link
+    expect(info.certificate?.subjectCommonName).toBe('device-7')
+    expect(info.certificateRefusal).toBeUndefined()
   })
 
   test('client certificates without authorities of its own are refused: every web site has one', async () => {

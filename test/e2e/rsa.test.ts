@@ -1,0 +1,163 @@
+/** Devices that know RSA only, beside everybody else, on the listeners that `godwit setup` makes. */
+import { X509Certificate } from 'node:crypto'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { afterEach, beforeAll, expect, test } from 'vitest'
+import { firstCertificate } from '../../src/cli/authority-files.ts'
+import { createServerCertificate } from '../../src/cli/certificates.ts'
+import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
+
+const DAY_MS = 86_400_000
+
+let port: number
+let webSocketPort: number
+
+beforeAll(async () => {
+  const probes = [createServer(), createServer()] as const
+  for (const probe of probes) await new Promise<void>((resolve) => probe.listen(0, '::', resolve))
+  ;[port, webSocketPort] = probes.map((probe) => (probe.address() as { port: number }).port) as [
+    number,
+    number,
+  ]
+  for (const probe of probes) await new Promise((resolve) => probe.close(resolve))
+})
+
+afterEach(cleanUp)
+
+function ran(...words: string[]): Promise<Ended> {
+  return new Program(process.execPath, [MAIN, ...words]).ended
+}
+
+async function made(): Promise<{ directory: string; password: string; path: (name: string) => string }> {
+  const directory = join(await temporaryDirectory(), 'data')
+  const { code, stdout, stderr } = await ran(
+    'setup',
+    '--data',
+    directory,
+    '--port',
+    `${port}`,
+    '--ws-port',
+    `${webSocketPort}`,
+  )
+  expect([code, stderr]).toEqual([0, ''])
+  const [, password = ''] = /shown this once: (\S+)/.exec(stdout) ?? []
+  return { directory, password, path: (name) => join(directory, name) }
+}
+
+async function begun(directory: string): Promise<Program> {
+  const broker = new Program(process.execPath, [MAIN, '--data', directory])
+  await broker.until((stdout) => stdout.includes("godwit listener 'wss'"))
+  return broker
+}
+
+/** What `openssl s_client` says of a connection that it verifies with this file. */
+async function connected(caFile: string, ...words: string[]): Promise<string> {
+  const command = [
+    's_client',
+    '-connect',
+    `localhost:${port}`,
+    '-CAfile',
+    caFile,
+    '-verify_return_error',
+    ...words,
+  ]
+  const { stdout, stderr } = await new Program('openssl', [...command, '-servername', 'localhost', '-brief'])
+    .ended
+  return stdout + stderr
+}
+
+/** Of what a device offers that knows RSA only, in either version. */
+const RSA_ONLY = [
+  ['-tls1_2', '-cipher', 'ECDHE-RSA-AES128-GCM-SHA256', '-sigalgs', 'RSA+SHA256'],
+  ['-tls1_3', '-sigalgs', 'rsa_pss_rsae_sha256:RSA+SHA256'],
+] as const
+
+test('what setup makes serves RSA-only devices, and ECDSA to all that know it [field-E27]', async () => {
+  const { directory, password, path } = await made()
+  await begun(directory)
+  for (const words of RSA_ONLY) {
+    // Both authorities in one file, and the one alone for devices that take just one.
+    for (const file of ['ca.crt', 'ca-rsa.crt']) {
+      const said = await connected(path(file), ...words)
+      expect(said, `${words[0]} ${file}`).toContain('Verification: OK')
+      expect(said, `${words[0]} ${file}`).toMatch(/signature type: RSA/i)
+    }
+  }
+  for (const words of [['-tls1_2'], ['-tls1_3']]) {
+    // Whoever knows both gets what costs the broker less, and what a copy of `ca.crt` from before RSA verifies.
+    writeFileSync(path('old-ca.crt'), firstCertificate(readFileSync(path('ca.crt'), 'utf8')))
+    for (const file of ['ca.crt', 'old-ca.crt']) {
+      const said = await connected(path(file), ...words)
+      expect(said, `${words[0]} ${file}`).toContain('Verification: OK')
+      expect(said, `${words[0]} ${file}`).toMatch(/signature type: ECDSA/i)
+    }
+  }
+  const message = ['-u', 'admin', '-P', password, '-q', '1', '-t', 'a', '-m', 'b']
+  for (const [file, ...more] of [
+    ['ca.crt'],
+    ['ca.crt', '--tls-version', 'tlsv1.2', '--ciphers', 'ECDHE-RSA-AES128-GCM-SHA256'],
+    ['ca-rsa.crt', '--tls-version', 'tlsv1.2', '--ciphers', 'ECDHE-RSA-AES128-GCM-SHA256'],
+  ] as const) {
+    const words = ['-h', 'localhost', '-p', `${port}`, '--cafile', path(file), ...more, ...message]
+    expect((await new Program('mosquitto_pub', words).ended).code).toBe(0)
+  }
+})
+
+test('an earlier setup with ECDSA alone is told how, and serves both after --rsa [field-E27]', async () => {
+  const { directory, path } = await made()
+  for (const name of ['ca-rsa.crt', 'ca-rsa.key', 'server-rsa.crt', 'server-rsa.key']) rmSync(path(name))
+  writeFileSync(path('ca.crt'), firstCertificate(readFileSync(path('ca.crt'), 'utf8')))
+  const yaml = readFileSync(path('godwit.yaml'), 'utf8')
+  const old = yaml.replaceAll(/tls: \{.*\}/g, 'tls: { cert: server.crt, key: server.key }')
+  writeFileSync(path('godwit.yaml'), old)
+  const broker = await begun(directory)
+  const again = await ran('setup', '--data', directory)
+  expect(again.stdout).toContain(`to serve both: godwit setup --rsa --data ${directory}`)
+  expect(readFileSync(path('godwit.yaml'), 'utf8')).toBe(old)
+  expect(await connected(path('ca.crt'), ...RSA_ONLY[0])).toMatch(/alert handshake failure/)
+  expect((await ran('setup', '--rsa', '--data', directory)).code).toBe(0)
+  expect(readFileSync(path('godwit.yaml'), 'utf8')).toBe(yaml)
+  expect((await ran('reload', '--data', directory)).code).toBe(0)
+  expect(await connected(path('ca.crt'), ...RSA_ONLY[0])).toMatch(/signature type: RSA/i)
+  await broker.kill()
+})
+
+test('--renew keeps the keys, --new-key makes others [field-E27]', async () => {
+  const { directory, path } = await made()
+  const keys = (): string[] =>
+    ['server.key', 'server-rsa.key'].map((name) => readFileSync(path(name), 'utf8'))
+  const serials = (): string[] =>
+    ['server.crt', 'server-rsa.crt'].map((name) => new X509Certificate(readFileSync(path(name))).serialNumber)
+  const before = [keys(), serials()]
+  expect((await ran('setup', '--renew', '--data', directory)).stdout).toContain(
+    'server.crt for the key that it had',
+  )
+  expect(keys()).toEqual(before[0])
+  for (const [i, serial] of serials().entries()) expect(serial).not.toBe(before[1]![i])
+  expect((await ran('setup', '--new-key', '--data', directory)).code).toBe(0)
+  for (const [i, key] of keys().entries()) expect(key).not.toBe(before[0]![i])
+  expect((await ran('check', path('godwit.yaml'))).stdout).toContain('ok')
+})
+
+test('the broker renews what ends soon by itself, and says so [field-E27]', async () => {
+  const { directory, path } = await made()
+  const read = (name: string): string => readFileSync(path(name), 'utf8')
+  const issuer = { certificate: firstCertificate(read('ca.crt')), key: read('ca.key') }
+  const names = { names: ['localhost'], addresses: ['127.0.0.1'] }
+  const old = await createServerCertificate(issuer, names, Date.now() - 385 * DAY_MS, {
+    key: read('server.key'),
+  })
+  writeFileSync(path('server.crt'), old.certificate)
+  const broker = await begun(directory)
+  await broker.until((stdout) => stdout.includes('"msg":"certificate renewed"'))
+  await broker.until((stdout) => stdout.includes('"msg":"certificate loaded"'))
+  const young = new X509Certificate(read('server.crt'))
+  expect(Date.parse(young.validTo) - Date.now()).toBeGreaterThan(390 * DAY_MS)
+  expect(young.publicKey.equals(new X509Certificate(old.certificate).publicKey)).toBe(true)
+  expect(await connected(path('ca.crt'))).toContain('Verification: OK')
+  const status = await ran('status', '--data', directory)
+  expect(status.stdout).toMatch(
+    /certificate +mqtts: is valid until [\d-]+, 39\d days, renewed by the broker itself/,
+  )
+})
