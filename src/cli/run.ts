@@ -12,7 +12,7 @@ import {
   contentOf,
   loadConfig,
 } from '../config/config.ts'
-import type { ConfigFlags } from '../config/sources.ts'
+import { type ConfigFlags, variable } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
@@ -29,9 +29,10 @@ import {
 import { afterUsers, openingLine, startNotices } from './notices.ts'
 import { type Output, written } from './output.ts'
 import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
+import { foreignFileNotices, foreignWriter, refuseForeignPlaces, yieldToOwner } from './root-trust.ts'
 import type { RunningBroker } from './running-broker.ts'
 import { openSecurityLog } from './security-log.ts'
-import { becomeUser, rootNotices } from './system-user.ts'
+import { becomeUser } from './system-user.ts'
 import { version } from './version.ts'
 
 /** Exit codes; others build on them. */
@@ -179,15 +180,25 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
   }
 }
 
-/** The one that `godwit start` would use. */
+/** The one that `godwit start` would use. From here on root is the user to whom it belongs. */
 function dataDirectory(surroundings: Surroundings, place: DataPlace): string {
+  const directory = namedDirectory(surroundings, place)
+  yieldToOwner([directory])
+  return directory
+}
+
+function namedDirectory(surroundings: Surroundings, place: DataPlace): string {
   // A broker whose file has become bad can still be asked.
   return place.data ?? configOf(surroundings, place).data.directory
 }
 
 function configOf({ environment }: Surroundings, place: DataPlace): Config {
   const flags = place.data === undefined ? {} : { data: place.data }
-  return loadConfig(sourcesOf(environment, place.file, flags))
+  const sources = sourcesOf(environment, place.file, flags)
+  if (sources.file !== undefined) yieldToOwner([sources.file])
+  const config = loadConfig(sources)
+  yieldToOwner([config.data.directory])
+  return config
 }
 
 function sourcesOf(
@@ -214,7 +225,7 @@ async function setUp(surroundings: Surroundings, command: SetupCommand): Promise
   // What it needs for certificates, no broker needs while it runs.
   const { setup } = await import('./setup.ts')
   const { names, addresses, port, webSocketPort, user, renew, newKey, rsa, place } = command
-  const directory = dataDirectory(surroundings, place)
+  const directory = namedDirectory(surroundings, place)
   const given = {
     ...(port !== undefined && { port }),
     ...(webSocketPort !== undefined && { webSocketPort }),
@@ -230,8 +241,15 @@ async function start(
 ): Promise<ExitCode> {
   const { environment, stdout, stderr, words } = surroundings
   const sources = sourcesOf(environment, givenFile, flags)
+  const yielded: (string | null)[] = []
+  // Whom to go on as is for the command line to say, before anything is read that somebody else could have written.
+  if (sources.file !== undefined) {
+    yielded.push(yieldToOwner([sources.file], flags.user ?? environment[variable('user')]))
+  }
   const config = loadConfig(sources)
   if (config.user !== null) becomeUser(config.user)
+  yielded.push(yieldToOwner([config.data.directory]))
+  refuseForeignPlaces(config)
   const { level, waitingBytesMax } = config.log
   const logger = createLogger(level, logFormat(config, stdout), stdout, waitingBytesMax)
   surroundings.onUncaught((error) => {
@@ -262,15 +280,22 @@ async function start(
   const detachLog = attachLog(broker.events, logger, surroundings.now, config.log)
   securityLog.attach(broker.events, surroundings.now)
   // A file that it started with and that is gone is a mistake, and no wish for the defaults.
-  const sourcesNow = (): ConfigSources =>
-    sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
+  const sourcesNow = (): ConfigSources => {
+    const now = sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
+    const writer = now.file === undefined ? null : foreignWriter(now.file)
+    if (writer !== null) {
+      const message = `root takes no word from it any more: ${writer}`
+      throw new ConfigError([{ where: now.file!, key: '', message }])
+    }
+    return now
+  }
   reloading = new Reload(sourcesNow, config, broker, logger)
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
   const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
   if (files !== null) notices.push(`godwit note: ${files}`)
-  notices.push(...rootNotices(config.data.directory))
+  notices.push(...yielded.filter((note) => note !== null), ...foreignFileNotices(config))
   stdout.write(`${notices.join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])
   if (end instanceof Error) {

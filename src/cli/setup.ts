@@ -1,6 +1,6 @@
 /** `godwit setup`: from an empty directory to a broker with TLS, an administrator, and nobody let in without a password. */
 import { randomBytes, X509Certificate } from 'node:crypto'
-import { chownSync, existsSync, readFileSync, statSync } from 'node:fs'
+import { chownSync, existsSync, lchownSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { createServer, isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
@@ -19,7 +19,8 @@ import {
 } from './certificates.ts'
 import { clientLines } from './client-lines.ts'
 import { isDnsName, shortAddress, thisMachine } from './machine.ts'
-import { isRoot, ownerOf, systemUser } from './system-user.ts'
+import { yieldToOwner } from './root-trust.ts'
+import { isRoot, ownerOf, type SystemUser, systemUser } from './system-user.ts'
 
 export interface SetupOptions {
   readonly directory: string
@@ -66,7 +67,7 @@ const PASSWORD_BYTES = 18
 export async function setup(options: SetupOptions, nowMs: number): Promise<string> {
   const directory = resolve(options.directory)
   checkNames(options)
-  await makeDataDirectory(directory, options.user)
+  const receiver = await makeDataDirectory(directory, options.user)
   const said: string[] = [`godwit set up in ${directory}`, ...closedNotes(directory, options.user)]
   const isNew = !existsSync(join(directory, CA_CERTIFICATE))
   const authority = await authorityIn(directory, ECDSA, nowMs, said)
@@ -85,6 +86,7 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
     const print = fingerprint(read(join(directory, RSA.authority.certificate)))
     said.push(`godwit and, for RSA, ${RSA.authority.certificate}, which is in it as well, ${print}`)
   }
+  if (receiver !== null) giveAway(directory, receiver)
   const caFile = join(directory, CA_CERTIFICATE)
   const lines = clientLines({
     host: bestHost(options, served),
@@ -120,18 +122,22 @@ function checkNames({ names, addresses }: SetupOptions): void {
   }
 }
 
-/** One that is made is for its owner alone; one that is there stays whose it is, unless a user is asked for. */
-async function makeDataDirectory(directory: string, user: string | undefined): Promise<void> {
+/**
+ * One that is made is for its owner alone; one that is there stays whose it is, unless a user is asked for. Returns to whom root has to
+ * give it in the end: until then nobody else can put anything into it. Where somebody can, root works as that user.
+ */
+async function makeDataDirectory(directory: string, user: string | undefined): Promise<SystemUser | null> {
+  yieldToOwner([directory])
   const isNew = !existsSync(directory)
   if (isNew) {
     await makeDirectory(dirname(directory))
     await mkdir(directory, { mode: 0o700 })
     await syncDirectory(dirname(directory))
   }
-  if (user === undefined) return
+  if (user === undefined) return null
   const { uid, gid } = systemUser(user)
   const owner = ownerOf(directory)
-  if (owner.uid === uid) return
+  if (owner.uid === uid) return null
   if (!isRoot()) {
     throw new SetupError(
       `only root can make ${directory} belong to '${user}'`,
@@ -144,6 +150,12 @@ async function makeDataDirectory(directory: string, user: string | undefined): P
       `To give it away with everything in it, while no broker runs: chown -R ${user} ${shellWord(directory)}`,
     )
   }
+  return { uid, gid }
+}
+
+/** The directory comes last: before, it is root's alone, and its names lead to what root made. */
+function giveAway(directory: string, { uid, gid }: SystemUser): void {
+  for (const name of readdirSync(directory)) lchownSync(join(directory, name), uid, gid)
   chownSync(directory, uid, gid)
 }
 

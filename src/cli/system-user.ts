@@ -1,6 +1,6 @@
 /** Users of the operating system: whose files are, and whom root goes on as. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 
 /** By number. */
 export interface SystemUser {
@@ -53,17 +53,6 @@ export function ownerOf(directory: string): SystemUser {
   return { uid, gid }
 }
 
-/** What to say where root writes into a directory of somebody who then cannot read it. */
-export function rootNotices(directory: string): string[] {
-  if (!isRoot() || !existsSync(directory)) return []
-  const { uid, gid } = ownerOf(directory)
-  return uid === 0
-    ? []
-    : [
-        `godwit note: root writes into a data directory of user ${uid}; to go on as that user: --user ${uid}:${gid}`,
-      ]
-}
-
 /** This process goes on as another user, for good. Does nothing when it is that user's already. Throws SystemUserError. */
 export function becomeUser(name: string): void {
   const { uid, gid } = systemUser(name)
@@ -75,9 +64,17 @@ export function becomeUser(name: string): void {
     )
   }
   const { initgroups } = process as WithGroups
-  // A number need not be anybody's whom the system knows: then there is just the one group.
-  if (initgroups === undefined || /^\d/.test(name)) process.setgroups!([gid])
-  else initgroups(name, gid)
-  process.setgid!(gid)
-  process.setuid!(uid)
+  try {
+    // A number need not be anybody's whom the system knows: then there is just the one group.
+    if (initgroups === undefined || /^\d/.test(name)) process.setgroups!([gid])
+    else initgroups(name, gid)
+    process.setgid!(gid)
+    process.setuid!(uid)
+  } catch (error) {
+    // Containers can take that right away from root.
+    const advice = `Start godwit as that user, such as by: docker run --user ${uid}:${gid}`
+    throw new SystemUserError(`root may not go on as '${name}': ${(error as Error).message}`, advice, {
+      cause: error,
+    })
+  }
 }

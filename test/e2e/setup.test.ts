@@ -350,7 +350,10 @@ if (IS_ROOT)
     })
 
     test('sets up a directory that belongs to somebody: everything in it is theirs', async () => {
-      const directory = join(await ourselves().home(), 'data')
+      // Root works as that user there, who has to be able to reach it.
+      const home = await temporaryDirectory()
+      chmodSync(home, 0o755)
+      const directory = join(home, 'data')
       mkdirSync(directory)
       chownSync(directory, NOBODY.uid, NOBODY.gid)
       await told(ourselves(), 'setup', '--data', directory)

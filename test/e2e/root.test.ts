@@ -1,0 +1,193 @@
+/** What root does where another user has a say: it takes no word from what that user can write, and writes nothing there. */
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { foreignWriter, otherWriters } from '../../src/cli/root-trust.ts'
+import { IS_ROOT, NOBODY } from './ordinary-user.ts'
+import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
+
+afterEach(cleanUp)
+
+function started(...words: string[]): Program {
+  return new Program(process.execPath, [MAIN, ...words])
+}
+
+function ran(...words: string[]): Promise<Ended> {
+  return started(...words).ended
+}
+
+/** A directory that NOBODY reaches, and whose it is. */
+async function home(): Promise<string> {
+  const directory = await temporaryDirectory()
+  chmodSync(directory, 0o755)
+  return directory
+}
+
+function give(...paths: string[]): void {
+  for (const path of paths) chownSync(path, NOBODY.uid, NOBODY.gid)
+}
+
+const LISTENERS = 'data: {directory: .}\nlisteners: [{name: plain, type: tcp, port: 0}]\n'
+
+function uidOf({ pid }: Program): number {
+  return Number(/^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1])
+}
+
+const isUp = (stdout: string): boolean => /^godwit (listener|serves)/m.test(stdout)
+
+// What root does can be shown by root only; `setup.test.ts` warns where it is not.
+describe.runIf(IS_ROOT)('root, started on the directory of another user', () => {
+  /** Set up for NOBODY by root. */
+  async function made(): Promise<{ top: string; directory: string; config: string }> {
+    const top = await home()
+    const directory = join(top, 'data')
+    const config = join(directory, 'godwit.yaml')
+    expect((await ran('setup', '--data', directory, '--user', `${NOBODY.uid}:${NOBODY.gid}`)).code).toBe(0)
+    expect(statSync(directory).uid).toBe(NOBODY.uid)
+    return { top, directory, config }
+  }
+
+  test('is not made to write elsewhere by a configuration without its user [field-D23]', async () => {
+    const { top, directory, config } = await made()
+    const target = join(top, 'root-only')
+    mkdirSync(target, { mode: 0o700 })
+    writeFileSync(config, `${LISTENERS}log: {security_file: ${join(target, 'log')}}\n`)
+    give(config)
+    const refused = await ran('--data', directory)
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('cannot be written')])
+    expect(existsSync(join(target, 'log'))).toBe(false)
+    writeFileSync(config, LISTENERS)
+    const broker = started('--data', directory)
+    await broker.until(isUp)
+    expect(uidOf(broker)).toBe(NOBODY.uid)
+    await broker.until((stdout) =>
+      stdout.includes(`godwit note: goes on as user ${NOBODY.uid}, who can change ${directory}`),
+    )
+    for (const name of ['CURRENT', 'control.sock'])
+      expect(statSync(join(directory, name)).uid).toBe(NOBODY.uid)
+  })
+
+  test('does not become somebody else by the word of that directory [field-D23]', async () => {
+    const { directory, config } = await made()
+    writeFileSync(config, `${LISTENERS}user: root\n`)
+    const { code, stderr } = await ran('--data', directory)
+    expect([code, stderr]).toEqual([1, expect.stringContaining("only root can go on as 'root'")])
+  })
+
+  test('takes the word of the command line on whom to go on as [field-D23]', async () => {
+    const { directory, config } = await made()
+    writeFileSync(config, LISTENERS)
+    const broker = started('--data', directory, '--user', `${NOBODY.uid}:${NOBODY.gid}`)
+    await broker.until(isUp)
+    expect(uidOf(broker)).toBe(NOBODY.uid)
+    expect(broker.stdout).not.toContain('godwit note: goes on as')
+  })
+
+  test('changes users, renews and repairs as the user to whom the directory belongs [field-D23]', async () => {
+    const { top, directory } = await made()
+    const target = join(top, 'target')
+    writeFileSync(target, 'of root', { mode: 0o600 })
+    // What a program of root that follows links would overwrite.
+    symlinkSync(target, join(directory, 'LOG'))
+    symlinkSync(target, join(directory, 'accounts.json.lock'))
+    for (const words of [['setup', '--renew'], ['user', 'list'], ['check-store'], ['repair']]) {
+      await ran(...words, '--data', directory)
+      expect([words, readFileSync(target, 'utf8'), statSync(target).uid]).toEqual([words, 'of root', 0])
+    }
+    expect(statSync(join(directory, 'server.crt')).uid).toBe(NOBODY.uid)
+  })
+
+  test('takes no configuration that others can write, or exchange by a link [field-D23]', async () => {
+    const top = await home()
+    const config = join(top, 'godwit.yaml')
+    writeFileSync(config, LISTENERS)
+    chmodSync(config, 0o666)
+    const open = await ran('--config', config)
+    expect([open.code, open.stderr]).toEqual([
+      1,
+      `godwit: root takes nothing from ${config}: others can change ${config}\nMake it root's alone (chown, chmod go-w), or name whom to go on as: --user NAME\n`,
+    ])
+    chmodSync(config, 0o644)
+    const theirs = join(top, 'theirs')
+    mkdirSync(theirs)
+    give(theirs)
+    symlinkSync(config, join(theirs, 'link.yaml'))
+    const broker = started(
+      '--config',
+      join(theirs, 'link.yaml'),
+      '--set',
+      `data.directory=${join(theirs, 'data')}`,
+    )
+    await broker.until(isUp)
+    expect(uidOf(broker)).toBe(NOBODY.uid)
+  })
+
+  test('writes no log and no socket file where another user can put a link [field-D23]', async () => {
+    const top = await home()
+    const theirs = join(top, 'theirs')
+    mkdirSync(theirs)
+    give(theirs)
+    const data = ['--data', join(top, 'data'), '--port', '0']
+    const log = await ran(...data, '--set', `log.security_file=${join(theirs, 'log')}`)
+    expect([log.code, log.stderr]).toEqual([
+      1,
+      expect.stringMatching(
+        /^godwit: log\.security_file: root writes nothing to .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\n$/,
+      ),
+    ])
+    const socket = await ran(
+      ...data.slice(0, 2),
+      ...['--set', `listeners=[{name: local, type: unix, path: ${join(theirs, 'sock')}}]`],
+    )
+    expect([socket.code, socket.stderr]).toEqual([
+      1,
+      expect.stringContaining("listener 'local': root writes nothing to"),
+    ])
+  })
+
+  test('takes no reload from a configuration that was given to somebody [field-D23]', async () => {
+    const top = await home()
+    const config = join(top, 'godwit.yaml')
+    writeFileSync(config, `${LISTENERS.replace('.}', './data}')}`)
+    const broker = started('--config', config)
+    await broker.until(isUp)
+    expect(uidOf(broker)).toBe(0)
+    give(config)
+    const { code, stderr } = await ran('reload', '--data', join(top, 'data'))
+    expect([code, stderr]).toEqual([1, expect.stringContaining('root takes no word from it any more')])
+  })
+})
+
+describe.runIf(IS_ROOT)('who can change what is at a path', () => {
+  test('is whoever owns it or a directory above it, and everybody where it is open [field-D23]', async () => {
+    const top = await home()
+    const path = (name: string): string => join(top, name)
+    mkdirSync(path('plain'))
+    writeFileSync(path('plain/file'), '')
+    expect(otherWriters(path('plain/file'))).toEqual([])
+    expect(foreignWriter(path('plain/not-there/yet'))).toBeNull()
+    chmodSync(path('plain'), 0o777)
+    expect(otherWriters(path('plain/file'))).toEqual([{ path: path('plain'), user: null }])
+    // As in /tmp: only what is there already and belongs to root is safe.
+    chmodSync(path('plain'), 0o1777)
+    expect(otherWriters(path('plain/file'))).toEqual([])
+    give(path('plain/file'))
+    expect(otherWriters(path('plain/file'))).toEqual([{ path: path('plain/file'), user: NOBODY }])
+    // A loop of links, and a directory that nobody else can enter.
+    symlinkSync('loop', path('loop'))
+    expect(otherWriters(path('loop')).at(-1)).toEqual({ path: path('loop'), user: null })
+    mkdirSync(path('closed'), { mode: 0o700 })
+    mkdirSync(path('closed/open'))
+    chmodSync(path('closed/open'), 0o777)
+    expect(otherWriters(path('closed/open'))).toEqual([])
+  })
+})
