@@ -118,8 +118,8 @@ export class ServedCertificates {
     if (troubles.length > timeTroubles(this.#credentials, nowMs).length) {
       return {
         change: 'kept',
-        problem: `listener '${this.#listener}': what is new is not valid at this time: ${troubles.join('; ')}`,
-        advice: `The certificate is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
+        problem: `listener '${this.#listener}': what is new is not valid at this time`,
+        advice: `${troubles.join('; ')}. It is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
       }
     }
     // Tickets of earlier TLS sessions are worth nothing to a new context: whoever comes back is verified anew.

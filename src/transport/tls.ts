@@ -87,7 +87,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
       key: pairs.map(({ key }) => key),
       minVersion: tls.minimumVersion ?? 'TLSv1.2',
     }
-    // Node's list puts RSA first: clients that understand both would get what costs the server thirty times as much.
+    // Node's list puts RSA first: clients that understand both would get what costs the server twice as much.
     if (pairs.length > 1) options.ciphers = CIPHERS
     if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
     if (authorities !== undefined) {
