@@ -545,6 +545,7 @@ export class Server implements Acceptor {
     state.sessionDeadlines.delete(session)
     this.#rooms.retained.cancel(session)
     this.#rooms.backlog.forget(session)
+    state.forgetSweep(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()
     if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)

@@ -235,6 +235,7 @@ export class Sessions {
     this.#cancelExpiry(session)
     this.#retained.cancel(session)
     this.#backlog.forget(session)
+    this.#state.forgetSweep(session)
     this.#state.suspended.delete(session)
     if (session.subscriptions.size > 0) {
       for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)

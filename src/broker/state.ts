@@ -21,6 +21,12 @@ import { type Flushable, Turn } from './turn.ts'
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
 const TOPICS_MAX = 131_072
 
+/** Queues are looked through for what has expired as often at most, in ms. */
+const SWEEP_MS = 1000
+
+/** Of a queue that is being looked through. */
+const NO_DEADLINE: Deadline = { time: Number.NEGATIVE_INFINITY, action: null }
+
 /** What the world gives the core: time, a later moment, randomness. */
 export interface Host {
   /** Monotonic, in ms. */
@@ -108,6 +114,8 @@ export class State implements SessionContext {
   /** Stored Sessions, by their number in the store. */
   readonly sessionsById = new Map<number, Session>()
   readonly sessionDeadlines = new Map<Session, Deadline>()
+  /** When what has expired in queues is given back. */
+  readonly sweeps = new Map<Session, Deadline>()
   /**
    * Subscriptions that their users may not have at the moment, by topic filter: the Session keeps them, and no message finds
    * them. True where retained messages were under way.
@@ -304,6 +312,32 @@ export class State implements SessionContext {
     this.figures.drop(reason, count)
     if (!this.events.has('dropped')) return
     this.events.emit('dropped', { clientId, reason, message, ...(count > 1 && { count }) })
+  }
+
+  sweepAt(session: Session, time: number): void {
+    // Nothing is given back while time is in doubt.
+    const at = Math.max(time, this.now() + SWEEP_MS, this.doubt?.until ?? 0)
+    const known = this.sweeps.get(session)
+    if (known !== undefined && known.time <= at) return
+    if (known !== undefined) this.deadlines.cancel(known)
+    const deadline = this.deadlines.at(at, () => {
+      this.turn.begin()
+      this.#sweep(session)
+    })
+    this.sweeps.set(session, deadline)
+  }
+
+  #sweep(session: Session): void {
+    // It may have ended since.
+    if (!this.sweeps.delete(session) || !session.sweep()) return
+    this.sweeps.set(session, NO_DEADLINE)
+    this.turn.continueLater(() => this.#sweep(session))
+  }
+
+  /** The Session is over: nothing of it expires any more. */
+  forgetSweep(session: Session): void {
+    this.deadlines.cancel(this.sweeps.get(session) ?? null)
+    this.sweeps.delete(session)
   }
 
   restore(session: Session, messages: readonly Message[]): void {

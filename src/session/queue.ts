@@ -4,6 +4,10 @@
  * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to the back,
  * where the oldest are parked once they are on disk only; the front is taken out again in slices. An entry is parked
  * at most once, and a short queue never.
+ *
+ * What has expired stays until it is taken off, since positions have no gaps, but it is known how much that is. When the
+ * earliest message expires is kept for each chunk of positions, so that looking for what has expired since passes over
+ * all others.
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader, Store } from '../store/store.ts'
@@ -14,6 +18,11 @@ const COMPACT_SLOTS = 256
 const UNPARK_SLICE = 256
 /** Entries that one new one may park: more than one, so that parking catches up. */
 const PARK_SLICE = 2
+
+/** Positions whose earliest expiry is kept in one number. */
+const CHUNK = 256
+/** Chunks that were passed before their numbers are given back. */
+const CHUNKS_PASSED = 64
 
 /** What a queue needs of the store. */
 export type Parking = Pick<Store, 'park' | 'unpark' | 'peek'>
@@ -38,17 +47,29 @@ export class DeliveryQueue {
   #head: number
   #tail: number
   #bytes = 0
+  /** Of what has expired and is still here, as far as it is counted. */
+  #expired = 0
+  #expiredBytes = 0
+  /** Never later than the earliest expiry of what is not counted yet, by chunk from `#firstChunk` on; null where nothing expires. */
+  #earliest: number[] | null = null
+  /** Up to when what expires in a chunk is counted. */
+  #counted: number[] = []
+  #firstChunk = 0
+  #nextExpiry = Number.POSITIVE_INFINITY
 
   /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
   constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] = []) {
     this.#parking = parking
     this.#head = position
     this.#tail = position
-    for (const entry of entries) {
+    const parked = entries.findIndex((entry) => !('message' in entry))
+    for (const [index, entry] of entries.entries()) {
       if ('message' in entry) {
-        this.push(entry)
+        if (index < parked) this.#pushFront(entry)
+        else this.push(entry)
       } else {
         this.#middle.push({ parked: entry, from: this.#tail })
+        if (entry.expires) this.#noteParked(entry, this.#tail)
         this.#tail += entry.length
         this.#bytes += entry.bytes
       }
@@ -74,12 +95,138 @@ export class DeliveryQueue {
     return this.#bytes
   }
 
+  /** Adds an entry before all that is parked, which is still to come. */
+  #pushFront(delivery: Delivery): void {
+    const { expiresAt, size } = delivery.message
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
+    this.#front.push(delivery)
+    this.#tail++
+    this.#bytes += size
+  }
+
+  /** How many have expired, as far as `sweep` has counted them. */
+  get expired(): number {
+    return this.#expired
+  }
+
+  get expiredBytes(): number {
+    return this.#expiredBytes
+  }
+
+  /** When `sweep` finds something next, in broker time, or before that. */
+  get nextExpiry(): number {
+    return this.#nextExpiry
+  }
+
+  /** Counts what has expired by now, looking at so many chunks of positions at most. */
+  sweep(now: number, chunksMax = Number.POSITIVE_INFINITY): void {
+    const earliest = this.#earliest
+    if (earliest === null || this.#nextExpiry > now) return
+    let left = chunksMax
+    let next = Number.POSITIVE_INFINITY
+    const first = Math.max(0, Math.floor(this.#head / CHUNK) - this.#firstChunk)
+    for (let index = first; index < earliest.length; index++) {
+      if (earliest[index]! <= now && left > 0) {
+        left--
+        earliest[index] = this.#sweepChunk(index, now)
+      }
+      if (earliest[index]! < next) next = earliest[index]!
+    }
+    this.#nextExpiry = next
+  }
+
+  /** Returns when the next of them expires. */
+  #sweepChunk(index: number, now: number): number {
+    const chunk = this.#firstChunk + index
+    const to = Math.min(this.#tail, (chunk + 1) * CHUNK)
+    let position = Math.max(this.#head, chunk * CHUNK)
+    const before = this.#counted[index]!
+    this.#counted[index] = now
+    let next = Number.POSITIVE_INFINITY
+    const frontEnd = this.#head + this.#front.length - this.#frontFirst
+    const backStart = this.#tail - (this.#back.length - this.#backFirst)
+    while (position < to) {
+      if (position >= frontEnd && position < backStart) {
+        const { parked, from } = this.#middle[this.#middleOf(position)]!
+        const end = Math.min(to, from + parked.length)
+        if (parked.expires) {
+          for (let at = position; at < end; at++) {
+            next = this.#count(parked.expiresAt(at - from), parked.sizeAt(at - from), before, now, next)
+          }
+        }
+        position = end
+        continue
+      }
+      const { message } =
+        position < frontEnd
+          ? this.#front[this.#frontFirst + position - this.#head]!
+          : this.#back[this.#backFirst + position - backStart]!
+      next = this.#count(message.expiresAt, message.size, before, now, next)
+      position++
+    }
+    return next
+  }
+
+  #count(expiresAt: number, size: number, before: number, now: number, next: number): number {
+    if (expiresAt > now) return expiresAt < next ? expiresAt : next
+    if (expiresAt > before) {
+      this.#expired++
+      this.#expiredBytes += size
+    }
+    return next
+  }
+
+  /** An entry was added that expires. */
+  #note(position: number, expiresAt: number, size: number): void {
+    const chunk = Math.floor(position / CHUNK)
+    if (this.#earliest === null) {
+      this.#earliest = []
+      this.#counted = []
+      this.#firstChunk = chunk
+    }
+    const earliest = this.#earliest
+    const index = chunk - this.#firstChunk
+    while (earliest.length <= index) {
+      earliest.push(Number.POSITIVE_INFINITY)
+      this.#counted.push(Number.NEGATIVE_INFINITY)
+    }
+    if (expiresAt <= this.#counted[index]!) {
+      this.#expired++
+      this.#expiredBytes += size
+      return
+    }
+    if (expiresAt < earliest[index]!) earliest[index] = expiresAt
+    if (expiresAt < this.#nextExpiry) this.#nextExpiry = expiresAt
+  }
+
+  #noteParked(parked: Parked, from: number): void {
+    for (let index = 0; index < parked.length; index++) {
+      const expiresAt = parked.expiresAt(index)
+      if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(from + index, expiresAt, parked.sizeAt(index))
+    }
+  }
+
+  /** The entry at the head is taken off, which expires. */
+  #forgetExpiry(expiresAt: number, size: number): void {
+    const index = Math.floor(this.#head / CHUNK) - this.#firstChunk
+    if (expiresAt <= this.#counted[index]!) {
+      this.#expired--
+      this.#expiredBytes -= size
+    }
+    if (index < CHUNKS_PASSED) return
+    this.#earliest = this.#earliest!.slice(index)
+    this.#counted = this.#counted.slice(index)
+    this.#firstChunk += index
+  }
+
   push(delivery: Delivery): void {
     // An array of one has room for one, where `push` into an empty one makes room for seventeen.
     if (this.#back.length === 0) this.#back = [delivery]
     else this.#back.push(delivery)
+    const { expiresAt, size } = delivery.message
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
     this.#tail++
-    this.#bytes += delivery.message.size
+    this.#bytes += size
     this.#park()
   }
 
@@ -95,8 +242,14 @@ export class DeliveryQueue {
     if (delivery === undefined) return undefined
     const front = this.#front
     front[this.#frontFirst++] = undefined
+    const { expiresAt, size } = delivery.message
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#forgetExpiry(expiresAt, size)
     this.#head++
-    this.#bytes -= delivery.message.size
+    this.#bytes -= size
+    if (this.#head === this.#tail && this.#earliest !== null) {
+      this.#earliest = null
+      this.#nextExpiry = Number.POSITIVE_INFINITY
+    }
     if (this.#frontFirst === front.length) {
       this.#front = []
       this.#frontFirst = 0

@@ -30,6 +30,13 @@ const RESTORE_BYTES = 1024 * 1024
 
 const PACKET_ID_MAX = 65_535
 
+/** What one step of `Session.sweep` may look at, in chunks of 256 positions, and drop. */
+const SWEEP_CHUNKS = 16
+const SWEEP_DROPS = 1024
+/** Expired messages behind others that are worth writing the queue anew, and the longest queue that is: 60 ms. */
+const REWRITE_MIN = 256
+const REWRITE_MAX = 65_536
+
 /** The Network Connection as its Session sees it. `gate` is a commit sequence to wait for, 0 for none. */
 export interface SessionSink {
   /** True while so many bytes wait for the reader that nothing more should be added. */
@@ -56,6 +63,8 @@ export interface SessionContext {
   readonly isInDoubt: boolean
   /** Whether a message has expired only if time passed that is in doubt: it is neither sent nor dropped. */
   isDoubtful(message: Message): boolean
+  /** Calls `session.sweep()` at this time or a little later, in broker time: messages in its queue expire. */
+  sweepAt(session: Session, time: number): void
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
 }
@@ -122,6 +131,8 @@ export class Session implements OutboundState {
   #resend: readonly Outgoing[] = NOTHING_TO_RESEND
   #resent = 0
   #restoring = false
+  /** When `sweep` is to be called, in broker time. */
+  #sweepsAt = Number.POSITIVE_INFINITY
 
   constructor(context: SessionContext, fields: SessionFields) {
     this.#context = context
@@ -147,6 +158,7 @@ export class Session implements OutboundState {
     session.disconnectedAt = from.record.disconnectedAt
     session.#lastPacketId = from.lastPacketId
     session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
+    session.#sweepLater()
     for (const { packetId, delivery } of from.inFlight) {
       session.#ownInFlight().add(new Outgoing(packetId, delivery, false))
       session.#inFlightBytes += delivery?.message.size ?? 0
@@ -238,9 +250,8 @@ export class Session implements OutboundState {
 
   /** Whether the queue's limits let it wait, if need be in the place of older ones. */
   #mayQueue({ size }: Message): boolean {
-    const { queueMessagesMax, queueBytesMax, queueFull } = this.#context.limits
-    if (queueFull === 'drop-oldest') return size <= queueBytesMax
-    return this.#queue.length < queueMessagesMax && this.#queue.bytes + size <= queueBytesMax
+    const { queueBytesMax, queueFull } = this.#context.limits
+    return queueFull === 'drop-oldest' ? size <= queueBytesMax : !this.#isFullFor(size)
   }
 
   /** Whether QoS 0 messages may wait as the others do. */
@@ -264,9 +275,23 @@ export class Session implements OutboundState {
 
   /** Whether a message that has to wait would push others out, or be refused. */
   queueFullFor(message: Message): boolean {
+    return !this.hasRoom && this.#isFullFor(message.size)
+  }
+
+  /** Whether so many bytes more are beyond the queue's limits, for which what has expired does not count. */
+  #isFullFor(size: number): boolean {
     const { queueMessagesMax, queueBytesMax } = this.#context.limits
-    if (this.hasRoom) return false
-    return this.#queue.length >= queueMessagesMax || this.#queue.bytes + message.size > queueBytesMax
+    const queue = this.#queue
+    const isFull =
+      queue.length - queue.expired >= queueMessagesMax ||
+      queue.bytes - queue.expiredBytes + size > queueBytesMax
+    // While time is in doubt nothing is counted: what did not expire after all would be missing.
+    if (!isFull || queue.nextExpiry > this.#context.now() || this.#context.isInDoubt) return isFull
+    queue.sweep(this.#context.now())
+    return (
+      queue.length - queue.expired >= queueMessagesMax ||
+      queue.bytes - queue.expiredBytes + size > queueBytesMax
+    )
   }
 
   // ── the Network Connection ────────────────────────────────────────────────────────────────────────────────
@@ -400,22 +425,21 @@ export class Session implements OutboundState {
   }
 
   #enqueue(delivery: Delivery): void {
-    const { queueMessagesMax, queueBytesMax, queueFull } = this.#context.limits
-    const { size } = delivery.message
-    if (this.#queue.length >= queueMessagesMax || this.#queue.bytes + size > queueBytesMax) {
+    const { queueBytesMax, queueFull } = this.#context.limits
+    const { size, expiresAt } = delivery.message
+    if (this.#isFullFor(size)) {
       if (queueFull !== 'drop-oldest' || size > queueBytesMax) {
         this.#context.dropped(this, 'queue-full', delivery)
         return
       }
-      while (this.#queue.length >= queueMessagesMax || this.#queue.bytes + size > queueBytesMax) {
-        this.#dropHead('queue-full')
-      }
+      while (this.#isFullFor(size)) this.#dropHead('queue-full')
     }
     delivery.message.own()
     if (this.stored) this.#context.store.enqueue(this.id, delivery)
     // Other Sessions may have it stored: as far as the store knows, its body could be dropped from memory.
     else delivery.message.holders++
     this.#queue.push(delivery)
+    if (expiresAt < this.#sweepsAt) this.#sweepLater()
   }
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */
@@ -437,8 +461,10 @@ export class Session implements OutboundState {
     return delivery
   }
 
-  #dropHead(reason: DropReason): void {
+  /** Drops the head of the queue; `reason` is why, unless it has expired. */
+  #dropHead(wanted: DropReason): void {
     const delivery = this.#shift()
+    const reason = this.#hasExpired(delivery.message) ? 'expired' : wanted
     if (this.stored) this.#context.store.dropped(this.id, delivery.message)
     this.#context.dropped(this, reason, delivery)
   }
@@ -473,6 +499,70 @@ export class Session implements OutboundState {
       if (message.evicted) evicted.push(message)
     }
     return evicted
+  }
+
+  // ── what expires while it waits ───────────────────────────────────────────────────────────────────────────
+
+  /** Whether a message has expired for certain. */
+  #hasExpired(message: Message): boolean {
+    if (message.expiresAt > this.#context.now()) return false
+    return !this.#context.isInDoubt || !this.#context.isDoubtful(message)
+  }
+
+  #sweepLater(): void {
+    this.#sweepsAt = this.#queue.nextExpiry
+    if (this.#sweepsAt !== Number.POSITIVE_INFINITY) this.#context.sweepAt(this, this.#sweepsAt)
+  }
+
+  /**
+   * Gives back what has expired, in bounded steps: at the head of the queue it is dropped; behind it, once that is worth while,
+   * the queue is written anew without it. Returns whether there is more to do at once.
+   */
+  sweep(): boolean {
+    const queue = this.#queue
+    const now = this.#context.now()
+    if (this.#context.isInDoubt) {
+      this.#sweepLater()
+      return false
+    }
+    queue.sweep(now, SWEEP_CHUNKS)
+    for (let count = 0; count < SWEEP_DROPS && queue.expired > 0; count++) {
+      if (!this.#hasExpired(queue.peek()!.message)) break
+      this.#dropHead('expired')
+    }
+    const { expired, length } = queue
+    const isHead = expired > 0 && this.#hasExpired(queue.peek()!.message)
+    if (!isHead && expired >= REWRITE_MIN && expired * 2 >= length - expired && length <= REWRITE_MAX) {
+      this.#rewriteQueue()
+    }
+    if (isHead || queue.nextExpiry <= now) return true
+    this.#sweepLater()
+    return false
+  }
+
+  /** Takes everything off the queue and puts back what has not expired, in one commit: positions have no gaps. */
+  #rewriteQueue(): void {
+    const { store } = this.#context
+    const now = this.#context.now()
+    const kept: (Delivery | Parked)[] = []
+    const gone = (delivery: Delivery): void => this.#context.dropped(this, 'expired', delivery)
+    for (const entry of this.#queue.parts()) {
+      if (!('message' in entry)) {
+        kept.push(...store.requeue(this.id, entry, now, gone))
+        continue
+      }
+      const isKept = !this.#hasExpired(entry.message)
+      if (this.stored) store.dropped(this.id, entry.message)
+      if (!isKept) {
+        if (!this.stored) entry.message.holders--
+        gone(entry)
+        continue
+      }
+      if (this.stored) store.enqueue(this.id, entry)
+      kept.push(entry)
+    }
+    this.#queue = new DeliveryQueue(store, this.#queue.tail, kept)
+    if (this.#orderedTo > 0) this.#orderedTo = this.#queue.tail
   }
 
   /** Sends what may be sent: first again what was in flight, then the queue, as far as window and reader allow. */

@@ -167,6 +167,12 @@ export class OpenBlock {
     writer.text(share ?? '')
   }
 
+  /** An enqueue of a body of an older block, by its entry. */
+  enqueueFar(session: number, entry: EntryFields): void {
+    this.#session(RecordType.EnqueueFar, session)
+    new EntryWriter(this.#writer, this.#times()).writeFields(entry)
+  }
+
   sent(session: number, packetId: number): void {
     this.#identifier(RecordType.Sent, session, packetId)
   }

@@ -395,6 +395,33 @@ export class LevelStore implements Store {
     return this.#entry.deliveryOf(this.#bodies.peek(this.#entry))
   }
 
+  requeue(sessionId: number, parked: Parked, now: number, gone: (delivery: Delivery) => void): Parked[] {
+    const session = this.#touched(sessionId)
+    const entries = parkedHere(parked)
+    if (session === null) return [entries]
+    const block = this.#block
+    const entry = this.#entry
+    const kept: ParkedEntries[] = []
+    let into: ParkedEntries | null = null
+    for (let index = 0; index < entries.length; index++) {
+      entries.read(index, entry)
+      block.dropped(session.number)
+      if (entry.expiresAt <= now) {
+        const delivery = entry.deliveryOf(this.#bodies.peek(entry))
+        this.#bodies.releaseParked(entry)
+        gone(delivery)
+        continue
+      }
+      block.enqueueFar(session.number, entry)
+      if (into === null || into.full) {
+        into = new ParkedEntries()
+        kept.push(into)
+      }
+      into.add(entry)
+    }
+    return kept
+  }
+
   inboundAdded(sessionId: number, packetId: number, digest: number): void {
     const session = this.#touched(sessionId)
     if (session !== null) this.#block.inboundAdded(session.number, packetId, digest)

@@ -38,6 +38,18 @@ export class ParkedEntries implements Parked {
     return this.#shared
   }
 
+  get expires(): boolean {
+    return this.#expiries !== null
+  }
+
+  expiresAt(index: number): number {
+    return this.#expiries === null ? Number.POSITIVE_INFINITY : this.#expiries[this.#first + index]!
+  }
+
+  sizeAt(index: number): number {
+    return this.#words[(this.#first + index) * WORDS + 2]!
+  }
+
   /** Takes no more, even when some were taken out. */
   get full(): boolean {
     return this.#end === PARKED_MAX

@@ -81,6 +81,12 @@ export interface Parked {
   readonly bytes: number
   /** Whether an entry came by a Shared Subscription. */
   readonly shared: boolean
+  /** Whether an entry's message may expire. */
+  readonly expires: boolean
+  /** When the message of an entry expires, in broker time; `Infinity` for never. 0 is the oldest entry. */
+  expiresAt(index: number): number
+  /** The `Message.size` of an entry. */
+  sizeAt(index: number): number
 }
 
 /** What a range of a queue consists of, in order. */
@@ -240,6 +246,12 @@ export interface Store {
   peek(parked: Parked, index: number): Delivery
 
   /** Also replaces what is known of this identifier. `digest` is below 2^48; 0 for unknown. */
+  /**
+   * The next entries of the Session's queue are these, all of them: takes them off, and appends those to the queue again that
+   * have not expired by `now`. Returns where these are, and tells `gone` the others.
+   */
+  requeue(sessionId: number, parked: Parked, now: number, gone: (delivery: Delivery) => void): Parked[]
+
   inboundAdded(sessionId: number, packetId: number, digest: number): void
   inboundRemoved(sessionId: number, packetId: number): void
 

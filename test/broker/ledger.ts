@@ -114,6 +114,9 @@ export class LedgerStore implements Store {
   peek(_parked: Parked, _index: number): Delivery {
     throw new Error('nothing is parked')
   }
+  requeue(): never {
+    throw new Error('nothing is parked')
+  }
   inboundAdded(id: number, packetId: number, digest: number): void {
     this.#record(`inboundAdded ${id} ${packetId} ${digest}`)
   }

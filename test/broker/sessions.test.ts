@@ -2,10 +2,75 @@ import { describe, expect, it } from 'vitest'
 import type { LinkInfo } from '../../src/broker/link.ts'
 import { Message, NO_TOPIC, Topic } from '../../src/mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
 import { connectPacket, lasting, World } from './harness.ts'
 
 const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }
 const NEVER = 0xffffffff
+
+describe('what expires in the queue of an absent client', () => {
+  const publish = (world: World, topic: string, count: number, seconds?: number): void => {
+    for (let n = 0; n < count; n++) {
+      void world.server.publish({
+        topic,
+        payload: Buffer.alloc(1000),
+        qos: 1,
+        retain: false,
+        publisher: '',
+        ...(seconds !== undefined && { expiresAt: world.server.state.clock + seconds * 1000 }),
+      })
+    }
+  }
+
+  it('is given back in the background, also behind what stays [field-B8]', async () => {
+    const store = new MemoryStore()
+    const world = await World.make({ store })
+    const client = await world.connect('away', lasting(100_000))
+    await client.subscribe('#', 1)
+    await client.vanish()
+    publish(world, 'kept', 3)
+    publish(world, 'gone', 5000, 10)
+    publish(world, 'later', 10, 1000)
+    await world.settle()
+    expect(store.figures.residentBytes).toBeGreaterThan(5_000_000)
+    await world.pass(13)
+    expect(world.server.state.sessions.get('away')).toMatchObject({ queueLength: 13 })
+    expect(store.figures.residentBytes).toBeLessThan(20_000)
+    expect(world.server.state.figures.drops.expired).toBe(5000)
+    await world.pass(1000)
+    const back = await world.connect('away', lasting(100_000))
+    expect(await back.drain()).toHaveLength(3)
+    expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
+    expect(world.server.state.sweeps.size).toBe(0)
+  })
+
+  it('leaves nothing behind when the Session ends first [field-B8]', async () => {
+    const world = await World.make()
+    const client = await world.connect('away', lasting(5))
+    await client.subscribe('#', 1)
+    await client.vanish()
+    publish(world, 'gone', 10, 100)
+    await world.settle()
+    expect(world.server.state.sweeps.size).toBe(1)
+    await world.pass(6)
+    expect(world.server.state.sweeps.size).toBe(0)
+    expect(world.census()).toMatchObject({ deadlines: 0, sessions: 0 })
+  })
+
+  it('is refused no room: a publisher is let on as soon as it has expired [field-B8]', async () => {
+    const world = await World.make({ limits: { queueMessagesMax: 10, queueFull: 'refuse' } })
+    const client = await world.connect('away', lasting(100_000))
+    await client.subscribe('#', 1)
+    await client.vanish()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'kept', 1)
+    publish(world, 't', 9, 10)
+    await world.settle()
+    expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0x97 }])
+    world.monotonic += 10_000
+    expect(await pub.publish('t', 'new', 1)).toMatchObject([{ reasonCode: 0 }])
+  })
+})
 
 describe('a client that comes back to many messages', () => {
   const flood = async (version: 4 | 5, info: Partial<LinkInfo> = {}): Promise<number[]> => {

@@ -818,7 +818,9 @@ export class Model {
   }
 
   #queue(session: ModelSession, delivery: ModelDelivery): void {
-    if (session.queue.length >= this.limits.queueMessagesMax) session.queue.shift()
+    // What has expired takes no room.
+    const waiting = (): number => session.queue.filter(({ message }) => !this.#isOver(message)).length
+    while (waiting() >= this.limits.queueMessagesMax) session.queue.shift()
     session.queue.push(delivery)
   }
 

@@ -287,6 +287,10 @@ export class RecallStore implements Store {
     throw new Error('nothing is parked')
   }
 
+  requeue(): never {
+    throw new Error('nothing is parked')
+  }
+
   peek(): never {
     throw new Error('nothing is parked')
   }

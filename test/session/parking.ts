@@ -15,6 +15,18 @@ export class ParkedDeliveries implements Parked {
     return this.deliveries.reduce((sum, { message }) => sum + message.size, 0)
   }
 
+  get expires(): boolean {
+    return this.deliveries.some(({ message }) => message.expiresAt !== Number.POSITIVE_INFINITY)
+  }
+
+  expiresAt(index: number): number {
+    return this.deliveries[index]!.message.expiresAt
+  }
+
+  sizeAt(index: number): number {
+    return this.deliveries[index]!.message.size
+  }
+
   get shared(): boolean {
     return this.deliveries.some(({ share }) => share !== null)
   }

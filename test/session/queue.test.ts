@@ -8,13 +8,14 @@ import { entriesOf, TestParking } from './parking.ts'
 
 const NOTHING_PARKED = new MemoryStore()
 
-function delivery(bytes: number): Delivery {
+function delivery(bytes: number, expiresAt = Number.POSITIVE_INFINITY): Delivery {
   const message = new Message({
     topic: new Topic('t'),
     payload: Buffer.alloc(bytes - 1),
     qos: 1,
     retain: false,
     publisher: '',
+    expiresAt,
   })
   return { message, qos: 1, retain: false, subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
 }
@@ -63,6 +64,50 @@ describe('DeliveryQueue', () => {
         }
       }),
       { numRuns: 50 },
+    )
+  })
+
+  it('knows how much of it has expired, parked or not, whatever came and went [field-B8]', () => {
+    const steps = fc.array(
+      fc.record({
+        pushed: fc.array(fc.oneof(fc.constant(Number.POSITIVE_INFINITY), fc.nat({ max: 3000 })), {
+          maxLength: 600,
+        }),
+        shifted: fc.nat({ max: 500 }),
+        passed: fc.nat({ max: 700 }),
+        evicted: fc.boolean(),
+      }),
+      { maxLength: 12 },
+    )
+    fc.assert(
+      fc.property(steps, fc.constantFrom(7, 100, 700), fc.nat({ max: 600 }), (moves, max, from) => {
+        const queue = new DeliveryQueue(new TestParking(max), from)
+        const list: Delivery[] = []
+        let now = 0
+        for (const { pushed, shifted, passed, evicted } of moves) {
+          for (const [n, expiresAt] of pushed.entries()) {
+            const entry = delivery(1 + (n % 5), expiresAt)
+            if (evicted) entry.message.evict()
+            queue.push(entry)
+            list.push(entry)
+          }
+          for (let n = 0; n < shifted; n++) expect(queue.shift()).toBe(list.shift())
+          now += passed
+          // In bounded steps first, then all of it.
+          queue.sweep(now, 1)
+          expect(queue.expired).toBeLessThanOrEqual(
+            list.filter(({ message }) => message.expiresAt <= now).length,
+          )
+          queue.sweep(now)
+          const gone = list.filter(({ message }) => message.expiresAt <= now)
+          const bytes = gone.reduce((sum, { message }) => sum + message.size, 0)
+          expect([queue.expired, queue.expiredBytes]).toEqual([gone.length, bytes])
+          const next = Math.min(...list.map(({ message }) => message.expiresAt).filter((at) => at > now))
+          // Never later: nothing is overlooked.
+          expect(queue.nextExpiry).toBeLessThanOrEqual(next)
+        }
+      }),
+      { numRuns: 100 },
     )
   })
 

@@ -73,6 +73,12 @@ class Room implements SessionContext {
     this.drops.push(`${reason} ${message.payload}`)
   }
 
+  readonly sweeps: number[] = []
+
+  sweepAt(_session: Session, time: number): void {
+    this.sweeps.push(time)
+  }
+
   restore(session: Session, messages: readonly Message[]): void {
     this.restoring.push({ session, messages })
   }
@@ -698,4 +704,95 @@ it('[MQTT-3.8.4-8] the QoS of a delivery is the lower of both', () => {
   const all: QoS[] = [0, 1, 2]
   for (const published of all)
     for (const granted of all) expect(effectiveQoS(published, granted)).toBe(Math.min(published, granted))
+})
+
+describe('messages that expire in the queue', () => {
+  /** An absent Session whose queue holds these; a number is when one expires. */
+  function waiting(room: Room, entries: readonly (string | number)[], stored = true): Session {
+    const session = room.session(stored)
+    entries.forEach((entry, n) => {
+      session.deliver(typeof entry === 'number' ? delivery(`x${n}`, 1, entry) : delivery(entry), 0)
+    })
+    return session
+  }
+
+  /** What a client gets that comes now. */
+  function got(session: Session): string[] {
+    const sink = new Sink()
+    session.attach(sink, 65_535)
+    return sink.taken().map((line) => line.split(' ')[0]!)
+  }
+
+  it.each(['drop-oldest', 'drop-newest', 'refuse'] as const)(
+    'give way first where the queue is full, wherever they are: %s [field-B8]',
+    (queueFull) => {
+      const room = new Room({ queueMessagesMax: 4, queueFull })
+      const session = waiting(room, ['a', 2000, 'b', 2000])
+      expect(session.queueFullFor(delivery('c').message)).toBe(true)
+      room.time = 2000
+      for (const text of ['c', 'd']) {
+        expect(session.queueFullFor(delivery(text).message)).toBe(false)
+        session.deliver(delivery(text), 0)
+      }
+      expect(session.queueFullFor(delivery('e').message)).toBe(true)
+      expect(room.drops).toEqual([])
+      expect(got(session)).toEqual(['a', 'b', 'c', 'd'])
+      expect(room.drops).toEqual(['expired x1', 'expired x3'])
+    },
+  )
+
+  it('count in bytes, too [field-B8]', () => {
+    const room = new Room({ queueBytesMax: 24, queueFull: 'drop-newest' })
+    const session = waiting(room, ['aaaaa', 2000, 'bbbbb'])
+    for (const text of ['ccccc', 'ddddd']) session.deliver(delivery(text), 0)
+    expect(room.drops).toEqual(['queue-full ddddd'])
+    room.time = 3000
+    session.deliver(delivery('e'), 0)
+    expect(room.drops).toEqual(['queue-full ddddd'])
+    expect(got(session)).toEqual(['aaaaa', 'bbbbb', 'ccccc', 'e'])
+  })
+
+  it('are asked to be swept at the time of the first, and go from the head in bounded steps [field-B8]', () => {
+    const room = new Room()
+    const session = waiting(room, [...Array.from({ length: 3000 }, () => 5000), 4000, 'kept'])
+    expect(room.sweeps).toEqual([5000, 4000])
+    room.time = 5000
+    const lengths: number[] = []
+    while (session.sweep()) lengths.push(session.queueLength)
+    expect([...lengths, session.queueLength]).toEqual([1978, 954, 1])
+    expect([room.drops.length, session.queueBytes]).toEqual([3001, 5])
+    expect(got(session)).toEqual(['kept'])
+  })
+
+  it('behind one that stays are given back once it is worth while, and the order stays [field-B8]', () => {
+    const room = new Room()
+    const session = waiting(
+      room,
+      Array.from({ length: 600 }, (_, n) => (n % 2 === 0 ? `k${n}` : 3000 + n)),
+    )
+    room.time = 3300
+    expect([session.sweep(), session.queueLength]).toEqual([false, 600])
+    expect(room.sweeps.at(-1)).toBe(3301)
+    room.time = 4000
+    expect([session.sweep(), session.queueLength]).toEqual([false, 300])
+    expect(session.queueHead).toBe(600)
+    expect(room.drops).toHaveLength(300)
+    expect(got(session)).toEqual(Array.from({ length: 300 }, (_, n) => `k${n * 2}`))
+  })
+
+  it('a full queue has room for one more with each that expires, in whatever order they do [field-B8]', () => {
+    const room = new Room({ queueMessagesMax: 20_000, queueFull: 'drop-newest' })
+    // One expires each millisecond, in any order.
+    const session = waiting(
+      room,
+      Array.from({ length: 20_000 }, (_, n) => 2000 + ((n * 7919) % 20_000)),
+      false,
+    )
+    for (let n = 0; n < 1000; n++) {
+      room.time = 2000 + n
+      session.deliver(delivery('new'), 0)
+      expect(session.queueFullFor(delivery('more').message)).toBe(true)
+    }
+    expect(room.drops).toEqual([])
+  })
 })
