@@ -294,6 +294,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       openFiles: { ...files, sockets: sockets.sockets },
       clientsConnected: server.state.figures.clientsConnected,
       publishersPaused: server.state.paused.size,
+      subscriptionsSuspended: server.suspendedCount,
       counted: counted(server.state.figures),
       commitMs: {
         p50: store.commitLatency.quantileMs(0.5),
@@ -514,6 +515,7 @@ function counted(figures: Figures): Counted {
     bytesSent: figures.bytesSent,
     dropped: happened(figures.drops),
     limited: happened(figures.limits),
+    ownerlessSessionsEnded: figures.ownerlessSessionsEnded,
   }
 }
 

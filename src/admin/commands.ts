@@ -43,6 +43,8 @@ export interface Counted {
   readonly dropped: Readonly<Record<string, number>>
   /** What limits refused, by limit; those that did. */
   readonly limited: Readonly<Record<string, number>>
+  /** Sessions that nobody owned, ended by users who took their Client Identifiers. */
+  readonly ownerlessSessionsEnded: number
 }
 
 export interface CertificateStatus {
@@ -79,6 +81,8 @@ export interface BrokerStatus {
   readonly clientsConnected: number
   /** Publishers that are not read from at the moment, since the broker is behind. */
   readonly publishersPaused: number
+  /** Subscriptions that their users may not have at the moment; they are not among those that are held. */
+  readonly subscriptionsSuspended: number
   readonly counted: Counted
   /** How long commits took, in ms: half of them, 99 of 100, all of them. */
   readonly commitMs: { readonly p50: number; readonly p99: number; readonly maximum: number }

@@ -115,6 +115,13 @@ export class Server implements Acceptor {
     return this.#connections.size
   }
 
+  /** Subscriptions that are kept, and that their users may not have at the moment. */
+  get suspendedCount(): number {
+    let count = 0
+    for (const filters of this.state.suspended.values()) count += filters.size
+    return count
+  }
+
   /** Deliveries of retained messages that are under way. */
   get retainedDeliveries(): number {
     return this.#rooms.retained.size

@@ -23,7 +23,7 @@ function shown(answer: BrokerStatus): string {
     ['data', `${answer.dataDirectory}, durability ${answer.durability}, ${free(answer.freeBytes)}`],
     ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
     ['connections', connections(answer.openFiles)],
-    ['Subscriptions', held.subscriptions],
+    ['Subscriptions', subscriptions(held.subscriptions, answer.subscriptionsSuspended)],
     [
       'messages',
       `${held.queuedMessages} queued, ${held.inFlightMessages} in flight, ${held.retainedMessages} retained`,
@@ -35,11 +35,23 @@ function shown(answer: BrokerStatus): string {
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
     ['limits', counts(counted.limited)],
     ['lost', counts(counted.dropped)],
+    ['ownerless', ownerless(counted.ownerlessSessionsEnded)],
     [
       'behind',
       answer.publishersPaused === 0 ? null : `${answer.publishersPaused} publishers wait for the disk`,
     ],
   ])
+}
+
+/** A broker of 0.1.0 does not say how many are suspended. */
+function subscriptions(count: number, suspended = 0): string {
+  return suspended === 0 ? `${count}` : `${count}, and ${suspended} not allowed at present`
+}
+
+function ownerless(count = 0): string | null {
+  return count === 0
+    ? null
+    : `${count} Sessions ended that nobody owned, since users took their Client Identifiers`
 }
 
 /** As `queue-full 3, offline 1`: the most first. */

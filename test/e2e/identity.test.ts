@@ -112,6 +112,7 @@ describe('whoever tried the broker without passwords', () => {
     expect(broker.program.stdout).toMatch(
       /"detail":"of clients without credentials, with 1 Subscriptions and 1 messages"/,
     )
+    expect(await done(data, 'status')).toMatch(/^ownerless +1 Sessions ended that nobody owned/m)
     await broker.crash()
     await broker.restart()
     expect((await arrived(port, 'kitchen', as)).connack).toMatchObject({ sessionPresent: true })
@@ -197,6 +198,7 @@ describe('rights that are taken away for a while', () => {
         expect(disabled).toContain('1 Subscription of 1 Session suspended; kept until allowed again')
       } else await broker.restart()
       await mosquittoPub(broker.port, '-q', '1', '-t', 'commands', '-m', 'while disabled', ...as)
+      expect(await done(data, 'status')).toMatch(/^Subscriptions +0, and 1 not allowed at present$/m)
       expect(await done(data, 'subscription', 'list')).toMatch(
         /^d +device +commands +1 +not allowed at present$/m,
       )
