@@ -119,7 +119,7 @@ export class ServedCertificates {
       return {
         change: 'kept',
         problem: `listener '${this.#listener}': what is new is not valid at this time`,
-        advice: `${troubles.join('; ')}. It is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
+        advice: `${sentence(troubles.join('; '))} The certificate is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
       }
     }
     // Tickets of earlier TLS sessions are worth nothing to a new context: whoever comes back is verified anew.
@@ -153,6 +153,10 @@ function stateOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
 
 function errorCode(error: unknown): string {
   return String((error as NodeJS.ErrnoException).code)
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 }
 
 function isSame(one: SecureContextOptions, other: SecureContextOptions): boolean {
