@@ -1,6 +1,7 @@
 /** HOT. A stream socket (TCP, TLS, unix) as a Link. */
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
+import { EncryptedBytes } from './encrypted-bytes.ts'
 import { keepReading, readOn } from './keep-reading.ts'
 import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
 import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
@@ -19,6 +20,8 @@ export class StreamLink implements Link, Sink {
   readonly #outgoing: Outgoing
   /** Made when the connection ends. */
   #lingering: Lingering | undefined
+  /** Made when it is asked for. */
+  #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
   /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
@@ -62,7 +65,9 @@ export class StreamLink implements Link, Sink {
   }
 
   get arrivedBytes(): number | undefined {
-    return encryptedBytesRead(this.#socket)
+    if (!this.hidesRecords) return undefined
+    this.#encrypted ??= new EncryptedBytes(this.#socket)
+    return this.#encrypted.look()
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
@@ -144,10 +149,4 @@ export class StreamLink implements Link, Sink {
     this.#handler = undefined
     handler?.closed(this.#error)
   }
-}
-
-/** What the socket below TLS has read; undefined without TLS, or where a Node keeps that socket elsewhere. */
-function encryptedBytesRead(socket: Socket): number | undefined {
-  const below: unknown = Reflect.get(socket, '_parent')
-  return below instanceof Socket ? below.bytesRead : undefined
 }

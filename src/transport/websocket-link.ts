@@ -1,6 +1,7 @@
 /** HOT. A WebSocket as a Link: control packets in binary messages (MQTT 5.0 section 6). */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../broker/link.ts'
+import { EncryptedBytes } from './encrypted-bytes.ts'
 import { keepReading, readOn } from './keep-reading.ts'
 import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
 import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
@@ -32,6 +33,8 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   readonly #reader: FrameReader
   readonly #outgoing: Outgoing
   readonly #lingering: Lingering
+  /** Made when it is asked for. */
+  #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
   /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
@@ -79,6 +82,13 @@ export class WebSocketLink implements Link, Sink, FrameSink {
 
   get flushedBytes(): number {
     return this.#outgoing.flushedBytes
+  }
+
+  /** Frames that are no MQTT, such as Ping, are not among these: they can be read. */
+  get arrivedBytes(): number | undefined {
+    if (!this.hidesRecords) return undefined
+    this.#encrypted ??= new EncryptedBytes(this.#socket)
+    return this.#encrypted.look()
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
