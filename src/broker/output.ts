@@ -26,6 +26,10 @@ const NOTHING: Buffer = Buffer.alloc(0)
 /** Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are copied. */
 const HELD_TURNS = 8
 
+/** So many writes to a connection that was idle have their last packet written alone, and then one in so many ms. */
+const APART_MAX = 16
+const APART_MS = 1000
+
 interface Segment {
   readonly gate: number
   readonly chunks: readonly Buffer[]
@@ -69,6 +73,8 @@ export class Output {
   #spareUsed = 0
   #pushed = 0
   #written = 0
+  /** In broker time: how far ahead it is tells how many writes of late had their last packet written alone. */
+  #apartUntil = 0
   /** Gives back what was acknowledged, once the acknowledgement was written. */
   readonly #credit: (count: number) => void
 
@@ -266,13 +272,21 @@ export class Output {
     this.#written += packets
     const link = this.#link
     const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks
-    if (packets > 1 && link.hidesRecords === true) {
+    if (packets > 1 && link.hidesRecords === true && this.#mayWriteApart()) {
       link.write(withoutLast(written, lastBytes), bytes - lastBytes)
       link.write(lastOf(written, lastBytes), lastBytes)
     } else link.write(written, bytes)
     if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
       this.#state.turn.memory.waits()
     if (credits > 0) this.#credit(credits)
+  }
+
+  /** Not in a stream of packets: its next write comes soon, and a record more for each would cost it dear. */
+  #mayWriteApart(): boolean {
+    const now = this.#state.now()
+    if (this.#apartUntil - now > (APART_MAX - 1) * APART_MS) return false
+    this.#apartUntil = Math.max(this.#apartUntil, now) + APART_MS
+    return true
   }
 
   /** Takes note of what the link still has to write. */

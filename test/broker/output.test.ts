@@ -7,10 +7,10 @@ import { LedgerStore } from './ledger.ts'
 
 const ping = Buffer.from('d000', 'hex')
 
-function made(outgoingBytesMax = 10) {
+function made(outgoingBytesMax = 10, now = () => 0) {
   const store = new LedgerStore()
   store.automatic = false
-  const host = { now: () => 0, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
+  const host = { now, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
   const state = new State({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
   const link = new TestLink({}, 4)
   const owner = { release: () => {} }
@@ -77,6 +77,26 @@ describe('Output', () => {
     store.commit()
     commit()
     expect(written()).toEqual(['d000d000', 'd000'])
+  })
+
+  it('over TLS a stream of packets is not cut into records: sixteen writes, and then one a second', () => {
+    let now = 0
+    const { link, output } = made(100_000, () => now)
+    link.hidesRecords = true
+    const writes = (): number => {
+      const before = link.writes
+      output.push(ping, 0, 0)
+      output.push(ping, 0, 0)
+      output.flush()
+      return link.writes - before
+    }
+    const twenty = (): number => Array.from({ length: 20 }, writes).filter((count) => count === 2).length
+    expect(twenty()).toBe(16)
+    expect(twenty()).toBe(0)
+    now += 3000
+    expect(twenty()).toBe(3)
+    now += 100_000
+    expect(twenty()).toBe(16)
   })
 
   it('what waits holds back everything behind it, and gives its credits back when it leaves', () => {
