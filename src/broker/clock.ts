@@ -79,11 +79,11 @@ export class BrokerClock {
     const { ms, isSeen } = elapsedSince(recovered, host.wallNow(), host.bootTime())
     const now = recovered.brokerTime + ms
     state.timeOffset = now - host.now()
-    state.startedAt = now
     this.#startDistance = this.#distance
     this.#recordedDistance = this.#startDistance
     const before = recovered.doubt
-    state.doubt = doubtAt(now, before, isSeen ? 0 : ms, state.limits.clockGraceSeconds * 1000)
+    const graceMs = state.limits.clockGraceSeconds * 1000
+    state.doubt = doubtAt(now, before, isSeen ? 0 : ms, graceMs)
     if (state.doubt !== null || before !== null) state.store.putDoubt(state.doubt)
     if (state.doubt !== null) state.deadlines.at(state.doubt.until, () => this.#end())
   }
@@ -120,14 +120,15 @@ export class BrokerClock {
   }
 
   /** Time that was in doubt did not pass: what was there before the start expires later. */
-  #correct(backMs: number, { ms: doubtfulMs, until }: TimeDoubt): void {
+  #correct(backMs: number, { ms: doubtfulMs, since, until }: TimeDoubt): void {
     const state = this.#state
     const { sessions, publisher, wills } = this.#rooms
     this.#correctedMs += backMs
     const ms = Math.min(backMs, doubtfulMs)
-    state.doubt = ms < doubtfulMs ? { ms: doubtfulMs - ms, until } : null
-    state.store.postpone(ms, this.#held())
-    sessions.postpone(ms)
+    // What is old moves, and so does the moment by which old and new times are told apart.
+    state.doubt = ms < doubtfulMs ? { ms: doubtfulMs - ms, since: since + ms, until } : null
+    state.store.postpone(ms, since, this.#held())
+    sessions.postpone(ms, since)
     publisher.postponeRetained(ms)
     wills.postpone(ms)
     state.store.putDoubt(state.doubt)
@@ -170,7 +171,8 @@ function doubtAt(now: number, before: TimeDoubt | null, unseenMs: number, graceM
   if (graceMs === 0) return null
   if (unseenMs > 0) {
     const stillMs = before !== null && before.until > now - unseenMs ? before.ms : 0
-    return { ms: unseenMs + stillMs, until: now + graceMs }
+    const doubtfulMs = unseenMs + stillMs
+    return { ms: doubtfulMs, since: now - doubtfulMs, until: now + graceMs }
   }
   return before !== null && before.until > now ? before : null
 }

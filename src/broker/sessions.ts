@@ -187,16 +187,16 @@ export class Sessions {
   /** Broker time at which a Session without a Network Connection ends, with this Session Expiry Interval. */
   endsAt({ disconnectedAt }: Session, expirySeconds: number): number {
     const time = disconnectedAt + expirySeconds * 1000
-    return disconnectedAt < this.#state.startedAt ? this.#state.heldUntil(time) : time
+    return this.#state.isBeforeDoubt(disconnectedAt) ? this.#state.heldUntil(time) : time
   }
 
-  /** So many ms did not pass before the start: clients that were away then left later. */
-  postpone(ms: number): void {
-    const { sessions, connected, startedAt, store } = this.#state
+  /** So many ms after `since` did not pass: clients that were away then left later. */
+  postpone(ms: number, since: number): void {
+    const { sessions, connected, store } = this.#state
     for (const session of sessions.values()) {
-      if (connected.has(session) || session.disconnectedAt === 0 || session.disconnectedAt >= startedAt)
-        continue
-      session.disconnectedAt = Math.min(session.disconnectedAt + ms, startedAt)
+      const { disconnectedAt } = session
+      if (connected.has(session) || disconnectedAt === 0 || disconnectedAt > since) continue
+      session.disconnectedAt += ms
       if (session.stored) store.putSession(session.id, session.record())
       this.#cancelExpiry(session)
       this.scheduleExpiry(session)

@@ -149,8 +149,6 @@ export class State implements SessionContext {
   stopping = false
   /** Broker time minus the host's monotonic time, in ms. */
   timeOffset = 0
-  /** Broker time at the start. */
-  startedAt = 0
   /** Time before the start that may not have passed; null when all is certain. See `BrokerClock`. */
   doubt: TimeDoubt | null = null
   /** Retained messages of before the start, while there is doubt. */
@@ -199,6 +197,16 @@ export class State implements SessionContext {
   /** Says that a retained message was there before the start. */
   oldRetained(message: Message): void {
     if (this.doubt !== null) this.#oldRetained.add(message)
+  }
+
+  /** Whether something happened before the time that is in doubt. */
+  isBeforeDoubt(time: number): boolean {
+    return this.doubt !== null && time <= this.doubt.since
+  }
+
+  /** Broker time without what is in doubt: whatever has expired by then has expired for sure. */
+  certainNow(): number {
+    return this.now() - (this.doubt?.ms ?? 0)
   }
 
   /**

@@ -124,7 +124,7 @@ export class EntryWriter {
     writer.u16(fields.offset)
     writer.varint(fields.size)
     // As it was first stored: its body says the same.
-    if (expires) writer.f64(expiresAt - this.#times.of(page))
+    if (expires) writer.f64(this.#times.stored(page, expiresAt))
     writer.varint(NONE)
     if (extension !== null) this.#extension(extension)
   }
@@ -171,7 +171,7 @@ export class EntryReader {
     into.offset = reader.u16()
     into.flags = flags & FIELD_FLAGS
     into.size = reader.varint()
-    into.expiresAt = flags & EXPIRES ? reader.f64() + this.#times.of(this.#page) : Number.POSITIVE_INFINITY
+    into.expiresAt = flags & EXPIRES ? this.#times.expiry(this.#page, reader.f64()) : Number.POSITIVE_INFINITY
     this.#text()
     into.extension = flags & EXTENDED ? this.#extension() : null
   }

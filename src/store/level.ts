@@ -62,7 +62,7 @@ import {
   type TimeDoubt,
   type WillRecord,
 } from './store.ts'
-import { encodeTimes } from './time-record.ts'
+import { encodeTimes, type StoredDoubt } from './time-record.ts'
 
 const MIB = 1024 * 1024
 
@@ -181,8 +181,10 @@ export class LevelStore implements Store {
   #wanted = false
   /** The next commit is wanted for its times, whatever else it has. */
   #timeWanted = false
-  #doubt: TimeDoubt | null = null
-  /** Bodies named by pages before this one were stored before this run. */
+  #doubt: StoredDoubt | null = null
+  /** Of this run. */
+  #firstNewPage = 1
+  /** Bodies named by pages before this one are old: see `isOld`. */
   #oldBefore = 1
   #inFlight: Promise<void> | null = null
   #compacting: Promise<void> | null = null
@@ -454,7 +456,16 @@ export class LevelStore implements Store {
 
   putDoubt(doubt: TimeDoubt | null): void {
     if (!this.#recording()) return
-    this.#doubt = doubt
+    // What is in doubt anew was stored before this run; what was in doubt already, before the run in which that began.
+    if (doubt === null || doubt.until !== this.#doubt?.until) this.#oldBefore = this.#firstNewPage
+    this.#doubt = doubt === null ? null : { ...doubt, before: this.#oldBefore }
+    this.#putTimes()
+  }
+
+  /** For a store that is filled from records: all that was recorded so far was stored before the doubt. */
+  restoreDoubt(doubt: TimeDoubt): void {
+    this.#oldBefore = this.#nextPage
+    this.#doubt = { ...doubt, before: this.#oldBefore }
     this.#putTimes()
   }
 
@@ -463,17 +474,18 @@ export class LevelStore implements Store {
     return body !== null && body.namePage < this.#oldBefore
   }
 
-  postpone(ms: number, held: Iterable<Message | Parked>): void {
+  postpone(ms: number, since: number, held: Iterable<Message | Parked>): void {
     if (!this.#recording()) return
+    const change = { before: this.#oldBefore, since, ms }
     const postponed = new Set<Message>()
     for (const item of held) {
-      if (!(item instanceof Message)) parkedHere(item).postpone(this.#oldBefore, ms)
-      else if (this.isOld(item) && !postponed.has(item)) {
+      if (!(item instanceof Message)) parkedHere(item).postpone(change)
+      else if (this.isOld(item) && item.expiresAt > since && !postponed.has(item)) {
         postponed.add(item)
         item.expiresAt += ms
       }
     }
-    this.#bodies.times.add({ before: this.#oldBefore, ms })
+    this.#bodies.times.add(change)
     this.#putTimes()
   }
 
@@ -581,8 +593,9 @@ export class LevelStore implements Store {
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence
     this.#nextPage = result.nextPage
-    this.#oldBefore = result.nextPage
-    this.#doubt = result.recovered.doubt
+    this.#firstNewPage = result.nextPage
+    this.#doubt = result.doubt
+    this.#oldBefore = result.doubt?.before ?? result.nextPage
     this.#bodies.times.prune(this.#bodies.oldestName())
     this.#nextSession = result.nextSession
     this.#writtenBytes = result.writtenBytes

@@ -72,7 +72,13 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
 }
 
 function doubtFields(doubt: TimeDoubt | null): object {
-  return doubt === null ? {} : { doubtfulSeconds: doubt.ms / 1000, doubtfulUntil: time(doubt.until) }
+  return doubt === null
+    ? {}
+    : {
+        doubtfulSeconds: doubt.ms / 1000,
+        doubtfulSince: time(doubt.since),
+        doubtfulUntil: time(doubt.until),
+      }
 }
 
 function sessionFields(record: SessionRecordLine, version: ExportVersion): object {
@@ -238,7 +244,9 @@ function start(fields: Fields): StoreRecord {
   const time = fields.time('time') ?? 0
   const ms = fields.seconds('doubtfulSeconds') * 1000
   const until = fields.time('doubtfulUntil')
-  return { type: 'start', time, doubt: until === null || ms === 0 ? null : { ms, until } }
+  const since = fields.time('doubtfulSince')
+  const doubt = until === null || since === null || ms === 0 ? null : { ms, since, until }
+  return { type: 'start', time, doubt }
 }
 
 function session(fields: Fields): StoreRecord {

@@ -101,7 +101,7 @@ export class MemoryStore implements Store {
   isOld(_message: Message): boolean {
     return false
   }
-  postpone(_ms: number, _held: Iterable<Message | Parked>): void {}
+  postpone(_ms: number, _since: number, _held: Iterable<Message | Parked>): void {}
   commit(): void {}
   async restore(_messages: readonly Message[]): Promise<void> {}
   async close(): Promise<void> {}

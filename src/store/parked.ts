@@ -4,6 +4,7 @@
  */
 import type { EntryExtension, EntryFields } from './entry.ts'
 import type { Parked } from './store.ts'
+import type { Postponed } from './time-record.ts'
 
 /** Entries that one of these takes. */
 export const PARKED_MAX = 1024
@@ -88,14 +89,14 @@ export class ParkedEntries implements Parked {
     into.expiresAt = this.#expiries === null ? Number.POSITIVE_INFINITY : this.#expiries[position]!
   }
 
-  /** Entries whose bodies are named by pages before this one expire later. */
-  postpone(before: number, ms: number): void {
+  /** Entries whose bodies are named by pages before this one, and that expire after `since`, expire later. */
+  postpone({ before, since, ms }: Postponed): void {
     const expiries = this.#expiries
     if (expiries === null) return
     for (let position = this.#first; position < this.#end; position++) {
       const at = position * WORDS
       const page = this.#words[at]! + (this.#words[at + 1]! >>> 16) * HIGH
-      if (page < before) expiries[position]! += ms
+      if (page < before && expiries[position]! > since) expiries[position]! += ms
     }
   }
 

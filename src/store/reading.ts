@@ -167,7 +167,9 @@ export class StoreReader {
   }
 
   #wallDoubt(doubt: TimeDoubt | null): TimeDoubt | null {
-    return doubt === null ? null : { ms: doubt.ms, until: this.#wall(doubt.until) }
+    return doubt === null
+      ? null
+      : { ms: doubt.ms, since: this.#wall(doubt.since), until: this.#wall(doubt.until) }
   }
 
   /** How far each Session's checkpoint reaches. */
@@ -358,7 +360,7 @@ export class StoreReader {
     if (this.#numbers.has(name)) return
     const number = this.#numbers.size + 1
     this.#numbers.set(name, number)
-    const expiresAt = this.#deadline(body.expiresAt + this.#times.of(reference.page))
+    const expiresAt = this.#deadline(this.#times.expiry(reference.page, body.expiresAt))
     yield { type: 'message', number, ...body, expiresAt }
   }
 

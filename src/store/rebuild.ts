@@ -9,7 +9,15 @@ import type {
   StoreRecord,
   WillLine,
 } from './records.ts'
-import type { InboundPacket, InFlight, OutboundState, QueueReader, StateSource, StoreError } from './store.ts'
+import type {
+  InboundPacket,
+  InFlight,
+  OutboundState,
+  QueueReader,
+  StateSource,
+  StoreError,
+  TimeDoubt,
+} from './store.ts'
 
 const MIB = 1024 * 1024
 /** Records of a commit. */
@@ -78,6 +86,7 @@ export class Rebuild {
   readonly #retained = new Set<string>()
   readonly #wills = new Set<string>()
   #time = 0
+  #doubt: TimeDoubt | null = null
   #failure: StoreError | null = null
   #committed: () => void = () => {}
 
@@ -100,6 +109,8 @@ export class Rebuild {
         this.#add(record)
         if (this.#store.pendingBytes > COMMIT_BYTES) await this.#commit()
       }
+      await this.#commit()
+      if (this.#doubt !== null) this.#store.restoreDoubt(this.#doubt)
       await this.#commit()
     } finally {
       await this.#store.close()
@@ -139,7 +150,7 @@ export class Rebuild {
     switch (record.type) {
       case 'start':
         this.#time = record.time
-        if (record.doubt !== null) this.#store.putDoubt(record.doubt)
+        this.#doubt = record.doubt
         return
       case 'session':
         this.#session(record)

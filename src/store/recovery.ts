@@ -42,10 +42,9 @@ import {
   type SessionRecord,
   StoreError,
   type SubscriptionRecord,
-  type TimeDoubt,
   type WillRecord,
 } from './store.ts'
-import { decodeTimes } from './time-record.ts'
+import { decodeTimes, type StoredDoubt } from './time-record.ts'
 
 /** Pages of one directory value. */
 export const DIRECTORY_PAGES = 256
@@ -68,6 +67,7 @@ export interface RecoveryResult {
   readonly recovered: Recovered
   readonly sessions: ReadonlyMap<number, StoredSession>
   readonly lastSequence: number
+  readonly doubt: StoredDoubt | null
   readonly nextPage: number
   readonly nextSession: number
   /** Sum of the costs of the pages that were scanned. */
@@ -108,7 +108,7 @@ class Recovery {
   readonly #growing = new Map<number, Growing>()
   readonly #ahead: Buffer[] = []
   readonly #entry = new EntryFields()
-  #doubt: TimeDoubt | null = null
+  #doubt: StoredDoubt | null = null
   #writtenBytes = 0
 
   constructor(input: RecoveryInput) {
@@ -145,6 +145,7 @@ class Recovery {
       },
       sessions: new Map([...this.#growing.values()].map(({ stored }) => [stored.id, stored])),
       lastSequence: last.sequence,
+      doubt: this.#doubt,
       nextPage: last.page + 1,
       nextSession: last.nextSession,
       writtenBytes: this.#writtenBytes,
@@ -409,7 +410,7 @@ class Recovery {
     const offset = reader.at
     const entry = block.body(page.number, offset)
     skipBody(reader, entry)
-    entry.expiresAt += this.#input.bodies.times.of(entry.page)
+    entry.expiresAt = this.#input.bodies.times.expiry(entry.page, entry.expiresAt)
   }
 
   #finished(): RecoveredSession[] {
@@ -579,7 +580,7 @@ class Block {
     this.#near.page = this.firstPage.number + index
     this.#near.offset = offset
     skipBody(new ByteReader(value, offset), this.#near)
-    this.#near.expiresAt += this.#bodies.times.of(this.#near.page)
+    this.#near.expiresAt = this.#bodies.times.expiry(this.#near.page, this.#near.expiresAt)
     return this.#near
   }
 

@@ -67,6 +67,8 @@ export interface BootTime {
 export interface TimeDoubt {
   /** How much of it. */
   readonly ms: number
+  /** Broker time in ms before it: whatever ended by then has ended for sure. */
+  readonly since: number
   /** Broker time in ms from which on it counts. */
   readonly until: number
 }
@@ -267,13 +269,13 @@ export interface Store {
   /** The next commit happens though nothing else was recorded: for the times that go with it. */
   recordTime(): void
   putDoubt(doubt: TimeDoubt | null): void
-  /** Whether the message was stored before this run of the store. */
+  /** Whether the message was stored before the time that is in doubt, or before this run where none is. */
   isOld(message: Message): boolean
   /**
-   * So many ms did not pass: what was stored before this run expires later. `held` is all that is queued and in flight;
-   * retained messages, Sessions and Wills are for the caller to put anew.
+   * So many ms after `since` did not pass: what was stored before the doubt and expires after `since` expires later. `held` is
+   * all that is queued and in flight; retained messages, Sessions and Wills are for the caller to put anew.
    */
-  postpone(ms: number, held: Iterable<Message | Parked>): void
+  postpone(ms: number, since: number, held: Iterable<Message | Parked>): void
 
   /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
   commit(): void

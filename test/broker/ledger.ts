@@ -151,8 +151,8 @@ export class LedgerStore implements Store {
     return this.old.has(message)
   }
 
-  postpone(ms: number, held: Iterable<Message | Parked>): void {
-    this.#record(`postpone ${ms}`)
+  postpone(ms: number, since: number, held: Iterable<Message | Parked>): void {
+    this.#record(`postpone ${ms} ${since}`)
     for (const message of held)
       if (message instanceof Message && this.old.has(message)) message.expiresAt += ms
   }

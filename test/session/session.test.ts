@@ -43,6 +43,11 @@ class Sink implements SessionSink {
 class Room implements SessionContext {
   checksReceiving = false
   isInDoubt = false
+
+  certainNow(): number {
+    return this.now()
+  }
+
   readonly doubtful = new Set<Message>()
 
   isDoubtful(message: Message): boolean {
