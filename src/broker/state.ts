@@ -204,11 +204,6 @@ export class State implements SessionContext {
     return this.doubt !== null && time <= this.doubt.since
   }
 
-  /** Broker time without what is in doubt: whatever has expired by then has expired for sure. */
-  certainNow(): number {
-    return this.now() - (this.doubt?.ms ?? 0)
-  }
-
   /**
    * When something of before the start ends that is to end at `time`: not by time that is in doubt, unless the doubt is
    * over or all of that is not needed.

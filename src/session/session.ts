@@ -59,8 +59,6 @@ export interface SessionContext {
   readonly checksReceiving: boolean
   /** Whether the Session's user may receive this message now. */
   mayReceive(session: Session, message: Message): boolean
-  /** Broker time without what is in doubt: whatever has expired by then has expired for sure. */
-  certainNow(): number
   /** Whether `isDoubtful` is to be asked. */
   readonly isInDoubt: boolean
   /** Whether a message has expired only if time passed that is in doubt: it is neither sent nor dropped. */

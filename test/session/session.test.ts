@@ -44,10 +44,6 @@ class Room implements SessionContext {
   checksReceiving = false
   isInDoubt = false
 
-  certainNow(): number {
-    return this.now()
-  }
-
   readonly doubtful = new Set<Message>()
 
   isDoubtful(message: Message): boolean {
