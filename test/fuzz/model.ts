@@ -102,6 +102,10 @@ interface PendingWill {
   readonly will: PlainWill
   /** 0 while its client is connected. */
   dueAt: number
+  /** Of one that was stored when the Server ended: until then its client may be back. */
+  graceEnd?: number
+  /** Its client was given its Client Identifier, and a Session that ends with it: it cannot come back. */
+  readonly assigned: boolean
 }
 
 /** What may not be seen by anybody before what it promises is durable. */
@@ -481,7 +485,8 @@ export class Model {
     const present = this.#openSession(clientId, packet.clean, expiry)
     const session = this.sessions.get(clientId)!
     this.wills.delete(clientId)
-    if (packet.will !== null) this.wills.set(clientId, { will: packet.will, dueAt: 0 })
+    const assigned = packet.clientId === '' && expiry === 0
+    if (packet.will !== null) this.wills.set(clientId, { will: packet.will, dueAt: 0, assigned })
     connection.phase = 'open'
     connection.clientId = clientId
     connection.session = session
@@ -1017,7 +1022,7 @@ export class Model {
   #takeRetained(session: ModelSession): void {
     // Those for which there is room come at once.
     for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
-      if (!this.#hasRoomFor(session, deed.qos)) return
+      if (deed.share !== null || !this.#hasRoomFor(session, deed.qos)) return
       const message = this.#known(deed.message)
       if (
         message === null ||
@@ -1153,7 +1158,9 @@ export class Model {
   #end(session: ModelSession): void {
     session.subscriptions.clear()
     this.sessions.delete(session.clientId)
-    this.#publishWill(session.clientId) // [MQTT-3.1.2-8]
+    const will = this.wills.get(session.clientId)
+    if (will?.graceEnd !== undefined && will.graceEnd > this.now) will.dueAt = will.graceEnd
+    else this.#publishWill(session.clientId) // [MQTT-3.1.2-8]
     const left = [
       ...session.inFlight.flatMap(({ delivery }) =>
         delivery !== null && delivery.qos < 2 ? [delivery] : [],
@@ -1243,11 +1250,13 @@ export class Model {
     for (const session of this.sessions.values()) {
       if (this.#isExpired(session)) throw new Error(`the Session of ${session.clientId} is over`)
     }
-    for (const [clientId, { will, dueAt }] of structuredClone(snapshot.wills)) {
+    for (const [clientId, { will, dueAt, assigned }] of structuredClone(snapshot.wills)) {
       const expiry = this.sessions.get(clientId)?.expiry ?? 0
       const delay = Math.min(will.delay, expiry === 0xffff_ffff ? Number.POSITIVE_INFINITY : expiry)
       const own = dueAt === 0 ? this.now + delay * 1000 : dueAt
-      this.wills.set(clientId, { will, dueAt: Math.max(own, this.now + this.limits.willGraceSeconds * 1000) })
+      const graceEnd = this.now + this.limits.willGraceSeconds * 1000
+      this.wills.set(clientId, { will, dueAt: Math.max(own, graceEnd), graceEnd, assigned })
+      if (assigned) this.#publishWill(clientId)
     }
     this.#settled()
   }
