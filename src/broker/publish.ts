@@ -202,16 +202,28 @@ export class Publisher {
     return retain && payloadBytes === 0 && this.#state.retained.get(topic.name) !== undefined
   }
 
-  /** Refuses a retained message beyond the limits; the Server's own values do not count. */
+  /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */
   #retainedRefusal(message: Message): Reason {
+    const { retainedExpiry } = this.#state
+    if (message.payloadBytes === 0 || this.#hasRoomToRetain(message)) return Reason.Success
+    if (retainedExpiry.nextTime <= this.#state.now()) retainedExpiry.advance(this.#state.now())
+    return this.#retainedLimit(message)
+  }
+
+  #hasRoomToRetain({ size }: Message): boolean {
     const { limits, retained, ownRetained } = this.#state
-    if (message.payloadBytes === 0) return Reason.Success
+    const count = retained.count - ownRetained.count
+    return (
+      count < limits.retainedMessagesMax &&
+      retained.bytes - ownRetained.bytes + size <= limits.retainedBytesMax
+    )
+  }
+
+  #retainedLimit(message: Message): Reason {
+    const { limits, retained, ownRetained } = this.#state
     const count = retained.count - ownRetained.count
     const bytes = retained.bytes - ownRetained.bytes
     // Whether it replaces another one, which has to be looked up, matters near the limits only.
-    if (count < limits.retainedMessagesMax && bytes + message.size <= limits.retainedBytesMax) {
-      return Reason.Success
-    }
     const previous = retained.get(message.topic.name)
     if (previous === undefined && count >= limits.retainedMessagesMax) {
       return this.#refuse('retainedMessagesMax', message, `${count} messages are retained`)
@@ -274,6 +286,7 @@ export class Publisher {
       const expiresAt = message.expiresAt + ms
       const fields = { topic: message.topic, payload, properties, qos, retain, publisher, expiresAt }
       const postponed = new Message(fields)
+      postponed.author = message.author
       this.#cancelExpiry(topic)
       store.putRetained(postponed, this.#retained.liveAt(topic))
       this.recoverRetained(postponed)
@@ -283,7 +296,7 @@ export class Publisher {
   /** Sets the deadline at which a retained message with an expiry goes. */
   #expireRetained(message: Message, time: number): void {
     const { name } = message.topic
-    const deadline = this.#state.deadlines.at(time, () => {
+    const deadline = this.#state.retainedExpiry.at(time, () => {
       this.#state.turn.begin()
       this.clearRetained(name)
     })
@@ -293,7 +306,7 @@ export class Publisher {
   #cancelExpiry(topic: string): void {
     const deadline = this.#state.retainedDeadlines.get(topic)
     if (deadline === undefined) return
-    this.#state.deadlines.cancel(deadline)
+    this.#state.retainedExpiry.cancel(deadline)
     this.#state.retainedDeadlines.delete(topic)
   }
 }

@@ -333,12 +333,14 @@ export class Server implements Acceptor {
   get idleMs(): number {
     const { state } = this
     if (this.#judging) return MEMORY_SAMPLE_MS
-    const due = Math.min(state.deadlines.nextTime, this.#memorySampledAt + MEMORY_SAMPLE_MS)
+    const { nextTime } = state.retainedExpiry
+    const due = Math.min(state.deadlines.nextTime, nextTime, this.#memorySampledAt + MEMORY_SAMPLE_MS)
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
   }
 
   set soon(callback: () => void) {
     this.state.deadlines.sooner = callback
+    this.state.retainedExpiry.sooner = callback
   }
 
   /**
@@ -354,7 +356,8 @@ export class Server implements Acceptor {
     this.#tellHealth()
     this.#rooms.retained.resumeStored()
     if (this.#judging) return
-    if (state.deadlines.nextTime > now && now - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
+    const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.nextTime)
+    if (nextTime > now && now - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
     this.#judging = true
     this.#judgeAfter(stoodStill ? STANDSTILL_PASSES : 1)
   }
@@ -372,6 +375,7 @@ export class Server implements Acceptor {
     if (this.#closed) return
     state.turn.begin()
     state.deadlines.advance(state.now())
+    state.retainedExpiry.advance(state.now())
     if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
       this.#clock.watch()
       this.#sampleMemory()
@@ -502,7 +506,7 @@ export class Server implements Acceptor {
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
     )
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
-    for (const deadline of state.retainedDeadlines.values()) state.deadlines.cancel(deadline)
+    state.retainedExpiry.clear()
     state.retainedDeadlines.clear()
     state.forgetRetained()
     for (const [clientId, { deadline }] of [...state.wills]) {
@@ -652,6 +656,7 @@ export class Server implements Acceptor {
     this.#rooms.retained.clear()
     state.turn.end()
     state.deadlines.clear()
+    state.retainedExpiry.clear()
     this.#closed = true
     await state.store.close()
   }

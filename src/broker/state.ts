@@ -101,6 +101,8 @@ export class State implements SessionContext {
   readonly events: Events
   readonly figures = new Figures()
   readonly deadlines = new Deadlines()
+  /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
+  readonly retainedExpiry = new Deadlines()
   readonly topics = new TopicTable(TOPICS_MAX)
   readonly turn: Turn
   readonly router = new Router<Session>()

@@ -339,6 +339,18 @@ describe('many retained messages for one Subscription', () => {
     expect(texts).toContain('new')
   })
 
+  it('one that has expired makes room for another at once, before anything else is done about it [field-B8]', async () => {
+    const world = await World.make({ limits: { retainedMessagesMax: 2 } })
+    const pub = await world.connect('pub')
+    await pub.publish('a', 'x', 1, { ...KEEP, properties: { messageExpiryInterval: 10 } })
+    await pub.publish('b', 'x', 1, KEEP)
+    expect(await pub.publish('c', 'x', 1, KEEP)).toMatchObject([{ reasonCode: 0x97 }])
+    world.monotonic += 10_000
+    expect(await pub.publish('c', 'x', 1, KEEP)).toMatchObject([{ reasonCode: 0x10 }])
+    expect(await pub.publish('d', 'x', 1, KEEP)).toMatchObject([{ reasonCode: 0x97 }])
+    expect(world.server.state.retained.count).toBe(2)
+  })
+
   it("the Server's own values do not count against the limits", async () => {
     const world = await World.make({ limits: { retainedMessagesMax: 1 } })
     for (const name of ['a', 'b', 'a']) world.server.publishOwn(`$SYS/${name}`, Buffer.from('1'))
