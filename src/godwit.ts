@@ -69,8 +69,11 @@ export { ProtocolError, Reason } from './mqtt/reason.ts'
 export { StoreError } from './store/store.ts'
 export type { Listener, ListenerOptions, ListenerType } from './transport/listener.ts'
 
-/** What an acknowledgement promises: `fsync` survives a power cut, `os` a crash of the process, `memory` nothing. */
-export type Durability = 'fsync' | 'os' | 'memory'
+/**
+ * What an acknowledgement promises: `fsync` survives a power cut, `interval` a crash of the process, and a power cut but for the
+ * last seconds, `os` a crash of the process, `memory` nothing.
+ */
+export type Durability = 'fsync' | 'interval' | 'os' | 'memory'
 
 /** How often deadlines are looked at, at most; the standard's times are in seconds. */
 const TICK_MS = 100
@@ -84,6 +87,8 @@ export interface BrokerOptions {
   readonly dataDirectory?: string
   /** `fsync` when there is a data directory. */
   readonly durability?: Durability
+  /** Of `interval`: how long what is acknowledged may wait for its sync. 1 when absent. */
+  readonly durabilityIntervalSeconds?: number
   /** Free bytes on the disk below which new work is refused. 64 MiB when absent. */
   readonly reserveBytes?: number
   /** Bytes of stored messages kept in memory; beyond it they are read back when needed. 128 MiB when absent. */
@@ -290,6 +295,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       listeners: listeners.open.map(({ address }) => address),
       certificates: certificates.status(Date.now()),
       durability: durabilityOf(options),
+      durabilityIntervalSeconds: syncSecondsOf(options),
       health: server.health,
       openFiles: { ...files, sockets: sockets.sockets },
       clientsConnected: server.state.figures.clientsConnected,
@@ -388,6 +394,11 @@ function durabilityOf({ dataDirectory, durability }: BrokerOptions): Durability 
   return durability ?? (dataDirectory === undefined ? 'memory' : 'fsync')
 }
 
+/** Null where commits are not synced together. */
+function syncSecondsOf(options: BrokerOptions): number | null {
+  return durabilityOf(options) === 'interval' ? (options.durabilityIntervalSeconds ?? 1) : null
+}
+
 /** A broker without its control socket still serves its clients: what prevents it is only told. */
 async function opened(
   { dataDirectory, controlSocket = false, ...options }: BrokerOptions,
@@ -411,6 +422,7 @@ function openStore(options: BrokerOptions): Store {
   return new LevelStore({
     directory,
     sync: durability === 'fsync',
+    syncEverySeconds: syncSecondsOf(options) ?? 0,
     reserveBytes: options.reserveBytes ?? 64 * MIB,
     residentBytesMax: options.residentBytesMax ?? 128 * MIB,
   })

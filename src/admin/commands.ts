@@ -69,6 +69,8 @@ export interface BrokerStatus {
   readonly certificates: readonly CertificateStatus[]
   readonly dataDirectory: string
   readonly durability: string
+  /** Between two syncs of `interval`; null with another durability. */
+  readonly durabilityIntervalSeconds: number | null
   readonly health: { readonly state: string; readonly detail: string }
   /** What the broker may still write on the disk; null when it cannot be told. */
   readonly freeBytes: number | null

@@ -285,7 +285,7 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
   -p, --port PORT            listens for MQTT on this TCP port, and nowhere else; 0 takes a free one
       --ws-port PORT         the same for MQTT over WebSocket; both may be given
       --data DIR             where Sessions and messages are kept: ./godwit-data by default
-      --durability KIND      what an acknowledgement promises: fsync (default), os or memory
+      --durability KIND      what an acknowledgement promises: fsync (default), interval, os or memory
       --log-level LEVEL      trace, debug, info (default), warn, error, fatal or silent
       --set KEY=VALUE        sets any configuration key, such as limits.queue_bytes_max=64MiB; repeatable
       --user NAME            whom godwit goes on as when root starts it, or whom setup gives the data directory

@@ -8,9 +8,11 @@ import type { Listener, ListenerOptions } from '../transport/listener.ts'
 import { shellWord } from '../transport/shell-word.ts'
 
 const PROMISES = {
-  fsync: 'what is acknowledged is on the disk',
-  os: 'what is acknowledged survives a crash of godwit, not one of the machine',
-  memory: 'nothing is stored, a restart forgets everything',
+  fsync: () => 'what is acknowledged is on the disk',
+  interval: (seconds: number) =>
+    `what is acknowledged survives a crash of godwit; one of the machine takes the last ${seconds} s`,
+  os: () => 'what is acknowledged survives a crash of godwit, not one of the machine',
+  memory: () => 'nothing is stored, a restart forgets everything',
 }
 
 /** `opening` is the line that opens the broker to other machines; null where only the listeners' own keys can. */
@@ -47,7 +49,7 @@ export function openingLine(words: readonly string[]): string {
 }
 
 function dataNotice({ data }: Config): string {
-  const promise = `durability ${data.durability}: ${PROMISES[data.durability]}`
+  const promise = `durability ${data.durability}: ${PROMISES[data.durability](data.durabilityIntervalSeconds)}`
   return data.durability === 'memory'
     ? `godwit ${promise}`
     : `godwit data in ${resolve(data.directory)}, ${promise}`

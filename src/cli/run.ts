@@ -44,6 +44,7 @@ export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
 export interface StartOptions {
   readonly dataDirectory: string
   readonly durability: Config['data']['durability']
+  readonly durabilityIntervalSeconds: number
   readonly reserveBytes: number
   readonly residentBytesMax: number
   readonly listeners: readonly ListenerOptions[]
@@ -267,6 +268,7 @@ async function start(
   const broker = await surroundings.startBroker({
     dataDirectory: config.data.directory,
     durability: config.data.durability,
+    durabilityIntervalSeconds: config.data.durabilityIntervalSeconds,
     reserveBytes: config.data.reserveBytes,
     residentBytesMax: config.data.residentBytesMax,
     listeners: config.listeners,

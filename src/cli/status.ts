@@ -20,7 +20,7 @@ function shown(answer: BrokerStatus): string {
       'certificate',
       `${listener}: ${detail}${renewed ? ', renewed by the broker itself' : ''}`,
     ]),
-    ['data', `${answer.dataDirectory}, durability ${answer.durability}, ${free(answer.freeBytes)}`],
+    ['data', `${answer.dataDirectory}, durability ${durability(answer)}, ${free(answer.freeBytes)}`],
     ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
     ['connections', connections(answer.openFiles)],
     ['Subscriptions', subscriptions(held.subscriptions, answer.subscriptionsSuspended)],
@@ -80,4 +80,9 @@ function ms(duration: number): string {
 
 function free(bytes: number | null): string {
   return bytes === null ? 'free space unknown' : `${size(bytes)} free`
+}
+
+/** A broker of 0.1.0 does not say how often it syncs: it has no `interval`. */
+function durability({ durability: kind, durabilityIntervalSeconds: seconds }: BrokerStatus): string {
+  return kind === 'interval' ? `${kind} (synced every ${seconds} s)` : kind
 }

@@ -27,7 +27,9 @@ import { suggestion } from './suggestion.ts'
 export interface Config {
   readonly data: {
     readonly directory: string
-    readonly durability: 'fsync' | 'os' | 'memory'
+    readonly durability: 'fsync' | 'interval' | 'os' | 'memory'
+    /** Between two syncs of `interval`. */
+    readonly durabilityIntervalSeconds: number
     readonly reserveBytes: number
     readonly residentBytesMax: number
   }
@@ -218,6 +220,7 @@ function toConfig(settings: Settings): Config {
     data: {
       directory: settings.data.directory,
       durability: settings.data.durability,
+      durabilityIntervalSeconds: settings.data.durability_interval_seconds,
       reserveBytes: settings.data.reserve_bytes,
       residentBytesMax: settings.data.resident_bytes_max,
     },

@@ -110,6 +110,9 @@ const RESERVE_BYTES = 64 * 1024 ** 2
 /** Stored messages that are kept in memory, in bytes; the rest is read back when it is needed. */
 const RESIDENT_BYTES_MAX = 128 * 1024 ** 2
 
+/** What `durability: interval` may lose: a machine that crashes loses about as much of what was on its way to it. */
+const SYNC_SECONDS = 1
+
 /** Enough for every client to be told and for the last commit, short of what supervisors wait before they kill. */
 const SHUTDOWN_SECONDS = 5
 
@@ -124,7 +127,8 @@ export const SCHEMA = z.strictObject({
   data: z
     .strictObject({
       directory: text("a directory's path").default(DEFAULT_DIRECTORY),
-      durability: oneOf(['fsync', 'os', 'memory']).default('fsync'),
+      durability: oneOf(['fsync', 'interval', 'os', 'memory']).default('fsync'),
+      durability_interval_seconds: seconds({ min: 0.1, max: 3600 }).default(SYNC_SECONDS),
       reserve_bytes: bytes({ min: 0 }).default(RESERVE_BYTES),
       resident_bytes_max: bytes({ min: 1024 ** 2 }).default(RESIDENT_BYTES_MAX),
     })

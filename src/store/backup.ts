@@ -8,6 +8,7 @@ import { storeError } from './failure.ts'
 import { FORMAT_VERSION, keyNumber, Table, unsealed } from './format.ts'
 import { readPageHeader } from './journal.ts'
 import { keptFileOf, writeKeptFile } from './kept-files.ts'
+import { cutLogEnd } from './log-end.ts'
 import { StoreError } from './store.ts'
 
 /** A name that ends so is a backup in one file; any other one is a directory. */
@@ -22,6 +23,8 @@ const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
 
 /** The database of a data directory without the store over it. It is not made when it is missing. */
 export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
+  // Before it is made: a database opens by itself.
+  if (!createIfMissing) await cutLogEnd(directory)
   const db = levelDatabase(directory, {
     keyEncoding: 'buffer',
     valueEncoding: 'buffer',

@@ -49,11 +49,15 @@ const BOOT_ID_BYTES = 16
 /** Where the boot time begins, and the records of a page of format 1. */
 const BOOT_TIME_AT = 39
 const PAGE_HEADER_BYTES = BOOT_TIME_AT + BOOT_ID_BYTES + 8
+/** Behind it, in a block with UNSYNCED: the newest block that was synced by then. */
+const SYNCED_BYTES = 6
 const KEEP_BYTES = 1024 * 1024
 
 const FIRST_OF_BLOCK = 1
 const LAST_OF_BLOCK = 2
 const HAS_BOOT_TIME = 4
+/** The block's commit was not synced by itself, but some time later with others; what was synced by then follows. */
+const UNSYNCED = 8
 
 const QOS_MASK = 3
 const RETAIN = 0x04
@@ -77,16 +81,23 @@ export class OpenBlock {
   readonly #writer = new ByteWriter(KEEP_BYTES)
   readonly #newPage: () => Page
   readonly #times: () => PageTimes
+  readonly #isSynced: boolean
+  readonly #headerBytes: number
   #pages: Page[] = []
   /** Where each page begins. */
   #starts: number[] = []
   #latestBody: StoredBody | null = null
   #record = 0
 
-  /** `newPage` makes the Page with the next number; `times` are those of the bodies that are referred to. */
-  constructor(newPage: () => Page, times: () => PageTimes) {
+  /**
+   * `newPage` makes the Page with the next number; `times` are those of the bodies that are referred to. Blocks that are not
+   * synced by themselves say what was synced by then.
+   */
+  constructor(newPage: () => Page, times: () => PageTimes, isSynced: boolean) {
     this.#newPage = newPage
     this.#times = times
+    this.#isSynced = isSynced
+    this.#headerBytes = PAGE_HEADER_BYTES + (isSynced ? 0 : SYNCED_BYTES)
   }
 
   get bytes(): number {
@@ -202,10 +213,12 @@ export class OpenBlock {
 
   /**
    * Closes the block and appends its pages to `operations`. The values are views that are overwritten by the next
-   * block: LevelDB copies them when the batch is handed over. Returns the bytes of all pages.
+   * block: LevelDB copies them when the batch is handed over. `synced` is the newest block that was synced by itself or
+   * later. Returns the bytes of all pages.
    */
-  seal(header: BlockHeader, operations: BatchOperation[]): number {
+  seal(header: BlockHeader, synced: number, operations: BatchOperation[]): number {
     this.firstPage()
+    const mode = HAS_BOOT_TIME | (this.#isSynced ? 0 : UNSYNCED)
     const last = this.#pages.length - 1
     const end = this.#writer.length
     for (let index = 0; index <= last; index++) {
@@ -213,13 +226,14 @@ export class OpenBlock {
       const page = this.#pages[index]!
       const value = this.#writer.view(start, index === last ? end : this.#starts[index + 1]!)
       page.bytes = value.length
-      value[4] = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0) | HAS_BOOT_TIME
+      value[4] = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0) | mode
       value.writeUIntLE(page.number, 5, 6)
       value.writeUIntLE(header.sequence, 11, 6)
       value.writeDoubleLE(header.brokerTime, 17)
       value.writeDoubleLE(header.wallTime, 25)
       value.writeUIntLE(header.nextSession, 33, 6)
       writeBootTime(value, header.bootTime)
+      if (!this.#isSynced) value.writeUIntLE(synced, PAGE_HEADER_BYTES, SYNCED_BYTES)
       value.writeUInt32LE(crc32(value.subarray(4)), 0)
       operations.push({ type: 'put', key: numberKey(Table.Journal, page.number), value })
     }
@@ -254,9 +268,9 @@ export class OpenBlock {
   }
 
   #beginPage(): void {
-    this.#writer.reserve(PAGE_HEADER_BYTES)
+    this.#writer.reserve(this.#headerBytes)
     this.#starts.push(this.#writer.length)
-    this.#writer.length += PAGE_HEADER_BYTES
+    this.#writer.length += this.#headerBytes
     this.#pages.push(this.#newPage())
   }
 
@@ -288,6 +302,31 @@ export interface PageHeader extends BlockHeader {
   readonly last: boolean
 }
 
+/** What a page says about when its block was synced. */
+export interface SyncNote {
+  readonly sequence: number
+  readonly isFirst: boolean
+  /** Not by its own commit. */
+  readonly isUnsynced: boolean
+  /** The newest block that was synced by then; 0 where each is synced by its own commit. */
+  readonly synced: number
+}
+
+/** Reads that without a check, for whoever has checked the page. Throws RangeError for what is too short. */
+export function readSyncNote(value: Buffer): SyncNote {
+  const unsynced = isUnsynced(value)
+  return {
+    sequence: value.readUIntLE(11, 6),
+    isFirst: (value[4]! & FIRST_OF_BLOCK) !== 0,
+    isUnsynced: unsynced,
+    synced: unsynced ? value.readUIntLE(PAGE_HEADER_BYTES, SYNCED_BYTES) : 0,
+  }
+}
+
+function isUnsynced(page: Buffer): boolean {
+  return (page[4]! & UNSYNCED) !== 0
+}
+
 /** Checks and reads the header of a stored page. Throws StoreError `corrupt`. */
 export function readPageHeader(number: number, value: Buffer): PageHeader {
   const hasBootTime = value.length >= PAGE_HEADER_BYTES && (value[4]! & HAS_BOOT_TIME) !== 0
@@ -298,7 +337,7 @@ export function readPageHeader(number: number, value: Buffer): PageHeader {
   if (page !== number) throw corrupt(`journal page ${page} lies in the place of ${number}`, LOSS.messages)
   return {
     page,
-    bytes: hasBootTime ? PAGE_HEADER_BYTES : BOOT_TIME_AT,
+    bytes: hasBootTime ? PAGE_HEADER_BYTES + (isUnsynced(value) ? SYNCED_BYTES : 0) : BOOT_TIME_AT,
     first: (value[4]! & FIRST_OF_BLOCK) !== 0,
     last: (value[4]! & LAST_OF_BLOCK) !== 0,
     sequence: value.readUIntLE(11, 6),

@@ -42,6 +42,8 @@ import { Gathering } from './gathering.ts'
 import { Histogram } from './histogram.ts'
 import { importAedes } from './import.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
+import { type CutEnd, cutLogEnd } from './log-end.ts'
+import { LogSync } from './log-sync.ts'
 import { decodeMeta, encodeMeta } from './meta.ts'
 import { ParkedEntries } from './parked.ts'
 import { Reclaim } from './reclaim.ts'
@@ -70,6 +72,8 @@ export interface LevelStoreOptions {
   readonly directory: string
   /** Whether a commit waits for fsync; without, it survives the process but not the machine. */
   readonly sync: boolean
+  /** Without `sync`: commits are synced together, every so many seconds; 0, the default, for never. */
+  readonly syncEverySeconds?: number
   /** Bodies of stored messages that may stay in memory; beyond, they are read back from disk when needed. */
   readonly residentBytesMax: number
   /** Free bytes below which new work is refused. */
@@ -146,10 +150,12 @@ export class LevelStore implements Store {
   #reclaim: Reclaim | null = null
   #sessions = new Map<number, StoredSession>()
   #topics = new TopicTable(TOPICS_MAX)
-  #block = new OpenBlock(
-    () => this.#newPage(),
-    () => this.#bodies.times,
-  )
+  readonly #block: OpenBlock
+  readonly #isSyncedTogether: boolean
+  /** While the store is open, and commits are synced together. */
+  #logSync: LogSync | null = null
+  /** The newest block that is known to be synced, where commits are synced together. */
+  #syncedSequence = 0
   #retained = new OpenRetained()
   /** Table writes of the open block. */
   #tables: BatchOperation[] = []
@@ -196,13 +202,27 @@ export class LevelStore implements Store {
 
   constructor(options: LevelStoreOptions) {
     this.#options = {
+      syncEverySeconds: 0,
       checkpointJournalBytes: 32 * MIB,
       writeBufferBytes: 8 * MIB,
       freeSpace,
       write: writeBatch,
       ...options,
     }
-    const { directory, reserveBytes, writeBufferBytes, freeSpace: probe } = this.#options
+    const {
+      directory,
+      reserveBytes,
+      writeBufferBytes,
+      freeSpace: probe,
+      sync,
+      syncEverySeconds,
+    } = this.#options
+    this.#isSyncedTogether = !sync && syncEverySeconds > 0
+    this.#block = new OpenBlock(
+      () => this.#newPage(),
+      () => this.#bodies.times,
+      !this.#isSyncedTogether,
+    )
     this.#footprint = new Footprint(writeBufferBytes)
     const ballastBytes = Math.min(Math.floor(reserveBytes * BALLAST_SHARE), BALLAST_BYTES_MAX)
     const user = { neededBytes: () => this.#neededBytes(), settle: (roomy: boolean) => this.#tidyDisk(roomy) }
@@ -225,6 +245,11 @@ export class LevelStore implements Store {
 
   get committedSequence(): number {
     return this.#committedSequence
+  }
+
+  /** Where commits are synced together: the newest block that was synced, and with it all before. */
+  get syncedSequence(): number {
+    return this.#syncedSequence
   }
 
   get pendingBytes(): number {
@@ -275,8 +300,7 @@ export class LevelStore implements Store {
       return recovered
     } catch (error) {
       const failure = storeError(error, directory, 'opening it')
-      await this.#db?.close()
-      this.#db = null
+      await this.#closeDatabase()
       throw failure
     }
   }
@@ -537,6 +561,11 @@ export class LevelStore implements Store {
     return snapshotSlices(this.#db!, this.#options.directory)
   }
 
+  /** Where commits are synced together: syncs now what is committed. */
+  async sync(): Promise<void> {
+    await this.#logSync?.now()
+  }
+
   async close(): Promise<void> {
     if (this.#state === 'closing') throw new Error('the store is being closed')
     if (this.#state !== 'open') {
@@ -550,6 +579,7 @@ export class LevelStore implements Store {
       this.#seal(true)
       await this.#inFlight
     }
+    if (this.#failure === null) await this.sync()
     if (this.#failure === null) {
       this.#closed = this.#closeDatabase()
       this.#state = 'closed'
@@ -561,6 +591,8 @@ export class LevelStore implements Store {
   async #opened(directory: string): Promise<Recovered> {
     const { writeBufferBytes, checkpointJournalBytes } = this.#options
     const marked = (await prepareDirectory(directory)).includes(MARKER)
+    // Before the database is made, which opens by itself.
+    const cut = await cutLogEnd(directory)
     const db = levelDatabase(directory, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
@@ -592,6 +624,9 @@ export class LevelStore implements Store {
     for (const [id, session] of result.sessions) this.#sessions.set(id, session)
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence
+    // LevelDB has put what was in its logs into a table, and synced that.
+    this.#syncedSequence = result.lastSequence
+    if (this.#isSyncedTogether) this.#logSync = this.#newLogSync(db)
     this.#nextPage = result.nextPage
     this.#firstNewPage = result.nextPage
     this.#doubt = result.doubt
@@ -606,11 +641,25 @@ export class LevelStore implements Store {
       scanFrom,
       meta,
     )
+    const notices = [notice, cut === null ? undefined : cutNotice(cut)].filter((text) => text !== undefined)
     return {
       ...result.recovered,
       ...(meta.format === 1 && { withoutOwnerIds: true }),
-      ...(notice !== undefined && { notice }),
+      ...(notices.length > 0 && { notice: notices.join(' ') }),
     }
+  }
+
+  #newLogSync(db: Database): LogSync {
+    return new LogSync(this.#options.directory, this.#options.syncEverySeconds, {
+      written: () => this.#committedSequence,
+      synced: (sequence) => {
+        this.#syncedSequence = sequence
+      },
+      failed: (error) => {
+        if (this.#state === 'closing') this.#fail(error)
+        else this.#failed(db, error)
+      },
+    })
   }
 
   /** Writes the description and an empty first block into an empty database. */
@@ -618,10 +667,11 @@ export class LevelStore implements Store {
     const block = new OpenBlock(
       () => new Page(1, 1, 0),
       () => this.#bodies.times,
+      true,
     )
     const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: 1, sequence: 1, clean: true })
     const operations = [put(META_KEY, meta)]
-    block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, operations)
+    block.seal({ sequence: 1, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, 0, operations)
     // Always synced: the marker, which says that a description must be there, is durable soon after.
     await this.#options.write(db, operations, true)
   }
@@ -718,6 +768,7 @@ export class LevelStore implements Store {
         nextSession: this.#nextSession,
         bootTime: source.bootTime(),
       },
+      this.#syncedSequence,
       operations,
     )
     let bytes = 0
@@ -774,6 +825,7 @@ export class LevelStore implements Store {
     this.#committedSequence = sequence
     this.#format = FORMAT_VERSION
     this.#figures.commits++
+    this.#logSync?.wrote()
     const tookMs = performance.now() - this.#sealedAt
     this.#commitLatency.add(tookMs)
     this.#rewriting.durable()
@@ -1016,10 +1068,20 @@ export class LevelStore implements Store {
 
   async #closeDatabase(): Promise<void> {
     const db = this.#db
+    const logSync = this.#logSync
     this.#db = null
+    this.#logSync = null
+    await logSync?.stop()
     if (this.#compacting !== null) await this.#compacting
     await db?.close()
   }
+}
+
+function cutNotice({ commits }: CutEnd): string {
+  return (
+    `The machine had crashed before all that was written was synced (durability: interval): the last commits are gone, ${commits} ` +
+    'of them out of what a hole had left behind it.'
+  )
 }
 
 function operationBytes(operation: BatchOperation): number {

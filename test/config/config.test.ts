@@ -51,6 +51,7 @@ describe('the defaults', () => {
     expect(config.data).toEqual({
       directory: './godwit-data',
       durability: 'fsync',
+      durabilityIntervalSeconds: 1,
       reserveBytes: 64 * 1024 ** 2,
       residentBytesMax: 128 * 1024 ** 2,
     })
@@ -258,7 +259,7 @@ shutdown_seconds: 30s
     ['limits.queue_qos0=yes', 'found "yes", allowed: true or false'],
     ['limits.maximum_qos=3', 'found 3, allowed: 0, 1 or 2'],
     ['limits.queue_full=drop', 'found "drop", allowed: drop-oldest, drop-newest or refuse'],
-    ['data.durability=fast', 'found "fast", allowed: fsync, os or memory'],
+    ['data.durability=fast', 'found "fast", allowed: fsync, interval, os or memory'],
     ['data.directory=', "found nothing, allowed: a directory's path"],
     ['allow_anonymous=maybe', 'found "maybe", allowed: loopback, true or false'],
     [
@@ -629,7 +630,7 @@ describe('listener flags', () => {
     expect(
       problems(() => loadConfig({ flags: { port: 'http', wsPort: '70000', durability: 'none' } })),
     ).toEqual([
-      '--durability: data.durability: found "none", allowed: fsync, os or memory',
+      '--durability: data.durability: found "none", allowed: fsync, interval, os or memory',
       '--port: listeners.0.port: found "http", allowed: a whole number from 0 to 65535',
       '--ws-port: listeners.1.port: found 70000, allowed: a whole number from 0 to 65535',
     ])
