@@ -501,6 +501,11 @@ async function applied(
     case 'sent': {
       const reference = await pop(session, stored)
       if (reference === undefined) return false
+      // Nothing is in flight at QoS 0: an older checkpoint than the journal goes on from.
+      if (reference?.qos === 0) {
+        session.lostDeliveries++
+        return false
+      }
       inFlight.set(change.packetId, reference ?? LOST)
       session.lastPacketId = change.packetId
       return true
