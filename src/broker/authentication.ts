@@ -128,8 +128,10 @@ export class Authentication {
   }
 }
 
+const ANONYMOUS: Owner = Object.freeze({ userName: null, userId: null })
+
 function ownerOf({ userName, userId = null }: Authenticated): Owner {
-  return { userName, userId: userName === null ? null : userId }
+  return userName === null ? ANONYMOUS : { userName, userId }
 }
 
 /** AUTH from a client whose CONNECT named no method: a value to throw. */

@@ -463,8 +463,8 @@ export class Connection
         ? true
         : this.#state.policy.authorizePublish(view, packet.will.topic, packet.will.qos, packet.will.retain)
     const decide = (allow: boolean): void => {
-      if (allow) this.#open(packet, data, welcome)
-      else this.#willDenied(packet, packet.will!, data, welcome)
+      if (allow) this.#open(packet, user, data, welcome)
+      else this.#willDenied(packet, packet.will!, user, data, welcome)
     }
     this.settle(allowed, decide)
   }
@@ -473,21 +473,26 @@ export class Connection
    * CONNECT is refused, so that nobody relies on a Will that is never published. Only a bridge is let in without the one
    * that tells its state: its PUBLISH to the same topic is denied as well, and it works without both.
    */
-  #willDenied(packet: ConnectPacket, will: Will, data: Buffer | undefined, welcome: Welcome): void {
+  #willDenied(
+    packet: ConnectPacket,
+    will: Will,
+    user: Owner,
+    data: Buffer | undefined,
+    welcome: Welcome,
+  ): void {
     const isEnd = packet.protocolVersion < 5 && this.#state.policy.deniedBefore5 === 'disconnect'
     if (isEnd || !isBridgeState(will.topic)) {
       this.#refuse(Reason.NotAuthorized, `the Will Topic ${will.topic} is not allowed`)
       return
     }
     this.#rooms.wills.deny(this.#view, will)
-    this.#open({ ...packet, will: undefined }, data, welcome)
+    this.#open({ ...packet, will: undefined }, user, data, welcome)
   }
 
-  #open(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): void {
+  #open(packet: ConnectPacket, user: Owner, data: Buffer | undefined, welcome: Welcome): void {
     const state = this.#state
-    const { clientId, userName, userId = null } = this.#view
+    const { clientId } = this.#view
     // Asked again: another user may have made a Session while a policy was thinking.
-    const user = { userName, userId }
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
