@@ -223,20 +223,19 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
     events.on('refused', ({ clientId, link, reasonCode, reason, userName }) => {
       const isLogin = refusalCode(reasonCode) === CLIENT_CODES.loginRefused
       const kind = isLogin ? KINDS.loginRefused : KINDS.connectionRefused
-      const subject = userName === undefined ? '' : printable(userName)
       const detail = `${clientId} ${reasonCode} ${reason}`
-      tell(kind, { source: sourceOf(link.remoteAddress), subject, detail }, () => ({
+      const occurrence = { source: sourceOf(link.remoteAddress), subject: userName ?? '', detail }
+      tell(kind, occurrence, () => ({
         ...who(clientId, link),
-        userName: subject || undefined,
+        userName: userName === undefined ? undefined : printable(userName),
         ...why(reasonCode, reason),
       }))
     }),
     events.on('dropped', ({ clientId, reason, count }) => {
       const kind = ORDINARY_DROPS.has(reason) ? KINDS.dropped : KINDS.lost
       if (!logger.isLevelEnabled(kind.level)) return
-      const source = printable(clientId)
-      const occurrence = { source, subject: reason, detail: '', ...(count !== undefined && { count }) }
-      tell(kind, occurrence, () => ({ clientId: source, reason }))
+      const occurrence = { source: clientId, subject: reason, detail: '', count: count ?? 1 }
+      tell(kind, occurrence, () => ({ clientId: printable(clientId), reason }))
     }),
     forgivenLines(events, tell),
     events.on('health', ({ state, detail }) => {
@@ -244,9 +243,8 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
     }),
     events.on('limited', ({ limit, clientId, detail }) => {
       const kind = limit === 'disk' ? KINDS.diskLimited : KINDS.limited
-      const source = printable(clientId)
-      tell(kind, { source, subject: limit, detail: '' }, () => ({
-        clientId: source,
+      tell(kind, { source: clientId, subject: limit, detail: '' }, () => ({
+        clientId: printable(clientId),
         limit,
         detail: printable(detail),
       }))
@@ -286,7 +284,7 @@ function errorLines(events: Events, tell: Tell): (() => void)[] {
 const NOBODY: Occurrence = { source: '', subject: '', detail: '' }
 
 function ofClient(clientId: string, link: LinkInfo, detail = ''): Occurrence {
-  return { source: sourceOf(link.remoteAddress), subject: printable(clientId), detail }
+  return { source: sourceOf(link.remoteAddress), subject: clientId, detail }
 }
 
 function who(clientId: string, link: LinkInfo): Record<string, unknown> {

@@ -174,7 +174,7 @@ export function attachSecurityLog(
 }
 
 function ofUser(remoteAddress: string, userName?: string | null): Pick<Occurrence, 'source' | 'subject'> {
-  return { source: sourceOf(remoteAddress), subject: printable(userName ?? '') }
+  return { source: sourceOf(remoteAddress), subject: userName ?? '' }
 }
 
 function who(clientId: string, userName?: string | null): Record<string, unknown> {

@@ -6,6 +6,8 @@
  * (a user name, a reason). So neither one kind nor one address can hide what others do.
  */
 
+import { printable } from './printable.ts'
+
 export type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error'
 
 export type Fields = Readonly<Record<string, unknown>>
@@ -26,7 +28,7 @@ export interface Kind {
   readonly isUngrouped?: boolean
 }
 
-/** What happened; texts are as they may stand in a line. */
+/** What happened; texts may be as a client sent them. */
 export interface Occurrence {
   readonly source: string
   readonly subject: string
@@ -181,7 +183,7 @@ class KindTally {
     const known = this.#rests.get(restKey)
     if (known !== undefined) known.count += entry.count
     else if (this.#rests.size < RESTS_MAX) {
-      this.#rests.set(restKey, { fields: { [name]: value || undefined }, count: entry.count })
+      this.#rests.set(restKey, { fields: { [name]: printable(value) || undefined }, count: entry.count })
     } else this.#addToAll(entry.count)
   }
 
@@ -246,7 +248,8 @@ class KindTally {
   }
 
   #named(source: string, subject: string): Fields {
-    return { [this.#kind.source]: source || undefined, [this.#kind.subject]: subject || undefined }
+    const { source: from, subject: about } = this.#kind
+    return { [from]: printable(source) || undefined, [about]: printable(subject) || undefined }
   }
 }
 
