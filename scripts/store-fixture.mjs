@@ -68,6 +68,7 @@ try {
   await open()
   await before()
   await after()
+  await doubt()
   await commit()
   rmSync(target, { recursive: true, force: true })
   mkdirSync(target, { recursive: true })
@@ -111,7 +112,11 @@ async function before() {
   session(6, 'gone', { expirySeconds: 60 })
   store.putSubscription(1, 'sensors/+/temperature', options({ qos: 1, identifier: 7 }))
   store.putSubscription(1, '$share/group/jobs/#', options({ qos: 2, retainHandling: 2 }))
-  store.putSubscription(3, '#', options({ noLocal: true, retainAsPublished: true, retainedPending: true }))
+  store.putSubscription(
+    3,
+    '#',
+    options({ noLocal: true, retainAsPublished: true, retainedPending: true, retainedSince: BROKER - 500 }),
+  )
 
   // A body that two Sessions share, every property, an expiry, identifiers.
   const properties = encodeForwardedProperties({
@@ -165,9 +170,10 @@ async function before() {
   )
   sessions.delete(6)
 
-  store.putRetained(message('retained/plain', 'kept', { retain: true }))
+  store.putRetained(message('retained/plain', 'kept', { retain: true }), 0)
   store.putRetained(
     message('retained/all', 'kept, too', { qos: 2, retain: true, properties, expiresAt: BROKER + 7_200_000 }),
+    BROKER - 250,
   )
   store.putWill('connected/ü', {
     will: {
@@ -180,7 +186,9 @@ async function before() {
       delaySeconds: 30,
     },
     owner: 'alice',
+    ownerId: 'id of alice',
     dueAt: 0,
+    assigned: true,
   })
   store.putWill('under way', {
     will: {
@@ -193,7 +201,9 @@ async function before() {
       delaySeconds: 0,
     },
     owner: null,
+    ownerId: null,
     dueAt: BROKER + 5000,
+    assigned: false,
   })
   await commit()
 }
@@ -219,6 +229,19 @@ async function after() {
   store.inboundRemoved(3, 500)
   sessions.get(3).digests.delete(500)
   await commit()
+}
+
+/** Two hours in doubt, of which one turned out not to have passed. */
+async function doubt() {
+  await commit()
+  const since = BROKER - 7_200_000
+  store.restoreDoubt({ ms: 3_600_000, since: since + 3_600_000, until: BROKER + 60_000 })
+  const held = [...sessions.values()].flatMap(({ queue, packets }) => [...queue, ...packets.values()])
+  store.postpone(
+    3_600_000,
+    since,
+    held.filter((each) => each !== null).map(({ message }) => message),
+  )
 }
 
 function session(
