@@ -8,6 +8,9 @@ import type { TlsOptions } from './tls.ts'
 /** One name of a certificate, as Node writes it: quoted like JSON where it has characters that could mislead. */
 const ALTERNATIVE_NAME = /([A-Za-z][A-Za-z ]*):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g
 
+/** Of the names in a refusal: the log cuts its texts at 256 characters, and the cause comes last. */
+const NAME_CHARACTERS_MAX = 60
+
 /** What OpenSSL's codes mean, for those that clients run into. */
 const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'an authority above it has expired',
@@ -43,7 +46,8 @@ export function clientCertificate(
   }
   const reason = whyNot(shown, socket, nowMs)
   if (reason === null) return { certificate: identityOf(shown) }
-  const whose = `${shownName(shown.subject)}, issued by ${shownName(shown.issuer)}`
+  const name = (full: string): string => shownName(full, NAME_CHARACTERS_MAX)
+  const whose = `${name(shown.subject)}, issued by ${name(shown.issuer)}`
   return { certificateRefusal: `the client certificate ${whose}: ${reason}` }
 }
 

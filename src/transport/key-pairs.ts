@@ -83,11 +83,11 @@ export function pemBlocks(text: string, label: RegExp): string[] {
   return [...found].filter(([, name]) => label.test(name!)).map(([block]) => block)
 }
 
-/** A distinguished name on one line, as errors show it. */
-export function shownName(name: string): string {
+/** A distinguished name on one line, as errors show it; a longer one is cut. */
+export function shownName(name: string, charactersMax = 120): string {
   const plain = name.replaceAll('\n', ', ')
   if (plain === '') return 'without a name'
-  return plain.length > 120 ? `${plain.slice(0, 119)}…` : plain
+  return plain.length > charactersMax ? `${plain.slice(0, charactersMax - 1)}…` : plain
 }
 
 function keysOf({ name, text }: PemSource, passphrase: string | undefined): Key[] {

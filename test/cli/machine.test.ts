@@ -22,6 +22,14 @@ test('the names of a machine are its own and those that its hosts file gives to 
   expect(new Set(addresses).size).toBe(addresses.length)
 })
 
+test('a machine is also known by its name in networks without a name server [field-E27]', () => {
+  const [label] = hostname().toLowerCase().split('.', 1)
+  const { names } = thisMachine('')
+  if (label !== 'localhost' && isDnsName(label!)) expect(names).toContain(`${label}.local`)
+  expect(names.filter((name) => name === 'localhost.local')).toEqual([])
+  expect(new Set(names).size).toBe(names.length)
+})
+
 test.each([
   ['broker', true],
   ['broker.example.org', true],

@@ -636,3 +636,43 @@ describe('listener flags', () => {
     ])
   })
 })
+
+describe('certificates and keys', () => {
+  const listener = (tls: string): string => `listeners: [{type: tls, port: 1, tls: ${tls}}]`
+
+  test('may be lists, whose relative paths start at the file [field-E27]', () => {
+    const { listeners } = fromFile(listener('{cert: [a.crt, /b.crt], key: [a.key, b.key]}'))
+    expect(listeners[0]!.tls).toMatchObject({
+      cert: [join(directory, 'a.crt'), '/b.crt'],
+      key: [join(directory, 'a.key'), join(directory, 'b.key')],
+    })
+  })
+
+  test.each(['{cert: [], key: a.key}', '{cert: [a.crt, 7], key: a.key}', "{cert: a.crt, key: ''}"])(
+    'that are %s are refused [field-E27]',
+    (tls) => {
+      expect(problems(() => fromFile(listener(tls)))).toEqual([
+        expect.stringMatching(/allowed: the path of a PEM file, or a list of paths$/),
+      ])
+    },
+  )
+})
+
+describe('origins of pages', () => {
+  test('hold for every WebSocket listener that says nothing itself [field-D22]', () => {
+    const text = "allowed_origins: ['https://a.example']\n"
+    const own =
+      "listeners: [{type: ws, port: 1}, {type: ws, port: 2, allowed_origins: ['*']}, {type: tcp, port: 3}]"
+    const origins = (config: Config) => config.listeners.map(({ allowedOrigins }) => allowedOrigins)
+    expect(origins(fromFile(text + own))).toEqual([['https://a.example'], ['*'], undefined])
+    expect(origins(loadConfig(set('allowed_origins=["file://"]'))).filter(Boolean)).toEqual([
+      ['file://'],
+      ['file://'],
+    ])
+    expect(problems(() => loadConfig(set('allowed_origins=["null"]')))).toEqual([
+      expect.stringContaining(
+        'allowed: a list of origins such as https://example.org, or ["*"] for every page',
+      ),
+    ])
+  })
+})

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
 import { createAuthority } from '../../src/cli/certificates.ts'
 import { type Broker, type BrokerEvents, createBroker } from '../../src/godwit.ts'
+import { printable } from '../../src/observe/printable.ts'
 import { listCoverage } from '../../src/transport/revocation-lists.ts'
 import { serverCredentials, type TlsOptions } from '../../src/transport/tls.ts'
 import { Authority, DAY_MS } from './authority.ts'
@@ -184,6 +185,16 @@ describe('a client whose certificate does not do', () => {
       expect(again.isSessionReused(), maxVersion).toBe(true)
       expect(reasonIn(await answered(again, CONNECT_5))).toBe('a client certificate is required')
     }
+  })
+
+  test('with a name of any length is told with the cause, whatever the log cuts [field-C18]', async () => {
+    await start()
+    const long = await Authority.create('x'.repeat(64))
+    const shown = shownBy(await long.client('y'.repeat(60)))
+    await answered(await opened(shown), CONNECT_5)
+    expect(printable(refusals[0]!.reason)).toMatch(
+      /^the client certificate CN=y+…, issued by CN=x+…: no .*\(UNABLE_TO_\w+\)$/,
+    )
   })
 
   test('gets nothing done beside its CONNECT [field-C18]', async () => {
