@@ -427,7 +427,8 @@ export class Session implements OutboundState {
   #enqueue(delivery: Delivery): void {
     const { queueBytesMax, queueFull } = this.#context.limits
     const { size, expiresAt } = delivery.message
-    if (this.#isFullFor(size)) {
+    const isFull = this.#isFullFor(size)
+    if (isFull) {
       if (queueFull !== 'drop-oldest' || size > queueBytesMax) {
         this.#context.dropped(this, 'queue-full', delivery)
         return
@@ -440,6 +441,8 @@ export class Session implements OutboundState {
     else delivery.message.holders++
     this.#queue.push(delivery)
     if (expiresAt < this.#sweepsAt) this.#sweepLater()
+    // What was dropped may have held back messages at QoS 0, which need no slot.
+    if (isFull && this.#sink !== null) this.pump()
   }
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */

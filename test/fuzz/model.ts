@@ -825,8 +825,10 @@ export class Model {
   #queue(session: ModelSession, delivery: ModelDelivery): void {
     // What has expired takes no room.
     const waiting = (): number => session.queue.filter(({ message }) => !this.#isOver(message)).length
+    const isFull = waiting() >= this.limits.queueMessagesMax
     while (waiting() >= this.limits.queueMessagesMax) session.queue.shift()
     session.queue.push(delivery)
+    if (isFull) this.#pump(session)
   }
 
   #sendNew(connection: ModelConnection, session: ModelSession, delivery: ModelDelivery): void {

@@ -209,6 +209,15 @@ describe('the window', () => {
     expect([session.inFlightCount, session.queueLength]).toEqual([20, 580])
   })
 
+  it('a message at QoS 0 that waits in order goes when a full queue drops what held it back [field-B7]', () => {
+    const { session, sink } = online(new Room({ queueMessagesMax: 2 }), 1)
+    for (const payload of ['sent', 'oldest']) session.deliver(delivery(payload), 0)
+    session.deliverAhead(delivery('retained', 0), 0)
+    session.deliver(delivery('live', 0), 0)
+    expect(sink.taken()).toEqual(['sent 1 1', 'retained 0 0', 'live 0 0'])
+    expect(session.queueLength).toBe(0)
+  })
+
   it('QoS 0 passes it', () => {
     const { session, sink } = online(new Room(), 1)
     for (const qos of [1, 1, 0] as const) session.deliver(delivery(`${qos}`, qos), 0)
