@@ -287,13 +287,22 @@ export class Model {
 
   /** The client that the Server's next deed is about. */
   #whoIsNext(): string | null {
-    for (const deed of this.#deeds) {
+    for (const [at, deed] of this.#deeds.entries()) {
       if (deed.did === 'publish') return deed.publisher
       if (deed.did !== 'deliver') return deed.clientId
-      // A delivery of a message that was known before comes from a Session that ends.
-      if (this.#known(deed.message) !== null && deed.share === null) return null
+      // A delivery of a message that was known before comes from a Session that ends, or before a live one of its topic.
+      if (this.#known(deed.message) !== null && deed.share === null && !this.#isAhead(at)) return null
     }
     return null
+  }
+
+  /** Whether the delivery at this place is part of the next publication. */
+  #isAhead(at: number): boolean {
+    for (const deed of this.#deeds.slice(at + 1)) {
+      if (deed.did !== 'deliver') return deed.did === 'publish'
+      if (this.#known(deed.message) === null) return true
+    }
+    return false
   }
 
   #due(clientId: string): void {
