@@ -368,7 +368,10 @@ export class Holdings {
     }
   }
 
+  /** Time that is in doubt does not count: whoever deletes by age deletes nothing by it. */
   #secondsSince(time: number): number {
-    return Math.max(0, Math.floor((this.#state.now() - time) / 1000))
+    const { doubt } = this.#state
+    const doubtfulMs = doubt !== null && this.#state.isBeforeDoubt(time) ? doubt.ms : 0
+    return Math.max(0, Math.floor((this.#state.now() - doubtfulMs - time) / 1000))
   }
 }

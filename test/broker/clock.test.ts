@@ -447,6 +447,20 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(again.texts()).toEqual(['long'])
   })
 
+  it('makes no Session older for those who list or delete by age [field-A3]', async () => {
+    await fill(HOUR)
+    await pass(600)
+    await reboot(30, 2 * DAY)
+    await start()
+    const age = (): number | null | undefined => world.server.holdings.session('sub')?.disconnectedSeconds
+    expect(age()).toBe(600)
+    await setWall(-2 * DAY)
+    expect(age()).toBeLessThan(640)
+    await pass(60)
+    expect(age()).toBeGreaterThan(630)
+    expect(age()).toBeLessThan(700)
+  })
+
   it('that certainly passed expires at once, doubt or not [field-A3]', async () => {
     await fill(60)
     await pass(120)
