@@ -450,6 +450,8 @@ describe('after the machine was started anew, time that only the wall clock saw'
   it('makes no Session older for those who list or delete by age [field-A3]', async () => {
     await fill(HOUR)
     await pass(600)
+    // A commit, which knows that so much passed.
+    await connect('other', lasting(60))
     await reboot(30, 2 * DAY)
     await start()
     const age = (): number | null | undefined => world.server.holdings.session('sub')?.disconnectedSeconds
