@@ -15,6 +15,7 @@ import { type Config, ConfigError, type ConfigSources, checkConfig } from '../co
 import { isLoopbackOnly } from '../config/listeners.ts'
 import { printable } from '../observe/printable.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
+import { foreignPlace } from './root-trust.ts'
 import type { RunningBroker } from './running-broker.ts'
 
 /** What a reload changed, or would change. */
@@ -80,7 +81,7 @@ export class Reload {
 
   /** What `reload` would do if the configuration file said this. Throws ConfigError. */
   preview(file: string, text: string): ReloadReport {
-    const config = checkConfig({ ...this.#sources(), file, text })
+    const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
     const { sessionExpirySecondsMax } = withoutRestart(this.#config, config).limits
     return { changes, files: [], cutOff, sessions: this.#broker.cappedBy(sessionExpirySecondsMax) }
@@ -96,7 +97,7 @@ export class Reload {
       sessions = event
     })
     try {
-      const wanted = checkConfig(this.#sources())
+      const wanted = acceptable(checkConfig(this.#sources()))
       const { changes } = this.#compared(wanted)
       const config = withoutRestart(this.#config, wanted)
       const { listeners, limits, sysIntervalSeconds } = config
@@ -152,6 +153,13 @@ export class Reload {
     const subject = this.#sources().file ?? 'the configuration'
     this.#broker.events.emit('security', { kind, subject, by, detail })
   }
+}
+
+/** The same configuration. Throws ConfigError for one that has root write where somebody else can put a link. */
+function acceptable(config: Config): Config {
+  const problem = foreignPlace(config)
+  if (problem !== null) throw new ConfigError([{ where: '', key: '', message: problem }])
+  return config
 }
 
 /** What `godwit reload` and `godwit check --against-running` ask for on the control socket. */

@@ -81,8 +81,18 @@ export function yieldToOwner(paths: readonly string[], wanted?: string): string 
 }
 
 /** For root that stays root. Throws SystemUserError for a file that it would write where another user can put something else. */
-export function refuseForeignPlaces({ log, listeners }: Config): void {
-  if (!isRoot()) return
+export function refuseForeignPlaces(config: Config): void {
+  const problem = foreignPlace(config)
+  if (problem === null) return
+  throw new SystemUserError(
+    problem,
+    'Name a directory of root alone, or whom to go on as: user in the configuration, or --user NAME',
+  )
+}
+
+/** Which file root would write where another user can put something else; null for none, and for everybody but root. */
+export function foreignPlace({ log, listeners }: Config): string | null {
+  if (!isRoot()) return null
   const places = [
     ...(log.securityFile === null ? [] : [['log.security_file', log.securityFile] as const]),
     ...listeners.flatMap(({ name, path }) =>
@@ -92,11 +102,9 @@ export function refuseForeignPlaces({ log, listeners }: Config): void {
   for (const [key, path] of places) {
     const [writer] = otherWriters(dirname(resolve(path)))
     if (writer === undefined) continue
-    throw new SystemUserError(
-      `${key}: root writes nothing to ${path}: ${shownWriter(writer)} can change ${writer.path}`,
-      'Name a directory of root alone, or whom to go on as: user in the configuration, or --user NAME',
-    )
+    return `${key}: root writes nothing to ${path}: ${shownWriter(writer)} can change ${writer.path}`
   }
+  return null
 }
 
 /** What root reads by the word of its own configuration, though somebody else can change it. */

@@ -161,6 +161,20 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const broker = started('--config', config)
     await broker.until(isUp)
     expect(uidOf(broker)).toBe(0)
+    const theirs = join(top, 'theirs')
+    mkdirSync(theirs)
+    give(theirs)
+    const before = readFileSync(config, 'utf8')
+    writeFileSync(
+      config,
+      before.replace('}]', `}, {name: local, type: unix, path: ${join(theirs, 'sock')}}]`),
+    )
+    const socket = await ran('reload', '--data', join(top, 'data'))
+    expect([socket.code, socket.stderr]).toEqual([
+      1,
+      expect.stringContaining("listener 'local': root writes nothing to"),
+    ])
+    writeFileSync(config, before)
     give(config)
     const { code, stderr } = await ran('reload', '--data', join(top, 'data'))
     expect([code, stderr]).toEqual([1, expect.stringContaining('root takes no word from it any more')])
