@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES, brokerKind, GODWIT_MAIN } from './broker.mjs'
 import { buildFaults } from './disk.mjs'
+import { checkInterval } from './interval.mjs'
 import { LOADS, wordsOf } from './loads.mjs'
 import { checkOrder } from './order.mjs'
 import { Run } from './run.mjs'
@@ -18,7 +19,7 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --kills N             kills in each run; 10 by default
       --minutes N           runs for so long instead of --runs
       --seed N              of the first run; the following ones count on. Repeats the plan of a run
-      --durability KIND     of Godwit: fsync (default), os or memory
+      --durability KIND     of Godwit: fsync (default), interval, os or memory
       --main FILE           Godwit's main.js; dist/main.js by default
       --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way, and with long
                             queues each takes many commits; or both in turn (default: tight for odd seeds)
@@ -32,6 +33,7 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
       --backups             backs Godwit up while it runs and is killed; what completed is restored and audited
       --mutants             runs Godwits that are wrong on purpose, each until it is caught
       --only TEXT           of the mutants those whose name has this text
+      --interval            shows what \`durability: interval\` keeps over power cuts, and over SIGKILL in turn
       --order               shows from a trace that what is acknowledged was synced before
       --idle-seconds N      how long a silent broker is waited for before what is due counts as lost; 10
       --keep                leaves the data directories behind
@@ -58,11 +60,14 @@ const OPTIONS = {
   mutants: { type: 'boolean', default: false },
   only: { type: 'string', default: '' },
   order: { type: 'boolean', default: false },
+  interval: { type: 'boolean', default: false },
   'idle-seconds': { type: 'string', default: '10' },
   keep: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 }
 
+/** What `--interval` tells Godwit. */
+const INTERVAL_SECONDS = 1
 /** Runs after which a mutant that was not caught has got away. */
 const MUTANT_RUNS_MAX = 20
 /** Wills with a delay, and of clients that a killed broker had, come seconds later. */
@@ -97,6 +102,7 @@ async function main() {
   }
   const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
   try {
+    if (values.interval) return (await interval(firstSeed)) ? 0 : 1
     if (values.order) return (await order(firstSeed)) ? 0 : 1
     return (await (values.mutants ? mutants(firstSeed) : trial(firstSeed))) ? 0 : 1
   } finally {
@@ -220,6 +226,43 @@ async function order(seed) {
   for (const complaint of complaints) console.log(`  ${complaint}`)
   const bad = complaints.length
   console.log(`verdict: ${broker} synced ${checked - bad} of ${checked} messages before it acknowledged them`)
+  return bad === 0
+}
+
+async function interval(firstSeed) {
+  faults ??= buildFaults()
+  const words = ['--set', `data.durability_interval_seconds=${INTERVAL_SECONDS}`]
+  const kind = brokerKind('godwit', { durability: 'interval', main: values.main, words })
+  const nameRules = values.names === undefined ? undefined : [values.names]
+  const runs = number('runs')
+  let bad = 0
+  let worstMs = 0
+  for (let index = 0; index < runs; index++) {
+    const powerCut = index % 2 === 0
+    const seed = firstSeed + index
+    const given = {
+      kind,
+      library: faults.library,
+      seed,
+      intervalSeconds: INTERVAL_SECONDS,
+      powerCut,
+      nameRules,
+    }
+    const { acknowledged, lost, lostMs, complaints } = await checkInterval(given)
+    worstMs = Math.max(worstMs, lostMs)
+    const how = powerCut ? 'power cut' : 'SIGKILL'
+    console.log(
+      `interval seed ${seed}, ${how}: ${acknowledged} acknowledged, ${lost} of the last ${lostMs.toFixed(0)} ms lost`,
+    )
+    for (const complaint of complaints) console.log(`  ${complaint}`)
+    bad += complaints.length
+  }
+  const what = `${runs} runs with ${INTERVAL_SECONDS} s, at most ${worstMs.toFixed(0)} ms were lost`
+  console.log(
+    bad === 0
+      ? `verdict: interval kept its promise (${what})`
+      : `verdict: interval FAILED, ${bad} problems (${what})`,
+  )
   return bad === 0
 }
 

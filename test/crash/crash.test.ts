@@ -53,6 +53,12 @@ describe('what is acknowledged is kept, and what is to come once comes once', { 
     expect(code).toBe(0)
   })
 
+  test('with `durability: interval` but for what was acknowledged in the last interval before a power cut [field-E30]', async () => {
+    const { code, said } = await crash('--interval', '--runs', '4')
+    expect(said).toMatch(/^verdict: interval kept its promise/m)
+    expect(code).toBe(0)
+  })
+
   test('and no acknowledgement leaves before the sync of its commit', async () => {
     const { code, said } = await crash('--order')
     expect(said).toMatch(/synced 40 of 40 messages/)

@@ -1,0 +1,172 @@
+/**
+ * Shows what `durability: interval` promises: after SIGKILL everything that was acknowledged is there, after a power cut
+ * everything that was acknowledged so many seconds before, and in either case the beginning of what was published, without
+ * a hole.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { BrokerProcess, freePort } from './broker.mjs'
+import { Client } from './client.mjs'
+import { FaultyDisk } from './disk.mjs'
+import { acknowledge, publish, subscribe } from './packets.mjs'
+import { Random } from './random.mjs'
+
+/** A sync takes some time, too, on a machine that does other things. */
+const SYNC_MS = 1000
+const IDLE_MS = 15_000
+const TICK_MS = 5
+
+/**
+ * One run on a new directory, which ends with a power cut or with SIGKILL. Resolves with `{acknowledged, lost, lostMs,
+ * complaints}`: `lostMs` is how old the oldest acknowledgement was that was lost.
+ */
+export async function checkInterval({ kind, library, seed, intervalSeconds, powerCut, nameRules }) {
+  const random = new Random(seed)
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
+  const disk = new FaultyDisk({ library, directory, random, powerCuts: true, rules: nameRules })
+  const complaints = []
+  const broker = new BrokerProcess({
+    kind,
+    port: await freePort(random),
+    data: disk.data,
+    environment: () => disk.environment(),
+    died: (text) => complaints.push(`the broker ended by itself: ${text}`),
+  })
+  try {
+    broker.start()
+    const sleeper = new Sleeper(broker.port)
+    await sleeper.asleep()
+    // Large ones fill a log of LevelDB's between two syncs.
+    const bytes = random.pick([300, 3000, 30_000])
+    const publisher = new EagerPublisher(broker.port, bytes)
+    await pause(random.between(300, 4000))
+    publisher.stop()
+    await broker.kill()
+    const cutAt = performance.now()
+    if (powerCut) disk.cutPower()
+    broker.start()
+    const received = await sleeper.everything(() => broker.running)
+    await broker.kill()
+    for (const [index, number] of received.entries()) {
+      if (number !== index) {
+        complaints.push(`after ${received[index - 1] ?? 'nothing'} comes ${number}`)
+        break
+      }
+    }
+    const lost = publisher.acknowledgedMs.slice(received.length).filter((ms) => ms !== undefined)
+    const lostMs = lost.length === 0 ? 0 : cutAt - Math.min(...lost)
+    const allowedMs = powerCut ? intervalSeconds * 1000 + SYNC_MS : 0
+    if (lostMs > allowedMs) complaints.push(`what was acknowledged ${lostMs.toFixed(0)} ms before is gone`)
+    return { acknowledged: publisher.acknowledged, lost: lost.length, lostMs, complaints }
+  } finally {
+    await broker.kill()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+/** Nothing here is asked of the oracle of the other runs. */
+const NO_LEDGER = { problem: () => {}, sessionLost: () => {} }
+
+/** Has a Session with a Subscription, is away, and takes everything at the end. */
+class Sleeper {
+  #client
+  #numbers = []
+  #subscribed = null
+  #latestMs = performance.now()
+
+  constructor(port) {
+    this.#client = new Client(
+      { port, ledger: NO_LEDGER, clientId: 'sleeper', version: 5 },
+      {
+        online: () => {
+          if (this.#subscribed !== null)
+            this.#client.send(subscribe({ version: 5, packetId: 1, filter: 't', qos: 1 }))
+        },
+        packet: (packet) => this.#packet(packet),
+        offline: () => {},
+      },
+    )
+  }
+
+  /** Resolves when it has subscribed, and is gone. */
+  async asleep() {
+    await new Promise((resolve) => {
+      this.#subscribed = resolve
+      this.#client.start()
+    })
+    this.#subscribed = null
+    this.#client.leave()
+  }
+
+  /** What is in its queue: numbers of messages, in their order. */
+  async everything(isRunning) {
+    this.#client.start()
+    this.#latestMs = performance.now()
+    while (
+      isRunning() &&
+      performance.now() - this.#latestMs < (this.#numbers.length === 0 ? IDLE_MS : 1500)
+    ) {
+      await pause(50)
+    }
+    this.#client.vanish()
+    return this.#numbers
+  }
+
+  #packet({ type, qos, packetId, payload, dup }) {
+    if (type === 'suback') this.#subscribed?.()
+    if (type !== 'publish') return
+    this.#latestMs = performance.now()
+    if (!dup) this.#numbers.push(Number(payload.split(' ', 1)[0]))
+    if (qos === 1) this.#client.send(acknowledge('puback', packetId))
+  }
+}
+
+/** Publishes numbers from 0 on, as fast as they are acknowledged. */
+class EagerPublisher {
+  acknowledged = 0
+  /** By number. */
+  acknowledgedMs = []
+  #client
+  #bytes
+  #timer
+  #next = 0
+
+  constructor(port, bytes) {
+    this.#bytes = bytes
+    this.#client = new Client(
+      { port, ledger: NO_LEDGER, clientId: 'publisher', version: 5, cleanStart: true },
+      {
+        online: () => {},
+        packet: ({ type, packetId }) => {
+          if (type !== 'puback') return
+          this.acknowledgedMs[this.#numberOf(packetId)] = performance.now()
+          this.acknowledged++
+        },
+        offline: () => this.stop(),
+      },
+    )
+    this.#client.start()
+    this.#timer = setInterval(() => this.#tick(), TICK_MS)
+  }
+
+  stop() {
+    clearInterval(this.#timer)
+    this.#client.vanish()
+  }
+
+  #tick() {
+    for (let count = 0; count < 20 && this.#client.online && this.#next - this.acknowledged < 100; count++) {
+      const number = this.#next++
+      const payload = `${number} ${'.'.repeat(this.#bytes)}`
+      this.#client.send(publish({ version: 5, topic: 't', payload, qos: 1, packetId: (number % 65_535) + 1 }))
+    }
+  }
+
+  /** Acknowledgements come in order, and a hundred are under way at most. */
+  #numberOf(packetId) {
+    const round = Math.floor(this.acknowledged / 65_535)
+    return round * 65_535 + packetId - 1
+  }
+}
