@@ -262,7 +262,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   try {
     await listeners.openAll(wanted)
   } catch (error) {
-    await store.close()
+    await (store instanceof LevelStore ? store.abandon() : store.close())
     throw error
   }
   const renewal =

@@ -5,7 +5,7 @@
  * Everything happens inside the directory, since it may be a mount point, which cannot be renamed.
  */
 import { constants } from 'node:fs'
-import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { directoryError } from './failure.ts'
 import { corrupt, FORMAT_VERSION, LOSS } from './format.ts'
@@ -52,14 +52,15 @@ export async function storeFiles(directory: string): Promise<string[]> {
 }
 
 /**
- * Makes the directory and those above it that are missing, and makes their names durable. Throws StoreError. Not by Node's own recursion, which tries for ever where an existing directory cannot take another
+ * Makes the directory and those above it that are missing, and makes their names durable. Returns those, outermost first. Throws StoreError. Not by Node's own recursion, which tries for ever where an existing directory cannot take another
  * one and says that it does not exist, as /proc does.
  */
-export async function makeDirectory(directory: string, mode = 0o777): Promise<void> {
+export async function makeDirectory(directory: string, mode = 0o777): Promise<readonly string[]> {
+  const missing: string[] = []
   try {
-    const missing: string[] = []
     for (let path = resolve(directory); !(await exists(path)); path = dirname(path)) missing.push(path)
     for (const path of missing.reverse()) await makeOne(path, mode)
+    return missing
   } catch (error) {
     throw directoryError(error, directory)
   }
@@ -118,6 +119,19 @@ export async function markStore(directory: string, format = FORMAT_VERSION): Pro
     await file.close()
   }
   await syncDirectory(directory)
+}
+
+/** Removes a store that was just founded, and the directories that were made for it unless somebody put something into them. */
+export async function removeFounded(directory: string, made: readonly string[]): Promise<void> {
+  for (const name of await storeFiles(directory)) await rm(join(directory, name), { force: true })
+  for (const path of made.toReversed()) {
+    try {
+      await rmdir(path)
+    } catch (error) {
+      if (!isCode(error, 'ENOTEMPTY') && !isCode(error, 'ENOENT')) throw error
+      return
+    }
+  }
 }
 
 /** Whether something is in it that an operator would miss. */
@@ -230,14 +244,19 @@ async function readProgress(directory: string): Promise<Progress | null> {
 /** Replaces the mark as a whole, so that it always says something. */
 async function mark(directory: string, progress: Progress): Promise<void> {
   const path = join(directory, INCOMPLETE)
-  const file = await open(`${path}.new`, 'w')
   try {
-    await file.writeFile(JSON.stringify(progress))
-    await file.sync()
-  } finally {
-    await file.close()
+    const file = await open(`${path}.new`, 'w')
+    try {
+      await file.writeFile(JSON.stringify(progress))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(`${path}.new`, path)
+  } catch (error) {
+    await rm(`${path}.new`, { force: true })
+    throw error
   }
-  await rename(`${path}.new`, path)
   await syncDirectory(directory)
 }
 

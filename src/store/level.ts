@@ -16,11 +16,13 @@ import type { Entry } from './container.ts'
 import { type BatchWriter, type Database, levelDatabase, writeBatch } from './database.ts'
 import {
   isMarkedAs,
+  isStoreFile,
   MARKER,
   makeDirectory,
   markStore,
   refuseHeadless,
   refuseIncomplete,
+  removeFounded,
 } from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields } from './entry.ts'
@@ -110,6 +112,8 @@ const SHORT_COMPACT_BYTES = 16 * MIB
 const GARBAGE_BYTES = 16 * MIB
 /** Of tables, for one compaction; each may rewrite ten tables more than it is about. */
 const SWEEP_BYTES = 1024 * MIB
+/** The block that a store is founded with. */
+const FOUNDING_SEQUENCE = 1
 /** Calls of `#tidyDisk`, four per second, to the second look through all tables; it doubles with each. */
 const SWEEP_TICKS = 20
 const SWEEP_DOUBLINGS_MAX = 8
@@ -152,6 +156,8 @@ export class LevelStore implements Store {
   #topics = new TopicTable(TOPICS_MAX)
   readonly #block: OpenBlock
   readonly #isSyncedTogether: boolean
+  /** Directories that were made for a store that this start founded; null when there was one. */
+  #madeFor: readonly string[] | null = null
   /** While the store is open, and commits are synced together. */
   #logSync: LogSync | null = null
   /** The newest block that is known to be synced, where commits are synced together. */
@@ -301,6 +307,8 @@ export class LevelStore implements Store {
     } catch (error) {
       const failure = storeError(error, directory, 'opening it')
       await this.#closeDatabase()
+      // Whoever has it open founded it. What stays behind matters less than why the start failed.
+      if (failure.kind !== 'locked') await this.#removeFounded().catch(() => {})
       throw failure
     }
   }
@@ -588,9 +596,26 @@ export class LevelStore implements Store {
     if (this.#failure !== null) throw this.#failure
   }
 
+  /** Closes the store for a start that failed after it: one that was founded for it is removed. */
+  async abandon(): Promise<void> {
+    const isUnused = this.recordedSequence <= FOUNDING_SEQUENCE
+    await this.close()
+    if (isUnused) await this.#removeFounded()
+  }
+
+  async #removeFounded(): Promise<void> {
+    const made = this.#madeFor
+    if (made === null) return
+    this.#madeFor = null
+    await this.#space.release()
+    await removeFounded(this.#options.directory, made)
+  }
+
   async #opened(directory: string): Promise<Recovered> {
     const { writeBufferBytes, checkpointJournalBytes } = this.#options
-    const marked = (await prepareDirectory(directory)).includes(MARKER)
+    const { files, made } = await prepareDirectory(directory)
+    this.#madeFor = files.some(isStoreFile) ? null : made
+    const marked = files.includes(MARKER)
     // Before the database is made, which opens by itself.
     const cut = await cutLogEnd(directory)
     const db = levelDatabase(directory, {
@@ -1093,12 +1118,12 @@ function parkedHere(parked: Parked): ParkedEntries {
   throw new Error('entries were parked by another store')
 }
 
-/** Returns the names in it. Throws StoreError for one that is not to be opened. */
-async function prepareDirectory(directory: string): Promise<string[]> {
-  await makeDirectory(directory, 0o700)
+/** Returns the names in it, and the directories that were made. Throws StoreError for one that is not to be opened. */
+async function prepareDirectory(directory: string): Promise<{ files: string[]; made: readonly string[] }> {
+  const made = await makeDirectory(directory, 0o700)
   await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
   const files = await readdir(directory)
   refuseIncomplete(directory, files)
   refuseHeadless(directory, files)
-  return files
+  return { files, made }
 }

@@ -1,10 +1,14 @@
+import { once } from 'node:events'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { backup as backUp, checkStore, repair, restore } from '../../src/cli/store-commands.ts'
+import { createBroker } from '../../src/godwit.ts'
 import { unpack } from '../../src/store/backup.ts'
 import { containerChunks } from '../../src/store/container.ts'
+import { type BatchWriter, writeBatch } from '../../src/store/database.ts'
 import { MARKER, makeDirectory, storeFiles } from '../../src/store/directory.ts'
 import { directoryError } from '../../src/store/failure.ts'
 import { FORMAT_VERSION, META_KEY } from '../../src/store/format.ts'
@@ -143,4 +147,56 @@ test('what is left of a store without its CURRENT is still not started anew, bes
     kind: 'corrupt',
     message: expect.stringContaining('lost its file CURRENT'),
   })
+})
+
+test('nothing is left behind by a start that fails on a full disk before there is a store [field-D25]', async () => {
+  const directory = join(root, 'a', 'b')
+  let isFull = true
+  const write: BatchWriter = (db, operations, sync) =>
+    isFull
+      ? Promise.reject(new Error('IO error: 000003.log: No space left on device'))
+      : writeBatch(db, operations, sync)
+  const store = new LevelStore({ directory, sync: false, residentBytesMax: MIB, reserveBytes: MIB, write })
+  await expect(new ModelServer(store).open()).rejects.toMatchObject({ kind: 'full' })
+  expect(await readdir(root)).toEqual([])
+  isFull = false
+  const server = new ModelServer(store)
+  await server.open()
+  await store.close()
+  expect(await storeFiles(directory)).toContain(MARKER)
+})
+
+test('nothing is left behind by a start that fails for its listeners; what was there before stays [field-D25]', async () => {
+  const blocker = createServer().listen(0, '127.0.0.1')
+  await once(blocker, 'listening')
+  const { port } = blocker.address() as AddressInfo
+  const listeners = [{ type: 'tcp', host: '127.0.0.1', port }] as const
+  const directory = join(root, 'data')
+  const start = (): Promise<unknown> =>
+    createBroker({ dataDirectory: directory, listeners, controlSocket: true })
+  await expect(start()).rejects.toThrow('in use')
+  expect(await readdir(root)).toEqual([])
+  await mkdir(directory)
+  await writeFile(join(directory, 'security.log'), 'of others')
+  await expect(start()).rejects.toThrow('in use')
+  expect(await readdir(directory)).toEqual(['security.log'])
+  const server = serverOn(directory)
+  await server.open()
+  server.createSession(1)
+  await server.commit()
+  await server.store.close()
+  await expect(start()).rejects.toThrow('in use')
+  const again = serverOn(directory)
+  await again.open()
+  expect(again.sessions.size).toBe(1)
+  await again.store.close()
+  blocker.close()
+})
+
+test('a start that finds another broker in its first moments removes nothing of it', async () => {
+  const server = serverOn(root)
+  await server.open()
+  await expect(serverOn(root).open()).rejects.toMatchObject({ kind: 'locked' })
+  expect(await storeFiles(root)).toContain('CURRENT')
+  await server.store.close()
 })
