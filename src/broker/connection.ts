@@ -182,7 +182,7 @@ export class Connection
       while (this.#reading() && this.#framer.next()) {
         this.#state.figures.packetsReceived++
         this.#keepAlive.active()
-        if (this.#state.events.hearsPackets) this.#trace('received', receivedPacket(this.#framer))
+        if (this.#state.events.hearsPackets) this.#traceReceived()
         this.#handle()
       }
       // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
@@ -709,11 +709,9 @@ export class Connection
     gate: number,
     credits: number,
   ): void {
-    if (this.#output.acknowledge(type, this.#version, packetId, reasonCode, gate, credits)) {
-      this.#state.turn.touch(this)
-    }
-    if (this.#state.events.hearsPackets)
-      this.#trace('sent', acknowledgement(type, this.#version, packetId, reasonCode))
+    const { turn, events } = this.#state
+    if (this.#output.acknowledge(type, this.#version, packetId, reasonCode, gate, credits)) turn.touch(this)
+    if (events.hearsPackets) this.#traceAcknowledgement(type, packetId, reasonCode)
   }
 
   pubrel(packetId: number, gate: number): void {
@@ -724,6 +722,14 @@ export class Connection
   send(bytes: Buffer, gate: number): void {
     if (this.#output.push(bytes, gate, 0)) this.#state.turn.touch(this)
     if (this.#state.events.hearsPackets) this.#trace('sent', sentPacket(bytes))
+  }
+
+  #traceReceived(): void {
+    this.#trace('received', receivedPacket(this.#framer))
+  }
+
+  #traceAcknowledgement(type: AcknowledgeType, packetId: number, reasonCode: number): void {
+    this.#trace('sent', acknowledgement(type, this.#version, packetId, reasonCode))
   }
 
   #trace(direction: PacketEvent['direction'], said: TracedPacket): void {
