@@ -334,6 +334,18 @@ describe('check-store and repair', () => {
 })
 
 describe('a running broker', () => {
+  test('says how often commits are synced, and so does the start [field-E30]', async () => {
+    const words = ['--durability', 'interval', '--set', 'data.durability_interval_seconds=2.5']
+    const broker = await BrokerProcess.start({ words })
+    expect(broker.program.stdout).toMatch(/durability interval: .*one of the machine takes the last 2.5 s$/m)
+    expect(await done('status', '--data', broker.data)).toContain('durability interval (synced every 2.5 s)')
+    expect(JSON.parse(await done('status', '--json', '--data', broker.data))).toMatchObject({
+      durability: 'interval',
+      durabilityIntervalSeconds: 2.5,
+    })
+    await broker.stop()
+  })
+
   test('tells how it is, for people and for programs', async () => {
     const broker = await BrokerProcess.start()
     await leaveSession(broker.port)

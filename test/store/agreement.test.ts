@@ -171,7 +171,7 @@ describe('damaged stores', () => {
   test.each([2, NEW_SEED])(
     'start, check and repair agree whatever values are lost or changed, seed %i [field-A1]',
     async (seed) => {
-      const { paths, random } = await killedStores(seed, 25)
+      const { paths, random } = await killedStores(seed, 15)
       for (const [index, path] of paths.entries()) {
         const what = await withRaw(path, async (db) => {
           const entries = await db.iterator().all()
@@ -217,7 +217,7 @@ describe('damaged stores', () => {
   test.each([4, NEW_SEED])(
     'start, check and repair agree whatever happens to the files, seed %i [field-A1]',
     async (seed) => {
-      const { paths, random } = await killedStores(seed, 25)
+      const { paths, random } = await killedStores(seed, 15)
       for (const [index, path] of paths.entries()) {
         const files = (await readdir(path)).filter((name) => name !== 'LOCK').sort()
         const name = random.pick(files)
