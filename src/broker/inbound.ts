@@ -1,6 +1,6 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
 import { messageDigest } from '../mqtt/digest.ts'
-import { type Author, Message, type Topic } from '../mqtt/message.ts'
+import { Message, type Topic } from '../mqtt/message.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion, PublishPacket } from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
@@ -37,8 +37,6 @@ export class Inbound {
   readonly #sink: InboundSink
   readonly #session: Session
   readonly #view: ClientView
-  /** The client's user, for retained messages: one for all of them. */
-  #author: Author | null = null
   readonly #version: ProtocolVersion
   readonly #aliases: IncomingAliases
   /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
@@ -217,10 +215,6 @@ export class Inbound {
       expiresAt: expiryTime(this.#state.now(), packet.expirySeconds),
       publisher: this.#view.clientId,
     })
-    if (packet.retain) {
-      this.#author ??= { userName: this.#view.userName, userId: this.#view.userId ?? null }
-      message.author = this.#author
-    }
     if (packet.isShared) {
       if (this.#version === 5) message.wire5 = packet
       else message.wire4 = packet

@@ -1,5 +1,5 @@
 /** HOT. An Application Message finds its receivers (sections 3.3.4, 4.5, 4.6, 4.8.2). */
-import { type Delivery, Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { type Author, type Delivery, Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
@@ -14,6 +14,8 @@ export class Publisher {
   readonly #state: State
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
+  #latestAuthor: Author | null = null
+  #latestPublisher = ''
   /** Sessions that took the latest message. */
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
@@ -74,7 +76,7 @@ export class Publisher {
   ): Reason {
     this.receivers = 0
     this.gate = stores || retains ? this.#state.store.openSequence : 0
-    if (retains) this.#retain(message)
+    if (retains) this.#retain(message, publisher)
     this.#fanOut(message, route, publisher)
     // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
     if (message.qos > 0 && this.receivers > 0) message.own()
@@ -241,9 +243,11 @@ export class Publisher {
     return Reason.QuotaExceeded
   }
 
-  #retain(message: Message): void {
+  #retain(message: Message, publisher: Session | null): void {
     const { retained, store, events } = this.#state
     const { name } = message.topic
+    // That of a Will is known.
+    if (publisher !== null) message.author ??= this.#authorOf(publisher)
     if (message.payloadBytes === 0) {
       // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
       this.clearRetained(name)
@@ -255,6 +259,22 @@ export class Publisher {
     store.putRetained(message, 0)
     if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#expireRetained(message, message.expiresAt)
     if (events.has('retainedSet')) events.emit('retainedSet', { topic: name, bytes: message.size })
+  }
+
+  /** The same object for all messages of a publisher in a row. */
+  #authorOf(publisher: Session): Author {
+    const { owner: userName, ownerId: userId } = publisher
+    const latest = this.#latestAuthor
+    if (
+      latest?.userName === userName &&
+      latest.userId === userId &&
+      this.#latestPublisher === publisher.clientId
+    ) {
+      return latest
+    }
+    this.#latestPublisher = publisher.clientId
+    this.#latestAuthor = { userName, userId }
+    return this.#latestAuthor
   }
 
   /** Removes the retained message of a topic name, if there is one. */
