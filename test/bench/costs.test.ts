@@ -35,16 +35,20 @@ const HEADROOM = process.version.startsWith('v20.') ? 1.1 : 1.5
 const BOUNDS = {
   'fan-in QoS 0': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 1': { writes: 11 / 200, bytes: 750 },
-  'fan-in QoS 2': { writes: 22 / 200, bytes: 1072 },
-  'fan-out QoS 0': { writes: 100 / 20, bytes: 1022 },
+  // With a digest of what is not released yet.
+  'fan-in QoS 2': { writes: 22 / 200, bytes: 1130 },
+  // The scenarios share a compiler. Since clients before 5.0 start with 20 messages in flight, those at QoS 1 before this one
+  // queue some, and what is compiled for a flush allocates 40 bytes more.
+  'fan-out QoS 0': { writes: 100 / 20, bytes: 1213 },
   'fan-out QoS 1': { writes: 101 / 20, bytes: 14_232 },
-  'pairs QoS 0': { writes: 1, bytes: 462 },
+  'pairs QoS 0': { writes: 1, bytes: 509 },
   'pairs QoS 1': { writes: 2, bytes: 1116 },
   'pairs QoS 2': { writes: 4, bytes: 2102 },
   'retained, stored': { writes: 1 / 20, bytes: 700 },
-  // In two slices, and what is queued with CONNACK.
-  'retained, sent': { writes: 2 / 500, bytes: 220 },
-  'queued and drained': { writes: 2 / 500, bytes: 860 },
+  // In two slices; 40 bytes are for what was sent, to which newer messages of the same topic must not be put in front.
+  'retained, sent': { writes: 2 / 500, bytes: 261 },
+  // 20 with CONNACK, then twice as many with each round trip.
+  'queued and drained': { writes: 6 / 500, bytes: 860 },
   CONNECT: { writes: 1, bytes: 8117 },
 }
 
