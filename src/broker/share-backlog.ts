@@ -28,10 +28,10 @@ export class ShareBacklog {
     return this.#behind.size
   }
 
-  /** The member for which messages of this Shared Subscription wait the longest; null where none do. */
+  /** The member for which messages of this Shared Subscription wait the longest, next in its queue; null where none do. */
   holder(share: string): Session | null {
     if (this.#behind.size === 0) return null
-    for (const holder of this.#behind.get(share) ?? []) if (holder.queueLength > 0) return holder
+    for (const holder of this.#behind.get(share) ?? []) if (holder.waitingOf(share) !== null) return holder
     return null
   }
 

@@ -781,7 +781,7 @@ export class Model {
     const taker = able.find(({ clientId }) => clientId === takers[0]!.clientId)
     if (taker === undefined) throw new Error(`${takers[0]!.clientId} of ${share} cannot take the message`)
     // Where messages of the group wait for one already, others wait behind them.
-    const holds = taker.queue.some((waiting) => waiting.share === share)
+    const holds = taker.queue.find((waiting) => !this.#isOver(waiting.message))?.share === share
     if (
       online.length > 0 &&
       !online.includes(taker) &&
