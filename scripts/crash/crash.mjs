@@ -282,9 +282,9 @@ async function mutants(firstSeed) {
   return escaped === 0
 }
 
-async function caught({ name, durability = values.durability, modes = {} }, main, firstSeed) {
+async function caught({ name, durability = values.durability, modes = {}, words = [] }, main, firstSeed) {
   const { load = 'usual' } = modes
-  const kind = brokerKind('godwit', { durability, main, words: wordsOf(load) })
+  const kind = brokerKind('godwit', { durability, main, words: [...wordsOf(load), ...words] })
   let kills = 0
   for (let index = 0; index < MUTANT_RUNS_MAX; index++) {
     const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS, { ...modesWanted(), ...modes })

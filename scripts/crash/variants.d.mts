@@ -5,6 +5,8 @@ export interface Variant {
   readonly name: string
   readonly edits: readonly Edit[]
   readonly durability?: string
+  /** Of Godwit's command line. */
+  readonly words?: readonly string[]
   readonly modes?: Readonly<Record<string, boolean | string>>
 }
 

@@ -25,7 +25,7 @@ export const TIGHT = {
 export const STEPPED = {
   name: 'stepped',
   edits: [
-    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 2 * MIB'],
+    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: MIB'],
     [LEVEL, 'const CHECKPOINT_BYTES = 32 * 1024', 'const CHECKPOINT_BYTES = 1024'],
     [LEVEL, 'this.#block.bytes / 2', 'this.#block.bytes / 64'],
   ],
@@ -82,6 +82,8 @@ export const MUTANTS = [
       ['store/recovery.js', 'session.queue.skip(position - session.read);', 'throw missing(session.stored);'],
     ],
     modes: { load: 'full' },
+    // Sooner full, on a busy machine, too.
+    words: ['--set', 'limits.queue_bytes_max=2MiB'],
   },
   {
     name: 'stores messages without their expiry',
