@@ -479,8 +479,8 @@ export class Session implements OutboundState {
   waitingOf(share: string): Delivery | null {
     for (;;) {
       const delivery = this.#queue.peek()
-      if (delivery === undefined || delivery.share !== share) return null
-      if (delivery.message.expiresAt > this.#context.now()) return delivery
+      if (delivery === undefined) return null
+      if (delivery.message.expiresAt > this.#context.now()) return delivery.share === share ? delivery : null
       if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) return null
       this.#dropHead('expired') // [MQTT-3.3.2-5]
     }
