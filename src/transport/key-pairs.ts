@@ -79,7 +79,8 @@ export function keyPairs(
 
 /** The whole blocks of a PEM text, by what they say they are. */
 export function pemBlocks(text: string, label: RegExp): string[] {
-  const found = text.matchAll(/-----BEGIN ([^-]+)-----[^-]+-----END \1-----/g)
+  // Keys that older OpenSSL encrypted have headers, with hyphens.
+  const found = text.matchAll(/-----BEGIN ([^-]+)-----(?:[^-]|-(?!----))+-----END \1-----/g)
   return [...found].filter(([, name]) => label.test(name!)).map(([block]) => block)
 }
 
@@ -104,15 +105,19 @@ function keysOf({ name, text }: PemSource, passphrase: string | undefined): Key[
   })
 }
 
-/** Each certificate of a server begins a chain, and what authorities have follows it. */
+/** Each certificate of a server begins a chain, and what authorities have follows it. Who stands there twice counts once. */
 function chainsOf(
   { name, text }: PemSource,
   keys: readonly Key[],
 ): { source: string; chain: [X509Certificate, ...X509Certificate[]] }[] {
-  const all = pemBlocks(text, /^(X509 |TRUSTED )?CERTIFICATE$/).map((pem) => certificateOf(name, pem))
-  if (all.length === 0) throw new KeyPairError('tls.cert', `${name} holds no whole certificate`)
+  const found = pemBlocks(text, /^(X509 |TRUSTED )?CERTIFICATE$/).map((pem) => certificateOf(name, pem))
+  if (found.length === 0) throw new KeyPairError('tls.cert', `${name} holds no whole certificate`)
+  const all = [...new Map(found.map((one) => [one.fingerprint256, one])).values()]
+  // Authorities of old, without extensions, do not say that they are one.
+  const isAuthority = (one: X509Certificate): boolean =>
+    one.ca || all.some((other) => other !== one && other.checkIssued(one))
   const isOwn = (one: X509Certificate): boolean =>
-    !one.ca || keys.some(({ object }) => one.checkPrivateKey(object))
+    keys.some(({ object }) => one.checkPrivateKey(object)) || !isAuthority(one)
   const first = all.find(isOwn) ?? all[0]!
   const chains: { source: string; chain: [X509Certificate, ...X509Certificate[]] }[] = [
     { source: name, chain: [first] },

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import {
   createAuthority,
@@ -117,6 +117,45 @@ describe('certificates and keys', () => {
       // One file for everything, the authority first.
       const all = source('all.pem', authorities.RSA.certificate, servers.RSA.certificate, servers.RSA.key)
       expect(paired([all], [all])).toEqual([['RSA', 2]])
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  test('that were served by one certificate before are served still', () => {
+    const { ECDSA, RSA } = servers
+    const path = join(mkdtempSync(join(tmpdir(), 'godwit-')), 'key')
+    try {
+      // In the form of OpenSSL before PKCS 8, whose headers have hyphens.
+      const words = ['rsa', '-traditional', '-aes128', '-passout', 'pass:secret', '-out', path]
+      execFileSync('openssl', words, { input: RSA.key, stdio: ['pipe', 'ignore', 'ignore'] })
+      const key = source('a.key', readFileSync(path, 'utf8'))
+      expect(keyPairs([source('a.crt', RSA.certificate)], [key], 'secret')).toMatchObject([{ kind: 'RSA' }])
+      expect(() => keyPairs([source('a.crt', RSA.certificate)], [key], 'wrong')).toThrow('cannot be read')
+    } finally {
+      rmSync(dirname(path), { recursive: true })
+    }
+    // The same certificate twice, as when a chain was put together by hand.
+    const twice = source('twice.crt', ECDSA.certificate, ECDSA.certificate)
+    expect(paired([twice], [source('a.key', ECDSA.key)])).toEqual([['ECDSA', 1]])
+  })
+
+  test('of an authority that does not say that it is one are no server of their own', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'godwit-'))
+    try {
+      const path = (name: string): string => join(directory, name)
+      const read = (name: string): string => readFileSync(path(name), 'utf8')
+      const openssl = (line: string) =>
+        execFileSync('openssl', line.split(' '), { stdio: 'ignore', cwd: directory })
+      for (const name of ['root', 'leaf']) {
+        openssl(`ecparam -name prime256v1 -genkey -noout -out ${name}.key`)
+        openssl(`req -new -key ${name}.key -subj /CN=${name} -out ${name}.csr`)
+      }
+      // Version 1 has no extensions.
+      openssl('x509 -req -in root.csr -signkey root.key -days 30 -out root.crt')
+      openssl('x509 -req -in leaf.csr -CA root.crt -CAkey root.key -CAcreateserial -days 30 -out leaf.crt')
+      const chain = source('chain.crt', read('leaf.crt'), read('root.crt'))
+      expect(paired([chain], [source('leaf.key', read('leaf.key'))])).toEqual([['ECDSA', 2]])
     } finally {
       rmSync(directory, { recursive: true })
     }
