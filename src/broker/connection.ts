@@ -964,6 +964,8 @@ export class Connection
   closed(error: Error | undefined): void {
     this.#gone = true
     this.#output.discard()
+    // What waited in the transport is gone with it, and holds nothing back any more.
+    this.#output.refresh()
     this.#readerWatch?.stop()
     this.#state.turn.begin()
     if (this.#phase === 'closed') {

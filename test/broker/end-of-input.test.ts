@@ -335,6 +335,20 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(again.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })
 
+  test('is ended although it read no answers, and its transport is gone without a word [field-B5]', async () => {
+    const { world, texts } = await worldFor({ options: { limits: { outgoingBytesMax: 10 } } })
+    const client = await world.connect('leaver', { will })
+    client.link.stuck = true
+    await client.send(...Array.from({ length: 40 }, () => ({ cmd: 'pingreq' })))
+    await client.send(publish('out', 'last'))
+    expect(client.link.paused).toBe(true)
+    // As when the transport is destroyed: it forgets what it had to send, and nothing is drained.
+    client.link.bufferedBytes = 0
+    await client.vanish()
+    expect(texts).toEqual(['last', 'lost'])
+    expect(world.census()).toMatchObject({ connections: 0, clientsConnected: 0, wills: 0 })
+  })
+
   test('takes nothing over from a connection that is newer than its end', async () => {
     const answers: (() => void)[] = []
     const world = await World.make({
