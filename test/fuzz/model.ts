@@ -75,6 +75,7 @@ interface ModelSubscription {
 interface Cursor {
   readonly filter: string
   readonly qos: number
+  readonly noLocal: boolean
   readonly identifier: number
   /** Messages that have to come, unless they are replaced or removed before. */
   readonly due: number[]
@@ -1011,11 +1012,11 @@ export class Model {
         const wanted = retainHandling === 0 || (retainHandling === 1 && !existed)
         if (wanted && !filter.startsWith('$share/') && this.limits.retainAvailable) {
           const due = this.#retainedFor(session, filter)
-          starts.push({ filter, qos, identifier, due, came: [], lived: new Set() })
+          starts.push({ filter, qos, noLocal, identifier, due, came: [], lived: new Set() })
         }
         // What is still to come for an earlier SUBSCRIBE comes as the Subscription is now.
         const cursor = wanted ? undefined : session.cursors.get(filter)
-        if (cursor !== undefined) session.cursors.set(filter, { ...cursor, qos, identifier })
+        if (cursor !== undefined) session.cursors.set(filter, { ...cursor, qos, noLocal, identifier })
         return qos
       },
     )
@@ -1240,11 +1241,11 @@ export class Model {
         disconnectedAt: kept.disconnectedAt === 0 ? this.now : kept.disconnectedAt,
         cursors: new Map(),
       }
-      for (const { filter, qos, identifier, due: before, came, lived } of kept.cursors.values()) {
+      for (const { filter, qos, noLocal, identifier, due: before, came, lived } of kept.cursors.values()) {
         // What was not complete begins again.
         const now = this.#retainedFor(session, filter, lived)
         const due = before.some((number) => now.includes(number) && !came.includes(number)) ? now : []
-        session.cursors.set(filter, { filter, qos, identifier, due, came: [], lived })
+        session.cursors.set(filter, { filter, qos, noLocal, identifier, due, came: [], lived })
       }
       if (this.#isUnderWay(session.clientId) && session.queue.length > 0) {
         session.queue.push({ ...session.queue.pop()!, ordered: true })
@@ -1279,8 +1280,10 @@ function retainedDelivery(message: ModelMessage, { qos, identifier }: Cursor): M
 }
 
 /** The Subscription for which this retained message is still to come. */
-function wanted({ cursors }: ModelSession, message: ModelMessage, deed: Delivered): Cursor | undefined {
-  const fitting = [...cursors.values()].filter(({ filter, came, qos, identifier }) => {
+function wanted(session: ModelSession, message: ModelMessage, deed: Delivered): Cursor | undefined {
+  const { cursors, clientId } = session
+  const fitting = [...cursors.values()].filter(({ filter, came, qos, noLocal, identifier }) => {
+    if (noLocal && message.publisher === clientId) return false
     if (came.includes(message.number) || !matches(filter, message.topic)) return false
     return deed.qos === Math.min(message.qos, qos) && (deed.identifiers[0] ?? 0) === identifier
   })
