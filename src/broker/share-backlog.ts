@@ -5,6 +5,7 @@
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
+import type { SubscriptionRecord } from '../store/store.ts'
 import type { State } from './state.ts'
 
 /** Messages whose bodies are read back at a time, for a member that can only take them from memory. */
@@ -18,6 +19,9 @@ export class ShareBacklog {
   readonly #behind = new Map<string, Set<Session>>()
   /** Members whose waiting messages are being read back. */
   readonly #reading = new Set<Session>()
+  /** Members whose next message is another one than before, so that others may want it. */
+  readonly #moved = new Set<Session>()
+  #isMoving = false
 
   constructor(state: State) {
     this.#state = state
@@ -31,7 +35,8 @@ export class ShareBacklog {
   /** The member for which messages of this Shared Subscription wait the longest, next in its queue; null where none do. */
   holder(share: string): Session | null {
     if (this.#behind.size === 0) return null
-    for (const holder of this.#behind.get(share) ?? []) if (holder.waitingOf(share) !== null) return holder
+    for (const holder of this.#behind.get(share) ?? [])
+      if (holder.waitingShared()?.share === share) return holder
     return null
   }
 
@@ -52,6 +57,7 @@ export class ShareBacklog {
 
   /** The Session is over; what it had is passed on otherwise. */
   forget(session: Session): void {
+    this.#moved.delete(session)
     for (const [share, holders] of this.#behind) {
       holders.delete(session)
       if (holders.size === 0) this.#behind.delete(share)
@@ -62,59 +68,98 @@ export class ShareBacklog {
   left(holder: Session): void {
     if (holder.queueLength === 0) return
     this.recovered(holder)
-    for (const [share, holders] of [...this.#behind]) {
-      if (!holders.has(holder)) continue
-      for (const { subscriber } of this.#state.router.shareGroup(share)?.members ?? [])
-        this.resume(subscriber)
-    }
+    this.#move(holder)
   }
 
-  /** A member has room, or may have: it takes what waits for others, as far as its window goes. */
+  /**
+   * A member has room, or may have: it takes what waits for others, as far as its window goes. Where messages wait for itself,
+   * the next one may be for others now.
+   */
   resume(session: Session): void {
-    if (this.#behind.size === 0 || !session.hasRoom) return
-    if (this.#behind.size <= session.subscriptions.size) {
-      for (const share of [...this.#behind.keys()]) this.#resumeOne(session, share)
-      return
-    }
-    for (const share of session.subscriptions.keys())
-      if (this.#behind.has(share)) this.#resumeOne(session, share)
+    if (this.#behind.size === 0) return
+    if (session.hasRoom) this.#takeAll(session)
+    else if (session.queueLength > 0) this.#moved.add(session)
+    this.#moveAll()
   }
 
-  #resumeOne(session: Session, share: string): void {
+  #move(holder: Session): void {
+    this.#moved.add(holder)
+    this.#moveAll()
+  }
+
+  /** One after the other: what one member takes may bring up what is for another one. */
+  #moveAll(): void {
+    if (this.#isMoving) return
+    this.#isMoving = true
+    try {
+      for (const holder of this.#moved) {
+        this.#moved.delete(holder)
+        this.#offer(holder)
+      }
+    } finally {
+      this.#isMoving = false
+    }
+  }
+
+  /** Whoever has room takes what waits next for this member, if it came by a Shared Subscription. */
+  #offer(holder: Session): void {
+    const waiting = holder.waitingShared()
+    if (waiting === null) return
+    const { share } = waiting
+    this.add(share, holder)
+    for (const { subscriber } of this.#state.router.shareGroup(share)?.members ?? []) {
+      if (subscriber !== holder && subscriber.hasRoom && this.#take(subscriber, holder)) return
+    }
+  }
+
+  #takeAll(session: Session): void {
+    const shares = this.#behind.size <= session.subscriptions.size ? this.#behind : session.subscriptions
+    for (const share of [...shares.keys()]) {
+      const holders = this.#behind.get(share)
+      if (holders === undefined || this.#subscriptionOf(session, share) === null) continue
+      for (const holder of holders) {
+        if (holder !== session) this.#take(session, holder)
+        if (holder.queueLength === 0) holders.delete(holder)
+        if (!session.hasRoom) break
+      }
+      if (holders.size === 0) this.#behind.delete(share)
+      if (!session.hasRoom) return
+    }
+  }
+
+  #subscriptionOf(session: Session, share: string): SubscriptionRecord | null {
     const record = session.subscriptions.get(share)
-    if (record === undefined || this.#state.suspended.get(session)?.has(share) === true) return
-    const holders = this.#behind.get(share)!
-    for (const holder of holders) {
-      if (holder !== session) this.#take(session, share, record, record.identifier, holder)
-      if (holder.queueLength === 0) holders.delete(holder)
-      if (!session.hasRoom) break
-    }
-    if (holders.size === 0) this.#behind.delete(share)
+    if (record === undefined || this.#state.suspended.get(session)?.has(share) === true) return null
+    return record
   }
 
-  #take(
-    session: Session,
-    share: string,
-    options: SubscriptionOptions,
-    identifier: number,
-    holder: Session,
-  ): void {
+  /** Takes what waits next for another member, by whatever Shared Subscription of both. False where that is nothing. */
+  #take(session: Session, holder: Session): boolean {
     const { store } = this.#state
+    let isTaken = false
     while (session.hasRoom) {
-      const waiting = holder.waitingOf(share)
-      if (waiting === null) return
-      const { message } = waiting
+      const waiting = holder.waitingShared()
+      if (waiting === null) break
+      const { message, share } = waiting
+      const record = this.#subscriptionOf(session, share)
+      if (record === null) break
       // A body that is on disk only stays there for a stored Session alone.
       if (message.evicted && !session.stored) {
         this.#read(session, holder)
-        return
+        break
       }
-      if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) return
+      if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) break
       const gate = holder.stored || session.stored ? store.openSequence : 0
       holder.giveUp()
-      session.deliver(sharedDelivery(message, share, options, identifier), gate)
+      session.deliver(sharedDelivery(message, share, record, record.identifier), gate)
       message.forgetWires() // others may have it in their queues for long
+      isTaken = true
     }
+    if (!isTaken) return false
+    this.#moved.add(holder)
+    // What is next may need no slot, as messages at QoS 0 do.
+    if (holder.online) holder.pump()
+    return true
   }
 
   #read(session: Session, holder: Session): void {

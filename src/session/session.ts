@@ -473,14 +473,14 @@ export class Session implements OutboundState {
   }
 
   /**
-   * The oldest message that waits and was never sent, where it came by this Shared Subscription; else null. It may go to
+   * The oldest message that waits and was never sent, where it came by a Shared Subscription; else null. It may go to
    * another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4].
    */
-  waitingOf(share: string): Delivery | null {
+  waitingShared(): (Delivery & { readonly share: string }) | null {
     for (;;) {
       const delivery = this.#queue.peek()
       if (delivery === undefined) return null
-      if (delivery.message.expiresAt > this.#context.now()) return delivery.share === share ? delivery : null
+      if (delivery.message.expiresAt > this.#context.now()) return isShared(delivery) ? delivery : null
       if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) return null
       this.#dropHead('expired') // [MQTT-3.3.2-5]
     }
@@ -862,4 +862,8 @@ export class Session implements OutboundState {
 /** The QoS at which a Subscription gets a message [MQTT-3.8.4-8]. */
 export function effectiveQoS(published: QoS, granted: QoS): QoS {
   return Math.min(published, granted) as QoS
+}
+
+function isShared(delivery: Delivery): delivery is Delivery & { readonly share: string } {
+  return delivery.share !== null
 }
