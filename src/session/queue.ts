@@ -33,6 +33,20 @@ interface Middle {
   from: number
 }
 
+/** When the messages of a queue expire, by chunk of positions. */
+interface Expiry {
+  /** How many have expired and are still here, and their bytes, as far as they are counted. */
+  expired: number
+  expiredBytes: number
+  /** Never later than the earliest expiry of what is not counted yet, by chunk from `firstChunk` on. */
+  earliest: number[]
+  /** Up to when what expires in a chunk is counted. */
+  counted: number[]
+  firstChunk: number
+  /** The earliest of all. */
+  next: number
+}
+
 export class DeliveryQueue {
   readonly #parking: Parking
   /** The oldest entries. Empty slots before `#frontFirst` are drained. */
@@ -47,15 +61,8 @@ export class DeliveryQueue {
   #head: number
   #tail: number
   #bytes = 0
-  /** Of what has expired and is still here, as far as it is counted. */
-  #expired = 0
-  #expiredBytes = 0
-  /** Never later than the earliest expiry of what is not counted yet, by chunk from `#firstChunk` on; null where nothing expires. */
-  #earliest: number[] | null = null
-  /** Up to when what expires in a chunk is counted. */
-  #counted: number[] = []
-  #firstChunk = 0
-  #nextExpiry = Number.POSITIVE_INFINITY
+  /** Null where nothing expires. */
+  #expiry: Expiry | null = null
 
   /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
   constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] = []) {
@@ -106,42 +113,43 @@ export class DeliveryQueue {
 
   /** How many have expired, as far as `sweep` has counted them. */
   get expired(): number {
-    return this.#expired
+    return this.#expiry?.expired ?? 0
   }
 
   get expiredBytes(): number {
-    return this.#expiredBytes
+    return this.#expiry?.expiredBytes ?? 0
   }
 
   /** When `sweep` finds something next, in broker time, or before that. */
   get nextExpiry(): number {
-    return this.#nextExpiry
+    return this.#expiry?.next ?? Number.POSITIVE_INFINITY
   }
 
   /** Counts what has expired by now, looking at so many chunks of positions at most. */
   sweep(now: number, chunksMax = Number.POSITIVE_INFINITY): void {
-    const earliest = this.#earliest
-    if (earliest === null || this.#nextExpiry > now) return
+    const expiry = this.#expiry
+    if (expiry === null || expiry.next > now) return
+    const { earliest } = expiry
     let left = chunksMax
     let next = Number.POSITIVE_INFINITY
-    const first = Math.max(0, Math.floor(this.#head / CHUNK) - this.#firstChunk)
+    const first = Math.max(0, Math.floor(this.#head / CHUNK) - expiry.firstChunk)
     for (let index = first; index < earliest.length; index++) {
       if (earliest[index]! <= now && left > 0) {
         left--
-        earliest[index] = this.#sweepChunk(index, now)
+        earliest[index] = this.#sweepChunk(expiry, index, now)
       }
       if (earliest[index]! < next) next = earliest[index]!
     }
-    this.#nextExpiry = next
+    expiry.next = next
   }
 
   /** Returns when the next of them expires. */
-  #sweepChunk(index: number, now: number): number {
-    const chunk = this.#firstChunk + index
+  #sweepChunk(expiry: Expiry, index: number, now: number): number {
+    const chunk = expiry.firstChunk + index
     const to = Math.min(this.#tail, (chunk + 1) * CHUNK)
     let position = Math.max(this.#head, chunk * CHUNK)
-    const before = this.#counted[index]!
-    this.#counted[index] = now
+    const before = expiry.counted[index]!
+    expiry.counted[index] = now
     let next = Number.POSITIVE_INFINITY
     const frontEnd = this.#head + this.#front.length - this.#frontFirst
     const backStart = this.#tail - (this.#back.length - this.#backFirst)
@@ -150,8 +158,10 @@ export class DeliveryQueue {
         const { parked, from } = this.#middle[this.#middleOf(position)]!
         const end = Math.min(to, from + parked.length)
         if (parked.expires) {
-          for (let at = position; at < end; at++) {
-            next = this.#count(parked.expiresAt(at - from), parked.sizeAt(at - from), before, now, next)
+          for (let at = position - from; at < end - from; at++) {
+            const expiresAt = parked.expiresAt(at)
+            if (expiresAt > now) next = Math.min(next, expiresAt)
+            else if (expiresAt > before) countExpired(expiry, parked.sizeAt(at))
           }
         }
         position = end
@@ -161,17 +171,9 @@ export class DeliveryQueue {
         position < frontEnd
           ? this.#front[this.#frontFirst + position - this.#head]!
           : this.#back[this.#backFirst + position - backStart]!
-      next = this.#count(message.expiresAt, message.size, before, now, next)
+      if (message.expiresAt > now) next = Math.min(next, message.expiresAt)
+      else if (message.expiresAt > before) countExpired(expiry, message.size)
       position++
-    }
-    return next
-  }
-
-  #count(expiresAt: number, size: number, before: number, now: number, next: number): number {
-    if (expiresAt > now) return expiresAt < next ? expiresAt : next
-    if (expiresAt > before) {
-      this.#expired++
-      this.#expiredBytes += size
     }
     return next
   }
@@ -179,24 +181,27 @@ export class DeliveryQueue {
   /** An entry was added that expires. */
   #note(position: number, expiresAt: number, size: number): void {
     const chunk = Math.floor(position / CHUNK)
-    if (this.#earliest === null) {
-      this.#earliest = []
-      this.#counted = []
-      this.#firstChunk = chunk
+    this.#expiry ??= {
+      expired: 0,
+      expiredBytes: 0,
+      earliest: [],
+      counted: [],
+      firstChunk: chunk,
+      next: Number.POSITIVE_INFINITY,
     }
-    const earliest = this.#earliest
-    const index = chunk - this.#firstChunk
+    const expiry = this.#expiry
+    const { earliest, counted } = expiry
+    const index = chunk - expiry.firstChunk
     while (earliest.length <= index) {
       earliest.push(Number.POSITIVE_INFINITY)
-      this.#counted.push(Number.NEGATIVE_INFINITY)
+      counted.push(Number.NEGATIVE_INFINITY)
     }
-    if (expiresAt <= this.#counted[index]!) {
-      this.#expired++
-      this.#expiredBytes += size
+    if (expiresAt <= counted[index]!) {
+      countExpired(expiry, size)
       return
     }
     if (expiresAt < earliest[index]!) earliest[index] = expiresAt
-    if (expiresAt < this.#nextExpiry) this.#nextExpiry = expiresAt
+    if (expiresAt < expiry.next) expiry.next = expiresAt
   }
 
   #noteParked(parked: Parked, from: number): void {
@@ -208,15 +213,16 @@ export class DeliveryQueue {
 
   /** The entry at the head is taken off, which expires. */
   #forgetExpiry(expiresAt: number, size: number): void {
-    const index = Math.floor(this.#head / CHUNK) - this.#firstChunk
-    if (expiresAt <= this.#counted[index]!) {
-      this.#expired--
-      this.#expiredBytes -= size
+    const expiry = this.#expiry!
+    const index = Math.floor(this.#head / CHUNK) - expiry.firstChunk
+    if (expiresAt <= expiry.counted[index]!) {
+      expiry.expired--
+      expiry.expiredBytes -= size
     }
     if (index < CHUNKS_PASSED) return
-    this.#earliest = this.#earliest!.slice(index)
-    this.#counted = this.#counted.slice(index)
-    this.#firstChunk += index
+    expiry.earliest = expiry.earliest.slice(index)
+    expiry.counted = expiry.counted.slice(index)
+    expiry.firstChunk += index
   }
 
   push(delivery: Delivery): void {
@@ -246,10 +252,7 @@ export class DeliveryQueue {
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#forgetExpiry(expiresAt, size)
     this.#head++
     this.#bytes -= size
-    if (this.#head === this.#tail && this.#earliest !== null) {
-      this.#earliest = null
-      this.#nextExpiry = Number.POSITIVE_INFINITY
-    }
+    if (this.#head === this.#tail) this.#expiry = null
     if (this.#frontFirst === front.length) {
       this.#front = []
       this.#frontFirst = 0
@@ -372,4 +375,9 @@ export class DeliveryQueue {
     }
     return low
   }
+}
+
+function countExpired(expiry: Expiry, size: number): void {
+  expiry.expired++
+  expiry.expiredBytes += size
 }
