@@ -92,7 +92,7 @@ export class Server implements Acceptor {
     this.state.storeFailed = (error) => this.#storeFailed(error)
     const retained = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
-    this.state.swept = (session) => backlog.resume(session)
+    this.state.headDropped = (session) => backlog.headDropped(session)
     const publisher = new Publisher(this.state, retained, backlog)
     const wills = new Wills(this.state, publisher)
     this.#rooms = {

@@ -82,6 +82,13 @@ export class ShareBacklog {
     this.#moveAll()
   }
 
+  /** The oldest message that waited for a member was dropped. What is next goes to others behind what is being handled. */
+  headDropped(holder: Session): void {
+    if (this.#behind.size === 0 || holder.queueLength === 0 || this.#moved.has(holder)) return
+    this.#moved.add(holder)
+    this.#state.turn.continueLater(() => this.#moveAll())
+  }
+
   #move(holder: Session): void {
     this.#moved.add(holder)
     this.#moveAll()

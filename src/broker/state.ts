@@ -118,8 +118,7 @@ export class State implements SessionContext {
   readonly sessionDeadlines = new Map<Session, Deadline>()
   /** When what has expired in queues is given back. */
   readonly sweeps = new Map<Session, Deadline>()
-  /** Told that what waits next for a Session may be another message than before. */
-  swept: (session: Session) => void = () => {}
+  headDropped: (session: Session) => void = () => {}
   /**
    * Subscriptions that their users may not have at the moment, by topic filter: the Session keeps them, and no message finds
    * them. True where retained messages were under way.
@@ -338,7 +337,7 @@ export class State implements SessionContext {
     // It may have ended since.
     if (!this.sweeps.delete(session)) return
     const isMore = session.sweep()
-    this.swept(session)
+    this.headDropped(session)
     if (!isMore) return
     this.sweeps.set(session, NO_DEADLINE)
     this.turn.continueLater(() => this.#sweep(session))

@@ -65,6 +65,8 @@ export interface SessionContext {
   isDoubtful(message: Message): boolean
   /** Calls `session.sweep()` at this time or a little later, in broker time: messages in its queue expire. */
   sweepAt(session: Session, time: number): void
+  /** Told that the oldest message that waited was dropped, so that another one is next. */
+  headDropped(session: Session): void
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
 }
@@ -442,7 +444,9 @@ export class Session implements OutboundState {
     this.#queue.push(delivery)
     if (expiresAt < this.#sweepsAt) this.#sweepLater()
     // What was dropped may have held back messages at QoS 0, which need no slot.
-    if (isFull && this.#sink !== null) this.pump()
+    if (!isFull) return
+    if (this.#sink !== null) this.pump()
+    this.#context.headDropped(this)
   }
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */

@@ -948,6 +948,7 @@ export class Model {
         known && session.stored,
         credits,
       )
+      this.#takeMoved()
       return
     }
     const outgoing = session.inFlight.find((other) => other.packetId === packetId)

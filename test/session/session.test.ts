@@ -76,6 +76,8 @@ class Room implements SessionContext {
 
   readonly sweeps: number[] = []
 
+  headDropped(): void {}
+
   sweepAt(_session: Session, time: number): void {
     this.sweeps.push(time)
   }
