@@ -10,7 +10,14 @@ import { generate as packetBytes } from 'mqtt-packet'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { BrokerProcess, cleanUp, MAIN, output } from '../e2e/process.ts'
 
-afterEach(cleanUp)
+/** Sockets of this test's clients. They go before the broker, which is killed: it would reset what it has not read from. */
+const open = new Set<Socket>()
+
+afterEach(async () => {
+  for (const socket of open) socket.destroy()
+  open.clear()
+  await cleanUp()
+})
 
 interface Cost {
   readonly writesPerMessage: number
@@ -137,6 +144,7 @@ class Peer {
     const webSocket = typeof port !== 'number'
     const socket = connect({ port: webSocket ? port.ws : port, host: '127.0.0.1', noDelay: true })
     await once(socket, 'connect')
+    open.add(socket)
     const peer = new Peer(socket, webSocket)
     if (webSocket) await peer.#upgrade()
     peer.send(packetBytes({ cmd: 'connect', clientId, keepalive: 0, clean: true, protocolVersion: 4 }))
