@@ -324,10 +324,11 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     ticker.stop()
     await listening
   }
+  const letsInAnonymous = access === null ? undefined : (link: LinkInfo) => access.letsInAnonymous(link)
   const cutOffBy = (given: readonly GivenListener[]): CutOff[] => {
     const after = complete(given)
     return [...server.state.connected.values()].flatMap(({ view: { clientId, userName, link } }) => {
-      const reason = cutOffReason(link, userName, after)
+      const reason = cutOffReason(link, userName, after, letsInAnonymous)
       return reason === null ? [] : [{ clientId, listener: link.listener, reason }]
     })
   }

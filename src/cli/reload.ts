@@ -210,13 +210,20 @@ export async function checkAgainstRunning(
 
 interface Verbs {
   readonly cutOff: string
+  readonly cutOffOne: string
   readonly ended: string
   readonly shortened: string
 }
 
-const DID: Verbs = { cutOff: 'were cut off', ended: 'have ended', shortened: 'expire sooner' }
+const DID: Verbs = {
+  cutOff: 'were cut off',
+  cutOffOne: 'was cut off',
+  ended: 'have ended',
+  shortened: 'expire sooner',
+}
 const WOULD: Verbs = {
   cutOff: 'would be cut off',
+  cutOffOne: 'would be cut off',
   ended: 'would end at once',
   shortened: 'would expire sooner',
 }
@@ -231,7 +238,7 @@ function reportLines(report: ReloadReport, verbs: Verbs): string[] {
   const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
   return [
     ...(lines.length === 0 ? ['nothing has changed'] : lines),
-    `${cutOff.length} clients ${verbs.cutOff}${cutOff.length === 0 ? '' : ':'}`,
+    `${counted(cutOff.length)} ${cutOff.length === 1 ? verbs.cutOffOne : verbs.cutOff}${cutOff.length === 0 ? '' : ':'}`,
     ...named,
     ...more,
     ...cappedLines(sessions, verbs),
@@ -249,5 +256,9 @@ function cappedLines({ shortened, ended }: Capped, verbs: Verbs): string[] {
 
 function summary({ changes, files, cutOff, sessions = NONE_CAPPED }: ReloadReport): string {
   const lines = [...changes.map(changeLine), ...files, ...cappedLines(sessions, DID)]
-  return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${cutOff.length} clients cut off`
+  return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${counted(cutOff.length)} cut off`
+}
+
+function counted(clients: number): string {
+  return `${clients} client${clients === 1 ? '' : 's'}`
 }

@@ -9,9 +9,11 @@ import {
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import { type Found, type Many, throughAll } from '../admin/many.ts'
 import type { SessionEntry, Wanted } from '../broker/holdings.ts'
+import type { ClientView } from '../broker/policy.ts'
 import type { Reauthorized } from '../broker/reauthorization.ts'
 import type { SecurityKind } from '../broker/security.ts'
 import type { Server } from '../broker/server.ts'
+import { linkBy } from '../config/changes.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
 
 const LOADED = {
@@ -48,7 +50,14 @@ export async function openAccess(
         const id = access.accounts?.user(name)?.id ?? null
         if (id !== null) server().adopt(name, id)
       }
-      server().usePolicy(access.policy, lost.includes)
+      // A reload may have changed since whom a listener lets in.
+      const isLost = (client: ClientView): boolean => {
+        const options = listeners().find(({ name }) => name === client.link.listener)
+        return lost.includes(
+          options === undefined ? client : { ...client, link: linkBy(client.link, options) },
+        )
+      }
+      server().usePolicy(access.policy, isLost)
       if (hadUsers !== access.hasUsers) tellAnonymous(access.hasUsers, listeners(), server())
       hadUsers = access.hasUsers
       // Whoever changed them by a command is told of with the command.
@@ -78,7 +87,8 @@ function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[],
   }
   const subject = names.join(', ')
   void server.reauthorized().then(({ anonymousEnded }) => {
-    const detail = `there are users now; ${anonymousEnded} connections ended`
+    const ended = `${anonymousEnded} connection${anonymousEnded === 1 ? '' : 's'} ended`
+    const detail = `there are users now; ${ended}`
     events.emit('security', { kind: 'anonymous-ended', subject, by: 'broker', detail })
   })
 }

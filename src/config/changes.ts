@@ -104,24 +104,36 @@ export function withoutRestart(before: Config, after: Config): Config {
   }
 }
 
-/** Why a client that is connected would not be let in by these listeners; null when it would. */
+/**
+ * Why a client that is connected would not be let in by these listeners; null when it would. `letsInAnonymous` tells whether a
+ * client that shows no name and password is let in by such a link.
+ */
 export function cutOffReason(
   link: LinkInfo,
   userName: string | null,
   listeners: readonly ListenerOptions[],
+  letsInAnonymous: (link: LinkInfo) => boolean = ({ allowAnonymous }) => allowAnonymous,
 ): string | null {
   // Links of the program itself belong to no listener.
   if (link.transport === 'memory') return null
   const options = listeners.find(({ name }) => name === link.listener)
   if (options === undefined) return `there is no listener '${link.listener}' any more`
   if (options.type !== link.transport) return `listener '${link.listener}' is of another type now`
-  if (userName === null && !options.allowAnonymous) {
+  if (userName === null && !letsInAnonymous(linkBy(link, options))) {
     return `listener '${link.listener}' no longer serves clients without credentials`
   }
   if (options.tls?.clientCertificate === 'require' && link.certificate === undefined) {
     return `listener '${link.listener}' requires a client certificate now`
   }
   return null
+}
+
+/** The link as it would be if the client connected now: who is let in anonymously may have changed since it did. */
+export function linkBy(
+  { anonymousUnlessUsers: _, ...link }: LinkInfo,
+  { allowAnonymous, anonymousUnlessUsers = false }: ListenerOptions,
+): LinkInfo {
+  return { ...link, allowAnonymous, ...(anonymousUnlessUsers && { anonymousUnlessUsers }) }
 }
 
 /** A change as a line for the operator. */
@@ -185,10 +197,17 @@ function flat(config: Config): Map<string, unknown> {
 function flatListener({
   name: _name,
   optional: _optional,
-  anonymousUnlessUsers: _unlessUsers,
+  anonymousUnlessUsers = false,
+  allowAnonymous,
+  clientIdRule,
   ...options
 }: ListenerOptions): Map<string, unknown> {
-  return leaves(Object.entries(options), '', LISTENER_NAMES)
+  // By the words of the configuration.
+  const given = {
+    allowAnonymous: allowAnonymous && anonymousUnlessUsers ? 'loopback' : allowAnonymous,
+    clientIdRule: clientIdRule ?? 'free',
+  }
+  return leaves(Object.entries({ ...options, ...given }), '', LISTENER_NAMES)
 }
 
 function leaves(

@@ -43,7 +43,7 @@ describe('what another configuration changes', () => {
     ).toEqual([
       'listeners.a: tcp 127.0.0.1 port 1 -> none, at once',
       'listeners.b.port: 2 -> 22, at once',
-      'listeners.c.allow_anonymous: true -> false, for clients that connect from now on',
+      'listeners.c.allow_anonymous: loopback -> false, for clients that connect from now on',
       'listeners.d: none -> ws 127.0.0.1 port 4, at once',
     ])
   })
@@ -87,6 +87,25 @@ describe('who is cut off', () => {
     expect(cutOffReason(link, null, listeners('{name: a, type: tcp, port: 9}'))).toBeNull()
     expect(cutOffReason(link, 'ada', listeners('{name: a, type: tcp, allow_anonymous: false}'))).toBeNull()
     expect(cutOffReason({ ...link, transport: 'memory' }, null, listeners('{name: b, type: tcp}'))).toBeNull()
+  })
+
+  test('clients without credentials where only the word of the configuration still let them in [field-C15]', () => {
+    const hasUsers = ({ allowAnonymous, anonymousUnlessUsers }: LinkInfo): boolean =>
+      allowAnonymous && anonymousUnlessUsers !== true
+    expect(cutOffReason(link, null, listeners('{name: a, type: tcp}'), hasUsers)).toMatch(
+      /without credentials/,
+    )
+    const byDefault = { ...link, anonymousUnlessUsers: true }
+    const asked = listeners('{name: a, type: tcp, allow_anonymous: true}')
+    expect(cutOffReason(byDefault, null, asked, hasUsers)).toBeNull()
+  })
+
+  test('nobody who showed a certificate that is enough, though it names no user', () => {
+    const certificate = { subjectCommonName: 'x', subjectAltNames: [], fingerprint256: 'AA' }
+    const isCertified = (one: LinkInfo): boolean => one.certificate !== undefined || one.allowAnonymous
+    const none = listeners('{name: a, type: tcp, allow_anonymous: false}')
+    expect(cutOffReason({ ...link, certificate }, null, none, isCertified)).toBeNull()
+    expect(cutOffReason(link, null, none, isCertified)).toMatch(/without credentials/)
   })
 
   test('whose listener is gone, of another type, or asks for more', () => {

@@ -203,13 +203,13 @@ describe('reload', () => {
       'limits.queue_bytes_max: 268435456 -> 1048576, at once',
       'listeners.plain: tcp 127.0.0.1 port 0 -> none, at once',
       'listeners.web: none -> wss 127.0.0.1 port 0, at once',
-      '1 clients would be cut off:',
+      '1 client would be cut off:',
       "  leaver: there is no listener 'plain' any more",
     ])
     expect(leaver.connected).toBe(true)
     await rename(next, path('godwit.yaml'))
     const reload = await godwit('reload')
-    expect(reload.stdout).toBe(check.stdout.replace('would be', 'were'))
+    expect(reload.stdout).toBe(check.stdout.replace('would be', 'was'))
     expect(await told).toBe(0x98)
     await expect(client('mqtt', plain)).rejects.toThrow(/ECONNREFUSED/)
     await stayer.publishAsync('still', 'here', { qos: 1 })
@@ -255,6 +255,40 @@ describe('reload', () => {
     expect(await told).toBe(0x98)
     await expect(client('mqtt', plain)).rejects.toThrow(/[Nn]ot authorized/)
   })
+})
+
+test('a word that let in clients without credentials beside users ends with it, and users end no other [field-C15]', async () => {
+  const asked = '  - {name: plain, type: tcp, port: 0, allow_anonymous: true}\n'
+  const bound = '  - {name: plain, type: tcp, port: 0, client_id: user}\n'
+  await start(PLAIN)
+  const [plain] = ports() as [number]
+  const stayer = await client('mqtt', plain, { clientId: 'stayer' })
+  await configure(asked)
+  expect((await godwit('reload')).stdout).toContain('listeners.plain.allow_anonymous: loopback -> true')
+  await godwit('user', 'add', 'anna', '--generate')
+  await stayer.publishAsync('still', 'here', { qos: 1 })
+  const told = new Promise<number | undefined>((resolve) =>
+    stayer.once('disconnect', ({ reasonCode }) => resolve(reasonCode)),
+  )
+  await configure(bound)
+  const { stdout } = await godwit('reload')
+  expect(stdout).toContain('listeners.plain.allow_anonymous: true -> loopback')
+  expect(stdout).toContain('listeners.plain.client_id: free -> user')
+  expect(stdout).toContain('1 client was cut off:\n  stayer: ')
+  expect(await told).toBe(0x98)
+})
+
+test('users end connections that a reload left with nobody asking for them [field-C15]', async () => {
+  await start('  - {name: plain, type: tcp, port: 0, allow_anonymous: true}\n')
+  const [plain] = ports() as [number]
+  const guest = await client('mqtt', plain, { clientId: 'guest' })
+  const told = new Promise<number | undefined>((resolve) =>
+    guest.once('disconnect', ({ reasonCode }) => resolve(reasonCode)),
+  )
+  await configure(PLAIN)
+  expect((await godwit('reload')).stdout).toContain('0 clients were cut off')
+  expect((await godwit('user', 'add', 'anna', '--generate')).stdout).toContain('1 connection ended')
+  expect(await told).toBe(0x87)
 })
 
 describe('client certificates', () => {
