@@ -102,7 +102,7 @@ export function heldCommands(
   }
   const deleteSession: ControlCommand = async (parameters) => {
     if (asksForMany(parameters)) {
-      const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId })
+      const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId, mayComeBack: true })
       const take = ({ clientId }: SessionEntry): boolean => holdings.endSession(clientId)
       return many(parameters, 'session-deleted', (wanted) => holdings.sessions(wanted), found, take)
     }
@@ -124,7 +124,12 @@ export function heldCommands(
     },
     'client kick': (parameters) => {
       if (asksForMany(parameters)) {
-        const found = (entry: ClientEntry): Found => ({ ...entry, name: entry.clientId, isConnected: true })
+        const found = (entry: ClientEntry): Found => ({
+          ...entry,
+          name: entry.clientId,
+          mayComeBack: true,
+          isConnected: true,
+        })
         const take = ({ clientId }: ClientEntry): boolean => holdings.disconnect(clientId)
         return many(parameters, 'client-kicked', (wanted) => holdings.clients(wanted), found, take)
       }

@@ -21,6 +21,8 @@ export interface Many {
 /** One of them: its name, and what it is about. */
 export interface Found {
   readonly name: string
+  /** Clients of these are told to leave, and may be back before the command has ended. */
+  readonly mayComeBack?: boolean
   readonly isConnected?: boolean
   readonly queuedMessages?: number
   readonly inFlightMessages?: number
@@ -28,6 +30,7 @@ export interface Found {
 
 /**
  * Goes through all that match, with `take` taking each away (false when it had gone meanwhile); without it they are only counted.
+ * What comes back meanwhile is not taken again: clients that connect at once would keep the command from ending.
  * Resolves when all of it is durable. `expectAvailable` throws while nothing can be taken away.
  */
 export async function throughAll<T>(
@@ -39,11 +42,20 @@ export async function throughAll<T>(
 ): Promise<Many> {
   let [count, connected, messages] = [0, 0, 0]
   const names: string[] = []
+  const taken = new Set<string>()
   let step = 0
   for (const entry of steps) {
     if (entry !== null) {
-      const { name, isConnected = false, queuedMessages = 0, inFlightMessages = 0 } = found(entry)
-      if (take === null || take(entry)) {
+      const {
+        name,
+        mayComeBack = false,
+        isConnected = false,
+        queuedMessages = 0,
+        inFlightMessages = 0,
+      } = found(entry)
+      const isBack = taken.has(name)
+      if (!isBack && (take === null || take(entry))) {
+        if (mayComeBack && take !== null) taken.add(name)
         count++
         if (isConnected) connected++
         messages += queuedMessages + inFlightMessages

@@ -165,7 +165,7 @@ async function sessionsConcerned(
 ): Promise<Pick<Effects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
   const { holdings } = server
   const through = (wanted: Wanted, take: ((entry: SessionEntry) => boolean) | null): Promise<Many> => {
-    const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId })
+    const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId, mayComeBack: true })
     const expectAvailable = (): void => {
       if (holdings.unavailable !== null) throw new Error(`Sessions were left: ${holdings.unavailable}`)
     }

@@ -1,0 +1,21 @@
+import { expect, test } from 'vitest'
+import { throughAll } from '../../src/admin/many.ts'
+import type { Holdings } from '../../src/broker/holdings.ts'
+
+test('clients that are back at once do not keep a command for all of them from ending [field-A4]', async () => {
+  const connected = new Set(['a', 'b'])
+  let kicks = 0
+  const kick = (name: string): boolean => {
+    if (++kicks > 10) throw new Error('it does not end')
+    connected.delete(name)
+    connected.add(name)
+    return true
+  }
+  const holdings = { isBehind: false, settled: () => Promise.resolve() } as Holdings
+  const steps = (function* () {
+    yield* connected
+  })()
+  const found = (name: string) => ({ name, mayComeBack: true, isConnected: true })
+  const done = await throughAll(holdings, steps, found, kick, () => {})
+  expect(done).toEqual({ count: 2, names: ['a', 'b'], connected: 2, messages: 0 })
+})
