@@ -73,6 +73,12 @@ const LOGIN_REFUSALS: ReadonlySet<number> = new Set([
   Reason.BadAuthenticationMethod,
 ])
 
+/** One change of rights by the operator makes one of them for each of a fleet, and all of them `by` the broker. */
+const OF_MANY: ReadonlySet<Code> = new Set([
+  KIND_CODES['subscription-stopped'],
+  KIND_CODES['subscription-resumed'],
+])
+
 /** The kinds of line by their codes: each code is bounded for itself, so that no other one hides it. */
 const KINDS: ReadonlyMap<string, Kind> = new Map(
   [
@@ -82,7 +88,10 @@ const KINDS: ReadonlyMap<string, Kind> = new Map(
     kindOf(CLIENT_CODES.publishDenied, 'clientId', 'topicName'),
     kindOf(CLIENT_CODES.deliveryDenied, 'clientId', 'topicName'),
     kindOf(CLIENT_CODES.subscribeDenied, 'clientId', 'topicFilter'),
-    ...Object.values(KIND_CODES).map((code) => kindOf(code, 'by', 'subject')),
+    ...Object.values(KIND_CODES).map((code) => ({
+      ...kindOf(code, 'by', 'subject'),
+      isUngrouped: OF_MANY.has(code),
+    })),
   ].map((kind) => [kind.fields.security, kind]),
 )
 
@@ -160,8 +169,10 @@ export function attachSecurityLog(
       const code = KIND_CODES[kind]
       // What files led to, no client can repeat, and each time it may be something else.
       const isOfFiles = code.code.startsWith('S4')
-      if (code.level === 'warn' && !isOfFiles) {
-        tell(code, { source: fields.by, subject: fields.subject, detail: '' }, fields)
+      const isOfMany = OF_MANY.has(code)
+      if (isOfMany || (code.level === 'warn' && !isOfFiles)) {
+        const said = isOfMany ? (fields.detail ?? '') : ''
+        tell(code, { source: fields.by, subject: fields.subject, detail: said }, fields)
       } else logger[code.level]({ security: code.code, ...fields }, code.text)
     }),
   ]

@@ -164,3 +164,26 @@ test('who asks for the Session of another user is told, with whose it is; a pass
   ])
   expect(JSON.stringify(lines)).not.toContain('secret')
 })
+
+test('a change of rights is told of each Subscription of a fleet, within the bound of its kind [field-D24]', () => {
+  const detach = attach()
+  const change = (kind: 'subscription-stopped' | 'subscription-resumed', devices: number) => {
+    for (let device = 0; device < devices; device++) {
+      for (const filter of ['a', 'b']) {
+        events.emit('security', {
+          kind,
+          subject: `device-${device}`,
+          by: 'broker',
+          detail: `${filter}, of user u`,
+        })
+      }
+    }
+  }
+  change('subscription-stopped', 200)
+  expect(new Set(lines.map(({ subject, detail }) => `${subject} ${detail}`)).size).toBe(400)
+  lines = []
+  change('subscription-resumed', 5000)
+  expect(lines).toHaveLength(1000)
+  detach()
+  expect(lines.reduce((sum, { count }) => sum + Number(count), 0)).toBe(10_000)
+})
