@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { connect, type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Authority } from '../transport/authority.ts'
 import {
   BrokerProcess,
@@ -68,6 +68,13 @@ async function reached(url: string, options: IClientOptions): Promise<IConnackPa
   return new Promise((resolve, reject) => {
     client.once('connect', resolve)
     client.once('error', reject)
+  })
+}
+
+/** Resolves once the broker has noticed that its clients have left. */
+async function nobodyIsConnected(data: string): Promise<void> {
+  await vi.waitFor(async () => expect(await done(data, 'status')).toMatch(/^clients +0 connected/m), {
+    timeout: 60_000,
   })
 }
 
@@ -137,7 +144,8 @@ describe('a name that is given again', () => {
     const { port } = broker
     const left = await arrived(port, 'c', { username: 'anna', password: first.password })
     await left.client.subscribeAsync('secret', { qos: 1 })
-    left.client.end(true)
+    await left.client.endAsync(true)
+    await nobodyIsConnected(data)
     await mosquittoPub(
       port,
       '-q',
@@ -190,7 +198,8 @@ describe('rights that are taken away for a while', () => {
       const device = { username: 'device', password }
       const first = await arrived(broker.port, 'd', device)
       await first.client.subscribeAsync('commands', { qos: 1 })
-      first.client.end(true)
+      await first.client.endAsync(true)
+      await nobodyIsConnected(data)
       await mosquittoPub(broker.port, '-q', '1', '-t', 'commands', '-m', 'before', ...as)
       if (when !== 'with the broker running') await broker.stop()
       const disabled = await done(data, 'user', 'disable', 'device')
