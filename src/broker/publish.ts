@@ -198,10 +198,11 @@ export class Publisher {
     return Reason.Success
   }
 
-  /** Whether it removes a retained message, which gives more room than its subscribers take. */
-  #clears(message: Message): boolean {
-    const { retain, payloadBytes, topic } = message
-    return retain && payloadBytes === 0 && this.#state.retained.get(topic.name) !== undefined
+  /** Whether it removes a retained message that takes as much room as itself, which subscribers may have to keep. */
+  #clears({ retain, payloadBytes, topic, size }: Message): boolean {
+    if (!retain || payloadBytes > 0) return false
+    const previous = this.#state.retained.get(topic.name)
+    return previous !== undefined && size <= previous.size
   }
 
   /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */

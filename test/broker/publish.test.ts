@@ -591,6 +591,23 @@ describe('limits on PUBLISH', () => {
     expect(world.server.state.retained.count).toBe(0)
   })
 
+  it('what clears a retained message and is larger than that itself is refused while disk or memory is short [field-D21]', async () => {
+    const world = await World.make({ limits: { whenExhausted: 'refuse' } })
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('t', 1)
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 1, { retain: true })
+    const properties = { userProperties: { much: 'y'.repeat(1000) } }
+    for (const short of ['disk', 'memory']) {
+      world.ledger.refusal = short === 'disk' ? 'the disk is nearly full' : null
+      if (short === 'memory') world.server.state.memoryRefusal = 'memory is short'
+      const cleared = await pub.publish('t', '', 1, { retain: true, properties })
+      expect(cleared).toMatchObject([{ reasonCode: 0x97 }])
+    }
+    expect(world.server.state.retained.count).toBe(1)
+    expect(await pub.publish('t', '', 1, { retain: true })).toMatchObject([{ reasonCode: 0 }])
+  })
+
   it('a message for which there is no room is refused, a smaller one is not', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const kept = await world.connect('kept', lasting())
