@@ -44,6 +44,12 @@ const STRANGER_BYTES_MAX = 64 * 1024
  */
 const SURPLUS_MAX = 64
 
+/**
+ * Connections of clients whose certificate does not do, which are read as far as CONNECT to be told so. They take no places of
+ * others, and more of them are cut off at once.
+ */
+const UNCERTIFIED_MAX = 64
+
 /** When a store is opened again whose disk was too full for it. */
 const REOPEN_MS = 1000
 
@@ -70,6 +76,8 @@ export class Server implements Acceptor {
   readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
   readonly #links = new Set<ClientConnection>()
+  /** Those among them whose certificate does not do. */
+  readonly #uncertified = new Set<ClientConnection>()
   readonly #waiters: Waiter[] = []
   readonly #releaseWaiters: Releasable = { release: (sequence) => this.#resolveWaiters(sequence) }
   readonly #fatal: (error: Error) => void
@@ -258,10 +266,18 @@ export class Server implements Acceptor {
   accept(link: Link): LinkHandler | null {
     const { state } = this
     if (state.stopping) return null
+    const { certificateRefusal } = link.info
+    const uncertified = this.#uncertified.size
+    if (certificateRefusal !== undefined && uncertified >= UNCERTIFIED_MAX) {
+      state.figures.connectionsRefused++
+      const reasonCode = Reason.NotAuthorized
+      state.events.emit('refused', { clientId: '', link: link.info, reasonCode, reason: certificateRefusal })
+      return null
+    }
     const { connectionsMax } = state.limits
-    const isFull = this.#connections.size >= connectionsMax + SURPLUS_MAX
+    const isFull = this.#connections.size >= connectionsMax + SURPLUS_MAX + uncertified
     // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
-    if (isFull || this.#links.size >= 2 * connectionsMax + SURPLUS_MAX) {
+    if (isFull || this.#links.size >= 2 * connectionsMax + SURPLUS_MAX + uncertified) {
       const open = `${this.#connections.size} Network Connections, ${this.#links.size} with those that are closing`
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
@@ -271,6 +287,7 @@ export class Server implements Acceptor {
     const connection = new Connection(state, this.#rooms, link)
     this.#connections.add(connection)
     this.#links.add(connection)
+    if (certificateRefusal !== undefined) this.#uncertified.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
     return connection
   }
@@ -283,6 +300,7 @@ export class Server implements Acceptor {
 
   #gone(connection: ClientConnection): void {
     this.#links.delete(connection)
+    this.#uncertified.delete(connection)
     if (this.#links.size === 0) this.#whenEmpty?.()
   }
 

@@ -1,8 +1,10 @@
 /** Client certificates that do not do, where one is required: what their clients are told, and what stands in the log. */
 import { once } from 'node:events'
+import { setImmediate as nextPass } from 'node:timers/promises'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
+import type { Limits } from '../../src/broker/limits.ts'
 import { createAuthority } from '../../src/cli/certificates.ts'
 import { type Broker, type BrokerEvents, createBroker } from '../../src/godwit.ts'
 import { printable } from '../../src/observe/printable.ts'
@@ -63,7 +65,7 @@ afterEach(async () => {
   await broker?.close({ seconds: 0 })
 })
 
-async function start(more: Partial<TlsOptions> = {}): Promise<void> {
+async function start(more: Partial<TlsOptions> = {}, limits: Partial<Limits> = {}): Promise<void> {
   const { certificate, key } = await authority.server()
   const tls: TlsOptions = {
     cert: certificate,
@@ -79,7 +81,7 @@ async function start(more: Partial<TlsOptions> = {}): Promise<void> {
     tls,
     allowAnonymous: true,
   }))
-  broker = await createBroker({ listeners })
+  broker = await createBroker({ listeners, limits })
   broker.events.on('refused', (event) => refusals.push(event))
 }
 
@@ -210,6 +212,23 @@ describe('a client whose certificate does not do', () => {
     const good = await opened(shownBy(await authority.client('device-8')))
     good.write(CONNECT_4)
     expect((await once(good, 'data'))[0]).toEqual(Buffer.from([0x20, 2, 0, 0]))
+  })
+
+  test('takes no places of others, however many connections it holds open [field-C18]', async () => {
+    await start({}, { connectionsMax: 1 })
+    // Those beyond what is allowed are cut off, perhaps before their side of the handshake is complete.
+    await Promise.allSettled(Array.from({ length: 80 }, () => opened({})))
+    while (broker.figures.connectionsRefused < 16) await nextPass()
+    expect(broker.census().connections).toBe(64)
+    expect(refusals).toHaveLength(16)
+    expect(refusals[0]).toMatchObject({ reason: 'a client certificate is required', reasonCode: 0x87 })
+    const good = await opened(shownBy(await authority.client('device-8')))
+    good.write(CONNECT_4)
+    expect((await once(good, 'data'))[0]).toEqual(Buffer.from([0x20, 2, 0, 0]))
+    // When they have left there is room for others of them.
+    for (const socket of sockets) if (socket !== good) socket.destroy()
+    while (broker.census().connections > 1) await nextPass()
+    expect(reasonIn(await answered(await opened({}), CONNECT_5))).toBe('a client certificate is required')
   })
 
   test('over secure WebSocket is refused by CONNACK, too [field-C18]', async () => {
