@@ -1,4 +1,5 @@
 /** The command line: from its words to an exit code. */
+import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
 import type { AccessOptions } from '../access/access.ts'
@@ -147,7 +148,7 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
 /** A command for a data directory. What is not data for another program goes to stderr where data goes to stdout. */
 async function operate(surroundings: Surroundings, command: StoreCommand): Promise<ExitCode> {
   const { stdin, stdout, stderr } = surroundings
-  const directory = dataDirectory(surroundings, command.place)
+  const directory = operatedDirectory(surroundings, command)
   const done = (text: string): ExitCode => {
     stdout.write(`${text}\n`)
     return ExitCode.CleanEnd
@@ -172,12 +173,12 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
     case 'import':
       return done(await importLines(command.path, directory, command.force, stdin))
     case 'check-store': {
-      const { text, isSound } = await checkStore(command.directory ?? directory)
+      const { text, isSound } = await checkStore(directory)
       stdout.write(`${text}\n`)
       return isSound ? ExitCode.CleanEnd : ExitCode.Failure
     }
     case 'repair':
-      return done(await repair(command.directory ?? directory))
+      return done(await repair(directory))
   }
 }
 
@@ -186,6 +187,14 @@ function dataDirectory(surroundings: Surroundings, place: DataPlace): string {
   const directory = namedDirectory(surroundings, place)
   yieldToOwner([directory])
   return directory
+}
+
+/** The same for a command that may name another directory, or a backup, which is only read. */
+function operatedDirectory(surroundings: Surroundings, command: StoreCommand): string {
+  const named = 'directory' in command ? command.directory : null
+  if (named === null) return dataDirectory(surroundings, command.place)
+  if (statSync(named, { throwIfNoEntry: false })?.isDirectory() === true) yieldToOwner([named])
+  return named
 }
 
 function namedDirectory(surroundings: Surroundings, place: DataPlace): string {
@@ -240,9 +249,25 @@ async function start(
   givenFile: string | undefined,
   flags: ConfigFlags,
 ): Promise<ExitCode> {
+  const yielded: (string | null)[] = []
+  try {
+    return await serve(surroundings, givenFile, flags, yielded)
+  } catch (error) {
+    // Whoever started it as root wonders why it may not read what is root's.
+    for (const note of yielded) if (note !== null) surroundings.stderr.write(`${note}\n`)
+    throw error
+  }
+}
+
+/** Adds to `yielded` whom root goes on as. */
+async function serve(
+  surroundings: Surroundings,
+  givenFile: string | undefined,
+  flags: ConfigFlags,
+  yielded: (string | null)[],
+): Promise<ExitCode> {
   const { environment, stdout, stderr, words } = surroundings
   const sources = sourcesOf(environment, givenFile, flags)
-  const yielded: (string | null)[] = []
   // Whom to go on as is for the command line to say, before anything is read that somebody else could have written.
   if (sources.file !== undefined) {
     yielded.push(yieldToOwner([sources.file], flags.user ?? environment[variable('user')]))

@@ -3,8 +3,11 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -104,6 +107,37 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
       expect([words, readFileSync(target, 'utf8'), statSync(target).uid]).toEqual([words, 'of root', 0])
     }
     expect(statSync(join(directory, 'server.crt')).uid).toBe(NOBODY.uid)
+  })
+
+  test('repairs a directory that it names as the user to whom that belongs [field-D23]', async () => {
+    const { directory, config } = await made()
+    writeFileSync(config, LISTENERS)
+    const broker = started('--data', directory)
+    await broker.until(isUp)
+    broker.signal('SIGTERM')
+    expect((await broker.ended).code).toBe(0)
+    rmSync(join(directory, 'CURRENT'))
+    // The directory counts that is named, and not the one of `start`.
+    for (const command of ['check-store', 'repair']) await ran(command, directory)
+    const names = readdirSync(directory)
+    expect(names).toContain('CURRENT')
+    const ofRoot = names.filter((name) => lstatSync(join(directory, name)).uid !== NOBODY.uid)
+    expect(ofRoot).toEqual([])
+  })
+
+  test('tells whom it goes on as when that user may not read what is there [field-D23]', async () => {
+    const directory = join(await home(), 'data')
+    const before = started('--data', directory, '--port', '0')
+    await before.until(isUp)
+    before.signal('SIGTERM')
+    await before.ended
+    // As an earlier version left it, which went on as root.
+    give(directory)
+    const { code, stderr } = await ran('--data', directory, '--port', '0')
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^godwit note: goes on as user 65534, who can change .*\ngodwit: .*EACCES/),
+    ])
   })
 
   test('takes no configuration that others can write, or exchange by a link [field-D23]', async () => {
