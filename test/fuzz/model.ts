@@ -71,6 +71,9 @@ interface ModelSubscription {
   readonly identifier: number
 }
 
+/** So many bytes of a packet that is not whole keep a connection alive. */
+const LIFE_BYTES_MIN = 64
+
 /** Retained messages that are on their way for one Subscription. */
 interface Cursor {
   readonly filter: string
@@ -163,6 +166,8 @@ export class ModelConnection {
   bridge = false
   keepAliveMs = 0
   activeAt = 0
+  /** Bytes that came since then: enough of them are life without a whole packet. */
+  bytesSince = 0
 
   constructor(now: number) {
     this.openedAt = now
@@ -383,6 +388,8 @@ export class Model {
 
   #packets(connection: ModelConnection, bytes: Buffer): void {
     connection.bytes = Buffer.concat([connection.bytes, bytes])
+    connection.bytesSince += bytes.length
+    if (connection.bytesSince >= LIFE_BYTES_MIN) this.#becameActive(connection)
     const { packetBytesMax } = this.limits
     try {
       while (connection.bytes.length > 0) {
@@ -395,13 +402,18 @@ export class Model {
         connection.bytes = connection.bytes.subarray(
           found.body.byteOffset - connection.bytes.byteOffset + found.body.length,
         )
-        connection.activeAt = this.now
+        this.#becameActive(connection)
         this.#packet(connection, found.first, found.body)
       }
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
       this.#violated(connection, error.code)
     }
+  }
+
+  #becameActive(connection: ModelConnection): void {
+    connection.activeAt = this.now
+    connection.bytesSince = 0
   }
 
   #packet(connection: ModelConnection, first: number, body: Buffer): void {
