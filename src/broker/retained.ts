@@ -16,7 +16,10 @@ import type { State } from './state.ts'
 /** Steps that one Session gets per turn, a message or a look at a few nodes each, so that nobody else waits for a `#`. */
 const SLICE = 256
 
-/** Topic names that are kept for one Subscription while its retained messages are under way: 4 MB at most. */
+/**
+ * Topic names that are kept of one kind while the retained messages of a Session are under way: 4 MB at most. What is kept
+ * for many Subscriptions at a time is shared among them.
+ */
 const NAMES_MAX = 65_536
 
 /** The retained messages of one Subscription, as far as they are still to come. */
@@ -284,7 +287,7 @@ export class RetainedDelivery {
       if (isTaken && session.stored && current !== message) this.#record(current)
       if (!this.#isToCome(cursor, message.topic.name)) continue
       if (isTaken) this.#sendFirst(session, cursor, message, current)
-      else this.#owe(session, cursor, current)
+      else this.#owe(course, cursor, current)
     }
   }
 
@@ -313,11 +316,11 @@ export class RetainedDelivery {
   }
 
   /** The live message is dropped, and the retained one still to come: the walk must not pass it by. */
-  #owe(session: Session, cursor: Cursor, current: Message): void {
+  #owe({ session, cursors }: Course, cursor: Cursor, current: Message): void {
     const { name } = current.topic
     cursor.owed ??= new Set()
     if (cursor.owed.has(name)) return
-    if (cursor.owed.size >= NAMES_MAX) {
+    if (cursor.owed.size >= NAMES_MAX / cursors.size) {
       this.#state.drop(session.clientId, 'slow-reader', current)
       return
     }
@@ -386,7 +389,7 @@ export class RetainedDelivery {
       if (next.value === null) return true
       cursor.found = next.value.topic.name
     }
-    if (this.#state.isInDoubt) this.#putAside(cursor, cursor.found)
+    if (this.#state.isInDoubt) this.#putAside(cursor, cursor.found, NAMES_MAX / cursors.size)
     const message = this.#due(session, cursor, cursor.found)
     const qos = message === null ? 0 : effectiveQoS(message.qos, cursor.qos)
     const isSent = cursor.isSwept && qos === 0 && cursor.owed?.has(cursor.found) !== true
@@ -406,11 +409,11 @@ export class RetainedDelivery {
     return true
   }
 
-  #putAside(cursor: Cursor, name: string): void {
+  #putAside(cursor: Cursor, name: string, namesMax: number): void {
     const message = this.#state.retained.get(name)
     if (message === undefined || !this.#state.isDoubtful(message)) return
     cursor.doubtful ??= new Set()
-    if (cursor.doubtful.size < NAMES_MAX) cursor.doubtful.add(name)
+    if (cursor.doubtful.size < namesMax) cursor.doubtful.add(name)
   }
 
   /** All else is sent: goes on with the messages that are not in doubt any more. */

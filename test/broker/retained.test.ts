@@ -494,6 +494,27 @@ describe('retained messages and newer live ones of the same topic', () => {
     expect([...byTopic(sub.got()).values()].filter((texts) => texts.join() === 'new')).toHaveLength(100)
   })
 
+  it('what many overlapping Subscriptions are owed takes no more memory than what one is [field-B7]', async () => {
+    const world = await World.make({ limits: { outgoingBytesMax: 1024 } })
+    const names = topicNames(300).map((name) => `1/2/3/4/5/6/7/8/${name}`)
+    await publishAll(world, names, 'old '.padEnd(100, '.'), true)
+    const sub = await world.connect('sub')
+    sub.link.stuck = true
+    const filters = Array.from({ length: 256 }, (_, mask) => {
+      const levels = Array.from({ length: 8 }, (_each, level) => ((mask >> level) & 1 ? '+' : `${level + 1}`))
+      return [...levels, '#'].join('/')
+    })
+    const subscriptions = filters.map((topic) => ({ topic, qos: 0 }))
+    await sub.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    let dropped = 0
+    world.server.state.events.on('dropped', ({ reason, message, count = 1 }) => {
+      if (reason === 'slow-reader' && message.retain) dropped += count
+    })
+    await publishAll(world, names, 'dropped', false)
+    // Of 65,536 names each Subscription has its share.
+    expect(dropped).toBeGreaterThanOrEqual((300 - 256) * 255)
+  })
+
   it('No Local: what the subscriber publishes itself takes no retained message from it [field-B7]', async () => {
     const world = await World.make({ limits: { inFlightMax: 1 } })
     const names = topicNames(10)
