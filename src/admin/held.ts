@@ -229,7 +229,7 @@ function asksForMany({ words, topic, client, user, awaySeconds }: Parameters): b
   const isNamed = Array.isArray(words) && words.length > 0
   const isMany = [topic, client, user, awaySeconds].some((given) => given !== undefined)
   if (isNamed && isMany)
-    throw new HeldError('one is named, and many are asked for', 'Do one after the other.')
+    throw new HeldError('the command names one and also selects many', 'Give either the name or the options.')
   return isMany
 }
 
@@ -272,7 +272,7 @@ function listParameters(parameters: Parameters): ListParameters {
 
 function secondsOf(awaySeconds: unknown): number {
   if (typeof awaySeconds === 'number' && awaySeconds >= 0) return awaySeconds
-  throw new HeldError('awaySeconds is no number of seconds', 'Send a JSON number from 0.')
+  throw new HeldError('awaySeconds is not a number of seconds', 'Send a JSON number of 0 or more.')
 }
 
 function wantedOf({ topic, client, user, awaySeconds }: ListParameters): Wanted {

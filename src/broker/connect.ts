@@ -126,14 +126,14 @@ export function boundClientId(
     return refuse("the Client Identifier is not the certificate's Common Name (client_id: certificate)")
   }
   if (userName === null)
-    return refuse('a client without a user has no Client Identifier here (client_id: user)')
+    return refuse('a client without credentials may use no Client Identifier here (client_id: user)')
   // A slash ends the name: nobody is called `a/b` here, so that `a/b` is of the user `a` and of nobody else.
   if (userName.includes('/'))
-    return refuse('a user with / in the name has no Client Identifier (client_id: user)')
+    return refuse('a user with / in the name may use no Client Identifier here (client_id: user)')
   const bound = clientId === '' ? `${userName}/${assigned}` : clientId
   const isTheirs = bound === userName || bound.startsWith(`${userName}/`)
   if (isTheirs && Buffer.byteLength(bound) <= TEXT_BYTES_MAX) return bound
-  return refuse('the Client Identifier is neither the user name, nor that and / and more (client_id: user)')
+  return refuse('the Client Identifier is neither the user name nor begins with it and / (client_id: user)')
 }
 
 /** Refuses what an authenticated user may not do; null lets it pass. */
@@ -147,7 +147,10 @@ export function sessionRefusal(
   if (state.unavailable !== null) return unavailable(state.unavailable)
   const { userName, userId } = user
   if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
-    return { reasonCode: Reason.NotAuthorized, reason: 'the user was removed, or added anew, meanwhile' }
+    return {
+      reasonCode: Reason.NotAuthorized,
+      reason: 'the user was removed, or added again, during the log-in',
+    }
   }
   const existing = state.sessions.get(clientId)
   if (existing !== undefined && ownershipOf(state.policy, ownerOf(existing), user) === 'another') {

@@ -83,7 +83,7 @@ export class Sessions {
     const held =
       existing === undefined
         ? ''
-        : `, with ${existing.subscriptions.size} Subscriptions and ${existing.queueLength + existing.inFlightCount} messages`
+        : `; Subscriptions: ${existing.subscriptions.size}, messages: ${existing.queueLength + existing.inFlightCount}`
     if (existing === undefined) this.#wills.publishNow(clientId)
     else this.end(existing, 'ownerless')
     figures.ownerlessSessionsEnded++

@@ -80,18 +80,20 @@ function effectLines(given: string, command: AccountCommand, effects: Effects): 
   const { connectionsEnded, anonymousEnded, willsPublished, willsDenied } = effects
   const { subscriptionsSuspended, sessionsSuspended, subscriptionsResumed } = effects
   const { formerSessions, keptSessions, anonymousSessions, isDeleted } = effects
-  const anonymous = anonymousEnded === 0 ? '' : `, ${anonymousEnded} of them of clients without credentials`
+  const anonymous = anonymousEnded === 0 ? '' : ` (${anonymousEnded} without credentials)`
   const told: (string | false)[] = [
     connectionsEnded > 0 && `${counted(connectionsEnded, 'connection')} ended${anonymous}`,
     willsPublished > 0 && `${counted(willsPublished, 'Will')} of them published`,
     willsDenied > 0 && `${counted(willsDenied, 'Will')} of them not published: not allowed any more`,
-    subscriptionsSuspended > 0 &&
-      `${counted(subscriptionsSuspended, 'Subscription')} of ${counted(sessionsSuspended, 'Session')} suspended; kept until allowed again`,
+    // Of a user who is gone nothing is ever allowed again: what becomes of the Sessions is told below.
+    command !== 'user remove' &&
+      subscriptionsSuspended > 0 &&
+      `${counted(subscriptionsSuspended, 'Subscription')} of ${counted(sessionsSuspended, 'Session')} suspended: kept, and active again once allowed`,
     subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} allowed again`,
     keptSessions.count > 0 && `${some(keptSessions, `of ${name}`)} kept by this user`,
     command === 'user add' &&
       formerSessions.count > 0 &&
-      `${some(formerSessions, `of an earlier user ${name}`)}: not passed on, each ends when its client connects`,
+      `${some(formerSessions, `of an earlier user ${name}`)}: not passed on to this user; each ends when its client connects`,
     command === 'user remove' && formerSessions.count > 0 && leftBehind(name, formerSessions, isDeleted),
     anonymousSessions.count > 0 &&
       `${some(anonymousSessions, 'of clients without credentials')}: each ends when a user takes its Client Identifier`,
@@ -103,7 +105,7 @@ function effectLines(given: string, command: AccountCommand, effects: Effects): 
 function leftBehind(name: string, sessions: Many, isDeleted: boolean): string {
   if (isDeleted) return `${some(sessions, `of ${name}`)} deleted`
   const how = `godwit session delete --user ${shellWord(name)} --yes`
-  return `${some(sessions, `of ${name}`)} left, which pass to nobody; to delete all of them: ${how}`
+  return `${some(sessions, `of ${name}`)} left; no other user is given what is in them\nto delete all of them now: ${how}`
 }
 
 function counted(count: number, noun: string): string {

@@ -260,53 +260,90 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
 export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
 
   godwit [start] [options]   starts the broker
-  godwit setup               makes what a broker with TLS and users needs, in --data DIR; changes nothing that is there
-  godwit check FILE          checks a configuration file; --against-running: and tells what a running broker would do
-  godwit reload              the running broker reads its configuration and files again; clients stay connected
-  godwit status              tells how the running broker is (--json for programs)
-  godwit user add NAME       adds a user, with a password that is asked for; --generate makes one and shows it
-  godwit user list           users; also remove, disable, enable and password NAME
-  godwit role add ROLE RULE  a rule for all who have the role, such as 'allow publish sensors/%u/#'; also remove ROLE RULE
-  godwit role list           roles, their rules and users; also grant and revoke ROLE USER, remove ROLE
-  godwit explain access      which rule lets --user NAME --client ID do --publish, --subscribe or --receive TOPIC, or not
-  godwit client list         who is connected; also show, kick and delete CLIENT, or all that match
-  godwit session list        what is kept for clients; also show and delete CLIENT, or all that match
+  godwit setup               makes what a broker with TLS and users needs, in
+                             --data DIR; changes nothing that is there
+  godwit check FILE          checks a configuration file; --against-running also
+                             tells what a running broker would do with it
+  godwit reload              has the running broker read its configuration and
+                             files again; clients stay connected
+  godwit status              tells how the running broker is
+  godwit user add NAME       adds a user and asks for a password; --generate
+                             makes one and shows it
+  godwit user list           lists users; also remove, disable, enable and
+                             password NAME
+  godwit role add ROLE RULE  adds a rule for all who have the role, such as
+                             'allow publish sensors/%u/#'
+  godwit role list           lists roles, their rules and users; also grant and
+                             revoke ROLE USER, remove ROLE [RULE]
+  godwit explain access      tells which rule lets --user NAME --client ID do
+                             --publish, --subscribe or --receive TOPIC, or not
+  godwit client list         who is connected; also show, kick and delete CLIENT
+  godwit session list        what is kept for clients; also show and delete
+                             CLIENT
   godwit subscription list   who gets what; also show and delete CLIENT FILTER
   godwit retained list       retained messages; also show and delete TOPIC
-  godwit backup TARGET       backs up the data, also while the broker runs: a file NAME.godwit-backup, or a directory
-  godwit restore SOURCE      fills an empty data directory from a backup (--force puts what is there aside)
-  godwit export [FILE]       writes Sessions, queues, retained messages and Wills as JSON lines (--for 0.1: for that version)
-  godwit import [FILE]       fills an empty data directory from them (--force puts what is there aside)
-  godwit check-store [DIR]   verifies everything that is stored; DIR may be a backup
-  godwit repair [DIR]        keeps what is sound of a damaged data directory, and a copy of the old one
+  godwit backup TARGET       backs up the data, also while the broker runs: a
+                             file NAME.godwit-backup, or a directory
+  godwit restore SOURCE      fills an empty data directory from a backup
+  godwit export [FILE]       writes Sessions, queues, retained messages and
+                             Wills as JSON lines; --for 0.1 for that version
+  godwit import [FILE]       fills an empty data directory from such lines
+  godwit check-store [DIR]   verifies all that is stored; DIR may be a backup
+  godwit repair [DIR]        keeps what is sound of a damaged data directory,
+                             and a copy of the old one
 
-  -c, --config FILE          a configuration file (see config/godwit.example.yaml)
-      --host ADDRESS         where to listen: 127.0.0.1 by default, 0.0.0.0 for all of IPv4, :: for all
-  -p, --port PORT            listens for MQTT on this TCP port, and nowhere else; 0 takes a free one
+Options of start; those of the data directory also hold for commands:
+  -c, --config FILE          configuration file (config/godwit.example.yaml)
+      --data DIR             where Sessions and messages are kept:
+                             ./godwit-data by default
+      --host ADDRESS         where to listen: 127.0.0.1 by default, 0.0.0.0 for
+                             all of IPv4, :: for all
+  -p, --port PORT            listens for MQTT on this TCP port, and nowhere
+                             else; 0 takes a free one
       --ws-port PORT         the same for MQTT over WebSocket; both may be given
-      --data DIR             where Sessions and messages are kept: ./godwit-data by default
-      --durability KIND      what an acknowledgement promises: fsync (default), interval, os or memory
-      --log-level LEVEL      trace, debug, info (default), warn, error, fatal or silent
-      --set KEY=VALUE        sets any configuration key, such as limits.queue_bytes_max=64MiB; repeatable
-      --user NAME            whom godwit goes on as when root starts it, or whom setup gives the data directory
-      --name NAME --address ADDRESS --renew --new-key --rsa
-                             of setup: what else the certificate is for, repeatable; a new certificate where there is one, with
-                             a new key; certificates of RSA beside those of ECDSA, where an earlier setup made none
-      --role ROLE            of user add, repeatable; 'client' by default, which may all but $SYS; 'admin' may everything
+      --durability KIND      what an acknowledgement promises: fsync (default),
+                             interval, os or memory
+      --log-level LEVEL      trace, debug, info (default), warn, error, fatal
+                             or silent
+      --set KEY=VALUE        sets any configuration key, repeatable, such as
+                             limits.queue_bytes_max=64MiB
+      --user NAME            started as root, godwit runs as this user; setup
+                             gives the data directory to this user
+
+Options of setup:
+      --name NAME --address ADDRESS
+                             further names and addresses of the certificate;
+                             repeatable
+      --renew                makes new server certificates for the same keys
+      --new-key              the same with new keys
+      --rsa                  adds RSA where an earlier setup made only ECDSA
+
+Options of user add, remove and password:
+      --role ROLE            role of a new user; repeatable. Default 'client':
+                             everything except $SYS; 'admin' is unrestricted
       --generate | --password-file FILE | --no-password
-                             of user add and password; - is the standard input; without one a certificate lets the user in
-      --keep-sessions        of user add: this is the user who has Sessions under that name, and keeps them
-      --delete-sessions      of user remove: and what is kept for the user's clients
-      --json                 what a command tells, for programs
-      --topic FILTER --client PATTERN --user NAME --limit N --after PLACE
-                             which lines of a list: PATTERN may have * and ?, PLACE is where the last page ended
-      --client PATTERN --user NAME --older-than 30d --topic FILTER, with --dry-run or --yes
-                             of delete and kick: all that match; --older-than: Sessions of clients that have been away for so long
+                             FILE - is the standard input; a user without a
+                             password needs a client certificate
+      --keep-sessions        the new user keeps the Sessions under this name
+      --delete-sessions      deletes the Sessions of the user who is removed
+
+Options of list, kick and delete:
+      --client PATTERN       * stands for any characters, ? for one
+      --user NAME            '' for clients without credentials
+      --topic FILTER         what a topic filter matches
+      --older-than 30d       Sessions whose clients have been away for so long
+      --dry-run | --yes      of kick and delete: count all that match, or do it
+      --limit N --after PLACE
+                             of list: how many; where the last page ended
+
+      --force                of restore and import: puts aside what is there
+      --json                 output for programs
   -v, --version
   -h, --help
 
-Every configuration key is also an environment variable, such as GODWIT_LIMITS_QUEUE_BYTES_MAX.
-Exit codes: 0 clean end, 1 failure while running, 2 wrong usage or configuration.
+Every configuration key is also an environment variable, such as
+GODWIT_LIMITS_QUEUE_BYTES_MAX. Exit codes: 0 clean end, 1 failure while
+running, 2 wrong usage or configuration.
 `
 
 /** Reads the words after the program's name. Throws UsageError. */
@@ -379,7 +416,7 @@ export function parseArguments(words: readonly string[]): Command {
 function exportVersionFor(godwit: string | undefined): ExportVersion | undefined {
   if (godwit === undefined) return undefined
   if (/^0\.1(\.\d+)?$/.test(godwit)) return 1
-  throw new UsageError(`--for ${godwit}: 0.1 is the one earlier version that needs it`)
+  throw new UsageError(`--for ${godwit}: the only earlier version that it knows is 0.1`)
 }
 
 function portOf(flag: string, text: string | undefined): number | undefined {
@@ -463,7 +500,7 @@ function checkWhich(
     throw new UsageError(`${command} takes ${needed.join(' and ')}, or what matches ${selection}, not both`)
   }
   if (selecting.length === 0) {
-    throw new UsageError(`${command} needs ${needed.join(' and ')}, or which ones: ${selection}`)
+    throw new UsageError(`${command} needs ${needed.join(' and ')}, or one of ${selection} to say which`)
   }
   if (values['dry-run'] === true && values.yes === true) {
     throw new UsageError(`${command} takes one of --dry-run and --yes`)
@@ -472,14 +509,14 @@ function checkWhich(
   const isMeant = command === 'retained delete' && values.topic !== undefined
   if (values['dry-run'] !== true && values.yes !== true && !isMeant) {
     const given = `--${selecting[0]}`
-    throw new UsageError(`${command} with ${given} needs --dry-run, which tells how many there are, or --yes`)
+    throw new UsageError(`${command} with ${given} needs --dry-run to count them, or --yes to do it`)
   }
 }
 
 function secondsOf(text: string): number {
   const [, number, unit = 's'] = /^(\d+)([smhd])?$/.exec(text) ?? []
   if (number !== undefined) return Number(number) * SECOND_UNITS[unit]!
-  throw new UsageError(`--older-than ${text}: a number of seconds, or like 90s, 5m, 2h, 30d, is needed`)
+  throw new UsageError(`--older-than ${text}: give a number of seconds, or a time such as 90s, 5m, 2h or 30d`)
 }
 
 /** The command is the first word, or the first two. */

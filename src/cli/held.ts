@@ -216,9 +216,9 @@ function manyDone({ kind, verb, topic, dryRun }: HeldCommand, answer: Done): str
       : ['would delete', 'deleted']
   const isSession = verb === 'delete' && (kind === 'session' || kind === 'client')
   const more =
-    isSession && count > 0 ? `, ${connected} of connected clients, with ${messages} messages waiting` : ''
+    isSession && count > 0 ? ` (${connected} of connected clients, ${messages} messages waiting)` : ''
   const named = names.map((name) => printable(name)).join(', ')
-  const such = count === 0 ? '' : `${count > names.length ? '; such as' : ':'} ${named}`
+  const such = count === 0 ? '' : `${count > names.length ? ', such as' : ':'} ${named}`
   const next = dryRun && count > 0 ? ['to do so: the same command with --yes instead of --dry-run'] : []
   return [`${dryRun ? done[0] : done[1]} ${what}${more}${such}`, ...next].join('\n')
 }

@@ -1,4 +1,4 @@
-/** Root takes no word from a file that another user can write, and writes nothing where another user can put something else. */
+/** Root takes no orders from a file that another user can write, and writes nothing where another user can put something else. */
 import { lstatSync, readlinkSync, type Stats } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
@@ -71,13 +71,13 @@ export function yieldToOwner(paths: readonly string[], wanted?: string): string 
   if (owner === undefined || owners.size > 1) {
     const who = owner === undefined ? 'others' : `users ${[...owners.keys()].join(' and ')}`
     throw new SystemUserError(
-      `root takes nothing from ${paths.join(' and ')}: ${who} can change ${first.path}`,
-      "Make it root's alone (chown, chmod go-w), or name whom to go on as: --user NAME",
+      `root takes no orders from ${paths.join(' and ')}: ${who} can change ${first.path}`,
+      'Let only root change it (chown root, chmod go-w), or name a user to run as: --user NAME',
     )
   }
   const { path, user } = writers.find((writer) => writer.user !== null)!
   becomeUser(`${user!.uid}:${user!.gid}`)
-  return `godwit note: goes on as user ${user!.uid}, who can change ${path}; root takes no word from there`
+  return `godwit note: runs as user ${user!.uid} from here on, who can change ${path}: root takes no orders from there`
 }
 
 /** For root that stays root. Throws SystemUserError for a file that it would write where another user can put something else. */
@@ -86,7 +86,7 @@ export function refuseForeignPlaces(config: Config): void {
   if (problem === null) return
   throw new SystemUserError(
     problem,
-    'Name a directory of root alone, or whom to go on as: user in the configuration, or --user NAME',
+    'Name a directory that only root can change, or a user to run as: user in the configuration, or --user NAME',
   )
 }
 
@@ -121,7 +121,7 @@ export function foreignFileNotices({ access, listeners }: Config): string[] {
     return writer === undefined
       ? []
       : [
-          `godwit note: root reads ${path}, and ${shownWriter(writer)} can change ${writer.path}; better: --user NAME`,
+          `godwit note: root reads ${path}, and ${shownWriter(writer)} can change ${writer.path}; a user to run as would be safer: --user NAME`,
         ]
   })
 }

@@ -311,7 +311,7 @@ async function serve(
     const now = sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
     const writer = now.file === undefined ? null : foreignWriter(now.file)
     if (writer !== null) {
-      const message = `root takes no word from it any more: ${writer}`
+      const message = `root takes no orders from it any more: ${writer}`
       throw new ConfigError([{ where: now.file!, key: '', message }])
     }
     return now

@@ -76,7 +76,7 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   if (isRsa) await rsaIn(directory, options, nowMs, said)
   else {
     said.push(
-      `godwit note: ${ECDSA.server.certificate} is of ECDSA, which devices that know RSA only cannot use; to serve both: godwit setup --rsa --data ${shellWord(directory)}`,
+      `godwit note: ${ECDSA.server.certificate} is an ECDSA certificate, which devices that only know RSA cannot use; to serve both: godwit setup --rsa --data ${shellWord(directory)}`,
     )
   }
   const { port, webSocketPort } = await configurationIn(directory, options, said)
@@ -84,7 +84,7 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
   said.push(`godwit ${CA_CERTIFICATE} has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
   if (isRsa) {
     const print = fingerprint(read(join(directory, RSA.authority.certificate)))
-    said.push(`godwit and, for RSA, ${RSA.authority.certificate}, which is in it as well, ${print}`)
+    said.push(`godwit ${RSA.authority.certificate} (RSA alone, also part of ${CA_CERTIFICATE}) has ${print}`)
   }
   if (receiver !== null) giveAway(directory, receiver)
   const caFile = join(directory, CA_CERTIFICATE)
@@ -216,15 +216,15 @@ async function rsaIn(directory: string, options: SetupOptions, nowMs: number, sa
   const path = join(directory, DIRECTORY_FILE)
   if (!existsSync(path)) return
   said.push(
-    `godwit note: ${CA_CERTIFICATE} has both authorities now; RSA-only devices need it, or ${RSA.authority.certificate}`,
+    `godwit note: ${CA_CERTIFICATE} holds both authorities now; devices that only know RSA need a new copy of it, or ${RSA.authority.certificate}`,
   )
   const text = read(path)
   if (text.includes(TLS_ECDSA)) {
     await write(directory, DIRECTORY_FILE, text.replaceAll(TLS_ECDSA, TLS_BOTH), 0o644, 'replace')
     said.push(
-      `godwit changed ${DIRECTORY_FILE}: listeners serve both; a broker that runs takes it by: godwit reload --data ${shellWord(directory)}`,
+      `godwit changed ${DIRECTORY_FILE}: listeners serve both; to have a running broker take it over: godwit reload --data ${shellWord(directory)}`,
     )
-  } else said.push(`godwit note: for listeners that serve both, ${DIRECTORY_FILE} has to say: ${TLS_BOTH}`)
+  } else said.push(`godwit note: to serve both, the listeners in ${DIRECTORY_FILE} need: ${TLS_BOTH}`)
 }
 
 async function serverCertificateIn(
@@ -302,7 +302,7 @@ async function signed(
     if (how.key === undefined) throw error
     throw new SetupError(
       `${keyPath} cannot be used again: ${(error as Error).message}`,
-      'A new one is made by: godwit setup --renew --new-key',
+      'Make a new one: godwit setup --renew --new-key',
       { cause: error },
     )
   }

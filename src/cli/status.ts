@@ -51,7 +51,7 @@ function subscriptions(count: number, suspended = 0): string {
 function ownerless(count = 0): string | null {
   return count === 0
     ? null
-    : `${count} Sessions ended that nobody owned, since users took their Client Identifiers`
+    : `${count} Session${count === 1 ? '' : 's'} without an owner ended, as users took their Client Identifiers`
 }
 
 /** As `queue-full 3, offline 1`: the most first. */

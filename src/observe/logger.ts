@@ -28,7 +28,7 @@ export function createLogger(
 /** The JSON line that stands for so many that could not be written. */
 export function lostLine(count: number): string {
   const fields = { level: 'warn', time: new Date().toISOString(), count }
-  return `${JSON.stringify({ ...fields, msg: 'lines of this log were lost: nobody took them' })}\n`
+  return `${JSON.stringify({ ...fields, msg: 'lines of this log were lost: the reader, or the disk, did not take them' })}\n`
 }
 
 /** One of our JSON lines as `12:00:00 info  text key=value`. */

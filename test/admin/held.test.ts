@@ -437,8 +437,10 @@ describe('show, kick, delete', () => {
     expect(names(await ask('session list', { awaySeconds: 3600 }))).toEqual(['old', 'old-of-ada'])
     expect(await which({ user: 'ada' })).toEqual(['old-of-ada'])
     expect(await which({ user: 'nobody' })).toEqual([])
-    await expect(ask('session delete', { words: ['old'], user: 'ada' })).rejects.toThrow('one is named')
-    await expect(ask('session delete', { awaySeconds: 'long' })).rejects.toThrow('no number of seconds')
+    await expect(ask('session delete', { words: ['old'], user: 'ada' })).rejects.toThrow(
+      'names one and also selects many',
+    )
+    await expect(ask('session delete', { awaySeconds: 'long' })).rejects.toThrow('not a number of seconds')
   })
 
   test('kick, Subscriptions and retained messages go by pattern, too [field-A4]', async () => {

@@ -55,7 +55,7 @@ describe('what nobody owned', () => {
           kind: 'ownerless-session-ended',
           subject: 'c',
           by: 'anna',
-          detail: 'of clients without credentials, with 1 Subscriptions and 1 messages',
+          detail: 'of clients without credentials; Subscriptions: 1, messages: 1',
         },
       ])
       expect(world.server.state.figures.ownerlessSessionsEnded).toBe(1)

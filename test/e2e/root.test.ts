@@ -73,7 +73,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     await broker.until(isUp)
     expect(uidOf(broker)).toBe(NOBODY.uid)
     await broker.until((stdout) =>
-      stdout.includes(`godwit note: goes on as user ${NOBODY.uid}, who can change ${directory}`),
+      stdout.includes(`godwit note: runs as user ${NOBODY.uid} from here on, who can change ${directory}`),
     )
     for (const name of ['CURRENT', 'control.sock'])
       expect(statSync(join(directory, name)).uid).toBe(NOBODY.uid)
@@ -148,7 +148,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const open = await ran('--config', config)
     expect([open.code, open.stderr]).toEqual([
       1,
-      `godwit: root takes nothing from ${config}: others can change ${config}\nMake it root's alone (chown, chmod go-w), or name whom to go on as: --user NAME\n`,
+      `godwit: root takes no orders from ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\n`,
     ])
     chmodSync(config, 0o644)
     const theirs = join(top, 'theirs')
@@ -211,7 +211,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     writeFileSync(config, before)
     give(config)
     const { code, stderr } = await ran('reload', '--data', join(top, 'data'))
-    expect([code, stderr]).toEqual([1, expect.stringContaining('root takes no word from it any more')])
+    expect([code, stderr]).toEqual([1, expect.stringContaining('root takes no orders from it any more')])
   })
 })
 
