@@ -1035,7 +1035,8 @@ export class Model {
     )
     this.#send(connection, `SUBACK ${packet.packetId} ${codes.join(',')}`, session.stored)
     for (const cursor of starts) session.cursors.set(cursor.filter, cursor)
-    this.#takeRetained(session)
+    // What is still to come for earlier ones comes with them, or later.
+    if (starts.length > 0) this.#takeRetained(session)
     this.#takeMoved()
     if (!this.#hasRoom(session)) return
     // Those that have sent everything are over, and stand for nothing that is published later.
