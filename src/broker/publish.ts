@@ -131,7 +131,10 @@ export class Publisher {
       entry = merged
     }
     const qos = effectiveQoS(message.qos, entry.qos)
-    if (this.#retained.size > 0) this.#retained.precede(routed, message, qos)
+    if (this.#retained.size > 0 && !this.#retained.precede(routed, message, qos)) {
+      this.#state.drop(routed.subscriber.clientId, 'queue-full', message)
+      return
+    }
     // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
     const retain = message.retain && entry.retainAsPublished
     const delivery =

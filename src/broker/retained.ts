@@ -273,14 +273,16 @@ export class RetainedDelivery {
 
   /**
    * That message goes to a Session now, or not at all where `delivered` is null (No Local): sees to it that the retained
-   * message of its topic, if it is still to come, comes before it.
+   * message of its topic, if it is still to come, comes before it. False when that one has to wait for the disk: a message at
+   * QoS 0 must not bring it onto a disk that is short, nor pass it.
    */
-  precede(routed: RouteEntry<Session>, message: Message, delivered: QoS | null): void {
+  precede(routed: RouteEntry<Session>, message: Message, delivered: QoS | null): boolean {
     const current = this.#retainedNow
     const course = this.#courses.get(routed.subscriber)
-    if (course === undefined || current === undefined) return
+    if (course === undefined || current === undefined) return true
     const { session, cursors } = course
-    const isTaken = delivered !== null && session.takes(message, delivered)
+    const waits = delivered === 0 && this.#waitsForSpace(course, routed, message, current)
+    const isTaken = delivered !== null && !waits && session.takes(message, delivered)
     for (const { filter } of routed.subscriptions) {
       const cursor = cursors.get(filter)
       if (cursor === undefined) continue
@@ -289,6 +291,23 @@ export class RetainedDelivery {
       if (isTaken) this.#sendFirst(session, cursor, message, current)
       else this.#owe(course, cursor, current)
     }
+    return !waits
+  }
+
+  /** Whether the retained message is still to come for one of its Subscriptions, and is to be stored, on a disk that is short. */
+  #waitsForSpace(
+    { session, cursors }: Course,
+    { subscriptions }: RouteEntry<Session>,
+    message: Message,
+    current: Message,
+  ): boolean {
+    if (!session.stored || current === message || this.#state.store.refusalFor(current.size) === null)
+      return false
+    return subscriptions.some(({ filter }) => {
+      const cursor = cursors.get(filter)
+      if (cursor === undefined || effectiveQoS(current.qos, cursor.qos) === 0) return false
+      return this.#isToCome(cursor, message.topic.name) && this.#isFor(session, cursor, current)
+    })
   }
 
   /** Has the store know that what is retained is older than a message that a stored Session got: a restart changes no order. */

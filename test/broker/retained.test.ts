@@ -93,6 +93,25 @@ describe('retained messages', () => {
     expect(kept.texts().sort()).toEqual(['a', 'b', 'c'])
   })
 
+  it('do not go onto a disk that is short because a live message at QoS 0 comes: that one is dropped [field-B7]', async () => {
+    const world = await World.make()
+    const pub = await world.connect('pub')
+    for (const topic of ['a', 'b']) await pub.publish(topic, topic, 1, KEEP)
+    const kept = await world.connect('kept', lasting())
+    await kept.subscribe('+', 1, { rh: 2 })
+    world.ledger.refusal = 'the disk is nearly full'
+    await kept.subscribe('+', 1, { rh: 0 })
+    await pub.publish('a', 'live', 0)
+    await pub.publish('c', 'of another topic', 0)
+    expect(kept.texts()).toEqual(['of another topic'])
+    world.ledger.refusal = null
+    world.server.tick()
+    await world.settle()
+    expect(kept.texts().sort()).toEqual(['a', 'b'])
+    await pub.publish('a', 'live', 0)
+    expect(kept.texts()).toEqual(['live'])
+  })
+
   it('come after the SUBACK, with the identifier of the Subscription', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
