@@ -49,6 +49,9 @@ const ALIASED_BYTES_MIN = 8
 /** Topic names that are remembered for each alias that is free, to see which of them come again. */
 const SEEN_PER_ALIAS = 4
 
+/** Beyond so many bytes of them, they are forgotten: nobody counts what they take. */
+const SEEN_BYTES_MAX = 16 * 1024
+
 /**
  * What we call topics by towards the client: those that come again get an alias, and keep it. What comes once is not worth one,
  * and clients that announce a Topic Alias Maximum without a thought get none until it pays.
@@ -58,6 +61,7 @@ export class OutgoingAliases {
   #aliases: Map<string, number> | null = null
   /** Names that came once of late; null once all aliases are given away. */
   #seen: Set<string> | null = null
+  #seenBytes = 0
 
   /** `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none [MQTT-3.1.2-27]. */
   constructor(maximum: number) {
@@ -75,8 +79,12 @@ export class OutgoingAliases {
     if (used >= this.maximum || byteLength < ALIASED_BYTES_MIN) return 0
     this.#seen ??= new Set()
     if (this.#seen.has(name)) return used + 1
-    if (this.#seen.size >= SEEN_PER_ALIAS * this.maximum) this.#seen.clear()
+    if (this.#seen.size >= SEEN_PER_ALIAS * this.maximum || this.#seenBytes >= SEEN_BYTES_MAX) {
+      this.#seen.clear()
+      this.#seenBytes = 0
+    }
     this.#seen.add(name)
+    this.#seenBytes += byteLength
     return 0
   }
 

@@ -60,6 +60,18 @@ describe('DeliveryEncoder', () => {
     expect(encoder.encode(delivery(topic, X), 1, false, 0)?.subarray(2, 4)).toEqual(Buffer.from([0, 0]))
   })
 
+  it('few long topic names are remembered, to see which of them come again [field-E29]', () => {
+    const encoder = encoderFor(5, Number.POSITIVE_INFINITY, 16)
+    const hasAlias = (topic: string): boolean => {
+      const packet = encoder.encode(delivery(topic, X), 1, false, 0)!
+      return packet.subarray(packet.length - 6).includes(Buffer.from('230001', 'hex'))
+    }
+    const long = (index: number): string => `${index}${'x'.repeat(10_000)}`
+    for (let index = 0; index < 3; index++) expect(hasAlias(long(index))).toBe(false)
+    // Two of them were more than is kept; the latest is.
+    expect([hasAlias(long(0)), hasAlias(long(2))]).toEqual([false, true])
+  })
+
   it('a large payload is not copied for each receiver: it stays where the message has it', () => {
     const encoder = new DeliveryEncoder(new PacketSlab(), new PacketSlab(), 4, Number.POSITIVE_INFINITY, 0)
     const large = delivery('t', Buffer.alloc(5000, 'l'))
