@@ -56,7 +56,8 @@ const BOUNDS = {
   'retained, sent': { writes: 2 / 500, bytes: 261 },
   // 20 with CONNACK, then twice as many with each round trip.
   'queued and drained': { writes: 6 / 500, bytes: 860 },
-  CONNECT: { writes: 1, bytes: 8117 },
+  // Between 8,750 and 9,010 since whose a Session is and what came before the end of input is looked at, as the compiler has it.
+  CONNECT: { writes: 1, bytes: 8300 },
 }
 
 /** Heap for a connection with nothing to do, without its socket. */
