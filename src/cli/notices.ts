@@ -10,7 +10,7 @@ import { shellWord } from '../transport/shell-word.ts'
 const PROMISES = {
   fsync: () => 'what is acknowledged is on the disk',
   interval: (seconds: number) =>
-    `what is acknowledged survives a crash of godwit; one of the machine takes the last ${seconds} s`,
+    `what is acknowledged survives a crash of godwit; a crash of the machine can take the last ${seconds} s`,
   os: () => 'what is acknowledged survives a crash of godwit, not one of the machine',
   memory: () => 'nothing is stored, a restart forgets everything',
 }
