@@ -317,6 +317,20 @@ export class Publisher {
     }
   }
 
+  /** Retained messages of users of this name, whoever they were, are of the account with this id from now on. */
+  ownRetained(userName: string, userId: string): void {
+    const { retained, store } = this.#state
+    const authors = new Map<string, Author>()
+    for (const message of retained) {
+      const { author, publisher, topic } = message
+      if (author === null || author.userName !== userName || author.userId === userId) continue
+      const own = authors.get(publisher) ?? { userName, userId }
+      authors.set(publisher, own)
+      message.author = own
+      store.putRetained(message, this.#retained.liveAt(topic.name))
+    }
+  }
+
   /** Sets the deadline at which a retained message with an expiry goes. */
   #expireRetained(message: Message, time: number): void {
     const { name } = message.topic

@@ -168,12 +168,18 @@ export class Server implements Acceptor {
     const names = [...state.sessions.values(), ...[...state.wills.values()].map(({ record }) => record)]
     for (const userName of new Set(names.map(({ owner }) => owner))) {
       const userId = userName === null ? null : this.#idOf(userName)
-      if (userName !== null && userId !== null) this.adopt(userName, userId)
+      // Retained messages of such a store have no authors.
+      if (userName !== null && userId !== null) this.#adoptSessions(userName, userId)
     }
   }
 
   /** What is kept for users of this name, whoever they were, is of the account with this id from now on. */
   adopt(userName: string, userId: string): void {
+    this.#adoptSessions(userName, userId)
+    this.#rooms.publisher.ownRetained(userName, userId)
+  }
+
+  #adoptSessions(userName: string, userId: string): void {
     const { state } = this
     state.turn.begin()
     for (const session of state.sessions.values()) {

@@ -114,6 +114,39 @@ test('who is in a password file keeps its Sessions with an account of the same n
   expect(messages).toEqual(['waiting'])
 })
 
+test('after accounts were lost, user add --keep-sessions gives subscribers the retained messages of that user [field-C20]', async () => {
+  await start()
+  const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
+  const { client } = await arrive('alice', password)
+  await client.publishAsync('state', 'on', { qos: 1, retain: true })
+  await leave(client)
+  await broker!.close()
+  broker = null
+  rmSync(join(data, 'accounts.json'))
+  await start()
+  await run('user', 'add', 'bob', '--generate')
+  const retained = async (): Promise<string[]> => {
+    const got: string[] = []
+    const anyone = connect(`mqtt://127.0.0.1:${broker!.listeners[0]!.port}`, { reconnectPeriod: 0 })
+    clients.push(anyone)
+    const last = new Promise<void>((resolve) => {
+      anyone.on('message', (topic, payload) => (topic === 'last' ? resolve() : got.push(`${payload}`)))
+    })
+    await anyone.subscribeAsync(['state', 'last'], { qos: 1 })
+    await anyone.publishAsync('last', '', { qos: 1 })
+    await last
+    await anyone.endAsync()
+    return got
+  }
+  expect(await retained()).toEqual([])
+  await run('user', 'add', 'alice', '--generate', '--keep-sessions')
+  expect(await retained()).toEqual(['on'])
+  await start()
+  expect(await retained()).toEqual(['on'])
+  await run('user', 'remove', 'alice')
+  expect(await retained()).toEqual([])
+})
+
 test('after accounts were lost, user add --keep-sessions gives back what is kept under the name [field-C12]', async () => {
   await start()
   const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
