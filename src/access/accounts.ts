@@ -20,10 +20,10 @@ import { hashPassword, scramVerifier } from './password-hash.ts'
 import { PasswordWork } from './password-work.ts'
 import { parseRule } from './rule.ts'
 
-/** May everything, `$SYS` included. */
+/** May do everything, `$SYS` included. */
 export const ADMINISTRATOR_ROLE = 'admin'
 
-/** May publish and subscribe everywhere but to `$SYS`, where it may tell its state as a bridge: what `godwit user add` grants where no other role is named. */
+/** Everything except `$SYS`, where it may publish its state as a bridge: what `godwit user add` grants by default. */
 export const CLIENT_ROLE = 'client'
 
 /** Rules for clients that show no credentials, where a role of this name exists. */

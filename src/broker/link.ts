@@ -26,7 +26,7 @@ export interface LinkInfo {
   readonly handshakeMs?: number
   /** The TLS client certificate, when one was shown and verified. */
   readonly certificate?: ClientCertificate
-  /** Why the TLS client certificate that was shown, or is missing, does not do: CONNECT is refused then. */
+  /** Why the TLS client certificate is missing or invalid; CONNECT is refused with this reason. */
   readonly certificateRefusal?: string
   /** What the listener answers as Server Keep Alive, in seconds; what the client asked for when absent. */
   readonly serverKeepAliveSeconds?: number

@@ -218,8 +218,8 @@ interface Verbs {
 const DID: Verbs = {
   cutOff: 'were cut off',
   cutOffOne: 'was cut off',
-  ended: 'have ended',
-  shortened: 'expire sooner',
+  ended: 'ended',
+  shortened: 'will expire sooner',
 }
 const WOULD: Verbs = {
   cutOff: 'would be cut off',

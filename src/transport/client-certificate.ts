@@ -29,7 +29,7 @@ const REASONS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The certificate of a client whose handshake is complete, or why it does not do. OpenSSL verified it against `ca` and `crl`,
+ * The certificate of a client whose handshake is complete, or why it is missing or invalid. OpenSSL verified it against `ca` and `crl`,
  * in a resumed TLS session when that began: new ones give new ticket keys, so that no session outlives them. Time goes on in a
  * resumed session, and one may come from a handshake without a certificate: both are looked at here.
  */

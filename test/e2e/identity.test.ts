@@ -318,7 +318,7 @@ describe('very many Sessions that nobody needs', () => {
     )
     expect(preview).toContain('1 Session would expire sooner')
     const report = await done(data, 'reload')
-    expect(report).toContain('500 Sessions of absent clients have ended')
+    expect(report).toContain('500 Sessions of absent clients ended')
     await program.kill()
     await configure('')
     program = await start()
