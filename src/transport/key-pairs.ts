@@ -84,9 +84,12 @@ export function pemBlocks(text: string, label: RegExp): string[] {
   return [...found].filter(([, name]) => label.test(name!)).map(([block]) => block)
 }
 
-/** A distinguished name on one line, as errors show it; a longer one is cut. */
-export function shownName(name: string, charactersMax = 120): string {
-  const plain = name.replaceAll('\n', ', ')
+/**
+ * A distinguished name on one line, as errors show it; a longer one is cut. Node has none for an empty name, or one that OpenSSL
+ * cannot write, whatever its types say.
+ */
+export function shownName(name: string | undefined, charactersMax = 120): string {
+  const plain = name?.replaceAll('\n', ', ') ?? ''
   if (plain === '') return 'without a name'
   return plain.length > charactersMax ? `${plain.slice(0, charactersMax - 1)}…` : plain
 }

@@ -1,13 +1,17 @@
 /** Client certificates that do not do, where one is required: what their clients are told, and what stands in the log. */
+import 'reflect-metadata'
+import { webcrypto, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { setImmediate as nextPass } from 'node:timers/promises'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
+import { PemConverter, X509CertificateGenerator } from '@peculiar/x509'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
 import type { Limits } from '../../src/broker/limits.ts'
 import { createAuthority } from '../../src/cli/certificates.ts'
 import { type Broker, type BrokerEvents, createBroker } from '../../src/godwit.ts'
 import { printable } from '../../src/observe/printable.ts'
+import { clientCertificate } from '../../src/transport/client-certificate.ts'
 import { listCoverage } from '../../src/transport/revocation-lists.ts'
 import { serverCredentials, type TlsOptions } from '../../src/transport/tls.ts'
 import { Authority, DAY_MS } from './authority.ts'
@@ -106,6 +110,24 @@ async function answered(socket: TLSSocket, sent: Buffer): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
+/** As anybody can make one: without a subject, and by no authority. */
+async function nameless(): Promise<{ certificate: string; key: string }> {
+  const curve = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
+  const keys = await webcrypto.subtle.generateKey(curve, true, ['sign', 'verify'])
+  const made = await X509CertificateGenerator.createSelfSigned({ name: '', keys, signingAlgorithm: curve })
+  const key = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)
+  return { certificate: made.toString('pem'), key: PemConverter.encode(key, 'PRIVATE KEY') }
+}
+
+/** Null for what is no certificate at all. */
+function parsed(bytes: Buffer): X509Certificate | null {
+  try {
+    return new X509Certificate(bytes)
+  } catch {
+    return null
+  }
+}
+
 const shownBy = ({ certificate, key }: { certificate: string; key: string }): Shown => ({
   cert: certificate,
   key,
@@ -197,6 +219,36 @@ describe('a client whose certificate does not do', () => {
     expect(printable(refusals[0]!.reason)).toMatch(
       /^the client certificate CN=y+…, issued by CN=x+…: no .*\(UNABLE_TO_\w+\)$/,
     )
+  })
+
+  test('without any name in it is refused as any other [field-C18]', async () => {
+    await start()
+    const { certificate, key } = await nameless()
+    const reason = /^the client certificate without a name, issued by without a name: .*\(\w+\)$/
+    expect(reasonIn(await answered(await opened({ cert: certificate, key }), CONNECT_5))).toMatch(reason)
+    expect(refusals).toMatchObject([{ reason: expect.stringMatching(reason) }])
+  })
+
+  test('with anything else in it is looked at without a throw [field-C18]', async () => {
+    const whole = [(await nameless()).certificate, (await other.client('device-7')).certificate]
+    let random = 1
+    const below = (limit: number): number => {
+      random = Math.imul(random, 1_664_525) + 1_013_904_223
+      return (random >>> 8) % limit
+    }
+    let looked = 0
+    for (let round = 0; round < 4000; round++) {
+      const bytes = Buffer.from(new X509Certificate(whole[round % 2]!).raw)
+      for (let change = 0; change < 3; change++) bytes[below(bytes.length)] = below(256)
+      const shown = parsed(bytes)
+      if (shown === null) continue
+      looked++
+      const socket = { getPeerX509Certificate: () => shown, authorized: false, authorizationError: 'WRONG' }
+      const tls: TlsOptions = { cert: '', key: '', clientCertificate: 'require' }
+      const { certificateRefusal } = clientCertificate(socket as unknown as TLSSocket, tls, Date.now())
+      expect(certificateRefusal).toContain('the client certificate ')
+    }
+    expect(looked).toBeGreaterThan(1000)
   })
 
   test('gets nothing done beside its CONNECT [field-C18]', async () => {
