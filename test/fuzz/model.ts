@@ -1034,7 +1034,10 @@ export class Model {
       },
     )
     this.#send(connection, `SUBACK ${packet.packetId} ${codes.join(',')}`, session.stored)
-    for (const cursor of starts) session.cursors.set(cursor.filter, cursor)
+    for (const cursor of starts) {
+      session.cursors.delete(cursor.filter) // it begins anew, behind the others
+      session.cursors.set(cursor.filter, cursor)
+    }
     // What is still to come for earlier ones comes with them, or later.
     if (starts.length > 0) this.#takeRetained(session)
     this.#takeMoved()
@@ -1050,12 +1053,9 @@ export class Model {
     for (let deed = this.#deeds[0]; deed?.did === 'deliver'; deed = this.#deeds[0]) {
       if (deed.share !== null || !this.#hasRoomFor(session, deed.qos)) return
       const message = this.#known(deed.message)
-      if (
-        message === null ||
-        deed.clientId !== session.clientId ||
-        wanted(session, message, deed) === undefined
-      )
-        return
+      if (message === null || deed.clientId !== session.clientId) return
+      const cursor = wanted(session, message, deed)
+      if (cursor === undefined || this.#isBehind(session, cursor)) return
       this.#deeds.shift()
       this.#retainedCame(session, message, deed)
     }
@@ -1117,6 +1117,17 @@ export class Model {
       return matches(filter, topic) && (expiresAt === null || expiresAt > this.now)
     })
     return found.map(({ number }) => number)
+  }
+
+  /** Whether retained messages of an earlier Subscription are still to come: they come first. */
+  #isBehind(session: ModelSession, cursor: Cursor): boolean {
+    for (const earlier of session.cursors.values()) {
+      if (earlier === cursor) return false
+      const { filter, due, came, lived } = earlier
+      const left = this.#retainedFor(session, filter, lived)
+      if (left.some((number) => due.includes(number) && !came.includes(number))) return true
+    }
+    return false
   }
 
   /** The Server chose to send a retained message for a new Subscription now. */
