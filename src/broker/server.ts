@@ -109,7 +109,7 @@ export class Server implements Acceptor {
       retained,
       backlog,
       sessions: new Sessions(this.state, publisher, wills, retained, backlog),
-      subscribing: new Subscribing(this.state, retained),
+      subscribing: new Subscribing(this.state, retained, backlog),
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
     }

@@ -8,6 +8,7 @@ import { subscriptionRecord } from '../store/subscription-record.ts'
 import type { Limit } from './events.ts'
 import type { ClientView } from './policy.ts'
 import type { RetainedDelivery } from './retained.ts'
+import type { ShareBacklog } from './share-backlog.ts'
 import type { State } from './state.ts'
 
 /** What a policy said to one request: granted, or the Reason Code that refuses. */
@@ -28,12 +29,14 @@ export class Subscribing {
   readonly asked = new Map<Session, Set<string>>()
   readonly #state: State
   readonly #retained: RetainedDelivery
+  readonly #backlog: ShareBacklog
   /** Reason Codes by topic filter. */
   readonly #refused: ReadonlyMap<string, Reason>
 
-  constructor(state: State, retained: RetainedDelivery) {
+  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog) {
     this.#state = state
     this.#retained = retained
+    this.#backlog = backlog
     this.#refused = new Map(
       state.limits.refusedSubscriptions.map(({ filter, reasonCode }) => [filter, reasonCode]),
     )
@@ -257,6 +260,7 @@ export class Subscribing {
     if (record === undefined || wasUnderWay === undefined) return false
     this.#state.router.subscribe(session, filter, record, record.identifier)
     if (wasUnderWay) this.#retained.start(session, [{ filter, ...record }], record.identifier)
+    this.#backlog.resume(session)
     return true
   }
 

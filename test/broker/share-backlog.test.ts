@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { ClientView } from '../../src/broker/policy.ts'
 import { lasting, type TestClient, textsOf, World } from './harness.ts'
 
 const SHARE = '$share/g/t'
@@ -40,6 +41,27 @@ describe('work of a Shared Subscription', () => {
     expect(await fast.drain()).toEqual(numbers(1, 20))
     expect(await slow.drain()).toEqual(['0'])
     expect(world.server.state.sessions.get('slow')).toMatchObject({ queueLength: 0, inFlightCount: 0 })
+  })
+
+  it('that waits goes to a member that gets its right to the Subscription back [field-B11]', async () => {
+    const world = await World.make()
+    let isDenied = false
+    const policy = { authorizeSubscribe: ({ clientId }: ClientView) => !(isDenied && clientId === 'other') }
+    world.server.usePolicy(policy)
+    const slow = await member(world, 'slow', 1)
+    await member(world, 'other', 10)
+    isDenied = true
+    world.server.usePolicy(policy)
+    await world.server.reauthorized()
+    const other = await world.connect('other', lasting())
+    await publishAll(world, 0, 5)
+    expect(texts(slow)).toEqual(['0'])
+    expect(texts(other)).toEqual([])
+    isDenied = false
+    world.server.usePolicy(policy)
+    await world.server.reauthorized()
+    await world.settle()
+    expect(await other.drain()).toEqual(numbers(1, 5))
   })
 
   it('that was queued while nobody was there goes to a member that comes, of its own options [field-B11]', async () => {
