@@ -832,6 +832,7 @@ export class Model {
     const connection = this.#connectionOf(session)
     if (delivery.qos === 0) {
       if (connection === null) return
+      this.#dropExpired(session) // what the Server has given up is waited for no more
       if (session.queue.some(({ ordered }) => ordered === true))
         this.#queue(session, { ...delivery, ordered: true })
       else this.#sendPublish(connection, delivery, 0, false)
