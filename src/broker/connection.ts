@@ -565,8 +565,10 @@ export class Connection
   /** Whether a client that has left is let in for what it sent behind its CONNECT: not in the place of a newer connection. */
   #mayOpenAfterEnd(clientId: string): boolean {
     const session = this.#state.sessions.get(clientId)
-    const other = session === undefined ? undefined : this.#state.connected.get(session)
-    return other === undefined || other.connectedAt <= this.#inputEndedAt
+    if (session === undefined) return true
+    const other = this.#state.connected.get(session)
+    // Who has been there since, and left, is newer as well.
+    return (other?.connectedAt ?? session.disconnectedAt) <= this.#inputEndedAt
   }
 
   #connack(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): Buffer {

@@ -371,6 +371,29 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(world.server.connectionCount).toBe(1)
   })
 
+  test('takes nothing over that a newer connection has left, either [field-B5]', async () => {
+    const answers: (() => void)[] = []
+    const world = await World.make({
+      policy: {
+        authenticate: () =>
+          new Promise((resolve) => answers.push(() => resolve({ allow: true, userName: null }))),
+      },
+    })
+    const gone = world.open()
+    await gone.send(connectPacket('device'), publish('out', 'last'))
+    await gone.vanish()
+    await world.pass(1)
+    const newer = world.open()
+    await newer.send({ ...connectPacket('device'), ...lasting() })
+    answers[1]!()
+    await world.settle()
+    await newer.subscribe('news', 1)
+    await newer.send({ cmd: 'disconnect' })
+    answers[0]!()
+    await world.settle()
+    expect(world.census()).toMatchObject({ connections: 0, sessions: 1, subscriptions: 1 })
+  })
+
   test('is not let in when it sent nothing but CONNECT', async () => {
     const world = await World.make({ policy: { authenticate: () => new Promise(() => {}) } })
     const gone = world.open()
