@@ -136,7 +136,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const { code, stderr } = await ran('--data', directory, '--port', '0')
     expect([code, stderr]).toEqual([
       1,
-      expect.stringMatching(/^godwit note: goes on as user 65534, who can change .*\ngodwit: .*EACCES/),
+      expect.stringMatching(/^godwit note: runs as user 65534 .*, who can change .*\ngodwit: .*EACCES/),
     ])
   })
 
