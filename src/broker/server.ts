@@ -330,8 +330,17 @@ export class Server implements Acceptor {
   }
 
   /** Holds the Sessions that are there to `sessionExpirySecondsMax`, after it became less; what came of it. */
-  capSessions(): Promise<Capped> {
-    return this.#cap.run()
+  async capSessions(): Promise<Capped> {
+    const capped = await this.#cap.run()
+    if (capped.ended + capped.shortened === 0) return capped
+    try {
+      // What is told to have ended must not be there again after a crash.
+      await this.#durable(this.state.store.openSequence)
+    } catch (error) {
+      // The store is read again, and holds its Sessions to the maximum then.
+      if (!(error instanceof StoreError && error.kind === 'full')) throw error
+    }
+    return capped
   }
 
   /** What `capSessions` would do with this maximum. */
