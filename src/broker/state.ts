@@ -17,6 +17,7 @@ import { ownerOf } from './ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
+import { Work } from './work.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
 const TOPICS_MAX = 131_072
@@ -100,6 +101,7 @@ export class State implements SessionContext {
   readonly limits: Readonly<Limits>
   readonly events: Events
   readonly figures = new Figures()
+  readonly work = new Work()
   readonly deadlines = new Deadlines()
   /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
   readonly retainedExpiry = new Deadlines()
