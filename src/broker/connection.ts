@@ -36,6 +36,7 @@ import type { Link, LinkHandler, LinkInfo } from './link.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
+import { type HoldReason, ReadGate } from './read-gate.ts'
 import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -83,16 +84,9 @@ export class Connection
   /** The client's Maximum Packet Size. */
   #maximumPacketSize = Number.POSITIVE_INFINITY
   #authentication: Authentication | null = null
-  /** True while an answer from a policy is awaited: packets keep their order. */
-  #awaiting = false
+  readonly #gate = new ReadGate()
   /** When a policy was asked last, in broker time. */
   #askedAt = 0
-  /** True while the broker is behind and nothing is read. */
-  #behind = false
-  /** True while answers wait that the client does not read. */
-  #choked = false
-  /** Nothing but a policy holds it any more. */
-  #hurried = false
   #running = false
   readonly #keepAlive: KeepAlive
   #connectTimeout: Deadline | null
@@ -171,7 +165,7 @@ export class Connection
     this.#state.figures.bytesReceived += chunk.length
     this.#keepAlive.arrived(chunk.length)
     // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
-    this.#framer.push(this.#isHeld ? Buffer.from(chunk) : chunk)
+    this.#framer.push(this.#gate.isHeld ? Buffer.from(chunk) : chunk)
     this.#run()
   }
 
@@ -188,7 +182,7 @@ export class Connection
       // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
       if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
       if (this.#phase === 'open' && this.#output.choked) this.#choke()
-      if (this.#inputEnd !== null && !this.#isHeld)
+      if (this.#inputEnd !== null && !this.#gate.isHeld)
         this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
@@ -202,35 +196,35 @@ export class Connection
     return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
   }
 
-  get #isHeld(): boolean {
-    return this.#awaiting || this.#behind || this.#choked
-  }
-
   #reading(): boolean {
-    return this.#phase !== 'closed' && !this.#isHeld && (!this.#output.choked || this.#hurried)
+    return this.#phase !== 'closed' && !this.#gate.isHeld && (!this.#output.choked || this.#gate.isHurried)
   }
 
   /** The client asks and does not read the answers: nothing more is read from it until it does. */
   #choke(): void {
-    if (this.#choked || this.#hurried) return
-    this.#choked = true
-    this.#hold()
-    if (!this.#gone) return
+    if (!this.hold('answers') || !this.#gone) return
     // Nobody reads these answers any more.
     this.#output.discard()
     this.#state.turn.continueLater(() => this.#unchoke())
   }
 
-  #hold(): void {
+  /** Reads nothing more for this reason, also of what has arrived; false where it held already, or may not any more. */
+  hold(reason: HoldReason): boolean {
+    if (this.#phase === 'closed' || !this.#gate.add(reason)) return false
     this.#keepAlive.stand(true)
     this.#framer.detach()
     this.#link.pause()
+    return true
   }
 
-  /** One of the reasons not to read is gone: goes on with what is there, unless another one holds. */
+  /** This reason not to read is gone: goes on with what is there, unless another one holds. */
+  release(reason: HoldReason): void {
+    if (this.#gate.remove(reason) && this.#phase !== 'closed') this.#goOn()
+  }
+
   #goOn(): void {
     this.#state.turn.begin()
-    this.#keepAlive.stand(this.#isHeld)
+    this.#keepAlive.stand(this.#gate.isHeld)
     this.#run()
     if (this.#reading()) this.#link.resume()
   }
@@ -306,9 +300,8 @@ export class Connection
 
   /** Waits for a policy's promise without handling the packets behind; `then` runs in a turn of its own. */
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
-    this.#awaiting = true
     this.#askedAt = this.#state.now()
-    this.#hold()
+    this.hold('policy')
     promise.then(
       (value) => this.#settled(() => then(value)),
       (error: unknown) => this.#settled(() => this.#policyFailed(error)),
@@ -317,13 +310,12 @@ export class Connection
 
   /** FilterPacketsSink: goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
   later(action: () => void): void {
-    this.#awaiting = true
-    this.#hold()
+    this.hold('policy')
     this.#state.turn.continueLater(() => this.#settled(action))
   }
 
   #settled(action: () => void): void {
-    this.#awaiting = false
+    this.#gate.remove('policy')
     if (this.#phase === 'closed') return
     this.#state.turn.begin()
     if (this.#phase === 'authenticating' && this.#state.now() - this.#askedAt >= KEPT_WAITING_MS) {
@@ -754,9 +746,9 @@ export class Connection
     this.#afterWrite()
   }
 
-  release(committedSequence: number): void {
+  committed(sequence: number): void {
     if (this.#gone) return
-    this.#output.release(committedSequence)
+    this.#output.release(sequence)
     this.#afterWrite()
   }
 
@@ -776,7 +768,7 @@ export class Connection
     }
     const session = this.#session
     if (this.#output.congested) return
-    if (this.#choked) this.#state.turn.continueLater(() => this.#unchoke())
+    if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.#unchoke())
     if (session === null) return
     if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
       this.#state.turn.continueLater(() => this.#refill())
@@ -792,9 +784,7 @@ export class Connection
   }
 
   #unchoke(): void {
-    if (!this.#choked || this.#output.congested || this.#phase === 'closed') return
-    this.#choked = false
-    this.#goOn()
+    if (!this.#output.congested) this.release('answers')
   }
 
   /** The reader has room: the Session goes on, and retained messages that wait. */
@@ -809,9 +799,7 @@ export class Connection
 
   /** InboundSink. */
   fallBehind(): void {
-    if (this.#behind || this.#hurried) return
-    this.#behind = true
-    this.#hold()
+    if (!this.hold('commit')) return
     this.#state.paused.add(this)
     if (this.#state.events.has('paused')) {
       this.#state.events.emit('paused', { clientId: this.#view.clientId, reason: 'commit' })
@@ -819,20 +807,18 @@ export class Connection
   }
 
   resume(): void {
-    if (!this.#behind) return
-    this.#behind = false
+    if (!this.#gate.has('commit')) return
     this.#state.paused.delete(this)
-    if (this.#phase === 'closed') return
-    if (this.#state.events.has('resumed'))
+    if (this.#phase !== 'closed' && this.#state.events.has('resumed'))
       this.#state.events.emit('resumed', { clientId: this.#view.clientId })
-    this.#goOn()
+    this.release('commit')
   }
 
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
   takenOver(by: LinkInfo): void {
     // The same client is back: what it had sent before it left comes before its return.
-    if (this.#inputEnd !== null && !this.#awaiting) this.#handleLast()
+    if (this.#inputEnd !== null && !this.#gate.has('policy')) this.#handleLast()
     if (this.#phase === 'closed') return
     // What waits for a commit belongs to the Session, which is somebody else's now.
     this.#output.discard()
@@ -990,7 +976,7 @@ export class Connection
     const { deadlines } = this.#state
     this.#lastPacketsTimeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
       this.#state.turn.begin()
-      if (this.#awaiting)
+      if (this.#gate.has('policy'))
         this.#close('network', Reason.UnspecifiedError, `${this.#inputEnd}; its last packets waited too long`)
       else this.#watchLastPackets()
     })
@@ -998,9 +984,7 @@ export class Connection
 
   /** Handles what has arrived, whatever holds it back but a policy: it is bounded, since nothing more comes. */
   #handleLast(): void {
-    this.#hurried = true
-    this.#behind = false
-    this.#choked = false
+    this.#gate.hurry()
     this.#state.paused.delete(this)
     this.#run()
   }

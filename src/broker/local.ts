@@ -1,7 +1,7 @@
 /** Subscribers in this process: a Session like any other, with a sink that calls a function. */
 import type { Delivery } from '../mqtt/message.ts'
 import { Session, type SessionSink } from '../session/session.ts'
-import type { Releasable, State } from './state.ts'
+import type { CommitWaiter, State } from './state.ts'
 import type { Flushable } from './turn.ts'
 
 export type LocalHandler = (delivery: Delivery) => void
@@ -12,7 +12,7 @@ interface Held {
 }
 
 /** Sees a message when everybody else does: after the commit it depends on, in order. */
-class LocalSink implements SessionSink, Releasable, Flushable {
+class LocalSink implements SessionSink, CommitWaiter, Flushable {
   readonly congested = false
   readonly immediate = true
   readonly #state: State
@@ -41,13 +41,13 @@ class LocalSink implements SessionSink, Releasable, Flushable {
     const { recordedSequence, committedSequence } = this.#state.store
     // A gate beyond what was recorded waits for nothing more than that.
     for (const held of this.#held) held.gate = Math.min(held.gate, recordedSequence)
-    this.release(committedSequence)
+    this.committed(committedSequence)
     if (this.#held.length > 0) this.#state.waiting.add(this)
   }
 
   pubrel(): void {}
 
-  release(committedSequence: number): void {
+  committed(committedSequence: number): void {
     let count = 0
     while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
     const free = this.#held.splice(0, count)

@@ -5,7 +5,7 @@
 import { writeAcknowledge } from '../mqtt/encode.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../mqtt/packet.ts'
 import type { Link } from './link.ts'
-import type { Releasable, State } from './state.ts'
+import type { CommitWaiter, State } from './state.ts'
 import { Stretch } from './turn-memory.ts'
 
 /** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
@@ -47,7 +47,7 @@ export class Output {
   readonly place: Stretch
   readonly #state: State
   readonly #link: Link
-  readonly #owner: Releasable
+  readonly #owner: CommitWaiter
   /** Nearly always there is one. */
   #chunk: Buffer | null = null
   /** All chunks, where there are more. */
@@ -78,7 +78,7 @@ export class Output {
   /** Gives back what was acknowledged, once the acknowledgement was written. */
   readonly #credit: (count: number) => void
 
-  constructor(state: State, link: Link, owner: Releasable, credit: (count: number) => void) {
+  constructor(state: State, link: Link, owner: CommitWaiter, credit: (count: number) => void) {
     this.#state = state
     this.#link = link
     this.#owner = owner

@@ -24,7 +24,7 @@ import type { Rooms } from './rooms.ts'
 import { type Capped, SessionCap } from './session-cap.ts'
 import { Sessions } from './sessions.ts'
 import { ShareBacklog } from './share-backlog.ts'
-import { type ClientConnection, type Releasable, State, type StateOptions } from './state.ts'
+import { type ClientConnection, type CommitWaiter, State, type StateOptions } from './state.ts'
 import { Subscribing } from './subscribe.ts'
 import { Wills } from './wills.ts'
 
@@ -79,7 +79,7 @@ export class Server implements Acceptor {
   /** Those among them whose certificate does not do. */
   readonly #uncertified = new Set<ClientConnection>()
   readonly #waiters: Waiter[] = []
-  readonly #releaseWaiters: Releasable = { release: (sequence) => this.#resolveWaiters(sequence) }
+  readonly #releaseWaiters: CommitWaiter = { committed: (sequence) => this.#resolveWaiters(sequence) }
   readonly #fatal: (error: Error) => void
   #memorySampledAt = Number.NEGATIVE_INFINITY
   /** When `tick` was called last, in broker time. */
@@ -503,7 +503,7 @@ export class Server implements Acceptor {
   #committed(sequence: number): void {
     const { state } = this
     state.turn.begin()
-    for (const releasable of [...state.waiting]) releasable.release(sequence)
+    for (const waiter of [...state.waiting]) waiter.committed(sequence)
     if (state.paused.size === 0 || state.store.pendingBytes > state.limits.pendingCommitBytesMax / 2) return
     for (const connection of [...state.paused]) connection.resume()
   }

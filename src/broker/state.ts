@@ -15,6 +15,7 @@ import type { Limits } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf } from './ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from './policy.ts'
+import type { HoldReason } from './read-gate.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
 import { Work } from './work.ts'
@@ -54,7 +55,11 @@ export interface ClientConnection extends Flushable {
   /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */
   disconnect(reasonCode: number, reason: string): void
   /** A commit was made durable: what waited for it leaves. */
-  release(committedSequence: number): void
+  committed(sequence: number): void
+  /** Reads nothing more from it for this reason; false where it held already, or the connection ends. */
+  hold(reason: HoldReason): boolean
+  /** This reason not to read is gone. */
+  release(reason: HoldReason): void
   /** The broker is no longer behind. */
   resume(): void
   /** The store failed: closes what depends on it, so that the client tries again. */
@@ -75,8 +80,8 @@ export interface ClientConnection extends Flushable {
 }
 
 /** Something whose output may wait for a commit. */
-export interface Releasable {
-  release(committedSequence: number): void
+export interface CommitWaiter {
+  committed(sequence: number): void
 }
 
 export interface PendingWill {
@@ -140,7 +145,7 @@ export class State implements SessionContext {
   readonly publishSlab = new PacketSlab()
   readonly sharedCopies = new SharedCopies()
   /** Connections whose output waits for a commit. */
-  readonly waiting = new Set<Releasable>()
+  readonly waiting = new Set<CommitWaiter>()
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
   /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
