@@ -13,7 +13,8 @@ import { type ControlCommand, type ControlSocket, openControl } from './admin/co
 import type { Events, Health, Limit } from './broker/events.ts'
 import { expiryTime } from './broker/expiry.ts'
 import type { Figures } from './broker/figures.ts'
-import { DEFAULT_LIMITS, type Limits } from './broker/limits.ts'
+import { configKey } from './broker/limit-row.ts'
+import { type Limits, limitChanges, limitsBesideProfile, limitsWith } from './broker/limits.ts'
 import type { LinkInfo } from './broker/link.ts'
 import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
@@ -50,7 +51,8 @@ import { SocketRoom } from './transport/socket-room.ts'
 
 export type { AccessOptions } from './access/access.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
-export { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from './broker/limits.ts'
+export type { Profile } from './broker/limit-row.ts'
+export { DEFAULT_LIMITS, type Limits, PROFILES, type RefusedSubscription } from './broker/limits.ts'
 export type { LinkInfo } from './broker/link.ts'
 export type {
   AuthenticationExchange,
@@ -96,6 +98,7 @@ export interface BrokerOptions {
   /** None when absent: the broker is reached in process only. Name and anonymous access have defaults. */
   readonly listeners?: readonly (Omit<ListenerOptions, 'name' | 'allowAnonymous'> &
     Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>)[]
+  /** `profile` sets all that are not named; `fleet` when it is not named either. */
   readonly limits?: Partial<Limits>
   /** File descriptors that it may use; connections get what the store and others do not need. The process's limit when absent. */
   readonly openFilesMax?: number
@@ -217,7 +220,8 @@ export interface Census {
 /** Starts a broker. Rejects with StoreError, ListenError, or what is wrong with a file of `access`; nothing stays open then. */
 export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
   // Everybody shares this object, so that a change reaches them.
-  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits }
+  const limits: Limits = limitsWith(options.limits)
+  let givenLimits = options.limits ?? {}
   const store = openStore(options)
   let resolveFatal: (error: Error) => void = () => {}
   const fatal = new Promise<Error>((resolve) => {
@@ -301,6 +305,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       clientsConnected: server.state.figures.clientsConnected,
       publishersPaused: server.state.paused.size,
       subscriptionsSuspended: server.suspendedCount,
+      limits: { profile: limits.profile, others: limitsBesideProfile(limits).map(configKey) },
       counted: counted(server.state.figures),
       commitMs: {
         p50: store.commitLatency.quantileMs(0.5),
@@ -344,7 +349,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     }
     if (changes.limits !== undefined) {
       const { sessionExpirySecondsMax: before } = limits
-      Object.assign(limits, changes.limits)
+      Object.assign(limits, limitChanges(givenLimits, changes.limits))
+      givenLimits = { ...givenLimits, ...changes.limits }
       if (limits.sessionExpirySecondsMax < before) await server.capSessions()
     }
     if (changes.sysIntervalSeconds !== undefined) {

@@ -85,6 +85,8 @@ export interface BrokerStatus {
   readonly publishersPaused: number
   /** Subscriptions that their users may not have at the moment; they are not among those that are held. */
   readonly subscriptionsSuspended: number
+  /** The profile of limits, and the keys of those that have other values than it gives them. */
+  readonly limits: { readonly profile: string; readonly others: readonly string[] }
   readonly counted: Counted
   /** How long commits took, in ms: half of them, 99 of 100, all of them. */
   readonly commitMs: { readonly p50: number; readonly p99: number; readonly maximum: number }

@@ -5,13 +5,11 @@ import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
+import { STANDARD_PACKET_BYTES_MAX } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf, ownershipOf } from './ownership.ts'
 import type { AuthenticationResult, Credentials, Owner } from './policy.ts'
 import type { State } from './state.ts'
-
-/** The largest packet that the standard can express: nothing to announce then. */
-const STANDARD_PACKET_BYTES_MAX = 268_435_460
 
 const SLASH = 0x2f
 
@@ -246,6 +244,7 @@ export function connackProperties(
   if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
   if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
   if (!limits.retainAvailable) properties.retainAvailable = false
+  // Of the largest that the standard can express there is nothing to announce.
   if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
   if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
   if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum

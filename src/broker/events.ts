@@ -3,33 +3,16 @@ import type { Lenience } from '../mqtt/lenience.ts'
 import type { Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import type { DropReason } from '../session/limits.ts'
+import { COUNTED_LIMITS } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
 import type { SecurityEvent } from './security.ts'
 
-/** Limits that refuse. Each refusal is counted in `Figures.limits`. */
+/** What refuses, and is counted in `Figures.limits`: limits of the table, and what is no key there. */
 export const LIMITS = [
-  'connectionsMax',
-  'connectTimeoutSeconds',
-  'packetBytesMax',
-  'controlPacketBytesMax',
+  ...COUNTED_LIMITS,
   /** An answer would exceed what the client accepts: its limit, not the Server's. */
   'clientMaximumPacketSize',
-  'topicBytesMax',
-  'topicLevelsMax',
-  'subscriptionsPerClientMax',
-  'queueMessagesMax',
-  'receiveMaximum',
-  'topicAliasMaximum',
-  'maximumQoS',
-  'retainAvailable',
-  'wildcardSubscriptionAvailable',
-  'sharedSubscriptionAvailable',
-  'subscriptionIdentifierAvailable',
-  'refusedSubscriptions',
-  'retainedMessagesMax',
-  'retainedBytesMax',
-  'memoryBytesMax',
   'passwordsWaitingMax',
   'clientIdRule',
   'allowedOrigins',

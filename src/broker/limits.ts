@@ -1,66 +1,25 @@
-/** Every limit of the Server, with its unit in its name. `Infinity` is written `unlimited` in the configuration. */
+/**
+ * Every limit of the Server: one table with a row for each, its unit in its name. `Infinity` is written `unlimited` in the
+ * configuration. A row is all that a limit needs to have a key, a check, a place in the profiles and a counter; the example
+ * configuration and `docs/limits.md` are held to it by tests.
+ */
 import type { Reason } from '../mqtt/reason.ts'
-import type { SessionLimits } from '../session/limits.ts'
-
-/** What a publisher meets while the disk or the memory is short. */
-export type ExhaustedPolicy = 'disconnect' | 'refuse'
-
-export interface Limits extends SessionLimits {
-  /** Clients that are connected, all listeners together. Up to 64 more connections may be about to say who they are. */
-  readonly connectionsMax: number
-  /** Seconds from accept to a complete CONNECT. */
-  readonly connectTimeoutSeconds: number
-  /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
-  readonly packetBytesMax: number
-  /** Largest packet in bytes of any type but PUBLISH: decoding thousands of filters must not hold up everybody. */
-  readonly controlPacketBytesMax: number
-  readonly topicBytesMax: number
-  readonly topicLevelsMax: number
-  readonly subscriptionsPerClientMax: number
-  /** QoS 1 and 2 messages one client may have under way to us; announced as Receive Maximum. */
-  readonly receiveMaximum: number
-  /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
-  readonly topicAliasMaximum: number
-  /** Topic aliases we use towards a client that allows them. */
-  readonly topicAliasOutMaximum: number
-  readonly maximumQoS: 0 | 1 | 2
-  readonly retainAvailable: boolean
-  readonly retainedMessagesMax: number
-  readonly retainedBytesMax: number
-  /** Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0. */
-  readonly keepAliveSecondsMax: number
-  /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
-  readonly sessionExpirySecondsMax: number
-  /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
-  readonly outgoingBytesMax: number
-  /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
-  readonly stalledReaderSeconds: number
-  /** Bytes recorded and not yet committed, above which publishers are paused. */
-  readonly pendingCommitBytesMax: number
-  /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
-  readonly memoryBytesMax: number
-  /**
-   * While disk or memory is short, a message above QoS 0 is not acknowledged and its publisher disconnected with 0x97,
-   * so that it keeps the message and tries again; or, with `refuse`, it is told 0x97 in the acknowledgement (3.1.1 has no
-   * such word and is disconnected all the same).
-   */
-  readonly whenExhausted: ExhaustedPolicy
-  /** Seconds after a start before Wills that were pending or whose client was connected are published. */
-  readonly willGraceSeconds: number
-  /**
-   * Seconds after a start for which time that only the wall clock saw is in doubt: what would expire by it alone is neither
-   * deleted nor sent. 0 trusts the wall clock.
-   */
-  readonly clockGraceSeconds: number
-  /** Whether an empty Client Identifier is given one by the Server. */
-  readonly emptyClientIdentifierAllowed: boolean
-  /** Whether topic filters may have wildcards. */
-  readonly wildcardSubscriptionAvailable: boolean
-  readonly sharedSubscriptionAvailable: boolean
-  readonly subscriptionIdentifierAvailable: boolean
-  /** Topic filters that nobody gets a Subscription to, plain or shared. */
-  readonly refusedSubscriptions: readonly RefusedSubscription[]
-}
+import type { FullQueuePolicy } from '../session/limits.ts'
+import {
+  bytes,
+  type Kind,
+  type LimitRow,
+  oneOf,
+  orUnlimited,
+  PROFILE_NAMES,
+  type Profile,
+  row,
+  seconds,
+  truth,
+  UNLIMITED,
+  type ValueOf,
+  whole,
+} from './limit-row.ts'
 
 /** A topic filter, compared character by character, and the Reason Code for SUBACK. */
 export interface RefusedSubscription {
@@ -68,40 +27,316 @@ export interface RefusedSubscription {
   readonly reasonCode: Reason
 }
 
-const MIB = 1024 * 1024
+const KIB = 1024
+const MIB = 1024 * KIB
+const GIB = 1024 * MIB
 
-export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
-  connectionsMax: Number.POSITIVE_INFINITY,
-  connectTimeoutSeconds: 10,
-  packetBytesMax: 268_435_460, // what the standard allows: 256 MiB and the header
-  controlPacketBytesMax: MIB, // some 100,000 topic filters in one SUBSCRIBE
-  topicBytesMax: 65_535,
-  topicLevelsMax: Number.POSITIVE_INFINITY,
-  subscriptionsPerClientMax: Number.POSITIVE_INFINITY,
-  queueMessagesMax: Number.POSITIVE_INFINITY,
-  queueBytesMax: 256 * MIB, // over a million messages of 200 bytes
-  queueFull: 'drop-oldest',
-  queueQos0: false,
-  inFlightMax: 1000,
-  receiveMaximum: 65_535, // clients miscount their window when it is lower; commits bound what is under way
-  topicAliasMaximum: 64,
-  topicAliasOutMaximum: 16,
-  maximumQoS: 2,
-  retainAvailable: true,
-  retainedMessagesMax: Number.POSITIVE_INFINITY,
-  retainedBytesMax: 1024 * MIB,
-  keepAliveSecondsMax: Number.POSITIVE_INFINITY,
-  sessionExpirySecondsMax: Number.POSITIVE_INFINITY,
-  outgoingBytesMax: 4 * MIB,
-  stalledReaderSeconds: 60,
-  pendingCommitBytesMax: 16 * MIB,
-  memoryBytesMax: 1024 * MIB,
-  whenExhausted: 'disconnect',
-  willGraceSeconds: 30,
-  clockGraceSeconds: 60,
-  emptyClientIdentifierAllowed: true,
-  wildcardSubscriptionAvailable: true,
-  sharedSubscriptionAvailable: true,
-  subscriptionIdentifierAvailable: true,
-  refusedSubscriptions: Object.freeze([]),
+/** Largest control packet that the standard can express, in bytes. */
+export const STANDARD_PACKET_BYTES_MAX = 268_435_460
+
+/** Of a UTF-8 Encoded String (section 1.5.4). */
+const TEXT_BYTES_MAX = 65_535
+
+const REFUSED_FILTERS: Kind<readonly RefusedSubscription[]> = {
+  type: 'refused filters',
+  unit: '',
+  min: 0,
+  max: 0,
+  unlimited: false,
+  choices: [],
+}
+
+/**
+ * What a publisher meets while the disk or the memory is short. `disconnect`: a message above QoS 0 is not acknowledged and its
+ * publisher disconnected with 0x97, so that it keeps the message and tries again. `refuse`: it is told 0x97 in the
+ * acknowledgement (3.1.1 has no such word and is disconnected all the same).
+ */
+const EXHAUSTED = oneOf(['disconnect', 'refuse'])
+
+/** As many of something as there are, 1 or more, or `unlimited`. */
+const count = (unit: string, max?: number): Kind<number> =>
+  orUnlimited(whole(unit, max === undefined ? {} : { max }))
+
+/** The table. Values are those of `open`, `fleet` and `internet`, or one for all three. */
+export const LIMIT_TABLE = {
+  /** The set of values that holds for every limit which is not set by its own key. */
+  profile: row(
+    oneOf(PROFILE_NAMES),
+    ['open', 'fleet', 'internet'],
+    'now',
+    null,
+    'the set of values for all limits that have no key of their own',
+  ),
+  /** Clients that are connected, all listeners together. Up to 64 more connections may be about to say who they are. */
+  connectionsMax: row(count('clients'), [UNLIMITED], 'now', 'own', 'connected clients, of all listeners'),
+  /** Seconds from accept to a complete CONNECT. */
+  connectTimeoutSeconds: row(
+    seconds({ min: 0.1, max: 3600 }, 'fractional'),
+    [10],
+    'restart',
+    'own',
+    'from the first byte to a complete CONNECT, handshakes included',
+  ),
+  /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
+  packetBytesMax: row(
+    bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
+    [STANDARD_PACKET_BYTES_MAX],
+    'connections',
+    'own',
+    'largest control packet, announced as Maximum Packet Size',
+  ),
+  /** Largest packet in bytes of any type but PUBLISH: decoding thousands of filters must not hold up everybody. */
+  controlPacketBytesMax: row(
+    bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
+    [MIB], // some 100,000 topic filters in one SUBSCRIBE
+    'connections',
+    'own',
+    'largest packet of any type but PUBLISH',
+  ),
+  topicBytesMax: row(
+    bytes({ min: 1, max: TEXT_BYTES_MAX }),
+    [TEXT_BYTES_MAX],
+    'now',
+    'own',
+    'longest topic name or topic filter',
+  ),
+  topicLevelsMax: row(
+    count('levels', 65_536),
+    [UNLIMITED],
+    'now',
+    'own',
+    'levels of a topic name or topic filter',
+  ),
+  subscriptionsPerClientMax: row(
+    count('Subscriptions'),
+    [UNLIMITED],
+    'now',
+    'own',
+    'Subscriptions of one Session',
+  ),
+  /** Messages that may wait in one Session's queue. */
+  queueMessagesMax: row(count('messages'), [UNLIMITED], 'now', 'own', 'messages that wait for one Session'),
+  /** Bytes of messages that may wait in one Session's queue: by default over a million of 200 bytes. */
+  queueBytesMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [256 * MIB],
+    'now',
+    'queueMessagesMax',
+    'bytes of messages that wait for one Session',
+  ),
+  queueFull: row(
+    oneOf<FullQueuePolicy>(['drop-oldest', 'drop-newest', 'refuse']),
+    ['drop-oldest'],
+    'now',
+    null,
+    'what a full queue does',
+  ),
+  /** Whether QoS 0 messages are queued for an offline Session. */
+  queueQos0: row(truth(), [false], 'now', null, 'whether QoS 0 waits for a Session whose client is away'),
+  /**
+   * QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. A client before
+   * 5.0 starts with fewer.
+   */
+  inFlightMax: row(
+    whole('messages', { max: 65_535 }),
+    [1000],
+    'connections',
+    null,
+    'QoS 1 and 2 messages sent to one client and not yet acknowledged',
+  ),
+  /** QoS 1 and 2 messages one client may have under way to us; announced as Receive Maximum. */
+  receiveMaximum: row(
+    whole('messages', { max: 65_535 }),
+    [65_535], // clients miscount their window when it is lower; commits bound what is under way
+    'restart',
+    'own',
+    'QoS 1 and 2 messages that one client may have under way, announced as Receive Maximum',
+  ),
+  /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
+  topicAliasMaximum: row(
+    whole('aliases', { min: 0, max: 65_535 }),
+    [64],
+    'connections',
+    'own',
+    'topic aliases that a client may use, announced as Topic Alias Maximum',
+  ),
+  /** Topic aliases we use towards a client that allows them. */
+  topicAliasOutMaximum: row(
+    whole('aliases', { min: 0, max: 65_535 }),
+    [16],
+    'connections',
+    null,
+    'topic aliases that the broker uses towards a client',
+  ),
+  maximumQoS: row(oneOf([0, 1, 2]), [2], 'restart', 'own', 'highest QoS that clients may publish with'),
+  retainAvailable: row(truth(), [true], 'restart', 'own', 'whether messages may be retained'),
+  retainedMessagesMax: row(count('messages'), [UNLIMITED], 'now', 'own', 'retained messages in all'),
+  retainedBytesMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [GIB],
+    'now',
+    'own',
+    'bytes of retained messages in all',
+  ),
+  /** Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0. */
+  keepAliveSecondsMax: row(
+    orUnlimited(seconds({ min: 1, max: 65_535 })),
+    [UNLIMITED],
+    'connections',
+    null,
+    'longest Keep Alive; clients of 5.0 are told Server Keep Alive',
+  ),
+  /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
+  sessionExpirySecondsMax: row(
+    orUnlimited(seconds({ min: 0, max: 0xfffffffe })),
+    [UNLIMITED],
+    'now',
+    null,
+    'longest time that a Session outlives its connection',
+  ),
+  /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
+  outgoingBytesMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [4 * MIB],
+    'now',
+    'slow-reader',
+    'bytes that wait for one slow reader',
+  ),
+  /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
+  stalledReaderSeconds: row(
+    orUnlimited(seconds({ min: 1, max: Number.MAX_SAFE_INTEGER }, 'fractional')),
+    [60],
+    'connections',
+    null,
+    'until a reader that takes nothing is closed',
+  ),
+  /** Bytes recorded and not yet committed, above which publishers are paused. */
+  pendingCommitBytesMax: row(
+    bytes({ min: KIB }),
+    [16 * MIB],
+    'now',
+    null,
+    'bytes on their way to the disk above which publishers are paused',
+  ),
+  /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
+  memoryBytesMax: row(
+    orUnlimited(bytes({ min: MIB })),
+    [GIB],
+    'now',
+    'own',
+    'memory for messages and buffers above which new work is refused',
+  ),
+  whenExhausted: row(
+    EXHAUSTED,
+    ['disconnect'],
+    'now',
+    null,
+    'what publishers meet while disk or memory is short',
+  ),
+  /** Seconds after a start before Wills that were pending or whose client was connected are published. */
+  willGraceSeconds: row(
+    seconds({ min: 0, max: 0xffffffff }, 'fractional'),
+    [30],
+    'restart',
+    null,
+    'after a start, before Wills from before the start are published',
+  ),
+  /**
+   * Seconds after a start for which time that only the wall clock saw is in doubt: what would expire by it alone is neither
+   * deleted nor sent. 0 trusts the wall clock.
+   */
+  clockGraceSeconds: row(
+    seconds({ min: 0, max: 86_400 }, 'fractional'),
+    [60],
+    'restart',
+    null,
+    'after a start, for which the wall clock is in doubt',
+  ),
+  /** Whether an empty Client Identifier is given one by the Server. */
+  emptyClientIdentifierAllowed: row(
+    truth(),
+    [true],
+    'now',
+    null,
+    'whether a client without a Client Identifier is given one',
+  ),
+  /** Whether topic filters may have wildcards. */
+  wildcardSubscriptionAvailable: row(
+    truth(),
+    [true],
+    'restart',
+    'own',
+    'whether topic filters may have wildcards',
+  ),
+  sharedSubscriptionAvailable: row(truth(), [true], 'restart', 'own', 'whether Subscriptions may be shared'),
+  subscriptionIdentifierAvailable: row(
+    truth(),
+    [true],
+    'restart',
+    'own',
+    'whether Subscriptions may have identifiers',
+  ),
+  /** Topic filters that nobody gets a Subscription to, plain or shared. */
+  refusedSubscriptions: row(
+    REFUSED_FILTERS,
+    [Object.freeze([])],
+    'restart',
+    'own',
+    'topic filters that nobody gets a Subscription to',
+  ),
+} as const
+
+type Table = typeof LIMIT_TABLE
+
+/** The limits, by name. What the Server reads; the profile it came from included. */
+export type Limits = { readonly [K in keyof Table]: ValueOf<Table[K]> }
+
+export type LimitName = keyof Limits
+
+/** Limits that are counted in `Figures.limits` when they refuse something. */
+export type CountedLimit = { [K in LimitName]: Table[K]['counter'] extends 'own' ? K : never }[LimitName]
+
+/** In the order of the table. */
+export const LIMIT_NAMES = Object.freeze(Object.keys(LIMIT_TABLE) as LimitName[])
+
+export const COUNTED_LIMITS: readonly CountedLimit[] = Object.freeze(
+  LIMIT_NAMES.filter((name): name is CountedLimit => LIMIT_TABLE[name].counter === 'own'),
+)
+
+/** All limits of a profile. */
+export const PROFILES: Readonly<Record<Profile, Limits>> = Object.freeze({
+  open: limitsOf('open'),
+  fleet: limitsOf('fleet'),
+  internet: limitsOf('internet'),
 })
+
+/** Those of `fleet`, which an ordinary fleet of devices never meets. */
+export const DEFAULT_LIMITS: Limits = PROFILES.fleet
+
+/** Those that are given, and of all others the values of the profile that is given with them, `fleet` without one. */
+export function limitsWith(given: Partial<Limits> = {}): Limits {
+  return { ...PROFILES[given.profile ?? 'fleet'], ...given }
+}
+
+/**
+ * What to set when `changes` come to a broker that was given `given` before: these, and with another profile all that neither
+ * names and that needs no restart.
+ */
+export function limitChanges(given: Partial<Limits>, changes: Partial<Limits>): Partial<Limits> {
+  if (changes.profile === undefined) return changes
+  const values = Object.entries(limitsWith({ ...given, ...changes }))
+  const isTaken = (name: string): boolean =>
+    Object.hasOwn(changes, name) || LIMIT_TABLE[name as LimitName].effect !== 'restart'
+  return Object.fromEntries(values.filter(([name]) => isTaken(name)))
+}
+
+/** Names of limits that have another value than their profile gives them. */
+export function limitsBesideProfile(limits: Limits): LimitName[] {
+  const profile = PROFILES[limits.profile]
+  return LIMIT_NAMES.filter((name) => limits[name] !== profile[name])
+}
+
+function limitsOf(profile: Profile): Limits {
+  const rows: readonly [string, LimitRow<unknown>][] = Object.entries(LIMIT_TABLE)
+  return Object.freeze(Object.fromEntries(rows.map(([name, each]) => [name, each[profile]]))) as Limits
+}

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { Logger } from 'pino'
 import type { AccessOptions } from '../access/access.ts'
 import type { ControlCommand } from '../admin/control.ts'
+import { configKey } from '../broker/limit-row.ts'
 import {
   type Config,
   ConfigError,
@@ -223,8 +224,12 @@ function sourcesOf(
 async function check(command: CheckCommand): Promise<string> {
   const { file, againstRunning, json } = command
   if (!againstRunning) {
-    checkConfig({ file }, Date.now())
-    return json ? JSON.stringify({ file, ok: true }) : `${file}: ok`
+    const { limits, ownLimits } = checkConfig({ file }, Date.now())
+    const own = ownLimits.filter((name) => name !== 'profile').map(configKey)
+    if (json) return JSON.stringify({ file, ok: true, profile: limits.profile, ownLimits: own })
+    if (ownLimits.length === 0) return `${file}: ok`
+    const others = own.length === 0 ? '' : `; set by keys of their own: ${own.join(', ')}`
+    return `${file}: ok\nlimits: profile ${limits.profile}${others}`
   }
   // What the file names, such as keys, is for the broker to read.
   const directory = command.data ?? loadConfig({ file }).data.directory

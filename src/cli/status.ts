@@ -33,6 +33,7 @@ function shown(answer: BrokerStatus): string {
     ['store', `${size(store.storedBytes ?? 0)} of messages; ${commits(store.commits ?? 0, commitMs)}`],
     ['memory', `${size(answer.residentBytes)}, of which messages and buffers ${size(held.memoryBytes)}`],
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
+    ['profile', profile(answer.limits)],
     ['limits', counts(counted.limited)],
     ['lost', counts(counted.dropped)],
     ['ownerless', ownerless(counted.ownerlessSessionsEnded)],
@@ -46,6 +47,13 @@ function shown(answer: BrokerStatus): string {
 /** A broker of 0.1.0 does not say how many are suspended. */
 function subscriptions(count: number, suspended = 0): string {
   return suspended === 0 ? `${count}` : `${count}, and ${suspended} not allowed at present`
+}
+
+/** Null for a broker of 0.2.0, which has no profiles. */
+function profile(limits: BrokerStatus['limits'] | undefined): string | null {
+  if (limits === undefined) return null
+  const { profile: name, others } = limits
+  return others.length === 0 ? name : `${name}; with other values: ${others.join(', ')}`
 }
 
 function ownerless(count = 0): string | null {

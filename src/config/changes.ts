@@ -1,12 +1,10 @@
 /** PURE. What another configuration would change, and when it would take effect. */
+import { configKey, type Effect } from '../broker/limit-row.ts'
+import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
 import { isInPlace, type ListenerOptions } from '../transport/listener.ts'
 import type { Config } from './config.ts'
-import { snakeCase } from './schema.ts'
 import { isSecret, redacted } from './shown.ts'
-
-/** `now` is for everybody, `connections` for clients that connect from then on. */
-export type Effect = 'now' | 'connections' | 'restart'
 
 export interface ConfigChange {
   /** As in the configuration; a listener is called by its name: `listeners.mqtts.tls.cert`. */
@@ -14,6 +12,8 @@ export interface ConfigChange {
   readonly from: string
   readonly to: string
   readonly effect: Effect
+  /** The profile that the new value comes from; absent where it has a key of its own. */
+  readonly profile?: string
 }
 
 /** A client that the new configuration would not let in. */
@@ -23,51 +23,23 @@ export interface CutOff {
   readonly reason: string
 }
 
-/** Limits that hold from the next moment on. */
-const AT_ONCE = [
-  'connections_max',
-  'topic_bytes_max',
-  'topic_levels_max',
-  'subscriptions_per_client_max',
-  'queue_messages_max',
-  'queue_bytes_max',
-  'queue_full',
-  'queue_qos0',
-  'retained_messages_max',
-  'retained_bytes_max',
-  'outgoing_bytes_max',
-  'pending_commit_bytes_max',
-  'memory_bytes_max',
-  'when_exhausted',
-  'empty_client_identifier_allowed',
-  'session_expiry_seconds_max',
-]
-
-/** Limits that a Network Connection takes with it from its beginning. */
-const PER_CONNECTION = [
-  'packet_bytes_max',
-  'control_packet_bytes_max',
-  'in_flight_max',
-  'topic_alias_maximum',
-  'topic_alias_out_maximum',
-  'keep_alive_seconds_max',
-  'stalled_reader_seconds',
-]
-
 /** The effect of a key outside `listeners`; of any other, a restart: CONNACK has promised it, or it is made at the start. */
 const EFFECTS: ReadonlyMap<string, Effect> = new Map<string, Effect>([
-  ...AT_ONCE.map((key) => [`limits.${key}`, 'now'] as const),
-  ...PER_CONNECTION.map((key) => [`limits.${key}`, 'connections'] as const),
+  ...LIMIT_NAMES.map((name) => [limitPath(name), LIMIT_TABLE[name].effect] as const),
   ['log.level', 'now'],
   ['sys.interval_seconds', 'now'],
   ['shutdown_seconds', 'now'],
 ])
+
+/** Keys of limits that a profile sets. */
+const LIMIT_PATHS: ReadonlySet<string> = new Set(LIMIT_NAMES.map(limitPath))
 
 /** Keys of Config that stand elsewhere in the configuration, or follow from others. */
 const NAMES: Readonly<Record<string, string | null>> = {
   sysIntervalSeconds: 'sys.interval_seconds',
   loopbackOnly: null,
   listeners: null,
+  ownLimits: null,
 }
 
 /** Names of a listener's options in the configuration, where they are others. */
@@ -81,21 +53,28 @@ const LISTENER_NAMES: Readonly<Record<string, string>> = {
 export function configChanges(before: Config, after: Config): ConfigChange[] {
   const [from, to] = [flat(before), flat(after)]
   const keys = [...new Set([...from.keys(), ...to.keys()])]
-  const changes = keys.flatMap((key) =>
-    change(key, from.get(key), to.get(key), EFFECTS.get(key) ?? 'restart'),
-  )
+  const own = new Set(after.ownLimits.map(limitPath))
+  const { profile } = after.limits
+  const changes = keys
+    .flatMap((key) => change(key, from.get(key), to.get(key), EFFECTS.get(key) ?? 'restart'))
+    .map((one) => (LIMIT_PATHS.has(one.key) && !own.has(one.key) ? { ...one, profile } : one))
   return [...changes, ...listenerChanges(before.listeners, after.listeners)]
+}
+
+function limitPath(name: LimitName): string {
+  return `limits.${configKey(name)}`
 }
 
 /** Which settings of `after` a running broker takes: those that need a restart stay as they are. */
 export function withoutRestart(before: Config, after: Config): Config {
   const limits = Object.entries(after.limits).map(([name, value]) => {
-    const needsRestart = (EFFECTS.get(`limits.${snakeCase(name)}`) ?? 'restart') === 'restart'
-    return [name, needsRestart ? before.limits[name as keyof Config['limits']] : value]
+    const { effect } = LIMIT_TABLE[name as LimitName]
+    return [name, effect === 'restart' ? before.limits[name as LimitName] : value]
   })
   return {
     ...before,
     limits: Object.freeze(Object.fromEntries(limits) as Config['limits']),
+    ownLimits: after.ownLimits,
     log: { ...before.log, level: after.log.level },
     sysIntervalSeconds: after.sysIntervalSeconds,
     shutdownSeconds: after.shutdownSeconds,
@@ -137,13 +116,14 @@ export function linkBy(
 }
 
 /** A change as a line for the operator. */
-export function changeLine({ key, from, to, effect }: ConfigChange): string {
+export function changeLine({ key, from, to, effect, profile }: ConfigChange): string {
   const when = {
     now: 'at once',
     connections: 'for clients that connect from now on',
     restart: 'only after a restart',
   }
-  return `${key}: ${from} -> ${to}, ${when[effect]}`
+  const by = profile === undefined || key === 'limits.profile' ? '' : ` (of limits.profile ${profile})`
+  return `${key}: ${from} -> ${to}${by}, ${when[effect]}`
 }
 
 function listenerChanges(
@@ -217,7 +197,7 @@ function leaves(
 ): Map<string, unknown> {
   const found = new Map<string, unknown>()
   for (const [name, value] of entries) {
-    const named = Object.hasOwn(names, name) ? names[name]! : snakeCase(name)
+    const named = Object.hasOwn(names, name) ? names[name]! : configKey(name)
     if (named === null) continue
     const key = `${prefix}${named}`
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) {

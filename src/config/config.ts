@@ -6,7 +6,8 @@ import type { AccessOptions } from '../access/access.ts'
 import { parseAclFile } from '../access/acl-file.ts'
 import { parsePasswordFile } from '../access/password-file.ts'
 import { LinesError } from '../access/watched-file.ts'
-import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
+import { configKey } from '../broker/limit-row.ts'
+import { type LimitName, type Limits, limitsWith } from '../broker/limits.ts'
 import { BALLAST } from '../store/ballast.ts'
 import { isStoreFile } from '../store/directory.ts'
 import { ACCOUNTS_FILE } from '../store/kept-files.ts'
@@ -37,6 +38,8 @@ export interface Config {
   /** Who may connect, publish and subscribe; the accounts are those of the data directory. */
   readonly access: Readonly<AccessOptions>
   readonly limits: Readonly<Limits>
+  /** Those that have a key of their own; the others follow `limits.profile`. */
+  readonly ownLimits: readonly LimitName[]
   readonly log: {
     readonly level: Settings['log']['level']
     readonly format: Settings['log']['format']
@@ -216,6 +219,9 @@ function toConfig(settings: Settings): Config {
     settings.listeners === undefined
       ? defaultListeners(settings)
       : settings.listeners.map((listener) => listenerOptions(listener, settings))
+  const ownLimits = [...LIMIT_KEYS].flatMap(([key, name]) =>
+    settings.limits[key] === undefined ? [] : [name],
+  )
   return deepFrozen({
     data: {
       directory: settings.data.directory,
@@ -236,10 +242,12 @@ function toConfig(settings: Settings): Config {
       checkRetainedAuthor: settings.access.check_retained_author,
       deniedSubscription: settings.access.denied_subscription_code,
     },
-    limits: Object.assign(
-      { ...DEFAULT_LIMITS },
-      Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [name, settings.limits[key]])),
+    limits: limitsWith(
+      Object.fromEntries(
+        ownLimits.map((name) => [name, settings.limits[configKey(name)]]),
+      ) as Partial<Limits>,
     ),
+    ownLimits,
     log: {
       level: settings.log.level,
       format: settings.log.format,

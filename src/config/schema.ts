@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { DEFAULT_ACCESS } from '../access/access.ts'
 import { isName } from '../access/accounts-file.ts'
 import type { ListedCertificate } from '../access/certificate-users.ts'
-import { DEFAULT_LIMITS, type Limits, type RefusedSubscription } from '../broker/limits.ts'
+import { configKey, type Kind } from '../broker/limit-row.ts'
+import { LIMIT_NAMES, LIMIT_TABLE, type LimitName, type RefusedSubscription } from '../broker/limits.ts'
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
@@ -11,56 +12,12 @@ import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { EVERY_ORIGIN } from '../transport/page-origin.ts'
 import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
-/** Largest control packet of the standard in bytes. */
-const PACKET_BYTES_MAX = 268_435_460
-
 /** What a refused subscription is told where the configuration does not say. */
 const DEFAULT_REFUSAL = Reason.NotAuthorized
 
-/** What every limit may be. The key in the configuration is the name in snake case. */
-const LIMIT_VALUES: { readonly [K in keyof Limits]: z.ZodType<Limits[K]> } = {
-  connectionsMax: whole({ min: 1, unlimited: true }),
-  connectTimeoutSeconds: seconds({ min: 0.1, max: 3600 }),
-  packetBytesMax: bytes({ min: 128, max: PACKET_BYTES_MAX }),
-  controlPacketBytesMax: bytes({ min: 128, max: PACKET_BYTES_MAX }),
-  topicBytesMax: bytes({ min: 1, max: 65_535 }),
-  topicLevelsMax: whole({ min: 1, max: 65_536, unlimited: true }),
-  subscriptionsPerClientMax: whole({ min: 1, unlimited: true }),
-  queueMessagesMax: whole({ min: 1, unlimited: true }),
-  queueBytesMax: bytes({ min: 1024, unlimited: true }),
-  queueFull: oneOf(['drop-oldest', 'drop-newest', 'refuse']),
-  queueQos0: truth(),
-  inFlightMax: whole({ min: 1, max: 65_535 }),
-  receiveMaximum: whole({ min: 1, max: 65_535 }),
-  topicAliasMaximum: whole({ min: 0, max: 65_535 }),
-  topicAliasOutMaximum: whole({ min: 0, max: 65_535 }),
-  maximumQoS: oneOf([0, 1, 2]),
-  retainAvailable: truth(),
-  retainedMessagesMax: whole({ min: 1, unlimited: true }),
-  retainedBytesMax: bytes({ min: 1024, unlimited: true }),
-  keepAliveSecondsMax: seconds({ min: 1, max: 65_535, unlimited: true }, 'whole'),
-  sessionExpirySecondsMax: seconds({ min: 0, max: 0xfffffffe, unlimited: true }, 'whole'),
-  outgoingBytesMax: bytes({ min: 1024, unlimited: true }),
-  stalledReaderSeconds: seconds({ min: 1, unlimited: true }),
-  pendingCommitBytesMax: bytes({ min: 1024 }),
-  memoryBytesMax: bytes({ min: 1024 ** 2, unlimited: true }),
-  whenExhausted: oneOf(['disconnect', 'refuse']),
-  willGraceSeconds: seconds({ min: 0, max: 0xffffffff }),
-  clockGraceSeconds: seconds({ min: 0, max: 86_400 }),
-  emptyClientIdentifierAllowed: truth(),
-  wildcardSubscriptionAvailable: truth(),
-  sharedSubscriptionAvailable: truth(),
-  subscriptionIdentifierAvailable: truth(),
-  refusedSubscriptions: value(
-    'a list of { filter, reason_code }, where filter is a topic filter without $share/… and reason_code one of ' +
-      `${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
-    refusedSubscriptionList,
-  ),
-}
-
 /** The limits by their keys in the configuration. */
-export const LIMIT_KEYS: ReadonlyMap<string, keyof Limits> = new Map(
-  (Object.keys(LIMIT_VALUES) as (keyof Limits)[]).map((name) => [snakeCase(name), name]),
+export const LIMIT_KEYS: ReadonlyMap<string, LimitName> = new Map(
+  LIMIT_NAMES.map((name) => [configKey(name), name]),
 )
 
 const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for every page'
@@ -201,18 +158,36 @@ export const LISTENER_KEYS: readonly string[] = keysOf(LISTENER)
 /** Every key that can be set alone, such as `limits.queue_bytes_max`; `listeners` is one of them. */
 export const KEYS: readonly string[] = keysOf(SCHEMA)
 
-/** `queueBytesMax` is `queue_bytes_max` in the configuration. */
-export function snakeCase(name: string): string {
-  return name.replace('QoS', 'Qos').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+/** None has a default here: what is not set follows the profile. */
+function limitShape(): Record<string, z.ZodOptional<z.ZodType>> {
+  return Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [key, limitType(name).optional()]))
 }
 
-function limitShape(): Record<string, z.ZodType> {
-  return Object.fromEntries(
-    [...LIMIT_KEYS].map(([key, name]) => {
-      const limit: z.ZodType = LIMIT_VALUES[name]
-      return [key, limit.default(DEFAULT_LIMITS[name])]
-    }),
-  )
+function limitType(name: LimitName): z.ZodType {
+  const kind: Kind<unknown> = LIMIT_TABLE[name].kind
+  const { min, max, unlimited } = kind
+  // A bound that is none is not told.
+  const range = { min, unlimited, ...(max < Number.MAX_SAFE_INTEGER && { max }) }
+  switch (kind.type) {
+    case 'whole':
+      return whole(range)
+    case 'bytes':
+      return bytes(range)
+    case 'seconds':
+      return seconds(range, 'whole')
+    case 'fractional seconds':
+      return seconds(range)
+    case 'truth':
+      return truth()
+    case 'one of':
+      return oneOf(kind.choices as readonly (string | number)[])
+    case 'refused filters':
+      return value(
+        'a list of { filter, reason_code }, where filter is a topic filter without $share/… and reason_code one of ' +
+          `${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
+        refusedSubscriptionList,
+      )
+  }
 }
 
 function subackRefusal(found: unknown): Reason | undefined {

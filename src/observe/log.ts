@@ -1,6 +1,8 @@
 /** The log: what the Server's events tell an operator. */
 import type { Logger } from 'pino'
-import type { BrokerEvents, EventName, Events } from '../broker/events.ts'
+import type { BrokerEvents, EventName, Events, Limit } from '../broker/events.ts'
+import { configKey } from '../broker/limit-row.ts'
+import { LIMIT_TABLE } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
 import type { DropReason } from '../session/limits.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
@@ -246,6 +248,7 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
       tell(kind, { source: clientId, subject: limit, detail: '' }, () => ({
         clientId: printable(clientId),
         limit,
+        key: limitPath(limit),
         detail: printable(detail),
       }))
     }),
@@ -303,6 +306,11 @@ function peer(link: LinkInfo): Record<string, unknown> {
 
 function why(reasonCode: number, reason: string): Record<string, unknown> {
   return { reasonCode: hexadecimal(reasonCode), reason: printable(reason) }
+}
+
+/** The key to change; undefined for what is no limit of the configuration. */
+function limitPath(limit: Limit): string | undefined {
+  return Object.hasOwn(LIMIT_TABLE, limit) ? `limits.${configKey(limit)}` : undefined
 }
 
 /** Reason Codes as the standard writes them. */

@@ -1,5 +1,6 @@
 /** `$SYS`: the broker's figures as retained messages, by Mosquitto's names and meanings. */
 import { readFileSync } from 'node:fs'
+import { configKey } from '../broker/limit-row.ts'
 import type { Server } from '../broker/server.ts'
 import type { State } from '../broker/state.ts'
 import type { Store } from '../store/store.ts'
@@ -115,6 +116,9 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('store/messages/bytes', store.figures.storedBytes)
   put('store/commits', store.figures.commits)
   for (const [rule, count] of Object.entries(figures.forgiven)) if (count > 0) put(`forgiven/${rule}`, count)
+  for (const [limit, count] of Object.entries(figures.limits)) {
+    if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
+  }
   // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
   put('heap/current', process.memoryUsage.rss())
   put('heap/maximum', process.resourceUsage().maxRSS * KIB)

@@ -34,6 +34,31 @@ describe('what another configuration changes', () => {
     ])
   })
 
+  test('names the profile that a limit without a key of its own follows', () => {
+    const told = configChanges(
+      config('limits: {profile: open}'),
+      config('limits: {profile: internet, queue_full: refuse}'),
+    )
+    expect(told.find(({ key }) => key === 'limits.profile')).toMatchObject({
+      from: 'open',
+      to: 'internet',
+      effect: 'now',
+    })
+    expect(told.find(({ key }) => key === 'limits.queue_full')).not.toHaveProperty('profile')
+    const followed = told.filter(({ key }) => key !== 'limits.profile' && key !== 'limits.queue_full')
+    for (const { profile } of followed) expect(profile).toBe('internet')
+    const line = {
+      key: 'limits.topic_levels_max',
+      from: 'unlimited',
+      to: '200',
+      effect: 'now',
+      profile: 'fleet',
+    } as const
+    expect(changeLine(line)).toBe(
+      'limits.topic_levels_max: unlimited -> 200 (of limits.profile fleet), at once',
+    )
+  })
+
   test('names listeners, and whether they are opened anew', () => {
     expect(
       lines(

@@ -2,7 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
+import { configKey } from '../../src/broker/limit-row.ts'
+import { DEFAULT_LIMITS, type LIMIT_NAMES, LIMIT_TABLE, PROFILES } from '../../src/broker/limits.ts'
 import {
   type Config,
   ConfigError,
@@ -10,7 +11,7 @@ import {
   configFile,
   loadConfig,
 } from '../../src/config/config.ts'
-import { KEYS, LIMIT_KEYS, LISTENER_KEYS, snakeCase } from '../../src/config/schema.ts'
+import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
 import { variable } from '../../src/config/sources.ts'
 import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
 
@@ -45,7 +46,7 @@ function problems(load: () => unknown): string[] {
 const set = (...assignments: string[]): ConfigSources => ({ flags: { set: assignments } })
 
 describe('the defaults', () => {
-  test('are loopback listeners, fsync, and limits that refuse nothing which the standard allows', () => {
+  test('are loopback listeners, fsync, and the limits of the profile fleet', () => {
     const config = loadConfig()
     expect(config.limits).toEqual(DEFAULT_LIMITS)
     expect(config.data).toEqual({
@@ -152,18 +153,24 @@ describe('paths', () => {
 
 describe('the example', () => {
   test('parses to exactly the defaults', () => {
-    const { data, ...others } = loadConfig()
+    const { data, ownLimits: _, ...others } = loadConfig()
     const directory = join(dirname(EXAMPLE), 'godwit-data')
-    expect(loadConfig({ file: EXAMPLE })).toEqual({ ...others, data: { ...data, directory } })
+    const { ownLimits, ...example } = loadConfig({ file: EXAMPLE })
+    expect(example).toEqual({ ...others, data: { ...data, directory } })
+    // A key that is set there would win over a profile that is chosen there.
+    const isSame = (name: (typeof LIMIT_NAMES)[number]): boolean => {
+      const { open, fleet, internet } = LIMIT_TABLE[name]
+      return (open === fleet && fleet === internet) || name === 'profile'
+    }
+    expect(ownLimits.filter((name) => !isSame(name))).toEqual([])
   })
 
   test('has every key, and its commented-out listeners are valid', () => {
     // A comment's text follows "# "; a key that is commented out follows "#" as it would stand there.
-    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(
-      /^( +)#(- | {2,})|^( *)#(?=(?:user|security_file):)/gm,
-      '$1$2$3',
-    )
+    const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})|^( *)#(?=(?:\w+): )/gm, '$1$2$3')
     const config = fromFile(text)
+    // A limit that is commented out stands there with its default.
+    expect(config.limits).toEqual(DEFAULT_LIMITS)
     expect(config.listeners.map((listener) => listener.name)).toEqual([
       'mqtt',
       'mqtt-ipv6',
@@ -181,7 +188,37 @@ describe('the example', () => {
   })
 
   test('names every limit of the Server', () => {
-    expect([...LIMIT_KEYS.keys()]).toEqual(Object.keys(DEFAULT_LIMITS).map(snakeCase))
+    expect([...LIMIT_KEYS.keys()]).toEqual(Object.keys(DEFAULT_LIMITS).map(configKey))
+  })
+})
+
+describe('the profile of limits', () => {
+  test.each(['open', 'fleet', 'internet'] as const)(
+    '%s sets all that have no key of their own',
+    (profile) => {
+      const { limits, ownLimits } = loadConfig(
+        set(`limits.profile=${profile}`, 'limits.queue_messages_max=7'),
+      )
+      expect(limits).toEqual({ ...PROFILES[profile], queueMessagesMax: 7 })
+      expect(ownLimits).toEqual(['profile', 'queueMessagesMax'])
+      expect(loadConfig({ environment: { GODWIT_LIMITS_PROFILE: profile } }).limits).toEqual(
+        PROFILES[profile],
+      )
+    },
+  )
+
+  test('is one of three words', () => {
+    expect(problems(() => loadConfig(set('limits.profile=friends')))).toEqual([
+      '--set limits.profile: limits.profile: found "friends", allowed: open, fleet or internet',
+    ])
+  })
+
+  test('of the file gives way to keys of the environment and of the command line', () => {
+    const config = fromFile('limits: {profile: internet, topic_alias_maximum: 1}\n', {
+      ...set('limits.profile=open'),
+      environment: { GODWIT_LIMITS_QUEUE_FULL: 'refuse' },
+    })
+    expect(config.limits).toEqual({ ...PROFILES.open, topicAliasMaximum: 1, queueFull: 'refuse' })
   })
 })
 
@@ -266,7 +303,7 @@ shutdown_seconds: 30s
       'sys.interval_seconds=0',
       'found 0, allowed: seconds, as a number or like 30s, 5m, from 1 to 86400, or off',
     ],
-    ['limits=12', 'found 12, allowed: a group of keys: connections_max, connect_timeout_seconds'],
+    ['limits=12', 'found 12, allowed: a group of keys: profile, connections_max, connect_timeout_seconds'],
     ['listeners=[]', 'found [], allowed: a list with at least one listener'],
     ['listeners=tcp', 'found "tcp", allowed: a list with at least one listener'],
   ])('%s is refused with what was found and what is allowed', (assignment, message) => {

@@ -303,7 +303,7 @@ describe('godwit', () => {
   test('check says ok, or what is wrong', async () => {
     const path = file('limits: {in_flight_max: 5}\n')
     expect(await stage.run(['check', path])).toBe(0)
-    expect(stage.stdout).toBe(`${path}: ok\n`)
+    expect(stage.stdout).toBe(`${path}: ok\nlimits: profile fleet; set by keys of their own: in_flight_max\n`)
     const other = new Stage()
     expect(await other.run(['check', file('limits: {in_flight_max: none}\n')])).toBe(2)
     expect(other.stderr).toContain('limits.in_flight_max: found "none"')

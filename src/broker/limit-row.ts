@@ -1,0 +1,100 @@
+/** PURE. What the table of limits has of each: what it may be, its values in the profiles, its counter, its line of documentation. */
+
+/** The sets of values that `limits.profile` chooses from. */
+export const PROFILE_NAMES = ['open', 'fleet', 'internet'] as const
+
+export type Profile = (typeof PROFILE_NAMES)[number]
+
+/** `now` is for everybody, `connections` for clients that connect from then on. */
+export type Effect = 'now' | 'connections' | 'restart'
+
+/** What a value may be, as data: the configuration makes its checks and its words of it. */
+export interface Kind<T> {
+  readonly type: 'whole' | 'bytes' | 'seconds' | 'fractional seconds' | 'truth' | 'one of' | 'refused filters'
+  /** What is counted or measured; empty for what has no unit. */
+  readonly unit: string
+  readonly min: number
+  readonly max: number
+  /** Whether the word `unlimited` is allowed, which is Infinity. */
+  readonly unlimited: boolean
+  /** Of `one of`. */
+  readonly choices: readonly T[]
+}
+
+/**
+ * Where it is counted that a limit refused something: `own` is `Figures.limits` under the limit's name; another name is the
+ * counter that has it, such as a reason of `Figures.drops`; null is for what refuses nothing.
+ */
+export type Counter = 'own' | 'queue-full' | 'slow-reader' | 'queueMessagesMax' | null
+
+/** One limit. Its name in the configuration is `configKey` of its name here. */
+export interface LimitRow<T, C extends Counter = Counter> {
+  readonly kind: Kind<T>
+  readonly open: T
+  readonly fleet: T
+  readonly internet: T
+  /** When a reload takes a change over. */
+  readonly effect: Effect
+  readonly counter: C
+  /** What it limits: one line of the documentation. */
+  readonly says: string
+}
+
+/** The value of a row. */
+export type ValueOf<R> = R extends LimitRow<infer T> ? T : never
+
+export const UNLIMITED = Number.POSITIVE_INFINITY
+
+/** A row; `values` are those of open, fleet and internet, or one for all three. */
+export function row<T, const C extends Counter>(
+  kind: Kind<T>,
+  values: NoInfer<readonly [T, T, T] | readonly [T]>,
+  effect: Effect,
+  counter: C,
+  says: string,
+): LimitRow<T, C> {
+  const [open, fleet = open, internet = open] = values
+  return Object.freeze({ kind, open, fleet, internet, effect, counter, says })
+}
+
+/** A whole number of something. */
+export function whole(
+  unit: string,
+  range: { readonly min?: number; readonly max?: number } = {},
+): Kind<number> {
+  const { min = 1, max = Number.MAX_SAFE_INTEGER } = range
+  return { type: 'whole', unit, min, max, unlimited: false, choices: [] }
+}
+
+/** A number of bytes. */
+export function bytes(range: { readonly min: number; readonly max?: number }): Kind<number> {
+  const { min, max = Number.MAX_SAFE_INTEGER } = range
+  return { type: 'bytes', unit: 'bytes', min, max, unlimited: false, choices: [] }
+}
+
+/** A number of seconds. */
+export function seconds(
+  range: { readonly min: number; readonly max: number },
+  precision: 'whole' | 'fractional' = 'whole',
+): Kind<number> {
+  const type = precision === 'whole' ? 'seconds' : 'fractional seconds'
+  return { type, unit: 'seconds', ...range, unlimited: false, choices: [] }
+}
+
+/** The same, where the word `unlimited` is allowed too. */
+export function orUnlimited(kind: Kind<number>): Kind<number> {
+  return { ...kind, unlimited: true }
+}
+
+export function truth(): Kind<boolean> {
+  return { type: 'truth', unit: '', min: 0, max: 0, unlimited: false, choices: [] }
+}
+
+export function oneOf<const T extends string | number>(choices: readonly T[]): Kind<T> {
+  return { type: 'one of', unit: '', min: 0, max: 0, unlimited: false, choices }
+}
+
+/** `queueBytesMax` is `queue_bytes_max` in the configuration. */
+export function configKey(name: string): string {
+  return name.replace('QoS', 'Qos').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+}
