@@ -11,7 +11,7 @@ import type { AccountsContent } from './accounts-file.ts'
 import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
 import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
-import { Logins } from './logins.ts'
+import { Logins, NOBODY } from './logins.ts'
 import { type PasswordFile, parsePasswordFile } from './password-file.ts'
 import { type PasswordHash, parsePasswordHash } from './password-hash.ts'
 import { PasswordWork } from './password-work.ts'
@@ -212,14 +212,14 @@ export class Access {
       if (encoded === null) continue
       // The same hash stays the same object: log-ins that are remembered for it hold.
       const before = this.#hashes.get(name)
-      const isSame = before?.kind === 'argon2' && before.encoded === encoded
-      const parsed = isSame ? before : parsePasswordHash(encoded)
+      const parsed = before?.encoded === encoded ? before : parsePasswordHash(encoded)
       if (typeof parsed !== 'string') hashes.set(name, parsed)
     }
     this.#hashes = hashes
     // Unknown users cost what known ones do, as far as those are alike.
     const [fromFile] = this.#passwordFiles.flatMap(({ content }) => [...content.values()].slice(0, 1))
-    if (hashes.size === 0 && fromFile !== undefined) this.#logins.nobody = fromFile
+    const isChosenInAccounts = [...hashes.values()].some(({ kind }) => kind !== 'generated')
+    this.#logins.nobody = isChosenInAccounts || fromFile === undefined ? NOBODY : fromFile
   }
 
   // ── who it is ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@ import type { SecurityEvent } from '../broker/security.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError, topicNameError } from '../mqtt/topics.ts'
 import type { Access } from './access.ts'
-import type { Accounts, UserView } from './accounts.ts'
+import type { Accounts, GeneratedFor, UserView } from './accounts.ts'
 import { AccountsError, type Role } from './accounts-file.ts'
 import type { Decision, Request } from './decision.ts'
 
@@ -40,22 +40,28 @@ export interface RoleList {
   readonly roles: readonly (Role & { readonly users: readonly string[] })[]
 }
 
+/** The answer to `user password`. */
+export interface Generated {
+  /** The passwords that were made, shown this once; none where somebody chose one. */
+  readonly generated: readonly GeneratedFor[]
+}
+
 /** The answer to `user add`. */
-export interface Added {
+export interface Added extends Generated {
   /** There was neither a user nor a role: clients without credentials were let in where nobody said whether they are. */
   readonly isFirst: boolean
 }
 
 /**
- * Carries out a command: `words` are its names, `password` (null for none) and `roles` are those of a new user. Tells what it
- * changed. Throws AccountsError and RuleError.
+ * Carries out a command: `words` are its names. Of `user add` and `user password` these may be many, where `generate` asks for a password
+ * for each, or `password` is null for none; `roles` are those of new users. Tells what it changed. Throws AccountsError and RuleError.
  */
 export async function accountCommand(
   accounts: Accounts,
   command: AccountCommand,
   parameters: Parameters,
   tell: (event: AccountEvent) => void,
-): Promise<UserList | RoleList | Added | Record<string, never>> {
+): Promise<UserList | RoleList | Added | Generated | Record<string, never>> {
   const words = wordsOf(parameters)
   const [first = '', second = ''] = words
   const done = (kind: AccountEvent['kind'], subject: string, detail = ''): Record<string, never> => {
@@ -70,16 +76,19 @@ export async function accountCommand(
     case 'user add': {
       const roles = textsOf(parameters.roles)
       const isFirst = accounts.isEmpty
-      await accounts.addUser(first, passwordOf(parameters), roles)
-      done('user-added', first, roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`)
-      return { isFirst }
+      const generated = await add(accounts, words, roles, parameters)
+      const detail = roles.length === 0 ? 'without a role' : `roles ${roles.join(', ')}`
+      for (const name of words) done('user-added', name, detail)
+      return { isFirst, generated }
     }
     case 'user remove':
       await accounts.removeUser(first)
       return done('user-removed', first)
-    case 'user password':
-      await accounts.setPassword(first, passwordOf(parameters))
-      return done('password-changed', first)
+    case 'user password': {
+      const generated = await setPasswords(accounts, words, parameters)
+      for (const name of words) done('password-changed', name)
+      return { generated }
+    }
     case 'user disable':
       await accounts.setDisabled(first, true)
       return done('user-disabled', first)
@@ -105,6 +114,35 @@ export async function accountCommand(
       await accounts.revoke(first, second)
       return done('role-revoked', second, `role ${first}`)
   }
+}
+
+async function add(
+  accounts: Accounts,
+  names: readonly string[],
+  roles: readonly string[],
+  parameters: Parameters,
+): Promise<GeneratedFor[]> {
+  if (parameters.generate === true) return accounts.addGenerated(names, roles)
+  const password = passwordOf(parameters)
+  if (password === null) await accounts.addWithoutPassword(names, roles)
+  else await accounts.addUser(onlyOne(names), password, roles)
+  return []
+}
+
+async function setPasswords(
+  accounts: Accounts,
+  names: readonly string[],
+  parameters: Parameters,
+): Promise<GeneratedFor[]> {
+  if (parameters.generate === true) return accounts.generatePasswords(names)
+  await accounts.setPassword(onlyOne(names), passwordOf(parameters))
+  return []
+}
+
+/** No two users get the same password, nor lose theirs by a slip. */
+function onlyOne([name = '', ...others]: readonly string[]): string {
+  if (others.length === 0) return name
+  throw new AccountsError('a password is for one user', 'Let one be made for each: --generate.')
 }
 
 /** Which rule decides: the answer to `explain access`. Throws AccountsError for a question that cannot be asked. */

@@ -4,11 +4,14 @@ import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promi
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ACCOUNTS_FILE } from '../store/kept-files.ts'
+import { isGeneratedHash } from './generated-password.ts'
 import { parsePasswordHash, type ScramVerifier } from './password-hash.ts'
 import { parseRule } from './rule.ts'
 
 /** Of what the file says; a newer one is refused. */
-const FORMAT = 1
+const FORMAT = 2
+/** Written where no password was made by Godwit: 0.1 and 0.2 read it. */
+const FORMAT_WITHOUT_GENERATED = 1
 const BYTES_MAX = 64 * 1024 * 1024
 const LOCK_WAIT_MS = 10_000
 /** A lock is held for milliseconds: one that is so old was left by a process that is gone. */
@@ -21,7 +24,10 @@ export interface User {
    * which is known by its name alone.
    */
   readonly id: string | null
-  /** argon2id, as `$argon2id$…`; null for a user that no password lets in (a certificate does). */
+  /**
+   * argon2id, as `$argon2id$…`, or `$godwit-generated$…` for a password that Godwit made; null for a user that no password lets in
+   * (a certificate does).
+   */
   readonly password: string | null
   readonly scram: ScramVerifier | null
   /** Names of roles, in the order in which they were granted. */
@@ -194,7 +200,11 @@ function isRunning(processId: number): boolean {
 }
 
 function textOf({ users, roles }: AccountsContent): string {
-  return `${JSON.stringify({ format: FORMAT, users: [...users.values()], roles: [...roles.values()] }, null, 2)}\n`
+  const hasGenerated = [...users.values()].some(
+    ({ password }) => password !== null && isGeneratedHash(password),
+  )
+  const format = hasGenerated ? FORMAT : FORMAT_WITHOUT_GENERATED
+  return `${JSON.stringify({ format, users: [...users.values()], roles: [...roles.values()] }, null, 2)}\n`
 }
 
 /** Reads the file's text. Throws AccountsError that says which entry is wrong. */
@@ -209,8 +219,8 @@ export function parseAccounts(text: string, path: string): AccountsContent {
   }
   if (!isRecord(value) || !Array.isArray(value.users) || !Array.isArray(value.roles))
     throw wrong('it has no users and roles')
-  if (value.format !== FORMAT)
-    throw wrong(`it is of format ${String(value.format)}, this version of Godwit reads ${FORMAT}`)
+  if (value.format !== FORMAT && value.format !== FORMAT_WITHOUT_GENERATED)
+    throw wrong(`it is of format ${String(value.format)}, this version of Godwit reads up to ${FORMAT}`)
   const users = new Map<string, User>()
   const roles = new Map<string, Role>()
   for (const [index, entry] of value.roles.entries()) {

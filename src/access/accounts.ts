@@ -16,7 +16,8 @@ import {
   readAccounts,
   type User,
 } from './accounts-file.ts'
-import { hashPassword, scramVerifier } from './password-hash.ts'
+import { generatePassword, isGeneratedHash } from './generated-password.ts'
+import { generatedScramVerifier, hashPassword, scramVerifier } from './password-hash.ts'
 import { PasswordWork } from './password-work.ts'
 import { parseRule } from './rule.ts'
 
@@ -47,8 +48,16 @@ const PASSWORD_BYTES_MAX = 65_535
 export interface UserView {
   readonly name: string
   readonly hasPassword: boolean
+  /** Godwit made the password: checking it costs next to nothing. */
+  readonly isPasswordGenerated: boolean
   readonly roles: readonly string[]
   readonly disabled: boolean
+}
+
+/** A user and the password that was made for it, which is kept nowhere. */
+export interface GeneratedFor {
+  readonly name: string
+  readonly password: string
 }
 
 /** Gets what was and what is; `isOwn` is false for what another process wrote. */
@@ -116,6 +125,7 @@ export class Accounts {
       .map(({ name, password, roles, disabled }) => ({
         name,
         hasPassword: password !== null,
+        isPasswordGenerated: password !== null && isGeneratedHash(password),
         roles,
         disabled,
       }))
@@ -132,15 +142,44 @@ export class Accounts {
    * when they are missing, other roles must exist. Throws AccountsError, also when the user exists.
    */
   async addUser(name: string, password: string | null, roles: readonly string[] = []): Promise<void> {
-    expectName(name, 'user')
-    if (this.#content.users.has(name)) throw userExists(name)
-    const secrets = await this.#secrets(password)
+    this.#expectNew([name])
+    await this.#addAll(new Map([[name, await this.#secrets(password)]]), roles)
+  }
+
+  /**
+   * Adds users with these roles, all of them or none, and resolves with the passwords that it makes for them. Throws AccountsError as
+   * `addUser` does.
+   */
+  async addGenerated(names: readonly string[], roles: readonly string[] = []): Promise<GeneratedFor[]> {
+    this.#expectNew(names)
+    const made = await this.#generated(names)
+    await this.#addAll(secretsByName(made), roles)
+    return made.map(({ name, password }) => ({ name, password }))
+  }
+
+  /** Adds users that only a certificate lets in, all of them or none. Throws AccountsError as `addUser` does. */
+  async addWithoutPassword(names: readonly string[], roles: readonly string[] = []): Promise<void> {
+    this.#expectNew(names)
+    await this.#addAll(new Map(names.map((name) => [name, NO_PASSWORD])), roles)
+  }
+
+  #expectNew(names: readonly string[]): void {
+    for (const name of names) {
+      expectName(name, 'user')
+      if (this.#content.users.has(name)) throw userExists(name)
+    }
+  }
+
+  async #addAll(secrets: ReadonlyMap<string, Secrets>, roles: readonly string[]): Promise<void> {
     await this.#edit((content) => {
-      if (content.users.has(name)) throw userExists(name)
       const known = withRoles(content, roles)
-      const id = randomBytes(ID_BYTES).toString('base64url')
-      const user: User = { name, id, ...secrets, roles: [...new Set(roles)], disabled: false }
-      return { ...known, users: new Map(known.users).set(name, user) }
+      const users = new Map(known.users)
+      for (const [name, secret] of secrets) {
+        if (users.has(name)) throw userExists(name)
+        const id = randomBytes(ID_BYTES).toString('base64url')
+        users.set(name, { name, id, ...secret, roles: [...new Set(roles)], disabled: false })
+      }
+      return { ...known, users }
     })
   }
 
@@ -158,6 +197,26 @@ export class Accounts {
     if (!this.#content.users.has(name)) throw noUser(name)
     const secrets = await this.#secrets(password)
     await this.#editUser(name, (user) => ({ ...user, ...secrets }))
+  }
+
+  /**
+   * Gives users passwords that it makes, all of them or none, and resolves with these. Throws AccountsError when there is no such
+   * user.
+   */
+  async generatePasswords(names: readonly string[]): Promise<GeneratedFor[]> {
+    const unknown = names.find((name) => !this.#content.users.has(name))
+    if (unknown !== undefined) throw noUser(unknown)
+    const made = await this.#generated(names)
+    await this.#edit((content) => {
+      const users = new Map(content.users)
+      for (const [name, secret] of secretsByName(made)) {
+        const user = users.get(name)
+        if (user === undefined) throw noUser(name)
+        users.set(name, { ...user, ...secret })
+      }
+      return { ...content, users }
+    })
+    return made.map(({ name, password }) => ({ name, password }))
   }
 
   /** A disabled user is let in by nothing, whatever it shows. Throws AccountsError when there is no such user. */
@@ -270,8 +329,19 @@ export class Accounts {
     this.#onChange?.(before, content, isOwn)
   }
 
-  async #secrets(password: string | null): Promise<Pick<User, 'password' | 'scram'>> {
-    if (password === null) return { password: null, scram: null }
+  /** One after the other: log-ins need the threads as well. */
+  async #generated(names: readonly string[]): Promise<(GeneratedFor & { readonly secrets: Secrets })[]> {
+    const made: (GeneratedFor & { readonly secrets: Secrets })[] = []
+    for (const name of new Set(names)) {
+      const { password, encoded } = generatePassword()
+      const scram = await generatedScramVerifier(password)
+      made.push({ name, password, secrets: { password: encoded, scram } })
+    }
+    return made
+  }
+
+  async #secrets(password: string | null): Promise<Secrets> {
+    if (password === null) return NO_PASSWORD
     const bytes = Buffer.from(password, 'utf8')
     if (bytes.length === 0 || bytes.length > PASSWORD_BYTES_MAX) {
       throw new AccountsError(
@@ -285,6 +355,16 @@ export class Accounts {
     ])
     return { password: hash, scram }
   }
+}
+
+type Secrets = Pick<User, 'password' | 'scram'>
+
+const NO_PASSWORD: Secrets = Object.freeze({ password: null, scram: null })
+
+function secretsByName(
+  made: readonly { readonly name: string; readonly secrets: Secrets }[],
+): Map<string, Secrets> {
+  return new Map(made.map(({ name, secrets }) => [name, secrets]))
 }
 
 /** The content with those of the given roles that were missing. Throws AccountsError for roles that nobody made. */

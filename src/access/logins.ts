@@ -1,13 +1,14 @@
 /** Passwords of CONNECT against what is stored: with a bound on the work, and at the same cost for users that do not exist. */
 import { createHmac, randomBytes } from 'node:crypto'
-import { isPassword, type PasswordHash } from './password-hash.ts'
+import { isGeneratedPassword } from './generated-password.ts'
+import { type ChosenHash, isPassword, type PasswordHash } from './password-hash.ts'
 import { PasswordsBusyError, type PasswordWork } from './password-work.ts'
 
 /** Log-ins that are remembered, so that a fleet which comes back is not hashed again: about 200 bytes each. */
 const REMEMBERED_MAX = 16_384
 
 /** What an unknown user's password is checked against where nothing tells how others are stored: argon2id, of nobody's password. */
-const NOBODY: PasswordHash = {
+export const NOBODY: ChosenHash = {
   kind: 'argon2',
   encoded:
     '$argon2id$v=19$m=19456,t=2,p=1$GnyyDnwSEx3GwIE6gNZNMg$BmHyNfKgP9mXkR7dTSXiF6yEYuOEwQyJtUbzoPKGrVE',
@@ -22,7 +23,7 @@ export class Logins {
   /** What a password was right for, by an HMAC over user name and password; the one used longest ago first. */
   readonly #remembered = new Map<string, PasswordHash>()
   /** How an unknown user's password is checked. */
-  nobody: PasswordHash = NOBODY
+  nobody: ChosenHash = NOBODY
 
   constructor(work: PasswordWork) {
     this.#work = work
@@ -34,7 +35,8 @@ export class Logins {
 
   /**
    * Whether this is the password of a user of whom `stored` is known; undefined for a user that is not known. What was
-   * right before and is stored as it was then is right at once. Rejects never.
+   * right before and is stored as it was then is right at once, and so is a password that Godwit made. A wrong one costs as much for
+   * such a user as for one that is not known: how long it takes tells neither who exists nor whose password could be guessed.
    */
   check(
     userName: string,
@@ -42,6 +44,9 @@ export class Logins {
     stored: PasswordHash | undefined,
   ): LoginResult | Promise<LoginResult> {
     if (stored === undefined) return this.#hashed(password, this.nobody, null)
+    if (stored.kind === 'generated') {
+      return isGeneratedPassword(stored, password) ? 'right' : this.#hashed(password, this.nobody, null)
+    }
     const key = this.#keyOf(userName, password)
     if (this.#remembered.get(key) === stored) {
       this.#remember(key, stored)
@@ -50,7 +55,7 @@ export class Logins {
     return this.#hashed(password, stored, key)
   }
 
-  async #hashed(password: Buffer, stored: PasswordHash, key: string | null): Promise<LoginResult> {
+  async #hashed(password: Buffer, stored: ChosenHash, key: string | null): Promise<LoginResult> {
     try {
       const isRight = await this.#work.run(() => isPassword(stored, password))
       if (!isRight || key === null) return 'wrong'

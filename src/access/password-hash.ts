@@ -2,6 +2,12 @@
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { promisify } from 'node:util'
+import {
+  type GeneratedHash,
+  isGeneratedHash,
+  isGeneratedPassword,
+  parseGeneratedHash,
+} from './generated-password.ts'
 
 const load = createRequire(import.meta.url)
 
@@ -28,6 +34,8 @@ const PBKDF2_ITERATIONS_MAX = 10_000_000
  * so there are more; a client has to do as many at each log-in, so there are not millions.
  */
 const SCRAM_ITERATIONS = 100_000
+/** For passwords that Godwit made: nobody tries 2^144 of them, so what RFC 7677 asks for is enough. */
+const SCRAM_ITERATIONS_GENERATED = 4096
 const SCRAM_SALT_BYTES = 16
 
 /** What checks a SCRAM-SHA-256 exchange without knowing the password (RFC 5802 section 3). Byte strings in base64. */
@@ -38,29 +46,42 @@ export interface ScramVerifier {
   readonly serverKey: string
 }
 
-/** One way in which passwords are stored. */
-export type PasswordHash =
+/** One way in which passwords that somebody chose are stored; `encoded` as it stands in the file. */
+export type ChosenHash =
   | { readonly kind: 'argon2'; readonly encoded: string }
-  | { readonly kind: 'sha512'; readonly salt: Buffer; readonly digest: Buffer }
+  | { readonly kind: 'sha512'; readonly encoded: string; readonly salt: Buffer; readonly digest: Buffer }
   | {
       readonly kind: 'pbkdf2-sha512'
+      readonly encoded: string
       readonly iterations: number
       readonly salt: Buffer
       readonly digest: Buffer
     }
+
+/** How the password of a user is stored: one that somebody chose, or one that Godwit made. */
+export type PasswordHash = ChosenHash | GeneratedHash
 
 /** Hashes a password with argon2id; the result says how, in the form `$argon2id$v=19$…`. Takes one of libuv's threads. */
 export function hashPassword(password: Uint8Array): Promise<string> {
   return argon2().hash(password, ARGON2ID)
 }
 
-/** Derives a SCRAM-SHA-256 verifier. Takes one of libuv's threads. */
-export async function scramVerifier(password: string): Promise<ScramVerifier> {
+/** Derives a SCRAM-SHA-256 verifier of a password that somebody chose. Takes one of libuv's threads. */
+export function scramVerifier(password: string): Promise<ScramVerifier> {
+  return verifierOf(password, SCRAM_ITERATIONS)
+}
+
+/** Derives a SCRAM-SHA-256 verifier of a password that Godwit made, in a twentieth of the time. */
+export function generatedScramVerifier(password: string): Promise<ScramVerifier> {
+  return verifierOf(password, SCRAM_ITERATIONS_GENERATED)
+}
+
+async function verifierOf(password: string, iterations: number): Promise<ScramVerifier> {
   const salt = randomBytes(SCRAM_SALT_BYTES)
-  const salted = await derive(prepared(password), salt, SCRAM_ITERATIONS, 32, 'sha256')
+  const salted = await derive(prepared(password), salt, iterations, 32, 'sha256')
   const clientKey = createHmac('sha256', salted).update('Client Key').digest()
   return {
-    iterations: SCRAM_ITERATIONS,
+    iterations,
     salt: salt.toString('base64'),
     storedKey: createHash('sha256').update(clientKey).digest('base64'),
     serverKey: createHmac('sha256', salted).update('Server Key').digest('base64'),
@@ -75,14 +96,22 @@ function prepared(password: string): string {
     .normalize('NFKC')
 }
 
-/** Reads a stored hash: argon2, or `$6$…` and `$7$…` as Mosquitto writes them. Returns what is wrong with it as text. */
+/** Reads what `accounts.json` says of a user's password. Returns what is wrong with it as text. */
 export function parsePasswordHash(text: string): PasswordHash | string {
+  return isGeneratedHash(text) ? parseGeneratedHash(text) : parseChosenHash(text)
+}
+
+/**
+ * Reads the hash of a password that somebody chose: argon2, or `$6$…` and `$7$…` as Mosquitto writes them. Returns what is wrong
+ * with it as text.
+ */
+export function parseChosenHash(text: string): ChosenHash | string {
   if (text.startsWith('$argon2')) return parseArgon2(text)
   const [empty, kind, ...rest] = text.split('$')
   if (empty === '' && kind === '6' && rest.length === 2) {
     const [salt, digest] = rest.map(fromBase64)
     if (salt == null || digest?.length !== 64) return 'a $6$ hash is $6$SALT$HASH in base64, HASH of 64 bytes'
-    return { kind: 'sha512', salt, digest }
+    return { kind: 'sha512', encoded: text, salt, digest }
   }
   if (empty === '' && kind === '7' && rest.length === 3) {
     const iterations = /^[1-9]\d*$/.test(rest[0]!) ? Number(rest[0]) : 0
@@ -90,12 +119,12 @@ export function parsePasswordHash(text: string): PasswordHash | string {
     if (iterations < 1 || iterations > PBKDF2_ITERATIONS_MAX || salt == null || digest?.length !== 64) {
       return `a $7$ hash is $7$ITERATIONS$SALT$HASH, at most ${PBKDF2_ITERATIONS_MAX} iterations, SALT and HASH in base64, HASH of 64 bytes`
     }
-    return { kind: 'pbkdf2-sha512', iterations, salt, digest }
+    return { kind: 'pbkdf2-sha512', encoded: text, iterations, salt, digest }
   }
   return 'the password is not hashed, or not in a known way: $6$…, $7$… and $argon2id$… are'
 }
 
-function parseArgon2(encoded: string): PasswordHash | string {
+function parseArgon2(encoded: string): ChosenHash | string {
   // Not in the `try`: what cannot be loaded is no fault of the hash.
   const { parseOptions } = argon2()
   try {
@@ -110,9 +139,11 @@ function parseArgon2(encoded: string): PasswordHash | string {
   }
 }
 
-/** Whether this is the password. Takes one of libuv's threads, but for `sha512`. */
+/** Whether this is the password. Takes one of libuv's threads, but for `sha512` and `generated`. */
 export async function isPassword(stored: PasswordHash, password: Uint8Array): Promise<boolean> {
   switch (stored.kind) {
+    case 'generated':
+      return isGeneratedPassword(stored, password)
     case 'argon2':
       return argon2().verify(stored.encoded, password)
     case 'sha512':

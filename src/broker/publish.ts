@@ -317,14 +317,17 @@ export class Publisher {
     }
   }
 
-  /** Retained messages of users of this name, whoever they were, are of the account with this id from now on. */
-  ownRetained(userName: string, userId: string): void {
+  /** Retained messages of users of these names, whoever they were, are of the accounts with these ids from now on. */
+  ownRetained(ids: ReadonlyMap<string, string>): void {
     const { retained, store } = this.#state
     const authors = new Map<string, Author>()
     for (const message of retained) {
       const { author, publisher, topic } = message
-      if (author === null || author.userName !== userName || author.userId === userId) continue
-      const own = authors.get(publisher) ?? { userName, userId }
+      const userName = author?.userName ?? null
+      const userId = userName === null ? undefined : ids.get(userName)
+      if (userId === undefined || author?.userId === userId) continue
+      const known = authors.get(publisher)
+      const own = known?.userId === userId ? known : { userName, userId }
       authors.set(publisher, own)
       message.author = own
       store.putRetained(message, this.#retained.liveAt(topic.name))

@@ -166,26 +166,29 @@ export class Server implements Acceptor {
   #ownByName(): void {
     const { state } = this
     const names = [...state.sessions.values(), ...[...state.wills.values()].map(({ record }) => record)]
+    const ids = new Map<string, string>()
     for (const userName of new Set(names.map(({ owner }) => owner))) {
       const userId = userName === null ? null : this.#idOf(userName)
-      // Retained messages of such a store have no authors.
-      if (userName !== null && userId !== null) this.#adoptSessions(userName, userId)
+      if (userName !== null && userId !== null) ids.set(userName, userId)
     }
+    // Retained messages of such a store have no authors.
+    if (ids.size > 0) this.#adoptSessions(ids)
   }
 
-  /** What is kept for users of this name, whoever they were, is of the account with this id from now on. */
-  adopt(userName: string, userId: string): void {
-    this.#adoptSessions(userName, userId)
-    this.#rooms.publisher.ownRetained(userName, userId)
+  /** What is kept for users of these names, whoever they were, is of the accounts with these ids from now on. */
+  adopt(ids: ReadonlyMap<string, string>): void {
+    this.#adoptSessions(ids)
+    this.#rooms.publisher.ownRetained(ids)
   }
 
-  #adoptSessions(userName: string, userId: string): void {
+  #adoptSessions(ids: ReadonlyMap<string, string>): void {
     const { state } = this
     state.turn.begin()
     for (const session of state.sessions.values()) {
-      if (session.owner === userName && session.ownerId !== userId) state.own(session, userId)
+      const userId = session.owner === null ? undefined : ids.get(session.owner)
+      if (userId !== undefined && session.ownerId !== userId) state.own(session, userId)
     }
-    this.#rooms.wills.own(userName, userId)
+    this.#rooms.wills.own(ids)
   }
 
   #openStore(): Promise<Recovered> {

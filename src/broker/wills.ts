@@ -39,10 +39,12 @@ export class Wills {
     this.#state.store.putWill(clientId, record)
   }
 
-  /** The Wills of users of this name are of the account with this id now. */
-  own(userName: string, userId: string): void {
+  /** The Wills of users of these names are of the accounts with these ids now. */
+  own(ids: ReadonlyMap<string, string>): void {
     for (const [clientId, pending] of this.#state.wills) {
-      if (pending.record.owner !== userName) continue
+      const { owner } = pending.record
+      const userId = owner === null ? undefined : ids.get(owner)
+      if (userId === undefined) continue
       const record = { ...pending.record, ownerId: userId }
       this.#state.wills.set(clientId, { ...pending, record, view: { ...pending.view, userId } })
       this.#state.store.putWill(clientId, record)

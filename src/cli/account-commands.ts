@@ -1,5 +1,4 @@
 /** `godwit user …`, `godwit role …` and `godwit explain access`: through the running broker, or on the file without one. */
-import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { Access, type AccessOptions } from '../access/access.ts'
 import {
@@ -7,10 +6,11 @@ import {
   type Added,
   accountCommand,
   explainAccess,
+  type Generated,
   type RoleList,
   type UserList,
 } from '../access/account-commands.ts'
-import { Accounts, CLIENT_ROLE } from '../access/accounts.ts'
+import { Accounts, CLIENT_ROLE, type UserView } from '../access/accounts.ts'
 import type { Decision } from '../access/decision.ts'
 import { answers, ask } from '../admin/control-client.ts'
 import type { Many } from '../admin/many.ts'
@@ -21,9 +21,6 @@ import type { AccountsCommand, ExplainCommand } from './arguments.ts'
 import type { Changed, Effects } from './running-access.ts'
 import { InputError } from './store-commands.ts'
 import { table } from './table.ts'
-
-/** Of a password that is made: 24 characters of base64url, 144 bits. */
-const GENERATED_BYTES = 18
 
 /** A password in a file, or typed, is one line. */
 const PASSWORD_BYTES_MAX = 65_535
@@ -42,40 +39,59 @@ export async function changeAccounts(
   secrets: SecretSource,
 ): Promise<string> {
   const { command: name, words, keepSessions, deleteSessions } = command
-  const isForBroker = await answers(directory)
-  if ((deleteSessions || keepSessions) && !isForBroker) {
-    const option = deleteSessions ? '--delete-sessions' : '--keep-sessions'
-    throw new InputError(
-      `no broker answers for ${directory}, and only a running one can do what ${option} says`,
-      'Nothing was changed. Start the broker first, or leave the option out.',
-    )
-  }
+  const isForBroker = await answersFor(directory, command)
   const needsPassword = name === 'user add' || name === 'user password'
   const password = needsPassword ? await passwordFor(command, secrets) : null
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
-  const parameters = { words: rulesJoined(name, words), roles, password, keepSessions, deleteSessions }
-  const result = isForBroker
-    ? await ask(directory, name, parameters)
-    : await withoutBroker(directory, name, parameters)
+  const { generate } = command
+  const secret = generate ? { generate } : { password }
+  const parameters = { words: rulesJoined(name, words), roles, ...secret, keepSessions, deleteSessions }
+  const result = await carriedOut(directory, isForBroker, name, parameters)
   if (name === 'user list') return users(result as UserList, command.json)
   if (name === 'role list') return roleLines(result as RoleList, command.json)
   const text = done(name, parameters.words, roles)
-  const { effects, isFirst = false } = result as Partial<Changed & Added>
-  if (command.json) return JSON.stringify({ done: text, ...(command.generate && { password }), effects })
+  const { effects, isFirst = false, generated = [] } = result as Partial<Changed & Added & Generated>
+  const made = generated[0]?.password
+  if (command.json)
+    return JSON.stringify({ done: text, ...(made !== undefined && { password: made }), effects })
   const lines = [
     ...(isFirst ? [FIRST] : []),
     ...(effects === undefined ? [] : effectLines(words[0] ?? '', name, effects)),
   ]
   const shown = [text, ...lines].join('\n')
   // The password alone on the last line: for `$(godwit user add … | tail -1)`.
-  if (!command.generate) return shown
-  return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown this once:\n${password}`
+  if (made === undefined) return shown
+  return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown this once:\n${made}`
 }
 
-const FIRST = 'from now on clients without credentials are let in only where allow_anonymous says so'
+/** Whether a running broker is to do it. Throws InputError for what only one can do, when none answers. */
+export async function answersFor(
+  directory: string,
+  { keepSessions, deleteSessions }: AccountsCommand,
+): Promise<boolean> {
+  const isForBroker = await answers(directory)
+  if (isForBroker || (!deleteSessions && !keepSessions)) return isForBroker
+  const option = deleteSessions ? '--delete-sessions' : '--keep-sessions'
+  throw new InputError(
+    `no broker answers for ${directory}, and only a running one can do what ${option} says`,
+    'Nothing was changed. Start the broker first, or leave the option out.',
+  )
+}
+
+/** Has a command carried out, by the running broker or here. */
+export function carriedOut(
+  directory: string,
+  isForBroker: boolean,
+  name: AccountCommand,
+  parameters: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  return isForBroker ? ask(directory, name, parameters) : withoutBroker(directory, name, parameters)
+}
+
+export const FIRST = 'from now on clients without credentials are let in only where allow_anonymous says so'
 
 /** What a change did beside itself; nothing where it did nothing. */
-function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {
+export function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {
   const name = printable(given)
   const { connectionsEnded, anonymousEnded, willsPublished, willsDenied } = effects
   const { subscriptionsSuspended, sessionsSuspended, subscriptionsResumed } = effects
@@ -171,9 +187,9 @@ async function passwordFor(
   { generate, passwordFile, withoutPassword, words }: AccountsCommand,
   { stdin, askSecret }: SecretSource,
 ): Promise<string | null> {
-  if (withoutPassword) return null
-  if (generate) return generated()
-  if (passwordFile !== undefined) return oneLine(await contentOf(passwordFile, stdin), passwordFile)
+  if (withoutPassword || generate) return null
+  if (passwordFile !== undefined)
+    return oneLine(await inputFrom(passwordFile, stdin, PASSWORD_BYTES_MAX + 2), passwordFile)
   if (askSecret === null) {
     throw new InputError(
       'there is no terminal to ask for a password',
@@ -186,29 +202,6 @@ async function passwordFor(
     throw new InputError('the passwords differ', 'Nothing was changed. Try again.')
   }
   return password
-}
-
-function generated(): string {
-  return randomBytes(GENERATED_BYTES).toString('base64url')
-}
-
-async function contentOf(path: string, stdin: AsyncIterable<Uint8Array>): Promise<Buffer> {
-  if (path !== '-') {
-    try {
-      return await readFile(path)
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      throw new InputError(`${path} cannot be read: ${code}`, 'Name a file that holds the password.')
-    }
-  }
-  const chunks: Uint8Array[] = []
-  let bytes = 0
-  for await (const chunk of stdin) {
-    chunks.push(chunk)
-    bytes += chunk.length
-    if (bytes > PASSWORD_BYTES_MAX + 2) break
-  }
-  return Buffer.concat(chunks)
 }
 
 /** Without its line end; whoever has two lines has made a mistake. */
@@ -225,18 +218,47 @@ function oneLine(content: Buffer, path: string): string {
   return text
 }
 
+/** Of a file, or of the standard input for `-`, of which no more than so many bytes and a chunk are read. Throws InputError. */
+export async function inputFrom(
+  path: string,
+  stdin: AsyncIterable<Uint8Array>,
+  bytesMax: number,
+): Promise<Buffer> {
+  if (path !== '-') {
+    try {
+      return await readFile(path)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      throw new InputError(`${path} cannot be read: ${code}`, 'Name a file that can be read.')
+    }
+  }
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of stdin) {
+    chunks.push(chunk)
+    bytes += chunk.length
+    if (bytes > bytesMax) break
+  }
+  return Buffer.concat(chunks)
+}
+
 function users({ users: all }: UserList, asJson: boolean): string {
   if (asJson) return JSON.stringify(all)
   if (all.length === 0) return 'there are no users; to add one: godwit user add NAME --generate'
   return table(
     [
       { title: 'USER', value: ({ name }) => name },
-      { title: 'PASSWORD', value: ({ hasPassword }) => (hasPassword ? 'yes' : 'no') },
+      { title: 'PASSWORD', value: passwordWord },
       { title: 'STATE', value: ({ disabled }) => (disabled ? 'disabled' : 'enabled') },
       { title: 'ROLES', value: ({ roles }) => roles.join(', ') },
     ],
     all,
   ).join('\n')
+}
+
+function passwordWord({ hasPassword, isPasswordGenerated }: UserView): string {
+  if (!hasPassword) return 'no'
+  return isPasswordGenerated ? 'generated' : 'chosen'
 }
 
 function roleLines({ roles }: RoleList, asJson: boolean): string {

@@ -99,6 +99,8 @@ export interface AccountsCommand {
   readonly json: boolean
   /** Names of users and roles, or a role and its rules. */
   readonly words: readonly string[]
+  /** Where names of many users are, one a line; `-` for stdin. */
+  readonly names: string | undefined
   /** Of a new user. */
   readonly roles: readonly string[]
   readonly generate: boolean
@@ -155,6 +157,7 @@ const OPTIONS = {
   generate: { type: 'boolean' },
   'password-file': { type: 'string' },
   'no-password': { type: 'boolean' },
+  names: { type: 'string' },
   'keep-sessions': { type: 'boolean' },
   'delete-sessions': { type: 'boolean' },
   publish: { type: 'string' },
@@ -215,10 +218,18 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   import: { words: ['FILE'], areWordsOptional: true, options: [...PLACE, 'force'] },
   'check-store': { words: ['DIR'], areWordsOptional: true, options: PLACE },
   repair: { words: ['DIR'], areWordsOptional: true, options: PLACE },
-  'user add': { words: ['NAME'], options: [...PLACE, 'json', 'role', 'keep-sessions', ...PASSWORD] },
+  'user add': {
+    words: ['NAME'],
+    areWordsOptional: true,
+    options: [...PLACE, 'json', 'role', 'keep-sessions', 'names', ...PASSWORD],
+  },
   'user list': { words: [], options: [...PLACE, 'json'] },
   'user remove': { words: ['NAME'], options: [...PLACE, 'json', 'delete-sessions'] },
-  'user password': { words: ['NAME'], options: [...PLACE, 'json', ...PASSWORD] },
+  'user password': {
+    words: ['NAME'],
+    areWordsOptional: true,
+    options: [...PLACE, 'json', 'names', ...PASSWORD],
+  },
   'user disable': { words: ['NAME'], options: [...PLACE, 'json'] },
   'user enable': { words: ['NAME'], options: [...PLACE, 'json'] },
   'role add': { words: ['ROLE'], takesMore: true, options: [...PLACE, 'json'] },
@@ -324,6 +335,9 @@ Options of user add, remove and password:
       --generate | --password-file FILE | --no-password
                              FILE - is the standard input; a user without a
                              password needs a client certificate
+      --names FILE           many users, one name a line; - is the standard
+                             input. With --generate the output is CSV, with
+                             --json one object a line
       --keep-sessions        the new user keeps the Sessions under this name
       --delete-sessions      deletes the Sessions of the user who is removed
 
@@ -435,11 +449,41 @@ function accountsCommand(
   if (Number(generate) + Number(passwordFile !== undefined) + Number(withoutPassword) > 1) {
     throw new UsageError(`${command} takes one of --generate, --password-file and --no-password`)
   }
-  const { json = false, role: roles = [] } = values
+  const { json = false, role: roles = [], names } = values
+  checkNames(command, words, values)
   const place = { file: values.config, data: values.data }
   const secret = { generate, passwordFile, withoutPassword }
   const { 'keep-sessions': keepSessions = false, 'delete-sessions': deleteSessions = false } = values
-  return { name: 'accounts', command, place, json, words, roles, ...secret, keepSessions, deleteSessions }
+  return {
+    name: 'accounts',
+    command,
+    place,
+    json,
+    words,
+    names,
+    roles,
+    ...secret,
+    keepSessions,
+    deleteSessions,
+  }
+}
+
+/** One user is named, or many are in a file; and no two of these get the same password. */
+function checkNames(
+  command: AccountCommand,
+  words: readonly string[],
+  { names, generate, 'no-password': withoutPassword }: ReturnType<typeof parsed>['values'],
+): void {
+  if (command !== 'user add' && command !== 'user password') return
+  if (names === undefined) {
+    if (words.length === 0) throw new UsageError(`${command} needs a name: godwit ${command} NAME`)
+    return
+  }
+  if (words.length > 0) throw new UsageError(`${command} takes NAME, or --names FILE, not both`)
+  const isEnough = generate === true || (command === 'user add' && withoutPassword === true)
+  if (isEnough) return
+  const how = command === 'user add' ? '--generate or --no-password' : '--generate'
+  throw new UsageError(`${command} with --names needs ${how}`)
 }
 
 function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {

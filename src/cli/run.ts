@@ -118,8 +118,13 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         return ExitCode.CleanEnd
       }
       case 'accounts': {
-        const { changeAccounts } = await import('./account-commands.ts')
         const directory = dataDirectory(surroundings, command.place)
+        if (command.names !== undefined) {
+          const { changeManyUsers } = await import('./many-users.ts')
+          await changeManyUsers(directory, command, surroundings)
+          return ExitCode.CleanEnd
+        }
+        const { changeAccounts } = await import('./account-commands.ts')
         stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
         return ExitCode.CleanEnd
       }

@@ -46,10 +46,12 @@ export async function openAccess(
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, {
     changed: (source, lost) => {
       // Before anybody is asked whose Sessions they are: in between, a client could come back and find them to be nobody's.
+      const ids = new Map<string, string>()
       for (const name of keeping) {
         const id = access.accounts?.user(name)?.id ?? null
-        if (id !== null) server().adopt(name, id)
+        if (id !== null) ids.set(name, id)
       }
+      if (ids.size > 0) server().adopt(ids)
       // A reload may have changed since whom a listener lets in.
       const isLost = (client: ClientView): boolean => {
         const options = listeners().find(({ name }) => name === client.link.listener)
@@ -124,20 +126,25 @@ export function accessCommands(
     commands[name] = async (parameters) => {
       if (accounts === null) throw new Error('the configuration of this broker has access.accounts: false')
       const { words } = parameters
-      const [first] = Array.isArray(words) ? (words as unknown[]) : []
-      const userName = name.startsWith('user ') && typeof first === 'string' ? first : null
-      const isAdded = name === 'user add' && userName !== null
-      const isSameUser = isAdded && (parameters.keepSessions === true || isKnown(access, server, userName))
+      const names = (Array.isArray(words) ? (words as unknown[]) : []).filter(
+        (word) => typeof word === 'string',
+      )
+      const [first] = names
+      const userName = name.startsWith('user ') && first !== undefined ? first : null
+      const same =
+        name === 'user add' ? sameUsers(access, server, names, parameters.keepSessions === true) : []
       const tell = (event: AccountEvent): void =>
         server.state.events.emit('security', { ...event, by: askedBy(parameters) })
-      if (isSameUser) keeping.add(userName)
+      for (const known of same) keeping.add(known)
       const result = await accountCommand(accounts, name, parameters, tell).finally(() => {
-        if (isSameUser) keeping.delete(userName)
+        for (const known of same) keeping.delete(known)
       })
       if (name === 'user list' || name === 'role list') return result
       const done = await server.reauthorized()
-      if (isSameUser) await server.holdings.settled()
-      const sessions = await sessionsConcerned(server, name, userName, parameters.deleteSessions === true)
+      if (same.length > 0) await server.holdings.settled()
+      // Of many users it would be as many looks at all Sessions.
+      const concerned = names.length > 1 ? null : userName
+      const sessions = await sessionsConcerned(server, name, concerned, parameters.deleteSessions === true)
       if (sessions.isDeleted && sessions.formerSessions.count > 0) {
         const detail = `${sessions.formerSessions.count} Sessions`
         tell({ kind: 'session-deleted', subject: `--user ${userName}`, detail })
@@ -148,11 +155,13 @@ export function accessCommands(
   return commands
 }
 
-/** Whether somebody is known by this name now: who gets an account of it is the same user. */
-function isKnown(access: Access, server: Server, userName: string): boolean {
-  if (access.accounts?.user(userName) !== undefined) return false
-  if (access.knowsByName(userName)) return true
-  return [...server.state.connected.values()].some(({ view }) => view.userName === userName)
+/** Those of the names by which somebody is known now, or all where that is said: who gets an account of it is the same user. */
+function sameUsers(access: Access, server: Server, names: readonly string[], areAll: boolean): string[] {
+  if (areAll) return [...names]
+  const connected = new Set([...server.state.connected.values()].map(({ view }) => view.userName))
+  return names.filter(
+    (name) => access.accounts?.user(name) === undefined && (access.knowsByName(name) || connected.has(name)),
+  )
 }
 
 const NONE: Many = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })

@@ -60,9 +60,6 @@ const TLS_BOTH = `tls: { cert: [${ECDSA.server.certificate}, ${RSA.server.certif
 
 const ADMINISTRATOR = 'admin'
 
-/** 18 bytes are 24 characters of base64url. */
-const PASSWORD_BYTES = 18
-
 /** Makes what is missing, changes nothing that is there, and returns what there is to say. Throws SetupError. */
 export async function setup(options: SetupOptions, nowMs: number): Promise<string> {
   const directory = resolve(options.directory)
@@ -367,8 +364,8 @@ async function administratorIn(directory: string, said: string[]): Promise<strin
     )
     return null
   }
-  const password = randomBytes(PASSWORD_BYTES).toString('base64url')
-  await accounts.addUser(ADMINISTRATOR, password, [ADMINISTRATOR_ROLE])
+  const [made] = await accounts.addGenerated([ADMINISTRATOR], [ADMINISTRATOR_ROLE])
+  const { password } = made!
   said.push(`godwit made the administrator ${ADMINISTRATOR}, whose password is shown this once: ${password}`)
   return password
 }

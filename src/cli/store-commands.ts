@@ -52,8 +52,8 @@ export class InputError extends Error {
   override readonly name = 'InputError'
   readonly advice: string
 
-  constructor(message: string, advice: string) {
-    super(message)
+  constructor(message: string, advice: string, options?: ErrorOptions) {
+    super(message, options)
     this.advice = advice
   }
 }

@@ -23,10 +23,67 @@ test('an account is there after it was opened again, without the password and re
   expect(readFileSync(file(), 'utf8')).not.toContain('correct horse')
   expect(readdirSync(directory)).toEqual(['accounts.json'])
   const again = await Accounts.open(directory)
-  expect(again.list()).toEqual([{ name: 'alice', hasPassword: true, roles: ['client'], disabled: false }])
+  expect(again.list()).toEqual([
+    { name: 'alice', hasPassword: true, isPasswordGenerated: false, roles: ['client'], disabled: false },
+  ])
   const stored = parsePasswordHash(again.user('alice')!.password!) as PasswordHash
   expect(await isPassword(stored, Buffer.from('correct horse'))).toBe(true)
   expect(await isPassword(stored, Buffer.from('correct horsf'))).toBe(false)
+})
+
+test('passwords that Godwit makes are of a kind of their own, and only these', async () => {
+  const accounts = await Accounts.open(directory)
+  const made = await accounts.addGenerated(['pump-1', 'pump-2'], ['client'])
+  await accounts.addUser('alice', 'chosen', ['client'])
+  // Of the form that Godwit makes, and yet somebody chose it.
+  await accounts.addUser('bob', 'AAAAAAAAAAAAAAAAAAAAAAAA', ['client'])
+  const text = readFileSync(file(), 'utf8')
+  for (const { name, password } of made) {
+    expect(password).toMatch(/^[A-Za-z0-9_-]{24}$/)
+    expect(text).not.toContain(password)
+    const { password: encoded, scram } = accounts.user(name)!
+    expect(encoded).toMatch(/^\$godwit-generated\$v=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/)
+    expect(scram?.iterations).toBe(4096)
+    const stored = parsePasswordHash(encoded!) as PasswordHash
+    expect(await isPassword(stored, Buffer.from(password))).toBe(true)
+    expect(await isPassword(stored, Buffer.from(`${password.slice(0, -1)}!`))).toBe(false)
+  }
+  expect(new Set(made.map(({ password }) => password)).size).toBe(2)
+  for (const name of ['alice', 'bob']) expect(accounts.user(name)!.password).toMatch(/^\$argon2id\$/)
+  expect(accounts.list().map(({ isPasswordGenerated }) => isPasswordGenerated)).toEqual([
+    false,
+    false,
+    true,
+    true,
+  ])
+  await accounts.setPassword('pump-1', 'chosen')
+  const [again] = await accounts.generatePasswords(['alice'])
+  expect(accounts.user('pump-1')!.password).toMatch(/^\$argon2id\$/)
+  expect(again).toMatchObject({ name: 'alice' })
+  expect(accounts.user('alice')!.password).toMatch(/^\$godwit-generated\$/)
+})
+
+test('many users are added, or given passwords, all or none', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('b', null)
+  const before = readFileSync(file(), 'utf8')
+  await expect(accounts.addGenerated(['a', 'b'])).rejects.toThrow("the user 'b' exists")
+  await expect(accounts.addGenerated(['a', ''])).rejects.toThrow('is no name')
+  await expect(accounts.addGenerated(['a'], ['none'])).rejects.toThrow("no role 'none'")
+  await expect(accounts.addWithoutPassword(['a', 'b'])).rejects.toThrow("the user 'b' exists")
+  await expect(accounts.generatePasswords(['b', 'c'])).rejects.toThrow("there is no user 'c'")
+  expect(readFileSync(file(), 'utf8')).toBe(before)
+})
+
+test('an earlier version is told of the new kind by the format, and reads a file without it', async () => {
+  const accounts = await Accounts.open(directory)
+  const format = (): unknown => (JSON.parse(readFileSync(file(), 'utf8')) as { format: unknown }).format
+  await accounts.addUser('alice', 'chosen')
+  expect(format()).toBe(1)
+  await accounts.addGenerated(['pump'])
+  expect(format()).toBe(2)
+  await accounts.removeUser('pump')
+  expect(format()).toBe(1)
 })
 
 test('permissions that let others read are taken away', async () => {

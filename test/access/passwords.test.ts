@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { generatePassword } from '../../src/access/generated-password.ts'
 import { Logins } from '../../src/access/logins.ts'
 import { parsePasswordFile } from '../../src/access/password-file.ts'
 import {
@@ -82,6 +83,14 @@ test('a SCRAM-SHA-256 verifier checks a client proof (RFC 5802 section 3)', asyn
   expect(createHash('sha256').update(clientKey).digest('base64')).toBe(storedKey)
 })
 
+test('a hash of a password that Godwit made is read, where it is whole, from its own accounts alone', () => {
+  const { encoded } = generatePassword()
+  expect(parsed(encoded)).toMatchObject({ kind: 'generated', encoded })
+  for (const broken of [encoded.slice(0, -1), `${encoded}A`, encoded.replace('v=1', 'v=2'), `${encoded}$`])
+    expect(parsePasswordHash(broken)).toContain('$godwit-generated$v=1$SALT$DIGEST')
+  expect(() => parsePasswordFile(`alice:${encoded}`, 'p')).toThrow('p:1: the password is not hashed')
+})
+
 describe('password work', () => {
   test('never holds more than two threads; what does not fit in the queue is refused and counted', async () => {
     const work = new PasswordWork({ atOnceMax: 2, waitingMax: 3 })
@@ -121,6 +130,34 @@ describe('log-ins', () => {
     const changed = parsed(await hashPassword(Buffer.from('c')))
     expect(await logins.check('u', Buffer.from('a'), changed)).toBe('wrong')
     expect(logins.remembered).toBe(1)
+  })
+
+  test('with a password that Godwit made need no hash; a wrong one costs what it costs an unknown user', async () => {
+    const work = new PasswordWork()
+    const logins = new Logins(work)
+    const { password, encoded } = generatePassword()
+    const stored = parsed(encoded)
+    expect(logins.check('u', Buffer.from(password), stored)).toBe('right')
+    expect([work.figures.done, logins.remembered]).toEqual([0, 0])
+    // Of the same form, of another length, and none at all.
+    const wrongs = [generatePassword().password, 'guess', '']
+    for (const [index, wrong] of wrongs.entries()) {
+      const [known, unknown] = [stored, undefined].map((it) => logins.check('u', Buffer.from(wrong), it))
+      expect([known, unknown].map((answer) => answer instanceof Promise)).toEqual([true, true])
+      expect(await Promise.all([known, unknown])).toEqual(['wrong', 'wrong'])
+      expect(work.figures.done).toBe(2 * (index + 1))
+    }
+    expect(logins.check('u', Buffer.from(password), stored)).toBe('right')
+  })
+
+  test('a password that somebody chose is never right by the quick way, whoever wrote its hash into the file', async () => {
+    const salt = Buffer.alloc(16, 1)
+    for (const chosen of ['hunter2', 'correct horse battery 1!']) {
+      const digest = createHmac('sha256', salt).update(chosen).digest()
+      const unpadded = (bytes: Buffer): string => bytes.toString('base64').replace(/=+$/, '')
+      const stored = parsed(`$godwit-generated$v=1$${unpadded(salt)}$${unpadded(digest)}`)
+      expect(await isPassword(stored, Buffer.from(chosen))).toBe(false)
+    }
   })
 
   test('of unknown users cost as much work as those of known ones, and are wrong', async () => {

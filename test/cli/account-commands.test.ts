@@ -82,7 +82,7 @@ describe('a password', () => {
     await expect(run(['user', 'add', 'alice'])).rejects.toThrow('there is no terminal')
     await run(['user', 'add', 'alice', '--no-password', '--role', 'admin'])
     expect((await Accounts.open(data)).list()).toEqual([
-      { name: 'alice', hasPassword: false, roles: ['admin'], disabled: false },
+      { name: 'alice', hasPassword: false, isPasswordGenerated: false, roles: ['admin'], disabled: false },
     ])
   })
 })
