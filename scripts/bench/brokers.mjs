@@ -1,6 +1,6 @@
 /** The brokers that are compared: each started on free ports of 127.0.0.1, in a directory of its own. */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -43,7 +43,7 @@ const KINDS = {
   godwit: (directory, options) => godwit(directory, 'fsync', options),
   'godwit-os': (directory, options) => godwit(directory, 'os', options),
   'godwit-memory': (directory, options) => godwit(directory, 'memory', options),
-  mosquitto: (directory) => mosquitto(directory, 'persistence false'),
+  mosquitto: (directory, options) => mosquitto(directory, 'persistence false', options),
   // Its default lets the kernel join small packets, which saves it writes and costs latency. This one sends as Godwit does.
   'mosquitto-nodelay': (directory) => mosquitto(directory, 'persistence false\nset_tcp_nodelay true'),
   // Saved every half hour and at the end (autosave_interval 1800): a crash in between loses what came since.
@@ -64,7 +64,7 @@ const KINDS = {
 export const BROKER_NAMES = Object.keys(KINDS)
 
 /** A listener for each way to speak; `$SYS` every second only where its figures are read. */
-function godwit(directory, durability, { sysSeconds }) {
+function godwit(directory, durability, { sysSeconds, users = {}, settings = [] }) {
   const tls = `{ cert: ${join(directory, 'cert.pem')}, key: ${join(directory, 'key.pem')} }`
   const listeners = [
     `{ name: mqtt, type: tcp, host: 127.0.0.1, port: 0 }`,
@@ -75,11 +75,17 @@ function godwit(directory, durability, { sysSeconds }) {
   const file = join(directory, 'godwit.yaml')
   writeFileSync(file, `listeners:\n${listeners.map((line) => `  - ${line}\n`).join('')}`)
   const data = ['--data', join(directory, 'data'), '--durability', durability]
-  const rest = ['--config', file, '--log-level', 'warn', '--set', `sys.interval_seconds=${sysSeconds}`]
+  const sets = [`sys.interval_seconds=${sysSeconds}`, ...settings].flatMap((setting) => ['--set', setting])
+  const rest = ['--config', file, '--log-level', 'warn', ...sets]
+  for (const [name, password] of Object.entries(users)) {
+    const add = [MAIN, 'user', 'add', name, '--data', join(directory, 'data'), '--password-file', '-']
+    const { status, stderr } = spawnSync(process.execPath, add, { input: password, encoding: 'utf8' })
+    if (status !== 0) throw new Error(`the user ${name} was not added: ${stderr}`)
+  }
   return { program: process.execPath, args: [MAIN, ...rest, ...data] }
 }
 
-async function mosquitto(directory, persistence) {
+async function mosquitto(directory, persistence, { users = {} } = {}) {
   const ports = {
     mqtt: await freePort(),
     ws: await freePort(),
@@ -94,7 +100,16 @@ async function mosquitto(directory, persistence) {
     `listener ${ports.mqtts} 127.0.0.1\n${tls}`,
   ]
   const file = join(directory, 'mosquitto.conf')
-  writeFileSync(file, `${MOSQUITTO}${persistence}\n${listeners.join('')}`)
+  const passwords = join(directory, 'passwords')
+  for (const [name, password] of Object.entries(users)) {
+    const words = [...(existsSync(passwords) ? ['-b'] : ['-b', '-c']), passwords, name, password]
+    const { status, stderr } = spawnSync('mosquitto_passwd', words, { encoding: 'utf8', env: ENVIRONMENT })
+    if (status !== 0) throw new Error(`the user ${name} was not added: ${stderr}`)
+  }
+  const who = existsSync(passwords)
+    ? `${MOSQUITTO.replace('allow_anonymous true', 'allow_anonymous false')}password_file ${passwords}\n`
+    : MOSQUITTO
+  writeFileSync(file, `${who}${persistence}\n${listeners.join('')}`)
   return { program: 'mosquitto', args: ['-c', file], ports }
 }
 
@@ -151,6 +166,11 @@ export class Broker {
     this.#child.kill(signal)
   }
 
+  /** How it ended, as a signal or an exit code; null while it runs. */
+  get ended() {
+    return this.#child.signalCode ?? this.#child.exitCode
+  }
+
   async #end(signal) {
     await this.#sys?.end()
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
@@ -162,14 +182,23 @@ export class Broker {
 
 /**
  * Starts a broker by its name; resolves when it listens. `directory` is that of one that was closed; `sysSeconds` is how
- * often Godwit publishes `$SYS`; `preload` is a script that Node loads first, `environment` is for that; `nodeFlags` are
+ * often Godwit publishes `$SYS`, `settings` are keys and values of its configuration; `users` are names and passwords, without
+ * which everybody is let in; `preload` is a script that Node loads first, `environment` is for that; `nodeFlags` are
  * Node's own.
  */
 export async function startBroker(
   name,
-  { directory = newDirectory(), sysSeconds = 1, preload, environment = {}, nodeFlags = [] } = {},
+  {
+    directory = newDirectory(),
+    sysSeconds = 1,
+    settings,
+    users,
+    preload,
+    environment = {},
+    nodeFlags = [],
+  } = {},
 ) {
-  const { program, args, ports } = await KINDS[name](directory, { sysSeconds })
+  const { program, args, ports } = await KINDS[name](directory, { sysSeconds, settings, users })
   const from = performance.now()
   const first = preload === undefined ? nodeFlags : [...nodeFlags, '--require', preload]
   const words = [...first, ...args]

@@ -1,0 +1,133 @@
+/**
+ * Whether one client can hurt the others, in figures, beside Mosquitto:
+ *
+ *   npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3] [--secs 8]
+ *                             [--scale 1] [--attacks NAME,NAME] [--clients 5000] [--json FILE]
+ *
+ * `noisy`: latencies of fifty quiet pairs, alone, and beside a publisher at QoS 0 that sends as fast as it can to a hundred readers.
+ * `stalls`: each attack alone against a broker of its own: the longest that the main thread ran without looking up (CPU, by
+ * schedstat), memory, and what became of it. `storm`: clients with passwords that all come back after `kill -9`.
+ */
+import { appendFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { BROKER_NAMES } from '../bench/brokers.mjs'
+import { buildMqload, runMqload } from '../bench/load.mjs'
+import { known, median, printMachine, printRow, shown } from '../bench/table.mjs'
+import { ATTACKS, attack } from './attacks.mjs'
+import { ATTACKER, FLEET_USER, longestHold, memory, startGuarded } from './run.mjs'
+import { pause } from './wire.mjs'
+
+const PARTS = ['noisy', 'stalls', 'storm']
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'noisy,stalls,storm' },
+    brokers: { type: 'string', default: 'godwit,mosquitto' },
+    attacks: { type: 'string', default: ATTACKS.map(([name]) => name).join(',') },
+    rounds: { type: 'string', default: '3' },
+    secs: { type: 'string', default: '8' },
+    scale: { type: 'string', default: '1' },
+    clients: { type: 'string', default: '5000' },
+    json: { type: 'string' },
+  },
+})
+const secs = Number(values.secs)
+const rounds = Number(values.rounds)
+const scale = Number(values.scale)
+const parts = known(values.only, PARTS)
+const brokers = known(values.brokers, BROKER_NAMES)
+const attacks = known(
+  values.attacks,
+  ATTACKS.map(([name]) => name),
+)
+buildMqload()
+printMachine({ rounds, secs })
+if (parts.includes('noisy')) await noisy()
+if (parts.includes('stalls')) await stalls()
+if (parts.includes('storm')) {
+  const { printStorm } = await import('./storm.mjs')
+  await printStorm({ clients: Number(values.clients) })
+}
+
+function keep(report) {
+  if (values.json) appendFileSync(values.json, `${JSON.stringify(report)}\n`)
+}
+
+/** Alone and beside the noise, at QoS 0 and 1, broker by broker, round after round. */
+async function noisy() {
+  const found = new Map()
+  for (let round = 0; round < rounds; round++) {
+    for (const name of brokers) {
+      for (const qos of [0, 1]) {
+        const { broker } = await startGuarded(name)
+        try {
+          const alone = await pairs(broker, qos)
+          const noise = noiseAt(broker)
+          await pause(2000)
+          const beside = await pairs(broker, qos)
+          const { in_per_s: sent } = await noise
+          for (const [when, report] of Object.entries({ alone, beside })) {
+            const key = `${name} ${qos} ${when}`
+            found.set(key, [...(found.get(key) ?? []), { ...report, sent }])
+            keep({ part: 'noisy', broker: name, qos, when, sent, ...report })
+          }
+        } finally {
+          await broker.stop()
+        }
+      }
+    }
+  }
+  printRow(['pairs at', 'broker', 'when', 'p50 ms', 'p99 ms', 'max ms', 'lost', 'noise taken/s'])
+  printRow(['---', '---', '---', '---', '---', '---', '---', '---'])
+  for (const qos of [0, 1]) {
+    for (const name of brokers) {
+      for (const when of ['alone', 'beside']) {
+        const reports = found.get(`${name} ${qos} ${when}`)
+        const ms = (field) => shown(median(reports.map((report) => report[field] / 1000)))
+        const lost = reports.reduce((sum, report) => sum + (report.lost ?? 0), 0)
+        const rate = when === 'beside' ? shown(median(reports.map(({ sent }) => sent))) : '–'
+        printRow([`QoS ${qos}`, name, when, ms('p50_us'), ms('p99_us'), ms('max_us'), lost, rate])
+      }
+    }
+  }
+  console.log()
+}
+
+/** As fast as the broker takes it: for as long as the pairs are measured, and a little longer. */
+function noiseAt({ port }) {
+  const load = '--scenario fanout --qos 0 --subs 100 --window 20000 --backlog 100000000 --warmup 1'.split(' ')
+  const who = ['--user', ATTACKER.user, '--pass', ATTACKER.password, '--port', `${port}`]
+  return runMqload([...load, ...who, '--secs', `${secs + 3}`], secs + 60)
+}
+
+function pairs({ port, pid }, qos) {
+  const load = `--scenario latency --pairs 50 --rate 250 --warmup 1 --qos ${qos} --prefix quiet`.split(' ')
+  const who = ['--user', FLEET_USER.user, '--pass', FLEET_USER.password]
+  return runMqload([...load, ...who, '--secs', `${secs}`, '--port', `${port}`, '--pid', `${pid}`], secs + 60)
+}
+
+/** Each attack against a broker of its own. */
+async function stalls() {
+  printRow(['attack', 'broker', 'CPU ms without a pause', 'peak MiB', 'MiB after', 'ended', 'figures'])
+  printRow(['---', '---', '---', '---', '---', '---', '---'])
+  for (const attackName of attacks) {
+    for (const name of brokers) {
+      const { broker, pauses } = await startGuarded(name)
+      try {
+        await pauses()
+        const signal = AbortSignal.timeout(180_000)
+        const figures = await attack(attackName, { port: broker.port, ...ATTACKER, scale, signal })
+        await pause(1500)
+        const hold = longestHold(await pauses())
+        const { rssMiB, peakMiB } = memory(broker.pid)
+        const told = Object.entries(figures).map(([what, value]) => `${what} ${value}`)
+        const ended = broker.ended ?? 'no'
+        printRow([attackName, name, shown(hold), shown(peakMiB), shown(rssMiB), ended, told.join(', ')])
+        keep({ part: 'stalls', attack: attackName, broker: name, hold, rssMiB, peakMiB, ended, ...figures })
+      } finally {
+        await broker.stop()
+      }
+    }
+  }
+  console.log()
+}
