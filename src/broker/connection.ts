@@ -41,6 +41,8 @@ import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 import { acknowledgement, receivedPacket, sentPacket, type TracedPacket } from './traced-packet.ts'
+import type { Turn } from './turn.ts'
+import { UNITS } from './work.ts'
 
 /** How long a policy may take for the packets of a client that is gone, in ms. */
 const LAST_PACKETS_MS = 60_000
@@ -50,6 +52,9 @@ const LAST_PACKETS_MS = 60_000
  * get all that waits at once. As many as Mosquitto's default is, which such clients are used to.
  */
 const IN_FLIGHT_START = 20
+
+/** Bytes that are one unit of work, as a power of two. */
+const BYTES_SHIFT = Math.log2(UNITS.bytesEach)
 
 /** From so many ms on, a client that logs in was kept waiting by us. */
 const KEPT_WAITING_MS = 1000
@@ -85,6 +90,15 @@ export class Connection
   #maximumPacketSize = Number.POSITIVE_INFINITY
   #authentication: Authentication | null = null
   readonly #gate = new ReadGate()
+  /** The transport is paused, and what is left of the input is a copy. */
+  #paused = false
+  /** The turn in which it handled packets last, and the units that these took. */
+  #turn = 0
+  #spent = 0
+  /** The turn in which it had its share last. */
+  #servedIn = -1
+  /** It is its turn to go on. */
+  #isContinued = false
   /** When a policy was asked last, in broker time. */
   #askedAt = 0
   #running = false
@@ -163,22 +177,40 @@ export class Connection
     this.#state.turn.begin()
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
+    this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.#keepAlive.arrived(chunk.length)
-    // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
-    this.#framer.push(this.#gate.isHeld ? Buffer.from(chunk) : chunk)
+    if (this.#gate.isHeld) {
+      this.#pause()
+      // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
+      this.#framer.push(Buffer.from(chunk))
+      return
+    }
+    this.#framer.push(chunk)
     this.#run()
   }
 
   #run(): void {
     if (this.#running) return
     this.#running = true
+    const { figures, turn, work } = this.#state
+    const from = work.units
+    const published = figures.publishReceived
+    if (this.#turn !== turn.number) {
+      this.#turn = turn.number
+      this.#spent = 0
+    }
+    const until = this.#mayRun(turn) ? from + turn.sliceFor(this) - this.#spent : from
     try {
-      while (this.#reading() && this.#framer.next()) {
-        this.#state.figures.packetsReceived++
+      while (work.units < until && this.#reading() && this.#framer.next()) {
+        figures.packetsReceived++
+        work.units += UNITS.packet
         this.#keepAlive.active()
         if (this.#state.events.hearsPackets) this.#traceReceived()
         this.#handle()
       }
+      this.#spent += work.units - from
+      if (figures.publishReceived !== published) turn.active(this)
+      if (work.units >= until && this.#framer.bufferedBytes > 0 && this.#reading()) this.#yield()
       // Whatever the packets were: what they asked to be stored has a bound, and what they want to be told.
       if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
       if (this.#phase === 'open' && this.#output.choked) this.#choke()
@@ -190,6 +222,27 @@ export class Connection
     } finally {
       this.#running = false
     }
+  }
+
+  /** One that had its share waits until what others have to do was done; and all do where the turn has taken enough. */
+  #mayRun(turn: Turn): boolean {
+    if (this.#isContinued) return true
+    return !turn.isFull && (!turn.isSharedWith(this) || turn.number - this.#servedIn > 1)
+  }
+
+  /** It goes on in the next turn, after what others have to do. */
+  #yield(): void {
+    if (!this.#gate.add('slice')) return
+    this.#state.figures.slicesEnded++
+    this.#servedIn = this.#turn
+    this.#keepAlive.stand(true)
+    this.#state.turn.continueLater(() => this.#continue())
+  }
+
+  #continue(): void {
+    this.#isContinued = true
+    this.release('slice')
+    this.#isContinued = false
   }
 
   #isBehind(): boolean {
@@ -212,9 +265,16 @@ export class Connection
   hold(reason: HoldReason): boolean {
     if (this.#phase === 'closed' || !this.#gate.add(reason)) return false
     this.#keepAlive.stand(true)
+    this.#pause()
+    return true
+  }
+
+  /** Does not pin the memory that others read into. */
+  #pause(): void {
+    if (this.#paused) return
+    this.#paused = true
     this.#framer.detach()
     this.#link.pause()
-    return true
   }
 
   /** This reason not to read is gone: goes on with what is there, unless another one holds. */
@@ -226,7 +286,9 @@ export class Connection
     this.#state.turn.begin()
     this.#keepAlive.stand(this.#gate.isHeld)
     this.#run()
-    if (this.#reading()) this.#link.resume()
+    if (!this.#paused || !this.#reading()) return
+    this.#paused = false
+    this.#link.resume()
   }
 
   #handle(): void {
@@ -310,6 +372,7 @@ export class Connection
 
   /** FilterPacketsSink: goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
   later(action: () => void): void {
+    this.#askedAt = this.#state.now()
     this.hold('policy')
     this.#state.turn.continueLater(() => this.#settled(action))
   }
@@ -495,6 +558,10 @@ export class Connection
       this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
       return
     }
+    if (!this.#followsItself(clientId)) {
+      this.later(() => this.#open(packet, user, data, welcome))
+      return
+    }
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
     const connack = this.#connack(packet, data, welcome)
     if (connack.length > this.#maximumPacketSize) {
@@ -561,6 +628,13 @@ export class Connection
     const other = this.#state.connected.get(session)
     // Who has been there since, and left, is newer as well.
     return (other?.connectedAt ?? session.disconnectedAt) <= this.#inputEndedAt
+  }
+
+  /** Whether all that this client sent on its connection before, and left, was handled. */
+  #followsItself(clientId: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return true
+    return this.#state.connected.get(session)?.finish() !== false
   }
 
   #connack(packet: ConnectPacket, data: Buffer | undefined, welcome: Welcome): Buffer {
@@ -817,8 +891,6 @@ export class Connection
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
   takenOver(by: LinkInfo): void {
-    // The same client is back: what it had sent before it left comes before its return.
-    if (this.#inputEnd !== null && !this.#gate.has('policy')) this.#handleLast()
     if (this.#phase === 'closed') return
     // What waits for a commit belongs to the Session, which is somebody else's now.
     this.#output.discard()
@@ -982,11 +1054,16 @@ export class Connection
     })
   }
 
-  /** Handles what has arrived, whatever holds it back but a policy: it is bounded, since nothing more comes. */
-  #handleLast(): void {
+  /**
+   * The same client is back: what it had sent before it left is handled now, whatever holds it back but a policy. It is
+   * bounded, since nothing more comes; false while it needs later turns.
+   */
+  finish(): boolean {
+    if (this.#phase === 'closed' || this.#inputEnd === null || this.#gate.has('policy')) return true
     this.#gate.hurry()
     this.#state.paused.delete(this)
-    this.#run()
+    if (!this.#gate.has('slice')) this.#run()
+    return !this.#gate.has('slice')
   }
 
   /** FilterPacketsSink. */

@@ -10,6 +10,8 @@ export class Figures {
   bytesSent = 0
   packetsReceived = 0
   packetsSent = 0
+  /** Times that the packets of a connection had to wait for a later turn, after it had its share of one. */
+  slicesEnded = 0
   publishReceived = 0
   publishSent = 0
   publishBytesReceived = 0

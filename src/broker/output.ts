@@ -7,6 +7,7 @@ import type { AcknowledgeType, ProtocolVersion } from '../mqtt/packet.ts'
 import type { Link } from './link.ts'
 import type { CommitWaiter, State } from './state.ts'
 import { Stretch } from './turn-memory.ts'
+import { UNITS } from './work.ts'
 
 /** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
@@ -269,6 +270,7 @@ export class Output {
     credits: number,
   ): void {
     this.#state.figures.bytesSent += bytes
+    this.#state.work.units += UNITS.write + ((bytes / UNITS.bytesEach) | 0)
     this.#written += packets
     const link = this.#link
     const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks

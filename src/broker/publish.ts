@@ -8,6 +8,7 @@ import type { Limit } from './events.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
+import { UNITS } from './work.ts'
 
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
@@ -105,6 +106,7 @@ export class Publisher {
       this.#deliver(message, sole, publisher)
     } else {
       const { entries, groups } = route
+      this.#state.work.units += (entries.length + groups.length) * UNITS.delivery
       for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
       for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
     }

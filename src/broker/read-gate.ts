@@ -40,10 +40,10 @@ export class ReadGate {
     return true
   }
 
-  /** From now on nothing but a policy holds it: what has arrived is all that there will be. */
+  /** From now on it waits for a policy and for its turn, and for nothing else: what has arrived is all that there will be. */
   hurry(): void {
-    this.#accepted = BITS.policy
-    this.#reasons &= BITS.policy
+    this.#accepted = BITS.policy | BITS.slice
+    this.#reasons &= this.#accepted
   }
 
   get isHurried(): boolean {

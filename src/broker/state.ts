@@ -50,6 +50,8 @@ export interface ClientConnection extends Flushable {
   readonly connectedAt: number
   /** Keep Alive in force; 0 for none. */
   readonly keepAliveSeconds: number
+  /** Handles what the client sent before it left, since it is back; false while that needs later turns. */
+  finish(): boolean
   /** Another Network Connection took the Session: 0x8E, and nothing else leaves any more. */
   takenOver(by: LinkInfo): void
   /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */
@@ -175,6 +177,7 @@ export class State implements SessionContext {
       () => this.clock,
       (callback) => this.host.defer(callback),
       () => this.store.commit(),
+      this.work,
     )
   }
 

@@ -11,6 +11,12 @@ export const SLICE_UNITS = 10_000
 export const UNITS = Object.freeze({
   /** One packet of any kind, decoded and answered. */
   packet: 10,
+  /** Bytes that arrived on a connection, however few. */
+  read: 40,
+  /** One write to a connection. */
+  write: 70,
+  /** Going on with something in a later turn. */
+  continuation: 4,
   /** One message given to one Session. */
   delivery: 4,
   /** So many bytes that are looked at or copied are one unit. */

@@ -1,0 +1,221 @@
+/** One client may not keep the others waiting: what is counted is what was done before their turn, not the time. */
+import fc from 'fast-check'
+import mqttPacket from 'mqtt-packet'
+import { describe, expect, it } from 'vitest'
+import { SLICE_UNITS, UNITS } from '../../src/broker/work.ts'
+import { type Given, lasting, type TestClient, textsOf, World } from './harness.ts'
+
+const READERS = 100
+
+function bytesOf(packets: readonly Given[], version = 5): Buffer {
+  return Buffer.concat(
+    packets.map((packet) => mqttPacket.generate(packet as never, { protocolVersion: version })),
+  )
+}
+
+/** So many messages at QoS 0 as one chunk. */
+function noise(count: number, topic = 'noise'): Buffer {
+  return bytesOf(
+    Array.from({ length: count }, (_, at) => ({ cmd: 'publish', topic, payload: `n${at}`, qos: 0 })),
+  )
+}
+
+const QUIET = bytesOf([{ cmd: 'publish', topic: 'quiet', payload: 'q', qos: 0 }])
+
+async function made(readers = READERS): Promise<{ world: World; topics: string[]; all: TestClient[] }> {
+  const world = await World.make()
+  const all: TestClient[] = []
+  for (let reader = 0; reader < readers; reader++) {
+    const client = await world.connect(`reader${reader}`)
+    await client.subscribe('noise')
+    // What the others get is the same, and not looked at.
+    if (reader > 0 && readers === READERS) client.link.write = () => {}
+    all.push(client)
+  }
+  const topics: string[] = []
+  world.server.state.events.on('published', ({ message }) => topics.push(message.topic.name))
+  return { world, topics, all }
+}
+
+/** The work of each turn, as far as its input and what continued go. */
+function turnsOf(world: World): number[] {
+  const { state } = world.server
+  const units: number[] = []
+  let from = state.work.units
+  const commit = world.ledger.commit.bind(world.ledger)
+  world.ledger.commit = () => {
+    units.push(state.work.units - from)
+    from = state.work.units
+    commit()
+  }
+  return units
+}
+
+describe('a publisher that sends as fast as it can', () => {
+  it('does one slice before the packet of another client, and goes on after it', async () => {
+    const { world, topics } = await made()
+    const [noisy, quiet] = [await world.connect('noisy'), await world.connect('quiet')]
+    noisy.link.handler!.received(noise(1000))
+    quiet.link.handler!.received(QUIET)
+    await world.settle()
+    expect(topics).toHaveLength(1001)
+    expect(topics.indexOf('quiet')).toBeLessThan((10 * SLICE_UNITS) / (READERS * UNITS.delivery))
+    // Now both are active, and slices are short.
+    topics.length = 0
+    noisy.link.handler!.received(noise(1000))
+    quiet.link.handler!.received(QUIET)
+    await world.settle()
+    expect(topics).toHaveLength(1001)
+    expect(topics.indexOf('quiet')).toBeLessThanOrEqual(SLICE_UNITS / (READERS * UNITS.delivery))
+  })
+
+  it('has what it sends next wait for what others have to do', async () => {
+    const { world, topics } = await made()
+    const [noisy, quiet] = [await world.connect('noisy'), await world.connect('quiet')]
+    quiet.link.handler!.received(QUIET)
+    noisy.link.handler!.received(noise(30))
+    await world.settle()
+    topics.length = 0
+    // It had its share in the turn before this one.
+    noisy.link.handler!.received(noise(30))
+    await Promise.resolve()
+    noisy.link.handler!.received(noise(1))
+    quiet.link.handler!.received(QUIET)
+    await world.settle()
+    expect(topics).toHaveLength(32)
+    expect(topics.indexOf('quiet')).toBeLessThanOrEqual(SLICE_UNITS / (READERS * UNITS.delivery))
+  })
+
+  it('is not read from while what it sent waits, and has no more than two reads kept', async () => {
+    const { world, topics } = await made()
+    const noisy = await world.connect('noisy')
+    const chunk = noise(5000)
+    noisy.link.handler!.received(chunk)
+    expect(noisy.link.paused).toBe(false)
+    noisy.link.handler!.received(chunk)
+    expect(noisy.link.paused).toBe(true)
+    const connection = [...world.server.state.connected.values()].at(-1)!
+    expect(connection.heldBytes).toBeLessThanOrEqual(2 * chunk.length)
+    await world.settle()
+    expect([topics.length, noisy.link.paused, connection.heldBytes]).toEqual([10_000, false, 0])
+  })
+
+  it('gets each turn no more than a slice, however many of them there are', async () => {
+    const { world, topics } = await made()
+    const many: TestClient[] = []
+    for (let at = 0; at < 50; at++) many.push(await world.connect(`noisy${at}`))
+    many[0]!.link.handler!.received(QUIET)
+    many[1]!.link.handler!.received(QUIET)
+    await world.settle()
+    const units = turnsOf(world)
+    for (const { link } of many) link.handler!.received(noise(60))
+    await world.settle()
+    expect(topics).toHaveLength(3002)
+    expect(units.length).toBeGreaterThan(50)
+    // The input of a turn, and one slice that it had begun; what is written comes on top.
+    const written = READERS * (UNITS.write + 8)
+    expect(Math.max(...units)).toBeLessThan(5 * SLICE_UNITS + 50 * (UNITS.read + 8) + 2 * written)
+  })
+})
+
+describe('what a client sent before it left is handled, in slices', () => {
+  const texts = (reader: TestClient): number => textsOf(reader.got()).length
+
+  it('when the network fails', async () => {
+    const { world, all } = await made()
+    const noisy = await world.connect('noisy')
+    noisy.link.handler!.received(noise(1000))
+    noisy.link.handler!.ended(undefined)
+    await world.settle()
+    expect(texts(all[0]!)).toBe(1000)
+    expect(world.server.state.figures.slicesEnded).toBeGreaterThan(2)
+    expect(world.server.state.figures.clientsConnected).toBe(READERS)
+  })
+
+  it('with DISCONNECT behind it', async () => {
+    const { world, all } = await made()
+    const disconnected = world.record('disconnected')
+    const noisy = await world.connect('noisy')
+    noisy.link.handler!.received(Buffer.concat([noise(1000), Buffer.from('e000', 'hex')]))
+    await world.settle()
+    expect(texts(all[0]!)).toBe(1000)
+    expect(disconnected.map(({ clientId, by }) => [clientId, by])).toEqual([['noisy', 'client']])
+  })
+
+  it('before the same client comes back', async () => {
+    const { world, all } = await made()
+    const noisy = await world.connect('noisy', lasting())
+    noisy.link.handler!.received(noise(1000))
+    noisy.link.handler!.ended(undefined)
+    const again = await world.connect('noisy', lasting())
+    expect(again.connack).toMatchObject({ sessionPresent: true })
+    await world.settle()
+    expect(texts(all[0]!)).toBe(1000)
+  })
+
+  it('and it is alive as long as its packets wait', async () => {
+    const { world } = await made()
+    const noisy = await world.connect('noisy', { keepalive: 10 })
+    noisy.link.handler!.received(noise(1000))
+    world.monotonic += 60_000
+    world.server.tick()
+    await world.settle()
+    expect(noisy.closed).toBe(false)
+  })
+})
+
+type Step = {
+  readonly kind: number
+  readonly topic: string
+  readonly filter: string
+  readonly qos: 0 | 1 | 2
+}
+
+const steps = fc.array(
+  fc.record<Step>({
+    kind: fc.nat(11),
+    topic: fc.constantFrom('noise', 'noise', 'noise', 'own', 'other'),
+    filter: fc.constantFrom('own', 'noise', '#', '$share/g/noise'),
+    qos: fc.constantFrom(0, 1, 2),
+  }),
+  { minLength: 400, maxLength: 600, size: 'max' },
+)
+
+function packetsOf({ kind, topic, filter, qos }: Step, at: number): Given[] {
+  const messageId = at + 1
+  if (kind === 0) return [{ cmd: 'pingreq' }]
+  if (kind === 1) return [{ cmd: 'subscribe', messageId, subscriptions: [{ topic: filter, qos }] }]
+  if (kind === 2) return [{ cmd: 'unsubscribe', messageId, unsubscriptions: [filter] }]
+  const publish = { cmd: 'publish', topic, payload: `m${at}`, qos, retain: kind === 3, messageId }
+  return qos === 2 ? [publish, { cmd: 'pubrel', messageId }] : [publish]
+}
+
+/** What each client gets; the packets come one by one, or all at once. */
+async function outputsOf(
+  packets: readonly Given[],
+  atOnce: boolean,
+): Promise<{ outputs: string[]; slices: number }> {
+  const { world, all } = await made(20)
+  const [client, other] = [await world.connect('random'), await world.connect('other')]
+  await other.bytes(QUIET)
+  if (atOnce) await client.bytes(bytesOf(packets))
+  else for (const packet of packets) await client.bytes(bytesOf([packet]))
+  const outputs = [...all, client].map(({ link }) => Buffer.concat(link.raw).toString('hex'))
+  return { outputs, slices: world.server.state.figures.slicesEnded }
+}
+
+describe('slices change when something is done, and nothing else', () => {
+  it('what each client gets is the same, whatever is sent', async () => {
+    let slices = 0
+    await fc.assert(
+      fc.asyncProperty(steps, async (given) => {
+        const packets = given.flatMap(packetsOf)
+        const [single, together] = [await outputsOf(packets, false), await outputsOf(packets, true)]
+        slices += together.slices
+        expect(together.outputs).toEqual(single.outputs)
+      }),
+      { numRuns: 10 },
+    )
+    expect(slices).toBeGreaterThan(10)
+  })
+})
