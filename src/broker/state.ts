@@ -114,8 +114,8 @@ export class State implements SessionContext {
   readonly retainedExpiry = new Deadlines()
   readonly topics = new TopicTable(TOPICS_MAX)
   readonly turn: Turn
-  readonly router = new Router<Session>()
-  retained = new RetainedTree()
+  readonly router = new Router<Session>(this.work)
+  retained = new RetainedTree(this.work)
   /** The Server's own values among the retained messages. */
   ownRetained = { count: 0, bytes: 0 }
   /** By topic name, for retained messages that expire. */
@@ -375,7 +375,7 @@ export class State implements SessionContext {
 
   /** After the store was lost: what is retained is read again. */
   forgetRetained(): void {
-    this.retained = new RetainedTree()
+    this.retained = new RetainedTree(this.work)
     this.ownRetained = { count: 0, bytes: 0 }
   }
 

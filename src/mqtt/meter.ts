@@ -3,6 +3,5 @@ export interface Meter {
   units: number
 }
 
-/** Characters or levels of a name that are compared or hashed one by one for one unit. */
-export const CHARACTERS_EACH = 64
-export const LEVELS_EACH = 8
+/** Characters of a name that are compared or hashed one by one for one unit, as a power of two. */
+export const CHARACTER_BITS = 6

@@ -8,6 +8,7 @@
  * wildcard are one of the shapes. What does not fit, for there are too many shapes or an attacker has made hashes
  * collide, goes into the tree.
  */
+import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import { filterMatches, HASH, isDollarTopic, PLUS, SLASH } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
@@ -42,6 +43,24 @@ interface Shape {
   count: number
 }
 
+/**
+ * A match under way. Of 2^n filters over `a` and `+` all may match one topic name, so that it may take long: then it rests
+ * between steps while filters come and go. What is there all the while is found.
+ */
+export interface Matching<L extends Filtered> {
+  readonly topic: string
+  /** What matches, as far as it was looked at. */
+  readonly found: L[]
+  /** Of the tree, what is still to be looked at, and at which level each stands. */
+  readonly open: Child<L>[]
+  readonly depths: number[]
+  readonly levels: readonly string[]
+}
+
+/** Beside its characters: a look at one shape, and at one place of the tree. */
+const SHAPE_UNITS = 1
+const NODE_UNITS = 4
+
 /** Open addressing: hashes beside each other, so that a look at what is not there touches one line of memory. */
 interface Part<L> {
   /** 0 is free. */
@@ -64,13 +83,20 @@ export class FilterSet<L extends Filtered> {
   /** The filter that these belong to, and its hash. */
   #filter = ''
   #filterHash = 0
+  readonly #meter: Meter
   // Scratch for the tree, empty in between.
   readonly #open: Child<L>[] = []
   readonly #depths: number[] = []
 
   /** `shapesMax`: more shapes than these at a time are left to the tree. */
-  constructor(shapesMax = SHAPES_MAX) {
+  constructor(shapesMax = SHAPES_MAX, meter: Meter = { units: 0 }) {
     this.#shapesMax = shapesMax
+    this.#meter = meter
+  }
+
+  /** Filters of so many shapes that a match has to go through a tree; it visits no more than these. */
+  get treeSize(): number {
+    return this.#rest.nodeCount
   }
 
   /** Entries in table and tree: 0 when it is empty. */
@@ -115,7 +141,30 @@ export class FilterSet<L extends Filtered> {
 
   /** Adds all leaves whose filters match the topic name to `found`, which is empty. */
   match(topic: string, found: L[]): void {
+    this.#matchShapes(topic, found)
+    if (this.#rest.nodeCount === 0) return
+    const { root } = this.#rest
+    const [open, depths] = [this.#open, this.#depths]
+    open.push(root)
+    depths.push(0)
+    this.#matchRest({ topic, found, open, depths, levels: topic.split('/') }, Number.POSITIVE_INFINITY)
+  }
+
+  /** Begins a match that `goOn` ends. */
+  begin(topic: string): Matching<L> {
+    const found: L[] = []
+    this.#matchShapes(topic, found)
+    return { topic, found, open: [this.#rest.root], depths: [0], levels: topic.split('/') }
+  }
+
+  /** Goes on until the meter has so many units. True when all was looked at. */
+  goOn(matching: Matching<L>, until: number): boolean {
+    return this.#matchRest(matching, until)
+  }
+
+  #matchShapes(topic: string, found: L[]): void {
     const shapes = this.#shapes
+    this.#meter.units += shapes.length * SHAPE_UNITS + (topic.length >>> CHARACTER_BITS)
     if (shapes.length > 0) {
       this.#lookAtLevels(topic)
       const isDollar = isDollarTopic(topic)
@@ -127,7 +176,6 @@ export class FilterSet<L extends Filtered> {
         this.#probe(this.#hashOf(levels, plus, hash), topic, found)
       }
     }
-    if (this.#rest.nodeCount > 0) this.#matchRest(topic, found)
   }
 
   #probe(hash: number, topic: string, found: L[]): void {
@@ -224,6 +272,7 @@ export class FilterSet<L extends Filtered> {
   }
 
   #lookAtFilter(filter: string): void {
+    this.#meter.units += 1 + (filter.length >>> (CHARACTER_BITS - 1))
     this.#lookAtLevels(filter)
     this.#filter = filter
     this.#hash = false
@@ -274,37 +323,37 @@ export class FilterSet<L extends Filtered> {
     return mixed === 0 ? 1 : mixed
   }
 
-  #matchRest(topic: string, found: L[]): void {
-    const levels = topic.split('/')
-    const open = this.#open
-    const depths = this.#depths
+  /** No recursion: a filter may have as many levels as it has bytes. */
+  #matchRest({ topic, found, open, depths, levels }: Matching<L>, until: number): boolean {
+    const meter = this.#meter
     const noLeadingWildcard = isDollarTopic(topic) // [MQTT-4.7.2-1]
-    let node: Child<L> | undefined = this.#rest.root
-    let depth: number | undefined = 0
-    // No recursion: a filter may have as many levels as it has bytes.
-    while (node !== undefined) {
+    while (open.length > 0) {
+      if (meter.units >= until) return false
+      const node = open.pop()!
+      const depth = depths.pop()!
+      meter.units += NODE_UNITS
       if (!(node instanceof Branch)) {
+        meter.units += Math.min(node.filter.length, topic.length) >>> CHARACTER_BITS
         if (filterMatches(node.filter, topic)) found.push(node)
-      } else {
-        const leading = depth === 0
-        if (node.hash !== null && !(leading && noLeadingWildcard)) found.push(node.hash)
-        if (depth === levels.length) {
-          if (node.end !== null) found.push(node.end)
-        } else {
-          const literal: Child<L> | null = node.literal(levels[depth!]!)
-          if (literal !== null) {
-            open.push(literal)
-            depths.push(depth! + 1)
-          }
-          if (node.plus !== null && !(leading && noLeadingWildcard)) {
-            open.push(node.plus)
-            depths.push(depth! + 1)
-          }
-        }
+        continue
       }
-      node = open.pop()
-      depth = depths.pop()
+      const isClosed = depth === 0 && noLeadingWildcard
+      if (node.hash !== null && !isClosed) found.push(node.hash)
+      if (depth === levels.length) {
+        if (node.end !== null) found.push(node.end)
+        continue
+      }
+      const literal: Child<L> | null = node.literal(levels[depth]!)
+      if (literal !== null) {
+        open.push(literal)
+        depths.push(depth + 1)
+      }
+      if (node.plus !== null && !isClosed) {
+        open.push(node.plus)
+        depths.push(depth + 1)
+      }
     }
+    return true
   }
 }
 

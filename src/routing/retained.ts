@@ -4,17 +4,23 @@
  * The tree holds topic names, not messages: a message that was evicted from memory has no readable topic.
  */
 import type { Message } from '../mqtt/message.ts'
+import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import { ChurnMap } from './churn-map.ts'
-import { filterMatches, hasWildcard, isDollarTopic } from './filter.ts'
+import { HASH, hasWildcard, isDollarTopic, nextLevel, PLUS, restMatches } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
-/** Nodes that `match` passes without a result before it yields null. */
-const STEPS_MAX = 256
+/** What `match` may spend without a result before it yields null, in units of the meter: a name or two of 64 KB. */
+const STEP_UNITS = 256
 
 export class RetainedTree {
   readonly #messages = new ChurnMap<string, Message>()
   readonly #topics = new LevelTree<string>(nameOf)
+  readonly #meter: Meter
   #bytes = 0
+
+  constructor(meter: Meter = { units: 0 }) {
+    this.#meter = meter
+  }
 
   get count(): number {
     return this.#messages.size
@@ -64,13 +70,14 @@ export class RetainedTree {
     if (!hasWildcard(filter)) return this.#messages.get(filter) !== undefined
     const end = filter.indexOf('/')
     const level = end === -1 ? filter : filter.slice(0, end)
-    return isWildcard(level) || this.#topics.root.literal(level) !== null
+    this.#meter.units += 1 + (filter.length >>> CHARACTER_BITS)
+    return isWildcard(filter, 0) || this.#topics.root.literal(level) !== null
   }
 
   /**
    * The messages whose topic names match a filter (valid, not a shared one), in no order. Each step does bounded
-   * work: null means "nothing yet, still looking". It may rest between steps for any time while messages are set
-   * and deleted: a topic that is retained all the while comes exactly once, with its message of that moment; one
+   * work, which is counted: null means "nothing yet, still looking". It may rest between steps for any time while messages are
+   * set and deleted: a topic that is retained all the while comes exactly once, with its message of that moment; one
    * that is deleted before its turn does not come; one that is added, or added again, meanwhile may come.
    */
   *match(filter: string): Generator<Message | null, void, undefined> {
@@ -79,45 +86,47 @@ export class RetainedTree {
       if (message !== undefined) yield message
       return
     }
-    const levels = filter.split('/')
-    // From this depth on everything matches, the level before it included.
-    const all = levels.at(-1) === '#' ? levels.length - 1 : Number.POSITIVE_INFINITY
-    const noDollar = isWildcard(levels[0]!)
+    const meter = this.#meter
+    const noDollar = isWildcard(filter, 0)
     const rows: Row[] = []
-    let row: Row | undefined = descend(this.#topics.root, levels[0]!)
-    let steps = 0
-    // The children in `row` have as many levels as there are rows below it, and one.
+    let row: Row | undefined = descend(this.#topics.root, filter, 0, 0)
+    let until = meter.units + STEP_UNITS
     while (row !== undefined) {
-      const depth = rows.length + 1
       const next: IteratorResult<[string, Child<string> | null]> | null =
         row.left-- > 0 ? row.children.next() : null
       let topic: string | null = null
+      meter.units++
       if (next === null || next.done === true) {
         row = rows.pop()
-      } else if (depth === 1 && noDollar && isDollarTopic(next.value[0])) {
+      } else if (row.topicAt === 0 && noDollar && isDollarTopic(next.value[0])) {
         // Neither it nor what is below it [MQTT-4.7.2-1].
       } else {
-        const child = next.value[1]
+        const [level, child] = next.value
+        // From here on everything matches, the level before it included.
+        const isAll = filter.charCodeAt(row.filterAt) === HASH
+        const filterAt: number = isAll ? row.filterAt : nextLevel(filter, row.filterAt)
+        const topicAt: number = row.topicAt + level.length + 1
         if (child === null) {
           // Gone.
         } else if (!(child instanceof Branch)) {
-          if (depth >= all || filterMatches(filter, child)) topic = child
+          if (!isAll) meter.units += Math.min(filter.length - row.filterAt, child.length) >>> CHARACTER_BITS
+          // The levels before this one are known to match.
+          if (isAll || restMatches(filter, row.filterAt, child, row.topicAt)) topic = child
         } else {
-          if (depth >= all || depth === levels.length) topic = child.end
-          if (depth >= all || depth < levels.length) {
+          const isEnd = filterAt > filter.length || filter.charCodeAt(filterAt) === HASH
+          if (isEnd) topic = child.end
+          if (filterAt <= filter.length) {
             rows.push(row)
-            row = descend(child, depth >= all ? '#' : levels[depth]!)
+            row = descend(child, filter, filterAt, topicAt)
+            meter.units += level.length >>> CHARACTER_BITS
           }
         }
       }
       const message = topic === null ? undefined : this.#messages.get(topic)
-      if (message !== undefined) {
-        steps = 0
-        yield message
-      } else if (++steps === STEPS_MAX) {
-        steps = 0
-        yield null
-      }
+      if (message !== undefined) yield message
+      else if (meter.units < until) continue
+      else yield null
+      until = meter.units + STEP_UNITS
     }
   }
 }
@@ -127,18 +136,25 @@ interface Row {
   readonly children: Iterator<[string, Child<string> | null]>
   /** Slots to look at: what was there from the start, but not for ever what is added meanwhile. */
   left: number
+  /** Where the level begins that these children are compared with, in the filter and in their own names. */
+  readonly filterAt: number
+  readonly topicAt: number
 }
 
-/** The children of a branch that a level of a filter leads to. */
-function descend(branch: Branch<string>, level: string): Row {
-  if (isWildcard(level)) return { children: branch.literals(), left: branch.literalSlots }
+/** The children of a branch that the level of the filter at `filterAt` leads to. */
+function descend(branch: Branch<string>, filter: string, filterAt: number, topicAt: number): Row {
+  if (isWildcard(filter, filterAt))
+    return { children: branch.literals(), left: branch.literalSlots, filterAt, topicAt }
+  const level = filter.slice(filterAt, nextLevel(filter, filterAt) - 1)
   const child = branch.literal(level)
   const found: [string, Child<string>][] = child === null ? [] : [[level, child]]
-  return { children: found.values(), left: found.length }
+  return { children: found.values(), left: found.length, filterAt, topicAt }
 }
 
-function isWildcard(level: string): boolean {
-  return level === '+' || level === '#'
+/** Whether the level that begins there is a wildcard. */
+function isWildcard(filter: string, at: number): boolean {
+  const char = filter.charCodeAt(at)
+  return char === PLUS || char === HASH
 }
 
 function nameOf(topic: string): string {

@@ -6,10 +6,11 @@
  * Topics are not listed here: whoever holds a Topic holds its Route.
  */
 import type { Topic } from '../mqtt/message.ts'
+import type { Meter } from '../mqtt/meter.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Changes } from './changes.ts'
 import { innerFilter } from './filter.ts'
-import { FilterSet } from './filter-set.ts'
+import { FilterSet, type Matching } from './filter-set.ts'
 import type { KeyedList } from './keyed-list.ts'
 import {
   FilterSubscriptions,
@@ -48,7 +49,22 @@ const NAME_BYTES = 32
 /** More further entries than this are found by a Map while a Route is made. */
 const SCAN_MAX = 16
 
+/** Places of the tree that may be visited at once: a match that may visit more is `prepare`d in steps. */
+const AT_ONCE_MAX = 2048
+/** Steps become this many times as long, by doubling, for a topic whose Subscriptions change while it is prepared. */
+const LONGER_MAX = 16
+
+/** What a Subscription that is added or removed, and one that is found, take beside the characters of their filters. */
+const SUBSCRIPTION_UNITS = 10
+
 const NOTHING: readonly never[] = Object.freeze([])
+
+/** A Route that is being made: by what it began with, and how long its steps are. */
+interface Preparation<S> {
+  readonly matching: Matching<Leaf<S>>
+  readonly since: number
+  readonly longer: number
+}
 
 class CachedRoute<S> implements Route<S> {
   readonly entries: readonly RouteEntry<S>[]
@@ -70,7 +86,8 @@ const NOBODY: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING)
 export class Router<S extends object> {
   /** Routes that had to be made because none was cached or the cached one no longer held. */
   misses = 0
-  readonly #filters = new FilterSet<Leaf<S>>()
+  readonly #meter: Meter
+  readonly #filters: FilterSet<Leaf<S>>
   readonly #changes = new Changes()
   readonly #large = new Map<Topic, number>()
   #largeFound = 0
@@ -78,6 +95,13 @@ export class Router<S extends object> {
   #shared = 0
   // Scratch for matching, empty in between.
   readonly #found: Leaf<S>[] = []
+  /** Topics whose Routes are being made in steps. */
+  readonly #preparing = new WeakMap<Topic, Preparation<S>>()
+
+  constructor(meter: Meter = { units: 0 }) {
+    this.#meter = meter
+    this.#filters = new FilterSet(undefined, meter)
+  }
 
   /** All Subscriptions, shared ones included. */
   get subscriptionCount(): number {
@@ -104,6 +128,7 @@ export class Router<S extends object> {
     options: SubscriptionOptions,
     identifier: number,
   ): Subscription<S> {
+    this.#meter.units += SUBSCRIPTION_UNITS
     const inner = innerFilter(filter)
     const leaf = this.#filters.get(inner)
     const share = inner === filter ? null : filter
@@ -116,6 +141,7 @@ export class Router<S extends object> {
 
   /** Removes and returns a Subscription, its filter compared character by character [MQTT-3.10.4-1]; or null. */
   unsubscribe(subscriber: S, filter: string): Subscription<S> | null {
+    this.#meter.units += SUBSCRIPTION_UNITS
     const inner = innerFilter(filter)
     const leaf = this.#filters.get(inner)
     const share = inner === filter ? null : filter
@@ -138,6 +164,34 @@ export class Router<S extends object> {
       }
     }
     return this.#make(topic)
+  }
+
+  /** Whether the Route of a topic may take long to make: then `prepare` makes it in steps. */
+  get mayTakeLong(): boolean {
+    return this.#filters.treeSize > AT_ONCE_MAX
+  }
+
+  /**
+   * Makes the Route of a topic as far as `units` more of the meter go, so that `route` has it at once. False when there is more
+   * to do: then it is to be called again, in a later turn. The Route is that of the moment at which this returns true.
+   */
+  prepare(topic: Topic, units: number): boolean {
+    const changes = this.#changes
+    if (topic.route !== null && topic.routedBy === changes && !changes.touched(topic.name, topic.routedAt))
+      return true
+    let preparation = this.#preparing.get(topic)
+    if (preparation === undefined || changes.touched(topic.name, preparation.since)) {
+      const longer = preparation === undefined ? 1 : Math.min(preparation.longer * 2, LONGER_MAX)
+      preparation = { matching: this.#filters.begin(topic.name), since: changes.count, longer }
+      this.#preparing.set(topic, preparation)
+    }
+    const { matching, longer } = preparation
+    if (!this.#filters.goOn(matching, this.#meter.units + units * longer)) return false
+    this.#preparing.delete(topic)
+    this.misses++
+    // One that moved into the tree meanwhile was found twice.
+    this.#remember(topic, [...new Set(matching.found)])
+    return true
   }
 
   /**
@@ -242,9 +296,15 @@ export class Router<S extends object> {
     this.misses++
     const found = this.#found
     this.#filters.match(topic.name, found)
+    const route = this.#remember(topic, found)
+    found.length = 0
+    return route
+  }
+
+  #remember(topic: Topic, found: readonly Leaf<S>[]): Route<S> {
     const route = routeOf(found)
     const count = countOf(found)
-    found.length = 0
+    this.#meter.units += found.length + (count > 1 ? count : 0)
     topic.route = route
     topic.routedBy = this.#changes
     topic.routedAt = this.#changes.count

@@ -526,3 +526,60 @@ describe('beside the naive matcher', () => {
     expect(found.length).toBe(groups.size)
   }
 })
+
+describe('a Route that is made in steps', () => {
+  /** All filters over `a` and `+` of so many levels: of more shapes than the table takes. */
+  function crossed(levels: number): string[] {
+    return Array.from({ length: 2 ** levels }, (_, bits) =>
+      Array.from({ length: levels }, (__, level) => ((bits >> level) & 1 ? '+' : 'a')).join('/'),
+    )
+  }
+
+  test('visits no more than it may in one step, and is the one that is made at once', () => {
+    const meter = { units: 0 }
+    const router = new Router<Client>(meter)
+    for (const filter of crossed(12)) router.subscribe({ name: filter }, filter, options(0), 0)
+    expect(router.mayTakeLong).toBe(true)
+    const name = 'a/a/a/a/a/a/a/a/a/a/a/a'
+    const topic = new Topic(name)
+    let steps = 0
+    let most = 0
+    for (let isDone = false; !isDone; steps++) {
+      const before = meter.units
+      isDone = router.prepare(topic, 1000)
+      if (!isDone) most = Math.max(most, meter.units - before)
+    }
+    expect(steps).toBeGreaterThan(10)
+    expect(most).toBeLessThan(1100)
+    const { misses } = router
+    expect(names(router.route(topic))).toEqual(names(router.route(new Topic(name))))
+    expect(router.misses).toBe(misses + 1)
+  })
+
+  test('is right although Subscriptions come and go between the steps', () => {
+    const filters = crossed(6)
+    const anything = fc.tuple(fc.boolean(), fc.nat({ max: filters.length - 1 }))
+    fc.assert(
+      fc.property(fc.array(anything, { maxLength: 200 }), fc.nat({ max: 63 }), (changes, bits) => {
+        const router = new Router<Client>()
+        const clients = filters.map((name) => ({ name }))
+        const held = new Set<string>()
+        const change = ([isAdded, index]: readonly [boolean, number]): void => {
+          const filter = filters[index]!
+          if (isAdded) router.subscribe(clients[index]!, filter, options(0), 0)
+          else router.unsubscribe(clients[index]!, filter)
+          if (isAdded) held.add(filter)
+          else held.delete(filter)
+        }
+        for (let index = 0; index < filters.length; index += 2) change([true, index])
+        const name = Array.from({ length: 6 }, (_, level) => ((bits >> level) & 1 ? 'a' : 'b')).join('/')
+        const topic = new Topic(name)
+        let next = 0
+        while (!router.prepare(topic, 1)) if (next < changes.length) change(changes[next++]!)
+        const expected = [...held].filter((filter) => naiveMatches(filter, name)).sort()
+        expect(names(router.route(topic))).toEqual(expected)
+      }),
+      { numRuns: 200 },
+    )
+  })
+})
