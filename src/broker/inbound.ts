@@ -13,9 +13,12 @@ import type { ClientView } from './policy.ts'
 import type { Rooms } from './rooms.ts'
 import type { State } from './state.ts'
 import { IncomingAliases } from './topic-aliases.ts'
+import { SLICE_UNITS } from './work.ts'
 
 /** The Network Connection as this room needs it. */
 export interface InboundSink {
+  /** In a later turn, with the packets behind waiting. */
+  later(action: () => void): void
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
   acknowledge(
     type: AcknowledgeType,
@@ -178,6 +181,20 @@ export class Inbound {
   }
 
   #accept(packet: PublishPacket, topic: Topic): void {
+    const { router } = this.#state
+    if (router.mayTakeLong && !router.prepare(topic, SLICE_UNITS)) this.#routeLater(withoutViews(packet), topic)
+    else this.#admit(packet, topic)
+  }
+
+  /** Very many Subscriptions may match the topic: they are looked for in slices. */
+  #routeLater(kept: PublishPacket, topic: Topic): void {
+    this.#sink.later(() => {
+      if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admit(kept, topic)
+      else this.#routeLater(kept, topic)
+    })
+  }
+
+  #admit(packet: PublishPacket, topic: Topic): void {
     const { publisher } = this.#rooms
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)

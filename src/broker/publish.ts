@@ -10,6 +10,9 @@ import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
 import { UNITS } from './work.ts'
 
+/** Members of a group that are asked for one unit, as a power of two. */
+const MEMBER_BITS = 3
+
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
   readonly #state: State
@@ -408,7 +411,10 @@ function chooseMember(
     if (evicted && !subscriber.stored) continue
     // What one member may not receive is for the others.
     if (state.checksReceiving && !evicted && !state.mayTake(subscriber, message)) continue
-    if (subscriber.hasRoom) return index
+    if (subscriber.hasRoom) {
+      state.work.units += step >>> MEMBER_BITS
+      return index
+    }
     const mayWait = subscriber.online || subscriber.waitsWhileAway(effectiveQoS(message.qos, options.qos))
     if (subscriber === holder && mayWait && !subscriber.queueFullFor(message)) holding = index
     if (subscriber.online) {
@@ -417,6 +423,7 @@ function chooseMember(
       if (offline === -1 || subscriber.queueLength < members[offline]!.subscriber.queueLength) offline = index
     }
   }
+  state.work.units += members.length >>> MEMBER_BITS
   if (holding !== -1) return holding
   return waiting === -1 ? offline : waiting
 }

@@ -1,5 +1,5 @@
 /** Wills (section 3.1.2.5, 3.1.3.2): kept with the Session, published when the client is lost. */
-import { Message, type Will } from '../mqtt/message.ts'
+import { Message, type Topic, type Will } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import type { WillRecord } from '../store/store.ts'
 import type { Deadline } from './deadlines.ts'
@@ -9,6 +9,7 @@ import { ownerOf } from './ownership.ts'
 import { absentClient, type ClientView } from './policy.ts'
 import type { Publisher } from './publish.ts'
 import type { PendingWill, State } from './state.ts'
+import { SLICE_UNITS } from './work.ts'
 
 /** How often the grace may go by, when the broker keeps clients waiting at log-in all the time. */
 const GRACES_MAX = 10
@@ -182,9 +183,10 @@ export class Wills {
       authorizePublish === undefined
         ? true
         : authorizePublish.call(this.#state.policy, pending.view, will.topic, will.qos, will.retain)
-    if (typeof allowed === 'boolean') {
+    const topic = this.#state.topics.intern(will.topic)
+    if (typeof allowed === 'boolean' && (!allowed || this.#isRouted(topic))) {
       this.discard(clientId)
-      this.#decided(pending, allowed)
+      this.#decided(pending, allowed, topic)
       return
     }
     // It is due: a client that comes back, or brings another Will, does not take it back any more. A shutdown before
@@ -194,22 +196,33 @@ export class Wills {
     const decide = (answer: boolean): void => {
       if (this.#state.stopping) return
       this.#state.turn.begin()
+      if (answer && !this.#isRouted(topic)) {
+        this.#state.turn.continueLater(() => decide(answer))
+        return
+      }
       if (!this.#state.wills.has(clientId)) this.#state.store.deleteWill(clientId)
-      this.#decided(pending, answer)
+      this.#decided(pending, answer, topic)
     }
-    allowed.then(decide, () => decide(false))
+    if (typeof allowed === 'boolean') this.#state.turn.continueLater(() => decide(allowed))
+    else allowed.then(decide, () => decide(false))
+  }
+
+  /** Whether it is known who gets a message to this topic; where that takes long it is looked for in slices. */
+  #isRouted(topic: Topic): boolean {
+    const { router } = this.#state
+    return !router.mayTakeLong || router.prepare(topic, SLICE_UNITS)
   }
 
   /** Counts and tells that the client may not publish this Will. */
   deny({ clientId }: ClientView, will: Will): void {
     this.#state.figures.willsDenied++
-    this.#state.drop(clientId, 'not-authorized', this.#message(clientId, will))
+    this.#state.drop(clientId, 'not-authorized', this.#message(clientId, will, this.#state.topics.intern(will.topic)))
   }
 
-  #message(clientId: string, will: Will): Message {
-    const { topics, limits } = this.#state
+  #message(clientId: string, will: Will, topic: Topic): Message {
+    const { limits } = this.#state
     return new Message({
-      topic: topics.intern(will.topic),
+      topic,
       payload: will.payload,
       qos: will.qos,
       retain: will.retain && limits.retainAvailable,
@@ -219,7 +232,7 @@ export class Wills {
     })
   }
 
-  #decided(pending: PendingWill, allowed: boolean): void {
+  #decided(pending: PendingWill, allowed: boolean, topic: Topic): void {
     const { will } = pending.record
     const { clientId } = pending.view
     const state = this.#state
@@ -228,7 +241,7 @@ export class Wills {
       return
     }
     state.figures.willsPublished++
-    const message = this.#message(clientId, will)
+    const message = this.#message(clientId, will, topic)
     if (message.retain) message.author = ownerOf(pending.record)
     // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].
     this.#publisher.publishAdmitted(message, state.sessions.get(clientId) ?? null)

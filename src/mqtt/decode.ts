@@ -15,7 +15,8 @@ import {
   truncated,
   variableByteIntegerBytes,
 } from './field.ts'
-import { type Framer, PacketType } from './framing.ts'
+import { FilterReader, propertyRange, zeroPacketId } from './filter-reader.ts'
+import { type Framer, PacketType, propertiesTooLong } from './framing.ts'
 import type { Tolerance } from './lenience.ts'
 import type { Topic, Will } from './message.ts'
 import type {
@@ -41,7 +42,6 @@ import {
   PropertyPlace,
   walkConnectProperties,
   walkMessageProperties,
-  walkSubscribeProperties,
   walkUserProperties,
 } from './properties.ts'
 import { ProtocolError, Reason } from './reason.ts'
@@ -50,10 +50,6 @@ import { checkTopicName, type TopicTable } from './topics.ts'
 const EMPTY = Buffer.alloc(0)
 const PINGREQ: PingreqPacket = Object.freeze({ type: 'pingreq' })
 const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
-const NOTHING_SAID: ReturnType<typeof walkSubscribeProperties> = Object.freeze({
-  subscriptionIdentifier: 0,
-  userProperties: NO_USER_PROPERTIES,
-})
 
 const NO_WILL_PROPERTIES: Readonly<MessageProperties> = Object.freeze({
   forwarded: EMPTY,
@@ -68,8 +64,8 @@ export class ConnectError extends ProtocolError {
   /** Null when nothing was read that tells. */
   readonly version: ProtocolVersion | null
 
-  constructor(reasonCode: Reason, statement: string, message: string, version: ProtocolVersion | null) {
-    super(reasonCode, statement, message)
+  constructor({ reasonCode, statement, message, limit }: ProtocolError, version: ProtocolVersion | null) {
+    super(reasonCode, statement, message, limit)
     this.version = version
   }
 }
@@ -141,6 +137,8 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     const propertyBytes = readVariableByteInteger(buffer, at, end)
     at += variableByteIntegerBytes(propertyBytes)
     if (propertyBytes > 0) {
+      if (propertyBytes > framer.propertyBytesMax)
+        throw propertiesTooLong(propertyBytes, framer.propertyBytesMax)
       const propertiesEnd = at + propertyBytes
       if (propertiesEnd > end) throw truncated()
       const said = walkMessageProperties(buffer, at, propertiesEnd, PropertyPlace.Publish)
@@ -246,7 +244,7 @@ export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): Ack
     if (reasonCode !== 0 && !known.has(reasonCode)) throw unknownReason(ACKNOWLEDGE_TYPES[type]!, reasonCode)
     // Below four bytes of Remaining Length there is no Property Length (section 3.4.2.2.1).
     if (bytes > 3) {
-      const properties = propertyRange(buffer, start + 3, end)
+      const properties = propertyRange(framer, start + 3)
       if (properties.end !== end) throw trailing(ACKNOWLEDGE_TYPES[type]!)
       walkUserProperties(buffer, properties.start, end, 1 << type)
     }
@@ -261,7 +259,7 @@ export function decodeConnect(framer: Framer): ConnectPacket {
     return readConnect(framer, speaks)
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error
-    throw new ConnectError(error.reasonCode, error.statement, error.message, speaks.version)
+    throw new ConnectError(error, speaks.version)
   }
 }
 
@@ -278,11 +276,9 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
 
   let said = NOTHING_SAID_AT_CONNECT
   if (version === 5) {
-    const bytes = readVariableByteInteger(buffer, at, end)
-    at += variableByteIntegerBytes(bytes)
-    if (at + bytes > end) throw truncated()
-    if (bytes > 0) said = walkConnectProperties(buffer, at, at + bytes)
-    at += bytes
+    const range = propertyRange(framer, at)
+    if (range.end > range.start) said = walkConnectProperties(buffer, range.start, range.end)
+    at = range.end
   }
   // The order of the payload: Client Identifier, Will, User Name, Password [MQTT-3.1.3-1] [MQTT-3.1.3-3].
   const clientIdAt = at + 2
@@ -292,7 +288,7 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   if ((flags & WILL_FLAG) !== 0) {
     let properties = NO_WILL_PROPERTIES
     if (version === 5) {
-      const range = propertyRange(buffer, at, end)
+      const range = propertyRange(framer, at)
       properties = walkMessageProperties(buffer, range.start, range.end, PropertyPlace.Will)
       at = range.end
     }
@@ -415,65 +411,18 @@ function checkedConnectFlags(flags: number, version: ProtocolVersion, tolerance:
 }
 
 function decodeSubscribe(framer: Framer, version: ProtocolVersion): SubscribePacket {
-  const { buffer, end } = framer
-  let at = packetIdEnd(framer)
-  let said = NOTHING_SAID
-  if (version === 5) {
-    const properties = propertyRange(buffer, at, end)
-    said = walkSubscribeProperties(buffer, properties.start, properties.end)
-    at = properties.end
-  }
-  if (at === end) throw illegal('MQTT-3.8.3-2', 'a SUBSCRIBE without a Topic Filter')
+  const reader = new FilterReader(framer, version)
   const requests: SubscribeRequest[] = []
-  while (at < end) {
-    const filterStart = at + 2
-    at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.8.3-1]
-    if (at >= end) throw truncated()
-    // 3.1 does not use the upper six bits (its section 3.8): they may be anything, and mean nothing.
-    const options = version === 3 ? buffer[at]! & 3 : buffer[at]!
-    checkSubscriptionOptions(options, version)
-    requests.push({
-      filter: buffer.toString('utf8', filterStart, at),
-      qos: (options & 3) as QoS,
-      noLocal: (options & 4) !== 0,
-      retainAsPublished: (options & 8) !== 0,
-      retainHandling: ((options >> 4) & 3) as 0 | 1 | 2,
-    })
-    at += 1
-  }
-  const { subscriptionIdentifier, userProperties } = said
-  const packetId = readUint16(buffer, framer.start, end)
+  while (reader.next()) requests.push(reader.request)
+  const { packetId, subscriptionIdentifier, userProperties } = reader
   return { type: 'subscribe', packetId, requests, subscriptionIdentifier, userProperties }
 }
 
-function checkSubscriptionOptions(options: number, version: ProtocolVersion): void {
-  if (version !== 5) {
-    if (options > 2) throw malformed('MQTT-3-8.3-4', 'reserved bits or QoS 3 in a subscription') // of 3.1.1
-    return
-  }
-  if ((options & 0xc0) !== 0) throw malformed('MQTT-3.8.3-5', 'reserved bits in Subscription Options')
-  if ((options & 3) === 3) throw illegal('3.8.3.1', 'the Maximum QoS of a subscription is 3')
-  if ((options & 0x30) === 0x30) throw illegal('3.8.3.1', 'Retain Handling is 3')
-}
-
 function decodeUnsubscribe(framer: Framer, version: ProtocolVersion): UnsubscribePacket {
-  const { buffer, end } = framer
-  let at = packetIdEnd(framer)
-  let userProperties = NO_USER_PROPERTIES
-  if (version === 5) {
-    const properties = propertyRange(buffer, at, end)
-    userProperties = walkUserProperties(buffer, properties.start, properties.end, PropertyPlace.Unsubscribe)
-    at = properties.end
-  }
-  if (at === end) throw illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')
+  const reader = new FilterReader(framer, version)
   const filters: string[] = []
-  while (at < end) {
-    const filterStart = at + 2
-    at = stringEnd(buffer, at, end, 'a Topic Filter') // [MQTT-3.10.3-1]
-    filters.push(buffer.toString('utf8', filterStart, at))
-  }
-  const packetId = readUint16(buffer, framer.start, end)
-  return { type: 'unsubscribe', packetId, filters, userProperties }
+  while (reader.next()) filters.push(reader.filter)
+  return { type: 'unsubscribe', packetId: reader.packetId, filters, userProperties: reader.userProperties }
 }
 
 /** Without anything in it: Normal disconnection (section 3.14.2.1). */
@@ -493,7 +442,7 @@ function decodeDisconnect(framer: Framer, version: ProtocolVersion): DisconnectP
   if (start < end && !DISCONNECT_CODES.has(buffer[start]!)) throw unknownReason('DISCONNECT', buffer[start]!)
   // Below two bytes of Remaining Length there is no Property Length (section 3.14.2.2.1).
   if (end - start > 1) {
-    const properties = propertyRange(buffer, start + 1, end)
+    const properties = propertyRange(framer, start + 1)
     if (properties.end !== end) throw trailing('DISCONNECT')
     userProperties = walkUserProperties(buffer, properties.start, end, PropertyPlace.Disconnect)
   }
@@ -512,7 +461,7 @@ function decodeAuth(framer: Framer, version: ProtocolVersion): AuthPacket {
   if (version !== 5) throw malformed('2.2.1', 'packet type 15 is reserved before 5.0')
   const reasonCode = start === end ? 0 : buffer[start]!
   if (!AUTH_CODES.has(reasonCode)) throw unknownReason('AUTH', reasonCode) // [MQTT-3.15.2-1]
-  const properties = propertyRange(buffer, start + 1, end)
+  const properties = propertyRange(framer, start + 1)
   if (properties.end !== end) throw trailing('AUTH')
   const userProperties = walkUserProperties(buffer, properties.start, end, PropertyPlace.Auth)
   const parsed = parse(wholePacket(framer), 'auth', version)
@@ -527,21 +476,6 @@ function decodeAuth(framer: Framer, version: ProtocolVersion): AuthPacket {
     reasonString: parsed.properties.reasonString,
     userProperties,
   }
-}
-
-/** Checks the Packet Identifier at the beginning of the body; returns the position after it. */
-function packetIdEnd(framer: Framer): number {
-  const packetId = readUint16(framer.buffer, framer.start, framer.end)
-  if (packetId === 0 && framer.tolerance?.excuses('packet-identifier-zero') !== true) throw zeroPacketId()
-  return framer.start + 2
-}
-
-/** Where the properties at `at` lie, without their length [MQTT-2.2.2-1]. */
-function propertyRange(buffer: Buffer, at: number, end: number): { start: number; end: number } {
-  const bytes = readVariableByteInteger(buffer, at, end)
-  const start = at + variableByteIntegerBytes(bytes)
-  if (start + bytes > end) throw truncated()
-  return { start, end: start + bytes }
 }
 
 function wholePacket(framer: Framer): Buffer {
@@ -615,10 +549,6 @@ const DISCONNECT_CODES: ReadonlySet<number> = new Set([
   0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
 ])
 const AUTH_CODES: ReadonlySet<number> = new Set([0x18, 0x19])
-
-function zeroPacketId(): ProtocolError {
-  return malformed('MQTT-2.2.1-3', 'the Packet Identifier is 0')
-}
 
 function emptyTopic(version: ProtocolVersion): ProtocolError {
   if (version === 5) return illegal('3.3.2.1', 'the topic name is empty and there is no Topic Alias')

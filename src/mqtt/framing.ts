@@ -40,6 +40,8 @@ const COLLECT_BYTES_MIN = 1024
 
 const CONTROL_BYTES_MAX = 1024 * 1024
 
+const PROPERTY_BYTES_MAX = 64 * 1024
+
 /**
  * Cuts what a client sends into packets. Pull style: `push` a chunk, then call `next` until it returns false. While
  * it has returned true, `buffer[start..end)` is the packet's body; the whole packet is `buffer[end - packetBytes..end)`.
@@ -55,6 +57,8 @@ export class Framer {
    * anybody is authenticated; a MiB is room for 25,000 filters of 40 bytes, and decoding it holds nobody up for long.
    */
   controlBytesMax = CONTROL_BYTES_MAX
+  /** Properties of a packet, or of a Will, in bytes: each is checked and may become an object, and 64 KiB may hold 13,000. */
+  propertyBytesMax = PROPERTY_BYTES_MAX
   /** What the client speaks; 0 until the Server knows it, which is as strict as 5. */
   version: ProtocolVersion | 0 = 0
   /** What is forgiven here; null, as it should be, where nothing is. */
@@ -84,6 +88,8 @@ export class Framer {
   /** A packet that spans chunks, fixed header included; null while there is none. */
   #collected: Buffer | null = null
   #collectedBytes = 0
+  /** Whether the length of the properties of a PUBLISH that spans chunks was judged, or there is none. */
+  #propertiesJudged = false
 
   constructor(packetBytesMax: number) {
     this.packetBytesMax = packetBytesMax
@@ -252,6 +258,7 @@ export class Framer {
         return this.#deliver(packetBytes, this.end)
       }
       this.#collected = Buffer.allocUnsafe(Math.min(packetBytes, COLLECT_BYTES_MIN))
+      this.#propertiesJudged = this.type !== PacketType.Publish || this.version !== 5
       this.#collected[0] = (this.type << 4) | this.flags
       this.#collectedBytes = writeVariableByteInteger(this.#collected, 1, this.#remaining)
     }
@@ -262,12 +269,31 @@ export class Framer {
     this.bytesCopied += wanted
     this.#collectedBytes += wanted
     this.#at += wanted
+    if (!this.#propertiesJudged) this.#judgeProperties(collected)
     if (this.#collectedBytes < packetBytes) return false
     this.#collected = null
     this.buffer = collected
     this.start = this.#headerBytes
     this.end = packetBytes
     return this.#deliver(packetBytes, this.#at)
+  }
+
+  /** Of a PUBLISH that is collected, as soon as it says how long its properties are. The rest of its shape is for `decode`. */
+  #judgeProperties(collected: Buffer): void {
+    const end = this.#collectedBytes
+    const topicAt = this.#headerBytes + 2
+    if (topicAt > end) return
+    const packetIdBytes = (this.flags & 6) === 0 ? 0 : 2
+    const topicBytes = (collected[topicAt - 2]! << 8) | collected[topicAt - 1]!
+    let at = topicAt + topicBytes + packetIdBytes
+    let bytes = 0
+    for (let shift = 0; shift < 28; shift += 7, at++) {
+      if (at >= end) return
+      bytes |= (collected[at]! & 0x7f) << shift
+      if (collected[at]! < 0x80) break
+    }
+    this.#propertiesJudged = true
+    if (bytes > this.propertyBytesMax) throw this.#break(propertiesTooLong(bytes, this.propertyBytesMax))
   }
 
   /** Makes room for `bytes`, never for more than the packet needs. */
@@ -306,6 +332,12 @@ export class Framer {
     this.buffer = EMPTY
     return error
   }
+}
+
+/** Properties beyond `propertyBytesMax` (0x97): a value to throw. */
+export function propertiesTooLong(bytes: number, bytesMax: number): ProtocolError {
+  const message = `the properties of a packet have ${bytes} bytes, more than ${bytesMax}`
+  return new ProtocolError(Reason.QuotaExceeded, '4.13', message, 'propertyBytesMax')
 }
 
 /** The largest packet that the standard can express: Remaining Length and its header of five bytes. */

@@ -65,6 +65,7 @@ export const SUBACK_REFUSALS: ReadonlySet<number> = new Set([
 export type PacketLimit =
   | 'packetBytesMax'
   | 'controlPacketBytesMax'
+  | 'propertyBytesMax'
   | 'topicAliasMaximum'
   | 'clientMaximumPacketSize'
 
