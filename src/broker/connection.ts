@@ -4,6 +4,7 @@
  */
 import { ConnectError, decode, decodeAcknowledge, decodeConnect, decodePublish } from '../mqtt/decode.ts'
 import { encodeAuth, encodeConnack, encodeDisconnect, PINGRESP, setSessionPresent } from '../mqtt/encode.ts'
+import { FilterReader } from '../mqtt/filter-reader.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
 import type { Delivery, Will } from '../mqtt/message.ts'
 import type {
@@ -133,6 +134,7 @@ export class Connection
     this.#link = link
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
+    this.#framer.propertyBytesMax = state.limits.propertyBytesMax
     const { lenient } = link.info
     this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
@@ -158,7 +160,9 @@ export class Connection
   }
 
   get heldBytes(): number {
-    return this.#framer.bufferedBytes + (this.#inbound?.aliasBytes ?? 0)
+    return (
+      this.#framer.bufferedBytes + (this.#inbound?.aliasBytes ?? 0) + (this.#filterPackets?.heldBytes ?? 0)
+    )
   }
 
   takeStock(): number | null {
@@ -329,6 +333,12 @@ export class Connection
       case PacketType.Pubcomp:
         this.#receiver.acknowledged(decodeAcknowledge(framer, this.#version))
         return
+      case PacketType.Subscribe:
+        this.#filters.subscribe(new FilterReader(framer, this.#version))
+        return
+      case PacketType.Unsubscribe:
+        this.#filters.unsubscribe(new FilterReader(framer, this.#version))
+        return
       case PacketType.Connect:
         throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-2', 'a second CONNECT')
       default:
@@ -339,12 +349,6 @@ export class Connection
   #handleOther(framer: Framer): void {
     const packet = decode(framer, this.#version, this.#state.topics)
     switch (packet.type) {
-      case 'subscribe':
-        this.#filters.subscribe(packet)
-        return
-      case 'unsubscribe':
-        this.#filters.unsubscribe(packet)
-        return
       case 'pingreq':
         this.send(PINGRESP, 0) // [MQTT-3.12.4-1]
         return

@@ -182,7 +182,8 @@ export class Inbound {
 
   #accept(packet: PublishPacket, topic: Topic): void {
     const { router } = this.#state
-    if (router.mayTakeLong && !router.prepare(topic, SLICE_UNITS)) this.#routeLater(withoutViews(packet), topic)
+    if (router.mayTakeLong && !router.prepare(topic, SLICE_UNITS))
+      this.#routeLater(withoutViews(packet), topic)
     else this.#admit(packet, topic)
   }
 

@@ -93,6 +93,14 @@ export const LIMIT_TABLE = {
     'own',
     'largest packet of any type but PUBLISH',
   ),
+  /** Of one packet, or of a Will. Each property is checked, and 64 KiB may hold 13,000 of them. */
+  propertyBytesMax: row(
+    bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
+    [256 * KIB, 64 * KIB, 16 * KIB],
+    'connections',
+    'own',
+    'properties of a packet, or of a Will',
+  ),
   topicBytesMax: row(
     bytes({ min: 1, max: TEXT_BYTES_MAX }),
     [TEXT_BYTES_MAX],

@@ -656,7 +656,8 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     const request = { filter, ...options }
-    this.#rooms.subscribing.validate([request])
+    const invalid = this.#rooms.subscribing.invalid(filter, options.noLocal)
+    if (invalid !== null) throw invalid
     const { session, close } = localSession(state, handler)
     this.#rooms.subscribing.add(session, filter, options, 0)
     if (options.retainHandling !== 2 && !filter.startsWith('$share/'))

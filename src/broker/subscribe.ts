@@ -1,5 +1,5 @@
 /** SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
-import type { SubscribePacket, SubscribeRequest, SubscriptionOptions } from '../mqtt/packet.ts'
+import type { SubscribeRequest, SubscriptionOptions } from '../mqtt/packet.ts'
 import { ProtocolError, Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { parseFilter, topicFilterError, topicLevels, topicNameError } from '../mqtt/topics.ts'
 import { innerFilter } from '../routing/filter.ts'
@@ -14,8 +14,19 @@ import type { State } from './state.ts'
 /** What a policy said to one request: granted, or the Reason Code that refuses. */
 type Decision = boolean | Reason
 
-/** Filters of one SUBSCRIBE or UNSUBSCRIBE that are handled at once: 10 ms at most, then others are served. */
-export const FILTERS_SLICE = 512
+/** What a topic filter needs that the Server does not have. */
+export interface Unavailable {
+  readonly limit: 'sharedSubscriptionAvailable' | 'wildcardSubscriptionAvailable'
+  readonly filter: string
+}
+
+const UNAVAILABLE_CODES = {
+  sharedSubscriptionAvailable: Reason.SharedSubscriptionsNotSupported,
+  wildcardSubscriptionAvailable: Reason.WildcardSubscriptionsNotSupported,
+} as const
+
+/** What it takes to record one in the Session and the store, in units, beside what the router counts. */
+const RECORD_UNITS = 20
 
 export interface Subscribed {
   /** For SUBACK, in the order of the requests [MQTT-3.9.3-1]. */
@@ -43,56 +54,50 @@ export class Subscribing {
   }
 
   /**
-   * Checks the whole packet, before anything is done. Throws ProtocolError for a filter that breaks section 4.7 or
-   * 4.8, and for No Local on a Shared Subscription [MQTT-3.8.3-4].
+   * Why a request breaks section 4.7 or 4.8, or has No Local on a Shared Subscription [MQTT-3.8.3-4]; null where it does not. The
+   * whole packet is checked before anything is done.
    */
-  validate(requests: readonly SubscribeRequest[]): void {
-    for (const { filter, noLocal } of requests) {
-      expectTopicFilter(filter)
-      if (noLocal && parseFilter(filter).share !== null) {
-        throw new ProtocolError(
-          Reason.ProtocolError,
-          'MQTT-3.8.3-4',
-          `No Local on a Shared Subscription: ${filter}`,
-        )
-      }
-    }
+  invalid(filter: string, noLocal: boolean): ProtocolError | null {
+    const error = topicFilterError(filter)
+    if (error !== null)
+      return new ProtocolError(Reason.TopicFilterInvalid, 'MQTT-4.7.1-1', `${error}: ${filter}`)
+    if (!noLocal || innerFilter(filter) === filter) return null
+    return new ProtocolError(
+      Reason.ProtocolError,
+      'MQTT-3.8.3-4',
+      `No Local on a Shared Subscription: ${filter}`,
+    )
+  }
+
+  /** What a valid filter needs that CONNACK said is not available (sections 3.2.2.3.11 and 3.2.2.3.13); null for nothing. */
+  unavailable(filter: string): Unavailable | null {
+    const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
+    if (sharedSubscriptionAvailable && wildcardSubscriptionAvailable) return null
+    const { share, filter: inner } = parseFilter(filter)
+    if (share !== null && !sharedSubscriptionAvailable)
+      return { limit: 'sharedSubscriptionAvailable', filter }
+    // [MQTT-3.8.3-2] of 3.1.1
+    const isWild = !wildcardSubscriptionAvailable && topicNameError(inner) !== null
+    return isWild ? { limit: 'wildcardSubscriptionAvailable', filter } : null
   }
 
   /**
    * Throws ProtocolError for what CONNACK said is not available (sections 3.2.2.3.11 to 3.2.2.3.13): for clients of 5.0.
-   * Earlier ones were told nothing, and get a failure in SUBACK.
+   * Earlier ones were told nothing, and get a failure in SUBACK. `identifier` is 0 for none.
    */
-  expectAvailable(session: Session, { requests, subscriptionIdentifier }: SubscribePacket): void {
-    if (subscriptionIdentifier !== 0 && !this.#state.limits.subscriptionIdentifierAvailable) {
-      this.#state.limited('subscriptionIdentifierAvailable', session.clientId, `${subscriptionIdentifier}`)
+  expectAvailable(session: Session, identifier: number, unavailable: Unavailable | null): void {
+    if (identifier !== 0 && !this.#state.limits.subscriptionIdentifierAvailable) {
+      this.#state.limited('subscriptionIdentifierAvailable', session.clientId, `${identifier}`)
       throw new ProtocolError(
         Reason.SubscriptionIdentifiersNotSupported,
         'section 3.2.2.3.12',
         'Subscription Identifiers are not supported',
       )
     }
-    for (const { filter } of requests) {
-      const reasonCode = this.#unavailable(session, filter)
-      if (reasonCode !== null) {
-        throw new ProtocolError(reasonCode, 'section 3.2.2.3', `not supported by this Server: ${filter}`)
-      }
-    }
-  }
-
-  #unavailable(session: Session, filter: string): Reason | null {
-    const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
-    if (sharedSubscriptionAvailable && wildcardSubscriptionAvailable) return null
-    const { share, filter: inner } = parseFilter(filter)
-    if (share !== null && !sharedSubscriptionAvailable) {
-      const code = Reason.SharedSubscriptionsNotSupported
-      return this.#limited('sharedSubscriptionAvailable', session, code, filter)
-    }
-    if (!wildcardSubscriptionAvailable && topicNameError(inner) !== null) {
-      const code = Reason.WildcardSubscriptionsNotSupported
-      return this.#limited('wildcardSubscriptionAvailable', session, code, filter) // [MQTT-3.8.3-2] of 3.1.1
-    }
-    return null
+    if (unavailable === null) return
+    const { limit, filter } = unavailable
+    const reasonCode = this.#limited(limit, session, UNAVAILABLE_CODES[limit], filter)
+    throw new ProtocolError(reasonCode, 'section 3.2.2.3', `not supported by this Server: ${filter}`)
   }
 
   /** Asks the policy about every request; a promise only where the policy gives one. */
@@ -157,6 +162,7 @@ export class Subscribing {
   /** Adds or replaces one Subscription, also in the store. True if it existed [MQTT-3.8.4-3]. */
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
     const { subscriptions } = session
+    this.#state.work.units += RECORD_UNITS
     if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
     this.#forgetSuspended(session, filter)
     const record = subscriptionRecord(options, identifier)
@@ -172,8 +178,10 @@ export class Subscribing {
     const { limits, store } = this.#state
     const listed = this.#refused.size === 0 ? undefined : this.#refused.get(inner)
     if (listed !== undefined) return this.#limited('refusedSubscriptions', session, listed, filter)
-    const unavailable = this.#unavailable(session, filter)
-    if (unavailable !== null) return unavailable
+    const unavailable = this.unavailable(filter)
+    if (unavailable !== null) {
+      return this.#limited(unavailable.limit, session, UNAVAILABLE_CODES[unavailable.limit], filter)
+    }
     // A UTF-16 unit has at most three bytes.
     if (inner.length * 3 > limits.topicBytesMax && Buffer.byteLength(inner) > limits.topicBytesMax) {
       return this.#limited('topicBytesMax', session, Reason.TopicFilterInvalid, 'topic filter is longer')
@@ -207,24 +215,18 @@ export class Subscribing {
     return reasonCode
   }
 
-  /** Checks a whole UNSUBSCRIBE, before anything is done. Throws ProtocolError for what is no Topic Filter. */
-  validateFilters(filters: readonly string[]): void {
-    for (const filter of filters) expectTopicFilter(filter)
-  }
-
-  /** Removes Subscriptions; the codes for UNSUBACK, in order [MQTT-3.11.3-1]. What is under way is completed. */
-  unsubscribe(view: ClientView, session: Session, filters: readonly string[]): number[] {
-    return filters.map((filter) => {
-      const reasonCode = this.remove(session, filter) ? Reason.Success : Reason.NoSubscriptionExisted
-      if (this.#state.events.has('unsubscribed')) {
-        this.#state.events.emit('unsubscribed', { client: view, filter, reasonCode })
-      }
-      return reasonCode
-    })
+  /** Removes a Subscription; the code for UNSUBACK [MQTT-3.11.3-1]. What is under way is completed. */
+  unsubscribe(view: ClientView, session: Session, filter: string): Reason {
+    const reasonCode = this.remove(session, filter) ? Reason.Success : Reason.NoSubscriptionExisted
+    if (this.#state.events.has('unsubscribed')) {
+      this.#state.events.emit('unsubscribed', { client: view, filter, reasonCode })
+    }
+    return reasonCode
   }
 
   /** Removes one Subscription, also from the store, its filter compared character by character [MQTT-3.10.4-1]. */
   remove(session: Session, filter: string): boolean {
+    this.#state.work.units += RECORD_UNITS
     if (!session.subscriptions.delete(filter)) return false
     this.#forgetSuspended(session, filter)
     this.#state.router.unsubscribe(session, filter)
@@ -305,11 +307,4 @@ export class Subscribing {
 function refusalCode(decision: false | Reason): Reason {
   if (decision === false) return Reason.NotAuthorized
   return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError
-}
-
-/** Sections 4.7 and 4.8.2, for SUBSCRIBE and UNSUBSCRIBE alike. */
-function expectTopicFilter(filter: string): void {
-  const error = topicFilterError(filter)
-  if (error !== null)
-    throw new ProtocolError(Reason.TopicFilterInvalid, 'MQTT-4.7.1-1', `${error}: ${filter}`)
 }

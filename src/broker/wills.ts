@@ -216,7 +216,11 @@ export class Wills {
   /** Counts and tells that the client may not publish this Will. */
   deny({ clientId }: ClientView, will: Will): void {
     this.#state.figures.willsDenied++
-    this.#state.drop(clientId, 'not-authorized', this.#message(clientId, will, this.#state.topics.intern(will.topic)))
+    this.#state.drop(
+      clientId,
+      'not-authorized',
+      this.#message(clientId, will, this.#state.topics.intern(will.topic)),
+    )
   }
 
   #message(clientId: string, will: Will, topic: Topic): Message {

@@ -137,10 +137,10 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
     const propertyBytes = readVariableByteInteger(buffer, at, end)
     at += variableByteIntegerBytes(propertyBytes)
     if (propertyBytes > 0) {
-      if (propertyBytes > framer.propertyBytesMax)
-        throw propertiesTooLong(propertyBytes, framer.propertyBytesMax)
       const propertiesEnd = at + propertyBytes
       if (propertiesEnd > end) throw truncated()
+      if (propertyBytes > framer.propertyBytesMax)
+        throw propertiesTooLong(propertyBytes, framer.propertyBytesMax)
       const said = walkMessageProperties(buffer, at, propertiesEnd, PropertyPlace.Publish)
       properties = said.forwarded
       topicAlias = said.topicAlias

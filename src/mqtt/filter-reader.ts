@@ -132,9 +132,9 @@ function packetIdEnd(framer: Framer): number {
 export function propertyRange(framer: Framer, at: number): { start: number; end: number } {
   const { buffer, end, propertyBytesMax } = framer
   const bytes = readVariableByteInteger(buffer, at, end)
-  if (bytes > propertyBytesMax) throw propertiesTooLong(bytes, propertyBytesMax)
   const start = at + variableByteIntegerBytes(bytes)
   if (start + bytes > end) throw truncated()
+  if (bytes > propertyBytesMax) throw propertiesTooLong(bytes, propertyBytesMax)
   return { start, end: start + bytes }
 }
 

@@ -269,7 +269,7 @@ export class Framer {
     this.bytesCopied += wanted
     this.#collectedBytes += wanted
     this.#at += wanted
-    if (!this.#propertiesJudged) this.#judgeProperties(collected)
+    if (!this.#propertiesJudged) this.#judgeProperties(collected, packetBytes)
     if (this.#collectedBytes < packetBytes) return false
     this.#collected = null
     this.buffer = collected
@@ -278,8 +278,8 @@ export class Framer {
     return this.#deliver(packetBytes, this.#at)
   }
 
-  /** Of a PUBLISH that is collected, as soon as it says how long its properties are. The rest of its shape is for `decode`. */
-  #judgeProperties(collected: Buffer): void {
+  /** Of a PUBLISH that is collected, as soon as it says how long its properties are. What is malformed is for `decode`. */
+  #judgeProperties(collected: Buffer, packetBytes: number): void {
     const end = this.#collectedBytes
     const topicAt = this.#headerBytes + 2
     if (topicAt > end) return
@@ -293,7 +293,8 @@ export class Framer {
       if (collected[at]! < 0x80) break
     }
     this.#propertiesJudged = true
-    if (bytes > this.propertyBytesMax) throw this.#break(propertiesTooLong(bytes, this.propertyBytesMax))
+    if (at + 1 + bytes > packetBytes || bytes <= this.propertyBytesMax) return
+    throw this.#break(propertiesTooLong(bytes, this.propertyBytesMax))
   }
 
   /** Makes room for `bytes`, never for more than the packet needs. */

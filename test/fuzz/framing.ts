@@ -76,6 +76,8 @@ function stream(random: Random): Buffer {
 function frames(input: Stream, chunks: readonly Buffer[]): { seen: string[]; copied: number } {
   const framer = new Framer(input.packetBytesMax)
   framer.controlBytesMax = input.controlBytesMax
+  // A PUBLISH in one chunk is left to the decoder.
+  framer.propertyBytesMax = input.packetBytesMax
   const seen: string[] = []
   let pushed = 0
   let taken = 0

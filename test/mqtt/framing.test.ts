@@ -212,3 +212,65 @@ describe('refusals', () => {
     expect(framer.type).toBe(1)
   })
 })
+
+describe('the properties of a PUBLISH', () => {
+  const empty = Buffer.from([0x26, 0, 0, 0, 0])
+
+  /** A PUBLISH with so many bytes of empty User Properties, as its parts. */
+  function withProperties(bytes: number, flags = 0): { head: Buffer; rest: Buffer } {
+    const properties = Buffer.alloc(bytes, empty)
+    const whole = packet(
+      0x30 | flags,
+      'topic',
+      flags === 0 ? [] : uint16(1),
+      writtenLength(bytes),
+      properties,
+    )
+    return { head: whole.subarray(0, 24), rest: whole.subarray(24) }
+  }
+
+  function writtenLength(value: number): number[] {
+    return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...writtenLength(value >>> 7)]
+  }
+
+  test.each([0, 2])('are refused when their length is known, with flags %i', (flags) => {
+    const framer = framerAfterConnect(5)
+    framer.version = 5
+    const { head } = withProperties(10_000_000, flags)
+    framer.push(head)
+    const { reasonCode, limit } = refusal(framer)
+    expect([reasonCode, limit, framer.bufferedBytes]).toEqual([Reason.QuotaExceeded, 'propertyBytesMax', 0])
+  })
+
+  test('are judged byte by byte as well, and taken up to the limit', () => {
+    for (const bytes of [1000, 1005]) {
+      const framer = framerAfterConnect(5)
+      framer.version = 5
+      framer.propertyBytesMax = 1000
+      const { head, rest } = withProperties(bytes, 2)
+      // Fixed header, Topic Name, Packet Identifier, and the length of the properties but for its last byte.
+      const before = 3 + 7 + 2 + 1
+      for (let at = 0; at < before; at++) {
+        framer.push(head.subarray(at, at + 1))
+        expect(framer.next()).toBe(false)
+      }
+      framer.push(head.subarray(before, before + 1))
+      if (bytes > 1000) {
+        expect(refusal(framer).limit).toBe('propertyBytesMax')
+        continue
+      }
+      expect(framer.next()).toBe(false)
+      framer.push(Buffer.concat([head.subarray(before + 1), rest]))
+      expect(framer.next()).toBe(true)
+    }
+  })
+
+  test('before 5.0 there are none', () => {
+    const framer = framerAfterConnect(4)
+    framer.version = 4
+    const { head, rest } = withProperties(100_000)
+    framer.push(head)
+    framer.push(rest)
+    expect([framer.next(), framer.next()]).toEqual([true, false])
+  })
+})
