@@ -1,7 +1,7 @@
 /**
  * What one client, or one stranger, can do to a broker: each attack is bounded in bytes and time, and ends by leaving. `scale` 1 is
- * the size that was found to hurt; smaller is the same kind. `context` is `{ port, user, password, scale, signal }`; what comes
- * back are figures for the table, such as how many were refused.
+ * the size that was found to hurt; smaller is the same kind. `context` is `{ port, from, user, password, scale, signal }`, `from` the
+ * address of the attacker; what comes back are figures for the table, such as how many were refused.
  */
 import {
   begunPacket,
@@ -52,8 +52,8 @@ const number = (scale, full) => Math.max(1, Math.round(full * scale))
 
 /** The client of the attacker. */
 function open(context, fields = {}) {
-  const { port, user, password } = context
-  return Raw.open(port, { user, password, ...fields })
+  const { port, user, password, from } = context
+  return Raw.open(port, { user, password, ...fields }, { from })
 }
 
 async function leave(...clients) {
@@ -284,7 +284,7 @@ async function strangers(context) {
   const begun = begunPacket(0x10, 70_000, connectHead(), Buffer.alloc(63_000, 120))
   const all = []
   for (let n = 0; n < count && !context.signal?.aborted; n++) {
-    const client = new Raw(context.port)
+    const client = new Raw(context.port, context)
     client.send(begun)
     all.push(client)
     if (n % 100 === 99) await all.at(-1).drained(2000)
@@ -437,12 +437,13 @@ async function branching(context) {
 }
 
 async function guesses(context) {
-  const { port, user, password } = context
+  const { port, user, password, from } = context
   let guessed = 0
   let over = false
   const guess = async (n) => {
     for (let round = 0; !over && !context.signal?.aborted; round++) {
-      const client = await Raw.open(port, { user: user ?? 'admin', password: `wrong-${n}-${round}` })
+      const guess = { user: user ?? 'admin', password: `wrong-${n}-${round}` }
+      const client = await Raw.open(port, guess, { from })
       guessed++
       client.destroy()
       await pause(5)

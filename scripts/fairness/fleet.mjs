@@ -43,6 +43,8 @@ class Client {
   #clientId
   #version
   isReady = false
+  /** Its Subscription was there once: what is published from then on is for it, connected or not. */
+  wasReady = false
   isOver = false
 
   constructor(clientId, filter, version) {
@@ -83,10 +85,11 @@ class Client {
         sums.refused++
         return
       }
-      const { version } = { version: this.#version }
-      this.#connection.send(subscribe({ version, packetId: 65_535, filter: this.#filter, qos: 1 }))
+      const fields = { version: this.#version, packetId: 65_535, filter: this.#filter, qos: 1 }
+      this.#connection.send(subscribe(fields))
     } else if (packet.type === 'suback') {
       this.isReady = true
+      this.wasReady = true
       for (const [packetId, fields] of this.#unacknowledged) this.#send({ ...fields, packetId, dup: true })
     } else if (packet.type === 'puback') {
       const fields = this.#unacknowledged.get(packet.packetId)
@@ -154,7 +157,10 @@ const controller = new Client('fleet-controller', 'fleet/none', 5)
 let sequence = 0
 for (const [n, device] of fleet.entries()) {
   setTimeout(
-    () => setInterval(() => isOver || device.publish(`fleet/${n}/t`, `t${sequence++}`), PUBLISH_EVERY_MS),
+    () =>
+      setInterval(() => {
+        if (!isOver && dashboard.wasReady) device.publish(`fleet/${n}/t`, `t${sequence++}`)
+      }, PUBLISH_EVERY_MS),
     (n * PUBLISH_EVERY_MS) / fleet.length,
   )
 }
@@ -162,7 +168,7 @@ let isOver = false
 setInterval(() => {
   if (isOver) return
   const n = Math.floor(Math.random() * fleet.length)
-  controller.publish(`fleet/${n}/c`, `c${sequence++}`)
+  if (fleet[n].wasReady) controller.publish(`fleet/${n}/c`, `c${sequence++}`)
 }, COMMAND_EVERY_MS)
 setInterval(() => {
   for (const client of [...fleet, dashboard, controller]) client.ping()

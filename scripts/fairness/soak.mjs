@@ -2,9 +2,10 @@
  * All attacks in turn, beside a fleet of ordinary devices that should notice nothing:
  *
  *   npm run soak -- [--minutes 60] [--devices 500] [--brokers godwit,mosquitto] [--scale 0.1] [--attacks NAME,NAME] [--json FILE]
+ *                   [--from 127.0.0.2]   the attacker's address; 127.0.0.1 is that of the fleet, as behind one router
  *
- * Ends with 1 when Godwit's fleet was refused, disconnected or lost anything. Latencies are shown beside those of the quiet time
- * before the first attack.
+ * Ends with 1 when Godwit's fleet was refused, disconnected or lost anything. Latencies are those of the worst round of each
+ * attack, beside those of the quiet time before the first one.
  */
 import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     brokers: { type: 'string', default: 'godwit' },
     scale: { type: 'string', default: '0.1' },
     attacks: { type: 'string', default: ATTACKS.map(([name]) => name).join(',') },
+    from: { type: 'string', default: '127.0.0.2' },
     json: { type: 'string' },
   },
 })
@@ -50,6 +52,7 @@ async function soak(name) {
     const quiet = await fleet.figures()
     const columns = [
       'while',
+      'rounds',
       'fleet p50 ms',
       'p99 ms',
       'max ms',
@@ -64,13 +67,22 @@ async function soak(name) {
     )
     printRow(columns)
     printRow(columns.map(() => '---'))
-    row('nothing', quiet, Number.NaN, broker, {})
+    const { rssMiB } = memory(broker.pid)
+    row('nothing', { ...quiet, disconnects: 0, refused: 0, hold: Number.NaN, rssMiB, figures: {} })
     let before = quiet
+    const worst = new Map()
     const until = performance.now() + Number(values.minutes) * 60_000
-    for (let round = 0; performance.now() < until && broker.ended === null; round++) {
+    for (let round = 0; round < attacks.length || performance.now() < until; round++) {
+      if (broker.ended !== null) break
       const attackName = attacks[round % attacks.length]
       const signal = AbortSignal.timeout(ATTACK_MS_MAX)
-      const figures = await attack(attackName, { port: broker.port, ...ATTACKER, scale, signal })
+      const figures = await attack(attackName, {
+        port: broker.port,
+        from: values.from,
+        ...ATTACKER,
+        scale,
+        signal,
+      })
       await pause(BETWEEN_MS)
       const hold = longestHold(await pauses())
       const now = await fleet.figures()
@@ -79,7 +91,8 @@ async function soak(name) {
         disconnects: now.disconnects - before.disconnects,
         refused: now.refused - before.refused,
       }
-      row(attackName, seen, hold, broker, figures)
+      const { rssMiB } = memory(broker.pid)
+      worst.set(attackName, worse(worst.get(attackName), { ...seen, hold, rssMiB, figures }))
       if (values.json)
         appendFileSync(
           values.json,
@@ -87,6 +100,7 @@ async function soak(name) {
         )
       before = now
     }
+    for (const [attackName, found] of worst) row(attackName, found)
     const { peakMiB } = memory(broker.pid)
     const { ended } = broker
     const end = await fleet.end()
@@ -101,10 +115,19 @@ async function soak(name) {
   }
 }
 
-function row(what, fleet, hold, broker, figures) {
-  const { p50Ms, p99Ms, maxMs, disconnects, refused } = fleet
+/** Of several rounds: the largest of each, the sums of what must not be, and the latest figures. */
+function worse(one, other) {
+  if (one === undefined) return { ...other, rounds: 1 }
+  const larger = ['p50Ms', 'p99Ms', 'maxMs', 'hold', 'rssMiB'].map((field) => [
+    field,
+    Math.max(one[field], other[field]),
+  ])
+  const sum = ['disconnects', 'refused'].map((field) => [field, one[field] + other[field]])
+  return { ...other, ...Object.fromEntries([...larger, ...sum]), rounds: one.rounds + 1 }
+}
+
+function row(what, { p50Ms, p99Ms, maxMs, disconnects, refused, hold, rssMiB, figures, rounds = 1 }) {
   const told = Object.entries(figures).map(([field, value]) => `${field} ${value}`)
   const ms = [p50Ms, p99Ms, maxMs].map(shown)
-  const { rssMiB } = memory(broker.pid)
-  printRow([what, ...ms, disconnects, refused, shown(hold), shown(rssMiB), told.join(', ')])
+  printRow([what, rounds, ...ms, disconnects, refused, shown(hold), shown(rssMiB), told.join(', ')])
 }
