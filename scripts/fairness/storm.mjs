@@ -1,0 +1,345 @@
+#!/usr/bin/env node
+/**
+ * The storm after a restart: a fleet with passwords comes back at once after `kill -9`, beside quiet pairs that are connected already.
+ *
+ *     node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--retries] [--tls] [--json]
+ *                                    [--broker mosquitto] [--main MAIN.JS]
+ *
+ * Users have passwords that Godwit made, or with `--chosen` such as people choose (argon2id), with `--mixed` every other one. Clients
+ * never ask again after a refusal, as MQTT.js does not; with `--retries` they do, as paho does. All limits are at their defaults.
+ */
+import { execFileSync, fork, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const PAUSES = fileURLToPath(new URL('../bench/pauses.cjs', import.meta.url))
+const CLIENTS = fileURLToPath(new URL('./storm-clients.mjs', import.meta.url))
+
+const DEFAULTS = {
+  /** Or `mosquitto`. */
+  broker: 'godwit',
+  clients: 5000,
+  /** `generated`, `chosen` or `mixed`. */
+  passwords: 'generated',
+  retries: false,
+  tls: false,
+  pairs: 50,
+  perSecond: 5,
+  /** How long the pairs are measured before the kill. */
+  quietMs: 8000,
+  version: 4,
+  main: join(ROOT, 'dist', 'main.js'),
+  log: () => {},
+}
+
+/**
+ * Runs it once. Resolves with what was seen: `isIn`, `refused`, `neverIn`, `sessionsPresent` and `willsPublished` are counts; `halfMs` and
+ * `lastMs` say when half of the clients and the last were in, `cpuMs` what the broker's main thread used until then, `heldMs` for how long
+ * the broker held its event loop at most, without what it waited for a processor; `before` and `during` are the quiet pairs' `p50`,
+ * `p99` and `max` in milliseconds.
+ */
+export async function storm(given = {}) {
+  const options = { ...DEFAULTS, ...given }
+  const { clients, passwords, retries, log } = options
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-storm-'))
+  const runtime = mkdtempSync(join('/dev/shm', 'godwit-storm-'))
+  const data = join(directory, 'data')
+  const fleet = new Clients()
+  const pairs = new Clients()
+  let broker = null
+  try {
+    const users = makeUsers(options, data)
+    const port = await freePort()
+    const place = { port, host: '127.0.0.1', tls: options.tls, version: options.version }
+    broker = await Broker.start(options, data, port, runtime)
+    log(`${clients} clients connect for the first time`)
+    await fleet.do('fleet', { ...place, users })
+    await pairs.do('pairs', {
+      ...place,
+      tls: false,
+      port: broker.plainPort,
+      count: options.pairs,
+      perSecond: options.perSecond,
+      users,
+    })
+    const first = await fleet.do('connect', { retries: true })
+    if (first.isIn !== clients) throw new Error(`only ${first.isIn} clients came in at first`)
+    log(`all in after ${(first.lastMs / 1000).toFixed(1)} s; the pairs are measured`)
+    await sleep(1000)
+    await pairs.do('measured')
+    await sleep(options.quietMs)
+    const before = await pairs.do('measured')
+    await fleet.do('holdBack')
+    log('kill -9')
+    await broker.kill()
+    broker = await Broker.start(options, data, port, runtime)
+    await pairs.do('allIn')
+    await pairs.do('measured')
+    const cpu = broker.cpuMs()
+    await broker.heldMs()
+    log('all clients come back')
+    const back = await fleet.do('connect', { retries })
+    const during = await pairs.do('measured')
+    const cpuMs = broker.cpuMs() - cpu
+    const heldMs = await broker.heldMs()
+    // A Will that was to be published would come within the second.
+    await sleep(1500)
+    const { willsSeen } = await pairs.do('measured')
+    const { refusals, ...rest } = back
+    const refused = Object.values(refusals).reduce((sum, count) => sum + count, 0)
+    const counts = { refused, refusals, willsPublished: willsSeen }
+    const { broker: name } = options
+    return { broker: name, clients, passwords, retries, ...rest, ...counts, cpuMs, heldMs, before, during }
+  } finally {
+    await Promise.all([fleet.end(), pairs.end(), broker?.kill()])
+    rmSync(directory, { recursive: true, force: true })
+    rmSync(runtime, { recursive: true, force: true })
+  }
+}
+
+/** The users of the fleet, with their passwords, in the accounts of the data directory. */
+function makeUsers({ broker, clients, passwords, main }, data) {
+  const names = Array.from({ length: clients }, (_, index) => `device-${index}`)
+  if (broker === 'mosquitto') return usersOfMosquitto(names, data)
+  const godwit = (...words) =>
+    execFileSync(process.execPath, [main, 'user', ...words, '--data', data], {
+      encoding: 'utf8',
+      input: `${names.join('\n')}\n`,
+      stdio: ['pipe', 'pipe', 'ignore'],
+      maxBuffer: 1 << 28,
+    })
+  const users = names.map((name) => ({ name, password: `chosen by ${name}` }))
+  const isChosen = (index) => passwords === 'chosen' || (passwords === 'mixed' && index % 2 === 1)
+  if (passwords !== 'chosen') {
+    const lines = godwit('add', '--names', '-', '--generate').trimEnd().split('\n').slice(1)
+    for (const [index, line] of lines.entries()) users[index].password = line.slice(line.indexOf(',') + 1)
+  } else godwit('add', 'model', '--no-password')
+  if (passwords === 'generated') return users
+  // All chosen passwords are the same, hashed once: to hash thousands takes minutes, and to check them takes no less.
+  const password = 'one that somebody chose'
+  execFileSync(process.execPath, [main, 'user', 'add', 'hashed', '--password-file', '-', '--data', data], {
+    input: `${password}\n`,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
+  const path = join(data, 'accounts.json')
+  const accounts = JSON.parse(readFileSync(path, 'utf8'))
+  const model = accounts.users.find(({ name }) => name === 'hashed')
+  const byName = new Map(accounts.users.map((user) => [user.name, user]))
+  for (const [index, user] of users.entries()) {
+    if (!isChosen(index)) continue
+    user.password = password
+    const own = byName.get(user.name) ?? { id: `id-${index}` }
+    byName.set(user.name, { ...model, name: user.name, id: own.id })
+  }
+  writeFileSync(path, JSON.stringify({ ...accounts, users: [...byName.values()] }))
+  return users
+}
+
+/** As `mosquitto_passwd` stores them: PBKDF2 of few passes, unless it was asked for more. */
+function usersOfMosquitto(names, data) {
+  mkdirSync(data)
+  const users = names.map((name) => ({ name, password: randomBytes(18).toString('base64url') }))
+  const path = join(data, 'passwords')
+  writeFileSync(path, users.map(({ name, password }) => `${name}:${password}\n`).join(''), { mode: 0o600 })
+  execFileSync('mosquitto_passwd', ['-U', path], { stdio: 'ignore' })
+  return users
+}
+
+class Broker {
+  plainPort = 0
+  #child
+  #isNode = true
+  #pauses = ''
+
+  static async start(options, data, port, runtime) {
+    const broker = new Broker()
+    broker.#isNode = options.broker !== 'mosquitto'
+    broker.#pauses = join(runtime, 'pauses.json')
+    broker.plainPort = options.tls ? port + 1 : port
+    const [command, ...words] = broker.#isNode
+      ? godwitWords(options, data, port)
+      : ['mosquitto', '-c', mosquittoConfig(options, data, port)]
+    // What is in the directory of a service outlives the process, and not the machine.
+    const environment = { ...process.env, RUNTIME_DIRECTORY: runtime, BENCH_PAUSES_FILE: broker.#pauses }
+    const child = spawn(command, words, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
+    broker.#child = child
+    let output = ''
+    await new Promise((resolve, reject) => {
+      const read = (chunk) => {
+        output = (output + chunk).slice(-10_000)
+        if (/^godwit try:|mosquitto version \S+ running/m.test(output)) resolve()
+      }
+      child.stdout.setEncoding('utf8').on('data', read)
+      child.stderr.setEncoding('utf8').on('data', read)
+      child.once('exit', (code) => reject(new Error(`the broker ended with ${code}:\n${output}`)))
+    })
+    return broker
+  }
+
+  /** What its main thread has used, by the kernel's account. */
+  cpuMs() {
+    const { pid } = this.#child
+    try {
+      return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
+    } catch {
+      return Number.NaN
+    }
+  }
+
+  /** How long the event loop was held at most since the last call; NaN where that is not known. */
+  async heldMs() {
+    if (!this.#isNode) return Number.NaN
+    rmSync(this.#pauses, { force: true })
+    this.#child.kill('SIGUSR2')
+    while (!existsSync(this.#pauses) && this.#child.exitCode === null) await sleep(20)
+    const { worst } = JSON.parse(readFileSync(this.#pauses, 'utf8'))
+    return Math.max(0, ...worst.map(({ ownMs }) => ownMs))
+  }
+
+  kill() {
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve))
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return Promise.resolve()
+    this.#child.kill('SIGKILL')
+    return gone
+  }
+}
+
+function godwitWords({ main, tls }, data, port) {
+  const words = [process.execPath, '--require', PAUSES, main, 'start', '--data', data]
+  if (!tls) return [...words, '--port', `${port}`]
+  const path = join(data, 'storm.yaml')
+  const { cert, key } = certificate()
+  const secure = `{ name: tls, type: tls, host: 127.0.0.1, port: ${port}, tls: { cert: ${cert}, key: ${key} } }`
+  const plain = `{ name: tcp, type: tcp, host: 127.0.0.1, port: ${port + 1} }`
+  writeFileSync(path, `listeners:\n  - ${secure}\n  - ${plain}\n`)
+  return [...words, '--config', path]
+}
+
+/** It saves what it keeps once a second, and loses what is newer: no more than that can be asked of it. */
+function mosquittoConfig({ tls }, data, port) {
+  const path = join(data, 'mosquitto.conf')
+  const { cert, key } = certificate()
+  const lines = [
+    // Started by root, it would go on as a user who may not read what is here.
+    `user ${userInfo().username}`,
+    'allow_anonymous false',
+    `password_file ${join(data, 'passwords')}`,
+    'persistence true',
+    `persistence_location ${data}/`,
+    'autosave_interval 1',
+    `listener ${port} 127.0.0.1`,
+    ...(tls ? [`certfile ${cert}`, `keyfile ${key}`, `listener ${port + 1} 127.0.0.1`] : []),
+  ]
+  writeFileSync(path, `${lines.join('\n')}\n`)
+  return path
+}
+
+function certificate() {
+  const directory = join(ROOT, 'test', 'fixtures', 'tls')
+  return { cert: join(directory, 'server.pem'), key: join(directory, 'server-key.pem') }
+}
+
+/** A process of clients. */
+class Clients {
+  #child = fork(CLIENTS, { stdio: 'inherit' })
+  #next = 0
+  #waiting = new Map()
+
+  constructor() {
+    this.#child.on('message', ({ id, result, error }) => {
+      const { resolve, reject } = this.#waiting.get(id)
+      this.#waiting.delete(id)
+      if (error === undefined) resolve(result)
+      else reject(new Error(error))
+    })
+  }
+
+  do(task, options) {
+    const id = this.#next++
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      this.#child.send({ id, task, options })
+    })
+  }
+
+  async end() {
+    if (!this.#child.connected) return
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve))
+    this.#child.send({ id: -1, task: 'end' })
+    this.#waiting.set(-1, { resolve() {}, reject() {} })
+    await Promise.race([gone, sleep(3000)])
+    this.#child.kill('SIGKILL')
+  }
+}
+
+async function freePort() {
+  const server = createServer()
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+/** As rows for people. */
+export function stormText(seen) {
+  const ms = (value) => (Number.isNaN(value) ? 'unknown' : `${value.toFixed(value < 10 ? 1 : 0)} ms`)
+  const { clients, passwords, isIn, neverIn, refused, refusals, sessionsPresent, willsPublished } = seen
+  const codes = Object.entries(refusals).map(
+    ([code, count]) => `${count} with 0x${Number(code).toString(16)}`,
+  )
+  const pairs = ({ p50, p99, max }) => `p50 ${ms(p50)}, p99 ${ms(p99)}, most ${ms(max)}`
+  return [
+    `${seen.broker}, ${clients} clients, passwords ${passwords}, ${seen.retries ? 'which ask again' : 'which never ask again'} after a refusal`,
+    `  in            ${isIn}, half after ${(seen.halfMs / 1000).toFixed(1)} s, the last after ${(seen.lastMs / 1000).toFixed(1)} s; ${sessionsPresent} found their Session`,
+    `  refused       ${refused}${codes.length === 0 ? '' : ` (${codes.join(', ')})`}; ${neverIn} never came in`,
+    `  Wills         ${willsPublished} published`,
+    `  main thread   ${(seen.cpuMs / 1000).toFixed(1)} s of CPU; event loop held for ${ms(seen.heldMs)} at most`,
+    `  pairs before  ${pairs(seen.before)}`,
+    `  pairs during  ${pairs(seen.during)} (${seen.during.count} messages)`,
+  ].join('\n')
+}
+
+/** The storms of `npm run bench:fairness`, one after the other, on stdout. */
+export async function printStorm(options = {}) {
+  const variants = [
+    { passwords: 'generated' },
+    { passwords: 'generated', broker: 'mosquitto' },
+    { passwords: 'generated', tls: true },
+    { passwords: 'chosen', clients: 500 },
+    { passwords: 'mixed', retries: true },
+  ]
+  for (const variant of variants) console.log(stormText(await storm({ ...options, ...variant })))
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { values } = parseArgs({
+    options: {
+      clients: { type: 'string' },
+      chosen: { type: 'boolean', default: false },
+      mixed: { type: 'boolean', default: false },
+      retries: { type: 'boolean', default: false },
+      tls: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      main: { type: 'string' },
+      broker: { type: 'string', default: 'godwit' },
+    },
+  })
+  const passwords = values.chosen ? 'chosen' : values.mixed ? 'mixed' : 'generated'
+  const seen = await storm({
+    broker: values.broker,
+    passwords,
+    retries: values.retries,
+    tls: values.tls,
+    log: (text) => process.stderr.write(`${text}\n`),
+    ...(values.clients !== undefined && { clients: Number(values.clients) }),
+    ...(values.main !== undefined && { main: values.main }),
+  })
+  process.stdout.write(`${values.json ? JSON.stringify(seen) : stormText(seen)}\n`)
+}
