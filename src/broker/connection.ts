@@ -43,6 +43,7 @@ import type { Rooms } from './rooms.ts'
 import type { ClientConnection, State } from './state.ts'
 import { acknowledgement, receivedPacket, sentPacket, type TracedPacket } from './traced-packet.ts'
 import type { Turn } from './turn.ts'
+import type { Usage } from './usage.ts'
 import { UNITS } from './work.ts'
 
 /** How long a policy may take for the packets of a client that is gone, in ms. */
@@ -70,6 +71,7 @@ export class Connection
   connectedAt = 0
   keepAliveSeconds = 0
   restlessAt = -1
+  readonly address: Usage
   readonly #state: State
   readonly #rooms: Rooms
   readonly #link: Link
@@ -132,6 +134,7 @@ export class Connection
     this.#state = state
     this.#rooms = rooms
     this.#link = link
+    this.address = state.usage.opened(link.info)
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.#framer.propertyBytesMax = state.limits.propertyBytesMax
@@ -580,6 +583,7 @@ export class Connection
       cleanStart: packet.cleanStart,
       expirySeconds,
       link: this.#link.info,
+      address: this.address,
     })
     this.#rooms.wills.set(this.#view, packet.will, packet.clientId === '' && expirySeconds === 0)
     this.#session = session

@@ -264,7 +264,7 @@ export class Publisher {
     }
     message.own(true)
     this.#cancelExpiry(name)
-    retained.set(message)
+    this.#state.usage.retained(message, retained.set(message))
     store.putRetained(message, 0)
     if (message.expiresAt !== Number.POSITIVE_INFINITY) this.#expireRetained(message, message.expiresAt)
     if (events.has('retainedSet')) events.emit('retainedSet', { topic: name, bytes: message.size })
@@ -290,7 +290,9 @@ export class Publisher {
   clearRetained(topic: string): boolean {
     const { retained, store, events } = this.#state
     this.#cancelExpiry(topic)
-    if (retained.delete(topic) === null) return false
+    const cleared = retained.delete(topic)
+    if (cleared === null) return false
+    this.#state.usage.retainedRemoved(cleared)
     this.#retained.cleared(topic)
     store.deleteRetained(topic)
     if (events.has('retainedCleared')) events.emit('retainedCleared', { topic })
@@ -299,7 +301,8 @@ export class Publisher {
 
   /** Takes up a retained message of before the start. */
   recoverRetained(message: Message): void {
-    this.#state.retained.set(message)
+    const previous = this.#state.retained.set(message)
+    if (previous !== null) this.#state.usage.retained(message, previous)
     if (message.expiresAt === Number.POSITIVE_INFINITY) return
     this.#state.oldRetained(message)
     this.#expireRetained(message, this.#state.heldUntil(message.expiresAt))

@@ -216,6 +216,8 @@ export class Server implements Acceptor {
       this.#rooms.retained.recovered(recovered.retainedLive ?? [])
     }
     const sessions = recovered.sessions.map((session) => this.#takeUpSession(session))
+    // Whose a message without an author is, its publisher's Session says.
+    for (const message of recovered.retained) state.usage.retained(message, null)
     // All of them are there before the first one ends: its share of messages may be for the last.
     const capped = { shortened: 0, ended: 0 }
     for (const session of sessions) {
@@ -233,11 +235,13 @@ export class Server implements Acceptor {
   #takeUpSession(recovered: RecoveredSession): Session {
     const { state } = this
     const session = Session.recovered(state, recovered)
+    state.usage.sessionAdded(session, null)
     state.sessions.set(session.clientId, session)
     state.sessionsById.set(session.id, session)
     state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
     for (const [filter, record] of recovered.subscriptions) {
       state.router.subscribe(session, filter, record, record.identifier)
+      state.usage.subscriptionAdded(session, filter)
       if (record.retainedPending) this.#resumeRetained(session, filter, record)
     }
     this.#rooms.backlog.recovered(session)
@@ -310,6 +314,7 @@ export class Server implements Acceptor {
   #gone(connection: ClientConnection): void {
     this.#links.delete(connection)
     this.#uncertified.delete(connection)
+    this.state.usage.closed(connection.address)
     if (this.#links.size === 0) this.#whenEmpty?.()
   }
 
@@ -455,6 +460,7 @@ export class Server implements Acceptor {
   #sampleMemory(): void {
     const { state } = this
     this.#memorySampledAt = state.now()
+    state.usage.forgetUnused()
     const { memoryBytesMax } = state.limits
     if (memoryBytesMax === Number.POSITIVE_INFINITY) return
     const bytes = this.memoryBytes()
@@ -549,7 +555,7 @@ export class Server implements Acceptor {
     for (const [clientId, { deadline }] of [...state.wills]) {
       if (live.has(clientId)) continue
       state.deadlines.cancel(deadline)
-      state.wills.delete(clientId)
+      this.#rooms.wills.forget(clientId)
     }
     await state.store.close()
     const recovered = await this.#openAgain()
@@ -594,11 +600,12 @@ export class Server implements Acceptor {
     this.#rooms.retained.cancel(session)
     this.#rooms.backlog.forget(session)
     state.forgetSweep(session)
+    if (state.connected.delete(session)) state.usage.detached(session)
+    state.usage.sessionRemoved(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()
     if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
     state.sessionsById.delete(session.id)
-    state.connected.delete(session)
   }
 
   /** Resolves when everything recorded up to `gate` is durable. */

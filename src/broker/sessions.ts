@@ -9,6 +9,7 @@ import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ShareBacklog } from './share-backlog.ts'
 import type { ClientConnection, State } from './state.ts'
+import type { Usage } from './usage.ts'
 import type { Wills } from './wills.ts'
 
 const SESSION_ID_MAX = 0xffffffff
@@ -22,8 +23,9 @@ export interface OpenRequest {
   readonly user: Owner
   readonly cleanStart: boolean
   readonly expirySeconds: number
-  /** Of the Network Connection that asks. */
+  /** Of the Network Connection that asks, and the Usage of its address. */
   readonly link: LinkInfo
+  readonly address: Usage
 }
 
 export interface OpenedSession {
@@ -121,6 +123,7 @@ export class Sessions {
       stored,
       expirySeconds: request.expirySeconds,
     })
+    this.#state.usage.sessionAdded(session, request.address)
     this.#state.sessions.set(request.clientId, session)
     if (stored) {
       this.#state.sessionsById.set(session.id, session)
@@ -142,6 +145,7 @@ export class Sessions {
   /** Ties a Network Connection to its Session. The CONNACK is already in the connection's output. */
   attach(session: Session, connection: ClientConnection): void {
     this.#state.connected.set(session, connection)
+    this.#state.usage.attached(session, connection.address)
   }
 
   /**
@@ -150,7 +154,7 @@ export class Sessions {
    */
   left(session: Session, asked: number, how: 'normal' | 'lost'): void {
     const { clientId } = session
-    this.#state.connected.delete(session)
+    if (this.#state.connected.delete(session)) this.#state.usage.detached(session)
     session.detach()
     // The maximum may have become less since CONNECT.
     const expirySeconds = Math.min(asked, this.#state.limits.sessionExpirySecondsMax)
@@ -237,6 +241,7 @@ export class Sessions {
     this.#backlog.forget(session)
     this.#state.forgetSweep(session)
     this.#state.suspended.delete(session)
+    this.#state.usage.sessionRemoved(session)
     if (session.subscriptions.size > 0) {
       for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
       session.subscriptions.clear()

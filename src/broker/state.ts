@@ -18,6 +18,7 @@ import { absentAuthor, absentClient, type ClientView, guarded, type Policy } fro
 import type { HoldReason } from './read-gate.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
+import { type Usage, UsageBook } from './usage.ts'
 import { Work } from './work.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
@@ -46,6 +47,8 @@ export interface Host {
 /** A client's Network Connection as the rest of the Server sees it. */
 export interface ClientConnection extends Flushable {
   readonly view: ClientView
+  /** Of the address that it came from. */
+  readonly address: Usage
   /** Broker time in ms at which CONNECT was accepted; 0 before. */
   readonly connectedAt: number
   /** Keep Alive in force; 0 for none. */
@@ -91,6 +94,8 @@ export interface PendingWill {
   /** Runs when a delayed Will is due; null while the client is connected. */
   readonly deadline: Deadline | null
   readonly view: ClientView
+  /** Its client's. */
+  readonly usage: Usage
   /** When the grace began, in broker time, for a Will that was stored when the broker ended. */
   readonly graceFrom?: number
 }
@@ -137,6 +142,8 @@ export class State implements SessionContext {
   readonly connected = new Map<Session, ClientConnection>()
   /** By Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
+  /** Who has us keep how much. */
+  readonly usage = new UsageBook(this)
   #policy: Policy = {}
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */
@@ -375,6 +382,7 @@ export class State implements SessionContext {
 
   /** After the store was lost: what is retained is read again. */
   forgetRetained(): void {
+    for (const message of this.retained) this.usage.retainedRemoved(message)
     this.retained = new RetainedTree(this.work)
     this.ownRetained = { count: 0, bytes: 0 }
   }

@@ -171,7 +171,9 @@ export class Subscribing {
     // The string that the router holds, which others who subscribed to the same have, too.
     subscriptions.set(held.filter, record)
     if (session.stored) this.#state.store.putSubscription(session.id, held.filter, record)
-    return subscriptions.size === count
+    const existed = subscriptions.size === count
+    if (!existed) this.#state.usage.subscriptionAdded(session, held.filter)
+    return existed
   }
 
   #refusal(session: Session, filter: string, inner: string): Reason | null {
@@ -228,6 +230,7 @@ export class Subscribing {
   remove(session: Session, filter: string): boolean {
     this.#state.work.units += RECORD_UNITS
     if (!session.subscriptions.delete(filter)) return false
+    this.#state.usage.subscriptionRemoved(session, filter)
     this.#forgetSuspended(session, filter)
     this.#state.router.unsubscribe(session, filter)
     this.#retained.cancel(session, filter)

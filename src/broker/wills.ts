@@ -36,7 +36,7 @@ export class Wills {
     this.discard(clientId)
     if (will === undefined) return
     const record: WillRecord = { will, owner: userName, ownerId: userId, dueAt: 0, assigned }
-    this.#state.wills.set(clientId, { record, deadline: null, view })
+    this.#put(clientId, { record, deadline: null, view })
     this.#state.store.putWill(clientId, record)
   }
 
@@ -47,7 +47,7 @@ export class Wills {
       const userId = owner === null ? undefined : ids.get(owner)
       if (userId === undefined) continue
       const record = { ...pending.record, ownerId: userId }
-      this.#state.wills.set(clientId, { ...pending, record, view: { ...pending.view, userId } })
+      this.#put(clientId, { ...pending, record, view: { ...pending.view, userId } })
       this.#state.store.putWill(clientId, record)
     }
   }
@@ -57,8 +57,20 @@ export class Wills {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined) return
     this.#state.deadlines.cancel(pending.deadline)
-    this.#state.wills.delete(clientId)
+    this.forget(clientId)
     this.#state.store.deleteWill(clientId)
+  }
+
+  /** Forgets the Will, without a word to the store. */
+  forget(clientId: string): void {
+    const { wills, usage } = this.#state
+    usage.willRemoved(wills.get(clientId))
+    wills.delete(clientId)
+  }
+
+  #put(clientId: string, pending: Omit<PendingWill, 'usage'>): void {
+    const { wills, usage } = this.#state
+    wills.set(clientId, usage.willPut(clientId, pending))
   }
 
   /**
@@ -101,7 +113,7 @@ export class Wills {
     const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))
     if (record.assigned === true && sessionExpirySeconds === 0) {
-      this.#state.wills.set(clientId, { record, deadline: null, view })
+      this.#put(clientId, { record, deadline: null, view })
       this.publishNow(clientId)
       return
     }
@@ -153,8 +165,7 @@ export class Wills {
   #schedule(clientId: string, record: WillRecord, view: ClientView, dueAt: number, graceFrom?: number): void {
     const delayed: WillRecord = { ...record, dueAt }
     const deadline = this.#deadline(clientId, dueAt)
-    const pending: PendingWill = { record: delayed, deadline, view }
-    this.#state.wills.set(clientId, graceFrom === undefined ? pending : { ...pending, graceFrom })
+    this.#put(clientId, { record: delayed, deadline, view, ...(graceFrom !== undefined && { graceFrom }) })
     this.#state.store.putWill(clientId, delayed)
   }
 
@@ -192,7 +203,7 @@ export class Wills {
     // It is due: a client that comes back, or brings another Will, does not take it back any more. A shutdown before
     // the policy's answer must not lose it either: it stays stored until then.
     this.#state.deadlines.cancel(pending.deadline)
-    this.#state.wills.delete(clientId)
+    this.forget(clientId)
     const decide = (answer: boolean): void => {
       if (this.#state.stopping) return
       this.#state.turn.begin()

@@ -116,6 +116,8 @@ export class Message {
   holders = 0
   /** Of one that is retained, since the author may lose the right to have it there; null where it is not known. */
   author: Author | null = null
+  /** Of one that is retained: where it is counted. Belongs to the broker. */
+  charged: object | null = null
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
   /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `publishWire`. */

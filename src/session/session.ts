@@ -111,6 +111,8 @@ export class Session implements OutboundState {
   readonly subscriptions = new SmallMap<string, SubscriptionRecord>()
   /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
   disconnectedAt = 0
+  /** Where all that it has is counted. Belongs to the broker. */
+  usage: object | null = null
 
   readonly #context: SessionContext
   /** Digests by packet identifier; 0 where it is not known. */

@@ -108,11 +108,13 @@ describe('what nobody owned', () => {
       will: { ...will, retain: false, expirySeconds: undefined, delaySeconds: 0 },
       owner: null,
     }
-    world.server.state.wills.set('c', {
+    const { wills, usage } = world.server.state
+    const pending = usage.willPut('c', {
       record: { ...record, dueAt: 0 },
       deadline: null,
-      view: { clientId: 'c', userName: null, protocolVersion: 5, link: watcher.link.info },
+      view: { clientId: 'c', userName: null, protocolVersion: 5 as const, link: watcher.link.info },
     })
+    wills.set('c', pending)
     expect((await world.connect('c', { username: 'anna#1' })).connack).toMatchObject({ reasonCode: 0 })
     expect(watcher.texts()).toEqual(['x'])
   })

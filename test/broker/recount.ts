@@ -1,0 +1,97 @@
+/** Counts from scratch what `UsageBook` counts as things come and go. */
+import { expect } from 'vitest'
+import { retainedBytes, sessionBytes, subscriptionBytes, willBytes } from '../../src/broker/costs.ts'
+import type { State } from '../../src/broker/state.ts'
+import { type Usage, usageOf } from '../../src/broker/usage.ts'
+
+const COUNTS = [
+  'connections',
+  'sessions',
+  'sessionBytes',
+  'subscriptions',
+  'sharedSubscriptions',
+  'subscriptionBytes',
+  'retainedMessages',
+  'retainedBytes',
+  'wills',
+  'willBytes',
+] as const
+
+type Counts = Record<(typeof COUNTS)[number], number>
+
+function nothing(): Counts {
+  return Object.fromEntries(COUNTS.map((name) => [name, 0])) as Counts
+}
+
+/** By kind and name. */
+export type Recount = Map<string, Counts>
+
+function counted(usage: Usage): Counts {
+  return Object.fromEntries(COUNTS.map((name) => [name, usage[name]])) as Counts
+}
+
+/** What is there, looked at one by one. `addresses` are those of all open transports. */
+export function recount(state: State, addresses: readonly string[]): Recount {
+  const counts: Recount = new Map()
+  const of = (kind: string, name: string): Counts => {
+    const key = `${kind} ${name}`
+    const found = counts.get(key) ?? nothing()
+    counts.set(key, found)
+    return found
+  }
+  const holders = (usage: Usage): Counts[] => [
+    of('client', usage.name),
+    of('total', ''),
+    of('user', usage.user!.name),
+    ...(usage.address === null ? [] : [of('address', usage.address.name)]),
+  ]
+  of('total', '').connections = addresses.length
+  for (const address of addresses) of('address', address).connections++
+  for (const session of state.sessions.values()) {
+    const usage = usageOf(session)!
+    if (state.connected.has(session)) {
+      of('client', usage.name).connections++
+      of('user', usage.user!.name).connections++
+    }
+    for (const each of holders(usage)) {
+      each.sessions++
+      each.sessionBytes += sessionBytes(session.clientId)
+      for (const filter of session.subscriptions.keys()) {
+        const isShared = filter.startsWith('$share/')
+        each.subscriptions++
+        if (isShared) each.sharedSubscriptions++
+        each.subscriptionBytes += subscriptionBytes(filter, isShared)
+      }
+    }
+  }
+  for (const { usage, record } of state.wills.values()) {
+    for (const each of holders(usage)) {
+      each.wills++
+      each.willBytes += willBytes(record.will)
+    }
+  }
+  for (const message of state.retained) {
+    if (message.topic.name.startsWith('$SYS')) continue
+    for (const each of [of('user', (message.charged as Usage).name), of('total', '')]) {
+      each.retainedMessages++
+      each.retainedBytes += retainedBytes(message.size)
+    }
+  }
+  return counts
+}
+
+/** What the book says, in the same shape. */
+export function booked({ usage }: State): Recount {
+  usage.forgetUnused()
+  const counts: Recount = new Map([['total ', counted(usage.total)]])
+  for (const each of [...usage.clients(), ...usage.users(), ...usage.addresses()]) {
+    counts.set(`${each.kind} ${each.name}`, counted(each))
+  }
+  return counts
+}
+
+/** Expects the counts of the book to be those of a recount. */
+export function expectCounted(state: State, addresses: readonly string[]): void {
+  const sorted = (counts: Recount) => Object.fromEntries([...counts].toSorted(([a], [b]) => (a < b ? -1 : 1)))
+  expect(sorted(booked(state))).toEqual(sorted(recount(state, addresses)))
+}
