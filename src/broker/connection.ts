@@ -24,6 +24,7 @@ import {
   connectRefusal,
   isBridgeState,
   keepAliveSeconds,
+  type Refusal,
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
@@ -426,7 +427,7 @@ export class Connection
     this.#forgiven?.identified(this.#view)
     const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     this.#authentication = new Authentication(this.#state.policy, this, this.#link.info, packet, clientId)
@@ -468,6 +469,11 @@ export class Connection
   failed({ reasonCode, reason, serverReference }: Rejection): void {
     if (this.#phase === 'open') this.disconnect(reasonCode, reason)
     else this.#refuse(reasonCode, reason, serverReference)
+  }
+
+  #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
+    if (limit !== undefined) this.limited(limit, reason)
+    this.#refuse(reasonCode, reason, undefined, told)
   }
 
   /** `told` is for the client where the reason is for the log alone. */
@@ -513,7 +519,7 @@ export class Connection
     }
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     if (user.userName !== null) {
@@ -557,7 +563,7 @@ export class Connection
     // Asked again: another user may have made a Session while a policy was thinking.
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     if (!this.#findsRoom(clientId)) return
