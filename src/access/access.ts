@@ -3,19 +3,21 @@
  * says yes, no or next; the first that decides is heard. The sources change while the broker runs, and nothing that was
  * decided before outlives a change.
  */
+import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
 import type { AuthenticationResult, ClientView, Credentials, Policy } from '../broker/policy.ts'
+import { sourceOf } from '../broker/source.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { Accounts, CLIENT_ROLE } from './accounts.ts'
 import type { AccountsContent } from './accounts-file.ts'
 import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
 import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
-import type { LoginFile } from './login-file.ts'
-import { Logins, NOBODY } from './logins.ts'
+import type { FullBy } from './fair-queue.ts'
+import { type LoginResult, Logins, NOBODY } from './logins.ts'
 import { type PasswordFile, parsePasswordFile } from './password-file.ts'
 import { type PasswordHash, parsePasswordHash } from './password-hash.ts'
-import { PasswordWork } from './password-work.ts'
+import { PasswordWork, type Waiting } from './password-work.ts'
 import { Rights } from './rights.ts'
 import { defaultRights, roleRights } from './roles.ts'
 import { WatchedFile } from './watched-file.ts'
@@ -68,6 +70,9 @@ export interface Source {
   readonly isOwn: boolean
 }
 
+/** Limits of the Server that hold for log-ins. */
+export type LoginLimits = Pick<Limits, FullBy | 'loginWaitSecondsMax'>
+
 /** What Access tells while it runs. */
 export interface AccessListener {
   /** Something changed; what these clients showed to be let in does not hold any more. */
@@ -76,8 +81,8 @@ export interface AccessListener {
   takesCertificates?(): boolean
   /** A source could not be read again: what it said before holds. */
   failed(source: Source, error: Error): void
-  /** More passwords waited to be checked than may. */
-  busy(clientId: string): void
+  /** More log-ins waited for their passwords to be checked than may, by this limit; `detail` says so. */
+  busy(clientId: string, limit: FullBy, detail: string): void
 }
 
 /** Who is not let in any more by what let it in. */
@@ -89,8 +94,31 @@ export interface LostAccess {
 
 const NO_USERS: ReadonlySet<string> = new Set()
 
+/** What a client is told that has to give way to others. */
+const TOO_MANY: Readonly<Record<FullBy, { readonly reasonCode: Reason; readonly reason: string }>> = {
+  loginQueueMax: { reasonCode: Reason.ServerBusy, reason: 'too many log-ins wait: try again later' },
+  loginQueueBytesMax: {
+    reasonCode: Reason.ServerBusy,
+    reason: 'the log-ins that wait are too large: try again later',
+  },
+  loginQueuePerAddressMax: {
+    reasonCode: Reason.QuotaExceeded,
+    reason: 'too many log-ins of this address wait: try again later',
+  },
+  loginQueuePerUserMax: {
+    reasonCode: Reason.QuotaExceeded,
+    reason: 'too many log-ins of this user wait: try again later',
+  },
+}
+
+/** As the queue knows it: peers without an address are those of their listener. */
+function placeOf({ remoteAddress, listener }: LinkInfo): string {
+  return remoteAddress === '' ? `listener ${listener}` : sourceOf(remoteAddress)
+}
+
 export class Access {
   readonly #options: AccessOptions
+  readonly #limits: LoginLimits
   readonly #accounts: Accounts | null
   readonly #passwordFiles: readonly WatchedFile<PasswordFile>[]
   readonly #aclFiles: readonly WatchedFile<AclFile>[]
@@ -109,8 +137,10 @@ export class Access {
     options: AccessOptions,
     sources: Pick<SourcesRead, 'accounts' | 'passwordFiles' | 'aclFiles' | 'work'>,
     listener: AccessListener,
+    limits: LoginLimits,
   ) {
     this.#options = options
+    this.#limits = limits
     this.#accounts = sources.accounts
     this.#passwordFiles = sources.passwordFiles
     this.#aclFiles = sources.aclFiles
@@ -125,13 +155,18 @@ export class Access {
     }
   }
 
-  /** Reads every source; `directory` is the data directory, null for none. Throws AccountsError, LinesError and FileError. */
+  /**
+   * Reads every source; `directory` is the data directory, null for none. `limits` are read at each log-in: they may change. Throws
+   * AccountsError, LinesError and FileError.
+   */
   static async open(
     options: AccessOptions,
     directory: string | null,
     listener: AccessListener,
+    limits: LoginLimits = DEFAULT_LIMITS,
   ): Promise<Access> {
-    return new Access(options, await readSources(options, options.accounts ? directory : null), listener)
+    const sources = await readSources(options, options.accounts ? directory : null, limits)
+    return new Access(options, sources, listener, limits)
   }
 
   /** Null where the configuration wants none. */
@@ -142,11 +177,6 @@ export class Access {
   /** Passwords that were checked, and that were refused because too many waited. */
   get passwordFigures(): Readonly<PasswordWork['figures']> {
     return this.#work.figures
-  }
-
-  /** Log-ins that are right outlive a restart in this file. To be called before anybody logs in. */
-  rememberIn(file: LoginFile): void {
-    this.#logins.rememberIn(file)
   }
 
   /** Looks at the files from time to time, until `close`. */
@@ -240,7 +270,7 @@ export class Access {
     const byCertificate = link.certificate === undefined ? null : this.#certificates.userOf(link.certificate)
     if (byCertificate !== null) return this.#admitted(byCertificate)
     if (userName !== undefined && this.hasUsers) {
-      return this.#checked(credentials.clientId, userName, password ?? Buffer.alloc(0), ATTEMPTS_MAX)
+      return this.#checked(credentials, userName, password ?? Buffer.alloc(0), ATTEMPTS_MAX)
     }
     // A user name that nobody checks is no identity.
     const endedByUsers = link.anonymousUnlessUsers === true && this.hasUsers
@@ -263,28 +293,38 @@ export class Access {
   }
 
   #checked(
-    clientId: string,
+    credentials: Credentials,
     userName: string,
     password: Buffer,
     attempts: number,
   ): AuthenticationResult | Promise<AuthenticationResult> {
     const stored = this.#stored(userName)
+    const { link, waiting: client } = credentials
+    const address = placeOf(link)
+    const waiting: Waiting | undefined = client && {
+      queued: (leave) => client.queued(this.#limits.loginWaitSecondsMax, leave),
+      served: () => client.served(),
+    }
     // Also for a disabled user: how long it takes tells nothing.
-    const result = this.#logins.check(userName, password, stored)
-    const decide = (answer: typeof result): AuthenticationResult | Promise<AuthenticationResult> => {
-      if (answer === 'busy') {
-        this.#listener.busy(clientId)
-        return refused(Reason.ServerBusy, 'too many passwords wait to be checked: try again')
-      }
+    const result = this.#logins.check({ userName, password, stored, address, isSuspect: false, waiting })
+    const decide = (answer: LoginResult): AuthenticationResult | Promise<AuthenticationResult> => {
+      if (answer === 'left') return refused(Reason.ServerBusy, 'the client left')
+      if (typeof answer === 'object') return this.#tooMany(credentials.clientId, answer.busyBy)
       if (answer !== 'right') return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
       // It took its time: the user may have been removed, disabled, or given another password meanwhile.
       if (this.#stored(userName) !== stored) {
-        if (attempts > 1) return this.#checked(clientId, userName, password, attempts - 1)
+        if (attempts > 1) return this.#checked(credentials, userName, password, attempts - 1)
         return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
       }
       return this.#admitted(userName)
     }
     return result instanceof Promise ? result.then(decide) : decide(result)
+  }
+
+  #tooMany(clientId: string, busyBy: FullBy): AuthenticationResult {
+    const { reasonCode, reason } = TOO_MANY[busyBy]
+    this.#listener.busy(clientId, busyBy, reason)
+    return refused(reasonCode, reason)
   }
 
   /** What the first source says that knows the user; one without a password leaves it to the next. */
@@ -411,8 +451,12 @@ interface SourcesRead {
   readonly work: PasswordWork
 }
 
-async function readSources(options: AccessOptions, directory: string | null): Promise<SourcesRead> {
-  const work = new PasswordWork()
+async function readSources(
+  options: AccessOptions,
+  directory: string | null,
+  limits: LoginLimits,
+): Promise<SourcesRead> {
+  const work = new PasswordWork({ limits })
   return {
     work,
     accounts: directory === null ? null : await Accounts.open(directory, { work }),

@@ -1,27 +1,64 @@
 /** How much password hashing goes on at once: it runs on libuv's few threads, which the store needs as well. */
+import { type Entry, FairQueue, type FullBy, type Place, type QueueLimits } from './fair-queue.ts'
 
 /** Passwords that are hashed or checked at once: with libuv's four threads, two are left for the disk. */
 const AT_ONCE_MAX = 2
 
-/** Passwords that wait for their turn, in all. At 50 ms each, the last one waits 1.6 seconds. */
-const WAITING_MAX = 64
+/** Without other limits: what the queue may hold. */
+const QUEUE: QueueLimits = {
+  loginQueueMax: 16_384,
+  loginQueueBytesMax: 64 * 1024 ** 2,
+  loginQueuePerAddressMax: 8192,
+  loginQueuePerUserMax: 8192,
+}
 
-/** More passwords wait to be checked than may. */
+/** Too many log-ins wait for their passwords to be checked; `limit` is the one that says so. */
 export class PasswordsBusyError extends Error {
   override readonly name = 'PasswordsBusyError'
+  readonly limit: FullBy
+
+  constructor(limit: FullBy) {
+    super(`too many log-ins wait (${limit})`)
+    this.limit = limit
+  }
+}
+
+/** The client left before its password was checked. */
+export class LeftError extends Error {
+  override readonly name = 'LeftError'
+}
+
+/** What is told of a log-in that waits. */
+export interface Waiting {
+  /** It is in the queue; `leave` takes it off. Not called where it is its turn at once, or it is refused at once. */
+  queued(leave: () => void): void
+  /** Its turn has come. */
+  served(): void
+}
+
+interface Turn {
+  readonly begin: () => void
+  readonly refuse: (error: Error) => void
+}
+
+export interface PasswordWorkOptions {
+  readonly atOnceMax?: number
+  /** Read with each log-in that has to wait. */
+  readonly limits?: QueueLimits
 }
 
 export class PasswordWork {
   readonly #atOnceMax: number
-  readonly #waitingMax: number
   #running = 0
-  readonly #waiting: (() => void)[] = []
-  /** Since the start: what was done, and what was refused because too much waited. */
-  readonly figures = { done: 0, refused: 0 }
+  /** Of the operator: passwords that are set. Before all log-ins, however many wait. */
+  readonly #own: (() => void)[] = []
+  readonly #logins: FairQueue<Turn>
+  /** Since the start: what was done, what was refused because too much waited, and log-ins that left while they waited. */
+  readonly figures = { done: 0, refused: 0, left: 0 }
 
-  constructor({ atOnceMax = atOnce(), waitingMax = WAITING_MAX } = {}) {
+  constructor({ atOnceMax = atOnce(), limits = QUEUE }: PasswordWorkOptions = {}) {
     this.#atOnceMax = atOnceMax
-    this.#waitingMax = waitingMax
+    this.#logins = new FairQueue(limits)
   }
 
   get running(): number {
@@ -29,24 +66,53 @@ export class PasswordWork {
   }
 
   get waiting(): number {
-    return this.#waiting.length
+    return this.#own.length + this.#logins.length
   }
 
-  /** Runs `work` when it is its turn. Rejects with PasswordsBusyError when too much waits already. */
+  /** What the log-ins that wait have us keep. */
+  get waitingBytes(): number {
+    return this.#logins.bytes
+  }
+
+  /** Runs `work` for the operator, as soon as a thread is free. */
   async run<T>(work: () => Promise<T>): Promise<T> {
+    // Whoever ends hands its place on, so `#running` stays as it is.
+    if (this.#running >= this.#atOnceMax) await new Promise<void>((resolve) => this.#own.push(resolve))
+    else this.#running++
+    return this.#work(work)
+  }
+
+  /**
+   * Runs `work` for a log-in when it is its turn. Rejects with PasswordsBusyError when too much waits and this log-in has to give
+   * way, also later; and with LeftError when the client left meanwhile.
+   */
+  async login<T>(place: Place, work: () => Promise<T>, waiting?: Waiting): Promise<T> {
     if (this.#running >= this.#atOnceMax) {
-      if (this.#waiting.length >= this.#waitingMax) {
-        this.figures.refused++
-        throw new PasswordsBusyError(`${this.#waiting.length} passwords wait to be checked`)
-      }
-      // Whoever ends hands its place on, so `#running` stays as it is.
-      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+      await new Promise<void>((resolve, reject) => this.#enter(place, waiting, resolve, reject))
+      waiting?.served()
     } else this.#running++
+    return this.#work(work)
+  }
+
+  #enter(place: Place, waiting: Waiting | undefined, begin: () => void, refuse: Turn['refuse']): void {
+    const entry: Entry<Turn> = this.#logins.push(place, { begin, refuse }, (turn, by) => {
+      this.figures.refused++
+      turn.refuse(new PasswordsBusyError(by))
+    })
+    if (!entry.waits) return
+    waiting?.queued(() => {
+      if (!this.#logins.leave(entry)) return
+      this.figures.left++
+      refuse(new LeftError('the client left'))
+    })
+  }
+
+  async #work<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } finally {
       this.figures.done++
-      const next = this.#waiting.shift()
+      const next = this.#own.shift() ?? this.#logins.shift()?.begin
       if (next === undefined) this.#running--
       else next()
     }

@@ -8,9 +8,11 @@ import type {
   AuthenticationExchange,
   AuthenticationResult,
   AuthenticationStep,
+  Credentials,
   Owner,
   Policy,
   Rejection,
+  WaitingClient,
   Welcome,
 } from './policy.ts'
 
@@ -33,6 +35,7 @@ export class Authentication {
   readonly #link: LinkInfo
   readonly #connect: ConnectPacket
   readonly #clientId: string
+  readonly #waiting: WaitingClient
   #exchange: AuthenticationExchange | null = null
   /** True while the client's next AUTH is expected. */
   #waits = false
@@ -44,12 +47,14 @@ export class Authentication {
     link: LinkInfo,
     connect: ConnectPacket,
     clientId: string,
+    waiting: WaitingClient,
   ) {
     this.#policy = policy
     this.#sink = sink
     this.#link = link
     this.#connect = connect
     this.#clientId = clientId
+    this.#waiting = waiting
   }
 
   /** Begins with what CONNECT brought. */
@@ -62,7 +67,7 @@ export class Authentication {
     const answer =
       this.#policy.authenticate === undefined
         ? authenticateAnonymous(this.#link)
-        : this.#policy.authenticate(credentialsOf(this.#connect, this.#clientId, this.#link))
+        : this.#policy.authenticate(this.#credentials)
     this.#sink.settle(answer, (result: AuthenticationResult) => {
       this.#done = result.allow
       if (result.allow) this.#sink.authenticated(ownerOf(result), undefined, result)
@@ -92,8 +97,7 @@ export class Authentication {
   }
 
   #begin(method: string, data: Buffer | undefined): void {
-    const credentials = credentialsOf(this.#connect, this.#clientId, this.#link)
-    this.#exchange = this.#policy.authenticationExchange?.(method, credentials) ?? null
+    this.#exchange = this.#policy.authenticationExchange?.(method, this.#credentials) ?? null
     if (this.#exchange === null) {
       this.#sink.failed({
         reasonCode: Reason.BadAuthenticationMethod,
@@ -102,6 +106,10 @@ export class Authentication {
       return
     }
     this.#step(data)
+  }
+
+  get #credentials(): Credentials {
+    return credentialsOf(this.#connect, this.#clientId, this.#link, this.#waiting)
   }
 
   #step(data: Buffer | undefined): void {

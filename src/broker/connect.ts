@@ -3,13 +3,12 @@ import type { Tolerance } from '../mqtt/lenience.ts'
 import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
-import type { Limit } from './events.ts'
-import { connectExcess, type Excess } from './form-limits.ts'
 import { STANDARD_PACKET_BYTES_MAX } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf, ownershipOf } from './ownership.ts'
-import type { AuthenticationResult, Credentials, Owner } from './policy.ts'
+import type { AuthenticationResult, Credentials, Owner, WaitingClient } from './policy.ts'
 import type { State } from './state.ts'
 
 const SLASH = 0x2f
@@ -26,8 +25,6 @@ export interface Refusal {
   readonly reason: string
   /** For the client, where the reason is about the inside of the Server; the reason itself when absent. */
   readonly told?: string
-  /** The limit that refuses; counted by whoever says so. */
-  readonly limit?: Limit
 }
 
 /** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
@@ -78,17 +75,17 @@ export function connectRefusal(
       const reason = `clients may not publish to ${packet.will.topic}: below $SYS only bridges may tell their state`
       return { reasonCode: Reason.NotAuthorized, reason }
     }
+    if (Buffer.byteLength(packet.will.topic) > limits.topicBytesMax) {
+      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_bytes_max' }
+    }
+    if (topicLevels(packet.will.topic) > limits.topicLevelsMax) {
+      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_levels_max' }
+    }
   }
-  const excess = connectExcess(limits, packet)
-  if (excess !== null) return refusalBy(excess)
   // Who has a Session may come back: it takes messages out of memory, or ends it.
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
     return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal, told: NO_ROOM }
   return null
-}
-
-function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
-  return { reasonCode, reason: detail, told, limit }
 }
 
 function unavailable(reason: string): Refusal {
@@ -207,7 +204,12 @@ export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
   return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
 }
 
-export function credentialsOf(packet: ConnectPacket, clientId: string, link: LinkInfo): Credentials {
+export function credentialsOf(
+  packet: ConnectPacket,
+  clientId: string,
+  link: LinkInfo,
+  waiting: WaitingClient,
+): Credentials {
   return {
     clientId,
     userName: packet.userName,
@@ -215,6 +217,7 @@ export function credentialsOf(packet: ConnectPacket, clientId: string, link: Lin
     protocolVersion: packet.protocolVersion,
     userProperties: packet.userProperties,
     link,
+    waiting,
   }
 }
 

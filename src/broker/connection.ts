@@ -24,7 +24,6 @@ import {
   connectRefusal,
   isBridgeState,
   keepAliveSeconds,
-  type Refusal,
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
@@ -35,6 +34,7 @@ import { FilterPackets, type FilterPacketsSink } from './filter-packets.ts'
 import { Forgiven } from './forgiven.ts'
 import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler, LinkInfo } from './link.ts'
+import { type LateBy, LoginTime } from './login-time.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
@@ -107,7 +107,8 @@ export class Connection
   #askedAt = 0
   #running = false
   readonly #keepAlive: KeepAlive
-  #connectTimeout: Deadline | null
+  /** Until it is let in. */
+  #loginTime: LoginTime | null
   /** Made for the first write that has to wait. */
   #readerWatch: ReaderWatch | null = null
   /** How many packets the output has written when CONNACK is among them. */
@@ -146,12 +147,9 @@ export class Connection
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, link, () => this.#keepAliveTimedOut())
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
-    this.#connectTimeout =
-      timeoutMs === Number.POSITIVE_INFINITY
-        ? null
-        : state.deadlines.at(state.now() + timeoutMs - (link.info.handshakeMs ?? 0), () =>
-            this.#connectTimedOut(),
-          )
+    this.#loginTime = new LoginTime(state, timeoutMs, link.info.handshakeMs ?? 0, (by) =>
+      this.#connectTimedOut(by),
+    )
   }
 
   get view(): ClientView {
@@ -427,10 +425,18 @@ export class Connection
     this.#forgiven?.identified(this.#view)
     const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
-      this.#refuseFor(refusal)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
-    this.#authentication = new Authentication(this.#state.policy, this, this.#link.info, packet, clientId)
+    const { policy } = this.#state
+    this.#authentication = new Authentication(
+      policy,
+      this,
+      this.#link.info,
+      packet,
+      clientId,
+      this.#loginTime!,
+    )
     this.#authentication.start()
   }
 
@@ -469,11 +475,6 @@ export class Connection
   failed({ reasonCode, reason, serverReference }: Rejection): void {
     if (this.#phase === 'open') this.disconnect(reasonCode, reason)
     else this.#refuse(reasonCode, reason, serverReference)
-  }
-
-  #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
-    if (limit !== undefined) this.limited(limit, reason)
-    this.#refuse(reasonCode, reason, undefined, told)
   }
 
   /** `told` is for the client where the reason is for the log alone. */
@@ -519,7 +520,7 @@ export class Connection
     }
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuseFor(refusal)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
     if (user.userName !== null) {
@@ -563,7 +564,7 @@ export class Connection
     // Asked again: another user may have made a Session while a policy was thinking.
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuseFor(refusal)
+      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
       return
     }
     if (!this.#findsRoom(clientId)) return
@@ -669,9 +670,9 @@ export class Connection
   }
 
   #opened(packet: ConnectPacket, sessionPresent: boolean): void {
-    const { figures, deadlines, events } = this.#state
-    deadlines.cancel(this.#connectTimeout)
-    this.#connectTimeout = null
+    const { figures, events } = this.#state
+    this.#loginTime?.end()
+    this.#loginTime = null
     figures.clientsConnected++
     if (figures.clientsConnected > figures.clientsMaximum) figures.clientsMaximum = figures.clientsConnected
     if (!events.has('connected')) return
@@ -686,11 +687,16 @@ export class Connection
 
   // ── what took too long ────────────────────────────────────────────────────────────────────────────────────
 
-  #connectTimedOut(): void {
-    this.#connectTimeout = null
+  #connectTimedOut(by: LateBy): void {
     this.#state.turn.begin()
-    const seconds = this.#state.limits.connectTimeoutSeconds
-    this.limited('connectTimeoutSeconds', `no complete CONNECT within ${seconds} s`)
+    const { connectTimeoutSeconds, loginWaitSecondsMax } = this.#state.limits
+    if (by === 'queue') {
+      const reason = `too many log-ins wait: this one has for ${loginWaitSecondsMax} s; try again later`
+      this.limited('loginWaitSecondsMax', reason)
+      this.#refuse(Reason.ServerBusy, reason)
+      return
+    }
+    this.limited('connectTimeoutSeconds', `no complete CONNECT within ${connectTimeoutSeconds} s`)
     this.#close('server', Reason.UnspecifiedError, 'no CONNECT in time')
   }
 
@@ -989,10 +995,10 @@ export class Connection
     const wasOpen = this.#phase === 'open'
     this.#phase = 'closed'
     const { deadlines, events, figures, paused } = this.#state
-    deadlines.cancel(this.#connectTimeout)
+    this.#loginTime?.end()
     deadlines.cancel(this.#lastPacketsTimeout)
     this.#keepAlive.stop()
-    this.#connectTimeout = null
+    this.#loginTime = null
     this.#lastPacketsTimeout = null
     paused.delete(this)
     this.#rooms.connections.delete(this)
@@ -1062,7 +1068,7 @@ export class Connection
     const { deadlines } = this.#state
     this.#lastPacketsTimeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
       this.#state.turn.begin()
-      if (this.#gate.has('policy'))
+      if (this.#gate.has('policy') && this.#loginTime?.isQueued !== true)
         this.#close('network', Reason.UnspecifiedError, `${this.#inputEnd}; its last packets waited too long`)
       else this.#watchLastPackets()
     })

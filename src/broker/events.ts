@@ -13,7 +13,6 @@ export const LIMITS = [
   ...COUNTED_LIMITS,
   /** An answer would exceed what the client accepts: its limit, not the Server's. */
   'clientMaximumPacketSize',
-  'passwordsWaitingMax',
   'clientIdRule',
   'allowedOrigins',
   'disk',

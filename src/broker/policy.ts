@@ -45,6 +45,17 @@ export function absentAuthor(clientId: string, author: Owner): ClientView {
   return byName
 }
 
+/** The client that waits for a policy's answer. A policy that takes its time because of others says so, and hears when it leaves. */
+export interface WaitingClient {
+  /**
+   * The client waits in a queue: the connect time-out stands still meanwhile, and after `secondsMax` the client is refused as one too
+   * many. `leave` is called when it leaves before `served`; its answer is not waited for then.
+   */
+  queued(secondsMax: number, leave: () => void): void
+  /** Its turn has come: the connect time-out begins anew. */
+  served(): void
+}
+
 export interface Credentials {
   readonly clientId: string
   readonly userName: string | undefined
@@ -52,6 +63,8 @@ export interface Credentials {
   readonly protocolVersion: ProtocolVersion
   readonly userProperties: UserProperties
   readonly link: LinkInfo
+  /** For policies that let clients wait for each other; always there at a log-in over the network. */
+  readonly waiting?: WaitingClient
 }
 
 /** What CONNACK tells a client that was let in, beside what the Server says (section 3.2.2.3). */

@@ -288,9 +288,11 @@ export class Server implements Acceptor {
       return null
     }
     const { connectionsMax } = state.limits
-    const isFull = this.#connections.size >= connectionsMax + SURPLUS_MAX + uncertified
+    // Who waits at log-in because of others is bounded by the queue, and takes no place from those who do not.
+    const besides = SURPLUS_MAX + uncertified + state.loginsQueued
+    const isFull = this.#connections.size >= connectionsMax + besides
     // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
-    if (isFull || this.#links.size >= 2 * connectionsMax + SURPLUS_MAX + uncertified) {
+    if (isFull || this.#links.size >= 2 * connectionsMax + besides) {
       const open = `${this.#connections.size} Network Connections, ${this.#links.size} with those that are closing`
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null

@@ -159,6 +159,8 @@ export class State implements SessionContext {
   readonly paused = new Set<ClientConnection>()
   /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
   readonly restless: ClientConnection[] = []
+  /** Clients that wait in a queue of a policy to be let in. */
+  loginsQueued = 0
   nextSessionId = 1
   /** Why new work is refused for want of memory; null when all is well. */
   memoryRefusal: string | null = null

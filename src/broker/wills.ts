@@ -80,12 +80,10 @@ export class Wills {
   connectionLost(clientId: string, sessionExpirySeconds: number): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined || this.#state.stopping) return
-    // not section 3.1.3.2.2 where `willDelaySecondsMax` is less: it is published sooner than it asked for.
-    const delaySeconds = Math.min(pending.record.will.delaySeconds, this.#state.limits.willDelaySecondsMax)
     const seconds =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES
-        ? delaySeconds
-        : Math.min(delaySeconds, sessionExpirySeconds)
+        ? pending.record.will.delaySeconds
+        : Math.min(pending.record.will.delaySeconds, sessionExpirySeconds)
     if (seconds === 0) this.publishNow(clientId)
     else this.#schedule(clientId, pending.record, pending.view, this.#state.now() + seconds * 1000)
   }
@@ -97,8 +95,13 @@ export class Wills {
 
   /** When a grace that began then ends, as far as is known now; in broker time. */
   #graceEnd(from: number): number {
-    const graceMs = this.#state.limits.willGraceSeconds * 1000
-    return Math.min(Math.max(from, this.#keptWaitingAt) + graceMs, from + GRACES_MAX * graceMs)
+    const { limits, loginsQueued } = this.#state
+    const graceMs = limits.willGraceSeconds * 1000
+    if (loginsQueued > 0) this.keptWaiting()
+    // Who waits in the queue for as long as anybody may gets its grace after that.
+    const queuedMs = loginsQueued > 0 ? limits.loginWaitSecondsMax * 1000 + graceMs : 0
+    const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs)
+    return Math.min(Math.max(from, this.#keptWaitingAt) + graceMs, from + longestMs)
   }
 
   /**
@@ -110,7 +113,7 @@ export class Wills {
     const now = this.#state.now()
     const expiry =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
-    const delay = Math.min(record.will.delaySeconds, limits.willDelaySecondsMax, expiry)
+    const delay = Math.min(record.will.delaySeconds, expiry)
     const isDelayed = record.dueAt !== 0
     const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))

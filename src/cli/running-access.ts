@@ -1,15 +1,21 @@
 /** Users and rights of a running broker: what changes while it runs holds at once and is told. */
-import { Access, type AccessOptions, DEFAULT_ACCESS, type Source } from '../access/access.ts'
+import {
+  Access,
+  type AccessListener,
+  type AccessOptions,
+  DEFAULT_ACCESS,
+  type Source,
+} from '../access/access.ts'
 import {
   ACCOUNT_COMMANDS,
   type AccountEvent,
   accountCommand,
   explainAccess,
 } from '../access/account-commands.ts'
-import { LoginFile, LoginFileError } from '../access/login-file.ts'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import { type Found, type Many, throughAll } from '../admin/many.ts'
 import type { SessionEntry, Wanted } from '../broker/holdings.ts'
+import type { Limits } from '../broker/limits.ts'
 import type { ClientView } from '../broker/policy.ts'
 import type { Reauthorized } from '../broker/reauthorization.ts'
 import type { SecurityKind } from '../broker/security.ts'
@@ -40,11 +46,12 @@ export async function openAccess(
   server: () => Server,
   listeners: () => readonly ListenerOptions[],
   keeping: ReadonlySet<string>,
+  limits: Limits,
 ): Promise<Access> {
   const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
     server().state.events.emit('security', { kind, subject, by: 'broker', detail })
   }
-  const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, {
+  const listener: AccessListener = {
     changed: (source, lost) => {
       // Before anybody is asked whose Sessions they are: in between, a client could come back and find them to be nobody's.
       const ids = new Map<string, string>()
@@ -69,33 +76,11 @@ export async function openAccess(
     takesCertificates: () =>
       listeners().some(({ tls }) => tls !== undefined && tls.clientCertificate !== 'none'),
     failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
-    busy: (clientId) => server().state.limited('passwordsWaitingMax', clientId, 'a password was not checked'),
-  })
+    busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
+  }
+  const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, listener, limits)
   let { hasUsers: hadUsers } = access
   return access
-}
-
-/**
- * Has log-ins outlive a restart in `runtimeDirectory`, which is to be in memory. Returns why they do not; null where they do. The data
- * directory must be there.
- */
-export function rememberLogins(
-  access: Access,
-  server: Server,
-  runtimeDirectory: string,
-  dataDirectory: string,
-): string | null {
-  const failed = ({ message: detail }: Error): void => {
-    const subject = runtimeDirectory
-    server.state.events.emit('security', { kind: 'logins-not-kept', subject, by: 'broker', detail })
-  }
-  try {
-    access.rememberIn(LoginFile.open(runtimeDirectory, dataDirectory, { failed }))
-    return null
-  } catch (error) {
-    if (!(error instanceof LoginFileError)) throw error
-    return `log-ins are not remembered over a restart: ${error.message}`
-  }
 }
 
 /** Users came, or the last one is gone: where nobody said who is let in without credentials, that is another answer now. */

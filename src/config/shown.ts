@@ -10,7 +10,7 @@ export const SECRET = '(secret)'
 const SECRET_NAME = /pass|secret|token|private/i
 
 /** Parts of such names that name a file or a choice. */
-const OPEN_NAME = /_files?$|passwords_waiting_max/i
+const OPEN_NAME = /_files?$/i
 
 /** Whether what is at this path must not be shown. */
 export function isSecret(path: readonly (string | number)[]): boolean {

@@ -4,11 +4,11 @@ import type { BrokerEvents, EventName, Events, Limit } from '../broker/events.ts
 import { configKey } from '../broker/limit-row.ts'
 import { LIMIT_TABLE } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
+import { sourceOf } from '../broker/source.ts'
 import type { DropReason } from '../session/limits.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
 import { CLIENT_CODES, refusalCode } from './security.ts'
-import { sourceOf } from './source.ts'
 import { placeOf, Takeovers } from './takeovers.ts'
 import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
 

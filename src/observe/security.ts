@@ -2,10 +2,10 @@
 import type { Logger } from 'pino'
 import type { BrokerEvents, Events } from '../broker/events.ts'
 import type { SecurityKind } from '../broker/security.ts'
+import { sourceOf } from '../broker/source.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
-import { sourceOf } from './source.ts'
 import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
 
 const FLUSH_MS = 1000
@@ -57,7 +57,6 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'accounts-loaded': { code: 'S424', level: 'info', text: 'accounts loaded' },
   'accounts-refused': { code: 'S425', level: 'warn', text: 'accounts refused' },
   'anonymous-ended': { code: 'S426', level: 'warn', text: 'anonymous clients are no longer let in' },
-  'logins-not-kept': { code: 'S427', level: 'warn', text: 'log-ins are not remembered over a restart' },
   'client-kicked': { code: 'S501', level: 'info', text: 'client kicked' },
   'session-deleted': { code: 'S502', level: 'info', text: 'Session deleted' },
   'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },

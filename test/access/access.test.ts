@@ -3,8 +3,15 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Access, type AccessOptions, DEFAULT_ACCESS, type Source } from '../../src/access/access.ts'
+import {
+  Access,
+  type AccessListener,
+  type AccessOptions,
+  DEFAULT_ACCESS,
+  type Source,
+} from '../../src/access/access.ts'
 import { Accounts } from '../../src/access/accounts.ts'
+import { type Limits, limitsWith } from '../../src/broker/limits.ts'
 import type { LinkInfo } from '../../src/broker/link.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../broker/harness.ts'
@@ -27,15 +34,16 @@ afterEach(() => {
 const path = (name: string): string => join(directory, name)
 
 /** A world whose policy is that of these sources. */
-async function start(options: Partial<AccessOptions> = {}): Promise<void> {
-  access = await Access.open({ ...DEFAULT_ACCESS, ...options }, directory, {
+async function start(options: Partial<AccessOptions> = {}, limits: Partial<Limits> = {}): Promise<void> {
+  const listener: AccessListener = {
     changed: ({ kind }: Source, lost) => {
       told.push(`${kind} changed, lost: ${[...lost.users].join(' ')}`)
       world.server.usePolicy(access.policy, lost.includes)
     },
     failed: (_, error) => told.push(error.message),
     busy: (clientId) => told.push(`busy: ${clientId}`),
-  })
+  }
+  access = await Access.open({ ...DEFAULT_ACCESS, ...options }, directory, listener, limitsWith(limits))
   world = await World.make({ policy: access.policy })
 }
 
@@ -169,23 +177,32 @@ describe('who is let in', () => {
     expect(access.policy.authorizeReceive).toBeUndefined()
   })
 
-  test('too many at once are refused as busy, and counted; nobody is let in by that', async () => {
-    await start()
+  test('log-ins beyond what the queue may hold are refused in words, and counted; nobody is let in by that', async () => {
+    await start({}, { loginQueueMax: 40, loginQueuePerUserMax: 20 })
     await access.accounts!.addUser('alice', 'right')
-    const clients = Array.from({ length: 80 }, () => world.open(5, { allowAnonymous: false }))
-    const refused: unknown[] = []
-    for (const [i, client] of clients.entries()) {
-      const packet = { ...connectPacket(`c${i}`), properties: {}, username: 'alice' }
-      refused.push(...(await client.send({ ...packet, password: Buffer.from(`wrong ${i}`) })))
+    const ask = async (username: string, i: number): Promise<TestClient> => {
+      const client = world.open(5, { allowAnonymous: false })
+      const packet = { ...connectPacket(`${username} ${i}`), properties: {}, username }
+      client.link.packets.unshift(...(await client.send({ ...packet, password: Buffer.from(`wrong ${i}`) })))
+      return client
     }
+    const clients: TestClient[] = []
+    for (let i = 0; i < 30; i++) clients.push(await ask('alice', i))
+    for (let i = 0; i < 60; i++) clients.push(await ask(`user ${i}`, i))
     await world.settle()
-    for (const client of clients) refused.push(...client.got())
-    expect(refused.length).toBeGreaterThanOrEqual(10)
-    for (const packet of refused) expect(packet).toMatchObject({ reasonCode: Reason.ServerBusy })
+    const isWrong = (packet: object): boolean =>
+      (packet as { reasonCode?: number }).reasonCode === Reason.BadUserNameOrPassword
+    const refused = clients.flatMap((client) => client.got()).filter((packet) => !isWrong(packet))
+    const codes = refused.map((packet) => (packet as { reasonCode?: number }).reasonCode)
+    expect(codes.filter((reason) => reason === Reason.QuotaExceeded).length).toBeGreaterThanOrEqual(5)
+    expect(codes.filter((reason) => reason === Reason.ServerBusy).length).toBeGreaterThanOrEqual(5)
+    expect(JSON.stringify(refused)).toContain('too many log-ins of this user wait: try again later')
     expect(access.passwordFigures.refused).toBe(refused.length)
     expect(told.filter((line) => line.startsWith('busy'))).toHaveLength(refused.length)
     for (const client of clients) client.link.destroy()
     await world.settle()
+    expect(access.passwordFigures.left).toBeGreaterThan(20)
+    expect(world.server.state.loginsQueued).toBe(0)
   })
 
   test('a user that is removed while its password is checked is not let in', async () => {

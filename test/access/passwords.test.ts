@@ -5,8 +5,9 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import type { Place } from '../../src/access/fair-queue.ts'
 import { generatePassword } from '../../src/access/generated-password.ts'
-import { Logins } from '../../src/access/logins.ts'
+import { type LoginResult, Logins } from '../../src/access/logins.ts'
 import { parsePasswordFile } from '../../src/access/password-file.ts'
 import {
   hashPassword,
@@ -15,7 +16,7 @@ import {
   parsePasswordHash,
   scramVerifier,
 } from '../../src/access/password-hash.ts'
-import { PasswordsBusyError, PasswordWork } from '../../src/access/password-work.ts'
+import { LeftError, PasswordWork } from '../../src/access/password-work.ts'
 
 /** `argon2id` as `mosquitto_passwd` of 2.1 writes it: 46 MiB, one pass. Of the password "geheim". */
 const ARGON2ID_OF_21 = '$argon2id$v=19$m=47104,t=1,p=1$TWm9u4PrrXnCyG3xXDpnlQ$'
@@ -92,8 +93,16 @@ test('a hash of a password that Godwit made is read, where it is whole, from its
 })
 
 describe('password work', () => {
+  const place: Place = { address: '192.0.2.1', userName: 'u', bytes: 1, isSuspect: false }
+  const QUEUE = {
+    loginQueueMax: 3,
+    loginQueueBytesMax: 1000,
+    loginQueuePerAddressMax: 100,
+    loginQueuePerUserMax: 100,
+  }
+
   test('never holds more than two threads; what does not fit in the queue is refused and counted', async () => {
-    const work = new PasswordWork({ atOnceMax: 2, waitingMax: 3 })
+    const work = new PasswordWork({ atOnceMax: 2, limits: QUEUE })
     let running = 0
     let most = 0
     const task = async (): Promise<void> => {
@@ -102,33 +111,88 @@ describe('password work', () => {
       await new Promise((resolve) => setImmediate(resolve))
       running--
     }
-    const results = await Promise.allSettled(Array.from({ length: 8 }, () => work.run(task)))
+    const results = await Promise.allSettled(Array.from({ length: 8 }, () => work.login(place, task)))
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(5)
     for (const result of results) {
-      if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(PasswordsBusyError)
+      if (result.status === 'rejected') expect(result.reason).toMatchObject({ limit: 'loginQueueMax' })
     }
     expect(most).toBe(2)
-    expect(work.figures).toEqual({ done: 5, refused: 3 })
-    expect([work.running, work.waiting]).toEqual([0, 0])
-    await expect(work.run(() => Promise.reject(new Error('x')))).rejects.toThrow('x')
+    expect(work.figures).toEqual({ done: 5, refused: 3, left: 0 })
+    expect([work.running, work.waiting, work.waitingBytes]).toEqual([0, 0, 0])
+    await expect(work.login(place, () => Promise.reject(new Error('x')))).rejects.toThrow('x')
     expect(work.running).toBe(0)
   })
+
+  test('of the operator goes before all log-ins that wait', async () => {
+    const work = new PasswordWork({ atOnceMax: 1 })
+    const done: string[] = []
+    const task = (name: string) => async (): Promise<void> => {
+      await new Promise((resolve) => setImmediate(resolve))
+      done.push(name)
+    }
+    await Promise.all([
+      work.login(place, task('first')),
+      work.login(place, task('second')),
+      work.login(place, task('third')),
+      work.run(task('user add')),
+    ])
+    expect(done).toEqual(['first', 'user add', 'second', 'third'])
+  })
+
+  test('is not done for clients that left while they waited', async () => {
+    const work = new PasswordWork({ atOnceMax: 1 })
+    const hashed: string[] = []
+    const hash = (name: string) => async (): Promise<void> => {
+      await new Promise((resolve) => setImmediate(resolve))
+      hashed.push(name)
+    }
+    let leave = (): void => {}
+    const told: string[] = []
+    const waiting = {
+      queued: (callback: () => void) => {
+        leave = callback
+        told.push('queued')
+      },
+      served: () => told.push('served'),
+    }
+    const first = work.login(place, hash('first'))
+    const second = work.login(place, hash('second'), waiting)
+    const third = work.login(place, hash('third'), { queued: () => {}, served: () => told.push('served') })
+    leave()
+    leave()
+    expect(work.waiting).toBe(1)
+    await expect(second).rejects.toThrow(LeftError)
+    await Promise.all([first, third])
+    expect(hashed).toEqual(['first', 'third'])
+    expect(told).toEqual(['queued', 'served'])
+    expect(work.figures).toEqual({ done: 2, refused: 0, left: 1 })
+  })
 })
+
+function check(
+  logins: Logins,
+  userName: string,
+  password: string,
+  stored: PasswordHash | undefined,
+): LoginResult | Promise<LoginResult> {
+  const place = { address: '192.0.2.1', isSuspect: false, waiting: undefined }
+  return logins.check({ userName, password: Buffer.from(password), stored, ...place })
+}
 
 describe('log-ins', () => {
   test('that were right are remembered until something else is stored; wrong ones never', async () => {
     const work = new PasswordWork()
     const logins = new Logins(work)
     const stored = parsed(await hashPassword(Buffer.from('a')))
-    expect(await logins.check('u', Buffer.from('b'), stored)).toBe('wrong')
-    expect(await logins.check('u', Buffer.from('a'), stored)).toBe('right')
+    expect(await check(logins, 'u', 'b', stored)).toBe('wrong')
+    expect(await check(logins, 'u', 'a', stored)).toBe('right')
     expect(work.figures.done).toBe(2)
-    expect(logins.check('u', Buffer.from('a'), stored)).toBe('right')
-    expect(logins.check('u', Buffer.from('b'), stored)).toBeInstanceOf(Promise)
+    expect(check(logins, 'u', 'a', stored)).toBe('right')
+    expect(check(logins, 'u', 'b', stored)).toBeInstanceOf(Promise)
     // The boundary between name and password is part of what is remembered.
-    expect(logins.check('', Buffer.from('ua'), stored)).toBeInstanceOf(Promise)
+    expect(check(logins, '', 'ua', stored)).toBeInstanceOf(Promise)
     const changed = parsed(await hashPassword(Buffer.from('c')))
-    expect(await logins.check('u', Buffer.from('a'), changed)).toBe('wrong')
+    expect(await check(logins, 'u', 'a', changed)).toBe('wrong')
     expect(logins.remembered).toBe(1)
   })
 
@@ -137,17 +201,17 @@ describe('log-ins', () => {
     const logins = new Logins(work)
     const { password, encoded } = generatePassword()
     const stored = parsed(encoded)
-    expect(logins.check('u', Buffer.from(password), stored)).toBe('right')
+    expect(check(logins, 'u', password, stored)).toBe('right')
     expect([work.figures.done, logins.remembered]).toEqual([0, 0])
     // Of the same form, of another length, and none at all.
     const wrongs = [generatePassword().password, 'guess', '']
     for (const [index, wrong] of wrongs.entries()) {
-      const [known, unknown] = [stored, undefined].map((it) => logins.check('u', Buffer.from(wrong), it))
+      const [known, unknown] = [stored, undefined].map((it) => check(logins, 'u', wrong, it))
       expect([known, unknown].map((answer) => answer instanceof Promise)).toEqual([true, true])
       expect(await Promise.all([known, unknown])).toEqual(['wrong', 'wrong'])
       expect(work.figures.done).toBe(2 * (index + 1))
     }
-    expect(logins.check('u', Buffer.from(password), stored)).toBe('right')
+    expect(check(logins, 'u', password, stored)).toBe('right')
   })
 
   test('a password that somebody chose is never right by the quick way, whoever wrote its hash into the file', async () => {
@@ -163,7 +227,7 @@ describe('log-ins', () => {
   test('of unknown users cost as much work as those of known ones, and are wrong', async () => {
     const work = new PasswordWork()
     const logins = new Logins(work)
-    expect(await logins.check('nobody', Buffer.from('x'), undefined)).toBe('wrong')
+    expect(await check(logins, 'nobody', 'x', undefined)).toBe('wrong')
     expect(work.figures.done).toBe(1)
   })
 })

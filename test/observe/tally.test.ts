@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest'
-import { sourceOf } from '../../src/observe/source.ts'
+import { sourceOf } from '../../src/broker/source.ts'
 import { type Fields, type Kind, Tally } from '../../src/observe/tally.ts'
 import { Random } from '../fuzz/random.ts'
 

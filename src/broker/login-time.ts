@@ -1,0 +1,76 @@
+/** How long a client may take to be let in. What the Server has it wait for is not the client's time. */
+import type { Deadline, Deadlines } from './deadlines.ts'
+import type { WaitingClient } from './policy.ts'
+
+interface Clock {
+  readonly deadlines: Deadlines
+  /** Clients that wait in a queue of a policy. */
+  loginsQueued: number
+  /** Broker time in ms. */
+  now(): number
+}
+
+/** Whose time was up: the client's, or the one for which the Server may have it wait. */
+export type LateBy = 'client' | 'queue'
+
+export class LoginTime implements WaitingClient {
+  readonly #clock: Clock
+  readonly #allowedMs: number
+  readonly #late: (by: LateBy) => void
+  #deadline: Deadline | null = null
+  #leave: (() => void) | null = null
+  #hasEnded = false
+
+  /** `takenMs` of the allowed time have passed before. */
+  constructor(clock: Clock, allowedMs: number, takenMs: number, late: (by: LateBy) => void) {
+    this.#clock = clock
+    this.#allowedMs = allowedMs
+    this.#late = late
+    this.#set(allowedMs - takenMs, 'client')
+  }
+
+  /** Whether it waits in a queue. */
+  get isQueued(): boolean {
+    return this.#leave !== null
+  }
+
+  queued(secondsMax: number, leave: () => void): void {
+    if (this.#hasEnded) {
+      leave()
+      return
+    }
+    if (this.#leave === null) this.#clock.loginsQueued++
+    this.#leave = leave
+    this.#set(secondsMax * 1000, 'queue')
+  }
+
+  served(): void {
+    if (this.#leave === null) return
+    this.#leave = null
+    this.#clock.loginsQueued--
+    if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
+  }
+
+  /** It was let in, or its Network Connection ends: it gives up its place. Idempotent. */
+  end(): void {
+    this.#hasEnded = true
+    this.#clock.deadlines.cancel(this.#deadline)
+    this.#deadline = null
+    const leave = this.#leave
+    if (leave === null) return
+    this.#leave = null
+    this.#clock.loginsQueued--
+    leave()
+  }
+
+  #set(ms: number, by: LateBy): void {
+    this.#clock.deadlines.cancel(this.#deadline)
+    this.#deadline =
+      ms === Number.POSITIVE_INFINITY
+        ? null
+        : this.#clock.deadlines.at(this.#clock.now() + ms, () => {
+            this.#deadline = null
+            this.#late(by)
+          })
+  }
+}
