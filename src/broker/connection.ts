@@ -27,6 +27,7 @@ import {
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
+import type { FanOut } from './crowd.ts'
 import type { Deadline } from './deadlines.ts'
 import { DeliveryEncoder } from './delivery.ts'
 import type { BrokerEvents, PacketEvent } from './events.ts'
@@ -349,6 +350,7 @@ export class Connection
   }
 
   #handleOther(framer: Framer): void {
+    this.#state.work.units += UNITS.request
     const packet = decode(framer, this.#version, this.#state.topics)
     switch (packet.type) {
       case 'pingreq':
@@ -381,6 +383,12 @@ export class Connection
     this.#askedAt = this.#state.now()
     this.hold('policy')
     this.#state.turn.continueLater(() => this.#settled(action))
+  }
+
+  /** InboundSink. */
+  follow(fanOut: FanOut, then: (gate: number) => void): void {
+    this.hold('policy')
+    fanOut.done = (gate) => this.#settled(() => then(gate))
   }
 
   #settled(action: () => void): void {

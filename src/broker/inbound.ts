@@ -1,12 +1,19 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
 import { messageDigest } from '../mqtt/digest.ts'
 import { Message, type Topic } from '../mqtt/message.ts'
-import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion, PublishPacket } from '../mqtt/packet.ts'
+import type {
+  AcknowledgePacket,
+  AcknowledgeType,
+  ProtocolVersion,
+  PublishPacket,
+  QoS,
+} from '../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
 import type { Session } from '../session/session.ts'
 import { isServerTopic } from './connect.ts'
+import type { FanOut } from './crowd.ts'
 import type { Limit } from './events.ts'
 import { expiryTime } from './expiry.ts'
 import type { ClientView } from './policy.ts'
@@ -20,6 +27,8 @@ export interface InboundSink {
   /** In a later turn, with the packets behind waiting. */
   later(action: () => void): void
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  /** Has the packets behind wait until everybody has this message, then goes on with the commit to wait for. */
+  follow(fanOut: FanOut, then: (gate: number) => void): void
   acknowledge(
     type: AcknowledgeType,
     packetId: number,
@@ -204,14 +213,20 @@ export class Inbound {
       else this.#refusePublish(packet, topic, outcome)
       return
     }
-    if (packet.qos === 1) {
-      this.#sink.acknowledge('puback', packet.packetId, outcome, publisher.gate, 1)
-    } else if (packet.qos === 2) {
-      // The identifier and the fan-out are one fact, in one commit.
-      const session = this.#session
-      session.addInbound(packet.packetId, this.#digest)
-      const gate = session.stored ? this.#state.store.openSequence : publisher.gate
-      this.#sink.acknowledge('pubrec', packet.packetId, outcome, gate, 0)
+    const { packetId, qos } = packet
+    // The identifier and the fan-out are one fact, in one commit.
+    if (qos === 2) this.#session.addInbound(packetId, this.#digest)
+    const { underWay } = publisher
+    if (underWay === null) this.#accepted(qos, packetId, outcome, publisher.gate)
+    else this.#sink.follow(underWay, (gate) => this.#accepted(qos, packetId, outcome, gate))
+  }
+
+  /** Everybody has the message; `gate` makes that durable. */
+  #accepted(qos: QoS, packetId: number, outcome: Reason, gate: number): void {
+    if (qos === 1) this.#sink.acknowledge('puback', packetId, outcome, gate, 1)
+    else if (qos === 2) {
+      const known = this.#session.stored ? this.#state.store.openSequence : gate
+      this.#sink.acknowledge('pubrec', packetId, outcome, known, 0)
     }
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#sink.fallBehind()
   }

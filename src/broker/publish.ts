@@ -4,6 +4,7 @@ import type { QoS } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
+import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
 import type { Limit } from './events.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
@@ -18,12 +19,15 @@ export class Publisher {
   readonly #state: State
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
+  readonly #crowds: Crowds
   #latestAuthor: Author | null = null
   #latestPublisher = ''
   /** Sessions that took the latest message. */
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
   gate = 0
+  /** The latest message where it is given out in slices: not everybody has it, and `gate` does not hold yet; else null. */
+  underWay: FanOut | null = null
   /** The limit that refused the latest message; null when none did. */
   refusedBy: Limit | null = null
   /** Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once. */
@@ -35,6 +39,12 @@ export class Publisher {
     this.#state = state
     this.#retained = retained
     this.#backlog = backlog
+    this.#crowds = new Crowds(state, (fanOut, until) => this.#advance(fanOut, until))
+  }
+
+  /** Gives out at once whatever is under way. */
+  finish(): void {
+    this.#crowds.finish()
   }
 
   /**
@@ -46,6 +56,7 @@ export class Publisher {
     this.receivers = 0
     this.gate = 0
     this.refusedBy = null
+    this.underWay = null
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
       // While stored Sessions are being read again, nobody knows whom the message is for.
       return this.#refuse('disk', message, unavailable)
@@ -57,7 +68,8 @@ export class Publisher {
       const refusal = this.#refusal(message, route, stores)
       if (refusal !== Reason.Success) return refusal
     }
-    return this.#admit(message, route, publisher, stores, message.retain)
+    // At QoS 1 the publisher sends it again when it was not acknowledged before a crash; at QoS 2 some would get it twice.
+    return this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)
   }
 
   /**
@@ -68,7 +80,7 @@ export class Publisher {
     const route = this.#state.router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
     const retains = message.retain && this.#retainedRefusal(message) === Reason.Success
-    this.#admit(message, route, publisher, stores, retains)
+    this.#admit(message, route, publisher, stores, retains, true)
   }
 
   #admit(
@@ -77,18 +89,87 @@ export class Publisher {
     publisher: Session | null,
     stores: boolean,
     retains: boolean,
+    isWhole: boolean,
   ): Reason {
     this.receivers = 0
     this.gate = stores || retains ? this.#state.store.openSequence : 0
-    if (retains) this.#retain(message, publisher)
-    this.#fanOut(message, route, publisher)
+    if (this.#isCrowd(message, route)) {
+      this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
+    } else {
+      if (retains) this.#retain(message, publisher)
+      this.#fanOut(message, route, publisher)
+      this.#fannedOut(message)
+    }
+    // Who matches and yet gets nothing (No Local, a share that nobody can take now) is a subscriber all the same.
+    return isMatched(route) ? Reason.Success : Reason.NoMatchingSubscribers
+  }
+
+  #fannedOut(message: Message): void {
     // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
     if (message.qos > 0 && this.receivers > 0) message.own()
     if (this.#state.events.hearsPublished) {
       this.#state.events.emit('published', { message, receivers: this.receivers })
     }
-    // Who matches and yet gets nothing (No Local, a share that nobody can take now) is a subscriber all the same.
-    return isMatched(route) ? Reason.Success : Reason.NoMatchingSubscribers
+  }
+
+  // ── to a crowd ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #isCrowd({ topic }: Message, route: Route<Session>): boolean {
+    if (route.sole === null && route.entries.length + route.groups.length >= CROWD_MIN) return true
+    return this.#crowds.size > 0 && this.#crowds.has(topic)
+  }
+
+  #giveOutInSlices(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean): void {
+    message.own()
+    const fanOut = new FanOut(message, publisher, retains, isWhole)
+    this.#crowds.add(fanOut)
+    this.receivers = fanOut.receivers
+    this.underWay = fanOut.isOver ? null : fanOut
+  }
+
+  /** Goes on until so much work was done. True when everybody has the message who is to have it. */
+  #advance(fanOut: FanOut, until: number): boolean {
+    const { router, store, work } = this.#state
+    const { message } = fanOut
+    const route = fanOut.route ?? this.#beginSlices(fanOut)
+    const { entries, groups } = route
+    this.gate = fanOut.stores ? store.openSequence : 0
+    this.receivers = fanOut.receivers
+    if (this.#retained.size > 0) this.#retained.publishedBefore(message, fanOut.liveBefore)
+    const isChanged = router.changeCount !== fanOut.changes
+    while (fanOut.at < entries.length && work.units < until) {
+      const entry = entries[fanOut.at++]!
+      const current = isChanged ? router.current(entry) : entry
+      work.units += UNITS.crowdDelivery
+      if (current !== null) this.#deliver(message, current, fanOut.publisher)
+    }
+    const end = entries.length + groups.length
+    while (fanOut.at >= entries.length && fanOut.at < end && work.units < until) {
+      const group = groups[fanOut.at++ - entries.length]!
+      work.units += UNITS.crowdDelivery
+      // One that has lost its last member since is none any more.
+      if (group.members.length > 0) this.deliverShared(group, message)
+    }
+    if (this.#plainMade !== 0) this.#forgetPlain()
+    message.forgetWires()
+    fanOut.receivers = this.receivers
+    if (fanOut.at < end) return false
+    this.#fannedOut(message)
+    return true
+  }
+
+  #beginSlices(fanOut: FanOut): Route<Session> {
+    const { router } = this.#state
+    const { message, publisher, retains } = fanOut
+    const route = router.route(message.topic)
+    fanOut.route = route
+    fanOut.changes = router.changeCount
+    fanOut.stores = retains || (message.qos > 0 && hasStored(route))
+    if (retains) this.#retain(message, publisher)
+    if (this.#retained.size === 0) return route
+    this.#retained.published(message)
+    fanOut.liveBefore = this.#retained.liveBefore
+    return route
   }
 
   /** One of the Server's own values (`$SYS`): retained in memory only, QoS 0. */
@@ -99,7 +180,9 @@ export class Publisher {
     const previous = retained.set(message)
     if (previous === null) ownRetained.count++
     ownRetained.bytes += message.size - (previous?.size ?? 0)
-    this.#fanOut(message, this.#state.router.route(message.topic), null)
+    const route = this.#state.router.route(message.topic)
+    if (this.#isCrowd(message, route)) this.#giveOutInSlices(message, null, false, false)
+    else this.#fanOut(message, route, null)
   }
 
   #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
@@ -109,7 +192,8 @@ export class Publisher {
       this.#deliver(message, sole, publisher)
     } else {
       const { entries, groups } = route
-      this.#state.work.units += (entries.length + groups.length) * UNITS.delivery
+      const each = this.gate === 0 ? UNITS.delivery : UNITS.storedDelivery
+      this.#state.work.units += (entries.length + groups.length) * each
       for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
       for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
     }

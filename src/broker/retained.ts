@@ -264,11 +264,22 @@ export class RetainedDelivery {
     const { name } = message.topic
     const retained = this.#state.retained.get(name)
     this.#retainedNow = retained
-    if (retained === undefined) return
     this.#liveBefore = this.#live.get(name) ?? 0
+    if (retained === undefined) return
     this.#live.set(name, this.#tick())
     // It was just stored anew, without a word about that.
     if (retained === message) this.#recorded.delete(name)
+  }
+
+  /** What to remember of a message that is given out in slices, for `publishedBefore`. */
+  get liveBefore(): number {
+    return this.#liveBefore
+  }
+
+  /** Goes on with a message that was begun with in an earlier turn. */
+  publishedBefore(message: Message, liveBefore: number): void {
+    this.#retainedNow = this.#state.retained.get(message.topic.name)
+    this.#liveBefore = liveBefore
   }
 
   /**

@@ -542,6 +542,7 @@ export class Server implements Acceptor {
   async #rebuild(): Promise<void> {
     const { state } = this
     state.turn.begin()
+    this.#rooms.publisher.finish()
     state.unavailable = 'the store is being read again after the disk was full'
     const live = new Set(state.wills.keys())
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
@@ -643,7 +644,11 @@ export class Server implements Acceptor {
       const limit = `0x${outcome.toString(16)}`
       return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
     }
-    return this.#durable(this.#rooms.publisher.gate)
+    const { gate, underWay } = this.#rooms.publisher
+    if (underWay === null) return this.#durable(gate)
+    return new Promise((resolve) => {
+      underWay.done = (last) => resolve(this.#durable(last))
+    })
   }
 
   /** Publishes one of the Server's own `$SYS` values: retained in memory, never stored. */
@@ -699,6 +704,7 @@ export class Server implements Acceptor {
       await Promise.race([empty, timeout])
     }
     for (const connection of [...this.#links]) connection.destroy()
+    this.#rooms.publisher.finish()
     // What a stored Session has not got begins again after the next start.
     this.#rooms.retained.clear()
     state.turn.end()

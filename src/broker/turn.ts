@@ -17,10 +17,10 @@ interface Budget {
   readonly backlog: number
 }
 
-/** Several clients are active: about 1 ms for each task, and 4 ms for all that came in. */
+/** Several clients are active: about 1 ms for each task, and 10 ms for all that came in. */
 const SHARED: Budget = {
   slice: SLICE_UNITS,
-  input: 4 * SLICE_UNITS,
+  input: 10 * SLICE_UNITS,
   continued: SLICE_UNITS,
   backlog: SLICE_UNITS,
 }
@@ -88,6 +88,11 @@ export class Turn {
   /** Whether this turn has taken as much input as it may: what arrives waits. */
   get isFull(): boolean {
     return this.#work.units - this.#units >= this.#budget.input
+  }
+
+  /** Units that a task which is nobody's alone may use in one turn. */
+  get sliceUnits(): number {
+    return this.#budget.slice
   }
 
   /** Units that this client may use in one turn. */

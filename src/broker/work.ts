@@ -9,16 +9,22 @@ export const SLICE_UNITS = 10_000
 
 /** What things cost, in units of about 0.1 us. `test/broker/work.test.ts` holds the table against the processor. */
 export const UNITS = Object.freeze({
-  /** One packet of any kind, decoded and answered. */
-  packet: 10,
+  /** PUBLISH or an acknowledgement, decoded and answered. */
+  packet: 2,
+  /** Any other packet. */
+  request: 20,
   /** Bytes that arrived on a connection, however few. */
-  read: 40,
+  read: 20,
   /** One write to a connection. */
-  write: 70,
+  write: 40,
   /** Going on with something in a later turn. */
   continuation: 4,
   /** One message given to one Session. */
-  delivery: 4,
+  delivery: 2,
+  /** The same where it is stored. */
+  storedDelivery: 8,
+  /** The same among so many that nothing of them is in the processor's cache. */
+  crowdDelivery: 6,
   /** So many bytes that are looked at or copied are one unit. */
   bytesEach: 256,
 })

@@ -194,6 +194,21 @@ export class Router<S extends object> {
     return true
   }
 
+  /** Changes of filters so far: as long as it is the same, every Route is. */
+  get changeCount(): number {
+    return this.#changes.count
+  }
+
+  /** An entry of an earlier Route as its Subscriptions are now; null where none of them is there any more. */
+  current(entry: RouteEntry<S>): RouteEntry<S> | null {
+    let now: RouteEntry<S> | null = null
+    for (const { filter } of entry.subscriptions) {
+      const found = find(this.#filters.get(filter), entry.subscriber, null)
+      if (found !== undefined) now = now === null ? found : join(now, found)
+    }
+    return now
+  }
+
   /**
    * Lets go of a topic's cached Route if it no longer holds, so that a topic that nobody publishes to does not keep
    * subscribers in memory that are gone. For whoever comes by all topics now and then.

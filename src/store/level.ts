@@ -184,6 +184,8 @@ export class LevelStore implements Store {
   #gatherer: (() => void) | null = null
   #format = FORMAT_VERSION
   #sealedSequence = 0
+  /** How many facts are being recorded that must be in one block. */
+  #whole = 0
   #committedSequence = 0
   #nextPage = 1
   #nextSession = 1
@@ -528,7 +530,15 @@ export class LevelStore implements Store {
   commit(): void {
     if (this.#state !== 'open' || !this.#recorded()) return
     this.#wanted = true
-    if (this.#inFlight === null && this.#gatherer === null) this.#seal(false)
+    if (this.#inFlight === null && this.#gatherer === null && this.#whole === 0) this.#seal(false)
+  }
+
+  beginWhole(): void {
+    this.#whole++
+  }
+
+  endWhole(): void {
+    this.#whole--
   }
 
   async restore(messages: readonly Message[]): Promise<void> {
@@ -886,13 +896,14 @@ export class LevelStore implements Store {
   /** True when something was to be committed and nothing was in flight: now it is. */
   #sealWanted(): boolean {
     if (this.#state !== 'open' || this.#inFlight !== null || !this.#wanted || !this.#recorded()) return false
+    if (this.#whole > 0) return false
     this.#seal(false)
     return true
   }
 
   /** Without anything else to commit, deletes the pages that nobody needs any more if they are many. */
   #giveBack(): void {
-    if (this.#state !== 'open' || this.#inFlight !== null) return
+    if (this.#state !== 'open' || this.#inFlight !== null || this.#whole > 0) return
     const { dead } = this.#bodies
     let bytes = 0
     for (let index = 0; index < dead.length && bytes < IDLE_DELETES_BYTES; index++)

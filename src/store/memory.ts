@@ -102,6 +102,8 @@ export class MemoryStore implements Store {
     return false
   }
   postpone(_ms: number, _since: number, _held: Iterable<Message | Parked>): void {}
+  beginWhole(): void {}
+  endWhole(): void {}
   commit(): void {}
   async restore(_messages: readonly Message[]): Promise<void> {}
   async close(): Promise<void> {}

@@ -277,6 +277,9 @@ export interface Store {
    */
   postpone(ms: number, since: number, held: Iterable<Message | Parked>): void
 
+  /** What is recorded until `endWhole` is one fact: no block is sealed in between, but by `close`. They may overlap. */
+  beginWhole(): void
+  endWhole(): void
   /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
   commit(): void
   /** Reads evicted bodies back, also of messages that are completed meanwhile. Rejects with StoreError. */

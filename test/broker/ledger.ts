@@ -157,7 +157,18 @@ export class LedgerStore implements Store {
       if (message instanceof Message && this.old.has(message)) message.expiresAt += ms
   }
 
+  #whole = 0
+
+  beginWhole(): void {
+    this.#whole++
+  }
+
+  endWhole(): void {
+    this.#whole--
+  }
+
   commit(): void {
+    if (this.#whole > 0) return
     if (this.#recorded === 0 || (this.oneAtATime && this.#sealed.length > 0)) return
     this.#sealedLines.push(this.lines.length)
     this.#recorded = 0

@@ -154,6 +154,9 @@ export class RecallStore implements Store {
   }
   postpone(): void {}
 
+  beginWhole(): void {}
+  endWhole(): void {}
+
   commit(): void {
     if (this.#records.length === 0) return
     const source = this.#source!

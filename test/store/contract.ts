@@ -48,6 +48,25 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.pendingBytes).toBe(0)
     })
 
+    test('what is recorded as a whole is in one commit, also where another one ends meanwhile', async () => {
+      await server.open()
+      const { store } = server
+      server.createSession(1)
+      store.commit()
+      const before = store.recordedSequence
+      store.beginWhole()
+      server.enqueue(1, delivery(message('a', 'one')))
+      store.commit()
+      await expect.poll(() => store.committedSequence).toBe(before)
+      const open = store.openSequence
+      store.commit()
+      server.enqueue(1, delivery(message('a', 'two')))
+      expect(store.openSequence).toBe(open)
+      store.endWhole()
+      await server.commit()
+      expect(store.committedSequence).toBe(open)
+    })
+
     test('a commit without records does nothing', async () => {
       await server.open()
       server.store.commit()

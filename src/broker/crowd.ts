@@ -1,0 +1,107 @@
+/**
+ * Messages for a crowd of subscribers: they are given out in slices, one message after the other, so that nobody else waits
+ * long. What is published meanwhile to a topic of which a message is under way comes after that one.
+ */
+import type { Message, Topic } from '../mqtt/message.ts'
+import type { Route } from '../routing/router.ts'
+import type { Session } from '../session/session.ts'
+import type { State } from './state.ts'
+import { SLICE_UNITS } from './work.ts'
+
+/** From so many subscribers and groups on, a message is given out in slices. */
+export const CROWD_MIN = 4096
+
+/** About 5 ms: also where others are active, while the store waits for a message to be whole. */
+const SLICE_UNITS_MAX = 5 * SLICE_UNITS
+
+/** A message that is given out in slices, and how far that has come. */
+export class FanOut {
+  readonly message: Message
+  readonly publisher: Session | null
+  readonly retains: boolean
+  /** Nothing of it is durable before all of it is. */
+  readonly isWhole: boolean
+  /** Who gets it; null until it begins. */
+  route: Route<Session> | null = null
+  /** Entries of the Route, and groups behind them, that were seen to. */
+  at = 0
+  receivers = 0
+  /** Whether the store has to keep anything of it. */
+  stores = false
+  /** Of its topic when it began: what the delivery of retained messages has to know. */
+  liveBefore = 0
+  /** The router's, when it began. */
+  changes = 0
+  isOver = false
+  /** Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored. */
+  done: ((gate: number) => void) | null = null
+
+  constructor(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean) {
+    this.message = message
+    this.publisher = publisher
+    this.retains = retains
+    this.isWhole = isWhole
+  }
+}
+
+/** Those that are under way, the oldest first. */
+export class Crowds {
+  readonly #state: State
+  readonly #advance: (fanOut: FanOut, until: number) => boolean
+  readonly #waiting: FanOut[] = []
+  #isScheduled = false
+
+  /** `advance` goes on with one until so much work was done; true when everybody has it. */
+  constructor(state: State, advance: (fanOut: FanOut, until: number) => boolean) {
+    this.#state = state
+    this.#advance = advance
+  }
+
+  get size(): number {
+    return this.#waiting.length
+  }
+
+  /** Whether a message of this topic is under way. */
+  has(topic: Topic): boolean {
+    return this.#waiting.some(({ message }) => message.topic === topic)
+  }
+
+  /** Begins with it, or has it wait for those that are under way. */
+  add(fanOut: FanOut): void {
+    if (fanOut.isWhole) this.#state.store.beginWhole()
+    this.#waiting.push(fanOut)
+    if (this.#waiting.length === 1) this.#goOn(this.#sliceUnits(fanOut))
+  }
+
+  /** Gives out all that is under way, at once. */
+  finish(): void {
+    while (this.#waiting.length > 0) this.#goOn(Number.POSITIVE_INFINITY)
+  }
+
+  #sliceUnits({ isWhole }: FanOut): number {
+    return isWhole ? SLICE_UNITS_MAX : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
+  }
+
+  #goOn(units: number): void {
+    const [first] = this.#waiting
+    if (first === undefined) return
+    if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
+    if (this.#waiting.length === 0 || this.#isScheduled) return
+    this.#isScheduled = true
+    this.#state.turn.continueLater(() => {
+      this.#isScheduled = false
+      const [next] = this.#waiting
+      if (next !== undefined) this.#goOn(this.#sliceUnits(next))
+    })
+  }
+
+  #over(fanOut: FanOut): void {
+    const { store } = this.#state
+    this.#waiting.shift()
+    fanOut.isOver = true
+    // Read before the store may go on: the next commit has it.
+    const gate = fanOut.stores ? store.openSequence : 0
+    if (fanOut.isWhole) store.endWhole()
+    fanOut.done?.(gate)
+  }
+}
