@@ -56,8 +56,8 @@ describe('a message for a crowd', () => {
     const { work, figures } = world.server.state
     const from = work.units
     push(publisher, publish('one', 1))
-    // Of the first slice.
-    expect(work.units - from).toBeLessThan(6 * SLICE_UNITS)
+    // The Route, and the first slice.
+    expect(work.units - from).toBeLessThan(8 * SLICE_UNITS)
     const other = await world.connect('other')
     expect(other.connack).toMatchObject({ reasonCode: 0 })
     await world.settle()
