@@ -2,14 +2,15 @@
 /**
  * The storm after a restart: a fleet with passwords comes back at once after `kill -9`, beside quiet pairs that are connected already.
  *
- *     node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--retries] [--tls] [--json]
+ *     node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls] [--json]
  *                                    [--broker mosquitto] [--main MAIN.JS]
  *
- * Users have passwords that Godwit made, or with `--chosen` such as people choose (argon2id), with `--mixed` every other one. Clients
- * never ask again after a refusal, as MQTT.js does not; with `--retries` they do, as paho does. All limits are at their defaults.
+ * Users have passwords that Godwit made, or with `--chosen` such as people choose (argon2id), with `--mixed` every other one. The broker
+ * has a directory in memory as under systemd, so that it remembers who logged in, but with `--forgets` none, as after the machine was
+ * switched off. Clients never ask again after a refusal, as MQTT.js does not; with `--retries` they do, as paho does. All limits are at their defaults.
  */
 import { execFileSync, fork, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
@@ -30,6 +31,10 @@ const DEFAULTS = {
   passwords: 'generated',
   retries: false,
   tls: false,
+  /** Whether the broker has a directory in memory, which outlives the kill as it does under systemd. */
+  remembers: true,
+  /** Further `KEY=VALUE` of Godwit's configuration. */
+  settings: [],
   pairs: 50,
   perSecond: 5,
   /** How long the pairs are measured before the kill. */
@@ -49,7 +54,7 @@ export async function storm(given = {}) {
   const options = { ...DEFAULTS, ...given }
   const { clients, passwords, retries, log } = options
   const directory = mkdtempSync(join(tmpdir(), 'godwit-storm-'))
-  const runtime = mkdtempSync(join('/dev/shm', 'godwit-storm-'))
+  const runtime = options.remembers ? mkdtempSync(join('/dev/shm', 'godwit-storm-')) : null
   const data = join(directory, 'data')
   const fleet = new Clients()
   const pairs = new Clients()
@@ -57,14 +62,16 @@ export async function storm(given = {}) {
   try {
     const users = makeUsers(options, data)
     const port = await freePort()
+    const plainPort = options.tls ? await freePort() : port
+    const ports = { port, plainPort }
     const place = { port, host: '127.0.0.1', tls: options.tls, version: options.version }
-    broker = await Broker.start(options, data, port, runtime)
+    broker = await Broker.start(options, data, ports, runtime)
     log(`${clients} clients connect for the first time`)
     await fleet.do('fleet', { ...place, users })
     await pairs.do('pairs', {
       ...place,
       tls: false,
-      port: broker.plainPort,
+      port: plainPort,
       count: options.pairs,
       perSecond: options.perSecond,
       users,
@@ -79,7 +86,7 @@ export async function storm(given = {}) {
     await fleet.do('holdBack')
     log('kill -9')
     await broker.kill()
-    broker = await Broker.start(options, data, port, runtime)
+    broker = await Broker.start(options, data, ports, runtime)
     await pairs.do('allIn')
     await pairs.do('measured')
     const cpu = broker.cpuMs()
@@ -100,7 +107,7 @@ export async function storm(given = {}) {
   } finally {
     await Promise.all([fleet.end(), pairs.end(), broker?.kill()])
     rmSync(directory, { recursive: true, force: true })
-    rmSync(runtime, { recursive: true, force: true })
+    if (runtime !== null) rmSync(runtime, { recursive: true, force: true })
   }
 }
 
@@ -153,21 +160,19 @@ function usersOfMosquitto(names, data) {
 }
 
 class Broker {
-  plainPort = 0
   #child
   #isNode = true
   #pauses = ''
 
-  static async start(options, data, port, runtime) {
+  static async start(options, data, ports, runtime) {
     const broker = new Broker()
     broker.#isNode = options.broker !== 'mosquitto'
-    broker.#pauses = join(runtime, 'pauses.json')
-    broker.plainPort = options.tls ? port + 1 : port
+    broker.#pauses = join(data, 'pauses.json')
     const [command, ...words] = broker.#isNode
-      ? godwitWords(options, data, port)
-      : ['mosquitto', '-c', mosquittoConfig(options, data, port)]
-    // What is in the directory of a service outlives the process, and not the machine.
-    const environment = { ...process.env, RUNTIME_DIRECTORY: runtime, BENCH_PAUSES_FILE: broker.#pauses }
+      ? godwitWords(options, data, ports)
+      : ['mosquitto', '-c', mosquittoConfig(options, data, ports)]
+    const environment = { ...process.env, BENCH_PAUSES_FILE: broker.#pauses, XDG_RUNTIME_DIR: '' }
+    if (runtime !== null) environment.RUNTIME_DIRECTORY = runtime
     const child = spawn(command, words, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
     broker.#child = child
     let output = ''
@@ -211,19 +216,20 @@ class Broker {
   }
 }
 
-function godwitWords({ main, tls }, data, port) {
+function godwitWords({ main, tls, settings }, data, { port, plainPort }) {
   const words = [process.execPath, '--require', PAUSES, main, 'start', '--data', data]
+  for (const setting of settings) words.push('--set', setting)
   if (!tls) return [...words, '--port', `${port}`]
   const path = join(data, 'storm.yaml')
   const { cert, key } = certificate()
   const secure = `{ name: tls, type: tls, host: 127.0.0.1, port: ${port}, tls: { cert: ${cert}, key: ${key} } }`
-  const plain = `{ name: tcp, type: tcp, host: 127.0.0.1, port: ${port + 1} }`
+  const plain = `{ name: tcp, type: tcp, host: 127.0.0.1, port: ${plainPort} }`
   writeFileSync(path, `listeners:\n  - ${secure}\n  - ${plain}\n`)
   return [...words, '--config', path]
 }
 
 /** It saves what it keeps once a second, and loses what is newer: no more than that can be asked of it. */
-function mosquittoConfig({ tls }, data, port) {
+function mosquittoConfig({ tls }, data, { port, plainPort }) {
   const path = join(data, 'mosquitto.conf')
   const { cert, key } = certificate()
   const lines = [
@@ -235,7 +241,7 @@ function mosquittoConfig({ tls }, data, port) {
     `persistence_location ${data}/`,
     'autosave_interval 1',
     `listener ${port} 127.0.0.1`,
-    ...(tls ? [`certfile ${cert}`, `keyfile ${key}`, `listener ${port + 1} 127.0.0.1`] : []),
+    ...(tls ? [`certfile ${cert}`, `keyfile ${key}`, `listener ${plainPort} 127.0.0.1`] : []),
   ]
   writeFileSync(path, `${lines.join('\n')}\n`)
   return path
@@ -279,12 +285,19 @@ class Clients {
   }
 }
 
+/** Below those that the kernel gives to clients, one of which could have it when the broker comes back. */
 async function freePort() {
-  const server = createServer()
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  for (;;) {
+    const port = randomInt(20_000, 32_000)
+    const server = createServer()
+    const isFree = await new Promise((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
 }
 
 /** As rows for people. */
@@ -312,7 +325,8 @@ export async function printStorm(options = {}) {
     { passwords: 'generated' },
     { passwords: 'generated', broker: 'mosquitto' },
     { passwords: 'generated', tls: true },
-    { passwords: 'chosen', clients: 500 },
+    { passwords: 'chosen' },
+    { passwords: 'chosen', remembers: false, clients: 500 },
     { passwords: 'mixed', retries: true },
   ]
   for (const variant of variants) console.log(stormText(await storm({ ...options, ...variant })))
@@ -326,6 +340,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
       mixed: { type: 'boolean', default: false },
       retries: { type: 'boolean', default: false },
       tls: { type: 'boolean', default: false },
+      forgets: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       main: { type: 'string' },
       broker: { type: 'string', default: 'godwit' },
@@ -337,6 +352,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     passwords,
     retries: values.retries,
     tls: values.tls,
+    remembers: !values.forgets,
     log: (text) => process.stderr.write(`${text}\n`),
     ...(values.clients !== undefined && { clients: Number(values.clients) }),
     ...(values.main !== undefined && { main: values.main }),

@@ -1,0 +1,27 @@
+/** A fleet with passwords that comes back all at once after `kill -9`, each client with a socket, and without asking twice. */
+import { describe, expect, test } from 'vitest'
+import { type StormOptions, storm } from '../../scripts/fairness/storm.mjs'
+import { MAIN } from './process.ts'
+
+const QUIET = { main: MAIN, pairs: 2, perSecond: 5, quietMs: 0, settings: ['limits.will_grace_seconds=2'] }
+
+async function comesBack(options: StormOptions): Promise<void> {
+  const { isIn, refused, neverIn, sessionsPresent, willsPublished } = await storm({ ...QUIET, ...options })
+  expect({ isIn, refused, neverIn, sessionsPresent, willsPublished }).toEqual({
+    isIn: options.clients,
+    refused: 0,
+    neverIn: 0,
+    sessionsPresent: options.clients,
+    willsPublished: 0,
+  })
+}
+
+describe('after kill -9 a fleet is let in, nobody refused, with its Sessions, and no Will is published', () => {
+  test('with passwords that Godwit made, and with chosen ones that it remembers', async () => {
+    await comesBack({ clients: 300, passwords: 'mixed', version: 5 })
+  })
+
+  test('over TLS', async () => {
+    await comesBack({ clients: 100, passwords: 'generated', tls: true })
+  })
+})
