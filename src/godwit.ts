@@ -23,7 +23,7 @@ import { bootClock } from './cli/boot-clock.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
 import { thisMachine } from './cli/machine.ts'
 import { Renewal } from './cli/renewal.ts'
-import { accessCommands, openAccess } from './cli/running-access.ts'
+import { accessCommands, openAccess, rememberLogins } from './cli/running-access.ts'
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
@@ -106,6 +106,11 @@ export interface BrokerOptions {
   readonly policy?: Policy
   /** Users, passwords, certificates and rights as the configuration's `access` has them; a `policy` takes its place. */
   readonly access?: Partial<AccessOptions>
+  /**
+   * A directory of this user alone, in memory (tmpfs): in it `access` remembers over a restart which log-ins were right, and does not
+   * hash them again. Nowhere when absent.
+   */
+  readonly runtimeDirectory?: string
   /** Seconds between `$SYS` values; 0 for none. 0 when absent. */
   readonly sysIntervalSeconds?: number
   /** Lets `godwit status` and `godwit backup` reach this broker, through its data directory. False when absent. */
@@ -153,6 +158,8 @@ export interface Broker {
   readonly listeners: readonly Listener[]
   /** What there was to say at the start, such as what the store imported; for the operator. */
   readonly notice: string | undefined
+  /** Why log-ins are not remembered in `runtimeDirectory`; null where they are, or are not asked for. */
+  readonly loginsNotice: string | null
   /** What the limit of open files allows, whatever `connectionsMax` says. */
   readonly openFiles: OpenFiles
   /** Whether there is anybody whose password `access` knows. */
@@ -247,6 +254,11 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     server.start((userName) => access?.accounts?.user(userName)?.id ?? null),
     loadBeforeServing(store),
   ])
+  const { runtimeDirectory, dataDirectory } = options
+  const loginsNotice =
+    access === null || runtimeDirectory === undefined || dataDirectory === undefined
+      ? null
+      : rememberLogins(access, server, runtimeDirectory, dataDirectory)
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -376,6 +388,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     get hasUsers() {
       return access?.hasUsers === true
     },
+    loginsNotice,
     notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,
     fatal,

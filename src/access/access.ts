@@ -14,6 +14,7 @@ import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
 import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
 import type { FullBy } from './fair-queue.ts'
+import type { LoginFile } from './login-file.ts'
 import { type LoginResult, Logins, NOBODY } from './logins.ts'
 import { type PasswordFile, parsePasswordFile } from './password-file.ts'
 import { type PasswordHash, parsePasswordHash } from './password-hash.ts'
@@ -177,6 +178,11 @@ export class Access {
   /** Passwords that were checked, and that were refused because too many waited. */
   get passwordFigures(): Readonly<PasswordWork['figures']> {
     return this.#work.figures
+  }
+
+  /** Log-ins that are right outlive a restart in this file. To be called before anybody logs in. */
+  rememberIn(file: LoginFile): void {
+    this.#logins.rememberIn(file)
   }
 
   /** Looks at the files from time to time, until `close`. */

@@ -1,12 +1,10 @@
 /** Passwords of CONNECT against what is stored: with a bound on the work, and at the same cost for users that do not exist. */
-import { createHmac, randomBytes } from 'node:crypto'
 import type { FullBy } from './fair-queue.ts'
 import { isGeneratedPassword } from './generated-password.ts'
+import type { LoginFile } from './login-file.ts'
 import { type ChosenHash, isPassword, type PasswordHash } from './password-hash.ts'
 import { LeftError, PasswordsBusyError, type PasswordWork, type Waiting } from './password-work.ts'
-
-/** Log-ins that are remembered, so that a fleet which comes back is not hashed again: about 200 bytes each. */
-const REMEMBERED_MAX = 16_384
+import { RememberedLogins } from './remembered-logins.ts'
 
 /** What an unknown user's password is checked against where nothing tells how others are stored: argon2id, of nobody's password. */
 export const NOBODY: ChosenHash = {
@@ -36,15 +34,17 @@ const WAITING_BYTES = 3000
 
 export class Logins {
   readonly #work: PasswordWork
-  /** Known to this process alone. */
-  readonly #key = randomBytes(32)
-  /** What a password was right for, by an HMAC over user name and password; the one used longest ago first. */
-  readonly #remembered = new Map<string, PasswordHash>()
+  #remembered = new RememberedLogins()
   /** How an unknown user's password is checked. */
   nobody: ChosenHash = NOBODY
 
   constructor(work: PasswordWork) {
     this.#work = work
+  }
+
+  /** Takes over what the file has of before the restart, and remembers in it. To be called before anybody logs in. */
+  rememberIn(file: LoginFile): void {
+    this.#remembered = new RememberedLogins(file)
   }
 
   get remembered(): number {
@@ -57,10 +57,7 @@ export class Logins {
   isKnownRight({ userName, password, stored }: Attempt): boolean {
     if (stored === undefined) return false
     if (stored.kind === 'generated') return isGeneratedPassword(stored, password)
-    const key = this.#keyOf(userName, password)
-    if (this.#remembered.get(key) !== stored) return false
-    this.#remember(key, stored)
-    return true
+    return this.#remembered.has(userName, password, stored)
   }
 
   /**
@@ -85,29 +82,12 @@ export class Logins {
         waiting,
       )
       if (!isRight || !isChosen) return 'wrong'
-      this.#remember(this.#keyOf(userName, password), stored)
+      this.#remembered.add(userName, password, stored)
       return 'right'
     } catch (error) {
       if (error instanceof PasswordsBusyError) return { busyBy: error.limit }
       if (error instanceof LeftError) return 'left'
       throw error
     }
-  }
-
-  #remember(key: string, stored: PasswordHash): void {
-    this.#remembered.delete(key)
-    this.#remembered.set(key, stored)
-    if (this.#remembered.size <= REMEMBERED_MAX) return
-    for (const oldest of this.#remembered.keys()) {
-      this.#remembered.delete(oldest)
-      return
-    }
-  }
-
-  #keyOf(userName: string, password: Buffer): string {
-    const name = Buffer.from(userName, 'utf8')
-    const length = Buffer.allocUnsafe(4)
-    length.writeUInt32BE(name.length)
-    return createHmac('sha256', this.#key).update(length).update(name).update(password).digest('base64')
   }
 }

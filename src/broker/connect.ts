@@ -3,8 +3,9 @@ import type { Tolerance } from '../mqtt/lenience.ts'
 import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
-import { topicLevels } from '../mqtt/topics.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
+import type { Limit } from './events.ts'
+import { connectExcess, type Excess } from './form-limits.ts'
 import { STANDARD_PACKET_BYTES_MAX } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf, ownershipOf } from './ownership.ts'
@@ -25,6 +26,8 @@ export interface Refusal {
   readonly reason: string
   /** For the client, where the reason is about the inside of the Server; the reason itself when absent. */
   readonly told?: string
+  /** The limit that refuses; counted by whoever says so. */
+  readonly limit?: Limit
 }
 
 /** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
@@ -75,17 +78,17 @@ export function connectRefusal(
       const reason = `clients may not publish to ${packet.will.topic}: below $SYS only bridges may tell their state`
       return { reasonCode: Reason.NotAuthorized, reason }
     }
-    if (Buffer.byteLength(packet.will.topic) > limits.topicBytesMax) {
-      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_bytes_max' }
-    }
-    if (topicLevels(packet.will.topic) > limits.topicLevelsMax) {
-      return { reasonCode: Reason.TopicNameInvalid, reason: 'Will Topic exceeds topic_levels_max' }
-    }
   }
+  const excess = connectExcess(limits, packet)
+  if (excess !== null) return refusalBy(excess)
   // Who has a Session may come back: it takes messages out of memory, or ends it.
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
     return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal, told: NO_ROOM }
   return null
+}
+
+function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
+  return { reasonCode, reason: detail, told, limit }
 }
 
 function unavailable(reason: string): Refusal {

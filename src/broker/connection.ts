@@ -24,6 +24,7 @@ import {
   connectRefusal,
   isBridgeState,
   keepAliveSeconds,
+  type Refusal,
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
@@ -433,7 +434,7 @@ export class Connection
     this.#forgiven?.identified(this.#view)
     const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     const { policy } = this.#state
@@ -485,6 +486,11 @@ export class Connection
     else this.#refuse(reasonCode, reason, serverReference)
   }
 
+  #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
+    if (limit !== undefined) this.limited(limit, reason)
+    this.#refuse(reasonCode, reason, undefined, told)
+  }
+
   /** `told` is for the client where the reason is for the log alone. */
   #refuse(given: Reason, reason: string, serverReference?: string, told = reason): void {
     const reasonCode = connackReasonCode(given)
@@ -528,7 +534,7 @@ export class Connection
     }
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     if (user.userName !== null) {
@@ -572,7 +578,7 @@ export class Connection
     // Asked again: another user may have made a Session while a policy was thinking.
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
-      this.#refuse(refusal.reasonCode, refusal.reason, undefined, refusal.told)
+      this.#refuseFor(refusal)
       return
     }
     if (!this.#findsRoom(clientId)) return

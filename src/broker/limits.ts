@@ -69,6 +69,21 @@ export const LIMIT_TABLE = {
   ),
   /** Clients that are connected, all listeners together. Up to 64 more connections may be about to say who they are. */
   connectionsMax: row(count('clients'), [UNLIMITED], 'now', 'own', 'connected clients, of all listeners'),
+  connectionsPerUserMax: row(
+    count('clients'),
+    [UNLIMITED, UNLIMITED, 1000],
+    'now',
+    'own',
+    'connected clients of one user',
+  ),
+  /** Open connections of one IPv4 address or IPv6 network (/64). Thousands may share one: a carrier's NAT, a proxy. */
+  connectionsPerAddressMax: row(
+    count('connections'),
+    [UNLIMITED, UNLIMITED, 2000],
+    'now',
+    'own',
+    'connections of one address (IPv6: of a /64 network), but for those of this machine',
+  ),
   /** Seconds from accept to a complete CONNECT. */
   connectTimeoutSeconds: row(
     seconds({ min: 0.1, max: 3600 }, 'fractional'),
@@ -119,7 +134,8 @@ export const LIMIT_TABLE = {
   /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
   packetBytesMax: row(
     bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
-    [STANDARD_PACKET_BYTES_MAX],
+    // A firmware or a picture fits; a client before 5.0 that sends more is cut off, so that is decided with open eyes.
+    [STANDARD_PACKET_BYTES_MAX, 16 * MIB, MIB],
     'connections',
     'own',
     'largest control packet, announced as Maximum Packet Size',
@@ -127,7 +143,7 @@ export const LIMIT_TABLE = {
   /** Largest packet in bytes of any type but PUBLISH: decoding thousands of filters must not hold up everybody. */
   controlPacketBytesMax: row(
     bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
-    [MIB], // some 100,000 topic filters in one SUBSCRIBE
+    [MIB, MIB, 64 * KIB], // some 100,000 topic filters in one SUBSCRIBE
     'connections',
     'own',
     'largest packet of any type but PUBLISH',
@@ -140,33 +156,95 @@ export const LIMIT_TABLE = {
     'own',
     'properties of a packet, or of a Will',
   ),
+  clientIdBytesMax: row(
+    bytes({ min: 23, max: TEXT_BYTES_MAX }), // [MQTT-3.1.3-5]
+    [TEXT_BYTES_MAX, KIB, 256],
+    'now',
+    'own',
+    'longest Client Identifier',
+  ),
+  /** Longest topic name, and longest topic filter without its `$share/name/`. */
   topicBytesMax: row(
     bytes({ min: 1, max: TEXT_BYTES_MAX }),
-    [TEXT_BYTES_MAX],
+    [TEXT_BYTES_MAX, 4 * KIB, KIB],
     'now',
     'own',
     'longest topic name or topic filter',
   ),
   topicLevelsMax: row(
     count('levels', 65_536),
-    [UNLIMITED],
+    [UNLIMITED, 200, 128],
     'now',
     'own',
     'levels of a topic name or topic filter',
   ),
+  shareNameBytesMax: row(
+    bytes({ min: 1, max: TEXT_BYTES_MAX }),
+    [TEXT_BYTES_MAX, 256, 128],
+    'now',
+    'own',
+    'longest ShareName of a Shared Subscription',
+  ),
+  /** Sessions, those of connected clients without a kept Session included. */
+  sessionsMax: row(count('Sessions'), [UNLIMITED, 500_000, 100_000], 'now', 'own', 'Sessions in all'),
+  /** A fleet of 100,000 devices may share one user. */
+  sessionsPerUserMax: row(
+    count('Sessions'),
+    [UNLIMITED, 250_000, 1000],
+    'now',
+    'own',
+    'Sessions of one user',
+  ),
+  /** A dashboard may have 100,000. Shared Subscriptions included. */
   subscriptionsPerClientMax: row(
     count('Subscriptions'),
-    [UNLIMITED],
+    [UNLIMITED, 200_000, 1000],
     'now',
     'own',
     'Subscriptions of one Session',
   ),
+  subscriptionsPerUserMax: row(
+    count('Subscriptions'),
+    [UNLIMITED, 2_000_000, 20_000],
+    'now',
+    'own',
+    'Subscriptions of all Sessions of one user',
+  ),
+  sharedSubscriptionsPerClientMax: row(
+    count('Shared Subscriptions'),
+    [UNLIMITED, 10_000, 100],
+    'now',
+    'own',
+    'Shared Subscriptions of one Session',
+  ),
+  /** Groups, `$share/name/filter`, whose first member was of this user. Members of a group are Subscriptions like others. */
+  shareGroupsPerUserMax: row(
+    count('groups'),
+    [UNLIMITED, 10_000, 1000],
+    'now',
+    'own',
+    'groups of Shared Subscriptions that one user has opened',
+  ),
+  /** Each group gets each message: without a limit one user makes a hundred thousand out of each message of others. */
+  shareGroupsPerMessageMax: row(
+    count('groups'),
+    [UNLIMITED, 1000, 100],
+    'now',
+    'own',
+    'groups that one user has opened and that get the same message, on one topic filter or on several',
+  ),
   /** Messages that may wait in one Session's queue. */
-  queueMessagesMax: row(count('messages'), [UNLIMITED], 'now', 'own', 'messages that wait for one Session'),
+  queueMessagesMax: row(
+    count('messages'),
+    [UNLIMITED, 1_000_000, 10_000],
+    'now',
+    'own',
+    'messages that wait for one Session',
+  ),
   /** Bytes of messages that may wait in one Session's queue: by default over a million of 200 bytes. */
   queueBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
-    [256 * MIB],
+    [256 * MIB, 256 * MIB, 16 * MIB],
     'now',
     'queueMessagesMax',
     'bytes of messages that wait for one Session',
@@ -186,10 +264,18 @@ export const LIMIT_TABLE = {
    */
   inFlightMax: row(
     whole('messages', { max: 65_535 }),
-    [1000],
+    [1000, 1000, 200],
     'connections',
     null,
     'QoS 1 and 2 messages sent to one client and not yet acknowledged',
+  ),
+  /** Bytes of these messages: once there are as many, the next one waits in the queue. */
+  inFlightBytesMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [256 * MIB, 64 * MIB, 4 * MIB],
+    'now',
+    null,
+    'bytes of messages sent to one client and not yet acknowledged, above which the next one waits',
   ),
   /** QoS 1 and 2 messages one client may have under way to us; announced as Receive Maximum. */
   receiveMaximum: row(
@@ -202,7 +288,7 @@ export const LIMIT_TABLE = {
   /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
   topicAliasMaximum: row(
     whole('aliases', { min: 0, max: 65_535 }),
-    [64],
+    [64, 64, 16],
     'connections',
     'own',
     'topic aliases that a client may use, announced as Topic Alias Maximum',
@@ -217,18 +303,71 @@ export const LIMIT_TABLE = {
   ),
   maximumQoS: row(oneOf([0, 1, 2]), [2], 'restart', 'own', 'highest QoS that clients may publish with'),
   retainAvailable: row(truth(), [true], 'restart', 'own', 'whether messages may be retained'),
-  retainedMessagesMax: row(count('messages'), [UNLIMITED], 'now', 'own', 'retained messages in all'),
+  retainedMessagesMax: row(
+    count('messages'),
+    [UNLIMITED, 1_000_000, 500_000],
+    'now',
+    'own',
+    'retained messages in all',
+  ),
+  retainedMessagesPerUserMax: row(
+    count('messages'),
+    [UNLIMITED, 500_000, 10_000],
+    'now',
+    'own',
+    'retained messages of one user',
+  ),
   retainedBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
-    [GIB],
+    [GIB, GIB, 512 * MIB],
     'now',
     'own',
     'bytes of retained messages in all',
   ),
+  /** With what the memory takes beside the message: about 500 bytes each. */
+  retainedBytesPerUserMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, 512 * MIB, 16 * MIB],
+    'now',
+    'own',
+    'bytes of retained messages of one user, with what their place in memory takes',
+  ),
+  /** Topic, payload and properties. */
+  willBytesMax: row(
+    orUnlimited(bytes({ min: 128 })),
+    [UNLIMITED, 64 * KIB, 4 * KIB],
+    'now',
+    'own',
+    'largest Will: topic, payload and properties',
+  ),
+  willsMax: row(count('Wills'), [UNLIMITED, 500_000, 100_000], 'now', 'own', 'Wills in all'),
+  willsPerUserMax: row(count('Wills'), [UNLIMITED, 250_000, 1000], 'now', 'own', 'Wills of one user'),
+  willsBytesMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, 256 * MIB, 64 * MIB],
+    'now',
+    'own',
+    'bytes of all Wills, with what their place in memory takes',
+  ),
+  willsBytesPerUserMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, 128 * MIB, MIB],
+    'now',
+    'own',
+    'bytes of the Wills of one user, with what their place in memory takes',
+  ),
+  /** A Will with a longer Will Delay Interval is published after this time. */
+  willDelaySecondsMax: row(
+    orUnlimited(seconds({ min: 0, max: 0xffffffff })),
+    [UNLIMITED, UNLIMITED, 86_400],
+    'now',
+    null,
+    'longest Will Delay; a longer one is cut to it',
+  ),
   /** Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0. */
   keepAliveSecondsMax: row(
     orUnlimited(seconds({ min: 1, max: 65_535 })),
-    [UNLIMITED],
+    [UNLIMITED, UNLIMITED, 3600],
     'connections',
     null,
     'longest Keep Alive; clients of 5.0 are told Server Keep Alive',
@@ -236,7 +375,7 @@ export const LIMIT_TABLE = {
   /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
   sessionExpirySecondsMax: row(
     orUnlimited(seconds({ min: 0, max: 0xfffffffe })),
-    [UNLIMITED],
+    [UNLIMITED, UNLIMITED, 7 * 86_400],
     'now',
     null,
     'longest time that a Session outlives its connection',
@@ -244,7 +383,7 @@ export const LIMIT_TABLE = {
   /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
   outgoingBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
-    [4 * MIB],
+    [4 * MIB, 4 * MIB, MIB],
     'now',
     'slow-reader',
     'bytes that wait for one slow reader',

@@ -34,6 +34,8 @@ export const SECURITY_KINDS = [
   /** `accounts.json` was written by another process. */
   'accounts-loaded',
   'accounts-refused',
+  /** From now on a restart forgets which log-ins were right. */
+  'logins-not-kept',
   // What a client tried, or has no longer.
   'session-of-another-user',
   'subscription-stopped',

@@ -1,11 +1,12 @@
 /** SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
 import type { SubscribeRequest, SubscriptionOptions } from '../mqtt/packet.ts'
 import { ProtocolError, Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
-import { parseFilter, topicFilterError, topicLevels, topicNameError } from '../mqtt/topics.ts'
+import { parseFilter, topicFilterError, topicNameError } from '../mqtt/topics.ts'
 import { innerFilter } from '../routing/filter.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import { subscriptionRecord } from '../store/subscription-record.ts'
 import type { Limit } from './events.ts'
+import { filterExcess } from './form-limits.ts'
 import type { ClientView } from './policy.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ShareBacklog } from './share-backlog.ts'
@@ -184,18 +185,8 @@ export class Subscribing {
     if (unavailable !== null) {
       return this.#limited(unavailable.limit, session, UNAVAILABLE_CODES[unavailable.limit], filter)
     }
-    // A UTF-16 unit has at most three bytes.
-    if (inner.length * 3 > limits.topicBytesMax && Buffer.byteLength(inner) > limits.topicBytesMax) {
-      return this.#limited('topicBytesMax', session, Reason.TopicFilterInvalid, 'topic filter is longer')
-    }
-    if (limits.topicLevelsMax !== Number.POSITIVE_INFINITY && topicLevels(inner) > limits.topicLevelsMax) {
-      return this.#limited(
-        'topicLevelsMax',
-        session,
-        Reason.TopicFilterInvalid,
-        'topic filter has more levels',
-      )
-    }
+    const excess = filterExcess(limits, filter, inner)
+    if (excess !== null) return this.#limited(excess.limit, session, excess.reasonCode, excess.detail)
     const { subscriptions } = session
     if (subscriptions.size >= limits.subscriptionsPerClientMax && !subscriptions.has(filter)) {
       return this.#limited(

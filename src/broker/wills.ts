@@ -80,10 +80,12 @@ export class Wills {
   connectionLost(clientId: string, sessionExpirySeconds: number): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined || this.#state.stopping) return
+    // not section 3.1.3.2.2 where `willDelaySecondsMax` is less: it is published sooner than it asked for.
+    const delaySeconds = Math.min(pending.record.will.delaySeconds, this.#state.limits.willDelaySecondsMax)
     const seconds =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES
-        ? pending.record.will.delaySeconds
-        : Math.min(pending.record.will.delaySeconds, sessionExpirySeconds)
+        ? delaySeconds
+        : Math.min(delaySeconds, sessionExpirySeconds)
     if (seconds === 0) this.publishNow(clientId)
     else this.#schedule(clientId, pending.record, pending.view, this.#state.now() + seconds * 1000)
   }
@@ -113,7 +115,7 @@ export class Wills {
     const now = this.#state.now()
     const expiry =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
-    const delay = Math.min(record.will.delaySeconds, expiry)
+    const delay = Math.min(record.will.delaySeconds, limits.willDelaySecondsMax, expiry)
     const isDelayed = record.dueAt !== 0
     const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))

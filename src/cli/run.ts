@@ -1,6 +1,6 @@
 /** The command line: from its words to an exit code. */
 import { statSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import type { Logger } from 'pino'
 import type { AccessOptions } from '../access/access.ts'
 import type { ControlCommand } from '../admin/control.ts'
@@ -53,6 +53,7 @@ export interface StartOptions {
   readonly access: AccessOptions
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number
+  readonly runtimeDirectory?: string
   readonly controlSocket: boolean
   readonly renewsCertificates: boolean
   readonly controlCommands: Readonly<Record<string, ControlCommand>>
@@ -310,6 +311,7 @@ async function serve(
     access: config.access,
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
+    ...runtimePlace(environment),
     controlSocket: true,
     renewsCertificates: true,
     controlCommands: reloadCommands(() => reloading),
@@ -330,6 +332,9 @@ async function serve(
   const opening = isMovedByHost(sources) ? openingLine(words) : null
   const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
+  // Without systemd nobody has asked for it.
+  if (broker.loginsNotice != null && environment.RUNTIME_DIRECTORY !== undefined)
+    notices.push(`godwit note: ${broker.loginsNotice}`)
   const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
   if (files !== null) notices.push(`godwit note: ${files}`)
   notices.push(...yielded.filter((note) => note !== null), ...foreignFileNotices(config))
@@ -345,6 +350,15 @@ async function serve(
   if (end instanceof Error || !closed) return ExitCode.Failure
   stdout.write('godwit stopped\n')
   return ExitCode.CleanEnd
+}
+
+/** Where what may outlive the process, but not the machine, is kept: what systemd made for the service, or the user's own. */
+function runtimePlace({
+  RUNTIME_DIRECTORY: given,
+  XDG_RUNTIME_DIR: users,
+}: Surroundings['environment']): Pick<StartOptions, 'runtimeDirectory'> {
+  if (given !== undefined && given !== '') return { runtimeDirectory: given.split(':')[0]! }
+  return users === undefined || users === '' ? {} : { runtimeDirectory: join(users, 'godwit') }
 }
 
 /** Whether `--host` would be accepted beside these: it cannot move listeners that a configuration names. */

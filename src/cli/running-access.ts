@@ -12,6 +12,7 @@ import {
   accountCommand,
   explainAccess,
 } from '../access/account-commands.ts'
+import { LoginFile, LoginFileError } from '../access/login-file.ts'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import { type Found, type Many, throughAll } from '../admin/many.ts'
 import type { SessionEntry, Wanted } from '../broker/holdings.ts'
@@ -81,6 +82,29 @@ export async function openAccess(
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, listener, limits)
   let { hasUsers: hadUsers } = access
   return access
+}
+
+/**
+ * Has log-ins outlive a restart in `runtimeDirectory`, which is to be in memory. Returns why they do not; null where they do. The data
+ * directory must be there.
+ */
+export function rememberLogins(
+  access: Access,
+  server: Server,
+  runtimeDirectory: string,
+  dataDirectory: string,
+): string | null {
+  const failed = ({ message: detail }: Error): void => {
+    const subject = runtimeDirectory
+    server.state.events.emit('security', { kind: 'logins-not-kept', subject, by: 'broker', detail })
+  }
+  try {
+    access.rememberIn(LoginFile.open(runtimeDirectory, dataDirectory, { failed }))
+    return null
+  } catch (error) {
+    if (!(error instanceof LoginFileError)) throw error
+    return `log-ins are not remembered over a restart: ${error.message}`
+  }
 }
 
 /** Users came, or the last one is gone: where nobody said who is let in without credentials, that is another answer now. */

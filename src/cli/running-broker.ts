@@ -10,6 +10,8 @@ import type { OpenFiles } from '../transport/open-files.ts'
 export interface RunningBroker {
   /** What the store had to say at the start. */
   readonly notice?: string | undefined
+  /** Why log-ins are not remembered over a restart, though `runtimeDirectory` says where. */
+  readonly loginsNotice?: string | null
   /** Whether there is anybody whose password it knows. */
   readonly hasUsers: boolean
   readonly listeners: readonly Listener[]

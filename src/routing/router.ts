@@ -15,6 +15,7 @@ import type { KeyedList } from './keyed-list.ts'
 import {
   FilterSubscriptions,
   Group,
+  type GroupWatch,
   MergedEntry,
   type RouteEntry,
   type ShareGroup,
@@ -22,7 +23,13 @@ import {
   type Subscription,
 } from './subscription.ts'
 
-export { mergeWithout, type RouteEntry, type ShareGroup, type Subscription } from './subscription.ts'
+export {
+  type GroupWatch,
+  mergeWithout,
+  type RouteEntry,
+  type ShareGroup,
+  type Subscription,
+} from './subscription.ts'
 
 /** Who gets a message. The arrays never change. */
 export interface Route<S> {
@@ -86,6 +93,8 @@ const NOBODY: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING)
 export class Router<S extends object> {
   /** Routes that had to be made because none was cached or the cached one no longer held. */
   misses = 0
+  /** Null where nobody needs to know. */
+  watch: GroupWatch<S> | null = null
   readonly #meter: Meter
   readonly #filters: FilterSet<Leaf<S>>
   readonly #changes = new Changes()
@@ -268,6 +277,7 @@ export class Router<S extends object> {
       group = new Group(share, leaf?.filter ?? inner)
       if (leaf === undefined) this.#filters.set(group)
       else this.#many(leaf).addGroup(group)
+      this.watch?.opened(group, group.filter, subscriber)
     }
     const { length } = group.list
     const subscription = new SoleSubscription(subscriber, group.share, options, identifier)
@@ -282,6 +292,7 @@ export class Router<S extends object> {
     this.#shared--
     if (group.list.length > 0) return
     this.#changes.record(leaf.filter)
+    this.watch?.closed(group, group.filter)
     if (leaf instanceof FilterSubscriptions) {
       leaf.removeGroup(share)
       this.#shrink(leaf)

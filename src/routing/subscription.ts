@@ -34,6 +34,15 @@ export interface ShareGroup<S> {
   readonly members: readonly Subscription<S>[]
   /** Where the choice of a member goes on; the broker's. */
   cursor: number
+  /** Whose limits it counts for, since its first member was theirs; null for nobody's. The broker's. */
+  opener: object | null
+}
+
+/** Is told of groups that come and go. */
+export interface GroupWatch<S> {
+  /** `filter` is what follows `$share/name/`. */
+  opened(group: ShareGroup<S>, filter: string, by: S): void
+  closed(group: ShareGroup<S>, filter: string): void
 }
 
 const NO_GROUPS: readonly never[] = Object.freeze([])
@@ -171,6 +180,7 @@ export class Group<S> implements ShareGroup<S> {
   readonly filter: string
   readonly list = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
   cursor = 0
+  opener: object | null = null
 
   constructor(share: string, filter: string) {
     this.share = share

@@ -15,6 +15,8 @@ export interface SessionLimits {
    * 5.0 starts with fewer.
    */
   readonly inFlightMax: number
+  /** Bytes of these messages: once there are as many, the next one waits in the queue. */
+  readonly inFlightBytesMax: number
 }
 
 /** Why a message did not reach a subscriber. Every drop is counted by one of these. */

@@ -270,11 +270,11 @@ export class Session implements OutboundState {
 
   /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
   get #windowOpen(): boolean {
-    const { queueBytesMax } = this.#context.limits
+    const { queueBytesMax, inFlightBytesMax } = this.#context.limits
     const inFlightMax = this.#inFlightMax
     const count = this.#inFlight.size
     if (this.#quota === 0 || count >= inFlightMax || count >= PACKET_ID_MAX) return false
-    return this.#inFlightBytes < queueBytesMax
+    return this.#inFlightBytes < queueBytesMax && this.#inFlightBytes < inFlightBytesMax
   }
 
   /** Whether a message that has to wait would push others out, or be refused. */

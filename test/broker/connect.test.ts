@@ -16,7 +16,9 @@ describe('CONNECT and CONNACK', () => {
   })
 
   it('CONNACK is silent about what the standard assumes, and announces each limit that differs', async () => {
-    const open = await World.make({ limits: { receiveMaximum: 65_535, topicAliasMaximum: 0 } })
+    const open = await World.make({
+      limits: { profile: 'open', receiveMaximum: 65_535, topicAliasMaximum: 0 },
+    })
     const plain = await open.connect('a')
     expect(plain.connack).not.toHaveProperty('properties')
     const strict = await World.make({

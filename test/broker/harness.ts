@@ -1,7 +1,7 @@
 /** A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand. */
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import type { BrokerEvents, EventName } from '../../src/broker/events.ts'
-import { DEFAULT_LIMITS, type Limits } from '../../src/broker/limits.ts'
+import { type Limits, limitsWith } from '../../src/broker/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
 import type { Policy } from '../../src/broker/policy.ts'
 import { Server } from '../../src/broker/server.ts'
@@ -240,7 +240,7 @@ export class World {
       },
       randomId: () => `id${++this.#ids}`,
     }
-    const limits = { ...DEFAULT_LIMITS, ...options.limits }
+    const limits = limitsWith(options.limits)
     this.server = new Server(
       { host, store: options.store ?? this.ledger, limits, policy: options.policy ?? {} },
       (error) => {

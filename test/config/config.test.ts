@@ -303,7 +303,7 @@ shutdown_seconds: 30s
       'sys.interval_seconds=0',
       'found 0, allowed: seconds, as a number or like 30s, 5m, from 1 to 86400, or off',
     ],
-    ['limits=12', 'found 12, allowed: a group of keys: profile, connections_max, connect_timeout_seconds'],
+    ['limits=12', 'found 12, allowed: a group of keys: profile, connections_max, connections_per_user_max'],
     ['listeners=[]', 'found [], allowed: a list with at least one listener'],
     ['listeners=tcp', 'found "tcp", allowed: a list with at least one listener'],
   ])('%s is refused with what was found and what is allowed', (assignment, message) => {

@@ -1,5 +1,5 @@
 /** Fuzzing of the whole Server: what clients of all versions do, right and wrong, against the naive model. */
-import { DEFAULT_LIMITS, type Limits } from '../../src/broker/limits.ts'
+import { type Limits, limitsWith } from '../../src/broker/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
 import { Server } from '../../src/broker/server.ts'
 import type { Delivery, Message } from '../../src/mqtt/message.ts'
@@ -207,7 +207,7 @@ class Stage {
   private constructor(play: Play) {
     this.#play = play
     const limits = WORLDS[play.world]!
-    this.#limits = { ...DEFAULT_LIMITS, ...limits }
+    this.#limits = limitsWith(limits)
     const original = (message: object): object => this.#store.originals.get(message as Message) ?? message
     const queued = (clientId: string): number => this.#server.state.sessions.get(clientId)?.queueLength ?? 0
     this.#model = new Model(limits, 0, original, queued, (clientId) => this.#store.wasUnderWay(clientId))

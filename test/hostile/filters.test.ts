@@ -132,7 +132,7 @@ describe('filters of 65,535 levels', () => {
   const shared = `$share/g/${'+/'.repeat(32_000)}+`
 
   it('match what they should, and are forgotten without a trace', async () => {
-    const world = await World.make()
+    const world = await World.make({ limits: { profile: 'open' } })
     const client = await world.connect('deep')
     for (const filter of [literal, pluses, `${'+/'.repeat(32_766)}#`, shared]) {
       expect(await client.subscribe(filter, 1)).toBe(1)
@@ -149,7 +149,7 @@ describe('filters of 65,535 levels', () => {
   })
 
   it('that share all their levels cost what they have bytes, and a topic is looked for once per level', async () => {
-    const world = await World.make()
+    const world = await World.make({ limits: { profile: 'open' } })
     const client = await world.connect('deep')
     const long = '+/'.repeat(32_000)
     for (let number = 0; number < 50; number++) await client.subscribe(`${long}${number}`, 0)
@@ -163,7 +163,7 @@ describe('filters of 65,535 levels', () => {
   })
 
   it('retained messages are found by them, and by # under 65,535 levels', async () => {
-    const world = await World.make()
+    const world = await World.make({ limits: { profile: 'open' } })
     const publisher = await world.connect('publisher')
     await publisher.publish(literal, 'deep', 0, { retain: true })
     for (const filter of [literal, '#', `${'/'.repeat(60_000)}#`, '+/#']) {
@@ -174,7 +174,7 @@ describe('filters of 65,535 levels', () => {
   })
 
   it('are refused and counted where the operator has a limit', async () => {
-    const world = await World.make({ limits: { topicLevelsMax: 100 } })
+    const world = await World.make({ limits: { profile: 'open', topicLevelsMax: 100 } })
     const client = await world.connect('deep')
     for (const filter of [literal, pluses, shared]) {
       expect(await client.subscribe(filter, 1)).toBe(0x8f)

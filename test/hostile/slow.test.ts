@@ -54,7 +54,7 @@ describe('slow loris', () => {
   })
 
   it('in packets without Keep Alive: when memory is short, the largest goes, until there is room again', async () => {
-    const world = await World.make({ limits: { memoryBytesMax: 8 * 1024 ** 2 } })
+    const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * 1024 ** 2 } })
     const limited = world.record('limited')
     const slow: TestClient[] = []
     for (const [index, mebibytes] of [2, 4, 3].entries()) {
@@ -78,7 +78,7 @@ describe('slow loris', () => {
 
 describe('very many strangers', () => {
   it('with CONNECTs that are large and never whole: all of them go when memory is short, and nobody else', async () => {
-    const world = await World.make({ limits: { memoryBytesMax: 8 * 1024 ** 2 } })
+    const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * 1024 ** 2 } })
     const limited = world.record('limited')
     const client = await world.connect('client')
     await client.bytes(Buffer.concat([ANNOUNCED, Buffer.alloc(200_000)]))

@@ -12,6 +12,7 @@ const LIMITS: SessionLimits = {
   queueFull: 'drop-oldest',
   queueQos0: false,
   inFlightMax: 100_000,
+  inFlightBytesMax: Number.POSITIVE_INFINITY,
 }
 
 /** A Network Connection that writes down what it is asked to send. */
