@@ -39,6 +39,7 @@ import { ProtocolError, Reason } from './mqtt/reason.ts'
 import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
 import { containerChunks } from './store/container.ts'
+import { heapBytesMax } from './store/heap-guard.ts'
 import { withKeptFiles } from './store/kept-files.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
@@ -82,6 +83,9 @@ export type Durability = 'fsync' | 'interval' | 'os' | 'memory'
 const TICK_MS = 100
 
 const MIB = 1024 * 1024
+
+/** Of the heap, that stored messages and queue entries may have at most, whatever the settings say. */
+const RESIDENT_SHARE = 0.25
 
 const LOOPBACK = new Set(['localhost', '::1'])
 
@@ -446,7 +450,7 @@ function openStore(options: BrokerOptions): Store {
     sync: durability === 'fsync',
     syncEverySeconds: syncSecondsOf(options) ?? 0,
     reserveBytes: options.reserveBytes ?? 64 * MIB,
-    residentBytesMax: options.residentBytesMax ?? 128 * MIB,
+    residentBytesMax: Math.min(options.residentBytesMax ?? 128 * MIB, heapBytesMax() * RESIDENT_SHARE),
   })
 }
 

@@ -3,19 +3,14 @@ import { Message, type MessageFields } from '../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
-import {
-  type OutboundState,
-  type Recovered,
-  type RecoveredSession,
-  StoreError,
-  type SubscriptionRecord,
-} from '../store/store.ts'
+import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
 import type { Health } from './events.ts'
 import { Holdings } from './holdings.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
+import { Parking } from './parking.ts'
 import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
@@ -59,6 +54,14 @@ const STANDSTILL_MS = 2000
 /** Passes of the event loop in which a client that had come back meanwhile is accepted, read from and let in. */
 const STANDSTILL_PASSES = 8
 
+/** What was taken up from the store. */
+interface TakenUp {
+  readonly capped: Capped
+  /** Sessions whose clients were connected when the broker ended. */
+  readonly left: readonly Session[]
+  readonly count: number
+}
+
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
   readonly gate: number
@@ -73,6 +76,7 @@ export class Server implements Acceptor {
   readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
+  readonly #parking: Parking
   readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
   readonly #links = new Set<ClientConnection>()
@@ -115,6 +119,7 @@ export class Server implements Acceptor {
     }
     this.#clock = new BrokerClock(this.state, this.#rooms)
     this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
+    this.#parking = new Parking(this.state)
     this.#cap = new SessionCap(this.state, this.#rooms.sessions)
     this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
   }
@@ -147,10 +152,10 @@ export class Server implements Acceptor {
     this.#clock.start(recovered)
     this.#tickedAt = this.state.clock
     this.state.turn.begin()
-    const capped = this.#takeUp(recovered)
+    const { capped, left } = this.#takeUp(recovered)
     this.#idOf = idOf
     if (recovered.withoutOwnerIds === true) this.#ownByName()
-    this.#recordLeft(recovered)
+    this.#recordLeft(left)
     if (capped.ended + capped.shortened > 0) {
       // What is told to have ended must not be there again after a crash.
       const gate = this.state.store.openSequence
@@ -205,19 +210,24 @@ export class Server implements Acceptor {
     })
   }
 
-  #takeUp(recovered: Recovered): Capped {
+  #takeUp(recovered: Recovered): TakenUp {
     const { state } = this
     for (const message of recovered.retained) {
       this.#rooms.publisher.recoverRetained(message)
     }
-    if (
-      recovered.sessions.some(({ subscriptions }) => subscriptions.some(([, each]) => each.retainedPending))
-    ) {
-      this.#rooms.retained.recovered(recovered.retainedLive ?? [])
+    const sessions: Session[] = []
+    const left: Session[] = []
+    const pending: Session[] = []
+    // One by one, so that what recovery knows of each is gone before the next.
+    for (const each of recovered.sessions) {
+      const session = this.#takeUpSession(each, pending)
+      sessions.push(session)
+      if (each.record.disconnectedAt === 0) left.push(session)
     }
-    const sessions = recovered.sessions.map((session) => this.#takeUpSession(session))
     // Whose a message without an author is, its publisher's Session says.
     for (const message of recovered.retained) state.usage.retained(message, null)
+    if (pending.length > 0) this.#rooms.retained.recovered(recovered.retainedLive ?? [])
+    for (const session of pending) this.#resumeRetained(session)
     // All of them are there before the first one ends: its share of messages may be for the last.
     const capped = { shortened: 0, ended: 0 }
     for (const session of sessions) {
@@ -229,21 +239,24 @@ export class Server implements Acceptor {
     for (const [clientId, record] of recovered.wills) {
       this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
     }
-    return capped
+    return { capped, left, count: sessions.length }
   }
 
-  #takeUpSession(recovered: RecoveredSession): Session {
+  /** Adds the Session to `pending` when retained messages were under way to it. */
+  #takeUpSession(recovered: RecoveredSession, pending: Session[]): Session {
     const { state } = this
     const session = Session.recovered(state, recovered)
     state.usage.sessionAdded(session, null)
     state.sessions.set(session.clientId, session)
     state.sessionsById.set(session.id, session)
     state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
-    for (const [filter, record] of recovered.subscriptions) {
+    let isPending = false
+    for (const [filter, record] of session.subscriptions) {
       state.router.subscribe(session, filter, record, record.identifier)
       state.usage.subscriptionAdded(session, filter)
-      if (record.retainedPending) this.#resumeRetained(session, filter, record)
+      isPending ||= record.retainedPending === true
     }
+    if (isPending) pending.push(session)
     this.#rooms.backlog.recovered(session)
     // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
     if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
@@ -251,10 +264,12 @@ export class Server implements Acceptor {
   }
 
   /** When Sessions were left in a crash does not change with the next one, or they would never expire [MQTT-4.1.0-2]. */
-  #recordLeft({ sessions }: Recovered): void {
-    for (const { id, record } of sessions) {
-      const session = record.disconnectedAt === 0 ? this.state.sessionsById.get(id) : undefined
-      if (session?.clientId === record.clientId) this.state.store.putSession(id, session.record())
+  #recordLeft(left: readonly Session[]): void {
+    const { sessionsById, store } = this.state
+    for (const session of left) {
+      // It may have ended, and what it had may still be passed on.
+      const isThere = this.state.sessions.get(session.clientId) === session
+      if (isThere && sessionsById.get(session.id) === session) store.putSession(session.id, session.record())
     }
   }
 
@@ -268,10 +283,13 @@ export class Server implements Acceptor {
   }
 
   /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
-  #resumeRetained(session: Session, filter: string, record: SubscriptionRecord): void {
-    const { retainedPending: _, retainedSince = 0, ...plain } = record
-    session.subscriptions.set(filter, plain)
-    this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
+  #resumeRetained(session: Session): void {
+    for (const [filter, record] of session.subscriptions) {
+      if (record.retainedPending !== true) continue
+      const { retainedPending: _, retainedSince = 0, ...plain } = record
+      session.subscriptions.set(filter, plain)
+      this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
+    }
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
@@ -423,6 +441,7 @@ export class Server implements Acceptor {
     if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
       this.#clock.watch()
       this.#sampleMemory()
+      this.#parking.look()
       // Else whom a topic was routed to stays in memory until somebody publishes to it again.
       state.topics.visit(TOPICS_SWEPT, (topic) => state.router.release(topic))
     }
@@ -544,6 +563,7 @@ export class Server implements Acceptor {
     state.turn.begin()
     this.#rooms.publisher.finish()
     state.unavailable = 'the store is being read again after the disk was full'
+    this.#parking.stop()
     const live = new Set(state.wills.keys())
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
     for (const connection of [...this.#links]) connection.storeLost()
@@ -563,13 +583,16 @@ export class Server implements Acceptor {
     await state.store.close()
     const recovered = await this.#openAgain()
     state.turn.begin()
-    this.#takeUp({ ...recovered, wills: recovered.wills.filter(([clientId]) => !live.has(clientId)) })
+    const { count } = this.#takeUp({
+      ...recovered,
+      wills: recovered.wills.filter(([clientId]) => !live.has(clientId)),
+    })
     if (recovered.withoutOwnerIds === true) this.#ownByName()
     for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
     for (const clientId of live) this.#rooms.wills.reassert(clientId)
     state.unavailable = null
     for (const connection of [...state.paused]) connection.resume()
-    state.events.emit('storeRecovered', { sessions: recovered.sessions.length })
+    state.events.emit('storeRecovered', { sessions: count })
   }
 
   /** A disk that is still full may not even let the store be opened: it is tried again until there is room. */
@@ -607,6 +630,7 @@ export class Server implements Acceptor {
     state.usage.sessionRemoved(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()
+    session.forget()
     if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
     state.sessionsById.delete(session.id)
   }

@@ -2,8 +2,8 @@
  * HOT. A queue of deliveries with positions that only grow, so that a checkpoint can name ranges of it.
  *
  * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to the back,
- * where the oldest are parked once they are on disk only; the front is taken out again in slices. An entry is parked
- * at most once, and a short queue never.
+ * where the oldest are parked once they are on disk only, or memory is short; the front is taken out again in slices. A short
+ * queue is parked only as a whole, when nobody is there to take it and memory is short.
  *
  * What has expired stays until it is taken off, since positions have no gaps, but it is known how much that is. When the
  * earliest message expires is kept for each chunk of positions, so that looking for what has expired since passes over
@@ -16,8 +16,18 @@ import type { Parked, QueueReader, Store } from '../store/store.ts'
 const COMPACT_SLOTS = 256
 /** Entries that are taken out of the parked ones at a time. */
 const UNPARK_SLICE = 256
+/** Of these, when only the oldest is asked for. */
+const PEEK_SLICE = 8
 /** Entries that one new one may park: more than one, so that parking catches up. */
 const PARK_SLICE = 2
+/** Entries that stay in memory though that is short, since they may be sent soon. */
+const KEPT = 64
+/** Fewer in memory are not worth parking: what they are parked in takes as much. */
+const PARKED_MIN = 4
+
+/** What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get the message. */
+const SLOT_BYTES = 16
+const DELIVERY_BYTES = 110
 
 /** Positions whose earliest expiry is kept in one number. */
 const CHUNK = 256
@@ -25,7 +35,18 @@ const CHUNK = 256
 const CHUNKS_PASSED = 64
 
 /** What a queue needs of the store. */
-export type Parking = Pick<Store, 'park' | 'unpark' | 'peek'>
+export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort'>
+
+/** For a queue that the store knows nothing of. */
+export const NO_PARKING: Parking = {
+  isShort: false,
+  park: () => null,
+  unpark: () => [],
+  peek: () => {
+    throw new Error('nothing is parked')
+  },
+  countEntries: () => {},
+}
 
 /** Parked entries, and the position of the oldest one that is left. */
 interface Middle {
@@ -61,6 +82,8 @@ export class DeliveryQueue {
   #head: number
   #tail: number
   #bytes = 0
+  /** What the entries of front and back take, beside their bodies. */
+  #entryBytes = 0
   /** Null where nothing expires. */
   #expiry: Expiry | null = null
 
@@ -102,11 +125,32 @@ export class DeliveryQueue {
     return this.#bytes
   }
 
+  /** Bytes that its entries take in memory, beside their bodies, as long as they are not parked. */
+  get entryBytes(): number {
+    return this.#entryBytes
+  }
+
+  /** Entries that are parked. */
+  get parked(): number {
+    return this.length - (this.#front.length - this.#frontFirst) - (this.#back.length - this.#backFirst)
+  }
+
+  /** It is not used any more: what it had counts no longer. */
+  release(): void {
+    this.#count(-this.#entryBytes)
+  }
+
+  #count(bytes: number): void {
+    this.#entryBytes += bytes
+    this.#parking.countEntries(bytes)
+  }
+
   /** Adds an entry before all that is parked, which is still to come. */
   #pushFront(delivery: Delivery): void {
     const { expiresAt, size } = delivery.message
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
     this.#front.push(delivery)
+    this.#count(entryBytes(delivery))
     this.#tail++
     this.#bytes += size
   }
@@ -231,9 +275,10 @@ export class DeliveryQueue {
     else this.#back.push(delivery)
     const { expiresAt, size } = delivery.message
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
+    this.#count(entryBytes(delivery))
     this.#tail++
     this.#bytes += size
-    this.#park()
+    this.#parkSome()
   }
 
   /** The oldest entry; undefined when empty. */
@@ -248,6 +293,7 @@ export class DeliveryQueue {
     if (delivery === undefined) return undefined
     const front = this.#front
     front[this.#frontFirst++] = undefined
+    this.#count(-entryBytes(delivery))
     const { expiresAt, size } = delivery.message
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#forgetExpiry(expiresAt, size)
     this.#head++
@@ -267,7 +313,7 @@ export class DeliveryQueue {
   unpark(count: number): void {
     this.peek()
     while (this.#front.length - this.#frontFirst < count && this.#middleFirst < this.#middle.length) {
-      this.#unparkSlice()
+      this.#unparkSlice(UNPARK_SLICE)
     }
   }
 
@@ -319,30 +365,73 @@ export class DeliveryQueue {
     for (let index = this.#backFirst; index < this.#back.length; index++) yield this.#back[index]!
   }
 
-  /** Parks the oldest entries of the back when memory was too short for them, or for those behind them. */
-  #park(): void {
+  /** Parks the oldest entries of the back when memory is too short for them, or was for those behind them. */
+  #parkSome(): void {
     for (let count = 0; count < PARK_SLICE; count++) {
       const back = this.#back
       const oldest = back[this.#backFirst]
       if (oldest === undefined) return
-      if (!oldest.message.evicted && !back[(this.#backFirst + back.length) >>> 1]!.message.evicted) return
-      const newest = this.#middle.length > this.#middleFirst ? this.#middle[this.#middle.length - 1]! : null
-      const position = this.#tail - (back.length - this.#backFirst)
-      const parked = this.#parking.park(oldest, newest === null ? null : newest.parked)
-      if (parked === null) return
-      if (newest === null || parked !== newest.parked) this.#middle.push({ parked, from: position })
-      back[this.#backFirst++] = undefined
-      if (this.#backFirst >= COMPACT_SLOTS && this.#backFirst * 2 >= back.length) {
-        this.#back = back.slice(this.#backFirst)
-        this.#backFirst = 0
-      }
+      const isEvicted = oldest.message.evicted || back[(this.#backFirst + back.length) >>> 1]!.message.evicted
+      if (!isEvicted && (back.length - this.#backFirst <= KEPT || !this.#parking.isShort)) return
+      if (!this.#parkOldest()) return
     }
+  }
+
+  /** Parks the oldest entry of the back; false when there is none that can be. */
+  #parkOldest(): boolean {
+    const back = this.#back
+    const oldest = back[this.#backFirst]
+    if (oldest === undefined) return false
+    const newest = this.#middle.length > this.#middleFirst ? this.#middle[this.#middle.length - 1]! : null
+    const position = this.#tail - (back.length - this.#backFirst)
+    const parked = this.#parking.park(oldest, newest === null ? null : newest.parked)
+    if (parked === null) return false
+    this.#count(-entryBytes(oldest))
+    if (newest === null || parked !== newest.parked) this.#middle.push({ parked, from: position })
+    back[this.#backFirst++] = undefined
+    if (this.#backFirst === back.length) {
+      this.#back = []
+      this.#backFirst = 0
+    } else if (this.#backFirst >= COMPACT_SLOTS && this.#backFirst * 2 >= back.length) {
+      this.#back = back.slice(this.#backFirst)
+      this.#backFirst = 0
+    }
+    return true
+  }
+
+  /** Parks what can be parked, as nobody is there to take it: about `most` entries. Returns how many that were. */
+  park(most: number): number {
+    const resident = this.length - this.parked
+    if (resident < PARKED_MIN) return 0
+    let count = 0
+    while (count < most && this.#parkOldest()) count++
+    return count < most ? count + this.#parkFront() : count
+  }
+
+  /** All of it or nothing, since what is in the middle comes behind it. */
+  #parkFront(): number {
+    const entries = this.#front.slice(this.#frontFirst) as Delivery[]
+    if (entries.length === 0) return 0
+    const chunks = parkedAll(this.#parking, entries)
+    if (chunks === null) return 0
+    let from = this.#head
+    const middle: Middle[] = []
+    for (const parked of chunks) {
+      middle.push({ parked, from })
+      from += parked.length
+    }
+    for (const delivery of entries) this.#count(-entryBytes(delivery))
+    this.#middle = [...middle, ...this.#middle.slice(this.#middleFirst)]
+    this.#middleFirst = 0
+    this.#front = []
+    this.#frontFirst = 0
+    return entries.length
   }
 
   /** The front is empty: what comes next becomes the front. */
   #refill(): void {
     if (this.#middleFirst < this.#middle.length) {
-      this.#unparkSlice()
+      this.#unparkSlice(PEEK_SLICE)
       return
     }
     this.#front = this.#back
@@ -351,10 +440,13 @@ export class DeliveryQueue {
     this.#backFirst = 0
   }
 
-  #unparkSlice(): void {
+  #unparkSlice(most: number): void {
     const middle = this.#middle[this.#middleFirst]!
-    const count = Math.min(UNPARK_SLICE, middle.parked.length)
-    for (const delivery of this.#parking.unpark(middle.parked, count)) this.#front.push(delivery)
+    const count = Math.min(most, middle.parked.length)
+    for (const delivery of this.#parking.unpark(middle.parked, count)) {
+      this.#front.push(delivery)
+      this.#count(entryBytes(delivery))
+    }
     middle.from += count
     if (middle.parked.length > 0) return
     this.#middleFirst++
@@ -375,6 +467,26 @@ export class DeliveryQueue {
     }
     return low
   }
+}
+
+/** What an entry takes in memory beside its message's body. */
+export function entryBytes({ share, subscriptionIdentifiers }: Delivery): number {
+  return share === null && subscriptionIdentifiers.length === 0 ? SLOT_BYTES : DELIVERY_BYTES
+}
+
+/** Parks deliveries, all of them or none; null when one of them cannot be parked. */
+export function parkedAll(parking: Parking, deliveries: readonly Delivery[]): Parked[] | null {
+  const chunks: Parked[] = []
+  for (const delivery of deliveries) {
+    const onto = chunks.at(-1) ?? null
+    const parked = parking.park(delivery, onto)
+    if (parked === null) {
+      for (const each of chunks) parking.unpark(each, each.length)
+      return null
+    }
+    if (parked !== onto) chunks.push(parked)
+  }
+  return chunks
 }
 
 function countExpired(expiry: Expiry, size: number): void {

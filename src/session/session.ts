@@ -13,6 +13,7 @@ import type {
   InFlight,
   OutboundState,
   Parked,
+  ParkedFlight,
   QueueReader,
   RecoveredSession,
   SessionRecord,
@@ -21,7 +22,7 @@ import type {
 } from '../store/store.ts'
 import { InFlightTable, Outgoing } from './in-flight.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
-import { DeliveryQueue } from './queue.ts'
+import { DeliveryQueue, entryBytes, NO_PARKING, type Parking, parkedAll } from './queue.ts'
 
 /** How many evicted messages are asked back from the store at a time. */
 const RESTORE_SLICE = 256
@@ -29,6 +30,11 @@ const RESTORE_SLICE = 256
 const RESTORE_BYTES = 1024 * 1024
 
 const PACKET_ID_MAX = 65_535
+
+/** What an Outgoing takes in memory. */
+const OUTGOING_BYTES = 80
+/** Fewer messages in flight are not worth parking: what they are parked in takes as much. */
+const FLIGHT_MIN = 4
 
 /** What one step of `Session.sweep` may look at, in chunks of 256 positions, and drop. */
 const SWEEP_CHUNKS = 16
@@ -108,7 +114,7 @@ export class Session implements OutboundState {
   /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
   expirySeconds: number
   /** By topic filter as sent, share prefix included. */
-  readonly subscriptions = new SmallMap<string, SubscriptionRecord>()
+  readonly subscriptions: SmallMap<string, SubscriptionRecord>
   /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
   disconnectedAt = 0
   /** Where all that it has is counted. Belongs to the broker. */
@@ -118,6 +124,8 @@ export class Session implements OutboundState {
   /** Digests by packet identifier; 0 where it is not known. */
   #inbound: Map<number, number> = NO_INBOUND
   #inFlight: InFlightTable = NOTHING_IN_FLIGHT
+  /** What is in flight where the client is away and that is parked; `#inFlight` is empty then. */
+  #parkedFlight: ParkedFlight | null = null
   /** Bytes of the messages in flight, by `message.size`. */
   #inFlightBytes = 0
   #queue: DeliveryQueue
@@ -138,38 +146,40 @@ export class Session implements OutboundState {
   /** When `sweep` is to be called, in broker time. */
   #sweepsAt = Number.POSITIVE_INFINITY
 
-  constructor(context: SessionContext, fields: SessionFields) {
+  constructor(
+    context: SessionContext,
+    fields: SessionFields,
+    subscriptions = new SmallMap<string, SubscriptionRecord>(),
+  ) {
     this.#context = context
+    this.subscriptions = subscriptions
     this.id = fields.id
     this.clientId = fields.clientId
     this.owner = fields.owner
     this.ownerId = fields.ownerId
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
-    this.#queue = new DeliveryQueue(context.store)
+    this.#queue = new DeliveryQueue(this.#parking)
   }
 
   /** A Session as the store remembers it. */
   static recovered(context: SessionContext, from: RecoveredSession): Session {
-    const session = new Session(context, {
-      id: from.id,
-      clientId: from.record.clientId,
-      owner: from.record.owner,
-      ownerId: from.record.ownerId,
-      stored: true,
-      expirySeconds: from.record.expirySeconds,
-    })
-    session.disconnectedAt = from.record.disconnectedAt
+    const { id, record, subscriptions, inFlight } = from
+    const { clientId, owner, ownerId, expirySeconds } = record
+    const fields = { id, clientId, owner, ownerId, stored: true, expirySeconds }
+    const isKept = subscriptions instanceof SmallMap
+    const session = isKept ? new Session(context, fields, subscriptions) : new Session(context, fields)
+    session.disconnectedAt = record.disconnectedAt
     session.#lastPacketId = from.lastPacketId
     session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
     session.#sweepLater()
-    for (const { packetId, delivery } of from.inFlight) {
-      session.#ownInFlight().add(new Outgoing(packetId, delivery, false))
-      session.#inFlightBytes += delivery?.message.size ?? 0
-    }
+    if ('packetIds' in inFlight) {
+      session.#parkedFlight = inFlight
+      for (const { bytes } of inFlight.parked) session.#inFlightBytes += bytes
+    } else for (const { packetId, delivery } of inFlight) session.#fly(packetId, delivery, false)
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
-    for (const [filter, record] of from.subscriptions) {
-      session.subscriptions.set(filter, record)
+    for (const [filter, record] of subscriptions) {
+      if (!isKept) session.subscriptions.set(filter, record)
       // What waits may be a retained message, and the live one of its topic behind it, at QoS 0.
       if (record.retainedPending === true) session.#orderedTo = session.#queue.tail
     }
@@ -197,6 +207,26 @@ export class Session implements OutboundState {
     return this.#inFlight
   }
 
+  /** What the store can park of it: nothing where it does not store it. */
+  get #parking(): Parking {
+    return this.stored ? this.#context.store : NO_PARKING
+  }
+
+  /** It is in flight from now on. */
+  #fly(packetId: number, delivery: Delivery | null, charged: boolean): void {
+    this.#ownInFlight().add(new Outgoing(packetId, delivery, charged))
+    if (delivery === null) return
+    this.#inFlightBytes += delivery.message.size
+    this.#parking.countEntries(flightBytes(delivery))
+  }
+
+  /** Its delivery is not in flight any more, whatever becomes of its packet identifier. */
+  #landed(delivery: Delivery | null): void {
+    if (delivery === null) return
+    this.#inFlightBytes -= delivery.message.size
+    this.#parking.countEntries(-flightBytes(delivery))
+  }
+
   get online(): boolean {
     return this.#sink !== null
   }
@@ -211,7 +241,12 @@ export class Session implements OutboundState {
   }
 
   get inFlightCount(): number {
-    return this.#inFlight.size
+    return this.#inFlight.size + (this.#parkedFlight?.packetIds.length ?? 0)
+  }
+
+  /** Messages of queue and flight that are parked, and take a few bytes each. */
+  get parkedCount(): number {
+    return this.#queue.parked + (this.#parkedFlight?.packetIds.length ?? 0)
   }
 
   /** Bytes of the messages that were sent and may have to be sent again. */
@@ -319,6 +354,7 @@ export class Session implements OutboundState {
     this.#resent = 0
     this.#resend = NOTHING_TO_RESEND
     this.disconnectedAt = 0
+    if (this.#parkedFlight !== null) this.#unparkFlight(this.#parkedFlight)
     if (this.#inFlight.size > 0) this.#sendAgain(sink)
     this.pump()
   }
@@ -343,6 +379,48 @@ export class Session implements OutboundState {
     this.#quota = 0
     this.#resend = NOTHING_TO_RESEND
     this.#resent = 0
+    if (this.stored && this.#context.store.isShort) this.#parkFlight()
+  }
+
+  /**
+   * Memory is short: parks what waits and what is in flight, about `most` entries, if the client is away. Returns how many that
+   * were; less than `most` means that nothing is left.
+   */
+  park(most: number): number {
+    if (!this.stored || this.#sink !== null) return 0
+    const count = this.#queue.park(most)
+    return count < most ? count + this.#parkFlight() : count
+  }
+
+  /** All of it or nothing: what cannot be parked yet is tried again later. */
+  #parkFlight(): number {
+    const { size } = this.#inFlight
+    if (size < FLIGHT_MIN) return 0
+    const packetIds = new Int32Array(size)
+    const deliveries: Delivery[] = []
+    let index = 0
+    for (const { packetId, delivery } of this.#inFlight) {
+      packetIds[index++] = delivery === null ? -packetId : packetId
+      if (delivery !== null) deliveries.push(delivery)
+    }
+    const parked = parkedAll(this.#context.store, deliveries)
+    if (parked === null) return 0
+    for (const delivery of deliveries) this.#parking.countEntries(-flightBytes(delivery))
+    this.#parkedFlight = { packetIds, parked }
+    this.#inFlight = NOTHING_IN_FLIGHT
+    return size
+  }
+
+  #unparkFlight({ packetIds, parked }: ParkedFlight): void {
+    const { store } = this.#context
+    const deliveries = parked.flatMap((entries) => store.unpark(entries, entries.length))
+    this.#parkedFlight = null
+    this.#inFlightBytes = 0
+    let next = 0
+    for (const packetId of packetIds) {
+      if (packetId < 0) this.#fly(-packetId, null, false)
+      else this.#fly(packetId, deliveries[next++]!, false)
+    }
   }
 
   // ── outbound ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -421,8 +499,7 @@ export class Session implements OutboundState {
     }
     this.#quota--
     this.#lastPacketId = packetId
-    this.#ownInFlight().add(new Outgoing(packetId, delivery, true))
-    this.#inFlightBytes += delivery.message.size
+    this.#fly(packetId, delivery, true)
     if (!this.stored) return
     this.#context.store.enqueue(this.id, delivery)
     this.#context.store.sent(this.id, packetId)
@@ -453,8 +530,11 @@ export class Session implements OutboundState {
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */
   forget(): void {
-    this.#queue = new DeliveryQueue(this.#context.store)
+    this.#queue.release()
+    this.#queue = new DeliveryQueue(this.#parking)
+    if (this.#inFlight.size > 0) for (const { delivery } of this.#inFlight) this.#landed(delivery)
     this.#inFlight = NOTHING_IN_FLIGHT
+    this.#parkedFlight = null
     this.#inFlightBytes = 0
     this.#inbound = NO_INBOUND
   }
@@ -570,7 +650,8 @@ export class Session implements OutboundState {
       if (this.stored) store.enqueue(this.id, entry)
       kept.push(entry)
     }
-    this.#queue = new DeliveryQueue(store, this.#queue.tail, kept)
+    this.#queue.release()
+    this.#queue = new DeliveryQueue(this.#parking, this.#queue.tail, kept)
     if (this.#orderedTo > 0) this.#orderedTo = this.#queue.tail
   }
 
@@ -649,14 +730,13 @@ export class Session implements OutboundState {
     this.#shift()
     this.#quota--
     this.#lastPacketId = packetId
-    this.#ownInFlight().add(new Outgoing(packetId, delivery, true))
-    this.#inFlightBytes += delivery.message.size
+    this.#fly(packetId, delivery, true)
     if (this.stored) store.sent(this.id, packetId)
   }
 
   #discardInFlight(outgoing: Outgoing, delivery: Delivery, reason: DropReason): void {
     this.#inFlight.delete(outgoing)
-    this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
+    this.#landed(delivery)
     if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
     this.#context.dropped(this, reason, delivery)
   }
@@ -732,8 +812,8 @@ export class Session implements OutboundState {
       return 'completed'
     }
     const { message } = outgoing.delivery
+    this.#landed(outgoing.delivery)
     outgoing.delivery = null
-    this.#inFlightBytes -= message.size
     // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
     this.#inFlight.delete(outgoing)
     this.#inFlight.add(outgoing)
@@ -752,7 +832,7 @@ export class Session implements OutboundState {
 
   #complete(outgoing: Outgoing): void {
     this.#inFlight.delete(outgoing)
-    this.#inFlightBytes -= outgoing.delivery?.message.size ?? 0
+    this.#landed(outgoing.delivery)
     // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
     if (outgoing.charged) this.#credit()
     if (this.stored) {
@@ -809,7 +889,7 @@ export class Session implements OutboundState {
    * of the kind, more than one only without a Shared Subscription. Bodies may be evicted.
    */
   *undelivered(): IterableIterator<Undelivered> {
-    for (const { delivery } of this.#inFlight) {
+    for (const { delivery } of this.inFlight()) {
       if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2, count: 1 }
     }
     for (const entry of this.#queue.parts()) {
@@ -832,11 +912,29 @@ export class Session implements OutboundState {
   /** All messages of queue and flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
     for (const { delivery } of this.#inFlight) if (delivery !== null) yield delivery.message
+    if (this.#parkedFlight !== null) yield* this.#parkedFlight.parked
     for (const entry of this.#queue.parts()) yield 'message' in entry ? entry.message : entry
   }
 
+  /** Of what is parked, each is good until the next commit. */
   inFlight(): Iterable<InFlight> {
-    return this.#inFlight
+    return this.#parkedFlight === null ? this.#inFlight : this.#parkedInFlight(this.#parkedFlight)
+  }
+
+  *#parkedInFlight({ packetIds, parked }: ParkedFlight): Generator<InFlight, void, undefined> {
+    let chunk = 0
+    let index = 0
+    for (const packetId of packetIds) {
+      if (packetId < 0) {
+        yield { packetId: -packetId, delivery: null }
+        continue
+      }
+      if (index === parked[chunk]!.length) {
+        chunk++
+        index = 0
+      }
+      yield { packetId, delivery: this.#context.store.peek(parked[chunk]!, index++) }
+    }
   }
 
   inbound(): Iterable<InboundPacket> {
@@ -868,6 +966,11 @@ export class Session implements OutboundState {
 /** The QoS at which a Subscription gets a message [MQTT-3.8.4-8]. */
 export function effectiveQoS(published: QoS, granted: QoS): QoS {
   return Math.min(published, granted) as QoS
+}
+
+/** What a message in flight takes in memory beside its body. */
+function flightBytes(delivery: Delivery): number {
+  return OUTGOING_BYTES + entryBytes(delivery)
 }
 
 function isShared(delivery: Delivery): delivery is Delivery & { readonly share: string } {

@@ -21,6 +21,8 @@ import { PageTimes } from './time-record.ts'
 const BODY_OVERHEAD_BYTES = 24
 /** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
 const MESSAGE_BYTES = 480
+/** What is left of that while its body is on disk only: Message, Delivery, StoredBody. */
+const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */
 const SPARSE_SHARE = 0.25
 const EMPTY = Buffer.alloc(0)
@@ -142,7 +144,7 @@ export class Bodies {
     message.stored = body
     link(page, body)
     this.#born(page, message.size)
-    if (!message.evicted) this.#figures.residentBytes += message.size + MESSAGE_BYTES
+    this.#count(message, 1)
     return body
   }
 
@@ -167,7 +169,7 @@ export class Bodies {
       body.refs = DEAD
       message.stored = null
       unlink(body)
-      if (!message.evicted) this.#figures.residentBytes -= message.size + MESSAGE_BYTES
+      this.#count(message, -1)
       if (page.parked === null || page.parked.count(offset) === 0) this.#died(page, message.size, forward)
     }
   }
@@ -180,12 +182,21 @@ export class Bodies {
     if (message.evicted || message.holders > 0) return
     const body = this.handle(message)
     if (body === null || body.pinned || body.refs === 0 || body.page.sequence > durable) return
+    this.#count(message, -1)
     message.evict()
-    this.#figures.residentBytes -= message.size + MESSAGE_BYTES
+    this.#count(message, 1)
   }
 
+  /** The body of an evicted message was read back. */
   restored(message: Message): void {
+    this.#figures.entryBytes -= EVICTED_BYTES
     this.#figures.residentBytes += message.size + MESSAGE_BYTES
+  }
+
+  /** Counts what a message takes in memory that came, or went (-1). */
+  #count(message: Message, sign: 1 | -1): void {
+    if (message.evicted) this.#figures.entryBytes += sign * EVICTED_BYTES
+    else this.#figures.residentBytes += sign * (message.size + MESSAGE_BYTES)
   }
 
   // ── parked entries ────────────────────────────────────────────────────────────────────────────────────────
@@ -229,18 +240,6 @@ export class Bodies {
     const size = parked.size
     parked.add(offset, 1)
     if (parked.size > size) this.#born(page, entry.size)
-  }
-
-  /** While recovering, after all that is parked: the Message of an entry that is in flight. Throws as above. */
-  recoverInFlight(entry: EntryFields): Message {
-    const forward = this.#forward(entry)
-    const page = this.#page(entry, forward)
-    const offset = forward === undefined ? entry.offset : forward.offset
-    const known = (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
-    if (!known) this.#born(page, entry.size)
-    const body = this.#body(entry)
-    body.refs++
-    return body.message
   }
 
   /** While recovering, after everything that is alive: puts the pages of forwards right, drops those without a body. */
@@ -362,6 +361,7 @@ export class Bodies {
     const body = new StoredBody(new Message(fields, entry.size), page, offset, forward ?? null, false)
     body.message.stored = body
     link(page, body)
+    this.#count(body.message, 1)
     return body
   }
 

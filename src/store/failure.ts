@@ -2,7 +2,7 @@
 import { corrupt, LOSS } from './format.ts'
 import { StoreError, type StoreErrorKind } from './store.ts'
 
-const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format'>, string> = {
+const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format' | 'memory'>, string> = {
   locked: 'Stop the other broker first, or give this one its own data directory.',
   access: 'Let the user that runs Godwit own the directory, or name another one.',
   full: 'Make room on the disk and start again. What was acknowledged is kept.',

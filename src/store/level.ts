@@ -26,6 +26,7 @@ import {
 } from './directory.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields } from './entry.ts'
+import { Extensions } from './extensions.ts'
 import { storeError } from './failure.ts'
 import { Footprint, TABLE_BYTES, tableBytes } from './footprint.ts'
 import {
@@ -41,6 +42,7 @@ import {
   TIME_KEY,
 } from './format.ts'
 import { Gathering } from './gathering.ts'
+import { HeapGuard } from './heap-guard.ts'
 import { Histogram } from './histogram.ts'
 import { importAedes } from './import.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
@@ -146,9 +148,11 @@ export class LevelStore implements Store {
   #state: State = 'closed'
   #db: Database | null = null
   #source: StateSource | null = null
-  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   #commitLatency = new Histogram()
   #bodies = new Bodies(this.#figures)
+  /** Of all that is parked. */
+  #extensions = new Extensions()
   #checkpoints = new Checkpoints(this.#bodies)
   #rewriting = new Rewriting(this.#bodies)
   #reclaim: Reclaim | null = null
@@ -274,6 +278,15 @@ export class LevelStore implements Store {
 
   get commitLatency(): Histogram {
     return this.#commitLatency
+  }
+
+  get isShort(): boolean {
+    const { residentBytes, entryBytes } = this.#figures
+    return residentBytes + entryBytes > this.#options.residentBytesMax
+  }
+
+  countEntries(bytes: number): void {
+    this.#figures.entryBytes += bytes
   }
 
   refusalFor(bytes: number): string | null {
@@ -404,7 +417,7 @@ export class LevelStore implements Store {
   park(delivery: Delivery, onto: Parked | null): Parked | null {
     const body = this.#bodies.handle(delivery.message)
     if (body === null || body.page.sequence > this.#committedSequence) return null
-    const entries = onto instanceof ParkedEntries && !onto.full ? onto : new ParkedEntries()
+    const entries = onto instanceof ParkedEntries && !onto.full ? onto : new ParkedEntries(this.#extensions)
     const entry = this.#entry
     entry.describe(delivery)
     entry.page = body.namePage
@@ -450,11 +463,12 @@ export class LevelStore implements Store {
       }
       block.enqueueFar(session.number, entry)
       if (into === null || into.full) {
-        into = new ParkedEntries()
+        into = new ParkedEntries(this.#extensions)
         kept.push(into)
       }
       into.add(entry)
     }
+    entries.remove(entries.length)
     return kept
   }
 
@@ -653,10 +667,12 @@ export class LevelStore implements Store {
       meta,
       bodies: this.#bodies,
       checkpoints: this.#checkpoints,
+      extensions: this.#extensions,
+      guard: new HeapGuard(directory),
       pageCostBytes: (value) => value.length + ENTRY_BYTES,
     })
     if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
-    for (const [id, session] of result.sessions) this.#sessions.set(id, session)
+    this.#sessions = result.sessions
     this.#sealedSequence = result.lastSequence
     this.#committedSequence = result.lastSequence
     // LevelDB has put what was in its logs into a table, and synced that.
@@ -712,7 +728,8 @@ export class LevelStore implements Store {
   }
 
   #forget(): void {
-    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
+    this.#extensions = new Extensions()
     this.#commitLatency = new Histogram()
     this.#bodies = new Bodies(this.#figures)
     this.#checkpoints = new Checkpoints(this.#bodies)
@@ -1019,7 +1036,7 @@ export class LevelStore implements Store {
   /** Drops what is above the memory budget, of the bodies of the block that has just become durable. */
   #evict(messages: readonly Message[]): void {
     for (let index = 0; index < messages.length; index++) {
-      if (this.#figures.residentBytes <= this.#options.residentBytesMax) break
+      if (!this.isShort) break
       this.#bodies.evict(messages[index]!, this.#committedSequence)
     }
     this.#trimRestored()
@@ -1033,8 +1050,7 @@ export class LevelStore implements Store {
     for (let count = 0; count < 2; count++) {
       const group = this.#restored.shift()
       if (group === undefined) return
-      const isShort = this.#figures.residentBytes > this.#options.residentBytesMax
-      if (isShort && group.sequence + 1 < this.#committedSequence) {
+      if (this.isShort && group.sequence + 1 < this.#committedSequence) {
         for (const message of group.messages) this.#bodies.evict(message, this.#committedSequence)
         continue
       }

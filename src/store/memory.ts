@@ -25,14 +25,16 @@ export class MemoryStore implements Store {
   readonly pendingBytes = 0
   readonly refusal = null
   readonly commitLatency = new Histogram()
-  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  /** Nothing can be parked. */
+  readonly isShort = false
+  #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
 
   get figures(): Readonly<StoreFigures> {
     return this.#figures
   }
 
   async open(_source: StateSource): Promise<Recovered> {
-    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+    this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
     return { brokerTime: 0, wallTime: 0, bootTime: null, doubt: null, sessions: [], retained: [], wills: [] }
   }
 
@@ -71,6 +73,10 @@ export class MemoryStore implements Store {
 
   completed(_sessionId: number, _packetId: number, message: Message | null): void {
     if (message !== null) this.#release(message)
+  }
+
+  countEntries(bytes: number): void {
+    this.#figures.entryBytes += bytes
   }
 
   /** Without a disk, nothing can be parked. */

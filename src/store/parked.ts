@@ -2,30 +2,37 @@
  * HOT. Queue entries without an object each: 16 bytes, and 8 more where messages expire. Their bodies are on disk; what
  * a message needs beside them is made again when its turn comes near.
  */
-import type { EntryExtension, EntryFields } from './entry.ts'
+import type { EntryFields } from './entry.ts'
+import { Extensions } from './extensions.ts'
 import type { Parked } from './store.ts'
 import type { Postponed } from './time-record.ts'
 
 /** Entries that one of these takes. */
 export const PARKED_MAX = 1024
-const FIRST_CAPACITY = 16
+/** V8 keeps the words of so few entries with the object; more of them need memory of their own. */
+const FIRST_CAPACITY = 4
 /** 32-bit words of an entry: page, page above 32 bits and offset, size, flags and number of the extension. */
 const WORDS = 4
 const HIGH = 0x100000000
-/** Extensions that are compared before another copy is kept. */
-const COMPARED_MAX = 8
+/** Of the last word, what belongs to the flags; above it is the number of the extension, up to 67 million. */
+const FLAG_BITS = 6
+const FLAGS = (1 << FLAG_BITS) - 1
 
 export class ParkedEntries implements Parked {
   #words = new Uint32Array(FIRST_CAPACITY * WORDS)
   /** Null as long as nothing expires. */
   #expiries: Float64Array | null = null
-  /** Null without any; entries count from 1. */
-  #extensions: EntryExtension[] | null = null
+  readonly #extensions: Extensions
   /** Entries before this one were taken out. */
   #first = 0
   #end = 0
   #bytes = 0
   #shared = false
+
+  /** `extensions` are those of all entries of a store. */
+  constructor(extensions = new Extensions()) {
+    this.#extensions = extensions
+  }
 
   get length(): number {
     return this.#end - this.#first
@@ -64,7 +71,11 @@ export class ParkedEntries implements Parked {
     words[at] = entry.page % HIGH
     words[at + 1] = ((Math.floor(entry.page / HIGH) << 16) | entry.offset) >>> 0
     words[at + 2] = entry.size
-    words[at + 3] = entry.flags | (this.#extension(entry.extension) << 8)
+    words[at + 3] = entry.flags
+    if (entry.extension !== null) {
+      words[at + 3] = (this.#extensions.take(entry.extension) << FLAG_BITS) | entry.flags
+      if (entry.extension.share !== null) this.#shared = true
+    }
     if (entry.expiresAt !== Number.POSITIVE_INFINITY && this.#expiries === null) {
       this.#expiries = new Float64Array(words.length / WORDS).fill(Number.POSITIVE_INFINITY)
     }
@@ -84,8 +95,8 @@ export class ParkedEntries implements Parked {
     into.offset = place & 0xffff
     into.size = words[at + 2]!
     const tail = words[at + 3]!
-    into.flags = tail & 0xff
-    into.extension = tail >>> 8 === 0 ? null : this.#extensions![(tail >>> 8) - 1]!
+    into.flags = tail & FLAGS
+    into.extension = tail <= FLAGS ? null : this.#extensions.get(tail >>> FLAG_BITS)
     into.expiresAt = this.#expiries === null ? Number.POSITIVE_INFINITY : this.#expiries[position]!
   }
 
@@ -103,19 +114,12 @@ export class ParkedEntries implements Parked {
   /** Takes the oldest entries out. */
   remove(count: number): void {
     const end = this.#first + count
-    for (let at = this.#first * WORDS + 2; at < end * WORDS; at += WORDS) this.#bytes -= this.#words[at]!
-    this.#first = end
-  }
-
-  #extension(extension: EntryExtension | null): number {
-    if (extension === null) return 0
-    this.#extensions ??= []
-    const extensions = this.#extensions
-    for (let index = extensions.length - 1; index >= Math.max(0, extensions.length - COMPARED_MAX); index--) {
-      if (isSame(extensions[index]!, extension)) return index + 1
+    for (let at = this.#first * WORDS; at < end * WORDS; at += WORDS) {
+      this.#bytes -= this.#words[at + 2]!
+      const tail = this.#words[at + 3]!
+      if (tail > FLAGS) this.#extensions.release(tail >>> FLAG_BITS)
     }
-    if (extension.share !== null) this.#shared = true
-    return extensions.push(extension)
+    this.#first = end
   }
 
   #grow(): void {
@@ -127,12 +131,4 @@ export class ParkedEntries implements Parked {
     expiries.set(this.#expiries)
     this.#expiries = expiries
   }
-}
-
-function isSame(one: EntryExtension, other: EntryExtension): boolean {
-  const a = one.subscriptionIdentifiers
-  const b = other.subscriptionIdentifiers
-  if (one.share !== other.share || a.length !== b.length) return false
-  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false
-  return true
 }

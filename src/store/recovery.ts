@@ -19,6 +19,8 @@ import {
 import type { Database } from './database.ts'
 import { ByteReader } from './encoding.ts'
 import { EntryFields, EntryReader, readIdentifiers } from './entry.ts'
+import { EntrySlots } from './entry-slots.ts'
+import type { Extensions } from './extensions.ts'
 import {
   corrupt,
   keyFilter,
@@ -30,6 +32,7 @@ import {
   tableRange,
   unsealed,
 } from './format.ts'
+import type { HeapGuard } from './heap-guard.ts'
 import { type PageHeader, RecordType, readPageHeader, skipBody } from './journal.ts'
 import type { Meta } from './meta.ts'
 import { MsgpackDecoder } from './msgpack.ts'
@@ -37,6 +40,7 @@ import { ParkedEntries } from './parked.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from './retained.ts'
 import { SmallMap } from './small-map.ts'
 import {
+  type ParkedFlight,
   type Recovered,
   type RecoveredSession,
   type SessionRecord,
@@ -59,13 +63,16 @@ export interface RecoveryInput {
   readonly meta: Meta
   readonly bodies: Bodies
   readonly checkpoints: Checkpoints
+  /** Of all that is parked. */
+  readonly extensions: Extensions
+  readonly guard: HeapGuard
   /** What a page adds to `Page.writtenBefore`, with its share of the batch. */
   readonly pageCostBytes: (value: Buffer) => number
 }
 
 export interface RecoveryResult {
   readonly recovered: Recovered
-  readonly sessions: ReadonlyMap<number, StoredSession>
+  readonly sessions: Map<number, StoredSession>
   readonly lastSequence: number
   readonly doubt: StoredDoubt | null
   readonly nextPage: number
@@ -84,22 +91,49 @@ export async function recover(input: RecoveryInput): Promise<RecoveryResult> {
   return new Recovery(input).run()
 }
 
-/** A Session while it is put together. */
-interface Growing {
+const NOTHING_IN_FLIGHT: ReadonlyMap<number, number> = new Map()
+const NO_INBOUND: ReadonlyMap<number, number> = new Map()
+/** In the place of an entry: PUBREC came. */
+const RELEASED = -1
+
+/** A Session while it is put together. There may be very many, most of which have little. */
+class Growing {
   readonly stored: StoredSession
   readonly record: SessionRecord
-  readonly subscriptions: (readonly [filter: string, record: SubscriptionRecord])[]
-  covered: number
-  lastPacketId: number
+  readonly subscriptions = new SmallMap<string, SubscriptionRecord>()
+  covered = 0
+  lastPacketId = 0
   /** Of the checkpoint. */
-  head: number
-  tail: number
+  head = 0
+  tail = 0
   /** Positions before this one were read from segments. */
-  read: number
+  read = 0
   readonly queue: GrowingQueue
-  readonly inFlight: Map<number, EntryFields | null>
-  readonly inbound: Map<number, number>
-  hasHead: boolean
+  /** Slots of entries by packet identifier; RELEASED where PUBREC came. */
+  inFlight = NOTHING_IN_FLIGHT
+  /** Digests by packet identifier. */
+  inbound = NO_INBOUND
+  hasHead = false
+
+  constructor(stored: StoredSession, record: SessionRecord, extensions: Extensions) {
+    this.stored = stored
+    this.record = record
+    this.queue = new GrowingQueue(extensions)
+  }
+
+  /** `inFlight`, to be changed. */
+  get ownInFlight(): Map<number, number> {
+    const own = this.inFlight === NOTHING_IN_FLIGHT ? new Map() : (this.inFlight as Map<number, number>)
+    this.inFlight = own
+    return own
+  }
+
+  /** `inbound`, to be changed. */
+  get ownInbound(): Map<number, number> {
+    const own = this.inbound === NO_INBOUND ? new Map() : (this.inbound as Map<number, number>)
+    this.inbound = own
+    return own
+  }
 }
 
 class Recovery {
@@ -108,12 +142,15 @@ class Recovery {
   readonly #growing = new Map<number, Growing>()
   readonly #ahead: Buffer[] = []
   readonly #entry = new EntryFields()
+  /** Of what is in flight. */
+  readonly #slots: EntrySlots
   #doubt: StoredDoubt | null = null
   #writtenBytes = 0
 
   constructor(input: RecoveryInput) {
     this.#input = input
     this.#db = input.db
+    this.#slots = new EntrySlots(input.extensions)
   }
 
   async run(): Promise<RecoveryResult> {
@@ -125,7 +162,7 @@ class Recovery {
     await this.#segments()
     await this.#subscriptions()
     const last = await this.#scan()
-    const sessions = this.#finished()
+    this.#finished()
     const decoder = new MsgpackDecoder()
     const retained: Message[] = []
     const wills: (readonly [string, WillRecord])[] = []
@@ -133,17 +170,21 @@ class Recovery {
     await this.#each(RETAINED_RANGE, (key, value) => {
       const { message, liveAt } = decodeRetained(key, value, decoder)
       retained.push(message)
+      this.#input.guard.retainedMessages++
       if (liveAt > 0) retainedLive.push([message.topic.name, liveAt])
     })
     await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value, decoder)))
     this.#releasePages()
+    this.#input.guard.check()
+    const stored = new Map<number, StoredSession>()
+    for (const { stored: each } of this.#growing.values()) stored.set(each.id, each)
     const { brokerTime, wallTime, bootTime } = last
     return {
       recovered: {
         ...{ brokerTime, wallTime, bootTime, doubt: this.#doubt },
-        ...{ sessions, retained, retainedLive, wills },
+        ...{ sessions: this.#grown(), retained, retainedLive, wills },
       },
-      sessions: new Map([...this.#growing.values()].map(({ stored }) => [stored.id, stored])),
+      sessions: stored,
       lastSequence: last.sequence,
       doubt: this.#doubt,
       nextPage: last.page + 1,
@@ -194,20 +235,9 @@ class Recovery {
       const { size } = clientIds.add(record.clientId)
       if (size === this.#growing.size)
         throw corrupt('two of its Sessions have one Client Identifier', LOSS.session)
-      this.#growing.set(keyNumber(key), {
-        stored: new StoredSession(id, keyNumber(key)),
-        record,
-        subscriptions: [],
-        covered: 0,
-        lastPacketId: 0,
-        head: 0,
-        tail: 0,
-        read: 0,
-        queue: new GrowingQueue(),
-        inFlight: new Map(),
-        inbound: new Map(),
-        hasHead: false,
-      })
+      const stored = new StoredSession(id, keyNumber(key))
+      this.#growing.set(stored.number, new Growing(stored, record, this.#input.extensions))
+      this.#input.guard.sessions++
     })
   }
 
@@ -226,11 +256,11 @@ class Recovery {
       const entries = new EntryReader(reader, this.#input.bodies.times)
       for (let count = reader.varint(); count > 0; count--) {
         const packetId = reader.u16()
-        const entry = reader.u8() === 0 ? null : new EntryFields()
-        if (entry !== null) entries.read(entry)
-        session.inFlight.set(packetId, entry)
+        const isReleased = reader.u8() === 0
+        if (!isReleased) entries.read(this.#entry)
+        session.ownInFlight.set(packetId, isReleased ? RELEASED : this.#slots.put(this.#entry))
       }
-      readInbound(reader, (packetId, digest) => session.inbound.set(packetId, digest))
+      readInbound(reader, (packetId, digest) => session.ownInbound.set(packetId, digest))
     })
     for (const [number, session] of this.#growing) {
       if (!session.hasHead) throw corrupt(`Session ${number} has no checkpoint`, LOSS.session)
@@ -279,7 +309,8 @@ class Recovery {
       const session = this.#growing.get(keyNumber(key))
       if (session === undefined) throw corrupt(`Session ${keyNumber(key)} is missing`, LOSS.session)
       const filter = keyFilter(key)
-      session.subscriptions.push([filter, decodeSubscription(reader)])
+      session.subscriptions.set(filter, decodeSubscription(reader))
+      this.#input.guard.subscriptions++
       session.stored.filters ??= new SmallMap()
       session.stored.filters.set(filter, true)
     })
@@ -360,9 +391,8 @@ class Recovery {
       case RecordType.Sent: {
         const packetId = reader.u16()
         if (session === undefined) return
-        const entry = new EntryFields()
-        session.queue.shift(entry)
-        session.inFlight.set(packetId, entry)
+        session.queue.shift(this.#entry)
+        session.ownInFlight.set(packetId, this.#slots.put(this.#entry))
         session.lastPacketId = packetId
         return
       }
@@ -372,38 +402,43 @@ class Recovery {
       case RecordType.Received: {
         const packetId = reader.u16()
         if (session === undefined) return
-        if (!session.inFlight.has(packetId)) throw new RangeError(`packet ${packetId} is not in flight`)
+        this.#land(session, packetId)
         // PUBRELs are sent again in the order of the PUBRECs [MQTT-4.6.0-4].
-        session.inFlight.delete(packetId)
-        session.inFlight.set(packetId, null)
+        session.ownInFlight.set(packetId, RELEASED)
         return
       }
       case RecordType.Completed: {
         const packetId = reader.u16()
-        if (session !== undefined && !session.inFlight.delete(packetId)) {
-          throw new RangeError(`packet ${packetId} is not in flight`)
-        }
+        if (session !== undefined) this.#land(session, packetId)
         return
       }
       case RecordType.InboundAdded: {
         const packetId = reader.u16()
-        session?.inbound.set(packetId, 0)
+        session?.ownInbound.set(packetId, 0)
         return
       }
       case RecordType.InboundDigest: {
         const packetId = reader.u16()
         const digest = reader.u48()
-        session?.inbound.set(packetId, digest)
+        session?.ownInbound.set(packetId, digest)
         return
       }
       case RecordType.InboundRemoved: {
         const packetId = reader.u16()
-        session?.inbound.delete(packetId)
+        session?.ownInbound.delete(packetId)
         return
       }
       default:
         throw new RangeError(`record type ${type} is not known`)
     }
+  }
+
+  /** It is not in flight any more. */
+  #land(session: Growing, packetId: number): void {
+    const slot = session.inFlight.get(packetId)
+    if (slot === undefined) throw new RangeError(`packet ${packetId} is not in flight`)
+    if (slot !== RELEASED) this.#slots.free(slot)
+    session.ownInFlight.delete(packetId)
   }
 
   #body(block: Block, page: Page, reader: ByteReader): void {
@@ -413,38 +448,63 @@ class Recovery {
     entry.expiresAt = this.#input.bodies.times.expiry(entry.page, entry.expiresAt)
   }
 
-  #finished(): RecoveredSession[] {
+  /** Everything was read: counts who needs which body. Throws StoreError when something is missing. */
+  #finished(): void {
     const { bodies } = this.#input
-    for (const { stored, queue } of this.#growing.values()) {
+    const entry = this.#entry
+    for (const { stored, queue, inFlight } of this.#growing.values()) {
       for (const part of queue.parts) {
         if (part instanceof MissingEntries) throw missing(stored)
         for (let index = 0; index < part.length; index++) {
-          part.read(index, this.#entry)
-          bodies.recoverParked(this.#entry)
+          part.read(index, entry)
+          bodies.recoverParked(entry)
         }
       }
+      for (const slot of inFlight.values()) {
+        if (slot === RELEASED) continue
+        this.#slots.read(slot, entry)
+        if (entry.page === MISSING_PAGE) throw missing(stored)
+        bodies.recoverParked(entry)
+      }
     }
-    const sessions = [...this.#growing.values()].map((session) => this.#session(session))
     bodies.recoverForwards()
-    return sessions
   }
 
-  #session(session: Growing): RecoveredSession {
-    const inFlight = [...session.inFlight].map(([packetId, entry]) => {
-      if (entry?.page === MISSING_PAGE) throw missing(session.stored)
-      const delivery = entry === null ? null : entry.deliveryOf(this.#input.bodies.recoverInFlight(entry))
-      return { packetId, delivery }
-    })
-    return {
-      id: session.stored.id,
-      record: session.record,
-      subscriptions: session.subscriptions,
-      inFlight,
-      queue: session.queue.parked(),
-      queueHead: session.head + session.queue.taken,
-      lastPacketId: session.lastPacketId,
-      inbound: [...session.inbound],
+  /** Hands over one Session after the other, and forgets it. */
+  *#grown(): Generator<RecoveredSession, void, undefined> {
+    for (const [number, session] of this.#growing) {
+      this.#growing.delete(number)
+      yield {
+        id: session.stored.id,
+        record: session.record,
+        subscriptions: session.subscriptions,
+        inFlight: this.#flight(session),
+        queue: session.queue.parked(),
+        queueHead: session.head + session.queue.taken,
+        lastPacketId: session.lastPacketId,
+        inbound: [...session.inbound],
+      }
     }
+  }
+
+  #flight({ inFlight }: Growing): ParkedFlight | readonly [] {
+    if (inFlight.size === 0) return []
+    const packetIds = new Int32Array(inFlight.size)
+    const parked: ParkedEntries[] = []
+    let into: ParkedEntries | null = null
+    let index = 0
+    for (const [packetId, slot] of inFlight) {
+      packetIds[index++] = slot === RELEASED ? -packetId : packetId
+      if (slot === RELEASED) continue
+      if (into === null || into.full) {
+        into = new ParkedEntries(this.#input.extensions)
+        parked.push(into)
+      }
+      this.#slots.read(slot, this.#entry)
+      into.add(this.#entry)
+      this.#slots.free(slot)
+    }
+    return { packetIds, parked }
   }
 
   #releasePages(): void {
@@ -472,6 +532,7 @@ class Recovery {
         const entries = await iterator.nextv(SLICE_VALUES)
         if (entries.length === 0) return
         for (const [key, value] of entries) read(key, value)
+        this.#input.guard.check()
       }
     } finally {
       await iterator.close()
@@ -495,36 +556,54 @@ class MissingEntries {
   }
 }
 
+type Part = ParkedEntries | MissingEntries
+
+const NO_PARTS: readonly Part[] = Object.freeze([])
+
 /** The entries of a queue, parked from the beginning. */
 class GrowingQueue {
-  /** Oldest first; none is empty. */
-  readonly parts: (ParkedEntries | MissingEntries)[] = []
   /** How many were taken off. */
   taken = 0
+  readonly #extensions: Extensions
+  /** Oldest first; none is empty. */
+  #parts: readonly Part[] = NO_PARTS
   #newest: ParkedEntries | null = null
+
+  constructor(extensions: Extensions) {
+    this.#extensions = extensions
+  }
+
+  get parts(): readonly Part[] {
+    return this.#parts
+  }
+
+  get #own(): Part[] {
+    if (this.#parts === NO_PARTS) this.#parts = []
+    return this.#parts as Part[]
+  }
 
   push(entry: EntryFields): void {
     if (this.#newest === null || this.#newest.full) {
-      this.#newest = new ParkedEntries()
-      this.parts.push(this.#newest)
+      this.#newest = new ParkedEntries(this.#extensions)
+      this.#own.push(this.#newest)
     }
     this.#newest.add(entry)
   }
 
   /** Appends entries that are missing. */
   skip(count: number): void {
-    this.parts.push(new MissingEntries(count))
+    this.#own.push(new MissingEntries(count))
     this.#newest = null
   }
 
   /** All entries, none of which is missing. */
-  parked(): ParkedEntries[] {
-    return this.parts.filter((part) => part instanceof ParkedEntries)
+  parked(): readonly ParkedEntries[] {
+    return this.#parts as readonly ParkedEntries[]
   }
 
   /** Moves the oldest entry into `into`, with MISSING_PAGE for one that is missing. Throws RangeError when there is none. */
   shift(into: EntryFields): void {
-    const oldest = this.parts[0]
+    const oldest = this.#parts[0]
     if (oldest === undefined) throw new RangeError('the queue is empty')
     if (oldest instanceof MissingEntries) {
       oldest.length--
@@ -535,8 +614,8 @@ class GrowingQueue {
     }
     this.taken++
     if (oldest.length > 0) return
-    this.parts.shift()
-    if (this.parts.length === 0) this.#newest = null
+    this.#own.shift()
+    if (this.#parts.length === 0) this.#newest = null
   }
 }
 

@@ -3,15 +3,17 @@ import { Bodies } from './bodies.ts'
 import { Checkpoints } from './checkpoint.ts'
 import type { DamageReport } from './damage.ts'
 import type { Database } from './database.ts'
+import { Extensions } from './extensions.ts'
 import { storeError } from './failure.ts'
 import { corrupt, LOSS, META_KEY } from './format.ts'
+import { HeapGuard } from './heap-guard.ts'
 import { decodeMeta } from './meta.ts'
 import { recover } from './recovery.ts'
 import type { StoreError } from './store.ts'
 
 /** Returns why a start would refuse the database; null when it would not. */
 export async function startRefusal(db: Database, directory: string): Promise<StoreError | null> {
-  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0 })
+  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 })
   try {
     const described = await db.get(META_KEY)
     if (described === undefined) return corrupt('its description cannot be read', LOSS.session)
@@ -21,6 +23,8 @@ export async function startRefusal(db: Database, directory: string): Promise<Sto
       meta,
       bodies,
       checkpoints: new Checkpoints(bodies),
+      extensions: new Extensions(),
+      guard: new HeapGuard(directory),
       pageCostBytes: (value) => value.length,
     })
     return null

@@ -91,6 +91,14 @@ export interface Parked {
   sizeAt(index: number): number
 }
 
+/** What is in flight of a Session whose client is away, in a few bytes each. */
+export interface ParkedFlight {
+  /** In the order in which they were sent; negative where PUBREC came, and only PUBREL is to be sent. */
+  readonly packetIds: Int32Array
+  /** The deliveries of the others, in the same order. */
+  readonly parked: readonly Parked[]
+}
+
 /** What a range of a queue consists of, in order. */
 export interface QueueReader {
   delivery(delivery: Delivery): void
@@ -134,8 +142,9 @@ export interface StateSource {
 export interface RecoveredSession {
   readonly id: number
   readonly record: SessionRecord
-  readonly subscriptions: readonly (readonly [filter: string, record: SubscriptionRecord])[]
-  readonly inFlight: readonly InFlight[]
+  /** A SmallMap is for whoever takes it up to keep. */
+  readonly subscriptions: Iterable<readonly [filter: string, record: SubscriptionRecord]>
+  readonly inFlight: readonly InFlight[] | ParkedFlight
   /** Oldest first. Bodies may be evicted. */
   readonly queue: readonly (Delivery | Parked)[]
   readonly queueHead: number
@@ -151,7 +160,8 @@ export interface Recovered {
   readonly bootTime: BootTime | null
   /** What was in doubt then; null for nothing. */
   readonly doubt: TimeDoubt | null
-  readonly sessions: readonly RecoveredSession[]
+  /** To be gone through once, before anything is recorded: each is put together when its turn comes. */
+  readonly sessions: Iterable<RecoveredSession>
   readonly retained: readonly Message[]
   /** The `liveAt` of those that have one, by topic name. */
   readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
@@ -173,6 +183,8 @@ export type StoreErrorKind =
   | 'corrupt'
   /** No space left. */
   | 'full'
+  /** What is stored takes more memory than this process may have. */
+  | 'memory'
   /** Anything else the disk answered. */
   | 'io'
 
@@ -196,6 +208,8 @@ export interface StoreFigures {
   residentBytes: number
   /** Bytes of message bodies that are stored and referenced. */
   storedBytes: number
+  /** Bytes that entries of queues and in flight take in memory beside the bodies, as `countEntries` was told. */
+  entryBytes: number
 }
 
 export interface Store {
@@ -237,8 +251,13 @@ export interface Store {
   /** PUBACK or PUBCOMP (or a refusing PUBREC, or a discarded message) ended it; `message` is null after `received`. */
   completed(sessionId: number, packetId: number, message: Message | null): void
 
+  /** Entries of stored Sessions take so many bytes more in memory, or less. */
+  countEntries(bytes: number): void
+  /** Whether bodies and entries take more memory than they may: what can be parked should be. */
+  readonly isShort: boolean
+
   /**
-   * Parks a queued delivery behind the entries of `onto`, null for none. Returns where it is: `onto`, or a new one
+   * Parks a delivery that waits or is in flight behind the entries of `onto`, null for none. Returns where it is: `onto`, or a new one
    * when that is full. Null when it cannot be parked (yet), since it is not on disk. Nothing is recorded.
    */
   park(delivery: Delivery, onto: Parked | null): Parked | null

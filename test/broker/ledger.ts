@@ -31,7 +31,7 @@ export class LedgerStore implements Store {
   refusal: string | null = null
   /** Larger messages are refused, smaller ones are not. */
   messageBytesMax = Number.POSITIVE_INFINITY
-  readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   /** Everything recorded, in order, as short lines. */
   readonly lines: string[] = []
@@ -103,6 +103,10 @@ export class LedgerStore implements Store {
   }
   completed(id: number, packetId: number): void {
     this.#record(`completed ${id} ${packetId}`)
+  }
+  readonly isShort: boolean = false
+  countEntries(bytes: number): void {
+    this.figures.entryBytes += bytes
   }
   /** Nothing is parked here; see `test/session/parking.ts`. */
   park(_delivery: Delivery, _onto: Parked | null): Parked | null {

@@ -36,7 +36,7 @@ export class RecallStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   readonly refusal = null
-  readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0 }
+  readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   /** Messages that were recovered, and those that they were before. */
   readonly originals = new WeakMap<Message, Message>()
@@ -288,6 +288,11 @@ export class RecallStore implements Store {
 
   unpark(): never {
     throw new Error('nothing is parked')
+  }
+
+  readonly isShort = false
+  countEntries(bytes: number): void {
+    this.figures.entryBytes += bytes
   }
 
   requeue(): never {

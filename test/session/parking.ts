@@ -43,8 +43,17 @@ export class TestParking implements Parking {
     this.#max = max
   }
 
+  isShort = false
+  /** Alone not on disk. */
+  undurable: Delivery | null = null
+  entryBytes = 0
+
+  countEntries(bytes: number): void {
+    this.entryBytes += bytes
+  }
+
   park(delivery: Delivery, onto: Parked | null): Parked | null {
-    if (!this.durable) return null
+    if (!this.durable || delivery === this.undurable) return null
     const entries = onto instanceof ParkedDeliveries && onto.added < this.#max ? onto : new ParkedDeliveries()
     entries.deliveries.push(delivery)
     entries.added++

@@ -118,6 +118,8 @@ describe('DeliveryQueue', () => {
         /** Of the entries of this step, and whether what was pushed is on disk now. */
         evicted: fc.boolean(),
         durable: fc.boolean(),
+        short: fc.boolean(),
+        parks: fc.boolean(),
       }),
       { maxLength: 12 },
     )
@@ -128,8 +130,13 @@ describe('DeliveryQueue', () => {
         const queue = new DeliveryQueue(parking, 5)
         const list: Delivery[] = []
         let head = 5
-        for (const { move, evicted, durable } of moves) {
+        for (const { move, evicted, durable, short, parks } of moves) {
           parking.durable = durable
+          parking.isShort = short
+          if (parks) {
+            queue.park(300)
+            if (durable) queue.park(10_000)
+          }
           for (let n = 0; n < move; n++) {
             const pushed = delivery(1 + (n % 5))
             if (evicted) pushed.message.evict()
@@ -144,6 +151,7 @@ describe('DeliveryQueue', () => {
           }
           expect([queue.head, queue.length, queue.tail]).toEqual([head, list.length, head + list.length])
           expect(queue.bytes).toBe(list.reduce((sum, { message }) => sum + message.size, 0))
+          expect(parking.entryBytes).toBe((queue.length - queue.parked) * 16)
           expect(isSame([...queue], list)).toBe(true)
           expect(isSame(partsOf(queue), list)).toBe(true)
           const from = Math.floor(list.length / 3)
@@ -192,6 +200,57 @@ describe('DeliveryQueue', () => {
     const queue = new DeliveryQueue(parking)
     for (let n = 0; n < 1000; n++) queue.push(delivery(1))
     expect(parking.parked).toBe(0)
+  })
+
+  it('a long queue is parked as it grows when memory is short, but for those that may be sent soon', () => {
+    const parking = new TestParking(1024)
+    const queue = new DeliveryQueue(parking)
+    for (let n = 0; n < 500; n++) queue.push(delivery(1))
+    expect(parking.parked).toBe(0)
+    parking.isShort = true
+    for (let n = 0; n < 500; n++) queue.push(delivery(1))
+    expect([queue.parked, queue.length]).toEqual([936, 1000])
+    for (let n = 0; n < 10; n++) queue.push(delivery(1))
+    expect(queue.parked).toBe(946)
+  })
+
+  it('counts what its entries take as long as they are not parked', () => {
+    const parking = new TestParking(100)
+    const queue = new DeliveryQueue(parking)
+    const plain = delivery(1)
+    const shared: Delivery = { ...delivery(1), share: '$share/g/t' }
+    const list = Array.from({ length: 300 }, (_, n) => (n % 2 === 0 ? plain : shared))
+    for (const each of list) queue.push(each)
+    const all = 150 * (16 + 110)
+    expect([queue.entryBytes, parking.entryBytes]).toEqual([all, all])
+    for (let n = 0; n < 100; n++) queue.shift()
+    expect(parking.entryBytes).toBe(100 * (16 + 110))
+    expect(queue.park(50)).toBe(200) // the front, as a whole
+    expect([queue.parked, parking.entryBytes]).toEqual([200, 0])
+    queue.unpark(7)
+    expect(parking.entryBytes).toBeGreaterThan(7 * 16)
+    expect([...queue]).toEqual(list.slice(100))
+    queue.release()
+    expect([queue.entryBytes, parking.entryBytes]).toEqual([0, 0])
+  })
+
+  it('is parked as a whole, or not at all where a part of its front is not on disk', () => {
+    const parking = new TestParking(3)
+    const queue = new DeliveryQueue(parking, 9)
+    const list = Array.from({ length: 20 }, () => delivery(1))
+    for (const each of list) queue.push(each)
+    expect(queue.peek()).toBe(list[0])
+    parking.durable = false
+    expect([queue.park(100), queue.parked]).toEqual([0, 0])
+    parking.durable = true
+    parking.undurable = list[15]!
+    expect([queue.park(100), queue.parked, isSame([...queue], list)]).toEqual([0, 0, true])
+    parking.undurable = null
+    expect([queue.park(100), queue.parked, isSame(partsOf(queue), list)]).toEqual([20, 20, true])
+    expect(isSame(rangeOf(queue, 12, 25), list.slice(3, 16))).toBe(true)
+    for (const each of list) expect(queue.shift()).toBe(each)
+    for (const each of list.slice(0, 3)) queue.push(each)
+    expect([queue.park(100), queue.parked]).toEqual([0, 0])
   })
 
   it('a recovered queue begins with parked entries', () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Parked, Store } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 
 /** Makes a store on a directory that exists and is empty, or was written by an earlier one. */
@@ -26,13 +26,9 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
     })
 
     test('an empty store recovers nothing', async () => {
-      expect(await server.open()).toMatchObject({
-        brokerTime: 0,
-        wallTime: 0,
-        sessions: [],
-        retained: [],
-        wills: [],
-      })
+      const recovered = await server.store.open(server)
+      expect(recovered).toMatchObject({ brokerTime: 0, wallTime: 0, retained: [], wills: [] })
+      expect([...recovered.sessions]).toEqual([])
       expect(server.store.refusal).toBeNull()
       expect(server.store.recordedSequence).toBe(server.store.committedSequence)
       expect(server.store.pendingBytes).toBe(0)
@@ -90,6 +86,17 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       server.deleteSession(2)
       await server.commit()
       expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
+    })
+
+    test('entries are counted as the queue says, and memory is short beyond the limit', async () => {
+      await server.open()
+      const { entryBytes } = server.store.figures
+      server.store.countEntries(1000)
+      expect(server.store.figures.entryBytes).toBe(entryBytes + 1000)
+      server.store.countEntries(1e12)
+      expect(server.store.isShort).toBe(durable)
+      server.store.countEntries(-1e12 - 1000)
+      expect(server.store.figures.entryBytes).toBe(entryBytes)
     })
 
     test('a message may be stored again after its last delivery was done', async () => {
@@ -170,6 +177,46 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         await server.store.close()
         server = new ModelServer(make(directory))
         expect((await server.store.open(server)).bootTime).toBeNull()
+      })
+
+      test('what is parked in queue and flight is part of checkpoints, released with its Session, and recovered', async () => {
+        await server.open()
+        server.createSession(1)
+        server.createSession(2)
+        const shares = ['$share/a/t', '$share/b/t']
+        for (let index = 0; index < 300; index++) {
+          const one = message('t', `${index}`)
+          for (const id of [1, 2]) server.enqueue(id, { ...delivery(one), share: shares[index % 2]! })
+        }
+        for (let index = 0; index < 50; index++) server.send(1)
+        server.acknowledge(1, 7)
+        await server.commit()
+        const { store } = server
+        const flight = server.session(1).sent
+        const parked: Parked[] = []
+        for (const sent of flight.values()) {
+          const onto = parked.at(-1) ?? null
+          const into = store.park(sent!, onto)!
+          if (into !== onto) parked.push(into)
+        }
+        expect(parked.reduce((sum, { length }) => sum + length, 0)).toBe(49)
+        await server.commit()
+        const sent = parked.flatMap((entries) => store.unpark(entries, entries.length))
+        for (const [index, packetId] of [...flight.keys()].entries()) flight.set(packetId, sent[index]!)
+        for (const id of [1, 2]) server.session(id).deliveries.park(10_000)
+        expect(server.session(2).deliveries.parked).toBe(300)
+        await server.restoreAll()
+        const before = server.describe()
+        await reopen()
+        expect(server.describe()).toBe(before)
+        expect(server.session(1).queue.map(({ share }) => share)).toEqual(
+          Array.from({ length: 250 }, (_, index) => shares[index % 2]),
+        )
+        server.deleteSession(1)
+        server.deleteSession(2)
+        await server.commit()
+        await server.commit()
+        expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
       })
 
       test('a Session number that is used again does not bring the old Session back', async () => {

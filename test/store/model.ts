@@ -14,6 +14,7 @@ import type {
   Parked,
   QueueReader,
   Recovered,
+  RecoveredSession,
   SessionRecord,
   StateSource,
   Store,
@@ -133,7 +134,7 @@ export class ModelServer implements StateSource {
         new DeliveryQueue(this.store, found.queueHead, found.queue),
       )
       for (const [filter, record] of found.subscriptions) session.subscriptions.set(filter, record)
-      for (const { packetId, delivery } of found.inFlight) session.sent.set(packetId, delivery)
+      for (const { packetId, delivery } of this.#inFlight(found)) session.sent.set(packetId, delivery)
       for (const [packetId, digest] of found.inbound) session.received.set(packetId, digest)
       session.lastPacketId = found.lastPacketId
       this.sessions.set(found.id, session)
@@ -141,6 +142,15 @@ export class ModelServer implements StateSource {
     this.retained = new Map(recovered.retained.map((message) => [message.topic.name, message]))
     this.wills = new Map(recovered.wills)
     return recovered
+  }
+
+  /** Taken out of where it was parked. */
+  #inFlight({ inFlight }: RecoveredSession): readonly InFlight[] {
+    if (!('packetIds' in inFlight)) return inFlight
+    const deliveries = inFlight.parked.flatMap((entries) => this.store.unpark(entries, entries.length))
+    return [...inFlight.packetIds].map((packetId) =>
+      packetId < 0 ? { packetId: -packetId, delivery: null } : { packetId, delivery: deliveries.shift()! },
+    )
   }
 
   /** Every message of every Session; good until the next commit. */
@@ -210,6 +220,7 @@ export class ModelServer implements StateSource {
 
   deleteSession(id: number): void {
     this.store.deleteSession(id, this.session(id).held())
+    this.session(id).deliveries.release()
     this.sessions.delete(id)
   }
 

@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { EntryFields } from '../../src/store/entry.ts'
+import { EntrySlots } from '../../src/store/entry-slots.ts'
+import { Extensions } from '../../src/store/extensions.ts'
 import { bucketMs, Histogram } from '../../src/store/histogram.ts'
 import { PARKED_MAX, ParkedEntries } from '../../src/store/parked.ts'
 import { References } from '../../src/store/references.ts'
@@ -64,6 +66,61 @@ describe('parked entries', () => {
       if (count % 2 === 0) entries.remove(1)
     }
     expect([entries.full, entries.length]).toEqual([true, PARKED_MAX / 2])
+  })
+})
+
+describe('what few entries have', () => {
+  it('is kept once for all entries that have it, and given back with the last', () => {
+    const extensions = new Extensions()
+    const chunks = [new ParkedEntries(extensions), new ParkedEntries(extensions)]
+    const read = new EntryFields()
+    const extensionOf = (n: number) => ({
+      subscriptionIdentifiers: n % 3 === 0 ? [] : [n % 5, 7],
+      share: n % 3 === 1 ? null : `$share/${n % 100}/t`,
+    })
+    for (let n = 0; n < 1800; n++) {
+      const entry = new EntryFields()
+      entry.extension = extensionOf(n)
+      chunks[n % 2]!.add(entry)
+    }
+    expect(extensions.size).toBeLessThan(5 + 100 + 500)
+    for (let n = 0; n < 1800; n++) {
+      chunks[n % 2]!.read(Math.floor(n / 2), read)
+      expect(read.extension).toEqual(extensionOf(n))
+    }
+    chunks[0]!.remove(900)
+    expect(extensions.size).toBeGreaterThan(0)
+    const again = new EntryFields()
+    again.extension = { subscriptionIdentifiers: [], share: '$share/new/t' }
+    chunks[1]!.add(again)
+    chunks[1]!.read(900, read)
+    expect(read.extension).toEqual(again.extension)
+    chunks[1]!.remove(901)
+    expect(extensions.size).toBe(0)
+  })
+
+  it('finds its place in slots that come and go while a store is read', () => {
+    const extensions = new Extensions()
+    const slots = new EntrySlots(extensions)
+    const model = new Map<number, Plain>()
+    fc.assert(
+      fc.property(fc.array(fc.tuple(plain, fc.nat({ max: 3 })), { maxLength: 200 }), (steps) => {
+        const read = new EntryFields()
+        for (const [each, kind] of steps) {
+          const first = model.keys().next()
+          if (kind === 0 && first.done !== true) {
+            slots.free(first.value)
+            model.delete(first.value)
+          } else model.set(slots.put(fields(each)), each)
+        }
+        for (const [slot, each] of model) {
+          slots.read(slot, read)
+          expect({ ...read }).toEqual({ ...each })
+        }
+      }),
+    )
+    for (const slot of model.keys()) slots.free(slot)
+    expect(extensions.size).toBe(0)
   })
 })
 

@@ -253,7 +253,7 @@ test('when a live message of its topic was published is kept beside a retained m
   const { retained, retainedLive, sessions } = await server.store.open(server)
   expect(retained.map(({ topic }) => topic.name).sort()).toEqual(['a', 'b', 'c'])
   expect(retainedLive).toEqual([['a', 2000.25]])
-  expect(Object.fromEntries(sessions[0]!.subscriptions)).toEqual({
+  expect(Object.fromEntries([...sessions][0]!.subscriptions)).toEqual({
     '#': { ...subscription, retainedPending: true, retainedSince: 1234.5 },
     plain: subscription,
   })
