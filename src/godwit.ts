@@ -275,6 +275,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   const files = openFiles(options.openFilesMax ?? openFilesMax())
   const sockets = new SocketRoom(files.connectionsMax)
+  server.state.newcomers = () => sockets.sockets - server.state.figures.clientsConnected
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
     hasUsers: () => access?.hasUsers === true,

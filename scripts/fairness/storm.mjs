@@ -47,7 +47,7 @@ const DEFAULTS = {
 /**
  * Runs it once. Resolves with what was seen: `isIn`, `refused`, `neverIn`, `sessionsPresent` and `willsPublished` are counts; `halfMs` and
  * `lastMs` say when half of the clients and the last were in, `cpuMs` what the broker's main thread used until then, `heldMs` for how long
- * the broker held its event loop at most, without what it waited for a processor; `before` and `during` are the quiet pairs' `p50`,
+ * its main thread ran at most without a pause; `before` and `during` are the quiet pairs' `p50`,
  * `p99` and `max` in milliseconds.
  */
 export async function storm(given = {}) {
@@ -198,14 +198,14 @@ class Broker {
     }
   }
 
-  /** How long the event loop was held at most since the last call; NaN where that is not known. */
+  /** How long the main thread ran at most without a pause since the last call, in CPU time; NaN where that is not known. */
   async heldMs() {
     if (!this.#isNode) return Number.NaN
     rmSync(this.#pauses, { force: true })
     this.#child.kill('SIGUSR2')
     while (!existsSync(this.#pauses) && this.#child.exitCode === null) await sleep(20)
     const { worst } = JSON.parse(readFileSync(this.#pauses, 'utf8'))
-    return Math.max(0, ...worst.map(({ ownMs }) => ownMs))
+    return Math.max(0, ...worst.map(({ ranMs }) => ranMs))
   }
 
   kill() {
@@ -313,7 +313,7 @@ export function stormText(seen) {
     `  in            ${isIn}, half after ${(seen.halfMs / 1000).toFixed(1)} s, the last after ${(seen.lastMs / 1000).toFixed(1)} s; ${sessionsPresent} found their Session`,
     `  refused       ${refused}${codes.length === 0 ? '' : ` (${codes.join(', ')})`}; ${neverIn} never came in`,
     `  Wills         ${willsPublished} published`,
-    `  main thread   ${(seen.cpuMs / 1000).toFixed(1)} s of CPU; event loop held for ${ms(seen.heldMs)} at most`,
+    `  main thread   ${(seen.cpuMs / 1000).toFixed(1)} s of CPU, at most ${ms(seen.heldMs)} without a pause`,
     `  pairs before  ${pairs(seen.before)}`,
     `  pairs during  ${pairs(seen.during)} (${seen.during.count} messages)`,
   ].join('\n')

@@ -161,6 +161,8 @@ export class State implements SessionContext {
   readonly restless: ClientConnection[] = []
   /** Clients that wait in a queue of a policy to be let in. */
   loginsQueued = 0
+  /** How many sockets there are of clients that are not let in yet, those in a TLS handshake included. */
+  newcomers: () => number = () => 0
   nextSessionId = 1
   /** Why new work is refused for want of memory; null when all is well. */
   memoryRefusal: string | null = null

@@ -14,6 +14,9 @@ import { SLICE_UNITS } from './work.ts'
 /** How often the grace may go by, when the broker keeps clients waiting at log-in all the time. */
 const GRACES_MAX = 10
 
+/** So many sockets of clients that are not let in yet are a fleet that comes back, and not some strangers. */
+const CROWD = 16
+
 /** When a Will is tried again that fell due while the store was being read again. */
 const RETRY_MS = 1000
 
@@ -99,7 +102,8 @@ export class Wills {
   #graceEnd(from: number): number {
     const { limits, loginsQueued } = this.#state
     const graceMs = limits.willGraceSeconds * 1000
-    if (loginsQueued > 0) this.keptWaiting()
+    // Where the machine is busy, thousands of TLS handshakes take longer than the grace.
+    if (loginsQueued > 0 || this.#state.newcomers() > CROWD) this.keptWaiting()
     // Who waits in the queue for as long as anybody may gets its grace after that.
     const queuedMs = loginsQueued > 0 ? limits.loginWaitSecondsMax * 1000 + graceMs : 0
     const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs)

@@ -374,6 +374,23 @@ describe('after a restart', () => {
     }
   })
 
+  it('nor while a crowd is in TLS handshakes, or has sent no CONNECT yet; and not for ever', async () => {
+    for (const [newcomers, published] of [
+      [16, true],
+      [17, false],
+    ] as const) {
+      const { world, watcher } = await restarted({ wills: [['fleet', record(0, 0)]] })
+      world.server.state.newcomers = () => newcomers
+      await world.pass(31)
+      expect(watcher.texts()).toEqual(published ? ['lost'] : [])
+      if (published) continue
+      await world.pass(260)
+      expect(watcher.texts()).toEqual([])
+      await world.pass(10)
+      expect(watcher.texts()).toEqual(['lost'])
+    }
+  })
+
   it('but not for ever: whoever keeps the log-in busy does not keep Wills back', async () => {
     const { world, watcher } = await restarted(
       { wills: [['gone', record(0, 0)]] },

@@ -21,6 +21,10 @@ describe('after kill -9 a fleet is let in, nobody refused, with its Sessions, an
     await comesBack({ clients: 300, passwords: 'mixed', version: 5 })
   })
 
+  test('with chosen passwords that nothing remembers: they wait for longer than the grace of Wills', async () => {
+    await comesBack({ clients: 200, passwords: 'chosen', remembers: false })
+  })
+
   test('over TLS', async () => {
     await comesBack({ clients: 100, passwords: 'generated', tls: true })
   })
