@@ -532,6 +532,7 @@ export class Connection
       this.#refuse(clientId.reasonCode, clientId.reason)
       return
     }
+    this.#rooms.sessions.settle(clientId)
     const refusal = sessionRefusal(this.#state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -576,6 +577,7 @@ export class Connection
     const state = this.#state
     const { clientId } = this.#view
     // Asked again: another user may have made a Session while a policy was thinking.
+    this.#rooms.sessions.settle(clientId)
     const refusal = sessionRefusal(state, packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)

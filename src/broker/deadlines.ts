@@ -1,4 +1,8 @@
 /** PURE. Everything the Server has to do at a time, in one heap. Time comes in; nothing here owns a timer. */
+import type { Meter } from '../mqtt/meter.ts'
+
+/** What it takes to find the next one, in units. */
+const DEADLINE_UNITS = 8
 
 export interface Deadline {
   /** Broker time in ms. */
@@ -10,8 +14,15 @@ export interface Deadline {
 export class Deadlines {
   #heap: Deadline[] = []
   #cancelled = 0
+  readonly #meter: Meter
+  /** What is due by then is over, although it may run in a later turn, since very much is due at once. */
+  judgedTo = Number.NEGATIVE_INFINITY
   /** Told that something is due sooner than all else was. */
   sooner: () => void = () => {}
+
+  constructor(meter: Meter = { units: 0 }) {
+    this.#meter = meter
+  }
 
   /** Deadlines that are still to run. */
   get size(): number {
@@ -41,11 +52,16 @@ export class Deadlines {
     if (this.#cancelled > 64 && this.#cancelled * 2 > this.#heap.length) this.#sweep()
   }
 
-  /** Runs all that is due, in order of time. Actions may add and cancel. */
-  advance(now: number): void {
+  /**
+   * Runs what is due, in order of time, until the meter has so many units. Actions may add and cancel. True when more is due.
+   */
+  advance(now: number, until = Number.POSITIVE_INFINITY): boolean {
+    const meter = this.#meter
     for (;;) {
       const first = this.#heap[0]
-      if (first === undefined || (first.action !== null && first.time > now)) return
+      if (first === undefined || (first.action !== null && first.time > now)) return false
+      if (meter.units >= until) return true
+      meter.units += DEADLINE_UNITS
       this.#removeFirst()
       const { action } = first
       if (action === null) {
@@ -55,6 +71,15 @@ export class Deadlines {
       first.action = null
       action()
     }
+  }
+
+  /** Runs this one now if it is over and its turn still to come: nobody is to find what it is about. */
+  settle(deadline: Deadline | null): void {
+    if (deadline === null || deadline.action === null || deadline.time > this.judgedTo) return
+    const { action } = deadline
+    deadline.action = null
+    this.#cancelled++
+    action()
   }
 
   clear(): void {

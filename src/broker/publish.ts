@@ -9,7 +9,10 @@ import type { Limit } from './events.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
-import { UNITS } from './work.ts'
+import { SLICE_UNITS, UNITS } from './work.ts'
+
+/** What it takes to clear a retained message, in units. */
+const CLEAR_UNITS = 20
 
 /** Members of a group that are asked for one unit, as a power of two. */
 const MEMBER_BITS = 3
@@ -299,9 +302,10 @@ export class Publisher {
 
   /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */
   #retainedRefusal(message: Message): Reason {
-    const { retainedExpiry } = this.#state
+    const { retainedExpiry, work } = this.#state
     if (message.payloadBytes === 0 || this.#hasRoomToRetain(message)) return Reason.Success
-    if (retainedExpiry.nextTime <= this.#state.now()) retainedExpiry.advance(this.#state.now())
+    const now = this.#state.now()
+    if (retainedExpiry.nextTime <= now) retainedExpiry.advance(now, work.units + SLICE_UNITS / 10)
     return this.#retainedLimit(message)
   }
 
@@ -315,9 +319,10 @@ export class Publisher {
   }
 
   #retainedLimit(message: Message): Reason {
-    const { limits, retained, ownRetained } = this.#state
-    const count = retained.count - ownRetained.count
-    const bytes = retained.bytes - ownRetained.bytes
+    const { limits, retained, ownRetained, expiredRetained } = this.#state
+    const expired = expiredRetained.at(this.#state.now())
+    const count = retained.count - ownRetained.count - expired.count
+    const bytes = retained.bytes - ownRetained.bytes - expired.bytes
     // Whether it replaces another one, which has to be looked up, matters near the limits only.
     const previous = retained.get(message.topic.name)
     if (previous === undefined && count >= limits.retainedMessagesMax) {
@@ -372,7 +377,8 @@ export class Publisher {
 
   /** Removes the retained message of a topic name, if there is one. */
   clearRetained(topic: string): boolean {
-    const { retained, store, events } = this.#state
+    const { retained, store, events, work } = this.#state
+    work.units += CLEAR_UNITS
     this.#cancelExpiry(topic)
     const cleared = retained.delete(topic)
     if (cleared === null) return false
@@ -434,6 +440,7 @@ export class Publisher {
       this.clearRetained(name)
     })
     this.#state.retainedDeadlines.set(name, deadline)
+    this.#state.expiredRetained.add(deadline, message.size)
   }
 
   #cancelExpiry(topic: string): void {
@@ -441,6 +448,7 @@ export class Publisher {
     if (deadline === undefined) return
     this.#state.retainedExpiry.cancel(deadline)
     this.#state.retainedDeadlines.delete(topic)
+    this.#state.expiredRetained.remove(deadline, this.#state.retained.get(topic)?.size ?? 0)
   }
 }
 

@@ -12,15 +12,22 @@ import { hasWildcard } from '../routing/filter.ts'
 import type { RouteEntry } from '../routing/router.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { State } from './state.ts'
+import { SLICE_UNITS, UNITS } from './work.ts'
 
-/** Steps that one Session gets per turn, a message or a look at a few nodes each, so that nobody else waits for a `#`. */
-const SLICE = 256
+/** Messages, or looks for one, that one Session gets per turn, and no more than a slice of work: nobody else waits for a `#`. */
+const STEPS_MAX = 256
+
+/** What a step takes beside what it looks at, in units. */
+const STEP_UNITS = 2
 
 /**
  * Topic names that are kept of one kind while the retained messages of a Session are under way: 4 MB at most. What is kept
  * for many Subscriptions at a time is shared among them.
  */
 const NAMES_MAX = 65_536
+
+/** Of a Subscription for which there was no time yet. */
+const NOT_LOOKED: IteratorResult<Message | null> = { done: false, value: null }
 
 /** The retained messages of one Subscription, as far as they are still to come. */
 interface Cursor {
@@ -100,20 +107,25 @@ export class RetainedDelivery {
     const wanted = this.#worthLooking(session, requests)
     if (wanted.length === 0) return
     const course = this.#course(session)
-    for (const request of wanted) this.#add(course, request, identifier, this.#tick())
+    const added = wanted.map((request) => this.#add(course, request, identifier, this.#tick()))
     this.#run(course)
-    if (!session.stored) return
-    // SUBACK promises the rest as well: a crash must not swallow it.
-    for (const cursor of course.cursors.values()) this.#mark(session, cursor, true)
+    if (session.stored) this.#markLeft(course, added)
   }
 
   /** Goes on after a restart for a Subscription that began at `since`: what is not known to have come comes again. */
   restart(session: Session, request: SubscribeRequest, identifier: number, since: number): void {
     if (this.#worthLooking(session, [request]).length === 0) return
     const course = this.#course(session)
-    this.#add(course, request, identifier, since)
+    const cursor = this.#add(course, request, identifier, since)
     this.#run(course)
-    for (const cursor of course.cursors.values()) this.#mark(session, cursor, true)
+    this.#markLeft(course, [cursor])
+  }
+
+  /** SUBACK promises the rest as well: a crash must not swallow it. */
+  #markLeft({ session, cursors }: Course, added: readonly Cursor[]): void {
+    for (const cursor of added) {
+      if (cursors.get(cursor.filter) === cursor) this.#mark(session, cursor, true)
+    }
   }
 
   /** Takes up when live messages of topics were published, as the store knows it. */
@@ -133,9 +145,11 @@ export class RetainedDelivery {
     const wanted = this.#worthLooking(session, requests)
     if (wanted.length === 0) return
     const course = this.#course(session)
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
     for (const request of wanted) {
       const cursor = this.#add(course, request, identifier, this.#tick())
-      const first = cursor.messages.next()
+      const first = work.units < until ? cursor.messages.next() : NOT_LOOKED
       if (first.done === true) {
         course.cursors.delete(cursor.filter)
         continue
@@ -294,6 +308,7 @@ export class RetainedDelivery {
     const { session, cursors } = course
     const waits = delivered === 0 && this.#waitsForSpace(course, routed, message, current)
     const isTaken = delivered !== null && !waits && session.takes(message, delivered)
+    this.#state.work.units += routed.subscriptions.length
     for (const { filter } of routed.subscriptions) {
       const cursor = cursors.get(filter)
       if (cursor === undefined) continue
@@ -395,15 +410,30 @@ export class RetainedDelivery {
 
   #run(course: Course): void {
     const { session, cursors } = course
-    for (let step = 0; step < SLICE; step++) {
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
+    for (let step = 0; step < STEPS_MAX && work.units < until; step++) {
+      work.units += STEP_UNITS
       if (cursors.size === 0) {
         if (this.#courses.get(session) === course) this.#ended(session)
         return
       }
-      const cursor = firstToStep(cursors)
+      const cursor = this.#firstToStep(cursors)
       if (cursor === null || !this.#step(course, cursor)) return
     }
     this.#schedule(course)
+  }
+
+  /** Those that wait for the clock go to the end, so that they are passed once. */
+  #firstToStep(cursors: Map<string, Cursor>): Cursor | null {
+    for (let left = cursors.size; left > 0; left--) {
+      const [cursor] = cursors.values() as Iterable<Cursor> as [Cursor]
+      if (!cursor.waitsForClock) return cursor
+      cursors.delete(cursor.filter)
+      cursors.set(cursor.filter, cursor)
+      this.#state.work.units++
+    }
+    return null
   }
 
   /** Looks for a message, or hands over the one that was found; false while the Session has no room for it. */
@@ -509,6 +539,7 @@ export class RetainedDelivery {
 
   #deliver(session: Session, cursor: Cursor, message: Message): void {
     const { name } = message.topic
+    this.#state.work.units += UNITS.delivery
     cursor.owed?.delete(name)
     if (!this.#isAuthorized(session, message)) return
     if (hasWildcard(cursor.filter)) {
@@ -529,11 +560,6 @@ export class RetainedDelivery {
   #gateOf(session: Session, { qos }: Delivery): number {
     return qos > 0 && session.stored ? this.#state.store.openSequence : 0
   }
-}
-
-function firstToStep(cursors: ReadonlyMap<string, Cursor>): Cursor | null {
-  for (const cursor of cursors.values()) if (!cursor.waitsForClock) return cursor
-  return null
 }
 
 function identifiersOf(identifier: number): readonly number[] {

@@ -22,10 +22,12 @@ import { ShareBacklog } from './share-backlog.ts'
 import { type ClientConnection, type CommitWaiter, State, type StateOptions } from './state.ts'
 import { Subscribing } from './subscribe.ts'
 import { Wills } from './wills.ts'
+import { SLICE_UNITS } from './work.ts'
 
 const MEMORY_SAMPLE_MS = 1000
 /** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
 const TOPICS_SWEPT = 4096
+const TOPICS_AT_ONCE = 16
 
 /** Less than this that a client has us keep is nobody's trouble. */
 const HELD_BYTES_MIN = 1024 * 1024
@@ -90,6 +92,8 @@ export class Server implements Acceptor {
   #tickedAt = Number.POSITIVE_INFINITY
   /** True from `tick` until what is due was judged. */
   #judging = false
+  /** What is due goes on in the next turn. */
+  #runningDue = false
   #closed = false
   #recovering = false
   #healthBefore: Health['state'] = 'ok'
@@ -394,7 +398,7 @@ export class Server implements Acceptor {
    */
   get idleMs(): number {
     const { state } = this
-    if (this.#judging) return MEMORY_SAMPLE_MS
+    if (this.#judging || this.#runningDue) return MEMORY_SAMPLE_MS
     const { nextTime } = state.retainedExpiry
     const due = Math.min(state.deadlines.nextTime, nextTime, this.#memorySampledAt + MEMORY_SAMPLE_MS)
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
@@ -436,16 +440,37 @@ export class Server implements Acceptor {
     this.#judging = false
     if (this.#closed) return
     state.turn.begin()
-    state.deadlines.advance(state.now())
-    state.retainedExpiry.advance(state.now())
+    state.deadlines.judgedTo = state.now()
+    state.retainedExpiry.judgedTo = state.now()
+    if (!this.#runningDue) this.#runDue()
     if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
       this.#clock.watch()
       this.#sampleMemory()
       this.#parking.look()
-      // Else whom a topic was routed to stays in memory until somebody publishes to it again.
-      state.topics.visit(TOPICS_SWEPT, (topic) => state.router.release(topic))
+      this.#sweepTopics()
     }
     state.deadlines.sooner()
+  }
+
+  /** All that was judged to be due, in slices: 500,000 messages may expire in one second. */
+  #runDue(): void {
+    const { state } = this
+    this.#runningDue = false
+    if (this.#closed) return
+    for (const deadlines of [state.deadlines, state.retainedExpiry]) {
+      if (deadlines.advance(deadlines.judgedTo, state.work.units + SLICE_UNITS / 2)) this.#runningDue = true
+    }
+    if (this.#runningDue) state.turn.continueLater(() => this.#runDue())
+    else state.deadlines.sooner()
+  }
+
+  /** Else whom a topic was routed to stays in memory until somebody publishes to it again. */
+  #sweepTopics(): void {
+    const { topics, router, work } = this.state
+    const until = work.units + SLICE_UNITS
+    for (let places = 0; places < TOPICS_SWEPT && work.units < until; places += TOPICS_AT_ONCE) {
+      topics.visit(TOPICS_AT_ONCE, (topic) => router.release(topic))
+    }
   }
 
   get health(): Health {

@@ -95,6 +95,14 @@ export class Sessions {
     events.emit('security', { kind: 'ownerless-session-ended', subject: clientId, by, detail })
   }
 
+  /** What was left under this Client Identifier and is over ends now, if it is not done yet: whoever comes finds none of it. */
+  settle(clientId: string): void {
+    const { sessions, sessionDeadlines, wills, deadlines } = this.#state
+    const session = sessions.get(clientId)
+    if (session !== undefined) deadlines.settle(sessionDeadlines.get(session) ?? null)
+    deadlines.settle(wills.get(clientId)?.deadline ?? null)
+  }
+
   #takeOver(old: Session, by: LinkInfo): void {
     const connection = this.#state.connected.get(old)
     if (connection === undefined) return

@@ -10,6 +10,7 @@ import type { Session, SessionContext } from '../session/session.ts'
 import type { BootTime, Store, TimeDoubt, WillRecord } from '../store/store.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
+import { ExpiredRetained } from './expired-retained.ts'
 import { Figures } from './figures.ts'
 import type { Limits } from './limits.ts'
 import type { LinkInfo } from './link.ts'
@@ -114,9 +115,10 @@ export class State implements SessionContext {
   readonly events: Events
   readonly figures = new Figures()
   readonly work = new Work()
-  readonly deadlines = new Deadlines()
+  readonly deadlines = new Deadlines(this.work)
   /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
-  readonly retainedExpiry = new Deadlines()
+  readonly retainedExpiry = new Deadlines(this.work)
+  readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
   readonly topics = new TopicTable(TOPICS_MAX)
   readonly turn: Turn
   readonly router = new Router<Session>(this.work)
@@ -388,6 +390,7 @@ export class State implements SessionContext {
   forgetRetained(): void {
     for (const message of this.retained) this.usage.retainedRemoved(message)
     this.retained = new RetainedTree(this.work)
+    this.expiredRetained.clear()
     this.ownRetained = { count: 0, bytes: 0 }
   }
 

@@ -6,7 +6,7 @@
  * Topics are not listed here: whoever holds a Topic holds its Route.
  */
 import type { Topic } from '../mqtt/message.ts'
-import type { Meter } from '../mqtt/meter.ts'
+import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Changes } from './changes.ts'
 import { innerFilter } from './filter.ts'
@@ -167,6 +167,7 @@ export class Router<S extends object> {
     const changes = this.#changes
     if (topic.route !== null && topic.routedBy === changes) {
       if (topic.routedAt === changes.count) return topic.route as Route<S>
+      this.#meter.units += topic.name.length >>> (CHARACTER_BITS - 1)
       if (!changes.touched(topic.name, topic.routedAt)) {
         topic.routedAt = changes.count
         return topic.route as Route<S>
@@ -225,6 +226,7 @@ export class Router<S extends object> {
   release(topic: Topic): void {
     const changes = this.#changes
     if (topic.route === null || topic.routedBy !== changes || topic.routedAt === changes.count) return
+    this.#meter.units += 1 + (topic.name.length >>> (CHARACTER_BITS - 1))
     if (changes.touched(topic.name, topic.routedAt)) topic.route = null
     else topic.routedAt = changes.count
   }
