@@ -214,6 +214,7 @@ export class Publisher {
 
   #deliver(message: Message, routed: RouteEntry<Session>, publisher: Session | null): void {
     let entry = routed
+    if (routed.subscriber.ended) return
     if (routed.noLocal && routed.subscriber === publisher) {
       const merged = mergeWithout(routed) // [MQTT-3.8.3-3]
       if (merged === null) {
@@ -452,29 +453,39 @@ export class Publisher {
   }
 }
 
-function isMatched(route: Route<Session>): boolean {
-  return route.sole !== null || route.entries.length > 0 || route.groups.length > 0
+/** Whether anybody subscribed to the topic. Sessions that have ended may still be named. */
+function isMatched({ sole, entries, groups }: Route<Session>): boolean {
+  if (sole !== null) return !sole.subscriber.ended
+  for (let index = 0; index < entries.length; index++) if (!entries[index]!.subscriber.ended) return true
+  for (let index = 0; index < groups.length; index++) {
+    for (const { subscriber } of groups[index]!.members) if (!subscriber.ended) return true
+  }
+  return false
 }
 
 function hasStored(route: Route<Session>): boolean {
   const { sole } = route
-  if (sole !== null) return sole.qos > 0 && sole.subscriber.stored
+  if (sole !== null) return sole.qos > 0 && isKept(sole.subscriber)
   const { entries, groups } = route
   for (let index = 0; index < entries.length; index++) {
     const entry = entries[index]!
-    if (entry.qos > 0 && entry.subscriber.stored) return true
+    if (entry.qos > 0 && isKept(entry.subscriber)) return true
   }
   for (let index = 0; index < groups.length; index++) {
     for (const member of groups[index]!.members) {
-      if (member.options.qos > 0 && member.subscriber.stored) return true
+      if (member.options.qos > 0 && isKept(member.subscriber)) return true
     }
   }
   return false
 }
 
+function isKept({ stored, ended }: Session): boolean {
+  return stored && !ended
+}
+
 function anyQueueFull(state: State, backlog: ShareBacklog, route: Route<Session>, message: Message): boolean {
   for (const entry of route.entries) {
-    if (entry.qos > 0 && entry.subscriber.queueFullFor(message)) return true
+    if (entry.qos > 0 && !entry.subscriber.ended && entry.subscriber.queueFullFor(message)) return true
   }
   for (const group of route.groups) {
     const member = group.members[chooseMember(state, backlog, group, message)]
@@ -503,7 +514,7 @@ function chooseMember(
     const index = (group.cursor + step) % members.length
     const { subscriber, options } = members[index]!
     // A body that is on disk only stays there for a stored Session alone.
-    if (evicted && !subscriber.stored) continue
+    if (subscriber.ended || (evicted && !subscriber.stored)) continue
     // What one member may not receive is for the others.
     if (state.checksReceiving && !evicted && !state.mayTake(subscriber, message)) continue
     if (subscriber.hasRoom) {

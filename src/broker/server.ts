@@ -6,6 +6,7 @@ import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
+import { Estates } from './estates.ts'
 import type { Health } from './events.ts'
 import { Holdings } from './holdings.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
@@ -75,6 +76,7 @@ export class Server implements Acceptor {
   readonly state: State
   readonly holdings: Holdings
   readonly #rooms: Rooms
+  readonly #estates: Estates
   readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
@@ -111,12 +113,13 @@ export class Server implements Acceptor {
     this.state.headDropped = (session) => backlog.headDropped(session)
     const publisher = new Publisher(this.state, retained, backlog)
     const wills = new Wills(this.state, publisher)
+    this.#estates = new Estates(this.state, publisher)
     this.#rooms = {
       publisher,
       wills,
       retained,
       backlog,
-      sessions: new Sessions(this.state, publisher, wills, retained, backlog),
+      sessions: new Sessions(this.state, this.#estates, wills, retained, backlog),
       subscribing: new Subscribing(this.state, retained, backlog),
       connections: this.#connections,
       gone: (connection) => this.#gone(connection),
@@ -596,6 +599,7 @@ export class Server implements Acceptor {
     const suspended = [...state.suspended].map(
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
     )
+    this.#estates.forgetStored()
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     state.retainedExpiry.clear()
     state.retainedDeadlines.clear()
@@ -754,6 +758,7 @@ export class Server implements Acceptor {
     }
     for (const connection of [...this.#links]) connection.destroy()
     this.#rooms.publisher.finish()
+    this.#estates.finish()
     // What a stored Session has not got begins again after the next start.
     this.#rooms.retained.clear()
     state.turn.end()

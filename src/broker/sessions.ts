@@ -1,11 +1,11 @@
 /** The life of Sessions (section 4.1): made, resumed, taken over, left, expired, ended. */
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
-import { Session, type Undelivered } from '../session/session.ts'
+import { Session } from '../session/session.ts'
+import type { Estates } from './estates.ts'
 import type { BrokerEvents } from './events.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerInWords, ownerOf, ownershipOf } from './ownership.ts'
 import type { Owner } from './policy.ts'
-import type { Publisher } from './publish.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ShareBacklog } from './share-backlog.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -13,10 +13,6 @@ import type { Usage } from './usage.ts'
 import type { Wills } from './wills.ts'
 
 const SESSION_ID_MAX = 0xffffffff
-
-/** How much is read back at a time to be passed on: messages, and bytes. */
-const READ_SLICE = 256
-const READ_BYTES = 1024 * 1024
 
 export interface OpenRequest {
   readonly clientId: string
@@ -35,20 +31,20 @@ export interface OpenedSession {
 
 export class Sessions {
   readonly #state: State
-  readonly #publisher: Publisher
+  readonly #estates: Estates
   readonly #wills: Wills
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
 
   constructor(
     state: State,
-    publisher: Publisher,
+    estates: Estates,
     wills: Wills,
     retained: RetainedDelivery,
     backlog: ShareBacklog,
   ) {
     this.#state = state
-    this.#publisher = publisher
+    this.#estates = estates
     this.#wills = wills
     this.#retained = retained
     this.#backlog = backlog
@@ -243,102 +239,18 @@ export class Sessions {
 
   /** Ends a Session that has no Network Connection: its Will is due at the latest now, its shares go to others. */
   end(session: Session, reason: BrokerEvents['sessionEnded']['reason']): void {
-    const { store, router, sessions, sessionsById, events } = this.#state
+    const { sessions, sessionsById, events } = this.#state
     this.#cancelExpiry(session)
     this.#retained.cancel(session)
     this.#backlog.forget(session)
     this.#state.forgetSweep(session)
     this.#state.suspended.delete(session)
     this.#state.usage.sessionRemoved(session)
-    if (session.subscriptions.size > 0) {
-      for (const filter of session.subscriptions.keys()) router.unsubscribe(session, filter)
-      session.subscriptions.clear()
-    }
+    session.ended = true
     sessions.delete(session.clientId)
-    if (!this.#state.stopping) this.#wills.sessionEnded(session.clientId, reason)
     sessionsById.delete(session.id)
-    const isEmpty = session.queueLength === 0 && session.inFlightCount === 0
-    if (!isEmpty && !this.#passOn(session, session.undelivered())) {
-      this.#keepEstate(session)
-    } else {
-      if (session.stored) store.deleteSession(session.id, session.held())
-      session.forget()
-    }
+    if (!this.#state.stopping) this.#wills.sessionEnded(session.clientId, reason)
+    this.#estates.add(session)
     if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
-  }
-
-  /**
-   * Messages of Shared Subscriptions that the ended Session did not get go to another member, but for QoS 2 in
-   * delivery [MQTT-4.8.2-5]. Everything else is lost with the Session, and counted. False where a body has to be read
-   * from the disk for a member that is not stored: what is left goes on when it is there, in the same order.
-   */
-  #passOn(session: Session, rest: Iterator<Undelivered>): boolean {
-    this.#publisher.gate = session.stored ? this.#state.store.openSequence : 0
-    const waiting: Undelivered[] = []
-    let bytes = 0
-    while (bytes < READ_BYTES && waiting.length < READ_SLICE) {
-      const step = rest.next()
-      if (step.done === true) break
-      if (waiting.length === 0 && !this.#needsBody(step.value)) {
-        this.#passOne(session, step.value)
-        continue
-      }
-      waiting.push(step.value)
-      bytes += step.value.delivery.message.size
-    }
-    if (waiting.length === 0) return true
-    this.#readAndPassOn(session, waiting, rest)
-    return false
-  }
-
-  #passOne(session: Session, { delivery, mayGoToOthers, count }: Undelivered): void {
-    const { message, share } = delivery
-    const group = share !== null && mayGoToOthers ? this.#state.router.shareGroup(share) : null
-    if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
-    else if (message.expiresAt <= this.#state.now() && !this.#state.isDoubtful(message))
-      this.#state.drop(session.clientId, 'expired', message)
-    else if (this.#publisher.deliverShared(group, message)) message.forgetWires()
-  }
-
-  /** Whether all who could take it can only take it from memory. */
-  #needsBody({ delivery: { message, share }, mayGoToOthers }: Undelivered): boolean {
-    if (!message.evicted || share === null || !mayGoToOthers) return false
-    const group = this.#state.router.shareGroup(share)
-    return (
-      group !== null &&
-      group.members.length > 0 &&
-      group.members.every(({ subscriber }) => !subscriber.stored)
-    )
-  }
-
-  #readAndPassOn(session: Session, waiting: readonly Undelivered[], rest: Iterator<Undelivered>): void {
-    const { store, sessionsById } = this.#state
-    const isKept = (): boolean => sessionsById.get(session.id) === session && !this.#state.stopping
-    const evicted = waiting.map(({ delivery }) => delivery.message).filter((message) => message.evicted)
-    store.restore(evicted).then(
-      () => {
-        if (!isKept()) return
-        this.#state.turn.begin()
-        this.#publisher.gate = store.openSequence
-        for (const undelivered of waiting) this.#passOne(session, undelivered)
-        if (!this.#passOn(session, rest)) return
-        sessionsById.delete(session.id)
-        store.deleteSession(session.id, session.held())
-        session.forget()
-      },
-      (error: unknown) => {
-        if (isKept()) this.#state.storeFailed(error)
-      },
-    )
-  }
-
-  /**
-   * An ended Session whose messages are still being passed on stays stored until that is done, under a name that no
-   * client can have: after a crash it ends again.
-   */
-  #keepEstate(session: Session): void {
-    this.#state.sessionsById.set(session.id, session)
-    const record = { ...session.record(), clientId: `\0ended ${session.id}`, expirySeconds: 0 }
-    this.#state.store.putSession(session.id, record)
   }
 }

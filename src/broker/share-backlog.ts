@@ -7,6 +7,7 @@ import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import type { SubscriptionRecord } from '../store/store.ts'
 import type { State } from './state.ts'
+import { UNITS } from './work.ts'
 
 /** Messages whose bodies are read back at a time, for a member that can only take them from memory. */
 const READ_SLICE = 64
@@ -17,6 +18,8 @@ export class ShareBacklog {
   readonly #state: State
   /** Members for which messages of a Shared Subscription may wait, by its whole filter. */
   readonly #behind = new Map<string, Set<Session>>()
+  /** The same by member. */
+  readonly #shares = new Map<Session, Set<string>>()
   /** Members whose waiting messages are being read back. */
   readonly #reading = new Set<Session>()
   /** Members whose next message is another one than before, so that others may want it. */
@@ -44,7 +47,20 @@ export class ShareBacklog {
   add(share: string, holder: Session): void {
     const holders = this.#behind.get(share)
     if (holders === undefined) this.#behind.set(share, new Set([holder]))
+    else if (holders.has(holder)) return
     else holders.add(holder)
+    const shares = this.#shares.get(holder)
+    if (shares === undefined) this.#shares.set(holder, new Set([share]))
+    else shares.add(share)
+  }
+
+  #remove(share: string, holder: Session): void {
+    const holders = this.#behind.get(share)
+    holders?.delete(holder)
+    if (holders?.size === 0) this.#behind.delete(share)
+    const shares = this.#shares.get(holder)
+    shares?.delete(share)
+    if (shares?.size === 0) this.#shares.delete(holder)
   }
 
   /** A Session was read back from the store: what waits for it may be of its Shared Subscriptions. */
@@ -58,10 +74,10 @@ export class ShareBacklog {
   /** The Session is over; what it had is passed on otherwise. */
   forget(session: Session): void {
     this.#moved.delete(session)
-    for (const [share, holders] of this.#behind) {
-      holders.delete(session)
-      if (holders.size === 0) this.#behind.delete(share)
-    }
+    const shares = this.#shares.get(session)
+    if (shares === undefined) return
+    for (const share of shares) this.#remove(share, session)
+    this.#state.work.units += shares.size
   }
 
   /** The client of a member is gone: those that have room take what waits for it. */
@@ -121,16 +137,15 @@ export class ShareBacklog {
 
   #takeAll(session: Session): void {
     const shares = this.#behind.size <= session.subscriptions.size ? this.#behind : session.subscriptions
+    this.#state.work.units += shares.size
     for (const share of [...shares.keys()]) {
       const holders = this.#behind.get(share)
       if (holders === undefined || this.#subscriptionOf(session, share) === null) continue
       for (const holder of holders) {
         if (holder !== session) this.#take(session, holder)
-        if (holder.queueLength === 0) holders.delete(holder)
-        if (!session.hasRoom) break
+        if (holder.queueLength === 0) this.#remove(share, holder)
+        if (!session.hasRoom) return
       }
-      if (holders.size === 0) this.#behind.delete(share)
-      if (!session.hasRoom) return
     }
   }
 
@@ -142,7 +157,7 @@ export class ShareBacklog {
 
   /** Takes what waits next for another member, by whatever Shared Subscription of both. False where that is nothing. */
   #take(session: Session, holder: Session): boolean {
-    const { store } = this.#state
+    const { store, work } = this.#state
     let isTaken = false
     while (session.hasRoom) {
       const waiting = holder.waitingShared()
@@ -158,6 +173,7 @@ export class ShareBacklog {
       if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) break
       const gate = holder.stored || session.stored ? store.openSequence : 0
       holder.giveUp()
+      work.units += UNITS.delivery
       session.deliver(sharedDelivery(message, share, record, record.identifier), gate)
       message.forgetWires() // others may have it in their queues for long
       isTaken = true

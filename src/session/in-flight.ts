@@ -38,6 +38,10 @@ export class InFlightTable {
     return this.#size
   }
 
+  get oldest(): Outgoing | null {
+    return this.#oldest
+  }
+
   get(packetId: number): Outgoing | null {
     if (this.#size === 0) return null
     let found: Outgoing | null = this.#slots[packetId & (this.#slots.length - 1)]!

@@ -309,6 +309,20 @@ export class DeliveryQueue {
     return delivery
   }
 
+  /** The oldest entries, where they are parked; else null. */
+  get parkedHead(): Parked | null {
+    if (this.#frontFirst < this.#front.length || this.#middleFirst === this.#middle.length) return null
+    return this.#middle[this.#middleFirst]!.parked
+  }
+
+  /** Takes those off. What expires among them is not counted any more: nothing is added to this queue. */
+  shiftParked(): void {
+    const { parked } = this.#middle[this.#middleFirst]!
+    this.#head += parked.length
+    this.#bytes -= parked.bytes
+    this.#nextMiddle()
+  }
+
   /** Sees to it that the oldest `count` entries, if there are so many, are not parked. */
   unpark(count: number): void {
     this.peek()
@@ -448,7 +462,10 @@ export class DeliveryQueue {
       this.#count(entryBytes(delivery))
     }
     middle.from += count
-    if (middle.parked.length > 0) return
+    if (middle.parked.length === 0) this.#nextMiddle()
+  }
+
+  #nextMiddle(): void {
     this.#middleFirst++
     if (this.#middleFirst === this.#middle.length || this.#middleFirst >= COMPACT_SLOTS) {
       this.#middle = this.#middle.slice(this.#middleFirst)

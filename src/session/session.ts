@@ -89,8 +89,8 @@ export interface SessionFields {
   readonly expirySeconds: number
 }
 
-/** Messages that a Session which ends did not deliver. */
-export interface Undelivered {
+/** Messages that a Session which ended did not deliver: `count` of the kind, more than one only without a Shared Subscription. */
+export interface Leftover {
   readonly delivery: Delivery
   readonly mayGoToOthers: boolean
   readonly count: number
@@ -119,6 +119,8 @@ export class Session implements OutboundState {
   disconnectedAt = 0
   /** Where all that it has is counted. Belongs to the broker. */
   usage: object | null = null
+  /** It is over: no message reaches it, although Routes may still name it. */
+  ended = false
 
   readonly #context: SessionContext
   /** Digests by packet identifier; 0 where it is not known. */
@@ -373,8 +375,6 @@ export class Session implements OutboundState {
 
   /** The Network Connection is gone; what is in flight stays so. */
   detach(): void {
-    // Without its Network Connection a Session that is not stored is over: what it kept in memory may go.
-    if (this.#sink !== null && !this.stored) this.#letGo()
     this.#sink = null
     this.#quota = 0
     this.#resend = NOTHING_TO_RESEND
@@ -537,11 +537,6 @@ export class Session implements OutboundState {
     this.#parkedFlight = null
     this.#inFlightBytes = 0
     this.#inbound = NO_INBOUND
-  }
-
-  #letGo(): void {
-    if (this.#queue.length === 0) return
-    for (const entry of this.#queue.parts()) if ('message' in entry) entry.message.holders--
   }
 
   #shift(): Delivery {
@@ -884,29 +879,42 @@ export class Session implements OutboundState {
   // ── the end, and the store's view ─────────────────────────────────────────────────────────────────────────
 
   /**
-   * Undelivered messages in order, when the Session ends: the queue, and before it what is in flight. Of QoS 2 in
-   * flight nothing may go to anybody else [MQTT-4.8.2-5], so the flag says which may. `count` is how many there are
-   * of the kind, more than one only without a Shared Subscription. Bodies may be evicted.
+   * Of an ended Session: the oldest message that was not delivered, those in flight first, or all that are parked with it and
+   * came by no Shared Subscription; null when there is none left. Of QoS 2 in flight nothing may go to anybody else
+   * [MQTT-4.8.2-5]. The body may be evicted.
    */
-  *undelivered(): IterableIterator<Undelivered> {
-    for (const { delivery } of this.inFlight()) {
-      if (delivery !== null) yield { delivery, mayGoToOthers: delivery.qos < 2, count: 1 }
+  leftover(): Leftover | null {
+    if (this.#parkedFlight !== null) this.#unparkFlight(this.#parkedFlight)
+    for (let oldest = this.#inFlight.oldest; oldest !== null; oldest = this.#inFlight.oldest) {
+      const { delivery } = oldest
+      if (delivery !== null) return { delivery, mayGoToOthers: delivery.qos < 2, count: 1 }
+      this.#dropInFlight(oldest)
     }
-    for (const entry of this.#queue.parts()) {
-      if ('message' in entry) yield { delivery: entry, mayGoToOthers: true, count: 1 }
-      else yield* this.#parked(entry)
+    const parked = this.#queue.parkedHead
+    if (parked !== null && !parked.shared) {
+      const delivery = this.#context.store.peek(parked, 0)
+      return { delivery, mayGoToOthers: false, count: parked.length }
     }
+    const delivery = this.#queue.peek()
+    return delivery === undefined ? null : { delivery, mayGoToOthers: true, count: 1 }
   }
 
-  *#parked(entries: Parked): IterableIterator<Undelivered> {
-    const { store } = this.#context
-    if (!entries.shared) {
-      yield { delivery: store.peek(entries, 0), mayGoToOthers: false, count: entries.length }
-      return
-    }
-    for (let index = 0; index < entries.length; index++) {
-      yield { delivery: store.peek(entries, index), mayGoToOthers: true, count: 1 }
-    }
+  /** Takes out what `leftover` is. */
+  dropLeftover(): void {
+    const { oldest } = this.#inFlight
+    const parked = this.#queue.parkedHead
+    if (oldest !== null) this.#dropInFlight(oldest)
+    else if (parked !== null && !parked.shared) {
+      this.#queue.shiftParked()
+      this.#context.store.droppedParked(this.id, parked)
+    } else this.giveUp()
+  }
+
+  #dropInFlight(outgoing: Outgoing): void {
+    const { delivery, packetId } = outgoing
+    this.#inFlight.delete(outgoing)
+    this.#landed(delivery)
+    if (this.stored) this.#context.store.completed(this.id, packetId, delivery?.message ?? null)
   }
 
   /** All messages of queue and flight, for the store. */

@@ -400,6 +400,15 @@ export class LevelStore implements Store {
     this.#bodies.release(message)
   }
 
+  droppedParked(sessionId: number, parked: Parked): void {
+    const session = this.#touched(sessionId)
+    if (session === null) return
+    const entries = parkedHere(parked)
+    for (let count = entries.length; count > 0; count--) this.#block.dropped(session.number)
+    this.#ended.push(entries)
+    this.#releaseEnded()
+  }
+
   received(sessionId: number, packetId: number, message: Message): void {
     const session = this.#touched(sessionId)
     if (session === null) return

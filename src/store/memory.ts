@@ -96,6 +96,10 @@ export class MemoryStore implements Store {
     throw new Error('this store has nothing parked')
   }
 
+  droppedParked(): never {
+    throw new Error('this store has nothing parked')
+  }
+
   inboundAdded(_sessionId: number, _packetId: number, _digest: number): void {}
   inboundRemoved(_sessionId: number, _packetId: number): void {}
   putRetained(_message: Message, _liveAt: number): void {}

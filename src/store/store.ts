@@ -243,6 +243,8 @@ export interface Store {
   sent(sessionId: number, packetId: number): void
   /** The head of the queue is gone: expired, dropped, or sent at QoS 0. */
   dropped(sessionId: number, message: Message): void
+  /** The next entries of the queue are these, all of them, and gone. */
+  droppedParked(sessionId: number, parked: Parked): void
   /**
    * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of what is in flight,
    * since PUBRELs go in the order of their PUBRECs.

@@ -121,6 +121,9 @@ export class LedgerStore implements Store {
   requeue(): never {
     throw new Error('nothing is parked')
   }
+  droppedParked(_id: number, _parked: Parked): void {
+    throw new Error('nothing is parked')
+  }
   inboundAdded(id: number, packetId: number, digest: number): void {
     this.#record(`inboundAdded ${id} ${packetId} ${digest}`)
   }

@@ -295,6 +295,10 @@ export class RecallStore implements Store {
     this.figures.entryBytes += bytes
   }
 
+  droppedParked(): never {
+    throw new Error('nothing is parked')
+  }
+
   requeue(): never {
     throw new Error('nothing is parked')
   }
