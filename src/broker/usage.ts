@@ -62,6 +62,12 @@ export class Usage {
     this.subscriptionBytes += bytes
   }
 
+  removeSubscriptions(count: number, shared: number, bytes: number): void {
+    this.subscriptions -= count
+    this.sharedSubscriptions -= shared
+    this.subscriptionBytes -= bytes
+  }
+
   addRetained(count: number, bytes: number): void {
     this.retainedMessages += count
     this.retainedBytes += bytes
@@ -241,7 +247,11 @@ export class UsageBook {
     const client = usageOf(session)
     if (client === null) return
     if (session.subscriptions.size > 0) {
-      for (const filter of session.subscriptions.keys()) this.subscriptionRemoved(session, filter)
+      // All that a client has are those of its Session. One by one a million of them would take long.
+      const { subscriptions, sharedSubscriptions, subscriptionBytes: held } = client
+      for (const usage of [this.total, client.user, client.address, client]) {
+        usage?.removeSubscriptions(subscriptions, sharedSubscriptions, held)
+      }
     }
     session.usage = null
     const bytes = sessionBytes(session.clientId)
