@@ -13,6 +13,7 @@ import type { AccountsContent } from './accounts-file.ts'
 import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
 import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
+import { FailedLogins, type FailureLimits } from './failed-logins.ts'
 import type { FullBy } from './fair-queue.ts'
 import type { LoginFile } from './login-file.ts'
 import { type LoginResult, Logins, NOBODY } from './logins.ts'
@@ -72,7 +73,7 @@ export interface Source {
 }
 
 /** Limits of the Server that hold for log-ins. */
-export type LoginLimits = Pick<Limits, FullBy | 'loginWaitSecondsMax'>
+export type LoginLimits = Pick<Limits, FullBy | 'loginWaitSecondsMax'> & FailureLimits
 
 /** What Access tells while it runs. */
 export interface AccessListener {
@@ -82,8 +83,10 @@ export interface AccessListener {
   takesCertificates?(): boolean
   /** A source could not be read again: what it said before holds. */
   failed(source: Source, error: Error): void
-  /** More log-ins waited for their passwords to be checked than may, by this limit; `detail` says so. */
-  busy(clientId: string, limit: FullBy, detail: string): void
+  /** A password was not checked, by this limit; `detail` says so. */
+  busy(clientId: string, limit: FullBy | 'failedLoginsMax', detail: string): void
+  /** An address, or IPv6 network such as `2001:db8::/64`, showed so many wrong passwords that it is to be banned. */
+  guesses(address: string, count: number): void
 }
 
 /** Who is not let in any more by what let it in. */
@@ -120,6 +123,7 @@ function placeOf({ remoteAddress, listener }: LinkInfo): string {
 export class Access {
   readonly #options: AccessOptions
   readonly #limits: LoginLimits
+  readonly #failures: FailedLogins
   readonly #accounts: Accounts | null
   readonly #passwordFiles: readonly WatchedFile<PasswordFile>[]
   readonly #aclFiles: readonly WatchedFile<AclFile>[]
@@ -139,9 +143,11 @@ export class Access {
     sources: Pick<SourcesRead, 'accounts' | 'passwordFiles' | 'aclFiles' | 'work'>,
     listener: AccessListener,
     limits: LoginLimits,
+    now: () => number,
   ) {
     this.#options = options
     this.#limits = limits
+    this.#failures = new FailedLogins(limits, now)
     this.#accounts = sources.accounts
     this.#passwordFiles = sources.passwordFiles
     this.#aclFiles = sources.aclFiles
@@ -157,17 +163,18 @@ export class Access {
   }
 
   /**
-   * Reads every source; `directory` is the data directory, null for none. `limits` are read at each log-in: they may change. Throws
-   * AccountsError, LinesError and FileError.
+   * Reads every source; `directory` is the data directory, null for none. `limits` are read at each log-in: they may change. `now` is
+   * a monotonic clock in ms. Throws AccountsError, LinesError and FileError.
    */
   static async open(
     options: AccessOptions,
     directory: string | null,
     listener: AccessListener,
     limits: LoginLimits = DEFAULT_LIMITS,
+    now: () => number = () => performance.now(),
   ): Promise<Access> {
     const sources = await readSources(options, options.accounts ? directory : null, limits)
-    return new Access(options, sources, listener, limits)
+    return new Access(options, sources, listener, limits, now)
   }
 
   /** Null where the configuration wants none. */
@@ -312,11 +319,20 @@ export class Access {
       served: () => client.served(),
     }
     // Also for a disabled user: how long it takes tells nothing.
-    const result = this.#logins.check({ userName, password, stored, address, isSuspect: false, waiting })
+    const failures = this.#failures
+    const isSuspect = failures.isSuspect(address, userName)
+    const isDelayed = (): boolean => failures.secondsToWait(address, userName) > 0
+    const result = this.#logins.check({ userName, password, stored, address, isSuspect, isDelayed, waiting })
     const decide = (answer: LoginResult): AuthenticationResult | Promise<AuthenticationResult> => {
       if (answer === 'left') return refused(Reason.ServerBusy, 'the client left')
       if (typeof answer === 'object') return this.#tooMany(credentials.clientId, answer.busyBy)
-      if (answer !== 'right') return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
+      if (answer === 'delayed') return this.#delayed(credentials, userName)
+      if (answer === 'wrong') {
+        failures.failed(address, userName)
+        this.#considerBan(link)
+        return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
+      }
+      failures.succeeded(address, userName)
       // It took its time: the user may have been removed, disabled, or given another password meanwhile.
       if (this.#stored(userName) !== stored) {
         if (attempts > 1) return this.#checked(credentials, userName, password, attempts - 1)
@@ -325,6 +341,21 @@ export class Access {
       return this.#admitted(userName)
     }
     return result instanceof Promise ? result.then(decide) : decide(result)
+  }
+
+  #delayed({ clientId, link }: Credentials, userName: string): AuthenticationResult {
+    const address = placeOf(link)
+    const seconds = Math.max(1, this.#failures.secondsToWait(address, userName))
+    const reason = `too many wrong passwords of this user from this address: try again in ${seconds} s`
+    this.#failures.delayed(address)
+    this.#listener.busy(clientId, 'failedLoginsMax', reason)
+    this.#considerBan(link)
+    return refused(Reason.ServerBusy, reason)
+  }
+
+  #considerBan(link: LinkInfo): void {
+    const count = this.#failures.countForBan(placeOf(link))
+    if (count > 0 && link.remoteAddress !== '') this.#listener.guesses(placeOf(link), count)
   }
 
   #tooMany(clientId: string, busyBy: FullBy): AuthenticationResult {

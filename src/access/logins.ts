@@ -13,8 +13,11 @@ export const NOBODY: ChosenHash = {
     '$argon2id$v=19$m=19456,t=2,p=1$GnyyDnwSEx3GwIE6gNZNMg$BmHyNfKgP9mXkR7dTSXiF6yEYuOEwQyJtUbzoPKGrVE',
 }
 
-/** `left`: nobody waits for the answer any more. `busyBy`: the limit of the queue that refused it. */
-export type LoginResult = 'right' | 'wrong' | 'left' | { readonly busyBy: FullBy }
+/**
+ * `left`: nobody waits for the answer any more. `delayed`: nobody looked at the password, since too many were wrong. `busyBy`: the
+ * limit of the queue that refused it.
+ */
+export type LoginResult = 'right' | 'wrong' | 'left' | 'delayed' | { readonly busyBy: FullBy }
 
 /** Who asks to be let in as somebody. */
 export interface Attempt {
@@ -26,6 +29,8 @@ export interface Attempt {
   readonly address: string
   /** Somebody guesses there, or guesses at this user. */
   readonly isSuspect: boolean
+  /** Whether no password but a known one is to be looked at now: others failed while it waited. */
+  isDelayed(): boolean
   readonly waiting: Waiting | undefined
 }
 
@@ -66,7 +71,8 @@ export class Logins {
    * whose password could be guessed. Rejects never.
    */
   check(attempt: Attempt): LoginResult | Promise<LoginResult> {
-    return this.isKnownRight(attempt) ? 'right' : this.#hashed(attempt)
+    if (this.isKnownRight(attempt)) return 'right'
+    return attempt.isDelayed() ? 'delayed' : this.#hashed(attempt)
   }
 
   async #hashed(attempt: Attempt): Promise<LoginResult> {
@@ -76,14 +82,17 @@ export class Logins {
     const hash = isChosen ? stored : this.nobody
     try {
       // Many devices with one password come at once: what the first of them showed to be right is right for all.
-      const isRight = await this.#work.login(
+      const result = await this.#work.login(
         { address, userName, bytes, isSuspect },
-        async () => this.isKnownRight(attempt) || (await isPassword(hash, password)),
+        async () => {
+          if (this.isKnownRight(attempt)) return 'right'
+          if (attempt.isDelayed()) return 'delayed'
+          return (await isPassword(hash, password)) && isChosen ? 'right' : 'wrong'
+        },
         waiting,
       )
-      if (!isRight || !isChosen) return 'wrong'
-      this.#remembered.add(userName, password, stored)
-      return 'right'
+      if (result === 'right' && isChosen) this.#remembered.add(userName, password, stored)
+      return result
     } catch (error) {
       if (error instanceof PasswordsBusyError) return { busyBy: error.limit }
       if (error instanceof LeftError) return 'left'

@@ -131,6 +131,45 @@ export const LIMIT_TABLE = {
     'own',
     'for which a log-in may wait for others',
   ),
+  /** Wrong passwords of one user name from one address, IPv6 by network of 64 bits, before the next ones are not looked at for a while. */
+  failedLoginsMax: row(
+    count('log-ins'),
+    [UNLIMITED, 5, 3],
+    'now',
+    'own',
+    'wrong passwords of one user from one address, after which the next one is looked at a second later',
+  ),
+  /** That delay begins with a second and doubles with each wrong password up to this. */
+  failedLoginDelaySecondsMax: row(
+    seconds({ min: 1, max: 86_400 }),
+    [60],
+    'now',
+    null,
+    'longest delay after wrong passwords, which doubles with each',
+  ),
+  /** Wrong passwords from one address in ten minutes. Ten times as many where a user of it has the right one; none where three have. */
+  failedLoginsBanned: row(
+    count('log-ins'),
+    [UNLIMITED, UNLIMITED, 100],
+    'now',
+    'own',
+    'wrong passwords from one address in ten minutes, after which it is banned',
+  ),
+  /** Connects of one Client Identifier within a minute. */
+  flappingConnectsMax: row(
+    count('connects'),
+    [UNLIMITED, UNLIMITED, 120],
+    'now',
+    'own',
+    'connects of one Client Identifier in a minute, after which it is banned',
+  ),
+  banSeconds: row(
+    seconds({ min: 1, max: 31_536_000 }),
+    [600],
+    'now',
+    null,
+    'for which a ban holds that the broker imposes by itself',
+  ),
   /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
   packetBytesMax: row(
     bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),

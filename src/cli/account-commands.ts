@@ -172,7 +172,7 @@ async function explainedHere(
   options: AccessOptions,
   parameters: Readonly<Record<string, unknown>>,
 ): Promise<Decision> {
-  const access = await Access.open(options, directory, { changed() {}, failed() {}, busy() {} })
+  const access = await Access.open(options, directory, { changed() {}, failed() {}, busy() {}, guesses() {} })
   return explainAccess(access, parameters)
 }
 

@@ -78,6 +78,7 @@ export async function openAccess(
       listeners().some(({ tls }) => tls !== undefined && tls.clientCertificate !== 'none'),
     failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
     busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
+    guesses: () => {},
   }
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, listener, limits)
   let { hasUsers: hadUsers } = access

@@ -42,6 +42,7 @@ async function start(options: Partial<AccessOptions> = {}, limits: Partial<Limit
     },
     failed: (_, error) => told.push(error.message),
     busy: (clientId) => told.push(`busy: ${clientId}`),
+    guesses: (address, count) => told.push(`guesses: ${address} ${count}`),
   }
   access = await Access.open({ ...DEFAULT_ACCESS, ...options }, directory, listener, limitsWith(limits))
   world = await World.make({ policy: access.policy })

@@ -18,6 +18,8 @@ const TRIES = 40
 let directory: string
 let world: World
 let access: Access
+/** The clock of wrong passwords. */
+let nowMs = 0
 
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'godwit-guessing-'))
@@ -39,22 +41,35 @@ async function start(users: readonly string[], limits: Partial<Limits> = {}): Pr
   writeFileSync(file, `${users.map((name) => line(name, `right ${name}`)).join('\n')}\n`)
   const busy = (clientId: string, limit: 'loginQueueMax', detail: string): void =>
     world.server.state.limited(limit, clientId, detail)
-  const listener = { changed: () => {}, failed: () => {}, busy }
+  const listener = { changed: () => {}, failed: () => {}, busy, guesses: () => {} }
   const all = { ...DEFAULT_LIMITS, ...limits }
   access = await Access.open(
     { ...DEFAULT_ACCESS, accounts: false, passwordFiles: [file] },
     null,
     listener,
     all,
+    () => nowMs,
   )
   world = await World.make({ policy: access.policy, limits })
 }
 
 /** A client that asks to be let in and does not wait for the answer. */
-function ask(clientId: string, remoteAddress: string, username: string, password: string): TestClient {
-  const client = world.open(5, { allowAnonymous: false, remoteAddress })
-  const packet = { ...connectPacket(clientId), properties: {}, username, password: Buffer.from(password) }
-  client.link.handler?.received(generate(packet as unknown as Packet, { protocolVersion: 5 }))
+function ask(
+  clientId: string,
+  remoteAddress: string,
+  username: string,
+  password: string,
+  version: 4 | 5 = 5,
+): TestClient {
+  const client = world.open(version, { allowAnonymous: false, remoteAddress })
+  const properties = version === 5 ? { properties: {} } : {}
+  const packet = {
+    ...connectPacket(clientId, version),
+    ...properties,
+    username,
+    password: Buffer.from(password),
+  }
+  client.link.handler?.received(generate(packet as unknown as Packet, { protocolVersion: version }))
   return client
 }
 
@@ -68,7 +83,8 @@ async function answer(client: TestClient, meanwhile: () => void): Promise<number
     await world.settle()
     await world.commit()
   }
-  return (client.got()[0] as { reasonCode?: number } | undefined)?.reasonCode
+  const connack = client.got()[0] as { reasonCode?: number; returnCode?: number } | undefined
+  return connack?.reasonCode ?? connack?.returnCode
 }
 
 describe('a user with the right password gets in every time while strangers guess', () => {
@@ -106,4 +122,51 @@ describe('a user with the right password gets in every time while strangers gues
     for (const client of strangers.values()) client.link.destroy()
     await world.settle()
   })
+})
+
+test('after five wrong passwords the next ones are refused without a hash for a while, also for names that nobody has', async () => {
+  await start(['alice'])
+  const codes = async (
+    name: string,
+    password: string,
+    count: number,
+    version: 4 | 5 = 5,
+  ): Promise<unknown[]> => {
+    const found: unknown[] = []
+    for (let i = 0; i < count; i++) {
+      const client = ask(`${name} ${i}`, '192.0.2.1', name, password, version)
+      found.push(await answer(client, () => {}))
+      await client.vanish()
+    }
+    return found
+  }
+  const limited = world.record('limited')
+  const wrong = Array(5).fill(Reason.BadUserNameOrPassword)
+  for (const name of ['alice', 'nobody']) {
+    const before = access.passwordFigures.done
+    expect(await codes(name, 'guess', 8)).toEqual([...wrong, ...Array(3).fill(Reason.ServerBusy)])
+    expect(access.passwordFigures.done - before).toBe(5)
+  }
+  expect(limited).toHaveLength(6)
+  expect(limited[0]).toMatchObject({
+    limit: 'failedLoginsMax',
+    detail: expect.stringContaining('try again in 1 s'),
+  })
+  // 3.1.1: server unavailable.
+  expect(await codes('alice', 'right alice', 1, 4)).toEqual([3])
+  expect(await codes('alice', 'right alice', 1)).toEqual([Reason.ServerBusy])
+  nowMs += 1000
+  expect(await codes('alice', 'right alice', 1)).toEqual([Reason.Success])
+  // From then on it is known, whatever else is tried from there.
+  expect(await codes('alice', 'guess', 8)).toContain(Reason.ServerBusy)
+  expect(await codes('alice', 'right alice', 1)).toEqual([Reason.Success])
+})
+
+test('many guesses that wait together for their turn are looked at only as far as those before them were few', async () => {
+  await start(['alice'])
+  const clients = Array.from({ length: 100 }, (_, i) => ask(`s${i}`, '192.0.2.1', 'alice', `guess ${i}`))
+  for (const client of clients) await answer(client, () => {})
+  expect(access.passwordFigures.done).toBe(100)
+  const { limits } = world.server.state.figures
+  expect(limits.failedLoginsMax).toBeGreaterThan(90)
 })

@@ -175,7 +175,7 @@ function check(
   password: string,
   stored: PasswordHash | undefined,
 ): LoginResult | Promise<LoginResult> {
-  const place = { address: '192.0.2.1', isSuspect: false, waiting: undefined }
+  const place = { address: '192.0.2.1', isSuspect: false, isDelayed: () => false, waiting: undefined }
   return logins.check({ userName, password: Buffer.from(password), stored, ...place })
 }
 
