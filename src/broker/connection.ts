@@ -40,6 +40,8 @@ import { type LateBy, LoginTime } from './login-time.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
+import { type RatedConnection, RateGate } from './rate-gate.ts'
+import { REFUSED } from './rates.ts'
 import { type HoldReason, ReadGate } from './read-gate.ts'
 import { connackReasonCode, disconnectReasonCode } from './refusal-codes.ts'
 import type { Rooms } from './rooms.ts'
@@ -68,7 +70,14 @@ const KEPT_WAITING_MS = 1000
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
 export class Connection
-  implements LinkHandler, SessionSink, ClientConnection, AuthenticationSink, InboundSink, FilterPacketsSink
+  implements
+    LinkHandler,
+    SessionSink,
+    ClientConnection,
+    AuthenticationSink,
+    InboundSink,
+    FilterPacketsSink,
+    RatedConnection
 {
   readonly immediate = false
   connectedAt = 0
@@ -125,6 +134,8 @@ export class Connection
   /** Set while its last packets wait for a policy. */
   #lastPacketsTimeout: Deadline | null = null
   #gone = false
+  /** Null where no rate is set for it. */
+  #rates: RateGate | null = null
   #inbound: Inbound | null = null
   #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
@@ -187,6 +198,7 @@ export class Connection
     this.#state.figures.bytesReceived += chunk.length
     this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.#keepAlive.arrived(chunk.length)
+    this.#rates?.received(chunk.length)
     if (this.#gate.isHeld) {
       this.#pause()
       // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
@@ -541,6 +553,37 @@ export class Connection
     if (user.userName !== null) {
       this.#view = { clientId, ...user, protocolVersion: packet.protocolVersion, link: this.#link.info }
     }
+    this.#rated(() => this.#authorizeWill(packet, user, data, welcome))
+  }
+
+  /** Log-ins that are right are charged: nobody uses up the rate of another one. */
+  #rated(then: () => void): void {
+    const { clientId, userName, link } = this.#view
+    const rates = this.#state.rates.of(clientId, userName, link.remoteAddress)
+    if (rates === null) {
+      then()
+      return
+    }
+    this.#rates = new RateGate(this.#state, rates, this)
+    const wait = this.#rates.connect()
+    if (wait === REFUSED) this.#refuse(Reason.ConnectionRateExceeded, 'too many connections: try again later')
+    else if (wait === 0) then()
+    else this.#after(wait, then)
+  }
+
+  /** Goes on so many ms later; what the client sends meanwhile waits. */
+  #after(ms: number, action: () => void): void {
+    this.#askedAt = this.#state.now()
+    this.hold('policy')
+    this.#state.deadlines.at(this.#askedAt + ms, () => this.#settled(action))
+  }
+
+  /** It was accepted, and is read from so many ms later: others of its address were before it. */
+  waitFor(ms: number): void {
+    if (this.hold('rate')) this.#state.deadlines.at(this.#state.now() + ms, () => this.release('rate'))
+  }
+
+  #authorizeWill(packet: ConnectPacket, user: Owner, data: Buffer | undefined, welcome: Welcome): void {
     const view = this.#view
     const allowed =
       packet.will === undefined || this.#state.policy.authorizePublish === undefined
@@ -769,7 +812,7 @@ export class Connection
 
   /** Who sends nothing more is hardly there to read: answers are sent, deliveries wait in the Session. */
   get congested(): boolean {
-    return this.#output.congested || this.#inputEnd !== null
+    return this.#output.congested || this.#inputEnd !== null || this.#rates?.isSendHeld === true
   }
 
   #makeEncoder(): DeliveryEncoder {
@@ -852,13 +895,17 @@ export class Connection
       return
     }
     if (this.restlessAt < 0) this.#state.stir(this)
+    const before = this.#state.figures.bytesSent
     this.#output.flush()
+    this.#rates?.sent(this.#state.figures.bytesSent - before)
     this.#afterWrite()
   }
 
   committed(sequence: number): void {
     if (this.#gone) return
+    const before = this.#state.figures.bytesSent
     this.#output.release(sequence)
+    this.#rates?.sent(this.#state.figures.bytesSent - before)
     this.#afterWrite()
   }
 
@@ -866,6 +913,14 @@ export class Connection
     if (this.#gone) return
     this.#state.turn.begin()
     this.#output.refresh()
+    this.#unchoke()
+    this.#refill()
+  }
+
+  /** RatedConnection. */
+  sendsAgain(): void {
+    if (this.#gone) return
+    this.#state.turn.begin()
     this.#unchoke()
     this.#refill()
   }
@@ -879,7 +934,7 @@ export class Connection
     const session = this.#session
     if (this.#output.congested) return
     if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.#unchoke())
-    if (session === null) return
+    if (session === null || this.#rates?.isSendHeld === true) return
     if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
       this.#state.turn.continueLater(() => this.#refill())
     }
@@ -1013,6 +1068,7 @@ export class Connection
     const { deadlines, events, figures, paused } = this.#state
     this.#loginTime?.end()
     deadlines.cancel(this.#lastPacketsTimeout)
+    this.#rates?.stop()
     this.#keepAlive.stop()
     this.#loginTime = null
     this.#lastPacketsTimeout = null
@@ -1105,6 +1161,16 @@ export class Connection
   /** FilterPacketsSink. */
   isInUse(packetId: number): boolean {
     return this.#inbound?.isInUse(packetId) === true
+  }
+
+  /** InboundSink. */
+  get isRated(): boolean {
+    return this.#rates !== null
+  }
+
+  /** InboundSink, FilterPacketsSink. */
+  refuses(kind: 'publish' | 'subscribe', count: number): boolean {
+    return this.#rates?.refuses(kind, count) === true
   }
 
   /** InboundSink. */

@@ -29,6 +29,8 @@ export interface FilterPacketsSink {
   /** In a later turn, so that others are served meanwhile. */
   later(action: () => void): void
   send(bytes: Buffer, gate: number): void
+  /** Whether a rate refuses so many topic filters. */
+  refuses(kind: 'subscribe', count: number): boolean
   /** Whether a QoS 2 message has the packet identifier; see `Inbound.isInUse`. */
   isInUse(packetId: number): boolean
 }
@@ -133,6 +135,11 @@ export class FilterPackets {
     if (this.#version === 5) {
       const { subscriptionIdentifier } = reader
       this.#rooms.subscribing.expectAvailable(this.#session, subscriptionIdentifier, unavailable)
+    }
+    if (this.#sink.refuses('subscribe', handled.count)) {
+      for (let index = 0; index < handled.count; index++) handled.reasonCodes.push(Reason.QuotaExceeded)
+      this.#answer(handled, encodeSuback, 0)
+      return
     }
     this.#subscribeFrom(handled)
   }

@@ -39,6 +39,10 @@ export interface InboundSink {
   pubrel(packetId: number, gate: number): void
   disconnect(reasonCode: number, reason: string): void
   limited(limit: Limit, detail: string): void
+  /** Whether rates are set for this client. */
+  readonly isRated: boolean
+  /** Whether a rate refuses a message; else it is charged. */
+  refuses(kind: 'publish', count: number): boolean
   /** The broker has more to commit than it may: stop reading until it has not. */
   fallBehind(): void
 }
@@ -50,6 +54,7 @@ export class Inbound {
   readonly #session: Session
   readonly #view: ClientView
   readonly #version: ProtocolVersion
+  readonly #isRated: boolean
   readonly #aliases: IncomingAliases
   /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
   #receiving = 0
@@ -65,6 +70,7 @@ export class Inbound {
     this.#session = session
     this.#view = view
     this.#version = view.protocolVersion
+    this.#isRated = sink.isRated
     this.#aliases = new IncomingAliases(state.limits.topicAliasMaximum)
   }
 
@@ -186,7 +192,8 @@ export class Inbound {
       throw new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
     }
     if (packet.qos === 1 && this.isInUse(packet.packetId)) return Reason.PacketIdentifierInUse
-    return isServerTopic(topic.name) ? Reason.NotAuthorized : null
+    if (isServerTopic(topic.name)) return Reason.NotAuthorized
+    return this.#isRated && this.#sink.refuses('publish', 1) ? Reason.QuotaExceeded : null
   }
 
   #accept(packet: PublishPacket, topic: Topic): void {

@@ -14,6 +14,7 @@ import { type LocalHandler, localSession } from './local.ts'
 import { Parking } from './parking.ts'
 import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
+import { REFUSED } from './rates.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
 import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
@@ -322,9 +323,21 @@ export class Server implements Acceptor {
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
+    const wait = state.rates.accepted(link.info.remoteAddress)
+    if (wait === REFUSED) {
+      const { remoteAddress } = link.info
+      state.figures.connectionsRefused++
+      state.limited(
+        'connectRatePerAddressMax',
+        '',
+        `more connections in a second than is allowed: ${remoteAddress}`,
+      )
+      return null
+    }
     state.turn.begin()
     state.figures.connectionsAccepted++
     const connection = new Connection(state, this.#rooms, link)
+    if (wait > 0) connection.waitFor(wait)
     this.#connections.add(connection)
     this.#links.add(connection)
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
@@ -510,6 +523,7 @@ export class Server implements Acceptor {
     const { state } = this
     this.#memorySampledAt = state.now()
     state.usage.forgetUnused()
+    state.rates.sweep()
     const { memoryBytesMax } = state.limits
     if (memoryBytesMax === Number.POSITIVE_INFINITY) return
     const bytes = this.memoryBytes()

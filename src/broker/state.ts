@@ -16,6 +16,7 @@ import type { Limits } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf } from './ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from './policy.ts'
+import { Rates } from './rates.ts'
 import type { HoldReason } from './read-gate.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
@@ -146,6 +147,7 @@ export class State implements SessionContext {
   readonly wills = new Map<string, PendingWill>()
   /** Who has us keep how much. */
   readonly usage = new UsageBook(this)
+  readonly rates = new Rates(this)
   #policy: Policy = {}
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */
