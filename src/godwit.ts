@@ -554,6 +554,7 @@ function counted(figures: Figures): Counted {
     bytesSent: figures.bytesSent,
     dropped: happened(figures.drops),
     limited: happened(figures.limits),
+    relief: happened(figures.relief),
     ownerlessSessionsEnded: figures.ownerlessSessionsEnded,
   }
 }

@@ -43,6 +43,8 @@ export interface Counted {
   readonly dropped: Readonly<Record<string, number>>
   /** What limits refused, by limit; those that did. */
   readonly limited: Readonly<Record<string, number>>
+  /** What those met who hold most of the memory or the disk while it is short, by the step. */
+  readonly relief: Readonly<Record<string, number>>
   /** Sessions that nobody owned, ended by users who took their Client Identifiers. */
   readonly ownerlessSessionsEnded: number
 }

@@ -20,6 +20,9 @@ const CLIENT_ID_3_1_CHARACTERS_MAX = 23
 /** Of a UTF-8 Encoded String (section 1.5.4). */
 const TEXT_BYTES_MAX = 65_535
 
+/** A User Property of a few characters, decoded. */
+const USER_PROPERTY_BYTES = 120
+
 export interface Refusal {
   readonly reasonCode: Reason
   /** For the log. */
@@ -31,7 +34,7 @@ export interface Refusal {
 }
 
 /** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
-const NO_ROOM = 'the Server has no room for this at the moment: try again later'
+export const NO_ROOM = 'the Server has no room for this at the moment: try again later'
 
 const RECOVERING = 'the Server is recovering: try again later'
 
@@ -89,6 +92,11 @@ export function connectRefusal(
 
 function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
   return { reasonCode, reason: detail, told, limit }
+}
+
+/** What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with two strings. */
+export function connectBytes({ userProperties }: ConnectPacket, packetBytes: number): number {
+  return packetBytes + USER_PROPERTY_BYTES * (userProperties?.length ?? 0)
 }
 
 function unavailable(reason: string): Refusal {

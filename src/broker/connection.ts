@@ -21,9 +21,11 @@ import {
   boundClientId,
   cleanIfNameless,
   connackProperties,
+  connectBytes,
   connectRefusal,
   isBridgeState,
   keepAliveSeconds,
+  NO_ROOM,
   type Refusal,
   sessionExpirySeconds,
   sessionRefusal,
@@ -66,6 +68,9 @@ const BYTES_SHIFT = Math.log2(UNITS.bytesEach)
 /** From so many ms on, a client that logs in was kept waiting by us. */
 const KEPT_WAITING_MS = 1000
 
+/** Of a client that is cut off, more than this that waits for it is thrown away. */
+const CUT_BYTES = 64 * 1024
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -95,6 +100,10 @@ export class Connection
   #session: Session | null = null
   /** Until it is accepted; then its password, and what else it said, may go. */
   #connect: ConnectPacket | null = null
+  /** Memory that it takes. */
+  #connectBytes = 0
+  /** What `state.incomplete` knows of this connection. */
+  #countedBytes = 0
   /** Whether CONNECT asked for a Session Expiry Interval, so that DISCONNECT may change it. */
   #mayExpireLater = false
   /** Its CONNECT said that it is a bridge before 5.0. */
@@ -175,9 +184,23 @@ export class Connection
   }
 
   get heldBytes(): number {
-    return (
-      this.#framer.bufferedBytes + (this.#inbound?.aliasBytes ?? 0) + (this.#filterPackets?.heldBytes ?? 0)
-    )
+    return this.incompleteBytes + (this.#inbound?.aliasBytes ?? 0)
+  }
+
+  /** Sender. */
+  get incompleteBytes(): number {
+    const connectBytes = this.#connect === null ? 0 : this.#connectBytes
+    return this.#framer.memoryBytes + connectBytes + (this.#filterPackets?.heldBytes ?? 0)
+  }
+
+  /** Sender. */
+  get addressName(): string {
+    return this.address.name
+  }
+
+  /** Sender. */
+  get isStranger(): boolean {
+    return this.#phase === 'new' || this.#phase === 'authenticating'
   }
 
   takeStock(): number | null {
@@ -203,10 +226,23 @@ export class Connection
       this.#pause()
       // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
       this.#framer.push(Buffer.from(chunk))
+      this.#count()
       return
     }
     this.#framer.push(chunk)
     this.#run()
+    this.#count()
+  }
+
+  /** Tells how much is buffered; where that is too much, somebody is cut off. */
+  #count(): void {
+    const bytes = this.#phase === 'closed' ? 0 : this.incompleteBytes
+    const more = bytes - this.#countedBytes
+    if (more === 0) return
+    this.#countedBytes = bytes
+    const { incomplete, limits } = this.#state
+    incomplete.changed(this.isStranger, more)
+    if (more > 0) incomplete.bound(limits)
   }
 
   #run(): void {
@@ -306,6 +342,7 @@ export class Connection
     this.#state.turn.begin()
     this.#keepAlive.stand(this.#gate.isHeld)
     this.#run()
+    this.#count()
     if (!this.#paused || !this.#reading()) return
     this.#paused = false
     this.#link.resume()
@@ -436,6 +473,7 @@ export class Connection
     const packet = cleanIfNameless(given)
     this.#phase = 'authenticating'
     this.#connect = packet
+    this.#connectBytes = connectBytes(packet, this.#framer.packetBytes)
     this.#version = packet.protocolVersion
     this.#framer.version = packet.protocolVersion
     // Devices of the time before 5.0 are forgiven, nobody who speaks 5.0.
@@ -545,7 +583,7 @@ export class Connection
       return
     }
     this.#rooms.sessions.settle(clientId)
-    const refusal = sessionRefusal(this.#state, packet, clientId, user)
+    const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
       return
@@ -621,7 +659,7 @@ export class Connection
     const { clientId } = this.#view
     // Asked again: another user may have made a Session while a policy was thinking.
     this.#rooms.sessions.settle(clientId)
-    const refusal = sessionRefusal(state, packet, clientId, user)
+    const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
       return
@@ -656,6 +694,7 @@ export class Connection
     this.#expirySeconds = expirySeconds
     this.#mayExpireLater = packet.sessionExpirySeconds > 0
     this.#isBridge = packet.isBridge
+    state.incomplete.letIn(this.#countedBytes)
     this.#connect = null
     if (packet.authenticationMethod === undefined) this.#authentication = null
     this.#phase = 'open'
@@ -675,6 +714,15 @@ export class Connection
     session.attach(this, packet.receiveMaximum, inFlightMax, start)
     this.#rooms.backlog.resume(session)
     this.#rooms.retained.resume(session)
+  }
+
+  #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
+    const refusal = sessionRefusal(this.#state, packet, clientId, user)
+    if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
+    const reason = this.#rooms.relief.sessionRefusal(user.userName, this.#link.info.remoteAddress)
+    if (reason === null) return null
+    this.#state.figures.relief['session-refused']++
+    return { reasonCode: Reason.QuotaExceeded, reason, told: NO_ROOM }
   }
 
   /**
@@ -979,6 +1027,18 @@ export class Connection
     this.release('commit')
   }
 
+  // ── when memory is short ──────────────────────────────────────────────────────────────────────────────────
+
+  get isPaying(): boolean {
+    return this.#gate.has('pays')
+  }
+
+  cut(reason: string, told: string): void {
+    this.disconnect(Reason.QuotaExceeded, reason, told)
+    // What waits for a reader that takes nothing stays in memory until it is gone, and DISCONNECT is behind it.
+    if (this.#output.waitingBytes > CUT_BYTES) this.destroy()
+  }
+
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
   takenOver(by: LinkInfo): void {
@@ -1064,7 +1124,10 @@ export class Connection
   #close(by: BrokerEvents['disconnected']['by'], reasonCode: number, reason: string): void {
     if (this.#phase === 'closed') return
     const wasOpen = this.#phase === 'open'
+    if (this.#countedBytes !== 0) this.#state.incomplete.changed(this.isStranger, -this.#countedBytes)
+    this.#countedBytes = 0
     this.#phase = 'closed'
+    this.#framer.discard()
     const { deadlines, events, figures, paused } = this.#state
     this.#loginTime?.end()
     deadlines.cancel(this.#lastPacketsTimeout)

@@ -20,9 +20,29 @@ export const LIMITS = [
 
 export type Limit = (typeof LIMITS)[number]
 
-/** How the Server is: `refusing` takes no new messages and Sessions, `recovering` reads the store again. */
+/** What those meet who hold most of the memory, or of the disk, while it is short. Counted in `Figures.relief`. */
+export const RELIEF_STEPS = [
+  /** It is not read from. */
+  'paused',
+  /** Its queue takes no more than it holds. */
+  'capped',
+  /** It lost what waited for it. */
+  'shed',
+  'disconnected',
+  /** A new Session of its user was refused. */
+  'session-refused',
+  /** A message of its user was refused. */
+  'publish-refused',
+] as const
+
+export type ReliefStep = (typeof RELIEF_STEPS)[number]
+
+/**
+ * How the Server is: in `pressed`, memory or disk is short, and those who hold most pay for it; `refusing` takes no new messages
+ * and Sessions; `recovering` reads the store again.
+ */
 export interface Health {
-  readonly state: 'ok' | 'refusing' | 'recovering'
+  readonly state: 'ok' | 'pressed' | 'refusing' | 'recovering'
   /** Why, as a sentence; empty when all is well. */
   readonly detail: string
 }
@@ -98,6 +118,17 @@ export interface BrokerEvents {
   limited: { readonly limit: Limit; readonly clientId: string; readonly detail: string }
   /** A client broke a rule that its listener forgives: once per Network Connection and rule. */
   forgiven: { readonly client: ClientView; readonly rule: Lenience }
+  /** Memory or disk is short, and this client holds so many bytes of it. */
+  relieved: {
+    readonly clientId: string
+    /** Null for anonymous. */
+    readonly userName: string | null
+    readonly step: ReliefStep
+    readonly of: 'memory' | 'disk'
+    readonly bytes: number
+    /** What it means, and which key changes it. */
+    readonly detail: string
+  }
   willPublished: { readonly clientId: string; readonly topic: string }
   retainedSet: { readonly topic: string; readonly bytes: number }
   retainedCleared: { readonly topic: string }

@@ -1,7 +1,7 @@
 /** Plain counters, always on: cheaper than asking whether somebody listens. Read by `$SYS` and tests. */
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import type { DropReason } from '../session/limits.ts'
-import { LIMITS, type Limit } from './events.ts'
+import { LIMITS, type Limit, RELIEF_STEPS, type ReliefStep } from './events.ts'
 
 export class Figures {
   connectionsAccepted = 0
@@ -35,11 +35,15 @@ export class Figures {
     'refused-by-client': 0,
     'not-in-memory': 0,
     'not-authorized': 0,
+    'memory-short': 0,
     'session-ended': 0,
   }
 
   /** Refusals, by the limit that refused. */
   readonly limits = Object.fromEntries(LIMITS.map((limit) => [limit, 0])) as Record<Limit, number>
+
+  /** What those met who hold most of the memory or of the disk. */
+  readonly relief = Object.fromEntries(RELIEF_STEPS.map((step) => [step, 0])) as Record<ReliefStep, number>
 
   /** Packets that broke a rule which their listener forgives, by the rule. */
   readonly forgiven = Object.fromEntries(LENIENCE_NAMES.map((rule) => [rule, 0])) as Record<Lenience, number>

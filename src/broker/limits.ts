@@ -558,7 +558,31 @@ export const LIMIT_TABLE = {
     [GIB],
     'now',
     'own',
-    'memory for messages and buffers above which new work is refused',
+    'memory for messages and buffers; above most of it, those who hold most of it pay',
+  ),
+  /** Percent of `memoryBytesMax` that those who hold most never get: they pay as soon as no more than this is left. */
+  memoryReservedPercent: row(
+    whole('percent', { min: 1, max: 90 }),
+    [20],
+    'now',
+    null,
+    'percent of memory_bytes_max that is kept for newcomers and small clients',
+  ),
+  /** Percent of `memoryBytesMax` that packets which are not whole, or not handled yet, may take of all clients together. */
+  memoryIncompletePercent: row(
+    whole('percent', { min: 1, max: 90 }),
+    [50],
+    'now',
+    'own',
+    'percent of memory_bytes_max for packets that have not arrived as a whole',
+  ),
+  /** Percent of `memoryBytesMax` that those may take together who have not been let in yet. */
+  memoryStrangersPercent: row(
+    whole('percent', { min: 1, max: 90 }),
+    [5],
+    'now',
+    'own',
+    'percent of memory_bytes_max for connections that have not logged in yet',
   ),
   whenExhausted: row(
     EXHAUSTED,

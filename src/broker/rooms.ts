@@ -1,5 +1,6 @@
 /** The Server's rooms, each made once: what a Connection works with. */
 import type { Publisher } from './publish.ts'
+import type { Relief } from './relief.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { Sessions } from './sessions.ts'
 import type { ShareBacklog } from './share-backlog.ts'
@@ -14,6 +15,7 @@ export interface Rooms {
   readonly retained: RetainedDelivery
   readonly backlog: ShareBacklog
   readonly subscribing: Subscribing
+  readonly relief: Relief
   /** Every open Network Connection, also before CONNECT. */
   readonly connections: Set<ClientConnection>
   /** The transport of a connection is gone. */

@@ -16,6 +16,7 @@ import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
 import { REFUSED } from './rates.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
+import { Relief } from './relief.ts'
 import { RetainedDelivery } from './retained.ts'
 import type { Rooms } from './rooms.ts'
 import { type Capped, SessionCap } from './session-cap.ts'
@@ -30,12 +31,6 @@ const MEMORY_SAMPLE_MS = 1000
 /** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
 const TOPICS_SWEPT = 4096
 const TOPICS_AT_ONCE = 16
-
-/** Less than this that a client has us keep is nobody's trouble. */
-const HELD_BYTES_MIN = 1024 * 1024
-
-/** As much of a CONNECT, when memory is short: hardly one has more. */
-const STRANGER_BYTES_MAX = 64 * 1024
 
 /**
  * Connections beyond `connectionsMax` that have not been let in yet: each may take an old connection of its own client over,
@@ -76,13 +71,13 @@ interface Waiter {
 export class Server implements Acceptor {
   readonly state: State
   readonly holdings: Holdings
+  readonly relief: Relief
   readonly #rooms: Rooms
   readonly #estates: Estates
   readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
   readonly #parking: Parking
-  readonly #connections = new Set<ClientConnection>()
   /** Connections whose transport is still there, closing ones included. */
   readonly #links = new Set<ClientConnection>()
   /** Those among them whose certificate does not do. */
@@ -112,6 +107,7 @@ export class Server implements Acceptor {
     const retained = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
+    this.relief = new Relief(this.state, backlog)
     const publisher = new Publisher(this.state, retained, backlog)
     const wills = new Wills(this.state, publisher)
     this.#estates = new Estates(this.state, publisher)
@@ -121,8 +117,9 @@ export class Server implements Acceptor {
       retained,
       backlog,
       sessions: new Sessions(this.state, this.#estates, wills, retained, backlog),
+      relief: this.relief,
       subscribing: new Subscribing(this.state, retained, backlog),
-      connections: this.#connections,
+      connections: this.state.connections,
       gone: (connection) => this.#gone(connection),
     }
     this.#clock = new BrokerClock(this.state, this.#rooms)
@@ -134,7 +131,7 @@ export class Server implements Acceptor {
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */
   get connectionCount(): number {
-    return this.#connections.size
+    return this.state.connections.size
   }
 
   /** Subscriptions that are kept, and that their users may not have at the moment. */
@@ -316,10 +313,10 @@ export class Server implements Acceptor {
     const { connectionsMax } = state.limits
     // Who waits at log-in because of others is bounded by the queue, and takes no place from those who do not.
     const besides = SURPLUS_MAX + uncertified + state.loginsQueued
-    const isFull = this.#connections.size >= connectionsMax + besides
+    const isFull = this.state.connections.size >= connectionsMax + besides
     // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
     if (isFull || this.#links.size >= 2 * connectionsMax + besides) {
-      const open = `${this.#connections.size} Network Connections, ${this.#links.size} with those that are closing`
+      const open = `${this.state.connections.size} Network Connections, ${this.#links.size} with those that are closing`
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
@@ -338,7 +335,7 @@ export class Server implements Acceptor {
     state.figures.connectionsAccepted++
     const connection = new Connection(state, this.#rooms, link)
     if (wait > 0) connection.waitFor(wait)
-    this.#connections.add(connection)
+    this.state.connections.add(connection)
     this.#links.add(connection)
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
@@ -490,10 +487,13 @@ export class Server implements Acceptor {
   }
 
   get health(): Health {
-    const { unavailable, store } = this.state
+    const { unavailable, store, memoryRefusal } = this.state
     if (this.#recovering)
       return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
-    return store.refusal === null ? { state: 'ok', detail: '' } : { state: 'refusing', detail: store.refusal }
+    const refusal = store.refusal ?? memoryRefusal
+    if (refusal !== null) return { state: 'refusing', detail: refusal }
+    const { pressed } = this.relief
+    return pressed === null ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
   }
 
   #tellHealth(): void {
@@ -524,50 +524,7 @@ export class Server implements Acceptor {
     this.#memorySampledAt = state.now()
     state.usage.forgetUnused()
     state.rates.sweep()
-    const { memoryBytesMax } = state.limits
-    if (memoryBytesMax === Number.POSITIVE_INFINITY) return
-    const bytes = this.memoryBytes()
-    if (bytes > memoryBytesMax) this.#relieve()
-    if (state.memoryRefusal === null && bytes > memoryBytesMax) {
-      state.memoryRefusal = `${bytes} bytes of messages are in memory, memory_bytes_max is ${memoryBytesMax}`
-      state.limited('memoryBytesMax', '', state.memoryRefusal)
-    } else if (state.memoryRefusal !== null && bytes < memoryBytesMax * 0.9) {
-      state.memoryRefusal = null
-    }
-  }
-
-  /**
-   * Memory is short: whoever holds most of it with packets that are not whole, or with Topic Aliases, loses the connection,
-   * one at a time, and at once all who have not even said who they are, and send very long. The packet would be refused once
-   * it were whole; as it is, nobody else would be served for as long as it takes.
-   */
-  #relieve(): void {
-    this.#relieveOfStrangers()
-    let largest: ClientConnection | null = null
-    let most = HELD_BYTES_MIN
-    for (const connection of this.#connections) {
-      if (connection.heldBytes <= most) continue
-      largest = connection
-      most = connection.heldBytes
-    }
-    if (largest === null) return
-    this.state.limited(
-      'memoryBytesMax',
-      largest.view.clientId,
-      `packets that are not whole and Topic Aliases have ${most} bytes`,
-    )
-    largest.disconnect(Reason.QuotaExceeded, 'memory is short: packets that are not whole, and Topic Aliases')
-  }
-
-  #relieveOfStrangers(): void {
-    const strangers = [...this.#connections].filter(
-      ({ view, heldBytes }) => view.clientId === '' && heldBytes > STRANGER_BYTES_MAX,
-    )
-    if (strangers.length === 0) return
-    this.state.limited('memoryBytesMax', '', `${strangers.length} CONNECTs that are not whole are large`)
-    for (const connection of strangers) {
-      connection.disconnect(Reason.QuotaExceeded, 'memory is short: a CONNECT that is not whole')
-    }
+    this.relief.look(this.memoryBytes())
   }
 
   // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -761,7 +718,7 @@ export class Server implements Acceptor {
     const { state } = this
     state.stopping = true
     state.turn.begin()
-    for (const connection of [...this.#connections]) {
+    for (const connection of [...this.state.connections]) {
       connection.disconnect(Reason.ServerShuttingDown, 'the Server is shutting down')
     }
     if (this.#links.size > 0) {

@@ -12,6 +12,7 @@ import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { ExpiredRetained } from './expired-retained.ts'
 import { Figures } from './figures.ts'
+import { Incomplete, type Sender } from './incomplete.ts'
 import type { Limits } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf } from './ownership.ts'
@@ -47,7 +48,7 @@ export interface Host {
 }
 
 /** A client's Network Connection as the rest of the Server sees it. */
-export interface ClientConnection extends Flushable {
+export interface ClientConnection extends Flushable, Sender {
   readonly view: ClientView
   /** Of the address that it came from. */
   readonly address: Usage
@@ -84,6 +85,10 @@ export interface ClientConnection extends Flushable {
   takeStock(): number | null
   /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
   readonly heldBytes: number
+  /** It is not read from, since it has the Server keep too much. */
+  readonly isPaying: boolean
+  /** Ends the Network Connection with 0x97, and throws away what waits for a reader that does not read; `told` is for the client. */
+  cut(reason: string, told: string): void
 }
 
 /** Something whose output may wait for a commit. */
@@ -157,6 +162,12 @@ export class State implements SessionContext {
   /** Memory for PUBLISH packets that all receivers share. */
   readonly publishSlab = new PacketSlab()
   readonly sharedCopies = new SharedCopies()
+  /** Every open Network Connection, also before CONNECT. */
+  readonly connections = new Set<ClientConnection>()
+  /** What they have sent of packets that are not whole. */
+  readonly incomplete = new Incomplete(this.connections, (limit, clientId, detail) =>
+    this.limited(limit, clientId, detail),
+  )
   /** Connections whose output waits for a commit. */
   readonly waiting = new Set<CommitWaiter>()
   /** Connections that are paused because the broker is behind. */
@@ -168,7 +179,7 @@ export class State implements SessionContext {
   /** How many sockets there are of clients that are not let in yet, those in a TLS handshake included. */
   newcomers: () => number = () => 0
   nextSessionId = 1
-  /** Why new work is refused for want of memory; null when all is well. */
+  /** Why everybody's new work is refused for want of memory, since nobody is large; null when all is well. See `Relief`. */
   memoryRefusal: string | null = null
   /** Why nobody is let in at the moment; null when all is well. */
   unavailable: string | null = null

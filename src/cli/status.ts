@@ -35,6 +35,8 @@ function shown(answer: BrokerStatus): string {
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
     ['profile', profile(answer.limits)],
     ['limits', counts(counted.limited)],
+    // A broker of 0.2.0 does not tell.
+    ['relief', counts(counted.relief ?? {})],
     ['lost', counts(counted.dropped)],
     ['ownerless', ownerless(counted.ownerlessSessionsEnded)],
     [

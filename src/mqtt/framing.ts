@@ -100,6 +100,24 @@ export class Framer {
     return this.#bufferedBytes
   }
 
+  /** Memory that these take: a packet that spans chunks has up to twice its bytes. */
+  get memoryBytes(): number {
+    const collected = this.#collected
+    if (collected === null) return this.#bufferedBytes
+    return this.#bufferedBytes - this.#collectedBytes + collected.length
+  }
+
+  /** Keeps nothing of what was pushed: no packet comes of it any more. */
+  discard(): void {
+    this.#chunk = EMPTY
+    this.#at = 0
+    this.#waiting = NONE_WAITING
+    this.#waitingHead = 0
+    this.#collected = null
+    this.#bufferedBytes = 0
+    this.buffer = EMPTY
+  }
+
   /** Hands over the next bytes. The chunk must not be changed while packets from it are in use. */
   push(chunk: Buffer): void {
     if (this.#error !== null || chunk.length === 0) return
@@ -324,13 +342,7 @@ export class Framer {
   /** Keeps nothing but the error. */
   #break(error: ProtocolError): ProtocolError {
     this.#error = error
-    this.#chunk = EMPTY
-    this.#at = 0
-    this.#waiting = NONE_WAITING
-    this.#waitingHead = 0
-    this.#collected = null
-    this.#bufferedBytes = 0
-    this.buffer = EMPTY
+    this.discard()
     return error
   }
 }

@@ -42,6 +42,15 @@ const KINDS = {
   again: ordinary('info', 'new messages and Sessions are accepted again', 'state', 'detail'),
   recovered: ordinary('info', 'the store works again', 'state', 'detail'),
   refusing: ordinary('warn', 'new messages and Sessions are refused', 'state', 'detail'),
+  pressed: ordinary('warn', 'memory or disk is short: those who hold most pay', 'state', 'detail'),
+  eased: ordinary('info', 'memory and disk are not short any more', 'state', 'detail'),
+  relieved: {
+    level: 'warn',
+    text: 'a client pays for what it holds',
+    source: 'clientId',
+    subject: 'step',
+    burst: 1,
+  },
   storeFailed: ordinary('error', 'the store failed', 'state', 'detail'),
   clockStepped: {
     ...{ level: 'warn', text: 'the wall clock was set; expiry goes on as before' },
@@ -160,7 +169,9 @@ function infoLines(events: Events, tell: Tell): (() => void)[] {
       })),
     ),
     events.on('health', ({ state, before }) => {
-      if (state === 'ok' && before === 'refusing') tell(KINDS.again, NOBODY, () => ({}))
+      const isAccepted = state === 'ok' || state === 'pressed'
+      if (isAccepted && before === 'refusing') tell(KINDS.again, NOBODY, () => ({}))
+      else if (state === 'ok' && before === 'pressed') tell(KINDS.eased, NOBODY, () => ({}))
     }),
     events.on('storeRecovered', ({ sessions }) => tell(KINDS.recovered, NOBODY, () => ({ sessions }))),
   ]
@@ -242,7 +253,18 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
     forgivenLines(events, tell),
     events.on('health', ({ state, detail }) => {
       if (state === 'refusing') tell(KINDS.refusing, NOBODY, () => ({ detail }))
+      else if (state === 'pressed') tell(KINDS.pressed, NOBODY, () => ({ detail: printable(detail) }))
     }),
+    events.on('relieved', ({ clientId, userName, step, of, bytes, detail }) =>
+      tell(KINDS.relieved, { source: clientId, subject: step, detail: '' }, () => ({
+        clientId: printable(clientId),
+        userName: userName === null ? undefined : printable(userName),
+        step,
+        of,
+        bytes,
+        detail,
+      })),
+    ),
     events.on('limited', ({ limit, clientId, detail }) => {
       const kind = limit === 'disk' ? KINDS.diskLimited : KINDS.limited
       tell(kind, { source: clientId, subject: limit, detail: '' }, () => ({

@@ -119,6 +119,7 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   for (const [limit, count] of Object.entries(figures.limits)) {
     if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
   }
+  for (const [step, count] of Object.entries(figures.relief)) if (count > 0) put(`relief/${step}`, count)
   // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
   put('heap/current', process.memoryUsage.rss())
   put('heap/maximum', process.resourceUsage().maxRSS * KIB)

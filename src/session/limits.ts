@@ -37,5 +37,7 @@ export type DropReason =
   | 'not-in-memory'
   /** A policy refused the publication, or that this subscriber receives it. */
   | 'not-authorized'
+  /** Memory was short, and the client held most of it. */
+  | 'memory-short'
   /** The Session ended with the message undelivered. */
   | 'session-ended'

@@ -5,7 +5,7 @@
  * What must outlive the process is recorded in the store; what must reach the client goes to the sink of the
  * Network Connection that is attached, if any.
  */
-import type { Delivery, Message } from '../mqtt/message.ts'
+import { type Delivery, Message, NO_TOPIC } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { SmallMap } from '../store/small-map.ts'
 import type {
@@ -89,6 +89,12 @@ export interface SessionFields {
   readonly expirySeconds: number
 }
 
+/** Limits of one queue, below those that hold for all. */
+interface QueueCap {
+  readonly messages: number
+  readonly bytes: number
+}
+
 /** Messages that a Session which ended did not deliver: `count` of the kind, more than one only without a Shared Subscription. */
 export interface Leftover {
   readonly delivery: Delivery
@@ -103,6 +109,9 @@ export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-k
 const NO_INBOUND: Map<number, number> = new Map()
 const NOTHING_IN_FLIGHT = new InFlightTable()
 const NOTHING_TO_RESEND: readonly Outgoing[] = Object.freeze([])
+
+/** In the place of a message in flight whose body nobody needs any more. */
+const FORGOTTEN = new Message({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
 
 export class Session implements OutboundState {
   readonly id: number
@@ -147,6 +156,8 @@ export class Session implements OutboundState {
   #restoring = false
   /** When `sweep` is to be called, in broker time. */
   #sweepsAt = Number.POSITIVE_INFINITY
+  /** The queue's own limits while memory or disk is short; null where those of all hold. */
+  #cap: QueueCap | null = null
 
   constructor(
     context: SessionContext,
@@ -291,8 +302,32 @@ export class Session implements OutboundState {
 
   /** Whether the queue's limits let it wait, if need be in the place of older ones. */
   #mayQueue({ size }: Message): boolean {
-    const { queueBytesMax, queueFull } = this.#context.limits
-    return queueFull === 'drop-oldest' ? size <= queueBytesMax : !this.#isFullFor(size)
+    const { queueFull } = this.#context.limits
+    return queueFull === 'drop-oldest' ? size <= this.#queueBytesMax : !this.#isFullFor(size)
+  }
+
+  get #queueBytesMax(): number {
+    const { queueBytesMax } = this.#context.limits
+    return this.#cap === null ? queueBytesMax : Math.min(queueBytesMax, this.#cap.bytes)
+  }
+
+  get #queueMessagesMax(): number {
+    const { queueMessagesMax } = this.#context.limits
+    return this.#cap === null ? queueMessagesMax : Math.min(queueMessagesMax, this.#cap.messages)
+  }
+
+  /** Whether the queue takes no more than it held at some time, since memory or disk is short. */
+  get isCapped(): boolean {
+    return this.#cap !== null
+  }
+
+  /** From now on the queue is full with what it holds: `queue_full` says what becomes of the next message. */
+  capQueue(): void {
+    this.#cap ??= { messages: Math.max(1, this.#queue.length), bytes: this.#queue.bytes }
+  }
+
+  uncapQueue(): void {
+    this.#cap = null
   }
 
   /** Whether QoS 0 messages may wait as the others do. */
@@ -321,7 +356,8 @@ export class Session implements OutboundState {
 
   /** Whether so many bytes more are beyond the queue's limits, for which what has expired does not count. */
   #isFullFor(size: number): boolean {
-    const { queueMessagesMax, queueBytesMax } = this.#context.limits
+    const queueMessagesMax = this.#queueMessagesMax
+    const queueBytesMax = this.#queueBytesMax
     const queue = this.#queue
     const isFull =
       queue.length - queue.expired >= queueMessagesMax ||
@@ -506,11 +542,11 @@ export class Session implements OutboundState {
   }
 
   #enqueue(delivery: Delivery): void {
-    const { queueBytesMax, queueFull } = this.#context.limits
+    const { queueFull } = this.#context.limits
     const { size, expiresAt } = delivery.message
     const isFull = this.#isFullFor(size)
     if (isFull) {
-      if (queueFull !== 'drop-oldest' || size > queueBytesMax) {
+      if (queueFull !== 'drop-oldest' || size > this.#queueBytesMax) {
         this.#context.dropped(this, 'queue-full', delivery)
         return
       }
@@ -537,6 +573,46 @@ export class Session implements OutboundState {
     this.#parkedFlight = null
     this.#inFlightBytes = 0
     this.#inbound = NO_INBOUND
+  }
+
+  /**
+   * Lets go of what was sent to a client whose Session ends with its Network Connection: it is never sent again. Those of Shared
+   * Subscriptions stay, since another member gets them at that end. Returns the bytes.
+   */
+  forgetSent(): number {
+    if (this.stored) return 0
+    const before = this.#inFlightBytes
+    for (const outgoing of this.#inFlight) {
+      const { delivery } = outgoing
+      if (delivery === null || delivery.share !== null || delivery.message === FORGOTTEN) continue
+      this.#inFlightBytes -= delivery.message.size
+      outgoing.delivery = { ...delivery, message: FORGOTTEN }
+    }
+    return before - this.#inFlightBytes
+  }
+
+  /**
+   * Messages whose bodies it has in memory: so many of those in flight, and the newest that wait, at most. None where it is
+   * stored: its bodies are the store's.
+   */
+  sample(count: number): Message[] {
+    const messages: Message[] = []
+    if (this.stored) return messages
+    for (const { delivery } of this.#inFlight) {
+      if (messages.length === count) break
+      if (delivery !== null && !delivery.message.evicted) messages.push(delivery.message)
+    }
+    const from = Math.max(this.#queue.head, this.#queue.tail - count)
+    for (let position = this.#queue.tail - 1; position >= from; position--) {
+      const { message } = this.#queue.at(position)
+      if (!message.evicted) messages.push(message)
+    }
+    return messages
+  }
+
+  /** Takes the oldest message that waits out of a queue that is not stored; null when there is none. */
+  takeWaiting(): Delivery | null {
+    return this.stored || this.#queue.length === 0 ? null : this.#shift()
   }
 
   #shift(): Delivery {

@@ -25,6 +25,8 @@ const MESSAGE_BYTES = 480
 const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */
 const SPARSE_SHARE = 0.25
+/** What one search for bodies to evict may look at: some milliseconds. */
+const EVICTION_STEPS = 50_000
 const EMPTY = Buffer.alloc(0)
 
 /** A journal page as the index knows it. */
@@ -185,6 +187,22 @@ export class Bodies {
     this.#count(message, -1)
     message.evict()
     this.#count(message, 1)
+  }
+
+  /** Evicts what can be evicted, of the oldest pages first, until so many bytes are; looks at a bounded number. */
+  evictOldest(bytes: number, durable: number): number {
+    const before = this.#figures.residentBytes
+    let left = EVICTION_STEPS
+    for (const page of this.pages.values()) {
+      for (let body = page.first; body !== null; body = body.next) {
+        this.evict(body.message, durable)
+        if (--left === 0 || before - this.#figures.residentBytes >= bytes) {
+          return before - this.#figures.residentBytes
+        }
+      }
+      if (--left <= 0) break
+    }
+    return before - this.#figures.residentBytes
   }
 
   /** The body of an evicted message was read back. */

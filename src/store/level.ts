@@ -272,8 +272,20 @@ export class LevelStore implements Store {
     return this.refusalFor(0)
   }
 
+  get roomBytes(): number {
+    return this.#space.roomBytes(this.pendingBytes)
+  }
+
+  get shortRoomBytes(): number {
+    return this.#space.shortRoomBytes
+  }
+
   get figures(): Readonly<StoreFigures> {
     return this.#figures
+  }
+
+  evict(bytes: number): number {
+    return this.#bodies.evictOldest(bytes, this.#committedSequence)
   }
 
   get commitLatency(): Histogram {

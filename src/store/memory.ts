@@ -24,6 +24,8 @@ export class MemoryStore implements Store {
   readonly committedSequence = 0
   readonly pendingBytes = 0
   readonly refusal = null
+  readonly roomBytes = Number.POSITIVE_INFINITY
+  readonly shortRoomBytes = 0
   readonly commitLatency = new Histogram()
   /** Nothing can be parked. */
   readonly isShort = false
@@ -115,6 +117,10 @@ export class MemoryStore implements Store {
   beginWhole(): void {}
   endWhole(): void {}
   commit(): void {}
+  evict(_bytes: number): number {
+    return 0
+  }
+
   async restore(_messages: readonly Message[]): Promise<void> {}
   async close(): Promise<void> {}
 

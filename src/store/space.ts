@@ -89,6 +89,18 @@ export class SpaceGuard {
     )
   }
 
+  /** Bytes that may still be taken before new work is refused, beside so many that already wait to be written. */
+  roomBytes(pendingBytes: number): number {
+    if (this.#reserveBytes === 0) return Number.POSITIVE_INFINITY
+    if (this.#isRefusing) return 0
+    return Math.max(0, this.#available - COPIES * (this.#writtenBytes + pendingBytes) - this.#reserveBytes)
+  }
+
+  /** Less room than this is short. */
+  get shortRoomBytes(): number {
+    return (SHORT_SHARE - 1) * this.#reserveBytes
+  }
+
   /** Whether half of the reserve is left for merges, which need space before they give it back. */
   get isRoomy(): boolean {
     if (this.#reserveBytes === 0 || this.#available > this.#reserveBytes / 2) return true

@@ -222,6 +222,10 @@ export interface Store {
   readonly pendingBytes: number
   /** Why new work (messages, Sessions) must be refused, such as a nearly full disk; null when all is well. */
   readonly refusal: string | null
+  /** Bytes that may still be written until new work is refused, as far as that is known; Infinity where nothing limits it. */
+  readonly roomBytes: number
+  /** Less room than this is short: those who hold most are to write no more. 0 where nothing limits it. */
+  readonly shortRoomBytes: number
   /** The same for a message of so many bytes, which there may be no room for while there is for smaller ones. */
   refusalFor(bytes: number): string | null
   readonly figures: Readonly<StoreFigures>
@@ -303,6 +307,11 @@ export interface Store {
   endWhole(): void
   /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
   commit(): void
+  /**
+   * Drops bodies from memory that can be read back, so many bytes if there are as many; memory is short. Returns how many bytes
+   * they had, with what JavaScript adds.
+   */
+  evict(bytes: number): number
   /** Reads evicted bodies back, also of messages that are completed meanwhile. Rejects with StoreError. */
   restore(messages: readonly Message[]): Promise<void>
   /** Commits what is recorded, writes a clean mark, closes. */

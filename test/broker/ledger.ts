@@ -31,6 +31,8 @@ export class LedgerStore implements Store {
   refusal: string | null = null
   /** Larger messages are refused, smaller ones are not. */
   messageBytesMax = Number.POSITIVE_INFINITY
+  roomBytes = Number.POSITIVE_INFINITY
+  shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   /** Everything recorded, in order, as short lines. */
@@ -62,6 +64,10 @@ export class LedgerStore implements Store {
 
   get recordedSequence(): number {
     return this.#recorded > 0 ? this.openSequence : this.openSequence - 1
+  }
+
+  evict(_bytes: number): number {
+    return 0
   }
 
   refusalFor(bytes: number): string | null {

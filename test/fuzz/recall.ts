@@ -36,6 +36,8 @@ export class RecallStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   readonly refusal = null
+  readonly roomBytes = Number.POSITIVE_INFINITY
+  readonly shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   /** Messages that were recovered, and those that they were before. */
@@ -276,6 +278,10 @@ export class RecallStore implements Store {
 
   deleteWill(clientId: string): void {
     this.#record(() => this.#wills.delete(clientId))
+  }
+
+  evict(_bytes: number): number {
+    return 0
   }
 
   refusalFor(): null {

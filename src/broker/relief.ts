@@ -1,0 +1,271 @@
+/**
+ * What the Server does while memory is short: those who hold most pay first, in steps that get harder as long as it stays short.
+ * Newcomers and small clients go on; only where nobody is large, everybody is refused.
+ */
+import type { Delivery } from '../mqtt/message.ts'
+import type { Session } from '../session/session.ts'
+import type { ReliefStep } from './events.ts'
+import { type Holder, LAST_STEP, type Payment, type Pressure, plan } from './relief-plan.ts'
+import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
+import { ownParts } from './shares.ts'
+import type { ClientConnection, State } from './state.ts'
+import { usageOf } from './usage.ts'
+
+/** A client that may have to pay. */
+interface Client extends Holder {
+  readonly session: Session
+  readonly connection: ClientConnection
+}
+
+/** How many of the largest are looked at for what they share with others. */
+const SHARES_LOOKED_AT = 64
+
+/** Below this part of the high mark memory is not short any more, and so much less is aimed at. */
+const LOW_SHARE = 0.9
+const AIM_SHARE = 0.8
+
+/** Whoever paid so lately goes on with the next step when memory is short again, in ms. */
+const REMEMBERED_MS = 60_000
+
+/** Messages that are dropped in one turn. */
+const SHED_SLICE = 4096
+
+/** Clients that the operator is told by name. */
+const NAMES_TOLD = 3
+
+const MIB = 1024 * 1024
+
+const TOLD = 'memory is short, and this client has the Server keep most of it'
+
+/** What a client has paid, and until when that is remembered, in broker time. */
+interface Debt {
+  readonly step: number
+  readonly until: number
+}
+
+export class Relief {
+  readonly #state: State
+  readonly #backlog: ShareBacklog
+  /** By Client Identifier. */
+  readonly #debts = new Map<string, Debt>()
+  /** Those that pay at the moment. */
+  readonly #paying = new Map<Session, Client>()
+  /** Users whose clients hold most, none of which is large. */
+  #users: ReadonlySet<string> = new Set()
+  /** What is said of it while memory is short. */
+  #pressed: string | null = null
+
+  constructor(state: State, backlog: ShareBacklog) {
+    this.#state = state
+    this.#backlog = backlog
+  }
+
+  /** How short memory is and who pays, while it is short; null when all is well. */
+  get pressed(): string | null {
+    return this.#pressed
+  }
+
+  /** Why a user may make no new Session: its many clients hold most of the memory. Null where it may. */
+  sessionRefusal(userName: string | null, remoteAddress: string): string | null {
+    if (this.#users.size === 0) return null
+    const user = this.#state.usage.user(userName, remoteAddress)
+    if (user === null || !this.#users.has(user.name)) return null
+    return `memory is short, and the many clients of this user hold most of it; ${this.#marks()}`
+  }
+
+  /**
+   * Looks at how much is held, and has the largest pay where it is too much. In `bytes` a message that several Sessions share may
+   * count for each of them.
+   */
+  look(bytes: number): void {
+    const { memoryBytesMax: maxBytes, memoryReservedPercent } = this.#state.limits
+    const highBytes = maxBytes * (1 - memoryReservedPercent / 100)
+    const lowBytes = highBytes * AIM_SHARE
+    const enough = this.#pressed === null ? highBytes : highBytes * LOW_SHARE
+    if (bytes <= enough) {
+      this.#end()
+      return
+    }
+    const clients = this.#clients()
+    const sharedBytes = this.#withoutShared(clients)
+    const parkedBytes = this.#state.store.evict(bytes - sharedBytes - lowBytes)
+    const heldBytes = bytes - sharedBytes - parkedBytes
+    if (heldBytes <= enough) {
+      this.#end()
+      return
+    }
+    this.#pay({ bytes: heldBytes, lowBytes, highBytes, maxBytes }, clients)
+  }
+
+  /** Everybody that holds something. */
+  #clients(): Client[] {
+    const { restless, sessions } = this.#state
+    const found: Client[] = []
+    for (const connection of restless) {
+      const { clientId } = connection.view
+      const session = sessions.get(clientId)
+      if (session === undefined || this.#state.connected.get(session) !== connection) continue
+      const bytes = connection.takeStock() ?? 0
+      if (bytes === 0) continue
+      const user = usageOf(session)?.user?.name ?? ''
+      found.push({ clientId, user, bytes, step: this.#stepOf(clientId), session, connection })
+    }
+    return found
+  }
+
+  #stepOf(clientId: string): number {
+    const debt = this.#debts.get(clientId)
+    return debt === undefined || debt.until < this.#state.now() ? 0 : debt.step
+  }
+
+  /** Leaves to the largest their shares of what they have in common; returns how many bytes were counted several times. */
+  #withoutShared(clients: Client[]): number {
+    clients.sort((one, other) => other.bytes - one.bytes)
+    const largest = clients.slice(0, SHARES_LOOKED_AT)
+    const parts = ownParts(largest.map(({ session }) => session))
+    let sharedBytes = 0
+    for (const [index, client] of largest.entries()) {
+      const { session } = client
+      // Of a stored Session no messages are counted.
+      const messageBytes = session.stored ? 0 : session.queueBytes + session.inFlightBytes
+      const shared = Math.round(messageBytes * (1 - parts[index]!))
+      sharedBytes += shared
+      clients[index] = { ...client, bytes: client.bytes - shared }
+    }
+    return sharedBytes
+  }
+
+  #pay(pressure: Pressure, clients: readonly Client[]): void {
+    const state = this.#state
+    if (pressure.bytes < pressure.maxBytes * LOW_SHARE) state.memoryRefusal = null
+    // Between the marks nobody new pays; those who do go on, or a client that stands still would do so for ever.
+    const isHigh = pressure.bytes > pressure.highBytes
+    const payers = isHigh ? clients : clients.filter(({ session }) => this.#paying.has(session))
+    const { payments, users, uncoveredBytes } = plan(pressure, payers)
+    if (isHigh) this.#users = users
+    this.#pressed = this.#described(pressure, payments)
+    for (const { holder, step } of payments) {
+      this.#debts.set(holder.clientId, { step, until: state.now() + REMEMBERED_MS })
+      this.#paying.set(holder.session, holder)
+      this.#take(holder, step)
+    }
+    if (uncoveredBytes === 0 && isHigh) {
+      state.memoryRefusal = null
+    } else if (state.memoryRefusal === null && pressure.bytes > pressure.maxBytes) {
+      state.memoryRefusal = `${mebibytes(pressure.bytes)} are in memory, and nobody holds much of it; ${this.#marks()}`
+      state.limited('memoryBytesMax', '', state.memoryRefusal)
+    }
+  }
+
+  #described({ bytes }: Pressure, payments: readonly Payment<Client>[]): string {
+    const names = payments
+      .slice(0, NAMES_TOLD)
+      .map(({ holder: { clientId, bytes: own } }) => `${clientId} with ${mebibytes(own)}`)
+    const more = payments.length - names.length
+    const others = more > 0 ? ` and ${more} more` : ''
+    const who =
+      names.length === 0 ? 'nobody holds much of it' : `those who hold most pay: ${names.join(', ')}${others}`
+    return `${mebibytes(bytes)} are in memory; ${who}; ${this.#marks()}`
+  }
+
+  #marks(): string {
+    const { memoryBytesMax, memoryReservedPercent } = this.#state.limits
+    return (
+      `limits.memory_bytes_max is ${mebibytes(memoryBytesMax)}, ` +
+      `of which limits.memory_reserved_percent keeps ${memoryReservedPercent} % for small clients`
+    )
+  }
+
+  // ── the steps ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  #take(client: Client, step: number): void {
+    const { session, connection } = client
+    const { events } = this.#state
+    if (step >= LAST_STEP) {
+      this.#tell(client, 'disconnected', 'it is disconnected; what a stored Session has waits on the disk')
+      connection.cut(`${TOLD}: ${mebibytes(client.bytes)}`, TOLD)
+      return
+    }
+    session.forgetSent()
+    // Of what it sends; what it acknowledges must be read, or it can never hold less.
+    if (connection.heldBytes * 2 >= client.bytes && connection.hold('pays')) {
+      this.#tell(client, 'paused', 'nothing is read from it until there is room')
+      events.emit('paused', { clientId: client.clientId, reason: 'memory' })
+    }
+    if (session.stored) return
+    if (!session.isCapped) {
+      session.capQueue()
+      this.#tell(
+        client,
+        'capped',
+        'its queue takes no more than it holds: limits.queue_full says what is dropped',
+      )
+    }
+    if (step === 1 || session.queueLength === 0) return
+    this.#tell(client, 'shed', 'what waits for it is dropped, since its Session ends with the connection')
+    this.#shed(session, session.queueLength)
+  }
+
+  #tell({ clientId, connection, bytes }: Client, step: ReliefStep, means: string): void {
+    const { figures, events } = this.#state
+    figures.relief[step]++
+    if (!events.has('relieved')) return
+    const { userName } = connection.view
+    events.emit('relieved', {
+      clientId,
+      userName,
+      step,
+      of: 'memory',
+      bytes,
+      detail: `${means}; ${this.#marks()}`,
+    })
+  }
+
+  /** Drops the oldest messages that wait, so many, in slices. What came by a Shared Subscription goes to another member. */
+  #shed(session: Session, count: number): void {
+    const state = this.#state
+    for (let slice = Math.min(count, SHED_SLICE); slice > 0; slice--) {
+      const delivery = session.takeWaiting()
+      if (delivery === null) return
+      if (!this.#passOn(session, delivery)) state.drop(session.clientId, 'memory-short', delivery.message)
+    }
+    if (count > SHED_SLICE) state.turn.continueLater(() => this.#shed(session, count - SHED_SLICE))
+  }
+
+  /** Gives a message of a Shared Subscription to a member that has room, else to one for which it may wait. */
+  #passOn(session: Session, { message, share }: Delivery): boolean {
+    const group = share === null ? null : this.#state.router.shareGroup(share)
+    if (share === null || group === null) return false
+    const others = group.members.filter(({ subscriber }) => subscriber !== session && !subscriber.isCapped)
+    const taker =
+      others.find(({ subscriber }) => subscriber.hasRoom) ??
+      others.find(({ subscriber, options }) => subscriber.takes(message, options.qos))
+    if (taker === undefined) return false
+    const { subscriber, options, identifier } = taker
+    if (!subscriber.hasRoom) this.#backlog.add(share, subscriber)
+    const gate = subscriber.stored ? this.#state.store.openSequence : 0
+    subscriber.deliver(sharedDelivery(message, share, options, identifier), gate)
+    return true
+  }
+
+  /** Memory is not short any more. */
+  #end(): void {
+    const state = this.#state
+    if (this.#pressed === null) return
+    this.#pressed = null
+    this.#users = new Set()
+    state.memoryRefusal = null
+    for (const [session, { connection }] of this.#paying) {
+      session.uncapQueue()
+      if (!connection.isPaying) continue
+      state.events.emit('resumed', { clientId: session.clientId })
+      connection.release('pays')
+    }
+    this.#paying.clear()
+    for (const [clientId, { until }] of this.#debts) if (until < state.now()) this.#debts.delete(clientId)
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return bytes < MIB ? `${Math.ceil(bytes / 1024)} KiB` : `${Math.round(bytes / MIB)} MiB`
+}
