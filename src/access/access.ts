@@ -15,6 +15,7 @@ import { type CertificateName, CertificateUsers, type ListedCertificate } from '
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
 import { FailedLogins, type FailureLimits } from './failed-logins.ts'
 import type { FullBy } from './fair-queue.ts'
+import { LoginCrowd } from './login-crowd.ts'
 import type { LoginFile } from './login-file.ts'
 import { type LoginResult, Logins, NOBODY } from './logins.ts'
 import { type PasswordFile, parsePasswordFile } from './password-file.ts'
@@ -85,6 +86,8 @@ export interface AccessListener {
   failed(source: Source, error: Error): void
   /** A password was not checked, by this limit; `detail` says so. */
   busy(clientId: string, limit: FullBy | 'failedLoginsMax', detail: string): void
+  /** So many log-ins wait for their passwords to be checked, the last of them for so long; a hash takes `hashMs`. */
+  crowded?(waiting: number, seconds: number, hashMs: number): void
   /** An address, or IPv6 network such as `2001:db8::/64`, showed so many wrong passwords that it is to be banned. */
   guesses(address: string, count: number): void
 }
@@ -130,6 +133,7 @@ export class Access {
   readonly #certificates: CertificateUsers
   readonly #work: PasswordWork
   readonly #logins: Logins
+  readonly #crowd: LoginCrowd
   readonly #listener: AccessListener
   /** By the client's view, which lives as long as its Network Connection. A change throws all of it away. */
   #rights = new WeakMap<Identity, Rights>()
@@ -153,6 +157,7 @@ export class Access {
     this.#aclFiles = sources.aclFiles
     this.#work = sources.work
     this.#logins = new Logins(sources.work)
+    this.#crowd = new LoginCrowd(sources.work, (...crowd) => listener.crowded?.(...crowd))
     this.#certificates = new CertificateUsers(options.certificateUser, options.certificates)
     this.#listener = listener
     this.#refresh()
@@ -208,6 +213,7 @@ export class Access {
   close(): void {
     if (this.#timer !== null) clearInterval(this.#timer)
     this.#timer = null
+    this.#crowd.close()
   }
 
   /**
@@ -315,7 +321,10 @@ export class Access {
     const { link, waiting: client } = credentials
     const address = placeOf(link)
     const waiting: Waiting | undefined = client && {
-      queued: (leave) => client.queued(this.#limits.loginWaitSecondsMax, leave),
+      queued: (leave) => {
+        this.#crowd.grew()
+        client.queued(this.#limits.loginWaitSecondsMax, leave)
+      },
       served: () => client.served(),
     }
     // Also for a disabled user: how long it takes tells nothing.

@@ -1,8 +1,14 @@
 /** How much password hashing goes on at once: it runs on libuv's few threads, which the store needs as well. */
+import { availableParallelism } from 'node:os'
 import { type Entry, FairQueue, type FullBy, type Place, type QueueLimits } from './fair-queue.ts'
 
-/** Passwords that are hashed or checked at once: with libuv's four threads, two are left for the disk. */
-const AT_ONCE_MAX = 2
+/** Threads of libuv's that are left for the disk; it has four unless `UV_THREADPOOL_SIZE` says otherwise. */
+const THREADS_FOR_DISK = 2
+const THREADS = 4
+
+/** How long a hash takes until one was measured, and of how many the last ones the mean is taken. */
+const HASH_MS = 50
+const MEASURED = 16
 
 /** Without other limits: what the queue may hold. */
 const QUEUE: QueueLimits = {
@@ -55,6 +61,8 @@ export class PasswordWork {
   readonly #logins: FairQueue<Turn>
   /** Since the start: what was done, what was refused because too much waited, and log-ins that left while they waited. */
   readonly figures = { done: 0, refused: 0, left: 0 }
+  /** How long a slow hash has taken of late, on one thread. */
+  hashMs = HASH_MS
 
   constructor({ atOnceMax = atOnce(), limits = QUEUE }: PasswordWorkOptions = {}) {
     this.#atOnceMax = atOnceMax
@@ -67,6 +75,11 @@ export class PasswordWork {
 
   get waiting(): number {
     return this.#own.length + this.#logins.length
+  }
+
+  /** How long the last of those that wait has to, at the pace of late. */
+  get waitSeconds(): number {
+    return (this.waiting * this.hashMs) / this.#atOnceMax / 1000
   }
 
   /** What the log-ins that wait have us keep. */
@@ -108,10 +121,14 @@ export class PasswordWork {
   }
 
   async #work<T>(work: () => Promise<T>): Promise<T> {
+    const from = performance.now()
     try {
       return await work()
     } finally {
       this.figures.done++
+      const ms = performance.now() - from
+      // What took less than a millisecond was no slow hash.
+      if (ms > 1) this.hashMs += (ms - this.hashMs) / MEASURED
       const next = this.#own.shift() ?? this.#logins.shift()?.begin
       if (next === undefined) this.#running--
       else next()
@@ -119,10 +136,15 @@ export class PasswordWork {
   }
 }
 
-/** Where libuv was given fewer threads than four, one of them is left for the disk. */
-function atOnce(): number {
-  const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
-  return Number.isInteger(threads) && threads > 0
-    ? Math.max(1, Math.min(AT_ONCE_MAX, threads - 1))
-    : AT_ONCE_MAX
+/**
+ * How many passwords are hashed at once: two, and where libuv was given more threads, as many as there are processors beside the one of
+ * the main thread. Where it was given fewer than four, one of them is left for the disk.
+ */
+export function atOnce(
+  threads = Number(process.env.UV_THREADPOOL_SIZE ?? THREADS),
+  processors = availableParallelism(),
+): number {
+  const known = Number.isInteger(threads) && threads > 0 ? threads : THREADS
+  if (known < THREADS) return Math.max(1, Math.min(2, known - 1))
+  return Math.min(known - THREADS_FOR_DISK, Math.max(2, processors - 1))
 }

@@ -15,6 +15,8 @@ export const SECURITY_KINDS = [
   /** A role was given to a user, or taken from one. */
   'role-granted',
   'role-revoked',
+  /** Many log-ins wait for their passwords to be checked, and for long. */
+  'logins-waiting',
   // What the broker reads from files: taken over, or bad and so left as it was before.
   'password-file-loaded',
   'password-file-refused',

@@ -77,6 +77,11 @@ export async function openAccess(
     takesCertificates: () =>
       listeners().some(({ tls }) => tls !== undefined && tls.clientCertificate !== 'none'),
     failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
+    crowded: (waiting, seconds, hashMs) => {
+      const subject = `${waiting} log-ins`
+      const detail = `the last of them waits for about ${Math.ceil(seconds)} s, since a chosen password takes ${Math.round(hashMs)} ms to check; passwords that Godwit makes (godwit user password --names FILE --generate) and client certificates do not wait`
+      server().state.events.emit('security', { kind: 'logins-waiting', subject, by: 'broker', detail })
+    },
     busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
     guesses: () => {},
   }

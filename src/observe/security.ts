@@ -58,6 +58,7 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'accounts-refused': { code: 'S425', level: 'warn', text: 'accounts refused' },
   'anonymous-ended': { code: 'S426', level: 'warn', text: 'anonymous clients are no longer let in' },
   'logins-not-kept': { code: 'S427', level: 'warn', text: 'log-ins are not remembered over a restart' },
+  'logins-waiting': { code: 'S428', level: 'warn', text: 'log-ins wait for their passwords to be checked' },
   'client-kicked': { code: 'S501', level: 'info', text: 'client kicked' },
   'session-deleted': { code: 'S502', level: 'info', text: 'Session deleted' },
   'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },

@@ -206,6 +206,38 @@ describe('who is let in', () => {
     expect(world.server.state.loginsQueued).toBe(0)
   })
 
+  test('certificates and passwords that Godwit made wait behind nobody, however many chosen passwords wait', async () => {
+    await start({}, { loginQueueMax: 50 })
+    await access.accounts!.addUser('alice', 'right')
+    const [made] = await access.accounts!.addGenerated(['pump'])
+    const crowd: TestClient[] = []
+    for (let i = 0; i < 60; i++) {
+      const client = world.open(5, { allowAnonymous: false })
+      await client.send({
+        ...connectPacket(`crowd ${i}`),
+        properties: {},
+        username: 'alice',
+        password: Buffer.from(`wrong ${i}`),
+      })
+      crowd.push(client)
+    }
+    const { done } = access.passwordFigures
+    const ask = async (clientId: string, more: object, link: Partial<LinkInfo>): Promise<unknown> => {
+      const client = world.open(5, { allowAnonymous: false, ...link })
+      const packets = await client.send({ ...connectPacket(clientId), properties: {}, ...more })
+      return (packets[0] as { reasonCode?: number } | undefined)?.reasonCode
+    }
+    // One has a wrong password beside its certificate, which nobody asks for.
+    expect(
+      await ask('a', { username: 'alice', password: Buffer.from('wrong') }, { certificate: CERTIFICATE }),
+    ).toBe(0)
+    expect(await ask('b', { username: 'pump', password: Buffer.from(made!.password) }, {})).toBe(0)
+    expect(access.passwordFigures.done).toBe(done)
+    expect(world.server.state.loginsQueued).toBeGreaterThan(0)
+    for (const client of crowd) client.link.destroy()
+    await world.settle()
+  })
+
   test('a user that is removed while its password is checked is not let in', async () => {
     await start()
     await access.accounts!.addUser('alice', 'right')
