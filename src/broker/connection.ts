@@ -51,7 +51,7 @@ import type { ClientConnection, State } from './state.ts'
 import { acknowledgement, receivedPacket, sentPacket, type TracedPacket } from './traced-packet.ts'
 import type { Turn } from './turn.ts'
 import type { Usage } from './usage.ts'
-import { UNITS } from './work.ts'
+import { SLICE_UNITS, UNITS } from './work.ts'
 
 /** How long a policy may take for the packets of a client that is gone, in ms. */
 const LAST_PACKETS_MS = 60_000
@@ -143,6 +143,7 @@ export class Connection
   /** Set while its last packets wait for a policy. */
   #lastPacketsTimeout: Deadline | null = null
   #gone = false
+  #isRefillDue = false
   /** Null where no rate is set for it. */
   #rates: RateGate | null = null
   #inbound: Inbound | null = null
@@ -711,7 +712,7 @@ export class Connection
     this.#connackAt = this.#output.pushed
     const { inFlightMax = state.limits.inFlightMax } = this.#link.info
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
-    session.attach(this, packet.receiveMaximum, inFlightMax, start)
+    this.#inSlice(() => session.attach(this, packet.receiveMaximum, inFlightMax, start))
     this.#rooms.backlog.resume(session)
     this.#rooms.retained.resume(session)
   }
@@ -860,7 +861,9 @@ export class Connection
 
   /** Who sends nothing more is hardly there to read: answers are sent, deliveries wait in the Session. */
   get congested(): boolean {
-    return this.#output.congested || this.#inputEnd !== null || this.#rates?.isSendHeld === true
+    const { turn, work } = this.#state
+    if (this.#output.congested || this.#inputEnd !== null || work.units >= turn.pumpUntil) return true
+    return this.#rates?.isSendHeld === true
   }
 
   #makeEncoder(): DeliveryEncoder {
@@ -890,6 +893,7 @@ export class Connection
       const bytes = wire.end - wire.start + (body?.length ?? 0)
       this.#trace('sent', { packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
     }
+    if (this.#state.turn.pumpUntil !== Number.POSITIVE_INFINITY) this.#state.work.units += UNITS.queued
     figures.publishSent++
     figures.publishBytesSent += message.payloadBytes
     if (events.hearsDelivered) events.emit('delivered', { clientId: this.#view.clientId, message, qos })
@@ -983,9 +987,7 @@ export class Connection
     if (this.#output.congested) return
     if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.#unchoke())
     if (session === null || this.#rates?.isSendHeld === true) return
-    if (session.queueLength > 0 || this.#rooms.retained.waits(session)) {
-      this.#state.turn.continueLater(() => this.#refill())
-    }
+    if (session.hasMore || this.#rooms.retained.waits(session)) this.#refillLater()
   }
 
   #watchReader(): void {
@@ -1000,10 +1002,29 @@ export class Connection
     if (!this.#output.congested) this.release('answers')
   }
 
+  #refillLater(): void {
+    if (this.#isRefillDue) return
+    this.#isRefillDue = true
+    this.#state.turn.continueLater(() => {
+      this.#isRefillDue = false
+      this.#refill()
+    })
+  }
+
+  /** What waits for this client is given to it as far as a slice goes, and then in later turns. */
+  #inSlice(give: () => void): void {
+    const { turn, work } = this.#state
+    const until = work.units + SLICE_UNITS
+    turn.pumpUntil = until
+    give()
+    turn.pumpUntil = Number.POSITIVE_INFINITY
+    if (work.units >= until) this.#refillLater()
+  }
+
   /** The reader has room: the Session goes on, and retained messages that wait. */
   #refill(): void {
     if (this.#session === null || this.#phase !== 'open') return
-    this.#session.pump()
+    this.#inSlice(() => this.#session!.pump())
     this.#rooms.backlog.resume(this.#session)
     this.#rooms.retained.resume(this.#session)
   }

@@ -3,6 +3,7 @@ import type { Delivery } from '../mqtt/message.ts'
 import { Session, type SessionSink } from '../session/session.ts'
 import type { CommitWaiter, State } from './state.ts'
 import type { Flushable } from './turn.ts'
+import { UNITS } from './work.ts'
 
 export type LocalHandler = (delivery: Delivery) => void
 
@@ -52,6 +53,7 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
     while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
     const free = this.#held.splice(0, count)
     if (this.#held.length === 0) this.#state.waiting.delete(this)
+    this.#state.work.units += free.length * UNITS.delivery
     for (const { delivery } of free) {
       if (this.#abandoned) return // by the handler itself
       try {

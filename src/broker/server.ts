@@ -25,7 +25,7 @@ import { ShareBacklog } from './share-backlog.ts'
 import { type ClientConnection, type CommitWaiter, State, type StateOptions } from './state.ts'
 import { Subscribing } from './subscribe.ts'
 import { Wills } from './wills.ts'
-import { SLICE_UNITS } from './work.ts'
+import { SLICE_UNITS, UNITS } from './work.ts'
 
 const MEMORY_SAMPLE_MS = 1000
 /** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
@@ -61,6 +61,9 @@ interface TakenUp {
   readonly count: number
 }
 
+/** What a commit releases is written for so long in one turn, about 5 ms. */
+const RELEASE_UNITS = 5 * SLICE_UNITS
+
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
   readonly gate: number
@@ -88,6 +91,9 @@ export class Server implements Acceptor {
   #memorySampledAt = Number.NEGATIVE_INFINITY
   /** When `tick` was called last, in broker time. */
   #tickedAt = Number.POSITIVE_INFINITY
+  /** Those whose output a commit releases, while that takes several turns; and whether another one came meanwhile. */
+  #released: Iterator<CommitWaiter> | null = null
+  #isReleaseDue = false
   /** True from `tick` until what is due was judged. */
   #judging = false
   /** What is due goes on in the next turn. */
@@ -210,7 +216,7 @@ export class Server implements Acceptor {
       },
       bootTime: () => this.state.host.bootTime(),
       outbound: (sessionId): OutboundState | undefined => this.state.sessionsById.get(sessionId),
-      committed: (sequence) => this.#committed(sequence),
+      committed: () => this.#committed(),
       failed: (error) => this.#storeFailed(error),
     })
   }
@@ -529,12 +535,43 @@ export class Server implements Acceptor {
 
   // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  #committed(sequence: number): void {
+  #committed(): void {
     const { state } = this
     state.turn.begin()
-    for (const waiter of [...state.waiting]) waiter.committed(sequence)
+    this.#releaseWaiting()
     if (state.paused.size === 0 || state.store.pendingBytes > state.limits.pendingCommitBytesMax / 2) return
     for (const connection of [...state.paused]) connection.resume()
+  }
+
+  /** What waited for a commit leaves, as far as a slice goes, and then in later turns. */
+  #releaseWaiting(): void {
+    if (this.#released !== null) {
+      this.#isReleaseDue = true
+      return
+    }
+    this.#released = [...this.state.waiting][Symbol.iterator]()
+    this.#releaseSlice()
+  }
+
+  #releaseSlice(): void {
+    const { state } = this
+    const { turn, work } = state
+    const until = work.units + RELEASE_UNITS
+    for (;;) {
+      // Nothing is released once the store failed: it is read again, and counts its commits anew.
+      const next = this.#released?.next()
+      if (next === undefined) return
+      if (next.done === true) break
+      work.units += UNITS.continuation
+      next.value.committed(state.store.committedSequence)
+      if (work.units < until) continue
+      turn.continueLater(() => this.#releaseSlice())
+      return
+    }
+    this.#released = null
+    if (!this.#isReleaseDue) return
+    this.#isReleaseDue = false
+    this.#releaseWaiting()
   }
 
   #storeFailed(cause: unknown): void {
@@ -567,6 +604,8 @@ export class Server implements Acceptor {
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
     for (const connection of [...this.#links]) connection.storeLost()
     state.waiting.clear()
+    this.#released = null
+    this.#isReleaseDue = false
     const suspended = [...state.suspended].map(
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
     )

@@ -22,7 +22,7 @@ import type { HoldReason } from './read-gate.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
 import { type Usage, UsageBook } from './usage.ts'
-import { Work } from './work.ts'
+import { UNITS, Work } from './work.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
 const TOPICS_MAX = 131_072
@@ -352,6 +352,7 @@ export class State implements SessionContext {
   /** Counts and tells lost deliveries: this one, and others like it. */
   drop(clientId: string, reason: DropReason, message: Message, count = 1): void {
     this.figures.drop(reason, count)
+    this.work.units += UNITS.queued
     if (!this.events.has('dropped')) return
     this.events.emit('dropped', { clientId, reason, message, ...(count > 1 && { count }) })
   }

@@ -25,16 +25,16 @@ const SHARED: Budget = {
   backlog: SLICE_UNITS,
 }
 
-/** One client is, or none. */
+/** One client is, or none: all of this together, and a slice that was just begun, is still no more than 40 ms. */
 const ALONE: Budget = {
-  slice: 10 * SLICE_UNITS,
-  input: 20 * SLICE_UNITS,
-  continued: 10 * SLICE_UNITS,
-  backlog: 10 * SLICE_UNITS,
+  slice: 6 * SLICE_UNITS,
+  input: 10 * SLICE_UNITS,
+  continued: 6 * SLICE_UNITS,
+  backlog: 5 * SLICE_UNITS,
 }
 
 /** What a turn's input has to say is written at its end, but never for longer than this. */
-const WRITTEN_UNITS_MAX = 10 * SLICE_UNITS
+const WRITTEN_UNITS_MAX = 6 * SLICE_UNITS
 
 /** So long ago, in ms, a client is not active any more. */
 const ACTIVE_MS = 1000
@@ -50,6 +50,8 @@ export interface Flushable {
 export class Turn {
   /** Broker time in ms, read once per turn. */
   now: number
+  /** How far work may come while a Session gives its client what waits; see `Connection.congested`. */
+  pumpUntil = Number.POSITIVE_INFINITY
   /** Counts the turns. */
   number = 0
   readonly memory = new TurnMemory()

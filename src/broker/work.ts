@@ -17,6 +17,8 @@ export const UNITS = Object.freeze({
   read: 20,
   /** One write to a connection. */
   write: 40,
+  /** A message that is sent from a queue, or dropped. */
+  queued: 4,
   /** Going on with something in a later turn. */
   continuation: 4,
   /** One message given to one Session. */

@@ -253,6 +253,11 @@ export class Session implements OutboundState {
     return this.#queue.bytes
   }
 
+  /** Whether anything waits to be sent, again or for the first time. */
+  get hasMore(): boolean {
+    return this.#queue.length > 0 || this.#resend.length > 0
+  }
+
   get inFlightCount(): number {
     return this.#inFlight.size + (this.#parkedFlight?.packetIds.length ?? 0)
   }

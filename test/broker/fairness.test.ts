@@ -118,6 +118,53 @@ describe('a publisher that sends as fast as it can', () => {
   })
 })
 
+describe('what waits for many', () => {
+  it('or for one client for long, is given to it in slices, when it is back', async () => {
+    const world = await World.make({ limits: { inFlightMax: 65_535 } })
+    await (await world.connect('away', lasting())).send(
+      { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'noise', qos: 1 }] },
+      { cmd: 'disconnect' },
+    )
+    const payload = Buffer.from('n')
+    for (let at = 0; at < 10_000; at++) {
+      void world.server.publish({ topic: 'noise', payload, qos: 1, retain: false, publisher: '' })
+    }
+    await world.settle()
+    const units = turnsOf(world)
+    const client = await world.connect('away', lasting())
+    expect(textsOf(client.got())).toHaveLength(10_000)
+    expect(Math.max(...units)).toBeLessThan(3 * SLICE_UNITS)
+  })
+
+  it('for a commit leaves in slices', async () => {
+    const world = await World.make()
+    await (await world.connect('away', lasting())).send(
+      { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'noise', qos: 1 }] },
+      { cmd: 'disconnect' },
+    )
+    let count = 0
+    const options = { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 2 } as const
+    for (let at = 0; at < 20_000; at++) world.server.subscribe('noise', options, () => count++)
+    world.ledger.automatic = false
+    const published = world.server.publish({
+      topic: 'noise',
+      payload: Buffer.from('n'),
+      qos: 1,
+      retain: false,
+      publisher: '',
+    })
+    await world.settle()
+    expect(count).toBe(0)
+    // Its parts may be in several commits.
+    let atOnce = 0
+    for (let before = 0; world.ledger.durable(); before = count) atOnce = Math.max(atOnce, count - before)
+    expect(atOnce).toBeLessThan(10_000)
+    await world.settle()
+    expect(count).toBe(20_000)
+    await published
+  })
+})
+
 describe('what a client sent before it left is handled, in slices', () => {
   const texts = (reader: TestClient): number => textsOf(reader.got()).length
 

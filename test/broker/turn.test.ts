@@ -58,7 +58,7 @@ describe('Turn', () => {
       work.units += units
       if (count > 1) turn.continueLater(slices(name, count - 1, units))
     }
-    for (const name of ['a', 'b', 'c']) turn.continueLater(slices(name, 3, 6 * SLICE_UNITS))
+    for (const name of ['a', 'b', 'c']) turn.continueLater(slices(name, 3, 3 * SLICE_UNITS))
     turn.continueLater(slices('d', 2, 100 * SLICE_UNITS))
     const turns: string[] = []
     while (deferred.length > 0) {
@@ -86,7 +86,7 @@ describe('Turn', () => {
       next()
       turns.push(log.length - before - 1)
     }
-    expect(turns).toEqual([10, 10, 5])
+    expect(turns).toEqual([6, 5, 5, 5, 4])
     expect(log.filter((line) => line !== 'commit')).toEqual(Array.from({ length: 25 }, (_, at) => `${at}`))
   })
 
