@@ -30,6 +30,7 @@ import {
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
+import { connectionBytes } from './costs.ts'
 import type { FanOut } from './crowd.ts'
 import type { Deadline } from './deadlines.ts'
 import { DeliveryEncoder } from './delivery.ts'
@@ -88,6 +89,7 @@ export class Connection
   connectedAt = 0
   keepAliveSeconds = 0
   restlessAt = -1
+  countedBytes = 0
   readonly address: Usage
   readonly #state: State
   readonly #rooms: Rooms
@@ -160,6 +162,7 @@ export class Connection
     this.#rooms = rooms
     this.#link = link
     this.address = state.usage.opened(link.info)
+    this.countedBytes = connectionBytes(link.info.transport)
     this.#framer = new Framer(state.limits.packetBytesMax)
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.#framer.propertyBytesMax = state.limits.propertyBytesMax
@@ -204,15 +207,6 @@ export class Connection
     return this.#phase === 'new' || this.#phase === 'authenticating'
   }
 
-  takeStock(): number | null {
-    const session = this.#session
-    const bytes = this.#phase === 'closed' ? 0 : this.waitingBytes
-    // With something in flight the next message may have to wait in the queue, which does not come by here.
-    const holds = session !== null && !session.stored && session.inFlightCount + session.queueLength > 0
-    if (bytes === 0 && !holds) return null
-    return bytes + (holds ? session.queueBytes + session.inFlightBytes : 0)
-  }
-
   // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   received(chunk: Buffer): void {
@@ -220,6 +214,7 @@ export class Connection
     this.#state.turn.begin()
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
+    if (this.#state.isLookDue) this.#state.look()
     this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.#keepAlive.arrived(chunk.length)
     this.#rates?.received(chunk.length)

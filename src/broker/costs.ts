@@ -3,6 +3,9 @@
  * objects, entries of maps, buffers. `test/broker/costs.test.ts` holds the table against the heap.
  */
 import type { Will } from '../mqtt/message.ts'
+import type { Session } from '../session/session.ts'
+import { MESSAGE_BYTES } from '../store/held.ts'
+import type { LinkInfo } from './link.ts'
 
 export const COSTS = Object.freeze({
   /** A Network Connection of a client with its parser, its output, its socket and its place in tables. */
@@ -19,8 +22,11 @@ export const COSTS = Object.freeze({
   inFlight: 140,
   /** A QoS 2 identifier that was received and is not released. */
   inboundId: 40,
-  /** A message that is kept in memory: Message, Buffers, and what the store knows of it. */
-  message: 480,
+  /** An entry of a queue whose message is on the disk only, while very many wait. */
+  parkedEntry: 24,
+  /** More for a connection over TLS, and over WebSocket. */
+  tls: 40_000,
+  webSocket: 2000,
   /** A retained message with its topic's entries in map and tree. */
   retained: 700,
   /** A Will, with its deadline. */
@@ -50,4 +56,50 @@ export function willBytes({ topic, payload, properties }: Will): number {
 /** What a Session takes beside its Subscriptions and messages. */
 export function sessionBytes(clientId: string): number {
   return COSTS.session + textBytes(clientId)
+}
+
+/** What a Network Connection takes beside what waits in it. */
+export function connectionBytes(transport: LinkInfo['transport']): number {
+  const tls = transport === 'tls' || transport === 'wss' ? COSTS.tls : 0
+  const webSocket = transport === 'ws' || transport === 'wss' ? COSTS.webSocket : 0
+  return COSTS.connection + tls + webSocket
+}
+
+/** What the entries of a Session's queue and flight take, without their messages, which others may have as well. */
+export function entriesBytes(session: Session): number {
+  const { queueEntryBytes, parkedCount, inFlightCount, inboundCount } = session
+  return (
+    queueEntryBytes +
+    parkedCount * COSTS.parkedEntry +
+    inFlightCount * COSTS.inFlight +
+    inboundCount * COSTS.inboundId
+  )
+}
+
+/** What the messages of a Session's queue and flight take in memory at the most: if nobody else has them. */
+export function bodiesBytes(session: Session): number {
+  const { queueLength, parkedCount, queueBytes, parkedBytes, inFlightCount, inFlightBytes } = session
+  const count = queueLength + inFlightCount - parkedCount
+  return count * MESSAGE_BYTES + queueBytes - parkedBytes + inFlightBytes
+}
+
+/** What a Session has on the disk, queued and in flight. */
+export function storedBytes({ stored, queueBytes, inFlightBytes }: Session): number {
+  return stored ? queueBytes + inFlightBytes : 0
+}
+
+/** An evicted message: its object alone. */
+const EVICTED_BYTES = 250
+
+/**
+ * What a Session's queue and flight take in memory, each message by its share: divided among all entries that have it. A look
+ * at each entry, so only for when somebody has to pay.
+ */
+export function exactBytes(session: Session): number {
+  let bytes = entriesBytes(session)
+  for (const message of session.held()) {
+    if (!('size' in message)) continue
+    bytes += message.evicted ? EVICTED_BYTES : (message.size + MESSAGE_BYTES) / Math.max(1, message.entries)
+  }
+  return bytes
 }

@@ -73,10 +73,7 @@ export class Relief {
     return `memory is short, and the many clients of this user hold most of it; ${this.#marks()}`
   }
 
-  /**
-   * Looks at how much is held, and has the largest pay where it is too much. In `bytes` a message that several Sessions share may
-   * count for each of them.
-   */
+  /** Looks at how much is held, each message once, and has the largest pay where it is too much. */
   look(bytes: number): void {
     const { memoryBytesMax: maxBytes, memoryReservedPercent } = this.#state.limits
     const highBytes = maxBytes * (1 - memoryReservedPercent / 100)
@@ -87,9 +84,9 @@ export class Relief {
       return
     }
     const clients = this.#clients()
-    const sharedBytes = this.#withoutShared(clients)
-    const parkedBytes = this.#state.store.evict(bytes - sharedBytes - lowBytes)
-    const heldBytes = bytes - sharedBytes - parkedBytes
+    this.#withoutShared(clients)
+    const parkedBytes = this.#state.store.evict(bytes - lowBytes)
+    const heldBytes = bytes - parkedBytes
     if (heldBytes <= enough) {
       this.#end()
       return
@@ -99,13 +96,11 @@ export class Relief {
 
   /** Everybody that holds something. */
   #clients(): Client[] {
-    const { restless, sessions } = this.#state
     const found: Client[] = []
-    for (const connection of restless) {
+    for (const [session, connection] of this.#state.connected) {
       const { clientId } = connection.view
-      const session = sessions.get(clientId)
-      if (session === undefined || this.#state.connected.get(session) !== connection) continue
-      const bytes = connection.takeStock() ?? 0
+      const messageBytes = session.stored ? 0 : session.queueBytes + session.inFlightBytes
+      const bytes = connection.waitingBytes + messageBytes
       if (bytes === 0) continue
       const user = usageOf(session)?.user?.name ?? ''
       found.push({ clientId, user, bytes, step: this.#stepOf(clientId), session, connection })
@@ -118,21 +113,18 @@ export class Relief {
     return debt === undefined || debt.until < this.#state.now() ? 0 : debt.step
   }
 
-  /** Leaves to the largest their shares of what they have in common; returns how many bytes were counted several times. */
-  #withoutShared(clients: Client[]): number {
+  /** Leaves to the largest their shares of what they have in common. */
+  #withoutShared(clients: Client[]): void {
     clients.sort((one, other) => other.bytes - one.bytes)
     const largest = clients.slice(0, SHARES_LOOKED_AT)
     const parts = ownParts(largest.map(({ session }) => session))
-    let sharedBytes = 0
     for (const [index, client] of largest.entries()) {
       const { session } = client
       // Of a stored Session no messages are counted.
       const messageBytes = session.stored ? 0 : session.queueBytes + session.inFlightBytes
       const shared = Math.round(messageBytes * (1 - parts[index]!))
-      sharedBytes += shared
       clients[index] = { ...client, bytes: client.bytes - shared }
     }
-    return sharedBytes
   }
 
   #pay(pressure: Pressure, clients: readonly Client[]): void {

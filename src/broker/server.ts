@@ -6,6 +6,7 @@ import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
+import { COSTS } from './costs.ts'
 import { Estates } from './estates.ts'
 import type { Health } from './events.ts'
 import { Holdings } from './holdings.ts'
@@ -28,6 +29,9 @@ import { Wills } from './wills.ts'
 import { SLICE_UNITS, UNITS } from './work.ts'
 
 const MEMORY_SAMPLE_MS = 1000
+/** The share of `memoryBytesMax` that may come in before memory is looked at once more, and the least of it in bytes. */
+const LOOK_SHARE = 1 / 32
+const LOOK_BYTES_MIN = 1024 * 1024
 /** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
 const TOPICS_SWEPT = 4096
 const TOPICS_AT_ONCE = 16
@@ -99,6 +103,7 @@ export class Server implements Acceptor {
   /** What is due goes on in the next turn. */
   #runningDue = false
   #closed = false
+  #looking = false
   #recovering = false
   #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
@@ -110,6 +115,7 @@ export class Server implements Acceptor {
     this.state = new State(options)
     this.#fatal = fatal
     this.state.storeFailed = (error) => this.#storeFailed(error)
+    this.state.look = () => this.#lookSoon()
     const retained = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
@@ -357,7 +363,7 @@ export class Server implements Acceptor {
   #gone(connection: ClientConnection): void {
     this.#links.delete(connection)
     this.#uncertified.delete(connection)
-    this.state.usage.closed(connection.address)
+    this.state.usage.closed(connection)
     if (this.#links.size === 0) this.#whenEmpty?.()
   }
 
@@ -511,24 +517,29 @@ export class Server implements Acceptor {
     this.state.events.emit('health', { ...health, before })
   }
 
-  /** Bytes held for messages and buffers, as far as they are ours to count. */
+  /** Bytes that all clients have us keep in memory, as far as they are ours to count. */
   memoryBytes(): number {
     const { state } = this
-    // Retained messages have a limit of their own; counted here they would lock out who comes to clear them.
-    let bytes = state.store.figures.residentBytes
-    // Those where nothing has happened have nothing: 15,000 idle ones took a hundredth of a processor.
-    for (let at = state.restless.length - 1; at >= 0; at--) {
-      const held = state.restless[at]!.takeStock()
-      if (held === null) state.rest(state.restless[at]!)
-      else bytes += held
-    }
-    return bytes
+    state.usage.look()
+    const { memoryBytesMax } = state.limits
+    const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
+    state.lookAt.bytesReceived = state.figures.bytesReceived + most
+    state.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
+    return state.usage.bytes
+  }
+
+  #lookSoon(): void {
+    if (this.#looking) return
+    this.#looking = true
+    this.state.turn.continueLater(() => {
+      this.#looking = false
+      this.#sampleMemory()
+    })
   }
 
   #sampleMemory(): void {
     const { state } = this
     this.#memorySampledAt = state.now()
-    state.usage.forgetUnused()
     state.rates.sweep()
     this.relief.look(this.memoryBytes())
   }
@@ -620,6 +631,9 @@ export class Server implements Acceptor {
       this.#rooms.wills.forget(clientId)
     }
     await state.store.close()
+    for (const session of state.sessions.values()) {
+      for (const message of session.held()) if ('size' in message) state.store.held.lost(message)
+    }
     const recovered = await this.#openAgain()
     state.turn.begin()
     const { count } = this.#takeUp({
@@ -665,7 +679,9 @@ export class Server implements Acceptor {
     this.#rooms.retained.cancel(session)
     this.#rooms.backlog.forget(session)
     state.forgetSweep(session)
-    if (state.connected.delete(session)) state.usage.detached(session)
+    const connection = state.connected.get(session)
+    if (connection !== undefined) state.usage.detached(session, connection)
+    state.connected.delete(session)
     state.usage.sessionRemoved(session)
     for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
     session.detach()

@@ -149,7 +149,7 @@ export class Sessions {
   /** Ties a Network Connection to its Session. The CONNACK is already in the connection's output. */
   attach(session: Session, connection: ClientConnection): void {
     this.#state.connected.set(session, connection)
-    this.#state.usage.attached(session, connection.address)
+    this.#state.usage.attached(session, connection)
   }
 
   /**
@@ -158,7 +158,11 @@ export class Sessions {
    */
   left(session: Session, asked: number, how: 'normal' | 'lost'): void {
     const { clientId } = session
-    if (this.#state.connected.delete(session)) this.#state.usage.detached(session)
+    const connection = this.#state.connected.get(session)
+    if (connection !== undefined) {
+      this.#state.connected.delete(session)
+      this.#state.usage.detached(session, connection)
+    }
     session.detach()
     // The maximum may have become less since CONNECT.
     const expirySeconds = Math.min(asked, this.#state.limits.sessionExpirySecondsMax)

@@ -78,11 +78,8 @@ export interface ClientConnection extends Flushable, Sender {
   readonly waitingBytes: number
   /** Its place among the restless; -1 where it is not. */
   restlessAt: number
-  /**
-   * All that counts for `memoryBytesMax`, its Session's messages included where that is not stored; null where there is
-   * nothing, and nothing can be unless bytes come or go.
-   */
-  takeStock(): number | null
+  /** What was counted for it when `UsageBook` looked last. */
+  countedBytes: number
   /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
   readonly heldBytes: number
   /** It is not read from, since it has the Server keep too much. */
@@ -178,6 +175,10 @@ export class State implements SessionContext {
   loginsQueued = 0
   /** How many sockets there are of clients that are not let in yet, those in a TLS handshake included. */
   newcomers: () => number = () => 0
+  /** How much may come in before memory is looked at again, beside once a second. Set by each look. */
+  readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
+  /** Looks at memory at the end of this turn. Set by the Server. */
+  look: () => void = () => {}
   nextSessionId = 1
   /** Why everybody's new work is refused for want of memory, since nobody is large; null when all is well. See `Relief`. */
   memoryRefusal: string | null = null
@@ -269,6 +270,12 @@ export class State implements SessionContext {
     this.restless[restlessAt] = last
     last.restlessAt = restlessAt
     connection.restlessAt = -1
+  }
+
+  /** Whether so much came in since memory was looked at that it cannot wait for a second to pass. */
+  get isLookDue(): boolean {
+    const { figures, store, lookAt } = this
+    return figures.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade
   }
 
   get policy(): Policy {
@@ -384,6 +391,10 @@ export class State implements SessionContext {
   forgetSweep(session: Session): void {
     this.deadlines.cancel(this.sweeps.get(session) ?? null)
     this.sweeps.delete(session)
+  }
+
+  mark(session: Session): void {
+    this.usage.mark(session)
   }
 
   restore(session: Session, messages: readonly Message[]): void {

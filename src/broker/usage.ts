@@ -7,9 +7,19 @@
 import type { Message } from '../mqtt/message.ts'
 import type { Session } from '../session/session.ts'
 import type { WillRecord } from '../store/store.ts'
-import { retainedBytes, sessionBytes, subscriptionBytes, willBytes } from './costs.ts'
+import {
+  bodiesBytes,
+  connectionBytes,
+  entriesBytes,
+  retainedBytes,
+  sessionBytes,
+  storedBytes,
+  subscriptionBytes,
+  willBytes,
+} from './costs.ts'
 import type { LinkInfo } from './link.ts'
 import { networkOf } from './network.ts'
+import type { ClientView } from './policy.ts'
 
 export type UsageKind = 'client' | 'user' | 'address' | 'total'
 
@@ -35,6 +45,17 @@ export class Usage {
   retainedBytes = 0
   wills = 0
   willBytes = 0
+  /** What its Network Connections take with their buffers, in bytes, at the last look. */
+  bufferBytes = 0
+  /**
+   * What its queues and what is in flight take in memory, at the last look: of a client no more than this, since messages that
+   * others have as well count in full. Of all together each message counts once.
+   */
+  queueBytes = 0
+  /** Of these, entries without their messages, which nobody shares. */
+  entryBytes = 0
+  /** Bytes of messages that its Sessions have on the disk, queued or in flight, at the last look. */
+  storedBytes = 0
   /** Clients, connections and retained messages that name it as their parent; of a client, its Session and its Will. */
   references = 0
   /** Whether it may have to be forgotten. */
@@ -45,9 +66,28 @@ export class Usage {
     this.name = name
   }
 
-  /** Everything, in bytes. */
+  /** Everything in memory, in bytes. */
   get bytes(): number {
-    return this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
+    return (
+      this.sessionBytes +
+      this.subscriptionBytes +
+      this.retainedBytes +
+      this.willBytes +
+      this.bufferBytes +
+      this.queueBytes
+    )
+  }
+
+  /** What it has on the disk, in bytes. */
+  get diskBytes(): number {
+    return this.storedBytes + this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
+  }
+
+  /** What changed of queues since the last look. */
+  addQueue(queueBytes: number, entryBytes: number, storedBytes: number): void {
+    this.queueBytes += queueBytes
+    this.entryBytes += entryBytes
+    this.storedBytes += storedBytes
   }
 
   /** Counts a Session that came (1, and its bytes), or went (-1, and its bytes below zero). */
@@ -84,7 +124,11 @@ export class Usage {
   join(client: Usage): void {
     this.references++
     // An address counts connections by their transports.
-    if (this.kind === 'user') this.connections += client.connections
+    if (this.kind === 'user') {
+      this.connections += client.connections
+      this.bufferBytes += client.bufferBytes
+    }
+    this.addQueue(client.queueBytes, client.entryBytes, client.storedBytes)
     this.addSession(client.sessions, client.sessionBytes)
     this.subscriptions += client.subscriptions
     this.sharedSubscriptions += client.sharedSubscriptions
@@ -95,7 +139,13 @@ export class Usage {
   /** The same for what leaves it. */
   leave(client: Usage): void {
     this.references--
-    if (this.kind === 'user') this.connections -= client.connections
+    if (this.kind === 'user') {
+      this.connections -= client.connections
+      this.bufferBytes -= client.bufferBytes
+    }
+    this.queueBytes -= client.queueBytes
+    this.entryBytes -= client.entryBytes
+    this.storedBytes -= client.storedBytes
     this.sessions -= client.sessions
     this.sessionBytes -= client.sessionBytes
     this.subscriptions -= client.subscriptions
@@ -116,6 +166,26 @@ interface KeptWill {
 export interface Kept {
   readonly sessions: { get(clientId: string): Session | undefined; values(): Iterable<Session> }
   readonly wills: ReadonlyMap<string, KeptWill>
+  readonly connected: ReadonlyMap<Session, CountedConnection>
+  /** Connections that something was read from or written to since the last look, and those that hold something. */
+  readonly restless: readonly CountedConnection[]
+  rest(connection: CountedConnection): void
+  readonly store: {
+    readonly figures: { readonly residentBytes: number }
+    readonly held: { readonly bytes: number }
+  }
+}
+
+/** A Network Connection, as far as it is counted. */
+export interface CountedConnection {
+  readonly view: ClientView
+  /** Of the address that it came from. */
+  readonly address: Usage
+  /** Bytes that wait for its reader, and those of packets that are not whole or not looked at yet. */
+  readonly waitingBytes: number
+  /** What was counted for it at the last look. */
+  countedBytes: number
+  restlessAt: number
 }
 
 /** Users without a name: in parentheses, since a user may be called anonymous. */
@@ -134,6 +204,8 @@ export class UsageBook {
   readonly #addresses = new Map<string, Usage>()
   /** Users and addresses that had nothing left. They stay until `forgetUnused`: most come again at once. */
   #unused: Usage[] = []
+  /** Sessions that have changed since the last look. */
+  #marked: Session[] = []
 
   constructor(kept: Kept) {
     this.#kept = kept
@@ -179,10 +251,13 @@ export class UsageBook {
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A Network Connection was accepted; returns the Usage of its address, which `closed` takes. */
-  opened({ remoteAddress }: LinkInfo): Usage {
-    const name = networkOf(remoteAddress) || LOCAL
+  /** A Network Connection is being made, of which `connectionBytes` are counted; returns the Usage of its address. */
+  opened(link: LinkInfo): Usage {
+    const name = networkOf(link.remoteAddress) || LOCAL
     const address = this.#entry(this.#addresses, name, 'address', name)
+    const bytes = connectionBytes(link.transport)
+    address.bufferBytes += bytes
+    this.total.bufferBytes += bytes
     address.connections++
     address.references++
     this.total.connections++
@@ -190,7 +265,9 @@ export class UsageBook {
   }
 
   /** The transport of a Network Connection is gone. */
-  closed(address: Usage): void {
+  closed(connection: CountedConnection): void {
+    const { address } = connection
+    this.#buffers(connection, null, 0)
     address.connections--
     address.references--
     this.total.connections--
@@ -198,12 +275,14 @@ export class UsageBook {
   }
 
   /** A CONNECT was accepted: the client is at this address now. */
-  attached(session: Session, address: Usage): void {
+  attached(session: Session, connection: CountedConnection): void {
     const client = usageOf(session)
     if (client === null) return
     client.connections++
     if (client.user !== null) client.user.connections++
-    this.#settle(client, session.owner, address)
+    this.#settle(client, session.owner, connection.address)
+    client.bufferBytes += connection.countedBytes
+    client.user!.bufferBytes += connection.countedBytes
   }
 
   /** The client is at this address now; null for one that is not known. */
@@ -219,11 +298,94 @@ export class UsageBook {
   }
 
   /** The Network Connection of a Session ended. */
-  detached(session: Session): void {
+  detached(session: Session, connection: CountedConnection): void {
     const client = usageOf(session)
     if (client === null) return
     client.connections--
-    if (client.user !== null) client.user.connections--
+    client.bufferBytes -= connection.countedBytes
+    if (client.user === null) return
+    client.user.connections--
+    client.user.bufferBytes -= connection.countedBytes
+  }
+
+  // ── looking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Something of the Session's queue, flight or inbound identifiers changed. */
+  mark(session: Session): void {
+    this.#marked.push(session)
+  }
+
+  /** Takes stock of what changed since the last look. */
+  look(): void {
+    const { restless } = this.#kept
+    for (let at = restless.length - 1; at >= 0; at--) this.#lookAt(restless[at]!)
+    const marked = this.#marked
+    this.#marked = []
+    for (const session of marked) {
+      session.isMarked = false
+      const client = usageOf(session)
+      if (client !== null) this.#queue(client, session)
+    }
+    const { figures, held } = this.#kept.store
+    this.total.queueBytes = this.total.entryBytes + figures.residentBytes + held.bytes
+    this.forgetUnused()
+  }
+
+  /** Those where nothing waits are not looked at again before something has happened: nothing can wait there. */
+  #lookAt(connection: CountedConnection): void {
+    const { waitingBytes } = connection
+    const session = this.#kept.sessions.get(connection.view.clientId)
+    const isOpen = session !== undefined && this.#kept.connected.get(session) === connection
+    this.#buffers(
+      connection,
+      isOpen ? usageOf(session) : null,
+      connectionBytes(connection.view.link.transport) + waitingBytes,
+    )
+    if (waitingBytes === 0) this.#kept.rest(connection)
+  }
+
+  #buffers(connection: CountedConnection, client: Usage | null, bytes: number): void {
+    const more = bytes - connection.countedBytes
+    if (more === 0) return
+    connection.countedBytes = bytes
+    this.total.bufferBytes += more
+    connection.address.bufferBytes += more
+    if (client === null) return
+    client.bufferBytes += more
+    if (client.user !== null) client.user.bufferBytes += more
+  }
+
+  #queue(client: Usage, session: Session): void {
+    const entryBytes = entriesBytes(session)
+    this.#count(client, entryBytes + bodiesBytes(session), entryBytes, storedBytes(session))
+  }
+
+  #count(client: Usage, queueBytes: number, entryBytes: number, onDisk: number): void {
+    const moreQueue = queueBytes - client.queueBytes
+    const moreEntries = entryBytes - client.entryBytes
+    const moreStored = onDisk - client.storedBytes
+    this.total.addQueue(0, moreEntries, moreStored)
+    client.addQueue(moreQueue, moreEntries, moreStored)
+    client.user?.addQueue(moreQueue, moreEntries, moreStored)
+    client.address?.addQueue(moreQueue, moreEntries, moreStored)
+  }
+
+  /** Everything that is kept in memory for clients, in bytes, at the last look. */
+  get bytes(): number {
+    return this.total.bytes
+  }
+
+  /** The clients, users or addresses with the most bytes, the largest first. */
+  largest(kind: 'client' | 'user' | 'address', count: number): Usage[] {
+    const all = kind === 'client' ? this.clients() : kind === 'user' ? this.users() : this.addresses()
+    const found: Usage[] = []
+    for (const usage of all) {
+      if (found.length === count && usage.bytes <= found[count - 1]!.bytes) continue
+      let at = found.length === count ? count - 1 : found.length
+      for (; at > 0 && found[at - 1]!.bytes < usage.bytes; at--) found[at] = found[at - 1]!
+      found[at] = usage
+    }
+    return found
   }
 
   // ── Sessions and Subscriptions ────────────────────────────────────────────────────────────────────────────
@@ -235,6 +397,10 @@ export class UsageBook {
     this.#settle(client, owner, address)
     session.usage = client
     client.references++
+    if (address === null && !session.isMarked) {
+      session.isMarked = true
+      this.#marked.push(session)
+    }
     const bytes = sessionBytes(session.clientId)
     this.total.addSession(1, bytes)
     client.addSession(1, bytes)
@@ -254,6 +420,7 @@ export class UsageBook {
       }
     }
     session.usage = null
+    this.#count(client, 0, 0, 0)
     const bytes = sessionBytes(session.clientId)
     this.total.addSession(-1, -bytes)
     client.addSession(-1, -bytes)

@@ -114,6 +114,8 @@ export class Message {
   evicted = false
   /** Queues that hold it without the store knowing: it is not evicted while there are any. */
   holders = 0
+  /** Entries in memory, of queues and of what is in flight, that have it. Counted by `HeldBytes`. */
+  entries = 0
   /** Of one that is retained, since the author may lose the right to have it there; null where it is not known. */
   author: Author | null = null
   /** Of one that is retained: where it is counted. Belongs to the broker. */

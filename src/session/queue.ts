@@ -35,11 +35,14 @@ const CHUNK = 256
 const CHUNKS_PASSED = 64
 
 /** What a queue needs of the store. */
-export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort'>
+export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort' | 'held'>
 
 /** For a queue that the store knows nothing of. */
 export const NO_PARKING: Parking = {
   isShort: false,
+  get held(): never {
+    throw new Error('nothing is parked')
+  },
   park: () => null,
   unpark: () => [],
   peek: () => {
@@ -82,6 +85,8 @@ export class DeliveryQueue {
   #head: number
   #tail: number
   #bytes = 0
+  /** Of the messages of all that is parked. */
+  #parkedBytes = 0
   /** What the entries of front and back take, beside their bodies. */
   #entryBytes = 0
   /** Null where nothing expires. */
@@ -102,6 +107,7 @@ export class DeliveryQueue {
         if (entry.expires) this.#noteParked(entry, this.#tail)
         this.#tail += entry.length
         this.#bytes += entry.bytes
+        this.#parkedBytes += entry.bytes
       }
     }
   }
@@ -133,6 +139,11 @@ export class DeliveryQueue {
   /** Entries that are parked. */
   get parked(): number {
     return this.length - (this.#front.length - this.#frontFirst) - (this.#back.length - this.#backFirst)
+  }
+
+  /** Bytes of the messages of these. */
+  get parkedBytes(): number {
+    return this.#parkedBytes
   }
 
   /** It is not used any more: what it had counts no longer. */
@@ -320,6 +331,7 @@ export class DeliveryQueue {
     const { parked } = this.#middle[this.#middleFirst]!
     this.#head += parked.length
     this.#bytes -= parked.bytes
+    this.#parkedBytes -= parked.bytes
     this.#nextMiddle()
   }
 
@@ -400,7 +412,7 @@ export class DeliveryQueue {
     const position = this.#tail - (back.length - this.#backFirst)
     const parked = this.#parking.park(oldest, newest === null ? null : newest.parked)
     if (parked === null) return false
-    this.#count(-entryBytes(oldest))
+    this.#leave(oldest)
     if (newest === null || parked !== newest.parked) this.#middle.push({ parked, from: position })
     back[this.#backFirst++] = undefined
     if (this.#backFirst === back.length) {
@@ -434,12 +446,19 @@ export class DeliveryQueue {
       middle.push({ parked, from })
       from += parked.length
     }
-    for (const delivery of entries) this.#count(-entryBytes(delivery))
+    for (const delivery of entries) this.#leave(delivery)
     this.#middle = [...middle, ...this.#middle.slice(this.#middleFirst)]
     this.#middleFirst = 0
     this.#front = []
     this.#frontFirst = 0
     return entries.length
+  }
+
+  /** It is parked now. */
+  #leave(delivery: Delivery): void {
+    this.#count(-entryBytes(delivery))
+    this.#parkedBytes += delivery.message.size
+    this.#parking.held.letGo(delivery.message)
   }
 
   /** The front is empty: what comes next becomes the front. */
@@ -460,6 +479,8 @@ export class DeliveryQueue {
     for (const delivery of this.#parking.unpark(middle.parked, count)) {
       this.#front.push(delivery)
       this.#count(entryBytes(delivery))
+      this.#parkedBytes -= delivery.message.size
+      this.#parking.held.hold(delivery.message)
     }
     middle.from += count
     if (middle.parked.length === 0) this.#nextMiddle()

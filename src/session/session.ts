@@ -73,6 +73,8 @@ export interface SessionContext {
   sweepAt(session: Session, time: number): void
   /** Told that the oldest message that waited was dropped, so that another one is next. */
   headDropped(session: Session): void
+  /** Something of its queue, its flight or its inbound identifiers changed, for the first time since `isMarked` was false. */
+  mark(session: Session): void
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
 }
@@ -126,6 +128,8 @@ export class Session implements OutboundState {
   readonly subscriptions: SmallMap<string, SubscriptionRecord>
   /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
   disconnectedAt = 0
+  /** Whether the context was told that what it holds has changed; the context sets it to false when it has looked. */
+  isMarked = false
   /** Where all that it has is counted. Belongs to the broker. */
   usage: object | null = null
   /** It is over: no message reaches it, although Routes may still name it. */
@@ -186,6 +190,7 @@ export class Session implements OutboundState {
     session.#lastPacketId = from.lastPacketId
     session.#queue = new DeliveryQueue(context.store, from.queueHead, from.queue)
     session.#sweepLater()
+    for (const entry of from.queue) if ('message' in entry) context.store.held.hold(entry.message)
     if ('packetIds' in inFlight) {
       session.#parkedFlight = inFlight
       for (const { bytes } of inFlight.parked) session.#inFlightBytes += bytes
@@ -231,13 +236,22 @@ export class Session implements OutboundState {
     if (delivery === null) return
     this.#inFlightBytes += delivery.message.size
     this.#parking.countEntries(flightBytes(delivery))
+    this.#context.store.held.hold(delivery.message)
+    if (!this.isMarked) this.#mark()
   }
 
   /** Its delivery is not in flight any more, whatever becomes of its packet identifier. */
   #landed(delivery: Delivery | null): void {
+    if (!this.isMarked) this.#mark()
     if (delivery === null) return
     this.#inFlightBytes -= delivery.message.size
     this.#parking.countEntries(-flightBytes(delivery))
+    this.#context.store.held.letGo(delivery.message)
+  }
+
+  #mark(): void {
+    this.isMarked = true
+    this.#context.mark(this)
   }
 
   get online(): boolean {
@@ -260,6 +274,17 @@ export class Session implements OutboundState {
 
   get inFlightCount(): number {
     return this.#inFlight.size + (this.#parkedFlight?.packetIds.length ?? 0)
+  }
+
+  /** What entries that wait take in memory beside their messages, unless they are parked. */
+  get queueEntryBytes(): number {
+    return this.#queue.entryBytes
+  }
+
+  /** Bytes of the messages of queue and flight that are parked. */
+  get parkedBytes(): number {
+    const flight = this.#parkedFlight?.parked.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0
+    return this.#queue.parkedBytes + flight
   }
 
   /** Messages of queue and flight that are parked, and take a few bytes each. */
@@ -430,6 +455,7 @@ export class Session implements OutboundState {
   park(most: number): number {
     if (!this.stored || this.#sink !== null) return 0
     const count = this.#queue.park(most)
+    if (!this.isMarked) this.#mark()
     return count < most ? count + this.#parkFlight() : count
   }
 
@@ -446,7 +472,11 @@ export class Session implements OutboundState {
     }
     const parked = parkedAll(this.#context.store, deliveries)
     if (parked === null) return 0
-    for (const delivery of deliveries) this.#parking.countEntries(-flightBytes(delivery))
+    for (const delivery of deliveries) {
+      this.#parking.countEntries(-flightBytes(delivery))
+      this.#context.store.held.letGo(delivery.message)
+    }
+    if (!this.isMarked) this.#mark()
     this.#parkedFlight = { packetIds, parked }
     this.#inFlight = NOTHING_IN_FLIGHT
     return size
@@ -561,6 +591,8 @@ export class Session implements OutboundState {
     if (this.stored) this.#context.store.enqueue(this.id, delivery)
     // Other Sessions may have it stored: as far as the store knows, its body could be dropped from memory.
     else delivery.message.holders++
+    this.#context.store.held.hold(delivery.message)
+    if (!this.isMarked) this.#mark()
     this.#queue.push(delivery)
     if (expiresAt < this.#sweepsAt) this.#sweepLater()
     // What was dropped may have held back messages at QoS 0, which need no slot.
@@ -571,6 +603,10 @@ export class Session implements OutboundState {
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */
   forget(): void {
+    const { held } = this.#context.store
+    if (this.#queue.length > 0) {
+      for (const entry of this.#queue.parts()) if ('message' in entry) held.letGo(entry.message)
+    }
     this.#queue.release()
     this.#queue = new DeliveryQueue(this.#parking)
     if (this.#inFlight.size > 0) for (const { delivery } of this.#inFlight) this.#landed(delivery)
@@ -622,6 +658,8 @@ export class Session implements OutboundState {
 
   #shift(): Delivery {
     const delivery = this.#queue.shift()!
+    if (!this.isMarked) this.#mark()
+    this.#context.store.held.letGo(delivery.message)
     if (!this.stored) delivery.message.holders--
     return delivery
   }
@@ -719,6 +757,7 @@ export class Session implements OutboundState {
       const isKept = !this.#hasExpired(entry.message)
       if (this.stored) store.dropped(this.id, entry.message)
       if (!isKept) {
+        store.held.letGo(entry.message)
         if (!this.stored) entry.message.holders--
         gone(entry)
         continue
@@ -728,6 +767,7 @@ export class Session implements OutboundState {
     }
     this.#queue.release()
     this.#queue = new DeliveryQueue(this.#parking, this.#queue.tail, kept)
+    if (!this.isMarked) this.#mark()
     if (this.#orderedTo > 0) this.#orderedTo = this.#queue.tail
   }
 
@@ -947,12 +987,14 @@ export class Session implements OutboundState {
   /** `digest` tells a repetition of the message from another one; 0 for unknown. */
   addInbound(packetId: number, digest: number): void {
     this.#ownInbound().set(packetId, digest)
+    if (!this.isMarked) this.#mark()
     if (this.stored) this.#context.store.inboundAdded(this.id, packetId, digest)
   }
 
   /** PUBREL: false when the identifier is not known. */
   releaseInbound(packetId: number): boolean {
     if (!this.#inbound.delete(packetId)) return false
+    if (!this.isMarked) this.#mark()
     if (this.stored) this.#context.store.inboundRemoved(this.id, packetId)
     return true
   }

@@ -13,14 +13,13 @@
 import { Message, type MessageFields, NO_TOPIC } from '../mqtt/message.ts'
 import type { EntryFields } from './entry.ts'
 import { corrupt, LOSS } from './format.ts'
+import { type HeldBytes, MESSAGE_BYTES } from './held.ts'
 import { References } from './references.ts'
 import type { StoreFigures } from './store.ts'
 import { PageTimes } from './time-record.ts'
 
 /** What a body takes in its page beside topic, properties and payload, about. */
 const BODY_OVERHEAD_BYTES = 24
-/** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
-const MESSAGE_BYTES = 480
 /** What is left of that while its body is on disk only: Message, Delivery, StoredBody. */
 const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */
@@ -122,11 +121,13 @@ export class Bodies {
   /** How much later messages expire than is stored. */
   readonly times = new PageTimes()
   readonly #figures: StoreFigures
+  readonly #held: HeldBytes
   /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
   #dying: StoredBody[] = []
 
-  constructor(figures: StoreFigures) {
+  constructor(figures: StoreFigures, held: HeldBytes) {
     this.#figures = figures
+    this.#held = held
   }
 
   addPage(page: Page): void {
@@ -143,6 +144,7 @@ export class Bodies {
   /** Notes that the message's body now lies at this place. It has no reference yet. */
   place(message: Message, page: Page, offset: number, pinned: boolean): StoredBody {
     const body = new StoredBody(message, page, offset, null, pinned)
+    this.#held.stored(message)
     message.stored = body
     link(page, body)
     this.#born(page, message.size)
@@ -170,6 +172,7 @@ export class Bodies {
       const { message, page, offset, forward } = body
       body.refs = DEAD
       message.stored = null
+      this.#held.unstored(message)
       unlink(body)
       this.#count(message, -1)
       if (page.parked === null || page.parked.count(offset) === 0) this.#died(page, message.size, forward)

@@ -43,6 +43,7 @@ import {
 } from './format.ts'
 import { Gathering } from './gathering.ts'
 import { HeapGuard } from './heap-guard.ts'
+import { HeldBytes } from './held.ts'
 import { Histogram } from './histogram.ts'
 import { importAedes } from './import.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from './journal.ts'
@@ -142,6 +143,7 @@ interface Wanted {
 }
 
 export class LevelStore implements Store {
+  readonly held = new HeldBytes()
   readonly #options: Required<LevelStoreOptions>
   readonly #space: SpaceGuard
   readonly #footprint: Footprint
@@ -150,7 +152,7 @@ export class LevelStore implements Store {
   #source: StateSource | null = null
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   #commitLatency = new Histogram()
-  #bodies = new Bodies(this.#figures)
+  #bodies = new Bodies(this.#figures, this.held)
   /** Of all that is parked. */
   #extensions = new Extensions()
   #checkpoints = new Checkpoints(this.#bodies)
@@ -752,7 +754,7 @@ export class LevelStore implements Store {
     this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
     this.#extensions = new Extensions()
     this.#commitLatency = new Histogram()
-    this.#bodies = new Bodies(this.#figures)
+    this.#bodies = new Bodies(this.#figures, this.held)
     this.#checkpoints = new Checkpoints(this.#bodies)
     this.#rewriting = new Rewriting(this.#bodies)
     this.#sessions = new Map()

@@ -1,5 +1,6 @@
 /** HOT. The store without a disk: nothing survives the process, and everything is committed as soon as it is recorded. */
 import { type Delivery, Message } from '../mqtt/message.ts'
+import { HeldBytes, MESSAGE_BYTES } from './held.ts'
 import { Histogram } from './histogram.ts'
 import type {
   Parked,
@@ -27,6 +28,7 @@ export class MemoryStore implements Store {
   readonly roomBytes = Number.POSITIVE_INFINITY
   readonly shortRoomBytes = 0
   readonly commitLatency = new Histogram()
+  readonly held = new HeldBytes()
   /** Nothing can be parked. */
   readonly isShort = false
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
@@ -57,8 +59,10 @@ export class MemoryStore implements Store {
     let held = message.stored
     if (!(held instanceof Held)) {
       held = new Held()
+      this.held.stored(message)
       message.stored = held
-      this.#count(message.size)
+      this.#figures.storedBytes += message.size
+      this.#figures.residentBytes += message.size + MESSAGE_BYTES
     }
     if (held instanceof Held) held.refs++
   }
@@ -129,11 +133,8 @@ export class MemoryStore implements Store {
     if (!(held instanceof Held)) throw new Error('a message that is not stored was completed')
     if (--held.refs > 0) return
     message.stored = null
-    this.#count(-message.size)
-  }
-
-  #count(bytes: number): void {
-    this.#figures.residentBytes += bytes
-    this.#figures.storedBytes += bytes
+    this.held.unstored(message)
+    this.#figures.storedBytes -= message.size
+    this.#figures.residentBytes -= message.size + MESSAGE_BYTES
   }
 }

@@ -7,13 +7,14 @@ import { Extensions } from './extensions.ts'
 import { storeError } from './failure.ts'
 import { corrupt, LOSS, META_KEY } from './format.ts'
 import { HeapGuard } from './heap-guard.ts'
+import { HeldBytes } from './held.ts'
 import { decodeMeta } from './meta.ts'
 import { recover } from './recovery.ts'
 import type { StoreError } from './store.ts'
 
 /** Returns why a start would refuse the database; null when it would not. */
 export async function startRefusal(db: Database, directory: string): Promise<StoreError | null> {
-  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 })
+  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }, new HeldBytes())
   try {
     const described = await db.get(META_KEY)
     if (described === undefined) return corrupt('its description cannot be read', LOSS.session)

@@ -7,6 +7,7 @@
  */
 import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
+import type { HeldBytes } from './held.ts'
 import type { Histogram } from './histogram.ts'
 
 export interface SessionRecord {
@@ -229,6 +230,8 @@ export interface Store {
   /** The same for a message of so many bytes, which there may be no room for while there is for smaller ones. */
   refusalFor(bytes: number): string | null
   readonly figures: Readonly<StoreFigures>
+  /** Of messages that Sessions hold and the store does not have. Counts on while the store is closed. */
+  readonly held: HeldBytes
   /** How long commits took, from sealing the block to its being durable, since the store was opened. */
   readonly commitLatency: Histogram
 

@@ -1,5 +1,6 @@
 /** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
 import { type Delivery, Message } from '../../src/mqtt/message.ts'
+import { HeldBytes } from '../../src/store/held.ts'
 import { Histogram } from '../../src/store/histogram.ts'
 import type {
   Parked,
@@ -35,6 +36,7 @@ export class LedgerStore implements Store {
   shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
+  readonly held = new HeldBytes()
   /** Everything recorded, in order, as short lines. */
   readonly lines: string[] = []
   /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */

@@ -1,8 +1,18 @@
 /** Counts from scratch what `UsageBook` counts as things come and go. */
 import { expect } from 'vitest'
-import { retainedBytes, sessionBytes, subscriptionBytes, willBytes } from '../../src/broker/costs.ts'
+import {
+  bodiesBytes,
+  entriesBytes,
+  retainedBytes,
+  sessionBytes,
+  storedBytes,
+  subscriptionBytes,
+  willBytes,
+} from '../../src/broker/costs.ts'
 import type { State } from '../../src/broker/state.ts'
 import { type Usage, usageOf } from '../../src/broker/usage.ts'
+import type { Message } from '../../src/mqtt/message.ts'
+import { MESSAGE_BYTES } from '../../src/store/held.ts'
 
 const COUNTS = [
   'connections',
@@ -15,6 +25,9 @@ const COUNTS = [
   'retainedBytes',
   'wills',
   'willBytes',
+  'queueBytes',
+  'entryBytes',
+  'storedBytes',
 ] as const
 
 type Counts = Record<(typeof COUNTS)[number], number>
@@ -56,6 +69,9 @@ export function recount(state: State, addresses: readonly string[]): Recount {
     for (const each of holders(usage)) {
       each.sessions++
       each.sessionBytes += sessionBytes(session.clientId)
+      each.queueBytes += entriesBytes(session) + bodiesBytes(session)
+      each.entryBytes += entriesBytes(session)
+      each.storedBytes += storedBytes(session)
       for (const filter of session.subscriptions.keys()) {
         const isShared = filter.startsWith('$share/')
         each.subscriptions++
@@ -77,12 +93,20 @@ export function recount(state: State, addresses: readonly string[]): Recount {
       each.retainedBytes += retainedBytes(message.size)
     }
   }
+  // Of all together each message counts once.
+  const messages = new Set<Message>()
+  for (const session of state.sessions.values()) {
+    for (const message of session.held()) if ('size' in message) messages.add(message)
+  }
+  const total = of('total', '')
+  total.queueBytes = total.entryBytes
+  for (const { size } of messages) total.queueBytes += size + MESSAGE_BYTES
   return counts
 }
 
 /** What the book says, in the same shape. */
 export function booked({ usage }: State): Recount {
-  usage.forgetUnused()
+  usage.look()
   const counts: Recount = new Map([['total ', counted(usage.total)]])
   for (const each of [...usage.clients(), ...usage.users(), ...usage.addresses()]) {
     counts.set(`${each.kind} ${each.name}`, counted(each))

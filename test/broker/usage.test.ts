@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
+import { exactBytes } from '../../src/broker/costs.ts'
 import type { AuthenticationResult, Policy } from '../../src/broker/policy.ts'
 import type { State } from '../../src/broker/state.ts'
 import { usageOf } from '../../src/broker/usage.ts'
@@ -90,6 +91,41 @@ describe('counts that are pushed', () => {
   })
 })
 
+describe('looks', () => {
+  test('five clean Sessions that never acknowledge have one copy of what was published once', async () => {
+    const world = await World.make({ limits: { inFlightMax: 10 } })
+    const { state } = world.server
+    for (const clientId of ['a', 'b', 'c', 'd', 'e']) await (await world.connect(clientId)).subscribe('t', 1)
+    const publisher = await world.connect('p')
+    for (let i = 0; i < 300; i++) await publisher.publish('t', 'x'.repeat(100_000), 1)
+    state.usage.look()
+    expect(state.usage.bytes).toBeGreaterThan(30_000_000)
+    expect(state.usage.bytes).toBeLessThan(31_000_000)
+    // Of each it is known what it would have alone, and when somebody has to pay, what it really has.
+    const session = state.sessions.get('a')!
+    expect(usageOf(session)!.bytes).toBeGreaterThan(30_000_000)
+    expect(exactBytes(session)).toBeGreaterThan(6_000_000)
+    expect(exactBytes(session)).toBeLessThan(6_200_000)
+    expect(
+      state.usage
+        .largest('client', 3)
+        .map(({ name }) => name)
+        .sort(),
+    ).not.toContain('p')
+    expect(state.usage.largest('user', 1)).toMatchObject([{ name: '(anonymous at 127.0.0.1)' }])
+  })
+
+  test('much that comes in is looked at before a second has passed', async () => {
+    const world = await World.make({ limits: { memoryBytesMax: 64 * 1024 ** 2 } })
+    const { usage } = world.server.state
+    await (await world.connect('a')).subscribe('t', 1)
+    await world.pass(2)
+    const publisher = await world.connect('p')
+    for (let i = 0; i < 1100; i++) await publisher.publish('t', 'x'.repeat(5000), 1)
+    expect(usage.bytes).toBeGreaterThan(2_000_000)
+  })
+})
+
 // ── anything, at any time ───────────────────────────────────────────────────────────────────────────────────
 
 const CLIENTS = ['c0', 'c1', 'c2', 'c3', 'é'.repeat(20)] as const
@@ -112,6 +148,8 @@ type Step =
   | { do: 'vanish' | 'disconnect' | 'violate'; who: number }
   | { do: 'subscribe' | 'unsubscribe'; who: number; filter: number; qos: number }
   | { do: 'retain'; who: number; topic: number; bytes: number; expiry: number }
+  | { do: 'publish'; who: number; topic: number; qos: number; count: number }
+  | { do: 'drain'; who: number }
   | { do: 'own'; user: number; id: number }
   | { do: 'delete'; who: number }
   | { do: 'stranger'; from: number }
@@ -154,6 +192,17 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       expiry: fc.constantFrom(0, 2),
     }),
   },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: one('publish'),
+      who,
+      topic: fc.nat({ max: 2 }),
+      qos: fc.nat({ max: 2 }),
+      count: fc.constantFrom(1, 30),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: one('drain'), who }) },
   { weight: 1, arbitrary: fc.record({ do: one('own'), user: fc.nat({ max: 3 }), id: fc.nat({ max: 2 }) }) },
   { weight: 1, arbitrary: fc.record({ do: one('delete'), who }) },
   { weight: 2, arbitrary: fc.record({ do: one('stranger'), from: fc.nat({ max: ADDRESSES.length - 1 }) }) },
@@ -243,7 +292,12 @@ class Run {
     else if (next.do === 'disconnect') await client.send({ cmd: 'disconnect', reasonCode: 0 })
     else if (next.do === 'subscribe') await client.subscribe(FILTERS[next.filter]!, next.qos as 0 | 1 | 2)
     else if (next.do === 'unsubscribe') await client.unsubscribe(FILTERS[next.filter]!)
-    else if (next.do === 'retain') {
+    else if (next.do === 'drain') await client.drain()
+    else if (next.do === 'publish') {
+      const text = 'x'.repeat(next.count)
+      for (let i = 0; i < next.count; i++)
+        await client.publish(TOPICS[next.topic]!, text, next.qos as 0 | 1 | 2)
+    } else if (next.do === 'retain') {
       const properties = next.expiry === 0 ? {} : { messageExpiryInterval: next.expiry }
       await client.publish(TOPICS[next.topic]!, 'x'.repeat(next.bytes), 0, { retain: true, properties })
     }
@@ -260,7 +314,7 @@ it('whatever happens, what is counted as it comes and goes is what a recount fin
   const sequences = fc.array(step, { minLength: 10, maxLength: 60 })
   await fc.assert(
     fc.asyncProperty(sequences, async (steps) => {
-      const run = new Run(await World.make({ policy: named }))
+      const run = new Run(await World.make({ policy: named, limits: { inFlightMax: 10 } }))
       for (const next of steps) await run.take(next)
       // Nobody is left.
       for (const client of run.all) if (!client.closed) await client.vanish()
@@ -271,6 +325,7 @@ it('whatever happens, what is counted as it comes and goes is what a recount fin
       expectCounted(state, [])
       expect([...state.usage.users(), ...state.usage.addresses(), ...state.usage.clients()]).toEqual([])
       expect(state.usage.total.bytes).toBe(0)
+      expect(state.store.held.bytes).toBe(0)
     }),
     { numRuns: 200 },
   )

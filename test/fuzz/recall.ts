@@ -1,5 +1,6 @@
 /** A store without a disk that forgets, when told, what was not durable: the naive meaning of every record. */
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
+import { HeldBytes } from '../../src/store/held.ts'
 import { Histogram } from '../../src/store/histogram.ts'
 import type {
   BootTime,
@@ -40,6 +41,7 @@ export class RecallStore implements Store {
   readonly shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
+  held = new HeldBytes()
   /** Messages that were recovered, and those that they were before. */
   readonly originals = new WeakMap<Message, Message>()
   readonly #sessions = new Map<number, Kept>()
@@ -70,6 +72,7 @@ export class RecallStore implements Store {
 
   /** Everything that is not durable is lost. */
   crash(): void {
+    this.held = new HeldBytes()
     this.#records = []
     this.#sealed = []
     this.openSequence = this.committedSequence + 1

@@ -1,6 +1,7 @@
 /** Parks as a store does, for tests of queues: entries keep their deliveries, and say what was done. */
 import type { Delivery } from '../../src/mqtt/message.ts'
 import type { Parking } from '../../src/session/queue.ts'
+import { HeldBytes } from '../../src/store/held.ts'
 import type { Parked } from '../../src/store/store.ts'
 
 export class ParkedDeliveries implements Parked {
@@ -35,6 +36,7 @@ export class ParkedDeliveries implements Parked {
 export class TestParking implements Parking {
   /** Whether everything is on disk: only then it can be parked. */
   durable = true
+  readonly held = new HeldBytes()
   parked = 0
   readonly #max: number
 

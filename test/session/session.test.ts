@@ -89,6 +89,8 @@ class Room implements SessionContext {
     this.sweeps.push(time)
   }
 
+  mark(): void {}
+
   restore(session: Session, messages: readonly Message[]): void {
     this.restoring.push({ session, messages })
   }
