@@ -206,6 +206,8 @@ export interface Broker {
    * `sessionsCapped` tells what it did.
    */
   cappedBy(sessionExpirySecondsMax: number): { readonly shortened: number; readonly ended: number }
+  /** What is there beyond limits such as these, as sentences: it stays, and new things are refused. */
+  beyondBy(limits: Limits): readonly string[]
   /** Reads certificates, users and rights again, at once. What changed, or cannot be used, is told as `security`. */
   reread(): Promise<void>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
@@ -386,6 +388,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     reconfigure,
     cutOffBy,
     cappedBy: (sessionExpirySecondsMax) => server.cappedBy(sessionExpirySecondsMax),
+    beyondBy: (given) => server.beyondBy(given),
     reread: async () => {
       await certificates.reread()
       await access?.reload('now')

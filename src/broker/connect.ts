@@ -10,6 +10,7 @@ import { STANDARD_PACKET_BYTES_MAX } from './limits.ts'
 import type { LinkInfo } from './link.ts'
 import { ownerOf, ownershipOf } from './ownership.ts'
 import type { AuthenticationResult, Credentials, Owner, WaitingClient } from './policy.ts'
+import { sessionExcess } from './quotas.ts'
 import type { State } from './state.ts'
 
 const SLASH = 0x2f
@@ -151,6 +152,7 @@ export function sessionRefusal(
   packet: ConnectPacket,
   clientId: string,
   user: Owner,
+  { remoteAddress }: LinkInfo,
 ): Refusal | null {
   // Asked again: a policy may have taken its time.
   if (state.unavailable !== null) return unavailable(state.unavailable)
@@ -173,7 +175,8 @@ export function sessionRefusal(
   if (stores && existing === undefined && state.store.refusal !== null) {
     return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal, told: NO_ROOM }
   }
-  return null
+  const excess = sessionExcess(state, clientId, state.usage.user(userName, remoteAddress), packet.will)
+  return excess === null ? null : refusalBy(excess)
 }
 
 /** The refusal of who asks for what another user left under this Client Identifier. */

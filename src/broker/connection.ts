@@ -43,6 +43,7 @@ import { type LateBy, LoginTime } from './login-time.ts'
 import { Output } from './output.ts'
 import { KeepAlive, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
+import { connectionExcess } from './quotas.ts'
 import { type RatedConnection, RateGate } from './rate-gate.ts'
 import { REFUSED } from './rates.ts'
 import { type HoldReason, ReadGate } from './read-gate.ts'
@@ -660,7 +661,7 @@ export class Connection
       this.#refuseFor(refusal)
       return
     }
-    if (!this.#findsRoom(clientId)) return
+    if (!this.#findsRoom(clientId, user)) return
     if (this.#inputEnd !== null && !this.#mayOpenAfterEnd(clientId)) {
       this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
       return
@@ -713,7 +714,7 @@ export class Connection
   }
 
   #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
-    const refusal = sessionRefusal(this.#state, packet, clientId, user)
+    const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#link.info)
     if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
     const reason = this.#rooms.relief.sessionRefusal(user.userName, this.#link.info.remoteAddress)
     if (reason === null) return null
@@ -722,20 +723,17 @@ export class Connection
   }
 
   /**
-   * Whether `connectionsMax` has a place, or it takes its own old one over: known only now that it is who it says. Refused
-   * with CONNACK otherwise.
+   * Whether there is a place for one more connection, or it takes its own old one over: known only now that it is who it says.
+   * Refused with CONNACK otherwise.
    */
-  #findsRoom(clientId: string): boolean {
-    const { connected, limits, sessions } = this.#state
-    if (connected.size < limits.connectionsMax) return true
+  #findsRoom(clientId: string, { userName }: Owner): boolean {
+    const { connected, sessions, usage } = this.#state
     const session = sessions.get(clientId)
     if (session !== undefined && connected.has(session)) return true
-    const detail = `${connected.size} clients are connected, connections_max is ${limits.connectionsMax}`
-    this.limited('connectionsMax', `${detail}; refused ${this.#link.info.remoteAddress}`)
-    this.#refuse(
-      Reason.QuotaExceeded,
-      'as many clients are connected as connections_max allows; try again later',
-    )
+    const { info } = this.#link
+    const excess = connectionExcess(this.#state, usage.user(userName, info.remoteAddress), info)
+    if (excess === null) return true
+    this.#refuseFor({ ...excess, reason: `${excess.detail}; refused ${info.remoteAddress}` })
     return false
   }
 

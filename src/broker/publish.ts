@@ -6,6 +6,7 @@ import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../r
 import { effectiveQoS, type Session } from '../session/session.ts'
 import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
 import type { Limit } from './events.ts'
+import { hasRoomToRetain, retainedExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
@@ -68,7 +69,7 @@ export class Publisher {
     const stores = message.qos > 0 && hasStored(route)
     const mayBeFull = message.qos > 0 && this.#state.limits.queueFull === 'refuse'
     if (stores || message.retain || mayBeFull) {
-      const refusal = this.#refusal(message, route, stores)
+      const refusal = this.#refusal(message, publisher, route, stores)
       if (refusal !== Reason.Success) return refusal
     }
     // At QoS 1 the publisher sends it again when it was not acknowledged before a crash; at QoS 2 some would get it twice.
@@ -82,7 +83,7 @@ export class Publisher {
   publishAdmitted(message: Message, publisher: Session | null): void {
     const route = this.#state.router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
-    const retains = message.retain && this.#retainedRefusal(message) === Reason.Success
+    const retains = message.retain && this.#retainedRefusal(message, publisher) === Reason.Success
     this.#admit(message, route, publisher, stores, retains, true)
   }
 
@@ -270,7 +271,7 @@ export class Publisher {
     return true
   }
 
-  #refusal(message: Message, route: Route<Session>, stores: boolean): Reason {
+  #refusal(message: Message, publisher: Session | null, route: Route<Session>, stores: boolean): Reason {
     const { limits, store, memoryRefusal } = this.#state
     const retains = message.retain && message.payloadBytes > 0
     const short = stores || retains ? store.refusalFor(message.size) : null
@@ -278,7 +279,7 @@ export class Publisher {
     if (memoryRefusal !== null && (stores || retains) && !this.#clears(message)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }
-    const retainedRefusal = retains ? this.#retainedRefusal(message) : Reason.Success
+    const retainedRefusal = retains ? this.#retainedRefusal(message, publisher) : Reason.Success
     if (retainedRefusal !== Reason.Success) return retainedRefusal
     if (
       message.qos > 0 &&
@@ -302,37 +303,13 @@ export class Publisher {
   }
 
   /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */
-  #retainedRefusal(message: Message): Reason {
+  #retainedRefusal(message: Message, publisher: Session | null): Reason {
     const { retainedExpiry, work } = this.#state
-    if (message.payloadBytes === 0 || this.#hasRoomToRetain(message)) return Reason.Success
+    if (message.payloadBytes === 0 || hasRoomToRetain(this.#state, message, publisher)) return Reason.Success
     const now = this.#state.now()
     if (retainedExpiry.nextTime <= now) retainedExpiry.advance(now, work.units + SLICE_UNITS / 10)
-    return this.#retainedLimit(message)
-  }
-
-  #hasRoomToRetain({ size }: Message): boolean {
-    const { limits, retained, ownRetained } = this.#state
-    const count = retained.count - ownRetained.count
-    return (
-      count < limits.retainedMessagesMax &&
-      retained.bytes - ownRetained.bytes + size <= limits.retainedBytesMax
-    )
-  }
-
-  #retainedLimit(message: Message): Reason {
-    const { limits, retained, ownRetained, expiredRetained } = this.#state
-    const expired = expiredRetained.at(this.#state.now())
-    const count = retained.count - ownRetained.count - expired.count
-    const bytes = retained.bytes - ownRetained.bytes - expired.bytes
-    // Whether it replaces another one, which has to be looked up, matters near the limits only.
-    const previous = retained.get(message.topic.name)
-    if (previous === undefined && count >= limits.retainedMessagesMax) {
-      return this.#refuse('retainedMessagesMax', message, `${count} messages are retained`)
-    }
-    if (bytes - (previous?.size ?? 0) + message.size > limits.retainedBytesMax) {
-      return this.#refuse('retainedBytesMax', message, `${bytes} bytes are retained`)
-    }
-    return Reason.Success
+    const excess = retainedExcess(this.#state, message, publisher)
+    return excess === null ? Reason.Success : this.#refuse(excess.limit, message, excess.detail)
   }
 
   #refuse(limit: Limit, message: Message, detail: string): Reason {

@@ -4,17 +4,20 @@ import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
 import { COSTS } from './costs.ts'
 import { Estates } from './estates.ts'
-import type { Health } from './events.ts'
+import type { Health, Limit } from './events.ts'
 import { Holdings } from './holdings.ts'
+import type { Limits } from './limits.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
 import { Parking } from './parking.ts'
 import type { Policy } from './policy.ts'
 import { Publisher } from './publish.ts'
+import { addressExcess } from './quotas.ts'
 import { REFUSED } from './rates.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './reauthorization.ts'
 import { Relief } from './relief.ts'
@@ -179,7 +182,8 @@ export class Server implements Acceptor {
       this.state.turn.end()
       await this.#durable(gate)
     }
-    const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped)].filter(
+    const beyond = this.beyondBy(this.state.limits)
+    const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped), ...beyond].filter(
       (text) => text !== undefined,
     )
     return notices.length === 0 ? undefined : notices.join(' ')
@@ -332,6 +336,11 @@ export class Server implements Acceptor {
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
+    const full = addressExcess(state, link.info, SURPLUS_MAX)
+    if (full !== null) {
+      this.turnedAway(`${full.detail}; refused ${link.info.remoteAddress}`, full.limit)
+      return null
+    }
     const wait = state.rates.accepted(link.info.remoteAddress)
     if (wait === REFUSED) {
       const { remoteAddress } = link.info
@@ -355,9 +364,9 @@ export class Server implements Acceptor {
   }
 
   /** Counts and tells a peer that a transport had to cut off before it was a Link, since there was no room for one more. */
-  turnedAway(reason: string): void {
+  turnedAway(reason: string, limit: Limit = 'connectionsMax'): void {
     this.state.figures.connectionsRefused++
-    this.state.limited('connectionsMax', '', reason)
+    this.state.limited(limit, '', reason)
   }
 
   #gone(connection: ClientConnection): void {
@@ -403,6 +412,11 @@ export class Server implements Acceptor {
   /** What `capSessions` would do with this maximum. */
   cappedBy(sessionExpirySecondsMax: number): Capped {
     return this.#cap.preview(sessionExpirySecondsMax)
+  }
+
+  /** What is there beyond these limits, as sentences: it stays. */
+  beyondBy(limits: Limits): readonly string[] {
+    return beyondLimits(this.state, limits)
   }
 
   /** Ends the Network Connection of a client; false when it has none. */

@@ -19,6 +19,7 @@ import { ownerOf } from './ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from './policy.ts'
 import { Rates } from './rates.ts'
 import type { HoldReason } from './read-gate.ts'
+import { ShareGroups } from './share-groups.ts'
 import { SharedCopies } from './shared-copies.ts'
 import { type Flushable, Turn } from './turn.ts'
 import { type Usage, UsageBook } from './usage.ts'
@@ -150,6 +151,7 @@ export class State implements SessionContext {
   /** Who has us keep how much. */
   readonly usage = new UsageBook(this)
   readonly rates = new Rates(this)
+  readonly shareGroups = new ShareGroups(this.router, this.work)
   #policy: Policy = {}
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */

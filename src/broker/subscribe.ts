@@ -8,6 +8,7 @@ import { subscriptionRecord } from '../store/subscription-record.ts'
 import type { Limit } from './events.ts'
 import { filterExcess } from './form-limits.ts'
 import type { ClientView } from './policy.ts'
+import { subscriptionExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ShareBacklog } from './share-backlog.ts'
 import type { State } from './state.ts'
@@ -185,19 +186,11 @@ export class Subscribing {
     if (unavailable !== null) {
       return this.#limited(unavailable.limit, session, UNAVAILABLE_CODES[unavailable.limit], filter)
     }
-    const excess = filterExcess(limits, filter, inner)
+    const excess =
+      filterExcess(limits, filter, inner) ?? subscriptionExcess(this.#state, session, filter, inner)
     if (excess !== null) return this.#limited(excess.limit, session, excess.reasonCode, excess.detail)
-    const { subscriptions } = session
-    if (subscriptions.size >= limits.subscriptionsPerClientMax && !subscriptions.has(filter)) {
-      return this.#limited(
-        'subscriptionsPerClientMax',
-        session,
-        Reason.QuotaExceeded,
-        'no further Subscription',
-      )
-    }
     // One that is there already takes no space: who comes back to take messages off the disk subscribes again first.
-    if (session.stored && !subscriptions.has(filter) && store.refusal !== null) {
+    if (session.stored && !session.subscriptions.has(filter) && store.refusal !== null) {
       return this.#limited('disk', session, Reason.QuotaExceeded, store.refusal)
     }
     return null

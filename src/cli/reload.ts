@@ -26,6 +26,8 @@ export interface ReloadReport {
   readonly cutOff: readonly CutOff[]
   /** Sessions that `session_expiry_seconds_max` shortens, and that end by it at once; a broker of 0.1.0 does not say. */
   readonly sessions?: Capped
+  /** What is there beyond the limits, and stays; a broker of 0.2.0 does not say. */
+  readonly beyond?: readonly string[]
 }
 
 /** What is told of files that are read again. */
@@ -83,8 +85,9 @@ export class Reload {
   preview(file: string, text: string): ReloadReport {
     const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
-    const { sessionExpirySecondsMax } = withoutRestart(this.#config, config).limits
-    return { changes, files: [], cutOff, sessions: this.#broker.cappedBy(sessionExpirySecondsMax) }
+    const { limits } = withoutRestart(this.#config, config)
+    const sessions = this.#broker.cappedBy(limits.sessionExpirySecondsMax)
+    return { changes, files: [], cutOff, sessions, beyond: this.#broker.beyondBy(limits) }
   }
 
   async #reload(by: string): Promise<ReloadReport> {
@@ -113,7 +116,8 @@ export class Reload {
       this.#tellAnonymous(before)
       await this.#broker.reread()
       const { shortened, ended } = sessions
-      const report = { changes, files, cutOff, sessions: { shortened, ended } }
+      const beyond = this.#broker.beyondBy(limits)
+      const report = { changes, files, cutOff, sessions: { shortened, ended }, beyond }
       this.#tell('configuration-loaded', by, summary(report))
       return report
     } catch (error) {
@@ -230,7 +234,7 @@ const WOULD: Verbs = {
 
 /** A report for people. */
 function reportLines(report: ReloadReport, verbs: Verbs): string[] {
-  const { changes, files, cutOff, sessions = NONE_CAPPED } = report
+  const { changes, files, cutOff, sessions = NONE_CAPPED, beyond = [] } = report
   const lines = [...changes.map(changeLine), ...files]
   const named = cutOff
     .slice(0, NAMED_MAX)
@@ -242,6 +246,7 @@ function reportLines(report: ReloadReport, verbs: Verbs): string[] {
     ...named,
     ...more,
     ...cappedLines(sessions, verbs),
+    ...beyond,
   ]
 }
 
@@ -254,8 +259,8 @@ function cappedLines({ shortened, ended }: Capped, verbs: Verbs): string[] {
   ]
 }
 
-function summary({ changes, files, cutOff, sessions = NONE_CAPPED }: ReloadReport): string {
-  const lines = [...changes.map(changeLine), ...files, ...cappedLines(sessions, DID)]
+function summary({ changes, files, cutOff, sessions = NONE_CAPPED, beyond = [] }: ReloadReport): string {
+  const lines = [...changes.map(changeLine), ...files, ...cappedLines(sessions, DID), ...beyond]
   return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${counted(cutOff.length)} cut off`
 }
 

@@ -28,6 +28,8 @@ export interface RunningBroker {
   cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
   /** What this maximum of the Session Expiry Interval would do to Sessions that are there. */
   cappedBy(sessionExpirySecondsMax: number): Capped
+  /** What is there beyond these limits, as sentences. */
+  beyondBy(limits: Config['limits']): readonly string[]
   /** What changed, or cannot be used, is told as `security`. */
   reread(): Promise<void>
   close(options: { readonly seconds: number }): Promise<void>

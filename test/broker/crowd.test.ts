@@ -106,7 +106,7 @@ describe('a message for a crowd', () => {
   it.each([1, 2] as const)(
     'is durable before its QoS %i acknowledgement, and as a whole at QoS 2',
     async (qos) => {
-      const world = await World.make()
+      const world = await World.make({ limits: { profile: 'open' } })
       await groups(world, 'g', 9000)
       await groups(world, 'h', 9000)
       const publisher = await world.connect('publisher', lasting())

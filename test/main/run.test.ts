@@ -97,6 +97,7 @@ class Stage {
       },
       cutOffBy: () => [],
       cappedBy: () => ({ shortened: 0, ended: 0 }),
+      beyondBy: () => [],
       reread: async () => this.reread(),
       close: ({ seconds }) => {
         this.closedWith = seconds
