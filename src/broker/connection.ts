@@ -588,22 +588,29 @@ export class Connection
     if (user.userName !== null) {
       this.#view = { clientId, ...user, protocolVersion: packet.protocolVersion, link: this.#link.info }
     }
-    this.#rated(() => this.#authorizeWill(packet, user, data, welcome))
+    const wait = this.#connectWait()
+    if (wait === REFUSED) this.#refuse(Reason.ConnectionRateExceeded, 'too many connections: try again later')
+    else if (wait === 0) this.#authorizeWill(packet, user, data, welcome)
+    else this.#authorizeWillAfter(wait, packet, user, data, welcome)
+  }
+
+  #authorizeWillAfter(
+    ms: number,
+    packet: ConnectPacket,
+    user: Owner,
+    data: Buffer | undefined,
+    welcome: Welcome,
+  ): void {
+    this.#after(ms, () => this.#authorizeWill(packet, user, data, welcome))
   }
 
   /** Log-ins that are right are charged: nobody uses up the rate of another one. */
-  #rated(then: () => void): void {
+  #connectWait(): number {
     const { clientId, userName, link } = this.#view
     const rates = this.#state.rates.of(clientId, userName, link.remoteAddress)
-    if (rates === null) {
-      then()
-      return
-    }
+    if (rates === null) return 0
     this.#rates = new RateGate(this.#state, rates, this)
-    const wait = this.#rates.connect()
-    if (wait === REFUSED) this.#refuse(Reason.ConnectionRateExceeded, 'too many connections: try again later')
-    else if (wait === 0) then()
-    else this.#after(wait, then)
+    return this.#rates.connect()
   }
 
   /** Goes on so many ms later; what the client sends meanwhile waits. */
@@ -667,7 +674,7 @@ export class Connection
       return
     }
     if (!this.#followsItself(clientId)) {
-      this.later(() => this.#open(packet, user, data, welcome))
+      this.#openLater(packet, user, data, welcome)
       return
     }
     // Asked before anything is done; whether a Session is present changes a bit, not the size.
@@ -708,7 +715,9 @@ export class Connection
     this.#connackAt = this.#output.pushed
     const { inFlightMax = state.limits.inFlightMax } = this.#link.info
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
-    this.#inSlice(() => session.attach(this, packet.receiveMaximum, inFlightMax, start))
+    this.#beginPump()
+    session.attach(this, packet.receiveMaximum, inFlightMax, start)
+    this.#endPump()
     this.#rooms.backlog.resume(session)
     this.#rooms.retained.resume(session)
   }
@@ -744,6 +753,10 @@ export class Connection
     const other = this.#state.connected.get(session)
     // Who has been there since, and left, is newer as well.
     return (other?.connectedAt ?? session.disconnectedAt) <= this.#inputEndedAt
+  }
+
+  #openLater(packet: ConnectPacket, user: Owner, data: Buffer | undefined, welcome: Welcome): void {
+    this.later(() => this.#open(packet, user, data, welcome))
   }
 
   /** Whether all that this client sent on its connection before, and left, was handled. */
@@ -1005,19 +1018,24 @@ export class Connection
   }
 
   /** What waits for this client is given to it as far as a slice goes, and then in later turns. */
-  #inSlice(give: () => void): void {
+  #beginPump(): void {
     const { turn, work } = this.#state
-    const until = work.units + SLICE_UNITS
-    turn.pumpUntil = until
-    give()
+    turn.pumpUntil = work.units + SLICE_UNITS
+  }
+
+  #endPump(): void {
+    const { turn, work } = this.#state
+    const isOver = work.units >= turn.pumpUntil
     turn.pumpUntil = Number.POSITIVE_INFINITY
-    if (work.units >= until) this.#refillLater()
+    if (isOver) this.#refillLater()
   }
 
   /** The reader has room: the Session goes on, and retained messages that wait. */
   #refill(): void {
     if (this.#session === null || this.#phase !== 'open') return
-    this.#inSlice(() => this.#session!.pump())
+    this.#beginPump()
+    this.#session.pump()
+    this.#endPump()
     this.#rooms.backlog.resume(this.#session)
     this.#rooms.retained.resume(this.#session)
   }

@@ -13,6 +13,13 @@ type Scope = 'Client' | 'User' | 'Address'
 /** The limit of a kind and a scope. */
 export type RateLimit = `${RateKind}RatePer${Scope}Max`
 
+const KINDS = ['publish', 'receive', 'send', 'subscribe', 'connect'] as const
+const SCOPES = ['Client', 'User', 'Address'] as const
+/** Those that are charged by clients. */
+const LIMITS: readonly RateLimit[] = KINDS.flatMap((kind) =>
+  SCOPES.map((scope): RateLimit => `${kind}RatePer${scope}Max`),
+).filter((limit) => limit !== 'connectRatePerAddressMax')
+
 /** So much of a rate may be used at once, in ms: devices that wake up have something to say. */
 const BURST_MS = 5000
 
@@ -124,6 +131,7 @@ export class Rates {
 
   /** The rates of a client that connects; null where none is set. */
   of(clientId: string, userName: string | null, remoteAddress: string): ClientRates | null {
+    if (!this.#isAnySet()) return null
     const network = networkOf(remoteAddress)
     // Clients without a name are users of their own by address.
     const user = userName === null ? ` ${network}` : `=${userName}`
@@ -136,8 +144,13 @@ export class Rates {
       // The address has paid when the connection was accepted.
       connect: this.#charges('connect', names).filter(({ limit }) => limit !== 'connectRatePerAddressMax'),
     }
-    if (Object.values(charges).every(({ length }) => length === 0)) return null
     return new ClientRates(this.#clock, charges)
+  }
+
+  #isAnySet(): boolean {
+    const { limits } = this.#clock
+    for (const limit of LIMITS) if (limits[limit] !== Number.POSITIVE_INFINITY) return true
+    return false
   }
 
   /** A connection is accepted from an address. Returns how long it has to wait, in ms; or REFUSED. */
@@ -154,7 +167,7 @@ export class Rates {
 
   #charges(kind: RateKind, names: Record<Scope, string>): Charge[] {
     const charges: Charge[] = []
-    for (const scope of ['Client', 'User', 'Address'] as const) {
+    for (const scope of SCOPES) {
       const limit: RateLimit = `${kind}RatePer${scope}Max`
       const perSecond = this.#clock.limits[limit]
       if (perSecond === Number.POSITIVE_INFINITY) continue
