@@ -8,10 +8,16 @@ import { StoreError } from './store.ts'
 
 const load = createRequire(import.meta.url)
 
-/** What taking up needs beside what is there when everything was read, in bytes, measured. */
-const SESSION_BYTES = 500
-const SUBSCRIPTION_BYTES = 300
-const RETAINED_BYTES = 300
+/**
+ * What taking up needs beside what is there when everything was read, in bytes, measured with names of few levels that have many
+ * in common: at least. What fits must not be refused.
+ */
+const SESSION_BYTES = 600
+const SUBSCRIPTION_BYTES = 70
+const RETAINED_BYTES = 90
+
+/** Sessions and Subscriptions that are handed over between two looks. */
+const HANDED_MAX = 1024
 
 /** Of the heap's limit: garbage is collected above, to see what is really used. */
 const NEAR = 0.75
@@ -40,6 +46,10 @@ export class HeapGuard {
   retainedMessages = 0
   readonly #directory: string
   readonly #heap: Heap
+  #handedSessions = 0
+  #handedSubscriptions = 0
+  /** Of both, since the last look. */
+  #handed = 0
   /** As much was used after the last collection. */
   #usedThen = 0
 
@@ -59,10 +69,21 @@ export class HeapGuard {
     if (this.#usedThen + wanted > limit * FULL) throw this.#refusal(this.#usedThen + wanted)
   }
 
+  /** A Session with so many Subscriptions is handed over next. Throws as `check`. */
+  handOver(subscriptions: number): void {
+    if (this.#handed > HANDED_MAX) {
+      this.#handed = 0
+      this.check()
+    }
+    this.#handed += 1 + subscriptions
+    this.#handedSessions++
+    this.#handedSubscriptions += subscriptions
+  }
+
   get #wanted(): number {
     return (
-      this.sessions * SESSION_BYTES +
-      this.subscriptions * SUBSCRIPTION_BYTES +
+      (this.sessions - this.#handedSessions) * SESSION_BYTES +
+      (this.subscriptions - this.#handedSubscriptions) * SUBSCRIPTION_BYTES +
       this.retainedMessages * RETAINED_BYTES
     )
   }

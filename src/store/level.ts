@@ -60,6 +60,7 @@ import { type FreeSpaceProbe, freeSpace, SpaceGuard } from './space.ts'
 import {
   type Parked,
   type Recovered,
+  type RecoveredSession,
   type SessionRecord,
   type StateSource,
   type Store,
@@ -718,8 +719,22 @@ export class LevelStore implements Store {
     const notices = [notice, cut === null ? undefined : cutNotice(cut)].filter((text) => text !== undefined)
     return {
       ...result.recovered,
+      sessions: this.#handedOver(result.recovered.sessions),
       ...(meta.format === 1 && { withoutOwnerIds: true }),
       ...(notices.length > 0 && { notice: notices.join(' ') }),
+    }
+  }
+
+  /** Memory may turn out to be too short only now. Nothing was recorded, so nothing is written. */
+  *#handedOver(sessions: Iterable<RecoveredSession>): Generator<RecoveredSession, void, undefined> {
+    try {
+      yield* sessions
+    } catch (error) {
+      const failure = storeError(error, this.#options.directory, 'opening it')
+      this.#state = 'failed'
+      this.#failure = failure
+      this.#closed = this.#closeFailed(failure)
+      throw failure
     }
   }
 

@@ -473,6 +473,7 @@ class Recovery {
   /** Hands over one Session after the other, and forgets it. */
   *#grown(): Generator<RecoveredSession, void, undefined> {
     for (const [number, session] of this.#growing) {
+      this.#input.guard.handOver(session.subscriptions.size)
       this.#growing.delete(number)
       yield {
         id: session.stored.id,

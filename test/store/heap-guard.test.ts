@@ -47,13 +47,30 @@ test('what taking up needs counts before it is there, and a refusal says how man
   const small = heap(30, 0)
   const guard = new HeapGuard('/data', small)
   guard.sessions = 1000
-  guard.subscriptions = 200_000
+  guard.subscriptions = 900_000
   guard.retainedMessages = 20_000
   const error = refusal(guard)!
   expect([error.kind, small.collections]).toEqual(['memory', 1])
-  expect(error.message).toContain('1000 Sessions, 200000 Subscriptions and 20000 retained messages')
+  expect(error.message).toContain('1000 Sessions, 900000 Subscriptions and 20000 retained messages')
   expect(error.message).toContain('may use 100 MiB')
   expect(error.advice).toMatch(/--max-old-space-size=2\d\d /)
+})
+
+test('while Sessions are handed over the heap is looked at now and then, and what is still to come counts', () => {
+  const filling = heap(50, 0)
+  const guard = new HeapGuard('d', filling)
+  guard.sessions = 20_000
+  guard.subscriptions = 20_000
+  expect(refusal(guard)).toBeNull()
+  let handed = 0
+  expect(() => {
+    for (; handed < 20_000; handed++) {
+      guard.handOver(1)
+      filling.live += 3000
+    }
+  }).toThrow('does not fit into memory')
+  expect(handed).toBeLessThan(16_000)
+  expect(filling.live).toBeLessThan(95 * MIB)
 })
 
 test('the limit of this process is known', () => {
