@@ -99,7 +99,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
   })
 
   it('[MQTT-4.7.3-3] [MQTT-4.7.3-3, 3.1.1] a name and a filter of 65,535 bytes are taken whole; more cannot be written', async () => {
-    const world = await World.make()
+    const world = await World.make({ limits: { profile: 'open' } })
     const sub = await world.connect('sub', {}, version)
     const pub = await world.connect('pub', {}, version)
     const names = ['x'.repeat(65_535), '/'.repeat(65_535), `${'\u20ac'.repeat(21_845)}`]

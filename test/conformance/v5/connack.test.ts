@@ -187,7 +187,7 @@ describe('acceptance', () => {
   it.each([0, 1] as const)(
     '[MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] Maximum QoS %i is announced, SUBSCRIBE is accepted with more, PUBLISH is not: 0x9B',
     async (maximumQoS) => {
-      const world = await World.make({ limits: { maximumQoS, topicAliasMaximum: 0 } })
+      const world = await World.make({ limits: { profile: 'open', maximumQoS, topicAliasMaximum: 0 } })
       const client = world.open(5)
       expect(await ask(client, PLAIN)).toBe(`20050000${'0224'}0${maximumQoS}`)
       for (const qos of [0, 1, 2] as const) {
@@ -269,7 +269,7 @@ describe('acceptance', () => {
   })
 
   it('[MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.1.2-24] Reason String and User Properties are left out where the client’s Maximum Packet Size is too small', async () => {
-    const limits = { topicAliasMaximum: 0 }
+    const limits = { profile: 'open', topicAliasMaximum: 0 } as const
     const refused = await World.make({ ...refusing(0x87), limits })
     const admitted = await World.make({
       limits,

@@ -368,7 +368,7 @@ describe('Packet Identifiers', () => {
 
 describe('Property Length', () => {
   it('[MQTT-2.2.2-1] where there are no properties the Server says 0', async () => {
-    const world = await World.make({ limits: { topicAliasMaximum: 0 } })
+    const world = await World.make({ limits: { profile: 'open', topicAliasMaximum: 0 } })
     const client = world.open(5)
     await client.bytes(connect(5, 2, NONE, 'a'))
     expect(sent(client)).toBe('2003000000')
