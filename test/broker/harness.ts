@@ -268,6 +268,12 @@ export class World {
     }
   }
 
+  /** Runs what is deferred at this moment. */
+  async turn(): Promise<void> {
+    for (let step = 0; step < 5; step++) await Promise.resolve()
+    for (const callback of this.#deferred.splice(0)) callback()
+  }
+
   /** Lets time pass, in small steps, as the host's ticker would. */
   async pass(seconds: number): Promise<void> {
     const steps = Math.min(50, Math.max(1, Math.ceil(seconds / 0.1)))
