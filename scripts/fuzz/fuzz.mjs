@@ -91,9 +91,10 @@ function watch() {
 }
 
 function finish(result) {
-  for (const { name, unit, inputs, kept, reached, seconds } of result.targets) {
+  for (const { name, unit, inputs, kept, reached, seconds, summary } of result.targets) {
     const rate = Math.round(inputs / Math.max(seconds, 0.001))
     const code = reached > 0 ? `, ${reached} pieces of code reached` : ''
+    if (summary !== undefined) console.log(`${name}, seed ${seed}: ${summary}`)
     console.log(`${name.padEnd(9)} ${String(inputs).padStart(10)} ${unit}, ${rate}/s, ${kept} kept${code}`)
   }
   if (result.find !== null) {

@@ -16,8 +16,8 @@ const coverage = workerData.coverage ? await codeThatRan() : null
 const plans = PLANS.filter(({ target }) => only === null || only.includes(target.name))
 if (plans.length === 0)
   throw new Error(`no such target; there are ${PLANS.map(({ target }) => target.name).join(', ')}`)
-const campaigns = plans.map(({ target, share }) => ({
-  campaign: new Campaign(target, seed, coverage),
+const campaigns = plans.map(({ target, long = target, share }) => ({
+  campaign: new Campaign(long, seed, coverage),
   share,
   batch: 32,
   seconds: 0,
@@ -51,6 +51,7 @@ function report(running, end) {
     inputs: campaign.inputs,
     kept: campaign.kept,
     reached: campaign.reached,
+    summary: campaign.target.summary,
     seconds,
   }))
   const heapBytes = end ? heap() : process.memoryUsage().heapUsed

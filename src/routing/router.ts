@@ -61,6 +61,9 @@ const AT_ONCE_MAX = 2048
 /** Steps become this many times as long, by doubling, for a topic whose Subscriptions change while it is prepared. */
 const LONGER_MAX = 16
 
+/** What it takes to merge one Subscription into a Route that is made in steps. */
+const MERGE_UNITS = 4
+
 /** What a Subscription that is added or removed, and one that is found, take beside the characters of their filters. */
 const SUBSCRIPTION_UNITS = 10
 
@@ -69,6 +72,7 @@ const NOTHING: readonly never[] = Object.freeze([])
 /** A Route that is being made: by what it began with, and how long its steps are. */
 interface Preparation<S> {
   readonly matching: Matching<Leaf<S>>
+  readonly merger: Merger<S>
   readonly since: number
   readonly longer: number
 }
@@ -192,15 +196,20 @@ export class Router<S extends object> {
     let preparation = this.#preparing.get(topic)
     if (preparation === undefined || changes.touched(topic.name, preparation.since)) {
       const longer = preparation === undefined ? 1 : Math.min(preparation.longer * 2, LONGER_MAX)
-      preparation = { matching: this.#filters.begin(topic.name), since: changes.count, longer }
+      preparation = {
+        matching: this.#filters.begin(topic.name),
+        merger: new Merger(),
+        since: changes.count,
+        longer,
+      }
       this.#preparing.set(topic, preparation)
     }
-    const { matching, longer } = preparation
-    if (!this.#filters.goOn(matching, this.#meter.units + units * longer)) return false
+    const { matching, merger, longer } = preparation
+    const until = this.#meter.units + units * longer
+    if (!this.#filters.goOn(matching, until) || !merger.goOn(matching.found, this.#meter, until)) return false
     this.#preparing.delete(topic)
     this.misses++
-    // One that moved into the tree meanwhile was found twice.
-    this.#remember(topic, [...new Set(matching.found)])
+    this.#remember(topic, merger.route, merger.count)
     return true
   }
 
@@ -324,20 +333,19 @@ export class Router<S extends object> {
     this.misses++
     const found = this.#found
     this.#filters.match(topic.name, found)
-    const route = this.#remember(topic, found)
-    found.length = 0
-    return route
-  }
-
-  #remember(topic: Topic, found: readonly Leaf<S>[]): Route<S> {
     const route = routeOf(found)
     const count = countOf(found)
     this.#meter.units += found.length + (count > 1 ? count : 0)
+    found.length = 0
+    this.#remember(topic, route, count)
+    return route
+  }
+
+  #remember(topic: Topic, route: Route<S>, count: number): void {
     topic.route = route
     topic.routedBy = this.#changes
     topic.routedAt = this.#changes.count
     if (count > LARGE_FOUND || this.#large.size > 0) this.#hold(topic, count)
-    return route
   }
 
   /** Counts what large Routes are made of; topics that have had one for longest lose theirs. */
@@ -357,6 +365,62 @@ export class Router<S extends object> {
       this.#largeFound -= held
       oldest.route = null
     }
+  }
+}
+
+/** Makes a Route of very many Subscriptions, a few at a time. */
+class Merger<S> {
+  /** Subscriptions and groups that were merged. */
+  count = 0
+  readonly #entries: RouteEntry<S>[] = []
+  readonly #groups: ShareGroup<S>[] = []
+  /** Where each subscriber's entry is. */
+  readonly #places = new Map<S, number>()
+  /** One that moved into the tree meanwhile is found twice. */
+  readonly #merged = new Set<Leaf<S>>()
+  #next = 0
+
+  /** Goes on until the meter has so many units. True when all that was found is merged. */
+  goOn(found: readonly Leaf<S>[], meter: Meter, until: number): boolean {
+    for (; this.#next < found.length; this.#next++) {
+      if (meter.units >= until) return false
+      const leaf = found[this.#next]!
+      if (this.#merged.has(leaf)) continue
+      this.#merged.add(leaf)
+      const before = this.count
+      if (leaf instanceof Group) this.#addGroup(leaf)
+      else if (leaf instanceof SoleSubscription) this.#add(leaf)
+      else {
+        for (const subscription of leaf.subscriptions.items) this.#add(subscription)
+        for (const group of leaf.groups?.items ?? NOTHING) this.#addGroup(group)
+      }
+      meter.units += MERGE_UNITS * (this.count - before)
+    }
+    return true
+  }
+
+  get route(): Route<S> {
+    const [first] = this.#entries
+    const isSole = this.#entries.length === 1 && this.#groups.length === 0
+    if (isSole && first instanceof SoleSubscription) return first
+    return this.count === 0 ? NOBODY : new CachedRoute(this.#entries, this.#groups)
+  }
+
+  #addGroup(group: ShareGroup<S>): void {
+    this.#groups.push(group)
+    this.count++
+  }
+
+  #add(subscription: SoleSubscription<S>): void {
+    this.count++
+    const { subscriber } = subscription
+    const at = this.#places.get(subscriber)
+    if (at !== undefined) {
+      this.#entries[at] = join(this.#entries[at]!, subscription)
+      return
+    }
+    this.#places.set(subscriber, this.#entries.length)
+    this.#entries.push(subscription)
   }
 }
 

@@ -212,7 +212,10 @@ describe('the end of a Session', () => {
     await first.vanish()
     const texts = Array.from({ length: 5000 }, (_, index) => `${index}`)
     for (const text of texts) await publisher.publish('s', text, 1)
-    const second = await world.connect('second', lasting(1000, { properties: { sessionExpiryInterval: 1000, receiveMaximum: 1 } }))
+    const second = await world.connect(
+      'second',
+      lasting(1000, { properties: { sessionExpiryInterval: 1000, receiveMaximum: 1 } }),
+    )
     await second.subscribe('other', 1)
     await publisher.publish('other', 'busy', 1)
     await second.subscribe(share, 1)

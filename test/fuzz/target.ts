@@ -12,6 +12,8 @@ export interface Target<I> {
   run(input: I): string | Promise<string>
   /** Inputs that are a little simpler, the simplest first; for shrinking. */
   smaller(input: I): Iterable<I>
+  /** What a long run has to say beside what it found. */
+  readonly summary?: string
   /** As JSON, and back. */
   write(input: I): unknown
   read(json: never): I

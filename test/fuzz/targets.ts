@@ -1,5 +1,6 @@
 /** Everything that is fuzzed. */
 import { codec } from './codec.ts'
+import { costInTime, costInUnits } from './cost.ts'
 import { framing } from './framing.ts'
 import { session } from './session.ts'
 import type { Target } from './target.ts'
@@ -11,6 +12,9 @@ export interface Plan {
   readonly target: Target<any>
   readonly share: number
   readonly shortRun: number
+  /** The same, judged more severely: for long runs. */
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  readonly long?: Target<any>
 }
 
 export const PLANS: readonly Plan[] = [
@@ -18,4 +22,5 @@ export const PLANS: readonly Plan[] = [
   { target: codec, share: 3, shortRun: 8000 },
   { target: session, share: 6, shortRun: 400 },
   { target: topics, share: 1, shortRun: 3000 },
+  { target: costInUnits, share: 2, shortRun: 40, long: costInTime },
 ]
