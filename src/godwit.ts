@@ -8,6 +8,9 @@
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { AccessOptions } from './access/access.ts'
+import { type BanView, banCommand, subjectOf, viewOf } from './access/ban-commands.ts'
+import { readBans } from './access/bans-file.ts'
+import { KeptBans } from './access/kept-bans.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
 import type { Events, Health, Limit } from './broker/events.ts'
@@ -21,6 +24,7 @@ import { Server } from './broker/server.ts'
 import type { Host } from './broker/state.ts'
 import { bootClock } from './cli/boot-clock.ts'
 import { CertificateWatch } from './cli/certificate-watch.ts'
+import { Guard } from './cli/guard.ts'
 import { thisMachine } from './cli/machine.ts'
 import { Renewal } from './cli/renewal.ts'
 import { accessCommands, openAccess, rememberLogins } from './cli/running-access.ts'
@@ -40,7 +44,7 @@ import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
 import { containerChunks } from './store/container.ts'
 import { heapBytesMax } from './store/heap-guard.ts'
-import { withKeptFiles } from './store/kept-files.ts'
+import { BANS_FILE, withKeptFiles } from './store/kept-files.ts'
 import { LevelStore } from './store/level.ts'
 import { MemoryStore } from './store/memory.ts'
 import { loadPersistence } from './store/retained.ts'
@@ -51,6 +55,8 @@ import { type OpenFiles, openFiles, openFilesMax, openFilesReason } from './tran
 import { SocketRoom } from './transport/socket-room.ts'
 
 export type { AccessOptions } from './access/access.ts'
+export type { BanView } from './access/ban-commands.ts'
+export { BansError } from './access/bans-file.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/events.ts'
 export type { Profile } from './broker/limit-row.ts'
 export { DEFAULT_LIMITS, type Limits, PROFILES, type RefusedSubscription } from './broker/limits.ts'
@@ -186,6 +192,8 @@ export interface Broker {
     handler: (message: ReceivedMessage) => void,
     options?: SubscribeOptions,
   ): () => void
+  /** Who is not let in, whatever it shows. In the data directory, where there is one; `godwit ban` works on the same. */
+  readonly bans: BrokerBans
   /** Ends a client's Network Connection; false when it has none. */
   disconnect(clientId: string, reasonCode?: Reason): boolean
   /**
@@ -212,6 +220,25 @@ export interface Broker {
   reread(): Promise<void>
   /** Drains, commits, closes: at most this many seconds (5). No handle stays open. */
   close(options?: { readonly seconds?: number }): Promise<void>
+}
+
+/** Whom a ban is about: an address or network such as `203.0.113.0/24`, a Client Identifier, or a user. */
+export type Banned =
+  | { readonly address: string }
+  | { readonly clientId: string }
+  | { readonly userName: string }
+
+export interface BrokerBans {
+  /**
+   * Bans somebody, for ever or for so many seconds, in place of an earlier ban of the same, and ends its connections. Addresses are
+   * turned away before TLS, others get 0x8A (before 5.0: 5). Rejects with BansError for what is no address, and where it cannot be
+   * written: it holds until the broker ends then. `reason` is for the operator alone.
+   */
+  add(who: Banned, options?: { readonly seconds?: number; readonly reason?: string }): Promise<void>
+  /** Those that hold, automatic ones included. */
+  list(): readonly BanView[]
+  /** Lifts a ban; false where there is none. Rejects as `add` does. */
+  remove(who: Banned): Promise<boolean>
 }
 
 export interface Census {
@@ -253,7 +280,10 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
           () => wanted,
           keeping,
           limits,
+          () => guard,
         )
+  const keptDirectory = durabilityOf(options) === 'memory' ? null : (options.dataDirectory ?? null)
+  const keptBans = keptDirectory === null ? [] : await readBans(keptDirectory)
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
   const [notice] = await Promise.all([
@@ -265,6 +295,12 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     access === null || runtimeDirectory === undefined || dataDirectory === undefined
       ? null
       : rememberLogins(access, server, runtimeDirectory, dataDirectory)
+  for (const ban of keptBans) server.state.bans.add(ban)
+  const notKept = ({ message: detail }: Error): void =>
+    server.state.events.emit('security', { kind: 'banned', subject: BANS_FILE, by: 'broker', detail })
+  const guard = new Guard(server, new KeptBans(server.state.bans, keptDirectory, notKept), () =>
+    performance.now(),
+  )
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -281,6 +317,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
     hasUsers: () => access?.hasUsers === true,
+    isBanned: (remoteAddress) => !server.state.bans.sparesAddresses && server.refusesAddress(remoteAddress),
     machineNames: () => Object.values(thisMachine()).flat(),
     refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
   })
@@ -311,7 +348,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   let detachSys = publishSys(options.sysIntervalSeconds ?? 0)
   const administered: Administered = {
     backup,
-    commands: access === null ? {} : accessCommands(access, server, keeping),
+    commands: { ...guard.commands(), ...(access === null ? {} : accessCommands(access, server, keeping)) },
     holdings: server.holdings,
     tell: (event) => server.state.events.emit('security', event),
     status: () => ({
@@ -347,6 +384,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     access?.close()
     await control.socket?.close()
     await stop(server, seconds)
+    await guard.close()
     ticker.stop()
     await listening
   }
@@ -411,11 +449,31 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     backup,
     publish: (message) => publish(server, message),
     subscribe: (filter, handler, subscription = {}) => subscribe(server, filter, handler, subscription),
+    bans: bansOf(guard),
     disconnect: (clientId, reasonCode = Reason.AdministrativeAction) =>
       server.disconnect(clientId, reasonCode, 'ended by the operator'),
     close: ({ seconds = 5 } = {}) => {
       closing ??= close(seconds)
       return closing
+    },
+  }
+}
+
+function bansOf(guard: Guard): BrokerBans {
+  const by = 'program'
+  const named = (who: Banned): ReturnType<typeof subjectOf> => {
+    if ('address' in who) return subjectOf({ kind: 'address', subject: who.address })
+    if ('clientId' in who) return subjectOf({ kind: 'client', subject: who.clientId })
+    return subjectOf({ kind: 'user', subject: who.userName })
+  }
+  return {
+    add: async (who, { seconds, reason = '' } = {}) => {
+      await banCommand(guard, 'ban add', { ...named(who), seconds, reason }, by, guard.now())
+    },
+    list: () => guard.list().map((ban) => viewOf(ban, guard.now())),
+    remove: async (who) => {
+      const { kind, subject } = named(who)
+      return guard.remove(kind, subject, by)
     },
   }
 }

@@ -5,8 +5,8 @@
  */
 import { DEFAULT_LIMITS, type Limits } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
+import { networkOf } from '../broker/network.ts'
 import type { AuthenticationResult, ClientView, Credentials, Policy } from '../broker/policy.ts'
-import { sourceOf } from '../broker/source.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { Accounts, CLIENT_ROLE } from './accounts.ts'
 import type { AccountsContent } from './accounts-file.ts'
@@ -120,7 +120,7 @@ const TOO_MANY: Readonly<Record<FullBy, { readonly reasonCode: Reason; readonly 
 
 /** As the queue knows it: peers without an address are those of their listener. */
 function placeOf({ remoteAddress, listener }: LinkInfo): string {
-  return remoteAddress === '' ? `listener ${listener}` : sourceOf(remoteAddress)
+  return remoteAddress === '' ? `listener ${listener}` : networkOf(remoteAddress)
 }
 
 export class Access {

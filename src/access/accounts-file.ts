@@ -1,9 +1,9 @@
 /** The file that accounts are kept in: how it is read, and how it is changed so that a crash leaves the old or the new one. */
 import { constants } from 'node:fs'
-import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { ACCOUNTS_FILE } from '../store/kept-files.ts'
+import { lockFile, replaceFile } from './edited-file.ts'
 import { isGeneratedHash } from './generated-password.ts'
 import { parsePasswordHash, type ScramVerifier } from './password-hash.ts'
 import { parseRule } from './rule.ts'
@@ -13,9 +13,6 @@ const FORMAT = 2
 /** Written where no password was made by Godwit: 0.1 and 0.2 read it. */
 const FORMAT_WITHOUT_GENERATED = 1
 const BYTES_MAX = 64 * 1024 * 1024
-const LOCK_WAIT_MS = 10_000
-/** A lock is held for milliseconds: one that is so old was left by a process that is gone. */
-const LOCK_STALE_MS = 5_000
 
 export interface User {
   readonly name: string
@@ -107,95 +104,21 @@ export async function editAccounts(
   directory: string,
   edit: (content: AccountsContent) => AccountsContent,
 ): Promise<{ readonly content: AccountsContent; readonly version: FileVersion }> {
-  const release = await locked(directory)
+  const release = await lockFile(directory, ACCOUNTS_FILE, (error, what) =>
+    error === null
+      ? new AccountsError(`${directory}: the accounts are being edited`, `If not, remove ${what}.`)
+      : accountsError(error, `${what} cannot be made`),
+  )
   try {
     const before = await readAccounts(directory)
     const content = edit(before.content)
     if (content === before.content) return before
-    await writeAccounts(directory, content)
+    await replaceFile(directory, ACCOUNTS_FILE, textOf(content)).catch((error: unknown) => {
+      throw accountsError(error, `${join(directory, ACCOUNTS_FILE)} cannot be written`)
+    })
     return { content, version: await accountsVersion(directory) }
   } finally {
     await release()
-  }
-}
-
-async function writeAccounts(directory: string, content: AccountsContent): Promise<void> {
-  const path = join(directory, ACCOUNTS_FILE)
-  const partial = `${path}.${process.pid}.partial`
-  try {
-    await rm(partial, { force: true })
-    const file = await open(partial, 'wx', 0o600)
-    try {
-      await file.chmod(0o600)
-      await keepOwner(file, path, directory)
-      await file.writeFile(textOf(content))
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(partial, path)
-    await syncNames(directory)
-  } catch (error) {
-    await rm(partial, { force: true })
-    throw accountsError(error, `${path} cannot be written`)
-  }
-}
-
-/** Root may edit what another user's broker reads: the file goes on belonging to that user, as its directory does. */
-async function keepOwner(file: FileHandle, path: string, directory: string): Promise<void> {
-  if (process.getuid?.() !== 0) return
-  const { uid, gid } = await stat(path).catch(() => stat(directory))
-  await file.chown(uid, gid)
-}
-
-async function syncNames(directory: string): Promise<void> {
-  const names = await open(directory, 'r')
-  try {
-    await names.sync()
-  } finally {
-    await names.close()
-  }
-}
-
-/** Takes the lock, a file with the number of the process; resolves with what gives it back. */
-async function locked(directory: string): Promise<() => Promise<void>> {
-  const path = join(directory, `${ACCOUNTS_FILE}.lock`)
-  const until = performance.now() + LOCK_WAIT_MS
-  for (;;) {
-    try {
-      const file = await open(path, 'wx', 0o600)
-      await file.writeFile(`${process.pid}\n`)
-      await file.close()
-      return () => rm(path, { force: true })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
-        throw accountsError(error, `${path} cannot be made`)
-    }
-    if (await isStale(path)) await rm(path, { force: true })
-    else if (performance.now() > until) {
-      throw new AccountsError(`${dirname(path)}: the accounts are being edited`, `If not, remove ${path}.`)
-    } else await sleep(20)
-  }
-}
-
-async function isStale(path: string): Promise<boolean> {
-  try {
-    const { mtimeMs } = await stat(path)
-    if (Date.now() - mtimeMs > LOCK_STALE_MS) return true
-    const processId = Number(await readFile(path, 'utf8'))
-    return processId > 0 && !isRunning(processId)
-  } catch {
-    // It is gone.
-    return false
-  }
-}
-
-function isRunning(processId: number): boolean {
-  try {
-    process.kill(processId, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
   }
 }
 

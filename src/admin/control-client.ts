@@ -72,7 +72,7 @@ export async function* start(
 }
 
 /** Who asks, for the security log: the user of the system, and who that was before `sudo`. */
-function operator(): string {
+export function operator(): string {
   const { SUDO_USER: before } = process.env
   return before === undefined ? systemUser() : `${systemUser()} (${before})`
 }

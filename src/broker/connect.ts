@@ -4,6 +4,7 @@ import type { ConnackProperties, ConnectPacket } from '../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../mqtt/properties.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { isUtf8Payload } from '../mqtt/utf8.ts'
+import type { Ban } from './bans.ts'
 import type { Limit } from './events.ts'
 import { connectExcess, type Excess } from './form-limits.ts'
 import { STANDARD_PACKET_BYTES_MAX } from './limits.ts'
@@ -52,6 +53,8 @@ export function connectRefusal(
   }
   if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
   if (state.unavailable !== null) return unavailable(state.unavailable)
+  const ban = state.bans.ofClient(packet.clientId) ?? state.bans.ofUser(packet.userName ?? '')
+  if (ban !== null) return banned(ban)
   if (packet.clientId === '') {
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
@@ -98,6 +101,13 @@ function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
 /** What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with two strings. */
 export function connectBytes({ userProperties }: ConnectPacket, packetBytes: number): number {
   return packetBytes + USER_PROPERTY_BYTES * (userProperties?.length ?? 0)
+}
+
+/** Before anybody is asked for a password: a ban tells the same whatever the password is, and whether or not there is such a user. */
+function banned({ kind, subject, reason }: Ban): Refusal {
+  const what = kind === 'client' ? 'the Client Identifier' : `the ${kind} ${subject}`
+  const why = reason === '' ? '' : `: ${reason}`
+  return { reasonCode: Reason.Banned, reason: `${what} is banned${why}`, told: 'banned' }
 }
 
 function unavailable(reason: string): Refusal {
@@ -157,6 +167,9 @@ export function sessionRefusal(
   // Asked again: a policy may have taken its time.
   if (state.unavailable !== null) return unavailable(state.unavailable)
   const { userName, userId } = user
+  // A certificate may have named the user, and a Client Identifier may have been made.
+  const ban = state.bans.ofClient(clientId) ?? state.bans.ofUser(userName ?? '')
+  if (ban !== null) return banned(ban)
   if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
     return {
       reasonCode: Reason.NotAuthorized,

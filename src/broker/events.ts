@@ -13,6 +13,7 @@ export const LIMITS = [
   ...COUNTED_LIMITS,
   /** An answer would exceed what the client accepts: its limit, not the Server's. */
   'clientMaximumPacketSize',
+  'bans',
   'clientIdRule',
   'allowedOrigins',
   'disk',
@@ -92,6 +93,8 @@ export interface BrokerEvents {
     /** The Network Connection that took its place, under the same Client Identifier. */
     readonly takenOverBy?: LinkInfo
   }
+  /** A client connects again and again: so often within a minute. With each further connect. */
+  flapping: { readonly clientId: string; readonly link: LinkInfo; readonly connects: number }
   /** A control packet came or leaves: what it is, never what is in it. */
   packet: PacketEvent
   sessionCreated: { readonly clientId: string; readonly persistent: boolean }

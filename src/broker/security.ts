@@ -42,6 +42,8 @@ export const SECURITY_KINDS = [
   'session-of-another-user',
   'subscription-stopped',
   'subscription-resumed',
+  /** The broker banned somebody by itself: who guesses passwords, or connects again and again. */
+  'banned',
   /** A Session of an anonymous client, or of a former user, gave way to a user. */
   'ownerless-session-ended',
   // What an operator did.
@@ -50,6 +52,8 @@ export const SECURITY_KINDS = [
   'subscription-deleted',
   'retained-deleted',
   'backup-taken',
+  'ban-added',
+  'ban-removed',
 ] as const
 
 export type SecurityKind = (typeof SECURITY_KINDS)[number]

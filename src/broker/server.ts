@@ -4,6 +4,7 @@ import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import type { Ban } from './bans.ts'
 import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
@@ -318,6 +319,7 @@ export class Server implements Acceptor {
   accept(link: Link): LinkHandler | null {
     const { state } = this
     if (state.stopping) return null
+    if (!state.bans.sparesAddresses && this.refusesAddress(link.info.remoteAddress)) return null
     const { certificateRefusal } = link.info
     const uncertified = this.#uncertified.size
     if (certificateRefusal !== undefined && uncertified >= UNCERTIFIED_MAX) {
@@ -361,6 +363,36 @@ export class Server implements Acceptor {
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
     return connection
+  }
+
+  /** Whether an address is banned; a peer that is turned away for it is counted and told. */
+  refusesAddress(remoteAddress: string): boolean {
+    const ban = this.state.bans.ofAddress(remoteAddress)
+    if (ban === null) return false
+    this.state.figures.connectionsRefused++
+    this.state.limited('bans', '', `${ban.subject} is banned; refused ${remoteAddress}`)
+    return true
+  }
+
+  /** Ends the Network Connections that a new ban is about; how many. */
+  enforce({ kind, subject }: Ban): number {
+    const { bans } = this.state
+    const reason = `the ${kind === 'client' ? 'Client Identifier' : kind} is banned`
+    this.state.turn.begin()
+    let ended = 0
+    for (const connection of [...this.state.connections]) {
+      const { clientId, userName, link } = connection.view
+      const isMeant =
+        kind === 'client'
+          ? clientId === subject
+          : kind === 'user'
+            ? userName === subject
+            : bans.ofAddress(link.remoteAddress)?.subject === subject
+      if (!isMeant) continue
+      connection.disconnect(Reason.Banned, reason)
+      ended++
+    }
+    return ended
   }
 
   /** Counts and tells a peer that a transport had to cut off before it was a Link, since there was no room for one more. */

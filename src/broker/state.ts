@@ -1,4 +1,5 @@
 /** The Server's state: what lives as long as the Server. Behaviour is in the files named after the packets. */
+
 import type { Author, Message } from '../mqtt/message.ts'
 import { PacketSlab } from '../mqtt/slab.ts'
 import { TopicTable } from '../mqtt/topics.ts'
@@ -8,6 +9,7 @@ import { Router } from '../routing/router.ts'
 import type { DropReason } from '../session/limits.ts'
 import type { Session, SessionContext } from '../session/session.ts'
 import type { BootTime, Store, TimeDoubt, WillRecord } from '../store/store.ts'
+import { Bans } from './bans.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Events, type Limit } from './events.ts'
 import { ExpiredRetained } from './expired-retained.ts'
@@ -181,6 +183,7 @@ export class State implements SessionContext {
   readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
   /** Looks at memory at the end of this turn. Set by the Server. */
   look: () => void = () => {}
+  readonly bans = new Bans(() => this.now())
   nextSessionId = 1
   /** Why everybody's new work is refused for want of memory, since nobody is large; null when all is well. See `Relief`. */
   memoryRefusal: string | null = null

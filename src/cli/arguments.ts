@@ -1,6 +1,8 @@
 /** The command line's words. */
 import { parseArgs } from 'node:util'
 import { ACCOUNT_COMMANDS, type AccountCommand } from '../access/account-commands.ts'
+import { BAN_COMMANDS, type BanCommand } from '../access/ban-commands.ts'
+import type { BanKind } from '../broker/bans.ts'
 import type { ConfigFlags } from '../config/sources.ts'
 import { suggestion } from '../config/suggestion.ts'
 import type { ExportVersion } from '../store/lines.ts'
@@ -15,6 +17,7 @@ export type Command =
   | StoreCommand
   | HeldCommand
   | AccountsCommand
+  | BansCommand
   | ExplainCommand
 
 /** Where the data is, as `start` would be told. */
@@ -113,6 +116,20 @@ export interface AccountsCommand {
   readonly deleteSessions: boolean
 }
 
+/** A command for bans. */
+export interface BansCommand {
+  readonly name: 'bans'
+  readonly command: BanCommand
+  readonly place: DataPlace
+  readonly json: boolean
+  /** Null for `list`. */
+  readonly kind: BanKind | null
+  readonly subject: string | null
+  /** Null for ever. */
+  readonly seconds: number | null
+  readonly reason: string
+}
+
 /** Asks which rule decides. */
 export interface ExplainCommand {
   readonly name: 'explain'
@@ -144,6 +161,7 @@ const OPTIONS = {
   json: { type: 'boolean' },
   force: { type: 'boolean' },
   for: { type: 'string' },
+  reason: { type: 'string' },
   topic: { type: 'string' },
   client: { type: 'string' },
   user: { type: 'string' },
@@ -237,6 +255,17 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   'role remove': { words: ['ROLE'], takesMore: true, options: [...PLACE, 'json'] },
   'role grant': { words: ['ROLE', 'USER'], options: [...PLACE, 'json'] },
   'role revoke': { words: ['ROLE', 'USER'], options: [...PLACE, 'json'] },
+  'ban add': {
+    words: ['ADDRESS'],
+    areWordsOptional: true,
+    options: [...PLACE, 'json', 'client', 'user', 'for', 'reason'],
+  },
+  'ban list': { words: [], options: [...PLACE, 'json'] },
+  'ban remove': {
+    words: ['ADDRESS'],
+    areWordsOptional: true,
+    options: [...PLACE, 'json', 'client', 'user'],
+  },
   'explain access': {
     words: [],
     options: [...PLACE, 'json', 'user', 'client', 'publish', 'subscribe', 'receive', 'qos', 'retain'],
@@ -288,6 +317,9 @@ export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the di
                              revoke ROLE USER, remove ROLE [RULE]
   godwit explain access      tells which rule lets --user NAME --client ID do
                              --publish, --subscribe or --receive TOPIC, or not
+  godwit ban add ADDRESS     lets an address or network such as 203.0.113.0/24
+                             in no more, or --client ID, or --user NAME; also
+                             list, and remove as add
   godwit client list         who is connected; also show, kick and delete CLIENT
   godwit session list        what is kept for clients; also show and delete
                              CLIENT
@@ -341,6 +373,10 @@ Options of user add, remove and password:
       --keep-sessions        the new user keeps the Sessions under this name
       --delete-sessions      deletes the Sessions of the user who is removed
 
+Options of ban add:
+      --for 1h               for ever without it
+      --reason TEXT          for ban list and the log; clients are not told
+
 Options of list, kick and delete:
       --client PATTERN       * stands for any characters, ? for one
       --user NAME            '' for clients without credentials
@@ -376,6 +412,8 @@ export function parseArguments(words: readonly string[]): Command {
   }
   const account = ACCOUNT_COMMANDS.find((known) => known === name)
   if (account !== undefined) return accountsCommand(account, given, values)
+  const ban = BAN_COMMANDS.find((known) => known === name)
+  if (ban !== undefined) return bansCommand(ban, given, values)
   switch (name) {
     case 'explain access':
       return explainCommand(values)
@@ -486,6 +524,29 @@ function checkNames(
   throw new UsageError(`${command} with --names needs ${how}`)
 }
 
+function bansCommand(
+  command: BanCommand,
+  [address]: readonly string[],
+  values: ReturnType<typeof parsed>['values'],
+): BansCommand {
+  const { json = false, client, user, reason = '' } = values
+  const named = (
+    [
+      ['address', address],
+      ['client', client],
+      ['user', user],
+    ] as const
+  ).flatMap(([kind, subject]) => (subject === undefined ? [] : [{ kind, subject }]))
+  if (command !== 'ban list' && named.length !== 1) {
+    throw new UsageError(`${command} needs one of ADDRESS, --client ID and --user NAME`)
+  }
+  const { kind = null, subject = null } = named[0] ?? {}
+  const seconds = values.for === undefined ? null : secondsOf('--for', values.for)
+  if (seconds === 0) throw new UsageError('--for 0: a ban has to last')
+  const place = { file: values.config, data: values.data }
+  return { name: 'bans', command, place, json, kind, subject, seconds, reason }
+}
+
 function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {
   const { json = false, user, client, retain = false } = values
   const asked = (['publish', 'subscribe', 'receive'] as const).filter(
@@ -518,7 +579,8 @@ function heldCommand(
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
     throw new UsageError(`--limit ${values.limit}: a number from 1 is needed`)
   }
-  const awaySeconds = values['older-than'] === undefined ? undefined : secondsOf(values['older-than'])
+  const awaySeconds =
+    values['older-than'] === undefined ? undefined : secondsOf('--older-than', values['older-than'])
   const dryRun = values['dry-run'] === true
   const which = { words, topic, client, user, awaySeconds }
   return { name: 'held', place, json, kind, verb, ...which, limit, after, dryRun }
@@ -557,10 +619,10 @@ function checkWhich(
   }
 }
 
-function secondsOf(text: string): number {
+function secondsOf(option: string, text: string): number {
   const [, number, unit = 's'] = /^(\d+)([smhd])?$/.exec(text) ?? []
   if (number !== undefined) return Number(number) * SECOND_UNITS[unit]!
-  throw new UsageError(`--older-than ${text}: give a number of seconds, or a time such as 90s, 5m, 2h or 30d`)
+  throw new UsageError(`${option} ${text}: give a number of seconds, or a time such as 90s, 5m, 2h or 30d`)
 }
 
 /** The command is the first word, or the first two. */

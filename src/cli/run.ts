@@ -129,6 +129,11 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
         return ExitCode.CleanEnd
       }
+      case 'bans': {
+        const { changeBans } = await import('./ban-commands.ts')
+        stdout.write(`${await changeBans(dataDirectory(surroundings, command.place), command)}\n`)
+        return ExitCode.CleanEnd
+      }
       case 'explain': {
         const { explain } = await import('./account-commands.ts')
         const { data, access } = configOf(surroundings, command.place)

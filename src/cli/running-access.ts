@@ -23,6 +23,7 @@ import type { SecurityKind } from '../broker/security.ts'
 import type { Server } from '../broker/server.ts'
 import { linkBy } from '../config/changes.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
+import type { Guard } from './guard.ts'
 
 const LOADED = {
   accounts: 'accounts-loaded',
@@ -48,6 +49,7 @@ export async function openAccess(
   listeners: () => readonly ListenerOptions[],
   keeping: ReadonlySet<string>,
   limits: Limits,
+  guard: () => Guard,
 ): Promise<Access> {
   const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
     server().state.events.emit('security', { kind, subject, by: 'broker', detail })
@@ -83,7 +85,7 @@ export async function openAccess(
       server().state.events.emit('security', { kind: 'logins-waiting', subject, by: 'broker', detail })
     },
     busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
-    guesses: () => {},
+    guesses: (address, count) => guard().guesses(address, count),
   }
   const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, listener, limits)
   let { hasUsers: hadUsers } = access

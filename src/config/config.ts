@@ -10,7 +10,7 @@ import { configKey } from '../broker/limit-row.ts'
 import { type LimitName, type Limits, limitsWith } from '../broker/limits.ts'
 import { BALLAST } from '../store/ballast.ts'
 import { isStoreFile } from '../store/directory.ts'
-import { ACCOUNTS_FILE } from '../store/kept-files.ts'
+import { ACCOUNTS_FILE, BANS_FILE } from '../store/kept-files.ts'
 import type { ListenerOptions } from '../transport/listener.ts'
 import { tlsProblems } from '../transport/tls.ts'
 import {
@@ -188,7 +188,7 @@ function takenNames({ data, log }: Config, sources: Sources): ConfigProblem[] {
   if (path === null || data.durability === 'memory') return []
   if (dirname(resolve(path)) !== resolve(data.directory)) return []
   const name = basename(path)
-  if (!isStoreFile(name) && name !== ACCOUNTS_FILE && name !== BALLAST) return []
+  if (!isStoreFile(name) && name !== ACCOUNTS_FILE && name !== BANS_FILE && name !== BALLAST) return []
   const key = ['log', 'security_file']
   const message = `'${name}' in the data directory is a file of the store itself: choose another name, such as security.log`
   return [{ where: sources.where(key), key: key.join('.'), message }]

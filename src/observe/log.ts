@@ -4,7 +4,7 @@ import type { BrokerEvents, EventName, Events, Limit } from '../broker/events.ts
 import { configKey } from '../broker/limit-row.ts'
 import { LIMIT_TABLE } from '../broker/limits.ts'
 import type { LinkInfo } from '../broker/link.ts'
-import { sourceOf } from '../broker/source.ts'
+import { networkOf } from '../broker/network.ts'
 import type { DropReason } from '../session/limits.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
@@ -86,6 +86,13 @@ const KINDS = {
     text: 'several connections use one Client Identifier and take it from each other: give each device its own',
     source: 'clientId',
     subject: 'from',
+    burst: 1,
+  },
+  flapping: {
+    level: 'warn',
+    text: 'one client connects again and again: look at its network, its Keep Alive, and whether two devices use its Client Identifier',
+    source: 'clientId',
+    subject: 'remoteAddress',
     burst: 1,
   },
   opened: ordinary('debug', 'connection accepted', 'remoteAddress', 'listener'),
@@ -237,7 +244,7 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
       const isLogin = refusalCode(reasonCode) === CLIENT_CODES.loginRefused
       const kind = isLogin ? KINDS.loginRefused : KINDS.connectionRefused
       const detail = `${clientId} ${reasonCode} ${reason}`
-      const occurrence = { source: sourceOf(link.remoteAddress), subject: userName ?? '', detail }
+      const occurrence = { source: networkOf(link.remoteAddress), subject: userName ?? '', detail }
       tell(kind, occurrence, () => ({
         ...who(clientId, link),
         userName: userName === undefined ? undefined : printable(userName),
@@ -274,6 +281,10 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
         detail: printable(detail),
       }))
     }),
+    events.on('flapping', ({ clientId, link, connects: connectsInAMinute }) => {
+      const occurrence = { source: printable(clientId), subject: link.remoteAddress, detail: '' }
+      tell(KINDS.flapping, occurrence, () => ({ ...who(clientId, link), connectsInAMinute }))
+    }),
     events.on('disconnected', ({ clientId, link, takenOverBy }) => {
       if (takenOverBy === undefined) return
       const addresses = takeovers.add(clientId, link, takenOverBy)
@@ -297,7 +308,7 @@ function forgivenLines(events: Events, tell: Tell): () => void {
     if (oldest !== undefined) told.delete(oldest)
     told.add(key)
     const { clientId, link } = client
-    const occurrence = { source: sourceOf(link.remoteAddress), subject: rule, detail: clientId }
+    const occurrence = { source: networkOf(link.remoteAddress), subject: rule, detail: clientId }
     tell(KINDS.forgiven, occurrence, () => ({ ...who(clientId, link), rule }))
   })
 }
@@ -309,7 +320,7 @@ function errorLines(events: Events, tell: Tell): (() => void)[] {
 const NOBODY: Occurrence = { source: '', subject: '', detail: '' }
 
 function ofClient(clientId: string, link: LinkInfo, detail = ''): Occurrence {
-  return { source: sourceOf(link.remoteAddress), subject: clientId, detail }
+  return { source: networkOf(link.remoteAddress), subject: clientId, detail }
 }
 
 function who(clientId: string, link: LinkInfo): Record<string, unknown> {

@@ -1,8 +1,8 @@
 /** The security log: who came in, who did not, what was refused, and who changed what, each with a stable code. */
 import type { Logger } from 'pino'
 import type { BrokerEvents, Events } from '../broker/events.ts'
+import { networkOf } from '../broker/network.ts'
 import type { SecurityKind } from '../broker/security.ts'
-import { sourceOf } from '../broker/source.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
@@ -31,6 +31,7 @@ export const CLIENT_CODES = {
 export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user asked for' },
   'ownerless-session-ended': { code: 'S105', level: 'warn', text: 'Session without an owner ended' },
+  banned: { code: 'S106', level: 'warn', text: 'banned for a while' },
   'subscription-stopped': { code: 'S203', level: 'warn', text: 'subscription stopped' },
   'subscription-resumed': { code: 'S205', level: 'info', text: 'subscription goes on' },
   'user-added': { code: 'S301', level: 'info', text: 'user added' },
@@ -64,6 +65,8 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'subscription-deleted': { code: 'S503', level: 'info', text: 'Subscription deleted' },
   'retained-deleted': { code: 'S504', level: 'info', text: 'retained messages deleted' },
   'backup-taken': { code: 'S505', level: 'info', text: 'backup taken' },
+  'ban-added': { code: 'S506', level: 'info', text: 'ban added' },
+  'ban-removed': { code: 'S507', level: 'info', text: 'ban lifted' },
 }
 
 /** Reason Codes of CONNACK that say: not you, or not so. */
@@ -187,7 +190,7 @@ export function attachSecurityLog(
 }
 
 function ofUser(remoteAddress: string, userName?: string | null): Pick<Occurrence, 'source' | 'subject'> {
-  return { source: sourceOf(remoteAddress), subject: userName ?? '' }
+  return { source: networkOf(remoteAddress), subject: userName ?? '' }
 }
 
 function who(clientId: string, userName?: string | null): Record<string, unknown> {

@@ -6,6 +6,9 @@ import type { Entry } from './container.ts'
 /** Users and roles (`access/accounts-file.ts`). */
 export const ACCOUNTS_FILE = 'accounts.json'
 
+/** Bans (`access/bans-file.ts`): of this broker, and in no backup. */
+export const BANS_FILE = 'bans.json'
+
 const KEPT_FILES: readonly string[] = [ACCOUNTS_FILE]
 
 /** How the key of such a file begins in a backup; no key of the store begins so. */

@@ -68,6 +68,8 @@ export type NoRoomObserver = (remoteAddress: string) => void
 export interface SharedRoom {
   readonly sockets: SocketRoom
   readonly refused: NoRoomObserver
+  /** Whether sockets of this address are to be cut off before anything is read; never when absent. Must not throw. */
+  readonly isBanned?: (remoteAddress: string) => boolean
   /** Whether there are users with passwords; none when absent. */
   readonly hasUsers?: () => boolean
   /** Names and addresses of this machine; none when absent. */

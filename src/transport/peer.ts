@@ -52,7 +52,25 @@ function beneath(socket: Socket): Socket {
 
 /** Lets sockets of this server in only as far as there is room among those of all listeners. */
 export function admit({ room }: ListenerContext, server: Server): void {
+  turnAwayBanned(room, server)
   room.sockets.add(server, (remoteAddress) => room.refused(plainAddress(remoteAddress)))
+}
+
+/**
+ * Cuts sockets of banned addresses off before anything is made of them, TLS above all. Listeners of `connection` are called in their
+ * order and none can keep the others from it: so the event itself is held back.
+ */
+function turnAwayBanned({ isBanned }: ListenerContext['room'], server: Server): void {
+  if (isBanned === undefined) return
+  const emit = server.emit.bind(server) as (event: string | symbol, ...args: unknown[]) => boolean
+  server.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+    const [socket] = args as [Socket | undefined]
+    if (event !== 'connection' || !isBanned(plainAddress(socket?.remoteAddress ?? ''))) {
+      return emit(event, ...args)
+    }
+    socket!.destroy()
+    return true
+  }
 }
 
 /** A timer that rings so many ms too late tells that the process stood still, and not the peer. */

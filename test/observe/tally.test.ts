@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest'
-import { sourceOf } from '../../src/broker/source.ts'
+import { networkOf } from '../../src/broker/network.ts'
 import { type Fields, type Kind, Tally } from '../../src/observe/tally.ts'
 import { Random } from '../fuzz/random.ts'
 
@@ -109,6 +109,6 @@ describe('Tally', () => {
 
 test('an IPv6 network counts as one source, an IPv4 address as itself', () => {
   expect(
-    ['192.0.2.7', '', '2001:db8:1:2:3:4:5:6', '2001:db8::1', '::1', 'fe80::1%eth0'].map(sourceOf),
+    ['192.0.2.7', '', '2001:db8:1:2:3:4:5:6', '2001:db8::1', '::1', 'fe80::1%eth0'].map(networkOf),
   ).toEqual(['192.0.2.7', '', '2001:db8:1:2::/64', '2001:db8:0:0::/64', '0:0:0:0::/64', 'fe80:0:0:0::/64'])
 })
