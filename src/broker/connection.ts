@@ -725,7 +725,12 @@ export class Connection
   #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
     const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#link.info)
     if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
-    const reason = this.#rooms.relief.sessionRefusal(user.userName, this.#link.info.remoteAddress)
+    const { relief, diskRelief } = this.#rooms
+    const { remoteAddress } = this.#link.info
+    const stores = sessionExpirySeconds(this.#state, packet) > 0
+    const reason =
+      relief.sessionRefusal(user.userName, remoteAddress) ??
+      (stores ? diskRelief.refusal(this.#state.usage.user(user.userName, remoteAddress)) : null)
     if (reason === null) return null
     this.#state.figures.relief['session-refused']++
     return { reasonCode: Reason.QuotaExceeded, reason, told: NO_ROOM }

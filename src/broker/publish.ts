@@ -5,11 +5,13 @@ import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
 import { effectiveQoS, type Session } from '../session/session.ts'
 import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
+import type { DiskRelief } from './disk-relief.ts'
 import type { Limit } from './events.ts'
 import { hasRoomToRetain, retainedExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
+import { usageOf } from './usage.ts'
 import { SLICE_UNITS, UNITS } from './work.ts'
 
 /** What it takes to clear a retained message, in units. */
@@ -23,6 +25,7 @@ export class Publisher {
   readonly #state: State
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
+  readonly #disk: DiskRelief
   readonly #crowds: Crowds
   #latestAuthor: Author | null = null
   #latestPublisher = ''
@@ -39,8 +42,9 @@ export class Publisher {
   /** A bit for each of these that was made. */
   #plainMade = 0
 
-  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog) {
+  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog, disk: DiskRelief) {
     this.#state = state
+    this.#disk = disk
     this.#retained = retained
     this.#backlog = backlog
     this.#crowds = new Crowds(state, (fanOut, until) => this.#advance(fanOut, until))
@@ -276,6 +280,13 @@ export class Publisher {
     const retains = message.retain && message.payloadBytes > 0
     const short = stores || retains ? store.refusalFor(message.size) : null
     if (short !== null && !this.#clears(message)) return this.#refuse('disk', message, short)
+    if (this.#disk.pressed !== null && (stores || retains) && publisher !== null && !this.#clears(message)) {
+      const refusal = this.#disk.refusal(usageOf(publisher))
+      if (refusal !== null) {
+        this.#state.figures.relief['publish-refused']++
+        return this.#refuse('disk', message, refusal)
+      }
+    }
     if (memoryRefusal !== null && (stores || retains) && !this.#clears(message)) {
       return this.#refuse('memoryBytesMax', message, memoryRefusal)
     }

@@ -4,10 +4,11 @@
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Session } from '../session/session.ts'
+import { connectionBytes } from './costs.ts'
 import type { ReliefStep } from './events.ts'
 import { type Holder, LAST_STEP, type Payment, type Pressure, plan } from './relief-plan.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
-import { ownParts } from './shares.ts'
+import { ownPart } from './shares.ts'
 import type { ClientConnection, State } from './state.ts'
 import { usageOf } from './usage.ts'
 
@@ -27,6 +28,12 @@ const AIM_SHARE = 0.8
 /** Whoever paid so lately goes on with the next step when memory is short again, in ms. */
 const REMEMBERED_MS = 60_000
 
+/** A step takes so long at least, in ms: a client may still do something about it. */
+const STEP_MS = 900
+
+/** Clients that hold less than this are none that could pay. */
+const HELD_BYTES_MIN = 512
+
 /** Messages that are dropped in one turn. */
 const SHED_SLICE = 4096
 
@@ -37,10 +44,10 @@ const MIB = 1024 * 1024
 
 const TOLD = 'memory is short, and this client has the Server keep most of it'
 
-/** What a client has paid, and until when that is remembered, in broker time. */
+/** The step that a client came to, and when, in broker time. */
 interface Debt {
   readonly step: number
-  readonly until: number
+  readonly at: number
 }
 
 export class Relief {
@@ -94,35 +101,45 @@ export class Relief {
     this.#pay({ bytes: heldBytes, lowBytes, highBytes, maxBytes }, clients)
   }
 
-  /** Everybody that holds something. */
+  /** Everybody that holds something which can be freed, by what was counted at the last look. */
   #clients(): Client[] {
+    const { connected, work } = this.#state
     const found: Client[] = []
-    for (const [session, connection] of this.#state.connected) {
-      const { clientId } = connection.view
-      const messageBytes = session.stored ? 0 : session.queueBytes + session.inFlightBytes
-      const bytes = connection.waitingBytes + messageBytes
-      if (bytes === 0) continue
-      const user = usageOf(session)?.user?.name ?? ''
-      found.push({ clientId, user, bytes, step: this.#stepOf(clientId), session, connection })
+    for (const [session, connection] of connected) {
+      const usage = usageOf(session)
+      if (usage === null) continue
+      const ownBytes = session.stored ? 0 : usage.queueBytes + usage.subscriptionBytes
+      const bytes = usage.bufferBytes - connectionBytes(connection.view.link.transport) + ownBytes
+      if (bytes < HELD_BYTES_MIN) continue
+      const { name: clientId } = usage
+      found.push({
+        clientId,
+        user: usage.user?.name ?? '',
+        bytes,
+        step: this.#stepOf(clientId),
+        session,
+        connection,
+      })
     }
+    work.units += connected.size
     return found
   }
 
+  /** The step that it came to, from which it goes on; one less where that was just now. */
   #stepOf(clientId: string): number {
     const debt = this.#debts.get(clientId)
-    return debt === undefined || debt.until < this.#state.now() ? 0 : debt.step
+    const now = this.#state.now()
+    if (debt === undefined || now - debt.at > REMEMBERED_MS) return 0
+    return now - debt.at < STEP_MS ? debt.step - 1 : debt.step
   }
 
-  /** Leaves to the largest their shares of what they have in common. */
+  /** Leaves to the largest their shares of what they have in common with others. */
   #withoutShared(clients: Client[]): void {
     clients.sort((one, other) => other.bytes - one.bytes)
-    const largest = clients.slice(0, SHARES_LOOKED_AT)
-    const parts = ownParts(largest.map(({ session }) => session))
-    for (const [index, client] of largest.entries()) {
+    for (const [index, client] of clients.slice(0, SHARES_LOOKED_AT).entries()) {
       const { session } = client
-      // Of a stored Session no messages are counted.
-      const messageBytes = session.stored ? 0 : session.queueBytes + session.inFlightBytes
-      const shared = Math.round(messageBytes * (1 - parts[index]!))
+      if (session.stored) continue
+      const shared = Math.round((session.queueBytes + session.inFlightBytes) * (1 - ownPart(session)))
       clients[index] = { ...client, bytes: client.bytes - shared }
     }
   }
@@ -137,7 +154,10 @@ export class Relief {
     if (isHigh) this.#users = users
     this.#pressed = this.#described(pressure, payments)
     for (const { holder, step } of payments) {
-      this.#debts.set(holder.clientId, { step, until: state.now() + REMEMBERED_MS })
+      const known = this.#debts.get(holder.clientId)
+      if (known?.step !== step || state.now() - known.at >= STEP_MS) {
+        this.#debts.set(holder.clientId, { step, at: state.now() })
+      }
       this.#paying.set(holder.session, holder)
       this.#take(holder, step)
     }
@@ -254,7 +274,9 @@ export class Relief {
       connection.release('pays')
     }
     this.#paying.clear()
-    for (const [clientId, { until }] of this.#debts) if (until < state.now()) this.#debts.delete(clientId)
+    for (const [clientId, { at }] of this.#debts) {
+      if (state.now() - at > REMEMBERED_MS) this.#debts.delete(clientId)
+    }
   }
 }
 

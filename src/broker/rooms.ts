@@ -1,4 +1,5 @@
 /** The Server's rooms, each made once: what a Connection works with. */
+import type { DiskRelief } from './disk-relief.ts'
 import type { Publisher } from './publish.ts'
 import type { Relief } from './relief.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -16,6 +17,7 @@ export interface Rooms {
   readonly backlog: ShareBacklog
   readonly subscribing: Subscribing
   readonly relief: Relief
+  readonly diskRelief: DiskRelief
   /** Every open Network Connection, also before CONNECT. */
   readonly connections: Set<ClientConnection>
   /** The transport of a connection is gone. */

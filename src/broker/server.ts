@@ -9,6 +9,7 @@ import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
 import { COSTS } from './costs.ts'
+import { DiskRelief } from './disk-relief.ts'
 import { Estates } from './estates.ts'
 import type { Health, Limit } from './events.ts'
 import { Holdings } from './holdings.ts'
@@ -83,6 +84,7 @@ export class Server implements Acceptor {
   readonly state: State
   readonly holdings: Holdings
   readonly relief: Relief
+  readonly diskRelief: DiskRelief
   readonly #rooms: Rooms
   readonly #estates: Estates
   readonly #clock: BrokerClock
@@ -124,7 +126,8 @@ export class Server implements Acceptor {
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
     this.relief = new Relief(this.state, backlog)
-    const publisher = new Publisher(this.state, retained, backlog)
+    this.diskRelief = new DiskRelief(this.state)
+    const publisher = new Publisher(this.state, retained, backlog, this.diskRelief)
     const wills = new Wills(this.state, publisher)
     this.#estates = new Estates(this.state, publisher)
     this.#rooms = {
@@ -134,6 +137,7 @@ export class Server implements Acceptor {
       backlog,
       sessions: new Sessions(this.state, this.#estates, wills, retained, backlog),
       relief: this.relief,
+      diskRelief: this.diskRelief,
       subscribing: new Subscribing(this.state, retained, backlog),
       connections: this.state.connections,
       gone: (connection) => this.#gone(connection),
@@ -550,8 +554,8 @@ export class Server implements Acceptor {
       return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
     const refusal = store.refusal ?? memoryRefusal
     if (refusal !== null) return { state: 'refusing', detail: refusal }
-    const { pressed } = this.relief
-    return pressed === null ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
+    const pressed = [this.relief.pressed, this.diskRelief.pressed].filter((text) => text !== null).join('; ')
+    return pressed === '' ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
   }
 
   #tellHealth(): void {
@@ -587,7 +591,9 @@ export class Server implements Acceptor {
     const { state } = this
     this.#memorySampledAt = state.now()
     state.rates.sweep()
-    this.relief.look(this.memoryBytes())
+    // Retained messages have a limit of their own: counted here they would lock out who comes to clear them.
+    this.relief.look(this.memoryBytes() - state.usage.total.retainedBytes)
+    this.diskRelief.look()
   }
 
   // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -626,9 +626,11 @@ export class Session implements OutboundState {
     for (const outgoing of this.#inFlight) {
       const { delivery } = outgoing
       if (delivery === null || delivery.share !== null || delivery.message === FORGOTTEN) continue
-      this.#inFlightBytes -= delivery.message.size
+      this.#landed(delivery)
+      this.#context.store.held.hold(FORGOTTEN)
       outgoing.delivery = { ...delivery, message: FORGOTTEN }
     }
+    if (!this.isMarked) this.#mark()
     return before - this.#inFlightBytes
   }
 
