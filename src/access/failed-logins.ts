@@ -4,6 +4,7 @@
  * has are counted like all others.
  */
 import type { Limits } from '../broker/limits.ts'
+import { beginningOf } from '../mqtt/utf8.ts'
 
 export type FailureLimits = Pick<
   Limits,
@@ -173,7 +174,7 @@ export class FailedLogins {
 }
 
 function nameOf(userName: string): string {
-  return userName.slice(0, NAME_CHARACTERS_MAX)
+  return beginningOf(userName, NAME_CHARACTERS_MAX)
 }
 
 function keyOf(address: string, userName: string): string {

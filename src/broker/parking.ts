@@ -5,8 +5,10 @@
 import type { Session } from '../session/session.ts'
 import type { State } from './state.ts'
 
-/** What one step may spend: looks at Sessions, and entries that it parks. */
-const STEP = 4096
+/** What one step may do: looks at Sessions, and entries that it parks. */
+const STEP = 2048
+/** What each of them takes, in units. */
+const ENTRY_UNITS = 4
 /** How long a pass that parked hardly anything is not repeated, in ms: what is in memory is of clients that are connected. */
 const REST_MS = 10_000
 /** Fewer entries make a pass one that was in vain. */
@@ -58,7 +60,7 @@ export class Parking {
       this.#parked += parked
       spent += 1 + parked
     }
-    work.units += spent
+    work.units += spent * ENTRY_UNITS
     if (this.#sessions !== null) this.#state.turn.continueLater(() => this.#step())
   }
 

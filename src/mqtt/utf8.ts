@@ -43,3 +43,9 @@ function isNativeUtf8String(buffer: Buffer, start: number, end: number): boolean
   const view = buffer.subarray(start, end)
   return isUtf8(view) && view.indexOf(0) === -1
 }
+
+/** At most the first `charactersMax` characters, copied: a slice of a long string keeps all of it in memory. */
+export function beginningOf(text: string, charactersMax: number): string {
+  if (text.length <= charactersMax) return text
+  return Buffer.from(text.slice(0, charactersMax), 'utf16le').toString('utf16le')
+}

@@ -1,5 +1,6 @@
 /** Notices Client Identifiers that several connections take from each other, again and again. */
 import type { LinkInfo } from '../broker/link.ts'
+import { beginningOf } from '../mqtt/utf8.ts'
 
 /** So many takeovers of one Client Identifier in `WINDOW_MS` are no client that comes back after its network failed. */
 const TAKEOVERS_MIN = 4
@@ -7,6 +8,8 @@ const WINDOW_MS = 60_000
 
 /** Client Identifiers that are watched; those of longest ago are forgotten. */
 const CLIENTS_MAX = 1000
+/** Longer Client Identifiers are told apart by their beginnings only. */
+const NAME_CHARACTERS_MAX = 256
 /** Addresses that are named. */
 const ADDRESSES_MAX = 4
 
@@ -25,7 +28,8 @@ export class Takeovers {
   }
 
   /** Counts a takeover. Where it is one of many, the addresses that take part, in the order in which they came; else null. */
-  add(clientId: string, from: LinkInfo, to: LinkInfo): string | null {
+  add(wholeClientId: string, from: LinkInfo, to: LinkInfo): string | null {
+    const clientId = beginningOf(wholeClientId, NAME_CHARACTERS_MAX)
     const at = this.#now()
     const before = this.#clients.get(clientId) ?? []
     const recent = before.filter((takeover) => takeover.at > at - WINDOW_MS).slice(1 - TAKEOVERS_MIN)

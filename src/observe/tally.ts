@@ -6,6 +6,7 @@
  * (a user name, a reason). So neither one kind nor one address can hide what others do.
  */
 
+import { beginningOf } from '../mqtt/utf8.ts'
 import { printable } from './printable.ts'
 
 export type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error'
@@ -67,6 +68,8 @@ const BURST_SECONDS = 100
 
 /** Longer texts are told apart by their beginnings only, in characters. */
 const KEY_CHARACTERS_MAX = 128
+/** Of a name, what is kept to be written; more is cut there, too. */
+const NAME_CHARACTERS_MAX = 512
 
 interface Entry {
   readonly source: string
@@ -105,7 +108,11 @@ class KindTally {
     this.#allowance = options.linesPerSecondMax * BURST_SECONDS
   }
 
-  add({ source, subject, detail, count = 1 }: Occurrence, describe: () => Fields): void {
+  add({ source: from, subject: about, detail, count = 1 }: Occurrence, describe: () => Fields): void {
+    const [source, subject] = [
+      beginningOf(from, NAME_CHARACTERS_MAX),
+      beginningOf(about, NAME_CHARACTERS_MAX),
+    ]
     const pair = `${cut(source)}\0${cut(subject)}`
     const key = `${pair}\0${cut(detail)}`
     const found = this.#entries.get(key)
@@ -284,5 +291,5 @@ export class Tally {
 }
 
 function cut(text: string): string {
-  return text.length > KEY_CHARACTERS_MAX ? text.slice(0, KEY_CHARACTERS_MAX) : text
+  return beginningOf(text, KEY_CHARACTERS_MAX)
 }

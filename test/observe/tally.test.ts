@@ -1,5 +1,7 @@
+import { Session } from 'node:inspector'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { networkOf } from '../../src/broker/network.ts'
+import { printable } from '../../src/observe/printable.ts'
 import { type Fields, type Kind, Tally } from '../../src/observe/tally.ts'
 import { Random } from '../fuzz/random.ts'
 
@@ -106,6 +108,30 @@ describe('Tally', () => {
     expect([seed, total()]).toEqual([seed, added])
   })
 })
+
+test('1,500 refusals with names of 65 KB, each told or counted, keep little of them in memory', () => {
+  const before = liveBytes()
+  const security: Kind = { ...KIND, isUngrouped: true }
+  for (let name = 0; name < 1500; name++) {
+    const text = Buffer.from(`${name}`.padEnd(65_000, 'x')).toString()
+    const occurrence = { source: `10.0.${name >>> 8}.${name & 255}`, subject: text, detail: `bad ${text}` }
+    for (const kind of [KIND, OTHER, security]) {
+      tally.add(kind, occurrence, () => ({ address: occurrence.source, user: printable(text) }))
+    }
+  }
+  lines = []
+  expect(liveBytes() - before).toBeLessThan(12_000_000)
+  pass(20)
+})
+
+/** Bytes of the heap without garbage. */
+function liveBytes(): number {
+  const session = new Session()
+  session.connect()
+  session.post('HeapProfiler.collectGarbage')
+  session.disconnect()
+  return process.memoryUsage().heapUsed
+}
 
 test('an IPv6 network counts as one source, an IPv4 address as itself', () => {
   expect(
