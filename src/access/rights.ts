@@ -5,6 +5,10 @@ import type { ClientRights, Decision, Request } from './decision.ts'
 /** Topic names that are remembered per client and kind of request; with more, remembering begins anew. */
 const REMEMBERED_MAX = 512
 
+/** Characters of all names that are remembered for a client, and of one: who sends long names has them looked at each time. */
+const CHARACTERS_MAX = 32_768
+const NAME_CHARACTERS_MAX = 1024
+
 export class Rights {
   readonly #sources: readonly ClientRights[]
   readonly #otherwise: Decision
@@ -12,6 +16,7 @@ export class Rights {
   readonly #receiving = new Map<string, boolean>()
   /** By QoS and RETAIN. */
   readonly #publishing: (Map<string, boolean> | undefined)[] = []
+  #characters = 0
 
   /** The first source that decides is heard; `otherwise` holds where none does. */
   constructor(sources: readonly ClientRights[], otherwise: Decision) {
@@ -37,19 +42,37 @@ export class Rights {
     }
     const remembered = known.get(topic)
     if (remembered !== undefined) return remembered
-    return remember(known, topic, this.decide({ action: 'publish', topic, qos, retain }).allow)
+    return this.#remember(known, topic, this.decide({ action: 'publish', topic, qos, retain }).allow)
   }
 
   mayReceive(topic: string): boolean {
     if (this.#receivesEverything && topic.charCodeAt(0) !== 0x24) return true
     const remembered = this.#receiving.get(topic)
     if (remembered !== undefined) return remembered
-    return remember(this.#receiving, topic, this.decide({ action: 'receive', topic }).allow)
+    return this.#remember(this.#receiving, topic, this.decide({ action: 'receive', topic }).allow)
   }
-}
 
-function remember(known: Map<string, boolean>, topic: string, allow: boolean): boolean {
-  if (known.size >= REMEMBERED_MAX) known.clear()
-  known.set(topic, allow)
-  return allow
+  #remember(known: Map<string, boolean>, topic: string, allow: boolean): boolean {
+    const { length } = topic
+    if (length > NAME_CHARACTERS_MAX) return allow
+    if (this.#characters + length > CHARACTERS_MAX) this.#forgetAll()
+    else if (known.size >= REMEMBERED_MAX) {
+      for (const name of known.keys()) this.#characters -= name.length
+      known.clear()
+    }
+    this.#characters += length
+    known.set(topic, allow)
+    return allow
+  }
+
+  #forgetAll(): void {
+    this.#receiving.clear()
+    for (const known of this.#publishing) known?.clear()
+    this.#characters = 0
+  }
+
+  /** Characters of all topic names that are remembered. */
+  get characters(): number {
+    return this.#characters
+  }
 }

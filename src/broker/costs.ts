@@ -3,6 +3,7 @@
  * objects, entries of maps, buffers. `test/broker/costs.test.ts` holds the table against the heap.
  */
 import type { Will } from '../mqtt/message.ts'
+import { type TopicTable, topicLevels } from '../mqtt/topics.ts'
 import type { Session } from '../session/session.ts'
 import { MESSAGE_BYTES } from '../store/held.ts'
 import type { LinkInfo } from './link.ts'
@@ -10,27 +11,31 @@ import type { LinkInfo } from './link.ts'
 export const COSTS = Object.freeze({
   /** A Network Connection of a client with its parser, its output, its socket and its place in tables. */
   connection: 6000,
-  /** A Session without Subscriptions, with its place in tables. */
-  session: 900,
-  /** A Subscription: the Session's entry and what the router finds. */
-  subscription: 420,
-  /** A Shared Subscription's group, where it has few members, beside its Subscriptions. */
-  shareGroup: 500,
-  /** An entry of a queue: the Delivery and its slot. */
-  queueEntry: 110,
-  /** An entry of what is in flight. */
-  inFlight: 140,
-  /** A QoS 2 identifier that was received and is not released. */
-  inboundId: 40,
-  /** An entry of a queue whose message is on the disk only, while very many wait. */
-  parkedEntry: 24,
   /** More for a connection over TLS, and over WebSocket. */
   tls: 40_000,
   webSocket: 2000,
+  /** A Session without Subscriptions, with its place in tables. */
+  session: 960,
+  /** A Subscription: the Session's entry and what the router finds. */
+  subscription: 190,
+  /** More for a filter of very many levels, beside half of its bytes: its branch. */
+  deep: 120,
+  /** A Shared Subscription's group, as if it had no other member. */
+  shareGroup: 130,
+  /** An entry of a queue: its slot, and a Delivery where that is not shared by all who get the message. */
+  queueEntry: 80,
+  /** An entry of a queue whose message is on the disk only, while very many wait. */
+  parkedEntry: 24,
+  /** An entry of what is in flight. */
+  inFlight: 100,
+  /** A QoS 2 identifier that was received and is not released. */
+  inboundId: 100,
   /** A retained message with its topic's entries in map and tree. */
-  retained: 700,
-  /** A Will, with its deadline. */
-  will: 600,
+  retained: 540,
+  /** A Will with its deadline. */
+  will: 1400,
+  /** A topic name that is remembered with its Route. */
+  topic: 190,
 })
 
 /** Bytes of the characters of a string: V8 has one for each, or two where any is beyond Latin-1. */
@@ -41,8 +46,14 @@ export function textBytes(text: string): number {
 
 /** What a Subscription takes in its Session and in the router. */
 export function subscriptionBytes(filter: string, isShared: boolean): number {
-  return COSTS.subscription + (isShared ? COSTS.shareGroup + 2 * textBytes(filter) : textBytes(filter))
+  const bytes = textBytes(filter)
+  const deep =
+    filter.length > 2 * TABLE_LEVELS && topicLevels(filter) > TABLE_LEVELS ? COSTS.deep + bytes / 2 : 0
+  return Math.ceil(COSTS.subscription + deep + bytes + (isShared ? COSTS.shareGroup + bytes : 0))
 }
+
+/** Filters with more levels are not found by a table but by a tree. */
+const TABLE_LEVELS = 24
 
 /** What a retained message takes whose topic name, properties and payload have so many bytes. */
 export function retainedBytes(size: number): number {
@@ -102,4 +113,9 @@ export function exactBytes(session: Session): number {
     bytes += message.evicted ? EVICTED_BYTES : (message.size + MESSAGE_BYTES) / Math.max(1, message.entries)
   }
   return bytes
+}
+
+/** What remembered topic names take. */
+export function topicsBytes({ size, bytes }: TopicTable): number {
+  return size * COSTS.topic + bytes
 }

@@ -5,6 +5,7 @@
  * changes with each message is marked there, and looked at now and then.
  */
 import type { Message } from '../mqtt/message.ts'
+import type { TopicTable } from '../mqtt/topics.ts'
 import type { Session } from '../session/session.ts'
 import type { WillRecord } from '../store/store.ts'
 import {
@@ -15,6 +16,7 @@ import {
   sessionBytes,
   storedBytes,
   subscriptionBytes,
+  topicsBytes,
   willBytes,
 } from './costs.ts'
 import type { LinkInfo } from './link.ts'
@@ -170,6 +172,7 @@ export interface Kept {
   /** Connections that something was read from or written to since the last look, and those that hold something. */
   readonly restless: readonly CountedConnection[]
   rest(connection: CountedConnection): void
+  readonly topics: TopicTable
   readonly store: {
     readonly figures: { readonly residentBytes: number }
     readonly held: { readonly bytes: number }
@@ -370,9 +373,9 @@ export class UsageBook {
     client.address?.addQueue(moreQueue, moreEntries, moreStored)
   }
 
-  /** Everything that is kept in memory for clients, in bytes, at the last look. */
+  /** Everything that is kept in memory for clients, in bytes, at the last look; topic names that are nobody's included. */
   get bytes(): number {
-    return this.total.bytes
+    return this.total.bytes + topicsBytes(this.#kept.topics)
   }
 
   /** The clients, users or addresses with the most bytes, the largest first. */

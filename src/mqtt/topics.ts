@@ -33,6 +33,7 @@ export class TopicTable {
   /** KEPT for each set. */
   #topics: (Topic | null)[]
   #size = 0
+  #bytes = 0
   #longBytes = 0
   /** Who has to go next, of those in a set. */
   #turn = 0
@@ -51,6 +52,11 @@ export class TopicTable {
   /** Topics kept. */
   get size(): number {
     return this.#size
+  }
+
+  /** Bytes of the names of all topics kept. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /**
@@ -134,6 +140,7 @@ export class TopicTable {
     this.#tags[set * WAYS + way] = tag
     this.#topics[set * KEPT + way] = topic
     this.#size++
+    this.#bytes += topic.byteLength
     if (isLong) this.#longBytes += topic.byteLength
   }
 
@@ -142,6 +149,7 @@ export class TopicTable {
     this.#tags[set * WAYS + way] = 0
     this.#topics[set * KEPT + way] = null
     this.#size--
+    this.#bytes -= byteLength
     if (byteLength > LONG_BYTES) this.#longBytes -= byteLength
   }
 
@@ -160,6 +168,7 @@ export class TopicTable {
     this.#tags = new Int32Array(tags.length * 2)
     this.#topics = new Array<Topic | null>(topics.length * 2).fill(null)
     this.#size = 0
+    this.#bytes = 0
     this.#longBytes = 0
     for (let at = 0; at < topics.length; at++) {
       const topic = topics[at]!

@@ -338,23 +338,41 @@ export class FilterSet<L extends Filtered> {
         continue
       }
       const isClosed = depth === 0 && noLeadingWildcard
+      meter.units += node.path.length >>> CHARACTER_BITS
+      const at = depth + pathLevels(node.path, levels, depth)
+      if (at < depth) continue
       if (node.hash !== null && !isClosed) found.push(node.hash)
-      if (depth === levels.length) {
+      if (at === levels.length) {
         if (node.end !== null) found.push(node.end)
         continue
       }
-      const literal: Child<L> | null = node.literal(levels[depth]!)
+      const literal: Child<L> | null = node.literal(levels[at]!)
       if (literal !== null) {
         open.push(literal)
-        depths.push(depth + 1)
+        depths.push(at + 1)
       }
       if (node.plus !== null && !isClosed) {
         open.push(node.plus)
-        depths.push(depth + 1)
+        depths.push(at + 1)
       }
     }
     return true
   }
+}
+
+/** How many levels a branch's path has, if those of the topic match them from `depth` on; else a number below zero. */
+function pathLevels(path: string, levels: readonly string[], depth: number): number {
+  let count = 0
+  for (let at = 0; at < path.length; count++) {
+    const level = levels[depth + count]
+    if (level === undefined) return -1
+    const from = at + 1
+    const isPlus = path.charCodeAt(from) === PLUS
+    if (!isPlus && !path.startsWith(level, from)) return -1
+    at = from + (isPlus ? 1 : level.length)
+    if (at < path.length && path.charCodeAt(at) !== SLASH) return -1
+  }
+  return count
 }
 
 function filterOf<L extends Filtered>(leaf: L): string {

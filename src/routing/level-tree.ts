@@ -1,6 +1,10 @@
 /**
  * A tree of topic levels, for filters and for topic names. What it holds hangs at the first level where its name
- * differs from all others, so that a name that shares nothing costs no branch, however many levels it has.
+ * differs from all others, so that a name that shares nothing costs no branch, however many levels it has. Levels that all
+ * names of a branch have in common are one text: two names that differ in their last level only cost one branch.
+ *
+ * Whoever walks through the tree may stand still meanwhile: the place of a branch never changes. What it has moves down into
+ * another one where a name comes that shares less of its path.
  */
 
 import { ChurnMap } from './churn-map.ts'
@@ -8,8 +12,12 @@ import { ChurnMap } from './churn-map.ts'
 /** A branch, or a leaf for the one name in this place. A leaf is never a Branch itself. */
 export type Child<L extends NonNullable<unknown>> = Branch<L> | L
 
+const SLASH = 0x2f
+
 /** All names that have the levels down to here in common, when there are at least two. */
 export class Branch<L extends NonNullable<unknown>> {
+  /** Further levels that all names below have in common, a slash before each: empty for none. May contain `+`, as filters do. */
+  path = ''
   /** The name that ends here. */
   end: L | null = null
   /** Names whose next level is `+`. */
@@ -55,14 +63,15 @@ export class Branch<L extends NonNullable<unknown>> {
     if (level === null) this.end = child as L
     else if (level === '+') this.plus = child
     else if (level === '#') this.hash = child as L
-    else if (this.#children !== null) this.#children.set(level, child)
-    else if (this.#only === null || this.#onlyLevel === level) {
-      this.#onlyLevel = level
+    else if (this.#children !== null) this.#children.set(own(level), child)
+    else if (this.#only !== null && this.#onlyLevel === level) this.#only = child
+    else if (this.#only === null) {
+      this.#onlyLevel = own(level)
       this.#only = child
     } else {
       this.#children = new ChurnMap()
       this.#children.set(this.#onlyLevel, this.#only)
-      this.#children.set(level, child)
+      this.#children.set(own(level), child)
       this.#only = null
     }
   }
@@ -74,6 +83,28 @@ export class Branch<L extends NonNullable<unknown>> {
     // The Map stays until the branch goes, so that iterators that are under way see what remains.
     else if (this.#children !== null) this.#children.delete(level)
     else this.#only = null
+  }
+
+  /** Moves all that is below it into a branch behind the first `common` characters of its path, which become all of it. */
+  split(common: number): void {
+    const { path } = this
+    const lower = new Branch<L>()
+    const next = path.indexOf('/', common + 1)
+    const level = own(next === -1 ? path.slice(common + 1) : path.slice(common + 1, next))
+    lower.path = next === -1 ? '' : own(path.slice(next))
+    lower.end = this.end
+    lower.plus = this.plus
+    lower.hash = this.hash
+    lower.#onlyLevel = this.#onlyLevel
+    lower.#only = this.#only
+    lower.#children = this.#children
+    this.path = own(path.slice(0, common))
+    this.end = null
+    this.plus = null
+    this.hash = null
+    this.#only = null
+    this.#children = null
+    this.set(level, lower)
   }
 
   /** The one thing left in the branch; null when it is empty, undefined when there are several. */
@@ -114,6 +145,8 @@ export class LevelTree<L extends NonNullable<unknown>> {
       if (!(child instanceof Branch)) return this.#nameOf(child) === name ? child : undefined
       branch = child
       at += level!.length + 1
+      if (commonPath(branch.path, name, at) < branch.path.length) return undefined
+      at += branch.path.length
     }
   }
 
@@ -127,6 +160,13 @@ export class LevelTree<L extends NonNullable<unknown>> {
       const child = branch.get(level)
       if (child instanceof Branch) {
         branch = child
+        at += level!.length + 1
+        const common = commonPath(branch.path, name, at)
+        if (common < branch.path.length) {
+          branch.split(common)
+          this.#branches++
+        }
+        at += common
       } else if (child === null) {
         branch.set(level, leaf)
         this.#leaves++
@@ -135,13 +175,17 @@ export class LevelTree<L extends NonNullable<unknown>> {
         branch.set(level, leaf)
         return
       } else {
+        at += level!.length + 1
         const fork = new Branch<L>()
-        fork.set(levelAt(this.#nameOf(child), at + level!.length + 1), child)
+        const other = this.#nameOf(child)
+        const common = commonPath(other.slice(at - 1), name, at)
+        fork.path = own(other.slice(at - 1, at - 1 + common))
+        at += common
+        fork.set(levelAt(other, at), child)
         branch.set(level, fork)
         this.#branches++
         branch = fork
       }
-      at += level!.length + 1
     }
   }
 
@@ -163,6 +207,8 @@ export class LevelTree<L extends NonNullable<unknown>> {
       }
       branch = child
       at += level!.length + 1
+      if (commonPath(branch.path, name, at) < branch.path.length) return false
+      at += branch.path.length
     }
     branch.remove(levels[path.length - 1]!)
     this.#leaves--
@@ -181,4 +227,26 @@ function levelAt(name: string, at: number): string | null {
   if (at > name.length) return null
   const end = name.indexOf('/', at)
   return end === -1 ? name.slice(at) : name.slice(at, end)
+}
+
+/**
+ * How many characters of a path, whole levels with a slash before each, the name has as well, whose next level begins at `at`.
+ */
+function commonPath(path: string, name: string, at: number): number {
+  let common = 0
+  let index = 0
+  for (; index < path.length && path.charCodeAt(index) === name.charCodeAt(at - 1 + index); index++) {
+    if (path.charCodeAt(index) === SLASH) common = index
+  }
+  const isWhole = index === path.length || path.charCodeAt(index) === SLASH
+  const isWholeOfName = at - 1 + index >= name.length || name.charCodeAt(at - 1 + index) === SLASH
+  return isWhole && isWholeOfName ? index : common
+}
+
+/** From here on V8 makes a part of a string by reference to all of it. */
+const SLICE_MIN = 13
+
+/** In memory of its own: a part of a name would keep all of it, when that is gone from the tree. */
+function own(part: string): string {
+  return part.length < SLICE_MIN ? part : Buffer.from(part).toString()
 }

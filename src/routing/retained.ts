@@ -104,8 +104,8 @@ export class RetainedTree {
         const [level, child] = next.value
         // From here on everything matches, the level before it included.
         const isAll = filter.charCodeAt(row.filterAt) === HASH
-        const filterAt: number = isAll ? row.filterAt : nextLevel(filter, row.filterAt)
-        const topicAt: number = row.topicAt + level.length + 1
+        let filterAt: number = isAll ? row.filterAt : nextLevel(filter, row.filterAt)
+        let topicAt: number = row.topicAt + level.length + 1
         if (child === null) {
           // Gone.
         } else if (!(child instanceof Branch)) {
@@ -113,12 +113,20 @@ export class RetainedTree {
           // The levels before this one are known to match.
           if (isAll || restMatches(filter, row.filterAt, child, row.topicAt)) topic = child
         } else {
-          const isEnd = filterAt > filter.length || filter.charCodeAt(filterAt) === HASH
-          if (isEnd) topic = child.end
-          if (filterAt <= filter.length) {
-            rows.push(row)
-            row = descend(child, filter, filterAt, topicAt)
-            meter.units += level.length >>> CHARACTER_BITS
+          const { path } = child
+          if (path !== '') {
+            meter.units += path.length >>> CHARACTER_BITS
+            filterAt = behindPath(filter, filterAt, path)
+            topicAt += path.length
+          }
+          if (filterAt !== NOWHERE) {
+            const isEnd = filterAt > filter.length || filter.charCodeAt(filterAt) === HASH
+            if (isEnd) topic = child.end
+            if (filterAt <= filter.length) {
+              rows.push(row)
+              row = descend(child, filter, filterAt, topicAt)
+              meter.units += level.length >>> CHARACTER_BITS
+            }
           }
         }
       }
@@ -149,6 +157,29 @@ function descend(branch: Branch<string>, filter: string, filterAt: number, topic
   const child = branch.literal(level)
   const found: [string, Child<string>][] = child === null ? [] : [[level, child]]
   return { children: found.values(), left: found.length, filterAt, topicAt }
+}
+
+const NOWHERE = -1
+
+/** Where the filter goes on behind levels of a topic name, a slash before each; NOWHERE where it does not match them. */
+function behindPath(filter: string, filterAt: number, path: string): number {
+  let at = filterAt
+  for (let index = 0; index < path.length; ) {
+    if (at > filter.length) return NOWHERE
+    if (filter.charCodeAt(at) === HASH) return at
+    const slash = path.indexOf('/', index + 1)
+    const end = slash === -1 ? path.length : slash
+    const next = nextLevel(filter, at)
+    const isPlus = filter.charCodeAt(at) === PLUS
+    if (
+      !isPlus &&
+      !(next - 1 - at === end - index - 1 && path.startsWith(filter.slice(at, next - 1), index + 1))
+    )
+      return NOWHERE
+    at = next
+    index = end
+  }
+  return at
 }
 
 /** Whether the level that begins there is a wildcard. */

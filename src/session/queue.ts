@@ -27,7 +27,7 @@ const PARKED_MIN = 4
 
 /** What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get the message. */
 const SLOT_BYTES = 16
-const DELIVERY_BYTES = 110
+const DELIVERY_BYTES = 80
 
 /** Positions whose earliest expiry is kept in one number. */
 const CHUNK = 256

@@ -13,13 +13,15 @@
 import { Message, type MessageFields, NO_TOPIC } from '../mqtt/message.ts'
 import type { EntryFields } from './entry.ts'
 import { corrupt, LOSS } from './format.ts'
-import { type HeldBytes, MESSAGE_BYTES } from './held.ts'
+import type { HeldBytes } from './held.ts'
 import { References } from './references.ts'
 import type { StoreFigures } from './store.ts'
 import { PageTimes } from './time-record.ts'
 
 /** What a body takes in its page beside topic, properties and payload, about. */
 const BODY_OVERHEAD_BYTES = 24
+/** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
+const MESSAGE_BYTES = 480
 /** What is left of that while its body is on disk only: Message, Delivery, StoredBody. */
 const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */

@@ -4,8 +4,8 @@
  */
 import type { Message } from '../mqtt/message.ts'
 
-/** What a message in memory takes beside its bytes, measured: Message, Delivery, what the store knows of it, Buffers. */
-export const MESSAGE_BYTES = 480
+/** What a message in memory takes beside its bytes, measured: Message and Buffers. What the disk's store knows of it is its own. */
+export const MESSAGE_BYTES = 320
 
 export class HeldBytes {
   bytes = 0

@@ -148,10 +148,15 @@ test('a match ends even where each step adds a topic', () => {
 
 describe('beside the naive matcher', () => {
   const level = fc.constantFrom('', 'a', 'b', 'c', '$s', 'aa')
-  const topicName = fc.array(level, { minLength: 1, maxLength: 4 }).map((levels) => levels.join('/') || '/')
+  // Many levels in common: `a/a/a/b/a`.
+  const deep = fc.array(fc.constantFrom('a', 'a', 'a', 'b', ''), { minLength: 3, maxLength: 9 })
+  const topicName = fc
+    .oneof(fc.array(level, { minLength: 1, maxLength: 4 }), deep)
+    .map((levels) => levels.join('/') || '/')
+  const deepFilter = fc.array(fc.constantFrom('a', 'a', '+', 'b', ''), { minLength: 2, maxLength: 9 })
   const filter = fc
-    .tuple(fc.array(fc.oneof(level, fc.constant('+')), { maxLength: 4 }), fc.boolean())
-    .map(([levels, multi]) => (multi ? [...levels.slice(0, 3), '#'] : levels).join('/') || '/')
+    .tuple(fc.oneof(fc.array(fc.oneof(level, fc.constant('+')), { maxLength: 4 }), deepFilter), fc.boolean())
+    .map(([levels, multi]) => (multi ? [...levels.slice(0, -1), '#'] : levels).join('/') || '/')
   const change = fc.record({ set: fc.boolean(), topic: topicName })
 
   test('setting, deleting and matching in any order', () => {
