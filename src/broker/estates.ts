@@ -29,6 +29,9 @@ export class Estates {
   readonly #state: State
   readonly #publisher: Publisher
   readonly #open = new Map<Session, Estate>()
+  /** The latest turn in which Sessions ended, and what that may still take of it: very many may end at once. */
+  #turn = 0
+  #unitsLeft = 0
 
   constructor(state: State, publisher: Publisher) {
     this.#state = state
@@ -45,7 +48,19 @@ export class Estates {
     const filters = session.subscriptions.keys()[Symbol.iterator]()
     const estate: Estate = { session, filters, isKept: false }
     this.#open.set(session, estate)
-    this.#run(estate)
+    const { turn, work, stopping } = this.#state
+    if (turn.number !== this.#turn) {
+      this.#turn = turn.number
+      this.#unitsLeft = SLICE_UNITS
+    }
+    const isEmpty = session.subscriptions.size + session.queueLength + session.inFlightCount === 0
+    if (this.#unitsLeft <= 0 && !isEmpty && !stopping) {
+      this.#goOn(estate)
+      return
+    }
+    const { units } = work
+    this.#run(estate, Math.max(this.#unitsLeft, 1))
+    this.#unitsLeft -= work.units - units
   }
 
   /** Those that are not stored are taken apart now, however long it takes: the Server stops. */
@@ -58,18 +73,23 @@ export class Estates {
     for (const { session } of [...this.#open.values()]) if (session.stored) this.#open.delete(session)
   }
 
-  #run(estate: Estate): void {
+  #run(estate: Estate, units = SLICE_UNITS): void {
     const { session } = estate
     if (this.#open.get(session) !== estate) return
-    const { work, turn, stopping } = this.#state
-    const until = stopping ? Number.POSITIVE_INFINITY : work.units + SLICE_UNITS
+    const { work, stopping } = this.#state
+    const until = stopping ? Number.POSITIVE_INFINITY : work.units + units
     const outcome = stopping || this.#unsubscribe(estate, until) ? this.#passOn(session, until) : 'more'
     if (outcome === 'done') {
       this.#end(estate)
       return
     }
-    if (session.stored && !estate.isKept) this.#keep(estate)
-    if (outcome === 'more') turn.continueLater(() => this.#run(estate))
+    if (outcome === 'more') this.#goOn(estate)
+    else if (session.stored && !estate.isKept) this.#keep(estate)
+  }
+
+  #goOn(estate: Estate): void {
+    if (estate.session.stored && !estate.isKept) this.#keep(estate)
+    this.#state.turn.continueLater(() => this.#run(estate))
   }
 
   /** False when there are more Subscriptions. */

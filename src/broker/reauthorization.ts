@@ -6,10 +6,8 @@ import { Reason } from '../mqtt/reason.ts'
 import type { Session } from '../session/session.ts'
 import type { ClientView } from './policy.ts'
 import type { State } from './state.ts'
-import type { Subscribing } from './subscribe.ts'
-
-/** Subscriptions that are looked at in one turn, so that nobody waits for very many of them. */
-const SLICE = 512
+import { ASK_UNITS, type Subscribing } from './subscribe.ts'
+import { SLICE_UNITS } from './work.ts'
 
 /** Whose connections end: users by name, or all for whom the function answers true. */
 export type Lost = ReadonlySet<string> | ((client: ClientView) => boolean)
@@ -109,7 +107,10 @@ export class Reauthorization {
   }
 
   #run(): void {
-    for (let step = 0; step < SLICE && this.#rest !== null; step++) {
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
+    while (this.#rest !== null && work.units < until) {
+      work.units += ASK_UNITS
       const next = this.#rest.next()
       if (next.done === true) this.#rest = null
       else this.#look(...next.value)
@@ -187,6 +188,11 @@ export class Reauthorization {
 
 function* subscriptionsOf(sessions: Iterable<Session>): Generator<[Session, string]> {
   for (const session of sessions) {
-    for (const filter of [...session.subscriptions.keys()]) yield [session, filter]
+    // What is subscribed to meanwhile was asked about then.
+    let left = session.subscriptions.size
+    for (const filter of session.subscriptions.keys()) {
+      if (left-- === 0) break
+      yield [session, filter]
+    }
   }
 }

@@ -2,9 +2,10 @@
 import type { Session } from '../session/session.ts'
 import type { Sessions } from './sessions.ts'
 import type { State } from './state.ts'
+import { SLICE_UNITS } from './work.ts'
 
-/** Sessions that are looked at in one turn; each may end, with its Subscriptions and its queue. */
-const SLICE = 256
+/** What it takes to hold one Session to the maximum, in units. */
+const CAP_UNITS = 32
 
 /** What a maximum did, or would do. */
 export interface Capped {
@@ -53,7 +54,10 @@ export class SessionCap {
   #slice(): void {
     // A store that is read again holds its Sessions to the maximum by itself.
     if (this.#state.unavailable !== null) this.#rest = null
-    for (let step = 0; step < SLICE && this.#rest !== null; step++) {
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
+    while (this.#rest !== null && work.units < until) {
+      work.units += CAP_UNITS
       const next = this.#rest.next()
       if (next.done === true) {
         this.#rest = null

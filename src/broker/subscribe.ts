@@ -12,6 +12,7 @@ import { subscriptionExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
 import type { ShareBacklog } from './share-backlog.ts'
 import type { State } from './state.ts'
+import { SLICE_UNITS } from './work.ts'
 
 /** What a policy said to one request: granted, or the Reason Code that refuses. */
 type Decision = boolean | Reason
@@ -26,6 +27,9 @@ const UNAVAILABLE_CODES = {
   sharedSubscriptionAvailable: Reason.SharedSubscriptionsNotSupported,
   wildcardSubscriptionAvailable: Reason.WildcardSubscriptionsNotSupported,
 } as const
+
+/** What it takes to ask a policy about one, in units. */
+export const ASK_UNITS = 20
 
 /** What it takes to record one in the Session and the store, in units, beside what the router counts. */
 const RECORD_UNITS = 20
@@ -260,23 +264,45 @@ export class Subscribing {
   reconsider(view: ClientView, session: Session): void {
     const filters = this.#state.suspended.get(session)
     if (filters === undefined) return
-    const { policy } = this.#state
-    for (const filter of [...filters.keys()]) {
-      const qos = session.subscriptions.get(filter)?.qos ?? 0
-      const decision = policy.authorizeSubscribe?.(view, filter, qos) ?? true
-      if (decision === true) this.resume(session, filter)
-      if (!(decision instanceof Promise)) continue
-      decision.then(
-        (answer) => {
-          // Another policy, or another client, is another question.
-          const isSame = this.#state.policy === policy && this.#state.connected.get(session)?.view === view
-          if (answer !== true || !isSame || this.#state.stopping) return
-          this.#state.turn.begin()
-          this.resume(session, filter)
-        },
-        () => {}, // a policy that cannot answer has not allowed it
-      )
+    this.#reconsiderFrom(view, session, filters.keys(), filters.size)
+  }
+
+  /** In slices: there may be as many as Subscriptions. */
+  #reconsiderFrom(view: ClientView, session: Session, filters: Iterator<string>, count: number): void {
+    const { policy, work, turn } = this.#state
+    // Another policy, or another client, is another question.
+    const isSame = (): boolean =>
+      this.#state.policy === policy &&
+      this.#state.connected.get(session)?.view === view &&
+      !this.#state.stopping
+    const until = work.units + SLICE_UNITS
+    for (let left = count; left > 0; left--) {
+      if (work.units >= until) {
+        turn.continueLater(() => {
+          if (isSame()) this.#reconsiderFrom(view, session, filters, left)
+        })
+        return
+      }
+      work.units += ASK_UNITS
+      const next = filters.next()
+      if (next.done === true) return
+      this.#ask(view, session, next.value, isSame)
     }
+  }
+
+  #ask(view: ClientView, session: Session, filter: string, isSame: () => boolean): void {
+    const qos = session.subscriptions.get(filter)?.qos ?? 0
+    const decision = this.#state.policy.authorizeSubscribe?.(view, filter, qos) ?? true
+    if (decision === true) this.resume(session, filter)
+    if (!(decision instanceof Promise)) return
+    decision.then(
+      (answer) => {
+        if (answer !== true || !isSame()) return
+        this.#state.turn.begin()
+        this.resume(session, filter)
+      },
+      () => {}, // a policy that cannot answer has not allowed it
+    )
   }
 
   #forgetSuspended(session: Session, filter: string): boolean | undefined {
