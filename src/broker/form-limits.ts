@@ -51,7 +51,7 @@ export function connectExcess(
   if (hasMoreBytes(will.topic, limits.topicBytesMax)) {
     return excess('topicBytesMax', 'Will Topic', 'the Will Topic is too long', Reason.TopicNameInvalid)
   }
-  if (topicLevels(will.topic) > limits.topicLevelsMax) {
+  if (will.topic.length >= limits.topicLevelsMax && topicLevels(will.topic) > limits.topicLevelsMax) {
     return excess(
       'topicLevelsMax',
       'Will Topic',
@@ -69,7 +69,7 @@ export function filterExcess(limits: Limits, filter: string, inner: string): Exc
   if (hasMoreBytes(inner, limits.topicBytesMax)) {
     return excess('topicBytesMax', 'topic filter is longer', '', Reason.TopicFilterInvalid)
   }
-  if (limits.topicLevelsMax !== Number.POSITIVE_INFINITY && topicLevels(inner) > limits.topicLevelsMax) {
+  if (inner.length >= limits.topicLevelsMax && topicLevels(inner) > limits.topicLevelsMax) {
     return excess('topicLevelsMax', 'topic filter has more levels', '', Reason.TopicFilterInvalid)
   }
   if (inner === filter) return null

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { beyondLimits } from '../../src/broker/beyond.ts'
 import type { Limit } from '../../src/broker/events.ts'
 import { type Limits, limitsWith, PROFILES } from '../../src/broker/limits.ts'
+import { type Recovered, type RecoveredSession, StoreError } from '../../src/store/store.ts'
 import { type Given, lasting, World } from './harness.ts'
 
 /** Who says who they are is who they are. */
@@ -353,6 +354,83 @@ describe('bytes in flight', () => {
     const { sessions } = world.server.state
     expect(sessions.get('r')).toMatchObject({ inFlightCount: 3, queueLength: 2 })
     expect(await reader.drain()).toHaveLength(5)
+  })
+})
+
+describe('after a restart, and after a full disk', () => {
+  const subscription = {
+    qos: 1,
+    noLocal: false,
+    retainAsPublished: false,
+    retainHandling: 0,
+    identifier: 0,
+  } as const
+  const stored = (clientId: string, id: number, filters: readonly string[]): RecoveredSession => ({
+    id,
+    record: { clientId, owner: 'ada', ownerId: null, expirySeconds: 1000, disconnectedAt: 50_000 },
+    subscriptions: filters.map((filter) => [filter, subscription]),
+    inFlight: [],
+    queue: [],
+    queueHead: 0,
+    lastPacketId: 0,
+    inbound: [],
+  })
+  const recovered = (wallTime: number): Recovered => ({
+    brokerTime: 50_000,
+    wallTime,
+    bootTime: null,
+    doubt: null,
+    sessions: [stored('a', 1, ['$share/1/x', '$share/2/x', 'y']), stored('b', 2, ['z'])],
+    retained: [],
+    wills: [],
+  })
+  const limits = {
+    sessionsMax: 1,
+    sessionsPerUserMax: 1,
+    subscriptionsPerClientMax: 1,
+    shareGroupsPerUserMax: 1,
+    shareGroupsPerMessageMax: 1,
+  }
+
+  it('what is stored beyond lowered limits is there and may come back; nothing new is added', async () => {
+    const world = await World.make({ limits, policy }, (made) => {
+      made.ledger.recovered = recovered(made.wall - 1000)
+    })
+    expect(world.census()).toMatchObject({ sessions: 2, subscriptions: 4 })
+    expect(await connected(world, 'c')).toBe(0x97)
+    const client = await world.connect('a', ada())
+    expect(client.connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+    expect([await client.subscribe('$share/1/x', 1), await client.subscribe('y', 1)]).toEqual([1, 1])
+    expect([await client.subscribe('new'), await client.subscribe('$share/3/x')]).toEqual([0x97, 0x97])
+    expect(await connected(world, 'b')).toBe(0)
+  })
+
+  it('the start tells it', async () => {
+    const world = await World.make({ policy })
+    const again = await World.make({ limits, policy }, (made) => {
+      made.ledger.recovered = recovered(made.wall - 1000)
+    })
+    expect(world.server.beyondBy(limitsWith(limits))).toEqual([])
+    expect(again.server.beyondBy(limitsWith(limits))).toHaveLength(4)
+  })
+
+  it('the counts are those of what was read again, and its groups make room when they end', async () => {
+    const world = await World.make({ limits: { sessionsPerUserMax: 2, shareGroupsPerUserMax: 2 }, policy })
+    const first = await world.connect('lost', ada())
+    for (const filter of ['$share/1/x', '$share/2/x']) expect(await first.subscribe(filter, 1)).toBe(1)
+    world.ledger.automatic = false
+    await first.publish('x', 'x', 1)
+    world.ledger.recovered = recovered(world.wall)
+    world.ledger.fail(new StoreError('full', 'no space left', 'Make room.'))
+    await world.settle()
+    world.ledger.automatic = true
+    expect(await connected(world, 'c')).toBe(0x97)
+    const client = await world.connect('a', ada())
+    expect(client.connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+    expect(await client.subscribe('$share/3/x')).toBe(0x97)
+    await client.unsubscribe('$share/2/x')
+    expect(await client.subscribe('$share/3/x')).toBe(0)
+    expect(world.server.state.usage.user('ada')).toMatchObject({ sessions: 2, subscriptions: 4 })
   })
 })
 
