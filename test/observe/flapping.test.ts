@@ -26,5 +26,7 @@ test('a crowd of others does not hide one that flaps, nor fill the memory', () =
     flapping.connected(`c${i}`)
     if (i % 100 === 0) most = flapping.connected('flaps')
   }
-  expect(most).toBe(1000)
+  // As many as 100,000 connects in a minute hide nothing; they may share its hash.
+  expect(most).toBeGreaterThanOrEqual(1000)
+  expect(most).toBeLessThan(1010)
 })
