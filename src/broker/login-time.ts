@@ -4,8 +4,8 @@ import type { WaitingClient } from './policy.ts'
 
 interface Clock {
   readonly deadlines: Deadlines
-  /** Clients that wait in a queue of a policy. */
-  loginsQueued: number
+  /** Of policies: how many clients wait in it, and when the last one did. */
+  readonly loginQueue: { length: number; busyAt: number }
   /** Broker time in ms. */
   now(): number
 }
@@ -39,15 +39,14 @@ export class LoginTime implements WaitingClient {
       leave()
       return
     }
-    if (this.#leave === null) this.#clock.loginsQueued++
+    if (this.#leave === null) this.#clock.loginQueue.length++
     this.#leave = leave
     this.#set(secondsMax * 1000, 'queue')
   }
 
   served(): void {
     if (this.#leave === null) return
-    this.#leave = null
-    this.#clock.loginsQueued--
+    this.#left()
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
@@ -58,9 +57,15 @@ export class LoginTime implements WaitingClient {
     this.#deadline = null
     const leave = this.#leave
     if (leave === null) return
-    this.#leave = null
-    this.#clock.loginsQueued--
+    this.#left()
     leave()
+  }
+
+  #left(): void {
+    this.#leave = null
+    const { loginQueue } = this.#clock
+    loginQueue.length--
+    loginQueue.busyAt = this.#clock.now()
   }
 
   #set(ms: number, by: LateBy): void {

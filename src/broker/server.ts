@@ -334,7 +334,7 @@ export class Server implements Acceptor {
     }
     const { connectionsMax } = state.limits
     // Who waits at log-in because of others is bounded by the queue, and takes no place from those who do not.
-    const besides = SURPLUS_MAX + uncertified + state.loginsQueued
+    const besides = SURPLUS_MAX + uncertified + state.loginQueue.length
     const isFull = this.state.connections.size >= connectionsMax + besides
     // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
     if (isFull || this.#links.size >= 2 * connectionsMax + besides) {

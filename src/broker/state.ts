@@ -175,8 +175,8 @@ export class State implements SessionContext {
   readonly paused = new Set<ClientConnection>()
   /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
   readonly restless: ClientConnection[] = []
-  /** Clients that wait in a queue of a policy to be let in. */
-  loginsQueued = 0
+  /** How many clients wait in a queue of a policy to be let in, and when the last one did, in broker time. */
+  readonly loginQueue = { length: 0, busyAt: Number.NEGATIVE_INFINITY }
   /** How many sockets there are of clients that are not let in yet, those in a TLS handshake included. */
   newcomers: () => number = () => 0
   /** How much may come in before memory is looked at again, beside once a second. Set by each look. */

@@ -100,13 +100,14 @@ export class Wills {
 
   /** When a grace that began then ends, as far as is known now; in broker time. */
   #graceEnd(from: number): number {
-    const { limits, loginsQueued } = this.#state
+    const { limits, loginQueue } = this.#state
     const graceMs = limits.willGraceSeconds * 1000
     // Where the machine is busy, thousands of TLS handshakes take longer than the grace.
-    if (loginsQueued > 0 || this.#state.newcomers() > CROWD) this.keptWaiting()
+    if (loginQueue.length > 0) loginQueue.busyAt = this.#state.now()
+    if (loginQueue.length > 0 || this.#state.newcomers() > CROWD) this.keptWaiting()
     // Who waits in the queue for as long as anybody may gets its grace after that.
-    const queuedMs = loginsQueued > 0 ? limits.loginWaitSecondsMax * 1000 + graceMs : 0
-    const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs)
+    const queuedMs = Math.min(loginQueue.busyAt - from, limits.loginWaitSecondsMax * 1000)
+    const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs + graceMs)
     return Math.min(Math.max(from, this.#keptWaitingAt) + graceMs, from + longestMs)
   }
 

@@ -203,7 +203,7 @@ describe('who is let in', () => {
     for (const client of clients) client.link.destroy()
     await world.settle()
     expect(access.passwordFigures.left).toBeGreaterThan(20)
-    expect(world.server.state.loginsQueued).toBe(0)
+    expect(world.server.state.loginQueue.length).toBe(0)
   })
 
   test('certificates and passwords that Godwit made wait behind nobody, however many chosen passwords wait', async () => {
@@ -233,7 +233,7 @@ describe('who is let in', () => {
     ).toBe(0)
     expect(await ask('b', { username: 'pump', password: Buffer.from(made!.password) }, {})).toBe(0)
     expect(access.passwordFigures.done).toBe(done)
-    expect(world.server.state.loginsQueued).toBeGreaterThan(0)
+    expect(world.server.state.loginQueue.length).toBeGreaterThan(0)
     for (const client of crowd) client.link.destroy()
     await world.settle()
   })

@@ -54,7 +54,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(client.closed).toBe(false)
     await queue.serve(world)
     expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: Reason.Success }])
-    expect(world.server.state.loginsQueued).toBe(0)
+    expect(world.server.state.loginQueue.length).toBe(0)
     await world.pass(60)
     expect(client.closed).toBe(false)
   })
@@ -78,7 +78,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: Reason.ServerBusy }])
     expect(limited.map(({ limit }) => limit)).toEqual(['loginWaitSecondsMax'])
     expect(queue.clients[0]!.left).toBe(true)
-    expect(world.server.state.loginsQueued).toBe(0)
+    expect(world.server.state.loginQueue.length).toBe(0)
   })
 
   test('gives up its place when it leaves, by DISCONNECT too; but not one that sent its last words', async () => {
@@ -92,7 +92,7 @@ describe('a client that waits in the queue of a policy', () => {
     await vanished.vanish()
     await spoke.vanish()
     expect(queue.clients.map(({ left }) => left)).toEqual([true, false])
-    expect(world.server.state.loginsQueued).toBe(1)
+    expect(world.server.state.loginQueue.length).toBe(1)
     // Longer than the last packets of a client may wait for a policy: here it waits for others.
     await world.pass(90)
     const published = world.record('published')
@@ -124,7 +124,7 @@ describe('a client that waits in the queue of a policy', () => {
     await queue.serve(world)
     expect(good.got()).toMatchObject([{ cmd: 'connack', reasonCode: Reason.Success }])
     for (const client of crowd) await client.vanish()
-    expect(world.server.state.loginsQueued).toBe(0)
+    expect(world.server.state.loginQueue.length).toBe(0)
     expect(queue.clients.every(({ left }) => left)).toBe(true)
   })
 })

@@ -412,6 +412,34 @@ describe('after a restart', () => {
     expect(world.census()).toMatchObject({ wills: 0 })
   })
 
+  it('while clients wait in the queue of a policy, Wills are kept back for as long as that may take', async () => {
+    let serve = (): void => {}
+    const { world, watcher } = await restarted(
+      { wills: [['fleet', record(0, 0)]] },
+      {
+        authenticate: ({ clientId, waiting }) => {
+          if (clientId === 'watcher') return { allow: true, userName: null }
+          return new Promise((resolve) => {
+            waiting!.queued(600, () => {})
+            serve = () => {
+              waiting!.served()
+              resolve({ allow: true, userName: null })
+            }
+          })
+        },
+      },
+    )
+    await world.open().send(connectPacket('other'))
+    for (let round = 0; round < 50; round++) await world.pass(10)
+    expect(watcher.texts()).toEqual([])
+    serve()
+    await world.settle()
+    await world.pass(29)
+    expect(watcher.texts()).toEqual([])
+    await world.pass(2)
+    expect(watcher.texts()).toEqual(['lost'])
+  })
+
   it('a Session that expires within the grace does not cut it short, and neither does Clean Start [field-C17]', async () => {
     const { world, watcher } = await restarted({
       sessions: [session('short', 1, 5), session('clean', 2, 1000), session('late', 3, 5)],
