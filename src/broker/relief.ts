@@ -11,11 +11,13 @@ import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import { ownPart } from './shares.ts'
 import type { ClientConnection, State } from './state.ts'
 import { usageOf } from './usage.ts'
+import { SLICE_UNITS, UNITS } from './work.ts'
 
 /** A client that may have to pay. */
 interface Client extends Holder {
   readonly session: Session
-  readonly connection: ClientConnection
+  /** Null while the client is away. */
+  readonly connection: ClientConnection | null
 }
 
 /** How many of the largest are looked at for what they share with others. */
@@ -33,9 +35,6 @@ const STEP_MS = 900
 
 /** Clients that hold less than this are none that could pay. */
 const HELD_BYTES_MIN = 512
-
-/** Messages that are dropped in one turn. */
-const SHED_SLICE = 4096
 
 /** Clients that the operator is told by name. */
 const NAMES_TOLD = 3
@@ -90,6 +89,7 @@ export class Relief {
       this.#end()
       return
     }
+    this.#forget()
     const clients = this.#clients()
     this.#withoutShared(clients)
     const parkedBytes = this.#state.store.evict(bytes - lowBytes)
@@ -103,26 +103,29 @@ export class Relief {
 
   /** Everybody that holds something which can be freed, by what was counted at the last look. */
   #clients(): Client[] {
-    const { connected, work } = this.#state
+    const { connected, sessionsById, store, work } = this.#state
     const found: Client[] = []
-    for (const [session, connection] of connected) {
-      const usage = usageOf(session)
-      if (usage === null) continue
-      const ownBytes = session.stored ? 0 : usage.queueBytes + usage.subscriptionBytes
-      const bytes = usage.bufferBytes - connectionBytes(connection.view.link.transport) + ownBytes
-      if (bytes < HELD_BYTES_MIN) continue
-      const { name: clientId } = usage
-      found.push({
-        clientId,
-        user: usage.user?.name ?? '',
-        bytes,
-        step: this.#stepOf(clientId),
-        session,
-        connection,
-      })
-    }
+    for (const [session, connection] of connected) this.#add(found, session, connection)
     work.units += connected.size
+    if (store.parks) return found
+    for (const session of sessionsById.values()) {
+      if (!connected.has(session)) this.#add(found, session, null)
+    }
+    work.units += sessionsById.size
     return found
+  }
+
+  #add(found: Client[], session: Session, connection: ClientConnection | null): void {
+    const usage = usageOf(session)
+    if (usage === null) return
+    const step = this.#stepOf(usage.name)
+    const base = connection === null ? 0 : connectionBytes(connection.view.link.transport)
+    let bytes = usage.bufferBytes - base
+    if (!session.stored) bytes += usage.queueBytes + usage.subscriptionBytes
+    // What cannot be parked was capped with the first step, and there is nothing else to pay with.
+    else if (!this.#state.store.parks && step < LAST_STEP) bytes += usage.queueBytes
+    if (bytes < HELD_BYTES_MIN) return
+    found.push({ clientId: usage.name, user: usage.user?.name ?? '', bytes, step, session, connection })
   }
 
   /** The step that it came to, from which it goes on; one less where that was just now. */
@@ -192,19 +195,19 @@ export class Relief {
 
   #take(client: Client, step: number): void {
     const { session, connection } = client
-    const { events } = this.#state
-    if (step >= LAST_STEP) {
+    const { events, store } = this.#state
+    session.forgetSent()
+    if (connection !== null && step >= LAST_STEP && (!session.stored || store.parks)) {
       this.#tell(client, 'disconnected', 'it is disconnected; what a stored Session has waits on the disk')
       connection.cut(`${TOLD}: ${mebibytes(client.bytes)}`, TOLD)
       return
     }
-    session.forgetSent()
     // Of what it sends; what it acknowledges must be read, or it can never hold less.
-    if (connection.heldBytes * 2 >= client.bytes && connection.hold('pays')) {
+    if (connection !== null && connection.heldBytes * 2 >= client.bytes && connection.hold('pays')) {
       this.#tell(client, 'paused', 'nothing is read from it until there is room')
       events.emit('paused', { clientId: client.clientId, reason: 'memory' })
     }
-    if (session.stored) return
+    if (session.stored && store.parks) return
     if (!session.isCapped) {
       session.capQueue()
       this.#tell(
@@ -213,19 +216,18 @@ export class Relief {
         'its queue takes no more than it holds: limits.queue_full says what is dropped',
       )
     }
-    if (step === 1 || session.queueLength === 0) return
+    if (step === 1 || session.stored || session.queueLength === 0) return
     this.#tell(client, 'shed', 'what waits for it is dropped, since its Session ends with the connection')
     this.#shed(session, session.queueLength)
   }
 
-  #tell({ clientId, connection, bytes }: Client, step: ReliefStep, means: string): void {
+  #tell({ clientId, session, bytes }: Client, step: ReliefStep, means: string): void {
     const { figures, events } = this.#state
     figures.relief[step]++
     if (!events.has('relieved')) return
-    const { userName } = connection.view
     events.emit('relieved', {
       clientId,
-      userName,
+      userName: session.owner,
       step,
       of: 'memory',
       bytes,
@@ -236,18 +238,22 @@ export class Relief {
   /** Drops the oldest messages that wait, so many, in slices. What came by a Shared Subscription goes to another member. */
   #shed(session: Session, count: number): void {
     const state = this.#state
-    for (let slice = Math.min(count, SHED_SLICE); slice > 0; slice--) {
+    const until = state.work.units + SLICE_UNITS
+    let left = count
+    for (; left > 0 && state.work.units < until; left--) {
       const delivery = session.takeWaiting()
       if (delivery === null) return
+      state.work.units += UNITS.delivery
       if (!this.#passOn(session, delivery)) state.drop(session.clientId, 'memory-short', delivery.message)
     }
-    if (count > SHED_SLICE) state.turn.continueLater(() => this.#shed(session, count - SHED_SLICE))
+    if (left > 0) state.turn.continueLater(() => this.#shed(session, left))
   }
 
   /** Gives a message of a Shared Subscription to a member that has room, else to one for which it may wait. */
   #passOn(session: Session, { message, share }: Delivery): boolean {
     const group = share === null ? null : this.#state.router.shareGroup(share)
     if (share === null || group === null) return false
+    this.#state.work.units += group.members.length
     const others = group.members.filter(({ subscriber }) => subscriber !== session && !subscriber.isCapped)
     const taker =
       others.find(({ subscriber }) => subscriber.hasRoom) ??
@@ -268,14 +274,32 @@ export class Relief {
     this.#users = new Set()
     state.memoryRefusal = null
     for (const [session, { connection }] of this.#paying) {
-      session.uncapQueue()
-      if (!connection.isPaying) continue
+      this.#uncap(session)
+      if (connection?.isPaying !== true) continue
       state.events.emit('resumed', { clientId: session.clientId })
       connection.release('pays')
     }
     this.#paying.clear()
+    this.#forget()
+  }
+
+  /** A stored Session whose messages can be parked was not capped here, but perhaps for the disk. */
+  #uncap(session: Session): void {
+    if (!session.stored || !this.#state.store.parks) session.uncapQueue()
+  }
+
+  /** Forgets who has paid long ago, and who is gone. */
+  #forget(): void {
+    const { connected, sessions } = this.#state
+    const now = this.#state.now()
     for (const [clientId, { at }] of this.#debts) {
-      if (state.now() - at > REMEMBERED_MS) this.#debts.delete(clientId)
+      if (now - at > REMEMBERED_MS) this.#debts.delete(clientId)
+    }
+    for (const [session, { connection }] of this.#paying) {
+      const isThere = sessions.get(session.clientId) === session
+      if (isThere && (connection === null || connected.get(session) === connection)) continue
+      this.#paying.delete(session)
+      this.#uncap(session)
     }
   }
 }

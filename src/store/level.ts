@@ -151,6 +151,7 @@ export class LevelStore implements Store {
   #state: State = 'closed'
   #db: Database | null = null
   #source: StateSource | null = null
+  readonly parks = true
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   #commitLatency = new Histogram()
   #bodies = new Bodies(this.#figures, this.held)

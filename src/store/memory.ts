@@ -25,6 +25,7 @@ export class MemoryStore implements Store {
   readonly committedSequence = 0
   readonly pendingBytes = 0
   readonly refusal = null
+  readonly parks = false
   readonly roomBytes = Number.POSITIVE_INFINITY
   readonly shortRoomBytes = 0
   readonly commitLatency = new Histogram()

@@ -262,6 +262,8 @@ export interface Store {
 
   /** Entries of stored Sessions take so many bytes more in memory, or less. */
   countEntries(bytes: number): void
+  /** Whether it can drop bodies from memory and read them back. */
+  readonly parks: boolean
   /** Whether bodies and entries take more memory than they may: what can be parked should be. */
   readonly isShort: boolean
 

@@ -32,6 +32,7 @@ export class LedgerStore implements Store {
   refusal: string | null = null
   /** Larger messages are refused, smaller ones are not. */
   messageBytesMax = Number.POSITIVE_INFINITY
+  parks = true
   roomBytes = Number.POSITIVE_INFINITY
   shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { COSTS } from '../../src/broker/costs.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
-import { packet, properties, uint16 } from '../mqtt/packets.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
+import { field, packet, properties, uint16 } from '../mqtt/packets.ts'
 import { connectPacket, lasting, type TestClient, World } from './harness.ts'
 
 const MIB = 1024 * 1024
@@ -146,6 +147,31 @@ describe('clients that hold most of the memory', () => {
     const back = await world.connect('kept', lasting())
     expect((await back.drain()).map((text) => text.trim())).toEqual([...Array(12).keys()].map(String))
     expect(world.server.state.figures.publishDropped).toBe(0)
+  })
+
+  it('with stored Sessions in memory alone have queues that take no more, as if full; nobody else is refused', async () => {
+    const world = await World.make({
+      limits: { profile: 'open', memoryBytesMax: 32 * MIB },
+      store: new MemoryStore(),
+    })
+    for (const name of ['kept', 'other']) {
+      const client = await world.connect(name, lasting())
+      await client.subscribe(name, 1)
+      await client.vanish()
+    }
+    const pub = await world.connect('pub')
+    for (let number = 0; number < 100; number++) {
+      const [answer] = await pub.publish('kept', `${number}`.padEnd(MIB), 1)
+      expect(answer).toMatchObject({ cmd: 'puback', reasonCode: 0 })
+      await world.pass(0.25)
+      if (number % 20 === 0) await expectService(world)
+    }
+    expect(world.server.memoryBytes()).toBeLessThan(32 * MIB)
+    const { figures } = world.server.state
+    expect([figures.connectionsRefused, figures.publishRefused, figures.relief.capped]).toEqual([0, 0, 1])
+    expect(await pub.publish('other', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
+    const back = await world.connect('kept', lasting())
+    expect((await back.drain()).at(-1)!.trim()).toBe('99')
   })
 
   it('that read nothing pay for it: newcomers come in', async () => {
@@ -315,6 +341,23 @@ describe('packets that are not whole', () => {
     expect(senders.filter(({ closed }) => closed).length).toBeGreaterThan(100)
     expect(world.server.state.figures.limits.memoryIncompletePercent).toBeGreaterThan(100)
     await expectService(world)
+  })
+
+  it('40 SUBSCRIBE of 1 MiB at once are bounded while they are handled, and the broker serves others', async () => {
+    const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 48 * MIB } })
+    const filters = Array.from({ length: 2000 }, (_, number) =>
+      Buffer.concat([field(`${number}/${'x'.repeat(490)}`), Buffer.of(0)]),
+    )
+    const subscribe = packet(0x82, uint16(1), properties(), Buffer.concat(filters))
+    const clients: TestClient[] = []
+    for (let number = 0; number < 40; number++) clients.push(await world.connect(`many${number}`))
+    for (const { link } of clients) {
+      link.handler!.received(Buffer.from(subscribe.subarray(0, 500_000)))
+      link.handler!.received(Buffer.from(subscribe.subarray(500_000)))
+      expect(world.server.state.incomplete.bytes).toBeLessThan(24 * MIB)
+    }
+    await expectService(world)
+    expect(world.server.state.incomplete.bytes).toBe(0)
   })
 
   it('of strangers have a share of their own: 2,000 with 63 KB each, and an ordinary CONNECT gets in from the same address', async () => {

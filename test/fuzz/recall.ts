@@ -37,6 +37,7 @@ export class RecallStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   readonly refusal = null
+  readonly parks = true
   readonly roomBytes = Number.POSITIVE_INFINITY
   readonly shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
