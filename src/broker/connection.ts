@@ -117,8 +117,10 @@ export class Connection
   #maximumPacketSize = Number.POSITIVE_INFINITY
   #authentication: Authentication | null = null
   readonly #gate = new ReadGate()
-  /** The transport is paused, and what is left of the input is a copy. */
+  /** The transport is paused. */
   #paused = false
+  /** What is left of the input is in memory that others read into. */
+  #isPinning = false
   /** The turn in which it handled packets last, and the units that these took. */
   #turn = 0
   #spent = 0
@@ -220,6 +222,10 @@ export class Connection
     this.#keepAlive.arrived(chunk.length)
     this.#rates?.received(chunk.length)
     if (this.#gate.isHeld) {
+      if (this.#gate.isOnly('slice') && this.#state.turn.isShort) {
+        this.#pauseShortly(chunk)
+        return
+      }
       this.#pause()
       // TLS goes on with what it has decrypted after `pause`: who stands still does not pin that either.
       this.#framer.push(Buffer.from(chunk))
@@ -324,9 +330,20 @@ export class Connection
 
   /** Does not pin the memory that others read into. */
   #pause(): void {
+    if (this.#paused && !this.#isPinning) return
+    this.#isPinning = false
+    this.#framer.detach()
     if (this.#paused) return
     this.#paused = true
-    this.#framer.detach()
+    this.#link.pause()
+  }
+
+  /** It is its turn again soon: nothing is copied for so long. */
+  #pauseShortly(chunk: Buffer): void {
+    this.#isPinning = true
+    this.#framer.push(chunk)
+    if (this.#paused) return
+    this.#paused = true
     this.#link.pause()
   }
 

@@ -21,6 +21,11 @@ export class ReadGate {
     return this.#reasons !== 0
   }
 
+  /** Whether this is the only reason. */
+  isOnly(reason: HoldReason): boolean {
+    return this.#reasons === BITS[reason]
+  }
+
   has(reason: HoldReason): boolean {
     return (this.#reasons & BITS[reason]) !== 0
   }

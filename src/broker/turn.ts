@@ -17,11 +17,11 @@ interface Budget {
   readonly backlog: number
 }
 
-/** Several clients are active: about 1 ms for each task, and 10 ms for all that came in. */
+/** Several clients are active: about 1 ms for each task, 10 ms for all that came in, and 5 ms for what continues. */
 const SHARED: Budget = {
   slice: SLICE_UNITS,
   input: 10 * SLICE_UNITS,
-  continued: SLICE_UNITS,
+  continued: 5 * SLICE_UNITS,
   backlog: SLICE_UNITS,
 }
 
@@ -41,6 +41,9 @@ const ACTIVE_MS = 1000
 
 /** From so many units on, what continued is a load: its output gives way to that of others. */
 const LOAD_UNITS = SLICE_UNITS / 4
+
+/** Connections that may keep what they read as it is while they wait: each two reads, in pieces of memory of 256 KiB. */
+const SHORT_MAX = 128
 
 /** Something with output that leaves at the end of the turn. */
 export interface Flushable {
@@ -108,6 +111,11 @@ export class Turn {
     return this.now - at < ACTIVE_MS
   }
 
+  /** Whether all that continues has its turn soon, so that it may stay in memory that others read into. */
+  get isShort(): boolean {
+    return this.#continuations.length <= SHORT_MAX
+  }
+
   /** Whether several clients have been active lately. */
   get isShared(): boolean {
     return this.#budget === SHARED
@@ -161,6 +169,7 @@ export class Turn {
   #flush(): void {
     const work = this.#work
     const touched = this.#touched
+    if (touched.length === 0 && this.#backlog.length === 0) return
     this.#touched = []
     const until = work.units + WRITTEN_UNITS_MAX
     const backlogUntil = work.units + this.#budget.backlog

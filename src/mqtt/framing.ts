@@ -132,7 +132,7 @@ export class Framer {
   }
 
   /**
-   * Copies what is left of the chunk, and lets go of the current packet: who stands still does not pin the memory that
+   * Copies what is left of the chunks, and lets go of the current packet: who stands still does not pin the memory that
    * others read into.
    */
   detach(): void {
@@ -141,6 +141,10 @@ export class Framer {
     this.#at = 0
     this.bytesCopied += left
     this.buffer = EMPTY
+    for (let index = this.#waitingHead; index < this.#waiting.length; index++) {
+      this.#waiting[index] = Buffer.from(this.#waiting[index]!)
+      this.bytesCopied += this.#waiting[index]!.length
+    }
   }
 
   /**
