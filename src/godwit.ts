@@ -17,7 +17,13 @@ import type { Events, Health, Limit } from './broker/events.ts'
 import { expiryTime } from './broker/expiry.ts'
 import type { Figures } from './broker/figures.ts'
 import { configKey } from './broker/limit-row.ts'
-import { type Limits, limitChanges, limitsBesideProfile, limitsWith } from './broker/limits.ts'
+import {
+  type LimitName,
+  type Limits,
+  limitChanges,
+  limitsBesideProfile,
+  limitsWith,
+} from './broker/limits.ts'
 import type { LinkInfo } from './broker/link.ts'
 import type { Policy } from './broker/policy.ts'
 import { Server } from './broker/server.ts'
@@ -31,6 +37,7 @@ import { accessCommands, openAccess, rememberLogins } from './cli/running-access
 import { Ticker } from './cli/ticker.ts'
 import { version } from './cli/version.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
+import { automaticMemoryBytes } from './config/memory.ts'
 import { codec } from './mqtt/codec.ts'
 import type { Delivery } from './mqtt/message.ts'
 import type { QoS } from './mqtt/packet.ts'
@@ -261,8 +268,8 @@ export interface Census {
 /** Starts a broker. Rejects with StoreError, ListenError, or what is wrong with a file of `access`; nothing stays open then. */
 export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
   // Everybody shares this object, so that a change reaches them.
-  const limits: Limits = limitsWith(options.limits)
-  let givenLimits = options.limits ?? {}
+  let givenLimits: Partial<Limits> = { memoryBytesMax: automaticMemoryBytes(), ...options.limits }
+  const limits: Limits = limitsWith(givenLimits)
   const store = openStore(options)
   let resolveFatal: (error: Error) => void = () => {}
   const fatal = new Promise<Error>((resolve) => {
@@ -363,7 +370,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       clientsConnected: server.state.figures.clientsConnected,
       publishersPaused: server.state.paused.size,
       subscriptionsSuspended: server.suspendedCount,
-      limits: { profile: limits.profile, others: limitsBesideProfile(limits).map(configKey) },
+      limits: { profile: limits.profile, others: ownLimits(limits).map(configKey) },
       counted: counted(server.state.figures),
       commitMs: {
         p50: store.commitLatency.quantileMs(0.5),
@@ -618,6 +625,12 @@ function counted(figures: Figures): Counted {
     relief: happened(figures.relief),
     ownerlessSessionsEnded: figures.ownerlessSessionsEnded,
   }
+}
+
+/** Those that have another value than their profile gives them, or than the process has by itself. */
+function ownLimits(limits: Limits): LimitName[] {
+  const isAutomatic = limits.memoryBytesMax === automaticMemoryBytes()
+  return limitsBesideProfile(limits).filter((name) => name !== 'memoryBytesMax' || !isAutomatic)
 }
 
 function take(server: Server): Census {

@@ -17,6 +17,8 @@ export interface Kind<T> {
   readonly max: number
   /** Whether the word `unlimited` is allowed, which is Infinity. */
   readonly unlimited: boolean
+  /** Whether the word `auto` is allowed, and the default: the program finds the value, that of the row holds without one. */
+  readonly automatic?: boolean
   /** Of `one of`. */
   readonly choices: readonly T[]
 }
@@ -84,6 +86,11 @@ export function seconds(
 /** The same, where the word `unlimited` is allowed too. */
 export function orUnlimited(kind: Kind<number>): Kind<number> {
   return { ...kind, unlimited: true }
+}
+
+/** The same, where the program finds the value unless one is set. */
+export function orAutomatic(kind: Kind<number>): Kind<number> {
+  return { ...kind, automatic: true }
 }
 
 export function truth(): Kind<boolean> {

@@ -10,6 +10,7 @@ import {
   type Kind,
   type LimitRow,
   oneOf,
+  orAutomatic,
   orUnlimited,
   PROFILE_NAMES,
   type Profile,
@@ -552,13 +553,16 @@ export const LIMIT_TABLE = {
     null,
     'bytes on their way to the disk above which publishers are paused',
   ),
-  /** Bytes the Server may hold in memory for messages and buffers, above which new work is refused. */
+  /**
+   * Bytes the Server may keep in memory for all clients together, above which those who hold most pay. A program gives the share of
+   * what its process has that it can spare.
+   */
   memoryBytesMax: row(
-    orUnlimited(bytes({ min: MIB })),
+    orAutomatic(orUnlimited(bytes({ min: MIB }))),
     [GIB],
     'now',
     'own',
-    'memory for messages and buffers; above most of it, those who hold most of it pay',
+    'memory for all clients; above most of it, those who hold most of it pay',
   ),
   /** Percent of `memoryBytesMax` that those who hold most never get: they pay as soon as no more than this is left. */
   memoryReservedPercent: row(

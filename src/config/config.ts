@@ -20,10 +20,12 @@ import {
   listenerOptions,
   listenerProblems,
 } from './listeners.ts'
+import { automaticMemoryBytes } from './memory.ts'
 import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
 import { isSecret, SECRET, shortened, shown } from './shown.ts'
 import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
+import { AUTOMATIC } from './value.ts'
 
 export interface Config {
   readonly data: {
@@ -220,7 +222,7 @@ function toConfig(settings: Settings): Config {
       ? defaultListeners(settings)
       : settings.listeners.map((listener) => listenerOptions(listener, settings))
   const ownLimits = [...LIMIT_KEYS].flatMap(([key, name]) =>
-    settings.limits[key] === undefined ? [] : [name],
+    settings.limits[key] === undefined || settings.limits[key] === AUTOMATIC ? [] : [name],
   )
   return deepFrozen({
     data: {
@@ -242,11 +244,12 @@ function toConfig(settings: Settings): Config {
       checkRetainedAuthor: settings.access.check_retained_author,
       deniedSubscription: settings.access.denied_subscription_code,
     },
-    limits: limitsWith(
-      Object.fromEntries(
+    limits: limitsWith({
+      memoryBytesMax: automaticMemoryBytes(),
+      ...(Object.fromEntries(
         ownLimits.map((name) => [name, settings.limits[configKey(name)]]),
-      ) as Partial<Limits>,
-    ),
+      ) as Partial<Limits>),
+    }),
     ownLimits,
     log: {
       level: settings.log.level,

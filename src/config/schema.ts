@@ -10,7 +10,7 @@ import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { EVERY_ORIGIN } from '../transport/page-origin.ts'
-import { bytes, oneOf, seconds, text, truth, value, whole } from './value.ts'
+import { bytes, bytesOrAutomatic, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
 /** What a refused subscription is told where the configuration does not say. */
 const DEFAULT_REFUSAL = Reason.NotAuthorized
@@ -172,7 +172,7 @@ function limitType(name: LimitName): z.ZodType {
     case 'whole':
       return whole(range)
     case 'bytes':
-      return bytes(range)
+      return kind.automatic === true ? bytesOrAutomatic(range) : bytes(range)
     case 'seconds':
       return seconds(range, 'whole')
     case 'fractional seconds':

@@ -3,6 +3,8 @@ import { z } from 'zod'
 
 /** The word for a limit that limits nothing. */
 const UNLIMITED = 'unlimited'
+/** The word for what the broker finds by itself. */
+export const AUTOMATIC = 'auto'
 
 /** A range; `unlimited` tells whether that word is allowed. */
 export interface Range {
@@ -43,6 +45,14 @@ export function bytes(range: Range) {
   return value(
     `bytes, as a number or like 64KiB, 1MiB, 1GiB,${inWords(range, (limit) => String(limit))}`,
     (found) => inRange(wholeOnly(measure(found, BYTE_UNITS)), found, range),
+  )
+}
+
+/** The same, or the word `auto`. */
+export function bytesOrAutomatic(range: Range) {
+  const allowed = `bytes, as a number or like 64KiB, 1MiB, 1GiB,${inWords(range, String)}, or ${AUTOMATIC}`
+  return value(allowed, (found): number | typeof AUTOMATIC | undefined =>
+    found === AUTOMATIC ? found : inRange(wholeOnly(measure(found, BYTE_UNITS)), found, range),
   )
 }
 

@@ -11,9 +11,13 @@ import {
   configFile,
   loadConfig,
 } from '../../src/config/config.ts'
+import { automaticMemoryBytes } from '../../src/config/memory.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
 import { variable } from '../../src/config/sources.ts'
 import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
+
+/** What this process has for clients. */
+const AUTOMATIC = { memoryBytesMax: automaticMemoryBytes() }
 
 const EXAMPLE = new URL('../../config/godwit.example.yaml', import.meta.url).pathname
 
@@ -48,7 +52,7 @@ const set = (...assignments: string[]): ConfigSources => ({ flags: { set: assign
 describe('the defaults', () => {
   test('are loopback listeners, fsync, and the limits of the profile fleet', () => {
     const config = loadConfig()
-    expect(config.limits).toEqual(DEFAULT_LIMITS)
+    expect(config.limits).toEqual({ ...DEFAULT_LIMITS, ...AUTOMATIC })
     expect(config.data).toEqual({
       directory: './godwit-data',
       durability: 'fsync',
@@ -170,7 +174,7 @@ describe('the example', () => {
     const text = readFileSync(EXAMPLE, 'utf8').replaceAll(/^( +)#(- | {2,})|^( *)#(?=(?:\w+): )/gm, '$1$2$3')
     const config = fromFile(text)
     // A limit that is commented out stands there with its default.
-    expect(config.limits).toEqual(DEFAULT_LIMITS)
+    expect(config.limits).toEqual({ ...DEFAULT_LIMITS, ...AUTOMATIC })
     expect(config.listeners.map((listener) => listener.name)).toEqual([
       'mqtt',
       'mqtt-ipv6',
@@ -199,11 +203,12 @@ describe('the profile of limits', () => {
       const { limits, ownLimits } = loadConfig(
         set(`limits.profile=${profile}`, 'limits.queue_messages_max=7'),
       )
-      expect(limits).toEqual({ ...PROFILES[profile], queueMessagesMax: 7 })
+      expect(limits).toEqual({ ...PROFILES[profile], ...AUTOMATIC, queueMessagesMax: 7 })
       expect(ownLimits).toEqual(['profile', 'queueMessagesMax'])
-      expect(loadConfig({ environment: { GODWIT_LIMITS_PROFILE: profile } }).limits).toEqual(
-        PROFILES[profile],
-      )
+      expect(loadConfig({ environment: { GODWIT_LIMITS_PROFILE: profile } }).limits).toEqual({
+        ...PROFILES[profile],
+        ...AUTOMATIC,
+      })
     },
   )
 
@@ -218,7 +223,12 @@ describe('the profile of limits', () => {
       ...set('limits.profile=open'),
       environment: { GODWIT_LIMITS_QUEUE_FULL: 'refuse' },
     })
-    expect(config.limits).toEqual({ ...PROFILES.open, topicAliasMaximum: 1, queueFull: 'refuse' })
+    expect(config.limits).toEqual({
+      ...PROFILES.open,
+      ...AUTOMATIC,
+      topicAliasMaximum: 1,
+      queueFull: 'refuse',
+    })
   })
 })
 
