@@ -33,6 +33,9 @@ const TOPICS_MAX = 131_072
 /** Queues are looked through for what has expired as often at most, in ms. */
 const SWEEP_MS = 1000
 
+/** What it takes to look through a queue, and to drop one message, in units. */
+const SWEEP_UNITS = 30
+
 /** Of a queue that is being looked through. */
 const NO_DEADLINE: Deadline = { time: Number.NEGATIVE_INFINITY, action: null }
 
@@ -385,11 +388,18 @@ export class State implements SessionContext {
   #sweep(session: Session): void {
     // It may have ended since.
     if (!this.sweeps.delete(session)) return
+    const { queueLength } = session
     const isMore = session.sweep()
+    // As many again may have been looked at, or written anew.
+    this.work.units += SWEEP_UNITS * (1 + queueLength - session.queueLength)
     this.headDropped(session)
     if (!isMore) return
     this.sweeps.set(session, NO_DEADLINE)
     this.turn.continueLater(() => this.#sweep(session))
+  }
+
+  later(action: () => void): void {
+    this.turn.continueLater(action)
   }
 
   /** The Session is over: nothing of it expires any more. */

@@ -39,9 +39,12 @@ const FLIGHT_MIN = 4
 /** What one step of `Session.sweep` may look at, in chunks of 256 positions, and drop. */
 const SWEEP_CHUNKS = 16
 const SWEEP_DROPS = 1024
-/** Expired messages behind others that are worth writing the queue anew, and the longest queue that is: 60 ms. */
+/** Expired messages behind others that are worth writing the queue anew, and the longest queue that is: 15 ms. */
 const REWRITE_MIN = 256
-const REWRITE_MAX = 65_536
+const REWRITE_MAX = 16_384
+
+/** What one message that finds the queue full may push out at once. */
+const DROPS_MAX = 1024
 
 /** The Network Connection as its Session sees it. `gate` is a commit sequence to wait for, 0 for none. */
 export interface SessionSink {
@@ -71,6 +74,8 @@ export interface SessionContext {
   isDoubtful(message: Message): boolean
   /** Calls `session.sweep()` at this time or a little later, in broker time: messages in its queue expire. */
   sweepAt(session: Session, time: number): void
+  /** Runs `action` in a later turn. */
+  later(action: () => void): void
   /** Told that the oldest message that waited was dropped, so that another one is next. */
   headDropped(session: Session): void
   /** Something of its queue, its flight or its inbound identifiers changed, for the first time since `isMarked` was false. */
@@ -158,6 +163,8 @@ export class Session implements OutboundState {
   #resend: readonly Outgoing[] = NOTHING_TO_RESEND
   #resent = 0
   #restoring = false
+  /** The oldest messages are being dropped, in slices. */
+  #isDropping = false
   /** When `sweep` is to be called, in broker time. */
   #sweepsAt = Number.POSITIVE_INFINITY
   /** The queue's own limits while memory or disk is short; null where those of all hold. */
@@ -585,7 +592,7 @@ export class Session implements OutboundState {
         this.#context.dropped(this, 'queue-full', delivery)
         return
       }
-      while (this.#isFullFor(size)) this.#dropHead('queue-full')
+      this.#makeRoom(size)
     }
     delivery.message.own()
     if (this.stored) this.#context.store.enqueue(this.id, delivery)
@@ -599,6 +606,38 @@ export class Session implements OutboundState {
     if (!isFull) return
     if (this.#sink !== null) this.pump()
     this.#context.headDropped(this)
+  }
+
+  /**
+   * Drops the oldest for so many bytes more. A large message may take the place of a million small ones: then it is here
+   * before the last of them have gone.
+   */
+  #makeRoom(size: number): void {
+    for (let count = 0; this.#isFullFor(size); count++) {
+      if (count === DROPS_MAX) {
+        this.#dropLater()
+        return
+      }
+      this.#dropHead('queue-full')
+    }
+  }
+
+  #dropLater(): void {
+    if (this.#isDropping) return
+    this.#isDropping = true
+    this.#context.later(() => {
+      this.#isDropping = false
+      const { queueMessagesMax, queueBytesMax } = this.#context.limits
+      if (this.ended) return
+      const queue = this.#queue
+      const isOver = (): boolean =>
+        queue.length - queue.expired > queueMessagesMax || queue.bytes - queue.expiredBytes > queueBytesMax
+      for (let count = 0; count < DROPS_MAX && isOver(); count++) this.#dropHead('queue-full')
+      if (isOver()) this.#dropLater()
+      // What was dropped may have held back messages at QoS 0, which need no slot.
+      else if (this.#sink !== null) this.pump()
+      this.#context.headDropped(this)
+    })
   }
 
   /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */

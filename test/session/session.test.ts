@@ -84,6 +84,11 @@ class Room implements SessionContext {
   readonly sweeps: number[] = []
 
   headDropped(): void {}
+  /** What is asked for in later turns. */
+  readonly continuations: (() => void)[] = []
+  later(action: () => void): void {
+    this.continuations.push(action)
+  }
 
   sweepAt(_session: Session, time: number): void {
     this.sweeps.push(time)
@@ -563,6 +568,24 @@ function leftoversOf(session: Session): Leftover[] {
 }
 
 describe('a Session that is not stored', () => {
+  it('that is full of small messages drops them in slices for a large one', () => {
+    const room = new Room({ queueBytesMax: 30_000, queueFull: 'drop-oldest' })
+    const session = room.session(true)
+    for (let count = 0; count < 5000; count++) session.deliver(delivery('small'), 0)
+    expect(room.drops).toEqual([])
+    session.deliver(delivery('x'.repeat(29_000)), 0)
+    expect([room.drops.length, session.queueLength, room.continuations.length]).toEqual([1024, 3977, 1])
+    for (let slices = 0; room.continuations.length > 0; slices++) {
+      const before = room.drops.length
+      room.continuations.shift()!()
+      expect(room.drops.length - before).toBeLessThanOrEqual(1024)
+      expect(slices).toBeLessThan(6)
+    }
+    expect(session.queueBytes).toBeLessThanOrEqual(30_000)
+    expect(session.queueAt(session.queueTail - 1).message.payload.length).toBe(29_000)
+    expect(room.drops.length + session.queueLength).toBe(5001)
+  })
+
   it('holds what waits in its queue: other Sessions may have it stored, and done with it before', () => {
     const { session, sink } = online(new Room(), 1)
     const [sent, waiting, last] = [delivery('a'), delivery('b'), delivery('c')]
