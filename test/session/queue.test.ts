@@ -221,10 +221,10 @@ describe('DeliveryQueue', () => {
     const shared: Delivery = { ...delivery(1), share: '$share/g/t' }
     const list = Array.from({ length: 300 }, (_, n) => (n % 2 === 0 ? plain : shared))
     for (const each of list) queue.push(each)
-    const all = 150 * (16 + 110)
+    const all = 150 * (16 + 80)
     expect([queue.entryBytes, parking.entryBytes]).toEqual([all, all])
     for (let n = 0; n < 100; n++) queue.shift()
-    expect(parking.entryBytes).toBe(100 * (16 + 110))
+    expect(parking.entryBytes).toBe(100 * (16 + 80))
     expect(queue.park(50)).toBe(200) // the front, as a whole
     expect([queue.parked, parking.entryBytes]).toEqual([200, 0])
     queue.unpark(7)
