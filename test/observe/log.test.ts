@@ -302,6 +302,31 @@ test('a disk that is nearly full is told once per change, and so is its end', ()
   detach()
 })
 
+test('memory that is short is told once per change, and who pays for it, with what that means', () => {
+  const detach = attach('info')
+  const detail = '90 MiB are in memory; those who hold most pay: idle with 80 MiB'
+  events.emit('health', { state: 'pressed', detail, before: 'ok' })
+  const means = 'nothing is read from it until there is room; limits.memory_bytes_max is 100 MiB'
+  const paid = { clientId: 'idle', userName: 'ada', of: 'memory', bytes: 80_000_000, detail: means } as const
+  events.emit('relieved', { ...paid, step: 'paused' })
+  for (let count = 0; count < 100; count++) events.emit('relieved', { ...paid, step: 'capped' })
+  events.emit('health', { state: 'ok', detail: '', before: 'pressed' })
+  expect(lines).toMatchObject([
+    { level: 'warn', msg: 'memory or disk is short: those who hold most pay', detail },
+    { level: 'warn', msg: 'a client pays for what it holds', ...paid, step: 'paused' },
+    { level: 'warn', msg: 'a client pays for what it holds', ...paid, step: 'capped' },
+    { level: 'info', msg: 'memory and disk are not short any more' },
+  ])
+  detach()
+})
+
+test('from refusing everybody to the large alone, messages are accepted again', () => {
+  const detach = attach('info')
+  events.emit('health', { state: 'pressed', detail: 'those who hold most pay', before: 'refusing' })
+  expect(lines.map(({ msg }) => msg)).toContain('new messages and Sessions are accepted again')
+  detach()
+})
+
 describe('lines for people', () => {
   test('have time, level, text and what belongs to it', () => {
     const line = JSON.stringify({

@@ -150,6 +150,16 @@ test.each([0, Number.POSITIVE_INFINITY])('an interval of %d publishes nothing', 
   expect(updates).toEqual(['$SYS/end'])
 })
 
+test('the steps of those who hold most are told by their names, once there are any', async () => {
+  await start(INTERVAL_SECONDS)
+  const told = () => [...values].filter(([name]) => name.startsWith('relief/'))
+  await interval()
+  expect(told()).toEqual([])
+  broker.figures.relief.paused = 2
+  await interval()
+  await expect.poll(told).toEqual([['relief/paused', '2']])
+})
+
 test('what a lenient listener forgives is told by its rule, once there is any', async () => {
   values = new Map()
   updates = []

@@ -88,6 +88,24 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
     })
 
+    test('evict frees bodies that are durable and that nobody else holds, and they can be read back', async () => {
+      await server.open()
+      server.createSession(1)
+      const [free, held] = [message('free', 'x'.repeat(1000)), message('held', 'y'.repeat(1000))]
+      server.enqueue(1, delivery(free))
+      server.enqueue(1, delivery(held))
+      expect(server.store.evict(10_000)).toBe(0)
+      await server.commit()
+      held.holders++
+      const before = server.store.figures.residentBytes
+      const freed = server.store.evict(10_000)
+      expect(server.store.figures.residentBytes).toBe(before - freed)
+      expect(held.evicted).toBe(false)
+      expect(free.evicted).toBe(server.store.parks)
+      if (free.evicted) await server.store.restore([free])
+      expect(free.payload.length).toBe(1000)
+    })
+
     test('entries are counted as the queue says, and memory is short beyond the limit', async () => {
       await server.open()
       const { entryBytes } = server.store.figures
