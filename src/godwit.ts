@@ -302,12 +302,12 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     access === null || runtimeDirectory === undefined || dataDirectory === undefined
       ? null
       : rememberLogins(access, server, runtimeDirectory, dataDirectory)
-  for (const ban of keptBans) server.state.bans.add(ban)
   const notKept = ({ message: detail }: Error): void =>
     server.state.events.emit('security', { kind: 'banned', subject: BANS_FILE, by: 'broker', detail })
-  const guard = new Guard(server, new KeptBans(server.state.bans, keptDirectory, notKept), () =>
-    performance.now(),
-  )
+  const banClock = { now: () => server.state.now(), wallNow: () => Date.now() }
+  const bans = new KeptBans(server.state.bans, banClock, keptDirectory, notKept)
+  bans.take(keptBans)
+  const guard = new Guard(server, bans, () => performance.now())
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>

@@ -2,8 +2,17 @@
 import type { Ban, BanKind, Bans } from '../broker/bans.ts'
 import { writeBans } from './bans-file.ts'
 
+/** Bans hold by broker time, which no file of another store, and no other program, knows. In the file they have wall time. */
+export interface BanClock {
+  /** Broker time in ms. */
+  now(): number
+  /** The wall clock in ms. */
+  wallNow(): number
+}
+
 export class KeptBans {
   readonly #bans: Bans
+  readonly #clock: BanClock
   readonly #directory: string | null
   readonly #failed: (error: Error) => void
   /** Writes go one after the other; what comes meanwhile goes with the next one. */
@@ -11,10 +20,24 @@ export class KeptBans {
   #next: Promise<void> | null = null
 
   /** `directory` null keeps them in memory alone. `failed` is told where a ban that nobody waits for could not be written. */
-  constructor(bans: Bans, directory: string | null, failed: (error: Error) => void) {
+  constructor(bans: Bans, clock: BanClock, directory: string | null, failed: (error: Error) => void) {
     this.#bans = bans
+    this.#clock = clock
     this.#directory = directory
     this.#failed = failed
+  }
+
+  /**
+   * Takes over what the file has at the start. A wall clock that was set back, or never set, makes no ban longer than it was to be.
+   */
+  take(bans: readonly Ban[]): void {
+    const [now, wall] = [this.#clock.now(), this.#clock.wallNow()]
+    for (const ban of bans) {
+      const since = now - Math.max(0, wall - ban.since)
+      const left = ban.until === null ? null : Math.min(ban.until - wall, ban.until - ban.since)
+      if (left === null || left > 0)
+        this.#bans.add({ ...ban, since, until: left === null ? null : now + left })
+    }
   }
 
   /** Those that hold. */
@@ -70,7 +93,12 @@ export class KeptBans {
 
   async #write(): Promise<void> {
     try {
-      await writeBans(this.#directory!, this.#bans.list())
+      const ahead = this.#clock.wallNow() - this.#clock.now()
+      const bans = this.#bans.list().map((ban) => {
+        const until = ban.until === null ? null : Math.round(ban.until + ahead)
+        return { ...ban, since: Math.round(ban.since + ahead), until }
+      })
+      await writeBans(this.#directory!, bans)
     } finally {
       this.#writing = null
     }

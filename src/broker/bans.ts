@@ -7,9 +7,9 @@ export interface Ban {
   readonly kind: BanKind
   /** An address or network as `parseAddressRange` writes it, a Client Identifier, or a user name. */
   readonly subject: string
-  /** In broker time, ms; null for ever. */
+  /** In broker time, ms, and in the file by the wall clock; null for ever. */
   readonly until: number | null
-  /** Since when, in broker time, ms. */
+  /** Since when, as `until`. */
   readonly since: number
   /** For the operator; clients are not told. */
   readonly reason: string

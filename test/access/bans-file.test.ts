@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { editBans, readBans, writeBans } from '../../src/access/bans-file.ts'
 import { KeptBans } from '../../src/access/kept-bans.ts'
 import { type Ban, Bans } from '../../src/broker/bans.ts'
@@ -23,6 +23,8 @@ const BAN: Ban = {
   by: 'root',
   isAutomatic: false,
 }
+
+const CLOCK = { now: () => BAN.since, wallNow: () => BAN.since }
 
 test('bans are read as they were written, by their owner alone', async () => {
   const bans: Ban[] = [BAN, { ...BAN, kind: 'client', subject: 'ä\u0000"', until: null, isAutomatic: true }]
@@ -54,7 +56,7 @@ test('edits of several processes follow each other', async () => {
 })
 
 test('what a broker changes is in the file when it is confirmed, however much changes at once', async () => {
-  const kept = new KeptBans(new Bans(() => BAN.since), directory, () => {})
+  const kept = new KeptBans(new Bans(() => BAN.since), CLOCK, directory, () => {})
   await Promise.all(
     Array.from({ length: 50 }, async (_, i) => {
       await kept.add({ ...BAN, kind: 'client', subject: `c${i}` })
@@ -72,7 +74,7 @@ test('what a broker changes is in the file when it is confirmed, however much ch
 
 test('a ban that cannot be written holds all the same, and whoever waits for it is told', async () => {
   const failures: Error[] = []
-  const kept = new KeptBans(new Bans(() => BAN.since), join(directory, 'gone'), (error) =>
+  const kept = new KeptBans(new Bans(() => BAN.since), CLOCK, join(directory, 'gone'), (error) =>
     failures.push(error),
   )
   await expect(kept.add(BAN)).rejects.toThrow('bans.json cannot be written: ENOENT')
@@ -81,4 +83,35 @@ test('a ban that cannot be written holds all the same, and whoever waits for it 
   await kept.settled()
   expect(failures).toHaveLength(1)
   expect(kept.list()).toHaveLength(2)
+})
+
+describe('after a restart a ban holds for what is left of it', () => {
+  /** Seconds left of a ban for ten minutes, of which one had passed when the broker ended, by a wall clock so far on. */
+  async function left(wallSecondsLater: number): Promise<number | undefined> {
+    const wall = Date.UTC(2026, 0, 1)
+    const before = { broker: 1000, wall }
+    const clock = { now: () => before.broker, wallNow: () => before.wall }
+    const kept = new KeptBans(new Bans(clock.now), clock, directory, () => {})
+    await kept.add({ ...BAN, since: 1000, until: 601_000 })
+    before.broker += 60_000
+    before.wall += 60_000
+    // Whatever is written is written by the clocks of that moment.
+    await kept.add({ ...BAN, kind: 'user', subject: 'u', since: 61_000, until: null })
+    const after = { now: () => 7_000_000, wallNow: () => wall + 60_000 + wallSecondsLater * 1000 }
+    const bans = new Bans(after.now)
+    new KeptBans(bans, after, directory, () => {}).take(await readBans(directory))
+    expect(bans.ofUser('u')).not.toBeNull()
+    const until = bans.ofAddress('203.0.113.9')?.until
+    return typeof until === 'number' ? (until - after.now()) / 1000 : undefined
+  }
+
+  test('by the wall clock, whatever broker time was before', async () => {
+    expect(await left(0)).toBe(540)
+    expect(await left(500)).toBe(40)
+    expect(await left(541)).toBeUndefined()
+  })
+
+  test('and not for longer than it was to be where the wall clock was set back', async () => {
+    expect(await left(-1_000_000_000)).toBe(600)
+  })
 })

@@ -6,7 +6,8 @@ import { World } from '../broker/harness.ts'
 
 async function made(limits = {}) {
   const world = await World.make({ limits })
-  const kept = new KeptBans(world.server.state.bans, null, () => {})
+  const clock = { now: () => world.server.state.now(), wallNow: () => world.wall }
+  const kept = new KeptBans(world.server.state.bans, clock, null, () => {})
   const guard = new Guard(world.server, kept, () => world.monotonic)
   return { world, guard, told: world.record('security') }
 }

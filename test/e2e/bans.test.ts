@@ -74,8 +74,12 @@ test('commands work on a stopped broker, and lists fit 80 columns', async () => 
     "godwit: there is no ban of the user 'bob'\nSee `godwit ban list`.\n",
   ])
   const broker = await BrokerProcess.start({ data })
-  expect((await ban('list')).split('\n')).toHaveLength(5)
+  const running = await ban('list')
+  expect(running.split('\n')).toHaveLength(5)
+  expect(running).toMatch(/203\.0\.113\.0\/24 +(?:6 days 23|7 days 0) h /)
+  await ban('add', '--client', 'c', '--for', '2h')
   await broker.stop()
+  expect(await ban('list')).toMatch(/^client +c +(?:1 h 59|2 h 0) min /m)
   expect(JSON.parse(await readFile(join(data, 'bans.json'), 'utf8'))).toMatchObject({ format: 1 })
 })
 
