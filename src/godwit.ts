@@ -369,6 +369,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       openFiles: { ...files, sockets: sockets.sockets },
       clientsConnected: server.state.figures.clientsConnected,
       publishersPaused: server.state.paused.size,
+      loginsWaiting: server.state.loginQueue.length,
+      bans: server.state.bans.list().length,
       subscriptionsSuspended: server.suspendedCount,
       limits: { profile: limits.profile, others: ownLimits(limits).map(configKey) },
       counted: counted(server.state.figures),

@@ -85,6 +85,9 @@ export interface BrokerStatus {
   readonly clientsConnected: number
   /** Publishers that are not read from at the moment, since the broker is behind. */
   readonly publishersPaused: number
+  /** Clients that wait at log-in until their passwords are checked, and who is banned. */
+  readonly loginsWaiting: number
+  readonly bans: number
   /** Subscriptions that their users may not have at the moment; they are not among those that are held. */
   readonly subscriptionsSuspended: number
   /** The profile of limits, and the keys of those that have other values than it gives them. */

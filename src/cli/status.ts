@@ -35,6 +35,12 @@ function shown(answer: BrokerStatus): string {
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
     ['profile', profile(answer.limits)],
     ['limits', counts(counted.limited)],
+    // A broker of 0.2.0 tells neither.
+    [
+      'log-ins',
+      (answer.loginsWaiting ?? 0) === 0 ? null : `${answer.loginsWaiting} wait for a password check`,
+    ],
+    ['banned', (answer.bans ?? 0) === 0 ? null : `${answer.bans}; see: godwit ban list`],
     // A broker of 0.2.0 does not tell.
     ['relief', counts(counted.relief ?? {})],
     ['lost', counts(counted.dropped)],

@@ -78,6 +78,7 @@ test('commands work on a stopped broker, and lists fit 80 columns', async () => 
   expect(running.split('\n')).toHaveLength(5)
   expect(running).toMatch(/203\.0\.113\.0\/24 +(?:6 days 23|7 days 0) h /)
   await ban('add', '--client', 'c', '--for', '2h')
+  expect(await godwit('status', '--data', data)).toMatch(/^banned +4; see: godwit ban list$/m)
   await broker.stop()
   expect(await ban('list')).toMatch(/^client +c +(?:1 h 59|2 h 0) min /m)
   expect(JSON.parse(await readFile(join(data, 'bans.json'), 'utf8'))).toMatchObject({ format: 1 })
