@@ -488,7 +488,8 @@ export function act(server: ModelServer, random: Random, step: number): void {
   else if (what < 88) server.unsubscribe(id, `filter/${random.below(5)}/+`)
   else if (what < 93) retainRandom(server, random, step)
   else if (what < 96) willRandom(server, random, id, step)
-  else if (what < 98) server.disconnect(id)
+  else if (what < 97) server.disconnect(id)
+  else if (what < 98) server.session(id).deliveries.park(random.below(300))
   else if (what < 99) server.deleteSession(id)
   else handOver(server, random, ids)
 }
