@@ -36,6 +36,7 @@ class Client {
   open() {
     const { port, host, tls } = this.#fleet.options
     this.state = 'waiting'
+    this.#fleet.attempts++
     const socket = tls
       ? connectTls({ port, host, rejectUnauthorized: false })
       : connectTcp({ port, host, noDelay: true })
@@ -104,6 +105,8 @@ class Fleet {
   refusals = {}
   /** A client that is lost waits for the word to come back. */
   holdsBack = false
+  /** Connections that were begun. */
+  attempts = 0
   #whenAll = null
 
   constructor(options) {
@@ -180,6 +183,7 @@ const tasks = {
   async connect({ retries }) {
     fleet.options = { ...fleet.options, retries }
     fleet.refusals = {}
+    fleet.attempts = 0
     const begin = performance.now()
     for (const client of fleet.clients) {
       client.refusals = 0
@@ -192,6 +196,7 @@ const tasks = {
       .sort((one, other) => one - other)
     return {
       isIn: fleet.isIn,
+      attempts: fleet.attempts,
       sessionsPresent: fleet.clients.filter(({ state, sessionPresent }) => state === 'in' && sessionPresent)
         .length,
       refusals: fleet.refusals,

@@ -27,6 +27,7 @@ export interface Storm {
   readonly passwords: string
   readonly retries: boolean
   readonly isIn: number
+  readonly attempts: number
   readonly neverIn: number
   readonly sessionsPresent: number
   readonly refused: number

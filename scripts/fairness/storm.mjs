@@ -45,7 +45,7 @@ const DEFAULTS = {
 }
 
 /**
- * Runs it once. Resolves with what was seen: `isIn`, `refused`, `neverIn`, `sessionsPresent` and `willsPublished` are counts; `halfMs` and
+ * Runs it once. Resolves with what was seen: `isIn`, `attempts` (connections that were begun), `refused`, `neverIn`, `sessionsPresent` and `willsPublished` are counts; `halfMs` and
  * `lastMs` say when half of the clients and the last were in, `cpuMs` what the broker's main thread used until then, `heldMs` for how long
  * its main thread ran at most without a pause; `before` and `during` are the quiet pairs' `p50`,
  * `p99` and `max` in milliseconds.
@@ -310,7 +310,7 @@ export function stormText(seen) {
   const pairs = ({ p50, p99, max }) => `p50 ${ms(p50)}, p99 ${ms(p99)}, most ${ms(max)}`
   return [
     `${seen.broker}, ${clients} clients, passwords ${passwords}, ${seen.retries ? 'which ask again' : 'which never ask again'} after a refusal`,
-    `  in            ${isIn}, half after ${(seen.halfMs / 1000).toFixed(1)} s, the last after ${(seen.lastMs / 1000).toFixed(1)} s; ${sessionsPresent} found their Session`,
+    `  in            ${isIn}, half after ${(seen.halfMs / 1000).toFixed(1)} s, the last after ${(seen.lastMs / 1000).toFixed(1)} s; ${sessionsPresent} found their Session; ${seen.attempts} connections begun`,
     `  refused       ${refused}${codes.length === 0 ? '' : ` (${codes.join(', ')})`}; ${neverIn} never came in`,
     `  Wills         ${willsPublished} published`,
     `  main thread   ${(seen.cpuMs / 1000).toFixed(1)} s of CPU, at most ${ms(seen.heldMs)} without a pause`,
