@@ -286,6 +286,7 @@ export class Connection
   /** One that had its share waits until what others have to do was done; and all do where the turn has taken enough. */
   #mayRun(turn: Turn): boolean {
     if (this.#isContinued) return true
+    if (this.#phase === 'new' && turn.isCrowded) return false
     return !turn.isFull && (!turn.isSharedWith(this) || turn.number - this.#servedIn > 1)
   }
 
@@ -485,6 +486,8 @@ export class Connection
 
   #onConnect(given: ConnectPacket): void {
     const packet = cleanIfNameless(given)
+    this.#state.work.units += UNITS.connect
+    this.#state.turn.newcomer()
     this.#phase = 'authenticating'
     this.#connect = packet
     this.#connectBytes = connectBytes(packet, this.#framer.packetBytes)

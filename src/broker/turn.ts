@@ -33,6 +33,9 @@ const ALONE: Budget = {
   backlog: 5 * SLICE_UNITS,
 }
 
+/** So many CONNECTs a turn takes as they come in, about 2 ms; those of a fleet that comes back at once go on in later turns. */
+const NEWCOMERS_MAX = 32
+
 /** What a turn's input has to say is written at its end, but never for longer than this. */
 const WRITTEN_UNITS_MAX = 6 * SLICE_UNITS
 
@@ -70,6 +73,7 @@ export class Turn {
   /** Work that had been done when this turn began to take input. */
   #units = 0
   #budget = ALONE
+  #newcomers = 0
   /** Who was active last, and when; and when anybody else was. */
   #active: object | null = null
   #activeAt = Number.NEGATIVE_INFINITY
@@ -93,6 +97,16 @@ export class Turn {
   /** Whether this turn has taken as much input as it may: what arrives waits. */
   get isFull(): boolean {
     return this.#work.units - this.#units >= this.#budget.input
+  }
+
+  /** Whether no more CONNECTs are heard in this turn as they come in: who is there already goes before a crowd. */
+  get isCrowded(): boolean {
+    return this.#newcomers >= NEWCOMERS_MAX
+  }
+
+  /** CONNECT was heard. */
+  newcomer(): void {
+    this.#newcomers++
   }
 
   /** Units that a task which is nobody's alone may use in one turn. */
@@ -138,6 +152,7 @@ export class Turn {
     this.number++
     this.now = this.#clock()
     this.#units = this.#work.units
+    this.#newcomers = 0
     this.#budget = this.now - this.#othersActiveAt < ACTIVE_MS ? SHARED : ALONE
     this.#defer(this.#end)
   }

@@ -13,6 +13,8 @@ export const UNITS = Object.freeze({
   packet: 2,
   /** Any other packet. */
   request: 20,
+  /** CONNECT: who it is, its Session, its Will, what is stored of them, and CONNACK. */
+  connect: 500,
   /** Bytes that arrived on a connection, however few. */
   read: 20,
   /** One write to a connection. */
