@@ -142,3 +142,39 @@ test('what is counted is gone with the Sessions', async () => {
   expect(world.server.state.sessions.size).toBe(0)
   expect(store.figures).toMatchObject({ entryBytes: 0, residentBytes: 0, storedBytes: 0 })
 })
+
+test('a long queue is parked in steps, and what they take is counted as work', async () => {
+  await store.close()
+  store = new LevelStore({ directory, sync: false, residentBytesMax: 100_000_000, reserveBytes: 0 })
+  world = await World.make({ store })
+  const client = await connected('c')
+  void client.subscribe('$share/g/t', 1)
+  await until(() => client.link.packets.length > 0)
+  await client.vanish()
+  for (let n = 0; n < 6000; n++) {
+    void world.server.publish({
+      topic: 't',
+      payload: Buffer.from(`${n}`),
+      qos: 1,
+      retain: false,
+      publisher: '',
+    })
+  }
+  await committed()
+  const session = world.server.state.sessions.get('c')!
+  const steps: number[] = []
+  const park = session.park.bind(session)
+  session.park = (most) => {
+    const count = park(most)
+    steps.push(count)
+    return count
+  }
+  expect(parked()).toBe(0)
+  store.countEntries(1e9)
+  const before = world.server.state.work.units
+  await world.pass(2)
+  expect(parked()).toBe(6000)
+  expect(Math.max(...steps)).toBeLessThanOrEqual(2048)
+  expect(world.server.state.work.units - before).toBeGreaterThan(4 * 6000)
+  store.countEntries(-1e9)
+})
