@@ -45,6 +45,10 @@ export class Estates {
 
   /** Takes apart a Session that has just ended; a small one at once. */
   add(session: Session): void {
+    if (session.subscriptions.size + session.queueLength + session.inFlightCount === 0) {
+      this.#end(session)
+      return
+    }
     const filters = session.subscriptions.keys()[Symbol.iterator]()
     const estate: Estate = { session, filters, isKept: false }
     this.#open.set(session, estate)
@@ -53,13 +57,12 @@ export class Estates {
       this.#turn = turn.number
       this.#unitsLeft = SLICE_UNITS
     }
-    const isEmpty = session.subscriptions.size + session.queueLength + session.inFlightCount === 0
-    if (this.#unitsLeft <= 0 && !isEmpty && !stopping) {
+    if (this.#unitsLeft <= 0 && !stopping) {
       this.#goOn(estate)
       return
     }
     const { units } = work
-    this.#run(estate, Math.max(this.#unitsLeft, 1))
+    this.#run(estate, this.#unitsLeft)
     this.#unitsLeft -= work.units - units
   }
 
@@ -80,7 +83,8 @@ export class Estates {
     const until = stopping ? Number.POSITIVE_INFINITY : work.units + units
     const outcome = stopping || this.#unsubscribe(estate, until) ? this.#passOn(session, until) : 'more'
     if (outcome === 'done') {
-      this.#end(estate)
+      this.#open.delete(session)
+      this.#end(session)
       return
     }
     if (outcome === 'more') this.#goOn(estate)
@@ -177,8 +181,7 @@ export class Estates {
     this.#state.store.putSession(session.id, record)
   }
 
-  #end({ session }: Estate): void {
-    this.#open.delete(session)
+  #end(session: Session): void {
     this.#state.sessionsById.delete(session.id)
     if (session.stored) this.#state.store.deleteSession(session.id, session.held())
     session.forget()

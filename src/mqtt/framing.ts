@@ -42,6 +42,11 @@ const CONTROL_BYTES_MAX = 1024 * 1024
 
 const PROPERTY_BYTES_MAX = 64 * 1024
 
+const HEADER_PARTIAL = 0
+const HEADER_WHOLE = 1
+/** Its properties are not too long, or it has none: a PUBLISH that spans chunks says so early. */
+const PROPERTIES_JUDGED = 2
+
 /**
  * Cuts what a client sends into packets. Pull style: `push` a chunk, then call `next` until it returns false. While
  * it has returned true, `buffer[start..end)` is the packet's body; the whole packet is `buffer[end - packetBytes..end)`.
@@ -83,13 +88,12 @@ export class Framer {
   #waitingHead = 0
   /** Bytes of the current packet's fixed header seen so far. */
   #headerBytes = 0
-  #headerComplete = false
+  /** How much of the current packet is known. */
+  #known: typeof HEADER_PARTIAL | typeof HEADER_WHOLE | typeof PROPERTIES_JUDGED = HEADER_PARTIAL
   #remaining = 0
   /** A packet that spans chunks, fixed header included; null while there is none. */
   #collected: Buffer | null = null
   #collectedBytes = 0
-  /** Whether the length of the properties of a PUBLISH that spans chunks was judged, or there is none. */
-  #propertiesJudged = false
 
   constructor(packetBytesMax: number) {
     this.packetBytesMax = packetBytesMax
@@ -178,9 +182,9 @@ export class Framer {
         this.buffer = EMPTY
         return false
       }
-      if (!this.#headerComplete) {
+      if (this.#known === HEADER_PARTIAL) {
         this.#headerByte(this.#chunk[this.#at++]!)
-        if (!this.#headerComplete || this.#remaining > 0) continue
+        if ((this.#known as number) === HEADER_PARTIAL || this.#remaining > 0) continue
       }
       if (this.#body()) return true
     }
@@ -220,7 +224,7 @@ export class Framer {
     }
     const packetBytes = index + 1 + this.#remaining
     this.#checkSize(packetBytes)
-    this.#headerComplete = true
+    this.#known = HEADER_WHOLE
   }
 
   /** A packet's size, before anything of its body is kept. */
@@ -280,7 +284,7 @@ export class Framer {
         return this.#deliver(packetBytes, this.end)
       }
       this.#collected = Buffer.allocUnsafe(Math.min(packetBytes, COLLECT_BYTES_MIN))
-      this.#propertiesJudged = this.type !== PacketType.Publish || this.version !== 5
+      if (this.type !== PacketType.Publish || this.version !== 5) this.#known = PROPERTIES_JUDGED
       this.#collected[0] = (this.type << 4) | this.flags
       this.#collectedBytes = writeVariableByteInteger(this.#collected, 1, this.#remaining)
     }
@@ -291,7 +295,7 @@ export class Framer {
     this.bytesCopied += wanted
     this.#collectedBytes += wanted
     this.#at += wanted
-    if (!this.#propertiesJudged) this.#judgeProperties(collected, packetBytes)
+    if (this.#known === HEADER_WHOLE) this.#judgeProperties(collected, packetBytes)
     if (this.#collectedBytes < packetBytes) return false
     this.#collected = null
     this.buffer = collected
@@ -314,7 +318,7 @@ export class Framer {
       bytes |= (collected[at]! & 0x7f) << shift
       if (collected[at]! < 0x80) break
     }
-    this.#propertiesJudged = true
+    this.#known = PROPERTIES_JUDGED
     if (at + 1 + bytes > packetBytes || bytes <= this.propertyBytesMax) return
     throw this.#break(propertiesTooLong(bytes, this.propertyBytesMax))
   }
@@ -333,7 +337,7 @@ export class Framer {
     this.packetBytes = packetBytes
     this.#at = at
     this.#headerBytes = 0
-    this.#headerComplete = false
+    this.#known = HEADER_PARTIAL
     this.#bufferedBytes -= packetBytes
     return true
   }

@@ -163,8 +163,6 @@ export class Session implements OutboundState {
   #resend: readonly Outgoing[] = NOTHING_TO_RESEND
   #resent = 0
   #restoring = false
-  /** The oldest messages are being dropped, in slices. */
-  #isDropping = false
   /** When `sweep` is to be called, in broker time. */
   #sweepsAt = Number.POSITIVE_INFINITY
   /** The queue's own limits while memory or disk is short; null where those of all hold. */
@@ -623,10 +621,7 @@ export class Session implements OutboundState {
   }
 
   #dropLater(): void {
-    if (this.#isDropping) return
-    this.#isDropping = true
     this.#context.later(() => {
-      this.#isDropping = false
       const { queueMessagesMax, queueBytesMax } = this.#context.limits
       if (this.ended) return
       const queue = this.#queue
