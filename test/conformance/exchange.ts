@@ -30,8 +30,9 @@ export function exchange(version: Version): readonly Step[] {
     toPub: Buffer.concat(toPub).toString('hex'),
   })
   const none = is5 ? properties() : NOTHING
-  // 5.0: Topic Alias Maximum 64 is all that differs from what the standard assumes.
-  const connack = (present: number) => packet(0x20, present, 0, is5 ? properties(0x22, [0, 64]) : NOTHING)
+  // 5.0: Maximum Packet Size 16 MiB and Topic Alias Maximum 64 are all that differs from what the standard assumes.
+  const told = is5 ? properties(0x27, uint32(16 * 1024 ** 2), 0x22, [0, 64]) : NOTHING
+  const connack = (present: number) => packet(0x20, present, 0, told)
   const suback = (id: number, code: number) => packet(0x90, [0, id], none, code)
   const unsuback = (id: number) => packet(0xb0, [0, id], none, is5 ? [0] : [])
   const unheard = (first: number, id: number) => acknowledge(first, id, ...(is5 ? [0x10] : []))
