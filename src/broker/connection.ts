@@ -892,9 +892,14 @@ export class Connection
 
   /** Who sends nothing more is hardly there to read: answers are sent, deliveries wait in the Session. */
   get congested(): boolean {
+    return this.#output.congested || this.#inputEnd !== null || this.#rates?.isSendHeld === true
+  }
+
+  /** SessionSink: outside of `#beginPump` and `#endPump` it is one message for one acknowledgement. */
+  pumped(): boolean {
     const { turn, work } = this.#state
-    if (this.#output.congested || this.#inputEnd !== null || work.units >= turn.pumpUntil) return true
-    return this.#rates?.isSendHeld === true
+    work.units += UNITS.queued
+    return work.units >= turn.pumpUntil
   }
 
   #makeEncoder(): DeliveryEncoder {
@@ -924,7 +929,6 @@ export class Connection
       const bytes = wire.end - wire.start + (body?.length ?? 0)
       this.#trace('sent', { packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
     }
-    if (this.#state.turn.pumpUntil !== Number.POSITIVE_INFINITY) this.#state.work.units += UNITS.queued
     figures.publishSent++
     figures.publishBytesSent += message.payloadBytes
     if (events.hearsDelivered) events.emit('delivered', { clientId: this.#view.clientId, message, qos })

@@ -48,6 +48,10 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
 
   pubrel(): void {}
 
+  pumped(): boolean {
+    return false
+  }
+
   committed(committedSequence: number): void {
     let count = 0
     while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++

@@ -56,7 +56,7 @@ export interface Flushable {
 export class Turn {
   /** Broker time in ms, read once per turn. */
   now: number
-  /** How far work may come while a Session gives its client what waits; see `Connection.congested`. */
+  /** How far work may come while a Session gives its client what waits; see `Connection.pumped`. */
   pumpUntil = Number.POSITIVE_INFINITY
   /** Counts the turns. */
   number = 0

@@ -50,6 +50,8 @@ const DROPS_MAX = 1024
 export interface SessionSink {
   /** True while so many bytes wait for the reader that nothing more should be added. */
   readonly congested: boolean
+  /** Counts a message that waited and is sent now; true when the next ones have to wait for a later turn. */
+  pumped(): boolean
   /** True for a subscriber in this process: it takes every message at once and acknowledges nothing. */
   readonly immediate: boolean
   /** False when the packet exceeds the client's Maximum Packet Size and was not sent. */
@@ -812,7 +814,7 @@ export class Session implements OutboundState {
     const sink = this.#sink
     if (sink === null || this.#restoring) return
     if (!this.#pumpResend(sink)) return
-    while (this.#queue.length > 0 && !sink.congested) {
+    while (this.#queue.length > 0 && !sink.congested && !sink.pumped()) {
       const delivery = this.#queue.peek()!
       if (delivery.message.expiresAt <= this.#context.now()) {
         // What is behind it waits as well: the order of a topic is the order of the queue.
@@ -837,7 +839,7 @@ export class Session implements OutboundState {
   /** False while something is left to be sent again: nothing new may pass it. */
   #pumpResend(sink: SessionSink): boolean {
     while (this.#resent < this.#resend.length) {
-      if (this.#quota === 0 || sink.congested) return false
+      if (this.#quota === 0 || sink.congested || sink.pumped()) return false
       const outgoing = this.#resend[this.#resent]!
       const { delivery, packetId } = outgoing
       if (delivery !== null && this.#inFlight.get(packetId) === outgoing) {

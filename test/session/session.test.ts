@@ -29,6 +29,10 @@ class Sink implements SessionSink {
   /** Payloads that exceed the Maximum Packet Size. */
   tooLarge: string | null = null
 
+  pumped(): boolean {
+    return false
+  }
+
   publish({ message, qos }: Delivery, packetId: number, dup: boolean, gate: number): boolean {
     if (message.evicted) throw new Error('an evicted message was sent')
     if (message.payload.toString() === this.tooLarge) return false
