@@ -359,7 +359,7 @@ export class Access {
     this.#failures.delayed(address)
     this.#listener.busy(clientId, 'failedLoginsMax', reason)
     this.#considerBan(link)
-    return refused(Reason.ServerBusy, reason)
+    return { allow: false, reasonCode: Reason.ServerBusy, reason, isGuess: true }
   }
 
   #considerBan(link: LinkInfo): void {

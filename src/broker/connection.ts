@@ -73,6 +73,11 @@ const KEPT_WAITING_MS = 1000
 /** Of a client that is cut off, more than this that waits for it is thrown away. */
 const CUT_BYTES = 64 * 1024
 
+/** What else there is to a refusal. */
+interface RefusalMore extends Pick<Rejection, 'serverReference' | 'isGuess'> {
+  readonly told?: string
+}
+
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
 type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -548,21 +553,23 @@ export class Connection
   }
 
   /** AuthenticationSink. */
-  failed({ reasonCode, reason, serverReference }: Rejection): void {
+  failed({ reasonCode, reason, ...more }: Rejection): void {
     if (this.#phase === 'open') this.disconnect(reasonCode, reason)
-    else this.#refuse(reasonCode, reason, serverReference)
+    else this.#refuse(reasonCode, reason, more)
   }
 
   #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
     if (limit !== undefined) this.limited(limit, reason)
-    this.#refuse(reasonCode, reason, undefined, told)
+    this.#refuse(reasonCode, reason, told === undefined ? {} : { told })
   }
 
   /** `told` is for the client where the reason is for the log alone. */
-  #refuse(given: Reason, reason: string, serverReference?: string, told = reason): void {
+  #refuse(given: Reason, reason: string, more: RefusalMore = {}): void {
+    const { serverReference, told = reason, isGuess } = more
     const reasonCode = connackReasonCode(given)
-    if (given === Reason.ServerBusy || given === Reason.ServerUnavailable) this.#rooms.wills.keptWaiting()
-    this.#tellRefused(reasonCode, reason)
+    const isBusy = given === Reason.ServerBusy || given === Reason.ServerUnavailable
+    if (isBusy && isGuess !== true) this.#rooms.wills.keptWaiting()
+    this.#tellRefused(reasonCode, reason, more)
     const properties: ConnackProperties = this.#version === 5 ? { reasonString: told } : {}
     if (serverReference !== undefined) properties.serverReference = serverReference
     const bytes = encodeConnack(
@@ -575,7 +582,7 @@ export class Connection
     this.#close('server', reasonCode, reason)
   }
 
-  #tellRefused(reasonCode: number, reason: string): void {
+  #tellRefused(reasonCode: number, reason: string, { isGuess }: RefusalMore = {}): void {
     const { figures, events } = this.#state
     figures.connectionsRefused++
     if (!events.has('refused')) return
@@ -587,6 +594,7 @@ export class Connection
       reasonCode,
       reason,
       ...(userName !== undefined && { userName }),
+      ...(isGuess === true && { isGuess }),
     })
   }
 
@@ -1141,7 +1149,7 @@ export class Connection
       return
     }
     if (this.#phase !== 'open') {
-      this.#refuse(reasonCode as Reason, reason, undefined, told)
+      this.#refuse(reasonCode as Reason, reason, { told })
       return
     }
     this.#sendDisconnect(reasonCode, told)

@@ -81,6 +81,8 @@ export interface BrokerEvents {
     readonly reason: string
     /** As whom it asked to be let in, unverified; absent without a user name. */
     readonly userName?: string
+    /** True where its password was not looked at, since too many before it were wrong. */
+    readonly isGuess?: boolean
   }
   /** A Network Connection that had been accepted ended. `clientId` is empty before CONNECT. */
   disconnected: {

@@ -78,6 +78,8 @@ export interface Welcome {
 export interface Rejection {
   readonly reasonCode: Reason
   readonly reason: string
+  /** True where it is about who asks although the Reason Code does not say so: too many of its passwords were wrong. */
+  readonly isGuess?: boolean
   /** For 0x9C and 0x9D: where to go instead. */
   readonly serverReference?: string
 }

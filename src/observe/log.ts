@@ -240,8 +240,9 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
       const kind = what === 'stepped' ? KINDS.clockStepped : KINDS.clockCorrected
       tell(kind, NOBODY, () => ({ seconds: Math.round(ms / 1000) }))
     }),
-    events.on('refused', ({ clientId, link, reasonCode, reason, userName }) => {
-      const isLogin = refusalCode(reasonCode) === CLIENT_CODES.loginRefused
+    events.on('refused', (event) => {
+      const { clientId, link, reasonCode, reason, userName } = event
+      const isLogin = refusalCode(event) === CLIENT_CODES.loginRefused
       const kind = isLogin ? KINDS.loginRefused : KINDS.connectionRefused
       const detail = `${clientId} ${reasonCode} ${reason}`
       const occurrence = { source: networkOf(link.remoteAddress), subject: userName ?? '', detail }

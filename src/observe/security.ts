@@ -105,9 +105,14 @@ function kindOf({ code, level, text }: Code, source: string, subject: string, bu
   return { level, text, source, subject, burst, isUngrouped: burst > 1, fields: { security: code } } as const
 }
 
-/** The code of a CONNECT that was refused with this Reason Code. */
-export function refusalCode(reasonCode: number): Code {
-  return LOGIN_REFUSALS.has(reasonCode) ? CLIENT_CODES.loginRefused : CLIENT_CODES.connectionRefused
+/** The code of a CONNECT that was refused so. */
+export function refusalCode({
+  reasonCode,
+  isGuess,
+}: Pick<BrokerEvents['refused'], 'reasonCode' | 'isGuess'>): Code {
+  return isGuess === true || LOGIN_REFUSALS.has(reasonCode)
+    ? CLIENT_CODES.loginRefused
+    : CLIENT_CODES.connectionRefused
 }
 
 /**
@@ -140,7 +145,7 @@ export function attachSecurityLog(
       const { clientId, link, userName, reasonCode, reason } = event
       const detail = `${clientId} ${reasonCode} ${reason}`
       tell(
-        refusalCode(reasonCode),
+        refusalCode(event),
         { ...ofUser(link.remoteAddress, userName), detail },
         { ...who(clientId, userName), ...from(link), ...why(event) },
       )
