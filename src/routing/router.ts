@@ -191,23 +191,28 @@ export class Router<S extends object> {
    */
   prepare(topic: Topic, units: number): boolean {
     const changes = this.#changes
-    if (topic.route !== null && topic.routedBy === changes && !changes.touched(topic.name, topic.routedAt))
-      return true
-    let preparation = this.#preparing.get(topic)
+    if (topic.route !== null && topic.routedBy === changes) {
+      if (topic.routedAt === changes.count) return true
+      this.#meter.units += topic.name.length >>> (CHARACTER_BITS - 1)
+      if (!changes.touched(topic.name, topic.routedAt)) {
+        topic.routedAt = changes.count
+        return true
+      }
+    }
+    const known = this.#preparing.get(topic)
+    let preparation = known
     if (preparation === undefined || changes.touched(topic.name, preparation.since)) {
       const longer = preparation === undefined ? 1 : Math.min(preparation.longer * 2, LONGER_MAX)
-      preparation = {
-        matching: this.#filters.begin(topic.name),
-        merger: new Merger(),
-        since: changes.count,
-        longer,
-      }
-      this.#preparing.set(topic, preparation)
+      const matching = this.#filters.begin(topic.name)
+      preparation = { matching, merger: new Merger(), since: changes.count, longer }
     }
     const { matching, merger, longer } = preparation
     const until = this.#meter.units + units * longer
-    if (!this.#filters.goOn(matching, until) || !merger.goOn(matching.found, this.#meter, until)) return false
-    this.#preparing.delete(topic)
+    if (!this.#filters.goOn(matching, until) || !merger.goOn(matching.found, this.#meter, until)) {
+      if (preparation !== known) this.#preparing.set(topic, preparation)
+      return false
+    }
+    if (known !== undefined) this.#preparing.delete(topic)
     this.misses++
     this.#remember(topic, merger.route, merger.count)
     return true
