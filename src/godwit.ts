@@ -16,6 +16,7 @@ import { type ControlCommand, type ControlSocket, openControl } from './admin/co
 import type { Events, Health, Limit } from './broker/events.ts'
 import { expiryTime } from './broker/expiry.ts'
 import type { Figures } from './broker/figures.ts'
+import { largestHolders } from './broker/holders.ts'
 import { configKey } from './broker/limit-row.ts'
 import {
   type LimitName,
@@ -382,6 +383,8 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       residentBytes: process.memoryUsage.rss(),
       store: { ...store.figures },
       held: census(),
+      memoryBytesMax: Number.isFinite(limits.memoryBytesMax) ? limits.memoryBytesMax : null,
+      largest: largestHolders(server.state.usage),
     }),
   }
   const control = await opened(options, administered)

@@ -1,4 +1,5 @@
 /** What the operator may ask of a running broker. Further commands are further entries of the table. */
+import type { HolderEntry } from '../broker/holders.ts'
 import type { Holdings } from '../broker/holdings.ts'
 import type { SecurityEvent } from '../broker/security.ts'
 import { freeSpace } from '../store/space.ts'
@@ -100,6 +101,10 @@ export interface BrokerStatus {
   readonly store: Readonly<Record<string, number>>
   /** How much there is of what a broker holds. */
   readonly held: Held
+  /** `limits.memory_bytes_max`, which `held.memoryBytes` is measured by; null for unlimited. */
+  readonly memoryBytesMax: number | null
+  /** The clients and users for which most is kept in memory, the largest first. */
+  readonly largest: readonly HolderEntry[]
 }
 
 /** The table of commands for this broker. */

@@ -1,15 +1,23 @@
 /** `godwit status`: how the running broker is. */
 import type { BrokerStatus } from '../admin/commands.ts'
 import { ask } from '../admin/control-client.ts'
+import { printable } from '../observe/printable.ts'
 import { duration, lines, size } from './table.ts'
+
+/** Less is kept for most clients, and nobody asks for it. */
+const TOLD_BYTES_MIN = 1024 * 1024
+
+/** So that a line has no more than 80 columns. */
+const NAME_CHARACTERS_MAX = 24
 
 /** Asks the broker of this data directory. Throws ControlError when none answers. */
 export async function status(directory: string, asJson: boolean): Promise<string> {
   const answer = (await ask(directory, 'status')) as BrokerStatus
-  return asJson ? JSON.stringify(answer) : shown(answer)
+  return asJson ? JSON.stringify(answer) : statusText(answer)
 }
 
-function shown(answer: BrokerStatus): string {
+/** The answer in lines for people. */
+export function statusText(answer: BrokerStatus): string {
   const { health, held, store, counted, commitMs } = answer
   return lines([
     ['godwit', `${answer.version}, process ${answer.processId}, up ${duration(answer.uptimeSeconds)}`],
@@ -31,7 +39,8 @@ function shown(answer: BrokerStatus): string {
     ['received', `${counted.messagesReceived} messages, ${size(counted.bytesReceived)} in all`],
     ['sent', `${counted.messagesSent} messages, ${size(counted.bytesSent)} in all`],
     ['store', `${size(store.storedBytes ?? 0)} of messages; ${commits(store.commits ?? 0, commitMs)}`],
-    ['memory', `${size(answer.residentBytes)}, of which messages and buffers ${size(held.memoryBytes)}`],
+    ['memory', memory(answer)],
+    ...largest(answer),
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
     ['profile', profile(answer.limits)],
     ['limits', counts(counted.limited)],
@@ -50,6 +59,26 @@ function shown(answer: BrokerStatus): string {
       answer.publishersPaused === 0 ? null : `${answer.publishersPaused} publishers wait for the disk`,
     ],
   ])
+}
+
+/** A broker of 0.2.0 does not tell the maximum. */
+function memory({ residentBytes, held, memoryBytesMax }: BrokerStatus): string {
+  const of = memoryBytesMax === undefined || memoryBytesMax === null ? '' : ` of ${size(memoryBytesMax)}`
+  return `${size(residentBytes)}, of which for clients ${size(held.memoryBytes)}${of}`
+}
+
+/** Those for which much is kept, a line each; a broker of 0.2.0 does not tell. */
+function largest({ largest: all = [] }: BrokerStatus): [string, string][] {
+  return all
+    .filter(({ bytes }) => bytes >= TOLD_BYTES_MIN)
+    .map(({ kind, name, bytes, parts }, index) => {
+      const [[most] = ['']] = Object.entries(parts).sort(([, one], [, other]) => other - one)
+      return [index === 0 ? 'largest' : '', `${kind} ${cut(printable(name))}: ${size(bytes)}, mostly ${most}`]
+    })
+}
+
+function cut(name: string): string {
+  return name.length > NAME_CHARACTERS_MAX ? `${name.slice(0, NAME_CHARACTERS_MAX - 3)}...` : name
 }
 
 /** A broker of 0.1.0 does not say how many are suspended. */

@@ -121,6 +121,16 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   }
   for (const [step, count] of Object.entries(figures.relief)) if (count > 0) put(`relief/${step}`, count)
   // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
+  const { usage, limits } = server.state
+  put('memory/bytes', usage.bytes)
+  put('memory/maximum', Number.isFinite(limits.memoryBytesMax) ? limits.memoryBytesMax : 'unlimited')
+  // A look at everybody, for when it matters.
+  if (usage.bytes > limits.memoryBytesMax / 2) {
+    for (const kind of ['client', 'user'] as const) {
+      const [largest] = usage.largest(kind, 1)
+      if (largest !== undefined) put(`memory/largest/${kind}`, `${largest.bytes} ${largest.name}`)
+    }
+  }
   put('heap/current', process.memoryUsage.rss())
   put('heap/maximum', process.resourceUsage().maxRSS * KIB)
 }

@@ -225,6 +225,17 @@ describe('what was decided', () => {
     expect(asked).toBe(5004)
   })
 
+  test('is remembered of so many characters at most: who asks for long topic names is asked about again', () => {
+    const rights = new Rights([], { allow: false, source: '', rule: '' })
+    for (let i = 0; i < 5000; i++) {
+      const name = `${i}`.padEnd(i % 2 === 0 ? 65_000 : 900, 'x')
+      for (const qos of [0, 1, 2] as const) rights.mayPublish(name, qos, i % 3 === 0)
+      rights.mayReceive(name)
+    }
+    expect(rights.characters).toBeGreaterThan(900)
+    expect(rights.characters).toBeLessThanOrEqual(32_768)
+  })
+
   test('need not be asked for those who may receive everything, but for $ topics', () => {
     const source: ClientRights = { receivesEverything: true, decide: () => null }
     const rights = new Rights([source], { allow: false, source: '', rule: '' })
