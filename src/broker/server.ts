@@ -8,7 +8,7 @@ import type { Ban } from './bans.ts'
 import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
-import { COSTS } from './costs.ts'
+import { COSTS, topicsBytes } from './costs.ts'
 import { DiskRelief } from './disk-relief.ts'
 import { Estates } from './estates.ts'
 import type { Health, Limit } from './events.ts'
@@ -37,6 +37,8 @@ const MEMORY_SAMPLE_MS = 1000
 /** The share of `memoryBytesMax` that may come in before memory is looked at once more, and the least of it in bytes. */
 const LOOK_SHARE = 1 / 32
 const LOOK_BYTES_MIN = 1024 * 1024
+/** The share of `memoryBytesMax` that topic names may take which are remembered. */
+const TOPICS_SHARE = 1 / 16
 /** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
 const TOPICS_SWEPT = 4096
 const TOPICS_AT_ONCE = 16
@@ -570,8 +572,10 @@ export class Server implements Acceptor {
   /** Bytes that all clients have us keep in memory, as far as they are ours to count. */
   memoryBytes(): number {
     const { state } = this
-    state.usage.look()
     const { memoryBytesMax } = state.limits
+    // They are nobody's, so that nobody could pay for them; those that are used come again.
+    if (topicsBytes(state.topics) > memoryBytesMax * TOPICS_SHARE) state.topics.clear()
+    state.usage.look()
     const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
     state.lookAt.bytesReceived = state.figures.bytesReceived + most
     state.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry

@@ -49,6 +49,17 @@ export class TopicTable {
     this.#topics = new Array<Topic | null>(sets * KEPT).fill(null)
   }
 
+  /** Lets go of everything. Whoever has a Topic keeps it. */
+  clear(): void {
+    const sets = Math.min(SETS_FIRST, this.#setsMax)
+    this.#tags = new Int32Array(sets * WAYS)
+    this.#topics = new Array<Topic | null>(sets * KEPT).fill(null)
+    this.#size = 0
+    this.#bytes = 0
+    this.#longBytes = 0
+    this.#visited = 0
+  }
+
   /** Topics kept. */
   get size(): number {
     return this.#size

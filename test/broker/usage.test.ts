@@ -115,6 +115,16 @@ describe('looks', () => {
     expect(state.usage.largest('user', 1)).toMatchObject([{ name: '(anonymous at 127.0.0.1)' }])
   })
 
+  test('topic names that are remembered have a small share, since nobody could pay for them', async () => {
+    const world = await World.make({ limits: { memoryBytesMax: 16 * 1024 ** 2, profile: 'open' } })
+    const { topics } = world.server.state
+    const client = await world.connect('a')
+    for (let i = 0; i < 1000; i++) await client.publish(`${i}/${'x'.repeat(5000)}`, '', 0)
+    await world.pass(2)
+    expect(topics.bytes).toBeLessThan(1024 ** 2)
+    expect(client.closed).toBe(false)
+  })
+
   test('much that comes in is looked at before a second has passed', async () => {
     const world = await World.make({ limits: { memoryBytesMax: 64 * 1024 ** 2 } })
     const { usage } = world.server.state

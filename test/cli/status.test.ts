@@ -16,6 +16,8 @@ const ANSWER: BrokerStatus = {
   health: { state: 'ok', detail: '' },
   freeBytes: null,
   openFiles: { openFilesMax: null, connectionsMax: null, sockets: 3 },
+  loginsWaiting: 0,
+  bans: 0,
   clientsConnected: 3,
   publishersPaused: 0,
   subscriptionsSuspended: 0,
