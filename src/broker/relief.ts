@@ -6,7 +6,7 @@ import type { Delivery } from '../mqtt/message.ts'
 import type { Session } from '../session/session.ts'
 import { connectionBytes } from './costs.ts'
 import type { ReliefStep } from './events.ts'
-import { type Holder, LAST_STEP, type Payment, type Pressure, plan } from './relief-plan.ts'
+import { type Holder, LAST_STEP, largeBytes, type Payment, type Pressure, plan } from './relief-plan.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import { ownPart } from './shares.ts'
 import type { ClientConnection, State } from './state.ts'
@@ -15,6 +15,7 @@ import { SLICE_UNITS, UNITS } from './work.ts'
 
 /** A client that may have to pay. */
 interface Client extends Holder {
+  bytes: number
   readonly session: Session
   /** Null while the client is away. */
   readonly connection: ClientConnection | null
@@ -36,6 +37,9 @@ const STEP_MS = 900
 /** Clients that hold less than this are none that could pay. */
 const HELD_BYTES_MIN = 512
 
+/** What it takes to have one client pay, of work. */
+const PAYMENT_UNITS = 200
+
 /** Clients that the operator is told by name. */
 const NAMES_TOLD = 3
 
@@ -56,6 +60,8 @@ export class Relief {
   readonly #debts = new Map<string, Debt>()
   /** Those that pay at the moment. */
   readonly #paying = new Map<Session, Client>()
+  /** Those that pay since the latest look. */
+  #due: readonly Payment<Client>[] = []
   /** Users whose clients hold most, none of which is large. */
   #users: ReadonlySet<string> = new Set()
   /** What is said of it while memory is short. */
@@ -91,7 +97,7 @@ export class Relief {
     }
     this.#forget()
     const clients = this.#clients()
-    this.#withoutShared(clients)
+    this.#withoutShared(clients, largeBytes(highBytes))
     const parkedBytes = this.#state.store.evict(bytes - lowBytes)
     const heldBytes = bytes - parkedBytes
     if (heldBytes <= enough) {
@@ -137,13 +143,12 @@ export class Relief {
   }
 
   /** Leaves to the largest their shares of what they have in common with others. */
-  #withoutShared(clients: Client[]): void {
-    clients.sort((one, other) => other.bytes - one.bytes)
-    for (const [index, client] of clients.slice(0, SHARES_LOOKED_AT).entries()) {
-      const { session } = client
-      if (session.stored) continue
-      const shared = Math.round((session.queueBytes + session.inFlightBytes) * (1 - ownPart(session)))
-      clients[index] = { ...client, bytes: client.bytes - shared }
+  #withoutShared(clients: readonly Client[], most: number): void {
+    const large = clients.filter(({ bytes, session }) => bytes >= most && !session.stored)
+    large.sort((one, other) => other.bytes - one.bytes)
+    for (const client of large.slice(0, SHARES_LOOKED_AT)) {
+      const { queueBytes, inFlightBytes } = client.session
+      client.bytes -= Math.round((queueBytes + inFlightBytes) * (1 - ownPart(client.session)))
     }
   }
 
@@ -156,20 +161,37 @@ export class Relief {
     const { payments, users, uncoveredBytes } = plan(pressure, payers)
     if (isHigh) this.#users = users
     this.#pressed = this.#described(pressure, payments)
-    for (const { holder, step } of payments) {
-      const known = this.#debts.get(holder.clientId)
-      if (known?.step !== step || state.now() - known.at >= STEP_MS) {
-        this.#debts.set(holder.clientId, { step, at: state.now() })
-      }
-      this.#paying.set(holder.session, holder)
-      this.#take(holder, step)
-    }
+    this.#due = payments
+    this.#takeDue(payments, 0)
     if (uncoveredBytes === 0 && isHigh) {
       state.memoryRefusal = null
     } else if (state.memoryRefusal === null && pressure.bytes > pressure.maxBytes) {
       state.memoryRefusal = `${mebibytes(pressure.bytes)} are in memory, and nobody holds much of it; ${this.#marks()}`
       state.limited('memoryBytesMax', '', state.memoryRefusal)
     }
+  }
+
+  /** Has them pay from this one on, in slices: they may be 20,000. A later look makes others due. */
+  #takeDue(payments: readonly Payment<Client>[], from: number): void {
+    const { work, turn } = this.#state
+    const until = work.units + SLICE_UNITS
+    let at = from
+    for (; at < payments.length && work.units < until; at++) {
+      work.units += PAYMENT_UNITS
+      const { holder, step } = payments[at]!
+      const { clientId, session } = holder
+      // Meanwhile it may have gone.
+      if (usageOf(session) === null) continue
+      const known = this.#debts.get(clientId)
+      const now = this.#state.now()
+      if (known?.step !== step || now - known.at >= STEP_MS) this.#debts.set(clientId, { step, at: now })
+      this.#paying.set(session, holder)
+      this.#take(holder, step)
+    }
+    if (at === payments.length) return
+    turn.continueLater(() => {
+      if (this.#due === payments) this.#takeDue(payments, at)
+    })
   }
 
   #described({ bytes }: Pressure, payments: readonly Payment<Client>[]): string {
@@ -271,6 +293,7 @@ export class Relief {
     const state = this.#state
     if (this.#pressed === null) return
     this.#pressed = null
+    this.#due = []
     this.#users = new Set()
     state.memoryRefusal = null
     for (const [session, { connection }] of this.#paying) {

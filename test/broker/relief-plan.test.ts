@@ -70,6 +70,18 @@ describe('the largest of the largest groups', () => {
     expect(chosen(100)).toEqual(['a5', 'a4', 'a3', 'a2', 'b6', 'b1'])
   })
 
+  it('are found among very many to within a factor of two', () => {
+    const items = Array.from({ length: 20_000 }, (_, index) => ({ bytes: 1 + (index % 1000) }))
+    const found = largestOfGroups(items, () => '', 1_000_000, 0)
+    const least = Math.min(...found.map(({ bytes }) => bytes))
+    const sum = found.reduce((total, { bytes }) => total + bytes, 0)
+    expect(sum).toBeGreaterThanOrEqual(1_000_000)
+    expect(sum).toBeLessThan(1_001_000)
+    expect(least).toBeGreaterThanOrEqual(512)
+    const alike = Array.from({ length: 20_000 }, () => ({ bytes: 100 }))
+    expect(largestOfGroups(alike, () => '', 1000, 0).length).toBe(10)
+  })
+
   it('leave each group the floor', () => {
     const items = [5, 4, 3].map((bytes) => ({ group: 'a', bytes }))
     expect(largestOfGroups(items, ({ group }) => group, 100, 8).map(({ bytes }) => bytes)).toEqual([5])
