@@ -493,14 +493,14 @@ export const LIMIT_TABLE = {
   willsPerUserMax: row(count('Wills'), [UNLIMITED, 250_000, 1000], 'now', 'own', 'Wills of one user'),
   willsBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
-    [UNLIMITED, 256 * MIB, 64 * MIB],
+    [UNLIMITED, GIB, 256 * MIB],
     'now',
     'own',
     'bytes of all Wills, with what their place in memory takes',
   ),
   willsBytesPerUserMax: row(
     orUnlimited(bytes({ min: KIB })),
-    [UNLIMITED, 128 * MIB, MIB],
+    [UNLIMITED, 512 * MIB, 4 * MIB],
     'now',
     'own',
     'bytes of the Wills of one user, with what their place in memory takes',

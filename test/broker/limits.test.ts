@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { COSTS, retainedBytes } from '../../src/broker/costs.ts'
 import { LIMITS } from '../../src/broker/events.ts'
 import type { LimitRow } from '../../src/broker/limit-row.ts'
 import {
@@ -40,6 +41,19 @@ describe('the table of limits', () => {
   test('counts what it refuses under its name', () => {
     expect(LIMITS).toEqual(expect.arrayContaining([...COUNTED_LIMITS]))
     expect(new Set(LIMITS).size).toBe(LIMITS.length)
+  })
+})
+
+describe('fleet', () => {
+  // Names of 30 bytes, payloads of 200.
+  test.each([
+    ['Wills', 'willsPerUserMax', 'willsBytesPerUserMax', COSTS.will + 230],
+    ['Wills in all', 'willsMax', 'willsBytesMax', COSTS.will + 230],
+    ['retained messages', 'retainedMessagesPerUserMax', 'retainedBytesPerUserMax', retainedBytes(230)],
+  ] as const)('%s: as many as are allowed in number are in bytes, too', (_, number, bytes, each) => {
+    for (const limits of [PROFILES.fleet, PROFILES.internet]) {
+      expect(limits[number] * each).toBeLessThan(limits[bytes])
+    }
   })
 })
 

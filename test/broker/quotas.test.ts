@@ -1,6 +1,7 @@
 /** Limits on what is kept for a client, a user, an address, and all: what is refused, and that whoever is at a limit can come back. */
 import { describe, expect, it } from 'vitest'
 import { beyondLimits } from '../../src/broker/beyond.ts'
+import { COSTS } from '../../src/broker/costs.ts'
 import type { Limit } from '../../src/broker/events.ts'
 import { type Limits, limitsWith, PROFILES } from '../../src/broker/limits.ts'
 import { type Recovered, type RecoveredSession, StoreError } from '../../src/store/store.ts'
@@ -319,10 +320,10 @@ describe('Wills', () => {
   ] as const)(
     '%s: a Will of the same client that is no larger is let in, also above the limit',
     async (limit, other) => {
-      const world = await made({ [limit]: 1500 })
+      const world = await made({ [limit]: COSTS.will + 900 })
       expect(await connected(world, 'a', ada({ will: will('x'.repeat(800)) }))).toBe(0)
       expect(await connected(world, 'b', lasting(1, { username: other, will: will() }))).toBe(0x97)
-      ;(world.server.state.limits as unknown as Record<string, number>)[limit] = 1024
+      ;(world.server.state.limits as unknown as Record<string, number>)[limit] = COSTS.will
       expect(await connected(world, 'a', ada({ will: will('x'.repeat(800)) }))).toBe(0)
       expect(await connected(world, 'a', ada({ will: will('x'.repeat(801)) }))).toBe(0x97)
       expect(refusals(world, limit)).toBe(2)
