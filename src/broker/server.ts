@@ -64,6 +64,9 @@ const STANDSTILL_MS = 2000
 /** Passes of the event loop in which a client that had come back meanwhile is accepted, read from and let in. */
 const STANDSTILL_PASSES = 8
 
+/** Subscriptions of one Session that are taken up between two looks at memory. */
+const SUBSCRIPTIONS_LOOKED = 1024
+
 /** What was taken up from the store. */
 interface TakenUp {
   readonly capped: Capped
@@ -248,7 +251,7 @@ export class Server implements Acceptor {
     const pending: Session[] = []
     // One by one, so that what recovery knows of each is gone before the next.
     for (const each of recovered.sessions) {
-      const session = this.#takeUpSession(each, pending)
+      const session = this.#takeUpSession(each, pending, recovered.checkMemory)
       sessions.push(session)
       if (each.record.disconnectedAt === 0) left.push(session)
     }
@@ -271,7 +274,7 @@ export class Server implements Acceptor {
   }
 
   /** Adds the Session to `pending` when retained messages were under way to it. */
-  #takeUpSession(recovered: RecoveredSession, pending: Session[]): Session {
+  #takeUpSession(recovered: RecoveredSession, pending: Session[], checkMemory?: () => void): Session {
     const { state } = this
     const session = Session.recovered(state, recovered)
     state.usage.sessionAdded(session, null)
@@ -279,7 +282,9 @@ export class Server implements Acceptor {
     state.sessionsById.set(session.id, session)
     state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
     let isPending = false
+    let count = 0
     for (const [filter, record] of session.subscriptions) {
+      if (++count % SUBSCRIPTIONS_LOOKED === 0) checkMemory?.()
       state.router.subscribe(session, filter, record, record.identifier)
       state.usage.subscriptionAdded(session, filter)
       isPending ||= record.retainedPending === true

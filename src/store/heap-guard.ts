@@ -28,6 +28,9 @@ const FULL = 0.92
 
 const MIB = 1024 * 1024
 
+/** What is left in any case: a Map of 100,000 entries that grows needs 7 MB at once. */
+const ROOM_BYTES = 8 * MIB
+
 /** Of the young generation, on 64 bits. */
 const YOUNG_BYTES = 48 * MIB
 
@@ -66,7 +69,8 @@ export class HeapGuard {
     if (used + wanted < limit * NEAR || used - this.#usedThen < limit * STEP) return
     this.#heap.collectGarbage()
     this.#usedThen = this.#heap.used()
-    if (this.#usedThen + wanted > limit * FULL) throw this.#refusal(this.#usedThen + wanted)
+    if (this.#usedThen + wanted > Math.min(limit * FULL, limit - ROOM_BYTES))
+      throw this.#refusal(this.#usedThen + wanted)
   }
 
   /** A Session with so many Subscriptions is handed over next. Throws as `check`. */

@@ -183,6 +183,7 @@ class Recovery {
       recovered: {
         ...{ brokerTime, wallTime, bootTime, doubt: this.#doubt },
         ...{ sessions: this.#grown(), retained, retainedLive, wills },
+        checkMemory: () => this.#input.guard.check(),
       },
       sessions: stored,
       lastSequence: last.sequence,

@@ -167,6 +167,8 @@ export interface Recovered {
   /** The `liveAt` of those that have one, by topic name. */
   readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
+  /** To be called now and then while much is taken up. Throws StoreError `memory`; the process can only end then. */
+  readonly checkMemory?: () => void
   /** The store was of format 1: no Session says which account owns it. */
   readonly withoutOwnerIds?: true
   /** What the operator should know about this start, as a sentence; such as an import. */

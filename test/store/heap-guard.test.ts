@@ -70,7 +70,7 @@ test('while Sessions are handed over the heap is looked at now and then, and wha
     }
   }).toThrow('does not fit into memory')
   expect(handed).toBeLessThan(16_000)
-  expect(filling.live).toBeLessThan(95 * MIB)
+  expect(filling.live).toBeLessThan(90 * MIB)
 })
 
 test('the limit of this process is known', () => {
