@@ -184,6 +184,7 @@ const tasks = {
     fleet.options = { ...fleet.options, retries }
     fleet.refusals = {}
     fleet.attempts = 0
+    fleet.holdsBack = false
     const begin = performance.now()
     for (const client of fleet.clients) {
       client.refusals = 0
