@@ -16,6 +16,9 @@ const SESSION_BYTES = 600
 const SUBSCRIPTION_BYTES = 70
 const RETAINED_BYTES = 90
 
+/** What a Map needs at once, for each entry, when it grows: those of the largest Session are the largest. */
+const GROWTH_BYTES = 60
+
 /** Sessions and Subscriptions that are handed over between two looks. */
 const HANDED_MAX = 1024
 
@@ -28,7 +31,7 @@ const FULL = 0.92
 
 const MIB = 1024 * 1024
 
-/** What is left in any case: a Map of 100,000 entries that grows needs 7 MB at once. */
+/** What is left in any case. */
 const ROOM_BYTES = 8 * MIB
 
 /** Of the young generation, on 64 bits. */
@@ -49,6 +52,8 @@ export class HeapGuard {
   retainedMessages = 0
   readonly #directory: string
   readonly #heap: Heap
+  /** Subscriptions of the Session that has most. */
+  #largest = 0
   #handedSessions = 0
   #handedSubscriptions = 0
   /** Of both, since the last look. */
@@ -84,8 +89,15 @@ export class HeapGuard {
     this.#handedSubscriptions += subscriptions
   }
 
+  /** A Subscription was read of a Session that has so many by now. */
+  subscribed(ofSession: number): void {
+    this.subscriptions++
+    if (ofSession > this.#largest) this.#largest = ofSession
+  }
+
   get #wanted(): number {
     return (
+      this.#largest * GROWTH_BYTES +
       (this.sessions - this.#handedSessions) * SESSION_BYTES +
       (this.subscriptions - this.#handedSubscriptions) * SUBSCRIPTION_BYTES +
       this.retainedMessages * RETAINED_BYTES

@@ -311,7 +311,7 @@ class Recovery {
       if (session === undefined) throw corrupt(`Session ${keyNumber(key)} is missing`, LOSS.session)
       const filter = keyFilter(key)
       session.subscriptions.set(filter, decodeSubscription(reader))
-      this.#input.guard.subscriptions++
+      this.#input.guard.subscribed(session.subscriptions.size)
       session.stored.filters ??= new SmallMap()
       session.stored.filters.set(filter, true)
     })

@@ -110,10 +110,10 @@ test('a start on 500,000 entries of 10,000 Shared Subscriptions succeeds, and al
   expect((await program.ended).code).toBe(0)
 })
 
-test('a start on the same in the queues of 1,000 Sessions succeeds, and a Session gets what is its own', async () => {
-  const [sessions, shares, rounds] = [1000, 20_000, 25]
+test('a start on 800,000 of them in the queues of 1,000 Sessions succeeds, and a Session gets what is its own', async () => {
+  const [sessions, shares, rounds] = [1000, 20_000, 40]
   const data = await storeWith((server) => fillShares(server, sessions, shares, rounds))
-  const program = broker(data, 48)
+  const program = broker(data, HEAP_MIB)
   const port = await portOf(program)
   for (const id of [1, 500, 1000]) {
     const payloads = await drain(port, `client-${id}`, (shares / sessions) * rounds)
