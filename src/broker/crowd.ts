@@ -49,7 +49,11 @@ export class Crowds {
   readonly #state: State
   readonly #advance: (fanOut: FanOut, until: number) => boolean
   readonly #waiting: FanOut[] = []
+  /** How many of them have this topic name. */
+  readonly #topics = new Map<string, number>()
   #isScheduled = false
+  /** The turn in which the latest one that is whole was over. */
+  #wholeEndedIn = -1
 
   /** `advance` goes on with one until so much work was done; true when everybody has it. */
   constructor(state: State, advance: (fanOut: FanOut, until: number) => boolean) {
@@ -62,15 +66,22 @@ export class Crowds {
   }
 
   /** Whether a message of this topic is under way. */
-  has(topic: Topic): boolean {
-    return this.#waiting.some(({ message }) => message.topic === topic)
+  has({ name }: Topic): boolean {
+    return this.#topics.has(name)
   }
 
   /** Begins with it, or has it wait for those that are under way. */
   add(fanOut: FanOut): void {
-    if (fanOut.isWhole) this.#state.store.beginWhole()
+    const { message } = fanOut
+    const { name } = message.topic
+    this.#topics.set(name, (this.#topics.get(name) ?? 0) + 1)
     this.#waiting.push(fanOut)
-    if (this.#waiting.length === 1) this.#goOn(this.#sliceUnits(fanOut))
+    this.#state.store.held.hold(message)
+    // Those whose slice is still to come need the body, also when it is on disk for others.
+    message.holders++
+    if (this.#waiting.length > 1) return
+    if (this.#mustWait(fanOut)) this.#schedule()
+    else this.#goOn(this.#sliceUnits(fanOut))
   }
 
   /** Gives out all that is under way, at once. */
@@ -82,26 +93,51 @@ export class Crowds {
     return isWhole ? SLICE_UNITS_MAX : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
   }
 
+  /** The store commits nothing while a message has to be whole: the end of a turn comes before the next one of these. */
+  #mustWait({ isWhole, route }: FanOut): boolean {
+    return isWhole && route === null && this.#state.turn.number === this.#wholeEndedIn
+  }
+
   #goOn(units: number): void {
     const [first] = this.#waiting
     if (first === undefined) return
+    if (first.isWhole && first.route === null) this.#state.store.beginWhole()
     if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
-    if (this.#waiting.length === 0 || this.#isScheduled) return
+    if (this.#waiting.length > 0) this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
     this.#isScheduled = true
     this.#state.turn.continueLater(() => {
       this.#isScheduled = false
       const [next] = this.#waiting
-      if (next !== undefined) this.#goOn(this.#sliceUnits(next))
+      if (next === undefined) return
+      if (this.#mustWait(next)) this.#schedule()
+      else this.#goOn(this.#sliceUnits(next))
     })
   }
 
   #over(fanOut: FanOut): void {
-    const { store } = this.#state
+    const { store, turn } = this.#state
+    const { message } = fanOut
     this.#waiting.shift()
+    this.#forgetTopic(message.topic.name)
+    store.held.letGo(message)
+    message.holders--
     fanOut.isOver = true
     // Read before the store may go on: the next commit has it.
     const gate = fanOut.stores ? store.openSequence : 0
-    if (fanOut.isWhole) store.endWhole()
+    if (fanOut.isWhole) {
+      store.endWhole()
+      this.#wholeEndedIn = turn.number
+    }
     fanOut.done?.(gate)
+  }
+
+  #forgetTopic(name: string): void {
+    const left = this.#topics.get(name)! - 1
+    if (left === 0) this.#topics.delete(name)
+    else this.#topics.set(name, left)
   }
 }

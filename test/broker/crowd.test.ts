@@ -129,6 +129,40 @@ describe('a message for a crowd', () => {
     },
   )
 
+  it('lets the store commit between two that are whole, however many are sent behind each other', async () => {
+    const world = await World.make()
+    const got = crowd(world)
+    const { ledger } = world
+    await (await world.connect('stored', lasting())).subscribe('others', 1)
+    const other = await world.connect('other')
+    // What was begun and ended of whole messages, and the commits in between.
+    const steps: string[] = []
+    const [begin, end, commit] = [ledger.beginWhole, ledger.endWhole, ledger.commit].map((f) =>
+      f.bind(ledger),
+    )
+    ledger.beginWhole = () => {
+      steps.push('begin')
+      begin!()
+    }
+    ledger.endWhole = () => {
+      end!()
+      steps.push('end')
+    }
+    ledger.commit = () => {
+      if (steps.at(-1) === 'end') steps.push('commit')
+      commit!()
+    }
+    const senders = [await world.connect('first', {}, 4), await world.connect('second', {}, 4)]
+    for (const sender of senders) {
+      push(sender, ...[1, 2, 3, 4].map((id) => ({ ...publish(`${id}`, 2, id), retain: true })))
+    }
+    push(other, publish('one', 1, 1, 'others'))
+    await world.settle()
+    expect(got.count).toBe(8 * CROWD)
+    expect(other.got().map(({ cmd }) => cmd)).toEqual(['puback'])
+    expect(steps).toEqual(Array.from({ length: 8 }, () => ['begin', 'end', 'commit']).flat())
+  })
+
   it('[MQTT-4.3.3-10] is not given out again to a client that comes back while it is under way', async () => {
     const world = await World.make()
     const got = crowd(world)
