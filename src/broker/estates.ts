@@ -7,6 +7,7 @@
  */
 import type { Leftover, Session } from '../session/session.ts'
 import type { Publisher } from './publish.ts'
+import { MEMBER_BITS } from './share-backlog.ts'
 import type { State } from './state.ts'
 import { SLICE_UNITS } from './work.ts'
 
@@ -145,14 +146,20 @@ export class Estates {
   /** Whether all who could take it can only take it from memory. */
   #needsBody({ delivery: { message, share }, mayGoToOthers }: Leftover): boolean {
     if (!message.evicted || share === null || !mayGoToOthers) return false
-    const members = this.#state.router.shareGroup(share)?.members ?? []
+    const { router, work } = this.#state
+    const members = router.shareGroup(share)?.members ?? []
     let takers = 0
+    let looked = 0
+    let keeps = false
     for (const { subscriber } of members) {
+      looked++
       if (subscriber.ended) continue
-      if (subscriber.stored) return false
+      keeps = subscriber.stored
+      if (keeps) break
       takers++
     }
-    return takers > 0
+    work.units += looked >>> MEMBER_BITS
+    return takers > 0 && !keeps
   }
 
   #read(session: Session, { delivery }: Leftover): void {

@@ -9,7 +9,7 @@ import type { DiskRelief } from './disk-relief.ts'
 import type { Limit } from './events.ts'
 import { hasRoomToRetain, retainedExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
-import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
+import { MEMBER_BITS, type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
 import { usageOf } from './usage.ts'
 import { SLICE_UNITS, UNITS } from './work.ts'
@@ -17,8 +17,11 @@ import { SLICE_UNITS, UNITS } from './work.ts'
 /** What it takes to clear a retained message, in units. */
 const CLEAR_UNITS = 20
 
-/** Members of a group that are asked for one unit, as a power of two. */
-const MEMBER_BITS = 3
+/** What it takes to ask whether a member may receive a message, in units. */
+const ASK_MEMBER_UNITS = 4
+
+/** Larger groups are not looked through for members that have not ended: Sessions that ended are taken out soon. */
+const ENDED_MAX = 64
 
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
@@ -123,7 +126,13 @@ export class Publisher {
   // ── to a crowd ────────────────────────────────────────────────────────────────────────────────────────────
 
   #isCrowd({ topic }: Message, route: Route<Session>): boolean {
-    if (route.sole === null && route.entries.length + route.groups.length >= CROWD_MIN) return true
+    const { sole, entries, groups } = route
+    if (sole === null) {
+      let size = entries.length + groups.length
+      // Each group may have to be looked through for somebody with room.
+      for (let at = 0; at < groups.length; at++) size += groups[at]!.members.length >>> MEMBER_BITS
+      if (size >= CROWD_MIN) return true
+    }
     return this.#crowds.size > 0 && this.#crowds.has(topic)
   }
 
@@ -446,7 +455,9 @@ function isMatched({ sole, entries, groups }: Route<Session>): boolean {
   if (sole !== null) return !sole.subscriber.ended
   for (let index = 0; index < entries.length; index++) if (!entries[index]!.subscriber.ended) return true
   for (let index = 0; index < groups.length; index++) {
-    for (const { subscriber } of groups[index]!.members) if (!subscriber.ended) return true
+    const { members } = groups[index]!
+    if (members.length > ENDED_MAX) return true
+    for (const { subscriber } of members) if (!subscriber.ended) return true
   }
   return false
 }
@@ -460,9 +471,7 @@ function hasStored(route: Route<Session>): boolean {
     if (entry.qos > 0 && isKept(entry.subscriber)) return true
   }
   for (let index = 0; index < groups.length; index++) {
-    for (const member of groups[index]!.members) {
-      if (member.options.qos > 0 && isKept(member.subscriber)) return true
-    }
+    if (groups[index]!.kept > 0) return true
   }
   return false
 }
@@ -504,7 +513,10 @@ function chooseMember(
     // A body that is on disk only stays there for a stored Session alone.
     if (subscriber.ended || (evicted && !subscriber.stored)) continue
     // What one member may not receive is for the others.
-    if (state.checksReceiving && !evicted && !state.mayTake(subscriber, message)) continue
+    if (state.checksReceiving && !evicted) {
+      state.work.units += ASK_MEMBER_UNITS
+      if (!state.mayTake(subscriber, message)) continue
+    }
     if (subscriber.hasRoom) {
       state.work.units += step >>> MEMBER_BITS
       return index

@@ -12,6 +12,9 @@ import { UNITS } from './work.ts'
 /** Messages whose bodies are read back at a time, for a member that can only take them from memory. */
 const READ_SLICE = 64
 
+/** Members of a group that are looked at for one unit, as a power of two. */
+export const MEMBER_BITS = 3
+
 const SHARE_PREFIX = '$share/'
 
 export class ShareBacklog {
@@ -38,9 +41,16 @@ export class ShareBacklog {
   /** The member for which messages of this Shared Subscription wait the longest, next in its queue; null where none do. */
   holder(share: string): Session | null {
     if (this.#behind.size === 0) return null
-    for (const holder of this.#behind.get(share) ?? [])
-      if (holder.waitingShared()?.share === share) return holder
-    return null
+    let looked = 0
+    let found: Session | null = null
+    for (const holder of this.#behind.get(share) ?? []) {
+      looked++
+      if (holder.waitingShared()?.share !== share) continue
+      found = holder
+      break
+    }
+    this.#state.work.units += looked >>> MEMBER_BITS
+    return found
   }
 
   /** A message of this Shared Subscription waits for a member. */
@@ -130,9 +140,13 @@ export class ShareBacklog {
     if (waiting === null) return
     const { share } = waiting
     this.add(share, holder)
-    for (const { subscriber } of this.#state.router.shareGroup(share)?.members ?? []) {
-      if (subscriber !== holder && subscriber.hasRoom && this.#take(subscriber, holder)) return
+    const { router, work } = this.#state
+    let looked = 0
+    for (const { subscriber } of router.shareGroup(share)?.members ?? []) {
+      looked++
+      if (subscriber !== holder && subscriber.hasRoom && this.#take(subscriber, holder)) break
     }
+    work.units += looked >>> MEMBER_BITS
   }
 
   #takeAll(session: Session): void {

@@ -3,7 +3,7 @@
  * messages as nothing else does which one user may have.
  */
 import { filterMatches } from '../routing/filter.ts'
-import type { GroupWatch, Router, ShareGroup } from '../routing/router.ts'
+import type { GroupWatch, Router, ShareGroup, Subscription } from '../routing/router.ts'
 import type { Session } from '../session/session.ts'
 import { type Usage, usageOf } from './usage.ts'
 import type { Work } from './work.ts'
@@ -47,6 +47,10 @@ export class ShareGroups implements GroupWatch<Session> {
     if (left === 0) opened.byFilter.delete(filter)
     else opened.byFilter.set(filter, left)
     if (opened.count === 0) this.#byUser.delete(user)
+  }
+
+  keeps({ subscriber, options }: Subscription<Session>): boolean {
+    return options.qos > 0 && subscriber.stored
   }
 
   /** Groups that this user has opened and that are still there. */

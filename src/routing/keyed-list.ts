@@ -22,6 +22,11 @@ export class KeyedList<K, V> {
     return this.#items.length
   }
 
+  /** How many items the next change has to copy. */
+  get copiedNext(): number {
+    return this.#handedOut ? this.#items.length : 0
+  }
+
   /** All items; never changes. */
   get items(): readonly V[] {
     this.#handedOut = true

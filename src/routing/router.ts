@@ -64,6 +64,9 @@ const LONGER_MAX = 16
 /** What it takes to merge one Subscription into a Route that is made in steps. */
 const MERGE_UNITS = 4
 
+/** Items of a list that are copied for one unit, as a power of two. */
+const COPIED_BITS = 5
+
 /** What a Subscription that is added or removed, and one that is found, take beside the characters of their filters. */
 const SUBSCRIPTION_UNITS = 10
 
@@ -263,7 +266,9 @@ export class Router<S extends object> {
     if (leaf === undefined || (leaf instanceof SoleSubscription && leaf.subscriber === subscriber)) {
       this.#filters.set(subscription)
     } else {
-      this.#many(leaf).subscriptions.set(subscription)
+      const { subscriptions } = this.#many(leaf)
+      this.#meter.units += subscriptions.copiedNext >>> COPIED_BITS
+      subscriptions.set(subscription)
     }
     return subscription
   }
@@ -271,6 +276,7 @@ export class Router<S extends object> {
   #remove(leaf: Leaf<S>, subscriber: S): void {
     this.#changes.record(leaf.filter)
     if (leaf instanceof FilterSubscriptions) {
+      this.#meter.units += leaf.subscriptions.copiedNext >>> COPIED_BITS
       leaf.subscriptions.delete(subscriber)
       this.#shrink(leaf)
     } else {
@@ -295,18 +301,26 @@ export class Router<S extends object> {
       else this.#many(leaf).addGroup(group)
       this.watch?.opened(group, group.filter, subscriber)
     }
-    const { length } = group.list
+    const { list } = group
+    const { length } = list
+    const previous = list.get(subscriber)
     const subscription = new SoleSubscription(subscriber, group.share, options, identifier)
-    group.list.set(subscription)
-    this.#shared += group.list.length - length
+    this.#meter.units += list.copiedNext >>> COPIED_BITS
+    list.set(subscription)
+    this.#shared += list.length - length
+    if (previous !== undefined && this.watch?.keeps(previous) === true) group.kept--
+    if (this.watch?.keeps(subscription) === true) group.kept++
     return subscription
   }
 
   #removeShared(leaf: Leaf<S>, subscriber: S, share: string): void {
     const group = findGroup(leaf, share)!
-    group.list.delete(subscriber)
+    const { list } = group
+    if (this.watch?.keeps(list.get(subscriber)!) === true) group.kept--
+    this.#meter.units += list.copiedNext >>> COPIED_BITS
+    list.delete(subscriber)
     this.#shared--
-    if (group.list.length > 0) return
+    if (list.length > 0) return
     this.#changes.record(leaf.filter)
     this.watch?.closed(group, group.filter)
     if (leaf instanceof FilterSubscriptions) {

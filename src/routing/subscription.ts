@@ -32,17 +32,21 @@ export interface ShareGroup<S> {
   readonly share: string
   /** As it is now: read it anew for each message. The array that was read never changes. */
   readonly members: readonly Subscription<S>[]
+  /** How many of the members are kept, as `GroupWatch` says. */
+  readonly kept: number
   /** Where the choice of a member goes on; the broker's. */
   cursor: number
   /** Whose limits it counts for, since its first member was theirs; null for nobody's. The broker's. */
   opener: object | null
 }
 
-/** Is told of groups that come and go. */
+/** Is told of groups that come and go, and asked about their members. */
 export interface GroupWatch<S> {
   /** `filter` is what follows `$share/name/`. */
   opened(group: ShareGroup<S>, filter: string, by: S): void
   closed(group: ShareGroup<S>, filter: string): void
+  /** Whether messages are stored for this member; always the same for one Subscription. */
+  keeps(member: Subscription<S>): boolean
 }
 
 const NO_GROUPS: readonly never[] = Object.freeze([])
@@ -179,6 +183,7 @@ export class Group<S> implements ShareGroup<S> {
   /** What follows `$share/name/`. */
   readonly filter: string
   readonly list = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
+  kept = 0
   cursor = 0
   opener: object | null = null
 

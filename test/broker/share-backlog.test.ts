@@ -156,4 +156,55 @@ describe('work of a Shared Subscription', () => {
     await publishAll(without, 0, 3, 0)
     expect(dropped.map(({ reason }) => reason)).toEqual(Array(3).fill('offline'))
   })
+
+  it('counts the members that are looked at, for each message and each acknowledgement', async () => {
+    const world = await World.make({ limits: { profile: 'open' } })
+    const members = 2000
+    for (let at = 0; at < members; at++) {
+      const away = await member(world, `away${at}`, 10)
+      away.link.destroy()
+    }
+    await world.settle()
+    const slow = await member(world, 'slow', 1)
+    const { work } = world.server.state
+    await publishAll(world, 0, 1)
+    expect(texts(slow)).toEqual(['0'])
+    slow.got()
+    const before = work.units
+    await publishAll(world, 1, 11)
+    expect(work.units - before).toBeGreaterThan((10 * members) / 8)
+    const from = work.units
+    expect(textsOf(await slow.send({ cmd: 'puback', messageId: 1 }))).toEqual(['1'])
+    expect(work.units - from).toBeGreaterThan(members / 8)
+  })
+
+  it('is not looked through for members that are stored', async () => {
+    const world = await World.make({ limits: { profile: 'open' } })
+    let asked = 0
+    for (let at = 0; at < 300; at++) {
+      const client = await world.connect(`c${at}`)
+      await client.subscribe(SHARE, 1)
+      const session = world.server.state.sessions.get(`c${at}`)!
+      Object.defineProperty(session, 'stored', {
+        get: () => {
+          asked++
+          return false
+        },
+      })
+    }
+    await publishAll(world, 0, 1)
+    // By the one that gets it.
+    expect(asked).toBeLessThan(20)
+    const group = world.server.state.router.shareGroup(SHARE)!
+    expect(group.kept).toBe(0)
+    const kept = await member(world, 'kept', 1)
+    expect(group.kept).toBe(1)
+    await kept.subscribe(SHARE, 0)
+    expect(group.kept).toBe(0)
+    await kept.subscribe(SHARE, 2)
+    await kept.subscribe(SHARE, 1)
+    expect(group.kept).toBe(1)
+    await kept.unsubscribe(SHARE)
+    expect(group.kept).toBe(0)
+  })
 })
