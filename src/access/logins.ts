@@ -1,6 +1,11 @@
 /** Passwords of CONNECT against what is stored: with a bound on the work, and at the same cost for users that do not exist. */
 import type { FullBy } from './fair-queue.ts'
-import { isGeneratedPassword } from './generated-password.ts'
+import {
+  type GeneratedHash,
+  generatePassword,
+  isGeneratedPassword,
+  parseGeneratedHash,
+} from './generated-password.ts'
 import type { LoginFile } from './login-file.ts'
 import { type ChosenHash, isPassword, type PasswordHash } from './password-hash.ts'
 import { LeftError, PasswordsBusyError, type PasswordWork, type Waiting } from './password-work.ts'
@@ -12,6 +17,9 @@ export const NOBODY: ChosenHash = {
   encoded:
     '$argon2id$v=19$m=19456,t=2,p=1$GnyyDnwSEx3GwIE6gNZNMg$BmHyNfKgP9mXkR7dTSXiF6yEYuOEwQyJtUbzoPKGrVE',
 }
+
+/** The same for passwords that Godwit made; this one was thrown away. */
+const GENERATED_FOR_NOBODY = parseGeneratedHash(generatePassword().encoded) as GeneratedHash
 
 /**
  * `left`: nobody waits for the answer any more. `delayed`: nobody looked at the password, since too many were wrong. `busyBy`: the
@@ -58,11 +66,15 @@ export class Logins {
 
   /**
    * Whether this is right without a slow hash: what was right before and is stored as it was then, and a password that Godwit made.
+   * Both are looked at for everybody: no slow hash follows a wrong password that is delayed, and so the time would tell who exists.
    */
   isKnownRight({ userName, password, stored }: Attempt): boolean {
+    const isGenerated = stored?.kind === 'generated'
+    const chosen = stored === undefined || isGenerated ? this.nobody : stored
+    const isRemembered = this.#remembered.has(userName, password, chosen)
+    const isMade = isGeneratedPassword(isGenerated ? stored : GENERATED_FOR_NOBODY, password)
     if (stored === undefined) return false
-    if (stored.kind === 'generated') return isGeneratedPassword(stored, password)
-    return this.#remembered.has(userName, password, stored)
+    return isGenerated ? isMade : isRemembered
   }
 
   /**
