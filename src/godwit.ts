@@ -9,7 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { AccessOptions } from './access/access.ts'
 import { type BanView, banCommand, subjectOf, viewOf } from './access/ban-commands.ts'
-import { readBans } from './access/bans-file.ts'
+import { bansVersion, readBans } from './access/bans-file.ts'
 import { KeptBans } from './access/kept-bans.ts'
 import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
 import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
@@ -291,6 +291,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
           () => guard,
         )
   const keptDirectory = durabilityOf(options) === 'memory' ? null : (options.dataDirectory ?? null)
+  const bansSeen = keptDirectory === null ? null : await bansVersion(keptDirectory)
   const keptBans = keptDirectory === null ? [] : await readBans(keptDirectory)
   const policy = options.policy ?? access?.policy ?? {}
   const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
@@ -304,10 +305,10 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       ? null
       : rememberLogins(access, server, runtimeDirectory, dataDirectory)
   const notKept = ({ message: detail }: Error): void =>
-    server.state.events.emit('security', { kind: 'banned', subject: BANS_FILE, by: 'broker', detail })
+    server.state.events.emit('security', { kind: 'bans-not-kept', subject: BANS_FILE, by: 'broker', detail })
   const banClock = { now: () => server.state.now(), wallNow: () => Date.now() }
   const bans = new KeptBans(server.state.bans, banClock, keptDirectory, notKept)
-  bans.take(keptBans)
+  bans.take(keptBans, bansSeen)
   const guard = new Guard(server, bans, () => performance.now())
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
@@ -442,6 +443,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     reread: async () => {
       await certificates.reread()
       await access?.reload('now')
+      await guard.reread()
     },
     get hasUsers() {
       return access?.hasUsers === true

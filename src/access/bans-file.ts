@@ -1,5 +1,5 @@
 /** The file that bans are kept in, beside the accounts: whoever was banned is so after a restart, too. */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BAN_REASON_CHARACTERS_MAX, type Ban, type BanKind, banSubject } from '../broker/bans.ts'
 import { BANS_FILE } from '../store/kept-files.ts'
@@ -36,6 +36,18 @@ export async function readBans(directory: string): Promise<Ban[]> {
     throw bansError(error, `${path} cannot be read`)
   }
   return parseBans(text, path)
+}
+
+/** What tells one version of the file from another; null when it is not there. Throws BansError. */
+export async function bansVersion(directory: string): Promise<string | null> {
+  const path = join(directory, BANS_FILE)
+  try {
+    const { ino, mtimeMs, size } = await stat(path)
+    return `${ino} ${mtimeMs} ${size}`
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw bansError(error, `${path} cannot be read`)
+  }
 }
 
 /** Writes what the file shall say. The directory must be there. Throws BansError. */

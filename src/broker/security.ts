@@ -38,6 +38,11 @@ export const SECURITY_KINDS = [
   'accounts-refused',
   /** From now on a restart forgets which log-ins were right. */
   'logins-not-kept',
+  /** The file of bans was edited by hand. */
+  'bans-loaded',
+  'bans-refused',
+  /** A ban holds, and ends with the broker. */
+  'bans-not-kept',
   // What a client tried, or has no longer.
   'session-of-another-user',
   'subscription-stopped',

@@ -4,7 +4,6 @@ import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
-import type { Ban } from './bans.ts'
 import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
@@ -385,22 +384,17 @@ export class Server implements Acceptor {
     return true
   }
 
-  /** Ends the Network Connections that a new ban is about; how many. */
-  enforce({ kind, subject }: Ban): number {
+  /** Ends the Network Connections of those who are banned, after bans were added; how many. */
+  enforceBans(): number {
     const { bans } = this.state
-    const reason = `the ${kind === 'client' ? 'Client Identifier' : kind} is banned`
     this.state.turn.begin()
     let ended = 0
     for (const connection of [...this.state.connections]) {
       const { clientId, userName, link } = connection.view
-      const isMeant =
-        kind === 'client'
-          ? clientId === subject
-          : kind === 'user'
-            ? userName === subject
-            : bans.ofAddress(link.remoteAddress)?.subject === subject
-      if (!isMeant) continue
-      connection.disconnect(Reason.Banned, reason)
+      const ban = bans.ofClient(clientId) ?? bans.ofUser(userName ?? '') ?? bans.ofAddress(link.remoteAddress)
+      if (ban === null) continue
+      const what = ban.kind === 'client' ? 'Client Identifier' : ban.kind
+      connection.disconnect(Reason.Banned, `the ${what} is banned`)
       ended++
     }
     return ended

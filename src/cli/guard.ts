@@ -1,12 +1,15 @@
 /** Bans in a running broker: those of operators, and those that it imposes by itself on who guesses or flaps. */
 import { BAN_COMMANDS, type BanKeeper, banCommand, subjectOf } from '../access/ban-commands.ts'
+import { BansError } from '../access/bans-file.ts'
 import type { KeptBans } from '../access/kept-bans.ts'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
 import type { Ban, BanKind } from '../broker/bans.ts'
 import type { Limit } from '../broker/events.ts'
 import type { ClientView } from '../broker/policy.ts'
+import type { SecurityKind } from '../broker/security.ts'
 import type { Server } from '../broker/server.ts'
 import { FLAPPING_MIN, Flapping } from '../observe/flapping.ts'
+import { BANS_FILE } from '../store/kept-files.ts'
 
 export class Guard implements BanKeeper {
   readonly #server: Server
@@ -35,8 +38,8 @@ export class Guard implements BanKeeper {
   async add(ban: Ban): Promise<void> {
     const { kind, subject, by, reason } = ban
     const adding = this.#kept.add(ban)
-    const ended = this.#server.enforce(ban)
-    const detail = [kind, forHowLong(ban), ...(reason === '' ? [] : [reason]), `${ended} connections ended`]
+    const ended = this.#server.enforceBans()
+    const detail = [kind, forHowLong(ban), ...(reason === '' ? [] : [reason]), `${counted(ended)} ended`]
     this.#server.state.events.emit('security', { kind: 'ban-added', subject, by, detail: detail.join('; ') })
     await adding
   }
@@ -51,6 +54,25 @@ export class Guard implements BanKeeper {
   /** An address, or IPv6 network, showed so many wrong passwords. */
   guesses(address: string, count: number): void {
     this.#impose('address', address, `${count} wrong passwords`, 'failedLoginsBanned')
+  }
+
+  /** Takes over what somebody else wrote to the file of bans. Never rejects: a bad file changes nothing, and is told. */
+  async reread(): Promise<void> {
+    try {
+      const edited = await this.#kept.reread()
+      if (edited === null) return
+      const { added, changed, lifted } = edited
+      const ended = this.#server.enforceBans()
+      const detail = `${added} added, ${changed} changed, ${lifted} lifted; ${counted(ended)} ended`
+      this.#tellOfFile('bans-loaded', detail)
+    } catch (error) {
+      if (!(error instanceof BansError)) throw error
+      this.#tellOfFile('bans-refused', error.message)
+    }
+  }
+
+  #tellOfFile(kind: SecurityKind, detail: string): void {
+    this.#server.state.events.emit('security', { kind, subject: BANS_FILE, by: 'broker', detail })
   }
 
   /** What the operator may ask on the control socket. */
@@ -97,12 +119,16 @@ export class Guard implements BanKeeper {
     const ban: Ban = { kind, subject, since, until, reason, by: 'broker', isAutomatic: true }
     if (!this.#kept.impose(ban)) return
     state.limited(limit, kind === 'client' ? subject : '', `${subject} is banned: ${reason}`)
-    const ended = this.#server.enforce(ban)
-    const detail = `${kind}; ${reason}; ${forHowLong(ban)}; ${ended} connections ended; to lift it: godwit ban remove`
+    const ended = this.#server.enforceBans()
+    const detail = `${kind}; ${reason}; ${forHowLong(ban)}; ${counted(ended)} ended; to lift it: godwit ban remove`
     state.events.emit('security', { kind: 'banned', subject, by: 'broker', detail })
   }
 }
 
 function forHowLong({ since, until }: Ban): string {
   return until === null ? 'for ever' : `for ${Math.round((until - since) / 1000)} s`
+}
+
+function counted(connections: number): string {
+  return `${connections} connection${connections === 1 ? '' : 's'}`
 }

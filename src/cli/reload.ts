@@ -34,6 +34,8 @@ export interface ReloadReport {
 const FILES: ReadonlySet<SecurityKind> = new Set([
   'accounts-loaded',
   'accounts-refused',
+  'bans-loaded',
+  'bans-refused',
   'password-file-loaded',
   'password-file-refused',
   'acl-file-loaded',

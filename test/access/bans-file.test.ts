@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { editBans, readBans, writeBans } from '../../src/access/bans-file.ts'
+import { bansVersion, editBans, readBans, writeBans } from '../../src/access/bans-file.ts'
 import { KeptBans } from '../../src/access/kept-bans.ts'
 import { type Ban, Bans } from '../../src/broker/bans.ts'
 
@@ -83,6 +83,53 @@ test('a ban that cannot be written holds all the same, and whoever waits for it 
   await kept.settled()
   expect(failures).toHaveLength(1)
   expect(kept.list()).toHaveLength(2)
+})
+
+describe('a file that somebody else wrote while the broker runs', () => {
+  async function running(bans: readonly Ban[]): Promise<KeptBans> {
+    await writeBans(directory, bans)
+    const kept = new KeptBans(new Bans(() => BAN.since), CLOCK, directory, () => {})
+    kept.take(await readBans(directory), await bansVersion(directory))
+    return kept
+  }
+  const user = (subject: string): Ban => ({ ...BAN, kind: 'user', subject, until: null })
+  const subjects = (kept: KeptBans): string[] => kept.list().map(({ subject }) => subject)
+
+  test('is taken over: what is new, what was changed, and what is gone', async () => {
+    const kept = await running([BAN, user('stays'), user('goes')])
+    expect(await kept.reread()).toBeNull()
+    await writeBans(directory, [{ ...BAN, until: null }, user('stays'), user('comes')])
+    expect(await kept.reread()).toEqual({ added: 1, changed: 1, lifted: 1 })
+    expect(subjects(kept).sort()).toEqual(['203.0.113.0/24', 'comes', 'stays'])
+    expect(kept.list().every(({ until }) => until === null)).toBe(true)
+    expect(await kept.reread()).toBeNull()
+    rmSync(join(directory, 'bans.json'))
+    expect(await kept.reread()).toEqual({ added: 0, changed: 0, lifted: 3 })
+  })
+
+  test('changes nothing while it cannot be read, and is told of once', async () => {
+    const kept = await running([user('u')])
+    writeFileSync(join(directory, 'bans.json'), '{"format":1,"bans":[')
+    await expect(kept.reread()).rejects.toThrow('it is not JSON')
+    expect(await kept.reread()).toBeNull()
+    expect(subjects(kept)).toEqual(['u'])
+  })
+
+  test('takes no ban away that was added at the same time, or that could not be written', async () => {
+    const kept = await running([user('u')])
+    await writeBans(directory, [user('w')])
+    const [, adding] = [kept.reread(), kept.add(user('v'))]
+    await adding
+    await kept.reread()
+    expect(subjects(kept)).toContain('v')
+    expect((await readBans(directory)).map(({ subject }) => subject)).toContain('v')
+    const unwritten = await running([user('u')])
+    rmSync(directory, { recursive: true })
+    await expect(unwritten.add(user('v'))).rejects.toThrow('cannot be written')
+    writeFileSync(directory, 'no directory')
+    await expect(unwritten.reread()).rejects.toThrow('cannot be read')
+    expect(subjects(unwritten)).toEqual(['u', 'v'])
+  })
 })
 
 describe('after a restart a ban holds for what is left of it', () => {

@@ -1,13 +1,17 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { writeBans } from '../../src/access/bans-file.ts'
 import { KeptBans } from '../../src/access/kept-bans.ts'
 import { Guard } from '../../src/cli/guard.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { World } from '../broker/harness.ts'
 
-async function made(limits = {}) {
+async function made(limits = {}, directory: string | null = null) {
   const world = await World.make({ limits })
   const clock = { now: () => world.server.state.now(), wallNow: () => world.wall }
-  const kept = new KeptBans(world.server.state.bans, clock, null, () => {})
+  const kept = new KeptBans(world.server.state.bans, clock, directory, () => {})
   const guard = new Guard(world.server, kept, () => world.monotonic)
   return { world, guard, told: world.record('security') }
 }
@@ -64,4 +68,28 @@ describe('the broker bans by itself', () => {
       expect((await world.connect('flaps')).connack).toMatchObject({ reasonCode: 0 })
     expect(guard.list()).toEqual([])
   })
+})
+
+test('bans that somebody wrote into the file hold from a reload on, and a bad file is told of and changes nothing', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-guard-'))
+  try {
+    const { world, guard, told } = await made({}, directory)
+    const client = await world.connect('c')
+    const since = world.wall
+    const ban = { kind: 'client', subject: 'c', since, until: null, reason: '', by: 'me' } as const
+    await writeBans(directory, [{ ...ban, isAutomatic: false }])
+    await guard.reread()
+    await world.settle()
+    expect(client.closed).toBe(true)
+    expect((await world.connect('c')).connack).toMatchObject({ reasonCode: Reason.Banned })
+    writeFileSync(join(directory, 'bans.json'), 'x')
+    await guard.reread()
+    expect((await world.connect('c')).connack).toMatchObject({ reasonCode: Reason.Banned })
+    expect(told).toMatchObject([
+      { kind: 'bans-loaded', detail: '1 added, 0 changed, 0 lifted; 1 connection ended' },
+      { kind: 'bans-refused', detail: expect.stringContaining('it is not JSON') },
+    ])
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
 })
