@@ -69,8 +69,8 @@ const FAULTS = {
   'MQTT-3.3.1-8': [
     [
       'broker/publish.ts',
-      'return this.#admit(message, route, publisher, stores, message.retain)',
-      'return this.#admit(message, route, publisher, stores, true)',
+      'return this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)',
+      'return this.#admit(message, route, publisher, stores, true, message.qos === 2)',
     ],
   ],
   'MQTT-4.7.3-1': [['mqtt/topics.ts', "  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]\n", '']],
@@ -94,8 +94,8 @@ const FAULTS = {
   'MQTT-3.8.4-1, 3.1.1': [
     [
       'broker/filter-packets.ts',
-      '    this.#sink.send(encodeSuback(this.#version, packet.packetId, reasonCodes), gate)\n',
-      '',
+      '      this.#answer(handled, encodeSuback, session.stored ? this.#state.store.openSequence : 0)\n',
+      '      this.#handled = null\n',
     ],
   ],
   'MQTT-3.1.2-15, 3.1.1': [
@@ -111,9 +111,9 @@ const FAULTS = {
   ],
   'MQTT-3.10.3-2, 3.1.1': [
     [
-      'mqtt/decode.ts',
-      "  if (at === end) throw illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')\n",
-      '',
+      'mqtt/filter-reader.ts',
+      'if (at === end) throw noFilter(this.#isSubscribe)',
+      'if (at === end && this.#isSubscribe) throw noFilter(true)',
     ],
   ],
   'MQTT-3.1.0-1, 3.1.1': [
