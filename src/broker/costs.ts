@@ -15,7 +15,7 @@ export const COSTS = Object.freeze({
   tls: 40_000,
   webSocket: 2000,
   /** A Session without Subscriptions, with its place in tables. */
-  session: 960,
+  session: 860,
   /** A Subscription: the Session's entry and what the router finds. */
   subscription: 190,
   /** More for a filter of very many levels, beside half of its bytes: its branch. */

@@ -71,16 +71,20 @@ interface Expiry {
   next: number
 }
 
+// Most queues are empty at any one time, and an empty array takes 32 bytes: shared, never added to.
+const NO_ENTRIES: (Delivery | undefined)[] = []
+const NO_MIDDLE: Middle[] = []
+
 export class DeliveryQueue {
   readonly #parking: Parking
   /** The oldest entries. Empty slots before `#frontFirst` are drained. */
-  #front: (Delivery | undefined)[] = []
+  #front = NO_ENTRIES
   #frontFirst = 0
   /** Behind the front; those before `#middleFirst` are empty. */
-  #middle: Middle[] = []
+  #middle = NO_MIDDLE
   #middleFirst = 0
   /** The newest entries. Slots before `#backFirst` are empty. */
-  #back: (Delivery | undefined)[] = []
+  #back = NO_ENTRIES
   #backFirst = 0
   #head: number
   #tail: number
@@ -93,17 +97,21 @@ export class DeliveryQueue {
   #expiry: Expiry | null = null
 
   /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
-  constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] = []) {
+  constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] | null = null) {
     this.#parking = parking
     this.#head = position
     this.#tail = position
+    if (entries !== null) this.#recover(entries)
+  }
+
+  #recover(entries: readonly (Delivery | Parked)[]): void {
     const parked = entries.findIndex((entry) => !('message' in entry))
     for (const [index, entry] of entries.entries()) {
       if ('message' in entry) {
         if (index < parked) this.#pushFront(entry)
         else this.push(entry)
       } else {
-        this.#middle.push({ parked: entry, from: this.#tail })
+        this.#pushMiddle({ parked: entry, from: this.#tail })
         if (entry.expires) this.#noteParked(entry, this.#tail)
         this.#tail += entry.length
         this.#bytes += entry.bytes
@@ -156,11 +164,21 @@ export class DeliveryQueue {
     this.#parking.countEntries(bytes)
   }
 
+  #ownFront(): (Delivery | undefined)[] {
+    if (this.#front === NO_ENTRIES) this.#front = []
+    return this.#front
+  }
+
+  #pushMiddle(middle: Middle): void {
+    if (this.#middle.length === 0) this.#middle = [middle]
+    else this.#middle.push(middle)
+  }
+
   /** Adds an entry before all that is parked, which is still to come. */
   #pushFront(delivery: Delivery): void {
     const { expiresAt, size } = delivery.message
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
-    this.#front.push(delivery)
+    this.#ownFront().push(delivery)
     this.#count(entryBytes(delivery))
     this.#tail++
     this.#bytes += size
@@ -311,7 +329,7 @@ export class DeliveryQueue {
     this.#bytes -= size
     if (this.#head === this.#tail) this.#expiry = null
     if (this.#frontFirst === front.length) {
-      this.#front = []
+      this.#front = NO_ENTRIES
       this.#frontFirst = 0
     } else if (this.#frontFirst >= COMPACT_SLOTS && this.#frontFirst * 2 >= front.length) {
       this.#front = front.slice(this.#frontFirst)
@@ -413,10 +431,10 @@ export class DeliveryQueue {
     const parked = this.#parking.park(oldest, newest === null ? null : newest.parked)
     if (parked === null) return false
     this.#leave(oldest)
-    if (newest === null || parked !== newest.parked) this.#middle.push({ parked, from: position })
+    if (newest === null || parked !== newest.parked) this.#pushMiddle({ parked, from: position })
     back[this.#backFirst++] = undefined
     if (this.#backFirst === back.length) {
-      this.#back = []
+      this.#back = NO_ENTRIES
       this.#backFirst = 0
     } else if (this.#backFirst >= COMPACT_SLOTS && this.#backFirst * 2 >= back.length) {
       this.#back = back.slice(this.#backFirst)
@@ -449,7 +467,7 @@ export class DeliveryQueue {
     for (const delivery of entries) this.#leave(delivery)
     this.#middle = [...middle, ...this.#middle.slice(this.#middleFirst)]
     this.#middleFirst = 0
-    this.#front = []
+    this.#front = NO_ENTRIES
     this.#frontFirst = 0
     return entries.length
   }
@@ -469,15 +487,16 @@ export class DeliveryQueue {
     }
     this.#front = this.#back
     this.#frontFirst = this.#backFirst
-    this.#back = []
+    this.#back = NO_ENTRIES
     this.#backFirst = 0
   }
 
   #unparkSlice(most: number): void {
     const middle = this.#middle[this.#middleFirst]!
     const count = Math.min(most, middle.parked.length)
+    const front = this.#ownFront()
     for (const delivery of this.#parking.unpark(middle.parked, count)) {
-      this.#front.push(delivery)
+      front.push(delivery)
       this.#count(entryBytes(delivery))
       this.#parkedBytes -= delivery.message.size
       this.#parking.held.hold(delivery.message)

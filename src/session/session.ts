@@ -643,8 +643,11 @@ export class Session implements OutboundState {
     if (this.#queue.length > 0) {
       for (const entry of this.#queue.parts()) if ('message' in entry) held.letGo(entry.message)
     }
-    this.#queue.release()
-    this.#queue = new DeliveryQueue(this.#parking)
+    // Where nothing was ever in it, it is as good as a new one.
+    if (this.#queue.tail > 0) {
+      this.#queue.release()
+      this.#queue = new DeliveryQueue(this.#parking)
+    }
     if (this.#inFlight.size > 0) for (const { delivery } of this.#inFlight) this.#landed(delivery)
     this.#inFlight = NOTHING_IN_FLIGHT
     this.#parkedFlight = null
