@@ -519,6 +519,9 @@ export class UsageBook {
   #userAt(userName: string | null, address: Usage | null): Usage {
     if (userName !== null) return this.#entry(this.#users, userName, 'user', userName)
     const at = address === null ? '' : address.name
+    // Its name is put together once, and not for each client that comes.
+    const known = this.#anonymous.get(at)
+    if (known !== undefined) return known
     return this.#entry(this.#anonymous, at, 'user', at === '' ? ANONYMOUS : `${ANONYMOUS_AT}${at})`)
   }
 
