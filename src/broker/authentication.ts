@@ -64,15 +64,14 @@ export class Authentication {
       this.#begin(method, authenticationData)
       return
     }
-    const answer =
-      this.#policy.authenticate === undefined
-        ? authenticateAnonymous(this.#link)
-        : this.#policy.authenticate(this.#credentials)
-    this.#sink.settle(answer, (result: AuthenticationResult) => {
-      this.#done = result.allow
-      if (result.allow) this.#sink.authenticated(ownerOf(result), undefined, result)
-      else this.#sink.failed(result)
-    })
+    if (this.#policy.authenticate === undefined) this.#answered(authenticateAnonymous(this.#link))
+    else this.#sink.settle(this.#policy.authenticate(this.#credentials), (result) => this.#answered(result))
+  }
+
+  #answered(result: AuthenticationResult): void {
+    this.#done = result.allow
+    if (result.allow) this.#sink.authenticated(ownerOf(result), undefined, result)
+    else this.#sink.failed(result)
   }
 
   /** AUTH arrived. Throws ProtocolError when it is out of turn. */

@@ -225,9 +225,11 @@ export function isBridgeState(topic: string): boolean {
   return BRIDGE_STATE.test(topic)
 }
 
+const ANONYMOUS_ALLOWED: AuthenticationResult = Object.freeze({ allow: true, userName: null })
+
 /** Without a policy: anonymous clients, where the listener lets them in. */
 export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
-  if (link.allowAnonymous) return { allow: true, userName: null }
+  if (link.allowAnonymous) return ANONYMOUS_ALLOWED
   return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
 }
 

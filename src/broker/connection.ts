@@ -39,9 +39,9 @@ import { FilterPackets, type FilterPacketsSink } from './filter-packets.ts'
 import { Forgiven } from './forgiven.ts'
 import { Inbound, type InboundSink } from './inbound.ts'
 import type { Link, LinkHandler, LinkInfo } from './link.ts'
-import { type LateBy, LoginTime } from './login-time.ts'
-import { Output } from './output.ts'
-import { KeepAlive, ReaderWatch } from './patience.ts'
+import { type LateBy, LoginTime, type LoginTimeSink } from './login-time.ts'
+import { Output, type OutputOwner } from './output.ts'
+import { KeepAlive, type KeepAliveSink, ReaderWatch } from './patience.ts'
 import type { ClientView, Owner, Rejection, Welcome } from './policy.ts'
 import { connectionExcess } from './quotas.ts'
 import { type RatedConnection, RateGate } from './rate-gate.ts'
@@ -73,9 +73,19 @@ const KEPT_WAITING_MS = 1000
 /** Of a client that is cut off, more than this that waits for it is thrown away. */
 const CUT_BYTES = 64 * 1024
 
+/** Of those who are read from all the time: shared, never added to. */
+const NEVER_HELD = new ReadGate()
+
 /** What else there is to a refusal. */
 interface RefusalMore extends Pick<Rejection, 'serverReference' | 'isGuess'> {
   readonly told?: string
+}
+
+/** The client sends nothing more: why, since when in broker time, and how long its last packets may wait for a policy. */
+interface InputEnd {
+  readonly reason: string
+  readonly at: number
+  timeout: Deadline | null
 }
 
 /** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
@@ -89,6 +99,9 @@ export class Connection
     AuthenticationSink,
     InboundSink,
     FilterPacketsSink,
+    OutputOwner,
+    KeepAliveSink,
+    LoginTimeSink,
     RatedConnection
 {
   readonly immediate = false
@@ -121,18 +134,15 @@ export class Connection
   /** The client's Maximum Packet Size. */
   #maximumPacketSize = Number.POSITIVE_INFINITY
   #authentication: Authentication | null = null
-  readonly #gate = new ReadGate()
-  /** The transport is paused. */
-  #paused = false
-  /** What is left of the input is in memory that others read into. */
-  #isPinning = false
+  /** One of its own from when it is held first. */
+  #gate = NEVER_HELD
+  /** Whether the transport is paused; 'shortly' where what is left of the input is in memory that others read into. */
+  #paused: 'no' | 'shortly' | 'yes' = 'no'
   /** The turn in which it handled packets last, and the units that these took. */
   #turn = 0
   #spent = 0
   /** The turn in which it had its share last. */
   #servedIn = -1
-  /** It is its turn to go on. */
-  #isContinued = false
   /** When a policy was asked last, in broker time. */
   #askedAt = 0
   #running = false
@@ -146,12 +156,8 @@ export class Connection
   #takenOverBy: LinkInfo | null = null
   /** Closing: the link is ended when the output is empty. */
   #ending = false
-  /** Why the client sends nothing more; null while it may. What it sent before is handled first. */
-  #inputEnd: string | null = null
-  /** Broker time in ms. */
-  #inputEndedAt = 0
-  /** Set while its last packets wait for a policy. */
-  #lastPacketsTimeout: Deadline | null = null
+  /** Null while the client may send more. What it sent before is handled first. */
+  #inputEnd: InputEnd | null = null
   #gone = false
   #isRefillDue = false
   /** Null where no rate is set for it. */
@@ -177,13 +183,11 @@ export class Connection
     const { lenient } = link.info
     this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
     this.#framer.tolerance = this.#forgiven?.tolerance ?? null
-    this.#output = new Output(state, link, this, (count) => this.#inbound?.credit(count))
+    this.#output = new Output(state, link, this)
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
-    this.#keepAlive = new KeepAlive(state, link, () => this.#keepAliveTimedOut())
+    this.#keepAlive = new KeepAlive(state, link, this)
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
-    this.#loginTime = new LoginTime(state, timeoutMs, link.info.handshakeMs ?? 0, (by) =>
-      this.#connectTimedOut(by),
-    )
+    this.#loginTime = new LoginTime(state, timeoutMs, link.info.handshakeMs ?? 0, this)
   }
 
   get view(): ClientView {
@@ -253,7 +257,7 @@ export class Connection
     if (more > 0) incomplete.bound(limits)
   }
 
-  #run(): void {
+  #run(isContinued = false): void {
     if (this.#running) return
     this.#running = true
     const { figures, turn, work } = this.#state
@@ -263,7 +267,7 @@ export class Connection
       this.#turn = turn.number
       this.#spent = 0
     }
-    const until = this.#mayRun(turn) ? from + turn.sliceFor(this) - this.#spent : from
+    const until = isContinued || this.#mayRun(turn) ? from + turn.sliceFor(this) - this.#spent : from
     try {
       while (work.units < until && this.#reading() && this.#framer.next()) {
         figures.packetsReceived++
@@ -279,7 +283,7 @@ export class Connection
       if (this.#phase === 'open' && this.#isBehind()) this.fallBehind()
       if (this.#phase === 'open' && this.#output.choked) this.#choke()
       if (this.#inputEnd !== null && !this.#gate.isHeld)
-        this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
+        this.#close('network', Reason.UnspecifiedError, this.#inputEnd.reason)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#violated(error)
@@ -290,14 +294,13 @@ export class Connection
 
   /** One that had its share waits until what others have to do was done; and all do where the turn has taken enough. */
   #mayRun(turn: Turn): boolean {
-    if (this.#isContinued) return true
     if (this.#phase === 'new' && turn.isCrowded) return false
     return !turn.isFull && (!turn.isSharedWith(this) || turn.number - this.#servedIn > 1)
   }
 
   /** It goes on in the next turn, after what others have to do. */
   #yield(): void {
-    if (!this.#gate.add('slice')) return
+    if (!this.#ownGate().add('slice')) return
     this.#state.figures.slicesEnded++
     this.#servedIn = this.#turn
     this.#keepAlive.stand(true)
@@ -305,9 +308,7 @@ export class Connection
   }
 
   #continue(): void {
-    this.#isContinued = true
-    this.release('slice')
-    this.#isContinued = false
+    if (this.#gate.remove('slice') && this.#phase !== 'closed') this.#goOn(true)
   }
 
   #isBehind(): boolean {
@@ -328,29 +329,32 @@ export class Connection
 
   /** Reads nothing more for this reason, also of what has arrived; false where it held already, or may not any more. */
   hold(reason: HoldReason): boolean {
-    if (this.#phase === 'closed' || !this.#gate.add(reason)) return false
+    if (this.#phase === 'closed' || !this.#ownGate().add(reason)) return false
     this.#keepAlive.stand(true)
     this.#pause()
     return true
   }
 
+  #ownGate(): ReadGate {
+    if (this.#gate === NEVER_HELD) this.#gate = new ReadGate()
+    return this.#gate
+  }
+
   /** Does not pin the memory that others read into. */
   #pause(): void {
-    if (this.#paused && !this.#isPinning) return
-    this.#isPinning = false
+    const before = this.#paused
+    if (before === 'yes') return
+    this.#paused = 'yes'
     this.#framer.detach()
-    if (this.#paused) return
-    this.#paused = true
-    this.#link.pause()
+    if (before === 'no') this.#link.pause()
   }
 
   /** It is its turn again soon: nothing is copied for so long. */
   #pauseShortly(chunk: Buffer): void {
-    this.#isPinning = true
+    const before = this.#paused
+    this.#paused = 'shortly'
     this.#framer.push(chunk)
-    if (this.#paused) return
-    this.#paused = true
-    this.#link.pause()
+    if (before === 'no') this.#link.pause()
   }
 
   /** This reason not to read is gone: goes on with what is there, unless another one holds. */
@@ -358,13 +362,14 @@ export class Connection
     if (this.#gate.remove(reason) && this.#phase !== 'closed') this.#goOn()
   }
 
-  #goOn(): void {
+  /** `isContinued` says that it is its turn. */
+  #goOn(isContinued = false): void {
     this.#state.turn.begin()
     this.#keepAlive.stand(this.#gate.isHeld)
-    this.#run()
+    this.#run(isContinued)
     this.#count()
-    if (!this.#paused || !this.#reading()) return
-    this.#paused = false
+    if (this.#paused === 'no' || !this.#reading()) return
+    this.#paused = 'no'
     this.#link.resume()
   }
 
@@ -654,16 +659,25 @@ export class Connection
   }
 
   #authorizeWill(packet: ConnectPacket, user: Owner, data: Buffer | undefined, welcome: Welcome): void {
-    const view = this.#view
-    const allowed =
-      packet.will === undefined || this.#state.policy.authorizePublish === undefined
-        ? true
-        : this.#state.policy.authorizePublish(view, packet.will.topic, packet.will.qos, packet.will.retain)
-    const decide = (allow: boolean): void => {
+    const { will } = packet
+    if (will === undefined || this.#state.policy.authorizePublish === undefined)
+      this.#open(packet, user, data, welcome)
+    else this.#askAboutWill(packet, will, user, data, welcome)
+  }
+
+  /** Apart, since what a closure names makes memory of every call, also of one without a Will. */
+  #askAboutWill(
+    packet: ConnectPacket,
+    will: Will,
+    user: Owner,
+    data: Buffer | undefined,
+    welcome: Welcome,
+  ): void {
+    const allowed = this.#state.policy.authorizePublish!(this.#view, will.topic, will.qos, will.retain)
+    this.settle(allowed, (allow) => {
       if (allow) this.#open(packet, user, data, welcome)
-      else this.#willDenied(packet, packet.will!, user, data, welcome)
-    }
-    this.settle(allowed, decide)
+      else this.#willDenied(packet, will, user, data, welcome)
+    })
   }
 
   /**
@@ -697,8 +711,8 @@ export class Connection
       return
     }
     if (!this.#findsRoom(clientId, user)) return
-    if (this.#inputEnd !== null && !this.#mayOpenAfterEnd(clientId)) {
-      this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
+    if (this.#inputEnd !== null && !this.#mayOpenAfterEnd(clientId, this.#inputEnd.at)) {
+      this.#close('network', Reason.UnspecifiedError, this.#inputEnd.reason)
       return
     }
     if (!this.#followsItself(clientId)) {
@@ -780,12 +794,12 @@ export class Connection
   }
 
   /** Whether a client that has left is let in for what it sent behind its CONNECT: not in the place of a newer connection. */
-  #mayOpenAfterEnd(clientId: string): boolean {
+  #mayOpenAfterEnd(clientId: string, endedAt: number): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
     const other = this.#state.connected.get(session)
     // Who has been there since, and left, is newer as well.
-    return (other?.connectedAt ?? session.disconnectedAt) <= this.#inputEndedAt
+    return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
   }
 
   #openLater(packet: ConnectPacket, user: Owner, data: Buffer | undefined, welcome: Welcome): void {
@@ -834,7 +848,8 @@ export class Connection
 
   // ── what took too long ────────────────────────────────────────────────────────────────────────────────────
 
-  #connectTimedOut(by: LateBy): void {
+  /** LoginTimeSink. */
+  connectTimedOut(by: LateBy): void {
     this.#state.turn.begin()
     const { connectTimeoutSeconds, loginWaitSecondsMax } = this.#state.limits
     if (by === 'queue') {
@@ -847,7 +862,8 @@ export class Connection
     this.#close('server', Reason.UnspecifiedError, 'no CONNECT in time')
   }
 
-  #keepAliveTimedOut(): void {
+  /** KeepAliveSink. */
+  keepAliveTimedOut(): void {
     this.#state.turn.begin()
     this.disconnect(Reason.KeepAliveTimeout, 'no packet within one and a half Keep Alive')
   }
@@ -1018,6 +1034,11 @@ export class Connection
     this.#state.turn.begin()
     this.#unchoke()
     this.#refill()
+  }
+
+  /** OutputOwner. */
+  credited(count: number): void {
+    this.#inbound?.credit(count)
   }
 
   #afterWrite(): void {
@@ -1199,11 +1220,10 @@ export class Connection
     this.#framer.discard()
     const { deadlines, events, figures, paused } = this.#state
     this.#loginTime?.end()
-    deadlines.cancel(this.#lastPacketsTimeout)
+    if (this.#inputEnd !== null) deadlines.cancel(this.#inputEnd.timeout)
     this.#rates?.stop()
     this.#keepAlive.stop()
     this.#loginTime = null
-    this.#lastPacketsTimeout = null
     paused.delete(this)
     this.#rooms.connections.delete(this)
     const session = this.#session
@@ -1235,14 +1255,15 @@ export class Connection
   ended(error: Error | undefined): void {
     if (this.#phase === 'closed' || this.#inputEnd !== null) return
     this.#state.turn.begin()
-    this.#inputEnd = error?.message ?? 'the Network Connection was closed'
-    this.#inputEndedAt = this.#state.now()
+    const reason = error?.message ?? 'the Network Connection was closed'
+    const end: InputEnd = { reason, at: this.#state.now(), timeout: null }
+    this.#inputEnd = end
     this.#keepAlive.stop()
     // Who left while it was asked who it is, and sent nothing else, wants nothing.
     const wantsNothing = this.#phase !== 'open' && this.#framer.bufferedBytes === 0
-    if (wantsNothing) this.#close('network', Reason.UnspecifiedError, this.#inputEnd)
+    if (wantsNothing) this.#close('network', Reason.UnspecifiedError, reason)
     else this.#run()
-    if (this.#phase === 'authenticating' || this.#phase === 'open') this.#watchLastPackets()
+    if (this.#phase === 'authenticating' || this.#phase === 'open') this.#watchLastPackets(end)
   }
 
   closed(error: Error | undefined): void {
@@ -1268,13 +1289,13 @@ export class Connection
   }
 
   /** A commit ends, and a reader is cut off; a policy may never answer. Before CONNACK the connect time-out holds. */
-  #watchLastPackets(): void {
+  #watchLastPackets(end: InputEnd): void {
     const { deadlines } = this.#state
-    this.#lastPacketsTimeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
+    end.timeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
       this.#state.turn.begin()
       if (this.#gate.has('policy') && this.#loginTime?.isQueued !== true)
-        this.#close('network', Reason.UnspecifiedError, `${this.#inputEnd}; its last packets waited too long`)
-      else this.#watchLastPackets()
+        this.#close('network', Reason.UnspecifiedError, `${end.reason}; its last packets waited too long`)
+      else this.#watchLastPackets(end)
     })
   }
 
@@ -1284,7 +1305,7 @@ export class Connection
    */
   finish(): boolean {
     if (this.#phase === 'closed' || this.#inputEnd === null || this.#gate.has('policy')) return true
-    this.#gate.hurry()
+    this.#ownGate().hurry()
     this.#state.paused.delete(this)
     if (!this.#gate.has('slice')) this.#run()
     return !this.#gate.has('slice')

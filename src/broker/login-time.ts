@@ -13,19 +13,24 @@ interface Clock {
 /** Whose time was up: the client's, or the one for which the Server may have it wait. */
 export type LateBy = 'client' | 'queue'
 
+/** The Network Connection. */
+export interface LoginTimeSink {
+  connectTimedOut(by: LateBy): void
+}
+
 export class LoginTime implements WaitingClient {
   readonly #clock: Clock
   readonly #allowedMs: number
-  readonly #late: (by: LateBy) => void
+  readonly #sink: LoginTimeSink
   #deadline: Deadline | null = null
   #leave: (() => void) | null = null
   #hasEnded = false
 
   /** `takenMs` of the allowed time have passed before. */
-  constructor(clock: Clock, allowedMs: number, takenMs: number, late: (by: LateBy) => void) {
+  constructor(clock: Clock, allowedMs: number, takenMs: number, sink: LoginTimeSink) {
     this.#clock = clock
     this.#allowedMs = allowedMs
-    this.#late = late
+    this.#sink = sink
     this.#set(allowedMs - takenMs, 'client')
   }
 
@@ -75,7 +80,7 @@ export class LoginTime implements WaitingClient {
         ? null
         : this.#clock.deadlines.at(this.#clock.now() + ms, () => {
             this.#deadline = null
-            this.#late(by)
+            this.#sink.connectTimedOut(by)
           })
   }
 }

@@ -43,12 +43,18 @@ interface Segment {
   readonly credits: number
 }
 
+/** The Network Connection whose output it is. */
+export interface OutputOwner extends CommitWaiter {
+  /** So many acknowledgements were written: what they acknowledged counts no longer. */
+  credited(count: number): void
+}
+
 export class Output {
   /** Where packets are written that are this connection's alone. */
   readonly place: Stretch
   readonly #state: State
   readonly #link: Link
-  readonly #owner: CommitWaiter
+  readonly #owner: OutputOwner
   /** Nearly always there is one. */
   #chunk: Buffer | null = null
   /** All chunks, where there are more. */
@@ -76,14 +82,11 @@ export class Output {
   #written = 0
   /** In broker time: how far ahead it is tells how many writes of late had their last packet written alone. */
   #apartUntil = 0
-  /** Gives back what was acknowledged, once the acknowledgement was written. */
-  readonly #credit: (count: number) => void
 
-  constructor(state: State, link: Link, owner: CommitWaiter, credit: (count: number) => void) {
+  constructor(state: State, link: Link, owner: OutputOwner) {
     this.#state = state
     this.#link = link
     this.#owner = owner
-    this.#credit = credit
     this.place = new Stretch(state.turn.memory)
   }
 
@@ -280,7 +283,7 @@ export class Output {
     } else link.write(written, bytes)
     if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
       this.#state.turn.memory.waits()
-    if (credits > 0) this.#credit(credits)
+    if (credits > 0) this.#owner.credited(credits)
   }
 
   /** Not in a stream of packets: its next write comes soon, and a record more for each would cost it dear. */

@@ -11,6 +11,11 @@ interface Clock {
 /** So many bytes in one and a half Keep Alive are life without a whole packet: less is no slow link, but a dribble. */
 const LIFE_BYTES_MIN = 64
 
+/** The Network Connection. */
+export interface KeepAliveSink {
+  keepAliveTimedOut(): void
+}
+
 /**
  * Keep Alive (section 3.1.2.10). Looked at only when it might have run out. Bytes of a packet that is under way are life,
  * too: on a slow link one PUBLISH may take longer. A few bytes are not: whoever sends byte by byte has to end its packet.
@@ -18,7 +23,7 @@ const LIFE_BYTES_MIN = 64
 export class KeepAlive {
   readonly #clock: Clock
   readonly #link: Link
-  readonly #expired: () => void
+  readonly #sink: KeepAliveSink
   #allowedMs = 0
   #activeAt: number
   #standing = false
@@ -28,10 +33,10 @@ export class KeepAlive {
   #arrivedBytes = 0
   #deadline: Deadline | null = null
 
-  constructor(clock: Clock, link: Link, expired: () => void) {
+  constructor(clock: Clock, link: Link, sink: KeepAliveSink) {
     this.#clock = clock
     this.#link = link
-    this.#expired = expired
+    this.#sink = sink
     this.#activeAt = clock.now()
   }
 
@@ -80,7 +85,7 @@ export class KeepAlive {
     const due = (this.#standing ? now : this.#activeAt) + this.#allowedMs
     if (due > now) this.#watch(due)
     else if (this.#encryptedBytes >= LIFE_BYTES_MIN) this.#watch(now + this.#allowedMs)
-    else this.#expired()
+    else this.#sink.keepAliveTimedOut()
   }
 }
 

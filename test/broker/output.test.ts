@@ -13,11 +13,11 @@ function made(outgoingBytesMax = 10, now = () => 0) {
   const host = { now, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
   const state = new State({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
   const link = new TestLink({}, 4)
-  const owner = { committed: () => {} }
   let credits = 0
-  const output = new Output(state, link, owner, (count) => {
+  const credited = (count: number): void => {
     credits += count
-  })
+  }
+  const output = new Output(state, link, { committed: () => {}, credited })
   /** One turn: packets with these gates, as offsets from the open block; 0 for none. */
   const turn = (...gates: number[]) => {
     for (const gate of gates) {
@@ -115,7 +115,7 @@ describe('Output', () => {
 
   it('acknowledgements one after the other are one chunk, in order with everything else', () => {
     const { link, output, state } = made(100)
-    const other = new Output(state, new TestLink({}, 4), { committed: () => {} }, () => {})
+    const other = new Output(state, new TestLink({}, 4), { committed: () => {}, credited: () => {} })
     output.acknowledge('puback', 4, 1, 0, 0, 1)
     output.acknowledge('puback', 4, 2, 0, 0, 1)
     output.push(ping, 0, 0)
@@ -189,7 +189,7 @@ describe('Output', () => {
       const link = new TestLink({}, 4)
       link.bufferedBytes = 1
       link.write = (chunks) => written.push([...chunks])
-      const output = new Output(state, link, { committed: () => {} }, () => {})
+      const output = new Output(state, link, { committed: () => {}, credited: () => {} })
       output.push(ping, 0, 0)
       output.push(Buffer.from(`head ${reader}`), 0, 0)
       // A view of its own for each reader, as where neighbours in a read buffer are one chunk.
