@@ -95,8 +95,9 @@ export class FailedLogins {
     user.count++
     this.#keep(this.#users, nameOf(userName), user)
     const isGuessed = !pair.isKnown && (this.#isGuessing(address) || user.count >= GUESSED_MIN)
-    const free = isGuessed ? Math.min(1, this.#limits.failedLoginsMax) : this.#limits.failedLoginsMax
-    if (pair.count < free) return
+    const { failedLoginsMax } = this.#limits
+    const free = isGuessed ? Math.min(1, failedLoginsMax) : failedLoginsMax
+    if (pair.count < free || failedLoginsMax === Number.POSITIVE_INFINITY) return
     const longestMs = this.#limits.failedLoginDelaySecondsMax * 1000
     const delayMs = Math.min(1000 * 2 ** Math.min(30, pair.count - free), longestMs)
     pair.until = now + (pair.isKnown ? Math.min(delayMs, KNOWN_DELAY_MS) : delayMs)

@@ -69,6 +69,15 @@ describe('wrong passwords', () => {
     expect(failures.countForBan(A)).toBe(0)
   })
 
+  test('are never delayed where their number is unlimited, wherever they come from', () => {
+    const { failures } = made({ failedLoginsMax: Number.POSITIVE_INFINITY })
+    for (let i = 0; i < 200; i++) failures.failed(A, `u${i}`)
+    for (let i = 0; i < 200; i++) failures.failed(A, 'alice')
+    expect([failures.secondsToWait(A, 'alice'), failures.secondsToWait(A, 'u199')]).toEqual([0, 0])
+    // Others go first all the same.
+    expect(failures.isSuspect(A, 'alice')).toBe(true)
+  })
+
   test('fill no memory, and do not push out who failed most', () => {
     const { failures } = made({}, 100)
     for (let i = 0; i < 20; i++) failures.failed(A, 'admin')
