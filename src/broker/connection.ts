@@ -6,7 +6,7 @@ import { ConnectError, decode, decodeAcknowledge, decodeConnect, decodePublish }
 import { encodeAuth, encodeConnack, encodeDisconnect, PINGRESP, setSessionPresent } from '../mqtt/encode.ts'
 import { FilterReader } from '../mqtt/filter-reader.ts'
 import { Framer, PacketType } from '../mqtt/framing.ts'
-import type { Delivery, Will } from '../mqtt/message.ts'
+import type { Delivery, Topic, Will } from '../mqtt/message.ts'
 import type {
   AcknowledgeType,
   ConnackProperties,
@@ -464,6 +464,13 @@ export class Connection
   follow(fanOut: FanOut, then: (gate: number) => void): void {
     this.hold('policy')
     fanOut.done = (gate) => this.#settled(() => then(gate))
+  }
+
+  /** InboundSink. */
+  queue(topic: Topic, action: () => void): void {
+    const { publisher } = this.#rooms
+    this.hold('policy')
+    publisher.queue(topic, () => this.#settled(() => publisher.admitting(action)))
   }
 
   #settled(action: () => void): void {

@@ -44,14 +44,22 @@ export class FanOut {
   }
 }
 
+/** A message that is admitted when it is its turn: what is recorded with it is to be one fact with its first slice. */
+interface Candidate {
+  readonly topic: Topic
+  readonly admit: () => void
+}
+
 /** Those that are under way, the oldest first. */
 export class Crowds {
   readonly #state: State
   readonly #advance: (fanOut: FanOut, until: number) => boolean
-  readonly #waiting: FanOut[] = []
+  readonly #waiting: (FanOut | Candidate)[] = []
   /** How many of them have this topic name. */
   readonly #topics = new Map<string, number>()
   #isScheduled = false
+  /** What is added now is the candidate whose turn it is. */
+  #isAdmitting = false
   /** The turn in which the latest one that is whole was over. */
   #wholeEndedIn = -1
 
@@ -70,16 +78,39 @@ export class Crowds {
     return this.#topics.has(name)
   }
 
+  /** Whether one that has to be whole can begin now, as it is added. */
+  get isFree(): boolean {
+    return this.#waiting.length === 0 && this.#state.turn.number !== this.#wholeEndedIn
+  }
+
+  /** Has a message wait for its turn before it is admitted: `admit` publishes it within `admitting`, or not at all. */
+  queue(topic: Topic, admit: () => void): void {
+    this.#remember(topic.name)
+    this.#waiting.push({ topic, admit })
+    if (this.#waiting.length === 1) this.#schedule()
+  }
+
+  /** Publishes a message whose turn it is. */
+  admitting(action: () => void): void {
+    this.#isAdmitting = true
+    try {
+      action()
+    } finally {
+      this.#isAdmitting = false
+    }
+  }
+
   /** Begins with it, or has it wait for those that are under way. */
   add(fanOut: FanOut): void {
     const { message } = fanOut
-    const { name } = message.topic
-    this.#topics.set(name, (this.#topics.get(name) ?? 0) + 1)
-    this.#waiting.push(fanOut)
+    const isFirst = this.#isAdmitting || this.#waiting.length === 0
+    this.#remember(message.topic.name)
+    if (isFirst) this.#waiting.unshift(fanOut)
+    else this.#waiting.push(fanOut)
     this.#state.store.held.hold(message)
     // Those whose slice is still to come need the body, also when it is on disk for others.
     message.holders++
-    if (this.#waiting.length > 1) return
+    if (!isFirst) return
     if (this.#mustWait(fanOut)) this.#schedule()
     else this.#goOn(this.#sliceUnits(fanOut))
   }
@@ -89,20 +120,29 @@ export class Crowds {
     while (this.#waiting.length > 0) this.#goOn(Number.POSITIVE_INFINITY)
   }
 
-  #sliceUnits({ isWhole }: FanOut): number {
-    return isWhole ? SLICE_UNITS_MAX : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
+  #sliceUnits(next: FanOut | Candidate): number {
+    return next instanceof FanOut && next.isWhole
+      ? SLICE_UNITS_MAX
+      : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
   }
 
   /** The store commits nothing while a message has to be whole: the end of a turn comes before the next one of these. */
-  #mustWait({ isWhole, route }: FanOut): boolean {
-    return isWhole && route === null && this.#state.turn.number === this.#wholeEndedIn
+  #mustWait(next: FanOut | Candidate): boolean {
+    const mayBegin = !(next instanceof FanOut) || (next.isWhole && next.route === null)
+    return mayBegin && this.#state.turn.number === this.#wholeEndedIn
   }
 
   #goOn(units: number): void {
     const [first] = this.#waiting
     if (first === undefined) return
-    if (first.isWhole && first.route === null) this.#state.store.beginWhole()
-    if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
+    if (first instanceof FanOut) {
+      if (first.isWhole && first.route === null) this.#state.store.beginWhole()
+      if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
+    } else {
+      this.#waiting.shift()
+      this.#forget(first.topic.name)
+      first.admit()
+    }
     if (this.#waiting.length > 0) this.#schedule()
   }
 
@@ -122,7 +162,7 @@ export class Crowds {
     const { store, turn } = this.#state
     const { message } = fanOut
     this.#waiting.shift()
-    this.#forgetTopic(message.topic.name)
+    this.#forget(message.topic.name)
     store.held.letGo(message)
     message.holders--
     fanOut.isOver = true
@@ -135,7 +175,11 @@ export class Crowds {
     fanOut.done?.(gate)
   }
 
-  #forgetTopic(name: string): void {
+  #remember(name: string): void {
+    this.#topics.set(name, (this.#topics.get(name) ?? 0) + 1)
+  }
+
+  #forget(name: string): void {
     const left = this.#topics.get(name)! - 1
     if (left === 0) this.#topics.delete(name)
     else this.#topics.set(name, left)

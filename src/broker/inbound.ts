@@ -27,6 +27,8 @@ export interface InboundSink {
   /** In a later turn, with the packets behind waiting. */
   later(action: () => void): void
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  /** Has the packets behind wait until it is the turn of a message for a crowd; then runs `action`. */
+  queue(topic: Topic, action: () => void): void
   /** Has the packets behind wait until everybody has this message, then goes on with the commit to wait for. */
   follow(fanOut: FanOut, then: (gate: number) => void): void
   acknowledge(
@@ -198,15 +200,23 @@ export class Inbound {
     const { router } = this.#state
     if (router.mayTakeLong && !router.prepare(topic, SLICE_UNITS))
       this.#routeLater(withoutViews(packet), topic)
-    else this.#admit(packet, topic)
+    else this.#admitInTurn(packet, topic)
   }
 
   /** Very many Subscriptions may match the topic: they are looked for in slices. */
   #routeLater(kept: PublishPacket, topic: Topic): void {
     this.#sink.later(() => {
-      if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admit(kept, topic)
+      if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admitInTurn(kept, topic)
       else this.#routeLater(kept, topic)
     })
+  }
+
+  /** At QoS 2 its identifier is recorded with it, and must not be before it begins. */
+  #admitInTurn(packet: PublishPacket, topic: Topic): void {
+    if (packet.qos === 2 && this.#rooms.publisher.mustQueue(topic)) {
+      const kept = withoutViews(packet)
+      this.#sink.queue(topic, () => this.#admit(kept, topic))
+    } else this.#admit(packet, topic)
   }
 
   #admit(packet: PublishPacket, topic: Topic): void {

@@ -1,5 +1,5 @@
 /** HOT. An Application Message finds its receivers (sections 3.3.4, 4.5, 4.6, 4.8.2). */
-import { type Author, type Delivery, Message, NO_IDENTIFIERS } from '../mqtt/message.ts'
+import { type Author, type Delivery, Message, NO_IDENTIFIERS, type Topic } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { mergeWithout, type Route, type RouteEntry, type ShareGroup } from '../routing/router.ts'
@@ -53,6 +53,23 @@ export class Publisher {
     this.#crowds = new Crowds(state, (fanOut, until) => this.#advance(fanOut, until))
   }
 
+  /**
+   * Whether a message to this topic that is one fact with something else has to wait for its turn, with `queue`: it would
+   * begin in a later turn, or the store would commit nothing in between.
+   */
+  mustQueue(topic: Topic): boolean {
+    return !this.#crowds.isFree && this.#isCrowd(topic, this.#state.router.route(topic))
+  }
+
+  /** Has `admit` called when it is the turn of a message to this topic; it publishes that within `admitting`, or does not. */
+  queue(topic: Topic, admit: () => void): void {
+    this.#crowds.queue(topic, admit)
+  }
+
+  admitting(action: () => void): void {
+    this.#crowds.admitting(action)
+  }
+
   /** Gives out at once whatever is under way. */
   finish(): void {
     this.#crowds.finish()
@@ -104,7 +121,7 @@ export class Publisher {
   ): Reason {
     this.receivers = 0
     this.gate = stores || retains ? this.#state.store.openSequence : 0
-    if (this.#isCrowd(message, route)) {
+    if (this.#isCrowd(message.topic, route)) {
       this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
     } else {
       if (retains) this.#retain(message, publisher)
@@ -125,7 +142,7 @@ export class Publisher {
 
   // ── to a crowd ────────────────────────────────────────────────────────────────────────────────────────────
 
-  #isCrowd({ topic }: Message, route: Route<Session>): boolean {
+  #isCrowd(topic: Topic, route: Route<Session>): boolean {
     const { sole, entries, groups } = route
     if (sole === null) {
       let size = entries.length + groups.length
@@ -198,7 +215,7 @@ export class Publisher {
     if (previous === null) ownRetained.count++
     ownRetained.bytes += message.size - (previous?.size ?? 0)
     const route = this.#state.router.route(message.topic)
-    if (this.#isCrowd(message, route)) this.#giveOutInSlices(message, null, false, false)
+    if (this.#isCrowd(message.topic, route)) this.#giveOutInSlices(message, null, false, false)
     else this.#fanOut(message, route, null)
   }
 

@@ -207,7 +207,8 @@ export class Wills {
         ? true
         : authorizePublish.call(this.#state.policy, pending.view, will.topic, will.qos, will.retain)
     const topic = this.#state.topics.intern(will.topic)
-    if (typeof allowed === 'boolean' && (!allowed || this.#isRouted(topic))) {
+    const isReady = (): boolean => this.#isRouted(topic) && !this.#publisher.mustQueue(topic)
+    if (typeof allowed === 'boolean' && (!allowed || isReady())) {
       this.discard(clientId)
       this.#decided(pending, allowed, topic)
       return
@@ -219,10 +220,17 @@ export class Wills {
     const decide = (answer: boolean): void => {
       if (this.#state.stopping) return
       this.#state.turn.begin()
-      if (answer && !this.#isRouted(topic)) {
-        this.#state.turn.continueLater(() => decide(answer))
-        return
-      }
+      if (answer && !this.#isRouted(topic)) this.#state.turn.continueLater(() => decide(answer))
+      else if (answer && this.#publisher.mustQueue(topic)) this.#publisher.queue(topic, admit)
+      else finish(answer)
+    }
+    const admit = (): void => {
+      if (this.#state.stopping) return
+      this.#state.turn.begin()
+      this.#publisher.admitting(() => finish(true))
+    }
+    // That it is gone, and that it is published, are one fact.
+    const finish = (answer: boolean): void => {
       if (!this.#state.wills.has(clientId)) this.#state.store.deleteWill(clientId)
       this.#decided(pending, answer, topic)
     }

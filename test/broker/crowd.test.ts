@@ -163,6 +163,37 @@ describe('a message for a crowd', () => {
     expect(steps).toEqual(Array.from({ length: 8 }, () => ['begin', 'end', 'commit']).flat())
   })
 
+  it('is durable together with its packet identifier, or with the end of the Will that it is', async () => {
+    const world = await World.make()
+    const got = crowd(world)
+    const { ledger } = world
+    const will = { topic: 'crowd', payload: Buffer.from('will'), qos: 1, retain: true }
+    const lost = await Promise.all(['a', 'b'].map((id) => world.connect(id, { will, ...lasting(0) })))
+    const senders = await Promise.all(['first', 'second'].map((id) => world.connect(id, lasting())))
+    const from = ledger.lines.length
+    const counted = (word: string, to: number): number =>
+      ledger.lines.slice(from, to).filter((line) => line.startsWith(word)).length
+    const commits: number[] = []
+    const commit = ledger.commit.bind(ledger)
+    ledger.commit = () => {
+      const { openSequence } = ledger
+      const to = ledger.lines.length
+      commit()
+      if (ledger.openSequence === openSequence) return
+      commits.push(to)
+      const others = counted('inboundAdded', to) + counted('deleteWill', to)
+      expect(counted('putRetained', to)).toBe(others)
+    }
+    for (const sender of senders) {
+      push(sender, ...[1, 2].map((id) => ({ ...publish(`${id}`, 2, id), retain: true })))
+    }
+    for (const client of lost) client.link.destroy()
+    await world.settle()
+    expect(got.count).toBe(6 * CROWD)
+    expect(counted('deleteWill', ledger.lines.length)).toBe(2)
+    expect(commits.length).toBeGreaterThanOrEqual(6)
+  })
+
   it('[MQTT-4.3.3-10] is not given out again to a client that comes back while it is under way', async () => {
     const world = await World.make()
     const got = crowd(world)
