@@ -774,12 +774,15 @@ export class Connection
   #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
     const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#link.info)
     if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
-    const { relief, diskRelief } = this.#rooms
+    const { relief, diskRelief, keptRelief } = this.#rooms
     const { remoteAddress } = this.#link.info
     const stores = sessionExpirySeconds(this.#state, packet) > 0
+    const usage = this.#state.usage.user(user.userName, remoteAddress)
     const reason =
       relief.sessionRefusal(user.userName, remoteAddress) ??
-      (stores ? diskRelief.refusal(this.#state.usage.user(user.userName, remoteAddress)) : null)
+      (stores ? diskRelief.refusal(usage) : null) ??
+      // Who comes to clear retained messages gets in.
+      (stores || packet.will !== undefined ? keptRelief.refusal(usage) : null)
     if (reason === null) return null
     this.#state.figures.relief['session-refused']++
     return { reasonCode: Reason.QuotaExceeded, reason, told: NO_ROOM }

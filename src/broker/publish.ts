@@ -7,7 +7,8 @@ import { effectiveQoS, type Session } from '../session/session.ts'
 import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
 import type { DiskRelief } from './disk-relief.ts'
 import type { Limit } from './events.ts'
-import { hasRoomToRetain, retainedExcess } from './quotas.ts'
+import type { KeptRelief } from './kept-relief.ts'
+import { hasRoomToRetain, retainedExcess, retainerOf } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
 import { MEMBER_BITS, type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import type { State } from './state.ts'
@@ -29,6 +30,7 @@ export class Publisher {
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
   readonly #disk: DiskRelief
+  readonly #kept: KeptRelief
   readonly #crowds: Crowds
   #latestAuthor: Author | null = null
   #latestPublisher = ''
@@ -45,9 +47,16 @@ export class Publisher {
   /** A bit for each of these that was made. */
   #plainMade = 0
 
-  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog, disk: DiskRelief) {
+  constructor(
+    state: State,
+    retained: RetainedDelivery,
+    backlog: ShareBacklog,
+    disk: DiskRelief,
+    kept: KeptRelief,
+  ) {
     this.#state = state
     this.#disk = disk
+    this.#kept = kept
     this.#retained = retained
     this.#backlog = backlog
     this.#crowds = new Crowds(state, (fanOut, until) => this.#advance(fanOut, until))
@@ -339,9 +348,22 @@ export class Publisher {
     return previous !== undefined && size <= previous.size
   }
 
+  /** Whether no more is retained with it than before. */
+  #replaces({ topic, size, payloadBytes }: Message): boolean {
+    return payloadBytes === 0 || size <= (this.#state.retained.get(topic.name)?.size ?? 0)
+  }
+
   /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */
   #retainedRefusal(message: Message, publisher: Session | null): Reason {
-    const { retainedExpiry, work } = this.#state
+    const { figures, retainedExpiry, work } = this.#state
+    if (this.#kept.pressed !== null && !this.#replaces(message)) {
+      const user = retainerOf(this.#state, message, publisher)
+      const refusal = user === null ? null : this.#kept.refusal(user)
+      if (refusal !== null) {
+        figures.relief['publish-refused']++
+        return this.#refuse('memoryBytesMax', message, refusal)
+      }
+    }
     if (message.payloadBytes === 0 || hasRoomToRetain(this.#state, message, publisher)) return Reason.Success
     const now = this.#state.now()
     if (retainedExpiry.nextTime <= now) retainedExpiry.advance(now, work.units + SLICE_UNITS / 10)

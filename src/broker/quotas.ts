@@ -115,7 +115,7 @@ export function subscriptionExcess(
 }
 
 /** The user for whom a message is retained; null for the Server and the program that embeds it. */
-function retainerOf({ usage }: State, { author }: Message, publisher: Session | null): Usage | null {
+export function retainerOf({ usage }: State, { author }: Message, publisher: Session | null): Usage | null {
   if (publisher !== null) return usageOf(publisher)?.user ?? null
   return author === null ? null : usage.user(author.userName)
 }

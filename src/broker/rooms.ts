@@ -1,5 +1,6 @@
 /** The Server's rooms, each made once: what a Connection works with. */
 import type { DiskRelief } from './disk-relief.ts'
+import type { KeptRelief } from './kept-relief.ts'
 import type { Publisher } from './publish.ts'
 import type { Relief } from './relief.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -18,6 +19,7 @@ export interface Rooms {
   readonly subscribing: Subscribing
   readonly relief: Relief
   readonly diskRelief: DiskRelief
+  readonly keptRelief: KeptRelief
   /** Every open Network Connection, also before CONNECT. */
   readonly connections: Set<ClientConnection>
   /** The transport of a connection is gone. */

@@ -12,6 +12,7 @@ import { DiskRelief } from './disk-relief.ts'
 import { Estates } from './estates.ts'
 import type { Health, Limit } from './events.ts'
 import { Holdings } from './holdings.ts'
+import { KeptRelief } from './kept-relief.ts'
 import type { Limits } from './limits.ts'
 import type { Acceptor, Link, LinkHandler } from './link.ts'
 import { type LocalHandler, localSession } from './local.ts'
@@ -89,6 +90,7 @@ export class Server implements Acceptor {
   readonly holdings: Holdings
   readonly relief: Relief
   readonly diskRelief: DiskRelief
+  readonly keptRelief: KeptRelief
   readonly #rooms: Rooms
   readonly #estates: Estates
   readonly #clock: BrokerClock
@@ -131,7 +133,8 @@ export class Server implements Acceptor {
     this.state.headDropped = (session) => backlog.headDropped(session)
     this.relief = new Relief(this.state, backlog)
     this.diskRelief = new DiskRelief(this.state)
-    const publisher = new Publisher(this.state, retained, backlog, this.diskRelief)
+    this.keptRelief = new KeptRelief(this.state)
+    const publisher = new Publisher(this.state, retained, backlog, this.diskRelief, this.keptRelief)
     const wills = new Wills(this.state, publisher)
     this.#estates = new Estates(this.state, publisher)
     this.#rooms = {
@@ -142,7 +145,8 @@ export class Server implements Acceptor {
       sessions: new Sessions(this.state, this.#estates, wills, retained, backlog),
       relief: this.relief,
       diskRelief: this.diskRelief,
-      subscribing: new Subscribing(this.state, retained, backlog),
+      keptRelief: this.keptRelief,
+      subscribing: new Subscribing(this.state, retained, backlog, this.keptRelief),
       connections: this.state.connections,
       gone: (connection) => this.#gone(connection),
     }
@@ -555,7 +559,9 @@ export class Server implements Acceptor {
       return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
     const refusal = store.refusal ?? memoryRefusal
     if (refusal !== null) return { state: 'refusing', detail: refusal }
-    const pressed = [this.relief.pressed, this.diskRelief.pressed].filter((text) => text !== null).join('; ')
+    const { relief, keptRelief, diskRelief } = this
+    const all = [relief.pressed, keptRelief.pressed, diskRelief.pressed]
+    const pressed = all.filter((text) => text !== null).join('; ')
     return pressed === '' ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
   }
 
@@ -596,6 +602,7 @@ export class Server implements Acceptor {
     state.rates.sweep()
     // Retained messages have a limit of their own: counted here they would lock out who comes to clear them.
     this.relief.look(this.memoryBytes() - state.usage.total.retainedBytes)
+    this.keptRelief.look()
     this.diskRelief.look()
   }
 

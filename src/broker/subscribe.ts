@@ -7,6 +7,7 @@ import { effectiveQoS, type Session } from '../session/session.ts'
 import { subscriptionRecord } from '../store/subscription-record.ts'
 import type { Limit } from './events.ts'
 import { filterExcess } from './form-limits.ts'
+import type { KeptRelief } from './kept-relief.ts'
 import type { ClientView } from './policy.ts'
 import { subscriptionExcess } from './quotas.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -47,13 +48,15 @@ export class Subscribing {
   readonly #state: State
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
+  readonly #kept: KeptRelief
   /** Reason Codes by topic filter. */
   readonly #refused: ReadonlyMap<string, Reason>
 
-  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog) {
+  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog, kept: KeptRelief) {
     this.#state = state
     this.#retained = retained
     this.#backlog = backlog
+    this.#kept = kept
     this.#refused = new Map(
       state.limits.refusedSubscriptions.map(({ filter, reasonCode }) => [filter, reasonCode]),
     )
@@ -197,6 +200,8 @@ export class Subscribing {
     if (session.stored && !session.subscriptions.has(filter) && store.refusal !== null) {
       return this.#limited('disk', session, Reason.QuotaExceeded, store.refusal)
     }
+    const refusal = session.subscriptions.has(filter) ? null : this.#kept.refusalOf(session)
+    if (refusal !== null) return this.#limited('memoryBytesMax', session, Reason.QuotaExceeded, refusal)
     return null
   }
 
