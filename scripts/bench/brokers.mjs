@@ -162,6 +162,11 @@ export class Broker {
     return this.#end('SIGTERM')
   }
 
+  /** Kills it; its data stay as they are, for `startBroker`. */
+  kill() {
+    return this.#end('SIGKILL')
+  }
+
   signal(signal) {
     this.#child.kill(signal)
   }

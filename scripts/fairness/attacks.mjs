@@ -1,7 +1,8 @@
 /**
  * What one client, or one stranger, can do to a broker: each attack is bounded in bytes and time, and ends by leaving. `scale` 1 is
- * the size that was found to hurt; smaller is the same kind. `context` is `{ port, from, user, password, scale, signal }`, `from` the
- * address of the attacker; what comes back are figures for the table, such as how many were refused.
+ * the size that was found to hurt; smaller is the same kind. `context` is `{ port, from, user, password, scale, signal, stays }`,
+ * `from` the address of the attacker; where it `stays`, what it left is not taken away at the end. What comes back are figures for
+ * the table, such as how many were refused.
  */
 import {
   begunPacket,
@@ -26,6 +27,7 @@ export const ATTACKS = [
   ['groups', 'Shared Subscriptions of 100,000 groups on one filter, then 66 messages', groups],
   ['group-sessions', 'the same groups held by Sessions of 100 each', groupSessions],
   ['deep-filters', 'SUBSCRIBEs of filters with 32,500 levels, 14 MiB in all', deepFilters],
+  ['long-filters', '200,000 filters of 4,000 bytes in a Session that is kept', longFilters],
   ['tiny-retained', '800,000 retained messages of 5 bytes', tinyRetained],
   ['long-names', 'publishes to topic names of 64 KB, each another one', longNames],
   ['delayed-wills', '1,500 Wills of up to 1 MiB with a long delay', delayedWills],
@@ -150,6 +152,7 @@ async function groupSessions(context) {
 
 /** Ends a Session that was left behind. */
 async function forget(context, clientId) {
+  if (context.stays) return
   const client = await open(context, { clientId })
   client.end(DISCONNECT)
 }
@@ -166,6 +169,18 @@ async function deepFilters(context) {
   return { subacks }
 }
 
+async function longFilters(context) {
+  const client = await open(context, { clientId: 'x-long-filters', kept: true })
+  const name = 'x'.repeat(4000)
+  const subacks = await subscribeAll(
+    client,
+    range(number(context.scale, 200_000), (n) => `x/${n}/${name}`),
+  )
+  await leave(client)
+  await forget(context, 'x-long-filters')
+  return { subacks }
+}
+
 async function tinyRetained(context) {
   const count = number(context.scale, 800_000)
   const client = await open(context)
@@ -173,11 +188,13 @@ async function tinyRetained(context) {
     publish({ topic: `x/tiny/${n}`, payload: 'hello', retain: true, qos: 0 }),
   )
   const sent = await publishAll(client, packets, context.signal)
-  await publishAll(
-    client,
-    range(count, (n) => publish({ topic: `x/tiny/${n}`, retain: true })),
-    context.signal,
-  )
+  if (!context.stays) {
+    await publishAll(
+      client,
+      range(count, (n) => publish({ topic: `x/tiny/${n}`, retain: true })),
+      context.signal,
+    )
+  }
   await leave(client)
   return { sent }
 }

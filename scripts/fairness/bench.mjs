@@ -3,10 +3,13 @@
  *
  *   npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3] [--secs 8]
  *                             [--scale 1] [--attacks NAME,NAME] [--clients 5000] [--json FILE]
+ *                             [--heap MIB] [--killed] [--set limits.profile=open]
  *
  * `noisy`: latencies of fifty quiet pairs, alone, and beside a publisher at QoS 0 that sends as fast as it can to a hundred readers.
  * `stalls`: each attack alone against a broker of its own: the longest that the main thread ran without looking up (CPU, by
- * schedstat), memory, and what became of it. `storm`: clients with passwords that all come back after `kill -9`.
+ * schedstat), memory, and what became of it. With `--killed` what the attack left stays, the broker is killed with `kill -9` and
+ * started again on the same data: how long that takes, and how many of ten newcomers get in. `--heap` is Node's for the broker.
+ * `storm`: clients with passwords that all come back after `kill -9`.
  */
 import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -14,8 +17,8 @@ import { BROKER_NAMES } from '../bench/brokers.mjs'
 import { buildMqload, runMqload } from '../bench/load.mjs'
 import { known, median, printMachine, printRow, shown } from '../bench/table.mjs'
 import { ATTACKS, attack } from './attacks.mjs'
-import { ATTACKER, FLEET_USER, longestHold, memory, startGuarded } from './run.mjs'
-import { pause } from './wire.mjs'
+import { ATTACKER, FLEET_USER, heapFlags, longestHold, memory, restartGuarded, startGuarded } from './run.mjs'
+import { pause, Raw } from './wire.mjs'
 
 const PARTS = ['noisy', 'stalls', 'storm']
 
@@ -29,11 +32,15 @@ const { values } = parseArgs({
     scale: { type: 'string', default: '1' },
     clients: { type: 'string', default: '5000' },
     json: { type: 'string' },
+    heap: { type: 'string' },
+    killed: { type: 'boolean', default: false },
+    set: { type: 'string', multiple: true, default: [] },
   },
 })
 const secs = Number(values.secs)
 const rounds = Number(values.rounds)
 const scale = Number(values.scale)
+const started = { nodeFlags: heapFlags(values.heap), settings: values.set }
 const parts = known(values.only, PARTS)
 const brokers = known(values.brokers, BROKER_NAMES)
 const attacks = known(
@@ -59,7 +66,7 @@ async function noisy() {
   for (let round = 0; round < rounds; round++) {
     for (const name of brokers) {
       for (const qos of [0, 1]) {
-        const { broker } = await startGuarded(name)
+        const { broker } = await startGuarded(name, started)
         try {
           const alone = await pairs(broker, qos)
           const noise = noiseAt(broker)
@@ -112,16 +119,23 @@ async function stalls() {
   printRow(['---', '---', '---', '---', '---', '---', '---'])
   for (const attackName of attacks) {
     for (const name of brokers) {
-      const { broker, pauses } = await startGuarded(name)
+      const { broker, pauses } = await startGuarded(name, started)
       try {
         await pauses()
         const signal = AbortSignal.timeout(180_000)
-        const figures = await attack(attackName, { port: broker.port, ...ATTACKER, scale, signal })
+        const figures = await attack(attackName, {
+          port: broker.port,
+          ...ATTACKER,
+          scale,
+          signal,
+          stays: values.killed,
+        })
         await pause(1500)
         const hold = longestHold(await pauses())
         const { rssMiB, peakMiB } = memory(broker.pid)
-        const told = Object.entries(figures).map(([what, value]) => `${what} ${value}`)
         const ended = broker.ended ?? 'no'
+        if (values.killed) Object.assign(figures, await afterKill(broker))
+        const told = Object.entries(figures).map(([what, value]) => `${what} ${value}`)
         printRow([attackName, name, shown(hold), shown(peakMiB), shown(rssMiB), ended, told.join(', ')])
         keep({ part: 'stalls', attack: attackName, broker: name, hold, rssMiB, peakMiB, ended, ...figures })
       } finally {
@@ -130,4 +144,28 @@ async function stalls() {
     }
   }
   console.log()
+}
+
+/** What a broker does that is killed and comes back to what the attack left. */
+async function afterKill(broker) {
+  const again = await restartGuarded(broker, started)
+  try {
+    let letIn = 0
+    for (let n = 0; n < 10; n++) {
+      const client = await Raw.open(again.port, FLEET_USER)
+      if (client.isOpen) letIn++
+      client.destroy()
+    }
+    await pause(1500)
+    const { rssMiB, peakMiB } = memory(again.pid)
+    return {
+      'restart ms': Math.round(again.startMs),
+      'let in after it': `${letIn} of 10`,
+      'peak MiB after it': shown(peakMiB),
+      'MiB after it': shown(rssMiB),
+      'ended after it': again.ended ?? 'no',
+    }
+  } finally {
+    await again.stop()
+  }
 }

@@ -24,8 +24,21 @@ export async function startGuarded(name, { nodeFlags = [], settings = [] } = {})
   const isNode = !name.startsWith('mosquitto')
   const file = join(tmpdir(), `godwit-fairness-${process.pid}-${Math.random().toString(36).slice(2)}.json`)
   const observed = isNode && { preload: PRELOAD, environment: { BENCH_PAUSES_FILE: file } }
-  const broker = await startBroker(name, { sysSeconds: 10, users, settings, nodeFlags, ...observed })
+  const options = { sysSeconds: 10, users, settings, nodeFlags: isNode ? nodeFlags : [] }
+  const broker = await startBroker(name, { ...options, ...observed })
   return { broker, pauses: isNode ? () => pauses(broker, file) : async () => null }
+}
+
+/** Kills it with `kill -9`, and starts it again on its data. */
+export async function restartGuarded(broker, { nodeFlags = [], settings = [] } = {}) {
+  await broker.kill()
+  const { name, directory } = broker
+  return await startBroker(name, { directory, sysSeconds: 10, settings, nodeFlags })
+}
+
+/** Node's words for a heap of so many MiB; none for that which Node chooses. */
+export function heapFlags(mebibytes) {
+  return mebibytes === undefined ? [] : [`--max-old-space-size=${mebibytes}`]
 }
 
 /** What held the event loop since the last call; null where the broker does not answer any more. */

@@ -3,6 +3,7 @@
  *
  *   npm run soak -- [--minutes 60] [--devices 500] [--brokers godwit,mosquitto] [--scale 0.1] [--attacks NAME,NAME] [--json FILE]
  *                   [--from 127.0.0.2]   the attacker's address; 127.0.0.1 is that of the fleet, as behind one router
+ *                   [--heap MIB]         Node's heap for Godwit
  *
  * Ends with 1 when Godwit's fleet was refused, disconnected or lost anything. Latencies are those of the worst round of each
  * attack, beside those of the quiet time before the first one.
@@ -12,7 +13,7 @@ import { parseArgs } from 'node:util'
 import { BROKER_NAMES } from '../bench/brokers.mjs'
 import { known, printRow, shown } from '../bench/table.mjs'
 import { ATTACKS, attack } from './attacks.mjs'
-import { ATTACKER, Fleet, longestHold, memory, startGuarded } from './run.mjs'
+import { ATTACKER, Fleet, heapFlags, longestHold, memory, startGuarded } from './run.mjs'
 import { pause } from './wire.mjs'
 
 const { values } = parseArgs({
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     attacks: { type: 'string', default: ATTACKS.map(([name]) => name).join(',') },
     from: { type: 'string', default: '127.0.0.2' },
     json: { type: 'string' },
+    heap: { type: 'string' },
   },
 })
 const attacks = known(
@@ -43,7 +45,7 @@ for (const name of known(values.brokers, BROKER_NAMES)) {
 process.exitCode = failed ? 1 : 0
 
 async function soak(name) {
-  const { broker, pauses } = await startGuarded(name)
+  const { broker, pauses } = await startGuarded(name, { nodeFlags: heapFlags(values.heap) })
   try {
     const fleet = await Fleet.start(broker.port, Number(values.devices))
     await fleet.figures()
