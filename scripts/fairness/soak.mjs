@@ -58,6 +58,7 @@ async function soak(name) {
       'fleet p50 ms',
       'p99 ms',
       'max ms',
+      'fleet itself late, ms',
       'disconnects',
       'refused',
       'CPU ms held',
@@ -120,7 +121,7 @@ async function soak(name) {
 /** Of several rounds: the largest of each, the sums of what must not be, and the latest figures. */
 function worse(one, other) {
   if (one === undefined) return { ...other, rounds: 1 }
-  const larger = ['p50Ms', 'p99Ms', 'maxMs', 'hold', 'rssMiB'].map((field) => [
+  const larger = ['p50Ms', 'p99Ms', 'maxMs', 'lateMs', 'hold', 'rssMiB'].map((field) => [
     field,
     Math.max(one[field], other[field]),
   ])
@@ -128,8 +129,8 @@ function worse(one, other) {
   return { ...other, ...Object.fromEntries([...larger, ...sum]), rounds: one.rounds + 1 }
 }
 
-function row(what, { p50Ms, p99Ms, maxMs, disconnects, refused, hold, rssMiB, figures, rounds = 1 }) {
+function row(what, { p50Ms, p99Ms, maxMs, lateMs, disconnects, refused, hold, rssMiB, figures, rounds = 1 }) {
   const told = Object.entries(figures).map(([field, value]) => `${field} ${value}`)
-  const ms = [p50Ms, p99Ms, maxMs].map(shown)
+  const ms = [p50Ms, p99Ms, maxMs, lateMs].map(shown)
   printRow([what, rounds, ...ms, disconnects, refused, shown(hold), shown(rssMiB), told.join(', ')])
 }
