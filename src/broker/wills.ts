@@ -129,7 +129,13 @@ export class Wills {
       this.publishNow(clientId)
       return
     }
-    this.#schedule(clientId, record, view, Math.max(own, now + limits.willGraceSeconds * 1000), now)
+    const due = Math.max(own, now + limits.willGraceSeconds * 1000)
+    // What the disk says already is not written again: all Wills of a store at once would be in memory several times.
+    if (due === record.dueAt) {
+      this.#put(clientId, { record, deadline: this.#deadline(clientId, due), view, graceFrom: now })
+    } else {
+      this.#schedule(clientId, record, view, due, now)
+    }
     const pending = this.#state.wills.get(clientId)
     if (isDelayed && this.#state.isInDoubt && pending !== undefined) {
       this.#doubtful.set(clientId, { pending, dueAt: record.dueAt })

@@ -289,6 +289,25 @@ describe('after a restart', () => {
     expect(world.census()).toMatchObject({ wills: 0 })
   })
 
+  it('one that is due later anyway is not written again; it is due as before, with a grace', async () => {
+    const { world, watcher } = await restarted({
+      sessions: [session('late', 1, 1000), session('soon', 2, 1000)],
+      wills: [
+        ['late', record(100, 150_000)],
+        ['soon', record(10, 60_000)],
+      ],
+    })
+    expect(world.ledger.lines.filter((line) => line.startsWith('putWill'))).toEqual([
+      `putWill soon ${world.server.state.now() + 30_000}`,
+    ])
+    expect(world.census()).toMatchObject({ wills: 2 })
+    await world.pass(31)
+    expect(watcher.texts()).toEqual(['lost'])
+    await world.pass(70)
+    expect(watcher.texts()).toEqual(['lost'])
+    expect(world.census()).toMatchObject({ wills: 0 })
+  })
+
   it('a client that is back within the grace is not declared dead', async () => {
     const { world, watcher } = await restarted({
       sessions: [session('kept', 1, 1000)],
