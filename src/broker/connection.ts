@@ -1232,6 +1232,8 @@ export class Connection
     this.#loginTime?.end()
     if (this.#inputEnd !== null) deadlines.cancel(this.#inputEnd.timeout)
     this.#rates?.stop()
+    // What still leaves is not charged: nobody would end what holds it back.
+    this.#rates = null
     this.#keepAlive.stop()
     this.#loginTime = null
     paused.delete(this)

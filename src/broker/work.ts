@@ -7,7 +7,7 @@
 /** What one client, or one task, may do before others have their turn: about 1 ms. */
 export const SLICE_UNITS = 10_000
 
-/** What things cost, in units of about 0.1 us. `test/broker/work.test.ts` holds the table against the processor. */
+/** What things cost, in units of about 0.1 us. `npm run fuzz -- --only cost` holds the table against the processor. */
 export const UNITS = Object.freeze({
   /** PUBLISH or an acknowledgement, decoded and answered. */
   packet: 2,

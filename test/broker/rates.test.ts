@@ -129,6 +129,21 @@ describe('the rate of bytes', () => {
   })
 })
 
+describe('a connection that is closed', () => {
+  it('leaves no deadline behind, also where its last bytes are beyond its rate', async () => {
+    const world = await made({ sendRatePerClientMax: 1 })
+    const client = await world.connect('c')
+    const { deadlines } = world.server.state
+    await client.send(
+      { cmd: 'pingreq' },
+      { cmd: 'pingreq' },
+      { cmd: 'publish', topic: '+', payload: '', qos: 0 },
+    )
+    expect(client.closed).toBe(true)
+    expect(deadlines.size).toBe(0)
+  })
+})
+
 describe('the rate of Subscriptions', () => {
   it('counts topic filters: more than the next five seconds have room for are refused with 0x97', async () => {
     const world = await made({ subscribeRatePerClientMax: 10 })

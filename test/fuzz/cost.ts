@@ -13,6 +13,13 @@ import { MemoryStore } from '../../src/store/memory.ts'
 import type { Random } from './random.ts'
 import { shorter, type Target } from './target.ts'
 
+/**
+ * How much longer a unit may take than with messages for nobody, whatever is done: what is wrong by so much makes a slice of 1 ms
+ * one of 5. Work that takes less than it counts hurts nobody. Each kind is measured so often, and the least counts.
+ */
+const UNIT_FACTOR_MAX = 5
+const UNIT_TRIES = 5
+
 /** What one piece may do: a client that is alone has long turns. */
 const UNITS_MAX = 45 * SLICE_UNITS
 
@@ -271,8 +278,12 @@ class Peer implements Link {
 /** A broker whose pieces of work are measured. */
 class Measured {
   readonly worst: Worst = { units: 0, cpuMs: 0, step: -1 }
+  /** What was done for the latest step, and the CPU that it took, in us. */
+  readonly latest = { units: 0, us: 0 }
+  /** What a unit of the last step took, in us. */
+  unitUs = 0
   readonly #server: Server
-  readonly #peers: (Peer | null)[] = new Array(CLIENTS).fill(null)
+  readonly #peers: (Peer | null)[] = []
   #deferred: (() => void)[] = []
   #now = 1_000_000
   #ids = 0
@@ -298,7 +309,13 @@ class Measured {
   async run(input: Input): Promise<void> {
     await this.#server.start()
     await this.#settle(-1)
-    for (const [at, each] of input.entries()) await this.#do(at, each)
+    const { latest } = this
+    for (const [at, each] of input.entries()) {
+      latest.units = 0
+      latest.us = 0
+      await this.#do(at, each)
+    }
+    this.unitUs = latest.us / latest.units
     await this.#wait(input.length, 2500)
   }
 
@@ -358,9 +375,13 @@ class Measured {
     const { work } = this.#server.state
     const units = work.units
     const cpu = threadMs()
+    const before = process.cpuUsage()
     action()
+    const { user, system } = process.cpuUsage(before)
     const cpuMs = threadMs() - cpu
     const done = work.units - units
+    this.latest.units += done
+    this.latest.us += user + system
     const { worst } = this
     if (done > worst.units) worst.units = done
     if (cpuMs <= worst.cpuMs) return
@@ -384,6 +405,35 @@ async function measured(input: Input): Promise<Worst> {
   return broker.worst
 }
 
+/** Fails where a unit of some kind of work takes too long; tells what they take. */
+async function compareUnits(): Promise<string> {
+  const blank = { kind: 'publish', client: 0, shape: 'same', count: 1, size: 50, flags: 0 } as const
+  const crowd = (flags: number): Step[] =>
+    Array.from({ length: 100 }, (_, at) => ({ ...blank, kind: 'subscribe', client: at + 1, flags }))
+  const connect: Step = { ...blank, kind: 'connect' }
+  const inputs: Record<string, Input> = {
+    'a message for nobody': [connect, { ...blank, count: 8000 }],
+    'a large message': [connect, { ...blank, count: 100, size: 60_000 }],
+    'a request': [connect, { ...blank, kind: 'ping', count: 5000 }],
+    'a message for a hundred': [...crowd(0), connect, { ...blank, count: 500 }],
+    filters: [connect, { ...blank, kind: 'subscribe', shape: 'short', count: 8000 }],
+  }
+  const took: [string, number][] = []
+  for (const [kind, input] of Object.entries(inputs)) {
+    let least = Number.POSITIVE_INFINITY
+    for (let tries = 0; tries < UNIT_TRIES; tries++) {
+      const broker = new Measured()
+      await broker.run(input)
+      least = Math.min(least, broker.unitUs)
+    }
+    took.push([kind, least])
+  }
+  const [[, usual]] = took as [[string, number]]
+  const told = took.map(([kind, us]) => `${kind} ${us.toFixed(3)} us`).join(', ')
+  if (took.some(([, us]) => us > UNIT_FACTOR_MAX * usual)) throw new Error(`a unit takes too long: ${told}`)
+  return `a unit of ${told}`
+}
+
 /** Powers of the square root of two. */
 function rough(value: number): number {
   return Math.floor(2 * Math.log2(Math.max(1, value)))
@@ -396,6 +446,8 @@ class Cost implements Target<Input> {
   /** Of all inputs that were run. */
   #longest: (Worst & { readonly input: Input }) | null = null
   #mostUnits = 0
+  /** What a unit takes, once that was compared. */
+  #units: string | null = null
 
   constructor(isTimed: boolean) {
     this.#isTimed = isTimed
@@ -407,6 +459,7 @@ class Cost implements Target<Input> {
   }
 
   async run(input: Input): Promise<string> {
+    if (this.#isTimed) this.#units ??= await compareUnits()
     let worst = await measured(input)
     if (worst.units > UNITS_MAX) throw new Error(`a piece of ${worst.units} units, at step ${worst.step}`)
     if (this.#isTimed) {
@@ -449,7 +502,8 @@ class Cost implements Target<Input> {
     const units = `worst piece ${this.#mostUnits} units`
     if (this.#longest === null) return units
     const { cpuMs, step: at, input } = this.#longest
-    return `${units}; ${cpuMs.toFixed(1)} ms of CPU at step ${at} of ${JSON.stringify(input)}`
+    const worst = `${cpuMs.toFixed(1)} ms of CPU at step ${at} of ${JSON.stringify(input)}`
+    return `${this.#units}; ${units}; ${worst}`
   }
 }
 
