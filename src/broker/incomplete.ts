@@ -24,6 +24,9 @@ type Share = 'memoryIncompletePercent' | 'memoryStrangersPercent'
 /** A CONNECT with an ordinary name, user name, password and Will: whoever sends no more than this gets in. */
 const ORDINARY_CONNECT_BYTES = 1024
 
+/** Where nobody could be cut off, so much of the share has to come before the next search. */
+const SEARCH_STEP = 1 / 64
+
 /** After a cut, a tenth of the share is free: the next few bytes do not lead to the next search. */
 const CUT_TO = 0.9
 
@@ -32,6 +35,8 @@ export class Incomplete {
   readonly #limited: (limit: Share, clientId: string, detail: string) => void
   #bytes = 0
   #strangersBytes = 0
+  /** Up to here nobody is looked for among strangers: their CONNECTs were all ordinary when there were fewer bytes. */
+  #searchedBytes = 0
 
   /** `limited` is told who is cut off, before it is. */
   constructor(senders: Iterable<Sender>, limited: (limit: Share, clientId: string, detail: string) => void) {
@@ -63,7 +68,8 @@ export class Incomplete {
   /** Cuts off those who send most, where it is more than the limits allow. */
   bound({ memoryBytesMax, memoryIncompletePercent, memoryStrangersPercent }: Limits): void {
     const strangersBytesMax = (memoryBytesMax * memoryStrangersPercent) / 100
-    if (this.#strangersBytes > strangersBytesMax) this.#cutStrangers(strangersBytesMax)
+    if (this.#strangersBytes <= strangersBytesMax) this.#searchedBytes = 0
+    else if (this.#strangersBytes > this.#searchedBytes) this.#cutStrangers(strangersBytesMax)
     const bytesMax = (memoryBytesMax * memoryIncompletePercent) / 100
     if (this.#bytes > bytesMax) this.#cutClients(bytesMax)
   }
@@ -80,6 +86,7 @@ export class Incomplete {
       this.#limited('memoryStrangersPercent', sender.view.clientId, detail)
       sender.cut(`cut off as one of the largest CONNECTs: ${detail}`, 'too much was sent before the log-in')
     }
+    this.#searchedBytes = this.#strangersBytes + bytesMax * SEARCH_STEP
   }
 
   #cutClients(bytesMax: number): void {
