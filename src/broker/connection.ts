@@ -411,6 +411,14 @@ export class Connection
       case PacketType.Pubcomp:
         this.#receiver.acknowledged(decodeAcknowledge(framer, this.#version))
         return
+      default:
+        this.#handleRare(framer)
+    }
+  }
+
+  /** Apart, since the processor's code for PUBLISH is made of few and short functions. */
+  #handleRare(framer: Framer): void {
+    switch (framer.type) {
       case PacketType.Subscribe:
         this.#filters.subscribe(new FilterReader(framer, this.#version))
         return

@@ -105,13 +105,16 @@ export class Inbound {
       this.#refusePublish(packet, topic, refusal)
       return
     }
-    const { authorizePublish } = this.#state.policy
-    if (authorizePublish === undefined) {
-      this.#accept(packet, topic)
-      return
-    }
+    if (this.#state.policy.authorizePublish === undefined) this.#accept(packet, topic)
+    else this.#authorize(packet, topic)
+  }
+
+  // What a closure uses is an object of its own, also where the closure is not made: these have their methods.
+
+  #authorize(packet: PublishPacket, topic: Topic): void {
+    const { policy } = this.#state
     const { qos, retain } = packet
-    const allowed = authorizePublish.call(this.#state.policy, this.#view, topic.name, qos, retain)
+    const allowed = policy.authorizePublish!(this.#view, topic.name, qos, retain)
     const kept = typeof allowed === 'object' ? withoutViews(packet) : packet
     this.#sink.settle(allowed, (allow) => this.#authorized(kept, topic, allow))
   }
@@ -233,7 +236,11 @@ export class Inbound {
     if (qos === 2) this.#session.addInbound(packetId, this.#digest)
     const { underWay } = publisher
     if (underWay === null) this.#accepted(qos, packetId, outcome, publisher.gate)
-    else this.#sink.follow(underWay, (gate) => this.#accepted(qos, packetId, outcome, gate))
+    else this.#follow(underWay, qos, packetId, outcome)
+  }
+
+  #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
+    this.#sink.follow(fanOut, (gate) => this.#accepted(qos, packetId, outcome, gate))
   }
 
   /** Everybody has the message; `gate` makes that durable. */

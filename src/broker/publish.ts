@@ -130,7 +130,7 @@ export class Publisher {
   ): Reason {
     this.receivers = 0
     this.gate = stores || retains ? this.#state.store.openSequence : 0
-    if (this.#isCrowd(message.topic, route)) {
+    if ((route.sole === null || this.#crowds.size > 0) && this.#isCrowd(message.topic, route)) {
       this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
     } else {
       if (retains) this.#retain(message, publisher)
@@ -144,9 +144,11 @@ export class Publisher {
   #fannedOut(message: Message): void {
     // Its bytes are a view of the read buffer; what outlives the turn must not pin that.
     if (message.qos > 0 && this.receivers > 0) message.own()
-    if (this.#state.events.hearsPublished) {
-      this.#state.events.emit('published', { message, receivers: this.receivers })
-    }
+    if (this.#state.events.hearsPublished) this.#tellPublished(message)
+  }
+
+  #tellPublished(message: Message): void {
+    this.#state.events.emit('published', { message, receivers: this.receivers })
   }
 
   // ── to a crowd ────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,17 +233,17 @@ export class Publisher {
   #fanOut(message: Message, route: Route<Session>, publisher: Session | null): void {
     const { sole } = route
     if (this.#retained.size > 0) this.#retained.published(message)
-    if (sole !== null) {
-      this.#deliver(message, sole, publisher)
-    } else {
-      const { entries, groups } = route
-      const each = this.gate === 0 ? UNITS.delivery : UNITS.storedDelivery
-      this.#state.work.units += (entries.length + groups.length) * each
-      for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
-      for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
-    }
+    if (sole !== null) this.#deliver(message, sole, publisher)
+    else this.#deliverToAll(message, route, publisher)
     if (this.#plainMade !== 0) this.#forgetPlain()
     message.forgetWires()
+  }
+
+  #deliverToAll(message: Message, { entries, groups }: Route<Session>, publisher: Session | null): void {
+    const each = this.gate === 0 ? UNITS.delivery : UNITS.storedDelivery
+    this.#state.work.units += (entries.length + groups.length) * each
+    for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
+    for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
   }
 
   /** Mostly one was made, and `fill` for all six took 7 % of the time of a message at QoS 0. */
@@ -490,8 +492,11 @@ export class Publisher {
 }
 
 /** Whether anybody subscribed to the topic. Sessions that have ended may still be named. */
-function isMatched({ sole, entries, groups }: Route<Session>): boolean {
-  if (sole !== null) return !sole.subscriber.ended
+function isMatched(route: Route<Session>): boolean {
+  return route.sole === null ? isMatchedByAny(route) : !route.sole.subscriber.ended
+}
+
+function isMatchedByAny({ entries, groups }: Route<Session>): boolean {
   for (let index = 0; index < entries.length; index++) if (!entries[index]!.subscriber.ended) return true
   for (let index = 0; index < groups.length; index++) {
     const { members } = groups[index]!
@@ -503,8 +508,10 @@ function isMatched({ sole, entries, groups }: Route<Session>): boolean {
 
 function hasStored(route: Route<Session>): boolean {
   const { sole } = route
-  if (sole !== null) return sole.qos > 0 && isKept(sole.subscriber)
-  const { entries, groups } = route
+  return sole === null ? hasStoredAmong(route) : sole.qos > 0 && isKept(sole.subscriber)
+}
+
+function hasStoredAmong({ entries, groups }: Route<Session>): boolean {
   for (let index = 0; index < entries.length; index++) {
     const entry = entries[index]!
     if (entry.qos > 0 && isKept(entry.subscriber)) return true

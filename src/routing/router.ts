@@ -171,9 +171,16 @@ export class Router<S extends object> {
 
   /** Who gets a message with this topic. Remembered on the topic; valid until the next change of Subscriptions. */
   route(topic: Topic): Route<S> {
+    const { route } = topic
+    const changes = this.#changes
+    if (route !== null && topic.routedBy === changes && topic.routedAt === changes.count)
+      return route as Route<S>
+    return this.#routeAfterChanges(topic)
+  }
+
+  #routeAfterChanges(topic: Topic): Route<S> {
     const changes = this.#changes
     if (topic.route !== null && topic.routedBy === changes) {
-      if (topic.routedAt === changes.count) return topic.route as Route<S>
       this.#meter.units += topic.name.length >>> (CHARACTER_BITS - 1)
       if (!changes.touched(topic.name, topic.routedAt)) {
         topic.routedAt = changes.count

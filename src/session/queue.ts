@@ -161,7 +161,7 @@ export class DeliveryQueue {
 
   #count(bytes: number): void {
     this.#entryBytes += bytes
-    this.#parking.countEntries(bytes)
+    if (this.#parking !== NO_PARKING) this.#parking.countEntries(bytes)
   }
 
   #ownFront(): (Delivery | undefined)[] {

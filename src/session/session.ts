@@ -242,8 +242,9 @@ export class Session implements OutboundState {
     this.#ownInFlight().add(new Outgoing(packetId, delivery, charged))
     if (delivery === null) return
     this.#inFlightBytes += delivery.message.size
-    this.#parking.countEntries(flightBytes(delivery))
-    this.#context.store.held.hold(delivery.message)
+    const { store } = this.#context
+    if (this.stored) store.countEntries(flightBytes(delivery))
+    store.held.hold(delivery.message)
     if (!this.isMarked) this.#mark()
   }
 
@@ -252,8 +253,9 @@ export class Session implements OutboundState {
     if (!this.isMarked) this.#mark()
     if (delivery === null) return
     this.#inFlightBytes -= delivery.message.size
-    this.#parking.countEntries(-flightBytes(delivery))
-    this.#context.store.held.letGo(delivery.message)
+    const { store } = this.#context
+    if (this.stored) store.countEntries(-flightBytes(delivery))
+    store.held.letGo(delivery.message)
   }
 
   #mark(): void {
