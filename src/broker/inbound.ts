@@ -109,7 +109,7 @@ export class Inbound {
     else this.#authorize(packet, topic)
   }
 
-  // What a closure uses is an object of its own, also where the closure is not made: these have their methods.
+  // A method that makes a closure makes an object of what that uses, with or without the closure: these are apart.
 
   #authorize(packet: PublishPacket, topic: Topic): void {
     const { policy } = this.#state
@@ -216,10 +216,12 @@ export class Inbound {
 
   /** At QoS 2 its identifier is recorded with it, and must not be before it begins. */
   #admitInTurn(packet: PublishPacket, topic: Topic): void {
-    if (packet.qos === 2 && this.#rooms.publisher.mustQueue(topic)) {
-      const kept = withoutViews(packet)
-      this.#sink.queue(topic, () => this.#admit(kept, topic))
-    } else this.#admit(packet, topic)
+    if (packet.qos === 2 && this.#rooms.publisher.mustQueue(topic)) this.#queue(withoutViews(packet), topic)
+    else this.#admit(packet, topic)
+  }
+
+  #queue(kept: PublishPacket, topic: Topic): void {
+    this.#sink.queue(topic, () => this.#admit(kept, topic))
   }
 
   #admit(packet: PublishPacket, topic: Topic): void {
