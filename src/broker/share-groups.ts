@@ -5,7 +5,7 @@
 import { filterMatches } from '../routing/filter.ts'
 import type { GroupWatch, Router, ShareGroup, Subscription } from '../routing/router.ts'
 import type { Session } from '../session/session.ts'
-import { type Usage, usageOf } from './usage.ts'
+import { type Usage, type UsageBook, usageOf } from './usage.ts'
 import type { Work } from './work.ts'
 
 /** A level that stands for any; no client can send the character. */
@@ -21,8 +21,10 @@ interface Opened {
 export class ShareGroups implements GroupWatch<Session> {
   readonly #byUser = new Map<Usage, Opened>()
   readonly #work: Work
+  readonly #usage: UsageBook
 
-  constructor(router: Router<Session>, work: Work) {
+  constructor(router: Router<Session>, usage: UsageBook, work: Work) {
+    this.#usage = usage
     this.#work = work
     router.watch = this
   }
@@ -32,6 +34,8 @@ export class ShareGroups implements GroupWatch<Session> {
     // Subscribers in this process have no limits.
     if (user === null) return
     group.opener = user
+    // Else who leaves and comes back could open as many again, while others keep the first ones open.
+    this.#usage.hold(user)
     const opened = this.#byUser.get(user) ?? { count: 0, byFilter: new Map() }
     this.#byUser.set(user, opened)
     opened.count++
@@ -42,6 +46,7 @@ export class ShareGroups implements GroupWatch<Session> {
     const user = group.opener as Usage | null
     const opened = user === null ? undefined : this.#byUser.get(user)
     if (user === null || opened === undefined) return
+    this.#usage.letGoOf(user)
     opened.count--
     const left = opened.byFilter.get(filter)! - 1
     if (left === 0) opened.byFilter.delete(filter)

@@ -156,7 +156,7 @@ export class State implements SessionContext {
   /** Who has us keep how much. */
   readonly usage = new UsageBook(this)
   readonly rates = new Rates(this)
-  readonly shareGroups = new ShareGroups(this.router, this.work)
+  readonly shareGroups = new ShareGroups(this.router, this.usage, this.work)
   #policy: Policy = {}
   checksReceiving = false
   /** What a policy sees of Sessions without a Network Connection. */

@@ -58,7 +58,7 @@ export class Usage {
   entryBytes = 0
   /** Bytes of messages that its Sessions have on the disk, queued or in flight, at the last look. */
   storedBytes = 0
-  /** Clients, connections and retained messages that name it as their parent; of a client, its Session and its Will. */
+  /** Clients, connections, retained messages and groups that name it; of a client, its Session and its Will. */
   references = 0
   /** Whether it may have to be forgotten. */
   isUnused = false
@@ -563,6 +563,16 @@ export class UsageBook {
     if (parent.references > 0 || parent.isUnused) return
     parent.isUnused = true
     this.#unused.push(parent)
+  }
+
+  /** Something is there that this user made, and that may outlive all of its Sessions: a group which others have joined. */
+  hold(user: Usage): void {
+    user.references++
+  }
+
+  letGoOf(user: Usage): void {
+    user.references--
+    this.#letGo(user)
   }
 
   /** Forgets users and addresses for which nothing is kept. To be called now and then. */

@@ -183,6 +183,21 @@ describe('Subscriptions', () => {
     expect(refusals(world, 'shareGroupsPerUserMax')).toBe(2)
   })
 
+  it('groups that others keep open are those of the user who opened them, also after it was away', async () => {
+    const world = await made({ shareGroupsPerUserMax: 1 })
+    const a = await world.connect('a', { username: 'ada' })
+    const bob = await world.connect('bob', lasting(1000, { username: 'bob' }))
+    expect([await a.subscribe('$share/1/x'), await bob.subscribe('$share/1/x')]).toEqual([0, 0])
+    await a.vanish()
+    await world.pass(2.1)
+    const again = await world.connect('a', { username: 'ada' })
+    expect(await again.subscribe('$share/2/x')).toBe(0x97)
+    await again.vanish()
+    await bob.unsubscribe('$share/1/x')
+    await world.pass(2.1)
+    expect([...world.server.state.usage.users()].map(({ name }) => name)).toEqual(['bob'])
+  })
+
   it('groups of a user that get the same message: those of other topics do not count', async () => {
     const world = await made({ shareGroupsPerMessageMax: 2 })
     const client = await world.connect('a', ada())
