@@ -1,7 +1,7 @@
 /** The file that bans are kept in, beside the accounts: whoever was banned is so after a restart, too. */
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { BAN_REASON_CHARACTERS_MAX, type Ban, type BanKind, banSubject } from '../broker/bans.ts'
+import { BAN_KINDS, BAN_REASON_CHARACTERS_MAX, type Ban, banSubject } from '../broker/bans.ts'
 import { BANS_FILE } from '../store/kept-files.ts'
 import { lockFile, replaceFile } from './edited-file.ts'
 
@@ -11,8 +11,6 @@ const BYTES_MAX = 64 * 1024 * 1024
 
 /** Of an operator's bans. */
 export const BANS_MAX = 100_000
-
-const KINDS: readonly BanKind[] = ['address', 'client', 'user']
 
 /** What is refused about bans: the message says what, the advice what to do. */
 export class BansError extends Error {
@@ -103,7 +101,7 @@ export function parseBans(text: string, path: string): Ban[] {
 function banOf(entry: unknown): Ban | null {
   if (!isRecord(entry)) return null
   const { kind, subject, since, until, reason, by, isAutomatic } = entry
-  const known = KINDS.find((each) => each === kind)
+  const known = BAN_KINDS.find((each) => each === kind)
   if (known === undefined || typeof subject !== 'string') return null
   const kept = banSubject(known, subject)
   const [from, to] = [timeOf(since), until === null ? null : timeOf(until)]

@@ -1,7 +1,10 @@
 /** PURE. Who is not let in, and until when: addresses and networks, Client Identifiers, users. */
 import { AddressRanges, isThisMachine, parseAddressRange } from './address-range.ts'
 
-export type BanKind = 'address' | 'client' | 'user'
+/** What a ban may be about. */
+export const BAN_KINDS = ['address', 'client', 'user'] as const
+
+export type BanKind = (typeof BAN_KINDS)[number]
 
 export interface Ban {
   readonly kind: BanKind

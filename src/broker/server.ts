@@ -4,6 +4,7 @@ import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import type { BanKind } from './bans.ts'
 import { beyondLimits } from './beyond.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection.ts'
@@ -388,14 +389,20 @@ export class Server implements Acceptor {
     return true
   }
 
-  /** Ends the Network Connections of those who are banned, after bans were added; how many. */
-  enforceBans(): number {
+  /** Ends the Network Connections of those who are banned, after bans of these kinds were added; how many. */
+  enforceBans(kinds: readonly BanKind[]): number {
     const { bans } = this.state
+    const [ofClients, ofUsers, ofAddresses] = (['client', 'user', 'address'] as const).map((kind) =>
+      kinds.includes(kind),
+    )
     this.state.turn.begin()
     let ended = 0
     for (const connection of [...this.state.connections]) {
       const { clientId, userName, link } = connection.view
-      const ban = bans.ofClient(clientId) ?? bans.ofUser(userName ?? '') ?? bans.ofAddress(link.remoteAddress)
+      const ban =
+        (ofClients ? bans.ofClient(clientId) : null) ??
+        (ofUsers ? bans.ofUser(userName ?? '') : null) ??
+        (ofAddresses ? bans.ofAddress(link.remoteAddress) : null)
       if (ban === null) continue
       const what = ban.kind === 'client' ? 'Client Identifier' : ban.kind
       connection.disconnect(Reason.Banned, `the ${what} is banned`)

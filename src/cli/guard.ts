@@ -3,7 +3,7 @@ import { BAN_COMMANDS, type BanKeeper, banCommand, subjectOf } from '../access/b
 import { BansError } from '../access/bans-file.ts'
 import type { KeptBans } from '../access/kept-bans.ts'
 import { askedBy, type ControlCommand } from '../admin/control.ts'
-import type { Ban, BanKind } from '../broker/bans.ts'
+import { BAN_KINDS, type Ban, type BanKind } from '../broker/bans.ts'
 import type { Limit } from '../broker/events.ts'
 import type { ClientView } from '../broker/policy.ts'
 import type { SecurityKind } from '../broker/security.ts'
@@ -38,7 +38,7 @@ export class Guard implements BanKeeper {
   async add(ban: Ban): Promise<void> {
     const { kind, subject, by, reason } = ban
     const adding = this.#kept.add(ban)
-    const ended = this.#server.enforceBans()
+    const ended = this.#server.enforceBans([kind])
     const detail = [kind, forHowLong(ban), ...(reason === '' ? [] : [reason]), `${counted(ended)} ended`]
     this.#server.state.events.emit('security', { kind: 'ban-added', subject, by, detail: detail.join('; ') })
     await adding
@@ -62,7 +62,7 @@ export class Guard implements BanKeeper {
       const edited = await this.#kept.reread()
       if (edited === null) return
       const { added, changed, lifted } = edited
-      const ended = this.#server.enforceBans()
+      const ended = this.#server.enforceBans(BAN_KINDS)
       const detail = `${added} added, ${changed} changed, ${lifted} lifted; ${counted(ended)} ended`
       this.#tellOfFile('bans-loaded', detail)
     } catch (error) {
@@ -119,7 +119,7 @@ export class Guard implements BanKeeper {
     const ban: Ban = { kind, subject, since, until, reason, by: 'broker', isAutomatic: true }
     if (!this.#kept.impose(ban)) return
     state.limited(limit, kind === 'client' ? subject : '', `${subject} is banned: ${reason}`)
-    const ended = this.#server.enforceBans()
+    const ended = this.#server.enforceBans([kind])
     const detail = `${kind}; ${reason}; ${forHowLong(ban)}; ${counted(ended)} ended; to lift it: godwit ban remove`
     state.events.emit('security', { kind: 'banned', subject, by: 'broker', detail })
   }
