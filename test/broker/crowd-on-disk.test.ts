@@ -64,8 +64,9 @@ it('stays in memory until everybody has it, also where bodies on disk are let go
     }
     expect([...got]).toEqual([['one', CROWD]])
     const [message] = world.server.state.sessions.get('away')!.held()
-    // From then on it may go.
+    // From then on it may go, and what waited is not counted any more.
     expect(message).toMatchObject({ holders: 0 })
+    expect(store.held.bytes).toBe(0)
     await world.server.stop(Promise.resolve())
   } finally {
     rmSync(directory, { recursive: true, force: true })

@@ -58,10 +58,12 @@ describe('a message for a crowd', () => {
     push(publisher, publish('one', 1))
     // The Route, and the first slice.
     expect(work.units - from).toBeLessThan(8 * SLICE_UNITS)
+    expect(world.ledger.held.bytes).toBeGreaterThan('crowdone'.length)
     const other = await world.connect('other')
     expect(other.connack).toMatchObject({ reasonCode: 0 })
     await world.settle()
     expect(got.count).toBe(CROWD)
+    expect(world.ledger.held.bytes).toBe(0)
     expect(publisher.got().map(({ cmd }) => cmd)).toEqual(['puback'])
     expect(figures.publishReceived).toBe(1)
   })
