@@ -154,8 +154,9 @@ export class Publisher {
   // ── to a crowd ────────────────────────────────────────────────────────────────────────────────────────────
 
   #isCrowd(topic: Topic, route: Route<Session>): boolean {
-    const { sole, entries, groups } = route
-    if (sole === null) {
+    // A sole one makes its `entries` for whoever asks.
+    if (route.sole === null) {
+      const { entries, groups } = route
       let size = entries.length + groups.length
       // Each group may have to be looked through for somebody with room.
       for (let at = 0; at < groups.length; at++) size += groups[at]!.members.length >>> MEMBER_BITS
