@@ -93,6 +93,12 @@ export interface Author {
   readonly userId: string | null
 }
 
+/** Of `Message.#flags`. */
+const QOS = 3
+const RETAIN = 4
+const EVICTED = 8
+const OWNED = 16
+
 /**
  * An Application Message. Immutable but for little: a stored body may be evicted from memory and restored by
  * the store, and encodings are cached beside it ("encode once for many").
@@ -103,15 +109,11 @@ export interface Author {
 export class Message {
   topic: Topic
   properties: Buffer
-  readonly qos: QoS
-  readonly retain: boolean
   /** Changed by the store alone, where time turns out not to have passed. */
   expiresAt: number
   publisher: string
   /** Bytes of topic name, properties and payload together; what queue limits count. */
   readonly size: number
-  /** True while topic, payload, properties and publisher are on disk only. */
-  evicted = false
   /** Queues that hold it without the store knowing: it is not evicted while there are any. */
   holders = 0
   /** Entries in memory, of queues and of what is in flight, that have it. Counted by `HeldBytes`. */
@@ -125,7 +127,8 @@ export class Message {
   /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `publishWire`. */
   wire4: Wire | null = null
   wire5: Wire | null = null
-  #owned = false
+  /** QoS, RETAIN, and whether it is evicted and owned: each a field of its own would take 8 bytes with each message. */
+  #flags: number
   /** The payload is `#buffer[#start..#end)`; `#payload` is a view of it, once there is one. */
   #buffer: Buffer
   #start: number
@@ -148,12 +151,23 @@ export class Message {
       this.#payload = null
     }
     this.properties = fields.properties ?? EMPTY
-    this.qos = fields.qos
-    this.retain = fields.retain
     this.expiresAt = fields.expiresAt ?? Number.POSITIVE_INFINITY
     this.publisher = fields.publisher
     this.size = evictedSize ?? this.topic.byteLength + this.properties.length + this.payloadBytes
-    this.evicted = evictedSize !== undefined
+    this.#flags = fields.qos | (fields.retain ? RETAIN : 0) | (evictedSize === undefined ? 0 : EVICTED)
+  }
+
+  get qos(): QoS {
+    return (this.#flags & QOS) as QoS
+  }
+
+  get retain(): boolean {
+    return (this.#flags & RETAIN) !== 0
+  }
+
+  /** True while topic, payload, properties and publisher are on disk only. */
+  get evicted(): boolean {
+    return (this.#flags & EVICTED) !== 0
   }
 
   get payloadBytes(): number {
@@ -170,8 +184,8 @@ export class Message {
    * (retained) does not share the memory of its copies with others either.
    */
   own(lasting = false): void {
-    if (this.#owned) return
-    this.#owned = true
+    if ((this.#flags & OWNED) !== 0) return
+    this.#flags |= OWNED
     if (lasting) this.#setPayload(aloneCopy(this.payload))
     else this.#ownPayload()
     if (this.properties.length > 0) {
@@ -221,7 +235,7 @@ export class Message {
     this.#setPayload(EMPTY)
     this.properties = EMPTY
     this.forgetWires()
-    this.evicted = true
+    this.#flags |= EVICTED
   }
 
   /** Puts back what `evict` dropped. */
@@ -230,7 +244,7 @@ export class Message {
     this.publisher = publisher
     this.properties = properties
     this.#setPayload(payload)
-    this.evicted = false
+    this.#flags &= ~EVICTED
   }
 }
 
