@@ -17,7 +17,7 @@ const LASTING_SHARE_MAX = 0.8
 const ENOUGH = 0.95
 /** Nobody is large who has less than this part of `memory_bytes_max`. */
 const LARGE_SHARE = 1 / 32
-/** Whoever has so much of what the largest has is as large. */
+/** Whoever has so much of what the largest has is as large; half-way to the end, everybody is who has much. */
 const AS_LARGE_SHARE = 1 / 2
 /** A client that has less gets Subscriptions: a device without a Session subscribes anew each time. */
 const SMALL_BYTES = 2048
@@ -51,8 +51,11 @@ export class KeptRelief {
     const fewer = this.#pressed === null ? 1 : ENOUGH
     const bound = maxBytes * fewer
     const isMuch = lasting > bound * LASTING_SHARE || kept > bound * (1 - memoryReservedPercent / 100)
-    this.#isFull = lasting > bound * LASTING_SHARE_MAX || kept > bound
-    this.#users = isMuch ? this.#largest(maxBytes * LARGE_SHARE) : new Set()
+    const isVeryMuch =
+      lasting > (maxBytes * (LASTING_SHARE + LASTING_SHARE_MAX)) / 2 ||
+      kept > maxBytes * (1 - memoryReservedPercent / 200)
+    this.#isFull = lasting > maxBytes * LASTING_SHARE_MAX || kept > maxBytes
+    this.#users = isMuch ? this.#largest(maxBytes * LARGE_SHARE, isVeryMuch ? 0 : AS_LARGE_SHARE) : new Set()
     this.#pressed = this.#isFull || this.#users.size > 0 ? this.#described(kept) : null
   }
 
@@ -72,7 +75,7 @@ export class KeptRelief {
   }
 
   /** The largest users, those who have the most first. */
-  #largest(least: number): Set<Usage> {
+  #largest(least: number, asLargeShare: number): Set<Usage> {
     const users: Usage[] = []
     let most = 0
     for (const user of this.#state.usage.users()) {
@@ -81,7 +84,7 @@ export class KeptRelief {
       users.push(user)
       most = Math.max(most, bytes)
     }
-    const large = users.filter((user) => keptBytes(user) >= most * AS_LARGE_SHARE)
+    const large = users.filter((user) => keptBytes(user) >= most * asLargeShare)
     return new Set(large.sort((one, other) => keptBytes(other) - keptBytes(one)))
   }
 

@@ -102,6 +102,20 @@ describe('a user with most of the retained messages in memory', () => {
     expect((await world.connect('clears', { username: 'greedy' })).connack).toMatchObject({ reasonCode: 0 })
   })
 
+  it('is joined half-way to the end by all who have much, so that a second one does not take what is left', async () => {
+    const { world, small } = await manyRetained()
+    const second = await world.connect('second', of('second'))
+    const retain = { retain: true }
+    const answers: (number | undefined)[] = []
+    for (let number = 0; number < 60; number++) {
+      const [puback] = await second.publish(`s/${number}`, 'x'.repeat(10_000), 1, retain)
+      answers.push((puback as { reasonCode?: number }).reasonCode)
+      await world.pass(1.1)
+    }
+    expect(new Set(answers)).toEqual(new Set([0x10, 0x97]))
+    expect(await small.publish('s', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
+  })
+
   it('has none retained by its Wills', async () => {
     const { world, greedy } = await manyRetained()
     await greedy.vanish()
