@@ -172,31 +172,37 @@ export class Inbound {
 
   #publishRefusal(packet: PublishPacket, topic: Topic): Reason | null {
     const { limits } = this.#state
-    if (packet.qos > limits.maximumQoS) {
-      this.#sink.limited('maximumQoS', `QoS ${packet.qos}`)
-      throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${packet.qos} is not supported`)
-    }
-    if (packet.retain && !limits.retainAvailable) {
-      this.#sink.limited('retainAvailable', 'RETAIN')
-      throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
-    }
-    if (topic.byteLength > limits.topicBytesMax) {
-      this.#sink.limited('topicBytesMax', `topic name of ${topic.byteLength} bytes`)
-      return Reason.TopicNameInvalid
-    }
+    if (packet.qos > limits.maximumQoS) this.#refuseQoS(packet.qos)
+    if (packet.retain && !limits.retainAvailable) this.#refuseRetain()
     // Of so many bytes a name has one level more at most: hardly any has to be looked through.
-    if (topic.byteLength >= limits.topicLevelsMax && topicLevels(topic.name) > limits.topicLevelsMax) {
-      this.#sink.limited('topicLevelsMax', 'topic name')
-      return Reason.TopicNameInvalid
-    }
+    const isLong = topic.byteLength > limits.topicBytesMax || topic.byteLength >= limits.topicLevelsMax
+    if (isLong && this.#isTopicTooLong(topic)) return Reason.TopicNameInvalid
     if (packet.payloadIsText && !isUtf8Payload(packet.payload)) {
       // PUBACK and PUBREC say so; QoS 0 has no answer but DISCONNECT (section 3.3.2.3.2).
-      if (packet.qos > 0) return Reason.PayloadFormatInvalid
-      throw new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
+      if (packet.qos === 0) throw payloadIsNoText()
+      return Reason.PayloadFormatInvalid
     }
     if (packet.qos === 1 && this.isInUse(packet.packetId)) return Reason.PacketIdentifierInUse
     if (isServerTopic(topic.name)) return Reason.NotAuthorized
     return this.#isRated && this.#sink.refuses('publish', 1) ? Reason.QuotaExceeded : null
+  }
+
+  #refuseQoS(qos: QoS): never {
+    this.#sink.limited('maximumQoS', `QoS ${qos}`)
+    throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${qos} is not supported`)
+  }
+
+  #refuseRetain(): never {
+    this.#sink.limited('retainAvailable', 'RETAIN')
+    throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
+  }
+
+  #isTopicTooLong({ byteLength, name }: Topic): boolean {
+    const { topicBytesMax, topicLevelsMax } = this.#state.limits
+    if (byteLength > topicBytesMax) this.#sink.limited('topicBytesMax', `topic name of ${byteLength} bytes`)
+    else if (topicLevels(name) > topicLevelsMax) this.#sink.limited('topicLevelsMax', 'topic name')
+    else return false
+    return true
   }
 
   #accept(packet: PublishPacket, topic: Topic): void {
@@ -229,8 +235,7 @@ export class Inbound {
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)
     if (outcome >= Reason.UnspecifiedError) {
-      if (isShortage(publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
-      else this.#refusePublish(packet, topic, outcome)
+      this.#refused(packet, topic, outcome)
       return
     }
     const { packetId, qos } = packet
@@ -241,6 +246,11 @@ export class Inbound {
     else this.#follow(underWay, qos, packetId, outcome)
   }
 
+  #refused(packet: PublishPacket, topic: Topic, outcome: Reason): void {
+    if (isShortage(this.#rooms.publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
+    else this.#refusePublish(packet, topic, outcome)
+  }
+
   #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
     this.#sink.follow(fanOut, (gate) => this.#accepted(qos, packetId, outcome, gate))
   }
@@ -248,11 +258,13 @@ export class Inbound {
   /** Everybody has the message; `gate` makes that durable. */
   #accepted(qos: QoS, packetId: number, outcome: Reason, gate: number): void {
     if (qos === 1) this.#sink.acknowledge('puback', packetId, outcome, gate, 1)
-    else if (qos === 2) {
-      const known = this.#session.stored ? this.#state.store.openSequence : gate
-      this.#sink.acknowledge('pubrec', packetId, outcome, known, 0)
-    }
+    else if (qos === 2) this.#received(packetId, outcome, gate)
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#sink.fallBehind()
+  }
+
+  #received(packetId: number, outcome: Reason, gate: number): void {
+    const known = this.#session.stored ? this.#state.store.openSequence : gate
+    this.#sink.acknowledge('pubrec', packetId, outcome, known, 0)
   }
 
   /** Disk or memory is short: the publisher keeps its message and comes back, or is told that it is refused. */
@@ -358,6 +370,10 @@ export class Inbound {
       `${name} does not fit packet identifier ${packetId}`,
     )
   }
+}
+
+function payloadIsNoText(): ProtocolError {
+  return new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
 }
 
 /** A packet that waits for a policy, for as long as that takes, does not pin memory that others read into. */
