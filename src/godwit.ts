@@ -263,7 +263,10 @@ export interface Census {
   readonly waiting: number
   readonly paused: number
   readonly retainedDeliveries: number
+  /** Everything that is kept in memory for clients, and the topic names that are remembered. */
   readonly memoryBytes: number
+  /** These alone: they stay when clients are gone, and make room for others. */
+  readonly topicBytes: number
 }
 
 /** Starts a broker. Rejects with StoreError, ListenError, or what is wrong with a file of `access`; nothing stays open then. */
@@ -663,5 +666,6 @@ function take(server: Server): Census {
     paused: state.paused.size,
     retainedDeliveries: server.retainedDeliveries,
     memoryBytes: server.memoryBytes(),
+    topicBytes: state.usage.topicBytes,
   }
 }

@@ -375,7 +375,12 @@ export class UsageBook {
 
   /** Everything that is kept in memory for clients, in bytes, at the last look; topic names that are nobody's included. */
   get bytes(): number {
-    return this.total.bytes + topicsBytes(this.#kept.topics)
+    return this.total.bytes + this.topicBytes
+  }
+
+  /** Bytes of the topic names that are remembered, which are nobody's. */
+  get topicBytes(): number {
+    return topicsBytes(this.#kept.topics)
   }
 
   /** The clients, users or addresses with the most bytes, the largest first. */

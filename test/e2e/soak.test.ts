@@ -174,7 +174,7 @@ const WAYS: Readonly<Record<string, (version: 4 | 5, name: string) => Promise<un
   },
 }
 
-const NOTHING: Partial<Record<keyof Census, 0>> = {
+const NOTHING: Record<Exclude<keyof Census, 'topicBytes'>, 0> = {
   connections: 0,
   sessions: 0,
   subscriptions: 0,
@@ -191,6 +191,12 @@ const NOTHING: Partial<Record<keyof Census, 0>> = {
   memoryBytes: 0,
 }
 
+/** What the broker holds, but for the topic names that it remembers: they stay, bounded, for whoever comes next. */
+function left(): Omit<Census, 'topicBytes'> {
+  const { memoryBytes, topicBytes, ...rest } = broker.census()
+  return { ...rest, memoryBytes: memoryBytes - topicBytes }
+}
+
 describe.each(['memory', 'fsync'] as const)('soak, durability %s', (durability) => {
   test('clients come and vanish in every way, and nothing of them is left', async () => {
     broker = await createBroker({
@@ -205,7 +211,7 @@ describe.each(['memory', 'fsync'] as const)('soak, durability %s', (durability) 
       const version = round % 2 === 0 ? 5 : 4
       await Promise.all(Object.values(WAYS).map((way, i) => way(version, `${round}-${i}`)))
     }
-    await expect.poll(() => broker.census(), { timeout: 100_000 }).toEqual(NOTHING)
+    await expect.poll(left, { timeout: 100_000 }).toEqual(NOTHING)
     expect(broker.figures.connectionsAccepted).toBeGreaterThan(ROUNDS * Object.keys(WAYS).length)
     expect(broker.figures.clientsConnected).toBe(0)
   })

@@ -15,7 +15,8 @@ let sockets: Socket[]
 
 beforeEach(async () => {
   sockets = []
-  broker = await createBroker({ listeners: [{ type: 'ws', port: 0 }] })
+  const limits = { packetBytesMax: 32 * MIB }
+  broker = await createBroker({ listeners: [{ type: 'ws', port: 0 }], limits })
 })
 
 afterEach(async () => {
