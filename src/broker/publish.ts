@@ -382,8 +382,9 @@ export class Publisher {
   }
 
   #retain(message: Message, publisher: Session | null): void {
-    const { retained, store, events } = this.#state
+    const { retained, store, events, work } = this.#state
     const { name } = message.topic
+    work.units += UNITS.retained
     // That of a Will is known.
     if (publisher !== null) message.author ??= this.#authorOf(publisher)
     if (message.payloadBytes === 0) {

@@ -29,6 +29,8 @@ export const UNITS = Object.freeze({
   storedDelivery: 8,
   /** The same among so many that nothing of them is in the processor's cache. */
   crowdDelivery: 6,
+  /** A message that is retained: a place in the tree, a record, and what the collector makes of both. */
+  retained: 60,
   /** So many bytes that are looked at or copied are one unit. */
   bytesEach: 256,
 })

@@ -55,6 +55,8 @@ it('every kind of packet is counted for what it has the Server do', async () => 
   expect(hundred - nobody).toBeLessThan(2 * 100 * UNITS.delivery)
   const kept = await unitsEach(world, client, message('kept', 1))
   expect(kept - nobody).toBeGreaterThanOrEqual(100 * UNITS.storedDelivery)
+  const retained = await unitsEach(world, client, { ...message('retained'), retain: true })
+  expect(retained - nobody).toBeGreaterThanOrEqual(UNITS.retained)
   const large = await unitsEach(world, client, message('nobody', 0, 50_000))
   expect(large - nobody).toBeGreaterThanOrEqual(49_000 / UNITS.bytesEach)
   expect(await unitsEach(world, client, { cmd: 'pingreq' })).toBeGreaterThanOrEqual(UNITS.request)
