@@ -542,8 +542,9 @@ const ACKNOWLEDGE_TYPES: readonly (AcknowledgeType | undefined)[] = [
   'pubcomp',
 ]
 
-// What a client may send; 0x10 (No matching subscribers) and many of DISCONNECT's are for Servers only.
-const RECEIVED_CODES: ReadonlySet<number> = new Set([0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+// What a client may send; many of DISCONNECT's are for Servers only. So is 0x10 (No matching subscribers), but a bridge is a
+// Server at its other end: Mosquitto's says it where nobody has subscribed.
+const RECEIVED_CODES: ReadonlySet<number> = new Set([0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
 const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
 const DISCONNECT_CODES: ReadonlySet<number> = new Set([
   0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,

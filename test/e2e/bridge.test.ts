@@ -142,6 +142,9 @@ describe.each([
     await mosquittoPub(broker.port, '-q', '1', '-t', 'in/end', '-m', 'x')
     await expect.poll(() => only(here, 'out/').at(-1), LONG).toBe('out/end 1 0 x')
     await expect.poll(() => only(there, 'in/').at(-1), LONG).toBe('in/end 1 0 x')
+    // Each of the four has five in the end, or more, which would be wrong.
+    await expect.poll(() => only(here, 'in/').length, LONG).toBe(5)
+    await expect.poll(() => only(there, 'out/').length, LONG).toBe(5)
     // Between topics there is no order.
     const sorted = (sub: MosquittoSub, start: string): string[] => only(sub, start).toSorted()
     expect(sorted(here, 'out/')).toEqual([...out, 'out/end 1 0 x', 'out/kept 1 1 kept'])

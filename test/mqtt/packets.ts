@@ -477,7 +477,9 @@ export const MALFORMED_PACKETS: readonly MalformedPacket[] = [
       malformed(4, `${name}, trailing byte`, packet(first, uint16(1), 0), 0x81, '2.1.4'),
       malformed(5, `${name}, trailing byte, 5.0`, packet(first, uint16(1), 0, NONE, 0), 0x81, '2.1.4'),
       malformed(5, `${name}, unknown Reason Code`, packet(first, uint16(1), 0x42), 0x82, '2.4'),
-      malformed(5, `${name}, server’s Reason Code`, packet(first, uint16(1), 0x10), 0x82, '2.4'),
+      ...(first < 0x60
+        ? []
+        : [malformed(5, `${name}, server’s Reason Code`, packet(first, uint16(1), 0x10), 0x82, '2.4')]),
       malformed(
         5,
         `${name}, alias`,

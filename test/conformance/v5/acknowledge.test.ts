@@ -8,8 +8,8 @@ import { ask } from './answers.ts'
 const NONE = properties()
 const USER = 0x26
 
-/** What a client may say in each; 0x10 is a word of the Server. */
-const RECEIVED = [0x00, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
+/** What a client may say in each; 0x10 is a word of the Server, which a bridge is at its other end. */
+const RECEIVED = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
 const RELEASED = [0x00, 0x92]
 
 const PACKETS = [
