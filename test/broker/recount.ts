@@ -12,6 +12,8 @@ import {
 import type { State } from '../../src/broker/state.ts'
 import { type Usage, usageOf } from '../../src/broker/usage.ts'
 import type { Message } from '../../src/mqtt/message.ts'
+import type { ShareGroup } from '../../src/routing/router.ts'
+import type { Session } from '../../src/session/session.ts'
 import { MESSAGE_BYTES } from '../../src/store/held.ts'
 
 const COUNTS = [
@@ -30,17 +32,19 @@ const COUNTS = [
   'storedBytes',
 ] as const
 
-type Counts = Record<(typeof COUNTS)[number], number>
+/** `shareGroups` are those that a user opened and that are still there: it may have left them to others. */
+type Counts = Record<(typeof COUNTS)[number] | 'shareGroups', number>
 
 function nothing(): Counts {
-  return Object.fromEntries(COUNTS.map((name) => [name, 0])) as Counts
+  return { ...(Object.fromEntries(COUNTS.map((name) => [name, 0])) as Counts), shareGroups: 0 }
 }
 
 /** By kind and name. */
 export type Recount = Map<string, Counts>
 
-function counted(usage: Usage): Counts {
-  return Object.fromEntries(COUNTS.map((name) => [name, usage[name]])) as Counts
+function counted(usage: Usage, { shareGroups }: State): Counts {
+  const counts = Object.fromEntries(COUNTS.map((name) => [name, usage[name]])) as Counts
+  return { ...counts, shareGroups: shareGroups.countOf(usage) }
 }
 
 /** What is there, looked at one by one. `addresses` are those of all open transports. */
@@ -95,9 +99,15 @@ export function recount(state: State, addresses: readonly string[]): Recount {
   }
   // Of all together each message counts once.
   const messages = new Set<Message>()
+  const groups = new Set<ShareGroup<Session>>()
   for (const session of state.sessions.values()) {
     for (const message of session.held()) if ('size' in message) messages.add(message)
+    for (const filter of session.subscriptions.keys()) {
+      if (filter.startsWith('$share/')) groups.add(state.router.shareGroup(filter)!)
+    }
   }
+  // A user is known for as long as a group is there that it opened, also where nothing else is left of it.
+  for (const { opener } of groups) of('user', (opener as Usage).name).shareGroups++
   const total = of('total', '')
   total.queueBytes = total.entryBytes
   for (const { size } of messages) total.queueBytes += size + MESSAGE_BYTES
@@ -105,11 +115,12 @@ export function recount(state: State, addresses: readonly string[]): Recount {
 }
 
 /** What the book says, in the same shape. */
-export function booked({ usage }: State): Recount {
+export function booked(state: State): Recount {
+  const { usage } = state
   usage.look()
-  const counts: Recount = new Map([['total ', counted(usage.total)]])
+  const counts: Recount = new Map([['total ', counted(usage.total, state)]])
   for (const each of [...usage.clients(), ...usage.users(), ...usage.addresses()]) {
-    counts.set(`${each.kind} ${each.name}`, counted(each))
+    counts.set(`${each.kind} ${each.name}`, counted(each, state))
   }
   return counts
 }

@@ -320,23 +320,40 @@ function networkName(address: string): string {
   return address.startsWith('2001') ? '2001:db8:0:0::/64' : address
 }
 
+/** Counts again after each step, and at the end, when nobody is left. */
+async function takeAll(steps: readonly Step[]): Promise<void> {
+  const run = new Run(await World.make({ policy: named, limits: { inFlightMax: 10 } }))
+  for (const next of steps) await run.take(next)
+  for (const client of run.all) if (!client.closed) await client.vanish()
+  for (const clientId of CLIENTS) run.world.server.holdings.endSession(clientId)
+  await run.world.pass(2000)
+  const { state } = run.world.server
+  for (const { topic } of [...state.retained]) run.world.server.holdings.clearRetained(topic.name)
+  expectCounted(state, [])
+  expect([...state.usage.users(), ...state.usage.addresses(), ...state.usage.clients()]).toEqual([])
+  expect(state.usage.total.bytes).toBe(0)
+  expect(state.store.held.bytes).toBe(0)
+}
+
 it('whatever happens, what is counted as it comes and goes is what a recount finds', async () => {
   const sequences = fc.array(step, { minLength: 10, maxLength: 60 })
-  await fc.assert(
-    fc.asyncProperty(sequences, async (steps) => {
-      const run = new Run(await World.make({ policy: named, limits: { inFlightMax: 10 } }))
-      for (const next of steps) await run.take(next)
-      // Nobody is left.
-      for (const client of run.all) if (!client.closed) await client.vanish()
-      for (const clientId of CLIENTS) run.world.server.holdings.endSession(clientId)
-      await run.world.pass(2000)
-      const { state } = run.world.server
-      for (const { topic } of [...state.retained]) run.world.server.holdings.clearRetained(topic.name)
-      expectCounted(state, [])
-      expect([...state.usage.users(), ...state.usage.addresses(), ...state.usage.clients()]).toEqual([])
-      expect(state.usage.total.bytes).toBe(0)
-      expect(state.store.held.bytes).toBe(0)
-    }),
-    { numRuns: 200 },
-  )
+  await fc.assert(fc.asyncProperty(sequences, takeAll), { numRuns: 200 })
+})
+
+it('an anonymous client that comes from elsewhere leaves the group it opened with the user it was', async () => {
+  const connect = {
+    do: 'connect',
+    who: 2,
+    user: 0,
+    clean: false,
+    will: false,
+    expiry: 1000,
+    delay: 0,
+  } as const
+  await takeAll([
+    { ...connect, from: 2 },
+    { do: 'subscribe', who: 2, filter: 3, qos: 0 },
+    { ...connect, from: 0 },
+    { do: 'pass', seconds: 60 },
+  ])
 })
