@@ -361,6 +361,7 @@ export class State implements SessionContext {
   /** Counts and tells that a limit refused something. `clientId` is empty where it is not known. */
   limited(limit: Limit, clientId: string, detail: string): void {
     this.figures.limits[limit]++
+    this.work.units += UNITS.refused
     if (this.events.has('limited')) this.events.emit('limited', { limit, clientId, detail })
   }
 

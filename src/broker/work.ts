@@ -31,6 +31,8 @@ export const UNITS = Object.freeze({
   crowdDelivery: 6,
   /** A message that is retained: a place in the tree, a record, and what the collector makes of both. */
   retained: 60,
+  /** What a limit refuses: the look that found out, the answer, and a word of it for the log. */
+  refused: 25,
   /** So many bytes that are looked at or copied are one unit. */
   bytesEach: 256,
 })

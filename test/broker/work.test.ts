@@ -61,3 +61,13 @@ it('every kind of packet is counted for what it has the Server do', async () => 
   expect(large - nobody).toBeGreaterThanOrEqual(49_000 / UNITS.bytesEach)
   expect(await unitsEach(world, client, { cmd: 'pingreq' })).toBeGreaterThanOrEqual(UNITS.request)
 })
+
+it('what a limit refuses is counted as more than a message: it is looked up, answered and logged', async () => {
+  const world = await World.make({ limits: { retainedMessagesMax: 1 } })
+  const client = await world.connect('client')
+  client.link.write = () => {}
+  await client.send({ ...message('kept'), retain: true })
+  const refused = await unitsEach(world, client, { ...message('refused'), retain: true })
+  expect(world.server.state.figures.limits.retainedMessagesMax).toBe(COUNT)
+  expect(refused).toBeGreaterThanOrEqual(UNITS.packet + UNITS.refused)
+})
