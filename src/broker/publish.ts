@@ -552,6 +552,8 @@ function chooseMember(
   const { members } = group
   const { evicted } = message
   const holder = backlog.holder(group.share)
+  // What waits for it, behind messages that have expired, goes before this one.
+  const isHeldUp = holder !== null && backlog.isDropping(holder)
   let holding = -1
   let waiting = -1
   let offline = -1
@@ -565,7 +567,7 @@ function chooseMember(
       state.work.units += ASK_MEMBER_UNITS
       if (!state.mayTake(subscriber, message)) continue
     }
-    if (subscriber.hasRoom) {
+    if (subscriber.hasRoom && !isHeldUp) {
       state.work.units += step >>> MEMBER_BITS
       return index
     }

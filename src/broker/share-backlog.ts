@@ -28,6 +28,8 @@ export class ShareBacklog {
   /** Members whose next message is another one than before, so that others may want it. */
   readonly #moved = new Set<Session>()
   #isMoving = false
+  /** Members of which much has expired, which is dropped in later turns. */
+  readonly #dropping = new Set<Session>()
 
   constructor(state: State) {
     this.#state = state
@@ -45,12 +47,18 @@ export class ShareBacklog {
     let found: Session | null = null
     for (const holder of this.#behind.get(share) ?? []) {
       looked++
-      if (holder.waitingShared()?.share !== share) continue
+      // While it is not known what is next, what comes is kept behind it, and not given to others before it.
+      if (this.#next(holder)?.share !== share && !this.#dropping.has(holder)) continue
       found = holder
       break
     }
     this.#state.work.units += looked >>> MEMBER_BITS
     return found
+  }
+
+  /** Whether it is not known yet what waits next for this member: much has expired, and is dropped in later turns. */
+  isDropping(holder: Session): boolean {
+    return this.#dropping.has(holder)
   }
 
   /** A message of this Shared Subscription waits for a member. */
@@ -134,9 +142,23 @@ export class ShareBacklog {
     }
   }
 
+  /** What waits next for a member, as `Session.waitingShared` says; null, too, while what has expired before it is dropped. */
+  #next(holder: Session): (Delivery & { readonly share: string }) | null {
+    if (this.#dropping.has(holder)) return null
+    const waiting = holder.waitingShared()
+    if (waiting !== 'expired') return waiting
+    this.#dropping.add(holder)
+    this.#state.turn.continueLater(() => {
+      this.#dropping.delete(holder)
+      // The Session may be over, or the store may have failed and have given another one back.
+      if (this.#state.sessionsById.get(holder.id) === holder) this.#move(holder)
+    })
+    return null
+  }
+
   /** Whoever has room takes what waits next for this member, if it came by a Shared Subscription. */
   #offer(holder: Session): void {
-    const waiting = holder.waitingShared()
+    const waiting = this.#next(holder)
     if (waiting === null) return
     const { share } = waiting
     this.add(share, holder)
@@ -174,7 +196,7 @@ export class ShareBacklog {
     const { store, work } = this.#state
     let isTaken = false
     while (session.hasRoom) {
-      const waiting = holder.waitingShared()
+      const waiting = this.#next(holder)
       if (waiting === null) break
       const { message, share } = waiting
       const record = this.#subscriptionOf(session, share)

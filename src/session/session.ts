@@ -717,14 +717,16 @@ export class Session implements OutboundState {
 
   /**
    * The oldest message that waits and was never sent, where it came by a Shared Subscription; else null. It may go to
-   * another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4].
+   * another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4]. 'expired' where more than one step may drop has
+   * expired before it: it is to be asked again later.
    */
-  waitingShared(): (Delivery & { readonly share: string }) | null {
-    for (;;) {
+  waitingShared(): (Delivery & { readonly share: string }) | 'expired' | null {
+    for (let dropped = 0; ; dropped++) {
       const delivery = this.#queue.peek()
       if (delivery === undefined) return null
       if (delivery.message.expiresAt > this.#context.now()) return isShared(delivery) ? delivery : null
       if (this.#context.isInDoubt && this.#context.isDoubtful(delivery.message)) return null
+      if (dropped === DROPS_MAX) return 'expired'
       this.#dropHead('expired') // [MQTT-3.3.2-5]
     }
   }

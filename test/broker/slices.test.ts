@@ -260,6 +260,33 @@ describe('very much that is due at once', () => {
     turns.expectSlices()
   })
 
+  it('work of a Shared Subscription: what has expired goes in slices, and the rest to others, in order', async () => {
+    const { world, turns } = await watched({ limits: { profile: 'open' } })
+    const away = await world.connect('away', lasting())
+    await away.subscribe('$share/g/t', 1)
+    await away.vanish()
+    const expiresAt = world.server.state.now() + 2000
+    const publish = (text: string, fields = {}): void => {
+      const payload = Buffer.from(text)
+      void world.server.publish({ topic: 't', payload, qos: 1, retain: false, publisher: '', ...fields })
+    }
+    for (let at = 0; at < 20_000; at++) publish(`${at}`, { expiresAt })
+    for (const text of ['a', 'b']) publish(text)
+    const other = await world.connect('other', lasting())
+    await bystander(world)
+    await world.settle()
+    turns.begin()
+    await world.pass(1.9)
+    world.monotonic += 200
+    // Nothing was dropped so far: whoever joins looks for it, and what comes meanwhile goes behind.
+    const joined = other.subscribe('$share/g/t', 1)
+    publish('c')
+    await joined
+    turns.expectSlices()
+    expect(await other.drain()).toEqual(['a', 'b', 'c'])
+    expect(world.server.state.sessions.get('away')!.queueLength).toBe(0)
+  })
+
   it('the limit of bytes counts none that have expired, while they go', async () => {
     const { world } = await watched({ limits: { retainedBytesMax: 1024 * 1024 } })
     const publisher = await bystander(world)
