@@ -29,14 +29,18 @@ Ends with 1 when a fault was not noticed by a test that names its statement, or 
 const FAULTS = {
   'MQTT-4.2-1': [
     // Chunks that are written together leave in the opposite order.
-    ['transport/outgoing.ts', 'filled += chunks[i]!.copy(', 'filled += chunks[chunks.length - 1 - i]!.copy('],
+    [
+      'transport/sockets/outgoing.ts',
+      'filled += chunks[i]!.copy(',
+      'filled += chunks[chunks.length - 1 - i]!.copy(',
+    ],
   ],
   'MQTT-3.4.2-2': [
     // A Reason String in every acknowledgement that has a reason.
-    ['mqtt/encode.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
-    ['mqtt/encode.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
+    ['mqtt/codec/encode.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
+    ['mqtt/codec/encode.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
     [
-      'mqtt/encode.ts',
+      'mqtt/codec/encode.ts',
       'packet[at + 4] = reasonCode',
       'packet.set([reasonCode, 4, 0x1f, 0, 1, 0x78], at + 4)',
     ],
@@ -50,7 +54,7 @@ const FAULTS = {
   ],
   'MQTT-3.1.4-4, 3.1.1': [
     [
-      'broker/connection.ts',
+      'broker/connection/connection.ts',
       'sessionPresent: false, reasonCode: Reason.Success, properties }',
       'sessionPresent: false, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
     ],
@@ -64,18 +68,18 @@ const FAULTS = {
     ],
   ],
   'MQTT-3.1.2-17, 3.1.1': [
-    ['broker/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: false,'],
+    ['broker/messages/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: false,'],
   ],
   'MQTT-3.3.1-8': [
     [
-      'broker/publish.ts',
+      'broker/messages/publisher.ts',
       'return this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)',
       'return this.#admit(message, route, publisher, stores, true, message.qos === 2)',
     ],
   ],
   'MQTT-4.7.3-1': [['mqtt/topics.ts', "  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]\n", '']],
   'MQTT-3.10.4-1, 3.1.1': [
-    ['broker/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
+    ['broker/sessions/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
   ],
   'MQTT-4.3.3-6': [['session/session.ts', '    outgoing.delivery = null\n', '']],
   'MQTT-4.3.3-3': [
@@ -86,14 +90,14 @@ const FAULTS = {
     ],
   ],
   'MQTT-2.3.1-1, 3.1.1': [
-    ['mqtt/decode.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
+    ['mqtt/codec/decode.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
   ],
   'MQTT-3.3.4-9': [
     ['session/session.ts', 'if (this.#quota === 0 || count >= inFlightMax', 'if (count >= inFlightMax'],
   ],
   'MQTT-3.8.4-1, 3.1.1': [
     [
-      'broker/filter-packets.ts',
+      'broker/connection/subscribe-receiver.ts',
       '      this.#answer(handled, encodeSuback, session.stored ? this.#state.store.openSequence : 0)\n',
       '      this.#handled = null\n',
     ],
@@ -101,17 +105,17 @@ const FAULTS = {
   'MQTT-3.1.2-15, 3.1.1': [
     // Forgiven: with the line gone alone, the parser behind it would refuse.
     [
-      'mqtt/decode.ts',
+      'mqtt/codec/decode.ts',
       "else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')",
       'else checked &= ~WILL_RETAIN',
     ],
   ],
   'MQTT-3.1.2-16, 3.1.1': [
-    ['broker/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: true,'],
+    ['broker/messages/wills.ts', 'retain: will.retain && limits.retainAvailable,', 'retain: true,'],
   ],
   'MQTT-3.10.3-2, 3.1.1': [
     [
-      'mqtt/filter-reader.ts',
+      'mqtt/codec/filter-reader.ts',
       'if (at === end) throw noFilter(this.#isSubscribe)',
       'if (at === end && this.#isSubscribe) throw noFilter(true)',
     ],
@@ -119,12 +123,12 @@ const FAULTS = {
   'MQTT-3.1.0-1, 3.1.1': [
     // What comes before CONNECT is passed over. Two rooms look, so both have to look away.
     [
-      'mqtt/framing.ts',
+      'mqtt/codec/framing.ts',
       "throw this.#break(illegal('MQTT-3.1.0-1', 'the first packet is not a CONNECT'))",
       '',
     ],
     [
-      'broker/connection.ts',
+      'broker/connection/connection.ts',
       "throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-1', 'the first packet is not CONNECT')",
       'return',
     ],
@@ -136,7 +140,7 @@ const FAULTS = {
       'if (outgoing.delivery === null) continue\n',
     ],
   ],
-  'MQTT-3.1.4-3': [['broker/sessions.ts', '    connection.takenOver(by)\n', '']],
+  'MQTT-3.1.4-3': [['broker/sessions/sessions.ts', '    connection.takenOver(by)\n', '']],
 }
 
 const { values: options } = parseArgs({

@@ -15,12 +15,12 @@ const BUILD = process.env.TEST_GODWIT_BUILD ?? join(ROOT, 'dist')
 const load = (file) => import(pathToFileURL(join(BUILD, file)).href)
 
 const { Message, Topic } = await load('mqtt/message.js')
-const { encodeForwardedProperties } = await load('mqtt/properties.js')
-const { LevelStore } = await load('store/level.js')
-const { writeBackup } = await load('store/backup.js')
-const { containerChunks } = await load('store/container.js')
-const { FORMAT_VERSION } = await load('store/format.js')
-const { exportLines } = await load('cli/store-commands.js')
+const { encodeForwardedProperties } = await load('mqtt/codec/properties.js')
+const { LevelStore } = await load('store/level/level.js')
+const { writeBackup } = await load('store/level/backup.js')
+const { containerChunks } = await load('store/format/container.js')
+const { FORMAT_VERSION } = await load('store/format/format.js')
+const { exportLines } = await load('cli/commands/store-commands.js')
 
 /** 2026-01-31T12:00:00.000Z, and broker time that runs beside it. */
 const WALL = 1_769_860_800_000

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The program `godwit`. */
 import { run } from './cli/run.ts'
-import { askSecret } from './cli/secret-prompt.ts'
+import { askSecret } from './cli/start/secret-prompt.ts'
 import { createBroker } from './godwit.ts'
 
 // A reader of our output that goes away (`godwit | head`) must not end the broker.

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-const LEVEL = 'store/level.js'
+const LEVEL = 'store/level/level.js'
 
 /** Checkpoints, evictions, LevelDB's flushes and compactions every few hundred KiB. */
 export const TIGHT = {
@@ -41,7 +41,7 @@ export const MUTANTS = [
     name: 'acknowledges before the commit',
     edits: [
       [
-        'broker/output.js',
+        'broker/connection/output.js',
         'if (this.#held.length > 0 || gate > this.#state.store.committedSequence)',
         'if (gate < 0)',
       ],
@@ -75,11 +75,15 @@ export const MUTANTS = [
     edits: [
       ...STEPPED.edits,
       [
-        'store/checkpoint.js',
+        'store/journal/checkpoint.js',
         'let from = Math.max(session.written, head);',
         'this.#discardBelow(session, head); let from = Math.max(session.written, head);',
       ],
-      ['store/recovery.js', 'session.queue.skip(position - session.read);', 'throw missing(session.stored);'],
+      [
+        'store/level/recovery.js',
+        'session.queue.skip(position - session.read);',
+        'throw missing(session.stored);',
+      ],
     ],
     modes: { load: 'full' },
     // Sooner full, on a busy machine, too.
@@ -89,20 +93,26 @@ export const MUTANTS = [
     name: 'stores messages without their expiry',
     edits: [
       [
-        'store/journal.js',
+        'store/journal/journal.js',
         'const expires = message.expiresAt !== Number.POSITIVE_INFINITY;',
         'const expires = false;',
       ],
-      ['store/entry.js', 'const expires = expiresAt !== Number.POSITIVE_INFINITY;', 'const expires = false;'],
+      [
+        'store/format/entry.js',
+        'const expires = expiresAt !== Number.POSITIVE_INFINITY;',
+        'const expires = false;',
+      ],
     ],
   },
   {
     name: 'stores Sessions as if they never expired',
-    edits: [['store/checkpoint.js', 'writer.varint(record.expirySeconds);', 'writer.varint(0xffffffff);']],
+    edits: [
+      ['store/journal/checkpoint.js', 'writer.varint(record.expirySeconds);', 'writer.varint(0xffffffff);'],
+    ],
   },
   {
     name: 'publishes Wills without their delay',
-    edits: [['broker/wills.js', 'if (seconds === 0)', 'if (seconds >= 0)']],
+    edits: [['broker/messages/wills.js', 'if (seconds === 0)', 'if (seconds >= 0)']],
   },
   {
     name: 'does not sync what it commits',
@@ -123,7 +133,7 @@ export const MUTANTS = [
   },
   {
     name: 'leaves the last entries out of a backup',
-    edits: [['store/backup.js', 'yield entries;', 'yield entries.slice(0, -1);']],
+    edits: [['store/level/backup.js', 'yield entries;', 'yield entries.slice(0, -1);']],
     modes: { backups: true },
   },
 ]

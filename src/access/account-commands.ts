@@ -1,5 +1,5 @@
 /** The operator's commands for users, roles and rights: the same through a running broker and on the file without one. */
-import type { SecurityEvent } from '../broker/security.ts'
+import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError, topicNameError } from '../mqtt/topics.ts'
 import type { Access } from './access.ts'

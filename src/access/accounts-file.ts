@@ -2,10 +2,10 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ACCOUNTS_FILE } from '../store/kept-files.ts'
-import { lockFile, replaceFile } from './edited-file.ts'
-import { isGeneratedHash } from './generated-password.ts'
-import { parsePasswordHash, type ScramVerifier } from './password-hash.ts'
+import { ACCOUNTS_FILE } from '../store/files/kept-files.ts'
+import { lockFile, replaceFile } from './files/edited-file.ts'
+import { isGeneratedHash } from './passwords/generated-password.ts'
+import { parsePasswordHash, type ScramVerifier } from './passwords/password-hash.ts'
 import { parseRule } from './rule.ts'
 
 /** Of what the file says; a newer one is refused. */

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { ACCOUNTS_FILE } from '../store/kept-files.ts'
+import { ACCOUNTS_FILE } from '../store/files/kept-files.ts'
 import {
   type AccountsContent,
   AccountsError,
@@ -16,9 +16,9 @@ import {
   readAccounts,
   type User,
 } from './accounts-file.ts'
-import { generatePassword, isGeneratedHash } from './generated-password.ts'
-import { generatedScramVerifier, hashPassword, scramVerifier } from './password-hash.ts'
-import { PasswordWork } from './password-work.ts'
+import { PasswordWork } from './logins/password-work.ts'
+import { generatePassword, isGeneratedHash } from './passwords/generated-password.ts'
+import { generatedScramVerifier, hashPassword, scramVerifier } from './passwords/password-hash.ts'
 import { parseRule } from './rule.ts'
 
 /** May do everything, `$SYS` included. */

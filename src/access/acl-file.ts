@@ -2,8 +2,8 @@
 import { parseFilter, topicFilterError } from '../mqtt/topics.ts'
 import { filterMatches, filtersOverlap } from '../routing/filter.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
+import { LinesError } from './files/watched-file.ts'
 import { expanded, filterCovers } from './filters.ts'
-import { LinesError } from './watched-file.ts'
 
 type Access = 'read' | 'write' | 'readwrite' | 'deny'
 

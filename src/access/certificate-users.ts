@@ -1,5 +1,5 @@
 /** Which user a verified client certificate stands for. */
-import type { ClientCertificate } from '../broker/link.ts'
+import type { ClientCertificate } from '../broker/boundary/link.ts'
 
 /** What of a certificate names the user. */
 export type CertificateName = 'common_name' | 'alternative_name' | 'fingerprint' | 'none'

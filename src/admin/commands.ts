@@ -1,10 +1,10 @@
 /** What the operator may ask of a running broker. Further commands are further entries of the table. */
-import type { HolderEntry } from '../broker/holders.ts'
-import type { Holdings } from '../broker/holdings.ts'
-import type { SecurityEvent } from '../broker/security.ts'
-import { freeSpace } from '../store/space.ts'
+import type { HolderEntry } from '../broker/accounts/holders.ts'
+import type { SecurityEvent } from '../broker/boundary/security.ts'
+import type { Holdings } from '../broker/inventory.ts'
+import { freeSpace } from '../store/files/space.ts'
 import { askedBy, type ControlCommand, type Reply } from './control.ts'
-import { heldCommands } from './held.ts'
+import { heldCommands } from './inventory.ts'
 
 /** Bytes of one piece of a backup. */
 const PIECE_BYTES = 256 * 1024

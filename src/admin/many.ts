@@ -1,6 +1,6 @@
 /** Commands for all that match a pattern: in slices, so that others are served meanwhile, and answered after the commit. */
 import { setImmediate } from 'node:timers/promises'
-import type { Holdings, Steps } from '../broker/holdings.ts'
+import type { Holdings, Steps } from '../broker/inventory.ts'
 
 /** What is looked at, or taken away, before others are served. */
 const SLICE_STEPS = 256

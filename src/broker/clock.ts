@@ -8,12 +8,12 @@
  */
 import type { Message } from '../mqtt/message.ts'
 import type { BootTime, Parked, Recovered, TimeDoubt } from '../store/store.ts'
-import type { Publisher } from './publish.ts'
-import type { RetainedDelivery } from './retained.ts'
-import type { Sessions } from './sessions.ts'
-import type { ShareBacklog } from './share-backlog.ts'
-import type { State } from './state.ts'
-import type { Wills } from './wills.ts'
+import type { Publisher } from './messages/publisher.ts'
+import type { RetainedDelivery } from './messages/retained.ts'
+import type { Wills } from './messages/wills.ts'
+import type { ShareBacklog } from './relief/share-backlog.ts'
+import type { Sessions } from './sessions/sessions.ts'
+import type { State } from './state/state.ts'
 
 /** A wall clock that shows less was never set: Node 20, which this program needs, is younger than 2023. */
 const CLOCK_SET_MS = Date.UTC(2023, 0, 1)

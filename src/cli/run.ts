@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import type { Logger } from 'pino'
 import type { AccessOptions } from '../access/access.ts'
 import type { ControlCommand } from '../admin/control.ts'
-import { configKey } from '../broker/limit-row.ts'
+import { configKey } from '../broker/boundary/limit-row.ts'
 import {
   type Config,
   ConfigError,
@@ -17,7 +17,8 @@ import {
 import { type ConfigFlags, variable } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
-import type { ListenerOptions } from '../transport/listener.ts'
+import { version } from '../runtime/version.ts'
+import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { openFilesNotice } from '../transport/open-files.ts'
 import {
   type CheckCommand,
@@ -27,15 +28,14 @@ import {
   type SetupCommand,
   type StoreCommand,
   UsageError,
-} from './arguments.ts'
-import { afterUsers, openingLine, startNotices } from './notices.ts'
-import { type Output, written } from './output.ts'
-import { checkAgainstRunning, Reload, reload, reloadCommands } from './reload.ts'
-import { foreignFileNotices, foreignWriter, refuseForeignPlaces, yieldToOwner } from './root-trust.ts'
-import type { RunningBroker } from './running-broker.ts'
-import { openSecurityLog } from './security-log.ts'
-import { becomeUser } from './system-user.ts'
-import { version } from './version.ts'
+} from './commands/arguments.ts'
+import { type Output, written } from './commands/output.ts'
+import { afterUsers, openingLine, startNotices } from './start/notices.ts'
+import { checkAgainstRunning, Reload, reload, reloadCommands } from './start/reload.ts'
+import { foreignFileNotices, foreignWriter, refuseForeignPlaces, yieldToOwner } from './start/root-trust.ts'
+import type { RunningBroker } from './start/running-broker.ts'
+import { openSecurityLog } from './start/security-log.ts'
+import { becomeUser } from './start/system-user.ts'
 
 /** Exit codes; others build on them. */
 export const ExitCode = { CleanEnd: 0, Failure: 1, Usage: 2 } as const
@@ -114,28 +114,28 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
       case 'start':
         return await start(surroundings, command.file, command.flags)
       case 'held': {
-        const { held } = await import('./held.ts')
+        const { held } = await import('./commands/inventory-commands.ts')
         await written(stdout, `${await held(dataDirectory(surroundings, command.place), command)}\n`)
         return ExitCode.CleanEnd
       }
       case 'accounts': {
         const directory = dataDirectory(surroundings, command.place)
         if (command.names !== undefined) {
-          const { changeManyUsers } = await import('./many-users.ts')
+          const { changeManyUsers } = await import('./commands/many-users.ts')
           await changeManyUsers(directory, command, surroundings)
           return ExitCode.CleanEnd
         }
-        const { changeAccounts } = await import('./account-commands.ts')
+        const { changeAccounts } = await import('./commands/account-commands.ts')
         stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
         return ExitCode.CleanEnd
       }
       case 'bans': {
-        const { changeBans } = await import('./ban-commands.ts')
+        const { changeBans } = await import('./commands/ban-commands.ts')
         stdout.write(`${await changeBans(dataDirectory(surroundings, command.place), command)}\n`)
         return ExitCode.CleanEnd
       }
       case 'explain': {
-        const { explain } = await import('./account-commands.ts')
+        const { explain } = await import('./commands/account-commands.ts')
         const { data, access } = configOf(surroundings, command.place)
         stdout.write(`${await explain(data.directory, access, command)}\n`)
         return ExitCode.CleanEnd
@@ -166,11 +166,11 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
     return ExitCode.CleanEnd
   }
   const { backup, checkStore, exportLines, importLines, repair, restore } = await import(
-    './store-commands.ts'
+    './commands/store-commands.ts'
   )
   switch (command.name) {
     case 'status': {
-      const { status } = await import('./status.ts')
+      const { status } = await import('./commands/status.ts')
       return done(await status(directory, command.json))
     }
     case 'backup':
@@ -249,7 +249,7 @@ async function check(command: CheckCommand): Promise<string> {
 
 async function setUp(surroundings: Surroundings, command: SetupCommand): Promise<string> {
   // What it needs for certificates, no broker needs while it runs.
-  const { setup } = await import('./setup.ts')
+  const { setup } = await import('./commands/setup.ts')
   const { names, addresses, port, webSocketPort, user, renew, newKey, rsa, place } = command
   const directory = namedDirectory(surroundings, place)
   const given = {

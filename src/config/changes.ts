@@ -1,8 +1,8 @@
 /** PURE. What another configuration would change, and when it would take effect. */
-import { configKey, type Effect } from '../broker/limit-row.ts'
-import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/limits.ts'
-import type { LinkInfo } from '../broker/link.ts'
-import { isInPlace, type ListenerOptions } from '../transport/listener.ts'
+import { configKey, type Effect } from '../broker/boundary/limit-row.ts'
+import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/boundary/limits.ts'
+import type { LinkInfo } from '../broker/boundary/link.ts'
+import { isInPlace, type ListenerOptions } from '../transport/listener/listener.ts'
 import type { Config } from './config.ts'
 import { isSecret, redacted } from './shown.ts'
 

@@ -1,6 +1,11 @@
 /** From the settings of listeners to what the transports need. */
-import { DEFAULT_HOST, DEFAULT_PORTS, isLoopbackHost, type ListenerOptions } from '../transport/listener.ts'
-import type { TlsOptions } from '../transport/tls.ts'
+import {
+  DEFAULT_HOST,
+  DEFAULT_PORTS,
+  isLoopbackHost,
+  type ListenerOptions,
+} from '../transport/listener/listener.ts'
+import type { TlsOptions } from '../transport/tls/tls.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
 import { shown } from './shown.ts'
 import type { ConfigFlags, ConfigProblem, Sources } from './sources.ts'

@@ -3,13 +3,18 @@ import { z } from 'zod'
 import { DEFAULT_ACCESS } from '../access/access.ts'
 import { isName } from '../access/accounts-file.ts'
 import type { ListedCertificate } from '../access/certificate-users.ts'
-import { configKey, type Kind } from '../broker/limit-row.ts'
-import { LIMIT_NAMES, LIMIT_TABLE, type LimitName, type RefusedSubscription } from '../broker/limits.ts'
+import { configKey, type Kind } from '../broker/boundary/limit-row.ts'
+import {
+  LIMIT_NAMES,
+  LIMIT_TABLE,
+  type LimitName,
+  type RefusedSubscription,
+} from '../broker/boundary/limits.ts'
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
-import { EVERY_ORIGIN } from '../transport/page-origin.ts'
+import { EVERY_ORIGIN } from '../transport/listener/page-origin.ts'
 import { bytes, bytesOrAutomatic, oneOf, seconds, text, truth, value, whole } from './value.ts'
 
 /** What a refused subscription is told where the configuration does not say. */

@@ -1,4 +1,4 @@
-/** PURE. Where work is counted by those who know nothing of the Server: see `broker/work.ts` for the unit. */
+/** PURE. Where work is counted by those who know nothing of the Server: see `broker/state/work.ts` for the unit. */
 export interface Meter {
   units: number
 }

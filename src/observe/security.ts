@@ -1,8 +1,8 @@
 /** The security log: who came in, who did not, what was refused, and who changed what, each with a stable code. */
 import type { Logger } from 'pino'
-import type { BrokerEvents, Events } from '../broker/events.ts'
-import { networkOf } from '../broker/network.ts'
-import type { SecurityKind } from '../broker/security.ts'
+import type { BrokerEvents, Events } from '../broker/boundary/events.ts'
+import { networkOf } from '../broker/boundary/network.ts'
+import type { SecurityKind } from '../broker/boundary/security.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'

@@ -1,8 +1,8 @@
 /** `$SYS`: the broker's figures as retained messages, by Mosquitto's names and meanings. */
 import { readFileSync } from 'node:fs'
-import { configKey } from '../broker/limit-row.ts'
+import { configKey } from '../broker/boundary/limit-row.ts'
 import type { Server } from '../broker/server.ts'
-import type { State } from '../broker/state.ts'
+import type { State } from '../broker/state/state.ts'
 import type { Store } from '../store/store.ts'
 
 /** What `$SYS` tells of the moment; see `Census` of the library face. */

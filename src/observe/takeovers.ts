@@ -1,5 +1,5 @@
 /** Notices Client Identifiers that several connections take from each other, again and again. */
-import type { LinkInfo } from '../broker/link.ts'
+import type { LinkInfo } from '../broker/boundary/link.ts'
 import { beginningOf } from '../mqtt/utf8.ts'
 
 /** So many takeovers of one Client Identifier in `WINDOW_MS` are no client that comes back after its network failed. */

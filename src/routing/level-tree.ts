@@ -7,7 +7,7 @@
  * another one where a name comes that shares less of its path.
  */
 
-import { ChurnMap } from './churn-map.ts'
+import { ChurnMap } from '../structures/churn-map.ts'
 
 /** A branch, or a leaf for the one name in this place. A leaf is never a Branch itself. */
 export type Child<L extends NonNullable<unknown>> = Branch<L> | L

@@ -5,7 +5,7 @@
  */
 import type { Message } from '../mqtt/message.ts'
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
-import { ChurnMap } from './churn-map.ts'
+import { ChurnMap } from '../structures/churn-map.ts'
 import { HASH, hasWildcard, isDollarTopic, nextLevel, PLUS, restMatches } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 

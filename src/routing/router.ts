@@ -8,10 +8,10 @@
 import type { Topic } from '../mqtt/message.ts'
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
+import type { KeyedList } from '../structures/keyed-list.ts'
 import { Changes } from './changes.ts'
 import { innerFilter } from './filter.ts'
 import { FilterSet, type Matching } from './filter-set.ts'
-import type { KeyedList } from './keyed-list.ts'
 import {
   FilterSubscriptions,
   Group,

@@ -1,7 +1,7 @@
 /** Subscriptions as the router holds them, and how those of one subscriber that overlap become one. */
 import { NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
-import { KeyedList } from './keyed-list.ts'
+import { KeyedList } from '../structures/keyed-list.ts'
 
 /** Immutable: a Subscription that is replaced is another one. */
 export interface Subscription<S> {

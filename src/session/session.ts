@@ -7,7 +7,6 @@
  */
 import { type Delivery, Message, NO_TOPIC } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
-import { SmallMap } from '../store/small-map.ts'
 import type {
   InboundPacket,
   InFlight,
@@ -20,6 +19,7 @@ import type {
   Store,
   SubscriptionRecord,
 } from '../store/store.ts'
+import { SmallMap } from '../structures/small-map.ts'
 import { InFlightTable, Outgoing } from './in-flight.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
 import { DeliveryQueue, entryBytes, NO_PARKING, type Parking, parkedAll } from './queue.ts'

@@ -7,8 +7,8 @@
  */
 import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
+import type { Histogram } from '../structures/histogram.ts'
 import type { HeldBytes } from './held.ts'
-import type { Histogram } from './histogram.ts'
 
 export interface SessionRecord {
   readonly clientId: string

@@ -1,6 +1,5 @@
 /** Opens listeners of every type. */
-import type { Acceptor } from '../broker/link.ts'
-import { ListenError } from './listen-error.ts'
+import type { Acceptor } from '../broker/boundary/link.ts'
 import type {
   HandshakeObserver,
   Listener,
@@ -8,9 +7,10 @@ import type {
   ListenerOptions,
   SharedRoom,
   TransportLimits,
-} from './listener.ts'
-import { SocketRoom } from './socket-room.ts'
-import { listenForStreams } from './stream-listener.ts'
+} from './listener/listener.ts'
+import { SocketRoom } from './listener/socket-room.ts'
+import { listenForStreams } from './sockets/stream-listener.ts'
+import { ListenError } from './tls/listen-error.ts'
 
 const UNBOUNDED: SharedRoom = { sockets: new SocketRoom(Number.POSITIVE_INFINITY), refused: () => {} }
 
@@ -28,7 +28,7 @@ export async function listen(
   const context: ListenerContext = { options, acceptor, limits, observer, room }
   if (options.type === 'ws' || options.type === 'wss') {
     // With `ws` and Node's HTTP it takes 30 ms to load, which a broker without WebSockets need not spend at its start.
-    const { listenForWebSockets } = await import('./websocket-listener.ts')
+    const { listenForWebSockets } = await import('./websocket/websocket-listener.ts')
     return listenForWebSockets(context)
   }
   return listenForStreams(context)

@@ -1,7 +1,6 @@
 /** All listeners of a broker: opened together, changed while it runs, closed together. */
-import type { Acceptor } from '../broker/link.ts'
+import type { Acceptor } from '../broker/boundary/link.ts'
 import { listen, listenAll } from './listen.ts'
-import { ListenError } from './listen-error.ts'
 import {
   DEFAULT_PORTS,
   type HandshakeObserver,
@@ -10,9 +9,10 @@ import {
   type ListenerOptions,
   type SharedRoom,
   type TransportLimits,
-} from './listener.ts'
-import type { CertificateNews } from './served-certificates.ts'
-import { serverCredentials } from './tls.ts'
+} from './listener/listener.ts'
+import { ListenError } from './tls/listen-error.ts'
+import type { CertificateNews } from './tls/served-certificates.ts'
+import { serverCredentials } from './tls/tls.ts'
 
 /** Which listener has news of its certificates. */
 export type ListenerNews = CertificateNews & { readonly listener: string }

@@ -3,11 +3,11 @@
  * file descriptor, and a store that gets none for its next log or table cannot go on: strangers must not take the last.
  */
 import { readFileSync } from 'node:fs'
-import { OPEN_TABLES_MAX } from '../store/database.ts'
+import { OPEN_TABLES_MAX } from '../store/files/database.ts'
 
 /**
  * Kept for everything but connections. A broker at rest has 26: Node's own, LevelDB's log, lock and manifest, a socket for
- * each listener. At work there are LevelDB's files being written and tables being mapped (10 at most: `store/database.ts`),
+ * each listener. At work there are LevelDB's files being written and tables being mapped (10 at most: `store/files/database.ts`),
  * the control socket's clients (8), what measuring memory and loading modules opens, and ballast, log, accounts, password files
  * and certificates, one or two at a time. With passwords, backups and compaction 23 were seen beside sockets: the rest is room.
  */

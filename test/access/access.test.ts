@@ -11,8 +11,8 @@ import {
   type Source,
 } from '../../src/access/access.ts'
 import { Accounts } from '../../src/access/accounts.ts'
-import { type Limits, limitsWith } from '../../src/broker/limits.ts'
-import type { LinkInfo } from '../../src/broker/link.ts'
+import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
+import type { LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../broker/harness.ts'
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { Accounts } from '../../src/access/accounts.ts'
-import { isPassword, type PasswordHash, parsePasswordHash } from '../../src/access/password-hash.ts'
+import { isPassword, type PasswordHash, parsePasswordHash } from '../../src/access/passwords/password-hash.ts'
 
 let directory: string
 const file = (): string => join(directory, 'accounts.json')

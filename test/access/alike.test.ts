@@ -1,10 +1,14 @@
 /** What the main thread does with a password before any slow hash, counted in HMACs: an observer can measure it. */
 import type { BinaryLike } from 'node:crypto'
 import { expect, test, vi } from 'vitest'
-import { generatePassword } from '../../src/access/generated-password.ts'
-import { Logins } from '../../src/access/logins.ts'
-import { hashPassword, type PasswordHash, parsePasswordHash } from '../../src/access/password-hash.ts'
-import { PasswordWork } from '../../src/access/password-work.ts'
+import { Logins } from '../../src/access/logins/logins.ts'
+import { PasswordWork } from '../../src/access/logins/password-work.ts'
+import { generatePassword } from '../../src/access/passwords/generated-password.ts'
+import {
+  hashPassword,
+  type PasswordHash,
+  parsePasswordHash,
+} from '../../src/access/passwords/password-hash.ts'
 
 const hashed = vi.hoisted(() => ({ hmacs: 0, bytes: 0 }))
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { throughAll } from '../../src/admin/many.ts'
-import type { Holdings } from '../../src/broker/holdings.ts'
+import type { Holdings } from '../../src/broker/inventory.ts'
 
 test('clients that are back at once do not keep a command for all of them from ending [field-A4]', async () => {
   const connected = new Set(['a', 'b'])

@@ -16,7 +16,7 @@ import { pathToFileURL } from 'node:url'
 const [dist] = process.argv.slice(2)
 const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
-const { DEFAULT_LIMITS } = await load('broker/limits.js')
+const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
 const { MemoryStore } = await load('store/memory.js')
 
 /** Turns until the compiler has done what it does. */

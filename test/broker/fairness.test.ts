@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import mqttPacket from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { SLICE_UNITS, UNITS } from '../../src/broker/work.ts'
+import { SLICE_UNITS, UNITS } from '../../src/broker/state/work.ts'
 import { type Given, lasting, type TestClient, textsOf, World } from './harness.ts'
 
 const READERS = 100

@@ -1,9 +1,9 @@
 /** A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand. */
 import mqttPacket, { type Packet } from 'mqtt-packet'
-import type { BrokerEvents, EventName } from '../../src/broker/events.ts'
-import { type Limits, limitsWith } from '../../src/broker/limits.ts'
-import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
-import type { Policy } from '../../src/broker/policy.ts'
+import type { BrokerEvents, EventName } from '../../src/broker/boundary/events.ts'
+import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
+import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
+import type { Policy } from '../../src/broker/boundary/policy.ts'
 import { Server } from '../../src/broker/server.ts'
 import type { BootTime, Store } from '../../src/store/store.ts'
 import { LedgerStore } from './ledger.ts'

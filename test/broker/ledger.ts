@@ -1,7 +1,6 @@
 /** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
 import { type Delivery, Message } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held.ts'
-import { Histogram } from '../../src/store/histogram.ts'
 import type {
   Parked,
   Recovered,
@@ -14,6 +13,7 @@ import type {
   TimeDoubt,
   WillRecord,
 } from '../../src/store/store.ts'
+import { Histogram } from '../../src/structures/histogram.ts'
 
 const NOTHING: Recovered = {
   brokerTime: 0,

@@ -8,9 +8,9 @@ import {
   storedBytes,
   subscriptionBytes,
   willBytes,
-} from '../../src/broker/costs.ts'
-import type { State } from '../../src/broker/state.ts'
-import { type Usage, usageOf } from '../../src/broker/usage.ts'
+} from '../../src/broker/accounts/costs.ts'
+import { type Usage, usageOf } from '../../src/broker/accounts/usage.ts'
+import type { State } from '../../src/broker/state/state.ts'
 import type { Message } from '../../src/mqtt/message.ts'
 import type { ShareGroup } from '../../src/routing/router.ts'
 import type { Session } from '../../src/session/session.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { COSTS, retainedBytes } from '../../src/broker/costs.ts'
+import { COSTS, retainedBytes } from '../../src/broker/accounts/costs.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { type Recovered, StoreError } from '../../src/store/store.ts'
 import { connectPacket, lasting, textsOf, World } from './harness.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { LinkInfo } from '../../src/broker/link.ts'
+import type { LinkInfo } from '../../src/broker/boundary/link.ts'
 import { changeLine, configChanges, cutOffReason, withoutRestart } from '../../src/config/changes.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 

@@ -2,8 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { configKey } from '../../src/broker/limit-row.ts'
-import { DEFAULT_LIMITS, type LIMIT_NAMES, LIMIT_TABLE, PROFILES } from '../../src/broker/limits.ts'
+import { configKey } from '../../src/broker/boundary/limit-row.ts'
+import { DEFAULT_LIMITS, type LIMIT_NAMES, LIMIT_TABLE, PROFILES } from '../../src/broker/boundary/limits.ts'
 import {
   type Config,
   ConfigError,

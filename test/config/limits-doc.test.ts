@@ -1,8 +1,8 @@
 /** docs/limits.md: a line for each limit, with what the table in the code says. */
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { configKey, type LimitRow } from '../../src/broker/limit-row.ts'
-import { LIMIT_TABLE } from '../../src/broker/limits.ts'
+import { configKey, type LimitRow } from '../../src/broker/boundary/limit-row.ts'
+import { LIMIT_TABLE } from '../../src/broker/boundary/limits.ts'
 
 const TEXT = readFileSync(new URL('../../docs/limits.md', import.meta.url), 'utf8')
 

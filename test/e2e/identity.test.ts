@@ -5,7 +5,7 @@ import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { connect, type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { Authority } from '../transport/authority.ts'
+import { Authority } from '../transport/tls/authority.ts'
 import {
   BrokerProcess,
   cleanUp,

@@ -2,7 +2,7 @@ import { chmod, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { connect, connectAsync, type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Authority, DAY_MS } from '../transport/authority.ts'
+import { Authority, DAY_MS } from '../transport/tls/authority.ts'
 import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
 
 let directory: string

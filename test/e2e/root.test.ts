@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { foreignWriter, otherWriters } from '../../src/cli/root-trust.ts'
+import { foreignWriter, otherWriters } from '../../src/cli/start/root-trust.ts'
 import { IS_ROOT, NOBODY } from './ordinary-user.ts'
 import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
 

@@ -1,9 +1,9 @@
-/** Fuzzing of `src/mqtt/decode.ts` and `encode.ts`: one packet against the plain reader, and there and back again. */
-import { decode, decodeConnect, decodePublish } from '../../src/mqtt/decode.ts'
-import { Framer } from '../../src/mqtt/framing.ts'
+/** Fuzzing of `src/mqtt/codec/decode.ts` and `encode.ts`: one packet against the plain reader, and there and back again. */
+import { decode, decodeConnect, decodePublish } from '../../src/mqtt/codec/decode.ts'
+import { Framer } from '../../src/mqtt/codec/framing.ts'
+import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/codec/properties.ts'
 import { Message } from '../../src/mqtt/message.ts'
 import type { ClientPacket, PublishPacket } from '../../src/mqtt/packet.ts'
-import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/properties.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
 import { TopicTable } from '../../src/mqtt/topics.ts'
 import { encodeAcknowledge, encodePublish } from '../mqtt/encoded.ts'

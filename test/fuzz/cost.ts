@@ -5,10 +5,10 @@
  */
 import { readFileSync } from 'node:fs'
 import mqttPacket from 'mqtt-packet'
-import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
-import type { Link, LinkHandler } from '../../src/broker/link.ts'
+import { DEFAULT_LIMITS } from '../../src/broker/boundary/limits.ts'
+import type { Link, LinkHandler } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
-import { SLICE_UNITS } from '../../src/broker/work.ts'
+import { SLICE_UNITS } from '../../src/broker/state/work.ts'
 import { MemoryStore } from '../../src/store/memory.ts'
 import type { Random } from './random.ts'
 import { shorter, type Target } from './target.ts'

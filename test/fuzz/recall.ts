@@ -1,7 +1,6 @@
 /** A store without a disk that forgets, when told, what was not durable: the naive meaning of every record. */
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held.ts'
-import { Histogram } from '../../src/store/histogram.ts'
 import type {
   BootTime,
   Parked,
@@ -14,6 +13,7 @@ import type {
   SubscriptionRecord,
   WillRecord,
 } from '../../src/store/store.ts'
+import { Histogram } from '../../src/structures/histogram.ts'
 
 interface Kept {
   record: SessionRecord

@@ -1,6 +1,6 @@
 /** Fuzzing of the whole Server: what clients of all versions do, right and wrong, against the naive model. */
-import { type Limits, limitsWith } from '../../src/broker/limits.ts'
-import type { Link, LinkHandler, LinkInfo } from '../../src/broker/link.ts'
+import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
+import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
 import type { Delivery, Message } from '../../src/mqtt/message.ts'
 import { Session } from '../../src/session/session.ts'

@@ -1,7 +1,7 @@
 /** What one client may have the Server keep, with the limits as they are by default. */
 import { describe, expect, it } from 'vitest'
-import { COSTS, retainedBytes } from '../../src/broker/costs.ts'
-import { DEFAULT_LIMITS } from '../../src/broker/limits.ts'
+import { COSTS, retainedBytes } from '../../src/broker/accounts/costs.ts'
+import { DEFAULT_LIMITS } from '../../src/broker/boundary/limits.ts'
 import { lasting, type TestClient, World } from '../broker/harness.ts'
 import { field, packet, properties, uint16 } from '../mqtt/packets.ts'
 

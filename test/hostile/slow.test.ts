@@ -1,6 +1,6 @@
 /** Bytes that come slowly, or one by one, or not at all after a large announcement. */
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { COSTS, topicsBytes } from '../../src/broker/costs.ts'
+import { COSTS, topicsBytes } from '../../src/broker/accounts/costs.ts'
 import { connectPacket, type TestClient, type Version, World } from '../broker/harness.ts'
 import { packet, properties, uint16 } from '../mqtt/packets.ts'
 

@@ -3,14 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Events } from '../../src/broker/events.ts'
+import { Events } from '../../src/broker/boundary/events.ts'
 import type { ExitCode, StartOptions, Surroundings } from '../../src/cli/run.ts'
 import { run } from '../../src/cli/run.ts'
-import type { RunningBroker } from '../../src/cli/running-broker.ts'
+import type { RunningBroker } from '../../src/cli/start/running-broker.ts'
 import { StoreError } from '../../src/store/store.ts'
-import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+import type { Listener, ListenerOptions } from '../../src/transport/listener/listener.ts'
 import { openFiles } from '../../src/transport/open-files.ts'
-import { Authority, DAY_MS } from '../transport/authority.ts'
+import { Authority, DAY_MS } from '../transport/tls/authority.ts'
 
 /** A process and a broker that do what the test says. */
 class Stage {

@@ -1,5 +1,5 @@
 /** What the encoder writes into a slab, as buffers of their own. */
-import { writeAcknowledge, writePublish } from '../../src/mqtt/encode.ts'
+import { writeAcknowledge, writePublish } from '../../src/mqtt/codec/encode.ts'
 import type { Wire } from '../../src/mqtt/message.ts'
 import { PacketSlab } from '../../src/mqtt/slab.ts'
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { decode, decodeConnect } from '../../src/mqtt/decode.ts'
-import { Framer } from '../../src/mqtt/framing.ts'
+import { decode, decodeConnect } from '../../src/mqtt/codec/decode.ts'
+import { Framer } from '../../src/mqtt/codec/framing.ts'
 import { LENIENCE_NAMES, LENIENCES, type Lenience, Tolerance } from '../../src/mqtt/lenience.ts'
 import type { ClientPacket } from '../../src/mqtt/packet.ts'
 import { ProtocolError } from '../../src/mqtt/reason.ts'

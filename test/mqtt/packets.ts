@@ -1,7 +1,7 @@
 /** The table of named packets, valid and malformed, that clients may send; and the means to build more. */
-import { decode, decodeConnect } from '../../src/mqtt/decode.ts'
+import { decode, decodeConnect } from '../../src/mqtt/codec/decode.ts'
+import { Framer, PACKET_BYTES_MAX } from '../../src/mqtt/codec/framing.ts'
 import { writeVariableByteInteger } from '../../src/mqtt/field.ts'
-import { Framer, PACKET_BYTES_MAX } from '../../src/mqtt/framing.ts'
 import type { ClientPacket, ProtocolVersion } from '../../src/mqtt/packet.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { TopicTable } from '../../src/mqtt/topics.ts'

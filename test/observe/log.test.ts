@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Events } from '../../src/broker/events.ts'
-import type { LinkInfo } from '../../src/broker/link.ts'
+import { Events } from '../../src/broker/boundary/events.ts'
+import type { LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Message, Topic } from '../../src/mqtt/message.ts'
 import { attachLog } from '../../src/observe/log.ts'
 import { createLogger, readable } from '../../src/observe/logger.ts'

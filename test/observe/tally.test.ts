@@ -1,6 +1,6 @@
 import { Session } from 'node:inspector'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { networkOf } from '../../src/broker/network.ts'
+import { networkOf } from '../../src/broker/boundary/network.ts'
 import { printable } from '../../src/observe/printable.ts'
 import { type Fields, type Kind, Tally } from '../../src/observe/tally.ts'
 import { Random } from '../fuzz/random.ts'

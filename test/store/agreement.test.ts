@@ -3,10 +3,17 @@ import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { checkStore, repair } from '../../src/cli/store-commands.ts'
-import { markStore } from '../../src/store/directory.ts'
-import { keyNumber, META_KEY, numberKey, segmentKey, Table, tableRange } from '../../src/store/format.ts'
-import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
+import { checkStore, repair } from '../../src/cli/commands/store-commands.ts'
+import { markStore } from '../../src/store/files/data-directory.ts'
+import {
+  keyNumber,
+  META_KEY,
+  numberKey,
+  segmentKey,
+  Table,
+  tableRange,
+} from '../../src/store/format/format.ts'
+import { LevelStore, type LevelStoreOptions } from '../../src/store/level/level.ts'
 import type { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'

@@ -3,11 +3,18 @@ import { cp, mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { ByteReader } from '../../src/store/encoding.ts'
-import { FORMAT_VERSION, keyNumber, META_KEY, Table, tableRange, unsealed } from '../../src/store/format.ts'
-import { LevelStore, type LevelStoreOptions } from '../../src/store/level.ts'
-import { decodeMeta } from '../../src/store/meta.ts'
-import { DIRECTORY_PAGES } from '../../src/store/recovery.ts'
+import { ByteReader } from '../../src/store/format/encoding.ts'
+import {
+  FORMAT_VERSION,
+  keyNumber,
+  META_KEY,
+  Table,
+  tableRange,
+  unsealed,
+} from '../../src/store/format/format.ts'
+import { decodeMeta } from '../../src/store/format/meta.ts'
+import { LevelStore, type LevelStoreOptions } from '../../src/store/level/level.ts'
+import { DIRECTORY_PAGES } from '../../src/store/level/recovery.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'

@@ -1,7 +1,7 @@
 /** For tests: batches that are kept, or fail when told, and access to the raw values of a store. */
 import { crc32 } from 'node:zlib'
-import { type BatchWriter, type Database, levelDatabase, writeBatch } from '../../src/store/database.ts'
-import type { BatchOperation } from '../../src/store/format.ts'
+import { type BatchWriter, type Database, levelDatabase, writeBatch } from '../../src/store/files/database.ts'
+import type { BatchOperation } from '../../src/store/format/format.ts'
 
 export type Batch = readonly BatchOperation[]
 

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { listenAll } from '../../src/transport/listen.ts'
-import type { Listener, ListenerOptions } from '../../src/transport/listener.ts'
+import type { Listener, ListenerOptions } from '../../src/transport/listener/listener.ts'
 import { Recorder } from './recorder.ts'
 
 const LIMITS = { connectTimeoutSeconds: 10 }

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
-import { ListenError } from '../../src/transport/listen-error.ts'
-import type { ListenerOptions } from '../../src/transport/listener.ts'
+import type { ListenerOptions } from '../../src/transport/listener/listener.ts'
 import { ListenerSet } from '../../src/transport/listener-set.ts'
+import { ListenError } from '../../src/transport/tls/listen-error.ts'
 import { Recorder } from './recorder.ts'
 
 let recorder: Recorder

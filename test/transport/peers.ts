@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
-import type { Listener, ListenerOptions, ListenerType } from '../../src/transport/listener.ts'
-import { closeFrame, FIN, Opcode } from '../../src/transport/websocket-frames.ts'
+import type { Listener, ListenerOptions, ListenerType } from '../../src/transport/listener/listener.ts'
+import { closeFrame, FIN, Opcode } from '../../src/transport/websocket/websocket-frames.ts'
 
 const fixture = (name: string) => new URL(`../fixtures/tls/${name}`, import.meta.url).pathname
 

@@ -1,6 +1,6 @@
 /** An Acceptor for tests that writes down what happens to each Link. */
 import { EventEmitter, once } from 'node:events'
-import type { Acceptor, Link, LinkHandler } from '../../src/broker/link.ts'
+import type { Acceptor, Link, LinkHandler } from '../../src/broker/boundary/link.ts'
 
 export class RecordedLink implements LinkHandler {
   readonly link: Link

@@ -1,6 +1,6 @@
 /** MQTT 5.0, section 3.1: CONNECT. */
 import { describe, expect, it } from 'vitest'
-import type { Credentials } from '../../../src/broker/policy.ts'
+import type { Credentials } from '../../../src/broker/boundary/policy.ts'
 import { connectPacket, lasting, World } from '../../broker/harness.ts'
 import { connect, packet, properties, uint16, uint32 } from '../../mqtt/packets.ts'
 import { acknowledge, publish, sent, subscribe, unsubscribe } from '../wire.ts'

@@ -1,7 +1,7 @@
 /** DISCONNECT and AUTH of MQTT 5.0 (sections 3.14, 3.15, 4.12, 4.13). */
 import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import type { AuthenticationExchange, AuthenticationStep } from '../../../src/broker/policy.ts'
+import type { AuthenticationExchange, AuthenticationStep } from '../../../src/broker/boundary/policy.ts'
 import { connectPacket, lasting, type TestClient, World } from '../../broker/harness.ts'
 import { packet, properties, uint16, uint32 } from '../../mqtt/packets.ts'
 import { acknowledge, expectEachRefused, expectRefused, publish, sent, subscribe } from '../wire.ts'

@@ -1,0 +1,183 @@
+/**
+ * PURE. Who showed wrong passwords lately. A user name and an address together are slowed down first; an address and a user name by
+ * themselves only take trust away, so that nobody can lock a user out, or all who share an address, by guessing. Names that nobody
+ * has are counted like all others.
+ */
+import type { Limits } from '../../broker/boundary/limits.ts'
+import { beginningOf } from '../../mqtt/utf8.ts'
+
+export type FailureLimits = Pick<
+  Limits,
+  'failedLoginsMax' | 'failedLoginDelaySecondsMax' | 'failedLoginsBanned'
+>
+
+/** What was wrong so long ago is forgotten, in ms. */
+const MEMORY_MS = 15 * 60_000
+/** Wrong passwords of one address are counted for so long before it is banned. */
+export const BAN_WINDOW_MS = 10 * 60_000
+/** Pairs, addresses and user names that are remembered, each. */
+const REMEMBERED_MAX = 16_384
+/** Of those longest untouched so many are looked at, and the one that failed least gives way. */
+const LOOKS_MAX = 16
+/** From so many failures on, an address or a user name is one at which somebody guesses. */
+const GUESSED_MIN = 50
+/** The longest delay where this user came from this address with the right password before. */
+const KNOWN_DELAY_MS = 5000
+/** An address with so many users who showed the right password is many people's: a proxy, a NAT. */
+const GOOD_USERS_MANY = 3
+/** With fewer, but one at least, it is banned only after so many times as many failures. */
+const GOOD_USER_FACTOR = 10
+/** Longer names are told apart by their beginnings, in characters. */
+const NAME_CHARACTERS_MAX = 128
+
+interface Failures {
+  count: number
+  /** When it was touched last. */
+  at: number
+}
+
+interface Pair extends Failures {
+  /** Until when no further password is looked at. */
+  until: number
+  /** It showed the right one as well. */
+  isKnown: boolean
+}
+
+interface Address extends Failures {
+  /** When the count began. */
+  since: number
+  /** Users who showed the right password, at most `GOOD_USERS_MANY`. */
+  readonly good: Set<string>
+}
+
+export class FailedLogins {
+  readonly #limits: FailureLimits
+  readonly #now: () => number
+  readonly #max: number
+  readonly #pairs = new Map<string, Pair>()
+  readonly #addresses = new Map<string, Address>()
+  readonly #users = new Map<string, Failures>()
+
+  /** `limits` are read each time: they may change. `now` is a monotonic clock in ms. */
+  constructor(limits: FailureLimits, now: () => number, max = REMEMBERED_MAX) {
+    this.#limits = limits
+    this.#now = now
+    this.#max = max
+  }
+
+  /** Pairs of address and user name that are remembered. */
+  get size(): number {
+    return this.#pairs.size
+  }
+
+  /** Seconds until a password of this user from this address is looked at again; 0 where it is now. */
+  secondsToWait(address: string, userName: string): number {
+    const pair = this.#found(this.#pairs, keyOf(address, userName))
+    return pair === undefined ? 0 : Math.max(0, Math.ceil((pair.until - this.#now()) / 1000))
+  }
+
+  /** Whether others are served first: wrong passwords came from there, and this user not with the right one. */
+  isSuspect(address: string, userName: string): boolean {
+    const pair = this.#found(this.#pairs, keyOf(address, userName))
+    if (pair?.isKnown === true) return false
+    return (pair?.count ?? 0) > 0 || this.#isGuessing(address)
+  }
+
+  /** A password was wrong. */
+  failed(address: string, userName: string): void {
+    const now = this.#now()
+    const key = keyOf(address, userName)
+    const pair = this.#found(this.#pairs, key) ?? { count: 0, at: now, until: 0, isKnown: false }
+    pair.count++
+    this.#keep(this.#pairs, key, pair)
+    this.#tried(address)
+    const user = this.#found(this.#users, nameOf(userName)) ?? { count: 0, at: now }
+    user.count++
+    this.#keep(this.#users, nameOf(userName), user)
+    const isGuessed = !pair.isKnown && (this.#isGuessing(address) || user.count >= GUESSED_MIN)
+    const { failedLoginsMax } = this.#limits
+    const free = isGuessed ? Math.min(1, failedLoginsMax) : failedLoginsMax
+    if (pair.count < free || failedLoginsMax === Number.POSITIVE_INFINITY) return
+    const longestMs = this.#limits.failedLoginDelaySecondsMax * 1000
+    const delayMs = Math.min(1000 * 2 ** Math.min(30, pair.count - free), longestMs)
+    pair.until = now + (pair.isKnown ? Math.min(delayMs, KNOWN_DELAY_MS) : delayMs)
+  }
+
+  /** A password was not even looked at: for a ban it counts as a wrong one. */
+  delayed(address: string): void {
+    this.#tried(address)
+  }
+
+  succeeded(address: string, userName: string): void {
+    const now = this.#now()
+    const key = keyOf(address, userName)
+    this.#keep(this.#pairs, key, { count: 0, at: now, until: 0, isKnown: true })
+    const found = this.#found(this.#addresses, address) ?? { count: 0, at: now, since: now, good: new Set() }
+    const name = nameOf(userName)
+    if (found.good.size < GOOD_USERS_MANY && !found.good.has(name)) {
+      found.good.add(name)
+      // Of each user once: nobody with one right password clears a stream of wrong ones.
+      found.count = Math.floor(found.count / 2)
+    }
+    this.#keep(this.#addresses, address, found)
+  }
+
+  /** How many wrong passwords an address showed, where it is to be banned for that; else 0. Counting begins anew then. */
+  countForBan(address: string): number {
+    const found = this.#found(this.#addresses, address)
+    if (found === undefined || found.good.size >= GOOD_USERS_MANY) return 0
+    const factor = found.good.size > 0 ? GOOD_USER_FACTOR : 1
+    const { count } = found
+    if (count < this.#limits.failedLoginsBanned * factor) return 0
+    this.#addresses.delete(address)
+    return count
+  }
+
+  #tried(address: string): void {
+    const now = this.#now()
+    const found = this.#found(this.#addresses, address) ?? { count: 0, at: now, since: now, good: new Set() }
+    if (now - found.since > BAN_WINDOW_MS) {
+      found.since = now
+      found.count = 0
+    }
+    found.count++
+    this.#keep(this.#addresses, address, found)
+  }
+
+  #isGuessing(address: string): boolean {
+    const found = this.#found(this.#addresses, address)
+    return found !== undefined && found.count >= GUESSED_MIN && found.good.size < GOOD_USERS_MANY
+  }
+
+  #found<F extends Failures>(among: Map<string, F>, key: string): F | undefined {
+    const found = among.get(key)
+    return found === undefined || this.#now() - found.at > MEMORY_MS ? undefined : found
+  }
+
+  #keep<F extends Failures>(among: Map<string, F>, key: string, failures: F): void {
+    failures.at = this.#now()
+    among.delete(key)
+    among.set(key, failures)
+    if (among.size > this.#max) this.#forgetOne(among)
+  }
+
+  #forgetOne<F extends Failures>(among: Map<string, F>): void {
+    let least: string | undefined
+    let count = Number.POSITIVE_INFINITY
+    let looks = 0
+    for (const [key, failures] of among) {
+      const weight = this.#now() - failures.at > MEMORY_MS ? -1 : failures.count
+      if (weight < count) [least, count] = [key, weight]
+      if (++looks === LOOKS_MAX) break
+    }
+    if (least !== undefined) among.delete(least)
+  }
+}
+
+function nameOf(userName: string): string {
+  return beginningOf(userName, NAME_CHARACTERS_MAX)
+}
+
+function keyOf(address: string, userName: string): string {
+  return `${address} ${nameOf(userName)}`
+}

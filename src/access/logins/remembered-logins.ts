@@ -1,0 +1,62 @@
+/**
+ * Log-ins with chosen passwords that were right, so that a fleet which comes back is not hashed again. Each is an HMAC over user name,
+ * stored hash and password, with a key that no disk ever has: whoever changes the password, or the user, makes it worth nothing.
+ */
+import { createHmac, randomBytes } from 'node:crypto'
+import { type LoginFile, MAC_BYTES, REMEMBERED_MAX } from '../files/login-file.ts'
+import type { ChosenHash } from '../passwords/password-hash.ts'
+
+export class RememberedLogins {
+  readonly #key: Buffer
+  readonly #file: LoginFile | null
+  readonly #max: number
+  /** The one used longest ago first; 32 characters of `latin1`. */
+  readonly #macs = new Set<string>()
+
+  /** With those of before the restart that `file` has; null where none outlives one. */
+  constructor(file: LoginFile | null = null, max = REMEMBERED_MAX) {
+    this.#file = file
+    this.#max = max
+    this.#key = file?.key ?? randomBytes(MAC_BYTES)
+    for (const mac of file?.macs ?? []) this.#keep(mac)
+  }
+
+  get size(): number {
+    return this.#macs.size
+  }
+
+  /** Whether this password was right for this user when the same was stored. */
+  has(userName: string, password: Buffer, stored: ChosenHash): boolean {
+    const mac = this.#macOf(userName, password, stored)
+    if (!this.#macs.has(mac)) return false
+    this.#keep(mac)
+    return true
+  }
+
+  /** It was right. */
+  add(userName: string, password: Buffer, stored: ChosenHash): void {
+    const mac = this.#macOf(userName, password, stored)
+    const isNew = !this.#macs.has(mac)
+    this.#keep(mac)
+    if (isNew) this.#file?.append(mac, this.#macs)
+  }
+
+  #keep(mac: string): void {
+    this.#macs.delete(mac)
+    this.#macs.add(mac)
+    if (this.#macs.size <= this.#max) return
+    for (const oldest of this.#macs) {
+      this.#macs.delete(oldest)
+      return
+    }
+  }
+
+  #macOf(userName: string, password: Buffer, { encoded }: ChosenHash): string {
+    const [name, hash] = [Buffer.from(userName, 'utf8'), Buffer.from(encoded, 'utf8')]
+    const lengths = Buffer.allocUnsafe(8)
+    lengths.writeUInt32BE(name.length, 0)
+    lengths.writeUInt32BE(hash.length, 4)
+    const mac = createHmac('sha256', this.#key).update(lengths).update(name).update(hash)
+    return mac.update(password).digest().toString('latin1')
+  }
+}

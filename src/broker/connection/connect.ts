@@ -1,0 +1,292 @@
+/** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
+
+import { decodeForwardedProperties } from '../../mqtt/codec/properties.ts'
+import type { Tolerance } from '../../mqtt/lenience.ts'
+import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
+import { Reason } from '../../mqtt/reason.ts'
+import { isUtf8Payload } from '../../mqtt/utf8.ts'
+import { connectExcess, type Excess } from '../accounts/form-limits.ts'
+import type { Ban } from '../boundary/bans.ts'
+import type { Limit } from '../boundary/events.ts'
+import { STANDARD_PACKET_BYTES_MAX } from '../boundary/limits.ts'
+import type { LinkInfo } from '../boundary/link.ts'
+import { ownerOf, ownershipOf } from '../boundary/ownership.ts'
+import type { AuthenticationResult, Credentials, Owner, WaitingClient } from '../boundary/policy.ts'
+import { sessionExcess } from '../relief/quotas.ts'
+import type { State } from '../state/state.ts'
+
+const SLASH = 0x2f
+
+/** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
+const CLIENT_ID_3_1_CHARACTERS_MAX = 23
+
+/** Of a UTF-8 Encoded String (section 1.5.4). */
+const TEXT_BYTES_MAX = 65_535
+
+/** A User Property of a few characters, decoded. */
+const USER_PROPERTY_BYTES = 120
+
+export interface Refusal {
+  readonly reasonCode: Reason
+  /** For the log. */
+  readonly reason: string
+  /** For the client, where the reason is about the inside of the Server; the reason itself when absent. */
+  readonly told?: string
+  /** The limit that refuses; counted by whoever says so. */
+  readonly limit?: Limit
+}
+
+/** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
+export const NO_ROOM = 'the Server has no room for this at the moment: try again later'
+
+const RECOVERING = 'the Server is recovering: try again later'
+
+/** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
+export function connectRefusal(
+  state: State,
+  packet: ConnectPacket,
+  link: LinkInfo,
+  tolerance: Tolerance | null = null,
+): Refusal | null {
+  const { limits } = state
+  if (link.certificateRefusal !== undefined) {
+    return { reasonCode: Reason.NotAuthorized, reason: link.certificateRefusal }
+  }
+  if (state.stopping) return { reasonCode: Reason.ServerUnavailable, reason: 'the Server is shutting down' }
+  if (state.unavailable !== null) return unavailable(state.unavailable)
+  const ban = state.bans.ofClient(packet.clientId) ?? state.bans.ofUser(packet.userName ?? '')
+  if (ban !== null) return banned(ban)
+  if (packet.clientId === '') {
+    // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
+    const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
+    const isLet = limits.emptyClientIdentifierAllowed
+    if (!isLet || (forbidden && tolerance?.excuses('empty-client-identifier') !== true)) {
+      return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
+    }
+  }
+  const isLong = packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
+  if (isLong && tolerance?.excuses('client-identifier-over-23') !== true) {
+    return {
+      reasonCode: Reason.ClientIdentifierNotValid,
+      reason: `MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`,
+    }
+  }
+  if (packet.will !== undefined) {
+    if (packet.will.qos > limits.maximumQoS) {
+      return { reasonCode: Reason.QoSNotSupported, reason: `Will QoS ${packet.will.qos}` } // [MQTT-3.2.2-12]
+    }
+    if (packet.will.retain && !limits.retainAvailable) {
+      return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
+    }
+    if (!isUtf8Payload(packet.will.payload) && saysText(packet.will.properties)) {
+      return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' } // section 3.1.3.2.3
+    }
+    if (isServerTopic(packet.will.topic)) {
+      // As a PUBLISH there, and as any other topic that the client has no right to.
+      const reason = `clients may not publish to ${packet.will.topic}: below $SYS only bridges may tell their state`
+      return { reasonCode: Reason.NotAuthorized, reason }
+    }
+  }
+  const excess = connectExcess(limits, packet)
+  if (excess !== null) return refusalBy(excess)
+  // Who has a Session may come back: it takes messages out of memory, or ends it.
+  if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
+    return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal, told: NO_ROOM }
+  return null
+}
+
+function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
+  return { reasonCode, reason: detail, told, limit }
+}
+
+/** What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with two strings. */
+export function connectBytes({ userProperties }: ConnectPacket, packetBytes: number): number {
+  return packetBytes + USER_PROPERTY_BYTES * (userProperties?.length ?? 0)
+}
+
+/** Before anybody is asked for a password: a ban tells the same whatever the password is, and whether or not there is such a user. */
+function banned({ kind, subject, reason }: Ban): Refusal {
+  const what = kind === 'client' ? 'the Client Identifier' : `the ${kind} ${subject}`
+  const why = reason === '' ? '' : `: ${reason}`
+  return { reasonCode: Reason.Banned, reason: `${what} is banned${why}`, told: 'banned' }
+}
+
+function unavailable(reason: string): Refusal {
+  return { reasonCode: Reason.ServerUnavailable, reason, told: RECOVERING }
+}
+
+/** A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has left. */
+export function cleanIfNameless(packet: ConnectPacket): ConnectPacket {
+  if (packet.clientId !== '' || packet.protocolVersion === 5) return packet
+  return { ...packet, cleanStart: true, sessionExpirySeconds: 0 }
+}
+
+/** Counts characters, not the UTF-16 units of `length`. */
+function isLongerThan(text: string, characters: number): boolean {
+  return text.length > characters && (text.length > 2 * characters || [...text].length > characters)
+}
+
+/**
+ * The Client Identifier of a user where the listener binds it (`client_id`): as asked for, or made for a user who asked for none
+ * (`assigned`, the Server's own word for it). A refusal where it is not this user's.
+ */
+export function boundClientId(
+  { clientIdRule: rule, certificate }: LinkInfo,
+  packet: ConnectPacket,
+  assigned: string,
+  { userName }: Owner,
+): string | Refusal {
+  const { clientId } = packet
+  if (rule === undefined) return clientId === '' ? assigned : clientId
+  const refuse = (reason: string): Refusal => ({ reasonCode: Reason.ClientIdentifierNotValid, reason })
+  if (rule === 'certificate') {
+    const name = certificate?.subjectCommonName ?? null
+    if (name === null)
+      return refuse('the client shows no certificate with one Common Name (client_id: certificate)')
+    if (clientId === name) return clientId
+    return refuse("the Client Identifier is not the certificate's Common Name (client_id: certificate)")
+  }
+  if (userName === null)
+    return refuse('a client without credentials may use no Client Identifier here (client_id: user)')
+  // A slash ends the name: nobody is called `a/b` here, so that `a/b` is of the user `a` and of nobody else.
+  if (userName.includes('/'))
+    return refuse('a user with / in the name may use no Client Identifier here (client_id: user)')
+  const bound = clientId === '' ? `${userName}/${assigned}` : clientId
+  const isTheirs = bound === userName || bound.startsWith(`${userName}/`)
+  if (isTheirs && Buffer.byteLength(bound) <= TEXT_BYTES_MAX) return bound
+  return refuse('the Client Identifier is neither the user name nor begins with it and / (client_id: user)')
+}
+
+/** Refuses what an authenticated user may not do; null lets it pass. */
+export function sessionRefusal(
+  state: State,
+  packet: ConnectPacket,
+  clientId: string,
+  user: Owner,
+  { remoteAddress }: LinkInfo,
+): Refusal | null {
+  // Asked again: a policy may have taken its time.
+  if (state.unavailable !== null) return unavailable(state.unavailable)
+  const { userName, userId } = user
+  // A certificate may have named the user, and a Client Identifier may have been made.
+  const ban = state.bans.ofClient(clientId) ?? state.bans.ofUser(userName ?? '')
+  if (ban !== null) return banned(ban)
+  if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
+    return {
+      reasonCode: Reason.NotAuthorized,
+      reason: 'the user was removed, or added again, during the log-in',
+    }
+  }
+  const existing = state.sessions.get(clientId)
+  if (existing !== undefined && ownershipOf(state.policy, ownerOf(existing), user) === 'another') {
+    return anothers(state, 'Session', clientId, ownerOf(existing), user)
+  }
+  const will = state.wills.get(clientId)?.record
+  const isAnothersWill = will !== undefined && ownershipOf(state.policy, ownerOf(will), user) === 'another'
+  if (existing === undefined && isAnothersWill) return anothers(state, 'Will', clientId, ownerOf(will), user)
+  // Who has a Session may come back, also with a Will: it takes messages off the disk.
+  const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
+  if (stores && existing === undefined && state.store.refusal !== null) {
+    return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal, told: NO_ROOM }
+  }
+  const excess = sessionExcess(state, clientId, state.usage.user(userName, remoteAddress), packet.will)
+  return excess === null ? null : refusalBy(excess)
+}
+
+/** The refusal of who asks for what another user left under this Client Identifier. */
+function anothers(
+  { events }: State,
+  what: 'Session' | 'Will',
+  clientId: string,
+  owner: Owner,
+  user: Owner,
+): Refusal {
+  const detail = `the ${what} belongs to ${owner.userName ?? 'anonymous clients'}`
+  const by = user.userName ?? 'anonymous'
+  events.emit('security', { kind: 'session-of-another-user', subject: clientId, by, detail })
+  const of = what === 'Will' ? 'Will of this Client Identifier' : what
+  return { reasonCode: Reason.NotAuthorized, reason: `the ${of} belongs to another user` }
+}
+
+function saysText(properties: Buffer): boolean {
+  return decodeForwardedProperties(properties).payloadFormatIndicator === 1
+}
+
+/** Where a bridge tells whether it is connected, by PUBLISH and by its Will; NAME is one level. */
+const BRIDGE_STATE = /^\$SYS\/broker\/connection\/[^/]+\/state$/
+
+/** Topics that only the Server publishes (section 4.7.2): all of `$SYS` except the states of bridges. */
+export function isServerTopic(topic: string): boolean {
+  if (!topic.startsWith('$SYS')) return false
+  return (topic.length === 4 || topic.charCodeAt(4) === SLASH) && !isBridgeState(topic)
+}
+
+/** Whether it is the topic of a bridge's state, `$SYS/broker/connection/NAME/state`, as Mosquitto's bridges have it. */
+export function isBridgeState(topic: string): boolean {
+  return BRIDGE_STATE.test(topic)
+}
+
+const ANONYMOUS_ALLOWED: AuthenticationResult = Object.freeze({ allow: true, userName: null })
+
+/** Without a policy: anonymous clients, where the listener lets them in. */
+export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
+  if (link.allowAnonymous) return ANONYMOUS_ALLOWED
+  return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
+}
+
+export function credentialsOf(
+  packet: ConnectPacket,
+  clientId: string,
+  link: LinkInfo,
+  waiting: WaitingClient,
+): Credentials {
+  return {
+    clientId,
+    userName: packet.userName,
+    password: packet.password,
+    protocolVersion: packet.protocolVersion,
+    userProperties: packet.userProperties,
+    link,
+    waiting,
+  }
+}
+
+/** The Session Expiry Interval that the Server grants, in seconds. */
+export function sessionExpirySeconds(state: State, packet: ConnectPacket): number {
+  return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
+}
+
+/** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
+export function keepAliveSeconds(state: State, packet: ConnectPacket, link: LinkInfo): number {
+  const { keepAliveSecondsMax } = state.limits
+  if (packet.protocolVersion < 5) return packet.keepAliveSeconds
+  const wanted = link.serverKeepAliveSeconds ?? packet.keepAliveSeconds
+  if (keepAliveSecondsMax === Number.POSITIVE_INFINITY) return wanted
+  return wanted === 0 ? keepAliveSecondsMax : Math.min(wanted, keepAliveSecondsMax)
+}
+
+/** A short CONNACK: only what differs from what the client asked for, or from the standard's defaults. */
+export function connackProperties(
+  state: State,
+  packet: ConnectPacket,
+  link: LinkInfo,
+  clientId: string,
+): ConnackProperties {
+  const { limits } = state
+  const properties: ConnackProperties = {}
+  const expiry = sessionExpirySeconds(state, packet)
+  const keepAlive = keepAliveSeconds(state, packet, link)
+  if (expiry !== packet.sessionExpirySeconds) properties.sessionExpirySeconds = expiry
+  if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
+  if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
+  if (!limits.retainAvailable) properties.retainAvailable = false
+  // Of the largest that the standard can express there is nothing to announce.
+  if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
+  if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
+  if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum
+  if (keepAlive !== packet.keepAliveSeconds) properties.serverKeepAliveSeconds = keepAlive
+  if (!limits.wildcardSubscriptionAvailable) properties.wildcardSubscriptionAvailable = false
+  if (!limits.subscriptionIdentifierAvailable) properties.subscriptionIdentifiersAvailable = false
+  if (!limits.sharedSubscriptionAvailable) properties.sharedSubscriptionAvailable = false
+  return properties
+}

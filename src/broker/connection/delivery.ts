@@ -1,0 +1,88 @@
+/** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
+import { publishWire, writePublish } from '../../mqtt/codec/encode.ts'
+import { type Delivery, NO_IDENTIFIERS, type Wire } from '../../mqtt/message.ts'
+import type { ProtocolVersion } from '../../mqtt/packet.ts'
+import type { PacketPlace } from '../../mqtt/slab.ts'
+import { secondsLeft } from '../boundary/expiry.ts'
+import { OutgoingAliases } from './topic-aliases.ts'
+
+export class DeliveryEncoder {
+  /** For what all receivers share, and for what is this client's alone. */
+  readonly #shared: PacketPlace
+  readonly #own: PacketPlace
+  readonly #version: ProtocolVersion
+  /** The client's Maximum Packet Size. */
+  readonly #packetBytesMax: number
+  readonly #aliases: OutgoingAliases
+
+  constructor(
+    shared: PacketPlace,
+    own: PacketPlace,
+    version: ProtocolVersion,
+    packetBytesMax: number,
+    aliasMaximum: number,
+  ) {
+    this.#shared = shared
+    this.#own = own
+    this.#version = version
+    this.#packetBytesMax = packetBytesMax
+    this.#aliases = new OutgoingAliases(aliasMaximum)
+  }
+
+  /**
+   * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's Maximum Packet Size
+   * [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
+   */
+  encode(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire | null {
+    if (this.#isShared(delivery)) {
+      this.#own.body = null
+      const wire = publishWire(this.#shared, delivery.message, this.#version)
+      return this.#fits(wire, null) ? wire : null
+    }
+    const wire = this.#alone(delivery, packetId, dup, now)
+    return this.#fits(wire, this.body) ? wire : null
+  }
+
+  /** What follows the packet that was encoded last, and belongs to it: a large payload, where the message has it. */
+  get body(): Buffer | null {
+    return this.#own.body
+  }
+
+  /** Whether other receivers may get the very same bytes. */
+  #isShared({ qos, retain, subscriptionIdentifiers, message }: Delivery): boolean {
+    if (qos !== 0 || retain) return false
+    if (this.#version !== 5) return true
+    return (
+      subscriptionIdentifiers.length === 0 &&
+      this.#aliases.maximum === 0 &&
+      message.expiresAt === Number.POSITIVE_INFINITY
+    )
+  }
+
+  #alone(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire {
+    const { message, qos } = delivery
+    const flags = (dup ? 8 : 0) | (qos << 1) | (delivery.retain ? 1 : 0)
+    if (this.#version === 5) this.#write5(delivery, flags, packetId, secondsLeft(message.expiresAt, now))
+    else writePublish(this.#own, message, this.#version, flags, packetId, NO_IDENTIFIERS, -1, 0, false)
+    return this.#own
+  }
+
+  #write5(delivery: Delivery, flags: number, packetId: number, expirySeconds: number): void {
+    const { message, subscriptionIdentifiers: identifiers } = delivery
+    const { name } = message.topic
+    const known = this.#aliases.known(name)
+    if (known > 0) {
+      writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, known, true)
+      return
+    }
+    const free = this.#aliases.free(message.topic)
+    writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
+    // An alias is known only once a packet that sets it leaves; one that is too large does not.
+    if (free > 0 && this.#fits(this.#own, this.body)) this.#aliases.learn(name)
+  }
+
+  /** No bytes stand for a packet that is larger than the standard can express. */
+  #fits({ start, end }: Wire, body: Buffer | null): boolean {
+    return end > start && end - start + (body === null ? 0 : body.length) <= this.#packetBytesMax
+  }
+}

@@ -1,0 +1,380 @@
+/**
+ * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything behind it;
+ * what is free leaves in one write at the end of the turn.
+ */
+import { writeAcknowledge } from '../../mqtt/codec/encode.ts'
+import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
+import type { Link } from '../boundary/link.ts'
+import type { CommitWaiter, State } from '../state/state.ts'
+import { Stretch } from '../state/turn-memory.ts'
+import { UNITS } from '../state/work.ts'
+
+/** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
+const PACKET_BYTES = 64
+
+/** What waits for a slow reader is copied below this, and where its memory has more than as many times its bytes. */
+const COPY_BELOW_BYTES = 1024
+const MEMORY_TIMES_MAX = 2
+
+/** From this size on, in bytes, one copy does for all readers that wait for the same bytes. */
+const SHARED_FROM_BYTES = 4096
+
+/** They lie one behind the other in memory of this connection: as much is made at a time, in bytes. */
+const SPARE_BYTES = 4096
+
+const NOTHING: Buffer = Buffer.alloc(0)
+
+/** Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are copied. */
+const HELD_TURNS = 8
+
+/** So many writes to a connection that was idle have their last packet written alone, and then one in so many ms. */
+const APART_MAX = 16
+const APART_MS = 1000
+
+interface Segment {
+  readonly gate: number
+  readonly chunks: readonly Buffer[]
+  readonly bytes: number
+  readonly packets: number
+  /** Of its last packet. */
+  readonly lastBytes: number
+  /** Memory that it takes while it waits. */
+  readonly weight: number
+  readonly credits: number
+}
+
+/** The Network Connection whose output it is. */
+export interface OutputOwner extends CommitWaiter {
+  /** So many acknowledgements were written: what they acknowledged counts no longer. */
+  credited(count: number): void
+}
+
+export class Output {
+  /** Where packets are written that are this connection's alone. */
+  readonly place: Stretch
+  readonly #state: State
+  readonly #link: Link
+  readonly #owner: OutputOwner
+  /** Nearly always there is one. */
+  #chunk: Buffer | null = null
+  /** All chunks, where there are more. */
+  #chunks: Buffer[] | null = null
+  #bytes = 0
+  #packets = 0
+  /** Of the packet that was added last. */
+  #lastBytes = 0
+  /** Packets behind the chunks that are no chunk yet, since their neighbours may follow: where they are. */
+  #run: Buffer | null = null
+  #runStart = 0
+  #runEnd = 0
+  /** Memory that these take while they wait. */
+  #weight = 0
+  #gate = 0
+  #credits = 0
+  #held: Segment[] = []
+  #heldWeight = 0
+  /** Bytes handed to the link or held, as of the last flush. */
+  #backlog = 0
+  /** Memory that what waits long is copied into; what is left of it comes next. */
+  #spare: Buffer = NOTHING
+  #spareUsed = 0
+  #pushed = 0
+  #written = 0
+  /** In broker time: how far ahead it is tells how many writes of late had their last packet written alone. */
+  #apartUntil = 0
+
+  constructor(state: State, link: Link, owner: OutputOwner) {
+    this.#state = state
+    this.#link = link
+    this.#owner = owner
+    this.place = new Stretch(state.turn.memory)
+  }
+
+  /** True while as many bytes as allowed wait for the reader. A reader with nothing waiting is never congested. */
+  get congested(): boolean {
+    return this.#backlog + this.#weight >= this.#state.limits.outgoingBytesMax
+  }
+
+  /**
+   * True while twice as much waits: deliveries have stopped long before, so these are answers to a client that asks
+   * and does not read. Nothing more is read from it until it does.
+   */
+  get choked(): boolean {
+    return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
+  }
+
+  /** True when nothing is left to be written by us. */
+  get idle(): boolean {
+    return this.#packets === 0 && this.#held.length === 0
+  }
+
+  /** Packets added so far, those that were discarded included. */
+  get pushed(): number {
+    return this.#pushed
+  }
+
+  /** Packets given to the link so far. */
+  get written(): number {
+    return this.#written
+  }
+
+  /** Bytes that wait here and in the link. */
+  get waitingBytes(): number {
+    return this.#weight + this.#heldWeight + this.#link.bufferedBytes
+  }
+
+  /**
+   * Adds a packet. It leaves when the commit `gate` is durable (0: at the end of the turn), and never before what
+   * was added earlier. `credits` are given back when it was written. True when the owner has to be flushed this turn.
+   */
+  push(bytes: Buffer, gate: number, credits: number): boolean {
+    return this.pushPart(bytes, 0, bytes.length, gate, credits)
+  }
+
+  /** The same for a packet that is a part of a buffer. */
+  pushPart(buffer: Buffer, start: number, end: number, gate: number, credits: number): boolean {
+    if (this.#run !== buffer || this.#runEnd !== start) {
+      if (this.#run !== null) this.#endRun()
+      this.#run = buffer
+      this.#runStart = start
+    }
+    this.#runEnd = end
+    return this.#add(end - start, gate, credits)
+  }
+
+  /** The same for PUBACK, PUBREC, PUBREL or PUBCOMP. */
+  acknowledge(
+    type: AcknowledgeType,
+    version: ProtocolVersion,
+    packetId: number,
+    reasonCode: number,
+    gate: number,
+    credits: number,
+  ): boolean {
+    const { place } = this
+    writeAcknowledge(place, type, version, packetId, reasonCode)
+    return this.pushPart(place.buffer, place.start, place.end, gate, credits)
+  }
+
+  /** Adds the rest of the packet that was added last: bytes that lie elsewhere. */
+  pushBody(bytes: Buffer): void {
+    if (this.#run !== null) this.#endRun()
+    this.#addChunk(bytes)
+    this.#bytes += bytes.length
+    this.#lastBytes += bytes.length
+    this.#weight += bytes.length
+  }
+
+  /**
+   * What was placed is not added. Where nothing else was, nobody flushes this turn, and the place would stay in memory that
+   * others write into in the next one.
+   */
+  abandon(): void {
+    if (this.#packets === 0) this.place.leave()
+  }
+
+  #endRun(): void {
+    const run = this.#run!
+    const isWhole = this.#runStart === 0 && this.#runEnd === run.length
+    const chunk = isWhole ? run : run.subarray(this.#runStart, this.#runEnd)
+    this.#run = null
+    this.#addChunk(chunk)
+  }
+
+  #addChunk(chunk: Buffer): void {
+    if (this.#chunk === null) this.#chunk = chunk
+    else if (this.#chunks === null) this.#chunks = [this.#chunk, chunk]
+    else this.#chunks.push(chunk)
+  }
+
+  #add(bytes: number, gate: number, credits: number): boolean {
+    const first = this.#packets === 0
+    this.#bytes += bytes
+    this.#lastBytes = bytes
+    this.#packets++
+    this.#weight += bytes + PACKET_BYTES
+    this.#credits += credits
+    this.#pushed++
+    if (gate > this.#gate) this.#gate = gate
+    this.#state.figures.packetsSent++
+    return first
+  }
+
+  /** Writes, or holds back, what the turn added. */
+  flush(): void {
+    if (this.#packets > 0) {
+      if (this.#run !== null) this.#endRun()
+      // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
+      const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
+      const chunks = this.#chunks ?? [this.#chunk!]
+      const bytes = this.#bytes
+      const packets = this.#packets
+      const lastBytes = this.#lastBytes
+      const weight = this.#weight
+      const credits = this.#credits
+      this.#empty()
+      if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
+        const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
+        if (kept === chunks) this.#state.turn.memory.waits()
+        this.#hold({ gate, chunks: kept, bytes, packets, lastBytes, weight, credits })
+      } else this.#write(chunks, bytes, packets, lastBytes, credits)
+    }
+    this.refresh()
+  }
+
+  #empty(): void {
+    this.place.leave()
+    this.#chunk = null
+    this.#chunks = null
+    this.#run = null
+    this.#bytes = 0
+    this.#packets = 0
+    this.#weight = 0
+    this.#gate = 0
+    this.#credits = 0
+  }
+
+  #hold(segment: Segment): void {
+    this.#held.push(segment)
+    this.#heldWeight += segment.weight
+    this.#state.waiting.add(this.#owner)
+  }
+
+  /** A commit is durable: everything up to the first segment that still waits leaves in one write. */
+  release(committedSequence: number): void {
+    const held = this.#held
+    let count = 0
+    let bytes = 0
+    let packets = 0
+    let weight = 0
+    let credits = 0
+    while (count < held.length && held[count]!.gate <= committedSequence) {
+      bytes += held[count]!.bytes
+      packets += held[count]!.packets
+      weight += held[count]!.weight
+      credits += held[count]!.credits
+      count++
+    }
+    if (count === 0) return
+    const { lastBytes } = held[count - 1]!
+    const chunks = count === 1 ? held[0]!.chunks : held.slice(0, count).flatMap((segment) => segment.chunks)
+    this.#held = count === held.length ? [] : held.slice(count)
+    this.#heldWeight -= weight
+    if (this.#held.length === 0) this.#state.waiting.delete(this.#owner)
+    this.#write(chunks, bytes, packets, lastBytes, credits)
+    this.refresh()
+  }
+
+  #write(
+    chunks: readonly Buffer[],
+    bytes: number,
+    packets: number,
+    lastBytes: number,
+    credits: number,
+  ): void {
+    this.#state.figures.bytesSent += bytes
+    this.#state.work.units += UNITS.write + ((bytes / UNITS.bytesEach) | 0)
+    this.#written += packets
+    const link = this.#link
+    const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks
+    if (packets > 1 && link.hidesRecords === true && this.#mayWriteApart()) {
+      link.write(withoutLast(written, lastBytes), bytes - lastBytes)
+      link.write(lastOf(written, lastBytes), lastBytes)
+    } else link.write(written, bytes)
+    if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
+      this.#state.turn.memory.waits()
+    if (credits > 0) this.#owner.credited(credits)
+  }
+
+  /** Not in a stream of packets: its next write comes soon, and a record more for each would cost it dear. */
+  #mayWriteApart(): boolean {
+    const now = this.#state.now()
+    if (this.#apartUntil - now > (APART_MAX - 1) * APART_MS) return false
+    this.#apartUntil = Math.max(this.#apartUntil, now) + APART_MS
+    return true
+  }
+
+  /** Takes note of what the link still has to write. */
+  refresh(): void {
+    this.#backlog = this.#heldWeight + this.#link.bufferedBytes
+    if (this.#backlog === 0) this.#spare = NOTHING
+  }
+
+  /**
+   * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
+   * are counted. Large ones are shared with other readers, one that has its memory for itself is left in it.
+   */
+  #withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
+    if (chunks.length === 1 && bytes >= COPY_BELOW_BYTES && isAlone(chunks[0]!)) return chunks
+    if (bytes < SHARED_FROM_BYTES) return [this.#joined(chunks, 0, chunks.length, bytes)]
+    const { memory } = this.#state.turn
+    const kept: Buffer[] = []
+    let from = 0
+    let smallBytes = 0
+    for (let index = 0; index < chunks.length; index++) {
+      const chunk = chunks[index]!
+      // What the next turns write into is never shared: it would be taken for what it was.
+      if (chunk.length < SHARED_FROM_BYTES || memory.uses(chunk.buffer)) {
+        smallBytes += chunk.length
+        continue
+      }
+      if (smallBytes > 0) kept.push(this.#joined(chunks, from, index, smallBytes))
+      kept.push(isAlone(chunk) ? chunk : this.#state.sharedCopies.of(chunk))
+      from = index + 1
+      smallBytes = 0
+    }
+    if (smallBytes > 0) kept.push(this.#joined(chunks, from, chunks.length, smallBytes))
+    return kept
+  }
+
+  #joined(chunks: readonly Buffer[], from: number, to: number, bytes: number): Buffer {
+    const room = this.#room(bytes)
+    let at = 0
+    for (let index = from; index < to; index++) at += chunks[index]!.copy(room, at)
+    return room
+  }
+
+  /** Memory that no other connection's packets lie in, nor what else is made by and by in Node's pool. */
+  #room(bytes: number): Buffer {
+    if (bytes > SPARE_BYTES / 2) return Buffer.allocUnsafeSlow(bytes)
+    if (bytes > this.#spare.length - this.#spareUsed) {
+      this.#spare = Buffer.allocUnsafeSlow(SPARE_BYTES)
+      this.#spareUsed = 0
+    }
+    const from = this.#spareUsed
+    this.#spareUsed += bytes
+    return this.#spare.subarray(from, this.#spareUsed)
+  }
+
+  /** Nothing of what waits leaves any more. */
+  discard(): void {
+    this.#empty()
+    this.#held = []
+    this.#heldWeight = 0
+    this.#state.waiting.delete(this.#owner)
+  }
+}
+
+function isAlone(chunk: Buffer): boolean {
+  return chunk.buffer.byteLength <= MEMORY_TIMES_MAX * chunk.length
+}
+
+/** All but the last bytes of some chunks. */
+function withoutLast(chunks: readonly Buffer[], lastBytes: number): readonly Buffer[] {
+  let index = chunks.length - 1
+  let left = lastBytes
+  while (chunks[index]!.length <= left) left -= chunks[index--]!.length
+  const kept = chunks.slice(0, index + 1)
+  if (left > 0) kept[index] = kept[index]!.subarray(0, kept[index]!.length - left)
+  return kept
+}
+
+/** The last bytes of some chunks. */
+function lastOf(chunks: readonly Buffer[], lastBytes: number): readonly Buffer[] {
+  let index = chunks.length - 1
+  let left = lastBytes
+  while (chunks[index]!.length < left) left -= chunks[index--]!.length
+  const kept = chunks.slice(index)
+  if (left < kept[0]!.length) kept[0] = kept[0]!.subarray(kept[0]!.length - left)
+  return kept
+}

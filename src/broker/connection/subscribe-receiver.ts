@@ -1,0 +1,230 @@
+/** SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checked whole, done in slices, answered once. */
+import { encodeSuback, encodeUnsuback } from '../../mqtt/codec/encode.ts'
+import type { FilterReader } from '../../mqtt/codec/filter-reader.ts'
+import { variableByteIntegerBytes } from '../../mqtt/field.ts'
+import { CHARACTER_BITS } from '../../mqtt/meter.ts'
+import type { ProtocolVersion, SubscribeRequest } from '../../mqtt/packet.ts'
+import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import { innerFilter } from '../../routing/filter.ts'
+import type { Session } from '../../session/session.ts'
+import type { ClientView } from '../boundary/policy.ts'
+import type { Rooms } from '../sessions/server-parts.ts'
+import type { Unavailable } from '../sessions/subscribe.ts'
+import type { State } from '../state/state.ts'
+import { SLICE_UNITS } from '../state/work.ts'
+
+/** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
+const SUBACK_BYTES = 3
+
+/** Topic Filters of which a slice is made, and their characters: what they take is known only when it is done. */
+const SLICE_FILTERS = 256
+const SLICE_CHARACTERS = 65_536
+
+/** What it takes to read and check one, in units beside its characters. */
+const CHECK_UNITS = 4
+
+/** The Network Connection as this room needs it: none of its further packets is handled before `then` or `action` ran. */
+export interface FilterPacketsSink {
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  /** In a later turn, so that others are served meanwhile. */
+  later(action: () => void): void
+  send(bytes: Buffer, gate: number): void
+  /** Whether a rate refuses so many topic filters. */
+  refuses(kind: 'subscribe', count: number): boolean
+  /** Whether a QoS 2 message has the packet identifier; see `Inbound.isInUse`. */
+  isInUse(packetId: number): boolean
+}
+
+/** One packet that is being handled. */
+interface Handled {
+  readonly reader: FilterReader
+  /** Topic Filters that were checked; in the end all. */
+  count: number
+  /** Why the packet is refused, once all of it was read: a packet that is malformed further on is that first. */
+  invalid: ProtocolError | null
+  /** The first Topic Filter of what is not available, and that. */
+  unavailable: Unavailable | null
+  readonly reasonCodes: number[]
+}
+
+export class FilterPackets {
+  readonly #state: State
+  readonly #rooms: Rooms
+  readonly #sink: FilterPacketsSink
+  readonly #session: Session
+  readonly #view: ClientView
+  readonly #version: ProtocolVersion
+  readonly #isBridge: boolean
+  readonly #maximumPacketSize: number
+  #handled: Handled | null = null
+
+  /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. `maximumPacketSize` is the client's, in bytes. */
+  constructor(
+    state: State,
+    rooms: Rooms,
+    sink: FilterPacketsSink,
+    session: Session,
+    view: ClientView,
+    isBridge: boolean,
+    maximumPacketSize: number,
+  ) {
+    this.#state = state
+    this.#rooms = rooms
+    this.#sink = sink
+    this.#session = session
+    this.#view = view
+    this.#version = view.protocolVersion
+    this.#isBridge = isBridge
+    this.#maximumPacketSize = maximumPacketSize
+  }
+
+  /** Bytes of a packet that is handled in slices. */
+  get heldBytes(): number {
+    return this.#handled?.reader.ownBytes ?? 0
+  }
+
+  /** Throws ProtocolError before anything is done, now or in a later turn. */
+  subscribe(reader: FilterReader): void {
+    this.#check(this.#begin(reader), true)
+  }
+
+  /** Throws ProtocolError before anything is done, now or in a later turn. */
+  unsubscribe(reader: FilterReader): void {
+    this.#check(this.#begin(reader), false)
+  }
+
+  #begin(reader: FilterReader): Handled {
+    this.#handled = { reader, count: 0, invalid: null, unavailable: null, reasonCodes: [] }
+    return this.#handled
+  }
+
+  /** Goes on in a later turn, in which the memory that was read from has other packets in it. */
+  #later(handled: Handled, action: () => void): void {
+    handled.reader.own()
+    this.#sink.later(action)
+  }
+
+  /** Reads the whole packet once. It is small as a rule, and what it asks for is done in the same turn. */
+  #check(handled: Handled, isSubscribe: boolean): void {
+    const { reader } = handled
+    const { subscribing } = this.#rooms
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
+    while (reader.next()) {
+      handled.count++
+      work.units += CHECK_UNITS + (reader.filter.length >>> (CHARACTER_BITS - 1))
+      handled.invalid ??= subscribing.invalid(reader.filter, isSubscribe && reader.noLocal)
+      if (isSubscribe) handled.unavailable ??= subscribing.unavailable(reader.filter)
+      if (work.units < until) continue
+      this.#later(handled, () => this.#check(handled, isSubscribe))
+      return
+    }
+    reader.rewind()
+    this.#expectRoomFor(handled.count)
+    if (isSubscribe) this.#subscribeChecked(handled)
+    else this.#unsubscribeChecked(handled)
+  }
+
+  #subscribeChecked(handled: Handled): void {
+    const { reader, unavailable } = handled
+    if (handled.invalid !== null) throw handled.invalid
+    if (this.#isInUse(handled)) {
+      this.#answer(handled, encodeSuback, 0)
+      return
+    }
+    if (this.#version === 5) {
+      const { subscriptionIdentifier } = reader
+      this.#rooms.subscribing.expectAvailable(this.#session, subscriptionIdentifier, unavailable)
+    }
+    if (this.#sink.refuses('subscribe', handled.count)) {
+      for (let index = 0; index < handled.count; index++) handled.reasonCodes.push(Reason.QuotaExceeded)
+      this.#answer(handled, encodeSuback, 0)
+      return
+    }
+    this.#subscribeFrom(handled)
+  }
+
+  /** Goes on behind the requests that have Reason Codes, slice by slice; then answers all of them. */
+  #subscribeFrom(handled: Handled): void {
+    const { reader, reasonCodes } = handled
+    const from = reasonCodes.length
+    const requests: SubscribeRequest[] = []
+    for (let left = SLICE_CHARACTERS; left > 0 && requests.length < SLICE_FILTERS && reader.next(); ) {
+      left -= reader.filter.length
+      requests.push(this.#isBridge ? bridgeRequest(reader.request) : reader.request)
+    }
+    const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
+    if (decisions instanceof Promise) reader.own()
+    this.#sink.settle(decisions, (decided) => {
+      const session = this.#session
+      const { subscribing, retained, backlog } = this.#rooms
+      const { subscriptionIdentifier: identifier } = reader
+      const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
+      for (const reasonCode of done.reasonCodes) reasonCodes.push(reasonCode)
+      const isLast = reasonCodes.length === handled.count
+      if (from > 0 || !isLast) retained.enlist(session, done.wanting, identifier)
+      if (!isLast) {
+        this.#later(handled, () => this.#subscribeFrom(handled))
+        return
+      }
+      this.#answer(handled, encodeSuback, session.stored ? this.#state.store.openSequence : 0)
+      if (from === 0) retained.start(session, done.wanting, identifier)
+      else retained.resume(session)
+      backlog.resume(session)
+    })
+  }
+
+  #unsubscribeChecked(handled: Handled): void {
+    if (this.#isInUse(handled)) {
+      this.#answer(handled, encodeUnsuback, 0)
+      return
+    }
+    if (handled.invalid !== null) throw handled.invalid
+    this.#unsubscribeFrom(handled)
+  }
+
+  #unsubscribeFrom(handled: Handled): void {
+    const { reader, reasonCodes } = handled
+    const session = this.#session
+    const { work } = this.#state
+    const until = work.units + SLICE_UNITS
+    while (reader.next()) {
+      reasonCodes.push(this.#rooms.subscribing.unsubscribe(this.#view, session, reader.filter))
+      if (work.units < until) continue
+      this.#later(handled, () => this.#unsubscribeFrom(handled))
+      return
+    }
+    this.#answer(handled, encodeUnsuback, session.stored ? this.#state.store.openSequence : 0)
+  }
+
+  /** Whether a QoS 2 message has the packet identifier, which is then the answer to every Topic Filter. */
+  #isInUse({ reader, count, reasonCodes }: Handled): boolean {
+    if (!this.#sink.isInUse(reader.packetId)) return false
+    for (let index = 0; index < count; index++) reasonCodes.push(Reason.PacketIdentifierInUse)
+    return true
+  }
+
+  #answer({ reader, reasonCodes }: Handled, encode: typeof encodeSuback, gate: number): void {
+    this.#handled = null
+    this.#sink.send(encode(this.#version, reader.packetId, reasonCodes), gate)
+  }
+
+  /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
+  #expectRoomFor(reasonCodes: number): void {
+    const remaining = SUBACK_BYTES + reasonCodes
+    if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#maximumPacketSize) return
+    throw new ProtocolError(
+      Reason.PacketTooLarge,
+      'MQTT-3.1.2-24',
+      `no room to answer ${reasonCodes} topic filters within the client's Maximum Packet Size`,
+      'clientMaximumPacketSize',
+    )
+  }
+}
+
+/** What a bridge means: what it brought is not sent back to it, and what it passes on stays retained. */
+function bridgeRequest(request: SubscribeRequest): SubscribeRequest {
+  // A Shared Subscription has no No Local [MQTT-3.8.3-4]: its members are others' receivers, too.
+  const noLocal = innerFilter(request.filter) === request.filter
+  return { ...request, noLocal, retainAsPublished: true }
+}

@@ -1,0 +1,378 @@
+/**
+ * What the Server holds, one by one: for the operator, who looks at it and takes from it.
+ *
+ * Lists are generators that do bounded work in each step: null means "nothing yet, still looking". They may rest
+ * between steps for any time: what is there all the while comes exactly once.
+ */
+
+import { decodeForwardedProperties, type ForwardedProperties } from '../mqtt/codec/properties.ts'
+import type { Message, Will } from '../mqtt/message.ts'
+import type { ProtocolVersion, QoS } from '../mqtt/packet.ts'
+import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import { Reason } from '../mqtt/reason.ts'
+import { filtersOverlap, hasWildcard, innerFilter } from '../routing/filter.ts'
+import type { Session } from '../session/session.ts'
+import type { SubscriptionRecord } from '../store/store.ts'
+import { secondsLeft } from './boundary/expiry.ts'
+import type { LinkInfo } from './boundary/link.ts'
+import { isServerTopic } from './connection/connect.ts'
+import type { Rooms } from './sessions/server-parts.ts'
+import type { ClientConnection, State } from './state/state.ts'
+
+/** A client that is connected. */
+export interface ClientEntry {
+  readonly clientId: string
+  /** Null for anonymous. */
+  readonly userName: string | null
+  readonly protocolVersion: ProtocolVersion
+  readonly link: LinkInfo
+  readonly connectedSeconds: number
+  /** In force; 0 for none. */
+  readonly keepAliveSeconds: number
+  /** Bytes that wait for it to read them. */
+  readonly waitingBytes: number
+  readonly queuedMessages: number
+  readonly inFlightMessages: number
+}
+
+/** A Session, with or without a Network Connection. */
+export interface SessionEntry {
+  readonly clientId: string
+  readonly userName: string | null
+  /** Its user is gone: it ends when another takes its Client Identifier, and passes to nobody. */
+  readonly isFormerUsers: boolean
+  readonly isConnected: boolean
+  /** Since its Network Connection ended; null while one is open. */
+  readonly disconnectedSeconds: number | null
+  /** Session Expiry Interval; null for never. */
+  readonly expirySeconds: number | null
+  readonly subscriptions: number
+  readonly queuedMessages: number
+  readonly queuedBytes: number
+  readonly inFlightMessages: number
+  /** QoS 2 messages from the client that it has not released. */
+  readonly receivedPacketIds: number
+  readonly hasWill: boolean
+}
+
+export interface SubscriptionEntry extends SubscriptionRecord {
+  readonly clientId: string
+  readonly userName: string | null
+  readonly isConnected: boolean
+  /** As sent, with `$share/name/`. */
+  readonly topicFilter: string
+  /** Its user may not have it at the moment: no message finds it. */
+  readonly isSuspended: boolean
+}
+
+/** A retained message, or a Will. */
+export interface MessageEntry {
+  readonly topicName: string
+  readonly qos: QoS
+  /** Client Identifier; empty for the Server. */
+  readonly publisher: string
+  readonly payloadBytes: number
+  /** Null without Message Expiry Interval. */
+  readonly expiresInSeconds: number | null
+}
+
+export interface MessageContent {
+  readonly payload: Buffer
+  readonly properties: ForwardedProperties
+}
+
+export interface WillEntry {
+  readonly topicName: string
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly payloadBytes: number
+  readonly delaySeconds: number
+}
+
+/** Which ones; without anything all. */
+export interface Wanted {
+  /** Exactly this Client Identifier: found without looking at the others. */
+  readonly clientId?: string
+  readonly isClient?: (clientId: string) => boolean
+  /** The user, null for anonymous. */
+  readonly userName?: string | null
+  /** Of Sessions: those of users who are gone, or of all others. */
+  readonly isFormerUsers?: boolean
+  /** Of Sessions: those whose clients have been away for at least so long. */
+  readonly awaySeconds?: number
+  /**
+   * Valid, not a shared one. Subscriptions that could get a message that it matches (those of one topic name are found
+   * without looking at the others); retained messages that it matches.
+   */
+  readonly topicFilter?: string
+}
+
+export type Steps<T> = Generator<T | null, void, undefined>
+
+export class Holdings {
+  readonly #state: State
+  readonly #rooms: Rooms
+  readonly #durable: (gate: number) => Promise<void>
+
+  /** `durable` resolves when what was recorded up to a commit sequence is durable, and rejects with StoreError. */
+  constructor(state: State, rooms: Rooms, durable: (gate: number) => Promise<void>) {
+    this.#state = state
+    this.#rooms = rooms
+    this.#durable = durable
+  }
+
+  // ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  *clients(wanted: Wanted): Steps<ClientEntry> {
+    for (const session of this.#sessions(wanted, this.#state.connected.keys())) {
+      const connection = session === null ? undefined : this.#state.connected.get(session)
+      yield session === null || connection === undefined ? null : this.#client(session, connection)
+    }
+  }
+
+  *sessions(wanted: Wanted): Steps<SessionEntry> {
+    for (const session of this.#sessions(wanted, this.#state.sessions.values())) {
+      yield session === null ? null : this.#session(session)
+    }
+  }
+
+  *subscriptions(wanted: Wanted): Steps<SubscriptionEntry> {
+    const { topicFilter } = wanted
+    if (topicFilter !== undefined && !hasWildcard(topicFilter) && wanted.clientId === undefined) {
+      yield* this.#receivers(wanted, topicFilter)
+      return
+    }
+    for (const session of this.#sessions(wanted, this.#state.sessions.values())) {
+      yield null
+      if (session === null) continue
+      for (const [filter, record] of session.subscriptions) {
+        const fits = topicFilter === undefined || filtersOverlap(innerFilter(filter), topicFilter)
+        yield fits ? this.#subscription(session, filter, record) : null
+      }
+    }
+  }
+
+  /** Without a topic filter all but the Server's own. */
+  *retained(wanted: Wanted): Steps<MessageEntry> {
+    const { retained } = this.#state
+    const { topicFilter, clientId, isClient } = wanted
+    for (const message of topicFilter === undefined ? retained : retained.match(topicFilter)) {
+      const fits =
+        message !== null &&
+        (topicFilter !== undefined || !isServerTopic(message.topic.name)) &&
+        (clientId === undefined || message.publisher === clientId) &&
+        (isClient === undefined || isClient(message.publisher))
+      yield fits ? this.#message(message) : null
+    }
+  }
+
+  /** Those of `all` that are wanted. */
+  *#sessions(wanted: Wanted, all: Iterable<Session>): Steps<Session> {
+    const { clientId, isClient, userName, isFormerUsers, awaySeconds } = wanted
+    const fits = (session: Session): boolean =>
+      (userName === undefined || session.owner === userName) &&
+      (isClient === undefined || isClient(session.clientId)) &&
+      (isFormerUsers === undefined || this.#isFormerUsers(session) === isFormerUsers) &&
+      (awaySeconds === undefined || this.#isAway(session, awaySeconds))
+    if (clientId === undefined) {
+      for (const session of all) yield fits(session) ? session : null
+      return
+    }
+    const session = this.#state.sessions.get(clientId)
+    if (session !== undefined && fits(session)) yield session
+  }
+
+  #isFormerUsers({ owner, ownerId }: Session): boolean {
+    return owner !== null && this.#state.policy.isFormerUser?.(owner, ownerId) === true
+  }
+
+  #isAway(session: Session, seconds: number): boolean {
+    return !this.#state.connected.has(session) && this.#secondsSince(session.disconnectedAt) >= seconds
+  }
+
+  /** Subscriptions that a message with this topic name finds, as it finds them. */
+  *#receivers(wanted: Wanted, topicName: string): Steps<SubscriptionEntry> {
+    const { router, topics, sessions } = this.#state
+    const { entries, groups } = router.route(topics.intern(topicName))
+    const found = function* () {
+      for (const entry of entries) yield* entry.subscriptions
+      for (const group of groups) yield* group.members
+    }
+    for (const { subscriber, filter } of found()) {
+      const record = subscriber.subscriptions.get(filter)
+      // Subscribers in this process are no clients; others may have ended since.
+      const isThere = record !== undefined && sessions.get(subscriber.clientId) === subscriber
+      const fits =
+        isThere &&
+        (wanted.userName === undefined || subscriber.owner === wanted.userName) &&
+        (wanted.isClient === undefined || wanted.isClient(subscriber.clientId))
+      yield fits ? this.#subscription(subscriber, filter, record) : null
+    }
+  }
+
+  // ── one of them ───────────────────────────────────────────────────────────────────────────────────────────
+
+  client(clientId: string): ClientEntry | null {
+    const session = this.#state.sessions.get(clientId)
+    const connection = session === undefined ? undefined : this.#state.connected.get(session)
+    return connection === undefined ? null : this.#client(session!, connection)
+  }
+
+  session(clientId: string): SessionEntry | null {
+    const session = this.#state.sessions.get(clientId)
+    return session === undefined ? null : this.#session(session)
+  }
+
+  will(clientId: string): WillEntry | null {
+    const will: Will | undefined = this.#state.wills.get(clientId)?.record.will
+    if (will === undefined) return null
+    const { topic: topicName, qos, retain, payload, delaySeconds } = will
+    return { topicName, qos, retain, payloadBytes: payload.length, delaySeconds }
+  }
+
+  subscription(clientId: string, topicFilter: string): SubscriptionEntry | null {
+    const session = this.#state.sessions.get(clientId)
+    const record = session?.subscriptions.get(topicFilter)
+    return record === undefined ? null : this.#subscription(session!, topicFilter, record)
+  }
+
+  retainedMessage(topicName: string): (MessageEntry & MessageContent) | null {
+    const message = this.#state.retained.get(topicName)
+    if (message === undefined) return null
+    const { payload, properties } = message
+    return { ...this.#message(message), payload, properties: decodeForwardedProperties(properties) }
+  }
+
+  // ── what the operator takes away ──────────────────────────────────────────────────────────────────────────
+
+  /** Why nothing can be taken away at the moment; null when it can. */
+  get unavailable(): string | null {
+    return this.#state.stopping ? 'the Server is shutting down' : this.#state.unavailable
+  }
+
+  /** Ends the Network Connection of a client; false when it has none. Its Session stays as long as it does anyway. */
+  disconnect(clientId: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    const connection = session === undefined ? undefined : this.#state.connected.get(session)
+    if (connection === undefined) return false
+    this.#state.turn.begin()
+    connection.disconnect(Reason.AdministrativeAction, 'ended by the operator')
+    return true
+  }
+
+  /**
+   * Ends a Session, and its Network Connection before it. Resolves when that is durable; with false when there is
+   * none. Rejects with StoreError.
+   */
+  async deleteSession(clientId: string): Promise<boolean> {
+    if (!this.endSession(clientId)) return false
+    await this.settled()
+    return true
+  }
+
+  /** As `deleteSession`, durable once `settled` resolves. */
+  endSession(clientId: string): boolean {
+    const { sessions, turn } = this.#state
+    const session = sessions.get(clientId)
+    if (session === undefined) return false
+    turn.begin()
+    this.disconnect(clientId)
+    if (sessions.get(clientId) === session) this.#rooms.sessions.end(session, 'deleted')
+    return true
+  }
+
+  /** Ends a Subscription, of which its client hears nothing. As `deleteSession`. */
+  async deleteSubscription(clientId: string, topicFilter: string): Promise<boolean> {
+    if (!this.endSubscription(clientId, topicFilter)) return false
+    await this.settled()
+    return true
+  }
+
+  /** As `deleteSubscription`, durable once `settled` resolves. */
+  endSubscription(clientId: string, topicFilter: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return false
+    this.#state.turn.begin()
+    return this.#rooms.subscribing.remove(session, topicFilter)
+  }
+
+  /**
+   * Removes the retained message of a topic name, without a word to those who subscribed; false when there is none.
+   * Durable once `settled` resolves.
+   */
+  clearRetained(topicName: string): boolean {
+    this.#state.turn.begin()
+    return this.#rooms.publisher.clearRetained(topicName)
+  }
+
+  /** More is recorded than the disk has taken: whoever takes away very much waits for `settled` first. */
+  get isBehind(): boolean {
+    return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
+  }
+
+  /** Resolves when all that was taken away is durable; rejects with StoreError. */
+  settled(): Promise<void> {
+    return this.#durable(this.#state.store.openSequence)
+  }
+
+  // ── entries ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #client(session: Session, connection: ClientConnection): ClientEntry {
+    const { view, connectedAt, keepAliveSeconds, waitingBytes } = connection
+    return {
+      clientId: view.clientId,
+      userName: view.userName,
+      protocolVersion: view.protocolVersion,
+      link: view.link,
+      connectedSeconds: this.#secondsSince(connectedAt),
+      keepAliveSeconds,
+      waitingBytes,
+      queuedMessages: session.queueLength,
+      inFlightMessages: session.inFlightCount,
+    }
+  }
+
+  #session(session: Session): SessionEntry {
+    const isConnected = this.#state.connected.has(session)
+    const { expirySeconds } = session
+    return {
+      clientId: session.clientId,
+      userName: session.owner,
+      isFormerUsers: this.#isFormerUsers(session),
+      isConnected,
+      disconnectedSeconds: isConnected ? null : this.#secondsSince(session.disconnectedAt),
+      expirySeconds: expirySeconds === SESSION_NEVER_EXPIRES ? null : expirySeconds,
+      subscriptions: session.subscriptions.size,
+      queuedMessages: session.queueLength,
+      queuedBytes: session.queueBytes,
+      inFlightMessages: session.inFlightCount,
+      receivedPacketIds: session.inboundCount,
+      hasWill: this.#state.wills.has(session.clientId),
+    }
+  }
+
+  #subscription(session: Session, topicFilter: string, record: SubscriptionRecord): SubscriptionEntry {
+    const { clientId, owner: userName } = session
+    const isConnected = this.#state.connected.has(session)
+    const isSuspended = this.#rooms.subscribing.isSuspended(session, topicFilter)
+    return { clientId, userName, isConnected, topicFilter, isSuspended, ...record }
+  }
+
+  #message({ topic, qos, publisher, payload, expiresAt }: Message): MessageEntry {
+    return {
+      topicName: topic.name,
+      qos,
+      publisher,
+      payloadBytes: payload.length,
+      expiresInSeconds:
+        expiresAt === Number.POSITIVE_INFINITY ? null : secondsLeft(expiresAt, this.#state.now()),
+    }
+  }
+
+  /** Time that is in doubt does not count: whoever deletes by age deletes nothing by it. */
+  #secondsSince(time: number): number {
+    const { doubt } = this.#state
+    const doubtfulMs = doubt !== null && this.#state.isBeforeDoubt(time) ? doubt.ms : 0
+    return Math.max(0, Math.floor((this.#state.now() - doubtfulMs - time) / 1000))
+  }
+}

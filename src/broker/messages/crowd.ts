@@ -1,0 +1,187 @@
+/**
+ * Messages for a crowd of subscribers: they are given out in slices, one message after the other, so that nobody else waits
+ * long. What is published meanwhile to a topic of which a message is under way comes after that one.
+ */
+import type { Message, Topic } from '../../mqtt/message.ts'
+import type { Route } from '../../routing/router.ts'
+import type { Session } from '../../session/session.ts'
+import type { State } from '../state/state.ts'
+import { SLICE_UNITS } from '../state/work.ts'
+
+/** From so many subscribers and groups on, a message is given out in slices. */
+export const CROWD_MIN = 4096
+
+/** About 5 ms: also where others are active, while the store waits for a message to be whole. */
+const SLICE_UNITS_MAX = 5 * SLICE_UNITS
+
+/** A message that is given out in slices, and how far that has come. */
+export class FanOut {
+  readonly message: Message
+  readonly publisher: Session | null
+  readonly retains: boolean
+  /** Nothing of it is durable before all of it is. */
+  readonly isWhole: boolean
+  /** Who gets it; null until it begins. */
+  route: Route<Session> | null = null
+  /** Entries of the Route, and groups behind them, that were seen to. */
+  at = 0
+  receivers = 0
+  /** Whether the store has to keep anything of it. */
+  stores = false
+  /** Of its topic when it began: what the delivery of retained messages has to know. */
+  liveBefore = 0
+  /** The router's, when it began. */
+  changes = 0
+  isOver = false
+  /** Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored. */
+  done: ((gate: number) => void) | null = null
+
+  constructor(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean) {
+    this.message = message
+    this.publisher = publisher
+    this.retains = retains
+    this.isWhole = isWhole
+  }
+}
+
+/** A message that is admitted when it is its turn: what is recorded with it is to be one fact with its first slice. */
+interface Candidate {
+  readonly topic: Topic
+  readonly admit: () => void
+}
+
+/** Those that are under way, the oldest first. */
+export class Crowds {
+  readonly #state: State
+  readonly #advance: (fanOut: FanOut, until: number) => boolean
+  readonly #waiting: (FanOut | Candidate)[] = []
+  /** How many of them have this topic name. */
+  readonly #topics = new Map<string, number>()
+  #isScheduled = false
+  /** What is added now is the candidate whose turn it is. */
+  #isAdmitting = false
+  /** The turn in which the latest one that is whole was over. */
+  #wholeEndedIn = -1
+
+  /** `advance` goes on with one until so much work was done; true when everybody has it. */
+  constructor(state: State, advance: (fanOut: FanOut, until: number) => boolean) {
+    this.#state = state
+    this.#advance = advance
+  }
+
+  get size(): number {
+    return this.#waiting.length
+  }
+
+  /** Whether a message of this topic is under way. */
+  has({ name }: Topic): boolean {
+    return this.#topics.has(name)
+  }
+
+  /** Whether one that has to be whole can begin now, as it is added. */
+  get isFree(): boolean {
+    return this.#waiting.length === 0 && this.#state.turn.number !== this.#wholeEndedIn
+  }
+
+  /** Has a message wait for its turn before it is admitted: `admit` publishes it within `admitting`, or not at all. */
+  queue(topic: Topic, admit: () => void): void {
+    this.#remember(topic.name)
+    this.#waiting.push({ topic, admit })
+    if (this.#waiting.length === 1) this.#schedule()
+  }
+
+  /** Publishes a message whose turn it is. */
+  admitting(action: () => void): void {
+    this.#isAdmitting = true
+    try {
+      action()
+    } finally {
+      this.#isAdmitting = false
+    }
+  }
+
+  /** Begins with it, or has it wait for those that are under way. */
+  add(fanOut: FanOut): void {
+    const { message } = fanOut
+    const isFirst = this.#isAdmitting || this.#waiting.length === 0
+    this.#remember(message.topic.name)
+    if (isFirst) this.#waiting.unshift(fanOut)
+    else this.#waiting.push(fanOut)
+    this.#state.store.held.hold(message)
+    // Those whose slice is still to come need the body, also when it is on disk for others.
+    message.holders++
+    if (!isFirst) return
+    if (this.#mustWait(fanOut)) this.#schedule()
+    else this.#goOn(this.#sliceUnits(fanOut))
+  }
+
+  /** Gives out all that is under way, at once. */
+  finish(): void {
+    while (this.#waiting.length > 0) this.#goOn(Number.POSITIVE_INFINITY)
+  }
+
+  #sliceUnits(next: FanOut | Candidate): number {
+    return next instanceof FanOut && next.isWhole
+      ? SLICE_UNITS_MAX
+      : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
+  }
+
+  /** The store commits nothing while a message has to be whole: the end of a turn comes before the next one of these. */
+  #mustWait(next: FanOut | Candidate): boolean {
+    const mayBegin = !(next instanceof FanOut) || (next.isWhole && next.route === null)
+    return mayBegin && this.#state.turn.number === this.#wholeEndedIn
+  }
+
+  #goOn(units: number): void {
+    const [first] = this.#waiting
+    if (first === undefined) return
+    if (first instanceof FanOut) {
+      if (first.isWhole && first.route === null) this.#state.store.beginWhole()
+      if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
+    } else {
+      this.#waiting.shift()
+      this.#forget(first.topic.name)
+      first.admit()
+    }
+    if (this.#waiting.length > 0) this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    this.#state.turn.continueLater(() => {
+      this.#isScheduled = false
+      const [next] = this.#waiting
+      if (next === undefined) return
+      if (this.#mustWait(next)) this.#schedule()
+      else this.#goOn(this.#sliceUnits(next))
+    })
+  }
+
+  #over(fanOut: FanOut): void {
+    const { store, turn } = this.#state
+    const { message } = fanOut
+    this.#waiting.shift()
+    this.#forget(message.topic.name)
+    store.held.letGo(message)
+    message.holders--
+    fanOut.isOver = true
+    // Read before the store may go on: the next commit has it.
+    const gate = fanOut.stores ? store.openSequence : 0
+    if (fanOut.isWhole) {
+      store.endWhole()
+      this.#wholeEndedIn = turn.number
+    }
+    fanOut.done?.(gate)
+  }
+
+  #remember(name: string): void {
+    this.#topics.set(name, (this.#topics.get(name) ?? 0) + 1)
+  }
+
+  #forget(name: string): void {
+    const left = this.#topics.get(name)! - 1
+    if (left === 0) this.#topics.delete(name)
+    else this.#topics.set(name, left)
+  }
+}

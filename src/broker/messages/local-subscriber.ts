@@ -1,0 +1,91 @@
+/** Subscribers in this process: a Session like any other, with a sink that calls a function. */
+import type { Delivery } from '../../mqtt/message.ts'
+import { Session, type SessionSink } from '../../session/session.ts'
+import type { CommitWaiter, State } from '../state/state.ts'
+import type { Flushable } from '../state/turn.ts'
+import { UNITS } from '../state/work.ts'
+
+export type LocalHandler = (delivery: Delivery) => void
+
+interface Held {
+  gate: number
+  readonly delivery: Delivery
+}
+
+/** Sees a message when everybody else does: after the commit it depends on, in order. */
+class LocalSink implements SessionSink, CommitWaiter, Flushable {
+  readonly congested = false
+  readonly immediate = true
+  readonly #state: State
+  readonly #handler: LocalHandler
+  #held: Held[] = []
+  #touched = false
+  #abandoned = false
+
+  constructor(state: State, handler: LocalHandler) {
+    this.#state = state
+    this.#handler = handler
+  }
+
+  publish(delivery: Delivery, _packetId: number, _dup: boolean, gate: number): boolean {
+    delivery.message.own()
+    this.#held.push({ gate, delivery })
+    if (!this.#touched) {
+      this.#touched = true
+      this.#state.turn.touch(this)
+    }
+    return true
+  }
+
+  flush(): void {
+    this.#touched = false
+    const { recordedSequence, committedSequence } = this.#state.store
+    // A gate beyond what was recorded waits for nothing more than that.
+    for (const held of this.#held) held.gate = Math.min(held.gate, recordedSequence)
+    this.committed(committedSequence)
+    if (this.#held.length > 0) this.#state.waiting.add(this)
+  }
+
+  pubrel(): void {}
+
+  pumped(): boolean {
+    return false
+  }
+
+  committed(committedSequence: number): void {
+    let count = 0
+    while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
+    const free = this.#held.splice(0, count)
+    if (this.#held.length === 0) this.#state.waiting.delete(this)
+    this.#state.work.units += free.length * UNITS.delivery
+    for (const { delivery } of free) {
+      if (this.#abandoned) return // by the handler itself
+      try {
+        this.#handler(delivery)
+      } catch (error) {
+        this.#state.thrownOutside(error)
+      }
+    }
+  }
+
+  abandon(): void {
+    this.#abandoned = true
+    this.#held = []
+    this.#state.waiting.delete(this)
+  }
+}
+
+/** Makes the Session of a subscriber in this process; it is in no table and cannot be taken over. */
+export function localSession(state: State, handler: LocalHandler): { session: Session; close(): void } {
+  const sink = new LocalSink(state, handler)
+  const session = new Session(state, {
+    id: 0,
+    clientId: '',
+    owner: null,
+    ownerId: null,
+    stored: false,
+    expirySeconds: 0,
+  })
+  session.attach(sink, 65_535)
+  return { session, close: () => sink.abandon() }
+}

@@ -1,0 +1,93 @@
+/** What is there already beyond limits, such as those that were lowered: it stays, and whoever set them is told. */
+
+import type { Usage } from '../accounts/usage.ts'
+import { configKey } from '../boundary/limit-row.ts'
+import type { LimitName, Limits } from '../boundary/limits.ts'
+import type { State } from '../state/state.ts'
+
+type Measure = readonly [limit: LimitName, amount: (usage: Usage) => number, what: string]
+
+const IN_ALL: readonly Measure[] = [
+  ['sessionsMax', ({ sessions }) => sessions, 'Sessions'],
+  ['willsMax', ({ wills }) => wills, 'Wills'],
+  ['willsBytesMax', ({ willBytes }) => willBytes, 'bytes of Wills'],
+]
+
+const PER_USER: readonly Measure[] = [
+  ['connectionsPerUserMax', ({ connections }) => connections, 'connected clients'],
+  ['sessionsPerUserMax', ({ sessions }) => sessions, 'Sessions'],
+  ['subscriptionsPerUserMax', ({ subscriptions }) => subscriptions, 'Subscriptions'],
+  ['retainedMessagesPerUserMax', ({ retainedMessages }) => retainedMessages, 'retained messages'],
+  ['retainedBytesPerUserMax', ({ retainedBytes }) => retainedBytes, 'bytes of retained messages'],
+  ['willsPerUserMax', ({ wills }) => wills, 'Wills'],
+  ['willsBytesPerUserMax', ({ willBytes }) => willBytes, 'bytes of Wills'],
+]
+
+const PER_CLIENT: readonly Measure[] = [
+  ['subscriptionsPerClientMax', ({ subscriptions }) => subscriptions, 'Subscriptions'],
+  [
+    'sharedSubscriptionsPerClientMax',
+    ({ sharedSubscriptions }) => sharedSubscriptions,
+    'Shared Subscriptions',
+  ],
+]
+
+/** One sentence for each limit that more is there than; empty when there is none. */
+export function beyondLimits(state: State, limits: Limits): string[] {
+  const { usage, retained, ownRetained, shareGroups } = state
+  const messages = retained.count - ownRetained.count
+  const bytes = retained.bytes - ownRetained.bytes
+  return [
+    ...IN_ALL.flatMap(([limit, amount, what]) => inAll(limits, limit, amount(usage.total), what)),
+    ...inAll(limits, 'retainedMessagesMax', messages, 'retained messages'),
+    ...inAll(limits, 'retainedBytesMax', bytes, 'bytes of retained messages'),
+    ...each(limits, PER_USER, usage.users(), 'user'),
+    ...each(
+      limits,
+      [['shareGroupsPerUserMax', (user) => shareGroups.countOf(user), 'groups']],
+      usage.users(),
+      'user',
+    ),
+    ...each(limits, PER_CLIENT, usage.clients(), 'client'),
+  ]
+}
+
+function inAll(limits: Limits, limit: LimitName, amount: number, what: string): string[] {
+  if (amount <= (limits[limit] as number)) return []
+  return [
+    `There are ${amount} ${what}, more than ${allowed(limits, limit)}; they stay, and new ones are refused.`,
+  ]
+}
+
+function each(
+  limits: Limits,
+  measures: readonly Measure[],
+  usages: Iterable<Usage>,
+  whose: string,
+): string[] {
+  const found = measures.map(() => ({ count: 0, most: 0 }))
+  const bounded = measures.map(([limit]) => limits[limit] as number)
+  if (bounded.every((max) => max === Number.POSITIVE_INFINITY)) return []
+  for (const one of usages) {
+    for (const [index, [, amount]] of measures.entries()) {
+      const has = amount(one)
+      if (has <= bounded[index]!) continue
+      const beyond = found[index]!
+      beyond.count++
+      beyond.most = Math.max(beyond.most, has)
+    }
+  }
+  return found.flatMap(({ count, most }, index) => {
+    if (count === 0) return []
+    const [limit, , what] = measures[index]!
+    const who = count === 1 ? `1 ${whose} has` : `${count} ${whose}s have`
+    const largest = `at most ${most}`
+    return [
+      `${who} more ${what} than ${allowed(limits, limit)} (${largest}); they stay, and new ones are refused.`,
+    ]
+  })
+}
+
+function allowed(limits: Limits, limit: LimitName): string {
+  return `limits.${configKey(limit)} allows, ${limits[limit]}`
+}

@@ -1,0 +1,119 @@
+/**
+ * What the Server does while the disk is short, before everybody is refused: the users who have most on it write no more. Their
+ * messages are refused with 0x97, and so are new Sessions that would be stored; queues of theirs take no more than they hold.
+ */
+import type { Session } from '../../session/session.ts'
+import { type Usage, usageOf } from '../accounts/usage.ts'
+import type { State } from '../state/state.ts'
+
+/** Nobody has much who has less than this part of the room that is short. */
+const LARGE_SHARE = 1 / 4
+/** Whoever has so much of what the largest has is as large. */
+const AS_LARGE_SHARE = 1 / 2
+/** A queue that has less is nobody's trouble. */
+const QUEUE_BYTES_MIN = 64 * 1024
+/** With so much more room than is short it is over. */
+const ENOUGH = 1.25
+/** Users that the operator is told by name. */
+const NAMES_TOLD = 3
+
+const MIB = 1024 * 1024
+
+export class DiskRelief {
+  readonly #state: State
+  #users: ReadonlySet<Usage> = new Set()
+  readonly #capped = new Set<Session>()
+  #pressed: string | null = null
+
+  constructor(state: State) {
+    this.#state = state
+  }
+
+  /** How short the disk is and who writes no more; null when there is room, or nobody has much. */
+  get pressed(): string | null {
+    return this.#pressed
+  }
+
+  /** Looks at how much may still be written, and at who has most. */
+  look(): void {
+    const { roomBytes, shortRoomBytes } = this.#state.store
+    const enough = this.#pressed === null ? shortRoomBytes : shortRoomBytes * ENOUGH
+    const users = roomBytes < enough ? this.#largest(shortRoomBytes * LARGE_SHARE) : []
+    if (users.length === 0) {
+      this.#end()
+      return
+    }
+    this.#users = new Set(users)
+    this.#pressed = describe(users, roomBytes)
+    this.#capQueues()
+  }
+
+  /** Why a message of this client's is refused, or a Session that would be stored; null where it is not. */
+  refusal(client: Usage | null): string | null {
+    if (this.#pressed === null || client === null) return null
+    const user = client.kind === 'user' ? client : client.user
+    return user !== null && this.#users.has(user)
+      ? `of a user who has much of the disk: ${this.#pressed}`
+      : null
+  }
+
+  /** The largest users, those who have the most first. */
+  #largest(least: number): Usage[] {
+    const users: Usage[] = []
+    let most = 0
+    for (const user of this.#state.usage.users()) {
+      if (user.diskBytes < least) continue
+      users.push(user)
+      most = Math.max(most, user.diskBytes)
+    }
+    return users
+      .filter(({ diskBytes }) => diskBytes >= most * AS_LARGE_SHARE)
+      .sort((one, other) => other.diskBytes - one.diskBytes)
+  }
+
+  #capQueues(): void {
+    const { sessionsById, events, figures } = this.#state
+    for (const session of this.#capped)
+      if (sessionsById.get(session.id) !== session) this.#capped.delete(session)
+    for (const session of sessionsById.values()) {
+      const user = usageOf(session)?.user ?? null
+      const isLarge = user !== null && this.#users.has(user)
+      if (!isLarge) {
+        if (this.#capped.delete(session)) session.uncapQueue()
+        continue
+      }
+      const bytes = session.queueBytes
+      if (bytes < QUEUE_BYTES_MIN || session.isCapped) continue
+      session.capQueue()
+      this.#capped.add(session)
+      figures.relief.capped++
+      const { clientId, owner: userName } = session
+      const detail = `its queue takes no more than it holds: limits.queue_full says what is dropped; ${this.#pressed}`
+      events.emit('relieved', { clientId, userName, step: 'capped', of: 'disk', bytes, detail })
+    }
+  }
+
+  #end(): void {
+    if (this.#pressed === null) return
+    this.#pressed = null
+    this.#users = new Set()
+    for (const session of this.#capped) session.uncapQueue()
+    this.#capped.clear()
+  }
+}
+
+function describe(users: readonly Usage[], roomBytes: number): string {
+  const names = users
+    .slice(0, NAMES_TOLD)
+    .map(({ name, diskBytes }) => `${name} with ${mebibytes(diskBytes)}`)
+  const more = users.length - names.length
+  const others = more > 0 ? ` and ${more} more` : ''
+  return (
+    `${mebibytes(roomBytes)} may still be written until everybody is refused (data.reserve_bytes); ` +
+    `those who have most on the disk write no more: ${names.join(', ')}${others}`
+  )
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.round(bytes / MIB)} MiB`
+}

@@ -1,0 +1,28 @@
+/** The Server's rooms, each made once: what a Connection works with. */
+
+import type { Publisher } from '../messages/publisher.ts'
+import type { RetainedDelivery } from '../messages/retained.ts'
+import type { Wills } from '../messages/wills.ts'
+import type { DiskRelief } from '../relief/disk-relief.ts'
+import type { KeptRelief } from '../relief/kept-relief.ts'
+import type { Relief } from '../relief/relief.ts'
+import type { ShareBacklog } from '../relief/share-backlog.ts'
+import type { ClientConnection } from '../state/state.ts'
+import type { Sessions } from './sessions.ts'
+import type { Subscribing } from './subscribe.ts'
+
+export interface Rooms {
+  readonly publisher: Publisher
+  readonly wills: Wills
+  readonly sessions: Sessions
+  readonly retained: RetainedDelivery
+  readonly backlog: ShareBacklog
+  readonly subscribing: Subscribing
+  readonly relief: Relief
+  readonly diskRelief: DiskRelief
+  readonly keptRelief: KeptRelief
+  /** Every open Network Connection, also before CONNECT. */
+  readonly connections: Set<ClientConnection>
+  /** The transport of a connection is gone. */
+  gone(connection: ClientConnection): void
+}

@@ -1,0 +1,328 @@
+/** SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
+import type { SubscribeRequest, SubscriptionOptions } from '../../mqtt/packet.ts'
+import { ProtocolError, Reason, SUBACK_REFUSALS } from '../../mqtt/reason.ts'
+import { parseFilter, topicFilterError, topicNameError } from '../../mqtt/topics.ts'
+import { innerFilter } from '../../routing/filter.ts'
+import { effectiveQoS, type Session } from '../../session/session.ts'
+import { subscriptionRecord } from '../../store/subscription-record.ts'
+import { filterExcess } from '../accounts/form-limits.ts'
+import type { Limit } from '../boundary/events.ts'
+import type { ClientView } from '../boundary/policy.ts'
+import type { RetainedDelivery } from '../messages/retained.ts'
+import type { KeptRelief } from '../relief/kept-relief.ts'
+import { subscriptionExcess } from '../relief/quotas.ts'
+import type { ShareBacklog } from '../relief/share-backlog.ts'
+import type { State } from '../state/state.ts'
+import { SLICE_UNITS } from '../state/work.ts'
+
+/** What a policy said to one request: granted, or the Reason Code that refuses. */
+type Decision = boolean | Reason
+
+/** What a topic filter needs that the Server does not have. */
+export interface Unavailable {
+  readonly limit: 'sharedSubscriptionAvailable' | 'wildcardSubscriptionAvailable'
+  readonly filter: string
+}
+
+const UNAVAILABLE_CODES = {
+  sharedSubscriptionAvailable: Reason.SharedSubscriptionsNotSupported,
+  wildcardSubscriptionAvailable: Reason.WildcardSubscriptionsNotSupported,
+} as const
+
+/** What it takes to ask a policy about one, in units. */
+export const ASK_UNITS = 20
+
+/** What it takes to record one in the Session and the store, in units, beside what the router counts. */
+const RECORD_UNITS = 20
+
+export interface Subscribed {
+  /** For SUBACK, in the order of the requests [MQTT-3.9.3-1]. */
+  readonly reasonCodes: readonly number[]
+  /** Those whose retained messages are to be sent. */
+  readonly wanting: readonly SubscribeRequest[]
+}
+
+export class Subscribing {
+  /** Filters that a policy is being asked about again. What is subscribed to meanwhile is taken out: it was asked about then. */
+  readonly asked = new Map<Session, Set<string>>()
+  readonly #state: State
+  readonly #retained: RetainedDelivery
+  readonly #backlog: ShareBacklog
+  readonly #kept: KeptRelief
+  /** Reason Codes by topic filter. */
+  readonly #refused: ReadonlyMap<string, Reason>
+
+  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog, kept: KeptRelief) {
+    this.#state = state
+    this.#retained = retained
+    this.#backlog = backlog
+    this.#kept = kept
+    this.#refused = new Map(
+      state.limits.refusedSubscriptions.map(({ filter, reasonCode }) => [filter, reasonCode]),
+    )
+  }
+
+  /**
+   * Why a request breaks section 4.7 or 4.8, or has No Local on a Shared Subscription [MQTT-3.8.3-4]; null where it does not. The
+   * whole packet is checked before anything is done.
+   */
+  invalid(filter: string, noLocal: boolean): ProtocolError | null {
+    const error = topicFilterError(filter)
+    if (error !== null)
+      return new ProtocolError(Reason.TopicFilterInvalid, 'MQTT-4.7.1-1', `${error}: ${filter}`)
+    if (!noLocal || innerFilter(filter) === filter) return null
+    return new ProtocolError(
+      Reason.ProtocolError,
+      'MQTT-3.8.3-4',
+      `No Local on a Shared Subscription: ${filter}`,
+    )
+  }
+
+  /** What a valid filter needs that CONNACK said is not available (sections 3.2.2.3.11 and 3.2.2.3.13); null for nothing. */
+  unavailable(filter: string): Unavailable | null {
+    const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
+    if (sharedSubscriptionAvailable && wildcardSubscriptionAvailable) return null
+    const { share, filter: inner } = parseFilter(filter)
+    if (share !== null && !sharedSubscriptionAvailable)
+      return { limit: 'sharedSubscriptionAvailable', filter }
+    // [MQTT-3.8.3-2] of 3.1.1
+    const isWild = !wildcardSubscriptionAvailable && topicNameError(inner) !== null
+    return isWild ? { limit: 'wildcardSubscriptionAvailable', filter } : null
+  }
+
+  /**
+   * Throws ProtocolError for what CONNACK said is not available (sections 3.2.2.3.11 to 3.2.2.3.13): for clients of 5.0.
+   * Earlier ones were told nothing, and get a failure in SUBACK. `identifier` is 0 for none.
+   */
+  expectAvailable(session: Session, identifier: number, unavailable: Unavailable | null): void {
+    if (identifier !== 0 && !this.#state.limits.subscriptionIdentifierAvailable) {
+      this.#state.limited('subscriptionIdentifierAvailable', session.clientId, `${identifier}`)
+      throw new ProtocolError(
+        Reason.SubscriptionIdentifiersNotSupported,
+        'section 3.2.2.3.12',
+        'Subscription Identifiers are not supported',
+      )
+    }
+    if (unavailable === null) return
+    const { limit, filter } = unavailable
+    const reasonCode = this.#limited(limit, session, UNAVAILABLE_CODES[limit], filter)
+    throw new ProtocolError(reasonCode, 'section 3.2.2.3', `not supported by this Server: ${filter}`)
+  }
+
+  /** Asks the policy about every request; a promise only where the policy gives one. */
+  authorize(view: ClientView, requests: readonly SubscribeRequest[]): Decision[] | Promise<Decision[]> {
+    const { policy } = this.#state
+    if (policy.authorizeSubscribe === undefined) return requests.map(() => true)
+    const decisions: (Decision | Promise<Decision>)[] = []
+    let waits = false
+    for (const { filter, qos } of requests) {
+      const decision = policy.authorizeSubscribe(view, filter, qos)
+      waits ||= typeof decision === 'object'
+      decisions.push(decision)
+    }
+    return waits ? Promise.all(decisions) : (decisions as Decision[])
+  }
+
+  /** Does what a packet, or a slice of it, asks for, request by request [MQTT-3.8.4-5]. */
+  subscribe(
+    view: ClientView,
+    session: Session,
+    requests: readonly SubscribeRequest[],
+    identifier: number,
+    decisions: readonly Decision[],
+  ): Subscribed {
+    const wanting: SubscribeRequest[] = []
+    const isHeard = this.#state.events.has('subscribed')
+    const reasonCodes = requests.map((request, index) => {
+      const reasonCode = this.#subscribeOne(session, request, identifier, decisions[index]!, wanting)
+      if (isHeard) {
+        this.#state.events.emit('subscribed', { client: view, filter: request.filter, reasonCode })
+      }
+      return reasonCode
+    })
+    return { reasonCodes, wanting }
+  }
+
+  #subscribeOne(
+    session: Session,
+    request: SubscribeRequest,
+    identifier: number,
+    decision: Decision,
+    wanting: SubscribeRequest[],
+  ): number {
+    const { filter } = request
+    if (decision !== true) return refusalCode(decision)
+    const inner = innerFilter(filter)
+    const refused = this.#refusal(session, filter, inner)
+    if (refused !== null) return refused
+    const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
+    const granted: SubscribeRequest = qos === request.qos ? request : { ...request, qos }
+    const existed = this.add(session, filter, granted, identifier)
+    const shared = inner !== filter
+    // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; Shared Subscriptions get none (section 4.8.2).
+    const wanted = request.retainHandling === 0 || (request.retainHandling === 1 && !existed)
+    if (wanted && !shared && this.#state.limits.retainAvailable) wanting.push(granted)
+    else if (existed && this.#retained.waits(session)) {
+      this.#retained.replaced(session, filter, granted, identifier)
+    }
+    return qos
+  }
+
+  /** Adds or replaces one Subscription, also in the store. True if it existed [MQTT-3.8.4-3]. */
+  add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
+    const { subscriptions } = session
+    this.#state.work.units += RECORD_UNITS
+    if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
+    this.#forgetSuspended(session, filter)
+    const record = subscriptionRecord(options, identifier)
+    const held = this.#state.router.subscribe(session, filter, record, identifier)
+    const count = subscriptions.size
+    // The string that the router holds, which others who subscribed to the same have, too.
+    subscriptions.set(held.filter, record)
+    if (session.stored) this.#state.store.putSubscription(session.id, held.filter, record)
+    const existed = subscriptions.size === count
+    if (!existed) this.#state.usage.subscriptionAdded(session, held.filter)
+    return existed
+  }
+
+  #refusal(session: Session, filter: string, inner: string): Reason | null {
+    const { limits, store } = this.#state
+    const listed = this.#refused.size === 0 ? undefined : this.#refused.get(inner)
+    if (listed !== undefined) return this.#limited('refusedSubscriptions', session, listed, filter)
+    const unavailable = this.unavailable(filter)
+    if (unavailable !== null) {
+      return this.#limited(unavailable.limit, session, UNAVAILABLE_CODES[unavailable.limit], filter)
+    }
+    const excess =
+      filterExcess(limits, filter, inner) ?? subscriptionExcess(this.#state, session, filter, inner)
+    if (excess !== null) return this.#limited(excess.limit, session, excess.reasonCode, excess.detail)
+    // One that is there already takes no space: who comes back to take messages off the disk subscribes again first.
+    if (session.stored && !session.subscriptions.has(filter) && store.refusal !== null) {
+      return this.#limited('disk', session, Reason.QuotaExceeded, store.refusal)
+    }
+    const refusal = session.subscriptions.has(filter) ? null : this.#kept.refusalOf(session)
+    if (refusal !== null) return this.#limited('memoryBytesMax', session, Reason.QuotaExceeded, refusal)
+    return null
+  }
+
+  #limited(limit: Limit, session: Session, reasonCode: Reason, detail: string): Reason {
+    this.#state.limited(limit, session.clientId, detail)
+    return reasonCode
+  }
+
+  /** Removes a Subscription; the code for UNSUBACK [MQTT-3.11.3-1]. What is under way is completed. */
+  unsubscribe(view: ClientView, session: Session, filter: string): Reason {
+    const reasonCode = this.remove(session, filter) ? Reason.Success : Reason.NoSubscriptionExisted
+    if (this.#state.events.has('unsubscribed')) {
+      this.#state.events.emit('unsubscribed', { client: view, filter, reasonCode })
+    }
+    return reasonCode
+  }
+
+  /** Removes one Subscription, also from the store, its filter compared character by character [MQTT-3.10.4-1]. */
+  remove(session: Session, filter: string): boolean {
+    this.#state.work.units += RECORD_UNITS
+    if (!session.subscriptions.delete(filter)) return false
+    this.#state.usage.subscriptionRemoved(session, filter)
+    this.#forgetSuspended(session, filter)
+    this.#state.router.unsubscribe(session, filter)
+    this.#retained.cancel(session, filter)
+    if (session.stored) this.#state.store.deleteSubscription(session.id, filter)
+    return true
+  }
+
+  // ── rights that are taken away for a while ────────────────────────────────────────────────────────────────
+
+  isSuspended(session: Session, filter: string): boolean {
+    return this.#state.suspended.get(session)?.has(filter) === true
+  }
+
+  /**
+   * The user may not have this Subscription at the moment: the Session and the store keep it, and no message finds it any
+   * more. False when it was suspended before.
+   */
+  suspend(session: Session, filter: string): boolean {
+    const { suspended, router } = this.#state
+    const filters = suspended.get(session) ?? new Map<string, boolean>()
+    if (filters.has(filter)) return false
+    suspended.set(session, filters)
+    router.unsubscribe(session, filter)
+    filters.set(filter, this.#retained.cancel(session, filter))
+    return true
+  }
+
+  /** The user may have it again: messages find it from now on. False when it was not suspended. */
+  resume(session: Session, filter: string): boolean {
+    const record = session.subscriptions.get(filter)
+    const wasUnderWay = this.#forgetSuspended(session, filter)
+    if (record === undefined || wasUnderWay === undefined) return false
+    this.#state.router.subscribe(session, filter, record, record.identifier)
+    if (wasUnderWay) this.#retained.start(session, [{ filter, ...record }], record.identifier)
+    this.#backlog.resume(session)
+    return true
+  }
+
+  /**
+   * The client of a Session is back. A policy that was asked while it was away saw less of it, and is asked again about
+   * what it denied then.
+   */
+  reconsider(view: ClientView, session: Session): void {
+    const filters = this.#state.suspended.get(session)
+    if (filters === undefined) return
+    this.#reconsiderFrom(view, session, filters.keys(), filters.size)
+  }
+
+  /** In slices: there may be as many as Subscriptions. */
+  #reconsiderFrom(view: ClientView, session: Session, filters: Iterator<string>, count: number): void {
+    const { policy, work, turn } = this.#state
+    // Another policy, or another client, is another question.
+    const isSame = (): boolean =>
+      this.#state.policy === policy &&
+      this.#state.connected.get(session)?.view === view &&
+      !this.#state.stopping
+    const until = work.units + SLICE_UNITS
+    for (let left = count; left > 0; left--) {
+      if (work.units >= until) {
+        turn.continueLater(() => {
+          if (isSame()) this.#reconsiderFrom(view, session, filters, left)
+        })
+        return
+      }
+      work.units += ASK_UNITS
+      const next = filters.next()
+      if (next.done === true) return
+      this.#ask(view, session, next.value, isSame)
+    }
+  }
+
+  #ask(view: ClientView, session: Session, filter: string, isSame: () => boolean): void {
+    const qos = session.subscriptions.get(filter)?.qos ?? 0
+    const decision = this.#state.policy.authorizeSubscribe?.(view, filter, qos) ?? true
+    if (decision === true) this.resume(session, filter)
+    if (!(decision instanceof Promise)) return
+    decision.then(
+      (answer) => {
+        if (answer !== true || !isSame()) return
+        this.#state.turn.begin()
+        this.resume(session, filter)
+      },
+      () => {}, // a policy that cannot answer has not allowed it
+    )
+  }
+
+  #forgetSuspended(session: Session, filter: string): boolean | undefined {
+    const { suspended } = this.#state
+    if (suspended.size === 0) return undefined
+    const filters = suspended.get(session)
+    const wasUnderWay = filters?.get(filter)
+    filters?.delete(filter)
+    if (filters?.size === 0) suspended.delete(session)
+    return wasUnderWay
+  }
+}
+
+/** What SUBACK may say when it refuses [MQTT-3.9.3-2]: a policy may have said something else. */
+function refusalCode(decision: false | Reason): Reason {
+  if (decision === false) return Reason.NotAuthorized
+  return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError
+}

@@ -1,0 +1,132 @@
+/** PURE. Everything the Server has to do at a time, in one heap. Time comes in; nothing here owns a timer. */
+import type { Meter } from '../../mqtt/meter.ts'
+
+/** What it takes to find the next one, in units. */
+const DEADLINE_UNITS = 8
+
+export interface Deadline {
+  /** Broker time in ms. */
+  readonly time: number
+  /** Null once it ran or was cancelled. */
+  action: (() => void) | null
+}
+
+export class Deadlines {
+  #heap: Deadline[] = []
+  #cancelled = 0
+  readonly #meter: Meter
+  /** What is due by then is over, although it may run in a later turn, since very much is due at once. */
+  judgedTo = Number.NEGATIVE_INFINITY
+  /** Told that something is due sooner than all else was. */
+  sooner: () => void = () => {}
+
+  constructor(meter: Meter = { units: 0 }) {
+    this.#meter = meter
+  }
+
+  /** Deadlines that are still to run. */
+  get size(): number {
+    return this.#heap.length - this.#cancelled
+  }
+
+  /** Runs `action` at the first `advance` that is at `time` or later. */
+  at(time: number, action: () => void): Deadline {
+    const deadline: Deadline = { time, action }
+    this.#heap.push(deadline)
+    this.#up(this.#heap.length - 1)
+    if (this.#heap[0] === deadline) this.sooner()
+    return deadline
+  }
+
+  /** When the next look is due, in broker time; `Infinity` with nothing to do. May be that of a cancelled one. */
+  get nextTime(): number {
+    return this.#heap[0]?.time ?? Number.POSITIVE_INFINITY
+  }
+
+  /** Idempotent; also on a deadline that ran. */
+  cancel(deadline: Deadline | null): void {
+    if (deadline === null || deadline.action === null) return
+    deadline.action = null
+    this.#cancelled++
+    // Cancelled ones leave when they come up, or all at once when they are the majority.
+    if (this.#cancelled > 64 && this.#cancelled * 2 > this.#heap.length) this.#sweep()
+  }
+
+  /**
+   * Runs what is due, in order of time, until the meter has so many units. Actions may add and cancel. True when more is due.
+   */
+  advance(now: number, until = Number.POSITIVE_INFINITY): boolean {
+    const meter = this.#meter
+    for (;;) {
+      const first = this.#heap[0]
+      if (first === undefined || (first.action !== null && first.time > now)) return false
+      if (meter.units >= until) return true
+      meter.units += DEADLINE_UNITS
+      this.#removeFirst()
+      const { action } = first
+      if (action === null) {
+        this.#cancelled--
+        continue
+      }
+      first.action = null
+      action()
+    }
+  }
+
+  /** Runs this one now if it is over and its turn still to come: nobody is to find what it is about. */
+  settle(deadline: Deadline | null): void {
+    if (deadline === null || deadline.action === null || deadline.time > this.judgedTo) return
+    const { action } = deadline
+    deadline.action = null
+    this.#cancelled++
+    action()
+  }
+
+  clear(): void {
+    for (const deadline of this.#heap) deadline.action = null
+    this.#heap = []
+    this.#cancelled = 0
+  }
+
+  #sweep(): void {
+    const left = this.#heap.filter((deadline) => deadline.action !== null)
+    this.#heap = left
+    this.#cancelled = 0
+    for (let index = (left.length >> 1) - 1; index >= 0; index--) this.#down(index)
+  }
+
+  #removeFirst(): void {
+    const last = this.#heap.pop()!
+    if (this.#heap.length === 0) return
+    this.#heap[0] = last
+    this.#down(0)
+  }
+
+  #up(start: number): void {
+    const heap = this.#heap
+    const item = heap[start]!
+    let index = start
+    while (index > 0) {
+      const parent = (index - 1) >> 1
+      if (heap[parent]!.time <= item.time) break
+      heap[index] = heap[parent]!
+      index = parent
+    }
+    heap[index] = item
+  }
+
+  #down(start: number): void {
+    const heap = this.#heap
+    const item = heap[start]!
+    let index = start
+    for (;;) {
+      let child = 2 * index + 1
+      if (child >= heap.length) break
+      if (child + 1 < heap.length && heap[child + 1]!.time < heap[child]!.time) child++
+      if (heap[child]!.time >= item.time) break
+      heap[index] = heap[child]!
+      index = child
+    }
+    heap[index] = item
+  }
+}

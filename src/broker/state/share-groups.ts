@@ -1,0 +1,82 @@
+/**
+ * Groups of Shared Subscriptions, by the users who opened them. Each group gets each message once, so that groups multiply
+ * messages as nothing else does which one user may have.
+ */
+import { filterMatches } from '../../routing/filter.ts'
+import type { GroupWatch, Router, ShareGroup, Subscription } from '../../routing/router.ts'
+import type { Session } from '../../session/session.ts'
+import { type Usage, type UsageBook, usageOf } from '../accounts/usage.ts'
+import type { Work } from './work.ts'
+
+/** A level that stands for any; no client can send the character. */
+const ANY_LEVEL = '\0'
+
+/** What one user has opened. */
+interface Opened {
+  count: number
+  /** Groups by topic filter, without `$share/name/`. */
+  readonly byFilter: Map<string, number>
+}
+
+export class ShareGroups implements GroupWatch<Session> {
+  readonly #byUser = new Map<Usage, Opened>()
+  readonly #work: Work
+  readonly #usage: UsageBook
+
+  constructor(router: Router<Session>, usage: UsageBook, work: Work) {
+    this.#usage = usage
+    this.#work = work
+    router.watch = this
+  }
+
+  opened(group: ShareGroup<Session>, filter: string, by: Session): void {
+    const user = usageOf(by)?.user ?? null
+    // Subscribers in this process have no limits.
+    if (user === null) return
+    group.opener = user
+    // Else who leaves and comes back could open as many again, while others keep the first ones open.
+    this.#usage.hold(user)
+    const opened = this.#byUser.get(user) ?? { count: 0, byFilter: new Map() }
+    this.#byUser.set(user, opened)
+    opened.count++
+    opened.byFilter.set(filter, (opened.byFilter.get(filter) ?? 0) + 1)
+  }
+
+  closed(group: ShareGroup<Session>, filter: string): void {
+    const user = group.opener as Usage | null
+    const opened = user === null ? undefined : this.#byUser.get(user)
+    if (user === null || opened === undefined) return
+    this.#usage.letGoOf(user)
+    opened.count--
+    const left = opened.byFilter.get(filter)! - 1
+    if (left === 0) opened.byFilter.delete(filter)
+    else opened.byFilter.set(filter, left)
+    if (opened.count === 0) this.#byUser.delete(user)
+  }
+
+  keeps({ subscriber, options }: Subscription<Session>): boolean {
+    return options.qos > 0 && subscriber.stored
+  }
+
+  /** Groups that this user has opened and that are still there. */
+  countOf(user: Usage): number {
+    return this.#byUser.get(user)?.count ?? 0
+  }
+
+  /**
+   * How many of them would get a message that a new group of this filter gets, its wildcards standing for levels that no other
+   * filter names. Counted as far as `enough`; a user who has no more than that is not looked at closely.
+   */
+  sharingMessage(user: Usage, filter: string, enough: number): number {
+    const opened = this.#byUser.get(user)
+    if (opened === undefined || opened.count < enough) return 0
+    const topic = filter.replaceAll(/[+#]/g, ANY_LEVEL)
+    let count = 0
+    for (const [other, groups] of opened.byFilter) {
+      this.#work.units++
+      if (filterMatches(other, topic)) count += groups
+      if (count >= enough) return count
+    }
+    return count
+  }
+}

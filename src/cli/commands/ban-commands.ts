@@ -1,0 +1,92 @@
+/** `godwit ban …`: through the running broker, or on the file without one. */
+import { type BanCommand, type BanKeeper, type BanView, banCommand } from '../../access/bans/ban-commands.ts'
+import { editBans, readBans } from '../../access/bans/bans-file.ts'
+import { answers, ask, operator } from '../../admin/control-client.ts'
+import type { Ban } from '../../broker/boundary/bans.ts'
+import { printable } from '../../observe/printable.ts'
+import { makeDirectory } from '../../store/files/data-directory.ts'
+import type { BansCommand } from './arguments.ts'
+import { duration, table } from './table.ts'
+
+/** Of a terminal. */
+const COLUMNS = 80
+
+/** Of the longest network; longer names are whole with --json. */
+const SUBJECT_CHARACTERS = 43
+
+/** Carries out the command; what there is to tell. Throws BansError and ControlError. */
+export async function changeBans(directory: string, given: BansCommand): Promise<string> {
+  const { command, kind, subject, seconds, reason, json } = given
+  const parameters = { kind, subject, seconds, reason }
+  const isForBroker = await answers(directory)
+  const { bans } = (
+    isForBroker
+      ? await ask(directory, command, parameters)
+      : await withoutBroker(directory, command, parameters)
+  ) as { readonly bans: readonly BanView[] }
+  if (json) return JSON.stringify(bans)
+  if (command === 'ban list') return lines(bans)
+  const who = `${kind === 'client' ? 'Client Identifier' : kind} ${printable(bans[0]?.subject ?? subject ?? '')}`
+  if (command === 'ban remove') return `the ban of ${who} is lifted`
+  const { secondsLeft = null } = bans[0] ?? {}
+  const time = secondsLeft === null ? 'until it is lifted' : `for ${duration(secondsLeft)}`
+  const note = isForBroker
+    ? '; its connections have ended'
+    : '; no broker runs: it holds from the next start on'
+  return `${who} is banned ${time}${note}`
+}
+
+async function withoutBroker(
+  directory: string,
+  command: BanCommand,
+  parameters: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  const now = Date.now()
+  let all = holding(await readBans(directory), now)
+  const edit = async (change: (bans: Ban[]) => Ban[]): Promise<void> => {
+    await makeDirectory(directory, 0o700)
+    await editBans(directory, (bans) => {
+      all = change(holding(bans, now))
+      return all
+    })
+  }
+  const isSame = (one: Ban, kind: string, subject: string): boolean =>
+    one.kind === kind && one.subject === subject
+  const keeper: BanKeeper = {
+    list: () => all,
+    add: (ban) => edit((bans) => [...bans.filter((one) => !isSame(one, ban.kind, ban.subject)), ban]),
+    remove: async (kind, subject) => {
+      if (!all.some((one) => isSame(one, kind, subject))) return false
+      await edit((bans) => bans.filter((one) => !isSame(one, kind, subject)))
+      return true
+    },
+  }
+  return banCommand(keeper, command, parameters, operator(), now)
+}
+
+function holding(bans: readonly Ban[], now: number): Ban[] {
+  return bans.filter(({ until }) => until === null || until > now)
+}
+
+function lines(bans: readonly BanView[]): string {
+  if (bans.length === 0) return 'nobody is banned; to ban somebody: godwit ban add ADDRESS --for 1h'
+  const rows = table(
+    [
+      { title: 'WHAT', value: ({ kind }) => kind },
+      { title: 'WHO', value: ({ subject }) => clipped(printable(subject), SUBJECT_CHARACTERS) },
+      {
+        title: 'LEFT',
+        value: ({ secondsLeft }) => (secondsLeft === null ? 'for ever' : duration(secondsLeft)),
+      },
+      { title: 'BY', value: ({ by, isAutomatic }) => (isAutomatic ? 'automatic' : by) },
+      { title: 'REASON', value: ({ reason }) => reason },
+    ],
+    bans,
+  )
+  // The end of a reason is worth less than lines that hold together.
+  return rows.map((row) => clipped(row, COLUMNS)).join('\n')
+}
+
+function clipped(text: string, characters: number): string {
+  return text.length > characters ? `${text.slice(0, characters - 1)}…` : text
+}

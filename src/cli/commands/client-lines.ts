@@ -1,0 +1,66 @@
+/** What a person pastes to connect a first client to a broker that `godwit setup` made. */
+import { shellWord } from '../../transport/tls/shell-word.ts'
+
+export interface ClientPlace {
+  /** A name or address that the server's certificate has. */
+  readonly host: string
+  readonly port: number
+  readonly webSocketPort: number
+  /** The path of the authorities' certificates, and their PEM text. */
+  readonly caFile: string
+  readonly ca: string
+  readonly userName: string
+  readonly password: string
+}
+
+/** Blocks of lines, each under a heading. */
+export function clientLines(place: ClientPlace): string {
+  const { host, port, webSocketPort, caFile, ca, userName, password } = place
+  const url = `mqtts://${host.includes(':') ? `[${host}]` : host}:${port}`
+  return `mosquitto_pub (others on this machine can see a password on a command line while it runs: -u and -P may stand in
+~/.config/mosquitto_pub instead):
+
+mosquitto_pub -h ${host} -p ${port} --cafile ${shellWord(caFile)} -u ${userName} -P ${shellWord(password)} -q 1 -t hello/world -m hi
+
+JavaScript, with MQTT.js (in a browser: wss://${host.includes(':') ? `[${host}]` : host}:${webSocketPort}/mqtt, after it trusts ca.crt):
+
+import { readFileSync } from 'node:fs'
+import mqtt from 'mqtt'
+const client = await mqtt.connectAsync(${text(url)}, {
+  ca: readFileSync(${text(caFile)}), username: ${text(userName)}, password: ${text(password)},
+})
+await client.publishAsync('hello/world', 'hi', { qos: 1 })
+await client.endAsync()
+
+Python, with paho-mqtt:
+
+import paho.mqtt.publish as publish
+publish.single("hello/world", "hi", qos=1, hostname=${text(host)}, port=${port},
+    auth={"username": ${text(userName)}, "password": ${text(password)}}, tls={"ca_certs": ${text(caFile)}})
+
+ESP32 (C++, Arduino, with PubSubClient):
+
+#include <WiFi.h>
+#include <WiFiClientSecure.h>
+#include <PubSubClient.h>
+static const char CA[] = R"(${ca.trim()}
+)";
+WiFiClientSecure tls;
+PubSubClient client(tls);
+void setup() {
+  WiFi.begin("NETWORK", "ITS PASSWORD");
+  while (WiFi.status() != WL_CONNECTED) delay(100);
+  configTime(0, 0, "pool.ntp.org");  // a certificate is valid for a time: the clock has to be right
+  while (time(nullptr) < 1700000000) delay(100);
+  tls.setCACert(CA);
+  client.setServer(${text(host)}, ${port});
+  if (client.connect("esp32", ${text(userName)}, ${text(password)})) client.publish("hello/world", "hi");
+}
+void loop() { client.loop(); }
+`
+}
+
+/** A string literal in all of these languages. */
+function text(value: string): string {
+  return JSON.stringify(value)
+}

@@ -1,0 +1,126 @@
+/** `godwit user add --names FILE` and `godwit user password --names FILE`: a fleet at once, with its passwords as a table. */
+import type { Generated, UserList } from '../../access/account-commands.ts'
+import { CLIENT_ROLE, type GeneratedFor } from '../../access/accounts.ts'
+import { isName } from '../../access/accounts-file.ts'
+import { printable } from '../../observe/printable.ts'
+import type { Changed } from '../../runtime/running-access.ts'
+import {
+  answersFor,
+  carriedOut,
+  effectLines,
+  FIRST,
+  inputFrom,
+  type SecretSource,
+} from './account-commands.ts'
+import type { AccountsCommand } from './arguments.ts'
+import { type Output, written } from './output.ts'
+import { InputError } from './store-commands.ts'
+
+/** Users of one request: each is one change of the accounts, and a running broker does other things in between. */
+const BATCH_USERS = 500
+/** Characters of their names: the control socket takes lines of 192 KiB, and a character may be twelve of these in JSON. */
+const BATCH_CHARACTERS = 16_000
+
+const NAMES_BYTES_MAX = 64 * 1024 * 1024
+
+/** Where users and passwords go, and what else there is to tell. */
+export interface ManyOutput extends SecretSource {
+  readonly stdout: Output
+  readonly stderr: Output
+}
+
+/**
+ * Adds the users, or gives them other passwords, as `command.names` lists them. Writes `user,password` lines to stdout as soon as they
+ * hold. Nothing is changed where a name is wrong. Throws AccountsError, ControlError and InputError.
+ */
+export async function changeManyUsers(
+  directory: string,
+  command: AccountsCommand,
+  { stdin, stdout, stderr }: ManyOutput,
+): Promise<void> {
+  const { command: name, json, generate, keepSessions } = command
+  const path = command.names!
+  const isForBroker = await answersFor(directory, command)
+  const names = namesIn(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
+  const known = (await carriedOut(directory, isForBroker, 'user list', { words: [] })) as UserList
+  expectFitting(name, names, new Set(known.users.map((user) => user.name)))
+  const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
+  if (generate && !json) await written(stdout, 'user,password\n')
+  let done = 0
+  const told = new Set<string>()
+  for (const words of batches(names)) {
+    const parameters = { words, roles, keepSessions, ...(generate ? { generate } : { password: null }) }
+    const result = (await carriedOut(directory, isForBroker, name, parameters).catch((error: unknown) => {
+      const note = done === 0 ? 'Nothing was changed.' : `The first ${done} of ${names.length} were done.`
+      throw error instanceof Error ? new InputError(error.message, note, { cause: error }) : error
+    })) as Partial<Changed & Generated & { readonly isFirst: boolean }>
+    done += words.length
+    await written(stdout, (result.generated ?? []).map(json ? jsonLine : csvLine).join(''))
+    const effects = result.effects === undefined ? [] : effectLines(words[0]!, name, result.effects)
+    for (const line of result.isFirst === true ? [FIRST, ...effects] : effects) told.add(line)
+  }
+  const what =
+    name === 'user add'
+      ? `added with the role ${roles.map((role) => printable(role)).join(', ')}`
+      : 'given other passwords'
+  for (const line of told) stderr.write(`${line}\n`)
+  stderr.write(`${names.length} users ${what}${generate ? '; their passwords are shown this once' : ''}\n`)
+}
+
+/** One name a line; empty lines are none. Throws InputError. */
+function namesIn(content: Buffer, path: string): string[] {
+  const where = path === '-' ? 'the standard input' : path
+  const text = content.toString('utf8')
+  if (!Buffer.from(text, 'utf8').equals(content))
+    throw new InputError(`${where} is not UTF-8`, 'It has to hold one name a line.')
+  const names = new Set<string>()
+  for (const [index, line] of text
+    .replace(/^\ufeff/, '')
+    .split('\n')
+    .entries()) {
+    const name = line.replace(/\r$/, '')
+    if (name === '') continue
+    const problem = isName(name) ? (names.has(name) ? 'is there twice' : null) : 'is no name for a user'
+    if (problem !== null) {
+      const advice = 'Nothing was changed. A name has 1 to 256 characters that can be printed.'
+      throw new InputError(`${where}, line ${index + 1}: ${JSON.stringify(name)} ${problem}`, advice)
+    }
+    names.add(name)
+  }
+  if (names.size === 0) throw new InputError(`${where} has no names`, 'It has to hold one name a line.')
+  return [...names]
+}
+
+function expectFitting(command: string, names: readonly string[], known: ReadonlySet<string>): void {
+  const wrong = names.filter((name) => known.has(name) === (command === 'user add'))
+  const [first] = wrong
+  if (first === undefined) return
+  const others = wrong.length === 1 ? '' : ` (and ${wrong.length - 1} more)`
+  const what = command === 'user add' ? `the user '${first}' exists` : `there is no user '${first}'`
+  throw new InputError(`${what}${others}`, 'Nothing was changed. Leave these names out: `godwit user list`.')
+}
+
+function* batches(names: readonly string[]): Generator<string[]> {
+  let batch: string[] = []
+  let characters = 0
+  for (const name of names) {
+    if (batch.length === BATCH_USERS || characters + name.length > BATCH_CHARACTERS) {
+      yield batch
+      batch = []
+      characters = 0
+    }
+    batch.push(name)
+    characters += name.length
+  }
+  yield batch
+}
+
+/** RFC 4180; a password needs no quotes. */
+function csvLine({ name, password }: GeneratedFor): string {
+  const field = /[",]|^\s|\s$/.test(name) ? `"${name.replaceAll('"', '""')}"` : name
+  return `${field},${password}\n`
+}
+
+function jsonLine({ name, password }: GeneratedFor): string {
+  return `${JSON.stringify({ name, password })}\n`
+}

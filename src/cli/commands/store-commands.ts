@@ -1,0 +1,414 @@
+/** The operator's commands for stored data: backup, restore, export, import, check-store, repair. */
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { answers } from '../../admin/control-client.ts'
+import { version } from '../../runtime/version.ts'
+import {
+  exchange,
+  finishExchange,
+  freshDirectory,
+  holdsStore,
+  INCOMPLETE,
+  keepAside,
+  makeDirectory,
+  refuseIncomplete,
+  storeFiles,
+  syncDirectory,
+} from '../../store/files/data-directory.ts'
+import { type Database, repairDatabase } from '../../store/files/database.ts'
+import { storeError } from '../../store/files/failure.ts'
+import type { Damage, DamageReport } from '../../store/format/damage.ts'
+import {
+  fileChunks,
+  hasDatabase,
+  openDatabase,
+  refuseExisting,
+  unpack,
+  writeBackup,
+} from '../../store/level/backup.ts'
+import { Rehearsal, startRefusal } from '../../store/level/rehearsal.ts'
+import {
+  EXPORT_VERSION,
+  type ExportHeader,
+  type ExportVersion,
+  endLine,
+  LineReader,
+  lineOf,
+} from '../../store/records/jsonl.ts'
+import { LineError } from '../../store/records/line-fields.ts'
+import { StoreReader } from '../../store/records/record-reader.ts'
+import { ConflictError, Rebuild, type RecordCounts } from '../../store/records/record-writer.ts'
+import type { StoreRecord } from '../../store/records/records.ts'
+import { StoreError } from '../../store/store.ts'
+import { type Output, written } from './output.ts'
+import { anyEntry, backupChunks, isFile, noStore, withDatabase, withOpen } from './store-source.ts'
+
+const CHECKED = '.godwit-check'
+/** Export lines written at once. */
+const WRITE_BYTES = 256 * 1024
+
+/** An input file that is not what it has to be. */
+export class InputError extends Error {
+  override readonly name = 'InputError'
+  readonly advice: string
+
+  constructor(message: string, advice: string, options?: ErrorOptions) {
+    super(message, options)
+    this.advice = advice
+  }
+}
+
+/** Backs up the data directory, with or without a broker on it. Returns what was done. */
+export async function backup(directory: string, target: string): Promise<string> {
+  await refuseExisting(target)
+  const { records } = await writeBackup(backupChunks(directory), resolve(target))
+  return `backed up ${directory} to ${target}: ${records} records`
+}
+
+/** Fills the data directory from a backup, after everything in it was checked. */
+export async function restore(source: string, directory: string, force: boolean): Promise<string> {
+  await refuseOccupied(directory, force)
+  const counts = await replaced(directory, async (fresh) => {
+    await unpack(backupChunks(source), fresh)
+    return withOpen(fresh, async (db) => {
+      const counts = await counted(new StoreReader(db, source).records())
+      await refuseUnstartable(db, source)
+      return counts
+    })
+  })
+  return `restored ${source} to ${directory}: ${summary(counts)}`
+}
+
+/** Writes the data as lines. */
+export async function exportLines(
+  directory: string,
+  path: string,
+  stdout: Output,
+  exportVersion: ExportVersion = EXPORT_VERSION,
+): Promise<string> {
+  const header = { godwit: version(), version: exportVersion }
+  if (path === '-') {
+    const counts = await withDatabase(directory, anyEntry, (db) =>
+      writeLines(new StoreReader(db, directory).records(), header, (text) => written(stdout, text)),
+    )
+    return `exported ${directory}: ${summary(counts)}`
+  }
+  await refuseExisting(path)
+  const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`)
+  try {
+    const counts = await withDatabase(directory, anyEntry, (db) => exportFile(db, directory, header, partial))
+    await refuseExisting(path)
+    await rename(partial, path)
+    await syncDirectory(dirname(path))
+    return `exported ${directory} to ${path}: ${summary(counts)}`
+  } catch (error) {
+    await rm(partial, { force: true })
+    throw storeError(error, dirname(path), 'writing the export')
+  }
+}
+
+/** Fills the data directory from lines, after all of them were read. */
+export async function importLines(
+  path: string,
+  directory: string,
+  force: boolean,
+  stdin: AsyncIterable<Uint8Array>,
+): Promise<string> {
+  await refuseOccupied(directory, force)
+  const name = path === '-' ? 'the standard input' : path
+  const counts = await replaced(directory, (fresh) => {
+    const lines = splitLines(path === '-' ? stdin : fileChunks(path))
+    return rebuilt(fresh, name, lines)
+  })
+  return `imported ${name} to ${directory}: ${summary(counts)}`
+}
+
+/** Verifies a data directory, a running broker's snapshot or a backup. Returns what was found and whether all is well. */
+export async function checkStore(
+  path: string,
+): Promise<{ readonly text: string; readonly isSound: boolean }> {
+  const damages: Damage[] = []
+  const isStopped = !(await isFile(path)) && !(await answers(path))
+  const files = isStopped ? await storeFiles(path) : []
+  if (isStopped && files.length === 0) throw noStore(path)
+  refuseIncomplete(path, files)
+  const counts = isStopped
+    ? await checkCopy(path, damages)
+    : await withDatabase(path, anyEntry, (db) => checked(db, path, (damage) => damages.push(damage)))
+  const found = `checked ${path}: ${summary(counts)}`
+  if (damages.length === 0) return { text: `${found}; nothing is damaged`, isSound: true }
+  return { text: [found, ...damages.map(described)].join('\n'), isSound: false }
+}
+
+/** Builds the data directory anew from what is sound in it; what it was is kept in a directory inside it. */
+export async function repair(directory: string): Promise<string> {
+  if (await answers(directory)) throw brokerRuns(directory)
+  if ((await storeFiles(directory)).length === 0) throw noStore(directory)
+  await finishExchange(directory)
+  const name = `damaged-${timeName()}`
+  const aside = join(directory, name)
+  await keepAside(directory, aside)
+  const damages: Damage[] = []
+  try {
+    const counts = await salvaged(directory, damages)
+    if (damages.length === 0) {
+      await discardFresh(directory)
+      await rm(aside, { recursive: true, force: true })
+      return `repaired nothing: ${directory} is not damaged; ${summary(counts)}`
+    }
+    await exchange(directory, null)
+    return [
+      `repaired ${directory}: ${summary(counts)}`,
+      ...damages.map(described),
+      `what it was is kept in ${aside}: remove it when nobody needs it any more`,
+    ].join('\n')
+  } catch (error) {
+    await discardFresh(directory)
+    // LevelDB may have changed the directory by opening it: the copy stays.
+    throw storeError(error, directory, `repairing it (what it was is kept in ${aside})`)
+  }
+}
+
+/** Removes what was built and not put in place. */
+async function discardFresh(directory: string): Promise<void> {
+  if ((await storeFiles(directory)).includes(INCOMPLETE)) return
+  await rm(freshDirectory(directory), { recursive: true, force: true })
+}
+
+/** Reads what is sound into the fresh directory. */
+function salvaged(directory: string, damages: Damage[]): Promise<RecordCounts> {
+  return readable(directory, damages, async (db, report) => {
+    const fresh = freshDirectory(directory)
+    await rm(fresh, { recursive: true, force: true })
+    const rehearsal = new Rehearsal(report)
+    const reader = new StoreReader(db, directory, rehearsal.report)
+    const counts = await new Rebuild(fresh).write(reader.records())
+    await reader.checkRest()
+    await rehearsal.end(db, directory)
+    // What takes the place of the damaged store must start.
+    await withOpen(fresh, (built) => refuseUnstartable(built, directory))
+    return counts
+  })
+}
+
+/** Throws StoreError when a broker could not start on the database. */
+async function refuseUnstartable(db: Database, name: string): Promise<void> {
+  const refusal = await startRefusal(db, name)
+  if (refusal !== null) throw refusal
+}
+
+/** On a copy made of links, so that the directory stays exactly as it is. */
+async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCounts> {
+  const copy = join(directory, CHECKED)
+  await rm(copy, { recursive: true, force: true })
+  try {
+    await keepAside(directory, copy)
+    return await readable(copy, damages, (db, report) => checked(db, directory, report))
+  } catch (error) {
+    throw storeError(error, directory, 'reading it')
+  } finally {
+    await rm(copy, { recursive: true, force: true })
+  }
+}
+
+/** Opens the database for `work`; once more after LevelDB's own repair where LevelDB itself cannot read it. */
+async function readable(
+  directory: string,
+  damages: Damage[],
+  work: (db: Database, report: DamageReport) => Promise<RecordCounts>,
+): Promise<RecordCounts> {
+  const attempt = async (): Promise<RecordCounts> => {
+    const known = new Set<string>()
+    const report: DamageReport = (damage) => {
+      if (known.has(damage.what)) return
+      known.add(damage.what)
+      damages.push(damage)
+    }
+    const db = await openDatabase(directory)
+    try {
+      return await work(db, report)
+    } finally {
+      await db.close()
+    }
+  }
+  const lost = 'what was in the damaged parts of these files; see below for what is noticed'
+  if (!(await hasDatabase(directory))) {
+    damages.push({ what: 'the file CURRENT is missing', lost })
+    await repairDatabase(directory)
+    return attempt()
+  }
+  try {
+    return await attempt()
+  } catch (error) {
+    const failure = storeError(error, directory, 'reading it')
+    if (failure.kind !== 'corrupt') throw failure
+    damages.length = 0
+    damages.push({ what: failure.message, lost })
+    await repairDatabase(directory)
+    return attempt()
+  }
+}
+
+async function checked(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
+  const rehearsal = new Rehearsal(report)
+  const reader = new StoreReader(db, name, rehearsal.report)
+  const counts = await counted(reader.records())
+  await reader.checkRest()
+  await rehearsal.end(db, name)
+  return counts
+}
+
+async function refuseOccupied(directory: string, force: boolean): Promise<void> {
+  if (await answers(directory)) throw brokerRuns(directory)
+  await finishExchange(directory)
+  if (await hasDatabase(directory)) {
+    // Whoever has it open keeps it; a damaged one may be replaced.
+    try {
+      await (await openDatabase(directory)).close()
+    } catch (error) {
+      if (error instanceof StoreError && error.kind === 'locked') throw error
+    }
+  }
+  if (force || !(await holdsStore(directory))) return
+  throw new StoreError(
+    'access',
+    `${directory} is not empty`,
+    'Name an empty directory with --data DIR, or use --force: it puts what is there aside, inside the directory.',
+  )
+}
+
+function brokerRuns(directory: string): StoreError {
+  return new StoreError('locked', `a broker runs on ${directory}`, 'Stop it first.')
+}
+
+/** Lets `build` fill a new directory, and then puts it in the place of what the data directory holds. */
+async function replaced<T>(directory: string, build: (fresh: string) => Promise<T>): Promise<T> {
+  const fresh = freshDirectory(directory)
+  try {
+    await makeDirectory(directory, 0o700)
+    await rm(fresh, { recursive: true, force: true })
+    const result = await build(fresh)
+    await exchange(directory, `replaced-${timeName()}`)
+    return result
+  } catch (error) {
+    await discardFresh(directory)
+    if (error instanceof InputError) throw error
+    throw storeError(error, directory, 'filling it')
+  }
+}
+
+async function rebuilt(fresh: string, name: string, lines: AsyncIterable<string>): Promise<RecordCounts> {
+  const reader = new LineReader()
+  try {
+    return await new Rebuild(fresh).write(recordsOf(lines, reader))
+  } catch (error) {
+    const isLine = error instanceof LineError
+    if (!isLine && !(error instanceof ConflictError)) throw error
+    const what = isLine ? error.message : `line ${reader.lines} ${error.message}`
+    throw new InputError(`${name}: ${what}`, 'Nothing was imported. Correct the file, or export again.')
+  }
+}
+
+async function* recordsOf(lines: AsyncIterable<string>, reader: LineReader): AsyncGenerator<StoreRecord> {
+  for await (const line of lines) {
+    const record = reader.read(line)
+    if (record !== null) yield record
+  }
+  reader.end()
+}
+
+async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  let rest: Buffer[] = []
+  for await (const chunk of chunks) {
+    let from = 0
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
+      rest.push(Buffer.from(chunk.subarray(from, end)))
+      yield Buffer.concat(rest).toString('utf8')
+      rest = []
+      from = end + 1
+    }
+    if (from < chunk.length) rest.push(Buffer.from(chunk.subarray(from)))
+  }
+  if (rest.length > 0) yield Buffer.concat(rest).toString('utf8')
+}
+
+async function exportFile(
+  db: Database,
+  directory: string,
+  header: ExportHeader,
+  path: string,
+): Promise<RecordCounts> {
+  const file: FileHandle = await open(path, 'wx', 0o600)
+  try {
+    const write = (text: string): Promise<void> => file.appendFile(text)
+    const counts = await writeLines(new StoreReader(db, directory).records(), header, write)
+    await file.sync()
+    return counts
+  } finally {
+    await file.close()
+  }
+}
+
+async function writeLines(
+  records: AsyncIterable<StoreRecord>,
+  header: ExportHeader,
+  write: (text: string) => Promise<void>,
+): Promise<RecordCounts> {
+  const counts = noCounts()
+  let lines = 0
+  let text = ''
+  for await (const record of records) {
+    count(counts, record)
+    lines++
+    text += `${lineOf(record, header)}\n`
+    if (text.length < WRITE_BYTES) continue
+    await write(text)
+    text = ''
+  }
+  await write(`${text}${endLine(lines + 1)}\n`)
+  return counts
+}
+
+async function counted(records: AsyncIterable<StoreRecord>): Promise<RecordCounts> {
+  const counts = noCounts()
+  for await (const record of records) count(counts, record)
+  return counts
+}
+
+function noCounts(): RecordCounts {
+  return { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0 }
+}
+
+function count(counts: RecordCounts, { type }: StoreRecord): void {
+  switch (type) {
+    case 'start':
+      return
+    case 'session':
+      counts.sessions++
+      return
+    case 'message':
+      counts.messages++
+      return
+    case 'will':
+      counts.wills++
+      return
+    default:
+      counts[type]++
+  }
+}
+
+function summary({ sessions, queued, inFlight, retained, wills }: RecordCounts): string {
+  return (
+    `${sessions} Sessions, ${queued} queued and ${inFlight} in-flight messages, ` +
+    `${retained} retained messages, ${wills} Wills`
+  )
+}
+
+function described({ what, lost }: Damage): string {
+  return lost === null ? `damaged: ${what}; nothing is lost by that` : `damaged: ${what}; lost: ${lost}`
+}
+
+/** The time as a part of a file name. */
+function timeName(): string {
+  return new Date().toISOString().replaceAll(/[-:.]/g, '')
+}

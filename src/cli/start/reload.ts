@@ -1,0 +1,271 @@
+/** Reload: the running broker reads its configuration and files again. What is bad changes nothing. */
+import type { Logger } from 'pino'
+import { askedBy, type ControlCommand } from '../../admin/control.ts'
+import { ask, ControlError } from '../../admin/control-client.ts'
+import type { SecurityKind } from '../../broker/boundary/security.ts'
+import type { Capped } from '../../broker/sessions/session-cap.ts'
+import {
+  type ConfigChange,
+  type CutOff,
+  changeLine,
+  configChanges,
+  withoutRestart,
+} from '../../config/changes.ts'
+import { type Config, ConfigError, type ConfigSources, checkConfig } from '../../config/config.ts'
+import { isLoopbackOnly } from '../../config/listeners.ts'
+import { printable } from '../../observe/printable.ts'
+import type { ListenerOptions } from '../../transport/listener/listener.ts'
+import { foreignPlace } from './root-trust.ts'
+import type { RunningBroker } from './running-broker.ts'
+
+/** What a reload changed, or would change. */
+export interface ReloadReport {
+  readonly changes: readonly ConfigChange[]
+  /** What was read again beside the configuration, a line for each that changed. */
+  readonly files: readonly string[]
+  readonly cutOff: readonly CutOff[]
+  /** Sessions that `session_expiry_seconds_max` shortens, and that end by it at once; a broker of 0.1.0 does not say. */
+  readonly sessions?: Capped
+  /** What is there beyond the limits, and stays; a broker of 0.2.0 does not say. */
+  readonly beyond?: readonly string[]
+}
+
+/** What is told of files that are read again. */
+const FILES: ReadonlySet<SecurityKind> = new Set([
+  'accounts-loaded',
+  'accounts-refused',
+  'bans-loaded',
+  'bans-refused',
+  'password-file-loaded',
+  'password-file-refused',
+  'acl-file-loaded',
+  'acl-file-refused',
+  'certificate-loaded',
+  'certificate-refused',
+  'certificate-expiring',
+])
+
+const NONE_CAPPED: Capped = { shortened: 0, ended: 0 }
+
+/** How many clients are named that are cut off; the others are counted. */
+const NAMED_MAX = 100
+
+/** Of the text that `check --against-running` sends. */
+const TEXT_CHARACTERS_MAX = 150_000
+
+/** The configuration of a running broker. */
+export class Reload {
+  readonly #sources: () => ConfigSources
+  readonly #broker: RunningBroker
+  readonly #logger: Logger
+  #config: Config
+  /** One after the other: two at once would open the same listeners. */
+  #last: Promise<unknown> = Promise.resolve()
+
+  /** `sources` tells where the configuration comes from at the moment; `config` is what the broker runs with. */
+  constructor(sources: () => ConfigSources, config: Config, broker: RunningBroker, logger: Logger) {
+    this.#sources = sources
+    this.#config = config
+    this.#broker = broker
+    this.#logger = logger
+    this.#tellAnonymous([])
+  }
+
+  /** What the broker runs with. */
+  get config(): Config {
+    return this.#config
+  }
+
+  /** Takes over what the configuration says now. Rejects with ConfigError or ListenError; then all is as it was. */
+  reload(by: string): Promise<ReloadReport> {
+    const next = this.#last.then(() => this.#reload(by))
+    this.#last = next.catch(() => {})
+    return next
+  }
+
+  /** What `reload` would do if the configuration file said this. Throws ConfigError. */
+  preview(file: string, text: string): ReloadReport {
+    const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
+    const { changes, cutOff } = this.#compared(config)
+    const { limits } = withoutRestart(this.#config, config)
+    const sessions = this.#broker.cappedBy(limits.sessionExpirySecondsMax)
+    return { changes, files: [], cutOff, sessions, beyond: this.#broker.beyondBy(limits) }
+  }
+
+  async #reload(by: string): Promise<ReloadReport> {
+    const files: string[] = []
+    const detach = this.#broker.events.on('security', ({ kind, subject, detail }) => {
+      if (FILES.has(kind)) files.push([kind.replaceAll('-', ' '), subject, detail].filter(Boolean).join(': '))
+    })
+    let sessions = NONE_CAPPED
+    const detachCapped = this.#broker.events.on('sessionsCapped', (event) => {
+      sessions = event
+    })
+    try {
+      const wanted = acceptable(checkConfig(this.#sources()))
+      const { changes } = this.#compared(wanted)
+      const config = withoutRestart(this.#config, wanted)
+      const { listeners, limits, sysIntervalSeconds } = config
+      const isOther = sysIntervalSeconds !== this.#config.sysIntervalSeconds
+      const cutOff = await this.#broker.reconfigure({
+        listeners,
+        limits,
+        ...(isOther && { sysIntervalSeconds }),
+      })
+      this.#logger.level = config.log.level
+      const { listeners: before } = this.#config
+      this.#config = config
+      this.#tellAnonymous(before)
+      await this.#broker.reread()
+      const { shortened, ended } = sessions
+      const beyond = this.#broker.beyondBy(limits)
+      const report = { changes, files, cutOff, sessions: { shortened, ended }, beyond }
+      this.#tell('configuration-loaded', by, summary(report))
+      return report
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      this.#tell('configuration-refused', by, `${reason}; the broker goes on as it was`)
+      throw error
+    } finally {
+      detach()
+      detachCapped()
+    }
+  }
+
+  #compared(config: Config): Pick<ReloadReport, 'changes' | 'cutOff'> {
+    return {
+      changes: configChanges(this.#config, config),
+      cutOff: this.#broker.cutOffBy(config.listeners),
+    }
+  }
+
+  /** Tells of listeners that let in strangers from other machines, and did not before. */
+  #tellAnonymous(before: Config['listeners']): void {
+    const isOpen = (listener: ListenerOptions): boolean =>
+      listener.allowAnonymous && !isLoopbackOnly(listener)
+    for (const listener of this.#config.listeners.filter(isOpen)) {
+      if (before.some((one) => one.name === listener.name && isOpen(one))) continue
+      const event = {
+        kind: 'anonymous-allowed',
+        subject: listener.name,
+        by: 'configuration',
+        detail: '',
+      } as const
+      this.#broker.events.emit('security', event)
+    }
+  }
+
+  #tell(kind: 'configuration-loaded' | 'configuration-refused', by: string, detail: string): void {
+    const subject = this.#sources().file ?? 'the configuration'
+    this.#broker.events.emit('security', { kind, subject, by, detail })
+  }
+}
+
+/** The same configuration. Throws ConfigError for one that has root write where somebody else can put a link. */
+function acceptable(config: Config): Config {
+  const problem = foreignPlace(config)
+  if (problem !== null) throw new ConfigError([{ where: '', key: '', message: problem }])
+  return config
+}
+
+/** What `godwit reload` and `godwit check --against-running` ask for on the control socket. */
+export function reloadCommands(running: () => Reload | null): Readonly<Record<string, ControlCommand>> {
+  const started = (): Reload => {
+    const found = running()
+    if (found === null) throw new ControlError('the broker is starting', 'Try again in a moment.')
+    return found
+  }
+  return {
+    reload: (parameters) => refusable(() => started().reload(askedBy(parameters))),
+    'check-config': ({ file, text }) => {
+      if (typeof file !== 'string' || typeof text !== 'string') throw new Error('file and text are needed')
+      return refusable(async () => started().preview(file, text))
+    },
+  }
+}
+
+/** A configuration that is wrong is no defect of the broker's: it has its own lines, and needs no stack. */
+async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadReport> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ControlError(error.message, 'The broker goes on as it was.')
+    throw error
+  }
+}
+
+/** `godwit reload`: asks the broker of this data directory. Throws ControlError. */
+export async function reload(directory: string, asJson: boolean): Promise<string> {
+  const report = (await ask(directory, 'reload')) as ReloadReport
+  return asJson ? JSON.stringify(report) : reportLines(report, DID).join('\n')
+}
+
+/** `godwit check --against-running`: what the broker of this data directory would do with a configuration. */
+export async function checkAgainstRunning(
+  directory: string,
+  file: string,
+  text: string,
+  asJson: boolean,
+): Promise<string> {
+  if (text.length > TEXT_CHARACTERS_MAX) {
+    throw new ControlError(`${file} has more than ${TEXT_CHARACTERS_MAX} characters`, null)
+  }
+  const report = (await ask(directory, 'check-config', { file, text })) as ReloadReport
+  return asJson ? JSON.stringify(report) : reportLines(report, WOULD).join('\n')
+}
+
+interface Verbs {
+  readonly cutOff: string
+  readonly cutOffOne: string
+  readonly ended: string
+  readonly shortened: string
+}
+
+const DID: Verbs = {
+  cutOff: 'were cut off',
+  cutOffOne: 'was cut off',
+  ended: 'ended',
+  shortened: 'will expire sooner',
+}
+const WOULD: Verbs = {
+  cutOff: 'would be cut off',
+  cutOffOne: 'would be cut off',
+  ended: 'would end at once',
+  shortened: 'would expire sooner',
+}
+
+/** A report for people. */
+function reportLines(report: ReloadReport, verbs: Verbs): string[] {
+  const { changes, files, cutOff, sessions = NONE_CAPPED, beyond = [] } = report
+  const lines = [...changes.map(changeLine), ...files]
+  const named = cutOff
+    .slice(0, NAMED_MAX)
+    .map(({ clientId, reason }) => `  ${printable(clientId)}: ${reason}`)
+  const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
+  return [
+    ...(lines.length === 0 ? ['nothing has changed'] : lines),
+    `${counted(cutOff.length)} ${cutOff.length === 1 ? verbs.cutOffOne : verbs.cutOff}${cutOff.length === 0 ? '' : ':'}`,
+    ...named,
+    ...more,
+    ...cappedLines(sessions, verbs),
+    ...beyond,
+  ]
+}
+
+function cappedLines({ shortened, ended }: Capped, verbs: Verbs): string[] {
+  const key = 'by session_expiry_seconds_max'
+  const noun = (count: number): string => (count === 1 ? 'Session' : 'Sessions')
+  return [
+    ...(ended > 0 ? [`${ended} ${noun(ended)} of absent clients ${verbs.ended} ${key}`] : []),
+    ...(shortened > 0 ? [`${shortened} ${noun(shortened)} ${verbs.shortened} ${key}`] : []),
+  ]
+}
+
+function summary({ changes, files, cutOff, sessions = NONE_CAPPED, beyond = [] }: ReloadReport): string {
+  const lines = [...changes.map(changeLine), ...files, ...cappedLines(sessions, DID), ...beyond]
+  return `${lines.length === 0 ? 'nothing has changed' : lines.join('; ')}; ${counted(cutOff.length)} cut off`
+}
+
+function counted(clients: number): string {
+  return `${clients} client${clients === 1 ? '' : 's'}`
+}

@@ -1,0 +1,173 @@
+/** Watches the certificates of a running broker: new ones are served, bad ones are told, those that end soon are renewed or told. */
+import type { CertificateStatus } from '../admin/commands.ts'
+import type { Events } from '../broker/boundary/events.ts'
+import type { SecurityKind } from '../broker/boundary/security.ts'
+import type { SysValue } from '../observe/sys.ts'
+import type { ListenerNews, ListenerSet } from '../transport/listener-set.ts'
+import {
+  type CertificateTimes,
+  certificateState,
+  day,
+  daysTo,
+  isValidAt,
+  listTrouble,
+} from '../transport/tls/certificate-times.ts'
+import type { ServedCertificates } from '../transport/tls/served-certificates.ts'
+import { RENEWAL_DAYS, type Renewal } from './renewal.ts'
+
+/** How often the files are looked at. */
+const LOOK_MS = 1000
+
+/** From so many days before its end on, a certificate is spoken of once a day. */
+const WARNING_DAYS = 30
+
+/** How long a renewal that failed, or that nobody has taken over yet, is not tried again. */
+const RENEWAL_PAUSE_MS = 3_600_000
+
+interface Secure {
+  readonly listener: string
+  readonly certificates: ServedCertificates
+  readonly times: CertificateTimes
+}
+
+export class CertificateWatch {
+  readonly #listeners: ListenerSet
+  readonly #events: Events
+  readonly #renewal: Renewal | null
+  readonly #timer: NodeJS.Timeout
+  /** By listener and what is told: the number of days that was told last. */
+  readonly #told = new Map<string, number>()
+  #renewedAtMs = Number.NEGATIVE_INFINITY
+  #isLooking = false
+
+  /** Without `renewal` nothing is renewed. */
+  constructor(listeners: ListenerSet, events: Events, renewal: Renewal | null) {
+    this.#listeners = listeners
+    this.#events = events
+    this.#renewal = renewal
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS).unref()
+  }
+
+  /** Days to the end of each listener's certificates, for `$SYS`. */
+  figures(): SysValue[] {
+    const nowMs = Date.now()
+    return this.#secure().map(({ listener, times }) => [
+      `certificates/${listener}/days_to_expiry`,
+      daysTo(times.validTo, nowMs),
+    ])
+  }
+
+  status(nowMs: number): CertificateStatus[] {
+    return this.#secure().map(({ listener, certificates, times }) => ({
+      listener,
+      validFrom: new Date(times.validFrom).toISOString(),
+      validTo: new Date(times.validTo).toISOString(),
+      detail: [certificateState(times, nowMs), listTrouble(times, nowMs)].filter(Boolean).join('; '),
+      renewed: this.#renewal?.covers(certificates.certificateFiles) === true,
+    }))
+  }
+
+  /** Reads all files again, at once, and tells again of what is not valid. */
+  async reread(): Promise<void> {
+    this.tell(await this.#listeners.reread(Date.now()))
+    this.#told.clear()
+    this.#warn(Date.now())
+  }
+
+  /** Tells what the listeners found. */
+  tell(news: readonly ListenerNews[]): void {
+    for (const one of news) this.#tell(one)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  /** Never rejects. */
+  async #look(): Promise<void> {
+    // A file system that hangs must not be asked again and again.
+    if (this.#isLooking) return
+    this.#isLooking = true
+    try {
+      this.tell(await this.#listeners.look(Date.now()))
+      await this.#renew(Date.now())
+      this.#warn(Date.now())
+    } finally {
+      this.#isLooking = false
+    }
+  }
+
+  #tell(news: ListenerNews): void {
+    const { listener } = news
+    if (news.change === 'swapped') {
+      for (const key of this.#told.keys()) if (key.endsWith(` ${listener}`)) this.#told.delete(key)
+      this.#emit('certificate-loaded', listener, 'served to clients that connect from now on')
+    } else {
+      this.#emit('certificate-refused', listener, `${news.problem}; the old ones stay. ${news.advice}`)
+    }
+  }
+
+  /** Renews what is due and can be renewed. What was renewed is found by the next looks, and served. */
+  async #renew(nowMs: number): Promise<void> {
+    const renewal = this.#renewal
+    if (renewal === null || Math.abs(nowMs - this.#renewedAtMs) < RENEWAL_PAUSE_MS) return
+    const due = this.#secure().filter(
+      ({ times }) => daysTo(times.validTo, nowMs) < RENEWAL_DAYS || !isValidAt(times, nowMs),
+    )
+    const files = new Set(due.flatMap(({ certificates }) => certificates.certificateFiles))
+    if (files.size === 0) return
+    this.#renewedAtMs = nowMs
+    for (const one of await renewal.renew([...files], nowMs)) {
+      if ('problem' in one) {
+        const detail = `it could not be renewed: ${one.problem}; tried again in an hour`
+        this.#emit('certificate-expiring', one.file, detail)
+      } else {
+        this.#emit(
+          'certificate-renewed',
+          one.file,
+          `valid until ${day(Date.parse(one.until))}, for the same key and names`,
+        )
+      }
+    }
+  }
+
+  #warn(nowMs: number): void {
+    for (const { listener, certificates, times } of this.#secure()) {
+      const days = daysTo(times.validTo, nowMs)
+      if (days < WARNING_DAYS || nowMs < times.validFrom) {
+        const state =
+          days < 0
+            ? `ended ${-days} days ago: clients refuse it since ${day(times.validTo)}`
+            : isValidAt(times, nowMs)
+              ? `ends in ${days} days`
+              : certificateState(times, nowMs)
+        const files = certificates.certificateFiles
+        const how =
+          this.#renewal?.covers(files) === true
+            ? 'the broker renews it'
+            : '`godwit setup --renew` makes a new one where setup made it'
+        this.#warnOnce('certificate', listener, days, `the certificate ${state}; ${how}`)
+      }
+      const list = listTrouble(times, nowMs)
+      if (list !== null) this.#warnOnce('list', listener, daysTo(times.listEnd!.endMs, nowMs), list)
+    }
+  }
+
+  /** Once a day. */
+  #warnOnce(what: string, listener: string, days: number, detail: string): void {
+    const key = `${what} ${listener}`
+    if (this.#told.get(key) === days) return
+    this.#told.set(key, days)
+    this.#emit('certificate-expiring', listener, detail)
+  }
+
+  #secure(): Secure[] {
+    return this.#listeners.open.flatMap(({ name, certificates }) =>
+      certificates === null ? [] : [{ listener: name, certificates, times: certificates.times }],
+    )
+  }
+
+  #emit(kind: SecurityKind & `certificate-${string}`, subject: string, detail: string): void {
+    this.#events.emit('security', { kind, subject, by: 'broker', detail })
+  }
+}

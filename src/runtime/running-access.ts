@@ -1,0 +1,236 @@
+/** Users and rights of a running broker: what changes while it runs holds at once and is told. */
+import {
+  Access,
+  type AccessListener,
+  type AccessOptions,
+  DEFAULT_ACCESS,
+  type Source,
+} from '../access/access.ts'
+import {
+  ACCOUNT_COMMANDS,
+  type AccountEvent,
+  accountCommand,
+  explainAccess,
+} from '../access/account-commands.ts'
+import { LoginFile, LoginFileError } from '../access/files/login-file.ts'
+import { askedBy, type ControlCommand } from '../admin/control.ts'
+import { type Found, type Many, throughAll } from '../admin/many.ts'
+import type { Limits } from '../broker/boundary/limits.ts'
+import type { ClientView } from '../broker/boundary/policy.ts'
+import type { SecurityKind } from '../broker/boundary/security.ts'
+import type { SessionEntry, Wanted } from '../broker/inventory.ts'
+import type { Server } from '../broker/server.ts'
+import type { Reauthorized } from '../broker/sessions/reauthorization.ts'
+import { linkBy } from '../config/changes.ts'
+import type { ListenerOptions } from '../transport/listener/listener.ts'
+import type { Guard } from './guard.ts'
+
+const LOADED = {
+  accounts: 'accounts-loaded',
+  'password-file': 'password-file-loaded',
+  'acl-file': 'acl-file-loaded',
+} as const satisfies Record<Source['kind'], SecurityKind>
+
+const REFUSED = {
+  accounts: 'accounts-refused',
+  'password-file': 'password-file-refused',
+  'acl-file': 'acl-file-refused',
+} as const satisfies Record<Source['kind'], SecurityKind>
+
+/**
+ * Reads the sources. `server` and `listeners` are asked for once something changes, so they may be made afterwards, with the
+ * policy of what this resolves with. Users in `keeping` get what is kept under their names with their account. Rejects as
+ * `Access.open` does.
+ */
+export async function openAccess(
+  given: Partial<AccessOptions>,
+  directory: string | null,
+  server: () => Server,
+  listeners: () => readonly ListenerOptions[],
+  keeping: ReadonlySet<string>,
+  limits: Limits,
+  guard: () => Guard,
+): Promise<Access> {
+  const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
+    server().state.events.emit('security', { kind, subject, by: 'broker', detail })
+  }
+  const listener: AccessListener = {
+    changed: (source, lost) => {
+      // Before anybody is asked whose Sessions they are: in between, a client could come back and find them to be nobody's.
+      const ids = new Map<string, string>()
+      for (const name of keeping) {
+        const id = access.accounts?.user(name)?.id ?? null
+        if (id !== null) ids.set(name, id)
+      }
+      if (ids.size > 0) server().adopt(ids)
+      // A reload may have changed since whom a listener lets in.
+      const isLost = (client: ClientView): boolean => {
+        const options = listeners().find(({ name }) => name === client.link.listener)
+        return lost.includes(
+          options === undefined ? client : { ...client, link: linkBy(client.link, options) },
+        )
+      }
+      server().usePolicy(access.policy, isLost)
+      if (hadUsers !== access.hasUsers) tellAnonymous(access.hasUsers, listeners(), server())
+      hadUsers = access.hasUsers
+      // Whoever changed them by a command is told of with the command.
+      if (!source.isOwn) tell(LOADED[source.kind], source, '')
+    },
+    takesCertificates: () =>
+      listeners().some(({ tls }) => tls !== undefined && tls.clientCertificate !== 'none'),
+    failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
+    crowded: (waiting, seconds, hashMs) => {
+      const subject = `${waiting} log-ins`
+      const detail = `the last of them waits for about ${Math.ceil(seconds)} s, since a chosen password takes ${Math.round(hashMs)} ms to check; passwords that Godwit makes (godwit user password --names FILE --generate) and client certificates do not wait`
+      server().state.events.emit('security', { kind: 'logins-waiting', subject, by: 'broker', detail })
+    },
+    busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
+    guesses: (address, count) => guard().guesses(address, count),
+  }
+  const access = await Access.open({ ...DEFAULT_ACCESS, ...given }, directory, listener, limits)
+  let { hasUsers: hadUsers } = access
+  return access
+}
+
+/**
+ * Has log-ins outlive a restart in `runtimeDirectory`, which is to be in memory. Returns why they do not; null where they do. The data
+ * directory must be there.
+ */
+export function rememberLogins(
+  access: Access,
+  server: Server,
+  runtimeDirectory: string,
+  dataDirectory: string,
+): string | null {
+  const failed = ({ message: detail }: Error): void => {
+    const subject = runtimeDirectory
+    server.state.events.emit('security', { kind: 'logins-not-kept', subject, by: 'broker', detail })
+  }
+  try {
+    access.rememberIn(LoginFile.open(runtimeDirectory, dataDirectory, { failed }))
+    return null
+  } catch (error) {
+    if (!(error instanceof LoginFileError)) throw error
+    return `log-ins are not remembered over a restart: ${error.message}`
+  }
+}
+
+/** Users came, or the last one is gone: where nobody said who is let in without credentials, that is another answer now. */
+function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[], server: Server): void {
+  const { events } = server.state
+  const names = listeners
+    .filter(({ allowAnonymous, anonymousUnlessUsers }) => allowAnonymous && anonymousUnlessUsers === true)
+    .map(({ name }) => name)
+  if (names.length === 0) return
+  if (!hasUsers) {
+    const detail = 'there are no users any more'
+    for (const subject of names)
+      events.emit('security', { kind: 'anonymous-allowed', subject, by: 'broker', detail })
+    return
+  }
+  const subject = names.join(', ')
+  void server.reauthorized().then(({ anonymousEnded }) => {
+    const ended = `${anonymousEnded} connection${anonymousEnded === 1 ? '' : 's'} ended`
+    const detail = `there are users now; ${ended}`
+    events.emit('security', { kind: 'anonymous-ended', subject, by: 'broker', detail })
+  })
+}
+
+/** What a change of users or rights did to clients and Sessions of the running broker. */
+export interface Effects extends Reauthorized {
+  /** Sessions of a user who is gone: of the one that was removed, or of an earlier one of the name that was added. */
+  readonly formerSessions: Many
+  /** Sessions that the user that was added keeps, being the one who had them. */
+  readonly keptSessions: Many
+  /** Where a user was added: Sessions of clients without credentials. */
+  readonly anonymousSessions: Many
+  /** Whether `formerSessions` were deleted. */
+  readonly isDeleted: boolean
+}
+
+/** The answer to a command that changed something. */
+export interface Changed {
+  readonly effects: Effects
+}
+
+/** What the operator may ask about users and rights on the control socket. */
+export function accessCommands(
+  access: Access,
+  server: Server,
+  keeping: Set<string>,
+): Readonly<Record<string, ControlCommand>> {
+  const { accounts } = access
+  const commands: Record<string, ControlCommand> = {
+    'explain access': (parameters) => explainAccess(access, parameters),
+  }
+  for (const name of ACCOUNT_COMMANDS) {
+    commands[name] = async (parameters) => {
+      if (accounts === null) throw new Error('the configuration of this broker has access.accounts: false')
+      const { words } = parameters
+      const names = (Array.isArray(words) ? (words as unknown[]) : []).filter(
+        (word) => typeof word === 'string',
+      )
+      const [first] = names
+      const userName = name.startsWith('user ') && first !== undefined ? first : null
+      const same =
+        name === 'user add' ? sameUsers(access, server, names, parameters.keepSessions === true) : []
+      const tell = (event: AccountEvent): void =>
+        server.state.events.emit('security', { ...event, by: askedBy(parameters) })
+      for (const known of same) keeping.add(known)
+      const result = await accountCommand(accounts, name, parameters, tell).finally(() => {
+        for (const known of same) keeping.delete(known)
+      })
+      if (name === 'user list' || name === 'role list') return result
+      const done = await server.reauthorized()
+      if (same.length > 0) await server.holdings.settled()
+      // Of many users it would be as many looks at all Sessions.
+      const concerned = names.length > 1 ? null : userName
+      const sessions = await sessionsConcerned(server, name, concerned, parameters.deleteSessions === true)
+      if (sessions.isDeleted && sessions.formerSessions.count > 0) {
+        const detail = `${sessions.formerSessions.count} Sessions`
+        tell({ kind: 'session-deleted', subject: `--user ${userName}`, detail })
+      }
+      return { ...result, effects: { ...done, ...sessions } } satisfies Changed
+    }
+  }
+  return commands
+}
+
+/** Those of the names by which somebody is known now, or all where that is said: who gets an account of it is the same user. */
+function sameUsers(access: Access, server: Server, names: readonly string[], areAll: boolean): string[] {
+  if (areAll) return [...names]
+  const connected = new Set([...server.state.connected.values()].map(({ view }) => view.userName))
+  return names.filter(
+    (name) => access.accounts?.user(name) === undefined && (access.knowsByName(name) || connected.has(name)),
+  )
+}
+
+const NONE: Many = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })
+
+async function sessionsConcerned(
+  server: Server,
+  command: string,
+  userName: string | null,
+  deletes: boolean,
+): Promise<Pick<Effects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
+  const { holdings } = server
+  const through = (wanted: Wanted, take: ((entry: SessionEntry) => boolean) | null): Promise<Many> => {
+    const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId, mayComeBack: true })
+    const expectAvailable = (): void => {
+      if (holdings.unavailable !== null) throw new Error(`Sessions were left: ${holdings.unavailable}`)
+    }
+    return throughAll(holdings, holdings.sessions(wanted), found, take, expectAvailable)
+  }
+  const isAdded = command === 'user add'
+  const isRemoved = command === 'user remove'
+  const isDeleted = isRemoved && deletes
+  const take = isDeleted ? ({ clientId }: SessionEntry): boolean => holdings.endSession(clientId) : null
+  const isConcerned = userName !== null && (isAdded || isRemoved)
+  return {
+    formerSessions: isConcerned ? await through({ userName, isFormerUsers: true }, take) : NONE,
+    keptSessions:
+      isAdded && userName !== null ? await through({ userName, isFormerUsers: false }, null) : NONE,
+    anonymousSessions: isAdded ? await through({ userName: null }, null) : NONE,
+    isDeleted,
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * Syncs LevelDB's logs every now and then, for commits that are not synced by themselves (`durability: interval`).
+ *
+ * LevelDB can only sync with a write, and then the log that it writes to alone: a log that was full just before is not synced
+ * until its table is. So the files are synced here, all that there are, and the directory, which has their names. A log that is
+ * gone by then is in a table, which LevelDB synced before it deleted the log.
+ */
+import { type FileHandle, open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { syncDirectory } from './data-directory.ts'
+
+/** What it asks of the store. */
+export interface SyncedStore {
+  /** The newest block that LevelDB has written. */
+  written(): number
+  /** All blocks up to this one are on the disk. */
+  synced(sequence: number): void
+  failed(error: unknown): void
+}
+
+export class LogSync {
+  readonly #directory: string
+  readonly #everyMs: number
+  readonly #store: SyncedStore
+  #timer: NodeJS.Timeout | null = null
+  #running: Promise<void> | null = null
+  #isStopped = false
+  /** The newest block that was synced. */
+  #synced = 0
+
+  constructor(directory: string, everySeconds: number, store: SyncedStore) {
+    this.#directory = directory
+    this.#everyMs = everySeconds * 1000
+    this.#store = store
+  }
+
+  /** A block was written: it is synced so many seconds from now at the latest, or as soon as the sync under way then has ended. */
+  wrote(): void {
+    if (this.#timer !== null || this.#running !== null || this.#isStopped) return
+    this.#timer = setTimeout(() => {
+      this.#timer = null
+      void this.now()
+    }, this.#everyMs)
+    this.#timer.unref()
+  }
+
+  /** Syncs what is written. Resolves when that is done or the store has been told why not. */
+  async now(): Promise<void> {
+    while (this.#running !== null) await this.#running
+    if (this.#store.written() === this.#synced) return
+    this.#running = this.#run()
+    await this.#running
+  }
+
+  /** Ends it: nothing is synced any more but what is under way, which this waits for. */
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const sequence = this.#store.written()
+    try {
+      await syncLogs(this.#directory)
+      this.#synced = sequence
+      this.#store.synced(sequence)
+    } catch (error) {
+      this.#store.failed(error)
+    } finally {
+      this.#running = null
+    }
+    if (this.#store.written() > sequence) this.wrote()
+  }
+}
+
+const LOG = /^\d+\.log$/
+
+async function syncLogs(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) if (LOG.test(name)) await syncLog(join(directory, name))
+  await syncDirectory(directory)
+}
+
+async function syncLog(path: string): Promise<void> {
+  let file: FileHandle
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  try {
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+}

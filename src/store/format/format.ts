@@ -1,0 +1,169 @@
+/**
+ * The layout on disk: one LevelDB, binary keys whose first byte names the table, every value closed by a CRC-32.
+ *
+ * ```
+ * 00                    meta: magic, format version, state of the journal (see Meta)
+ * 01 session            Session: the Server's id for it, owner and its account, expiry, Client Identifier
+ * 02 session filter     Subscription
+ * 03 session            checkpoint head: sequence covered, in-flight, inbound, queue head and tail
+ * 04 session position   checkpoint of the queue from this position on, up to 1,024 entries
+ * 05 number             directory: sizes of 256 journal pages, 0 for those that were deleted
+ * 06 page               forwards: bodies of this deleted page that live on elsewhere
+ * 07                    what is in doubt about time, and messages that expire later than they say
+ * 10 page               journal page
+ * retained:... will:... written by aedes-persistence-level (see retained.ts)
+ * ```
+ *
+ * `session` is the store's own number of a Session: never used twice, unlike perhaps the Server's, so that journal
+ * records of a deleted Session can never be taken for another's. Numbers in keys are 48 bits, big-endian, so that
+ * LevelDB keeps them in order. The CRC covers key and value: a value under a wrong key is as bad as a wrong value.
+ */
+import { crc32 } from 'node:zlib'
+import { StoreError } from '../store.ts'
+
+/**
+ * The format that is written. It rises at most once per release, with what an older Godwit cannot read; every earlier one
+ * stays readable. Values of format 1 stay as they are until they are written anew: each says by itself which kind it is.
+ *
+ * 2: account ids of owners, digests of QoS 2 messages, the machine's boot time beside each commit
+ */
+export const FORMAT_VERSION = 2
+
+export const Table = {
+  Meta: 0x00,
+  Session: 0x01,
+  Subscription: 0x02,
+  CheckpointHead: 0x03,
+  CheckpointSegment: 0x04,
+  Directory: 0x05,
+  Forward: 0x06,
+  Time: 0x07,
+  Journal: 0x10,
+} as const
+
+export type Table = (typeof Table)[keyof typeof Table]
+
+export const META_KEY = Buffer.from([Table.Meta])
+export const TIME_KEY = Buffer.from([Table.Time])
+
+/** One entry of a LevelDB batch. */
+export type BatchOperation =
+  | { readonly type: 'put'; readonly key: Buffer; readonly value: Buffer }
+  | { readonly type: 'del'; readonly key: Buffer }
+
+export function numberKey(table: Table, number: number): Buffer {
+  const key = Buffer.allocUnsafe(7)
+  key[0] = table
+  key.writeUIntBE(number, 1, 6)
+  return key
+}
+
+/** Of the segment that begins at this queue position. */
+export function segmentKey(session: number, position: number): Buffer {
+  const key = Buffer.allocUnsafe(13)
+  key[0] = Table.CheckpointSegment
+  key.writeUIntBE(session, 1, 6)
+  key.writeUIntBE(position, 7, 6)
+  return key
+}
+
+export function subscriptionKey(session: number, filter: string): Buffer {
+  const key = Buffer.allocUnsafe(7 + Buffer.byteLength(filter, 'utf8'))
+  key[0] = Table.Subscription
+  key.writeUIntBE(session, 1, 6)
+  key.write(filter, 7, 'utf8')
+  return key
+}
+
+/** The number that follows the table's byte. */
+export function keyNumber(key: Buffer): number {
+  return key.readUIntBE(1, 6)
+}
+
+/** The queue position of a `segmentKey`. */
+export function keyPosition(key: Buffer): number {
+  return key.readUIntBE(7, 6)
+}
+
+/** The topic filter of a `subscriptionKey`. */
+export function keyFilter(key: Buffer): string {
+  return key.toString('utf8', 7)
+}
+
+/** Where a table begins and the next one starts. */
+export function tableRange(table: Table): { gte: Buffer; lt: Buffer } {
+  return { gte: Buffer.from([table]), lt: Buffer.from([table + 1]) }
+}
+
+const CRC_BYTES = 4
+
+/** The value with the CRC of key and value behind it. */
+export function sealed(key: Buffer, value: Buffer): Buffer {
+  const bytes = Buffer.allocUnsafe(value.length + CRC_BYTES)
+  value.copy(bytes)
+  bytes.writeUInt32LE(crc32(value, crc32(key)), value.length)
+  return bytes
+}
+
+/** The value without its CRC. Throws StoreError `corrupt` when it does not match. */
+export function unsealed(key: Buffer, bytes: Buffer): Buffer {
+  const length = bytes.length - CRC_BYTES
+  const value = bytes.subarray(0, Math.max(length, 0))
+  if (length < 0 || bytes.readUInt32LE(length) !== crc32(value, crc32(key))) {
+    throw corrupt(`${tableName(key)} does not match its checksum`, lossOf(key))
+  }
+  return value
+}
+
+/** A put of a sealed value. */
+export function put(key: Buffer, value: Buffer): BatchOperation {
+  return { type: 'put', key, value: sealed(key, value) }
+}
+
+const RESTORE_ADVICE =
+  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep what is left ' +
+  'with `godwit repair DIR`, which keeps a copy of the directory'
+
+/** A StoreError for stored bytes that are not what was written; `loss` says what depends on them. */
+export function corrupt(what: string, loss: string, cause?: unknown): StoreError {
+  const message = `the store is damaged: ${what}`
+  return new StoreError('corrupt', message, `${RESTORE_ADVICE}: ${loss}.`, { cause })
+}
+
+/** What a damaged value costs, for advice. */
+export const LOSS = {
+  session: 'it holds Sessions, their Subscriptions and their queued messages',
+  messages: 'it holds queued messages that were acknowledged to their publishers',
+  retained: 'it holds retained messages and Wills',
+} as const
+
+function lossOf(key: Buffer): string {
+  if (key[0] === Table.Journal || key[0] === Table.Forward) return LOSS.messages
+  return key[0] !== undefined && key[0] > Table.Journal ? LOSS.retained : LOSS.session
+}
+
+/** What is stored under a key, in words. */
+export function tableName(key: Buffer): string {
+  switch (key[0]) {
+    case Table.Meta:
+      return 'the description of the store'
+    case Table.Session:
+      return `the record of Session ${keyNumber(key)}`
+    case Table.Subscription:
+      return `Subscription ${JSON.stringify(keyFilter(key))} of Session ${keyNumber(key)}`
+    case Table.CheckpointHead:
+      return `the checkpoint of Session ${keyNumber(key)}`
+    case Table.CheckpointSegment:
+      return `the queue from position ${keyPosition(key)} on of Session ${keyNumber(key)}`
+    case Table.Directory:
+      return `directory segment ${keyNumber(key)}`
+    case Table.Forward:
+      return `the forwards of page ${keyNumber(key)}`
+    case Table.Time:
+      return 'what is known about time'
+    case Table.Journal:
+      return `journal page ${keyNumber(key)}`
+    default:
+      return JSON.stringify(key.toString('utf8'))
+  }
+}

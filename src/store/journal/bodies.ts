@@ -1,0 +1,453 @@
+/**
+ * HOT. Where the bodies of stored messages are, who still needs them, and which of them are in memory.
+ *
+ * A body lies once in a journal page, however many Sessions refer to it. A page whose bodies are all dead can be
+ * deleted as soon as the journal's scan does not need it any more (`release`); one that is nearly empty can have the
+ * rest of its bodies moved. A moved body keeps its first location as its name in journal and checkpoints: a
+ * *forward*, stored under the page that it left, says where it is now. So no Session has to be written anew when
+ * a body moves, and a forward lives exactly as long as its body.
+ *
+ * A body that a Message in memory stands for has a StoredBody in its page's chain, which counts the deliveries in
+ * memory. Parked queue entries are counted in the page's `parked`. It is alive while there is either.
+ */
+import { Message, type MessageFields, NO_TOPIC } from '../../mqtt/message.ts'
+import type { EntryFields } from '../format/entry.ts'
+import { corrupt, LOSS } from '../format/format.ts'
+import { PageTimes } from '../format/time-record.ts'
+import type { HeldBytes } from '../held.ts'
+import type { StoreFigures } from '../store.ts'
+import { References } from './references.ts'
+
+/** What a body takes in its page beside topic, properties and payload, about. */
+const BODY_OVERHEAD_BYTES = 24
+/** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
+const MESSAGE_BYTES = 480
+/** What is left of that while its body is on disk only: Message, Delivery, StoredBody. */
+const EVICTED_BYTES = 320
+/** A released page with less than this share of live bytes is worth rewriting. */
+const SPARSE_SHARE = 0.25
+/** What one search for bodies to evict may look at: some milliseconds. */
+const EVICTION_STEPS = 50_000
+const EMPTY = Buffer.alloc(0)
+
+/** A journal page as the index knows it. */
+export class Page {
+  readonly number: number
+  /** The sequence number of its block; 0 when it was not read since the start. */
+  readonly sequence: number
+  /** All that the store had written when its block was begun; see `release`. */
+  readonly writtenBefore: number
+  /** Size of the stored value. */
+  bytes = 0
+  liveBytes = 0
+  /** Below the journal's scan: may be deleted once nothing in it is alive. */
+  released = false
+  /** Already among `Bodies.dead`. */
+  buried = false
+  /** Chain of the bodies that lie here and have a Message. */
+  first: StoredBody | null = null
+  /** What parked entries refer to, by its offset here; null before there is any. */
+  parked: References | null = null
+  /** Bodies that moved here from other pages, by their offset here; null before there is any. */
+  guests: Map<number, Forward> | null = null
+
+  constructor(number: number, sequence: number, writtenBefore: number) {
+    this.number = number
+    this.sequence = sequence
+    this.writtenBefore = writtenBefore
+  }
+}
+
+/** `Message.stored`: where a body is, and how many deliveries in memory refer to it. */
+export class StoredBody {
+  readonly message: Message
+  /** Where it can be read. */
+  page: Page
+  offset: number
+  refs = 0
+  /** Neighbours in the page's chain. */
+  next: StoredBody | null = null
+  previous: StoredBody | null = null
+  forward: Forward | null
+  /** Never evicted: the retained tree may hold the same Message. */
+  readonly pinned: boolean
+
+  constructor(message: Message, page: Page, offset: number, forward: Forward | null, pinned: boolean) {
+    this.message = message
+    this.page = page
+    this.offset = offset
+    this.forward = forward
+    this.pinned = pinned
+  }
+
+  /** The page that names it in journal and checkpoints. */
+  get namePage(): number {
+    return this.forward === null ? this.page.number : this.forward.group.page
+  }
+
+  get nameOffset(): number {
+    return this.forward === null ? this.offset : this.forward.nameOffset
+  }
+}
+
+/** One moved body. */
+export interface Forward {
+  readonly group: ForwardGroup
+  readonly nameOffset: number
+  /** Where it can be read. */
+  page: Page
+  offset: number
+  /** Where it is once the block that moves it is durable; null while none does. */
+  nextPage: Page | null
+  nextOffset: number
+}
+
+/** The moved bodies of one page that was left. */
+export interface ForwardGroup {
+  readonly page: number
+  /** By name offset. */
+  readonly forwards: Map<number, Forward>
+}
+
+const DEAD = -1
+
+export class Bodies {
+  readonly pages = new Map<number, Page>()
+  readonly groups = new Map<number, ForwardGroup>()
+  /** Groups whose stored value is to be written or deleted. */
+  readonly changedGroups = new Set<ForwardGroup>()
+  /** Released pages without a live body, to be deleted. */
+  dead: Page[] = []
+  /** Released pages that are nearly empty. */
+  readonly sparse = new Set<Page>()
+  /** How much later messages expire than is stored. */
+  readonly times = new PageTimes()
+  readonly #figures: StoreFigures
+  readonly #held: HeldBytes
+  /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
+  #dying: StoredBody[] = []
+
+  constructor(figures: StoreFigures, held: HeldBytes) {
+    this.#figures = figures
+    this.#held = held
+  }
+
+  addPage(page: Page): void {
+    this.pages.set(page.number, page)
+  }
+
+  /** The handle of a message, or null when its body is not in this store (any more). */
+  handle(message: Message): StoredBody | null {
+    const body = message.stored
+    if (!(body instanceof StoredBody) || body.refs === DEAD) return null
+    return this.pages.get(body.page.number) === body.page ? body : null
+  }
+
+  /** Notes that the message's body now lies at this place. It has no reference yet. */
+  place(message: Message, page: Page, offset: number, pinned: boolean): StoredBody {
+    const body = new StoredBody(message, page, offset, null, pinned)
+    this.#held.stored(message)
+    message.stored = body
+    link(page, body)
+    this.#born(page, message.size)
+    this.#count(message, 1)
+    return body
+  }
+
+  /** A delivery does not need the message any more. */
+  release(message: Message): void {
+    const body = this.handle(message)
+    if (body === null || body.refs === 0) throw new Error('a message that is not stored was completed')
+    if (--body.refs === 0) this.#dying.push(body)
+  }
+
+  /**
+   * Buries what nobody took up again since, and lets go of the Messages of bodies that only parked entries need.
+   * Waiting for this lets a turn hand a message from one Session to another in either order.
+   */
+  bury(): void {
+    const dying = this.#dying
+    if (dying.length === 0) return
+    this.#dying = []
+    for (const body of dying) {
+      if (body.refs !== 0) continue
+      const { message, page, offset, forward } = body
+      body.refs = DEAD
+      message.stored = null
+      this.#held.unstored(message)
+      unlink(body)
+      this.#count(message, -1)
+      if (page.parked === null || page.parked.count(offset) === 0) this.#died(page, message.size, forward)
+    }
+  }
+
+  /**
+   * Drops a body from memory, if nobody needs it there and it can be read back: up to `durable`, a sequence number, blocks are
+   * on disk. A body that died and was stored anew may lie in a later one.
+   */
+  evict(message: Message, durable: number): void {
+    if (message.evicted || message.holders > 0) return
+    const body = this.handle(message)
+    if (body === null || body.pinned || body.refs === 0 || body.page.sequence > durable) return
+    this.#count(message, -1)
+    message.evict()
+    this.#count(message, 1)
+  }
+
+  /** Evicts what can be evicted, of the oldest pages first, until so many bytes are; looks at a bounded number. */
+  evictOldest(bytes: number, durable: number): number {
+    const before = this.#figures.residentBytes
+    let left = EVICTION_STEPS
+    for (const page of this.pages.values()) {
+      for (let body = page.first; body !== null; body = body.next) {
+        this.evict(body.message, durable)
+        if (--left === 0 || before - this.#figures.residentBytes >= bytes) {
+          return before - this.#figures.residentBytes
+        }
+      }
+      if (--left <= 0) break
+    }
+    return before - this.#figures.residentBytes
+  }
+
+  /** The body of an evicted message was read back. */
+  restored(message: Message): void {
+    this.#figures.entryBytes -= EVICTED_BYTES
+    this.#figures.residentBytes += message.size + MESSAGE_BYTES
+  }
+
+  /** Counts what a message takes in memory that came, or went (-1). */
+  #count(message: Message, sign: 1 | -1): void {
+    if (message.evicted) this.#figures.entryBytes += sign * EVICTED_BYTES
+    else this.#figures.residentBytes += sign * (message.size + MESSAGE_BYTES)
+  }
+
+  // ── parked entries ────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A delivery became an entry: its reference is counted in the page from now on. */
+  park(body: StoredBody): void {
+    references(body.page).add(body.offset, 1)
+    if (--body.refs === 0) this.#dying.push(body)
+  }
+
+  /** An entry becomes a delivery again: the Message that stands for its body, evicted unless others have it already. */
+  unpark(entry: EntryFields): Message {
+    const body = this.#body(entry)
+    body.refs++
+    body.page.parked!.take(body.offset, 1)
+    return body.message
+  }
+
+  /** The Message of an entry that stays parked: valid until the open block is sealed, or as long as it is restored. */
+  peek(entry: EntryFields): Message {
+    const body = this.#body(entry)
+    if (body.refs === 0) this.#dying.push(body)
+    return body.message
+  }
+
+  /** An entry is gone. */
+  releaseParked(entry: EntryFields): void {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    if (page.parked!.take(offset, 1) > 0 || find(page, offset) !== null) return
+    this.#died(page, entry.size, forward ?? null)
+  }
+
+  /** While recovering: an entry is parked. Throws StoreError when its body is missing. */
+  recoverParked(entry: EntryFields): void {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    const parked = references(page)
+    const size = parked.size
+    parked.add(offset, 1)
+    if (parked.size > size) this.#born(page, entry.size)
+  }
+
+  /** While recovering, after everything that is alive: puts the pages of forwards right, drops those without a body. */
+  recoverForwards(): void {
+    for (const group of this.groups.values()) {
+      for (const [nameOffset, forward] of group.forwards) {
+        const page = this.pages.get(forward.page.number)
+        if (page !== undefined && this.isAlive(page, forward.offset)) {
+          forward.page = page
+          page.guests ??= new Map()
+          page.guests.set(forward.offset, forward)
+          continue
+        }
+        // Bodies that died in the last block before a crash left theirs behind.
+        group.forwards.delete(nameOffset)
+        this.changedGroups.add(group)
+      }
+    }
+  }
+
+  isAlive(page: Page, offset: number): boolean {
+    return (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
+  }
+
+  /** The lowest number of a page that names a body. */
+  oldestName(): number {
+    let oldest = Number.POSITIVE_INFINITY
+    for (const page of this.pages.keys()) if (page < oldest) oldest = page
+    for (const page of this.groups.keys()) if (page < oldest) oldest = page
+    return oldest
+  }
+
+  // ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The journal's scan begins after this page from now on. */
+  pageReleased(page: Page): void {
+    page.released = true
+    this.#weigh(page)
+  }
+
+  /** Offsets of the bodies of a page that are alive. */
+  living(page: Page): number[] {
+    const offsets = new Set<number>()
+    for (let body = page.first; body !== null; body = body.next) offsets.add(body.offset)
+    if (page.parked !== null) {
+      for (let index = 0; index < page.parked.size; index++) offsets.add(page.parked.offsetAt(index))
+    }
+    return [...offsets]
+  }
+
+  /** A copy of the body at `from`, `offset` is part of the open block. */
+  moving(from: Page, offset: number, nextPage: Page, nextOffset: number): Forward {
+    let forward = from.guests?.get(offset)
+    if (forward === undefined) {
+      const group = this.groups.get(from.number) ?? {
+        page: from.number,
+        forwards: new Map<number, Forward>(),
+      }
+      this.groups.set(from.number, group)
+      forward = { group, nameOffset: offset, page: from, offset, nextPage, nextOffset }
+      group.forwards.set(offset, forward)
+      const body = find(from, offset)
+      if (body !== null) body.forward = forward
+      from.guests ??= new Map()
+      from.guests.set(offset, forward)
+    } else {
+      forward.nextPage = nextPage
+      forward.nextOffset = nextOffset
+    }
+    this.changedGroups.add(forward.group)
+    return forward
+  }
+
+  /** The copies are durable: they are read from now on. `sizes` are those of the bodies in their page. */
+  moved(from: Page, forwards: readonly Forward[], sizes: readonly number[]): void {
+    for (const [index, forward] of forwards.entries()) {
+      const { nextPage: page, nextOffset, offset, group, nameOffset } = forward
+      if (page === null || group.forwards.get(nameOffset) !== forward) continue
+      forward.nextPage = null
+      forward.page = page
+      forward.offset = nextOffset
+      from.guests?.delete(offset)
+      page.guests ??= new Map()
+      page.guests.set(nextOffset, forward)
+      const body = find(from, offset)
+      if (body !== null) {
+        unlink(body)
+        body.page = page
+        body.offset = nextOffset
+        link(page, body)
+      }
+      const count = from.parked?.count(offset) ?? 0
+      if (count > 0) {
+        from.parked!.take(offset, count)
+        references(page).add(nextOffset, count)
+      }
+      const bytes = sizes[index]! + BODY_OVERHEAD_BYTES
+      from.liveBytes -= bytes
+      page.liveBytes += bytes
+    }
+    this.#weigh(from)
+  }
+
+  /** The StoredBody of an entry's body; a new one belongs to an evicted Message and has no reference. */
+  #body(entry: EntryFields): StoredBody {
+    const forward = this.#forward(entry)
+    const page = this.#page(entry, forward)
+    const offset = forward === undefined ? entry.offset : forward.offset
+    const known = find(page, offset)
+    if (known !== null) return known
+    const fields: MessageFields = {
+      topic: NO_TOPIC,
+      payload: EMPTY,
+      qos: entry.messageQoS,
+      retain: entry.messageRetain,
+      expiresAt: entry.expiresAt,
+      publisher: '',
+    }
+    const body = new StoredBody(new Message(fields, entry.size), page, offset, forward ?? null, false)
+    body.message.stored = body
+    link(page, body)
+    this.#count(body.message, 1)
+    return body
+  }
+
+  #forward(entry: EntryFields): Forward | undefined {
+    return this.groups.size === 0 ? undefined : this.groups.get(entry.page)?.forwards.get(entry.offset)
+  }
+
+  #page(entry: EntryFields, forward: Forward | undefined): Page {
+    const page = this.pages.get(forward === undefined ? entry.page : forward.page.number)
+    if (page === undefined) throw corrupt('the body of a queued message is missing', LOSS.messages)
+    return page
+  }
+
+  #born(page: Page, size: number): void {
+    page.liveBytes += size + BODY_OVERHEAD_BYTES
+    this.#figures.storedBytes += size
+  }
+
+  #died(page: Page, size: number, forward: Forward | null): void {
+    this.#figures.storedBytes -= size
+    page.liveBytes -= size + BODY_OVERHEAD_BYTES
+    if (forward !== null) {
+      forward.group.forwards.delete(forward.nameOffset)
+      forward.page.guests?.delete(forward.offset)
+      this.changedGroups.add(forward.group)
+    }
+    if (page.released) this.#weigh(page)
+  }
+
+  #weigh(page: Page): void {
+    if (page.buried) return
+    if (page.liveBytes === 0) {
+      page.buried = true
+      this.sparse.delete(page)
+      this.dead.push(page)
+    } else if (page.liveBytes < page.bytes * SPARSE_SHARE) {
+      this.sparse.add(page)
+    }
+  }
+}
+
+function references(page: Page): References {
+  page.parked ??= new References()
+  return page.parked
+}
+
+function find(page: Page, offset: number): StoredBody | null {
+  let body = page.first
+  while (body !== null && body.offset !== offset) body = body.next
+  return body
+}
+
+function link(page: Page, body: StoredBody): void {
+  body.previous = null
+  body.next = page.first
+  if (page.first !== null) page.first.previous = body
+  page.first = body
+}
+
+function unlink(body: StoredBody): void {
+  if (body.previous === null) body.page.first = body.next
+  else body.previous.next = body.next
+  if (body.next !== null) body.next.previous = body.previous
+  body.next = null
+  body.previous = null
+}

@@ -1,0 +1,397 @@
+/**
+ * Checkpoints: fuzzy, and one per Session, so that nothing ever stops the world.
+ *
+ * A Session is dirty from the first block that speaks of it and that its checkpoint does not cover. The journal is
+ * needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is sealed,
+ * so it covers exactly that block, and it is written with it.
+ *
+ * The queue is stored in segments of up to 1,024 positions. Positions never change, so a checkpoint writes only those
+ * that were added since the last one, and takes the newest segment in when that is no larger: an entry is written
+ * anew ten times at most, and a Session has a few small segments, not hundreds. Full segments may be written ahead of
+ * the head value, which alone says what counts; a long queue is checkpointed over several commits that way.
+ *
+ * A segment is deleted in the commit that replaces the head value which names it, or later, never earlier: a crash in
+ * between would leave a head value that names what is gone.
+ */
+
+import type { Delivery } from '../../mqtt/message.ts'
+import type { QoS, SubscriptionOptions } from '../../mqtt/packet.ts'
+import type { SmallMap } from '../../structures/small-map.ts'
+import { type ByteReader, ByteWriter, textBytesMax } from '../format/encoding.ts'
+import { EntryFields, EntryWriter } from '../format/entry.ts'
+import { type BatchOperation, numberKey, put, segmentKey, Table } from '../format/format.ts'
+import type {
+  InFlight,
+  OutboundState,
+  Parked,
+  QueueReader,
+  SessionRecord,
+  SubscriptionRecord,
+} from '../store.ts'
+import { subscriptionRecord } from '../subscription-record.ts'
+import type { Bodies, Page } from './bodies.ts'
+import { ParkedEntries } from './parked.ts'
+
+const SEGMENT_POSITIONS = 1024
+
+/** Queue positions that are on disk under one key, from the first up to but without the second. */
+export interface Segment {
+  readonly from: number
+  readonly to: number
+}
+
+/** A stored Session. */
+export class StoredSession {
+  /** The Server's number. */
+  readonly id: number
+  /** The store's own; see `format.ts`. */
+  readonly number: number
+  /** First page of the oldest block that its checkpoint does not cover; null while it is clean. */
+  dirtyFrom: Page | null = null
+  /** Stored Subscriptions' filters; null without any. */
+  filters: SmallMap<string, true> | null = null
+  /** Segments on disk, oldest first; gaps are only below the queue's head, in stores of 0.1.0. */
+  segments: Segment[] = []
+  /** Queue positions before this one are in segments, or gone. */
+  written = 0
+
+  constructor(id: number, number: number) {
+    this.id = id
+    this.number = number
+  }
+}
+
+/** The head value of a checkpoint. */
+export interface CheckpointHead {
+  /** Blocks up to this one are contained. */
+  readonly covered: number
+  readonly lastPacketId: number
+  readonly queueHead: number
+  readonly queueTail: number
+}
+
+/** Segments of one Session that nobody needs any more. */
+interface Garbage {
+  readonly session: number
+  readonly segments: Segment[]
+}
+
+/** Entries of the list of dirty Sessions that may be passed before it is cut. */
+const PASSED_MAX = 4096
+
+const scratch = (): ByteWriter => new ByteWriter(64 * 1024)
+
+export class Checkpoints {
+  /** How many Sessions are dirty. */
+  dirtyCount = 0
+  /**
+   * Dirty Sessions, those with the oldest block first, from `#oldest` on; and the block's first page with which each
+   * became dirty. One that is clean by now, or dirty since a later block, is passed over. (A Set that loses its first
+   * entries again and again is searched from its beginning each time.)
+   */
+  #dirty: StoredSession[] = []
+  #since: Page[] = []
+  #oldest = 0
+  readonly #bodies: Bodies
+  readonly #writer = scratch()
+  #garbage: Garbage[] = []
+
+  constructor(bodies: Bodies) {
+    this.#bodies = bodies
+  }
+
+  /** The Session's state changes with the block that begins at `page`. */
+  touch(session: StoredSession, page: Page): void {
+    if (session.dirtyFrom !== null) return
+    session.dirtyFrom = page
+    this.#dirty.push(session)
+    this.#since.push(page)
+    this.dirtyCount++
+  }
+
+  /** The oldest dirty Session, if any. */
+  oldest(): StoredSession | undefined {
+    const dirty = this.#dirty
+    while (this.#oldest < dirty.length) {
+      const session = dirty[this.#oldest]!
+      if (session.dirtyFrom !== null && session.dirtyFrom === this.#since[this.#oldest]) return session
+      this.#oldest++
+    }
+    if (this.#oldest > 0) this.#forgetPassed()
+    return undefined
+  }
+
+  /** The empty checkpoint of a new Session, so that a missing one is always damage. */
+  created(session: StoredSession, covered: number, operations: BatchOperation[]): void {
+    this.#writer.clear(64 * 1024)
+    writeHead(this.#writer, { covered, lastPacketId: 0, queueHead: 0, queueTail: 0 })
+    this.#writer.varint(0)
+    this.#writer.varint(0)
+    operations.push(put(numberKey(Table.CheckpointHead, session.number), this.#writer.taken()))
+  }
+
+  /** Forgets a deleted Session. */
+  deleted(session: StoredSession, operations: BatchOperation[]): void {
+    this.#cleaned(session)
+    operations.push({ type: 'del', key: numberKey(Table.CheckpointHead, session.number) })
+    this.discard(session.number, session.segments)
+  }
+
+  /**
+   * Segments to be deleted by and by, from this commit on: no head value names them any more. Those left by a crash are
+   * found again at the next start.
+   */
+  discard(session: number, segments: Segment[]): void {
+    if (segments.length > 0) this.#garbage.push({ session, segments })
+  }
+
+  /**
+   * Writes as much of the Session's checkpoint as `bytesMax` allows (at least one segment). Returns the bytes
+   * written; the Session is clean when `dirtyFrom` is null afterwards.
+   */
+  write(
+    session: StoredSession,
+    state: OutboundState,
+    covered: number,
+    bytesMax: number,
+    operations: BatchOperation[],
+  ): number {
+    const head = state.queueHead
+    const tail = state.queueTail
+    let from = Math.max(session.written, head)
+    let bytes = 0
+    while (tail - from >= SEGMENT_POSITIONS) {
+      bytes += this.#segment(session, state, from, from + SEGMENT_POSITIONS, operations)
+      from += SEGMENT_POSITIONS
+      if (bytes >= bytesMax) return bytes
+    }
+    if (tail > from) {
+      from = this.#merged(session, from, state, operations)
+      bytes += this.#segment(session, state, from, tail, operations)
+    }
+    bytes += this.#head(session, state, covered, operations)
+    // Not before: until this commit the head value on the disk names them.
+    this.#discardBelow(session, head)
+    this.#cleaned(session)
+    return bytes
+  }
+
+  /** Adds deletes of unneeded segments, at most `deletesMax`. */
+  sweep(deletesMax: number, operations: BatchOperation[]): void {
+    for (let deletes = 0; deletes < deletesMax; deletes++) {
+      const garbage = this.#garbage[this.#garbage.length - 1]
+      const segment = garbage?.segments.pop()
+      if (garbage === undefined || segment === undefined) return
+      operations.push({ type: 'del', key: segmentKey(garbage.session, segment.from) })
+      if (garbage.segments.length === 0) this.#garbage.pop()
+    }
+  }
+
+  #discardBelow(session: StoredSession, head: number): void {
+    let gone = 0
+    while (gone < session.segments.length && session.segments[gone]!.to <= head) gone++
+    if (gone > 0) this.discard(session.number, session.segments.splice(0, gone))
+  }
+
+  /** Takes newest segments that are no larger out of the list; returns where one in their place begins. */
+  #merged(session: StoredSession, start: number, state: OutboundState, operations: BatchOperation[]): number {
+    const { queueHead: head, queueTail: tail } = state
+    let from = start
+    for (;;) {
+      const newest = session.segments[session.segments.length - 1]
+      if (newest === undefined || newest.to !== from) return from
+      if (newest.to - newest.from > tail - from || tail - newest.from > SEGMENT_POSITIONS) return from
+      session.segments.pop()
+      operations.push({ type: 'del', key: segmentKey(session.number, newest.from) })
+      from = Math.max(newest.from, head)
+    }
+  }
+
+  #cleaned(session: StoredSession): void {
+    if (session.dirtyFrom === null) return
+    session.dirtyFrom = null
+    this.dirtyCount--
+    if (this.#oldest > PASSED_MAX && this.#oldest * 2 > this.#dirty.length) this.#forgetPassed()
+  }
+
+  #forgetPassed(): void {
+    this.#dirty = this.#dirty.slice(this.#oldest)
+    this.#since = this.#since.slice(this.#oldest)
+    this.#oldest = 0
+  }
+
+  #segment(
+    session: StoredSession,
+    state: OutboundState,
+    from: number,
+    to: number,
+    operations: BatchOperation[],
+  ): number {
+    const writer = this.#writer
+    writer.clear(64 * 1024)
+    writer.varint(to)
+    const entries = new SegmentWriter(this.#bodies, writer)
+    state.readQueue(from, to, entries)
+    if (entries.count !== to - from) throw new Error(`the queue of Session ${session.id} has a gap`)
+    operations.push(put(segmentKey(session.number, from), writer.taken()))
+    session.segments.push({ from, to })
+    session.written = to
+    return writer.length
+  }
+
+  #head(session: StoredSession, state: OutboundState, covered: number, operations: BatchOperation[]): number {
+    const writer = this.#writer
+    writer.clear(64 * 1024)
+    const { lastPacketId, queueHead, queueTail } = state
+    writeHead(writer, { covered, lastPacketId, queueHead, queueTail })
+    const inFlight = [...state.inFlight()]
+    writer.reserve(10)
+    writer.varint(inFlight.length)
+    const entries = new EntryWriter(writer, this.#bodies.times)
+    for (const { packetId, delivery } of inFlight)
+      this.#inFlight(session, writer, entries, packetId, delivery)
+    const inbound = [...state.inbound()]
+    writer.reserve(10 + inbound.length * 8)
+    writer.varint(inbound.length)
+    for (const [packetId] of inbound) writer.u16(packetId)
+    for (const [, digest] of inbound) writer.u48(digest)
+    operations.push(put(numberKey(Table.CheckpointHead, session.number), writer.taken()))
+    return writer.length + 64
+  }
+
+  #inFlight(
+    session: StoredSession,
+    writer: ByteWriter,
+    entries: EntryWriter,
+    packetId: number,
+    delivery: InFlight['delivery'],
+  ): void {
+    writer.reserve(8)
+    writer.u16(packetId)
+    writer.u8(delivery === null ? 0 : 1)
+    if (delivery === null) return
+    const body = this.#bodies.handle(delivery.message)
+    if (body === null) throw new Error(`packet ${packetId} of Session ${session.id} was never stored`)
+    entries.write(delivery, body)
+  }
+}
+
+/** Writes the entries of one segment. */
+class SegmentWriter implements QueueReader {
+  count = 0
+  readonly #bodies: Bodies
+  readonly #entries: EntryWriter
+  readonly #fields = new EntryFields()
+
+  constructor(bodies: Bodies, writer: ByteWriter) {
+    this.#bodies = bodies
+    this.#entries = new EntryWriter(writer, bodies.times)
+  }
+
+  delivery(delivery: Delivery): void {
+    const body = this.#bodies.handle(delivery.message)
+    if (body === null) throw new Error('a queued message was never stored')
+    this.#entries.write(delivery, body)
+    this.count++
+  }
+
+  parked(parked: Parked, from: number, to: number): void {
+    if (!(parked instanceof ParkedEntries)) throw new Error('entries were parked by another store')
+    for (let index = from; index < to; index++) {
+      parked.read(index, this.#fields)
+      this.#entries.writeFields(this.#fields)
+    }
+    this.count += to - from
+  }
+}
+
+function writeHead(writer: ByteWriter, head: CheckpointHead): void {
+  writer.reserve(48)
+  writer.varint(head.covered)
+  writer.u16(head.lastPacketId)
+  writer.varint(head.queueHead)
+  writer.varint(head.queueTail)
+}
+
+/** Reads what comes before the in-flight list of a head value. */
+export function readHead(reader: ByteReader): CheckpointHead {
+  return {
+    covered: reader.varint(),
+    lastPacketId: reader.u16(),
+    queueHead: reader.varint(),
+    queueTail: reader.varint(),
+  }
+}
+
+/** Reads the inbound packet identifiers that end a head value; in format 1 no digests follow them. */
+export function readInbound(reader: ByteReader, add: (packetId: number, digest: number) => void): void {
+  const packetIds: number[] = []
+  for (let count = reader.varint(); count > 0; count--) packetIds.push(reader.u16())
+  const hasDigests = !reader.atEnd
+  for (const packetId of packetIds) add(packetId, hasDigests ? reader.u48() : 0)
+}
+
+/** In the flags of a Session record; in format 1 they were 0 or 1. */
+const HAS_OWNER = 1
+const HAS_OWNER_ID = 2
+
+/** The unsealed value of a Session record. */
+export function encodeSession(id: number, record: SessionRecord): Buffer {
+  const writer = new ByteWriter(64)
+  const { clientId, owner, ownerId } = record
+  writer.reserve(40 + textBytesMax(clientId) + textBytesMax(owner ?? '') + textBytesMax(ownerId ?? ''))
+  writer.varint(id)
+  writer.varint(record.expirySeconds)
+  writer.f64(record.disconnectedAt)
+  writer.u8((owner === null ? 0 : HAS_OWNER) | (ownerId === null ? 0 : HAS_OWNER_ID))
+  if (owner !== null) writer.text(owner)
+  writer.text(clientId)
+  if (ownerId !== null) writer.text(ownerId)
+  return writer.taken()
+}
+
+export function decodeSession(reader: ByteReader): { id: number; record: SessionRecord } {
+  const id = reader.varint()
+  const expirySeconds = reader.varint()
+  const disconnectedAt = reader.f64()
+  const flags = reader.u8()
+  if (flags > (HAS_OWNER | HAS_OWNER_ID)) throw new RangeError(`flags ${flags} are not known`)
+  const owner = flags & HAS_OWNER ? reader.text() : null
+  const clientId = reader.text()
+  const ownerId = flags & HAS_OWNER_ID ? reader.text() : null
+  return { id, record: { clientId, owner, ownerId, expirySeconds, disconnectedAt } }
+}
+
+const NO_LOCAL = 0x04
+const RETAIN_AS_PUBLISHED = 0x08
+const RETAIN_HANDLING_SHIFT = 4
+const RETAINED_PENDING = 0x40
+
+/** The unsealed value of a Subscription; the filter is in the key. */
+export function encodeSubscription(record: SubscriptionRecord): Buffer {
+  const writer = new ByteWriter(20)
+  writer.u8(
+    record.qos |
+      (record.noLocal ? NO_LOCAL : 0) |
+      (record.retainAsPublished ? RETAIN_AS_PUBLISHED : 0) |
+      (record.retainHandling << RETAIN_HANDLING_SHIFT) |
+      (record.retainedPending === true ? RETAINED_PENDING : 0),
+  )
+  writer.varint(record.identifier)
+  if (record.retainedPending === true) writer.f64(record.retainedSince ?? 0)
+  return writer.taken()
+}
+
+export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
+  const flags = reader.u8()
+  const options: SubscriptionOptions = {
+    qos: (flags & 3) as QoS,
+    noLocal: (flags & NO_LOCAL) !== 0,
+    retainAsPublished: (flags & RETAIN_AS_PUBLISHED) !== 0,
+    retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
+  }
+  const record = subscriptionRecord(options, reader.varint())
+  if ((flags & RETAINED_PENDING) === 0) return record
+  // Format 1 does not say since when.
+  return { ...record, retainedPending: true, retainedSince: reader.atEnd ? 0 : reader.f64() }
+}

@@ -1,0 +1,220 @@
+/** Copies of a whole store: out of an open database, into a file or a directory, and back. */
+import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { markStore, syncDirectory, syncFiles } from '../files/data-directory.ts'
+import { type Database, type DatabaseIterator, levelDatabase } from '../files/database.ts'
+import { storeError } from '../files/failure.ts'
+import { keptFileOf, writeKeptFile } from '../files/kept-files.ts'
+import { ContainerReader, type Entry } from '../format/container.ts'
+import { FORMAT_VERSION, keyNumber, Table, unsealed } from '../format/format.ts'
+import { readPageHeader } from '../journal/journal.ts'
+import { cutLogEnd } from '../journal/log-end.ts'
+import { StoreError } from '../store.ts'
+
+/** A name that ends so is a backup in one file; any other one is a directory. */
+export const BACKUP_FILE_END = '.godwit-backup'
+
+const MIB = 1024 * 1024
+/** Read at once: short enough that a commit in between hardly waits. */
+const SLICE_BYTES = 256 * 1024
+const SLICE_ENTRIES = 1000
+
+const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
+
+/** The database of a data directory without the store over it. It is not made when it is missing. */
+export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
+  // Before it is made: a database opens by itself.
+  if (!createIfMissing) await cutLogEnd(directory)
+  const db = levelDatabase(directory, {
+    keyEncoding: 'buffer',
+    valueEncoding: 'buffer',
+    writeBufferSize: 4 * MIB,
+    cacheSize: 8 * MIB,
+    maxFileSize: 8 * MIB,
+  })
+  try {
+    await db.open({ createIfMissing })
+  } catch (error) {
+    throw storeError(error, directory, 'opening it')
+  }
+  return db
+}
+
+/**
+ * Everything in `db` at this moment, in slices; a commit is in it wholly or not at all. Throws StoreError, also when
+ * the database is closed meanwhile.
+ */
+export function snapshotSlices(db: Database, directory: string): AsyncGenerator<readonly Entry[]> {
+  // Taken now, not when the first slice is asked for.
+  return slicesOf(db.iterator(READING), directory)
+}
+
+async function* slicesOf(iterator: DatabaseIterator, directory: string): AsyncGenerator<readonly Entry[]> {
+  try {
+    for (;;) {
+      const entries = await iterator.nextv(SLICE_ENTRIES)
+      if (entries.length === 0) return
+      yield entries
+    }
+  } catch (error) {
+    throw storeError(error, directory, 'reading it for a backup')
+  } finally {
+    await iterator.close()
+  }
+}
+
+/**
+ * Writes a backup to `target`, a file or (by its name) a directory, which must not exist. It is built under another
+ * name, made durable and renamed, so that one that was cut off is never taken for a backup. Throws StoreError.
+ */
+export async function writeBackup(
+  chunks: AsyncIterable<Buffer>,
+  target: string,
+): Promise<{ records: number }> {
+  const partial = join(dirname(target), `.${basename(target)}.${process.pid}.partial`)
+  try {
+    const write = target.endsWith(BACKUP_FILE_END) ? writeFile : unpack
+    const records = await write(chunks, partial)
+    await moved(partial, target)
+    return { records }
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true })
+    throw storeError(error, dirname(target), 'writing the backup')
+  }
+}
+
+/** Whether `target` may be written; throws StoreError when something is there. */
+export async function refuseExisting(target: string): Promise<void> {
+  try {
+    await (await open(target, 'r')).close()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw storeError(error, target, 'looking for it')
+  }
+  throw new StoreError(
+    'access',
+    `${target} exists`,
+    'A backup never overwrites anything: choose another name.',
+  )
+}
+
+async function moved(partial: string, target: string): Promise<void> {
+  // A directory takes the place of an empty one, but a file would take that of any file.
+  await refuseExisting(target)
+  await rename(partial, target)
+  await syncDirectory(dirname(target))
+}
+
+async function writeFile(chunks: AsyncIterable<Buffer>, path: string): Promise<number> {
+  const reader = new ContainerReader(basename(path))
+  const file = await open(path, 'wx', 0o600)
+  try {
+    for await (const chunk of chunks) {
+      for (const [key, value] of reader.push(chunk)) checkEntry(key, value)
+      await file.appendFile(chunk)
+    }
+    reader.end()
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  return reader.records
+}
+
+/**
+ * Builds the database of a container in `directory`, which is made, and makes it durable. `check` is called for each
+ * entry, and throws for one that it refuses. Returns the number of records.
+ */
+export async function unpack(
+  chunks: AsyncIterable<Buffer>,
+  directory: string,
+  check: EntryCheck = checkEntry,
+): Promise<number> {
+  await mkdir(directory, { mode: 0o700 })
+  const reader = new ContainerReader(basename(directory))
+  const db = await openDatabase(directory, true)
+  try {
+    for await (const chunk of chunks) {
+      const entries = await takeKeptFiles(reader.push(chunk), directory)
+      refuseNewerFormat(reader, directory)
+      if (entries.length === 0) continue
+      for (const [key, value] of entries) check(key, value)
+      await db.batch(entries.map(([key, value]) => ({ type: 'put', key, value })))
+    }
+    reader.end()
+    // LevelDB drops what is damaged in its log without a word, but checks its tables: nothing stays in the log.
+    await db.compactRange(Buffer.from([0x00]), Buffer.from([0xff]))
+  } finally {
+    await db.close()
+  }
+  await syncFiles(directory)
+  await markStore(directory, reader.header?.storeFormat)
+  return reader.records
+}
+
+/** Writes the files among the entries; the rest is the store's. */
+async function takeKeptFiles(entries: readonly Entry[], directory: string): Promise<readonly Entry[]> {
+  const rest: Entry[] = []
+  for (const entry of entries) {
+    const name = keptFileOf(entry[0])
+    if (name === null) rest.push(entry)
+    else await writeKeptFile(directory, name, entry[1])
+  }
+  return rest
+}
+
+type EntryCheck = (key: Buffer, value: Buffer) => void
+
+/** Throws StoreError `corrupt` for a value that is not what the store wrote. */
+export const checkEntry: EntryCheck = (key, value) => {
+  if (key[0] === Table.Journal) readPageHeader(keyNumber(key), value)
+  // What Aedes left of its Sessions has no checksum; nobody reads it.
+  else if (key[0]! <= Table.Time || isOwnText(key)) unsealed(key, value)
+}
+
+function isOwnText(key: Buffer): boolean {
+  const text = key.toString('latin1', 0, 9)
+  return text === 'retained:' || text.startsWith('will:')
+}
+
+function refuseNewerFormat({ header }: ContainerReader, directory: string): void {
+  if (header === null || header.storeFormat <= FORMAT_VERSION) return
+  throw new StoreError(
+    'format',
+    `the backup ${directory} is of store format ${header.storeFormat}; this version of Godwit reads ${FORMAT_VERSION}`,
+    'Restore it with the version of Godwit that wrote it. To go back: `godwit export` there, `godwit import` here.',
+  )
+}
+
+/** The bytes of a backup file. Throws StoreError. */
+export async function* fileChunks(path: string): AsyncGenerator<Buffer> {
+  let file: FileHandle
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+      throw new StoreError('access', `${path} does not exist`, 'Name a file that exists.')
+    }
+    throw storeError(error, path, 'opening it')
+  }
+  try {
+    for (;;) {
+      const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(MIB), 0, MIB, null)
+      if (bytesRead === 0) return
+      yield buffer.subarray(0, bytesRead)
+    }
+  } catch (error) {
+    throw storeError(error, path, 'reading it')
+  } finally {
+    await file.close()
+  }
+}
+
+/** Whether the directory holds a database at all. */
+export async function hasDatabase(directory: string): Promise<boolean> {
+  try {
+    return (await readdir(directory)).includes('CURRENT')
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * Gives disk space back: moves the start of the journal's scan on, deletes pages that nobody needs, and keeps the
+ * directory (which pages exist) and the forwards (which bodies moved) in step, all in the batch being sealed.
+ *
+ * The scan starts at the oldest block that some checkpoint does not cover, or earlier: every block that may still lie
+ * in LevelDB's log is scanned too, because a damaged log loses batches without an error and only a hole in the
+ * sequence shows it.
+ */
+
+import { ByteWriter } from '../format/encoding.ts'
+import { type BatchOperation, FORMAT_VERSION, META_KEY, numberKey, put, Table } from '../format/format.ts'
+import { encodeMeta, type Meta } from '../format/meta.ts'
+import type { Bodies, ForwardGroup, Page } from '../journal/bodies.ts'
+import { DIRECTORY_PAGES } from './recovery.ts'
+
+/** Bounds of one commit. */
+const DELETES_MAX = 1024
+const DIRECTORY_VALUES_MAX = 64
+const RELEASES_MAX = 8192
+/** Page numbers of one compaction; closing waits for the one that is under way. */
+const COMPACT_PAGES = 1024
+
+export interface ReclaimOptions {
+  /** LevelDB's `writeBufferSize`: its log holds up to two of these. */
+  readonly writeBufferBytes: number
+  /** The scan's start moves in steps of this many written bytes. */
+  readonly stepBytes: number
+}
+
+/** Where the journal's scan starts. */
+export interface ScanStart {
+  readonly page: number
+  readonly sequence: number
+}
+
+export class Reclaim {
+  readonly #bodies: Bodies
+  readonly #options: ReclaimOptions
+  #scanFrom: ScanStart
+  #clean: boolean
+  /** The description on disk is of an earlier format: the first commit raises it with what it writes. */
+  #outdated: boolean
+  #largestBatchBytes = 0
+  readonly #changedDirectory = new Set<number>()
+  /** Deleted since LevelDB was last asked to compact. */
+  #deletedBytes = 0
+  #deletedPages = 0
+  #deletedFrom = Number.POSITIVE_INFINITY
+  #deletedTo = 0
+
+  constructor(
+    bodies: Bodies,
+    options: ReclaimOptions,
+    scanFrom: ScanStart,
+    { clean, format }: Pick<Meta, 'clean' | 'format'>,
+  ) {
+    this.#bodies = bodies
+    this.#options = options
+    this.#scanFrom = scanFrom
+    this.#clean = clean
+    this.#outdated = format < FORMAT_VERSION
+  }
+
+  /** Whether the description on disk says that the store was closed in order. */
+  get clean(): boolean {
+    return this.#clean
+  }
+
+  /** A batch of this size was handed over. */
+  wrote(batchBytes: number): void {
+    this.#largestBatchBytes = Math.max(this.#largestBatchBytes, batchBytes)
+  }
+
+  /**
+   * Adds everything that can be reclaimed now. `watermark` is the first page of the oldest block that is still needed,
+   * `writtenBytes` what all batches before had, `sequence` the block being sealed, `clean` that it is the last one.
+   */
+  seal(
+    watermark: Page,
+    writtenBytes: number,
+    sequence: number,
+    clean: boolean,
+    operations: BatchOperation[],
+  ): void {
+    const moved = this.#advance(watermark, writtenBytes, clean)
+    this.#deletePages(operations)
+    for (const group of this.#bodies.changedGroups) this.#forwards(group, operations)
+    this.#bodies.changedGroups.clear()
+    for (const segment of this.#changedDirectory) this.#directory(segment, operations)
+    this.#changedDirectory.clear()
+    if (!moved && !clean && !this.#clean && !this.#outdated) return
+    this.#clean = clean
+    this.#outdated = false
+    const { page, sequence: scanFromSequence } = this.#scanFrom
+    operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
+  }
+
+  /**
+   * The ranges of keys worth a compaction, in pieces that are quickly done; none as long as fewer bytes were deleted, or
+   * most pages among the deleted ones still exist (they would all be written anew). Each range is told once.
+   */
+  compactable(bytesMin: number): (readonly [from: Buffer, to: Buffer])[] {
+    const range = this.#deletedTo - this.#deletedFrom + 1
+    if (this.#deletedBytes < bytesMin || this.#deletedPages < range / 2) return []
+    const pieces: (readonly [from: Buffer, to: Buffer])[] = []
+    for (let from = this.#deletedFrom; from <= this.#deletedTo; from += COMPACT_PAGES) {
+      const to = Math.min(from + COMPACT_PAGES - 1, this.#deletedTo)
+      pieces.push([numberKey(Table.Journal, from), numberKey(Table.Journal, to)])
+    }
+    this.#deletedBytes = 0
+    this.#deletedPages = 0
+    this.#deletedFrom = Number.POSITIVE_INFINITY
+    this.#deletedTo = 0
+    return pieces
+  }
+
+  #advance(watermark: Page, writtenBytes: number, anyStep: boolean): boolean {
+    const { writeBufferBytes, stepBytes } = this.#options
+    const auditBytes = 2 * writeBufferBytes + 3 * this.#largestBatchBytes
+    const start = this.#bodies.pages.get(this.#scanFrom.page)
+    if (start === undefined)
+      throw new Error(`the scan starts at page ${this.#scanFrom.page}, which does not exist`)
+    const freeBytes = Math.min(watermark.writtenBefore, writtenBytes - auditBytes) - start.writtenBefore
+    if (freeBytes < (anyStep ? 1 : stepBytes)) return false
+    let page = start
+    for (let count = 0; page.number < watermark.number; count++) {
+      if (writtenBytes - page.writtenBefore <= auditBytes) break
+      if (count >= RELEASES_MAX && this.#bodies.pages.get(page.number - 1)?.sequence !== page.sequence) break
+      this.#bodies.pageReleased(page)
+      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      const next = this.#bodies.pages.get(page.number + 1)
+      if (next === undefined) throw new Error(`page ${page.number + 1} does not exist`)
+      page = next
+    }
+    this.#scanFrom = { page: page.number, sequence: page.sequence }
+    return page !== start
+  }
+
+  #deletePages(operations: BatchOperation[]): void {
+    const { dead, pages } = this.#bodies
+    let deletes = 0
+    while (dead.length > 0 && deletes < DELETES_MAX && this.#changedDirectory.size < DIRECTORY_VALUES_MAX) {
+      const page = dead.pop()!
+      pages.delete(page.number)
+      operations.push({ type: 'del', key: numberKey(Table.Journal, page.number) })
+      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#deletedBytes += page.bytes
+      this.#deletedPages++
+      this.#deletedFrom = Math.min(this.#deletedFrom, page.number)
+      this.#deletedTo = Math.max(this.#deletedTo, page.number)
+      deletes++
+    }
+  }
+
+  #forwards(group: ForwardGroup, operations: BatchOperation[]): void {
+    const key = numberKey(Table.Forward, group.page)
+    if (group.forwards.size === 0) {
+      this.#bodies.groups.delete(group.page)
+      operations.push({ type: 'del', key })
+      return
+    }
+    const writer = new ByteWriter(16 + group.forwards.size * 12)
+    writer.varint(group.forwards.size)
+    for (const { nameOffset, page, offset, nextPage, nextOffset } of group.forwards.values()) {
+      writer.u16(nameOffset)
+      writer.varint(nextPage === null ? page.number : nextPage.number)
+      writer.u16(nextPage === null ? offset : nextOffset)
+    }
+    operations.push(put(key, writer.taken()))
+  }
+
+  #directory(segment: number, operations: BatchOperation[]): void {
+    const key = numberKey(Table.Directory, segment)
+    const writer = new ByteWriter(DIRECTORY_PAGES * 5)
+    const first = segment * DIRECTORY_PAGES
+    let any = false
+    for (let number = first; number < first + DIRECTORY_PAGES && number < this.#scanFrom.page; number++) {
+      const bytes = this.#bodies.pages.get(number)?.bytes ?? 0
+      writer.varint(bytes)
+      if (bytes > 0) any = true
+    }
+    operations.push(any ? put(key, writer.taken()) : { type: 'del', key })
+  }
+}

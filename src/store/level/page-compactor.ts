@@ -1,0 +1,91 @@
+/** Moves the last living bodies out of nearly empty pages, so that the pages can be deleted. Bounded per commit. */
+
+import type { Database } from '../files/database.ts'
+import { ByteReader } from '../format/encoding.ts'
+import { numberKey, Table } from '../format/format.ts'
+import type { Bodies, Forward, Page } from '../journal/bodies.ts'
+import { type OpenBlock, readBody, readPageHeader } from '../journal/journal.ts'
+
+/** Pages that are read at once; at most a quarter of their bytes is alive. */
+const PAGES_MAX = 64
+/** Fewer are not worth a read. */
+const PAGES_MIN = 8
+
+/** Bodies of one page on their way into the open block. */
+interface Move {
+  readonly from: Page
+  readonly forwards: Forward[]
+  /** `Message.size` of each. */
+  readonly sizes: number[]
+}
+
+export class Rewriting {
+  readonly #bodies: Bodies
+  #reading = false
+  /** In the open block. */
+  #open: Move[] = []
+  /** In the block that is being committed. */
+  #flying: Move[] = []
+
+  constructor(bodies: Bodies) {
+    this.#bodies = bodies
+  }
+
+  /**
+   * Reads a few nearly empty pages and copies what lives there into the block that `openBlock` then returns (null
+   * when the store has ended meanwhile). Resolves to whether anything was copied. A page that cannot be read is left
+   * alone: whoever restores its bodies is told.
+   */
+  async start(db: Database, openBlock: () => OpenBlock | null): Promise<boolean> {
+    if (this.#reading || this.#open.length + this.#flying.length > 0) return false
+    if (this.#bodies.sparse.size < PAGES_MIN) return false
+    const pages: Page[] = []
+    for (const page of this.#bodies.sparse) {
+      pages.push(page)
+      this.#bodies.sparse.delete(page)
+      if (pages.length === PAGES_MAX) break
+    }
+    this.#reading = true
+    try {
+      const values = await db.getMany(pages.map((page) => numberKey(Table.Journal, page.number)))
+      const block = openBlock()
+      if (block === null) return false
+      for (const [index, page] of pages.entries()) {
+        const value = values[index]
+        if (value !== undefined) this.#copy(page, value, block)
+      }
+      return this.#open.length > 0
+    } finally {
+      this.#reading = false
+    }
+  }
+
+  /** The open block was sealed. */
+  sealed(): void {
+    this.#flying = this.#open
+    this.#open = []
+  }
+
+  /** The sealed block is durable: the copies count from now on. */
+  durable(): void {
+    for (const { from, forwards, sizes } of this.#flying) this.#bodies.moved(from, forwards, sizes)
+    this.#flying = []
+  }
+
+  #copy(page: Page, value: Buffer, block: OpenBlock): void {
+    const move: Move = { from: page, forwards: [], sizes: [] }
+    try {
+      readPageHeader(page.number, value)
+    } catch {
+      return
+    }
+    for (const offset of this.#bodies.living(page)) {
+      const reader = new ByteReader(value, offset)
+      const { topic, properties, payload } = readBody(reader)
+      const copyOffset = block.movedBody(value.subarray(offset, reader.at))
+      move.forwards.push(this.#bodies.moving(page, offset, block.page, copyOffset))
+      move.sizes.push(Buffer.byteLength(topic, 'utf8') + properties.length + payload.length)
+    }
+    if (move.forwards.length > 0) this.#open.push(move)
+  }
+}

@@ -1,0 +1,58 @@
+/** Opens a store as a start would, without changing it: so that check, repair and restore cannot disagree with the start. */
+
+import type { Database } from '../files/database.ts'
+import { storeError } from '../files/failure.ts'
+import type { DamageReport } from '../format/damage.ts'
+import { Extensions } from '../format/extensions.ts'
+import { corrupt, LOSS, META_KEY } from '../format/format.ts'
+import { decodeMeta } from '../format/meta.ts'
+import { HeldBytes } from '../held.ts'
+import { Bodies } from '../journal/bodies.ts'
+import { Checkpoints } from '../journal/checkpoint.ts'
+import type { StoreError } from '../store.ts'
+import { HeapGuard } from './heap-guard.ts'
+import { recover } from './recovery.ts'
+
+/** Returns why a start would refuse the database; null when it would not. */
+export async function startRefusal(db: Database, directory: string): Promise<StoreError | null> {
+  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }, new HeldBytes())
+  try {
+    const described = await db.get(META_KEY)
+    if (described === undefined) return corrupt('its description cannot be read', LOSS.session)
+    const meta = decodeMeta(described, directory)
+    await recover({
+      db,
+      meta,
+      bodies,
+      checkpoints: new Checkpoints(bodies),
+      extensions: new Extensions(),
+      guard: new HeapGuard(directory),
+      pageCostBytes: (value) => value.length,
+    })
+    return null
+  } catch (error) {
+    return storeError(error, directory, 'opening it')
+  }
+}
+
+/** Passes damages on to `report`, and one more when only the start would notice that something is damaged. */
+export class Rehearsal {
+  readonly #report: DamageReport
+  #isTold = false
+
+  constructor(report: DamageReport) {
+    this.#report = report
+  }
+
+  readonly report: DamageReport = (damage) => {
+    this.#isTold = true
+    this.#report(damage)
+  }
+
+  /** To be called when everything else was read. */
+  async end(db: Database, directory: string): Promise<void> {
+    if (this.#isTold) return
+    const refusal = await startRefusal(db, directory)
+    if (refusal !== null) this.#report({ what: `a start refuses it: ${refusal.message}`, lost: null })
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * What a store holds, as a sequence of records that stand for themselves: what export, import and repair pass on. A
+ * message comes once, before the first record that refers to it; a Session comes before what is queued for it.
+ *
+ * All times are wall times in ms since 1970; null where the store has none.
+ */
+import type { QoS } from '../../mqtt/packet.ts'
+import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
+
+export interface StartRecord {
+  readonly type: 'start'
+  /** Of the last commit: where deadlines go on from. */
+  readonly time: number
+  /** What was in doubt then; null for nothing. */
+  readonly doubt: TimeDoubt | null
+}
+
+export interface SessionRecordLine {
+  readonly type: 'session'
+  readonly clientId: string
+  /** The user that made the Session; null for anonymous. */
+  readonly owner: string | null
+  /** The id of the account that owns the Session; null for none. */
+  readonly ownerId: string | null
+  /** Seconds; SESSION_NEVER_EXPIRES for never. */
+  readonly sessionExpirySeconds: number
+  /** Null when the Network Connection was open. */
+  readonly disconnectedAt: number | null
+  /** The packet identifier after which the search for a free one begins; 0 at first. */
+  readonly lastPacketId: number
+  /** QoS 2 messages received from the client and not yet released. */
+  readonly inbound: readonly InboundPacket[]
+  readonly subscriptions: readonly (readonly [filter: string, record: SubscriptionRecord])[]
+}
+
+export interface MessageBody {
+  readonly topic: string
+  readonly payload: Buffer
+  /** Raw properties to forward; see `Message.properties`. */
+  readonly properties: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly expiresAt: number | null
+  /** Client Identifier of the publisher. */
+  readonly publisher: string
+}
+
+export interface MessageRecord extends MessageBody {
+  readonly type: 'message'
+  /** What deliveries call it; counted from 1. */
+  readonly number: number
+}
+
+/** A delivery of a message to a Session. */
+export interface DeliveryFields {
+  readonly message: number
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly subscriptionIdentifiers: readonly number[]
+  /** The whole Shared Subscription filter that it came by; null otherwise. */
+  readonly share: string | null
+}
+
+/** In the order in which they were sent. */
+export interface InFlightRecord {
+  readonly type: 'inFlight'
+  readonly clientId: string
+  readonly packetId: number
+  /** Null when PUBREC came: PUBREL is to be sent. */
+  readonly delivery: DeliveryFields | null
+}
+
+/** Oldest first. */
+export interface QueuedRecord {
+  readonly type: 'queued'
+  readonly clientId: string
+  readonly delivery: DeliveryFields
+}
+
+export interface RetainedRecord extends MessageBody {
+  readonly type: 'retained'
+}
+
+export interface WillLine {
+  readonly type: 'will'
+  readonly clientId: string
+  readonly owner: string | null
+  /** Of the owner's account; null where the name is all there is. */
+  readonly ownerId: string | null
+  /** When it is to be published; null while the Network Connection was open. */
+  readonly dueAt: number | null
+  readonly topic: string
+  readonly payload: Buffer
+  readonly properties: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly expirySeconds: number | undefined
+  readonly delaySeconds: number
+  /** Whether the Server made up the Client Identifier, under which nobody comes back. */
+  readonly assigned: boolean
+}
+
+export type StoreRecord =
+  | StartRecord
+  | SessionRecordLine
+  | MessageRecord
+  | InFlightRecord
+  | QueuedRecord
+  | RetainedRecord
+  | WillLine

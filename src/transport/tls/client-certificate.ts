@@ -1,0 +1,90 @@
+/** Who a client's TLS certificate says it is, and whether that still holds. */
+import type { X509Certificate } from 'node:crypto'
+import type { TLSSocket } from 'node:tls'
+import type { ClientCertificate, LinkInfo } from '../../broker/boundary/link.ts'
+import { shownName } from './key-pairs.ts'
+import type { TlsOptions } from './tls.ts'
+
+/** One name of a certificate, as Node writes it: quoted like JSON where it has characters that could mislead. */
+const ALTERNATIVE_NAME = /([A-Za-z][A-Za-z ]*):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g
+
+/** Of the names in a refusal: the log cuts its texts at 256 characters, and the cause comes last. */
+const NAME_CHARACTERS_MAX = 60
+
+/** What OpenSSL's codes mean, for those that clients run into. */
+const REASONS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: 'an authority above it has expired',
+  CERT_NOT_YET_VALID: 'an authority above it is not yet valid',
+  CERT_REVOKED: 'it was revoked by its authority',
+  UNABLE_TO_GET_ISSUER_CERT: 'no authority of tls.ca signed it',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'no authority of tls.ca signed it',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'no authority of tls.ca signed it',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'it signed itself, and is not in tls.ca',
+  SELF_SIGNED_CERT_IN_CHAIN: 'no authority of tls.ca signed it',
+  CERT_SIGNATURE_FAILURE: 'its signature is not that of the authority it names',
+  UNABLE_TO_GET_CRL: 'tls.crl has no list by its authority',
+  CRL_HAS_EXPIRED: 'the list of revoked certificates by its authority is out of date',
+  CRL_NOT_YET_VALID: 'the list of revoked certificates by its authority is not yet valid',
+  INVALID_PURPOSE: 'it is not made for clients',
+}
+
+/**
+ * The certificate of a client whose handshake is complete, or why it is missing or invalid. OpenSSL verified it against `ca` and `crl`,
+ * in a resumed TLS session when that began: new ones give new ticket keys, so that no session outlives them. Time goes on in a
+ * resumed session, and one may come from a handshake without a certificate: both are looked at here.
+ */
+export function clientCertificate(
+  socket: TLSSocket,
+  tls: TlsOptions | undefined,
+  nowMs: number,
+): Pick<LinkInfo, 'certificate' | 'certificateRefusal'> {
+  const mode = tls?.clientCertificate ?? 'none'
+  if (mode === 'none') return {}
+  const shown = socket.getPeerX509Certificate()
+  if (shown === undefined) {
+    return mode === 'require' ? { certificateRefusal: 'a client certificate is required' } : {}
+  }
+  const reason = whyNot(shown, socket, nowMs)
+  if (reason === null) return { certificate: identityOf(shown) }
+  const name = (full: string): string => shownName(full, NAME_CHARACTERS_MAX)
+  const whose = `${name(shown.subject)}, issued by ${name(shown.issuer)}`
+  return { certificateRefusal: `the client certificate ${whose}: ${reason}` }
+}
+
+/** Null for a certificate that does. What it says itself is plainer than a code about its whole chain. */
+function whyNot(shown: X509Certificate, socket: TLSSocket, nowMs: number): string | null {
+  const code = socket.authorized ? null : codeOf(socket)
+  if (nowMs > Date.parse(shown.validTo)) return `it has expired on ${second(shown.validTo)}`
+  if (nowMs < Date.parse(shown.validFrom)) return `it is not valid before ${second(shown.validFrom)}`
+  if (code === null) return null
+  const meaning = REASONS[code]
+  return meaning === undefined ? code : `${meaning} (${code})`
+}
+
+function second(time: string): string {
+  return new Date(time).toISOString().replace('.000Z', 'Z')
+}
+
+/** What identifies its holder. */
+export function identityOf(certificate: X509Certificate): ClientCertificate {
+  const name: unknown = certificate.toLegacyObject().subject?.CN
+  return {
+    subjectCommonName: typeof name === 'string' && name !== '' ? name : null,
+    subjectAltNames: alternativeNames(certificate.subjectAltName ?? ''),
+    fingerprint256: certificate.fingerprint256,
+  }
+}
+
+/** Node's text of subject alternative names as a list. */
+export function alternativeNames(text: string): string[] {
+  return [...text.matchAll(ALTERNATIVE_NAME)].map(([, kind = '', name = '']) => {
+    const plain: unknown = name.startsWith('"') ? JSON.parse(name) : name
+    return `${kind}:${String(plain)}`
+  })
+}
+
+/** Node names the failure by OpenSSL's code, such as CERT_REVOKED. */
+function codeOf(socket: TLSSocket): string {
+  const { authorizationError: error } = socket
+  return String(error instanceof Error ? error.message : error)
+}

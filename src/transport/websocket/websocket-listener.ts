@@ -1,0 +1,240 @@
+/** Listeners for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
+import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https'
+import { isIPv6, type Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
+import { WebSocketServer } from 'ws'
+import type { Limit } from '../../broker/boundary/events.ts'
+import { bindPort, SOCKET_OPTIONS } from '../listener/bind.ts'
+import type { Listener, ListenerContext } from '../listener/listener.ts'
+import { originRefusal } from '../listener/page-origin.ts'
+import { admit, Handshakes, linkInfo, plainAddress, TIMER_MS_MAX } from '../listener/peer.ts'
+import { ScratchBuffers } from '../sockets/outgoing.ts'
+import { ReadBuffer } from '../sockets/read-buffer.ts'
+import { clientCertificate } from '../tls/client-certificate.ts'
+import { handshakeFailure } from '../tls/handshake-error.ts'
+import { type ServedCertificates, servedCertificates } from '../tls/served-certificates.ts'
+import { requestOptions } from '../tls/tls.ts'
+import { HEADER_BYTES_MAX } from './websocket-frames.ts'
+import { WebSocketLink } from './websocket-link.ts'
+import { isPathOf, type RequestTarget, requestTarget } from './websocket-target.ts'
+
+const DEFAULT_PATH = '/mqtt'
+
+const NO_BYTES = Buffer.alloc(0)
+
+/** By preference: `mqtt` [MQTT-6.0.0-3], and what clients of MQTT 3.1 offer. */
+const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
+
+/** What the Links of one listener share. */
+interface LinkMemory {
+  readonly scratchBuffers: ScratchBuffers | null
+  readonly readBuffer: ReadBuffer
+}
+
+/** An HTTP answer instead of a WebSocket. */
+interface Refusal {
+  readonly status: number
+  readonly text: string
+  /** More than the answer tells, for the log. */
+  readonly detail?: string
+  readonly limit?: Limit
+}
+
+/** Listens for `ws` or `wss`. Rejects with ListenError. */
+export async function listenForWebSockets(context: ListenerContext): Promise<Listener> {
+  const { options, limits } = context
+  const path = options.webSocketPath ?? DEFAULT_PATH
+  const timeoutMs = limits.connectTimeoutSeconds * 1000
+  const secure = options.type === 'wss'
+  const httpOptions = {
+    ...SOCKET_OPTIONS,
+    // `handshakes` cuts off.
+    headersTimeout: 0,
+    requestTimeout: 0,
+    keepAliveTimeout: 1,
+    maxHeaderSize: 16 * 1024,
+  }
+  const secureServer: SecureServer | null = secure
+    ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: TIMER_MS_MAX })
+    : null
+  const server: Server = secureServer ?? createServer(httpOptions)
+  admit(context, server)
+  const certificates =
+    secureServer === null ? null : servedCertificates(options.name, options.tls, secureServer)
+  const webSockets = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
+  })
+  const refused = (socket: Socket, reason: string, limit?: Limit) =>
+    context.observer(linkInfo(context.options, socket), reason, limit)
+  const memory: LinkMemory = {
+    // TLS encrypts later than it says that it took what is written.
+    scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
+    readBuffer: new ReadBuffer(),
+  }
+  const handshakes = new Handshakes(timeoutMs, (socket) =>
+    refused(socket, 'the WebSocket handshake took too long'),
+  )
+
+  server.on('connection', (socket: Socket) => handshakes.add(socket))
+  // Also for TLS: Node's HTTPS server passes on what its handshake stumbled over.
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    const isHttp = error.code?.startsWith('HPE_') === true
+    if (isHttp) refused(socket, `no HTTP: ${error.message}`)
+    else if (secure) refused(socket, handshakeFailure(error))
+    if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
+    else socket.destroy()
+  })
+  server.on('request', (request, response) => {
+    const target = requestTarget(request.url, request.headers.host)
+    const text = `This is an MQTT broker. Connect to ${urlFor(target, request.socket, secure, path)} with a WebSocket and the subprotocol "mqtt".`
+    const { status, detail } = refusalOfPath(target, text, path) ?? { status: 426, detail: '' }
+    refused(request.socket, `an HTTP request that asks for no WebSocket${detail && `: ${detail}`}`)
+    response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
+    response.end(text)
+  })
+  server.on('upgrade', (request, socket: Socket, head) => {
+    const target = requestTarget(request.url, request.headers.host)
+    const url = urlFor(target, socket, secure, path)
+    const refusal =
+      refusalOfPath(target, `There is nothing here. MQTT over WebSocket is at ${url}`, path) ??
+      refusalOfOrigin(request, socket, target, context, certificates) ??
+      refusalOfSubprotocol(request)
+    if (refusal !== undefined) {
+      refused(socket, refusal.detail ?? refusal.text, refusal.limit)
+      answer(socket, refusal)
+      return
+    }
+    webSockets.handleUpgrade(request, new OpeningHandshake(socket), NO_BYTES, () => {
+      const handshakeMs = handshakes.done(socket)
+      if (server.listening) accept(context, socket, head, handshakeMs, memory)
+      else socket.destroy()
+    })
+  })
+  webSockets.on('wsClientError', (error, opening) => {
+    const { socket } = opening as OpeningHandshake
+    refused(socket, error.message)
+    answer(socket, { status: 400, text: error.message })
+  })
+
+  const { port, address } = await bindPort(server, options, secure ? 'wss' : 'ws', path)
+  return {
+    name: options.name,
+    type: options.type,
+    address,
+    port,
+    certificates,
+    reconfigure: (changed) => {
+      context.options = changed
+    },
+    close: async () => {
+      server.close()
+      server.closeAllConnections()
+      handshakes.destroyAll()
+    },
+  }
+}
+
+/**
+ * What ws is given for the opening handshake: it checks the request and answers it. The socket stays ours, since ws
+ * hands on whole messages only, and would collect whatever a client announces before it may be refused.
+ */
+class OpeningHandshake extends Duplex {
+  readonly socket: Socket
+
+  constructor(socket: Socket) {
+    super()
+    this.socket = socket
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.socket.write(chunk)
+    done()
+  }
+
+  override _read(): void {}
+}
+
+function accept(
+  context: ListenerContext,
+  socket: Socket,
+  head: Buffer,
+  handshakeMs: number,
+  { scratchBuffers, readBuffer }: LinkMemory,
+): void {
+  const { options } = context
+  const shown = socket instanceof TLSSocket ? clientCertificate(socket, options.tls, Date.now()) : {}
+  const link = new WebSocketLink(socket, linkInfo(options, socket, { handshakeMs, ...shown }), scratchBuffers)
+  const handler = context.acceptor.accept(link)
+  if (handler === null) link.destroy()
+  else link.start(handler, head, readBuffer)
+}
+
+function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {
+  return SUBPROTOCOLS.find((name) => offered.has(name))
+}
+
+function refusalOfPath(target: RequestTarget, text: string, path: string): Refusal | undefined {
+  if (isPathOf(target, path)) return undefined
+  const asked = target.path === null ? 'no path' : `the path ${target.path}`
+  return { status: 404, text, detail: `${asked} was asked for. ${text}` }
+}
+
+/** Browsers say which page asks. Programs that are not browsers can say what they like, or nothing. */
+function refusalOfOrigin(
+  request: IncomingMessage,
+  socket: Socket,
+  { host }: RequestTarget,
+  { options, room }: ListenerContext,
+  certificates: ServedCertificates | null,
+): Refusal | undefined {
+  const { origin } = request.headers
+  const local = plainAddress(socket.localAddress ?? '')
+  const isKnownName = (name: string): boolean =>
+    name === local || certificates?.covers(name) === true || room.machineNames?.().includes(name) === true
+  const situation = { hasUsers: room.hasUsers?.() === true, isKnownName }
+  const refusal = originRefusal(options, { origin, host, port: socket.localPort ?? 0 }, situation)
+  if (refusal === null) return undefined
+  const { reason, advice } = refusal
+  const detail = `${reason}: see allowed_origins`
+  return { status: 403, text: `${capitalized(reason)}. ${advice}`, detail, limit: 'allowedOrigins' }
+}
+
+/** Where MQTT is, in the words of who asks: behind a proxy it has another name. */
+function urlFor({ host }: RequestTarget, socket: Socket, secure: boolean, path: string): string {
+  const local = plainAddress(socket.localAddress ?? '')
+  const own = `${isIPv6(local) ? `[${local}]` : local}:${socket.localPort}`
+  return `${secure ? 'wss' : 'ws'}://${/^[\w.:[\]-]{1,260}$/.test(host) ? host : own}${path}`
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1)
+}
+
+/** [MQTT-6.0.0-3] the client offers the subprotocol `mqtt`. */
+function refusalOfSubprotocol(request: IncomingMessage): Refusal | undefined {
+  const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
+  if (chosenSubprotocol(new Set(offered)) !== undefined) return undefined
+  return { status: 400, text: 'The WebSocket must offer the subprotocol "mqtt" (or "mqttv3.1").' }
+}
+
+function headers(text: string): Record<string, string | number> {
+  return {
+    Connection: 'close',
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': Buffer.byteLength(text),
+    'X-Content-Type-Options': 'nosniff',
+  }
+}
+
+/** Answers on the raw socket that an upgrade request came on; the handshake's time-out cuts it off in the end. */
+function answer(socket: Socket, { status, text }: Refusal): void {
+  const lines = Object.entries(headers(text)).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.on('error', () => socket.destroy())
+  socket.resume()
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`)
+}

@@ -1,0 +1,83 @@
+import { describe, expect, it } from 'vitest'
+import { expiryTime, secondsLeft } from '../../../src/broker/boundary/expiry.ts'
+import { lasting, World } from '../harness.ts'
+
+/** Clocks with fractions that no binary number has, as a real one shows them. */
+const CLOCKS = [0.1, 1839.523, 32_694.766, 77_777.7, 1_234_567.899_999, 86_400_000.3]
+
+describe('Message Expiry Interval', () => {
+  it('[MQTT-3.3.2-6] is what was received less the whole seconds that passed, whatever the clock shows [field-B9]', () => {
+    for (const clock of CLOCKS) {
+      for (const seconds of [0, 1, 2, 59, 100, 3600, 86_400, 4_294_967_295]) {
+        const expiresAt = expiryTime(clock, seconds)
+        expect(secondsLeft(expiresAt, clock), `${seconds} s at ${clock}`).toBe(seconds)
+        for (let waited = 0; waited <= Math.min(seconds, 200); waited += 0.25) {
+          const left = secondsLeft(expiresAt, clock + waited * 1000)
+          expect(left).toBeLessThanOrEqual(seconds)
+          // A clock that stands at x.9999 ms is a whole millisecond further a moment later.
+          expect(Math.abs(left - (seconds - Math.floor(waited)))).toBeLessThanOrEqual(
+            Number.isInteger(waited) || waited === seconds ? 1 : 0,
+          )
+        }
+      }
+    }
+  })
+
+  it('of a message that has not expired is never 0, and never negative of one that has [field-B9]', () => {
+    for (const clock of CLOCKS) {
+      const expiresAt = expiryTime(clock, 10)
+      for (const before of [0.001, 0.5, 1, 999, 1000]) {
+        expect(secondsLeft(expiresAt, expiresAt - before)).toBe(1)
+      }
+      for (const after of [0, 0.001, 5000]) expect(secondsLeft(expiresAt, expiresAt + after)).toBe(0)
+    }
+    // Of a store of format 1, whose times have fractions.
+    expect(secondsLeft(1000.7, 1000.2)).toBe(1)
+    expect(secondsLeft(1000.1 + 100_000, 1000.1)).toBe(100)
+    expect(secondsLeft(Number.POSITIVE_INFINITY, 5)).toBe(-1)
+    expect(expiryTime(5.5, undefined)).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it.each(CLOCKS)('is passed on as it came when nothing was waited for, at %d [field-B9]', async (clock) => {
+    const world = await World.make()
+    world.monotonic += clock
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1)
+    const pub = await world.connect('pub')
+    for (const messageExpiryInterval of [1, 2, 99, 100, 100_000]) {
+      await pub.publish('t', 'x', 1, { retain: true, properties: { messageExpiryInterval } })
+      expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval } }])
+      expect(world.server.holdings.retainedMessage('t')).toMatchObject({
+        expiresInSeconds: messageExpiryInterval,
+      })
+    }
+    const late = await world.connect('late')
+    await late.subscribe('#', 1)
+    expect(late.got()).toMatchObject([{ retain: true, properties: { messageExpiryInterval: 100_000 } }])
+  })
+
+  it.each(CLOCKS)('of a Will is passed on as it came, at %d [field-B9]', async (clock) => {
+    const world = await World.make()
+    world.monotonic += clock
+    const sub = await world.connect('sub')
+    await sub.subscribe('#', 1)
+    const properties = { messageExpiryInterval: 100 }
+    const will = { topic: 'w', payload: Buffer.from('x'), qos: 1 as const, retain: false, properties }
+    const lost = await world.connect('lost', { will })
+    await lost.vanish()
+    expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval: 100 } }])
+  })
+
+  it.each(CLOCKS)('is not more after a restart than it was, at %d [field-B9]', async (clock) => {
+    const world = await World.make()
+    world.monotonic += clock
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('#', 1)
+    await sub.vanish()
+    const pub = await world.connect('pub')
+    await pub.publish('t', 'x', 1, { properties: { messageExpiryInterval: 100 } })
+    await world.pass(2.5)
+    const back = await world.connect('sub', lasting())
+    expect(back.got()).toMatchObject([{ properties: { messageExpiryInterval: 98 } }])
+  })
+})

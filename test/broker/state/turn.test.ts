@@ -1,0 +1,173 @@
+import { describe, expect, it } from 'vitest'
+import { Turn } from '../../../src/broker/state/turn.ts'
+import { Stretch } from '../../../src/broker/state/turn-memory.ts'
+import { SLICE_UNITS, Work } from '../../../src/broker/state/work.ts'
+
+function made() {
+  const log: string[] = []
+  const deferred: (() => void)[] = []
+  let clock = 0
+  const work = new Work()
+  const turn = new Turn(
+    () => ++clock,
+    (callback) => deferred.push(callback),
+    () => log.push('commit'),
+    work,
+  )
+  const next = () => deferred.shift()!()
+  return { turn, work, log, deferred, next }
+}
+
+describe('Turn', () => {
+  it('reads the clock once, ends once, and commits before anything is written', () => {
+    const { turn, log, deferred, next } = made()
+    turn.begin()
+    const { now } = turn
+    turn.begin()
+    expect([turn.now, deferred.length]).toEqual([now, 1])
+    for (const name of ['a', 'b']) turn.touch({ flush: () => log.push(name) })
+    next()
+    turn.end()
+    expect(log).toEqual(['commit', 'a', 'b'])
+    turn.begin()
+    expect(turn.now).toBe(now + 1)
+    next()
+    expect(log).toEqual(['commit', 'a', 'b', 'commit'])
+  })
+
+  it('work in slices runs in a later turn, that ends as any other', () => {
+    const { turn, log, deferred, next } = made()
+    turn.begin()
+    turn.continueLater(() => {
+      log.push('slice')
+      turn.continueLater(() => log.push('next slice'))
+      turn.touch({ flush: () => log.push('flush') })
+    })
+    next()
+    expect(log).toEqual(['commit', 'slice'])
+    next()
+    expect(log).toEqual(['commit', 'slice', 'commit', 'flush', 'next slice'])
+    next()
+    expect([log.at(-1), deferred]).toEqual(['commit', []])
+  })
+
+  it('what continues does so in order, once a turn, and as far as there is time for it; the first one always', () => {
+    const { turn, work, log, deferred, next } = made()
+    const slices = (name: string, count: number, units: number) => () => {
+      log.push(name)
+      work.units += units
+      if (count > 1) turn.continueLater(slices(name, count - 1, units))
+    }
+    for (const name of ['a', 'b', 'c']) turn.continueLater(slices(name, 3, 3 * SLICE_UNITS))
+    turn.continueLater(slices('d', 2, 100 * SLICE_UNITS))
+    const turns: string[] = []
+    while (deferred.length > 0) {
+      log.length = 0
+      next()
+      turns.push(log.filter((name) => name !== 'commit').join(''))
+    }
+    expect(turns).toEqual(['ab', 'cd', 'ab', 'cd', 'ab', 'c', ''])
+  })
+
+  it('more than a turn has time for is written in the next ones, once each, and before what comes then', () => {
+    const { turn, work, log, deferred, next } = made()
+    turn.begin()
+    for (let at = 0; at < 25; at++) {
+      turn.touch({
+        flush: () => {
+          log.push(`${at}`)
+          work.units += SLICE_UNITS
+        },
+      })
+    }
+    const turns: number[] = []
+    while (deferred.length > 0) {
+      const before = log.length
+      next()
+      turns.push(log.length - before - 1)
+    }
+    expect(turns).toEqual([6, 5, 5, 5, 4])
+    expect(log.filter((line) => line !== 'commit')).toEqual(Array.from({ length: 25 }, (_, at) => `${at}`))
+  })
+
+  it('memory of packets that are written later is not written into before', () => {
+    const { turn, work, next } = made()
+    const [late, other] = [new Stretch(turn.memory), new Stretch(turn.memory)]
+    turn.begin()
+    turn.touch({ flush: () => (work.units += 10 * SLICE_UNITS) })
+    late.place(8)
+    late.buffer.fill(2, late.start, late.end)
+    turn.touch({ flush: () => late.leave() })
+    const { buffer, start, end } = late
+    next()
+    other.place(8)
+    other.buffer.fill(1, other.start, other.end)
+    expect(buffer.subarray(start, end)).toEqual(Buffer.alloc(8, 2))
+  })
+
+  it('where several clients are active what continues is written after what others have to say', () => {
+    const { turn, work, log, next } = made()
+    const output = (name: string) => ({ flush: () => log.push(name) })
+    turn.begin()
+    turn.active({})
+    turn.active({})
+    expect([turn.isShared, turn.sliceFor({})]).toEqual([true, SLICE_UNITS])
+    turn.continueLater(() => {
+      work.units += SLICE_UNITS
+      turn.touch(output('noise'))
+    })
+    next()
+    turn.touch(output('quiet'))
+    next()
+    expect(log).toEqual(['commit', 'commit', 'quiet', 'noise'])
+  })
+
+  it('what is asked for outside of a turn begins one', () => {
+    const { turn, log, deferred, next } = made()
+    turn.continueLater(() => log.push('slice'))
+    expect(deferred).toHaveLength(1)
+    next()
+    expect(log).toEqual(['commit', 'slice'])
+  })
+
+  it('what a flush touches is flushed in a turn of its own', () => {
+    const { turn, log, deferred, next } = made()
+    turn.begin()
+    turn.touch({
+      flush: () => {
+        log.push('a')
+        turn.begin()
+        turn.touch({ flush: () => log.push('b') })
+      },
+    })
+    next()
+    expect(log).toEqual(['commit', 'a'])
+    next()
+    expect([log, deferred]).toEqual([['commit', 'a', 'commit', 'b'], []])
+  })
+
+  it('what the next turn wrote while this one ended is not overwritten', () => {
+    const { turn, next } = made()
+    const [first, second, third] = Array.from({ length: 3 }, () => new Stretch(turn.memory)) as [
+      Stretch,
+      Stretch,
+      Stretch,
+    ]
+    turn.begin()
+    first.place(8)
+    turn.touch({
+      flush: () => {
+        first.leave()
+        turn.begin() // a write failed, and a Will is published
+        second.place(8)
+        second.buffer.fill(2, second.start, second.end)
+      },
+    })
+    next()
+    for (const other of [first, third]) {
+      other.place(8)
+      other.buffer.fill(1, other.start, other.end)
+    }
+    expect(second.buffer.subarray(second.start, second.end)).toEqual(Buffer.alloc(8, 2))
+  })
+})

@@ -1,0 +1,201 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { DEFAULT_ACCESS } from '../../../src/access/access.ts'
+import { Accounts } from '../../../src/access/accounts.ts'
+import {
+  isPassword,
+  type PasswordHash,
+  parsePasswordHash,
+} from '../../../src/access/passwords/password-hash.ts'
+import { changeAccounts, explain, type SecretSource } from '../../../src/cli/commands/account-commands.ts'
+import {
+  type AccountsCommand,
+  type ExplainCommand,
+  parseArguments,
+} from '../../../src/cli/commands/arguments.ts'
+import { createBroker } from '../../../src/godwit.ts'
+
+let root: string
+let data: string
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'godwit-cli-'))
+  data = join(root, 'data')
+})
+
+afterEach(() => rmSync(root, { recursive: true, force: true }))
+
+const nobody: SecretSource = { stdin: Readable.from([]), askSecret: null }
+
+function run(words: readonly string[], secrets: SecretSource = nobody): Promise<string> {
+  const command = parseArguments(words)
+  if (command.name === 'explain') return explain(data, DEFAULT_ACCESS, command satisfies ExplainCommand)
+  return changeAccounts(data, command as AccountsCommand, secrets)
+}
+
+async function has(name: string, password: string): Promise<boolean> {
+  const stored = (await Accounts.open(data)).user(name)!.password
+  return stored !== null && isPassword(parsePasswordHash(stored) as PasswordHash, Buffer.from(password))
+}
+
+describe('a password', () => {
+  test('is made, and is the last line', async () => {
+    const text = await run(['user', 'add', 'alice', '--generate'])
+    const password = text.split('\n').at(-1)!
+    expect(password).toMatch(/^[A-Za-z0-9_-]{24}$/)
+    expect(await has('alice', password)).toBe(true)
+    expect(readFileSync(join(data, 'accounts.json'), 'utf8')).not.toContain(password)
+    expect(statSync(data).mode & 0o777).toBe(0o700)
+    const asJson = JSON.parse(await run(['user', 'password', 'alice', '--generate', '--json'])) as {
+      password: string
+    }
+    expect(await has('alice', asJson.password)).toBe(true)
+  })
+
+  test('is asked for twice', async () => {
+    const asked: string[] = []
+    const answers = ['one', 'one', 'one', 'other']
+    const askSecret = async (prompt: string): Promise<string> => {
+      asked.push(prompt)
+      return answers.shift()!
+    }
+    await run(['user', 'add', 'alice'], { ...nobody, askSecret })
+    expect(await has('alice', 'one')).toBe(true)
+    expect(asked).toEqual(['Password for alice: ', 'Again: '])
+    await expect(run(['user', 'password', 'alice'], { ...nobody, askSecret })).rejects.toThrow('differ')
+    expect(await has('alice', 'one')).toBe(true)
+  })
+
+  test('is one line of a file or of the standard input', async () => {
+    writeFileSync(join(root, 'secret'), 'pass wörd\n')
+    await run(['user', 'add', 'alice', '--password-file', join(root, 'secret')])
+    expect(await has('alice', 'pass wörd')).toBe(true)
+    const stdin = Readable.from([Buffer.from('from '), Buffer.from('stdin\r\n')])
+    await run(['user', 'add', 'bob', '--password-file', '-'], { ...nobody, stdin })
+    expect(await has('bob', 'from stdin')).toBe(true)
+    for (const wrong of ['', '\n', 'a\nb\n', Buffer.from([0xff, 0x0a])]) {
+      writeFileSync(join(root, 'secret'), wrong)
+      const adding = run(['user', 'add', 'carol', '--password-file', join(root, 'secret')])
+      await expect(adding).rejects.toThrow('is not one line of UTF-8')
+    }
+    await expect(run(['user', 'add', 'carol', '--password-file', join(root, 'none')])).rejects.toThrow(
+      'ENOENT',
+    )
+  })
+
+  test('is not asked for where there is no terminal, and may be none at all', async () => {
+    await expect(run(['user', 'add', 'alice'])).rejects.toThrow('there is no terminal')
+    await run(['user', 'add', 'alice', '--no-password', '--role', 'admin'])
+    expect((await Accounts.open(data)).list()).toEqual([
+      { name: 'alice', hasPassword: false, isPasswordGenerated: false, roles: ['admin'], disabled: false },
+    ])
+  })
+})
+
+describe('with a broker and without one', () => {
+  const words: readonly (readonly string[])[] = [
+    ['user', 'add', 'alice', '--no-password'],
+    ['role', 'add', 'sensor', 'allow', 'publish', 'sensors/%u/#', 'qos', '0-1'],
+    ['role', 'add', 'sensor', 'allow subscribe commands/%u', 'deny receive x'],
+    ['role', 'remove', 'sensor', 'deny receive x'],
+    ['role', 'grant', 'sensor', 'alice'],
+    ['role', 'revoke', 'client', 'alice'],
+    ['user', 'disable', 'alice'],
+    ['user', 'enable', 'alice'],
+    ['user', 'list'],
+    ['role', 'list'],
+    ['explain', 'access', '--user', 'alice', '--publish', 'sensors/alice/x', '--qos', '1'],
+    ['explain', 'access', '--user', 'alice', '--subscribe', '#'],
+    ['explain', 'access', '--user', 'bob', '--receive', 'a'],
+    ['explain', 'access', '--publish', 'a'],
+    ['user', 'remove', 'alice'],
+    ['role', 'remove', 'sensor'],
+  ]
+
+  test('every command says and does the same', async () => {
+    const without: string[] = []
+    for (const command of words) without.push(await run(command))
+    rmSync(data, { recursive: true })
+    const broker = await createBroker({ dataDirectory: data, access: {}, controlSocket: true })
+    const told: string[] = []
+    broker.events.on('security', ({ kind, subject, detail }) => told.push(`${kind} ${subject}: ${detail}`))
+    const through: string[] = []
+    for (const command of words) through.push(await run(command))
+    await broker.close()
+    expect(through).toEqual(without)
+    expect(without).toEqual([
+      'user alice added with the role client\nfrom now on clients without credentials are let in only where allow_anonymous says so',
+      'role sensor: added allow publish sensors/%u/# qos 0-1',
+      'role sensor: added allow subscribe commands/%u; deny receive x',
+      'role sensor: removed deny receive x',
+      'role sensor granted to alice',
+      'role client taken from alice',
+      'user alice disabled',
+      'user alice enabled',
+      'USER   PASSWORD  STATE    ROLES\nalice  no        enabled  sensor',
+      [
+        'ROLE    RULE                                           USERS',
+        'client  allow all #',
+        '        allow publish $SYS/broker/connection/%c/state',
+        'sensor  allow publish sensors/%u/# qos 0-1             alice',
+        '        allow subscribe commands/%u',
+      ].join('\n'),
+      "allowed: user 'alice' may publish sensors/alice/x\ndecided by role sensor: allow publish sensors/%u/# qos 0-1",
+      "denied: user 'alice' may not subscribe #\ndecided by access.default: auto: there are rules, and none allows it",
+      "denied: user 'bob' may not receive a\ndecided by access.default: auto: the accounts do not know this user",
+      'allowed: an anonymous client may publish a\ndecided by access.default: auto: without credentials as role client: allow all #\nwhere a listener lets it in: allow_anonymous',
+      'user alice removed',
+      'role sensor removed',
+    ])
+    expect(told.slice(0, 2)).toEqual([
+      'user-added alice: roles client',
+      'role-added sensor: added allow publish sensors/%u/# qos 0-1',
+    ])
+    expect(told).toHaveLength(words.length - 6)
+  })
+
+  test('what is refused is refused with advice', async () => {
+    const broker = await createBroker({ dataDirectory: data, access: {}, controlSocket: true })
+    try {
+      await expect(run(['user', 'remove', 'nobody'])).rejects.toMatchObject({
+        message: "there is no user 'nobody'",
+        advice: 'See `godwit user list`.',
+      })
+      await expect(run(['role', 'add', 'r', 'allow everything'])).rejects.toMatchObject({
+        advice: expect.stringContaining('A rule is:'),
+      })
+    } finally {
+      await broker.close()
+    }
+  })
+
+  test('a broker without accounts says so', async () => {
+    const broker = await createBroker({
+      dataDirectory: data,
+      access: { accounts: false },
+      controlSocket: true,
+    })
+    try {
+      await expect(run(['user', 'add', 'a', '--no-password'])).rejects.toThrow('access.accounts: false')
+    } finally {
+      await broker.close()
+    }
+  })
+})
+
+test.each<[readonly string[], string]>([
+  [['user'], 'user needs one of add, list'],
+  [['user', 'ad', 'x'], 'did you mean add?'],
+  [['user', 'add'], 'user add needs a name'],
+  [['user', 'add', 'a', 'b'], "'b' is one word too many"],
+  [['user', 'add', 'a', '--generate', '--no-password'], 'takes one of'],
+  [['role', 'grant', 'r'], 'role grant needs a user'],
+  [['explain', 'access'], 'needs one of --publish'],
+  [['explain', 'access', '--publish', 'a', '--receive', 'b'], 'needs one of --publish'],
+  [['explain', 'access', '--publish', 'a', '--qos', '3'], '0, 1 or 2 is needed'],
+])('godwit %s: %s', (words, message) => {
+  expect(() => parseArguments(words)).toThrow(message)
+})

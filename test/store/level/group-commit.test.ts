@@ -1,0 +1,146 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Gathering } from '../../../src/store/level/group-commit.ts'
+import { LevelStore } from '../../../src/store/level/level.ts'
+import { delivery, ModelServer, message } from '../model.ts'
+import { hookedWriter } from '../recorded.ts'
+
+describe('what is decided', () => {
+  test('who is alone does not wait, nor does who already has more than the last commit carried', () => {
+    const gathering = new Gathering()
+    expect(gathering.begins(100, 0)).toBe(false)
+    expect(gathering.begins(100, 150)).toBe(false)
+    expect(gathering.begins(100, 149)).toBe(true)
+  })
+
+  test('it is over when most of those who were answered are back', () => {
+    const gathering = new Gathering()
+    gathering.begins(100, 50)
+    gathering.waits(0.2, 1000)
+    expect(gathering.isOver(119, 1000.1)).toBe(false)
+    expect(gathering.isOver(120, 1000.1)).toBe(true)
+    expect(gathering.begins(100, 50)).toBe(true)
+  })
+
+  test('it lasts as long as the last commit, and half a millisecond at most', () => {
+    const gathering = new Gathering()
+    gathering.begins(100, 50)
+    gathering.waits(0.2, 1000)
+    expect(gathering.isOver(90, 1000.19)).toBe(false)
+    expect(gathering.isOver(90, 1000.2)).toBe(true)
+    gathering.begins(100, 50)
+    gathering.waits(20, 1000)
+    expect(gathering.isOver(90, 1000.49)).toBe(false)
+    expect(gathering.isOver(90, 1000.5)).toBe(true)
+  })
+
+  test('after waiting in vain, sixteen commits do not wait', () => {
+    const gathering = new Gathering()
+    gathering.begins(100, 50)
+    gathering.waits(0.2, 1000)
+    expect(gathering.isOver(84, 1001)).toBe(true)
+    for (let count = 0; count < 16; count++) expect(gathering.begins(100, 50)).toBe(false)
+    expect(gathering.begins(100, 50)).toBe(true)
+  })
+})
+
+describe('what a store does', () => {
+  let directory: string
+  let writes = 0
+  /** Lets the write that is under way go on. */
+  let go: () => void = () => {}
+  let held: Promise<void> = Promise.resolve()
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'godwit-gathering-'))
+    writes = 0
+    held = Promise.resolve()
+  })
+
+  afterEach(async () => {
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  /** A Server with a Session; writes wait for `held`. */
+  async function model(): Promise<ModelServer> {
+    const write = hookedWriter((_operations, commit) => {
+      writes++
+      const wait = held
+      // LevelDB copies at once; only the answer is late.
+      return commit().then(() => wait)
+    })
+    const server = new ModelServer(
+      new LevelStore({ directory, sync: false, residentBytesMax: 1_000_000, reserveBytes: 0, write }),
+    )
+    await server.open()
+    server.createSession(1)
+    await server.commit()
+    return server
+  }
+
+  function publish(server: ModelServer, name: string): void {
+    server.enqueue(1, delivery(message('a', name.repeat(300))))
+    server.store.commit()
+  }
+
+  /** One message is being written, and another one waits for its turn. */
+  async function twoGroups(server: ModelServer): Promise<void> {
+    held = new Promise((resolve) => {
+      go = resolve
+    })
+    writes = 0
+    publish(server, '1')
+    publish(server, '2')
+    held = Promise.resolve()
+    expect(writes).toBe(1)
+  }
+
+  test('who was answered and comes back at once shares the next commit with those who waited', async () => {
+    const server = await model()
+    await twoGroups(server)
+    const { committed } = server
+    server.committed = (sequence) => {
+      server.committed = committed
+      committed.call(server, sequence)
+      publish(server, '3')
+    }
+    go()
+    const last = server.store.openSequence
+    while (server.store.committedSequence < last) await server.commit()
+    expect(writes).toBe(2)
+    expect(server.store.recordedSequence).toBe(last)
+    await server.store.close()
+  })
+
+  test('who waited is not forgotten when nobody comes back', async () => {
+    const server = await model()
+    await twoGroups(server)
+    go()
+    await server.commit()
+    expect(writes).toBe(2)
+    await server.store.close()
+  })
+
+  test('a store that is closed meanwhile writes what waits', async () => {
+    const server = await model()
+    await twoGroups(server)
+    const { committed } = server
+    await new Promise<void>((resolve, reject) => {
+      server.committed = (sequence) => {
+        server.committed = committed
+        committed.call(server, sequence)
+        server.store.close().then(resolve, reject)
+      }
+      go()
+    })
+    expect(server.store.committedSequence).toBe(server.store.recordedSequence)
+    const before = server.describe()
+    await server.open()
+    await server.restoreAll()
+    expect(server.describe()).toBe(before)
+    expect(server.queue(1)).toHaveLength(2)
+    await server.store.close()
+  })
+})

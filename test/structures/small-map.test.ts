@@ -1,0 +1,60 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { SmallMap } from '../../src/structures/small-map.ts'
+
+test('it holds what a Map would hold, in the same order', () => {
+  const key = fc.constantFrom('a', 'b', 'c')
+  const step = fc.oneof(
+    fc.record({ type: fc.constant('set' as const), key, value: fc.nat() }),
+    fc.record({ type: fc.constant('delete' as const), key }),
+    { weight: 1, arbitrary: fc.record({ type: fc.constant('clear' as const) }) },
+  )
+  const property = fc.property(fc.array(step, { maxLength: 12 }), (steps) => {
+    const map = new SmallMap<string, number>()
+    const model = new Map<string, number>()
+    for (const each of steps) {
+      if (each.type === 'clear') {
+        map.clear()
+        model.clear()
+      } else if (each.type === 'delete') {
+        expect(map.delete(each.key)).toBe(model.delete(each.key))
+      } else {
+        map.set(each.key, each.value)
+        model.set(each.key, each.value)
+      }
+      expect(map.size).toBe(model.size)
+      expect([...map]).toEqual([...model])
+      expect([...map.keys()]).toEqual([...model.keys()])
+      for (const one of ['a', 'b', 'c']) {
+        expect(map.get(one)).toBe(model.get(one))
+        expect(map.has(one)).toBe(model.has(one))
+      }
+    }
+  })
+  fc.assert(property, { numRuns: 1000 })
+})
+
+test('what is deleted before its turn does not come, and what stays comes once', () => {
+  const map = new SmallMap<string, number>()
+  map.set('a', 1)
+  for (const [key] of map) {
+    expect(key).toBe('a')
+    map.set('b', 2)
+  }
+  const seen: string[] = []
+  for (const [key] of map) {
+    seen.push(key)
+    map.delete('b')
+    map.delete('a')
+  }
+  expect(seen).toEqual(['a'])
+})
+
+test('nothing comes any more of what was cleared before its turn', () => {
+  const map = new SmallMap<string, number>()
+  for (const key of ['a', 'b', 'c']) map.set(key, 1)
+  const entries = map[Symbol.iterator]()
+  expect(entries.next().value).toEqual(['a', 1])
+  map.clear()
+  expect(entries.next().done).toBe(true)
+})
