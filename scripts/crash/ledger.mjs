@@ -83,7 +83,10 @@ export class Ledger {
 
   /** A message is about to be sent for the first time; returns its number. */
   sent(stream) {
-    stream.messages.push({ sentAt: ++this.#time, sentMs: performance.now(), acknowledgedAt: 0, attempts: 1 })
+    const sentMs = performance.now()
+    const sentAt = ++this.#time
+    const repeated = { attempts: 1, repeatedAt: sentAt, repeatedMs: sentMs }
+    stream.messages.push({ sentAt, sentMs, ...repeated, acknowledgedAt: 0, acknowledgedMs: null })
     const sequence = stream.messages.length - 1
     this.#sizes.push([this.#time, stream.topic.length + payloadOf(stream.publisher, sequence).length])
     return sequence
@@ -92,8 +95,8 @@ export class Ledger {
   repeated(stream, sequence) {
     const message = stream.messages[sequence]
     message.attempts++
-    // Its time may begin anew.
-    message.sentMs = performance.now()
+    message.repeatedAt = this.#time
+    message.repeatedMs = performance.now()
   }
 
   /** PUBACK, or PUBREC, without an error. */
@@ -101,6 +104,7 @@ export class Ledger {
     const message = stream.messages[sequence]
     if (message.acknowledgedAt > 0) return
     message.acknowledgedAt = ++this.#time
+    message.acknowledgedMs = performance.now()
     this.acknowledged++
   }
 
@@ -174,7 +178,8 @@ export class Ledger {
       this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
       return
     }
-    const ageMs = performance.now() - message.sentMs
+    // Its time may have begun anew.
+    const ageMs = performance.now() - message.repeatedMs
     // What was begun to be delivered may be repeated later.
     if (!packet.dup && ageMs > stream.expirySeconds * 1000 + LATE_MS) {
       const late = (ageMs - stream.expirySeconds * 1000).toFixed(0)
@@ -208,11 +213,18 @@ export class Ledger {
     const copies = stream.qos === 2 ? 1 : stream.messages[sequence].attempts
     if (before === undefined) {
       this.delivered++
-      arrivals.bySequence.set(sequence, { fresh: packet.dup ? 0 : 1, connection, onConnection: 1 })
-      if (sequence < arrivals.highest && receiver.ordered && inOrder(receiver, stream, sequence)) {
-        this.problem('misordered', `${what} after ${arrivals.highest}`)
+      const arrival = {
+        fresh: packet.dup ? 0 : 1,
+        connection,
+        onConnection: 1,
+        first: { ms: performance.now(), qos: packet.qos, dup: packet.dup, connection },
       }
-      if (sequence > arrivals.highest) arrivals.highest = sequence
+      arrivals.bySequence.set(sequence, arrival)
+      const { highest } = arrivals
+      if (sequence > highest) arrivals.highest = sequence
+      else if (receiver.ordered && inOrder(receiver, stream, sequence, highest)) {
+        this.problem('misordered', `${what} after ${highest}${historyOf(arrivals, stream, sequence)}`)
+      }
       return
     }
     if (!packet.dup) before.fresh++
@@ -336,18 +348,37 @@ function arrivalsOf(receiver, { publisher, topic }) {
 }
 
 /**
- * Whether the standard promises that what was published later arrives later. A QoS 1 publisher that sends again may
- * have published twice; who subscribed in between gets the later of the first ones before the earlier of the second.
+ * Whether the standard promises that this message arrives before `highest`, which did. A QoS 1 publisher that sends
+ * again may have published twice: who misses the first copy gets the second one, behind first copies of later messages.
  */
-function inOrder({ subscriptions, owedBytes }, { topic, qos, messages }, sequence) {
-  const { sentAt, attempts } = messages[sequence]
-  if (qos === 2 || attempts === 1) return true
-  // A full queue may have dropped the earlier one.
+function inOrder({ subscriptions, owedBytes }, { topic, qos, expirySeconds, messages }, sequence, highest) {
+  const { sentAt, sentMs, attempts, repeatedAt } = messages[sequence]
+  if (qos === 2 || attempts === 1 || repeatedAt < messages[highest].sentAt) return true
+  // A full queue may have dropped the first copy.
   if (owedBytes !== Number.POSITIVE_INFINITY) return false
+  // It may have expired in the queue.
+  if (performance.now() - sentMs > expirySeconds * 1000 - EARLY_MS) return false
+  // Who subscribed in between did not get it.
   return subscriptions.some(
     ({ matches, grantedAt, leavingAt }) =>
       matches(topic) && grantedAt > 0 && grantedAt < sentAt && leavingAt === Number.POSITIVE_INFINITY,
   )
+}
+
+/** Tells in words what became of a message that came too late, and of the one that it was to come before. */
+function historyOf({ highest, bySequence }, { qos, expirySeconds, messages }, sequence) {
+  const now = performance.now()
+  const ago = (ms) => `${(now - ms).toFixed(0)} ms ago`
+  const expiry = Number.isFinite(expirySeconds) ? `, expires after ${expirySeconds} s` : ''
+  const lines = [sequence, highest].map((number) => {
+    const { attempts, sentMs, repeatedMs, acknowledgedMs } = messages[number]
+    const { first } = bySequence.get(number)
+    const again = attempts === 1 ? '' : `, the last of ${attempts} times ${ago(repeatedMs)}`
+    const acknowledged = acknowledgedMs === null ? 'not acknowledged' : `acknowledged ${ago(acknowledgedMs)}`
+    const came = `came ${ago(first.ms)} at QoS ${first.qos}${first.dup ? ' with DUP' : ''}, connection ${first.connection}`
+    return `\n${number}: sent ${ago(sentMs)}${again}, ${acknowledged}, ${came}`
+  })
+  return `; QoS ${qos}${expiry}${lines.join('')}`
 }
 
 /** The Subscriptions that are granted and not given up. */

@@ -80,4 +80,27 @@ describe('Message Expiry Interval', () => {
     const back = await world.connect('sub', lasting())
     expect(back.got()).toMatchObject([{ properties: { messageExpiryInterval: 98 } }])
   })
+
+  it('[MQTT-3.3.2-5] passed for the first copy only: the one that was sent again comes behind later messages', async () => {
+    const world = await World.make()
+    const sub = await world.connect('sub', lasting())
+    await sub.subscribe('#', 1)
+    await sub.vanish()
+    const sendAll = async (dup: boolean): Promise<void> => {
+      const pub = await world.connect('pub', lasting())
+      const properties = { messageExpiryInterval: 1 }
+      for (const text of ['a', 'b', 'c']) {
+        await pub.publish('t', text, 1, { dup, properties })
+        world.monotonic += 20
+      }
+      // It did not see the acknowledgements.
+      await pub.vanish()
+    }
+    await sendAll(false)
+    world.monotonic += 440
+    await sendAll(true)
+    // 10 ms after the first copy of 'a' has expired.
+    world.monotonic += 450
+    expect((await world.connect('sub', lasting())).texts()).toEqual(['b', 'c', 'a', 'b', 'c'])
+  })
 })
