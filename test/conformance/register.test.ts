@@ -29,7 +29,9 @@ test('a statement is shown with its tests', () => {
   const { status, lines } = register('--statement', 'MQTT-3.1.0-2')
   expect(status).toBe(0)
   expect(lines[0]).toContain('MQTT-3.1.0-2] section 3.1: ')
-  expect(lines).toContainEqual(expect.stringMatching(/^ {2}named: test\/broker\/connect\.test\.ts/))
+  expect(lines).toContainEqual(
+    expect.stringMatching(/^ {2}named: test\/broker\/connection\/connect\.test\.ts/),
+  )
   expect(register('--statement', 'MQTT-3.1.0-9').status).toBe(1)
 })
 
