@@ -1,4 +1,4 @@
-/** The decision notes (docs/decisions): one form, one index, and no number that leads nowhere. */
+/** The decision notes (docs/decisions): one form, one index, and no number or file, here or elsewhere, that leads nowhere. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -108,6 +108,14 @@ describe('the index of decisions', () => {
     const sentence = /The numbers ([^.]+?)\s+were\s+never\s+used/.exec(INDEX)?.[1]
     expect(numbersIn(sentence)).toEqual(unused)
   })
+})
+
+test.each(['CONTRIBUTING.md', 'src/ARCHITECTURE.md'])('%s names files and folders that exist', (document) => {
+  const named = [...readFileSync(join(ROOT, document), 'utf8').matchAll(/`([\w./-]+(?:\.\w+|\/))`/g)]
+    .map(([, path]) => path!.replace(/\/$/, ''))
+    .filter((path) => !path.startsWith('dist/') && /\/|\.(?:ts|mjs|c|md)$/.test(path))
+  expect(named.length).toBeGreaterThan(20)
+  expect(named.filter((path) => !FILES.some((one) => `/${one}`.endsWith(`/${path}`)))).toEqual([])
 })
 
 test('every note that code, tests and documents mention exists', () => {
