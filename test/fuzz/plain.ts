@@ -309,14 +309,17 @@ export function read(first: number, bytes: Buffer, version: Version): Plain {
   return packet
 }
 
+/** Reason Codes of PUBACK and PUBREC beside 0. A client that is a bridge says 0x10, too: it is a Server at its other end. */
+const RECEIVED = [0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
+
 function readType(first: number, body: Body, version: Version): Plain {
   switch (first >> 4) {
     case 3:
       return publish(first, body, version)
     case 4:
-      return acknowledge('puback', body, version, [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+      return acknowledge('puback', body, version, RECEIVED)
     case 5:
-      return acknowledge('pubrec', body, version, [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+      return acknowledge('pubrec', body, version, RECEIVED)
     case 6:
       return acknowledge('pubrel', body, version, [0x92])
     case 7:
