@@ -63,12 +63,12 @@ interface Step {
 
 type Input = readonly Step[]
 
-/** What the worst piece of an input was. */
+/** What the worst pieces of an input were, by units and by CPU, and the steps that were under way. */
 interface Worst {
   units: number
+  unitsStep: number
   cpuMs: number
-  /** The step under way. */
-  step: number
+  cpuStep: number
 }
 
 function step(random: Random): Step {
@@ -277,7 +277,7 @@ class Peer implements Link {
 
 /** A broker whose pieces of work are measured. */
 class Measured {
-  readonly worst: Worst = { units: 0, cpuMs: 0, step: -1 }
+  readonly worst: Worst = { units: 0, unitsStep: -1, cpuMs: 0, cpuStep: -1 }
   /** What was done for the latest step, and the CPU that it took, in us. */
   readonly latest = { units: 0, us: 0 }
   /** What a unit of the last step took, in us. */
@@ -383,10 +383,13 @@ class Measured {
     this.latest.units += done
     this.latest.us += user + system
     const { worst } = this
-    if (done > worst.units) worst.units = done
+    if (done > worst.units) {
+      worst.units = done
+      worst.unitsStep = at
+    }
     if (cpuMs <= worst.cpuMs) return
     worst.cpuMs = cpuMs
-    worst.step = at
+    worst.cpuStep = at
   }
 }
 
@@ -461,7 +464,8 @@ class Cost implements Target<Input> {
   async run(input: Input): Promise<string> {
     if (this.#isTimed) this.#units ??= await compareUnits()
     let worst = await measured(input)
-    if (worst.units > UNITS_MAX) throw new Error(`a piece of ${worst.units} units, at step ${worst.step}`)
+    if (worst.units > UNITS_MAX)
+      throw new Error(`a piece of ${worst.units} units, at step ${worst.unitsStep}`)
     if (this.#isTimed) {
       const isWorst = worst.cpuMs > (this.#longest?.cpuMs ?? 0)
       const tries = worst.cpuMs > CPU_MS_MAX || isWorst ? TRIES - 1 : 0
@@ -471,13 +475,14 @@ class Cost implements Target<Input> {
       }
       if (worst.cpuMs > CPU_MS_MAX) {
         throw new Error(
-          `a piece of ${worst.cpuMs.toFixed(1)} ms of CPU, ${worst.units} units, at step ${worst.step}`,
+          `a piece of ${worst.cpuMs.toFixed(1)} ms of CPU, ${worst.units} units, at step ${worst.cpuStep}`,
         )
       }
       if (worst.cpuMs > (this.#longest?.cpuMs ?? 0)) this.#longest = { ...worst, input }
     }
     this.#mostUnits = Math.max(this.#mostUnits, worst.units)
-    const kind = input[worst.step]?.kind ?? 'end'
+    const at = this.#isTimed ? worst.cpuStep : worst.unitsStep
+    const kind = input[at]?.kind ?? 'end'
     return `${kind} ${rough(worst.units)}${this.#isTimed ? ` ${rough(worst.cpuMs * 4)}` : ''}`
   }
 
@@ -501,7 +506,7 @@ class Cost implements Target<Input> {
   get summary(): string {
     const units = `worst piece ${this.#mostUnits} units`
     if (this.#longest === null) return units
-    const { cpuMs, step: at, input } = this.#longest
+    const { cpuMs, cpuStep: at, input } = this.#longest
     const worst = `${cpuMs.toFixed(1)} ms of CPU at step ${at} of ${JSON.stringify(input)}`
     return `${this.#units}; ${units}; ${worst}`
   }
