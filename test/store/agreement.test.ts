@@ -71,7 +71,7 @@ async function recordedHistory(
   steps: number,
 ): Promise<{ server: ModelServer; batches: Batch[] }> {
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(directory(), { write: recordingWriter(batches) }))
+  const server = new ModelServer(busyStore(directory(), { openBatch: recordingWriter(batches) }))
   const random = new Random(seed)
   await server.open()
   server.createSession(LONG)
@@ -248,7 +248,7 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
   /** The head value names 3,000 entries; the journal says that the oldest 2,500 were dropped or sent since then. */
   async function oldStore(inFlight: boolean): Promise<{ path: string; wanted: string }> {
     const batches: Batch[] = []
-    const options = { checkpointJournalBytes: 1_000_000, write: recordingWriter(batches) }
+    const options = { checkpointJournalBytes: 1_000_000, openBatch: recordingWriter(batches) }
     const server = new ModelServer(busyStore(directory(), options))
     await server.open()
     server.createSession(LONG)

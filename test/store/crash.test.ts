@@ -55,7 +55,7 @@ async function recordedRun(
   options: Partial<LevelStoreOptions> = {},
 ): Promise<{ server: ModelServer; batches: Batch[] }> {
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(path, { write: recordingWriter(batches), ...options }))
+  const server = new ModelServer(busyStore(path, { openBatch: recordingWriter(batches), ...options }))
   const random = new Random(seed)
   await server.open()
   await sediment(server)
@@ -152,7 +152,7 @@ test.each([
 test('a queue that is checkpointed over several commits is whole after each of them', async () => {
   const batches: Batch[] = []
   const options = { checkpointJournalBytes: 700_000, writeBufferBytes: 1024 }
-  const server = new ModelServer(busyStore(directory(), { ...options, write: recordingWriter(batches) }))
+  const server = new ModelServer(busyStore(directory(), { ...options, openBatch: recordingWriter(batches) }))
   await server.open()
   server.createSession(1)
   server.createSession(2)
@@ -301,12 +301,12 @@ test('a failed commit is told once, acknowledges nothing more, and the store ope
     for (const applied of [false, true]) {
       const path = directory()
       let batches = 0
-      const write = hookedWriter(async (_operations, commit) => {
+      const openBatch = hookedWriter(async (_operations, commit) => {
         const fails = ++batches === failing
         if (!fails || applied) await commit()
         if (fails) throw new Error('IO error: 000003.log: Input/output error')
       })
-      const server = new ModelServer(busyStore(path, { write }))
+      const server = new ModelServer(busyStore(path, { openBatch }))
       const random = new Random(failing)
       await server.open()
       for (let step = 0; step < 3000 && server.failures.length === 0; step++) {
@@ -335,10 +335,10 @@ function range(from: number, to: number): number[] {
 
 test('closing reports a commit that fails', async () => {
   let fails = false
-  const write = hookedWriter((_operations, commit) =>
+  const openBatch = hookedWriter((_operations, commit) =>
     fails ? Promise.reject(new Error('IO error: No space left on device')) : commit(),
   )
-  const server = new ModelServer(busyStore(directory(), { write }))
+  const server = new ModelServer(busyStore(directory(), { openBatch }))
   await server.open()
   server.createSession(1)
   fails = true
@@ -397,7 +397,7 @@ test('a file in the place of the directory is refused', async () => {
 test('disk space comes back while the store runs: dead pages are deleted, nearly empty ones are moved', async () => {
   const path = directory()
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(path, { write: recordingWriter(batches) }))
+  const server = new ModelServer(busyStore(path, { openBatch: recordingWriter(batches) }))
   server.remember = false
   await server.open()
   server.createSession(1)

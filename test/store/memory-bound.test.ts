@@ -89,7 +89,7 @@ test('what an ended Session had parked is released by and by, and its pages go w
       reserveBytes: 0,
       checkpointJournalBytes: 100_000,
       writeBufferBytes: 64 * 1024,
-      write: recordingWriter(batches),
+      openBatch: recordingWriter(batches),
     }),
   )
   server.remember = false

@@ -1,6 +1,6 @@
 /** For tests: batches that are kept, or fail when told, and access to the raw values of a store. */
 import { crc32 } from 'node:zlib'
-import { type BatchWriter, type Database, levelDatabase, writeBatch } from '../../src/store/files/database.ts'
+import { type BatchMaker, type Database, levelDatabase, openBatch } from '../../src/store/files/database.ts'
 import type { BatchOperation } from '../../src/store/format/format.ts'
 
 export type Batch = readonly BatchOperation[]
@@ -9,16 +9,26 @@ export type Batch = readonly BatchOperation[]
 export type BatchHook = (operations: Batch, commit: () => Promise<void>) => Promise<void>
 
 /** Writes batches through `hook`. */
-export function hookedWriter(hook: BatchHook): BatchWriter {
-  return (db, operations, sync) => hook(operations, () => writeBatch(db, operations, sync))
+export function hookedWriter(hook: BatchHook): BatchMaker {
+  return (db) => {
+    const batch = openBatch(db)
+    const all: BatchOperation[] = []
+    return {
+      add: (operations) => {
+        all.push(...operations.map(copied))
+        batch.add(operations)
+      },
+      write: (sync) => hook(all, () => batch.write(sync)),
+    }
+  }
 }
 
 /** Writes batches, and appends a copy of each to `batches`. */
-export function recordingWriter(batches: Batch[]): BatchWriter {
-  return (db, operations, sync) => {
-    batches.push(operations.map(copied))
-    return writeBatch(db, operations, sync)
-  }
+export function recordingWriter(batches: Batch[]): BatchMaker {
+  return hookedWriter((operations, commit) => {
+    batches.push(operations)
+    return commit()
+  })
 }
 
 function copied(operation: BatchOperation): BatchOperation {

@@ -50,19 +50,27 @@ function compacts(db: Level<Buffer, Buffer>): db is Database {
   return 'compactRange' in db && 'getProperty' in db
 }
 
-/** Writes all operations as one atomic batch; keys and values are copied before this returns. */
-export type BatchWriter = (
-  db: Database,
-  operations: readonly BatchOperation[],
-  sync: boolean,
-) => Promise<void>
+/** An atomic batch that is still being filled. Closing the database throws it away. */
+export interface OpenBatch {
+  /** Adds operations; their keys and values are copied before this returns. */
+  add(operations: readonly BatchOperation[]): void
+  /** Writes everything that was added. */
+  write(sync: boolean): Promise<void>
+}
+
+/** Begins a batch. */
+export type BatchMaker = (db: Database) => OpenBatch
 
 /** By a chained batch, which costs 0.6 us per operation here, where a batch of an array costs 5. */
-export const writeBatch: BatchWriter = async (db, operations, sync) => {
+export const openBatch: BatchMaker = (db) => {
   const batch = db.batch()
-  for (const operation of operations) {
-    if (operation.type === 'put') batch.put(operation.key, operation.value)
-    else batch.del(operation.key)
+  return {
+    add: (operations) => {
+      for (const operation of operations) {
+        if (operation.type === 'put') batch.put(operation.key, operation.value)
+        else batch.del(operation.key)
+      }
+    },
+    write: (sync) => batch.write({ sync }),
   }
-  await batch.write({ sync })
 }

@@ -58,8 +58,13 @@ export class OpenRetained {
     })
   }
 
+  /** Retained messages and Wills. */
+  get count(): number {
+    return this.#retained.size + this.#wills.size
+  }
+
   get isEmpty(): boolean {
-    return this.#retained.size === 0 && this.#wills.size === 0
+    return this.count === 0
   }
 
   setRetained(topic: string, message: Message | null, liveAt: number): void {

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { backup as backUp, checkStore, repair, restore } from '../../../src/cli/commands/store-commands.ts'
 import { createBroker } from '../../../src/godwit.ts'
 import { MARKER, makeDirectory, storeFiles } from '../../../src/store/files/data-directory.ts'
-import { type BatchWriter, writeBatch } from '../../../src/store/files/database.ts'
+import { type BatchMaker, openBatch } from '../../../src/store/files/database.ts'
 import { directoryError } from '../../../src/store/files/failure.ts'
 import { containerChunks } from '../../../src/store/format/container.ts'
 import { FORMAT_VERSION, META_KEY } from '../../../src/store/format/format.ts'
@@ -152,11 +152,18 @@ test('what is left of a store without its CURRENT is still not started anew, bes
 test('nothing is left behind by a start that fails on a full disk before there is a store [field-D25]', async () => {
   const directory = join(root, 'a', 'b')
   let isFull = true
-  const write: BatchWriter = (db, operations, sync) =>
-    isFull
-      ? Promise.reject(new Error('IO error: 000003.log: No space left on device'))
-      : writeBatch(db, operations, sync)
-  const store = new LevelStore({ directory, sync: false, residentBytesMax: MIB, reserveBytes: MIB, write })
+  const failing: BatchMaker = (db) => {
+    const batch = openBatch(db)
+    const full = new Error('IO error: 000003.log: No space left on device')
+    return { add: batch.add, write: (sync) => (isFull ? Promise.reject(full) : batch.write(sync)) }
+  }
+  const store = new LevelStore({
+    directory,
+    sync: false,
+    residentBytesMax: MIB,
+    reserveBytes: MIB,
+    openBatch: failing,
+  })
   await expect(new ModelServer(store).open()).rejects.toMatchObject({ kind: 'full' })
   expect(await readdir(root)).toEqual([])
   isFull = false

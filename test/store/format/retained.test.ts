@@ -8,6 +8,7 @@ import { Level } from 'level'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Message, Topic } from '../../../src/mqtt/message.ts'
 import type { QoS } from '../../../src/mqtt/packet.ts'
+import { type BatchMaker, openBatch } from '../../../src/store/files/database.ts'
 import { Table, unsealed } from '../../../src/store/format/format.ts'
 import { decodeMsgpack } from '../../../src/store/format/msgpack.ts'
 import { LevelStore, type LevelStoreOptions } from '../../../src/store/level/level.ts'
@@ -30,6 +31,8 @@ function model(options: Partial<LevelStoreOptions> = {}): ModelServer {
   )
 }
 
+const RECORD = { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 0, identifier: 0 } as const
+
 const WILL = {
   topic: 'last/words',
   payload: Buffer.from('bye'),
@@ -42,7 +45,7 @@ const WILL = {
 
 test('a retained message and a Will land in the same atomic batch as the journal records of their turn', async () => {
   const batches: Batch[] = []
-  const server = model({ write: recordingWriter(batches) })
+  const server = model({ openBatch: recordingWriter(batches) })
   await server.open()
   server.createSession(1)
   await server.commit()
@@ -57,6 +60,57 @@ test('a retained message and a Will land in the same atomic batch as the journal
   const keys = batches[0]!.map(({ key }) => (key[0] === Table.Journal ? 'journal' : key.toString()))
   expect(keys.sort()).toEqual(['journal', 'retained:a/b', 'will:client%2F%C3%A4'])
   await server.store.close()
+})
+
+test('what one block has much of is handed over in pieces, in one atomic batch, and what came last counts', async () => {
+  const pieces: number[][] = []
+  const counting: BatchMaker = (db) => {
+    const batch = openBatch(db)
+    const added: number[] = []
+    const add: typeof batch.add = (operations) => {
+      added.push(operations.length)
+      batch.add(operations)
+    }
+    const write: typeof batch.write = (sync) => {
+      pieces.push(added)
+      return batch.write(sync)
+    }
+    return { add, write }
+  }
+  const server = model({ openBatch: counting })
+  server.remember = false
+  await server.open()
+  server.createSession(1)
+  await server.commit()
+  pieces.length = 0
+  for (const round of [1, 2]) {
+    for (let n = 0; n < 4000; n++) {
+      server.retain(message(`r/${n}`, `${round}`, { retain: true }))
+      server.subscribe(1, `f/${n}`, { ...RECORD, identifier: round })
+    }
+    for (let n = 0; n < 4000; n += 2) {
+      server.clearRetained(`r/${n}`)
+      server.unsubscribe(1, `f/${n}`)
+    }
+  }
+  await server.commit()
+  expect(pieces).toHaveLength(1)
+  expect(Math.max(...pieces[0]!)).toBeLessThanOrEqual(2048)
+  // With the meta, the journal's page, and the Session's checkpoint.
+  expect(pieces[0]!.at(-1)).toBeLessThanOrEqual(2048)
+  await server.store.close()
+  const again = model()
+  again.remember = false
+  const { retained } = await again.open()
+  expect(retained.map(({ topic, payload }) => `${topic.name} ${payload}`).sort()).toEqual(
+    Array.from({ length: 2000 }, (_, half) => `r/${2 * half + 1} 2`).sort(),
+  )
+  const { subscriptions } = again.session(1)
+  expect(subscriptions.size).toBe(2000)
+  for (const [filter, { identifier }] of subscriptions) {
+    expect([Number(filter.slice(2)) % 2, identifier]).toEqual([1, 2])
+  }
+  await again.store.close()
 })
 
 test('Aedes can read what is stored', async () => {
@@ -84,7 +138,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
     put: async (key, value) => void theirs.set(key, value.toString('hex')),
   })
   const batches: Batch[] = []
-  const server = model({ write: recordingWriter(batches) })
+  const server = model({ openBatch: recordingWriter(batches) })
   await server.open()
   batches.length = 0
   let made = 0

@@ -65,14 +65,14 @@ describe('what a store does', () => {
 
   /** A Server with a Session; writes wait for `held`. */
   async function model(): Promise<ModelServer> {
-    const write = hookedWriter((_operations, commit) => {
+    const openBatch = hookedWriter((_operations, commit) => {
       writes++
       const wait = held
       // LevelDB copies at once; only the answer is late.
       return commit().then(() => wait)
     })
     const server = new ModelServer(
-      new LevelStore({ directory, sync: false, residentBytesMax: 1_000_000, reserveBytes: 0, write }),
+      new LevelStore({ directory, sync: false, residentBytesMax: 1_000_000, reserveBytes: 0, openBatch }),
     )
     await server.open()
     server.createSession(1)

@@ -366,7 +366,7 @@ describe('every format that was released', () => {
       sync: false,
       residentBytesMax: 4000,
       reserveBytes: 0,
-      write: recordingWriter(batches),
+      openBatch: recordingWriter(batches),
     })
     const server = new ModelServer(store)
     server.remember = false
