@@ -4,6 +4,7 @@ import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.
 import { Reason } from '../mqtt/reason.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import { ChurnMap } from '../structures/churn-map.ts'
 import { COSTS, topicsBytes } from './accounts/costs.ts'
 import { REFUSED } from './accounts/rates.ts'
 import type { BanKind } from './boundary/bans.ts'
@@ -692,7 +693,7 @@ export class Server implements Acceptor {
     this.#estates.forgetStored()
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     state.retainedExpiry.clear()
-    state.retainedDeadlines.clear()
+    state.retainedDeadlines = new ChurnMap()
     state.forgetRetained()
     for (const [clientId, { deadline }] of [...state.wills]) {
       if (live.has(clientId)) continue

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { ChurnMap } from '../../src/structures/churn-map.ts'
+import { ChurnMap, SLOTS_MAX } from '../../src/structures/churn-map.ts'
 
 test('it holds what a Map would hold', () => {
   const change = fc.record({ set: fc.boolean(), from: fc.nat({ max: 300 }), count: fc.nat({ max: 200 }) })
@@ -47,4 +47,45 @@ test('a key that comes back finds its slot, and slots without a value are bounde
     expect(map.slotCount - map.size).toBeLessThanOrEqual(1024)
   }
   expect(map.size).toBe(5000)
+})
+
+test('one that is large is in pieces: none is ever built anew in one go for all that it has', () => {
+  const map = new ChurnMap<number, number>()
+  const count = 2 * SLOTS_MAX + 1000
+  const walked: number[] = []
+  for (let key = 0; key < count; key++) map.set(key, key)
+  expect(map.largestPart).toBe(SLOTS_MAX)
+  expect([map.size, map.slotCount]).toEqual([count, count])
+  const walk = map.slots()
+  let { slotCount: left } = map
+  const step = (steps: number): void => {
+    for (; steps > 0 && left > 0; steps--, left--) {
+      const { value, done } = walk.next()
+      if (done === true) left = 0
+      else if (value[1] !== null) walked.push(value[0])
+    }
+  }
+  step(10)
+  // What is deleted behind the walk makes room for others in the first piece, which must not take the turn of what is to come.
+  for (let key = 100; key < 100_000; key++) map.delete(key)
+  for (let key = 0; key < 50_000; key++) map.set(-1 - key, key)
+  for (let key = 100; key < 200; key++) map.set(key, 2 * key)
+  step(count)
+  const kept = walked.filter((key) => key < 100 || key >= 100_000).filter((key) => key >= 0)
+  expect(kept.length).toBe(new Set(kept).size)
+  expect(kept.length).toBe(count - 99_900)
+  expect([map.get(-1), map.get(150), map.get(300), map.get(count - 1)]).toEqual([
+    0,
+    300,
+    undefined,
+    count - 1,
+  ])
+  expect(map.size).toBe(count - 99_900 + 50_000 + 100)
+  const held = [...map.slots()].filter(([, value]) => value !== null)
+  expect(new Set(held.map(([key]) => key)).size).toBe(held.length)
+  expect(held.length).toBe(map.size)
+  for (const [key] of held) map.delete(key)
+  expect([map.size, map.slotCount]).toEqual([0, 0])
+  map.set(1, 1)
+  expect([...map.values()]).toEqual([1])
 })

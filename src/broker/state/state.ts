@@ -135,11 +135,11 @@ export class State implements SessionContext {
   /** The Server's own values among the retained messages. */
   ownRetained = { count: 0, bytes: 0 }
   /** By topic name, for retained messages that expire. */
-  readonly retainedDeadlines = new Map<string, Deadline>()
+  retainedDeadlines = new ChurnMap<string, Deadline>()
   /** By Client Identifier: they come and go with their clients. */
   readonly sessions = new ChurnMap<string, Session>()
   /** Stored Sessions, by their number in the store. */
-  readonly sessionsById = new Map<number, Session>()
+  readonly sessionsById = new ChurnMap<number, Session>()
   readonly sessionDeadlines = new Map<Session, Deadline>()
   /** When what has expired in queues is given back. */
   readonly sweeps = new Map<Session, Deadline>()

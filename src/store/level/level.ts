@@ -8,6 +8,7 @@
  */
 import { access, constants, readdir } from 'node:fs/promises'
 import { type Delivery, Message } from '../../mqtt/message.ts'
+import { ChurnMap } from '../../structures/churn-map.ts'
 import { Histogram } from '../../structures/histogram.ts'
 import { SmallMap } from '../../structures/small-map.ts'
 import { importAedes } from '../files/aedes-import.ts'
@@ -171,7 +172,7 @@ export class LevelStore implements Store {
   #checkpoints = new Checkpoints(this.#bodies)
   #rewriting = new Rewriting(this.#bodies)
   #reclaim: Reclaim | null = null
-  #sessions = new Map<number, StoredSession>()
+  #sessions = new ChurnMap<number, StoredSession>()
   #topics = new TopicTable(TOPICS_MAX)
   readonly #block: OpenBlock
   readonly #isSyncedTogether: boolean
@@ -797,7 +798,7 @@ export class LevelStore implements Store {
     this.#bodies = new Bodies(this.#figures, this.held)
     this.#checkpoints = new Checkpoints(this.#bodies)
     this.#rewriting = new Rewriting(this.#bodies)
-    this.#sessions = new Map()
+    this.#sessions = new ChurnMap()
     this.#topics = new TopicTable(TOPICS_MAX)
     this.#block.clear()
     this.#retained = new OpenRetained()

@@ -7,6 +7,7 @@
  * early enough to contain every block that may still lie in that log, so that such a hole is always seen.
  */
 import { type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
+import { ChurnMap } from '../../structures/churn-map.ts'
 import { SmallMap } from '../../structures/small-map.ts'
 import type { Database } from '../files/database.ts'
 import { ByteReader } from '../format/encoding.ts'
@@ -72,7 +73,7 @@ export interface RecoveryInput {
 
 export interface RecoveryResult {
   readonly recovered: Recovered
-  readonly sessions: Map<number, StoredSession>
+  readonly sessions: ChurnMap<number, StoredSession>
   readonly lastSequence: number
   readonly doubt: StoredDoubt | null
   readonly nextPage: number
@@ -176,7 +177,7 @@ class Recovery {
     await this.#each(WILL_RANGE, (key, value) => wills.push(decodeWill(key, value, decoder)))
     this.#releasePages()
     this.#input.guard.check()
-    const stored = new Map<number, StoredSession>()
+    const stored = new ChurnMap<number, StoredSession>()
     for (const { stored: each } of this.#growing.values()) stored.set(each.id, each)
     const { brokerTime, wallTime, bootTime } = last
     return {
