@@ -1,13 +1,13 @@
 /** How much memory the broker takes for clients where nobody says: a share of what the process has. */
 import { readFileSync } from 'node:fs'
 import { totalmem } from 'node:os'
-import { getHeapStatistics } from 'node:v8'
+import { heapBytesMax } from '../store/level/heap-guard.ts'
 
 const MIB = 1024 * 1024
 
 /** What the process has, in bytes. */
 export interface ProcessMemory {
-  /** Beyond it V8 ends the process. */
+  /** Of what lasts; beyond it V8 ends the process. */
   readonly heapBytes: number
   /** Beyond it the kernel ends the process; Infinity where no control group says. */
   readonly controlGroupBytes: number
@@ -15,8 +15,8 @@ export interface ProcessMemory {
 }
 
 /**
- * Of V8's heap one half: what is counted is mostly there, the broker itself takes some 50 MB, and a collector that has no room
- * left stops everybody. Of a control group two fifths: the kernel counts code, stacks, socket buffers and the disk's
+ * Of V8's heap one half: what is counted is mostly there, the broker itself takes some 20 MB of it, a collector that has no room
+ * left stops everybody, and a start must find room for all that was taken in (`store/heap-guard.ts`). Of a control group two fifths: the kernel counts code, stacks, socket buffers and the disk's
  * cache to it as well, and the heap between two collections. Of the machine a quarter: others run there.
  */
 const SHARES = { heap: 0.5, controlGroup: 0.4, machine: 0.25 } as const
@@ -37,7 +37,7 @@ export function memoryShare({ heapBytes, controlGroupBytes, machineBytes }: Proc
 /** What this process has. */
 export function processMemory(): ProcessMemory {
   return {
-    heapBytes: getHeapStatistics().heap_size_limit,
+    heapBytes: heapBytesMax(),
     controlGroupBytes: controlGroupMemory(text),
     machineBytes: totalmem(),
   }

@@ -1,3 +1,4 @@
+import { getHeapStatistics } from 'node:v8'
 import { describe, expect, test } from 'vitest'
 import { loadConfig } from '../../src/config/config.ts'
 import {
@@ -6,6 +7,7 @@ import {
   memoryShare,
   processMemory,
 } from '../../src/config/memory.ts'
+import { heapBytesMax } from '../../src/store/level/heap-guard.ts'
 
 const MIB = 1024 ** 2
 const GIB = 1024 ** 3
@@ -22,6 +24,11 @@ describe('memory_bytes_max: auto', () => {
     ['next to nothing', 8 * MIB, NONE, 64 * MIB, 16],
   ])('%s', (_, heapBytes, controlGroupBytes, machineBytes, mebibytes) => {
     expect(memoryShare({ heapBytes, controlGroupBytes, machineBytes })).toBe(mebibytes * MIB)
+  })
+
+  test('of this process it counts what lasts, without what V8 has for what is new', () => {
+    expect(processMemory().heapBytes).toBe(heapBytesMax())
+    expect(heapBytesMax()).toBeLessThan(getHeapStatistics().heap_size_limit)
   })
 
   test('of this process it is less than the heap and the machine', () => {

@@ -112,8 +112,10 @@ export class HeapGuard {
       `what ${this.#directory} holds does not fit into memory: ${this.sessions} Sessions, ${this.subscriptions} ` +
         `Subscriptions and ${this.retainedMessages} retained messages, as far as it was read, take ` +
         `${Math.ceil(bytes / MIB)} MiB, and JavaScript may use ${Math.floor(limit / MIB)} MiB in this process`,
-      `Start it with NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, as far as the machine has them). Or take out what is ` +
-        'not needed: `godwit export`, delete lines of the file, `godwit import` into a new data directory. Nothing was changed.',
+      'A broker reads what it could take in: this one had more memory, or a larger limits.memory_bytes_max. Start it with ' +
+        `NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, as far as the machine has them) or where it was before, and delete ` +
+        'there what is not needed (`godwit session delete`, `godwit retained delete`). Or take it out: `godwit export`, delete ' +
+        'lines of the file, `godwit import` into a new data directory. Nothing was changed.',
     )
   }
 }
