@@ -3,6 +3,7 @@ import { expect } from 'vitest'
 import {
   bodiesBytes,
   entriesBytes,
+  parkedBytes,
   retainedBytes,
   sessionBytes,
   storedBytes,
@@ -29,6 +30,7 @@ const COUNTS = [
   'willBytes',
   'queueBytes',
   'entryBytes',
+  'parkedBytes',
   'storedBytes',
 ] as const
 
@@ -75,6 +77,7 @@ export function recount(state: State, addresses: readonly string[]): Recount {
       each.sessionBytes += sessionBytes(session.clientId)
       each.queueBytes += entriesBytes(session) + bodiesBytes(session)
       each.entryBytes += entriesBytes(session)
+      each.parkedBytes += parkedBytes(session)
       each.storedBytes += storedBytes(session)
       for (const filter of session.subscriptions.keys()) {
         const isShared = filter.startsWith('$share/')

@@ -87,6 +87,11 @@ export function entriesBytes(session: Session): number {
   )
 }
 
+/** The least that the queue of a stored Session takes in memory; 0 for others, whose queues can be given up. */
+export function parkedBytes({ stored, queueLength }: Session): number {
+  return stored ? queueLength * COSTS.parkedEntry : 0
+}
+
 /** What the messages of a Session's queue and flight take in memory at the most: if nobody else has them. */
 export function bodiesBytes(session: Session): number {
   const { queueLength, parkedCount, queueBytes, parkedBytes, inFlightCount, inFlightBytes } = session

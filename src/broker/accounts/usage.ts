@@ -15,6 +15,7 @@ import {
   bodiesBytes,
   connectionBytes,
   entriesBytes,
+  parkedBytes,
   retainedBytes,
   sessionBytes,
   storedBytes,
@@ -56,6 +57,8 @@ export class Usage {
   queueBytes = 0
   /** Of these, entries without their messages, which nobody shares. */
   entryBytes = 0
+  /** The least that the queues of its stored Sessions take in memory, at the last look: their entries, all parked. */
+  parkedBytes = 0
   /** Bytes of messages that its Sessions have on the disk, queued or in flight, at the last look. */
   storedBytes = 0
   /** Clients, connections, retained messages and groups that name it; of a client, its Session and its Will. */
@@ -86,9 +89,10 @@ export class Usage {
   }
 
   /** What changed of queues since the last look. */
-  addQueue(queueBytes: number, entryBytes: number, storedBytes: number): void {
+  addQueue(queueBytes: number, entryBytes: number, parkedBytes: number, storedBytes: number): void {
     this.queueBytes += queueBytes
     this.entryBytes += entryBytes
+    this.parkedBytes += parkedBytes
     this.storedBytes += storedBytes
   }
 
@@ -130,7 +134,7 @@ export class Usage {
       this.connections += client.connections
       this.bufferBytes += client.bufferBytes
     }
-    this.addQueue(client.queueBytes, client.entryBytes, client.storedBytes)
+    this.addQueue(client.queueBytes, client.entryBytes, client.parkedBytes, client.storedBytes)
     this.addSession(client.sessions, client.sessionBytes)
     this.subscriptions += client.subscriptions
     this.sharedSubscriptions += client.sharedSubscriptions
@@ -147,6 +151,7 @@ export class Usage {
     }
     this.queueBytes -= client.queueBytes
     this.entryBytes -= client.entryBytes
+    this.parkedBytes -= client.parkedBytes
     this.storedBytes -= client.storedBytes
     this.sessions -= client.sessions
     this.sessionBytes -= client.sessionBytes
@@ -360,17 +365,24 @@ export class UsageBook {
 
   #queue(client: Usage, session: Session): void {
     const entryBytes = entriesBytes(session)
-    this.#count(client, entryBytes + bodiesBytes(session), entryBytes, storedBytes(session))
+    this.#count(
+      client,
+      entryBytes + bodiesBytes(session),
+      entryBytes,
+      parkedBytes(session),
+      storedBytes(session),
+    )
   }
 
-  #count(client: Usage, queueBytes: number, entryBytes: number, onDisk: number): void {
+  #count(client: Usage, queueBytes: number, entryBytes: number, parked: number, onDisk: number): void {
     const moreQueue = queueBytes - client.queueBytes
     const moreEntries = entryBytes - client.entryBytes
     const moreStored = onDisk - client.storedBytes
-    this.total.addQueue(0, moreEntries, moreStored)
-    client.addQueue(moreQueue, moreEntries, moreStored)
-    client.user?.addQueue(moreQueue, moreEntries, moreStored)
-    client.address?.addQueue(moreQueue, moreEntries, moreStored)
+    const moreParked = parked - client.parkedBytes
+    this.total.addQueue(0, moreEntries, moreParked, moreStored)
+    client.addQueue(moreQueue, moreEntries, moreParked, moreStored)
+    client.user?.addQueue(moreQueue, moreEntries, moreParked, moreStored)
+    client.address?.addQueue(moreQueue, moreEntries, moreParked, moreStored)
   }
 
   /** Everything that is kept in memory for clients, in bytes, at the last look; topic names that are nobody's included. */
@@ -428,7 +440,7 @@ export class UsageBook {
       }
     }
     session.usage = null
-    this.#count(client, 0, 0, 0)
+    this.#count(client, 0, 0, 0, 0)
     const bytes = sessionBytes(session.clientId)
     this.total.addSession(-1, -bytes)
     client.addSession(-1, -bytes)

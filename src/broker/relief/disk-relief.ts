@@ -2,9 +2,9 @@
  * What the Server does while the disk is short, before everybody is refused: the users who have most on it write no more. Their
  * messages are refused with 0x97, and so are new Sessions that would be stored; queues of theirs take no more than they hold.
  */
-import type { Session } from '../../session/session.ts'
-import { type Usage, usageOf } from '../accounts/usage.ts'
+import type { Usage } from '../accounts/usage.ts'
 import type { State } from '../state/state.ts'
+import { QueueCaps } from './queue-caps.ts'
 
 /** Nobody has much who has less than this part of the room that is short. */
 const LARGE_SHARE = 1 / 4
@@ -22,11 +22,12 @@ const MIB = 1024 * 1024
 export class DiskRelief {
   readonly #state: State
   #users: ReadonlySet<Usage> = new Set()
-  readonly #capped = new Set<Session>()
+  readonly #caps: QueueCaps
   #pressed: string | null = null
 
   constructor(state: State) {
     this.#state = state
+    this.#caps = new QueueCaps(state, 'disk', QUEUE_BYTES_MIN, ({ queueBytes }) => queueBytes)
   }
 
   /** How short the disk is and who writes no more; null when there is room, or nobody has much. */
@@ -45,7 +46,7 @@ export class DiskRelief {
     }
     this.#users = new Set(users)
     this.#pressed = describe(users, roomBytes)
-    this.#capQueues()
+    this.#caps.cap(this.#users, this.#pressed)
   }
 
   /** Why a message of this client's is refused, or a Session that would be stored; null where it is not. */
@@ -71,34 +72,11 @@ export class DiskRelief {
       .sort((one, other) => other.diskBytes - one.diskBytes)
   }
 
-  #capQueues(): void {
-    const { sessionsById, events, figures } = this.#state
-    for (const session of this.#capped)
-      if (sessionsById.get(session.id) !== session) this.#capped.delete(session)
-    for (const session of sessionsById.values()) {
-      const user = usageOf(session)?.user ?? null
-      const isLarge = user !== null && this.#users.has(user)
-      if (!isLarge) {
-        if (this.#capped.delete(session)) session.uncapQueue()
-        continue
-      }
-      const bytes = session.queueBytes
-      if (bytes < QUEUE_BYTES_MIN || session.isCapped) continue
-      session.capQueue()
-      this.#capped.add(session)
-      figures.relief.capped++
-      const { clientId, owner: userName } = session
-      const detail = `its queue takes no more than it holds: limits.queue_full says what is dropped; ${this.#pressed}`
-      events.emit('relieved', { clientId, userName, step: 'capped', of: 'disk', bytes, detail })
-    }
-  }
-
   #end(): void {
     if (this.#pressed === null) return
     this.#pressed = null
     this.#users = new Set()
-    for (const session of this.#capped) session.uncapQueue()
-    this.#capped.clear()
+    this.#caps.end()
   }
 }
 

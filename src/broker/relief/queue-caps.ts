@@ -1,0 +1,55 @@
+/** Queues that take no more than they hold, while something is short: those of users who have most of it. */
+import type { Session } from '../../session/session.ts'
+import { type Usage, usageOf } from '../accounts/usage.ts'
+import type { State } from '../state/state.ts'
+
+export class QueueCaps {
+  readonly #state: State
+  readonly #of: 'disk' | 'memory'
+  readonly #leastBytes: number
+  readonly #bytesOf: (session: Session) => number
+  readonly #capped = new Set<Session>()
+
+  /** `bytesOf` is what a queue takes of what is short; one that takes less than `leastBytes` is nobody's trouble. */
+  constructor(
+    state: State,
+    of: 'disk' | 'memory',
+    leastBytes: number,
+    bytesOf: (session: Session) => number,
+  ) {
+    this.#state = state
+    this.#of = of
+    this.#leastBytes = leastBytes
+    this.#bytesOf = bytesOf
+  }
+
+  /** Caps the queues of these users' stored Sessions, and no others. `why` tells the operator what is short. */
+  cap(users: ReadonlySet<Usage>, why: string): void {
+    const { sessionsById, events, figures } = this.#state
+    for (const session of this.#capped)
+      if (sessionsById.get(session.id) !== session) this.#capped.delete(session)
+    for (const session of sessionsById.values()) {
+      const user = usageOf(session)?.user ?? null
+      const isLarge = user !== null && users.has(user)
+      if (!isLarge) {
+        if (this.#capped.delete(session)) session.uncapQueue()
+        continue
+      }
+      const bytes = this.#bytesOf(session)
+      if (bytes < this.#leastBytes || session.isCapped) continue
+      session.capQueue()
+      this.#capped.add(session)
+      figures.relief.capped++
+      const { clientId, owner: userName } = session
+      const detail = `its queue takes no more than it holds: limits.queue_full says what is dropped; ${why}`
+      events.emit('relieved', { clientId, userName, step: 'capped', of: this.#of, bytes, detail })
+    }
+  }
+
+  /** Nothing is short any more. */
+  end(): void {
+    if (this.#capped.size === 0) return
+    for (const session of this.#capped) session.uncapQueue()
+    this.#capped.clear()
+  }
+}
