@@ -238,7 +238,6 @@ export class Connection
     this.#state.turn.begin()
     if (this.restlessAt < 0) this.#state.stir(this)
     this.#state.figures.bytesReceived += chunk.length
-    if (this.#state.isLookDue) this.#state.look()
     this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.#keepAlive.arrived(chunk.length)
     this.#rates?.received(chunk.length)
@@ -255,7 +254,9 @@ export class Connection
     }
     this.#framer.push(chunk)
     this.#run()
-    this.#count()
+    // Nearly always all was whole, and all is handled.
+    if (this.#phase !== 'open' || this.#gate.isHeld || this.#framer.bufferedBytes + this.#countedBytes > 0)
+      this.#count()
   }
 
   /** Tells how much is buffered; where that is too much, somebody is cut off. */
@@ -279,14 +280,14 @@ export class Connection
       this.#turn = turn.number
       this.#spent = 0
     }
-    const until = isContinued || this.#mayRun(turn) ? from + turn.sliceFor(this) - this.#spent : from
+    const mayRun = isContinued || this.#mayRun(turn)
+    let until = mayRun ? from + SLICE_UNITS - this.#spent : from
     try {
-      while (work.units < until && this.#reading() && this.#framer.next()) {
-        figures.packetsReceived++
-        work.units += UNITS.packet
-        this.#keepAlive.active()
-        if (this.#state.events.hearsPackets) this.#traceReceived()
-        this.#handle()
+      this.#handleUntil(until)
+      // Hardly any sends so much that it matters whether others are there.
+      if (mayRun && work.units >= until) {
+        until = from + turn.sliceFor(this) - this.#spent
+        this.#handleUntil(until)
       }
       this.#spent += work.units - from
       if (figures.publishReceived !== published) turn.active(this)
@@ -304,10 +305,21 @@ export class Connection
     }
   }
 
+  #handleUntil(units: number): void {
+    const { events, figures, work } = this.#state
+    while (work.units < units && this.#reading() && this.#framer.next()) {
+      figures.packetsReceived++
+      work.units += UNITS.packet
+      this.#keepAlive.active()
+      if (events.hearsPackets) this.#traceReceived()
+      this.#handle()
+    }
+  }
+
   /** One that had its share waits until what others have to do was done; and all do where the turn has taken enough. */
   #mayRun(turn: Turn): boolean {
     if (this.#phase === 'new' && turn.isCrowded) return false
-    return !turn.isFull && (!turn.isSharedWith(this) || turn.number - this.#servedIn > 1)
+    return !turn.isFull && (turn.number - this.#servedIn > 1 || !turn.isSharedWith(this))
   }
 
   /** It goes on in the next turn, after what others have to do. */
@@ -1036,10 +1048,15 @@ export class Connection
       return
     }
     if (this.restlessAt < 0) this.#state.stir(this)
+    if (this.#rates === null) this.#output.flush()
+    else this.#flushCharged(this.#rates)
+    this.#afterWrite()
+  }
+
+  #flushCharged(rates: RateGate): void {
     const before = this.#state.figures.bytesSent
     this.#output.flush()
-    this.#rates?.sent(this.#state.figures.bytesSent - before)
-    this.#afterWrite()
+    rates.sent(this.#state.figures.bytesSent - before)
   }
 
   committed(sequence: number): void {
@@ -1079,7 +1096,7 @@ export class Connection
     }
     const session = this.#session
     if (this.#output.congested) return
-    if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.#unchoke())
+    if (this.#gate.isHeld) this.#unchokeLater()
     if (session === null || this.#rates?.isSendHeld === true) return
     if (session.hasMore || this.#rooms.retained.waits(session)) this.#refillLater()
   }
@@ -1090,6 +1107,10 @@ export class Connection
       this.#readerStalled(),
     )
     this.#readerWatch.written()
+  }
+
+  #unchokeLater(): void {
+    if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.#unchoke())
   }
 
   #unchoke(): void {

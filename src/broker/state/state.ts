@@ -211,6 +211,7 @@ export class State implements SessionContext {
     this.turn = new Turn(
       () => this.clock,
       (callback) => this.host.defer(callback),
+      () => this.#lookIfDue(),
       () => this.store.commit(),
       this.work,
     )
@@ -280,10 +281,10 @@ export class State implements SessionContext {
     connection.restlessAt = -1
   }
 
-  /** Whether so much came in since memory was looked at that it cannot wait for a second to pass. */
-  get isLookDue(): boolean {
+  /** Looks at memory where so much came in since the last look that it cannot wait for a second to pass. */
+  #lookIfDue(): void {
     const { figures, store, lookAt } = this
-    return figures.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade
+    if (figures.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade) this.look()
   }
 
   get policy(): Policy {

@@ -63,6 +63,7 @@ export class Turn {
   readonly memory = new TurnMemory()
   readonly #clock: () => number
   readonly #defer: (callback: () => void) => void
+  readonly #ending: () => void
   readonly #commit: () => void
   readonly #work: Work
   #open = false
@@ -80,10 +81,20 @@ export class Turn {
   #othersActiveAt = Number.NEGATIVE_INFINITY
   readonly #end = (): void => this.end()
 
-  /** `clock` is broker time in ms; `defer` runs a callback after the event loop's pending input was read. */
-  constructor(clock: () => number, defer: (callback: () => void) => void, commit: () => void, work: Work) {
+  /**
+   * `clock` is broker time in ms; `defer` runs a callback after the event loop's pending input was read; `ending` is called when
+   * all that came in was handled, and `commit` behind it.
+   */
+  constructor(
+    clock: () => number,
+    defer: (callback: () => void) => void,
+    ending: () => void,
+    commit: () => void,
+    work: Work,
+  ) {
     this.#clock = clock
     this.#defer = defer
+    this.#ending = ending
     this.#commit = commit
     this.#work = work
     this.now = clock()
@@ -137,6 +148,8 @@ export class Turn {
 
   /** Somebody published or asked for something: not who only reads, and acknowledges what is sent to it. */
   active(client: object): void {
+    // Others are as active as can be already.
+    if (this.#othersActiveAt === this.now) return
     if (client !== this.#active) {
       this.#othersActiveAt = this.#activeAt
       this.#active = client
@@ -171,6 +184,7 @@ export class Turn {
   /** Ends the turn now. Idempotent. */
   end(): void {
     if (!this.#open) return
+    this.#ending()
     this.#open = false
     // The disk starts to work before the sockets do.
     this.#commit()

@@ -92,6 +92,20 @@ describe('counts that are pushed', () => {
 })
 
 describe('looks', () => {
+  test('one is made with the turn in which much came in, before a second has passed', async () => {
+    const world = await World.make()
+    const { state } = world.server
+    const client = await world.connect('a')
+    for (const due of ['bytesReceived', 'entriesMade'] as const) {
+      await world.pass(2)
+      await client.subscribe('t', 1)
+      state.lookAt[due] = 0
+      await client.publish('t', 'x', 1)
+      expect(state.lookAt.bytesReceived).toBeGreaterThan(state.figures.bytesReceived)
+      expect(state.lookAt.entriesMade).toBeGreaterThan(state.store.held.made)
+    }
+  })
+
   test('five clean Sessions that never acknowledge have one copy of what was published once', async () => {
     const world = await World.make({ limits: { inFlightMax: 10 } })
     const { state } = world.server

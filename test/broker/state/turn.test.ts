@@ -3,7 +3,7 @@ import { Turn } from '../../../src/broker/state/turn.ts'
 import { Stretch } from '../../../src/broker/state/turn-memory.ts'
 import { SLICE_UNITS, Work } from '../../../src/broker/state/work.ts'
 
-function made() {
+function made(ending = () => {}) {
   const log: string[] = []
   const deferred: (() => void)[] = []
   let clock = 0
@@ -11,6 +11,7 @@ function made() {
   const turn = new Turn(
     () => ++clock,
     (callback) => deferred.push(callback),
+    ending,
     () => log.push('commit'),
     work,
   )
@@ -49,6 +50,18 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'slice', 'commit', 'flush', 'next slice'])
     next()
     expect([log.at(-1), deferred]).toEqual(['commit', []])
+  })
+
+  it('what its end asks for comes before the commit, and goes on with what continues', () => {
+    const asked: string[] = []
+    const { turn, log, next } = made(() => {
+      asked.push(log.join())
+      turn.continueLater(() => log.push('continued'))
+    })
+    turn.begin()
+    next()
+    expect(asked).toEqual([''])
+    expect(log).toEqual(['commit', 'continued'])
   })
 
   it('what continues does so in order, once a turn, and as far as there is time for it; the first one always', () => {
@@ -120,6 +133,24 @@ describe('Turn', () => {
     turn.touch(output('quiet'))
     next()
     expect(log).toEqual(['commit', 'commit', 'quiet', 'noise'])
+  })
+
+  it('who is active with others is not alone for a second after, whoever of them was the last', () => {
+    const { turn, next } = made()
+    const [a, b, c] = [{}, {}, {}]
+    turn.begin()
+    for (const client of [a, b, c]) turn.active(client)
+    next()
+    const from = turn.now
+    turn.begin()
+    turn.active(b)
+    for (const client of [a, b, c]) expect(turn.isSharedWith(client)).toBe(true)
+    for (; turn.now - from < 1000; next()) {
+      turn.begin()
+      turn.active(b)
+    }
+    expect(turn.isSharedWith(b)).toBe(false)
+    for (const client of [a, c]) expect(turn.isSharedWith(client)).toBe(true)
   })
 
   it('what is asked for outside of a turn begins one', () => {
