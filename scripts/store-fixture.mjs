@@ -258,7 +258,7 @@ function options(given) {
 }
 
 function message(topic, payload, given = {}) {
-  return new Message({
+  return Message.of({
     topic: new Topic(topic),
     payload: Buffer.from(payload),
     qos: 0,

@@ -787,7 +787,7 @@ export class Server implements Acceptor {
   publish(fields: Omit<MessageFields, 'topic'> & { readonly topic: string }): Promise<void> {
     const { state } = this
     state.turn.begin()
-    const message = new Message({ ...fields, topic: state.topics.intern(fields.topic) })
+    const message = Message.of({ ...fields, topic: state.topics.intern(fields.topic) })
     const outcome = this.#rooms.publisher.publish(message, null)
     if (outcome >= Reason.UnspecifiedError) {
       const limit = `0x${outcome.toString(16)}`
@@ -811,7 +811,7 @@ export class Server implements Acceptor {
       retain: true,
       publisher: '',
     } as const
-    this.#rooms.publisher.publishOwn(new Message(fields))
+    this.#rooms.publisher.publishOwn(Message.of(fields))
   }
 
   /** Subscribes a function. Retained messages come first. Returns a function that ends it. */

@@ -135,26 +135,37 @@ export class Message {
   #end: number
   #payload: Buffer | null
 
-  constructor(fields: MessageFields, evictedSize?: number) {
-    this.topic = fields.topic
-    const { part } = fields
-    if (part === undefined) {
-      const payload = fields.payload ?? EMPTY
-      this.#buffer = payload
-      this.#start = 0
-      this.#end = payload.length
-      this.#payload = payload
-    } else {
-      this.#buffer = part.buffer
-      this.#start = part.payloadStart
-      this.#end = part.end
-      this.#payload = null
-    }
-    this.properties = fields.properties ?? EMPTY
-    this.expiresAt = fields.expiresAt ?? Number.POSITIVE_INFINITY
-    this.publisher = fields.publisher
-    this.size = evictedSize ?? this.topic.byteLength + this.properties.length + this.payloadBytes
-    this.#flags = fields.qos | (fields.retain ? RETAIN : 0) | (evictedSize === undefined ? 0 : EVICTED)
+  /** Each by its place, since an object of them would be made for each message; `evictedSize` is for one without its body. */
+  constructor(
+    topic: Topic,
+    publisher: string,
+    { buffer, payloadStart, end }: PayloadPart,
+    properties: Buffer,
+    qos: QoS,
+    retain: boolean,
+    expiresAt: number,
+    evictedSize?: number,
+  ) {
+    this.topic = topic
+    this.publisher = publisher
+    this.#buffer = buffer
+    this.#start = payloadStart
+    this.#end = end
+    this.#payload = null
+    this.properties = properties
+    this.expiresAt = expiresAt
+    this.size = evictedSize ?? topic.byteLength + properties.length + end - payloadStart
+    this.#flags = qos | (retain ? RETAIN : 0) | (evictedSize === undefined ? 0 : EVICTED)
+  }
+
+  /** The same by names, where few are made. */
+  static of(fields: MessageFields, evictedSize?: number): Message {
+    const { topic, publisher, payload = EMPTY, properties = EMPTY, qos, retain } = fields
+    const { expiresAt = Number.POSITIVE_INFINITY } = fields
+    const part = fields.part ?? { buffer: payload, payloadStart: 0, end: payload.length }
+    const message = new Message(topic, publisher, part, properties, qos, retain, expiresAt, evictedSize)
+    if (fields.part === undefined) message.#payload = payload
+    return message
   }
 
   get qos(): QoS {

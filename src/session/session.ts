@@ -120,7 +120,7 @@ const NOTHING_IN_FLIGHT = new InFlightTable()
 const NOTHING_TO_RESEND: readonly Outgoing[] = Object.freeze([])
 
 /** In the place of a message in flight whose body nobody needs any more. */
-const FORGOTTEN = new Message({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
+const FORGOTTEN = Message.of({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
 
 export class Session implements OutboundState {
   readonly id: number

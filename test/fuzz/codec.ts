@@ -195,7 +195,7 @@ export function described(packet: ClientPacket): Plain {
 function publishAgain(packet: PublishPacket, version: Version): void {
   const topic = packet.topic
   if (topic === null) return
-  const message = new Message({ ...packet, topic, part: packet, publisher: '' })
+  const message = Message.of({ ...packet, topic, part: packet, publisher: '' })
   const flags = (packet.dup ? 8 : 0) | (packet.qos << 1) | (packet.retain ? 1 : 0)
   const expiry = packet.expirySeconds ?? -1
   const bytes = encodePublish(message, version, flags, packet.packetId, [], expiry, packet.topicAlias, false)

@@ -140,7 +140,7 @@ export class RecallStore implements Store {
   }
 
   #again(message: Message): Message {
-    const copy = new Message({
+    const copy = Message.of({
       topic: new Topic(message.topic.name),
       payload: Buffer.from(message.payload),
       qos: message.qos,

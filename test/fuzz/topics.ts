@@ -50,7 +50,7 @@ export const topics: Target<readonly Operation[]> = {
         same(found(router, topic), expected.sort(), `who gets ${JSON.stringify(text)}`)
         traits.add(`${expected.length}`)
         kept.set(text, topic)
-        retained.set(new Message({ topic, payload: Buffer.from('x'), qos: 0, retain: true, publisher: '' }))
+        retained.set(Message.of({ topic, payload: Buffer.from('x'), qos: 0, retain: true, publisher: '' }))
         continue
       }
       const error = topicFilterError(text)

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { Message, Topic } from '../../src/mqtt/message.ts'
 
 function message(bytes: Buffer): Message {
-  return new Message({
+  return Message.of({
     topic: new Topic('t'),
     payload: bytes.subarray(0, 50),
     properties: bytes.subarray(50, 60),
@@ -46,7 +46,7 @@ test('payloads of every size are the same after they are owned, and those that s
   const owned = sizes.map((size, index) => {
     const buffer = Buffer.alloc(size + 2, index + 1)
     const part = { buffer, payloadStart: 1, end: size + 1 }
-    const one = new Message({ topic: new Topic('t'), part, qos: 1, retain: false, publisher: '' })
+    const one = Message.of({ topic: new Topic('t'), part, qos: 1, retain: false, publisher: '' })
     one.own()
     buffer.fill(0xff)
     return one

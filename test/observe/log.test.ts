@@ -43,7 +43,7 @@ function pass(ms: number): void {
 }
 
 const message = () =>
-  new Message({
+  Message.of({
     topic: new Topic('a'),
     payload: NOTHING,
     properties: NOTHING,

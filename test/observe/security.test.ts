@@ -124,7 +124,7 @@ test('denied publishes and subscriptions, not what is lost for other reasons', (
     retain: false,
     publisher: 'c',
   } as const
-  const message = new Message(fields)
+  const message = Message.of(fields)
   events.emit('dropped', { clientId: 'c', reason: 'not-authorized', message })
   events.emit('dropped', { clientId: 'c', reason: 'queue-full', message })
   events.emit('dropped', { clientId: 'other', reason: 'not-authorized', message })

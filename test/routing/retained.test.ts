@@ -5,7 +5,7 @@ import { RetainedTree } from '../../src/routing/retained.ts'
 import { EXAMPLES, naiveMatches } from './naive.ts'
 
 function message(topic: string, payload = 'x'): Message {
-  return new Message({
+  return Message.of({
     topic: new Topic(topic),
     payload: Buffer.from(payload),
     qos: 0,

@@ -9,7 +9,7 @@ import { entriesOf, TestParking } from './parking.ts'
 const NOTHING_PARKED = new MemoryStore()
 
 function delivery(bytes: number, expiresAt = Number.POSITIVE_INFINITY): Delivery {
-  const message = new Message({
+  const message = Message.of({
     topic: new Topic('t'),
     payload: Buffer.alloc(bytes - 1),
     qos: 1,

@@ -121,7 +121,7 @@ const TOPIC = new Topic('t')
 function delivery(payload: string, qos: QoS = 1, expiresAt = Number.POSITIVE_INFINITY): Delivery {
   const fields = { topic: TOPIC, payload: Buffer.from(payload), qos, retain: false, publisher: '', expiresAt }
   return {
-    message: new Message(fields),
+    message: Message.of(fields),
     qos,
     retain: false,
     subscriptionIdentifiers: NO_IDENTIFIERS,

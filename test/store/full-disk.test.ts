@@ -59,7 +59,7 @@ function serverOn(directory: string, reserveBytes: number): ModelServer {
 }
 
 function messageOf(bytes: number): Message {
-  return new Message({
+  return Message.of({
     topic: new Topic('t'),
     payload: randomBytes(bytes),
     qos: 1,

@@ -409,7 +409,7 @@ function subscription(record: SubscriptionRecord): string {
 /** A message for tests. */
 export function message(topic: string, payload: string, fields: Partial<MessageDetails> = {}): Message {
   const { qos = 1, retain = false, publisher = 'publisher', properties, expiresAt } = fields
-  return new Message({
+  return Message.of({
     topic: new Topic(topic),
     payload: Buffer.from(payload),
     qos,

@@ -275,15 +275,10 @@ export class Inbound {
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
-    const message = new Message({
-      topic,
-      part: packet,
-      qos: packet.qos,
-      retain: packet.retain,
-      properties: packet.properties,
-      expiresAt: expiryTime(this.#state.now(), packet.expirySeconds),
-      publisher: this.#view.clientId,
-    })
+    const { properties, qos, retain } = packet
+    const { clientId } = this.#view
+    const expiresAt = expiryTime(this.#state.now(), packet.expirySeconds)
+    const message = new Message(topic, clientId, packet, properties, qos, retain, expiresAt)
     if (packet.isShared) {
       if (this.#version === 5) message.wire5 = packet
       else message.wire4 = packet

@@ -448,7 +448,7 @@ export class Publisher {
       const { payload, properties, qos, retain, publisher } = message
       const expiresAt = message.expiresAt + ms
       const fields = { topic: message.topic, payload, properties, qos, retain, publisher, expiresAt }
-      const postponed = new Message(fields)
+      const postponed = Message.of(fields)
       postponed.author = message.author
       this.#cancelExpiry(topic)
       store.putRetained(postponed, this.#retained.liveAt(topic))

@@ -262,7 +262,7 @@ export class Wills {
 
   #message(clientId: string, will: Will, topic: Topic): Message {
     const { limits } = this.#state
-    return new Message({
+    return Message.of({
       topic,
       payload: will.payload,
       qos: will.qos,

@@ -338,7 +338,7 @@ export function importWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder):
 
 function retainedOf(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredRetained {
   const packet = packetOf(key, value, decoder)
-  const message = new Message({
+  const message = Message.of({
     topic: new Topic(key.toString('utf8', RETAINED.length)),
     payload: owned(bytesOf(packet.get('payload'))),
     properties: owned(bytesOf(packet.get('raw'))),

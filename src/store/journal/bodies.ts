@@ -381,7 +381,7 @@ export class Bodies {
       expiresAt: entry.expiresAt,
       publisher: '',
     }
-    const body = new StoredBody(new Message(fields, entry.size), page, offset, forward ?? null, false)
+    const body = new StoredBody(Message.of(fields, entry.size), page, offset, forward ?? null, false)
     body.message.stored = body
     link(page, body)
     this.#count(body.message, 1)

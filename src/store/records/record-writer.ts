@@ -250,7 +250,7 @@ export class Rebuild {
   }
 
   #message({ topic, payload, properties, qos, retain, expiresAt, publisher }: MessageBody): Message {
-    const message = new Message({
+    const message = Message.of({
       topic: this.#topic(topic),
       payload: Buffer.from(payload),
       properties: Buffer.from(properties),
@@ -279,7 +279,7 @@ function stored(time: number | null): number {
 
 /** Stands for a message that the client has received already; only its identifier stays. */
 function released(): Delivery {
-  const message = new Message({
+  const message = Message.of({
     topic: new Topic('released'),
     payload: Buffer.alloc(0),
     qos: 2,

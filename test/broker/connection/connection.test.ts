@@ -459,7 +459,7 @@ describe('bounds in bytes', () => {
     const asked: number[] = []
     const world = await World.make({}, (made) => {
       const queue = Array.from({ length: 4 }, () => {
-        const message = new Message(
+        const message = Message.of(
           { topic: NO_TOPIC, payload: Buffer.alloc(0), qos: 1, retain: false, publisher: '' },
           600 * 1024,
         )

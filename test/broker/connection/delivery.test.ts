@@ -14,7 +14,7 @@ function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_IN
     publisher: '',
     expiresAt,
   }
-  const message = new Message(fields)
+  const message = Message.of(fields)
   return { message, qos: 1, retain: true, subscriptionIdentifiers: NO_IDENTIFIERS, share: null }
 }
 

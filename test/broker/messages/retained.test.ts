@@ -162,7 +162,7 @@ describe('retained messages', () => {
     const world = await World.make({}, (made) => {
       const { topics } = made.server.state
       const message = (name: string, expiresAt?: number) =>
-        new Message({
+        Message.of({
           topic: topics.intern(name),
           payload: Buffer.from(name),
           qos: 1,
@@ -682,7 +682,7 @@ describe('retained messages and newer live ones of the same topic', () => {
 const OPTIONS = { noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 
 function retained(name: string): Message {
-  return new Message({
+  return Message.of({
     topic: new Topic(name),
     payload: Buffer.from(name),
     qos: 1,

@@ -428,7 +428,7 @@ describe('an ended Session whose share is on disk', () => {
         publisher: '',
       } as const
       return {
-        message: new Message(fields, text.length),
+        message: Message.of(fields, text.length),
         qos: 1,
         retain: false,
         subscriptionIdentifiers: [],

@@ -39,7 +39,7 @@ function parsed<Command extends Packet['cmd']>(
 }
 
 function message(fields: Partial<MessageFields> = {}): Message {
-  return new Message({
+  return Message.of({
     topic: new Topic('a/b'),
     payload: Buffer.from('payload'),
     qos: 2,

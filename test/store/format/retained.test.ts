@@ -148,7 +148,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
     const properties = Buffer.alloc(made % 3 === 0 ? bytes : 0, 1)
     const given = { topic: new Topic(topic), payload, properties, qos, expiresAt, publisher }
     // A Will may be retained by a message that does not say so.
-    const retained = new Message({ ...given, retain: made % 7 > 0 })
+    const retained = Message.of({ ...given, retain: made % 7 > 0 })
     server.store.putRetained(retained, 0)
     await persistence.storeRetained({
       ...{ cmd: 'publish', topic, payload, qos, retain: retained.retain, dup: false, raw: properties },
