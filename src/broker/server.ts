@@ -377,6 +377,7 @@ export class Server implements Acceptor {
     this.state.connections.add(connection)
     this.#links.add(connection)
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
+    state.doorway.came(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
     return connection
   }

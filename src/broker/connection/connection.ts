@@ -39,6 +39,7 @@ import type { FanOut } from '../messages/crowd.ts'
 import { connectionExcess } from '../relief/quotas.ts'
 import type { Rooms } from '../sessions/server-parts.ts'
 import type { Deadline } from '../state/deadlines.ts'
+import type { Newcomer } from '../state/doorway.ts'
 import { type HoldReason, ReadGate } from '../state/read-gate.ts'
 import type { ClientConnection, State } from '../state/state.ts'
 import type { Turn } from '../state/turn.ts'
@@ -114,7 +115,8 @@ export class Connection
     OutputOwner,
     KeepAliveSink,
     LoginTimeSink,
-    RatedConnection
+    RatedConnection,
+    Newcomer
 {
   readonly immediate = false
   connectedAt = 0
@@ -328,7 +330,24 @@ export class Connection
     this.#state.figures.slicesEnded++
     this.#servedIn = this.#turn
     this.#keepAlive.stand(true)
-    this.#state.turn.continueLater(() => this.#continue())
+    const goOn = (): void => this.#continue()
+    if (this.#phase === 'new') this.#state.doorway.early(this, goOn)
+    else this.#state.turn.continueLater(goOn)
+  }
+
+  /** Newcomer. */
+  wait(): boolean {
+    if (!this.hold('crowd')) return false
+    this.#loginTime?.held(this.#state.limits.loginWaitSecondsMax)
+    return true
+  }
+
+  /** Newcomer. */
+  hear(): boolean {
+    if (this.#phase === 'closed') return false
+    this.#loginTime?.released()
+    this.release('crowd')
+    return this.#phase === 'new'
   }
 
   #continue(): void {
@@ -537,6 +556,7 @@ export class Connection
     const packet = cleanIfNameless(given)
     this.#state.work.units += UNITS.connect
     this.#state.turn.newcomer()
+    this.#state.doorway.left(this)
     this.#phase = 'authenticating'
     this.#connect = packet
     this.#connectBytes = connectBytes(packet, this.#framer.packetBytes)
@@ -1279,6 +1299,7 @@ export class Connection
     this.#loginTime = null
     paused.delete(this)
     this.#rooms.connections.delete(this)
+    this.#state.doorway.left(this)
     const session = this.#session
     this.#session = null
     if (session !== null) {

@@ -56,6 +56,16 @@ export class LoginTime implements WaitingClient {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
+  /** For so long at most the Server does not read what the client may have sent. */
+  held(secondsMax: number): void {
+    if (!this.#hasEnded) this.#set(secondsMax * 1000, 'queue')
+  }
+
+  /** The Server reads again. */
+  released(): void {
+    if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
+  }
+
   /** It was let in, or its Network Connection ends: it gives up its place. Idempotent. */
   end(): void {
     this.#hasEnded = true

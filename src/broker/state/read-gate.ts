@@ -6,11 +6,12 @@
 /**
  * `policy`: the latest packet waits for an answer, or goes on in a later turn. `commit`: the Server has more to commit than it
  * may. `answers`: the client asks and does not read the answers. `slice`: it has done its share of this turn. `rate`: it sends
- * more than a rate allows. `pays`: memory is short, and it is among those that hold most.
+ * more than a rate allows. `pays`: memory is short, and it is among those that hold most. `crowd`: it has not sent CONNECT yet, and
+ * so many others come that it is not its turn.
  */
 export type HoldReason = keyof typeof BITS
 
-const BITS = { policy: 1, commit: 2, answers: 4, slice: 8, rate: 16, pays: 32 } as const
+const BITS = { policy: 1, commit: 2, answers: 4, slice: 8, rate: 16, pays: 32, crowd: 64 } as const
 
 export class ReadGate {
   #reasons = 0

@@ -20,6 +20,7 @@ import { ownerOf } from '../boundary/ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from '../boundary/policy.ts'
 import { Figures } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
+import { Doorway } from './doorway.ts'
 import { ExpiredRetained } from './expired-retained.ts'
 import type { HoldReason } from './read-gate.ts'
 import { ShareGroups } from './share-groups.ts'
@@ -130,6 +131,7 @@ export class State implements SessionContext {
   readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
   readonly topics = new TopicTable(TOPICS_MAX)
   readonly turn: Turn
+  readonly doorway: Doorway
   readonly router = new Router<Session>(this.work)
   retained = new RetainedTree(this.work)
   /** The Server's own values among the retained messages. */
@@ -215,6 +217,7 @@ export class State implements SessionContext {
       () => this.store.commit(),
       this.work,
     )
+    this.doorway = new Doorway(this.turn)
   }
 
   /** Broker time of this very moment, in ms; `now` is that of the turn. */

@@ -1,5 +1,5 @@
 import mqttPacket, { type Packet } from 'mqtt-packet'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { UNITS } from '../../../src/broker/state/work.ts'
 import { connectPacket, type TestClient, World } from '../harness.ts'
 
@@ -48,4 +48,104 @@ it('who leaves while it waits for that leaves nothing behind', async () => {
     await world.settle()
     expect(world.census(), how).toEqual(before)
   }
+})
+
+describe('while a client is active, a crowd', () => {
+  const connect = (name: string): Buffer => bytesOf({ ...connectPacket(name), properties: {} })
+  const hello = bytesOf({ cmd: 'publish', topic: 'a', payload: 'quick', qos: 0 })
+
+  async function made(): Promise<{ world: World; reader: TestClient; publisher: TestClient }> {
+    const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
+    const reader = await world.connect('reader')
+    await reader.subscribe('a')
+    const publisher = await world.connect('publisher')
+    publisher.link.handler!.received(hello)
+    await world.settle()
+    expect(reader.texts()).toEqual(['quick'])
+    return { world, reader, publisher }
+  }
+
+  /** One pass of the event loop: what has arrived at those that are read from. */
+  function pass(waiting: Map<TestClient, Buffer>): void {
+    for (const [client, bytes] of [...waiting]) {
+      if (client.link.paused) continue
+      waiting.delete(client)
+      client.link.handler!.received(bytes)
+    }
+  }
+
+  it('has 8 of 100 CONNECTs handled before the packets of that client, and one more read', async () => {
+    const { world, reader, publisher } = await made()
+    const { figures } = world.server.state
+    const fleet = new Map(Array.from({ length: 100 }, (_, index) => [world.open(5), connect(`c${index}`)]))
+    await world.turn()
+    const connected = figures.clientsConnected
+    pass(fleet)
+    expect(figures.clientsConnected - connected).toBe(8)
+    publisher.link.handler!.received(hello)
+    await world.turn()
+    expect(reader.texts()).toEqual(['quick'])
+    expect(fleet.size).toBe(91)
+    // The one that was read, at the end of the turn; the next ones are read from.
+    expect(figures.clientsConnected - connected).toBe(9)
+    expect([...fleet.keys()].filter(({ link }) => !link.paused)).toHaveLength(7)
+  })
+
+  it('is let in by 8 a turn, also where more come meanwhile', async () => {
+    const { world, publisher } = await made()
+    const { doorway, figures } = world.server.state
+    const clients = Array.from({ length: 300 }, () => world.open(5))
+    const waiting = new Map(clients.map((client, index) => [client, connect(`c${index}`)]))
+    await world.turn()
+    const before = figures.clientsConnected
+    pass(waiting)
+    for (let step = 0; waiting.size > 0; step++) {
+      if (step > 100) throw new Error('they wait for ever')
+      if (step % 10 === 0) {
+        publisher.link.handler!.received(hello)
+        const late = world.open(5)
+        clients.push(late)
+        waiting.set(late, connect(`late${step}`))
+        // It is not read from before the others were.
+        expect(late.link.paused).toBe(true)
+      }
+      const connected = figures.clientsConnected
+      await world.turn()
+      pass(waiting)
+      expect(figures.clientsConnected - connected).toBeLessThanOrEqual(8)
+    }
+    await world.settle()
+    expect(figures.clientsConnected - before).toBe(clients.length)
+    expect(doorway.reading).toBe(0)
+    for (const client of clients) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+  })
+
+  it('is not late while it is not read from, and has the connect time-out again from then on', async () => {
+    const { world, publisher } = await made()
+    const fleet = new Map(Array.from({ length: 9 }, (_, index) => [world.open(5), connect(`c${index}`)]))
+    const silent = Array.from({ length: 120 }, () => world.open(5))
+    await world.turn()
+    pass(fleet)
+    const late = world.open(5)
+    expect([...silent, late].every(({ link }) => link.paused)).toBe(true)
+    // In each turn eight of them are read from.
+    for (let turns = 0; turns < 14; turns++) {
+      world.monotonic += 900
+      world.server.tick()
+      publisher.link.handler!.received(hello)
+      await world.turn()
+    }
+    const last = [...silent.slice(-8), late]
+    expect(last.every(({ link }) => link.paused)).toBe(true)
+    expect(last.some(({ closed }) => closed)).toBe(false)
+    await world.settle()
+    expect(last.some(({ link }) => link.paused)).toBe(false)
+    await world.pass(9)
+    expect(last.some(({ closed }) => closed)).toBe(false)
+    late.link.handler!.received(connect('late'))
+    await world.pass(2)
+    expect(silent.every(({ closed }) => closed)).toBe(true)
+    expect(late.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+    expect(world.server.state.doorway.reading).toBe(0)
+  })
 })
