@@ -2,6 +2,7 @@
  * A process of clients for `storm.mjs`, each a bare socket: a fleet with persistent Sessions and Wills that comes back all at once, or
  * quiet pairs that measure how long their messages take. Told what to do by messages of its parent.
  */
+import { openSync, readSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import mqttPacket from 'mqtt-packet'
@@ -161,8 +162,14 @@ function connectBytes(clientId, version, user, will) {
 }
 
 let fleet = null
-/** Milliseconds that messages of the pairs took since they were asked for last. */
+/** Milliseconds that messages of the pairs took since they were asked for last, and those without the waits for a CPU. */
 let latencies = []
+let ownLatencies = []
+/** `schedstat` of the main threads of this process and of the broker. */
+let schedules = []
+/** By number of a message: what these had waited for a CPU when it was sent, in ms. */
+const waitedBefore = new Map()
+let sent = 0
 let willsSeen = 0
 let pulse = null
 
@@ -224,7 +231,7 @@ const tasks = {
     for (let index = 0; index < count; index++) {
       const fields = { bytes: connectBytes(`storm-reader-${index}`, 4, users[0]) }
       fields.received = packetsOf(({ cmd, payload }) => {
-        if (cmd === 'publish') latencies.push(performance.now() - payload.readDoubleBE(0))
+        if (cmd === 'publish') received(payload)
       })
       fleet.clients.push(new Client(fleet, fields))
       const publisher = new Client(fleet, { bytes: connectBytes(`storm-sender-${index}`, 4, users[0]) })
@@ -248,11 +255,20 @@ const tasks = {
         const publisher = publishers[index]
         if (publisher.state !== 'in') return
         const payload = Buffer.allocUnsafe(16)
+        payload.writeUInt32BE(++sent, 8)
+        waitedBefore.set(sent, waitedMs())
         payload.writeDoubleBE(performance.now(), 0)
         publisher.write(generate({ cmd: 'publish', topic: `storm/pair/${index}`, payload, qos: 0 }))
       },
       1000 / (count * perSecond),
     )
+    return {}
+  },
+
+  /** The broker is this process from now on. */
+  async watch({ pid }) {
+    schedules = [process.pid, pid].map((id) => openSync(`/proc/${id}/task/${id}/schedstat`))
+    waitedBefore.clear()
     return {}
   },
 
@@ -263,11 +279,11 @@ const tasks = {
 
   /** What was measured since the last time. */
   async measured() {
-    const sorted = latencies.sort((one, other) => one - other)
+    const own = quantiles(ownLatencies)
+    const seen = { ...quantiles(latencies), own, willsSeen }
     latencies = []
-    const seen = willsSeen
-    const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0
-    return { count: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1), willsSeen: seen }
+    ownLatencies = []
+    return seen
   },
 
   async end() {
@@ -276,6 +292,37 @@ const tasks = {
     setImmediate(() => process.disconnect())
     return {}
   },
+}
+
+function received(payload) {
+  const ms = performance.now() - payload.readDoubleBE(0)
+  latencies.push(ms)
+  const number = payload.readUInt32BE(8)
+  const before = waitedBefore.get(number)
+  waitedBefore.delete(number)
+  if (before !== undefined) ownLatencies.push(Math.max(0, ms - (waitedMs() - before)))
+}
+
+/** What this process and the broker have waited for a CPU since their start, together. */
+function waitedMs() {
+  return schedules.reduce((sum, descriptor) => sum + waitedOf(descriptor), 0)
+}
+
+function waitedOf(descriptor) {
+  const text = Buffer.alloc(100)
+  try {
+    const length = readSync(descriptor, text, 0, text.length, 0)
+    return Number(text.toString('latin1', 0, length).split(' ')[1]) / 1e6
+  } catch {
+    // The broker was killed.
+    return 0
+  }
+}
+
+function quantiles(values) {
+  const sorted = values.sort((one, other) => one - other)
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0
+  return { count: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1) }
 }
 
 function subscribe(topic) {

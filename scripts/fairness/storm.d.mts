@@ -21,6 +21,11 @@ export interface Latency {
   readonly max: number
 }
 
+export interface PairsLatency extends Latency {
+  /** Without what the pairs' process and the broker waited for a CPU meanwhile. */
+  readonly own: Latency
+}
+
 export interface Storm {
   readonly broker: string
   readonly clients: number
@@ -37,8 +42,8 @@ export interface Storm {
   readonly lastMs: number
   readonly cpuMs: number
   readonly heldMs: number
-  readonly before: Latency
-  readonly during: Latency
+  readonly before: PairsLatency
+  readonly during: PairsLatency
 }
 
 export function storm(options?: StormOptions): Promise<Storm>
