@@ -37,10 +37,10 @@ const FAULTS = {
   ],
   'MQTT-3.4.2-2': [
     // A Reason String in every acknowledgement that has a reason.
-    ['mqtt/codec/encode.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
-    ['mqtt/codec/encode.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
+    ['mqtt/codec/acknowledge.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
+    ['mqtt/codec/acknowledge.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
     [
-      'mqtt/codec/encode.ts',
+      'mqtt/codec/acknowledge.ts',
       'packet[at + 4] = reasonCode',
       'packet.set([reasonCode, 4, 0x1f, 0, 1, 0x78], at + 4)',
     ],
@@ -90,7 +90,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-2.3.1-1, 3.1.1': [
-    ['mqtt/codec/decode.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
+    ['mqtt/codec/publish.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
   ],
   'MQTT-3.3.4-9': [
     ['session/session.ts', 'if (this.#quota === 0 || count >= inFlightMax', 'if (count >= inFlightMax'],
@@ -105,7 +105,7 @@ const FAULTS = {
   'MQTT-3.1.2-15, 3.1.1': [
     // Forgiven: with the line gone alone, the parser behind it would refuse.
     [
-      'mqtt/codec/decode.ts',
+      'mqtt/codec/connect.ts',
       "else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')",
       'else checked &= ~WILL_RETAIN',
     ],
@@ -123,7 +123,7 @@ const FAULTS = {
   'MQTT-3.1.0-1, 3.1.1': [
     // What comes before CONNECT is passed over. Two rooms look, so both have to look away.
     [
-      'mqtt/codec/framing.ts',
+      'mqtt/codec/framer.ts',
       "throw this.#break(illegal('MQTT-3.1.0-1', 'the first packet is not a CONNECT'))",
       '',
     ],

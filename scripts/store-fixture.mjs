@@ -15,7 +15,7 @@ const BUILD = process.env.TEST_GODWIT_BUILD ?? join(ROOT, 'dist')
 const load = (file) => import(pathToFileURL(join(BUILD, file)).href)
 
 const { Message, Topic } = await load('mqtt/message.js')
-const { encodeForwardedProperties } = await load('mqtt/codec/properties.js')
+const { encodeForwardedProperties } = await load('mqtt/properties/forwarded.js')
 const { LevelStore } = await load('store/level/level.js')
 const { writeBackup } = await load('store/level/backup.js')
 const { containerChunks } = await load('store/format/container.js')

@@ -31,14 +31,14 @@ import type { Figures } from './broker/state/counters.ts'
 import type { Host } from './broker/state/state.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
 import { automaticMemoryBytes } from './config/memory.ts'
-import { codec } from './mqtt/codec/codec.ts'
+import { mqttPacket } from './mqtt/codec/mqtt-packet.ts'
+import type { Delivery } from './mqtt/message.ts'
+import type { QoS } from './mqtt/packet.ts'
 import {
   decodeForwardedProperties,
   encodeForwardedProperties,
   type ForwardedProperties,
-} from './mqtt/codec/properties.ts'
-import type { Delivery } from './mqtt/message.ts'
-import type { QoS } from './mqtt/packet.ts'
+} from './mqtt/properties/forwarded.ts'
 import { ProtocolError, Reason } from './mqtt/reason.ts'
 import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
@@ -80,9 +80,9 @@ export type {
   WaitingClient,
   Welcome,
 } from './broker/boundary/policy.ts'
-export type { ForwardedProperties } from './mqtt/codec/properties.ts'
 export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
+export type { ForwardedProperties } from './mqtt/properties/forwarded.ts'
 export { ProtocolError, Reason } from './mqtt/reason.ts'
 export { StoreError } from './store/store.ts'
 export type { Listener, ListenerOptions, ListenerType } from './transport/listener/listener.ts'
@@ -564,7 +564,7 @@ function named(listener: GivenListener, index: number, policy: Policy): Listener
  * whose clients have taken all file descriptors cannot load anything any more.
  */
 async function loadBeforeServing(store: Store): Promise<void> {
-  codec()
+  mqttPacket()
   if (store instanceof LevelStore) loadPersistence()
 }
 

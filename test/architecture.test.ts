@@ -27,7 +27,7 @@ const FLOORS: Readonly<Record<string, number>> = {
 
 /** The rooms of each folder that has several, from the bottom up: within a folder, too, an import goes down. */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
-  mqtt: ['mqtt', 'mqtt/codec'],
+  mqtt: ['mqtt', 'mqtt/properties', 'mqtt/codec'],
   store: ['store', 'store/format', 'store/files', 'store/journal', 'store/level', 'store/records'],
   broker: [
     'broker/boundary',

@@ -12,7 +12,7 @@ import type {
   Wanted,
   WillEntry,
 } from '../broker/inventory.ts'
-import type { ForwardedProperties } from '../mqtt/codec/properties.ts'
+import type { ForwardedProperties } from '../mqtt/properties/forwarded.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { askedBy, type ControlCommand } from './control.ts'
 import { type Found, type Many, throughAll } from './many.ts'

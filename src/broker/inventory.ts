@@ -5,10 +5,10 @@
  * between steps for any time: what is there all the while comes exactly once.
  */
 
-import { decodeForwardedProperties, type ForwardedProperties } from '../mqtt/codec/properties.ts'
 import type { Message, Will } from '../mqtt/message.ts'
 import type { ProtocolVersion, QoS } from '../mqtt/packet.ts'
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import { decodeForwardedProperties, type ForwardedProperties } from '../mqtt/properties/forwarded.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { filtersOverlap, hasWildcard, innerFilter } from '../routing/filter.ts'
 import type { Session } from '../session/session.ts'

@@ -2,8 +2,8 @@
 import fc from 'fast-check'
 import { generate, type Packet } from 'mqtt-packet'
 import { expect, test } from 'vitest'
-import { decodeForwardedProperties } from '../../src/mqtt/codec/properties.ts'
 import type { ClientPacket, ProtocolVersion, UserProperties } from '../../src/mqtt/packet.ts'
+import { decodeForwardedProperties } from '../../src/mqtt/properties/forwarded.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
 import { decodeAll, MALFORMED_PACKETS, packet, VALID_PACKETS } from '../mqtt/packets.ts'
 

@@ -1,9 +1,11 @@
-/** Fuzzing of `src/mqtt/codec/decode.ts` and `encode.ts`: one packet against the plain reader, and there and back again. */
-import { decode, decodeConnect, decodePublish } from '../../src/mqtt/codec/decode.ts'
-import { Framer } from '../../src/mqtt/codec/framing.ts'
-import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/codec/properties.ts'
+/** Fuzzing of `src/mqtt/codec`: one packet against the plain reader, and there and back again. */
+import { decodeConnect } from '../../src/mqtt/codec/connect.ts'
+import { decode } from '../../src/mqtt/codec/decode.ts'
+import { Framer } from '../../src/mqtt/codec/framer.ts'
+import { decodePublish } from '../../src/mqtt/codec/publish.ts'
 import { Message } from '../../src/mqtt/message.ts'
 import type { ClientPacket, PublishPacket } from '../../src/mqtt/packet.ts'
+import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/properties/forwarded.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
 import { TopicTable } from '../../src/mqtt/topics.ts'
 import { encodeAcknowledge, encodePublish } from '../mqtt/encoded.ts'

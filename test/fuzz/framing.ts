@@ -1,5 +1,5 @@
-/** Fuzzing of `src/mqtt/codec/framing.ts`: any bytes in any chunks, against a framer that looks at everything at once. */
-import { Framer } from '../../src/mqtt/codec/framing.ts'
+/** Fuzzing of `src/mqtt/codec/framer.ts`: any bytes in any chunks, against a framer that looks at everything at once. */
+import { Framer } from '../../src/mqtt/codec/framer.ts'
 import { ProtocolError } from '../../src/mqtt/reason.ts'
 import { MALFORMED_PACKETS, VALID_PACKETS } from '../mqtt/packets.ts'
 import { chunked, connectBytes, cuts, mutated, packetBytes } from './grammar.ts'

@@ -1,5 +1,6 @@
 /** What the encoder writes into a slab, as buffers of their own. */
-import { writeAcknowledge, writePublish } from '../../src/mqtt/codec/encode.ts'
+import { writeAcknowledge } from '../../src/mqtt/codec/acknowledge.ts'
+import { writePublish } from '../../src/mqtt/codec/publish.ts'
 import type { Wire } from '../../src/mqtt/message.ts'
 import { PacketSlab } from '../../src/mqtt/slab.ts'
 

@@ -1,6 +1,7 @@
 /** The table of named packets, valid and malformed, that clients may send; and the means to build more. */
-import { decode, decodeConnect } from '../../src/mqtt/codec/decode.ts'
-import { Framer, PACKET_BYTES_MAX } from '../../src/mqtt/codec/framing.ts'
+import { decodeConnect } from '../../src/mqtt/codec/connect.ts'
+import { decode } from '../../src/mqtt/codec/decode.ts'
+import { Framer, PACKET_BYTES_MAX } from '../../src/mqtt/codec/framer.ts'
 import { writeVariableByteInteger } from '../../src/mqtt/field.ts'
 import type { ClientPacket, ProtocolVersion } from '../../src/mqtt/packet.ts'
 import { Reason } from '../../src/mqtt/reason.ts'

@@ -1,8 +1,8 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
 
-import { decodeForwardedProperties } from '../../mqtt/codec/properties.ts'
 import type { Tolerance } from '../../mqtt/lenience.ts'
 import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
+import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
 import { connectExcess, type Excess } from '../accounts/form-limits.ts'

@@ -2,22 +2,16 @@
  * HOT. A Network Connection: takes bytes, keeps the order of its packets and of its output, and dies with its
  * socket. What lives longer belongs to its Session.
  */
-import {
-  ConnectError,
-  decode,
-  decodeAcknowledge,
-  decodeConnect,
-  decodePublish,
-} from '../../mqtt/codec/decode.ts'
-import {
-  encodeAuth,
-  encodeConnack,
-  encodeDisconnect,
-  PINGRESP,
-  setSessionPresent,
-} from '../../mqtt/codec/encode.ts'
+import { decodeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
+import { encodeAuth } from '../../mqtt/codec/auth.ts'
+import { encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
+import { ConnectError, decodeConnect } from '../../mqtt/codec/connect.ts'
+import { decode } from '../../mqtt/codec/decode.ts'
+import { encodeDisconnect } from '../../mqtt/codec/disconnect.ts'
 import { FilterReader } from '../../mqtt/codec/filter-reader.ts'
-import { Framer, PacketType } from '../../mqtt/codec/framing.ts'
+import { Framer } from '../../mqtt/codec/framer.ts'
+import { PINGRESP } from '../../mqtt/codec/ping.ts'
+import { decodePublish } from '../../mqtt/codec/publish.ts'
 import type { Delivery, Topic, Will } from '../../mqtt/message.ts'
 import type {
   AcknowledgeType,
@@ -26,6 +20,7 @@ import type {
   DisconnectPacket,
   ProtocolVersion,
 } from '../../mqtt/packet.ts'
+import { PacketType } from '../../mqtt/packet-type.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { Session, SessionSink } from '../../session/session.ts'
 import { connectionBytes } from '../accounts/costs.ts'

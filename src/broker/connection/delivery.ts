@@ -1,5 +1,5 @@
 /** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
-import { publishWire, writePublish } from '../../mqtt/codec/encode.ts'
+import { publishWire, writePublish } from '../../mqtt/codec/publish.ts'
 import { type Delivery, NO_IDENTIFIERS, type Wire } from '../../mqtt/message.ts'
 import type { ProtocolVersion } from '../../mqtt/packet.ts'
 import type { PacketPlace } from '../../mqtt/slab.ts'

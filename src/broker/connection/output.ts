@@ -2,7 +2,7 @@
  * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything behind it;
  * what is free leaves in one write at the end of the turn.
  */
-import { writeAcknowledge } from '../../mqtt/codec/encode.ts'
+import { writeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
 import type { Link } from '../boundary/link.ts'
 import type { CommitWaiter, State } from '../state/state.ts'

@@ -1,6 +1,7 @@
 /** SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checked whole, done in slices, answered once. */
-import { encodeSuback, encodeUnsuback } from '../../mqtt/codec/encode.ts'
 import type { FilterReader } from '../../mqtt/codec/filter-reader.ts'
+import { encodeSuback } from '../../mqtt/codec/subscribe.ts'
+import { encodeUnsuback } from '../../mqtt/codec/unsubscribe.ts'
 import { variableByteIntegerBytes } from '../../mqtt/field.ts'
 import { CHARACTER_BITS } from '../../mqtt/meter.ts'
 import type { ProtocolVersion, SubscribeRequest } from '../../mqtt/packet.ts'

@@ -1,23 +1,17 @@
 /**
- * The Topic Filters of a SUBSCRIBE or UNSUBSCRIBE (sections 3.8.3 and 3.10.3), one by one: a packet of a MiB may have 260,000 of
- * them, and takes one string at a time.
+ * Reads the Topic Filters of a SUBSCRIBE or UNSUBSCRIBE (sections 3.8.3 and 3.10.3) one by one: a packet of a MiB may
+ * have 260,000 of them, and takes one string at a time.
  */
-import {
-  illegal,
-  malformed,
-  readUint16,
-  readVariableByteInteger,
-  stringEnd,
-  truncated,
-  variableByteIntegerBytes,
-} from '../field.ts'
+import { illegal, malformed, readUint16, stringEnd, truncated } from '../field.ts'
 import type { ProtocolVersion, QoS, SubscribeRequest, UserProperties } from '../packet.ts'
+import { PacketType } from '../packet-type.ts'
+import { NO_USER_PROPERTIES, PropertyReader, readUserProperties } from '../properties/reader.ts'
+import { PropertyId, PropertyPlace } from '../properties/table.ts'
 import type { ProtocolError } from '../reason.ts'
-import { type Framer, PacketType, propertiesTooLong } from './framing.ts'
-import { PropertyPlace, walkSubscribeProperties, walkUserProperties } from './properties.ts'
+import type { Framer } from './framer.ts'
+import { propertyRange, zeroPacketId } from './packet-body.ts'
 
-const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
-
+/** Reads the Topic Filters of one packet. */
 export class FilterReader {
   readonly packetId: number
   /** 0 when absent. */
@@ -34,7 +28,7 @@ export class FilterReader {
   readonly #version: ProtocolVersion
   readonly #isSubscribe: boolean
 
-  /** Of the framer's current packet. Throws ProtocolError for what stands before its Topic Filters, or where there are none. */
+  /** Reads the beginning of the framer's current packet. Throws ProtocolError for that, or when it has no Topic Filter. */
   constructor(framer: Framer, version: ProtocolVersion) {
     const { buffer, start, end } = framer
     this.#buffer = buffer
@@ -47,12 +41,12 @@ export class FilterReader {
     if (version === 5) {
       const properties = propertyRange(framer, at)
       if (this.#isSubscribe) {
-        const said = walkSubscribeProperties(buffer, properties.start, properties.end)
-        subscriptionIdentifier = said.subscriptionIdentifier
-        userProperties = said.userProperties
+        const read = readSubscribeProperties(buffer, properties.start, properties.end)
+        subscriptionIdentifier = read.subscriptionIdentifier
+        userProperties = read.userProperties
       } else {
         const place = PropertyPlace.Unsubscribe
-        userProperties = walkUserProperties(buffer, properties.start, properties.end, place)
+        userProperties = readUserProperties(buffer, properties.start, properties.end, place)
       }
       at = properties.end
     }
@@ -64,12 +58,12 @@ export class FilterReader {
     this.#at = at
   }
 
-  /** Bytes that are kept for it alone. */
+  /** Bytes of the copy that `own` made; 0 without one. */
   get ownBytes(): number {
     return this.#isOwn ? this.#buffer.length : 0
   }
 
-  /** What a SUBSCRIBE asks for with the Topic Filter. */
+  /** The Topic Filter of a SUBSCRIBE with its options. */
   get request(): SubscribeRequest {
     const options = this.#options
     return {
@@ -105,12 +99,12 @@ export class FilterReader {
     return true
   }
 
-  /** Begins with the first Topic Filter again. */
+  /** Goes back to before the first Topic Filter. */
   rewind(): void {
     this.#at = this.#start
   }
 
-  /** Copies what it reads, once: for a packet that is handled in slices, while others read into the same memory. */
+  /** Copies the packet, once: the memory is read into again while a packet is handled in slices. */
   own(): void {
     if (this.#isOwn) return
     this.#isOwn = true
@@ -128,14 +122,20 @@ function packetIdEnd(framer: Framer): number {
   return framer.start + 2
 }
 
-/** Where the properties at `at` lie, without their length [MQTT-2.2.2-1]. Throws ProtocolError. */
-export function propertyRange(framer: Framer, at: number): { start: number; end: number } {
-  const { buffer, end, propertyBytesMax } = framer
-  const bytes = readVariableByteInteger(buffer, at, end)
-  const start = at + variableByteIntegerBytes(bytes)
-  if (start + bytes > end) throw truncated()
-  if (bytes > propertyBytesMax) throw propertiesTooLong(bytes, propertyBytesMax)
-  return { start, end: start + bytes }
+/** Reads the Subscription Identifier, 0 when absent, and User Properties of a SUBSCRIBE. Throws ProtocolError. */
+function readSubscribeProperties(
+  buffer: Buffer,
+  start: number,
+  end: number,
+): { readonly subscriptionIdentifier: number; readonly userProperties: UserProperties } {
+  let subscriptionIdentifier = 0
+  const userProperties: (readonly [string, string])[] = []
+  const reader = new PropertyReader(buffer, start, end, PropertyPlace.Subscribe)
+  while (reader.next()) {
+    if (reader.id === PropertyId.SubscriptionIdentifier) subscriptionIdentifier = reader.number
+    else userProperties.push(reader.pair)
+  }
+  return { subscriptionIdentifier, userProperties }
 }
 
 function checkSubscriptionOptions(options: number, version: ProtocolVersion): void {
@@ -152,9 +152,4 @@ function noFilter(isSubscribe: boolean): ProtocolError {
   return isSubscribe
     ? illegal('MQTT-3.8.3-2', 'a SUBSCRIBE without a Topic Filter')
     : illegal('MQTT-3.10.3-2', 'an UNSUBSCRIBE without a Topic Filter')
-}
-
-/** A Packet Identifier of 0 (0x81): a value to throw. */
-export function zeroPacketId(): ProtocolError {
-  return malformed('MQTT-2.2.1-3', 'the Packet Identifier is 0')
 }

@@ -3,12 +3,12 @@
  * base64, times are ISO 8601 in UTC, intervals are seconds. What is absent stands for the standard's default.
  */
 
+import { SESSION_NEVER_EXPIRES } from '../../mqtt/packet.ts'
 import {
   decodeForwardedProperties,
   encodeForwardedProperties,
   type ForwardedProperties,
-} from '../../mqtt/codec/properties.ts'
-import { SESSION_NEVER_EXPIRES } from '../../mqtt/packet.ts'
+} from '../../mqtt/properties/forwarded.ts'
 import { topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { stringError } from '../../mqtt/utf8.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'

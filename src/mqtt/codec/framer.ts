@@ -9,26 +9,8 @@ import {
 import type { Tolerance } from '../lenience.ts'
 import type { Topic } from '../message.ts'
 import type { ProtocolVersion } from '../packet.ts'
+import { PacketType } from '../packet-type.ts'
 import { ProtocolError, Reason } from '../reason.ts'
-
-/** Control Packet types (section 2.1.2). */
-export const PacketType = {
-  Connect: 1,
-  Connack: 2,
-  Publish: 3,
-  Puback: 4,
-  Pubrec: 5,
-  Pubrel: 6,
-  Pubcomp: 7,
-  Subscribe: 8,
-  Suback: 9,
-  Unsubscribe: 10,
-  Unsuback: 11,
-  Pingreq: 12,
-  Pingresp: 13,
-  Disconnect: 14,
-  Auth: 15,
-} as const
 
 const EMPTY = Buffer.alloc(0)
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { Framer, PACKET_BYTES_MAX } from '../../../src/mqtt/codec/framing.ts'
+import { Framer, PACKET_BYTES_MAX } from '../../../src/mqtt/codec/framer.ts'
 import { ProtocolError, Reason } from '../../../src/mqtt/reason.ts'
 import { connect, framerAfterConnect, packet, uint16 } from '../packets.ts'
 

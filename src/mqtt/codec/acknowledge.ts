@@ -1,0 +1,84 @@
+/** HOT, PURE. PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7). */
+import { truncated } from '../field.ts'
+import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion } from '../packet.ts'
+import { PacketType } from '../packet-type.ts'
+import { readUserProperties } from '../properties/reader.ts'
+import type { PacketPlace } from '../slab.ts'
+import type { Framer } from './framer.ts'
+import { propertyRange, trailingBytes, unknownReason, zeroPacketId } from './packet-body.ts'
+
+/** Names by packet type. */
+const ACKNOWLEDGE_TYPES: readonly (AcknowledgeType | undefined)[] = [
+  undefined,
+  undefined,
+  undefined,
+  undefined,
+  'puback',
+  'pubrec',
+  'pubrel',
+  'pubcomp',
+]
+
+/**
+ * Reason Codes beside 0 that a client may send in PUBACK and PUBREC. 0x10 (No matching subscribers) is for Servers only,
+ * but a bridge is a Server at its other end: Mosquitto's sends it when nobody has subscribed.
+ */
+const RECEIVED_CODES: ReadonlySet<number> = new Set([0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+
+/** The same for PUBREL and PUBCOMP. */
+const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
+
+/** Decodes PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
+export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): AcknowledgePacket {
+  const { buffer, start, end, type } = framer
+  const bytes = end - start
+  if (bytes < 2) throw truncated()
+  const packetId = (buffer[start]! << 8) | buffer[start + 1]!
+  if (packetId === 0) throw zeroPacketId()
+  let reasonCode = 0
+  if (bytes > 2) {
+    if (version !== 5) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
+    reasonCode = buffer[start + 2]!
+    const known = type === PacketType.Puback || type === PacketType.Pubrec ? RECEIVED_CODES : RELEASE_CODES
+    if (reasonCode !== 0 && !known.has(reasonCode)) throw unknownReason(ACKNOWLEDGE_TYPES[type]!, reasonCode)
+    // Below four bytes of Remaining Length there is no Property Length (section 3.4.2.2.1).
+    if (bytes > 3) {
+      const properties = propertyRange(framer, start + 3)
+      if (properties.end !== end) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
+      readUserProperties(buffer, properties.start, end, 1 << type)
+    }
+  }
+  return { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode }
+}
+
+/** Writes PUBACK, PUBREC, PUBREL or PUBCOMP into `place`, in the short form where that means the same. */
+export function writeAcknowledge(
+  place: PacketPlace,
+  type: AcknowledgeType,
+  version: ProtocolVersion,
+  packetId: number,
+  reasonCode: number,
+): void {
+  const short = reasonCode === 0 || version !== 5
+  place.place(short ? 4 : 5)
+  const packet = place.buffer
+  const at = place.start
+  packet[at] = acknowledgeHeader(type)
+  packet[at + 1] = short ? 2 : 3
+  packet[at + 2] = packetId >>> 8
+  packet[at + 3] = packetId
+  if (!short) packet[at + 4] = reasonCode
+}
+
+function acknowledgeHeader(type: AcknowledgeType): number {
+  switch (type) {
+    case 'puback':
+      return 0x40
+    case 'pubrec':
+      return 0x50
+    case 'pubrel':
+      return 0x62
+    case 'pubcomp':
+      return 0x70
+  }
+}
