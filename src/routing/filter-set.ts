@@ -150,7 +150,7 @@ export class FilterSet<L extends Filtered> {
     this.#matchRest({ topic, found, open, depths, levels: topic.split('/') }, Number.POSITIVE_INFINITY)
   }
 
-  /** Begins a match that `goOn` ends. */
+  /** Begins a match that `continue` ends. */
   begin(topic: string): Matching<L> {
     const found: L[] = []
     this.#matchShapes(topic, found)
@@ -158,7 +158,7 @@ export class FilterSet<L extends Filtered> {
   }
 
   /** Goes on until the meter has so many units. True when all was looked at. */
-  goOn(matching: Matching<L>, until: number): boolean {
+  continue(matching: Matching<L>, until: number): boolean {
     return this.#matchRest(matching, until)
   }
 

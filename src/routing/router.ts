@@ -8,41 +8,22 @@
 import type { Topic } from '../mqtt/message.ts'
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
-import type { KeyedList } from '../structures/keyed-list.ts'
 import { Changes } from './changes.ts'
 import { innerFilter } from './filter.ts'
 import { FilterSet, type Matching } from './filter-set.ts'
+import { countOf, joined, type Route, RouteBuilder, routeOf } from './route.ts'
 import {
   FilterSubscriptions,
   Group,
   type GroupWatch,
-  MergedEntry,
+  groupIn,
+  type Leaf,
   type RouteEntry,
   type ShareGroup,
   SoleSubscription,
   type Subscription,
+  subscriptionIn,
 } from './subscription.ts'
-
-export {
-  type GroupWatch,
-  mergeWithout,
-  type RouteEntry,
-  type ShareGroup,
-  type Subscription,
-} from './subscription.ts'
-
-/** Who gets a message. The arrays never change. */
-export interface Route<S> {
-  /** The one entry where there is no other and no group; null otherwise. */
-  readonly sole: RouteEntry<S> | null
-  /** One per subscriber, in no order. */
-  readonly entries: readonly RouteEntry<S>[]
-  /** A group that has lost its last member since has no members. */
-  readonly groups: readonly ShareGroup<S>[]
-}
-
-/** What is found for a filter: one Subscription, one group, or more of them. */
-type Leaf<S> = SoleSubscription<S> | Group<S> | FilterSubscriptions<S>
 
 /**
  * Routes made of more Subscriptions and groups than this are held in number: making one again is cheap beside delivering
@@ -53,16 +34,11 @@ const LARGE_FOUND = 64
 const LARGE_FOUND_MAX = 524_288
 /** Bytes of a topic name that count as one of them: nobody but this Router may hold the Topic any more. */
 const NAME_BYTES = 32
-/** More further entries than this are found by a Map while a Route is made. */
-const SCAN_MAX = 16
 
 /** Places of the tree that may be visited at once: a match that may visit more is `prepare`d in steps. */
 const AT_ONCE_MAX = 2048
 /** Steps become this many times as long, by doubling, for a topic whose Subscriptions change while it is prepared. */
 const LONGER_MAX = 16
-
-/** What it takes to merge one Subscription into a Route that is made in steps. */
-const MERGE_UNITS = 4
 
 /** Items of a list that are copied for one unit, as a power of two. */
 const COPIED_BITS = 5
@@ -70,31 +46,13 @@ const COPIED_BITS = 5
 /** What a Subscription that is added or removed, and one that is found, take beside the characters of their filters. */
 const SUBSCRIPTION_UNITS = 10
 
-const NOTHING: readonly never[] = Object.freeze([])
-
 /** A Route that is being made: by what it began with, and how long its steps are. */
 interface Preparation<S> {
   readonly matching: Matching<Leaf<S>>
-  readonly merger: Merger<S>
+  readonly builder: RouteBuilder<S>
   readonly since: number
   readonly longer: number
 }
-
-class CachedRoute<S> implements Route<S> {
-  readonly entries: readonly RouteEntry<S>[]
-  readonly groups: readonly ShareGroup<S>[]
-
-  constructor(entries: readonly RouteEntry<S>[], groups: readonly ShareGroup<S>[]) {
-    this.entries = entries
-    this.groups = groups
-  }
-
-  get sole(): RouteEntry<S> | null {
-    return null
-  }
-}
-
-const NOBODY: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING)
 
 /** `S` is who subscribes: the router compares subscribers by identity and looks at nothing in them. */
 export class Router<S extends object> {
@@ -148,7 +106,7 @@ export class Router<S extends object> {
     const inner = innerFilter(filter)
     const leaf = this.#filters.get(inner)
     const share = inner === filter ? null : filter
-    const previous = find(leaf, subscriber, share)
+    const previous = subscriptionIn(leaf, subscriber, share)
     if (previous?.same(options, identifier)) return previous
     if (previous === undefined) this.#subscriptions++
     if (share !== null) return this.#addShared(leaf, subscriber, share, inner, options, identifier)
@@ -161,7 +119,7 @@ export class Router<S extends object> {
     const inner = innerFilter(filter)
     const leaf = this.#filters.get(inner)
     const share = inner === filter ? null : filter
-    const subscription = find(leaf, subscriber, share)
+    const subscription = subscriptionIn(leaf, subscriber, share)
     if (subscription === undefined) return null
     if (share !== null) this.#removeShared(leaf!, subscriber, share)
     else this.#remove(leaf!, subscriber)
@@ -214,17 +172,17 @@ export class Router<S extends object> {
     if (preparation === undefined || changes.touched(topic.name, preparation.since)) {
       const longer = preparation === undefined ? 1 : Math.min(preparation.longer * 2, LONGER_MAX)
       const matching = this.#filters.begin(topic.name)
-      preparation = { matching, merger: new Merger(), since: changes.count, longer }
+      preparation = { matching, builder: new RouteBuilder(), since: changes.count, longer }
     }
-    const { matching, merger, longer } = preparation
+    const { matching, builder, longer } = preparation
     const until = this.#meter.units + units * longer
-    if (!this.#filters.goOn(matching, until) || !merger.goOn(matching.found, this.#meter, until)) {
+    if (!this.#filters.continue(matching, until) || !builder.continue(matching.found, this.#meter, until)) {
       if (preparation !== known) this.#preparing.set(topic, preparation)
       return false
     }
     if (known !== undefined) this.#preparing.delete(topic)
     this.misses++
-    this.#remember(topic, merger.route, merger.count)
+    this.#remember(topic, builder.route, builder.count)
     return true
   }
 
@@ -237,8 +195,8 @@ export class Router<S extends object> {
   current(entry: RouteEntry<S>): RouteEntry<S> | null {
     let now: RouteEntry<S> | null = null
     for (const { filter } of entry.subscriptions) {
-      const found = find(this.#filters.get(filter), entry.subscriber, null)
-      if (found !== undefined) now = now === null ? found : join(now, found)
+      const found = subscriptionIn(this.#filters.get(filter), entry.subscriber, null)
+      if (found !== undefined) now = now === null ? found : joined(now, found)
     }
     return now
   }
@@ -257,7 +215,7 @@ export class Router<S extends object> {
 
   /** The group of a whole Shared Subscription filter; null when it has no members. */
   shareGroup(share: string): ShareGroup<S> | null {
-    return findGroup(this.#filters.get(innerFilter(share)), share) ?? null
+    return groupIn(this.#filters.get(innerFilter(share)), share) ?? null
   }
 
   #add(
@@ -299,7 +257,7 @@ export class Router<S extends object> {
     options: SubscriptionOptions,
     identifier: number,
   ): Subscription<S> {
-    let group = findGroup(leaf, share)
+    let group = groupIn(leaf, share)
     if (group === undefined) {
       // A cached Route holds groups, not members: it goes stale only here and where the group ends.
       this.#changes.record(inner)
@@ -321,7 +279,7 @@ export class Router<S extends object> {
   }
 
   #removeShared(leaf: Leaf<S>, subscriber: S, share: string): void {
-    const group = findGroup(leaf, share)!
+    const group = groupIn(leaf, share)!
     const { list } = group
     if (this.watch?.keeps(list.get(subscriber)!) === true) group.kept--
     this.#meter.units += list.copiedNext >>> COPIED_BITS
@@ -392,181 +350,4 @@ export class Router<S extends object> {
       oldest.route = null
     }
   }
-}
-
-/** Makes a Route of very many Subscriptions, a few at a time. */
-class Merger<S> {
-  /** Subscriptions and groups that were merged. */
-  count = 0
-  readonly #entries: RouteEntry<S>[] = []
-  readonly #groups: ShareGroup<S>[] = []
-  /** Where each subscriber's entry is. */
-  readonly #places = new Map<S, number>()
-  /** One that moved into the tree meanwhile is found twice. */
-  readonly #merged = new Set<Leaf<S>>()
-  #next = 0
-
-  /** Goes on until the meter has so many units. True when all that was found is merged. */
-  goOn(found: readonly Leaf<S>[], meter: Meter, until: number): boolean {
-    for (; this.#next < found.length; this.#next++) {
-      if (meter.units >= until) return false
-      const leaf = found[this.#next]!
-      if (this.#merged.has(leaf)) continue
-      this.#merged.add(leaf)
-      const before = this.count
-      if (leaf instanceof Group) this.#addGroup(leaf)
-      else if (leaf instanceof SoleSubscription) this.#add(leaf)
-      else {
-        for (const subscription of leaf.subscriptions.items) this.#add(subscription)
-        for (const group of leaf.groups?.items ?? NOTHING) this.#addGroup(group)
-      }
-      meter.units += MERGE_UNITS * (this.count - before)
-    }
-    return true
-  }
-
-  get route(): Route<S> {
-    const [first] = this.#entries
-    const isSole = this.#entries.length === 1 && this.#groups.length === 0
-    if (isSole && first instanceof SoleSubscription) return first
-    return this.count === 0 ? NOBODY : new CachedRoute(this.#entries, this.#groups)
-  }
-
-  #addGroup(group: ShareGroup<S>): void {
-    this.#groups.push(group)
-    this.count++
-  }
-
-  #add(subscription: SoleSubscription<S>): void {
-    this.count++
-    const { subscriber } = subscription
-    const at = this.#places.get(subscriber)
-    if (at !== undefined) {
-      this.#entries[at] = join(this.#entries[at]!, subscription)
-      return
-    }
-    this.#places.set(subscriber, this.#entries.length)
-    this.#entries.push(subscription)
-  }
-}
-
-/** The subscriber's own of what is found for a filter; `share` is the whole filter of a Shared Subscription, else null. */
-function find<S>(
-  leaf: Leaf<S> | undefined,
-  subscriber: S,
-  share: string | null,
-): SoleSubscription<S> | undefined {
-  if (share !== null) return findGroup(leaf, share)?.list.get(subscriber)
-  if (leaf instanceof FilterSubscriptions) return leaf.subscriptions.get(subscriber)
-  return leaf instanceof SoleSubscription && leaf.subscriber === subscriber ? leaf : undefined
-}
-
-function findGroup<S>(leaf: Leaf<S> | undefined, share: string): Group<S> | undefined {
-  if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
-  return leaf instanceof Group && leaf.share === share ? leaf : undefined
-}
-
-/** Subscriptions and groups of all leaves together. */
-function countOf<S>(found: readonly Leaf<S>[]): number {
-  let count = 0
-  for (const leaf of found) {
-    count += leaf instanceof FilterSubscriptions ? leaf.subscriptions.length + (leaf.groups?.length ?? 0) : 1
-  }
-  return count
-}
-
-function routeOf<S>(found: readonly Leaf<S>[]): Route<S> {
-  if (found.length === 0) return NOBODY
-  if (found.length === 1 && found[0] instanceof SoleSubscription) return found[0]
-  return new CachedRoute<S>(merge(found), groupsOf(found))
-}
-
-/** One entry per subscriber out of all leaves [MQTT-3.3.4-2] [MQTT-3.3.4-4]. */
-function merge<S>(found: readonly Leaf<S>[]): readonly RouteEntry<S>[] {
-  const largest = largestOf(found)
-  if (largest === null || largest instanceof Group) return NOTHING
-  const base = largest instanceof FilterSubscriptions ? largest.subscriptions : null
-  // A filter has one Subscription per subscriber: where only one filter matches, its list is the answer.
-  const list: readonly RouteEntry<S>[] =
-    largest instanceof FilterSubscriptions ? largest.subscriptions.items : [largest]
-  let entries: RouteEntry<S>[] | null = null
-  let others: Map<S, number> | null = null
-  for (const leaf of found) {
-    if (leaf === largest || leaf instanceof Group) continue
-    const subscriptions = leaf instanceof FilterSubscriptions ? leaf.subscriptions.items : [leaf]
-    if (subscriptions.length === 0) continue
-    entries ??= list.slice()
-    for (const subscription of subscriptions) {
-      let at = positionIn(base, list, subscription.subscriber)
-      if (at === -1) {
-        if (others === null && entries.length - list.length > SCAN_MAX)
-          others = indexFrom(entries, list.length)
-        at =
-          others === null
-            ? scan(entries, list.length, subscription.subscriber)
-            : (others.get(subscription.subscriber) ?? -1)
-      }
-      if (at === -1) {
-        others?.set(subscription.subscriber, entries.length)
-        entries.push(subscription)
-      } else {
-        entries[at] = join(entries[at]!, subscription)
-      }
-    }
-  }
-  return entries ?? list
-}
-
-function join<S>(entry: RouteEntry<S>, subscription: SoleSubscription<S>): RouteEntry<S> {
-  const merged = entry instanceof MergedEntry ? entry : new MergedEntry(entry as SoleSubscription<S>)
-  merged.add(subscription)
-  return merged
-}
-
-/** The leaf with the most Subscriptions, shared ones not counted; null when none has any. */
-function largestOf<S>(found: readonly Leaf<S>[]): Leaf<S> | null {
-  let largest: Leaf<S> | null = null
-  let most = 0
-  for (const leaf of found) {
-    if (leaf instanceof Group) continue
-    const count = leaf instanceof FilterSubscriptions ? leaf.subscriptions.length : 1
-    if (count <= most) continue
-    largest = leaf
-    most = count
-  }
-  return largest
-}
-
-function positionIn<S>(
-  base: KeyedList<S, SoleSubscription<S>> | null,
-  list: readonly RouteEntry<S>[],
-  subscriber: S,
-): number {
-  if (base !== null) return base.position(subscriber)
-  return list[0]!.subscriber === subscriber ? 0 : -1
-}
-
-function indexFrom<S>(entries: readonly RouteEntry<S>[], from: number): Map<S, number> {
-  const index = new Map<S, number>()
-  for (let at = from; at < entries.length; at++) index.set(entries[at]!.subscriber, at)
-  return index
-}
-
-function scan<S>(entries: readonly RouteEntry<S>[], from: number, subscriber: S): number {
-  for (let at = from; at < entries.length; at++) if (entries[at]!.subscriber === subscriber) return at
-  return -1
-}
-
-function groupsOf<S>(found: readonly Leaf<S>[]): readonly ShareGroup<S>[] {
-  let groups: ShareGroup<S>[] | null = null
-  for (const leaf of found) {
-    if (leaf instanceof Group) {
-      if (groups === null) groups = [leaf]
-      else groups.push(leaf)
-    } else if (leaf instanceof FilterSubscriptions && leaf.groups !== null) {
-      groups ??= []
-      for (const group of leaf.groups.items) groups.push(group)
-    }
-  }
-  return groups ?? NOTHING
 }

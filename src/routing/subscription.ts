@@ -197,6 +197,26 @@ export class Group<S> implements ShareGroup<S> {
   }
 }
 
+/** Everything under one filter: one Subscription, one group, or more of them. */
+export type Leaf<S> = SoleSubscription<S> | Group<S> | FilterSubscriptions<S>
+
+/** Finds the Subscription of a subscriber in a leaf; `share` is the whole filter of a Shared Subscription, else null. */
+export function subscriptionIn<S>(
+  leaf: Leaf<S> | undefined,
+  subscriber: S,
+  share: string | null,
+): SoleSubscription<S> | undefined {
+  if (share !== null) return groupIn(leaf, share)?.list.get(subscriber)
+  if (leaf instanceof FilterSubscriptions) return leaf.subscriptions.get(subscriber)
+  return leaf instanceof SoleSubscription && leaf.subscriber === subscriber ? leaf : undefined
+}
+
+/** Finds the group of a whole Shared Subscription filter in a leaf. */
+export function groupIn<S>(leaf: Leaf<S> | undefined, share: string): Group<S> | undefined {
+  if (leaf instanceof FilterSubscriptions) return leaf.groups?.get(share)
+  return leaf instanceof Group && leaf.share === share ? leaf : undefined
+}
+
 /** The key of a KeyedList of groups. */
 function shareOf<S>(group: Group<S>): string {
   return group.share

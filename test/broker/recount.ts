@@ -13,7 +13,7 @@ import {
 import { type Usage, usageOf } from '../../src/broker/accounts/usage.ts'
 import type { State } from '../../src/broker/state/state.ts'
 import type { Message } from '../../src/mqtt/message.ts'
-import type { ShareGroup } from '../../src/routing/router.ts'
+import type { ShareGroup } from '../../src/routing/subscription.ts'
 import type { Session } from '../../src/session/session.ts'
 import { MESSAGE_BYTES } from '../../src/store/held.ts'
 

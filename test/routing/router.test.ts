@@ -3,7 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import type { QoS, SubscriptionOptions } from '../../src/mqtt/packet.ts'
 import { innerFilter } from '../../src/routing/filter.ts'
-import { mergeWithout, type Route, type RouteEntry, Router } from '../../src/routing/router.ts'
+import type { Route } from '../../src/routing/route.ts'
+import { Router } from '../../src/routing/router.ts'
+import { mergeWithout, type RouteEntry } from '../../src/routing/subscription.ts'
 import { EXAMPLES, naiveMatches } from './naive.ts'
 
 interface Client {

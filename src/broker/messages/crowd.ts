@@ -3,7 +3,7 @@
  * long. What is published meanwhile to a topic of which a message is under way comes after that one.
  */
 import type { Message, Topic } from '../../mqtt/message.ts'
-import type { Route } from '../../routing/router.ts'
+import type { Route } from '../../routing/route.ts'
 import type { Session } from '../../session/session.ts'
 import type { State } from '../state/state.ts'
 import { SLICE_UNITS } from '../state/work.ts'

@@ -9,7 +9,7 @@
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { QoS, SubscribeRequest, SubscriptionOptions } from '../../mqtt/packet.ts'
 import { hasWildcard } from '../../routing/filter.ts'
-import type { RouteEntry } from '../../routing/router.ts'
+import type { RouteEntry } from '../../routing/subscription.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
 import type { State } from '../state/state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'

@@ -3,7 +3,8 @@
  * messages as nothing else does which one user may have.
  */
 import { filterMatches } from '../../routing/filter.ts'
-import type { GroupWatch, Router, ShareGroup, Subscription } from '../../routing/router.ts'
+import type { Router } from '../../routing/router.ts'
+import type { GroupWatch, ShareGroup, Subscription } from '../../routing/subscription.ts'
 import type { Session } from '../../session/session.ts'
 import { type Usage, type UsageBook, usageOf } from '../accounts/usage.ts'
 import type { Work } from './work.ts'
