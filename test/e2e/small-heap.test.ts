@@ -176,6 +176,101 @@ test('very many groups on one filter: a broker in a small heap parks what they w
   expect(payloads.every((payload, index) => Number(payload) === Math.floor(index / shares))).toBe(true)
 })
 
+/** Sends packets, so many at a time, until one is refused: the connection ends, or SUBACK says so. How many were sent. */
+function fill(
+  port: number,
+  clientId: string,
+  packetOf: (n: number) => Buffer,
+  atOnce: number,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let sent = 0
+    let answered = 0
+    let isFull = false
+    let rest = Buffer.alloc(0)
+    const socket = connect(port, '127.0.0.1', () => socket.write(connectBytes(4, 0, clientId)))
+    const send = (): void => {
+      const packets = Array.from({ length: atOnce }, (_, index) => packetOf(sent + index))
+      sent += atOnce
+      socket.write(Buffer.concat(packets))
+    }
+    socket.on('data', (chunk) => {
+      rest = Buffer.concat([rest, chunk])
+      // All answers here are shorter than 16,384 bytes.
+      for (;;) {
+        const isLong = rest.length > 1 && rest[1]! > 127
+        const length = isLong ? (rest[1]! & 127) + 128 * (rest[2] ?? 0) + 3 : (rest[1] ?? 0) + 2
+        if (rest.length < (isLong ? 3 : 2) || rest.length < length) break
+        if (rest[0] !== 0x20) answered++
+        if (rest[0] === 0x90 && rest[length - 1] === 0x80) isFull = true
+        rest = rest.subarray(length)
+      }
+      if (isFull) socket.end(Buffer.from([0xe0, 0]))
+      else if (answered === sent) send()
+    })
+    socket.on('close', () => resolve(sent))
+    socket.on('error', reject)
+  })
+}
+
+/** The Return Codes of so many newcomers. */
+async function newcomers(port: number, count: number): Promise<number[]> {
+  const codes: number[] = []
+  for (let n = 0; n < count; n++) {
+    const code = new Promise<number>((resolve, reject) => {
+      const socket = connect(port, '127.0.0.1', () => socket.write(connectBytes(4, 2, `newcomer-${n}`)))
+      socket.on('data', (chunk) => {
+        resolve(chunk[3]!)
+        socket.end(Buffer.from([0xe0, 0]))
+      })
+      socket.on('error', reject)
+    })
+    codes.push(await code)
+  }
+  return codes
+}
+
+const packetId = (n: number): Buffer => Buffer.from([n >>> 8, n & 255])
+
+const FULL = {
+  'retained messages': (port: number) =>
+    fill(port, 'a', (n) => packet(0x33, field(`r/${n}`), packetId(1 + (n % 500)), Buffer.from('hello')), 500),
+  Subscriptions: (port: number) => {
+    const filters = (n: number): Buffer[] =>
+      Array.from({ length: 1000 }, (_, index) =>
+        Buffer.concat([field(`f/${1000 * n + index}`), Buffer.from([1])]),
+      )
+    return fill(port, 'a', (n) => packet(0x82, packetId(1 + n), ...filters(n)), 1)
+  },
+  'messages for clients that are away': async (port: number) => {
+    for (let away = 0; away < 100; away++) {
+      const subscribe = packet(0x82, packetId(1), field('q'), Buffer.from([1]))
+      await exchange(port, [connectBytes(4, 0, `away-${away}`), subscribe])
+    }
+    // Their queues are capped: nothing is refused.
+    let left = 15_000
+    const each = (n: number): Buffer => packet(0x32, field('q'), packetId(1 + (n % 500)), Buffer.from('x'))
+    return await fill(port, 'a', (n) => (--left > 0 ? each(n) : Buffer.from([0xe0, 0])), 500)
+  },
+}
+
+test.each(Object.keys(FULL) as (keyof typeof FULL)[])(
+  'a broker that is full of %s is killed, starts again in the same heap, and lets newcomers in',
+  async (kind) => {
+    const data = await temporaryDirectory()
+    const words = ['--set', 'limits.profile=open', '--durability', 'os']
+    const program = broker(data, HEAP_MIB, ...words)
+    const port = await portOf(program)
+    expect(await FULL[kind](port)).toBeGreaterThan(90)
+    expect(await newcomers(port, 5)).toEqual([0, 0, 0, 0, 0])
+    await program.kill()
+    const again = broker(data, HEAP_MIB, ...words)
+    expect(await newcomers(await portOf(again), 5)).toEqual([0, 0, 0, 0, 0])
+    again.signal('SIGTERM')
+    expect((await again.ended).code).toBe(0)
+  },
+)
+
 test('what cannot fit into memory is refused in words before it ends the process, and nothing is changed', async () => {
   const data = await storeWith(async (server) => {
     server.createSession(1)
