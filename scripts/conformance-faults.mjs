@@ -37,7 +37,7 @@ const FAULTS = {
   ],
   'MQTT-3.4.2-2': [
     // A Reason String in every acknowledgement that has a reason.
-    ['mqtt/codec/acknowledge.ts', 'place.place(short ? 4 : 5)', 'place.place(short ? 4 : 10)'],
+    ['mqtt/codec/acknowledge.ts', 'writer.reserve(short ? 4 : 5)', 'writer.reserve(short ? 4 : 10)'],
     ['mqtt/codec/acknowledge.ts', 'packet[at + 1] = short ? 2 : 3', 'packet[at + 1] = short ? 2 : 8'],
     [
       'mqtt/codec/acknowledge.ts',

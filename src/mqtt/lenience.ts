@@ -35,7 +35,7 @@ export type Lenience = keyof typeof LENIENCES
 export const LENIENCE_NAMES = Object.keys(LENIENCES) as readonly Lenience[]
 
 /** What one Network Connection is forgiven. */
-export class Tolerance {
+export class Leniences {
   readonly #rules: readonly Lenience[]
   readonly #used: (rule: Lenience) => void
 
@@ -46,7 +46,7 @@ export class Tolerance {
   }
 
   /** Whether a breach of this rule is forgiven; it counts as used then. */
-  excuses(rule: Lenience): boolean {
+  allows(rule: Lenience): boolean {
     if (!this.#rules.includes(rule)) return false
     this.#used(rule)
     return true

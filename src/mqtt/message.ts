@@ -55,7 +55,7 @@ export class Topic {
 }
 
 /** A packet as bytes: a part of a buffer, so that neighbours can leave as one slice. Never changed. */
-export interface Wire {
+export interface EncodedPacket {
   readonly buffer: Buffer
   readonly start: number
   readonly end: number
@@ -124,9 +124,9 @@ export class Message {
   charged: object | null = null
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
-  /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `publishWire`. */
-  wire4: Wire | null = null
-  wire5: Wire | null = null
+  /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `sharedPublish`. */
+  encoded3: EncodedPacket | null = null
+  encoded5: EncodedPacket | null = null
   /** QoS, RETAIN, and whether it is evicted and owned: each a field of its own would take 8 bytes with each message. */
   #flags: number
   /** The payload is `#buffer[#start..#end)`; `#payload` is a view of it, once there is one. */
@@ -202,7 +202,7 @@ export class Message {
     if (this.properties.length > 0) {
       this.properties = lasting ? aloneCopy(this.properties) : Buffer.from(this.properties)
     }
-    this.forgetWires()
+    this.forgetEncoded()
   }
 
   /** Into memory that holds payloads of other messages, too. The view goes: few will ask for another one. */
@@ -235,9 +235,9 @@ export class Message {
    * Lets go of the shared encodings once everybody has them who gets the message now: they lie in memory that other packets
    * were read or written into, all of which a message that is kept would keep.
    */
-  forgetWires(): void {
-    this.wire4 = null
-    this.wire5 = null
+  forgetEncoded(): void {
+    this.encoded3 = null
+    this.encoded5 = null
   }
 
   /** Drops the body from memory. Only the store calls this, when the body can be read back. */
@@ -245,7 +245,7 @@ export class Message {
     this.topic = NO_TOPIC
     this.#setPayload(EMPTY)
     this.properties = EMPTY
-    this.forgetWires()
+    this.forgetEncoded()
     this.#flags |= EVICTED
   }
 

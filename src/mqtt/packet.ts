@@ -1,5 +1,5 @@
 /** The control packets as the broker sees them: shapes only. */
-import type { QoS, Topic, Will, Wire } from './message.ts'
+import type { EncodedPacket, QoS, Topic, Will } from './message.ts'
 
 export type { QoS } from './message.ts'
 /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0. */
@@ -37,7 +37,7 @@ export interface ConnectPacket {
 }
 
 /** As it came: the packet is `buffer[start..end)`, which is valid until the turn ends. */
-export interface PublishPacket extends Wire {
+export interface PublishPacket extends EncodedPacket {
   readonly type: 'publish'
   /** Null when the topic name is empty and an alias stands for it. */
   readonly topic: Topic | null

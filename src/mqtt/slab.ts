@@ -1,6 +1,6 @@
 /** HOT. Memory that packets to clients are written into, one behind the other, so that neighbours leave as one slice. */
 
-import type { Wire } from './message.ts'
+import type { EncodedPacket } from './message.ts'
 
 /** As small as this since a single waiting packet keeps all of it alive. */
 const SLAB_BYTES = 16 * 1024
@@ -10,14 +10,14 @@ const PLACED_BYTES_MAX = 2048
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** Where a packet is written: `place` makes room, then it is `buffer[start..end)`, for whoever placed it to fill. */
-export interface PacketPlace extends Wire {
-  /** A large payload that follows these bytes and lies elsewhere; null where the packet is whole. `place` makes it so. */
+/** Where a packet is written: `reserve` makes room, then it is `buffer[start..end)`, for whoever placed it to fill. */
+export interface PacketWriter extends EncodedPacket {
+  /** A large payload that follows these bytes and lies elsewhere; null where the packet is whole. `reserve` makes it so. */
   body: Buffer | null
-  place(bytes: number): void
+  reserve(bytes: number): void
 }
 
-export class PacketSlab implements PacketPlace {
+export class PacketSlab implements PacketWriter {
   /** Where the packet lies that was placed last. */
   buffer: Buffer = NOTHING
   start = 0
@@ -27,7 +27,7 @@ export class PacketSlab implements PacketPlace {
   #used = 0
 
   /** Makes room for a packet of this many bytes, to be written into `buffer` from `start` on. */
-  place(bytes: number): void {
+  reserve(bytes: number): void {
     this.body = null
     if (bytes > PLACED_BYTES_MAX) {
       this.buffer = Buffer.allocUnsafe(bytes)

@@ -877,7 +877,7 @@ export class Session implements OutboundState {
     if (delivery.qos === 0) {
       if (!sink.publish(delivery, 0, false, 0)) this.#context.dropped(this, 'packet-too-large', delivery)
       this.#shift()
-      delivery.message.forgetWires() // others may have it in their queues for long
+      delivery.message.forgetEncoded() // others may have it in their queues for long
       if (this.stored) store.dropped(this.id, delivery.message)
       return
     }

@@ -7,7 +7,7 @@ import { Message } from '../../src/mqtt/message.ts'
 import type { ClientPacket, PublishPacket } from '../../src/mqtt/packet.ts'
 import { decodeForwardedProperties, encodeForwardedProperties } from '../../src/mqtt/properties/forwarded.ts'
 import { ProtocolError, Reason } from '../../src/mqtt/reason.ts'
-import { TopicTable } from '../../src/mqtt/topics.ts'
+import { TopicInterner } from '../../src/mqtt/topic-interner.ts'
 import { encodeAcknowledge, encodePublish } from '../mqtt/encoded.ts'
 import { framerAfterConnect } from '../mqtt/packets.ts'
 import { SEEDS } from './framing.ts'
@@ -107,7 +107,7 @@ function strictly(version: Version, bytes: Buffer): ClientPacket | string {
     const framer = isConnect(bytes) ? new Framer(MAX) : framerAfterConnect(version)
     framer.push(bytes)
     if (!framer.next()) return 'unfinished'
-    return isConnect(bytes) ? decodeConnect(framer) : decode(framer, version, new TopicTable(8))
+    return isConnect(bytes) ? decodeConnect(framer) : decode(framer, version, new TopicInterner(8))
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error
     if (error.reasonCode === Reason.ImplementationSpecificError) throw error
@@ -205,7 +205,7 @@ function publishAgain(packet: PublishPacket, version: Version): void {
   framer.push(bytes)
   if (!framer.next()) throw new Error('an encoded PUBLISH is not whole')
   same(
-    described(decodePublish(framer, version, new TopicTable(8))),
+    described(decodePublish(framer, version, new TopicInterner(8))),
     described(packet),
     'encoded and read again',
   )

@@ -2,10 +2,10 @@ import { describe, expect, test } from 'vitest'
 import { decodeConnect } from '../../src/mqtt/codec/connect.ts'
 import { decode } from '../../src/mqtt/codec/decode.ts'
 import { Framer } from '../../src/mqtt/codec/framer.ts'
-import { LENIENCE_NAMES, LENIENCES, type Lenience, Tolerance } from '../../src/mqtt/lenience.ts'
+import { LENIENCE_NAMES, LENIENCES, type Lenience, Leniences } from '../../src/mqtt/lenience.ts'
 import type { ClientPacket } from '../../src/mqtt/packet.ts'
 import { ProtocolError } from '../../src/mqtt/reason.ts'
-import { TopicTable } from '../../src/mqtt/topics.ts'
+import { TopicInterner } from '../../src/mqtt/topic-interner.ts'
 import { packet, uint16 } from './packets.ts'
 
 /** CONNECT with this name, level, flags and what comes behind the Client Identifier. */
@@ -113,8 +113,8 @@ const CASES: readonly Case[] = [
 
 function read({ after, packet: bytes }: Case, rules: readonly Lenience[], used: Lenience[]): ClientPacket {
   const framer = new Framer(10_000)
-  framer.tolerance = new Tolerance(rules, (rule) => used.push(rule))
-  const topics = new TopicTable(10)
+  framer.leniences = new Leniences(rules, (rule) => used.push(rule))
+  const topics = new TopicInterner(10)
   if (after === null) {
     framer.push(bytes)
     expect(framer.next()).toBe(true)

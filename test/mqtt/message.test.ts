@@ -15,11 +15,11 @@ function message(bytes: Buffer): Message {
 test.each([false, true])('own copies, once (lasting: %s)', (lasting) => {
   const bytes = Buffer.alloc(60, 'a')
   const one = message(bytes)
-  one.wire4 = { buffer: bytes, start: 0, end: 60 }
+  one.encoded3 = { buffer: bytes, start: 0, end: 60 }
   one.own(lasting)
   bytes.fill('b')
   expect([String(one.payload), String(one.properties)]).toEqual(['a'.repeat(50), 'a'.repeat(10)])
-  expect(one.wire4).toBeNull()
+  expect(one.encoded3).toBeNull()
   const { payload } = one
   one.own(!lasting)
   expect(one.payload).toBe(payload)

@@ -5,7 +5,7 @@ import { Framer, PACKET_BYTES_MAX } from '../../src/mqtt/codec/framer.ts'
 import { writeVariableByteInteger } from '../../src/mqtt/field.ts'
 import type { ClientPacket, ProtocolVersion } from '../../src/mqtt/packet.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
-import { TopicTable } from '../../src/mqtt/topics.ts'
+import { TopicInterner } from '../../src/mqtt/topic-interner.ts'
 
 type Part = string | number | readonly number[] | Buffer
 
@@ -79,7 +79,7 @@ const CONNECTS: Readonly<Record<ProtocolVersion, Buffer>> = {
 export function decodeAll(
   chunks: readonly Buffer[],
   version: ProtocolVersion,
-  topics = new TopicTable(1000),
+  topics = new TopicInterner(1000),
 ): ClientPacket[] {
   const first = chunks.find((chunk) => chunk.length > 0)
   const isConnect = first !== undefined && first[0]! >> 4 === 1

@@ -6,7 +6,7 @@ test('small packets lie one behind the other until a slab is full; what was plac
   const placed: { buffer: Buffer; start: number; end: number; byte: number }[] = []
   for (let count = 0; count < 10_000; count++) {
     const bytes = (count * 37) % 300
-    slab.place(bytes)
+    slab.reserve(bytes)
     const { buffer, start, end } = slab
     expect(end - start).toBe(bytes)
     buffer.fill(count % 251, start, end)
@@ -22,10 +22,10 @@ test('small packets lie one behind the other until a slab is full; what was plac
 
 test('a large packet has memory of its own, and does not end the slab', () => {
   const slab = new PacketSlab()
-  slab.place(10)
+  slab.reserve(10)
   const { buffer } = slab
-  slab.place(100_000)
+  slab.reserve(100_000)
   expect([slab.start, slab.end, slab.buffer === buffer]).toEqual([0, 100_000, false])
-  slab.place(10)
+  slab.reserve(10)
   expect([slab.start, slab.buffer === buffer]).toEqual([10, true])
 })

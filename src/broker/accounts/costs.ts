@@ -3,7 +3,8 @@
  * objects, entries of maps, buffers. `test/broker/accounts/costs.test.ts` holds the table against the heap.
  */
 import type { Will } from '../../mqtt/message.ts'
-import { type TopicTable, topicLevels } from '../../mqtt/topics.ts'
+import type { TopicInterner } from '../../mqtt/topic-interner.ts'
+import { topicLevels } from '../../mqtt/topics.ts'
 import type { Session } from '../../session/session.ts'
 import { MESSAGE_BYTES } from '../../store/held.ts'
 import type { LinkInfo } from '../boundary/link.ts'
@@ -121,6 +122,6 @@ export function exactBytes(session: Session): number {
 }
 
 /** What remembered topic names take. */
-export function topicsBytes({ size, bytes }: TopicTable): number {
+export function topicsBytes({ size, bytes }: TopicInterner): number {
   return size * COSTS.topic + bytes
 }

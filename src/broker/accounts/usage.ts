@@ -5,7 +5,7 @@
  * changes with each message is marked there, and looked at now and then.
  */
 import type { Message } from '../../mqtt/message.ts'
-import type { TopicTable } from '../../mqtt/topics.ts'
+import type { TopicInterner } from '../../mqtt/topic-interner.ts'
 import type { Session } from '../../session/session.ts'
 import type { WillRecord } from '../../store/store.ts'
 import type { LinkInfo } from '../boundary/link.ts'
@@ -177,7 +177,7 @@ export interface Kept {
   /** Connections that something was read from or written to since the last look, and those that hold something. */
   readonly restless: readonly CountedConnection[]
   rest(connection: CountedConnection): void
-  readonly topics: TopicTable
+  readonly topics: TopicInterner
   readonly store: {
     readonly figures: { readonly residentBytes: number }
     readonly held: { readonly bytes: number }

@@ -1,6 +1,6 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
 
-import type { Tolerance } from '../../mqtt/lenience.ts'
+import type { Leniences } from '../../mqtt/lenience.ts'
 import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { Reason } from '../../mqtt/reason.ts'
@@ -46,7 +46,7 @@ export function connectRefusal(
   state: State,
   packet: ConnectPacket,
   link: LinkInfo,
-  tolerance: Tolerance | null = null,
+  leniences: Leniences | null = null,
 ): Refusal | null {
   const { limits } = state
   if (link.certificateRefusal !== undefined) {
@@ -60,12 +60,12 @@ export function connectRefusal(
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
     const isLet = limits.emptyClientIdentifierAllowed
-    if (!isLet || (forbidden && tolerance?.excuses('empty-client-identifier') !== true)) {
+    if (!isLet || (forbidden && leniences?.allows('empty-client-identifier') !== true)) {
       return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
     }
   }
   const isLong = packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
-  if (isLong && tolerance?.excuses('client-identifier-over-23') !== true) {
+  if (isLong && leniences?.allows('client-identifier-over-23') !== true) {
     return {
       reasonCode: Reason.ClientIdentifierNotValid,
       reason: `MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`,

@@ -53,8 +53,8 @@ import {
   sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
+import { ConnectionLeniences } from './connection-leniences.ts'
 import { DeliveryEncoder } from './delivery.ts'
-import { Forgiven } from './forgiven.ts'
 import { type LateBy, LoginTime, type LoginTimeSink } from './login-time.ts'
 import { Output, type OutputOwner } from './output.ts'
 import { KeepAlive, type KeepAliveSink, ReaderWatch } from './patience.ts'
@@ -174,7 +174,7 @@ export class Connection
   #inbound: Inbound | null = null
   #filterPackets: FilterPackets | null = null
   /** Null, as it should be, where the listener forgives nothing. */
-  readonly #forgiven: Forgiven | null
+  readonly #leniences: ConnectionLeniences | null
   /** Made with the first delivery: who only publishes has none. */
   #encoder: DeliveryEncoder | null = null
   /** Topic Aliases that we may use towards the client. */
@@ -190,8 +190,9 @@ export class Connection
     this.#framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.#framer.propertyBytesMax = state.limits.propertyBytesMax
     const { lenient } = link.info
-    this.#forgiven = lenient === undefined || lenient.length === 0 ? null : new Forgiven(state, lenient)
-    this.#framer.tolerance = this.#forgiven?.tolerance ?? null
+    this.#leniences =
+      lenient === undefined || lenient.length === 0 ? null : new ConnectionLeniences(state, lenient)
+    this.#framer.leniences = this.#leniences?.leniences ?? null
     this.#output = new Output(state, link, this)
     this.#view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#keepAlive = new KeepAlive(state, link, this)
@@ -558,12 +559,12 @@ export class Connection
     this.#version = packet.protocolVersion
     this.#framer.version = packet.protocolVersion
     // Devices of the time before 5.0 are forgiven, nobody who speaks 5.0.
-    if (packet.protocolVersion === 5) this.#framer.tolerance = null
+    if (packet.protocolVersion === 5) this.#framer.leniences = null
     this.#maximumPacketSize = packet.maximumPacketSize
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#view = { clientId, userName: null, protocolVersion: packet.protocolVersion, link: this.#link.info }
-    this.#forgiven?.identified(this.#view)
-    const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.tolerance)
+    this.#leniences?.identified(this.#view)
+    const refusal = connectRefusal(this.#state, given, this.#link.info, this.#framer.leniences)
     if (refusal !== null) {
       this.#refuseFor(refusal)
       return
@@ -996,18 +997,19 @@ export class Connection
 
   publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean {
     const encoder = this.#encoder ?? this.#makeEncoder()
-    const wire = encoder.encode(delivery, packetId, dup, this.#state.now())
-    if (wire === null) {
+    const encoded = encoder.encode(delivery, packetId, dup, this.#state.now())
+    if (encoded === null) {
       this.#output.abandon()
       return false // [MQTT-3.1.2-25]
     }
-    if (this.#output.pushPart(wire.buffer, wire.start, wire.end, gate, 0)) this.#state.turn.touch(this)
+    if (this.#output.pushPart(encoded.buffer, encoded.start, encoded.end, gate, 0))
+      this.#state.turn.touch(this)
     const { body } = encoder
     if (body !== null) this.#output.pushBody(body)
     const { message, qos } = delivery
     const { figures, events } = this.#state
     if (events.hearsPackets) {
-      const bytes = wire.end - wire.start + (body?.length ?? 0)
+      const bytes = encoded.end - encoded.start + (body?.length ?? 0)
       this.#trace('sent', { packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
     }
     figures.publishSent++

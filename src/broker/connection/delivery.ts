@@ -1,23 +1,23 @@
 /** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
-import { publishWire, writePublish } from '../../mqtt/codec/publish.ts'
-import { type Delivery, NO_IDENTIFIERS, type Wire } from '../../mqtt/message.ts'
+import { sharedPublish, writePublish } from '../../mqtt/codec/publish.ts'
+import { type Delivery, type EncodedPacket, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { ProtocolVersion } from '../../mqtt/packet.ts'
-import type { PacketPlace } from '../../mqtt/slab.ts'
+import type { PacketWriter } from '../../mqtt/slab.ts'
 import { secondsLeft } from '../boundary/expiry.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
 
 export class DeliveryEncoder {
   /** For what all receivers share, and for what is this client's alone. */
-  readonly #shared: PacketPlace
-  readonly #own: PacketPlace
+  readonly #shared: PacketWriter
+  readonly #own: PacketWriter
   readonly #version: ProtocolVersion
   /** The client's Maximum Packet Size. */
   readonly #packetBytesMax: number
   readonly #aliases: OutgoingAliases
 
   constructor(
-    shared: PacketPlace,
-    own: PacketPlace,
+    shared: PacketWriter,
+    own: PacketWriter,
     version: ProtocolVersion,
     packetBytesMax: number,
     aliasMaximum: number,
@@ -33,14 +33,14 @@ export class DeliveryEncoder {
    * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's Maximum Packet Size
    * [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
    */
-  encode(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire | null {
+  encode(delivery: Delivery, packetId: number, dup: boolean, now: number): EncodedPacket | null {
     if (this.#isShared(delivery)) {
       this.#own.body = null
-      const wire = publishWire(this.#shared, delivery.message, this.#version)
-      return this.#fits(wire, null) ? wire : null
+      const encoded = sharedPublish(this.#shared, delivery.message, this.#version)
+      return this.#fits(encoded, null) ? encoded : null
     }
-    const wire = this.#alone(delivery, packetId, dup, now)
-    return this.#fits(wire, this.body) ? wire : null
+    const encoded = this.#alone(delivery, packetId, dup, now)
+    return this.#fits(encoded, this.body) ? encoded : null
   }
 
   /** What follows the packet that was encoded last, and belongs to it: a large payload, where the message has it. */
@@ -59,7 +59,7 @@ export class DeliveryEncoder {
     )
   }
 
-  #alone(delivery: Delivery, packetId: number, dup: boolean, now: number): Wire {
+  #alone(delivery: Delivery, packetId: number, dup: boolean, now: number): EncodedPacket {
     const { message, qos } = delivery
     const flags = (dup ? 8 : 0) | (qos << 1) | (delivery.retain ? 1 : 0)
     if (this.#version === 5) this.#write5(delivery, flags, packetId, secondsLeft(message.expiresAt, now))
@@ -82,7 +82,7 @@ export class DeliveryEncoder {
   }
 
   /** No bytes stand for a packet that is larger than the standard can express. */
-  #fits({ start, end }: Wire, body: Buffer | null): boolean {
+  #fits({ start, end }: EncodedPacket, body: Buffer | null): boolean {
     return end > start && end - start + (body === null ? 0 : body.length) <= this.#packetBytesMax
   }
 }

@@ -280,8 +280,8 @@ export class Inbound {
     const expiresAt = expiryTime(this.#state.now(), packet.expirySeconds)
     const message = new Message(topic, clientId, packet, properties, qos, retain, expiresAt)
     if (packet.isShared) {
-      if (this.#version === 5) message.wire5 = packet
-      else message.wire4 = packet
+      if (this.#version === 5) message.encoded5 = packet
+      else message.encoded3 = packet
     }
     return message
   }

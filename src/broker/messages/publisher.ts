@@ -198,7 +198,7 @@ export class Publisher {
       if (group.members.length > 0) this.deliverShared(group, message)
     }
     if (this.#plainMade !== 0) this.#forgetPlain()
-    message.forgetWires()
+    message.forgetEncoded()
     fanOut.receivers = this.receivers
     if (fanOut.at < end) return false
     this.#fannedOut(message)
@@ -238,7 +238,7 @@ export class Publisher {
     if (sole !== null) this.#deliver(message, sole, publisher)
     else this.#deliverToAll(message, route, publisher)
     if (this.#plainMade !== 0) this.#forgetPlain()
-    message.forgetWires()
+    message.forgetEncoded()
   }
 
   #deliverToAll(message: Message, { entries, groups }: Route<Session>, publisher: Session | null): void {

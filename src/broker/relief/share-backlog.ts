@@ -211,7 +211,7 @@ export class ShareBacklog {
       holder.giveUp()
       work.units += UNITS.delivery
       session.deliver(sharedDelivery(message, share, record, record.identifier), gate)
-      message.forgetWires() // others may have it in their queues for long
+      message.forgetEncoded() // others may have it in their queues for long
       isTaken = true
     }
     if (!isTaken) return false

@@ -140,7 +140,7 @@ export class Estates {
     if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
     else if (message.expiresAt <= this.#state.now() && !this.#state.isDoubtful(message))
       this.#state.drop(session.clientId, 'expired', message)
-    else if (this.#publisher.deliverShared(group, message)) message.forgetWires()
+    else if (this.#publisher.deliverShared(group, message)) message.forgetEncoded()
   }
 
   /** Whether all who could take it can only take it from memory. */

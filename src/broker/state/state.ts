@@ -2,7 +2,7 @@
 
 import type { Author, Message } from '../../mqtt/message.ts'
 import { PacketSlab } from '../../mqtt/slab.ts'
-import { TopicTable } from '../../mqtt/topics.ts'
+import { TopicInterner } from '../../mqtt/topic-interner.ts'
 import { RetainedTree } from '../../routing/retained.ts'
 import { Router } from '../../routing/router.ts'
 import type { DropReason } from '../../session/limits.ts'
@@ -129,7 +129,7 @@ export class State implements SessionContext {
   /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
   readonly retainedExpiry = new Deadlines(this.work)
   readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
-  readonly topics = new TopicTable(TOPICS_MAX)
+  readonly topics = new TopicInterner(TOPICS_MAX)
   readonly turn: Turn
   readonly doorway: Doorway
   readonly router = new Router<Session>(this.work)

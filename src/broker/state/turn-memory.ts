@@ -2,7 +2,7 @@
  * HOT. Memory for the packets of a turn. Each connection writes its own behind each other, so that they leave as one slice;
  * when all have left at the end of the turn, the next turn writes into the same memory.
  */
-import type { PacketPlace } from '../../mqtt/slab.ts'
+import type { PacketWriter } from '../../mqtt/slab.ts'
 
 /** As small as this since a single waiting packet keeps all of it alive. */
 const BLOCK_BYTES = 16 * 1024
@@ -88,7 +88,7 @@ export class TurnMemory {
 }
 
 /** The memory of one connection's turn: a stretch, and another one where it does not do. */
-export class Stretch implements PacketPlace {
+export class Stretch implements PacketWriter {
   buffer: Buffer = NOTHING
   start = 0
   end = 0
@@ -105,7 +105,7 @@ export class Stretch implements PacketPlace {
     this.#memory = memory
   }
 
-  place(bytes: number): void {
+  reserve(bytes: number): void {
     this.body = null
     if (bytes > PLACED_BYTES_MAX) {
       this.buffer = Buffer.allocUnsafe(bytes)

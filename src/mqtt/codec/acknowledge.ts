@@ -3,7 +3,7 @@ import { truncated } from '../field.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
 import { readUserProperties } from '../properties/reader.ts'
-import type { PacketPlace } from '../slab.ts'
+import type { PacketWriter } from '../slab.ts'
 import type { Framer } from './framer.ts'
 import { propertyRange, trailingBytes, unknownReason, zeroPacketId } from './packet-body.ts'
 
@@ -53,16 +53,16 @@ export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): Ack
 
 /** Writes PUBACK, PUBREC, PUBREL or PUBCOMP into `place`, in the short form where that means the same. */
 export function writeAcknowledge(
-  place: PacketPlace,
+  writer: PacketWriter,
   type: AcknowledgeType,
   version: ProtocolVersion,
   packetId: number,
   reasonCode: number,
 ): void {
   const short = reasonCode === 0 || version !== 5
-  place.place(short ? 4 : 5)
-  const packet = place.buffer
-  const at = place.start
+  writer.reserve(short ? 4 : 5)
+  const packet = writer.buffer
+  const at = writer.start
   packet[at] = acknowledgeHeader(type)
   packet[at + 1] = short ? 2 : 3
   packet[at + 2] = packetId >>> 8

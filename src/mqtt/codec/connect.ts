@@ -1,6 +1,6 @@
 /** CONNECT (section 3.1). */
 import { binaryEnd, malformed, readUint16, stringEnd, truncated } from '../field.ts'
-import type { Tolerance } from '../lenience.ts'
+import type { Leniences } from '../lenience.ts'
 import type { Will } from '../message.ts'
 import type { ConnectPacket, ProtocolVersion, QoS, UserProperties } from '../packet.ts'
 import { SESSION_NEVER_EXPIRES } from '../packet.ts'
@@ -77,13 +77,13 @@ export function decodeConnect(framer: Framer): ConnectPacket {
 }
 
 function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }): ConnectPacket {
-  const { buffer, start, end, tolerance } = framer
+  const { buffer, start, end, leniences } = framer
   let at = stringEnd(buffer, start, end, 'the protocol name')
-  const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks, tolerance)
+  const version = readVersion(buffer.toString('utf8', start + 2, at), buffer, at, end, speaks, leniences)
   const isBridge = (buffer[at]! & BRIDGE_BIT) !== 0
   at += 1
   if (at >= end) throw truncated()
-  let flags = checkedConnectFlags(buffer[at++]!, version, tolerance)
+  let flags = checkedConnectFlags(buffer[at++]!, version, leniences)
   const keepAliveSeconds = readUint16(buffer, at, end)
   at += 2
 
@@ -169,7 +169,7 @@ function readVersion(
   at: number,
   end: number,
   speaks: { version: ProtocolVersion | null },
-  tolerance: Tolerance | null,
+  leniences: Leniences | null,
 ): ProtocolVersion {
   if (name === 'MQTT') speaks.version = 4
   if (name === 'MQIsdp') speaks.version = 3
@@ -182,7 +182,7 @@ function readVersion(
   if (level === (BRIDGE_BIT | 4) && name === 'MQTT') return 4
   if (level === (BRIDGE_BIT | 3) && name === 'MQIsdp') return 3
   const isSwapped = (name === 'MQTT' && level === 3) || (name === 'MQIsdp' && level === 4)
-  if (isSwapped && tolerance?.excuses('protocol-name') === true) {
+  if (isSwapped && leniences?.allows('protocol-name') === true) {
     speaks.version = level
     return level
   }
@@ -192,22 +192,21 @@ function readVersion(
 }
 
 /** Checks the Connect Flags; returns them without those that are ignored. */
-function checkedConnectFlags(flags: number, version: ProtocolVersion, tolerance: Tolerance | null): number {
-  const old = version === 5 ? null : tolerance
+function checkedConnectFlags(flags: number, version: ProtocolVersion, leniences: Leniences | null): number {
+  const old = version === 5 ? null : leniences
   let checked = flags
   // 3.1 leaves the bit unused, so it may be anything.
   if ((flags & 1) !== 0 && version !== 3) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
   if ((flags & WILL_FLAG) === 0 && (flags & (WILL_QOS | WILL_RETAIN)) !== 0) {
     // 3.1 disregards them (its section 3.1); 3.1.1 and 5.0 do not.
-    if (version === 3 || old?.excuses('will-flags-without-will') === true)
-      checked &= ~(WILL_QOS | WILL_RETAIN)
+    if (version === 3 || old?.allows('will-flags-without-will') === true) checked &= ~(WILL_QOS | WILL_RETAIN)
     else if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
     else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
   }
   if ((checked & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
   if (version !== 5 && (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0) {
     // Of 3.1.1, and section 3.1 of 3.1; allowed in 5.0.
-    if (old?.excuses('password-without-user-name') !== true) {
+    if (old?.allows('password-without-user-name') !== true) {
       throw malformed('MQTT-3.1.2-22', 'a Password without a User Name')
     }
   }

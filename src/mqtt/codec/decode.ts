@@ -2,7 +2,7 @@
 import { illegal } from '../field.ts'
 import type { ClientPacket, ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
-import type { TopicTable } from '../topics.ts'
+import type { TopicInterner } from '../topic-interner.ts'
 import { decodeAcknowledge } from './acknowledge.ts'
 import { decodeAuth } from './auth.ts'
 import { decodeDisconnect } from './disconnect.ts'
@@ -16,7 +16,7 @@ import { decodeUnsubscribe } from './unsubscribe.ts'
  * Decodes the framer's current packet, unless it is the first, which is for `decodeConnect`. Payload and properties
  * are views of the framer's buffer. Throws ProtocolError.
  */
-export function decode(framer: Framer, version: ProtocolVersion, topics: TopicTable): ClientPacket {
+export function decode(framer: Framer, version: ProtocolVersion, topics: TopicInterner): ClientPacket {
   switch (framer.type) {
     case PacketType.Publish:
       return decodePublish(framer, version, topics)

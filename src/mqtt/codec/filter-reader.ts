@@ -118,7 +118,7 @@ export class FilterReader {
 /** Checks the Packet Identifier at the beginning of the body; returns the position after it. Throws ProtocolError. */
 function packetIdEnd(framer: Framer): number {
   const packetId = readUint16(framer.buffer, framer.start, framer.end)
-  if (packetId === 0 && framer.tolerance?.excuses('packet-identifier-zero') !== true) throw zeroPacketId()
+  if (packetId === 0 && framer.leniences?.allows('packet-identifier-zero') !== true) throw zeroPacketId()
   return framer.start + 2
 }
 

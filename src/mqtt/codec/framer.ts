@@ -6,7 +6,7 @@ import {
   variableByteIntegerBytes,
   writeVariableByteInteger,
 } from '../field.ts'
-import type { Tolerance } from '../lenience.ts'
+import type { Leniences } from '../lenience.ts'
 import type { Topic } from '../message.ts'
 import type { ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
@@ -49,7 +49,7 @@ export class Framer {
   /** What the client speaks; 0 until the Server knows it, which is as strict as 5. */
   version: ProtocolVersion | 0 = 0
   /** What is forgiven here; null, as it should be, where nothing is. */
-  tolerance: Tolerance | null = null
+  leniences: Leniences | null = null
   buffer: Buffer = EMPTY
   type = 0
   flags = 0
@@ -239,7 +239,7 @@ export class Framer {
     if (this.version === 3 && isUnusedIn31(byte)) return
     // PUBREL, SUBSCRIBE and UNSUBSCRIBE: those whose reserved flags are not all 0.
     const isExcusable = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
-    if (isExcusable && this.tolerance?.excuses('header-flags') === true) return
+    if (isExcusable && this.leniences?.allows('header-flags') === true) return
     switch (HEADERS[byte]) {
       case SERVER_ONLY:
         throw this.#break(illegal('4.13', `packet type ${this.type} is sent by Servers only`))

@@ -8,13 +8,13 @@ import {
   variableByteIntegerBytes,
   writeVariableByteInteger,
 } from '../field.ts'
-import type { Message, Topic, Wire } from '../message.ts'
+import type { EncodedPacket, Message, Topic } from '../message.ts'
 import type { ProtocolVersion, PublishPacket, QoS } from '../packet.ts'
 import { readMessageProperties } from '../properties/message-properties.ts'
 import { PropertyId, PropertyPlace } from '../properties/table.ts'
 import { ProtocolError, Reason } from '../reason.ts'
-import type { PacketPlace } from '../slab.ts'
-import type { TopicTable } from '../topics.ts'
+import type { PacketWriter } from '../slab.ts'
+import type { TopicInterner } from '../topic-interner.ts'
 import { type Framer, propertiesTooLong } from './framer.ts'
 import { zeroPacketId } from './packet-body.ts'
 
@@ -29,13 +29,17 @@ const LATEST_TOPIC_BYTES_MAX = 256
 const BODY_BYTES_MIN = 2048
 
 /** Decodes a PUBLISH. Throws ProtocolError. */
-export function decodePublish(framer: Framer, version: ProtocolVersion, topics: TopicTable): PublishPacket {
+export function decodePublish(
+  framer: Framer,
+  version: ProtocolVersion,
+  topics: TopicInterner,
+): PublishPacket {
   const buffer = framer.buffer
   const end = framer.end
   const flags = framer.flags
   const qos = ((flags >> 1) & 3) as QoS
   // 3.1 gives DUP no meaning with QoS 0.
-  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.tolerance?.excuses('dup-on-qos-0') !== true) {
+  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.leniences?.allows('dup-on-qos-0') !== true) {
     throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
   }
 
@@ -50,7 +54,7 @@ export function decodePublish(framer: Framer, version: ProtocolVersion, topics: 
   if (qos !== 0) {
     if (at + 2 > end) throw truncated()
     packetId = (buffer[at]! << 8) | buffer[at + 1]!
-    if (packetId === 0 && (qos === 2 || framer.tolerance?.excuses('packet-identifier-zero') !== true)) {
+    if (packetId === 0 && (qos === 2 || framer.leniences?.allows('packet-identifier-zero') !== true)) {
       throw zeroPacketId()
     }
     at += 2
@@ -141,7 +145,7 @@ class ReceivedPublish implements PublishPacket {
 }
 
 /** Compares with the latest Topic Name first, which saves hashing the name and looking it up. */
-function resolveTopic(framer: Framer, topics: TopicTable, start: number, end: number): Topic {
+function resolveTopic(framer: Framer, topics: TopicInterner, start: number, end: number): Topic {
   const { buffer, latestTopic } = framer
   if (latestTopic?.isNamed(buffer, start, end) === true) {
     // A name that came twice will come again: from now on its bytes are compared.
@@ -163,11 +167,11 @@ function emptyTopic(version: ProtocolVersion): ProtocolError {
  * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
- * A large payload stays where the message has it: `place.body`, which follows the placed bytes. A packet that is too
+ * A large payload stays where the message has it: `writer.body`, which follows the placed bytes. A packet that is too
  * long for the protocol is placed as no bytes: it cannot be sent [MQTT-3.1.2-25].
  */
 export function writePublish(
-  place: PacketPlace,
+  writer: PacketWriter,
   message: Message,
   version: ProtocolVersion,
   flags: number,
@@ -179,8 +183,8 @@ export function writePublish(
 ): void {
   if (version === 5 && (subscriptionIdentifiers.length > 0 || expirySeconds >= 0 || alias > 0)) {
     const topic = aliasKnown ? EMPTY : message.topic.bytes
-    writeWithMore(place, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
-  } else writePlain(place, message, version, flags, packetId, BODY_BYTES_MIN)
+    writeWithMore(writer, message, flags, packetId, topic, subscriptionIdentifiers, expirySeconds, alias)
+  } else writePlain(writer, message, version, flags, packetId, BODY_BYTES_MIN)
 }
 
 /**
@@ -188,18 +192,22 @@ export function writePublish(
  * receivers of a protocol version, and are the publisher's packet when that looked like this. Empty where
  * `writePublish` places nothing.
  */
-export function publishWire(place: PacketPlace, message: Message, version: ProtocolVersion): Wire {
-  const known = version === 5 ? message.wire5 : message.wire4
+export function sharedPublish(
+  writer: PacketWriter,
+  message: Message,
+  version: ProtocolVersion,
+): EncodedPacket {
+  const known = version === 5 ? message.encoded5 : message.encoded3
   if (known !== null) return known
-  writePlain(place, message, version, 0, 0, Number.POSITIVE_INFINITY)
-  const wire = { buffer: place.buffer, start: place.start, end: place.end }
-  if (version === 5) message.wire5 = wire
-  else message.wire4 = wire
-  return wire
+  writePlain(writer, message, version, 0, 0, Number.POSITIVE_INFINITY)
+  const encoded = { buffer: writer.buffer, start: writer.start, end: writer.end }
+  if (version === 5) message.encoded5 = encoded
+  else message.encoded3 = encoded
+  return encoded
 }
 
 function writePlain(
-  place: PacketPlace,
+  writer: PacketWriter,
   message: Message,
   version: ProtocolVersion,
   flags: number,
@@ -215,9 +223,9 @@ function writePlain(
   if (hasId) remaining += 2
   if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
   const body = payload.length >= bodyBytesMin ? payload : null
-  if (!placed(place, remaining, body)) return
-  const packet = place.buffer
-  let at = writeHead(packet, place.start, flags, remaining, topic)
+  if (!placed(writer, remaining, body)) return
+  const packet = writer.buffer
+  let at = writeHead(packet, writer.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -234,7 +242,7 @@ function writePlain(
 
 /** Writes a packet of 5.0 with properties that differ per receiver; they precede the forwarded ones. */
 function writeWithMore(
-  place: PacketPlace,
+  writer: PacketWriter,
   message: Message,
   flags: number,
   packetId: number,
@@ -260,9 +268,9 @@ function writeWithMore(
     propertyBytes +
     payload.length
   const body = payload.length >= BODY_BYTES_MIN ? payload : null
-  if (!placed(place, remaining, body)) return
-  const packet = place.buffer
-  let at = writeHead(packet, place.start, flags, remaining, topic)
+  if (!placed(writer, remaining, body)) return
+  const packet = writer.buffer
+  let at = writeHead(packet, writer.start, flags, remaining, topic)
   if (hasId) {
     packet[at++] = packetId >>> 8
     packet[at++] = packetId
@@ -286,13 +294,13 @@ function writeWithMore(
 }
 
 /** Places a packet of this Remaining Length except for its `body`; nothing when it is too long for the protocol. */
-function placed(place: PacketPlace, remaining: number, body: Buffer | null): boolean {
+function placed(writer: PacketWriter, remaining: number, body: Buffer | null): boolean {
   if (remaining > VARIABLE_BYTE_INTEGER_MAX) {
-    place.place(0)
+    writer.reserve(0)
     return false
   }
-  place.place(1 + variableByteIntegerBytes(remaining) + remaining - (body === null ? 0 : body.length))
-  place.body = body
+  writer.reserve(1 + variableByteIntegerBytes(remaining) + remaining - (body === null ? 0 : body.length))
+  writer.body = body
   return true
 }
 

@@ -392,7 +392,7 @@ export function copied(body: Body): [properties: Buffer, payload: Buffer] {
 }
 
 /** A bounded table of topics, so that bodies read back together share theirs. */
-export class TopicTable {
+export class TopicCache {
   readonly #topics = new Map<string, Topic>()
   readonly #topicsMax: number
 

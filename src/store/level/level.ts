@@ -56,7 +56,7 @@ import { encodeTimes, type StoredDoubt } from '../format/time-record.ts'
 import { HeldBytes } from '../held.ts'
 import { Bodies, Page } from '../journal/bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from '../journal/checkpoint.ts'
-import { copied, OpenBlock, readBody, readPageHeader, TopicTable } from '../journal/journal.ts'
+import { copied, OpenBlock, readBody, readPageHeader, TopicCache } from '../journal/journal.ts'
 import { type CutEnd, cutLogEnd } from '../journal/log-end.ts'
 import { ParkedEntries } from '../journal/parked.ts'
 import {
@@ -173,7 +173,7 @@ export class LevelStore implements Store {
   #rewriting = new Rewriting(this.#bodies)
   #reclaim: Reclaim | null = null
   #sessions = new ChurnMap<number, StoredSession>()
-  #topics = new TopicTable(TOPICS_MAX)
+  #topics = new TopicCache(TOPICS_MAX)
   readonly #block: OpenBlock
   readonly #isSyncedTogether: boolean
   /** Directories that were made for a store that this start founded; null when there was one. */
@@ -799,7 +799,7 @@ export class LevelStore implements Store {
     this.#checkpoints = new Checkpoints(this.#bodies)
     this.#rewriting = new Rewriting(this.#bodies)
     this.#sessions = new ChurnMap()
-    this.#topics = new TopicTable(TOPICS_MAX)
+    this.#topics = new TopicCache(TOPICS_MAX)
     this.#block.clear()
     this.#retained = new OpenRetained()
     this.#tables = []

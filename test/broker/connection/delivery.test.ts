@@ -3,7 +3,7 @@ import { DeliveryEncoder } from '../../../src/broker/connection/delivery.ts'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../../src/mqtt/message.ts'
 import type { ProtocolVersion } from '../../../src/mqtt/packet.ts'
 import { PacketSlab } from '../../../src/mqtt/slab.ts'
-import { wireBytes } from '../../mqtt/encoded.ts'
+import { bytesOf } from '../../mqtt/encoded.ts'
 
 function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_INFINITY): Delivery {
   const fields = {
@@ -31,8 +31,8 @@ function encoderFor(version: ProtocolVersion, packetBytesMax: number, aliasMaxim
   )
   return {
     encode: (...given: Parameters<typeof encoder.encode>) => {
-      const wire = encoder.encode(...given)
-      return wire === null ? null : Buffer.concat([wireBytes(wire), encoder.body ?? Buffer.alloc(0)])
+      const encoded = encoder.encode(...given)
+      return encoded === null ? null : Buffer.concat([bytesOf(encoded), encoder.body ?? Buffer.alloc(0)])
     },
   }
 }
@@ -75,9 +75,9 @@ describe('DeliveryEncoder', () => {
   it('a large payload is not copied for each receiver: it stays where the message has it', () => {
     const encoder = new DeliveryEncoder(new PacketSlab(), new PacketSlab(), 4, Number.POSITIVE_INFINITY, 0)
     const large = delivery('t', Buffer.alloc(5000, 'l'))
-    const wire = encoder.encode(large, 7, false, 0)!
+    const encoded = encoder.encode(large, 7, false, 0)!
     expect(encoder.body).toBe(large.message.payload)
-    expect(wireBytes(wire).toString('hex')).toBe('338d270001740007')
+    expect(bytesOf(encoded).toString('hex')).toBe('338d270001740007')
     encoder.encode(delivery('t', X), 8, false, 0)
     expect(encoder.body).toBeNull()
     encoder.encode(large, 9, false, 0)

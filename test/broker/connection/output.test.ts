@@ -218,7 +218,7 @@ describe('Output', () => {
       output.push(ping, 0, 0)
       for (let packet = 0; packet < 3; packet++) {
         const { place } = output
-        place.place(2000)
+        place.reserve(2000)
         place.buffer.fill(content, place.start, place.end)
         output.pushPart(place.buffer, place.start, place.end, 0, 0)
         if (packet === 0) places.add(`${place.start}`)

@@ -68,7 +68,7 @@ describe('PUBLISH', () => {
     await publisher.publish('queued', 'b', 1)
     await publisher.publish('passing', 'c')
     expect(live.texts()).toEqual(['a', 'b', 'c'])
-    expect(published.map(({ message }) => [message.wire4, message.wire5])).toEqual(
+    expect(published.map(({ message }) => [message.encoded3, message.encoded5])).toEqual(
       Array(3).fill([null, null]),
     )
   })

@@ -14,8 +14,8 @@ describe('retained messages', () => {
     const pub = await world.connect('pub')
     for (const qos of [0, 1, 2] as const) {
       await pub.publish(`t${qos}`, 'payload', qos, KEEP)
-      const { payload, wire4, wire5 } = world.server.state.retained.get(`t${qos}`)!
-      expect([payload.buffer.byteLength, wire4, wire5]).toEqual([7, null, null])
+      const { payload, encoded3, encoded5 } = world.server.state.retained.get(`t${qos}`)!
+      expect([payload.buffer.byteLength, encoded3, encoded5]).toEqual([7, null, null])
     }
   })
 

@@ -8,7 +8,7 @@ function writer(memory: TurnMemory, connections: number) {
   const placed: { buffer: Buffer; start: number; end: number; value: number }[] = []
   const write = (connection: number, bytes: number): Stretch => {
     const stretch = stretches[connection]!
-    stretch.place(bytes)
+    stretch.reserve(bytes)
     const { buffer, start, end } = stretch
     const value = (placed.length * 7 + 1) & 0xff
     buffer.fill(value, start, end)
@@ -100,7 +100,7 @@ test('what a large turn needed beyond a MiB is not kept', () => {
 test('a large packet has memory of its own, which nobody keeps', () => {
   const memory = new TurnMemory()
   const stretch = new Stretch(memory)
-  stretch.place(2049)
+  stretch.reserve(2049)
   expect([stretch.start, stretch.end, stretch.buffer.length]).toEqual([0, 2049, 2049])
   stretch.leave()
   expect(stretch.buffer.length).toBe(0)

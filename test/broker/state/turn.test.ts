@@ -108,12 +108,12 @@ describe('Turn', () => {
     const [late, other] = [new Stretch(turn.memory), new Stretch(turn.memory)]
     turn.begin()
     turn.touch({ flush: () => (work.units += 10 * SLICE_UNITS) })
-    late.place(8)
+    late.reserve(8)
     late.buffer.fill(2, late.start, late.end)
     turn.touch({ flush: () => late.leave() })
     const { buffer, start, end } = late
     next()
-    other.place(8)
+    other.reserve(8)
     other.buffer.fill(1, other.start, other.end)
     expect(buffer.subarray(start, end)).toEqual(Buffer.alloc(8, 2))
   })
@@ -185,18 +185,18 @@ describe('Turn', () => {
       Stretch,
     ]
     turn.begin()
-    first.place(8)
+    first.reserve(8)
     turn.touch({
       flush: () => {
         first.leave()
         turn.begin() // a write failed, and a Will is published
-        second.place(8)
+        second.reserve(8)
         second.buffer.fill(2, second.start, second.end)
       },
     })
     next()
     for (const other of [first, third]) {
-      other.place(8)
+      other.reserve(8)
       other.buffer.fill(1, other.start, other.end)
     }
     expect(second.buffer.subarray(second.start, second.end)).toEqual(Buffer.alloc(8, 2))

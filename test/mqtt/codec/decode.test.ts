@@ -2,7 +2,7 @@ import { type Packet, parser } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import type { ClientPacket } from '../../../src/mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../../src/mqtt/reason.ts'
-import { wireBytes } from '../encoded.ts'
+import { bytesOf } from '../encoded.ts'
 import { decodeAll, MALFORMED_PACKETS, packet, truncatedPackets, VALID_PACKETS } from '../packets.ts'
 import { refusalOf } from './reading.ts'
 
@@ -29,7 +29,7 @@ describe('every valid packet', () => {
         const packets = decodeAll([stream.subarray(0, cut), stream.subarray(cut)], version)
         expect(packets.map(fields)).toEqual([expected, { type: 'pingreq' }, expected])
         for (const found of [packets[0]!, packets[2]!]) {
-          if (found.type === 'publish') expect(wireBytes(found)).toEqual(bytes)
+          if (found.type === 'publish') expect(bytesOf(found)).toEqual(bytes)
         }
       }
     },

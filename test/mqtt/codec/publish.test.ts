@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { generate } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import { Framer } from '../../../src/mqtt/codec/framer.ts'
-import { decodePublish, publishWire, writePublish } from '../../../src/mqtt/codec/publish.ts'
+import { decodePublish, sharedPublish, writePublish } from '../../../src/mqtt/codec/publish.ts'
 import { Message, type MessageFields, NO_IDENTIFIERS, Topic } from '../../../src/mqtt/message.ts'
 import type { ProtocolVersion, PublishPacket } from '../../../src/mqtt/packet.ts'
 import {
@@ -10,8 +10,8 @@ import {
   encodeForwardedProperties,
 } from '../../../src/mqtt/properties/forwarded.ts'
 import { PacketSlab } from '../../../src/mqtt/slab.ts'
-import { TopicTable } from '../../../src/mqtt/topics.ts'
-import { encodePublish, wireBytes } from '../encoded.ts'
+import { TopicInterner } from '../../../src/mqtt/topic-interner.ts'
+import { bytesOf, encodePublish } from '../encoded.ts'
 import { connect, decodeAll, packet } from '../packets.ts'
 import { decodeNamed, parsed } from './reading.ts'
 
@@ -79,7 +79,7 @@ test('names that differ in one byte anywhere, or in length, are told apart on on
 })
 
 test('a connection does not keep a long name', () => {
-  const topics = new TopicTable(8)
+  const topics = new TopicInterner(8)
   const framer = new Framer(100_000)
   framer.push(connect(4, 2, [0, 0], 'c'))
   framer.next()
@@ -104,7 +104,7 @@ describe('a PUBLISH that others may get as it is', () => {
     expect(found).toMatchObject({ type: 'publish' })
     if (found?.type !== 'publish') return
     expect(found.isShared).toBe(true)
-    expect(wireBytes(found)).toEqual(bytes)
+    expect(bytesOf(found)).toEqual(bytes)
   })
 
   test.each([
@@ -129,30 +129,30 @@ describe('writing', () => {
   test('QoS 0 without RETAIN is encoded once and shared, per format', () => {
     const one = message({ properties: PROPERTIES })
     const slab = new PacketSlab()
-    const four = publishWire(slab, one, 4)
-    expect(publishWire(slab, one, 3)).toBe(four)
-    const five = publishWire(slab, one, 5)
-    expect(publishWire(slab, one, 5)).toBe(five)
-    for (const [wire, version] of [
+    const four = sharedPublish(slab, one, 4)
+    expect(sharedPublish(slab, one, 3)).toBe(four)
+    const five = sharedPublish(slab, one, 5)
+    expect(sharedPublish(slab, one, 5)).toBe(five)
+    for (const [encoded, version] of [
       [four, 4],
       [five, 5],
     ] as const) {
-      expect(wireBytes(wire)).toEqual(encodePublish(one, version, 0, 0, NO_IDENTIFIERS, -1, 0, false))
+      expect(bytesOf(encoded)).toEqual(encodePublish(one, version, 0, 0, NO_IDENTIFIERS, -1, 0, false))
     }
   })
 
   test('no other encoding changes the shared ones', () => {
     const one = message({ properties: PROPERTIES })
     const slab = new PacketSlab()
-    const wires = [publishWire(slab, one, 4), publishWire(slab, one, 5)]
-    const before = wires.map(wireBytes)
+    const packets = [sharedPublish(slab, one, 4), sharedPublish(slab, one, 5)]
+    const before = packets.map(bytesOf)
     for (const version of [3, 4, 5] as const) {
       for (const flags of [1, 2, 3, 4, 5, 10, 11, 12, 13]) {
         writePublish(slab, one, version, flags, 7, NO_IDENTIFIERS, -1, 0, false)
       }
     }
     writePublish(slab, one, 5, 0, 0, [1], 5, 3, false)
-    expect(wires.map(wireBytes)).toEqual(before)
+    expect(packets.map(bytesOf)).toEqual(before)
   })
 
   test('mqtt-packet reads back every combination, and so do we', () => {

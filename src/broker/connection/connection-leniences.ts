@@ -1,11 +1,11 @@
-/** What one Network Connection is forgiven, since its listener is lenient: counted each time, told once. */
-import { type Lenience, Tolerance } from '../../mqtt/lenience.ts'
+/** Counts and reports the rules that a lenient listener lets one Network Connection break: each is reported once. */
+import { type Lenience, Leniences } from '../../mqtt/lenience.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { State } from '../state/state.ts'
 
-export class Forgiven {
+export class ConnectionLeniences {
   /** For the framer and the decoders. */
-  readonly tolerance: Tolerance
+  readonly leniences: Leniences
   readonly #state: State
   readonly #rules = new Set<Lenience>()
   #client: ClientView | null = null
@@ -13,10 +13,10 @@ export class Forgiven {
   /** `rules` are those of the listener. */
   constructor(state: State, rules: readonly Lenience[]) {
     this.#state = state
-    this.tolerance = new Tolerance(rules, (rule) => this.#used(rule))
+    this.leniences = new Leniences(rules, (rule) => this.#used(rule))
   }
 
-  /** CONNECT said who it is: what it was forgiven until then is told. */
+  /** Reports the rules that were broken before CONNECT identified the client. */
   identified(client: ClientView): void {
     this.#client = client
     for (const rule of this.#rules) this.#tell(client, rule)
