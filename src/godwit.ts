@@ -11,8 +11,8 @@ import type { AccessOptions } from './access/access.ts'
 import { type BanView, banCommand, subjectOf, viewOf } from './access/bans/ban-commands.ts'
 import { bansVersion, readBans } from './access/bans/bans-file.ts'
 import { KeptBans } from './access/bans/kept-bans.ts'
-import { type Administered, type Counted, controlCommands } from './admin/commands.ts'
-import { type ControlCommand, type ControlSocket, openControl } from './admin/control.ts'
+import { controlCommands, type ManagedBroker, type StatusCounters } from './admin/commands.ts'
+import { type ControlCommand, type ControlSocket, openControlSocket } from './admin/control.ts'
 import { largestHolders } from './broker/accounts/holders.ts'
 import type { Events, Health, Limit } from './broker/boundary/events.ts'
 import { expiryTime } from './broker/boundary/expiry.ts'
@@ -358,10 +358,10 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const publishSys = (seconds: number): (() => void) =>
     attachSys(server, store, census, seconds, () => certificates.figures())
   let detachSys = publishSys(options.sysIntervalSeconds ?? 0)
-  const administered: Administered = {
+  const administered: ManagedBroker = {
     backup,
     commands: { ...guard.commands(), ...(access === null ? {} : accessCommands(access, server, keeping)) },
-    holdings: server.holdings,
+    inventory: server.inventory,
     tell: (event) => server.state.events.emit('security', event),
     status: () => ({
       version: version(),
@@ -507,12 +507,12 @@ function syncSecondsOf(options: BrokerOptions): number | null {
 /** A broker without its control socket still serves its clients: what prevents it is only told. */
 async function opened(
   { dataDirectory, controlSocket = false, ...options }: BrokerOptions,
-  administered: Administered,
+  administered: ManagedBroker,
 ): Promise<{ readonly socket?: ControlSocket; readonly notice?: string }> {
   if (dataDirectory === undefined || !controlSocket || options.durability === 'memory') return {}
   try {
     const commands = { ...controlCommands(dataDirectory, administered), ...options.controlCommands }
-    return { socket: await openControl(dataDirectory, commands) }
+    return { socket: await openControlSocket(dataDirectory, commands) }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     return { notice: `\`godwit status\` and \`godwit backup\` cannot reach this broker: ${reason}.` }
@@ -620,7 +620,7 @@ function received({ message, qos, retain }: Delivery): ReceivedMessage {
   }
 }
 
-function counted(figures: Figures): Counted {
+function counted(figures: Figures): StatusCounters {
   const happened = (counts: Readonly<Record<string, number>>): Record<string, number> =>
     Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
   return {

@@ -4,11 +4,11 @@ import { run } from './cli/run.ts'
 import { askSecret } from './cli/start/secret-prompt.ts'
 import { createBroker } from './godwit.ts'
 
-// A reader of our output that goes away (`godwit | head`) must not end the broker.
+// The broker goes on when the reader of its output goes away, as in `godwit | head`.
 process.stdout.on('error', () => {})
 process.stderr.on('error', () => {})
 
-// What it makes (messages, sockets, backups) is for its user alone, but where it says otherwise of a file.
+// Files, sockets and backups belong to this user alone, unless the code sets another mode.
 process.umask(process.umask() | 0o077)
 
 const code = await run({

@@ -1,27 +1,27 @@
 /** What the operator may ask of a running broker. Further commands are further entries of the table. */
 import type { HolderEntry } from '../broker/accounts/holders.ts'
 import type { SecurityEvent } from '../broker/boundary/security.ts'
-import type { Holdings } from '../broker/inventory.ts'
+import type { Inventory } from '../broker/inventory.ts'
 import { freeSpace } from '../store/files/space.ts'
-import { askedBy, type ControlCommand, type Reply } from './control.ts'
-import { heldCommands } from './inventory.ts'
+import { type ControlCommand, type Reply, requestedBy } from './control.ts'
+import { inventoryCommands } from './inventory.ts'
 
 /** Bytes of one piece of a backup. */
 const PIECE_BYTES = 256 * 1024
 
 /** A broker, as far as the commands need it. */
-export interface Administered {
+export interface ManagedBroker {
   status(): Omit<BrokerStatus, 'processId' | 'dataDirectory' | 'freeBytes'>
   /** The bytes of a backup file. */
   backup(): AsyncGenerator<Buffer>
-  readonly holdings: Holdings
+  readonly inventory: Inventory
   /** Of other parts of the broker: users and rights. */
   readonly commands: Readonly<Record<string, ControlCommand>>
   /** For the security log. */
   tell(event: SecurityEvent): void
 }
 
-export interface Held {
+export interface StatusGauges {
   readonly connections: number
   readonly sessions: number
   readonly subscriptions: number
@@ -33,7 +33,7 @@ export interface Held {
 }
 
 /** Counted since the start. */
-export interface Counted {
+export interface StatusCounters {
   readonly connectionsAccepted: number
   readonly connectionsRefused: number
   readonly messagesReceived: number
@@ -93,14 +93,14 @@ export interface BrokerStatus {
   readonly subscriptionsSuspended: number
   /** The profile of limits, and the keys of those that have other values than it gives them. */
   readonly limits: { readonly profile: string; readonly others: readonly string[] }
-  readonly counted: Counted
+  readonly counted: StatusCounters
   /** How long commits took, in ms: half of them, 99 of 100, all of them. */
   readonly commitMs: { readonly p50: number; readonly p99: number; readonly maximum: number }
   /** Of the whole process. */
   readonly residentBytes: number
   readonly store: Readonly<Record<string, number>>
   /** How much there is of what a broker holds. */
-  readonly held: Held
+  readonly held: StatusGauges
   /** `limits.memory_bytes_max`, which `held.memoryBytes` is measured by; null for unlimited. */
   readonly memoryBytesMax: number | null
   /** The clients and users for which most is kept in memory, the largest first. */
@@ -110,12 +110,12 @@ export interface BrokerStatus {
 /** The table of commands for this broker. */
 export function controlCommands(
   directory: string,
-  broker: Administered,
+  broker: ManagedBroker,
 ): Readonly<Record<string, ControlCommand>> {
   let isBackingUp = false
   return {
     ...broker.commands,
-    ...heldCommands(broker.holdings, (event) => broker.tell(event)),
+    ...inventoryCommands(broker.inventory, (event) => broker.tell(event)),
     status: async (): Promise<BrokerStatus> => ({
       processId: process.pid,
       dataDirectory: directory,
@@ -127,7 +127,7 @@ export function controlCommands(
       isBackingUp = true
       try {
         await sendBackup(broker.backup(), reply)
-        broker.tell({ kind: 'backup-taken', subject: directory, by: askedBy(parameters), detail: '' })
+        broker.tell({ kind: 'backup-taken', subject: directory, by: requestedBy(parameters), detail: '' })
       } finally {
         isBackingUp = false
       }

@@ -27,7 +27,7 @@ interface Answer {
 }
 
 /** Whether a broker answers on the control socket of this data directory. */
-export async function answers(directory: string): Promise<boolean> {
+export async function brokerAnswers(directory: string): Promise<boolean> {
   const socket = await connected(directory)
   socket?.destroy()
   return socket !== null
@@ -35,7 +35,7 @@ export async function answers(directory: string): Promise<boolean> {
 
 /** Asks for what comes without data. Throws ControlError, also when nobody answers. */
 export async function ask(directory: string, command: string, parameters: object = {}): Promise<unknown> {
-  const request = start(directory, command, parameters)
+  const request = askForData(directory, command, parameters)
   for (;;) {
     const { done, value } = await request.next()
     if (done === true) return value
@@ -43,7 +43,7 @@ export async function ask(directory: string, command: string, parameters: object
 }
 
 /** The data that a command sends; the generator's result is that of the command. Throws ControlError. */
-export async function* start(
+export async function* askForData(
   directory: string,
   command: string,
   parameters: object = {},
@@ -56,7 +56,7 @@ export async function* start(
     )
   }
   try {
-    socket.write(`${JSON.stringify({ id: 1, command, by: operator(), ...parameters })}\n`)
+    socket.write(`${JSON.stringify({ id: 1, command, by: operatorName(), ...parameters })}\n`)
     for await (const answer of answersOf(socket)) {
       if (answer.data !== undefined) yield Buffer.from(answer.data, 'base64')
       else if (answer.ok === true) return answer.result
@@ -72,7 +72,7 @@ export async function* start(
 }
 
 /** Who asks, for the security log: the user of the system, and who that was before `sudo`. */
-export function operator(): string {
+export function operatorName(): string {
   const { SUDO_USER: before } = process.env
   return before === undefined ? systemUser() : `${systemUser()} (${before})`
 }

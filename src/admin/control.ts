@@ -44,7 +44,7 @@ export type ControlCommand = (
  * Who sent a request, as it says itself: for the security log. Nobody checks it, since whoever can open the socket runs
  * as the broker's user, or as root, and could as well change what is stored.
  */
-export function askedBy({ by }: Readonly<Record<string, unknown>>): string {
+export function requestedBy({ by }: Readonly<Record<string, unknown>>): string {
   return typeof by === 'string' && by !== '' ? by.slice(0, BY_CHARACTERS_MAX) : 'control socket'
 }
 
@@ -70,7 +70,7 @@ export function controlPathError(path: string): string | null {
  * Listens. The caller holds the lock of the data directory, so a socket that is there is left from a dead process, and
  * is replaced. Rejects when the file system has no sockets, or the path is too long.
  */
-export async function openControl(
+export async function openControlSocket(
   directory: string,
   commands: Readonly<Record<string, ControlCommand>>,
 ): Promise<ControlSocket> {

@@ -19,8 +19,8 @@ export interface Page<T> {
 }
 
 /** The place where a page ended is not known, any more. */
-export class PlaceError extends Error {
-  override readonly name = 'PlaceError'
+export class CursorError extends Error {
+  override readonly name = 'CursorError'
   readonly advice = 'Begin the list again, without --after.'
 }
 
@@ -44,12 +44,12 @@ export class Pages {
     return this.#page(list, rows, null, limit)
   }
 
-  /** Goes on where a page of the same list ended. Each place can be used once. Throws PlaceError. */
+  /** Goes on where a page of the same list ended. Each place can be used once. Throws CursorError. */
   resume<T>(list: string, after: string, limit: number): Promise<Page<T>> {
     const resting = this.#resting.get(after)
     if (resting === undefined)
-      throw new PlaceError(`the broker does not know the place '${after}' (any more)`)
-    if (resting.list !== list) throw new PlaceError(`the place '${after}' is one of another list`)
+      throw new CursorError(`the broker does not know the place '${after}' (any more)`)
+    if (resting.list !== list) throw new CursorError(`the place '${after}' is one of another list`)
     this.#letGo(after)
     return this.#page(list, resting.rows as Iterator<T | null>, resting.next as T, limit)
   }

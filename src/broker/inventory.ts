@@ -90,7 +90,7 @@ export interface WillEntry {
 }
 
 /** Which ones; without anything all. */
-export interface Wanted {
+export interface InventoryQuery {
   /** Exactly this Client Identifier: found without looking at the others. */
   readonly clientId?: string
   readonly isClient?: (clientId: string) => boolean
@@ -109,7 +109,7 @@ export interface Wanted {
 
 export type Steps<T> = Generator<T | null, void, undefined>
 
-export class Holdings {
+export class Inventory {
   readonly #state: State
   readonly #rooms: Rooms
   readonly #durable: (gate: number) => Promise<void>
@@ -123,26 +123,26 @@ export class Holdings {
 
   // ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  *clients(wanted: Wanted): Steps<ClientEntry> {
-    for (const session of this.#sessions(wanted, this.#state.connected.keys())) {
+  *clients(query: InventoryQuery): Steps<ClientEntry> {
+    for (const session of this.#sessions(query, this.#state.connected.keys())) {
       const connection = session === null ? undefined : this.#state.connected.get(session)
       yield session === null || connection === undefined ? null : this.#client(session, connection)
     }
   }
 
-  *sessions(wanted: Wanted): Steps<SessionEntry> {
-    for (const session of this.#sessions(wanted, this.#state.sessions.values())) {
+  *sessions(query: InventoryQuery): Steps<SessionEntry> {
+    for (const session of this.#sessions(query, this.#state.sessions.values())) {
       yield session === null ? null : this.#session(session)
     }
   }
 
-  *subscriptions(wanted: Wanted): Steps<SubscriptionEntry> {
-    const { topicFilter } = wanted
-    if (topicFilter !== undefined && !hasWildcard(topicFilter) && wanted.clientId === undefined) {
-      yield* this.#receivers(wanted, topicFilter)
+  *subscriptions(query: InventoryQuery): Steps<SubscriptionEntry> {
+    const { topicFilter } = query
+    if (topicFilter !== undefined && !hasWildcard(topicFilter) && query.clientId === undefined) {
+      yield* this.#receivers(query, topicFilter)
       return
     }
-    for (const session of this.#sessions(wanted, this.#state.sessions.values())) {
+    for (const session of this.#sessions(query, this.#state.sessions.values())) {
       yield null
       if (session === null) continue
       for (const [filter, record] of session.subscriptions) {
@@ -153,9 +153,9 @@ export class Holdings {
   }
 
   /** Without a topic filter all but the Server's own. */
-  *retained(wanted: Wanted): Steps<MessageEntry> {
+  *retained(query: InventoryQuery): Steps<MessageEntry> {
     const { retained } = this.#state
-    const { topicFilter, clientId, isClient } = wanted
+    const { topicFilter, clientId, isClient } = query
     for (const message of topicFilter === undefined ? retained : retained.match(topicFilter)) {
       const fits =
         message !== null &&
@@ -166,9 +166,9 @@ export class Holdings {
     }
   }
 
-  /** Those of `all` that are wanted. */
-  *#sessions(wanted: Wanted, all: Iterable<Session>): Steps<Session> {
-    const { clientId, isClient, userName, isFormerUsers, awaySeconds } = wanted
+  /** Those of `all` that match the query. */
+  *#sessions(query: InventoryQuery, all: Iterable<Session>): Steps<Session> {
+    const { clientId, isClient, userName, isFormerUsers, awaySeconds } = query
     const fits = (session: Session): boolean =>
       (userName === undefined || session.owner === userName) &&
       (isClient === undefined || isClient(session.clientId)) &&
@@ -191,7 +191,7 @@ export class Holdings {
   }
 
   /** Subscriptions that a message with this topic name finds, as it finds them. */
-  *#receivers(wanted: Wanted, topicName: string): Steps<SubscriptionEntry> {
+  *#receivers(query: InventoryQuery, topicName: string): Steps<SubscriptionEntry> {
     const { router, topics, sessions } = this.#state
     const { entries, groups } = router.route(topics.intern(topicName))
     const found = function* () {
@@ -204,8 +204,8 @@ export class Holdings {
       const isThere = record !== undefined && sessions.get(subscriber.clientId) === subscriber
       const fits =
         isThere &&
-        (wanted.userName === undefined || subscriber.owner === wanted.userName) &&
-        (wanted.isClient === undefined || wanted.isClient(subscriber.clientId))
+        (query.userName === undefined || subscriber.owner === query.userName) &&
+        (query.isClient === undefined || query.isClient(subscriber.clientId))
       yield fits ? this.#subscription(subscriber, filter, record) : null
     }
   }

@@ -14,7 +14,7 @@ import type { Acceptor, Link, LinkHandler } from './boundary/link.ts'
 import type { Policy } from './boundary/policy.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection/connection.ts'
-import { Holdings } from './inventory.ts'
+import { Inventory } from './inventory.ts'
 import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
 import { RetainedDelivery } from './messages/retained.ts'
@@ -89,7 +89,7 @@ interface Waiter {
 
 export class Server implements Acceptor {
   readonly state: State
-  readonly holdings: Holdings
+  readonly inventory: Inventory
   readonly relief: Relief
   readonly diskRelief: DiskRelief
   readonly keptRelief: KeptRelief
@@ -156,7 +156,7 @@ export class Server implements Acceptor {
     this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
     this.#parking = new Parking(this.state)
     this.#cap = new SessionCap(this.state, this.#rooms.sessions)
-    this.holdings = new Holdings(this.state, this.#rooms, (gate) => this.#durable(gate))
+    this.inventory = new Inventory(this.state, this.#rooms, (gate) => this.#durable(gate))
   }
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */

@@ -1,4 +1,4 @@
-/** The command line: from its words to an exit code. */
+/** Runs the command line and returns an exit code. */
 import { statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Logger } from 'pino'
@@ -22,27 +22,32 @@ import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { openFilesNotice } from '../transport/open-files.ts'
 import {
   type CheckCommand,
-  type DataPlace,
+  type DataLocation,
   HELP,
   parseArguments,
   type SetupCommand,
   type StoreCommand,
   UsageError,
 } from './commands/arguments.ts'
-import { type Output, written } from './commands/output.ts'
-import { afterUsers, openingLine, startNotices } from './start/notices.ts'
-import { checkAgainstRunning, Reload, reload, reloadCommands } from './start/reload.ts'
-import { foreignFileNotices, foreignWriter, refuseForeignPlaces, yieldToOwner } from './start/root-trust.ts'
+import { type Output, writeFully } from './commands/output.ts'
+import { effectiveConfig, publicCommandLine, startNotices } from './start/notices.ts'
+import { ConfigReloader, checkAgainstRunning, reload, reloadCommands } from './start/reload.ts'
+import {
+  dropRootToOwner,
+  refuseUntrustedPaths,
+  untrustedFileNotices,
+  untrustedWriter,
+} from './start/root-trust.ts'
 import type { RunningBroker } from './start/running-broker.ts'
 import { openSecurityLog } from './start/security-log.ts'
 import { becomeUser } from './start/system-user.ts'
 
-/** Exit codes; others build on them. */
+/** Exit codes, which scripts depend on. */
 export const ExitCode = { CleanEnd: 0, Failure: 1, Usage: 2 } as const
 
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
 
-/** How the command line starts one. */
+/** The options with which the command line starts a broker. */
 export interface StartOptions {
   readonly dataDirectory: string
   readonly durability: Config['data']['durability']
@@ -63,13 +68,13 @@ interface Terminal extends Output {
   readonly isTTY?: boolean
 }
 
-/** The process as the command line sees it. */
-export interface Surroundings {
-  /** After the program's name. */
+/** Everything that the command line needs from the process. */
+export interface ProcessContext {
+  /** The arguments after the program's name. */
   readonly words: readonly string[]
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly stdin: AsyncIterable<Uint8Array>
-  /** Asks on the terminal without showing what is typed; null where there is none. */
+  /** Asks on the terminal without echoing; null without a terminal. */
   readonly askSecret: ((prompt: string) => Promise<string>) | null
   readonly stdout: Terminal
   readonly stderr: Output
@@ -78,7 +83,7 @@ export interface Surroundings {
   readonly onStopSignal: (callback: (signal: string) => void) => void
   /** Calls back for SIGHUP. */
   readonly onReloadSignal: (callback: () => void) => void
-  /** Calls back for what nobody caught. */
+  /** Calls back for every uncaught exception and unhandled rejection. */
   readonly onUncaught: (callback: (error: unknown) => void) => void
   /** A monotonic clock in ms. */
   readonly now: () => number
@@ -86,13 +91,15 @@ export interface Surroundings {
   readonly exit: (code: ExitCode) => void
 }
 
-/** After the time that closing may take, in seconds: then the process ends anyway. */
+/** The process ends this many seconds after the time that closing may take. */
 const CLOSE_GRACE_SECONDS = 2
 
 /**
- * Runs a command to its end. What only some commands need is imported by these: a broker starts sooner without. Resolves with the exit code; never rejects. */
-export async function run(surroundings: Surroundings): Promise<ExitCode> {
-  const { words, stdout, stderr } = surroundings
+ * Runs a command to its end. Commands import their own modules, so that a broker starts sooner.
+ * Resolves with the exit code; never rejects.
+ */
+export async function run(context: ProcessContext): Promise<ExitCode> {
+  const { words, stdout, stderr } = context
   try {
     const command = parseArguments(words)
     switch (command.name) {
@@ -106,42 +113,42 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
         stdout.write(`${await check(command)}\n`)
         return ExitCode.CleanEnd
       case 'reload':
-        stdout.write(`${await reload(dataDirectory(surroundings, command.place), command.json)}\n`)
+        stdout.write(`${await reload(dataDirectory(context, command.location), command.json)}\n`)
         return ExitCode.CleanEnd
       case 'setup':
-        stdout.write(`${await setUp(surroundings, command)}\n`)
+        stdout.write(`${await setUp(context, command)}\n`)
         return ExitCode.CleanEnd
       case 'start':
-        return await start(surroundings, command.file, command.flags)
-      case 'held': {
-        const { held } = await import('./commands/inventory-commands.ts')
-        await written(stdout, `${await held(dataDirectory(surroundings, command.place), command)}\n`)
+        return await start(context, command.file, command.flags)
+      case 'inventory': {
+        const { inventory } = await import('./commands/inventory-commands.ts')
+        await writeFully(stdout, `${await inventory(dataDirectory(context, command.location), command)}\n`)
         return ExitCode.CleanEnd
       }
       case 'accounts': {
-        const directory = dataDirectory(surroundings, command.place)
+        const directory = dataDirectory(context, command.location)
         if (command.names !== undefined) {
           const { changeManyUsers } = await import('./commands/many-users.ts')
-          await changeManyUsers(directory, command, surroundings)
+          await changeManyUsers(directory, command, context)
           return ExitCode.CleanEnd
         }
         const { changeAccounts } = await import('./commands/account-commands.ts')
-        stdout.write(`${await changeAccounts(directory, command, surroundings)}\n`)
+        stdout.write(`${await changeAccounts(directory, command, context)}\n`)
         return ExitCode.CleanEnd
       }
       case 'bans': {
         const { changeBans } = await import('./commands/ban-commands.ts')
-        stdout.write(`${await changeBans(dataDirectory(surroundings, command.place), command)}\n`)
+        stdout.write(`${await changeBans(dataDirectory(context, command.location), command)}\n`)
         return ExitCode.CleanEnd
       }
       case 'explain': {
         const { explain } = await import('./commands/account-commands.ts')
-        const { data, access } = configOf(surroundings, command.place)
+        const { data, access } = configOf(context, command.location)
         stdout.write(`${await explain(data.directory, access, command)}\n`)
         return ExitCode.CleanEnd
       }
       default:
-        return await operate(surroundings, command)
+        return await operate(context, command)
     }
   } catch (error) {
     if (error instanceof UsageError) {
@@ -152,15 +159,15 @@ export async function run(surroundings: Surroundings): Promise<ExitCode> {
       stderr.write(`${error.message}\n`)
       return ExitCode.Usage
     }
-    stderr.write(explained(error))
+    stderr.write(explanation(error))
     return ExitCode.Failure
   }
 }
 
-/** A command for a data directory. What is not data for another program goes to stderr where data goes to stdout. */
-async function operate(surroundings: Surroundings, command: StoreCommand): Promise<ExitCode> {
-  const { stdin, stdout, stderr } = surroundings
-  const directory = operatedDirectory(surroundings, command)
+/** Runs a command on a data directory. While data goes to stdout, messages go to stderr. */
+async function operate(context: ProcessContext, command: StoreCommand): Promise<ExitCode> {
+  const { stdin, stdout, stderr } = context
+  const directory = operationDirectory(context, command)
   const done = (text: string): ExitCode => {
     stdout.write(`${text}\n`)
     return ExitCode.CleanEnd
@@ -194,37 +201,37 @@ async function operate(surroundings: Surroundings, command: StoreCommand): Promi
   }
 }
 
-/** The one that `godwit start` would use. From here on root is the user to whom it belongs. */
-function dataDirectory(surroundings: Surroundings, place: DataPlace): string {
-  const directory = namedDirectory(surroundings, place)
-  yieldToOwner([directory])
+/** Finds the data directory that `godwit start` would use. Root becomes its owner. */
+function dataDirectory(context: ProcessContext, location: DataLocation): string {
+  const directory = namedDirectory(context, location)
+  dropRootToOwner([directory])
   return directory
 }
 
-/** The same for a command that may name another directory, or a backup, which is only read. */
-function operatedDirectory(surroundings: Surroundings, command: StoreCommand): string {
+/** Finds the directory of a command that may name another one, or a backup, which is only read. */
+function operationDirectory(context: ProcessContext, command: StoreCommand): string {
   const named = 'directory' in command ? command.directory : null
-  if (named === null) return dataDirectory(surroundings, command.place)
-  if (statSync(named, { throwIfNoEntry: false })?.isDirectory() === true) yieldToOwner([named])
+  if (named === null) return dataDirectory(context, command.location)
+  if (statSync(named, { throwIfNoEntry: false })?.isDirectory() === true) dropRootToOwner([named])
   return named
 }
 
-function namedDirectory(surroundings: Surroundings, place: DataPlace): string {
-  // A broker whose file has become bad can still be asked.
-  return place.data ?? configOf(surroundings, place).data.directory
+function namedDirectory(context: ProcessContext, location: DataLocation): string {
+  // `--data` reaches a running broker even if its configuration file has become invalid.
+  return location.data ?? configOf(context, location).data.directory
 }
 
-function configOf({ environment }: Surroundings, place: DataPlace): Config {
-  const flags = place.data === undefined ? {} : { data: place.data }
-  const sources = sourcesOf(environment, place.file, flags)
-  if (sources.file !== undefined) yieldToOwner([sources.file])
+function configOf({ environment }: ProcessContext, location: DataLocation): Config {
+  const flags = location.data === undefined ? {} : { data: location.data }
+  const sources = sourcesOf(environment, location.file, flags)
+  if (sources.file !== undefined) dropRootToOwner([sources.file])
   const config = loadConfig(sources)
-  yieldToOwner([config.data.directory])
+  dropRootToOwner([config.data.directory])
   return config
 }
 
 function sourcesOf(
-  environment: Surroundings['environment'],
+  environment: ProcessContext['environment'],
   named: string | undefined,
   flags: ConfigFlags,
 ): ConfigSources {
@@ -242,16 +249,16 @@ async function check(command: CheckCommand): Promise<string> {
     const others = own.length === 0 ? '' : `; set by keys of their own: ${own.join(', ')}`
     return `${file}: ok\nlimits: profile ${limits.profile}${others}`
   }
-  // What the file names, such as keys, is for the broker to read.
+  // The broker itself reads the keys and certificates that the file names.
   const directory = command.data ?? loadConfig({ file }).data.directory
   return checkAgainstRunning(directory, resolve(file), contentOf(file), json)
 }
 
-async function setUp(surroundings: Surroundings, command: SetupCommand): Promise<string> {
-  // What it needs for certificates, no broker needs while it runs.
+async function setUp(context: ProcessContext, command: SetupCommand): Promise<string> {
+  // Certificates are made with modules that a running broker never needs.
   const { setup } = await import('./commands/setup.ts')
-  const { names, addresses, port, webSocketPort, user, renew, newKey, rsa, place } = command
-  const directory = namedDirectory(surroundings, place)
+  const { names, addresses, port, webSocketPort, user, renew, newKey, rsa, location } = command
+  const directory = namedDirectory(context, location)
   const given = {
     ...(port !== undefined && { port }),
     ...(webSocketPort !== undefined && { webSocketPort }),
@@ -261,52 +268,52 @@ async function setUp(surroundings: Surroundings, command: SetupCommand): Promise
 }
 
 async function start(
-  surroundings: Surroundings,
+  context: ProcessContext,
   givenFile: string | undefined,
   flags: ConfigFlags,
 ): Promise<ExitCode> {
   const yielded: (string | null)[] = []
   try {
-    return await serve(surroundings, givenFile, flags, yielded)
+    return await serve(context, givenFile, flags, yielded)
   } catch (error) {
-    // Whoever started it as root wonders why it may not read what is root's.
-    for (const note of yielded) if (note !== null) surroundings.stderr.write(`${note}\n`)
+    // Tells a person who started it as root why root's files cannot be read.
+    for (const note of yielded) if (note !== null) context.stderr.write(`${note}\n`)
     throw error
   }
 }
 
-/** Adds to `yielded` whom root goes on as. */
+/** Runs a broker until a signal or a fatal error. Adds a note to `yielded` for each user that root became. */
 async function serve(
-  surroundings: Surroundings,
+  context: ProcessContext,
   givenFile: string | undefined,
   flags: ConfigFlags,
   yielded: (string | null)[],
 ): Promise<ExitCode> {
-  const { environment, stdout, stderr, words } = surroundings
+  const { environment, stdout, stderr, words } = context
   const sources = sourcesOf(environment, givenFile, flags)
-  // Whom to go on as is for the command line to say, before anything is read that somebody else could have written.
+  // Only the command line and the environment name the user here: another user could have written the file.
   if (sources.file !== undefined) {
-    yielded.push(yieldToOwner([sources.file], flags.user ?? environment[variable('user')]))
+    yielded.push(dropRootToOwner([sources.file], flags.user ?? environment[variable('user')]))
   }
   const config = loadConfig(sources)
   if (config.user !== null) becomeUser(config.user)
-  yielded.push(yieldToOwner([config.data.directory]))
-  refuseForeignPlaces(config)
+  yielded.push(dropRootToOwner([config.data.directory]))
+  refuseUntrustedPaths(config)
   const { level, waitingBytesMax } = config.log
   const logger = createLogger(level, logFormat(config, stdout), stdout, waitingBytesMax)
-  surroundings.onUncaught((error) => {
-    logger.fatal({ err: error }, 'a defect in godwit: it stops, and what it acknowledged is kept')
-    stderr.write(explained(error))
-    surroundings.exit(ExitCode.Failure)
+  context.onUncaught((error) => {
+    logger.fatal({ err: error }, 'a defect in godwit: it stops; acknowledged messages are kept')
+    stderr.write(explanation(error))
+    context.exit(ExitCode.Failure)
   })
   const securityLog = openSecurityLog(config, logger)
-  const stopped = stopSignal(surroundings)
-  let reloading: Reload | null = null
-  surroundings.onReloadSignal(() => {
-    // What it refuses it tells by itself; while the broker starts, what it starts with was read a moment ago.
+  const stopped = firstStopSignal(context)
+  let reloading: ConfigReloader | null = null
+  context.onReloadSignal(() => {
+    // A refused reload logs itself. A broker that is still starting has just read its configuration.
     reloading?.reload('SIGHUP').catch(() => {})
   })
-  const broker = await surroundings.startBroker({
+  const broker = await context.startBroker({
     dataDirectory: config.data.directory,
     durability: config.data.durability,
     durabilityIntervalSeconds: config.data.durabilityIntervalSeconds,
@@ -316,40 +323,40 @@ async function serve(
     access: config.access,
     limits: config.limits,
     sysIntervalSeconds: config.sysIntervalSeconds,
-    ...runtimePlace(environment),
+    ...runtimeLocation(environment),
     controlSocket: true,
     renewsCertificates: true,
     controlCommands: reloadCommands(() => reloading),
   })
-  const detachLog = attachLog(broker.events, logger, surroundings.now, config.log)
-  securityLog.attach(broker.events, surroundings.now)
-  // A file that it started with and that is gone is a mistake, and no wish for the defaults.
+  const detachLog = attachLog(broker.events, logger, context.now, config.log)
+  securityLog.attach(broker.events, context.now)
+  // If the file of the start is gone, the reload fails instead of falling back to the defaults.
   const sourcesNow = (): ConfigSources => {
     const now = sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
-    const writer = now.file === undefined ? null : foreignWriter(now.file)
+    const writer = now.file === undefined ? null : untrustedWriter(now.file)
     if (writer !== null) {
-      const message = `root takes no orders from it any more: ${writer}`
+      const message = `root no longer trusts this file: ${writer}`
       throw new ConfigError([{ where: now.file!, key: '', message }])
     }
     return now
   }
-  reloading = new Reload(sourcesNow, config, broker, logger)
-  const opening = isMovedByHost(sources) ? openingLine(words) : null
-  const notices = startNotices(afterUsers(config, broker.hasUsers), version(), broker.listeners, opening)
+  reloading = new ConfigReloader(sourcesNow, config, broker, logger)
+  const opening = canListenElsewhere(sources) ? publicCommandLine(words) : null
+  const notices = startNotices(effectiveConfig(config, broker.hasUsers), version(), broker.listeners, opening)
   if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
-  // Without systemd nobody has asked for it.
+  // Without systemd nobody has asked for remembered log-ins.
   if (broker.loginsNotice != null && environment.RUNTIME_DIRECTORY !== undefined)
     notices.push(`godwit note: ${broker.loginsNotice}`)
   const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
   if (files !== null) notices.push(`godwit note: ${files}`)
-  notices.push(...yielded.filter((note) => note !== null), ...foreignFileNotices(config))
+  notices.push(...yielded.filter((note) => note !== null), ...untrustedFileNotices(config))
   stdout.write(`${notices.join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])
   if (end instanceof Error) {
-    logger.fatal({ err: end }, 'the broker cannot go on')
-    stderr.write(explained(end))
+    logger.fatal({ err: end }, 'the broker cannot continue')
+    stderr.write(explanation(end))
   } else stdout.write(`godwit stopping after ${end}: telling clients, committing\n`)
-  const closed = await close(surroundings, broker, reloading.config.shutdownSeconds, logger)
+  const closed = await close(context, broker, reloading.config.shutdownSeconds, logger)
   detachLog()
   await securityLog.close()
   if (end instanceof Error || !closed) return ExitCode.Failure
@@ -357,17 +364,23 @@ async function serve(
   return ExitCode.CleanEnd
 }
 
-/** Where what may outlive the process, but not the machine, is kept: what systemd made for the service, or the user's own. */
-function runtimePlace({
+/**
+ * Finds a directory for files that last until the machine restarts: that of the systemd service, or the
+ * user's own.
+ */
+function runtimeLocation({
   RUNTIME_DIRECTORY: given,
   XDG_RUNTIME_DIR: users,
-}: Surroundings['environment']): Pick<StartOptions, 'runtimeDirectory'> {
+}: ProcessContext['environment']): Pick<StartOptions, 'runtimeDirectory'> {
   if (given !== undefined && given !== '') return { runtimeDirectory: given.split(':')[0]! }
   return users === undefined || users === '' ? {} : { runtimeDirectory: join(users, 'godwit') }
 }
 
-/** Whether `--host` would be accepted beside these: it cannot move listeners that a configuration names. */
-function isMovedByHost(sources: ConfigSources): boolean {
+/**
+ * Whether `--host` would be accepted with these sources: it cannot move listeners that a configuration
+ * names.
+ */
+function canListenElsewhere(sources: ConfigSources): boolean {
   try {
     loadConfig({ ...sources, flags: { ...sources.flags, host: '0.0.0.0' } })
     return true
@@ -377,8 +390,8 @@ function isMovedByHost(sources: ConfigSources): boolean {
   }
 }
 
-/** Resolves with the first signal. The second one ends the process. */
-function stopSignal({ onStopSignal, exit }: Surroundings): Promise<string> {
+/** Resolves with the first signal; the second one ends the process. */
+function firstStopSignal({ onStopSignal, exit }: ProcessContext): Promise<string> {
   return new Promise((resolve) => {
     let signals = 0
     onStopSignal((signal) => {
@@ -389,9 +402,9 @@ function stopSignal({ onStopSignal, exit }: Surroundings): Promise<string> {
   })
 }
 
-/** False when the broker could not be closed, or not in time. */
+/** Closes the broker. Resolves with false if that fails or takes too long. */
 async function close(
-  { stderr }: Surroundings,
+  { stderr }: ProcessContext,
   broker: RunningBroker,
   seconds: number,
   logger: Logger,
@@ -407,7 +420,7 @@ async function close(
     return closed
   } catch (error) {
     logger.error({ err: error }, 'the broker could not be closed')
-    stderr.write(explained(error))
+    stderr.write(explanation(error))
     return false
   } finally {
     clearTimeout(timer)
@@ -419,8 +432,8 @@ function logFormat(config: Config, stdout: Terminal): 'json' | 'pretty' {
   return stdout.isTTY === true ? 'pretty' : 'json'
 }
 
-/** An error, and what can be done about it where the error knows that. Others are defects and show where. */
-function explained(error: unknown): string {
+/** Describes an error with its advice. An error without advice is a defect and shows its stack. */
+function explanation(error: unknown): string {
   if (!(error instanceof Error)) return `godwit: ${String(error)}\n`
   const advice: unknown = 'advice' in error ? error.advice : undefined
   if (typeof advice === 'string') return `godwit: ${error.message}\n${advice}\n`

@@ -2,7 +2,7 @@
 import { BAN_COMMANDS, type BanKeeper, banCommand, subjectOf } from '../access/bans/ban-commands.ts'
 import { BansError } from '../access/bans/bans-file.ts'
 import type { KeptBans } from '../access/bans/kept-bans.ts'
-import { askedBy, type ControlCommand } from '../admin/control.ts'
+import { type ControlCommand, requestedBy } from '../admin/control.ts'
 import { BAN_KINDS, type Ban, type BanKind } from '../broker/boundary/bans.ts'
 import type { Limit } from '../broker/boundary/events.ts'
 import type { ClientView } from '../broker/boundary/policy.ts'
@@ -81,7 +81,7 @@ export class Guard implements BanKeeper {
       BAN_COMMANDS.map((name) => [
         name,
         (parameters: Readonly<Record<string, unknown>>) => {
-          const by = askedBy(parameters)
+          const by = requestedBy(parameters)
           const keeper: BanKeeper = {
             list: () => this.list(),
             add: (ban) => this.add(ban),

@@ -13,12 +13,12 @@ import {
   explainAccess,
 } from '../access/account-commands.ts'
 import { LoginFile, LoginFileError } from '../access/files/login-file.ts'
-import { askedBy, type ControlCommand } from '../admin/control.ts'
-import { type Found, type Many, throughAll } from '../admin/many.ts'
+import { type ControlCommand, requestedBy } from '../admin/control.ts'
+import { type Match, type Matches, processMatches } from '../admin/matches.ts'
 import type { Limits } from '../broker/boundary/limits.ts'
 import type { ClientView } from '../broker/boundary/policy.ts'
 import type { SecurityKind } from '../broker/boundary/security.ts'
-import type { SessionEntry, Wanted } from '../broker/inventory.ts'
+import type { InventoryQuery, SessionEntry } from '../broker/inventory.ts'
 import type { Server } from '../broker/server.ts'
 import type { Reauthorized } from '../broker/sessions/reauthorization.ts'
 import { linkBy } from '../config/changes.ts'
@@ -139,11 +139,11 @@ function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[],
 /** What a change of users or rights did to clients and Sessions of the running broker. */
 export interface Effects extends Reauthorized {
   /** Sessions of a user who is gone: of the one that was removed, or of an earlier one of the name that was added. */
-  readonly formerSessions: Many
+  readonly formerSessions: Matches
   /** Sessions that the user that was added keeps, being the one who had them. */
-  readonly keptSessions: Many
+  readonly keptSessions: Matches
   /** Where a user was added: Sessions of clients without credentials. */
-  readonly anonymousSessions: Many
+  readonly anonymousSessions: Matches
   /** Whether `formerSessions` were deleted. */
   readonly isDeleted: boolean
 }
@@ -175,14 +175,14 @@ export function accessCommands(
       const same =
         name === 'user add' ? sameUsers(access, server, names, parameters.keepSessions === true) : []
       const tell = (event: AccountEvent): void =>
-        server.state.events.emit('security', { ...event, by: askedBy(parameters) })
+        server.state.events.emit('security', { ...event, by: requestedBy(parameters) })
       for (const known of same) keeping.add(known)
       const result = await accountCommand(accounts, name, parameters, tell).finally(() => {
         for (const known of same) keeping.delete(known)
       })
       if (name === 'user list' || name === 'role list') return result
       const done = await server.reauthorized()
-      if (same.length > 0) await server.holdings.settled()
+      if (same.length > 0) await server.inventory.settled()
       // Of many users it would be as many looks at all Sessions.
       const concerned = names.length > 1 ? null : userName
       const sessions = await sessionsConcerned(server, name, concerned, parameters.deleteSessions === true)
@@ -205,7 +205,7 @@ function sameUsers(access: Access, server: Server, names: readonly string[], are
   )
 }
 
-const NONE: Many = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })
+const NONE: Matches = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })
 
 async function sessionsConcerned(
   server: Server,
@@ -213,18 +213,21 @@ async function sessionsConcerned(
   userName: string | null,
   deletes: boolean,
 ): Promise<Pick<Effects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
-  const { holdings } = server
-  const through = (wanted: Wanted, take: ((entry: SessionEntry) => boolean) | null): Promise<Many> => {
-    const found = (entry: SessionEntry): Found => ({ ...entry, name: entry.clientId, mayComeBack: true })
+  const { inventory } = server
+  const through = (
+    wanted: InventoryQuery,
+    take: ((entry: SessionEntry) => boolean) | null,
+  ): Promise<Matches> => {
+    const found = (entry: SessionEntry): Match => ({ ...entry, name: entry.clientId, mayComeBack: true })
     const expectAvailable = (): void => {
-      if (holdings.unavailable !== null) throw new Error(`Sessions were left: ${holdings.unavailable}`)
+      if (inventory.unavailable !== null) throw new Error(`Sessions were left: ${inventory.unavailable}`)
     }
-    return throughAll(holdings, holdings.sessions(wanted), found, take, expectAvailable)
+    return processMatches(inventory, inventory.sessions(wanted), found, take, expectAvailable)
   }
   const isAdded = command === 'user add'
   const isRemoved = command === 'user remove'
   const isDeleted = isRemoved && deletes
-  const take = isDeleted ? ({ clientId }: SessionEntry): boolean => holdings.endSession(clientId) : null
+  const take = isDeleted ? ({ clientId }: SessionEntry): boolean => inventory.endSession(clientId) : null
   const isConcerned = userName !== null && (isAdded || isRemoved)
   return {
     formerSessions: isConcerned ? await through({ userName, isFormerUsers: true }, take) : NONE,

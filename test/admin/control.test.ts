@@ -3,8 +3,8 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type ControlCommand, type ControlSocket, openControl } from '../../src/admin/control.ts'
-import { answers, ask, start } from '../../src/admin/control-client.ts'
+import { type ControlCommand, type ControlSocket, openControlSocket } from '../../src/admin/control.ts'
+import { ask, askForData, brokerAnswers } from '../../src/admin/control-client.ts'
 
 let directory: string
 let control: ControlSocket | undefined
@@ -20,7 +20,7 @@ afterEach(async () => {
 })
 
 async function opened(commands: Readonly<Record<string, ControlCommand>> = {}): Promise<ControlSocket> {
-  control = await openControl(directory, commands)
+  control = await openControlSocket(directory, commands)
   return control
 }
 
@@ -76,7 +76,7 @@ test('data arrives whole, and a slow reader holds it up', async () => {
       return 'all'
     },
   })
-  const request = start(directory, 'data')
+  const request = askForData(directory, 'data')
   const first = await request.next()
   expect(pieces[0]!.equals(first.value as Buffer)).toBe(true)
   // Socket buffers and those of Node hold a few pieces, not all of them.
@@ -98,7 +98,7 @@ test('a client that goes away ends its command', async () => {
         }
       },
     }).then(async () => {
-      const request = start(directory, 'data')
+      const request = askForData(directory, 'data')
       await request.next()
       await request.return(undefined)
     })
@@ -113,7 +113,7 @@ test('a broker that ends in the middle of its answer is an error', async () => {
       await control!.close()
     },
   })
-  const request = start(directory, 'data')
+  const request = askForData(directory, 'data')
   await request.next()
   await expect(request.next()).rejects.toThrow('ended before its answer was complete')
 })
@@ -122,10 +122,10 @@ test('the socket is for its owner alone, replaces a stale one, and is gone after
   await writeFile(join(directory, 'control.sock'), '')
   const { path } = await opened()
   expect((await stat(path)).mode & 0o777).toBe(0o600)
-  expect(await answers(directory)).toBe(true)
+  expect(await brokerAnswers(directory)).toBe(true)
   await control!.close()
   control = undefined
-  expect(await answers(directory)).toBe(false)
+  expect(await brokerAnswers(directory)).toBe(false)
   await expect(stat(path)).rejects.toMatchObject({ code: 'ENOENT' })
 })
 
@@ -140,6 +140,6 @@ test('a request that is too long ends the connection, and too many clients are t
 
 test('a path that is too long for a socket is told', async () => {
   const long = join(directory, 'x'.repeat(120))
-  await expect(openControl(long, {})).rejects.toThrow(/has \d+ bytes, and a socket's may have 107/)
-  expect(await answers(long)).toBe(false)
+  await expect(openControlSocket(long, {})).rejects.toThrow(/has \d+ bytes, and a socket's may have 107/)
+  expect(await brokerAnswers(long)).toBe(false)
 })

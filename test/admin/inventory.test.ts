@@ -1,6 +1,11 @@
 import { describe, expect, test } from 'vitest'
 import type { ControlCommand } from '../../src/admin/control.ts'
-import { type Done, type HeldMessage, type HeldSession, heldCommands } from '../../src/admin/inventory.ts'
+import {
+  type ChangeResult,
+  inventoryCommands,
+  type RetainedDetails,
+  type SessionDetails,
+} from '../../src/admin/inventory.ts'
 import type { Page } from '../../src/admin/pages.ts'
 import type { SecurityEvent } from '../../src/broker/boundary/security.ts'
 import type {
@@ -25,7 +30,7 @@ interface Operator {
 async function operator(options?: WorldOptions): Promise<Operator> {
   const world = await World.make(options)
   const told: SecurityEvent[] = []
-  const commands = heldCommands(world.server.holdings, (event) => told.push(event))
+  const commands = inventoryCommands(world.server.inventory, (event) => told.push(event))
   return {
     world,
     told,
@@ -89,7 +94,7 @@ describe('lists', () => {
     expect(names(await ask('session list', { client: 'pum' }))).toEqual([])
     expect(names(await ask('session list', { user: 'bo' }))).toEqual(['sensor-1'])
     expect(names(await ask('session list', { user: '' }))).toEqual(['sensor-2', 'pump', 'sender'])
-    const { session, client } = await ask<HeldSession>('session show', { words: ['sensor-2'] })
+    const { session, client } = await ask<SessionDetails>('session show', { words: ['sensor-2'] })
     expect(client).toBeNull()
     expect(session).toEqual({
       clientId: 'sensor-2',
@@ -208,7 +213,7 @@ describe('lists', () => {
 
 test('a list costs what it returns, and one that finds little lets others work', async () => {
   const { world, ask } = await operator()
-  const { holdings } = world.server
+  const { inventory } = world.server
   let looked = 0
   const real = world.server.state.sessions
   for (let index = 0; index < 2000; index++) await world.connect(`c${index}`)
@@ -241,14 +246,14 @@ test('a list costs what it returns, and one that finds little lets others work',
   isDone = true
   expect(looked).toBe(2102)
   expect(turns).toBeGreaterThanOrEqual(Math.floor(2000 / 256))
-  expect([...holdings.sessions({})]).toHaveLength(2000)
+  expect([...inventory.sessions({})]).toHaveLength(2000)
 })
 
 describe('show, kick, delete', () => {
   test('kick ends the Network Connection with 0x98; the Session stays', async () => {
     const { world, ask, told } = await operator()
     const client = await world.connect('c', lasting())
-    expect(await ask<Done>('client kick', { words: ['c'] })).toEqual({ count: 1 })
+    expect(await ask<ChangeResult>('client kick', { words: ['c'] })).toEqual({ count: 1 })
     expect(client.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x98 }])
     expect(client.closed).toBe(true)
     expect(world.census()).toMatchObject({ sessions: 1, connections: 0 })
@@ -267,7 +272,7 @@ describe('show, kick, delete', () => {
     await world.commit()
     world.ledger.automatic = false
     let answered = false
-    const answer = ask<Done>('session delete', { words: ['c'] }).then((done) => {
+    const answer = ask<ChangeResult>('session delete', { words: ['c'] }).then((done) => {
       answered = true
       return done
     })
@@ -325,7 +330,7 @@ describe('show, kick, delete', () => {
       messageExpiryInterval: 90,
     }
     await publisher.publish('a/b', 'hello', 1, { retain: true, properties })
-    const shown = await ask<HeldMessage>('retained show', { words: ['a/b'] })
+    const shown = await ask<RetainedDetails>('retained show', { words: ['a/b'] })
     expect(shown).toMatchObject({
       topicName: 'a/b',
       qos: 1,
@@ -347,7 +352,7 @@ describe('show, kick, delete', () => {
   test('only the first bytes of a large payload are told', async () => {
     const { world, ask } = await operator()
     await (await world.connect('p')).publish('a', 'x'.repeat(100_000), 0, { retain: true })
-    const { payload, payloadBytes, isPayloadWhole } = await ask<HeldMessage>('retained show', {
+    const { payload, payloadBytes, isPayloadWhole } = await ask<RetainedDetails>('retained show', {
       words: ['a'],
     })
     expect(Buffer.from(payload, 'base64')).toHaveLength(65_536)
@@ -361,7 +366,7 @@ describe('show, kick, delete', () => {
     await publisher.publish('b', 'x', 0, { retain: true })
     world.ledger.automatic = false
     let answered = false
-    const answer = ask<Done>('retained delete', { topic: 'a/#' }).then((done) => {
+    const answer = ask<ChangeResult>('retained delete', { topic: 'a/#' }).then((done) => {
       answered = true
       return done
     })
@@ -401,7 +406,7 @@ describe('show, kick, delete', () => {
     expect(world.server.state.sessions.size).toBe(602)
     world.ledger.automatic = false
     let answered = false
-    const answer = ask<Done>('session delete', { client: 'junk-*' }).then((done) => {
+    const answer = ask<ChangeResult>('session delete', { client: 'junk-*' }).then((done) => {
       answered = true
       return done
     })
@@ -436,7 +441,7 @@ describe('show, kick, delete', () => {
     await (await world.connect('young', lasting(100_000))).vanish()
     await world.connect('there', lasting(100_000))
     const which = async (more: object): Promise<unknown> =>
-      (await ask<Done>('session delete', { dryRun: true, ...more })).names
+      (await ask<ChangeResult>('session delete', { dryRun: true, ...more })).names
     expect(await which({ awaySeconds: 3600 })).toEqual(['old', 'old-of-ada'])
     expect(await which({ awaySeconds: 3600, user: '' })).toEqual(['old'])
     expect(names(await ask('session list', { awaySeconds: 3600 }))).toEqual(['old', 'old-of-ada'])

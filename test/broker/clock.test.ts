@@ -454,7 +454,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     await connect('other', lasting(60))
     await reboot(30, 2 * DAY)
     await start()
-    const age = (): number | null | undefined => world.server.holdings.session('sub')?.disconnectedSeconds
+    const age = (): number | null | undefined => world.server.inventory.session('sub')?.disconnectedSeconds
     expect(age()).toBe(600)
     await setWall(-2 * DAY)
     expect(age()).toBeLessThan(640)

@@ -58,7 +58,7 @@ test('commands work on a stopped broker, and lists fit 80 columns', async () => 
   const ban = (...words: string[]): Promise<string> => godwit('ban', ...words, '--data', data)
   expect(await ban('list')).toBe('nobody is banned; to ban somebody: godwit ban add ADDRESS --for 1h\n')
   expect(await ban('add', '203.0.113.9/24', '--for', '7d')).toBe(
-    'address 203.0.113.0/24 is banned for 7 days 0 h; no broker runs: it holds from the next start on\n',
+    'address 203.0.113.0/24 is banned for 7 days 0 h; no broker runs: the ban takes effect at the next start\n',
   )
   await ban('add', '2001:db8:1:2:3:4:5:6', '--reason', 'a long story about what happened on that day in May')
   await ban('add', '--user', 'mallory')

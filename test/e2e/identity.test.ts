@@ -160,13 +160,13 @@ describe('a name that is given again', () => {
       first.password,
     )
     const removed = await done(data, 'user', 'remove', 'anna')
-    expect(removed).toContain(
-      '1 Session of anna (c; 1 message waiting) left; no other user is given what is in them',
-    )
+    expect(removed).toContain('1 Session of anna (c; 1 message waiting) left; no other user gets them')
     expect(removed).toContain('godwit session delete --user anna --yes')
     expect(await done(data, 'session', 'list')).toMatch(/^c +anna \(removed\) /m)
     const second = await userAdded(data, 'anna')
-    expect(second.text).toContain('1 Session of an earlier user anna (c; 1 message waiting): not passed on')
+    expect(second.text).toContain(
+      '1 Session of an earlier user anna (c; 1 message waiting): not given to this user',
+    )
     await broker.crash()
     await broker.restart()
     const next = await arrived(port, 'c', { username: 'anna', password: second.password })
@@ -206,9 +206,7 @@ describe('rights that are taken away for a while', () => {
       if (when !== 'with the broker running') await broker.stop()
       const disabled = await done(data, 'user', 'disable', 'device')
       if (when === 'with the broker running') {
-        expect(disabled).toContain(
-          '1 Subscription of 1 Session suspended: kept, and active again once allowed',
-        )
+        expect(disabled).toContain('1 Subscription of 1 Session suspended until they are allowed again')
       } else await broker.restart()
       await mosquittoPub(broker.port, '-q', '1', '-t', 'commands', '-m', 'while disabled', ...as)
       expect(await done(data, 'status')).toMatch(/^Subscriptions +0, and 1 not allowed at present$/m)
@@ -218,7 +216,7 @@ describe('rights that are taken away for a while', () => {
       await broker.crash()
       await broker.restart()
       const enabled = await done(data, 'user', 'enable', 'device')
-      expect(enabled).toContain('1 Subscription allowed again')
+      expect(enabled).toContain('1 Subscription active again')
       await mosquittoPub(broker.port, '-q', '1', '-t', 'commands', '-m', 'after', ...as)
       const back = await arrived(broker.port, 'd', device)
       expect(back.connack).toMatchObject({ sessionPresent: true })
@@ -235,7 +233,7 @@ describe('rights that are taken away for a while', () => {
     const closed = new Promise<void>((resolve) => online.client.once('close', () => resolve()))
     const disabled = await done(data, 'user', 'disable', 'device')
     expect(disabled).toContain('1 connection ended')
-    expect(disabled).toContain('1 Will of them not published: not allowed any more')
+    expect(disabled).toContain('1 Will of these not published: no longer allowed')
     await closed
   })
 })

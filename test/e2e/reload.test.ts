@@ -228,7 +228,7 @@ describe('reload', () => {
     expect([code, stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^godwit: .*did you mean limits\.queue_bytes_max\?\nThe broker goes on as it was\.\n$/,
+        /^godwit: .*did you mean limits\.queue_bytes_max\?\nThe broker keeps its old configuration\.\n$/,
       ),
     ])
     broker.signal('SIGHUP')

@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { foreignWriter, otherWriters } from '../../src/cli/start/root-trust.ts'
+import { untrustedWriter, untrustedWriters } from '../../src/cli/start/root-trust.ts'
 import { IS_ROOT, NOBODY } from './ordinary-user.ts'
 import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
 
@@ -73,7 +73,9 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     await broker.until(isUp)
     expect(uidOf(broker)).toBe(NOBODY.uid)
     await broker.until((stdout) =>
-      stdout.includes(`godwit note: runs as user ${NOBODY.uid} from here on, who can change ${directory}`),
+      stdout.includes(
+        `godwit note: now running as user ${NOBODY.uid} instead of root, because that user can change ${directory}`,
+      ),
     )
     for (const name of ['CURRENT', 'control.sock'])
       expect(statSync(join(directory, name)).uid).toBe(NOBODY.uid)
@@ -83,7 +85,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const { directory, config } = await made()
     writeFileSync(config, `${LISTENERS}user: root\n`)
     const { code, stderr } = await ran('--data', directory)
-    expect([code, stderr]).toEqual([1, expect.stringContaining("only root can go on as 'root'")])
+    expect([code, stderr]).toEqual([1, expect.stringContaining("only root can run godwit as 'root'")])
   })
 
   test('takes the word of the command line on whom to go on as [field-D23]', async () => {
@@ -136,7 +138,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const { code, stderr } = await ran('--data', directory, '--port', '0')
     expect([code, stderr]).toEqual([
       1,
-      expect.stringMatching(/^godwit note: runs as user 65534 .*, who can change .*\ngodwit: .*EACCES/),
+      expect.stringMatching(/^godwit note: now running as user 65534 .* can change .*\ngodwit: .*EACCES/),
     ])
   })
 
@@ -148,7 +150,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const open = await ran('--config', config)
     expect([open.code, open.stderr]).toEqual([
       1,
-      `godwit: root takes no orders from ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\n`,
+      `godwit: root does not trust ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\n`,
     ])
     chmodSync(config, 0o644)
     const theirs = join(top, 'theirs')
@@ -175,7 +177,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect([log.code, log.stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^godwit: log\.security_file: root writes nothing to .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\n$/,
+        /^godwit: log\.security_file: root does not write .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\n$/,
       ),
     ])
     const socket = await ran(
@@ -184,7 +186,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     )
     expect([socket.code, socket.stderr]).toEqual([
       1,
-      expect.stringContaining("listener 'local': root writes nothing to"),
+      expect.stringContaining("listener 'local': root does not write"),
     ])
   })
 
@@ -206,12 +208,12 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const socket = await ran('reload', '--data', join(top, 'data'))
     expect([socket.code, socket.stderr]).toEqual([
       1,
-      expect.stringContaining("listener 'local': root writes nothing to"),
+      expect.stringContaining("listener 'local': root does not write"),
     ])
     writeFileSync(config, before)
     give(config)
     const { code, stderr } = await ran('reload', '--data', join(top, 'data'))
-    expect([code, stderr]).toEqual([1, expect.stringContaining('root takes no orders from it any more')])
+    expect([code, stderr]).toEqual([1, expect.stringContaining('root no longer trusts this file')])
   })
 })
 
@@ -221,21 +223,21 @@ describe.runIf(IS_ROOT)('who can change what is at a path', () => {
     const path = (name: string): string => join(top, name)
     mkdirSync(path('plain'))
     writeFileSync(path('plain/file'), '')
-    expect(otherWriters(path('plain/file'))).toEqual([])
-    expect(foreignWriter(path('plain/not-there/yet'))).toBeNull()
+    expect(untrustedWriters(path('plain/file'))).toEqual([])
+    expect(untrustedWriter(path('plain/not-there/yet'))).toBeNull()
     chmodSync(path('plain'), 0o777)
-    expect(otherWriters(path('plain/file'))).toEqual([{ path: path('plain'), user: null }])
+    expect(untrustedWriters(path('plain/file'))).toEqual([{ path: path('plain'), user: null }])
     // As in /tmp: only what is there already and belongs to root is safe.
     chmodSync(path('plain'), 0o1777)
-    expect(otherWriters(path('plain/file'))).toEqual([])
+    expect(untrustedWriters(path('plain/file'))).toEqual([])
     give(path('plain/file'))
-    expect(otherWriters(path('plain/file'))).toEqual([{ path: path('plain/file'), user: NOBODY }])
+    expect(untrustedWriters(path('plain/file'))).toEqual([{ path: path('plain/file'), user: NOBODY }])
     // A loop of links, and a directory that nobody else can enter.
     symlinkSync('loop', path('loop'))
-    expect(otherWriters(path('loop')).at(-1)).toEqual({ path: path('loop'), user: null })
+    expect(untrustedWriters(path('loop')).at(-1)).toEqual({ path: path('loop'), user: null })
     mkdirSync(path('closed'), { mode: 0o700 })
     mkdirSync(path('closed/open'))
     chmodSync(path('closed/open'), 0o777)
-    expect(otherWriters(path('closed/open'))).toEqual([])
+    expect(untrustedWriters(path('closed/open'))).toEqual([])
   })
 })

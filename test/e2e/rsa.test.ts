@@ -41,7 +41,7 @@ async function made(): Promise<{ directory: string; password: string; path: (nam
     `${webSocketPort}`,
   )
   expect([code, stderr]).toEqual([0, ''])
-  const [, password = ''] = /shown this once: (\S+)/.exec(stdout) ?? []
+  const [, password = ''] = /shown only once: (\S+)/.exec(stdout) ?? []
   return { directory, password, path: (name) => join(directory, name) }
 }
 
@@ -142,7 +142,7 @@ test('--renew keeps the keys, --new-key makes others [field-E27]', async () => {
     ['server.crt', 'server-rsa.crt'].map((name) => new X509Certificate(readFileSync(path(name))).serialNumber)
   const before = [keys(), serials()]
   expect((await ran('setup', '--renew', '--data', directory)).stdout).toContain(
-    'server.crt for the key that it had',
+    'server.crt for the existing key',
   )
   expect(keys()).toEqual(before[0])
   for (const [i, serial] of serials().entries()) expect(serial).not.toBe(before[1]![i])

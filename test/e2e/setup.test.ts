@@ -73,7 +73,7 @@ async function made(runner: Runner, ...more: string[]): Promise<Made> {
     `${webSocketPort}`,
   ]
   const printed = await told(runner, 'setup', ...words, ...more)
-  const [, password = ''] = /shown this once: (\S+)/.exec(printed) ?? []
+  const [, password = ''] = /shown only once: (\S+)/.exec(printed) ?? []
   return { directory, port, webSocketPort, printed, password, broker: await begun(runner, directory) }
 }
 
@@ -249,7 +249,9 @@ describe('setup, run again', () => {
     expect(again).not.toContain('godwit made')
     expect(again).not.toContain(place.password)
     expect(again).toContain(`-p ${place.port} `)
-    expect(again).toMatch(/does not name other\.example\.org; .* --renew .* --name other\.example\.org/)
+    expect(again).toMatch(
+      /does not name other\.example\.org; to add: .* --renew .* --name other\.example\.org/,
+    )
   })
 
   test('--renew: the running broker serves the new certificate, and nobody is disconnected', async () => {
@@ -286,7 +288,7 @@ describe('setup, run again', () => {
     rmSync(join(directory, 'server.key'))
     rmSync(join(directory, 'ca.key'))
     const unsigned = await ran(ourselves(), 'setup', '--data', directory)
-    expect([unsigned.code, unsigned.stderr]).toEqual([1, expect.stringContaining('ca.key is not there')])
+    expect([unsigned.code, unsigned.stderr]).toEqual([1, expect.stringContaining('ca.key is missing')])
   })
 })
 
@@ -346,7 +348,9 @@ if (IS_ROOT)
     test('is told when the other user cannot reach the directory', async () => {
       const home = await temporaryDirectory()
       const words = ['setup', '--data', join(home, 'data'), '--user', `${NOBODY.uid}`]
-      expect(await told(ourselves(), ...words)).toContain(`godwit note: ${home} is closed to '${NOBODY.uid}'`)
+      expect(await told(ourselves(), ...words)).toContain(
+        `godwit note: '${NOBODY.uid}' may not enter ${home}`,
+      )
     })
 
     test('sets up a directory that belongs to somebody: everything in it is theirs', async () => {
@@ -366,7 +370,7 @@ if (IS_ROOT)
 test('who is not root is told that only root can go on as another user', async () => {
   const runner = IS_ROOT ? await nobody() : ourselves()
   const { code, stderr } = await ran(runner, '--user', 'root', '--data', await runner.home(), '--port', '0')
-  expect([code, stderr]).toEqual([1, expect.stringContaining("only root can go on as 'root'")])
+  expect([code, stderr]).toEqual([1, expect.stringContaining("only root can run godwit as 'root'")])
   const none = await ran(runner, '--user', 'no-such-user', '--data', await runner.home(), '--port', '0')
   expect([none.code, none.stderr]).toEqual([1, expect.stringContaining("no user 'no-such-user'")])
 })

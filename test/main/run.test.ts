@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Events } from '../../src/broker/boundary/events.ts'
-import type { ExitCode, StartOptions, Surroundings } from '../../src/cli/run.ts'
+import type { ExitCode, ProcessContext, StartOptions } from '../../src/cli/run.ts'
 import { run } from '../../src/cli/run.ts'
 import type { RunningBroker } from '../../src/cli/start/running-broker.ts'
 import { StoreError } from '../../src/store/store.ts'
@@ -42,7 +42,7 @@ class Stage {
 
   run(words: string[], environment: Record<string, string> = {}): Promise<ExitCode> {
     const stage = this
-    const surroundings: Surroundings = {
+    const context: ProcessContext = {
       words,
       environment,
       stdin: Readable.from([]),
@@ -72,7 +72,7 @@ class Stage {
       now: () => 0,
       exit: (code) => this.exits.push(code),
     }
-    return run(surroundings)
+    return run(context)
   }
 
   get lines(): string[] {
@@ -150,8 +150,8 @@ describe('godwit', () => {
       'godwit listening on mqtt://[::1]:1883',
       'godwit listening on ws://127.0.0.1:8083/mqtt',
       'godwit listening on ws://[::1]:8083/mqtt',
-      'godwit data in /var/lib/godwit, durability fsync: what is acknowledged is on the disk',
-      'godwit serves this machine only, and everybody on it without a password',
+      'godwit data in /var/lib/godwit, durability fsync: acknowledged messages are on disk',
+      'godwit serves only this machine, and everybody on it without a password',
       'godwit for other machines, with TLS and passwords: godwit setup; without either: ' +
         'godwit --data /var/lib/godwit --host 0.0.0.0 --set allow_anonymous=true',
       "godwit try: mosquitto_sub -h 127.0.0.1 -p 1883 -t 'hello/#' -v",
@@ -197,7 +197,7 @@ describe('godwit', () => {
     await stage.ready
     stage.signal('SIGTERM')
     await running
-    expect(stage.lines).toContain("godwit listener 'mqtt' lets in nobody without credentials")
+    expect(stage.lines).toContain("godwit listener 'mqtt' accepts only clients with credentials")
   })
 
   test('says which listeners let in everybody', async () => {
@@ -206,7 +206,7 @@ describe('godwit', () => {
     stage.signal('SIGTERM')
     await running
     expect(stage.lines).toContain(
-      "godwit listener 'mqtt' lets in everybody who reaches it, without a password, since allow_anonymous says so",
+      "godwit listener 'mqtt' accepts everybody who can reach it, without a password (allow_anonymous)",
     )
   })
 
@@ -504,7 +504,7 @@ describe('SIGHUP', () => {
     await hangUp('limits: {queue_byte_max: 2MiB}')
     expect(told).toEqual([
       expect.stringMatching(
-        /^configuration-refused: .*did you mean limits.queue_bytes_max.*goes on as it was$/,
+        /^configuration-refused: .*did you mean limits.queue_bytes_max.*keeps its old configuration$/,
       ),
     ])
     expect(stage.changed).toEqual([])
@@ -524,7 +524,9 @@ describe('SIGHUP', () => {
   test('a file that is gone is refused: nobody asked for the defaults', async () => {
     const { told, hangUp, stop } = await running('listeners: [{type: tcp, port: 5}]')
     await hangUp(null)
-    expect(told[0]).toMatch(/^configuration-refused: .*there is no such file; the broker goes on as it was$/)
+    expect(told[0]).toMatch(
+      /^configuration-refused: .*there is no such file; the broker keeps its old configuration$/,
+    )
     expect(stage.changed).toEqual([])
     await hangUp('listeners: [{type: tcp, port: 5}]')
     await stop()

@@ -1,4 +1,7 @@
-/** `godwit user …`, `godwit role …` and `godwit explain access`: through the running broker, or on the file without one. */
+/**
+ * Runs `godwit user`, `godwit role` and `godwit explain access`, on the running broker or on the accounts
+ * file.
+ */
 import { readFile } from 'node:fs/promises'
 import { Access, type AccessOptions } from '../../access/access.ts'
 import {
@@ -12,8 +15,8 @@ import {
 } from '../../access/account-commands.ts'
 import { Accounts, CLIENT_ROLE, type UserView } from '../../access/accounts.ts'
 import type { Decision } from '../../access/decision.ts'
-import { answers, ask } from '../../admin/control-client.ts'
-import type { Many } from '../../admin/many.ts'
+import { ask, brokerAnswers } from '../../admin/control-client.ts'
+import type { Matches } from '../../admin/matches.ts'
 import { printable } from '../../observe/printable.ts'
 import type { Changed, Effects } from '../../runtime/running-access.ts'
 import { makeDirectory } from '../../store/files/data-directory.ts'
@@ -22,120 +25,129 @@ import type { AccountsCommand, ExplainCommand } from './arguments.ts'
 import { InputError } from './store-commands.ts'
 import { table } from './table.ts'
 
-/** A password in a file, or typed, is one line. */
 const PASSWORD_BYTES_MAX = 65_535
 
-/** Where passwords come from, beside files. */
+/** The sources of passwords other than files. */
 export interface SecretSource {
   readonly stdin: AsyncIterable<Uint8Array>
-  /** Asks on the terminal without showing what is typed; null where there is none. */
+  /** Asks on the terminal without echoing; null without a terminal. */
   readonly askSecret: ((prompt: string) => Promise<string>) | null
 }
 
-/** Carries out the command; what there is to tell. Throws AccountsError, RuleError, ControlError and InputError. */
+/** Runs the command and returns its output. Throws AccountsError, RuleError, ControlError and InputError. */
 export async function changeAccounts(
   directory: string,
   command: AccountsCommand,
   secrets: SecretSource,
 ): Promise<string> {
   const { command: name, words, keepSessions, deleteSessions } = command
-  const isForBroker = await answersFor(directory, command)
+  const isForBroker = await usesBroker(directory, command)
   const needsPassword = name === 'user add' || name === 'user password'
-  const password = needsPassword ? await passwordFor(command, secrets) : null
+  const password = needsPassword ? await readPassword(command, secrets) : null
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
   const { generate } = command
   const secret = generate ? { generate } : { password }
-  const parameters = { words: rulesJoined(name, words), roles, ...secret, keepSessions, deleteSessions }
-  const result = await carriedOut(directory, isForBroker, name, parameters)
-  if (name === 'user list') return users(result as UserList, command.json)
-  if (name === 'role list') return roleLines(result as RoleList, command.json)
+  const parameters = { words: joinRules(name, words), roles, ...secret, keepSessions, deleteSessions }
+  const result = await carryOut(directory, isForBroker, name, parameters)
+  if (name === 'user list') return userTable(result as UserList, command.json)
+  if (name === 'role list') return roleTable(result as RoleList, command.json)
   const text = done(name, parameters.words, roles)
   const { effects, isFirst = false, generated = [] } = result as Partial<Changed & Added & Generated>
   const made = generated[0]?.password
   if (command.json)
     return JSON.stringify({ done: text, ...(made !== undefined && { password: made }), effects })
   const lines = [
-    ...(isFirst ? [FIRST] : []),
+    ...(isFirst ? [FIRST_USER_NOTE] : []),
     ...(effects === undefined ? [] : effectLines(words[0] ?? '', name, effects)),
   ]
   const shown = [text, ...lines].join('\n')
-  // The password alone on the last line: for `$(godwit user add … | tail -1)`.
+  // The last line is the password alone, for `$(godwit user add … | tail -1)`.
   if (made === undefined) return shown
-  return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown this once:\n${made}`
+  return `${shown}${lines.length === 0 ? '; ' : '\n'}its password is shown only once:\n${made}`
 }
 
-/** Whether a running broker is to do it. Throws InputError for what only one can do, when none answers. */
-export async function answersFor(
+/**
+ * Whether a running broker carries out the command. Throws InputError if none runs and an option needs one.
+ */
+export async function usesBroker(
   directory: string,
   { keepSessions, deleteSessions }: AccountsCommand,
 ): Promise<boolean> {
-  const isForBroker = await answers(directory)
+  const isForBroker = await brokerAnswers(directory)
   if (isForBroker || (!deleteSessions && !keepSessions)) return isForBroker
   const option = deleteSessions ? '--delete-sessions' : '--keep-sessions'
   throw new InputError(
-    `no broker answers for ${directory}, and only a running one can do what ${option} says`,
+    `no broker answers for ${directory}, and ${option} needs a running broker`,
     'Nothing was changed. Start the broker first, or leave the option out.',
   )
 }
 
-/** Has a command carried out, by the running broker or here. */
-export function carriedOut(
+/** Lets the running broker carry out a command, or changes the files here. */
+export function carryOut(
   directory: string,
   isForBroker: boolean,
   name: AccountCommand,
   parameters: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
-  return isForBroker ? ask(directory, name, parameters) : withoutBroker(directory, name, parameters)
+  return isForBroker ? ask(directory, name, parameters) : changeFiles(directory, name, parameters)
 }
 
-export const FIRST = 'from now on clients without credentials are let in only where allow_anonymous says so'
+/** Tells what the first user changes. */
+export const FIRST_USER_NOTE =
+  'from now on only listeners with allow_anonymous accept clients without credentials'
 
-/** What a change did beside itself; nothing where it did nothing. */
+/** Describes the effects of a change on connections, Wills, Subscriptions and Sessions, a line for each. */
 export function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {
   const name = printable(given)
   const { connectionsEnded, anonymousEnded, willsPublished, willsDenied } = effects
   const { subscriptionsSuspended, sessionsSuspended, subscriptionsResumed } = effects
   const { formerSessions, keptSessions, anonymousSessions, isDeleted } = effects
   const anonymous = anonymousEnded === 0 ? '' : ` (${anonymousEnded} without credentials)`
+  const suspended =
+    `${counted(subscriptionsSuspended, 'Subscription')} of ` +
+    `${counted(sessionsSuspended, 'Session')} suspended until they are allowed again`
   const told: (string | false)[] = [
     connectionsEnded > 0 && `${counted(connectionsEnded, 'connection')} ended${anonymous}`,
-    willsPublished > 0 && `${counted(willsPublished, 'Will')} of them published`,
-    willsDenied > 0 && `${counted(willsDenied, 'Will')} of them not published: not allowed any more`,
-    // Of a user who is gone nothing is ever allowed again: what becomes of the Sessions is told below.
-    command !== 'user remove' &&
-      subscriptionsSuspended > 0 &&
-      `${counted(subscriptionsSuspended, 'Subscription')} of ${counted(sessionsSuspended, 'Session')} suspended: kept, and active again once allowed`,
-    subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} allowed again`,
-    keptSessions.count > 0 && `${some(keptSessions, `of ${name}`)} kept by this user`,
+    willsPublished > 0 && `${counted(willsPublished, 'Will')} of these published`,
+    willsDenied > 0 && `${counted(willsDenied, 'Will')} of these not published: no longer allowed`,
+    // A removed user will never be allowed again; the lines about its Sessions follow below.
+    command !== 'user remove' && subscriptionsSuspended > 0 && suspended,
+    subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} active again`,
+    keptSessions.count > 0 && `${sessionsText(keptSessions, `of ${name}`)} kept by this user`,
     command === 'user add' &&
       formerSessions.count > 0 &&
-      `${some(formerSessions, `of an earlier user ${name}`)}: not passed on to this user; each ends when its client connects`,
-    command === 'user remove' && formerSessions.count > 0 && leftBehind(name, formerSessions, isDeleted),
+      `${sessionsText(formerSessions, `of an earlier user ${name}`)}: ` +
+        'not given to this user; each ends when its client connects',
+    command === 'user remove' &&
+      formerSessions.count > 0 &&
+      leftSessionsText(name, formerSessions, isDeleted),
     anonymousSessions.count > 0 &&
-      `${some(anonymousSessions, 'of clients without credentials')}: each ends when a user takes its Client Identifier`,
+      `${sessionsText(anonymousSessions, 'of clients without credentials')}: ` +
+        'each ends when a user takes its Client Identifier',
     anonymousSessions.count > 0 && "to delete all of these now: godwit session delete --user '' --yes",
   ]
   return told.filter((line) => line !== false)
 }
 
-function leftBehind(name: string, sessions: Many, isDeleted: boolean): string {
-  if (isDeleted) return `${some(sessions, `of ${name}`)} deleted`
+function leftSessionsText(name: string, sessions: Matches, isDeleted: boolean): string {
+  if (isDeleted) return `${sessionsText(sessions, `of ${name}`)} deleted`
   const how = `godwit session delete --user ${shellWord(name)} --yes`
-  return `${some(sessions, `of ${name}`)} left; no other user is given what is in them\nto delete all of them now: ${how}`
+  const left = `${sessionsText(sessions, `of ${name}`)} left; no other user gets them`
+  return `${left}\nto delete all of them now: ${how}`
 }
 
 function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`
 }
 
-/** As `2 Sessions of alice (a, b; 3 messages waiting)`. */
-function some({ count, names, messages }: Many, whose: string): string {
+/** Describes Sessions as in `2 Sessions of alice (a, b; 3 messages waiting)`. */
+function sessionsText({ count, names, messages }: Matches, whose: string): string {
   const such = `${names.map((name) => printable(name)).join(', ')}${count > names.length ? ', …' : ''}`
   const waiting = messages === 0 ? '' : `; ${counted(messages, 'message')} waiting`
   return `${counted(count, 'Session')} ${whose} (${such}${waiting})`
 }
 
-/** Which rule decides. Throws as `changeAccounts` does. */
+/** Tells which rule allows or denies an action. Throws as `changeAccounts` does. */
 export async function explain(
   directory: string,
   options: AccessOptions,
@@ -144,9 +156,9 @@ export async function explain(
   const { user, client, action, topic, qos, retain } = command
   const parameters = { user: user ?? null, client: client ?? '', action, topic, qos, retain }
   const decision = (
-    (await answers(directory))
+    (await brokerAnswers(directory))
       ? await ask(directory, 'explain access', parameters)
-      : await explainedHere(directory, options, parameters)
+      : await explainHere(directory, options, parameters)
   ) as Decision
   if (command.json) return JSON.stringify(decision)
   const who = user === undefined ? 'an anonymous client' : `user '${printable(user)}'`
@@ -154,11 +166,11 @@ export async function explain(
   return [
     `${decision.allow ? 'allowed' : 'denied'}: ${who} ${decision.allow ? 'may' : 'may not'} ${what}`,
     `decided by ${printable(decision.source)}: ${printable(decision.rule)}`,
-    ...(user === undefined && decision.allow ? ['where a listener lets it in: allow_anonymous'] : []),
+    ...(user === undefined && decision.allow ? ['if allow_anonymous of the listener accepts it'] : []),
   ].join('\n')
 }
 
-async function withoutBroker(
+async function changeFiles(
   directory: string,
   name: AccountCommand,
   parameters: Readonly<Record<string, unknown>>,
@@ -167,7 +179,7 @@ async function withoutBroker(
   return accountCommand(await Accounts.open(directory), name, parameters, () => {})
 }
 
-async function explainedHere(
+async function explainHere(
   directory: string,
   options: AccessOptions,
   parameters: Readonly<Record<string, unknown>>,
@@ -176,24 +188,24 @@ async function explainedHere(
   return explainAccess(access, parameters)
 }
 
-/** A rule may be given as one word or as several. */
-function rulesJoined(name: AccountCommand, words: readonly string[]): readonly string[] {
+/** Joins the words of a rule, which may be given as one word or as several. */
+function joinRules(name: AccountCommand, words: readonly string[]): readonly string[] {
   const [role, verb, ...rest] = words
   const isSplit = (name === 'role add' || name === 'role remove') && (verb === 'allow' || verb === 'deny')
   return isSplit ? [role!, [verb, ...rest].join(' ')] : words
 }
 
-async function passwordFor(
+async function readPassword(
   { generate, passwordFile, withoutPassword, words }: AccountsCommand,
   { stdin, askSecret }: SecretSource,
 ): Promise<string | null> {
   if (withoutPassword || generate) return null
   if (passwordFile !== undefined)
-    return oneLine(await inputFrom(passwordFile, stdin, PASSWORD_BYTES_MAX + 2), passwordFile)
+    return singleLine(await inputFrom(passwordFile, stdin, PASSWORD_BYTES_MAX + 2), passwordFile)
   if (askSecret === null) {
     throw new InputError(
       'there is no terminal to ask for a password',
-      'Let one be made with --generate, or name a file that holds one: --password-file FILE, - for the standard input.',
+      'Use --generate, or name a file with the password: --password-file FILE, or - for the standard input.',
     )
   }
   const name = printable(words[0] ?? '')
@@ -204,8 +216,10 @@ async function passwordFor(
   return password
 }
 
-/** Without its line end; whoever has two lines has made a mistake. */
-function oneLine(content: Buffer, path: string): string {
+/**
+ * Returns the only line without its line end. Throws InputError for several lines, which must be a mistake.
+ */
+function singleLine(content: Buffer, path: string): string {
   const text = content.toString('utf8').replace(/\r?\n$/, '')
   if (
     text === '' ||
@@ -213,12 +227,14 @@ function oneLine(content: Buffer, path: string): string {
     !Buffer.from(text, 'utf8').equals(content.subarray(0, Buffer.byteLength(text)))
   ) {
     const name = path === '-' ? 'the standard input' : path
-    throw new InputError(`${name} is not one line of UTF-8`, 'It has to hold the password and nothing else.')
+    throw new InputError(`${name} is not one line of UTF-8`, 'It must hold the password and nothing else.')
   }
   return text
 }
 
-/** Of a file, or of the standard input for `-`, of which no more than so many bytes and a chunk are read. Throws InputError. */
+/**
+ * Reads a file, or for `-` the standard input up to `bytesMax` and the rest of a chunk. Throws InputError.
+ */
 export async function inputFrom(
   path: string,
   stdin: AsyncIterable<Uint8Array>,
@@ -242,13 +258,13 @@ export async function inputFrom(
   return Buffer.concat(chunks)
 }
 
-function users({ users: all }: UserList, asJson: boolean): string {
+function userTable({ users: all }: UserList, asJson: boolean): string {
   if (asJson) return JSON.stringify(all)
   if (all.length === 0) return 'there are no users; to add one: godwit user add NAME --generate'
   return table(
     [
       { title: 'USER', value: ({ name }) => name },
-      { title: 'PASSWORD', value: passwordWord },
+      { title: 'PASSWORD', value: passwordText },
       { title: 'STATE', value: ({ disabled }) => (disabled ? 'disabled' : 'enabled') },
       { title: 'ROLES', value: ({ roles }) => roles.join(', ') },
     ],
@@ -256,12 +272,12 @@ function users({ users: all }: UserList, asJson: boolean): string {
   ).join('\n')
 }
 
-function passwordWord({ hasPassword, isPasswordGenerated }: UserView): string {
+function passwordText({ hasPassword, isPasswordGenerated }: UserView): string {
   if (!hasPassword) return 'no'
   return isPasswordGenerated ? 'generated' : 'chosen'
 }
 
-function roleLines({ roles }: RoleList, asJson: boolean): string {
+function roleTable({ roles }: RoleList, asJson: boolean): string {
   if (asJson) return JSON.stringify(roles)
   if (roles.length === 0) return "there are no roles; to make one: godwit role add NAME 'allow publish a/#'"
   const rows = roles.flatMap(({ name, rules, users: granted }) => {

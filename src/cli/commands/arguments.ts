@@ -1,4 +1,4 @@
-/** The command line's words. */
+/** Parses the arguments of the command line. */
 import { parseArgs } from 'node:util'
 import { ACCOUNT_COMMANDS, type AccountCommand } from '../../access/account-commands.ts'
 import { BAN_COMMANDS, type BanCommand } from '../../access/bans/ban-commands.ts'
@@ -11,17 +11,17 @@ export type Command =
   | { readonly name: 'start'; readonly file: string | undefined; readonly flags: ConfigFlags }
   | CheckCommand
   | SetupCommand
-  | { readonly name: 'reload'; readonly place: DataPlace; readonly json: boolean }
+  | { readonly name: 'reload'; readonly location: DataLocation; readonly json: boolean }
   | { readonly name: 'help' }
   | { readonly name: 'version' }
   | StoreCommand
-  | HeldCommand
+  | InventoryCommand
   | AccountsCommand
   | BansCommand
   | ExplainCommand
 
-/** Where the data is, as `start` would be told. */
-export interface DataPlace {
+/** The options that locate the data directory, as for `start`. */
+export interface DataLocation {
   readonly file: string | undefined
   readonly data: string | undefined
 }
@@ -29,7 +29,7 @@ export interface DataPlace {
 export interface CheckCommand {
   readonly name: 'check'
   readonly file: string
-  /** Also asks the running broker what it would make of the file. */
+  /** Also asks the running broker what it would do with the file. */
   readonly againstRunning: boolean
   readonly data: string | undefined
   readonly json: boolean
@@ -37,7 +37,7 @@ export interface CheckCommand {
 
 export interface SetupCommand {
   readonly name: 'setup'
-  readonly place: DataPlace
+  readonly location: DataLocation
   readonly names: readonly string[]
   readonly addresses: readonly string[]
   readonly port: number | undefined
@@ -48,49 +48,59 @@ export interface SetupCommand {
   readonly rsa: boolean
 }
 
-/** A command for a data directory. */
+/** A command that works on a data directory. */
 export type StoreCommand =
-  | { readonly name: 'status'; readonly place: DataPlace; readonly json: boolean }
-  | { readonly name: 'backup'; readonly place: DataPlace; readonly target: string }
-  | { readonly name: 'restore'; readonly place: DataPlace; readonly source: string; readonly force: boolean }
+  | { readonly name: 'status'; readonly location: DataLocation; readonly json: boolean }
+  | { readonly name: 'backup'; readonly location: DataLocation; readonly target: string }
+  | {
+      readonly name: 'restore'
+      readonly location: DataLocation
+      readonly source: string
+      readonly force: boolean
+    }
   /** `path` is `-` for stdout. */
   | {
       readonly name: 'export'
-      readonly place: DataPlace
+      readonly location: DataLocation
       readonly path: string
-      /** Of the lines; the newest when undefined. */
+      /** The format of the lines; the newest when undefined. */
       readonly exportVersion: ExportVersion | undefined
     }
   /** `path` is `-` for stdin. */
-  | { readonly name: 'import'; readonly place: DataPlace; readonly path: string; readonly force: boolean }
-  /** `directory` is given instead of `place`, or null. */
-  | { readonly name: 'check-store'; readonly place: DataPlace; readonly directory: string | null }
-  | { readonly name: 'repair'; readonly place: DataPlace; readonly directory: string | null }
+  | {
+      readonly name: 'import'
+      readonly location: DataLocation
+      readonly path: string
+      readonly force: boolean
+    }
+  /** `directory` replaces `location` unless it is null. */
+  | { readonly name: 'check-store'; readonly location: DataLocation; readonly directory: string | null }
+  | { readonly name: 'repair'; readonly location: DataLocation; readonly directory: string | null }
 
-/** What a running broker holds that commands name one by one. */
-export const HELD_KINDS = ['client', 'session', 'subscription', 'retained'] as const
+/** The kinds of entries that commands list, show and delete in a running broker. */
+export const INVENTORY_KINDS = ['client', 'session', 'subscription', 'retained'] as const
 
-export type HeldKind = (typeof HELD_KINDS)[number]
+export type InventoryKind = (typeof INVENTORY_KINDS)[number]
 
-/** A command for one kind of what a running broker holds. */
-export interface HeldCommand {
-  readonly name: 'held'
-  readonly place: DataPlace
+/** A command for one kind of entries in a running broker. */
+export interface InventoryCommand {
+  readonly name: 'inventory'
+  readonly location: DataLocation
   readonly json: boolean
-  readonly kind: HeldKind
+  readonly kind: InventoryKind
   readonly verb: 'list' | 'show' | 'delete' | 'kick'
-  /** A Client Identifier, or one and a topic filter, or a topic name; none for `list`. */
+  /** A Client Identifier, perhaps with a topic filter, or a topic name; empty for `list`. */
   readonly words: readonly string[]
   readonly topic: string | undefined
   readonly client: string | undefined
   readonly user: string | undefined
-  /** How many lines; the command's default when undefined. */
+  /** The number of lines; the command's default when undefined. */
   readonly limit: number | undefined
-  /** Where an earlier page ended. */
+  /** The cursor at which an earlier page ended. */
   readonly after: string | undefined
-  /** Of Sessions to delete: away for at least so long. */
+  /** Selects Sessions whose clients have been away for at least so long. */
   readonly awaySeconds: number | undefined
-  /** Only tells how many there are. */
+  /** Only counts the matching entries. */
   readonly dryRun: boolean
 }
 
@@ -98,42 +108,42 @@ export interface HeldCommand {
 export interface AccountsCommand {
   readonly name: 'accounts'
   readonly command: AccountCommand
-  readonly place: DataPlace
+  readonly location: DataLocation
   readonly json: boolean
   /** Names of users and roles, or a role and its rules. */
   readonly words: readonly string[]
-  /** Where names of many users are, one a line; `-` for stdin. */
+  /** A file with many user names, one per line; `-` for stdin. */
   readonly names: string | undefined
-  /** Of a new user. */
+  /** The roles of a new user. */
   readonly roles: readonly string[]
   readonly generate: boolean
   /** `-` for stdin. */
   readonly passwordFile: string | undefined
   readonly withoutPassword: boolean
-  /** Of a new user: it is the one who has Sessions under that name. */
+  /** The new user takes over the Sessions under its name. */
   readonly keepSessions: boolean
-  /** Of a user that is removed. */
+  /** The Sessions of the removed user are deleted. */
   readonly deleteSessions: boolean
 }
 
-/** A command for bans. */
+/** A command that lists, adds or removes bans. */
 export interface BansCommand {
   readonly name: 'bans'
   readonly command: BanCommand
-  readonly place: DataPlace
+  readonly location: DataLocation
   readonly json: boolean
   /** Null for `list`. */
   readonly kind: BanKind | null
   readonly subject: string | null
-  /** Null for ever. */
+  /** Null for a ban without end. */
   readonly seconds: number | null
   readonly reason: string
 }
 
-/** Asks which rule decides. */
+/** A command that asks which rule allows or denies an action. */
 export interface ExplainCommand {
   readonly name: 'explain'
-  readonly place: DataPlace
+  readonly location: DataLocation
   readonly json: boolean
   readonly user: string | undefined
   readonly client: string | undefined
@@ -197,27 +207,27 @@ type OptionName = keyof typeof OPTIONS
 const PLACE: readonly OptionName[] = ['config', 'data']
 
 interface Grammar {
-  /** What it needs beside options, as the error shows it. */
+  /** The names of its positional arguments, as errors show them. */
   readonly words: readonly string[]
   readonly areWordsOptional?: boolean
-  /** Any number of further words may follow. */
+  /** Whether any number of further words may follow. */
   readonly takesMore?: boolean
   readonly options: readonly OptionName[]
 }
 
 const LIST: readonly OptionName[] = [...PLACE, 'json', 'limit', 'after']
 
-/** Of commands for one that is named, or for all that match. */
+/** Options of commands that change one named entry or all that match. */
 const MANY: readonly OptionName[] = [...PLACE, 'json', 'dry-run', 'yes']
 
-/** What says which ones, of commands for all that match. */
+/** Options that select the matching entries. */
 const SELECTING = ['topic', 'client', 'user', 'older-than'] as const satisfies readonly OptionName[]
 
 const SECOND_UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
 const PASSWORD: readonly OptionName[] = ['generate', 'password-file', 'no-password']
 
-/** By command: one word, or two. */
+/** The grammar of each command, which is one word or two. */
 const GRAMMAR: Readonly<Record<string, Grammar>> = {
   start: {
     words: [],
@@ -297,96 +307,98 @@ const GRAMMAR: Readonly<Record<string, Grammar>> = {
   'retained delete': { words: ['TOPIC'], areWordsOptional: true, options: [...MANY, 'topic', 'client'] },
 }
 
-export const HELP = `Godwit is an MQTT broker: what it acknowledges is on the disk.
+/** The text of `godwit --help`. */
+export const HELP = `Godwit is an MQTT broker. It acknowledges a message once it is on disk.
 
   godwit [start] [options]   starts the broker
-  godwit setup               makes what a broker with TLS and users needs, in
-                             --data DIR; changes nothing that is there
+  godwit setup               creates certificates, an administrator and a
+                             configuration in --data DIR; keeps existing files
   godwit check FILE          checks a configuration file; --against-running also
-                             tells what a running broker would do with it
-  godwit reload              has the running broker read its configuration and
-                             files again; clients stay connected
-  godwit status              tells how the running broker is
+                             shows how it would change the running broker
+  godwit reload              makes the running broker reread its configuration
+                             and files; clients stay connected
+  godwit status              shows the state of the running broker
   godwit user add NAME       adds a user and asks for a password; --generate
-                             makes one and shows it
+                             creates a password and shows it
   godwit user list           lists users; also remove, disable, enable and
                              password NAME
-  godwit role add ROLE RULE  adds a rule for all who have the role, such as
+  godwit role add ROLE RULE  adds a rule to a role, such as
                              'allow publish sensors/%u/#'
   godwit role list           lists roles, their rules and users; also grant and
                              revoke ROLE USER, remove ROLE [RULE]
-  godwit explain access      tells which rule lets --user NAME --client ID do
-                             --publish, --subscribe or --receive TOPIC, or not
-  godwit ban add ADDRESS     lets an address or network such as 203.0.113.0/24
-                             in no more, or --client ID, or --user NAME; also
-                             list, and remove as add
-  godwit client list         who is connected; also show, kick and delete CLIENT
-  godwit session list        what is kept for clients; also show and delete
+  godwit explain access      shows which rule allows or denies --publish,
+                             --subscribe or --receive TOPIC for --user NAME
+                             --client ID
+  godwit ban add ADDRESS     bans an address, a network such as 203.0.113.0/24,
+                             --client ID or --user NAME; also list and remove
+  godwit client list         lists connected clients; also show, kick and delete
                              CLIENT
-  godwit subscription list   who gets what; also show and delete CLIENT FILTER
-  godwit retained list       retained messages; also show and delete TOPIC
-  godwit backup TARGET       backs up the data, also while the broker runs: a
-                             file NAME.godwit-backup, or a directory
+  godwit session list        lists Sessions; also show and delete CLIENT
+  godwit subscription list   lists Subscriptions; also show and delete CLIENT
+                             FILTER
+  godwit retained list       lists retained messages; also show and delete TOPIC
+  godwit backup TARGET       backs up the data, even while the broker runs, to a
+                             file NAME.godwit-backup or to a directory
   godwit restore SOURCE      fills an empty data directory from a backup
   godwit export [FILE]       writes Sessions, queues, retained messages and
-                             Wills as JSON lines; --for 0.1 for that version
+                             Wills as JSON lines; --for 0.1 for Godwit 0.1
   godwit import [FILE]       fills an empty data directory from such lines
-  godwit check-store [DIR]   verifies all that is stored; DIR may be a backup
-  godwit repair [DIR]        keeps what is sound of a damaged data directory,
-                             and a copy of the old one
+  godwit check-store [DIR]   verifies all stored data; DIR may be a backup
+  godwit repair [DIR]        rebuilds a damaged data directory from its sound
+                             parts; keeps a copy of the old one
 
-Options of start; those of the data directory also hold for commands:
+Options of start (-c and --data also apply to other commands):
   -c, --config FILE          configuration file (config/godwit.example.yaml)
-      --data DIR             where Sessions and messages are kept:
-                             ./godwit-data by default
-      --host ADDRESS         where to listen: 127.0.0.1 by default, 0.0.0.0 for
-                             all of IPv4, :: for all
-  -p, --port PORT            listens for MQTT on this TCP port, and nowhere
-                             else; 0 takes a free one
+      --data DIR             directory of Sessions and messages; ./godwit-data
+                             by default
+      --host ADDRESS         address to listen on; 127.0.0.1 by default, 0.0.0.0
+                             for all of IPv4, :: for all
+  -p, --port PORT            listens for MQTT on this TCP port only; 0 takes a
+                             free one
       --ws-port PORT         the same for MQTT over WebSocket; both may be given
-      --durability KIND      what an acknowledgement promises: fsync (default),
-                             interval, os or memory
+      --durability KIND      what acknowledged messages survive: fsync
+                             (default), interval, os or memory
       --log-level LEVEL      trace, debug, info (default), warn, error, fatal
                              or silent
       --set KEY=VALUE        sets any configuration key, repeatable, such as
                              limits.queue_bytes_max=64MiB
-      --user NAME            started as root, godwit runs as this user; setup
-                             gives the data directory to this user
+      --user NAME            runs as this user when started by root; setup makes
+                             this user the owner of the data directory
 
 Options of setup:
       --name NAME --address ADDRESS
-                             further names and addresses of the certificate;
+                             further names and addresses for the certificate;
                              repeatable
-      --renew                makes new server certificates for the same keys
+      --renew                creates new server certificates for the same keys
       --new-key              the same with new keys
-      --rsa                  adds RSA where an earlier setup made only ECDSA
+      --rsa                  adds RSA if an earlier setup created only ECDSA
 
 Options of user add, remove and password:
       --role ROLE            role of a new user; repeatable. Default 'client':
                              everything except $SYS; 'admin' is unrestricted
       --generate | --password-file FILE | --no-password
-                             FILE - is the standard input; a user without a
+                             - as FILE is the standard input; a user without
                              password needs a client certificate
-      --names FILE           many users, one name a line; - is the standard
+      --names FILE           many users, one name per line; - is the standard
                              input. With --generate the output is CSV, with
-                             --json one object a line
-      --keep-sessions        the new user keeps the Sessions under this name
-      --delete-sessions      deletes the Sessions of the user who is removed
+                             --json one object per line
+      --keep-sessions        the new user takes over the Sessions under its name
+      --delete-sessions      deletes the Sessions of the removed user
 
 Options of ban add:
-      --for 1h               for ever without it
-      --reason TEXT          for ban list and the log; clients are not told
+      --for 1h               how long; without it the ban has no end
+      --reason TEXT          shown in ban list and the log, not to clients
 
 Options of list, kick and delete:
       --client PATTERN       * stands for any characters, ? for one
       --user NAME            '' for clients without credentials
-      --topic FILTER         what a topic filter matches
+      --topic FILTER         a topic filter
       --older-than 30d       Sessions whose clients have been away for so long
-      --dry-run | --yes      of kick and delete: count all that match, or do it
-      --limit N --after PLACE
-                             of list: how many; where the last page ended
+      --dry-run | --yes      kick and delete: count all that match, or do it
+      --limit N --after CURSOR
+                             list: number of rows; where the last page ended
 
-      --force                of restore and import: puts aside what is there
+      --force                restore and import: moves existing data aside
       --json                 output for programs
   -v, --version
   -h, --help
@@ -396,7 +408,7 @@ GODWIT_LIMITS_QUEUE_BYTES_MAX. Exit codes: 0 clean end, 1 failure while
 running, 2 wrong usage or configuration.
 `
 
-/** Reads the words after the program's name. Throws UsageError. */
+/** Parses the arguments after the program's name. Throws UsageError. */
 export function parseArguments(words: readonly string[]): Command {
   const { values, positionals } = parsed(words)
   if (values.help === true) return { name: 'help' }
@@ -404,11 +416,11 @@ export function parseArguments(words: readonly string[]): Command {
   const { name, words: given } = commandOf(positionals)
   checkGrammar(name, given, Object.keys(values))
   const [word] = given
-  const place = { file: values.config, data: values.data }
+  const location = { file: values.config, data: values.data }
   const force = values.force === true
   const [kind, verb] = name.split(' ')
-  if (isHeldKind(kind)) {
-    return heldCommand(kind, verb as HeldCommand['verb'], given, values)
+  if (isInventoryKind(kind)) {
+    return inventoryCommand(kind, verb as InventoryCommand['verb'], given, values)
   }
   const account = ACCOUNT_COMMANDS.find((known) => known === name)
   if (account !== undefined) return accountsCommand(account, given, values)
@@ -431,7 +443,7 @@ export function parseArguments(words: readonly string[]): Command {
     case 'setup':
       return {
         name,
-        place,
+        location,
         names: values.name ?? [],
         addresses: values.address ?? [],
         port: portOf('--port', values.port),
@@ -442,33 +454,33 @@ export function parseArguments(words: readonly string[]): Command {
         rsa: values.rsa === true,
       }
     case 'reload':
-      return { name, place, json: values.json === true }
+      return { name, location, json: values.json === true }
     case 'status':
-      return { name, place, json: values.json === true }
+      return { name, location, json: values.json === true }
     case 'backup':
-      return { name, place, target: word! }
+      return { name, location, target: word! }
     case 'restore':
-      return { name, place, source: word!, force }
+      return { name, location, source: word!, force }
     case 'export':
-      return { name, place, path: word ?? '-', exportVersion: exportVersionFor(values.for) }
+      return { name, location, path: word ?? '-', exportVersion: exportVersionFor(values.for) }
     case 'import':
-      return { name, place, path: word ?? '-', force }
+      return { name, location, path: word ?? '-', force }
     case 'check-store':
     case 'repair':
       if (word !== undefined && values.data !== undefined) {
         throw new UsageError(`${name} takes one directory: ${word}, or --data ${values.data}`)
       }
-      return { name, place, directory: word ?? null }
+      return { name, location, directory: word ?? null }
     default:
       return { name: 'start', file: values.config, flags: startFlags(values) }
   }
 }
 
-/** The export version that this version of Godwit reads. */
+/** Returns the export version that this version of Godwit reads. */
 function exportVersionFor(godwit: string | undefined): ExportVersion | undefined {
   if (godwit === undefined) return undefined
   if (/^0\.1(\.\d+)?$/.test(godwit)) return 1
-  throw new UsageError(`--for ${godwit}: the only earlier version that it knows is 0.1`)
+  throw new UsageError(`--for ${godwit}: the only earlier version with an export of its own is 0.1`)
 }
 
 function portOf(flag: string, text: string | undefined): number | undefined {
@@ -489,13 +501,13 @@ function accountsCommand(
   }
   const { json = false, role: roles = [], names } = values
   checkNames(command, words, values)
-  const place = { file: values.config, data: values.data }
+  const location = { file: values.config, data: values.data }
   const secret = { generate, passwordFile, withoutPassword }
   const { 'keep-sessions': keepSessions = false, 'delete-sessions': deleteSessions = false } = values
   return {
     name: 'accounts',
     command,
-    place,
+    location,
     json,
     words,
     names,
@@ -506,7 +518,7 @@ function accountsCommand(
   }
 }
 
-/** One user is named, or many are in a file; and no two of these get the same password. */
+/** Accepts one named user, or a file of users, who must not all get the same password. Throws UsageError. */
 function checkNames(
   command: AccountCommand,
   words: readonly string[],
@@ -542,9 +554,9 @@ function bansCommand(
   }
   const { kind = null, subject = null } = named[0] ?? {}
   const seconds = values.for === undefined ? null : secondsOf('--for', values.for)
-  if (seconds === 0) throw new UsageError('--for 0: a ban has to last')
-  const place = { file: values.config, data: values.data }
-  return { name: 'bans', command, place, json, kind, subject, seconds, reason }
+  if (seconds === 0) throw new UsageError('--for 0: a ban must last at least a second')
+  const location = { file: values.config, data: values.data }
+  return { name: 'bans', command, location, json, kind, subject, seconds, reason }
 }
 
 function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {
@@ -558,23 +570,23 @@ function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCom
   }
   const qos = ([0, 1, 2] as const).find((level) => String(level) === (values.qos ?? '0'))
   if (qos === undefined) throw new UsageError(`--qos ${values.qos}: 0, 1 or 2 is needed`)
-  const place = { file: values.config, data: values.data }
-  return { name: 'explain', place, json, user, client, action, topic: values[action]!, qos, retain }
+  const location = { file: values.config, data: values.data }
+  return { name: 'explain', location, json, user, client, action, topic: values[action]!, qos, retain }
 }
 
-function isHeldKind(word: string | undefined): word is HeldKind {
-  return HELD_KINDS.some((kind) => kind === word)
+function isInventoryKind(word: string | undefined): word is InventoryKind {
+  return INVENTORY_KINDS.some((kind) => kind === word)
 }
 
-function heldCommand(
-  kind: HeldKind,
-  verb: HeldCommand['verb'],
+function inventoryCommand(
+  kind: InventoryKind,
+  verb: InventoryCommand['verb'],
   words: readonly string[],
   values: ReturnType<typeof parsed>['values'],
-): HeldCommand {
-  if (verb === 'delete' || verb === 'kick') checkWhich(`${kind} ${verb}`, words, values)
+): InventoryCommand {
+  if (verb === 'delete' || verb === 'kick') checkSelection(`${kind} ${verb}`, words, values)
   const { json = false, topic, client, user, after } = values
-  const place = { file: values.config, data: values.data }
+  const location = { file: values.config, data: values.data }
   const limit = values.limit === undefined ? undefined : Number(values.limit)
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
     throw new UsageError(`--limit ${values.limit}: a number from 1 is needed`)
@@ -583,11 +595,11 @@ function heldCommand(
     values['older-than'] === undefined ? undefined : secondsOf('--older-than', values['older-than'])
   const dryRun = values['dry-run'] === true
   const which = { words, topic, client, user, awaySeconds }
-  return { name: 'held', place, json, kind, verb, ...which, limit, after, dryRun }
+  return { name: 'inventory', location, json, kind, verb, ...which, limit, after, dryRun }
 }
 
-/** One is named, or many are asked for; and many only by somebody who has seen how many, or says that it is meant. */
-function checkWhich(
+/** Accepts one named entry, or a selection, which needs --dry-run or --yes. Throws UsageError. */
+function checkSelection(
   command: string,
   words: readonly string[],
   values: ReturnType<typeof parsed>['values'],
@@ -611,7 +623,7 @@ function checkWhich(
   if (values['dry-run'] === true && values.yes === true) {
     throw new UsageError(`${command} takes one of --dry-run and --yes`)
   }
-  // Whoever wrote a topic filter has always been taken at their word.
+  // `retained delete --topic` has never needed --yes, and scripts depend on that.
   const isMeant = command === 'retained delete' && values.topic !== undefined
   if (values['dry-run'] !== true && values.yes !== true && !isMeant) {
     const given = `--${selecting[0]}`
@@ -625,7 +637,7 @@ function secondsOf(option: string, text: string): number {
   throw new UsageError(`${option} ${text}: give a number of seconds, or a time such as 90s, 5m, 2h or 30d`)
 }
 
-/** The command is the first word, or the first two. */
+/** Splits off the command, which is the first word or the first two. */
 function commandOf([first = 'start', second, ...rest]: readonly string[]): {
   readonly name: string
   readonly words: readonly string[]
@@ -639,7 +651,7 @@ function commandOf([first = 'start', second, ...rest]: readonly string[]): {
   if (second !== undefined && verbs.includes(second)) return { name: `${first} ${second}`, words: rest }
   const known = `one of ${verbs.join(', ')}`
   if (second === undefined) throw new UsageError(`${first} needs ${known}: godwit ${first} ${verbs[0]}`)
-  throw new UsageError(`${first} has no '${second}'${meant(second, verbs)}; it needs ${known}`)
+  throw new UsageError(`${first} has no '${second}'${suggestionText(second, verbs)}; it needs ${known}`)
 }
 
 function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
@@ -659,7 +671,7 @@ function checkGrammar(name: string, words: readonly string[], options: readonly 
   const grammar = Object.hasOwn(GRAMMAR, name) ? GRAMMAR[name] : undefined
   if (grammar === undefined) {
     const known = Object.keys(GRAMMAR).map((command) => command.split(' ')[0]!)
-    throw new UsageError(`unknown command '${name}'${meant(name, known)}`)
+    throw new UsageError(`unknown command '${name}'${suggestionText(name, known)}`)
   }
   const { words: needed, areWordsOptional = false, takesMore = false, options: allowed } = grammar
   const missing = needed[words.length]
@@ -680,11 +692,11 @@ function parsed(words: readonly string[]) {
     const unknown = /^Unknown option '--?([^']+)'/.exec(message)?.[1]
     if (unknown === undefined || code !== 'ERR_PARSE_ARGS_UNKNOWN_OPTION') throw new UsageError(message)
     const [option = ''] = unknown.split('=')
-    throw new UsageError(`unknown option '${option}'${meant(option, Object.keys(OPTIONS), '--')}`)
+    throw new UsageError(`unknown option '${option}'${suggestionText(option, Object.keys(OPTIONS), '--')}`)
   }
 }
 
-function meant(word: string, known: readonly string[], prefix = ''): string {
+function suggestionText(word: string, known: readonly string[], prefix = ''): string {
   const near = suggestion(word, known)
   return near === undefined ? '' : `; did you mean ${prefix}${near}?`
 }

@@ -1,52 +1,53 @@
-/** `godwit ban …`: through the running broker, or on the file without one. */
+/** Runs `godwit ban`, on the running broker or on the file of bans. */
 import { type BanCommand, type BanKeeper, type BanView, banCommand } from '../../access/bans/ban-commands.ts'
 import { editBans, readBans } from '../../access/bans/bans-file.ts'
-import { answers, ask, operator } from '../../admin/control-client.ts'
+import { ask, brokerAnswers, operatorName } from '../../admin/control-client.ts'
 import type { Ban } from '../../broker/boundary/bans.ts'
 import { printable } from '../../observe/printable.ts'
 import { makeDirectory } from '../../store/files/data-directory.ts'
 import type { BansCommand } from './arguments.ts'
 import { duration, table } from './table.ts'
 
-/** Of a terminal. */
+/** The width of a terminal. */
 const COLUMNS = 80
 
-/** Of the longest network; longer names are whole with --json. */
+/** The length of the longest network. Longer names are shortened; --json shows them in full. */
 const SUBJECT_CHARACTERS = 43
 
-/** Carries out the command; what there is to tell. Throws BansError and ControlError. */
+/** Runs the command and returns its output. Throws BansError and ControlError. */
 export async function changeBans(directory: string, given: BansCommand): Promise<string> {
   const { command, kind, subject, seconds, reason, json } = given
   const parameters = { kind, subject, seconds, reason }
-  const isForBroker = await answers(directory)
+  const isForBroker = await brokerAnswers(directory)
   const { bans } = (
     isForBroker
       ? await ask(directory, command, parameters)
-      : await withoutBroker(directory, command, parameters)
+      : await changeFiles(directory, command, parameters)
   ) as { readonly bans: readonly BanView[] }
   if (json) return JSON.stringify(bans)
   if (command === 'ban list') return lines(bans)
-  const who = `${kind === 'client' ? 'Client Identifier' : kind} ${printable(bans[0]?.subject ?? subject ?? '')}`
+  const noun = kind === 'client' ? 'Client Identifier' : kind
+  const who = `${noun} ${printable(bans[0]?.subject ?? subject ?? '')}`
   if (command === 'ban remove') return `the ban of ${who} is lifted`
   const { secondsLeft = null } = bans[0] ?? {}
   const time = secondsLeft === null ? 'until it is lifted' : `for ${duration(secondsLeft)}`
   const note = isForBroker
     ? '; its connections have ended'
-    : '; no broker runs: it holds from the next start on'
+    : '; no broker runs: the ban takes effect at the next start'
   return `${who} is banned ${time}${note}`
 }
 
-async function withoutBroker(
+async function changeFiles(
   directory: string,
   command: BanCommand,
   parameters: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
   const now = Date.now()
-  let all = holding(await readBans(directory), now)
+  let all = inForce(await readBans(directory), now)
   const edit = async (change: (bans: Ban[]) => Ban[]): Promise<void> => {
     await makeDirectory(directory, 0o700)
     await editBans(directory, (bans) => {
-      all = change(holding(bans, now))
+      all = change(inForce(bans, now))
       return all
     })
   }
@@ -61,10 +62,10 @@ async function withoutBroker(
       return true
     },
   }
-  return banCommand(keeper, command, parameters, operator(), now)
+  return banCommand(keeper, command, parameters, operatorName(), now)
 }
 
-function holding(bans: readonly Ban[], now: number): Ban[] {
+function inForce(bans: readonly Ban[], now: number): Ban[] {
   return bans.filter(({ until }) => until === null || until > now)
 }
 
@@ -83,7 +84,7 @@ function lines(bans: readonly BanView[]): string {
     ],
     bans,
   )
-  // The end of a reason is worth less than lines that hold together.
+  // A reason is cut off rather than wrapped, so that each ban stays on one line.
   return rows.map((row) => clipped(row, COLUMNS)).join('\n')
 }
 

@@ -1,6 +1,6 @@
-/** `godwit client|session|subscription|retained list|show|delete|kick`: what a running broker holds. */
+/** Runs `godwit client|session|subscription|retained list|show|delete|kick` on a running broker. */
 import { ask } from '../../admin/control-client.ts'
-import type { Done, HeldMessage, HeldSession } from '../../admin/inventory.ts'
+import type { ChangeResult, RetainedDetails, SessionDetails } from '../../admin/inventory.ts'
 import { PAGE_ROWS_MAX, type Page } from '../../admin/pages.ts'
 import type { LinkInfo } from '../../broker/boundary/link.ts'
 import type {
@@ -12,10 +12,10 @@ import type {
 } from '../../broker/inventory.ts'
 import type { ProtocolVersion } from '../../mqtt/packet.ts'
 import { printable } from '../../observe/printable.ts'
-import type { HeldCommand, HeldKind } from './arguments.ts'
+import type { InventoryCommand, InventoryKind } from './arguments.ts'
 import { type Column, duration, lines, size, table } from './table.ts'
 
-/** Rows of a list where the command does not say. */
+/** The rows of a list without --limit. */
 const LIMIT = 100
 
 const ANONYMOUS = '(anonymous)'
@@ -82,30 +82,30 @@ const RETAINED: ListOf<MessageEntry> = {
   ],
 }
 
-const LISTS: Readonly<Record<HeldKind, ListOf<never>>> = {
+const LISTS: Readonly<Record<InventoryKind, ListOf<never>>> = {
   client: CLIENTS,
   session: SESSIONS,
   subscription: SUBSCRIPTIONS,
   retained: RETAINED,
 }
 
-/** Asks the broker of this data directory. Throws ControlError. */
-export async function held(directory: string, command: HeldCommand): Promise<string> {
+/** Asks the broker of this data directory and returns the output. Throws ControlError. */
+export async function inventory(directory: string, command: InventoryCommand): Promise<string> {
   const { verb, json } = command
   if (verb === 'list') {
     const page = await pages(directory, command)
-    return json ? JSON.stringify(page) : shownPage(command, page)
+    return json ? JSON.stringify(page) : pageText(command, page)
   }
   const { kind, words, topic, client, user, awaySeconds, dryRun } = command
   const which = { words, topic, client, user, awaySeconds, dryRun }
   const answer = await ask(directory, `${kind} ${verb}`, which)
   if (json) return JSON.stringify(answer)
   if (verb === 'show') return shown(kind, answer)
-  return done(command, answer as Done)
+  return done(command, answer as ChangeResult)
 }
 
-/** As many pages as the limit asks for, as one. */
-async function pages(directory: string, command: HeldCommand): Promise<Page<never>> {
+/** Fetches pages up to the limit and joins them into one. */
+async function pages(directory: string, command: InventoryCommand): Promise<Page<never>> {
   const { kind, topic, client, user, awaySeconds, limit = LIMIT } = command
   const rows: never[] = []
   let after: string | null | undefined = command.after
@@ -119,7 +119,7 @@ async function pages(directory: string, command: HeldCommand): Promise<Page<neve
   return { rows, after: after ?? null }
 }
 
-function shownPage({ kind }: HeldCommand, { rows, after }: Page<never>): string {
+function pageText({ kind }: InventoryCommand, { rows, after }: Page<never>): string {
   const { name, columns } = LISTS[kind]
   if (rows.length === 0) return `no ${name}`
   const more =
@@ -129,13 +129,13 @@ function shownPage({ kind }: HeldCommand, { rows, after }: Page<never>): string 
   return [...table(columns, rows), ...more].join('\n')
 }
 
-function shown(kind: HeldKind, answer: unknown): string {
-  if (kind === 'retained') return shownMessage(answer as HeldMessage)
-  if (kind === 'subscription') return shownSubscription(answer as SubscriptionEntry)
-  return shownSession(answer as HeldSession)
+function shown(kind: InventoryKind, answer: unknown): string {
+  if (kind === 'retained') return messageText(answer as RetainedDetails)
+  if (kind === 'subscription') return subscriptionText(answer as SubscriptionEntry)
+  return sessionText(answer as SessionDetails)
 }
 
-function shownSession({ client, session, will }: HeldSession): string {
+function sessionText({ client, session, will }: SessionDetails): string {
   return lines([
     ['client', printable(session.clientId)],
     ['user', printable(user(session.userName, session.isFormerUsers))],
@@ -145,7 +145,7 @@ function shownSession({ client, session, will }: HeldSession): string {
     ['Subscriptions', session.subscriptions],
     ['queued', `${session.queuedMessages} messages, ${size(session.queuedBytes)}`],
     ['in flight', `${session.inFlightMessages} to the client, ${session.receivedPacketIds} from it (QoS 2)`],
-    ['Will', will === null ? null : shownWill(will)],
+    ['Will', will === null ? null : willText(will)],
   ])
 }
 
@@ -159,12 +159,12 @@ function connectionLines({ link, ...client }: ClientEntry): (readonly [string, s
   ]
 }
 
-function shownWill({ topicName, qos, retain, payloadBytes, delaySeconds }: WillEntry): string {
+function willText({ topicName, qos, retain, payloadBytes, delaySeconds }: WillEntry): string {
   const delay = delaySeconds === 0 ? '' : `, ${duration(delaySeconds)} later`
   return `${printable(topicName)}, QoS ${qos}${retain ? ', retained' : ''}, ${size(payloadBytes)}${delay}`
 }
 
-function shownSubscription(entry: SubscriptionEntry): string {
+function subscriptionText(entry: SubscriptionEntry): string {
   return lines([
     ['client', printable(entry.clientId)],
     ['user', printable(entry.userName ?? ANONYMOUS)],
@@ -175,7 +175,7 @@ function shownSubscription(entry: SubscriptionEntry): string {
   ])
 }
 
-function shownMessage({ properties, payload, isPayloadWhole, ...entry }: HeldMessage): string {
+function messageText({ properties, payload, isPayloadWhole, ...entry }: RetainedDetails): string {
   const bytes = Buffer.from(payload, 'base64')
   const text = bytes.toString('utf8')
   const isText = Buffer.from(text, 'utf8').equals(bytes)
@@ -192,9 +192,9 @@ function shownMessage({ properties, payload, isPayloadWhole, ...entry }: HeldMes
   ])
 }
 
-function done(command: HeldCommand, answer: Done): string {
+function done(command: InventoryCommand, answer: ChangeResult): string {
   const { kind, verb, words } = command
-  if (words.length === 0) return manyDone(command, answer)
+  if (words.length === 0) return bulkResultText(command, answer)
   const [name = '', filter] = words.map((word) => printable(word))
   if (kind === 'retained') return `deleted ${answer.count} retained messages: ${name}`
   if (kind === 'subscription') return `deleted the Subscription of '${name}' to '${filter}'`
@@ -202,8 +202,8 @@ function done(command: HeldCommand, answer: Done): string {
   return `deleted the Session of '${name}'; the client may come back and begin a new one`
 }
 
-/** What was taken away, or would be, of all that match. */
-function manyDone({ kind, verb, topic, dryRun }: HeldCommand, answer: Done): string {
+/** Describes what a command for all that match has changed, or would change. */
+function bulkResultText({ kind, verb, topic, dryRun }: InventoryCommand, answer: ChangeResult): string {
   const { count, names = [], connected = 0, messages = 0 } = answer
   if (kind === 'retained' && topic !== undefined && !dryRun) {
     return `deleted ${count} retained messages: ${printable(topic)}`
@@ -219,11 +219,11 @@ function manyDone({ kind, verb, topic, dryRun }: HeldCommand, answer: Done): str
     isSession && count > 0 ? ` (${connected} of connected clients, ${messages} messages waiting)` : ''
   const named = names.map((name) => printable(name)).join(', ')
   const such = count === 0 ? '' : `${count > names.length ? ', such as' : ':'} ${named}`
-  const next = dryRun && count > 0 ? ['to do so: the same command with --yes instead of --dry-run'] : []
+  const next = dryRun && count > 0 ? ['to do it: the same command with --yes instead of --dry-run'] : []
   return [`${dryRun ? done[0] : done[1]} ${what}${more}${such}`, ...next].join('\n')
 }
 
-const MANY_NOUNS: Readonly<Record<HeldKind, readonly [one: string, many: string]>> = {
+const MANY_NOUNS: Readonly<Record<InventoryKind, readonly [one: string, many: string]>> = {
   client: ['client', 'clients'],
   session: ['Session', 'Sessions'],
   subscription: ['Subscription', 'Subscriptions'],

@@ -1,78 +1,85 @@
-/** `godwit user add --names FILE` and `godwit user password --names FILE`: a fleet at once, with its passwords as a table. */
+/**
+ * Runs `godwit user add|password --names FILE` for many users at once and writes their passwords as a
+ * table.
+ */
 import type { Generated, UserList } from '../../access/account-commands.ts'
 import { CLIENT_ROLE, type GeneratedFor } from '../../access/accounts.ts'
 import { isName } from '../../access/accounts-file.ts'
 import { printable } from '../../observe/printable.ts'
 import type { Changed } from '../../runtime/running-access.ts'
 import {
-  answersFor,
-  carriedOut,
+  carryOut,
   effectLines,
-  FIRST,
+  FIRST_USER_NOTE,
   inputFrom,
   type SecretSource,
+  usesBroker,
 } from './account-commands.ts'
 import type { AccountsCommand } from './arguments.ts'
-import { type Output, written } from './output.ts'
+import { type Output, writeFully } from './output.ts'
 import { InputError } from './store-commands.ts'
 
-/** Users of one request: each is one change of the accounts, and a running broker does other things in between. */
+/** The users of one request. Requests are kept small so that a running broker can work in between. */
 const BATCH_USERS = 500
-/** Characters of their names: the control socket takes lines of 192 KiB, and a character may be twelve of these in JSON. */
+/**
+ * The characters of their names: the control socket takes lines of 192 KiB, and JSON may need 12 bytes for
+ * one.
+ */
 const BATCH_CHARACTERS = 16_000
 
 const NAMES_BYTES_MAX = 64 * 1024 * 1024
 
-/** Where users and passwords go, and what else there is to tell. */
-export interface ManyOutput extends SecretSource {
+/** The outputs: passwords go to stdout, everything else to stderr. */
+export interface BulkOutput extends SecretSource {
   readonly stdout: Output
   readonly stderr: Output
 }
 
 /**
- * Adds the users, or gives them other passwords, as `command.names` lists them. Writes `user,password` lines to stdout as soon as they
- * hold. Nothing is changed where a name is wrong. Throws AccountsError, ControlError and InputError.
+ * Adds the users in the file `command.names`, or gives them new passwords. Writes each `user,password` line
+ * to stdout once it is in force. A wrong name changes nothing. Throws AccountsError, ControlError and
+ * InputError.
  */
 export async function changeManyUsers(
   directory: string,
   command: AccountsCommand,
-  { stdin, stdout, stderr }: ManyOutput,
+  { stdin, stdout, stderr }: BulkOutput,
 ): Promise<void> {
   const { command: name, json, generate, keepSessions } = command
   const path = command.names!
-  const isForBroker = await answersFor(directory, command)
+  const isForBroker = await usesBroker(directory, command)
   const names = namesIn(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
-  const known = (await carriedOut(directory, isForBroker, 'user list', { words: [] })) as UserList
-  expectFitting(name, names, new Set(known.users.map((user) => user.name)))
+  const known = (await carryOut(directory, isForBroker, 'user list', { words: [] })) as UserList
+  expectNames(name, names, new Set(known.users.map((user) => user.name)))
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
-  if (generate && !json) await written(stdout, 'user,password\n')
+  if (generate && !json) await writeFully(stdout, 'user,password\n')
   let done = 0
   const told = new Set<string>()
   for (const words of batches(names)) {
     const parameters = { words, roles, keepSessions, ...(generate ? { generate } : { password: null }) }
-    const result = (await carriedOut(directory, isForBroker, name, parameters).catch((error: unknown) => {
+    const result = (await carryOut(directory, isForBroker, name, parameters).catch((error: unknown) => {
       const note = done === 0 ? 'Nothing was changed.' : `The first ${done} of ${names.length} were done.`
       throw error instanceof Error ? new InputError(error.message, note, { cause: error }) : error
     })) as Partial<Changed & Generated & { readonly isFirst: boolean }>
     done += words.length
-    await written(stdout, (result.generated ?? []).map(json ? jsonLine : csvLine).join(''))
+    await writeFully(stdout, (result.generated ?? []).map(json ? jsonLine : csvLine).join(''))
     const effects = result.effects === undefined ? [] : effectLines(words[0]!, name, result.effects)
-    for (const line of result.isFirst === true ? [FIRST, ...effects] : effects) told.add(line)
+    for (const line of result.isFirst === true ? [FIRST_USER_NOTE, ...effects] : effects) told.add(line)
   }
   const what =
     name === 'user add'
       ? `added with the role ${roles.map((role) => printable(role)).join(', ')}`
-      : 'given other passwords'
+      : 'given new passwords'
   for (const line of told) stderr.write(`${line}\n`)
-  stderr.write(`${names.length} users ${what}${generate ? '; their passwords are shown this once' : ''}\n`)
+  stderr.write(`${names.length} users ${what}${generate ? '; their passwords are shown only once' : ''}\n`)
 }
 
-/** One name a line; empty lines are none. Throws InputError. */
+/** Reads one name per line and skips empty lines. Throws InputError. */
 function namesIn(content: Buffer, path: string): string[] {
   const where = path === '-' ? 'the standard input' : path
   const text = content.toString('utf8')
   if (!Buffer.from(text, 'utf8').equals(content))
-    throw new InputError(`${where} is not UTF-8`, 'It has to hold one name a line.')
+    throw new InputError(`${where} is not UTF-8`, 'It must hold one name per line.')
   const names = new Set<string>()
   for (const [index, line] of text
     .replace(/^\ufeff/, '')
@@ -80,18 +87,18 @@ function namesIn(content: Buffer, path: string): string[] {
     .entries()) {
     const name = line.replace(/\r$/, '')
     if (name === '') continue
-    const problem = isName(name) ? (names.has(name) ? 'is there twice' : null) : 'is no name for a user'
+    const problem = isName(name) ? (names.has(name) ? 'occurs twice' : null) : 'is not a valid user name'
     if (problem !== null) {
-      const advice = 'Nothing was changed. A name has 1 to 256 characters that can be printed.'
+      const advice = 'Nothing was changed. A name has 1 to 256 printable characters.'
       throw new InputError(`${where}, line ${index + 1}: ${JSON.stringify(name)} ${problem}`, advice)
     }
     names.add(name)
   }
-  if (names.size === 0) throw new InputError(`${where} has no names`, 'It has to hold one name a line.')
+  if (names.size === 0) throw new InputError(`${where} has no names`, 'It must hold one name per line.')
   return [...names]
 }
 
-function expectFitting(command: string, names: readonly string[], known: ReadonlySet<string>): void {
+function expectNames(command: string, names: readonly string[], known: ReadonlySet<string>): void {
   const wrong = names.filter((name) => known.has(name) === (command === 'user add'))
   const [first] = wrong
   if (first === undefined) return
@@ -115,7 +122,7 @@ function* batches(names: readonly string[]): Generator<string[]> {
   yield batch
 }
 
-/** RFC 4180; a password needs no quotes. */
+/** Writes a line by RFC 4180; a password never needs quotes. */
 function csvLine({ name, password }: GeneratedFor): string {
   const field = /[",]|^\s|\s$/.test(name) ? `"${name.replaceAll('"', '""')}"` : name
   return `${field},${password}\n`

@@ -1,13 +1,13 @@
-/** Where the commands write to. */
+/** Writes the output of commands. */
 
-/** `write` returns false when it has had enough until `drain`. */
+/** A stream for output; `write` returns false to ask for a pause until `drain`. */
 export interface Output {
   write(text: string): unknown
   once?(event: 'drain' | 'close', callback: () => void): unknown
 }
 
-/** Resolves when the output has taken the text, however long its reader takes; the process may end then. */
-export async function written(output: Output, text: string): Promise<void> {
+/** Writes the text and resolves once the output has taken all of it. Only then may the process end. */
+export async function writeFully(output: Output, text: string): Promise<void> {
   if (output.write(text) !== false || output.once === undefined) return
   await new Promise<void>((settle) => {
     output.once?.('drain', settle)

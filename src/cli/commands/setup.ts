@@ -1,4 +1,4 @@
-/** `godwit setup`: from an empty directory to a broker with TLS, an administrator, and nobody let in without a password. */
+/** Runs `godwit setup`: turns an empty directory into that of a broker with TLS and an administrator. */
 import { randomBytes, X509Certificate } from 'node:crypto'
 import { chownSync, existsSync, lchownSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
@@ -24,29 +24,30 @@ import { isDnsName, shortAddress, thisMachine } from '../../runtime/machine.ts'
 import { makeDirectory, syncDirectory } from '../../store/files/data-directory.ts'
 import { DEFAULT_PORTS, type ListenerType } from '../../transport/listener/listener.ts'
 import { shellWord } from '../../transport/tls/shell-word.ts'
-import { yieldToOwner } from '../start/root-trust.ts'
+import { dropRootToOwner } from '../start/root-trust.ts'
 import { isRoot, ownerOf, type SystemUser, systemUser } from '../start/system-user.ts'
-import { clientLines } from './client-lines.ts'
+import { clientExamples } from './client-examples.ts'
 
+/** The options of `godwit setup`. */
 export interface SetupOptions {
   readonly directory: string
-  /** Further DNS names and addresses for the server's certificate. */
+  /** Additional DNS names and addresses for the server's certificate. */
   readonly names: readonly string[]
   readonly addresses: readonly string[]
-  /** Ports of MQTT and of WebSocket; those by habit when absent. */
+  /** The ports of MQTT and WebSocket; the usual ones when absent. */
   readonly port?: number
   readonly webSocketPort?: number
-  /** Whose everything becomes, and whom the broker goes on as when root starts it. */
+  /** The user who owns all files, and whom the broker becomes when root starts it. */
   readonly user?: string
-  /** Makes a new server certificate where there is one, for the same key. */
+  /** Replaces an existing server certificate by a new one for the same key. */
   readonly renew: boolean
-  /** Makes a new key with it. */
+  /** Replaces the key, too. */
   readonly newKey: boolean
-  /** Makes authority and certificate of RSA, too, where setup made those of ECDSA alone. */
+  /** Adds an authority and certificate of RSA to a directory that has only those of ECDSA. */
   readonly rsa: boolean
 }
 
-/** What cannot be set up; the message says why, the advice what to do. */
+/** The directory cannot be set up; the message says why, the advice what to do. */
 export class SetupError extends Error {
   override readonly name = 'SetupError'
   readonly advice: string
@@ -60,38 +61,42 @@ export class SetupError extends Error {
 const [ECDSA, RSA] = KINDS
 const CA_CERTIFICATE = ECDSA.authority.certificate
 
-/** What `tls` of a listener says for one kind of key, and for both. */
+/** The `tls` line of a listener for one kind of key, and for both. */
 const TLS_ECDSA = `tls: { cert: ${ECDSA.server.certificate}, key: ${ECDSA.server.key} }`
-const TLS_BOTH = `tls: { cert: [${ECDSA.server.certificate}, ${RSA.server.certificate}], key: [${ECDSA.server.key}, ${RSA.server.key}] }`
+const CERTIFICATES = `${ECDSA.server.certificate}, ${RSA.server.certificate}`
+const TLS_BOTH = `tls: { cert: [${CERTIFICATES}], key: [${ECDSA.server.key}, ${RSA.server.key}] }`
 
 const ADMINISTRATOR = 'admin'
 
-/** Makes what is missing, changes nothing that is there, and returns what there is to say. Throws SetupError. */
+/** Creates the missing files, keeps the existing ones and returns the output. Throws SetupError. */
 export async function setup(options: SetupOptions, nowMs: number): Promise<string> {
   const directory = resolve(options.directory)
   checkNames(options)
   const receiver = await makeDataDirectory(directory, options.user)
-  const said: string[] = [`godwit set up in ${directory}`, ...closedNotes(directory, options.user)]
+  const report: string[] = [`godwit set up in ${directory}`, ...unreachableNotes(directory, options.user)]
   const isNew = !existsSync(join(directory, CA_CERTIFICATE))
-  const authority = await authorityIn(directory, ECDSA, nowMs, said)
-  const served = await serverCertificateIn(directory, ECDSA, authority, options, nowMs, said)
+  const authority = await ensureAuthority(directory, ECDSA, nowMs, report)
+  const served = await ensureServerCertificate(directory, ECDSA, authority, options, nowMs, report)
   const isRsa = isNew || options.rsa || existsSync(join(directory, RSA.authority.certificate))
-  if (isRsa) await rsaIn(directory, options, nowMs, said)
+  if (isRsa) await ensureRsa(directory, options, nowMs, report)
   else {
-    said.push(
-      `godwit note: ${ECDSA.server.certificate} is an ECDSA certificate, which devices that only know RSA cannot use; to serve both: godwit setup --rsa --data ${shellWord(directory)}`,
+    report.push(
+      'godwit note: devices that only know RSA cannot use the ECDSA certificate ' +
+        `${ECDSA.server.certificate}; to serve both: godwit setup --rsa --data ${shellWord(directory)}`,
     )
   }
-  const { port, webSocketPort } = await configurationIn(directory, options, said)
-  const password = await administratorIn(directory, said)
-  said.push(`godwit ${CA_CERTIFICATE} has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
+  const { port, webSocketPort } = await ensureConfiguration(directory, options, report)
+  const password = await ensureAdministrator(directory, report)
+  report.push(`godwit ${CA_CERTIFICATE} has the SHA-256 fingerprint ${fingerprint(authority.certificate)}`)
   if (isRsa) {
     const print = fingerprint(read(join(directory, RSA.authority.certificate)))
-    said.push(`godwit ${RSA.authority.certificate} (RSA alone, also part of ${CA_CERTIFICATE}) has ${print}`)
+    report.push(
+      `godwit ${RSA.authority.certificate} (RSA alone, also part of ${CA_CERTIFICATE}) has ${print}`,
+    )
   }
   if (receiver !== null) giveAway(directory, receiver)
   const caFile = join(directory, CA_CERTIFICATE)
-  const lines = clientLines({
+  const lines = clientExamples({
     host: bestHost(options, served),
     port,
     webSocketPort,
@@ -101,14 +106,14 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
     password: password ?? 'PASSWORD',
   })
   return [
-    ...said,
+    ...report,
     '',
     'Add a user for each device or program, and start the broker:',
     '',
     `godwit user add NAME --generate --data ${shellWord(directory)}`,
     `godwit --data ${shellWord(directory)}`,
     '',
-    `Clients need a copy of ${caFile}, which is no secret. To publish a first message:`,
+    `Clients need a copy of ${caFile}, which is not secret. To publish a first message:`,
     '',
     lines.trimEnd(),
   ].join('\n')
@@ -117,20 +122,21 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
 function checkNames({ names, addresses }: SetupOptions): void {
   const wrongName = names.find((name) => !isDnsName(name))
   if (wrongName !== undefined) {
-    throw new SetupError(`'${wrongName}' is no DNS name`, 'An address is given by --address.')
+    throw new SetupError(`'${wrongName}' is not a DNS name`, 'Give an address with --address.')
   }
   const wrongAddress = addresses.find((address) => isIP(address) === 0)
   if (wrongAddress !== undefined) {
-    throw new SetupError(`'${wrongAddress}' is no IP address`, 'A name is given by --name.')
+    throw new SetupError(`'${wrongAddress}' is not an IP address`, 'Give a name with --name.')
   }
 }
 
 /**
- * One that is made is for its owner alone; one that is there stays whose it is, unless a user is asked for. Returns to whom root has to
- * give it in the end: until then nobody else can put anything into it. Where somebody can, root works as that user.
+ * Creates the data directory for its owner alone, or keeps an existing one. If another user can already
+ * write it, root becomes that user. Returns the user to whom root must give it in the end; until then
+ * nobody else can change it.
  */
 async function makeDataDirectory(directory: string, user: string | undefined): Promise<SystemUser | null> {
-  yieldToOwner([directory])
+  dropRootToOwner([directory])
   const isNew = !existsSync(directory)
   if (isNew) {
     await makeDirectory(dirname(directory))
@@ -143,27 +149,27 @@ async function makeDataDirectory(directory: string, user: string | undefined): P
   if (owner.uid === uid) return null
   if (!isRoot()) {
     throw new SetupError(
-      `only root can make ${directory} belong to '${user}'`,
+      `only root can give ${directory} to '${user}'`,
       `Run this as root, or as '${user}' without --user.`,
     )
   }
   if (!isNew && existsSync(join(directory, DIRECTORY_FILE))) {
     throw new SetupError(
-      `${directory} is set up, and does not belong to '${user}'`,
-      `To give it away with everything in it, while no broker runs: chown -R ${user} ${shellWord(directory)}`,
+      `${directory} is already set up and does not belong to '${user}'`,
+      `To give it to this user while no broker runs: chown -R ${user} ${shellWord(directory)}`,
     )
   }
   return { uid, gid }
 }
 
-/** The directory comes last: before, it is root's alone, and its names lead to what root made. */
+/** Gives the files and then the directory to a user. Until the end only root can replace a file in it. */
 function giveAway(directory: string, { uid, gid }: SystemUser): void {
   for (const name of readdirSync(directory)) lchownSync(join(directory, name), uid, gid)
   chownSync(directory, uid, gid)
 }
 
-/** What lies above the directory and does not let its user pass. */
-function closedNotes(directory: string, user: string | undefined): string[] {
+/** Warns of parent directories that the user may not enter. */
+function unreachableNotes(directory: string, user: string | undefined): string[] {
   if (user === undefined) return []
   const { uid, gid } = systemUser(user)
   const notes: string[] = []
@@ -172,71 +178,79 @@ function closedNotes(directory: string, user: string | undefined): string[] {
     const found = statSync(path)
     const bit = found.uid === uid ? 0o100 : found.gid === gid ? 0o010 : 0o001
     if (uid !== 0 && (found.mode & bit) === 0) {
-      notes.push(`godwit note: ${path} is closed to '${user}', who then cannot reach the data`)
+      notes.push(`godwit note: '${user}' may not enter ${path} and so cannot reach the data`)
     }
   }
   return notes
 }
 
-interface KeptAuthority {
+interface StoredAuthority {
   readonly certificate: string
-  /** Null while it is kept elsewhere. */
+  /** Null if it is kept elsewhere. */
   readonly key: string | null
 }
 
-async function authorityIn(
+async function ensureAuthority(
   directory: string,
   { kind, authority }: KindFiles,
   nowMs: number,
-  said: string[],
-): Promise<KeptAuthority> {
+  report: string[],
+): Promise<StoredAuthority> {
   const [certificate, key] = [authority.certificate, authority.key].map((name) => join(directory, name))
   if (existsSync(certificate!)) {
-    said.push(`godwit kept ${authority.certificate}`)
+    report.push(`godwit kept ${authority.certificate}`)
     return { certificate: firstCertificate(read(certificate!)), key: existsSync(key!) ? read(key!) : null }
   }
-  refuseLone(key!, certificate!)
+  refuseOrphanKey(key!, certificate!)
   const tag = randomBytes(4).toString('hex')
   const [host = 'localhost'] = thisMachine().names
   const made = await createAuthority(`Godwit ${kind === 'RSA' ? 'RSA ' : ''}${host} ${tag}`, nowMs, kind)
   await writePair(directory, authority, made, 'new')
-  said.push(
-    `godwit made ${authority.certificate} and ${authority.key}: an authority of your own, ${until(made.certificate)}`,
+  report.push(
+    `godwit made ${authority.certificate} and ${authority.key}: ` +
+      `your own authority, ${until(made.certificate)}`,
   )
   return made
 }
 
 /**
- * An authority and a certificate for devices that know RSA only. `ca.crt` holds both authorities, that of ECDSA first: clients that read
- * one certificate of a file read the one that they are shown a server of.
+ * Creates an authority and a certificate for devices that only know RSA. In `ca.crt` the ECDSA authority
+ * comes first: clients that read only the first certificate are also shown the ECDSA server certificate.
  */
-async function rsaIn(directory: string, options: SetupOptions, nowMs: number, said: string[]): Promise<void> {
-  const authority = await authorityIn(directory, RSA, nowMs, said)
-  await serverCertificateIn(directory, RSA, authority, options, nowMs, said)
+async function ensureRsa(
+  directory: string,
+  options: SetupOptions,
+  nowMs: number,
+  report: string[],
+): Promise<void> {
+  const authority = await ensureAuthority(directory, RSA, nowMs, report)
+  await ensureServerCertificate(directory, RSA, authority, options, nowMs, report)
   const bundle = read(join(directory, CA_CERTIFICATE))
   if (bundle.includes(authority.certificate.trim())) return
   await write(directory, CA_CERTIFICATE, `${bundle.trimEnd()}\n${authority.certificate}`, 0o644, 'replace')
   const path = join(directory, DIRECTORY_FILE)
   if (!existsSync(path)) return
-  said.push(
-    `godwit note: ${CA_CERTIFICATE} holds both authorities now; devices that only know RSA need a new copy of it, or ${RSA.authority.certificate}`,
+  report.push(
+    `godwit note: ${CA_CERTIFICATE} now holds both authorities; ` +
+      `devices that only know RSA need a new copy of it, or ${RSA.authority.certificate}`,
   )
   const text = read(path)
   if (text.includes(TLS_ECDSA)) {
     await write(directory, DIRECTORY_FILE, text.replaceAll(TLS_ECDSA, TLS_BOTH), 0o644, 'replace')
-    said.push(
-      `godwit changed ${DIRECTORY_FILE}: listeners serve both; to have a running broker take it over: godwit reload --data ${shellWord(directory)}`,
+    report.push(
+      `godwit changed ${DIRECTORY_FILE}: listeners serve both; to apply this to a running broker: ` +
+        `godwit reload --data ${shellWord(directory)}`,
     )
-  } else said.push(`godwit note: to serve both, the listeners in ${DIRECTORY_FILE} need: ${TLS_BOTH}`)
+  } else report.push(`godwit note: to serve both, the listeners in ${DIRECTORY_FILE} need: ${TLS_BOTH}`)
 }
 
-async function serverCertificateIn(
+async function ensureServerCertificate(
   directory: string,
   files: KindFiles,
-  authority: KeptAuthority,
+  authority: StoredAuthority,
   options: SetupOptions,
   nowMs: number,
-  said: string[],
+  report: string[],
 ): Promise<ServerNames> {
   const { server, kind } = files
   const [certificate, key] = [server.certificate, server.key].map((name) => join(directory, name))
@@ -248,33 +262,34 @@ async function serverCertificateIn(
   const isThere = existsSync(certificate!)
   const known = isThere ? namesIn(read(certificate!)) : { names: [], addresses: [] }
   if (isThere && !options.renew) {
-    said.push(`godwit kept ${server.certificate}, ${until(read(certificate!))}`)
+    report.push(`godwit kept ${server.certificate}, ${until(read(certificate!))}`)
     const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
     if (missing.length > 0) {
       const given = [
         ...options.names.map((name) => ` --name ${name}`),
         ...options.addresses.map((address) => ` --address ${address}`),
       ].join('')
-      said.push(
-        `godwit note: ${server.certificate} does not name ${missing.join(', ')}; for one that does: godwit setup --renew --data ${shellWord(directory)}${given}`,
+      report.push(
+        `godwit note: ${server.certificate} does not name ${missing.join(', ')}; to add: ` +
+          `godwit setup --renew --data ${shellWord(directory)}${given}`,
       )
     }
     return known
   }
-  if (!isThere) refuseLone(key!, certificate!)
+  if (!isThere) refuseOrphanKey(key!, certificate!)
   if (authority.key === null) {
     throw new SetupError(
-      `${join(directory, files.authority.key)} is not there, and without it nothing can be signed`,
-      'Put it back for the time of this command.',
+      `${join(directory, files.authority.key)} is missing, and only this key can sign certificates`,
+      'Put it back while this command runs.',
     )
   }
   const all = {
     names: [...new Set([...wanted.names, ...known.names])],
     addresses: [...new Set([...wanted.addresses, ...known.addresses.filter((old) => !covers(wanted, old))])],
   }
-  // What clients pin is the key: it stays unless a new one is asked for.
+  // Clients may pin the key, so it stays unless a new one is asked for.
   const keeps = isThere && !options.newKey && existsSync(key!)
-  const made = await signed(
+  const made = await signCertificate(
     { certificate: authority.certificate, key: authority.key },
     all,
     nowMs,
@@ -285,14 +300,14 @@ async function serverCertificateIn(
   else await writePair(directory, server, made, isThere ? 'replace' : 'new')
   const names = [...all.names, ...all.addresses].join(', ')
   const what = keeps
-    ? `${server.certificate} for the key that it had`
+    ? `${server.certificate} for the existing key`
     : `${server.certificate} and ${server.key}`
-  said.push(`godwit made ${what}, ${until(made.certificate)}: for ${names}`)
-  if (isThere) said.push('godwit note: a broker that runs serves it within seconds')
+  report.push(`godwit made ${what}, ${until(made.certificate)}: for ${names}`)
+  if (isThere) report.push('godwit note: a running broker serves it within seconds')
   return all
 }
 
-async function signed(
+async function signCertificate(
   authority: Issued,
   names: ServerNames,
   nowMs: number,
@@ -305,21 +320,21 @@ async function signed(
     if (how.key === undefined) throw error
     throw new SetupError(
       `${keyPath} cannot be used again: ${(error as Error).message}`,
-      'Make a new one: godwit setup --renew --new-key',
+      'Create a new one: godwit setup --renew --new-key',
       { cause: error },
     )
   }
 }
 
-/** The ports of MQTT and WebSocket that the configuration has. */
-async function configurationIn(
+/** Creates the configuration, or keeps the existing one. Returns its ports of MQTT and WebSocket. */
+async function ensureConfiguration(
   directory: string,
   { port = DEFAULT_PORTS.tls, webSocketPort = DEFAULT_PORTS.wss, user }: SetupOptions,
-  said: string[],
+  report: string[],
 ): Promise<{ readonly port: number; readonly webSocketPort: number }> {
   const path = join(directory, DIRECTORY_FILE)
   if (existsSync(path)) {
-    said.push(`godwit kept ${DIRECTORY_FILE}`)
+    report.push(`godwit kept ${DIRECTORY_FILE}`)
     const { listeners } = loadConfig({ file: path })
     const portOf = (type: ListenerType): number | undefined =>
       listeners.find((listener) => listener.type === type)?.port
@@ -327,12 +342,17 @@ async function configurationIn(
   }
   const served = existsSync(join(directory, RSA.server.certificate)) ? TLS_BOTH : TLS_ECDSA
   const host = (await hasIPv6()) ? '"::" # all addresses, of IPv4 and IPv6' : '0.0.0.0 # all addresses'
-  const text = `# Made by \`godwit setup\`. Every key: config/godwit.example.yaml. Relative paths start here. After a change:
+  const userLines =
+    user === undefined
+      ? ''
+      : `\n# The user whom the broker becomes when root starts it.\nuser: ${JSON.stringify(user)}\n`
+  const text = `# Made by \`godwit setup\`. config/godwit.example.yaml explains every key.
+# Relative paths are relative to this directory. After a change:
 #   godwit check --against-running ${shellWord(path)}   and   godwit reload --data ${shellWord(directory)}
 
-# Nobody is let in without credentials, on whichever listener: see \`godwit user\`.
+# No listener accepts clients without credentials: see \`godwit user\`.
 allow_anonymous: false
-${user === undefined ? '' : `\n# Whom root goes on as.\nuser: ${JSON.stringify(user)}\n`}
+${userLines}
 data:
   directory: .
 
@@ -350,29 +370,33 @@ listeners:
     ${served}
 `
   await write(directory, DIRECTORY_FILE, text, 0o644, 'new')
-  said.push(
-    `godwit made ${DIRECTORY_FILE}: TLS on port ${port}, WebSocket on ${webSocketPort}, nobody without a password`,
+  report.push(
+    `godwit made ${DIRECTORY_FILE}: TLS on port ${port}, WebSocket on ${webSocketPort}, ` +
+      'nobody without a password',
   )
   return { port, webSocketPort }
 }
 
-/** The password that was made; null when there is an administrator. */
-async function administratorIn(directory: string, said: string[]): Promise<string | null> {
+/** Creates an administrator and returns the password; null if there is an administrator. */
+async function ensureAdministrator(directory: string, report: string[]): Promise<string | null> {
   const accounts = await Accounts.open(directory)
   const administrators = accounts.list().filter(({ roles }) => roles.includes(ADMINISTRATOR_ROLE))
   if (administrators.length > 0) {
-    said.push(`godwit kept the administrator ${administrators.map(({ name }) => name).join(', ')}`)
+    report.push(`godwit kept the administrator ${administrators.map(({ name }) => name).join(', ')}`)
     return null
   }
   if (accounts.user(ADMINISTRATOR) !== undefined) {
-    said.push(
-      `godwit note: there is no administrator, and the user '${ADMINISTRATOR}' is something else; to make one: godwit role grant ${ADMINISTRATOR_ROLE} NAME --data ${shellWord(directory)}`,
+    report.push(
+      `godwit note: there is no administrator, and the user '${ADMINISTRATOR}' has other roles; ` +
+        `to make one: godwit role grant ${ADMINISTRATOR_ROLE} NAME --data ${shellWord(directory)}`,
     )
     return null
   }
   const [made] = await accounts.addGenerated([ADMINISTRATOR], [ADMINISTRATOR_ROLE])
   const { password } = made!
-  said.push(`godwit made the administrator ${ADMINISTRATOR}, whose password is shown this once: ${password}`)
+  report.push(
+    `godwit made the administrator ${ADMINISTRATOR}, whose password is shown only once: ${password}`,
+  )
   return password
 }
 
@@ -380,7 +404,7 @@ function covers({ names, addresses }: ServerNames, name: string): boolean {
   return names.includes(name) || addresses.some((address) => address === shortAddress(name))
 }
 
-/** What a client on another machine most likely reaches. */
+/** Picks the name or address that a client on another machine can most likely reach. */
 function bestHost({ names, addresses }: SetupOptions, served: ServerNames): string {
   const given = names[0] ?? addresses[0]
   if (given !== undefined) return given
@@ -392,16 +416,19 @@ function until(certificate: string): string {
   return `until ${new Date(new X509Certificate(certificate).validTo).toISOString().slice(0, 10)}`
 }
 
-/** A key whose certificate is missing belongs to somebody, or to a setup that was cut off. */
-function refuseLone(key: string, certificate: string): void {
+/**
+ * Refuses a key without a certificate: somebody uses it, or an earlier setup was cut off. Throws
+ * SetupError.
+ */
+function refuseOrphanKey(key: string, certificate: string): void {
   if (!existsSync(key)) return
   throw new SetupError(
-    `${key} is there, and ${certificate} is not`,
+    `${key} exists, but ${certificate} is missing`,
     'Put the certificate back, or move the key away if nothing needs it.',
   )
 }
 
-/** The certificate comes last: with it the pair is complete. */
+/** Writes a key and then its certificate, which marks the pair as complete. */
 async function writePair(
   directory: string,
   names: { readonly certificate: string; readonly key: string },
@@ -412,7 +439,7 @@ async function writePair(
   await write(directory, names.certificate, certificate, 0o644, how)
 }
 
-/** Writes a whole file or none, durably, for the owner of the directory. Throws SetupError. */
+/** Writes a file durably, as a whole or not at all, for the owner of the directory. Throws SetupError. */
 async function write(
   directory: string,
   name: string,
@@ -427,7 +454,7 @@ async function write(
     const reason = (error as Error).message
     throw new SetupError(
       `${path} cannot be written: ${reason}`,
-      'Check the disk, and whose the directory is.',
+      'Check the disk and the owner of the directory.',
       { cause: error },
     )
   }
@@ -438,17 +465,13 @@ function read(path: string): string {
     return readFileSync(path, 'utf8')
   } catch (error) {
     const reason = (error as Error).message
-    throw new SetupError(
-      `${path} cannot be read: ${reason}`,
-      'Run this as the user to whom the files belong.',
-      {
-        cause: error,
-      },
-    )
+    throw new SetupError(`${path} cannot be read: ${reason}`, 'Run this as the owner of the files.', {
+      cause: error,
+    })
   }
 }
 
-/** Whether one can listen on all addresses of IPv6. */
+/** Whether this machine can listen on all addresses of IPv6. */
 function hasIPv6(): Promise<boolean> {
   return new Promise((answer) => {
     const probe = createServer()

@@ -1,29 +1,29 @@
-/** `godwit status`: how the running broker is. */
+/** Runs `godwit status`: shows the state of the running broker. */
 import type { BrokerStatus } from '../../admin/commands.ts'
 import { ask } from '../../admin/control-client.ts'
 import { printable } from '../../observe/printable.ts'
 import { duration, lines, size } from './table.ts'
 
-/** Less is kept for most clients, and nobody asks for it. */
+/** Clients that use less memory are not shown. */
 const TOLD_BYTES_MIN = 1024 * 1024
 
-/** So that a line has no more than 80 columns. */
+/** Longer names are shortened, so that a line has at most 80 columns. */
 const NAME_CHARACTERS_MAX = 24
 
-/** Asks the broker of this data directory. Throws ControlError when none answers. */
+/** Asks the broker of this data directory and returns the output. Throws ControlError if none answers. */
 export async function status(directory: string, asJson: boolean): Promise<string> {
   const answer = (await ask(directory, 'status')) as BrokerStatus
   return asJson ? JSON.stringify(answer) : statusText(answer)
 }
 
-/** The answer in lines for people. */
+/** Formats the answer for people. */
 export function statusText(answer: BrokerStatus): string {
   const { health, held, store, counted, commitMs } = answer
   return lines([
     ['godwit', `${answer.version}, process ${answer.processId}, up ${duration(answer.uptimeSeconds)}`],
     ['health', health.detail === '' ? health.state : `${health.state}: ${health.detail}`],
     ['listening on', answer.listeners.join(', ')],
-    // A broker of 0.1.0 does not tell.
+    // Absent from brokers of 0.1.0.
     ...(answer.certificates ?? []).map(({ listener, detail, renewed }): [string, string] => [
       'certificate',
       `${listener}: ${detail}${renewed ? ', renewed by the broker itself' : ''}`,
@@ -44,13 +44,12 @@ export function statusText(answer: BrokerStatus): string {
     ['refused', counted.connectionsRefused === 0 ? null : `${counted.connectionsRefused} connections`],
     ['profile', profile(answer.limits)],
     ['limits', counts(counted.limited)],
-    // A broker of 0.2.0 tells neither.
+    // The next three are absent from brokers of 0.2.0.
     [
       'log-ins',
       (answer.loginsWaiting ?? 0) === 0 ? null : `${answer.loginsWaiting} wait for a password check`,
     ],
     ['banned', (answer.bans ?? 0) === 0 ? null : `${answer.bans}; see: godwit ban list`],
-    // A broker of 0.2.0 does not tell.
     ['relief', counts(counted.relief ?? {})],
     ['lost', counts(counted.dropped)],
     ['ownerless', ownerless(counted.ownerlessSessionsEnded)],
@@ -61,13 +60,13 @@ export function statusText(answer: BrokerStatus): string {
   ])
 }
 
-/** A broker of 0.2.0 does not tell the maximum. */
+/** Describes the memory; brokers of 0.2.0 do not send the maximum. */
 function memory({ residentBytes, held, memoryBytesMax }: BrokerStatus): string {
   const of = memoryBytesMax === undefined || memoryBytesMax === null ? '' : ` of ${size(memoryBytesMax)}`
   return `${size(residentBytes)}, of which for clients ${size(held.memoryBytes)}${of}`
 }
 
-/** Those for which much is kept, a line each; a broker of 0.2.0 does not tell. */
+/** Lists the clients and users that use the most memory, a line each; absent from brokers of 0.2.0. */
 function largest({ largest: all = [] }: BrokerStatus): [string, string][] {
   return all
     .filter(({ bytes }) => bytes >= TOLD_BYTES_MIN)
@@ -81,12 +80,12 @@ function cut(name: string): string {
   return name.length > NAME_CHARACTERS_MAX ? `${name.slice(0, NAME_CHARACTERS_MAX - 3)}...` : name
 }
 
-/** A broker of 0.1.0 does not say how many are suspended. */
+/** Describes the Subscriptions; brokers of 0.1.0 do not send the number of suspended ones. */
 function subscriptions(count: number, suspended = 0): string {
   return suspended === 0 ? `${count}` : `${count}, and ${suspended} not allowed at present`
 }
 
-/** Null for a broker of 0.2.0, which has no profiles. */
+/** Describes the profile of limits; null for brokers of 0.2.0, which have none. */
 function profile(limits: BrokerStatus['limits'] | undefined): string | null {
   if (limits === undefined) return null
   const { profile: name, others } = limits
@@ -94,12 +93,12 @@ function profile(limits: BrokerStatus['limits'] | undefined): string | null {
 }
 
 function ownerless(count = 0): string | null {
-  return count === 0
-    ? null
-    : `${count} Session${count === 1 ? '' : 's'} without an owner ended, as users took their Client Identifiers`
+  if (count === 0) return null
+  const noun = count === 1 ? 'Session' : 'Sessions'
+  return `${count} ${noun} without an owner ended when users took their Client Identifiers`
 }
 
-/** As `queue-full 3, offline 1`: the most first. */
+/** Lists counters as in `queue-full 3, offline 1`, the highest first. */
 function counts(counted: Readonly<Record<string, number>>): string {
   return Object.entries(counted)
     .sort(([, one], [, other]) => other - one)
@@ -112,7 +111,7 @@ function commits(count: number, { p50, p99, maximum }: BrokerStatus['commitMs'])
   return `${count} commits, half within ${ms(p50)}, 99 % within ${ms(p99)}, all within ${ms(maximum)}`
 }
 
-/** Null where the limit of open files is not known, and for a broker that knows of none. */
+/** Describes the connections; null if the broker does not know the limit of open files. */
 function connections(files: BrokerStatus['openFiles'] | undefined): string | null {
   if (files === undefined || files.openFilesMax === null) return null
   const { openFilesMax, connectionsMax, sockets } = files
@@ -127,7 +126,7 @@ function free(bytes: number | null): string {
   return bytes === null ? 'free space unknown' : `${size(bytes)} free`
 }
 
-/** A broker of 0.1.0 does not say how often it syncs: it has no `interval`. */
+/** Describes the durability. Brokers of 0.1.0 have no `interval` and so send no seconds. */
 function durability({ durability: kind, durabilityIntervalSeconds: seconds }: BrokerStatus): string {
   return kind === 'interval' ? `${kind} (synced every ${seconds} s)` : kind
 }

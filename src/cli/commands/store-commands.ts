@@ -1,7 +1,7 @@
-/** The operator's commands for stored data: backup, restore, export, import, check-store, repair. */
+/** Runs the commands for stored data: backup, restore, export, import, check-store and repair. */
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { answers } from '../../admin/control-client.ts'
+import { brokerAnswers } from '../../admin/control-client.ts'
 import { version } from '../../runtime/version.ts'
 import {
   exchange,
@@ -40,14 +40,21 @@ import { StoreReader } from '../../store/records/record-reader.ts'
 import { ConflictError, Rebuild, type RecordCounts } from '../../store/records/record-writer.ts'
 import type { StoreRecord } from '../../store/records/records.ts'
 import { StoreError } from '../../store/store.ts'
-import { type Output, written } from './output.ts'
-import { anyEntry, backupChunks, isFile, noStore, withDatabase, withOpen } from './store-source.ts'
+import { type Output, writeFully } from './output.ts'
+import {
+  acceptEntry,
+  backupChunks,
+  isRegularFile,
+  noStoreError,
+  withDatabase,
+  withOpenDatabase,
+} from './store-source.ts'
 
 const CHECKED = '.godwit-check'
 /** Export lines written at once. */
 const WRITE_BYTES = 256 * 1024
 
-/** An input file that is not what it has to be. */
+/** The input of a command is missing or invalid. */
 export class InputError extends Error {
   override readonly name = 'InputError'
   readonly advice: string
@@ -58,19 +65,19 @@ export class InputError extends Error {
   }
 }
 
-/** Backs up the data directory, with or without a broker on it. Returns what was done. */
+/** Backs up the data directory, with or without a running broker. Returns the output. */
 export async function backup(directory: string, target: string): Promise<string> {
   await refuseExisting(target)
   const { records } = await writeBackup(backupChunks(directory), resolve(target))
   return `backed up ${directory} to ${target}: ${records} records`
 }
 
-/** Fills the data directory from a backup, after everything in it was checked. */
+/** Checks a whole backup and then fills the data directory from it. Returns the output. */
 export async function restore(source: string, directory: string, force: boolean): Promise<string> {
   await refuseOccupied(directory, force)
-  const counts = await replaced(directory, async (fresh) => {
+  const counts = await replaceStore(directory, async (fresh) => {
     await unpack(backupChunks(source), fresh)
-    return withOpen(fresh, async (db) => {
+    return withOpenDatabase(fresh, async (db) => {
       const counts = await counted(new StoreReader(db, source).records())
       await refuseUnstartable(db, source)
       return counts
@@ -79,7 +86,7 @@ export async function restore(source: string, directory: string, force: boolean)
   return `restored ${source} to ${directory}: ${summary(counts)}`
 }
 
-/** Writes the data as lines. */
+/** Exports the data as JSON lines. Returns the output for people. */
 export async function exportLines(
   directory: string,
   path: string,
@@ -88,15 +95,17 @@ export async function exportLines(
 ): Promise<string> {
   const header = { godwit: version(), version: exportVersion }
   if (path === '-') {
-    const counts = await withDatabase(directory, anyEntry, (db) =>
-      writeLines(new StoreReader(db, directory).records(), header, (text) => written(stdout, text)),
+    const counts = await withDatabase(directory, acceptEntry, (db) =>
+      writeLines(new StoreReader(db, directory).records(), header, (text) => writeFully(stdout, text)),
     )
     return `exported ${directory}: ${summary(counts)}`
   }
   await refuseExisting(path)
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`)
   try {
-    const counts = await withDatabase(directory, anyEntry, (db) => exportFile(db, directory, header, partial))
+    const counts = await withDatabase(directory, acceptEntry, (db) =>
+      exportFile(db, directory, header, partial),
+    )
     await refuseExisting(path)
     await rename(partial, path)
     await syncDirectory(dirname(path))
@@ -107,7 +116,7 @@ export async function exportLines(
   }
 }
 
-/** Fills the data directory from lines, after all of them were read. */
+/** Reads all lines of an export and then fills the data directory from them. Returns the output. */
 export async function importLines(
   path: string,
   directory: string,
@@ -116,41 +125,47 @@ export async function importLines(
 ): Promise<string> {
   await refuseOccupied(directory, force)
   const name = path === '-' ? 'the standard input' : path
-  const counts = await replaced(directory, (fresh) => {
+  const counts = await replaceStore(directory, (fresh) => {
     const lines = splitLines(path === '-' ? stdin : fileChunks(path))
-    return rebuilt(fresh, name, lines)
+    return rebuildStore(fresh, name, lines)
   })
   return `imported ${name} to ${directory}: ${summary(counts)}`
 }
 
-/** Verifies a data directory, a running broker's snapshot or a backup. Returns what was found and whether all is well. */
+/**
+ * Verifies a data directory, a running broker's snapshot or a backup. Returns the output and whether all is
+ * well.
+ */
 export async function checkStore(
   path: string,
 ): Promise<{ readonly text: string; readonly isSound: boolean }> {
   const damages: Damage[] = []
-  const isStopped = !(await isFile(path)) && !(await answers(path))
+  const isStopped = !(await isRegularFile(path)) && !(await brokerAnswers(path))
   const files = isStopped ? await storeFiles(path) : []
-  if (isStopped && files.length === 0) throw noStore(path)
+  if (isStopped && files.length === 0) throw noStoreError(path)
   refuseIncomplete(path, files)
   const counts = isStopped
     ? await checkCopy(path, damages)
-    : await withDatabase(path, anyEntry, (db) => checked(db, path, (damage) => damages.push(damage)))
+    : await withDatabase(path, acceptEntry, (db) => checked(db, path, (damage) => damages.push(damage)))
   const found = `checked ${path}: ${summary(counts)}`
   if (damages.length === 0) return { text: `${found}; nothing is damaged`, isSound: true }
-  return { text: [found, ...damages.map(described)].join('\n'), isSound: false }
+  return { text: [found, ...damages.map(damageText)].join('\n'), isSound: false }
 }
 
-/** Builds the data directory anew from what is sound in it; what it was is kept in a directory inside it. */
+/**
+ * Rebuilds the data directory from its sound parts and keeps a copy of the old one inside it. Returns the
+ * output.
+ */
 export async function repair(directory: string): Promise<string> {
-  if (await answers(directory)) throw brokerRuns(directory)
-  if ((await storeFiles(directory)).length === 0) throw noStore(directory)
+  if (await brokerAnswers(directory)) throw brokerRunsError(directory)
+  if ((await storeFiles(directory)).length === 0) throw noStoreError(directory)
   await finishExchange(directory)
-  const name = `damaged-${timeName()}`
+  const name = `damaged-${timestamp()}`
   const aside = join(directory, name)
   await keepAside(directory, aside)
   const damages: Damage[] = []
   try {
-    const counts = await salvaged(directory, damages)
+    const counts = await salvage(directory, damages)
     if (damages.length === 0) {
       await discardFresh(directory)
       await rm(aside, { recursive: true, force: true })
@@ -159,24 +174,24 @@ export async function repair(directory: string): Promise<string> {
     await exchange(directory, null)
     return [
       `repaired ${directory}: ${summary(counts)}`,
-      ...damages.map(described),
-      `what it was is kept in ${aside}: remove it when nobody needs it any more`,
+      ...damages.map(damageText),
+      `the old data is kept in ${aside}: remove it when nobody needs it any more`,
     ].join('\n')
   } catch (error) {
     await discardFresh(directory)
-    // LevelDB may have changed the directory by opening it: the copy stays.
-    throw storeError(error, directory, `repairing it (what it was is kept in ${aside})`)
+    // LevelDB may have changed the directory by opening it, so the copy stays.
+    throw storeError(error, directory, `repairing it (the old data is kept in ${aside})`)
   }
 }
 
-/** Removes what was built and not put in place. */
+/** Removes a new directory that was not put in place. */
 async function discardFresh(directory: string): Promise<void> {
   if ((await storeFiles(directory)).includes(INCOMPLETE)) return
   await rm(freshDirectory(directory), { recursive: true, force: true })
 }
 
-/** Reads what is sound into the fresh directory. */
-function salvaged(directory: string, damages: Damage[]): Promise<RecordCounts> {
+/** Copies the sound records into a new directory. */
+function salvage(directory: string, damages: Damage[]): Promise<RecordCounts> {
   return readable(directory, damages, async (db, report) => {
     const fresh = freshDirectory(directory)
     await rm(fresh, { recursive: true, force: true })
@@ -185,19 +200,19 @@ function salvaged(directory: string, damages: Damage[]): Promise<RecordCounts> {
     const counts = await new Rebuild(fresh).write(reader.records())
     await reader.checkRest()
     await rehearsal.end(db, directory)
-    // What takes the place of the damaged store must start.
-    await withOpen(fresh, (built) => refuseUnstartable(built, directory))
+    // The repaired store replaces the damaged one only if a broker can start on it.
+    await withOpenDatabase(fresh, (built) => refuseUnstartable(built, directory))
     return counts
   })
 }
 
-/** Throws StoreError when a broker could not start on the database. */
+/** Throws StoreError if a broker could not start on the database. */
 async function refuseUnstartable(db: Database, name: string): Promise<void> {
   const refusal = await startRefusal(db, name)
   if (refusal !== null) throw refusal
 }
 
-/** On a copy made of links, so that the directory stays exactly as it is. */
+/** Checks a copy made of hard links, so that the directory itself stays unchanged. */
 async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCounts> {
   const copy = join(directory, CHECKED)
   await rm(copy, { recursive: true, force: true })
@@ -211,7 +226,10 @@ async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCo
   }
 }
 
-/** Opens the database for `work`; once more after LevelDB's own repair where LevelDB itself cannot read it. */
+/**
+ * Opens the database for `work`. If LevelDB cannot read it, repairs it with LevelDB's own tool and tries
+ * once more.
+ */
 async function readable(
   directory: string,
   damages: Damage[],
@@ -231,7 +249,7 @@ async function readable(
       await db.close()
     }
   }
-  const lost = 'what was in the damaged parts of these files; see below for what is noticed'
+  const lost = 'the damaged parts of these files; known losses follow'
   if (!(await hasDatabase(directory))) {
     damages.push({ what: 'the file CURRENT is missing', lost })
     await repairDatabase(directory)
@@ -259,10 +277,10 @@ async function checked(db: Database, name: string, report: DamageReport): Promis
 }
 
 async function refuseOccupied(directory: string, force: boolean): Promise<void> {
-  if (await answers(directory)) throw brokerRuns(directory)
+  if (await brokerAnswers(directory)) throw brokerRunsError(directory)
   await finishExchange(directory)
   if (await hasDatabase(directory)) {
-    // Whoever has it open keeps it; a damaged one may be replaced.
+    // A database that another process has open must stay; a damaged one may be replaced.
     try {
       await (await openDatabase(directory)).close()
     } catch (error) {
@@ -273,22 +291,22 @@ async function refuseOccupied(directory: string, force: boolean): Promise<void> 
   throw new StoreError(
     'access',
     `${directory} is not empty`,
-    'Name an empty directory with --data DIR, or use --force: it puts what is there aside, inside the directory.',
+    'Name an empty directory with --data DIR, or use --force to move the old data aside inside it.',
   )
 }
 
-function brokerRuns(directory: string): StoreError {
+function brokerRunsError(directory: string): StoreError {
   return new StoreError('locked', `a broker runs on ${directory}`, 'Stop it first.')
 }
 
-/** Lets `build` fill a new directory, and then puts it in the place of what the data directory holds. */
-async function replaced<T>(directory: string, build: (fresh: string) => Promise<T>): Promise<T> {
+/** Lets `build` fill a new directory and then replaces the content of the data directory with it. */
+async function replaceStore<T>(directory: string, build: (fresh: string) => Promise<T>): Promise<T> {
   const fresh = freshDirectory(directory)
   try {
     await makeDirectory(directory, 0o700)
     await rm(fresh, { recursive: true, force: true })
     const result = await build(fresh)
-    await exchange(directory, `replaced-${timeName()}`)
+    await exchange(directory, `replaced-${timestamp()}`)
     return result
   } catch (error) {
     await discardFresh(directory)
@@ -297,7 +315,11 @@ async function replaced<T>(directory: string, build: (fresh: string) => Promise<
   }
 }
 
-async function rebuilt(fresh: string, name: string, lines: AsyncIterable<string>): Promise<RecordCounts> {
+async function rebuildStore(
+  fresh: string,
+  name: string,
+  lines: AsyncIterable<string>,
+): Promise<RecordCounts> {
   const reader = new LineReader()
   try {
     return await new Rebuild(fresh).write(recordsOf(lines, reader))
@@ -404,11 +426,11 @@ function summary({ sessions, queued, inFlight, retained, wills }: RecordCounts):
   )
 }
 
-function described({ what, lost }: Damage): string {
-  return lost === null ? `damaged: ${what}; nothing is lost by that` : `damaged: ${what}; lost: ${lost}`
+function damageText({ what, lost }: Damage): string {
+  return lost === null ? `damaged: ${what}; nothing is lost` : `damaged: ${what}; lost: ${lost}`
 }
 
-/** The time as a part of a file name. */
-function timeName(): string {
+/** Returns the current time for use in a file name. */
+function timestamp(): string {
   return new Date().toISOString().replaceAll(/[-:.]/g, '')
 }

@@ -1,13 +1,14 @@
-/** PURE. Rows of text as a table for people. */
+/** PURE. Formats tables, times and sizes for people. */
 import { printable } from '../../observe/printable.ts'
 
+/** A column of a table. */
 export interface Column<T> {
   readonly title: string
-  /** What stands there; numbers are put to the right. */
+  /** Returns the cell; numbers are aligned to the right. */
   value(row: T): string | number
 }
 
-/** The lines of the table, titles first. Texts of clients cannot break it. */
+/** Returns the lines of the table, titles first. Control characters from clients are escaped. */
 export function table<T>(columns: readonly Column<T>[], rows: readonly T[]): string[] {
   const cells = rows.map((row) => columns.map(({ value }) => value(row)))
   const texts = cells.map((row) => row.map((cell) => printable(String(cell))))
@@ -23,14 +24,14 @@ export function table<T>(columns: readonly Column<T>[], rows: readonly T[]): str
   return [line(columns.map(({ title }) => title)), ...texts.map(line)]
 }
 
-/** Lines of a name and its text each; those without text are left out. */
+/** Formats a line for each name and its text; entries without text are left out. */
 export function lines(pairs: readonly (readonly [name: string, text: string | number | null])[]): string {
   const shown = pairs.filter(([, text]) => text !== null && text !== '')
   const width = shown.reduce((most, [name]) => Math.max(most, name.length), 0) + 2
   return shown.map(([name, text]) => `${name.padEnd(width)}${text}`).join('\n')
 }
 
-/** As `3 s`, `12 min`, `5 h 12 min`, `3 days 4 h`. */
+/** Formats a time as `3 s`, `12 min`, `5 h 12 min` or `3 days 4 h`. */
 export function duration(seconds: number): string {
   if (seconds < 60) return `${seconds} s`
   const minutes = Math.floor(seconds / 60)
@@ -41,7 +42,7 @@ export function duration(seconds: number): string {
   return `${days} ${days === 1 ? 'day' : 'days'} ${hours % 24} h`
 }
 
-/** As `999 B`, `12 KiB`, `3.4 MiB`, `1.2 GiB`. */
+/** Formats bytes as `999 B`, `12 KiB`, `3.4 MiB` or `1.2 GiB`. */
 export function size(bytes: number): string {
   if (bytes < 1024) return `${bytes} B`
   if (bytes < 1024 ** 2) return `${Math.floor(bytes / 1024)} KiB`

@@ -1,4 +1,4 @@
-/** What `godwit` tells the person who started it: one line each, each beginning with `godwit`. */
+/** Notices for the person who started the broker: one line each, each beginning with `godwit`. */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Config } from '../../config/config.ts'
@@ -8,14 +8,17 @@ import { certificateState, listTrouble } from '../../transport/tls/certificate-t
 import { shellWord } from '../../transport/tls/shell-word.ts'
 
 const PROMISES = {
-  fsync: () => 'what is acknowledged is on the disk',
+  fsync: () => 'acknowledged messages are on disk',
   interval: (seconds: number) =>
-    `what is acknowledged survives a crash of godwit; a crash of the machine can take the last ${seconds} s`,
-  os: () => 'what is acknowledged survives a crash of godwit, not one of the machine',
-  memory: () => 'nothing is stored, a restart forgets everything',
+    `acknowledged messages survive a crash of godwit; a crash of the machine can lose the last ${seconds} s`,
+  os: () => 'acknowledged messages survive a crash of godwit, but not of the machine',
+  memory: () => 'nothing is stored; a restart loses everything',
 }
 
-/** `opening` is the line that opens the broker to other machines; null where only the listeners' own keys can. */
+/**
+ * Lists the notices of a start. `opening` is the command line that serves other machines, too; null if only
+ * keys of the listeners can do that.
+ */
 export function startNotices(
   config: Config,
   version: string,
@@ -33,8 +36,8 @@ export function startNotices(
   ]
 }
 
-/** The configuration as it holds with these users: they end anonymous access that nobody has asked for. */
-export function afterUsers(config: Config, hasUsers: boolean): Config {
+/** Returns the configuration in force: once users exist, the default anonymous access ends. */
+export function effectiveConfig(config: Config, hasUsers: boolean): Config {
   if (!hasUsers) return config
   const listeners = config.listeners.map((listener) =>
     listener.anonymousUnlessUsers === true ? { ...listener, allowAnonymous: false } : listener,
@@ -42,20 +45,21 @@ export function afterUsers(config: Config, hasUsers: boolean): Config {
   return { ...config, listeners }
 }
 
-/** The command line with these words, changed so that every machine is served. */
-export function openingLine(words: readonly string[]): string {
+/** Returns this command line, changed so that the broker serves every machine. */
+export function publicCommandLine(words: readonly string[]): string {
   const kept = words.filter((word, i) => !word.startsWith('--host') && words[i - 1] !== '--host')
   return ['godwit', ...kept.map(shellWord), '--host 0.0.0.0 --set allow_anonymous=true'].join(' ')
 }
 
 function dataNotice({ data }: Config): string {
-  const promise = `durability ${data.durability}: ${PROMISES[data.durability](data.durabilityIntervalSeconds)}`
+  const text = PROMISES[data.durability](data.durabilityIntervalSeconds)
+  const promise = `durability ${data.durability}: ${text}`
   return data.durability === 'memory'
     ? `godwit ${promise}`
     : `godwit data in ${resolve(data.directory)}, ${promise}`
 }
 
-/** What every user of the machine could do with what only the broker should. */
+/** Warns of files that every user of the machine can read or replace. */
 function permissionNotices({ data, access }: Config): string[] {
   if (process.platform === 'win32') return []
   const isOpen = (path: string, bits: number): boolean =>
@@ -65,8 +69,7 @@ function permissionNotices({ data, access }: Config): string[] {
     ...directory
       .filter((path) => isOpen(path, 0o002))
       .map(
-        (path) =>
-          `${path} lets every user of this machine replace what is in it: chmod o-w ${shellWord(path)}`,
+        (path) => `${path} lets every user of this machine replace its files: chmod o-w ${shellWord(path)}`,
       ),
     ...access.passwordFiles
       .filter((path) => isOpen(path, 0o006))
@@ -88,27 +91,27 @@ function certificateNotices(listeners: readonly Listener[], nowMs: number): stri
   })
 }
 
-/** Where no other machine gets in. */
+/** Describes access to a broker that no other machine can reach. */
 function loopbackNotices(config: Config, opening: string | null): string[] {
   if (config.listeners.every(({ allowAnonymous }) => !allowAnonymous)) return listenerNotices(config)
   const how = opening ?? 'set host: 0.0.0.0 and allow_anonymous: true for a listener of the configuration'
   return [
-    'godwit serves this machine only, and everybody on it without a password',
+    'godwit serves only this machine, and everybody on it without a password',
     `godwit for other machines, with TLS and passwords: godwit setup; without either: ${how}`,
   ]
 }
 
-/** Who is let in where, in plain words. */
+/** Describes for each listener which clients it accepts. */
 function listenerNotices(config: Config): string[] {
-  return config.listeners.map((listener) => `godwit listener '${listener.name}' ${letIn(listener)}`)
+  return config.listeners.map((listener) => `godwit listener '${listener.name}' ${admissionText(listener)}`)
 }
 
-function letIn(listener: ListenerOptions): string {
-  const who = isLoopbackOnly(listener) ? 'everybody on this machine' : 'everybody who reaches it'
-  const certificate = listener.tls?.clientCertificate === 'require' ? ', with a certificate' : ''
+function admissionText(listener: ListenerOptions): string {
+  const who = isLoopbackOnly(listener) ? 'everybody on this machine' : 'everybody who can reach it'
+  const certificate = listener.tls?.clientCertificate === 'require' ? ' with a certificate' : ''
   return listener.allowAnonymous
-    ? `lets in ${who}${certificate}, without a password, since allow_anonymous says so`
-    : 'lets in nobody without credentials'
+    ? `accepts ${who}${certificate}, without a password (allow_anonymous)`
+    : 'accepts only clients with credentials'
 }
 
 function tryNotices(config: Config, listeners: readonly Listener[]): string[] {
@@ -116,15 +119,15 @@ function tryNotices(config: Config, listeners: readonly Listener[]): string[] {
   if (listener === undefined) return []
   const { allowAnonymous } = config.listeners.find(({ name }) => name === listener.name) ?? {}
   const who = allowAnonymous === false ? ' -u NAME -P PASSWORD' : ''
-  const place = `-h ${reachable(new URL(listener.address).hostname)} -p ${listener.port}${who}`
+  const place = `-h ${connectableHost(new URL(listener.address).hostname)} -p ${listener.port}${who}`
   return [
     `godwit try: mosquitto_sub ${place} -t 'hello/#' -v`,
     `godwit try: mosquitto_pub ${place} -t hello/world -m hi`,
   ]
 }
 
-/** An address to connect to, where one listens on all. */
-function reachable(host: string): string {
+/** Returns an address that a client can connect to: a loopback address for a listener on all addresses. */
+function connectableHost(host: string): string {
   const address = host.replace(/^\[|\]$/g, '')
   if (address === '0.0.0.0') return '127.0.0.1'
   return address === '::' ? '::1' : address

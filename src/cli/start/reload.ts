@@ -1,6 +1,6 @@
-/** Reload: the running broker reads its configuration and files again. What is bad changes nothing. */
+/** Reloads the configuration and files of a running broker. An invalid configuration changes nothing. */
 import type { Logger } from 'pino'
-import { askedBy, type ControlCommand } from '../../admin/control.ts'
+import { type ControlCommand, requestedBy } from '../../admin/control.ts'
 import { ask, ControlError } from '../../admin/control-client.ts'
 import type { SecurityKind } from '../../broker/boundary/security.ts'
 import type { Capped } from '../../broker/sessions/session-cap.ts'
@@ -15,22 +15,22 @@ import { type Config, ConfigError, type ConfigSources, checkConfig } from '../..
 import { isLoopbackOnly } from '../../config/listeners.ts'
 import { printable } from '../../observe/printable.ts'
 import type { ListenerOptions } from '../../transport/listener/listener.ts'
-import { foreignPlace } from './root-trust.ts'
+import { untrustedWritePath } from './root-trust.ts'
 import type { RunningBroker } from './running-broker.ts'
 
-/** What a reload changed, or would change. */
+/** The changes of a reload, or those that it would make. */
 export interface ReloadReport {
   readonly changes: readonly ConfigChange[]
-  /** What was read again beside the configuration, a line for each that changed. */
+  /** A line for each other file that was read again and has changed. */
   readonly files: readonly string[]
   readonly cutOff: readonly CutOff[]
-  /** Sessions that `session_expiry_seconds_max` shortens, and that end by it at once; a broker of 0.1.0 does not say. */
+  /** Sessions that `session_expiry_seconds_max` shortens or ends at once; absent from brokers of 0.1.0. */
   readonly sessions?: Capped
-  /** What is there beyond the limits, and stays; a broker of 0.2.0 does not say. */
+  /** Sentences about what exceeds the new limits and stays; absent from brokers of 0.2.0. */
   readonly beyond?: readonly string[]
 }
 
-/** What is told of files that are read again. */
+/** The events that report files read again. */
 const FILES: ReadonlySet<SecurityKind> = new Set([
   'accounts-loaded',
   'accounts-refused',
@@ -47,22 +47,22 @@ const FILES: ReadonlySet<SecurityKind> = new Set([
 
 const NONE_CAPPED: Capped = { shortened: 0, ended: 0 }
 
-/** How many clients are named that are cut off; the others are counted. */
+/** At most so many clients that are cut off are named; the others are counted. */
 const NAMED_MAX = 100
 
-/** Of the text that `check --against-running` sends. */
+/** The longest text that `check --against-running` sends. */
 const TEXT_CHARACTERS_MAX = 150_000
 
-/** The configuration of a running broker. */
-export class Reload {
+/** Holds the configuration of a running broker and replaces it on request. */
+export class ConfigReloader {
   readonly #sources: () => ConfigSources
   readonly #broker: RunningBroker
   readonly #logger: Logger
   #config: Config
-  /** One after the other: two at once would open the same listeners. */
+  /** The latest reload. They run one after the other: two at once would open the same listeners. */
   #last: Promise<unknown> = Promise.resolve()
 
-  /** `sources` tells where the configuration comes from at the moment; `config` is what the broker runs with. */
+  /** `sources` returns the current sources of the configuration; `config` is the configuration in force. */
   constructor(sources: () => ConfigSources, config: Config, broker: RunningBroker, logger: Logger) {
     this.#sources = sources
     this.#config = config
@@ -71,19 +71,21 @@ export class Reload {
     this.#tellAnonymous([])
   }
 
-  /** What the broker runs with. */
+  /** The configuration in force. */
   get config(): Config {
     return this.#config
   }
 
-  /** Takes over what the configuration says now. Rejects with ConfigError or ListenError; then all is as it was. */
+  /**
+   * Reads and applies the configuration. Rejects with ConfigError or ListenError and then changes nothing.
+   */
   reload(by: string): Promise<ReloadReport> {
     const next = this.#last.then(() => this.#reload(by))
     this.#last = next.catch(() => {})
     return next
   }
 
-  /** What `reload` would do if the configuration file said this. Throws ConfigError. */
+  /** Tells what `reload` would do if the configuration file had this text. Throws ConfigError. */
   preview(file: string, text: string): ReloadReport {
     const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
@@ -124,7 +126,7 @@ export class Reload {
       return report
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      this.#tell('configuration-refused', by, `${reason}; the broker goes on as it was`)
+      this.#tell('configuration-refused', by, `${reason}; the broker keeps its old configuration`)
       throw error
     } finally {
       detach()
@@ -139,7 +141,7 @@ export class Reload {
     }
   }
 
-  /** Tells of listeners that let in strangers from other machines, and did not before. */
+  /** Reports listeners that now accept anonymous clients from other machines and did not before. */
   #tellAnonymous(before: Config['listeners']): void {
     const isOpen = (listener: ListenerOptions): boolean =>
       listener.allowAnonymous && !isLoopbackOnly(listener)
@@ -161,22 +163,24 @@ export class Reload {
   }
 }
 
-/** The same configuration. Throws ConfigError for one that has root write where somebody else can put a link. */
+/** Returns the configuration. Throws ConfigError if root would write a file that another user can replace. */
 function acceptable(config: Config): Config {
-  const problem = foreignPlace(config)
+  const problem = untrustedWritePath(config)
   if (problem !== null) throw new ConfigError([{ where: '', key: '', message: problem }])
   return config
 }
 
-/** What `godwit reload` and `godwit check --against-running` ask for on the control socket. */
-export function reloadCommands(running: () => Reload | null): Readonly<Record<string, ControlCommand>> {
-  const started = (): Reload => {
+/** Returns the control commands of `godwit reload` and `godwit check --against-running`. */
+export function reloadCommands(
+  running: () => ConfigReloader | null,
+): Readonly<Record<string, ControlCommand>> {
+  const started = (): ConfigReloader => {
     const found = running()
     if (found === null) throw new ControlError('the broker is starting', 'Try again in a moment.')
     return found
   }
   return {
-    reload: (parameters) => refusable(() => started().reload(askedBy(parameters))),
+    reload: (parameters) => refusable(() => started().reload(requestedBy(parameters))),
     'check-config': ({ file, text }) => {
       if (typeof file !== 'string' || typeof text !== 'string') throw new Error('file and text are needed')
       return refusable(async () => started().preview(file, text))
@@ -184,23 +188,27 @@ export function reloadCommands(running: () => Reload | null): Readonly<Record<st
   }
 }
 
-/** A configuration that is wrong is no defect of the broker's: it has its own lines, and needs no stack. */
+/** Turns a ConfigError into an answer for the operator. It is no defect of the broker and needs no stack. */
 async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadReport> {
   try {
     return await work()
   } catch (error) {
-    if (error instanceof ConfigError) throw new ControlError(error.message, 'The broker goes on as it was.')
+    if (error instanceof ConfigError)
+      throw new ControlError(error.message, 'The broker keeps its old configuration.')
     throw error
   }
 }
 
-/** `godwit reload`: asks the broker of this data directory. Throws ControlError. */
+/** Runs `godwit reload` against the broker of this data directory. Throws ControlError. */
 export async function reload(directory: string, asJson: boolean): Promise<string> {
   const report = (await ask(directory, 'reload')) as ReloadReport
   return asJson ? JSON.stringify(report) : reportLines(report, DID).join('\n')
 }
 
-/** `godwit check --against-running`: what the broker of this data directory would do with a configuration. */
+/**
+ * Runs `godwit check --against-running`: tells what the broker of this directory would do. Throws
+ * ControlError.
+ */
 export async function checkAgainstRunning(
   directory: string,
   file: string,
@@ -234,7 +242,7 @@ const WOULD: Verbs = {
   shortened: 'would expire sooner',
 }
 
-/** A report for people. */
+/** Writes a report in lines for people. */
 function reportLines(report: ReloadReport, verbs: Verbs): string[] {
   const { changes, files, cutOff, sessions = NONE_CAPPED, beyond = [] } = report
   const lines = [...changes.map(changeLine), ...files]
@@ -242,9 +250,10 @@ function reportLines(report: ReloadReport, verbs: Verbs): string[] {
     .slice(0, NAMED_MAX)
     .map(({ clientId, reason }) => `  ${printable(clientId)}: ${reason}`)
   const more = cutOff.length > NAMED_MAX ? [`  and ${cutOff.length - NAMED_MAX} more`] : []
+  const verb = cutOff.length === 1 ? verbs.cutOffOne : verbs.cutOff
   return [
     ...(lines.length === 0 ? ['nothing has changed'] : lines),
-    `${counted(cutOff.length)} ${cutOff.length === 1 ? verbs.cutOffOne : verbs.cutOff}${cutOff.length === 0 ? '' : ':'}`,
+    `${counted(cutOff.length)} ${verb}${cutOff.length === 0 ? '' : ':'}`,
     ...named,
     ...more,
     ...cappedLines(sessions, verbs),

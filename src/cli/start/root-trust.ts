@@ -1,15 +1,18 @@
-/** Root takes no orders from a file that another user can write, and writes nothing where another user can put something else. */
+/**
+ * Keeps root safe from other users: root trusts no configuration that another user can change, and writes
+ * no file that another user can replace.
+ */
 import { lstatSync, readlinkSync, type Stats } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { sources } from '../../transport/tls/tls.ts'
 import { becomeUser, isRoot, SystemUserError } from './system-user.ts'
 
-/** Somebody other than root who can change what stands at a path. */
-export interface OtherWriter {
-  /** What is theirs, or open to them: the file, or a directory above it. */
+/** A user or group other than root that can change the content of a path. */
+export interface UntrustedWriter {
+  /** The file or parent directory that they own or may write. */
   readonly path: string
-  /** Null for a group or for everybody. */
+  /** Null for a group or everybody. */
   readonly user: { readonly uid: number; readonly gid: number } | null
 }
 
@@ -18,12 +21,12 @@ const LINKS_MAX = 40
 const STICKY = 0o1000
 
 /**
- * Everybody but root who can change what is at this path, or what will be: by writing it, or by exchanging it or a directory above it, on
- * each way that symbolic links lead. What does not exist yet is judged by the directories that do.
+ * Finds everybody but root who can write this path, or replace it or a directory above it. Follows symbolic
+ * links. A path that does not exist yet is judged by its existing parent directories.
  */
-export function otherWriters(path: string): OtherWriter[] {
-  const found: OtherWriter[] = []
-  // Directories that others may not pass are no way for them to what lies below, whoever may write that.
+export function untrustedWriters(path: string): UntrustedWriter[] {
+  const found: UntrustedWriter[] = []
+  // Below a directory that others may not enter, write permissions for others do not count.
   let isPassable = true
   let links = 0
   let at = '/'
@@ -36,7 +39,7 @@ export function otherWriters(path: string): OtherWriter[] {
     if (stats === undefined) return found
     if (stats.isSymbolicLink()) {
       links++
-      // In a sticky directory its owner may exchange it.
+      // The owner of a link may replace it, even in a sticky directory.
       if (stats.uid !== 0) found.push({ path: next, user: { uid: stats.uid, gid: stats.gid } })
       if (links > LINKS_MAX) return [...found, { path: next, user: null }]
       const target = readlinkSync(next)
@@ -54,12 +57,13 @@ export function otherWriters(path: string): OtherWriter[] {
 }
 
 /**
- * For root, before it reads the configuration at these paths or writes into these directories: goes on as the only user who can change
- * them, or as `wanted`, and returns what to tell. Null where nobody else can. Throws SystemUserError where it is not one user.
+ * Makes root become the only other user who can change these paths, or `wanted`, before it reads or writes
+ * them. Returns a note to print; null if nothing changed or `wanted` was given. Throws SystemUserError if
+ * several users can change them.
  */
-export function yieldToOwner(paths: readonly string[], wanted?: string): string | null {
+export function dropRootToOwner(paths: readonly string[], wanted?: string): string | null {
   if (!isRoot()) return null
-  const writers = paths.flatMap(otherWriters)
+  const writers = paths.flatMap(untrustedWriters)
   const [first] = writers
   if (first === undefined) return null
   if (wanted !== undefined) {
@@ -71,27 +75,33 @@ export function yieldToOwner(paths: readonly string[], wanted?: string): string 
   if (owner === undefined || owners.size > 1) {
     const who = owner === undefined ? 'others' : `users ${[...owners.keys()].join(' and ')}`
     throw new SystemUserError(
-      `root takes no orders from ${paths.join(' and ')}: ${who} can change ${first.path}`,
+      `root does not trust ${paths.join(' and ')}: ${who} can change ${first.path}`,
       'Let only root change it (chown root, chmod go-w), or name a user to run as: --user NAME',
     )
   }
   const { path, user } = writers.find((writer) => writer.user !== null)!
   becomeUser(`${user!.uid}:${user!.gid}`)
-  return `godwit note: runs as user ${user!.uid} from here on, who can change ${path}: root takes no orders from there`
+  return `godwit note: now running as user ${user!.uid} instead of root, because that user can change ${path}`
 }
 
-/** For root that stays root. Throws SystemUserError for a file that it would write where another user can put something else. */
-export function refuseForeignPlaces(config: Config): void {
-  const problem = foreignPlace(config)
+/**
+ * Checks a broker that stays root. Throws SystemUserError if it would write a file that another user can
+ * replace.
+ */
+export function refuseUntrustedPaths(config: Config): void {
+  const problem = untrustedWritePath(config)
   if (problem === null) return
   throw new SystemUserError(
     problem,
-    'Name a directory that only root can change, or a user to run as: user in the configuration, or --user NAME',
+    'Name a directory that only root can change, or set a user to run as: user or --user NAME',
   )
 }
 
-/** Which file root would write where another user can put something else; null for none, and for everybody but root. */
-export function foreignPlace({ log, listeners }: Config): string | null {
+/**
+ * Names the file that root would write and another user can replace; null if there is none, or without
+ * root.
+ */
+export function untrustedWritePath({ log, listeners }: Config): string | null {
   if (!isRoot()) return null
   const places = [
     ...(log.securityFile === null ? [] : [['log.security_file', log.securityFile] as const]),
@@ -100,15 +110,15 @@ export function foreignPlace({ log, listeners }: Config): string | null {
     ),
   ]
   for (const [key, path] of places) {
-    const [writer] = otherWriters(dirname(resolve(path)))
+    const [writer] = untrustedWriters(dirname(resolve(path)))
     if (writer === undefined) continue
-    return `${key}: root writes nothing to ${path}: ${shownWriter(writer)} can change ${writer.path}`
+    return `${key}: root does not write ${path}: ${writerName(writer)} can change ${writer.path}`
   }
   return null
 }
 
-/** What root reads by the word of its own configuration, though somebody else can change it. */
-export function foreignFileNotices({ access, listeners }: Config): string[] {
+/** Warns of files that root's configuration names and another user can change. */
+export function untrustedFileNotices({ access, listeners }: Config): string[] {
   if (!isRoot()) return []
   const tls = listeners.flatMap(({ tls: options }) =>
     options === undefined ? [] : [options.cert, options.key, options.ca, options.crl].flatMap(sources),
@@ -117,29 +127,30 @@ export function foreignFileNotices({ access, listeners }: Config): string[] {
     (path) => !path.includes('-----BEGIN '),
   )
   return [...new Set(files)].flatMap((path) => {
-    const [writer] = otherWriters(path)
+    const [writer] = untrustedWriters(path)
     return writer === undefined
       ? []
       : [
-          `godwit note: root reads ${path}, and ${shownWriter(writer)} can change ${writer.path}; a user to run as would be safer: --user NAME`,
+          `godwit note: root reads ${path}, but ${writerName(writer)} can change ${writer.path}; ` +
+            'running as another user would be safer: --user NAME',
         ]
   })
 }
 
-/** Who can change a configuration file that root has read before; null for nobody else. */
-export function foreignWriter(path: string): string | null {
-  const [writer] = isRoot() ? otherWriters(path) : []
-  return writer === undefined ? null : `${shownWriter(writer)} can change ${writer.path}`
+/** Says who else can change a configuration file that root reads again; null for nobody. */
+export function untrustedWriter(path: string): string | null {
+  const [writer] = isRoot() ? untrustedWriters(path) : []
+  return writer === undefined ? null : `${writerName(writer)} can change ${writer.path}`
 }
 
-function shownWriter({ user }: OtherWriter): string {
+function writerName({ user }: UntrustedWriter): string {
   return user === null ? 'others' : `user ${user.uid}`
 }
 
-function writersOf(path: string, stats: Stats, isPassable: boolean): OtherWriter[] {
+function writersOf(path: string, stats: Stats, isPassable: boolean): UntrustedWriter[] {
   const { uid, gid, mode } = stats
   if (uid !== 0) return [{ path, user: { uid, gid } }]
-  // Of a sticky directory others cannot take away what is not theirs: whose that is, is looked at by itself.
+  // In a sticky directory only the owner of an entry can replace it, and the entry is checked by itself.
   if (stats.isDirectory() && (mode & STICKY) !== 0) return []
   const isOpen = (mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && gid !== 0)
   return isOpen && isPassable ? [{ path, user: null }] : []

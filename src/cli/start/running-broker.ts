@@ -1,4 +1,4 @@
-/** The running broker, as far as the command line needs it. */
+/** The face of a running broker towards the command line. */
 import type { Events } from '../../broker/boundary/events.ts'
 import type { Capped } from '../../broker/sessions/session-cap.ts'
 import type { CutOff } from '../../config/changes.ts'
@@ -6,31 +6,31 @@ import type { Config } from '../../config/config.ts'
 import type { Listener, ListenerOptions } from '../../transport/listener/listener.ts'
 import type { OpenFiles } from '../../transport/open-files.ts'
 
-/** What a running broker is to the command line. */
+/** A running broker, as the command line uses it. */
 export interface RunningBroker {
-  /** What the store had to say at the start. */
+  /** A notice of the store about its start. */
   readonly notice?: string | undefined
-  /** Why log-ins are not remembered over a restart, though `runtimeDirectory` says where. */
+  /** The reason why log-ins are not remembered over a restart although `runtimeDirectory` is set. */
   readonly loginsNotice?: string | null
-  /** Whether there is anybody whose password it knows. */
+  /** Whether any user exists. */
   readonly hasUsers: boolean
   readonly listeners: readonly Listener[]
-  /** What the limit of open files allows. */
+  /** The connections that the limit of open files allows. */
   readonly openFiles: OpenFiles
   readonly events: Events
   readonly fatal: Promise<Error>
-  /** Takes other settings; see `Broker.reconfigure`. */
+  /** Applies new settings; see `Broker.reconfigure`. */
   reconfigure(changes: {
     readonly listeners: readonly ListenerOptions[]
     readonly limits: Config['limits']
     readonly sysIntervalSeconds?: number
   }): Promise<readonly CutOff[]>
   cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
-  /** What this maximum of the Session Expiry Interval would do to Sessions that are there. */
+  /** Counts the existing Sessions that this maximum of the Session Expiry Interval would shorten or end. */
   cappedBy(sessionExpirySecondsMax: number): Capped
-  /** What is there beyond these limits, as sentences. */
+  /** Lists in sentences what exceeds these limits at the moment. */
   beyondBy(limits: Config['limits']): readonly string[]
-  /** What changed, or cannot be used, is told as `security`. */
+  /** Rereads passwords, rights and certificates. Each change and each refusal becomes a `security` event. */
   reread(): Promise<void>
   close(options: { readonly seconds: number }): Promise<void>
 }

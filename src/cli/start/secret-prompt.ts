@@ -4,13 +4,13 @@ const ENTER = new Set(['\r', '\n', '\u0004'])
 const ERASE = new Set(['\u007f', '\b'])
 const INTERRUPT = '\u0003'
 
-/** The question was answered by control-C. */
+/** The user pressed control-C instead of answering. */
 export class InterruptedError extends Error {
   override readonly name = 'InterruptedError'
   readonly advice = 'Nothing was changed.'
 }
 
-/** Resolves with the line. To be called where stdin is a terminal. The prompt goes to stderr. */
+/** Asks on stderr and resolves with the line. Stdin must be a terminal. */
 export function askSecret(prompt: string): Promise<string> {
   const { stdin, stderr } = process
   stderr.write(prompt)

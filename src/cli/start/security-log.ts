@@ -1,4 +1,4 @@
-/** The security log of `godwit start`: in the log, or in a file of its own. */
+/** Opens the security log of `godwit start`: part of the log, or a separate file. */
 import type { Logger } from 'pino'
 import type { Events } from '../../broker/boundary/events.ts'
 import type { Config } from '../../config/config.ts'
@@ -7,21 +7,22 @@ import { createLogger } from '../../observe/logger.ts'
 import { attachSecurityLog } from '../../observe/security.ts'
 
 export interface SecurityLog {
-  /** Writes what these events tell, and which listeners let in anonymous clients. Call it once. */
+  /** Logs these events from now on, and first the listeners that allow anonymous clients. Call it once. */
   attach(events: Events, now: () => number): void
-  /** Writes what is left, and ends it. */
+  /** Writes the remaining entries and closes the log. */
   close(): Promise<void>
 }
 
-/** Opens it before the broker starts, so that one that cannot be written prevents that. Throws LogFileError. */
+/** Opens the log before the broker starts: no broker runs without its security log. Throws LogFileError. */
 export function openSecurityLog(config: Config, log: Logger): SecurityLog {
   const { securityFile: path, waitingBytesMax } = config.log
   const file =
     path === null
       ? null
       : new LogFile(path, waitingBytesMax, {
-          lost: (reason) => log.error({ file: path, reason }, 'entries of the security log are lost'),
-          found: (count) => log.warn({ file: path, count }, 'the security log is written again'),
+          lost: (reason) =>
+            log.error({ file: path, reason }, 'the security log cannot be written: entries are lost'),
+          found: (count) => log.warn({ file: path, count }, 'the security log can be written again'),
         })
   const logger = file === null ? log : createLogger('info', 'json', file, Number.POSITIVE_INFINITY)
   let detach = (): void => {}
@@ -29,9 +30,9 @@ export function openSecurityLog(config: Config, log: Logger): SecurityLog {
     attach: (events, now) => {
       detach = attachSecurityLog(events, logger, now, file === null ? 'log' : 'nothing', config.log)
       for (const { name, allowAnonymous } of config.listeners) {
-        // Where it is the log itself, the lines of the start say so.
+        // Without a separate file, the notices of the start already tell this.
         if (!allowAnonymous || file === null) continue
-        const detail = 'it serves clients that show no credentials'
+        const detail = 'it accepts clients without credentials'
         events.emit('security', {
           kind: 'anonymous-allowed',
           subject: `listener ${name}`,

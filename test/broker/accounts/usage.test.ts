@@ -259,7 +259,7 @@ class Run {
           this.world.server.adopt(new Map([[USERS[next.user]!, `id${next.id}`]]))
         break
       case 'delete':
-        this.world.server.holdings.endSession(CLIENTS[next.who]!)
+        this.world.server.inventory.endSession(CLIENTS[next.who]!)
         break
       case 'pass':
         await this.world.pass(next.seconds)
@@ -339,10 +339,10 @@ async function takeAll(steps: readonly Step[]): Promise<void> {
   const run = new Run(await World.make({ policy: named, limits: { inFlightMax: 10 } }))
   for (const next of steps) await run.take(next)
   for (const client of run.all) if (!client.closed) await client.vanish()
-  for (const clientId of CLIENTS) run.world.server.holdings.endSession(clientId)
+  for (const clientId of CLIENTS) run.world.server.inventory.endSession(clientId)
   await run.world.pass(2000)
   const { state } = run.world.server
-  for (const { topic } of [...state.retained]) run.world.server.holdings.clearRetained(topic.name)
+  for (const { topic } of [...state.retained]) run.world.server.inventory.clearRetained(topic.name)
   expectCounted(state, [])
   expect([...state.usage.users(), ...state.usage.addresses(), ...state.usage.clients()]).toEqual([])
   expect(state.usage.total.bytes).toBe(0)

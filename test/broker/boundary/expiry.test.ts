@@ -47,7 +47,7 @@ describe('Message Expiry Interval', () => {
     for (const messageExpiryInterval of [1, 2, 99, 100, 100_000]) {
       await pub.publish('t', 'x', 1, { retain: true, properties: { messageExpiryInterval } })
       expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval } }])
-      expect(world.server.holdings.retainedMessage('t')).toMatchObject({
+      expect(world.server.inventory.retainedMessage('t')).toMatchObject({
         expiresInSeconds: messageExpiryInterval,
       })
     }

@@ -135,7 +135,7 @@ test('what is counted is gone with the Sessions', async () => {
   await publish(EACH)
   await world.pass(1)
   for (const session of [...world.server.state.sessions.values()])
-    void world.server.holdings.deleteSession(session.clientId)
+    void world.server.inventory.deleteSession(session.clientId)
   await committed()
   await world.pass(1)
   await committed()

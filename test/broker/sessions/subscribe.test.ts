@@ -185,7 +185,7 @@ describe('SUBSCRIBE and SUBACK', () => {
     await leaving.send({ cmd: 'disconnect', properties: { sessionExpiryInterval: 0 } })
     const clean = await world.connect('clean', { clean: true })
     clean.link.gone()
-    world.server.holdings.endSession('deleted')
+    world.server.inventory.endSession('deleted')
     await world.settle()
     expect(names.filter((name) => world.server.state.sessions.has(name))).toEqual([])
     expect(world.ledger.lines.filter((line) => line.startsWith('deleteSession'))).toHaveLength(3)

@@ -57,7 +57,7 @@ test('a fleet is added from a list of names, and its passwords are a table', asy
   expect(name).toBe('pump-699')
   expect(await has('pump-699', password!)).toBe(true)
   expect((await Accounts.open(data)).user('pump-0')!.roles).toEqual(['admin'])
-  expect(stderr).toContain('1201 users added with the role admin; their passwords are shown this once')
+  expect(stderr).toContain('1201 users added with the role admin; their passwords are shown only once')
   expect(stderr.match(/from now on clients without credentials/g)).toHaveLength(1)
   expect(stderr).not.toContain(password)
   expect(readFileSync(join(data, 'accounts.json'), 'utf8')).not.toContain(password)
@@ -87,8 +87,8 @@ test('nothing is changed where one name is wrong, and the line is named', async 
   const before = readFileSync(join(data, 'accounts.json'), 'utf8')
   for (const [text, message, ...words] of [
     ['b\na\n', "the user 'a' exists", 'add', '--generate'],
-    ['b\nb\n', 'line 2: "b" is there twice', 'add', '--generate'],
-    ['b\nc\td\n', 'line 2: "c\\td" is no name', 'add', '--generate'],
+    ['b\nb\n', 'line 2: "b" occurs twice', 'add', '--generate'],
+    ['b\nc\td\n', 'line 2: "c\\td" is not a valid user name', 'add', '--generate'],
     ['\n', 'has no names', 'add', '--generate'],
     [Buffer.from([0x62, 0xff, 0x0a]), 'is not UTF-8', 'add', '--generate'],
     ['a\nb\n', "there is no user 'b'", 'password', '--generate'],

@@ -2,14 +2,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { openControl } from '../../../src/admin/control.ts'
+import { openControlSocket } from '../../../src/admin/control.ts'
 import { checkAgainstRunning, reload } from '../../../src/cli/start/reload.ts'
 
 test('a Client Identifier among those that are cut off cannot write on the terminal', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-'))
   const cutOff = [{ clientId: '\u001b[2Jx\nall is well', listener: 'a', reason: 'it is gone' }]
   const answer = () => ({ changes: [], files: [], cutOff })
-  const control = await openControl(directory, { reload: answer, 'check-config': answer })
+  const control = await openControlSocket(directory, { reload: answer, 'check-config': answer })
   try {
     for (const text of [
       await reload(directory, false),

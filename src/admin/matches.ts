@@ -1,6 +1,6 @@
 /** Commands for all that match a pattern: in slices, so that others are served meanwhile, and answered after the commit. */
 import { setImmediate } from 'node:timers/promises'
-import type { Holdings, Steps } from '../broker/inventory.ts'
+import type { Inventory, Steps } from '../broker/inventory.ts'
 
 /** What is looked at, or taken away, before others are served. */
 const SLICE_STEPS = 256
@@ -9,7 +9,7 @@ const SLICE_STEPS = 256
 const NAMED_MAX = 5
 
 /** The answer to a command for all that match. */
-export interface Many {
+export interface Matches {
   readonly count: number
   /** Some of them. */
   readonly names: readonly string[]
@@ -19,7 +19,7 @@ export interface Many {
 }
 
 /** One of them: its name, and what it is about. */
-export interface Found {
+export interface Match {
   readonly name: string
   /** Clients of these are told to leave, and may be back before the command has ended. */
   readonly mayComeBack?: boolean
@@ -33,13 +33,13 @@ export interface Found {
  * What comes back meanwhile is not taken again: clients that connect at once would keep the command from ending.
  * Resolves when all of it is durable. `expectAvailable` throws while nothing can be taken away.
  */
-export async function throughAll<T>(
-  holdings: Holdings,
+export async function processMatches<T>(
+  inventory: Inventory,
   steps: Steps<T>,
-  found: (entry: T) => Found,
+  found: (entry: T) => Match,
   take: ((entry: T) => boolean) | null,
   expectAvailable: () => void,
-): Promise<Many> {
+): Promise<Matches> {
   let [count, connected, messages] = [0, 0, 0]
   const names: string[] = []
   const taken = new Set<string>()
@@ -63,10 +63,10 @@ export async function throughAll<T>(
       }
     }
     if (++step % SLICE_STEPS !== 0) continue
-    if (take !== null && holdings.isBehind) await holdings.settled()
+    if (take !== null && inventory.isBehind) await inventory.settled()
     else await setImmediate()
     if (take !== null) expectAvailable()
   }
-  if (take !== null) await holdings.settled()
+  if (take !== null) await inventory.settled()
   return { count, names, connected, messages }
 }

@@ -1,28 +1,31 @@
-/** What a person pastes to connect a first client to a broker that `godwit setup` made. */
+/** Examples to paste that connect a first client to a broker that `godwit setup` made. */
 import { shellWord } from '../../transport/tls/shell-word.ts'
 
-export interface ClientPlace {
-  /** A name or address that the server's certificate has. */
+/** The settings that a client needs to connect. */
+export interface ClientSettings {
+  /** A name or address in the server's certificate. */
   readonly host: string
   readonly port: number
   readonly webSocketPort: number
-  /** The path of the authorities' certificates, and their PEM text. */
+  /** The path of the authorities' certificates; `ca` is their PEM text. */
   readonly caFile: string
   readonly ca: string
   readonly userName: string
   readonly password: string
 }
 
-/** Blocks of lines, each under a heading. */
-export function clientLines(place: ClientPlace): string {
-  const { host, port, webSocketPort, caFile, ca, userName, password } = place
-  const url = `mqtts://${host.includes(':') ? `[${host}]` : host}:${port}`
-  return `mosquitto_pub (others on this machine can see a password on a command line while it runs: -u and -P may stand in
-~/.config/mosquitto_pub instead):
+/** Returns blocks of lines, each under a heading. */
+export function clientExamples(settings: ClientSettings): string {
+  const { host, port, webSocketPort, caFile, ca, userName, password } = settings
+  const urlHost = host.includes(':') ? `[${host}]` : host
+  const url = `mqtts://${urlHost}:${port}`
+  const credentials = `-u ${userName} -P ${shellWord(password)}`
+  return `mosquitto_pub (other users of this machine can see a password on a command line while it runs;
+~/.config/mosquitto_pub can hold -u and -P instead):
 
-mosquitto_pub -h ${host} -p ${port} --cafile ${shellWord(caFile)} -u ${userName} -P ${shellWord(password)} -q 1 -t hello/world -m hi
+mosquitto_pub -h ${host} -p ${port} --cafile ${shellWord(caFile)} ${credentials} -q 1 -t hello/world -m hi
 
-JavaScript, with MQTT.js (in a browser: wss://${host.includes(':') ? `[${host}]` : host}:${webSocketPort}/mqtt, after it trusts ca.crt):
+JavaScript, with MQTT.js (in a browser: wss://${urlHost}:${webSocketPort}/mqtt, after it trusts ca.crt):
 
 import { readFileSync } from 'node:fs'
 import mqtt from 'mqtt'
@@ -60,7 +63,7 @@ void loop() { client.loop(); }
 `
 }
 
-/** A string literal in all of these languages. */
+/** Quotes a value as a string literal that is valid in all of these languages. */
 function text(value: string): string {
   return JSON.stringify(value)
 }

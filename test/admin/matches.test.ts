@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { throughAll } from '../../src/admin/many.ts'
-import type { Holdings } from '../../src/broker/inventory.ts'
+import { processMatches } from '../../src/admin/matches.ts'
+import type { Inventory } from '../../src/broker/inventory.ts'
 
 test('clients that are back at once do not keep a command for all of them from ending [field-A4]', async () => {
   const connected = new Set(['a', 'b'])
@@ -11,11 +11,11 @@ test('clients that are back at once do not keep a command for all of them from e
     connected.add(name)
     return true
   }
-  const holdings = { isBehind: false, settled: () => Promise.resolve() } as Holdings
+  const inventory = { isBehind: false, settled: () => Promise.resolve() } as Inventory
   const steps = (function* () {
     yield* connected
   })()
   const found = (name: string) => ({ name, mayComeBack: true, isConnected: true })
-  const done = await throughAll(holdings, steps, found, kick, () => {})
+  const done = await processMatches(inventory, steps, found, kick, () => {})
   expect(done).toEqual({ count: 2, names: ['a', 'b'], connected: 2, messages: 0 })
 })
