@@ -1,4 +1,4 @@
-/** What the operator may ask of a running broker. Further commands are further entries of the table. */
+/** The table of commands that the operator can send to a running broker. */
 import type { HolderEntry } from '../broker/accounts/holders.ts'
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { Inventory } from '../broker/inventory.ts'
@@ -6,21 +6,22 @@ import { freeSpace } from '../store/files/space.ts'
 import { type ControlCommand, type Reply, requestedBy } from './control.ts'
 import { inventoryCommands } from './inventory.ts'
 
-/** Bytes of one piece of a backup. */
+/** A backup is sent in pieces of so many bytes. */
 const PIECE_BYTES = 256 * 1024
 
-/** A broker, as far as the commands need it. */
+/** The broker that the commands control. */
 export interface ManagedBroker {
   status(): Omit<BrokerStatus, 'processId' | 'dataDirectory' | 'freeBytes'>
   /** The bytes of a backup file. */
   backup(): AsyncGenerator<Buffer>
   readonly inventory: Inventory
-  /** Of other parts of the broker: users and rights. */
+  /** Commands of other parts of the broker, such as users and bans. */
   readonly commands: Readonly<Record<string, ControlCommand>>
-  /** For the security log. */
+  /** Reports an event to the security log. */
   tell(event: SecurityEvent): void
 }
 
+/** The numbers of objects that the broker holds at the moment. */
 export interface StatusGauges {
   readonly connections: number
   readonly sessions: number
@@ -32,7 +33,7 @@ export interface StatusGauges {
   readonly memoryBytes: number
 }
 
-/** Counted since the start. */
+/** Counters since the start. */
 export interface StatusCounters {
   readonly connectionsAccepted: number
   readonly connectionsRefused: number
@@ -40,16 +41,17 @@ export interface StatusCounters {
   readonly messagesSent: number
   readonly bytesReceived: number
   readonly bytesSent: number
-  /** Deliveries that were lost, by reason; those that happened. */
+  /** Lost deliveries by reason; reasons without losses are absent. */
   readonly dropped: Readonly<Record<string, number>>
-  /** What limits refused, by limit; those that did. */
+  /** Refusals by limit; limits that refused nothing are absent. */
   readonly limited: Readonly<Record<string, number>>
-  /** What those met who hold most of the memory or the disk while it is short, by the step. */
+  /** Steps taken against the largest users of memory or disk while it is short, by step. */
   readonly relief: Readonly<Record<string, number>>
-  /** Sessions that nobody owned, ended by users who took their Client Identifiers. */
+  /** Sessions without an owner that ended when users took their Client Identifiers. */
   readonly ownerlessSessionsEnded: number
 }
 
+/** The state of a listener's certificate. */
 export interface CertificateStatus {
   readonly listener: string
   /** In ISO 8601. */
@@ -57,7 +59,7 @@ export interface CertificateStatus {
   readonly validTo: string
   /** Such as `is valid until 2027-10-01, 300 days`. */
   readonly detail: string
-  /** Whether the broker renews it by itself. */
+  /** Whether the broker renews it automatically. */
   readonly renewed: boolean
 }
 
@@ -66,48 +68,47 @@ export interface BrokerStatus {
   readonly version: string
   readonly processId: number
   readonly uptimeSeconds: number
-  /** As addresses. */
+  /** URLs of the listeners. */
   readonly listeners: readonly string[]
-  /** Of listeners with TLS. */
+  /** The certificates of all TLS listeners. */
   readonly certificates: readonly CertificateStatus[]
   readonly dataDirectory: string
   readonly durability: string
-  /** Between two syncs of `interval`; null with another durability. */
+  /** The time between two syncs of `interval`; null with another durability. */
   readonly durabilityIntervalSeconds: number | null
   readonly health: { readonly state: string; readonly detail: string }
-  /** What the broker may still write on the disk; null when it cannot be told. */
+  /** The bytes that the broker may still write to the disk; null if unknown. */
   readonly freeBytes: number | null
-  /** The limit of open files, the connections that it allows (null: any number), and the sockets of clients and strangers. */
+  /** The limit of open files, the connections that it allows (null: any number), and all open sockets. */
   readonly openFiles: {
     readonly openFilesMax: number | null
     readonly connectionsMax: number | null
     readonly sockets: number
   }
   readonly clientsConnected: number
-  /** Publishers that are not read from at the moment, since the broker is behind. */
+  /** Publishers that are paused because the broker is behind. */
   readonly publishersPaused: number
-  /** Clients that wait at log-in until their passwords are checked, and who is banned. */
+  /** Clients whose passwords wait to be checked. */
   readonly loginsWaiting: number
   readonly bans: number
-  /** Subscriptions that their users may not have at the moment; they are not among those that are held. */
+  /** Subscriptions that are not allowed at the moment; `held` does not count them. */
   readonly subscriptionsSuspended: number
-  /** The profile of limits, and the keys of those that have other values than it gives them. */
+  /** The profile of limits, and the keys whose values differ from it. */
   readonly limits: { readonly profile: string; readonly others: readonly string[] }
   readonly counted: StatusCounters
-  /** How long commits took, in ms: half of them, 99 of 100, all of them. */
+  /** The duration of commits in ms: median, 99th percentile and maximum. */
   readonly commitMs: { readonly p50: number; readonly p99: number; readonly maximum: number }
-  /** Of the whole process. */
+  /** The resident memory of the process. */
   readonly residentBytes: number
   readonly store: Readonly<Record<string, number>>
-  /** How much there is of what a broker holds. */
   readonly held: StatusGauges
-  /** `limits.memory_bytes_max`, which `held.memoryBytes` is measured by; null for unlimited. */
+  /** The limit of `held.memoryBytes`, `limits.memory_bytes_max`; null for unlimited. */
   readonly memoryBytesMax: number | null
-  /** The clients and users for which most is kept in memory, the largest first. */
+  /** The clients and users that use the most memory, the largest first. */
   readonly largest: readonly HolderEntry[]
 }
 
-/** The table of commands for this broker. */
+/** Returns the commands for this broker. */
 export function controlCommands(
   directory: string,
   broker: ManagedBroker,

@@ -1,15 +1,15 @@
-/** The other end of the control socket: asks a running broker. */
+/** The client of the control socket: sends commands to a running broker. */
 import { connect, type Socket } from 'node:net'
 import { userInfo } from 'node:os'
 import { controlPath, controlPathError } from './control.ts'
 
-/** Of an answer; the pieces of a backup are smaller. */
+/** The longest answer; pieces of a backup are shorter. */
 const LINE_BYTES_MAX = 4 * 1024 * 1024
 
-/** The broker refused, or cannot be asked. */
+/** The broker refused a command or cannot be reached. */
 export class ControlError extends Error {
   override readonly name = 'ControlError'
-  /** What the operator can do about it; null when nothing is known. */
+  /** Advice for the operator; null without any. */
   readonly advice: string | null
 
   constructor(message: string, advice: string | null, options?: ErrorOptions) {
@@ -33,7 +33,10 @@ export async function brokerAnswers(directory: string): Promise<boolean> {
   return socket !== null
 }
 
-/** Asks for what comes without data. Throws ControlError, also when nobody answers. */
+/**
+ * Sends a command and resolves with its result; ignores data. Throws ControlError, also if no broker
+ * answers.
+ */
 export async function ask(directory: string, command: string, parameters: object = {}): Promise<unknown> {
   const request = askForData(directory, command, parameters)
   for (;;) {
@@ -42,7 +45,7 @@ export async function ask(directory: string, command: string, parameters: object
   }
 }
 
-/** The data that a command sends; the generator's result is that of the command. Throws ControlError. */
+/** Sends a command and yields its data; returns the command's result. Throws ControlError. */
 export async function* askForData(
   directory: string,
   command: string,
@@ -52,7 +55,7 @@ export async function* askForData(
   if (socket === null) {
     throw new ControlError(
       `no broker answers for ${directory}`,
-      'Start one with `godwit`, or name its --data directory.',
+      'Start one with `godwit`, or name its directory with --data.',
     )
   }
   try {
@@ -65,19 +68,16 @@ export async function* askForData(
   } finally {
     socket.destroy()
   }
-  throw new ControlError(
-    'the broker ended before its answer was complete',
-    'Look into its log, and try again.',
-  )
+  throw new ControlError('the broker ended before its answer was complete', 'Check its log and try again.')
 }
 
-/** Who asks, for the security log: the user of the system, and who that was before `sudo`. */
+/** Names the operator for the security log: the system user, and the user before `sudo`. */
 export function operatorName(): string {
   const { SUDO_USER: before } = process.env
   return before === undefined ? systemUser() : `${systemUser()} (${before})`
 }
 
-/** In a container a user may have a number only. */
+/** Names the system user, who has only a number in some containers. */
 function systemUser(): string {
   try {
     return userInfo().username
@@ -86,7 +86,7 @@ function systemUser(): string {
   }
 }
 
-/** Null when nobody listens. */
+/** Connects to the control socket; null if nobody listens. */
 function connected(directory: string): Promise<Socket | null> {
   const path = controlPath(directory)
   if (controlPathError(path) !== null) return Promise.resolve(null)
@@ -107,7 +107,7 @@ function connected(directory: string): Promise<Socket | null> {
   })
 }
 
-/** Ends when the connection does. */
+/** Yields answers until the connection ends. */
 async function* answersOf(socket: Socket): AsyncGenerator<Answer> {
   let rest = ''
   socket.setEncoding('utf8')
@@ -121,10 +121,10 @@ async function* answersOf(socket: Socket): AsyncGenerator<Answer> {
       }
       rest = rest.slice(from)
       if (rest.length > LINE_BYTES_MAX)
-        throw new ControlError('the broker does not keep to the protocol', null)
+        throw new ControlError('the broker violated the control protocol', null)
     }
   } catch (error) {
     if (error instanceof ControlError || error instanceof SyntaxError) throw error
-    // The broker was killed: the connection is reset, and what is missing shows.
+    // The broker was killed and the connection reset. The caller notices the missing result.
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The control socket: how the operator's commands reach a running broker. A unix socket in the data directory, for the user
- * that runs the broker alone. One JSON object per line each way:
+ * The control socket takes the operator's commands to a running broker. It is a unix socket in the data directory
+ * that only the broker's user can open. Each line, in both directions, is a JSON object:
  *
  * ```
  * → {"id":1,"command":"status","by":"root"}
@@ -21,28 +21,28 @@ export const CONTROL_SOCKET = 'control.sock'
 /** Kernels give a socket file's path 108 bytes, its final zero included. */
 const PATH_BYTES_MAX = 107
 const CLIENTS_MAX = 8
-/** Of a request: two of the standard's longest strings, and room. */
+/** The longest request: two of the standard's longest strings, and room. */
 const LINE_BYTES_MAX = 192 * 1024
-/** Of a name in the security log. */
+/** Longer names are cut off in the security log. */
 const BY_CHARACTERS_MAX = 64
-/** A client that neither asks nor reads for so long is let go of: it may hold a snapshot of the store. */
+/** A client that is idle for so long is disconnected, because it may hold a snapshot of the store. */
 const SILENCE_MS = 60_000
 
-/** What a command may say before its result. */
+/** Sends data before the result of a command. */
 export interface Reply {
-  /** Sends bytes; resolves when the client has taken most of what was sent. Rejects when it is gone. */
+  /** Sends bytes and resolves once the client has read most of them. Rejects if it is gone. */
   data(bytes: Buffer): Promise<void>
 }
 
-/** Carries out a request; what it resolves with is the result. What it throws is told with its advice. */
+/** Carries out a request and resolves with the result. An error is sent to the client with its advice. */
 export type ControlCommand = (
   parameters: Readonly<Record<string, unknown>>,
   reply: Reply,
 ) => unknown | Promise<unknown>
 
 /**
- * Who sent a request, as it says itself: for the security log. Nobody checks it, since whoever can open the socket runs
- * as the broker's user, or as root, and could as well change what is stored.
+ * Returns the sender that a request names, for the security log. The name is not checked: whoever can open
+ * the socket is the broker's user or root, and could change the stored data anyway.
  */
 export function requestedBy({ by }: Readonly<Record<string, unknown>>): string {
   return typeof by === 'string' && by !== '' ? by.slice(0, BY_CHARACTERS_MAX) : 'control socket'
@@ -53,22 +53,23 @@ export interface ControlSocket {
   close(): Promise<void>
 }
 
-/** Where the control socket of this data directory is. */
+/** Returns the path of the control socket of this data directory. */
 export function controlPath(directory: string): string {
   return join(directory, CONTROL_SOCKET)
 }
 
-/** Why there can be no control socket at this path; null when there can. */
+/** Returns the reason why no control socket can be at this path; null if one can. */
 export function controlPathError(path: string): string | null {
   const bytes = Buffer.byteLength(path)
   return bytes > PATH_BYTES_MAX
-    ? `the path ${path} has ${bytes} bytes, and a socket's may have ${PATH_BYTES_MAX}`
+    ? `the path ${path} has ${bytes} bytes, but that of a socket may have only ${PATH_BYTES_MAX}`
     : null
 }
 
 /**
- * Listens. The caller holds the lock of the data directory, so a socket that is there is left from a dead process, and
- * is replaced. Rejects when the file system has no sockets, or the path is too long.
+ * Listens on the control socket. The caller holds the lock of the data directory, so an existing socket
+ * belongs to a dead process and is replaced. Rejects if the file system has no sockets or the path is too
+ * long.
  */
 export async function openControlSocket(
   directory: string,
@@ -104,7 +105,7 @@ function removeStale(path: string): void {
   }
 }
 
-/** The socket is made by `listen` before it returns, with the process's mask: it never exists for others to open. */
+/** Listens with a mask in force from the start, so that other users can never open the socket. */
 function listening(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -112,7 +113,7 @@ function listening(server: Server, path: string): Promise<void> {
     try {
       server.listen(path, () => {
         server.off('error', reject)
-        // Accepting can fail for one connection (out of file descriptors); the socket stays.
+        // Accepting one connection can fail, for want of file descriptors; the socket stays open.
         server.on('error', () => {})
         resolve()
       })
@@ -127,7 +128,7 @@ function serve(socket: Socket, commands: Readonly<Record<string, ControlCommand>
   let isBusy = false
   socket.setEncoding('utf8')
   socket.setTimeout(SILENCE_MS, () => socket.destroy())
-  // A client that vanishes is no trouble of ours; `close` follows.
+  // `close` follows, so an error of the client needs no handling.
   socket.on('error', () => {})
   const next = (): void => {
     const end = text.indexOf('\n')
@@ -151,7 +152,7 @@ function serve(socket: Socket, commands: Readonly<Record<string, ControlCommand>
   })
 }
 
-/** Never rejects. */
+/** Carries out a request and sends its answer. Never rejects. */
 async function answer(
   socket: Socket,
   line: string,

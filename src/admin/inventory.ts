@@ -1,5 +1,7 @@
-/** The operator's commands for what a broker holds: clients, Sessions, Subscriptions, retained messages. */
-
+/**
+ * The operator's commands that list, show and delete clients, Sessions, Subscriptions and retained
+ * messages.
+ */
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import { isServerTopic } from '../broker/connection/connect.ts'
 import type {
@@ -19,7 +21,7 @@ import { type Match, type Matches, processMatches } from './matches.ts'
 import { PAGE_ROWS_MAX, Pages } from './pages.ts'
 import { isPlain, matchesPattern, PATTERN_CHARACTERS_MAX } from './pattern.ts'
 
-/** Bytes of a retained message's payload that `retained show` tells. */
+/** `retained show` sends at most so many bytes of the payload. */
 const PAYLOAD_BYTES_MAX = 64 * 1024
 
 /** The answer to `client show` and `session show`. */
@@ -38,12 +40,12 @@ export interface RetainedDetails extends MessageEntry {
   readonly properties: Omit<ForwardedProperties, 'correlationData'> & { readonly correlationData?: string }
 }
 
-/** The answer to `delete` and `kick`; what is more than `count` is there where many were asked for. */
+/** The answer to `delete` and `kick`; only commands for all that match send more than `count`. */
 export interface ChangeResult extends Partial<Matches> {
   readonly count: number
 }
 
-/** What was asked for is not there, or cannot be asked so. */
+/** The entry does not exist, or the request is invalid. */
 export class InventoryError extends Error {
   override readonly name = 'InventoryError'
   readonly advice: string
@@ -54,7 +56,7 @@ export class InventoryError extends Error {
   }
 }
 
-/** What a command took away, for the security log. */
+/** The nouns for what a command deleted, for the security log. */
 const NOUNS = {
   'client-kicked': 'clients',
   'session-deleted': 'Sessions',
@@ -64,7 +66,7 @@ const NOUNS = {
 
 type Parameters = Readonly<Record<string, unknown>>
 
-/** The commands; `tell` gets what they change. */
+/** Returns the commands. They report their changes to `tell`. */
 export function inventoryCommands(
   inventory: Inventory,
   tell: (event: SecurityEvent) => void,
@@ -80,7 +82,7 @@ export function inventoryCommands(
         : pages.resume<T>(which, after, limit)
     }
   const show: ControlCommand = (parameters) => sessionDetails(inventory, word(parameters, 0))
-  /** Of all that match; `kind` is how it is told. */
+  /** Deletes or counts all that match, and reports an event of this `kind`. */
   const many = async <T>(
     parameters: Parameters,
     kind: keyof typeof NOUNS,
@@ -220,25 +222,25 @@ async function clearOne(inventory: Inventory, topicName: string): Promise<number
   return 1
 }
 
-/** Without a connection to the disk nothing that is taken away would stay so. */
+/** Throws InventoryError while the store is not available: a deletion would not last. */
 function expectAvailable({ unavailable }: Inventory): void {
   if (unavailable !== null)
     throw new InventoryError(`nothing can be deleted: ${unavailable}`, 'Try again later.')
 }
 
-/** Whether it is about all that match, and not about one that is named. */
+/** Whether a request selects all that match instead of naming one. */
 function asksForMany({ words, topic, client, user, awaySeconds }: Parameters): boolean {
   const isNamed = Array.isArray(words) && words.length > 0
   const isMany = [topic, client, user, awaySeconds].some((given) => given !== undefined)
   if (isNamed && isMany)
     throw new InventoryError(
-      'the command names one and also selects many',
-      'Give either the name or the options.',
+      'the request names one entry and also selects many',
+      'Give a name or options, not both.',
     )
   return isMany
 }
 
-/** Which ones, for the security log: as the command line says it. */
+/** Describes a selection for the security log in the words of the command line. */
 function inWords({ topic, client, user, awaySeconds }: ListParameters): string {
   return [
     ...(topic === undefined ? [] : [`--topic ${topic}`]),
@@ -303,14 +305,14 @@ function expectFilter(topicFilter: string): void {
   const error = topicFilterError(topicFilter)
   if (error !== null) {
     throw new InventoryError(
-      `${topicFilter} is no topic filter: ${error}`,
+      `${topicFilter} is not a topic filter: ${error}`,
       'See section 4.7 of the standard.',
     )
   }
   if (topicFilter.startsWith('$share/')) {
     throw new InventoryError(
       `${topicFilter} is the filter of a Shared Subscription`,
-      'Give what follows $share/NAME/.',
+      'Give the part after $share/NAME/.',
     )
   }
 }
@@ -331,7 +333,7 @@ function noSession(clientId: string): InventoryError {
 function notConnected(clientId: string): InventoryError {
   return new InventoryError(
     `the client '${clientId}' is not connected`,
-    'Its Session is there: godwit session show, or session delete.',
+    'It has a Session: godwit session show, or session delete.',
   )
 }
 
@@ -352,7 +354,7 @@ function noRetained(topicName: string): InventoryError {
 
 function ownTopic(topic: string): InventoryError {
   return new InventoryError(
-    `${topic} is the broker's own`,
-    'What it tells of itself is switched off by sys.interval_seconds: off.',
+    `${topic} belongs to the broker itself`,
+    'To switch off $SYS messages: sys.interval_seconds: off.',
   )
 }

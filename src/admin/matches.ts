@@ -1,27 +1,31 @@
-/** Commands for all that match a pattern: in slices, so that others are served meanwhile, and answered after the commit. */
+/**
+ * Runs commands for all that match a pattern. They work in slices, so that the broker serves others in
+ * between.
+ */
 import { setImmediate } from 'node:timers/promises'
 import type { Inventory, Steps } from '../broker/inventory.ts'
 
-/** What is looked at, or taken away, before others are served. */
+/** The steps of one slice. */
 const SLICE_STEPS = 256
 
-/** How many are named. */
+/** At most so many names are in the answer. */
 const NAMED_MAX = 5
 
 /** The answer to a command for all that match. */
 export interface Matches {
   readonly count: number
-  /** Some of them. */
+  /** The first names. */
   readonly names: readonly string[]
-  /** Of Sessions: those whose clients were connected, and messages that were waiting. */
+  /** Sessions whose clients were connected. */
   readonly connected: number
+  /** Messages that were waiting in the Sessions. */
   readonly messages: number
 }
 
-/** One of them: its name, and what it is about. */
+/** One matching entry. */
 export interface Match {
   readonly name: string
-  /** Clients of these are told to leave, and may be back before the command has ended. */
+  /** Its client is disconnected and may be back before the command ends. */
   readonly mayComeBack?: boolean
   readonly isConnected?: boolean
   readonly queuedMessages?: number
@@ -29,9 +33,10 @@ export interface Match {
 }
 
 /**
- * Goes through all that match, with `take` taking each away (false when it had gone meanwhile); without it they are only counted.
- * What comes back meanwhile is not taken again: clients that connect at once would keep the command from ending.
- * Resolves when all of it is durable. `expectAvailable` throws while nothing can be taken away.
+ * Counts all that match and, with `take`, takes each away; `take` returns false for an entry that is
+ * already gone. An entry that comes back is not taken again, or clients that reconnect at once would keep
+ * the command from ending. Resolves once everything is durable. `expectAvailable` throws while nothing can
+ * be taken away.
  */
 export async function processMatches<T>(
   inventory: Inventory,

@@ -1,62 +1,63 @@
-/** Long lists in pages: each costs what it returns, and no other work waits for it. */
+/** Serves long lists in pages. A page costs only what it returns and holds up no other work. */
 import { randomBytes } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
 
-/** Steps of a list that are taken before others are served. */
+/** The steps of one slice, after which the broker serves others. */
 const SLICE_STEPS = 256
-/** Rows of a page, and bytes of its rows as JSON (a page has at least one row). */
+/** The most rows of a page, and the most bytes of its rows as JSON; a page has at least one row. */
 export const PAGE_ROWS_MAX = 1000
 const PAGE_BYTES_MAX = 1024 * 1024
-/** Lists that may be gone on with; of more, those that rest for longest are let go of. */
+/** At most so many lists stay open; beyond that the oldest is dropped. */
 const LISTS_MAX = 16
-/** How long a list may rest. */
-const REST_MS = 300_000
+/** A list stays open for so long. */
+const OPEN_MS = 300_000
 
 export interface Page<T> {
   readonly rows: readonly T[]
-  /** What to ask for to go on behind the last row; null when there is nothing more. */
+  /** The cursor of the next page; null after the last one. */
   readonly after: string | null
 }
 
-/** The place where a page ended is not known, any more. */
+/** The cursor is unknown or no longer valid. */
 export class CursorError extends Error {
   override readonly name = 'CursorError'
   readonly advice = 'Begin the list again, without --after.'
 }
 
-interface Resting {
-  /** What the list is of, and with which filters. */
+interface OpenList {
+  /** The name of the list and its filters. */
   readonly list: string
   readonly rows: Iterator<unknown>
-  /** The row that did not fit. */
+  /** The first row of the next page. */
   readonly next: unknown
   readonly timer: NodeJS.Timeout
 }
 
+/** Keeps lists open between their pages. */
 export class Pages {
-  readonly #resting = new Map<string, Resting>()
+  /** The open lists by their cursors. */
+  readonly #open = new Map<string, OpenList>()
 
   /**
-   * The first `limit` rows (null rows are none) of a list; `list` says which one it is, with its filters. Where there
-   * are more, they rest for `after`.
+   * Returns the first page of a list, with at most `limit` rows; null rows do not count. `list` identifies
+   * the list and its filters. A longer list stays open for `resume`.
    */
   begin<T>(list: string, rows: Iterator<T | null>, limit: number): Promise<Page<T>> {
     return this.#page(list, rows, null, limit)
   }
 
-  /** Goes on where a page of the same list ended. Each place can be used once. Throws CursorError. */
+  /** Returns the next page of the same list. Each cursor can be used once. Throws CursorError. */
   resume<T>(list: string, after: string, limit: number): Promise<Page<T>> {
-    const resting = this.#resting.get(after)
-    if (resting === undefined)
-      throw new CursorError(`the broker does not know the place '${after}' (any more)`)
-    if (resting.list !== list) throw new CursorError(`the place '${after}' is one of another list`)
-    this.#letGo(after)
-    return this.#page(list, resting.rows as Iterator<T | null>, resting.next as T, limit)
+    const open = this.#open.get(after)
+    if (open === undefined) throw new CursorError(`the cursor '${after}' is unknown or no longer valid`)
+    if (open.list !== list) throw new CursorError(`the cursor '${after}' belongs to another list`)
+    this.#drop(after)
+    return this.#page(list, open.rows as Iterator<T | null>, open.next as T, limit)
   }
 
-  /** Lets go of all lists. */
+  /** Drops all open lists. */
   clear(): void {
-    for (const after of this.#resting.keys()) this.#letGo(after)
+    for (const after of this.#open.keys()) this.#drop(after)
   }
 
   async #page<T>(list: string, source: Iterator<T | null>, first: T | null, limit: number): Promise<Page<T>> {
@@ -67,7 +68,7 @@ export class Pages {
       if (row !== null) {
         bytes += Buffer.byteLength(JSON.stringify(row))
         if (rows.length === limit || (rows.length > 0 && bytes > PAGE_BYTES_MAX)) {
-          return { rows, after: this.#rest(list, source, row) }
+          return { rows, after: this.#keep(list, source, row) }
         }
         rows.push(row)
       }
@@ -78,17 +79,17 @@ export class Pages {
     }
   }
 
-  #rest(list: string, rows: Iterator<unknown>, next: unknown): string {
+  #keep(list: string, rows: Iterator<unknown>, next: unknown): string {
     const after = randomBytes(9).toString('hex')
-    const timer = setTimeout(() => this.#letGo(after), REST_MS).unref()
-    const [oldest] = this.#resting.size >= LISTS_MAX ? this.#resting.keys() : []
-    if (oldest !== undefined) this.#letGo(oldest)
-    this.#resting.set(after, { list, rows, next, timer })
+    const timer = setTimeout(() => this.#drop(after), OPEN_MS).unref()
+    const [oldest] = this.#open.size >= LISTS_MAX ? this.#open.keys() : []
+    if (oldest !== undefined) this.#drop(oldest)
+    this.#open.set(after, { list, rows, next, timer })
     return after
   }
 
-  #letGo(after: string): void {
-    clearTimeout(this.#resting.get(after)?.timer)
-    this.#resting.delete(after)
+  #drop(after: string): void {
+    clearTimeout(this.#open.get(after)?.timer)
+    this.#open.delete(after)
   }
 }

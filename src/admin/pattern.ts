@@ -1,18 +1,18 @@
-/** PURE. Patterns for names: `*` stands for any characters, `?` for one. */
+/** PURE. Matches names against patterns: `*` stands for any characters, `?` for one. */
 
-/** Characters of a pattern. */
+/** The longest pattern: matching costs up to the product of both lengths. */
 export const PATTERN_CHARACTERS_MAX = 256
 
-/** Whether the pattern is a plain name. */
+/** Whether the pattern is a name without wildcards. */
 export function isPlain(pattern: string): boolean {
   return !/[*?]/.test(pattern)
 }
 
-/** Whether a name matches a pattern; at most as many steps as the product of their lengths. */
+/** Whether a name matches a pattern. Takes at most as many steps as the product of their lengths. */
 export function matchesPattern(pattern: string, name: string): boolean {
   let p = 0
   let n = 0
-  /** Behind the latest `*`, and up to where it reaches by now. */
+  /** The position after the latest `*`, and the end of the text that it covers so far. */
   let star = -1
   let reach = 0
   while (n < name.length) {

@@ -140,6 +140,8 @@ test('a request that is too long ends the connection, and too many clients are t
 
 test('a path that is too long for a socket is told', async () => {
   const long = join(directory, 'x'.repeat(120))
-  await expect(openControlSocket(long, {})).rejects.toThrow(/has \d+ bytes, and a socket's may have 107/)
+  await expect(openControlSocket(long, {})).rejects.toThrow(
+    /has \d+ bytes, but that of a socket may have only 107/,
+  )
   expect(await brokerAnswers(long)).toBe(false)
 })

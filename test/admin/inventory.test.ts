@@ -156,7 +156,7 @@ describe('lists', () => {
     expect(names(third)).toEqual(['c9'])
     expect(third.after).toBeNull()
     await expect(ask('session list', { after: second.after })).rejects.toMatchObject({
-      message: `the broker does not know the place '${second.after}' (any more)`,
+      message: `the cursor '${second.after}' is unknown or no longer valid`,
       advice: 'Begin the list again, without --after.',
     })
   })
@@ -165,8 +165,8 @@ describe('lists', () => {
     const { world, ask } = await operator()
     for (const name of ['a', 'b']) await world.connect(name)
     const { after } = await ask<Page<SessionEntry>>('session list', { limit: 1 })
-    await expect(ask('client list', { after })).rejects.toThrow('is one of another list')
-    await expect(ask('session list', { after, client: 'a' })).rejects.toThrow('is one of another list')
+    await expect(ask('client list', { after })).rejects.toThrow('belongs to another list')
+    await expect(ask('session list', { after, client: 'a' })).rejects.toThrow('belongs to another list')
     expect(names(await ask('session list', { after }))).toEqual(['b'])
   })
 
@@ -199,7 +199,7 @@ describe('lists', () => {
     ['session list', { limit: 1001 }, 'a page has 1 to 1000 rows'],
     ['session list', { client: 7 }, 'client is not text'],
     ['session list', { client: `${'x'.repeat(300)}*` }, 'a pattern has at most 256 characters'],
-    ['retained list', { topic: 'a/#/b' }, 'a/#/b is no topic filter'],
+    ['retained list', { topic: 'a/#/b' }, 'a/#/b is not a topic filter'],
     ['subscription list', { topic: '$share/g/a' }, 'is the filter of a Shared Subscription'],
     ['session show', {}, 'a name is missing'],
   ])('%s with %j is refused', async (command, parameters, message) => {
@@ -346,7 +346,9 @@ describe('show, kick, delete', () => {
     expect(watcher.got()).toEqual([])
     expect(told).toEqual([{ kind: 'retained-deleted', subject: 'a/b', by: 'ada', detail: '1 messages' }])
     await expect(ask('retained show', { words: ['a/b'] })).rejects.toThrow("no message is retained for 'a/b'")
-    await expect(ask('retained delete', { words: ['$SYS/x'] })).rejects.toThrow("is the broker's own")
+    await expect(ask('retained delete', { words: ['$SYS/x'] })).rejects.toThrow(
+      'belongs to the broker itself',
+    )
   })
 
   test('only the first bytes of a large payload are told', async () => {
