@@ -1,29 +1,33 @@
-/** PURE. What another configuration would change, and when it would take effect. */
+/** PURE. Compares two configurations: what changes, when it takes effect, and which clients it cuts off. */
 import { configKey, type Effect } from '../broker/boundary/limit-row.ts'
 import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/boundary/limits.ts'
 import type { LinkInfo } from '../broker/boundary/link.ts'
 import { isInPlace, type ListenerOptions } from '../transport/listener/listener.ts'
 import type { Config } from './config.ts'
-import { isSecret, redacted } from './shown.ts'
+import { isSecret, redact } from './display.ts'
 
+/** One changed key. */
 export interface ConfigChange {
-  /** As in the configuration; a listener is called by its name: `listeners.mqtts.tls.cert`. */
+  /** The key in the configuration, with listeners by name: `listeners.mqtts.tls.cert`. */
   readonly key: string
   readonly from: string
   readonly to: string
   readonly effect: Effect
-  /** The profile that the new value comes from; absent where it has a key of its own. */
+  /** The profile that sets the new value; absent if the key itself is set. */
   readonly profile?: string
 }
 
-/** A client that the new configuration would not let in. */
+/** A client that the new configuration no longer accepts. */
 export interface CutOff {
   readonly clientId: string
   readonly listener: string
   readonly reason: string
 }
 
-/** The effect of a key outside `listeners`; of any other, a restart: CONNACK has promised it, or it is made at the start. */
+/**
+ * When keys outside `listeners` take effect. All others need a restart: CONNACK promised them, or the start
+ * uses them.
+ */
 const EFFECTS: ReadonlyMap<string, Effect> = new Map<string, Effect>([
   ...LIMIT_NAMES.map((name) => [limitPath(name), LIMIT_TABLE[name].effect] as const),
   ['log.level', 'now'],
@@ -31,10 +35,10 @@ const EFFECTS: ReadonlyMap<string, Effect> = new Map<string, Effect>([
   ['shutdown_seconds', 'now'],
 ])
 
-/** Keys of limits that a profile sets. */
+/** The keys of limits, which a profile can set. */
 const LIMIT_PATHS: ReadonlySet<string> = new Set(LIMIT_NAMES.map(limitPath))
 
-/** Keys of Config that stand elsewhere in the configuration, or follow from others. */
+/** Keys of Config that have another name in the configuration; null for those that follow from other keys. */
 const NAMES: Readonly<Record<string, string | null>> = {
   sysIntervalSeconds: 'sys.interval_seconds',
   loopbackOnly: null,
@@ -42,14 +46,14 @@ const NAMES: Readonly<Record<string, string | null>> = {
   ownLimits: null,
 }
 
-/** Names of a listener's options in the configuration, where they are others. */
+/** Options of a listener that have another name in the configuration. */
 const LISTENER_NAMES: Readonly<Record<string, string>> = {
   webSocketPath: 'websocket_path',
   minimumVersion: 'minimum_version',
   clientIdRule: 'client_id',
 }
 
-/** All differences, in the order of the keys; empty when there is none. */
+/** Returns all differences in the order of the keys. */
 export function configChanges(before: Config, after: Config): ConfigChange[] {
   const [from, to] = [flat(before), flat(after)]
   const keys = [...new Set([...from.keys(), ...to.keys()])]
@@ -65,8 +69,8 @@ function limitPath(name: LimitName): string {
   return `limits.${configKey(name)}`
 }
 
-/** Which settings of `after` a running broker takes: those that need a restart stay as they are. */
-export function withoutRestart(before: Config, after: Config): Config {
+/** Returns the configuration of a reload: keys that need a restart keep their values of `before`. */
+export function reloadableConfig(before: Config, after: Config): Config {
   const limits = Object.entries(after.limits).map(([name, value]) => {
     const { effect } = LIMIT_TABLE[name as LimitName]
     return [name, effect === 'restart' ? before.limits[name as LimitName] : value]
@@ -84,42 +88,42 @@ export function withoutRestart(before: Config, after: Config): Config {
 }
 
 /**
- * Why a client that is connected would not be let in by these listeners; null when it would. `letsInAnonymous` tells whether a
- * client that shows no name and password is let in by such a link.
+ * Returns the reason why these listeners would refuse a connected client; null if they accept it.
+ * `acceptsAnonymous` tells whether such a link accepts a client without credentials.
  */
 export function cutOffReason(
   link: LinkInfo,
   userName: string | null,
   listeners: readonly ListenerOptions[],
-  letsInAnonymous: (link: LinkInfo) => boolean = ({ allowAnonymous }) => allowAnonymous,
+  acceptsAnonymous: (link: LinkInfo) => boolean = ({ allowAnonymous }) => allowAnonymous,
 ): string | null {
-  // Links of the program itself belong to no listener.
+  // Links within this process belong to no listener.
   if (link.transport === 'memory') return null
   const options = listeners.find(({ name }) => name === link.listener)
-  if (options === undefined) return `there is no listener '${link.listener}' any more`
-  if (options.type !== link.transport) return `listener '${link.listener}' is of another type now`
-  if (userName === null && !letsInAnonymous(linkBy(link, options))) {
-    return `listener '${link.listener}' no longer serves clients without credentials`
+  if (options === undefined) return `listener '${link.listener}' no longer exists`
+  if (options.type !== link.transport) return `listener '${link.listener}' now has another type`
+  if (userName === null && !acceptsAnonymous(linkUnder(link, options))) {
+    return `listener '${link.listener}' no longer accepts clients without credentials`
   }
   if (options.tls?.clientCertificate === 'require' && link.certificate === undefined) {
-    return `listener '${link.listener}' requires a client certificate now`
+    return `listener '${link.listener}' now requires a client certificate`
   }
   return null
 }
 
-/** The link as it would be if the client connected now: who is let in anonymously may have changed since it did. */
-export function linkBy(
+/** Returns the link as these options would make it now; the rules for anonymous clients may have changed. */
+export function linkUnder(
   { anonymousUnlessUsers: _, ...link }: LinkInfo,
   { allowAnonymous, anonymousUnlessUsers = false }: ListenerOptions,
 ): LinkInfo {
   return { ...link, allowAnonymous, ...(anonymousUnlessUsers && { anonymousUnlessUsers }) }
 }
 
-/** A change as a line for the operator. */
+/** Describes a change in a line for the operator. */
 export function changeLine({ key, from, to, effect, profile }: ConfigChange): string {
   const when = {
     now: 'at once',
-    connections: 'for clients that connect from now on',
+    connections: 'for new connections',
     restart: 'only after a restart',
   }
   const by = profile === undefined || key === 'limits.profile' ? '' : ` (of limits.profile ${profile})`
@@ -160,7 +164,7 @@ function change(key: string, from: unknown, to: unknown, effect: Effect): Config
 }
 
 function shown(value: unknown): string {
-  return inWords(redacted(value))
+  return inWords(redact(value))
 }
 
 function inWords(value: unknown): string {
@@ -169,7 +173,7 @@ function inWords(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
-/** The leaves by their keys in the configuration; lists are leaves. */
+/** Returns the leaves by their keys in the configuration; lists are leaves. */
 function flat(config: Config): Map<string, unknown> {
   return leaves(Object.entries(config), '', NAMES)
 }
@@ -182,7 +186,7 @@ function flatListener({
   clientIdRule,
   ...options
 }: ListenerOptions): Map<string, unknown> {
-  // By the words of the configuration.
+  // The values as the configuration writes them.
   const given = {
     allowAnonymous: allowAnonymous && anonymousUnlessUsers ? 'loopback' : allowAnonymous,
     clientIdRule: clientIdRule ?? 'free',

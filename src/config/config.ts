@@ -1,4 +1,4 @@
-/** The configuration: file, environment and flags as one frozen, validated Config. */
+/** Combines file, environment and flags into one frozen, validated Config. */
 import { existsSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { z } from 'zod'
@@ -13,6 +13,7 @@ import { isStoreFile } from '../store/files/data-directory.ts'
 import { ACCOUNTS_FILE, BANS_FILE } from '../store/files/kept-files.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { tlsProblems } from '../transport/tls/tls.ts'
+import { display, isSecret, SECRET, truncate } from './display.ts'
 import {
   defaultListeners,
   flagListeners,
@@ -22,36 +23,36 @@ import {
 } from './listeners.ts'
 import { automaticMemoryBytes } from './memory.ts'
 import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
-import { isSecret, SECRET, shortened, shown } from './shown.ts'
 import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
 import { AUTOMATIC } from './value.ts'
 
+/** The whole configuration. */
 export interface Config {
   readonly data: {
     readonly directory: string
     readonly durability: 'fsync' | 'interval' | 'os' | 'memory'
-    /** Between two syncs of `interval`. */
+    /** The time between two syncs of `interval`. */
     readonly durabilityIntervalSeconds: number
     readonly reserveBytes: number
     readonly residentBytesMax: number
   }
   readonly listeners: readonly ListenerOptions[]
-  /** Who may connect, publish and subscribe; the accounts are those of the data directory. */
+  /** The sources of users and rights; accounts are in the data directory. */
   readonly access: Readonly<AccessOptions>
   readonly limits: Readonly<Limits>
-  /** Those that have a key of their own; the others follow `limits.profile`. */
+  /** The limits that are set by themselves; the others follow `limits.profile`. */
   readonly ownLimits: readonly LimitName[]
   readonly log: {
     readonly level: Settings['log']['level']
     readonly format: Settings['log']['format']
-    /** The file of the security log; null for the log itself. */
+    /** The file of the security log; null to use the log. */
     readonly securityFile: string | null
-    /** At most one line in this time for what repeats. */
+    /** A repeated event is logged at most once in this time. */
     readonly repeatSeconds: number
-    /** Lines of each kind; a hundred times as many may come at once. */
+    /** The rate of each kind of line; bursts may have a hundred times as many. */
     readonly linesPerSecondMax: number
-    /** What may wait for a reader that takes nothing; lines beyond it are lost, and counted. */
+    /** The bytes that may wait for a stalled reader; further lines are lost and counted. */
     readonly waitingBytesMax: number
   }
   /** 0 publishes nothing. */
@@ -59,23 +60,24 @@ export interface Config {
   readonly shutdownSeconds: number
   /** No listener can be reached from another machine. */
   readonly loopbackOnly: boolean
-  /** Whom the process goes on as when root started it; null to stay. */
+  /** The user whom the process becomes when root starts it; null to stay root. */
   readonly user: string | null
 }
 
-/** The configuration file that a data directory brings: it is used where no other is named. */
+/** The configuration file in a data directory, which is used if no other is named. */
 export const DIRECTORY_FILE = 'godwit.yaml'
 
+/** The sources of a configuration. */
 export interface ConfigSources {
-  /** Path of the YAML file. */
+  /** The path of the YAML file. */
   readonly file?: string
-  /** What the file is taken to say; read from it when absent. */
+  /** Replaces the content of the file. */
   readonly text?: string
   readonly environment?: Readonly<Record<string, string | undefined>>
   readonly flags?: ConfigFlags
 }
 
-/** Everything that is wrong with a configuration. The message has one line per problem. */
+/** The configuration is invalid. The message has a line for each problem. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
   readonly problems: readonly ConfigProblem[]
@@ -83,20 +85,20 @@ export class ConfigError extends Error {
   constructor(problems: readonly ConfigProblem[]) {
     const lines = problems.slice(0, PROBLEMS_MAX).map(problemLine)
     const more = problems.length - lines.length
-    super([...lines, ...(more > 0 ? [`and ${more} problems more`] : [])].join('\n'))
+    super([...lines, ...(more > 0 ? [`and ${more} more problems`] : [])].join('\n'))
     this.problems = problems
   }
 }
 
 /**
- * Defaults, then the file, the environment, `--set`, the other flags: what comes later wins. The file is that of
- * `file`, or of GODWIT_CONFIG. Throws ConfigError with every problem.
+ * Loads the configuration. Later sources win: defaults, file, environment, `--set`, other flags. The file
+ * is `file` or that of GODWIT_CONFIG. Throws ConfigError with all problems.
  */
 export function loadConfig(from: ConfigSources = {}): Config {
   return loaded(from).config
 }
 
-/** The configuration file for these sources: the one that is named, or that of the data directory, where it has one. */
+/** Finds the configuration file: the named one, or that in the data directory; undefined without any. */
 export function configFile({ file, environment = {}, flags = {} }: ConfigSources): string | undefined {
   const named = file ?? environment[FILE_VARIABLE]
   if (named !== undefined) return named
@@ -110,8 +112,9 @@ export function configFile({ file, environment = {}, flags = {} }: ConfigSources
 }
 
 /**
- * As `loadConfig`, and reads what a start would read besides: certificates and keys. With `nowMs`, the time of the wall clock, what is
- * not valid at that time is a problem, too: a broker starts with it, and its clients refuse it. Throws ConfigError with every problem.
+ * Loads the configuration and checks its certificates, keys, password and ACL files. With `nowMs`, in wall
+ * time, certificates that are not valid then are problems, too: a broker starts with them, but clients
+ * refuse them. Throws ConfigError with all problems.
  */
 export function checkConfig(from: ConfigSources, nowMs?: number): Config {
   const { config, sources } = loaded(from)
@@ -138,7 +141,7 @@ export function checkConfig(from: ConfigSources, nowMs?: number): Config {
   return config
 }
 
-/** What is wrong with a file that the configuration names, line by line. */
+/** Returns the problems of a file that the configuration names, line by line. */
 function fileProblems(
   sources: Sources,
   key: readonly (string | number)[],
@@ -167,7 +170,7 @@ function loaded({ file, text, environment = {}, flags = {} }: ConfigSources): {
 } {
   const sources = new Sources()
   const name = file ?? environment[FILE_VARIABLE]
-  if (name !== undefined) sources.addFile(name, text ?? contentOf(name))
+  if (name !== undefined) sources.addFile(name, text ?? readConfigFile(name))
   sources.addEnvironment(environment)
   addFlags(sources, flags)
 
@@ -184,7 +187,7 @@ function loaded({ file, text, environment = {}, flags = {} }: ConfigSources): {
   return { config, sources }
 }
 
-/** Files in the data directory that the configuration may name, but not as the store names its own. */
+/** Refuses a security log in the data directory under the name of one of the store's own files. */
 function takenNames({ data, log }: Config, sources: Sources): ConfigProblem[] {
   const path = log.securityFile
   if (path === null || data.durability === 'memory') return []
@@ -192,12 +195,12 @@ function takenNames({ data, log }: Config, sources: Sources): ConfigProblem[] {
   const name = basename(path)
   if (!isStoreFile(name) && name !== ACCOUNTS_FILE && name !== BANS_FILE && name !== BALLAST) return []
   const key = ['log', 'security_file']
-  const message = `'${name}' in the data directory is a file of the store itself: choose another name, such as security.log`
+  const message = `the store owns '${name}' in the data directory: choose another name, such as security.log`
   return [{ where: sources.where(key), key: key.join('.'), message }]
 }
 
-/** What a configuration file says. Throws ConfigError. */
-export function contentOf(file: string): string {
+/** Reads a configuration file. Throws ConfigError. */
+export function readConfigFile(file: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch (error) {
@@ -266,28 +269,28 @@ function toConfig(settings: Settings): Config {
   })
 }
 
-/** Unknown keys of one group that are told one by one: who has that many has another mistake than these. */
+/** At most so many unknown keys of a group are reported; more must have one common cause. */
 const UNKNOWN_KEYS_MAX = 20
 
-/** Problems that are told one by one. */
+/** At most so many problems are listed. */
 const PROBLEMS_MAX = 200
 
-/** What zod found, in the words of the configuration. */
+/** Describes an issue of zod in terms of the configuration. */
 function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] {
   const path = issue.path as (string | number)[]
   const key = path.join('.')
   if (issue.code === 'unrecognized_keys') {
     const problems = issue.keys.slice(0, UNKNOWN_KEYS_MAX).map((unknown) => ({
       where: sources.where([...path, unknown]),
-      key: shortened([...path, unknown].join('.')),
+      key: truncate([...path, unknown].join('.')),
       message: unknownKey(path, unknown),
     }))
     const next = issue.keys[UNKNOWN_KEYS_MAX]
     if (next === undefined) return problems
-    const message = `from here on ${issue.keys.length - problems.length} more unknown keys`
+    const message = `${issue.keys.length - problems.length} more unknown keys follow`
     return [...problems, { where: sources.where([...path, next]), key, message }]
   }
-  const found = isSecret(path) ? SECRET : shown(sources.at(path))
+  const found = isSecret(path) ? SECRET : display(sources.at(path))
   return [{ where: sources.where(path), key, message: `found ${found}, allowed: ${allowed(issue, path)}` }]
 }
 
@@ -306,7 +309,7 @@ function unknownKey(path: readonly (string | number)[], unknown: string): string
   return `unknown key; allowed here: ${siblings.join(', ')}`
 }
 
-/** The keys that may stand directly under this path. */
+/** Returns the keys that are allowed directly under this path. */
 function keysBelow(path: readonly (string | number)[]): string[] {
   const inListener = path[0] === 'listeners' && typeof path[1] === 'number'
   const prefix = (inListener ? path.slice(2) : path).map((part) => `${part}.`).join('')
@@ -314,7 +317,7 @@ function keysBelow(path: readonly (string | number)[]): string[] {
   return [...new Set(keys.map((key) => key.slice(prefix.length).split('.', 1)[0]!))]
 }
 
-/** Those of the file in the order of its lines, before all others. */
+/** Orders problems of the file by line, before all others. */
 function byLine(one: ConfigProblem, other: ConfigProblem): number {
   return lineOf(one) - lineOf(other)
 }

@@ -1,4 +1,4 @@
-/** From the settings of listeners to what the transports need. */
+/** Turns the settings of listeners into options for the transports. */
 import {
   DEFAULT_HOST,
   DEFAULT_PORTS,
@@ -6,11 +6,11 @@ import {
   type ListenerOptions,
 } from '../transport/listener/listener.ts'
 import type { TlsOptions } from '../transport/tls/tls.ts'
+import { display } from './display.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
-import { shown } from './shown.ts'
 import type { ConfigFlags, ConfigProblem, Sources } from './sources.ts'
 
-/** What holds for listeners that do not say. */
+/** The defaults for all listeners. */
 export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins' | 'client_id'>
 
 /** The keys that only some types of listeners have. */
@@ -25,9 +25,9 @@ const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
   tls: ['tls', 'wss'],
 }
 
-const NO_CERTIFICATES = 'client_id is certificate, and the listener asks for none'
+const NO_CERTIFICATES = 'client_id is certificate, but the listener does not ask for one'
 
-/** Without any configuration: this machine only, IPv6 where it has it. */
+/** Returns the listeners without any configuration: only for this machine, with IPv6 if it is available. */
 export function defaultListeners(defaults: ListenerDefaults): ListenerOptions[] {
   const settings: ListenerSettings[] = [
     { name: 'mqtt', type: 'tcp', host: '127.0.0.1', optional: false, lenient: [] },
@@ -38,7 +38,7 @@ export function defaultListeners(defaults: ListenerDefaults): ListenerOptions[] 
   return settings.map((listener) => listenerOptions(listener, defaults))
 }
 
-/** `--port` and `--ws-port` name all listeners that there are; `--host` alone moves the default ones. */
+/** Applies flags: `--port` and `--ws-port` replace all listeners, `--host` alone moves the default ones. */
 export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFlags): void {
   if (host === undefined && port === undefined && wsPort === undefined) return
   const neither = port === undefined && wsPort === undefined
@@ -47,7 +47,7 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
       where: '--host',
       key: 'listeners',
       message:
-        'the configured listeners have hosts of their own; give --port or --ws-port as well to replace them',
+        'the configured listeners have their own hosts; add --port or --ws-port to replace these listeners',
     })
     return
   }
@@ -67,7 +67,7 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
     })
 }
 
-/** A validated listener with everything filled in. */
+/** Returns the options of a validated listener with all defaults filled in. */
 export function listenerOptions(settings: ListenerSettings, defaults: ListenerDefaults): ListenerOptions {
   const { type } = settings
   const { allow_anonymous: allowAnonymous } = defaults
@@ -104,12 +104,12 @@ export function listenerOptions(settings: ListenerSettings, defaults: ListenerDe
   }
 }
 
-/** Whether only this machine can reach it. */
+/** Whether only this machine can reach the listener. */
 export function isLoopbackOnly(options: Pick<ListenerOptions, 'type' | 'host'>): boolean {
   return options.type === 'unix' || isLoopbackHost(options.host)
 }
 
-/** What a schema cannot say: which keys belong to which type, and what two listeners may not share. */
+/** Finds problems that a schema cannot express: keys of another type, and names or addresses used twice. */
 export function listenerProblems(sources: Sources): ConfigProblem[] {
   const problems: ConfigProblem[] = []
   const report = (path: (string | number)[], message: string) =>
@@ -117,7 +117,8 @@ export function listenerProblems(sources: Sources): ConfigProblem[] {
   const listeners = sources.at(['listeners'])
   const clientId = sources.at(['client_id'])
   if (!Array.isArray(listeners)) {
-    if (clientId === 'certificate') report(['client_id'], `${NO_CERTIFICATES}: configure listeners that do`)
+    const message = `${NO_CERTIFICATES}: configure listeners with tls.client_certificate`
+    if (clientId === 'certificate') report(['client_id'], message)
     return problems
   }
   const names = new Map<string, number>()
@@ -129,7 +130,7 @@ export function listenerProblems(sources: Sources): ConfigProblem[] {
       if (!(key in settings) || typeof settings.type !== 'string' || types.includes(settings.type)) continue
       report(
         ['listeners', i, key],
-        `a ${shown(settings.type)} listener has no such key; it belongs to ${types.join(', ')}`,
+        `a ${display(settings.type)} listener has no such key; it belongs to ${types.join(', ')}`,
       )
     }
     if (settings.type === 'unix' && settings.path === undefined) {
@@ -147,7 +148,7 @@ export function listenerProblems(sources: Sources): ConfigProblem[] {
     }
     const name = settings.name ?? defaultName(settings)
     const namesake = names.get(name)
-    if (namesake !== undefined) report(['listeners', i], `listeners.${namesake} is called '${name}', too`)
+    if (namesake !== undefined) report(['listeners', i], `listeners.${namesake} is also named '${name}'`)
     names.set(name, i)
     const address = addressOf(settings)
     const neighbour = addresses.get(address)

@@ -1,30 +1,31 @@
-/** How much memory the broker takes for clients where nobody says: a share of what the process has. */
+/** Computes the default of `limits.memory_bytes_max` as a share of the available memory. */
 import { readFileSync } from 'node:fs'
 import { totalmem } from 'node:os'
 import { heapBytesMax } from '../store/level/heap-guard.ts'
 
 const MIB = 1024 * 1024
 
-/** What the process has, in bytes. */
+/** The memory that the process may use. */
 export interface ProcessMemory {
-  /** Of what lasts; beyond it V8 ends the process. */
+  /** V8 ends the process if lasting objects take more than this. */
   readonly heapBytes: number
-  /** Beyond it the kernel ends the process; Infinity where no control group says. */
+  /** The kernel ends the process beyond this size; Infinity without a control group. */
   readonly controlGroupBytes: number
   readonly machineBytes: number
 }
 
 /**
- * Of V8's heap one half: what is counted is mostly there, the broker itself takes some 20 MB of it, a collector that has no room
- * left stops everybody, and a start must find room for all that was taken in (`store/heap-guard.ts`). Of a control group two fifths: the kernel counts code, stacks, socket buffers and the disk's
- * cache to it as well, and the heap between two collections. Of the machine a quarter: others run there.
+ * The shares for clients. Half of V8's heap: most of the counted memory is there, the broker itself takes
+ * 20 MB, a garbage collector without room stalls everybody, and a restart must find room for all that was
+ * accepted (`store/level/heap-guard.ts`). Two fifths of a control group: the kernel also counts code, stacks,
+ * socket buffers, the page cache and garbage. A quarter of the machine: other programs run there.
  */
 const SHARES = { heap: 0.5, controlGroup: 0.4, machine: 0.25 } as const
 
-/** Below it nothing works. */
+/** The broker cannot work with less. */
 const LEAST_BYTES = 16 * MIB
 
-/** What `limits.memory_bytes_max: auto` is, in whole MiB. */
+/** Returns the value of `limits.memory_bytes_max: auto`, in whole MiB. */
 export function memoryShare({ heapBytes, controlGroupBytes, machineBytes }: ProcessMemory): number {
   const share = Math.min(
     heapBytes * SHARES.heap,
@@ -34,7 +35,7 @@ export function memoryShare({ heapBytes, controlGroupBytes, machineBytes }: Proc
   return Math.max(LEAST_BYTES, Math.floor(share / MIB) * MIB)
 }
 
-/** What this process has. */
+/** Measures the memory of this process. */
 export function processMemory(): ProcessMemory {
   return {
     heapBytes: heapBytesMax(),
@@ -43,14 +44,14 @@ export function processMemory(): ProcessMemory {
   }
 }
 
-/** What `auto` is for this process. */
+/** Returns the value of `auto` for this process. */
 export function automaticMemoryBytes(): number {
   return memoryShare(processMemory())
 }
 
 /**
- * The least of all limits of the process's control groups, of version 1 and 2, and of those that these are in; Infinity without
- * any. `read` returns null for a file that is not there.
+ * Returns the lowest limit of the process's control groups, of version 1 and 2, and their parents; Infinity
+ * without any. `read` returns null for a missing file.
  */
 export function controlGroupMemory(read: (path: string) => string | null): number {
   let least = Number.POSITIVE_INFINITY
@@ -61,7 +62,7 @@ export function controlGroupMemory(read: (path: string) => string | null): numbe
     if (!isUnified && !controllers.split(',').includes('memory')) continue
     const root = isUnified ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory'
     const file = isUnified ? 'memory.max' : 'memory.limit_in_bytes'
-    // A container may see its own group as the root, under another path than the kernel tells.
+    // A container may see its own group as the root, not under the path that the kernel reports.
     for (let path = rest.join(':'); ; path = path.slice(0, path.lastIndexOf('/'))) {
       least = Math.min(least, limitIn(read(`${root}${path}/${file}`)))
       if (path === '' || path === '/') break
@@ -71,7 +72,7 @@ export function controlGroupMemory(read: (path: string) => string | null): numbe
   return least
 }
 
-/** `max` is no limit; nor is what version 1 has instead, 2^63 less a page. */
+/** Parses a limit. `max` means no limit, and so does 2^63 minus a page, which version 1 uses. */
 function limitIn(found: string | null): number {
   const bytes = Number(found?.trim() || Number.NaN)
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : Number.POSITIVE_INFINITY

@@ -1,4 +1,4 @@
-/** The keys of the configuration, what each may be, and its default. */
+/** Defines the keys of the configuration with their types and defaults. */
 import { z } from 'zod'
 import { DEFAULT_ACCESS } from '../access/access.ts'
 import { isName } from '../access/accounts-file.ts'
@@ -15,19 +15,19 @@ import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { EVERY_ORIGIN } from '../transport/listener/page-origin.ts'
-import { bytes, bytesOrAutomatic, oneOf, seconds, text, truth, value, whole } from './value.ts'
+import { bytes, bytesOrAutomatic, flag, integer, oneOf, seconds, text, value } from './value.ts'
 
-/** What a refused subscription is told where the configuration does not say. */
+/** The default Reason Code of a refused subscription. */
 const DEFAULT_REFUSAL = Reason.NotAuthorized
 
-/** The limits by their keys in the configuration. */
+/** The names of limits by their keys in the configuration. */
 export const LIMIT_KEYS: ReadonlyMap<string, LimitName> = new Map(
   LIMIT_NAMES.map((name) => [configKey(name), name]),
 )
 
 const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for every page'
 
-/** What a Client Identifier has to be. */
+/** The rules for Client Identifiers. */
 const CLIENT_ID_RULES = ['free', 'user', 'certificate'] as const
 
 const PEM_FILES = 'the path of a PEM file, or a list of paths'
@@ -36,13 +36,13 @@ const LISTENER = z.strictObject({
   name: text('text that is not empty').optional(),
   type: oneOf(['tcp', 'tls', 'ws', 'wss', 'unix']),
   host: text('an IP address or host name of this machine').optional(),
-  port: whole({ min: 0, max: 65_535 }).optional(),
+  port: integer({ min: 0, max: 65_535 }).optional(),
   path: text("a socket file's path").optional(),
   mode: text('permission bits in quotes, such as "0660"', /^0?[0-7]{3}$/).optional(),
   websocket_path: text('a path that begins with /', /^\/[^\s?#]*$/).optional(),
   allowed_origins: value(ORIGINS, originList).optional(),
   server_keep_alive_seconds: seconds({ min: 0, max: 65_535 }, 'whole').optional(),
-  in_flight_max: whole({ min: 1, max: 65_535 }).optional(),
+  in_flight_max: integer({ min: 1, max: 65_535 }).optional(),
   tls: z
     .strictObject({
       cert: value(PEM_FILES, pemFiles),
@@ -54,34 +54,40 @@ const LISTENER = z.strictObject({
       minimum_version: oneOf(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2'),
     })
     .optional(),
-  allow_anonymous: truth().optional(),
+  allow_anonymous: flag().optional(),
   client_id: oneOf(CLIENT_ID_RULES).optional(),
   lenient: value(`a list of ${LENIENCE_NAMES.join(', ')}`, lenienceList).default([]),
-  optional: truth().default(false),
+  optional: flag().default(false),
 })
 
-/** One listener as it was configured. */
+/** The settings of one listener. */
 export type ListenerSettings = z.infer<typeof LISTENER>
 
-/** Seconds between two `$SYS` updates, as Mosquitto has it. */
+/** The seconds between two `$SYS` updates, as in Mosquitto. */
 const SYS_INTERVAL_SECONDS = 10
 
-/** Free disk space in bytes that is kept for acknowledgements, deletions and the checkpoint. */
+/** The free disk space that is reserved for acknowledgements, deletions and the checkpoint. */
 const RESERVE_BYTES = 64 * 1024 ** 2
 
-/** Stored messages that are kept in memory, in bytes; the rest is read back when it is needed. */
+/** The stored messages that stay in memory, in bytes; others are read from disk when needed. */
 const RESIDENT_BYTES_MAX = 128 * 1024 ** 2
 
-/** What `durability: interval` may lose: a machine that crashes loses about as much of what was on its way to it. */
+/**
+ * `durability: interval` may lose one second, about as much as a crash loses of what is still on the
+ * network.
+ */
 const SYNC_SECONDS = 1
 
-/** Enough for every client to be told and for the last commit, short of what supervisors wait before they kill. */
+/** Long enough to tell all clients and commit, and shorter than supervisors wait before they kill. */
 const SHUTDOWN_SECONDS = 5
 
-/** Where data is kept that nobody says where to keep. */
+/** The default data directory. */
 export const DEFAULT_DIRECTORY = './godwit-data'
 
-/** The whole configuration. Every key has a default; `listeners` without one means the loopback listeners. */
+/**
+ * The schema of the configuration. Every key is optional; without `listeners` the broker serves loopback
+ * only.
+ */
 export const SCHEMA = z.strictObject({
   allow_anonymous: oneOf(['loopback', true, false]).default('loopback'),
   client_id: oneOf(CLIENT_ID_RULES).default('free'),
@@ -97,7 +103,7 @@ export const SCHEMA = z.strictObject({
     .prefault({}),
   access: z
     .strictObject({
-      accounts: truth().default(true),
+      accounts: flag().default(true),
       password_files: value('a list of paths', textList).default([]),
       acl_files: value('a list of paths', textList).default([]),
       default: oneOf(['auto', 'allow', 'deny']).default(DEFAULT_ACCESS.default),
@@ -109,7 +115,7 @@ export const SCHEMA = z.strictObject({
         certificateList,
       ).default([]),
       denied_before_5: oneOf(['ignore', 'disconnect']).default(DEFAULT_ACCESS.deniedBefore5),
-      check_retained_author: truth().default(DEFAULT_ACCESS.checkRetainedAuthor),
+      check_retained_author: flag().default(DEFAULT_ACCESS.checkRetainedAuthor),
       denied_subscription_code: value(
         `one of ${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
         subackRefusal,
@@ -124,7 +130,9 @@ export const SCHEMA = z.strictObject({
       format: oneOf(['auto', 'json', 'pretty']).default('auto'),
       security_file: text("a file's path").optional(),
       repeat_seconds: seconds({ min: 1, max: 3600 }).default(DEFAULT_LOG_BOUNDS.repeatSeconds),
-      lines_per_second_max: whole({ min: 1, unlimited: true }).default(DEFAULT_LOG_BOUNDS.linesPerSecondMax),
+      lines_per_second_max: integer({ min: 1, unlimited: true }).default(
+        DEFAULT_LOG_BOUNDS.linesPerSecondMax,
+      ),
       waiting_bytes_max: bytes({ min: 65_536 }).default(WAITING_BYTES_MAX),
     })
     .prefault({}),
@@ -141,7 +149,10 @@ export const SCHEMA = z.strictObject({
   user: text("a user's name").optional(),
 })
 
-/** Keys whose values are paths: in a file they start at the file's directory. `*` stands for each of a list. */
+/**
+ * Keys whose values are paths. In a file they are relative to its directory. `*` stands for each item of a
+ * list.
+ */
 export const PATH_KEYS: readonly string[] = [
   'access.password_files.*',
   'access.acl_files.*',
@@ -154,16 +165,16 @@ export const PATH_KEYS: readonly string[] = [
   'log.security_file',
 ]
 
-/** What the schema makes of a configuration, in the configuration's own words. */
+/** A parsed configuration under its own keys. */
 export type Settings = z.infer<typeof SCHEMA>
 
 /** The keys of a listener, `tls.…` included. */
 export const LISTENER_KEYS: readonly string[] = keysOf(LISTENER)
 
-/** Every key that can be set alone, such as `limits.queue_bytes_max`; `listeners` is one of them. */
+/** Every key that can be set by itself, such as `limits.queue_bytes_max`; `listeners` is one key. */
 export const KEYS: readonly string[] = keysOf(SCHEMA)
 
-/** None has a default here: what is not set follows the profile. */
+/** Returns the schema of the limits. They have no defaults here, because the profile sets them. */
 function limitShape(): Record<string, z.ZodOptional<z.ZodType>> {
   return Object.fromEntries([...LIMIT_KEYS].map(([key, name]) => [key, limitType(name).optional()]))
 }
@@ -171,11 +182,11 @@ function limitShape(): Record<string, z.ZodOptional<z.ZodType>> {
 function limitType(name: LimitName): z.ZodType {
   const kind: Kind<unknown> = LIMIT_TABLE[name].kind
   const { min, max, unlimited } = kind
-  // A bound that is none is not told.
+  // Error messages leave out a maximum that limits nothing.
   const range = { min, unlimited, ...(max < Number.MAX_SAFE_INTEGER && { max }) }
   switch (kind.type) {
     case 'whole':
-      return whole(range)
+      return integer(range)
     case 'bytes':
       return kind.automatic === true ? bytesOrAutomatic(range) : bytes(range)
     case 'seconds':
@@ -183,13 +194,13 @@ function limitType(name: LimitName): z.ZodType {
     case 'fractional seconds':
       return seconds(range)
     case 'truth':
-      return truth()
+      return flag()
     case 'one of':
       return oneOf(kind.choices as readonly (string | number)[])
     case 'refused filters':
       return value(
-        'a list of { filter, reason_code }, where filter is a topic filter without $share/… and reason_code one of ' +
-          `${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
+        'a list of { filter, reason_code }, where filter is a topic filter without $share/… ' +
+          `and reason_code one of ${[...SUBACK_REFUSALS].map(hexadecimal).join(', ')}`,
         refusedSubscriptionList,
       )
   }
@@ -262,7 +273,7 @@ function originList(found: unknown): string[] | undefined {
     : undefined
 }
 
-/** Paths of the leaves of an object schema; lists are leaves. */
+/** Returns the paths of the leaves of an object schema; lists are leaves. */
 function keysOf(schema: z.ZodObject): string[] {
   return Object.entries(schema.shape).flatMap(([key, type]) => {
     const inner = unwrapped(type as z.ZodType)

@@ -1,22 +1,22 @@
-/** Where settings come from: file, environment, flags; laid over each other, each remembered for the errors. */
+/** Merges settings from file, environment and flags, and remembers the origin of each for error messages. */
 import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
 import type { Document, LineCounter } from 'yaml'
+import { display, isSecret, truncate } from './display.ts'
 import { KEYS, LISTENER_KEYS, PATH_KEYS } from './schema.ts'
-import { isSecret, shortened, shown } from './shown.ts'
 import { suggestion } from './suggestion.ts'
 
-/** One thing that is wrong with a configuration. */
+/** One problem of a configuration. */
 export interface ConfigProblem {
   /** `godwit.yaml:12`, `environment GODWIT_…`, `--set`, `--port`. */
   readonly where: string
-  /** The key's path such as `limits.queue_bytes_max`; empty when it is about the whole. */
+  /** The key, such as `limits.queue_bytes_max`; empty for a problem of the whole file. */
   readonly key: string
-  /** What was found and what is allowed. */
+  /** The value that was found, and the allowed ones. */
   readonly message: string
 }
 
-/** The command line's flags, as texts. */
+/** The flags of the command line, as text. */
 export interface ConfigFlags {
   readonly host?: string
   readonly port?: string
@@ -31,7 +31,10 @@ export interface ConfigFlags {
 
 const load = createRequire(import.meta.url)
 
-/** Loaded with the first text in its notation: flags alone need none, and it takes 27 ms of processor time. */
+/**
+ * Loads the parser when it is first needed. It takes 27 ms of processor time, and flags alone do not need
+ * it.
+ */
 function yaml(): typeof import('yaml') {
   return load('yaml') as typeof import('yaml')
 }
@@ -40,19 +43,19 @@ type Path = readonly (string | number)[]
 
 const PREFIX = 'GODWIT_'
 
-/** Names the configuration file; not a key of it. */
+/** The environment variable that names the configuration file. */
 export const FILE_VARIABLE = 'GODWIT_CONFIG'
 
 const SECTIONS = ['access', 'data', 'listeners', 'limits', 'log', 'sys']
 
-const VARIABLES: ReadonlyMap<string, string> = new Map(KEYS.map((key) => [variable(key), key]))
+const VARIABLES: ReadonlyMap<string, string> = new Map(KEYS.map((key) => [environmentVariable(key), key]))
 
-/** The environment variable of a key. */
-export function variable(key: string): string {
+/** Returns the environment variable of a key. */
+export function environmentVariable(key: string): string {
   return PREFIX + key.replaceAll('.', '_').toUpperCase()
 }
 
-/** The settings of all sources as one tree, not validated yet. Problems are collected, nothing is thrown. */
+/** Merges all sources into one tree, which is not validated yet. Collects problems instead of throwing. */
 export class Sources {
   readonly tree: Record<string, unknown> = {}
   readonly problems: ConfigProblem[] = []
@@ -61,12 +64,12 @@ export class Sources {
   #document: Document | undefined
   #lines: LineCounter | undefined
 
-  /** Takes a file's text. To be called first. */
+  /** Adds the text of a file. Call this first. */
   addFile(name: string, content: string): void {
     this.#fileName = name
     const { LineCounter, parseDocument } = yaml()
     const lines = new LineCounter()
-    // Whether keys are unique is looked at by ourselves: the parser compares each with all others.
+    // `#expectUniqueKeys` looks for duplicate keys, because the parser compares each key with all others.
     const document = parseDocument(content, { lineCounter: lines, uniqueKeys: false })
     this.#lines = lines
     this.#document = document
@@ -87,12 +90,12 @@ export class Sources {
       this.#problem(
         `${name}:1`,
         '',
-        `found ${shown(root)}, allowed: keys such as "data:", "listeners:", "limits:"`,
+        `found ${display(root)}, allowed: keys such as "data:", "listeners:", "limits:"`,
       )
       return
     }
     for (const [key, value] of Object.entries(root)) {
-      // A section whose keys are all commented out.
+      // In an empty section all keys are commented out.
       if (value === null && SECTIONS.includes(key)) continue
       this.tree[key] = value
     }
@@ -113,11 +116,11 @@ export class Sources {
     }
   }
 
-  /** Takes `key.path=value`. */
+  /** Adds an assignment `key.path=value`. */
   addAssignment(flag: string, assignment: string): void {
     const equals = assignment.indexOf('=')
     if (equals < 1) {
-      const found = isSecret([assignment]) ? '' : `found ${shown(assignment)}, `
+      const found = isSecret([assignment]) ? '' : `found ${display(assignment)}, `
       this.#problem(flag, '', `${found}allowed: key.path=value`)
       return
     }
@@ -125,14 +128,14 @@ export class Sources {
     this.set(`${flag} ${assignment.slice(0, equals)}`, path, assignment.slice(equals + 1))
   }
 
-  /** Sets one key to a text in YAML's notation. */
+  /** Sets one key to a value in YAML. */
   set(where: string, path: Path, text: string): void {
     try {
-      this.put(where, path, plain(text) ?? yaml().parse(text, { logLevel: 'error' }))
+      this.put(where, path, plainScalar(text) ?? yaml().parse(text, { logLevel: 'error' }))
     } catch (error) {
       const said = isSecret(path)
-        ? 'what is set is not YAML; put it in quotes'
-        : `${shown(text)} is not YAML: ${(error as Error).message.split('\n')[0]}`
+        ? 'the value is not YAML; put it in quotes'
+        : `${display(text)} is not YAML: ${(error as Error).message.split('\n')[0]}`
       this.#problem(where, path.join('.'), said)
     }
   }
@@ -142,7 +145,7 @@ export class Sources {
     const key = path.join('.')
     let node: object = this.tree
     for (const [depth, part] of path.entries()) {
-      // A list grows by one at most; what is not there otherwise becomes a group of keys.
+      // A list can grow by one item at most. Any other missing node becomes a group of keys.
       const missing = Array.isArray(node) && (typeof part !== 'number' || part > node.length)
       if (missing || part === '__proto__') {
         this.#problem(where, key, `there is no ${path.slice(0, depth + 1).join('.')} to set`)
@@ -162,7 +165,7 @@ export class Sources {
     this.#origins.set(key, where)
   }
 
-  /** Where the value at this path came from, or the nearest thing around it. */
+  /** Returns the origin of the value at this path, or of the nearest node around it. */
   where(path: Path): string {
     for (let length = path.length; length > 0; length--) {
       const origin = this.#origins.get(path.slice(0, length).join('.'))
@@ -178,7 +181,7 @@ export class Sources {
     return this.#fileName === '' ? 'configuration' : this.#fileName
   }
 
-  /** What is at this path; undefined when nothing is. */
+  /** Returns the value at this path; undefined if there is none. */
   at(path: Path): unknown {
     let node: unknown = this.tree
     for (const key of path) {
@@ -188,7 +191,7 @@ export class Sources {
     return node
   }
 
-  /** Tells of the second one of each: which of them counts nobody could know. */
+  /** Reports duplicate keys, since it is unclear which of them counts. */
   #expectUniqueKeys(document: Document): void {
     const { isNode, isScalar, visit } = yaml()
     visit(document, {
@@ -200,7 +203,7 @@ export class Sources {
           if (seen.has(name)) {
             const line = isNode(key) && key.range ? this.#lines?.linePos(key.range[0]).line : undefined
             const where = line === undefined ? this.#fileName : `${this.#fileName}:${line}`
-            this.#problem(where, '', `Map keys must be unique: ${shortened(name)} stands there twice`)
+            this.#problem(where, '', `Map keys must be unique: ${truncate(name)} occurs twice`)
           }
           seen.add(name)
         }
@@ -212,7 +215,7 @@ export class Sources {
     try {
       return document.toJS()
     } catch (error) {
-      // What it quotes behind a colon may be a secret that begins with *.
+      // The text after the colon may quote a secret that begins with *.
       const [said = ''] = (error as Error).message.split(':', 1)
       this.#problem(name, '', `${said}; put a value that begins with * in quotes`)
       return undefined
@@ -237,20 +240,23 @@ export class Sources {
   }
 }
 
-/** What YAML reads in a text that needs no YAML: a whole number, a truth, a word or path. Undefined for any other text. */
-export function plain(text: string): number | boolean | string | undefined {
+/** Parses integers, booleans, words and paths without the YAML parser; undefined for any other text. */
+export function plainScalar(text: string): number | boolean | string | undefined {
   if (/^(?:0|[1-9]\d{0,14})$/.test(text)) return Number(text)
   if (/^(?:true|false)$/.test(text)) return text === 'true'
   return /^[A-Za-z/][\w./-]*$/.test(text) && !/^(?:null|true|false)$/i.test(text) ? text : undefined
 }
 
-/** `GODWIT_LISTENERS_0_ALLOW_ANONYMOUS` reaches into the list, every other variable is a key. */
+/**
+ * Returns the path of a variable. `GODWIT_LISTENERS_0_…` reaches into the list; every other variable is a
+ * key.
+ */
 function variablePath(name: string): Path | undefined {
   const key = VARIABLES.get(name)
   if (key !== undefined) return key.split('.')
   const match = /^GODWIT_LISTENERS_(\d+)_(.+)$/.exec(name)
   if (match === null) return undefined
-  const inner = LISTENER_KEYS.find((candidate) => variable(candidate) === PREFIX + match[2])
+  const inner = LISTENER_KEYS.find((candidate) => environmentVariable(candidate) === PREFIX + match[2])
   return inner === undefined ? undefined : ['listeners', Number(match[1]), ...inner.split('.')]
 }
 
@@ -258,7 +264,7 @@ function segment(text: string): string | number {
   return /^\d+$/.test(text) ? Number(text) : text
 }
 
-/** Replaces the relative paths at these keys by what they mean as seen from `directory`. */
+/** Resolves the relative paths at these keys against `directory`. */
 function resolvePaths(node: unknown, [key, ...rest]: readonly string[], directory: string): void {
   if (typeof node !== 'object' || node === null || key === undefined) return
   const names = key === '*' ? Object.keys(node) : Object.hasOwn(node, key) ? [key] : []
@@ -266,14 +272,14 @@ function resolvePaths(node: unknown, [key, ...rest]: readonly string[], director
     const found: unknown = Reflect.get(node, name)
     if (rest.length > 0) resolvePaths(found, rest, directory)
     else if (Array.isArray(found)) resolvePaths(found, ['*'], directory)
-    // PEM text may stand in a path's place.
+    // The value may be PEM text instead of a path.
     else if (typeof found === 'string' && found !== '' && !found.includes('-----BEGIN ')) {
       Reflect.set(node, name, resolve(directory, found))
     }
   }
 }
 
-/** What the parser says of a line; where that holds a secret, it may not quote it. */
+/** Returns the parser's message about a line, without quoting a secret. */
 function notYaml(message: string, line: string): string {
   const [first = ''] = message.split('\n', 1)
   return isSecret([line]) ? 'this line is not YAML; put the value in quotes' : first.trim()

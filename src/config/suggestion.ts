@@ -1,11 +1,11 @@
-/** PURE. The known word that somebody probably meant. */
+/** PURE. Suggests the known word that somebody probably meant. */
 
-/** The nearest of `known` within a few typing errors; undefined when nothing is near. */
+/** Returns the word of `known` that is within a few typing errors and nearest; undefined if none is. */
 export function suggestion(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1
   for (const candidate of known) {
-    // That many letters more, or less, are at least as many errors.
+    // The distance is at least the difference of the lengths.
     if (Math.abs(word.length - candidate.length) >= bestDistance) continue
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase())
     if (distance < bestDistance) {
@@ -16,7 +16,7 @@ export function suggestion(word: string, known: readonly string[]): string | und
   return best
 }
 
-/** Insertions, deletions and replacements that lead from one word to the other. */
+/** Counts the insertions, deletions and replacements that turn one word into the other. */
 export function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, column) => column)
   for (let i = 1; i <= from.length; i++) {

@@ -1,12 +1,12 @@
-/** The kinds of values that a configuration has: each a zod type whose issue says what is allowed. */
+/** Defines the kinds of values in a configuration as zod types whose issues name the allowed values. */
 import { z } from 'zod'
 
-/** The word for a limit that limits nothing. */
+/** The word for no limit. */
 const UNLIMITED = 'unlimited'
-/** The word for what the broker finds by itself. */
+/** The word for a value that the broker computes. */
 export const AUTOMATIC = 'auto'
 
-/** A range; `unlimited` tells whether that word is allowed. */
+/** A range of numbers; `unlimited` tells whether that word is allowed. */
 export interface Range {
   readonly min: number
   readonly max?: number
@@ -23,7 +23,7 @@ const BYTE_UNITS: Readonly<Record<string, number>> = {
 
 const SECOND_UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
-/** One value. `read` answers undefined for what is not allowed; `allowed` then is the issue's message. */
+/** Accepts values for which `read` does not return undefined; `allowed` is the message of the issue. */
 export function value<T>(allowed: string, read: (found: unknown) => T | undefined) {
   return z.unknown().transform((found, context): T => {
     const result = read(found)
@@ -33,14 +33,14 @@ export function value<T>(allowed: string, read: (found: unknown) => T | undefine
   })
 }
 
-/** A whole number. */
-export function whole(range: Range) {
+/** Accepts an integer. */
+export function integer(range: Range) {
   return value(`a whole number${inWords(range, String)}`, (found) =>
     inRange(typeof found === 'number' && Number.isInteger(found) ? found : undefined, found, range),
   )
 }
 
-/** A number of bytes, as a number or like `64KiB`. */
+/** Accepts a number of bytes, as a number or like `64KiB`. */
 export function bytes(range: Range) {
   return value(
     `bytes, as a number or like 64KiB, 1MiB, 1GiB,${inWords(range, (limit) => String(limit))}`,
@@ -48,7 +48,7 @@ export function bytes(range: Range) {
   )
 }
 
-/** The same, or the word `auto`. */
+/** Accepts a number of bytes or the word `auto`. */
 export function bytesOrAutomatic(range: Range) {
   const allowed = `bytes, as a number or like 64KiB, 1MiB, 1GiB,${inWords(range, String)}, or ${AUTOMATIC}`
   return value(allowed, (found): number | typeof AUTOMATIC | undefined =>
@@ -56,30 +56,28 @@ export function bytesOrAutomatic(range: Range) {
   )
 }
 
-/** A number of seconds, as a number or like `30s`, `5m`, `2h`, `1d`. */
+/** Accepts seconds, as a number or like `30s`, `5m`, `2h`, `1d`. */
 export function seconds(range: Range, precision: 'whole' | 'fractional' = 'fractional') {
-  return value(
-    `${precision === 'whole' ? 'whole seconds' : 'seconds'}, as a number or like 30s, 5m, 2h, 1d,${inWords(range, String)}`,
-    (found) => {
-      const measured = measure(found, SECOND_UNITS)
-      return inRange(precision === 'whole' ? wholeOnly(measured) : measured, found, range)
-    },
-  )
+  const unit = precision === 'whole' ? 'whole seconds' : 'seconds'
+  return value(`${unit}, as a number or like 30s, 5m, 2h, 1d,${inWords(range, String)}`, (found) => {
+    const measured = measure(found, SECOND_UNITS)
+    return inRange(precision === 'whole' ? wholeOnly(measured) : measured, found, range)
+  })
 }
 
-/** `true` or `false`. */
-export function truth() {
+/** Accepts `true` or `false`. */
+export function flag() {
   return value('true or false', (found) => (typeof found === 'boolean' ? found : undefined))
 }
 
-/** One of a few words, numbers or truths. */
+/** Accepts one of these words, numbers or booleans. */
 export function oneOf<const T extends string | number | boolean>(choices: readonly T[]) {
   return value(choices.join(', ').replace(/, ([^,]*)$/, ' or $1'), (found) =>
     choices.find((choice) => choice === found),
   )
 }
 
-/** Text that is not empty. `allowed` names it. */
+/** Accepts text that matches the pattern, by default any that is not empty. */
 export function text(allowed: string, pattern = /./) {
   return value(allowed, (found) => (typeof found === 'string' && pattern.test(found) ? found : undefined))
 }

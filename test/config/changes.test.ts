@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { LinkInfo } from '../../src/broker/boundary/link.ts'
-import { changeLine, configChanges, cutOffReason, withoutRestart } from '../../src/config/changes.ts'
+import { changeLine, configChanges, cutOffReason, reloadableConfig } from '../../src/config/changes.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 
 /** The configuration that a file with this text makes. */
@@ -26,7 +26,7 @@ describe('what another configuration changes', () => {
       ).sort(),
     ).toEqual([
       'data.durability: fsync -> os, only after a restart',
-      'limits.in_flight_max: 10 -> 20, for clients that connect from now on',
+      'limits.in_flight_max: 10 -> 20, for new connections',
       'limits.queue_bytes_max: unlimited -> 1024, at once',
       'limits.receive_maximum: 65535 -> 5, only after a restart',
       'log.level: info -> debug, at once',
@@ -68,7 +68,7 @@ describe('what another configuration changes', () => {
     ).toEqual([
       'listeners.a: tcp 127.0.0.1 port 1 -> none, at once',
       'listeners.b.port: 2 -> 22, at once',
-      'listeners.c.allow_anonymous: loopback -> false, for clients that connect from now on',
+      'listeners.c.allow_anonymous: loopback -> false, for new connections',
       'listeners.d: none -> ws 127.0.0.1 port 4, at once',
     ])
   })
@@ -77,9 +77,7 @@ describe('what another configuration changes', () => {
     const listener = (phrase: string): string =>
       `listeners: [{name: a, type: tls, tls: {cert: c, key: k, passphrase: ${phrase}}}]`
     const told = lines(listener('hush-one'), listener('hush-two'))
-    expect(told).toEqual([
-      'listeners.a.tls.passphrase: (secret) -> (another one), for clients that connect from now on',
-    ])
+    expect(told).toEqual(['listeners.a.tls.passphrase: (secret) -> (another one), for new connections'])
   })
 
   test('a running broker takes what needs no restart, and keeps the rest', () => {
@@ -87,7 +85,7 @@ describe('what another configuration changes', () => {
     const after = config(
       'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, receive_maximum: 5}\nlog: {level: debug, format: json}\nlisteners: [{type: tcp, port: 5}]\nshutdown_seconds: 1',
     )
-    const taken = withoutRestart(before, after)
+    const taken = reloadableConfig(before, after)
     expect(taken.data).toEqual(before.data)
     expect(taken.limits).toEqual({ ...before.limits, queueBytesMax: 1024 })
     expect(taken.log).toEqual({ ...before.log, level: 'debug' })

@@ -13,7 +13,7 @@ import {
 } from '../../src/config/config.ts'
 import { automaticMemoryBytes } from '../../src/config/memory.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
-import { variable } from '../../src/config/sources.ts'
+import { environmentVariable } from '../../src/config/sources.ts'
 import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
 
 /** What this process has for clients. */
@@ -114,7 +114,7 @@ describe('paths', () => {
         flags: { set: ['data.directory=/data', `log.security_file=${directory}/${name}`] },
       })
       expect(problems(() => loadConfig(set('/data')))).toEqual([
-        `--set log.security_file: log.security_file: '${name}' in the data directory is a file of the store itself: ` +
+        `--set log.security_file: log.security_file: the store owns '${name}' in the data directory: ` +
           'choose another name, such as security.log',
       ])
       expect(loadConfig(set('/logs')).log.securityFile).toBe(`/logs/${name}`)
@@ -368,8 +368,10 @@ describe('client_id', () => {
     expect(of(`client_id: certificate\nlisteners: [{ ${tls} }]`)).toEqual(['certificate'])
   })
 
-  test('certificate is refused where a listener asks for none', () => {
-    expect(problems(() => fromFile('client_id: certificate'))[0]).toContain('the listener asks for none')
+  test('client_id: certificate is refused if a listener does not ask for certificates', () => {
+    expect(problems(() => fromFile('client_id: certificate'))[0]).toContain(
+      'the listener does not ask for one',
+    )
     const yaml = 'client_id: certificate\nlisteners: [{ type: tcp }]'
     expect(problems(() => fromFile(yaml))[0]).toContain('listeners.0.client_id: client_id is certificate')
   })
@@ -484,10 +486,10 @@ listeners:
       expect(problems(() => fromFile(file)).length).toBeLessThan(30)
     }
     const found = problems(() => fromFile(`limits:\n${many('  ', 200_000)}`))
-    expect(found.at(-1)).toMatch(/^godwit.yaml:22: limits: from here on 199980 more unknown keys$/)
+    expect(found.at(-1)).toMatch(/^godwit.yaml:22: limits: 199980 more unknown keys follow$/)
     const lists = Array.from({ length: 5000 }, (_, index) => ` - {type: tcp, port: 1${index}, naem: x}`)
     const ofLists = problems(() => fromFile(`listeners:\n${lists.join('\n')}`))
-    expect(ofLists.at(-1)).toMatch(/^and \d+ problems more$/)
+    expect(ofLists.at(-1)).toMatch(/^and \d+ more problems$/)
     expect(ofLists.length).toBe(201)
     // A key so long that comparing it letter by letter would take for ever.
     expect(problems(() => fromFile(`${'a'.repeat(1_000_000)}: 1`)).join('').length).toBeLessThan(2000)
@@ -527,12 +529,12 @@ listeners:
       ),
     ).toEqual([
       'godwit.yaml:2: listeners.0.path: a "tcp" listener has no such key; it belongs to unix',
-      "godwit.yaml:3: listeners.1: listeners.0 is called 'tcp-1883', too",
+      "godwit.yaml:3: listeners.1: listeners.0 is also named 'tcp-1883'",
       'godwit.yaml:3: listeners.1: listeners.0 has the same address',
       'godwit.yaml:4: listeners.2: a tls listener needs tls with cert and key',
       'godwit.yaml:5: listeners.3.port: a "unix" listener has no such key; it belongs to tcp, tls, ws, wss',
       'godwit.yaml:5: listeners.3: a unix listener needs path, the socket file',
-      "godwit.yaml:7: listeners.5: listeners.4 is called 'a', too",
+      "godwit.yaml:7: listeners.5: listeners.4 is also named 'a'",
     ])
   })
 })
@@ -560,11 +562,11 @@ describe('the order of sources', () => {
   })
 
   test('every key is an environment variable', () => {
-    const environment = Object.fromEntries(KEYS.map((key) => [variable(key), 'wrong: value']))
+    const environment = Object.fromEntries(KEYS.map((key) => [environmentVariable(key), 'wrong: value']))
     const found = problems(() => loadConfig({ environment }))
     for (const key of KEYS) {
       expect(
-        found.some((line) => line.startsWith(`environment ${variable(key)}: ${key}: found {"wrong"`)),
+        found.some((line) => line.startsWith(`environment ${environmentVariable(key)}: ${key}: found {"wrong"`)),
       ).toBe(true)
     }
   })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { plain } from '../../src/config/sources.ts'
+import { plainScalar } from '../../src/config/sources.ts'
 
 test('a text that is read without YAML means what YAML takes it for', () => {
   const word = fc.stringMatching(/^[\w./+~:#-]{1,8}$/)
@@ -25,16 +25,16 @@ test('a text that is read without YAML means what YAML takes it for', () => {
   )
   fc.assert(
     fc.property(fc.oneof(word, known, number), (text) => {
-      const read = plain(text)
+      const read = plainScalar(text)
       if (read !== undefined) expect(read).toBe(parse(text))
     }),
     { numRuns: 5000 },
   )
-  expect([plain('1883'), plain('true'), plain('fsync'), plain('/var/lib/godwit')]).toEqual([
-    1883,
-    true,
-    'fsync',
-    '/var/lib/godwit',
-  ])
-  expect(plain('{ a: 1 }')).toBeUndefined()
+  expect([
+    plainScalar('1883'),
+    plainScalar('true'),
+    plainScalar('fsync'),
+    plainScalar('/var/lib/godwit'),
+  ]).toEqual([1883, true, 'fsync', '/var/lib/godwit'])
+  expect(plainScalar('{ a: 1 }')).toBeUndefined()
 })
