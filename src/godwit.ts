@@ -42,9 +42,9 @@ import {
 import { ProtocolError, Reason } from './mqtt/reason.ts'
 import { topicNameError } from './mqtt/topics.ts'
 import { attachSys } from './observe/sys.ts'
+import { BanGuard } from './runtime/ban-guard.ts'
 import { bootClock } from './runtime/boot-clock.ts'
 import { CertificateWatch } from './runtime/certificate-watch.ts'
-import { Guard } from './runtime/guard.ts'
 import { thisMachine } from './runtime/machine.ts'
 import { Renewal } from './runtime/renewal.ts'
 import { accessCommands, openAccess, rememberLogins } from './runtime/running-access.ts'
@@ -312,7 +312,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   const banClock = { now: () => server.state.now(), wallNow: () => Date.now() }
   const bans = new KeptBans(server.state.bans, banClock, keptDirectory, notKept)
   bans.take(keptBans, bansSeen)
-  const guard = new Guard(server, bans, () => performance.now())
+  const guard = new BanGuard(server, bans, () => performance.now())
   // Users and files may have changed while no broker ran.
   if (access !== null) server.usePolicy(access.policy)
   const complete = (given: readonly GivenListener[]): ListenerOptions[] =>
@@ -404,11 +404,11 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     ticker.stop()
     await listening
   }
-  const letsInAnonymous = access === null ? undefined : (link: LinkInfo) => access.letsInAnonymous(link)
+  const acceptsAnonymous = access === null ? undefined : (link: LinkInfo) => access.letsInAnonymous(link)
   const cutOffBy = (given: readonly GivenListener[]): CutOff[] => {
     const after = complete(given)
     return [...server.state.connected.values()].flatMap(({ view: { clientId, userName, link } }) => {
-      const reason = cutOffReason(link, userName, after, letsInAnonymous)
+      const reason = cutOffReason(link, userName, after, acceptsAnonymous)
       return reason === null ? [] : [{ clientId, listener: link.listener, reason }]
     })
   }
@@ -476,7 +476,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
 }
 
-function bansOf(guard: Guard): BrokerBans {
+function bansOf(guard: BanGuard): BrokerBans {
   const by = 'program'
   const named = (who: Banned): ReturnType<typeof subjectOf> => {
     if ('address' in who) return subjectOf({ kind: 'address', subject: who.address })

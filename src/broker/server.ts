@@ -493,7 +493,7 @@ export class Server implements Acceptor {
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
   }
 
-  set soon(callback: () => void) {
+  set onEarlierDeadline(callback: () => void) {
     this.state.deadlines.sooner = callback
     this.state.retainedExpiry.sooner = callback
   }

@@ -11,10 +11,10 @@ import {
   type ConfigSources,
   checkConfig,
   configFile,
-  contentOf,
   loadConfig,
+  readConfigFile,
 } from '../config/config.ts'
-import { type ConfigFlags, variable } from '../config/sources.ts'
+import { type ConfigFlags, environmentVariable } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
 import { version } from '../runtime/version.ts'
@@ -251,7 +251,7 @@ async function check(command: CheckCommand): Promise<string> {
   }
   // The broker itself reads the keys and certificates that the file names.
   const directory = command.data ?? loadConfig({ file }).data.directory
-  return checkAgainstRunning(directory, resolve(file), contentOf(file), json)
+  return checkAgainstRunning(directory, resolve(file), readConfigFile(file), json)
 }
 
 async function setUp(context: ProcessContext, command: SetupCommand): Promise<string> {
@@ -293,7 +293,7 @@ async function serve(
   const sources = sourcesOf(environment, givenFile, flags)
   // Only the command line and the environment name the user here: another user could have written the file.
   if (sources.file !== undefined) {
-    yielded.push(dropRootToOwner([sources.file], flags.user ?? environment[variable('user')]))
+    yielded.push(dropRootToOwner([sources.file], flags.user ?? environment[environmentVariable('user')]))
   }
   const config = loadConfig(sources)
   if (config.user !== null) becomeUser(config.user)

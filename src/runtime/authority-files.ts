@@ -1,4 +1,7 @@
-/** The files of certificates and keys that `godwit setup` makes in a data directory: what they are called and how they are replaced. */
+/**
+ * Names, reads and replaces the files of certificates and keys that `godwit setup` makes in a data
+ * directory.
+ */
 import { X509Certificate } from 'node:crypto'
 import { link, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,18 +11,18 @@ import { pemBlocks } from '../transport/tls/key-pairs.ts'
 import type { KeyKind, ServerNames } from './certificates.ts'
 import { shortAddress } from './machine.ts'
 
-/** What there is of one kind of key: an authority, and the server's certificate that it signs. */
-export interface KindFiles {
+/** The files of one kind of key: an authority, and the server certificate that it signs. */
+export interface CertificateFiles {
   readonly kind: KeyKind
   readonly authority: { readonly certificate: string; readonly key: string }
   readonly server: { readonly certificate: string; readonly key: string }
 }
 
 /**
- * The ones for everybody come first. Devices that know RSA only can verify nothing that an ECDSA authority signed, so that RSA has an
- * authority of its own.
+ * The files of both kinds of keys; most clients use the first. Devices that only know RSA cannot verify
+ * signatures of an ECDSA authority, so RSA has an authority of its own.
  */
-export const KINDS: readonly [KindFiles, KindFiles] = [
+export const CERTIFICATE_FILES: readonly [CertificateFiles, CertificateFiles] = [
   {
     kind: 'ECDSA',
     authority: { certificate: 'ca.crt', key: 'ca.key' },
@@ -32,19 +35,19 @@ export const KINDS: readonly [KindFiles, KindFiles] = [
   },
 ]
 
-/** Who writes, and so whose the file becomes; null for whoever runs this. */
+/** The owner of a written file. */
 export interface FileOwner {
   readonly uid: number
   readonly gid: number
 }
 
-/** The first certificate of a PEM text: `ca.crt` holds those of both authorities. */
+/** Returns the first certificate of a PEM text: `ca.crt` holds those of both authorities. */
 export function firstCertificate(text: string): string {
   return `${pemBlocks(text, /CERTIFICATE$/)[0] ?? text}\n`
 }
 
-/** Whom a server certificate is for. */
-export function namesIn(certificate: string): ServerNames {
+/** Returns the names and addresses in a server certificate. */
+export function serverNamesOf(certificate: string): ServerNames {
   const all = alternativeNames(new X509Certificate(certificate).subjectAltName ?? '')
   const of = (kind: string): string[] =>
     all.filter((name) => name.startsWith(kind)).map((name) => name.slice(kind.length))
@@ -52,8 +55,9 @@ export function namesIn(certificate: string): ServerNames {
 }
 
 /**
- * Writes a whole file or none, durably. A `new` one takes nobody's place: a link cannot replace a file that somebody made
- * meanwhile. Rejects with what the disk says.
+ * Writes a file durably, as a whole or not at all. A `new` file is put in place by a link, which never
+ * replaces a file that somebody else has just made. `owner` is null for the current user. Rejects with the
+ * error of the file system.
  */
 export async function writeWhole(
   directory: string,

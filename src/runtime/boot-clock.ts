@@ -1,14 +1,19 @@
-/** The machine's own clock: how long it has been up, which no correction of the wall clock changes. */
+/** Reads the time since the machine booted, which corrections of the wall clock do not change. */
 import { readFileSync } from 'node:fs'
 import { uptime } from 'node:os'
 import type { BootTime } from '../store/store.ts'
 
 const BOOT_ID = '/proc/sys/kernel/random/boot_id'
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\n?$/
-/** How old the distance to the monotonic clock may be: asking the machine costs a file, and it changes in sleep alone. */
+/**
+ * The distance to the monotonic clock is measured this often: it only changes in sleep, and measuring costs
+ * a file.
+ */
 const REFRESH_MS = 1000
 
-/** Returns a clock to be asked often. It answers null where the machine does not name its starts: elsewhere than on Linux. */
+/**
+ * Returns a clock that is cheap to read. It returns null without a boot id, as on systems other than Linux.
+ */
 export function bootClock(): () => BootTime | null {
   const bootId = readBootId()
   if (bootId === null) return () => null
@@ -24,7 +29,10 @@ export function bootClock(): () => BootTime | null {
   }
 }
 
-/** A container may be told how long it has been up itself, which is less than the monotonic clock of the machine says. */
+/**
+ * Returns ms since the boot. `uptime` may be that of a container and so less than the machine's monotonic
+ * clock.
+ */
 function sinceBoot(): number {
   const [seconds, nanoseconds] = process.hrtime()
   return Math.max(uptime() * 1000, seconds * 1000 + nanoseconds / 1e6)

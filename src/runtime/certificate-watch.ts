@@ -1,4 +1,7 @@
-/** Watches the certificates of a running broker: new ones are served, bad ones are told, those that end soon are renewed or told. */
+/**
+ * Watches the certificates of a running broker: serves new ones, reports bad ones, and renews those that
+ * expire soon.
+ */
 import type { CertificateStatus } from '../admin/commands.ts'
 import type { Events } from '../broker/boundary/events.ts'
 import type { SecurityKind } from '../broker/boundary/security.ts'
@@ -15,13 +18,13 @@ import {
 import type { ServedCertificates } from '../transport/tls/served-certificates.ts'
 import { RENEWAL_DAYS, type Renewal } from './renewal.ts'
 
-/** How often the files are looked at. */
+/** The files are checked this often. */
 const LOOK_MS = 1000
 
-/** From so many days before its end on, a certificate is spoken of once a day. */
+/** A certificate is reported once a day from so many days before its end. */
 const WARNING_DAYS = 30
 
-/** How long a renewal that failed, or that nobody has taken over yet, is not tried again. */
+/** The pause after a renewal, which may have failed or is not served yet. */
 const RENEWAL_PAUSE_MS = 3_600_000
 
 interface Secure {
@@ -30,17 +33,18 @@ interface Secure {
   readonly times: CertificateTimes
 }
 
+/** Checks the certificates of all listeners once a second and reports events as `security`. */
 export class CertificateWatch {
   readonly #listeners: ListenerSet
   readonly #events: Events
   readonly #renewal: Renewal | null
   readonly #timer: NodeJS.Timeout
-  /** By listener and what is told: the number of days that was told last. */
+  /** The number of days in the latest warning, by listener and kind of warning. */
   readonly #told = new Map<string, number>()
   #renewedAtMs = Number.NEGATIVE_INFINITY
   #isLooking = false
 
-  /** Without `renewal` nothing is renewed. */
+  /** `renewal` is null if nothing is to be renewed. */
   constructor(listeners: ListenerSet, events: Events, renewal: Renewal | null) {
     this.#listeners = listeners
     this.#events = events
@@ -48,7 +52,7 @@ export class CertificateWatch {
     this.#timer = setInterval(() => void this.#look(), LOOK_MS).unref()
   }
 
-  /** Days to the end of each listener's certificates, for `$SYS`. */
+  /** Returns the days until each listener's certificates expire, for `$SYS`. */
   figures(): SysValue[] {
     const nowMs = Date.now()
     return this.#secure().map(({ listener, times }) => [
@@ -67,14 +71,14 @@ export class CertificateWatch {
     }))
   }
 
-  /** Reads all files again, at once, and tells again of what is not valid. */
+  /** Reads all files again at once and repeats all warnings. */
   async reread(): Promise<void> {
     this.tell(await this.#listeners.reread(Date.now()))
     this.#told.clear()
     this.#warn(Date.now())
   }
 
-  /** Tells what the listeners found. */
+  /** Reports the news of the listeners. */
   tell(news: readonly ListenerNews[]): void {
     for (const one of news) this.#tell(one)
   }
@@ -83,7 +87,7 @@ export class CertificateWatch {
     clearInterval(this.#timer)
   }
 
-  /** Never rejects. */
+  /** Checks all files. Never rejects. */
   async #look(): Promise<void> {
     // A file system that hangs must not be asked again and again.
     if (this.#isLooking) return
@@ -101,13 +105,14 @@ export class CertificateWatch {
     const { listener } = news
     if (news.change === 'swapped') {
       for (const key of this.#told.keys()) if (key.endsWith(` ${listener}`)) this.#told.delete(key)
-      this.#emit('certificate-loaded', listener, 'served to clients that connect from now on')
+      this.#emit('certificate-loaded', listener, 'served to new connections')
     } else {
-      this.#emit('certificate-refused', listener, `${news.problem}; the old ones stay. ${news.advice}`)
+      const detail = `${news.problem}; the old certificates stay. ${news.advice}`
+      this.#emit('certificate-refused', listener, detail)
     }
   }
 
-  /** Renews what is due and can be renewed. What was renewed is found by the next looks, and served. */
+  /** Renews certificates that are due. The next checks find the new files and serve them. */
   async #renew(nowMs: number): Promise<void> {
     const renewal = this.#renewal
     if (renewal === null || Math.abs(nowMs - this.#renewedAtMs) < RENEWAL_PAUSE_MS) return
@@ -119,7 +124,7 @@ export class CertificateWatch {
     this.#renewedAtMs = nowMs
     for (const one of await renewal.renew([...files], nowMs)) {
       if ('problem' in one) {
-        const detail = `it could not be renewed: ${one.problem}; tried again in an hour`
+        const detail = `it could not be renewed: ${one.problem}; the next attempt is in an hour`
         this.#emit('certificate-expiring', one.file, detail)
       } else {
         this.#emit(
@@ -137,15 +142,15 @@ export class CertificateWatch {
       if (days < WARNING_DAYS || nowMs < times.validFrom) {
         const state =
           days < 0
-            ? `ended ${-days} days ago: clients refuse it since ${day(times.validTo)}`
+            ? `expired ${-days} days ago: clients have refused it since ${day(times.validTo)}`
             : isValidAt(times, nowMs)
-              ? `ends in ${days} days`
+              ? `expires in ${days} days`
               : certificateState(times, nowMs)
         const files = certificates.certificateFiles
         const how =
           this.#renewal?.covers(files) === true
             ? 'the broker renews it'
-            : '`godwit setup --renew` makes a new one where setup made it'
+            : '`godwit setup --renew` makes a new one if setup made it'
         this.#warnOnce('certificate', listener, days, `the certificate ${state}; ${how}`)
       }
       const list = listTrouble(times, nowMs)
@@ -153,7 +158,7 @@ export class CertificateWatch {
     }
   }
 
-  /** Once a day. */
+  /** Reports a warning at most once for each number of days. */
   #warnOnce(what: string, listener: string, days: number, detail: string): void {
     const key = `${what} ${listener}`
     if (this.#told.get(key) === days) return

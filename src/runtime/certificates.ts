@@ -1,4 +1,6 @@
-/** Private certificate authorities and the server certificates that they sign, for OpenSSL, browsers and devices. */
+/**
+ * Makes private certificate authorities and server certificates that OpenSSL, browsers and devices accept.
+ */
 import 'reflect-metadata'
 import { createHash, createPrivateKey, createPublicKey, randomBytes, webcrypto } from 'node:crypto'
 import {
@@ -17,15 +19,15 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509'
 
-/** PEM texts. */
-export interface Issued {
+/** A certificate and its key as PEM texts. */
+export interface IssuedCertificate {
   readonly certificate: string
   readonly key: string
 }
 
-/** Whom a server certificate is for. */
+/** The names and addresses of a server certificate, at least one in all. */
 export interface ServerNames {
-  /** DNS names, at least one name or address. */
+  /** DNS names. */
   readonly names: readonly string[]
   /** IPv4 and IPv6 addresses. */
   readonly addresses: readonly string[]
@@ -35,19 +37,22 @@ const DAY_MS = 86_400_000
 
 const AUTHORITY_DAYS = 3652
 
-/** What browsers accept at most of public authorities, so that no client minds. */
+/** The longest validity that browsers accept from public authorities, so that every client accepts it. */
 const SERVER_DAYS = 397
 
-/** Clocks of devices and machines are behind by so much. */
+/** Certificates are valid from a day ago, because clocks of devices may be slow. */
 const BACKDATED_MS = DAY_MS
 
-/** Of a Common Name (RFC 5280 appendix A.1). */
+/** The longest Common Name (RFC 5280 appendix A.1). */
 const COMMON_NAME_CHARACTERS_MAX = 64
 
-/** Of the authority and of what it signs: ECDSA for everybody, RSA for devices that know nothing else. */
+/**
+ * The kind of key of an authority and its certificates: ECDSA for most clients, RSA for devices that need
+ * it.
+ */
 export type KeyKind = 'ECDSA' | 'RSA'
 
-/** P-256 and 2048 bits: the one is quick, the other the most that old devices take. */
+/** P-256 is fast; 2048 bits are the most that old devices accept. */
 const ALGORITHMS = {
   ECDSA: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
   RSA: {
@@ -58,12 +63,12 @@ const ALGORITHMS = {
   },
 } as const
 
-/** Makes an authority that signs itself and may sign no other authorities. `nowMs` is the time of the wall clock. */
+/** Makes a self-signed authority that cannot sign other authorities. `nowMs` is wall time. */
 export async function createAuthority(
   commonName: string,
   nowMs: number,
   kind: KeyKind = 'ECDSA',
-): Promise<Issued> {
+): Promise<IssuedCertificate> {
   const algorithm = ALGORITHMS[kind]
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
   const name = distinguishedName(commonName)
@@ -88,22 +93,22 @@ export async function createAuthority(
 }
 
 /**
- * Makes a server's certificate, of the authority's kind, for `key` in PEM or for a new one. Throws for an authority whose
- * certificate or key is none, and for a key of another kind.
+ * Makes a server certificate for `key`, in PEM, or for a new key. `kind` is that of the authority. Throws
+ * for an authority whose certificate or key is invalid, and for a key of another kind.
  */
 export async function createServerCertificate(
-  authority: Issued,
+  authority: IssuedCertificate,
   { names, addresses }: ServerNames,
   nowMs: number,
   { kind = 'ECDSA', key }: { readonly kind?: KeyKind; readonly key?: string } = {},
-): Promise<Issued> {
+): Promise<IssuedCertificate> {
   const issuer = new X509Certificate(authority.certificate)
   const algorithm = ALGORITHMS[kind]
   const keys =
     key === undefined
       ? await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
       : await importedKeys(key, algorithm)
-  // Without encipherment, the oldest key exchange of RSA is closed to devices that know no other.
+  // Devices that only know the oldest key exchange of RSA need keyEncipherment.
   const usage = KeyUsageFlags.digitalSignature | (kind === 'RSA' ? KeyUsageFlags.keyEncipherment : 0)
   const extensions: Extension[] = [
     new BasicConstraintsExtension(false, undefined, true),
@@ -132,7 +137,7 @@ export async function createServerCertificate(
   return issued(certificate, keys.privateKey)
 }
 
-/** SHA-256 over a certificate's DER, as `AB:CD:…`, which is what `openssl x509 -fingerprint -sha256` shows. */
+/** Returns the SHA-256 fingerprint as `AB:CD:…`, like `openssl x509 -fingerprint -sha256`. */
 export function fingerprint(certificate: string): string {
   const digest = createHash('sha256')
     .update(Buffer.from(new X509Certificate(certificate).rawData))
@@ -144,14 +149,17 @@ function distinguishedName(commonName: string): Name {
   return new Name([{ CN: [{ utf8String: commonName.slice(0, COMMON_NAME_CHARACTERS_MAX) }] }])
 }
 
-/** Positive, 16 random bytes: nobody can foretell what is signed (CA/Browser Forum Baseline Requirements 7.1). */
+/**
+ * Returns 16 random bytes as a positive number, so that nobody can predict the signed content (CA/Browser
+ * Forum Baseline Requirements 7.1).
+ */
 function serialNumber(): string {
   const bytes = randomBytes(16)
   bytes[0] = (bytes[0]! & 0x7f) | 0x40
   return bytes.toString('hex')
 }
 
-/** Not longer than the authority's own. */
+/** Returns the validity from now on, at most until `endMs`. */
 function validity(
   nowMs: number,
   days: number,
@@ -167,7 +175,7 @@ function signingKey(pem: string, algorithm: Algorithm): Promise<webcrypto.Crypto
   return webcrypto.subtle.importKey('pkcs8', PemConverter.decodeFirst(pem), algorithm, true, ['sign'])
 }
 
-/** A key that is there already, in whichever PEM form OpenSSL writes. */
+/** Imports an existing key in any PEM form that OpenSSL writes. */
 async function importedKeys(pem: string, algorithm: Algorithm): Promise<webcrypto.CryptoKeyPair> {
   const { subtle } = webcrypto
   const key = createPrivateKey(pem)
@@ -179,7 +187,7 @@ async function importedKeys(pem: string, algorithm: Algorithm): Promise<webcrypt
   }
 }
 
-async function issued(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<Issued> {
+async function issued(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<IssuedCertificate> {
   const exported = await webcrypto.subtle.exportKey('pkcs8', key)
   return {
     certificate: `${certificate.toString('pem')}\n`,

@@ -1,38 +1,39 @@
-/** By which names and addresses this machine can be reached, without asking the network. */
+/** Finds the names and addresses of this machine without asking the network. */
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
 
-export interface Reachable {
+/** The names and addresses by which clients can reach this machine. */
+export interface MachineNames {
   /** DNS names, the machine's own first, `localhost` last. */
   readonly names: readonly string[]
-  /** IPv4 and IPv6 addresses: those that other machines reach first, loopback last. */
+  /** IPv4 and IPv6 addresses: first those that other machines can reach, loopback last. */
   readonly addresses: readonly string[]
 }
 
-/** A DNS name as certificates have it: RFC 5280 asks for letters, digits and hyphens, and much uses underscores. */
+/** A DNS name in a certificate. RFC 5280 allows letters, digits and hyphens; underscores are common, too. */
 const DNS_NAME =
   /^(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/i
 
-/** A DNS name that may stand in a certificate. */
+/** Whether the text is a DNS name that a certificate may contain. */
 export function isDnsName(name: string): boolean {
   return DNS_NAME.test(name) && isIP(name) === 0
 }
 
-/** An address as people write it: Node writes those of IPv6 in a certificate without `::`. */
+/** Shortens an IPv6 address with `::`, as people write it. Node shows those in certificates in full. */
 export function shortAddress(address: string): string {
   return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address
 }
 
-/** This machine's. `hosts` is the text of /etc/hosts. */
-export function thisMachine(hosts = hostsFile()): Reachable {
+/** Returns the names and addresses of this machine. `hosts` is the text of /etc/hosts. */
+export function thisMachine(hosts = hostsFile()): MachineNames {
   const found = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
-  // Link-local addresses of IPv6 come with the name of an interface, which no certificate has.
+  // Node appends the interface to link-local addresses of IPv6; certificates do not.
   const address = ({ address }: { readonly address: string }): string => address.split('%', 1)[0]!
   const outside = found.filter(({ internal }) => !internal).toSorted(ipv4First)
   const addresses = unique([...outside.map(address), '127.0.0.1', '::1'])
   const host = hostname()
-  // As which it answers in a network without a name server (multicast DNS, RFC 6762).
+  // The name in a network without a name server (multicast DNS, RFC 6762).
   const local = `${host.split('.', 1)[0]}.local`
   const names = [host, ...(host === 'localhost' ? [] : [local]), ...namesOf(hosts, addresses)]
     .filter(isDnsName)
@@ -40,7 +41,7 @@ export function thisMachine(hosts = hostsFile()): Reachable {
   return { names: unique([...names, 'localhost']).toSorted(localhostLast), addresses }
 }
 
-/** Names that /etc/hosts gives to these addresses, or to any other of loopback. */
+/** Returns the names that /etc/hosts gives to these addresses or to any loopback address. */
 function namesOf(hosts: string, addresses: readonly string[]): string[] {
   return hosts.split('\n').flatMap((line) => {
     const [address = '', ...names] = line.replace(/#.*/, '').trim().split(/\s+/)

@@ -1,4 +1,4 @@
-/** Users and rights of a running broker: what changes while it runs holds at once and is told. */
+/** Applies and reports changes of users and rights in a running broker. */
 import {
   Access,
   type AccessListener,
@@ -21,9 +21,9 @@ import type { SecurityKind } from '../broker/boundary/security.ts'
 import type { InventoryQuery, SessionEntry } from '../broker/inventory.ts'
 import type { Server } from '../broker/server.ts'
 import type { Reauthorized } from '../broker/sessions/reauthorization.ts'
-import { linkBy } from '../config/changes.ts'
+import { linkUnder } from '../config/changes.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
-import type { Guard } from './guard.ts'
+import type { BanGuard } from './ban-guard.ts'
 
 const LOADED = {
   accounts: 'accounts-loaded',
@@ -38,9 +38,9 @@ const REFUSED = {
 } as const satisfies Record<Source['kind'], SecurityKind>
 
 /**
- * Reads the sources. `server` and `listeners` are asked for once something changes, so they may be made afterwards, with the
- * policy of what this resolves with. Users in `keeping` get what is kept under their names with their account. Rejects as
- * `Access.open` does.
+ * Reads the sources of users and rights. `server` and `listeners` are called when something changes, so
+ * both may be made later. Users in `keeping` take over the Sessions under their names when they get an
+ * account. Rejects as `Access.open` does.
  */
 export async function openAccess(
   given: Partial<AccessOptions>,
@@ -49,31 +49,31 @@ export async function openAccess(
   listeners: () => readonly ListenerOptions[],
   keeping: ReadonlySet<string>,
   limits: Limits,
-  guard: () => Guard,
+  guard: () => BanGuard,
 ): Promise<Access> {
   const tell = (kind: SecurityKind, { path: subject }: Source, detail: string): void => {
     server().state.events.emit('security', { kind, subject, by: 'broker', detail })
   }
   const listener: AccessListener = {
     changed: (source, lost) => {
-      // Before anybody is asked whose Sessions they are: in between, a client could come back and find them to be nobody's.
+      // Adopt the Sessions first: a client that came back in between would find them without an owner.
       const ids = new Map<string, string>()
       for (const name of keeping) {
         const id = access.accounts?.user(name)?.id ?? null
         if (id !== null) ids.set(name, id)
       }
       if (ids.size > 0) server().adopt(ids)
-      // A reload may have changed since whom a listener lets in.
+      // A reload may have changed which clients a listener accepts.
       const isLost = (client: ClientView): boolean => {
         const options = listeners().find(({ name }) => name === client.link.listener)
         return lost.includes(
-          options === undefined ? client : { ...client, link: linkBy(client.link, options) },
+          options === undefined ? client : { ...client, link: linkUnder(client.link, options) },
         )
       }
       server().usePolicy(access.policy, isLost)
       if (hadUsers !== access.hasUsers) tellAnonymous(access.hasUsers, listeners(), server())
       hadUsers = access.hasUsers
-      // Whoever changed them by a command is told of with the command.
+      // A change by a command is reported with the command and its sender.
       if (!source.isOwn) tell(LOADED[source.kind], source, '')
     },
     takesCertificates: () =>
@@ -81,7 +81,10 @@ export async function openAccess(
     failed: (source, error) => tell(REFUSED[source.kind], source, error.message),
     crowded: (waiting, seconds, hashMs) => {
       const subject = `${waiting} log-ins`
-      const detail = `the last of them waits for about ${Math.ceil(seconds)} s, since a chosen password takes ${Math.round(hashMs)} ms to check; passwords that Godwit makes (godwit user password --names FILE --generate) and client certificates do not wait`
+      const detail =
+        `the last one waits about ${Math.ceil(seconds)} s, because checking a chosen password takes ` +
+        `${Math.round(hashMs)} ms; generated passwords (godwit user password --names FILE --generate) ` +
+        'and client certificates do not wait'
       server().state.events.emit('security', { kind: 'logins-waiting', subject, by: 'broker', detail })
     },
     busy: (clientId, limit, detail) => server().state.limited(limit, clientId, detail),
@@ -93,8 +96,8 @@ export async function openAccess(
 }
 
 /**
- * Has log-ins outlive a restart in `runtimeDirectory`, which is to be in memory. Returns why they do not; null where they do. The data
- * directory must be there.
+ * Remembers log-ins over a restart in `runtimeDirectory`, which should be in memory. Returns the reason if
+ * that fails, otherwise null. The data directory must exist.
  */
 export function rememberLogins(
   access: Access,
@@ -115,7 +118,7 @@ export function rememberLogins(
   }
 }
 
-/** Users came, or the last one is gone: where nobody said who is let in without credentials, that is another answer now. */
+/** Reports that the first user came or the last one went, which changes the default of anonymous access. */
 function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[], server: Server): void {
   const { events } = server.state
   const names = listeners
@@ -123,7 +126,7 @@ function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[],
     .map(({ name }) => name)
   if (names.length === 0) return
   if (!hasUsers) {
-    const detail = 'there are no users any more'
+    const detail = 'there are no more users'
     for (const subject of names)
       events.emit('security', { kind: 'anonymous-allowed', subject, by: 'broker', detail })
     return
@@ -136,24 +139,24 @@ function tellAnonymous(hasUsers: boolean, listeners: readonly ListenerOptions[],
   })
 }
 
-/** What a change of users or rights did to clients and Sessions of the running broker. */
-export interface Effects extends Reauthorized {
-  /** Sessions of a user who is gone: of the one that was removed, or of an earlier one of the name that was added. */
+/** The effects of a change of users or rights on clients and Sessions of the running broker. */
+export interface AccountEffects extends Reauthorized {
+  /** Sessions of the removed user, or of an earlier user with the name that was added. */
   readonly formerSessions: Matches
-  /** Sessions that the user that was added keeps, being the one who had them. */
+  /** Sessions that the added user takes over. */
   readonly keptSessions: Matches
-  /** Where a user was added: Sessions of clients without credentials. */
+  /** Sessions of clients without credentials, when a user was added. */
   readonly anonymousSessions: Matches
   /** Whether `formerSessions` were deleted. */
   readonly isDeleted: boolean
 }
 
-/** The answer to a command that changed something. */
-export interface Changed {
-  readonly effects: Effects
+/** The answer to a command that changed users or rights. */
+export interface AccountChange {
+  readonly effects: AccountEffects
 }
 
-/** What the operator may ask about users and rights on the control socket. */
+/** Returns the commands for users and rights on the control socket. */
 export function accessCommands(
   access: Access,
   server: Server,
@@ -183,20 +186,23 @@ export function accessCommands(
       if (name === 'user list' || name === 'role list') return result
       const done = await server.reauthorized()
       if (same.length > 0) await server.inventory.settled()
-      // Of many users it would be as many looks at all Sessions.
+      // For many users, each would cost a pass over all Sessions.
       const concerned = names.length > 1 ? null : userName
       const sessions = await sessionsConcerned(server, name, concerned, parameters.deleteSessions === true)
       if (sessions.isDeleted && sessions.formerSessions.count > 0) {
         const detail = `${sessions.formerSessions.count} Sessions`
         tell({ kind: 'session-deleted', subject: `--user ${userName}`, detail })
       }
-      return { ...result, effects: { ...done, ...sessions } } satisfies Changed
+      return { ...result, effects: { ...done, ...sessions } } satisfies AccountChange
     }
   }
   return commands
 }
 
-/** Those of the names by which somebody is known now, or all where that is said: who gets an account of it is the same user. */
+/**
+ * Returns the names that a client already uses or a password file knows, or all: these users keep their
+ * Sessions.
+ */
 function sameUsers(access: Access, server: Server, names: readonly string[], areAll: boolean): string[] {
   if (areAll) return [...names]
   const connected = new Set([...server.state.connected.values()].map(({ view }) => view.userName))
@@ -212,7 +218,7 @@ async function sessionsConcerned(
   command: string,
   userName: string | null,
   deletes: boolean,
-): Promise<Pick<Effects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
+): Promise<Pick<AccountEffects, 'formerSessions' | 'keptSessions' | 'anonymousSessions' | 'isDeleted'>> {
   const { inventory } = server
   const through = (
     wanted: InventoryQuery,
@@ -220,7 +226,8 @@ async function sessionsConcerned(
   ): Promise<Matches> => {
     const found = (entry: SessionEntry): Match => ({ ...entry, name: entry.clientId, mayComeBack: true })
     const expectAvailable = (): void => {
-      if (inventory.unavailable !== null) throw new Error(`Sessions were left: ${inventory.unavailable}`)
+      const { unavailable } = inventory
+      if (unavailable !== null) throw new Error(`some Sessions were not deleted: ${unavailable}`)
     }
     return processMatches(inventory, inventory.sessions(wanted), found, take, expectAvailable)
   }

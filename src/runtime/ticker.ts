@@ -1,36 +1,36 @@
-/** Wakes a Server when something is due: one that has nothing to do hardly costs anything. */
+/** Wakes a Server when something is due, so that an idle one costs hardly anything. */
 
-/** A Server, as far as its time is concerned. */
-export interface Ticking {
+/** The part of a Server that the ticker uses. */
+export interface Tickable {
   tick(): void
-  /** Milliseconds until it has something to do. */
+  /** Milliseconds until something is due. */
   readonly idleMs: number
-  /** Called when that may be less than was said. */
-  soon: () => void
+  /** Called when `idleMs` may have become shorter. */
+  onEarlierDeadline: () => void
 }
 
 /**
- * Calls `tick` when it is due, and no more often than every `leastMs`: what is due soon after something else waits for as
- * long. Ten looks a second, whether or not anything was due, were half a hundredth of a processor. Keeps the process alive.
+ * Calls `tick` when something is due, but not within `leastMs` of the previous call. Polling ten times a
+ * second took half a percent of a processor. Keeps the process alive.
  */
 export class Ticker {
-  readonly #server: Ticking
+  readonly #server: Tickable
   readonly #leastMs: number
   #timer: NodeJS.Timeout | null = null
-  /** By `performance.now`. */
+  /** The time of the timer, by `performance.now`. */
   #ringsAt = 0
   #tickedAt = 0
 
-  constructor(server: Ticking, leastMs: number) {
+  constructor(server: Tickable, leastMs: number) {
     this.#server = server
     this.#leastMs = leastMs
-    server.soon = () => this.#arm()
+    server.onEarlierDeadline = () => this.#arm()
     this.#arm()
   }
 
   stop(): void {
-    this.#server.soon = () => {}
-    this.#letGo()
+    this.#server.onEarlierDeadline = () => {}
+    this.#clear()
   }
 
   #arm(): void {
@@ -38,9 +38,9 @@ export class Ticker {
     const rest = Math.max(this.#server.idleMs, this.#tickedAt + this.#leastMs - now)
     const ringsAt = now + rest
     if (this.#timer !== null && this.#ringsAt <= ringsAt) return
-    this.#letGo()
+    this.#clear()
     this.#ringsAt = ringsAt
-    // Timers count whole milliseconds, and ring up to one too soon.
+    // Timers count whole milliseconds and may fire up to one too early.
     this.#timer = setTimeout(() => this.#ring(), Math.ceil(rest) + 1)
   }
 
@@ -51,7 +51,7 @@ export class Ticker {
     if (this.#timer === null) this.#arm()
   }
 
-  #letGo(): void {
+  #clear(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
   }

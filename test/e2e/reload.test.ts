@@ -128,12 +128,14 @@ describe('certificates under load', () => {
     const [port] = ports() as [number]
     await serve(Date.now() - 500 * DAY_MS)
     await broker.until(() => times('certificate refused') === 1)
-    expect(broker.stdout).toMatch(/not valid at this time; the old ones stay/)
+    expect(broker.stdout).toMatch(/not valid at this time; the old certificates stay/)
     await put('server.crt', 'nonsense')
     await broker.until(() => times('certificate refused') === 2)
     await rename(path('server.key'), path('renamed.key'))
     await broker.until(() => times('certificate refused') === 3)
-    expect(broker.stdout).toMatch(/cannot read [^ ]*server\.key: ENOENT; the old ones stay\. Check the path/)
+    expect(broker.stdout).toMatch(
+      /cannot read [^ ]*server\.key: ENOENT; the old certificates stay\. Check the path/,
+    )
     await client('mqtts', port)
   })
 })
@@ -159,7 +161,7 @@ describe('a start', () => {
       () => times('"msg":"certificate expires soon"') > 0 || times('certificate expiring') > 0,
     )
     expect(broker.stdout).toMatch(/^godwit certificate of listener 'secure' is valid until [\d-]+, 8 days$/m)
-    expect(broker.stdout).toMatch(/ends in 8 days; `godwit setup --renew`/)
+    expect(broker.stdout).toMatch(/expires in 8 days; `godwit setup --renew`/)
     const subscriber = await client('mqtts', ports()[0]!)
     const value = new Promise((resolve) => subscriber.once('message', (_, payload) => resolve(`${payload}`)))
     await subscriber.subscribeAsync('$SYS/broker/certificates/secure/days_to_expiry')
@@ -204,7 +206,7 @@ describe('reload', () => {
       'listeners.plain: tcp 127.0.0.1 port 0 -> none, at once',
       'listeners.web: none -> wss 127.0.0.1 port 0, at once',
       '1 client would be cut off:',
-      "  leaver: there is no listener 'plain' any more",
+      "  leaver: listener 'plain' no longer exists",
     ])
     expect(leaver.connected).toBe(true)
     await rename(next, path('godwit.yaml'))

@@ -43,13 +43,13 @@ test.each([
   [
     -500 * DAY_MS,
     /^expired on [\d-]+, 10\d days ago: clients refuse it$/,
-    /ended 10\d days ago: clients refuse it since /,
+    /expired 10\d days ago: clients have refused it since /,
   ],
   [5 * DAY_MS, /^is not valid before .* Is the clock right\?$/, /the certificate is not valid before /],
   [
     -380 * DAY_MS,
     /^is valid until [\d-]+, 1\d days$/,
-    /the certificate ends in 1\d days; `godwit setup --renew`/,
+    /the certificate expires in 1\d days; `godwit setup --renew`/,
   ],
   [0, /^is valid until [\d-]+, 39\d days$/, null],
 ])(
@@ -82,7 +82,9 @@ test('a list of revoked certificates that is out of date is told, and does not r
   expect(told.map(({ kind, detail }) => [kind, detail])).toEqual([
     [
       'certificate-refused',
-      expect.stringMatching(/the old ones stay\. The list of revoked certificates by CN=Devices was to be/),
+      expect.stringMatching(
+        /the old certificates stay\. The list of revoked certificates by CN=Devices was to be/,
+      ),
     ],
   ])
   await listeners.close()

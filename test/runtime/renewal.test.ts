@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { KINDS } from '../../src/runtime/authority-files.ts'
+import { CERTIFICATE_FILES } from '../../src/runtime/authority-files.ts'
 import { createAuthority, createServerCertificate } from '../../src/runtime/certificates.ts'
 import { Renewal } from '../../src/runtime/renewal.ts'
 import { keyPairs } from '../../src/transport/tls/key-pairs.ts'
@@ -16,7 +16,7 @@ let directory: string
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'godwit-'))
-  for (const { kind, authority, server } of KINDS) {
+  for (const { kind, authority, server } of CERTIFICATE_FILES) {
     const issuer = await createAuthority(`Tests ${kind}`, NOW_MS, kind)
     put(authority.certificate, issuer.certificate)
     put(authority.key, issuer.key)
@@ -53,7 +53,9 @@ test('certificates that end soon are made anew, for the same keys and names [fie
     expect(young.subjectAltName).toBe(old.subjectAltName)
     expect(young.publicKey.equals(old.publicKey)).toBe(true)
     expect(young.serialNumber).not.toBe(old.serialNumber)
-    expect(young.verify(new X509Certificate(read(KINDS[i]!.authority.certificate)).publicKey)).toBe(true)
+    expect(
+      young.verify(new X509Certificate(read(CERTIFICATE_FILES[i]!.authority.certificate)).publicKey),
+    ).toBe(true)
   }
   const pems = (names: string[]) => names.map((name) => ({ name, text: read(name) }))
   const pairs = keyPairs(pems(FILES), pems(['server.key', 'server-rsa.key']), undefined)

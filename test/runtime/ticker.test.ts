@@ -11,7 +11,7 @@ function server(...due: number[]) {
   let lookedAt = 0
   return {
     ticks: [] as number[],
-    soon: () => {},
+    onEarlierDeadline: () => {},
     get idleMs() {
       return Math.max(0, Math.min(...due, lookedAt + 1000) - clock())
     },
@@ -22,7 +22,7 @@ function server(...due: number[]) {
     },
     add(time: number) {
       due.push(time)
-      this.soon()
+      this.onEarlierDeadline()
     },
   }
 }

@@ -18,7 +18,7 @@ import type { Decision } from '../../access/decision.ts'
 import { ask, brokerAnswers } from '../../admin/control-client.ts'
 import type { Matches } from '../../admin/matches.ts'
 import { printable } from '../../observe/printable.ts'
-import type { Changed, Effects } from '../../runtime/running-access.ts'
+import type { AccountChange, AccountEffects } from '../../runtime/running-access.ts'
 import { makeDirectory } from '../../store/files/data-directory.ts'
 import { shellWord } from '../../transport/tls/shell-word.ts'
 import type { AccountsCommand, ExplainCommand } from './arguments.ts'
@@ -52,7 +52,7 @@ export async function changeAccounts(
   if (name === 'user list') return userTable(result as UserList, command.json)
   if (name === 'role list') return roleTable(result as RoleList, command.json)
   const text = done(name, parameters.words, roles)
-  const { effects, isFirst = false, generated = [] } = result as Partial<Changed & Added & Generated>
+  const { effects, isFirst = false, generated = [] } = result as Partial<AccountChange & Added & Generated>
   const made = generated[0]?.password
   if (command.json)
     return JSON.stringify({ done: text, ...(made !== undefined && { password: made }), effects })
@@ -97,7 +97,7 @@ export const FIRST_USER_NOTE =
   'from now on only listeners with allow_anonymous accept clients without credentials'
 
 /** Describes the effects of a change on connections, Wills, Subscriptions and Sessions, a line for each. */
-export function effectLines(given: string, command: AccountCommand, effects: Effects): string[] {
+export function effectLines(given: string, command: AccountCommand, effects: AccountEffects): string[] {
   const name = printable(given)
   const { connectionsEnded, anonymousEnded, willsPublished, willsDenied } = effects
   const { subscriptionsSuspended, sessionsSuspended, subscriptionsResumed } = effects

@@ -6,7 +6,7 @@ import type { Generated, UserList } from '../../access/account-commands.ts'
 import { CLIENT_ROLE, type GeneratedFor } from '../../access/accounts.ts'
 import { isName } from '../../access/accounts-file.ts'
 import { printable } from '../../observe/printable.ts'
-import type { Changed } from '../../runtime/running-access.ts'
+import type { AccountChange } from '../../runtime/running-access.ts'
 import {
   carryOut,
   effectLines,
@@ -48,7 +48,7 @@ export async function changeManyUsers(
   const { command: name, json, generate, keepSessions } = command
   const path = command.names!
   const isForBroker = await usesBroker(directory, command)
-  const names = namesIn(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
+  const names = serverNamesOf(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
   const known = (await carryOut(directory, isForBroker, 'user list', { words: [] })) as UserList
   expectNames(name, names, new Set(known.users.map((user) => user.name)))
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
@@ -60,7 +60,7 @@ export async function changeManyUsers(
     const result = (await carryOut(directory, isForBroker, name, parameters).catch((error: unknown) => {
       const note = done === 0 ? 'Nothing was changed.' : `The first ${done} of ${names.length} were done.`
       throw error instanceof Error ? new InputError(error.message, note, { cause: error }) : error
-    })) as Partial<Changed & Generated & { readonly isFirst: boolean }>
+    })) as Partial<AccountChange & Generated & { readonly isFirst: boolean }>
     done += words.length
     await writeFully(stdout, (result.generated ?? []).map(json ? jsonLine : csvLine).join(''))
     const effects = result.effects === undefined ? [] : effectLines(words[0]!, name, result.effects)
@@ -75,7 +75,7 @@ export async function changeManyUsers(
 }
 
 /** Reads one name per line and skips empty lines. Throws InputError. */
-function namesIn(content: Buffer, path: string): string[] {
+function serverNamesOf(content: Buffer, path: string): string[] {
   const where = path === '-' ? 'the standard input' : path
   const text = content.toString('utf8')
   if (!Buffer.from(text, 'utf8').equals(content))

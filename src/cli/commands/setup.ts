@@ -7,17 +7,17 @@ import { dirname, join, resolve } from 'node:path'
 import { Accounts, ADMINISTRATOR_ROLE } from '../../access/accounts.ts'
 import { DIRECTORY_FILE, loadConfig } from '../../config/config.ts'
 import {
+  CERTIFICATE_FILES,
+  type CertificateFiles,
   firstCertificate,
-  KINDS,
-  type KindFiles,
-  namesIn,
+  serverNamesOf,
   writeWhole,
 } from '../../runtime/authority-files.ts'
 import {
   createAuthority,
   createServerCertificate,
   fingerprint,
-  type Issued,
+  type IssuedCertificate,
   type ServerNames,
 } from '../../runtime/certificates.ts'
 import { isDnsName, shortAddress, thisMachine } from '../../runtime/machine.ts'
@@ -58,7 +58,7 @@ export class SetupError extends Error {
   }
 }
 
-const [ECDSA, RSA] = KINDS
+const [ECDSA, RSA] = CERTIFICATE_FILES
 const CA_CERTIFICATE = ECDSA.authority.certificate
 
 /** The `tls` line of a listener for one kind of key, and for both. */
@@ -192,7 +192,7 @@ interface StoredAuthority {
 
 async function ensureAuthority(
   directory: string,
-  { kind, authority }: KindFiles,
+  { kind, authority }: CertificateFiles,
   nowMs: number,
   report: string[],
 ): Promise<StoredAuthority> {
@@ -246,7 +246,7 @@ async function ensureRsa(
 
 async function ensureServerCertificate(
   directory: string,
-  files: KindFiles,
+  files: CertificateFiles,
   authority: StoredAuthority,
   options: SetupOptions,
   nowMs: number,
@@ -260,7 +260,7 @@ async function ensureServerCertificate(
     addresses: [...new Set([...options.addresses, ...machine.addresses])],
   }
   const isThere = existsSync(certificate!)
-  const known = isThere ? namesIn(read(certificate!)) : { names: [], addresses: [] }
+  const known = isThere ? serverNamesOf(read(certificate!)) : { names: [], addresses: [] }
   if (isThere && !options.renew) {
     report.push(`godwit kept ${server.certificate}, ${until(read(certificate!))}`)
     const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
@@ -308,12 +308,12 @@ async function ensureServerCertificate(
 }
 
 async function signCertificate(
-  authority: Issued,
+  authority: IssuedCertificate,
   names: ServerNames,
   nowMs: number,
   how: NonNullable<Parameters<typeof createServerCertificate>[3]>,
   keyPath: string,
-): Promise<Issued> {
+): Promise<IssuedCertificate> {
   try {
     return await createServerCertificate(authority, names, nowMs, how)
   } catch (error) {
@@ -432,7 +432,7 @@ function refuseOrphanKey(key: string, certificate: string): void {
 async function writePair(
   directory: string,
   names: { readonly certificate: string; readonly key: string },
-  { certificate, key }: Issued,
+  { certificate, key }: IssuedCertificate,
   how: 'new' | 'replace',
 ): Promise<void> {
   await write(directory, names.key, key, 0o600, how)

@@ -9,7 +9,7 @@ import {
   type CutOff,
   changeLine,
   configChanges,
-  withoutRestart,
+  reloadableConfig,
 } from '../../config/changes.ts'
 import { type Config, ConfigError, type ConfigSources, checkConfig } from '../../config/config.ts'
 import { isLoopbackOnly } from '../../config/listeners.ts'
@@ -89,7 +89,7 @@ export class ConfigReloader {
   preview(file: string, text: string): ReloadReport {
     const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
-    const { limits } = withoutRestart(this.#config, config)
+    const { limits } = reloadableConfig(this.#config, config)
     const sessions = this.#broker.cappedBy(limits.sessionExpirySecondsMax)
     return { changes, files: [], cutOff, sessions, beyond: this.#broker.beyondBy(limits) }
   }
@@ -106,7 +106,7 @@ export class ConfigReloader {
     try {
       const wanted = acceptable(checkConfig(this.#sources()))
       const { changes } = this.#compared(wanted)
-      const config = withoutRestart(this.#config, wanted)
+      const config = reloadableConfig(this.#config, wanted)
       const { listeners, limits, sysIntervalSeconds } = config
       const isOther = sysIntervalSeconds !== this.#config.sysIntervalSeconds
       const cutOff = await this.#broker.reconfigure({

@@ -126,7 +126,7 @@ export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): 
     const key = isValidAt(credentials, nowMs!) ? 'tls.crl' : 'tls.cert'
     const advice =
       key === 'tls.cert'
-        ? '`godwit setup --renew` makes a new one where setup made it.'
+        ? '`godwit setup --renew` makes a new one if setup made it.'
         : 'Put its new list into the file; the broker reads it within seconds.'
     throw new ListenError(listener, trouble, advice, { key })
   })

@@ -133,7 +133,7 @@ describe('what a running broker holds', () => {
       [['session', 'show', 'x'], "there is no Session of the client 'x'", 'godwit session list'],
       [['client', 'kick', 'x'], "there is no Session of the client 'x'", 'godwit session list'],
       [['retained', 'delete', 'x'], "no message is retained for 'x'", 'godwit retained list'],
-      [['subscription', 'list', '--topic', 'a#'], 'a# is no topic filter', 'section 4.7'],
+      [['subscription', 'list', '--topic', 'a#'], 'a# is not a topic filter', 'section 4.7'],
     ] as const) {
       const { code, stdout, stderr } = await godwit(broker, ...words)
       expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
@@ -144,7 +144,7 @@ describe('what a running broker holds', () => {
     const { code, stderr } = await godwit(nowhere, 'client', 'list')
     expect(code).toBe(1)
     expect(stderr).toBe(
-      `godwit: no broker answers for ${nowhere.data}\nStart one with \`godwit\`, or name its --data directory.\n`,
+      `godwit: no broker answers for ${nowhere.data}\nStart one with \`godwit\`, or name its directory with --data.\n`,
     )
   })
 

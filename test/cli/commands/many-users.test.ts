@@ -58,7 +58,7 @@ test('a fleet is added from a list of names, and its passwords are a table', asy
   expect(await has('pump-699', password!)).toBe(true)
   expect((await Accounts.open(data)).user('pump-0')!.roles).toEqual(['admin'])
   expect(stderr).toContain('1201 users added with the role admin; their passwords are shown only once')
-  expect(stderr.match(/from now on clients without credentials/g)).toHaveLength(1)
+  expect(stderr.match(/from now on only listeners with allow_anonymous/g)).toHaveLength(1)
   expect(stderr).not.toContain(password)
   expect(readFileSync(join(data, 'accounts.json'), 'utf8')).not.toContain(password)
   const again = await run('pump-699\npump-1\n', 'password', '--generate', '--json')

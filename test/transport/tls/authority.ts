@@ -12,7 +12,11 @@ import {
   X509CertificateGenerator,
   X509CrlGenerator,
 } from '@peculiar/x509'
-import { createAuthority, createServerCertificate, type Issued } from '../../../src/runtime/certificates.ts'
+import {
+  createAuthority,
+  createServerCertificate,
+  type IssuedCertificate,
+} from '../../../src/runtime/certificates.ts'
 
 const CURVE = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 
@@ -25,10 +29,10 @@ interface Times {
 }
 
 export class Authority {
-  readonly issued: Issued
+  readonly issued: IssuedCertificate
   readonly #certificate: X509Certificate
 
-  private constructor(issued: Issued) {
+  private constructor(issued: IssuedCertificate) {
     this.issued = issued
     this.#certificate = new X509Certificate(issued.certificate)
   }
@@ -38,7 +42,7 @@ export class Authority {
   }
 
   /** For localhost and loopback; `nowMs` is when it seems to be made. */
-  server(nowMs = Date.now()): Promise<Issued> {
+  server(nowMs = Date.now()): Promise<IssuedCertificate> {
     const names = { names: ['localhost'], addresses: ['127.0.0.1', '::1'] }
     return createServerCertificate(this.issued, names, nowMs)
   }
@@ -46,7 +50,7 @@ export class Authority {
   async client(
     commonName: string,
     { from = Date.now() - DAY_MS, to = Date.now() + DAY_MS }: Times = {},
-  ): Promise<Issued & { readonly serialNumber: string }> {
+  ): Promise<IssuedCertificate & { readonly serialNumber: string }> {
     const keys = await webcrypto.subtle.generateKey(CURVE, true, ['sign', 'verify'])
     const certificate = await X509CertificateGenerator.create({
       issuer: this.#certificate.subjectName,

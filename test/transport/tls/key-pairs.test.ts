@@ -6,15 +6,15 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import {
   createAuthority,
   createServerCertificate,
-  type Issued,
+  type IssuedCertificate,
   type KeyKind,
 } from '../../../src/runtime/certificates.ts'
 import { keyPairs, type PemSource } from '../../../src/transport/tls/key-pairs.ts'
 
 const NAMES = { names: ['localhost'], addresses: [] }
 
-let authorities: Record<KeyKind, Issued>
-let servers: Record<KeyKind, Issued>
+let authorities: Record<KeyKind, IssuedCertificate>
+let servers: Record<KeyKind, IssuedCertificate>
 
 beforeAll(async () => {
   const made = async (kind: KeyKind) => {

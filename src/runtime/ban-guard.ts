@@ -1,4 +1,4 @@
-/** Bans in a running broker: those of operators, and those that it imposes by itself on who guesses or flaps. */
+/** Keeps the bans of a running broker: those of operators, and automatic ones for guessing and flapping. */
 import { BAN_COMMANDS, type BanKeeper, banCommand, subjectOf } from '../access/bans/ban-commands.ts'
 import { BansError } from '../access/bans/bans-file.ts'
 import type { KeptBans } from '../access/bans/kept-bans.ts'
@@ -11,7 +11,8 @@ import type { Server } from '../broker/server.ts'
 import { FLAPPING_MIN, Flapping } from '../observe/flapping.ts'
 import { BANS_FILE } from '../store/files/kept-files.ts'
 
-export class Guard implements BanKeeper {
+/** Enforces and reports bans, and bans clients that guess passwords or reconnect too often. */
+export class BanGuard implements BanKeeper {
   readonly #server: Server
   readonly #kept: KeptBans
   readonly #flapping: Flapping
@@ -25,7 +26,7 @@ export class Guard implements BanKeeper {
     this.#detach = server.state.events.on('connected', ({ client }) => this.#connected(client))
   }
 
-  /** In ms, as bans have it. */
+  /** Returns the time in ms by the clock of bans. */
   now(): number {
     return this.#server.state.now()
   }
@@ -34,7 +35,7 @@ export class Guard implements BanKeeper {
     return this.#kept.list()
   }
 
-  /** Of an operator, or of the program. */
+  /** Adds a ban of an operator or of the program, and ends the connections that it concerns. */
   async add(ban: Ban): Promise<void> {
     const { kind, subject, by, reason } = ban
     const adding = this.#kept.add(ban)
@@ -51,12 +52,15 @@ export class Guard implements BanKeeper {
     return isLifted
   }
 
-  /** An address, or IPv6 network, showed so many wrong passwords. */
+  /** Bans an address, or IPv6 network, that sent `count` wrong passwords. */
   guesses(address: string, count: number): void {
     this.#impose('address', address, `${count} wrong passwords`, 'failedLoginsBanned')
   }
 
-  /** Takes over what somebody else wrote to the file of bans. Never rejects: a bad file changes nothing, and is told. */
+  /**
+   * Applies changes that somebody else wrote to the file of bans. A bad file changes nothing and is
+   * reported.
+   */
   async reread(): Promise<void> {
     try {
       const edited = await this.#kept.reread()
@@ -75,7 +79,7 @@ export class Guard implements BanKeeper {
     this.#server.state.events.emit('security', { kind, subject: BANS_FILE, by: 'broker', detail })
   }
 
-  /** What the operator may ask on the control socket. */
+  /** Returns the commands for the control socket. */
   commands(): Readonly<Record<string, ControlCommand>> {
     return Object.fromEntries(
       BAN_COMMANDS.map((name) => [
@@ -93,7 +97,7 @@ export class Guard implements BanKeeper {
     )
   }
 
-  /** Ends; resolves when what was imposed last is written. */
+  /** Stops watching and resolves once the latest automatic ban is written. */
   async close(): Promise<void> {
     this.#detach()
     await this.#kept.settled()
@@ -105,7 +109,7 @@ export class Guard implements BanKeeper {
     if (connects >= FLAPPING_MIN) events.emit('flapping', { clientId, link, connects })
     if (connects <= limits.flappingConnectsMax) return
     this.#flapping.forget(clientId)
-    // It has just been let in: its end comes after its CONNACK.
+    // CONNACK is still to be sent; the ban ends the connection after it.
     queueMicrotask(() => {
       this.#impose('client', clientId, `${connects} connects within a minute`, 'flappingConnectsMax')
     })
@@ -120,13 +124,14 @@ export class Guard implements BanKeeper {
     if (!this.#kept.impose(ban)) return
     state.limited(limit, kind === 'client' ? subject : '', `${subject} is banned: ${reason}`)
     const ended = this.#server.enforceBans([kind])
-    const detail = `${kind}; ${reason}; ${forHowLong(ban)}; ${counted(ended)} ended; to lift it: godwit ban remove`
+    const end = `${counted(ended)} ended; to lift it: godwit ban remove`
+    const detail = `${kind}; ${reason}; ${forHowLong(ban)}; ${end}`
     state.events.emit('security', { kind: 'banned', subject, by: 'broker', detail })
   }
 }
 
 function forHowLong({ since, until }: Ban): string {
-  return until === null ? 'for ever' : `for ${Math.round((until - since) / 1000)} s`
+  return until === null ? 'without end' : `for ${Math.round((until - since) / 1000)} s`
 }
 
 function counted(connections: number): string {

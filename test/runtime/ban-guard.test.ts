@@ -5,14 +5,14 @@ import { describe, expect, test } from 'vitest'
 import { writeBans } from '../../src/access/bans/bans-file.ts'
 import { KeptBans } from '../../src/access/bans/kept-bans.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
-import { Guard } from '../../src/runtime/guard.ts'
+import { BanGuard } from '../../src/runtime/ban-guard.ts'
 import { World } from '../broker/harness.ts'
 
 async function made(limits = {}, directory: string | null = null) {
   const world = await World.make({ limits })
   const clock = { now: () => world.server.state.now(), wallNow: () => world.wall }
   const kept = new KeptBans(world.server.state.bans, clock, directory, () => {})
-  const guard = new Guard(world.server, kept, () => world.monotonic)
+  const guard = new BanGuard(world.server, kept, () => world.monotonic)
   return { world, guard, told: world.record('security') }
 }
 
