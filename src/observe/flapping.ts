@@ -1,23 +1,24 @@
-/** Notices clients that connect again and again. Whoever connects now and then costs no memory. */
+/** Detects clients that reconnect again and again. Ordinary clients take no memory. */
 
-/** Connects of one Client Identifier in a minute that are no ordinary bad network. */
+/** More connects of one Client Identifier in a minute than a bad network explains. */
 export const FLAPPING_MIN = 60
 
 const WINDOW_MS = 60_000
 
-/** Counts of Client Identifiers by a hash of theirs, a byte each. */
+/** One-byte counters, which Client Identifiers share by hash. */
 const SLOTS = 65_536
 
-/** From so many connects of a slot on, its Client Identifiers are counted one by one. */
+/** After so many connects, the Client Identifiers of a slot are counted individually. */
 const ORDINARY_MAX = 3
 
-/** Client Identifiers that are counted one by one; the one that connected longest ago is forgotten. */
+/** At most so many are counted individually; the one that connected longest ago is forgotten. */
 const CLIENTS_MAX = 4096
 
-/** Of a Client Identifier, its end tells it from others: so many characters are hashed. */
+/** Only the last characters are hashed, because Client Identifiers mostly differ at the end. */
 const HASHED_MAX = 64
 
-export class Flapping {
+/** Counts connects by Client Identifier in windows of a minute. */
+export class FlappingDetector {
   readonly #now: () => number
   readonly #slots = new Uint8Array(SLOTS)
   readonly #counts = new Map<string, number>()
@@ -29,7 +30,10 @@ export class Flapping {
     this.#since = now()
   }
 
-  /** Counts a connect; how many there were of this client within the minute, or a few more where others share its hash. */
+  /**
+   * Counts a connect and returns the connects of this client in the minute, or a few more if hashes
+   * collide.
+   */
   connected(clientId: string): number {
     const now = this.#now()
     if (now - this.#since >= WINDOW_MS) {

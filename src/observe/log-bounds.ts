@@ -1,15 +1,18 @@
-/** How much the logs say at most. */
+/** Bounds for the output of the logs. */
 
-/** How much is written at most of what repeats. */
+/** Bounds for repeated events. */
 export interface LogBounds {
-  /** At most one line in this time for what repeats. */
+  /** A repeated event is logged at most once in this time. */
   readonly repeatSeconds: number
-  /** Lines of each kind; a hundred times as many may come at once. */
+  /** The rate of each kind of line; bursts may have a hundred times as many. */
   readonly linesPerSecondMax: number
 }
 
-/** Ten lines a second are 260 MB a day for each kind of line; a fleet of a thousand that comes back is told in full. */
+/**
+ * Ten lines a second make 260 MB a day for each kind of line; a thousand clients that reconnect are logged
+ * in full.
+ */
 export const DEFAULT_LOG_BOUNDS: LogBounds = { repeatSeconds: 10, linesPerSecondMax: 10 }
 
-/** What may wait for a reader that takes nothing, where nobody says otherwise: 4,000 lines or so. */
+/** The default for bytes that may wait for a stalled reader, about 4,000 lines. */
 export const WAITING_BYTES_MAX = 1024 * 1024

@@ -1,4 +1,4 @@
-/** A log in a file of its own, for its owner alone. */
+/** Writes a log to a separate file that only its owner can read. */
 import {
   closeSync,
   constants,
@@ -12,8 +12,9 @@ import { stat } from 'node:fs/promises'
 import { lostLine } from './logger.ts'
 
 const MODE = 0o600
-/** How often it is looked whether the file still has its name. */
-const LOOK_MS = 5000
+/** The broker checks this often whether the file was renamed or removed. */
+const CHECK_MS = 5000
+
 /** The file cannot be written. */
 export class LogFileError extends Error {
   override readonly name = 'LogFileError'
@@ -24,21 +25,21 @@ export class LogFileError extends Error {
     this.advice =
       code === 'ELOOP'
         ? 'It is a symbolic link: name the file itself.'
-        : 'Name a file in a directory that the user who runs the broker can write.'
+        : "Name a file in a directory that the broker's user can write."
   }
 }
 
-/** What the file has to say of itself, for the log. */
+/** Receives the events of a log file. */
 export interface LogFileEvents {
-  /** Lines begin to be lost. */
+  /** The file begins to lose lines. */
   lost(reason: string): void
-  /** Lines are written again; so many were lost. */
+  /** The file takes lines again after losing `count`. */
   found(count: number): void
 }
 
 /**
- * Lines are appended as they come. When the file was renamed or removed, as by logrotate, a new one is begun within
- * seconds. What the disk does not take is lost and counted; how many were lost stands in the file once it takes lines again.
+ * Appends lines to a file. Begins a new file within seconds after the old one was renamed or removed, as by
+ * logrotate. Lines that the disk does not take are lost; a later line tells how many.
  */
 export class LogFile {
   readonly #path: string
@@ -48,10 +49,10 @@ export class LogFile {
   #stream: WriteStream
   #node: bigint
   #isLosing = false
-  /** Lines that were lost and are not told yet. */
+  /** Lost lines that no line has reported yet. */
   #lost = 0
 
-  /** Opens the file, or makes it. Throws LogFileError. `waitingBytesMax` is for what a slow disk has not taken. */
+  /** Opens or creates the file. At most `waitingBytesMax` wait for a slow disk. Throws LogFileError. */
   constructor(path: string, waitingBytesMax: number, events: LogFileEvents) {
     this.#path = path
     this.#waitingBytesMax = waitingBytesMax
@@ -59,21 +60,21 @@ export class LogFile {
     const { stream, node } = this.#open()
     this.#stream = stream
     this.#node = node
-    this.#timer = setInterval(() => void this.look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => void this.check(), CHECK_MS).unref()
   }
 
   write(line: string): void {
     if (this.#stream.writableLength >= this.#waitingBytesMax) {
       this.#lost++
-      this.#lose('the disk takes nothing')
+      this.#lose('the disk does not take more')
       return
     }
     if (this.#lost > 0) this.#tellLost()
     this.#send(line, 1)
   }
 
-  /** Begins a new file when this one has lost its name or cannot be written. Never rejects. */
-  async look(): Promise<void> {
+  /** Begins a new file if this one was renamed, was removed or cannot be written. Never rejects. */
+  async check(): Promise<void> {
     const found = await stat(this.#path, { bigint: true }).catch(() => null)
     if (found?.ino === this.#node && !this.#stream.errored) {
       if (this.#lost > 0 && this.#stream.writableLength === 0) this.#tellLost()
@@ -90,7 +91,7 @@ export class LogFile {
     }
   }
 
-  /** Resolves when everything is written, or cannot be. */
+  /** Resolves once everything is written or the file has failed. */
   close(): Promise<void> {
     clearInterval(this.#timer)
     return new Promise((resolve) => {
@@ -106,7 +107,7 @@ export class LogFile {
     this.#send(lostLine(count), count)
   }
 
-  /** `lines` are lost if this is. */
+  /** Writes a text; `lines` is the number of lines that are lost if this fails. */
   #send(text: string, lines: number): void {
     this.#stream.write(text, (error) => {
       if (error) {
@@ -125,7 +126,7 @@ export class LogFile {
     try {
       fd = openSync(this.#path, O_APPEND | O_CREAT | O_NOFOLLOW | O_WRONLY, MODE)
       const found = fstatSync(fd, { bigint: true })
-      // A device is not ours to change.
+      // The mode of a device must stay as it is.
       if (found.isFile()) fchmodSync(fd, MODE)
       const node = found.ino
       const stream = createWriteStream('', { fd })

@@ -1,18 +1,20 @@
-/** Where the log's lines go: a reader that stops, or a disk that is full, costs lines, never memory or the broker. */
+/** Bounds the output of the log: a stalled reader or a full disk costs lines, never memory or the broker. */
 
-/** What lines are written to: a stream, or less. */
+/** A stream, or something simpler, that takes lines. */
 export interface LineWriter {
-  /** `done` is called with what went wrong, if anything did. */
+  /** Calls `done` with an error if the write failed. */
   write(text: string, done?: (error?: Error | null) => void): unknown
   /** Bytes, or characters, that wait for the reader; 0 when absent. */
   readonly writableLength?: number
   once?(event: 'drain', callback: () => void): unknown
 }
 
-/** Told when lines were lost and lines can be written again. */
+/** Returns a line that tells how many lines were lost. */
 export type LostLine = (count: number) => string
 
-/** Hands lines on as long as no more than `waitingMax` wait; counts those that are lost, and says how many once it can. */
+/**
+ * Passes lines on while at most `waitingMax` wait. Counts lost lines and reports them as soon as possible.
+ */
 export class LogOutput {
   readonly #writer: LineWriter
   readonly #waitingMax: number
@@ -40,7 +42,7 @@ export class LogOutput {
     return (this.#writer.writableLength ?? 0) < this.#waitingMax
   }
 
-  /** Nobody may have anything to log for long after the reader is back. */
+  /** Reports lost lines when the reader is back; the next line of the log may be far away. */
   #watch(): void {
     if (this.#isWatching || this.#writer.once === undefined) return
     this.#isWatching = true
@@ -56,14 +58,14 @@ export class LogOutput {
     this.#send(this.#lostLine(count), count)
   }
 
-  /** `lines` are lost if this is. */
+  /** Writes a text; `lines` is the number of lines that are lost if this fails. */
   #send(text: string, lines: number): void {
     try {
       this.#writer.write(text, (error) => {
         if (error) this.#lost += lines
       })
     } catch {
-      // A file on a full disk: it is tried again with the next line.
+      // A full disk makes the write throw. The next line is the next attempt.
       this.#lost += lines
     }
   }

@@ -1,4 +1,4 @@
-/** The log: what the Server's events tell an operator. */
+/** Writes the Server's events to the log. */
 import type { Logger } from 'pino'
 import type { BrokerEvents, EventName, Events, Limit } from '../broker/boundary/events.ts'
 import { configKey } from '../broker/boundary/limit-row.ts'
@@ -9,22 +9,22 @@ import type { DropReason } from '../session/limits.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
 import { CLIENT_CODES, refusalCode } from './security.ts'
-import { placeOf, Takeovers } from './takeovers.ts'
-import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
+import { peerName, TakeoverDetector } from './takeovers.ts'
+import { type Fields, type LineKind, type Occurrence, Tally } from './tally.ts'
 
-/** Packets of one client and type that are told one by one before they are counted. */
+/** So many packets of one client and type are logged individually before they are counted. */
 const PACKETS_BURST = 1000
 
 const FLUSH_MS = 1000
 
-/** Clients whose breaches of rules are remembered; those of longest ago are told again when they come back. */
+/** The violations of so many clients are remembered; older ones are logged again. */
 const FORGIVEN_MAX = 10_000
 
-/** Drops that belong to the life of a Session and tell of no trouble. */
+/** Drops that are normal in the life of a Session. */
 const ORDINARY_DROPS: ReadonlySet<DropReason> = new Set(['offline', 'expired', 'session-ended'])
 
-/** What happens in the ordinary course: told each time, until it happens too often. */
-const ordinary = (level: Kind['level'], text: string, source: string, subject: string): Kind => ({
+/** Returns the kind of an ordinary event, which is logged every time until it happens too often. */
+const ordinary = (level: LineKind['level'], text: string, source: string, subject: string): LineKind => ({
   level,
   text,
   source,
@@ -42,27 +42,27 @@ const KINDS = {
   again: ordinary('info', 'new messages and Sessions are accepted again', 'state', 'detail'),
   recovered: ordinary('info', 'the store works again', 'state', 'detail'),
   refusing: ordinary('warn', 'new messages and Sessions are refused', 'state', 'detail'),
-  pressed: ordinary('warn', 'memory or disk is short: those who hold most pay', 'state', 'detail'),
-  eased: ordinary('info', 'memory and disk are not short any more', 'state', 'detail'),
+  pressed: ordinary('warn', 'memory or disk is short: the largest users are limited', 'state', 'detail'),
+  eased: ordinary('info', 'memory and disk are no longer short', 'state', 'detail'),
   relieved: {
     level: 'warn',
-    text: 'a client pays for what it holds',
+    text: 'a client is limited because it uses most',
     source: 'clientId',
     subject: 'step',
     burst: 1,
   },
   storeFailed: ordinary('error', 'the store failed', 'state', 'detail'),
   clockStepped: {
-    ...{ level: 'warn', text: 'the wall clock was set; expiry goes on as before' },
+    ...{ level: 'warn', text: 'the wall clock was set; expiry times are not affected' },
     ...{ source: 'state', subject: 'detail', burst: 1 },
   },
   clockCorrected: ordinary(
     'warn',
-    'the wall clock was set back after the start: what was held expires later by as much',
+    'the wall clock was set back after the start: stored data expires later by the same time',
     'state',
     'detail',
   ),
-  forgiven: ordinary('warn', 'a rule that the client breaks is forgiven', 'remoteAddress', 'rule'),
+  forgiven: ordinary('warn', 'the client breaks a rule that its listener tolerates', 'remoteAddress', 'rule'),
   loginRefused: {
     ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
     fields: { security: CLIENT_CODES.loginRefused.code },
@@ -83,14 +83,18 @@ const KINDS = {
   },
   contested: {
     level: 'warn',
-    text: 'several connections use one Client Identifier and take it from each other: give each device its own',
+    text:
+      'several connections use one Client Identifier and take it from each other: ' +
+      'give each device its own',
     source: 'clientId',
     subject: 'from',
     burst: 1,
   },
   flapping: {
     level: 'warn',
-    text: 'one client connects again and again: look at its network, its Keep Alive, and whether two devices use its Client Identifier',
+    text:
+      'one client connects again and again: check its network, its Keep Alive, ' +
+      'and whether two devices use its Client Identifier',
     source: 'clientId',
     subject: 'remoteAddress',
     burst: 1,
@@ -105,15 +109,16 @@ const KINDS = {
   resumed: ordinary('debug', 'publisher resumed', 'clientId', 'reason'),
   received: { ...ordinary('trace', 'packet received', 'clientId', 'packet'), burst: PACKETS_BURST },
   sent: { ...ordinary('trace', 'packet sent', 'clientId', 'packet'), burst: PACKETS_BURST },
-} as const satisfies Readonly<Record<string, Kind>>
+} as const satisfies Readonly<Record<string, LineKind>>
 
-/** Writes a line of a kind, or counts it. */
-type Tell = (kind: Kind, occurrence: Occurrence, describe: () => Fields) => void
+/** Writes or counts a line of this kind. */
+type Tell = (kind: LineKind, occurrence: Occurrence, describe: () => Fields) => void
 
 /**
- * Logs connects and disconnects at info, Sessions, Subscriptions and Wills at debug, packets at trace, refusals, limits and
- * lost messages at warn, trouble with the store at error. What a level hides is not listened to. `now` is a monotonic clock
- * in ms. Returns a function that ends it and writes what was counted last.
+ * Logs failures of the store at error, refusals, limits and lost messages at warn, connects and disconnects
+ * at info, Sessions, Subscriptions and Wills at debug, packets at trace. Does not listen to events that the
+ * level hides. `now` is a monotonic clock in ms. Returns a function that stops the log and writes the
+ * remaining counts.
  */
 export function attachLog(
   events: Events,
@@ -128,7 +133,7 @@ export function attachLog(
     write: ({ level }, fields, text) => logger[level](fields, text),
   })
   const tell: Tell = (kind, occurrence, describe) => tally.add(kind, occurrence, describe)
-  const takeovers = new Takeovers(now)
+  const takeovers = new TakeoverDetector(now)
   const attach = (): (() => void)[] => [
     ...(logger.isLevelEnabled('trace') ? traceLines(events, tell) : []),
     ...(logger.isLevelEnabled('debug') ? debugLines(events, tell) : []),
@@ -140,7 +145,7 @@ export function attachLog(
   const detach = (): void => {
     for (const off of attached) off()
   }
-  // A level that is raised while the broker runs needs events that nobody listened to.
+  // Another level needs other events.
   const relevel = (): void => {
     detach()
     attached = attach()
@@ -172,7 +177,7 @@ function infoLines(events: Events, tell: Tell): (() => void)[] {
         ...who(clientId, link),
         by,
         ...why(reasonCode, reason),
-        ...(takenOverBy !== undefined && { takenOverBy: placeOf(takenOverBy) }),
+        ...(takenOverBy !== undefined && { takenOverBy: peerName(takenOverBy) }),
       })),
     ),
     events.on('health', ({ state, before }) => {
@@ -197,7 +202,7 @@ function traceLines(events: Events, tell: Tell): (() => void)[] {
 function debugLines(events: Events, tell: Tell): (() => void)[] {
   const line = <K extends EventName>(
     name: K,
-    kind: Kind,
+    kind: LineKind,
     fields: (event: BrokerEvents[K]) => Fields,
   ): (() => void) =>
     events.on(name, (event) => {
@@ -234,7 +239,7 @@ function debugLines(events: Events, tell: Tell): (() => void)[] {
   ]
 }
 
-function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Logger): (() => void)[] {
+function warnLines(events: Events, tell: Tell, takeovers: TakeoverDetector, logger: Logger): (() => void)[] {
   return [
     events.on('clock', ({ what, ms }) => {
       const kind = what === 'stepped' ? KINDS.clockStepped : KINDS.clockCorrected
@@ -299,7 +304,7 @@ function warnLines(events: Events, tell: Tell, takeovers: Takeovers, logger: Log
   ]
 }
 
-/** Once per client and rule, however often the client comes back. */
+/** Logs each client and rule once, however often the client comes back. */
 function forgivenLines(events: Events, tell: Tell): () => void {
   const told = new Set<string>()
   return events.on('forgiven', ({ client, rule }) => {
@@ -342,12 +347,12 @@ function why(reasonCode: number, reason: string): Record<string, unknown> {
   return { reasonCode: hexadecimal(reasonCode), reason: printable(reason) }
 }
 
-/** The key to change; undefined for what is no limit of the configuration. */
+/** Returns the key of a limit; undefined if it is not in the configuration. */
 function limitPath(limit: Limit): string | undefined {
   return Object.hasOwn(LIMIT_TABLE, limit) ? `limits.${configKey(limit)}` : undefined
 }
 
-/** Reason Codes as the standard writes them. */
+/** Formats a Reason Code as the standard does. */
 function hexadecimal(reasonCode: number): string {
   return `0x${reasonCode.toString(16).padStart(2, '0').toUpperCase()}`
 }

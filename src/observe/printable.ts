@@ -1,14 +1,13 @@
-/** PURE. Text from clients as it may stand in a log line. */
-
+/** PURE. Makes text from clients safe for log lines and terminals. */
 import { beginningOf } from '../mqtt/utf8.ts'
 
-/** Longer texts are cut, in characters. */
+/** Longer texts are cut off. */
 const CHARACTERS_MAX = 256
 
-/** Control characters, line and paragraph separators, and what turns the writing direction. */
+/** Control characters, line and paragraph separators, and characters that change the writing direction. */
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 
-/** The text on one line, without what could forge or hide log lines. */
+/** Returns the text on one line and escapes characters that could forge or hide log lines. */
 export function printable(text: string): string {
   const shortened = text.length > CHARACTERS_MAX ? `${beginningOf(text, CHARACTERS_MAX)}…` : text
   return shortened.replace(UNSAFE, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`)

@@ -1,4 +1,4 @@
-/** The security log: who came in, who did not, what was refused, and who changed what, each with a stable code. */
+/** Writes the security log: log-ins, refusals and changes by operators, each with a stable code. */
 import type { Logger } from 'pino'
 import type { BrokerEvents, Events } from '../broker/boundary/events.ts'
 import { networkOf } from '../broker/boundary/network.ts'
@@ -6,18 +6,18 @@ import type { SecurityKind } from '../broker/boundary/security.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, type LogBounds } from './log-bounds.ts'
 import { printable } from './printable.ts'
-import { type Fields, type Kind, type Occurrence, Tally } from './tally.ts'
+import { type Fields, type LineKind, type Occurrence, Tally } from './tally.ts'
 
 const FLUSH_MS = 1000
 
-/** What an entry of the log is about. A code never changes its meaning, and a meaning never its code. */
-export interface Code {
+/** The code of an entry. A code never changes its meaning, and a meaning never changes its code. */
+export interface SecurityCode {
   readonly code: string
   readonly level: 'info' | 'warn'
   readonly text: string
 }
 
-/** Logins and what clients tried. */
+/** The codes of log-ins and denied actions of clients. */
 export const CLIENT_CODES = {
   login: { code: 'S101', level: 'info', text: 'login' },
   loginRefused: { code: 'S102', level: 'warn', text: 'login refused' },
@@ -25,15 +25,15 @@ export const CLIENT_CODES = {
   publishDenied: { code: 'S201', level: 'warn', text: 'publish denied' },
   deliveryDenied: { code: 'S204', level: 'warn', text: 'delivery denied' },
   subscribeDenied: { code: 'S202', level: 'warn', text: 'subscription denied' },
-} as const satisfies Readonly<Record<string, Code>>
+} as const satisfies Readonly<Record<string, SecurityCode>>
 
-/** What is told as the event `security`. */
-export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
-  'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user asked for' },
+/** The codes of `security` events. */
+export const KIND_CODES: Readonly<Record<SecurityKind, SecurityCode>> = {
+  'session-of-another-user': { code: 'S104', level: 'warn', text: 'Session of another user requested' },
   'ownerless-session-ended': { code: 'S105', level: 'warn', text: 'Session without an owner ended' },
   banned: { code: 'S106', level: 'warn', text: 'banned for a while' },
   'subscription-stopped': { code: 'S203', level: 'warn', text: 'subscription stopped' },
-  'subscription-resumed': { code: 'S205', level: 'info', text: 'subscription goes on' },
+  'subscription-resumed': { code: 'S205', level: 'info', text: 'subscription resumed' },
   'user-added': { code: 'S301', level: 'info', text: 'user added' },
   'user-removed': { code: 'S302', level: 'info', text: 'user removed' },
   'user-disabled': { code: 'S303', level: 'info', text: 'user disabled' },
@@ -54,12 +54,12 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'certificate-renewed': { code: 'S414', level: 'info', text: 'certificate renewed' },
   'configuration-loaded': { code: 'S421', level: 'info', text: 'configuration loaded' },
   'configuration-refused': { code: 'S422', level: 'warn', text: 'configuration refused' },
-  'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are let in' },
+  'anonymous-allowed': { code: 'S423', level: 'warn', text: 'anonymous clients are accepted' },
   'accounts-loaded': { code: 'S424', level: 'info', text: 'accounts loaded' },
   'accounts-refused': { code: 'S425', level: 'warn', text: 'accounts refused' },
-  'anonymous-ended': { code: 'S426', level: 'warn', text: 'anonymous clients are no longer let in' },
+  'anonymous-ended': { code: 'S426', level: 'warn', text: 'anonymous clients are no longer accepted' },
   'logins-not-kept': { code: 'S427', level: 'warn', text: 'log-ins are not remembered over a restart' },
-  'logins-waiting': { code: 'S428', level: 'warn', text: 'log-ins wait for their passwords to be checked' },
+  'logins-waiting': { code: 'S428', level: 'warn', text: 'log-ins wait for password checks' },
   'bans-loaded': { code: 'S429', level: 'info', text: 'bans loaded' },
   'bans-refused': { code: 'S430', level: 'warn', text: 'bans refused' },
   'bans-not-kept': { code: 'S431', level: 'warn', text: 'bans could not be written' },
@@ -72,7 +72,7 @@ export const KIND_CODES: Readonly<Record<SecurityKind, Code>> = {
   'ban-removed': { code: 'S507', level: 'info', text: 'ban lifted' },
 }
 
-/** Reason Codes of CONNACK that say: not you, or not so. */
+/** Reason Codes of CONNACK that refuse the client's identity or credentials. */
 const LOGIN_REFUSALS: ReadonlySet<number> = new Set([
   Reason.ClientIdentifierNotValid,
   Reason.BadUserNameOrPassword,
@@ -81,14 +81,14 @@ const LOGIN_REFUSALS: ReadonlySet<number> = new Set([
   Reason.BadAuthenticationMethod,
 ])
 
-/** One change of rights by the operator makes one of them for each of a fleet, and all of them `by` the broker. */
-const OF_MANY: ReadonlySet<Code> = new Set([
+/** Codes that one change of rights can produce for every client of a fleet, all `by` the broker. */
+const OF_MANY: ReadonlySet<SecurityCode> = new Set([
   KIND_CODES['subscription-stopped'],
   KIND_CODES['subscription-resumed'],
 ])
 
-/** The kinds of line by their codes: each code is bounded for itself, so that no other one hides it. */
-const KINDS: ReadonlyMap<string, Kind> = new Map(
+/** The kinds of lines by their codes. Each code has its own bounds, so that no other code can hide it. */
+const KINDS: ReadonlyMap<string, LineKind> = new Map(
   [
     kindOf(CLIENT_CODES.login, 'remoteAddress', 'userName', 3),
     kindOf(CLIENT_CODES.loginRefused, 'remoteAddress', 'userName'),
@@ -103,25 +103,25 @@ const KINDS: ReadonlyMap<string, Kind> = new Map(
   ].map((kind) => [kind.fields.security, kind]),
 )
 
-function kindOf({ code, level, text }: Code, source: string, subject: string, burst = 1) {
-  // Who came in is told each time, until it is too often.
+function kindOf({ code, level, text }: SecurityCode, source: string, subject: string, burst = 1) {
+  // A log-in is logged every time until there are too many.
   return { level, text, source, subject, burst, isUngrouped: burst > 1, fields: { security: code } } as const
 }
 
-/** The code of a CONNECT that was refused so. */
+/** Returns the code of a refused CONNECT. */
 export function refusalCode({
   reasonCode,
   isGuess,
-}: Pick<BrokerEvents['refused'], 'reasonCode' | 'isGuess'>): Code {
+}: Pick<BrokerEvents['refused'], 'reasonCode' | 'isGuess'>): SecurityCode {
   return isGuess === true || LOGIN_REFUSALS.has(reasonCode)
     ? CLIENT_CODES.loginRefused
     : CLIENT_CODES.connectionRefused
 }
 
 /**
- * Writes the entries to `logger`. What repeats is counted, within `bounds`. `now` is a monotonic clock in ms. In the broker's
- * own log (`beside: 'log'`) logins and refused CONNECTs are left out, since `attachLog` tells of them with their codes.
- * Returns a function that ends it and writes what was counted last.
+ * Writes entries to `logger` and counts repeated ones within the bounds. `now` is a monotonic clock in ms.
+ * `beside` is 'log' if `logger` is the broker's own log, where `attachLog` already writes log-ins and
+ * refused CONNECTs with their codes. Returns a function that stops the log and writes the remaining counts.
  */
 export function attachSecurityLog(
   events: Events,
@@ -136,7 +136,7 @@ export function attachSecurityLog(
     now,
     write: ({ level }, fields, text) => logger[level](fields, text),
   })
-  const tell = ({ code }: Code, occurrence: Occurrence, fields: Fields): void =>
+  const tell = ({ code }: SecurityCode, occurrence: Occurrence, fields: Fields): void =>
     tally.add(KINDS.get(code)!, occurrence, () => fields)
   const logins = (): (() => void)[] => [
     events.on('connected', ({ client }) => {
@@ -166,7 +166,7 @@ export function attachSecurityLog(
     }),
     events.on('dropped', ({ clientId, reason, message }) => {
       if (reason !== 'not-authorized') return
-      // Only what waits in a queue is evicted.
+      // An evicted message waited in a queue, so its publisher is not this client's current PUBLISH.
       const isOwn = !message.evicted && message.publisher === clientId
       const topicName = message.evicted ? undefined : printable(message.topic.name)
       const code = isOwn ? CLIENT_CODES.publishDenied : CLIENT_CODES.deliveryDenied
@@ -180,7 +180,8 @@ export function attachSecurityLog(
         detail: printable(detail) || undefined,
       }
       const code = KIND_CODES[kind]
-      // What files led to, no client can repeat, and each time it may be something else.
+      // Clients cannot repeat events about files (S4xx), and each may be a different problem, so all are
+      // written.
       const isOfFiles = code.code.startsWith('S4')
       const isOfMany = OF_MANY.has(code)
       if (isOfMany || (code.level === 'warn' && !isOfFiles)) {

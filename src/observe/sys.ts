@@ -1,11 +1,11 @@
-/** `$SYS`: the broker's figures as retained messages, by Mosquitto's names and meanings. */
+/** Publishes the broker's figures as retained `$SYS` messages under Mosquitto's names. */
 import { readFileSync } from 'node:fs'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import type { Server } from '../broker/server.ts'
 import type { State } from '../broker/state/state.ts'
 import type { Store } from '../store/store.ts'
 
-/** What `$SYS` tells of the moment; see `Census` of the library face. */
+/** The current numbers of objects for `$SYS`; see `Census` of the library face. */
 export interface SysCensus {
   readonly sessions: number
   readonly subscriptions: number
@@ -15,7 +15,7 @@ export interface SysCensus {
   readonly inFlightMessages: number
 }
 
-/** Minutes over which Mosquitto's load averages run. */
+/** The periods of Mosquitto's load averages, in minutes. */
 const LOAD_MINUTES = [1, 5, 15] as const
 
 const KIB = 1024
@@ -24,7 +24,7 @@ const VERSION = (
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 ).version
 
-/** Counters whose rate per minute is told, by the name under `$SYS/broker/load/`. */
+/** Returns the counters whose rates are published, by their names under `$SYS/broker/load/`. */
 function loadCounters({ figures }: State, connections: number): Record<string, number> {
   return {
     'messages/received': figures.packetsReceived,
@@ -39,10 +39,13 @@ function loadCounters({ figures }: State, connections: number): Record<string, n
   }
 }
 
-/** A value with its name below `$SYS/broker/`. */
+/** A name below `$SYS/broker/` and its value. */
 export type SysValue = readonly [name: string, value: string | number]
 
-/** Publishes every `intervalSeconds` (0 or Infinity: never), and what `more` adds. Returns a function that ends it. */
+/**
+ * Publishes `$SYS` and the values of `more` every `intervalSeconds`; 0 or Infinity means never. Returns a
+ * function that stops it.
+ */
 export function attachSys(
   server: Server,
   store: Store,
@@ -55,7 +58,7 @@ export function attachSys(
   const started = performance.now()
   const averages = new Map<string, number>()
   const published = new Map<string, string>()
-  // CONNECT packets that were answered: `sockets` counts those that never sent one, too.
+  // Counts answered CONNECT packets; `sockets` also counts connections without a CONNECT.
   let connections = 0
   const count = (): void => {
     connections++
@@ -64,7 +67,7 @@ export function attachSys(
   let before = loadCounters(state, connections)
   const put = (name: string, value: string | number): void => {
     const text = String(value)
-    // As Mosquitto does: only what changed is sent again.
+    // Like Mosquitto, publish only changed values.
     if (published.get(name) === text) return
     published.set(name, text)
     server.publishOwn(`$SYS/broker/${name}`, Buffer.from(text))
@@ -109,7 +112,7 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('retained messages/count', census.retainedMessages)
   put('subscriptions/count', census.subscriptions)
   put('shared_subscriptions/count', census.sharedSubscriptions)
-  // A message counts once for each Session that it waits for.
+  // A message counts once for each Session in which it waits.
   const stored = census.retainedMessages + census.queuedMessages + census.inFlightMessages
   put('store/messages/count', stored)
   put('messages/stored', stored)
@@ -120,11 +123,12 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
     if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
   }
   for (const [step, count] of Object.entries(figures.relief)) if (count > 0) put(`relief/${step}`, count)
-  // What Mosquitto tells of its own allocations: here the whole process, JavaScript's heap being a part of it.
+  // Mosquitto publishes its own allocations; we publish the memory for clients, and below that of the
+  // process.
   const { usage, limits } = server.state
   put('memory/bytes', usage.bytes)
   put('memory/maximum', Number.isFinite(limits.memoryBytesMax) ? limits.memoryBytesMax : 'unlimited')
-  // A look at everybody, for when it matters.
+  // Finding the largest takes a pass over all clients, so it is done only when memory matters.
   if (usage.bytes > limits.memoryBytesMax / 2) {
     for (const kind of ['client', 'user'] as const) {
       const [largest] = usage.largest(kind, 1)
@@ -135,7 +139,7 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('heap/maximum', process.resourceUsage().maxRSS * KIB)
 }
 
-/** Exponentially weighted rates per minute, over 1, 5 and 15 minutes. */
+/** Publishes exponentially weighted rates per minute over 1, 5 and 15 minutes. */
 function tellLoad(
   before: Record<string, number>,
   now: Record<string, number>,

@@ -1,16 +1,16 @@
-/** Notices Client Identifiers that several connections take from each other, again and again. */
+/** Detects Client Identifiers that several connections keep taking from each other. */
 import type { LinkInfo } from '../broker/boundary/link.ts'
 import { beginningOf } from '../mqtt/utf8.ts'
 
-/** So many takeovers of one Client Identifier in `WINDOW_MS` are no client that comes back after its network failed. */
+/** More takeovers of one Client Identifier in `WINDOW_MS` than a client with a failing network causes. */
 const TAKEOVERS_MIN = 4
 const WINDOW_MS = 60_000
 
-/** Client Identifiers that are watched; those of longest ago are forgotten. */
+/** At most so many Client Identifiers are watched; the oldest are forgotten. */
 const CLIENTS_MAX = 1000
-/** Longer Client Identifiers are told apart by their beginnings only. */
+/** Only the first characters of a Client Identifier are compared. */
 const NAME_CHARACTERS_MAX = 256
-/** Addresses that are named. */
+/** At most so many addresses are named. */
 const ADDRESSES_MAX = 4
 
 interface Takeover {
@@ -18,16 +18,20 @@ interface Takeover {
   readonly addresses: readonly [string, string]
 }
 
-export class Takeovers {
+/** Counts recent takeovers by Client Identifier. */
+export class TakeoverDetector {
   readonly #now: () => number
   readonly #clients = new Map<string, Takeover[]>()
 
-  /** `now` in ms. */
+  /** `now` is a monotonic clock in ms. */
   constructor(now: () => number) {
     this.#now = now
   }
 
-  /** Counts a takeover. Where it is one of many, the addresses that take part, in the order in which they came; else null. */
+  /**
+   * Counts a takeover. Returns the addresses involved, in order, if there were many recently; otherwise
+   * null.
+   */
   add(wholeClientId: string, from: LinkInfo, to: LinkInfo): string | null {
     const clientId = beginningOf(wholeClientId, NAME_CHARACTERS_MAX)
     const at = this.#now()
@@ -45,8 +49,8 @@ export class Takeovers {
   }
 }
 
-/** Where a connection comes from, as a log line names it. */
-export function placeOf(link: LinkInfo): string {
+/** Names the peer of a connection for a log line. */
+export function peerName(link: LinkInfo): string {
   return link.remotePort === 0 ? addressOf(link) : `${addressOf(link)} port ${link.remotePort}`
 }
 

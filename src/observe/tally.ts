@@ -1,9 +1,10 @@
 /**
- * Bounds what a log is told. The first of a kind becomes a line at once, what repeats a line now and then with its count;
- * where there is too much to tell one by one, what came most is told, and the rest together.
+ * Bounds the lines of a log. The first event becomes a line at once; repeated ones are counted and written
+ * from time to time. If there are too many different ones, the most frequent are written and the others are
+ * summed up.
  *
- * The bounds are fair: each kind of line has its own, and within it each source (an address, a client) and each subject
- * (a user name, a reason). So neither one kind nor one address can hide what others do.
+ * The bounds are fair: each kind of line has its own, and so has each source (an address, a client) and
+ * each subject (a user name, a reason) within a kind. No kind and no address can hide the others.
  */
 
 import { beginningOf } from '../mqtt/utf8.ts'
@@ -13,62 +14,62 @@ export type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error'
 
 export type Fields = Readonly<Record<string, unknown>>
 
-/** A kind of line. One object for each: counts are kept by it. */
-export interface Kind {
+/** A kind of line. Counters belong to this object, so each kind is exactly one object. */
+export interface LineKind {
   readonly level: Level
   readonly text: string
-  /** The name of the field that says where it comes from. */
+  /** The name of the field for the source. */
   readonly source: string
-  /** The name of the field that says what it is about. */
+  /** The name of the field for the subject. */
   readonly subject: string
-  /** Fields that every line of it has. */
+  /** Constant fields of every line. */
   readonly fields?: Fields
-  /** Lines of the same source, subject and detail that are written at once before they are counted. */
+  /** So many lines of the same source, subject and detail are written at once; further ones are counted. */
   readonly burst: number
-  /** Whether one source, or one subject, may have any number of lines at once, within the bound of the kind. */
+  /** Whether only the kind itself is bounded, not each source and subject. */
   readonly isUngrouped?: boolean
 }
 
-/** What happened; texts may be as a client sent them. */
+/** One event. Its texts may come from a client unchanged. */
 export interface Occurrence {
   readonly source: string
   readonly subject: string
-  /** What tells it from others of the same source and subject. */
+  /** Distinguishes events of the same source and subject. */
   readonly detail: string
-  /** How many at once; 1 when absent. */
+  /** The number of events; 1 when absent. */
   readonly count?: number
 }
 
 export interface TallyOptions {
-  /** At most one line in this time for what repeats, in ms. */
+  /** Repeated events make at most one line in this time. */
   readonly repeatMs: number
-  /** Lines of each kind, on average; a hundred times as many may come at once. Infinity for no bound. */
+  /** The average rate of each kind; bursts may have a hundred times as many. Infinity for no bound. */
   readonly linesPerSecondMax: number
   /** A monotonic clock in ms. */
   readonly now: () => number
-  readonly write: (kind: Kind, fields: Fields, text: string) => void
+  readonly write: (kind: LineKind, fields: Fields, text: string) => void
 }
 
-/** Lines of one source, and of one subject, in `repeatMs`; what is beyond is counted. */
+/** At most so many lines of one source, and of one subject, are written in `repeatMs`; others are counted. */
 const GROUP_LINES_MAX = 32
 
-/** Entries of one kind that are counted one by one. */
+/** At most so many entries of one kind are counted individually. */
 const ENTRIES_MAX = 512
 
-/** Entries that are looked at to find one that counts for little. */
-const LOOKS_MAX = 64
+/** An eviction examines so many entries to find one with a low count. */
+const EXAMINED_MAX = 64
 
-/** Sources and subjects of one kind whose rests are counted one by one. */
-const RESTS_MAX = 256
+/** At most so many sources and subjects of one kind have their own sums. */
+const SUMS_MAX = 256
 
-/** Lines in `repeatMs` about such rests. */
-const REST_LINES_MAX = 16
+/** At most so many sums are written in `repeatMs`. */
+const SUM_LINES_MAX = 16
 
 const BURST_SECONDS = 100
 
-/** Longer texts are told apart by their beginnings only, in characters. */
+/** Only the first characters of a text are compared. */
 const KEY_CHARACTERS_MAX = 128
-/** Of a name, what is kept to be written; more is cut there, too. */
+/** Only the first characters of a name are kept. */
 const NAME_CHARACTERS_MAX = 512
 
 interface Entry {
@@ -77,30 +78,31 @@ interface Entry {
   readonly fields: Fields
   /** Lines that were written at once. */
   bursts: number
-  /** Since the last line. */
+  /** Events since the last line. */
   count: number
-  /** When the last line was written, or it was made. */
+  /** The time of the last line or, without one, of the entry itself. */
   since: number
 }
 
-interface Rest {
+interface Sum {
   readonly fields: Fields
   count: number
 }
 
+/** The counters of one kind. */
 class KindTally {
-  readonly #kind: Kind
+  readonly #kind: LineKind
   readonly #options: TallyOptions
   readonly #entries = new Map<string, Entry>()
   /** Lines of each source and subject since `#windowAt`. */
   readonly #lines = new Map<string, number>()
-  readonly #rests = new Map<string, Rest>()
+  readonly #sums = new Map<string, Sum>()
   #windowAt: number
   /** Lines that may be written at once. */
   #allowance: number
   #allowanceAt: number
 
-  constructor(kind: Kind, options: TallyOptions) {
+  constructor(kind: LineKind, options: TallyOptions) {
     this.#kind = kind
     this.#options = options
     this.#windowAt = options.now()
@@ -131,14 +133,14 @@ class KindTally {
       this.#writeEntry(entry, entry.fields)
       return
     }
-    // Too much of this source or subject: from here on its details are not told apart.
+    // This source or subject has too many lines, so its details are no longer distinguished.
     const together = this.#entries.get(pair) ?? this.#enter(pair, candidate, this.#named(source, subject))
     together.count += count
-    // Nothing was written of it: it is due at the end of this time, however late it came.
+    // It has no line yet, so it is due at the next flush however recent it is.
     together.since = Number.NEGATIVE_INFINITY
   }
 
-  /** At the end of each `repeatMs`: writes what was counted, forgets what has become quiet. */
+  /** Once in each `repeatMs`, writes the counts and forgets entries without new events. */
   flush(isEnd: boolean): void {
     const now = this.#options.now()
     const due = now - this.#options.repeatMs
@@ -151,14 +153,14 @@ class KindTally {
       if (entry.count === 0) this.#entries.delete(key)
       else waiting.push([key, entry])
     }
-    // What came most is told first, as long as there are lines to tell it with.
+    // The highest counts come first, because the number of lines is limited.
     waiting.sort(([, one], [, other]) => other.count - one.count)
     for (const [key, entry] of waiting) {
       if (this.#takeLine(entry)) this.#writeEntry(entry, entry.fields)
-      else this.#moveToRests(key, entry)
+      else this.#moveToSums(key, entry)
     }
-    this.#writeRests()
-    // What is new from here on has lines of its own.
+    this.#writeSums()
+    // The lines of this flush do not count for events to come.
     this.#lines.clear()
   }
 
@@ -169,49 +171,49 @@ class KindTally {
     return entry
   }
 
-  /** Of some that have been there for long, the one that counts least. */
+  /** Moves the entry with the lowest count among some of the oldest to the sums. */
   #evict(): void {
     let victim: [string, Entry] | null = null
-    let looks = 0
+    let examined = 0
     for (const candidate of this.#entries) {
       if (victim === null || candidate[1].count < victim[1].count) victim = candidate
-      if (++looks >= LOOKS_MAX || victim[1].count === 0) break
+      if (++examined >= EXAMINED_MAX || victim[1].count === 0) break
     }
-    if (victim !== null) this.#moveToRests(...victim)
+    if (victim !== null) this.#moveToSums(...victim)
   }
 
-  #moveToRests(key: string, entry: Entry): void {
+  #moveToSums(key: string, entry: Entry): void {
     this.#entries.delete(key)
     if (entry.count === 0) return
     const { source, subject } = this.#kind
     const isOfSource = this.#linesOf('source', entry.source) >= this.#linesOf('subject', entry.subject)
     const [name, value] = isOfSource ? [source, entry.source] : [subject, entry.subject]
-    const restKey = `${name}\0${cut(value)}`
-    const known = this.#rests.get(restKey)
+    const sumKey = `${name}\0${cut(value)}`
+    const known = this.#sums.get(sumKey)
     if (known !== undefined) known.count += entry.count
-    else if (this.#rests.size < RESTS_MAX) {
-      this.#rests.set(restKey, { fields: { [name]: printable(value) || undefined }, count: entry.count })
+    else if (this.#sums.size < SUMS_MAX) {
+      this.#sums.set(sumKey, { fields: { [name]: printable(value) || undefined }, count: entry.count })
     } else this.#addToAll(entry.count)
   }
 
   #addToAll(count: number): void {
-    const all = this.#rests.get('') ?? { fields: {}, count: 0 }
+    const all = this.#sums.get('') ?? { fields: {}, count: 0 }
     all.count += count
-    this.#rests.set('', all)
+    this.#sums.set('', all)
   }
 
-  #writeRests(): void {
-    const sorted = [...this.#rests].toSorted(([, one], [, other]) => other.count - one.count)
-    for (const [key, { count }] of sorted.slice(REST_LINES_MAX)) {
+  #writeSums(): void {
+    const sorted = [...this.#sums].toSorted(([, one], [, other]) => other.count - one.count)
+    for (const [key, { count }] of sorted.slice(SUM_LINES_MAX)) {
       if (key === '') continue
-      this.#rests.delete(key)
+      this.#sums.delete(key)
       this.#addToAll(count)
     }
     const seconds = this.#options.repeatMs / 1000
-    for (const { fields, count } of this.#rests.values()) {
+    for (const { fields, count } of this.#sums.values()) {
       this.#write(fields, count, `${this.#kind.text}: ${count} more in ${seconds} s, counted together`)
     }
-    this.#rests.clear()
+    this.#sums.clear()
   }
 
   #writeEntry(entry: Entry, fields: Fields): void {
@@ -222,12 +224,12 @@ class KindTally {
 
   #write(fields: Fields, count: number, text: string): void {
     const kind = this.#kind
-    // What happens in the ordinary course says how often only where it is more than once.
+    // Lines of ordinary events leave out a count of 1.
     const counted = kind.burst > 1 && count === 1 ? {} : { count }
     this.#options.write(kind, { ...fields, ...kind.fields, ...counted }, text)
   }
 
-  /** Whether a line may be written now; counts it then. */
+  /** Whether a line may be written now; if so, counts it. */
   #takeLine({ source, subject }: Pick<Entry, 'source' | 'subject'>): boolean {
     this.#renewAllowance()
     if (this.#allowance < 1) return false
@@ -260,16 +262,20 @@ class KindTally {
   }
 }
 
+/** Writes or counts events, with separate bounds for each kind. */
 export class Tally {
   readonly #options: TallyOptions
-  readonly #kinds = new Map<Kind, KindTally>()
+  readonly #kinds = new Map<LineKind, KindTally>()
 
   constructor(options: TallyOptions) {
     this.#options = options
   }
 
-  /** Counts one of this kind; `describe` gives the fields of its line and is called only where one is written or kept. */
-  add(kind: Kind, occurrence: Occurrence, describe: () => Fields): void {
+  /**
+   * Adds an event. `describe` returns the fields of its line and is called only if the line is written or
+   * kept.
+   */
+  add(kind: LineKind, occurrence: Occurrence, describe: () => Fields): void {
     let tally = this.#kinds.get(kind)
     if (tally === undefined) {
       tally = new KindTally(kind, this.#options)
@@ -278,12 +284,12 @@ export class Tally {
     tally.add(occurrence, describe)
   }
 
-  /** Writes what has waited long enough: to be called each second. */
+  /** Writes the counts that are due. Call this every second. */
   flush(): void {
     for (const tally of this.#kinds.values()) tally.flush(false)
   }
 
-  /** Writes everything that was counted and not written. */
+  /** Writes all remaining counts. */
   end(): void {
     for (const tally of this.#kinds.values()) tally.flush(true)
     this.#kinds.clear()

@@ -8,21 +8,21 @@ import type { Limit } from '../broker/boundary/events.ts'
 import type { ClientView } from '../broker/boundary/policy.ts'
 import type { SecurityKind } from '../broker/boundary/security.ts'
 import type { Server } from '../broker/server.ts'
-import { FLAPPING_MIN, Flapping } from '../observe/flapping.ts'
+import { FLAPPING_MIN, FlappingDetector } from '../observe/flapping.ts'
 import { BANS_FILE } from '../store/files/kept-files.ts'
 
 /** Enforces and reports bans, and bans clients that guess passwords or reconnect too often. */
 export class BanGuard implements BanKeeper {
   readonly #server: Server
   readonly #kept: KeptBans
-  readonly #flapping: Flapping
+  readonly #flapping: FlappingDetector
   readonly #detach: () => void
 
   /** `now` is a monotonic clock in ms. */
   constructor(server: Server, kept: KeptBans, now: () => number) {
     this.#server = server
     this.#kept = kept
-    this.#flapping = new Flapping(now)
+    this.#flapping = new FlappingDetector(now)
     this.#detach = server.state.events.on('connected', ({ client }) => this.#connected(client))
   }
 

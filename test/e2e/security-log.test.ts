@@ -88,7 +88,7 @@ test('a file that cannot be written prevents the start, and says so', async () =
   const { code, stderr } = await new Program(process.execPath, words).ended
   expect(code).toBe(1)
   expect(stderr).toContain(`${path} cannot be written`)
-  expect(stderr).toContain('Name a file in a directory that the user who runs the broker can write.')
+  expect(stderr).toContain("Name a file in a directory that the broker's user can write.")
 })
 
 test('in the data directory of a fresh setup it does not keep the broker from starting [field-A2]', async () => {

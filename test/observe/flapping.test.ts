@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest'
-import { FLAPPING_MIN, Flapping } from '../../src/observe/flapping.ts'
+import { FLAPPING_MIN, FlappingDetector } from '../../src/observe/flapping.ts'
 
 test('connects of one client within a minute are counted, and forgotten after it', () => {
   let now = 0
-  const flapping = new Flapping(() => now)
+  const flapping = new FlappingDetector(() => now)
   for (let i = 1; i <= 100; i++) expect(flapping.connected('c')).toBe(i)
   expect(flapping.connected('other')).toBe(1)
   now = 60_000
@@ -12,7 +12,7 @@ test('connects of one client within a minute are counted, and forgotten after it
 
 test('a radio link that fails every other second is not called flapping', () => {
   let now = 0
-  const flapping = new Flapping(() => now)
+  const flapping = new FlappingDetector(() => now)
   for (let i = 0; i < 1000; i++) {
     expect(flapping.connected('radio')).toBeLessThan(FLAPPING_MIN)
     now += 2000
@@ -20,7 +20,7 @@ test('a radio link that fails every other second is not called flapping', () => 
 })
 
 test('a crowd of others does not hide one that flaps, nor fill the memory', () => {
-  const flapping = new Flapping(() => 0)
+  const flapping = new FlappingDetector(() => 0)
   let most = 0
   for (let i = 0; i < 100_000; i++) {
     flapping.connected(`c${i}`)

@@ -39,9 +39,9 @@ test('a file that was renamed is followed by a new one', async () => {
   const file = opened()
   file.write('one\n')
   await rename(path, `${path}.1`)
-  await file.look()
+  await file.check()
   file.write('two\n')
-  await file.look()
+  await file.check()
   file.write('three\n')
   await file.close()
   expect(await readFile(`${path}.1`, 'utf8')).toBe('one\n')
@@ -53,7 +53,7 @@ test('where no file can be made, it says what to do', async () => {
   expect(() => opened(join(directory, 'none', 'security.log'))).toThrow(
     expect.objectContaining({
       message: expect.stringContaining('cannot be written'),
-      advice: 'Name a file in a directory that the user who runs the broker can write.',
+      advice: "Name a file in a directory that the broker's user can write.",
     }),
   )
   await symlink('/dev/null', path)
@@ -75,8 +75,8 @@ test('what the disk does not take is lost, told once, and the broker goes on', a
 test('how many lines were lost stands in the file once it takes lines again [field-D24]', async () => {
   const file = opened(path, 10)
   for (let line = 0; line < 1000; line++) file.write(`line ${line}\n`)
-  expect(lost).toEqual(['the disk takes nothing'])
-  await expect.poll(() => file.look().then(() => found)).toHaveLength(1)
+  expect(lost).toEqual(['the disk does not take more'])
+  await expect.poll(() => file.check().then(() => found)).toHaveLength(1)
   file.write('last\n')
   await file.close()
   const lines = (await readFile(path, 'utf8')).trimEnd().split('\n')
@@ -93,7 +93,7 @@ test('a disk that is full all the time is told once, however often it is tried a
   for (let round = 0; round < 3; round++) {
     file.write('one\n')
     await expect.poll(() => lost.length).toBe(1)
-    await file.look()
+    await file.check()
   }
   expect([lost.length, found]).toEqual([1, []])
   await file.close()

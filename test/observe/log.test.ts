@@ -3,7 +3,7 @@ import { Events } from '../../src/broker/boundary/events.ts'
 import type { LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Message, Topic } from '../../src/mqtt/message.ts'
 import { attachLog } from '../../src/observe/log.ts'
-import { createLogger, readable } from '../../src/observe/logger.ts'
+import { createLogger, prettyLine } from '../../src/observe/logger.ts'
 import { printable } from '../../src/observe/printable.ts'
 
 const LINK: LinkInfo = {
@@ -312,10 +312,10 @@ test('memory that is short is told once per change, and who pays for it, with wh
   for (let count = 0; count < 100; count++) events.emit('relieved', { ...paid, step: 'capped' })
   events.emit('health', { state: 'ok', detail: '', before: 'pressed' })
   expect(lines).toMatchObject([
-    { level: 'warn', msg: 'memory or disk is short: those who hold most pay', detail },
-    { level: 'warn', msg: 'a client pays for what it holds', ...paid, step: 'paused' },
-    { level: 'warn', msg: 'a client pays for what it holds', ...paid, step: 'capped' },
-    { level: 'info', msg: 'memory and disk are not short any more' },
+    { level: 'warn', msg: 'memory or disk is short: the largest users are limited', detail },
+    { level: 'warn', msg: 'a client is limited because it uses most', ...paid, step: 'paused' },
+    { level: 'warn', msg: 'a client is limited because it uses most', ...paid, step: 'capped' },
+    { level: 'info', msg: 'memory and disk are no longer short' },
   ])
   detach()
 })
@@ -337,7 +337,7 @@ describe('lines for people', () => {
       listener: 'mqtt',
       msg: 'messages dropped',
     })
-    expect(readable(line)).toBe(
+    expect(prettyLine(line)).toBe(
       '12:34:56 warn  messages dropped clientId="two words" count=3 listener=mqtt\n',
     )
   })

@@ -2,14 +2,14 @@ import { Session } from 'node:inspector'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { networkOf } from '../../src/broker/boundary/network.ts'
 import { printable } from '../../src/observe/printable.ts'
-import { type Fields, type Kind, Tally } from '../../src/observe/tally.ts'
+import { type Fields, type LineKind, Tally } from '../../src/observe/tally.ts'
 import { Random } from '../fuzz/random.ts'
 
-const KIND: Kind = { level: 'warn', text: 'refused', source: 'address', subject: 'user', burst: 1 }
-const OTHER: Kind = { ...KIND, text: 'other' }
+const KIND: LineKind = { level: 'warn', text: 'refused', source: 'address', subject: 'user', burst: 1 }
+const OTHER: LineKind = { ...KIND, text: 'other' }
 
 let now: number
-let lines: { readonly kind: Kind; readonly fields: Fields; readonly text: string }[]
+let lines: { readonly kind: LineKind; readonly fields: Fields; readonly text: string }[]
 let tally: Tally
 
 beforeEach(() => {
@@ -19,7 +19,7 @@ beforeEach(() => {
 })
 
 function made(linesPerSecondMax: number): Tally {
-  const write = (kind: Kind, fields: Fields, text: string) => lines.push({ kind, fields, text })
+  const write = (kind: LineKind, fields: Fields, text: string) => lines.push({ kind, fields, text })
   return new Tally({ repeatMs: 10_000, linesPerSecondMax, now: () => now, write })
 }
 
@@ -111,7 +111,7 @@ describe('Tally', () => {
 
 test('1,500 refusals with names of 65 KB, each told or counted, keep little of them in memory', async () => {
   const before = await liveBytes()
-  const security: Kind = { ...KIND, isUngrouped: true }
+  const security: LineKind = { ...KIND, isUngrouped: true }
   for (let name = 0; name < 1500; name++) {
     const text = Buffer.from(`${name}`.padEnd(65_000, 'x')).toString()
     const occurrence = { source: `10.0.${name >>> 8}.${name & 255}`, subject: text, detail: `bad ${text}` }
