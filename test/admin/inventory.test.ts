@@ -170,14 +170,14 @@ describe('lists', () => {
     expect(names(await ask('session list', { after }))).toEqual(['b'])
   })
 
-  test('lists that nobody goes on with are let go of, the one of longest ago first', async () => {
+  test('lists that nobody continues are dropped, the oldest first', async () => {
     const { world, ask } = await operator()
     for (const name of ['a', 'b']) await world.connect(name)
     const places: (string | null)[] = []
     for (let count = 0; count < 17; count++) {
       places.push((await ask<Page<SessionEntry>>('session list', { limit: 1 })).after)
     }
-    await expect(ask('session list', { after: places[0] })).rejects.toThrow('does not know the place')
+    await expect(ask('session list', { after: places[0] })).rejects.toThrow('is unknown or no longer valid')
     expect(names(await ask('session list', { after: places[1] }))).toEqual(['b'])
   })
 
@@ -435,7 +435,7 @@ describe('show, kick, delete', () => {
     expect(world.server.state.router.subscriptionCount).toBe(0)
   })
 
-  test('by age only those that have been away so long, by user only theirs [field-A4]', async () => {
+  test('by age selects only Sessions that have been away so long, by user only theirs [field-A4]', async () => {
     const { world, ask } = await operator({ policy: TRUSTING })
     await (await world.connect('old', lasting(100_000))).vanish()
     await (await world.connect('old-of-ada', lasting(100_000, { username: 'ada' }))).vanish()
@@ -450,7 +450,7 @@ describe('show, kick, delete', () => {
     expect(await which({ user: 'ada' })).toEqual(['old-of-ada'])
     expect(await which({ user: 'nobody' })).toEqual([])
     await expect(ask('session delete', { words: ['old'], user: 'ada' })).rejects.toThrow(
-      'names one and also selects many',
+      'names one entry and also selects many',
     )
     await expect(ask('session delete', { awaySeconds: 'long' })).rejects.toThrow('not a number of seconds')
   })

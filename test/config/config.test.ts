@@ -671,7 +671,7 @@ describe('listener flags', () => {
     const text = 'listeners: [{type: tcp, port: 5}]'
     expect(fromFile(text, { flags: { port: '6' } }).listeners).toMatchObject([{ port: 6 }])
     expect(problems(() => fromFile(text, { flags: { host: '::1' } }))[0]).toContain(
-      'give --port or --ws-port as well',
+      'add --port or --ws-port to replace these listeners',
     )
   })
 
