@@ -30,7 +30,7 @@ const FAULTS = {
   'MQTT-4.2-1': [
     // Chunks that are written together leave in the opposite order.
     [
-      'transport/sockets/outgoing.ts',
+      'transport/sockets/send-queue.ts',
       'filled += chunks[i]!.copy(',
       'filled += chunks[chunks.length - 1 - i]!.copy(',
     ],

@@ -58,7 +58,7 @@ import { LevelStore } from './store/level/level.ts'
 import { MemoryStore } from './store/memory.ts'
 import type { Store, StoreFigures } from './store/store.ts'
 import type { Listener, ListenerOptions } from './transport/listener/listener.ts'
-import { SocketRoom } from './transport/listener/socket-room.ts'
+import { SocketLimit } from './transport/listener/socket-limit.ts'
 import { ListenerSet } from './transport/listener-set.ts'
 import { type OpenFiles, openFiles, openFilesMax, openFilesReason } from './transport/open-files.ts'
 
@@ -324,7 +324,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
   }
   const files = openFiles(options.openFilesMax ?? openFilesMax())
-  const sockets = new SocketRoom(files.connectionsMax)
+  const sockets = new SocketLimit(files.connectionsMax)
   server.state.newcomers = () => sockets.sockets - server.state.figures.clientsConnected
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,

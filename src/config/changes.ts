@@ -2,7 +2,7 @@
 import { configKey, type Effect } from '../broker/boundary/limit-row.ts'
 import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/boundary/limits.ts'
 import type { LinkInfo } from '../broker/boundary/link.ts'
-import { isInPlace, type ListenerOptions } from '../transport/listener/listener.ts'
+import { canReconfigure, type ListenerOptions } from '../transport/listener/listener.ts'
 import type { Config } from './config.ts'
 import { isSecret, redact } from './display.ts'
 
@@ -142,7 +142,7 @@ function listenerChanges(
     if (from === undefined || to === undefined) {
       return [{ key, from: place(from), to: place(to), effect: 'now' }]
     }
-    const effect = isInPlace(from, to) ? 'connections' : 'now'
+    const effect = canReconfigure(from, to) ? 'connections' : 'now'
     const [old, young] = [flatListener(from), flatListener(to)]
     return [...new Set([...old.keys(), ...young.keys()])].flatMap((inner) =>
       change(`${key}.${inner}`, old.get(inner), young.get(inner), effect),

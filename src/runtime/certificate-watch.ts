@@ -6,20 +6,20 @@ import type { CertificateStatus } from '../admin/commands.ts'
 import type { Events } from '../broker/boundary/events.ts'
 import type { SecurityKind } from '../broker/boundary/security.ts'
 import type { SysValue } from '../observe/sys.ts'
-import type { ListenerNews, ListenerSet } from '../transport/listener-set.ts'
+import type { ListenerSet, ListenerUpdate } from '../transport/listener-set.ts'
 import {
   type CertificateTimes,
-  certificateState,
-  day,
-  daysTo,
+  dateText,
+  daysUntil,
   isValidAt,
-  listTrouble,
+  revocationListProblem,
+  validityText,
 } from '../transport/tls/certificate-times.ts'
 import type { ServedCertificates } from '../transport/tls/served-certificates.ts'
 import { RENEWAL_DAYS, type Renewal } from './renewal.ts'
 
 /** The files are checked this often. */
-const LOOK_MS = 1000
+const CHECK_MS = 1000
 
 /** A certificate is reported once a day from so many days before its end. */
 const WARNING_DAYS = 30
@@ -42,14 +42,14 @@ export class CertificateWatch {
   /** The number of days in the latest warning, by listener and kind of warning. */
   readonly #told = new Map<string, number>()
   #renewedAtMs = Number.NEGATIVE_INFINITY
-  #isLooking = false
+  #isChecking = false
 
   /** `renewal` is null if nothing is to be renewed. */
   constructor(listeners: ListenerSet, events: Events, renewal: Renewal | null) {
     this.#listeners = listeners
     this.#events = events
     this.#renewal = renewal
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => void this.#check(), CHECK_MS).unref()
   }
 
   /** Returns the days until each listener's certificates expire, for `$SYS`. */
@@ -57,7 +57,7 @@ export class CertificateWatch {
     const nowMs = Date.now()
     return this.#secure().map(({ listener, times }) => [
       `certificates/${listener}/days_to_expiry`,
-      daysTo(times.validTo, nowMs),
+      daysUntil(times.validTo, nowMs),
     ])
   }
 
@@ -66,7 +66,7 @@ export class CertificateWatch {
       listener,
       validFrom: new Date(times.validFrom).toISOString(),
       validTo: new Date(times.validTo).toISOString(),
-      detail: [certificateState(times, nowMs), listTrouble(times, nowMs)].filter(Boolean).join('; '),
+      detail: [validityText(times, nowMs), revocationListProblem(times, nowMs)].filter(Boolean).join('; '),
       renewed: this.#renewal?.covers(certificates.certificateFiles) === true,
     }))
   }
@@ -79,7 +79,7 @@ export class CertificateWatch {
   }
 
   /** Reports the news of the listeners. */
-  tell(news: readonly ListenerNews[]): void {
+  tell(news: readonly ListenerUpdate[]): void {
     for (const one of news) this.#tell(one)
   }
 
@@ -88,20 +88,20 @@ export class CertificateWatch {
   }
 
   /** Checks all files. Never rejects. */
-  async #look(): Promise<void> {
+  async #check(): Promise<void> {
     // A file system that hangs must not be asked again and again.
-    if (this.#isLooking) return
-    this.#isLooking = true
+    if (this.#isChecking) return
+    this.#isChecking = true
     try {
-      this.tell(await this.#listeners.look(Date.now()))
+      this.tell(await this.#listeners.check(Date.now()))
       await this.#renew(Date.now())
       this.#warn(Date.now())
     } finally {
-      this.#isLooking = false
+      this.#isChecking = false
     }
   }
 
-  #tell(news: ListenerNews): void {
+  #tell(news: ListenerUpdate): void {
     const { listener } = news
     if (news.change === 'swapped') {
       for (const key of this.#told.keys()) if (key.endsWith(` ${listener}`)) this.#told.delete(key)
@@ -117,7 +117,7 @@ export class CertificateWatch {
     const renewal = this.#renewal
     if (renewal === null || Math.abs(nowMs - this.#renewedAtMs) < RENEWAL_PAUSE_MS) return
     const due = this.#secure().filter(
-      ({ times }) => daysTo(times.validTo, nowMs) < RENEWAL_DAYS || !isValidAt(times, nowMs),
+      ({ times }) => daysUntil(times.validTo, nowMs) < RENEWAL_DAYS || !isValidAt(times, nowMs),
     )
     const files = new Set(due.flatMap(({ certificates }) => certificates.certificateFiles))
     if (files.size === 0) return
@@ -130,7 +130,7 @@ export class CertificateWatch {
         this.#emit(
           'certificate-renewed',
           one.file,
-          `valid until ${day(Date.parse(one.until))}, for the same key and names`,
+          `valid until ${dateText(Date.parse(one.until))}, for the same key and names`,
         )
       }
     }
@@ -138,14 +138,14 @@ export class CertificateWatch {
 
   #warn(nowMs: number): void {
     for (const { listener, certificates, times } of this.#secure()) {
-      const days = daysTo(times.validTo, nowMs)
+      const days = daysUntil(times.validTo, nowMs)
       if (days < WARNING_DAYS || nowMs < times.validFrom) {
         const state =
           days < 0
-            ? `expired ${-days} days ago: clients have refused it since ${day(times.validTo)}`
+            ? `expired ${-days} days ago: clients have refused it since ${dateText(times.validTo)}`
             : isValidAt(times, nowMs)
               ? `expires in ${days} days`
-              : certificateState(times, nowMs)
+              : validityText(times, nowMs)
         const files = certificates.certificateFiles
         const how =
           this.#renewal?.covers(files) === true
@@ -153,8 +153,8 @@ export class CertificateWatch {
             : '`godwit setup --renew` makes a new one if setup made it'
         this.#warnOnce('certificate', listener, days, `the certificate ${state}; ${how}`)
       }
-      const list = listTrouble(times, nowMs)
-      if (list !== null) this.#warnOnce('list', listener, daysTo(times.listEnd!.endMs, nowMs), list)
+      const list = revocationListProblem(times, nowMs)
+      if (list !== null) this.#warnOnce('list', listener, daysUntil(times.listEnd!.endMs, nowMs), list)
     }
   }
 

@@ -1,51 +1,57 @@
-/** All listeners of a broker: opened together, changed while it runs, closed together. */
+/** Opens, changes and closes all listeners of a broker. */
 import type { Acceptor } from '../broker/boundary/link.ts'
 import { listen, listenAll } from './listen.ts'
 import {
+  canReconfigure,
   DEFAULT_PORTS,
   type HandshakeObserver,
-  isInPlace,
   type Listener,
   type ListenerOptions,
-  type SharedRoom,
+  type SharedContext,
   type TransportLimits,
 } from './listener/listener.ts'
 import { ListenError } from './tls/listen-error.ts'
-import type { CertificateNews } from './tls/served-certificates.ts'
+import type { CertificateUpdate } from './tls/served-certificates.ts'
 import { serverCredentials } from './tls/tls.ts'
 
-/** Which listener has news of its certificates. */
-export type ListenerNews = CertificateNews & { readonly listener: string }
+/** An update of certificates and the name of its listener. */
+export type ListenerUpdate = CertificateUpdate & { readonly listener: string }
 
 interface Entry {
   readonly options: ListenerOptions
-  /** Null for an optional one whose address this machine does not have. */
+  /** Null for an optional listener whose address this machine does not have. */
   readonly listener: Listener | null
 }
 
+/** Holds the open listeners of a broker. */
 export class ListenerSet {
   readonly #acceptor: Acceptor
   readonly #limits: TransportLimits
   readonly #observer: HandshakeObserver
-  readonly #room: SharedRoom | undefined
+  readonly #shared: SharedContext | undefined
   #entries: Entry[] = []
 
-  /** Without `room` there may be any number of sockets. */
-  constructor(acceptor: Acceptor, limits: TransportLimits, observer: HandshakeObserver, room?: SharedRoom) {
+  /** Without `shared` the number of sockets has no limit. */
+  constructor(
+    acceptor: Acceptor,
+    limits: TransportLimits,
+    observer: HandshakeObserver,
+    shared?: SharedContext,
+  ) {
     this.#acceptor = acceptor
     this.#limits = limits
     this.#observer = observer
-    this.#room = room
+    this.#shared = shared
   }
 
-  /** Those that are open, in the order of their options. */
+  /** The open listeners, in the order of their options. */
   get open(): readonly Listener[] {
     return this.#entries.flatMap(({ listener }) => listener ?? [])
   }
 
-  /** Opens all of them, or none: rejects with ListenError. To be called once. */
+  /** Opens all listeners or none: rejects with ListenError. Call this once. */
   async openAll(options: readonly ListenerOptions[]): Promise<void> {
-    const opened = await listenAll(options, this.#acceptor, this.#limits, this.#observer, this.#room)
+    const opened = await listenAll(options, this.#acceptor, this.#limits, this.#observer, this.#shared)
     this.#entries = options.map((wanted) => ({
       options: wanted,
       listener: opened.find(({ name }) => name === wanted.name) ?? null,
@@ -53,16 +59,17 @@ export class ListenerSet {
   }
 
   /**
-   * Makes it so that these are open. Those that are the same, or differ only for connections to come, stay open; connections of
-   * any other stay, too, until somebody ends them. Resolves with the news of certificates. Rejects with ListenError when one cannot be opened: then those of before are.
+   * Opens, updates and closes listeners to match `wanted`; restores the previous set if one fails.
+   * Listeners that differ only for new connections stay open. Connections of closed listeners stay until
+   * somebody ends them. Resolves with updates of certificates. Rejects with ListenError.
    */
-  async change(wanted: readonly ListenerOptions[], nowMs: number): Promise<ListenerNews[]> {
-    // Everything that can be known to be wrong is looked at before anything is touched.
+  async change(wanted: readonly ListenerOptions[], nowMs: number): Promise<ListenerUpdate[]> {
+    // Check all certificates before anything is changed.
     for (const { name, tls } of wanted) if (tls !== undefined) serverCredentials(name, tls)
     const before = this.#entries
-    const going = before.filter(({ options }) => !wanted.some((one) => isInPlace(options, one)))
-    const coming = wanted.filter((one) => !before.some(({ options }) => isInPlace(options, one)))
-    // An address that goes from one listener to another is free only once the first is closed.
+    const going = before.filter(({ options }) => !wanted.some((one) => canReconfigure(options, one)))
+    const coming = wanted.filter((one) => !before.some(({ options }) => canReconfigure(options, one)))
+    // A listener can take over an address only once the old listener is closed.
     const blocking = going.filter(({ options }) => coming.some((one) => contend(options, one)))
     await Promise.all(blocking.map(({ listener }) => listener?.close()))
     const opened: Entry[] = []
@@ -70,7 +77,7 @@ export class ListenerSet {
       for (const options of coming) opened.push({ options, listener: await this.#openOne(options) })
     } catch (error) {
       await Promise.all(opened.map(({ listener }) => listener?.close()))
-      // What cannot be opened again, since somebody was quicker, is not open: there is no better answer then.
+      // If another program has just taken an address, its old listener stays closed.
       const reopened = new Map<Entry, Listener | null>()
       for (const entry of blocking) {
         reopened.set(entry, await this.#openOne(entry.options).catch(() => null))
@@ -83,9 +90,9 @@ export class ListenerSet {
     }
     await Promise.all(going.map(({ listener }) => listener?.close()))
     this.#entries = []
-    const found: ListenerNews[] = []
+    const found: ListenerUpdate[] = []
     for (const options of wanted) {
-      const kept = before.find((entry) => isInPlace(entry.options, options))
+      const kept = before.find((entry) => canReconfigure(entry.options, options))
       if (kept === undefined) this.#entries.push(opened.find((entry) => entry.options === options)!)
       else {
         kept.listener?.reconfigure(options)
@@ -97,13 +104,13 @@ export class ListenerSet {
     return found
   }
 
-  /** Looks whether files of certificates have changed. */
-  async look(nowMs: number): Promise<ListenerNews[]> {
-    return this.#news((listener) => listener.certificates?.look(nowMs))
+  /** Checks whether files of certificates have changed. */
+  async check(nowMs: number): Promise<ListenerUpdate[]> {
+    return this.#news((listener) => listener.certificates?.check(nowMs))
   }
 
-  /** Reads all certificates again, at once. */
-  async reread(nowMs: number): Promise<ListenerNews[]> {
+  /** Reads all certificates again at once. */
+  async reread(nowMs: number): Promise<ListenerUpdate[]> {
     return this.#news((listener) => listener.certificates?.reread(nowMs))
   }
 
@@ -112,9 +119,9 @@ export class ListenerSet {
   }
 
   async #news(
-    ask: (listener: Listener) => Promise<CertificateNews | null> | undefined,
-  ): Promise<ListenerNews[]> {
-    const found: ListenerNews[] = []
+    ask: (listener: Listener) => Promise<CertificateUpdate | null> | undefined,
+  ): Promise<ListenerUpdate[]> {
+    const found: ListenerUpdate[] = []
     for (const listener of this.open) {
       const news = (await ask(listener)) ?? null
       if (news !== null) found.push({ ...news, listener: listener.name })
@@ -124,7 +131,7 @@ export class ListenerSet {
 
   async #openOne(options: ListenerOptions): Promise<Listener | null> {
     try {
-      return await listen(options, this.#acceptor, this.#limits, this.#observer, this.#room)
+      return await listen(options, this.#acceptor, this.#limits, this.#observer, this.#shared)
     } catch (error) {
       if (options.optional === true && error instanceof ListenError && error.missingAddress) return null
       throw error
@@ -132,7 +139,7 @@ export class ListenerSet {
   }
 }
 
-/** Whether the one cannot listen while the other does. */
+/** Whether the two cannot listen at the same time. */
 function contend(one: ListenerOptions, other: ListenerOptions): boolean {
   if (one.type === 'unix' || other.type === 'unix') return one.type === other.type && one.path === other.path
   const port = ({ type, port: given }: ListenerOptions): number =>

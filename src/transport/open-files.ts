@@ -1,38 +1,40 @@
 /**
- * The limit of open files of this process, and how many Network Connections it leaves room for. Every connection is a
- * file descriptor, and a store that gets none for its next log or table cannot go on: strangers must not take the last.
+ * Derives the number of Network Connections from the limit of open files. Every connection takes a file
+ * descriptor, and the store fails if it gets none for its next log or table, so strangers must not take the
+ * last.
  */
 import { readFileSync } from 'node:fs'
 import { OPEN_TABLES_MAX } from '../store/files/database.ts'
 
 /**
- * Kept for everything but connections. A broker at rest has 26: Node's own, LevelDB's log, lock and manifest, a socket for
- * each listener. At work there are LevelDB's files being written and tables being mapped (10 at most: `store/files/database.ts`),
- * the control socket's clients (8), what measuring memory and loading modules opens, and ballast, log, accounts, password files
- * and certificates, one or two at a time. With passwords, backups and compaction 23 were seen beside sockets: the rest is room.
+ * The files that are reserved for everything except connections. An idle broker has 26 open: those of Node,
+ * LevelDB's log, lock and manifest, and a socket for each listener. A busy broker adds up to 10 of LevelDB
+ * (`store/files/database.ts`), 8 clients of the control socket, and one or two at a time for modules,
+ * ballast, log, accounts, password files and certificates. At most 23 were seen with passwords, backups and
+ * compaction.
  */
 export const RESERVED_FILES = 128
 
-/** Fewer connections than this are worth a word at the start. */
+/** The start warns if fewer connections than this are possible. */
 const FEW_CONNECTIONS = 512
 
-/** What the limit of open files allows. Both are Infinity where it cannot be known: nothing is refused then. */
+/** The limit of open files and the connections that it allows. Both are Infinity if the limit is unknown. */
 export interface OpenFiles {
   readonly openFilesMax: number
-  /** Sockets of clients at a time, all listeners together: handshakes, and those that are about to be refused, included. */
+  /** Open sockets of all listeners together, including those in a handshake or about to be refused. */
   readonly connectionsMax: number
 }
 
-/** Where LevelDB has 32 bits and maps no tables: a fifth of the limit is for the descriptors of those that it has open. */
+/** 32-bit systems, where LevelDB maps no tables and keeps up to a fifth of all files open for them. */
 const UNMAPPED: ReadonlySet<string> = new Set(['arm', 'ia32', 'mips', 'mipsel'])
 
-/** The one place that decides how many connections there may be. `architecture` as Node has it. */
+/** Computes how many connections are allowed. `architecture` is Node's name of it. */
 export function openFiles(openFilesMax: number, architecture: string = process.arch): OpenFiles {
   const tables = UNMAPPED.has(architecture) ? Math.min(OPEN_TABLES_MAX, Math.floor(openFilesMax / 5)) : 0
   return { openFilesMax, connectionsMax: Math.max(0, openFilesMax - RESERVED_FILES - tables) }
 }
 
-/** The limit of open files of this process; Infinity where the system does not tell (not Linux) or has none. */
+/** Returns the limit of open files of this process; Infinity if there is none or the system is not Linux. */
 export function openFilesMax(): number {
   try {
     return parseOpenFilesMax(readFileSync('/proc/self/limits', 'utf8'))
@@ -41,18 +43,19 @@ export function openFilesMax(): number {
   }
 }
 
-/** Out of `/proc/PID/limits`: the soft limit, which Node has raised to the hard one when it started. */
+/** Reads the soft limit from `/proc/PID/limits`; Node raised it to the hard limit when it started. */
 export function parseOpenFilesMax(limits: string): number {
   const soft = /^Max open files +(\d+) /m.exec(limits)?.[1]
   return soft === undefined ? Number.POSITIVE_INFINITY : Number(soft)
 }
 
-/** In words, with what helps; for refusals and notices. */
+/** Explains the limit and how to raise it, for refusals and notices. */
 export function openFilesReason({ openFilesMax, connectionsMax }: OpenFiles): string {
-  return `the limit of open files, ${openFilesMax}, allows ${connectionsMax} connections (raise LimitNOFILE in the systemd unit, or ulimit -n)`
+  const allowed = `the limit of open files, ${openFilesMax}, allows ${connectionsMax} connections`
+  return `${allowed} (raise LimitNOFILE in the systemd unit, or ulimit -n)`
 }
 
-/** What the operator should know at the start, when `connections_max` is this; null for nothing. */
+/** Returns the notice of the start for this value of `connections_max`; null without any. */
 export function openFilesNotice(open: OpenFiles, connectionsMax: number): string | null {
   const reason = openFilesReason(open)
   if (connectionsMax !== Number.POSITIVE_INFINITY && connectionsMax > open.connectionsMax) {

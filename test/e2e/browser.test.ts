@@ -147,7 +147,7 @@ describe('pages that the default broker did not ask for', () => {
     await publish(broker)
     const own = `http://rebound.example:${broker.webSocketPort}`
     expect(await whatAPageReads(broker, own, 'rebound.example')).toBe('refused')
-    await broker.program.until((stdout) => stdout.includes("'rebound.example' is no known name"))
+    await broker.program.until((stdout) => stdout.includes("'rebound.example' is not a known name"))
     const same = `http://localhost:${broker.webSocketPort}`
     expect(await whatAPageReads(broker, same, 'localhost')).toBe('home/alarm/code 4711')
   })

@@ -336,7 +336,7 @@ describe('godwit', () => {
       [
         Date.now(),
         await authority.crlUntil(Date.now() - DAY_MS),
-        /tls\.crl: listener 'tls-1': the list of revoked certificates by CN=Devices was to be replaced by /,
+        /tls\.crl: listener 'tls-1': the list of revoked certificates by CN=Devices expired on /,
       ],
     ] as const) {
       file(await text(nowMs, crl))

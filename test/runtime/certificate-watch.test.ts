@@ -83,7 +83,7 @@ test('a list of revoked certificates that is out of date is told, and does not r
     [
       'certificate-refused',
       expect.stringMatching(
-        /the old certificates stay\. The list of revoked certificates by CN=Devices was to be/,
+        /the old certificates stay\. The list of revoked certificates by CN=Devices expired/,
       ),
     ],
   ])
@@ -94,7 +94,7 @@ test('a list of revoked certificates that is out of date is told, and does not r
   expect(told.map(({ kind, detail }) => [kind, detail])).toEqual([
     [
       'certificate-expiring',
-      expect.stringMatching(/^the list of revoked certificates by CN=Devices was to be replaced by /),
+      expect.stringMatching(/^the list of revoked certificates by CN=Devices expired on /),
     ],
   ])
 })

@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { isLoopbackOnly } from '../../config/listeners.ts'
 import type { Listener, ListenerOptions } from '../../transport/listener/listener.ts'
-import { certificateState, listTrouble } from '../../transport/tls/certificate-times.ts'
+import { revocationListProblem, validityText } from '../../transport/tls/certificate-times.ts'
 import { shellWord } from '../../transport/tls/shell-word.ts'
 
 const PROMISES = {
@@ -83,9 +83,9 @@ function certificateNotices(listeners: readonly Listener[], nowMs: number): stri
   return listeners.flatMap(({ name, certificates }) => {
     if (certificates === null) return []
     const { times } = certificates
-    const list = listTrouble(times, nowMs)
+    const list = revocationListProblem(times, nowMs)
     return [
-      `godwit certificate of listener '${name}' ${certificateState(times, nowMs)}`,
+      `godwit certificate of listener '${name}' ${validityText(times, nowMs)}`,
       ...(list === null ? [] : [`godwit note: listener '${name}': ${list}`]),
     ]
   })

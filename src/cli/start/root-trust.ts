@@ -5,7 +5,7 @@
 import { lstatSync, readlinkSync, type Stats } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Config } from '../../config/config.ts'
-import { sources } from '../../transport/tls/tls.ts'
+import { optionValues } from '../../transport/tls/tls.ts'
 import { becomeUser, isRoot, SystemUserError } from './system-user.ts'
 
 /** A user or group other than root that can change the content of a path. */
@@ -121,7 +121,7 @@ export function untrustedWritePath({ log, listeners }: Config): string | null {
 export function untrustedFileNotices({ access, listeners }: Config): string[] {
   if (!isRoot()) return []
   const tls = listeners.flatMap(({ tls: options }) =>
-    options === undefined ? [] : [options.cert, options.key, options.ca, options.crl].flatMap(sources),
+    options === undefined ? [] : [options.cert, options.key, options.ca, options.crl].flatMap(optionValues),
   )
   const files = [...access.passwordFiles, ...access.aclFiles, ...tls].filter(
     (path) => !path.includes('-----BEGIN '),

@@ -1,4 +1,4 @@
-/** Binding a server to its address, with errors that an operator can act on. */
+/** Binds servers to their addresses and turns errors into advice for the operator. */
 import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { type AddressInfo, connect, isIPv6, type Server } from 'node:net'
 import { dirname } from 'node:path'
@@ -8,7 +8,7 @@ import { DEFAULT_HOST, DEFAULT_PORTS, type ListenerOptions } from './listener.ts
 /** Kernels give a socket file's path 108 bytes, its final zero included. */
 const UNIX_PATH_BYTES_MAX = 107
 
-/** Options for every TCP server: no waiting to fill segments, and dead peers are found. */
+/** Options for every TCP server: small packets leave at once, and dead peers are detected. */
 export const SOCKET_OPTIONS = Object.freeze({
   noDelay: true,
   keepAlive: true,
@@ -16,7 +16,10 @@ export const SOCKET_OPTIONS = Object.freeze({
   allowHalfOpen: false,
 })
 
-/** Connections the kernel holds ready for us; it may cap this. A fleet comes back all at once. */
+/**
+ * Connections that the kernel queues for us, since a fleet reconnects all at once. The kernel may lower
+ * this.
+ */
 const BACKLOG = 4096
 
 /** Listens on host and port; resolves with the port and the URL. Rejects with ListenError. */
@@ -50,7 +53,7 @@ export async function bindPath(
       'Choose a shorter one, such as /run/godwit.sock.',
     )
   }
-  // libuv reports a missing directory as EACCES, which would send the operator the wrong way.
+  // libuv reports a missing directory as EACCES, which would mislead the operator.
   if (!existsSync(dirname(path))) {
     throw new ListenError(options.name, `the directory of ${path} does not exist`, 'Create it first.')
   }
@@ -72,14 +75,14 @@ function bound(
     server.once('error', failed)
     server.listen(target, () => {
       server.off('error', failed)
-      // Accepting can fail for one connection (out of file descriptors); the listener stays.
+      // Accepting one connection can fail, for want of file descriptors; the listener stays open.
       server.on('error', () => {})
       resolve()
     })
   })
 }
 
-/** A socket file on which nobody listens refuses a connection: then it is removed. */
+/** Removes a socket file that refuses connections, because nobody listens on it. */
 async function removeStale(name: string, path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false })
   if (found === undefined) return

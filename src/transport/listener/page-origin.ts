@@ -1,25 +1,27 @@
-/** Which web pages and Host names a WebSocket listener serves: a browser connects on behalf of whoever looks at a page. */
+/**
+ * Decides which web pages and Host names a WebSocket listener serves: any page can make a browser connect.
+ */
 import { isIP } from 'node:net'
 import { DEFAULT_HOST, isLoopbackHost, type ListenerOptions } from './listener.ts'
 
-/** The entry of `allowed_origins` that stands for every page. */
+/** The entry of `allowed_origins` that allows every page. */
 export const EVERY_ORIGIN = '*'
 
-/** The opening handshake, as far as it says where it comes from. */
-export interface Asked {
-  /** The `Origin` header, which only browsers have to send. */
+/** The parts of an opening handshake that tell where it comes from. */
+export interface OriginRequest {
+  /** The `Origin` header, which only browsers must send. */
   readonly origin: string | undefined
-  /** Host and port that were asked for: of the request target where it names them, else of the `Host` header. */
+  /** The requested host and port, from the request target or else from the `Host` header. */
   readonly host: string
-  /** The port on which it came in. */
+  /** The port of this connection. */
   readonly port: number
 }
 
-/** What the listener knows when it is asked. */
-export interface Situation {
-  /** Whether there are users with passwords: they end anonymous access that nobody has asked for. */
+/** The state of the broker that the decision depends on. */
+export interface OriginContext {
+  /** Whether there are users with passwords, which ends the default of anonymous access. */
   readonly hasUsers: boolean
-  /** Whether this is a name or an address of this machine, or a name of the listener's certificate. */
+  /** Whether this is a name or address of this machine, or a name in the listener's certificate. */
   readonly isKnownName: (name: string) => boolean
 }
 
@@ -31,70 +33,75 @@ interface Authority {
 
 const DEFAULT_WEB_PORTS: Readonly<Record<string, number>> = { 'http:': 80, 'https:': 443 }
 
-/** An origin that may be repeated in an answer: nothing that a terminal or a page could stumble over. */
+/** An origin without characters that could harm a terminal or a page, so that an answer may repeat it. */
 const REPEATABLE_ORIGIN = /^[a-z][a-z0-9+.-]{0,30}:\/\/[\w.:[\]-]{0,260}$/i
 
-/** Why a page or Host name is refused, in one sentence, and what its operator can do about it. */
+/** The reason why a page or Host name is refused, in one sentence, and advice for the operator. */
 export interface OriginRefusal {
   readonly reason: string
   readonly advice: string
 }
 
-/** Judges who asks; null lets it pass. */
+/** Returns the reason to refuse a handshake; null to accept it. */
 export function originRefusal(
   options: ListenerOptions,
-  asked: Asked,
-  situation: Situation,
+  asked: OriginRequest,
+  situation: OriginContext,
 ): OriginRefusal | null {
   const { allowedOrigins } = options
   if (allowedOrigins !== undefined) {
     if (asked.origin === undefined || isListed(allowedOrigins, asked.origin)) return null
     return refusal(options, asked.origin, `pages of ${shownOrigin(asked.origin)} are not in allowed_origins`)
   }
-  // Where everybody shows a password, a page has nothing that it did not ask its reader for.
-  if (!letsInWithoutPassword(options, situation)) return null
+  // If everybody needs a password, a page can only use one that its reader has typed.
+  if (!acceptsWithoutPassword(options, situation)) return null
   return hostRefusal(options, asked, situation) ?? pageRefusal(options, asked)
 }
 
-/** An origin as it is compared: in lower case, without the port that its scheme has by habit. */
+/** Normalizes an origin for comparison: lower case, without the default port of its scheme. */
 export function normalOrigin(origin: string): string {
   const plain = origin.toLowerCase()
   const parsed = URL.canParse(plain) ? new URL(plain) : null
-  // The origin of another scheme, such as an app's, is opaque to URL and compared as it is written.
+  // URL cannot parse origins of other schemes, such as those of apps, so their text is compared.
   return parsed !== null && parsed.protocol in DEFAULT_WEB_PORTS ? parsed.origin : plain
 }
 
-/** Whether somebody is let in who shows no password: anonymously, or by a certificate that a browser shows unasked. */
-function letsInWithoutPassword(options: ListenerOptions, { hasUsers }: Situation): boolean {
+/** Whether a client needs no password: anonymous clients, or a certificate that a browser sends by itself. */
+function acceptsWithoutPassword(options: ListenerOptions, { hasUsers }: OriginContext): boolean {
   const isAnonymous = options.allowAnonymous && !(options.anonymousUnlessUsers === true && hasUsers)
   return isAnonymous || (options.tls?.clientCertificate ?? 'none') !== 'none'
 }
 
 /**
- * A page whose name was made to point at this machine (DNS rebinding) has its own name as origin and as Host. A loopback
- * listener therefore answers to known names only. Elsewhere the names are not known, since proxies forward theirs: there
- * only a page that claims to come from this very port is one, for nothing but MQTT is served here.
+ * Refuses DNS rebinding: a page whose name was made to point at this machine sends this name as origin and
+ * as Host. A loopback listener therefore accepts only known names. Other listeners cannot know all names,
+ * because proxies forward theirs; they refuse pages that claim this very port as their origin, since only
+ * MQTT is served here.
  */
 function hostRefusal(
   options: ListenerOptions,
-  asked: Asked,
-  { isKnownName }: Situation,
+  asked: OriginRequest,
+  { isKnownName }: OriginContext,
 ): OriginRefusal | null {
   const host = authorityOf(asked.host, options.type === 'wss' ? 'https:' : 'http:')
   if (host !== null && (isOwnName(options, host.name) || isKnownName(host.name))) return null
   if (!isLoopbackHost(options.host) && (asked.origin === undefined || host?.port !== asked.port)) return null
-  const name = host === null ? 'the Host header that was sent' : `'${host.name}'`
-  const reason = `${name} is no known name of this broker, which lets clients in without a password`
+  const name = host === null ? 'the Host header' : `'${host.name}'`
+  const reason = `${name} is not a known name of this broker, which accepts clients without a password`
   return refusal(options, asked.origin, reason)
 }
 
-function pageRefusal(options: ListenerOptions, { origin, host }: Asked): OriginRefusal | null {
+function pageRefusal(options: ListenerOptions, { origin, host }: OriginRequest): OriginRefusal | null {
   if (origin === undefined || isSameOrigin(options, origin, host)) return null
-  const reason = `pages of ${shownOrigin(origin)} may not connect to this broker, which lets clients in without a password`
+  const pages = `pages of ${shownOrigin(origin)}`
+  const reason = `${pages} may not connect to this broker, which accepts clients without a password`
   return refusal(options, origin, reason)
 }
 
-/** Behind a proxy that ends TLS a `ws` listener is asked by pages of https; a `wss` listener never serves pages of http. */
+/**
+ * Whether the page is from this host. Behind a TLS proxy, pages of https use `ws`; pages of http never use
+ * `wss`.
+ */
 function isSameOrigin({ type }: ListenerOptions, origin: string, asked: string): boolean {
   const page = URL.canParse(origin) ? new URL(origin) : null
   if (page === null || !(page.protocol in DEFAULT_WEB_PORTS)) return false
@@ -104,7 +111,7 @@ function isSameOrigin({ type }: ListenerOptions, origin: string, asked: string):
   return from !== null && host !== null && from.name === host.name && from.port === host.port
 }
 
-/** Null for what is no host with an optional port. */
+/** Parses a host with an optional port; null if it is invalid. */
 function authorityOf(host: string, scheme: string): Authority | null {
   if (host === '' || /[/?#@\\\s]/.test(host) || !URL.canParse(`${scheme}//${host}`)) return null
   const { hostname, port } = new URL(`${scheme}//${host}`)
@@ -112,7 +119,7 @@ function authorityOf(host: string, scheme: string): Authority | null {
   return { name, port: port === '' ? DEFAULT_WEB_PORTS[scheme]! : Number(port) }
 }
 
-/** Names that always lead to this machine, and the one that the configuration gives the listener. */
+/** Whether the name always leads to this machine, or is the listener's host in the configuration. */
 function isOwnName({ host = DEFAULT_HOST }: ListenerOptions, name: string): boolean {
   return name === 'localhost' || name === '::1' || isLoopbackAddress(name) || name === host.toLowerCase()
 }
@@ -134,7 +141,7 @@ function shownOrigin(origin: string): string {
 function refusal({ name }: ListenerOptions, origin: string | undefined, reason: string): OriginRefusal {
   const example = origin !== undefined && REPEATABLE_ORIGIN.test(origin) ? origin : 'https://example.org'
   const advice =
-    `To allow a page, name its origin: allowed_origins: ["${example}"] of the listener '${name}' in the configuration, or ` +
-    `for all listeners on the command line: godwit --set 'allowed_origins=["${example}"]'`
+    `To allow a page, name its origin: allowed_origins: ["${example}"] of the listener '${name}' ` +
+    `in the configuration, or for all listeners: godwit --set 'allowed_origins=["${example}"]'`
   return { reason, advice }
 }

@@ -1,9 +1,9 @@
-/** The other end of a socket, and those that have not become a Link yet. */
+/** Describes the peers of sockets, and bounds sockets that are not Links yet. */
 import type { Server, Socket } from 'node:net'
 import type { LinkInfo } from '../../broker/boundary/link.ts'
 import type { ListenerContext, ListenerOptions } from './listener.ts'
 
-/** What the Server is told about a socket, besides whatever `more` tells. */
+/** Describes a socket for the Server, together with the fields of `more`. */
 export function linkInfo(
   options: ListenerOptions,
   socket: Socket,
@@ -14,7 +14,7 @@ export function linkInfo(
   const remoteAddress = plainAddress(peer.remoteAddress ?? '')
   const remotePort = peer.remotePort ?? 0
   const { anonymousUnlessUsers, lenient, serverKeepAliveSeconds, inFlightMax, clientIdRule } = options
-  // Nearly always it is one of these two: joined by spreads, it would be a dictionary of 950 bytes in place of 72.
+  // Two literals cover nearly all sockets. An object built by spreads takes 950 bytes instead of 72.
   const isPlain =
     serverKeepAliveSeconds === undefined &&
     inFlightMax === undefined &&
@@ -43,24 +43,24 @@ export function linkInfo(
 }
 
 /**
- * The socket that a TLS socket was made of: it knows its peer also when that has left, having been asked before. Node documents
- * no way to it; without it the address is missing, as it is where the peer left before it was accepted.
+ * Returns the socket beneath a TLS socket, which still knows the address of a peer that has left. Node does
+ * not document it; without it the address is missing.
  */
 function beneath(socket: Socket): Socket {
   return (socket as Socket & { readonly _parent?: Socket | null })._parent ?? socket
 }
 
-/** Lets sockets of this server in only as far as there is room among those of all listeners. */
-export function admit({ room }: ListenerContext, server: Server): void {
-  turnAwayBanned(room, server)
-  room.sockets.add(server, (remoteAddress) => room.refused(plainAddress(remoteAddress)))
+/** Applies bans and the limit of open sockets to this server. */
+export function admit({ shared }: ListenerContext, server: Server): void {
+  turnAwayBanned(shared, server)
+  shared.sockets.add(server, (remoteAddress) => shared.refused(plainAddress(remoteAddress)))
 }
 
 /**
- * Cuts sockets of banned addresses off before anything is made of them, TLS above all. Listeners of `connection` are called in their
- * order and none can keep the others from it: so the event itself is held back.
+ * Closes sockets of banned addresses before anything is done for them, above all TLS. It suppresses the
+ * `connection` event itself, because no listener of an event can stop the others.
  */
-function turnAwayBanned({ isBanned }: ListenerContext['room'], server: Server): void {
+function turnAwayBanned({ isBanned }: ListenerContext['shared'], server: Server): void {
   if (isBanned === undefined) return
   const emit = server.emit.bind(server) as (event: string | symbol, ...args: unknown[]) => boolean
   server.emit = (event: string | symbol, ...args: unknown[]): boolean => {
@@ -73,27 +73,30 @@ function turnAwayBanned({ isBanned }: ListenerContext['room'], server: Server): 
   }
 }
 
-/** A timer that rings so many ms too late tells that the process stood still, and not the peer. */
+/** If a timer fires so late, the process was paused, and the peer may not be to blame. */
 const LATE_MS = 1000
 
-/** What timers can count, in ms: 25 days. For the time-outs of Node itself, which do not know when the process stood still. */
+/**
+ * The longest timer, 25 days. It replaces Node's own time-outs, which do not notice when the process was
+ * paused.
+ */
 export const TIMER_MS_MAX = 2 ** 31 - 1
 
 interface Handshake {
   readonly socket: Socket
   timer: NodeJS.Timeout | undefined
-  /** By `performance.now`. */
+  /** The start by `performance.now`. */
   readonly startedMs: number
 }
 
 /**
- * Sockets in the middle of a handshake. A TLS socket and the TCP socket beneath it are known by the same addresses and ports of
- * both ends, which no two open sockets share. Whoever stays longer than the time-out is cut off.
+ * Holds the sockets in a handshake and closes those that take too long. Addresses and ports of both ends
+ * identify a TLS socket and the TCP socket beneath it; no other open socket shares them.
  */
 export class Handshakes {
   readonly #timeoutMs: number
   readonly #timedOut: (socket: Socket) => void
-  /** A socket that is gone already has no addresses: it stands for itself. */
+  /** Handshakes by both ends, or by the socket itself if it is already closed and has no addresses. */
   readonly #pending = new Map<string | Socket, Handshake>()
 
   constructor(timeoutMs: number, timedOut: (socket: Socket) => void) {
@@ -108,14 +111,14 @@ export class Handshakes {
   add(socket: Socket): void {
     const key = endsOf(socket) ?? socket
     const handshake: Handshake = { socket, timer: undefined, startedMs: performance.now() }
-    // The one before with the same ends is gone, or the kernel would not have taken this one.
+    // An earlier socket with the same ends must be closed, or the kernel would not have accepted this one.
     this.#forget(key, this.#pending.get(key))
     this.#pending.set(key, handshake)
     this.#watch(handshake)
     socket.once('close', () => this.#forget(key, handshake))
   }
 
-  /** The handshake with this peer is complete; returns the milliseconds since it was added. */
+  /** Ends a complete handshake and returns its duration in ms. */
   done(socket: Socket): number {
     const key = endsOf(socket) ?? socket
     const handshake = this.#pending.get(key)
@@ -136,7 +139,7 @@ export class Handshakes {
     if (this.#timeoutMs > TIMER_MS_MAX) return
     const dueMs = performance.now() + this.#timeoutMs
     handshake.timer = setTimeout(() => {
-      // The process stood still: the peer could not get on, and gets its time.
+      // The process was paused, so the peer gets its full time again.
       if (performance.now() - dueMs > LATE_MS) this.#watch(handshake)
       else {
         this.#timedOut(handshake.socket)
@@ -152,13 +155,13 @@ export class Handshakes {
   }
 }
 
-/** Addresses and ports of both ends; undefined for a socket that has none any more. */
+/** Returns addresses and ports of both ends; undefined if the socket has already lost them. */
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string | undefined {
   if (remoteAddress === undefined || localAddress === undefined) return undefined
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`
 }
 
-/** An IPv4 address that came over an IPv6 socket is still an IPv4 address. */
+/** Returns an IPv4 address without the prefix that an IPv6 socket adds. */
 export function plainAddress(address: string): string {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
 }

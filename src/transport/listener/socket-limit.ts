@@ -1,14 +1,14 @@
-/** How many sockets all listeners together may have open: counted from accept to close, whatever becomes of them. */
+/** Bounds the open sockets of all listeners together, counted from accept to close. */
 import type { Server, Socket } from 'node:net'
 
-/** In Node 20 0 means no limit; anything below it lets nobody in. */
+/** Node 20 takes 0 as no limit; a negative number refuses every socket. */
 const NOBODY = -1
 
 /**
- * Bounds the sockets of many servers together. Node closes what comes beyond `maxConnections` of a server before anything
- * is made of it (no TLS, no HTTP): each server may have what it has, and what is left for all. Infinity bounds nothing.
+ * Bounds the sockets of many servers together. Node closes sockets beyond `maxConnections` before it starts
+ * TLS or HTTP, so each server is allowed its open sockets and all that are left. Infinity means no bound.
  */
-export class SocketRoom {
+export class SocketLimit {
   readonly socketsMax: number
   readonly #open = new Map<Server, number>()
   #sockets = 0
@@ -17,15 +17,15 @@ export class SocketRoom {
     this.socketsMax = socketsMax
   }
 
-  /** Open sockets, those in the middle of a handshake or of their end included. */
+  /** Open sockets, including those in a handshake and those that are ending. */
   get sockets(): number {
     return this.#sockets
   }
 
-  /** From now on the sockets of this server count. `refused` is called with the peer's address for each without room. */
+  /** Counts the sockets of this server from now on. Calls `refused` with the address of each refused peer. */
   add(server: Server, refused: (remoteAddress: string) => void): void {
     this.#open.set(server, 0)
-    // One for all: a closure for each connection would be memory for each.
+    // One closure for all connections saves memory.
     const closed = (): void => this.#count(server, -1)
     server.prependListener('connection', (socket: Socket) => {
       this.#count(server, 1)

@@ -1,11 +1,14 @@
-/** What has come over TLS before anything of it can be read: a record is 16 KiB at most, which is long on a slow link. */
+/**
+ * Counts TLS bytes that cannot be decrypted yet: a record of up to 16 KiB takes long to arrive on a slow
+ * link.
+ */
 import { Socket } from 'node:net'
 
-/** Counts the encrypted bytes of records that were not whole. Looked at now and then; costs nothing in between. */
+/** Counts the encrypted bytes of incomplete records. Costs nothing between two calls of `measure`. */
 export class EncryptedBytes {
   readonly #socket: Socket
   #arrivedBytes = 0
-  /** Of the socket below TLS, and of what it came to, at the last look. */
+  /** The bytes read before and after decryption at the last call. */
   #encrypted = 0
   #decrypted = 0
 
@@ -14,10 +17,11 @@ export class EncryptedBytes {
   }
 
   /**
-   * Grows with what came since the last look, unless something could be read meanwhile: then that tells more. Undefined
-   * without TLS, or where a Node keeps the socket below elsewhere.
+   * Returns a sum that grows with the encrypted bytes since the last call, unless some were decrypted,
+   * which is proof enough of progress. Undefined without TLS, or if Node keeps the underlying socket
+   * elsewhere.
    */
-  look(): number | undefined {
+  measure(): number | undefined {
     const below: unknown = Reflect.get(this.#socket, '_parent')
     if (!(below instanceof Socket)) return undefined
     const encrypted = below.bytesRead

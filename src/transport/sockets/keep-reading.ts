@@ -1,10 +1,10 @@
 /**
- * Keeps a socket whose write failed open for reading. A peer that sends its last packets and closes at once resets the
- * connection when something is on its way to it; what it sent before is in the kernel, and Node would close the socket
- * with the first write that fails.
+ * Keeps a socket open for reading after a write has failed. A peer that sends its last packets and closes
+ * at once resets the connection if bytes are on their way to it. Its packets are still in the kernel, but
+ * Node would close the socket with the first failed write.
  *
- * Node destroys a stream on errors because of `autoDestroy`, which is fixed for sockets: the state behind it is changed.
- * Where a Node has no such state nothing changes, and a failed write closes the socket.
+ * Node destroys a failed stream because of `autoDestroy`, which sockets cannot set, so this changes the
+ * internal state behind it. If a version of Node has no such state, a failed write closes the socket.
  */
 import type { Socket } from 'node:net'
 
@@ -14,8 +14,9 @@ interface StreamState {
 }
 
 /**
- * With `keep`, a failed write emits 'error' and leaves the socket open, and whoever handles it destroys the socket; without,
- * Node does so again. Call `readOn` in the handler, or 'end' is not emitted any more.
+ * With `keep`, a failed write emits 'error' and leaves the socket open; the handler must call `readOn`, or
+ * 'end' is never emitted, and destroy the socket in the end. Without `keep`, Node destroys the socket
+ * again.
  */
 export function keepReading(socket: Socket, keep: boolean): void {
   for (const state of [stateOf(socket, '_readableState'), stateOf(socket, '_writableState')]) {
@@ -23,7 +24,7 @@ export function keepReading(socket: Socket, keep: boolean): void {
   }
 }
 
-/** After the 'error' of a write: lets the readable side forget it. */
+/** Clears the error of a failed write on the readable side, so that reading continues. */
 export function readOn(socket: Socket): void {
   const state = stateOf(socket, '_readableState')
   if (state !== null) state.errored = null

@@ -1,13 +1,18 @@
-/** The bounded time in which a connection that is over may still take bytes, close its side, or have its last input read. */
+/**
+ * Bounds the time in which an ended connection may still take bytes, close its side, or have its last input
+ * read.
+ */
 
-/** For the peer, after we have ended the connection, in ms. */
+/** The peer has so long to read and close after we have ended the connection. */
 export const LINGER_MS = 2000
 
-/** For what the peer sent before it was gone, in ms: the connection may be held, by a slow disk or a policy. */
+/**
+ * We read so long what the peer sent before it was gone; a slow disk or a policy may delay the connection.
+ */
 export const READ_ON_MS = 60_000
 
-/** Runs a cut-off once, some time after `start`, unless it is cancelled. Keeps no process alive. */
-export class Lingering {
+/** Calls `cutOff` once, some time after `start`, unless it is cancelled. Does not keep the process alive. */
+export class LingerTimer {
   readonly #cutOff: () => void
   #timer: NodeJS.Timeout | undefined
   #judgement: NodeJS.Immediate | undefined
@@ -16,10 +21,10 @@ export class Lingering {
     this.#cutOff = cutOff
   }
 
-  /** Starts with so many ms, or starts again. */
+  /** Starts or restarts the timer. */
   start(ms: number): void {
     this.cancel()
-    // After a pause of the process timers run first: what the kernel has is read before.
+    // After a pause of the process, timers run before input. The immediate lets the input be read first.
     this.#timer = setTimeout(() => {
       this.#judgement = setImmediate(this.#cutOff).unref()
     }, ms).unref()

@@ -1,17 +1,18 @@
 /**
- * HOT. One piece of memory that accepted sockets read into. Node gives each read 64 KiB of its own and shrinks them to
- * what came: with one message a segment that was a fifth of the broker's CPU time. Here what came is copied out, packed
- * into larger slabs.
+ * HOT. Lets accepted sockets read into one shared buffer and copies their input into slabs. Node would
+ * allocate 64 KiB for each read and shrink it, which took a fifth of the broker's CPU time with one message
+ * per segment.
  *
- * Node documents this (`onread`) for sockets that connect, not for those that are accepted: their handle and three
- * symbols are looked up. Where one is missing, `attach` refuses and the socket is read by its 'data' events.
+ * Node documents this (`onread`) only for sockets that connect. For accepted sockets we look up their
+ * handle and internal symbols; if one is missing, `attach` returns false and the socket is read by its
+ * 'data' events.
  */
 import { Socket } from 'node:net'
 
-/** What libuv asks for at most, in bytes. */
+/** The most bytes that libuv reads at once. */
 const READ_BYTES = 64 * 1024
 
-/** Slabs hold what many reads brought, in bytes. One lives until the last packet in it is done with. */
+/** A slab holds the input of many reads. It lives until the last packet in it is no longer used. */
 const SLAB_BYTES = 256 * 1024
 
 interface Reading {
@@ -19,7 +20,7 @@ interface Reading {
   readonly callback: symbol
 }
 
-/** Where Node keeps what its documented `onread` sets; null where this Node does not have it. */
+/** Finds the symbols that `onread` sets; null if this version of Node does not have them. */
 function findReading(): Reading | null {
   const symbols = Object.getOwnPropertySymbols(new Socket())
   const named = (name: string): symbol | undefined => symbols.find(({ description }) => description === name)
@@ -28,20 +29,21 @@ function findReading(): Reading | null {
   return buffer === undefined || callback === undefined ? null : { buffer, callback }
 }
 
+/** The shared read buffer of many sockets. */
 export class ReadBuffer {
   readonly #reading: Reading | null
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BYTES)
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
 
-  /** `reading` says where a socket keeps its read buffer; tests pass null for a Node that has none. */
+  /** `reading` holds the symbols of a socket's read buffer; tests pass null for a Node without them. */
   constructor(reading: Reading | null = findReading()) {
     this.#reading = reading
   }
 
   /**
-   * Hands what the socket reads to `received`, in chunks that are the receiver's to keep. Returns false, with
-   * nothing done, where the socket does not offer it.
+   * Passes the socket's input to `received` in chunks that the receiver may keep. Returns false and does
+   * nothing if the socket does not support it.
    */
   attach(socket: Socket, received: (chunk: Buffer) => void): boolean {
     const reading = this.#reading

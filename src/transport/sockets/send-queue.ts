@@ -1,27 +1,33 @@
-/** HOT. The bytes one Link has to send: cut into pieces, one piece under way at a time, so that progress shows. */
+/**
+ * HOT. Sends the bytes of one Link in pieces. Only one piece is under way at a time, so that progress is
+ * visible.
+ */
 
-/** Largest piece handed to the kernel at once, in bytes. */
+/** The largest piece that the kernel gets at once. */
 export const PIECE_BYTES = 64 * 1024
 
-/** From this size on, in bytes, a chunk of a long write is sent as it is instead of being copied beside others. */
+/** A larger chunk of a long write is sent directly instead of being copied together with others. */
 const COPY_BELOW_BYTES = 16 * 1024
 
-/** Where pieces go: a socket, or a WebSocket's frames. */
+/** Takes the pieces: a socket, or the frames of a WebSocket. */
 export interface Sink {
   /**
-   * Sends a piece and calls `taken` later, also where it fails. Returns true when the kernel has all of it already.
-   * `last` is true where the piece ends what one `write` was given.
+   * Sends a piece and calls `taken` later, even if it fails. Returns true if the kernel has already taken
+   * all of it. `last` is true if the piece is the end of one `write`.
    */
   send(piece: Buffer, last: boolean, taken: () => void): boolean
-  /** The same for a piece that was gathered: in `memory` from the sink's headroom to `end`. The headroom is its own. */
+  /**
+   * Sends a gathered piece, in `memory` from the sink's headroom to `end`. The sink may write into its
+   * headroom.
+   */
   sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean
-  /** Nothing is left to send after it had to wait. */
+  /** Is called once everything is sent, if some of it had to wait. */
   emptied(): void
 }
 
 /**
- * Buffers into which chunks are gathered. One write is under way per Link, so a buffer is free again once its
- * write was taken; where the kernel took it at once (nearly always) the next Link uses the very same one.
+ * Lends buffers into which chunks are gathered. A Link has one write under way, so its buffer is free once
+ * that write was taken. The kernel nearly always takes it at once, and the next Link uses the same buffer.
  */
 export class ScratchBuffers {
   readonly #bytes: number
@@ -38,7 +44,7 @@ export class ScratchBuffers {
     return buffer
   }
 
-  /** Gives a buffer back that nobody reads any more. One is kept. */
+  /** Takes back a buffer that nobody reads any more. Keeps one. */
   give(buffer: Buffer): void {
     this.#free = buffer
   }
@@ -46,28 +52,28 @@ export class ScratchBuffers {
 
 interface Waiting {
   readonly chunk: Buffer
-  /** The end of what one `write` was given. */
+  /** Whether the chunk is the end of one `write`. */
   readonly last: boolean
 }
 
 /**
- * What a Link sends. Framed sinks (WebSocket) have a `headroom`: bytes for what they write before a piece, at most. They keep
- * the borders between writes; others do not know any.
+ * The send queue of a Link. A framed sink (WebSocket) has a `headroom`, the most bytes that it writes
+ * before a piece, and keeps the boundaries between writes; other sinks have none.
  */
-export class Outgoing {
+export class SendQueue {
   readonly #sink: Sink
   readonly #headroom: number
-  /** Null where a piece's memory may be read after it was taken: those get a buffer of their own each. */
+  /** Null if a piece may be read after it was taken; then each piece gets its own buffer. */
   readonly #scratchBuffers: ScratchBuffers | null
   readonly #taken: () => void
-  /** Lent to the write under way. */
+  /** The buffer of the write under way. */
   #scratch: Buffer | undefined
   #waiting: Waiting[] = []
   #head = 0
-  /** Bytes of the chunk at `#head` that were sent. */
+  /** The sent bytes of the chunk at `#head`. */
   #headOffset = 0
   #waitingBytes = 0
-  /** Of the latest write. */
+  /** The bytes of the latest write. */
   #latestBytes = 0
   #underWayBytes = 0
   #acceptedBytes = 0
@@ -83,17 +89,17 @@ export class Outgoing {
     this.#taken = () => this.#onTaken()
   }
 
-  /** Bytes accepted and not yet taken by the kernel. */
+  /** Bytes that the kernel has not taken yet. */
   get bufferedBytes(): number {
     return this.#waitingBytes + this.#underWayBytes
   }
 
-  /** Bytes the kernel took since the start. */
+  /** Bytes that the kernel has taken since the start. */
   get flushedBytes(): number {
     return this.#acceptedBytes - this.#waitingBytes - this.#underWayBytes
   }
 
-  /** Sends all chunks (`bytes` in total) behind what waits. The array may be used again afterwards, the chunks not. */
+  /** Queues all chunks, `bytes` in total. The caller may reuse the array afterwards, but not the chunks. */
   write(chunks: readonly Buffer[], bytes: number): void {
     if (this.#closed || bytes === 0) return
     this.#acceptedBytes += bytes
@@ -112,7 +118,7 @@ export class Outgoing {
     if (this.bufferedBytes > 0) this.#hadToWait = true
   }
 
-  /** Forgets what waits; nothing is sent and `emptied` is not called from now on. */
+  /** Drops what waits. From now on nothing is sent and `emptied` is not called. */
   close(): void {
     this.#acceptedBytes -= this.bufferedBytes
     this.#closed = true
@@ -135,7 +141,7 @@ export class Outgoing {
     if (this.#sink.sendGathered(memory, end, last, this.#taken)) this.#settle()
   }
 
-  /** The piece under way was taken: its bytes are gone and its scratch buffer is nobody's. */
+  /** Notes that the piece under way was taken, and gives its scratch buffer back. */
   #settle(): void {
     this.#underWayBytes = 0
     if (this.#scratch !== undefined) {
@@ -162,11 +168,11 @@ export class Outgoing {
     this.#head = 0
   }
 
-  /** Sends a part of a big chunk as it is, or gathers small ones. */
+  /** Sends a part of a large chunk directly, or gathers small ones. */
   #sendNext(): void {
     const { chunk, last } = this.#waiting[this.#head]!
     const left = chunk.length - this.#headOffset
-    // Where writes become records, the latest is not joined to what waits before it.
+    // TLS makes records of writes, so the latest write is not joined to earlier ones.
     const apart = this.#scratchBuffers === null && this.#waitingBytes > this.#latestBytes
     const together = apart ? this.#waitingBytes - this.#latestBytes : this.#waitingBytes
     if (left < COPY_BELOW_BYTES) {
@@ -182,7 +188,7 @@ export class Outgoing {
     this.#send(piece, complete && last)
   }
 
-  /** Up to so many bytes, or to the end of a write where that is kept. */
+  /** Gathers and sends up to so many bytes, for framed sinks only to the end of a write. */
   #gatherWaiting(bytes: number): void {
     const target = this.#target(bytes)
     const framed = this.#headroom > 0

@@ -3,30 +3,31 @@ import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
 import { EncryptedBytes } from './encrypted-bytes.ts'
 import { keepReading, readOn } from './keep-reading.ts'
-import { LINGER_MS, Lingering, READ_ON_MS } from './lingering.ts'
-import { Outgoing, type ScratchBuffers, type Sink } from './outgoing.ts'
+import { LINGER_MS, LingerTimer, READ_ON_MS } from './lingering.ts'
 import type { ReadBuffer } from './read-buffer.ts'
+import { type ScratchBuffers, SendQueue, type Sink } from './send-queue.ts'
 
 /**
- * A Link over a connected socket. With `scratchBuffers`, memory of a write is used again as soon as the socket has
- * nothing left: libuv tries every write at once (`uv_try_write`), and Node calls the write's callback, which
- * lowers `writableLength`, only for what the kernel has copied or what failed. TLS encrypts later: null there.
+ * A Link over a connected socket. With `scratchBuffers`, the memory of a write is reused once the socket
+ * holds nothing: libuv tries every write at once (`uv_try_write`), and Node calls a write's callback, which
+ * lowers `writableLength`, only after the kernel has copied it or it has failed. TLS encrypts later, so it
+ * gets null.
  */
 export class StreamLink implements Link, Sink {
   readonly info: LinkInfo
   readonly leavesWritten: boolean
   readonly hidesRecords: boolean
   readonly #socket: Socket
-  readonly #outgoing: Outgoing
-  /** Made when the connection ends. */
-  #lingering: Lingering | undefined
-  /** Made when it is asked for. */
+  readonly #outgoing: SendQueue
+  /** Created when the connection ends. */
+  #lingering: LingerTimer | undefined
+  /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
-  /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
+  /** `end` or `destroy` was called; the handler only gets `closed` from now on. */
   #ending = false
-  /** A write failed: the peer takes nothing more, but what it sent before is still to be read. */
+  /** A write failed: the peer takes nothing more, but its earlier input is still read. */
   #broken = false
 
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
@@ -34,15 +35,15 @@ export class StreamLink implements Link, Sink {
     this.leavesWritten = scratchBuffers !== null
     this.hidesRecords = scratchBuffers === null
     this.#socket = socket
-    this.#outgoing = new Outgoing(this, 0, scratchBuffers)
-    // The handler says when it has handled what came before the end of input, and has answered it.
+    this.#outgoing = new SendQueue(this, 0, scratchBuffers)
+    // The handler decides when our side ends: it may still answer input that came before the end.
     socket.allowHalfOpen = true
     keepReading(socket, true)
     socket.on('error', (error) => this.#onError(error))
     socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on, read through `readBuffer` where Node lets us. */
+  /** Passes input to the handler from now on, read through `readBuffer` if Node supports that. */
   start(handler: LinkHandler, readBuffer: ReadBuffer): void {
     this.#handler = handler
     if (this.#socket.closed) {
@@ -67,7 +68,7 @@ export class StreamLink implements Link, Sink {
   get arrivedBytes(): number | undefined {
     if (!this.hidesRecords) return undefined
     this.#encrypted ??= new EncryptedBytes(this.#socket)
-    return this.#encrypted.look()
+    return this.#encrypted.measure()
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
@@ -91,13 +92,14 @@ export class StreamLink implements Link, Sink {
     this.#ending = true
     keepReading(this.#socket, false)
     this.#linger(LINGER_MS)
-    // Unread input would turn our FIN into a reset, which can overtake the last packet: read on and discard.
+    // Unread input would turn our FIN into a reset, which can overtake the last packet, so read and discard
+    // it.
     this.#socket.resume()
     if (this.#outgoing.bufferedBytes === 0) this.#socket.end()
   }
 
   #linger(ms: number): void {
-    this.#lingering ??= new Lingering(() => this.#socket.destroy())
+    this.#lingering ??= new LingerTimer(() => this.#socket.destroy())
     this.#lingering.start(ms)
   }
 
@@ -125,7 +127,10 @@ export class StreamLink implements Link, Sink {
     if (!this.#ending) this.#handler?.ended(undefined)
   }
 
-  /** A failed read has destroyed the socket; a failed write has not, since what came before may not have been read. */
+  /**
+   * Handles an error. A failed read has destroyed the socket; a failed write has not, and input may still
+   * be read.
+   */
   #onError(error: Error): void {
     this.#error ??= error
     if (this.#socket.destroyed || this.#broken) return
@@ -137,7 +142,7 @@ export class StreamLink implements Link, Sink {
       return
     }
     this.#linger(READ_ON_MS)
-    // Nothing waits for this reader any more.
+    // Nothing waits for the peer any more.
     this.#handler.drained()
   }
 

@@ -1,4 +1,4 @@
-/** Listeners for MQTT straight on a stream: TCP, TLS, unix socket. */
+/** Listens for MQTT directly on a stream: TCP, TLS or a unix socket. */
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { LinkInfo } from '../../broker/boundary/link.ts'
@@ -7,13 +7,13 @@ import type { Listener, ListenerContext } from '../listener/listener.ts'
 import { admit, Handshakes, linkInfo, TIMER_MS_MAX } from '../listener/peer.ts'
 import { clientCertificate } from '../tls/client-certificate.ts'
 import { handshakeFailure } from '../tls/handshake-error.ts'
-import { servedCertificates } from '../tls/served-certificates.ts'
-import { requestOptions } from '../tls/tls.ts'
-import { ScratchBuffers } from './outgoing.ts'
+import { serveCertificates } from '../tls/served-certificates.ts'
+import { clientCertificateOptions } from '../tls/tls.ts'
 import { ReadBuffer } from './read-buffer.ts'
+import { ScratchBuffers } from './send-queue.ts'
 import { StreamLink } from './stream-link.ts'
 
-/** What the Links of one listener share. */
+/** The memory that the Links of one listener share. */
 interface LinkMemory {
   readonly scratchBuffers: ScratchBuffers | null
   readonly readBuffer: ReadBuffer
@@ -28,7 +28,7 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
   const secure = options.type === 'tls' ? tlsServer(context, handshakes) : null
   const server = secure ?? streamServer(context)
   admit(context, server)
-  const certificates = secure === null ? null : servedCertificates(options.name, options.tls, secure)
+  const certificates = secure === null ? null : serveCertificates(options.name, options.tls, secure)
   const { port, address } =
     options.type === 'unix'
       ? await bindPath(server, options)
@@ -43,7 +43,7 @@ export async function listenForStreams(context: ListenerContext): Promise<Listen
       context.options = changed
     },
     close: async () => {
-      // The listening socket is gone when this returns; a socket file goes with it.
+      // The listening socket and its file are gone when `close` returns.
       server.close()
       handshakes.destroyAll()
     },
@@ -60,11 +60,11 @@ function streamServer(context: ListenerContext): Server {
 function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer {
   const server = createTlsServer({
     ...SOCKET_OPTIONS,
-    ...requestOptions(context.options.tls),
-    // `handshakes` cuts off.
+    ...clientCertificateOptions(context.options.tls),
+    // `handshakes` enforces the time-out.
     handshakeTimeout: TIMER_MS_MAX,
   })
-  // TLS encrypts later than it says that it took what is written.
+  // TLS reports a write as taken before it encrypts it, so memory cannot be reused.
   const memory: LinkMemory = { scratchBuffers: null, readBuffer: new ReadBuffer() }
   server.on('connection', (socket: Socket) => handshakes.add(socket))
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {

@@ -1,50 +1,50 @@
-/** PURE. From when and until when what a TLS listener has is valid, in words. */
+/** PURE. Describes the validity of a TLS listener's certificates and revocation lists. */
 
 const DAY_MS = 86_400_000
 
-/** In ms of the wall clock. */
+/** Times in ms of the wall clock. */
 export interface CertificateTimes {
   readonly validFrom: number
-  /** When the first certificate of the chains ends. */
+  /** The earliest end of a certificate in the chains. */
   readonly validTo: number
-  /** Whose list of revoked certificates ends first; null where none does. */
+  /** The revocation list that ends first, and its authority; null if none ends. */
   readonly listEnd: { readonly authority: string; readonly endMs: number } | null
 }
 
-/** Whole days from now on; negative for what is over. */
-export function daysTo(ms: number, nowMs: number): number {
+/** Returns the whole days until a time; negative for a time in the past. */
+export function daysUntil(ms: number, nowMs: number): number {
   return Math.floor((ms - nowMs) / DAY_MS)
 }
 
-/** What becomes of the certificate, behind the word `certificate`. */
-export function certificateState({ validFrom, validTo }: CertificateTimes, nowMs: number): string {
-  if (nowMs > validTo) return `expired on ${day(validTo)}, ${ago(validTo, nowMs)}: clients refuse it`
+/** Describes the validity as the rest of a sentence that begins with `certificate`. */
+export function validityText({ validFrom, validTo }: CertificateTimes, nowMs: number): string {
+  if (nowMs > validTo) return `expired on ${dateText(validTo)}, ${ago(validTo, nowMs)}: clients refuse it`
   if (nowMs < validFrom)
     return `is not valid before ${minute(validFrom)}: clients refuse it. Is the clock right?`
-  return `is valid until ${day(validTo)}, ${daysTo(validTo, nowMs)} days`
+  return `is valid until ${dateText(validTo)}, ${daysUntil(validTo, nowMs)} days`
 }
 
-/** What is wrong with the times, a sentence's end for each; empty when all is well. */
-export function timeTroubles(times: CertificateTimes, nowMs: number): string[] {
-  const list = listTrouble(times, nowMs)
+/** Describes each problem with the times as part of a sentence; empty if there is none. */
+export function validityProblems(times: CertificateTimes, nowMs: number): string[] {
+  const list = revocationListProblem(times, nowMs)
   return [
-    ...(isValidAt(times, nowMs) ? [] : [`the certificate ${certificateState(times, nowMs)}`]),
+    ...(isValidAt(times, nowMs) ? [] : [`the certificate ${validityText(times, nowMs)}`]),
     ...(list === null ? [] : [list]),
   ]
 }
 
-/** Whether clients accept the certificate, as far as its times go. */
+/** Whether the certificate is valid at this time. */
 export function isValidAt({ validFrom, validTo }: CertificateTimes, nowMs: number): boolean {
   return nowMs >= validFrom && nowMs <= validTo
 }
 
-/** Null while each list of revoked certificates is current. */
-export function listTrouble({ listEnd }: CertificateTimes, nowMs: number): string | null {
+/** Describes a revocation list that is out of date; null if all are current. */
+export function revocationListProblem({ listEnd }: CertificateTimes, nowMs: number): string | null {
   if (listEnd === null || nowMs <= listEnd.endMs) return null
   const { authority, endMs } = listEnd
   return (
-    `the list of revoked certificates by ${authority} was to be replaced by ${minute(endMs)}, ${ago(endMs, nowMs)}: ` +
-    'every client certificate that it signed is refused'
+    `the list of revoked certificates by ${authority} expired on ${minute(endMs)}, ${ago(endMs, nowMs)}: ` +
+    'every client certificate of this authority is refused'
   )
 }
 
@@ -53,7 +53,8 @@ function ago(ms: number, nowMs: number): string {
   return days === 0 ? 'less than a day ago' : days === 1 ? '1 day ago' : `${days} days ago`
 }
 
-export function day(ms: number): string {
+/** Formats the date of a time, such as `2027-10-01`. */
+export function dateText(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10)
 }
 

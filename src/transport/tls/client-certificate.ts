@@ -1,17 +1,17 @@
-/** Who a client's TLS certificate says it is, and whether that still holds. */
+/** Reads and judges the TLS certificate of a client. */
 import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { ClientCertificate, LinkInfo } from '../../broker/boundary/link.ts'
-import { shownName } from './key-pairs.ts'
+import { displayName } from './key-pairs.ts'
 import type { TlsOptions } from './tls.ts'
 
-/** One name of a certificate, as Node writes it: quoted like JSON where it has characters that could mislead. */
+/** One name of a certificate in Node's notation, which quotes misleading characters like JSON. */
 const ALTERNATIVE_NAME = /([A-Za-z][A-Za-z ]*):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g
 
-/** Of the names in a refusal: the log cuts its texts at 256 characters, and the cause comes last. */
+/** Names in a refusal are cut off here: the log cuts texts at 256 characters, and the cause comes last. */
 const NAME_CHARACTERS_MAX = 60
 
-/** What OpenSSL's codes mean, for those that clients run into. */
+/** Explanations of the OpenSSL codes that clients meet in practice. */
 const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'an authority above it has expired',
   CERT_NOT_YET_VALID: 'an authority above it is not yet valid',
@@ -19,19 +19,20 @@ const REASONS: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT: 'no authority of tls.ca signed it',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'no authority of tls.ca signed it',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'no authority of tls.ca signed it',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'it signed itself, and is not in tls.ca',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'it is self-signed and not in tls.ca',
   SELF_SIGNED_CERT_IN_CHAIN: 'no authority of tls.ca signed it',
-  CERT_SIGNATURE_FAILURE: 'its signature is not that of the authority it names',
+  CERT_SIGNATURE_FAILURE: 'its signature is not by the authority that it names',
   UNABLE_TO_GET_CRL: 'tls.crl has no list by its authority',
   CRL_HAS_EXPIRED: 'the list of revoked certificates by its authority is out of date',
   CRL_NOT_YET_VALID: 'the list of revoked certificates by its authority is not yet valid',
-  INVALID_PURPOSE: 'it is not made for clients',
+  INVALID_PURPOSE: 'it is not a certificate for clients',
 }
 
 /**
- * The certificate of a client whose handshake is complete, or why it is missing or invalid. OpenSSL verified it against `ca` and `crl`,
- * in a resumed TLS session when that began: new ones give new ticket keys, so that no session outlives them. Time goes on in a
- * resumed session, and one may come from a handshake without a certificate: both are looked at here.
+ * Returns the certificate of a client after the handshake, or the reason why it is missing or invalid.
+ * OpenSSL has verified it against `ca` and `crl`, for a resumed TLS session when the session began. New
+ * files create new ticket keys, so no session outlives the old files. A resumed session may have no
+ * certificate, or one that has expired since, so both are checked here.
  */
 export function clientCertificate(
   socket: TLSSocket,
@@ -46,12 +47,15 @@ export function clientCertificate(
   }
   const reason = whyNot(shown, socket, nowMs)
   if (reason === null) return { certificate: identityOf(shown) }
-  const name = (full: string): string => shownName(full, NAME_CHARACTERS_MAX)
+  const name = (full: string): string => displayName(full, NAME_CHARACTERS_MAX)
   const whose = `${name(shown.subject)}, issued by ${name(shown.issuer)}`
   return { certificateRefusal: `the client certificate ${whose}: ${reason}` }
 }
 
-/** Null for a certificate that does. What it says itself is plainer than a code about its whole chain. */
+/**
+ * Returns the reason to refuse a certificate, or null. Its own dates explain more than a code about the
+ * chain.
+ */
 function whyNot(shown: X509Certificate, socket: TLSSocket, nowMs: number): string | null {
   const code = socket.authorized ? null : codeOf(socket)
   if (nowMs > Date.parse(shown.validTo)) return `it has expired on ${second(shown.validTo)}`
@@ -65,7 +69,7 @@ function second(time: string): string {
   return new Date(time).toISOString().replace('.000Z', 'Z')
 }
 
-/** What identifies its holder. */
+/** Returns the fields that identify the holder of a certificate. */
 export function identityOf(certificate: X509Certificate): ClientCertificate {
   const name: unknown = certificate.toLegacyObject().subject?.CN
   return {
@@ -75,7 +79,7 @@ export function identityOf(certificate: X509Certificate): ClientCertificate {
   }
 }
 
-/** Node's text of subject alternative names as a list. */
+/** Parses Node's text of subject alternative names. */
 export function alternativeNames(text: string): string[] {
   return [...text.matchAll(ALTERNATIVE_NAME)].map(([, kind = '', name = '']) => {
     const plain: unknown = name.startsWith('"') ? JSON.parse(name) : name
@@ -83,7 +87,7 @@ export function alternativeNames(text: string): string[] {
   })
 }
 
-/** Node names the failure by OpenSSL's code, such as CERT_REVOKED. */
+/** Returns OpenSSL's code of a failed verification, such as CERT_REVOKED. */
 function codeOf(socket: TLSSocket): string {
   const { authorizationError: error } = socket
   return String(error instanceof Error ? error.message : error)

@@ -1,12 +1,12 @@
-/** PURE. Why a TLS handshake failed, in words for whoever reads the log. */
+/** PURE. Explains failed TLS handshakes for readers of the log. */
 
 const UNTRUSTED = 'the client does not trust the certificate of this listener: does it have the right ca.crt?'
 const NO_TLS = 'the client does not speak TLS'
 
-/** By the codes of Node and OpenSSL. */
+/** Explanations by the codes of Node and OpenSSL. */
 const CAUSES: Readonly<Record<string, string>> = {
   ECONNRESET:
-    'the client left before it was complete; it may not trust the certificate, or only looks at the port',
+    'the client left before it was complete; it may not trust the certificate, or only probe the port',
   EPIPE: 'the client left before it was complete',
   ERR_TLS_HANDSHAKE_TIMEOUT: 'it took too long',
   ERR_SSL_HTTP_REQUEST: 'the client speaks HTTP without TLS',
@@ -33,13 +33,15 @@ const CAUSES: Readonly<Record<string, string>> = {
   ERR_SSL_SSLV3_ALERT_CERTIFICATE_EXPIRED:
     'the client finds the certificate of this listener expired: is its clock right?',
   ERR_SSL_SSLV3_ALERT_CERTIFICATE_REVOKED: 'the client finds the certificate of this listener revoked',
-  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: 'the client shows no certificate, and one is required',
+  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: 'the client sent no certificate, but one is required',
 }
 
-/** OpenSSL's own line, such as `807C:error:0A00009C:SSL routines:ssl3_get_record:http request:../deps/x.c:341:` */
+/**
+ * OpenSSL's line, such as `807C:error:0A00009C:SSL routines:ssl3_get_record:http request:../deps/x.c:341:`
+ */
 const OPENSSL = /error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)/
 
-/** One line, without what only OpenSSL's authors can use. */
+/** Describes a failed handshake in one line, without OpenSSL's internal details. */
 export function handshakeFailure(error: NodeJS.ErrnoException): string {
   const known = error.code === undefined ? undefined : CAUSES[error.code]
   return `TLS handshake: ${known ?? OPENSSL.exec(error.message)?.[1] ?? error.message.trim()}`

@@ -1,17 +1,17 @@
-/** Certificates and private keys as they stand in PEM files, put together: a chain and its key for each kind of key. */
+/** Matches certificates and private keys from PEM files: a chain and its key for each kind of key. */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 
-/** A PEM text and where it is from. */
+/** A PEM text and the name of its origin. */
 export interface PemSource {
   readonly name: string
   readonly text: string
 }
 
-/** What a TLS server shows to clients that understand this kind. */
+/** A certificate chain and its key, which a TLS server offers to clients that support this kind. */
 export interface KeyPair {
   /** The server's own certificate. */
   readonly leaf: X509Certificate
-  /** In PEM: the server's own, then those that authorities above it have. */
+  /** In PEM: the server's own certificate and then those of its authorities. */
   readonly chain: string
   readonly certificates: readonly X509Certificate[]
   /** In PEM. */
@@ -19,10 +19,10 @@ export interface KeyPair {
   readonly kind: string
 }
 
-/** `tls` where either file may be the wrong one. */
+/** The key with the wrong file; `tls` if it may be either. */
 type WrongKey = 'tls' | 'tls.cert' | 'tls.key'
 
-/** Files that do not fit together; `key` is the listener's key that names the wrong one. */
+/** Certificates and keys do not match. `key` is the listener's key that names the wrong file. */
 export class KeyPairError extends Error {
   override readonly name = 'KeyPairError'
   readonly key: WrongKey
@@ -48,8 +48,9 @@ interface Key {
 }
 
 /**
- * A pair for each certificate of the server. OpenSSL alone would take the first certificate of a file and show the others as if they
- * were authorities. Throws KeyPairError for a certificate without its key, a key without its certificate, and two of one kind.
+ * Returns a pair for each certificate of the server. OpenSSL alone would use the first certificate of a
+ * file and send the others as authorities. Throws KeyPairError for a certificate without its key, a key
+ * without its certificate, and two certificates for one kind of key.
  */
 export function keyPairs(
   certificates: readonly PemSource[],
@@ -63,7 +64,8 @@ export function keyPairs(
   if (unused !== undefined) {
     throw new KeyPairError(
       'tls',
-      `key mismatch: the ${kindOf(unused.object)} key of ${unused.source} belongs to no certificate of tls.cert`,
+      `key mismatch: the ${kindOf(unused.object)} key of ${unused.source} ` +
+        'belongs to no certificate of tls.cert',
     )
   }
   const kinds = pairs.map(({ kind }) => kind)
@@ -77,18 +79,18 @@ export function keyPairs(
   return pairs
 }
 
-/** The whole blocks of a PEM text, by what they say they are. */
+/** Returns the complete blocks of a PEM text whose labels match. */
 export function pemBlocks(text: string, label: RegExp): string[] {
-  // Keys that older OpenSSL encrypted have headers, with hyphens.
+  // Keys encrypted by old versions of OpenSSL have headers, which contain hyphens.
   const found = text.matchAll(/-----BEGIN ([^-]+)-----(?:[^-]|-(?!----))+-----END \1-----/g)
   return [...found].filter(([, name]) => label.test(name!)).map(([block]) => block)
 }
 
 /**
- * A distinguished name on one line, as errors show it; a longer one is cut. Node has none for an empty name, or one that OpenSSL
- * cannot write, whatever its types say.
+ * Formats a distinguished name on one line for errors and cuts off a long one. Despite its types, Node
+ * returns undefined for an empty name and for one that OpenSSL cannot write.
  */
-export function shownName(name: string | undefined, charactersMax = 120): string {
+export function displayName(name: string | undefined, charactersMax = 120): string {
   const plain = name?.replaceAll('\n', ', ') ?? ''
   if (plain === '') return 'without a name'
   return plain.length > charactersMax ? `${plain.slice(0, charactersMax - 1)}…` : plain
@@ -108,7 +110,7 @@ function keysOf({ name, text }: PemSource, passphrase: string | undefined): Key[
   })
 }
 
-/** Each certificate of a server begins a chain, and what authorities have follows it. Who stands there twice counts once. */
+/** Splits the certificates into chains: each server certificate begins one. Duplicates count once. */
 function chainsOf(
   { name, text }: PemSource,
   keys: readonly Key[],
@@ -116,7 +118,7 @@ function chainsOf(
   const found = pemBlocks(text, /^(X509 |TRUSTED )?CERTIFICATE$/).map((pem) => certificateOf(name, pem))
   if (found.length === 0) throw new KeyPairError('tls.cert', `${name} holds no whole certificate`)
   const all = [...new Map(found.map((one) => [one.fingerprint256, one])).values()]
-  // Authorities of old, without extensions, do not say that they are one.
+  // Old authorities without extensions are not marked as authorities.
   const isAuthority = (one: X509Certificate): boolean =>
     one.ca || all.some((other) => other !== one && other.checkIssued(one))
   const isOwn = (one: X509Certificate): boolean =>
@@ -153,7 +155,8 @@ function paired(
   if (key === undefined) {
     throw new KeyPairError(
       'tls',
-      `key mismatch: no key of tls.key belongs to the ${kind} certificate ${shownName(leaf.subject)} of ${source}`,
+      'key mismatch: no key of tls.key belongs to ' +
+        `the ${kind} certificate ${displayName(leaf.subject)} of ${source}`,
     )
   }
   return { leaf, chain: chain.map(String).join(''), certificates: chain, key: key.pem, kind }

@@ -1,14 +1,15 @@
-/** Why a listener cannot listen, in words for the operator. */
+/** Explains to the operator why a listener cannot listen. */
 
+/** A listener cannot listen; the message says why. */
 export class ListenError extends Error {
   override readonly name = 'ListenError'
   /** The name of the listener. */
   readonly listener: string
-  /** What the operator can do about it, as a sentence. */
+  /** Advice for the operator, as a sentence. */
   readonly advice: string
   /** This machine does not have the address. */
   readonly missingAddress: boolean
-  /** The key of the listener that is to blame, such as `tls.cert`, where it is one. */
+  /** The listener's key with the wrong value, such as `tls.cert`; undefined if it is none. */
   readonly key: string | undefined
 
   constructor(
@@ -25,7 +26,10 @@ export class ListenError extends Error {
   }
 }
 
-/** The ListenError for what a server's `listen` answered. `where` is the address as the operator knows it. */
+/**
+ * Turns an error of a server's `listen` into a ListenError. `where` is the address as the operator knows
+ * it.
+ */
 export function toListenError(listener: string, where: string, error: NodeJS.ErrnoException): ListenError {
   const options = { cause: error }
   switch (error.code) {
@@ -43,7 +47,7 @@ export function toListenError(listener: string, where: string, error: NodeJS.Err
         `this user may not listen on ${where}`,
         where.startsWith('unix:')
           ? 'Choose a directory in which this user may create files.'
-          : 'Ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: choose a higher port, or grant it.',
+          : 'Ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher port, or grant it.',
         options,
       )
     case 'EADDRNOTAVAIL':

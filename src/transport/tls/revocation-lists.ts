@@ -1,23 +1,26 @@
-/** Lists of revoked certificates (RFC 5280 section 5): whose they are, and until when they hold. OpenSSL only says so per client. */
+/**
+ * Reads lists of revoked certificates (RFC 5280 section 5): their authorities and their ends. OpenSSL
+ * reports a missing or outdated list only when a client connects.
+ */
 import { type KeyObject, verify, X509Certificate } from 'node:crypto'
-import { shownName } from './key-pairs.ts'
+import { displayName } from './key-pairs.ts'
 
-/** How the lists of a listener stand to its authorities. */
-export interface ListCoverage {
-  /** Authorities that have no list of their own: OpenSSL refuses every certificate that they signed. */
+/** The coverage of a listener's authorities by its lists. */
+export interface RevocationCoverage {
+  /** Authorities without a list: OpenSSL refuses every certificate that they signed. */
   readonly missing: readonly string[]
-  /** The authority whose list ends first, and when in ms of the wall clock; null where none does. */
+  /** The authority whose list ends first, and its end in ms of the wall clock; null if none ends. */
   readonly firstEnd: { readonly authority: string; readonly endMs: number } | null
 }
 
 interface RevocationList {
   readonly issuer: string
-  /** In ms of the wall clock; infinite for a list that does not say. */
+  /** The end in ms of the wall clock; infinite for a list without an end. */
   readonly nextUpdateMs: number
   isSignedBy(key: KeyObject): boolean
 }
 
-/** One value of DER: a view of its content, and of the whole. */
+/** One value of DER, with views of its content and of the whole value. */
 interface Value {
   readonly tag: number
   readonly content: Buffer
@@ -34,7 +37,10 @@ const Tag = {
   Bmp: 0x1e,
 }
 
-/** Digests by the DER of the signature's algorithm; null for one that its key tells. Others are left to OpenSSL. */
+/**
+ * Digests by the OID of the signature's algorithm; null if the key determines it. OpenSSL checks all
+ * others.
+ */
 const DIGESTS: Readonly<Record<string, string | null>> = {
   '2a864886f70d010105': 'sha1',
   '2a864886f70d01010b': 'sha256',
@@ -49,20 +55,23 @@ const DIGESTS: Readonly<Record<string, string | null>> = {
 }
 
 /**
- * Compares authorities and lists, both in PEM. Node has OpenSSL check the whole chain (X509_V_FLAG_CRL_CHECK_ALL), so that each authority
- * needs a list, the one on top, too. Throws for a list that is none.
+ * Compares authorities and lists, both in PEM. Node makes OpenSSL check the whole chain
+ * (X509_V_FLAG_CRL_CHECK_ALL), so every authority needs a list, even the root. Throws for an invalid list.
  */
-export function listCoverage(authorities: readonly string[], lists: readonly string[]): ListCoverage {
+export function revocationCoverage(
+  authorities: readonly string[],
+  lists: readonly string[],
+): RevocationCoverage {
   const parsed = lists.map(revocationList)
   const missing: string[] = []
-  let firstEnd: ListCoverage['firstEnd'] = null
+  let firstEnd: RevocationCoverage['firstEnd'] = null
   for (const pem of authorities) {
     const certificate = new X509Certificate(pem)
     const subject = subjectOf(certificate)
     const own = parsed.filter(
       ({ issuer, isSignedBy }) => issuer === subject && isSignedBy(certificate.publicKey),
     )
-    const authority = shownName(certificate.subject)
+    const authority = displayName(certificate.subject)
     if (own.length === 0) missing.push(authority)
     else {
       const endMs = Math.max(...own.map(({ nextUpdateMs }) => nextUpdateMs))
@@ -85,7 +94,7 @@ function revocationList(pem: string): RevocationList {
     issuer === undefined ||
     thisUpdate === undefined
   ) {
-    throw new Error('tls.crl holds something that is no list of revoked certificates')
+    throw new Error('tls.crl contains something that is not a list of revoked certificates')
   }
   const digest = DIGESTS[values(algorithm.content)[0]?.content.toString('hex') ?? '']
   return {
@@ -101,7 +110,7 @@ function verifies(digest: string | null, signed: Buffer, key: KeyObject, signatu
   try {
     return verify(digest, signed, key, signature)
   } catch {
-    // A key of another kind.
+    // The key is of another kind.
     return false
   }
 }
@@ -109,12 +118,12 @@ function verifies(digest: string | null, signed: Buffer, key: KeyObject, signatu
 function subjectOf(certificate: X509Certificate): string {
   const [outer] = values(certificate.raw)
   const fields = values(values(outer?.content)[0]?.content)
-  // Explicitly tagged 0: the version.
+  // The version is optional and tagged explicitly with 0.
   if (fields[0]?.tag === 0xa0) fields.shift()
   return canonicalName(fields[4]!)
 }
 
-/** Names are equal whatever the case, the spaces and the kind of their strings (RFC 5280 section 7.1). */
+/** Normalizes a name: case, spaces and the kind of string do not matter (RFC 5280 section 7.1). */
 function canonicalName(name: Value): string {
   const parts = values(name.content).map((set) =>
     values(set.content)
@@ -141,7 +150,7 @@ function textOf(value: Value | undefined): string {
   return content.toString(tag === Tag.Utf8 ? 'utf8' : 'latin1')
 }
 
-/** Undefined for what is no time: the field is optional. */
+/** Parses a time; undefined for any other value, because the field is optional. */
 function timeOf(value: Value | undefined): number | undefined {
   if (value?.tag !== Tag.UtcTime && value?.tag !== Tag.GeneralizedTime) return undefined
   const text = value.content.toString('latin1')
@@ -151,7 +160,7 @@ function timeOf(value: Value | undefined): number | undefined {
   return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
 }
 
-/** The values that follow each other; what is cut off or longer than its place is left out. */
+/** Splits bytes into values and stops at one that is incomplete. */
 function values(bytes: Buffer | undefined): Value[] {
   const found: Value[] = []
   for (let at = 0; bytes !== undefined && at + 2 <= bytes.length; ) {

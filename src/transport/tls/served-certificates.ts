@@ -1,34 +1,37 @@
-/** The certificates that a TLS listener serves: exchanged for new ones while connections go on, kept when the new are bad. */
+/**
+ * Serves the certificates of a TLS listener and replaces them when the files change, unless the new ones
+ * are bad.
+ */
 import type { X509Certificate } from 'node:crypto'
 import { type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import type { SecureContextOptions, Server } from 'node:tls'
-import { type CertificateTimes, day, timeTroubles } from './certificate-times.ts'
+import { type CertificateTimes, dateText, validityProblems } from './certificate-times.ts'
 import { ListenError } from './listen-error.ts'
 import {
   isPem,
+  optionValues,
   type ServerCredentials,
   serverCredentials,
-  sources,
   TLS_FILES,
   type TlsOptions,
 } from './tls.ts'
 
-/** What a look at the files led to. */
-export type CertificateNews =
-  /** New ones are served to whoever connects from now on. */
+/** The result of a check of the files. */
+export type CertificateUpdate =
+  /** New certificates are served to new connections. */
   | { readonly change: 'swapped' }
-  /** What is there cannot be served: the old ones are. */
+  /** The new certificates are bad, so the old ones are still served. */
   | { readonly change: 'kept'; readonly problem: string; readonly advice: string }
 
-/** Gives a TLS server its certificates. Throws ListenError when they cannot be served. */
-export function servedCertificates(
+/** Gives a TLS server its certificates. Throws ListenError if they cannot be served. */
+export function serveCertificates(
   listener: string,
   tls: TlsOptions | undefined,
   server: Server,
 ): ServedCertificates {
-  // Before they are read: what changes from here on is seen.
+  // Take the state of the files before reading them, so that no later change is missed.
   const files = pathsOf(tls).map(stateNow).join('\n')
   const credentials = serverCredentials(listener, tls)
   server.setSecureContext(credentials.options)
@@ -36,17 +39,18 @@ export function servedCertificates(
   return new ServedCertificates(listener, tls!, files, credentials, swap)
 }
 
+/** Holds the certificates that a listener serves and watches their files. */
 export class ServedCertificates {
   readonly #listener: string
   readonly #swap: (options: SecureContextOptions) => void
   #tls: TlsOptions
   #credentials: ServerCredentials
-  /** The files as they were when their content was judged. */
+  /** The state of the files when their content was last judged. */
   #judged: string
-  /** The files as they were at the last look. */
+  /** The state of the files at the last check. */
   #seen: string
 
-  /** `credentials` are served already, and from `files`; `swap` serves others. */
+  /** `credentials` come from `files` and are already served; `swap` serves others. */
   constructor(
     listener: string,
     tls: TlsOptions,
@@ -66,17 +70,17 @@ export class ServedCertificates {
     return this.#credentials
   }
 
-  /** The server's own certificates, of each kind of key. */
+  /** The server's own certificates, one for each kind of key. */
   get leaves(): readonly X509Certificate[] {
     return this.#credentials.leaves
   }
 
   /** The files of `cert`, as the configuration names them. */
   get certificateFiles(): readonly string[] {
-    return sources(this.#tls.cert).filter((value) => !isPem(value))
+    return optionValues(this.#tls.cert).filter((value) => !isPem(value))
   }
 
-  /** Whether the served certificate is for this DNS name or address. */
+  /** Whether a served certificate is valid for this DNS name or address. */
   covers(name: string): boolean {
     return this.#credentials.leaves.some(
       (leaf) => (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name)) !== undefined,
@@ -84,10 +88,11 @@ export class ServedCertificates {
   }
 
   /**
-   * Looks whether the files have changed. To be called every second or so: what has changed since the last look may still be
-   * written, or be one of two files, and is judged at the next look that finds it unchanged. Null when there is nothing to tell.
+   * Looks whether the files have changed. To be called every second or so: what has changed since the last
+   * look may still be written, or be one of two files, and is judged at the next look that finds it
+   * unchanged. Null when there is nothing to tell.
    */
-  async look(nowMs: number): Promise<CertificateNews | null> {
+  async check(nowMs: number): Promise<CertificateUpdate | null> {
     const found = await this.#files(this.#tls)
     const isSettled = found === this.#seen
     this.#seen = found
@@ -97,13 +102,13 @@ export class ServedCertificates {
   }
 
   /** Reads the files at once, whether they changed or not. Null when they hold what is served. */
-  async reread(nowMs: number, tls: TlsOptions = this.#tls): Promise<CertificateNews | null> {
+  async reread(nowMs: number, tls: TlsOptions = this.#tls): Promise<CertificateUpdate | null> {
     this.#seen = await this.#files(tls)
     this.#judged = this.#seen
     return this.#judge(tls, nowMs)
   }
 
-  #judge(tls: TlsOptions, nowMs: number): CertificateNews | null {
+  #judge(tls: TlsOptions, nowMs: number): CertificateUpdate | null {
     let credentials: ServerCredentials
     try {
       credentials = serverCredentials(this.#listener, tls)
@@ -113,16 +118,19 @@ export class ServedCertificates {
     }
     this.#tls = tls
     if (isSame(credentials.options, this.#credentials.options)) return null
-    // Worse than what is served: a wrong file, or a wrong clock where it came from.
-    const troubles = timeTroubles(credentials, nowMs)
-    if (troubles.length > timeTroubles(this.#credentials, nowMs).length) {
+    // The new files are worse than the old ones: a wrong file, or one made with a wrong clock.
+    const troubles = validityProblems(credentials, nowMs)
+    if (troubles.length > validityProblems(this.#credentials, nowMs).length) {
       return {
         change: 'kept',
-        problem: `listener '${this.#listener}': what is new is not valid at this time`,
-        advice: `${sentence(troubles.join('; '))} The certificate is valid from ${day(credentials.validFrom)} to ${day(credentials.validTo)}. Look at the clock, or make another one.`,
+        problem: `listener '${this.#listener}': the new files are not valid at this time`,
+        advice:
+          `${sentence(troubles.join('; '))} ` +
+          `The certificate is valid from ${dateText(credentials.validFrom)} ` +
+          `to ${dateText(credentials.validTo)}. Check the clock, or make another certificate.`,
       }
     }
-    // Tickets of earlier TLS sessions are worth nothing to a new context: whoever comes back is verified anew.
+    // A new context rejects tickets of earlier TLS sessions, so every client is verified again.
     this.#swap(credentials.options)
     this.#credentials = credentials
     return { change: 'swapped' }
@@ -135,7 +143,7 @@ export class ServedCertificates {
 }
 
 function pathsOf(tls: TlsOptions | undefined): string[] {
-  return TLS_FILES.flatMap((key) => sources(tls?.[key])).filter((value) => !isPem(value))
+  return TLS_FILES.flatMap((key) => optionValues(tls?.[key])).filter((value) => !isPem(value))
 }
 
 function stateNow(path: string): string {
@@ -146,7 +154,7 @@ function stateNow(path: string): string {
   }
 }
 
-/** A text that differs when the file differs; links were followed to their ends. */
+/** Returns a text that changes when the file changes. `stat` has followed links. */
 function stateOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
   return [dev, ino, size, mtimeMs, ctimeMs].join(' ')
 }

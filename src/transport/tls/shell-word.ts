@@ -1,6 +1,6 @@
-/** PURE. A word of a command line that is printed to be pasted. */
+/** PURE. Quotes words of command lines that users can paste. */
 
-/** Quoted where a shell would read it as something else. */
+/** Quotes a word if a shell would misread it. */
 export function shellWord(word: string): string {
   return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }

@@ -1,4 +1,4 @@
-/** Certificates and keys of a listener: read, checked, made into what Node's TLS takes. */
+/** Reads and checks the certificates and keys of a listener and turns them into options for Node's TLS. */
 import { X509Certificate } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import {
@@ -7,25 +7,25 @@ import {
   type SecureContextOptions,
   type TlsOptions as ServerOptions,
 } from 'node:tls'
-import { type CertificateTimes, isValidAt, timeTroubles } from './certificate-times.ts'
+import { type CertificateTimes, isValidAt, validityProblems } from './certificate-times.ts'
 import { type KeyPair, KeyPairError, keyPairs, type PemSource, pemBlocks } from './key-pairs.ts'
 import { ListenError } from './listen-error.ts'
-import { type ListCoverage, listCoverage } from './revocation-lists.ts'
+import { type RevocationCoverage, revocationCoverage } from './revocation-lists.ts'
 import { shellWord } from './shell-word.ts'
 
-/** Each of `cert`, `key`, `ca` and `crl` is a file's path or the PEM text itself; of `cert` and `key` there may be several. */
+/** TLS options. `cert`, `key`, `ca` and `crl` are paths or PEM texts; `cert` and `key` may be lists. */
 export interface TlsOptions {
-  /** The server's certificate for each kind of key (RSA, ECDSA), followed by intermediate ones. */
+  /** The server's certificate for each kind of key (RSA, ECDSA), followed by intermediate certificates. */
   readonly cert: string | readonly string[]
   /** In any order: the public key tells which certificate each belongs to. */
   readonly key: string | readonly string[]
-  /** The passphrase of keys that are encrypted. */
+  /** The passphrase of encrypted keys. */
   readonly passphrase?: string
-  /** Authorities that sign client certificates; needed where these are asked for. */
+  /** Authorities of client certificates; needed unless `clientCertificate` is `none`. */
   readonly ca?: string
   /** Lists of revoked client certificates, one of each authority. */
   readonly crl?: string
-  /** `request`: clients may show a certificate; `require`: only those that show a valid one are let in. */
+  /** `request`: clients may send a certificate; `require`: only clients with a valid one are accepted. */
   readonly clientCertificate?: 'none' | 'request' | 'require'
   readonly minimumVersion?: 'TLSv1.2' | 'TLSv1.3'
 }
@@ -33,32 +33,36 @@ export interface TlsOptions {
 /** The options that may name files. */
 export const TLS_FILES = ['cert', 'key', 'ca', 'crl'] as const
 
-/** Permission bits with which users that are neither the owner nor of the file's group get at it. */
+/** Permission bits of users who are neither the owner nor in the file's group. */
 const OTHERS = 0o007
 
-/** Node's, with ECDSA before RSA. */
+/** Node's ciphers, with ECDSA before RSA. */
 const CIPHERS = DEFAULT_CIPHERS.split(':')
   .toSorted((one, other) => Number(other.includes('ECDSA')) - Number(one.includes('ECDSA')))
   .toSorted((one, other) => Number(other.startsWith('TLS_')) - Number(one.startsWith('TLS_')))
   .join(':')
 
-/** What a listener serves. */
+/** The certificates and keys that a listener serves. */
 export interface ServerCredentials extends CertificateTimes {
   readonly options: SecureContextOptions
-  /** The server's own, of each kind of key. */
+  /** The server's own certificates, one for each kind of key. */
   readonly leaves: readonly X509Certificate[]
 }
 
 /**
- * What `tls.createServer` is told of client certificates. No handshake fails for one: `clientCertificate` judges it, and CONNACK
- * says what is wrong, where a client would only see its connection end.
+ * Returns the options of `tls.createServer` about client certificates. A bad certificate does not fail the
+ * handshake: `clientCertificate` judges it, and CONNACK explains the refusal instead of a closed
+ * connection.
  */
-export function requestOptions(tls: TlsOptions | undefined): ServerOptions {
+export function clientCertificateOptions(tls: TlsOptions | undefined): ServerOptions {
   const clientCertificate = tls?.clientCertificate ?? 'none'
   return { requestCert: clientCertificate !== 'none', rejectUnauthorized: false }
 }
 
-/** Reads the files. Throws ListenError for a missing one, a key that others may read, or what does not fit together. */
+/**
+ * Reads and checks the files. Throws ListenError for a missing file, a key that others may read, or a
+ * mismatch.
+ */
 export function serverCredentials(listener: string, tls: TlsOptions | undefined): ServerCredentials {
   if (tls === undefined) {
     throw new ListenError(
@@ -68,16 +72,16 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
     )
   }
   if ((tls.clientCertificate ?? 'none') !== 'none' && tls.ca === undefined) {
-    // Node would take its own list: whoever has a certificate for a web site would be let in.
+    // Node would use its own list of authorities and accept every certificate of a web site.
     throw new ListenError(
       listener,
-      'client certificates are asked for, and nothing says whose count',
+      'client certificates are requested, but no authority for them is named',
       'Name the PEM file of the authorities that sign them in tls.ca.',
       { key: 'tls.ca' },
     )
   }
-  const certificates = sources(tls.cert).map((value) => source(listener, 'cert', value))
-  const keys = sources(tls.key).map((value) => source(listener, 'key', value))
+  const certificates = optionValues(tls.cert).map((value) => source(listener, 'cert', value))
+  const keys = optionValues(tls.key).map((value) => source(listener, 'key', value))
   const authorities = tls.ca === undefined ? undefined : pem(listener, 'ca', tls.ca)
   const lists = tls.crl === undefined ? undefined : blocks(pem(listener, 'crl', tls.crl))
   try {
@@ -87,7 +91,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
       key: pairs.map(({ key }) => key),
       minVersion: tls.minimumVersion ?? 'TLSv1.2',
     }
-    // Node's list puts RSA first: clients that understand both would get what costs the server twice as much.
+    // Node's list prefers RSA, which costs the server twice as much for clients that know both.
     if (pairs.length > 1) options.ciphers = CIPHERS
     if (tls.passphrase !== undefined) options.passphrase = tls.passphrase
     if (authorities !== undefined) {
@@ -104,24 +108,25 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
     throw new ListenError(
       listener,
       `the certificate and key cannot be used: ${(error as Error).message}`,
-      'Check that tls.cert, tls.key, tls.ca and tls.crl are PEM, that certificate and key belong to each other, and that the passphrase is right.',
+      'Check that tls.cert, tls.key, tls.ca and tls.crl are PEM, ' +
+        'that certificate and key belong to each other, and that the passphrase is right.',
       { cause: error, key: error instanceof KeyPairError ? error.key : 'tls' },
     )
   }
 }
 
 /**
- * Everything for which `serverCredentials` would throw, the last one only where all files can be read; with `nowMs`, what is not
- * valid at that time.
+ * Returns all errors that `serverCredentials` would throw, and with `nowMs` also what is not valid at that
+ * time. Files that cannot be read hide later problems.
  */
 export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): ListenError[] {
   const files = TLS_FILES.flatMap((key) => {
-    return sources(tls[key]).flatMap((value) => refusals(() => source(listener, key, value)))
+    return optionValues(tls[key]).flatMap((value) => refusals(() => source(listener, key, value)))
   })
   if (files.length > 0) return files
   return refusals(() => {
     const credentials = serverCredentials(listener, tls)
-    const [trouble] = nowMs === undefined ? [] : timeTroubles(credentials, nowMs)
+    const [trouble] = nowMs === undefined ? [] : validityProblems(credentials, nowMs)
     if (trouble === undefined) return
     const key = isValidAt(credentials, nowMs!) ? 'tls.crl' : 'tls.cert'
     const advice =
@@ -132,13 +137,13 @@ export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): 
   })
 }
 
-/** The one or several values of an option; none when it is absent. */
-export function sources(value: string | readonly string[] | undefined): readonly string[] {
+/** Returns the values of an option as a list. */
+export function optionValues(value: string | readonly string[] | undefined): readonly string[] {
   if (value === undefined) return []
   return typeof value === 'string' ? [value] : value
 }
 
-/** Whether an option is the PEM text itself, and no path. */
+/** Whether an option is a PEM text instead of a path. */
 export function isPem(value: string): boolean {
   return value.includes('-----BEGIN ')
 }
@@ -153,23 +158,24 @@ function refusals(load: () => unknown): ListenError[] {
   }
 }
 
-/** The end of the list that ends first. Throws ListenError for an authority without a list. */
+/** Returns the list that ends first. Throws ListenError for an authority without a list. */
 function coveredBy(
   listener: string,
   authorities: string,
   lists: readonly string[],
-): ListCoverage['firstEnd'] {
-  const { missing, firstEnd } = listCoverage(pemBlocks(authorities, /CERTIFICATE$/), lists)
+): RevocationCoverage['firstEnd'] {
+  const { missing, firstEnd } = revocationCoverage(pemBlocks(authorities, /CERTIFICATE$/), lists)
   if (missing.length === 0) return firstEnd
   throw new ListenError(
     listener,
-    `tls.crl has no list by the authority ${missing.join('; nor by ')} of tls.ca: every client certificate that it signed would be refused`,
-    'Add the list that it publishes to the file, or take the authority from tls.ca.',
+    `tls.crl has no list by the authority ${missing.join('; nor by ')} of tls.ca: ` +
+      'every client certificate of this authority would be refused',
+    "Add the authority's list to the file, or remove the authority from tls.ca.",
     { key: 'tls.crl' },
   )
 }
 
-/** Of all certificates of all chains. */
+/** Returns the time in which all certificates of all chains are valid. */
 function validity(pairs: readonly KeyPair[]): Pick<ServerCredentials, 'validFrom' | 'validTo' | 'leaves'> {
   const all = pairs.flatMap(({ certificates }) => certificates)
   return {
@@ -179,29 +185,31 @@ function validity(pairs: readonly KeyPair[]): Pick<ServerCredentials, 'validFrom
   }
 }
 
-/** Throws for a bundle without certificates, or with a broken one: Node would take what it can and not say so. */
+/** Throws for a bundle without certificates or with a broken one, which Node would silently ignore. */
 function expectCertificates(bundle: string): void {
   const certificates = blocks(bundle)
   const begun = bundle.match(/-----BEGIN /g)?.length ?? 0
-  if (begun === 0 || begun !== certificates.length) throw new Error('tls.ca is no list of whole certificates')
+  if (begun === 0 || begun !== certificates.length) {
+    throw new Error('tls.ca is not a list of complete certificates')
+  }
   for (const text of certificates) new X509Certificate(text)
 }
 
-/** Each for itself: of several lists in one text, Node takes the first and drops the others without a word. */
+/** Splits a PEM text. Of several lists in one text, Node would silently use only the first. */
 function blocks(text: string): string[] {
   return text.match(/-----BEGIN ([^-]+)-----[^-]+-----END \1-----/g) ?? [text]
 }
 
-/** Who can read the key can pass for this broker: that may be its owner and a group, and nobody else. */
+/** Reads the private key. Throws ListenError if users other than its owner and group can read it. */
 function privateKey(listener: string, value: string): string {
   const text = pem(listener, 'key', value)
-  // Windows has no such bits; what is no key needs no secrecy, and is refused for another reason.
+  // Windows has no such bits. A file that is not a key is refused later.
   if (isPem(value) || process.platform === 'win32' || !text.includes('PRIVATE KEY')) return text
   const mode = statSync(value, { throwIfNoEntry: false })?.mode ?? 0
   if ((mode & OTHERS) === 0) return text
   throw new ListenError(
     listener,
-    `tls.key: every user of this machine can get at ${value} (mode ${(mode & 0o777).toString(8)})`,
+    `tls.key: every user of this machine has access to ${value} (mode ${(mode & 0o777).toString(8)})`,
     `Run: chmod 600 ${shellWord(value)}`,
     { key: 'tls.key' },
   )

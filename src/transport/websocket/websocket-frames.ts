@@ -1,9 +1,10 @@
-/** HOT. WebSocket frames (RFC 6455 section 5) as a server reads and writes them: a message is never collected. */
+/** HOT. Reads and writes WebSocket frames (RFC 6455 section 5) of a server, without collecting messages. */
 import { isUtf8 } from 'node:buffer'
 
+/** The opcodes of frames (RFC 6455 section 5.2). */
 export const Opcode = { Continuation: 0, Text: 1, Binary: 2, Close: 8, Ping: 9, Pong: 10 } as const
 
-/** Why a WebSocket is closed (RFC 6455 section 7.4.1). */
+/** The reasons to close a WebSocket (RFC 6455 section 7.4.1). */
 export const CloseStatus = {
   Normal: 1000,
   ProtocolError: 1002,
@@ -12,60 +13,64 @@ export const CloseStatus = {
   TooBig: 1009,
 } as const
 
-/** Stands in the first byte of the last frame of a message, and of all control frames. */
+/** A bit in the first byte of the last frame of a message, and of all control frames. */
 export const FIN = 0x80
 
-/** In the second byte of a header: what a client has to set, and the length or which field tells it. */
+/**
+ * The second byte of a header: a bit that clients must set, and the length, or the size of the length
+ * field.
+ */
 const MASKED = 0x80
 const LENGTH = 0x7f
 
-/** Payload of a control frame in bytes (section 5.5). */
+/** The longest payload of a control frame (section 5.5). */
 const CONTROL_BYTES_MAX = 125
 
-/** Of a client's frame: two bytes, eight of length, four of mask. */
+/** The longest header of a client's frame: two bytes, eight of length, four of mask. */
 const CLIENT_HEADER_BYTES_MAX = 14
 
-/** Of a server's frame, which has no mask. */
+/** The longest header of a server's frame, which has no mask. */
 export const HEADER_BYTES_MAX = 10
 
-/** From this size on, in bytes, a chunk is unmasked by words: the view that this needs costs as much as 100 bytes do. */
+/** Larger chunks are unmasked in words. Creating the necessary view costs as much as unmasking 100 bytes. */
 const WORDS_FROM_BYTES = 160
 
-/** What a reader is told about. After `closing` or `violated` it reads nothing any more. */
+/** Receives the events of a reader, which reads nothing more after `closing` or `violated`. */
 export interface FrameSink {
-  /** Bytes of binary messages, as far as they arrived. Theirs from now on. */
+  /** Bytes of binary messages have arrived. The sink may keep them. */
   payload(bytes: Buffer): void
   pinged(data: Buffer): void
-  /** A Close frame; `status` is null where it has none. */
+  /** A Close frame has arrived; `status` is null if it has none. */
   closing(status: number | null): void
-  /** The peer may not send that; it is to be told the close status. */
+  /** The peer violated the protocol; the answer is this close status. */
   violated(status: number, message: string): void
 }
 
 /**
- * Takes the bytes of a client and hands on the payload of its binary messages as it comes, whatever lengths the
- * frames announce: MQTT packets know no frames [MQTT-6.0.0-2], and who reads them refuses what is too large.
+ * Reads the bytes of a client and passes on the payload of binary messages as it arrives, whatever lengths
+ * the frames announce. MQTT packets may be split across frames [MQTT-6.0.0-2], and their reader refuses
+ * packets that are too large.
  */
 export class FrameReader {
   readonly #sink: FrameSink
-  /** A header that is spread over chunks, as far as it came. */
+  /** The beginning of a header that is split across chunks. */
   readonly #header = Buffer.alloc(CLIENT_HEADER_BYTES_MAX)
   #headerBytes = 0
   #opcode = 0
-  /** Little-endian, and turned so that its lowest byte is for the next byte of the payload. */
+  /** The mask, little-endian and rotated so that its lowest byte belongs to the next byte of the payload. */
   #mask = 0
-  /** A message has begun whose last frame has not. */
+  /** Whether a message has begun and its last frame has not. */
   #fragmented = false
-  /** Payload of the frame under way that is to come, in bytes. */
+  /** Bytes of the current frame's payload that are still to come. */
   #remaining = 0
   #control: Buffer | undefined
-  /** Bytes of the control frame under way that have come. */
+  /** Bytes of the current control frame that have arrived. */
   #controlBytes = 0
   #over = false
-  /** The chunk that is read, and a view of it where it is large. */
+  /** The current chunk, with a view of it if it is large. */
   #chunk: Buffer | undefined
   #view: DataView | undefined
-  /** Payload in the current chunk that was not handed on yet; that of several frames is moved together. */
+  /** Payload in the current chunk that is not passed on yet. That of several frames is moved together. */
   #start = 0
   #end = 0
 
@@ -73,7 +78,7 @@ export class FrameReader {
     this.#sink = sink
   }
 
-  /** Reads the next bytes. The chunk is changed, and belongs to the sink afterwards. */
+  /** Reads the next bytes. Changes the chunk, which then belongs to the sink. */
   push(chunk: Buffer): void {
     this.#chunk = chunk
     if (chunk.length >= WORDS_FROM_BYTES) {
@@ -85,12 +90,15 @@ export class FrameReader {
     while (at < chunk.length && !this.#over) {
       at = this.#remaining > 0 ? this.#readPayload(chunk, at) : this.#readHeader(chunk, at)
     }
-    this.#handOn()
+    this.#passOn()
     this.#chunk = undefined
     this.#view = undefined
   }
 
-  /** Where the payload begins; the chunk's end where the header goes on in the next one, or is refused. */
+  /**
+   * Returns the start of the payload; the chunk's end if the header continues in the next chunk or is
+   * refused.
+   */
   #readHeader(chunk: Buffer, from: number): number {
     if (this.#headerBytes > 0 || chunk.length - from < 2) return this.#gatherHeader(chunk, from)
     const second = chunk[from + 1]!
@@ -116,26 +124,26 @@ export class FrameReader {
     return chunk.length
   }
 
-  /** The first two bytes; false when they are refused. */
+  /** Checks the first two bytes; returns false if it refuses them. */
   #checkHeader(first: number, second: number): boolean {
     const opcode = first & 0x0f
     const isControl = opcode >= Opcode.Close
-    if ((first & 0x70) !== 0) return this.#violated('a reserved bit is set, and no extension was agreed on')
+    if ((first & 0x70) !== 0) return this.#violated('a reserved bit is set, but no extension was negotiated')
     if (opcode > Opcode.Pong || (opcode > Opcode.Binary && !isControl)) {
       return this.#violated(`opcode ${opcode} is reserved`)
     }
-    if ((second & MASKED) === 0) return this.#violated('a client has to mask its frames')
+    if ((second & MASKED) === 0) return this.#violated('a client must mask its frames')
     if (isControl && (first & FIN) === 0) return this.#violated('a control frame is fragmented')
     if (isControl && (second & LENGTH) > CONTROL_BYTES_MAX) {
       return this.#violated('a control frame is too long')
     }
     if (opcode === Opcode.Continuation && !this.#fragmented)
-      return this.#violated('nothing is to be continued')
+      return this.#violated('there is no message to continue')
     if (!isControl && opcode !== Opcode.Continuation && this.#fragmented) {
       return this.#violated('a message begins inside another')
     }
     if (opcode === Opcode.Text) {
-      // [MQTT-6.0.0-1] any other type of data frame closes the Network Connection.
+      // [MQTT-6.0.0-1] Any other type of data frame closes the Network Connection.
       return this.#refuse(
         CloseStatus.UnsupportedData,
         'a text frame was received; MQTT is sent in binary frames',
@@ -146,7 +154,7 @@ export class FrameReader {
     return true
   }
 
-  /** A header is whole: its length and its mask tell what follows. Returns its length in bytes. */
+  /** Reads length and mask of a complete header. Returns its length in bytes. */
   #begin(header: Buffer, from: number): number {
     const length = header[from + 1]! & LENGTH
     let at = from + 2
@@ -189,7 +197,7 @@ export class FrameReader {
     return at + bytes
   }
 
-  /** Inside the chunk; `to` is the place that is read, or one before it. */
+  /** Unmasks bytes inside the chunk; `to` is `from` or a position before it. */
   #unmask(chunk: Buffer, from: number, bytes: number, to: number): void {
     const mask = this.#mask
     const view = this.#view
@@ -205,12 +213,12 @@ export class FrameReader {
       for (let i = 0; i < words; i += 4) view.setInt32(to + i, view.getInt32(from + i, true) ^ mask, true)
     }
     for (let i = words; i < bytes; i++) chunk[to + i] = chunk[from + i]! ^ (mask >> ((i - words) * 8))
-    // A frame may go on in the next chunk: the mask goes on where this part of the payload stopped.
+    // The frame may continue in the next chunk, so rotate the mask to its next byte.
     const turned = (bytes & 3) * 8
     if (turned !== 0) this.#mask = (mask >>> turned) | (mask << (32 - turned))
   }
 
-  /** A control frame is whole. */
+  /** Handles a complete control frame. */
   #controlled(): void {
     const data = this.#control!
     this.#control = undefined
@@ -218,7 +226,7 @@ export class FrameReader {
     else if (this.#opcode === Opcode.Close) this.#closed(data)
   }
 
-  /** Section 5.5.1: nothing, or a status and a reason. */
+  /** Reads a Close frame: nothing, or a status and a reason (section 5.5.1). */
   #closed(data: Buffer): void {
     const status = data.length >= 2 ? data.readUInt16BE(0) : null
     if (data.length === 1 || (status !== null && !isSendable(status))) {
@@ -230,7 +238,7 @@ export class FrameReader {
       return
     }
     this.#over = true
-    this.#handOn()
+    this.#passOn()
     this.#sink.closing(status)
   }
 
@@ -241,12 +249,12 @@ export class FrameReader {
   #refuse(status: number, message: string): false {
     this.#over = true
     this.#remaining = 0
-    this.#handOn()
+    this.#passOn()
     this.#sink.violated(status, message)
     return false
   }
 
-  #handOn(): void {
+  #passOn(): void {
     if (this.#start === this.#end) return
     const bytes = this.#chunk!.subarray(this.#start, this.#end)
     this.#start = this.#end
@@ -254,7 +262,7 @@ export class FrameReader {
   }
 }
 
-/** A whole frame in one buffer. `first` is the opcode, with FIN or without. */
+/** Returns a complete frame in one buffer. `first` is the opcode, with or without FIN. */
 export function frame(first: number, payload: Buffer): Buffer {
   const bytes = Buffer.allocUnsafe(HEADER_BYTES_MAX + payload.length)
   payload.copy(bytes, HEADER_BYTES_MAX)
@@ -262,8 +270,8 @@ export function frame(first: number, payload: Buffer): Buffer {
 }
 
 /**
- * Writes the header of a frame that a server sends, without a mask, so that it ends where its payload begins. Returns
- * where it begins, `HEADER_BYTES_MAX` before at most. `first` is the opcode, with FIN or without.
+ * Writes the header of a server's frame, without a mask, in front of its payload. Returns the start of the
+ * header, at most `HEADER_BYTES_MAX` before the payload. `first` is the opcode, with or without FIN.
  */
 export function writeHeader(
   target: Buffer,
@@ -289,7 +297,7 @@ export function writeHeader(
   return payloadStart - 10
 }
 
-/** A Close frame; `status` null answers one that has none. */
+/** Returns a Close frame; with status null it answers a Close frame without one. */
 export function closeFrame(status: number | null, reason = ''): Buffer {
   if (status === null) return frame(FIN | Opcode.Close, Buffer.alloc(0))
   const data = Buffer.from(`\0\0${reason}`)
@@ -297,13 +305,13 @@ export function closeFrame(status: number | null, reason = ''): Buffer {
   return frame(FIN | Opcode.Close, data)
 }
 
-/** How long a client's header is, by its second byte. */
+/** Returns the length of a client's header, which its second byte determines. */
 function clientHeaderBytes(second: number): number {
   const length = second & LENGTH
   return length === 127 ? 14 : length === 126 ? 8 : 6
 }
 
-/** Section 7.4: those that may stand in a Close frame. */
+/** Whether a Close frame may contain this status (section 7.4). */
 function isSendable(status: number): boolean {
   if (status >= 3000) return status < 5000
   return status >= 1000 && status <= 1014 && status !== 1004 && status !== 1005 && status !== 1006

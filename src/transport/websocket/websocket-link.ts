@@ -1,11 +1,11 @@
-/** HOT. A WebSocket as a Link: control packets in binary messages (MQTT 5.0 section 6). */
+/** HOT. A WebSocket as a Link, with control packets in binary messages (MQTT 5.0 section 6). */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
 import { EncryptedBytes } from '../sockets/encrypted-bytes.ts'
 import { keepReading, readOn } from '../sockets/keep-reading.ts'
-import { LINGER_MS, Lingering, READ_ON_MS } from '../sockets/lingering.ts'
-import { Outgoing, type ScratchBuffers, type Sink } from '../sockets/outgoing.ts'
+import { LINGER_MS, LingerTimer, READ_ON_MS } from '../sockets/lingering.ts'
 import type { ReadBuffer } from '../sockets/read-buffer.ts'
+import { type ScratchBuffers, SendQueue, type Sink } from '../sockets/send-queue.ts'
 import {
   CloseStatus,
   closeFrame,
@@ -18,12 +18,12 @@ import {
   writeHeader,
 } from './websocket-frames.ts'
 
-/** Bytes that may wait for a reader before its pings are left unanswered: it would not read the answers either. */
+/** If more bytes wait for the peer, its pings are not answered: it would not read the answers either. */
 const PONG_BELOW_BYTES = 16 * 1024
 
 /**
- * A Link over a socket whose WebSocket is open. Each `write` is one message, in fragments when long; its header stands in
- * the memory before it. `scratchBuffers` as for StreamLink.
+ * A Link over a socket with an open WebSocket. Each `write` becomes one message, in fragments if it is
+ * long, with its header in the memory in front of it. `scratchBuffers` as for StreamLink.
  */
 export class WebSocketLink implements Link, Sink, FrameSink {
   readonly info: LinkInfo
@@ -31,20 +31,20 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   readonly hidesRecords: boolean
   readonly #socket: Socket
   readonly #reader: FrameReader
-  readonly #outgoing: Outgoing
-  readonly #lingering: Lingering
-  /** Made when it is asked for. */
+  readonly #outgoing: SendQueue
+  readonly #lingering: LingerTimer
+  /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
   #error: Error | undefined
-  /** `end` or `destroy` was called: nothing more goes to the handler but `closed`. */
+  /** `end` or `destroy` was called; the handler only gets `closed` from now on. */
   #ending = false
-  /** A write failed: the peer takes nothing more, but what it sent before is still to be read. */
+  /** A write failed: the peer takes nothing more, but its earlier input is still read. */
   #broken = false
   /** The peer's stream has ended. */
   #inputEnded = false
   #closeSent = false
-  /** The message under way was begun, and its last frame not sent. */
+  /** Whether the current message has begun and its last frame is not sent yet. */
   #continuing = false
 
   constructor(socket: Socket, info: LinkInfo, scratchBuffers: ScratchBuffers | null) {
@@ -53,16 +53,19 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.hidesRecords = scratchBuffers === null
     this.#socket = socket
     this.#reader = new FrameReader(this)
-    this.#outgoing = new Outgoing(this, HEADER_BYTES_MAX, scratchBuffers)
-    this.#lingering = new Lingering(() => socket.destroy())
-    // As for StreamLink: the handler says when the connection is over.
+    this.#outgoing = new SendQueue(this, HEADER_BYTES_MAX, scratchBuffers)
+    this.#lingering = new LingerTimer(() => socket.destroy())
+    // As in StreamLink, the handler decides when our side ends.
     socket.allowHalfOpen = true
     keepReading(socket, true)
     socket.on('error', (error) => this.#onError(error))
     socket.on('close', () => this.#onClose())
   }
 
-  /** Hands what arrives to the handler from now on, read through `readBuffer` where Node lets us; `head` has arrived already. */
+  /**
+   * Passes input to the handler from now on, read through `readBuffer` if Node supports that; `head` came
+   * earlier.
+   */
   start(handler: LinkHandler, head: Buffer, readBuffer: ReadBuffer): void {
     this.#handler = handler
     if (this.#socket.closed) {
@@ -84,11 +87,11 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     return this.#outgoing.flushedBytes
   }
 
-  /** Frames that are no MQTT, such as Ping, are not among these: they can be read. */
+  /** Does not count frames without MQTT, such as Ping, which can be decrypted. */
   get arrivedBytes(): number | undefined {
     if (!this.hidesRecords) return undefined
     this.#encrypted ??= new EncryptedBytes(this.#socket)
-    return this.#encrypted.look()
+    return this.#encrypted.measure()
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
@@ -103,7 +106,9 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     if (!this.#ending) this.#socket.resume()
   }
 
-  /** Says so in a Close frame when all is sent; the peer's own ends the connection (RFC 6455 section 7.1.1). */
+  /**
+   * Sends a Close frame after everything else; the peer's own ends the connection (RFC 6455 section 7.1.1).
+   */
   end(): void {
     if (this.#ending) return
     if (this.#broken) {
@@ -123,7 +128,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#socket.destroy()
   }
 
-  // ── as the Sink of what is sent ───────────────────────────────────────────────────────────────────────────
+  // ── Sink: output ────────────────────────────────────────
 
   send(piece: Buffer, last: boolean, taken: () => void): boolean {
     const header = Buffer.allocUnsafe(HEADER_BYTES_MAX)
@@ -142,7 +147,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     return this.#socket.writableLength === 0
   }
 
-  /** Of the next frame, which ends a message where `last` says so. */
+  /** Returns the first byte of the next frame, which ends a message if `last` is true. */
   #firstByte(last: boolean): number {
     const opcode = this.#continuing ? Opcode.Continuation : Opcode.Binary
     this.#continuing = !last
@@ -159,7 +164,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     if (this.#inputEnded) this.#leave()
   }
 
-  // ── as the FrameSink of what arrives ──────────────────────────────────────────────────────────────────────
+  // ── FrameSink: input ────────────────────────────────────────
 
   payload(bytes: Buffer): void {
     if (!this.#ending) this.#handler?.received(bytes)
@@ -187,7 +192,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#socket.write(closeFrame(status, reason))
   }
 
-  /** A Close frame is the last of both sides: answers to what came before it cannot be sent any more. */
+  /** Ends the connection after a Close frame, which is the last frame in each direction. */
   #over(error: Error | undefined): void {
     this.#outgoing.close()
     if (!this.#ending) this.#handler?.ended(error)
@@ -195,7 +200,10 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#leave()
   }
 
-  /** Ends our side behind what the socket holds: not for ever, the peer may not read. Input is read and discarded. */
+  /**
+   * Ends our side after the buffered bytes, within a time limit in case the peer does not read. Discards
+   * input.
+   */
   #leave(): void {
     if (this.#broken) {
       this.#socket.destroy()
@@ -207,14 +215,16 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#socket.end()
   }
 
-  /** The peer's stream ended without a Close frame, or behind ours. */
+  /** The peer's stream ended without a Close frame, or after ours. */
   #onPeerEnd(): void {
     this.#inputEnded = true
     if (this.#ending) this.#leave()
     else this.#handler?.ended(undefined)
   }
 
-  /** As for StreamLink: a failed read has destroyed the socket, a failed write has not. */
+  /**
+   * Handles an error. As in StreamLink, a failed read has destroyed the socket, but a failed write has not.
+   */
   #onError(error: Error): void {
     this.#error ??= error
     if (this.#socket.destroyed || this.#broken) return
@@ -226,7 +236,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
       return
     }
     this.#lingering.start(READ_ON_MS)
-    // Nothing waits for this reader any more.
+    // Nothing waits for the peer any more.
     this.#handler.drained()
   }
 

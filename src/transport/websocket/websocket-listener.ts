@@ -1,4 +1,4 @@
-/** Listeners for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
+/** Listens for MQTT over WebSocket (MQTT 5.0 section 6), plain or secure. */
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
 import { createServer as createSecureServer, type Server as SecureServer } from 'node:https'
 import { isIPv6, type Socket } from 'node:net'
@@ -10,12 +10,12 @@ import { bindPort, SOCKET_OPTIONS } from '../listener/bind.ts'
 import type { Listener, ListenerContext } from '../listener/listener.ts'
 import { originRefusal } from '../listener/page-origin.ts'
 import { admit, Handshakes, linkInfo, plainAddress, TIMER_MS_MAX } from '../listener/peer.ts'
-import { ScratchBuffers } from '../sockets/outgoing.ts'
 import { ReadBuffer } from '../sockets/read-buffer.ts'
+import { ScratchBuffers } from '../sockets/send-queue.ts'
 import { clientCertificate } from '../tls/client-certificate.ts'
 import { handshakeFailure } from '../tls/handshake-error.ts'
-import { type ServedCertificates, servedCertificates } from '../tls/served-certificates.ts'
-import { requestOptions } from '../tls/tls.ts'
+import { type ServedCertificates, serveCertificates } from '../tls/served-certificates.ts'
+import { clientCertificateOptions } from '../tls/tls.ts'
 import { HEADER_BYTES_MAX } from './websocket-frames.ts'
 import { WebSocketLink } from './websocket-link.ts'
 import { isPathOf, type RequestTarget, requestTarget } from './websocket-target.ts'
@@ -24,20 +24,20 @@ const DEFAULT_PATH = '/mqtt'
 
 const NO_BYTES = Buffer.alloc(0)
 
-/** By preference: `mqtt` [MQTT-6.0.0-3], and what clients of MQTT 3.1 offer. */
+/** In order of preference: `mqtt` [MQTT-6.0.0-3], and the subprotocol of MQTT 3.1. */
 const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
 
-/** What the Links of one listener share. */
+/** The memory that the Links of one listener share. */
 interface LinkMemory {
   readonly scratchBuffers: ScratchBuffers | null
   readonly readBuffer: ReadBuffer
 }
 
-/** An HTTP answer instead of a WebSocket. */
+/** An HTTP answer that refuses a WebSocket. */
 interface Refusal {
   readonly status: number
   readonly text: string
-  /** More than the answer tells, for the log. */
+  /** The text for the log, if it differs from the answer. */
   readonly detail?: string
   readonly limit?: Limit
 }
@@ -50,19 +50,23 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   const secure = options.type === 'wss'
   const httpOptions = {
     ...SOCKET_OPTIONS,
-    // `handshakes` cuts off.
+    // `handshakes` enforces the time-out.
     headersTimeout: 0,
     requestTimeout: 0,
     keepAliveTimeout: 1,
     maxHeaderSize: 16 * 1024,
   }
   const secureServer: SecureServer | null = secure
-    ? createSecureServer({ ...httpOptions, ...requestOptions(options.tls), handshakeTimeout: TIMER_MS_MAX })
+    ? createSecureServer({
+        ...httpOptions,
+        ...clientCertificateOptions(options.tls),
+        handshakeTimeout: TIMER_MS_MAX,
+      })
     : null
   const server: Server = secureServer ?? createServer(httpOptions)
   admit(context, server)
   const certificates =
-    secureServer === null ? null : servedCertificates(options.name, options.tls, secureServer)
+    secureServer === null ? null : serveCertificates(options.name, options.tls, secureServer)
   const webSockets = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -72,7 +76,7 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   const refused = (socket: Socket, reason: string, limit?: Limit) =>
     context.observer(linkInfo(context.options, socket), reason, limit)
   const memory: LinkMemory = {
-    // TLS encrypts later than it says that it took what is written.
+    // TLS reports a write as taken before it encrypts it, so memory cannot be reused.
     scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
     readBuffer: new ReadBuffer(),
   }
@@ -81,19 +85,20 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   )
 
   server.on('connection', (socket: Socket) => handshakes.add(socket))
-  // Also for TLS: Node's HTTPS server passes on what its handshake stumbled over.
+  // This includes TLS: Node's HTTPS server reports failed handshakes as client errors.
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     const isHttp = error.code?.startsWith('HPE_') === true
-    if (isHttp) refused(socket, `no HTTP: ${error.message}`)
+    if (isHttp) refused(socket, `not HTTP: ${error.message}`)
     else if (secure) refused(socket, handshakeFailure(error))
     if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
     else socket.destroy()
   })
   server.on('request', (request, response) => {
     const target = requestTarget(request.url, request.headers.host)
-    const text = `This is an MQTT broker. Connect to ${urlFor(target, request.socket, secure, path)} with a WebSocket and the subprotocol "mqtt".`
+    const url = urlFor(target, request.socket, secure, path)
+    const text = `This is an MQTT broker. Connect to ${url} with a WebSocket and the subprotocol "mqtt".`
     const { status, detail } = refusalOfPath(target, text, path) ?? { status: 426, detail: '' }
-    refused(request.socket, `an HTTP request that asks for no WebSocket${detail && `: ${detail}`}`)
+    refused(request.socket, `an HTTP request that does not ask for a WebSocket${detail && `: ${detail}`}`)
     response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
     response.end(text)
   })
@@ -140,8 +145,9 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
 }
 
 /**
- * What ws is given for the opening handshake: it checks the request and answers it. The socket stays ours, since ws
- * hands on whole messages only, and would collect whatever a client announces before it may be refused.
+ * Stands in for the socket while `ws` checks and answers the opening handshake. The socket stays ours,
+ * because `ws` only passes on whole messages and would collect whatever a client announces before we can
+ * refuse it.
  */
 class OpeningHandshake extends Duplex {
   readonly socket: Socket
@@ -181,22 +187,22 @@ function chosenSubprotocol(offered: ReadonlySet<string>): string | undefined {
 function refusalOfPath(target: RequestTarget, text: string, path: string): Refusal | undefined {
   if (isPathOf(target, path)) return undefined
   const asked = target.path === null ? 'no path' : `the path ${target.path}`
-  return { status: 404, text, detail: `${asked} was asked for. ${text}` }
+  return { status: 404, text, detail: `${asked} was requested. ${text}` }
 }
 
-/** Browsers say which page asks. Programs that are not browsers can say what they like, or nothing. */
+/** Refuses pages by their origin, which browsers send. Other programs can send any origin or none. */
 function refusalOfOrigin(
   request: IncomingMessage,
   socket: Socket,
   { host }: RequestTarget,
-  { options, room }: ListenerContext,
+  { options, shared }: ListenerContext,
   certificates: ServedCertificates | null,
 ): Refusal | undefined {
   const { origin } = request.headers
   const local = plainAddress(socket.localAddress ?? '')
   const isKnownName = (name: string): boolean =>
-    name === local || certificates?.covers(name) === true || room.machineNames?.().includes(name) === true
-  const situation = { hasUsers: room.hasUsers?.() === true, isKnownName }
+    name === local || certificates?.covers(name) === true || shared.machineNames?.().includes(name) === true
+  const situation = { hasUsers: shared.hasUsers?.() === true, isKnownName }
   const refusal = originRefusal(options, { origin, host, port: socket.localPort ?? 0 }, situation)
   if (refusal === null) return undefined
   const { reason, advice } = refusal
@@ -204,7 +210,7 @@ function refusalOfOrigin(
   return { status: 403, text: `${capitalized(reason)}. ${advice}`, detail, limit: 'allowedOrigins' }
 }
 
-/** Where MQTT is, in the words of who asks: behind a proxy it has another name. */
+/** Returns the URL of MQTT with the host that the client used, which differs from ours behind a proxy. */
 function urlFor({ host }: RequestTarget, socket: Socket, secure: boolean, path: string): string {
   const local = plainAddress(socket.localAddress ?? '')
   const own = `${isIPv6(local) ? `[${local}]` : local}:${socket.localPort}`
@@ -215,7 +221,7 @@ function capitalized(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
-/** [MQTT-6.0.0-3] the client offers the subprotocol `mqtt`. */
+/** Refuses a client that does not offer the subprotocol `mqtt` [MQTT-6.0.0-3]. */
 function refusalOfSubprotocol(request: IncomingMessage): Refusal | undefined {
   const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
   if (chosenSubprotocol(new Set(offered)) !== undefined) return undefined
@@ -231,7 +237,7 @@ function headers(text: string): Record<string, string | number> {
   }
 }
 
-/** Answers on the raw socket that an upgrade request came on; the handshake's time-out cuts it off in the end. */
+/** Answers an upgrade request on its raw socket, which the handshake's time-out closes in the end. */
 function answer(socket: Socket, { status, text }: Refusal): void {
   const lines = Object.entries(headers(text)).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.on('error', () => socket.destroy())

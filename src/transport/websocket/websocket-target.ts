@@ -1,16 +1,20 @@
-/** PURE. What the request of a WebSocket's opening handshake asks for (RFC 9112 section 3.2). */
+/** PURE. Parses the target of a WebSocket's opening handshake (RFC 9112 section 3.2). */
 
+/** The host and path that a request asks for. */
 export interface RequestTarget {
-  /** Host, and port where it is named, that were asked for; empty when nothing says so. */
+  /** The host with its port, if it is named; empty without a host. */
   readonly host: string
-  /** Without the query; null for a target that has none. */
+  /** The path without the query; null for a target without a path. */
   readonly path: string | null
 }
 
-/** Of the absolute form; other programs' schemes are theirs to explain. */
+/** The absolute form of a target. */
 const ABSOLUTE = /^(?:https?|wss?):\/\/([^/?#]*)([^?#]*)/i
 
-/** In absolute form, which proxies are sent and some clients send to everybody, the target's host counts and not the header's. */
+/**
+ * Parses a request target. In absolute form, which some clients always use, its host replaces that of the
+ * header.
+ */
 export function requestTarget(target: string | undefined, hostHeader: string | undefined): RequestTarget {
   const absolute = ABSOLUTE.exec(target ?? '')
   if (absolute !== null) return { host: absolute[1]!, path: absolute[2] || '/' }
@@ -18,7 +22,7 @@ export function requestTarget(target: string | undefined, hostHeader: string | u
   return { host: hostHeader ?? '', path }
 }
 
-/** Whether it is this path: slashes that a client doubled or left at the end name nothing else. */
+/** Whether the request asks for this path; doubled and trailing slashes do not matter. */
 export function isPathOf({ path }: RequestTarget, wanted: string): boolean {
   return path !== null && (path === wanted || plainPath(path) === plainPath(wanted))
 }

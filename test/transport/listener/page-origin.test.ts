@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { ListenerOptions } from '../../../src/transport/listener/listener.ts'
-import { type Asked, originRefusal } from '../../../src/transport/listener/page-origin.ts'
+import { type OriginRequest, originRefusal } from '../../../src/transport/listener/page-origin.ts'
 
 const OPEN: ListenerOptions = { name: 'web', type: 'ws', allowAnonymous: true }
 const CERTIFIED: ListenerOptions = {
@@ -17,7 +17,7 @@ const SITUATION = {
 }
 
 function isLetIn(options: Partial<ListenerOptions>, origin: string | undefined, host: string): boolean {
-  const asked: Asked = { origin, host, port: 8083 }
+  const asked: OriginRequest = { origin, host, port: 8083 }
   return originRefusal({ ...OPEN, ...options }, asked, SITUATION) === null
 }
 

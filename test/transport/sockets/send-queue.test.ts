@@ -1,6 +1,11 @@
 import { randomInt } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { Outgoing, PIECE_BYTES, ScratchBuffers, type Sink } from '../../../src/transport/sockets/outgoing.ts'
+import {
+  PIECE_BYTES,
+  ScratchBuffers,
+  SendQueue,
+  type Sink,
+} from '../../../src/transport/sockets/send-queue.ts'
 
 /** A kernel that takes pieces at once or later, and reads a piece's memory only when it takes it. */
 class Kernel implements Sink {
@@ -91,7 +96,7 @@ describe.each(KINDS)('%s', (_name, headroom, scratch) => {
     const scratchBuffers = scratch()
     // Two Links share the scratch buffers, as those of one listener do.
     const kernels = [new Kernel(headroom), new Kernel(headroom)]
-    const links = kernels.map((kernel) => new Outgoing(kernel, headroom, scratchBuffers))
+    const links = kernels.map((kernel) => new SendQueue(kernel, headroom, scratchBuffers))
     const sent: Buffer[][][] = [[], []]
     for (const chunks of writes(next, 600)) {
       const which = next(2)
@@ -124,7 +129,7 @@ describe.each(KINDS)('%s', (_name, headroom, scratch) => {
 describe('Outgoing', () => {
   test('a write that the kernel takes at once is not followed by emptied', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
+    const outgoing = new SendQueue(kernel, 0, new ScratchBuffers(0))
     outgoing.write([Buffer.from('ab'), Buffer.from('c')], 3)
     expect(outgoing.bufferedBytes).toBe(0)
     expect(outgoing.flushedBytes).toBe(3)
@@ -134,7 +139,7 @@ describe('Outgoing', () => {
 
   test('where writes become TLS records, the latest is a piece of its own, whatever waits before it [field-E26]', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, 0, null)
+    const outgoing = new SendQueue(kernel, 0, null)
     kernel.takesAtOnce = false
     const write = (text: string): void => outgoing.write([Buffer.from(text)], text.length)
     for (const text of ['first', 'second', 'third', 'fourth', 'last']) write(text)
@@ -150,7 +155,7 @@ describe('Outgoing', () => {
 
   test('a write that had to wait is followed by emptied once', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
+    const outgoing = new SendQueue(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(10)], 10)
     outgoing.write([Buffer.alloc(20)], 20)
@@ -164,7 +169,7 @@ describe('Outgoing', () => {
 
   test('progress on one large chunk shows piece by piece', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
+    const outgoing = new SendQueue(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(3 * PIECE_BYTES)], 3 * PIECE_BYTES)
     const figures = [outgoing.flushedBytes]
@@ -179,7 +184,7 @@ describe('Outgoing', () => {
     const scratchBuffers = new ScratchBuffers(0)
     const kernels = [new Kernel(), new Kernel()] as const
     kernels[0].takesAtOnce = false
-    const links = kernels.map((kernel) => new Outgoing(kernel, 0, scratchBuffers))
+    const links = kernels.map((kernel) => new SendQueue(kernel, 0, scratchBuffers))
     links[0]!.write([Buffer.from('fir'), Buffer.from('st')], 5)
     links[1]!.write([Buffer.from('sec'), Buffer.from('ond')], 6)
     kernels[0].take()
@@ -189,7 +194,7 @@ describe('Outgoing', () => {
 
   test('a small chunk of a framed sink is copied behind room for its header, a large one is sent as it is', () => {
     const kernel = new Kernel(10)
-    const outgoing = new Outgoing(kernel, 10, new ScratchBuffers(10))
+    const outgoing = new SendQueue(kernel, 10, new ScratchBuffers(10))
     const small = Buffer.from('the memory before this is of others').subarray(11)
     outgoing.write([small], small.length)
     expect(kernel.asTheyAre).toBe(0)
@@ -201,7 +206,7 @@ describe('Outgoing', () => {
 
   test('after close nothing is sent and nothing counts as buffered', () => {
     const kernel = new Kernel()
-    const outgoing = new Outgoing(kernel, 0, new ScratchBuffers(0))
+    const outgoing = new SendQueue(kernel, 0, new ScratchBuffers(0))
     kernel.takesAtOnce = false
     outgoing.write([Buffer.alloc(100_000)], 100_000)
     outgoing.close()

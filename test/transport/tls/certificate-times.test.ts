@@ -1,5 +1,9 @@
 import { expect, test } from 'vitest'
-import { certificateState, listTrouble, timeTroubles } from '../../../src/transport/tls/certificate-times.ts'
+import {
+  revocationListProblem,
+  validityProblems,
+  validityText,
+} from '../../../src/transport/tls/certificate-times.ts'
 
 const DAY_MS = 86_400_000
 const NOW_MS = Date.UTC(2026, 10, 29, 12)
@@ -18,15 +22,15 @@ test.each([
   [at(-300, -33), 'expired on 2026-10-27, 33 days ago: clients refuse it', false],
   [at(2.25, 300), 'is not valid before 2026-12-01 18:00 UTC: clients refuse it. Is the clock right?', false],
 ])('a certificate of %o is said to be so: %s [field-D25]', (times, state, isSound) => {
-  expect(certificateState(times, NOW_MS)).toBe(state)
-  expect(timeTroubles(times, NOW_MS)).toEqual(isSound ? [] : [`the certificate ${state}`])
+  expect(validityText(times, NOW_MS)).toBe(state)
+  expect(validityProblems(times, NOW_MS)).toEqual(isSound ? [] : [`the certificate ${state}`])
 })
 
 test('a list of revoked certificates that is out of date is said to be so [field-C18]', () => {
   const endMs = NOW_MS - 3 * DAY_MS
   const times = { ...at(-1, 300), listEnd: { authority: 'CN=Devices', endMs } }
-  expect(listTrouble(times, endMs)).toBeNull()
-  expect(timeTroubles(times, NOW_MS)).toEqual([
-    'the list of revoked certificates by CN=Devices was to be replaced by 2026-11-26 12:00 UTC, 3 days ago: every client certificate that it signed is refused',
+  expect(revocationListProblem(times, endMs)).toBeNull()
+  expect(validityProblems(times, NOW_MS)).toEqual([
+    'the list of revoked certificates by CN=Devices expired on 2026-11-26 12:00 UTC, 3 days ago: every client certificate of this authority is refused',
   ])
 })

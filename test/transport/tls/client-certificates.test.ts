@@ -12,7 +12,7 @@ import { type Broker, type BrokerEvents, createBroker } from '../../../src/godwi
 import { printable } from '../../../src/observe/printable.ts'
 import { createAuthority } from '../../../src/runtime/certificates.ts'
 import { clientCertificate } from '../../../src/transport/tls/client-certificate.ts'
-import { listCoverage } from '../../../src/transport/tls/revocation-lists.ts'
+import { revocationCoverage } from '../../../src/transport/tls/revocation-lists.ts'
 import { serverCredentials, type TlsOptions } from '../../../src/transport/tls/tls.ts'
 import { Authority, DAY_MS } from './authority.ts'
 
@@ -310,8 +310,8 @@ describe('lists of revoked certificates', () => {
     const ca = authority.issued.certificate + other.issued.certificate
     await expect(credentials(ca, await authority.crl())).rejects.toMatchObject({
       message:
-        "listener 'secure': tls.crl has no list by the authority CN=Strangers of tls.ca: every client certificate that it signed would be refused",
-      advice: 'Add the list that it publishes to the file, or take the authority from tls.ca.',
+        "listener 'secure': tls.crl has no list by the authority CN=Strangers of tls.ca: every client certificate of this authority would be refused",
+      advice: "Add the authority's list to the file, or remove the authority from tls.ca.",
       key: 'tls.crl',
     })
     const { listEnd } = await credentials(ca, (await authority.crl()) + (await other.crl()))
@@ -331,18 +331,20 @@ describe('lists of revoked certificates', () => {
     const ended = Date.parse('2026-11-01T12:00:00Z')
     const lists = [await authority.crl(), await authority.crlUntil(0), await other.crlUntil(ended)]
     const authorities = [authority, other].map(({ issued }) => issued.certificate)
-    expect(listCoverage(authorities, lists)).toEqual({
+    expect(revocationCoverage(authorities, lists)).toEqual({
       missing: [],
       firstEnd: { authority: 'CN=Strangers', endMs: ended },
     })
-    expect(() => listCoverage(authorities, [authority.issued.key])).toThrow(/no list of revoked certificates/)
+    expect(() => revocationCoverage(authorities, [authority.issued.key])).toThrow(
+      /not a list of revoked certificates/,
+    )
   })
 
   test('are matched whatever the strings and the case of their names [field-C18]', async () => {
     const shouting = await Authority.create('DEVICES  ')
-    const { firstEnd, missing } = listCoverage([shouting.issued.certificate], [await shouting.crl()])
+    const { firstEnd, missing } = revocationCoverage([shouting.issued.certificate], [await shouting.crl()])
     expect([missing, firstEnd?.authority]).toEqual([[], expect.stringMatching(/DEVICES/)])
     const plain = await createAuthority('Devices', Date.now())
-    expect(listCoverage([plain.certificate], [await shouting.crl()]).missing).toEqual(['CN=Devices'])
+    expect(revocationCoverage([plain.certificate], [await shouting.crl()]).missing).toEqual(['CN=Devices'])
   })
 })

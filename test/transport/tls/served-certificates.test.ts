@@ -69,8 +69,8 @@ const served = (socket: TLSSocket): string => socket.getPeerCertificate().serial
 
 /** As often as it takes for a change to be judged. */
 async function looked(listener: Listener, nowMs = Date.now()) {
-  const first = await listener.certificates!.look(nowMs)
-  return first ?? (await listener.certificates!.look(nowMs))
+  const first = await listener.certificates!.check(nowMs)
+  return first ?? (await listener.certificates!.check(nowMs))
 }
 
 describe('certificates that are exchanged', () => {
@@ -96,10 +96,10 @@ describe('certificates that are exchanged', () => {
     await looked(listener)
     const { certificate, key } = await authority.server()
     put('server.key', key)
-    expect(await listener.certificates!.look(Date.now())).toBeNull()
+    expect(await listener.certificates!.check(Date.now())).toBeNull()
     put('server.crt', certificate)
-    expect(await listener.certificates!.look(Date.now())).toBeNull()
-    expect(await listener.certificates!.look(Date.now())).toEqual({ change: 'swapped' })
+    expect(await listener.certificates!.check(Date.now())).toBeNull()
+    expect(await listener.certificates!.check(Date.now())).toEqual({ change: 'swapped' })
   })
 
   test('what a link leads to is watched', async () => {
@@ -161,7 +161,7 @@ describe('the key', () => {
   test('others may not read: it is refused with the command that helps', async () => {
     chmodSync(path('server.key'), 0o604)
     await expect(listening()).rejects.toMatchObject({
-      message: expect.stringContaining('every user of this machine can get at'),
+      message: expect.stringContaining('every user of this machine has access to'),
       advice: `Run: chmod 600 ${path('server.key')}`,
     })
     chmodSync(path('server.key'), 0o640)

@@ -8,7 +8,7 @@ import type { Limit } from '../../../src/broker/boundary/events.ts'
 import type { LinkInfo } from '../../../src/broker/boundary/link.ts'
 import { listen } from '../../../src/transport/listen.ts'
 import type { Listener, ListenerOptions } from '../../../src/transport/listener/listener.ts'
-import { SocketRoom } from '../../../src/transport/listener/socket-room.ts'
+import { SocketLimit } from '../../../src/transport/listener/socket-limit.ts'
 import { ReadBuffer } from '../../../src/transport/sockets/read-buffer.ts'
 import { closing, Recorder } from '../recorder.ts'
 
@@ -351,7 +351,7 @@ describe('a page that opens a WebSocket', () => {
 
   test('is let in once users end anonymous access, and refused when the last of them is gone [field-D22]', async () => {
     let hasUsers = false
-    const sockets = new SocketRoom(Number.POSITIVE_INFINITY)
+    const sockets = new SocketLimit(Number.POSITIVE_INFINITY)
     const options = {
       name: 'web',
       type: 'ws',
@@ -380,7 +380,7 @@ describe('a page that opens a WebSocket', () => {
     const { port } = listener
     expect(await asked(listener, `http://evil.example:${port}`, `evil.example:${port}`)).toBe(403)
     expect(await asked(listener, undefined, `evil.example:${port}`)).toBe(403)
-    expect(refusals[0]!.reason).toContain("'evil.example' is no known name of this broker")
+    expect(refusals[0]!.reason).toContain("'evil.example' is not a known name of this broker")
     // The absolute form names the host that counts (RFC 9112 section 3.2.2).
     const target = `http://evil.example:${port}/mqtt`
     expect(await handshake(listener, target, { host: `localhost:${port}` })).toMatch(/ 403 /)
