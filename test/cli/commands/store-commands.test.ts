@@ -338,7 +338,7 @@ describe('a running broker', () => {
     const words = ['--durability', 'interval', '--set', 'data.durability_interval_seconds=2.5']
     const broker = await BrokerProcess.start({ words })
     expect(broker.program.stdout).toMatch(
-      /durability interval: .*a crash of the machine can take the last 2.5 s$/m,
+      /durability interval: .*a crash of the machine can lose the last 2.5 s$/m,
     )
     expect(await done('status', '--data', broker.data)).toContain('durability interval (synced every 2.5 s)')
     expect(JSON.parse(await done('status', '--json', '--data', broker.data))).toMatchObject({

@@ -168,7 +168,7 @@ describe('FrameReader', () => {
     ['RSV3', masked(FINAL | 0x10, text('x')), 1002, /reserved bit/],
     ['a reserved opcode for data', masked(FIN | 3, text('x')), 1002, /opcode 3/],
     ['a reserved opcode for control', masked(FIN | 11, text('x')), 1002, /opcode 11/],
-    ['a continuation of nothing', masked(FIN, text('x')), 1002, /continued/],
+    ['a continuation of nothing', masked(FIN, text('x')), 1002, /to continue/],
     [
       'a message inside another',
       Buffer.concat([masked(Opcode.Binary, text('')), masked(FINAL, text('x'))]),
@@ -179,7 +179,7 @@ describe('FrameReader', () => {
       'a continuation behind the end',
       Buffer.concat([masked(Opcode.Binary, text('')), masked(FIN, text('')), masked(FIN, text('x'))]),
       1002,
-      /continued/,
+      /to continue/,
     ],
     ['a fragmented ping', masked(Opcode.Ping, text('x')), 1002, /fragmented/],
     ['a ping of 126 bytes', masked(FIN | Opcode.Ping, Buffer.alloc(126)), 1002, /too long/],
