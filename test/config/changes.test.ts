@@ -132,7 +132,9 @@ describe('who is cut off', () => {
   })
 
   test('whose listener is gone, of another type, or asks for more', () => {
-    expect(cutOffReason(link, 'ada', listeners('{name: b, type: tcp}'))).toMatch(/listener 'a' no longer exists/)
+    expect(cutOffReason(link, 'ada', listeners('{name: b, type: tcp}'))).toMatch(
+      /listener 'a' no longer exists/,
+    )
     const tls = 'type: tls, tls: {cert: c, key: k, ca: d, client_certificate: require}'
     expect(cutOffReason(link, 'ada', listeners(`{name: a, ${tls}}`))).toMatch(/another type/)
     expect(cutOffReason(link, null, listeners('{name: a, type: tcp, allow_anonymous: false}'))).toMatch(

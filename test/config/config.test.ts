@@ -566,7 +566,9 @@ describe('the order of sources', () => {
     const found = problems(() => loadConfig({ environment }))
     for (const key of KEYS) {
       expect(
-        found.some((line) => line.startsWith(`environment ${environmentVariable(key)}: ${key}: found {"wrong"`)),
+        found.some((line) =>
+          line.startsWith(`environment ${environmentVariable(key)}: ${key}: found {"wrong"`),
+        ),
       ).toBe(true)
     }
   })
