@@ -64,7 +64,7 @@ test('requests of one client are answered in order, whatever the lines are cut i
   ])
 })
 
-test('data arrives whole, and a slow reader holds it up', async () => {
+test('data arrives complete, and a slow reader delays it', async () => {
   const pieces = Array.from({ length: 50 }, (_, index) => Buffer.alloc(200_000, index))
   let sent = 0
   await opened({
@@ -86,7 +86,7 @@ test('data arrives whole, and a slow reader holds it up', async () => {
   expect(await request.next()).toEqual({ done: true, value: 'all' })
 })
 
-test('a client that goes away ends its command', async () => {
+test('a client that disconnects ends its command', async () => {
   const ended = new Promise<unknown>((resolve) => {
     void opened({
       data: async (_, reply) => {
@@ -118,7 +118,7 @@ test('a broker that ends in the middle of its answer is an error', async () => {
   await expect(request.next()).rejects.toThrow('ended before its answer was complete')
 })
 
-test('the socket is for its owner alone, replaces a stale one, and is gone after closing', async () => {
+test('only the owner can open the socket; it replaces a stale one and is removed on close', async () => {
   await writeFile(join(directory, 'control.sock'), '')
   const { path } = await opened()
   expect((await stat(path)).mode & 0o777).toBe(0o600)
@@ -129,7 +129,7 @@ test('the socket is for its owner alone, replaces a stale one, and is gone after
   await expect(stat(path)).rejects.toMatchObject({ code: 'ENOENT' })
 })
 
-test('a request that is too long ends the connection, and too many clients are turned away', async () => {
+test('a request that is too long ends the connection, and too many clients are refused', async () => {
   await opened({ echo: () => 'here' })
   expect(await exchange('x'.repeat(200_000), 1)).toEqual([''])
   const held = Array.from({ length: 8 }, () => connect({ path: control!.path }))
@@ -138,7 +138,7 @@ test('a request that is too long ends the connection, and too many clients are t
   for (const socket of held) socket.destroy()
 })
 
-test('a path that is too long for a socket is told', async () => {
+test('a path that is too long for a socket is an error', async () => {
   const long = join(directory, 'x'.repeat(120))
   await expect(openControlSocket(long, {})).rejects.toThrow(
     /has \d+ bytes, but that of a socket may have only 107/,

@@ -57,7 +57,7 @@ const TRUSTING = {
 }
 
 describe('lists', () => {
-  test('clients are those that are connected, with where they come from and what waits for them', async () => {
+  test('clients are listed with their addresses and waiting messages', async () => {
     const { world, ask } = await operator({ policy: TRUSTING })
     await world.connect('here', lasting(60, { username: 'bo', keepalive: 30 }))
     const gone = await world.connect('gone', lasting())
@@ -78,7 +78,7 @@ describe('lists', () => {
     expect(rows[0]!.link).toMatchObject({ listener: 'test', remoteAddress: '127.0.0.1' })
   })
 
-  test('Sessions are all of them, by pattern, by name and by user', async () => {
+  test('Sessions are listed by pattern, name and user', async () => {
     const { world, ask } = await operator({ policy: TRUSTING })
     await world.connect('sensor-1', lasting(60, { username: 'bo' }))
     const gone = await world.connect('sensor-2', lasting())
@@ -132,7 +132,7 @@ describe('lists', () => {
     expect(await ask('subscription show', { words: ['two', '#'] })).toMatchObject({ qos: 2, identifier: 7 })
   })
 
-  test('retained messages are those that the filter matches; the broker’s own only where they are asked for', async () => {
+  test('retained messages are listed by filter; those of the broker only on request', async () => {
     const { world, ask } = await operator()
     const client = await world.connect('c')
     for (const topic of ['a/b', 'a/c', 'd']) await client.publish(topic, 'x', 0, { retain: true })
@@ -143,7 +143,7 @@ describe('lists', () => {
     expect(topics(await ask('retained list', { client: 'nobody' }))).toEqual([])
   })
 
-  test('a page goes on where the last one ended, also while Sessions come and go', async () => {
+  test('a page continues after the last one, even while Sessions come and go', async () => {
     const { world, ask } = await operator()
     for (let index = 0; index < 10; index++) await world.connect(`c${index}`, lasting())
     const first = await ask<Page<SessionEntry>>('session list', { limit: 4 })
@@ -181,7 +181,7 @@ describe('lists', () => {
     expect(names(await ask('session list', { after: places[1] }))).toEqual(['b'])
   })
 
-  test('a page has a bound in bytes, and one row at least', async () => {
+  test('a page is bounded in bytes but has at least one row', async () => {
     const { world, ask } = await operator({ limits: { topicBytesMax: 65_535 } })
     const client = await world.connect('c')
     for (let index = 0; index < 40; index++) {
@@ -211,7 +211,7 @@ describe('lists', () => {
   })
 })
 
-test('a list costs what it returns, and one that finds little lets others work', async () => {
+test('a list costs what it returns, and a long search lets others work', async () => {
   const { world, ask } = await operator()
   const { inventory } = world.server
   let looked = 0
@@ -292,7 +292,7 @@ describe('show, kick, delete', () => {
     })
   })
 
-  test('what the disk refuses is not reported as deleted', async () => {
+  test('a deletion that the disk refuses is not reported as done', async () => {
     const { world, ask, told } = await operator()
     await world.connect('c', lasting())
     world.ledger.automatic = false
@@ -304,7 +304,7 @@ describe('show, kick, delete', () => {
     expect(told).toEqual([])
   })
 
-  test('a deleted Subscription gets nothing more, and is gone from the store', async () => {
+  test('a deleted Subscription gets nothing more and is removed from the store', async () => {
     const { world, ask, told } = await operator()
     const client = await world.connect('c', lasting())
     await client.subscribe('a', 1)
@@ -319,7 +319,7 @@ describe('show, kick, delete', () => {
     await expect(ask('subscription show', { words: ['d', 'a'] })).rejects.toThrow('no Session')
   })
 
-  test('a retained message is shown with its properties, and is deleted without a word to subscribers', async () => {
+  test('a retained message is shown with its properties and deleted without a message to subscribers', async () => {
     const { world, ask, told } = await operator()
     const watcher = await world.connect('watcher')
     await watcher.subscribe('a/#')
@@ -351,7 +351,7 @@ describe('show, kick, delete', () => {
     )
   })
 
-  test('only the first bytes of a large payload are told', async () => {
+  test('only the first bytes of a large payload are shown', async () => {
     const { world, ask } = await operator()
     await (await world.connect('p')).publish('a', 'x'.repeat(100_000), 0, { retain: true })
     const { payload, payloadBytes, isPayloadWhole } = await ask<RetainedDetails>('retained show', {
@@ -393,7 +393,7 @@ describe('show, kick, delete', () => {
     expect(await ask('retained delete', { topic: 'a/#' })).toMatchObject({ count: 0 })
   })
 
-  test('of very many Sessions all that match are deleted, in slices, and durably before the answer [field-A4]', async () => {
+  test('all matching Sessions of very many are deleted in slices, durably before the answer [field-A4]', async () => {
     const { world, ask, told } = await operator()
     for (let index = 0; index < 600; index++) {
       await (await world.connect(`junk-${index}`, lasting())).vanish()
@@ -455,7 +455,7 @@ describe('show, kick, delete', () => {
     await expect(ask('session delete', { awaySeconds: 'long' })).rejects.toThrow('not a number of seconds')
   })
 
-  test('kick, Subscriptions and retained messages go by pattern, too [field-A4]', async () => {
+  test('kick and the deletion of Subscriptions and retained messages take patterns [field-A4]', async () => {
     const { world, ask } = await operator()
     const [one, two, other] = [
       await world.connect('a-1', lasting()),
@@ -474,7 +474,7 @@ describe('show, kick, delete', () => {
     expect([...world.server.state.sessions.values()].map(({ clientId }) => clientId)).toEqual(['a-1', 'b'])
   })
 
-  test('while the store is being read again nothing can be deleted', async () => {
+  test('nothing can be deleted while the store is being read again', async () => {
     const { world, ask } = await operator()
     await world.connect('c', lasting())
     world.server.state.unavailable = 'the store is being read again'

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { processMatches } from '../../src/admin/matches.ts'
 import type { Inventory } from '../../src/broker/inventory.ts'
 
-test('clients that are back at once do not keep a command for all of them from ending [field-A4]', async () => {
+test('clients that reconnect at once do not keep a command for all from ending [field-A4]', async () => {
   const connected = new Set(['a', 'b'])
   let kicks = 0
   const kick = (name: string): boolean => {

@@ -18,7 +18,7 @@ test.each([
   expect(matchesPattern(pattern, name)).toBe(matches)
 })
 
-test('a pattern matches what the same regular expression does', () => {
+test('a pattern matches like the equivalent regular expression', () => {
   const text = fc.string({ unit: fc.constantFrom('a', 'b', '*', '?'), maxLength: 8 })
   const name = fc.string({ unit: fc.constantFrom('a', 'b'), maxLength: 8 })
   fc.assert(
@@ -29,6 +29,6 @@ test('a pattern matches what the same regular expression does', () => {
   )
 })
 
-test('a plain name has no pattern in it', () => {
+test('a plain name has no wildcards', () => {
   expect([isPlain('a'), isPlain('a*'), isPlain('?')]).toEqual([true, false, false])
 })

@@ -73,7 +73,7 @@ async function owners(): Promise<Record<string, [string | null, boolean]>> {
   )
 }
 
-test('a store of 0.1.0 keeps its Sessions for the accounts of the same names, with an id or without [field-C12]', async () => {
+test('accounts own the Sessions of the same names in a store of 0.1.0 [field-C12]', async () => {
   for (const hasId of [true, false]) {
     await broker?.close()
     broker = null
@@ -95,7 +95,7 @@ test('a store of 0.1.0 keeps its Sessions for the accounts of the same names, wi
   }
 })
 
-test('who is in a password file keeps its Sessions with an account of the same name [field-C12]', async () => {
+test('a user of a password file keeps its Sessions with an account of that name [field-C12]', async () => {
   const file = join(data, '..', 'passwd')
   execFileSync('mosquitto_passwd', ['-c', '-b', file, 'alice', 'x'], { stdio: 'ignore' })
   await start({ passwordFiles: [file] })
@@ -114,7 +114,7 @@ test('who is in a password file keeps its Sessions with an account of the same n
   expect(messages).toEqual(['waiting'])
 })
 
-test('after accounts were lost, user add --keep-sessions gives subscribers the retained messages of that user [field-C20]', async () => {
+test('after a loss of accounts, --keep-sessions restores retained messages to subscribers [field-C20]', async () => {
   await start()
   const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
   const { client } = await arrive('alice', password)
@@ -147,7 +147,7 @@ test('after accounts were lost, user add --keep-sessions gives subscribers the r
   expect(await retained()).toEqual([])
 })
 
-test('after accounts were lost, user add --keep-sessions gives back what is kept under the name [field-C12]', async () => {
+test('after a loss of accounts, --keep-sessions restores the Sessions of the name [field-C12]', async () => {
   await start()
   const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
   await leave((await arrive('alice', password)).client)

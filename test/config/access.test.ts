@@ -20,11 +20,11 @@ function file(text: string): string {
 }
 
 describe('access', () => {
-  test('has defaults that let nobody in by themselves', () => {
+  test('has defaults that accept nobody', () => {
     expect(loadConfig().access).toEqual(DEFAULT_ACCESS)
   })
 
-  test('takes paths as seen from the file, certificates with and without colons, and codes of SUBACK', () => {
+  test('takes paths relative to the file, fingerprints with or without colons, and SUBACK codes', () => {
     const pairs = Array.from({ length: 32 }, () => 'AB')
     const text = `access:
   accounts: false

@@ -12,13 +12,13 @@ function lines(before: string, after: string): string[] {
   return configChanges(config(before), config(after)).map(changeLine)
 }
 
-describe('what another configuration changes', () => {
-  test('is nothing where it says the same', () => {
+describe('the differences between two configurations', () => {
+  test('are empty for equal configurations', () => {
     expect(lines('', '')).toEqual([])
     expect(lines('', 'limits: {in_flight_max: 1000}')).toEqual([])
   })
 
-  test('is told with its key, both values, and when it takes effect', () => {
+  test('have the key, both values, and when they take effect', () => {
     expect(
       lines(
         'limits: {queue_bytes_max: unlimited, in_flight_max: 10}',
@@ -34,7 +34,7 @@ describe('what another configuration changes', () => {
     ])
   })
 
-  test('names the profile that a limit without a key of its own follows', () => {
+  test('name the profile that sets a limit', () => {
     const told = configChanges(
       config('limits: {profile: open}'),
       config('limits: {profile: internet, queue_full: refuse}'),
@@ -59,7 +59,7 @@ describe('what another configuration changes', () => {
     )
   })
 
-  test('names listeners, and whether they are opened anew', () => {
+  test('name listeners and whether they are reopened', () => {
     expect(
       lines(
         'listeners: [{name: a, type: tcp, port: 1}, {name: b, type: tcp, port: 2}, {name: c, type: tcp, port: 3}]',
@@ -73,14 +73,14 @@ describe('what another configuration changes', () => {
     ])
   })
 
-  test('never shows a passphrase', () => {
+  test('never show a passphrase', () => {
     const listener = (phrase: string): string =>
       `listeners: [{name: a, type: tls, tls: {cert: c, key: k, passphrase: ${phrase}}}]`
     const told = lines(listener('hush-one'), listener('hush-two'))
     expect(told).toEqual(['listeners.a.tls.passphrase: (secret) -> (another one), for new connections'])
   })
 
-  test('a running broker takes what needs no restart, and keeps the rest', () => {
+  test('a running broker applies what needs no restart and keeps the rest', () => {
     const before = config()
     const after = config(
       'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, receive_maximum: 5}\nlog: {level: debug, format: json}\nlisteners: [{type: tcp, port: 5}]\nshutdown_seconds: 1',
@@ -96,7 +96,7 @@ describe('what another configuration changes', () => {
   })
 })
 
-describe('who is cut off', () => {
+describe('the clients that are cut off', () => {
   const link: LinkInfo = {
     transport: 'tcp',
     listener: 'a',
@@ -106,13 +106,13 @@ describe('who is cut off', () => {
   }
   const listeners = (text: string): Config['listeners'] => config(`listeners: [${text}]`).listeners
 
-  test('nobody whom the new listeners would let in', () => {
+  test('no client that the new listeners accept', () => {
     expect(cutOffReason(link, null, listeners('{name: a, type: tcp, port: 9}'))).toBeNull()
     expect(cutOffReason(link, 'ada', listeners('{name: a, type: tcp, allow_anonymous: false}'))).toBeNull()
     expect(cutOffReason({ ...link, transport: 'memory' }, null, listeners('{name: b, type: tcp}'))).toBeNull()
   })
 
-  test('clients without credentials where only the word of the configuration still let them in [field-C15]', () => {
+  test('clients without credentials that only the old allow_anonymous accepted [field-C15]', () => {
     const hasUsers = ({ allowAnonymous, anonymousUnlessUsers }: LinkInfo): boolean =>
       allowAnonymous && anonymousUnlessUsers !== true
     expect(cutOffReason(link, null, listeners('{name: a, type: tcp}'), hasUsers)).toMatch(
@@ -123,7 +123,7 @@ describe('who is cut off', () => {
     expect(cutOffReason(byDefault, null, asked, hasUsers)).toBeNull()
   })
 
-  test('nobody who showed a certificate that is enough, though it names no user', () => {
+  test('no client with a sufficient certificate, even if it names no user', () => {
     const certificate = { subjectCommonName: 'x', subjectAltNames: [], fingerprint256: 'AA' }
     const isCertified = (one: LinkInfo): boolean => one.certificate !== undefined || one.allowAnonymous
     const none = listeners('{name: a, type: tcp, allow_anonymous: false}')
@@ -131,7 +131,7 @@ describe('who is cut off', () => {
     expect(cutOffReason(link, null, none, isCertified)).toMatch(/without credentials/)
   })
 
-  test('whose listener is gone, of another type, or asks for more', () => {
+  test('clients whose listener is gone, has another type or demands more', () => {
     expect(cutOffReason(link, 'ada', listeners('{name: b, type: tcp}'))).toMatch(
       /listener 'a' no longer exists/,
     )

@@ -100,7 +100,7 @@ describe('the defaults', () => {
     }
   })
 
-  test('are what an empty file, and a file of empty sections, give', () => {
+  test('apply to an empty file and to empty sections', () => {
     expect(fromFile('')).toEqual(loadConfig())
     expect(fromFile('data:\nlisteners:\nlimits:\n  # nothing\nlog:\nsys:\n')).toEqual(loadConfig())
   })
@@ -108,7 +108,7 @@ describe('the defaults', () => {
 
 describe('paths', () => {
   test.each(['LOG', '000005.log', 'godwit.store', 'accounts.json'])(
-    'a security log with a name of the store, %s, is refused in the data directory alone [field-A2]',
+    'a security log named like a store file, %s, is refused only in the data directory [field-A2]',
     (name) => {
       const set = (directory: string) => ({
         flags: { set: ['data.directory=/data', `log.security_file=${directory}/${name}`] },
@@ -121,7 +121,7 @@ describe('paths', () => {
     },
   )
 
-  test("of a file start at the file's directory, others where they are", () => {
+  test('in a file are relative to its directory, others to the working directory', () => {
     const config = fromFile(`
       data: {directory: .}
       listeners:
@@ -142,7 +142,7 @@ describe('paths', () => {
     )
   })
 
-  test('a data directory brings its configuration, unless another one is named', () => {
+  test('the configuration in a data directory is used unless another one is named', () => {
     expect(configFile({ flags: { data: directory } })).toBeUndefined()
     writeFileSync(file, '')
     expect(configFile({ flags: { data: directory } })).toBe(file)
@@ -198,7 +198,7 @@ describe('the example', () => {
 
 describe('the profile of limits', () => {
   test.each(['open', 'fleet', 'internet'] as const)(
-    '%s sets all that have no key of their own',
+    '%s sets all limits that are not set by themselves',
     (profile) => {
       const { limits, ownLimits } = loadConfig(
         set(`limits.profile=${profile}`, 'limits.queue_messages_max=7'),
@@ -218,7 +218,7 @@ describe('the profile of limits', () => {
     ])
   })
 
-  test('of the file gives way to keys of the environment and of the command line', () => {
+  test('of the file is overridden by keys of the environment and the command line', () => {
     const config = fromFile('limits: {profile: internet, topic_alias_maximum: 1}\n', {
       ...set('limits.profile=open'),
       environment: { GODWIT_LIMITS_QUEUE_FULL: 'refuse' },
@@ -233,7 +233,7 @@ describe('the profile of limits', () => {
 })
 
 describe('listeners', () => {
-  test('have an in-flight maximum of their own where they say so [field-E28]', () => {
+  test('can have their own in-flight maximum [field-E28]', () => {
     const { listeners, limits } = fromFile(`
 limits: {in_flight_max: 500}
 listeners:
@@ -356,7 +356,7 @@ describe('refused subscriptions', () => {
 })
 
 describe('client_id', () => {
-  test('holds for listeners that do not say, and binds none by default [field-C12]', () => {
+  test('applies to listeners without their own, and is free by default [field-C12]', () => {
     const of = (yaml: string) => fromFile(yaml).listeners.map(({ clientIdRule }) => clientIdRule)
     expect(of('log: { level: info }')).toEqual([undefined, undefined, undefined, undefined])
     expect(of('client_id: user\nlisteners: [{ type: tcp }, { type: ws, client_id: free }]')).toEqual([
@@ -401,7 +401,7 @@ describe('lenient', () => {
 })
 
 describe('errors', () => {
-  test('come all at once, each with file, line and key', () => {
+  test('are reported all at once, each with file, line and key', () => {
     const found = problems(() =>
       fromFile(`data:
   directory: ./x
@@ -428,7 +428,7 @@ listeners:
     ])
   })
 
-  test('an unknown key that resembles nothing lists what may stand there', () => {
+  test('an unknown key that resembles nothing lists the allowed keys', () => {
     expect(problems(() => fromFile('log: {colour: blue}'))).toEqual([
       'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file, repeat_seconds, lines_per_second_max, waiting_bytes_max',
     ])
@@ -479,7 +479,7 @@ listeners:
     ])
   })
 
-  test('very many unknown keys are told in time that grows with them, and in a few lines [field-D25]', () => {
+  test('many unknown keys take linear time and are reported in a few lines [field-D25]', () => {
     const many = (indent: string, length = 1000) =>
       Array.from({ length }, (_, index) => `${indent}unknown_key_${index}: ${index}`).join('\n')
     for (const file of [many(''), `x:\n${many(' ')}`, `listeners:\n  - name: a\n${many('    ')}`]) {
@@ -495,7 +495,7 @@ listeners:
     expect(problems(() => fromFile(`${'a'.repeat(1_000_000)}: 1`)).join('').length).toBeLessThan(2000)
   }, 120_000)
 
-  test('what is not YAML is named with its line', () => {
+  test('invalid YAML is reported with its line', () => {
     expect(problems(() => fromFile('data:\n  directory: [1, 2\nlog: {}\n'))[0]).toMatch(
       /^godwit.yaml:[234]: Flow sequence/,
     )
@@ -508,14 +508,14 @@ listeners:
     expect(problems(() => fromFile('data: *nothing\n'))[0]).toMatch(/^godwit.yaml/)
   })
 
-  test('a file that is not there is named', () => {
+  test('a missing file is named', () => {
     expect(problems(() => loadConfig({ file: join(directory, 'none.yaml') }))).toEqual([
       'none.yaml: there is no such file',
     ])
     expect(problems(() => loadConfig({ file: directory }))[0]).toMatch(/cannot be read: EISDIR/)
   })
 
-  test('keys of the wrong type of listener, and what two listeners share', () => {
+  test('report keys of another listener type, and names or addresses used twice', () => {
     expect(
       problems(() =>
         fromFile(`listeners:
@@ -657,7 +657,7 @@ describe('listener flags', () => {
     ])
   })
 
-  test('anonymous clients are let in on loopback only, unless the configuration says otherwise', () => {
+  test('by default only loopback listeners accept anonymous clients', () => {
     for (const host of ['127.0.0.1', '127.5.5.5', '::1', 'localhost']) {
       expect(listeners({ host, port: '0' })[0]!.allowAnonymous).toBe(true)
     }
@@ -710,7 +710,7 @@ describe('certificates and keys', () => {
 })
 
 describe('origins of pages', () => {
-  test('hold for every WebSocket listener that says nothing itself [field-D22]', () => {
+  test('apply to every WebSocket listener without its own [field-D22]', () => {
     const text = "allowed_origins: ['https://a.example']\n"
     const own =
       "listeners: [{type: ws, port: 1}, {type: ws, port: 2, allowed_origins: ['*']}, {type: tcp, port: 3}]"

@@ -24,7 +24,7 @@ function written({ kind }: LimitRow<unknown>, value: unknown): string {
 
 const ROWS: readonly (readonly [string, LimitRow<unknown>])[] = Object.entries(LIMIT_TABLE)
 
-test.each(ROWS)('%s stands in docs/limits.md as in the table', (name, row) => {
+test.each(ROWS)('%s in docs/limits.md matches the table', (name, row) => {
   const { kind, open, fleet, internet, says } = row
   const values = [open, fleet, internet].map((value) =>
     kind.automatic === true ? 'auto' : written(row, value),
@@ -34,7 +34,7 @@ test.each(ROWS)('%s stands in docs/limits.md as in the table', (name, row) => {
   expect(LINES.filter((line) => line.startsWith(`| ${cells.join(' | ')} | `))).toHaveLength(1)
 })
 
-test('and nothing else does', () => {
+test('docs/limits.md has no other rows', () => {
   expect(LINES).toHaveLength(ROWS.length)
   for (const line of LINES) expect(line.split(' | ')).toHaveLength(11)
 })

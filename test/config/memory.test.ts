@@ -26,18 +26,18 @@ describe('memory_bytes_max: auto', () => {
     expect(memoryShare({ heapBytes, controlGroupBytes, machineBytes })).toBe(mebibytes * MIB)
   })
 
-  test('of this process it counts what lasts, without what V8 has for what is new', () => {
+  test("counts the old generation of this process without V8's young generation", () => {
     expect(processMemory().heapBytes).toBe(heapBytesMax())
     expect(heapBytesMax()).toBeLessThan(getHeapStatistics().heap_size_limit)
   })
 
-  test('of this process it is less than the heap and the machine', () => {
+  test('is less than the heap and the memory of the machine', () => {
     const { heapBytes, machineBytes } = processMemory()
     expect(automaticMemoryBytes()).toBeLessThan(Math.min(heapBytes, machineBytes))
   })
 })
 
-test('the word auto is as if the key were not there', () => {
+test('the word auto is the default', () => {
   const { limits, ownLimits } = loadConfig({ environment: { GODWIT_LIMITS_MEMORY_BYTES_MAX: 'auto' } })
   expect(limits.memoryBytesMax).toBe(automaticMemoryBytes())
   expect(ownLimits).toEqual([])
@@ -46,7 +46,7 @@ test('the word auto is as if the key were not there', () => {
 describe('control groups', () => {
   const of = (files: Record<string, string>) => controlGroupMemory((path) => files[path] ?? null)
 
-  test('version 2: the least of the group and those that it is in', () => {
+  test('version 2: the lowest limit of the group and its parents', () => {
     expect(
       of({
         '/proc/self/cgroup': '0::/system.slice/godwit.service\n',

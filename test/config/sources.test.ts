@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { plainScalar } from '../../src/config/sources.ts'
 
-test('a text that is read without YAML means what YAML takes it for', () => {
+test('a text parsed without YAML has the value that YAML gives it', () => {
   const word = fc.stringMatching(/^[\w./+~:#-]{1,8}$/)
   const known = fc.constantFrom(
     'null',

@@ -7,7 +7,7 @@ test('the distance counts insertions, deletions and replacements', () => {
   expect(editDistance('same', 'same')).toBe(0)
 })
 
-test('the nearest word is suggested, and none when nothing is near', () => {
+test('the nearest word is suggested, or none', () => {
   const known = ['queue_bytes_max', 'queue_messages_max', 'host', 'port']
   expect(suggestion('queue_byte_max', known)).toBe('queue_bytes_max')
   expect(suggestion('HOTS', known)).toBe('host')

@@ -139,7 +139,7 @@ function file(text: string): string {
 }
 
 describe('godwit', () => {
-  test('says where it listens, where its data is, how to open it and what to try', async () => {
+  test('prints listeners, data directory, how to serve other machines, and commands to try', async () => {
     const running = stage.run(['--data', '/var/lib/godwit'])
     await stage.ready
     stage.signal('SIGTERM')
@@ -163,7 +163,7 @@ describe('godwit', () => {
     expect(stage.closedWith).toBe(5)
   })
 
-  test('the line that opens it does', async () => {
+  test('the command line that serves other machines does so', async () => {
     const running = stage.run([
       'start',
       '--host=127.0.0.1',
@@ -192,7 +192,7 @@ describe('godwit', () => {
     expect(open.stdout).toContain('mosquitto_sub -h 127.0.0.1')
   })
 
-  test('says which listeners let in nobody', async () => {
+  test('names listeners that only accept clients with credentials', async () => {
     const running = stage.run(['--host', '0.0.0.0', '--port', '1883'])
     await stage.ready
     stage.signal('SIGTERM')
@@ -200,7 +200,7 @@ describe('godwit', () => {
     expect(stage.lines).toContain("godwit listener 'mqtt' accepts only clients with credentials")
   })
 
-  test('says which listeners let in everybody', async () => {
+  test('names listeners that accept everybody', async () => {
     const running = stage.run(['--host', '0.0.0.0', '--set', 'allow_anonymous=true'])
     await stage.ready
     stage.signal('SIGTERM')
@@ -210,7 +210,7 @@ describe('godwit', () => {
     )
   })
 
-  test('says when the limit of open files allows fewer connections than connections_max, or few', async () => {
+  test('warns if the limit of open files allows few connections, or fewer than connections_max', async () => {
     stage.openFilesMax = 1024
     const running = stage.run(['--set', 'limits.connections_max=5000'])
     await stage.ready
@@ -290,7 +290,7 @@ describe('godwit', () => {
     expect(stage.started).toBeUndefined()
   })
 
-  test('a wrong configuration is told on stderr, all of it, with 2', async () => {
+  test('an invalid configuration prints all problems to stderr and ends with 2', async () => {
     const path = file('limits:\n  in_flight_max: 0\nlgo: {}\n')
     expect(await stage.run(['--config', path, '--port', 'x'])).toBe(2)
     expect(stage.stderr.trimEnd().split('\n')).toEqual([
@@ -301,7 +301,7 @@ describe('godwit', () => {
     expect(stage.started).toBeUndefined()
   })
 
-  test('check says ok, or what is wrong', async () => {
+  test('check prints ok or all problems', async () => {
     const path = file('limits: {in_flight_max: 5}\n')
     expect(await stage.run(['check', path])).toBe(0)
     expect(stage.stdout).toBe(`${path}: ok\nlimits: profile fleet; set by keys of their own: in_flight_max\n`)
@@ -310,7 +310,7 @@ describe('godwit', () => {
     expect(other.stderr).toContain('limits.in_flight_max: found "none"')
   })
 
-  test('check tells what is not valid at this time: certificates and lists of revoked ones [field-D25]', async () => {
+  test('check reports certificates and revocation lists that are not valid now [field-D25]', async () => {
     const authority = await Authority.create('Devices')
     const text = async (nowMs: number, crl: string): Promise<string> => {
       const { certificate, key } = await authority.server(nowMs)
@@ -346,7 +346,7 @@ describe('godwit', () => {
     }
   })
 
-  test('check refuses certificates and keys with which a start would fail, each by its listener and key', async () => {
+  test('check names each certificate and key with which a start would fail', async () => {
     const tls = (name: string) => new URL(`../fixtures/tls/${name}`, import.meta.url).pathname
     const listener = (port: number, cert: string, key: string) =>
       `  - type: tls\n    port: ${port}\n    tls:\n      cert: ${cert}\n      key: ${key}\n`
@@ -368,7 +368,7 @@ describe('godwit', () => {
     ])
   })
 
-  test('a store that cannot be opened is told with advice, with 1', async () => {
+  test('a store that cannot be opened prints advice and ends with 1', async () => {
     stage.startError = new StoreError(
       'locked',
       'another broker uses /data',
@@ -378,7 +378,7 @@ describe('godwit', () => {
     expect(stage.stderr).toBe('godwit: another broker uses /data\nStop it, or use another --data.\n')
   })
 
-  test('a broker that cannot go on ends with 1, after it was closed', async () => {
+  test('a broker that cannot continue is closed and ends with 1', async () => {
     const running = stage.run([])
     await stage.ready
     stage.fail(new StoreError('io', 'write failed', 'Check the disk.'))
@@ -487,7 +487,7 @@ describe('SIGHUP', () => {
     return { told, hangUp, stop }
   }
 
-  test('takes over what can be, tells what it was, and what waits for a restart', async () => {
+  test('applies changes and reports them with those that wait for a restart', async () => {
     const { told, hangUp, stop } = await running('limits: {queue_bytes_max: 1MiB}')
     await hangUp('limits: {queue_bytes_max: 2MiB, receive_maximum: 7}\nshutdown_seconds: 1')
     expect(told).toEqual([
@@ -499,7 +499,7 @@ describe('SIGHUP', () => {
     expect(stage.closedWith).toBe(1)
   })
 
-  test('a bad file changes nothing and stops nobody', async () => {
+  test('an invalid file changes nothing', async () => {
     const { told, hangUp, stop } = await running('limits: {queue_bytes_max: 1MiB}')
     await hangUp('limits: {queue_byte_max: 2MiB}')
     expect(told).toEqual([
@@ -521,7 +521,7 @@ describe('SIGHUP', () => {
     await stop()
   })
 
-  test('a file that is gone is refused: nobody asked for the defaults', async () => {
+  test('a missing file is refused instead of falling back to the defaults', async () => {
     const { told, hangUp, stop } = await running('listeners: [{type: tcp, port: 5}]')
     await hangUp(null)
     expect(told[0]).toMatch(
@@ -532,7 +532,7 @@ describe('SIGHUP', () => {
     await stop()
   })
 
-  test('a listener that lets in strangers is told once', async () => {
+  test('a listener that accepts anonymous clients is reported once', async () => {
     const closed = 'listeners: [{name: a, type: tcp, host: 0.0.0.0}]'
     const open = 'listeners: [{name: a, type: tcp, host: 0.0.0.0, allow_anonymous: true}]'
     const { told, hangUp, stop } = await running(closed)
@@ -543,7 +543,7 @@ describe('SIGHUP', () => {
     await stop()
   })
 
-  test('tells what else was read again', async () => {
+  test('reports other files that were read again', async () => {
     const { told, hangUp, stop } = await running('')
     stage.reread = () =>
       stage.events.emit('security', {

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { FLAPPING_MIN, FlappingDetector } from '../../src/observe/flapping.ts'
 
-test('connects of one client within a minute are counted, and forgotten after it', () => {
+test('connects of a client are counted for a minute', () => {
   let now = 0
   const flapping = new FlappingDetector(() => now)
   for (let i = 1; i <= 100; i++) expect(flapping.connected('c')).toBe(i)
@@ -19,7 +19,7 @@ test('a radio link that fails every other second is not called flapping', () => 
   }
 })
 
-test('a crowd of others does not hide one that flaps, nor fill the memory', () => {
+test('a crowd of others neither hides a flapping client nor fills the memory', () => {
   const flapping = new FlappingDetector(() => 0)
   let most = 0
   for (let i = 0; i < 100_000; i++) {

@@ -24,7 +24,7 @@ const opened = (at = path, waitingBytesMax = 1024 * 1024): LogFile =>
     found: (count) => found.push(count),
   })
 
-test('lines are appended, in a file for its owner alone', async () => {
+test('lines are appended to a file that only its owner can read', async () => {
   await writeFile(path, 'before\n')
   await chmod(path, 0o644)
   const file = opened()
@@ -35,7 +35,7 @@ test('lines are appended, in a file for its owner alone', async () => {
   expect((await stat(path)).mode & 0o777).toBe(0o600)
 })
 
-test('a file that was renamed is followed by a new one', async () => {
+test('a new file replaces one that was renamed', async () => {
   const file = opened()
   file.write('one\n')
   await rename(path, `${path}.1`)
@@ -49,7 +49,7 @@ test('a file that was renamed is followed by a new one', async () => {
   expect((await stat(path)).mode & 0o777).toBe(0o600)
 })
 
-test('where no file can be made, it says what to do', async () => {
+test('an error tells what to do if the file cannot be created', async () => {
   expect(() => opened(join(directory, 'none', 'security.log'))).toThrow(
     expect.objectContaining({
       message: expect.stringContaining('cannot be written'),
@@ -62,7 +62,7 @@ test('where no file can be made, it says what to do', async () => {
   )
 })
 
-test('what the disk does not take is lost, told once, and the broker goes on', async () => {
+test('lines that the disk does not take are lost, reported once, and the broker continues', async () => {
   const file = opened('/dev/full')
   for (let line = 0; line < 3; line++) {
     file.write('one\n')
@@ -72,7 +72,7 @@ test('what the disk does not take is lost, told once, and the broker goes on', a
   await file.close()
 })
 
-test('how many lines were lost stands in the file once it takes lines again [field-D24]', async () => {
+test('the file tells how many lines were lost once it takes lines again [field-D24]', async () => {
   const file = opened(path, 10)
   for (let line = 0; line < 1000; line++) file.write(`line ${line}\n`)
   expect(lost).toEqual(['the disk does not take more'])
@@ -88,7 +88,7 @@ test('how many lines were lost stands in the file once it takes lines again [fie
   expect(lines.at(-1)).toBe('last')
 })
 
-test('a disk that is full all the time is told once, however often it is tried again [field-D24]', async () => {
+test('a full disk is reported once, however many attempts fail [field-D24]', async () => {
   const file = opened('/dev/full')
   for (let round = 0; round < 3; round++) {
     file.write('one\n')

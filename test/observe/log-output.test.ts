@@ -34,7 +34,7 @@ class Reader {
 
 const lost = (count: number) => `${count} lost`
 
-test('a reader that stops costs lines, never memory; how many is told when it reads again [field-D24]', () => {
+test('a stalled reader costs lines, not memory; the count is logged when it reads again [field-D24]', () => {
   const reader = new Reader()
   const output = new LogOutput(reader, 10, lost)
   reader.stopped = true
@@ -46,7 +46,7 @@ test('a reader that stops costs lines, never memory; how many is told when it re
   expect(reader.written.slice(2)).toEqual(['998 lost', 'after'])
 })
 
-test('what a full disk refuses is counted, and told with the first line that it takes [field-D24]', () => {
+test('lines that a full disk refuses are counted and reported with the next line [field-D24]', () => {
   const reader = new Reader()
   const output = new LogOutput(reader, 10, lost)
   reader.failure = new Error('ENOSPC')

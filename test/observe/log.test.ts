@@ -83,7 +83,7 @@ describe('the log', () => {
     detach()
   })
 
-  test('what ordinarily happens to a Session is no warning', () => {
+  test('ordinary drops of a Session are not warnings', () => {
     const detach = attach('info')
     drop('away', 'offline')
     expect(lines).toEqual([])
@@ -94,7 +94,7 @@ describe('the log', () => {
     again()
   })
 
-  test('ends with what was counted, and leaves nothing behind', () => {
+  test('writes the remaining counts at the end and detaches', () => {
     const detach = attach('debug')
     for (let i = 0; i < 5; i++) refuse('x')
     detach()
@@ -115,7 +115,7 @@ describe('the log', () => {
     }
   })
 
-  test('listens to nothing that its level hides', () => {
+  test('does not listen to events that its level hides', () => {
     const detach = attach('warn')
     expect(events.has('connected')).toBe(false)
     expect(events.has('refused')).toBe(true)
@@ -124,7 +124,7 @@ describe('the log', () => {
     expect(events.has('storeFailed')).toBe(false)
   })
 
-  test('new names do not make it grow without bound: what is left is told of their address', () => {
+  test('the number of names is bounded; the rest is summed up by address', () => {
     const detach = attach('warn')
     for (let i = 0; i < 5000; i++) refuse(`client-${i}`)
     expect(lines.length).toBe(32)
@@ -165,7 +165,7 @@ describe('the log', () => {
     expect(lines.reduce((sum, { count }) => sum + (count as number), 0)).toBe(3330)
   })
 
-  test('a client that reconnects all day writes a few lines, with the count [field-D24]', () => {
+  test('a client that reconnects all day causes a few lines with a count [field-D24]', () => {
     const detach = attach('info')
     const client = { clientId: 'c', userName: null, protocolVersion: 4 as const, link: LINK }
     const connect = { client, sessionPresent: false, cleanStart: true, keepAliveSeconds: 0 }
@@ -184,7 +184,7 @@ describe('the log', () => {
     expect(counted[0]).not.toHaveProperty('count')
   })
 
-  test('thousands of new clients a second are bounded, and told of their address [field-D24]', () => {
+  test('lines about thousands of new clients a second are bounded and summed up by address [field-D24]', () => {
     const detach = attach('info')
     for (let second = 0; second < 100; second++) {
       for (let i = 0; i < 1000; i++) {
@@ -209,7 +209,7 @@ describe('the log', () => {
     detach()
   })
 
-  test('a takeover says from where to where; a name that two devices have is told with what to do [field-D24]', () => {
+  test('a takeover names both addresses; a shared Client Identifier is reported with advice [field-D24]', () => {
     const detach = attach('info')
     const links = [LINK, { ...LINK, remoteAddress: '192.0.2.9', remotePort: 99 }] as const
     for (let i = 0; i < 40; i++) {
@@ -229,7 +229,7 @@ describe('the log', () => {
     expect(hints.length).toBeLessThanOrEqual(5)
   })
 
-  test('a client that comes back now and then is not told to have a twin [field-D24]', () => {
+  test('a client that comes back now and then is not reported as shared [field-D24]', () => {
     const detach = attach('info')
     const end = { clientId: 'c', link: LINK, reasonCode: 0x8e, reason: 'taken over', by: 'server' as const }
     for (let i = 0; i < 10; i++) {
@@ -240,7 +240,7 @@ describe('the log', () => {
     expect(lines.filter(({ level }) => level === 'warn')).toEqual([])
   })
 
-  test('a level that is raised while it runs is listened to from then on [field-D25]', () => {
+  test('a new level takes effect while the broker runs [field-D25]', () => {
     const output = { write: (line: string) => lines.push(JSON.parse(line)) }
     const logger = createLogger('warn', 'json', output)
     const detach = attachLog(events, logger, () => now)
@@ -263,7 +263,7 @@ describe('the log', () => {
     detach()
   })
 
-  test('trouble with the store is an error, its end is told', () => {
+  test('a failure of the store is an error, and its end is logged', () => {
     const detach = attach('info')
     events.emit('storeFailed', { error: new Error('disk on fire') })
     events.emit('storeRecovered', { sessions: 3 })
@@ -277,7 +277,7 @@ describe('the log', () => {
   })
 })
 
-test('a wall clock that is set is told, and one that is set again and again together', () => {
+test('a change of the wall clock is logged, and repeated changes are counted', () => {
   const detach = attach('info')
   for (let count = 0; count < 100; count++) events.emit('clock', { what: 'stepped', ms: 5000 })
   events.emit('clock', { what: 'corrected', ms: 172_800_000 })
@@ -287,7 +287,7 @@ test('a wall clock that is set is told, and one that is set again and again toge
   detach()
 })
 
-test('a disk that is nearly full is told once per change, and so is its end', () => {
+test('a nearly full disk is logged once, and so is its end', () => {
   const detach = attach('info')
   const detail = 'disk nearly full: 12 MiB free on /data, reserve is 64 MiB'
   events.emit('health', { state: 'refusing', detail, before: 'ok' })
@@ -302,7 +302,7 @@ test('a disk that is nearly full is told once per change, and so is its end', ()
   detach()
 })
 
-test('memory that is short is told once per change, and who pays for it, with what that means', () => {
+test('short memory is logged once, with the limited clients and the steps', () => {
   const detach = attach('info')
   const detail = '90 MiB are in memory; those who hold most pay: idle with 80 MiB'
   events.emit('health', { state: 'pressed', detail, before: 'ok' })
@@ -320,7 +320,7 @@ test('memory that is short is told once per change, and who pays for it, with wh
   detach()
 })
 
-test('from refusing everybody to the large alone, messages are accepted again', () => {
+test('going from refusing to pressed means that messages are accepted again', () => {
   const detach = attach('info')
   events.emit('health', { state: 'pressed', detail: 'those who hold most pay', before: 'refusing' })
   expect(lines.map(({ msg }) => msg)).toContain('new messages and Sessions are accepted again')
@@ -342,13 +342,13 @@ describe('lines for people', () => {
     )
   })
 
-  test('printable cuts what is too long', () => {
+  test('printable cuts off long texts', () => {
     expect(printable('x'.repeat(65_535)).length).toBe(257)
     expect(printable('Wohnzimmer/Licht äöü 🙂')).toBe('Wohnzimmer/Licht äöü 🙂')
   })
 })
 
-describe('a rule that is forgiven', () => {
+describe('a rule that the listener tolerates', () => {
   const forgive = (clientId: string, rule: 'dup-on-qos-0' | 'header-flags' = 'dup-on-qos-0') =>
     events.emit('forgiven', { client: { clientId, userName: null, protocolVersion: 4, link: LINK }, rule })
 

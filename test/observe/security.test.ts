@@ -56,7 +56,7 @@ describe('the codes', () => {
   })
 })
 
-test('a login says who, as whom and from where', () => {
+test('a log-in has client, user and address', () => {
   attach()
   events.emit('connected', { client: CLIENT, sessionPresent: false, cleanStart: true, keepAliveSeconds: 0 })
   expect(lines).toMatchObject([
@@ -72,7 +72,7 @@ test('a login says who, as whom and from where', () => {
   ])
 })
 
-test('what a user is refused for is told apart from what anybody is', () => {
+test('refused log-ins and other refused connections have different codes', () => {
   attach()
   const refuse = (reasonCode: number, userName?: string) =>
     events.emit('refused', {
@@ -90,7 +90,7 @@ test('what a user is refused for is told apart from what anybody is', () => {
   ])
 })
 
-test('who guesses passwords fills no log', () => {
+test('guessing passwords does not fill the log', () => {
   const detach = attach()
   for (let guess = 0; guess < 5000; guess++) {
     const clientId = `c${guess % 2}`
@@ -104,7 +104,7 @@ test('who guesses passwords fills no log', () => {
   detach()
 })
 
-test('changes say what, by whom, each one', () => {
+test('each change is logged with its author', () => {
   attach()
   for (let index = 0; index < 2; index++) {
     events.emit('security', { kind: 'role-granted', subject: 'bo', by: 'root', detail: 'role admin' })
@@ -115,7 +115,7 @@ test('changes say what, by whom, each one', () => {
   ])
 })
 
-test('denied publishes and subscriptions, not what is lost for other reasons', () => {
+test('denied publishes and subscriptions are logged, other losses are not', () => {
   attach()
   const fields = {
     topic: new Topic('a'),
@@ -137,7 +137,7 @@ test('denied publishes and subscriptions, not what is lost for other reasons', (
   ])
 })
 
-test('in the log it says nothing that the log says, and ends with it', () => {
+test("in the broker's log it does not repeat log-ins, and it ends with the log", () => {
   const detach = attach(events, 'log')
   events.emit('connected', { client: CLIENT, sessionPresent: false, cleanStart: true, keepAliveSeconds: 0 })
   events.emit('refused', { clientId: 'c', link: LINK, reasonCode: 0x86, reason: 'no' })
@@ -149,7 +149,7 @@ test('in the log it says nothing that the log says, and ends with it', () => {
   }
 })
 
-test('who asks for the Session of another user is told, with whose it is; a password never is', async () => {
+test("a request for another user's Session is logged with its owner, never with a password", async () => {
   vi.useRealTimers()
   const world = await World.make({
     policy: { authenticate: ({ userName = null }) => ({ allow: true, userName }) },
@@ -165,7 +165,7 @@ test('who asks for the Session of another user is told, with whose it is; a pass
   expect(JSON.stringify(lines)).not.toContain('secret')
 })
 
-test('a change of rights is told of each Subscription of a fleet, within the bound of its kind [field-D24]', () => {
+test('a change of rights is logged for each Subscription, within the bound of its kind [field-D24]', () => {
   const detach = attach()
   const change = (kind: 'subscription-stopped' | 'subscription-resumed', devices: number) => {
     for (let device = 0; device < devices; device++) {

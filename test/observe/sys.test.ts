@@ -94,7 +94,7 @@ test('messages of every type, PUBLISH packets, their payload bytes, and the byte
   expect(value('retained messages/count')).toBeGreaterThanOrEqual(1)
 })
 
-test('what waits for a Session is counted as stored', async () => {
+test('messages that wait in Sessions count as stored', async () => {
   await start(INTERVAL_SECONDS)
   await connected()
   await client!.subscribeAsync('a', { qos: 1 })
@@ -131,7 +131,7 @@ test('the memory of the process, now and at most', async () => {
   expect(maximum).toBeGreaterThanOrEqual(current! * 0.5)
 })
 
-test('only what changed is sent again', async () => {
+test('only changed values are published again', async () => {
   await start(INTERVAL_SECONDS)
   await vi.waitFor(() => expect(values.size).toBeGreaterThan(50))
   updates = []
@@ -150,7 +150,7 @@ test.each([0, Number.POSITIVE_INFINITY])('an interval of %d publishes nothing', 
   expect(updates).toEqual(['$SYS/end'])
 })
 
-test('the steps of those who hold most are told by their names, once there are any', async () => {
+test('the steps of relief are published once there are any', async () => {
   await start(INTERVAL_SECONDS)
   const told = () => [...values].filter(([name]) => name.startsWith('relief/'))
   await interval()
@@ -160,7 +160,7 @@ test('the steps of those who hold most are told by their names, once there are a
   await expect.poll(told).toEqual([['relief/paused', '2']])
 })
 
-test('what a lenient listener forgives is told by its rule, once there is any', async () => {
+test('tolerated violations are published by rule once there are any', async () => {
   values = new Map()
   updates = []
   elapsedSeconds = 0

@@ -37,7 +37,7 @@ function pass(seconds: number): void {
 const total = (): number => lines.reduce((sum, { fields }) => sum + (fields.count as number), 0)
 
 describe('Tally', () => {
-  test('forgets kinds that became quiet', () => {
+  test('forgets entries without new events', () => {
     let describes = 0
     const once = () => tally.add(KIND, { source: 'a', subject: '', detail: '' }, () => ({ of: describes++ }))
     once()
@@ -47,7 +47,7 @@ describe('Tally', () => {
     expect(lines.map(({ fields }) => fields.of)).toEqual([0, 1])
   })
 
-  test('what comes most is told with its names, however many names are sprayed around it [field-D24]', () => {
+  test('the most frequent event is logged by name among many other names [field-D24]', () => {
     for (let round = 0; round < 1000; round++) {
       add('192.0.2.7', `name-${round}`, `${round}`)
       if (round % 20 === 0) add('192.0.2.7', 'admin', `${round}`)
@@ -63,7 +63,7 @@ describe('Tally', () => {
     expect(total()).toBe(1050)
   })
 
-  test('one address that comes again and again is told beside very many that come once [field-D24]', () => {
+  test('a repeated address is logged among many that come once [field-D24]', () => {
     for (let round = 0; round < 20_000; round++) {
       add(`10.${round >> 16}.${(round >> 8) & 255}.${round & 255}`, '', `${round}`)
       if (round % 100 === 0) add('192.0.2.9', 'admin', `${round}`)
@@ -75,7 +75,7 @@ describe('Tally', () => {
     expect(total()).toBe(20_200)
   })
 
-  test('the lines of a kind are bounded, and those of another are not touched by that [field-D24]', () => {
+  test('each kind of line has its own bound [field-D24]', () => {
     tally = made(10)
     const ungrouped = { ...KIND, isUngrouped: true }
     for (let second = 0; second < 200; second++) {
@@ -89,7 +89,7 @@ describe('Tally', () => {
     expect(lines.map(({ kind }) => kind.text)).toEqual(['other'])
   })
 
-  test('random courses: nothing is lost from the sum, and memory is bounded [field-D24]', () => {
+  test('random events: the counts add up and memory is bounded [field-D24]', () => {
     const seed = Math.floor(Math.random() * 0x7fffffff)
     const random = new Random(seed)
     tally = made(random.of([1, 10, 1000]))
@@ -109,7 +109,7 @@ describe('Tally', () => {
   })
 })
 
-test('1,500 refusals with names of 65 KB, each told or counted, keep little of them in memory', async () => {
+test('1,500 refusals with names of 65 KB keep little in memory', async () => {
   const before = await liveBytes()
   const security: LineKind = { ...KIND, isUngrouped: true }
   for (let name = 0; name < 1500; name++) {

@@ -16,8 +16,8 @@ async function made(limits = {}, directory: string | null = null) {
   return { world, guard, told: world.record('security') }
 }
 
-describe('the broker bans by itself', () => {
-  test('an address that guesses passwords, for a while, and says so', async () => {
+describe('the broker bans automatically', () => {
+  test('an address that guesses passwords, for a while, and reports it', async () => {
     const { world, guard, told } = await made({ banSeconds: 60 })
     guard.guesses('203.0.113.9', 100)
     guard.guesses('2001:db8:0:1::/64', 100)
@@ -45,7 +45,7 @@ describe('the broker bans by itself', () => {
     expect([told, guard.list()]).toEqual([[], []])
   })
 
-  test('a Client Identifier that connects again and again, where the profile or a key says so', async () => {
+  test('a Client Identifier that reconnects again and again, if the configuration says so', async () => {
     const { world, told } = await made({ flappingConnectsMax: 10, banSeconds: 60 })
     const codes: unknown[] = []
     for (let i = 0; i < 13; i++) {
@@ -62,7 +62,7 @@ describe('the broker bans by itself', () => {
     expect((await world.connect('flaps')).connack).toMatchObject({ reasonCode: 0 })
   })
 
-  test('nobody by default, however often it connects', async () => {
+  test('nobody by default, however often they connect', async () => {
     const { world, guard } = await made()
     for (let i = 0; i < 500; i++)
       expect((await world.connect('flaps')).connack).toMatchObject({ reasonCode: 0 })
@@ -70,7 +70,7 @@ describe('the broker bans by itself', () => {
   })
 })
 
-test('bans that somebody wrote into the file hold from a reload on, and a bad file is told of and changes nothing', async () => {
+test('a reload applies an edited file of bans; a bad file is reported and changes nothing', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-guard-'))
   try {
     const { world, guard, told } = await made({}, directory)

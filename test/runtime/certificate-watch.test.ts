@@ -53,7 +53,7 @@ test.each([
   ],
   [0, /^is valid until [\d-]+, 39\d days$/, null],
 ])(
-  'status and log tell of a certificate that was made %i ms from now [field-D25]',
+  'status and log report a certificate that was made %i ms from now [field-D25]',
   async (ms, status, log) => {
     await watching(Date.now() + ms)
     expect(watch.status(Date.now())).toEqual([
@@ -71,7 +71,7 @@ test.each([
   },
 )
 
-test('a list of revoked certificates that is out of date is told, and does not replace a current one [field-C18]', async () => {
+test('an outdated revocation list is reported and does not replace a current one [field-C18]', async () => {
   const crl = join(directory, 'crl.pem')
   const asked = { ca: authority.issued.certificate, crl, clientCertificate: 'require' } as const
   writeFileSync(crl, await authority.crl())

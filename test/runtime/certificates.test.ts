@@ -7,14 +7,14 @@ const NOW_MS = Date.UTC(2026, 10, 22)
 const NAMES = { names: ['broker.example.org'], addresses: ['192.0.2.7', 'fd00::2'] }
 
 describe('certificates', () => {
-  test('an authority signs servers, and nothing else', async () => {
+  test('an authority can sign only servers', async () => {
     const authority = new X509Certificate((await createAuthority('Tests', NOW_MS)).certificate)
     expect(authority.ca).toBe(true)
     expect(authority.verify(authority.publicKey)).toBe(true)
     expect(Date.parse(authority.validTo) - NOW_MS).toBeGreaterThan(3649 * DAY_MS)
   })
 
-  test("a server's is for its names and addresses, signed, and no authority", async () => {
+  test('a server certificate has its names and addresses, is signed, and is no authority', async () => {
     const issued = await createAuthority('Tests', NOW_MS)
     const authority = new X509Certificate(issued.certificate)
     const server = new X509Certificate((await createServerCertificate(issued, NAMES, NOW_MS)).certificate)
@@ -30,7 +30,7 @@ describe('certificates', () => {
     expect(fingerprint(server.toString())).toBe(server.fingerprint256)
   })
 
-  test("do not outlive their authority's, and are each another", async () => {
+  test('do not outlive their authority and are unique', async () => {
     const issued = await createAuthority('Tests', NOW_MS)
     const late = NOW_MS + 3600 * DAY_MS
     const one = new X509Certificate((await createServerCertificate(issued, NAMES, late)).certificate)
@@ -40,7 +40,7 @@ describe('certificates', () => {
     expect(one.publicKey.equals(other.publicKey)).toBe(false)
   })
 
-  test('long names are cut where they stand alone, and kept among the alternatives', async () => {
+  test('long names are cut in the Common Name and kept among the alternative names', async () => {
     const issued = await createAuthority('x'.repeat(200), NOW_MS)
     const name = `${'a'.repeat(60)}.${'b'.repeat(60)}.example.org`
     const made = await createServerCertificate(issued, { names: [name], addresses: [] }, NOW_MS)

@@ -3,7 +3,7 @@ import { hostname } from 'node:os'
 import { expect, test } from 'vitest'
 import { isDnsName, thisMachine } from '../../src/runtime/machine.ts'
 
-test('the names of a machine are its own and those that its hosts file gives to its addresses', () => {
+test('a machine has its own names and those of its hosts file', () => {
   const hosts = [
     '127.0.0.1 localhost',
     '127.0.1.1 Broker.example.org broker # as Debian writes it',
@@ -22,7 +22,7 @@ test('the names of a machine are its own and those that its hosts file gives to 
   expect(new Set(addresses).size).toBe(addresses.length)
 })
 
-test('a machine is also known by its name in networks without a name server [field-E27]', () => {
+test('a machine has a .local name for networks without a name server [field-E27]', () => {
   const [label] = hostname().toLowerCase().split('.', 1)
   const { names } = thisMachine('')
   if (label !== 'localhost' && isDnsName(label!)) expect(names).toContain(`${label}.local`)

@@ -39,7 +39,7 @@ function put(name: string, text: string): void {
 
 const FILES = ['server.crt', 'server-rsa.crt']
 
-test('certificates that end soon are made anew, for the same keys and names [field-E27]', async () => {
+test('certificates that expire soon are renewed for the same keys and names [field-E27]', async () => {
   const renewal = new Renewal(directory)
   const files = FILES.map(path)
   expect(renewal.covers(files)).toBe(true)
@@ -62,7 +62,7 @@ test('certificates that end soon are made anew, for the same keys and names [fie
   expect(pairs.map(({ kind }) => kind)).toEqual(['ECDSA', 'RSA'])
 })
 
-test('one that a wrong clock made, and that is not valid yet, is made anew as well', async () => {
+test('a certificate that is not valid yet, made by a wrong clock, is renewed, too', async () => {
   const renewal = new Renewal(directory)
   const files = [path('server.crt')]
   await renewal.renew(files, NOW_MS + 900 * DAY_MS)
@@ -85,7 +85,7 @@ test("without the authority's key, and for files of others, nothing is renewed",
   expect(renewal.covers([])).toBe(false)
 })
 
-test('what cannot be renewed is told, and stays', async () => {
+test('a certificate that cannot be renewed is reported and stays', async () => {
   const renewal = new Renewal(directory)
   const before = read('server.crt')
   const late = NOW_MS + 390 * DAY_MS

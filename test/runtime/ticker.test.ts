@@ -27,7 +27,7 @@ function server(...due: number[]) {
   }
 }
 
-test('a Server with nothing to do is woken once a second, and at what is due', () => {
+test('an idle Server is woken once a second and when something is due', () => {
   const idle = server(1500)
   const ticker = new Ticker(idle, 100)
   vi.advanceTimersByTime(3600)
@@ -35,7 +35,7 @@ test('a Server with nothing to do is woken once a second, and at what is due', (
   expect(idle.ticks.map((time) => Math.floor(time / 10) * 10)).toEqual([1000, 1500, 2500, 3500])
 })
 
-test('what is due before all that was known is not late', () => {
+test('an earlier deadline wakes the Server earlier', () => {
   const woken = server()
   const ticker = new Ticker(woken, 100)
   vi.advanceTimersByTime(200)
@@ -46,7 +46,7 @@ test('what is due before all that was known is not late', () => {
   expect(woken.ticks.map((time) => Math.floor(time / 10) * 10)).toEqual([400, 700])
 })
 
-test('much that is due is looked at ten times a second', () => {
+test('frequent deadlines wake the Server ten times a second', () => {
   const busy = server(...Array.from({ length: 1000 }, (_, index) => index))
   const ticker = new Ticker(busy, 100)
   vi.advanceTimersByTime(1000)
@@ -55,7 +55,7 @@ test('much that is due is looked at ten times a second', () => {
   expect(busy.ticks.length).toBeLessThanOrEqual(11)
 })
 
-test('a Ticker that was stopped wakes nobody any more', () => {
+test('a stopped Ticker wakes nobody', () => {
   const closed = server(500)
   new Ticker(closed, 100).stop()
   closed.add(10)

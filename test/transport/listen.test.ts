@@ -20,7 +20,7 @@ afterEach(async () => {
 })
 
 describe('listenAll', () => {
-  test('leaves out optional listeners whose address this machine does not have', async () => {
+  test('leaves out optional listeners whose addresses are missing', async () => {
     open = await listenAll(
       [tcp('a'), tcp('b', { host: '192.0.2.1', optional: true }), tcp('c')],
       new Recorder(),
@@ -29,7 +29,7 @@ describe('listenAll', () => {
     expect(open.map((listener) => listener.name)).toEqual(['a', 'c'])
   })
 
-  test('closes what it opened when one cannot listen', async () => {
+  test('closes all listeners if one fails', async () => {
     open = await listenAll([tcp('a')], new Recorder(), LIMITS)
     const [first] = open
     await first!.close()

@@ -59,8 +59,8 @@ async function freePort(): Promise<number> {
   return port
 }
 
-describe('listeners that are changed', () => {
-  test('what is added opens, what is gone closes, and connections of both and of others stay', async () => {
+describe('changed listeners', () => {
+  test('new ones open and removed ones close, while all connections stay', async () => {
     await set.openAll([tcp('one'), tcp('two')])
     const { one, two } = ports()
     const [first, second] = [await client(one!), await client(two!)]
@@ -76,7 +76,7 @@ describe('listeners that are changed', () => {
     }
   })
 
-  test('what differs only for those who connect later stays open', async () => {
+  test('a change that only affects new connections keeps the listener open', async () => {
     await set.openAll([tcp('one')])
     const { one } = ports()
     await set.change([tcp('one', 0, { allowAnonymous: false, lenient: ['protocol-name'] })], Date.now())
@@ -88,7 +88,7 @@ describe('listeners that are changed', () => {
     })
   })
 
-  test('an address may go from one listener to another', async () => {
+  test('an address can move from one listener to another', async () => {
     const port = await freePort()
     await set.openAll([tcp('one', port)])
     const socket = await client(port)
@@ -110,7 +110,7 @@ describe('listeners that are changed', () => {
     await (await recorder.at(0)).until((link) => link.text === 'alive')
   })
 
-  test('where one cannot be opened, all are as before', async () => {
+  test('if one cannot be opened, all stay as before', async () => {
     const taken = createServer().listen(0, '127.0.0.1')
     await once(taken, 'listening')
     const { port } = taken.address() as { port: number }
@@ -128,7 +128,7 @@ describe('listeners that are changed', () => {
     taken.close()
   })
 
-  test('a bad certificate is found before anything is touched', async () => {
+  test('a bad certificate is found before anything is changed', async () => {
     await set.openAll([tcp('one')])
     const before = ports()
     const tls: ListenerOptions = {
@@ -141,7 +141,7 @@ describe('listeners that are changed', () => {
     await client(before.one!)
   })
 
-  test('a socket file may be given to another listener', async () => {
+  test('a socket file can move to another listener', async () => {
     const path = join(tmpdir(), `godwit-${process.pid}.sock`)
     const unix = (name: string): ListenerOptions => ({ name, type: 'unix', path, allowAnonymous: true })
     await set.openAll([unix('one')])

@@ -24,7 +24,7 @@ describe('the limit of open files', () => {
     expect(parseOpenFilesMax(LIMITS('1024'))).toBe(1024)
   })
 
-  it('is none where there is none, and where it is not told', () => {
+  it('is Infinity if there is none or it is unknown', () => {
     expect(parseOpenFilesMax(LIMITS('unlimited'))).toBe(NO_LIMIT)
     expect(parseOpenFilesMax('')).toBe(NO_LIMIT)
   })
@@ -34,26 +34,26 @@ describe('the limit of open files', () => {
     expect(openFilesMax()).toBeGreaterThan(0)
   })
 
-  it('less what is reserved is for connections', () => {
+  it('minus the reserve is for connections', () => {
     expect(RESERVED_FILES).toBe(128)
     expect(openFiles(1024)).toEqual({ openFilesMax: 1024, connectionsMax: 896 })
     expect(openFiles(100)).toEqual({ openFilesMax: 100, connectionsMax: 0 })
     expect(openFiles(NO_LIMIT)).toEqual({ openFilesMax: NO_LIMIT, connectionsMax: NO_LIMIT })
   })
 
-  it('less what LevelDB keeps for tables where it cannot map them', () => {
+  it("minus LevelDB's tables where it cannot map them", () => {
     expect(openFiles(1000, 'arm').connectionsMax).toBe(1000 - 128 - 200)
     expect(openFiles(1_048_576, 'arm').connectionsMax).toBe(1_048_576 - 128 - 900)
     expect(openFiles(1000, 'arm64').connectionsMax).toBe(1000 - 128)
   })
 
-  it('is told in words, with what helps', () => {
+  it('is explained with advice', () => {
     expect(openFilesReason(openFiles(1024))).toMatch(
       /open files, 1024, allows 896 .* LimitNOFILE .* ulimit -n/,
     )
   })
 
-  it('is told at the start where it allows less than connections_max, or little', () => {
+  it('is reported at the start if it is below connections_max or low', () => {
     expect(openFilesNotice(openFiles(1024), NO_LIMIT)).toBeNull()
     expect(openFilesNotice(openFiles(NO_LIMIT), 100_000)).toBeNull()
     expect(openFilesNotice(openFiles(1024), 896)).toBeNull()

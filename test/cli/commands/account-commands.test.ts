@@ -42,7 +42,7 @@ async function has(name: string, password: string): Promise<boolean> {
 }
 
 describe('a password', () => {
-  test('is made, and is the last line', async () => {
+  test('is generated and printed as the last line', async () => {
     const text = await run(['user', 'add', 'alice', '--generate'])
     const password = text.split('\n').at(-1)!
     expect(password).toMatch(/^[A-Za-z0-9_-]{24}$/)
@@ -55,7 +55,7 @@ describe('a password', () => {
     expect(await has('alice', asJson.password)).toBe(true)
   })
 
-  test('is asked for twice', async () => {
+  test('is asked twice', async () => {
     const asked: string[] = []
     const answers = ['one', 'one', 'one', 'other']
     const askSecret = async (prompt: string): Promise<string> => {
@@ -69,7 +69,7 @@ describe('a password', () => {
     expect(await has('alice', 'one')).toBe(true)
   })
 
-  test('is one line of a file or of the standard input', async () => {
+  test('comes from one line of a file or of the standard input', async () => {
     writeFileSync(join(root, 'secret'), 'pass wörd\n')
     await run(['user', 'add', 'alice', '--password-file', join(root, 'secret')])
     expect(await has('alice', 'pass wörd')).toBe(true)
@@ -86,7 +86,7 @@ describe('a password', () => {
     )
   })
 
-  test('is not asked for where there is no terminal, and may be none at all', async () => {
+  test('is not asked without a terminal, and can be left out', async () => {
     await expect(run(['user', 'add', 'alice'])).rejects.toThrow('there is no terminal')
     await run(['user', 'add', 'alice', '--no-password', '--role', 'admin'])
     expect((await Accounts.open(data)).list()).toEqual([
@@ -115,7 +115,7 @@ describe('with a broker and without one', () => {
     ['role', 'remove', 'sensor'],
   ]
 
-  test('every command says and does the same', async () => {
+  test('every command gives the same output and result', async () => {
     const without: string[] = []
     for (const command of words) without.push(await run(command))
     rmSync(data, { recursive: true })
@@ -157,7 +157,7 @@ describe('with a broker and without one', () => {
     expect(told).toHaveLength(words.length - 6)
   })
 
-  test('what is refused is refused with advice', async () => {
+  test('refusals come with advice', async () => {
     const broker = await createBroker({ dataDirectory: data, access: {}, controlSocket: true })
     try {
       await expect(run(['user', 'remove', 'nobody'])).rejects.toMatchObject({

@@ -42,8 +42,8 @@ async function arrive(
   return client
 }
 
-describe('what a running broker holds', () => {
-  test('is listed and shown, for people and for programs', async () => {
+describe('the inventory of a running broker', () => {
+  test('is listed and shown for people and for programs', async () => {
     const broker = await BrokerProcess.start()
     const sensor = await arrive(broker, 'sensor-1', {
       will: { topic: 'lost', payload: Buffer.from('x'), qos: 1, retain: true },
@@ -79,7 +79,7 @@ describe('what a running broker holds', () => {
     expect(again.stderr).toContain('Begin the list again, without --after.')
   })
 
-  test('of many Sessions as many are listed as the limit says, over several pages', async () => {
+  test('lists Sessions up to the limit over several pages', async () => {
     const broker = await BrokerProcess.start({ words: ['--durability', 'os'] })
     const count = 1100
     for (let from = 0; from < count; from += 100) {
@@ -95,7 +95,7 @@ describe('what a running broker holds', () => {
     expect(shown).toMatch(/^there are more: the same command again with --after \S+, or a larger --limit$/m)
   })
 
-  test('kick ends the connection alone; what is deleted stays deleted over a crash right behind the answer', async () => {
+  test('kick keeps the Session; deletions survive a crash right after the answer', async () => {
     const broker = await BrokerProcess.start()
     const kicked = await arrive(broker, 'kicked')
     const reason = new Promise<number | undefined>((resolve) => {
@@ -127,7 +127,7 @@ describe('what a running broker holds', () => {
     expect(await done(broker, 'retained', 'list')).not.toContain('r/')
   })
 
-  test('an unknown name, and a broker that is not there, are told with what to do next', async () => {
+  test('an unknown name and a missing broker are reported with advice', async () => {
     const broker = await BrokerProcess.start()
     for (const [words, message, advice] of [
       [['session', 'show', 'x'], "there is no Session of the client 'x'", 'godwit session list'],

@@ -40,7 +40,7 @@ async function has(name: string, password: string): Promise<boolean> {
   return isPassword(parsePasswordHash(stored) as PasswordHash, Buffer.from(password))
 }
 
-test('a fleet is added from a list of names, and its passwords are a table', async () => {
+test('a fleet is added from a list of names, and its passwords are printed as a table', async () => {
   const names = Array.from({ length: 1200 }, (_, i) => `pump-${i}`)
   const { stdout, stderr } = await run(
     `${names.join('\r\n')}\n\n"a,b"\n`,
@@ -68,7 +68,7 @@ test('a fleet is added from a list of names, and its passwords are a table', asy
   expect(await has('pump-699', password!)).toBe(false)
 })
 
-test('through a running broker it is the same, and users that are known by their names stay who they are', async () => {
+test('a running broker does the same, and known users keep their Sessions', async () => {
   const broker = await createBroker({ dataDirectory: data, access: {}, controlSocket: true })
   const told: string[] = []
   broker.events.on('security', ({ kind, subject }) => told.push(`${kind} ${subject}`))
@@ -82,7 +82,7 @@ test('through a running broker it is the same, and users that are known by their
   expect((await Accounts.open(data)).list().map(({ name }) => name)).toEqual(['a', 'b', 'c'])
 })
 
-test('nothing is changed where one name is wrong, and the line is named', async () => {
+test('one wrong name changes nothing, and its line is named', async () => {
   await run('a\n', 'add', '--no-password')
   const before = readFileSync(join(data, 'accounts.json'), 'utf8')
   for (const [text, message, ...words] of [

@@ -55,7 +55,7 @@ const ANSWER: BrokerStatus = {
   ],
 }
 
-test('tells the memory for clients, the maximum, and for whom most of it is kept, within 80 columns', () => {
+test('shows the memory for clients, its maximum and the largest users within 80 columns', () => {
   const lines = statusText(ANSWER).split('\n')
   expect(lines).toContain('memory         412.0 MiB, of which for clients 210.0 MiB of 2.0 GiB')
   const at = lines.findIndex((line) => line.startsWith('largest'))
@@ -65,7 +65,7 @@ test('tells the memory for clients, the maximum, and for whom most of it is kept
   expect(statusText(ANSWER)).not.toContain('small')
 })
 
-test('an older broker does not tell who', () => {
+test('works with an older broker that does not name the largest users', () => {
   const { memoryBytesMax: _, largest: __, ...older } = ANSWER
   expect(statusText(older as BrokerStatus)).toContain('of which for clients 210.0 MiB')
 })

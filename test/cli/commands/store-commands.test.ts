@@ -76,7 +76,7 @@ describe('backup', () => {
   test.each([
     ['a file', BACKUP_FILE_END],
     ['a directory', ''],
-  ])('%s taken in a QoS 1 flood has all that was acknowledged before it began, in order', async (_, end) => {
+  ])('%s during a QoS 1 flood holds everything acknowledged before it began, in order', async (_, end) => {
     const broker = await BrokerProcess.start()
     await leaveSession(broker.port)
     const total = 60_000
@@ -121,7 +121,7 @@ describe('backup', () => {
   })
 
   test.each(['broker', 'backup'])(
-    'SIGKILL of the %s in a backup leaves nothing that looks like one',
+    'SIGKILL of the %s during a backup leaves nothing that looks like a backup',
     async (victim) => {
       const broker = await BrokerProcess.start()
       await leaveSession(broker.port)
@@ -158,7 +158,7 @@ describe('backup', () => {
     },
   )
 
-  test('without a broker it is taken directly; it never overwrites anything', async () => {
+  test('works without a broker and never overwrites anything', async () => {
     const data = await stoppedDirectory()
     const target = join(await temporaryDirectory(), `backup${BACKUP_FILE_END}`)
     await done('backup', target, '--data', data)
@@ -171,7 +171,7 @@ describe('backup', () => {
     expect(none.stderr).toContain('there is no store in')
   })
 
-  test('every cut and every flipped bit of a backup file is noticed before anything is replaced', async () => {
+  test('every cut and every flipped bit of a backup is noticed before anything is replaced', async () => {
     const data = await stoppedDirectory(20)
     const directory = await temporaryDirectory()
     const target = join(directory, `backup${BACKUP_FILE_END}`)
@@ -199,7 +199,7 @@ describe('backup', () => {
 })
 
 describe('restore and import', () => {
-  test('what is there is refused, and kept with --force', async () => {
+  test('existing data is refused, and kept aside with --force', async () => {
     const [first, second] = [await stoppedDirectory(10), await stoppedDirectory(20)]
     const target = join(await temporaryDirectory(), `backup${BACKUP_FILE_END}`)
     await done('backup', target, '--data', first)
@@ -213,7 +213,7 @@ describe('restore and import', () => {
     expect(await queued(join(second, aside!))).toEqual(range(20))
   })
 
-  test('export of an import is the same', async () => {
+  test('an export of an import is identical', async () => {
     const data = await stoppedDirectory()
     const directory = await temporaryDirectory()
     const [first, second, copy] = ['1.jsonl', '2.jsonl', 'copy'].map((name) => join(directory, name)) as [
@@ -230,7 +230,7 @@ describe('restore and import', () => {
     await output('sh', '-c', piped)
   })
 
-  test('an import that makes no sense changes nothing', async () => {
+  test('an invalid import changes nothing', async () => {
     const data = await stoppedDirectory(5)
     const directory = await temporaryDirectory()
     const file = join(directory, 'export.jsonl')
@@ -247,7 +247,7 @@ describe('restore and import', () => {
   })
 
   test.each(['old', 'new'])(
-    'one that was cut off while the %s files were moved is told, and is finished',
+    'one that was cut off while the %s files were moved is reported and finished',
     async (phase) => {
       const data = await stoppedDirectory(5)
       const target = join(await temporaryDirectory(), `backup${BACKUP_FILE_END}`)
@@ -280,7 +280,7 @@ describe('restore and import', () => {
 })
 
 describe('check-store and repair', () => {
-  test('a damaged value is named, with what it costs; repair keeps the rest and a copy', async () => {
+  test('a damaged value is named with the loss; repair keeps the rest and a copy', async () => {
     const data = await stoppedDirectory(30)
     const db = await openDatabase(data)
     const [segment] = await db.keys(tableRange(Table.CheckpointSegment)).all()
@@ -334,7 +334,7 @@ describe('check-store and repair', () => {
 })
 
 describe('a running broker', () => {
-  test('says how often commits are synced, and so does the start [field-E30]', async () => {
+  test('status and start tell how often commits are synced [field-E30]', async () => {
     const words = ['--durability', 'interval', '--set', 'data.durability_interval_seconds=2.5']
     const broker = await BrokerProcess.start({ words })
     expect(broker.program.stdout).toMatch(
@@ -348,7 +348,7 @@ describe('a running broker', () => {
     await broker.stop()
   })
 
-  test('tells how it is, for people and for programs', async () => {
+  test('shows its state for people and for programs', async () => {
     const broker = await BrokerProcess.start()
     await leaveSession(broker.port)
     const text = await done('status', '--data', broker.data)
@@ -373,7 +373,7 @@ describe('a running broker', () => {
     expect(stopped.stderr).toContain(`no broker answers for ${broker.data}\nStart one`)
   })
 
-  test('is not pulled from under: restore, import and repair are refused', async () => {
+  test('refuses restore, import and repair of its directory', async () => {
     const broker = await BrokerProcess.start()
     const target = join(await temporaryDirectory(), `backup${BACKUP_FILE_END}`)
     await done('backup', target, '--data', broker.data)
@@ -384,7 +384,7 @@ describe('a running broker', () => {
     }
   })
 
-  test('whose control socket cannot be made serves its clients, and says so', async () => {
+  test('serves clients without a control socket, and says so', async () => {
     const data = join(await temporaryDirectory(), 'x'.repeat(90))
     await mkdir(data)
     const broker = await BrokerProcess.start({ data })

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { openControlSocket } from '../../../src/admin/control.ts'
 import { checkAgainstRunning, reload } from '../../../src/cli/start/reload.ts'
 
-test('a Client Identifier among those that are cut off cannot write on the terminal', async () => {
+test('the Client Identifier of a client that is cut off cannot control the terminal', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-'))
   const cutOff = [{ clientId: '\u001b[2Jx\nall is well', listener: 'a', reason: 'it is gone' }]
   const answer = () => ({ changes: [], files: [], cutOff })

@@ -60,7 +60,7 @@ test.each([
   expect(isLetIn({}, origin, host)).toBe(false)
 })
 
-test('elsewhere proxies may forward any name, but no page comes from the port of the listener itself', () => {
+test('other listeners accept any name of a proxy, but no page from their own port', () => {
   const host = '0.0.0.0'
   expect(isLetIn({ host }, 'https://home.example', 'home.example')).toBe(true)
   expect(isLetIn({ host }, undefined, 'home.example:8083')).toBe(true)
@@ -69,7 +69,7 @@ test('elsewhere proxies may forward any name, but no page comes from the port of
   expect(isLetIn({ host }, 'https://other.example', 'home.example')).toBe(false)
 })
 
-test('a certificate that a browser shows unasked lets no page in by itself', () => {
+test('a certificate that a browser sends by itself does not let a page in', () => {
   expect(isLetIn(CERTIFIED, 'https://evil.example', 'pi:8084')).toBe(false)
   expect(isLetIn(CERTIFIED, 'http://pi:8084', 'pi:8084')).toBe(false)
   expect(isLetIn(CERTIFIED, 'https://pi:8084', 'pi:8084')).toBe(true)
@@ -77,7 +77,7 @@ test('a certificate that a browser shows unasked lets no page in by itself', () 
   expect(isLetIn({ ...CERTIFIED, tls }, 'https://evil.example', 'pi:8084')).toBe(true)
 })
 
-test('listed origins are compared without case and ports by habit, and nothing else is let in', () => {
+test('listed origins are compared without case and default ports; all others are refused', () => {
   const allowedOrigins = ['https://Example.org', 'http://localhost:5173', 'app://Here']
   for (const origin of [
     'https://example.org',
@@ -98,7 +98,7 @@ test('listed origins are compared without case and ports by habit, and nothing e
   expect(isLetIn({ allowedOrigins: ['*'] }, 'null', 'anything')).toBe(true)
 })
 
-test('an origin that could forge something is not repeated', () => {
+test('an origin that could forge text is not repeated', () => {
   const asked = { origin: 'https://evil.example"]\u001b[2J', host: 'localhost:8083', port: 8083 }
   const refusal = originRefusal(OPEN, asked, SITUATION)
   expect(refusal?.reason).toMatch(/^pages of this origin /)

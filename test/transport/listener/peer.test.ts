@@ -48,7 +48,7 @@ describe('handshakes under way', () => {
     vi.useRealTimers()
   })
 
-  test('from one port of a peer to two addresses of the broker have nothing to do with each other [field-C19]', () => {
+  test('from one port of a peer to two addresses of the broker are independent [field-C19]', () => {
     const one = new EndsOnly(ENDS)
     const other = new EndsOnly({ ...ENDS, localAddress: '192.0.2.8' })
     handshakes.add(one.socket)
@@ -61,7 +61,7 @@ describe('handshakes under way', () => {
     expect(handshakes.size).toBe(0)
   })
 
-  test('of peers that are gone already, without addresses, are told apart', () => {
+  test('of closed sockets without addresses are distinguished', () => {
     const sockets = [new EndsOnly(), new EndsOnly()]
     for (const { socket } of sockets) handshakes.add(socket)
     expect(handshakes.size).toBe(2)
@@ -71,7 +71,7 @@ describe('handshakes under way', () => {
     expect(handshakes.size).toBe(0)
   })
 
-  test('of a peer that comes again with the same port leave no timer of the old one behind', () => {
+  test('of a peer that reuses its port cancel the old timer', () => {
     const old = new EndsOnly(ENDS)
     handshakes.add(old.socket)
     const next = new EndsOnly(ENDS)
@@ -82,7 +82,7 @@ describe('handshakes under way', () => {
     expect(timedOut).toEqual([])
   })
 
-  test('are not cut off for a time in which the process stood still [field-B6]', () => {
+  test('are not cut off for a pause of the process [field-B6]', () => {
     const peer = new EndsOnly(ENDS)
     handshakes.add(peer.socket)
     const standing = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 30_000)

@@ -60,7 +60,7 @@ async function client(address: string) {
   return connectAsync(address, { reconnectPeriod: 0, protocolVersion: 5, ca: CA }, false)
 }
 
-test('handshakes count, all listeners together, and whoever has no room is cut off, counted and told why', async () => {
+test('handshakes count for all listeners; further sockets are closed, counted and explained', async () => {
   const served = await client(broker.listeners[0]!.address)
   await crowd(SOCKETS_MAX - 1)
   await crowd(SOCKETS_MAX - 1)
@@ -91,19 +91,22 @@ const WAYS: readonly (readonly [string, string | null])[] = [
   ['by leaving at once', null],
 ]
 
-test.each(WAYS)('room that was taken %s is free again afterwards, on every listener', async (_way, said) => {
-  for (let round = 0; round < 3; round++) {
-    for (const { port } of broker.listeners) {
-      const socket = await stranger(port)
-      if (said === null) socket.destroy()
-      else socket.write(said)
+test.each(WAYS)(
+  'a socket that was taken %s is free again afterwards, on every listener',
+  async (_way, said) => {
+    for (let round = 0; round < 3; round++) {
+      for (const { port } of broker.listeners) {
+        const socket = await stranger(port)
+        if (said === null) socket.destroy()
+        else socket.write(said)
+      }
+      for (const socket of strangers.splice(0)) socket.destroy()
+      await expect.poll(inAtOnce, { timeout: 10_000 }).toBe(SOCKETS_MAX)
     }
-    for (const socket of strangers.splice(0)) socket.destroy()
-    await expect.poll(inAtOnce, { timeout: 10_000 }).toBe(SOCKETS_MAX)
-  }
-})
+  },
+)
 
-test('without a limit there is room for all', async () => {
+test('without a limit all sockets are accepted', async () => {
   await broker.close()
   broker = await createBroker({
     listeners: [{ type: 'tcp', port: 0 }],

@@ -17,7 +17,7 @@ afterEach(async () => {
 })
 
 test.each(['tls', 'wss'] as const)(
-  'half of a TLS record shows over %s, before anything can be read',
+  'half of a TLS record counts over %s before it can be decrypted',
   async (type) => {
     const recorder = new Recorder()
     listener = await listen(listenerOptions(type, ''), recorder, { connectTimeoutSeconds: 10 })

@@ -27,12 +27,12 @@ async function connected(): Promise<{ client: Socket; accepted: Socket }> {
   return { client, accepted }
 }
 
-test('this Node lets accepted sockets read into memory of ours', async () => {
+test('this version of Node lets accepted sockets read into our memory', async () => {
   const { accepted } = await connected()
   expect(new ReadBuffer().attach(accepted, () => {})).toBe(true)
 })
 
-test('chunks stay what they were while other sockets read into the same memory', async () => {
+test('chunks stay unchanged while other sockets read into the same memory', async () => {
   const readBuffer = new ReadBuffer()
   const pairs = [await connected(), await connected(), await connected()]
   const kept: Buffer[][] = pairs.map(() => [])
@@ -54,7 +54,7 @@ test('chunks stay what they were while other sockets read into the same memory',
   }
 })
 
-test('a paused socket reads nothing, and goes on when it is resumed', async () => {
+test('a paused socket reads nothing until it is resumed', async () => {
   const { client, accepted } = await connected()
   let bytes = 0
   new ReadBuffer().attach(accepted, (chunk) => {
@@ -78,7 +78,7 @@ test('a paused socket reads nothing, and goes on when it is resumed', async () =
   expect(bytes).toBe(total)
 })
 
-test('a Node without it is refused, and the link reads what arrives all the same', async () => {
+test('without support in Node, attach refuses and the link still reads its input', async () => {
   const without = new ReadBuffer(null)
   const { client, accepted } = await connected()
   expect(without.attach(accepted, () => {})).toBe(false)

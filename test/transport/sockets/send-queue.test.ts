@@ -126,7 +126,7 @@ describe.each(KINDS)('%s', (_name, headroom, scratch) => {
   })
 })
 
-describe('Outgoing', () => {
+describe('SendQueue', () => {
   test('a write that the kernel takes at once is not followed by emptied', () => {
     const kernel = new Kernel()
     const outgoing = new SendQueue(kernel, 0, new ScratchBuffers(0))
@@ -137,7 +137,7 @@ describe('Outgoing', () => {
     expect(kernel.emptiedCalls).toBe(0)
   })
 
-  test('where writes become TLS records, the latest is a piece of its own, whatever waits before it [field-E26]', () => {
+  test('with TLS the latest write is a separate piece, whatever waits before it [field-E26]', () => {
     const kernel = new Kernel()
     const outgoing = new SendQueue(kernel, 0, null)
     kernel.takesAtOnce = false

@@ -51,7 +51,7 @@ describe.each(['127.0.0.1', '::1', 'unix'] as const)('a stream on %s', (where) =
       ? { name: 'file', type: 'unix', path: join(directory, 'mqtt.sock'), allowAnonymous: true }
       : { ...TCP, host: where }
 
-  test('[MQTT-4.2-1] [MQTT-7.1.1-1, 3.1.1] carries bytes both ways and says who is there', async () => {
+  test('[MQTT-4.2-1] [MQTT-7.1.1-1, 3.1.1] carries bytes both ways and names the peer', async () => {
     const listener = await listening(options())
     const socket = client(listener, where)
     const recorded = await recorder.at(0)
@@ -143,7 +143,7 @@ describe('a TCP link', () => {
     expect(link.flushedBytes).toBe(bytes)
   })
 
-  test('progress of one large write shows while it goes on', async () => {
+  test('the progress of one large write is visible', async () => {
     const listener = await listening(TCP)
     const socket = client(listener).pause()
     const recorded = await recorder.at(0)
@@ -156,7 +156,7 @@ describe('a TCP link', () => {
     expect(figures.size).toBeGreaterThan(10)
   })
 
-  test('pause stops the publisher within bounded memory, resume goes on', async () => {
+  test('pause stops the publisher in bounded memory until resume', async () => {
     const listener = await listening(TCP)
     const socket = client(listener)
     const recorded = await recorder.at(0)
@@ -225,7 +225,7 @@ describe('a TCP link', () => {
     expect(recorded.link.bufferedBytes).toBe(0)
   })
 
-  test('a peer that closes while it never reads is cut off, too', async () => {
+  test('a peer that closes and never reads is cut off, too', async () => {
     const listener = await listening(TCP)
     const socket = client(listener).pause()
     const recorded = await recorder.at(0)
@@ -305,7 +305,7 @@ describe('a listener', () => {
     await recorded.until((link) => link.text === 'still here')
   })
 
-  test('a port in use is an error that says which and what to do', async () => {
+  test('a port in use is an error with its address and advice', async () => {
     const listener = await listening(TCP)
     await expect(
       listen({ ...TCP, name: 'second', port: listener.port }, recorder, LIMITS),
@@ -327,7 +327,7 @@ describe('a listener', () => {
 describe('a unix socket', () => {
   const unix = (path: string): ListenerOptions => ({ name: 'file', type: 'unix', path, allowAnonymous: true })
 
-  test('a file that a dead process left is replaced, and removed on close', async () => {
+  test('a file left by a dead process is replaced, and removed on close', async () => {
     const path = join(directory, 'stale.sock')
     // A server whose file is moved away and back leaves it behind when it closes.
     const dead = createServer().listen(path)

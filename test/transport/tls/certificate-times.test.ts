@@ -21,12 +21,12 @@ test.each([
   [at(-300, -1.5), 'expired on 2026-11-28, 1 day ago: clients refuse it', false],
   [at(-300, -33), 'expired on 2026-10-27, 33 days ago: clients refuse it', false],
   [at(2.25, 300), 'is not valid before 2026-12-01 18:00 UTC: clients refuse it. Is the clock right?', false],
-])('a certificate of %o is said to be so: %s [field-D25]', (times, state, isSound) => {
+])('a certificate of %o is described as: %s [field-D25]', (times, state, isSound) => {
   expect(validityText(times, NOW_MS)).toBe(state)
   expect(validityProblems(times, NOW_MS)).toEqual(isSound ? [] : [`the certificate ${state}`])
 })
 
-test('a list of revoked certificates that is out of date is said to be so [field-C18]', () => {
+test('a revocation list that is out of date is described as such [field-C18]', () => {
   const endMs = NOW_MS - 3 * DAY_MS
   const times = { ...at(-1, 300), listEnd: { authority: 'CN=Devices', endMs } }
   expect(revocationListProblem(times, endMs)).toBeNull()

@@ -141,7 +141,7 @@ function reasonIn(connack: Buffer): string {
   return connack.subarray(connack.indexOf(0x1f, flags) + 3).toString()
 }
 
-describe('a client whose certificate does not do', () => {
+describe('a client whose certificate is missing or invalid', () => {
   const cases: readonly [string, () => Promise<Shown>, RegExp][] = [
     [
       'that has expired',
@@ -165,7 +165,7 @@ describe('a client whose certificate does not do', () => {
   ]
 
   test.each(cases)(
-    'one %s is refused by CONNACK with the reason, and told with who and why [field-C18]',
+    'one %s is refused by CONNACK with the reason, and logged [field-C18]',
     async (_kind, shown, reason) => {
       await start()
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
@@ -186,7 +186,7 @@ describe('a client whose certificate does not do', () => {
     },
   )
 
-  test('that was revoked is refused, in a TLS session that is resumed, too [field-C18]', async () => {
+  test('that was revoked is refused even in a resumed TLS session [field-C18]', async () => {
     const device = await authority.client('device-7')
     await start({ crl: await authority.crl(device) })
     const why =
@@ -200,7 +200,7 @@ describe('a client whose certificate does not do', () => {
     }
   })
 
-  test('that is missing is missing in a TLS session that is resumed, too [field-C18]', async () => {
+  test('that is missing is missing even in a resumed TLS session [field-C18]', async () => {
     await start()
     for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
       const socket = await opened({ maxVersion })
@@ -211,7 +211,7 @@ describe('a client whose certificate does not do', () => {
     }
   })
 
-  test('with a name of any length is told with the cause, whatever the log cuts [field-C18]', async () => {
+  test('with a name of any length is logged with the cause [field-C18]', async () => {
     await start()
     const long = await Authority.create('x'.repeat(64))
     const shown = shownBy(await long.client('y'.repeat(60)))
@@ -221,7 +221,7 @@ describe('a client whose certificate does not do', () => {
     )
   })
 
-  test('without any name in it is refused as any other [field-C18]', async () => {
+  test('without any name in it is refused like any other [field-C18]', async () => {
     await start()
     const { certificate, key } = await nameless()
     const reason = /^the client certificate without a name, issued by without a name: .*\(\w+\)$/
@@ -229,7 +229,7 @@ describe('a client whose certificate does not do', () => {
     expect(refusals).toMatchObject([{ reason: expect.stringMatching(reason) }])
   })
 
-  test('with anything else in it is looked at without a throw [field-C18]', async () => {
+  test('with any other content never throws [field-C18]', async () => {
     const whole = [(await nameless()).certificate, (await other.client('device-7')).certificate]
     let random = 1
     const below = (limit: number): number => {
@@ -251,7 +251,7 @@ describe('a client whose certificate does not do', () => {
     expect(looked).toBeGreaterThan(1000)
   })
 
-  test('gets nothing done beside its CONNECT [field-C18]', async () => {
+  test('can do nothing but CONNECT [field-C18]', async () => {
     await start()
     const published: string[] = []
     broker.subscribe('#', ({ topic }) => published.push(topic))
@@ -266,7 +266,7 @@ describe('a client whose certificate does not do', () => {
     expect((await once(good, 'data'))[0]).toEqual(Buffer.from([0x20, 2, 0, 0]))
   })
 
-  test('takes no places of others, however many connections it holds open [field-C18]', async () => {
+  test('does not count for connections_max, however many connections it opens [field-C18]', async () => {
     await start({}, { connectionsMax: 1 })
     // Those beyond what is allowed are cut off, perhaps before their side of the handshake is complete.
     await Promise.allSettled(Array.from({ length: 80 }, () => opened({})))
@@ -306,7 +306,7 @@ describe('lists of revoked certificates', () => {
     return serverCredentials('secure', { cert: certificate, key, ca, crl, clientCertificate })
   }
 
-  test('of which one of an authority is missing are refused, for OpenSSL refuses all it signed [field-C18]', async () => {
+  test('without one of each authority are refused, because OpenSSL would refuse its clients [field-C18]', async () => {
     const ca = authority.issued.certificate + other.issued.certificate
     await expect(credentials(ca, await authority.crl())).rejects.toMatchObject({
       message:
@@ -320,14 +320,14 @@ describe('lists of revoked certificates', () => {
     expect((await credentials(ca, await authority.crl(), 'none')).listEnd).toBeNull()
   })
 
-  test('of an authority that only has the same name are none of it [field-C18]', async () => {
+  test('of an authority that only has the same name do not count [field-C18]', async () => {
     const namesake = await Authority.create('Devices')
     await expect(credentials(authority.issued.certificate, await namesake.crl())).rejects.toThrow(
       /no list by the authority CN=Devices/,
     )
   })
 
-  test('tell when the first of them ends [field-C18]', async () => {
+  test('have the end of the first of them [field-C18]', async () => {
     const ended = Date.parse('2026-11-01T12:00:00Z')
     const lists = [await authority.crl(), await authority.crlUntil(0), await other.crlUntil(ended)]
     const authorities = [authority, other].map(({ issued }) => issued.certificate)
@@ -340,7 +340,7 @@ describe('lists of revoked certificates', () => {
     )
   })
 
-  test('are matched whatever the strings and the case of their names [field-C18]', async () => {
+  test('match whatever the case and the kind of string of their names [field-C18]', async () => {
     const shouting = await Authority.create('DEVICES  ')
     const { firstEnd, missing } = revocationCoverage([shouting.issued.certificate], [await shouting.crl()])
     expect([missing, firstEnd?.authority]).toEqual([[], expect.stringMatching(/DEVICES/)])

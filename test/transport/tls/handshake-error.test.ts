@@ -51,19 +51,16 @@ describe.each(['tls', 'wss'] as const)('a TLS handshake that fails, %s', (type) 
       '\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a',
       'the client does not speak TLS',
     ],
-  ])(
-    'is told with the address and a cause that can be read: one that %s [field-D24]',
-    async (_, bytes, cause) => {
-      const { port, told } = await listening(type)
-      await stranger(port, bytes, (socket) => socket.end())
-      await expect.poll(() => told.length, { timeout: 20_000 }).toBe(1)
-      const [[link, reason] = []] = told
-      expect([link?.remoteAddress, reason]).toEqual(['127.0.0.1', expect.stringContaining(cause)])
-      expect(printable(reason!)).not.toMatch(/\\u|routines|\.c:/)
-    },
-  )
+  ])('is logged with the address and a readable cause: one that %s [field-D24]', async (_, bytes, cause) => {
+    const { port, told } = await listening(type)
+    await stranger(port, bytes, (socket) => socket.end())
+    await expect.poll(() => told.length, { timeout: 20_000 }).toBe(1)
+    const [[link, reason] = []] = told
+    expect([link?.remoteAddress, reason]).toEqual(['127.0.0.1', expect.stringContaining(cause)])
+    expect(printable(reason!)).not.toMatch(/\\u|routines|\.c:/)
+  })
 
-  test('names what client and listener do not have in common [field-D24]', async () => {
+  test('names what client and listener lack in common [field-D24]', async () => {
     const { port, told } = await listening(type)
     const old = {
       port,
@@ -79,7 +76,7 @@ describe.each(['tls', 'wss'] as const)('a TLS handshake that fails, %s', (type) 
   })
 })
 
-test('what is not known is told in OpenSSL’s words, without its numbers and file names [field-D24]', () => {
+test('an unknown error is logged in OpenSSL’s words, without its numbers and file names [field-D24]', () => {
   const error = Object.assign(
     new Error(
       '807C0962657F0000:error:0A00012D:SSL routines:tls_x:some new fault:../deps/openssl/ssl/x.c:1456:\n',

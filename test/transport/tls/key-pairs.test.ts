@@ -36,7 +36,7 @@ function paired(certificates: PemSource[], keys: PemSource[]): [string, number][
 }
 
 describe('certificates and keys', () => {
-  test('of both kinds are put together, in files of their own in any order [field-E27]', () => {
+  test('of both kinds are matched across files in any order [field-E27]', () => {
     const { ECDSA, RSA } = servers
     expect(
       paired(
@@ -49,7 +49,7 @@ describe('certificates and keys', () => {
     ])
   })
 
-  test('of which two stand in one file are both served, each with what follows it [field-E27]', () => {
+  test('in one file are both served, each with the chain that follows it [field-E27]', () => {
     const { ECDSA, RSA } = servers
     const certificates = source(
       'both.crt',
@@ -64,7 +64,7 @@ describe('certificates and keys', () => {
     ])
   })
 
-  test('of which one has no key are refused, and not served by half [field-E27]', () => {
+  test('are refused if one has no key [field-E27]', () => {
     const { ECDSA, RSA } = servers
     const certificates = source('both.crt', ECDSA.certificate, RSA.certificate)
     expect(() => paired([certificates], [source('a.key', ECDSA.key)])).toThrow(
@@ -72,7 +72,7 @@ describe('certificates and keys', () => {
     )
   })
 
-  test('that do not belong together are told apart by what and where they are [field-E27]', async () => {
+  test('that do not match are named with their kinds and files [field-E27]', async () => {
     const { ECDSA, RSA } = servers
     const other = await createServerCertificate(authorities.RSA, NAMES, Date.now(), { kind: 'RSA' })
     const both = [source('a.crt', ECDSA.certificate), source('b.crt', RSA.certificate)]
@@ -90,7 +90,7 @@ describe('certificates and keys', () => {
     expect(() => paired([source('a.crt', ECDSA.key)], keys)).toThrow('a.crt holds no whole certificate')
   })
 
-  test('that OpenSSL wrote in other orders and forms are understood', () => {
+  test('in other orders and forms of OpenSSL are understood', () => {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-'))
     try {
       const path = (name: string): string => join(directory, name)
@@ -122,7 +122,7 @@ describe('certificates and keys', () => {
     }
   })
 
-  test('that were served by one certificate before are served still', () => {
+  test('with a single certificate are still served', () => {
     const { ECDSA, RSA } = servers
     const path = join(mkdtempSync(join(tmpdir(), 'godwit-')), 'key')
     try {
@@ -140,7 +140,7 @@ describe('certificates and keys', () => {
     expect(paired([twice], [source('a.key', ECDSA.key)])).toEqual([['ECDSA', 1]])
   })
 
-  test('of an authority that does not say that it is one are no server of their own', () => {
+  test("of an unmarked authority do not count as a server's", () => {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-'))
     try {
       const path = (name: string): string => join(directory, name)

@@ -73,7 +73,7 @@ async function looked(listener: Listener, nowMs = Date.now()) {
   return first ?? (await listener.certificates!.check(nowMs))
 }
 
-describe('certificates that are exchanged', () => {
+describe('replaced certificates', () => {
   for (const type of ['tls', 'wss'] as const) {
     test(`${type}: new ones are served to new connections, and old connections go on`, async () => {
       const listener = await listening({}, type)
@@ -91,7 +91,7 @@ describe('certificates that are exchanged', () => {
     })
   }
 
-  test('one of two files is not judged before the other is there', async () => {
+  test('two files are judged only when both are there', async () => {
     const listener = await listening()
     await looked(listener)
     const { certificate, key } = await authority.server()
@@ -102,7 +102,7 @@ describe('certificates that are exchanged', () => {
     expect(await listener.certificates!.check(Date.now())).toEqual({ change: 'swapped' })
   })
 
-  test('what a link leads to is watched', async () => {
+  test('the target of a link is watched', async () => {
     const one = await authority.server()
     const other = await authority.server()
     for (const [name, { certificate, key }] of Object.entries({ one, other })) {
@@ -135,7 +135,7 @@ describe('certificates that are exchanged', () => {
     ['that have expired', async () => serve(authority, Date.now() - 400 * DAY_MS), /not valid at this time/],
     ['that hold later', async () => serve(authority, Date.now() + 3 * DAY_MS), /not valid at this time/],
     ['whose key others may read', async () => chmodSync(path('server.key'), 0o644), /mode 644/],
-  ])('those %s are not served: the old ones stay, once told', async (_, spoil, problem) => {
+  ])('those %s are not served: the old ones stay, which is reported once', async (_, spoil, problem) => {
     const listener = await listening()
     await looked(listener)
     const before = served(await client(listener))
@@ -149,7 +149,7 @@ describe('certificates that are exchanged', () => {
     expect(served(await client(listener))).not.toBe(before)
   })
 
-  test('tell when the first of the chain ends', async () => {
+  test('have the earliest end in the chain', async () => {
     const listener = await listening()
     const days = (listener.certificates!.times.validTo - Date.now()) / DAY_MS
     expect(days).toBeGreaterThan(395)
@@ -158,7 +158,7 @@ describe('certificates that are exchanged', () => {
 })
 
 describe('the key', () => {
-  test('others may not read: it is refused with the command that helps', async () => {
+  test('a key that others can read is refused with the command that helps', async () => {
     chmodSync(path('server.key'), 0o604)
     await expect(listening()).rejects.toMatchObject({
       message: expect.stringContaining('every user of this machine has access to'),
@@ -180,7 +180,7 @@ describe('TLS sessions', () => {
     return found
   }
 
-  test('several lists of revoked certificates may stand in one file', async () => {
+  test('one file may hold several revocation lists', async () => {
     const other = await Authority.create('Others')
     const revoked = await other.client('device-9')
     put('crl.pem', `${await authority.crl()}\n${await other.crl(revoked)}\n`)
@@ -194,7 +194,7 @@ describe('TLS sessions', () => {
     expect((await recorder.at(1)).link.info.certificateRefusal).toMatch(/CERT_REVOKED/)
   })
 
-  test('another authority takes the place of the first: its clients come in, those of before do not', async () => {
+  test('a new authority replaces the old one: only its clients are accepted', async () => {
     const other = await Authority.create('Others')
     put('ca.pem', authority.issued.certificate)
     const listener = await listening({ ca: path('ca.pem'), clientCertificate: 'request' })
@@ -300,7 +300,7 @@ describe('TLS sessions', () => {
   }
 })
 
-test('names of a certificate are told apart, also those that would mislead', () => {
+test('misleading names of a certificate are kept apart', () => {
   expect(alternativeNames('DNS:a.example.org, IP Address:127.0.0.1')).toEqual([
     'DNS:a.example.org',
     'IP Address:127.0.0.1',

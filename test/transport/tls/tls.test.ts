@@ -67,7 +67,7 @@ describe('a TLS listener', () => {
     expect(String((await once(socket, 'data'))[0])).toBe('pong')
   })
 
-  test('reads into memory of ours', async () => {
+  test('reads into our memory', async () => {
     const attach = vi.spyOn(ReadBuffer.prototype, 'attach')
     client(await listening())
     await recorder.at(0)
@@ -75,7 +75,7 @@ describe('a TLS listener', () => {
   })
 
   test.each([true, false])(
-    'stops a publisher that pauses, in bounded memory, and reads to the end (memory of ours: %s)',
+    'pauses a publisher in bounded memory and reads to the end (our memory: %s)',
     async (attached) => {
       if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
       const listener = await listening()
@@ -130,7 +130,7 @@ describe('a TLS listener', () => {
     await recorded.until((link) => link.closes.length > 0)
   })
 
-  test('the Common Name of a client certificate is told only when it was verified', async () => {
+  test('only a verified client certificate has its Common Name reported', async () => {
     const listener = await listening({ ...SERVER, ca: fixture('ca.pem'), clientCertificate: 'request' })
     client(listener, { cert: read('client.pem'), key: read('client-key.pem') })
     expect((await recorder.at(0)).link.info.certificate?.subjectCommonName).toBe('device-7')
@@ -140,7 +140,7 @@ describe('a TLS listener', () => {
     expect((await recorder.at(2)).link.info.certificate?.subjectCommonName).toBeUndefined()
   })
 
-  test('a required client certificate keeps others out', async () => {
+  test('a required client certificate keeps out clients without one', async () => {
     const listener = await listening({ ...SERVER, ca: fixture('ca.pem'), clientCertificate: 'require' })
     const stranger = { cert: read('stranger.pem'), key: read('stranger-key.pem') }
     for (const [index, [options, why]] of [
@@ -159,7 +159,7 @@ describe('a TLS listener', () => {
     expect(info.certificateRefusal).toBeUndefined()
   })
 
-  test('client certificates without authorities of its own are refused: every web site has one', async () => {
+  test('client certificates without tls.ca are refused: every web site has one', async () => {
     for (const clientCertificate of ['request', 'require'] as const) {
       await expect(listening({ ...SERVER, clientCertificate }), clientCertificate).rejects.toMatchObject({
         key: 'tls.ca',
@@ -168,7 +168,7 @@ describe('a TLS listener', () => {
     }
   })
 
-  test('plain text is refused and told', async () => {
+  test('plain text is refused and reported', async () => {
     const listener = await listening()
     const socket = connect(listener.port, '127.0.0.1')
     sockets.push(socket)
@@ -245,7 +245,7 @@ describe('a TLS listener', () => {
     await closing(socket)
   })
 
-  test('what is wrong with certificates is said', async () => {
+  test('problems of certificates are explained', async () => {
     await expect(listening({ ...SERVER, cert: '/nowhere/cert.pem' })).rejects.toThrow(
       "listener 'secure': tls.cert: cannot read /nowhere/cert.pem: ENOENT",
     )

@@ -43,7 +43,7 @@ test.each([
   ['no CONNECT', Buffer.from([0x30, 0xff, 0xff, 0xff, 0x77])],
   ['a CONNECT of 250 MB', Buffer.from([0x10, 0xf0, 0xe4, 0x9a, 0x77])],
 ])(
-  'an unauthenticated frame of 250 MB that begins with %s is refused at its header',
+  'an unauthenticated frame of 250 MB that begins with %s is refused by its header',
   async (_name, header) => {
     for (let i = 0; i < 4; i++) {
       const socket = await opened()
@@ -54,7 +54,7 @@ test.each([
   },
 )
 
-test('a client that was let in publishes 20 MB in one frame', async () => {
+test('an authenticated client publishes 20 MB in one frame', async () => {
   const received = new Promise<Buffer>((resolve) =>
     broker.subscribe('large', ({ payload }) => resolve(payload)),
   )

@@ -64,7 +64,7 @@ const FINAL = FIN | Opcode.Binary
 const text = (value: string) => Buffer.from(value)
 
 describe('FrameReader', () => {
-  test('[MQTT-6.0.0-2] [MQTT-6.0.0-2, 3.1.1] payload arrives whole and in order, however frames and chunks are cut', () => {
+  test('[MQTT-6.0.0-2] [MQTT-6.0.0-2, 3.1.1] payload arrives in order, however frames are cut', () => {
     const seed = randomInt(0x7fffffff)
     console.log(`seed ${seed}`)
     const next = random(seed)
@@ -110,7 +110,7 @@ describe('FrameReader', () => {
     }
   })
 
-  test('payload of a frame that is never complete is handed on as it comes', () => {
+  test('the payload of an incomplete frame is passed on as it arrives', () => {
     const recorded = new Recorded()
     const reader = new FrameReader(recorded)
     reader.push(masked(FINAL, text('first'), 1, 250_000_000))
@@ -119,7 +119,7 @@ describe('FrameReader', () => {
     expect(recorded.bytes.toString()).toBe('firstABC')
   })
 
-  test('only payload is changed in memory that the chunk shares with others', () => {
+  test('only payload bytes change in memory that the chunk shares', () => {
     for (const bytes of [1, 50, 157, 158, 159, 160, 3001]) {
       const sent = masked(FINAL, Buffer.alloc(bytes, 'p'))
       const memory = Buffer.alloc(sent.length + 20, 'm')
@@ -132,7 +132,7 @@ describe('FrameReader', () => {
     }
   })
 
-  test('the payload of many frames in one chunk is handed on at once', () => {
+  test('the payload of many frames in one chunk is passed on together', () => {
     const recorded = new Recorded()
     new FrameReader(recorded).push(
       Buffer.concat([
@@ -153,7 +153,7 @@ describe('FrameReader', () => {
       'closing 4000',
     ],
     ['nothing', masked(FIN | Opcode.Close, Buffer.alloc(0)), 'closing null'],
-  ])('a Close frame with %s ends it, and nothing is read behind', (_name, close, end) => {
+  ])('a Close frame with %s ends the input', (_name, close, end) => {
     const recorded = new Recorded()
     const reader = new FrameReader(recorded)
     reader.push(Buffer.concat([masked(FINAL, text('last')), close, masked(FINAL, text('behind'))]))
@@ -195,7 +195,7 @@ describe('FrameReader', () => {
     ],
     ['[MQTT-6.0.0-1] [MQTT-6.0.0-1, 3.1.1] text', masked(FIN | Opcode.Text, text('x')), 1003, /text frame/],
     ['a frame of 2^63 bytes', masked(FINAL, text('x'), 1, 2 ** 63), 1009, /2\^53/],
-  ])('%s is refused once, behind what came before', (_name, bytes, status, message) => {
+  ])('%s is refused once, after earlier payload', (_name, bytes, status, message) => {
     for (const whole of [true, false]) {
       const recorded = new Recorded()
       const reader = new FrameReader(recorded)

@@ -137,13 +137,13 @@ describe.each(['ws', 'wss'] as const)('%s', (type) => {
     expect(recorded.link.flushedBytes).toBe(9)
   })
 
-  test('is read into memory of ours', async () => {
+  test('is read into our memory', async () => {
     const attach = vi.spyOn(ReadBuffer.prototype, 'attach')
     await once(client(await listening(options())), 'open')
     expect(attach.mock.results.map(({ value }) => value)).toEqual([true])
   })
 
-  test('is read by its data events where Node does not offer that', async () => {
+  test('is read by its data events if Node does not support that', async () => {
     vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
     const webSocket = client(await listening(options()))
     await once(webSocket, 'open')
@@ -161,7 +161,7 @@ describe.each(['ws', 'wss'] as const)('%s', (type) => {
     expect(recorded.closes).toEqual([undefined])
   })
 
-  test('long writes are one message each, and progress shows', async () => {
+  test('each long write is one message, and its progress is visible', async () => {
     const listener = await listening(options())
     const webSocket = client(listener, ['mqtt'], { maxPayload: 0 })
     await once(webSocket, 'open')
@@ -222,7 +222,7 @@ describe('the opening handshake', () => {
     await once(client({ ...listener, address: `${listener.address}?token=1` }), 'open')
   })
 
-  test('a page of another origin is refused where origins are listed', async () => {
+  test('a page whose origin is not listed is refused', async () => {
     const listener = await listening({ allowedOrigins: ['https://example.org'] })
     expect((await refusal(listener.address, ['mqtt'], { origin: 'https://evil.example' }))[0]).toBe(403)
     await once(client(listener, ['mqtt'], { origin: 'https://example.org' }), 'open')
@@ -323,7 +323,7 @@ describe('a page that opens a WebSocket', () => {
     return Number(answered.split(' ')[1])
   }
 
-  test('is refused where clients need no password, with the key that lets it in [field-D22]', async () => {
+  test('is refused if clients need no password, with the key that allows it [field-D22]', async () => {
     const listener = await listening()
     const host = `127.0.0.1:${listener.port}`
     const answered = await handshake(listener, '/mqtt', { host, origin: 'https://evil.example' })
@@ -343,13 +343,13 @@ describe('a page that opens a WebSocket', () => {
     expect(await asked(listener, undefined, host)).toBe(101)
   })
 
-  test('is let in from anywhere where a password is asked for [field-D22]', async () => {
+  test('is accepted from anywhere if clients need a password [field-D22]', async () => {
     const listener = await listening({ allowAnonymous: false })
     expect(await asked(listener, 'https://anywhere.example', 'broker.example')).toBe(101)
     expect(await asked(listener, 'null', 'broker.example')).toBe(101)
   })
 
-  test('is let in once users end anonymous access, and refused when the last of them is gone [field-D22]', async () => {
+  test('is accepted once users end anonymous access, and refused after the last one is gone [field-D22]', async () => {
     let hasUsers = false
     const sockets = new SocketLimit(Number.POSITIVE_INFINITY)
     const options = {
@@ -375,7 +375,7 @@ describe('a page that opens a WebSocket', () => {
     expect(await asked(listener, 'http://other.example', host)).toBe(101)
   })
 
-  test('by a name that was made to point here is refused (DNS rebinding) [field-D22]', async () => {
+  test('with a name that was made to point here is refused (DNS rebinding) [field-D22]', async () => {
     const listener = await listening()
     const { port } = listener
     expect(await asked(listener, `http://evil.example:${port}`, `evil.example:${port}`)).toBe(403)
@@ -393,7 +393,7 @@ describe('frames that come with the request of the handshake', () => {
     'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n'
   const FRAME = Buffer.from([0x82, 0x82, 0, 0, 0, 0, 0x68, 0x69])
 
-  test.each([true, false])('are read before what follows (memory of ours: %s)', async (attached) => {
+  test.each([true, false])('are read before later input (our memory: %s)', async (attached) => {
     if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
     const socket = rawClient(await listening())
     socket.write(Buffer.concat([Buffer.from(REQUEST), FRAME, FRAME.subarray(0, 3)]))
@@ -403,7 +403,7 @@ describe('frames that come with the request of the handshake', () => {
     await recorded.until((link) => link.text === 'hihihi')
   })
 
-  test.each([true, false])('may have the Link paused (memory of ours: %s)', async (attached) => {
+  test.each([true, false])('can pause the Link (our memory: %s)', async (attached) => {
     if (!attached) vi.spyOn(ReadBuffer.prototype, 'attach').mockReturnValue(false)
     const listener = await listening()
     recorder.onLink = (recorded) => {
@@ -452,7 +452,7 @@ describe('an open WebSocket', () => {
     await recorded.until((link) => link.text === 'one two three')
   })
 
-  test('a frame of 60 MB is handed on as it comes, and pausing inside it stops the publisher', async () => {
+  test('a frame of 60 MB is passed on as it arrives, and pausing inside it stops the publisher', async () => {
     const { webSocket, recorded } = await opened()
     recorded.keep = false
     recorded.onReceived = () => {
@@ -482,7 +482,7 @@ describe('an open WebSocket', () => {
     expect(recorded.closes[0]).toBeInstanceOf(Error)
   })
 
-  test('pause stops the publisher within bounded memory, resume goes on', async () => {
+  test('pause stops the publisher in bounded memory until resume', async () => {
     const { webSocket, recorded } = await opened()
     recorded.keep = false
     recorded.link.pause()
@@ -500,7 +500,7 @@ describe('an open WebSocket', () => {
     await recorded.until((link) => link.receivedBytes === count * 60_000)
   })
 
-  test('pings are answered, but not for one who reads nothing', async () => {
+  test('pings are answered, but not of a peer that reads nothing', async () => {
     const { webSocket, recorded } = await opened()
     webSocket.ping('hello')
     expect(String((await once(webSocket, 'pong'))[0])).toBe('hello')
