@@ -113,7 +113,7 @@ function isRelative(imported: string): boolean {
 describe('the house', () => {
   test('there is something to look at', () => {
     expect(sources.length).toBeGreaterThan(20)
-    expect(sources.find(({ file }) => file === 'broker/server.ts')!.imports).toContain(
+    expect(sources.find(({ file }) => file === 'broker/store-recovery.ts')!.imports).toContain(
       '../session/session.ts',
     )
   })

@@ -1,11 +1,8 @@
 /** The Server: accepts Network Connections, wakes up with what was stored, keeps time, and stops without loss. */
 import { Message, type MessageFields } from '../mqtt/message.ts'
-import { SESSION_NEVER_EXPIRES, type SubscriptionOptions } from '../mqtt/packet.ts'
+import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
-import { Session } from '../session/session.ts'
-import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
-import { ChurnMap } from '../structures/churn-map.ts'
-import { COSTS, topicsBytes } from './accounts/costs.ts'
+import { StoreError } from '../store/store.ts'
 import { REFUSED } from './accounts/rates.ts'
 import type { BanKind } from './boundary/bans.ts'
 import type { Health, Limit } from './boundary/events.ts'
@@ -14,7 +11,10 @@ import type { Acceptor, Link, LinkHandler } from './boundary/link.ts'
 import type { Policy } from './boundary/policy.ts'
 import { BrokerClock } from './clock.ts'
 import { Connection } from './connection/connection.ts'
+import { Durability } from './durability.ts'
+import { healthOf } from './health.ts'
 import { Inventory } from './inventory.ts'
+import { MEMORY_SAMPLE_MS, MemoryGuard } from './memory-guard.ts'
 import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
 import { RetainedDelivery } from './messages/retained.ts'
@@ -32,18 +32,9 @@ import type { Rooms } from './sessions/server-parts.ts'
 import { type Capped, SessionCap } from './sessions/session-cap.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { Subscribing } from './sessions/subscribe.ts'
-import { type ClientConnection, type CommitWaiter, State, type StateOptions } from './state/state.ts'
-import { SLICE_UNITS, UNITS } from './state/work.ts'
-
-const MEMORY_SAMPLE_MS = 1000
-/** The share of `memoryBytesMax` that may come in before memory is looked at once more, and the least of it in bytes. */
-const LOOK_SHARE = 1 / 32
-const LOOK_BYTES_MIN = 1024 * 1024
-/** The share of `memoryBytesMax` that topic names may take which are remembered. */
-const TOPICS_SHARE = 1 / 16
-/** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
-const TOPICS_SWEPT = 4096
-const TOPICS_AT_ONCE = 16
+import { type ClientConnection, State, type StateOptions } from './state/state.ts'
+import { SLICE_UNITS } from './state/work.ts'
+import { type IdOf, StoreRecovery } from './store-recovery.ts'
 
 /**
  * Connections beyond `connectionsMax` that have not been let in yet: each may take an old connection of its own client over,
@@ -57,35 +48,11 @@ const SURPLUS_MAX = 64
  */
 const UNCERTIFIED_MAX = 64
 
-/** When a store is opened again whose disk was too full for it. */
-const REOPEN_MS = 1000
-
 /** The ticker calls at least once a second. What took longer, in ms, was the process: stopped, or its machine paused. */
 const STANDSTILL_MS = 2000
 
 /** Passes of the event loop in which a client that had come back meanwhile is accepted, read from and let in. */
 const STANDSTILL_PASSES = 8
-
-/** Subscriptions of one Session that are taken up between two looks at memory. */
-const SUBSCRIPTIONS_LOOKED = 1024
-
-/** What was taken up from the store. */
-interface TakenUp {
-  readonly capped: Capped
-  /** Sessions whose clients were connected when the broker ended. */
-  readonly left: readonly Session[]
-  readonly count: number
-}
-
-/** What a commit releases is written for so long in one turn, about 5 ms. */
-const RELEASE_UNITS = 5 * SLICE_UNITS
-
-/** A promise's ends, for a commit that somebody waits for. */
-interface Waiter {
-  readonly gate: number
-  resolve(): void
-  reject(error: Error): void
-}
 
 export class Server implements Acceptor {
   readonly state: State
@@ -103,33 +70,24 @@ export class Server implements Acceptor {
   readonly #links = new Set<ClientConnection>()
   /** Those among them whose certificate does not do. */
   readonly #uncertified = new Set<ClientConnection>()
-  readonly #waiters: Waiter[] = []
-  readonly #releaseWaiters: CommitWaiter = { committed: (sequence) => this.#resolveWaiters(sequence) }
-  readonly #fatal: (error: Error) => void
-  #memorySampledAt = Number.NEGATIVE_INFINITY
+  readonly #durability: Durability
+  readonly #recovery: StoreRecovery
+  readonly #memory: MemoryGuard
   /** When `tick` was called last, in broker time. */
   #tickedAt = Number.POSITIVE_INFINITY
-  /** Those whose output a commit releases, while that takes several turns; and whether another one came meanwhile. */
-  #released: Iterator<CommitWaiter> | null = null
-  #isReleaseDue = false
   /** True from `tick` until what is due was judged. */
   #judging = false
   /** What is due goes on in the next turn. */
   #runningDue = false
   #closed = false
-  #looking = false
-  #recovering = false
   #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
-  /** The id of the account of a name; null where it has none. */
-  #idOf: (userName: string) => string | null = () => null
 
   /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
   constructor(options: StateOptions, fatal: (error: Error) => void) {
     this.state = new State(options)
-    this.#fatal = fatal
-    this.state.storeFailed = (error) => this.#storeFailed(error)
-    this.state.look = () => this.#lookSoon()
+    this.state.storeFailed = (error) => this.#recovery.failed(error)
+    this.state.look = () => this.#memory.lookSoon()
     const retained = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
@@ -156,7 +114,21 @@ export class Server implements Acceptor {
     this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
     this.#parking = new Parking(this.state)
     this.#cap = new SessionCap(this.state, this.#rooms.sessions)
-    this.inventory = new Inventory(this.state, this.#rooms, (gate) => this.#durable(gate))
+    this.#durability = new Durability(this.state)
+    this.#memory = new MemoryGuard(this.state, this.#rooms)
+    this.#recovery = new StoreRecovery(
+      this.state,
+      {
+        rooms: this.#rooms,
+        estates: this.#estates,
+        parking: this.#parking,
+        clock: this.#clock,
+        durability: this.#durability,
+        links: this.#links,
+      },
+      fatal,
+    )
+    this.inventory = new Inventory(this.state, this.#rooms, (gate) => this.#durability.durable(gate))
   }
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */
@@ -182,21 +154,11 @@ export class Server implements Acceptor {
    * Opens the store and takes up everything where it was left; returns what it has to say. `idOf` answers the id of the account
    * of a name, for stores that did not keep it: the name was all there was. Throws StoreError.
    */
-  async start(idOf: (userName: string) => string | null = () => null): Promise<string | undefined> {
-    const recovered = await this.#openStore()
+  async start(idOf: IdOf = () => null): Promise<string | undefined> {
+    const recovered = await this.#recovery.open()
     this.#clock.start(recovered)
     this.#tickedAt = this.state.clock
-    this.state.turn.begin()
-    const { capped, left } = this.#takeUp(recovered)
-    this.#idOf = idOf
-    if (recovered.withoutOwnerIds === true) this.#ownByName()
-    this.#recordLeft(left)
-    if (capped.ended + capped.shortened > 0) {
-      // What is told to have ended must not be there again after a crash.
-      const gate = this.state.store.openSequence
-      this.state.turn.end()
-      await this.#durable(gate)
-    }
+    const capped = await this.#recovery.start(recovered, idOf)
     const beyond = this.beyondBy(this.state.limits)
     const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped), ...beyond].filter(
       (text) => text !== undefined,
@@ -204,130 +166,10 @@ export class Server implements Acceptor {
     return notices.length === 0 ? undefined : notices.join(' ')
   }
 
-  #ownByName(): void {
-    const { state } = this
-    const names = [...state.sessions.values(), ...[...state.wills.values()].map(({ record }) => record)]
-    const ids = new Map<string, string>()
-    for (const userName of new Set(names.map(({ owner }) => owner))) {
-      const userId = userName === null ? null : this.#idOf(userName)
-      if (userName !== null && userId !== null) ids.set(userName, userId)
-    }
-    // Retained messages of such a store have no authors.
-    if (ids.size > 0) this.#adoptSessions(ids)
-  }
-
   /** What is kept for users of these names, whoever they were, is of the accounts with these ids from now on. */
   adopt(ids: ReadonlyMap<string, string>): void {
-    this.#adoptSessions(ids)
+    this.#recovery.adoptSessions(ids)
     this.#rooms.publisher.ownRetained(ids)
-  }
-
-  #adoptSessions(ids: ReadonlyMap<string, string>): void {
-    const { state } = this
-    state.turn.begin()
-    for (const session of state.sessions.values()) {
-      const userId = session.owner === null ? undefined : ids.get(session.owner)
-      if (userId !== undefined && session.ownerId !== userId) state.own(session, userId)
-    }
-    this.#rooms.wills.own(ids)
-  }
-
-  #openStore(): Promise<Recovered> {
-    return this.state.store.open({
-      now: () => this.state.now(),
-      wallNow: () => {
-        this.#clock.recorded()
-        return this.state.host.wallNow()
-      },
-      bootTime: () => this.state.host.bootTime(),
-      outbound: (sessionId): OutboundState | undefined => this.state.sessionsById.get(sessionId),
-      committed: () => this.#committed(),
-      failed: (error) => this.#storeFailed(error),
-    })
-  }
-
-  #takeUp(recovered: Recovered): TakenUp {
-    const { state } = this
-    for (const message of recovered.retained) {
-      this.#rooms.publisher.recoverRetained(message)
-    }
-    const sessions: Session[] = []
-    const left: Session[] = []
-    const pending: Session[] = []
-    // One by one, so that what recovery knows of each is gone before the next.
-    for (const each of recovered.sessions) {
-      const session = this.#takeUpSession(each, pending, recovered.checkMemory)
-      sessions.push(session)
-      if (each.record.disconnectedAt === 0) left.push(session)
-    }
-    // Whose a message without an author is, its publisher's Session says.
-    for (const message of recovered.retained) state.usage.retained(message, null)
-    if (pending.length > 0) this.#rooms.retained.recovered(recovered.retainedLive ?? [])
-    for (const session of pending) this.#resumeRetained(session)
-    // All of them are there before the first one ends: its share of messages may be for the last.
-    const capped = { shortened: 0, ended: 0 }
-    for (const session of sessions) {
-      const outcome = this.#rooms.sessions.cap(session)
-      if (outcome === 'kept') this.#endOrWait(session)
-      else capped[outcome]++
-    }
-    // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
-    for (const [clientId, record] of recovered.wills) {
-      this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
-    }
-    return { capped, left, count: sessions.length }
-  }
-
-  /** Adds the Session to `pending` when retained messages were under way to it. */
-  #takeUpSession(recovered: RecoveredSession, pending: Session[], checkMemory?: () => void): Session {
-    const { state } = this
-    const session = Session.recovered(state, recovered)
-    state.usage.sessionAdded(session, null)
-    state.sessions.set(session.clientId, session)
-    state.sessionsById.set(session.id, session)
-    state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
-    let isPending = false
-    let count = 0
-    for (const [filter, record] of session.subscriptions) {
-      if (++count % SUBSCRIPTIONS_LOOKED === 0) checkMemory?.()
-      state.router.subscribe(session, filter, record, record.identifier)
-      state.usage.subscriptionAdded(session, filter)
-      isPending ||= record.retainedPending === true
-    }
-    if (isPending) pending.push(session)
-    this.#rooms.backlog.recovered(session)
-    // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
-    if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
-    return session
-  }
-
-  /** When Sessions were left in a crash does not change with the next one, or they would never expire [MQTT-4.1.0-2]. */
-  #recordLeft(left: readonly Session[]): void {
-    const { sessionsById, store } = this.state
-    for (const session of left) {
-      // It may have ended, and what it had may still be passed on.
-      const isThere = this.state.sessions.get(session.clientId) === session
-      if (isThere && sessionsById.get(session.id) === session) store.putSession(session.id, session.record())
-    }
-  }
-
-  #endOrWait(session: Session): void {
-    const { state } = this
-    const ended =
-      session.expirySeconds !== SESSION_NEVER_EXPIRES &&
-      this.#rooms.sessions.endsAt(session, session.expirySeconds) <= state.now()
-    if (ended) this.#rooms.sessions.end(session, 'expired')
-    else this.#rooms.sessions.scheduleExpiry(session)
-  }
-
-  /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
-  #resumeRetained(session: Session): void {
-    for (const [filter, record] of session.subscriptions) {
-      if (record.retainedPending !== true) continue
-      const { retainedPending: _, retainedSince = 0, ...plain } = record
-      session.subscriptions.set(filter, plain)
-      this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
-    }
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
@@ -361,13 +203,8 @@ export class Server implements Acceptor {
     }
     const wait = state.rates.accepted(link.info.remoteAddress)
     if (wait === REFUSED) {
-      const { remoteAddress } = link.info
-      state.figures.connectionsRefused++
-      state.limited(
-        'connectRatePerAddressMax',
-        '',
-        `more connections in a second than is allowed: ${remoteAddress}`,
-      )
+      const reason = `more connections in a second than is allowed: ${link.info.remoteAddress}`
+      this.turnedAway(reason, 'connectRatePerAddressMax')
       return null
     }
     state.turn.begin()
@@ -451,7 +288,7 @@ export class Server implements Acceptor {
     if (capped.ended + capped.shortened === 0) return capped
     try {
       // What is told to have ended must not be there again after a crash.
-      await this.#durable(this.state.store.openSequence)
+      await this.#durability.durable(this.state.store.openSequence)
     } catch (error) {
       // The store is read again, and holds its Sessions to the maximum then.
       if (!(error instanceof StoreError && error.kind === 'full')) throw error
@@ -489,7 +326,7 @@ export class Server implements Acceptor {
     const { state } = this
     if (this.#judging || this.#runningDue) return MEMORY_SAMPLE_MS
     const { nextTime } = state.retainedExpiry
-    const due = Math.min(state.deadlines.nextTime, nextTime, this.#memorySampledAt + MEMORY_SAMPLE_MS)
+    const due = Math.min(state.deadlines.nextTime, nextTime, this.#memory.dueAt)
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
   }
 
@@ -512,7 +349,7 @@ export class Server implements Acceptor {
     this.#rooms.retained.resumeStored()
     if (this.#judging) return
     const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.nextTime)
-    if (nextTime > now && now - this.#memorySampledAt < MEMORY_SAMPLE_MS) return
+    if (nextTime > now && now < this.#memory.dueAt) return
     this.#judging = true
     this.#judgeAfter(stoodStill ? STANDSTILL_PASSES : 1)
   }
@@ -532,11 +369,11 @@ export class Server implements Acceptor {
     state.deadlines.judgedTo = state.now()
     state.retainedExpiry.judgedTo = state.now()
     if (!this.#runningDue) this.#runDue()
-    if (state.now() - this.#memorySampledAt >= MEMORY_SAMPLE_MS) {
+    if (state.now() >= this.#memory.dueAt) {
       this.#clock.watch()
-      this.#sampleMemory()
+      this.#memory.look()
       this.#parking.look()
-      this.#sweepTopics()
+      this.#memory.sweepTopics()
     }
     state.deadlines.sooner()
   }
@@ -553,25 +390,8 @@ export class Server implements Acceptor {
     else state.deadlines.sooner()
   }
 
-  /** Else whom a topic was routed to stays in memory until somebody publishes to it again. */
-  #sweepTopics(): void {
-    const { topics, router, work } = this.state
-    const until = work.units + SLICE_UNITS
-    for (let places = 0; places < TOPICS_SWEPT && work.units < until; places += TOPICS_AT_ONCE) {
-      topics.visit(TOPICS_AT_ONCE, (topic) => router.release(topic))
-    }
-  }
-
   get health(): Health {
-    const { unavailable, store, memoryRefusal } = this.state
-    if (this.#recovering)
-      return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
-    const refusal = store.refusal ?? memoryRefusal
-    if (refusal !== null) return { state: 'refusing', detail: refusal }
-    const { relief, keptRelief, diskRelief } = this
-    const all = [relief.pressed, keptRelief.pressed, diskRelief.pressed]
-    const pressed = all.filter((text) => text !== null).join('; ')
-    return pressed === '' ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
+    return healthOf(this.state, this, this.#recovery.isUnderWay)
   }
 
   #tellHealth(): void {
@@ -585,201 +405,7 @@ export class Server implements Acceptor {
 
   /** Bytes that all clients have us keep in memory, as far as they are ours to count. */
   memoryBytes(): number {
-    const { state } = this
-    const { memoryBytesMax } = state.limits
-    // They are nobody's, so that nobody could pay for them; those that are used come again.
-    if (topicsBytes(state.topics) > memoryBytesMax * TOPICS_SHARE) state.topics.clear()
-    state.usage.look()
-    const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
-    state.lookAt.bytesReceived = state.figures.bytesReceived + most
-    state.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
-    return state.usage.bytes
-  }
-
-  #lookSoon(): void {
-    if (this.#looking) return
-    this.#looking = true
-    this.state.turn.continueLater(() => {
-      this.#looking = false
-      this.#sampleMemory()
-    })
-  }
-
-  #sampleMemory(): void {
-    const { state } = this
-    this.#memorySampledAt = state.now()
-    state.rates.sweep()
-    // Retained messages have a limit of their own: counted here they would lock out who comes to clear them.
-    this.relief.look(this.memoryBytes() - state.usage.total.retainedBytes)
-    this.keptRelief.look()
-    this.diskRelief.look()
-  }
-
-  // ── commits ───────────────────────────────────────────────────────────────────────────────────────────────
-
-  #committed(): void {
-    const { state } = this
-    state.turn.begin()
-    this.#releaseWaiting()
-    if (state.paused.size === 0 || state.store.pendingBytes > state.limits.pendingCommitBytesMax / 2) return
-    for (const connection of [...state.paused]) connection.resume()
-  }
-
-  /** What waited for a commit leaves, as far as a slice goes, and then in later turns. */
-  #releaseWaiting(): void {
-    if (this.#released !== null) {
-      this.#isReleaseDue = true
-      return
-    }
-    this.#released = [...this.state.waiting][Symbol.iterator]()
-    this.#releaseSlice()
-  }
-
-  #releaseSlice(): void {
-    const { state } = this
-    const { turn, work } = state
-    const until = work.units + RELEASE_UNITS
-    for (;;) {
-      // Nothing is released once the store failed: it is read again, and counts its commits anew.
-      const next = this.#released?.next()
-      if (next === undefined) return
-      if (next.done === true) break
-      work.units += UNITS.continuation
-      next.value.committed(state.store.committedSequence)
-      if (work.units < until) continue
-      turn.continueLater(() => this.#releaseSlice())
-      return
-    }
-    this.#released = null
-    if (!this.#isReleaseDue) return
-    this.#isReleaseDue = false
-    this.#releaseWaiting()
-  }
-
-  #storeFailed(cause: unknown): void {
-    const error =
-      cause instanceof StoreError ? cause : new StoreError('io', String(cause), 'See the log.', { cause })
-    this.state.events.emit('storeFailed', { error })
-    this.#rejectWaiters(error)
-    // What a full disk refused can be rolled back to what is on disk; after an I/O error nothing is certain.
-    if (error.kind !== 'full' || this.#recovering) {
-      this.#fatal(error)
-      return
-    }
-    this.#recovering = true
-    this.#rebuild().then(
-      () => {
-        this.#recovering = false
-      },
-      (reason: unknown) => this.#fatal(reason instanceof Error ? reason : new Error(String(reason))),
-    )
-  }
-
-  /** Memory is ahead of the disk: everything that is stored is forgotten and read again. */
-  async #rebuild(): Promise<void> {
-    const { state } = this
-    state.turn.begin()
-    this.#rooms.publisher.finish()
-    state.unavailable = 'the store is being read again after the disk was full'
-    this.#parking.stop()
-    const live = new Set(state.wills.keys())
-    for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
-    for (const connection of [...this.#links]) connection.storeLost()
-    state.waiting.clear()
-    this.#released = null
-    this.#isReleaseDue = false
-    const suspended = [...state.suspended].map(
-      ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
-    )
-    this.#estates.forgetStored()
-    for (const session of [...state.sessionsById.values()]) this.#forget(session)
-    state.retainedExpiry.clear()
-    state.retainedDeadlines = new ChurnMap()
-    state.forgetRetained()
-    for (const [clientId, { deadline }] of [...state.wills]) {
-      if (live.has(clientId)) continue
-      state.deadlines.cancel(deadline)
-      this.#rooms.wills.forget(clientId)
-    }
-    await state.store.close()
-    for (const session of state.sessions.values()) {
-      for (const message of session.held()) if ('size' in message) state.store.held.lost(message)
-    }
-    const recovered = await this.#openAgain()
-    state.turn.begin()
-    const { count } = this.#takeUp({
-      ...recovered,
-      wills: recovered.wills.filter(([clientId]) => !live.has(clientId)),
-    })
-    if (recovered.withoutOwnerIds === true) this.#ownByName()
-    for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
-    for (const clientId of live) this.#rooms.wills.reassert(clientId)
-    state.unavailable = null
-    for (const connection of [...state.paused]) connection.resume()
-    state.events.emit('storeRecovered', { sessions: count })
-  }
-
-  /** A disk that is still full may not even let the store be opened: it is tried again until there is room. */
-  async #openAgain(): Promise<Recovered> {
-    for (;;) {
-      try {
-        return await this.#openStore()
-      } catch (error) {
-        if (!(error instanceof StoreError) || error.kind !== 'full') throw error
-      }
-      await new Promise<void>((resolve) => {
-        this.state.deadlines.at(this.state.now() + REOPEN_MS, resolve)
-      })
-    }
-  }
-
-  /** What the policy denied before the store was read again it denies still. */
-  #suspendAgain(clientId: string, filters: readonly string[]): void {
-    const session = this.state.sessions.get(clientId)
-    if (session === undefined) return
-    for (const filter of filters) {
-      if (session.subscriptions.has(filter)) this.#rooms.subscribing.suspend(session, filter)
-    }
-  }
-
-  #forget(session: Session): void {
-    const { state } = this
-    state.suspended.delete(session)
-    state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
-    state.sessionDeadlines.delete(session)
-    this.#rooms.retained.cancel(session)
-    this.#rooms.backlog.forget(session)
-    state.forgetSweep(session)
-    const connection = state.connected.get(session)
-    if (connection !== undefined) state.usage.detached(session, connection)
-    state.connected.delete(session)
-    state.usage.sessionRemoved(session)
-    for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
-    session.detach()
-    session.forget()
-    if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
-    state.sessionsById.delete(session.id)
-  }
-
-  /** Resolves when everything recorded up to `gate` is durable. */
-  #durable(wanted: number): Promise<void> {
-    const gate = Math.min(wanted, this.state.store.recordedSequence)
-    if (gate <= this.state.store.committedSequence) return Promise.resolve()
-    return new Promise((resolve, reject) => {
-      this.#waiters.push({ gate, resolve, reject })
-      this.state.waiting.add(this.#releaseWaiters)
-    })
-  }
-
-  #resolveWaiters(sequence: number): void {
-    let count = 0
-    while (count < this.#waiters.length && this.#waiters[count]!.gate <= sequence) count++
-    for (const waiter of this.#waiters.splice(0, count)) waiter.resolve()
-    if (this.#waiters.length === 0) this.state.waiting.delete(this.#releaseWaiters)
-  }
-
-  #rejectWaiters(error: Error): void {
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
+    return this.#memory.bytes()
   }
 
   // ── publishers and subscribers in this process ────────────────────────────────────────────────────────────
@@ -795,9 +421,9 @@ export class Server implements Acceptor {
       return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
     }
     const { gate, underWay } = this.#rooms.publisher
-    if (underWay === null) return this.#durable(gate)
+    if (underWay === null) return this.#durability.durable(gate)
     return new Promise((resolve) => {
-      underWay.done = (last) => resolve(this.#durable(last))
+      underWay.done = (last) => resolve(this.#durability.durable(last))
     })
   }
 

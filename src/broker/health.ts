@@ -1,0 +1,16 @@
+/** Tells whether the Server takes new work, and why not. */
+import type { Health } from './boundary/events.ts'
+import type { Reliefs } from './memory-guard.ts'
+import type { State } from './state/state.ts'
+
+/** The worst that holds: `recovering` while the store is read again, else `refusing`, `pressed` or `ok`. */
+export function healthOf(state: State, reliefs: Reliefs, isRecovering: boolean): Health {
+  const { unavailable, store, memoryRefusal } = state
+  if (isRecovering) return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
+  const refusal = store.refusal ?? memoryRefusal
+  if (refusal !== null) return { state: 'refusing', detail: refusal }
+  const { relief, keptRelief, diskRelief } = reliefs
+  const all = [relief.pressed, keptRelief.pressed, diskRelief.pressed]
+  const pressed = all.filter((text) => text !== null).join('; ')
+  return pressed === '' ? { state: 'ok', detail: '' } : { state: 'pressed', detail: pressed }
+}

@@ -1,0 +1,313 @@
+/**
+ * What is stored and the Server: takes it up at a start, and once more after a full disk refused a commit. Memory is then
+ * ahead of the disk, so that all that is stored is forgotten and read again.
+ */
+import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import { Session } from '../session/session.ts'
+import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
+import { ChurnMap } from '../structures/churn-map.ts'
+import type { BrokerClock } from './clock.ts'
+import type { Durability } from './durability.ts'
+import type { Parking } from './relief/parking.ts'
+import type { Estates } from './sessions/estates.ts'
+import type { Rooms } from './sessions/server-parts.ts'
+import type { Capped } from './sessions/session-cap.ts'
+import type { ClientConnection, State } from './state/state.ts'
+
+/** Milliseconds until a store is opened again whose disk was too full for it. */
+const REOPEN_MS = 1000
+
+/** Subscriptions of one Session that are taken up between two looks at memory. */
+const SUBSCRIPTIONS_LOOKED = 1024
+
+/** The outcome of taking up what the store had. */
+interface TakenUp {
+  readonly capped: Capped
+  /** Sessions whose clients were connected when the broker ended. */
+  readonly left: readonly Session[]
+  readonly count: number
+}
+
+/** Parts of the Server that recovery works with. */
+export interface RecoveryParts {
+  readonly rooms: Rooms
+  readonly estates: Estates
+  readonly parking: Parking
+  readonly clock: BrokerClock
+  readonly durability: Durability
+  /** Connections whose transport is still there, closing ones included. */
+  readonly links: ReadonlySet<ClientConnection>
+}
+
+/** The id of the account of a user name; null where it has none. */
+export type IdOf = (userName: string) => string | null
+
+export class StoreRecovery {
+  readonly #state: State
+  readonly #rooms: Rooms
+  readonly #parts: RecoveryParts
+  readonly #fatal: (error: Error) => void
+  #isUnderWay = false
+  #idOf: IdOf = () => null
+
+  /** `fatal` is called when the store cannot be read again. */
+  constructor(state: State, parts: RecoveryParts, fatal: (error: Error) => void) {
+    this.#state = state
+    this.#rooms = parts.rooms
+    this.#parts = parts
+    this.#fatal = fatal
+  }
+
+  /** Whether the store is being read again after its disk was full. */
+  get isUnderWay(): boolean {
+    return this.#isUnderWay
+  }
+
+  /** Opens the store. Rejects with StoreError. */
+  open(): Promise<Recovered> {
+    return this.#state.store.open({
+      now: () => this.#state.now(),
+      wallNow: () => {
+        this.#parts.clock.recorded()
+        return this.#state.host.wallNow()
+      },
+      bootTime: () => this.#state.host.bootTime(),
+      outbound: (sessionId): OutboundState | undefined => this.#state.sessionsById.get(sessionId),
+      committed: () => this.#parts.durability.committed(),
+      failed: (error) => this.failed(error),
+    })
+  }
+
+  /**
+   * Takes up what `open` gave, at the start. Resolves with what `sessionExpirySecondsMax` did to Sessions, once that is
+   * durable. `idOf` is asked for stores that kept no ids of accounts: there, the name was all there was.
+   */
+  async start(recovered: Recovered, idOf: IdOf): Promise<Capped> {
+    this.#state.turn.begin()
+    const { capped, left } = this.#takeUp(recovered)
+    this.#idOf = idOf
+    if (recovered.withoutOwnerIds === true) this.#ownByName()
+    this.#recordLeft(left)
+    if (capped.ended + capped.shortened > 0) {
+      // What is told to have ended must not be there again after a crash.
+      const gate = this.#state.store.openSequence
+      this.#state.turn.end()
+      await this.#parts.durability.durable(gate)
+    }
+    return capped
+  }
+
+  #ownByName(): void {
+    const state = this.#state
+    const names = [...state.sessions.values(), ...[...state.wills.values()].map(({ record }) => record)]
+    const ids = new Map<string, string>()
+    for (const userName of new Set(names.map(({ owner }) => owner))) {
+      const userId = userName === null ? null : this.#idOf(userName)
+      if (userName !== null && userId !== null) ids.set(userName, userId)
+    }
+    // Retained messages of such a store have no authors.
+    if (ids.size > 0) this.adoptSessions(ids)
+  }
+
+  /** Makes the accounts with these ids, by user name, the owners of Sessions and Wills of those names. */
+  adoptSessions(ids: ReadonlyMap<string, string>): void {
+    const state = this.#state
+    state.turn.begin()
+    for (const session of state.sessions.values()) {
+      const userId = session.owner === null ? undefined : ids.get(session.owner)
+      if (userId !== undefined && session.ownerId !== userId) state.own(session, userId)
+    }
+    this.#rooms.wills.own(ids)
+  }
+
+  #takeUp(recovered: Recovered): TakenUp {
+    const state = this.#state
+    for (const message of recovered.retained) {
+      this.#rooms.publisher.recoverRetained(message)
+    }
+    const sessions: Session[] = []
+    const left: Session[] = []
+    const pending: Session[] = []
+    // One by one, so that what recovery knows of each is gone before the next.
+    for (const each of recovered.sessions) {
+      const session = this.#takeUpSession(each, pending, recovered.checkMemory)
+      sessions.push(session)
+      if (each.record.disconnectedAt === 0) left.push(session)
+    }
+    // Whose a message without an author is, its publisher's Session says.
+    for (const message of recovered.retained) state.usage.retained(message, null)
+    if (pending.length > 0) this.#rooms.retained.recovered(recovered.retainedLive ?? [])
+    for (const session of pending) this.#resumeRetained(session)
+    // All of them are there before the first one ends: its share of messages may be for the last.
+    const capped = { shortened: 0, ended: 0 }
+    for (const session of sessions) {
+      const outcome = this.#rooms.sessions.cap(session)
+      if (outcome === 'kept') this.#endOrWait(session)
+      else capped[outcome]++
+    }
+    // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
+    for (const [clientId, record] of recovered.wills) {
+      this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
+    }
+    return { capped, left, count: sessions.length }
+  }
+
+  /** Adds the Session to `pending` when retained messages were under way to it. */
+  #takeUpSession(recovered: RecoveredSession, pending: Session[], checkMemory?: () => void): Session {
+    const state = this.#state
+    const session = Session.recovered(state, recovered)
+    state.usage.sessionAdded(session, null)
+    state.sessions.set(session.clientId, session)
+    state.sessionsById.set(session.id, session)
+    state.nextSessionId = Math.max(state.nextSessionId, session.id + 1)
+    let isPending = false
+    let count = 0
+    for (const [filter, record] of session.subscriptions) {
+      if (++count % SUBSCRIPTIONS_LOOKED === 0) checkMemory?.()
+      state.router.subscribe(session, filter, record, record.identifier)
+      state.usage.subscriptionAdded(session, filter)
+      isPending ||= record.retainedPending === true
+    }
+    if (isPending) pending.push(session)
+    this.#rooms.backlog.recovered(session)
+    // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
+    if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
+    return session
+  }
+
+  /** When Sessions were left in a crash does not change with the next one, or they would never expire [MQTT-4.1.0-2]. */
+  #recordLeft(left: readonly Session[]): void {
+    const { sessionsById, store } = this.#state
+    for (const session of left) {
+      // It may have ended, and what it had may still be passed on.
+      const isThere = this.#state.sessions.get(session.clientId) === session
+      if (isThere && sessionsById.get(session.id) === session) store.putSession(session.id, session.record())
+    }
+  }
+
+  #endOrWait(session: Session): void {
+    const state = this.#state
+    const ended =
+      session.expirySeconds !== SESSION_NEVER_EXPIRES &&
+      this.#rooms.sessions.endsAt(session, session.expirySeconds) <= state.now()
+    if (ended) this.#rooms.sessions.end(session, 'expired')
+    else this.#rooms.sessions.scheduleExpiry(session)
+  }
+
+  /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
+  #resumeRetained(session: Session): void {
+    for (const [filter, record] of session.subscriptions) {
+      if (record.retainedPending !== true) continue
+      const { retainedPending: _, retainedSince = 0, ...plain } = record
+      session.subscriptions.set(filter, plain)
+      this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
+    }
+  }
+
+  /**
+   * A read or a commit failed: reads the store again where its disk was full. Any other failure is fatal, and so is one
+   * meanwhile.
+   */
+  failed(cause: unknown): void {
+    const error =
+      cause instanceof StoreError ? cause : new StoreError('io', String(cause), 'See the log.', { cause })
+    this.#state.events.emit('storeFailed', { error })
+    this.#parts.durability.failed(error)
+    // What a full disk refused can be rolled back to what is on disk; after an I/O error nothing is certain.
+    if (error.kind !== 'full' || this.#isUnderWay) {
+      this.#fatal(error)
+      return
+    }
+    this.#isUnderWay = true
+    this.#rebuild().then(
+      () => {
+        this.#isUnderWay = false
+      },
+      (reason: unknown) => this.#fatal(reason instanceof Error ? reason : new Error(String(reason))),
+    )
+  }
+
+  /** Memory is ahead of the disk: everything that is stored is forgotten and read again. */
+  async #rebuild(): Promise<void> {
+    const state = this.#state
+    state.turn.begin()
+    this.#rooms.publisher.finish()
+    state.unavailable = 'the store is being read again after the disk was full'
+    this.#parts.parking.stop()
+    const live = new Set(state.wills.keys())
+    for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
+    for (const connection of [...this.#parts.links]) connection.storeLost()
+    this.#parts.durability.forget()
+    const suspended = [...state.suspended].map(
+      ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
+    )
+    this.#parts.estates.forgetStored()
+    for (const session of [...state.sessionsById.values()]) this.#forget(session)
+    state.retainedExpiry.clear()
+    state.retainedDeadlines = new ChurnMap()
+    state.forgetRetained()
+    for (const [clientId, { deadline }] of [...state.wills]) {
+      if (live.has(clientId)) continue
+      state.deadlines.cancel(deadline)
+      this.#rooms.wills.forget(clientId)
+    }
+    await state.store.close()
+    for (const session of state.sessions.values()) {
+      for (const message of session.held()) if ('size' in message) state.store.held.lost(message)
+    }
+    const recovered = await this.#openAgain()
+    state.turn.begin()
+    const { count } = this.#takeUp({
+      ...recovered,
+      wills: recovered.wills.filter(([clientId]) => !live.has(clientId)),
+    })
+    if (recovered.withoutOwnerIds === true) this.#ownByName()
+    for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
+    for (const clientId of live) this.#rooms.wills.reassert(clientId)
+    state.unavailable = null
+    for (const connection of [...state.paused]) connection.resume()
+    state.events.emit('storeRecovered', { sessions: count })
+  }
+
+  /** A disk that is still full may not even let the store be opened: it is tried again until there is room. */
+  async #openAgain(): Promise<Recovered> {
+    for (;;) {
+      try {
+        return await this.open()
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.kind !== 'full') throw error
+      }
+      await new Promise<void>((resolve) => {
+        this.#state.deadlines.at(this.#state.now() + REOPEN_MS, resolve)
+      })
+    }
+  }
+
+  /** What the policy denied before the store was read again it denies still. */
+  #suspendAgain(clientId: string, filters: readonly string[]): void {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return
+    for (const filter of filters) {
+      if (session.subscriptions.has(filter)) this.#rooms.subscribing.suspend(session, filter)
+    }
+  }
+
+  #forget(session: Session): void {
+    const state = this.#state
+    state.suspended.delete(session)
+    state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
+    state.sessionDeadlines.delete(session)
+    this.#rooms.retained.cancel(session)
+    this.#rooms.backlog.forget(session)
+    state.forgetSweep(session)
+    const connection = state.connected.get(session)
+    if (connection !== undefined) state.usage.detached(session, connection)
+    state.connected.delete(session)
+    state.usage.sessionRemoved(session)
+    for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
+    session.detach()
+    session.forget()
+    if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)
+    state.sessionsById.delete(session.id)
+  }
+}
