@@ -1,4 +1,4 @@
-/** Whose Sessions are when accounts come: those of a store that kept no ids, and of users who had none. */
+/** Sessions and their owners when accounts are added: in a store without user ids, and of users without accounts. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -114,7 +114,7 @@ test('a user of a password file keeps its Sessions with an account of that name 
   expect(messages).toEqual(['waiting'])
 })
 
-test('after a loss of accounts, --keep-sessions restores retained messages to subscribers [field-C20]', async () => {
+test('after a loss of accounts, --keep-sessions restores retained messages [field-C20]', async () => {
   await start()
   const password = (await run('user', 'add', 'alice', '--generate')).split('\n').at(-1)!
   const { client } = await arrive('alice', password)

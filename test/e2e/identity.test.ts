@@ -183,7 +183,7 @@ describe('a name that is given again', () => {
     expect(offline.password).not.toBe('')
     const refused = await godwit(data, 'user', 'remove', 'bert', '--delete-sessions')
     expect(refused).toMatchObject({ code: 1 })
-    expect(refused.stderr).toContain('only a running one can do what --delete-sessions says')
+    expect(refused.stderr).toContain('--delete-sessions needs a running broker')
     expect(await done(data, 'user', 'list')).toContain('bert')
   })
 })

@@ -174,7 +174,7 @@ describe('a start with a certificate that has ended', () => {
     await serve(Date.now() - 400 * DAY_MS)
     await start(SECURE)
     await broker.until(() => times('certificate expires soon') > 0)
-    expect(broker.stdout).toMatch(/ended \d+ days ago: clients refuse it/)
+    expect(broker.stdout).toMatch(/expired \d+ days ago: clients have refused it/)
     await expect(client('mqtts', ports()[0]!)).rejects.toThrow(/expired/)
     await serve()
     await broker.until(() => times('certificate loaded') > 0)

@@ -281,7 +281,7 @@ describe('setup, run again', () => {
     await broker.kill()
     rmSync(join(directory, 'server.crt'))
     const half = await ran(ourselves(), 'setup', '--data', directory)
-    expect([half.code, half.stderr]).toEqual([1, expect.stringContaining('server.crt is not')])
+    expect([half.code, half.stderr]).toEqual([1, expect.stringContaining('server.crt is missing')])
     rmSync(join(directory, 'server.key'))
     expect(await told(ourselves(), 'setup', '--data', directory)).toContain('godwit made server.crt')
     rmSync(join(directory, 'server.crt'))

@@ -217,7 +217,8 @@ describe('godwit', () => {
     stage.signal('SIGTERM')
     await running
     expect(stage.lines).toContain(
-      'godwit note: connections_max is 5000, but the limit of open files, 1024, allows 896 connections (raise LimitNOFILE in the systemd unit, or ulimit -n)',
+      'godwit note: connections_max is 5000, but the limit of open files, 1024, allows 896 ' +
+        'connections (raise LimitNOFILE in the systemd unit, or ulimit -n)',
     )
   })
 
@@ -492,7 +493,8 @@ describe('SIGHUP', () => {
     await hangUp('limits: {queue_bytes_max: 2MiB, receive_maximum: 7}\nshutdown_seconds: 1')
     expect(told).toEqual([
       'configuration-loaded: limits.queue_bytes_max: 1048576 -> 2097152, at once; ' +
-        'limits.receive_maximum: 65535 -> 7, only after a restart; shutdown_seconds: 5 -> 1, at once; 0 clients cut off',
+        'limits.receive_maximum: 65535 -> 7, only after a restart; shutdown_seconds: 5 -> 1, at ' +
+        'once; 0 clients cut off',
     ])
     expect(stage.changed).toMatchObject([{ limits: { queueBytesMax: 2097152, receiveMaximum: 65_535 } }])
     await stop()
@@ -515,7 +517,7 @@ describe('SIGHUP', () => {
     expect(told[2]).toMatch(/^configuration-refused: port 1 is in use/)
     expect(stage.changed).toEqual([])
     stage.changeError = undefined
-    // What was refused is still another configuration than that of the broker.
+    // The refused configuration still differs from that of the broker.
     await hangUp('limits: {queue_bytes_max: 2MiB}')
     expect(told[3]).toMatch(/^configuration-loaded: limits.queue_bytes_max: 1048576 -> 2097152/)
     await stop()

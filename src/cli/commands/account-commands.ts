@@ -92,7 +92,7 @@ export function carryOut(
   return isForBroker ? ask(directory, name, parameters) : changeFiles(directory, name, parameters)
 }
 
-/** Tells what the first user changes. */
+/** The notice after the first user was added. */
 export const FIRST_USER_NOTE =
   'from now on only listeners with allow_anonymous accept clients without credentials'
 
@@ -110,7 +110,7 @@ export function effectLines(given: string, command: AccountCommand, effects: Acc
     connectionsEnded > 0 && `${counted(connectionsEnded, 'connection')} ended${anonymous}`,
     willsPublished > 0 && `${counted(willsPublished, 'Will')} of these published`,
     willsDenied > 0 && `${counted(willsDenied, 'Will')} of these not published: no longer allowed`,
-    // A removed user will never be allowed again; the lines about its Sessions follow below.
+    // Subscriptions of a removed user never resume; lines about its Sessions follow below.
     command !== 'user remove' && subscriptionsSuspended > 0 && suspended,
     subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} active again`,
     keptSessions.count > 0 && `${sessionsText(keptSessions, `of ${name}`)} kept by this user`,

@@ -146,7 +146,7 @@ export async function checkStore(
   refuseIncomplete(path, files)
   const counts = isStopped
     ? await checkCopy(path, damages)
-    : await withDatabase(path, acceptEntry, (db) => checked(db, path, (damage) => damages.push(damage)))
+    : await withDatabase(path, acceptEntry, (db) => verifyRecords(db, path, (damage) => damages.push(damage)))
   const found = `checked ${path}: ${summary(counts)}`
   if (damages.length === 0) return { text: `${found}; nothing is damaged`, isSound: true }
   return { text: [found, ...damages.map(damageText)].join('\n'), isSound: false }
@@ -218,7 +218,7 @@ async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCo
   await rm(copy, { recursive: true, force: true })
   try {
     await keepAside(directory, copy)
-    return await readable(copy, damages, (db, report) => checked(db, directory, report))
+    return await readable(copy, damages, (db, report) => verifyRecords(db, directory, report))
   } catch (error) {
     throw storeError(error, directory, 'reading it')
   } finally {
@@ -267,7 +267,7 @@ async function readable(
   }
 }
 
-async function checked(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
+async function verifyRecords(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
   const rehearsal = new Rehearsal(report)
   const reader = new StoreReader(db, name, rehearsal.report)
   const counts = await counted(reader.records())

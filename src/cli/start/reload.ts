@@ -87,7 +87,7 @@ export class ConfigReloader {
 
   /** Tells what `reload` would do if the configuration file had this text. Throws ConfigError. */
   preview(file: string, text: string): ReloadReport {
-    const config = acceptable(checkConfig({ ...this.#sources(), file, text }))
+    const config = expectTrustedPaths(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
     const { limits } = reloadableConfig(this.#config, config)
     const sessions = this.#broker.cappedBy(limits.sessionExpirySecondsMax)
@@ -104,7 +104,7 @@ export class ConfigReloader {
       sessions = event
     })
     try {
-      const wanted = acceptable(checkConfig(this.#sources()))
+      const wanted = expectTrustedPaths(checkConfig(this.#sources()))
       const { changes } = this.#compared(wanted)
       const config = reloadableConfig(this.#config, wanted)
       const { listeners, limits, sysIntervalSeconds } = config
@@ -164,7 +164,7 @@ export class ConfigReloader {
 }
 
 /** Returns the configuration. Throws ConfigError if root would write a file that another user can replace. */
-function acceptable(config: Config): Config {
+function expectTrustedPaths(config: Config): Config {
   const problem = untrustedWritePath(config)
   if (problem !== null) throw new ConfigError([{ where: '', key: '', message: problem }])
   return config

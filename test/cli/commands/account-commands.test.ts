@@ -127,7 +127,8 @@ describe('with a broker and without one', () => {
     await broker.close()
     expect(through).toEqual(without)
     expect(without).toEqual([
-      'user alice added with the role client\nfrom now on only listeners with allow_anonymous accept clients without credentials',
+      'user alice added with the role client\n' +
+        'from now on only listeners with allow_anonymous accept clients without credentials',
       'role sensor: added allow publish sensors/%u/# qos 0-1',
       'role sensor: added allow subscribe commands/%u; deny receive x',
       'role sensor: removed deny receive x',
@@ -143,10 +144,15 @@ describe('with a broker and without one', () => {
         'sensor  allow publish sensors/%u/# qos 0-1             alice',
         '        allow subscribe commands/%u',
       ].join('\n'),
-      "allowed: user 'alice' may publish sensors/alice/x\ndecided by role sensor: allow publish sensors/%u/# qos 0-1",
-      "denied: user 'alice' may not subscribe #\ndecided by access.default: auto: there are rules, and none allows it",
-      "denied: user 'bob' may not receive a\ndecided by access.default: auto: the accounts do not know this user",
-      'allowed: an anonymous client may publish a\ndecided by access.default: auto: without credentials as role client: allow all #\nif allow_anonymous of the listener accepts it',
+      "allowed: user 'alice' may publish sensors/alice/x\n" +
+        'decided by role sensor: allow publish sensors/%u/# qos 0-1',
+      "denied: user 'alice' may not subscribe #\n" +
+        'decided by access.default: auto: there are rules, and none allows it',
+      "denied: user 'bob' may not receive a\n" +
+        'decided by access.default: auto: the accounts do not know this user',
+      'allowed: an anonymous client may publish a\n' +
+        'decided by access.default: auto: without credentials as role client: allow all #\n' +
+        'if allow_anonymous of the listener accepts it',
       'user alice removed',
       'role sensor removed',
     ])

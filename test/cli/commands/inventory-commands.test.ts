@@ -1,4 +1,4 @@
-/** Clients, Sessions, Subscriptions and retained messages of a broker's process, by commands that are processes, too. */
+/** The inventory commands as processes beside a broker process. */
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, test } from 'vitest'
 import { parseArguments } from '../../../src/cli/commands/arguments.ts'
@@ -144,7 +144,8 @@ describe('the inventory of a running broker', () => {
     const { code, stderr } = await godwit(nowhere, 'client', 'list')
     expect(code).toBe(1)
     expect(stderr).toBe(
-      `godwit: no broker answers for ${nowhere.data}\nStart one with \`godwit\`, or name its directory with --data.\n`,
+      `godwit: no broker answers for ${nowhere.data}\n` +
+        'Start one with `godwit`, or name its directory with --data.\n',
     )
   })
 

@@ -1,4 +1,4 @@
-/** The operator's commands as processes of their own, beside a broker that runs, that is killed, or that is not there. */
+/** The store commands as processes, beside a broker that runs, is killed, or does not run. */
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
