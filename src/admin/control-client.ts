@@ -28,7 +28,7 @@ interface Answer {
 
 /** Whether a broker answers on the control socket of this data directory. */
 export async function brokerAnswers(directory: string): Promise<boolean> {
-  const socket = await connected(directory)
+  const socket = await connectTo(directory)
   socket?.destroy()
   return socket !== null
 }
@@ -51,7 +51,7 @@ export async function* askForData(
   command: string,
   parameters: object = {},
 ): AsyncGenerator<Buffer, unknown> {
-  const socket = await connected(directory)
+  const socket = await connectTo(directory)
   if (socket === null) {
     throw new ControlError(
       `no broker answers for ${directory}`,
@@ -87,7 +87,7 @@ function systemUser(): string {
 }
 
 /** Connects to the control socket; null if nobody listens. */
-function connected(directory: string): Promise<Socket | null> {
+function connectTo(directory: string): Promise<Socket | null> {
   const path = controlPath(directory)
   if (controlPathError(path) !== null) return Promise.resolve(null)
   return new Promise((resolve, reject) => {

@@ -1,6 +1,6 @@
 /**
- * The control socket takes the operator's commands to a running broker. It is a unix socket in the data directory
- * that only the broker's user can open. Each line, in both directions, is a JSON object:
+ * The control socket takes the operator's commands to a running broker. It is a unix socket in the data
+ * directory that only the broker's user can open. Each line, in both directions, is a JSON object:
  *
  * ```
  * → {"id":1,"command":"status","by":"root"}
@@ -86,7 +86,7 @@ export async function openControlSocket(
     serve(socket, commands)
   })
   server.maxConnections = CLIENTS_MAX
-  await listening(server, path)
+  await listenOn(server, path)
   return {
     path,
     close: () =>
@@ -106,7 +106,7 @@ function removeStale(path: string): void {
 }
 
 /** Listens with a mask in force from the start, so that other users can never open the socket. */
-function listening(server: Server, path: string): Promise<void> {
+function listenOn(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     const mask = process.umask(0o177)
@@ -158,7 +158,7 @@ async function answer(
   line: string,
   commands: Readonly<Record<string, ControlCommand>>,
 ): Promise<void> {
-  const request = parsed(line)
+  const request = parseRequest(line)
   if (request === null) {
     write(socket, { id: null, ok: false, error: 'the request is not a JSON object with id and command' })
     return
@@ -178,7 +178,7 @@ async function answer(
 
 type Request = { readonly id: unknown; readonly command: string } & Readonly<Record<string, unknown>>
 
-function parsed(line: string): Request | null {
+function parseRequest(line: string): Request | null {
   try {
     const value: unknown = JSON.parse(line)
     if (typeof value !== 'object' || value === null || !('id' in value) || !('command' in value)) return null

@@ -95,7 +95,7 @@ export class ConfigError extends Error {
  * is `file` or that of GODWIT_CONFIG. Throws ConfigError with all problems.
  */
 export function loadConfig(from: ConfigSources = {}): Config {
-  return loaded(from).config
+  return loadSources(from).config
 }
 
 /** Finds the configuration file: the named one, or that in the data directory; undefined without any. */
@@ -117,7 +117,7 @@ export function configFile({ file, environment = {}, flags = {} }: ConfigSources
  * refuse them. Throws ConfigError with all problems.
  */
 export function checkConfig(from: ConfigSources, nowMs?: number): Config {
-  const { config, sources } = loaded(from)
+  const { config, sources } = loadSources(from)
   const problems = config.listeners.flatMap(({ name, tls }, i) => {
     if (tls === undefined) return []
     return tlsProblems(name, tls, nowMs).map((error) => {
@@ -164,7 +164,7 @@ function fileProblems(
   }
 }
 
-function loaded({ file, text, environment = {}, flags = {} }: ConfigSources): {
+function loadSources({ file, text, environment = {}, flags = {} }: ConfigSources): {
   config: Config
   sources: Sources
 } {
@@ -227,7 +227,7 @@ function toConfig(settings: Settings): Config {
   const ownLimits = [...LIMIT_KEYS].flatMap(([key, name]) =>
     settings.limits[key] === undefined || settings.limits[key] === AUTOMATIC ? [] : [name],
   )
-  return deepFrozen({
+  return deepFreeze({
     data: {
       directory: settings.data.directory,
       durability: settings.data.durability,
@@ -330,7 +330,7 @@ function problemLine({ where, key, message }: ConfigProblem): string {
   return [where, key, message].filter((part) => part !== '').join(': ')
 }
 
-function deepFrozen<T extends object>(value: T): T {
-  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFrozen(inner)
+function deepFreeze<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
   return Object.freeze(value)
 }

@@ -276,14 +276,14 @@ function originList(found: unknown): string[] | undefined {
 /** Returns the paths of the leaves of an object schema; lists are leaves. */
 function keysOf(schema: z.ZodObject): string[] {
   return Object.entries(schema.shape).flatMap(([key, type]) => {
-    const inner = unwrapped(type as z.ZodType)
+    const inner = unwrap(type as z.ZodType)
     return inner instanceof z.ZodObject ? keysOf(inner).map((rest) => `${key}.${rest}`) : [key]
   })
 }
 
-function unwrapped(type: z.ZodType): z.ZodType {
+function unwrap(type: z.ZodType): z.ZodType {
   if (type instanceof z.ZodOptional || type instanceof z.ZodDefault || type instanceof z.ZodPrefault) {
-    return unwrapped(type.unwrap() as z.ZodType)
+    return unwrap(type.unwrap() as z.ZodType)
   }
   return type
 }

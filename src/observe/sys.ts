@@ -123,8 +123,7 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
     if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
   }
   for (const [step, count] of Object.entries(figures.relief)) if (count > 0) put(`relief/${step}`, count)
-  // Mosquitto publishes its own allocations; we publish the memory for clients, and below that of the
-  // process.
+  // `memory` is that for clients. `heap` is the whole process, unlike Mosquitto's own allocations.
   const { usage, limits } = server.state
   put('memory/bytes', usage.bytes)
   put('memory/maximum', Number.isFinite(limits.memoryBytesMax) ? limits.memoryBytesMax : 'unlimited')

@@ -2,7 +2,7 @@
 import type { LinkInfo } from '../broker/boundary/link.ts'
 import { beginningOf } from '../mqtt/utf8.ts'
 
-/** More takeovers of one Client Identifier in `WINDOW_MS` than a client with a failing network causes. */
+/** So many takeovers in `WINDOW_MS` are more than a single client with a failing network causes. */
 const TAKEOVERS_MIN = 4
 const WINDOW_MS = 60_000
 

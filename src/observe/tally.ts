@@ -14,7 +14,7 @@ export type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error'
 
 export type Fields = Readonly<Record<string, unknown>>
 
-/** A kind of line. Counters belong to this object, so each kind is exactly one object. */
+/** A kind of line. Each kind must be a single object, because counts are stored by it. */
 export interface LineKind {
   readonly level: Level
   readonly text: string
@@ -160,7 +160,7 @@ class KindTally {
       else this.#moveToSums(key, entry)
     }
     this.#writeSums()
-    // The lines of this flush do not count for events to come.
+    // Lines of this flush do not count against the bounds of later events.
     this.#lines.clear()
   }
 
@@ -171,7 +171,7 @@ class KindTally {
     return entry
   }
 
-  /** Moves the entry with the lowest count among some of the oldest to the sums. */
+  /** Adds one of the oldest entries, the one with the lowest count, to the sums. */
   #evict(): void {
     let victim: [string, Entry] | null = null
     let examined = 0

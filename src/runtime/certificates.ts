@@ -89,7 +89,7 @@ export async function createAuthority(
     },
     webcrypto,
   )
-  return issued(certificate, keys.privateKey)
+  return toPem(certificate, keys.privateKey)
 }
 
 /**
@@ -107,7 +107,7 @@ export async function createServerCertificate(
   const keys =
     key === undefined
       ? await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-      : await importedKeys(key, algorithm)
+      : await importKeys(key, algorithm)
   // Devices that only know the oldest key exchange of RSA need keyEncipherment.
   const usage = KeyUsageFlags.digitalSignature | (kind === 'RSA' ? KeyUsageFlags.keyEncipherment : 0)
   const extensions: Extension[] = [
@@ -134,7 +134,7 @@ export async function createServerCertificate(
     },
     webcrypto,
   )
-  return issued(certificate, keys.privateKey)
+  return toPem(certificate, keys.privateKey)
 }
 
 /** Returns the SHA-256 fingerprint as `AB:CD:…`, like `openssl x509 -fingerprint -sha256`. */
@@ -176,7 +176,7 @@ function signingKey(pem: string, algorithm: Algorithm): Promise<webcrypto.Crypto
 }
 
 /** Imports an existing key in any PEM form that OpenSSL writes. */
-async function importedKeys(pem: string, algorithm: Algorithm): Promise<webcrypto.CryptoKeyPair> {
+async function importKeys(pem: string, algorithm: Algorithm): Promise<webcrypto.CryptoKeyPair> {
   const { subtle } = webcrypto
   const key = createPrivateKey(pem)
   const pkcs8 = key.export({ type: 'pkcs8', format: 'der' })
@@ -187,7 +187,7 @@ async function importedKeys(pem: string, algorithm: Algorithm): Promise<webcrypt
   }
 }
 
-async function issued(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<IssuedCertificate> {
+async function toPem(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<IssuedCertificate> {
   const exported = await webcrypto.subtle.exportKey('pkcs8', key)
   return {
     certificate: `${certificate.toString('pem')}\n`,

@@ -70,7 +70,7 @@ export class ListenerSet {
     const going = before.filter(({ options }) => !wanted.some((one) => canReconfigure(options, one)))
     const coming = wanted.filter((one) => !before.some(({ options }) => canReconfigure(options, one)))
     // A listener can take over an address only once the old listener is closed.
-    const blocking = going.filter(({ options }) => coming.some((one) => contend(options, one)))
+    const blocking = going.filter(({ options }) => coming.some((one) => conflict(options, one)))
     await Promise.all(blocking.map(({ listener }) => listener?.close()))
     const opened: Entry[] = []
     try {
@@ -140,7 +140,7 @@ export class ListenerSet {
 }
 
 /** Whether the two cannot listen at the same time. */
-function contend(one: ListenerOptions, other: ListenerOptions): boolean {
+function conflict(one: ListenerOptions, other: ListenerOptions): boolean {
   if (one.type === 'unix' || other.type === 'unix') return one.type === other.type && one.path === other.path
   const port = ({ type, port: given }: ListenerOptions): number =>
     given ?? DEFAULT_PORTS[type as keyof typeof DEFAULT_PORTS]

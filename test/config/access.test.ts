@@ -32,7 +32,9 @@ describe('access', () => {
   acl_files: [acl]
   default: deny
   certificate_user: fingerprint
-  certificates: [{ fingerprint: "${pairs.join(':')}", user: a }, { fingerprint: "${pairs.join('')}", user: b }]
+  certificates:
+    - { fingerprint: "${pairs.join(':')}", user: a }
+    - { fingerprint: "${pairs.join('')}", user: b }
   denied_before_5: disconnect
   check_retained_author: false
   denied_subscription_code: 0x8F

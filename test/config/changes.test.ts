@@ -22,7 +22,8 @@ describe('the differences between two configurations', () => {
     expect(
       lines(
         'limits: {queue_bytes_max: unlimited, in_flight_max: 10}',
-        'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, in_flight_max: 20, receive_maximum: 5}\nlog: {level: debug}\nsys: {interval_seconds: 5}',
+        'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, in_flight_max: 20, ' +
+          'receive_maximum: 5}\nlog: {level: debug}\nsys: {interval_seconds: 5}',
       ).sort(),
     ).toEqual([
       'data.durability: fsync -> os, only after a restart',
@@ -62,8 +63,10 @@ describe('the differences between two configurations', () => {
   test('name listeners and whether they are reopened', () => {
     expect(
       lines(
-        'listeners: [{name: a, type: tcp, port: 1}, {name: b, type: tcp, port: 2}, {name: c, type: tcp, port: 3}]',
-        'listeners: [{name: b, type: tcp, port: 22}, {name: c, type: tcp, port: 3, allow_anonymous: false}, {name: d, type: ws, port: 4}]',
+        'listeners: [{name: a, type: tcp, port: 1}, {name: b, type: tcp, port: 2}, {name: c, ' +
+          'type: tcp, port: 3}]',
+        'listeners: [{name: b, type: tcp, port: 22}, {name: c, type: tcp, port: 3, ' +
+          'allow_anonymous: false}, {name: d, type: ws, port: 4}]',
       ),
     ).toEqual([
       'listeners.a: tcp 127.0.0.1 port 1 -> none, at once',
@@ -83,7 +86,8 @@ describe('the differences between two configurations', () => {
   test('a running broker applies what needs no restart and keeps the rest', () => {
     const before = config()
     const after = config(
-      'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, receive_maximum: 5}\nlog: {level: debug, format: json}\nlisteners: [{type: tcp, port: 5}]\nshutdown_seconds: 1',
+      'data: {durability: os}\nlimits: {queue_bytes_max: 1KiB, receive_maximum: 5}\n' +
+        'log: {level: debug, format: json}\nlisteners: [{type: tcp, port: 5}]\nshutdown_seconds: 1',
     )
     const taken = reloadableConfig(before, after)
     expect(taken.data).toEqual(before.data)
@@ -91,7 +95,7 @@ describe('the differences between two configurations', () => {
     expect(taken.log).toEqual({ ...before.log, level: 'debug' })
     expect(taken.listeners).toEqual(after.listeners)
     expect(taken.shutdownSeconds).toBe(1)
-    // What was left out is told again at the next reload.
+    // The next reload reports again the changes that wait for a restart.
     expect(configChanges(taken, after).map(({ effect }) => effect)).toEqual(['restart', 'restart', 'restart'])
   })
 })

@@ -16,7 +16,7 @@ import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
 import { environmentVariable } from '../../src/config/sources.ts'
 import { LENIENCE_NAMES } from '../../src/mqtt/lenience.ts'
 
-/** What this process has for clients. */
+/** The default memory for clients in this process. */
 const AUTOMATIC = { memoryBytesMax: automaticMemoryBytes() }
 
 const EXAMPLE = new URL('../../config/godwit.example.yaml', import.meta.url).pathname
@@ -420,7 +420,8 @@ listeners:
     expect(found).toEqual([
       'godwit.yaml:3: data.durabilty: unknown key; did you mean data.durability?',
       expect.stringMatching(/^godwit.yaml:5: limits.queue_bytes_max: found "lots", allowed: bytes/),
-      'godwit.yaml:6: limits.topic_levels_max: found 0, allowed: a whole number from 1 to 65536, or unlimited',
+      'godwit.yaml:6: limits.topic_levels_max: found 0, allowed: a whole number from 1 to 65536, ' +
+        'or unlimited',
       'godwit.yaml:7: queue_messages_max: unknown key here; did you mean limits.queue_messages_max?',
       'godwit.yaml:10: listeners.0.port: found 70000, allowed: a whole number from 0 to 65535',
       'godwit.yaml:11: listeners.1.type: found "udp", allowed: tcp, tls, ws, wss or unix',
@@ -430,7 +431,8 @@ listeners:
 
   test('an unknown key that resembles nothing lists the allowed keys', () => {
     expect(problems(() => fromFile('log: {colour: blue}'))).toEqual([
-      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file, repeat_seconds, lines_per_second_max, waiting_bytes_max',
+      'godwit.yaml:1: log.colour: unknown key; allowed here: level, format, security_file, ' +
+        'repeat_seconds, lines_per_second_max, waiting_bytes_max',
     ])
     expect(problems(() => fromFile('listeners: [{type: tcp, addr: x}]'))[0]).toMatch(
       /^godwit.yaml:1: listeners.0.addr: unknown key; allowed here: name, type, host, port/,
@@ -475,7 +477,8 @@ listeners:
       }
     }
     expect(problems(() => fromFile(tls(`passphrase: ${secret}`)))).toEqual([
-      'godwit.yaml:1: listeners.0.tls.passphrase: found (secret), allowed: text that is not empty, in quotes where it is a number',
+      'godwit.yaml:1: listeners.0.tls.passphrase: found (secret), allowed: text that is not ' +
+        'empty, in quotes where it is a number',
     ])
   })
 
@@ -575,7 +578,8 @@ describe('the order of sources', () => {
 
   test('an unknown variable is an error with a suggestion', () => {
     expect(problems(() => loadConfig({ environment: { GODWIT_LIMITS_QUEUE_BYTE_MAX: '1MiB' } }))).toEqual([
-      'environment GODWIT_LIMITS_QUEUE_BYTE_MAX: unknown variable; did you mean GODWIT_LIMITS_QUEUE_BYTES_MAX?',
+      'environment GODWIT_LIMITS_QUEUE_BYTE_MAX: unknown variable; did you mean ' +
+        'GODWIT_LIMITS_QUEUE_BYTES_MAX?',
     ])
     expect(problems(() => loadConfig({ environment: { GODWIT_NONSENSE_ENTIRELY_ELSE: '1' } }))).toEqual([
       'environment GODWIT_NONSENSE_ENTIRELY_ELSE: unknown variable',

@@ -30,7 +30,7 @@ test.each(ROWS)('%s in docs/limits.md matches the table', (name, row) => {
     kind.automatic === true ? 'auto' : written(row, value),
   )
   const cells = [`\`${configKey(name)}\``, says, kind.unit, ...values]
-  // What other brokers have follows.
+  // The columns of other brokers follow.
   expect(LINES.filter((line) => line.startsWith(`| ${cells.join(' | ')} | `))).toHaveLength(1)
 })
 

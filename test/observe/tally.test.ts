@@ -128,7 +128,7 @@ test('1,500 refusals with names of 65 KB keep little in memory', async () => {
 async function liveBytes(): Promise<number> {
   const session = new Session()
   session.connect()
-  // What the stack of a caller holds is garbage only once that has returned.
+  // Objects on the caller's stack become garbage only when it returns.
   for (let round = 0; round < 3; round++) {
     await new Promise((resolve) => setImmediate(resolve))
     session.post('HeapProfiler.collectGarbage')

@@ -46,7 +46,7 @@ test.each([
   },
 )
 
-test('a half-open connection does not lock out its own client, and others get a reason [field-C16]', async () => {
+test('a half-open connection does not lock out its client; others get a reason [field-C16]', async () => {
   await client('device')
   expect((await client('other')).reasonCode).toBe(0x97)
   const { socket, reasonCode } = await client('device')

@@ -32,7 +32,7 @@ export async function bindPort(
   const host = options.host ?? DEFAULT_HOST
   const port = options.port ?? DEFAULT_PORTS[options.type as keyof typeof DEFAULT_PORTS]
   const url = (actual: number) => `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${actual}${urlPath}`
-  await bound(server, options.name, url(port), { host, port, backlog: BACKLOG })
+  await bindServer(server, options.name, url(port), { host, port, backlog: BACKLOG })
   const actual = (server.address() as AddressInfo).port
   return { port: actual, address: url(actual) }
 }
@@ -59,12 +59,12 @@ export async function bindPath(
   }
   await removeStale(options.name, path)
   const address = `unix:${path}`
-  await bound(server, options.name, address, { path, backlog: BACKLOG })
+  await bindServer(server, options.name, address, { path, backlog: BACKLOG })
   if (options.mode !== undefined) chmodSync(path, options.mode)
   return { port: 0, address }
 }
 
-function bound(
+function bindServer(
   server: Server,
   name: string,
   where: string,

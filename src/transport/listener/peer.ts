@@ -10,7 +10,7 @@ export function linkInfo(
   more?: Pick<LinkInfo, 'certificate' | 'certificateRefusal' | 'handshakeMs'>,
 ): LinkInfo {
   const { type: transport, name: listener, allowAnonymous } = options
-  const peer = socket.remoteAddress === undefined ? beneath(socket) : socket
+  const peer = socket.remoteAddress === undefined ? innerSocket(socket) : socket
   const remoteAddress = plainAddress(peer.remoteAddress ?? '')
   const remotePort = peer.remotePort ?? 0
   const { anonymousUnlessUsers, lenient, serverKeepAliveSeconds, inFlightMax, clientIdRule } = options
@@ -46,7 +46,7 @@ export function linkInfo(
  * Returns the socket beneath a TLS socket, which still knows the address of a peer that has left. Node does
  * not document it; without it the address is missing.
  */
-function beneath(socket: Socket): Socket {
+function innerSocket(socket: Socket): Socket {
   return (socket as Socket & { readonly _parent?: Socket | null })._parent ?? socket
 }
 

@@ -59,7 +59,7 @@ export function keyPairs(
 ): KeyPair[] {
   const parsedKeys = keys.flatMap((source) => keysOf(source, passphrase))
   const chains = certificates.flatMap((source) => chainsOf(source, parsedKeys))
-  const pairs = chains.map(({ source, chain }) => paired(source, chain, parsedKeys))
+  const pairs = chains.map(({ source, chain }) => pairOf(source, chain, parsedKeys))
   const unused = parsedKeys.find(({ object }) => !pairs.some(({ leaf }) => leaf.checkPrivateKey(object)))
   if (unused !== undefined) {
     throw new KeyPairError(
@@ -144,7 +144,7 @@ function certificateOf(source: string, pem: string): X509Certificate {
   }
 }
 
-function paired(
+function pairOf(
   source: string,
   chain: readonly [X509Certificate, ...X509Certificate[]],
   keys: readonly Key[],

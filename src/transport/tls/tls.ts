@@ -101,7 +101,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
     if (lists !== undefined) options.crl = lists
     createSecureContext(options)
     const asks = (tls.clientCertificate ?? 'none') !== 'none'
-    const listEnd = asks && lists !== undefined ? coveredBy(listener, authorities!, lists) : null
+    const listEnd = asks && lists !== undefined ? firstListEnd(listener, authorities!, lists) : null
     return { options, listEnd, ...validity(pairs) }
   } catch (error) {
     if (error instanceof ListenError) throw error
@@ -159,7 +159,7 @@ function refusals(load: () => unknown): ListenError[] {
 }
 
 /** Returns the list that ends first. Throws ListenError for an authority without a list. */
-function coveredBy(
+function firstListEnd(
   listener: string,
   authorities: string,
   lists: readonly string[],

@@ -103,7 +103,7 @@ describe.each(['tls', 'ws', 'wss'] as const)('over %s', (type) => {
     await listener.close()
   })
 
-  test('a peer that uses one port for two addresses of the broker keeps both connections [field-C19]', async () => {
+  test('a peer may use one port for two addresses of the broker [field-C19]', async () => {
     const recorder = new Recorder()
     const refused: number[] = []
     const limits = { connectTimeoutSeconds: 0.5 }

@@ -1,4 +1,4 @@
-/** Sockets of every kind of listener count together, from accept to close: a real broker that may open few files. */
+/** The limit of open sockets over all kinds of listeners, in a real broker that may open few files. */
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'

@@ -192,7 +192,7 @@ describe('SendQueue', () => {
     expect(kernels[1].received.map(String)).toEqual(['second'])
   })
 
-  test('a small chunk of a framed sink is copied behind room for its header, a large one is sent as it is', () => {
+  test('for a framed sink a small chunk is copied after its header, a large one sent directly', () => {
     const kernel = new Kernel(10)
     const outgoing = new SendQueue(kernel, 10, new ScratchBuffers(10))
     const small = Buffer.from('the memory before this is of others').subarray(11)

@@ -68,7 +68,7 @@ describe.each(['127.0.0.1', '::1', 'unix'] as const)('a stream on %s', (where) =
     expect(recorded.link.flushedBytes).toBe(4)
   })
 
-  test('[MQTT-4.2-1] [MQTT-7.1.1-1, 3.1.1] a slow reader gets the very bytes that were written, while others write through the same memory', async () => {
+  test('[MQTT-4.2-1] [MQTT-7.1.1-1, 3.1.1] a slow reader gets exactly the written bytes', async () => {
     const listener = await listening(options())
     const slow = client(listener, where).pause()
     const recorded = await recorder.at(0)

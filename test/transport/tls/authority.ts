@@ -1,4 +1,4 @@
-/** Certificates for tests: of an authority like the one that `godwit setup` makes, and of clients that it signs and revokes. */
+/** Makes certificates for tests: an authority like that of `godwit setup`, and clients that it signs and revokes. */
 import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
 import {

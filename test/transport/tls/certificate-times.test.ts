@@ -31,6 +31,7 @@ test('a revocation list that is out of date is described as such [field-C18]', (
   const times = { ...at(-1, 300), listEnd: { authority: 'CN=Devices', endMs } }
   expect(revocationListProblem(times, endMs)).toBeNull()
   expect(validityProblems(times, NOW_MS)).toEqual([
-    'the list of revoked certificates by CN=Devices expired on 2026-11-26 12:00 UTC, 3 days ago: every client certificate of this authority is refused',
+    'the list of revoked certificates by CN=Devices expired on 2026-11-26 12:00 UTC, 3 days ago: ' +
+      'every client certificate of this authority is refused',
   ])
 })

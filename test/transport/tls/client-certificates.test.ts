@@ -1,4 +1,4 @@
-/** Client certificates that do not do, where one is required: what their clients are told, and what stands in the log. */
+/** Invalid client certificates: the answers to their clients and the lines in the log. */
 import 'reflect-metadata'
 import { webcrypto, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
@@ -54,7 +54,7 @@ let other: Authority
 let broker: Broker
 let refusals: BrokerEvents['refused'][]
 let sockets: { destroy(): void }[]
-/** What a client needs to resume its TLS session: early in TLS 1.2, behind the handshake in 1.3. */
+/** Resolves with the TLS session of a client, which comes early in TLS 1.2 and after the handshake in 1.3. */
 const sessions = new WeakMap<TLSSocket, Promise<Buffer>>()
 
 beforeEach(async () => {
@@ -306,11 +306,12 @@ describe('lists of revoked certificates', () => {
     return serverCredentials('secure', { cert: certificate, key, ca, crl, clientCertificate })
   }
 
-  test('without one of each authority are refused, because OpenSSL would refuse its clients [field-C18]', async () => {
+  test('without one of each authority are refused [field-C18]', async () => {
     const ca = authority.issued.certificate + other.issued.certificate
     await expect(credentials(ca, await authority.crl())).rejects.toMatchObject({
       message:
-        "listener 'secure': tls.crl has no list by the authority CN=Strangers of tls.ca: every client certificate of this authority would be refused",
+        "listener 'secure': tls.crl has no list by the authority CN=Strangers of tls.ca: every " +
+        'client certificate of this authority would be refused',
       advice: "Add the authority's list to the file, or remove the authority from tls.ca.",
       key: 'tls.crl',
     })

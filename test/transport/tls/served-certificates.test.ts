@@ -240,7 +240,7 @@ describe('TLS sessions', () => {
       expect(info.certificateRefusal).toBeUndefined()
     })
 
-    test(`${maxVersion}: of a certificate that is revoked since is not resumed, and it is refused`, async () => {
+    test(`${maxVersion}: of a certificate revoked since then is refused`, async () => {
       put('crl.pem', await authority.crl())
       const tls = {
         ca: authority.issued.certificate,

@@ -1,4 +1,4 @@
-/** What a WebSocket client may make the whole broker hold: frames announce nothing that packets may not. */
+/** The memory that a WebSocket client can take in a whole broker: frames allow no more than packets do. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { generate, type IConnackPacket, type IPublishPacket, type Packet, parser } from 'mqtt-packet'
@@ -29,7 +29,8 @@ async function opened(): Promise<Socket> {
   const socket = connect(broker.listeners[0]!.port, '127.0.0.1')
   sockets.push(socket)
   socket.write(
-    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+      'Sec-WebSocket-Version: 13\r\n' +
       'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
   )
   await once(socket, 'data')

@@ -73,7 +73,8 @@ async function handshake(
   const socket = rawClient(listener)
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.write(
-    `GET ${target} HTTP/1.1\r\n${lines.join('')}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n` +
+    `GET ${target} HTTP/1.1\r\n${lines.join('')}Connection: Upgrade\r\nUpgrade: websocket\r\n` +
+      'Sec-WebSocket-Version: 13\r\n' +
       'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
   )
   let answered = ''
@@ -202,7 +203,7 @@ describe('the opening handshake', () => {
     }
   })
 
-  test('[MQTT-6.0.0-3] [MQTT-6.0.0-3, 3.1.1] a client that offers no subprotocol of ours is told so', async () => {
+  test('[MQTT-6.0.0-3] [MQTT-6.0.0-3, 3.1.1] a client without a known subprotocol gets an error', async () => {
     const listener = await listening()
     for (const offered of [[], ['soap']]) {
       const [status, text] = await refusal(listener.address, offered)
@@ -289,7 +290,8 @@ describe('the opening handshake', () => {
     [
       'an upgrade of an unknown version',
       Buffer.from(
-        'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1\r\n' +
+        'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+          'Sec-WebSocket-Version: 1\r\n' +
           'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
       ),
     ],
@@ -349,7 +351,7 @@ describe('a page that opens a WebSocket', () => {
     expect(await asked(listener, 'null', 'broker.example')).toBe(101)
   })
 
-  test('is accepted once users end anonymous access, and refused after the last one is gone [field-D22]', async () => {
+  test('is accepted while users exist, which end anonymous access [field-D22]', async () => {
     let hasUsers = false
     const sockets = new SocketLimit(Number.POSITIVE_INFINITY)
     const options = {
@@ -368,7 +370,7 @@ describe('a page that opens a WebSocket', () => {
     expect(await asked(listener, 'http://page.example', host)).toBe(101)
     hasUsers = false
     expect(await asked(listener, 'http://page.example', host)).toBe(403)
-    // What a reload changes holds for whoever comes next.
+    // A reload applies to new connections.
     listener.reconfigure({ ...options, allowedOrigins: ['http://page.example'] })
     expect(await asked(listener, 'http://page.example', host)).toBe(101)
     listener.reconfigure({ ...options, allowAnonymous: false, anonymousUnlessUsers: false })
@@ -389,7 +391,8 @@ describe('a page that opens a WebSocket', () => {
 
 describe('frames that come with the request of the handshake', () => {
   const REQUEST =
-    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+    'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+    'Sec-WebSocket-Version: 13\r\n' +
     'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n'
   const FRAME = Buffer.from([0x82, 0x82, 0, 0, 0, 0, 0x68, 0x69])
 
@@ -472,7 +475,8 @@ describe('an open WebSocket', () => {
     const listener = await listening()
     const socket = rawClient(listener)
     socket.write(
-      'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
+      'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+        'Sec-WebSocket-Version: 13\r\n' +
         'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
     )
     const recorded = await recorder.at(0)
@@ -488,7 +492,7 @@ describe('an open WebSocket', () => {
     recorded.link.pause()
     const count = 1000
     for (let i = 0; i < count; i++) webSocket.send(Buffer.alloc(60_000))
-    // What the paused side has not taken stays with the publisher: no answer to a ping comes back either.
+    // The paused side leaves its input with the publisher, so no answer to a ping comes back either.
     await new Promise((resolve) => setImmediate(resolve))
     expect(webSocket.bufferedAmount).toBeGreaterThan(30_000_000)
     expect(recorded.receivedBytes).toBe(0)
