@@ -262,7 +262,8 @@ export class Run {
       if (index === 0) this.#open()
       if (early === null) {
         await up
-        this.#inspect()
+        // It goes on while the clients work, and ends with the broker.
+        void this.#inspect()
         if (backupMs === null) await pause(afterMs)
         else await this.#backUp(Math.min(backupMs, afterMs), afterMs)
       } else {

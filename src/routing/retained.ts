@@ -80,6 +80,7 @@ export class RetainedTree {
    * set and deleted: a topic that is retained all the while comes exactly once, with its message of that moment; one
    * that is deleted before its turn does not come; one that is added, or added again, meanwhile may come.
    */
+  // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one loop that may rest at each step.
   *match(filter: string): Generator<Message | null, void, undefined> {
     if (!hasWildcard(filter)) {
       const message = this.#messages.get(filter)

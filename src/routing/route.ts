@@ -119,6 +119,7 @@ export class RouteBuilder<S> {
 }
 
 /** Makes one entry per subscriber out of all leaves [MQTT-3.3.4-2] [MQTT-3.3.4-4]. */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one loop over all Subscriptions that match.
 function merge<S>(found: readonly Leaf<S>[]): readonly RouteEntry<S>[] {
   const largest = largestOf(found)
   if (largest === null || largest instanceof Group) return NOTHING

@@ -544,6 +544,7 @@ function anyQueueFull(state: State, backlog: ShareBacklog, route: Route<Session>
  * Index of the member that takes the next message, looked for from the group's cursor on; -1 for none. Where nobody has room it
  * is the one for which others wait already, so that whoever has room next finds all of them in one queue, in order.
  */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one loop over the members, for each message.
 function chooseMember(
   state: State,
   backlog: ShareBacklog,
