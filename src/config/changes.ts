@@ -140,7 +140,7 @@ function listenerChanges(
     const to = after.find((one) => one.name === name)
     const key = `listeners.${name}`
     if (from === undefined || to === undefined) {
-      return [{ key, from: place(from), to: place(to), effect: 'now' }]
+      return [{ key, from: listenerAddress(from), to: listenerAddress(to), effect: 'now' }]
     }
     const effect = canReconfigure(from, to) ? 'connections' : 'now'
     const [old, young] = [flatListener(from), flatListener(to)]
@@ -150,7 +150,7 @@ function listenerChanges(
   })
 }
 
-function place(options: ListenerOptions | undefined): string {
+function listenerAddress(options: ListenerOptions | undefined): string {
   if (options === undefined) return 'none'
   return options.type === 'unix'
     ? `unix:${options.path}`

@@ -182,13 +182,13 @@ function loadSources({ file, text, environment = {}, flags = {} }: ConfigSources
   ]
   if (problems.length > 0 || parsed.data === undefined) throw new ConfigError(problems.toSorted(byLine))
   const config = toConfig(parsed.data)
-  const taken = takenNames(config, sources)
+  const taken = securityLogProblems(config, sources)
   if (taken.length > 0) throw new ConfigError(taken)
   return { config, sources }
 }
 
 /** Refuses a security log in the data directory under the name of one of the store's own files. */
-function takenNames({ data, log }: Config, sources: Sources): ConfigProblem[] {
+function securityLogProblems({ data, log }: Config, sources: Sources): ConfigProblem[] {
   const path = log.securityFile
   if (path === null || data.durability === 'memory') return []
   if (dirname(resolve(path)) !== resolve(data.directory)) return []

@@ -39,7 +39,7 @@ export function memoryShare({ heapBytes, controlGroupBytes, machineBytes }: Proc
 export function processMemory(): ProcessMemory {
   return {
     heapBytes: heapBytesMax(),
-    controlGroupBytes: controlGroupMemory(text),
+    controlGroupBytes: controlGroupMemory(readText),
     machineBytes: totalmem(),
   }
 }
@@ -78,7 +78,7 @@ function limitIn(found: string | null): number {
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : Number.POSITIVE_INFINITY
 }
 
-function text(path: string): string | null {
+function readText(path: string): string | null {
   try {
     return readFileSync(path, 'utf8')
   } catch {

@@ -55,14 +55,14 @@ export class CertificateWatch {
   /** Returns the days until each listener's certificates expire, for `$SYS`. */
   figures(): SysValue[] {
     const nowMs = Date.now()
-    return this.#secure().map(({ listener, times }) => [
+    return this.#tlsListeners().map(({ listener, times }) => [
       `certificates/${listener}/days_to_expiry`,
       daysUntil(times.validTo, nowMs),
     ])
   }
 
   status(nowMs: number): CertificateStatus[] {
-    return this.#secure().map(({ listener, certificates, times }) => ({
+    return this.#tlsListeners().map(({ listener, certificates, times }) => ({
       listener,
       validFrom: new Date(times.validFrom).toISOString(),
       validTo: new Date(times.validTo).toISOString(),
@@ -116,7 +116,7 @@ export class CertificateWatch {
   async #renew(nowMs: number): Promise<void> {
     const renewal = this.#renewal
     if (renewal === null || Math.abs(nowMs - this.#renewedAtMs) < RENEWAL_PAUSE_MS) return
-    const due = this.#secure().filter(
+    const due = this.#tlsListeners().filter(
       ({ times }) => daysUntil(times.validTo, nowMs) < RENEWAL_DAYS || !isValidAt(times, nowMs),
     )
     const files = new Set(due.flatMap(({ certificates }) => certificates.certificateFiles))
@@ -137,7 +137,7 @@ export class CertificateWatch {
   }
 
   #warn(nowMs: number): void {
-    for (const { listener, certificates, times } of this.#secure()) {
+    for (const { listener, certificates, times } of this.#tlsListeners()) {
       const days = daysUntil(times.validTo, nowMs)
       if (days < WARNING_DAYS || nowMs < times.validFrom) {
         const state =
@@ -166,7 +166,7 @@ export class CertificateWatch {
     this.#emit('certificate-expiring', listener, detail)
   }
 
-  #secure(): Secure[] {
+  #tlsListeners(): Secure[] {
     return this.#listeners.open.flatMap(({ name, certificates }) =>
       certificates === null ? [] : [{ listener: name, certificates, times: certificates.times }],
     )

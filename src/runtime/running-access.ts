@@ -176,7 +176,9 @@ export function accessCommands(
       const [first] = names
       const userName = name.startsWith('user ') && first !== undefined ? first : null
       const same =
-        name === 'user add' ? sameUsers(access, server, names, parameters.keepSessions === true) : []
+        name === 'user add'
+          ? usersKeepingSessions(access, server, names, parameters.keepSessions === true)
+          : []
       const tell = (event: AccountEvent): void =>
         server.state.events.emit('security', { ...event, by: requestedBy(parameters) })
       for (const known of same) keeping.add(known)
@@ -203,7 +205,12 @@ export function accessCommands(
  * Returns the names that a client already uses or a password file knows, or all: these users keep their
  * Sessions.
  */
-function sameUsers(access: Access, server: Server, names: readonly string[], areAll: boolean): string[] {
+function usersKeepingSessions(
+  access: Access,
+  server: Server,
+  names: readonly string[],
+  areAll: boolean,
+): string[] {
   if (areAll) return [...names]
   const connected = new Set([...server.state.connected.values()].map(({ view }) => view.userName))
   return names.filter(

@@ -410,7 +410,7 @@ running, 2 wrong usage or configuration.
 
 /** Parses the arguments after the program's name. Throws UsageError. */
 export function parseArguments(words: readonly string[]): Command {
-  const { values, positionals } = parsed(words)
+  const { values, positionals } = parseOptions(words)
   if (values.help === true) return { name: 'help' }
   if (values.version === true) return { name: 'version' }
   const { name, words: given } = commandOf(positionals)
@@ -493,7 +493,7 @@ function portOf(flag: string, text: string | undefined): number | undefined {
 function accountsCommand(
   command: AccountCommand,
   words: readonly string[],
-  values: ReturnType<typeof parsed>['values'],
+  values: ReturnType<typeof parseOptions>['values'],
 ): AccountsCommand {
   const { generate = false, 'password-file': passwordFile, 'no-password': withoutPassword = false } = values
   if (Number(generate) + Number(passwordFile !== undefined) + Number(withoutPassword) > 1) {
@@ -522,7 +522,7 @@ function accountsCommand(
 function checkNames(
   command: AccountCommand,
   words: readonly string[],
-  { names, generate, 'no-password': withoutPassword }: ReturnType<typeof parsed>['values'],
+  { names, generate, 'no-password': withoutPassword }: ReturnType<typeof parseOptions>['values'],
 ): void {
   if (command !== 'user add' && command !== 'user password') return
   if (names === undefined) {
@@ -539,7 +539,7 @@ function checkNames(
 function bansCommand(
   command: BanCommand,
   [address]: readonly string[],
-  values: ReturnType<typeof parsed>['values'],
+  values: ReturnType<typeof parseOptions>['values'],
 ): BansCommand {
   const { json = false, client, user, reason = '' } = values
   const named = (
@@ -559,7 +559,7 @@ function bansCommand(
   return { name: 'bans', command, location, json, kind, subject, seconds, reason }
 }
 
-function explainCommand(values: ReturnType<typeof parsed>['values']): ExplainCommand {
+function explainCommand(values: ReturnType<typeof parseOptions>['values']): ExplainCommand {
   const { json = false, user, client, retain = false } = values
   const asked = (['publish', 'subscribe', 'receive'] as const).filter(
     (action) => values[action] !== undefined,
@@ -582,7 +582,7 @@ function inventoryCommand(
   kind: InventoryKind,
   verb: InventoryCommand['verb'],
   words: readonly string[],
-  values: ReturnType<typeof parsed>['values'],
+  values: ReturnType<typeof parseOptions>['values'],
 ): InventoryCommand {
   if (verb === 'delete' || verb === 'kick') checkSelection(`${kind} ${verb}`, words, values)
   const { json = false, topic, client, user, after } = values
@@ -602,7 +602,7 @@ function inventoryCommand(
 function checkSelection(
   command: string,
   words: readonly string[],
-  values: ReturnType<typeof parsed>['values'],
+  values: ReturnType<typeof parseOptions>['values'],
 ): void {
   const { words: needed, options } = GRAMMAR[command]!
   const allowed = SELECTING.filter((option) => options.includes(option))
@@ -654,7 +654,7 @@ function commandOf([first = 'start', second, ...rest]: readonly string[]): {
   throw new UsageError(`${first} has no '${second}'${suggestionText(second, verbs)}; it needs ${known}`)
 }
 
-function startFlags(values: ReturnType<typeof parsed>['values']): ConfigFlags {
+function startFlags(values: ReturnType<typeof parseOptions>['values']): ConfigFlags {
   return {
     ...(values.host !== undefined && { host: values.host }),
     ...(values.port !== undefined && { port: values.port }),
@@ -684,7 +684,7 @@ function checkGrammar(name: string, words: readonly string[], options: readonly 
   if (wrong !== undefined) throw new UsageError(`${name} has no option --${wrong}`)
 }
 
-function parsed(words: readonly string[]) {
+function parseOptions(words: readonly string[]) {
   try {
     return parseArgs({ args: [...words], options: OPTIONS, allowPositionals: true, strict: true })
   } catch (error) {

@@ -192,7 +192,7 @@ async function discardFresh(directory: string): Promise<void> {
 
 /** Copies the sound records into a new directory. */
 function salvage(directory: string, damages: Damage[]): Promise<RecordCounts> {
-  return readable(directory, damages, async (db, report) => {
+  return withReadableDatabase(directory, damages, async (db, report) => {
     const fresh = freshDirectory(directory)
     await rm(fresh, { recursive: true, force: true })
     const rehearsal = new Rehearsal(report)
@@ -218,7 +218,7 @@ async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCo
   await rm(copy, { recursive: true, force: true })
   try {
     await keepAside(directory, copy)
-    return await readable(copy, damages, (db, report) => verifyRecords(db, directory, report))
+    return await withReadableDatabase(copy, damages, (db, report) => verifyRecords(db, directory, report))
   } catch (error) {
     throw storeError(error, directory, 'reading it')
   } finally {
@@ -230,7 +230,7 @@ async function checkCopy(directory: string, damages: Damage[]): Promise<RecordCo
  * Opens the database for `work`. If LevelDB cannot read it, repairs it with LevelDB's own tool and tries
  * once more.
  */
-async function readable(
+async function withReadableDatabase(
   directory: string,
   damages: Damage[],
   work: (db: Database, report: DamageReport) => Promise<RecordCounts>,

@@ -18,9 +18,9 @@ export class StreamLink implements Link, Sink {
   readonly leavesWritten: boolean
   readonly hidesRecords: boolean
   readonly #socket: Socket
-  readonly #outgoing: SendQueue
+  readonly #queue: SendQueue
   /** Created when the connection ends. */
-  #lingering: LingerTimer | undefined
+  #lingerTimer: LingerTimer | undefined
   /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
@@ -35,7 +35,7 @@ export class StreamLink implements Link, Sink {
     this.leavesWritten = scratchBuffers !== null
     this.hidesRecords = scratchBuffers === null
     this.#socket = socket
-    this.#outgoing = new SendQueue(this, 0, scratchBuffers)
+    this.#queue = new SendQueue(this, 0, scratchBuffers)
     // The handler decides when our side ends: it may still answer input that came before the end.
     socket.allowHalfOpen = true
     keepReading(socket, true)
@@ -58,11 +58,11 @@ export class StreamLink implements Link, Sink {
   }
 
   get bufferedBytes(): number {
-    return this.#outgoing.bufferedBytes
+    return this.#queue.bufferedBytes
   }
 
   get flushedBytes(): number {
-    return this.#outgoing.flushedBytes
+    return this.#queue.flushedBytes
   }
 
   get arrivedBytes(): number | undefined {
@@ -72,7 +72,7 @@ export class StreamLink implements Link, Sink {
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
-    if (!this.#ending && !this.#broken) this.#outgoing.write(chunks, bytes)
+    if (!this.#ending && !this.#broken) this.#queue.write(chunks, bytes)
   }
 
   pause(): void {
@@ -95,17 +95,17 @@ export class StreamLink implements Link, Sink {
     // Unread input would turn our FIN into a reset, which can overtake the last packet, so read and discard
     // it.
     this.#socket.resume()
-    if (this.#outgoing.bufferedBytes === 0) this.#socket.end()
+    if (this.#queue.bufferedBytes === 0) this.#socket.end()
   }
 
   #linger(ms: number): void {
-    this.#lingering ??= new LingerTimer(() => this.#socket.destroy())
-    this.#lingering.start(ms)
+    this.#lingerTimer ??= new LingerTimer(() => this.#socket.destroy())
+    this.#lingerTimer.start(ms)
   }
 
   destroy(): void {
     this.#ending = true
-    this.#outgoing.close()
+    this.#queue.close()
     this.#socket.destroy()
   }
 
@@ -136,7 +136,7 @@ export class StreamLink implements Link, Sink {
     if (this.#socket.destroyed || this.#broken) return
     this.#broken = true
     readOn(this.#socket)
-    this.#outgoing.close()
+    this.#queue.close()
     if (this.#ending || this.#handler === undefined) {
       this.#socket.destroy()
       return
@@ -148,8 +148,8 @@ export class StreamLink implements Link, Sink {
 
   #onClose(): void {
     this.#ending = true
-    this.#lingering?.cancel()
-    this.#outgoing.close()
+    this.#lingerTimer?.cancel()
+    this.#queue.close()
     const handler = this.#handler
     this.#handler = undefined
     handler?.closed(this.#error)

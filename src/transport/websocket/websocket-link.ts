@@ -31,8 +31,8 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   readonly hidesRecords: boolean
   readonly #socket: Socket
   readonly #reader: FrameReader
-  readonly #outgoing: SendQueue
-  readonly #lingering: LingerTimer
+  readonly #queue: SendQueue
+  readonly #lingerTimer: LingerTimer
   /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
@@ -53,8 +53,8 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.hidesRecords = scratchBuffers === null
     this.#socket = socket
     this.#reader = new FrameReader(this)
-    this.#outgoing = new SendQueue(this, HEADER_BYTES_MAX, scratchBuffers)
-    this.#lingering = new LingerTimer(() => socket.destroy())
+    this.#queue = new SendQueue(this, HEADER_BYTES_MAX, scratchBuffers)
+    this.#lingerTimer = new LingerTimer(() => socket.destroy())
     // As in StreamLink, the handler decides when our side ends.
     socket.allowHalfOpen = true
     keepReading(socket, true)
@@ -80,11 +80,11 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   }
 
   get bufferedBytes(): number {
-    return this.#outgoing.bufferedBytes
+    return this.#queue.bufferedBytes
   }
 
   get flushedBytes(): number {
-    return this.#outgoing.flushedBytes
+    return this.#queue.flushedBytes
   }
 
   /** Does not count frames without MQTT, such as Ping, which can be decrypted. */
@@ -95,7 +95,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   }
 
   write(chunks: readonly Buffer[], bytes: number): void {
-    if (!this.#ending && !this.#broken) this.#outgoing.write(chunks, bytes)
+    if (!this.#ending && !this.#broken) this.#queue.write(chunks, bytes)
   }
 
   pause(): void {
@@ -117,14 +117,14 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     }
     this.#ending = true
     keepReading(this.#socket, false)
-    this.#lingering.start(LINGER_MS)
+    this.#lingerTimer.start(LINGER_MS)
     this.#socket.resume()
-    if (this.#outgoing.bufferedBytes === 0) this.#sendLast()
+    if (this.#queue.bufferedBytes === 0) this.#sendLast()
   }
 
   destroy(): void {
     this.#ending = true
-    this.#outgoing.close()
+    this.#queue.close()
     this.#socket.destroy()
   }
 
@@ -194,7 +194,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
 
   /** Ends the connection after a Close frame, which is the last frame in each direction. */
   #over(error: Error | undefined): void {
-    this.#outgoing.close()
+    this.#queue.close()
     if (!this.#ending) this.#handler?.ended(error)
     this.#ending = true
     this.#leave()
@@ -210,7 +210,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
       return
     }
     keepReading(this.#socket, false)
-    this.#lingering.start(LINGER_MS)
+    this.#lingerTimer.start(LINGER_MS)
     this.#socket.resume()
     this.#socket.end()
   }
@@ -230,20 +230,20 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     if (this.#socket.destroyed || this.#broken) return
     this.#broken = true
     readOn(this.#socket)
-    this.#outgoing.close()
+    this.#queue.close()
     if (this.#ending || this.#handler === undefined) {
       this.#socket.destroy()
       return
     }
-    this.#lingering.start(READ_ON_MS)
+    this.#lingerTimer.start(READ_ON_MS)
     // Nothing waits for the peer any more.
     this.#handler.drained()
   }
 
   #onClose(): void {
     this.#ending = true
-    this.#lingering.cancel()
-    this.#outgoing.close()
+    this.#lingerTimer.cancel()
+    this.#queue.close()
     const handler = this.#handler
     this.#handler = undefined
     handler?.closed(this.#error)
