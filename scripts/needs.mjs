@@ -9,7 +9,10 @@ export const PYTHON = '/usr/bin/python3'
 /** mosquitto's broker is in a directory that a user's PATH often lacks. */
 const DIRECTORIES = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin']
 
-/** Package, and whether what it is for works. */
+/**
+ * Package, and whether what it is for works.
+ * @type {[string, () => boolean][]}
+ */
 const NEEDS = [
   ['mosquitto', () => command('mosquitto')],
   ['mosquitto-clients', () => ['mosquitto_pub', 'mosquitto_sub', 'mosquitto_rr'].every(command)],

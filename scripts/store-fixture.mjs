@@ -244,6 +244,11 @@ async function doubt() {
   )
 }
 
+/**
+ * @param {number} id
+ * @param {string} clientId
+ * @param {{ owner?: string | null, ownerId?: string | null, expirySeconds: number, disconnectedAt?: number }} options
+ */
 function session(
   id,
   clientId,

@@ -17,6 +17,7 @@ let failed = 0
 provide()
 check('format and lint', 'npx', 'biome', 'check', '.')
 check('types', 'npx', 'tsc', '--noEmit')
+check('types of the scripts', 'npx', 'tsc', '-p', 'scripts')
 check('build', 'npm', 'run', 'build')
 test()
 console.log(`${passed} passed, ${failed} failed`)
@@ -56,7 +57,7 @@ function test() {
     check('every statement is proven', 'node', 'scripts/conformance.mjs', '--report', report)
   } catch (error) {
     failed++
-    console.error(`\nFAILED: the tests left no report: ${error.message}\n`)
+    console.error(`\nFAILED: the tests left no report: ${error instanceof Error ? error.message : error}\n`)
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }

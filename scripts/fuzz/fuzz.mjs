@@ -62,6 +62,7 @@ function watch() {
       progress,
     },
   })
+  /** @type {any} The latest report of the thread. */
   let latest = null
   let seen = -1
   let seenAt = Date.now()

@@ -56,7 +56,7 @@ function report(running, end) {
   }))
   const heapBytes = end ? heap() : process.memoryUsage().heapUsed
   const taken = (performance.now() - startedAt) / 60_000
-  parentPort.postMessage({ running, end, targets, find, heapBytes, heapBytesBefore, minutes: taken })
+  parentPort?.postMessage({ running, end, targets, find, heapBytes, heapBytesBefore, minutes: taken })
 }
 
 function heap() {
