@@ -1,0 +1,110 @@
+/** How files look: their length, the length of their lines, how their comments begin, and the project a test is in. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { LONG_FILES, LONG_LINES, RIDDLES } from './house-exceptions.ts'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+
+const COLUMNS_MAX = 110
+const LINES_MAX = 500
+
+interface File {
+  /** Path below the root. */
+  readonly path: string
+  readonly lines: readonly string[]
+}
+
+const files = ['src', 'test', 'scripts'].flatMap((folder) =>
+  readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => /\.(?:ts|mts|mjs|cjs)$/.test(name))
+    .map((name) => join(folder, name))
+    .filter((path) => !path.startsWith('scripts/bench/build/'))
+    .sort()
+    .map(read),
+)
+
+function read(path: string): File {
+  return { path, lines: readFileSync(join(ROOT, path), 'utf8').trimEnd().split('\n') }
+}
+
+/** Compares what breaks a rule with those that still may: `breaks` gives what is wrong with a file, or null. */
+function expectOnly(
+  name: string,
+  excepted: readonly string[],
+  folders: readonly string[],
+  breaks: (file: File) => string | null,
+): void {
+  const problems: string[] = []
+  for (const file of files) {
+    if (!folders.includes(file.path.split('/')[0]!)) continue
+    const found = breaks(file)
+    const isExcepted = excepted.includes(file.path)
+    if (found !== null && !isExcepted) problems.push(`${file.path}${found}`)
+    if (found === null && isExcepted) problems.push(mended(name, file.path))
+  }
+  const paths = new Set(files.map(({ path }) => path))
+  for (const path of excepted) if (!paths.has(path)) problems.push(mended(name, path))
+  expect(problems).toEqual([])
+}
+
+function mended(name: string, path: string): string {
+  return `${path} keeps the rule now, or is gone: remove the line '${path}' from ${name} in test/house-exceptions.ts`
+}
+
+/** Adds the number of the first line that is wrong. */
+function firstLine({ lines }: File, isWrong: (line: string) => boolean): string | null {
+  const at = lines.findIndex(isWrong)
+  return at === -1 ? null : `:${at + 1}: ${lines[at]!.trim()}`
+}
+
+test('no line is longer than 110 columns, but for addresses', () => {
+  expectOnly('LONG_LINES', LONG_LINES, ['src', 'test', 'scripts'], (file) =>
+    firstLine(file, (line) => [...line].length > COLUMNS_MAX && !/https?:\/\//.test(line)),
+  )
+})
+
+test('no file of src is longer than 500 lines', () => {
+  expectOnly('LONG_FILES', LONG_FILES, ['src'], ({ lines }) =>
+    lines.length > LINES_MAX ? ` has ${lines.length} lines, more than ${LINES_MAX}` : null,
+  )
+})
+
+test('no comment opens with What, Who, Whose, Whom, That or Which', () => {
+  expectOnly('RIDDLES', RIDDLES, ['src', 'scripts'], ({ lines }) => {
+    const at = lines.findIndex((line, index) => opensWithRiddle(line, lines[index - 1] ?? ''))
+    return at === -1 ? null : `:${at + 1}: ${lines[at]!.trim()}`
+  })
+})
+
+/** A line after `/**` opens a comment, too; one after a `//` line goes on with it. */
+function opensWithRiddle(line: string, before: string): boolean {
+  if (/\/\*\*?\s+(?:What|Who|Whose|Whom|That|Which)\b/.test(line)) return true
+  if (/^\s*\*\s+(?:What|Who|Whose|Whom|That|Which)\b/.test(line)) return /^\s*\/\*\*?\s*$/.test(before)
+  return /(?:^|\s)\/\/\s+(?:What|Who|Whose|Whom|That|Which)\b/.test(line) && !/^\s*\/\//.test(before)
+}
+
+test('a test that starts the built broker is in the project that needs a build, and no other is', () => {
+  const [, list] = /const BUILT = \[([^\]]*)\]/.exec(readFileSync(join(ROOT, 'vitest.config.ts'), 'utf8'))!
+  const places = [...list!.matchAll(/'([^']+)'/g)].map(([, glob]) => glob!.replace('**/*.test.ts', ''))
+  const tests = files.filter(({ path }) => path.endsWith('.test.ts') && path !== 'test/house.test.ts')
+  const wrong = tests.filter((file) => {
+    const isListed = places.some((place) =>
+      place.endsWith('/') ? file.path.startsWith(place) : file.path === place,
+    )
+    return isListed !== needsBuild(file)
+  })
+  expect(wrong.map(({ path }) => path)).toEqual([])
+})
+
+/** True when it, or a file of `test` that it imports, starts processes of the build. */
+function needsBuild({ path, lines }: File): boolean {
+  if (path === 'test/e2e/process.ts') return true
+  const text = lines.join('\n')
+  if (text.includes("'../../dist/'")) return true
+  const imports = [...text.matchAll(/from\s+'(\.[^']+\.ts)'/g)].map(([, name]) => join(dirname(path), name!))
+  return files.some(
+    (file) => imports.includes(file.path) && file.path.startsWith('test/') && needsBuild(file),
+  )
+}
