@@ -1,28 +1,30 @@
 /**
- * HOT. A digest of an Application Message, by which a repeated QoS 2 PUBLISH is told from another message under the same
- * packet identifier.
+ * HOT, PURE. Computes a digest of an Application Message. It tells a repeated QoS 2 PUBLISH from another
+ * message with the same packet identifier.
  *
- * It covers what makes the message: Topic Name, RETAIN, the properties that are passed on, payload. It leaves out what may
- * differ when the same message is sent again: DUP, Topic Alias and Message Expiry Interval. It is compared within one
- * Session only, and whoever made two messages collide would lose one of their own: so it needs no key, only 48 good bits.
+ * It covers Topic Name, RETAIN, the forwarded properties and the payload, but not DUP, Topic Alias and
+ * Message Expiry Interval, which may differ when the same message is sent again. Digests are compared
+ * within one Session only. A client that made two messages collide would lose one of its own, so 48 good
+ * bits without a key are enough.
  */
 import type { Topic } from './message.ts'
 import type { PublishPacket } from './packet.ts'
 
 const HIGH = 0x1_0000_0000
 
-/** From 1 up to 2^48 - 1: 0 stands for a message whose digest is not known. */
+/** Computes a digest from 1 to 2^48 - 1; 0 stands for an unknown one. */
 export function messageDigest(packet: PublishPacket, topic: Topic): number {
   const { bytes } = topic
   const { properties, buffer } = packet
-  // Each part begins with what came before it and ends with its length, so that bytes cannot move from one to the next.
+  // Each part starts from the digest so far and ends with its length: bytes that move between parts change
+  // the digest.
   let digest = mixed(bytes, 0, bytes.length, packet.retain ? 1 : 0)
   if (properties.length > 0) digest = mixed(properties, 0, properties.length, digest)
   digest = mixed(buffer, packet.payloadStart, packet.end, digest)
   return digest === 0 ? 1 : digest
 }
 
-/** 48 bits of these bytes, in two lanes after MurmurHash3; `before` are those of what came before. */
+/** Mixes bytes into 48 bits, in two lanes after MurmurHash3; `before` is the digest so far. */
 function mixed(bytes: Buffer, from: number, to: number, before: number): number {
   let low = before | 0
   let high = (before / HIGH) | 0

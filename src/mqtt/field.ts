@@ -1,4 +1,4 @@
-/** HOT, PURE. The data representations of section 1.5, read and written strictly within a byte range. */
+/** HOT, PURE. Reads and writes the data types of section 1.5, strictly within a byte range. */
 import { ProtocolError, Reason } from './reason.ts'
 import { isUtf8String } from './utf8.ts'
 
@@ -28,8 +28,8 @@ export function readUint32(buffer: Buffer, at: number, end: number): number {
 }
 
 /**
- * Reads a Variable Byte Integer. Its length need not be returned: as only the shortest form is accepted, it is
- * `variableByteIntegerBytes` of the value. Throws ProtocolError (0x81).
+ * Reads a Variable Byte Integer. Only the shortest form is accepted, so `variableByteIntegerBytes` of the
+ * value is its length. Throws ProtocolError (0x81).
  */
 export function readVariableByteInteger(buffer: Buffer, at: number, end: number): number {
   let value = 0
@@ -47,7 +47,7 @@ export function readVariableByteInteger(buffer: Buffer, at: number, end: number)
   throw malformed('1.5.5', 'a Variable Byte Integer has more than four bytes')
 }
 
-/** Bytes that a Variable Byte Integer takes in its shortest form [MQTT-1.5.5-1]. */
+/** Returns the length in bytes of a Variable Byte Integer in its shortest form [MQTT-1.5.5-1]. */
 export function variableByteIntegerBytes(value: number): number {
   return value < 0x80 ? 1 : value < 0x4000 ? 2 : value < 0x20_0000 ? 3 : 4
 }
@@ -65,10 +65,10 @@ export function writeVariableByteInteger(buffer: Buffer, at: number, value: numb
 }
 
 /** Checks a UTF-8 Encoded String at `at`; returns the position after it. Throws ProtocolError (0x81). */
-export function stringEnd(buffer: Buffer, at: number, end: number, what: string): number {
+export function stringEnd(buffer: Buffer, at: number, end: number, name: string): number {
   const after = binaryEnd(buffer, at, end)
   if (!isUtf8String(buffer, at + 2, after)) {
-    throw malformed('MQTT-1.5.4-1', `${what} is not well-formed UTF-8 or contains U+0000`)
+    throw malformed('MQTT-1.5.4-1', `${name} is not well-formed UTF-8 or contains U+0000`)
   }
   return after
 }

@@ -1,29 +1,32 @@
 /**
- * Rules of the standards that a listener may forgive, since real devices break them. What is forgiven is asked only
- * where a packet would be refused: a packet that keeps the rules never comes here.
+ * Names the rules of the standards that a listener may let clients break, since real devices do. The
+ * decoders ask only before they refuse a packet: a correct packet costs nothing here.
  */
 
-/**
- * Each rule by its name in the configuration, with what is broken and what is done instead. Everything but what these
- * say is refused as ever.
- */
+/** Rules by name in the configuration, each with the accepted breach. Everything else is refused as ever. */
 export const LENIENCES = {
   /** [MQTT-3.3.1-2]: DUP on a PUBLISH with QoS 0. It is ignored. */
   'dup-on-qos-0': 'a PUBLISH with QoS 0 may have DUP set',
   /** [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]: 0000, or DUP as in 3.1. They are ignored. */
   'header-flags': 'the reserved flags of PUBREL, SUBSCRIBE and UNSUBSCRIBE may be anything',
-  /** [MQTT-2.2.1-3]: counters that begin at 0. It is answered with 0. QoS 2, which has to remember it, is refused. */
+  /**
+   * [MQTT-2.2.1-3]: for clients that count from 0. The answer has 0, too. QoS 2 would have to remember it
+   * and is refused.
+   */
   'packet-identifier-zero':
     'SUBSCRIBE, UNSUBSCRIBE and a PUBLISH with QoS 1 may have the packet identifier 0',
-  /** [MQTT-3.1.2-11] [MQTT-3.1.2-13]: defaults that are left in the Connect Flags. They are ignored. */
+  /** [MQTT-3.1.2-11] [MQTT-3.1.2-13]: for flags that clients leave at a default. They are ignored. */
   'will-flags-without-will': 'Will QoS and Will Retain may be set in a CONNECT without a Will',
-  /** [MQTT-3.1.2-22] of 3.1.1, and section 3.1 of 3.1: tokens. They are shown to the policy. */
+  /** [MQTT-3.1.2-22] of 3.1.1, and section 3.1 of 3.1: for tokens. The policy sees them. */
   'password-without-user-name': 'a CONNECT before 5.0 may have a password and no user name',
   /** Section 3.1.2.1: `MQTT` with level 3, `MQIsdp` with level 4. The level counts. */
   'protocol-name': 'MQIsdp may stand for level 4, MQTT for level 3',
   /** Section 3.1 of 3.1. */
   'client-identifier-over-23': 'a Client Identifier of MQTT 3.1 may have more than 23 characters',
-  /** Section 3.1 of 3.1, [MQTT-3.1.3-8] of 3.1.1. The Session is clean, since its client could not find it again. */
+  /**
+   * Section 3.1 of 3.1, [MQTT-3.1.3-8] of 3.1.1. The Session is clean, since its client could not find it
+   * again.
+   */
   'empty-client-identifier':
     'a Client Identifier may be empty in MQTT 3.1, and in 3.1.1 without Clean Session, which it then has',
 } as const
@@ -34,18 +37,18 @@ export type Lenience = keyof typeof LENIENCES
 /** All names, in the order of the table. */
 export const LENIENCE_NAMES = Object.keys(LENIENCES) as readonly Lenience[]
 
-/** What one Network Connection is forgiven. */
+/** The rules that one Network Connection may break. */
 export class Leniences {
   readonly #rules: readonly Lenience[]
   readonly #used: (rule: Lenience) => void
 
-  /** `used` is told each time that a rule is forgiven. */
+  /** Takes the allowed rules; calls `used` for each breach. */
   constructor(rules: readonly Lenience[], used: (rule: Lenience) => void) {
     this.#rules = rules
     this.#used = used
   }
 
-  /** Whether a breach of this rule is forgiven; it counts as used then. */
+  /** Tells whether this rule may be broken; if so, reports that it was. */
   allows(rule: Lenience): boolean {
     if (!this.#rules.includes(rule)) return false
     this.#used(rule)

@@ -1,9 +1,13 @@
-/** Application Messages: what is published once and shared by everyone who receives it. */
+/** HOT. Application Messages: published once, shared by all receivers. */
 
 const EMPTY = Buffer.alloc(0)
 
-/** Memory that kept payloads share, and the largest of those, in bytes: whoever stays longest keeps all of it. */
+/**
+ * Memory that small kept payloads share. It is small, since the payload that stays longest keeps all of it
+ * alive.
+ */
 const POOL_BYTES = 8 * 1024
+/** Larger payloads get memory of their own. */
 const POOLED_BYTES_MAX = 1024
 
 let pool: Buffer = EMPTY
@@ -12,15 +16,18 @@ let poolUsed = POOL_BYTES
 export type QoS = 0 | 1 | 2
 
 /**
- * A validated topic name, interned by the topic table so that one look-up per PUBLISH yields the name, its bytes
- * and whatever the router remembers about it.
+ * A validated topic name. It is interned, so that one look-up per PUBLISH yields the name, its bytes and
+ * the Route that the router remembers for it.
  */
 export class Topic {
   /** The topic name, as a string. */
   readonly name: string
   /** Bytes of the name in UTF-8. */
   readonly byteLength: number
-  /** Slots for the router: its cached route for this topic, which router it is of and when it held. Nobody else touches them. */
+  /**
+   * Belong to the router: its cached Route for this topic, whose it is, and the change count at which it
+   * held.
+   */
   route: object | null = null
   routedBy: object | null = null
   routedAt = 0
@@ -31,15 +38,18 @@ export class Topic {
     this.byteLength = byteLength
   }
 
-  /** The topic name, UTF-8, without its length prefix. Made when it is asked for: what is relayed as it came needs none. */
+  /**
+   * The topic name in UTF-8, without its length prefix. Made on demand: a packet that is relayed unchanged
+   * needs none.
+   */
   get bytes(): Buffer {
     this.#bytes ??= Buffer.from(this.name)
     return this.#bytes
   }
 
   /**
-   * Whether `buffer[start..end)` is its name. From the end on, where the names of one publisher differ. A name of 24
-   * characters takes 38 ns; its bytes take 25, where they have been made.
+   * Tells whether `buffer[start..end)` is its name. Compares from the end, where the names of one publisher
+   * differ. A name of 24 characters takes 38 ns, or 25 once its bytes were made.
    */
   isNamed(buffer: Buffer, start: number, end: number): boolean {
     const { name, byteLength } = this
@@ -54,7 +64,7 @@ export class Topic {
   }
 }
 
-/** A packet as bytes: a part of a buffer, so that neighbours can leave as one slice. Never changed. */
+/** An encoded packet: `buffer[start..end)`, so that neighbours can be sent as one slice. Never changed. */
 export interface EncodedPacket {
   readonly buffer: Buffer
   readonly start: number
@@ -72,12 +82,12 @@ export interface MessageFields {
   readonly topic: Topic
   /** Empty when absent, unless there is `part`. */
   readonly payload?: Buffer
-  /** A payload that has no view: a part of the read buffer. */
+  /** A payload as a part of the read buffer, without a view of its own. */
   readonly part?: PayloadPart
   readonly qos: QoS
   /** The RETAIN flag as published. */
   readonly retain: boolean
-  /** Raw, ordered 5.0 properties that are forwarded unaltered: no length prefix, no alias, no expiry. */
+  /** Raw, ordered properties of 5.0 to forward unaltered: no length prefix, no alias, no expiry. */
   readonly properties?: Buffer
   /** Broker time in milliseconds after which delivery must not start; `Infinity` without expiry. */
   readonly expiresAt?: number
@@ -89,53 +99,56 @@ export interface MessageFields {
 export interface Author {
   /** Null for anonymous. */
   readonly userName: string | null
-  /** Tells an account from a later one of the same name; null where the name is all there is. */
+  /** Tells an account from a later one of the same name; null when there is only a name. */
   readonly userId: string | null
 }
 
-/** Of `Message.#flags`. */
+/** Bits of `Message.#flags`. */
 const QOS = 3
 const RETAIN = 4
 const EVICTED = 8
 const OWNED = 16
 
 /**
- * An Application Message. Immutable but for little: a stored body may be evicted from memory and restored by
- * the store, and encodings are cached beside it ("encode once for many").
+ * An Application Message. It is immutable, except that the store may evict a stored body from memory and
+ * restore it, and that its encodings are cached here ("encode once for many").
  *
- * While `evicted` is true, `topic`, `payload`, `properties` and `publisher` must not be read; `size`, `qos`, `retain`
- * and `expiresAt` may.
+ * While `evicted` is true, `topic`, `payload`, `properties` and `publisher` must not be read; `size`,
+ * `qos`, `retain` and `expiresAt` may.
  */
 export class Message {
   topic: Topic
   properties: Buffer
-  /** Changed by the store alone, where time turns out not to have passed. */
+  /** Only the store changes it, when time turns out not to have passed. */
   expiresAt: number
   publisher: string
-  /** Bytes of topic name, properties and payload together; what queue limits count. */
+  /** Bytes of topic name, properties and payload together, which queue limits count. */
   readonly size: number
-  /** Queues that hold it without the store knowing: it is not evicted while there are any. */
+  /** Queues that hold it unknown to the store: it is not evicted while there are any. */
   holders = 0
-  /** Entries in memory, of queues and of what is in flight, that have it. Counted by `HeldBytes`. */
+  /** Entries in memory, queued or in flight, that refer to it. Counted by `HeldBytes`. */
   entries = 0
-  /** Of one that is retained, since the author may lose the right to have it there; null where it is not known. */
+  /** The author of a retained message, who may lose the right to it; null when not known. */
   author: Author | null = null
-  /** Of one that is retained: where it is counted. Belongs to the broker. */
+  /** The account that a retained message counts for. Belongs to the broker. */
   charged: object | null = null
   /** The store's handle for the body; null when it is not stored. Belongs to the store. */
   stored: object | null = null
-  /** PUBLISH packets that all receivers share, for 3.1 and 3.1.1 and for 5.0; see `sharedPublish`. */
+  /** PUBLISH packets that all receivers share: for 3.1 and 3.1.1, and for 5.0. See `sharedPublish`. */
   encoded3: EncodedPacket | null = null
   encoded5: EncodedPacket | null = null
-  /** QoS, RETAIN, and whether it is evicted and owned: each a field of its own would take 8 bytes with each message. */
+  /** QoS, RETAIN, evicted, owned: a field for each would take 8 bytes of each message. */
   #flags: number
-  /** The payload is `#buffer[#start..#end)`; `#payload` is a view of it, once there is one. */
+  /** The payload is `#buffer[#start..#end)`; `#payload` is a view of it, made on demand. */
   #buffer: Buffer
   #start: number
   #end: number
   #payload: Buffer | null
 
-  /** Each by its place, since an object of them would be made for each message; `evictedSize` is for one without its body. */
+  /**
+   * Takes positional arguments: an object would be allocated for each message. `evictedSize` is for an
+   * evicted message.
+   */
   constructor(
     topic: Topic,
     publisher: string,
@@ -158,7 +171,7 @@ export class Message {
     this.#flags = qos | (retain ? RETAIN : 0) | (evictedSize === undefined ? 0 : EVICTED)
   }
 
-  /** The same by names, where few are made. */
+  /** Makes a message from named fields, for code that makes few. */
   static of(fields: MessageFields, evictedSize?: number): Message {
     const { topic, publisher, payload = EMPTY, properties = EMPTY, qos, retain } = fields
     const { expiresAt = Number.POSITIVE_INFINITY } = fields
@@ -191,8 +204,8 @@ export class Message {
   }
 
   /**
-   * Copies the bytes out of the read buffer they are a view of, so that the message does not pin it. One that is `lasting`
-   * (retained) does not share the memory of its copies with others either.
+   * Copies the bytes out of the read buffer they are a view of, so that the message does not pin it. One
+   * that is `lasting` (retained) does not share the memory of its copies with others either.
    */
   own(lasting = false): void {
     if ((this.#flags & OWNED) !== 0) return
@@ -205,7 +218,7 @@ export class Message {
     this.forgetEncoded()
   }
 
-  /** Into memory that holds payloads of other messages, too. The view goes: few will ask for another one. */
+  /** Copies the payload into memory that other messages share. Drops the view: few will need another one. */
   #ownPayload(): void {
     const bytes = this.payloadBytes
     if (bytes === 0 || bytes > POOLED_BYTES_MAX) {
@@ -232,8 +245,8 @@ export class Message {
   }
 
   /**
-   * Lets go of the shared encodings once everybody has them who gets the message now: they lie in memory that other packets
-   * were read or written into, all of which a message that is kept would keep.
+   * Drops the shared encodings once all present receivers have them: they lie in memory that is shared with
+   * other packets, and a message that is kept would keep all of it.
    */
   forgetEncoded(): void {
     this.encoded3 = null
@@ -259,7 +272,10 @@ export class Message {
   }
 }
 
-/** In memory of its own: small buffers share 8 KiB otherwise, and whoever stays longest keeps all of it. */
+/**
+ * Copies bytes into memory of their own: small buffers share 8 KiB otherwise, and the last one keeps all of
+ * it alive.
+ */
 function aloneCopy(bytes: Buffer): Buffer {
   const alone = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(alone)
@@ -272,7 +288,7 @@ export const NO_TOPIC = new Topic('')
 /** No Subscription Identifiers; shared, so that the usual case costs nothing. */
 export const NO_IDENTIFIERS: readonly number[] = Object.freeze([])
 
-/** What differs per subscriber: a small record beside the shared message. Immutable. */
+/** One subscriber's part of a message: a small record beside the shared Message. Immutable. */
 export interface Delivery {
   readonly message: Message
   /** The lower of the message's and the Subscription's QoS. */
@@ -280,7 +296,10 @@ export interface Delivery {
   /** The RETAIN flag to send. */
   readonly retain: boolean
   readonly subscriptionIdentifiers: readonly number[]
-  /** The whole Shared Subscription filter (`$share/group/filter`) that this delivery came by; null otherwise. */
+  /**
+   * The whole Shared Subscription filter (`$share/group/filter`) that this delivery came by; null
+   * otherwise.
+   */
   readonly share: string | null
 }
 

@@ -1,4 +1,4 @@
-/** The control packets as the broker sees them: shapes only. */
+/** The Control Packets as the broker sees them: shapes only. */
 import type { EncodedPacket, QoS, Topic, Will } from './message.ts'
 
 export type { QoS } from './message.ts'
@@ -13,7 +13,7 @@ export const SESSION_NEVER_EXPIRES = 0xffffffff
 export interface ConnectPacket {
   readonly type: 'connect'
   readonly protocolVersion: ProtocolVersion
-  /** The protocol level had the bridge bit (0x80): only before 5.0, which has Subscription Options instead. */
+  /** The protocol level had the bridge bit (0x80); never in 5.0, which has Subscription Options instead. */
   readonly isBridge: boolean
   readonly clientId: string
   readonly cleanStart: boolean
@@ -36,7 +36,7 @@ export interface ConnectPacket {
   readonly authenticationData: Buffer | undefined
 }
 
-/** As it came: the packet is `buffer[start..end)`, which is valid until the turn ends. */
+/** A PUBLISH as it was received: the packet is `buffer[start..end)`, which is valid until the turn ends. */
 export interface PublishPacket extends EncodedPacket {
   readonly type: 'publish'
   /** Null when the topic name is empty and an alias stands for it. */
@@ -48,17 +48,17 @@ export interface PublishPacket extends EncodedPacket {
   readonly dup: boolean
   /** 0 at QoS 0. */
   readonly packetId: number
-  /** The payload is `buffer[payloadStart..end)`: of what is passed on as it came, nobody wants a view. */
+  /** The payload is `buffer[payloadStart..end)`: a packet that is relayed unchanged needs no view. */
   readonly payloadStart: number
-  /** A view, made when it is asked for. */
+  /** A view, made on demand. */
   readonly payload: Buffer
   /** Raw properties to forward; see `Message.properties`. A view. */
   readonly properties: Buffer
   /** Message Expiry Interval; undefined when absent. */
   readonly expirySeconds: number | undefined
-  /** The Payload Format Indicator says that the payload is UTF-8; whether it is was not checked. */
+  /** The Payload Format Indicator says that the payload is UTF-8, which was not checked. */
   readonly payloadIsText: boolean
-  /** Whether receivers of the same protocol version get the very same bytes. */
+  /** Receivers of the same protocol version may get the very same bytes. */
   readonly isShared: boolean
 }
 
@@ -79,7 +79,7 @@ export interface SubscriptionOptions {
 }
 
 export interface SubscribeRequest extends SubscriptionOptions {
-  /** As sent, valid UTF-8; its MQTT syntax is not checked by the codec. */
+  /** Valid UTF-8 as sent; the codec does not check its MQTT syntax. */
   readonly filter: string
 }
 

@@ -48,7 +48,7 @@ export const Reason = {
 
 export type Reason = (typeof Reason)[keyof typeof Reason]
 
-/** The Reason Codes with which SUBACK may refuse (table 3-8). */
+/** Reason Codes for refusals in SUBACK (table 3-8). */
 export const SUBACK_REFUSALS: ReadonlySet<number> = new Set([
   Reason.UnspecifiedError,
   Reason.ImplementationSpecificError,
@@ -61,7 +61,7 @@ export const SUBACK_REFUSALS: ReadonlySet<number> = new Set([
   Reason.WildcardSubscriptionsNotSupported,
 ])
 
-/** What a packet exceeded, where that is a limit of this Server, or of its client. */
+/** A limit of this Server or of its client that a packet may exceed. */
 export type PacketLimit =
   | 'packetBytesMax'
   | 'controlPacketBytesMax'
@@ -75,7 +75,7 @@ export class ProtocolError extends Error {
   readonly reasonCode: Reason
   /** The normative statement that was broken, such as `MQTT-3.3.1-4`; or a section. */
   readonly statement: string
-  /** Null where no limit was exceeded: the Reason Code alone does not tell. */
+  /** The exceeded limit, which the Reason Code alone does not reveal; null when there is none. */
   readonly limit: PacketLimit | null
 
   constructor(reasonCode: Reason, statement: string, message: string, limit: PacketLimit | null = null) {

@@ -1,24 +1,31 @@
-/** HOT. Memory that packets to clients are written into, one behind the other, so that neighbours leave as one slice. */
+/**
+ * HOT. Memory into which packets for clients are written one after another, so that neighbours are sent as
+ * one slice.
+ */
 
 import type { EncodedPacket } from './message.ts'
 
-/** As small as this since a single waiting packet keeps all of it alive. */
+/** Small, since a single waiting packet keeps all of it alive. */
 const SLAB_BYTES = 16 * 1024
 
-/** Larger packets get memory of their own, so that little of a slab is left unused. */
+/** Larger packets get memory of their own, so that little of a slab stays unused. */
 const PLACED_BYTES_MAX = 2048
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** Where a packet is written: `reserve` makes room, then it is `buffer[start..end)`, for whoever placed it to fill. */
+/** A place to write packets: after `reserve`, the caller fills `buffer[start..end)`. */
 export interface PacketWriter extends EncodedPacket {
-  /** A large payload that follows these bytes and lies elsewhere; null where the packet is whole. `reserve` makes it so. */
+  /**
+   * A large payload that follows these bytes and lies elsewhere; null when the packet is whole, as after
+   * `reserve`.
+   */
   body: Buffer | null
   reserve(bytes: number): void
 }
 
+/** Reserves room in slabs. */
 export class PacketSlab implements PacketWriter {
-  /** Where the packet lies that was placed last. */
+  /** The latest packet is `buffer[start..end)`. */
   buffer: Buffer = NOTHING
   start = 0
   end = 0
@@ -26,7 +33,7 @@ export class PacketSlab implements PacketWriter {
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
 
-  /** Makes room for a packet of this many bytes, to be written into `buffer` from `start` on. */
+  /** Makes room for a packet of this many bytes: `buffer[start..end)`. */
   reserve(bytes: number): void {
     this.body = null
     if (bytes > PLACED_BYTES_MAX) {

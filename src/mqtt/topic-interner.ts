@@ -1,41 +1,45 @@
-/** HOT. Interns Topic Names. */
+/** HOT. Interns Topic Names: the same name yields the same Topic. */
 import { malformed } from './field.ts'
 import { Topic } from './message.ts'
 import { checkTopicName } from './topics.ts'
 import { stringError } from './utf8.ts'
 
-/** A set of the table keeps so many topics, and remembers as many names that came once. */
+/** Topics that a set of the table keeps; it remembers as many names that were seen once. */
 const KEPT = 8
 const WAYS = 2 * KEPT
-/** Sets that a table begins with; it doubles until it has as many as it may. */
+/** Sets of a new table, which doubles up to its limit. */
 const SETS_FIRST = 8
-/** Names beyond this, in bytes, are counted; more of them than as much for each topic are let go of at once. */
+/**
+ * Longer names, in bytes, are counted; when they exceed this many bytes for each topic, all of them are
+ * dropped.
+ */
 const LONG_BYTES = 256
 
 /**
- * Topic names by their bytes, so that a name is checked, made a string and routed once and not once per PUBLISH.
+ * Finds topics by the bytes of their names, so that a name is checked, made a string and routed once
+ * instead of with each PUBLISH.
  *
- * The hash of a name leads to one set of tags, which lie side by side: half of them stand for topics that are kept, the
- * others for names that came and were not. A name is kept at once where there is room; where there is none it has to come
- * twice while it is remembered, and takes the place of another. So a million topics neither grow the memory nor push out
- * those that are used: what comes once leaves four bytes.
+ * The hash of a name leads to one set of tags, side by side in memory: half of them stand for kept topics,
+ * the others for names that were only seen. A name is kept at once while its set has room. In a full set it
+ * has to come again while it is remembered, and then replaces another. So a million topics neither grow the
+ * memory nor push out those in use: a name that comes once leaves four bytes.
  */
 export class TopicInterner {
   readonly #setsMax: number
   readonly #longBytesMax: number
-  /** Hashes, WAYS for each set: first of what is kept, then of what came. 0 is nothing. */
+  /** Hashes, WAYS for each set: first those of kept topics, then those of names that were seen. 0 is free. */
   #tags: Int32Array
-  /** KEPT for each set. */
+  /** Kept topics, KEPT for each set. */
   #topics: (Topic | null)[]
   #size = 0
   #bytes = 0
   #longBytes = 0
-  /** Who has to go next, of those in a set. */
+  /** Index in a set of the next topic to replace. */
   #turn = 0
-  /** Where `visit` goes on. */
+  /** Position at which `visit` continues. */
   #visited = 0
 
-  /** `entriesMax`: topics kept, rounded down to a power of two from 8 on. */
+  /** Keeps up to `entriesMax` topics, rounded down to a power of two, at least 8. */
   constructor(entriesMax: number) {
     this.#setsMax = 2 ** Math.floor(Math.log2(Math.max(1, entriesMax / KEPT)))
     this.#longBytesMax = entriesMax * LONG_BYTES
@@ -44,7 +48,7 @@ export class TopicInterner {
     this.#topics = new Array<Topic | null>(sets * KEPT).fill(null)
   }
 
-  /** Lets go of everything. Whoever has a Topic keeps it. */
+  /** Drops all topics; those in use elsewhere stay valid. */
   clear(): void {
     const sets = Math.min(SETS_FIRST, this.#setsMax)
     this.#tags = new Int32Array(sets * WAYS)
@@ -55,19 +59,19 @@ export class TopicInterner {
     this.#visited = 0
   }
 
-  /** Topics kept. */
+  /** Number of kept topics. */
   get size(): number {
     return this.#size
   }
 
-  /** Bytes of the names of all topics kept. */
+  /** Bytes of the names of all kept topics. */
   get bytes(): number {
     return this.#bytes
   }
 
   /**
-   * The topic whose UTF-8 name is `buffer[start..end)`; its bytes are copied. Throws ProtocolError: 0x81 for
-   * ill-formed UTF-8 or U+0000, 0x90 for a wildcard or an empty name.
+   * Returns the topic with the UTF-8 name `buffer[start..end)`; copies its bytes. Throws ProtocolError:
+   * 0x81 for ill-formed UTF-8 or U+0000, 0x90 for a wildcard or an empty name.
    */
   resolve(buffer: Buffer, start: number, end: number): Topic {
     const tag = hash(buffer, start, end)
@@ -82,14 +86,14 @@ export class TopicInterner {
     return this.#make(tag, buffer, start, end)
   }
 
-  /** The topic of a name that the Server itself uses. Throws ProtocolError as `resolve` does. */
+  /** Returns the topic of a name that the Server itself uses. Throws ProtocolError as `resolve` does. */
   intern(name: string): Topic {
     if (stringError(name) !== null) throw malformed('MQTT-1.5.4-1', `the topic name ${stringError(name)}`)
     const bytes = Buffer.from(name, 'utf8')
     return this.resolve(bytes, 0, bytes.length)
   }
 
-  /** Calls `look` for what is kept in the next `places`, at most each once; call after call it comes by all of them. */
+  /** Calls `look` for each topic kept in the next `places`; repeated calls visit all of them in turn. */
   visit(places: number, look: (topic: Topic) => void): void {
     const topics = this.#topics
     for (let step = Math.min(places, topics.length); step > 0; step--) {
@@ -103,7 +107,7 @@ export class TopicInterner {
     checkTopicName(buffer, start, end)
     const latin1 = buffer.toString('latin1', start, end)
     const topic = new Topic(isAscii(latin1) ? latin1 : buffer.toString('utf8', start, end), end - start)
-    while (!this.#keepWhereRoomIs(tag, topic)) {
+    while (!this.#keepIfRoom(tag, topic)) {
       if (this.#tags.length / WAYS === this.#setsMax) {
         this.#remember(tag, topic)
         break
@@ -113,8 +117,8 @@ export class TopicInterner {
     return topic
   }
 
-  /** False when the set is full. */
-  #keepWhereRoomIs(tag: number, topic: Topic): boolean {
+  /** Keeps the topic unless its set is full; false if it is. */
+  #keepIfRoom(tag: number, topic: Topic): boolean {
     const set = tag & (this.#tags.length / WAYS - 1)
     for (let way = 0; way < KEPT; way++) {
       if (this.#tags[set * WAYS + way] !== 0) continue
@@ -124,7 +128,10 @@ export class TopicInterner {
     return false
   }
 
-  /** Keeps the topic when its name has come before; where it was remembered then stands the name of the one that goes. */
+  /**
+   * Keeps the topic if its name was seen before, and remembers the name that it replaces; else remembers
+   * its name.
+   */
   #remember(tag: number, topic: Topic): void {
     const tags = this.#tags
     const set = tag & (tags.length / WAYS - 1)
@@ -167,7 +174,10 @@ export class TopicInterner {
     }
   }
 
-  /** Each set becomes two, so that all find room in theirs. What came is forgotten. */
+  /**
+   * Doubles the table: each set becomes two, which have room for its topics. Names that were only seen are
+   * forgotten.
+   */
   #grow(): void {
     const tags = this.#tags
     const topics = this.#topics
@@ -178,12 +188,12 @@ export class TopicInterner {
     this.#longBytes = 0
     for (let at = 0; at < topics.length; at++) {
       const topic = topics[at]!
-      if (topic !== null) this.#keepWhereRoomIs(tags[Math.floor(at / KEPT) * WAYS + (at % KEPT)]!, topic)
+      if (topic !== null) this.#keepIfRoom(tags[Math.floor(at / KEPT) * WAYS + (at % KEPT)]!, topic)
     }
   }
 }
 
-/** Of the bytes, four at a time; never 0. */
+/** Hashes bytes, four at a time; never 0. */
 function hash(buffer: Buffer, start: number, end: number): number {
   let mixed = end - start
   let at = start

@@ -1,4 +1,4 @@
-/** HOT, PURE. UTF-8 Encoded Strings (section 1.5.4). */
+/** HOT, PURE. Checks UTF-8 Encoded Strings (section 1.5.4). */
 import { isUtf8 } from 'node:buffer'
 
 /** Bytes from which the native check beats a loop. */
@@ -8,9 +8,10 @@ const NATIVE_FROM_BYTES = 96
 export const STRING_BYTES_MAX = 65_535
 
 /**
- * Whether the bytes are a string that the standard allows: well-formed UTF-8 without surrogates or overlong forms
- * [MQTT-1.5.4-1], and without U+0000 [MQTT-1.5.4-2]. U+FEFF is a character like any other [MQTT-1.5.4-3]: read the
- * string with `utf8Slice` or `toString`, never with a TextDecoder, which strips it.
+ * Tells whether the standard allows these bytes as a string: well-formed UTF-8 without surrogates or
+ * overlong forms [MQTT-1.5.4-1], and without U+0000 [MQTT-1.5.4-2]. U+FEFF is a character like any other
+ * [MQTT-1.5.4-3]: read the string with `utf8Slice` or `toString`, never with a TextDecoder, which strips
+ * it.
  */
 export function isUtf8String(buffer: Buffer, start: number, end: number): boolean {
   if (end - start >= NATIVE_FROM_BYTES) return isNativeUtf8String(buffer, start, end)
@@ -22,12 +23,15 @@ export function isUtf8String(buffer: Buffer, start: number, end: number): boolea
   return true
 }
 
-/** Whether a payload is the UTF-8 that its Payload Format Indicator says; U+0000 is allowed there (section 3.3.2.3.2). */
+/**
+ * Tells whether a payload is UTF-8, as its Payload Format Indicator says; U+0000 is allowed (section
+ * 3.3.2.3.2).
+ */
 export function isUtf8Payload(payload: Buffer): boolean {
   return isUtf8(payload)
 }
 
-/** Why a JavaScript string cannot be a UTF-8 Encoded String; null when it can. */
+/** Explains why a JavaScript string cannot be a UTF-8 Encoded String; null when it can. */
 export function stringError(value: string): string | null {
   if (value.includes('\u0000')) return 'contains U+0000' // [MQTT-1.5.4-2]
   if (LONE_SURROGATE.test(value)) return 'contains half of a surrogate pair' // [MQTT-1.5.4-1]
@@ -44,7 +48,9 @@ function isNativeUtf8String(buffer: Buffer, start: number, end: number): boolean
   return isUtf8(view) && view.indexOf(0) === -1
 }
 
-/** At most the first `charactersMax` characters, copied: a slice of a long string keeps all of it in memory. */
+/**
+ * Copies at most the first `charactersMax` characters: a slice of a long string keeps all of it in memory.
+ */
 export function beginningOf(text: string, charactersMax: number): string {
   if (text.length <= charactersMax) return text
   return Buffer.from(text.slice(0, charactersMax), 'utf16le').toString('utf16le')

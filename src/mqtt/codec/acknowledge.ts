@@ -20,12 +20,12 @@ const ACKNOWLEDGE_TYPES: readonly (AcknowledgeType | undefined)[] = [
 ]
 
 /**
- * Reason Codes beside 0 that a client may send in PUBACK and PUBREC. 0x10 (No matching subscribers) is for Servers only,
- * but a bridge is a Server at its other end: Mosquitto's sends it when nobody has subscribed.
+ * Reason Codes beside 0 that a client may send in PUBACK and PUBREC. 0x10 (No matching subscribers) is for
+ * Servers only, but a bridge is a Server at its other end: Mosquitto's sends it when nobody has subscribed.
  */
 const RECEIVED_CODES: ReadonlySet<number> = new Set([0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
 
-/** The same for PUBREL and PUBCOMP. */
+/** Reason Codes beside 0 that a client may send in PUBREL and PUBCOMP. */
 const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
 
 /** Decodes PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
@@ -51,7 +51,7 @@ export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): Ack
   return { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode }
 }
 
-/** Writes PUBACK, PUBREC, PUBREL or PUBCOMP into `place`, in the short form where that means the same. */
+/** Writes PUBACK, PUBREC, PUBREL or PUBCOMP, in the short form where that means the same. */
 export function writeAcknowledge(
   writer: PacketWriter,
   type: AcknowledgeType,

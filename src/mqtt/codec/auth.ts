@@ -1,6 +1,6 @@
 /**
- * AUTH (section 3.15). It is checked byte by byte here, since `mqtt-packet` accepts much that the standard forbids, and
- * then parsed by it.
+ * AUTH (section 3.15). It is checked byte by byte here, since `mqtt-packet` accepts much that the standard
+ * forbids, and then parsed by it.
  */
 import { illegal, malformed } from '../field.ts'
 import type { AuthPacket, ProtocolVersion } from '../packet.ts'

@@ -9,9 +9,9 @@ const SESSION_PRESENT = 1
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Encodes a CONNACK. Null when 3.1 and 3.1.1 have no return code for the reason. Drops the Reason String, then the
- * User Properties, when they would exceed `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20]; when even the rest is
- * larger, the caller must not send it [MQTT-3.1.2-24].
+ * Encodes a CONNACK. Null when 3.1 and 3.1.1 have no return code for the reason. Drops the Reason String,
+ * then the User Properties, when they would exceed `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20];
+ * when even the rest is larger, the caller must not send it [MQTT-3.1.2-24].
  */
 export function encodeConnack(
   packet: ConnackPacket,
@@ -49,8 +49,8 @@ export function encodeConnack(
 const USUAL_CONNACK_BYTES = 64
 
 /**
- * Encodes a successful CONNACK; null when it has a property that only `mqtt-packet` writes. Every connection gets one,
- * so it is written directly: 0.5 us in place of 4.
+ * Encodes a successful CONNACK; null when it has a property that only `mqtt-packet` writes. Every
+ * connection gets one, so it is written directly: 0.5 us in place of 4.
  */
 function usualConnack({ properties }: ConnackPacket, sessionPresent: boolean): Buffer | null {
   const { assignedClientIdentifier, authenticationMethod, authenticationData } = properties
@@ -118,7 +118,10 @@ export function setSessionPresent(connack: Buffer): void {
   connack[at] = SESSION_PRESENT
 }
 
-/** Returns the return code of 3.1 and 3.1.1 (table 3.1 of 3.1.1) for a Reason Code of 5.0; null when none fits. */
+/**
+ * Returns the return code of 3.1 and 3.1.1 (table 3.1 of 3.1.1) for a Reason Code of 5.0; null when none
+ * fits.
+ */
 function connectReturnCode(reasonCode: number): number | null {
   switch (reasonCode) {
     case Reason.Success:
@@ -145,7 +148,10 @@ function connectReturnCode(reasonCode: number): number | null {
   }
 }
 
-/** Makes an object of each pair: mqtt-packet writes a list in its order; one object would lose order and repeats. */
+/**
+ * Makes an object of each pair: mqtt-packet writes a list in its order; one object would lose order and
+ * repeats.
+ */
 function pairs(userProperties: UserProperties | undefined): object[] | undefined {
   // An empty list would make mqtt-packet stop in the middle of the packet.
   if (userProperties === undefined || userProperties.length === 0) return undefined

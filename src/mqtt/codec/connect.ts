@@ -12,7 +12,10 @@ import { checkTopicName } from '../topics.ts'
 import type { Framer } from './framer.ts'
 import { propertyRange, trailingBytes } from './packet-body.ts'
 
-/** Set in the protocol level by bridges of Mosquitto and others before 5.0: asks for No Local and Retain As Published. */
+/**
+ * Set in the protocol level by bridges of Mosquitto and others before 5.0: asks for No Local and Retain As
+ * Published.
+ */
 const BRIDGE_BIT = 0x80
 
 const CLEAN_START_FLAG = 0x02
@@ -54,7 +57,9 @@ const NO_CONNECT_PROPERTIES: Readonly<ConnectProperties> = Object.freeze({
   authenticationData: undefined,
 })
 
-/** A CONNECT that cannot be accepted, with the version that the client speaks: the answer needs its format. */
+/**
+ * A CONNECT that cannot be accepted, with the version that the client speaks: the answer needs its format.
+ */
 export class ConnectError extends ProtocolError {
   /** Null when nothing was read that reveals it. */
   readonly version: ProtocolVersion | null
@@ -160,8 +165,9 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
 }
 
 /**
- * Reads the protocol name and level (sections 3.1.2.1 and 3.1.2.2); `speaks` receives the version of a possible answer.
- * After a name that is not MQTT's the level means nothing, so there is no answer [MQTT-3.1.2-1].
+ * Reads the protocol name and level (sections 3.1.2.1 and 3.1.2.2); `speaks` receives the version of a
+ * possible answer. After a name that is not MQTT's the level means nothing, so there is no answer
+ * [MQTT-3.1.2-1].
  */
 function readVersion(
   name: string,
@@ -205,7 +211,7 @@ function checkedConnectFlags(flags: number, version: ProtocolVersion, leniences:
   }
   if ((checked & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
   if (version !== 5 && (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0) {
-    // Of 3.1.1, and section 3.1 of 3.1; allowed in 5.0.
+    // Required by 3.1.1, and section 3.1 of 3.1; 5.0 has no such rule.
     if (old?.allows('password-without-user-name') !== true) {
       throw malformed('MQTT-3.1.2-22', 'a Password without a User Name')
     }

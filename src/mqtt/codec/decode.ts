@@ -1,4 +1,7 @@
-/** HOT. Decodes a framed packet of a client by its type. The file of each packet type reads and writes its bytes. */
+/**
+ * HOT. Decodes a framed packet of a client by its type. The file of each packet type reads and writes its
+ * bytes.
+ */
 import { illegal } from '../field.ts'
 import type { ClientPacket, ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
@@ -13,8 +16,8 @@ import { decodeSubscribe } from './subscribe.ts'
 import { decodeUnsubscribe } from './unsubscribe.ts'
 
 /**
- * Decodes the framer's current packet, unless it is the first, which is for `decodeConnect`. Payload and properties
- * are views of the framer's buffer. Throws ProtocolError.
+ * Decodes the framer's current packet, unless it is the first, which is for `decodeConnect`. Payload and
+ * properties are views of the framer's buffer. Throws ProtocolError.
  */
 export function decode(framer: Framer, version: ProtocolVersion, topics: TopicInterner): ClientPacket {
   switch (framer.type) {

@@ -1,6 +1,6 @@
 /**
- * DISCONNECT (section 3.14). One with a body is checked byte by byte here, since `mqtt-packet` accepts much that the
- * standards forbid, and then parsed by it.
+ * DISCONNECT (section 3.14). One with a body is checked byte by byte here, since `mqtt-packet` accepts much
+ * that the standards forbid, and then parsed by it.
  */
 import type { DisconnectPacket, ProtocolVersion } from '../packet.ts'
 import { NO_USER_PROPERTIES, readUserProperties } from '../properties/reader.ts'
@@ -47,8 +47,8 @@ export function decodeDisconnect(framer: Framer, version: ProtocolVersion): Disc
 }
 
 /**
- * Encodes a DISCONNECT of 5.0; drops the Reason String where it would exceed `maximumPacketSize` [MQTT-3.14.2-3].
- * Without it the packet has four bytes; a client that takes less must not be sent it.
+ * Encodes a DISCONNECT of 5.0; drops the Reason String where it would exceed `maximumPacketSize`
+ * [MQTT-3.14.2-3]. Without it the packet has four bytes; a client that takes less must not be sent it.
  */
 export function encodeDisconnect(
   reasonCode: number,

@@ -1,6 +1,6 @@
 /**
- * Reads the Topic Filters of a SUBSCRIBE or UNSUBSCRIBE (sections 3.8.3 and 3.10.3) one by one: a packet of a MiB may
- * have 260,000 of them, and takes one string at a time.
+ * Reads the Topic Filters of a SUBSCRIBE or UNSUBSCRIBE (sections 3.8.3 and 3.10.3) one by one: a packet of
+ * a MiB may have 260,000 of them, and takes one string at a time.
  */
 import { illegal, malformed, readUint16, stringEnd, truncated } from '../field.ts'
 import type { ProtocolVersion, QoS, SubscribeRequest, UserProperties } from '../packet.ts'
@@ -28,7 +28,10 @@ export class FilterReader {
   readonly #version: ProtocolVersion
   readonly #isSubscribe: boolean
 
-  /** Reads the beginning of the framer's current packet. Throws ProtocolError for that, or when it has no Topic Filter. */
+  /**
+   * Reads the beginning of the framer's current packet. Throws ProtocolError for that, or when it has no
+   * Topic Filter.
+   */
   constructor(framer: Framer, version: ProtocolVersion) {
     const { buffer, start, end } = framer
     this.#buffer = buffer
@@ -115,14 +118,20 @@ export class FilterReader {
   }
 }
 
-/** Checks the Packet Identifier at the beginning of the body; returns the position after it. Throws ProtocolError. */
+/**
+ * Checks the Packet Identifier at the beginning of the body; returns the position after it. Throws
+ * ProtocolError.
+ */
 function packetIdEnd(framer: Framer): number {
   const packetId = readUint16(framer.buffer, framer.start, framer.end)
   if (packetId === 0 && framer.leniences?.allows('packet-identifier-zero') !== true) throw zeroPacketId()
   return framer.start + 2
 }
 
-/** Reads the Subscription Identifier, 0 when absent, and User Properties of a SUBSCRIBE. Throws ProtocolError. */
+/**
+ * Reads the Subscription Identifier, 0 when absent, and User Properties of a SUBSCRIBE. Throws
+ * ProtocolError.
+ */
 function readSubscribeProperties(
   buffer: Buffer,
   start: number,

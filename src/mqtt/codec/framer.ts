@@ -1,4 +1,7 @@
-/** HOT. Framing: from chunks of bytes to whole control packets (section 2.1), refusing before anything is kept. */
+/**
+ * HOT. Cuts chunks of bytes into whole Control Packets (section 2.1), and refuses some before it keeps
+ * anything.
+ */
 import {
   illegal,
   malformed,
@@ -14,10 +17,13 @@ import { ProtocolError, Reason } from '../reason.ts'
 
 const EMPTY = Buffer.alloc(0)
 
-/** Shared, never added to: chunks hardly ever wait. */
+/** Shared and always empty, since chunks rarely wait. */
 const NONE_WAITING: Buffer[] = []
 
-/** First room for a packet that spans chunks; it doubles from there, so memory follows what arrived. */
+/**
+ * Initial room for a packet that spans chunks; it doubles from there, so memory follows the bytes that
+ * arrived.
+ */
 const COLLECT_BYTES_MIN = 1024
 
 const CONTROL_BYTES_MAX = 1024 * 1024
@@ -26,29 +32,35 @@ const PROPERTY_BYTES_MAX = 64 * 1024
 
 const HEADER_PARTIAL = 0
 const HEADER_WHOLE = 1
-/** Its properties are not too long, or it has none: a PUBLISH that spans chunks says so early. */
-const PROPERTIES_JUDGED = 2
+/** Its properties are not too long, or it has none: known early for a PUBLISH that spans chunks. */
+const PROPERTIES_CHECKED = 2
 
 /**
- * Cuts what a client sends into packets. Pull style: `push` a chunk, then call `next` until it returns false. While
- * it has returned true, `buffer[start..end)` is the packet's body; the whole packet is `buffer[end - packetBytes..end)`.
+ * Cuts the bytes of a client into packets. Pull style: `push` a chunk, then call `next` until it returns
+ * false. While it has returned true, `buffer[start..end)` is the packet's body; the whole packet is
+ * `buffer[end - packetBytes..end)`.
  *
- * A packet that lies in one chunk is a view of it. One that spans chunks is collected in a buffer that doubles, so
- * that the work is linear in the bytes and the memory is bounded by what arrived, not by what was announced.
+ * A packet that lies in one chunk is a view of it. One that spans chunks is collected in a buffer that
+ * doubles, so that the work is linear in the bytes and the memory is bounded by the bytes that arrived, not
+ * by the announced length.
  */
 export class Framer {
   /** Largest packet in bytes, fixed header included. May be changed between packets. */
   packetBytesMax: number
   /**
-   * Largest packet other than PUBLISH. The standard would allow 256 MiB of Topic Filters or User Properties, before
-   * anybody is authenticated; a MiB is room for 25,000 filters of 40 bytes, and decoding it holds nobody up for long.
+   * Largest packet other than PUBLISH. The standard would allow 256 MiB of Topic Filters or User
+   * Properties, before authentication; a MiB is room for 25,000 filters of 40 bytes, and takes little time
+   * to decode.
    */
   controlBytesMax = CONTROL_BYTES_MAX
-  /** Properties of a packet, or of a Will, in bytes: each is checked and may become an object, and 64 KiB may hold 13,000. */
+  /**
+   * Largest properties of a packet or Will, in bytes. Each may become an object, and 64 KiB may hold
+   * 13,000.
+   */
   propertyBytesMax = PROPERTY_BYTES_MAX
-  /** What the client speaks; 0 until the Server knows it, which is as strict as 5. */
+  /** The client's protocol version; 0, as strict as 5, until it is known. */
   version: ProtocolVersion | 0 = 0
-  /** What is forgiven here; null, as it should be, where nothing is. */
+  /** Rules that the client may break; null, as usual, for none. */
   leniences: Leniences | null = null
   buffer: Buffer = EMPTY
   type = 0
@@ -71,7 +83,7 @@ export class Framer {
   /** Bytes of the current packet's fixed header seen so far. */
   #headerBytes = 0
   /** How much of the current packet is known. */
-  #known: typeof HEADER_PARTIAL | typeof HEADER_WHOLE | typeof PROPERTIES_JUDGED = HEADER_PARTIAL
+  #known: typeof HEADER_PARTIAL | typeof HEADER_WHOLE | typeof PROPERTIES_CHECKED = HEADER_PARTIAL
   #remaining = 0
   /** A packet that spans chunks, fixed header included; null while there is none. */
   #collected: Buffer | null = null
@@ -81,19 +93,19 @@ export class Framer {
     this.packetBytesMax = packetBytesMax
   }
 
-  /** Bytes pushed that were not yet returned as part of a packet. */
+  /** Pushed bytes that were not yet returned as part of a packet. */
   get bufferedBytes(): number {
     return this.#bufferedBytes
   }
 
-  /** Memory that these take: a packet that spans chunks has up to twice its bytes. */
+  /** Memory for these bytes: a packet that spans chunks may take twice its size. */
   get memoryBytes(): number {
     const collected = this.#collected
     if (collected === null) return this.#bufferedBytes
     return this.#bufferedBytes - this.#collectedBytes + collected.length
   }
 
-  /** Keeps nothing of what was pushed: no packet comes of it any more. */
+  /** Drops all pushed bytes: no more packets come of them. */
   discard(): void {
     this.#chunk = EMPTY
     this.#at = 0
@@ -104,7 +116,7 @@ export class Framer {
     this.buffer = EMPTY
   }
 
-  /** Hands over the next bytes. The chunk must not be changed while packets from it are in use. */
+  /** Takes the next bytes. The chunk must not be changed while packets from it are in use. */
   push(chunk: Buffer): void {
     if (this.#error !== null || chunk.length === 0) return
     this.#bufferedBytes += chunk.length
@@ -118,8 +130,8 @@ export class Framer {
   }
 
   /**
-   * Copies what is left of the chunks, and lets go of the current packet: who stands still does not pin the memory that
-   * others read into.
+   * Copies the rest of the chunks and drops the current packet, so that a client that waits does not keep
+   * memory that others read into.
    */
   detach(): void {
     const left = this.#chunk.length - this.#at
@@ -134,8 +146,8 @@ export class Framer {
   }
 
   /**
-   * Goes to the next whole packet; false when more bytes are needed. Throws ProtocolError, and throws it again on
-   * every further call: after a malformed header nobody knows where the next packet begins.
+   * Goes to the next whole packet; false when more bytes are needed. Throws ProtocolError, and throws it
+   * again on every further call: after a malformed header the start of the next packet is unknown.
    */
   next(): boolean {
     if (this.#error !== null) throw this.#error
@@ -172,7 +184,7 @@ export class Framer {
     }
   }
 
-  /** The chunk is used up: takes the next one, and lets go of it if there is none. */
+  /** Takes the next chunk in place of the used one; false when there is none. */
   #advance(): boolean {
     const chunk = this.#waiting[this.#waitingHead]
     this.#chunk = chunk ?? EMPTY
@@ -186,7 +198,7 @@ export class Framer {
     return true
   }
 
-  /** One byte of the fixed header, checked as soon as it is there. */
+  /** Reads one byte of the fixed header and checks it at once. */
   #headerByte(byte: number): void {
     const index = this.#headerBytes++
     if (index === 0) {
@@ -209,21 +221,21 @@ export class Framer {
     this.#known = HEADER_WHOLE
   }
 
-  /** A packet's size, before anything of its body is kept. */
+  /** Checks a packet's size before any of its body is kept. */
   #checkSize(packetBytes: number): void {
     if (packetBytes > this.packetBytesMax) throw this.#tooLarge(packetBytes)
     if (packetBytes > this.controlBytesMax && this.type !== PacketType.Publish) {
-      const message = `a packet of type ${this.type} has ${packetBytes} bytes, more than ${this.controlBytesMax}`
-      throw this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message, 'controlPacketBytesMax'))
+      throw this.#controlTooLarge(packetBytes)
     }
   }
 
-  /** The first byte: type and flags. */
+  /** Checks the first byte: type and flags. */
   #header(byte: number): void {
     this.type = byte >> 4
     this.flags = byte & 0x0f
     if (!this.#greeted) {
-      // Refused at the first byte: what speaks another protocol may never send a second one we understand.
+      // Refused at the first byte: a client of another protocol may never send a second one that we
+      // understand.
       if (this.type !== PacketType.Connect) {
         throw this.#break(illegal('MQTT-3.1.0-1', 'the first packet is not a CONNECT'))
       }
@@ -237,9 +249,9 @@ export class Framer {
 
   #checkHeader(byte: number): void {
     if (this.version === 3 && isUnusedIn31(byte)) return
-    // PUBREL, SUBSCRIBE and UNSUBSCRIBE: those whose reserved flags are not all 0.
-    const isExcusable = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
-    if (isExcusable && this.leniences?.allows('header-flags') === true) return
+    // PUBREL, SUBSCRIBE and UNSUBSCRIBE: their reserved flags are not all 0.
+    const mayBeAllowed = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
+    if (mayBeAllowed && this.leniences?.allows('header-flags') === true) return
     switch (HEADERS[byte]) {
       case SERVER_ONLY:
         throw this.#break(illegal('4.13', `packet type ${this.type} is sent by Servers only`))
@@ -252,13 +264,13 @@ export class Framer {
     }
   }
 
-  /** The body, as far as the chunk has it; true when the packet is whole. */
+  /** Takes the part of the body that is in the chunk; true when the packet is whole. */
   #body(): boolean {
     const chunk = this.#chunk
     const left = chunk.length - this.#at
     const packetBytes = this.#headerBytes + this.#remaining
     if (this.#collected === null) {
-      // A view only where the fixed header lies in the same chunk, so that the packet is whole in `buffer`.
+      // A view needs the fixed header in the same chunk, so that the packet is whole in `buffer`.
       if (left >= this.#remaining && this.#at >= this.#headerBytes) {
         this.buffer = chunk
         this.start = this.#at
@@ -266,7 +278,7 @@ export class Framer {
         return this.#deliver(packetBytes, this.end)
       }
       this.#collected = Buffer.allocUnsafe(Math.min(packetBytes, COLLECT_BYTES_MIN))
-      if (this.type !== PacketType.Publish || this.version !== 5) this.#known = PROPERTIES_JUDGED
+      if (this.type !== PacketType.Publish || this.version !== 5) this.#known = PROPERTIES_CHECKED
       this.#collected[0] = (this.type << 4) | this.flags
       this.#collectedBytes = writeVariableByteInteger(this.#collected, 1, this.#remaining)
     }
@@ -277,7 +289,7 @@ export class Framer {
     this.bytesCopied += wanted
     this.#collectedBytes += wanted
     this.#at += wanted
-    if (this.#known === HEADER_WHOLE) this.#judgeProperties(collected, packetBytes)
+    if (this.#known === HEADER_WHOLE) this.#checkProperties(collected, packetBytes)
     if (this.#collectedBytes < packetBytes) return false
     this.#collected = null
     this.buffer = collected
@@ -286,8 +298,8 @@ export class Framer {
     return this.#deliver(packetBytes, this.#at)
   }
 
-  /** Of a PUBLISH that is collected, as soon as it says how long its properties are. What is malformed is for `decode`. */
-  #judgeProperties(collected: Buffer, packetBytes: number): void {
+  /** Checks a PUBLISH that spans chunks once its Property Length is there; `decode` finds malformed ones. */
+  #checkProperties(collected: Buffer, packetBytes: number): void {
     const end = this.#collectedBytes
     const topicAt = this.#headerBytes + 2
     if (topicAt > end) return
@@ -300,12 +312,12 @@ export class Framer {
       bytes |= (collected[at]! & 0x7f) << shift
       if (collected[at]! < 0x80) break
     }
-    this.#known = PROPERTIES_JUDGED
+    this.#known = PROPERTIES_CHECKED
     if (at + 1 + bytes > packetBytes || bytes <= this.propertyBytesMax) return
     throw this.#break(propertiesTooLong(bytes, this.propertyBytesMax))
   }
 
-  /** Makes room for `bytes`, never for more than the packet needs. */
+  /** Makes room for `bytes`, but not for more than the packet needs. */
   #reserve(bytes: number, packetBytes: number): void {
     const collected = this.#collected!
     if (bytes <= collected.length) return
@@ -329,7 +341,13 @@ export class Framer {
     return this.#break(new ProtocolError(Reason.PacketTooLarge, '3.2.2.3.6', message, 'packetBytesMax'))
   }
 
-  /** Keeps nothing but the error. */
+  #controlTooLarge(packetBytes: number): ProtocolError {
+    const bytesMax = this.controlBytesMax
+    const message = `a packet of type ${this.type} has ${packetBytes} bytes, more than ${bytesMax}`
+    return this.#break(new ProtocolError(Reason.QuotaExceeded, '4.13', message, 'controlPacketBytesMax'))
+  }
+
+  /** Drops everything but the error, which it returns for the caller to throw. */
   #break(error: ProtocolError): ProtocolError {
     this.#error = error
     this.discard()
@@ -353,7 +371,7 @@ const RESERVED_FLAGS = 2
 const QOS_3 = 3
 const SERVER_ONLY = 4
 
-/** What the first byte of a packet from a client means (table 2-2). */
+/** Verdicts on the first byte of a client's packet (table 2-2). */
 const HEADERS = Uint8Array.from({ length: 256 }, (_, byte) => {
   const flags = byte & 0x0f
   switch (byte >> 4) {
@@ -376,9 +394,9 @@ const HEADERS = Uint8Array.from({ length: 256 }, (_, byte) => {
 })
 
 /**
- * Whether the flags are wrong only in bits that 3.1 does not use: DUP, QoS and RETAIN of acknowledgements, PINGREQ and
- * DISCONNECT; RETAIN of PUBREL, SUBSCRIBE and UNSUBSCRIBE, which it sends again with DUP. Those of CONNECT are judged
- * before its version is known.
+ * Tells whether the flags are wrong only in bits that 3.1 does not use: DUP, QoS and RETAIN of
+ * acknowledgements, PINGREQ and DISCONNECT; RETAIN of PUBREL, SUBSCRIBE and UNSUBSCRIBE, which it sends
+ * again with DUP. CONNECT is checked before its version is known.
  */
 function isUnusedIn31(byte: number): boolean {
   if (HEADERS[byte] !== RESERVED_FLAGS) return false

@@ -1,7 +1,8 @@
 /**
- * Parses and generates rare packets with the package `mqtt-packet`: AUTH, DISCONNECT with more than a Reason Code, and
- * unusual CONNACKs. It is loaded while a broker starts, or with the first packet that needs it. With its dependencies
- * (`bl`, `readable-stream`, `debug`) it takes 26 ms of processor time and 2 MB, a tenth of a start.
+ * Parses and generates rare packets with the package `mqtt-packet`: AUTH, DISCONNECT with more than a
+ * Reason Code, and unusual CONNACKs. It is loaded while a broker starts, or with the first packet that
+ * needs it. With its dependencies (`bl`, `readable-stream`, `debug`) it takes 26 ms of processor time and 2
+ * MB, a tenth of a start.
  */
 import { createRequire } from 'node:module'
 import type { Packet } from 'mqtt-packet'
@@ -17,7 +18,8 @@ let loaded: typeof import('mqtt-packet') | undefined
 export function mqttPacket(): typeof import('mqtt-packet') {
   if (loaded === undefined) {
     const found = load('mqtt-packet') as typeof import('mqtt-packet')
-    // Without this it keeps a buffer for each of 65,536 numbers, several megabytes, which our packets hardly use.
+    // Without this it keeps a buffer for each of 65,536 numbers, several megabytes, which our packets
+    // hardly use.
     found.writeToStream.cacheNumbers = false
     loaded = found
   }
@@ -39,7 +41,10 @@ class Parser {
     })
   }
 
-  /** Parses the one packet in `whole`; undefined when there is none, and then the parser is of no further use. */
+  /**
+   * Parses the one packet in `whole`; undefined when there is none, and then the parser is of no further
+   * use.
+   */
   parse(whole: Buffer): Packet | undefined {
     this.#packet = undefined
     const left = this.#parser.parse(whole)

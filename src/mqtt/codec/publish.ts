@@ -22,10 +22,13 @@ const PUBLISH = 0x30
 const UINT32_MAX = 0xffff_ffff
 const EMPTY: Buffer = Buffer.alloc(0)
 
-/** Longer names, in bytes, are looked up each time: a connection would keep 128 KiB for one, which nobody counts. */
+/** Longer names, in bytes, are looked up each time: a connection could keep 128 KiB for one, uncounted. */
 const LATEST_TOPIC_BYTES_MAX = 256
 
-/** From this size on, in bytes, a payload is not copied beside its head: that would take memory for each receiver. */
+/**
+ * Payloads of this size, in bytes, and more are not copied after their header: each receiver would need
+ * memory.
+ */
 const BODY_BYTES_MIN = 2048
 
 /** Decodes a PUBLISH. Throws ProtocolError. */
@@ -163,12 +166,12 @@ function emptyTopic(version: ProtocolVersion): ProtocolError {
 }
 
 /**
- * Writes a PUBLISH into `place`. `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1.
- * `packetId` is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
+ * Writes a PUBLISH. `flags` is the low nibble of the fixed header: DUP 8, QoS times 2, RETAIN 1. `packetId`
+ * is not used at QoS 0. `expirySeconds` -1: none; `alias` 0: none; `aliasKnown`: the client knows the
  * alias, so the topic name stays empty. Identifiers, expiry and alias are for 5.0 only.
  *
- * A large payload stays where the message has it: `writer.body`, which follows the placed bytes. A packet that is too
- * long for the protocol is placed as no bytes: it cannot be sent [MQTT-3.1.2-25].
+ * A large payload stays where the message has it: `writer.body`, which follows the written bytes. A packet
+ * that is too long for the protocol has no bytes: it cannot be sent [MQTT-3.1.2-25].
  */
 export function writePublish(
   writer: PacketWriter,
@@ -188,9 +191,9 @@ export function writePublish(
 }
 
 /**
- * Encodes a PUBLISH at QoS 0 without RETAIN, identifiers, expiry and alias, once: its bytes are the same for all
- * receivers of a protocol version, and are the publisher's packet when that looked like this. Empty where
- * `writePublish` places nothing.
+ * Encodes a PUBLISH at QoS 0 without RETAIN, identifiers, expiry and alias, once: its bytes are the same
+ * for all receivers of a protocol version, and are the publisher's packet when that looked like this. Empty
+ * where `writePublish` writes nothing.
  */
 export function sharedPublish(
   writer: PacketWriter,
@@ -223,7 +226,7 @@ function writePlain(
   if (hasId) remaining += 2
   if (version === 5) remaining += variableByteIntegerBytes(propertyBytes) + propertyBytes
   const body = payload.length >= bodyBytesMin ? payload : null
-  if (!placed(writer, remaining, body)) return
+  if (!reserved(writer, remaining, body)) return
   const packet = writer.buffer
   let at = writeHead(packet, writer.start, flags, remaining, topic)
   if (hasId) {
@@ -268,7 +271,7 @@ function writeWithMore(
     propertyBytes +
     payload.length
   const body = payload.length >= BODY_BYTES_MIN ? payload : null
-  if (!placed(writer, remaining, body)) return
+  if (!reserved(writer, remaining, body)) return
   const packet = writer.buffer
   let at = writeHead(packet, writer.start, flags, remaining, topic)
   if (hasId) {
@@ -293,8 +296,11 @@ function writeWithMore(
   if (body === null) packet.set(payload, at + properties.length)
 }
 
-/** Places a packet of this Remaining Length except for its `body`; nothing when it is too long for the protocol. */
-function placed(writer: PacketWriter, remaining: number, body: Buffer | null): boolean {
+/**
+ * Reserves room for a packet of this Remaining Length without its `body`; false when it is too long for the
+ * protocol.
+ */
+function reserved(writer: PacketWriter, remaining: number, body: Buffer | null): boolean {
   if (remaining > VARIABLE_BYTE_INTEGER_MAX) {
     writer.reserve(0)
     return false

@@ -21,8 +21,8 @@ export function encodeSuback(
   packetId: number,
   reasonCodes: readonly number[],
 ): Buffer {
-  // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80. 3.1 knows none: a refused filter is acknowledged all
-  // the same, as its section 3.8 says, at the QoS that promises least.
+  // [MQTT-3.9.3-2] of 3.1.1: the only failure it knows is 0x80. 3.1 knows none: a refused filter is
+  // acknowledged all the same, as its section 3.8 says, at the QoS that promises least.
   const failure = version === 3 ? 0 : 0x80
   const packet = filterAnswer(SUBACK, packetId, version, reasonCodes.length)
   let at = packet.length - reasonCodes.length

@@ -15,8 +15,8 @@ export interface ForwardedProperties {
 }
 
 /**
- * Encodes properties to forward, as `Message.properties` holds them. Throws RangeError for values that the standard
- * does not allow.
+ * Encodes properties to forward, as `Message.properties` holds them. Throws RangeError for values that the
+ * standard does not allow.
  */
 export function encodeForwardedProperties(properties: ForwardedProperties): Buffer {
   const parts: Buffer[] = []

@@ -29,8 +29,9 @@ export const NO_MESSAGE_PROPERTIES: Readonly<MessageProperties> = Object.freeze(
 })
 
 /**
- * Checks the properties of a client's PUBLISH or Will and separates those for the Server from those that it forwards
- * unaltered [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]. Throws ProtocolError.
+ * Checks the properties of a client's PUBLISH or Will and separates those for the Server from those that it
+ * forwards unaltered [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]. Throws
+ * ProtocolError.
  */
 export function readMessageProperties(
   buffer: Buffer,

@@ -19,11 +19,12 @@ import { PROPERTIES, type PropertyDefinition, PropertyId } from './table.ts'
 export const NO_USER_PROPERTIES: UserProperties = Object.freeze([])
 
 /**
- * Reads properties one by one and checks each: known and allowed here, once unless it may repeat, its value whole,
- * well-formed and in range. Throws ProtocolError.
+ * Reads properties one by one and checks each: known and allowed here, once unless it may repeat, its value
+ * whole, well-formed and in range. Throws ProtocolError.
  *
- * After `next` returned true: `id`; `start` and `end` of the whole property; `number` for integers; `valueStart` and
- * `valueEnd` for strings, binary data and the name of a pair; `secondStart` and `secondEnd` for its value.
+ * After `next` returned true: `id`; `start` and `end` of the whole property; `number` for integers;
+ * `valueStart` and `valueEnd` for strings, binary data and the name of a pair; `secondStart` and
+ * `secondEnd` for its value.
  */
 export class PropertyReader {
   id = 0

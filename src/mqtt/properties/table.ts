@@ -1,4 +1,7 @@
-/** PURE. The properties of the standard (section 2.2.2): identifiers, types, ranges, and where each is allowed. */
+/**
+ * PURE. The properties of the standard (section 2.2.2): identifiers, types, ranges, and where each is
+ * allowed.
+ */
 import { PacketType } from '../packet-type.ts'
 
 /** Property identifiers (table 2-4). */
