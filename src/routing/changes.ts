@@ -1,33 +1,34 @@
 /**
- * HOT. Remembers in fixed memory which part of the topic tree changed when, so that a cached Route is given up only
- * when a filter changed that could match its topic. It errs to one side: a topic that was touched is always
- * reported; one that was not is reported rarely, when two hashes fall into the same slot.
+ * HOT. Remembers in fixed memory when each part of the topic tree changed, so that a cached Route is
+ * dropped only when a filter changed that could match its topic. It errs to one side: a touched topic is
+ * always reported; another one rarely, when two hashes share a slot.
  *
- * A change is noted under one anchor, the most that a filter demands of the beginning of a topic:
- *   `a/b`      the whole filter           `a/b/#`, `a/b/+`, `a/b/+/+`   the literal levels before the wildcard
- *   `a/+/c/#`  the literal levels and the literal level behind one `+`
- * A topic is then touched when one of its own anchors is.
+ * A change is recorded under one anchor, the most that a filter demands of the beginning of a topic:
+ *   `a/b`                          the whole filter
+ *   `a/b/#`, `a/b/+`, `a/b/+/+`    the literal levels before the wildcard
+ *   `a/+/c/#`                      the literal levels, and the literal level after one `+`
+ * A topic is touched when one of its own anchors is.
  */
 import { HASH, PLUS, SLASH } from './filter.ts'
 
-/** Anchors share this many slots: half a MiB, touched only as far as it is used. */
+/** Slots that anchors share: half a MiB, of which only the used pages take memory. */
 const SLOTS = 65_536
 // FNV-1a over UTF-16 units.
 const SEED = 0x811c9dc5
 const PRIME = 0x01000193
 
 export class Changes {
-  /** Changes so far; the time by which Routes are dated. */
+  /** Changes so far; Routes are dated by it. */
   count = 0
   readonly #changedAt = new Float64Array(SLOTS)
 
-  /** Notes that Subscriptions to this filter (not a shared one) have changed. */
+  /** Records a change of Subscriptions to this filter (not a shared one). */
   record(filter: string): void {
     this.count++
     this.#changedAt[slot(anchor(filter))] = this.count
   }
 
-  /** Whether a filter that matches this topic name may have changed after `count` stood at `since`. */
+  /** Tells whether a filter that matches this topic name may have changed since `count` was `since`. */
   touched(topic: string, since: number): boolean {
     const changedAt = this.#changedAt
     if (changedAt[slot(SEED)]! > since) return true
@@ -44,14 +45,14 @@ export class Changes {
         continue
       }
       if (changedAt[slot(path)]! > since) return true
-      if (levels > 0 && changedAt[slot(behindPlus(before, level))]! > since) return true
+      if (levels > 0 && changedAt[slot(afterPlus(before, level))]! > since) return true
       levels++
       before = start
       start = path
       level = SEED
     }
     if (changedAt[slot(path)]! > since) return true
-    if (levels > 0 && changedAt[slot(behindPlus(before, level))]! > since) return true
+    if (levels > 0 && changedAt[slot(afterPlus(before, level))]! > since) return true
     // `a/#` also matches `a`, and has its anchor at `a/`.
     return changedAt[slot(Math.imul(path ^ SLASH, PRIME))]! > since
   }
@@ -75,10 +76,10 @@ function anchorFromPlus(filter: string, plus: number, path: number): number {
   for (let at = plus + 2; at < filter.length && filter.charCodeAt(at) !== SLASH; at++) {
     level = Math.imul(level ^ filter.charCodeAt(at), PRIME)
   }
-  return behindPlus(path, level)
+  return afterPlus(path, level)
 }
 
-function behindPlus(path: number, level: number): number {
+function afterPlus(path: number, level: number): number {
   return Math.imul(path ^ PLUS, PRIME) ^ Math.imul(level, SEED)
 }
 

@@ -1,25 +1,27 @@
 /**
- * HOT: `match`. Everything that is found by a topic filter, and which of it matches a topic name.
+ * HOT: `match`. Holds leaves by topic filter and finds those whose filters match a topic name.
  *
- * Filters are alike in shape when they have as many levels and their wildcards in the same places, and of shapes there
- * are few: for each a topic can have at most one filter, whose hash is that of the topic's levels without those under a
- * `+`. So a topic costs one look into a hash table for each shape, however many filters there are; a tree costs one for
- * each level, in memory that nobody has read for long (5 levels, a million filters: 3 us against 0.5). Filters without a
- * wildcard are one of the shapes. What does not fit, for there are too many shapes or an attacker has made hashes
- * collide, goes into the tree.
+ * Filters have the same shape when they have the same number of levels and the same wildcards in the same
+ * places. There are few shapes. At most one filter of each shape matches a topic, and its hash is that of
+ * the topic's levels without those under a `+`. So a topic costs one look into a hash table for each shape,
+ * however many filters there are. A tree costs one for each level, in memory that has left the caches (5
+ * levels, a million filters: 3 us against 0.5). Filters without a wildcard are shapes, too. A leaf that
+ * does not fit, because there are too many shapes or an attacker made hashes collide, goes into a tree.
  */
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import { filterMatches, HASH, isDollarTopic, PLUS, SLASH } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
-/** Shapes beyond these, and filters with more levels, are left to the tree. */
+/** Further shapes, and filters with more levels, go into the tree. */
 const SHAPES_MAX = 32
 const LEVELS_MAX = 24
 
-/** The table has so many parts, by the first bits of the hash: one that doubles does not take long. */
+/** The first bits of a hash choose a part of the table: doubling one part does not take long. */
 const PARTS_BITS = 8
 const SLOTS_FIRST = 8
-/** Nothing is further from where its hash points than so many slots: at half full that happens to nobody who means well. */
+/**
+ * No leaf is further than this from the slot that its hash points to: half full, only an attack needs more.
+ */
 const STEPS_MAX = 128
 
 // FNV-1a over UTF-16 units for a level.
@@ -28,40 +30,40 @@ const PRIME = 0x01000193
 const MIXER = 0x85ebca6b
 
 interface Filtered {
-  /** Not a shared one; it never changes. */
+  /** Not a shared filter; it never changes. */
   readonly filter: string
 }
 
 interface Shape {
   /** Levels before `#`, or all. */
   readonly levels: number
-  /** Bit n stands for a `+` at level n. */
+  /** Bit n means a `+` at level n. */
   readonly plus: number
-  /** Whether a `#` is the last level. */
+  /** The last level is a `#`. */
   readonly hash: boolean
-  /** Filters in the table that have it. */
+  /** Filters of this shape in the table. */
   count: number
 }
 
 /**
- * A match under way. Of 2^n filters over `a` and `+` all may match one topic name, so that it may take long: then it rests
- * between steps while filters come and go. What is there all the while is found.
+ * A match that may take several steps: 2^n filters over `a` and `+` may all match one topic name. Filters
+ * may come and go between the steps; a filter that is there all the while is found.
  */
 export interface Matching<L extends Filtered> {
   readonly topic: string
-  /** What matches, as far as it was looked at. */
+  /** Matches so far. */
   readonly found: L[]
-  /** Of the tree, what is still to be looked at, and at which level each stands. */
+  /** Nodes of the tree still to visit, and the level of each. */
   readonly open: Child<L>[]
   readonly depths: number[]
   readonly levels: readonly string[]
 }
 
-/** Beside its characters: a look at one shape, and at one place of the tree. */
+/** Units for a look at one shape and at one node of the tree, without their characters. */
 const SHAPE_UNITS = 1
 const NODE_UNITS = 4
 
-/** Open addressing: hashes beside each other, so that a look at what is not there touches one line of memory. */
+/** Open addressing: hashes side by side, so that a look for an absent filter touches one cache line. */
 interface Part<L> {
   /** 0 is free. */
   hashes: Int32Array
@@ -75,7 +77,7 @@ export class FilterSet<L extends Filtered> {
   readonly #shapesMax: number
   readonly #rest = new LevelTree<L>(filterOf)
   #count = 0
-  /** Of the filter or topic name that was looked at last: hashes of its levels, how many, and its shape. */
+  /** The latest filter or topic name: hashes of its levels, their number, and its shape. */
   readonly #levels = new Int32Array(LEVELS_MAX)
   #levelCount = 0
   #plus = 0
@@ -84,17 +86,17 @@ export class FilterSet<L extends Filtered> {
   #filter = ''
   #filterHash = 0
   readonly #meter: Meter
-  // Scratch for the tree, empty in between.
+  /** Scratch memory for the tree, empty between calls. */
   readonly #open: Child<L>[] = []
   readonly #depths: number[] = []
 
-  /** `shapesMax`: more shapes than these at a time are left to the tree. */
+  /** Leaves shapes beyond `shapesMax` to the tree. */
   constructor(shapesMax = SHAPES_MAX, meter: Meter = { units: 0 }) {
     this.#shapesMax = shapesMax
     this.#meter = meter
   }
 
-  /** Filters of so many shapes that a match has to go through a tree; it visits no more than these. */
+  /** Nodes in the tree: a match visits no more than these. */
   get treeSize(): number {
     return this.#rest.nodeCount
   }
@@ -105,17 +107,17 @@ export class FilterSet<L extends Filtered> {
   }
 
   get(filter: string): L | undefined {
-    this.#look(filter)
+    this.#prepare(filter)
     const part = this.#partOf(this.#filterHash)
     const at = part === null ? -1 : position(part, this.#filterHash, filter)
     if (at !== -1) return part!.leaves[at]!
     return this.#rest.nodeCount === 0 ? undefined : this.#rest.get(filter)
   }
 
-  /** Puts the leaf in, in place of the one with the same filter. */
+  /** Adds a leaf in place of the one with the same filter. */
   set(leaf: L): void {
     const { filter } = leaf
-    this.#look(filter)
+    this.#prepare(filter)
     const hash = this.#filterHash
     const part = this.#partOf(hash)
     const at = part === null ? -1 : position(part, hash, filter)
@@ -124,16 +126,16 @@ export class FilterSet<L extends Filtered> {
     else this.#add(hash, leaf)
   }
 
-  /** Takes out the leaf with this filter. Nothing happens when there is none. */
+  /** Removes the leaf with this filter, if there is one. */
   delete(filter: string): void {
-    this.#look(filter)
+    this.#prepare(filter)
     const part = this.#partOf(this.#filterHash)
     const at = part === null ? -1 : position(part, this.#filterHash, filter)
     if (at === -1) {
       this.#rest.delete(filter)
       return
     }
-    takeOut(part!, at)
+    removeAt(part!, at)
     this.#uncount(this.#shape()!)
     if (part!.count === 0) this.#parts[partIndex(this.#filterHash)] = null
     else if (part!.count * 8 < part!.hashes.length) this.#resize(part!, part!.hashes.length / 2)
@@ -150,14 +152,14 @@ export class FilterSet<L extends Filtered> {
     this.#matchRest({ topic, found, open, depths, levels: topic.split('/') }, Number.POSITIVE_INFINITY)
   }
 
-  /** Begins a match that `continue` ends. */
+  /** Begins a match that `continue` finishes. */
   begin(topic: string): Matching<L> {
     const found: L[] = []
     this.#matchShapes(topic, found)
     return { topic, found, open: [this.#rest.root], depths: [0], levels: topic.split('/') }
   }
 
-  /** Goes on until the meter has so many units. True when all was looked at. */
+  /** Continues until the meter reaches `until`. True when the match is complete. */
   continue(matching: Matching<L>, until: number): boolean {
     return this.#matchRest(matching, until)
   }
@@ -166,7 +168,7 @@ export class FilterSet<L extends Filtered> {
     const shapes = this.#shapes
     this.#meter.units += shapes.length * SHAPE_UNITS + (topic.length >>> CHARACTER_BITS)
     if (shapes.length > 0) {
-      this.#lookAtLevels(topic)
+      this.#hashLevels(topic)
       const isDollar = isDollarTopic(topic)
       const count = this.#levelCount
       for (let index = 0; index < shapes.length; index++) {
@@ -188,7 +190,7 @@ export class FilterSet<L extends Filtered> {
       if (there === 0) return
       if (there !== hash) continue
       const leaf = leaves[at]!
-      // One of another shape whose hash is the same by chance comes by that shape, too.
+      // A filter of another shape with the same hash by chance is found by its own shape, too.
       if ((leaf.filter === topic || filterMatches(leaf.filter, topic)) && !found.includes(leaf))
         found.push(leaf)
     }
@@ -200,26 +202,26 @@ export class FilterSet<L extends Filtered> {
       return
     }
     const part = this.#partWithRoom(hash)
-    // Not before there is room: what finds no place while a part grows may have been the last of its shape.
-    this.#look(leaf.filter)
+    // Only now that there is room: a leaf that left while the part grew may have been the last of its shape.
+    this.#prepare(leaf.filter)
     const shape = this.#shape() ?? this.#newShape()
     shape.count++
     this.#count++
-    if (!putIn(part, hash, leaf)) this.#giveUp(shape, leaf)
+    if (!insert(part, hash, leaf)) this.#moveToTree(shape, leaf)
   }
 
   #takesNewShape(): boolean {
     return this.#levelCount <= LEVELS_MAX && this.#shapes.length < this.#shapesMax
   }
 
-  /** The shape of the filter that was looked at last, which no filter in the table has yet. */
+  /** Adds the shape of the latest filter, which no filter in the table has yet. */
   #newShape(): Shape {
     const shape = { levels: this.#levelCount, plus: this.#plus, hash: this.#hash, count: 0 }
     this.#shapes.push(shape)
     return shape
   }
 
-  /** The part for a hash, at most half full with one more in it. */
+  /** Returns the part for a hash, with room for one more at half full. */
   #partWithRoom(hash: number): Part<L> {
     const index = partIndex(hash)
     const part = this.#parts[index] ?? emptyPart<L>(SLOTS_FIRST)
@@ -228,7 +230,7 @@ export class FilterSet<L extends Filtered> {
     return part
   }
 
-  #giveUp(shape: Shape, leaf: L): void {
+  #moveToTree(shape: Shape, leaf: L): void {
     this.#uncount(shape)
     this.#rest.set(leaf)
   }
@@ -244,9 +246,9 @@ export class FilterSet<L extends Filtered> {
     const resized = emptyPart<L>(slots)
     for (let at = 0; at < hashes.length; at++) {
       const leaf = leaves[at]!
-      if (leaf === null || putIn(resized, hashes[at]!, leaf)) continue
-      this.#lookAtFilter(leaf.filter)
-      this.#giveUp(this.#shape()!, leaf)
+      if (leaf === null || insert(resized, hashes[at]!, leaf)) continue
+      this.#hashFilter(leaf.filter)
+      this.#moveToTree(this.#shape()!, leaf)
     }
     part.hashes = resized.hashes
     part.leaves = resized.leaves
@@ -257,7 +259,7 @@ export class FilterSet<L extends Filtered> {
     return this.#parts[partIndex(hash)]!
   }
 
-  /** The shape of the filter that was looked at last. */
+  /** Finds the shape of the latest filter. */
   #shape(): Shape | undefined {
     for (const shape of this.#shapes) {
       if (shape.levels === this.#levelCount && shape.plus === this.#plus && shape.hash === this.#hash)
@@ -266,14 +268,14 @@ export class FilterSet<L extends Filtered> {
     return undefined
   }
 
-  /** The next call is nearly always for the same filter. */
-  #look(filter: string): void {
-    if (this.#filter !== filter) this.#lookAtFilter(filter)
+  /** Hashes a filter unless it is the latest, as it usually is. */
+  #prepare(filter: string): void {
+    if (this.#filter !== filter) this.#hashFilter(filter)
   }
 
-  #lookAtFilter(filter: string): void {
+  #hashFilter(filter: string): void {
     this.#meter.units += 1 + (filter.length >>> (CHARACTER_BITS - 1))
-    this.#lookAtLevels(filter)
+    this.#hashLevels(filter)
     this.#filter = filter
     this.#hash = false
     this.#plus = 0
@@ -289,8 +291,8 @@ export class FilterSet<L extends Filtered> {
     this.#filterHash = this.#hashOf(levels, this.#plus, this.#hash)
   }
 
-  /** Takes the hashes of the first levels, and counts all of them. */
-  #lookAtLevels(name: string): void {
+  /** Hashes the first levels and counts all levels. */
+  #hashLevels(name: string): void {
     const levels = this.#levels
     let count = 0
     let level = SEED
@@ -309,7 +311,7 @@ export class FilterSet<L extends Filtered> {
     this.#filter = ''
   }
 
-  /** The hash that a filter of this shape with the levels that were looked at last has. Never 0. */
+  /** Computes the hash of a filter of this shape with the latest levels. Never 0. */
   #hashOf(count: number, plus: number, hash: boolean): number {
     const levels = this.#levels
     let mixed = Math.imul((count << 1) | (hash ? 1 : 0), SEED) ^ plus
@@ -323,7 +325,7 @@ export class FilterSet<L extends Filtered> {
     return mixed === 0 ? 1 : mixed
   }
 
-  /** No recursion: a filter may have as many levels as it has bytes. */
+  /** Visits the tree without recursion: a filter may have as many levels as bytes. */
   #matchRest({ topic, found, open, depths, levels }: Matching<L>, until: number): boolean {
     const meter = this.#meter
     const noLeadingWildcard = isDollarTopic(topic) // [MQTT-4.7.2-1]
@@ -360,7 +362,7 @@ export class FilterSet<L extends Filtered> {
   }
 }
 
-/** How many levels a branch's path has, if those of the topic match them from `depth` on; else a number below zero. */
+/** Counts the levels of a branch's path if those of the topic match them from `depth` on; else below zero. */
 function pathLevels(path: string, levels: readonly string[], depth: number): number {
   let count = 0
   for (let at = 0; at < path.length; count++) {
@@ -387,7 +389,7 @@ function emptyPart<L>(slots: number): Part<L> {
   return { hashes: new Int32Array(slots), leaves: new Array<L | null>(slots).fill(null), count: 0 }
 }
 
-/** Where the leaf with this filter is; -1 for nowhere. */
+/** Finds the slot of the leaf with this filter; -1 when there is none. */
 function position<L extends Filtered>({ hashes, leaves }: Part<L>, hash: number, filter: string): number {
   const mask = hashes.length - 1
   for (let step = 0, at = hash & mask; step < STEPS_MAX; step++, at = (at + 1) & mask) {
@@ -398,8 +400,8 @@ function position<L extends Filtered>({ hashes, leaves }: Part<L>, hash: number,
   return -1
 }
 
-/** Into a part that does not have it and is at most half full. False when it would be too far from its place. */
-function putIn<L>(part: Part<L>, hash: number, leaf: L): boolean {
+/** Inserts a new leaf into a part that is at most half full. False when its slot would be too far away. */
+function insert<L>(part: Part<L>, hash: number, leaf: L): boolean {
   const { hashes, leaves } = part
   const mask = hashes.length - 1
   for (let step = 0, at = hash & mask; step < STEPS_MAX; step++, at = (at + 1) & mask) {
@@ -413,10 +415,10 @@ function putIn<L>(part: Part<L>, hash: number, leaf: L): boolean {
 }
 
 /**
- * What follows moves up, so that nothing has to be remembered about what was there. What is STEPS_MAX from the hole is not
- * from there: who has filters in very many slots side by side taken out must not have all of them looked at for each.
+ * Removes a leaf; those after it move up, so that no mark has to stay. A leaf at STEPS_MAX from the hole
+ * cannot belong there: removing one of very many neighbours must not visit all of them.
  */
-function takeOut<L>(part: Part<L>, from: number): void {
+function removeAt<L>(part: Part<L>, from: number): void {
   const { hashes, leaves } = part
   const mask = hashes.length - 1
   let hole = from

@@ -1,4 +1,7 @@
-/** PURE. Topic filters against topic names (section 4.7), and the parts of a Shared Subscription's filter (4.8.2). */
+/**
+ * PURE. Compares topic filters and topic names (section 4.7), and splits Shared Subscription filters
+ * (4.8.2).
+ */
 
 export const SLASH = 0x2f
 export const PLUS = 0x2b
@@ -6,26 +9,28 @@ export const HASH = 0x23
 const DOLLAR = 0x24
 const SHARE_PREFIX = '$share/'
 
-/** Whether a valid topic filter contains a wildcard. */
+/** Tells whether a valid topic filter contains a wildcard. */
 export function hasWildcard(filter: string): boolean {
   return filter.includes('+') || filter.includes('#')
 }
 
-/** Whether this topic name is kept out of filters that begin with a wildcard [MQTT-4.7.2-1]. */
+/** Tells whether filters that begin with a wildcard do not match this topic name [MQTT-4.7.2-1]. */
 export function isDollarTopic(topic: string): boolean {
   return topic.charCodeAt(0) === DOLLAR
 }
 
 /**
- * The filter that topic names are matched against: for `$share/name/filter` what follows the ShareName, otherwise
- * the filter itself, the same string.
+ * Returns the filter to match topic names against: for `$share/name/filter` the part after the ShareName,
+ * otherwise the filter itself, the same string.
  */
 export function innerFilter(filter: string): string {
   if (!filter.startsWith(SHARE_PREFIX)) return filter
   return filter.slice(filter.indexOf('/', SHARE_PREFIX.length) + 1)
 }
 
-/** Whether a valid filter (not a shared one) matches a valid topic name, character by character [MQTT-4.7.3-4]. */
+/**
+ * Matches a valid filter (not a shared one) with a valid topic name, character by character [MQTT-4.7.3-4].
+ */
 export function filterMatches(filter: string, topic: string): boolean {
   const first = filter.charCodeAt(0)
   if ((first === PLUS || first === HASH) && isDollarTopic(topic)) return false // [MQTT-4.7.2-1]
@@ -33,8 +38,8 @@ export function filterMatches(filter: string, topic: string): boolean {
 }
 
 /**
- * Whether what begins at a level of a filter matches what begins at a level of a topic name. Each offset is where a level
- * begins, or one past the end when there is no further level.
+ * Matches the rest of a filter with the rest of a topic name. Each offset is the beginning of a level, or
+ * one past the end when there is no further level.
  */
 export function restMatches(filter: string, filterAt: number, topic: string, topicAt: number): boolean {
   let f = filterAt
@@ -58,15 +63,15 @@ export function restMatches(filter: string, filterAt: number, topic: string, top
   }
 }
 
-/** Where the level behind the one at `at` begins; one past the end when there is none. */
+/** Returns the beginning of the level after the one at `at`; one past the end when there is none. */
 export function nextLevel(name: string, at: number): number {
   const end = name.indexOf('/', at)
   return end === -1 ? name.length + 1 : end + 1
 }
 
 /**
- * Whether there could be a topic name that both filters match (valid, not shared ones). For a topic name without
- * wildcards this is whether the other filter matches it. Looks no further than the shorter one reaches.
+ * Tells whether a topic name could exist that both filters match (valid, not shared ones). A filter without
+ * wildcards overlaps the filters that match it. Reads no further than the shorter filter.
  */
 export function filtersOverlap(one: string, other: string): boolean {
   if (isDollarTopic(one) !== isDollarTopic(other)) return false // [MQTT-4.7.2-1]
@@ -89,7 +94,7 @@ export function filtersOverlap(one: string, other: string): boolean {
   }
 }
 
-/** The length of the level that begins here and there, if it is the same in both names; else -1. */
+/** Returns the length of the level that begins at these offsets if it is the same in both names; else -1. */
 export function sameLevel(one: string, a: number, other: string, b: number): number {
   for (let at = 0; ; at++) {
     const left = levelChar(one, a + at)
@@ -98,7 +103,7 @@ export function sameLevel(one: string, a: number, other: string, b: number): num
   }
 }
 
-/** The end of a name ends a level as a slash does. */
+/** Returns a character of a name; its end ends a level as a slash does. */
 function levelChar(name: string, at: number): number {
   return at < name.length ? name.charCodeAt(at) : SLASH
 }

@@ -1,22 +1,25 @@
 /**
- * A tree of topic levels, for filters and for topic names. What it holds hangs at the first level where its name
- * differs from all others, so that a name that shares nothing costs no branch, however many levels it has. Levels that all
- * names of a branch have in common are one text: two names that differ in their last level only cost one branch.
+ * A tree of topic levels, for filters and for topic names. A leaf hangs at the first level where its name
+ * differs from all others, so that a name that shares nothing needs no branch, however many levels it has.
+ * The levels that all names of a branch have in common are one string: two names that differ only in their
+ * last level need one branch.
  *
- * Whoever walks through the tree may stand still meanwhile: the place of a branch never changes. What it has moves down into
- * another one where a name comes that shares less of its path.
+ * A walk through the tree may pause: a branch stays in its position. Its contents move down into a new
+ * branch when a name is added that shares less of its path.
  */
 
 import { ChurnMap } from '../structures/churn-map.ts'
 
-/** A branch, or a leaf for the one name in this place. A leaf is never a Branch itself. */
+/** A branch, or a leaf for the only name in this position. A leaf is never a Branch itself. */
 export type Child<L extends NonNullable<unknown>> = Branch<L> | L
 
 const SLASH = 0x2f
 
-/** All names that have the levels down to here in common, when there are at least two. */
+/** All names that have the levels down to here in common: at least two, except at the root. */
 export class Branch<L extends NonNullable<unknown>> {
-  /** Further levels that all names below have in common, a slash before each: empty for none. May contain `+`, as filters do. */
+  /**
+   * Further levels that all names below have in common, each after a slash. May contain `+`, as filters do.
+   */
   path = ''
   /** The name that ends here. */
   end: L | null = null
@@ -29,20 +32,20 @@ export class Branch<L extends NonNullable<unknown>> {
   #only: Child<L> | null = null
   #children: ChurnMap<string, Child<L>> | null = null
 
-  /** What `literals` goes through. */
+  /** Number of slots that `literals` iterates. */
   get literalSlots(): number {
     return this.#children?.slotCount ?? (this.#only === null ? 0 : 1)
   }
 
-  /** The child for a literal level. */
+  /** Returns the child for a literal level. */
   literal(level: string): Child<L> | null {
     if (this.#children !== null) return this.#children.get(level) ?? null
     return this.#only !== null && this.#onlyLevel === level ? this.#only : null
   }
 
   /**
-   * An iterator of the literal children, levels beside them, null where there is none (any more). It may go on
-   * while the tree changes: of `literalSlots` from the start, what was there all the while comes once.
+   * Iterates the literal children with their levels; null for an empty slot. It may continue while the tree
+   * changes: within the first `literalSlots`, a child that is there all the while comes once.
    */
   literals(): Iterator<[string, Child<L> | null]> {
     if (this.#children !== null) return this.#children.slots()
@@ -50,7 +53,7 @@ export class Branch<L extends NonNullable<unknown>> {
     return alone.values()
   }
 
-  /** The child for a level of a name; null as a level means that the name ends here. */
+  /** Returns the child for a level of a name; the level null means that the name ends here. */
   get(level: string | null): Child<L> | null {
     if (level === null) return this.end
     if (level === '+') return this.plus
@@ -58,7 +61,7 @@ export class Branch<L extends NonNullable<unknown>> {
     return this.literal(level)
   }
 
-  /** Sets what `get` returns. A Branch is never set for null and `#`. */
+  /** Sets the child for a level. A Branch is never set for null and `#`. */
   set(level: string | null, child: Child<L>): void {
     if (level === null) this.end = child as L
     else if (level === '+') this.plus = child
@@ -80,12 +83,15 @@ export class Branch<L extends NonNullable<unknown>> {
     if (level === null) this.end = null
     else if (level === '+') this.plus = null
     else if (level === '#') this.hash = null
-    // The Map stays until the branch goes, so that iterators that are under way see what remains.
+    // The Map stays as long as the branch, so that running iterators see the rest.
     else if (this.#children !== null) this.#children.delete(level)
     else this.#only = null
   }
 
-  /** Moves all that is below it into a branch behind the first `common` characters of its path, which become all of it. */
+  /**
+   * Moves its contents into a branch below the first `common` characters of its path, which become the
+   * whole path.
+   */
   split(common: number): void {
     const { path } = this
     const lower = new Branch<L>()
@@ -107,7 +113,7 @@ export class Branch<L extends NonNullable<unknown>> {
     this.set(level, lower)
   }
 
-  /** The one thing left in the branch; null when it is empty, undefined when there are several. */
+  /** Returns the only child; null when it is empty, undefined when there are several. */
   sole(): Child<L> | null | undefined {
     const literals = this.#children?.size ?? (this.#only === null ? 0 : 1)
     const others = Number(this.end !== null) + Number(this.plus !== null) + Number(this.hash !== null)
@@ -125,12 +131,12 @@ export class LevelTree<L extends NonNullable<unknown>> {
   #leaves = 0
   #branches = 0
 
-  /** `nameOf` returns the name that a leaf stands for; it must never change for a leaf in the tree. */
+  /** Takes the function that names a leaf; the name of a leaf in the tree must not change. */
   constructor(nameOf: (leaf: L) => string) {
     this.#nameOf = nameOf
   }
 
-  /** Leaves and branches, without the root: 0 when the tree is empty. */
+  /** Leaves and branches without the root: 0 when the tree is empty. */
   get nodeCount(): number {
     return this.#leaves + this.#branches
   }
@@ -150,7 +156,7 @@ export class LevelTree<L extends NonNullable<unknown>> {
     }
   }
 
-  /** Puts the leaf in, in place of the one of the same name. */
+  /** Adds a leaf in place of the one with the same name. */
   set(leaf: L): void {
     const name = this.#nameOf(leaf)
     let branch = this.root
@@ -189,7 +195,7 @@ export class LevelTree<L extends NonNullable<unknown>> {
     }
   }
 
-  /** Takes out the leaf of this name, and the branches that only it needed. False when there was none. */
+  /** Removes the leaf of this name, and the branches that only it needed. False when there was none. */
   delete(name: string): boolean {
     const path: Branch<L>[] = []
     const levels: (string | null)[] = []
@@ -222,7 +228,7 @@ export class LevelTree<L extends NonNullable<unknown>> {
   }
 }
 
-/** The level of a name that begins at this offset; null one past the end, where there is none. */
+/** Returns the level of a name that begins at this offset; null one past the end. */
 function levelAt(name: string, at: number): string | null {
   if (at > name.length) return null
   const end = name.indexOf('/', at)
@@ -230,7 +236,7 @@ function levelAt(name: string, at: number): string | null {
 }
 
 /**
- * How many characters of a path, whole levels with a slash before each, the name has as well, whose next level begins at `at`.
+ * Counts the characters of a path, in whole levels, that a name shares; its next level begins at `at`.
  */
 function commonPath(path: string, name: string, at: number): number {
   let common = 0
@@ -243,10 +249,10 @@ function commonPath(path: string, name: string, at: number): number {
   return isWhole && isWholeOfName ? index : common
 }
 
-/** From here on V8 makes a part of a string by reference to all of it. */
+/** From this length on, V8 makes a part of a string as a reference to all of it. */
 const SLICE_MIN = 13
 
-/** In memory of its own: a part of a name would keep all of it, when that is gone from the tree. */
+/** Copies a part of a name, which otherwise keeps all of it in memory after that is gone from the tree. */
 function own(part: string): string {
   return part.length < SLICE_MIN ? part : Buffer.from(part).toString()
 }

@@ -1,7 +1,8 @@
 /**
- * Retained messages by topic name, and those that match a topic filter without a look at what cannot match.
+ * Holds retained messages by topic name, and finds those that match a topic filter without visiting other
+ * branches.
  *
- * The tree holds topic names, not messages: a message that was evicted from memory has no readable topic.
+ * The tree holds topic names, not messages: an evicted message has no readable topic.
  */
 import type { Message } from '../mqtt/message.ts'
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
@@ -9,9 +10,10 @@ import { ChurnMap } from '../structures/churn-map.ts'
 import { HASH, hasWildcard, isDollarTopic, nextLevel, PLUS, restMatches } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
-/** What `match` may spend without a result before it yields null, in units of the meter: a name or two of 64 KB. */
+/** Units that `match` spends without a result before it yields null: a name or two of 64 KB. */
 const STEP_UNITS = 256
 
+/** The retained messages of a Server. */
 export class RetainedTree {
   readonly #messages = new ChurnMap<string, Message>()
   readonly #topics = new LevelTree<string>(nameOf)
@@ -26,17 +28,17 @@ export class RetainedTree {
     return this.#messages.size
   }
 
-  /** The sizes of all messages: topic names, properties and payloads. */
+  /** Bytes of all messages: topic names, properties and payloads. */
   get bytes(): number {
     return this.#bytes
   }
 
-  /** Entries in the map and the tree: 0 when nothing is retained. */
+  /** Entries in the Map and the tree: 0 when nothing is retained. */
   get nodeCount(): number {
     return this.#messages.size + this.#topics.nodeCount
   }
 
-  /** Keeps the message for its topic, in place of the previous one, which is returned. It must not be evicted yet. */
+  /** Sets the message of its topic and returns the previous one. The message must not be evicted yet. */
   set(message: Message): Message | null {
     const topic = message.topic.name
     const previous = this.#messages.get(topic)
@@ -60,12 +62,12 @@ export class RetainedTree {
     return this.#messages.get(topic)
   }
 
-  /** All messages; may go on while messages are set and deleted. */
+  /** Iterates all messages; may continue while messages are set and deleted. */
   *[Symbol.iterator](): Generator<Message, void, undefined> {
     for (const [, message] of this.#messages.slots()) if (message !== null) yield message
   }
 
-  /** False when surely no message matches the filter: a look at its first level, or at all of it without a wildcard. */
+  /** Tells cheaply whether a message may match: looks up the first level, or a filter without wildcards. */
   mayMatch(filter: string): boolean {
     if (!hasWildcard(filter)) return this.#messages.get(filter) !== undefined
     const end = filter.indexOf('/')
@@ -75,10 +77,10 @@ export class RetainedTree {
   }
 
   /**
-   * The messages whose topic names match a filter (valid, not a shared one), in no order. Each step does bounded
-   * work, which is counted: null means "nothing yet, still looking". It may rest between steps for any time while messages are
-   * set and deleted: a topic that is retained all the while comes exactly once, with its message of that moment; one
-   * that is deleted before its turn does not come; one that is added, or added again, meanwhile may come.
+   * Iterates the messages whose topic names match a filter (valid, not a shared one), in no order. Each
+   * step does bounded work, which is counted; null means that a step found nothing. Messages may be set and
+   * deleted between steps: a topic that is retained all the while comes exactly once, with its message of
+   * that moment; one that is deleted before its turn does not come; one that is added meanwhile may come.
    */
   // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one loop that may rest at each step.
   *match(filter: string): Generator<Message | null, void, undefined> {
@@ -103,7 +105,7 @@ export class RetainedTree {
         // Neither it nor what is below it [MQTT-4.7.2-1].
       } else {
         const [level, child] = next.value
-        // From here on everything matches, the level before it included.
+        // From here on everything matches, including the parent level.
         const isAll = filter.charCodeAt(row.filterAt) === HASH
         let filterAt: number = isAll ? row.filterAt : nextLevel(filter, row.filterAt)
         let topicAt: number = row.topicAt + level.length + 1
@@ -117,7 +119,7 @@ export class RetainedTree {
           const { path } = child
           if (path !== '') {
             meter.units += path.length >>> CHARACTER_BITS
-            filterAt = behindPath(filter, filterAt, path)
+            filterAt = afterPath(filter, filterAt, path)
             topicAt += path.length
           }
           if (filterAt !== NOWHERE) {
@@ -143,14 +145,14 @@ export class RetainedTree {
 /** Children of one branch that are still to be visited. */
 interface Row {
   readonly children: Iterator<[string, Child<string> | null]>
-  /** Slots to look at: what was there from the start, but not for ever what is added meanwhile. */
+  /** Slots still to visit: those from the start, so that added ones cannot prolong it for ever. */
   left: number
-  /** Where the level begins that these children are compared with, in the filter and in their own names. */
+  /** Offsets of the level to compare these children with: in the filter, and in their own names. */
   readonly filterAt: number
   readonly topicAt: number
 }
 
-/** The children of a branch that the level of the filter at `filterAt` leads to. */
+/** Selects the children of a branch for the level of the filter at `filterAt`. */
 function descend(branch: Branch<string>, filter: string, filterAt: number, topicAt: number): Row {
   if (isWildcard(filter, filterAt))
     return { children: branch.literals(), left: branch.literalSlots, filterAt, topicAt }
@@ -162,8 +164,8 @@ function descend(branch: Branch<string>, filter: string, filterAt: number, topic
 
 const NOWHERE = -1
 
-/** Where the filter goes on behind levels of a topic name, a slash before each; NOWHERE where it does not match them. */
-function behindPath(filter: string, filterAt: number, path: string): number {
+/** Matches levels of a topic name, each after a slash; returns the next offset in the filter, or NOWHERE. */
+function afterPath(filter: string, filterAt: number, path: string): number {
   let at = filterAt
   for (let index = 0; index < path.length; ) {
     if (at > filter.length) return NOWHERE
@@ -183,7 +185,7 @@ function behindPath(filter: string, filterAt: number, path: string): number {
   return at
 }
 
-/** Whether the level that begins there is a wildcard. */
+/** Tells whether the level that begins at `at` is a wildcard. */
 function isWildcard(filter: string, at: number): boolean {
   const char = filter.charCodeAt(at)
   return char === PLUS || char === HASH

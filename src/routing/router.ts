@@ -1,9 +1,9 @@
 /**
- * HOT: `route`. Finds the Subscriptions that match a topic name, and remembers the answer on the Topic.
+ * HOT: `route`. Finds the Subscriptions that match a topic name, and caches the Route on the Topic.
  *
- * A Route is built only when a topic is routed; it is dated by a count of changes and holds as long as no filter
- * changed that could match its topic (`Changes`). One Subscription alone, the usual case, is its own Route.
- * Topics are not listed here: whoever holds a Topic holds its Route.
+ * A Route is made only when a topic is routed. It is dated by the count of changes and stays valid until a
+ * filter changes that could match its topic (`Changes`). A single Subscription, the usual case, is its own
+ * Route. The router keeps no list of topics: a Route lives as long as its Topic.
  */
 import type { Topic } from '../mqtt/message.ts'
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
@@ -26,27 +26,31 @@ import {
 } from './subscription.ts'
 
 /**
- * Routes made of more Subscriptions and groups than this are held in number: making one again is cheap beside delivering
- * by it. Subscriptions count, not entries: one subscriber may have thousands that match.
+ * Larger Routes, by Subscriptions and groups, are cached in limited number: making one again is cheap
+ * compared with delivering to all of them. Subscriptions count, not entries: one subscriber may have
+ * thousands that match.
  */
 const LARGE_FOUND = 64
-/** Subscriptions and groups of which all cached large Routes together may be made. */
+/** Subscriptions and groups in all cached large Routes together. */
 const LARGE_FOUND_MAX = 524_288
-/** Bytes of a topic name that count as one of them: nobody but this Router may hold the Topic any more. */
+/** Bytes of a topic name that count as one of them: perhaps only this Router still holds the Topic. */
 const NAME_BYTES = 32
 
-/** Places of the tree that may be visited at once: a match that may visit more is `prepare`d in steps. */
+/** Nodes of the tree that may be visited at once: a match that may visit more is `prepare`d in steps. */
 const AT_ONCE_MAX = 2048
-/** Steps become this many times as long, by doubling, for a topic whose Subscriptions change while it is prepared. */
+/**
+ * Steps double up to this many times their length for a topic whose Subscriptions change while it is
+ * prepared.
+ */
 const LONGER_MAX = 16
 
 /** Items of a list that are copied for one unit, as a power of two. */
 const COPIED_BITS = 5
 
-/** What a Subscription that is added or removed, and one that is found, take beside the characters of their filters. */
+/** Units for adding or removing a Subscription, without the characters of its filter. */
 const SUBSCRIPTION_UNITS = 10
 
-/** A Route that is being made: by what it began with, and how long its steps are. */
+/** A Route that is being made in steps: since which change, and how many times as long its steps are. */
 interface Preparation<S> {
   readonly matching: Matching<Leaf<S>>
   readonly builder: RouteBuilder<S>
@@ -54,11 +58,11 @@ interface Preparation<S> {
   readonly longer: number
 }
 
-/** `S` is who subscribes: the router compares subscribers by identity and looks at nothing in them. */
+/** Routes topics to subscribers. `S` is a subscriber, which the router compares by identity only. */
 export class Router<S extends object> {
-  /** Routes that had to be made because none was cached or the cached one no longer held. */
+  /** Routes that were made because none was cached or the cached one was no longer valid. */
   misses = 0
-  /** Null where nobody needs to know. */
+  /** Null when nothing listens. */
   watch: GroupWatch<S> | null = null
   readonly #meter: Meter
   readonly #filters: FilterSet<Leaf<S>>
@@ -67,7 +71,7 @@ export class Router<S extends object> {
   #largeFound = 0
   #subscriptions = 0
   #shared = 0
-  // Scratch for matching, empty in between.
+  /** Scratch memory for matching, empty between calls. */
   readonly #found: Leaf<S>[] = []
   /** Topics whose Routes are being made in steps. */
   readonly #preparing = new WeakMap<Topic, Preparation<S>>()
@@ -77,12 +81,12 @@ export class Router<S extends object> {
     this.#filters = new FilterSet(undefined, meter)
   }
 
-  /** All Subscriptions, shared ones included. */
+  /** Number of all Subscriptions, including shared ones. */
   get subscriptionCount(): number {
     return this.#subscriptions
   }
 
-  /** Shared Subscriptions: the members of all groups. */
+  /** Number of Shared Subscriptions: the members of all groups. */
   get sharedCount(): number {
     return this.#shared
   }
@@ -93,8 +97,8 @@ export class Router<S extends object> {
   }
 
   /**
-   * Adds a Subscription and returns it. `filter` is valid. A Subscription of the same subscriber to the same filter is
-   * replaced [MQTT-3.8.4-3]; one that is the same in everything stays and is returned.
+   * Adds a Subscription and returns it. `filter` is valid. A Subscription of the same subscriber to the
+   * same filter is replaced [MQTT-3.8.4-3]; an identical one stays and is returned.
    */
   subscribe(
     subscriber: S,
@@ -113,7 +117,10 @@ export class Router<S extends object> {
     return this.#add(leaf, subscriber, filter, options, identifier)
   }
 
-  /** Removes and returns a Subscription, its filter compared character by character [MQTT-3.10.4-1]; or null. */
+  /**
+   * Removes and returns a Subscription, its filter compared character by character [MQTT-3.10.4-1]; or
+   * null.
+   */
   unsubscribe(subscriber: S, filter: string): Subscription<S> | null {
     this.#meter.units += SUBSCRIPTION_UNITS
     const inner = innerFilter(filter)
@@ -127,7 +134,10 @@ export class Router<S extends object> {
     return subscription
   }
 
-  /** Who gets a message with this topic. Remembered on the topic; valid until the next change of Subscriptions. */
+  /**
+   * Returns the receivers of a message with this topic, cached on it; valid until Subscriptions change
+   * again.
+   */
   route(topic: Topic): Route<S> {
     const { route } = topic
     const changes = this.#changes
@@ -148,14 +158,15 @@ export class Router<S extends object> {
     return this.#make(topic)
   }
 
-  /** Whether the Route of a topic may take long to make: then `prepare` makes it in steps. */
+  /** True when making a Route may take long: then `prepare` makes it in steps. */
   get mayTakeLong(): boolean {
     return this.#filters.treeSize > AT_ONCE_MAX
   }
 
   /**
-   * Makes the Route of a topic as far as `units` more of the meter go, so that `route` has it at once. False when there is more
-   * to do: then it is to be called again, in a later turn. The Route is that of the moment at which this returns true.
+   * Makes the Route of a topic with up to `units` of the meter, so that `route` finds it cached. False when
+   * there is more to do: call it again in a later turn. The Route is that of the moment at which this
+   * returns true.
    */
   prepare(topic: Topic, units: number): boolean {
     const changes = this.#changes
@@ -186,12 +197,12 @@ export class Router<S extends object> {
     return true
   }
 
-  /** Changes of filters so far: as long as it is the same, every Route is. */
+  /** Changes of filters so far: while it stays the same, all Routes do. */
   get changeCount(): number {
     return this.#changes.count
   }
 
-  /** An entry of an earlier Route as its Subscriptions are now; null where none of them is there any more. */
+  /** Updates an entry of an earlier Route to its present Subscriptions; null when all of them are gone. */
   current(entry: RouteEntry<S>): RouteEntry<S> | null {
     let now: RouteEntry<S> | null = null
     for (const { filter } of entry.subscriptions) {
@@ -202,8 +213,8 @@ export class Router<S extends object> {
   }
 
   /**
-   * Lets go of a topic's cached Route if it no longer holds, so that a topic that nobody publishes to does not keep
-   * subscribers in memory that are gone. For whoever comes by all topics now and then.
+   * Drops a topic's cached Route if it is no longer valid, so that a topic without publishers does not keep
+   * former subscribers in memory. The broker calls it for all topics now and then.
    */
   release(topic: Topic): void {
     const changes = this.#changes
@@ -213,7 +224,7 @@ export class Router<S extends object> {
     else topic.routedAt = changes.count
   }
 
-  /** The group of a whole Shared Subscription filter; null when it has no members. */
+  /** Finds the group of a whole Shared Subscription filter; null when it has no members. */
   shareGroup(share: string): ShareGroup<S> | null {
     return groupIn(this.#filters.get(innerFilter(share)), share) ?? null
   }
@@ -259,7 +270,7 @@ export class Router<S extends object> {
   ): Subscription<S> {
     let group = groupIn(leaf, share)
     if (group === undefined) {
-      // A cached Route holds groups, not members: it goes stale only here and where the group ends.
+      // A cached Route holds groups, not members: it goes stale only when a group begins or ends.
       this.#changes.record(inner)
       group = new Group(share, leaf?.filter ?? inner)
       if (leaf === undefined) this.#filters.set(group)
@@ -296,7 +307,7 @@ export class Router<S extends object> {
     }
   }
 
-  /** The leaf in the shape that holds any number of Subscriptions; made and put in its place when it is not. */
+  /** Converts a leaf to the form that holds any number of Subscriptions. */
   #many(leaf: Leaf<S>): FilterSubscriptions<S> {
     if (leaf instanceof FilterSubscriptions) return leaf
     const many = new FilterSubscriptions<S>(leaf.filter)
@@ -306,7 +317,7 @@ export class Router<S extends object> {
     return many
   }
 
-  /** Takes a leaf that holds nothing out, and gives one that holds one thing its small shape again. */
+  /** Removes an empty leaf; replaces one with a single Subscription or group by that. */
   #shrink(leaf: FilterSubscriptions<S>): void {
     const left = leaf.sole()
     if (left === null) this.#filters.delete(leaf.filter)
@@ -332,7 +343,7 @@ export class Router<S extends object> {
     if (count > LARGE_FOUND || this.#large.size > 0) this.#hold(topic, count)
   }
 
-  /** Counts what large Routes are made of; topics that have had one for longest lose theirs. */
+  /** Counts the Subscriptions in large Routes; drops the oldest Routes beyond the limit. */
   #hold(topic: Topic, count: number): void {
     const before = this.#large.get(topic) ?? 0
     if (count <= LARGE_FOUND) {

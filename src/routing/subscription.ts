@@ -1,9 +1,9 @@
-/** Subscriptions as the router holds them, and how those of one subscriber that overlap become one. */
+/** HOT. Subscriptions as the router holds them; merges overlapping ones of one subscriber. */
 import { NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
 import { KeyedList } from '../structures/keyed-list.ts'
 
-/** Immutable: a Subscription that is replaced is another one. */
+/** A Subscription. Immutable: its replacement is a new object. */
 export interface Subscription<S> {
   readonly subscriber: S
   /** The whole filter as sent, with `$share/name/`. */
@@ -13,14 +13,14 @@ export interface Subscription<S> {
   readonly identifier: number
 }
 
-/** One entry per subscriber: all its matching Subscriptions that are not shared (section 3.3.4). Immutable. */
+/** All matching Subscriptions of one subscriber that are not shared (section 3.3.4). Immutable. */
 export interface RouteEntry<S> {
   readonly subscriber: S
   /** The highest of the matching Subscriptions [MQTT-3.3.4-2]. */
   readonly qos: QoS
   /** True when any of them has it. */
   readonly retainAsPublished: boolean
-  /** Of all of them, without 0 [MQTT-3.3.4-4]; NO_IDENTIFIERS when there are none. */
+  /** Identifiers of all of them, without 0 [MQTT-3.3.4-4]; NO_IDENTIFIERS when there are none. */
   readonly identifiers: readonly number[]
   /** True when any of them has No Local: see `mergeWithout`. */
   readonly noLocal: boolean
@@ -30,28 +30,28 @@ export interface RouteEntry<S> {
 /** The Subscriptions of one `$share/name/filter`. Lives as long as it has members. */
 export interface ShareGroup<S> {
   readonly share: string
-  /** As it is now: read it anew for each message. The array that was read never changes. */
+  /** The present members: read it again for each message. The array itself never changes. */
   readonly members: readonly Subscription<S>[]
-  /** How many of the members are kept, as `GroupWatch` says. */
+  /** Number of members for which `GroupWatch.keeps` is true. */
   readonly kept: number
-  /** Where the choice of a member goes on; the broker's. */
+  /** Position for the choice of the next member. Belongs to the broker. */
   cursor: number
-  /** Whose limits it counts for, since its first member was theirs; null for nobody's. The broker's. */
+  /** The account of its first member, whose limits it counts for; null for none. Belongs to the broker. */
   opener: object | null
 }
 
-/** Is told of groups that come and go, and asked about their members. */
+/** Hears of groups that come and go, and answers a question about their members. */
 export interface GroupWatch<S> {
-  /** `filter` is what follows `$share/name/`. */
+  /** `filter` is the part after `$share/name/`. */
   opened(group: ShareGroup<S>, filter: string, by: S): void
   closed(group: ShareGroup<S>, filter: string): void
-  /** Whether messages are stored for this member; always the same for one Subscription. */
+  /** Tells whether messages are stored for this member; always the same for one Subscription. */
   keeps(member: Subscription<S>): boolean
 }
 
 const NO_GROUPS: readonly never[] = Object.freeze([])
 
-/** A Subscription that is its own entry and Route, so that the usual case of one that matches costs no memory. */
+/** A Subscription that is its own entry and Route: a single match, the usual case, takes no memory. */
 export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
   readonly subscriber: S
   readonly filter: string
@@ -97,13 +97,13 @@ export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
     return NO_GROUPS
   }
 
-  /** Whether that Subscription, to the same filter, would be the same again. */
+  /** Tells whether subscribing to the same filter with these would change nothing. */
   same(options: SubscriptionOptions, identifier: number): boolean {
     return this.options === shared(options) && this.identifier === identifier
   }
 }
 
-/** Several Subscriptions of one subscriber as one entry. `add` belongs to the making of a Route. */
+/** Several Subscriptions of one subscriber as one entry. Only the making of a Route calls `add`. */
 export class MergedEntry<S> implements RouteEntry<S> {
   readonly subscriber: S
   qos: QoS
@@ -135,7 +135,7 @@ export class MergedEntry<S> implements RouteEntry<S> {
 }
 
 /**
- * The entry for a message that the subscriber published itself: made of the Subscriptions without No Local
+ * Makes the entry for a message that the subscriber itself published, from the Subscriptions without No Local
  * [MQTT-3.8.3-3]. Null when all of them have it: nothing is delivered.
  */
 export function mergeWithout<S>(entry: RouteEntry<S>): RouteEntry<S> | null {
@@ -149,9 +149,9 @@ export function mergeWithout<S>(entry: RouteEntry<S>): RouteEntry<S> | null {
   return merged
 }
 
-/** A filter's Subscriptions and Shared Subscriptions, when they are more than one Subscription or group. */
+/** The Subscriptions and groups of one filter, when there is more than one. */
 export class FilterSubscriptions<S> {
-  /** The filter that topics are matched against; without `$share/name/`. */
+  /** The filter to match topics with, without `$share/name/`. */
   readonly filter: string
   readonly subscriptions = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
   groups: KeyedList<string, Group<S>> | null = null
@@ -170,7 +170,7 @@ export class FilterSubscriptions<S> {
     if (this.groups!.length === 0) this.groups = null
   }
 
-  /** The one thing it holds; null when it is empty, undefined when there are several. */
+  /** Returns the only Subscription or group; null when it is empty, undefined when there are several. */
   sole(): SoleSubscription<S> | Group<S> | null | undefined {
     const groups = this.groups?.length ?? 0
     if (groups + this.subscriptions.length > 1) return undefined
@@ -178,9 +178,10 @@ export class FilterSubscriptions<S> {
   }
 }
 
+/** A ShareGroup that the router changes. */
 export class Group<S> implements ShareGroup<S> {
   readonly share: string
-  /** What follows `$share/name/`. */
+  /** The part after `$share/name/`. */
   readonly filter: string
   readonly list = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
   kept = 0
@@ -200,7 +201,10 @@ export class Group<S> implements ShareGroup<S> {
 /** Everything under one filter: one Subscription, one group, or more of them. */
 export type Leaf<S> = SoleSubscription<S> | Group<S> | FilterSubscriptions<S>
 
-/** Finds the Subscription of a subscriber in a leaf; `share` is the whole filter of a Shared Subscription, else null. */
+/**
+ * Finds the Subscription of a subscriber in a leaf; `share` is the whole filter of a Shared Subscription,
+ * else null.
+ */
 export function subscriptionIn<S>(
   leaf: Leaf<S> | undefined,
   subscriber: S,
@@ -217,7 +221,7 @@ export function groupIn<S>(leaf: Leaf<S> | undefined, share: string): Group<S> |
   return leaf instanceof Group && leaf.share === share ? leaf : undefined
 }
 
-/** The key of a KeyedList of groups. */
+/** Returns the key of a group in a KeyedList. */
 function shareOf<S>(group: Group<S>): string {
   return group.share
 }
@@ -226,8 +230,10 @@ function subscriberOf<S>(subscription: SoleSubscription<S>): S {
   return subscription.subscriber
 }
 
-// Every Subscription points to one of these instead of holding its own. The index is made of QoS (2 bits), No Local,
-// Retain As Published and Retain Handling (2 bits).
+/**
+ * Subscription Options that all Subscriptions share. The index consists of QoS (2 bits), No Local, Retain
+ * As Published and Retain Handling (2 bits).
+ */
 const OPTIONS: readonly SubscriptionOptions[] = Array.from({ length: 48 }, (_, index) =>
   Object.freeze({
     qos: (index & 3) as QoS,
@@ -237,6 +243,7 @@ const OPTIONS: readonly SubscriptionOptions[] = Array.from({ length: 48 }, (_, i
   }),
 )
 
+/** Returns the shared object for these options. */
 function shared(options: SubscriptionOptions): SubscriptionOptions {
   const flags = (options.noLocal ? 4 : 0) | (options.retainAsPublished ? 8 : 0)
   return OPTIONS[options.qos | flags | (options.retainHandling << 4)]!

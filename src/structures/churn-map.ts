@@ -1,33 +1,35 @@
 /**
- * A Map for keys that come and go, and for very many. V8 keeps a deleted entry in its hash chain until the whole table is built
- * anew: a key that is set and deleted again and again in a Map of 100,000 others costs 40 to 300 us each time. Here a
- * deleted key keeps its slot for a while, and finds it again when it comes back.
+ * HOT. A Map for keys that come and go, and for very many keys. V8 keeps a deleted entry in its hash chain
+ * until it rebuilds the whole table: setting and deleting one key again and again beside 100,000 others
+ * costs 40 to 300 us each time. Here a deleted key keeps its slot for a while and uses it again when it
+ * comes back.
  *
- * V8 also builds a table anew when it doubles, in one piece: 48 ms for 524,288 entries, 93 for twice as many. So beyond
- * SLOTS_MAX further Maps are begun, and a look goes through all of them, 0.2 us each.
+ * V8 also rebuilds a table when it doubles, all at once: 48 ms for 524,288 entries, 93 for twice as many.
+ * So beyond SLOTS_MAX this class begins further Maps; a look-up goes through all of them, 0.2 us each.
  */
 
-/** Slots without a value, beyond which (or beyond as many as have one) all of them are given up at once. */
+/** Beyond so many slots without a value, or more than with one, all of them are dropped at once. */
 const VACANT_MAX = 1024
-/** A Map of no more slots than this has short chains whatever happens. */
+/** A Map with at most this many slots has short chains in any case. */
 const SMALL = 64
-/** Slots of one Map: with one more V8 would double it, which takes 9 ms. */
+/** Slots of one Map: with one more, V8 would double it, which takes 9 ms. */
 export const SLOTS_MAX = 131_072
 
+/** A Map whose keys come and go cheaply. */
 export class ChurnMap<K, V extends NonNullable<unknown>> {
   readonly #slots = new Map<K, V | null>()
   #vacant: Set<K> | null = null
-  /** For what finds no slot here; they have none further. */
+  /** Maps for keys without a slot here; they have no further ones themselves. */
   #further: ChurnMap<K, V>[] | null = null
 
-  /** Keys that have a value. */
+  /** Number of keys with a value. */
   get size(): number {
     let size = this.#ownSize
     if (this.#further !== null) for (const part of this.#further) size += part.#ownSize
     return size
   }
 
-  /** What `slots` goes through. */
+  /** Number of slots that `slots` iterates. */
   get slotCount(): number {
     let count = this.#slots.size
     if (this.#further !== null) for (const part of this.#further) count += part.#slots.size
@@ -54,7 +56,7 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
 
   set(key: K, value: V): void {
     const isHere = this.#further === null && (this.#slots.size < SLOTS_MAX || this.#slots.has(key))
-    const part = isHere ? this : this.#placeFor(key)
+    const part = isHere ? this : this.#partFor(key)
     part.#slots.set(key, value)
     part.#vacant?.delete(key)
   }
@@ -81,7 +83,7 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     this.#vacant = null
   }
 
-  /** The part that has a value for the key; null where none has. */
+  /** Finds the part with a value for the key; null when there is none. */
   #holder(key: K): ChurnMap<K, V> | null {
     if ((this.#slots.get(key) ?? null) !== null) return this
     if (this.#further === null) return null
@@ -89,8 +91,8 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     return null
   }
 
-  /** The part that has the key, or else a slot for it. */
-  #placeFor(key: K): ChurnMap<K, V> {
+  /** Finds the part with the key, or else with a slot for it. */
+  #partFor(key: K): ChurnMap<K, V> {
     const holder = this.#holder(key)
     if (holder !== null) return holder
     this.#further ??= []
@@ -105,7 +107,7 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     return added
   }
 
-  /** Slots of its largest Map. */
+  /** Number of slots in its largest Map. */
   get largestPart(): number {
     let largest = this.#slots.size
     if (this.#further !== null)
@@ -113,19 +115,19 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     return largest
   }
 
-  /** All keys that have a value. */
+  /** Iterates all keys with a value. */
   *keys(): IterableIterator<K> {
     for (const [key, value] of this.slots()) if (value !== null) yield key
   }
 
-  /** All values. May go on while the Map changes: those that were there all the while come once. */
+  /** Iterates all values. May continue while the Map changes: a value that stays comes once. */
   *values(): IterableIterator<V> {
     for (const [, value] of this.slots()) if (value !== null) yield value
   }
 
   /**
-   * All keys, with null where there is no value. May go on while the Map changes: of `slotCount` slots from the
-   * start, those that had a value all the while come once.
+   * Iterates all slots; null for one without a value. May continue while the Map changes: within the first
+   * `slotCount` slots, a key that keeps a value comes once.
    */
   slots(): IterableIterator<[K, V | null]> {
     if (this.#further === null) return this.#slots.entries()
@@ -134,7 +136,7 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
   }
 }
 
-/** Of each Map as many as it has: what is added to one meanwhile must not take the turn of what another one had. */
+/** Iterates as many slots of each Map as it has now: later ones must not use up the count of the next Map. */
 function* slotsOf<K, V>(
   parts: { readonly slots: Iterator<[K, V | null]>; left: number }[],
 ): IterableIterator<[K, V | null]> {

@@ -1,11 +1,12 @@
-/** HOT. Durations on a logarithmic scale: four buckets for each doubling, from 16 us to 16 s; plain numbers. */
+/** HOT. Counts durations on a logarithmic scale: four buckets for each doubling, from 16 us to 16 s. */
 
 const LOWEST_MS = 1 / 64
 const BUCKETS_PER_DOUBLING = 4
 const BUCKETS = 20 * BUCKETS_PER_DOUBLING + 1
 
+/** A histogram of durations. */
 export class Histogram {
-  /** How many durations fell into each bucket; see `bucketMs`. The last one takes everything longer, too. */
+  /** Durations in each bucket; see `bucketMs`. The last one also takes all longer ones. */
   readonly counts: number[] = new Array<number>(BUCKETS).fill(0)
   count = 0
   sumMs = 0
@@ -20,7 +21,10 @@ export class Histogram {
     if (ms > this.maxMs) this.maxMs = ms
   }
 
-  /** A duration that this share (0 to 1) of all does not exceed, to within a fifth; 0 when there is none yet. */
+  /**
+   * Returns a duration that this share (0 to 1) of all does not exceed, to within a fifth; 0 when there is
+   * none.
+   */
   quantileMs(share: number): number {
     let left = share * this.count
     for (let index = 0; index < BUCKETS - 1; index++) {
@@ -31,7 +35,7 @@ export class Histogram {
   }
 }
 
-/** The longest duration of a bucket, in ms. */
+/** Returns the longest duration of a bucket, in ms. */
 export function bucketMs(index: number): number {
   return LOWEST_MS * 2 ** (index / BUCKETS_PER_DOUBLING)
 }

@@ -1,13 +1,14 @@
 /**
- * A list with one item per key, in no order, that hands out its array as it is and copies it before the next
- * change: readers keep what they read, and a list of 100,000 is copied at most once per reading.
+ * HOT. A list with one item per key, in no order. It returns its array without a copy, and copies it before
+ * the next change: readers keep an array that does not change, and a list of 100,000 is copied at most once
+ * per reading.
  */
-
 import { ChurnMap } from './churn-map.ts'
 
-/** Longer lists find their items by a Map, shorter ones by looking at each. */
+/** Longer lists find their items in a Map, shorter ones by a scan. */
 const SCAN_MAX = 16
 
+/** A list with one item per key. */
 export class KeyedList<K, V> {
   readonly #keyOf: (item: V) => K
   #items: V[] = []
@@ -22,18 +23,18 @@ export class KeyedList<K, V> {
     return this.#items.length
   }
 
-  /** How many items the next change has to copy. */
+  /** Number of items that the next change copies. */
   get copiedNext(): number {
     return this.#handedOut ? this.#items.length : 0
   }
 
-  /** All items; never changes. */
+  /** All items; the array never changes. */
   get items(): readonly V[] {
     this.#handedOut = true
     return this.#items
   }
 
-  /** The item's index in `items`; -1 when there is none. */
+  /** Finds the item's index in `items`; -1 when there is none. */
   position(key: K): number {
     if (this.#positions !== null) return this.#positions.get(key) ?? -1
     for (let at = 0; at < this.#items.length; at++) {
@@ -47,7 +48,7 @@ export class KeyedList<K, V> {
     return at === -1 ? undefined : this.#items[at]
   }
 
-  /** Adds the item, or puts it in the place of the one with its key. */
+  /** Adds the item, or replaces the one with its key. */
   set(item: V): void {
     this.#own()
     const key = this.#keyOf(item)
@@ -66,7 +67,7 @@ export class KeyedList<K, V> {
     }
   }
 
-  /** Removes an item; the last one takes its place. Nothing happens when there is none. */
+  /** Removes the item with this key, if there is one; the last one takes its position. */
   delete(key: K): void {
     const at = this.position(key)
     if (at === -1) return

@@ -1,4 +1,4 @@
-/** A Map that is hardly ever more than one entry: a Session of a device has one Subscription, and a Map takes 220 bytes. */
+/** A Map that usually has one entry: a device's Session has one Subscription, and a Map takes 220 bytes. */
 export class SmallMap<K extends NonNullable<unknown>, V> {
   /** The only entry; null when there is none, or a Map. */
   #key: K | null = null
@@ -42,18 +42,21 @@ export class SmallMap<K extends NonNullable<unknown>, V> {
   clear(): void {
     this.#key = null
     this.#value = null
-    // For whoever is going through it.
+    // For iterators that are under way.
     this.#map?.clear()
     this.#map = null
   }
 
-  /** In the order in which they came; may go on while they change, as a Map's. What comes after the only one may be left out. */
+  /**
+   * Iterates the keys in order of insertion; may continue while the Map changes. Keys added after a single
+   * one may be missed.
+   */
   keys(): Iterable<K> {
     if (this.#map !== null) return this.#map.keys()
     return this.#key === null ? [] : [this.#key]
   }
 
-  /** As `keys`. */
+  /** Iterates the entries as `keys` does the keys. */
   [Symbol.iterator](): Iterator<[K, V]> {
     if (this.#map !== null) return this.#map.entries()
     const alone: [K, V][] = this.#key === null ? [] : [[this.#key, this.#value as V]]

@@ -82,7 +82,7 @@ export class Framer {
   #waitingHead = 0
   /** Bytes of the current packet's fixed header seen so far. */
   #headerBytes = 0
-  /** How much of the current packet is known. */
+  /** Progress with the current packet. */
   #known: typeof HEADER_PARTIAL | typeof HEADER_WHOLE | typeof PROPERTIES_CHECKED = HEADER_PARTIAL
   #remaining = 0
   /** A packet that spans chunks, fixed header included; null while there is none. */
