@@ -8,7 +8,7 @@ interface Parts {
   readonly payload?: string
   readonly properties?: string
   readonly retain?: boolean
-  /** Where in its buffer the payload lies. */
+  /** Offset of the payload in its buffer. */
   readonly at?: number
 }
 
@@ -25,7 +25,7 @@ function digest({ topic = 't', payload = '', properties = '', retain = false, at
   return messageDigest(packet as PublishPacket, new Topic(topic))
 }
 
-test('is the same for the same message, wherever it lies', () => {
+test('is the same for the same message, wherever it is in a buffer', () => {
   for (const payload of ['', 'a', 'abc', 'abcd', 'abcde', 'a longer payload than a word']) {
     expect(digest({ payload, at: 3 })).toBe(digest({ payload }))
     expect(digest({ payload })).toBeGreaterThan(0)
@@ -33,7 +33,7 @@ test('is the same for the same message, wherever it lies', () => {
   }
 })
 
-test('differs for every single bit, for every part, and for bytes that move from one part to the next', () => {
+test('differs for every bit, for every part, and for bytes that move from one part to the next', () => {
   const seen = new Map<number, string>()
   const tell = (parts: Parts): void => {
     const found = digest(parts)
@@ -55,7 +55,7 @@ test('differs for every single bit, for every part, and for bytes that move from
   }
 })
 
-test('100,000 payloads that count up have as many digests', () => {
+test('100,000 counting payloads have as many digests', () => {
   const digests = new Set<number>()
   for (let number = 0; number < 100_000; number++) digests.add(digest({ payload: `value ${number}` }))
   expect(digests.size).toBe(100_000)

@@ -1,4 +1,4 @@
-/** What the encoder writes into a slab, as buffers of their own. */
+/** Encodes packets into buffers of their own. */
 import { writeAcknowledge } from '../../src/mqtt/codec/acknowledge.ts'
 import { writePublish } from '../../src/mqtt/codec/publish.ts'
 import type { EncodedPacket } from '../../src/mqtt/message.ts'

@@ -18,7 +18,7 @@ const GOOD = connect('MQTT', 4, 2)
 interface Case {
   readonly rule: Lenience
   readonly broken: string
-  /** What comes before the broken packet; none where that is the CONNECT. */
+  /** A packet to send first; null when the broken one is the CONNECT. */
   readonly after: Buffer | null
   readonly packet: Buffer
   readonly decoded: object
@@ -129,13 +129,13 @@ function read({ after, packet: bytes }: Case, rules: readonly Lenience[], used: 
 }
 
 describe('a packet that breaks a rule', () => {
-  test.each(CASES)('$rule, $broken: is read where that rule is forgiven, which is counted', (each) => {
+  test.each(CASES)('$rule, $broken: is read if that rule may be broken, and counted', (each) => {
     const used: Lenience[] = []
     expect(read(each, [each.rule], used)).toMatchObject(each.decoded)
     expect(used).toEqual([each.rule])
   })
 
-  test.each(CASES)('$rule, $broken: is refused where all others are forgiven', (each) => {
+  test.each(CASES)('$rule, $broken: is refused if only all others may be broken', (each) => {
     const used: Lenience[] = []
     const others = LENIENCE_NAMES.filter((rule) => rule !== each.rule)
     expect(() => read(each, others, used)).toThrow(ProtocolError)
@@ -143,7 +143,7 @@ describe('a packet that breaks a rule', () => {
   })
 })
 
-test('a packet identifier 0 with QoS 2 is refused all the same', () => {
+test('a packet identifier 0 with QoS 2 is still refused', () => {
   const broken: Case = {
     rule: 'packet-identifier-zero',
     broken: 'QoS 2',
@@ -155,7 +155,7 @@ test('a packet identifier 0 with QoS 2 is refused all the same', () => {
 })
 
 test.each(['c1 00', '41 02 0001', 'e1 00', '36 05 0001 74 0001', '90 00'])(
-  'flags and types that no rule names stay refused: %s',
+  'flags and types without a rule are still refused: %s',
   (hex) => {
     const broken: Case = {
       rule: 'header-flags',

@@ -25,13 +25,13 @@ test.each([false, true])('own copies, once (lasting: %s)', (lasting) => {
   expect(one.payload).toBe(payload)
 })
 
-test('what lasts keeps no more memory alive than its own', () => {
+test('a lasting message keeps only its own memory alive', () => {
   const one = message(Buffer.alloc(1000))
   one.own(true)
   expect([one.payload.buffer.byteLength, one.properties.buffer.byteLength]).toEqual([50, 10])
 })
 
-test('payloads of every size are the same after they are owned, and those that share memory stay apart', () => {
+test('payloads of every size are unchanged by own, and those in shared memory do not overlap', () => {
   const sizes = [
     0,
     0,

@@ -560,7 +560,7 @@ export const MALFORMED_PACKETS: readonly MalformedPacket[] = [
   malformed(5, 'AUTH, trailing byte', packet(0xf0, 0x18, properties(0x15, 'a'), 0), 0x81, '2.1.4'),
 ]
 
-/** Every valid packet cut to every shorter body, with a right Remaining Length, unless what is left is valid too. */
+/** Cuts every valid packet to every shorter body, with a right Remaining Length. */
 export function* truncatedPackets(): Generator<NamedPacket> {
   for (const { name, version, bytes } of VALID_PACKETS) {
     const bodyStart = 1 + bytes.subarray(1).findIndex((byte) => byte < 0x80) + 1

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { PacketSlab } from '../../src/mqtt/slab.ts'
 
-test('small packets lie one behind the other until a slab is full; what was placed stays as it is', () => {
+test('small packets follow each other until a slab is full; earlier ones stay unchanged', () => {
   const slab = new PacketSlab()
   const placed: { buffer: Buffer; start: number; end: number; byte: number }[] = []
   for (let count = 0; count < 10_000; count++) {
@@ -20,7 +20,7 @@ test('small packets lie one behind the other until a slab is full; what was plac
   expect(new Set(placed.map(({ buffer }) => buffer)).size).toBeLessThan(120)
 })
 
-test('a large packet has memory of its own, and does not end the slab', () => {
+test('a large packet has memory of its own and leaves the slab in use', () => {
   const slab = new PacketSlab()
   slab.reserve(10)
   const { buffer } = slab

@@ -7,7 +7,7 @@ function resolve(table: TopicInterner, name: string) {
   return table.resolve(bytes, 2, bytes.length - 2)
 }
 
-test('the same bytes give the same Topic, by either door', () => {
+test('resolve and intern give the same Topic for the same bytes', () => {
   const table = new TopicInterner(10)
   for (const name of ['a/b', 'größe', '𝄞', '\ufeffa', '/', ' ']) {
     const topic = resolve(table, name)
@@ -29,7 +29,7 @@ test('its bytes are a copy: the read buffer may change', () => {
   expect(resolve(table, 'a/b')).toBe(topic)
 })
 
-test('a million names never hold more than the table may, and a name in use stays', () => {
+test('a million names stay within the limit of the table, and a name in use stays', () => {
   const table = new TopicInterner(1000)
   const hot = resolve(table, 'hot')
   let most = 0
@@ -42,7 +42,7 @@ test('a million names never hold more than the table may, and a name in use stay
   expect(most).toBeGreaterThan(500)
 })
 
-test('a full table keeps a name that comes again, in the place of another', () => {
+test('a full table keeps a name that comes again instead of another', () => {
   const table = new TopicInterner(8)
   const kept = Array.from({ length: 8 }, (_, index) => resolve(table, `kept/${index}`))
   for (const topic of kept) expect(resolve(table, topic.name)).toBe(topic)
@@ -51,13 +51,13 @@ test('a full table keeps a name that comes again, in the place of another', () =
   expect(second).not.toBe(first)
   expect(resolve(table, 'new/ö')).toBe(second)
   expect(table.size).toBe(8)
-  // Who had to go was remembered then: it comes back at once.
+  // The replaced name was remembered: it comes back at once.
   const gone = kept.find((topic) => resolve(table, topic.name) !== topic)!
   expect(resolve(table, gone.name)).toBe(resolve(table, gone.name))
   expect(table.size).toBe(8)
 })
 
-test('what comes once pushes nothing out, and what is used is all kept while there is room', () => {
+test('names that come once push nothing out, and names in use are all kept while there is room', () => {
   const table = new TopicInterner(4096)
   const used = Array.from({ length: 1000 }, (_, index) => resolve(table, `used/${index}`))
   for (const topic of used) expect(resolve(table, topic.name)).toBe(topic)
@@ -66,7 +66,7 @@ test('what comes once pushes nothing out, and what is used is all kept while the
   expect(left.length).toBe(1000)
 })
 
-test('visit comes by all that are kept, a part at a time', () => {
+test('visit reaches all kept topics, a part at a time', () => {
   const table = new TopicInterner(4096)
   const names = Array.from({ length: 300 }, (_, index) => `a/${index}`)
   for (const name of names) table.intern(name)
@@ -80,7 +80,7 @@ test('visit comes by all that are kept, a part at a time', () => {
   expect(seen.sort()).toEqual(names)
 })
 
-test('long names take more of its room', () => {
+test('long names take more of the table', () => {
   const table = new TopicInterner(1000)
   let most = 0
   for (let i = 0; i < 1000; i++) {

@@ -70,14 +70,14 @@ describe('topic filters', () => {
     expect(topicFilterError(filter)).toEqual(expect.any(String))
   })
 
-  test('parseFilter takes a Shared Subscription apart', () => {
+  test('parseFilter splits the filter of a Shared Subscription', () => {
     expect(parseFilter('a/#')).toEqual({ share: null, filter: 'a/#' })
     expect(parseFilter('$share')).toEqual({ share: null, filter: '$share' })
     expect(parseFilter('$share/g/a/#')).toEqual({ share: 'g', filter: 'a/#' })
     expect(parseFilter('$share/g//')).toEqual({ share: 'g', filter: '/' })
   })
 
-  test('topicLevels counts levels, empty ones too', () => {
+  test('topicLevels counts all levels, including empty ones', () => {
     expect(['a', 'a/b', '/', '//', 'a/b/c/'].map(topicLevels)).toEqual([1, 2, 2, 3, 4])
   })
 })

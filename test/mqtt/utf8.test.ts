@@ -63,7 +63,7 @@ describe('UTF-8 Encoded Strings', () => {
     )
   })
 
-  test('stringError says what the bytes would be refused for', () => {
+  test('stringError names the reason for which the bytes would be refused', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (value) => {
         const bytes = Buffer.from(value)

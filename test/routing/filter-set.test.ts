@@ -27,7 +27,7 @@ const topic = fc.oneof(
 )
 
 describe.each([0, 2, 32])('with %i shapes in the table', (shapes) => {
-  test('it holds and matches what a list would', () => {
+  test('it holds and matches the same as a list', () => {
     const change = fc.record({ set: fc.boolean(), filter: fc.oneof({ weight: 5, arbitrary: filter }, deep) })
     const property = fc.property(
       fc.array(change, { maxLength: 80 }),
@@ -59,7 +59,7 @@ describe.each([0, 2, 32])('with %i shapes in the table', (shapes) => {
   })
 })
 
-test('a shape that nobody needs any more makes room for another', () => {
+test('an unused shape makes room for another', () => {
   const set = new FilterSet<Leaf>(1)
   for (let round = 0; round < 3; round++) {
     for (const text of ['a/+', '+/b', 'a/b']) set.set({ filter: text })
@@ -85,7 +85,7 @@ test('it grows and shrinks and loses nothing', () => {
   expect(set.nodeCount).toBe(0)
 })
 
-/** As many different levels of the same FNV-1a hash as an attacker likes: each pair of blocks doubles them. */
+/** Any number of different levels with the same FNV-1a hash: each pair of blocks doubles them. */
 function collidingLevels(pairs: number): string[] {
   let hash = 0x811c9dc5
   let levels = ['']
@@ -110,7 +110,7 @@ function collidingLevels(pairs: number): string[] {
   return levels
 }
 
-test('filters whose hashes were made to collide cost a bounded look each', () => {
+test('a look-up is bounded for filters whose hashes were made to collide', () => {
   let reads = 0
   const counted = (text: string): Leaf => ({
     get filter() {
@@ -139,7 +139,7 @@ const SEED = 0x811c9dc5
 const PRIME = 0x01000193
 const MIXER = 0x85ebca6b
 
-/** What undoes a multiplication by an odd number. */
+/** The inverse of a multiplication by an odd number. */
 function inverse(odd: number): number {
   let found = odd
   for (let round = 0; round < 5; round++) found = Math.imul(found, 2 - Math.imul(odd, found))
@@ -157,7 +157,7 @@ function isLiteral(code: number): boolean {
   return code !== 0 && !'/+#$'.includes(String.fromCharCode(code)) && (code < 0xd800 || code > 0xdfff)
 }
 
-/** By first character: what is the hash behind it, and second characters by the upper half of the hash behind them. */
+/** By first character: the hash after it, and second characters by the upper half of the hash after them. */
 const BEGINNINGS = Array.from({ length: 40 }, (_, index) => {
   const first = String.fromCharCode(0x4e00 + index)
   const from = Math.imul(SEED ^ first.charCodeAt(0), PRIME)
@@ -189,7 +189,7 @@ function pointing(slot: number, number = 0): number {
   return (0x77 << 24) | (number << 12) | slot
 }
 
-test('a shape whose only filter finds no place while a part grows is looked for all the same', () => {
+test('a shape is found although its only filter finds no slot while a part grows', () => {
   const set = new FilterSet<Leaf>()
   const held = new Set<string>()
   const add = (text: string): string => {
@@ -207,8 +207,9 @@ test('a shape whose only filter finds no place while a part grows is looked for 
     }
   }
   const elsewhere = add('elsewhere/+')
-  // 512 slots, half full when the last one comes. Those of slot 500 go on at the beginning and are met there first when
-  // the part grows; then those of slot 510 have the places of the first of them, one of which is the only `x/#`.
+  // 512 slots, half full when the last one comes. Those of slot 500 go on at the beginning and are met
+  // there first when the part grows; then those of slot 510 have the places of the first of them, one of
+  // which is the only `x/#`.
   const first = Array.from({ length: 129 }, (_, index) => add(filterFor(pointing(200 + index), false)))
   for (const text of first.slice(0, 50)) remove(text)
   for (let index = 0; index < 100; index++) add(filterFor(pointing(500, index), index === 11))
@@ -225,7 +226,7 @@ test('a shape whose only filter finds no place while a part grows is looked for 
   expect(set.nodeCount).toBe(0)
 })
 
-test('filters that were made to meet are held and matched as a list would, while parts grow and shrink', () => {
+test('colliding filters are held and matched as in a list, while parts grow and shrink', () => {
   const places = fc.tuple(fc.constantFrom(0, 1, 30, 60, 62, 63), fc.nat({ max: 150 }), fc.boolean())
   const change = fc.record({ set: fc.boolean(), place: places })
   const blocks = fc.array(fc.tuple(change, fc.integer({ min: 1, max: 140 })), { maxLength: 12 })
@@ -259,7 +260,7 @@ test('filters that were made to meet are held and matched as a list would, while
   fc.assert(property, { numRuns: 100 })
 })
 
-test('what is as far from its place as may be follows when that is free', () => {
+test('a leaf at the greatest distance moves up when its slot is free', () => {
   const set = new FilterSet<Leaf>()
   const texts = Array.from({ length: 127 }, (_, slot) => filterFor(pointing(slot), false))
   for (const text of texts) set.set({ filter: text })

@@ -7,7 +7,7 @@ test.each(EXAMPLES)('section 4.7: %s and %s: %s', (filter, topic, matches) => {
   expect(naiveMatches(filter, topic)).toBe(matches)
 })
 
-test('[MQTT-4.8.2-2] what follows the ShareName is the filter of a Shared Subscription', () => {
+test('[MQTT-4.8.2-2] the part after the ShareName is the filter of a Shared Subscription', () => {
   expect(innerFilter('$share/group/a/b')).toBe('a/b')
   expect(innerFilter('$share/group//b')).toBe('/b')
   expect(innerFilter('$share/group/#')).toBe('#')
@@ -39,6 +39,6 @@ test.each([
   expect(filtersOverlap(other, one)).toBe(overlap)
 })
 
-test('topic names that a filter matches are those that it overlaps', () => {
+test('a filter matches exactly the topic names that it overlaps', () => {
   for (const [filter, topic, matches] of EXAMPLES) expect(filtersOverlap(filter, topic)).toBe(matches)
 })

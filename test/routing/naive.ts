@@ -1,4 +1,4 @@
-/** The standard's matching rules in their plainest form: what the router and the retained tree are compared with. */
+/** The standard's matching rules in their plainest form, to compare the router and the retained tree with. */
 
 /** Section 4.7, level by level. */
 export function naiveMatches(filter: string, topic: string): boolean {

@@ -44,7 +44,7 @@ test('set, get and delete count messages and bytes', () => {
   expect([tree.count, tree.bytes, tree.nodeCount]).toEqual([0, 0, 0])
 })
 
-test('a look says that nothing can match', () => {
+test('mayMatch tells that nothing can match', () => {
   const tree = new RetainedTree()
   tree.set(message('a/b'))
   tree.set(message('c'))
@@ -54,7 +54,7 @@ test('a look says that nothing can match', () => {
   expect(tree.mayMatch('a/+')).toBe(false)
 })
 
-test('a message that was evicted is still found', () => {
+test('an evicted message is still found', () => {
   const tree = new RetainedTree()
   const evicted = message('a/b')
   tree.set(evicted)
@@ -118,7 +118,7 @@ describe('the cost of a match', () => {
     }
   })
 
-  test('a search that finds nothing for long says that it goes on', () => {
+  test('a long search without a result yields null', () => {
     const steps = stepsOf(tree, '+/nothing')
     expect(steps).toBeGreaterThanOrEqual(Math.floor(5000 / 256))
     expect(steps).toBeLessThanOrEqual(1 + 5003 / 256)
@@ -146,7 +146,7 @@ test('a match ends even where each step adds a topic', () => {
   expect(steps).toBe(250)
 })
 
-describe('beside the naive matcher', () => {
+describe('compared with the naive matcher', () => {
   const level = fc.constantFrom('', 'a', 'b', 'c', '$s', 'aa')
   // Many levels in common: `a/a/a/b/a`.
   const deep = fc.array(fc.constantFrom('a', 'a', 'a', 'b', ''), { minLength: 3, maxLength: 9 })
@@ -193,7 +193,7 @@ describe('beside the naive matcher', () => {
     )
   })
 
-  test('a long match that rests while topics come and go finds once what stayed', () => {
+  test('a long match that pauses while topics come and go finds those that stay once', () => {
     const changes = fc.array(fc.nat({ max: 399 }), { minLength: 50, maxLength: 400, size: 'max' })
     fc.assert(
       fc.property(changes, fc.constantFrom('#', '+/+', 'a/#', 'a/+', '+/1/#'), (pauses, wanted) => {
@@ -224,7 +224,7 @@ describe('beside the naive matcher', () => {
     )
   })
 
-  test('a match that rests while topics come and go finds once what stayed, and never what was gone', () => {
+  test('a match that pauses while topics come and go finds those that stay once, and no removed one', () => {
     fc.assert(
       fc.property(
         fc.array(topicName, { maxLength: 40 }),

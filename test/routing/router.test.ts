@@ -108,7 +108,7 @@ describe('Subscriptions', () => {
     expect(alone?.identifiers).toBe(NO_IDENTIFIERS)
   })
 
-  test('[MQTT-3.3.4-4] all Subscription Identifiers are kept, equal ones too', () => {
+  test('[MQTT-3.3.4-4] all Subscription Identifiers are kept, including equal ones', () => {
     const router = new Router<Client>()
     router.subscribe(ann, 'a/b', options(0), 7)
     router.subscribe(ann, 'a/+', options(0), 0)
@@ -119,7 +119,7 @@ describe('Subscriptions', () => {
     expect(router.route(new Topic('a/c')).entries[0]!.identifiers).toEqual([9])
   })
 
-  test('[MQTT-3.8.3-3] No Local takes its Subscriptions out of the merged entry, and only those', () => {
+  test('[MQTT-3.8.3-3] No Local removes its Subscriptions, and only those, from the merged entry', () => {
     const router = new Router<Client>()
     router.subscribe(ann, 'a/b', options(2, { noLocal: true, retainAsPublished: true }), 1)
     const topic = new Topic('a/b')
@@ -140,7 +140,7 @@ describe('Subscriptions', () => {
     expect(mergeWithout(plain!)).toBe(plain)
   })
 
-  test('subscribers of several long lists that overlap have one entry each', () => {
+  test('subscribers in several long lists have one entry each', () => {
     const router = new Router<Client>()
     const clients = Array.from({ length: 100 }, (_, index) => ({ name: `${index}` }))
     const filters = ['a/b', 'a/+', '+/b', '#']
@@ -178,7 +178,7 @@ describe('Subscriptions', () => {
 })
 
 describe('Shared Subscriptions', () => {
-  test('each group of a filter is its own, and beside what is not shared', () => {
+  test('each group of a filter is separate from the others and from unshared Subscriptions', () => {
     const router = new Router<Client>()
     const topic = new Topic('a/b')
     router.subscribe(ann, '$share/one/a/+', options(1), 4)
@@ -251,7 +251,7 @@ describe('the cached Route', () => {
     expect(router.misses).toBe(2)
   })
 
-  test('an exact filter costs only its own topic the Route', () => {
+  test('an exact filter invalidates only its own topic', () => {
     const router = new Router<Client>()
     router.subscribe(ann, 'site/+/state', options(0), 0)
     const topics = warm(router, 1000, (index) => `site/${index}/state`)
@@ -263,7 +263,7 @@ describe('the cached Route', () => {
     expect(names(router.route(topics[500]!))).toEqual(['ann'])
   })
 
-  test('a wildcard filter costs only topics below its literal levels the Route', () => {
+  test('a wildcard filter invalidates only topics below its literal levels', () => {
     const router = new Router<Client>()
     const topics = warm(router, 1000, (index) => `site/${index % 100}/${Math.floor(index / 100)}`)
     for (const filter of ['site/7/#', 'site/7/+', '$share/g/site/7/+/#']) {
@@ -276,7 +276,7 @@ describe('the cached Route', () => {
     expect(missesOf(router, topics)).toBe(0)
   })
 
-  test('a filter with a literal level behind a + costs only topics with that level the Route', () => {
+  test('a filter with a literal level after a + invalidates only topics with that level', () => {
     const router = new Router<Client>()
     const topics = warm(router, 1000, (index) => `site/${index}/${index % 10 === 0 ? 'alarm' : 'state'}`)
     router.subscribe(bob, 'site/+/alarm/#', options(0), 0)
@@ -287,7 +287,7 @@ describe('the cached Route', () => {
     expect(missesOf(router, topics)).toBe(1000)
   })
 
-  test('constant subscribing and unsubscribing leaves unrelated topics their Routes', () => {
+  test('constant subscribing and unsubscribing keeps the Routes of unrelated topics', () => {
     const router = new Router<Client>()
     const topics = warm(router, 100, (index) => `sensor/${index}/temperature`)
     let routed = 0
@@ -304,7 +304,7 @@ describe('the cached Route', () => {
     expect(router.misses).toBeLessThan(routed / 20)
   })
 
-  test('an evicted topic that is still in use is not routed by what was', () => {
+  test('an evicted topic that is still in use does not use an old Route', () => {
     const router = new Router<Client>()
     const evicted = new Topic('a/b')
     router.route(evicted)
@@ -325,7 +325,7 @@ describe('the cached Route', () => {
     expect(names(new Router<Client>().route(topic))).toEqual([])
   })
 
-  test('a stale Route is let go of, a good one stays', () => {
+  test('a stale Route is dropped, a valid one stays', () => {
     const router = new Router<Client>()
     const topic = new Topic('a')
     router.subscribe(ann, 'a', options(0), 0)
@@ -351,7 +351,7 @@ describe('the cached Route', () => {
 })
 
 describe('memory of cached Routes', () => {
-  test('is bounded also where one subscriber has very many Subscriptions that match, and for very many groups', () => {
+  test('is bounded for a subscriber with very many matching Subscriptions, and for very many groups', () => {
     for (const share of [() => '', (bits: number) => `$share/g${bits}/`]) {
       const router = new Router<Client>()
       for (let bits = 0; bits < 2 ** 12; bits++) {
@@ -370,7 +370,7 @@ describe('memory of cached Routes', () => {
 })
 
 describe('names of topics with cached Routes', () => {
-  test('are held in number where they are long', () => {
+  test('are limited in number when they are long', () => {
     const router = new Router<Client>()
     for (let index = 0; index < 65; index++) router.subscribe({ name: `${index}` }, '#', options(0), 0)
     const topics = Array.from({ length: 400 }, (_, index) => new Topic(`${'x'.repeat(65_000)}${index}`))
@@ -380,7 +380,7 @@ describe('names of topics with cached Routes', () => {
   })
 })
 
-describe('beside the naive matcher', () => {
+describe('compared with the naive matcher', () => {
   // Few names, so that most topics match several filters and most filters have several subscribers.
   const level = fc.oneof(
     { weight: 8, arbitrary: fc.constantFrom('a', 'b') },
@@ -537,7 +537,7 @@ describe('a Route that is made in steps', () => {
     )
   }
 
-  test('visits no more than it may in one step, and is the one that is made at once', () => {
+  test('visits a bounded number of nodes in one step, and equals the Route that is made at once', () => {
     const meter = { units: 0 }
     const router = new Router<Client>(meter)
     for (const filter of crossed(12)) router.subscribe({ name: filter }, filter, options(0), 0)
@@ -558,7 +558,7 @@ describe('a Route that is made in steps', () => {
     expect(router.misses).toBe(misses + 1)
   })
 
-  test('is right although Subscriptions come and go between the steps', () => {
+  test('is correct although Subscriptions come and go between the steps', () => {
     const filters = crossed(6)
     const anything = fc.tuple(fc.boolean(), fc.nat({ max: filters.length - 1 }))
     fc.assert(

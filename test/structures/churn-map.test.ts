@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { ChurnMap, SLOTS_MAX } from '../../src/structures/churn-map.ts'
 
-test('it holds what a Map would hold', () => {
+test('it holds the same as a Map', () => {
   const change = fc.record({ set: fc.boolean(), from: fc.nat({ max: 300 }), count: fc.nat({ max: 200 }) })
   fc.assert(
     fc.property(fc.array(change, { maxLength: 30 }), (changes) => {
@@ -49,7 +49,7 @@ test('a key that comes back finds its slot, and slots without a value are bounde
   expect(map.size).toBe(5000)
 })
 
-test('one that is large is in pieces: none is ever built anew in one go for all that it has', () => {
+test('a large one consists of pieces: V8 never rebuilds all of it at once', () => {
   const map = new ChurnMap<number, number>()
   const count = 2 * SLOTS_MAX + 1000
   const walked: number[] = []
@@ -66,7 +66,7 @@ test('one that is large is in pieces: none is ever built anew in one go for all 
     }
   }
   step(10)
-  // What is deleted behind the walk makes room for others in the first piece, which must not take the turn of what is to come.
+  // Deleted keys make room for others in the first piece; these must not use up the count of the next piece.
   for (let key = 100; key < 100_000; key++) map.delete(key)
   for (let key = 0; key < 50_000; key++) map.set(-1 - key, key)
   for (let key = 100; key < 200; key++) map.set(key, 2 * key)

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { SmallMap } from '../../src/structures/small-map.ts'
 
-test('it holds what a Map would hold, in the same order', () => {
+test('it holds the same as a Map, in the same order', () => {
   const key = fc.constantFrom('a', 'b', 'c')
   const step = fc.oneof(
     fc.record({ type: fc.constant('set' as const), key, value: fc.nat() }),
@@ -34,7 +34,7 @@ test('it holds what a Map would hold, in the same order', () => {
   fc.assert(property, { numRuns: 1000 })
 })
 
-test('what is deleted before its turn does not come, and what stays comes once', () => {
+test('iteration skips deleted entries and visits the others once', () => {
   const map = new SmallMap<string, number>()
   map.set('a', 1)
   for (const [key] of map) {
@@ -50,7 +50,7 @@ test('what is deleted before its turn does not come, and what stays comes once',
   expect(seen).toEqual(['a'])
 })
 
-test('nothing comes any more of what was cleared before its turn', () => {
+test('iteration ends after clear', () => {
   const map = new SmallMap<string, number>()
   for (const key of ['a', 'b', 'c']) map.set(key, 1)
   const entries = map[Symbol.iterator]()

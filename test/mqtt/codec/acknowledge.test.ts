@@ -3,7 +3,7 @@ import type { AcknowledgeType } from '../../../src/mqtt/packet.ts'
 import { encodeAcknowledge } from '../encoded.ts'
 import { parsed } from './reading.ts'
 
-test('acknowledgements: short where that says the same', () => {
+test('acknowledgements have the short form where it means the same', () => {
   for (const type of ['puback', 'pubrec', 'pubrel', 'pubcomp'] satisfies AcknowledgeType[]) {
     for (const version of [3, 4, 5] as const) {
       for (const reasonCode of [0, 0x92]) {

@@ -54,7 +54,7 @@ test('every property, User Properties in order', () => {
   expect(readUserProperties(bytes, 5, bytes.length, PropertyPlace.Connack)).toEqual(everything.userProperties)
 })
 
-test.each([4, 5] as const)('Session Present can be said afterwards, version %d', (version) => {
+test.each([4, 5] as const)('Session Present can be set afterwards, version %d', (version) => {
   for (const value of ['', 'x'.repeat(200), 'x'.repeat(20_000)]) {
     const userProperties: UserProperties = [['name', value]]
     const connack = (sessionPresent: boolean) =>
@@ -66,7 +66,7 @@ test.each([4, 5] as const)('Session Present can be said afterwards, version %d',
   }
 })
 
-test('[MQTT-3.2.2-19] [MQTT-3.2.2-20] Reason String and then User Properties give way to Maximum Packet Size', () => {
+test('[MQTT-3.2.2-19] [MQTT-3.2.2-20] Maximum Packet Size drops Reason String, then User Properties', () => {
   const refusal = {
     sessionPresent: true,
     reasonCode: 0x97,
@@ -80,7 +80,7 @@ test('[MQTT-3.2.2-19] [MQTT-3.2.2-20] Reason String and then User Properties giv
   expect(encodeConnack(refusal, 5, 1)).toHaveLength(5)
 })
 
-test('no User Properties are as good as none given', () => {
+test('an empty list of User Properties is left out', () => {
   const properties = { userProperties: [] }
   expect(encodeConnack({ sessionPresent: false, reasonCode: 0, properties }, 5, 1e6)).toHaveLength(5)
 })
@@ -99,7 +99,7 @@ test('[MQTT-3.2.2-6] a refusal never says that a Session is present', () => {
   }
 })
 
-test('3.1 and 3.1.1: return codes, and none where none fits', () => {
+test('3.1 and 3.1.1: a return code, or null when none fits', () => {
   const codes: (readonly [number, number | null])[] = [
     [Reason.Success, 0],
     [Reason.UnsupportedProtocolVersion, 1],
@@ -121,7 +121,7 @@ test('3.1 and 3.1.1: return codes, and none where none fits', () => {
   expect(encodeConnack(resumed, 3, 1e6)).toEqual(Buffer.from([0x20, 2, 0, 0]))
 })
 
-test('mqtt-packet reads back every CONNACK that lets a client in, whatever it says', () => {
+test('mqtt-packet reads every successful CONNACK with any properties', () => {
   const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined })
   const uint16 = fc.integer({ min: 1, max: 65_535 })
   const uint32 = fc.integer({ min: 1, max: 0xffff_ffff })

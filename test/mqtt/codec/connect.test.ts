@@ -6,7 +6,7 @@ import { decodeForwardedProperties } from '../../../src/mqtt/properties/forwarde
 import { connect, packet } from '../packets.ts'
 import { decodeNamed, refusalOf } from './reading.ts'
 
-test('everything of 5.0 arrives, User Properties in order', () => {
+test('every field of 5.0 is read, User Properties in order', () => {
   const { will, ...rest } = decodeNamed('CONNECT, 5.0, everything') as ConnectPacket
   expect(rest).toEqual({
     type: 'connect',
@@ -53,7 +53,7 @@ test('everything of 5.0 arrives, User Properties in order', () => {
   })
 })
 
-test('what is absent has its default', () => {
+test('absent fields have their defaults', () => {
   expect(decodeNamed('CONNECT, 3.1.1')).toMatchObject({
     protocolVersion: 4,
     userName: undefined,
@@ -104,7 +104,7 @@ test.each([
   ['a bridge of 3.1.1, a wrong flag', packet(0x10, 'MQTT', 0x84, 1), 4],
   ['a bridge of 3.1, a wrong flag', packet(0x10, 'MQIsdp', 0x83, 0x1e), 3],
   ['a bridge of 5.0, which there is not', packet(0x10, 'MQTT', 0x85), 5],
-] as const)('an error after %s says what the client speaks', (_, bytes, version) => {
+] as const)('an error after %s has the version that the client speaks', (_, bytes, version) => {
   const error = refusalOf(bytes, 4)
   expect(error).toBeInstanceOf(ConnectError)
   expect((error as ConnectError).version).toBe(version)

@@ -21,7 +21,7 @@ describe('every valid packet', () => {
   })
 
   test.each(VALID_PACKETS.filter(({ bytes }) => bytes.length < 2000 && bytes[0]! >> 4 !== 1))(
-    '$name is found again behind others, wherever the chunks are cut',
+    '$name is found again after others, wherever the chunks are cut',
     ({ bytes, version }) => {
       const stream = Buffer.concat([bytes, packet(0xc0), bytes])
       const [expected] = decodeAll([bytes], version).map(fields)
@@ -56,7 +56,7 @@ describe('every malformed packet', () => {
         refused++
         continue
       }
-      // What remains valid: payloads that end earlier, optional parts that are left out.
+      // Some packets stay valid: shorter payloads, omitted optional parts.
       expect(cut.name, cut.name).toMatch(/^(PUBLISH|PUB|SUBSCRIBE|UNSUBSCRIBE|DISCONNECT|CONNECT, 3.1, )/)
     }
     expect(refused).toBeGreaterThan(500)
@@ -75,7 +75,7 @@ describe('every malformed packet', () => {
   })
 })
 
-test('mqtt-packet reads the same hot packets out of the same bytes', () => {
+test('mqtt-packet reads the same PUBLISH packets and acknowledgements', () => {
   for (const { name, version, bytes } of VALID_PACKETS) {
     const type = bytes[0]! >> 4
     if (type < 3 || type > 7 || version === 3) continue

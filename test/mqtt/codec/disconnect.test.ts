@@ -14,7 +14,7 @@ test('DISCONNECT: every field', () => {
   expect(decodeNamed('DISCONNECT')).toMatchObject({ reasonCode: 0, sessionExpirySeconds: undefined })
 })
 
-test('[MQTT-3.14.2-3] DISCONNECT: the Reason String gives way to Maximum Packet Size', () => {
+test('[MQTT-3.14.2-3] a small Maximum Packet Size drops the Reason String', () => {
   const full = encodeDisconnect(0x8e, 'taken over', 1e6)
   expect(parsed('disconnect', full, 5)).toMatchObject({
     reasonCode: 0x8e,

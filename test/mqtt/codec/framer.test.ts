@@ -45,7 +45,7 @@ describe('a packet in one chunk', () => {
     expect(framer.bytesCopied).toBe(0)
   })
 
-  test('several chunks may wait before the first is looked at', () => {
+  test('several chunks may wait before the first is read', () => {
     const framer = framerAfterConnect(4)
     for (let i = 1; i <= 1000; i++) framer.push(packet(0x40, uint16(i)))
     const seen: number[] = []
@@ -53,7 +53,7 @@ describe('a packet in one chunk', () => {
     expect(seen).toEqual(Array.from({ length: 1000 }, (_, i) => i + 1))
   })
 
-  test('what waits after detach is a copy, and the same packets', () => {
+  test('detach copies waiting bytes, and the same packets follow', () => {
     const framer = framerAfterConnect(4)
     const chunk = Buffer.concat([packet(0x30, 'a'), packet(0x30, 'b', [7, 8]), packet(0xc0)])
     framer.push(chunk)
@@ -69,7 +69,7 @@ describe('a packet in one chunk', () => {
     expect(framer.bytesCopied).toBe(9)
   })
 
-  test('who stands still keeps no chunk, whether or not something is left of it', () => {
+  test('detach releases the chunk, even if bytes of it are left', () => {
     const framer = framerAfterConnect(4)
     for (const rest of [packet(0xc0), Buffer.alloc(0), Buffer.from([0x30])]) {
       framer.push(Buffer.concat([packet(0x30, 'a'), rest]))
@@ -83,7 +83,7 @@ describe('a packet in one chunk', () => {
     expect(body(framer)).toEqual(Buffer.from([0, 1, 0x62]))
   })
 
-  test('a chunk is let go of when it is used up', () => {
+  test('a used chunk is released', () => {
     const framer = framerAfterConnect(4)
     framer.push(packet(0xc0))
     framer.next()
@@ -117,7 +117,7 @@ describe('a packet that spans chunks', () => {
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(1_000_000)
   })
 
-  test('its header is whole in the buffer, wherever it was cut', () => {
+  test('has its whole header in the buffer, wherever it was cut', () => {
     const whole = packet(0x30, 'a', Buffer.alloc(300, 'x'))
     for (let cut = 1; cut < whole.length; cut++) {
       const framer = framerAfterConnect(4)
@@ -143,7 +143,7 @@ describe('refusals', () => {
     expect(refusal(framer).reasonCode).toBe(reasonCode)
   })
 
-  test('a packet above the maximum is refused when its length is known, and nothing of it is kept', () => {
+  test('a packet above the maximum is refused once its length is known, and no byte of it is kept', () => {
     for (const bytes of [
       Buffer.from([0x30, 0x80, 0x80, 0x80, 0x01]),
       packet(0x30, 'a', Buffer.alloc(200)),
@@ -172,14 +172,14 @@ describe('refusals', () => {
     expect(refusal(connecting).reasonCode).toBe(Reason.QuotaExceeded)
   })
 
-  test('a packet of exactly the maximum is let in', () => {
+  test('a packet of exactly the maximum is accepted', () => {
     const framer = framerAfterConnect(4, 100)
     framer.push(packet(0x30, 'a', Buffer.alloc(95)))
     expect(framer.next()).toBe(true)
     expect(framer.packetBytes).toBe(100)
   })
 
-  test('after a refusal nothing is read or kept any more', () => {
+  test('after a refusal nothing more is read or kept', () => {
     const framer = framerAfterConnect(4)
     framer.push(Buffer.from([0x36]))
     const first = refusal(framer)
@@ -242,7 +242,7 @@ describe('the properties of a PUBLISH', () => {
     expect([reasonCode, limit, framer.bufferedBytes]).toEqual([Reason.QuotaExceeded, 'propertyBytesMax', 0])
   })
 
-  test('are judged byte by byte as well, and taken up to the limit', () => {
+  test('are checked byte by byte, too, and accepted up to the limit', () => {
     for (const bytes of [1000, 1005]) {
       const framer = framerAfterConnect(5)
       framer.version = 5
@@ -265,7 +265,7 @@ describe('the properties of a PUBLISH', () => {
     }
   })
 
-  test('before 5.0 there are none', () => {
+  test('do not exist before 5.0', () => {
     const framer = framerAfterConnect(4)
     framer.version = 4
     const { head, rest } = withProperties(100_000)

@@ -38,7 +38,7 @@ const PROPERTIES = encodeForwardedProperties({
 })
 
 describe('reading', () => {
-  test('what is for the Server is taken out, the rest stays raw and in order', () => {
+  test('properties for the Server are removed, the rest stays raw and in order', () => {
     const publish = decodeNamed('PUBLISH QoS 1, every property') as PublishPacket
     expect(publish).toMatchObject({ topicAlias: 7, expirySeconds: 60, packetId: 9, qos: 1, dup: false })
     expect(publish.topic!.name).toBe('a/b')
@@ -92,14 +92,14 @@ test('a connection does not keep a long name', () => {
   expect(kept).toEqual([1, 256, undefined, undefined, 1])
 })
 
-describe('a PUBLISH that others may get as it is', () => {
+describe('a PUBLISH that receivers may get unchanged', () => {
   const topic = [0, 1, 0x61]
   test.each([
     ['3.1.1', 4, packet(0x30, topic, 'payload')],
     ['3.1.1 without a payload', 4, packet(0x30, topic)],
     ['5.0', 5, packet(0x30, topic, 0, 'payload')],
     ['5.0 with User Properties', 5, packet(0x30, topic, 7, 0x26, [0, 1, 0x6b, 0, 1, 0x76], 'payload')],
-  ] as const)('%s: names its own bytes', (_, version, bytes) => {
+  ] as const)('%s: refers to its own bytes', (_, version, bytes) => {
     const [found] = decodeAll([Buffer.concat([packet(0xc0), bytes])], version).slice(1)
     expect(found).toMatchObject({ type: 'publish' })
     if (found?.type !== 'publish') return
@@ -117,7 +117,7 @@ describe('a PUBLISH that others may get as it is', () => {
   })
 })
 
-test('what mqtt-packet generates decodes', () => {
+test('a packet of mqtt-packet is decoded', () => {
   const bytes = generate(
     { cmd: 'publish', topic: 'a', payload: 'x', qos: 0, dup: false, retain: true },
     { protocolVersion: 4 },
@@ -126,7 +126,7 @@ test('what mqtt-packet generates decodes', () => {
 })
 
 describe('writing', () => {
-  test('QoS 0 without RETAIN is encoded once and shared, per format', () => {
+  test('QoS 0 without RETAIN is encoded once for each format and shared', () => {
     const one = message({ properties: PROPERTIES })
     const slab = new PacketSlab()
     const four = sharedPublish(slab, one, 4)
@@ -141,7 +141,7 @@ describe('writing', () => {
     }
   })
 
-  test('no other encoding changes the shared ones', () => {
+  test('other encodings do not change the shared ones', () => {
     const one = message({ properties: PROPERTIES })
     const slab = new PacketSlab()
     const packets = [sharedPublish(slab, one, 4), sharedPublish(slab, one, 5)]
@@ -155,7 +155,7 @@ describe('writing', () => {
     expect(packets.map(bytesOf)).toEqual(before)
   })
 
-  test('mqtt-packet reads back every combination, and so do we', () => {
+  test('mqtt-packet reads every combination, and so does our decoder', () => {
     const text = fc.string({ unit: 'grapheme' }).map((s) => s.replaceAll('\u0000', ''))
     fc.assert(
       fc.property(
@@ -205,12 +205,12 @@ describe('writing', () => {
     )
   })
 
-  test('an expiry beyond four bytes is the longest there is', () => {
+  test('an expiry beyond four bytes becomes the longest', () => {
     const bytes = encodePublish(message(), 5, 0, 0, NO_IDENTIFIERS, 2 ** 32, 0, false)
     expect(parsed('publish', bytes, 5).properties?.messageExpiryInterval).toBe(0xffffffff)
   })
 
-  test('what the protocol cannot express is an empty buffer', () => {
+  test('a packet that is too long for the protocol is an empty buffer', () => {
     const huge = message({ payload: Buffer.alloc(268_435_455 - 5) })
     expect(encodePublish(huge, 4, 0, 0, NO_IDENTIFIERS, -1, 0, false)).toHaveLength(268_435_460)
     expect(encodePublish(huge, 5, 0, 0, NO_IDENTIFIERS, -1, 0, false)).toHaveLength(0)

@@ -8,7 +8,7 @@ import {
 
 const text = fc.string({ unit: 'grapheme' }).map((s) => s.replaceAll('\u0000', ''))
 
-test('decode to what was encoded', () => {
+test('encoded properties decode to the same values', () => {
   fc.assert(
     fc.property(
       fc.record(

@@ -17,7 +17,7 @@ test.each([
   ['in two places', [FORMAT, ALIAS, USER, EXPIRY, USER, CONTENT], false],
   ['nothing else', [ALIAS, EXPIRY], true],
   ['nothing at all', [], true],
-])('what is for the Server is taken out: %s', (_, parts, isView) => {
+])('properties for the Server are removed: %s', (_, parts, isView) => {
   const { buffer, forwarded, topicAlias, expirySeconds } = walk(...parts)
   expect(forwarded).toEqual(Buffer.concat(parts.filter((part) => part !== ALIAS && part !== EXPIRY)))
   expect(topicAlias).toBe(parts.includes(ALIAS) ? 3 : 0)

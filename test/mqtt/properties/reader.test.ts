@@ -5,7 +5,7 @@ import { PropertyPlace } from '../../../src/mqtt/properties/table.ts'
 import { ProtocolError } from '../../../src/mqtt/reason.ts'
 import { ALIAS, CONTENT, EXPIRY, FORMAT, USER } from './bytes.ts'
 
-test('arbitrary bytes never throw anything but ProtocolError, and the walk ends', () => {
+test('arbitrary bytes throw only ProtocolError, and reading ends', () => {
   fc.assert(
     fc.property(
       fc.constantFrom(...Object.values(PropertyPlace)),
