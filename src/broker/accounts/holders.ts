@@ -1,5 +1,6 @@
 /** PURE. Who has the Server keep most, and what of, for people who ask. */
-import type { Usage, UsageBook } from './usage.ts'
+import type { Usage } from './usage.ts'
+import type { UsageBook } from './usage-book.ts'
 
 /** How many of a kind are told of. */
 const TOLD = 5

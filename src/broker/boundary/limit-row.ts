@@ -45,6 +45,10 @@ export interface LimitRow<T, C extends Counter = Counter> {
 /** The value of a row. */
 export type ValueOf<R> = R extends LimitRow<infer T> ? T : never
 
+export const KIB = 1024
+export const MIB = 1024 * KIB
+export const GIB = 1024 * MIB
+
 export const UNLIMITED = Number.POSITIVE_INFINITY
 
 /** A row; `values` are those of open, fleet and internet, or one for all three. */
@@ -86,6 +90,11 @@ export function seconds(
 /** The same, where the word `unlimited` is allowed too. */
 export function orUnlimited(kind: Kind<number>): Kind<number> {
   return { ...kind, unlimited: true }
+}
+
+/** One or more of something, at most `max`, or the word `unlimited`. */
+export function count(unit: string, max?: number): Kind<number> {
+  return orUnlimited(whole(unit, max === undefined ? {} : { max }))
 }
 
 /** The same, where the program finds the value unless one is set. */

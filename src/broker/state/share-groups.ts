@@ -6,7 +6,8 @@ import { filterMatches } from '../../routing/filter.ts'
 import type { Router } from '../../routing/router.ts'
 import type { GroupWatch, ShareGroup, Subscription } from '../../routing/subscription.ts'
 import type { Session } from '../../session/session.ts'
-import { type Usage, type UsageBook, usageOf } from '../accounts/usage.ts'
+import { type Usage, usageOf } from '../accounts/usage.ts'
+import type { UsageBook } from '../accounts/usage-book.ts'
 import type { Work } from './work.ts'
 
 /** A level that stands for any; no client can send the character. */

@@ -1,0 +1,253 @@
+/** PURE. Limits of connections: how many, log-ins, bans, and rates. */
+import {
+  bytes,
+  count,
+  KIB,
+  MIB,
+  oneOf,
+  orUnlimited,
+  PROFILE_NAMES,
+  row,
+  seconds,
+  UNLIMITED,
+} from './limit-row.ts'
+
+/** A part of the table. Values are those of `open`, `fleet` and `internet`, or one for all three. */
+export const CONNECTION_LIMITS = {
+  /** The set of values that holds for every limit which is not set by its own key. */
+  profile: row(
+    oneOf(PROFILE_NAMES),
+    ['open', 'fleet', 'internet'],
+    'now',
+    null,
+    'the set of values for all limits that have no key of their own',
+  ),
+  /**
+   * Clients that are connected, all listeners together. Up to 64 more connections may be about to say who
+   * they are.
+   */
+  connectionsMax: row(count('clients'), [UNLIMITED], 'now', 'own', 'connected clients, of all listeners'),
+  connectionsPerUserMax: row(
+    count('clients'),
+    [UNLIMITED, UNLIMITED, 1000],
+    'now',
+    'own',
+    'connected clients of one user',
+  ),
+  /**
+   * Open connections of one IPv4 address or IPv6 network (/64). Thousands may share one: a carrier's NAT, a
+   * proxy.
+   */
+  connectionsPerAddressMax: row(
+    count('connections'),
+    [UNLIMITED, UNLIMITED, 2000],
+    'now',
+    'own',
+    'connections of one address (IPv6: of a /64 network), but for those of this machine',
+  ),
+  /** Seconds from accept to a complete CONNECT. */
+  connectTimeoutSeconds: row(
+    seconds({ min: 0.1, max: 3600 }, 'fractional'),
+    [10],
+    'restart',
+    'own',
+    'from the first byte to a complete CONNECT, handshakes included',
+  ),
+  /**
+   * Log-ins that wait until a slow hash of their password can be made. One more, and the newest of whoever
+   * has most is refused.
+   */
+  loginQueueMax: row(
+    count('log-ins'),
+    [65_536, 16_384, 4096],
+    'now',
+    'own',
+    'log-ins that wait for their passwords to be checked',
+  ),
+  loginQueueBytesMax: row(
+    orUnlimited(bytes({ min: 64 * KIB })),
+    [256 * MIB, 64 * MIB, 16 * MIB],
+    'now',
+    'own',
+    'bytes of log-ins that wait',
+  ),
+  /** By address, or IPv6 network of 64 bits: a whole fleet may stand behind one. */
+  loginQueuePerAddressMax: row(
+    count('log-ins'),
+    [65_536, 8192, 1024],
+    'now',
+    'own',
+    'log-ins from one address, or IPv6 network of 64 bits, that wait',
+  ),
+  /** By user name: a whole fleet may use one. */
+  loginQueuePerUserMax: row(
+    count('log-ins'),
+    [65_536, 8192, 1024],
+    'now',
+    'own',
+    'log-ins of one user name that wait',
+  ),
+  /** Seconds that a client may be in that queue. `connectTimeoutSeconds` stands still meanwhile. */
+  loginWaitSecondsMax: row(
+    seconds({ min: 1, max: 86_400 }, 'fractional'),
+    [3600, 600, 300],
+    'now',
+    'own',
+    'for which a log-in may wait for others',
+  ),
+  /**
+   * Wrong passwords of one user name from one address, IPv6 by network of 64 bits, before the next ones are
+   * not looked at for a while.
+   */
+  failedLoginsMax: row(
+    count('log-ins'),
+    [UNLIMITED, 5, 3],
+    'now',
+    'own',
+    'wrong passwords of one user from one address, after which the next one is looked at a second later',
+  ),
+  /** The delay after them begins with a second and doubles with each wrong password up to this. */
+  failedLoginDelaySecondsMax: row(
+    seconds({ min: 1, max: 86_400 }),
+    [60],
+    'now',
+    null,
+    'longest delay after wrong passwords, which doubles with each',
+  ),
+  /**
+   * Wrong passwords from one address in ten minutes. Ten times as many where a user of it has the right one;
+   * none where three have.
+   */
+  failedLoginsBanned: row(
+    count('log-ins'),
+    [UNLIMITED, UNLIMITED, 100],
+    'now',
+    'own',
+    'wrong passwords from one address in ten minutes, after which it is banned',
+  ),
+  /** Connects of one Client Identifier within a minute. */
+  flappingConnectsMax: row(
+    count('connects'),
+    [UNLIMITED, UNLIMITED, 120],
+    'now',
+    'own',
+    'connects of one Client Identifier in a minute, after which it is banned',
+  ),
+  banSeconds: row(
+    seconds({ min: 1, max: 31_536_000 }),
+    [600],
+    'now',
+    null,
+    'for which a ban holds that the broker imposes by itself',
+  ),
+  /**
+   * Rates, for which five seconds may be used at once. Whoever is ahead of one is not read from until it is
+   * not; who would have to wait for more than five seconds is refused. By address they are for all clients
+   * behind it.
+   */
+  publishRatePerClientMax: row(
+    count('messages a second'),
+    [UNLIMITED, UNLIMITED, 100],
+    'connections',
+    'own',
+    'PUBLISH packets from one client a second',
+  ),
+  publishRatePerUserMax: row(
+    count('messages a second'),
+    [UNLIMITED, UNLIMITED, 5000],
+    'connections',
+    'own',
+    'PUBLISH packets from all clients of one user a second',
+  ),
+  publishRatePerAddressMax: row(
+    count('messages a second'),
+    [UNLIMITED, UNLIMITED, 5000],
+    'connections',
+    'own',
+    'PUBLISH packets from one address, or IPv6 network of 64 bits, a second',
+  ),
+  receiveRatePerClientMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, 256 * KIB],
+    'connections',
+    'own',
+    'bytes from one client a second',
+  ),
+  receiveRatePerUserMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, 16 * MIB],
+    'connections',
+    'own',
+    'bytes from all clients of one user a second',
+  ),
+  receiveRatePerAddressMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, 16 * MIB],
+    'connections',
+    'own',
+    'bytes from one address, or IPv6 network of 64 bits, a second',
+  ),
+  sendRatePerClientMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, MIB],
+    'connections',
+    'own',
+    'bytes to one client a second',
+  ),
+  sendRatePerUserMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, 64 * MIB],
+    'connections',
+    'own',
+    'bytes to all clients of one user a second',
+  ),
+  sendRatePerAddressMax: row(
+    orUnlimited(bytes({ min: KIB })),
+    [UNLIMITED, UNLIMITED, 64 * MIB],
+    'connections',
+    'own',
+    'bytes to one address, or IPv6 network of 64 bits, a second',
+  ),
+  subscribeRatePerClientMax: row(
+    count('topic filters a second'),
+    [UNLIMITED, UNLIMITED, 50],
+    'connections',
+    'own',
+    'topic filters in SUBSCRIBE from one client a second',
+  ),
+  subscribeRatePerUserMax: row(
+    count('topic filters a second'),
+    [UNLIMITED, UNLIMITED, 2000],
+    'connections',
+    'own',
+    'topic filters in SUBSCRIBE from all clients of one user a second',
+  ),
+  subscribeRatePerAddressMax: row(
+    count('topic filters a second'),
+    [UNLIMITED, UNLIMITED, 2000],
+    'connections',
+    'own',
+    'topic filters in SUBSCRIBE from one address, or IPv6 network of 64 bits, a second',
+  ),
+  connectRatePerClientMax: row(
+    count('connections a second'),
+    [UNLIMITED, UNLIMITED, 1],
+    'connections',
+    'own',
+    'log-ins of one client a second',
+  ),
+  connectRatePerUserMax: row(
+    count('connections a second'),
+    [UNLIMITED, UNLIMITED, 100],
+    'connections',
+    'own',
+    'log-ins of one user a second',
+  ),
+  connectRatePerAddressMax: row(
+    count('connections a second'),
+    [UNLIMITED, UNLIMITED, 100],
+    'connections',
+    'own',
+    'connections from one address, or IPv6 network of 64 bits, a second',
+  ),
+} as const
