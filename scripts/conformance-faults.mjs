@@ -54,7 +54,7 @@ const FAULTS = {
   ],
   'MQTT-3.1.4-4, 3.1.1': [
     [
-      'broker/connection/connection.ts',
+      'broker/connection/handshake.ts',
       'sessionPresent: false, reasonCode: Reason.Success, properties }',
       'sessionPresent: false, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
     ],
@@ -81,12 +81,12 @@ const FAULTS = {
   'MQTT-3.10.4-1, 3.1.1': [
     ['broker/sessions/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
   ],
-  'MQTT-4.3.3-6': [['session/session.ts', '    outgoing.delivery = null\n', '']],
+  'MQTT-4.3.3-6': [['session/session.ts', '    entry.delivery = null\n', '']],
   'MQTT-4.3.3-3': [
     [
       'session/session.ts',
-      'else if (resend === null) resend = [outgoing]',
-      'else if (outgoing.delivery.qos === 2) continue\n      else if (resend === null) resend = [outgoing]',
+      'else if (resend === null) resend = [entry]',
+      'else if (entry.delivery.qos === 2) continue\n      else if (resend === null) resend = [entry]',
     ],
   ],
   'MQTT-2.3.1-1, 3.1.1': [
@@ -128,7 +128,7 @@ const FAULTS = {
       '',
     ],
     [
-      'broker/connection/connection.ts',
+      'broker/connection/handshake.ts',
       "throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-1', 'the first packet is not CONNECT')",
       'return',
     ],
@@ -136,8 +136,8 @@ const FAULTS = {
   'MQTT-4.4.0-1': [
     [
       'session/session.ts',
-      'if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)\n',
-      'if (outgoing.delivery === null) continue\n',
+      'if (entry.delivery === null) sink.pubrel(entry.packetId, 0)\n',
+      'if (entry.delivery === null) continue\n',
     ],
   ],
   'MQTT-3.1.4-3': [['broker/sessions/sessions.ts', '    connection.takenOver(by)\n', '']],

@@ -74,11 +74,11 @@ export type {
   AuthenticationResult,
   AuthenticationStep,
   ClientView,
+  ConnackExtras,
   Credentials,
   Policy,
   Rejection,
   WaitingClient,
-  Welcome,
 } from './broker/boundary/policy.ts'
 export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'

@@ -36,6 +36,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'broker/relief',
     'broker/messages',
     'broker/sessions',
+    'broker/connection/output',
     'broker/connection',
     'broker',
   ],

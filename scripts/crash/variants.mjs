@@ -41,7 +41,7 @@ export const MUTANTS = [
     name: 'acknowledges before the commit',
     edits: [
       [
-        'broker/connection/output.js',
+        'broker/connection/output/output.js',
         'if (this.#held.length > 0 || gate > this.#state.store.committedSequence)',
         'if (gate < 0)',
       ],

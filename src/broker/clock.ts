@@ -45,7 +45,7 @@ export function elapsedSince(
 }
 
 /** What moves with time that did not pass, or waits for it. */
-interface Rooms {
+interface ClockParts {
   readonly sessions: Sessions
   readonly publisher: Publisher
   readonly retained: RetainedDelivery
@@ -55,16 +55,16 @@ interface Rooms {
 
 export class BrokerClock {
   readonly #state: State
-  readonly #rooms: Rooms
+  readonly #parts: ClockParts
   /** Wall time minus monotonic time: of the newest commit, and of the start. */
   #recordedDistance = 0
   #startDistance = 0
   /** How far the wall clock was set back since the start, as far as that is done. */
   #correctedMs = 0
 
-  constructor(state: State, rooms: Rooms) {
+  constructor(state: State, parts: ClockParts) {
     this.#state = state
-    this.#rooms = rooms
+    this.#parts = parts
   }
 
   get #distance(): number {
@@ -122,7 +122,7 @@ export class BrokerClock {
   /** Time that was in doubt did not pass: what was there before the start expires later. */
   #correct(backMs: number, { ms: doubtfulMs, since, until }: TimeDoubt): void {
     const state = this.#state
-    const { sessions, publisher, wills } = this.#rooms
+    const { sessions, publisher, wills } = this.#parts
     this.#correctedMs += backMs
     const ms = Math.min(backMs, doubtfulMs)
     // What is old moves, and so does the moment by which old and new times are told apart.
@@ -152,16 +152,16 @@ export class BrokerClock {
     state.turn.begin()
     state.doubt = null
     state.store.putDoubt(null)
-    this.#rooms.wills.clockTrusted()
+    this.#parts.wills.clockTrusted()
     this.#released()
   }
 
   #released(): void {
-    this.#rooms.retained.clockChanged()
+    this.#parts.retained.clockChanged()
     // Queues whose next message was in doubt have waited.
     for (const session of this.#state.connected.keys()) {
       session.pump()
-      this.#rooms.backlog.resume(session)
+      this.#parts.backlog.resume(session)
     }
   }
 }

@@ -16,7 +16,7 @@ import type { SubscriptionRecord } from '../store/store.ts'
 import { secondsLeft } from './boundary/expiry.ts'
 import type { LinkInfo } from './boundary/link.ts'
 import { isServerTopic } from './connection/connect.ts'
-import type { Rooms } from './sessions/server-parts.ts'
+import type { ServerParts } from './sessions/server-parts.ts'
 import type { ClientConnection, State } from './state/state.ts'
 
 /** A client that is connected. */
@@ -111,13 +111,13 @@ export type Steps<T> = Generator<T | null, void, undefined>
 
 export class Inventory {
   readonly #state: State
-  readonly #rooms: Rooms
+  readonly #parts: ServerParts
   readonly #durable: (gate: number) => Promise<void>
 
   /** `durable` resolves when what was recorded up to a commit sequence is durable, and rejects with StoreError. */
-  constructor(state: State, rooms: Rooms, durable: (gate: number) => Promise<void>) {
+  constructor(state: State, parts: ServerParts, durable: (gate: number) => Promise<void>) {
     this.#state = state
-    this.#rooms = rooms
+    this.#parts = parts
     this.#durable = durable
   }
 
@@ -277,7 +277,7 @@ export class Inventory {
     if (session === undefined) return false
     turn.begin()
     this.disconnect(clientId)
-    if (sessions.get(clientId) === session) this.#rooms.sessions.end(session, 'deleted')
+    if (sessions.get(clientId) === session) this.#parts.sessions.end(session, 'deleted')
     return true
   }
 
@@ -293,7 +293,7 @@ export class Inventory {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return false
     this.#state.turn.begin()
-    return this.#rooms.subscribing.remove(session, topicFilter)
+    return this.#parts.subscribing.remove(session, topicFilter)
   }
 
   /**
@@ -302,7 +302,7 @@ export class Inventory {
    */
   clearRetained(topicName: string): boolean {
     this.#state.turn.begin()
-    return this.#rooms.publisher.clearRetained(topicName)
+    return this.#parts.publisher.clearRetained(topicName)
   }
 
   /** More is recorded than the disk has taken: whoever takes away very much waits for `settled` first. */
@@ -354,7 +354,7 @@ export class Inventory {
   #subscription(session: Session, topicFilter: string, record: SubscriptionRecord): SubscriptionEntry {
     const { clientId, owner: userName } = session
     const isConnected = this.#state.connected.has(session)
-    const isSuspended = this.#rooms.subscribing.isSuspended(session, topicFilter)
+    const isSuspended = this.#parts.subscribing.isSuspended(session, topicFilter)
     return { clientId, userName, isConnected, topicFilter, isSuspended, ...record }
   }
 

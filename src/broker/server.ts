@@ -28,7 +28,7 @@ import { Relief } from './relief/relief.ts'
 import { ShareBacklog } from './relief/share-backlog.ts'
 import { Estates } from './sessions/estates.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './sessions/reauthorization.ts'
-import type { Rooms } from './sessions/server-parts.ts'
+import type { ServerParts } from './sessions/server-parts.ts'
 import { type Capped, SessionCap } from './sessions/session-cap.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { Subscribing } from './sessions/subscribe.ts'
@@ -60,7 +60,7 @@ export class Server implements Acceptor {
   readonly relief: Relief
   readonly diskRelief: DiskRelief
   readonly keptRelief: KeptRelief
-  readonly #rooms: Rooms
+  readonly #parts: ServerParts
   readonly #estates: Estates
   readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
@@ -97,7 +97,7 @@ export class Server implements Acceptor {
     const publisher = new Publisher(this.state, retained, backlog, this.diskRelief, this.keptRelief)
     const wills = new Wills(this.state, publisher)
     this.#estates = new Estates(this.state, publisher)
-    this.#rooms = {
+    this.#parts = {
       publisher,
       wills,
       retained,
@@ -110,16 +110,16 @@ export class Server implements Acceptor {
       connections: this.state.connections,
       gone: (connection) => this.#gone(connection),
     }
-    this.#clock = new BrokerClock(this.state, this.#rooms)
-    this.#reauthorization = new Reauthorization(this.state, this.#rooms.subscribing)
+    this.#clock = new BrokerClock(this.state, this.#parts)
+    this.#reauthorization = new Reauthorization(this.state, this.#parts.subscribing)
     this.#parking = new Parking(this.state)
-    this.#cap = new SessionCap(this.state, this.#rooms.sessions)
+    this.#cap = new SessionCap(this.state, this.#parts.sessions)
     this.#durability = new Durability(this.state)
-    this.#memory = new MemoryGuard(this.state, this.#rooms)
+    this.#memory = new MemoryGuard(this.state, this.#parts)
     this.#recovery = new StoreRecovery(
       this.state,
       {
-        rooms: this.#rooms,
+        server: this.#parts,
         estates: this.#estates,
         parking: this.#parking,
         clock: this.#clock,
@@ -128,7 +128,7 @@ export class Server implements Acceptor {
       },
       fatal,
     )
-    this.inventory = new Inventory(this.state, this.#rooms, (gate) => this.#durability.durable(gate))
+    this.inventory = new Inventory(this.state, this.#parts, (gate) => this.#durability.durable(gate))
   }
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */
@@ -145,7 +145,7 @@ export class Server implements Acceptor {
 
   /** Deliveries of retained messages that are under way. */
   get retainedDeliveries(): number {
-    return this.#rooms.retained.size
+    return this.#parts.retained.size
   }
 
   // ── start ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +169,7 @@ export class Server implements Acceptor {
   /** What is kept for users of these names, whoever they were, is of the accounts with these ids from now on. */
   adopt(ids: ReadonlyMap<string, string>): void {
     this.#recovery.adoptSessions(ids)
-    this.#rooms.publisher.ownRetained(ids)
+    this.#parts.publisher.ownRetained(ids)
   }
 
   // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +209,7 @@ export class Server implements Acceptor {
     }
     state.turn.begin()
     state.figures.connectionsAccepted++
-    const connection = new Connection(state, this.#rooms, link)
+    const connection = new Connection(state, this.#parts, link)
     if (wait > 0) connection.waitFor(wait)
     this.state.connections.add(connection)
     this.#links.add(connection)
@@ -346,7 +346,7 @@ export class Server implements Acceptor {
     const stoodStill = now - this.#tickedAt > STANDSTILL_MS
     this.#tickedAt = now
     this.#tellHealth()
-    this.#rooms.retained.resumeStored()
+    this.#parts.retained.resumeStored()
     if (this.#judging) return
     const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.nextTime)
     if (nextTime > now && now < this.#memory.dueAt) return
@@ -415,12 +415,12 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     const message = Message.of({ ...fields, topic: state.topics.intern(fields.topic) })
-    const outcome = this.#rooms.publisher.publish(message, null)
+    const outcome = this.#parts.publisher.publish(message, null)
     if (outcome >= Reason.UnspecifiedError) {
       const limit = `0x${outcome.toString(16)}`
       return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
     }
-    const { gate, underWay } = this.#rooms.publisher
+    const { gate, underWay } = this.#parts.publisher
     if (underWay === null) return this.#durability.durable(gate)
     return new Promise((resolve) => {
       underWay.done = (last) => resolve(this.#durability.durable(last))
@@ -438,7 +438,7 @@ export class Server implements Acceptor {
       retain: true,
       publisher: '',
     } as const
-    this.#rooms.publisher.publishOwn(Message.of(fields))
+    this.#parts.publisher.publishOwn(Message.of(fields))
   }
 
   /** Subscribes a function. Retained messages come first. Returns a function that ends it. */
@@ -446,15 +446,15 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     const request = { filter, ...options }
-    const invalid = this.#rooms.subscribing.invalid(filter, options.noLocal)
+    const invalid = this.#parts.subscribing.invalid(filter, options.noLocal)
     if (invalid !== null) throw invalid
     const { session, close } = localSession(state, handler)
-    this.#rooms.subscribing.add(session, filter, options, 0)
+    this.#parts.subscribing.add(session, filter, options, 0)
     if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
-      this.#rooms.retained.start(session, [request], 0)
-    this.#rooms.backlog.resume(session)
+      this.#parts.retained.start(session, [request], 0)
+    this.#parts.backlog.resume(session)
     return () => {
-      this.#rooms.retained.cancel(session)
+      this.#parts.retained.cancel(session)
       state.router.unsubscribe(session, filter)
       close()
     }
@@ -480,10 +480,10 @@ export class Server implements Acceptor {
       await Promise.race([empty, timeout])
     }
     for (const connection of [...this.#links]) connection.destroy()
-    this.#rooms.publisher.finish()
+    this.#parts.publisher.finish()
     this.#estates.finish()
     // What a stored Session has not got begins again after the next start.
-    this.#rooms.retained.clear()
+    this.#parts.retained.clear()
     state.turn.end()
     state.deadlines.clear()
     state.retainedExpiry.clear()

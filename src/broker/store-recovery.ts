@@ -10,7 +10,7 @@ import type { BrokerClock } from './clock.ts'
 import type { Durability } from './durability.ts'
 import type { Parking } from './relief/parking.ts'
 import type { Estates } from './sessions/estates.ts'
-import type { Rooms } from './sessions/server-parts.ts'
+import type { ServerParts } from './sessions/server-parts.ts'
 import type { Capped } from './sessions/session-cap.ts'
 import type { ClientConnection, State } from './state/state.ts'
 
@@ -30,7 +30,7 @@ interface TakenUp {
 
 /** Parts of the Server that recovery works with. */
 export interface RecoveryParts {
-  readonly rooms: Rooms
+  readonly server: ServerParts
   readonly estates: Estates
   readonly parking: Parking
   readonly clock: BrokerClock
@@ -44,7 +44,7 @@ export type IdOf = (userName: string) => string | null
 
 export class StoreRecovery {
   readonly #state: State
-  readonly #rooms: Rooms
+  readonly #server: ServerParts
   readonly #parts: RecoveryParts
   readonly #fatal: (error: Error) => void
   #isUnderWay = false
@@ -53,7 +53,7 @@ export class StoreRecovery {
   /** `fatal` is called when the store cannot be read again. */
   constructor(state: State, parts: RecoveryParts, fatal: (error: Error) => void) {
     this.#state = state
-    this.#rooms = parts.rooms
+    this.#server = parts.server
     this.#parts = parts
     this.#fatal = fatal
   }
@@ -117,13 +117,13 @@ export class StoreRecovery {
       const userId = session.owner === null ? undefined : ids.get(session.owner)
       if (userId !== undefined && session.ownerId !== userId) state.own(session, userId)
     }
-    this.#rooms.wills.own(ids)
+    this.#server.wills.own(ids)
   }
 
   #takeUp(recovered: Recovered): TakenUp {
     const state = this.#state
     for (const message of recovered.retained) {
-      this.#rooms.publisher.recoverRetained(message)
+      this.#server.publisher.recoverRetained(message)
     }
     const sessions: Session[] = []
     const left: Session[] = []
@@ -136,18 +136,18 @@ export class StoreRecovery {
     }
     // Whose a message without an author is, its publisher's Session says.
     for (const message of recovered.retained) state.usage.retained(message, null)
-    if (pending.length > 0) this.#rooms.retained.recovered(recovered.retainedLive ?? [])
+    if (pending.length > 0) this.#server.retained.recovered(recovered.retainedLive ?? [])
     for (const session of pending) this.#resumeRetained(session)
     // All of them are there before the first one ends: its share of messages may be for the last.
     const capped = { shortened: 0, ended: 0 }
     for (const session of sessions) {
-      const outcome = this.#rooms.sessions.cap(session)
+      const outcome = this.#server.sessions.cap(session)
       if (outcome === 'kept') this.#endOrWait(session)
       else capped[outcome]++
     }
     // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
     for (const [clientId, record] of recovered.wills) {
-      this.#rooms.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
+      this.#server.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
     }
     return { capped, left, count: sessions.length }
   }
@@ -169,7 +169,7 @@ export class StoreRecovery {
       isPending ||= record.retainedPending === true
     }
     if (isPending) pending.push(session)
-    this.#rooms.backlog.recovered(session)
+    this.#server.backlog.recovered(session)
     // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
     if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
     return session
@@ -189,9 +189,9 @@ export class StoreRecovery {
     const state = this.#state
     const ended =
       session.expirySeconds !== SESSION_NEVER_EXPIRES &&
-      this.#rooms.sessions.endsAt(session, session.expirySeconds) <= state.now()
-    if (ended) this.#rooms.sessions.end(session, 'expired')
-    else this.#rooms.sessions.scheduleExpiry(session)
+      this.#server.sessions.endsAt(session, session.expirySeconds) <= state.now()
+    if (ended) this.#server.sessions.end(session, 'expired')
+    else this.#server.sessions.scheduleExpiry(session)
   }
 
   /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
@@ -200,7 +200,7 @@ export class StoreRecovery {
       if (record.retainedPending !== true) continue
       const { retainedPending: _, retainedSince = 0, ...plain } = record
       session.subscriptions.set(filter, plain)
-      this.#rooms.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
+      this.#server.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
     }
   }
 
@@ -231,7 +231,7 @@ export class StoreRecovery {
   async #rebuild(): Promise<void> {
     const state = this.#state
     state.turn.begin()
-    this.#rooms.publisher.finish()
+    this.#server.publisher.finish()
     state.unavailable = 'the store is being read again after the disk was full'
     this.#parts.parking.stop()
     const live = new Set(state.wills.keys())
@@ -249,7 +249,7 @@ export class StoreRecovery {
     for (const [clientId, { deadline }] of [...state.wills]) {
       if (live.has(clientId)) continue
       state.deadlines.cancel(deadline)
-      this.#rooms.wills.forget(clientId)
+      this.#server.wills.forget(clientId)
     }
     await state.store.close()
     for (const session of state.sessions.values()) {
@@ -263,7 +263,7 @@ export class StoreRecovery {
     })
     if (recovered.withoutOwnerIds === true) this.#ownByName()
     for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
-    for (const clientId of live) this.#rooms.wills.reassert(clientId)
+    for (const clientId of live) this.#server.wills.reassert(clientId)
     state.unavailable = null
     for (const connection of [...state.paused]) connection.resume()
     state.events.emit('storeRecovered', { sessions: count })
@@ -288,7 +288,7 @@ export class StoreRecovery {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return
     for (const filter of filters) {
-      if (session.subscriptions.has(filter)) this.#rooms.subscribing.suspend(session, filter)
+      if (session.subscriptions.has(filter)) this.#server.subscribing.suspend(session, filter)
     }
   }
 
@@ -297,8 +297,8 @@ export class StoreRecovery {
     state.suspended.delete(session)
     state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
     state.sessionDeadlines.delete(session)
-    this.#rooms.retained.cancel(session)
-    this.#rooms.backlog.forget(session)
+    this.#server.retained.cancel(session)
+    this.#server.backlog.forget(session)
     state.forgetSweep(session)
     const connection = state.connected.get(session)
     if (connection !== undefined) state.usage.detached(session, connection)

@@ -11,15 +11,15 @@ const SLOTS_MIN = 8
 const SLOTS_KEPT = 256
 
 /** A PUBLISH that is not yet acknowledged; `delivery` is null from PUBREC on. */
-export class Outgoing implements InFlight {
+export class InFlightEntry implements InFlight {
   readonly packetId: number
   delivery: Delivery | null
   /** Whether its PUBLISH was sent on this Network Connection, and so counts against the quota. */
   charged: boolean
   /** Its place, which is the table's: neighbours in order, and another one in the same slot. */
-  older: Outgoing | null = null
-  newer: Outgoing | null = null
-  sibling: Outgoing | null = null
+  older: InFlightEntry | null = null
+  newer: InFlightEntry | null = null
+  sibling: InFlightEntry | null = null
 
   constructor(packetId: number, delivery: Delivery | null, charged: boolean) {
     this.packetId = packetId
@@ -29,28 +29,28 @@ export class Outgoing implements InFlight {
 }
 
 export class InFlightTable {
-  #slots: (Outgoing | null)[] = []
-  #oldest: Outgoing | null = null
-  #newest: Outgoing | null = null
+  #slots: (InFlightEntry | null)[] = []
+  #oldest: InFlightEntry | null = null
+  #newest: InFlightEntry | null = null
   #size = 0
 
   get size(): number {
     return this.#size
   }
 
-  get oldest(): Outgoing | null {
+  get oldest(): InFlightEntry | null {
     return this.#oldest
   }
 
-  get(packetId: number): Outgoing | null {
+  get(packetId: number): InFlightEntry | null {
     if (this.#size === 0) return null
-    let found: Outgoing | null = this.#slots[packetId & (this.#slots.length - 1)]!
+    let found: InFlightEntry | null = this.#slots[packetId & (this.#slots.length - 1)]!
     while (found !== null && found.packetId !== packetId) found = found.sibling
     return found
   }
 
   /** Adds an entry behind all others; its identifier is not in use. */
-  add(entry: Outgoing): void {
+  add(entry: InFlightEntry): void {
     if (this.#size === this.#slots.length) this.#resize(Math.max(SLOTS_MIN, this.#size * 2))
     const slot = entry.packetId & (this.#slots.length - 1)
     entry.sibling = this.#slots[slot]!
@@ -63,7 +63,7 @@ export class InFlightTable {
   }
 
   /** Takes out an entry that is in the table. It points to nobody then, or what is garbage would keep what is young. */
-  delete(entry: Outgoing): void {
+  delete(entry: InFlightEntry): void {
     this.#leaveSlot(entry)
     const { older, newer } = entry
     if (older === null) this.#oldest = newer
@@ -77,13 +77,13 @@ export class InFlightTable {
   }
 
   /** In the order in which they were added. Not to be changed meanwhile. */
-  *[Symbol.iterator](): IterableIterator<Outgoing> {
+  *[Symbol.iterator](): IterableIterator<InFlightEntry> {
     for (let entry = this.#oldest; entry !== null; entry = entry.newer) yield entry
   }
 
-  #leaveSlot(entry: Outgoing): void {
+  #leaveSlot(entry: InFlightEntry): void {
     const slot = entry.packetId & (this.#slots.length - 1)
-    let at: Outgoing | null = this.#slots[slot]!
+    let at: InFlightEntry | null = this.#slots[slot]!
     if (at === entry) this.#slots[slot] = entry.sibling
     else {
       while (at!.sibling !== entry) at = at!.sibling
@@ -93,7 +93,7 @@ export class InFlightTable {
   }
 
   #resize(slots: number): void {
-    this.#slots = new Array<Outgoing | null>(slots).fill(null)
+    this.#slots = new Array<InFlightEntry | null>(slots).fill(null)
     for (let entry = this.#oldest; entry !== null; entry = entry.newer) {
       const slot = entry.packetId & (slots - 1)
       entry.sibling = this.#slots[slot]!

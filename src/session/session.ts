@@ -20,7 +20,7 @@ import type {
   SubscriptionRecord,
 } from '../store/store.ts'
 import { SmallMap } from '../structures/small-map.ts'
-import { InFlightTable, Outgoing } from './in-flight.ts'
+import { InFlightEntry, InFlightTable } from './in-flight.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
 import { DeliveryQueue, entryBytes, NO_PARKING, type Parking, parkedAll } from './queue.ts'
 
@@ -31,8 +31,8 @@ const RESTORE_BYTES = 1024 * 1024
 
 const PACKET_ID_MAX = 65_535
 
-/** What an Outgoing takes in memory. */
-const OUTGOING_BYTES = 80
+/** What an InFlightEntry takes in memory. */
+const ENTRY_BYTES = 80
 /** Fewer messages in flight are not worth parking: what they are parked in takes as much. */
 const FLIGHT_MIN = 4
 
@@ -117,7 +117,7 @@ export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-k
 // Most Sessions have none of either at any one time, and an empty Map takes two hundred bytes: shared, never added to.
 const NO_INBOUND: Map<number, number> = new Map()
 const NOTHING_IN_FLIGHT = new InFlightTable()
-const NOTHING_TO_RESEND: readonly Outgoing[] = Object.freeze([])
+const NOTHING_TO_RESEND: readonly InFlightEntry[] = Object.freeze([])
 
 /** In the place of a message in flight whose body nobody needs any more. */
 const FORGOTTEN = Message.of({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
@@ -162,7 +162,7 @@ export class Session implements OutboundState {
   /** PUBLISH packets above QoS 0 that may be in flight on this connection; those of an earlier one count, too. */
   #inFlightMax = 0
   /** What was in flight when the client came back and is still to be sent again, in order. */
-  #resend: readonly Outgoing[] = NOTHING_TO_RESEND
+  #resend: readonly InFlightEntry[] = NOTHING_TO_RESEND
   #resent = 0
   #restoring = false
   /** When `sweep` is to be called, in broker time. */
@@ -239,7 +239,7 @@ export class Session implements OutboundState {
 
   /** It is in flight from now on. */
   #fly(packetId: number, delivery: Delivery | null, charged: boolean): void {
-    this.#ownInFlight().add(new Outgoing(packetId, delivery, charged))
+    this.#ownInFlight().add(new InFlightEntry(packetId, delivery, charged))
     if (delivery === null) return
     this.#inFlightBytes += delivery.message.size
     const { store } = this.#context
@@ -437,13 +437,13 @@ export class Session implements OutboundState {
   }
 
   #sendAgain(sink: SessionSink): void {
-    let resend: Outgoing[] | null = null
-    for (const outgoing of this.#inFlight) {
-      outgoing.charged = false
+    let resend: InFlightEntry[] | null = null
+    for (const entry of this.#inFlight) {
+      entry.charged = false
       // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
-      if (outgoing.delivery === null) sink.pubrel(outgoing.packetId, 0)
-      else if (resend === null) resend = [outgoing]
-      else resend.push(outgoing)
+      if (entry.delivery === null) sink.pubrel(entry.packetId, 0)
+      else if (resend === null) resend = [entry]
+      else resend.push(entry)
     }
     this.#resend = resend ?? NOTHING_TO_RESEND
   }
@@ -664,12 +664,12 @@ export class Session implements OutboundState {
   forgetSent(): number {
     if (this.stored) return 0
     const before = this.#inFlightBytes
-    for (const outgoing of this.#inFlight) {
-      const { delivery } = outgoing
+    for (const entry of this.#inFlight) {
+      const { delivery } = entry
       if (delivery === null || delivery.share !== null || delivery.message === FORGOTTEN) continue
       this.#landed(delivery)
       this.#context.store.held.hold(FORGOTTEN)
-      outgoing.delivery = { ...delivery, message: FORGOTTEN }
+      entry.delivery = { ...delivery, message: FORGOTTEN }
     }
     if (!this.isMarked) this.#mark()
     return before - this.#inFlightBytes
@@ -847,23 +847,23 @@ export class Session implements OutboundState {
   #pumpResend(sink: SessionSink): boolean {
     while (this.#resent < this.#resend.length) {
       if (this.#quota === 0 || sink.congested || sink.pumped()) return false
-      const outgoing = this.#resend[this.#resent]!
-      const { delivery, packetId } = outgoing
-      if (delivery !== null && this.#inFlight.get(packetId) === outgoing) {
+      const entry = this.#resend[this.#resent]!
+      const { delivery, packetId } = entry
+      if (delivery !== null && this.#inFlight.get(packetId) === entry) {
         if (delivery.message.evicted) {
           this.#restoreResend()
           return false
         }
         if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
-          this.#discardInFlight(outgoing, delivery, 'not-authorized')
+          this.#discardInFlight(entry, delivery, 'not-authorized')
           this.#resent++
           continue
         }
         if (sink.publish(delivery, packetId, true, 0)) {
           this.#quota--
-          outgoing.charged = true
+          entry.charged = true
         } else {
-          this.#discardInFlight(outgoing, delivery, 'packet-too-large')
+          this.#discardInFlight(entry, delivery, 'packet-too-large')
         }
       }
       this.#resent++
@@ -895,10 +895,10 @@ export class Session implements OutboundState {
     if (this.stored) store.sent(this.id, packetId)
   }
 
-  #discardInFlight(outgoing: Outgoing, delivery: Delivery, reason: DropReason): void {
-    this.#inFlight.delete(outgoing)
+  #discardInFlight(entry: InFlightEntry, delivery: Delivery, reason: DropReason): void {
+    this.#inFlight.delete(entry)
     this.#landed(delivery)
-    if (this.stored) this.#context.store.completed(this.id, outgoing.packetId, delivery.message)
+    if (this.stored) this.#context.store.completed(this.id, entry.packetId, delivery.message)
     this.#context.dropped(this, reason, delivery)
   }
 
@@ -950,11 +950,11 @@ export class Session implements OutboundState {
 
   /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === null) return 'unknown'
-    if (outgoing.delivery === null || outgoing.delivery.qos !== 1) return 'wrong-kind'
-    if (refused) this.#context.dropped(this, 'refused-by-client', outgoing.delivery)
-    this.#complete(outgoing)
+    const entry = this.#inFlight.get(packetId)
+    if (entry === null) return 'unknown'
+    if (entry.delivery === null || entry.delivery.qos !== 1) return 'wrong-kind'
+    if (refused) this.#context.dropped(this, 'refused-by-client', entry.delivery)
+    this.#complete(entry)
     return 'completed'
   }
 
@@ -963,41 +963,41 @@ export class Session implements OutboundState {
    * the delivery [MQTT-4.4.0-2].
    */
   pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === null) return 'unknown'
-    if (outgoing.delivery === null) return 'received'
-    if (outgoing.delivery.qos !== 2) return 'wrong-kind'
+    const entry = this.#inFlight.get(packetId)
+    if (entry === null) return 'unknown'
+    if (entry.delivery === null) return 'received'
+    if (entry.delivery.qos !== 2) return 'wrong-kind'
     if (refused) {
-      this.#context.dropped(this, 'refused-by-client', outgoing.delivery)
-      this.#complete(outgoing)
+      this.#context.dropped(this, 'refused-by-client', entry.delivery)
+      this.#complete(entry)
       return 'completed'
     }
-    const { message } = outgoing.delivery
-    this.#landed(outgoing.delivery)
-    outgoing.delivery = null
+    const { message } = entry.delivery
+    this.#landed(entry.delivery)
+    entry.delivery = null
     // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
-    this.#inFlight.delete(outgoing)
-    this.#inFlight.add(outgoing)
+    this.#inFlight.delete(entry)
+    this.#inFlight.add(entry)
     if (this.stored) this.#context.store.received(this.id, packetId, message)
     return 'received'
   }
 
   /** PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
-    const outgoing = this.#inFlight.get(packetId)
-    if (outgoing === null) return 'unknown'
-    if (outgoing.delivery !== null) return 'wrong-kind'
-    this.#complete(outgoing)
+    const entry = this.#inFlight.get(packetId)
+    if (entry === null) return 'unknown'
+    if (entry.delivery !== null) return 'wrong-kind'
+    this.#complete(entry)
     return 'completed'
   }
 
-  #complete(outgoing: Outgoing): void {
-    this.#inFlight.delete(outgoing)
-    this.#landed(outgoing.delivery)
+  #complete(entry: InFlightEntry): void {
+    this.#inFlight.delete(entry)
+    this.#landed(entry.delivery)
     // What an earlier connection sent was not taken from this one's quota [MQTT-3.3.4-9].
-    if (outgoing.charged) this.#credit()
+    if (entry.charged) this.#credit()
     if (this.stored) {
-      this.#context.store.completed(this.id, outgoing.packetId, outgoing.delivery?.message ?? null)
+      this.#context.store.completed(this.id, entry.packetId, entry.delivery?.message ?? null)
     }
     this.pump()
   }
@@ -1078,9 +1078,9 @@ export class Session implements OutboundState {
     } else this.giveUp()
   }
 
-  #dropInFlight(outgoing: Outgoing): void {
-    const { delivery, packetId } = outgoing
-    this.#inFlight.delete(outgoing)
+  #dropInFlight(entry: InFlightEntry): void {
+    const { delivery, packetId } = entry
+    this.#inFlight.delete(entry)
     this.#landed(delivery)
     if (this.stored) this.#context.store.completed(this.id, packetId, delivery?.message ?? null)
   }
@@ -1146,7 +1146,7 @@ export function effectiveQoS(published: QoS, granted: QoS): QoS {
 
 /** What a message in flight takes in memory beside its body. */
 function flightBytes(delivery: Delivery): number {
-  return OUTGOING_BYTES + entryBytes(delivery)
+  return ENTRY_BYTES + entryBytes(delivery)
 }
 
 function isShared(delivery: Delivery): delivery is Delivery & { readonly share: string } {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { InFlightTable, Outgoing } from '../../src/session/in-flight.ts'
+import { InFlightEntry, InFlightTable } from '../../src/session/in-flight.ts'
 
 const ids = (table: InFlightTable): number[] => [...table].map(({ packetId }) => packetId)
 
@@ -16,7 +16,7 @@ test('finds, forgets and lists what was added, in order, whatever identifiers an
       fc.array(fc.tuple(fc.constantFrom('add', 'delete', 'again'), id), { maxLength: 400 }),
       (steps) => {
         const table = new InFlightTable()
-        const model = new Map<number, Outgoing>()
+        const model = new Map<number, InFlightEntry>()
         for (const [step, packetId] of steps) {
           const entry = model.get(packetId)
           expect(table.get(packetId)).toBe(entry ?? null)
@@ -25,7 +25,7 @@ test('finds, forgets and lists what was added, in order, whatever identifiers an
             model.delete(packetId)
           }
           if (step === 'again' ? entry === undefined : step === 'delete' || entry !== undefined) continue
-          const added = entry ?? new Outgoing(packetId, null, true)
+          const added = entry ?? new InFlightEntry(packetId, null, true)
           table.add(added)
           model.set(packetId, added)
         }
@@ -38,7 +38,7 @@ test('finds, forgets and lists what was added, in order, whatever identifiers an
 
 test('what was taken out points to nobody', () => {
   const table = new InFlightTable()
-  const entries = [1, 9, 17].map((packetId) => new Outgoing(packetId, null, true))
+  const entries = [1, 9, 17].map((packetId) => new InFlightEntry(packetId, null, true))
   for (const entry of entries) table.add(entry)
   for (const entry of [entries[1]!, entries[0]!, entries[2]!]) {
     table.delete(entry)
@@ -49,7 +49,7 @@ test('what was taken out points to nobody', () => {
 
 test('65,535 of them, and then none', () => {
   const table = new InFlightTable()
-  for (let packetId = 1; packetId <= 65_535; packetId++) table.add(new Outgoing(packetId, null, true))
+  for (let packetId = 1; packetId <= 65_535; packetId++) table.add(new InFlightEntry(packetId, null, true))
   expect(ids(table)).toEqual(Array.from({ length: 65_535 }, (_, index) => index + 1))
   for (const entry of [...table]) table.delete(entry)
   expect([table.size, table.get(1)]).toEqual([0, null])

@@ -68,7 +68,7 @@ export interface Credentials {
 }
 
 /** What CONNACK tells a client that was let in, beside what the Server says (section 3.2.2.3). */
-export interface Welcome {
+export interface ConnackExtras {
   /** Sent to clients that asked for Response Information [MQTT-3.1.2-28]. */
   readonly responseInformation?: string
   readonly userProperties?: UserProperties
@@ -96,7 +96,7 @@ export interface Authenticated {
 }
 
 export type AuthenticationResult =
-  | ({ readonly allow: true } & Authenticated & Welcome)
+  | ({ readonly allow: true } & Authenticated & ConnackExtras)
   | ({ readonly allow: false } & Rejection)
 
 /** One step of enhanced authentication (section 4.12). */
@@ -106,7 +106,7 @@ export type AuthenticationStep =
       readonly type: 'success'
       readonly data: Buffer | undefined
     } & Authenticated &
-      Welcome)
+      ConnackExtras)
   | ({ readonly type: 'failure' } & Rejection)
 
 /** One run of an enhanced authentication; made per CONNECT and per re-authentication. */

@@ -7,12 +7,12 @@ import type {
   AuthenticationExchange,
   AuthenticationResult,
   AuthenticationStep,
+  ConnackExtras,
   Credentials,
   Owner,
   Policy,
   Rejection,
   WaitingClient,
-  Welcome,
 } from '../boundary/policy.ts'
 import { authenticateAnonymous, credentialsOf } from './connect.ts'
 
@@ -23,7 +23,7 @@ export interface AuthenticationSink {
   /** Sends AUTH. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
   /** It is this user; `data` goes into CONNACK. Called once per connection. */
-  authenticated(user: Owner, data: Buffer | undefined, welcome: Welcome): void
+  authenticated(user: Owner, data: Buffer | undefined, extras: ConnackExtras): void
   /** The re-authentication of a connection succeeded for this user. */
   reauthenticated(user: Owner): boolean
   failed(rejection: Rejection): void

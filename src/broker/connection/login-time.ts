@@ -1,41 +1,36 @@
-/** How long a client may take to be let in. What the Server has it wait for is not the client's time. */
+/** The time that a client has to log in. Time that the Server keeps it waiting does not count. */
 
 import type { WaitingClient } from '../boundary/policy.ts'
 import type { Deadline, Deadlines } from '../state/deadlines.ts'
 
 interface Clock {
   readonly deadlines: Deadlines
-  /** Of policies: how many clients wait in it, and when the last one did. */
+  /** The queue of policies: how many clients wait in it, and when the last one did. */
   readonly loginQueue: { length: number; busyAt: number }
   /** Broker time in ms. */
   now(): number
 }
 
-/** Whose time was up: the client's, or the one for which the Server may have it wait. */
+/** The time that was up: the client's own, or the one for which the Server may keep it waiting. */
 export type LateBy = 'client' | 'queue'
-
-/** The Network Connection. */
-export interface LoginTimeSink {
-  connectTimedOut(by: LateBy): void
-}
 
 export class LoginTime implements WaitingClient {
   readonly #clock: Clock
   readonly #allowedMs: number
-  readonly #sink: LoginTimeSink
+  readonly #timedOut: (by: LateBy) => void
   #deadline: Deadline | null = null
   #leave: (() => void) | null = null
   #hasEnded = false
 
-  /** `takenMs` of the allowed time have passed before. */
-  constructor(clock: Clock, allowedMs: number, takenMs: number, sink: LoginTimeSink) {
+  /** Calls `timedOut` once the time is up; `takenMs` of the allowed time have passed before. */
+  constructor(clock: Clock, allowedMs: number, takenMs: number, timedOut: (by: LateBy) => void) {
     this.#clock = clock
     this.#allowedMs = allowedMs
-    this.#sink = sink
+    this.#timedOut = timedOut
     this.#set(allowedMs - takenMs, 'client')
   }
 
-  /** Whether it waits in a queue. */
+  /** Whether the client waits in a queue. */
   get isQueued(): boolean {
     return this.#leave !== null
   }
@@ -56,17 +51,17 @@ export class LoginTime implements WaitingClient {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
-  /** For so long at most the Server does not read what the client may have sent. */
+  /** Stops the client's time for this many seconds at most: the Server does not read from it. */
   held(secondsMax: number): void {
     if (!this.#hasEnded) this.#set(secondsMax * 1000, 'queue')
   }
 
-  /** The Server reads again. */
+  /** Starts the client's time anew: the Server reads again. */
   released(): void {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
-  /** It was let in, or its Network Connection ends: it gives up its place. Idempotent. */
+  /** Gives up the client's place: it was let in, or its Network Connection ends. Idempotent. */
   end(): void {
     this.#hasEnded = true
     this.#clock.deadlines.cancel(this.#deadline)
@@ -91,7 +86,7 @@ export class LoginTime implements WaitingClient {
         ? null
         : this.#clock.deadlines.at(this.#clock.now() + ms, () => {
             this.#deadline = null
-            this.#sink.connectTimedOut(by)
+            this.#timedOut(by)
           })
   }
 }

@@ -1,13 +1,7 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
 import { messageDigest } from '../../mqtt/digest.ts'
 import { Message, type Topic } from '../../mqtt/message.ts'
-import type {
-  AcknowledgePacket,
-  AcknowledgeType,
-  ProtocolVersion,
-  PublishPacket,
-  QoS,
-} from '../../mqtt/packet.ts'
+import type { AcknowledgePacket, ProtocolVersion, PublishPacket, QoS } from '../../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
@@ -16,47 +10,27 @@ import type { Limit } from '../boundary/events.ts'
 import { expiryTime } from '../boundary/expiry.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { FanOut } from '../messages/crowd.ts'
-import type { Rooms } from '../sessions/server-parts.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
 import type { State } from '../state/state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import { isServerTopic } from './connect.ts'
-import { IncomingAliases } from './topic-aliases.ts'
+import type { Input } from './input.ts'
+import type { NetworkConnection } from './network-connection.ts'
+import { IncomingAliases } from './output/topic-aliases.ts'
+import type { PacketSender } from './packet-sender.ts'
+import type { RateGate } from './rate-gate.ts'
 
-/** The Network Connection as this room needs it. */
-export interface InboundSink {
-  /** In a later turn, with the packets behind waiting. */
-  later(action: () => void): void
-  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
-  /** Has the packets behind wait until it is the turn of a message for a crowd; then runs `action`. */
-  queue(topic: Topic, action: () => void): void
-  /** Has the packets behind wait until everybody has this message, then goes on with the commit to wait for. */
-  follow(fanOut: FanOut, then: (gate: number) => void): void
-  acknowledge(
-    type: AcknowledgeType,
-    packetId: number,
-    reasonCode: number,
-    gate: number,
-    credits: number,
-  ): void
-  pubrel(packetId: number, gate: number): void
-  disconnect(reasonCode: number, reason: string): void
-  limited(limit: Limit, detail: string): void
-  /** Whether rates are set for this client. */
-  readonly isRated: boolean
-  /** Whether a rate refuses a message; else it is charged. */
-  refuses(kind: 'publish', count: number): boolean
-  /** The broker has more to commit than it may: stop reading until it has not. */
-  fallBehind(): void
-}
-
-export class Inbound {
+export class PublishReceiver {
   readonly #state: State
-  readonly #rooms: Rooms
-  readonly #sink: InboundSink
+  readonly #parts: ServerParts
+  readonly #connection: NetworkConnection
+  readonly #input: Input
+  readonly #sender: PacketSender
   readonly #session: Session
   readonly #view: ClientView
   readonly #version: ProtocolVersion
-  readonly #isRated: boolean
+  /** Null where no rate is set for this client. */
+  readonly #rates: RateGate | null
   readonly #aliases: IncomingAliases
   /** QoS 1 and 2 PUBLISH packets not yet acknowledged to the client (section 4.9). */
   #receiving = 0
@@ -65,14 +39,23 @@ export class Inbound {
   /** Of the QoS 2 message that is being received: a connection waits for one at a time. */
   #digest = 0
 
-  constructor(state: State, rooms: Rooms, sink: InboundSink, session: Session, view: ClientView) {
+  constructor(
+    state: State,
+    parts: ServerParts,
+    connection: NetworkConnection,
+    input: Input,
+    sender: PacketSender,
+    session: Session,
+  ) {
     this.#state = state
-    this.#rooms = rooms
-    this.#sink = sink
+    this.#parts = parts
+    this.#connection = connection
+    this.#input = input
+    this.#sender = sender
     this.#session = session
-    this.#view = view
-    this.#version = view.protocolVersion
-    this.#isRated = sink.isRated
+    this.#view = connection.view
+    this.#version = connection.view.protocolVersion
+    this.#rates = input.rates
     this.#aliases = new IncomingAliases(state.limits.topicAliasMaximum)
   }
 
@@ -116,7 +99,7 @@ export class Inbound {
     const { qos, retain } = packet
     const allowed = policy.authorizePublish!(this.#view, topic.name, qos, retain)
     const kept = typeof allowed === 'object' ? withoutViews(packet) : packet
-    this.#sink.settle(allowed, (allow) => this.#authorized(kept, topic, allow))
+    this.#input.settle(allowed, (allow) => this.#authorized(kept, topic, allow))
   }
 
   #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
@@ -130,7 +113,7 @@ export class Inbound {
     const isOfThisConnection = qos === 2 && this.#receivingIds?.has(packetId) === true
     if (!isOfThisConnection) {
       if (this.#version === 5 && this.#receiving >= this.#state.limits.receiveMaximum) {
-        this.#sink.limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
+        this.#limited('receiveMaximum', `${this.#receiving} messages are not yet acknowledged`)
         throw new ProtocolError(
           Reason.ReceiveMaximumExceeded,
           'section 3.3.4',
@@ -159,11 +142,11 @@ export class Inbound {
     const known = session.inboundDigest(packetId)
     if (known === 0 || known === this.#digest) {
       // [MQTT-4.3.3-10]. CONNACK, or the first PUBREC, waits for the commit that made it known.
-      this.#sink.acknowledge('pubrec', packetId, Reason.Success, 0, 0)
+      this.#sender.acknowledge('pubrec', packetId, Reason.Success, 0, 0)
       return false
     }
     if (isOfThisConnection && this.#version === 5) {
-      this.#sink.acknowledge('pubrec', packetId, Reason.PacketIdentifierInUse, 0, 0)
+      this.#sender.acknowledge('pubrec', packetId, Reason.PacketIdentifierInUse, 0, 0)
       return false
     }
     session.releaseInbound(packetId)
@@ -184,25 +167,29 @@ export class Inbound {
     }
     if (packet.qos === 1 && this.isInUse(packet.packetId)) return Reason.PacketIdentifierInUse
     if (isServerTopic(topic.name)) return Reason.NotAuthorized
-    return this.#isRated && this.#sink.refuses('publish', 1) ? Reason.QuotaExceeded : null
+    return this.#rates?.refuses('publish', 1) === true ? Reason.QuotaExceeded : null
   }
 
   #refuseQoS(qos: QoS): never {
-    this.#sink.limited('maximumQoS', `QoS ${qos}`)
+    this.#limited('maximumQoS', `QoS ${qos}`)
     throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${qos} is not supported`)
   }
 
   #refuseRetain(): never {
-    this.#sink.limited('retainAvailable', 'RETAIN')
+    this.#limited('retainAvailable', 'RETAIN')
     throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
   }
 
   #isTopicTooLong({ byteLength, name }: Topic): boolean {
     const { topicBytesMax, topicLevelsMax } = this.#state.limits
-    if (byteLength > topicBytesMax) this.#sink.limited('topicBytesMax', `topic name of ${byteLength} bytes`)
-    else if (topicLevels(name) > topicLevelsMax) this.#sink.limited('topicLevelsMax', 'topic name')
+    if (byteLength > topicBytesMax) this.#limited('topicBytesMax', `topic name of ${byteLength} bytes`)
+    else if (topicLevels(name) > topicLevelsMax) this.#limited('topicLevelsMax', 'topic name')
     else return false
     return true
+  }
+
+  #limited(limit: Limit, detail: string): void {
+    this.#state.limited(limit, this.#view.clientId, detail)
   }
 
   #accept(packet: PublishPacket, topic: Topic): void {
@@ -214,7 +201,7 @@ export class Inbound {
 
   /** Very many Subscriptions may match the topic: they are looked for in slices. */
   #routeLater(kept: PublishPacket, topic: Topic): void {
-    this.#sink.later(() => {
+    this.#input.later(() => {
       if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admitInTurn(kept, topic)
       else this.#routeLater(kept, topic)
     })
@@ -222,16 +209,20 @@ export class Inbound {
 
   /** At QoS 2 its identifier is recorded with it, and must not be before it begins. */
   #admitInTurn(packet: PublishPacket, topic: Topic): void {
-    if (packet.qos === 2 && this.#rooms.publisher.mustQueue(topic)) this.#queue(withoutViews(packet), topic)
+    if (packet.qos === 2 && this.#parts.publisher.mustQueue(topic)) this.#queue(withoutViews(packet), topic)
     else this.#admit(packet, topic)
   }
 
   #queue(kept: PublishPacket, topic: Topic): void {
-    this.#sink.queue(topic, () => this.#admit(kept, topic))
+    const { publisher } = this.#parts
+    this.#input.hold('policy')
+    publisher.queue(topic, () =>
+      this.#input.settled(() => publisher.admitting(() => this.#admit(kept, topic))),
+    )
   }
 
   #admit(packet: PublishPacket, topic: Topic): void {
-    const { publisher } = this.#rooms
+    const { publisher } = this.#parts
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)
     if (outcome >= Reason.UnspecifiedError) {
@@ -247,31 +238,33 @@ export class Inbound {
   }
 
   #refused(packet: PublishPacket, topic: Topic, outcome: Reason): void {
-    if (isShortage(this.#rooms.publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
+    if (isShortage(this.#parts.publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
     else this.#refusePublish(packet, topic, outcome)
   }
 
   #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
-    this.#sink.follow(fanOut, (gate) => this.#accepted(qos, packetId, outcome, gate))
+    this.#input.hold('policy')
+    fanOut.done = (gate) => this.#input.settled(() => this.#accepted(qos, packetId, outcome, gate))
   }
 
   /** Everybody has the message; `gate` makes that durable. */
   #accepted(qos: QoS, packetId: number, outcome: Reason, gate: number): void {
-    if (qos === 1) this.#sink.acknowledge('puback', packetId, outcome, gate, 1)
+    if (qos === 1) this.#sender.acknowledge('puback', packetId, outcome, gate, 1)
     else if (qos === 2) this.#received(packetId, outcome, gate)
-    if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#sink.fallBehind()
+    if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#input.fallBehind()
   }
 
   #received(packetId: number, outcome: Reason, gate: number): void {
     const known = this.#session.stored ? this.#state.store.openSequence : gate
-    this.#sink.acknowledge('pubrec', packetId, outcome, known, 0)
+    this.#sender.acknowledge('pubrec', packetId, outcome, known, 0)
   }
 
   /** Disk or memory is short: the publisher keeps its message and comes back, or is told that it is refused. */
   #exhausted(packet: PublishPacket, topic: Topic, outcome: Reason): void {
     if (packet.qos === 0) return
     if (this.#state.limits.whenExhausted === 'refuse') this.#refusePublish(packet, topic, outcome)
-    else this.#sink.disconnect(outcome, 'disk or memory is short: what was not acknowledged was not kept')
+    else
+      this.#connection.disconnect(outcome, 'disk or memory is short: what was not acknowledged was not kept')
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
@@ -296,19 +289,19 @@ export class Inbound {
     }
     const isIgnored = reasonCode === Reason.NotAuthorized && this.#state.policy.deniedBefore5 !== 'disconnect'
     if (this.#version < 5 && !isIgnored) {
-      this.#sink.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
+      this.#connection.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
       return
     }
     const answer = this.#version < 5 ? Reason.Success : reasonCode
-    if (packet.qos === 1) this.#sink.acknowledge('puback', packet.packetId, answer, 0, 1)
+    if (packet.qos === 1) this.#sender.acknowledge('puback', packet.packetId, answer, 0, 1)
     if (packet.qos !== 2) return
     if (this.#version < 5) {
       this.#session.addInbound(packet.packetId, this.#digest)
       const gate = this.#session.stored ? this.#state.store.openSequence : 0
-      this.#sink.acknowledge('pubrec', packet.packetId, answer, gate, 0)
+      this.#sender.acknowledge('pubrec', packet.packetId, answer, gate, 0)
     } else {
       this.#receivingIds?.delete(packet.packetId)
-      this.#sink.acknowledge('pubrec', packet.packetId, answer, 0, 1)
+      this.#sender.acknowledge('pubrec', packet.packetId, answer, 0, 1)
     }
   }
 
@@ -330,8 +323,8 @@ export class Inbound {
         this.#pubrel(session, packetId)
         break
     }
-    this.#rooms.backlog.resume(session)
-    this.#rooms.retained.resume(session)
+    this.#parts.backlog.resume(session)
+    this.#parts.retained.resume(session)
   }
 
   #pubrec(session: Session, packetId: number, refused: boolean): void {
@@ -340,15 +333,15 @@ export class Inbound {
     // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
     if (outcome === 'completed' || refused) return
     if (outcome === 'received')
-      this.#sink.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
-    else this.#sink.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
+      this.#sender.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
+    else this.#sender.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
   }
 
   #pubrel(session: Session, packetId: number): void {
     const known = session.releaseInbound(packetId)
     const credits = this.#receivingIds?.delete(packetId) === true ? 1 : 0
     const gate = known && session.stored ? this.#state.store.openSequence : 0
-    this.#sink.acknowledge(
+    this.#sender.acknowledge(
       'pubcomp',
       packetId,
       known ? Reason.Success : Reason.PacketIdentifierNotFound,

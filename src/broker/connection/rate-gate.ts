@@ -1,51 +1,37 @@
 /** Holds one Network Connection to its rates: back-pressure first, then refusals, then the end. */
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import { type ClientRates, type RateKind, REFUSED } from '../accounts/rates.ts'
-import type { Limit } from '../boundary/events.ts'
-import type { Deadline, Deadlines } from '../state/deadlines.ts'
-import type { HoldReason } from '../state/read-gate.ts'
+import type { Deadline } from '../state/deadlines.ts'
+import type { ClientConnection, State } from '../state/state.ts'
 
-/** So many refusals in a row are told to the client; one more, and it is disconnected. */
+/** The client is told of this many refusals in a row; one more, and it is disconnected. */
 const REFUSALS_MAX = 100
 
-/** That a client is held back is told as often at most, in ms. */
+/** How often the log says that a client is held back, at most, in ms. */
 const TOLD_MS = 10_000
-
-interface Clock {
-  readonly deadlines: Deadlines
-  /** Broker time in ms. */
-  now(): number
-}
-
-/** The Network Connection as this needs it. */
-export interface RatedConnection {
-  hold(reason: HoldReason): boolean
-  release(reason: HoldReason): void
-  limited(limit: Limit, detail: string): void
-  disconnect(reasonCode: number, reason: string): void
-  /** It may be sent to again. */
-  sendsAgain(): void
-}
 
 export class RateGate {
   /** True while nothing more should be sent to the client. */
   isSendHeld = false
-  readonly #clock: Clock
+  readonly #state: State
   readonly #rates: ClientRates
-  readonly #connection: RatedConnection
-  /** Until when it is not read from, in broker time, and not sent to. */
+  readonly #connection: ClientConnection
+  readonly #sendsAgain: () => void
+  /** The times in broker time at which the client is read from and sent to again. */
   #readAgain: Deadline | null = null
   #sendAgain: Deadline | null = null
   #refusals = 0
   #toldAt = Number.NEGATIVE_INFINITY
 
-  constructor(clock: Clock, rates: ClientRates, connection: RatedConnection) {
-    this.#clock = clock
+  /** Calls `sendsAgain` when the client may be sent to again. */
+  constructor(state: State, rates: ClientRates, connection: ClientConnection, sendsAgain: () => void) {
+    this.#state = state
     this.#rates = rates
     this.#connection = connection
+    this.#sendsAgain = sendsAgain
   }
 
-  /** How long CONNECT has to wait for its CONNACK, in ms; or REFUSED. */
+  /** Charges a CONNECT; returns how long its CONNACK has to wait, in ms, or REFUSED. */
   connect(): number {
     const wait = this.#rates.charge('connect', 1)
     if (wait !== 0) this.#tell(wait)
@@ -53,8 +39,8 @@ export class RateGate {
   }
 
   /**
-   * Whether a message, or so many topic filters, are refused with 0x97; else they are charged, and what comes behind them waits.
-   * Throws ProtocolError after too many refusals.
+   * Charges a message, or so many topic filters, and holds the packets behind as long as the rate demands; returns true where
+   * they are refused with 0x97 instead. Throws ProtocolError after too many refusals.
    */
   refuses(kind: 'publish' | 'subscribe', count: number): boolean {
     const wait = this.#rates.charge(kind, count)
@@ -83,11 +69,11 @@ export class RateGate {
     if (wait <= 0) return
     this.#tell(wait)
     this.isSendHeld = true
-    const { deadlines } = this.#clock
+    const { deadlines } = this.#state
     deadlines.cancel(this.#sendAgain)
-    this.#sendAgain = deadlines.at(this.#clock.now() + wait, () => {
+    this.#sendAgain = deadlines.at(this.#state.now() + wait, () => {
       this.isSendHeld = false
-      this.#connection.sendsAgain()
+      this.#sendsAgain()
     })
   }
 
@@ -97,8 +83,8 @@ export class RateGate {
 
   #waitFor(ms: number): void {
     this.#tell(ms)
-    const { deadlines } = this.#clock
-    const time = this.#clock.now() + ms
+    const { deadlines } = this.#state
+    const time = this.#state.now() + ms
     if (this.#readAgain !== null && this.#readAgain.time >= time) return
     deadlines.cancel(this.#readAgain)
     this.#connection.hold('rate')
@@ -108,18 +94,19 @@ export class RateGate {
     })
   }
 
-  /** Each refusal is counted; that it has to wait, now and then. */
+  /** Tells each refusal, and a wait now and then. */
   #tell(wait: number): void {
-    const now = this.#clock.now()
+    const now = this.#state.now()
     if (wait !== REFUSED && now - this.#toldAt < TOLD_MS) return
     this.#toldAt = now
     const outcome = wait === REFUSED ? 'refused' : `waits for ${Math.ceil(wait)} ms`
-    this.#connection.limited(this.#rates.limit, `${this.#said}: ${outcome}`)
+    const { clientId } = this.#connection.view
+    this.#state.limited(this.#rates.limit, clientId, `${this.#said}: ${outcome}`)
   }
 
-  /** The Network Connection is closed. */
+  /** Stops all waits, since the Network Connection is closed. */
   stop(): void {
-    const { deadlines } = this.#clock
+    const { deadlines } = this.#state
     deadlines.cancel(this.#readAgain)
     deadlines.cancel(this.#sendAgain)
     this.#rates.leave()

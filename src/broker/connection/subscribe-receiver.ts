@@ -9,10 +9,12 @@ import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import { innerFilter } from '../../routing/filter.ts'
 import type { Session } from '../../session/session.ts'
 import type { ClientView } from '../boundary/policy.ts'
-import type { Rooms } from '../sessions/server-parts.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Unavailable } from '../sessions/subscribe.ts'
 import type { State } from '../state/state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
+import type { Input } from './input.ts'
+import type { PacketSender } from './packet-sender.ts'
 
 /** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
 const SUBACK_BYTES = 3
@@ -24,21 +26,10 @@ const SLICE_CHARACTERS = 65_536
 /** What it takes to read and check one, in units beside its characters. */
 const CHECK_UNITS = 4
 
-/** The Network Connection as this room needs it: none of its further packets is handled before `then` or `action` ran. */
-export interface FilterPacketsSink {
-  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
-  /** In a later turn, so that others are served meanwhile. */
-  later(action: () => void): void
-  send(bytes: Buffer, gate: number): void
-  /** Whether a rate refuses so many topic filters. */
-  refuses(kind: 'subscribe', count: number): boolean
-  /** Whether a QoS 2 message has the packet identifier; see `Inbound.isInUse`. */
-  isInUse(packetId: number): boolean
-}
-
 /** One packet that is being handled. */
 interface Handled {
   readonly reader: FilterReader
+  readonly isInUse: boolean
   /** Topic Filters that were checked; in the end all. */
   count: number
   /** Why the packet is refused, once all of it was read: a packet that is malformed further on is that first. */
@@ -48,35 +39,35 @@ interface Handled {
   readonly reasonCodes: number[]
 }
 
-export class FilterPackets {
+export class SubscribeReceiver {
   readonly #state: State
-  readonly #rooms: Rooms
-  readonly #sink: FilterPacketsSink
+  readonly #parts: ServerParts
+  readonly #input: Input
+  readonly #sender: PacketSender
   readonly #session: Session
   readonly #view: ClientView
   readonly #version: ProtocolVersion
   readonly #isBridge: boolean
-  readonly #maximumPacketSize: number
   #handled: Handled | null = null
 
-  /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. `maximumPacketSize` is the client's, in bytes. */
+  /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. */
   constructor(
     state: State,
-    rooms: Rooms,
-    sink: FilterPacketsSink,
+    parts: ServerParts,
+    input: Input,
+    sender: PacketSender,
     session: Session,
     view: ClientView,
     isBridge: boolean,
-    maximumPacketSize: number,
   ) {
     this.#state = state
-    this.#rooms = rooms
-    this.#sink = sink
+    this.#parts = parts
+    this.#input = input
+    this.#sender = sender
     this.#session = session
     this.#view = view
     this.#version = view.protocolVersion
     this.#isBridge = isBridge
-    this.#maximumPacketSize = maximumPacketSize
   }
 
   /** Bytes of a packet that is handled in slices. */
@@ -84,31 +75,34 @@ export class FilterPackets {
     return this.#handled?.reader.ownBytes ?? 0
   }
 
-  /** Throws ProtocolError before anything is done, now or in a later turn. */
-  subscribe(reader: FilterReader): void {
-    this.#check(this.#begin(reader), true)
+  /**
+   * Handles SUBSCRIBE. `isInUse` tells whether a QoS 2 message has its packet identifier: that is the answer to every Topic
+   * Filter then. Throws ProtocolError before anything is done, now or in a later turn.
+   */
+  subscribe(reader: FilterReader, isInUse: boolean): void {
+    this.#check(this.#begin(reader, isInUse), true)
   }
 
-  /** Throws ProtocolError before anything is done, now or in a later turn. */
-  unsubscribe(reader: FilterReader): void {
-    this.#check(this.#begin(reader), false)
+  /** Does the same for UNSUBSCRIBE. */
+  unsubscribe(reader: FilterReader, isInUse: boolean): void {
+    this.#check(this.#begin(reader, isInUse), false)
   }
 
-  #begin(reader: FilterReader): Handled {
-    this.#handled = { reader, count: 0, invalid: null, unavailable: null, reasonCodes: [] }
+  #begin(reader: FilterReader, isInUse: boolean): Handled {
+    this.#handled = { reader, isInUse, count: 0, invalid: null, unavailable: null, reasonCodes: [] }
     return this.#handled
   }
 
   /** Goes on in a later turn, in which the memory that was read from has other packets in it. */
   #later(handled: Handled, action: () => void): void {
     handled.reader.own()
-    this.#sink.later(action)
+    this.#input.later(action)
   }
 
   /** Reads the whole packet once. It is small as a rule, and what it asks for is done in the same turn. */
   #check(handled: Handled, isSubscribe: boolean): void {
     const { reader } = handled
-    const { subscribing } = this.#rooms
+    const { subscribing } = this.#parts
     const { work } = this.#state
     const until = work.units + SLICE_UNITS
     while (reader.next()) {
@@ -135,9 +129,9 @@ export class FilterPackets {
     }
     if (this.#version === 5) {
       const { subscriptionIdentifier } = reader
-      this.#rooms.subscribing.expectAvailable(this.#session, subscriptionIdentifier, unavailable)
+      this.#parts.subscribing.expectAvailable(this.#session, subscriptionIdentifier, unavailable)
     }
-    if (this.#sink.refuses('subscribe', handled.count)) {
+    if (this.#input.rates?.refuses('subscribe', handled.count) === true) {
       for (let index = 0; index < handled.count; index++) handled.reasonCodes.push(Reason.QuotaExceeded)
       this.#answer(handled, encodeSuback, 0)
       return
@@ -154,11 +148,11 @@ export class FilterPackets {
       left -= reader.filter.length
       requests.push(this.#isBridge ? bridgeRequest(reader.request) : reader.request)
     }
-    const decisions = this.#rooms.subscribing.authorize(this.#view, requests)
+    const decisions = this.#parts.subscribing.authorize(this.#view, requests)
     if (decisions instanceof Promise) reader.own()
-    this.#sink.settle(decisions, (decided) => {
+    this.#input.settle(decisions, (decided) => {
       const session = this.#session
-      const { subscribing, retained, backlog } = this.#rooms
+      const { subscribing, retained, backlog } = this.#parts
       const { subscriptionIdentifier: identifier } = reader
       const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
       for (const reasonCode of done.reasonCodes) reasonCodes.push(reasonCode)
@@ -190,7 +184,7 @@ export class FilterPackets {
     const { work } = this.#state
     const until = work.units + SLICE_UNITS
     while (reader.next()) {
-      reasonCodes.push(this.#rooms.subscribing.unsubscribe(this.#view, session, reader.filter))
+      reasonCodes.push(this.#parts.subscribing.unsubscribe(this.#view, session, reader.filter))
       if (work.units < until) continue
       this.#later(handled, () => this.#unsubscribeFrom(handled))
       return
@@ -199,21 +193,21 @@ export class FilterPackets {
   }
 
   /** Whether a QoS 2 message has the packet identifier, which is then the answer to every Topic Filter. */
-  #isInUse({ reader, count, reasonCodes }: Handled): boolean {
-    if (!this.#sink.isInUse(reader.packetId)) return false
+  #isInUse({ isInUse, count, reasonCodes }: Handled): boolean {
+    if (!isInUse) return false
     for (let index = 0; index < count; index++) reasonCodes.push(Reason.PacketIdentifierInUse)
     return true
   }
 
   #answer({ reader, reasonCodes }: Handled, encode: typeof encodeSuback, gate: number): void {
     this.#handled = null
-    this.#sink.send(encode(this.#version, reader.packetId, reasonCodes), gate)
+    this.#sender.send(encode(this.#version, reader.packetId, reasonCodes), gate)
   }
 
   /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
   #expectRoomFor(reasonCodes: number): void {
     const remaining = SUBACK_BYTES + reasonCodes
-    if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#maximumPacketSize) return
+    if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#sender.maximumPacketSize) return
     throw new ProtocolError(
       Reason.PacketTooLarge,
       'MQTT-3.1.2-24',

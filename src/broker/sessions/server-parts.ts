@@ -1,4 +1,4 @@
-/** The Server's rooms, each made once: what a Connection works with. */
+/** The parts of the Server that a Connection works with. Each is made once. */
 
 import type { Publisher } from '../messages/publisher.ts'
 import type { RetainedDelivery } from '../messages/retained.ts'
@@ -11,7 +11,7 @@ import type { ClientConnection } from '../state/state.ts'
 import type { Sessions } from './sessions.ts'
 import type { Subscribing } from './subscribe.ts'
 
-export interface Rooms {
+export interface ServerParts {
   readonly publisher: Publisher
   readonly wills: Wills
   readonly sessions: Sessions

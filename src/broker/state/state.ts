@@ -26,7 +26,7 @@ import { ExpiredRetained } from './expired-retained.ts'
 import type { HoldReason } from './read-gate.ts'
 import { ShareGroups } from './share-groups.ts'
 import { SharedCopies } from './shared-copies.ts'
-import { type Flushable, Turn } from './turn.ts'
+import { Turn } from './turn.ts'
 import { UNITS, Work } from './work.ts'
 
 /** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
@@ -56,7 +56,7 @@ export interface Host {
 }
 
 /** A client's Network Connection as the rest of the Server sees it. */
-export interface ClientConnection extends Flushable, Sender {
+export interface ClientConnection extends Sender {
   readonly view: ClientView
   /** Of the address that it came from. */
   readonly address: Usage

@@ -1,9 +1,9 @@
 /** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
-import { sharedPublish, writePublish } from '../../mqtt/codec/publish.ts'
-import { type Delivery, type EncodedPacket, NO_IDENTIFIERS } from '../../mqtt/message.ts'
-import type { ProtocolVersion } from '../../mqtt/packet.ts'
-import type { PacketWriter } from '../../mqtt/slab.ts'
-import { secondsLeft } from '../boundary/expiry.ts'
+import { sharedPublish, writePublish } from '../../../mqtt/codec/publish.ts'
+import { type Delivery, type EncodedPacket, NO_IDENTIFIERS } from '../../../mqtt/message.ts'
+import type { ProtocolVersion } from '../../../mqtt/packet.ts'
+import type { PacketWriter } from '../../../mqtt/slab.ts'
+import { secondsLeft } from '../../boundary/expiry.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
 
 export class DeliveryEncoder {

@@ -1,8 +1,8 @@
 /** PURE. What `log.level: trace` says of a control packet: its type, identifier and size, and nothing of what is in it. */
-import type { Framer } from '../../mqtt/codec/framer.ts'
-import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
-import { PacketType } from '../../mqtt/packet-type.ts'
-import type { PacketEvent } from '../boundary/events.ts'
+import type { Framer } from '../../../mqtt/codec/framer.ts'
+import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
+import { PacketType } from '../../../mqtt/packet-type.ts'
+import type { PacketEvent } from '../../boundary/events.ts'
 
 export type TracedPacket = Omit<PacketEvent, 'clientId' | 'link' | 'direction'>
 

@@ -1,7 +1,7 @@
 /** HOT. Topic aliases of one Network Connection, both ways (section 3.3.2.3.4). They die with it [MQTT-3.3.2-7]. */
-import type { Topic } from '../../mqtt/message.ts'
-import type { PublishPacket } from '../../mqtt/packet.ts'
-import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import type { Topic } from '../../../mqtt/message.ts'
+import type { PublishPacket } from '../../../mqtt/packet.ts'
+import { ProtocolError, Reason } from '../../../mqtt/reason.ts'
 
 /** What the client calls topics by. */
 export class IncomingAliases {

@@ -2,12 +2,12 @@
  * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything behind it;
  * what is free leaves in one write at the end of the turn.
  */
-import { writeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
-import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
-import type { Link } from '../boundary/link.ts'
-import type { CommitWaiter, State } from '../state/state.ts'
-import { Stretch } from '../state/turn-memory.ts'
-import { UNITS } from '../state/work.ts'
+import { writeAcknowledge } from '../../../mqtt/codec/acknowledge.ts'
+import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
+import type { Link } from '../../boundary/link.ts'
+import type { CommitWaiter, State } from '../../state/state.ts'
+import { Stretch } from '../../state/turn-memory.ts'
+import { UNITS } from '../../state/work.ts'
 
 /** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
@@ -99,7 +99,7 @@ export class Output {
    * True while twice as much waits: deliveries have stopped long before, so these are answers to a client that asks
    * and does not read. Nothing more is read from it until it does.
    */
-  get choked(): boolean {
+  get backpressured(): boolean {
     return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
   }
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { DEFAULT_LIMITS } from '../../../src/broker/boundary/limits.ts'
-import { Output } from '../../../src/broker/connection/output.ts'
-import { State } from '../../../src/broker/state/state.ts'
-import { TestLink } from '../harness.ts'
-import { LedgerStore } from '../ledger.ts'
+import { DEFAULT_LIMITS } from '../../../../src/broker/boundary/limits.ts'
+import { Output } from '../../../../src/broker/connection/output/output.ts'
+import { State } from '../../../../src/broker/state/state.ts'
+import { TestLink } from '../../harness.ts'
+import { LedgerStore } from '../../ledger.ts'
 
 const ping = Buffer.from('d000', 'hex')
 
@@ -295,9 +295,9 @@ describe('Output', () => {
     // A packet of two bytes takes 64 more while it waits.
     expect([output.congested, output.waitingBytes]).toEqual([true, 132])
     output.push(ping, 0, 0)
-    expect(output.choked).toBe(false)
+    expect(output.backpressured).toBe(false)
     output.push(ping, 0, 0)
-    expect(output.choked).toBe(true)
+    expect(output.backpressured).toBe(true)
     output.flush()
     expect([output.congested, output.waitingBytes]).toEqual([false, 0])
     turn(1, 0)

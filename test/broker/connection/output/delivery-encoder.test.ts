@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { DeliveryEncoder } from '../../../src/broker/connection/delivery.ts'
-import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../../src/mqtt/message.ts'
-import type { ProtocolVersion } from '../../../src/mqtt/packet.ts'
-import { PacketSlab } from '../../../src/mqtt/slab.ts'
-import { bytesOf } from '../../mqtt/encoded.ts'
+import { DeliveryEncoder } from '../../../../src/broker/connection/output/delivery-encoder.ts'
+import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../../../src/mqtt/message.ts'
+import type { ProtocolVersion } from '../../../../src/mqtt/packet.ts'
+import { PacketSlab } from '../../../../src/mqtt/slab.ts'
+import { bytesOf } from '../../../mqtt/encoded.ts'
 
 function delivery(topic: string, payload: Buffer, expiresAt = Number.POSITIVE_INFINITY): Delivery {
   const fields = {

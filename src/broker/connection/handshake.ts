@@ -1,0 +1,489 @@
+/**
+ * Everything before CONNACK (sections 3.1, 3.2 and 4.12): CONNECT, authentication, the waits for a policy, the log-in queue and
+ * rates, the time-out, and the refusals. Ends with CONNACK, or with the Network Connection.
+ */
+import { encodeAuth } from '../../mqtt/codec/auth.ts'
+import { encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
+import { ConnectError, decodeConnect } from '../../mqtt/codec/connect.ts'
+import { decode } from '../../mqtt/codec/decode.ts'
+import type { Framer } from '../../mqtt/codec/framer.ts'
+import type { Will } from '../../mqtt/message.ts'
+import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
+import { PacketType } from '../../mqtt/packet-type.ts'
+import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import type { Session } from '../../session/session.ts'
+import { REFUSED } from '../accounts/rates.ts'
+import type { Limit } from '../boundary/events.ts'
+import type { Link } from '../boundary/link.ts'
+import type { ConnackExtras, Owner, Rejection } from '../boundary/policy.ts'
+import { connackReasonCode } from '../boundary/refusal-codes.ts'
+import { connectionExcess } from '../relief/quotas.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
+import type { State } from '../state/state.ts'
+import { UNITS } from '../state/work.ts'
+import { Authentication, type AuthenticationSink } from './authentication.ts'
+import {
+  boundClientId,
+  cleanIfNameless,
+  connackProperties,
+  connectBytes,
+  connectRefusal,
+  isBridgeState,
+  NO_ROOM,
+  type Refusal,
+  sessionExpirySeconds,
+  sessionRefusal,
+} from './connect.ts'
+import { ConnectionLeniences } from './connection-leniences.ts'
+import type { Input } from './input.ts'
+import { type LateBy, LoginTime } from './login-time.ts'
+import type { NetworkConnection } from './network-connection.ts'
+import type { PacketSender } from './packet-sender.ts'
+import { RateGate } from './rate-gate.ts'
+
+/**
+ * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that comes back must not get
+ * everything that waits at once. Mosquitto's default, which such clients are used to.
+ */
+const IN_FLIGHT_START = 20
+
+/** Details of a refusal; `told` is for the client where the reason is for the log alone. */
+interface RefusalDetails extends Pick<Rejection, 'serverReference' | 'isGuess'> {
+  readonly told?: string
+}
+
+/** An accepted log-in on its way to CONNACK; `data` is the Authentication Data for it. */
+interface Login {
+  readonly packet: ConnectPacket
+  readonly user: Owner
+  readonly data: Buffer | undefined
+  readonly extras: ConnackExtras
+}
+
+export class Handshake implements AuthenticationSink {
+  readonly #state: State
+  readonly #parts: ServerParts
+  readonly #link: Link
+  readonly #connection: NetworkConnection
+  readonly #input: Input
+  readonly #sender: PacketSender
+  /** Null, as it should be, where the listener forgives nothing. */
+  readonly #leniences: ConnectionLeniences | null
+  readonly #loginTime: LoginTime
+  /** Dropped when the client is let in, with the password and the rest of its CONNECT. */
+  #packet: ConnectPacket | null = null
+  /** Memory that CONNECT takes. */
+  #packetBytes = 0
+  #authentication: Authentication | null = null
+
+  constructor(
+    state: State,
+    parts: ServerParts,
+    link: Link,
+    connection: NetworkConnection,
+    input: Input,
+    sender: PacketSender,
+  ) {
+    this.#state = state
+    this.#parts = parts
+    this.#link = link
+    this.#connection = connection
+    this.#input = input
+    this.#sender = sender
+    const { lenient, handshakeMs = 0 } = link.info
+    this.#leniences =
+      lenient === undefined || lenient.length === 0 ? null : new ConnectionLeniences(state, lenient)
+    input.framer.leniences = this.#leniences?.leniences ?? null
+    const timeoutMs = state.limits.connectTimeoutSeconds * 1000
+    this.#loginTime = new LoginTime(state, timeoutMs, handshakeMs, (by) => this.#timedOut(by))
+  }
+
+  /** Bytes of the CONNECT that is being decided. */
+  get heldBytes(): number {
+    return this.#packet === null ? 0 : this.#packetBytes
+  }
+
+  /** Whether the client waits in the log-in queue. */
+  get isQueued(): boolean {
+    return this.#loginTime.isQueued
+  }
+
+  /** Stops the client's time, since it is not read from while a crowd comes in. */
+  wait(): void {
+    this.#loginTime.held(this.#state.limits.loginWaitSecondsMax)
+  }
+
+  hear(): void {
+    this.#loginTime.released()
+  }
+
+  /** The client was let in, or its Network Connection is closed. Idempotent. */
+  end(): void {
+    this.#loginTime.end()
+  }
+
+  /** Handles a packet before CONNACK. */
+  handle(framer: Framer): void {
+    if (this.#input.phase === 'new') {
+      if (framer.type !== PacketType.Connect) {
+        throw new ProtocolError(Reason.ProtocolError, 'MQTT-3.1.0-1', 'the first packet is not CONNECT')
+      }
+      this.#onConnect(decodeConnect(framer))
+      return
+    }
+    // Authenticating: only AUTH and DISCONNECT are allowed [MQTT-3.1.2-30]; other packets are not even decoded.
+    if (framer.type !== PacketType.Auth && framer.type !== PacketType.Disconnect) {
+      throw new ProtocolError(
+        Reason.ProtocolError,
+        'MQTT-3.1.2-30',
+        `packet type ${framer.type} before CONNACK`,
+      )
+    }
+    const packet = decode(framer, this.#sender.version, this.#state.topics)
+    if (packet.type === 'auth') this.#authentication!.received(packet)
+    else if (packet.type === 'disconnect')
+      this.#connection.close('client', packet.reasonCode, 'disconnected while authenticating')
+  }
+
+  // ── CONNECT, AUTH ─────────────────────────────────────────────────────────────────────────────────────────
+
+  #onConnect(given: ConnectPacket): void {
+    const packet = cleanIfNameless(given)
+    const { framer } = this.#input
+    const { info } = this.#link
+    const { protocolVersion } = packet
+    this.#state.work.units += UNITS.connect
+    this.#state.turn.newcomer()
+    this.#state.doorway.left(this.#connection)
+    this.#input.phase = 'authenticating'
+    this.#packet = packet
+    this.#packetBytes = connectBytes(packet, framer.packetBytes)
+    this.#sender.version = protocolVersion
+    framer.version = protocolVersion
+    // Only devices from before 5.0 are forgiven.
+    if (protocolVersion === 5) framer.leniences = null
+    this.#sender.maximumPacketSize = packet.maximumPacketSize
+    const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
+    this.#connection.view = { clientId, userName: null, protocolVersion, link: info }
+    this.#leniences?.identified(this.#connection.view)
+    const refusal = connectRefusal(this.#state, given, info, framer.leniences)
+    if (refusal !== null) {
+      this.#refuseFor(refusal)
+      return
+    }
+    const { policy } = this.#state
+    this.#authentication = new Authentication(policy, this, info, packet, clientId, this.#loginTime)
+    this.#authentication.start()
+  }
+
+  #assignClientId(): string {
+    let clientId = `auto-${this.#state.host.randomId()}`
+    while (this.#state.sessions.has(clientId)) clientId = `auto-${this.#state.host.randomId()}`
+    return clientId
+  }
+
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
+    this.#input.settle(answer, then)
+  }
+
+  auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
+    const bytes = encodeAuth(reasonCode, method, data)
+    if (bytes.length <= this.#sender.maximumPacketSize) {
+      this.#sender.send(bytes, 0)
+      return
+    }
+    this.#limited('clientMaximumPacketSize', `AUTH has ${bytes.length} bytes`)
+    this.#connection.disconnect(Reason.PacketTooLarge, 'AUTH exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+  }
+
+  reauthenticated({ userName, userId }: Owner): boolean {
+    const { userName: before, userId: idBefore = null } = this.#connection.view
+    if (userName === before && userId === idBefore) return true
+    this.#connection.disconnect(Reason.NotAuthorized, 're-authenticated as another user')
+    return false
+  }
+
+  failed({ reasonCode, reason, ...details }: Rejection): void {
+    if (this.#input.phase === 'open') this.#connection.disconnect(reasonCode, reason)
+    else this.refuse(reasonCode, reason, details)
+  }
+
+  authenticated(user: Owner, data: Buffer | undefined, extras: ConnackExtras): void {
+    const packet = this.#packet!
+    const { info } = this.#link
+    const clientId = boundClientId(info, packet, this.#connection.view.clientId, user)
+    if (typeof clientId !== 'string') {
+      this.#limited('clientIdRule', clientId.reason)
+      this.refuse(clientId.reasonCode, clientId.reason)
+      return
+    }
+    this.#parts.sessions.settle(clientId)
+    const refusal = this.#sessionRefusal(packet, clientId, user)
+    if (refusal !== null) {
+      this.#refuseFor(refusal)
+      return
+    }
+    if (user.userName !== null) {
+      this.#connection.view = { clientId, ...user, protocolVersion: packet.protocolVersion, link: info }
+    }
+    const wait = this.#connectWait()
+    const login = { packet, user, data, extras }
+    if (wait === REFUSED) this.refuse(Reason.ConnectionRateExceeded, 'too many connections: try again later')
+    else if (wait === 0) this.#authorizeWill(login)
+    else this.#authorizeWillAfter(wait, login)
+  }
+
+  /** Charges log-ins with the right password only: nobody uses up another user's rate. */
+  #connectWait(): number {
+    const { clientId, userName, link } = this.#connection.view
+    const rates = this.#state.rates.of(clientId, userName, link.remoteAddress)
+    if (rates === null) return 0
+    const gate = new RateGate(this.#state, rates, this.#connection, () => this.#sender.sendAgain())
+    this.#input.rates = gate
+    this.#sender.rates = gate
+    return gate.connect()
+  }
+
+  // ── the Will ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  #authorizeWill(login: Login): void {
+    const { will } = login.packet
+    if (will === undefined || this.#state.policy.authorizePublish === undefined) this.#open(login)
+    else this.#askAboutWill(login, will)
+  }
+
+  /**
+   * Refuses CONNECT, so that nobody relies on a Will that is never published. Only a bridge is let in without the Will that tells
+   * its state: its PUBLISH to the same topic is denied as well, and it works without both.
+   */
+  #willDenied(login: Login, will: Will): void {
+    const { packet } = login
+    const isEnd = packet.protocolVersion < 5 && this.#state.policy.deniedBefore5 === 'disconnect'
+    if (isEnd || !isBridgeState(will.topic)) {
+      this.refuse(Reason.NotAuthorized, `the Will Topic ${will.topic} is not allowed`)
+      return
+    }
+    this.#parts.wills.deny(this.#connection.view, will)
+    this.#open({ ...login, packet: { ...packet, will: undefined } })
+  }
+
+  // ── CONNACK ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #open(login: Login): void {
+    const { packet, user } = login
+    const { clientId } = this.#connection.view
+    const { end } = this.#input
+    // Asked again: another user may have made a Session while a policy was thinking.
+    this.#parts.sessions.settle(clientId)
+    const refusal = this.#sessionRefusal(packet, clientId, user)
+    if (refusal !== null) {
+      this.#refuseFor(refusal)
+      return
+    }
+    if (!this.#findsRoom(clientId, user)) return
+    if (end !== null && !this.#mayOpenAfterEnd(clientId, end.at)) {
+      this.#connection.close('network', Reason.UnspecifiedError, end.reason)
+      return
+    }
+    if (!this.#followsItself(clientId)) {
+      this.#openLater(login)
+      return
+    }
+    // Made before anything is done; whether a Session is present changes a bit, not the size.
+    const connack = this.#connack(login)
+    if (connack.length > this.#sender.maximumPacketSize) {
+      this.#limited('clientMaximumPacketSize', `CONNACK has ${connack.length} bytes`)
+      this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+      return
+    }
+    const expirySeconds = sessionExpirySeconds(this.#state, packet)
+    const { session, present } = this.#parts.sessions.open({
+      clientId,
+      user,
+      cleanStart: packet.cleanStart,
+      expirySeconds,
+      link: this.#link.info,
+      address: this.#connection.address,
+    })
+    this.#parts.wills.set(this.#connection.view, packet.will, packet.clientId === '' && expirySeconds === 0)
+    this.#packet = null
+    const authentication = packet.authenticationMethod === undefined ? null : this.#authentication
+    this.#connection.opened(packet, session, expirySeconds, authentication)
+    this.#tellOpened(packet, present)
+    if (present) this.#parts.subscribing.reconsider(this.#connection.view, session)
+    // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
+    if (present && packet.protocolVersion > 3) setSessionPresent(connack)
+    this.#sender.connack(connack)
+    this.#attach(session, packet)
+  }
+
+  #attach(session: Session, packet: ConnectPacket): void {
+    const { inFlightMax = this.#state.limits.inFlightMax } = this.#link.info
+    const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
+    this.#sender.attach(session, packet.receiveMaximum, inFlightMax, start)
+  }
+
+  #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
+    const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#link.info)
+    if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
+    const { relief, diskRelief, keptRelief } = this.#parts
+    const { remoteAddress } = this.#link.info
+    const stores = sessionExpirySeconds(this.#state, packet) > 0
+    const usage = this.#state.usage.user(user.userName, remoteAddress)
+    const reason =
+      relief.sessionRefusal(user.userName, remoteAddress) ??
+      (stores ? diskRelief.refusal(usage) : null) ??
+      // A client that comes to clear retained messages gets in.
+      (stores || packet.will !== undefined ? keptRelief.refusal(usage) : null)
+    if (reason === null) return null
+    this.#state.figures.relief['session-refused']++
+    return { reasonCode: Reason.QuotaExceeded, reason, told: NO_ROOM }
+  }
+
+  /**
+   * Whether there is a place for one more connection, or it takes over its own old one: decided only now that the client is
+   * known to be who it says. Refuses with CONNACK otherwise.
+   */
+  #findsRoom(clientId: string, { userName }: Owner): boolean {
+    const { connected, sessions, usage } = this.#state
+    const session = sessions.get(clientId)
+    if (session !== undefined && connected.has(session)) return true
+    const { info } = this.#link
+    const excess = connectionExcess(this.#state, usage.user(userName, info.remoteAddress), info)
+    if (excess === null) return true
+    this.#refuseFor({ ...excess, reason: `${excess.detail}; refused ${info.remoteAddress}` })
+    return false
+  }
+
+  /** Whether a client that has left is let in for the packets behind its CONNECT: not in the place of a newer connection. */
+  #mayOpenAfterEnd(clientId: string, endedAt: number): boolean {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return true
+    const other = this.#state.connected.get(session)
+    // A connection that came since and has left is newer as well.
+    return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
+  }
+
+  // A method that makes a closure makes an object of what that uses, with or without the closure: these are apart.
+
+  #authorizeWillAfter(ms: number, login: Login): void {
+    this.#input.after(ms, () => this.#authorizeWill(login))
+  }
+
+  #openLater(login: Login): void {
+    this.#input.later(() => this.#open(login))
+  }
+
+  #askAboutWill(login: Login, will: Will): void {
+    const { view } = this.#connection
+    const allowed = this.#state.policy.authorizePublish!(view, will.topic, will.qos, will.retain)
+    this.#input.settle(allowed, (allow) => {
+      if (allow) this.#open(login)
+      else this.#willDenied(login, will)
+    })
+  }
+
+  /** Whether all that this client sent on its connection before, and left, was handled. */
+  #followsItself(clientId: string): boolean {
+    const session = this.#state.sessions.get(clientId)
+    if (session === undefined) return true
+    return this.#state.connected.get(session)?.finish() !== false
+  }
+
+  #connack({ packet, data, extras }: Login): Buffer {
+    const { protocolVersion: version, authenticationMethod } = packet
+    const { clientId, link } = this.#connection.view
+    const properties = version === 5 ? connackProperties(this.#state, packet, link, clientId) : {}
+    if (authenticationMethod !== undefined) {
+      properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
+      if (data !== undefined) properties.authenticationData = data
+    }
+    const { responseInformation, userProperties } = extras
+    if (responseInformation !== undefined && packet.requestResponseInformation) {
+      properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
+    }
+    if (userProperties !== undefined) properties.userProperties = userProperties
+    const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
+    return encodeConnack(connack, version, this.#sender.maximumPacketSize)!
+  }
+
+  #tellOpened({ cleanStart }: ConnectPacket, sessionPresent: boolean): void {
+    const { figures, events } = this.#state
+    this.#loginTime.end()
+    figures.clientsConnected++
+    if (figures.clientsConnected > figures.clientsMaximum) figures.clientsMaximum = figures.clientsConnected
+    if (!events.has('connected')) return
+    const { view: client, keepAliveSeconds } = this.#connection
+    events.emit('connected', { client, sessionPresent, cleanStart, keepAliveSeconds })
+  }
+
+  // ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
+    if (limit !== undefined) this.#limited(limit, reason)
+    this.refuse(reasonCode, reason, told === undefined ? {} : { told })
+  }
+
+  /** Refuses CONNECT, with CONNACK where its version has a code for the reason. */
+  refuse(given: Reason, reason: string, details: RefusalDetails = {}): void {
+    const { version, maximumPacketSize } = this.#sender
+    const { serverReference, told = reason, isGuess } = details
+    const reasonCode = connackReasonCode(given)
+    const isBusy = given === Reason.ServerBusy || given === Reason.ServerUnavailable
+    if (isBusy && isGuess !== true) this.#parts.wills.keptWaiting()
+    this.#tellRefused(reasonCode, reason, details)
+    const properties: ConnackProperties = version === 5 ? { reasonString: told } : {}
+    if (serverReference !== undefined) properties.serverReference = serverReference
+    const bytes = encodeConnack({ sessionPresent: false, reasonCode, properties }, version, maximumPacketSize)
+    // 3.1.1: without a fitting code there is no CONNACK [MQTT-3.2.2-6].
+    if (bytes !== null) this.#sender.sendIfSmall(bytes)
+    this.#connection.close('server', reasonCode, reason)
+  }
+
+  /** Answers a packet that breaks the protocol before CONNACK. */
+  violated(error: ProtocolError): void {
+    const version = error instanceof ConnectError ? error.version : null
+    if (version !== null) this.#sender.version = version
+    const isUnsupported = version !== null && error.reasonCode === Reason.UnsupportedProtocolVersion
+    // 3.1.1 answers a malformed CONNECT with silence [MQTT-3.1.4-1], an unknown level with 0x01 [MQTT-3.1.2-2].
+    if (this.#sender.version === 5 || isUnsupported) {
+      this.refuse(error.reasonCode, `${error.message} (${error.statement})`)
+      return
+    }
+    this.#tellRefused(error.reasonCode, error.message)
+    this.#connection.close('server', error.reasonCode, error.message)
+  }
+
+  #tellRefused(reasonCode: number, reason: string, { isGuess }: RefusalDetails = {}): void {
+    const { figures, events } = this.#state
+    figures.connectionsRefused++
+    if (!events.has('refused')) return
+    const { clientId, link } = this.#connection.view
+    const userName = this.#packet?.userName
+    events.emit('refused', {
+      clientId,
+      link,
+      reasonCode,
+      reason,
+      ...(userName !== undefined && { userName }),
+      ...(isGuess === true && { isGuess }),
+    })
+  }
+
+  #timedOut(by: LateBy): void {
+    this.#state.turn.begin()
+    const { connectTimeoutSeconds, loginWaitSecondsMax } = this.#state.limits
+    if (by === 'queue') {
+      const reason = `too many log-ins wait: this one has for ${loginWaitSecondsMax} s; try again later`
+      this.#limited('loginWaitSecondsMax', reason)
+      this.refuse(Reason.ServerBusy, reason)
+      return
+    }
+    this.#limited('connectTimeoutSeconds', `no complete CONNECT within ${connectTimeoutSeconds} s`)
+    this.#connection.close('server', Reason.UnspecifiedError, 'no CONNECT in time')
+  }
+
+  #limited(limit: Limit, detail: string): void {
+    this.#state.limited(limit, this.#connection.view.clientId, detail)
+  }
+}

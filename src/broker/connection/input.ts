@@ -1,0 +1,394 @@
+/**
+ * HOT. The input of one Network Connection: bytes become packets, which are handled in order and in slices. The read gate
+ * holds all reasons not to read.
+ */
+import { Framer } from '../../mqtt/codec/framer.ts'
+import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import type { Link } from '../boundary/link.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
+import type { Deadline } from '../state/deadlines.ts'
+import { type HoldReason, ReadGate } from '../state/read-gate.ts'
+import type { State } from '../state/state.ts'
+import type { Turn } from '../state/turn.ts'
+import { SLICE_UNITS, UNITS } from '../state/work.ts'
+import { KeepAlive } from './keep-alive.ts'
+import type { NetworkConnection } from './network-connection.ts'
+import type { Output } from './output/output.ts'
+import { receivedPacket } from './output/traced-packet.ts'
+import type { RateGate } from './rate-gate.ts'
+
+/** Bytes that are one unit of work, as a power of two. */
+const BYTES_SHIFT = Math.log2(UNITS.bytesEach)
+
+/** From this many ms on, a client that logs in was kept waiting by the Server. */
+const KEPT_WAITING_MS = 1000
+
+/** The gate of connections that were never held: shared, never added to. */
+const NEVER_HELD = new ReadGate()
+
+/** The client sends nothing more: why, since when in broker time, and how long its last packets may wait for a policy. */
+export interface InputEnd {
+  readonly reason: string
+  readonly at: number
+  timeout: Deadline | null
+}
+
+/** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
+export type Phase = 'new' | 'authenticating' | 'open' | 'closed'
+
+export class Input {
+  phase: Phase = 'new'
+  /** Null while the client may send more. Packets that came before the end are handled first. */
+  end: InputEnd | null = null
+  /** True once the transport is gone. */
+  isGone = false
+  /** Null where no rate is set for this client. */
+  rates: RateGate | null = null
+  readonly framer: Framer
+  readonly keepAlive: KeepAlive
+  readonly #state: State
+  readonly #parts: ServerParts
+  readonly #link: Link
+  readonly #output: Output
+  readonly #connection: NetworkConnection
+  /** Replaced by a gate of its own when the connection is held for the first time. */
+  #gate = NEVER_HELD
+  /** Whether the transport is paused; 'shortly' where the rest of the input is in memory that others read into. */
+  #paused: 'no' | 'shortly' | 'yes' = 'no'
+  /** The latest turn in which it handled packets, and the units that these took. */
+  #turn = 0
+  #spent = 0
+  /** The latest turn in which it used up its share. */
+  #servedIn = -1
+  #running = false
+  /** When a policy was asked last, in broker time. */
+  #askedAt = 0
+  /** The bytes that `state.incomplete` counts for this connection. */
+  #countedBytes = 0
+
+  constructor(state: State, parts: ServerParts, link: Link, output: Output, connection: NetworkConnection) {
+    this.#state = state
+    this.#parts = parts
+    this.#link = link
+    this.#output = output
+    this.#connection = connection
+    this.framer = new Framer(state.limits.packetBytesMax)
+    this.framer.controlBytesMax = state.limits.controlPacketBytesMax
+    this.framer.propertyBytesMax = state.limits.propertyBytesMax
+    this.keepAlive = new KeepAlive(state, link, connection)
+  }
+
+  received(chunk: Buffer): void {
+    if (this.phase === 'closed') return
+    this.#state.turn.begin()
+    if (this.#connection.restlessAt < 0) this.#state.stir(this.#connection)
+    this.#state.figures.bytesReceived += chunk.length
+    this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
+    this.keepAlive.arrived(chunk.length)
+    this.rates?.received(chunk.length)
+    if (this.#gate.isHeld) {
+      this.#receiveHeld(chunk)
+      return
+    }
+    this.framer.push(chunk)
+    this.run()
+    // Nearly always every packet was whole, and all are handled.
+    if (this.phase !== 'open' || this.#gate.isHeld || this.framer.bufferedBytes + this.#countedBytes > 0)
+      this.#count()
+  }
+
+  #receiveHeld(chunk: Buffer): void {
+    if (this.#gate.isOnly('slice') && this.#state.turn.isShort) {
+      this.#pauseShortly(chunk)
+      return
+    }
+    this.#pause()
+    // TLS goes on with bytes that it decrypted before `pause`: a held connection must not pin that memory either.
+    this.framer.push(Buffer.from(chunk))
+    this.#count()
+  }
+
+  /** Counts the buffered bytes; where these are too many, somebody is cut off. */
+  #count(): void {
+    const bytes = this.phase === 'closed' ? 0 : this.#connection.incompleteBytes
+    const more = bytes - this.#countedBytes
+    if (more === 0) return
+    this.#countedBytes = bytes
+    const { incomplete, limits } = this.#state
+    incomplete.changed(this.#connection.isStranger, more)
+    if (more > 0) incomplete.bound(limits)
+  }
+
+  /** Handles packets up to the end of the slice; `isContinued` says that it is its turn. */
+  run(isContinued = false): void {
+    if (this.#running) return
+    this.#running = true
+    const { figures, turn, work } = this.#state
+    const from = work.units
+    const published = figures.publishReceived
+    if (this.#turn !== turn.number) {
+      this.#turn = turn.number
+      this.#spent = 0
+    }
+    const mayRun = isContinued || this.#mayRun(turn)
+    let until = mayRun ? from + SLICE_UNITS - this.#spent : from
+    try {
+      this.#handleUntil(until)
+      // Few connections send so much that it matters whether others are there.
+      if (mayRun && work.units >= until) {
+        until = from + turn.sliceFor(this) - this.#spent
+        this.#handleUntil(until)
+      }
+      this.#spent += work.units - from
+      if (figures.publishReceived !== published) turn.active(this)
+      if (work.units >= until && this.framer.bufferedBytes > 0 && this.#reading()) this.#yield()
+      // Any packet may have stored something, or asked for answers: both have a bound.
+      if (this.phase === 'open' && this.#isBehind()) this.fallBehind()
+      if (this.phase === 'open' && this.#output.backpressured) this.#stopReading()
+      if (this.end !== null && !this.#gate.isHeld)
+        this.#connection.close('network', Reason.UnspecifiedError, this.end.reason)
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#connection.violated(error)
+    } finally {
+      this.#running = false
+    }
+  }
+
+  #handleUntil(units: number): void {
+    const { events, figures, work } = this.#state
+    const { framer } = this
+    while (work.units < units && this.#reading() && framer.next()) {
+      figures.packetsReceived++
+      work.units += UNITS.packet
+      this.keepAlive.active()
+      if (events.hearsPackets) this.#trace()
+      this.#connection.handle(framer)
+    }
+  }
+
+  #trace(): void {
+    const { clientId, link } = this.#connection.view
+    const direction = 'received'
+    this.#state.events.emit('packet', { clientId, link, direction, ...receivedPacket(this.framer) })
+  }
+
+  /** A connection that had its share waits for the others, and all wait once the turn has taken long enough. */
+  #mayRun(turn: Turn): boolean {
+    if (this.phase === 'new' && turn.isCrowded) return false
+    return !turn.isFull && (turn.number - this.#servedIn > 1 || !turn.isSharedWith(this))
+  }
+
+  /** Goes on in the next turn, after the work of others. */
+  #yield(): void {
+    if (!this.#ownGate().add('slice')) return
+    this.#state.figures.slicesEnded++
+    this.#servedIn = this.#turn
+    this.keepAlive.stand(true)
+    const goOn = (): void => this.#continue()
+    if (this.phase === 'new') this.#state.doorway.early(this.#connection, goOn)
+    else this.#state.turn.continueLater(goOn)
+  }
+
+  #continue(): void {
+    if (this.#gate.remove('slice') && this.phase !== 'closed') this.#goOn(true)
+  }
+
+  #isBehind(): boolean {
+    return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
+  }
+
+  #reading(): boolean {
+    return (
+      this.phase !== 'closed' && !this.#gate.isHeld && (!this.#output.backpressured || this.#gate.isHurried)
+    )
+  }
+
+  // ── the read gate ─────────────────────────────────────────────────────────────────────────────────────────
+
+  get isHeld(): boolean {
+    return this.#gate.isHeld
+  }
+
+  isHeldFor(reason: HoldReason): boolean {
+    return this.#gate.has(reason)
+  }
+
+  /** Stops reading for this reason, also packets that have arrived; false where it held already, or may not any more. */
+  hold(reason: HoldReason): boolean {
+    if (this.phase === 'closed' || !this.#ownGate().add(reason)) return false
+    this.keepAlive.stand(true)
+    this.#pause()
+    return true
+  }
+
+  /** Ends this reason not to read, and goes on with the packets that are there unless another one holds. */
+  release(reason: HoldReason): void {
+    if (this.#gate.remove(reason) && this.phase !== 'closed') this.#goOn()
+  }
+
+  /**
+   * Handles now all that the client sent before it left, since it is back. Only a policy still holds it up. The work is bounded,
+   * since nothing more comes; false while it needs later turns.
+   */
+  finish(): boolean {
+    if (this.phase === 'closed' || this.end === null || this.#gate.has('policy')) return true
+    this.#ownGate().hurry()
+    this.#state.paused.delete(this.#connection)
+    if (!this.#gate.has('slice')) this.run()
+    return !this.#gate.has('slice')
+  }
+
+  #ownGate(): ReadGate {
+    if (this.#gate === NEVER_HELD) this.#gate = new ReadGate()
+    return this.#gate
+  }
+
+  /** Copies the rest of the input, so that it does not pin memory that others read into. */
+  #pause(): void {
+    const before = this.#paused
+    if (before === 'yes') return
+    this.#paused = 'yes'
+    this.framer.detach()
+    if (before === 'no') this.#link.pause()
+  }
+
+  /** Copies nothing, since it goes on soon. */
+  #pauseShortly(chunk: Buffer): void {
+    const before = this.#paused
+    this.#paused = 'shortly'
+    this.framer.push(chunk)
+    if (before === 'no') this.#link.pause()
+  }
+
+  /** `isContinued` says that it is its turn. */
+  #goOn(isContinued = false): void {
+    this.#state.turn.begin()
+    this.keepAlive.stand(this.#gate.isHeld)
+    this.run(isContinued)
+    this.#count()
+    if (this.#paused === 'no' || !this.#reading()) return
+    this.#paused = 'no'
+    this.#link.resume()
+  }
+
+  /** The client asks and does not read the answers: reads nothing more from it until it does. */
+  #stopReading(): void {
+    if (!this.hold('answers') || !this.isGone) return
+    // Nobody reads these answers any more.
+    this.#output.discard()
+    this.#state.turn.continueLater(() => this.continueReading())
+  }
+
+  /** Reads again from a client that has taken its answers. */
+  continueReading(): void {
+    if (!this.#output.congested) this.release('answers')
+  }
+
+  continueReadingLater(): void {
+    if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.continueReading())
+  }
+
+  /** Stops reading, since the broker has more to commit than it may, until `caughtUp`. */
+  fallBehind(): void {
+    if (!this.hold('commit')) return
+    this.#state.paused.add(this.#connection)
+    const { events } = this.#state
+    if (!events.has('paused')) return
+    events.emit('paused', { clientId: this.#connection.view.clientId, reason: 'commit' })
+  }
+
+  caughtUp(): void {
+    if (!this.#gate.has('commit')) return
+    const { events, paused } = this.#state
+    paused.delete(this.#connection)
+    if (this.phase !== 'closed' && events.has('resumed'))
+      events.emit('resumed', { clientId: this.#connection.view.clientId })
+    this.release('commit')
+  }
+
+  // ── packets that wait for an answer ───────────────────────────────────────────────────────────────────────
+
+  /** Handles a value now, or a promise's value later; the packets behind wait, and `then` runs in a turn of its own. */
+  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
+    if (isPromise(answer)) this.#await(answer, then)
+    else then(answer)
+  }
+
+  #await<T>(promise: Promise<T>, then: (value: T) => void): void {
+    this.#askedAt = this.#state.now()
+    this.hold('policy')
+    promise.then(
+      (value) => this.settled(() => then(value)),
+      (error: unknown) => this.settled(() => this.#policyFailed(error)),
+    )
+  }
+
+  /** Goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
+  later(action: () => void): void {
+    this.#askedAt = this.#state.now()
+    this.hold('policy')
+    this.#state.turn.continueLater(() => this.settled(action))
+  }
+
+  /** Goes on after so many ms; the packets behind wait. */
+  after(ms: number, action: () => void): void {
+    this.#askedAt = this.#state.now()
+    this.hold('policy')
+    this.#state.deadlines.at(this.#askedAt + ms, () => this.settled(action))
+  }
+
+  /** Runs `action`, for which `hold('policy')` held up the packets behind, and goes on with these. */
+  settled(action: () => void): void {
+    this.#gate.remove('policy')
+    if (this.phase === 'closed') return
+    this.#state.turn.begin()
+    if (this.phase === 'authenticating' && this.#state.now() - this.#askedAt >= KEPT_WAITING_MS) {
+      this.#parts.wills.keptWaiting()
+    }
+    try {
+      action()
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#connection.violated(error)
+    }
+    this.#goOn()
+  }
+
+  #policyFailed(error: unknown): void {
+    const reason = `a policy failed: ${error instanceof Error ? error.message : String(error)}`
+    // The error is for the log alone: it may name hosts, files or secrets.
+    this.#connection.disconnect(
+      Reason.ImplementationSpecificError,
+      reason,
+      'the Server could not decide: try again later',
+    )
+  }
+
+  // ── beginning and end ─────────────────────────────────────────────────────────────────────────────────────
+
+  /** CONNECT was accepted. */
+  open(): void {
+    this.#state.incomplete.letIn(this.#countedBytes)
+    this.phase = 'open'
+  }
+
+  /** The Network Connection is closed: reads nothing any more, and waits for nothing. */
+  close(): void {
+    const { deadlines, incomplete, paused } = this.#state
+    if (this.#countedBytes !== 0) incomplete.changed(this.#connection.isStranger, -this.#countedBytes)
+    this.#countedBytes = 0
+    this.phase = 'closed'
+    this.framer.discard()
+    if (this.end !== null) deadlines.cancel(this.end.timeout)
+    this.rates?.stop()
+    this.rates = null
+    this.keepAlive.stop()
+    paused.delete(this.#connection)
+  }
+}
+
+/** Also for promises that are not this realm's. */
+function isPromise<T>(answer: T | Promise<T>): answer is Promise<T> {
+  return typeof answer === 'object' && answer !== null && 'then' in answer
+}

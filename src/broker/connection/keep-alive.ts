@@ -1,0 +1,88 @@
+/** Keep Alive of one Network Connection (section 3.1.2.10). */
+import { Reason } from '../../mqtt/reason.ts'
+import type { Link } from '../boundary/link.ts'
+import type { Deadline } from '../state/deadlines.ts'
+import type { ClientConnection, State } from '../state/state.ts'
+
+/**
+ * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer do not: that is no
+ * slow link but a client that trickles bytes.
+ */
+const LIFE_BYTES_MIN = 64
+
+/**
+ * Disconnects a client that sends nothing for one and a half Keep Alive. Checked only when that time might have passed.
+ * Bytes of an unfinished packet count as activity, too: on a slow link one PUBLISH may take longer. A few bytes do not:
+ * a client that sends byte by byte has to finish its packet in time.
+ */
+export class KeepAlive {
+  readonly #state: State
+  readonly #link: Link
+  readonly #connection: ClientConnection
+  #allowedMs = 0
+  #activeAt: number
+  #standing = false
+  /** Bytes received since the latest activity. */
+  #bytes = 0
+  /** The link's count of bytes at the latest check. */
+  #arrivedBytes = 0
+  #deadline: Deadline | null = null
+
+  constructor(state: State, link: Link, connection: ClientConnection) {
+    this.#state = state
+    this.#link = link
+    this.#connection = connection
+    this.#activeAt = state.now()
+  }
+
+  /** Starts with the Keep Alive in force; 0 for none. */
+  start(seconds: number): void {
+    if (seconds === 0) return
+    this.#allowedMs = seconds * 1500 // [MQTT-3.1.2-22]
+    this.#watch(this.#state.now() + this.#allowedMs)
+  }
+
+  /** Notes that a packet arrived. */
+  active(): void {
+    this.#activeAt = this.#state.now()
+    this.#bytes = 0
+  }
+
+  /** Counts received bytes of any kind. */
+  arrived(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= LIFE_BYTES_MIN) this.active()
+  }
+
+  /** Stops the client's time while the Server does not read: its packets cannot arrive then. */
+  stand(still: boolean): void {
+    this.#standing = still
+    this.#activeAt = this.#state.now()
+  }
+
+  stop(): void {
+    this.#state.deadlines.cancel(this.#deadline)
+    this.#deadline = null
+  }
+
+  #watch(time: number): void {
+    this.#arrivedBytes = this.#link.arrivedBytes ?? 0
+    this.#deadline = this.#state.deadlines.at(time, () => this.#look())
+  }
+
+  /** Bytes of a TLS record that is still arriving, of which nothing can be read yet: it may take long on a slow link, too. */
+  get #encryptedBytes(): number {
+    return (this.#link.arrivedBytes ?? 0) - this.#arrivedBytes
+  }
+
+  #look(): void {
+    const now = this.#state.now()
+    const due = (this.#standing ? now : this.#activeAt) + this.#allowedMs
+    if (due > now) this.#watch(due)
+    else if (this.#encryptedBytes >= LIFE_BYTES_MIN) this.#watch(now + this.#allowedMs)
+    else {
+      this.#state.turn.begin()
+      this.#connection.disconnect(Reason.KeepAliveTimeout, 'no packet within one and a half Keep Alive')
+    }
+  }
+}

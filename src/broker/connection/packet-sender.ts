@@ -1,0 +1,302 @@
+/**
+ * HOT. Packets to the client: answers, and the deliveries of its Session, in the client's version and within its limits. Both
+ * share one sequence, the output.
+ */
+import { PINGRESP } from '../../mqtt/codec/ping.ts'
+import type { Delivery } from '../../mqtt/message.ts'
+import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
+import { Reason } from '../../mqtt/reason.ts'
+import type { Session, SessionSink } from '../../session/session.ts'
+import type { PacketEvent } from '../boundary/events.ts'
+import type { Link } from '../boundary/link.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
+import type { State } from '../state/state.ts'
+import { SLICE_UNITS, UNITS } from '../state/work.ts'
+import type { Input } from './input.ts'
+import type { NetworkConnection } from './network-connection.ts'
+import { DeliveryEncoder } from './output/delivery-encoder.ts'
+import type { Output } from './output/output.ts'
+import { StalledReader } from './output/stalled-reader.ts'
+import { acknowledgement, sentPacket, type TracedPacket } from './output/traced-packet.ts'
+import type { RateGate } from './rate-gate.ts'
+
+export class PacketSender implements SessionSink {
+  readonly immediate = false
+  version: ProtocolVersion = 4
+  /** The client's Maximum Packet Size, in bytes. */
+  maximumPacketSize = Number.POSITIVE_INFINITY
+  /** How many Topic Aliases the Server may use towards the client. */
+  aliasMaximum = 0
+  /** The Session whose deliveries are sent; null before CONNACK, and once the connection is closed. */
+  session: Session | null = null
+  /** Null where no rate is set for this client. */
+  rates: RateGate | null = null
+  readonly #state: State
+  readonly #parts: ServerParts
+  readonly #link: Link
+  readonly #output: Output
+  readonly #input: Input
+  readonly #connection: NetworkConnection
+  /** Made with the first delivery: a client that only publishes has none. */
+  #encoder: DeliveryEncoder | null = null
+  /** Made for the first write that has to wait. */
+  #stalledReader: StalledReader | null = null
+  /** How many packets the output has written once CONNACK is among them. */
+  #connackAt = 0
+  #isRefillDue = false
+  /** The link is ended once the output is empty. */
+  #isEnding = false
+
+  constructor(
+    state: State,
+    parts: ServerParts,
+    link: Link,
+    output: Output,
+    input: Input,
+    connection: NetworkConnection,
+  ) {
+    this.#state = state
+    this.#parts = parts
+    this.#link = link
+    this.#output = output
+    this.#input = input
+    this.#connection = connection
+  }
+
+  // ── packets ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #makeEncoder(): DeliveryEncoder {
+    this.#encoder = new DeliveryEncoder(
+      this.#state.publishSlab,
+      this.#output.place,
+      this.version,
+      this.maximumPacketSize,
+      this.aliasMaximum,
+    )
+    return this.#encoder
+  }
+
+  publish(delivery: Delivery, packetId: number, dup: boolean, durableAt: number): boolean {
+    const encoder = this.#encoder ?? this.#makeEncoder()
+    const encoded = encoder.encode(delivery, packetId, dup, this.#state.now())
+    if (encoded === null) {
+      this.#output.abandon()
+      return false // [MQTT-3.1.2-25]
+    }
+    if (this.#output.pushPart(encoded.buffer, encoded.start, encoded.end, durableAt, 0))
+      this.#state.turn.touch(this)
+    const { body } = encoder
+    if (body !== null) this.#output.pushBody(body)
+    const { message, qos } = delivery
+    const { figures, events } = this.#state
+    if (events.hearsPackets) {
+      const bytes = encoded.end - encoded.start + (body?.length ?? 0)
+      this.#trace({ packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
+    }
+    figures.publishSent++
+    figures.publishBytesSent += message.payloadBytes
+    if (events.hearsDelivered)
+      events.emit('delivered', { clientId: this.#connection.view.clientId, message, qos })
+    return true
+  }
+
+  /** Sends PUBACK, PUBREC, PUBREL or PUBCOMP; `credits` go back to the client's quota once it is written. */
+  acknowledge(
+    type: AcknowledgeType,
+    packetId: number,
+    reasonCode: number,
+    durableAt: number,
+    credits: number,
+  ): void {
+    const { turn, events } = this.#state
+    if (this.#output.acknowledge(type, this.version, packetId, reasonCode, durableAt, credits))
+      turn.touch(this)
+    if (events.hearsPackets) this.#trace(acknowledgement(type, this.version, packetId, reasonCode))
+  }
+
+  pubrel(packetId: number, durableAt: number): void {
+    this.acknowledge('pubrel', packetId, Reason.Success, durableAt, 0)
+  }
+
+  pingresp(): void {
+    this.send(PINGRESP, 0)
+  }
+
+  /** Sends a packet once the commit `durableAt` is durable; 0 for at once. */
+  send(bytes: Buffer, durableAt: number): void {
+    if (this.#output.push(bytes, durableAt, 0)) this.#state.turn.touch(this)
+    if (this.#state.events.hearsPackets) this.#trace(sentPacket(bytes))
+  }
+
+  /** Sends the last packet of a connection, unless it exceeds the client's Maximum Packet Size. */
+  sendIfSmall(bytes: Buffer): void {
+    if (bytes.length <= this.maximumPacketSize) this.send(bytes, 0) // [MQTT-3.1.2-24]
+  }
+
+  /** Sends CONNACK with Success, which waits for the block that is open. */
+  connack(bytes: Buffer): void {
+    this.send(bytes, this.#state.store.openSequence)
+    this.#connackAt = this.#output.pushed
+  }
+
+  /** Whether CONNACK has left, so that DISCONNECT may follow [MQTT-3.14.0-1]. */
+  get hasSentConnack(): boolean {
+    return this.#output.written >= this.#connackAt
+  }
+
+  #trace(sent: TracedPacket): void {
+    const { clientId, link } = this.#connection.view
+    const direction: PacketEvent['direction'] = 'sent'
+    this.#state.events.emit('packet', { clientId, link, direction, ...sent })
+  }
+
+  // ── writing ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  flush(): void {
+    if (this.#input.isGone) {
+      this.#output.discard()
+      return
+    }
+    if (this.#connection.restlessAt < 0) this.#state.stir(this.#connection)
+    if (this.rates === null) this.#output.flush()
+    else this.#flushCharged(this.rates)
+    this.#afterWrite()
+  }
+
+  #flushCharged(rates: RateGate): void {
+    const before = this.#state.figures.bytesSent
+    this.#output.flush()
+    rates.sent(this.#state.figures.bytesSent - before)
+  }
+
+  committed(sequence: number): void {
+    if (this.#input.isGone) return
+    const before = this.#state.figures.bytesSent
+    this.#output.release(sequence)
+    this.rates?.sent(this.#state.figures.bytesSent - before)
+    this.#afterWrite()
+  }
+
+  /** Goes on once the link has written all that it had. */
+  drained(): void {
+    if (this.#input.isGone) return
+    this.#state.turn.begin()
+    this.#output.refresh()
+    this.sendAgain()
+  }
+
+  /** Goes on with answers and deliveries: there is room, or the rate allows it again. */
+  sendAgain(): void {
+    if (this.#input.isGone) return
+    this.#state.turn.begin()
+    this.#input.continueReading()
+    this.#refill()
+  }
+
+  #afterWrite(): void {
+    if (this.#link.bufferedBytes > 0) this.#watchReader()
+    if (this.#isEnding) {
+      if (this.#output.idle) this.#link.end()
+      return
+    }
+    const { session } = this
+    if (this.#output.congested) return
+    if (this.#input.isHeld) this.#input.continueReadingLater()
+    if (session === null || this.rates?.isSendHeld === true) return
+    if (session.hasMore || this.#parts.retained.waits(session)) this.#refillLater()
+  }
+
+  #watchReader(): void {
+    const { stalledReaderSeconds } = this.#state.limits
+    this.#stalledReader ??= new StalledReader(this.#state, this.#link, stalledReaderSeconds, () =>
+      this.#stalled(),
+    )
+    this.#stalledReader.written()
+  }
+
+  #stalled(): void {
+    this.#state.turn.begin()
+    this.#output.discard()
+    this.#connection.close('server', Reason.UnspecifiedError, 'the reader took nothing in time')
+    this.#link.destroy()
+  }
+
+  // ── deliveries ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** True also once the client has ended its input: it gets answers, but deliveries wait in the Session. */
+  get congested(): boolean {
+    return this.#output.congested || this.#input.end !== null || this.rates?.isSendHeld === true
+  }
+
+  /** Outside of `attach` and `#refill` one message is sent for one acknowledgement. */
+  pumped(): boolean {
+    const { turn, work } = this.#state
+    work.units += UNITS.queued
+    return work.units >= turn.pumpUntil
+  }
+
+  /** Sends what waits in a Session; `receiveMaximum`, `inFlightMax` and `start` are those of `Session.attach`. */
+  attach(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
+    this.#beginPump()
+    session.attach(this, receiveMaximum, inFlightMax, start)
+    this.#endPump()
+    this.#parts.backlog.resume(session)
+    this.#parts.retained.resume(session)
+  }
+
+  /** Gives the client what waits for it as far as a slice goes, and the rest in later turns. */
+  #beginPump(): void {
+    const { turn, work } = this.#state
+    turn.pumpUntil = work.units + SLICE_UNITS
+  }
+
+  #endPump(): void {
+    const { turn, work } = this.#state
+    const isOver = work.units >= turn.pumpUntil
+    turn.pumpUntil = Number.POSITIVE_INFINITY
+    if (isOver) this.#refillLater()
+  }
+
+  #refillLater(): void {
+    if (this.#isRefillDue) return
+    this.#isRefillDue = true
+    this.#state.turn.continueLater(() => {
+      this.#isRefillDue = false
+      this.#refill()
+    })
+  }
+
+  /** Goes on with the Session, and with retained messages that wait, as the reader has room. */
+  #refill(): void {
+    const { session } = this
+    if (session === null || this.#input.phase !== 'open') return
+    this.#beginPump()
+    session.pump()
+    this.#endPump()
+    this.#parts.backlog.resume(session)
+    this.#parts.retained.resume(session)
+  }
+
+  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The Network Connection is closed: stops deliveries. What was sent still leaves, and is not charged. */
+  close(): void {
+    this.rates = null
+    this.session = null
+    this.#isEnding = true
+  }
+
+  /** Ends the link once nothing is left to be written. */
+  endWhenIdle(): void {
+    this.#link.pause()
+    if (this.#output.idle) this.#link.end()
+  }
+
+  /** The transport is gone. */
+  gone(): void {
+    this.#output.discard()
+    // Bytes that waited in the transport are gone with it, and hold nothing back any more.
+    this.#output.refresh()
+    this.#stalledReader?.stop()
+  }
+}
