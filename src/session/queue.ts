@@ -5,12 +5,11 @@
  * where the oldest are parked once they are on disk only, or memory is short; the front is taken out again in slices. A short
  * queue is parked only as a whole, when nobody is there to take it and memory is short.
  *
- * What has expired stays until it is taken off, since positions have no gaps, but it is known how much that is. When the
- * earliest message expires is kept for each chunk of positions, so that looking for what has expired since passes over
- * all others.
+ * Expired messages stay until they are taken off, since positions have no gaps, but they are counted.
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader, Store } from '../store/store.ts'
+import { QueueExpiry } from './queue-expiry.ts'
 
 /** Drained slots at the front before they are given back: rarely enough to be cheap, often enough to stay small. */
 const COMPACT_SLOTS = 256
@@ -28,11 +27,6 @@ const PARKED_MIN = 4
 /** What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get the message. */
 const SLOT_BYTES = 16
 const DELIVERY_BYTES = 80
-
-/** Positions whose earliest expiry is kept in one number. */
-const CHUNK = 256
-/** Chunks that were passed before their numbers are given back. */
-const CHUNKS_PASSED = 64
 
 /** What a queue needs of the store. */
 export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort' | 'held'>
@@ -55,20 +49,6 @@ export const NO_PARKING: Parking = {
 interface Middle {
   readonly parked: Parked
   from: number
-}
-
-/** When the messages of a queue expire, by chunk of positions. */
-interface Expiry {
-  /** How many have expired and are still here, and their bytes, as far as they are counted. */
-  expired: number
-  expiredBytes: number
-  /** Never later than the earliest expiry of what is not counted yet, by chunk from `firstChunk` on. */
-  earliest: number[]
-  /** Up to when what expires in a chunk is counted. */
-  counted: number[]
-  firstChunk: number
-  /** The earliest of all. */
-  next: number
 }
 
 // Most queues are empty at any one time, and an empty array takes 32 bytes: shared, never added to.
@@ -94,7 +74,7 @@ export class DeliveryQueue {
   /** What the entries of front and back take, beside their bodies. */
   #entryBytes = 0
   /** Null where nothing expires. */
-  #expiry: Expiry | null = null
+  #expiry: QueueExpiry | null = null
 
   /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
   constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] | null = null) {
@@ -112,7 +92,7 @@ export class DeliveryQueue {
         else this.push(entry)
       } else {
         this.#pushMiddle({ parked: entry, from: this.#tail })
-        if (entry.expires) this.#noteParked(entry, this.#tail)
+        if (entry.expires) this.#ownExpiry().addParked(entry, this.#tail)
         this.#tail += entry.length
         this.#bytes += entry.bytes
         this.#parkedBytes += entry.bytes
@@ -177,7 +157,7 @@ export class DeliveryQueue {
   /** Adds an entry before all that is parked, which is still to come. */
   #pushFront(delivery: Delivery): void {
     const { expiresAt, size } = delivery.message
-    if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#ownExpiry().add(this.#tail, expiresAt, size)
     this.#ownFront().push(delivery)
     this.#count(entryBytes(delivery))
     this.#tail++
@@ -200,102 +180,12 @@ export class DeliveryQueue {
 
   /** Counts what has expired by now, looking at so many chunks of positions at most. */
   sweep(now: number, chunksMax = Number.POSITIVE_INFINITY): void {
-    const expiry = this.#expiry
-    if (expiry === null || expiry.next > now) return
-    const { earliest } = expiry
-    let left = chunksMax
-    let next = Number.POSITIVE_INFINITY
-    const first = Math.max(0, Math.floor(this.#head / CHUNK) - expiry.firstChunk)
-    for (let index = first; index < earliest.length; index++) {
-      if (earliest[index]! <= now && left > 0) {
-        left--
-        earliest[index] = this.#sweepChunk(expiry, index, now)
-      }
-      if (earliest[index]! < next) next = earliest[index]!
-    }
-    expiry.next = next
+    this.#expiry?.sweep(this, now, chunksMax)
   }
 
-  /** Returns when the next of them expires. */
-  #sweepChunk(expiry: Expiry, index: number, now: number): number {
-    const chunk = expiry.firstChunk + index
-    const to = Math.min(this.#tail, (chunk + 1) * CHUNK)
-    let position = Math.max(this.#head, chunk * CHUNK)
-    const before = expiry.counted[index]!
-    expiry.counted[index] = now
-    let next = Number.POSITIVE_INFINITY
-    const frontEnd = this.#head + this.#front.length - this.#frontFirst
-    const backStart = this.#tail - (this.#back.length - this.#backFirst)
-    while (position < to) {
-      if (position >= frontEnd && position < backStart) {
-        const { parked, from } = this.#middle[this.#middleOf(position)]!
-        const end = Math.min(to, from + parked.length)
-        if (parked.expires) {
-          for (let at = position - from; at < end - from; at++) {
-            const expiresAt = parked.expiresAt(at)
-            if (expiresAt > now) next = Math.min(next, expiresAt)
-            else if (expiresAt > before) countExpired(expiry, parked.sizeAt(at))
-          }
-        }
-        position = end
-        continue
-      }
-      const { message } =
-        position < frontEnd
-          ? this.#front[this.#frontFirst + position - this.#head]!
-          : this.#back[this.#backFirst + position - backStart]!
-      if (message.expiresAt > now) next = Math.min(next, message.expiresAt)
-      else if (message.expiresAt > before) countExpired(expiry, message.size)
-      position++
-    }
-    return next
-  }
-
-  /** An entry was added that expires. */
-  #note(position: number, expiresAt: number, size: number): void {
-    const chunk = Math.floor(position / CHUNK)
-    this.#expiry ??= {
-      expired: 0,
-      expiredBytes: 0,
-      earliest: [],
-      counted: [],
-      firstChunk: chunk,
-      next: Number.POSITIVE_INFINITY,
-    }
-    const expiry = this.#expiry
-    const { earliest, counted } = expiry
-    const index = chunk - expiry.firstChunk
-    while (earliest.length <= index) {
-      earliest.push(Number.POSITIVE_INFINITY)
-      counted.push(Number.NEGATIVE_INFINITY)
-    }
-    if (expiresAt <= counted[index]!) {
-      countExpired(expiry, size)
-      return
-    }
-    if (expiresAt < earliest[index]!) earliest[index] = expiresAt
-    if (expiresAt < expiry.next) expiry.next = expiresAt
-  }
-
-  #noteParked(parked: Parked, from: number): void {
-    for (let index = 0; index < parked.length; index++) {
-      const expiresAt = parked.expiresAt(index)
-      if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(from + index, expiresAt, parked.sizeAt(index))
-    }
-  }
-
-  /** The entry at the head is taken off, which expires. */
-  #forgetExpiry(expiresAt: number, size: number): void {
-    const expiry = this.#expiry!
-    const index = Math.floor(this.#head / CHUNK) - expiry.firstChunk
-    if (expiresAt <= expiry.counted[index]!) {
-      expiry.expired--
-      expiry.expiredBytes -= size
-    }
-    if (index < CHUNKS_PASSED) return
-    expiry.earliest = expiry.earliest.slice(index)
-    expiry.counted = expiry.counted.slice(index)
-    expiry.firstChunk += index
+  #ownExpiry(): QueueExpiry {
+    this.#expiry ??= new QueueExpiry(this.#tail)
+    return this.#expiry
   }
 
   push(delivery: Delivery): void {
@@ -303,7 +193,7 @@ export class DeliveryQueue {
     if (this.#back.length === 0) this.#back = [delivery]
     else this.#back.push(delivery)
     const { expiresAt, size } = delivery.message
-    if (expiresAt !== Number.POSITIVE_INFINITY) this.#note(this.#tail, expiresAt, size)
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#ownExpiry().add(this.#tail, expiresAt, size)
     this.#count(entryBytes(delivery))
     this.#tail++
     this.#bytes += size
@@ -324,7 +214,7 @@ export class DeliveryQueue {
     front[this.#frontFirst++] = undefined
     this.#count(-entryBytes(delivery))
     const { expiresAt, size } = delivery.message
-    if (expiresAt !== Number.POSITIVE_INFINITY) this.#forgetExpiry(expiresAt, size)
+    if (expiresAt !== Number.POSITIVE_INFINITY) this.#expiry!.remove(this.#head, expiresAt, size)
     this.#head++
     this.#bytes -= size
     if (this.#head === this.#tail) this.#expiry = null
@@ -544,9 +434,4 @@ export function parkedAll(parking: Parking, deliveries: readonly Delivery[]): Pa
     if (parked !== onto) chunks.push(parked)
   }
   return chunks
-}
-
-function countExpired(expiry: Expiry, size: number): void {
-  expiry.expired++
-  expiry.expiredBytes += size
 }

@@ -1,0 +1,131 @@
+/**
+ * HOT. How many messages of a queue have expired. For each chunk of positions it keeps when the earliest message expires, so
+ * that a search for what has expired since passes over all other chunks.
+ */
+import type { Delivery } from '../mqtt/message.ts'
+import type { Parked, QueueReader } from '../store/store.ts'
+
+/** Positions whose earliest expiry is kept in one number. */
+const CHUNK = 256
+/** Chunks that were passed before their numbers are given back. */
+const CHUNKS_PASSED = 64
+
+/** The queue whose messages expire. */
+interface Entries {
+  readonly head: number
+  readonly tail: number
+  read(from: number, to: number, reader: QueueReader): void
+}
+
+export class QueueExpiry implements QueueReader {
+  /** Messages that have expired and are still in the queue, and their bytes, as far as they are counted. */
+  expired = 0
+  expiredBytes = 0
+  /** The time of the next expiry that is not counted yet, or earlier. */
+  next = Number.POSITIVE_INFINITY
+  /** Never later than the earliest expiry of a chunk that is not counted yet, from `#firstChunk` on. */
+  #earliest: number[] = []
+  /** The time up to which expiries in a chunk are counted. */
+  #counted: number[] = []
+  #firstChunk: number
+  /** While a chunk is read: the time, the time up to which it was counted before, and its next expiry. */
+  #now = 0
+  #before = 0
+  #nextOfChunk = 0
+
+  /** `position` is that of the first entry that expires. */
+  constructor(position: number) {
+    this.#firstChunk = Math.floor(position / CHUNK)
+  }
+
+  /** Notes an entry that expires, which was added. */
+  add(position: number, expiresAt: number, size: number): void {
+    const earliest = this.#earliest
+    const index = Math.floor(position / CHUNK) - this.#firstChunk
+    while (earliest.length <= index) {
+      earliest.push(Number.POSITIVE_INFINITY)
+      this.#counted.push(Number.NEGATIVE_INFINITY)
+    }
+    if (expiresAt <= this.#counted[index]!) {
+      this.#count(size)
+      return
+    }
+    if (expiresAt < earliest[index]!) earliest[index] = expiresAt
+    if (expiresAt < this.next) this.next = expiresAt
+  }
+
+  addParked(parked: Parked, from: number): void {
+    for (let index = 0; index < parked.length; index++) {
+      const expiresAt = parked.expiresAt(index)
+      if (expiresAt !== Number.POSITIVE_INFINITY) this.add(from + index, expiresAt, parked.sizeAt(index))
+    }
+  }
+
+  /** Forgets the entry at the head, which expires and is taken off. */
+  remove(head: number, expiresAt: number, size: number): void {
+    const index = Math.floor(head / CHUNK) - this.#firstChunk
+    if (expiresAt <= this.#counted[index]!) {
+      this.expired--
+      this.expiredBytes -= size
+    }
+    if (index < CHUNKS_PASSED) return
+    this.#earliest = this.#earliest.slice(index)
+    this.#counted = this.#counted.slice(index)
+    this.#firstChunk += index
+  }
+
+  /** Counts what has expired by now, looking at so many chunks of positions at most. */
+  sweep(entries: Entries, now: number, chunksMax: number): void {
+    if (this.next > now) return
+    const earliest = this.#earliest
+    let left = chunksMax
+    let next = Number.POSITIVE_INFINITY
+    const first = Math.max(0, Math.floor(entries.head / CHUNK) - this.#firstChunk)
+    for (let index = first; index < earliest.length; index++) {
+      if (earliest[index]! <= now && left > 0) {
+        left--
+        earliest[index] = this.#sweepChunk(entries, index, now)
+      }
+      if (earliest[index]! < next) next = earliest[index]!
+    }
+    this.next = next
+  }
+
+  /** Returns when the next message of the chunk expires. */
+  #sweepChunk(entries: Entries, index: number, now: number): number {
+    const chunk = this.#firstChunk + index
+    const from = Math.max(entries.head, chunk * CHUNK)
+    const to = Math.min(entries.tail, (chunk + 1) * CHUNK)
+    this.#now = now
+    this.#before = this.#counted[index]!
+    this.#nextOfChunk = Number.POSITIVE_INFINITY
+    this.#counted[index] = now
+    entries.read(from, to, this)
+    return this.#nextOfChunk
+  }
+
+  /** QueueReader. */
+  delivery({ message }: Delivery): void {
+    this.#look(message.expiresAt, message.size)
+  }
+
+  /** QueueReader. */
+  parked(parked: Parked, from: number, to: number): void {
+    if (!parked.expires) return
+    for (let index = from; index < to; index++) {
+      const expiresAt = parked.expiresAt(index)
+      if (expiresAt > this.#now) this.#nextOfChunk = Math.min(this.#nextOfChunk, expiresAt)
+      else if (expiresAt > this.#before) this.#count(parked.sizeAt(index))
+    }
+  }
+
+  #look(expiresAt: number, size: number): void {
+    if (expiresAt > this.#now) this.#nextOfChunk = Math.min(this.#nextOfChunk, expiresAt)
+    else if (expiresAt > this.#before) this.#count(size)
+  }
+
+  #count(size: number): void {
+    this.expired++
+    this.expiredBytes += size
+  }
+}
