@@ -11,8 +11,8 @@ export interface SessionLimits {
   /** Whether QoS 0 messages are queued for an offline Session. */
   readonly queueQos0: boolean
   /**
-   * QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be lower. A client before
-   * 5.0 starts with fewer.
+   * QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be
+   * lower. A client before 5.0 starts with fewer.
    */
   readonly inFlightMax: number
   /** Bytes of these messages: once there are as many, the next one waits in the queue. */

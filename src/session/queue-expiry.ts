@@ -1,6 +1,6 @@
 /**
- * HOT. How many messages of a queue have expired. For each chunk of positions it keeps when the earliest message expires, so
- * that a search for what has expired since passes over all other chunks.
+ * HOT. How many messages of a queue have expired. For each chunk of positions it keeps when the earliest
+ * message expires, so that a search for what has expired since passes over all other chunks.
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader } from '../store/store.ts'

@@ -1,9 +1,10 @@
 /**
  * HOT. A queue of deliveries with positions that only grow, so that a checkpoint can name ranges of it.
  *
- * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to the back,
- * where the oldest are parked once they are on disk only, or memory is short; the front is taken out again in slices. A short
- * queue is parked only as a whole, when nobody is there to take it and memory is short.
+ * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to
+ * the back, where the oldest are parked once they are on disk only, or memory is short; the front is
+ * taken out again in slices. A short queue is parked only as a whole, when nobody is there to take it and
+ * memory is short.
  *
  * Expired messages stay until they are taken off, since positions have no gaps, but they are counted.
  */
@@ -11,7 +12,10 @@ import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader, Store } from '../store/store.ts'
 import { QueueExpiry } from './queue-expiry.ts'
 
-/** Drained slots at the front before they are given back: rarely enough to be cheap, often enough to stay small. */
+/**
+ * Drained slots at the front before they are given back: rarely enough to be cheap, often enough to stay
+ * small.
+ */
 const COMPACT_SLOTS = 256
 /** Entries that are taken out of the parked ones at a time. */
 const UNPARK_SLICE = 256
@@ -24,7 +28,10 @@ const KEPT = 64
 /** Fewer in memory are not worth parking: what they are parked in takes as much. */
 const PARKED_MIN = 4
 
-/** What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get the message. */
+/**
+ * What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get
+ * the message.
+ */
 const SLOT_BYTES = 16
 const DELIVERY_BYTES = 80
 
@@ -333,7 +340,10 @@ export class DeliveryQueue {
     return true
   }
 
-  /** Parks what can be parked, as nobody is there to take it: about `most` entries. Returns how many that were. */
+  /**
+   * Parks what can be parked, as nobody is there to take it: about `most` entries. Returns how many that
+   * were.
+   */
   park(most: number): number {
     const resident = this.length - this.parked
     if (resident < PARKED_MIN) return 0

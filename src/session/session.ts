@@ -1,9 +1,10 @@
 /**
- * HOT. One Session (section 4.1), pure: its Subscriptions, the QoS 2 identifiers it received, the messages in
- * flight to its client and the queue behind them. The only road of a message to a subscriber, online or offline.
+ * HOT. One Session (section 4.1), pure: its Subscriptions, the QoS 2 identifiers it received, the
+ * messages in flight to its client and the queue behind them. The only road of a message to a subscriber,
+ * online or offline.
  *
- * What must outlive the process is recorded in the store; what must reach the client goes to the sink of the
- * Network Connection that is attached, if any.
+ * What must outlive the process is recorded in the store; what must reach the client goes to the sink of
+ * the Network Connection that is attached, if any.
  */
 import { type Delivery, Message, NO_TOPIC } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
@@ -26,7 +27,10 @@ import { DeliveryQueue, entryBytes, NO_PARKING, type Parking, parkedAll } from '
 
 /** How many evicted messages are asked back from the store at a time. */
 const RESTORE_SLICE = 256
-/** ... and of how many bytes, unless one alone has more: what is read back is beyond every budget until it is sent. */
+/**
+ * ... and of how many bytes, unless one alone has more: what is read back is beyond every budget until it
+ * is sent.
+ */
 const RESTORE_BYTES = 1024 * 1024
 
 const PACKET_ID_MAX = 65_535
@@ -39,7 +43,10 @@ const FLIGHT_MIN = 4
 /** What one step of `Session.sweep` may look at, in chunks of 256 positions, and drop. */
 const SWEEP_CHUNKS = 16
 const SWEEP_DROPS = 1024
-/** Expired messages behind others that are worth writing the queue anew, and the longest queue that is: 15 ms. */
+/**
+ * Expired messages behind others that are worth writing the queue anew, and the longest queue that is: 15
+ * ms.
+ */
 const REWRITE_MIN = 256
 const REWRITE_MAX = 16_384
 
@@ -80,7 +87,10 @@ export interface SessionContext {
   later(action: () => void): void
   /** Told that the oldest message that waited was dropped, so that another one is next. */
   headDropped(session: Session): void
-  /** Something of its queue, its flight or its inbound identifiers changed, for the first time since `isMarked` was false. */
+  /**
+   * Something of its queue, its flight or its inbound identifiers changed, for the first time since
+   * `isMarked` was false.
+   */
   mark(session: Session): void
   /** Reads evicted bodies back, then calls `session.pump()`. */
   restore(session: Session, messages: readonly Message[]): void
@@ -104,7 +114,10 @@ interface QueueCap {
   readonly bytes: number
 }
 
-/** Messages that a Session which ended did not deliver: `count` of the kind, more than one only without a Shared Subscription. */
+/**
+ * Messages that a Session which ended did not deliver: `count` of the kind, more than one only without a
+ * Shared Subscription.
+ */
 export interface Leftover {
   readonly delivery: Delivery
   readonly mayGoToOthers: boolean
@@ -135,7 +148,10 @@ export class Session implements OutboundState {
   readonly subscriptions: SmallMap<string, SubscriptionRecord>
   /** Broker time in ms at which the Network Connection ended; 0 while one is open. */
   disconnectedAt = 0
-  /** Whether the context was told that what it holds has changed; the context sets it to false when it has looked. */
+  /**
+   * Whether the context was told that what it holds has changed; the context sets it to false when it has
+   * looked.
+   */
   isMarked = false
   /** Where all that it has is counted. Belongs to the broker. */
   usage: object | null = null
@@ -159,7 +175,10 @@ export class Session implements OutboundState {
   #quota = 0
   /** By as much the quota may still grow, for a client that was given less than it may have. */
   #growth = 0
-  /** PUBLISH packets above QoS 0 that may be in flight on this connection; those of an earlier one count, too. */
+  /**
+   * PUBLISH packets above QoS 0 that may be in flight on this connection; those of an earlier one count,
+   * too.
+   */
   #inFlightMax = 0
   /** What was in flight when the client came back and is still to be sent again, in order. */
   #resend: readonly InFlightEntry[] = NOTHING_TO_RESEND
@@ -317,7 +336,10 @@ export class Session implements OutboundState {
     )
   }
 
-  /** The same for a message of this QoS: at QoS 0 it needs no slot in the window, but it passes nothing that waits. */
+  /**
+   * The same for a message of this QoS: at QoS 0 it needs no slot in the window, but it passes nothing
+   * that waits.
+   */
   hasRoomFor(qos: QoS): boolean {
     if (qos > 0) return this.hasRoom
     const sink = this.#sink
@@ -374,12 +396,18 @@ export class Session implements OutboundState {
     return this.#context.limits.queueQos0 && this.stored
   }
 
-  /** Whether a QoS 0 message must not pass those that wait, some of which are of QoS 0 themselves [MQTT-4.6.0-6]. */
+  /**
+   * Whether a QoS 0 message must not pass those that wait, some of which are of QoS 0 themselves
+   * [MQTT-4.6.0-6].
+   */
   get #waitsInOrder(): boolean {
     return this.#queue.length > 0 && (this.#queuesQos0 || this.#queue.head < this.#orderedTo)
   }
 
-  /** Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but no quota. */
+  /**
+   * Whether a new message above QoS 0 may be sent. PUBRELs of an earlier connection hold identifiers, but
+   * no quota.
+   */
   get #windowOpen(): boolean {
     const { queueBytesMax, inFlightBytesMax } = this.#context.limits
     const inFlightMax = this.#inFlightMax
@@ -410,12 +438,12 @@ export class Session implements OutboundState {
     )
   }
 
-  // ── the Network Connection ────────────────────────────────────────────────────────────────────────────────
+  // ── the Network Connection ─────────────────────────────────────────────────────────────────────────────
 
   /**
-   * The client is here: what was in flight is sent again with its identifiers, in order [MQTT-4.4.0-1], then the
-   * queue. `receiveMaximum` is the client's, `inFlightMax` the listener's. The client starts with `start` in flight, and
-   * gets more, up to these, for each acknowledgement that ends a full window.
+   * The client is here: what was in flight is sent again with its identifiers, in order [MQTT-4.4.0-1],
+   * then the queue. `receiveMaximum` is the client's, `inFlightMax` the listener's. The client starts
+   * with `start` in flight, and gets more, up to these, for each acknowledgement that ends a full window.
    */
   attach(
     sink: SessionSink,
@@ -458,8 +486,8 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Memory is short: parks what waits and what is in flight, about `most` entries, if the client is away. Returns how many that
-   * were; less than `most` means that nothing is left.
+   * Memory is short: parks what waits and what is in flight, about `most` entries, if the client is away.
+   * Returns how many that were; less than `most` means that nothing is left.
    */
   park(most: number): number {
     if (!this.stored || this.#sink !== null) return 0
@@ -503,11 +531,11 @@ export class Session implements OutboundState {
     }
   }
 
-  // ── outbound ──────────────────────────────────────────────────────────────────────────────────────────────
+  // ── outbound ───────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Takes a message for the client. `gate` is the commit that must be durable before a message above QoS 0 may be
-   * seen, 0 if the message itself is not stored.
+   * Takes a message for the client. `gate` is the commit that must be durable before a message above QoS
+   * 0 may be seen, 0 if the message itself is not stored.
    */
   deliver(delivery: Delivery, gate: number): void {
     const sink = this.#sink
@@ -560,8 +588,9 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Takes a message that must come before the one that is delivered next, whatever their QoS: a retained message, before a
-   * live one of its topic. Where it cannot be sent at once it waits in the queue, at QoS 0, too.
+   * Takes a message that must come before the one that is delivered next, whatever their QoS: a retained
+   * message, before a live one of its topic. Where it cannot be sent at once it waits in the queue, at
+   * QoS 0, too.
    */
   deliverAhead(delivery: Delivery, gate: number): void {
     if (this.#sink?.immediate === true || this.hasRoomFor(delivery.qos)) this.deliver(delivery, gate)
@@ -611,8 +640,8 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Drops the oldest for so many bytes more. A large message may take the place of a million small ones: then it is here
-   * before the last of them have gone.
+   * Drops the oldest for so many bytes more. A large message may take the place of a million small ones:
+   * then it is here before the last of them have gone.
    */
   #makeRoom(size: number): void {
     for (let count = 0; this.#isFullFor(size); count++) {
@@ -639,7 +668,10 @@ export class Session implements OutboundState {
     })
   }
 
-  /** It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its messages in memory. */
+  /**
+   * It has ended, and what it had is passed on: a cached Route may still name it, and must not keep its
+   * messages in memory.
+   */
   forget(): void {
     const { held } = this.#context.store
     if (this.#queue.length > 0) {
@@ -658,8 +690,9 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Lets go of what was sent to a client whose Session ends with its Network Connection: it is never sent again. Those of Shared
-   * Subscriptions stay, since another member gets them at that end. Returns the bytes.
+   * Lets go of what was sent to a client whose Session ends with its Network Connection: it is never sent
+   * again. Those of Shared Subscriptions stay, since another member gets them at that end. Returns the
+   * bytes.
    */
   forgetSent(): number {
     if (this.stored) return 0
@@ -676,8 +709,8 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Messages whose bodies it has in memory: so many of those in flight, and the newest that wait, at most. None where it is
-   * stored: its bodies are the store's.
+   * Messages whose bodies it has in memory: so many of those in flight, and the newest that wait, at
+   * most. None where it is stored: its bodies are the store's.
    */
   sample(count: number): Message[] {
     const messages: Message[] = []
@@ -716,9 +749,9 @@ export class Session implements OutboundState {
   }
 
   /**
-   * The oldest message that waits and was never sent, where it came by a Shared Subscription; else null. It may go to
-   * another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4]. 'expired' where more than one step may drop has
-   * expired before it: it is to be asked again later.
+   * The oldest message that waits and was never sent, where it came by a Shared Subscription; else null.
+   * It may go to another member (section 4.8.2); what is in flight may not [MQTT-4.8.2-4]. 'expired'
+   * where more than one step may drop has expired before it: it is to be asked again later.
    */
   waitingShared(): (Delivery & { readonly share: string }) | 'expired' | null {
     for (let dropped = 0; ; dropped++) {
@@ -749,7 +782,7 @@ export class Session implements OutboundState {
     return evicted
   }
 
-  // ── what expires while it waits ───────────────────────────────────────────────────────────────────────────
+  // ── what expires while it waits ────────────────────────────────────────────────────────────────────────
 
   /** Whether a message has expired for certain. */
   #hasExpired(message: Message): boolean {
@@ -763,8 +796,9 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Gives back what has expired, in bounded steps: at the head of the queue it is dropped; behind it, once that is worth while,
-   * the queue is written anew without it. Returns whether there is more to do at once.
+   * Gives back what has expired, in bounded steps: at the head of the queue it is dropped; behind it,
+   * once that is worth while, the queue is written anew without it. Returns whether there is more to do
+   * at once.
    */
   sweep(): boolean {
     const queue = this.#queue
@@ -788,7 +822,10 @@ export class Session implements OutboundState {
     return false
   }
 
-  /** Takes everything off the queue and puts back what has not expired, in one commit: positions have no gaps. */
+  /**
+   * Takes everything off the queue and puts back what has not expired, in one commit: positions have no
+   * gaps.
+   */
   #rewriteQueue(): void {
     const { store } = this.#context
     const now = this.#context.now()
@@ -816,7 +853,10 @@ export class Session implements OutboundState {
     if (this.#orderedTo > 0) this.#orderedTo = this.#queue.tail
   }
 
-  /** Sends what may be sent: first again what was in flight, then the queue, as far as window and reader allow. */
+  /**
+   * Sends what may be sent: first again what was in flight, then the queue, as far as window and reader
+   * allow.
+   */
   pump(): void {
     const sink = this.#sink
     if (sink === null || this.#restoring) return
@@ -946,7 +986,7 @@ export class Session implements OutboundState {
     return packetId
   }
 
-  // ── the client's acknowledgements ─────────────────────────────────────────────────────────────────────────
+  // ── the client's acknowledgements ──────────────────────────────────────────────────────────────────────
 
   /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
@@ -959,8 +999,8 @@ export class Session implements OutboundState {
   }
 
   /**
-   * PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A refusal ends
-   * the delivery [MQTT-4.4.0-2].
+   * PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A
+   * refusal ends the delivery [MQTT-4.4.0-2].
    */
   pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
     const entry = this.#inFlight.get(packetId)
@@ -1003,8 +1043,8 @@ export class Session implements OutboundState {
   }
 
   /**
-   * Gives a slot back, and another one where the window was full: it doubles with each round trip that the client keeps up
-   * with, and stays as it is for one that gets a message now and then.
+   * Gives a slot back, and another one where the window was full: it doubles with each round trip that
+   * the client keeps up with, and stays as it is for one that gets a message now and then.
    */
   #credit(): void {
     if (this.#quota === 0 && this.#growth > 0) {
@@ -1013,7 +1053,7 @@ export class Session implements OutboundState {
     } else this.#quota++
   }
 
-  // ── inbound QoS 2 ─────────────────────────────────────────────────────────────────────────────────────────
+  // ── inbound QoS 2 ──────────────────────────────────────────────────────────────────────────────────────
 
   /** Whether this QoS 2 identifier was received and not yet released. */
   isInbound(packetId: number): boolean {
@@ -1044,12 +1084,12 @@ export class Session implements OutboundState {
     return true
   }
 
-  // ── the end, and the store's view ─────────────────────────────────────────────────────────────────────────
+  // ── the end, and the store's view ──────────────────────────────────────────────────────────────────────
 
   /**
-   * Of an ended Session: the oldest message that was not delivered, those in flight first, or all that are parked with it and
-   * came by no Shared Subscription; null when there is none left. Of QoS 2 in flight nothing may go to anybody else
-   * [MQTT-4.8.2-5]. The body may be evicted.
+   * Of an ended Session: the oldest message that was not delivered, those in flight first, or all that
+   * are parked with it and came by no Shared Subscription; null when there is none left. Of QoS 2 in
+   * flight nothing may go to anybody else [MQTT-4.8.2-5]. The body may be evicted.
    */
   leftover(): Leftover | null {
     if (this.#parkedFlight !== null) this.#unparkFlight(this.#parkedFlight)
@@ -1125,7 +1165,10 @@ export class Session implements OutboundState {
     return this.#queue.tail
   }
 
-  /** An entry from `queueHead` up to, not including, `queueTail`; throws RangeError elsewhere. It may be evicted. */
+  /**
+   * An entry from `queueHead` up to, not including, `queueTail`; throws RangeError elsewhere. It may be
+   * evicted.
+   */
   queueAt(position: number): Delivery {
     return this.#queue.at(position)
   }

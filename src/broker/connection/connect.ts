@@ -99,12 +99,18 @@ function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
   return { reasonCode, reason: detail, told, limit }
 }
 
-/** What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with two strings. */
+/**
+ * What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with
+ * two strings.
+ */
 export function connectBytes({ userProperties }: ConnectPacket, packetBytes: number): number {
   return packetBytes + USER_PROPERTY_BYTES * (userProperties?.length ?? 0)
 }
 
-/** Before anybody is asked for a password: a ban tells the same whatever the password is, and whether or not there is such a user. */
+/**
+ * Before anybody is asked for a password: a ban tells the same whatever the password is, and whether or
+ * not there is such a user.
+ */
 function banned({ kind, subject, reason }: Ban): Refusal {
   const what = kind === 'client' ? 'the Client Identifier' : `the ${kind} ${subject}`
   const why = reason === '' ? '' : `: ${reason}`
@@ -115,7 +121,10 @@ function unavailable(reason: string): Refusal {
   return { reasonCode: Reason.ServerUnavailable, reason, told: RECOVERING }
 }
 
-/** A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has left. */
+/**
+ * A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has
+ * left.
+ */
 export function cleanIfNameless(packet: ConnectPacket): ConnectPacket {
   if (packet.clientId !== '' || packet.protocolVersion === 5) return packet
   return { ...packet, cleanStart: true, sessionExpirySeconds: 0 }
@@ -127,8 +136,9 @@ function isLongerThan(text: string, characters: number): boolean {
 }
 
 /**
- * The Client Identifier of a user where the listener binds it (`client_id`): as asked for, or made for a user who asked for none
- * (`assigned`, the Server's own word for it). A refusal where it is not this user's.
+ * The Client Identifier of a user where the listener binds it (`client_id`): as asked for, or made for a
+ * user who asked for none (`assigned`, the Server's own word for it). A refusal where it is not this
+ * user's.
  */
 export function boundClientId(
   { clientIdRule: rule, certificate }: LinkInfo,
@@ -221,7 +231,10 @@ export function isServerTopic(topic: string): boolean {
   return (topic.length === 4 || topic.charCodeAt(4) === SLASH) && !isBridgeState(topic)
 }
 
-/** Whether it is the topic of a bridge's state, `$SYS/broker/connection/NAME/state`, as Mosquitto's bridges have it. */
+/**
+ * Whether it is the topic of a bridge's state, `$SYS/broker/connection/NAME/state`, as Mosquitto's
+ * bridges have it.
+ */
 export function isBridgeState(topic: string): boolean {
   return BRIDGE_STATE.test(topic)
 }

@@ -1,4 +1,7 @@
-/** Counts and reports the rules that a lenient listener lets one Network Connection break: each is reported once. */
+/**
+ * Counts and reports the rules that a lenient listener lets one Network Connection break: each is
+ * reported once.
+ */
 import { type Lenience, Leniences } from '../../mqtt/lenience.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { State } from '../state/state.ts'

@@ -1,6 +1,6 @@
 /**
- * HOT. A Network Connection: hands its packets to the parts that handle them, and ends with its socket. State that lives longer
- * belongs to its Session.
+ * HOT. A Network Connection: hands its packets to the parts that handle them, and ends with its socket.
+ * State that lives longer belongs to its Session.
  */
 import { decodeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
 import { decode } from '../../mqtt/codec/decode.ts'
@@ -102,7 +102,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     return phase === 'new' || phase === 'authenticating'
   }
 
-  // ── packets ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── packets ────────────────────────────────────────────────────────────────────────────────────────────
 
   received(chunk: Buffer): void {
     this.#input.received(chunk)
@@ -231,7 +231,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     if (this.#input.end === null) this.#input.keepAlive.start(this.keepAliveSeconds)
   }
 
-  // ── the parts of this connection, for the Server ──────────────────────────────────────────────────────────
+  // ── the parts of this connection, for the Server ───────────────────────────────────────────────────────
 
   /** Newcomer. */
   wait(): boolean {
@@ -287,7 +287,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#publishReceiver?.credit(count)
   }
 
-  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
 
   takenOver(by: LinkInfo): void {
     if (this.#input.phase === 'closed') return
@@ -317,7 +317,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   cut(reason: string, told: string): void {
     this.disconnect(Reason.QuotaExceeded, reason, told)
-    // Output for a reader that takes nothing stays in memory until the reader is gone, and DISCONNECT is behind it.
+    // A reader that takes nothing keeps its output in memory until it is gone, and DISCONNECT is last.
     if (this.#output.waitingBytes > CUT_BYTES) this.destroy()
   }
 
@@ -389,7 +389,10 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     events.emit('disconnected', { clientId, link: this.#link.info, reasonCode, reason, by, ...more })
   }
 
-  /** Handles packets that came before the end first, however long the connection is held: the end has its place in the order. */
+  /**
+   * Handles packets that came before the end first, however long the connection is held: the end has its
+   * place in the order.
+   */
   ended(error: Error | undefined): void {
     if (this.#input.phase === 'closed' || this.#input.end !== null) return
     this.#state.turn.begin()
@@ -424,7 +427,10 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#parts.gone(this)
   }
 
-  /** Bounds the time that a policy has: a commit ends, a reader is cut off, and before CONNACK the connect time-out holds. */
+  /**
+   * Bounds the time that a policy has: a commit ends, a reader is cut off, and before CONNACK the connect
+   * time-out holds.
+   */
   #watchLastPackets(end: InputEnd): void {
     const { deadlines } = this.#state
     end.timeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {

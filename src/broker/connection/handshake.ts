@@ -1,6 +1,7 @@
 /**
- * Everything before CONNACK (sections 3.1, 3.2 and 4.12): CONNECT, authentication, the waits for a policy, the log-in queue and
- * rates, the time-out, and the refusals. Ends with CONNACK, or with the Network Connection.
+ * Everything before CONNACK (sections 3.1, 3.2 and 4.12): CONNECT, authentication, the waits for a
+ * policy, the log-in queue and rates, the time-out, and the refusals. Ends with CONNACK, or with the
+ * Network Connection.
  */
 import { encodeAuth } from '../../mqtt/codec/auth.ts'
 import { encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
@@ -42,8 +43,9 @@ import type { PacketSender } from './packet-sender.ts'
 import { RateGate } from './rate-gate.ts'
 
 /**
- * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that comes back must not get
- * everything that waits at once. Mosquitto's default, which such clients are used to.
+ * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that
+ * comes back must not get everything that waits at once. Mosquitto's default, which such clients are used
+ * to.
  */
 const IN_FLIGHT_START = 20
 
@@ -131,7 +133,7 @@ export class Handshake implements AuthenticationSink {
       this.#onConnect(decodeConnect(framer))
       return
     }
-    // Authenticating: only AUTH and DISCONNECT are allowed [MQTT-3.1.2-30]; other packets are not even decoded.
+    // Authenticating: only AUTH and DISCONNECT are allowed [MQTT-3.1.2-30].
     if (framer.type !== PacketType.Auth && framer.type !== PacketType.Disconnect) {
       throw new ProtocolError(
         Reason.ProtocolError,
@@ -145,7 +147,7 @@ export class Handshake implements AuthenticationSink {
       this.#connection.close('client', packet.reasonCode, 'disconnected while authenticating')
   }
 
-  // ── CONNECT, AUTH ─────────────────────────────────────────────────────────────────────────────────────────
+  // ── CONNECT, AUTH ──────────────────────────────────────────────────────────────────────────────────────
 
   #onConnect(given: ConnectPacket): void {
     const packet = cleanIfNameless(given)
@@ -244,7 +246,7 @@ export class Handshake implements AuthenticationSink {
     return gate.connect()
   }
 
-  // ── the Will ──────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the Will ───────────────────────────────────────────────────────────────────────────────────────────
 
   #authorizeWill(login: Login): void {
     const { will } = login.packet
@@ -253,8 +255,9 @@ export class Handshake implements AuthenticationSink {
   }
 
   /**
-   * Refuses CONNECT, so that nobody relies on a Will that is never published. Only a bridge is let in without the Will that tells
-   * its state: its PUBLISH to the same topic is denied as well, and it works without both.
+   * Refuses CONNECT, so that nobody relies on a Will that is never published. Only a bridge is let in
+   * without the Will that tells its state: its PUBLISH to the same topic is denied as well, and it works
+   * without both.
    */
   #willDenied(login: Login, will: Will): void {
     const { packet } = login
@@ -267,7 +270,7 @@ export class Handshake implements AuthenticationSink {
     this.#open({ ...login, packet: { ...packet, will: undefined } })
   }
 
-  // ── CONNACK ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── CONNACK ────────────────────────────────────────────────────────────────────────────────────────────
 
   #open(login: Login): void {
     const { packet, user } = login
@@ -293,7 +296,8 @@ export class Handshake implements AuthenticationSink {
     const connack = this.#connack(login)
     if (connack.length > this.#sender.maximumPacketSize) {
       this.#limited('clientMaximumPacketSize', `CONNACK has ${connack.length} bytes`)
-      this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size') // [MQTT-3.1.2-24]
+      // [MQTT-3.1.2-24]
+      this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size')
       return
     }
     const expirySeconds = sessionExpirySeconds(this.#state, packet)
@@ -341,8 +345,8 @@ export class Handshake implements AuthenticationSink {
   }
 
   /**
-   * Whether there is a place for one more connection, or it takes over its own old one: decided only now that the client is
-   * known to be who it says. Refuses with CONNACK otherwise.
+   * Whether there is a place for one more connection, or it takes over its own old one: decided only now
+   * that the client is known to be who it says. Refuses with CONNACK otherwise.
    */
   #findsRoom(clientId: string, { userName }: Owner): boolean {
     const { connected, sessions, usage } = this.#state
@@ -355,7 +359,10 @@ export class Handshake implements AuthenticationSink {
     return false
   }
 
-  /** Whether a client that has left is let in for the packets behind its CONNECT: not in the place of a newer connection. */
+  /**
+   * Whether a client that has left is let in for the packets behind its CONNECT: not in the place of a
+   * newer connection.
+   */
   #mayOpenAfterEnd(clientId: string, endedAt: number): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
@@ -364,7 +371,7 @@ export class Handshake implements AuthenticationSink {
     return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
   }
 
-  // A method that makes a closure makes an object of what that uses, with or without the closure: these are apart.
+  // Apart: a method that contains a closure allocates its context on every call.
 
   #authorizeWillAfter(ms: number, login: Login): void {
     this.#input.after(ms, () => this.#authorizeWill(login))
@@ -417,7 +424,7 @@ export class Handshake implements AuthenticationSink {
     events.emit('connected', { client, sessionPresent, cleanStart, keepAliveSeconds })
   }
 
-  // ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────
+  // ── refusals ───────────────────────────────────────────────────────────────────────────────────────────
 
   #refuseFor({ reasonCode, reason, told, limit }: Refusal): void {
     if (limit !== undefined) this.#limited(limit, reason)
@@ -445,7 +452,7 @@ export class Handshake implements AuthenticationSink {
     const version = error instanceof ConnectError ? error.version : null
     if (version !== null) this.#sender.version = version
     const isUnsupported = version !== null && error.reasonCode === Reason.UnsupportedProtocolVersion
-    // 3.1.1 answers a malformed CONNECT with silence [MQTT-3.1.4-1], an unknown level with 0x01 [MQTT-3.1.2-2].
+    // 3.1.1: silence for a malformed CONNECT [MQTT-3.1.4-1], 0x01 for an unknown level [MQTT-3.1.2-2].
     if (this.#sender.version === 5 || isUnsupported) {
       this.refuse(error.reasonCode, `${error.message} (${error.statement})`)
       return

@@ -1,6 +1,6 @@
 /**
- * HOT. The input of one Network Connection: bytes become packets, which are handled in order and in slices. The read gate
- * holds all reasons not to read.
+ * HOT. The input of one Network Connection: bytes become packets, which are handled in order and in
+ * slices. The read gate holds all reasons not to read.
  */
 import { Framer } from '../../mqtt/codec/framer.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
@@ -26,14 +26,20 @@ const KEPT_WAITING_MS = 1000
 /** The gate of connections that were never held: shared, never added to. */
 const NEVER_HELD = new ReadGate()
 
-/** The client sends nothing more: why, since when in broker time, and how long its last packets may wait for a policy. */
+/**
+ * The client sends nothing more: why, since when in broker time, and how long its last packets may wait
+ * for a policy.
+ */
 export interface InputEnd {
   readonly reason: string
   readonly at: number
   timeout: Deadline | null
 }
 
-/** 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads nothing. */
+/**
+ * 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads
+ * nothing.
+ */
 export type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
 export class Input {
@@ -53,7 +59,10 @@ export class Input {
   readonly #connection: NetworkConnection
   /** Replaced by a gate of its own when the connection is held for the first time. */
   #gate = NEVER_HELD
-  /** Whether the transport is paused; 'shortly' where the rest of the input is in memory that others read into. */
+  /**
+   * Whether the transport is paused; 'shortly' where the rest of the input is in memory that others read
+   * into.
+   */
   #paused: 'no' | 'shortly' | 'yes' = 'no'
   /** The latest turn in which it handled packets, and the units that these took. */
   #turn = 0
@@ -103,7 +112,7 @@ export class Input {
       return
     }
     this.#pause()
-    // TLS goes on with bytes that it decrypted before `pause`: a held connection must not pin that memory either.
+    // TLS goes on with bytes that it decrypted before `pause`: these must not be pinned either.
     this.framer.push(Buffer.from(chunk))
     this.#count()
   }
@@ -173,7 +182,10 @@ export class Input {
     this.#state.events.emit('packet', { clientId, link, direction, ...receivedPacket(this.framer) })
   }
 
-  /** A connection that had its share waits for the others, and all wait once the turn has taken long enough. */
+  /**
+   * A connection that had its share waits for the others, and all wait once the turn has taken long
+   * enough.
+   */
   #mayRun(turn: Turn): boolean {
     if (this.phase === 'new' && turn.isCrowded) return false
     return !turn.isFull && (turn.number - this.#servedIn > 1 || !turn.isSharedWith(this))
@@ -204,7 +216,7 @@ export class Input {
     )
   }
 
-  // ── the read gate ─────────────────────────────────────────────────────────────────────────────────────────
+  // ── the read gate ──────────────────────────────────────────────────────────────────────────────────────
 
   get isHeld(): boolean {
     return this.#gate.isHeld
@@ -214,7 +226,10 @@ export class Input {
     return this.#gate.has(reason)
   }
 
-  /** Stops reading for this reason, also packets that have arrived; false where it held already, or may not any more. */
+  /**
+   * Stops reading for this reason, also packets that have arrived; false where it held already, or may
+   * not any more.
+   */
   hold(reason: HoldReason): boolean {
     if (this.phase === 'closed' || !this.#ownGate().add(reason)) return false
     this.keepAlive.stand(true)
@@ -228,8 +243,8 @@ export class Input {
   }
 
   /**
-   * Handles now all that the client sent before it left, since it is back. Only a policy still holds it up. The work is bounded,
-   * since nothing more comes; false while it needs later turns.
+   * Handles now all that the client sent before it left, since it is back. Only a policy still holds it
+   * up. The work is bounded, since nothing more comes; false while it needs later turns.
    */
   finish(): boolean {
     if (this.phase === 'closed' || this.end === null || this.#gate.has('policy')) return true
@@ -307,9 +322,12 @@ export class Input {
     this.release('commit')
   }
 
-  // ── packets that wait for an answer ───────────────────────────────────────────────────────────────────────
+  // ── packets that wait for an answer ────────────────────────────────────────────────────────────────────
 
-  /** Handles a value now, or a promise's value later; the packets behind wait, and `then` runs in a turn of its own. */
+  /**
+   * Handles a value now, or a promise's value later; the packets behind wait, and `then` runs in a turn
+   * of its own.
+   */
   settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
     if (isPromise(answer)) this.#await(answer, then)
     else then(answer)
@@ -365,7 +383,7 @@ export class Input {
     )
   }
 
-  // ── beginning and end ─────────────────────────────────────────────────────────────────────────────────────
+  // ── beginning and end ──────────────────────────────────────────────────────────────────────────────────
 
   /** CONNECT was accepted. */
   open(): void {

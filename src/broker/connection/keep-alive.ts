@@ -5,15 +5,15 @@ import type { Deadline } from '../state/deadlines.ts'
 import type { ClientConnection, State } from '../state/state.ts'
 
 /**
- * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer do not: that is no
- * slow link but a client that trickles bytes.
+ * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer
+ * do not: that is no slow link but a client that trickles bytes.
  */
 const LIFE_BYTES_MIN = 64
 
 /**
- * Disconnects a client that sends nothing for one and a half Keep Alive. Checked only when that time might have passed.
- * Bytes of an unfinished packet count as activity, too: on a slow link one PUBLISH may take longer. A few bytes do not:
- * a client that sends byte by byte has to finish its packet in time.
+ * Disconnects a client that sends nothing for one and a half Keep Alive. Checked only when that time
+ * might have passed. Bytes of an unfinished packet count as activity, too: on a slow link one PUBLISH may
+ * take longer. A few bytes do not: a client that sends byte by byte has to finish its packet in time.
  */
 export class KeepAlive {
   readonly #state: State
@@ -70,7 +70,10 @@ export class KeepAlive {
     this.#deadline = this.#state.deadlines.at(time, () => this.#look())
   }
 
-  /** Bytes of a TLS record that is still arriving, of which nothing can be read yet: it may take long on a slow link, too. */
+  /**
+   * Bytes of a TLS record that is still arriving, of which nothing can be read yet: it may take long on a
+   * slow link, too.
+   */
   get #encryptedBytes(): number {
     return (this.#link.arrivedBytes ?? 0) - this.#arrivedBytes
   }

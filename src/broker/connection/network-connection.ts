@@ -9,10 +9,13 @@ import type { Newcomer } from '../state/doorway.ts'
 import type { ClientConnection } from '../state/state.ts'
 import type { Authentication } from './authentication.ts'
 
-/** Who ended a Network Connection. */
+/** The side that ended a Network Connection. */
 export type EndedBy = BrokerEvents['disconnected']['by']
 
-/** The Network Connection as its parts (handshake, input, sender) need it: imports make no circle this way. */
+/**
+ * The Network Connection as its parts (handshake, input, sender) need it: imports make no circle this
+ * way.
+ */
 export interface NetworkConnection extends ClientConnection, Newcomer {
   /** The client as far as it is known. */
   view: ClientView

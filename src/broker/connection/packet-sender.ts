@@ -1,6 +1,6 @@
 /**
- * HOT. Packets to the client: answers, and the deliveries of its Session, in the client's version and within its limits. Both
- * share one sequence, the output.
+ * HOT. Packets to the client: answers, and the deliveries of its Session, in the client's version and
+ * within its limits. Both share one sequence, the output.
  */
 import { PINGRESP } from '../../mqtt/codec/ping.ts'
 import type { Delivery } from '../../mqtt/message.ts'
@@ -63,7 +63,7 @@ export class PacketSender implements SessionSink {
     this.#connection = connection
   }
 
-  // ── packets ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── packets ────────────────────────────────────────────────────────────────────────────────────────────
 
   #makeEncoder(): DeliveryEncoder {
     this.#encoder = new DeliveryEncoder(
@@ -150,7 +150,7 @@ export class PacketSender implements SessionSink {
     this.#state.events.emit('packet', { clientId, link, direction, ...sent })
   }
 
-  // ── writing ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── writing ────────────────────────────────────────────────────────────────────────────────────────────
 
   flush(): void {
     if (this.#input.isGone) {
@@ -221,7 +221,7 @@ export class PacketSender implements SessionSink {
     this.#link.destroy()
   }
 
-  // ── deliveries ────────────────────────────────────────────────────────────────────────────────────────────
+  // ── deliveries ─────────────────────────────────────────────────────────────────────────────────────────
 
   /** True also once the client has ended its input: it gets answers, but deliveries wait in the Session. */
   get congested(): boolean {
@@ -235,7 +235,10 @@ export class PacketSender implements SessionSink {
     return work.units >= turn.pumpUntil
   }
 
-  /** Sends what waits in a Session; `receiveMaximum`, `inFlightMax` and `start` are those of `Session.attach`. */
+  /**
+   * Sends what waits in a Session; `receiveMaximum`, `inFlightMax` and `start` are those of
+   * `Session.attach`.
+   */
   attach(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
     this.#beginPump()
     session.attach(this, receiveMaximum, inFlightMax, start)
@@ -277,7 +280,7 @@ export class PacketSender implements SessionSink {
     this.#parts.retained.resume(session)
   }
 
-  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The Network Connection is closed: stops deliveries. What was sent still leaves, and is not charged. */
   close(): void {

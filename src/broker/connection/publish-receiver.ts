@@ -65,9 +65,10 @@ export class PublishReceiver {
   }
 
   /**
-   * Whether a QoS 2 message that came on this Network Connection has the identifier, until PUBREL [MQTT-2.2.1-3]; before 5.0
-   * there is no word for it. One that is left from an earlier connection is no hindrance: its client begins anew, since many
-   * lose their state with the power and count from 1 again, and would be refused for as long as the Session lasts.
+   * Whether a QoS 2 message that came on this Network Connection has the identifier, until PUBREL
+   * [MQTT-2.2.1-3]; before 5.0 there is no word for it. One that is left from an earlier connection is no
+   * hindrance: its client begins anew, since many lose their state with the power and count from 1 again,
+   * and would be refused for as long as the Session lasts.
    */
   isInUse(packetId: number): boolean {
     return this.#version === 5 && this.#receivingIds?.has(packetId) === true
@@ -92,7 +93,7 @@ export class PublishReceiver {
     else this.#authorize(packet, topic)
   }
 
-  // A method that makes a closure makes an object of what that uses, with or without the closure: these are apart.
+  // Apart: a method that contains a closure allocates its context on every call.
 
   #authorize(packet: PublishPacket, topic: Topic): void {
     const { policy } = this.#state
@@ -107,7 +108,10 @@ export class PublishReceiver {
     else this.#refusePublish(packet, topic, Reason.NotAuthorized)
   }
 
-  /** Counts the packet against Receive Maximum; false when its QoS 2 identifier is known, and it was answered. */
+  /**
+   * Counts the packet against Receive Maximum; false when its QoS 2 identifier is known, and it was
+   * answered.
+   */
   #receive(packet: PublishPacket, topic: Topic): boolean {
     const { packetId, qos } = packet
     const isOfThisConnection = qos === 2 && this.#receivingIds?.has(packetId) === true
@@ -133,9 +137,10 @@ export class PublishReceiver {
   }
 
   /**
-   * Whether a message under an identifier that was not released is another one than the one that was received. Its
-   * client forgot that one, as many do that lose their state with the power: it was delivered then, and is over now. Only
-   * the message tells: a client that forgot may as well set DUP, and one that did not may leave it out.
+   * Whether a message under an identifier that was not released is another one than the one that was
+   * received. Its client forgot that one, as many do that lose their state with the power: it was
+   * delivered then, and is over now. Only the message tells: a client that forgot may as well set DUP,
+   * and one that did not may leave it out.
    */
   #isAnother(packetId: number, isOfThisConnection: boolean): boolean {
     const session = this.#session
@@ -259,7 +264,10 @@ export class PublishReceiver {
     this.#sender.acknowledge('pubrec', packetId, outcome, known, 0)
   }
 
-  /** Disk or memory is short: the publisher keeps its message and comes back, or is told that it is refused. */
+  /**
+   * Disk or memory is short: the publisher keeps its message and comes back, or is told that it is
+   * refused.
+   */
   #exhausted(packet: PublishPacket, topic: Topic, outcome: Reason): void {
     if (packet.qos === 0) return
     if (this.#state.limits.whenExhausted === 'refuse') this.#refusePublish(packet, topic, outcome)

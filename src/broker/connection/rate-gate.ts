@@ -39,8 +39,9 @@ export class RateGate {
   }
 
   /**
-   * Charges a message, or so many topic filters, and holds the packets behind as long as the rate demands; returns true where
-   * they are refused with 0x97 instead. Throws ProtocolError after too many refusals.
+   * Charges a message, or so many topic filters, and holds the packets behind as long as the rate
+   * demands; returns true where they are refused with 0x97 instead. Throws ProtocolError after too many
+   * refusals.
    */
   refuses(kind: 'publish' | 'subscribe', count: number): boolean {
     const wait = this.#rates.charge(kind, count)

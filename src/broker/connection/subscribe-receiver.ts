@@ -19,7 +19,10 @@ import type { PacketSender } from './packet-sender.ts'
 /** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
 const SUBACK_BYTES = 3
 
-/** Topic Filters of which a slice is made, and their characters: what they take is known only when it is done. */
+/**
+ * Topic Filters of which a slice is made, and their characters: what they take is known only when it is
+ * done.
+ */
 const SLICE_FILTERS = 256
 const SLICE_CHARACTERS = 65_536
 
@@ -32,7 +35,10 @@ interface Handled {
   readonly isInUse: boolean
   /** Topic Filters that were checked; in the end all. */
   count: number
-  /** Why the packet is refused, once all of it was read: a packet that is malformed further on is that first. */
+  /**
+   * Why the packet is refused, once all of it was read: a packet that is malformed further on is that
+   * first.
+   */
   invalid: ProtocolError | null
   /** The first Topic Filter of what is not available, and that. */
   unavailable: Unavailable | null
@@ -76,8 +82,9 @@ export class SubscribeReceiver {
   }
 
   /**
-   * Handles SUBSCRIBE. `isInUse` tells whether a QoS 2 message has its packet identifier: that is the answer to every Topic
-   * Filter then. Throws ProtocolError before anything is done, now or in a later turn.
+   * Handles SUBSCRIBE. `isInUse` tells whether a QoS 2 message has its packet identifier: that is the
+   * answer to every Topic Filter then. Throws ProtocolError before anything is done, now or in a later
+   * turn.
    */
   subscribe(reader: FilterReader, isInUse: boolean): void {
     this.#check(this.#begin(reader, isInUse), true)
@@ -204,7 +211,10 @@ export class SubscribeReceiver {
     this.#sender.send(encode(this.#version, reader.packetId, reasonCodes), gate)
   }
 
-  /** An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent [MQTT-3.1.2-24]. */
+  /**
+   * An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent
+   * [MQTT-3.1.2-24].
+   */
   #expectRoomFor(reasonCodes: number): void {
     const remaining = SUBACK_BYTES + reasonCodes
     if (1 + variableByteIntegerBytes(remaining) + remaining <= this.#sender.maximumPacketSize) return

@@ -1,4 +1,7 @@
-/** HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and largest packet. */
+/**
+ * HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and
+ * largest packet.
+ */
 import { sharedPublish, writePublish } from '../../../mqtt/codec/publish.ts'
 import { type Delivery, type EncodedPacket, NO_IDENTIFIERS } from '../../../mqtt/message.ts'
 import type { ProtocolVersion } from '../../../mqtt/packet.ts'
@@ -30,8 +33,8 @@ export class DeliveryEncoder {
   }
 
   /**
-   * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's Maximum Packet Size
-   * [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
+   * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's
+   * Maximum Packet Size [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
    */
   encode(delivery: Delivery, packetId: number, dup: boolean, now: number): EncodedPacket | null {
     if (this.#isShared(delivery)) {
@@ -43,7 +46,10 @@ export class DeliveryEncoder {
     return this.#fits(encoded, this.body) ? encoded : null
   }
 
-  /** What follows the packet that was encoded last, and belongs to it: a large payload, where the message has it. */
+  /**
+   * The rest of the packet that was encoded last: a large payload, where the message
+   * has it.
+   */
   get body(): Buffer | null {
     return this.#own.body
   }

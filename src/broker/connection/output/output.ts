@@ -1,6 +1,6 @@
 /**
- * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything behind it;
- * what is free leaves in one write at the end of the turn.
+ * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything
+ * behind it; what is free leaves in one write at the end of the turn.
  */
 import { writeAcknowledge } from '../../../mqtt/codec/acknowledge.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
@@ -9,10 +9,13 @@ import type { CommitWaiter, State } from '../../state/state.ts'
 import { Stretch } from '../../state/turn-memory.ts'
 import { UNITS } from '../../state/work.ts'
 
-/** What a waiting packet costs in memory beside its bytes, at most: a Buffer of its own. */
+/** Memory that a waiting packet takes beside its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
 
-/** What waits for a slow reader is copied below this, and where its memory has more than as many times its bytes. */
+/**
+ * Output for a slow reader is copied below this, and where its memory has more than as many times its
+ * bytes.
+ */
 const COPY_BELOW_BYTES = 1024
 const MEMORY_TIMES_MAX = 2
 
@@ -24,10 +27,16 @@ const SPARE_BYTES = 4096
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are copied. */
+/**
+ * Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are
+ * copied.
+ */
 const HELD_TURNS = 8
 
-/** So many writes to a connection that was idle have their last packet written alone, and then one in so many ms. */
+/**
+ * So many writes to a connection that was idle have their last packet written alone, and then one in so
+ * many ms.
+ */
 const APART_MAX = 16
 const APART_MS = 1000
 
@@ -80,7 +89,10 @@ export class Output {
   #spareUsed = 0
   #pushed = 0
   #written = 0
-  /** In broker time: how far ahead it is tells how many writes of late had their last packet written alone. */
+  /**
+   * In broker time: how far ahead it is tells how many writes of late had their last packet written
+   * alone.
+   */
   #apartUntil = 0
 
   constructor(state: State, link: Link, owner: OutputOwner) {
@@ -90,14 +102,17 @@ export class Output {
     this.place = new Stretch(state.turn.memory)
   }
 
-  /** True while as many bytes as allowed wait for the reader. A reader with nothing waiting is never congested. */
+  /**
+   * True while as many bytes as allowed wait for the reader. A reader with nothing waiting is never
+   * congested.
+   */
   get congested(): boolean {
     return this.#backlog + this.#weight >= this.#state.limits.outgoingBytesMax
   }
 
   /**
-   * True while twice as much waits: deliveries have stopped long before, so these are answers to a client that asks
-   * and does not read. Nothing more is read from it until it does.
+   * True while twice as much waits: deliveries have stopped long before, so these are answers to a client
+   * that asks and does not read. Nothing more is read from it until it does.
    */
   get backpressured(): boolean {
     return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
@@ -124,8 +139,9 @@ export class Output {
   }
 
   /**
-   * Adds a packet. It leaves when the commit `gate` is durable (0: at the end of the turn), and never before what
-   * was added earlier. `credits` are given back when it was written. True when the owner has to be flushed this turn.
+   * Adds a packet. It leaves when the commit `gate` is durable (0: at the end of the turn), and never
+   * before what was added earlier. `credits` are given back when it was written. True when the owner has
+   * to be flushed this turn.
    */
   push(bytes: Buffer, gate: number, credits: number): boolean {
     return this.pushPart(bytes, 0, bytes.length, gate, credits)
@@ -166,8 +182,8 @@ export class Output {
   }
 
   /**
-   * What was placed is not added. Where nothing else was, nobody flushes this turn, and the place would stay in memory that
-   * others write into in the next one.
+   * What was placed is not added. Where nothing else was, nobody flushes this turn, and the place would
+   * stay in memory that others write into in the next one.
    */
   abandon(): void {
     if (this.#packets === 0) this.place.leave()
@@ -204,7 +220,7 @@ export class Output {
   flush(): void {
     if (this.#packets > 0) {
       if (this.#run !== null) this.#endRun()
-      // A gate that was expected to be filled and was not (a message that a full queue dropped) waits for nothing.
+      // A gate of which nothing was recorded (a full queue dropped the message) waits for nothing.
       const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
       const chunks = this.#chunks ?? [this.#chunk!]
       const bytes = this.#bytes
@@ -301,8 +317,9 @@ export class Output {
   }
 
   /**
-   * What may have to wait for long: without the memory of other packets that chunks are parts of, since only their own bytes
-   * are counted. Large ones are shared with other readers, one that has its memory for itself is left in it.
+   * What may have to wait for long: without the memory of other packets that chunks are parts of, since
+   * only their own bytes are counted. Large ones are shared with other readers, one that has its memory
+   * for itself is left in it.
    */
   #withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
     if (chunks.length === 1 && bytes >= COPY_BELOW_BYTES && isAlone(chunks[0]!)) return chunks

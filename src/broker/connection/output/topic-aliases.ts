@@ -1,9 +1,12 @@
-/** HOT. Topic aliases of one Network Connection, both ways (section 3.3.2.3.4). They die with it [MQTT-3.3.2-7]. */
+/**
+ * HOT. Topic aliases of one Network Connection, both ways (section 3.3.2.3.4). They die with it
+ * [MQTT-3.3.2-7].
+ */
 import type { Topic } from '../../../mqtt/message.ts'
 import type { PublishPacket } from '../../../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../../mqtt/reason.ts'
 
-/** What the client calls topics by. */
+/** The topic aliases of the client. */
 export class IncomingAliases {
   readonly #maximum: number
   #topics: Map<number, Topic> | null = null
@@ -19,7 +22,10 @@ export class IncomingAliases {
     return this.#bytes
   }
 
-  /** The topic of a packet that carries an alias. Throws ProtocolError for one above the maximum or not known. */
+  /**
+   * The topic of a packet that carries an alias. Throws ProtocolError for one above the maximum or not
+   * known.
+   */
   resolve(packet: PublishPacket): Topic {
     const { topicAlias: alias } = packet
     if (alias > this.#maximum) {
@@ -53,8 +59,9 @@ const SEEN_PER_ALIAS = 4
 const SEEN_BYTES_MAX = 16 * 1024
 
 /**
- * What we call topics by towards the client: those that come again get an alias, and keep it. What comes once is not worth one,
- * and clients that announce a Topic Alias Maximum without a thought get none until it pays.
+ * The topic aliases towards the client: topics that come again get an alias, and keep it. What comes
+ * once is not worth one, and clients that announce a Topic Alias Maximum without a thought get none until
+ * it pays.
  */
 export class OutgoingAliases {
   readonly maximum: number
@@ -63,7 +70,10 @@ export class OutgoingAliases {
   #seen: Set<string> | null = null
   #seenBytes = 0
 
-  /** `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none [MQTT-3.1.2-27]. */
+  /**
+   * `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none
+   * [MQTT-3.1.2-27].
+   */
   constructor(maximum: number) {
     this.maximum = maximum
   }
@@ -73,7 +83,10 @@ export class OutgoingAliases {
     return this.maximum === 0 ? 0 : (this.#aliases?.get(topic) ?? 0)
   }
 
-  /** An alias that is still free, for a topic that has come before; 0 for none. It is known only after `learn`. */
+  /**
+   * An alias that is still free, for a topic that has come before; 0 for none. It is known only after
+   * `learn`.
+   */
   free({ name, byteLength }: Topic): number {
     const used = this.#aliases?.size ?? 0
     if (used >= this.maximum || byteLength < ALIASED_BYTES_MIN) return 0

@@ -1,4 +1,7 @@
-/** PURE. What `log.level: trace` says of a control packet: its type, identifier and size, and nothing of what is in it. */
+/**
+ * PURE. What `log.level: trace` says of a control packet: its type, identifier and size, and nothing of
+ * what is in it.
+ */
 import type { Framer } from '../../../mqtt/codec/framer.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
 import { PacketType } from '../../../mqtt/packet-type.ts'
@@ -45,7 +48,10 @@ export function sentPacket(bytes: Buffer): TracedPacket {
   return { ...said, packetId: bytes.readUInt16BE(at + 1) }
 }
 
-/** PUBACK, PUBREC, PUBREL or PUBCOMP as it is written: before 5.0, and for success, without its Reason Code. */
+/**
+ * PUBACK, PUBREC, PUBREL or PUBCOMP as it is written: before 5.0, and for success, without its Reason
+ * Code.
+ */
 export function acknowledgement(
   type: AcknowledgeType,
   version: ProtocolVersion,

@@ -129,7 +129,7 @@ describe('Output', () => {
     expect([output.pushed, output.written]).toEqual([5, 5])
   })
 
-  it('what waits for a reader, or for long, keeps no memory alive but its own; a large packet is shared', () => {
+  it('output that waits keeps no memory alive but its own; a large packet is shared', () => {
     const { link, output, turn, commit, store } = made(1_000_000)
     const kept: Buffer[] = []
     const write = link.write.bind(link)
@@ -180,7 +180,7 @@ describe('Output', () => {
     expect(kept.length).toBe(21)
   })
 
-  it('readers that wait for the same large bytes share one copy; what is small stands around it, in order', () => {
+  it('readers that wait for the same large bytes share one copy, with small ones in order around it', () => {
     const { state, store } = made()
     const slab = Buffer.alloc(256 * 1024, 's')
     const body = slab.subarray(1000, 9000)
