@@ -90,7 +90,6 @@ export const LONG_LINES: readonly string[] = [
   'src/broker/boundary/security.ts',
   'src/broker/clock.ts',
   'src/broker/connection/connect.ts',
-  'src/broker/connection/connection.ts',
   'src/broker/durability.ts',
   'src/broker/inventory.ts',
   'src/broker/memory-guard.ts',

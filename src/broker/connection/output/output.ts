@@ -182,7 +182,7 @@ export class Output {
   }
 
   /**
-   * What was placed is not added. Where nothing else was, nobody flushes this turn, and the place would
+   * Drops the packet that was placed. If nothing else was added, nobody flushes this turn, and the place would
    * stay in memory that others write into in the next one.
    */
   abandon(): void {
