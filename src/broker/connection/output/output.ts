@@ -182,7 +182,7 @@ export class Output {
   }
 
   /**
-   * Drops the packet that was placed. If nothing else was added, nobody flushes this turn, and the place would
+   * Drops the packet that was placed. If nothing else was added, nobody flushes this turn: it would
    * stay in memory that others write into in the next one.
    */
   abandon(): void {
@@ -317,7 +317,7 @@ export class Output {
   }
 
   /**
-   * What may have to wait for long: without the memory of other packets that chunks are parts of, since
+   * Copies chunks that may wait for long: without the memory of other packets that chunks are parts of, since
    * only their own bytes are counted. Large ones are shared with other readers, one that has its memory
    * for itself is left in it.
    */
