@@ -330,7 +330,7 @@ export class Output {
     let smallBytes = 0
     for (let index = 0; index < chunks.length; index++) {
       const chunk = chunks[index]!
-      // What the next turns write into is never shared: it would be taken for what it was.
+      // Never share memory that the next turns write into: its bytes would change.
       if (chunk.length < SHARED_FROM_BYTES || memory.uses(chunk.buffer)) {
         smallBytes += chunk.length
         continue
