@@ -172,7 +172,8 @@ function doubtAt(now: number, before: TimeDoubt | null, unseenMs: number, graceM
   if (unseenMs > 0) {
     const stillMs = before !== null && before.until > now - unseenMs ? before.ms : 0
     const doubtfulMs = unseenMs + stillMs
-    return { ms: doubtfulMs, since: now - doubtfulMs, until: now + graceMs }
+    // The sum was rounded: without a ms more, what was noted at the very end would be younger than the end.
+    return { ms: doubtfulMs, since: Math.floor(now - doubtfulMs) + 1, until: now + graceMs }
   }
   return before !== null && before.until > now ? before : null
 }
