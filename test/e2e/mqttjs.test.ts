@@ -82,7 +82,8 @@ describe.each(['mqtt', 'mqtts', 'ws', 'wss'] as const)('MQTT.js over %s', (schem
     const large = Buffer.alloc(3 * 1024 * 1024, 'godwit ')
     for (const qos of [0, 1, 2] as const) await publisher.publishAsync(`data/${qos}`, `at ${qos}`, { qos })
     await publisher.publishAsync('data/large', large, { qos: 1 })
-    const got = await arriving
+    // MQTT.js hands a QoS 2 message over once PUBREL came: another topic's may overtake it.
+    const got = (await arriving).sort((a, b) => (a.topic < b.topic ? -1 : 1))
     expect(got.map(({ topic, qos }) => [topic, qos])).toEqual([
       ['data/0', 0],
       ['data/1', 1],
