@@ -45,8 +45,8 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   view: ClientView
   readonly address: Usage
   readonly #state: State
-  readonly #parts: ServerParts
-  readonly #link: Link
+  readonly parts: ServerParts
+  readonly link: Link
   readonly #output: Output
   readonly #input: Input
   readonly #sender: PacketSender
@@ -68,15 +68,15 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   constructor(state: State, parts: ServerParts, link: Link) {
     this.#state = state
-    this.#parts = parts
-    this.#link = link
+    this.parts = parts
+    this.link = link
     this.address = state.usage.opened(link.info)
     this.countedBytes = connectionBytes(link.info.transport)
     this.view = { clientId: '', userName: null, protocolVersion: 4, link: link.info }
     this.#output = new Output(state, link, this)
-    this.#input = new Input(state, parts, link, this.#output, this)
-    this.#sender = new PacketSender(state, parts, link, this.#output, this.#input, this)
-    this.#handshake = new Handshake(state, parts, link, this, this.#input, this.#sender)
+    this.#input = new Input(state, this.#output, this)
+    this.#sender = new PacketSender(state, this.#output, this.#input, this)
+    this.#handshake = new Handshake(state, this, this.#input, this.#sender)
   }
 
   /** Bytes that wait for this reader, here and in the transport, and bytes that are kept for its input. */
@@ -173,7 +173,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   get #receiver(): PublishReceiver {
     this.#publishReceiver ??= new PublishReceiver(
       this.#state,
-      this.#parts,
+      this.parts,
       this,
       this.#input,
       this.#sender,
@@ -185,7 +185,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   get #filters(): SubscribeReceiver {
     this.#subscribeReceiver ??= new SubscribeReceiver(
       this.#state,
-      this.#parts,
+      this.parts,
       this.#input,
       this.#sender,
       this.#sender.session!,
@@ -216,7 +216,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     expirySeconds: number,
     authentication: Authentication | null,
   ): void {
-    const { info } = this.#link
+    const { info } = this.link
     this.#sender.session = session
     this.#expirySeconds = expirySeconds
     this.#mayExpireLater = packet.sessionExpirySeconds > 0
@@ -225,7 +225,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#authentication = authentication
     this.#input.open()
     this.#sender.aliasMaximum = Math.min(packet.topicAliasMaximum, this.#state.limits.topicAliasOutMaximum)
-    this.#parts.sessions.attach(session, this)
+    this.parts.sessions.attach(session, this)
     this.connectedAt = this.#state.now()
     this.keepAliveSeconds = keepAliveSeconds(this.#state, packet, info)
     if (this.#input.end === null) this.#input.keepAlive.start(this.keepAliveSeconds)
@@ -305,7 +305,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     if (!depends) return
     if (this.#input.phase === 'closed') {
       this.#output.discard()
-      if (!this.#input.isGone) this.#link.end()
+      if (!this.#input.isGone) this.link.end()
     }
     if (this.#input.phase !== 'open') return
     this.#output.discard()
@@ -323,7 +323,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   destroy(): void {
     this.#output.discard()
-    this.#link.destroy()
+    this.link.destroy()
   }
 
   disconnect(reasonCode: number, reason: string, told = reason): void {
@@ -368,11 +368,11 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#sender.close()
     this.#handshake?.end()
     this.#handshake = null
-    this.#parts.connections.delete(this)
+    this.parts.connections.delete(this)
     this.#state.doorway.left(this)
     if (session !== null) {
       const normal = by === 'client' && reasonCode === Reason.Success
-      this.#parts.sessions.left(session, this.#expirySeconds, normal ? 'normal' : 'lost')
+      this.parts.sessions.left(session, this.#expirySeconds, normal ? 'normal' : 'lost')
     }
     if (wasOpen) this.#tellClosed(by, reasonCode, reason)
     if (this.#input.isGone) this.#over()
@@ -386,7 +386,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     const { clientId } = this.view
     const takenOverBy = this.#takenOverBy
     const more = takenOverBy === null ? {} : { takenOverBy }
-    events.emit('disconnected', { clientId, link: this.#link.info, reasonCode, reason, by, ...more })
+    events.emit('disconnected', { clientId, link: this.link.info, reasonCode, reason, by, ...more })
   }
 
   /**
@@ -424,7 +424,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   #over(): void {
     this.#output.discard()
     if (this.restlessAt >= 0) this.#state.rest(this)
-    this.#parts.gone(this)
+    this.parts.gone(this)
   }
 
   /**

@@ -15,11 +15,9 @@ import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
 import { REFUSED } from '../accounts/rates.ts'
 import type { Limit } from '../boundary/events.ts'
-import type { Link } from '../boundary/link.ts'
 import type { ConnackExtras, Owner, Rejection } from '../boundary/policy.ts'
 import { connackReasonCode } from '../boundary/refusal-codes.ts'
 import { connectionExcess } from '../relief/quotas.ts'
-import type { ServerParts } from '../sessions/server-parts.ts'
 import type { State } from '../state/state.ts'
 import { UNITS } from '../state/work.ts'
 import { Authentication, type AuthenticationSink } from './authentication.ts'
@@ -37,7 +35,7 @@ import {
 } from './connect.ts'
 import { ConnectionLeniences } from './connection-leniences.ts'
 import type { Input } from './input.ts'
-import { type LateBy, LoginTime } from './login-time.ts'
+import { type LateBy, type LateClient, LoginTime } from './login-time.ts'
 import type { NetworkConnection } from './network-connection.ts'
 import type { PacketSender } from './packet-sender.ts'
 import { RateGate } from './rate-gate.ts'
@@ -62,10 +60,8 @@ interface Login {
   readonly extras: ConnackExtras
 }
 
-export class Handshake implements AuthenticationSink {
+export class Handshake implements AuthenticationSink, LateClient {
   readonly #state: State
-  readonly #parts: ServerParts
-  readonly #link: Link
   readonly #connection: NetworkConnection
   readonly #input: Input
   readonly #sender: PacketSender
@@ -78,26 +74,17 @@ export class Handshake implements AuthenticationSink {
   #packetBytes = 0
   #authentication: Authentication | null = null
 
-  constructor(
-    state: State,
-    parts: ServerParts,
-    link: Link,
-    connection: NetworkConnection,
-    input: Input,
-    sender: PacketSender,
-  ) {
+  constructor(state: State, connection: NetworkConnection, input: Input, sender: PacketSender) {
     this.#state = state
-    this.#parts = parts
-    this.#link = link
     this.#connection = connection
     this.#input = input
     this.#sender = sender
-    const { lenient, handshakeMs = 0 } = link.info
+    const { lenient, handshakeMs = 0 } = connection.link.info
     this.#leniences =
       lenient === undefined || lenient.length === 0 ? null : new ConnectionLeniences(state, lenient)
     input.framer.leniences = this.#leniences?.leniences ?? null
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
-    this.#loginTime = new LoginTime(state, timeoutMs, handshakeMs, (by) => this.#timedOut(by))
+    this.#loginTime = new LoginTime(state, timeoutMs, handshakeMs, this)
   }
 
   /** Bytes of the CONNECT that is being decided. */
@@ -152,7 +139,7 @@ export class Handshake implements AuthenticationSink {
   #onConnect(given: ConnectPacket): void {
     const packet = cleanIfNameless(given)
     const { framer } = this.#input
-    const { info } = this.#link
+    const { info } = this.#connection.link
     const { protocolVersion } = packet
     this.#state.work.units += UNITS.connect
     this.#state.turn.newcomer()
@@ -212,14 +199,14 @@ export class Handshake implements AuthenticationSink {
 
   authenticated(user: Owner, data: Buffer | undefined, extras: ConnackExtras): void {
     const packet = this.#packet!
-    const { info } = this.#link
+    const { info } = this.#connection.link
     const clientId = boundClientId(info, packet, this.#connection.view.clientId, user)
     if (typeof clientId !== 'string') {
       this.#limited('clientIdRule', clientId.reason)
       this.refuse(clientId.reasonCode, clientId.reason)
       return
     }
-    this.#parts.sessions.settle(clientId)
+    this.#connection.parts.sessions.settle(clientId)
     const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -266,7 +253,7 @@ export class Handshake implements AuthenticationSink {
       this.refuse(Reason.NotAuthorized, `the Will Topic ${will.topic} is not allowed`)
       return
     }
-    this.#parts.wills.deny(this.#connection.view, will)
+    this.#connection.parts.wills.deny(this.#connection.view, will)
     this.#open({ ...login, packet: { ...packet, will: undefined } })
   }
 
@@ -277,7 +264,7 @@ export class Handshake implements AuthenticationSink {
     const { clientId } = this.#connection.view
     const { end } = this.#input
     // Asked again: another user may have made a Session while a policy was thinking.
-    this.#parts.sessions.settle(clientId)
+    this.#connection.parts.sessions.settle(clientId)
     const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -301,20 +288,24 @@ export class Handshake implements AuthenticationSink {
       return
     }
     const expirySeconds = sessionExpirySeconds(this.#state, packet)
-    const { session, present } = this.#parts.sessions.open({
+    const { session, present } = this.#connection.parts.sessions.open({
       clientId,
       user,
       cleanStart: packet.cleanStart,
       expirySeconds,
-      link: this.#link.info,
+      link: this.#connection.link.info,
       address: this.#connection.address,
     })
-    this.#parts.wills.set(this.#connection.view, packet.will, packet.clientId === '' && expirySeconds === 0)
+    this.#connection.parts.wills.set(
+      this.#connection.view,
+      packet.will,
+      packet.clientId === '' && expirySeconds === 0,
+    )
     this.#packet = null
     const authentication = packet.authenticationMethod === undefined ? null : this.#authentication
     this.#connection.opened(packet, session, expirySeconds, authentication)
     this.#tellOpened(packet, present)
-    if (present) this.#parts.subscribing.reconsider(this.#connection.view, session)
+    if (present) this.#connection.parts.subscribing.reconsider(this.#connection.view, session)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     if (present && packet.protocolVersion > 3) setSessionPresent(connack)
     this.#sender.connack(connack)
@@ -322,16 +313,16 @@ export class Handshake implements AuthenticationSink {
   }
 
   #attach(session: Session, packet: ConnectPacket): void {
-    const { inFlightMax = this.#state.limits.inFlightMax } = this.#link.info
+    const { inFlightMax = this.#state.limits.inFlightMax } = this.#connection.link.info
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
     this.#sender.attach(session, packet.receiveMaximum, inFlightMax, start)
   }
 
   #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {
-    const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#link.info)
+    const refusal = sessionRefusal(this.#state, packet, clientId, user, this.#connection.link.info)
     if (refusal !== null || this.#state.sessions.has(clientId)) return refusal
-    const { relief, diskRelief, keptRelief } = this.#parts
-    const { remoteAddress } = this.#link.info
+    const { relief, diskRelief, keptRelief } = this.#connection.parts
+    const { remoteAddress } = this.#connection.link.info
     const stores = sessionExpirySeconds(this.#state, packet) > 0
     const usage = this.#state.usage.user(user.userName, remoteAddress)
     const reason =
@@ -352,7 +343,7 @@ export class Handshake implements AuthenticationSink {
     const { connected, sessions, usage } = this.#state
     const session = sessions.get(clientId)
     if (session !== undefined && connected.has(session)) return true
-    const { info } = this.#link
+    const { info } = this.#connection.link
     const excess = connectionExcess(this.#state, usage.user(userName, info.remoteAddress), info)
     if (excess === null) return true
     this.#refuseFor({ ...excess, reason: `${excess.detail}; refused ${info.remoteAddress}` })
@@ -437,7 +428,7 @@ export class Handshake implements AuthenticationSink {
     const { serverReference, told = reason, isGuess } = details
     const reasonCode = connackReasonCode(given)
     const isBusy = given === Reason.ServerBusy || given === Reason.ServerUnavailable
-    if (isBusy && isGuess !== true) this.#parts.wills.keptWaiting()
+    if (isBusy && isGuess !== true) this.#connection.parts.wills.keptWaiting()
     this.#tellRefused(reasonCode, reason, details)
     const properties: ConnackProperties = version === 5 ? { reasonString: told } : {}
     if (serverReference !== undefined) properties.serverReference = serverReference
@@ -477,7 +468,7 @@ export class Handshake implements AuthenticationSink {
     })
   }
 
-  #timedOut(by: LateBy): void {
+  timedOut(by: LateBy): void {
     this.#state.turn.begin()
     const { connectTimeoutSeconds, loginWaitSecondsMax } = this.#state.limits
     if (by === 'queue') {

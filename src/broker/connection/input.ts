@@ -4,8 +4,6 @@
  */
 import { Framer } from '../../mqtt/codec/framer.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
-import type { Link } from '../boundary/link.ts'
-import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import { type HoldReason, ReadGate } from '../state/read-gate.ts'
 import type { State } from '../state/state.ts'
@@ -53,8 +51,6 @@ export class Input {
   readonly framer: Framer
   readonly keepAlive: KeepAlive
   readonly #state: State
-  readonly #parts: ServerParts
-  readonly #link: Link
   readonly #output: Output
   readonly #connection: NetworkConnection
   /** Replaced by a gate of its own when the connection is held for the first time. */
@@ -75,16 +71,14 @@ export class Input {
   /** The bytes that `state.incomplete` counts for this connection. */
   #countedBytes = 0
 
-  constructor(state: State, parts: ServerParts, link: Link, output: Output, connection: NetworkConnection) {
+  constructor(state: State, output: Output, connection: NetworkConnection) {
     this.#state = state
-    this.#parts = parts
-    this.#link = link
     this.#output = output
     this.#connection = connection
     this.framer = new Framer(state.limits.packetBytesMax)
     this.framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.framer.propertyBytesMax = state.limits.propertyBytesMax
-    this.keepAlive = new KeepAlive(state, link, connection)
+    this.keepAlive = new KeepAlive(state, connection.link, connection)
   }
 
   received(chunk: Buffer): void {
@@ -265,7 +259,7 @@ export class Input {
     if (before === 'yes') return
     this.#paused = 'yes'
     this.framer.detach()
-    if (before === 'no') this.#link.pause()
+    if (before === 'no') this.#connection.link.pause()
   }
 
   /** Copies nothing, since it goes on soon. */
@@ -273,7 +267,7 @@ export class Input {
     const before = this.#paused
     this.#paused = 'shortly'
     this.framer.push(chunk)
-    if (before === 'no') this.#link.pause()
+    if (before === 'no') this.#connection.link.pause()
   }
 
   /** `isContinued` says that it is its turn. */
@@ -284,7 +278,7 @@ export class Input {
     this.#count()
     if (this.#paused === 'no' || !this.#reading()) return
     this.#paused = 'no'
-    this.#link.resume()
+    this.#connection.link.resume()
   }
 
   /** The client asks and does not read the answers: reads nothing more from it until it does. */
@@ -362,7 +356,7 @@ export class Input {
     if (this.phase === 'closed') return
     this.#state.turn.begin()
     if (this.phase === 'authenticating' && this.#state.now() - this.#askedAt >= KEPT_WAITING_MS) {
-      this.#parts.wills.keptWaiting()
+      this.#connection.parts.wills.keptWaiting()
     }
     try {
       action()

@@ -4,7 +4,9 @@ import type { ConnectPacket } from '../../mqtt/packet.ts'
 import type { ProtocolError } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
 import type { BrokerEvents } from '../boundary/events.ts'
+import type { Link } from '../boundary/link.ts'
 import type { ClientView } from '../boundary/policy.ts'
+import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Newcomer } from '../state/doorway.ts'
 import type { ClientConnection } from '../state/state.ts'
 import type { Authentication } from './authentication.ts'
@@ -17,6 +19,8 @@ export type EndedBy = BrokerEvents['disconnected']['by']
  * way.
  */
 export interface NetworkConnection extends ClientConnection, Newcomer {
+  readonly link: Link
+  readonly parts: ServerParts
   /** The client as far as it is known. */
   view: ClientView
   /** Bytes of packets that are not whole, or not yet handled to their end. */

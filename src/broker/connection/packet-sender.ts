@@ -8,8 +8,6 @@ import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session, SessionSink } from '../../session/session.ts'
 import type { PacketEvent } from '../boundary/events.ts'
-import type { Link } from '../boundary/link.ts'
-import type { ServerParts } from '../sessions/server-parts.ts'
 import type { State } from '../state/state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
@@ -21,7 +19,6 @@ import { acknowledgement, sentPacket, type TracedPacket } from './output/traced-
 import type { RateGate } from './rate-gate.ts'
 
 export class PacketSender implements SessionSink {
-  readonly immediate = false
   version: ProtocolVersion = 4
   /** The client's Maximum Packet Size, in bytes. */
   maximumPacketSize = Number.POSITIVE_INFINITY
@@ -32,8 +29,6 @@ export class PacketSender implements SessionSink {
   /** Null where no rate is set for this client. */
   rates: RateGate | null = null
   readonly #state: State
-  readonly #parts: ServerParts
-  readonly #link: Link
   readonly #output: Output
   readonly #input: Input
   readonly #connection: NetworkConnection
@@ -47,20 +42,15 @@ export class PacketSender implements SessionSink {
   /** The link is ended once the output is empty. */
   #isEnding = false
 
-  constructor(
-    state: State,
-    parts: ServerParts,
-    link: Link,
-    output: Output,
-    input: Input,
-    connection: NetworkConnection,
-  ) {
+  constructor(state: State, output: Output, input: Input, connection: NetworkConnection) {
     this.#state = state
-    this.#parts = parts
-    this.#link = link
     this.#output = output
     this.#input = input
     this.#connection = connection
+  }
+
+  get immediate(): boolean {
+    return false
   }
 
   // ── packets ────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,21 +184,21 @@ export class PacketSender implements SessionSink {
   }
 
   #afterWrite(): void {
-    if (this.#link.bufferedBytes > 0) this.#watchReader()
+    if (this.#connection.link.bufferedBytes > 0) this.#watchReader()
     if (this.#isEnding) {
-      if (this.#output.idle) this.#link.end()
+      if (this.#output.idle) this.#connection.link.end()
       return
     }
     const { session } = this
     if (this.#output.congested) return
     if (this.#input.isHeld) this.#input.continueReadingLater()
     if (session === null || this.rates?.isSendHeld === true) return
-    if (session.hasMore || this.#parts.retained.waits(session)) this.#refillLater()
+    if (session.hasMore || this.#connection.parts.retained.waits(session)) this.#refillLater()
   }
 
   #watchReader(): void {
     const { stalledReaderSeconds } = this.#state.limits
-    this.#stalledReader ??= new StalledReader(this.#state, this.#link, stalledReaderSeconds, () =>
+    this.#stalledReader ??= new StalledReader(this.#state, this.#connection.link, stalledReaderSeconds, () =>
       this.#stalled(),
     )
     this.#stalledReader.written()
@@ -218,7 +208,7 @@ export class PacketSender implements SessionSink {
     this.#state.turn.begin()
     this.#output.discard()
     this.#connection.close('server', Reason.UnspecifiedError, 'the reader took nothing in time')
-    this.#link.destroy()
+    this.#connection.link.destroy()
   }
 
   // ── deliveries ─────────────────────────────────────────────────────────────────────────────────────────
@@ -243,8 +233,8 @@ export class PacketSender implements SessionSink {
     this.#beginPump()
     session.attach(this, receiveMaximum, inFlightMax, start)
     this.#endPump()
-    this.#parts.backlog.resume(session)
-    this.#parts.retained.resume(session)
+    this.#connection.parts.backlog.resume(session)
+    this.#connection.parts.retained.resume(session)
   }
 
   /** Gives the client what waits for it as far as a slice goes, and the rest in later turns. */
@@ -276,8 +266,8 @@ export class PacketSender implements SessionSink {
     this.#beginPump()
     session.pump()
     this.#endPump()
-    this.#parts.backlog.resume(session)
-    this.#parts.retained.resume(session)
+    this.#connection.parts.backlog.resume(session)
+    this.#connection.parts.retained.resume(session)
   }
 
   // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
@@ -291,8 +281,8 @@ export class PacketSender implements SessionSink {
 
   /** Ends the link once nothing is left to be written. */
   endWhenIdle(): void {
-    this.#link.pause()
-    if (this.#output.idle) this.#link.end()
+    this.#connection.link.pause()
+    if (this.#output.idle) this.#connection.link.end()
   }
 
   /** The transport is gone. */
