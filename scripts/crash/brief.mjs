@@ -95,7 +95,8 @@ export class BriefSessions {
     if (present && shortest > expiryMs + LATE_MS) {
       this.#ledger.problem(
         'overdue',
-        `the Session ${name} outlived ${expiryMs} ms by ${(shortest - expiryMs).toFixed(0)}`,
+        `the Session ${name} outlived ${expiryMs} ms by ${(shortest - expiryMs).toFixed(0)}; the broker was started ` +
+          (restart === undefined ? 'before it left' : `${(restart - leftAt).toFixed(0)} ms after it left`),
       )
     }
   }
