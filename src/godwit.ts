@@ -27,7 +27,7 @@ import {
 import type { LinkInfo } from './broker/boundary/link.ts'
 import type { Policy } from './broker/boundary/policy.ts'
 import { Server } from './broker/server.ts'
-import type { Figures } from './broker/state/counters.ts'
+import type { Counters } from './broker/state/counters.ts'
 import type { Host } from './broker/state/state.ts'
 import { type CutOff, cutOffReason } from './config/changes.ts'
 import { automaticMemoryBytes } from './config/memory.ts'
@@ -186,7 +186,7 @@ export interface Broker {
   /** Never rejects; resolves with the reason when the broker cannot go on. Close it then. */
   readonly fatal: Promise<Error>
   /** Counters since the start. */
-  readonly figures: Readonly<Figures>
+  readonly figures: Readonly<Counters>
   readonly storeFigures: Readonly<StoreFigures>
   /** Whether it takes new work, and why not. */
   readonly health: Health
@@ -319,13 +319,13 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     given.map((listener, index) => named(listener, index, policy))
   let wanted = complete(options.listeners ?? [])
   const observer = (link: LinkInfo, reason: string, limit?: Limit): void => {
-    server.state.figures.connectionsRefused++
-    if (limit !== undefined) server.state.figures.limits[limit]++
+    server.state.counters.connectionsRefused++
+    if (limit !== undefined) server.state.counters.limits[limit]++
     server.state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
   }
   const files = openFiles(options.openFilesMax ?? openFilesMax())
   const sockets = new SocketLimit(files.connectionsMax)
-  server.state.newcomers = () => sockets.sockets - server.state.figures.clientsConnected
+  server.state.newcomers = () => sockets.sockets - server.state.counters.clientsConnected
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
     hasUsers: () => access?.hasUsers === true,
@@ -372,13 +372,13 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
       durabilityIntervalSeconds: syncSecondsOf(options),
       health: server.health,
       openFiles: { ...files, sockets: sockets.sockets },
-      clientsConnected: server.state.figures.clientsConnected,
+      clientsConnected: server.state.counters.clientsConnected,
       publishersPaused: server.state.paused.size,
       loginsWaiting: server.state.loginQueue.length,
       bans: server.state.bans.list().length,
       subscriptionsSuspended: server.suspendedCount,
       limits: { profile: limits.profile, others: ownLimits(limits).map(configKey) },
-      counted: counted(server.state.figures),
+      counted: counted(server.state.counters),
       commitMs: {
         p50: store.commitLatency.quantileMs(0.5),
         p99: store.commitLatency.quantileMs(0.99),
@@ -455,7 +455,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     notice: [notice, control.notice].filter((text) => text !== undefined).join(' ') || undefined,
     events: server.state.events,
     fatal,
-    figures: server.state.figures,
+    figures: server.state.counters,
     get storeFigures() {
       return store.figures
     },
@@ -620,20 +620,20 @@ function received({ message, qos, retain }: Delivery): ReceivedMessage {
   }
 }
 
-function counted(figures: Figures): StatusCounters {
+function counted(counters: Counters): StatusCounters {
   const happened = (counts: Readonly<Record<string, number>>): Record<string, number> =>
     Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
   return {
-    connectionsAccepted: figures.connectionsAccepted,
-    connectionsRefused: figures.connectionsRefused,
-    messagesReceived: figures.publishReceived,
-    messagesSent: figures.publishSent,
-    bytesReceived: figures.bytesReceived,
-    bytesSent: figures.bytesSent,
-    dropped: happened(figures.drops),
-    limited: happened(figures.limits),
-    relief: happened(figures.relief),
-    ownerlessSessionsEnded: figures.ownerlessSessionsEnded,
+    connectionsAccepted: counters.connectionsAccepted,
+    connectionsRefused: counters.connectionsRefused,
+    messagesReceived: counters.publishReceived,
+    messagesSent: counters.publishSent,
+    bytesReceived: counters.bytesReceived,
+    bytesSent: counters.bytesSent,
+    dropped: happened(counters.drops),
+    limited: happened(counters.limits),
+    relief: happened(counters.relief),
+    ownerlessSessionsEnded: counters.ownerlessSessionsEnded,
   }
 }
 

@@ -181,7 +181,7 @@ export class Server implements Acceptor {
     const { certificateRefusal } = link.info
     const uncertified = this.#uncertified.size
     if (certificateRefusal !== undefined && uncertified >= UNCERTIFIED_MAX) {
-      state.figures.connectionsRefused++
+      state.counters.connectionsRefused++
       const reasonCode = Reason.NotAuthorized
       state.events.emit('refused', { clientId: '', link: link.info, reasonCode, reason: certificateRefusal })
       return null
@@ -208,7 +208,7 @@ export class Server implements Acceptor {
       return null
     }
     state.turn.begin()
-    state.figures.connectionsAccepted++
+    state.counters.connectionsAccepted++
     const connection = new Connection(state, this.#parts, link)
     if (wait > 0) connection.waitFor(wait)
     this.state.connections.add(connection)
@@ -223,7 +223,7 @@ export class Server implements Acceptor {
   refusesAddress(remoteAddress: string): boolean {
     const ban = this.state.bans.ofAddress(remoteAddress)
     if (ban === null) return false
-    this.state.figures.connectionsRefused++
+    this.state.counters.connectionsRefused++
     this.state.limited('bans', '', `${ban.subject} is banned; refused ${remoteAddress}`)
     return true
   }
@@ -252,7 +252,7 @@ export class Server implements Acceptor {
 
   /** Counts and tells a peer that a transport had to cut off before it was a Link, since there was no room for one more. */
   turnedAway(reason: string, limit: Limit = 'connectionsMax'): void {
-    this.state.figures.connectionsRefused++
+    this.state.counters.connectionsRefused++
     this.state.limited(limit, '', reason)
   }
 

@@ -1,4 +1,4 @@
-/** Publishes the broker's figures as retained `$SYS` messages under Mosquitto's names. */
+/** Publishes the broker's counters as retained `$SYS` messages under Mosquitto's names. */
 import { readFileSync } from 'node:fs'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import type { Server } from '../broker/server.ts'
@@ -25,17 +25,17 @@ const VERSION = (
 ).version
 
 /** Returns the counters whose rates are published, by their names under `$SYS/broker/load/`. */
-function loadCounters({ figures }: State, connections: number): Record<string, number> {
+function loadCounters({ counters }: State, connections: number): Record<string, number> {
   return {
-    'messages/received': figures.packetsReceived,
-    'messages/sent': figures.packetsSent,
-    'publish/received': figures.publishReceived,
-    'publish/sent': figures.publishSent,
-    'publish/dropped': figures.publishDropped,
-    'bytes/received': figures.bytesReceived,
-    'bytes/sent': figures.bytesSent,
+    'messages/received': counters.packetsReceived,
+    'messages/sent': counters.packetsSent,
+    'publish/received': counters.publishReceived,
+    'publish/sent': counters.publishSent,
+    'publish/dropped': counters.publishDropped,
+    'bytes/received': counters.bytesReceived,
+    'bytes/sent': counters.bytesSent,
     connections,
-    sockets: figures.connectionsAccepted,
+    sockets: counters.connectionsAccepted,
   }
 }
 
@@ -91,24 +91,24 @@ export function attachSys(
 type Put = (name: string, value: string | number) => void
 
 function tellMoment(server: Server, store: Store, census: SysCensus, started: number, put: Put): void {
-  const { figures } = server.state
+  const { counters } = server.state
   put('uptime', `${Math.floor((performance.now() - started) / 1000)} seconds`)
   put('clients/total', census.sessions)
-  put('clients/connected', figures.clientsConnected)
-  put('clients/active', figures.clientsConnected)
-  put('clients/disconnected', Math.max(0, census.sessions - figures.clientsConnected))
-  put('clients/inactive', Math.max(0, census.sessions - figures.clientsConnected))
-  put('clients/maximum', figures.clientsMaximum)
-  put('clients/expired', figures.clientsExpired)
-  put('messages/received', figures.packetsReceived)
-  put('messages/sent', figures.packetsSent)
-  put('publish/messages/received', figures.publishReceived)
-  put('publish/messages/sent', figures.publishSent)
-  put('publish/messages/dropped', figures.publishDropped)
-  put('publish/bytes/received', figures.publishBytesReceived)
-  put('publish/bytes/sent', figures.publishBytesSent)
-  put('bytes/received', figures.bytesReceived)
-  put('bytes/sent', figures.bytesSent)
+  put('clients/connected', counters.clientsConnected)
+  put('clients/active', counters.clientsConnected)
+  put('clients/disconnected', Math.max(0, census.sessions - counters.clientsConnected))
+  put('clients/inactive', Math.max(0, census.sessions - counters.clientsConnected))
+  put('clients/maximum', counters.clientsMaximum)
+  put('clients/expired', counters.clientsExpired)
+  put('messages/received', counters.packetsReceived)
+  put('messages/sent', counters.packetsSent)
+  put('publish/messages/received', counters.publishReceived)
+  put('publish/messages/sent', counters.publishSent)
+  put('publish/messages/dropped', counters.publishDropped)
+  put('publish/bytes/received', counters.publishBytesReceived)
+  put('publish/bytes/sent', counters.publishBytesSent)
+  put('bytes/received', counters.bytesReceived)
+  put('bytes/sent', counters.bytesSent)
   put('retained messages/count', census.retainedMessages)
   put('subscriptions/count', census.subscriptions)
   put('shared_subscriptions/count', census.sharedSubscriptions)
@@ -118,11 +118,11 @@ function tellMoment(server: Server, store: Store, census: SysCensus, started: nu
   put('messages/stored', stored)
   put('store/messages/bytes', store.figures.storedBytes)
   put('store/commits', store.figures.commits)
-  for (const [rule, count] of Object.entries(figures.forgiven)) if (count > 0) put(`forgiven/${rule}`, count)
-  for (const [limit, count] of Object.entries(figures.limits)) {
+  for (const [rule, count] of Object.entries(counters.forgiven)) if (count > 0) put(`forgiven/${rule}`, count)
+  for (const [limit, count] of Object.entries(counters.limits)) {
     if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
   }
-  for (const [step, count] of Object.entries(figures.relief)) if (count > 0) put(`relief/${step}`, count)
+  for (const [step, count] of Object.entries(counters.relief)) if (count > 0) put(`relief/${step}`, count)
   // `memory` is that for clients. `heap` is the whole process, unlike Mosquitto's own allocations.
   const { usage, limits } = server.state
   put('memory/bytes', usage.bytes)

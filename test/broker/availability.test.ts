@@ -22,7 +22,7 @@ describe('what CONNACK says is not available', () => {
       expect(client.got()).toMatchObject([{ cmd: 'disconnect', reasonCode: each.code }])
       expect(client.closed).toBe(true)
       expect(limited).toMatchObject([{ limit: each.limit, clientId: 'c' }])
-      expect(world.server.state.figures.limits[each.limit]).toBe(1)
+      expect(world.server.state.counters.limits[each.limit]).toBe(1)
       // What can be had is had as ever.
       const other = await world.connect('other')
       const allowed = { 162: '$share/g/a', 158: 'a/#', 161: '$share/g/a/+' }

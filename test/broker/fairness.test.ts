@@ -115,7 +115,7 @@ describe('a publisher that sends as fast as it can', () => {
     world.server.state.connected.get(world.server.state.sessions.get('noisy')!)!.release('pays')
     await other.bytes(QUIET)
     await world.settle()
-    expect([noisy.closed, world.server.state.figures.publishReceived]).toEqual([false, 6001])
+    expect([noisy.closed, world.server.state.counters.publishReceived]).toEqual([false, 6001])
   })
 
   it('gets each turn no more than a slice, however many of them there are', async () => {
@@ -193,8 +193,8 @@ describe('what a client sent before it left is handled, in slices', () => {
     noisy.link.handler!.ended(undefined)
     await world.settle()
     expect(texts(all[0]!)).toBe(2000)
-    expect(world.server.state.figures.slicesEnded).toBeGreaterThan(2)
-    expect(world.server.state.figures.clientsConnected).toBe(READERS)
+    expect(world.server.state.counters.slicesEnded).toBeGreaterThan(2)
+    expect(world.server.state.counters.clientsConnected).toBe(READERS)
   })
 
   it('with DISCONNECT behind it', async () => {
@@ -266,7 +266,7 @@ async function outputsOf(
   if (atOnce) await client.bytes(bytesOf(packets))
   else for (const packet of packets) await client.bytes(bytesOf([packet]))
   const outputs = [...all, client].map(({ link }) => Buffer.concat(link.raw).toString('hex'))
-  return { outputs, slices: world.server.state.figures.slicesEnded }
+  return { outputs, slices: world.server.state.counters.slicesEnded }
 }
 
 describe('slices change when something is done, and nothing else', () => {

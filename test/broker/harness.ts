@@ -316,7 +316,7 @@ export class World {
       retainedDeadlines: state.retainedDeadlines.size,
       subscriptions: state.router.subscriptionCount,
       nodes: state.router.nodeCount,
-      clientsConnected: state.figures.clientsConnected,
+      clientsConnected: state.counters.clientsConnected,
     }
   }
 

@@ -139,7 +139,7 @@ class Group {
       else expect([payload, times <= 1]).toEqual([payload, true]) // [MQTT-4.8.2-5]
       if (times === 0) missing++
     }
-    expect(missing).toBeLessThanOrEqual(this.#world.server.state.figures.drops['session-ended'])
+    expect(missing).toBeLessThanOrEqual(this.#world.server.state.counters.drops['session-ended'])
     for (const { client } of this.#members) await client?.vanish()
     await this.#publisher.vanish()
     await this.#world.pass(100_001)

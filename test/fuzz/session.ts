@@ -418,7 +418,7 @@ class Stage {
     const open = [...model.connections].filter(({ phase }) => phase === 'open').length
     const subscriptions = [...model.sessions.values()].reduce((sum, each) => sum + each.subscriptions.size, 0)
     const expected = [model.sessions.size, model.retained.size, model.wills.size, open, open, subscriptions]
-    const { clientsConnected } = state.figures
+    const { clientsConnected } = state.counters
     const actual = [
       state.sessions.size,
       state.retained.count,
@@ -495,7 +495,7 @@ class Stage {
       retainedBytes: state.retained.bytes,
       subscriptions: state.router.subscriptionCount,
       nodes: state.router.nodeCount,
-      clientsConnected: state.figures.clientsConnected,
+      clientsConnected: state.counters.clientsConnected,
       // Names of topics stay in their table.
       memoryBytes: state.usage.total.bytes,
       stored: this.#store.size,

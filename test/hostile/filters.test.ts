@@ -183,7 +183,7 @@ describe('filters of 65,535 levels', () => {
     for (const filter of [literal, pluses, shared]) {
       expect(await client.subscribe(filter, 1)).toBe(0x8f)
     }
-    expect(world.server.state.figures.limits.topicLevelsMax).toBe(3)
+    expect(world.server.state.counters.limits.topicLevelsMax).toBe(3)
     expect(client.closed).toBe(false)
   })
 })

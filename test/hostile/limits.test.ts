@@ -39,13 +39,13 @@ describe('groups of Shared Subscriptions', () => {
   it('100,000 of one client on one filter: a message becomes a thousand, and others get theirs', async () => {
     const world = await World.make({ policy })
     await openGroups(world, 'greedy', 0, 100_000)
-    const { figures } = world.server.state
+    const { counters } = world.server.state
     const [publisher, reader] = [await world.connect('p', { username: 'ada' }), await world.connect('r')]
     expect(await reader.subscribe('$share/ordinary/foo/#', 0)).toBe(0)
     for (let number = 0; number < 3; number++) await publisher.publish('foo/x', '15 bytes of text', 1)
     expect(queued(world)).toBeLessThanOrEqual(3 * 1000)
     expect(reader.texts()).toHaveLength(3)
-    expect(figures.limits.shareGroupsPerMessageMax).toBe(99_000)
+    expect(counters.limits.shareGroupsPerMessageMax).toBe(99_000)
   })
 
   it('100 of each of 1,000 Sessions of one user, with the limits that the README recommends: the same', async () => {
@@ -81,7 +81,7 @@ describe('filters of 32,500 levels', () => {
       const [suback] = await client.bytes(subscribe(filters))
       expect(suback).toMatchObject({ granted: [0x8f, 0x8f, 0x8f, 1] })
     }
-    const { limits } = world.server.state.figures
+    const { limits } = world.server.state.counters
     expect([limits.topicBytesMax, limits.topicLevelsMax]).toEqual([16, 32])
     expect(world.census()).toMatchObject({ subscriptions: 16, nodes: 16 })
   })
@@ -133,7 +133,7 @@ describe('Wills', () => {
     const old = await world.connect('old', { clean: false, will: { ...plain, payload } }, 4)
     expect(old.connack).toMatchObject({ returnCode: 3 })
     expect(world.server.state.wills.size).toBe(0)
-    const { limits } = world.server.state.figures
+    const { limits } = world.server.state.counters
     expect([limits.propertyBytesMax, limits.willBytesMax]).toEqual([20, 1])
   })
 

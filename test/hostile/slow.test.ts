@@ -131,7 +131,7 @@ describe('one byte at a time', () => {
     const copied = copy.mock.results.reduce((sum, { value }) => sum + Number(value), 0)
     const copies = copy.mock.calls.length
     copy.mockRestore()
-    expect(world.server.state.figures).toMatchObject({
+    expect(world.server.state.counters).toMatchObject({
       publishReceived: 1,
       publishBytesReceived: payloadBytes,
     })

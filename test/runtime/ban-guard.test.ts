@@ -30,7 +30,7 @@ describe('the broker bans automatically', () => {
       },
       { kind: 'banned', subject: '2001:db8:0:1::/64' },
     ])
-    expect(world.server.state.figures.limits.failedLoginsBanned).toBe(2)
+    expect(world.server.state.counters.limits.failedLoginsBanned).toBe(2)
     expect(world.open(5, { remoteAddress: '203.0.113.9' }).link.handler).toBeNull()
     expect(world.open(5, { remoteAddress: '2001:db8:0:1:2::3' }).link.handler).toBeNull()
     expect(world.open(5, { remoteAddress: '2001:db8:0:2::3' }).link.handler).not.toBeNull()

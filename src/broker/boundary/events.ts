@@ -8,7 +8,7 @@ import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
 import type { SecurityEvent } from './security.ts'
 
-/** What refuses, and is counted in `Figures.limits`: limits of the table, and what is no key there. */
+/** What refuses, and is counted in `Counters.limits`: limits of the table, and what is no key there. */
 export const LIMITS = [
   ...COUNTED_LIMITS,
   /** An answer would exceed what the client accepts: its limit, not the Server's. */
@@ -21,7 +21,7 @@ export const LIMITS = [
 
 export type Limit = (typeof LIMITS)[number]
 
-/** What those meet who hold most of the memory, or of the disk, while it is short. Counted in `Figures.relief`. */
+/** What those meet who hold most of the memory, or of the disk, while it is short. Counted in `Counters.relief`. */
 export const RELIEF_STEPS = [
   /** It is not read from. */
   'paused',

@@ -24,8 +24,8 @@ export interface Kind<T> {
 }
 
 /**
- * Where it is counted that a limit refused something: `own` is `Figures.limits` under the limit's name; another name is the
- * counter that has it, such as a reason of `Figures.drops`; null is for what refuses nothing.
+ * Where it is counted that a limit refused something: `own` is `Counters.limits` under the limit's name; another name is the
+ * counter that has it, such as a reason of `Counters.drops`; null is for what refuses nothing.
  */
 export type Counter = 'own' | 'queue-full' | 'slow-reader' | 'queueMessagesMax' | null
 

@@ -184,7 +184,7 @@ export type Limits = { readonly [K in keyof Table]: ValueOf<Table[K]> }
 
 export type LimitName = keyof Limits
 
-/** Limits that are counted in `Figures.limits` when they refuse something. */
+/** Limits that are counted in `Counters.limits` when they refuse something. */
 export type CountedLimit = { [K in LimitName]: Table[K]['counter'] extends 'own' ? K : never }[LimitName]
 
 /** In the order of the table. */

@@ -26,7 +26,7 @@ export class ConnectionLeniences {
   }
 
   #used(rule: Lenience): void {
-    this.#state.figures.forgiven[rule]++
+    this.#state.counters.forgiven[rule]++
     if (this.#rules.has(rule)) return
     this.#rules.add(rule)
     if (this.#client !== null) this.#tell(this.#client, rule)

@@ -380,8 +380,8 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   }
 
   #tellClosed(by: EndedBy, reasonCode: number, reason: string): void {
-    const { events, figures } = this.#state
-    figures.clientsConnected--
+    const { events, counters } = this.#state
+    counters.clientsConnected--
     if (!events.has('disconnected')) return
     const { clientId } = this.view
     const takenOverBy = this.#takenOverBy

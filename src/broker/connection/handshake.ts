@@ -331,7 +331,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       // A client that comes to clear retained messages gets in.
       (stores || packet.will !== undefined ? keptRelief.refusal(usage) : null)
     if (reason === null) return null
-    this.#state.figures.relief['session-refused']++
+    this.#state.counters.relief['session-refused']++
     return { reasonCode: Reason.QuotaExceeded, reason, told: NO_ROOM }
   }
 
@@ -406,10 +406,11 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   #tellOpened({ cleanStart }: ConnectPacket, sessionPresent: boolean): void {
-    const { figures, events } = this.#state
+    const { counters, events } = this.#state
     this.#loginTime.end()
-    figures.clientsConnected++
-    if (figures.clientsConnected > figures.clientsMaximum) figures.clientsMaximum = figures.clientsConnected
+    counters.clientsConnected++
+    if (counters.clientsConnected > counters.clientsMaximum)
+      counters.clientsMaximum = counters.clientsConnected
     if (!events.has('connected')) return
     const { view: client, keepAliveSeconds } = this.#connection
     events.emit('connected', { client, sessionPresent, cleanStart, keepAliveSeconds })
@@ -453,8 +454,8 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   #tellRefused(reasonCode: number, reason: string, { isGuess }: RefusalDetails = {}): void {
-    const { figures, events } = this.#state
-    figures.connectionsRefused++
+    const { counters, events } = this.#state
+    counters.connectionsRefused++
     if (!events.has('refused')) return
     const { clientId, link } = this.#connection.view
     const userName = this.#packet?.userName

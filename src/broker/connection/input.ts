@@ -85,7 +85,7 @@ export class Input {
     if (this.phase === 'closed') return
     this.#state.turn.begin()
     if (this.#connection.restlessAt < 0) this.#state.stir(this.#connection)
-    this.#state.figures.bytesReceived += chunk.length
+    this.#state.counters.bytesReceived += chunk.length
     this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.keepAlive.arrived(chunk.length)
     this.rates?.received(chunk.length)
@@ -126,9 +126,9 @@ export class Input {
   run(isContinued = false): void {
     if (this.#running) return
     this.#running = true
-    const { figures, turn, work } = this.#state
+    const { counters, turn, work } = this.#state
     const from = work.units
-    const published = figures.publishReceived
+    const published = counters.publishReceived
     if (this.#turn !== turn.number) {
       this.#turn = turn.number
       this.#spent = 0
@@ -143,7 +143,7 @@ export class Input {
         this.#handleUntil(until)
       }
       this.#spent += work.units - from
-      if (figures.publishReceived !== published) turn.active(this)
+      if (counters.publishReceived !== published) turn.active(this)
       if (work.units >= until && this.framer.bufferedBytes > 0 && this.#reading()) this.#yield()
       // Any packet may have stored something, or asked for answers: both have a bound.
       if (this.phase === 'open' && this.#isBehind()) this.fallBehind()
@@ -159,10 +159,10 @@ export class Input {
   }
 
   #handleUntil(units: number): void {
-    const { events, figures, work } = this.#state
+    const { events, counters, work } = this.#state
     const { framer } = this
     while (work.units < units && this.#reading() && framer.next()) {
-      figures.packetsReceived++
+      counters.packetsReceived++
       work.units += UNITS.packet
       this.keepAlive.active()
       if (events.hearsPackets) this.#trace()
@@ -188,7 +188,7 @@ export class Input {
   /** Goes on in the next turn, after the work of others. */
   #yield(): void {
     if (!this.#ownGate().add('slice')) return
-    this.#state.figures.slicesEnded++
+    this.#state.counters.slicesEnded++
     this.#servedIn = this.#turn
     this.keepAlive.stand(true)
     const goOn = (): void => this.#continue()

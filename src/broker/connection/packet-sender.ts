@@ -78,13 +78,13 @@ export class PacketSender implements SessionSink {
     const { body } = encoder
     if (body !== null) this.#output.pushBody(body)
     const { message, qos } = delivery
-    const { figures, events } = this.#state
+    const { counters, events } = this.#state
     if (events.hearsPackets) {
       const bytes = encoded.end - encoded.start + (body?.length ?? 0)
       this.#trace({ packet: 'PUBLISH', bytes, packetId, qos, dup, retain: delivery.retain })
     }
-    figures.publishSent++
-    figures.publishBytesSent += message.payloadBytes
+    counters.publishSent++
+    counters.publishBytesSent += message.payloadBytes
     if (events.hearsDelivered)
       events.emit('delivered', { clientId: this.#connection.view.clientId, message, qos })
     return true
@@ -154,16 +154,16 @@ export class PacketSender implements SessionSink {
   }
 
   #flushCharged(rates: RateGate): void {
-    const before = this.#state.figures.bytesSent
+    const before = this.#state.counters.bytesSent
     this.#output.flush()
-    rates.sent(this.#state.figures.bytesSent - before)
+    rates.sent(this.#state.counters.bytesSent - before)
   }
 
   committed(sequence: number): void {
     if (this.#input.isGone) return
-    const before = this.#state.figures.bytesSent
+    const before = this.#state.counters.bytesSent
     this.#output.release(sequence)
-    this.rates?.sent(this.#state.figures.bytesSent - before)
+    this.rates?.sent(this.#state.counters.bytesSent - before)
     this.#afterWrite()
   }
 

@@ -81,8 +81,8 @@ export class PublishReceiver {
 
   publish(packet: PublishPacket): void {
     const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
-    this.#state.figures.publishReceived++
-    this.#state.figures.publishBytesReceived += packet.end - packet.payloadStart
+    this.#state.counters.publishReceived++
+    this.#state.counters.publishBytesReceived += packet.end - packet.payloadStart
     if (packet.qos > 0 && !this.#receive(packet, topic)) return
     const refusal = this.#publishRefusal(packet, topic)
     if (refusal !== null) {

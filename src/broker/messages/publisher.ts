@@ -322,7 +322,7 @@ export class Publisher {
     if (this.#disk.pressed !== null && (stores || retains) && publisher !== null && !this.#clears(message)) {
       const refusal = this.#disk.refusal(usageOf(publisher))
       if (refusal !== null) {
-        this.#state.figures.relief['publish-refused']++
+        this.#state.counters.relief['publish-refused']++
         return this.#refuse('disk', message, refusal)
       }
     }
@@ -359,12 +359,12 @@ export class Publisher {
 
   /** Refuses a retained message beyond the limits; the Server's own values do not count, nor does what has expired. */
   #retainedRefusal(message: Message, publisher: Session | null): Reason {
-    const { figures, retainedExpiry, work } = this.#state
+    const { counters, retainedExpiry, work } = this.#state
     if (this.#kept.pressed !== null && !this.#replaces(message)) {
       const user = retainerOf(this.#state, message, publisher)
       const refusal = user === null ? null : this.#kept.refusal(user)
       if (refusal !== null) {
-        figures.relief['publish-refused']++
+        counters.relief['publish-refused']++
         return this.#refuse('memoryBytesMax', message, refusal)
       }
     }
@@ -377,7 +377,7 @@ export class Publisher {
 
   #refuse(limit: Limit, message: Message, detail: string): Reason {
     this.refusedBy = limit
-    this.#state.figures.publishRefused++
+    this.#state.counters.publishRefused++
     this.#state.limited(limit, message.publisher, detail)
     return Reason.QuotaExceeded
   }

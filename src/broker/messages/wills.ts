@@ -252,7 +252,7 @@ export class Wills {
 
   /** Counts and tells that the client may not publish this Will. */
   deny({ clientId }: ClientView, will: Will): void {
-    this.#state.figures.willsDenied++
+    this.#state.counters.willsDenied++
     this.#state.drop(
       clientId,
       'not-authorized',
@@ -281,7 +281,7 @@ export class Wills {
       this.deny(pending.view, will)
       return
     }
-    state.figures.willsPublished++
+    state.counters.willsPublished++
     const message = this.#message(clientId, will, topic)
     if (message.retain) message.author = ownerOf(pending.record)
     // A Will is its client's message: No Local holds for it, too [MQTT-3.8.3-3].

@@ -25,7 +25,7 @@ export class QueueCaps {
 
   /** Caps the queues of these users' stored Sessions, and no others. `why` tells the operator what is short. */
   cap(users: ReadonlySet<Usage>, why: string): void {
-    const { sessionsById, events, figures } = this.#state
+    const { sessionsById, events, counters } = this.#state
     for (const session of this.#capped)
       if (sessionsById.get(session.id) !== session) this.#capped.delete(session)
     for (const session of sessionsById.values()) {
@@ -39,7 +39,7 @@ export class QueueCaps {
       if (bytes < this.#leastBytes || session.isCapped) continue
       session.capQueue()
       this.#capped.add(session)
-      figures.relief.capped++
+      counters.relief.capped++
       const { clientId, owner: userName } = session
       const detail = `its queue takes no more than it holds: limits.queue_full says what is dropped; ${why}`
       events.emit('relieved', { clientId, userName, step: 'capped', of: this.#of, bytes, detail })

@@ -251,8 +251,8 @@ export class Relief {
   }
 
   #tell({ clientId, session, bytes }: Client, step: ReliefStep, means: string): void {
-    const { figures, events } = this.#state
-    figures.relief[step]++
+    const { counters, events } = this.#state
+    counters.relief[step]++
     if (!events.has('relieved')) return
     events.emit('relieved', {
       clientId,

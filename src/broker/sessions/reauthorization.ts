@@ -87,13 +87,13 @@ export class Reauthorization {
   }
 
   #disconnect(lost: Lost): void {
-    const { connected, figures } = this.#state
+    const { connected, counters } = this.#state
     const isLost =
       typeof lost === 'function'
         ? lost
         : ({ userName }: ClientView) => userName !== null && lost.has(userName)
     if (typeof lost !== 'function' && lost.size === 0) return
-    const { willsPublished, willsDenied } = figures
+    const { willsPublished, willsDenied } = counters
     for (const connection of [...connected.values()]) {
       const { view } = connection
       if (!isLost(view)) continue
@@ -102,8 +102,8 @@ export class Reauthorization {
       const who = view.userName === null ? 'clients without credentials' : 'this user'
       connection.disconnect(Reason.NotAuthorized, `what let ${who} in does not hold any more`)
     }
-    this.#done.willsPublished += figures.willsPublished - willsPublished
-    this.#done.willsDenied += figures.willsDenied - willsDenied
+    this.#done.willsPublished += counters.willsPublished - willsPublished
+    this.#done.willsDenied += counters.willsDenied - willsDenied
   }
 
   #run(): void {

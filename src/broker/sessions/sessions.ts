@@ -74,7 +74,7 @@ export class Sessions {
    * its Session, its queue and its Will end now. `old` may have ended with its Network Connection already.
    */
   #endOwnerless({ clientId, user }: OpenRequest, old: Session | undefined): void {
-    const { sessions, wills, policy, figures, events } = this.#state
+    const { sessions, wills, policy, counters, events } = this.#state
     const owned = old ?? wills.get(clientId)?.record
     if (owned === undefined || ownershipOf(policy, ownerOf(owned), user) !== 'nobody') return
     const existing = sessions.get(clientId)
@@ -84,7 +84,7 @@ export class Sessions {
         : `; Subscriptions: ${existing.subscriptions.size}, messages: ${existing.queueLength + existing.inFlightCount}`
     if (existing === undefined) this.#wills.publishNow(clientId)
     else this.end(existing, 'ownerless')
-    figures.ownerlessSessionsEnded++
+    counters.ownerlessSessionsEnded++
     if (!events.has('security')) return
     const detail = `of ${ownerInWords(ownerOf(owned), user)}${held}`
     const by = user.userName ?? 'anonymous'
@@ -184,7 +184,7 @@ export class Sessions {
     if (session.expirySeconds === SESSION_NEVER_EXPIRES) return
     const deadline = this.#state.deadlines.at(this.endsAt(session, session.expirySeconds), () => {
       this.#state.turn.begin()
-      this.#state.figures.clientsExpired++
+      this.#state.counters.clientsExpired++
       this.end(session, 'expired')
     })
     this.#state.sessionDeadlines.set(session, deadline)
@@ -225,7 +225,7 @@ export class Sessions {
     const ends = this.outlasts(session, maximum)
     session.expirySeconds = maximum
     if (ends) {
-      this.#state.figures.clientsExpired++
+      this.#state.counters.clientsExpired++
       this.end(session, 'expired')
       return 'ended'
     }

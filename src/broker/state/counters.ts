@@ -3,7 +3,7 @@ import { LENIENCE_NAMES, type Lenience } from '../../mqtt/lenience.ts'
 import type { DropReason } from '../../session/limits.ts'
 import { LIMITS, type Limit, RELIEF_STEPS, type ReliefStep } from '../boundary/events.ts'
 
-export class Figures {
+export class Counters {
   connectionsAccepted = 0
   connectionsRefused = 0
   bytesReceived = 0

@@ -19,7 +19,7 @@ import type { Limits } from '../boundary/limits.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import { ownerOf } from '../boundary/ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from '../boundary/policy.ts'
-import { Figures } from './counters.ts'
+import { Counters } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { Doorway } from './doorway.ts'
 import { ExpiredRetained } from './expired-retained.ts'
@@ -124,7 +124,7 @@ export class State implements SessionContext {
   readonly store: Store
   readonly limits: Readonly<Limits>
   readonly events: Events
-  readonly figures = new Figures()
+  readonly counters = new Counters()
   readonly work = new Work()
   readonly deadlines = new Deadlines(this.work)
   /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
@@ -287,8 +287,8 @@ export class State implements SessionContext {
 
   /** Looks at memory where so much came in since the last look that it cannot wait for a second to pass. */
   #lookIfDue(): void {
-    const { figures, store, lookAt } = this
-    if (figures.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade) this.look()
+    const { counters, store, lookAt } = this
+    if (counters.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade) this.look()
   }
 
   get policy(): Policy {
@@ -365,14 +365,14 @@ export class State implements SessionContext {
 
   /** Counts and tells that a limit refused something. `clientId` is empty where it is not known. */
   limited(limit: Limit, clientId: string, detail: string): void {
-    this.figures.limits[limit]++
+    this.counters.limits[limit]++
     this.work.units += UNITS.refused
     if (this.events.has('limited')) this.events.emit('limited', { limit, clientId, detail })
   }
 
   /** Counts and tells lost deliveries: this one, and others like it. */
   drop(clientId: string, reason: DropReason, message: Message, count = 1): void {
-    this.figures.drop(reason, count)
+    this.counters.drop(reason, count)
     this.work.units += UNITS.queued
     if (!this.events.has('dropped')) return
     this.events.emit('dropped', { clientId, reason, message, ...(count > 1 && { count }) })

@@ -167,6 +167,6 @@ test('many guesses that wait together for their turn are looked at only as far a
   const clients = Array.from({ length: 100 }, (_, i) => ask(`s${i}`, '192.0.2.1', 'alice', `guess ${i}`))
   for (const client of clients) await answer(client, () => {})
   expect(access.passwordFigures.done).toBe(100)
-  const { limits } = world.server.state.figures
+  const { limits } = world.server.state.counters
   expect(limits.failedLoginsMax).toBeGreaterThan(90)
 })

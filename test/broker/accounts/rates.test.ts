@@ -53,7 +53,7 @@ describe('the rate of publishing', () => {
     await world.pass(5)
     expect([client.got().length, client.link.paused, client.closed]).toEqual([39, false, false])
     expect(world.server.state.now() - at).toBe(6000)
-    expect(world.server.state.figures.limits.publishRatePerClientMax).toBe(1)
+    expect(world.server.state.counters.limits.publishRatePerClientMax).toBe(1)
   })
 
   it('is told now and then, with what comes of it', async () => {
@@ -85,7 +85,7 @@ describe('the rate of publishing', () => {
       ['disconnect', 0x96],
     ])
     expect([acknowledged(answers).length, last.closed]).toEqual([99, true])
-    expect(world.server.state.figures.limits.publishRatePerUserMax).toBeGreaterThan(101)
+    expect(world.server.state.counters.limits.publishRatePerUserMax).toBeGreaterThan(101)
     await world.pass(10)
     expect(acknowledged(await clients[0]!.send(...messages(1, 1, 2)))).toEqual([0x10])
   })
@@ -121,7 +121,7 @@ describe('the rate of bytes', () => {
     for (let at = 1; at <= 10; at++) await publisher.publish('a', payload, 1)
     expect(reader.texts()).toHaveLength(6)
     await publisher.publish('a', 'lost', 0)
-    expect(world.server.state.figures.drops['slow-reader']).toBe(1)
+    expect(world.server.state.counters.drops['slow-reader']).toBe(1)
     await world.pass(10)
     expect(reader.texts()).toEqual(Array.from({ length: 4 }, () => payload))
     await publisher.publish('a', 'there', 0)
@@ -177,7 +177,7 @@ describe('the rate of connections', () => {
     expect(codes).toEqual([0, 0, 0, 0, 0, undefined, undefined, undefined, undefined, undefined, 0x9f])
     await world.pass(5)
     expect(waiting.at(-1)!.got()[0]).toMatchObject({ cmd: 'connack', reasonCode: 0 })
-    expect(world.server.state.figures.limits.connectRatePerClientMax).toBeGreaterThan(0)
+    expect(world.server.state.counters.limits.connectRatePerClientMax).toBeGreaterThan(0)
   })
 
   it('of an address has a connection wait before it is read from, then turns it away', async () => {
@@ -193,7 +193,7 @@ describe('the rate of connections', () => {
     expect(await opened[5]!.send({ ...connectPacket('c'), properties: {} })).toEqual([])
     await world.pass(1)
     expect(opened[5]!.got()).toMatchObject([{ cmd: 'connack' }])
-    expect(world.server.state.figures.limits.connectRatePerAddressMax).toBe(1)
+    expect(world.server.state.counters.limits.connectRatePerAddressMax).toBe(1)
   })
 })
 

@@ -101,7 +101,7 @@ describe('looks', () => {
       await client.subscribe('t', 1)
       state.lookAt[due] = 0
       await client.publish('t', 'x', 1)
-      expect(state.lookAt.bytesReceived).toBeGreaterThan(state.figures.bytesReceived)
+      expect(state.lookAt.bytesReceived).toBeGreaterThan(state.counters.bytesReceived)
       expect(state.lookAt.entriesMade).toBeGreaterThan(state.store.held.made)
     }
   })

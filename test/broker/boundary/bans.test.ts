@@ -61,7 +61,7 @@ describe('who is banned', () => {
     banned(world, 'address', '203.0.113.0/24')
     expect(world.open(5, { remoteAddress: '203.0.113.9' }).link.handler).toBeNull()
     expect(world.open(5, { remoteAddress: '203.0.114.9' }).link.handler).not.toBeNull()
-    expect(world.server.state.figures.limits.bans).toBe(1)
+    expect(world.server.state.counters.limits.bans).toBe(1)
   })
 
   test('is let in again when the time is over, by the time of the broker', async () => {

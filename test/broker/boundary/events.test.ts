@@ -97,7 +97,7 @@ it('a malformed packet is told, too, before it is refused [field-D25]', async ()
 
 describe('the limit that a packet exceeded is named by whoever notices', () => {
   const limitsOf = (world: World) =>
-    Object.entries(world.server.state.figures.limits).filter(([, count]) => count > 0)
+    Object.entries(world.server.state.counters.limits).filter(([, count]) => count > 0)
 
   it('an answer that the client would not accept is no packetBytesMax [field-D25]', async () => {
     const world = await World.make()

@@ -58,7 +58,7 @@ describe('what nobody owned', () => {
           detail: 'of clients without credentials; Subscriptions: 1, messages: 1',
         },
       ])
-      expect(world.server.state.figures.ownerlessSessionsEnded).toBe(1)
+      expect(world.server.state.counters.ownerlessSessionsEnded).toBe(1)
       if (version === 4 && clean) return
       // It is hers from now on.
       await anna.vanish()
@@ -220,7 +220,7 @@ describe('Client Identifiers that a listener binds', () => {
     const expected = isTheirs ? Reason.Success : Reason.ClientIdentifierNotValid
     expect(await asked(world, clientId, rule, 5, userName)).toMatchObject({ reasonCode: expected })
     expect(await asked(world, clientId, rule, 4, userName)).toMatchObject({ returnCode: isTheirs ? 0 : 2 })
-    expect(world.server.state.figures.limits.clientIdRule).toBe(isTheirs ? 0 : 2)
+    expect(world.server.state.counters.limits.clientIdRule).toBe(isTheirs ? 0 : 2)
     for (const { reason } of told) expect(reason).toContain('client_id: user')
   })
 

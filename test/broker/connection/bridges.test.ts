@@ -30,7 +30,7 @@ describe.each([4, 5] as const)('below $SYS, version %i', (version: Version) => {
     const late = await world.connect('late')
     await late.subscribe('$SYS/broker/connection/+/state', 0)
     expect(late.texts()).toEqual(['0'])
-    expect(world.server.state.figures.drops['not-authorized']).toBe(0)
+    expect(world.server.state.counters.drops['not-authorized']).toBe(0)
   })
 
   it.each(['$SYS', '$SYS/broker/uptime', '$SYS/broker/connection//state', `${STATE}/x`, '$SYS/x'])(

@@ -214,7 +214,7 @@ describe('CONNECT and CONNACK', () => {
     }
     expect(codes).toMatchObject([{ returnCode: 4 }, { returnCode: 5 }, { returnCode: 3 }])
     expect(refused.map(({ reasonCode }) => reasonCode)).toEqual([0x86, 0x8a, 0x89, 0x83])
-    expect(world.server.state.figures.connectionsRefused).toBe(4)
+    expect(world.server.state.counters.connectionsRefused).toBe(4)
   })
 
   it('[MQTT-3.2.2-19] [MQTT-3.1.2-24] a CONNACK respects the Maximum Packet Size of the client', async () => {
@@ -246,7 +246,7 @@ describe('CONNECT and CONNACK', () => {
     ])
     const silent = Array.from({ length: 65 }, () => world.open())
     expect(silent.map(({ link }) => link.handler === null)).toEqual([...Array(64).fill(false), true])
-    expect(world.server.state.figures.limits.connectionsMax).toBe(3)
+    expect(world.server.state.counters.limits.connectionsMax).toBe(3)
     for (const client of silent.slice(0, 64)) await client.vanish()
     await first.vanish()
     expect((await world.connect('b')).connack).toMatchObject({ reasonCode: 0 })
@@ -375,7 +375,7 @@ describe('CONNECT and CONNACK', () => {
     expect(answers[0]).toMatchObject({ granted: [1] })
     await old.bytes(packet(0xef))
     expect(old.closed).toBe(true)
-    expect(world.server.state.figures.limits).toMatchObject({ packetBytesMax: 0 })
+    expect(world.server.state.counters.limits).toMatchObject({ packetBytesMax: 0 })
     for (const bytes of unused) {
       const strict = await world.connect('strict', {}, 4)
       expect([bytes.toString('hex'), await strict.bytes(bytes), strict.closed]).toEqual([

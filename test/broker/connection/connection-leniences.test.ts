@@ -40,7 +40,7 @@ describe('a lenient listener', () => {
     await other.bytes(DUP_QOS_0)
     expect(client.texts()).toEqual(['x'])
     expect(told(events)).toEqual(['old header-flags', 'old dup-on-qos-0', 'new dup-on-qos-0'])
-    expect(world.server.state.figures.forgiven).toMatchObject({ 'header-flags': 1, 'dup-on-qos-0': 4 })
+    expect(world.server.state.counters.forgiven).toMatchObject({ 'header-flags': 1, 'dup-on-qos-0': 4 })
     expect(client.closed || other.closed).toBe(false)
     await other.bytes(SUBSCRIBE_80)
     expect(other.closed).toBe(true)
@@ -53,7 +53,7 @@ describe('a lenient listener', () => {
       const [disconnect] = await client.bytes(bytes)
       expect(disconnect).toMatchObject({ cmd: 'disconnect', reasonCode: 0x81 })
     }
-    expect(Object.values(world.server.state.figures.forgiven).every((count) => count === 0)).toBe(true)
+    expect(Object.values(world.server.state.counters.forgiven).every((count) => count === 0)).toBe(true)
   })
 
   it('what CONNECT is forgiven is told with its Client Identifier', async () => {
@@ -90,7 +90,7 @@ describe('a lenient listener', () => {
     const world = await World.make({ limits: { emptyClientIdentifierAllowed: false } })
     const client = await connected(world, '', ['empty-client-identifier'], 3)
     expect(client.connack).toMatchObject({ returnCode: 2 })
-    expect(world.server.state.figures.forgiven['empty-client-identifier']).toBe(0)
+    expect(world.server.state.counters.forgiven['empty-client-identifier']).toBe(0)
   })
 
   it('a packet identifier 0 is answered with 0', async () => {

@@ -91,7 +91,7 @@ describe('Keep Alive', () => {
     expect(client.closed).toBe(false)
     expect(silent.closed).toBe(true)
     expect(again.got()).toMatchObject([{ cmd: 'connack', sessionPresent: true }])
-    expect(world.server.state.figures.publishReceived).toBe(0)
+    expect(world.server.state.counters.publishReceived).toBe(0)
     await world.pass(16)
     expect(client.closed).toBe(true)
   })
@@ -205,7 +205,7 @@ describe('slow readers', () => {
     expect(sub.link.bufferedBytes).toBeLessThan(1300)
     const first = sub.texts()
     expect(dropped.every(({ reason }) => reason === 'slow-reader')).toBe(true)
-    expect(world.server.state.figures.drops['slow-reader']).toBe(dropped.length)
+    expect(world.server.state.counters.drops['slow-reader']).toBe(dropped.length)
     const rest: string[] = []
     for (let round = 0; round < 50; round++) {
       sub.link.take()

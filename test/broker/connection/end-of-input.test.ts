@@ -140,7 +140,7 @@ const HOLDS: Record<string, () => Hold> = {
     options: { limits: { outgoingBytesMax: 1000 } },
     packets: Array.from({ length: 100 }, () => ({ cmd: 'pingreq' })),
     held: async (world) => {
-      while (world.server.state.figures.packetsReceived < 20) await nextPass()
+      while (world.server.state.counters.packetsReceived < 20) await nextPass()
     },
     release: async () => {},
   }),

@@ -10,21 +10,21 @@ it('a fleet that comes back at once is let in turn by turn, and who is there alr
   const reader = await world.connect('reader')
   await reader.subscribe('a')
   const publisher = await world.connect('publisher')
-  const { figures, turn, work } = world.server.state
+  const { counters, turn, work } = world.server.state
   const fleet: TestClient[] = Array.from({ length: 500 }, () => world.open(5))
   turn.end()
-  const [connected, number, units] = [figures.clientsConnected, turn.number, work.units]
+  const [connected, number, units] = [counters.clientsConnected, turn.number, work.units]
   for (const [index, { link }] of fleet.entries()) {
     link.handler!.received(bytesOf({ ...connectPacket(`fleet ${index}`), properties: {} }))
   }
-  expect(figures.clientsConnected - connected).toBe(32)
+  expect(counters.clientsConnected - connected).toBe(32)
   // Behind all of them in the same pass of the event loop.
   publisher.link.handler!.received(bytesOf({ cmd: 'publish', topic: 'a', payload: 'quick', qos: 0 }))
   expect(turn.number).toBe(number + 1)
   turn.end()
   await world.settle()
   expect(reader.texts()).toEqual(['quick'])
-  expect(figures.clientsConnected - connected).toBe(500)
+  expect(counters.clientsConnected - connected).toBe(500)
   expect(turn.number - number).toBeGreaterThan(3)
   expect(work.units - units).toBeGreaterThan(500 * UNITS.connect)
   for (const client of fleet) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
@@ -76,28 +76,28 @@ describe('while a client is active, a crowd', () => {
 
   it('has 8 of 100 CONNECTs handled before the packets of that client, and one more read', async () => {
     const { world, reader, publisher } = await made()
-    const { figures } = world.server.state
+    const { counters } = world.server.state
     const fleet = new Map(Array.from({ length: 100 }, (_, index) => [world.open(5), connect(`c${index}`)]))
     await world.turn()
-    const connected = figures.clientsConnected
+    const connected = counters.clientsConnected
     pass(fleet)
-    expect(figures.clientsConnected - connected).toBe(8)
+    expect(counters.clientsConnected - connected).toBe(8)
     publisher.link.handler!.received(hello)
     await world.turn()
     expect(reader.texts()).toEqual(['quick'])
     expect(fleet.size).toBe(91)
     // The one that was read, at the end of the turn; the next ones are read from.
-    expect(figures.clientsConnected - connected).toBe(9)
+    expect(counters.clientsConnected - connected).toBe(9)
     expect([...fleet.keys()].filter(({ link }) => !link.paused)).toHaveLength(7)
   })
 
   it('is let in by 8 a turn, also where more come meanwhile', async () => {
     const { world, publisher } = await made()
-    const { doorway, figures } = world.server.state
+    const { doorway, counters } = world.server.state
     const clients = Array.from({ length: 300 }, () => world.open(5))
     const waiting = new Map(clients.map((client, index) => [client, connect(`c${index}`)]))
     await world.turn()
-    const before = figures.clientsConnected
+    const before = counters.clientsConnected
     pass(waiting)
     for (let step = 0; waiting.size > 0; step++) {
       if (step > 100) throw new Error('they wait for ever')
@@ -109,13 +109,13 @@ describe('while a client is active, a crowd', () => {
         // It is not read from before the others were.
         expect(late.link.paused).toBe(true)
       }
-      const connected = figures.clientsConnected
+      const connected = counters.clientsConnected
       await world.turn()
       pass(waiting)
-      expect(figures.clientsConnected - connected).toBeLessThanOrEqual(8)
+      expect(counters.clientsConnected - connected).toBeLessThanOrEqual(8)
     }
     await world.settle()
-    expect(figures.clientsConnected - before).toBe(clients.length)
+    expect(counters.clientsConnected - before).toBe(clients.length)
     expect(doorway.reading).toBe(0)
     for (const client of clients) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })

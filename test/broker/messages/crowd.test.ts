@@ -53,7 +53,7 @@ describe('a message for a crowd', () => {
     const world = await World.make()
     const got = crowd(world)
     const publisher = await world.connect('publisher')
-    const { work, figures } = world.server.state
+    const { work, counters } = world.server.state
     const from = work.units
     push(publisher, publish('one', 1))
     // The Route, and the first slice.
@@ -65,7 +65,7 @@ describe('a message for a crowd', () => {
     expect(got.count).toBe(CROWD)
     expect(world.ledger.held.bytes).toBe(0)
     expect(publisher.got().map(({ cmd }) => cmd)).toEqual(['puback'])
-    expect(figures.publishReceived).toBe(1)
+    expect(counters.publishReceived).toBe(1)
   })
 
   it('[MQTT-4.6.0-6] comes before what is published to its topic later, by its publisher and by others', async () => {
@@ -102,7 +102,7 @@ describe('a message for a crowd', () => {
     await world.settle()
     expect(late.got().map(({ cmd }) => cmd)).toEqual(['unsuback'])
     expect(got.count).toBe(CROWD)
-    expect(world.server.state.figures.drops['session-ended']).toBe(0)
+    expect(world.server.state.counters.drops['session-ended']).toBe(0)
   })
 
   it.each([1, 2] as const)(

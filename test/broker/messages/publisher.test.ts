@@ -377,7 +377,7 @@ describe('acknowledgements of what the client publishes', () => {
     expect(await old.send({ cmd: 'pubrel', messageId: 2 })).toMatchObject([{ cmd: 'pubcomp' }])
     await old.publish('$SYS/x', 'x', 0)
     expect(sub.texts()).toEqual([])
-    expect(world.server.state.figures.drops['not-authorized']).toBe(5)
+    expect(world.server.state.counters.drops['not-authorized']).toBe(5)
     await modern.publish('$other/x', 'x', 0)
     expect([modern.closed, old.closed]).toEqual([false, false])
   })
@@ -563,7 +563,7 @@ describe('limits on PUBLISH', () => {
     expect(await old.publish('t', 'x', 1)).toEqual([])
     expect(old.closed).toBe(true)
     expect(limited.every(({ limit }) => limit === 'disk')).toBe(true)
-    expect(world.server.state.figures.publishRefused).toBe(4)
+    expect(world.server.state.counters.publishRefused).toBe(4)
     world.ledger.refusal = null
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
@@ -892,7 +892,7 @@ describe('commits and turns', () => {
     expect(paused).toEqual([{ clientId: 'pub', reason: 'commit' }])
     await world.pass(60)
     expect(pub.closed).toBe(false)
-    const handled = world.server.state.figures.publishReceived
+    const handled = world.server.state.counters.publishReceived
     expect(handled).toBeLessThan(20)
     for (let round = 0; round < 20; round++) await world.commit()
     expect(pub.link.paused).toBe(false)

@@ -203,7 +203,7 @@ describe('policies', () => {
     allow = false
     await client.vanish()
     expect(watcher.texts()).toEqual([])
-    expect(world.server.state.figures.drops['not-authorized']).toBe(1)
+    expect(world.server.state.counters.drops['not-authorized']).toBe(1)
     expect(world.census()).toMatchObject({ wills: 0 })
   })
 

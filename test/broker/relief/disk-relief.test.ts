@@ -47,7 +47,7 @@ describe('a user who has most on a disk that is short', () => {
     expect(await small.publish('r', 'x', 1, { retain: true })).toMatchObject([
       { cmd: 'puback', reasonCode: 0x10 },
     ])
-    expect(world.server.state.figures.relief['publish-refused']).toBe(3)
+    expect(world.server.state.counters.relief['publish-refused']).toBe(3)
     expect(limited.map(({ limit, clientId }) => [limit, clientId])).toEqual(
       Array(3).fill(['disk', 'greedy pub']),
     )
@@ -73,10 +73,10 @@ describe('a user who has most on a disk that is short', () => {
     'has queues that take no more than they hold, as if full: %s; what others send there is acknowledged',
     async (queueFull) => {
       const { world, small } = await shortDisk({ queueFull })
-      const relieved = world.server.state.figures.relief
+      const relieved = world.server.state.counters.relief
       expect(relieved.capped).toBe(1)
       expect(await small.publish('greedy/t', 'new'.padEnd(MIB), 1)).toMatchObject([{ reasonCode: 0 }])
-      expect(world.server.state.figures.drops['queue-full']).toBe(1)
+      expect(world.server.state.counters.drops['queue-full']).toBe(1)
       const back = await world.connect('greedy hoard', { ...lasting(), username: 'greedy' })
       const texts = (await back.drain()).map((text) => text.trim())
       const all = [...Array(12).keys()].map(String)
@@ -99,7 +99,7 @@ describe('a user who has most on a disk that is short', () => {
     expect((await world.connect('other', { ...lasting(), username: 'small' })).connack).toMatchObject({
       reasonCode: 0,
     })
-    expect(world.server.state.figures.relief['session-refused']).toBe(1)
+    expect(world.server.state.counters.relief['session-refused']).toBe(1)
   })
 
   it('may clear a retained message', async () => {

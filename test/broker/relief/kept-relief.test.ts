@@ -72,7 +72,7 @@ describe('a user with most of the Sessions, Subscriptions and Wills in memory', 
     }
     expect((await world.connect('greedy 3', { username: 'greedy' })).connack).toMatchObject({ reasonCode: 0 })
     expect((await world.connect('small 2', of('small', { will }))).connack).toMatchObject({ reasonCode: 0 })
-    expect(world.server.state.figures.relief['session-refused']).toBe(2)
+    expect(world.server.state.counters.relief['session-refused']).toBe(2)
   })
 
   it('goes on once it has given up some of them', async () => {
@@ -98,7 +98,7 @@ describe('a user with most of the retained messages in memory', () => {
     expect(await greedy.publish('r/new', 'x', 1)).toMatchObject([{ reasonCode: 0x10 }])
     expect(await small.publish('s', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
     expect(world.server.state.retained.get('r/2')).toBeUndefined()
-    expect(world.server.state.figures.relief['publish-refused']).toBe(2)
+    expect(world.server.state.counters.relief['publish-refused']).toBe(2)
     expect((await world.connect('clears', { username: 'greedy' })).connack).toMatchObject({ reasonCode: 0 })
   })
 

@@ -33,7 +33,7 @@ async function connected(
   return (version === 5 ? connack.reasonCode : connack.returnCode) ?? -1
 }
 
-const refusals = (world: World, limit: Limit): number => world.server.state.figures.limits[limit]
+const refusals = (world: World, limit: Limit): number => world.server.state.counters.limits[limit]
 
 describe('Sessions', () => {
   it('of a user: one more is refused and told, in 3.1.1 as well; others come in', async () => {

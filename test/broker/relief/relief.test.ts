@@ -66,11 +66,11 @@ describe('clients that hold most of the memory', () => {
   it('by never acknowledging pay for it: nobody else is refused anything, and memory stays within its limit', async () => {
     const { world, five } = await unacknowledged(100)
     expect(trueBytes(world)).toBeLessThan(32 * MIB)
-    const { figures } = world.server.state
-    expect(figures.connectionsRefused).toBe(0)
-    expect(figures.publishRefused).toBe(0)
-    expect(figures.relief.capped).toBeGreaterThan(0)
-    expect(figures.drops['memory-short']).toBeGreaterThan(0)
+    const { counters } = world.server.state
+    expect(counters.connectionsRefused).toBe(0)
+    expect(counters.publishRefused).toBe(0)
+    expect(counters.relief.capped).toBeGreaterThan(0)
+    expect(counters.drops['memory-short']).toBeGreaterThan(0)
     expect(five.every(({ closed }) => closed)).toBe(true)
     expect(five[0]!.got().at(-1)).toMatchObject({ cmd: 'disconnect', reasonCode: 0x97 })
     await expectService(world)
@@ -81,7 +81,7 @@ describe('clients that hold most of the memory', () => {
     expect(world.server.memoryBytes()).toBeGreaterThan(20 * MIB)
     expect(world.server.memoryBytes()).toBeLessThan(21 * MIB)
     expect(world.server.health).toEqual({ state: 'ok', detail: '' })
-    expect(world.server.state.figures.relief).toMatchObject({ capped: 0, shed: 0, disconnected: 0 })
+    expect(world.server.state.counters.relief).toMatchObject({ capped: 0, shed: 0, disconnected: 0 })
   })
 
   it('are named with what to do, in events, figures and health, until it is over', async () => {
@@ -121,7 +121,7 @@ describe('clients that hold most of the memory', () => {
     await look(world)
     expect(steps.map(({ step }) => step)).toEqual(['capped', 'shed'])
     expect(slow.closed).toBe(false)
-    expect(world.server.state.figures.drops['memory-short']).toBe(22)
+    expect(world.server.state.counters.drops['memory-short']).toBe(22)
     world.monotonic += 1000
     for (let number = 0; number < 23; number++) await pub.publish('kept', 'x'.repeat(MIB), 1)
     expect(steps.map(({ step }) => step)).toEqual(['capped', 'shed', 'disconnected'])
@@ -146,7 +146,7 @@ describe('clients that hold most of the memory', () => {
     expect(evicted).toBeGreaterThan(0)
     const back = await world.connect('kept', lasting())
     expect((await back.drain()).map((text) => text.trim())).toEqual([...Array(12).keys()].map(String))
-    expect(world.server.state.figures.publishDropped).toBe(0)
+    expect(world.server.state.counters.publishDropped).toBe(0)
   })
 
   it('with stored Sessions in memory alone have queues that take no more, as if full; nobody else is refused', async () => {
@@ -167,8 +167,8 @@ describe('clients that hold most of the memory', () => {
       if (number % 20 === 0) await expectService(world)
     }
     expect(world.server.memoryBytes()).toBeLessThan(32 * MIB)
-    const { figures } = world.server.state
-    expect([figures.connectionsRefused, figures.publishRefused, figures.relief.capped]).toEqual([0, 0, 1])
+    const { counters } = world.server.state
+    expect([counters.connectionsRefused, counters.publishRefused, counters.relief.capped]).toEqual([0, 0, 1])
     expect(await pub.publish('other', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
     const back = await world.connect('kept', lasting())
     expect((await back.drain()).at(-1)!.trim()).toBe('99')
@@ -191,7 +191,7 @@ describe('clients that hold most of the memory', () => {
       await expectService(world, `newcomer${second}`)
     }
     expect(world.server.memoryBytes()).toBeLessThan(16 * MIB)
-    expect(world.server.state.figures.relief.disconnected).toBeGreaterThan(0)
+    expect(world.server.state.counters.relief.disconnected).toBeGreaterThan(0)
     expect(readers.some(({ closed }) => closed)).toBe(true)
     expect(readers.every(({ closed }) => closed)).toBe(false)
   })
@@ -224,7 +224,7 @@ describe('clients that hold most of the memory', () => {
     expect(connack).toMatchObject({ cmd: 'connack', reasonCode: 0x97 })
     const other = await world.connect('other', { username: 'other' })
     expect(other.connack).toMatchObject({ reasonCode: 0 })
-    expect(world.server.state.figures.relief['session-refused']).toBe(1)
+    expect(world.server.state.counters.relief['session-refused']).toBe(1)
     expect(many.some(({ closed }) => closed)).toBe(false)
     await world.pass(3.1)
     expect(world.server.health.state).toBe('ok')
@@ -261,7 +261,7 @@ describe('a client that pays', () => {
     const pub = await world.connect('pub')
     for (let number = 0; number < 7; number++) await pub.publish('load', `${number}`.padEnd(MIB), 1)
     await look(world)
-    expect(world.server.state.figures.relief.capped).toBe(1)
+    expect(world.server.state.counters.relief.capped).toBe(1)
     return { world, pub, idle }
   }
 
@@ -293,7 +293,7 @@ describe('a client that pays', () => {
     await other.subscribe('$share/g/load', 1)
     const texts = await other.drain()
     expect(texts.map((text) => text.trim())).toEqual(['1', '2', '3', '4', '5', '6'])
-    expect(world.server.state.figures.publishDropped).toBe(0)
+    expect(world.server.state.counters.publishDropped).toBe(0)
     await world.pass(2.1)
     expect(world.server.health.state).toBe('ok')
   })
@@ -308,7 +308,7 @@ describe('a client that pays', () => {
     await sender.bytes(Buffer.concat([LARGE_PUBLISH, Buffer.alloc(7 * MIB - 10)]))
     await world.pass(1.1)
     expect(sender.link.paused).toBe(true)
-    expect(world.server.state.figures.relief.paused).toBe(1)
+    expect(world.server.state.counters.relief.paused).toBe(1)
     expect(paused).toMatchObject([{ clientId: 'sender', reason: 'memory' }])
     Object.assign(world.server.state.limits, { memoryBytesMax: 80 * MIB })
     await world.pass(1.1)
@@ -339,7 +339,7 @@ describe('packets that are not whole', () => {
     }
     expect(most).toBeLessThan(33 * MIB)
     expect(senders.filter(({ closed }) => closed).length).toBeGreaterThan(100)
-    expect(world.server.state.figures.limits.memoryIncompletePercent).toBeGreaterThan(100)
+    expect(world.server.state.counters.limits.memoryIncompletePercent).toBeGreaterThan(100)
     await expectService(world)
   })
 
@@ -371,7 +371,7 @@ describe('packets that are not whole', () => {
     }
     expect(most).toBeLessThan(4 * MIB)
     await expectService(world)
-    expect(world.server.state.figures.connectionsRefused).toBe(0)
+    expect(world.server.state.counters.connectionsRefused).toBe(0)
   })
 
   it('of strangers are cut off at the address that sends most; another address keeps its large CONNECT', async () => {
@@ -400,7 +400,7 @@ describe('packets that are not whole', () => {
     expect(world.server.state.incomplete.strangersBytes).toBeLessThan(52 * MIB)
     expect(clients.filter(({ closed }) => closed).length).toBeGreaterThanOrEqual(4)
     expect(clients.some(({ closed }) => !closed)).toBe(true)
-    expect(world.server.state.figures.limits.memoryStrangersPercent).toBeGreaterThanOrEqual(4)
+    expect(world.server.state.counters.limits.memoryStrangersPercent).toBeGreaterThanOrEqual(4)
   })
 
   it('are given back with their connection, at once and once', async () => {

@@ -36,7 +36,7 @@ describe('what expires in the queue of an absent client', () => {
     await world.pass(13)
     expect(world.server.state.sessions.get('away')).toMatchObject({ queueLength: 13 })
     expect(store.figures.residentBytes).toBeLessThan(20_000)
-    expect(world.server.state.figures.drops.expired).toBe(5000)
+    expect(world.server.state.counters.drops.expired).toBe(5000)
     await world.pass(1000)
     const back = await world.connect('away', lasting(100_000))
     expect(await back.drain()).toHaveLength(3)
@@ -183,7 +183,7 @@ describe('Session Expiry Interval', () => {
     await world.pass(0.2)
     expect(ended).toEqual([{ clientId: 'a', reason: 'expired' }])
     expect(world.census()).toEqual(Object.fromEntries(Object.keys(world.census()).map((key) => [key, 0])))
-    expect(world.server.state.figures.clientsExpired).toBe(1)
+    expect(world.server.state.counters.clientsExpired).toBe(1)
   })
 
   it('0 or absent: it ends with the Network Connection, and is never stored', async () => {
@@ -482,7 +482,7 @@ describe('an ended Session whose share is on disk', () => {
       'deleteSession 1 holding 0',
     ])
     expect(world.server.state.sessionsById.size).toBe(0)
-    expect(world.server.state.figures.publishDropped).toBe(0)
+    expect(world.server.state.counters.publishDropped).toBe(0)
   })
 
   it('keeps it stored until then, under a name that no client can have', async () => {

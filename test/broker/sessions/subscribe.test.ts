@@ -387,7 +387,7 @@ describe('Shared Subscriptions', () => {
     expect(here.texts()).toHaveLength(4)
     await here.vanish()
     await pub.publish('t', 'zero', 0)
-    expect(world.server.state.figures.drops.offline).toBe(1)
+    expect(world.server.state.counters.drops.offline).toBe(1)
     for (let n = 0; n < 4; n++) await pub.publish('t', `${n}`, 1)
     const { sessions } = world.server.state
     expect([sessions.get('away')?.queueLength, sessions.get('here')?.queueLength]).toEqual([4, 0])
@@ -415,7 +415,7 @@ describe('Shared Subscriptions', () => {
       ['sent', 1, false],
     ])
     // [MQTT-4.8.2-5]
-    expect(world.server.state.figures.drops['session-ended']).toBe(1)
+    expect(world.server.state.counters.drops['session-ended']).toBe(1)
     const lines = world.ledger.lines
     const deleted = lines.indexOf('deleteSession 1 holding 0')
     expect(deleted).toBeGreaterThan(-1)
@@ -460,7 +460,7 @@ describe('Shared Subscriptions', () => {
       expect(await client.send({ cmd, messageId: p.messageId, reasonCode: 0x83 })).toEqual([])
     }
     expect([...a.got(), ...b.got()]).toEqual([])
-    expect(world.server.state.figures.drops['refused-by-client']).toBe(2)
+    expect(world.server.state.counters.drops['refused-by-client']).toBe(2)
     const { sessions } = world.server.state
     expect([sessions.get('a')?.inFlightCount, sessions.get('b')?.inFlightCount]).toEqual([0, 0])
   })
@@ -475,7 +475,7 @@ describe('Shared Subscriptions', () => {
     await world.pass(6)
     const second = await member(world, 'second')
     expect(second.texts()).toEqual(['new'])
-    expect(world.server.state.figures.drops.expired).toBe(1)
+    expect(world.server.state.counters.drops.expired).toBe(1)
   })
 
   it('what is on disk only is read back before it goes to another', async () => {
@@ -499,7 +499,7 @@ describe('Shared Subscriptions', () => {
     const only = await member(world, 'only')
     await pub.publish('t', 'x', 1)
     await only.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
-    expect(world.server.state.figures.drops['session-ended']).toBe(1)
+    expect(world.server.state.counters.drops['session-ended']).toBe(1)
     expect(world.census()).toMatchObject({ sessions: 1, nodes: 0 })
   })
 

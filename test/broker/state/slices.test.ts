@@ -159,13 +159,13 @@ describe('the end of a Session', () => {
     const publisher = await bystander(world)
     const client = await world.connect('client')
     await client.send(subscribe(numbered(50_000)))
-    const { router, sessions, figures } = world.server.state
+    const { router, sessions, counters } = world.server.state
     turns.begin()
     client.link.handler!.received(Buffer.from([0xe0, 0]))
     expect(sessions.get('client')).toBeUndefined()
     expect(router.subscriptionCount).toBeGreaterThan(40_000)
     // It gets nothing any more, and there is nobody else.
-    const before = figures.publishDropped
+    const before = counters.publishDropped
     await publisher.send()
     publisher.link.handler!.received(Buffer.from([0x32, 9, 0, 3, 0x66, 0x2f, 0x31, 0, 1, 0, 0x78]))
     const again = world.open(5)
@@ -177,7 +177,7 @@ describe('the end of a Session', () => {
       clean: true,
     })
     expect(publisher.got()).toMatchObject([{ cmd: 'puback', reasonCode: 0x10 }])
-    expect(again.got().length + figures.publishDropped - before).toBe(0)
+    expect(again.got().length + counters.publishDropped - before).toBe(0)
     await again.subscribe('f/1', 1)
     await publisher.publish('f/1', 'new', 1)
     expect(again.texts()).toEqual(['new'])
@@ -256,7 +256,7 @@ describe('very much that is due at once', () => {
     expect(publisher.got()).toMatchObject([])
     await world.settle()
     expect([state.retained.count, client.texts()]).toEqual([1, []])
-    expect(state.figures.limits.retainedMessagesMax).toBe(0)
+    expect(state.counters.limits.retainedMessagesMax).toBe(0)
     turns.expectSlices()
   })
 
@@ -297,7 +297,7 @@ describe('very much that is due at once', () => {
     world.monotonic += 10_500
     const puback = await publisher.publish('large', 'x'.repeat(900_000), 1, { retain: true })
     expect(puback).toMatchObject([{ cmd: 'puback', reasonCode: 0x10 }])
-    expect(world.server.state.figures.limits.retainedBytesMax).toBe(0)
+    expect(world.server.state.counters.limits.retainedBytesMax).toBe(0)
   })
 
   it('Sessions and Wills: whoever comes back before their turn finds none of it', async () => {
@@ -336,7 +336,7 @@ describe('very much that is due at once', () => {
     expect((await back.send(connect)).at(0)).toMatchObject({ cmd: 'connack', sessionPresent: false })
     await world.settle()
     expect(watcher.texts().length).toBe(3000)
-    expect(state.figures.clientsExpired).toBe(3000)
+    expect(state.counters.clientsExpired).toBe(3000)
     expect(state.sessions.size).toBe(2)
     turns.expectSlices()
   })

@@ -68,6 +68,6 @@ it('what a limit refuses is counted as more than a message: it is looked up, ans
   client.link.write = () => {}
   await client.send({ ...message('kept'), retain: true })
   const refused = await unitsEach(world, client, { ...message('refused'), retain: true })
-  expect(world.server.state.figures.limits.retainedMessagesMax).toBe(COUNT)
+  expect(world.server.state.counters.limits.retainedMessagesMax).toBe(COUNT)
   expect(refused).toBeGreaterThanOrEqual(UNITS.packet + UNITS.refused)
 })

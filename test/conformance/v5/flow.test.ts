@@ -123,7 +123,7 @@ describe('QoS 2 and message expiry', () => {
     expect(sub.texts()).toEqual(['sent'])
     expect(await sub.send({ cmd: 'pubrec', messageId: 1 })).toMatchObject([{ cmd: 'pubrel', reasonCode: 0 }])
     expect(await sub.send({ cmd: 'pubcomp', messageId: 1 })).toEqual([])
-    expect(world.server.state.figures.drops.expired).toBe(1)
+    expect(world.server.state.counters.drops.expired).toBe(1)
   })
 })
 

@@ -212,7 +212,7 @@ export class Output {
     this.#credits += credits
     this.#pushed++
     if (gate > this.#gate) this.#gate = gate
-    this.#state.figures.packetsSent++
+    this.#state.counters.packetsSent++
     return first
   }
 
@@ -288,7 +288,7 @@ export class Output {
     lastBytes: number,
     credits: number,
   ): void {
-    this.#state.figures.bytesSent += bytes
+    this.#state.counters.bytesSent += bytes
     this.#state.work.units += UNITS.write + ((bytes / UNITS.bytesEach) | 0)
     this.#written += packets
     const link = this.#link
