@@ -13,7 +13,7 @@ import type { RetainedDelivery } from './messages/retained.ts'
 import type { Wills } from './messages/wills.ts'
 import type { ShareBacklog } from './relief/share-backlog.ts'
 import type { Sessions } from './sessions/sessions.ts'
-import type { State } from './state/state.ts'
+import type { ServerState } from './state/server-state.ts'
 
 /** A wall clock that shows less was never set: Node 20, which this program needs, is younger than 2023. */
 const CLOCK_SET_MS = Date.UTC(2023, 0, 1)
@@ -54,7 +54,7 @@ interface ClockParts {
 }
 
 export class BrokerClock {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #parts: ClockParts
   /** Wall time minus monotonic time: of the newest commit, and of the start. */
   #recordedDistance = 0
@@ -62,7 +62,7 @@ export class BrokerClock {
   /** How far the wall clock was set back since the start, as far as that is done. */
   #correctedMs = 0
 
-  constructor(state: State, parts: ClockParts) {
+  constructor(state: ServerState, parts: ClockParts) {
     this.#state = state
     this.#parts = parts
   }

@@ -1,5 +1,5 @@
 /** Waiting for commits: output and promises that depend on records leave once their block is durable. */
-import type { CommitWaiter, State } from './state/state.ts'
+import type { CommitWaiter, ServerState } from './state/server-state.ts'
 import { SLICE_UNITS, UNITS } from './state/work.ts'
 
 /** Units of what a commit releases in one turn, about 5 ms. */
@@ -13,7 +13,7 @@ interface Waiter {
 }
 
 export class Durability {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #waiters: Waiter[] = []
   readonly #releaseWaiters: CommitWaiter = { committed: (sequence) => this.#resolveWaiters(sequence) }
   /** Those whose output a commit releases, while that takes several turns; null when none is under way. */
@@ -21,7 +21,7 @@ export class Durability {
   /** Another commit came meanwhile. */
   #isReleaseDue = false
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
   }
 

@@ -1,10 +1,10 @@
 /** Tells whether the Server takes new work, and why not. */
 import type { Health } from './boundary/events.ts'
 import type { Reliefs } from './memory-guard.ts'
-import type { State } from './state/state.ts'
+import type { ServerState } from './state/server-state.ts'
 
 /** The worst that holds: `recovering` while the store is read again, else `refusing`, `pressed` or `ok`. */
-export function healthOf(state: State, reliefs: Reliefs, isRecovering: boolean): Health {
+export function healthOf(state: ServerState, reliefs: Reliefs, isRecovering: boolean): Health {
   const { unavailable, store, memoryRefusal } = state
   if (isRecovering) return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }
   const refusal = store.refusal ?? memoryRefusal

@@ -17,7 +17,7 @@ import { secondsLeft } from './boundary/expiry.ts'
 import type { LinkInfo } from './boundary/link.ts'
 import { isServerTopic } from './connection/connect.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
-import type { ClientConnection, State } from './state/state.ts'
+import type { ClientConnection, ServerState } from './state/server-state.ts'
 
 /** A client that is connected. */
 export interface ClientEntry {
@@ -110,12 +110,12 @@ export interface InventoryQuery {
 export type Steps<T> = Generator<T | null, void, undefined>
 
 export class Inventory {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #parts: ServerParts
   readonly #durable: (gate: number) => Promise<void>
 
   /** `durable` resolves when what was recorded up to a commit sequence is durable, and rejects with StoreError. */
-  constructor(state: State, parts: ServerParts, durable: (gate: number) => Promise<void>) {
+  constructor(state: ServerState, parts: ServerParts, durable: (gate: number) => Promise<void>) {
     this.#state = state
     this.#parts = parts
     this.#durable = durable

@@ -3,7 +3,7 @@ import { COSTS, topicsBytes } from './accounts/costs.ts'
 import type { DiskRelief } from './relief/disk-relief.ts'
 import type { KeptRelief } from './relief/kept-relief.ts'
 import type { Relief } from './relief/relief.ts'
-import type { State } from './state/state.ts'
+import type { ServerState } from './state/server-state.ts'
 import { SLICE_UNITS } from './state/work.ts'
 
 /** Milliseconds between two looks. */
@@ -25,13 +25,13 @@ export interface Reliefs {
 }
 
 export class MemoryGuard {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #reliefs: Reliefs
   #lookedAt = Number.NEGATIVE_INFINITY
   /** A look is due in the next turn. */
   #isLooking = false
 
-  constructor(state: State, reliefs: Reliefs) {
+  constructor(state: ServerState, reliefs: Reliefs) {
     this.#state = state
     this.#reliefs = reliefs
   }

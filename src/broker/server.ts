@@ -32,7 +32,7 @@ import type { ServerParts } from './sessions/server-parts.ts'
 import { type Capped, SessionCap } from './sessions/session-cap.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { Subscribing } from './sessions/subscribe.ts'
-import { type ClientConnection, State, type StateOptions } from './state/state.ts'
+import { type ClientConnection, type ServerOptions, ServerState } from './state/server-state.ts'
 import { SLICE_UNITS } from './state/work.ts'
 import { type IdOf, StoreRecovery } from './store-recovery.ts'
 
@@ -55,7 +55,7 @@ const STANDSTILL_MS = 2000
 const STANDSTILL_PASSES = 8
 
 export class Server implements Acceptor {
-  readonly state: State
+  readonly state: ServerState
   readonly inventory: Inventory
   readonly relief: Relief
   readonly diskRelief: DiskRelief
@@ -84,8 +84,8 @@ export class Server implements Acceptor {
   #whenEmpty: (() => void) | null = null
 
   /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
-  constructor(options: StateOptions, fatal: (error: Error) => void) {
-    this.state = new State(options)
+  constructor(options: ServerOptions, fatal: (error: Error) => void) {
+    this.state = new ServerState(options)
     this.state.storeFailed = (error) => this.#recovery.failed(error)
     this.state.look = () => this.#memory.lookSoon()
     const retained = new RetainedDelivery(this.state)

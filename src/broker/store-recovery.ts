@@ -12,7 +12,7 @@ import type { Parking } from './relief/parking.ts'
 import type { Estates } from './sessions/estates.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
 import type { Capped } from './sessions/session-cap.ts'
-import type { ClientConnection, State } from './state/state.ts'
+import type { ClientConnection, ServerState } from './state/server-state.ts'
 
 /** Milliseconds until a store is opened again whose disk was too full for it. */
 const REOPEN_MS = 1000
@@ -43,7 +43,7 @@ export interface RecoveryParts {
 export type IdOf = (userName: string) => string | null
 
 export class StoreRecovery {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #server: ServerParts
   readonly #parts: RecoveryParts
   readonly #fatal: (error: Error) => void
@@ -51,7 +51,7 @@ export class StoreRecovery {
   #idOf: IdOf = () => null
 
   /** `fatal` is called when the store cannot be read again. */
-  constructor(state: State, parts: RecoveryParts, fatal: (error: Error) => void) {
+  constructor(state: ServerState, parts: RecoveryParts, fatal: (error: Error) => void) {
     this.#state = state
     this.#server = parts.server
     this.#parts = parts

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import type { Server } from '../broker/server.ts'
-import type { State } from '../broker/state/state.ts'
+import type { ServerState } from '../broker/state/server-state.ts'
 import type { Store } from '../store/store.ts'
 
 /** The current numbers of objects for `$SYS`; see `Census` of the library face. */
@@ -25,7 +25,7 @@ const VERSION = (
 ).version
 
 /** Returns the counters whose rates are published, by their names under `$SYS/broker/load/`. */
-function loadCounters({ counters }: State, connections: number): Record<string, number> {
+function loadCounters({ counters }: ServerState, connections: number): Record<string, number> {
   return {
     'messages/received': counters.packetsReceived,
     'messages/sent': counters.packetsSent,

@@ -11,7 +11,7 @@ import {
   willBytes,
 } from '../../src/broker/accounts/costs.ts'
 import { type Usage, usageOf } from '../../src/broker/accounts/usage.ts'
-import type { State } from '../../src/broker/state/state.ts'
+import type { ServerState } from '../../src/broker/state/server-state.ts'
 import type { Message } from '../../src/mqtt/message.ts'
 import type { ShareGroup } from '../../src/routing/subscription.ts'
 import type { Session } from '../../src/session/session.ts'
@@ -44,13 +44,13 @@ function nothing(): Counts {
 /** By kind and name. */
 export type Recount = Map<string, Counts>
 
-function counted(usage: Usage, { shareGroups }: State): Counts {
+function counted(usage: Usage, { shareGroups }: ServerState): Counts {
   const counts = Object.fromEntries(COUNTS.map((name) => [name, usage[name]])) as Counts
   return { ...counts, shareGroups: shareGroups.countOf(usage) }
 }
 
 /** What is there, looked at one by one. `addresses` are those of all open transports. */
-export function recount(state: State, addresses: readonly string[]): Recount {
+export function recount(state: ServerState, addresses: readonly string[]): Recount {
   const counts: Recount = new Map()
   const of = (kind: string, name: string): Counts => {
     const key = `${kind} ${name}`
@@ -118,7 +118,7 @@ export function recount(state: State, addresses: readonly string[]): Recount {
 }
 
 /** What the book says, in the same shape. */
-export function booked(state: State): Recount {
+export function booked(state: ServerState): Recount {
   const { usage } = state
   usage.look()
   const counts: Recount = new Map([['total ', counted(usage.total, state)]])
@@ -129,7 +129,7 @@ export function booked(state: State): Recount {
 }
 
 /** Expects the counts of the book to be those of a recount. */
-export function expectCounted(state: State, addresses: readonly string[]): void {
+export function expectCounted(state: ServerState, addresses: readonly string[]): void {
   const sorted = (counts: Recount) => Object.fromEntries([...counts].toSorted(([a], [b]) => (a < b ? -1 : 1)))
   expect(sorted(booked(state))).toEqual(sorted(recount(state, addresses)))
 }

@@ -13,7 +13,7 @@ import { ownerOf, ownershipOf } from '../boundary/ownership.ts'
 import type { AuthenticationResult, Credentials, Owner, WaitingClient } from '../boundary/policy.ts'
 import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
 import { sessionExcess } from '../relief/quotas.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 const SLASH = 0x2f
 
@@ -43,7 +43,7 @@ const RECOVERING = 'the Server is recovering: try again later'
 
 /** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
 export function connectRefusal(
-  state: State,
+  state: ServerState,
   packet: ConnectPacket,
   link: LinkInfo,
   leniences: Leniences | null = null,
@@ -169,7 +169,7 @@ export function boundClientId(
 
 /** Refuses what an authenticated user may not do; null lets it pass. */
 export function sessionRefusal(
-  state: State,
+  state: ServerState,
   packet: ConnectPacket,
   clientId: string,
   user: Owner,
@@ -205,7 +205,7 @@ export function sessionRefusal(
 
 /** The refusal of who asks for what another user left under this Client Identifier. */
 function anothers(
-  { events }: State,
+  { events }: ServerState,
   what: 'Session' | 'Will',
   clientId: string,
   owner: Owner,
@@ -265,12 +265,12 @@ export function credentialsOf(
 }
 
 /** The Session Expiry Interval that the Server grants, in seconds. */
-export function sessionExpirySeconds(state: State, packet: ConnectPacket): number {
+export function sessionExpirySeconds(state: ServerState, packet: ConnectPacket): number {
   return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
 }
 
 /** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
-export function keepAliveSeconds(state: State, packet: ConnectPacket, link: LinkInfo): number {
+export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link: LinkInfo): number {
   const { keepAliveSecondsMax } = state.limits
   if (packet.protocolVersion < 5) return packet.keepAliveSeconds
   const wanted = link.serverKeepAliveSeconds ?? packet.keepAliveSeconds
@@ -280,7 +280,7 @@ export function keepAliveSeconds(state: State, packet: ConnectPacket, link: Link
 
 /** A short CONNACK: only what differs from what the client asked for, or from the standard's defaults. */
 export function connackProperties(
-  state: State,
+  state: ServerState,
   packet: ConnectPacket,
   link: LinkInfo,
   clientId: string,

@@ -4,17 +4,17 @@
  */
 import { type Lenience, Leniences } from '../../mqtt/lenience.ts'
 import type { ClientView } from '../boundary/policy.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 export class ConnectionLeniences {
   /** For the framer and the decoders. */
   readonly leniences: Leniences
-  readonly #state: State
+  readonly #state: ServerState
   readonly #rules = new Set<Lenience>()
   #client: ClientView | null = null
 
   /** `rules` are those of the listener. */
-  constructor(state: State, rules: readonly Lenience[]) {
+  constructor(state: ServerState, rules: readonly Lenience[]) {
     this.#state = state
     this.leniences = new Leniences(rules, (rule) => this.#used(rule))
   }

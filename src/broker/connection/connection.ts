@@ -19,7 +19,7 @@ import type { ClientView } from '../boundary/policy.ts'
 import { disconnectReasonCode } from '../boundary/refusal-codes.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
 import type { HoldReason } from '../state/read-gate.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import { type Authentication, noAuthenticationMethod } from './authentication.ts'
 import { keepAliveSeconds } from './connect.ts'
@@ -44,7 +44,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   countedBytes = 0
   view: ClientView
   readonly address: Usage
-  readonly #state: State
+  readonly #state: ServerState
   readonly parts: ServerParts
   readonly link: Link
   readonly #output: Output
@@ -66,7 +66,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   #expirySeconds = 0
   #takenOverBy: LinkInfo | null = null
 
-  constructor(state: State, parts: ServerParts, link: Link) {
+  constructor(state: ServerState, parts: ServerParts, link: Link) {
     this.#state = state
     this.parts = parts
     this.link = link

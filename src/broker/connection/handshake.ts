@@ -18,7 +18,7 @@ import type { Limit } from '../boundary/events.ts'
 import type { ConnackExtras, Owner, Rejection } from '../boundary/policy.ts'
 import { connackReasonCode } from '../boundary/refusal-codes.ts'
 import { connectionExcess } from '../relief/quotas.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import { Authentication, type AuthenticationSink } from './authentication.ts'
 import {
@@ -61,7 +61,7 @@ interface Login {
 }
 
 export class Handshake implements AuthenticationSink, LateClient {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #connection: NetworkConnection
   readonly #input: Input
   readonly #sender: PacketSender
@@ -74,7 +74,7 @@ export class Handshake implements AuthenticationSink, LateClient {
   #packetBytes = 0
   #authentication: Authentication | null = null
 
-  constructor(state: State, connection: NetworkConnection, input: Input, sender: PacketSender) {
+  constructor(state: ServerState, connection: NetworkConnection, input: Input, sender: PacketSender) {
     this.#state = state
     this.#connection = connection
     this.#input = input

@@ -6,7 +6,7 @@ import { Framer } from '../../mqtt/codec/framer.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import { type HoldReason, ReadGate } from '../state/read-gate.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import type { Turn } from '../state/turn.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import { KeepAlive } from './keep-alive.ts'
@@ -50,7 +50,7 @@ export class Input {
   rates: RateGate | null = null
   readonly framer: Framer
   readonly keepAlive: KeepAlive
-  readonly #state: State
+  readonly #state: ServerState
   readonly #output: Output
   readonly #connection: NetworkConnection
   /** Replaced by a gate of its own when the connection is held for the first time. */
@@ -71,7 +71,7 @@ export class Input {
   /** The bytes that `state.incomplete` counts for this connection. */
   #countedBytes = 0
 
-  constructor(state: State, output: Output, connection: NetworkConnection) {
+  constructor(state: ServerState, output: Output, connection: NetworkConnection) {
     this.#state = state
     this.#output = output
     this.#connection = connection

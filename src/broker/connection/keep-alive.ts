@@ -2,7 +2,7 @@
 import { Reason } from '../../mqtt/reason.ts'
 import type { Link } from '../boundary/link.ts'
 import type { Deadline } from '../state/deadlines.ts'
-import type { ClientConnection, State } from '../state/state.ts'
+import type { ClientConnection, ServerState } from '../state/server-state.ts'
 
 /**
  * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer
@@ -16,7 +16,7 @@ const LIFE_BYTES_MIN = 64
  * take longer. A few bytes do not: a client that sends byte by byte has to finish its packet in time.
  */
 export class KeepAlive {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #link: Link
   readonly #connection: ClientConnection
   #allowedMs = 0
@@ -28,7 +28,7 @@ export class KeepAlive {
   #arrivedBytes = 0
   #deadline: Deadline | null = null
 
-  constructor(state: State, link: Link, connection: ClientConnection) {
+  constructor(state: ServerState, link: Link, connection: ClientConnection) {
     this.#state = state
     this.#link = link
     this.#connection = connection

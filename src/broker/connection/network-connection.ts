@@ -8,7 +8,7 @@ import type { Link } from '../boundary/link.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Newcomer } from '../state/doorway.ts'
-import type { ClientConnection } from '../state/state.ts'
+import type { ClientConnection } from '../state/server-state.ts'
 import type { Authentication } from './authentication.ts'
 
 /** The side that ended a Network Connection. */

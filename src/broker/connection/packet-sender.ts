@@ -8,7 +8,7 @@ import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session, SessionSink } from '../../session/session.ts'
 import type { PacketEvent } from '../boundary/events.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
 import type { NetworkConnection } from './network-connection.ts'
@@ -28,7 +28,7 @@ export class PacketSender implements SessionSink {
   session: Session | null = null
   /** Null where no rate is set for this client. */
   rates: RateGate | null = null
-  readonly #state: State
+  readonly #state: ServerState
   readonly #output: Output
   readonly #input: Input
   readonly #connection: NetworkConnection
@@ -42,7 +42,7 @@ export class PacketSender implements SessionSink {
   /** The link is ended once the output is empty. */
   #isEnding = false
 
-  constructor(state: State, output: Output, input: Input, connection: NetworkConnection) {
+  constructor(state: ServerState, output: Output, input: Input, connection: NetworkConnection) {
     this.#state = state
     this.#output = output
     this.#input = input

@@ -11,7 +11,7 @@ import { expiryTime } from '../boundary/expiry.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { FanOut } from '../messages/crowd.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import { isServerTopic } from './connect.ts'
 import type { Input } from './input.ts'
@@ -21,7 +21,7 @@ import type { PacketSender } from './packet-sender.ts'
 import type { RateGate } from './rate-gate.ts'
 
 export class PublishReceiver {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #parts: ServerParts
   readonly #connection: NetworkConnection
   readonly #input: Input
@@ -40,7 +40,7 @@ export class PublishReceiver {
   #digest = 0
 
   constructor(
-    state: State,
+    state: ServerState,
     parts: ServerParts,
     connection: NetworkConnection,
     input: Input,

@@ -2,7 +2,7 @@
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import { type ClientRates, type RateKind, REFUSED } from '../accounts/rates.ts'
 import type { Deadline } from '../state/deadlines.ts'
-import type { ClientConnection, State } from '../state/state.ts'
+import type { ClientConnection, ServerState } from '../state/server-state.ts'
 
 /** The client is told of this many refusals in a row; one more, and it is disconnected. */
 const REFUSALS_MAX = 100
@@ -13,7 +13,7 @@ const TOLD_MS = 10_000
 export class RateGate {
   /** True while nothing more should be sent to the client. */
   isSendHeld = false
-  readonly #state: State
+  readonly #state: ServerState
   readonly #rates: ClientRates
   readonly #connection: ClientConnection
   readonly #sendsAgain: () => void
@@ -24,7 +24,7 @@ export class RateGate {
   #toldAt = Number.NEGATIVE_INFINITY
 
   /** Calls `sendsAgain` when the client may be sent to again. */
-  constructor(state: State, rates: ClientRates, connection: ClientConnection, sendsAgain: () => void) {
+  constructor(state: ServerState, rates: ClientRates, connection: ClientConnection, sendsAgain: () => void) {
     this.#state = state
     this.#rates = rates
     this.#connection = connection

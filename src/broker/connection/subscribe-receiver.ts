@@ -11,7 +11,7 @@ import type { Session } from '../../session/session.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Unavailable } from '../sessions/subscribe.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
 import type { PacketSender } from './packet-sender.ts'
@@ -46,7 +46,7 @@ interface Handled {
 }
 
 export class SubscribeReceiver {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #parts: ServerParts
   readonly #input: Input
   readonly #sender: PacketSender
@@ -58,7 +58,7 @@ export class SubscribeReceiver {
 
   /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. */
   constructor(
-    state: State,
+    state: ServerState,
     parts: ServerParts,
     input: Input,
     sender: PacketSender,

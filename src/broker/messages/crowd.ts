@@ -5,7 +5,7 @@
 import type { Message, Topic } from '../../mqtt/message.ts'
 import type { Route } from '../../routing/route.ts'
 import type { Session } from '../../session/session.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
 /** From so many subscribers and groups on, a message is given out in slices. */
@@ -52,7 +52,7 @@ interface Candidate {
 
 /** Those that are under way, the oldest first. */
 export class Crowds {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #advance: (fanOut: FanOut, until: number) => boolean
   readonly #waiting: (FanOut | Candidate)[] = []
   /** How many of them have this topic name. */
@@ -64,7 +64,7 @@ export class Crowds {
   #wholeEndedIn = -1
 
   /** `advance` goes on with one until so much work was done; true when everybody has it. */
-  constructor(state: State, advance: (fanOut: FanOut, until: number) => boolean) {
+  constructor(state: ServerState, advance: (fanOut: FanOut, until: number) => boolean) {
     this.#state = state
     this.#advance = advance
   }

@@ -1,7 +1,7 @@
 /** Subscribers in this process: a Session like any other, with a sink that calls a function. */
 import type { Delivery } from '../../mqtt/message.ts'
 import { Session, type SessionSink } from '../../session/session.ts'
-import type { CommitWaiter, State } from '../state/state.ts'
+import type { CommitWaiter, ServerState } from '../state/server-state.ts'
 import type { Flushable } from '../state/turn.ts'
 import { UNITS } from '../state/work.ts'
 
@@ -16,13 +16,13 @@ interface Held {
 class LocalSink implements SessionSink, CommitWaiter, Flushable {
   readonly congested = false
   readonly immediate = true
-  readonly #state: State
+  readonly #state: ServerState
   readonly #handler: LocalHandler
   #held: Held[] = []
   #touched = false
   #abandoned = false
 
-  constructor(state: State, handler: LocalHandler) {
+  constructor(state: ServerState, handler: LocalHandler) {
     this.#state = state
     this.#handler = handler
   }
@@ -76,7 +76,7 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
 }
 
 /** Makes the Session of a subscriber in this process; it is in no table and cannot be taken over. */
-export function localSession(state: State, handler: LocalHandler): { session: Session; close(): void } {
+export function localSession(state: ServerState, handler: LocalHandler): { session: Session; close(): void } {
   const sink = new LocalSink(state, handler)
   const session = new Session(state, {
     id: 0,

@@ -11,7 +11,7 @@ import type { DiskRelief } from '../relief/disk-relief.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import { hasRoomToRetain, retainedExcess, retainerOf } from '../relief/quotas.ts'
 import { MEMBER_BITS, type ShareBacklog, sharedDelivery } from '../relief/share-backlog.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
 import type { RetainedDelivery } from './retained.ts'
@@ -27,7 +27,7 @@ const ENDED_MAX = 64
 
 /** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
 export class Publisher {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
   readonly #disk: DiskRelief
@@ -49,7 +49,7 @@ export class Publisher {
   #plainMade = 0
 
   constructor(
-    state: State,
+    state: ServerState,
     retained: RetainedDelivery,
     backlog: ShareBacklog,
     disk: DiskRelief,
@@ -529,7 +529,12 @@ function isKept({ stored, ended }: Session): boolean {
   return stored && !ended
 }
 
-function anyQueueFull(state: State, backlog: ShareBacklog, route: Route<Session>, message: Message): boolean {
+function anyQueueFull(
+  state: ServerState,
+  backlog: ShareBacklog,
+  route: Route<Session>,
+  message: Message,
+): boolean {
   for (const entry of route.entries) {
     if (entry.qos > 0 && !entry.subscriber.ended && entry.subscriber.queueFullFor(message)) return true
   }
@@ -546,7 +551,7 @@ function anyQueueFull(state: State, backlog: ShareBacklog, route: Route<Session>
  */
 // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one loop over the members, for each message.
 function chooseMember(
-  state: State,
+  state: ServerState,
   backlog: ShareBacklog,
   group: ShareGroup<Session>,
   message: Message,

@@ -11,7 +11,7 @@ import type { QoS, SubscribeRequest, SubscriptionOptions } from '../../mqtt/pack
 import { hasWildcard } from '../../routing/filter.ts'
 import type { RouteEntry } from '../../routing/subscription.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 
 /** Messages, or looks for one, that one Session gets per turn, and no more than a slice of work: nobody else waits for a `#`. */
@@ -70,7 +70,7 @@ interface Course {
 }
 
 export class RetainedDelivery {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #courses = new Map<Session, Course>()
   /** Somebody does not go on before the disk has space. */
   #waitsForDisk = false
@@ -86,7 +86,7 @@ export class RetainedDelivery {
   /** Topic names of which the store knows that a live message was published since then. */
   readonly #recorded = new Set<string>()
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
   }
 

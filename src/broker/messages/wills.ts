@@ -7,7 +7,7 @@ import { expiryTime } from '../boundary/expiry.ts'
 import { ownerOf } from '../boundary/ownership.ts'
 import { absentClient, type ClientView } from '../boundary/policy.ts'
 import type { Deadline } from '../state/deadlines.ts'
-import type { PendingWill, State } from '../state/state.ts'
+import type { PendingWill, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Publisher } from './publisher.ts'
 
@@ -21,14 +21,14 @@ const CROWD = 16
 const RETRY_MS = 1000
 
 export class Wills {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #publisher: Publisher
   /** Delayed Wills of before the start, and when they were due by what the store said; as long as there is doubt. */
   readonly #doubtful = new Map<string, { readonly pending: PendingWill; readonly dueAt: number }>()
   /** When a client was last kept waiting at log-in, or refused as one too many, in broker time. */
   #keptWaitingAt = Number.NEGATIVE_INFINITY
 
-  constructor(state: State, publisher: Publisher) {
+  constructor(state: ServerState, publisher: Publisher) {
     this.#state = state
     this.#publisher = publisher
   }

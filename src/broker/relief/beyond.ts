@@ -3,7 +3,7 @@
 import type { Usage } from '../accounts/usage.ts'
 import { configKey } from '../boundary/limit-row.ts'
 import type { LimitName, Limits } from '../boundary/limits.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 type Measure = readonly [limit: LimitName, amount: (usage: Usage) => number, what: string]
 
@@ -33,7 +33,7 @@ const PER_CLIENT: readonly Measure[] = [
 ]
 
 /** One sentence for each limit that more is there than; empty when there is none. */
-export function beyondLimits(state: State, limits: Limits): string[] {
+export function beyondLimits(state: ServerState, limits: Limits): string[] {
   const { usage, retained, ownRetained, shareGroups } = state
   const messages = retained.count - ownRetained.count
   const bytes = retained.bytes - ownRetained.bytes

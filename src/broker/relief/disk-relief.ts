@@ -3,7 +3,7 @@
  * messages are refused with 0x97, and so are new Sessions that would be stored; queues of theirs take no more than they hold.
  */
 import type { Usage } from '../accounts/usage.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { QueueCaps } from './queue-caps.ts'
 
 /** Nobody has much who has less than this part of the room that is short. */
@@ -20,12 +20,12 @@ const NAMES_TOLD = 3
 const MIB = 1024 * 1024
 
 export class DiskRelief {
-  readonly #state: State
+  readonly #state: ServerState
   #users: ReadonlySet<Usage> = new Set()
   readonly #caps: QueueCaps
   #pressed: string | null = null
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
     this.#caps = new QueueCaps(state, 'disk', QUEUE_BYTES_MIN, ({ queueBytes }) => queueBytes)
   }

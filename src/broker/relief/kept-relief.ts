@@ -6,7 +6,7 @@
 import type { Session } from '../../session/session.ts'
 import { parkedBytes } from '../accounts/costs.ts'
 import { type Usage, usageOf } from '../accounts/usage.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { QueueCaps } from './queue-caps.ts'
 
 /**
@@ -32,14 +32,14 @@ const NAMES_TOLD = 3
 const MIB = 1024 * 1024
 
 export class KeptRelief {
-  readonly #state: State
+  readonly #state: ServerState
   #users: ReadonlySet<Usage> = new Set()
   /** So much is kept that nobody gets more. */
   #isFull = false
   #pressed: string | null = null
   readonly #caps: QueueCaps
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
     this.#caps = new QueueCaps(state, 'memory', QUEUE_BYTES_MIN, parkedBytes)
   }

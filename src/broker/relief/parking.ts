@@ -3,7 +3,7 @@
  * as it grows; this is for very many short ones, for what was in flight, and for what somebody looked at.
  */
 import type { Session } from '../../session/session.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 /** What one step may do: looks at Sessions, and entries that it parks. */
 const STEP = 2048
@@ -15,7 +15,7 @@ const REST_MS = 10_000
 const WORTH_WHILE = 1024
 
 export class Parking {
-  readonly #state: State
+  readonly #state: ServerState
   #sessions: Iterator<Session> | null = null
   /** Not done yet; null between two. */
   #session: Session | null = null
@@ -24,7 +24,7 @@ export class Parking {
   /** Broker time in ms before which no pass begins. */
   #restsUntil = Number.NEGATIVE_INFINITY
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
   }
 

@@ -1,10 +1,10 @@
 /** Queues that take no more than they hold, while something is short: those of users who have most of it. */
 import type { Session } from '../../session/session.ts'
 import { type Usage, usageOf } from '../accounts/usage.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 export class QueueCaps {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #of: 'disk' | 'memory'
   readonly #leastBytes: number
   readonly #bytesOf: (session: Session) => number
@@ -12,7 +12,7 @@ export class QueueCaps {
 
   /** `bytesOf` is what a queue takes of what is short; one that takes less than `leastBytes` is nobody's trouble. */
   constructor(
-    state: State,
+    state: ServerState,
     of: 'disk' | 'memory',
     leastBytes: number,
     bytesOf: (session: Session) => number,

@@ -8,11 +8,11 @@ import { retainedBytes, willBytes } from '../accounts/costs.ts'
 import { type Excess, excess } from '../accounts/form-limits.ts'
 import { type Usage, usageOf } from '../accounts/usage.ts'
 import type { LinkInfo } from '../boundary/link.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 /** Of the Session and the Will that CONNECT would make; `user` is who it is, null where nothing is kept for them yet. */
 export function sessionExcess(
-  { limits, sessions, usage: { total }, wills }: State,
+  { limits, sessions, usage: { total }, wills }: ServerState,
   clientId: string,
   user: Usage | null,
   will: Will | undefined,
@@ -47,7 +47,7 @@ export function sessionExcess(
 }
 
 /** Of one more connection that asks to be let in, and that takes no older one's place. */
-export function connectionExcess(state: State, user: Usage | null, link: LinkInfo): Excess | null {
+export function connectionExcess(state: ServerState, user: Usage | null, link: LinkInfo): Excess | null {
   const { connected, limits } = state
   if (connected.size >= limits.connectionsMax) {
     const told = 'as many clients are connected as connections_max allows; try again later'
@@ -66,7 +66,7 @@ export function connectionExcess(state: State, user: Usage | null, link: LinkInf
 }
 
 /** Of one more connection from an address, where `beyond` more may be about to say who they are. */
-export function addressExcess({ limits, usage }: State, link: LinkInfo, beyond: number): Excess | null {
+export function addressExcess({ limits, usage }: ServerState, link: LinkInfo, beyond: number): Excess | null {
   const { connectionsPerAddressMax } = limits
   if (connectionsPerAddressMax === Number.POSITIVE_INFINITY || isThisMachine(link)) return null
   const address = usage.address(link.remoteAddress)
@@ -82,7 +82,7 @@ function isThisMachine({ remoteAddress }: LinkInfo): boolean {
 
 /** Of one more Subscription; null for one that is there already. `inner` is the filter without `$share/name/`. */
 export function subscriptionExcess(
-  state: State,
+  state: ServerState,
   session: Session,
   filter: string,
   inner: string,
@@ -115,13 +115,17 @@ export function subscriptionExcess(
 }
 
 /** The user for whom a message is retained; null for the Server and the program that embeds it. */
-export function retainerOf({ usage }: State, { author }: Message, publisher: Session | null): Usage | null {
+export function retainerOf(
+  { usage }: ServerState,
+  { author }: Message,
+  publisher: Session | null,
+): Usage | null {
   if (publisher !== null) return usageOf(publisher)?.user ?? null
   return author === null ? null : usage.user(author.userName)
 }
 
 /** Whether there is room for a further retained message, as far as can be told without a look at the one it may replace. */
-export function hasRoomToRetain(state: State, message: Message, publisher: Session | null): boolean {
+export function hasRoomToRetain(state: ServerState, message: Message, publisher: Session | null): boolean {
   const { limits, retained, ownRetained } = state
   if (retained.count - ownRetained.count >= limits.retainedMessagesMax) return false
   if (retained.bytes - ownRetained.bytes + message.size > limits.retainedBytesMax) return false
@@ -132,7 +136,11 @@ export function hasRoomToRetain(state: State, message: Message, publisher: Sessi
 }
 
 /** Of a message that is to be retained in place of the one of its topic name. One that is no larger may always take its place. */
-export function retainedExcess(state: State, message: Message, publisher: Session | null): Excess | null {
+export function retainedExcess(
+  state: ServerState,
+  message: Message,
+  publisher: Session | null,
+): Excess | null {
   const { limits, retained, ownRetained, expiredRetained } = state
   const previous = retained.get(message.topic.name)
   const { size } = message

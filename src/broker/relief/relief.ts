@@ -15,7 +15,7 @@ import {
 } from '../accounts/relief-plan.ts'
 import { usageOf } from '../accounts/usage.ts'
 import type { ReliefStep } from '../boundary/events.ts'
-import type { ClientConnection, State } from '../state/state.ts'
+import type { ClientConnection, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 import { ownPart } from './shares.ts'
@@ -61,7 +61,7 @@ interface Debt {
 }
 
 export class Relief {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #backlog: ShareBacklog
   /** By Client Identifier. */
   readonly #debts = new Map<string, Debt>()
@@ -74,7 +74,7 @@ export class Relief {
   /** What is said of it while memory is short. */
   #pressed: string | null = null
 
-  constructor(state: State, backlog: ShareBacklog) {
+  constructor(state: ServerState, backlog: ShareBacklog) {
     this.#state = state
     this.#backlog = backlog
   }

@@ -6,7 +6,7 @@ import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.
 import type { SubscriptionOptions } from '../../mqtt/packet.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
 import type { SubscriptionRecord } from '../../store/store.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 
 /** Messages whose bodies are read back at a time, for a member that can only take them from memory. */
@@ -18,7 +18,7 @@ export const MEMBER_BITS = 3
 const SHARE_PREFIX = '$share/'
 
 export class ShareBacklog {
-  readonly #state: State
+  readonly #state: ServerState
   /** Members for which messages of a Shared Subscription may wait, by its whole filter. */
   readonly #behind = new Map<string, Set<Session>>()
   /** The same by member. */
@@ -31,7 +31,7 @@ export class ShareBacklog {
   /** Members of which much has expired, which is dropped in later turns. */
   readonly #dropping = new Set<Session>()
 
-  constructor(state: State) {
+  constructor(state: ServerState) {
     this.#state = state
   }
 

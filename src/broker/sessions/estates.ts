@@ -8,7 +8,7 @@
 import type { Leftover, Session } from '../../session/session.ts'
 import type { Publisher } from '../messages/publisher.ts'
 import { MEMBER_BITS } from '../relief/share-backlog.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
 /** Messages whose bodies are read back at a time, for members that can only take them from memory. */
@@ -27,14 +27,14 @@ interface Estate {
 }
 
 export class Estates {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #publisher: Publisher
   readonly #open = new Map<Session, Estate>()
   /** The latest turn in which Sessions ended, and what that may still take of it: very many may end at once. */
   #turn = 0
   #unitsLeft = 0
 
-  constructor(state: State, publisher: Publisher) {
+  constructor(state: ServerState, publisher: Publisher) {
     this.#state = state
     this.#publisher = publisher
   }

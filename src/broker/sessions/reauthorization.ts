@@ -5,7 +5,7 @@
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
 import type { ClientView } from '../boundary/policy.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import { ASK_UNITS, type Subscribing } from './subscribe.ts'
 
@@ -37,7 +37,7 @@ const NOTHING: Reauthorized = Object.freeze({
 })
 
 export class Reauthorization {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #subscribing: Subscribing
   /** What is still to be looked at; null when nothing is. */
   #rest: Iterator<[Session, string]> | null = null
@@ -48,7 +48,7 @@ export class Reauthorization {
   #lastSuspended: Session | null = null
   readonly #waiters: ((done: Reauthorized) => void)[] = []
 
-  constructor(state: State, subscribing: Subscribing) {
+  constructor(state: ServerState, subscribing: Subscribing) {
     this.#state = state
     this.#subscribing = subscribing
   }

@@ -7,7 +7,7 @@ import type { DiskRelief } from '../relief/disk-relief.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import type { Relief } from '../relief/relief.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
-import type { ClientConnection } from '../state/state.ts'
+import type { ClientConnection } from '../state/server-state.ts'
 import type { Sessions } from './sessions.ts'
 import type { Subscribing } from './subscribe.ts'
 

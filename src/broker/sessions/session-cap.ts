@@ -1,6 +1,6 @@
 /** The maximum of the Session Expiry Interval, for Sessions that were there before it: in slices, since there may be very many. */
 import type { Session } from '../../session/session.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Sessions } from './sessions.ts'
 
@@ -16,13 +16,13 @@ export interface Capped {
 }
 
 export class SessionCap {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #sessions: Sessions
   #rest: Iterator<Session> | null = null
   #capped = { shortened: 0, ended: 0 }
   readonly #waiters: ((capped: Capped) => void)[] = []
 
-  constructor(state: State, sessions: Sessions) {
+  constructor(state: ServerState, sessions: Sessions) {
     this.#state = state
     this.#sessions = sessions
   }

@@ -9,7 +9,7 @@ import type { Owner } from '../boundary/policy.ts'
 import type { RetainedDelivery } from '../messages/retained.ts'
 import type { Wills } from '../messages/wills.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
-import type { ClientConnection, State } from '../state/state.ts'
+import type { ClientConnection, ServerState } from '../state/server-state.ts'
 import type { Estates } from './estates.ts'
 
 const SESSION_ID_MAX = 0xffffffff
@@ -30,14 +30,14 @@ export interface OpenedSession {
 }
 
 export class Sessions {
-  readonly #state: State
+  readonly #state: ServerState
   readonly #estates: Estates
   readonly #wills: Wills
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
 
   constructor(
-    state: State,
+    state: ServerState,
     estates: Estates,
     wills: Wills,
     retained: RetainedDelivery,

@@ -12,7 +12,7 @@ import type { RetainedDelivery } from '../messages/retained.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import { subscriptionExcess } from '../relief/quotas.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
-import type { State } from '../state/state.ts'
+import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
 /** What a policy said to one request: granted, or the Reason Code that refuses. */
@@ -45,14 +45,14 @@ export interface Subscribed {
 export class Subscribing {
   /** Filters that a policy is being asked about again. What is subscribed to meanwhile is taken out: it was asked about then. */
   readonly asked = new Map<Session, Set<string>>()
-  readonly #state: State
+  readonly #state: ServerState
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
   readonly #kept: KeptRelief
   /** Reason Codes by topic filter. */
   readonly #refused: ReadonlyMap<string, Reason>
 
-  constructor(state: State, retained: RetainedDelivery, backlog: ShareBacklog, kept: KeptRelief) {
+  constructor(state: ServerState, retained: RetainedDelivery, backlog: ShareBacklog, kept: KeptRelief) {
     this.#state = state
     this.#retained = retained
     this.#backlog = backlog

@@ -3,7 +3,7 @@ import { describe, expect, it, test } from 'vitest'
 import { exactBytes } from '../../../src/broker/accounts/costs.ts'
 import { usageOf } from '../../../src/broker/accounts/usage.ts'
 import type { AuthenticationResult, Policy } from '../../../src/broker/boundary/policy.ts'
-import type { State } from '../../../src/broker/state/state.ts'
+import type { ServerState } from '../../../src/broker/state/server-state.ts'
 import { type Recovered, StoreError } from '../../../src/store/store.ts'
 import { lasting, type TestClient, World } from '../harness.ts'
 import { expectCounted } from '../recount.ts'
@@ -16,7 +16,7 @@ const named: Policy = {
 const full = () => new StoreError('full', 'no space left', 'Free some.')
 
 /** What a store would give back of this state. */
-function stored(state: State): Recovered {
+function stored(state: ServerState): Recovered {
   const sessions = [...state.sessionsById.values()].map((session) => ({
     id: session.id,
     record: session.record(),

@@ -5,7 +5,7 @@
 import { writeAcknowledge } from '../../../mqtt/codec/acknowledge.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
 import type { Link } from '../../boundary/link.ts'
-import type { CommitWaiter, State } from '../../state/state.ts'
+import type { CommitWaiter, ServerState } from '../../state/server-state.ts'
 import { Stretch } from '../../state/turn-memory.ts'
 import { UNITS } from '../../state/work.ts'
 
@@ -61,7 +61,7 @@ export interface OutputOwner extends CommitWaiter {
 export class Output {
   /** Where packets are written that are this connection's alone. */
   readonly place: Stretch
-  readonly #state: State
+  readonly #state: ServerState
   readonly #link: Link
   readonly #owner: OutputOwner
   /** Nearly always there is one. */
@@ -95,7 +95,7 @@ export class Output {
    */
   #apartUntil = 0
 
-  constructor(state: State, link: Link, owner: OutputOwner) {
+  constructor(state: ServerState, link: Link, owner: OutputOwner) {
     this.#state = state
     this.#link = link
     this.#owner = owner

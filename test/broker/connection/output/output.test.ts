@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { DEFAULT_LIMITS } from '../../../../src/broker/boundary/limits.ts'
 import { Output } from '../../../../src/broker/connection/output/output.ts'
-import { State } from '../../../../src/broker/state/state.ts'
+import { ServerState } from '../../../../src/broker/state/server-state.ts'
 import { TestLink } from '../../harness.ts'
 import { LedgerStore } from '../../ledger.ts'
 
@@ -11,7 +11,7 @@ function made(outgoingBytesMax = 10, now = () => 0) {
   const store = new LedgerStore()
   store.automatic = false
   const host = { now, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
-  const state = new State({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
+  const state = new ServerState({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
   const link = new TestLink({}, 4)
   let credits = 0
   const credited = (count: number): void => {

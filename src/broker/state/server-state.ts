@@ -1,5 +1,7 @@
-/** The Server's state: what lives as long as the Server. Behaviour is in the files named after the packets. */
-
+/**
+ * The state of the Server: everything that lives as long as the Server does. Behaviour is in the files named
+ * after the packets.
+ */
 import type { Author, Message } from '../../mqtt/message.ts'
 import { PacketSlab } from '../../mqtt/slab.ts'
 import { TopicInterner } from '../../mqtt/topic-interner.ts'
@@ -29,27 +31,27 @@ import { SharedCopies } from './shared-copies.ts'
 import { Turn } from './turn.ts'
 import { UNITS, Work } from './work.ts'
 
-/** Topics kept interned with their routes: enough for every topic of a fleet of 100,000 that is active. */
+/** Topics that stay interned with their Routes: enough for all active topics of a fleet of 100,000. */
 const TOPICS_MAX = 131_072
 
-/** Queues are looked through for what has expired as often at most, in ms. */
+/** Shortest time in ms between two sweeps of a queue for expired messages. */
 const SWEEP_MS = 1000
 
-/** What it takes to look through a queue, and to drop one message, in units. */
+/** Units that a sweep takes, and each message that it drops. */
 const SWEEP_UNITS = 30
 
-/** Of a queue that is being looked through. */
+/** Stands for the deadline of a queue while its sweep is under way. */
 const NO_DEADLINE: Deadline = { time: Number.NEGATIVE_INFINITY, action: null }
 
-/** What the world gives the core: time, a later moment, randomness. */
+/** The process as the core sees it: time, a way to run something later, randomness. */
 export interface Host {
   /** Monotonic, in ms. */
   now(): number
   /** Wall clock, in ms since 1970. */
   wallNow(): number
-  /** How long the machine has been up; null where it does not tell. */
+  /** Time since the machine started; null if the machine does not tell it. */
   bootTime(): BootTime | null
-  /** Runs the callback once the input that is already there was read (`setImmediate`). */
+  /** Runs the callback after pending input was read (`setImmediate`). */
   defer(callback: () => void): void
   /** A fresh, unguessable identifier of printable characters. */
   randomId(): string
@@ -58,41 +60,44 @@ export interface Host {
 /** A client's Network Connection as the rest of the Server sees it. */
 export interface ClientConnection extends Sender {
   readonly view: ClientView
-  /** Of the address that it came from. */
+  /** Memory counted for its remote address. */
   readonly address: Usage
   /** Broker time in ms at which CONNECT was accepted; 0 before. */
   readonly connectedAt: number
   /** Keep Alive in force; 0 for none. */
   readonly keepAliveSeconds: number
-  /** Handles what the client sent before it left, since it is back; false while that needs later turns. */
+  /**
+   * Handles the packets that the client sent before it connected anew. Returns false while some of them have
+   * to wait for later turns.
+   */
   finish(): boolean
-  /** Another Network Connection took the Session: 0x8E, and nothing else leaves any more. */
+  /** Ends the Network Connection with 0x8E, as another one took the Session; sends nothing else. */
   takenOver(by: LinkInfo): void
-  /** Ends the Network Connection for a reason, with DISCONNECT in 5.0. */
+  /** Ends the Network Connection; a client of 5.0 gets DISCONNECT with this Reason Code. */
   disconnect(reasonCode: number, reason: string): void
-  /** A commit was made durable: what waited for it leaves. */
+  /** Sends the output that waited for this commit, which is durable now. */
   committed(sequence: number): void
-  /** Reads nothing more from it for this reason; false where it held already, or the connection ends. */
+  /** Stops reading for this reason. Returns false if it did so already, or the connection ends. */
   hold(reason: HoldReason): boolean
-  /** This reason not to read is gone. */
+  /** Removes this reason not to read. */
   release(reason: HoldReason): void
-  /** The broker is no longer behind. */
+  /** Reads on: the broker has caught up with its commits. */
   resume(): void
-  /** The store failed: closes what depends on it, so that the client tries again. */
+  /** Closes the connection if it depends on the store, which failed; the client tries again. */
   storeLost(): void
-  /** Cuts the transport off. */
+  /** Cuts off the transport. */
   destroy(): void
-  /** Bytes that wait for this reader, here and in the transport. */
+  /** Output that the client has not read yet, here and in the transport. */
   readonly waitingBytes: number
   /** Its place among the restless; -1 where it is not. */
   restlessAt: number
-  /** What was counted for it when `UsageBook` looked last. */
+  /** Bytes counted for it by the latest look of `UsageBook`. */
   countedBytes: number
-  /** Bytes that it has us keep: of packets that are not whole or not looked at yet, and of its Topic Aliases. */
+  /** Bytes of packets that are incomplete or not yet handled, and of its Topic Aliases. */
   readonly heldBytes: number
-  /** It is not read from, since it has the Server keep too much. */
+  /** Whether reading is paused because the client takes too much memory. */
   readonly isPaying: boolean
-  /** Ends the Network Connection with 0x97, and throws away what waits for a reader that does not read; `told` is for the client. */
+  /** Ends the Network Connection with 0x97 and drops its output; `told` is for the client. */
   cut(reason: string, told: string): void
 }
 
@@ -103,23 +108,23 @@ export interface CommitWaiter {
 
 export interface PendingWill {
   readonly record: WillRecord
-  /** Runs when a delayed Will is due; null while the client is connected. */
+  /** Publishes a delayed Will; null while the client is connected. */
   readonly deadline: Deadline | null
   readonly view: ClientView
-  /** Its client's. */
+  /** Memory counted for its client. */
   readonly usage: Usage
-  /** When the grace began, in broker time, for a Will that was stored when the broker ended. */
+  /** Start of the grace, in broker time; only for a Will that was stored when the broker ended. */
   readonly graceFrom?: number
 }
 
-export interface StateOptions {
+export interface ServerOptions {
   readonly host: Host
   readonly store: Store
   readonly limits: Readonly<Limits>
   readonly policy: Policy
 }
 
-export class State implements SessionContext {
+export class ServerState implements SessionContext {
   readonly host: Host
   readonly store: Store
   readonly limits: Readonly<Limits>
@@ -127,7 +132,7 @@ export class State implements SessionContext {
   readonly counters = new Counters()
   readonly work = new Work()
   readonly deadlines = new Deadlines(this.work)
-  /** When retained messages expire: what is due of that is done as soon as there is no room for another one. */
+  /** The expiry of retained messages, which runs early when a new one needs the room. */
   readonly retainedExpiry = new Deadlines(this.work)
   readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
   readonly topics = new TopicInterner(TOPICS_MAX)
@@ -135,43 +140,43 @@ export class State implements SessionContext {
   readonly doorway: Doorway
   readonly router = new Router<Session>(this.work)
   retained = new RetainedTree(this.work)
-  /** The Server's own values among the retained messages. */
+  /** The part of the retained messages that are the Server's own `$SYS` values. */
   ownRetained = { count: 0, bytes: 0 }
-  /** By topic name, for retained messages that expire. */
+  /** Deadlines of retained messages that expire, by topic name. */
   retainedDeadlines = new ChurnMap<string, Deadline>()
-  /** By Client Identifier: they come and go with their clients. */
+  /** All Sessions by Client Identifier. */
   readonly sessions = new ChurnMap<string, Session>()
-  /** Stored Sessions, by their number in the store. */
+  /** Stored Sessions by their number in the store. */
   readonly sessionsById = new ChurnMap<number, Session>()
   readonly sessionDeadlines = new Map<Session, Deadline>()
-  /** When what has expired in queues is given back. */
+  /** The next sweep of each queue for expired messages. */
   readonly sweeps = new Map<Session, Deadline>()
   headDropped: (session: Session) => void = () => {}
   /**
-   * Subscriptions that their users may not have at the moment, by topic filter: the Session keeps them, and no message finds
-   * them. True where retained messages were under way.
+   * Suspended Subscriptions by topic filter: the policy denies them at the moment. The Session keeps them,
+   * but they get no messages. The value tells whether retained messages were under way.
    */
   readonly suspended = new Map<Session, Map<string, boolean>>()
   /** The Network Connection of each Session that has one. */
   readonly connected = new Map<Session, ClientConnection>()
-  /** By Client Identifier. */
+  /** Wills by Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
-  /** Who has us keep how much. */
+  /** Memory counted for each client, user and address. */
   readonly usage = new UsageBook(this)
   readonly rates = new Rates(this)
   readonly shareGroups = new ShareGroups(this.router, this.usage, this.work)
   #policy: Policy = {}
   checksReceiving = false
-  /** What a policy sees of Sessions without a Network Connection. */
+  /** Views for the policy of Sessions without a Network Connection. */
   readonly #absent = new WeakMap<Session, ClientView>()
-  /** What a policy sees of authors of retained messages. */
+  /** Views for the policy of authors of retained messages. */
   readonly #authors = new WeakMap<Author, ClientView>()
-  /** Memory for PUBLISH packets that all receivers share. */
+  /** Memory for PUBLISH packets that are the same for all receivers. */
   readonly publishSlab = new PacketSlab()
   readonly sharedCopies = new SharedCopies()
   /** Every open Network Connection, also before CONNECT. */
   readonly connections = new Set<ClientConnection>()
-  /** What they have sent of packets that are not whole. */
+  /** Counts the bytes of incomplete packets on these connections. */
   readonly incomplete = new Incomplete(this.connections, (limit, clientId, detail) =>
     this.limited(limit, clientId, detail),
   )
@@ -179,34 +184,37 @@ export class State implements SessionContext {
   readonly waiting = new Set<CommitWaiter>()
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
-  /** Connections that something was read from or written to since memory was last looked at, and those that hold some. */
+  /** Connections that were active since the latest look at memory, and those that hold memory. */
   readonly restless: ClientConnection[] = []
-  /** How many clients wait in a queue of a policy to be let in, and when the last one did, in broker time. */
+  /** Clients that wait for their passwords to be checked, and the broker time at which one last did. */
   readonly loginQueue = { length: 0, busyAt: Number.NEGATIVE_INFINITY }
-  /** How many sockets there are of clients that are not let in yet, those in a TLS handshake included. */
+  /** Counts the sockets of clients that are not let in yet, including those in a TLS handshake. */
   newcomers: () => number = () => 0
-  /** How much may come in before memory is looked at again, beside once a second. Set by each look. */
+  /** Counters at which memory is looked at before its second is over. Set by each look. */
   readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
-  /** Looks at memory at the end of this turn. Set by the Server. */
+  /** Looks at memory in the next turn. Set by the Server. */
   look: () => void = () => {}
   readonly bans = new Bans(() => this.now())
   nextSessionId = 1
-  /** Why everybody's new work is refused for want of memory, since nobody is large; null when all is well. See `Relief`. */
+  /**
+   * Why new work of all clients is refused: memory is short and no client holds much of it. Null otherwise.
+   * See `Relief`.
+   */
   memoryRefusal: string | null = null
-  /** Why nobody is let in at the moment; null when all is well. */
+  /** Why no client is let in at the moment; null if clients are. */
   unavailable: string | null = null
   /** True once the Server is stopping: Wills wait for the next start, new connections are refused. */
   stopping = false
   /** Broker time minus the host's monotonic time, in ms. */
   timeOffset = 0
-  /** Time before the start that may not have passed; null when all is certain. See `BrokerClock`. */
+  /** Time before the start that may not have passed; null if there is no doubt. See `BrokerClock`. */
   doubt: TimeDoubt | null = null
-  /** Retained messages of before the start, while there is doubt. */
+  /** Retained messages from before the start, while time is in doubt. */
   readonly #oldRetained = new WeakSet<Message>()
 
-  constructor(options: StateOptions) {
+  constructor(options: ServerOptions) {
     this.host = options.host
-    // What a listener throws is its program's to deal with, as an uncaught exception; it does not stop the Server's work.
+    // An error in a listener becomes an uncaught exception of the program; the Server's work goes on.
     this.events = new Events((error) => this.thrownOutside(error))
     this.store = options.store
     this.limits = options.limits
@@ -221,12 +229,12 @@ export class State implements SessionContext {
     this.doorway = new Doorway(this.turn)
   }
 
-  /** Broker time of this very moment, in ms; `now` is that of the turn. */
+  /** Broker time of this moment in ms; `now` is the time of the turn. */
   get clock(): number {
     return this.host.now() + this.timeOffset
   }
 
-  /** Broker time in ms: monotonic, and across restarts wall time that never goes back. */
+  /** Broker time in ms: monotonic, and never going back across restarts. */
   now(): number {
     return this.turn.time
   }
@@ -235,44 +243,50 @@ export class State implements SessionContext {
     return this.doubt !== null
   }
 
-  /** Whether a message has expired only if the time passed that is in doubt: it is neither sent nor deleted. */
+  /** Tells whether a message has expired by time in doubt only: it is neither sent nor deleted. */
   isDoubtful(message: Message): boolean {
     const { doubt } = this
     if (doubt === null || message.expiresAt > this.now()) return false
     return message.expiresAt + doubt.ms > this.now() && this.isOld(message)
   }
 
-  /** Whether a message was there before the start; of retained ones it is known only while there is doubt. */
+  /**
+   * Tells whether a message is from before the start. Of retained ones that is known only while time is in
+   * doubt.
+   */
   isOld(message: Message): boolean {
     return this.#oldRetained.has(message) || this.store.isOld(message)
   }
 
-  /** Says that a retained message was there before the start. */
+  /** Marks a retained message as one from before the start. */
   oldRetained(message: Message): void {
     if (this.doubt !== null) this.#oldRetained.add(message)
   }
 
-  /** Whether something happened before the time that is in doubt. */
+  /** Tells whether this broker time is before the time in doubt. */
   isBeforeDoubt(time: number): boolean {
     return this.doubt !== null && time <= this.doubt.since
   }
 
   /**
-   * When something of before the start ends that is to end at `time`: not by time that is in doubt, unless the doubt is
-   * over or all of that is not needed.
+   * Returns when something from before the start ends that is due at `time`. Time in doubt does not count
+   * until the grace is over.
    */
   heldUntil(time: number): number {
     const { doubt } = this
     return doubt === null ? time : Math.min(time + doubt.ms, Math.max(time, doubt.until))
   }
 
-  /** Something was read from or is written to it. */
+  /** Adds a connection that was read from or is written to. */
   stir(connection: ClientConnection): void {
     connection.restlessAt = this.restless.length
     this.restless.push(connection)
   }
 
-  /** Nothing is held by it, or it is gone: those that come and go within a second would pile up. */
+  /**
+   * Removes a connection that holds nothing, or is gone. Connections that come and go within a second would
+   * pile up otherwise.
+   */
   rest(connection: ClientConnection): void {
     const { restlessAt } = connection
     const last = this.restless.pop()
@@ -285,7 +299,7 @@ export class State implements SessionContext {
     connection.restlessAt = -1
   }
 
-  /** Looks at memory where so much came in since the last look that it cannot wait for a second to pass. */
+  /** Looks at memory early if much came in since the latest look. */
   #lookIfDue(): void {
     const { counters, store, lookAt } = this
     if (counters.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade) this.look()
@@ -295,7 +309,7 @@ export class State implements SessionContext {
     return this.#policy
   }
 
-  /** What was decided by the one before is not asked again by this: `Reauthorization` does that. */
+  /** Earlier decisions stay as they are: `Reauthorization` asks for them again. */
   set policy(policy: Policy) {
     this.#policy = guarded(policy)
     this.checksReceiving = policy.authorizeReceive !== undefined
@@ -312,7 +326,10 @@ export class State implements SessionContext {
     }
   }
 
-  /** Whether the author of a retained message may still publish it, as far as that is known and the policy wants to be asked. */
+  /**
+   * Tells whether the author of a retained message may still publish it. True for an unknown author, and if
+   * the policy does not want to be asked.
+   */
   authorMayPublish(message: Message): boolean {
     const { author, publisher, topic, qos } = message
     const { checksRetainedAuthor, authorizePublish } = this.#policy
@@ -324,17 +341,17 @@ export class State implements SessionContext {
     }
     const answer = authorizePublish(view, topic.name, qos, true)
     if (typeof answer === 'boolean') return answer
-    answer.catch(() => {}) // a policy that cannot answer at once is not waited for
+    answer.catch(() => {}) // a policy that does not answer at once is not waited for
     return true
   }
 
-  /** The same for a member of a Shared Subscription. Subscribers in this process have all rights. */
+  /** As `mayReceive`, for a member of a Shared Subscription. Subscribers in this process have all rights. */
   mayTake(subscriber: Session, message: Message): boolean {
     const isClient = this.sessions.get(subscriber.clientId) === subscriber
     return !isClient || this.mayReceive(subscriber, message)
   }
 
-  /** The client of a Session, whether or not it is connected. */
+  /** Returns the policy's view of a Session's client, which may be away. */
   viewOf(session: Session): ClientView {
     const connection = this.connected.get(session)
     if (connection !== undefined) return connection.view
@@ -345,7 +362,7 @@ export class State implements SessionContext {
     return view
   }
 
-  /** The Session is of the account with this id now, which has the same name. */
+  /** Makes the account with this id, which has the same name, the Session's owner. */
   own(session: Session, userId: string): void {
     session.ownerId = userId
     this.#absent.delete(session)
@@ -356,21 +373,21 @@ export class State implements SessionContext {
     this.drop(session.clientId, reason, delivery.message)
   }
 
-  /** Throws what a function of the embedding program threw, where no work of the Server is under way. */
+  /** Throws an error of the embedding program later, outside of the Server's work. */
   thrownOutside(error: unknown): void {
     this.host.defer(() => {
       throw error
     })
   }
 
-  /** Counts and tells that a limit refused something. `clientId` is empty where it is not known. */
+  /** Counts a refusal by a limit and emits `limited`. `clientId` is empty if it is not known. */
   limited(limit: Limit, clientId: string, detail: string): void {
     this.counters.limits[limit]++
     this.work.units += UNITS.refused
     if (this.events.has('limited')) this.events.emit('limited', { limit, clientId, detail })
   }
 
-  /** Counts and tells lost deliveries: this one, and others like it. */
+  /** Counts lost deliveries of a message, and emits `dropped`. */
   drop(clientId: string, reason: DropReason, message: Message, count = 1): void {
     this.counters.drop(reason, count)
     this.work.units += UNITS.queued
@@ -379,7 +396,7 @@ export class State implements SessionContext {
   }
 
   sweepAt(session: Session, time: number): void {
-    // Nothing is given back while time is in doubt.
+    // Nothing is dropped as expired while time is in doubt.
     const at = Math.max(time, this.now() + SWEEP_MS, this.doubt?.until ?? 0)
     const known = this.sweeps.get(session)
     if (known !== undefined && known.time <= at) return
@@ -392,11 +409,11 @@ export class State implements SessionContext {
   }
 
   #sweep(session: Session): void {
-    // It may have ended since.
+    // The Session may have ended since.
     if (!this.sweeps.delete(session)) return
     const { queueLength } = session
     const isMore = session.sweep()
-    // As many again may have been looked at, or written anew.
+    // Besides each dropped message, one that stays may have been looked at or written anew.
     this.work.units += SWEEP_UNITS * (1 + queueLength - session.queueLength)
     this.headDropped(session)
     if (!isMore) return
@@ -408,7 +425,7 @@ export class State implements SessionContext {
     this.turn.continueLater(action)
   }
 
-  /** The Session is over: nothing of it expires any more. */
+  /** Cancels the sweep of a Session that has ended. */
   forgetSweep(session: Session): void {
     this.deadlines.cancel(this.sweeps.get(session) ?? null)
     this.sweeps.delete(session)
@@ -432,7 +449,7 @@ export class State implements SessionContext {
     )
   }
 
-  /** After the store was lost: what is retained is read again. */
+  /** Forgets all retained messages, before they are read from the store again. */
   forgetRetained(): void {
     for (const message of this.retained) this.usage.retainedRemoved(message)
     this.retained = new RetainedTree(this.work)
@@ -440,7 +457,7 @@ export class State implements SessionContext {
     this.ownRetained = { count: 0, bytes: 0 }
   }
 
-  /** Set by the Server: a read or a commit failed and memory can no longer be trusted. */
+  /** Handles a failed read or commit, after which memory cannot be trusted. Set by the Server. */
   storeFailed: (error: unknown) => void = (error) => {
     throw error
   }
