@@ -42,8 +42,8 @@ export const MUTANTS = [
     edits: [
       [
         'broker/connection/output/output.js',
-        'if (this.#held.length > 0 || gate > this.#state.store.committedSequence)',
-        'if (gate < 0)',
+        'if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence)',
+        'if (durableAt < 0)',
       ],
     ],
   },

@@ -7,7 +7,7 @@ const RELEASE_UNITS = 5 * SLICE_UNITS
 
 /** A promise's ends, for a commit that somebody waits for. */
 interface Waiter {
-  readonly gate: number
+  readonly durableAt: number
   resolve(): void
   reject(error: Error): void
 }
@@ -27,10 +27,10 @@ export class Durability {
 
   /** Resolves once everything recorded up to block `wanted` is durable; rejects with StoreError when the store failed. */
   durable(wanted: number): Promise<void> {
-    const gate = Math.min(wanted, this.#state.store.recordedSequence)
-    if (gate <= this.#state.store.committedSequence) return Promise.resolve()
+    const durableAt = Math.min(wanted, this.#state.store.recordedSequence)
+    if (durableAt <= this.#state.store.committedSequence) return Promise.resolve()
     return new Promise((resolve, reject) => {
-      this.#waiters.push({ gate, resolve, reject })
+      this.#waiters.push({ durableAt, resolve, reject })
       this.#state.waiting.add(this.#releaseWaiters)
     })
   }
@@ -89,7 +89,7 @@ export class Durability {
 
   #resolveWaiters(sequence: number): void {
     let count = 0
-    while (count < this.#waiters.length && this.#waiters[count]!.gate <= sequence) count++
+    while (count < this.#waiters.length && this.#waiters[count]!.durableAt <= sequence) count++
     for (const waiter of this.#waiters.splice(0, count)) waiter.resolve()
     if (this.#waiters.length === 0) this.#state.waiting.delete(this.#releaseWaiters)
   }

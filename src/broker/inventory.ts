@@ -112,10 +112,10 @@ export type Steps<T> = Generator<T | null, void, undefined>
 export class Inventory {
   readonly #state: ServerState
   readonly #parts: ServerParts
-  readonly #durable: (gate: number) => Promise<void>
+  readonly #durable: (durableAt: number) => Promise<void>
 
   /** `durable` resolves when what was recorded up to a commit sequence is durable, and rejects with StoreError. */
-  constructor(state: ServerState, parts: ServerParts, durable: (gate: number) => Promise<void>) {
+  constructor(state: ServerState, parts: ServerParts, durable: (durableAt: number) => Promise<void>) {
     this.#state = state
     this.#parts = parts
     this.#durable = durable

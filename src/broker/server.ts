@@ -128,7 +128,9 @@ export class Server implements Acceptor {
       },
       fatal,
     )
-    this.inventory = new Inventory(this.state, this.#parts, (gate) => this.#durability.durable(gate))
+    this.inventory = new Inventory(this.state, this.#parts, (durableAt) =>
+      this.#durability.durable(durableAt),
+    )
   }
 
   /** Open Network Connections, also those that have not sent CONNECT yet. */
@@ -420,8 +422,8 @@ export class Server implements Acceptor {
       const limit = `0x${outcome.toString(16)}`
       return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
     }
-    const { gate, underWay } = this.#parts.publisher
-    if (underWay === null) return this.#durability.durable(gate)
+    const { durableAt, underWay } = this.#parts.publisher
+    if (underWay === null) return this.#durability.durable(durableAt)
     return new Promise((resolve) => {
       underWay.done = (last) => resolve(this.#durability.durable(last))
     })

@@ -90,9 +90,9 @@ export class StoreRecovery {
     this.#recordLeft(left)
     if (capped.ended + capped.shortened > 0) {
       // What is told to have ended must not be there again after a crash.
-      const gate = this.#state.store.openSequence
+      const durableAt = this.#state.store.openSequence
       this.#state.turn.end()
-      await this.#parts.durability.durable(gate)
+      await this.#parts.durability.durable(durableAt)
     }
     return capped
   }

@@ -53,7 +53,7 @@ const REWRITE_MAX = 16_384
 /** What one message that finds the queue full may push out at once. */
 const DROPS_MAX = 1024
 
-/** The Network Connection as its Session sees it. `gate` is a commit sequence to wait for, 0 for none. */
+/** The Network Connection as its Session sees it. `durableAt` is the commit to wait for; 0 for none. */
 export interface SessionSink {
   /** True while so many bytes wait for the reader that nothing more should be added. */
   readonly congested: boolean
@@ -62,8 +62,8 @@ export interface SessionSink {
   /** True for a subscriber in this process: it takes every message at once and acknowledges nothing. */
   readonly immediate: boolean
   /** False when the packet exceeds the client's Maximum Packet Size and was not sent. */
-  publish(delivery: Delivery, packetId: number, dup: boolean, gate: number): boolean
-  pubrel(packetId: number, gate: number): void
+  publish(delivery: Delivery, packetId: number, dup: boolean, durableAt: number): boolean
+  pubrel(packetId: number, durableAt: number): void
 }
 
 /** What a Session needs of the Server around it. */
@@ -280,6 +280,11 @@ export class Session implements OutboundState {
   #mark(): void {
     this.isMarked = true
     this.#context.mark(this)
+  }
+
+  /** The commit that makes durable what is recorded for this Session now; 0 where it is not stored. */
+  get durableAt(): number {
+    return this.stored ? this.#context.store.openSequence : 0
   }
 
   get online(): boolean {
@@ -534,13 +539,13 @@ export class Session implements OutboundState {
   // ── outbound ───────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Takes a message for the client. `gate` is the commit that must be durable before a message above QoS
+   * Takes a message for the client. `durableAt` is the commit that must be durable before a message above QoS
    * 0 may be seen, 0 if the message itself is not stored.
    */
-  deliver(delivery: Delivery, gate: number): void {
+  deliver(delivery: Delivery, durableAt: number): void {
     const sink = this.#sink
     if (sink?.immediate === true) {
-      sink.publish(delivery, 0, false, gate)
+      sink.publish(delivery, 0, false, durableAt)
       return
     }
     if (delivery.message.evicted) {
@@ -561,7 +566,7 @@ export class Session implements OutboundState {
       return
     }
     if (sink !== null && this.hasRoom) {
-      this.#sendNew(sink, delivery, gate)
+      this.#sendNew(sink, delivery, durableAt)
       return
     }
     this.#enqueue(delivery)
@@ -592,16 +597,16 @@ export class Session implements OutboundState {
    * message, before a live one of its topic. Where it cannot be sent at once it waits in the queue, at
    * QoS 0, too.
    */
-  deliverAhead(delivery: Delivery, gate: number): void {
-    if (this.#sink?.immediate === true || this.hasRoomFor(delivery.qos)) this.deliver(delivery, gate)
+  deliverAhead(delivery: Delivery, durableAt: number): void {
+    if (this.#sink?.immediate === true || this.hasRoomFor(delivery.qos)) this.deliver(delivery, durableAt)
     else if (this.#context.checksReceiving && !this.#context.mayReceive(this, delivery.message)) {
       this.#context.dropped(this, 'not-authorized', delivery)
     } else this.#enqueueInOrder(delivery)
   }
 
-  #sendNew(sink: SessionSink, delivery: Delivery, gate: number): void {
+  #sendNew(sink: SessionSink, delivery: Delivery, durableAt: number): void {
     const packetId = this.#freePacketId()
-    const wait = this.stored ? this.#context.store.openSequence : gate
+    const wait = this.stored ? this.durableAt : durableAt
     if (!sink.publish(delivery, packetId, false, wait)) {
       this.#context.dropped(this, 'packet-too-large', delivery)
       return
@@ -923,7 +928,7 @@ export class Session implements OutboundState {
     }
     const packetId = this.#freePacketId()
     // The identifier is durable before it is seen, so that a message sent again after a crash says so with DUP.
-    const sent = sink.publish(delivery, packetId, false, this.stored ? store.openSequence : 0)
+    const sent = sink.publish(delivery, packetId, false, this.durableAt)
     if (!sent) {
       this.#dropHead('packet-too-large')
       return

@@ -171,17 +171,17 @@ interface Tagged extends Expected {
 let watching: ((session: Session, delivery: Delivery) => void) | null = null
 
 const deliver = Session.prototype.deliver
-Session.prototype.deliver = function (delivery, gate): void {
+Session.prototype.deliver = function (delivery, durableAt): void {
   watching?.(this, delivery)
-  deliver.call(this, delivery, gate)
+  deliver.call(this, delivery, durableAt)
 }
 
 const deliverAhead = Session.prototype.deliverAhead
-Session.prototype.deliverAhead = function (delivery, gate): void {
+Session.prototype.deliverAhead = function (delivery, durableAt): void {
   const watcher = watching
   watching = null
   watcher?.(this, delivery)
-  deliverAhead.call(this, delivery, gate)
+  deliverAhead.call(this, delivery, durableAt)
   watching = watcher
 }
 

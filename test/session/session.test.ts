@@ -33,11 +33,11 @@ class Sink implements SessionSink {
     return false
   }
 
-  publish({ message, qos }: Delivery, packetId: number, dup: boolean, gate: number): boolean {
+  publish({ message, qos }: Delivery, packetId: number, dup: boolean, durableAt: number): boolean {
     if (message.evicted) throw new Error('an evicted message was sent')
     if (message.payload.toString() === this.tooLarge) return false
     this.lines.push(
-      `${message.payload} ${qos} ${packetId}${dup ? ' dup' : ''}${gate > 0 ? ` gate ${gate}` : ''}`,
+      `${message.payload} ${qos} ${packetId}${dup ? ' dup' : ''}${durableAt > 0 ? ` durable at ${durableAt}` : ''}`,
     )
     return true
   }
@@ -424,7 +424,7 @@ describe('QoS 0', () => {
       session.deliver(delivery(payload, qos), 0)
     const sink = new Sink()
     session.attach(sink, 10)
-    expect(sink.taken()).toEqual(['a 1 1 gate 1', 'b 0 0', 'c 1 2 gate 1'])
+    expect(sink.taken()).toEqual(['a 1 1 durable at 1', 'b 0 0', 'c 1 2 durable at 1'])
     expect(room.store.lines).toEqual([
       'enqueue 1 a 1',
       'enqueue 1 b 0',
@@ -519,7 +519,7 @@ describe('expiry', () => {
     room.time = 2000
     const sink = new Sink()
     session.attach(sink, 10)
-    expect(sink.taken()).toEqual(['b 1 1 gate 1'])
+    expect(sink.taken()).toEqual(['b 1 1 durable at 1'])
     expect(room.drops).toEqual(['expired a'])
   })
 })
@@ -678,7 +678,7 @@ describe('what is recorded', () => {
       'inboundAdded 1 5 77',
       'inboundRemoved 1 5',
     ])
-    expect(sink.taken()).toEqual(['a 2 1 gate 1', 'b 1 2 gate 1'])
+    expect(sink.taken()).toEqual(['a 2 1 durable at 1', 'b 1 2 durable at 1'])
   })
 
   it('a Session that ends with its connection: nothing, and it waits for the message alone', () => {
@@ -689,7 +689,7 @@ describe('what is recorded', () => {
     session.addInbound(5, 77)
     session.releaseInbound(5)
     expect(room.store.lines).toEqual([])
-    expect(sink.taken()).toEqual(['a 2 1 gate 7'])
+    expect(sink.taken()).toEqual(['a 2 1 durable at 7'])
   })
 
   it('what the store reads for a checkpoint is the state as it is', () => {
@@ -744,7 +744,7 @@ describe('what is recorded', () => {
     ])
     const sink = new Sink()
     session.attach(sink, 10)
-    expect(sink.taken()).toEqual(['pubrel 9', 'a 1 8 dup', 'b 1 10 gate 1'])
+    expect(sink.taken()).toEqual(['pubrel 9', 'a 1 8 dup', 'b 1 10 durable at 1'])
     expect(session.record().disconnectedAt).toBe(0)
   })
 })
@@ -757,7 +757,12 @@ describe('a subscriber in this process', () => {
     sink.immediate = true
     session.attach(sink, 65_535)
     for (const qos of [0, 1, 2, 1] as const) session.deliver(delivery(`${qos}`, qos), 3)
-    expect(sink.taken()).toEqual(['0 0 0 gate 3', '1 1 0 gate 3', '2 2 0 gate 3', '1 1 0 gate 3'])
+    expect(sink.taken()).toEqual([
+      '0 0 0 durable at 3',
+      '1 1 0 durable at 3',
+      '2 2 0 durable at 3',
+      '1 1 0 durable at 3',
+    ])
     expect([session.inFlightCount, session.queueLength, room.drops]).toEqual([0, 0, []])
   })
 })

@@ -238,7 +238,7 @@ export class PublishReceiver {
     // The identifier and the fan-out are one fact, in one commit.
     if (qos === 2) this.#session.addInbound(packetId, this.#digest)
     const { underWay } = publisher
-    if (underWay === null) this.#accepted(qos, packetId, outcome, publisher.gate)
+    if (underWay === null) this.#accepted(qos, packetId, outcome, publisher.durableAt)
     else this.#follow(underWay, qos, packetId, outcome)
   }
 
@@ -249,19 +249,19 @@ export class PublishReceiver {
 
   #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
     this.#input.hold('policy')
-    fanOut.done = (gate) => this.#input.settled(() => this.#accepted(qos, packetId, outcome, gate))
+    fanOut.done = (durableAt) => this.#input.settled(() => this.#accepted(qos, packetId, outcome, durableAt))
   }
 
-  /** Everybody has the message; `gate` makes that durable. */
-  #accepted(qos: QoS, packetId: number, outcome: Reason, gate: number): void {
-    if (qos === 1) this.#sender.acknowledge('puback', packetId, outcome, gate, 1)
-    else if (qos === 2) this.#received(packetId, outcome, gate)
+  /** Everybody has the message; the commit `durableAt` makes that durable. */
+  #accepted(qos: QoS, packetId: number, outcome: Reason, durableAt: number): void {
+    if (qos === 1) this.#sender.acknowledge('puback', packetId, outcome, durableAt, 1)
+    else if (qos === 2) this.#received(packetId, outcome, durableAt)
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#input.fallBehind()
   }
 
-  #received(packetId: number, outcome: Reason, gate: number): void {
-    const known = this.#session.stored ? this.#state.store.openSequence : gate
-    this.#sender.acknowledge('pubrec', packetId, outcome, known, 0)
+  #received(packetId: number, outcome: Reason, durableAt: number): void {
+    const wait = this.#session.stored ? this.#session.durableAt : durableAt
+    this.#sender.acknowledge('pubrec', packetId, outcome, wait, 0)
   }
 
   /**
@@ -305,8 +305,7 @@ export class PublishReceiver {
     if (packet.qos !== 2) return
     if (this.#version < 5) {
       this.#session.addInbound(packet.packetId, this.#digest)
-      const gate = this.#session.stored ? this.#state.store.openSequence : 0
-      this.#sender.acknowledge('pubrec', packet.packetId, answer, gate, 0)
+      this.#sender.acknowledge('pubrec', packet.packetId, answer, this.#session.durableAt, 0)
     } else {
       this.#receivingIds?.delete(packet.packetId)
       this.#sender.acknowledge('pubrec', packet.packetId, answer, 0, 1)
@@ -340,20 +339,19 @@ export class PublishReceiver {
     this.#expectKind(outcome, 'PUBREC', packetId)
     // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
     if (outcome === 'completed' || refused) return
-    if (outcome === 'received')
-      this.#sender.pubrel(packetId, session.stored ? this.#state.store.openSequence : 0)
+    if (outcome === 'received') this.#sender.pubrel(packetId, session.durableAt)
     else this.#sender.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
   }
 
   #pubrel(session: Session, packetId: number): void {
     const known = session.releaseInbound(packetId)
     const credits = this.#receivingIds?.delete(packetId) === true ? 1 : 0
-    const gate = known && session.stored ? this.#state.store.openSequence : 0
+    const durableAt = known ? session.durableAt : 0
     this.#sender.acknowledge(
       'pubcomp',
       packetId,
       known ? Reason.Success : Reason.PacketIdentifierNotFound,
-      gate,
+      durableAt,
       credits,
     )
   }

@@ -169,7 +169,7 @@ export class SubscribeReceiver {
         this.#later(handled, () => this.#subscribeFrom(handled))
         return
       }
-      this.#answer(handled, encodeSuback, session.stored ? this.#state.store.openSequence : 0)
+      this.#answer(handled, encodeSuback, session.durableAt)
       if (from === 0) retained.start(session, done.wanting, identifier)
       else retained.resume(session)
       backlog.resume(session)
@@ -196,7 +196,7 @@ export class SubscribeReceiver {
       this.#later(handled, () => this.#unsubscribeFrom(handled))
       return
     }
-    this.#answer(handled, encodeUnsuback, session.stored ? this.#state.store.openSequence : 0)
+    this.#answer(handled, encodeUnsuback, session.durableAt)
   }
 
   /** Whether a QoS 2 message has the packet identifier, which is then the answer to every Topic Filter. */
@@ -206,9 +206,9 @@ export class SubscribeReceiver {
     return true
   }
 
-  #answer({ reader, reasonCodes }: Handled, encode: typeof encodeSuback, gate: number): void {
+  #answer({ reader, reasonCodes }: Handled, encode: typeof encodeSuback, durableAt: number): void {
     this.#handled = null
-    this.#sender.send(encode(this.#version, reader.packetId, reasonCodes), gate)
+    this.#sender.send(encode(this.#version, reader.packetId, reasonCodes), durableAt)
   }
 
   /**

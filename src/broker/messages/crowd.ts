@@ -34,7 +34,7 @@ export class FanOut {
   changes = 0
   isOver = false
   /** Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored. */
-  done: ((gate: number) => void) | null = null
+  done: ((durableAt: number) => void) | null = null
 
   constructor(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean) {
     this.message = message
@@ -167,12 +167,12 @@ export class Crowds {
     message.holders--
     fanOut.isOver = true
     // Read before the store may go on: the next commit has it.
-    const gate = fanOut.stores ? store.openSequence : 0
+    const durableAt = fanOut.stores ? store.openSequence : 0
     if (fanOut.isWhole) {
       store.endWhole()
       this.#wholeEndedIn = turn.number
     }
-    fanOut.done?.(gate)
+    fanOut.done?.(durableAt)
   }
 
   #remember(name: string): void {

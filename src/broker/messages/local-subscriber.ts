@@ -8,7 +8,7 @@ import { UNITS } from '../state/work.ts'
 export type LocalHandler = (delivery: Delivery) => void
 
 interface Held {
-  gate: number
+  durableAt: number
   readonly delivery: Delivery
 }
 
@@ -27,9 +27,9 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
     this.#handler = handler
   }
 
-  publish(delivery: Delivery, _packetId: number, _dup: boolean, gate: number): boolean {
+  publish(delivery: Delivery, _packetId: number, _dup: boolean, durableAt: number): boolean {
     delivery.message.own()
-    this.#held.push({ gate, delivery })
+    this.#held.push({ durableAt, delivery })
     if (!this.#touched) {
       this.#touched = true
       this.#state.turn.touch(this)
@@ -40,8 +40,8 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
   flush(): void {
     this.#touched = false
     const { recordedSequence, committedSequence } = this.#state.store
-    // A gate beyond what was recorded waits for nothing more than that.
-    for (const held of this.#held) held.gate = Math.min(held.gate, recordedSequence)
+    // A block that got no record after all (a full queue dropped the message) waits for earlier ones alone.
+    for (const held of this.#held) held.durableAt = Math.min(held.durableAt, recordedSequence)
     this.committed(committedSequence)
     if (this.#held.length > 0) this.#state.waiting.add(this)
   }
@@ -54,7 +54,7 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
 
   committed(committedSequence: number): void {
     let count = 0
-    while (count < this.#held.length && this.#held[count]!.gate <= committedSequence) count++
+    while (count < this.#held.length && this.#held[count]!.durableAt <= committedSequence) count++
     const free = this.#held.splice(0, count)
     if (this.#held.length === 0) this.#state.waiting.delete(this)
     this.#state.work.units += free.length * UNITS.delivery

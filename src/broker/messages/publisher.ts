@@ -25,7 +25,7 @@ const ASK_MEMBER_UNITS = 4
 /** Larger groups are not looked through for members that have not ended: Sessions that ended are taken out soon. */
 const ENDED_MAX = 64
 
-/** Fan-out of messages to Sessions. After `publish`, `receivers` and `gate` tell of that message. */
+/** Fan-out of messages to Sessions. After `publish`, `receivers` and `durableAt` tell of that message. */
 export class Publisher {
   readonly #state: ServerState
   readonly #retained: RetainedDelivery
@@ -38,8 +38,8 @@ export class Publisher {
   /** Sessions that took the latest message. */
   receivers = 0
   /** Commit sequence that makes the latest message durable; 0 when nothing of it is stored. */
-  gate = 0
-  /** The latest message where it is given out in slices: not everybody has it, and `gate` does not hold yet; else null. */
+  durableAt = 0
+  /** The latest message where it is given out in slices: not everybody has it, and `durableAt` does not hold yet; else null. */
   underWay: FanOut | null = null
   /** The limit that refused the latest message; null when none did. */
   refusedBy: Limit | null = null
@@ -92,7 +92,7 @@ export class Publisher {
   publish(message: Message, publisher: Session | null): Reason {
     const { router, unavailable } = this.#state
     this.receivers = 0
-    this.gate = 0
+    this.durableAt = 0
     this.refusedBy = null
     this.underWay = null
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
@@ -130,7 +130,7 @@ export class Publisher {
     isWhole: boolean,
   ): Reason {
     this.receivers = 0
-    this.gate = stores || retains ? this.#state.store.openSequence : 0
+    this.durableAt = stores || retains ? this.#state.store.openSequence : 0
     if ((route.sole === null || this.#crowds.size > 0) && this.#isCrowd(message.topic, route)) {
       this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
     } else {
@@ -180,7 +180,7 @@ export class Publisher {
     const { message } = fanOut
     const route = fanOut.route ?? this.#beginSlices(fanOut)
     const { entries, groups } = route
-    this.gate = fanOut.stores ? store.openSequence : 0
+    this.durableAt = fanOut.stores ? store.openSequence : 0
     this.receivers = fanOut.receivers
     if (this.#retained.size > 0) this.#retained.publishedBefore(message, fanOut.liveBefore)
     const isChanged = router.changeCount !== fanOut.changes
@@ -222,7 +222,7 @@ export class Publisher {
   /** One of the Server's own values (`$SYS`): retained in memory only, QoS 0. */
   publishOwn(message: Message): void {
     this.receivers = 0
-    this.gate = 0
+    this.durableAt = 0
     const { retained, ownRetained } = this.#state
     const previous = retained.set(message)
     if (previous === null) ownRetained.count++
@@ -242,7 +242,7 @@ export class Publisher {
   }
 
   #deliverToAll(message: Message, { entries, groups }: Route<Session>, publisher: Session | null): void {
-    const each = this.gate === 0 ? UNITS.delivery : UNITS.storedDelivery
+    const each = this.durableAt === 0 ? UNITS.delivery : UNITS.storedDelivery
     this.#state.work.units += (entries.length + groups.length) * each
     for (let index = 0; index < entries.length; index++) this.#deliver(message, entries[index]!, publisher)
     for (let index = 0; index < groups.length; index++) this.deliverShared(groups[index]!, message)
@@ -279,7 +279,7 @@ export class Publisher {
         ? this.#plainDelivery(message, qos, retain)
         : { message, qos, retain, subscriptionIdentifiers: entry.identifiers, share: null }
     this.receivers++
-    entry.subscriber.deliver(delivery, this.gate)
+    entry.subscriber.deliver(delivery, this.durableAt)
   }
 
   #plainDelivery(message: Message, qos: QoS, retain: boolean): Delivery {
@@ -310,7 +310,7 @@ export class Publisher {
     const delivery = sharedDelivery(message, group.share, options, identifier)
     if (!subscriber.hasRoom) this.#backlog.add(group.share, subscriber)
     this.receivers++
-    subscriber.deliver(delivery, this.gate)
+    subscriber.deliver(delivery, this.durableAt)
     return true
   }
 

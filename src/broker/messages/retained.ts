@@ -357,7 +357,7 @@ export class RetainedDelivery {
     if (current === message || !this.#isFor(session, cursor, current)) return
     if (!this.#isAuthorized(session, current)) return
     const delivery = deliveryOf(cursor, current)
-    session.deliverAhead(delivery, this.#gateOf(session, delivery))
+    session.deliverAhead(delivery, delivery.qos > 0 ? session.durableAt : 0)
   }
 
   /** The live message is dropped, and the retained one still to come: the walk must not pass it by. */
@@ -547,7 +547,7 @@ export class RetainedDelivery {
       if (cursor.passed.size < NAMES_MAX) cursor.passed.add(name)
     }
     const delivery = deliveryOf(cursor, message)
-    session.deliver(delivery, this.#gateOf(session, delivery))
+    session.deliver(delivery, delivery.qos > 0 ? session.durableAt : 0)
   }
 
   /** What an author may not publish any more is not handed out in its name. It stays: the right may come back. */
@@ -555,10 +555,6 @@ export class RetainedDelivery {
     if (this.#state.authorMayPublish(message)) return true
     this.#state.drop(session.clientId, 'not-authorized', message)
     return false
-  }
-
-  #gateOf(session: Session, { qos }: Delivery): number {
-    return qos > 0 && session.stored ? this.#state.store.openSequence : 0
   }
 }
 

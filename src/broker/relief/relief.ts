@@ -290,8 +290,7 @@ export class Relief {
     if (taker === undefined) return false
     const { subscriber, options, identifier } = taker
     if (!subscriber.hasRoom) this.#backlog.add(share, subscriber)
-    const gate = subscriber.stored ? this.#state.store.openSequence : 0
-    subscriber.deliver(sharedDelivery(message, share, options, identifier), gate)
+    subscriber.deliver(sharedDelivery(message, share, options, identifier), subscriber.durableAt)
     return true
   }
 

@@ -193,7 +193,7 @@ export class ShareBacklog {
 
   /** Takes what waits next for another member, by whatever Shared Subscription of both. False where that is nothing. */
   #take(session: Session, holder: Session): boolean {
-    const { store, work } = this.#state
+    const { work } = this.#state
     let isTaken = false
     while (session.hasRoom) {
       const waiting = this.#next(holder)
@@ -207,10 +207,10 @@ export class ShareBacklog {
         break
       }
       if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) break
-      const gate = holder.stored || session.stored ? store.openSequence : 0
+      const durableAt = Math.max(holder.durableAt, session.durableAt)
       holder.giveUp()
       work.units += UNITS.delivery
-      session.deliver(sharedDelivery(message, share, record, record.identifier), gate)
+      session.deliver(sharedDelivery(message, share, record, record.identifier), durableAt)
       message.forgetEncoded() // others may have it in their queues for long
       isTaken = true
     }

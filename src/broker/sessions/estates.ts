@@ -118,8 +118,8 @@ export class Estates {
    * from the disk for a member that is not stored.
    */
   #passOn(session: Session, until: number): 'done' | 'more' | 'reading' {
-    const { work, store } = this.#state
-    this.#publisher.gate = session.stored ? store.openSequence : 0
+    const { work } = this.#state
+    this.#publisher.durableAt = session.durableAt
     while (work.units < until) {
       const leftover = session.leftover()
       if (leftover === null) return 'done'

@@ -41,7 +41,7 @@ const APART_MAX = 16
 const APART_MS = 1000
 
 interface Segment {
-  readonly gate: number
+  readonly durableAt: number
   readonly chunks: readonly Buffer[]
   readonly bytes: number
   readonly packets: number
@@ -78,7 +78,7 @@ export class Output {
   #runEnd = 0
   /** Memory that these take while they wait. */
   #weight = 0
-  #gate = 0
+  #durableAt = 0
   #credits = 0
   #held: Segment[] = []
   #heldWeight = 0
@@ -139,23 +139,23 @@ export class Output {
   }
 
   /**
-   * Adds a packet. It leaves when the commit `gate` is durable (0: at the end of the turn), and never
+   * Adds a packet. It leaves when the commit `durableAt` is durable (0: at the end of the turn), and never
    * before what was added earlier. `credits` are given back when it was written. True when the owner has
    * to be flushed this turn.
    */
-  push(bytes: Buffer, gate: number, credits: number): boolean {
-    return this.pushPart(bytes, 0, bytes.length, gate, credits)
+  push(bytes: Buffer, durableAt: number, credits: number): boolean {
+    return this.pushPart(bytes, 0, bytes.length, durableAt, credits)
   }
 
   /** The same for a packet that is a part of a buffer. */
-  pushPart(buffer: Buffer, start: number, end: number, gate: number, credits: number): boolean {
+  pushPart(buffer: Buffer, start: number, end: number, durableAt: number, credits: number): boolean {
     if (this.#run !== buffer || this.#runEnd !== start) {
       if (this.#run !== null) this.#endRun()
       this.#run = buffer
       this.#runStart = start
     }
     this.#runEnd = end
-    return this.#add(end - start, gate, credits)
+    return this.#add(end - start, durableAt, credits)
   }
 
   /** The same for PUBACK, PUBREC, PUBREL or PUBCOMP. */
@@ -164,12 +164,12 @@ export class Output {
     version: ProtocolVersion,
     packetId: number,
     reasonCode: number,
-    gate: number,
+    durableAt: number,
     credits: number,
   ): boolean {
     const { place } = this
     writeAcknowledge(place, type, version, packetId, reasonCode)
-    return this.pushPart(place.buffer, place.start, place.end, gate, credits)
+    return this.pushPart(place.buffer, place.start, place.end, durableAt, credits)
   }
 
   /** Adds the rest of the packet that was added last: bytes that lie elsewhere. */
@@ -203,7 +203,7 @@ export class Output {
     else this.#chunks.push(chunk)
   }
 
-  #add(bytes: number, gate: number, credits: number): boolean {
+  #add(bytes: number, durableAt: number, credits: number): boolean {
     const first = this.#packets === 0
     this.#bytes += bytes
     this.#lastBytes = bytes
@@ -211,7 +211,7 @@ export class Output {
     this.#weight += bytes + PACKET_BYTES
     this.#credits += credits
     this.#pushed++
-    if (gate > this.#gate) this.#gate = gate
+    if (durableAt > this.#durableAt) this.#durableAt = durableAt
     this.#state.counters.packetsSent++
     return first
   }
@@ -220,8 +220,8 @@ export class Output {
   flush(): void {
     if (this.#packets > 0) {
       if (this.#run !== null) this.#endRun()
-      // A gate of which nothing was recorded (a full queue dropped the message) waits for nothing.
-      const gate = Math.min(this.#gate, this.#state.store.recordedSequence)
+      // A block that got no record after all (a full queue dropped the message) waits for earlier ones alone.
+      const durableAt = Math.min(this.#durableAt, this.#state.store.recordedSequence)
       const chunks = this.#chunks ?? [this.#chunk!]
       const bytes = this.#bytes
       const packets = this.#packets
@@ -229,10 +229,10 @@ export class Output {
       const weight = this.#weight
       const credits = this.#credits
       this.#empty()
-      if (this.#held.length > 0 || gate > this.#state.store.committedSequence) {
+      if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence) {
         const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
         if (kept === chunks) this.#state.turn.memory.waits()
-        this.#hold({ gate, chunks: kept, bytes, packets, lastBytes, weight, credits })
+        this.#hold({ durableAt, chunks: kept, bytes, packets, lastBytes, weight, credits })
       } else this.#write(chunks, bytes, packets, lastBytes, credits)
     }
     this.refresh()
@@ -246,7 +246,7 @@ export class Output {
     this.#bytes = 0
     this.#packets = 0
     this.#weight = 0
-    this.#gate = 0
+    this.#durableAt = 0
     this.#credits = 0
   }
 
@@ -264,7 +264,7 @@ export class Output {
     let packets = 0
     let weight = 0
     let credits = 0
-    while (count < held.length && held[count]!.gate <= committedSequence) {
+    while (count < held.length && held[count]!.durableAt <= committedSequence) {
       bytes += held[count]!.bytes
       packets += held[count]!.packets
       weight += held[count]!.weight

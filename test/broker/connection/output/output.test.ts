@@ -18,11 +18,11 @@ function made(outgoingBytesMax = 10, now = () => 0) {
     credits += count
   }
   const output = new Output(state, link, { committed: () => {}, credited })
-  /** One turn: packets with these gates, as offsets from the open block; 0 for none. */
-  const turn = (...gates: number[]) => {
-    for (const gate of gates) {
-      output.push(ping, gate === 0 ? 0 : store.openSequence, 1)
-      if (gate !== 0) store.dropped(1)
+  /** One turn with a packet for each number: 0 waits for nothing, any other for the open block. */
+  const turn = (...waits: number[]) => {
+    for (const durableAt of waits) {
+      output.push(ping, durableAt === 0 ? 0 : store.openSequence, 1)
+      if (durableAt !== 0) store.dropped(1)
     }
     store.commit()
     output.flush()
@@ -274,7 +274,7 @@ describe('Output', () => {
     for (let id = 1; id <= 10_000; id++) expect(bytes.readUInt32BE((id - 1) * 4)).toBe(0x40020000 + id)
   })
 
-  it('a gate that nothing was recorded behind waits for what was recorded before, at most', () => {
+  it('a packet whose commit records nothing waits for earlier commits at most', () => {
     const { link, output, store, turn, commit } = made()
     output.push(ping, store.openSequence, 0)
     output.flush()
