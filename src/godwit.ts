@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
-import type { AccessOptions } from './access/access.ts'
+import type { AccessOptions } from './access/access-options.ts'
 import { type BanView, banCommand, subjectOf, viewOf } from './access/bans/ban-commands.ts'
 import { bansVersion, readBans } from './access/bans/bans-file.ts'
 import { KeptBans } from './access/bans/kept-bans.ts'
@@ -62,7 +62,7 @@ import { SocketLimit } from './transport/listener/socket-limit.ts'
 import { ListenerSet } from './transport/listener-set.ts'
 import { type OpenFiles, openFiles, openFilesMax, openFilesReason } from './transport/open-files.ts'
 
-export type { AccessOptions } from './access/access.ts'
+export type { AccessOptions } from './access/access-options.ts'
 export type { BanView } from './access/bans/ban-commands.ts'
 export { BansError } from './access/bans/bans-file.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/boundary/events.ts'

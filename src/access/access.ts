@@ -1,107 +1,63 @@
 /**
- * Who may connect, publish, subscribe and receive: the sources that the configuration names, asked one after the other. Each
- * says yes, no or next; the first that decides is heard. The sources change while the broker runs, and nothing that was
- * decided before outlives a change.
+ * Decides who may connect, publish, subscribe and receive. The sources that the configuration names are
+ * asked in turn: each allows, denies, or leaves it to the next. They may change while the broker runs, and
+ * no decision outlives a change.
  */
-import { DEFAULT_LIMITS, type Limits } from '../broker/boundary/limits.ts'
+import { DEFAULT_LIMITS } from '../broker/boundary/limits.ts'
 import type { LinkInfo } from '../broker/boundary/link.ts'
 import { networkOf } from '../broker/boundary/network.ts'
 import type { AuthenticationResult, ClientView, Credentials, Policy } from '../broker/boundary/policy.ts'
 import { Reason } from '../mqtt/reason.ts'
-import { Accounts, CLIENT_ROLE } from './accounts.ts'
-import type { AccountsContent } from './accounts-file.ts'
-import { type AclFile, aclRights, parseAclFile } from './acl-file.ts'
-import { type CertificateName, CertificateUsers, type ListedCertificate } from './certificate-users.ts'
+import type { AccessOptions, LoginLimits } from './access-options.ts'
+import { type Accounts, CLIENT_ROLE } from './accounts.ts'
+import { type AclFile, aclRights } from './acl-file.ts'
+import { CertificateUsers } from './certificate-users.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
 import type { LoginFile } from './files/login-file.ts'
-import { WatchedFile } from './files/watched-file.ts'
-import { FailedLogins, type FailureLimits } from './logins/failed-logins.ts'
+import type { WatchedFile } from './files/watched-file.ts'
+import { FailedLogins } from './logins/failed-logins.ts'
 import type { FullBy } from './logins/fair-queue.ts'
 import { LoginCrowd } from './logins/login-crowd.ts'
 import { type LoginResult, Logins, NOBODY } from './logins/logins.ts'
-import { PasswordWork, type Waiting } from './logins/password-work.ts'
-import { type PasswordFile, parsePasswordFile } from './passwords/password-file.ts'
+import type { PasswordWork, Waiting } from './logins/password-work.ts'
+import type { PasswordFile } from './passwords/password-file.ts'
 import { type PasswordHash, parsePasswordHash } from './passwords/password-hash.ts'
 import { Rights } from './rights.ts'
-import { defaultRights, roleRights } from './roles.ts'
+import { RoleRights } from './roles.ts'
+import { lostAccounts, lostPasswords, readSources, type Source, type Sources } from './sources.ts'
 
-/** How often the files are looked at. */
+/** How often the files are checked for changes. */
 const WATCH_MS = 1000
 
-/** How often a log-in begins anew because what is stored changed while it was checked. */
+/** How often a password is checked again because the stored one changed meanwhile. */
 const ATTEMPTS_MAX = 3
 
-export interface AccessOptions {
-  /** Whether the accounts of the data directory hold. */
-  readonly accounts: boolean
-  /** Paths of Mosquitto's password files, and of its ACL files. */
-  readonly passwordFiles: readonly string[]
-  readonly aclFiles: readonly string[]
-  /**
-   * What holds where no rule decides. `auto` allows it to all where there are no rules and no accounts. With accounts, users
-   * that they do not know get nothing, and anonymous clients without a role `anonymous` what the role `client` allows, so
-   * that nobody has more without credentials than with them.
-   */
-  readonly default: 'auto' | 'allow' | 'deny'
-  readonly certificateUser: CertificateName
-  readonly certificates: readonly ListedCertificate[]
-  /** What becomes of a PUBLISH that is denied to a client before 5.0, which cannot be told. */
-  readonly deniedBefore5: 'ignore' | 'disconnect'
-  /** Whether retained messages whose author may not publish them any more are kept from new Subscriptions. */
-  readonly checkRetainedAuthor: boolean
-  /** What SUBACK says of a denied Subscription. */
-  readonly deniedSubscription: Reason
-}
-
-export const DEFAULT_ACCESS: Readonly<AccessOptions> = Object.freeze({
-  accounts: true,
-  passwordFiles: [],
-  aclFiles: [],
-  default: 'auto',
-  certificateUser: 'common_name',
-  certificates: [],
-  deniedBefore5: 'ignore',
-  checkRetainedAuthor: true,
-  deniedSubscription: Reason.NotAuthorized,
-})
-
-/** One of the sources; `path` names its file. */
-export interface Source {
-  readonly kind: 'accounts' | 'password-file' | 'acl-file'
-  readonly path: string
-  /** Whether a command changed it through this process, not somebody else its file. */
-  readonly isOwn: boolean
-}
-
-/** Limits of the Server that hold for log-ins. */
-export type LoginLimits = Pick<Limits, FullBy | 'loginWaitSecondsMax'> & FailureLimits
-
-/** What Access tells while it runs. */
+/** The events that Access reports while it runs. */
 export interface AccessListener {
-  /** Something changed; what these clients showed to be let in does not hold any more. */
+  /** A source changed, and the clients in `lost` could not log in again as they did. */
   changed(source: Source, lost: LostAccess): void
   /** Whether a client certificate may name a user that no source knows. Yes when absent. */
   takesCertificates?(): boolean
-  /** A source could not be read again: what it said before holds. */
+  /** A source could not be read again; its last content stays in force. */
   failed(source: Source, error: Error): void
-  /** A password was not checked, by this limit; `detail` says so. */
+  /** This limit kept a password from being checked; `detail` says so in words. */
   busy(clientId: string, limit: FullBy | 'failedLoginsMax', detail: string): void
-  /** So many log-ins wait for their passwords to be checked, the last of them for so long; a hash takes `hashMs`. */
+  /** `waiting` log-ins wait for a password check, the last for about `seconds`; one hash takes `hashMs`. */
   crowded?(waiting: number, seconds: number, hashMs: number): void
-  /** An address, or IPv6 network such as `2001:db8::/64`, showed so many wrong passwords that it is to be banned. */
+  /** An address, or IPv6 network such as `2001:db8::/64`, showed enough wrong passwords to be banned. */
   guesses(address: string, count: number): void
 }
 
-/** Who is not let in any more by what let it in. */
+/** The clients that could not log in again as they did. */
 export interface LostAccess {
   readonly users: ReadonlySet<string>
-  /** Also of clients without credentials: users put an end to anonymous access that nobody has asked for. */
+  /** Also true of anonymous clients where the first users ended anonymous access. */
   includes(client: ClientView): boolean
 }
 
 const NO_USERS: ReadonlySet<string> = new Set()
 
-/** What a client is told that has to give way to others. */
+/** Why a log-in is refused that has to give way to others in the queue. */
 const TOO_MANY: Readonly<Record<FullBy, { readonly reasonCode: Reason; readonly reason: string }>> = {
   loginQueueMax: { reasonCode: Reason.ServerBusy, reason: 'too many log-ins wait: try again later' },
   loginQueueBytesMax: {
@@ -118,7 +74,7 @@ const TOO_MANY: Readonly<Record<FullBy, { readonly reasonCode: Reason; readonly 
   },
 }
 
-/** As the queue knows it: peers without an address are those of their listener. */
+/** The address as the queue counts it; all peers of a listener without addresses count as one. */
 function placeOf({ remoteAddress, listener }: LinkInfo): string {
   return remoteAddress === '' ? `listener ${listener}` : networkOf(remoteAddress)
 }
@@ -131,20 +87,22 @@ export class Access {
   readonly #passwordFiles: readonly WatchedFile<PasswordFile>[]
   readonly #aclFiles: readonly WatchedFile<AclFile>[]
   readonly #certificates: CertificateUsers
+  /** Null without accounts. */
+  readonly #roles: RoleRights | null
   readonly #work: PasswordWork
   readonly #logins: Logins
   readonly #crowd: LoginCrowd
   readonly #listener: AccessListener
-  /** By the client's view, which lives as long as its Network Connection. A change throws all of it away. */
+  /** By the client's view, which lives as long as its Network Connection. Emptied by each change. */
   #rights = new WeakMap<Identity, Rights>()
-  /** Hashes of accounts as they were read last. */
+  /** The parsed hashes of the accounts, by user name. */
   #hashes = new Map<string, PasswordHash>()
   #timer: NodeJS.Timeout | null = null
   #reloading: Promise<void> = Promise.resolve()
 
   private constructor(
     options: AccessOptions,
-    sources: Pick<SourcesRead, 'accounts' | 'passwordFiles' | 'aclFiles' | 'work'>,
+    sources: Sources,
     listener: AccessListener,
     limits: LoginLimits,
     now: () => number,
@@ -153,6 +111,7 @@ export class Access {
     this.#limits = limits
     this.#failures = new FailedLogins(limits, now)
     this.#accounts = sources.accounts
+    this.#roles = sources.accounts === null ? null : new RoleRights(sources.accounts)
     this.#passwordFiles = sources.passwordFiles
     this.#aclFiles = sources.aclFiles
     this.#work = sources.work
@@ -168,8 +127,8 @@ export class Access {
   }
 
   /**
-   * Reads every source; `directory` is the data directory, null for none. `limits` are read at each log-in: they may change. `now` is
-   * a monotonic clock in ms. Throws AccountsError, LinesError and FileError.
+   * Reads every source; `directory` is the data directory, null for none. `limits` are read at each log-in,
+   * since they may change. `now` is a monotonic clock in ms. Throws AccountsError, LinesError and FileError.
    */
   static async open(
     options: AccessOptions,
@@ -178,34 +137,34 @@ export class Access {
     limits: LoginLimits = DEFAULT_LIMITS,
     now: () => number = () => performance.now(),
   ): Promise<Access> {
-    const sources = await readSources(options, options.accounts ? directory : null, limits)
+    const sources = await readSources(options, directory, limits)
     return new Access(options, sources, listener, limits, now)
   }
 
-  /** Null where the configuration wants none. */
+  /** Null where the options want none. */
   get accounts(): Accounts | null {
     return this.#accounts
   }
 
-  /** Passwords that were checked, and that were refused because too many waited. */
+  /** How many passwords were checked, and how many were refused because too many waited. */
   get passwordFigures(): Readonly<PasswordWork['figures']> {
     return this.#work.figures
   }
 
-  /** Log-ins that are right outlive a restart in this file. To be called before anybody logs in. */
+  /** Remembers successful log-ins in this file, beyond a restart. Call it before anybody logs in. */
   rememberIn(file: LoginFile): void {
     this.#logins.rememberIn(file)
   }
 
-  /** Looks at the files from time to time, until `close`. */
+  /** Checks the files for changes every second, until `close`. */
   watch(): void {
-    let isLooking = false
+    let isReloading = false
     this.#timer ??= setInterval(() => {
-      // A file system that does not answer must not collect questions.
-      if (isLooking) return
-      isLooking = true
+      // Reads must not pile up on a file system that hangs.
+      if (isReloading) return
+      isReloading = true
       void this.reload('settled').then(() => {
-        isLooking = false
+        isReloading = false
       })
     }, WATCH_MS).unref()
   }
@@ -217,8 +176,8 @@ export class Access {
   }
 
   /**
-   * Reads again what changed. A source that cannot be read is told to the listener, and what it said before holds.
-   * Never rejects.
+   * Reads the sources again that changed. One that cannot be read is reported to the listener, and its last
+   * content stays in force. Never rejects.
    */
   reload(when: 'now' | 'settled' = 'now'): Promise<void> {
     this.#reloading = this.#reloading.then(() => this.#reload(when))
@@ -265,21 +224,21 @@ export class Access {
     for (const { name } of this.#accounts?.list() ?? []) {
       const encoded = this.#accounts!.user(name)!.password
       if (encoded === null) continue
-      // The same hash stays the same object: log-ins that are remembered for it hold.
+      // Keep the object of an unchanged hash: `#checked` tells by it that the stored password is the same.
       const before = this.#hashes.get(name)
       const parsed = before?.encoded === encoded ? before : parsePasswordHash(encoded)
       if (typeof parsed !== 'string') hashes.set(name, parsed)
     }
     this.#hashes = hashes
-    // Unknown users cost what known ones do, as far as those are alike.
+    // The check for an unknown user costs as much as for a known one, as far as these cost the same.
     const [fromFile] = this.#passwordFiles.flatMap(({ content }) => [...content.values()].slice(0, 1))
     const isChosenInAccounts = [...hashes.values()].some(({ kind }) => kind !== 'generated')
     this.#logins.nobody = isChosenInAccounts || fromFile === undefined ? NOBODY : fromFile
   }
 
-  // ── who it is ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── authentication ─────────────────────────────────────────────────────────────────────────────────────
 
-  /** A source that says something of passwords is there. */
+  /** Whether there are users: a password file, or accounts that are not empty. */
   get hasUsers(): boolean {
     return this.#passwordFiles.length > 0 || this.#accounts?.isEmpty === false
   }
@@ -291,7 +250,7 @@ export class Access {
     if (userName !== undefined && this.hasUsers) {
       return this.#checked(credentials, userName, password ?? Buffer.alloc(0), ATTEMPTS_MAX)
     }
-    // A user name that nobody checks is no identity.
+    // A user name whose password nobody checks identifies nobody.
     const endedByUsers = link.anonymousUnlessUsers === true && this.hasUsers
     if (this.letsInAnonymous(link)) return { allow: true, userName: null }
     const why = link.certificate === undefined ? '' : ', and the certificate names no user'
@@ -299,7 +258,7 @@ export class Access {
     return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}${how}`)
   }
 
-  /** Whether a client that shows no name and password is let in as nobody. */
+  /** Whether a client without user name and password may connect as an anonymous one. */
   letsInAnonymous(link: LinkInfo): boolean {
     if (link.certificate !== undefined && this.#options.certificateUser === 'none') return true
     return link.allowAnonymous && !(link.anonymousUnlessUsers === true && this.hasUsers)
@@ -327,7 +286,7 @@ export class Access {
       },
       served: () => client.served(),
     }
-    // Also for a disabled user: how long it takes tells nothing.
+    // A disabled user's password is checked as well, so that the time taken gives nothing away.
     const failures = this.#failures
     const isSuspect = failures.isSuspect(address, userName)
     const isDelayed = (): boolean => failures.secondsToWait(address, userName) > 0
@@ -342,7 +301,7 @@ export class Access {
         return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
       }
       failures.succeeded(address, userName)
-      // It took its time: the user may have been removed, disabled, or given another password meanwhile.
+      // The hash took its time: the user may have been removed or given another password meanwhile.
       if (this.#stored(userName) !== stored) {
         if (attempts > 1) return this.#checked(credentials, userName, password, attempts - 1)
         return refused(Reason.BadUserNameOrPassword, 'wrong user name or password')
@@ -373,7 +332,7 @@ export class Access {
     return refused(reasonCode, reason)
   }
 
-  /** What the first source says that knows the user; one without a password leaves it to the next. */
+  /** The stored password of the first source that has one for this user. */
   #stored(userName: string): PasswordHash | undefined {
     return this.#hashes.get(userName) ?? this.#storedInFile(userName)
   }
@@ -386,14 +345,14 @@ export class Access {
     return undefined
   }
 
-  /** Whether users are known by this name without an account: by a password file, or a certificate that is listed. */
+  /** Whether a password file, or a listed certificate, knows a user of this name. */
   knowsByName(userName: string): boolean {
     return this.#storedInFile(userName) !== undefined || this.#certificates.names(userName)
   }
 
-  /** Whether no source knows this user any more; a later one of the same name is another. */
+  /** Whether no source knows this user any more. A later account of the same name is another user. */
   isFormerUser(userName: string, userId: string | null): boolean {
-    // Without accounts it cannot be told who of them is gone.
+    // Without accounts nothing tells which users are gone.
     if (this.#accounts === null) return false
     const account = this.#accounts.user(userName)
     if (account !== undefined) return account.id !== userId
@@ -406,9 +365,9 @@ export class Access {
     return this.#listener.takesCertificates?.() !== false
   }
 
-  // ── what it may do ────────────────────────────────────────────────────────────────────────────────────────
+  // ── rights ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Which rule decides, without asking whether there is such a client. */
+  /** Tells which rule decides a request; there need not be such a client. */
   explain(identity: Identity, request: Request): Decision {
     return this.#rightsOf({ clientId: identity.clientId, userName: identity.userName }).decide(request)
   }
@@ -426,11 +385,11 @@ export class Access {
     if (userName !== null && this.#accounts?.user(userName)?.disabled === true) {
       return new Rights([], { allow: false, source: `user ${userName}`, rule: 'disabled' })
     }
-    // What a former user left behind must not live on the rights of the next one of that name.
+    // What a removed user left behind must not use the rights of the next user of that name.
     if (userName !== null && userId !== undefined && this.isFormerUser(userName, userId)) {
       return new Rights([], { allow: false, source: `user ${userName}`, rule: 'removed' })
     }
-    const ofRoles = this.#accounts === null ? null : roleRights(this.#accounts, client)
+    const ofRoles = this.#roles?.rightsOf(client) ?? null
     const ofFiles = this.#aclFiles.map(({ content }) => aclRights(content, client))
     const sources = ofRoles === null ? ofFiles : [ofRoles, ...ofFiles]
     const isUnruled = sources.length === 0 && userName === null && this.#accounts?.isEmpty === false
@@ -438,17 +397,17 @@ export class Access {
     return new Rights(sources, this.#otherwise(userName, sources.length > 0))
   }
 
-  /** Anonymous clients beside users, without a rule about them: what a user gets of whom nothing else is said. */
+  /** The rights of anonymous clients where there are users and no rule is about them: those of a new user. */
   #rightsOfNobody(client: Identity): Rights {
     const source = 'access.default'
     const as = `auto: without credentials as role ${CLIENT_ROLE}`
-    const { decide, receivesEverything } = defaultRights(this.#accounts!, client)
+    const ofRole = this.#roles!.defaultRightsOf(client)
     const rights: ClientRights = {
       decide: (request) => {
-        const decision = decide(request)
+        const decision = ofRole.decide(request)
         return decision === null ? null : { ...decision, source, rule: `${as}: ${decision.rule}` }
       },
-      receivesEverything,
+      receivesEverything: ofRole.receivesEverything,
     }
     return new Rights([rights], { allow: false, source, rule: `${as}, which does not allow it` })
   }
@@ -464,14 +423,14 @@ export class Access {
     return { allow, source, rule: `auto: ${why}` }
   }
 
-  /** Nothing is denied to anybody: nothing need be asked. */
+  /** Whether nothing is denied to anybody, so that the core need not ask. */
   get #isUnrestricted(): boolean {
     return (
       this.#options.default !== 'deny' && this.#aclFiles.length === 0 && this.#accounts?.isEmpty !== false
     )
   }
 
-  /** What holds until the listener is told of a change; then there is another one. */
+  /** The policy for the core, valid until `changed` of the listener is called. */
   get policy(): Policy {
     const { deniedSubscription, deniedBefore5, checkRetainedAuthor } = this.#options
     const authenticate: Policy['authenticate'] = (credentials) => this.#authenticate(credentials)
@@ -490,59 +449,6 @@ export class Access {
   }
 }
 
-interface SourcesRead {
-  readonly accounts: Accounts | null
-  readonly passwordFiles: readonly WatchedFile<PasswordFile>[]
-  readonly aclFiles: readonly WatchedFile<AclFile>[]
-  readonly work: PasswordWork
-}
-
-async function readSources(
-  options: AccessOptions,
-  directory: string | null,
-  limits: LoginLimits,
-): Promise<SourcesRead> {
-  const work = new PasswordWork({ limits })
-  return {
-    work,
-    accounts: directory === null ? null : await Accounts.open(directory, { work }),
-    passwordFiles: await Promise.all(
-      options.passwordFiles.map((path) => WatchedFile.open(path, parsePasswordFile)),
-    ),
-    aclFiles: await Promise.all(options.aclFiles.map((path) => WatchedFile.open(path, parseAclFile))),
-  }
-}
-
 function refused(reasonCode: Reason, reason: string): AuthenticationResult {
   return { allow: false, reasonCode, reason }
-}
-
-/** Users whose way in does not hold any more. */
-function lostAccounts(before: AccountsContent, after: AccountsContent): ReadonlySet<string> {
-  const lost = new Set<string>()
-  for (const [name, user] of before.users) {
-    const now = after.users.get(name)
-    const isLost =
-      now === undefined ||
-      now.id !== user.id ||
-      (now.disabled && !user.disabled) ||
-      now.password !== user.password
-    if (isLost) lost.add(name)
-  }
-  // Whoever was let in under this name without an account comes back as the user of the account.
-  for (const [name, { id }] of after.users) if (id !== null && !before.users.has(name)) lost.add(name)
-  return lost
-}
-
-function lostPasswords(before: PasswordFile, after: PasswordFile): ReadonlySet<string> {
-  const lost = new Set<string>()
-  for (const [name, stored] of before) {
-    const now = after.get(name)
-    if (now === undefined || !isSameHash(now, stored)) lost.add(name)
-  }
-  return lost
-}
-
-function isSameHash(one: PasswordHash, other: PasswordHash): boolean {
-  return JSON.stringify(one) === JSON.stringify(other)
 }

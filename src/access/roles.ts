@@ -1,79 +1,157 @@
-/** Rights from the roles of a user. What any role denies is denied; what one allows is allowed; else the next source is asked. */
+/**
+ * Rights from the roles of a user. A request that any role denies is denied; otherwise one that a role allows
+ * is allowed; otherwise the next source is asked.
+ */
 import { parseFilter } from '../mqtt/topics.ts'
 import { filterMatches, filtersOverlap } from '../routing/filter.ts'
 import { type Accounts, ANONYMOUS_ROLE, CLIENT_ROLE, GIVEN_ROLES } from './accounts.ts'
+import type { Role } from './accounts-file.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
-import { expanded, filterCovers, widened } from './filters.ts'
+import { expanded, filterCovers, hasPlaceholder, widened } from './filters.ts'
 import { parseRule, type Rule } from './rule.ts'
 
 /** A name with a wildcard or a separator in it would stand for more than one level. */
 const FORBIDDEN = /[+#/]/
 
+/** One rule of a role. */
 interface RoleRule {
   readonly role: string
   readonly rule: Rule
-  /** With the client's names in it. */
-  readonly filter: string
+  /** Whether the filter has `%u` or `%c` in it, so that it differs by client. */
+  readonly hasPlaceholder: boolean
 }
 
-/** The rights that accounts give to a client; null when they know no role of it. */
-export function roleRights(accounts: Accounts, identity: Identity): ClientRights | null {
-  const names = rolesOf(accounts, identity)
-  return names === null ? null : rightsOf(names, (name) => accounts.role(name)?.rules ?? [], identity)
+/** The parsed rules of one role, shared by all clients that have it. */
+interface RoleRules {
+  readonly denying: readonly RoleRule[]
+  readonly allowing: readonly RoleRule[]
+  /** Whether a rule denies messages that a wider Subscription would find. */
+  readonly limitsReceiving: boolean
+  /** Whether a rule allows every message whose topic name does not begin with `$`. */
+  readonly allowsEverything: boolean
 }
 
-/** The rights of the role that a user gets where nobody names another, whether or not it was granted yet. */
-export function defaultRights(accounts: Accounts, identity: Identity): ClientRights {
-  const rules = accounts.role(CLIENT_ROLE)?.rules ?? GIVEN_ROLES.get(CLIENT_ROLE)!.rules
-  return rightsOf([CLIENT_ROLE], () => rules, identity)
-}
+/** Gives clients the rights of their roles. A role is parsed once; a change of it makes a new `Role`. */
+export class RoleRights {
+  readonly #accounts: Pick<Accounts, 'user' | 'role'>
+  readonly #parsed = new WeakMap<Role, RoleRules>()
 
-function rightsOf(
-  names: readonly string[],
-  rulesOf: (role: string) => readonly string[],
-  identity: Identity,
-): ClientRights {
-  const rules: RoleRule[] = []
-  for (const name of names) {
-    for (const text of rulesOf(name)) {
-      const rule = parseRule(text)
-      const own = expanded(rule.filter, identity, FORBIDDEN)
-      // Nobody gets out of what is denied by a name that cannot stand in a filter.
-      const filter = own ?? (rule.allow ? null : widened(rule.filter))
-      if (filter !== null) rules.push({ role: name, rule, filter })
+  constructor(accounts: Pick<Accounts, 'user' | 'role'>) {
+    this.#accounts = accounts
+  }
+
+  /** The rights that the accounts give to a client; null when they know no role of it. */
+  rightsOf(identity: Identity): ClientRights | null {
+    const names = this.#rolesOf(identity)
+    if (names === null) return null
+    const roles: RoleRules[] = []
+    for (const name of names) {
+      const role = this.#accounts.role(name)
+      if (role !== undefined) roles.push(this.#rulesOf(role))
     }
+    return new RightsByRoles(roles, identity)
   }
-  // What is denied comes first: it wins.
-  const denying = rules.filter(({ rule }) => !rule.allow)
-  const sorted = [...denying, ...rules.filter(({ rule }) => rule.allow)]
+
+  /** The rights of the default role, whether or not that was granted yet. */
+  defaultRightsOf(identity: Identity): ClientRights {
+    const role = this.#accounts.role(CLIENT_ROLE) ?? GIVEN_ROLES.get(CLIENT_ROLE)!
+    return new RightsByRoles([this.#rulesOf(role)], identity)
+  }
+
+  #rolesOf({ userName }: Identity): readonly string[] | null {
+    if (userName !== null) return this.#accounts.user(userName)?.roles ?? null
+    return this.#accounts.role(ANONYMOUS_ROLE) === undefined ? null : [ANONYMOUS_ROLE]
+  }
+
+  #rulesOf(role: Role): RoleRules {
+    const known = this.#parsed.get(role)
+    if (known !== undefined) return known
+    const parsed = parseRole(role)
+    this.#parsed.set(role, parsed)
+    return parsed
+  }
+}
+
+function parseRole({ name, rules }: Role): RoleRules {
+  const parsed = rules.map((text): RoleRule => {
+    const rule = parseRule(text)
+    return { role: name, rule, hasPlaceholder: hasPlaceholder(rule.filter) }
+  })
+  const denying = parsed.filter(({ rule }) => !rule.allow)
+  const allowing = parsed.filter(({ rule }) => rule.allow)
   return {
-    decide: (request) => decide(sorted, request),
-    receivesEverything: !denying.some(({ rule }) => limitsReceiving(rule)) && sorted.some(isEverything),
+    denying,
+    allowing,
+    limitsReceiving: denying.some(({ rule }) => limitsReceiving(rule)),
+    // No client's name makes `#` of a placeholder.
+    allowsEverything: allowing.some(({ rule }) => isEverything(rule)),
   }
 }
 
-function isEverything({ rule, filter }: RoleRule): boolean {
-  return rule.allow && filter === '#' && (rule.actions.has('receive') || rule.actions.has('subscribe'))
+function isEverything({ filter, actions }: Rule): boolean {
+  return filter === '#' && (actions.has('receive') || actions.has('subscribe'))
 }
 
-/** Whether a rule that denies is also about messages that a wider Subscription finds: one about some QoS or a share is not. */
+/**
+ * Whether a denying rule also denies the messages that a wider Subscription finds; one for some QoS levels or
+ * for a share does not.
+ */
 function limitsReceiving({ actions, share, qosMin, qosMax }: Rule): boolean {
   return (
     actions.has('receive') || (actions.has('subscribe') && share === null && qosMin === 0 && qosMax === 2)
   )
 }
 
-function rolesOf(accounts: Accounts, { userName }: Identity): readonly string[] | null {
-  if (userName !== null) return accounts.user(userName)?.roles ?? null
-  return accounts.role(ANONYMOUS_ROLE) === undefined ? null : [ANONYMOUS_ROLE]
+/** The rights of one client: the rules of its roles, with its names in their filters. */
+class RightsByRoles implements ClientRights {
+  readonly receivesEverything: boolean
+  readonly #roles: readonly RoleRules[]
+  readonly #identity: Identity
+  /** The filters of rules with a placeholder, made when they are first needed. */
+  #filters: Map<RoleRule, string | null> | null = null
+
+  constructor(roles: readonly RoleRules[], identity: Identity) {
+    this.#roles = roles
+    this.#identity = identity
+    this.receivesEverything =
+      !roles.some((role) => role.limitsReceiving) && roles.some((role) => role.allowsEverything)
+  }
+
+  decide(request: Request): Decision | null {
+    for (const { denying } of this.#roles) {
+      const found = this.#ruleAbout(denying, request)
+      if (found !== undefined) return decisionOf(found)
+    }
+    for (const { allowing } of this.#roles) {
+      const found = this.#ruleAbout(allowing, request)
+      if (found !== undefined) return decisionOf(found)
+    }
+    return null
+  }
+
+  #ruleAbout(rules: readonly RoleRule[], request: Request): RoleRule | undefined {
+    return rules.find((rule) => {
+      const filter = rule.hasPlaceholder ? this.#filterOf(rule) : rule.rule.filter
+      return filter !== null && speaksOf(rule.rule, filter, request)
+    })
+  }
+
+  /** The filter with the client's names in it; null where a name cannot stand in a filter, so nothing is allowed. */
+  #filterOf(rule: RoleRule): string | null {
+    this.#filters ??= new Map()
+    const known = this.#filters.get(rule)
+    if (known !== undefined) return known
+    const { allow, filter } = rule.rule
+    const own = expanded(filter, this.#identity, FORBIDDEN)
+    // A name that cannot stand in a filter must not take a client out of what is denied.
+    const made = own ?? (allow ? null : widened(filter))
+    this.#filters.set(rule, made)
+    return made
+  }
 }
 
-function decide(rules: readonly RoleRule[], request: Request): Decision | null {
-  for (const { role, rule, filter } of rules) {
-    if (!speaksOf(rule, filter, request)) continue
-    return { allow: rule.allow, source: `role ${role}`, rule: rule.text }
-  }
-  return null
+function decisionOf({ role, rule }: RoleRule): Decision {
+  return { allow: rule.allow, source: `role ${role}`, rule: rule.text }
 }
 
 function speaksOf(rule: Rule, filter: string, request: Request): boolean {
@@ -92,7 +170,8 @@ function speaksOf(rule: Rule, filter: string, request: Request): boolean {
     case 'subscribe':
       return speaksOfSubscription(rule, filter, request.filter, request.qos)
     case 'receive': {
-      // What a client may subscribe to it may receive; what it may not subscribe to reaches it by no wider filter.
+      // A client may receive what it may subscribe to. A topic that it may not subscribe to does not reach it
+      // through a wider filter either.
       const isAbout = rule.allow
         ? rule.actions.has('receive') || rule.actions.has('subscribe')
         : limitsReceiving(rule)
@@ -108,6 +187,6 @@ function speaksOfSubscription(rule: Rule, filter: string, asked: string, qos: nu
     if (filterCovers(filter, inner)) return true
   }
   if (!rule.actions.has('receive')) return false
-  // Messages are looked at one by one: the filter may be wider than what is received.
+  // The filter may be wider than the rule's, since each message is checked before it is sent.
   return rule.allow ? filtersOverlap(filter, inner) : filterCovers(filter, inner)
 }

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Logger } from 'pino'
-import type { AccessOptions } from '../access/access.ts'
+import type { AccessOptions } from '../access/access-options.ts'
 import type { ControlCommand } from '../admin/control.ts'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import {

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { z } from 'zod'
-import type { AccessOptions } from '../access/access.ts'
+import type { AccessOptions } from '../access/access-options.ts'
 import { parseAclFile } from '../access/acl-file.ts'
 import { LinesError } from '../access/files/watched-file.ts'
 import { parsePasswordFile } from '../access/passwords/password-file.ts'

@@ -1,6 +1,6 @@
 /** Defines the keys of the configuration with their types and defaults. */
 import { z } from 'zod'
-import { DEFAULT_ACCESS } from '../access/access.ts'
+import { DEFAULT_ACCESS } from '../access/access-options.ts'
 import { isName } from '../access/accounts-file.ts'
 import type { ListedCertificate } from '../access/certificate-users.ts'
 import { configKey, type Kind } from '../broker/boundary/limit-row.ts'

@@ -1,11 +1,6 @@
 /** Applies and reports changes of users and rights in a running broker. */
-import {
-  Access,
-  type AccessListener,
-  type AccessOptions,
-  DEFAULT_ACCESS,
-  type Source,
-} from '../access/access.ts'
+import { Access, type AccessListener } from '../access/access.ts'
+import { type AccessOptions, DEFAULT_ACCESS } from '../access/access-options.ts'
 import {
   ACCOUNT_COMMANDS,
   type AccountEvent,
@@ -13,6 +8,7 @@ import {
   explainAccess,
 } from '../access/account-commands.ts'
 import { LoginFile, LoginFileError } from '../access/files/login-file.ts'
+import type { Source } from '../access/sources.ts'
 import { type ControlCommand, requestedBy } from '../admin/control.ts'
 import { type Match, type Matches, processMatches } from '../admin/matches.ts'
 import type { Limits } from '../broker/boundary/limits.ts'

@@ -3,14 +3,10 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import {
-  Access,
-  type AccessListener,
-  type AccessOptions,
-  DEFAULT_ACCESS,
-  type Source,
-} from '../../src/access/access.ts'
+import { Access, type AccessListener } from '../../src/access/access.ts'
+import { type AccessOptions, DEFAULT_ACCESS } from '../../src/access/access-options.ts'
 import { Accounts } from '../../src/access/accounts.ts'
+import type { Source } from '../../src/access/sources.ts'
 import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Reason } from '../../src/mqtt/reason.ts'

@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Accounts } from '../../src/access/accounts.ts'
+import type { Role } from '../../src/access/accounts-file.ts'
 import { aclRights, parseAclFile } from '../../src/access/acl-file.ts'
 import type { ClientRights, Request } from '../../src/access/decision.ts'
 import { filterCovers } from '../../src/access/filters.ts'
 import { Rights } from '../../src/access/rights.ts'
-import { roleRights } from '../../src/access/roles.ts'
+import { RoleRights } from '../../src/access/roles.ts'
 import { parseRule } from '../../src/access/rule.ts'
 import { filterMatches } from '../../src/routing/filter.ts'
 
@@ -82,16 +83,18 @@ describe('rules', () => {
 describe('roles', () => {
   let directory: string
   let accounts: Accounts
+  let roles: RoleRights
   beforeEach(async () => {
     directory = mkdtempSync(join(tmpdir(), 'godwit-roles-'))
     accounts = await Accounts.open(directory)
+    roles = new RoleRights(accounts)
   })
   afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
   async function rightsOf(rules: readonly string[], clientId = 'c', userName = 'u'): Promise<ClientRights> {
     await accounts.addRules('r', rules)
     await accounts.addUser(userName, null, ['r'])
-    return roleRights(accounts, { clientId, userName })!
+    return roles.rightsOf({ clientId, userName })!
   }
 
   test.each<[string, Request, boolean | null]>([
@@ -137,7 +140,7 @@ describe('roles', () => {
     await accounts.addRules('all', ['allow all #'])
     await accounts.addRules('not', ['deny all secret/#'])
     await accounts.addUser('u', null, ['all', 'not'])
-    const rights = roleRights(accounts, { clientId: 'c', userName: 'u' })!
+    const rights = roles.rightsOf({ clientId: 'c', userName: 'u' })!
     expect(answer(rights, publish('secret/x'))).toBe(false)
     expect(answer(rights, subscribe('#'))).toBe(true)
     expect(answer(rights, receive('secret/x'))).toBe(false)
@@ -153,16 +156,16 @@ describe('roles', () => {
   test('%u and %c are the client’s own names; a name with a wildcard or a separator in it stands for nothing', async () => {
     const rules = ['allow publish u/%u/#', 'allow publish c/%c/x']
     expect(answer(await rightsOf(rules), publish('u/u/1'))).toBe(true)
-    const strange = roleRights(accounts, { clientId: '+', userName: 'u' })
+    const strange = roles.rightsOf({ clientId: '+', userName: 'u' })
     expect(answer(strange, publish('c/+/x'))).toBe(null)
-    expect(answer(roleRights(accounts, { clientId: 'a/b', userName: 'u' }), publish('c/a/b/x'))).toBe(null)
-    expect(answer(roleRights(accounts, { clientId: 'c', userName: 'u' }), publish('c/c/x'))).toBe(true)
+    expect(answer(roles.rightsOf({ clientId: 'a/b', userName: 'u' }), publish('c/a/b/x'))).toBe(null)
+    expect(answer(roles.rightsOf({ clientId: 'c', userName: 'u' }), publish('c/c/x'))).toBe(true)
   })
 
   test('what is denied to such a name is denied to it all the more', async () => {
     await rightsOf(['allow all #', 'deny publish commands/%c/#', 'deny all private/%u'])
     for (const clientId of ['a/b', '+', '#']) {
-      const strange = roleRights(accounts, { clientId, userName: 'u' })
+      const strange = roles.rightsOf({ clientId, userName: 'u' })
       expect(answer(strange, publish('commands/a/b/x')), clientId).toBe(false)
       expect(answer(strange, publish('commands'))).toBe(false)
       expect(answer(strange, publish('private/u'))).toBe(false)
@@ -171,14 +174,53 @@ describe('roles', () => {
   })
 
   test('users that are not in the accounts have none; anonymous clients those of the role anonymous', async () => {
-    expect(roleRights(accounts, { clientId: 'c', userName: 'stranger' })).toBeNull()
-    expect(roleRights(accounts, { clientId: 'c', userName: null })).toBeNull()
+    expect(roles.rightsOf({ clientId: 'c', userName: 'stranger' })).toBeNull()
+    expect(roles.rightsOf({ clientId: 'c', userName: null })).toBeNull()
     await accounts.addRules('anonymous', ['allow subscribe public/#'])
-    const rights = roleRights(accounts, { clientId: 'c', userName: null })
+    const rights = roles.rightsOf({ clientId: 'c', userName: null })
     expect(answer(rights, subscribe('public/#'))).toBe(true)
-    expect(roleRights(accounts, { clientId: 'c', userName: 'stranger' })).toBeNull()
+    expect(roles.rightsOf({ clientId: 'c', userName: 'stranger' })).toBeNull()
+  })
+
+  test('a role is parsed once for all its users, and again when it was changed', async () => {
+    await accounts.addRules('r', ['allow publish own/%u', 'deny publish own/u2'])
+    await accounts.addWithoutPassword(['u1', 'u2', 'u3'], ['r'])
+    const parsed: string[] = []
+    const counted = new RoleRights({
+      user: (name) => accounts.user(name),
+      role: (name) => counting(accounts.role(name), parsed),
+    })
+    const answers = (): (boolean | null)[] =>
+      ['u1', 'u2', 'u3'].map((userName) =>
+        answer(counted.rightsOf({ clientId: 'c', userName }), publish(`own/${userName}`)),
+      )
+    expect(answers()).toEqual([true, false, true])
+    expect(parsed).toEqual(['r'])
+    await accounts.addRules('r', ['deny publish own/u3'])
+    expect(answers()).toEqual([true, false, false])
+    expect(answers()).toEqual([true, false, false])
+    expect(parsed).toEqual(['r', 'r'])
   })
 })
+
+const countingRoles = new WeakMap<Role, Role>()
+
+/** The same role, whose name is added to `parsed` each time when its rules are read. */
+function counting(role: Role | undefined, parsed: string[]): Role | undefined {
+  if (role === undefined) return undefined
+  const known = countingRoles.get(role)
+  if (known !== undefined) return known
+  const { name, rules } = role
+  const wrapped = {
+    name,
+    get rules() {
+      parsed.push(name)
+      return rules
+    },
+  }
+  countingRoles.set(role, wrapped)
+  return wrapped
+}
 
 describe('an acl_file', () => {
   test('names every bad line by its number', () => {

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { DEFAULT_ACCESS } from '../../src/access/access.ts'
+import { DEFAULT_ACCESS } from '../../src/access/access-options.ts'
 import { checkConfig, loadConfig } from '../../src/config/config.ts'
 
 let root: string

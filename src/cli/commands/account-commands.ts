@@ -3,7 +3,8 @@
  * file.
  */
 import { readFile } from 'node:fs/promises'
-import { Access, type AccessOptions } from '../../access/access.ts'
+import { Access } from '../../access/access.ts'
+import type { AccessOptions } from '../../access/access-options.ts'
 import {
   type AccountCommand,
   type Added,

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { DEFAULT_ACCESS } from '../../../src/access/access.ts'
+import { DEFAULT_ACCESS } from '../../../src/access/access-options.ts'
 import { Accounts } from '../../../src/access/accounts.ts'
 import {
   isPassword,
