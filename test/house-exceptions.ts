@@ -16,7 +16,6 @@ export const LONG_LINES: readonly string[] = [
   'scripts/conformance-faults.mjs',
   'scripts/conformance.mjs',
   'scripts/crash/backups.mjs',
-  'scripts/crash/brief.mjs',
   'scripts/crash/broker.mjs',
   'scripts/crash/client.mjs',
   'scripts/crash/connection.mjs',

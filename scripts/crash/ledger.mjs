@@ -185,7 +185,8 @@ export class Ledger {
       const late = (ageMs - stream.expirySeconds * 1000).toFixed(0)
       this.problem(
         'overdue',
-        `${receiver.name} got ${payload.slice(0, 20)} on ${topic} ${late} ms after it had expired`,
+        `${receiver.name} got ${payload.slice(0, 20)} on ${topic} ${late} ms after it had expired; ` +
+          sendingsOf(message, performance.now()),
       )
     }
     if (packet.retain) {
@@ -368,17 +369,25 @@ function inOrder({ subscriptions, owedBytes }, { topic, qos, expirySeconds, mess
 /** Tells in words what became of a message that came too late, and of the one that it was to come before. */
 function historyOf({ highest, bySequence }, { qos, expirySeconds, messages }, sequence) {
   const now = performance.now()
-  const ago = (ms) => `${(now - ms).toFixed(0)} ms ago`
   const expiry = Number.isFinite(expirySeconds) ? `, expires after ${expirySeconds} s` : ''
   const lines = [sequence, highest].map((number) => {
-    const { attempts, sentMs, repeatedMs, acknowledgedMs } = messages[number]
     const { first } = bySequence.get(number)
-    const again = attempts === 1 ? '' : `, the last of ${attempts} times ${ago(repeatedMs)}`
-    const acknowledged = acknowledgedMs === null ? 'not acknowledged' : `acknowledged ${ago(acknowledgedMs)}`
-    const came = `came ${ago(first.ms)} at QoS ${first.qos}${first.dup ? ' with DUP' : ''}, connection ${first.connection}`
-    return `\n${number}: sent ${ago(sentMs)}${again}, ${acknowledged}, ${came}`
+    const how = `at QoS ${first.qos}${first.dup ? ' with DUP' : ''}, connection ${first.connection}`
+    return `\n${number}: ${sendingsOf(messages[number], now)}, came ${agoText(first.ms, now)} ${how}`
   })
   return `; QoS ${qos}${expiry}${lines.join('')}`
+}
+
+/** Tells in words when a message was sent and acknowledged. */
+function sendingsOf({ attempts, sentMs, repeatedMs, acknowledgedMs }, now) {
+  const again = attempts === 1 ? '' : `, the last of ${attempts} times ${agoText(repeatedMs, now)}`
+  const acknowledged =
+    acknowledgedMs === null ? 'not acknowledged' : `acknowledged ${agoText(acknowledgedMs, now)}`
+  return `sent ${agoText(sentMs, now)}${again}, ${acknowledged}`
+}
+
+function agoText(ms, now) {
+  return `${(now - ms).toFixed(0)} ms ago`
 }
 
 /** The Subscriptions that are granted and not given up. */

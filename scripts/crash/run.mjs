@@ -302,13 +302,15 @@ export class Run {
 
   /** Resolves when it answers. */
   #start() {
+    const judge = this.#brief?.judge
+    judge?.brokerStarts()
     this.#broker.start()
-    this.#brief?.brokerStarts()
+    void this.#broker.exited.then(() => judge?.brokerEnded())
     const startedAt = performance.now()
     const up = new Promise((resolve) => {
       this.#up = () => {
         this.#startMs = performance.now() - startedAt
-        this.#brief?.brokerIsUp()
+        judge?.brokerIsUp()
         this.#up = null
         this.#canary.leave()
         resolve()
@@ -322,6 +324,7 @@ export class Run {
     this.#up = null
     this.#canary.vanish()
     if (this.#broker.running) this.kills++
+    this.#brief?.judge.brokerEnded()
     await this.#broker.kill()
     // One that finds no broker reads the directory itself, and keeps others from opening it.
     await this.#backups?.ended()
@@ -340,9 +343,11 @@ export class Run {
   /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */
   async #failDisk(fault, starting) {
     this.#mayDie = starting || fault.error === 'EIO'
+    this.#brief?.judge.diskFails()
     this.#disk.fail(fault)
     await pause(fault.forMs)
     this.#disk.mend()
+    this.#brief?.judge.diskIsMended()
     await pause(fault.wellMs)
   }
 
