@@ -333,8 +333,8 @@ export class Server implements Acceptor {
   }
 
   set onEarlierDeadline(callback: () => void) {
-    this.state.deadlines.sooner = callback
-    this.state.retainedExpiry.sooner = callback
+    this.state.deadlines.onEarlierDeadline = callback
+    this.state.retainedExpiry.onEarlierDeadline = callback
   }
 
   /**
@@ -377,7 +377,7 @@ export class Server implements Acceptor {
       this.#parking.look()
       this.#memory.sweepTopics()
     }
-    state.deadlines.sooner()
+    state.deadlines.onEarlierDeadline()
   }
 
   /** All that was judged to be due, in slices: 500,000 messages may expire in one second. */
@@ -389,7 +389,7 @@ export class Server implements Acceptor {
       if (deadlines.advance(deadlines.judgedTo, state.work.units + SLICE_UNITS / 2)) this.#runningDue = true
     }
     if (this.#runningDue) state.turn.continueLater(() => this.#runDue())
-    else state.deadlines.sooner()
+    else state.deadlines.onEarlierDeadline()
   }
 
   get health(): Health {

@@ -355,18 +355,20 @@ describe('time and memory', () => {
   it('only connections on which something happened are looked at, and none that has gone', async () => {
     const world = await World.make()
     const clients = await Promise.all(['a', 'b', 'c', 'd'].map((clientId) => world.connect(clientId)))
-    const { restless } = world.server.state
-    expect(restless.map(({ view }) => view.clientId).sort()).toEqual(['a', 'b', 'c', 'd'])
+    const { memoryTracked } = world.server.state
+    expect(memoryTracked.map(({ view }) => view.clientId).sort()).toEqual(['a', 'b', 'c', 'd'])
     clients[1]!.link.destroy()
     await Promise.resolve()
-    expect(restless.map(({ view }) => view.clientId).sort()).toEqual(['a', 'c', 'd'])
+    expect(memoryTracked.map(({ view }) => view.clientId).sort()).toEqual(['a', 'c', 'd'])
     await clients[2]!.bytes(Buffer.from([0x30, 5]))
     world.server.memoryBytes()
-    expect(restless.map(({ view }) => view.clientId)).toEqual(['c'])
+    expect(memoryTracked.map(({ view }) => view.clientId)).toEqual(['c'])
     await clients[0]!.publish('t', 'x')
     clients[2]!.link.destroy()
     await Promise.resolve()
-    expect(restless.map(({ view, restlessAt }) => [view.clientId, restlessAt])).toEqual([['a', 0]])
+    expect(memoryTracked.map(({ view, memoryTrackedIndex }) => [view.clientId, memoryTrackedIndex])).toEqual([
+      ['a', 0],
+    ])
   })
 
   it('across a restart time goes on by the wall clock; a clock that went back counts as no time passed', async () => {

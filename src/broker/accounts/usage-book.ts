@@ -40,8 +40,8 @@ export interface Kept {
    * Connections that something was read from or written to since the last look, and those that hold
    * something.
    */
-  readonly restless: readonly CountedConnection[]
-  rest(connection: CountedConnection): void
+  readonly memoryTracked: readonly CountedConnection[]
+  untrackMemory(connection: CountedConnection): void
   readonly topics: TopicInterner
   readonly store: {
     readonly figures: { readonly residentBytes: number }
@@ -58,7 +58,7 @@ export interface CountedConnection {
   readonly waitingBytes: number
   /** Bytes counted for it at the last look. */
   countedBytes: number
-  restlessAt: number
+  memoryTrackedIndex: number
 }
 
 /** Users without a name: in parentheses, since a user may be called anonymous. */
@@ -196,8 +196,8 @@ export class UsageBook {
 
   /** Takes stock of what changed since the last look. */
   look(): void {
-    const { restless } = this.#kept
-    for (let at = restless.length - 1; at >= 0; at--) this.#lookAt(restless[at]!)
+    const { memoryTracked } = this.#kept
+    for (let at = memoryTracked.length - 1; at >= 0; at--) this.#lookAt(memoryTracked[at]!)
     const marked = this.#marked
     this.#marked = []
     for (const session of marked) {
@@ -222,7 +222,7 @@ export class UsageBook {
       isOpen ? usageOf(session) : null,
       connectionBytes(connection.view.link.transport) + waitingBytes,
     )
-    if (waitingBytes === 0) this.#kept.rest(connection)
+    if (waitingBytes === 0) this.#kept.untrackMemory(connection)
   }
 
   #buffers(connection: CountedConnection, client: Usage | null, bytes: number): void {

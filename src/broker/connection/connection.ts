@@ -40,7 +40,7 @@ const CUT_BYTES = 64 * 1024
 export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   connectedAt = 0
   keepAliveSeconds = 0
-  restlessAt = -1
+  memoryTrackedIndex = -1
   countedBytes = 0
   view: ClientView
   readonly address: Usage
@@ -423,7 +423,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   /** The Network Connection is closed, and the transport is gone. */
   #over(): void {
     this.#output.discard()
-    if (this.restlessAt >= 0) this.#state.rest(this)
+    if (this.memoryTrackedIndex >= 0) this.#state.untrackMemory(this)
     this.parts.gone(this)
   }
 

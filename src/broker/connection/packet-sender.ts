@@ -147,7 +147,7 @@ export class PacketSender implements SessionSink {
       this.#output.discard()
       return
     }
-    if (this.#connection.restlessAt < 0) this.#state.stir(this.#connection)
+    if (this.#connection.memoryTrackedIndex < 0) this.#state.trackMemory(this.#connection)
     if (this.rates === null) this.#output.flush()
     else this.#flushCharged(this.rates)
     this.#afterWrite()

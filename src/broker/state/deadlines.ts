@@ -1,13 +1,16 @@
-/** PURE. Everything the Server has to do at a time, in one heap. Time comes in; nothing here owns a timer. */
+/**
+ * PURE. A heap of actions and the times at which they are due. The caller passes the time; there are no
+ * timers.
+ */
 import type { Meter } from '../../mqtt/meter.ts'
 
-/** What it takes to find the next one, in units. */
+/** Units that finding the next deadline takes. */
 const DEADLINE_UNITS = 8
 
 export interface Deadline {
   /** Broker time in ms. */
   readonly time: number
-  /** Null once it ran or was cancelled. */
+  /** Null once it ran or is cancelled. */
   action: (() => void) | null
 }
 
@@ -15,16 +18,19 @@ export class Deadlines {
   #heap: Deadline[] = []
   #cancelled = 0
   readonly #meter: Meter
-  /** What is due by then is over, although it may run in a later turn, since very much is due at once. */
+  /**
+   * Deadlines up to this time count as passed, even those whose actions still wait for a later turn because
+   * many are due at once.
+   */
   judgedTo = Number.NEGATIVE_INFINITY
-  /** Told that something is due sooner than all else was. */
-  sooner: () => void = () => {}
+  /** Called when a new deadline is earlier than all others. */
+  onEarlierDeadline: () => void = () => {}
 
   constructor(meter: Meter = { units: 0 }) {
     this.#meter = meter
   }
 
-  /** Deadlines that are still to run. */
+  /** Number of deadlines that are still to run. */
   get size(): number {
     return this.#heap.length - this.#cancelled
   }
@@ -34,26 +40,27 @@ export class Deadlines {
     const deadline: Deadline = { time, action }
     this.#heap.push(deadline)
     this.#up(this.#heap.length - 1)
-    if (this.#heap[0] === deadline) this.sooner()
+    if (this.#heap[0] === deadline) this.onEarlierDeadline()
     return deadline
   }
 
-  /** When the next look is due, in broker time; `Infinity` with nothing to do. May be that of a cancelled one. */
+  /** Broker time of the next deadline, perhaps a cancelled one; `Infinity` if there is none. */
   get nextTime(): number {
     return this.#heap[0]?.time ?? Number.POSITIVE_INFINITY
   }
 
-  /** Idempotent; also on a deadline that ran. */
+  /** Does nothing if the deadline ran or is already cancelled. */
   cancel(deadline: Deadline | null): void {
     if (deadline === null || deadline.action === null) return
     deadline.action = null
     this.#cancelled++
-    // Cancelled ones leave when they come up, or all at once when they are the majority.
+    // Cancelled ones are removed when they come up, or all at once when they are the majority.
     if (this.#cancelled > 64 && this.#cancelled * 2 > this.#heap.length) this.#sweep()
   }
 
   /**
-   * Runs what is due, in order of time, until the meter has so many units. Actions may add and cancel. True when more is due.
+   * Runs what is due by `now`, in order of time, until the meter reaches `until`. Actions may add and cancel
+   * deadlines. Returns true if more is due.
    */
   advance(now: number, until = Number.POSITIVE_INFINITY): boolean {
     const meter = this.#meter
@@ -73,7 +80,7 @@ export class Deadlines {
     }
   }
 
-  /** Runs this one now if it is over and its turn still to come: nobody is to find what it is about. */
+  /** Runs a deadline that counts as passed and has not run yet, so that nobody finds what should be gone. */
   settle(deadline: Deadline | null): void {
     if (deadline === null || deadline.action === null || deadline.time > this.judgedTo) return
     const { action } = deadline

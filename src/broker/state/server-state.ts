@@ -89,8 +89,8 @@ export interface ClientConnection extends Sender {
   destroy(): void
   /** Output that the client has not read yet, here and in the transport. */
   readonly waitingBytes: number
-  /** Its place among the restless; -1 where it is not. */
-  restlessAt: number
+  /** Its index in `memoryTracked`; -1 if it is not there. */
+  memoryTrackedIndex: number
   /** Bytes counted for it by the latest look of `UsageBook`. */
   countedBytes: number
   /** Bytes of packets that are incomplete or not yet handled, and of its Topic Aliases. */
@@ -185,7 +185,7 @@ export class ServerState implements SessionContext {
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
   /** Connections that were active since the latest look at memory, and those that hold memory. */
-  readonly restless: ClientConnection[] = []
+  readonly memoryTracked: ClientConnection[] = []
   /** Clients that wait for their passwords to be checked, and the broker time at which one last did. */
   readonly loginQueue = { length: 0, busyAt: Number.NEGATIVE_INFINITY }
   /** Counts the sockets of clients that are not let in yet, including those in a TLS handshake. */
@@ -278,25 +278,25 @@ export class ServerState implements SessionContext {
   }
 
   /** Adds a connection that was read from or is written to. */
-  stir(connection: ClientConnection): void {
-    connection.restlessAt = this.restless.length
-    this.restless.push(connection)
+  trackMemory(connection: ClientConnection): void {
+    connection.memoryTrackedIndex = this.memoryTracked.length
+    this.memoryTracked.push(connection)
   }
 
   /**
    * Removes a connection that holds nothing, or is gone. Connections that come and go within a second would
    * pile up otherwise.
    */
-  rest(connection: ClientConnection): void {
-    const { restlessAt } = connection
-    const last = this.restless.pop()
+  untrackMemory(connection: ClientConnection): void {
+    const { memoryTrackedIndex } = connection
+    const last = this.memoryTracked.pop()
     if (last === undefined || last === connection) {
-      connection.restlessAt = -1
+      connection.memoryTrackedIndex = -1
       return
     }
-    this.restless[restlessAt] = last
-    last.restlessAt = restlessAt
-    connection.restlessAt = -1
+    this.memoryTracked[memoryTrackedIndex] = last
+    last.memoryTrackedIndex = memoryTrackedIndex
+    connection.memoryTrackedIndex = -1
   }
 
   /** Looks at memory early if much came in since the latest look. */
