@@ -58,7 +58,7 @@ export class PacketSender implements SessionSink {
   #makeEncoder(): DeliveryEncoder {
     this.#encoder = new DeliveryEncoder(
       this.#state.publishSlab,
-      this.#output.place,
+      this.#output.turnBuffer,
       this.version,
       this.maximumPacketSize,
       this.aliasMaximum,

@@ -1,37 +1,39 @@
 /**
- * HOT. Memory for the packets of a turn. Each connection writes its own behind each other, so that they leave as one slice;
- * when all have left at the end of the turn, the next turn writes into the same memory.
+ * HOT. Memory for the packets of a turn. Each connection writes its packets one after another, so that they
+ * leave in one piece. When all of them have left at the end of the turn, the next turn uses the same memory
+ * again.
  */
 import type { PacketWriter } from '../../mqtt/slab.ts'
 
-/** As small as this since a single waiting packet keeps all of it alive. */
+/** Small, since a single waiting packet keeps the whole block alive. */
 const BLOCK_BYTES = 16 * 1024
 
-/** Blocks that are used again: what more a turn needs is made anew. */
+/** Blocks that are kept for later turns; a turn that needs more allocates them. */
 const BLOCKS_MAX = 64
 
-/** What a connection takes at least, and what is still taken from a block for one, in bytes. */
-const STRETCH_BYTES_MIN = 64
-const STRETCH_BYTES_MAX = 4096
+/** Bytes that a connection takes from a block at a time. */
+const TURN_BUFFER_BYTES_MIN = 64
+const TURN_BUFFER_BYTES_MAX = 4096
 
 /** Larger packets get memory of their own. */
-const PLACED_BYTES_MAX = 2048
+const SHARED_BYTES_MAX = 2048
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
+/** Memory of all connections for one turn. */
 export class TurnMemory {
-  /** The block of the stretch that was taken last. */
+  /** The block that `take` took from last. */
   block: Buffer = NOTHING
   #blocks: Buffer[] = []
-  /** How many of these this turn has taken from. */
+  /** Number of blocks that this turn has taken from. */
   #count = 0
   #used = BLOCK_BYTES
-  #waits = false
-  /** A block of which the bytes up to `#behind` wait, or did: what is behind them is as good as any. */
-  #begun: Buffer = NOTHING
-  #behind = BLOCK_BYTES
+  #keepsBlocks = false
+  /** A block whose bytes before `#freeFrom` may still wait to be written; the others are free. */
+  #partlyFree: Buffer = NOTHING
+  #freeFrom = BLOCK_BYTES
 
-  /** Takes so many bytes of `block`, at most `STRETCH_BYTES_MAX`, and returns where they begin. */
+  /** Takes at most `TURN_BUFFER_BYTES_MAX` bytes of `block`. Returns where they begin. */
   take(bytes: number): number {
     if (bytes > BLOCK_BYTES - this.#used) this.#next()
     const from = this.#used
@@ -39,38 +41,40 @@ export class TurnMemory {
     return from
   }
 
-  /** Lengthens a stretch that was the last to be taken; false where there is no room, or another one is behind it. */
-  lengthen(block: Buffer, end: number, bytes: number): boolean {
+  /**
+   * Adds bytes to the part that ends at `end`. Returns false if the block is full or another part follows.
+   */
+  extend(block: Buffer, end: number, bytes: number): boolean {
     if (block !== this.block || end !== this.#used || bytes > BLOCK_BYTES - end) return false
     this.#used = end + bytes
     return true
   }
 
-  /** Whether the next turns may write into this memory. */
-  uses(memory: ArrayBufferLike): boolean {
-    if (this.#begun.buffer === memory) return true
+  /** Tells whether later turns may write into this memory. */
+  mayOverwrite(memory: ArrayBufferLike): boolean {
+    if (this.#partlyFree.buffer === memory) return true
     for (let index = 0; index < this.#blocks.length; index++) {
       if (this.#blocks[index]!.buffer === memory) return true
     }
     return false
   }
 
-  /** Something of this turn waits, and its memory with it. */
-  waits(): void {
-    this.#waits = true
+  /** Keeps the blocks of this turn from being used again: some of its output waits. */
+  keepBlocks(): void {
+    this.#keepsBlocks = true
   }
 
-  /** Everything has been handed over. What waits keeps its blocks; the next turn goes on behind it. */
+  /** Makes the memory free for the next turn, except for blocks with output that waits. */
   turnEnded(): void {
-    if (this.#waits) {
-      this.#waits = false
+    if (this.#keepsBlocks) {
+      this.#keepsBlocks = false
       this.#blocks = []
-      this.#begun = this.block
-      this.#behind = this.#used
+      this.#partlyFree = this.block
+      this.#freeFrom = this.#used
     }
     this.#count = 0
-    this.block = this.#begun
-    this.#used = this.#behind
+    this.block = this.#partlyFree
+    this.#used = this.#freeFrom
   }
 
   #next(): void {
@@ -87,8 +91,8 @@ export class TurnMemory {
   }
 }
 
-/** The memory of one connection's turn: a stretch, and another one where it does not do. */
-export class Stretch implements PacketWriter {
+/** A connection's part of the memory for one turn. It takes another part when the first one is full. */
+export class TurnBuffer implements PacketWriter {
   buffer: Buffer = NOTHING
   start = 0
   end = 0
@@ -97,9 +101,9 @@ export class Stretch implements PacketWriter {
   #block: Buffer = NOTHING
   #used = 0
   #limit = 0
-  /** What the turn before this one took, in bytes. */
-  #expected = STRETCH_BYTES_MIN
-  #placed = 0
+  /** Bytes that the turn before this one took. */
+  #expected = TURN_BUFFER_BYTES_MIN
+  #taken = 0
 
   constructor(memory: TurnMemory) {
     this.#memory = memory
@@ -107,7 +111,7 @@ export class Stretch implements PacketWriter {
 
   reserve(bytes: number): void {
     this.body = null
-    if (bytes > PLACED_BYTES_MAX) {
+    if (bytes > SHARED_BYTES_MAX) {
       this.buffer = Buffer.allocUnsafe(bytes)
       this.start = 0
       this.end = bytes
@@ -118,16 +122,16 @@ export class Stretch implements PacketWriter {
     this.start = this.#used
     this.#used += bytes
     this.end = this.#used
-    this.#placed += bytes
+    this.#taken += bytes
   }
 
-  /** The turn is over: what was placed is not touched any more, and not added to. */
-  leave(): void {
+  /** Ends the turn: the connection no longer touches what it wrote. */
+  release(): void {
     this.buffer = NOTHING
     this.body = null
-    if (this.#placed === 0) return
-    this.#expected = Math.min(Math.max(this.#placed, STRETCH_BYTES_MIN), STRETCH_BYTES_MAX)
-    this.#placed = 0
+    if (this.#taken === 0) return
+    this.#expected = Math.min(Math.max(this.#taken, TURN_BUFFER_BYTES_MIN), TURN_BUFFER_BYTES_MAX)
+    this.#taken = 0
     this.#block = NOTHING
     this.#used = 0
     this.#limit = 0
@@ -135,7 +139,7 @@ export class Stretch implements PacketWriter {
 
   #extend(bytes: number): void {
     const wanted = Math.max(bytes, this.#expected)
-    if (this.#memory.lengthen(this.#block, this.#limit, wanted)) {
+    if (this.#memory.extend(this.#block, this.#limit, wanted)) {
       this.#limit += wanted
       return
     }

@@ -1,32 +1,32 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { Stretch, TurnMemory } from '../../../src/broker/state/turn-memory.ts'
+import { TurnBuffer, TurnMemory } from '../../../src/broker/state/turn-memory.ts'
 
-/** Places packets and fills each with a number of its own; returns a check that all still hold theirs. */
+/** Writes packets, each filled with its own number; `intact` checks that all of them still have theirs. */
 function writer(memory: TurnMemory, connections: number) {
-  const stretches = Array.from({ length: connections }, () => new Stretch(memory))
+  const buffers = Array.from({ length: connections }, () => new TurnBuffer(memory))
   const placed: { buffer: Buffer; start: number; end: number; value: number }[] = []
-  const write = (connection: number, bytes: number): Stretch => {
-    const stretch = stretches[connection]!
-    stretch.reserve(bytes)
-    const { buffer, start, end } = stretch
+  const write = (connection: number, bytes: number): TurnBuffer => {
+    const turnBuffer = buffers[connection]!
+    turnBuffer.reserve(bytes)
+    const { buffer, start, end } = turnBuffer
     const value = (placed.length * 7 + 1) & 0xff
     buffer.fill(value, start, end)
     placed.push({ buffer, start, end, value })
-    return stretch
+    return turnBuffer
   }
   const intact = () =>
     placed.every(({ buffer, start, end, value }) =>
       buffer.subarray(start, end).every((byte) => byte === value),
     )
   const end = () => {
-    for (const stretch of stretches) stretch.leave()
+    for (const turnBuffer of buffers) turnBuffer.release()
     memory.turnEnded()
   }
   return { write, intact, end, placed }
 }
 
-test('packets of a turn never overlap, nor those of turns that wait, whoever writes what', () => {
+test('packets never overlap with others of their turn, nor with earlier ones that still wait', () => {
   const step = fc.tuple(fc.nat(4), fc.oneof(fc.nat(100), fc.nat(5000)))
   const turn = fc.tuple(fc.array(step, { maxLength: 60 }), fc.boolean())
   fc.assert(
@@ -38,7 +38,7 @@ test('packets of a turn never overlap, nor those of turns that wait, whoever wri
         for (const [connection, bytes] of steps) all.write(connection, bytes)
         expect(all.intact()).toBe(true)
         for (const { start, end, buffer } of all.placed) expect(end <= buffer.length && start >= 0).toBe(true)
-        if (waits) memory.waits()
+        if (waits) memory.keepBlocks()
         else all.placed.length = before // the next turn may overwrite it
         all.end()
       }
@@ -47,7 +47,7 @@ test('packets of a turn never overlap, nor those of turns that wait, whoever wri
   )
 })
 
-test('the packets of one connection are neighbours, also where two write in turns, from the second turn on', () => {
+test('packets of one connection lie side by side from the second turn on, even if two connections alternate', () => {
   const memory = new TurnMemory()
   const { write, end, placed } = writer(memory, 2)
   const turn = () => {
@@ -63,12 +63,12 @@ test('the packets of one connection are neighbours, also where two write in turn
   expect([turn(), turn(), turn()]).toEqual([false, true, true])
 })
 
-test('a turn writes where the last one did, unless something of that waits: then behind it', () => {
+test('a turn writes where the last one did, or behind its packets if some of them wait', () => {
   const memory = new TurnMemory()
   const { write, end } = writer(memory, 1)
   const turn = (waits: boolean) => {
     const { buffer, start } = write(0, 100)
-    if (waits) memory.waits()
+    if (waits) memory.keepBlocks()
     end()
     return { buffer, start }
   }
@@ -78,12 +78,12 @@ test('a turn writes where the last one did, unless something of that waits: then
   const behind = turn(false)
   expect([behind.buffer === first.buffer, behind.start > 0]).toEqual([true, true])
   expect(turn(false)).toEqual(behind)
-  // Where every turn waits, a block is left when it is full.
+  // If every turn waits, a block is given up when it is full.
   const blocks = new Set(Array.from({ length: 2000 }, () => turn(true).buffer))
   expect(blocks.size).toBeLessThanOrEqual(1 + (2000 * 100) / (16 * 1024 - 100))
 })
 
-test('what a large turn needed beyond a MiB is not kept', () => {
+test('blocks beyond a MiB that a large turn needed are not kept', () => {
   const memory = new TurnMemory()
   const { write, end, placed } = writer(memory, 1)
   const blocks = () => {
@@ -97,11 +97,11 @@ test('what a large turn needed beyond a MiB is not kept', () => {
   expect([...second].filter((block) => first.has(block)).length).toBe(64)
 })
 
-test('a large packet has memory of its own, which nobody keeps', () => {
+test('a large packet has memory of its own, which is not kept', () => {
   const memory = new TurnMemory()
-  const stretch = new Stretch(memory)
-  stretch.reserve(2049)
-  expect([stretch.start, stretch.end, stretch.buffer.length]).toEqual([0, 2049, 2049])
-  stretch.leave()
-  expect(stretch.buffer.length).toBe(0)
+  const turnBuffer = new TurnBuffer(memory)
+  turnBuffer.reserve(2049)
+  expect([turnBuffer.start, turnBuffer.end, turnBuffer.buffer.length]).toEqual([0, 2049, 2049])
+  turnBuffer.release()
+  expect(turnBuffer.buffer.length).toBe(0)
 })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { Turn } from '../../../src/broker/state/turn.ts'
-import { Stretch } from '../../../src/broker/state/turn-memory.ts'
+import { TurnBuffer } from '../../../src/broker/state/turn-memory.ts'
 import { SLICE_UNITS, Work } from '../../../src/broker/state/work.ts'
 
 function made(ending = () => {}) {
@@ -105,12 +105,12 @@ describe('Turn', () => {
 
   it('memory of packets that are written later is not written into before', () => {
     const { turn, work, next } = made()
-    const [late, other] = [new Stretch(turn.memory), new Stretch(turn.memory)]
+    const [late, other] = [new TurnBuffer(turn.memory), new TurnBuffer(turn.memory)]
     turn.begin()
     turn.touch({ flush: () => (work.units += 10 * SLICE_UNITS) })
     late.reserve(8)
     late.buffer.fill(2, late.start, late.end)
-    turn.touch({ flush: () => late.leave() })
+    turn.touch({ flush: () => late.release() })
     const { buffer, start, end } = late
     next()
     other.reserve(8)
@@ -179,16 +179,16 @@ describe('Turn', () => {
 
   it('what the next turn wrote while this one ended is not overwritten', () => {
     const { turn, next } = made()
-    const [first, second, third] = Array.from({ length: 3 }, () => new Stretch(turn.memory)) as [
-      Stretch,
-      Stretch,
-      Stretch,
+    const [first, second, third] = Array.from({ length: 3 }, () => new TurnBuffer(turn.memory)) as [
+      TurnBuffer,
+      TurnBuffer,
+      TurnBuffer,
     ]
     turn.begin()
     first.reserve(8)
     turn.touch({
       flush: () => {
-        first.leave()
+        first.release()
         turn.begin() // a write failed, and a Will is published
         second.reserve(8)
         second.buffer.fill(2, second.start, second.end)

@@ -6,7 +6,7 @@ import { writeAcknowledge } from '../../../mqtt/codec/acknowledge.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
 import type { Link } from '../../boundary/link.ts'
 import type { CommitWaiter, ServerState } from '../../state/server-state.ts'
-import { Stretch } from '../../state/turn-memory.ts'
+import { TurnBuffer } from '../../state/turn-memory.ts'
 import { UNITS } from '../../state/work.ts'
 
 /** Memory that a waiting packet takes beside its bytes, at most: a Buffer of its own. */
@@ -60,7 +60,7 @@ export interface OutputOwner extends CommitWaiter {
 
 export class Output {
   /** Where packets are written that are this connection's alone. */
-  readonly place: Stretch
+  readonly turnBuffer: TurnBuffer
   readonly #state: ServerState
   readonly #link: Link
   readonly #owner: OutputOwner
@@ -99,7 +99,7 @@ export class Output {
     this.#state = state
     this.#link = link
     this.#owner = owner
-    this.place = new Stretch(state.turn.memory)
+    this.turnBuffer = new TurnBuffer(state.turn.memory)
   }
 
   /**
@@ -167,9 +167,9 @@ export class Output {
     durableAt: number,
     credits: number,
   ): boolean {
-    const { place } = this
-    writeAcknowledge(place, type, version, packetId, reasonCode)
-    return this.pushPart(place.buffer, place.start, place.end, durableAt, credits)
+    const { turnBuffer } = this
+    writeAcknowledge(turnBuffer, type, version, packetId, reasonCode)
+    return this.pushPart(turnBuffer.buffer, turnBuffer.start, turnBuffer.end, durableAt, credits)
   }
 
   /** Adds the rest of the packet that was added last: bytes that lie elsewhere. */
@@ -186,7 +186,7 @@ export class Output {
    * stay in memory that others write into in the next one.
    */
   abandon(): void {
-    if (this.#packets === 0) this.place.leave()
+    if (this.#packets === 0) this.turnBuffer.release()
   }
 
   #endRun(): void {
@@ -231,7 +231,7 @@ export class Output {
       this.#empty()
       if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence) {
         const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
-        if (kept === chunks) this.#state.turn.memory.waits()
+        if (kept === chunks) this.#state.turn.memory.keepBlocks()
         this.#hold({ durableAt, chunks: kept, bytes, packets, lastBytes, weight, credits })
       } else this.#write(chunks, bytes, packets, lastBytes, credits)
     }
@@ -239,7 +239,7 @@ export class Output {
   }
 
   #empty(): void {
-    this.place.leave()
+    this.turnBuffer.release()
     this.#chunk = null
     this.#chunks = null
     this.#run = null
@@ -298,7 +298,7 @@ export class Output {
       link.write(lastOf(written, lastBytes), lastBytes)
     } else link.write(written, bytes)
     if (written === chunks && (link.bufferedBytes > 0 || link.leavesWritten !== true))
-      this.#state.turn.memory.waits()
+      this.#state.turn.memory.keepBlocks()
     if (credits > 0) this.#owner.credited(credits)
   }
 
@@ -331,7 +331,7 @@ export class Output {
     for (let index = 0; index < chunks.length; index++) {
       const chunk = chunks[index]!
       // Never share memory that the next turns write into: its bytes would change.
-      if (chunk.length < SHARED_FROM_BYTES || memory.uses(chunk.buffer)) {
+      if (chunk.length < SHARED_FROM_BYTES || memory.mayOverwrite(chunk.buffer)) {
         smallBytes += chunk.length
         continue
       }

@@ -120,7 +120,7 @@ describe('Output', () => {
     output.acknowledge('puback', 4, 2, 0, 0, 1)
     output.push(ping, 0, 0)
     output.acknowledge('pubrec', 5, 3, 0x97, 0, 1)
-    // Another connection writes meanwhile: in a stretch of its own.
+    // Another connection writes meanwhile: in a buffer of its own.
     other.acknowledge('puback', 4, 9, 0, 0, 1)
     output.acknowledge('pubcomp', 5, 4, 0, 0, 1)
     output.flush()
@@ -217,11 +217,11 @@ describe('Output', () => {
     for (const content of ['first', 'second', 'third']) {
       output.push(ping, 0, 0)
       for (let packet = 0; packet < 3; packet++) {
-        const { place } = output
-        place.reserve(2000)
-        place.buffer.fill(content, place.start, place.end)
-        output.pushPart(place.buffer, place.start, place.end, 0, 0)
-        if (packet === 0) places.add(`${place.start}`)
+        const { turnBuffer } = output
+        turnBuffer.reserve(2000)
+        turnBuffer.buffer.fill(content, turnBuffer.start, turnBuffer.end)
+        output.pushPart(turnBuffer.buffer, turnBuffer.start, turnBuffer.end, 0, 0)
+        if (packet === 0) places.add(`${turnBuffer.start}`)
       }
       output.flush()
       state.turn.memory.turnEnded()
