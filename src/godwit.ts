@@ -325,7 +325,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   }
   const files = openFiles(options.openFilesMax ?? openFilesMax())
   const sockets = new SocketLimit(files.connectionsMax)
-  server.state.newcomers = () => sockets.sockets - server.state.counters.clientsConnected
+  server.state.newcomerCount = () => sockets.sockets - server.state.counters.clientsConnected
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
     hasUsers: () => access?.hasUsers === true,

@@ -19,8 +19,8 @@ import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
 import { RetainedDelivery } from './messages/retained.ts'
 import { Wills } from './messages/wills.ts'
-import { beyondLimits } from './relief/beyond.ts'
 import { DiskRelief } from './relief/disk-relief.ts'
+import { exceededLimits } from './relief/exceeded-limits.ts'
 import { KeptRelief } from './relief/kept-relief.ts'
 import { Parking } from './relief/parking.ts'
 import { addressExcess } from './relief/quotas.ts'
@@ -216,7 +216,7 @@ export class Server implements Acceptor {
     this.state.connections.add(connection)
     this.#links.add(connection)
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
-    state.doorway.came(connection)
+    state.connectQueue.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
     return connection
   }
@@ -305,7 +305,7 @@ export class Server implements Acceptor {
 
   /** What is there beyond these limits, as sentences: it stays. */
   beyondBy(limits: Limits): readonly string[] {
-    return beyondLimits(this.state, limits)
+    return exceededLimits(this.state, limits)
   }
 
   /** Ends the Network Connection of a client; false when it has none. */

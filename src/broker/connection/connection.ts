@@ -233,15 +233,13 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   // ── the parts of this connection, for the Server ───────────────────────────────────────────────────────
 
-  /** Newcomer. */
-  wait(): boolean {
+  pauseReading(): boolean {
     if (!this.#input.hold('crowd')) return false
     this.#handshake?.wait()
     return true
   }
 
-  /** Newcomer. */
-  hear(): boolean {
+  resumeReading(): boolean {
     if (this.#input.phase === 'closed') return false
     this.#handshake?.hear()
     this.#input.release('crowd')
@@ -369,7 +367,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#handshake?.end()
     this.#handshake = null
     this.parts.connections.delete(this)
-    this.#state.doorway.left(this)
+    this.#state.connectQueue.remove(this)
     if (session !== null) {
       const normal = by === 'client' && reasonCode === Reason.Success
       this.parts.sessions.left(session, this.#expirySeconds, normal ? 'normal' : 'lost')

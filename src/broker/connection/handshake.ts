@@ -143,7 +143,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { protocolVersion } = packet
     this.#state.work.units += UNITS.connect
     this.#state.turn.newcomer()
-    this.#state.doorway.left(this.#connection)
+    this.#state.connectQueue.remove(this.#connection)
     this.#input.phase = 'authenticating'
     this.#packet = packet
     this.#packetBytes = connectBytes(packet, framer.packetBytes)

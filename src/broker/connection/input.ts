@@ -192,7 +192,7 @@ export class Input {
     this.#servedIn = this.#turn
     this.keepAlive.stand(true)
     const goOn = (): void => this.#continue()
-    if (this.phase === 'new') this.#state.doorway.early(this.#connection, goOn)
+    if (this.phase === 'new') this.#state.connectQueue.defer(this.#connection, goOn)
     else this.#state.turn.continueLater(goOn)
   }
 

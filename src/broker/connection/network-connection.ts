@@ -7,7 +7,7 @@ import type { BrokerEvents } from '../boundary/events.ts'
 import type { Link } from '../boundary/link.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
-import type { Newcomer } from '../state/doorway.ts'
+import type { Newcomer } from '../state/connect-queue.ts'
 import type { ClientConnection } from '../state/server-state.ts'
 import type { Authentication } from './authentication.ts'
 

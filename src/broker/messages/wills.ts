@@ -104,7 +104,7 @@ export class Wills {
     const graceMs = limits.willGraceSeconds * 1000
     // Where the machine is busy, thousands of TLS handshakes take longer than the grace.
     if (loginQueue.length > 0) loginQueue.busyAt = this.#state.now()
-    if (loginQueue.length > 0 || this.#state.newcomers() > CROWD) this.keptWaiting()
+    if (loginQueue.length > 0 || this.#state.newcomerCount() > CROWD) this.keptWaiting()
     // Who waits in the queue for as long as anybody may gets its grace after that.
     const queuedMs = Math.min(loginQueue.busyAt - from, limits.loginWaitSecondsMax * 1000)
     const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs + graceMs)

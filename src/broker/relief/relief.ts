@@ -17,8 +17,8 @@ import { usageOf } from '../accounts/usage.ts'
 import type { ReliefStep } from '../boundary/events.ts'
 import type { ClientConnection, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
+import { proportionalShare } from './proportional-share.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
-import { ownPart } from './shares.ts'
 
 /** A client that may have to pay. */
 interface Client extends Holder {
@@ -155,7 +155,7 @@ export class Relief {
     large.sort((one, other) => other.bytes - one.bytes)
     for (const client of large.slice(0, SHARES_LOOKED_AT)) {
       const { queueBytes, inFlightBytes } = client.session
-      client.bytes -= Math.round((queueBytes + inFlightBytes) * (1 - ownPart(client.session)))
+      client.bytes -= Math.round((queueBytes + inFlightBytes) * (1 - proportionalShare(client.session)))
     }
   }
 

@@ -21,9 +21,9 @@ import type { Limits } from '../boundary/limits.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import { ownerOf } from '../boundary/ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from '../boundary/policy.ts'
+import { ConnectQueue } from './connect-queue.ts'
 import { Counters } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
-import { Doorway } from './doorway.ts'
 import { ExpiredRetained } from './expired-retained.ts'
 import type { HoldReason } from './read-gate.ts'
 import { ShareGroups } from './share-groups.ts'
@@ -137,7 +137,7 @@ export class ServerState implements SessionContext {
   readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
   readonly topics = new TopicInterner(TOPICS_MAX)
   readonly turn: Turn
-  readonly doorway: Doorway
+  readonly connectQueue: ConnectQueue
   readonly router = new Router<Session>(this.work)
   retained = new RetainedTree(this.work)
   /** The part of the retained messages that are the Server's own `$SYS` values. */
@@ -189,7 +189,7 @@ export class ServerState implements SessionContext {
   /** Clients that wait for their passwords to be checked, and the broker time at which one last did. */
   readonly loginQueue = { length: 0, busyAt: Number.NEGATIVE_INFINITY }
   /** Counts the sockets of clients that are not let in yet, including those in a TLS handshake. */
-  newcomers: () => number = () => 0
+  newcomerCount: () => number = () => 0
   /** Counters at which memory is looked at before its second is over. Set by each look. */
   readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
   /** Looks at memory in the next turn. Set by the Server. */
@@ -226,7 +226,7 @@ export class ServerState implements SessionContext {
       () => this.store.commit(),
       this.work,
     )
-    this.doorway = new Doorway(this.turn)
+    this.connectQueue = new ConnectQueue(this.turn)
   }
 
   /** Broker time of this moment in ms; `now` is the time of the turn. */

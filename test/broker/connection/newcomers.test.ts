@@ -93,7 +93,7 @@ describe('while a client is active, a crowd', () => {
 
   it('is let in by 8 a turn, also where more come meanwhile', async () => {
     const { world, publisher } = await made()
-    const { doorway, counters } = world.server.state
+    const { connectQueue, counters } = world.server.state
     const clients = Array.from({ length: 300 }, () => world.open(5))
     const waiting = new Map(clients.map((client, index) => [client, connect(`c${index}`)]))
     await world.turn()
@@ -116,7 +116,7 @@ describe('while a client is active, a crowd', () => {
     }
     await world.settle()
     expect(counters.clientsConnected - before).toBe(clients.length)
-    expect(doorway.reading).toBe(0)
+    expect(connectQueue.readingCount).toBe(0)
     for (const client of clients) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })
 
@@ -146,6 +146,6 @@ describe('while a client is active, a crowd', () => {
     await world.pass(2)
     expect(silent.every(({ closed }) => closed)).toBe(true)
     expect(late.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
-    expect(world.server.state.doorway.reading).toBe(0)
+    expect(world.server.state.connectQueue.readingCount).toBe(0)
   })
 })

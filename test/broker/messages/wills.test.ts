@@ -399,7 +399,7 @@ describe('after a restart', () => {
       [17, false],
     ] as const) {
       const { world, watcher } = await restarted({ wills: [['fleet', record(0, 0)]] })
-      world.server.state.newcomers = () => newcomers
+      world.server.state.newcomerCount = () => newcomers
       await world.pass(31)
       expect(watcher.texts()).toEqual(published ? ['lost'] : [])
       if (published) continue

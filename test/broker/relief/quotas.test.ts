@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { COSTS } from '../../../src/broker/accounts/costs.ts'
 import type { Limit } from '../../../src/broker/boundary/events.ts'
 import { type Limits, limitsWith, PROFILES } from '../../../src/broker/boundary/limits.ts'
-import { beyondLimits } from '../../../src/broker/relief/beyond.ts'
+import { exceededLimits } from '../../../src/broker/relief/exceeded-limits.ts'
 import { type Recovered, type RecoveredSession, StoreError } from '../../../src/store/store.ts'
 import { type Given, lasting, World } from '../harness.ts'
 
@@ -460,9 +460,9 @@ describe('what is there already beyond limits', () => {
     await world.connect('b', ada())
     for (const filter of ['1', '2', '$share/1/x', '$share/2/x']) await client.subscribe(filter)
     for (const topic of ['1', '2', '3']) await client.publish(topic, 'x', 0, { retain: true })
-    const told = (limits: Partial<Limits>): string[] => beyondLimits(world.server.state, limitsWith(limits))
+    const told = (limits: Partial<Limits>): string[] => exceededLimits(world.server.state, limitsWith(limits))
     expect(told({})).toEqual([])
-    expect(beyondLimits(world.server.state, PROFILES.internet)).toEqual([])
+    expect(exceededLimits(world.server.state, PROFILES.internet)).toEqual([])
     expect(told({ sessionsMax: 1, retainedMessagesMax: 2, shareGroupsPerUserMax: 1 })).toEqual([
       'There are 2 Sessions, more than limits.sessions_max allows, 1; they stay, and new ones are refused.',
       'There are 3 retained messages, more than limits.retained_messages_max allows, 2; they stay, and new ones are refused.',

@@ -1,10 +1,13 @@
-/** What is there already beyond limits, such as those that were lowered: it stays, and whoever set them is told. */
-
+/**
+ * Finds limits that are exceeded already, mostly because they were lowered. Nothing is removed; the operator
+ * is told.
+ */
 import type { Usage } from '../accounts/usage.ts'
 import { configKey } from '../boundary/limit-row.ts'
 import type { LimitName, Limits } from '../boundary/limits.ts'
 import type { ServerState } from '../state/server-state.ts'
 
+/** A limit, the amount that it bounds, and the noun for a sentence. */
 type Measure = readonly [limit: LimitName, amount: (usage: Usage) => number, what: string]
 
 const IN_ALL: readonly Measure[] = [
@@ -32,38 +35,39 @@ const PER_CLIENT: readonly Measure[] = [
   ],
 ]
 
-/** One sentence for each limit that more is there than; empty when there is none. */
-export function beyondLimits(state: ServerState, limits: Limits): string[] {
+/** Returns a sentence for each exceeded limit. */
+export function exceededLimits(state: ServerState, limits: Limits): string[] {
   const { usage, retained, ownRetained, shareGroups } = state
   const messages = retained.count - ownRetained.count
   const bytes = retained.bytes - ownRetained.bytes
   return [
-    ...IN_ALL.flatMap(([limit, amount, what]) => inAll(limits, limit, amount(usage.total), what)),
-    ...inAll(limits, 'retainedMessagesMax', messages, 'retained messages'),
-    ...inAll(limits, 'retainedBytesMax', bytes, 'bytes of retained messages'),
-    ...each(limits, PER_USER, usage.users(), 'user'),
-    ...each(
+    ...IN_ALL.flatMap(([limit, amount, what]) => exceededInAll(limits, limit, amount(usage.total), what)),
+    ...exceededInAll(limits, 'retainedMessagesMax', messages, 'retained messages'),
+    ...exceededInAll(limits, 'retainedBytesMax', bytes, 'bytes of retained messages'),
+    ...exceededByEach(limits, PER_USER, usage.users(), 'user'),
+    ...exceededByEach(
       limits,
       [['shareGroupsPerUserMax', (user) => shareGroups.countOf(user), 'groups']],
       usage.users(),
       'user',
     ),
-    ...each(limits, PER_CLIENT, usage.clients(), 'client'),
+    ...exceededByEach(limits, PER_CLIENT, usage.clients(), 'client'),
   ]
 }
 
-function inAll(limits: Limits, limit: LimitName, amount: number, what: string): string[] {
+function exceededInAll(limits: Limits, limit: LimitName, amount: number, what: string): string[] {
   if (amount <= (limits[limit] as number)) return []
   return [
     `There are ${amount} ${what}, more than ${allowed(limits, limit)}; they stay, and new ones are refused.`,
   ]
 }
 
-function each(
+/** Counts the users or clients that exceed each limit; `kind` is the noun for one of them. */
+function exceededByEach(
   limits: Limits,
   measures: readonly Measure[],
   usages: Iterable<Usage>,
-  whose: string,
+  kind: string,
 ): string[] {
   const found = measures.map(() => ({ count: 0, most: 0 }))
   const bounded = measures.map(([limit]) => limits[limit] as number)
@@ -72,15 +76,15 @@ function each(
     for (const [index, [, amount]] of measures.entries()) {
       const has = amount(one)
       if (has <= bounded[index]!) continue
-      const beyond = found[index]!
-      beyond.count++
-      beyond.most = Math.max(beyond.most, has)
+      const exceeded = found[index]!
+      exceeded.count++
+      exceeded.most = Math.max(exceeded.most, has)
     }
   }
   return found.flatMap(({ count, most }, index) => {
     if (count === 0) return []
     const [limit, , what] = measures[index]!
-    const who = count === 1 ? `1 ${whose} has` : `${count} ${whose}s have`
+    const who = count === 1 ? `1 ${kind} has` : `${count} ${kind}s have`
     const largest = `at most ${most}`
     return [
       `${who} more ${what} than ${allowed(limits, limit)} (${largest}); they stay, and new ones are refused.`,
