@@ -1,7 +1,7 @@
 /** HOT. The store without a disk: nothing survives the process, and everything is committed as soon as it is recorded. */
 import { type Delivery, Message } from '../mqtt/message.ts'
 import { Histogram } from '../structures/histogram.ts'
-import { HeldBytes, MESSAGE_BYTES } from './held.ts'
+import { HeldBytes, MESSAGE_BYTES } from './held-bytes.ts'
 import type {
   Parked,
   Recovered,

@@ -8,7 +8,7 @@
 import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import type { Histogram } from '../structures/histogram.ts'
-import type { HeldBytes } from './held.ts'
+import type { HeldBytes } from './held-bytes.ts'
 
 export interface SessionRecord {
   readonly clientId: string

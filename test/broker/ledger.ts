@@ -1,6 +1,6 @@
 /** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
 import { type Delivery, Message } from '../../src/mqtt/message.ts'
-import { HeldBytes } from '../../src/store/held.ts'
+import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type {
   Parked,
   Recovered,

@@ -15,7 +15,7 @@ import type { ServerState } from '../../src/broker/state/server-state.ts'
 import type { Message } from '../../src/mqtt/message.ts'
 import type { ShareGroup } from '../../src/routing/subscription.ts'
 import type { Session } from '../../src/session/session.ts'
-import { MESSAGE_BYTES } from '../../src/store/held.ts'
+import { MESSAGE_BYTES } from '../../src/store/held-bytes.ts'
 
 const COUNTS = [
   'connections',

@@ -1,6 +1,6 @@
 /** A store without a disk that forgets, when told, what was not durable: the naive meaning of every record. */
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
-import { HeldBytes } from '../../src/store/held.ts'
+import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type {
   BootTime,
   Parked,

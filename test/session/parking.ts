@@ -1,7 +1,7 @@
 /** Parks as a store does, for tests of queues: entries keep their deliveries, and say what was done. */
 import type { Delivery } from '../../src/mqtt/message.ts'
 import type { Parking } from '../../src/session/queue.ts'
-import { HeldBytes } from '../../src/store/held.ts'
+import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type { Parked } from '../../src/store/store.ts'
 
 export class ParkedDeliveries implements Parked {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ByteReader } from '../../src/store/format/encoding.ts'
 import {
+  DIRECTORY_PAGES,
   FORMAT_VERSION,
   keyNumber,
   META_KEY,
@@ -14,7 +15,6 @@ import {
 } from '../../src/store/format/format.ts'
 import { decodeMeta } from '../../src/store/format/meta.ts'
 import { LevelStore, type LevelStoreOptions } from '../../src/store/level/level.ts'
-import { DIRECTORY_PAGES } from '../../src/store/level/recovery.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'

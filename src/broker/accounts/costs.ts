@@ -6,7 +6,7 @@ import type { Will } from '../../mqtt/message.ts'
 import type { TopicInterner } from '../../mqtt/topic-interner.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import type { Session } from '../../session/session.ts'
-import { MESSAGE_BYTES } from '../../store/held.ts'
+import { MESSAGE_BYTES } from '../../store/held-bytes.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 
 export const COSTS = Object.freeze({

@@ -43,6 +43,9 @@ export const Table = {
 
 export type Table = (typeof Table)[keyof typeof Table]
 
+/** Pages that one value of `Table.Directory` describes. */
+export const DIRECTORY_PAGES = 256
+
 export const META_KEY = Buffer.from([Table.Meta])
 export const TIME_KEY = Buffer.from([Table.Time])
 

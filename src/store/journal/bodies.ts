@@ -14,7 +14,7 @@ import { Message, type MessageFields, NO_TOPIC } from '../../mqtt/message.ts'
 import type { EntryFields } from '../format/entry.ts'
 import { corrupt, LOSS } from '../format/format.ts'
 import { PageTimes } from '../format/time-record.ts'
-import type { HeldBytes } from '../held.ts'
+import type { HeldBytes } from '../held-bytes.ts'
 import type { StoreFigures } from '../store.ts'
 import { References } from './references.ts'
 
@@ -43,13 +43,13 @@ export class Page {
   /** Below the journal's scan: may be deleted once nothing in it is alive. */
   released = false
   /** Already among `Bodies.dead`. */
-  buried = false
+  collected = false
   /** Chain of the bodies that lie here and have a Message. */
   first: StoredBody | null = null
   /** What parked entries refer to, by its offset here; null before there is any. */
   parked: References | null = null
   /** Bodies that moved here from other pages, by their offset here; null before there is any. */
-  guests: Map<number, Forward> | null = null
+  movedIn: Map<number, Forward> | null = null
 
   constructor(number: number, sequence: number, writtenBefore: number) {
     this.number = number
@@ -125,7 +125,7 @@ export class Bodies {
   readonly #figures: StoreFigures
   readonly #held: HeldBytes
   /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
-  #dying: StoredBody[] = []
+  #unreferenced: StoredBody[] = []
 
   constructor(figures: StoreFigures, held: HeldBytes) {
     this.#figures = figures
@@ -158,18 +158,18 @@ export class Bodies {
   release(message: Message): void {
     const body = this.handle(message)
     if (body === null || body.refs === 0) throw new Error('a message that is not stored was completed')
-    if (--body.refs === 0) this.#dying.push(body)
+    if (--body.refs === 0) this.#unreferenced.push(body)
   }
 
   /**
-   * Buries what nobody took up again since, and lets go of the Messages of bodies that only parked entries need.
-   * Waiting for this lets a turn hand a message from one Session to another in either order.
+   * Lets go of the Messages that are still unreferenced. Their bodies are dead unless parked entries need them.
+   * This waits for the end of the block, so a turn may hand a message from one Session to another in either order.
    */
-  bury(): void {
-    const dying = this.#dying
-    if (dying.length === 0) return
-    this.#dying = []
-    for (const body of dying) {
+  collectDead(): void {
+    const unreferenced = this.#unreferenced
+    if (unreferenced.length === 0) return
+    this.#unreferenced = []
+    for (const body of unreferenced) {
       if (body.refs !== 0) continue
       const { message, page, offset, forward } = body
       body.refs = DEAD
@@ -227,7 +227,7 @@ export class Bodies {
   /** A delivery became an entry: its reference is counted in the page from now on. */
   park(body: StoredBody): void {
     references(body.page).add(body.offset, 1)
-    if (--body.refs === 0) this.#dying.push(body)
+    if (--body.refs === 0) this.#unreferenced.push(body)
   }
 
   /** An entry becomes a delivery again: the Message that stands for its body, evicted unless others have it already. */
@@ -241,7 +241,7 @@ export class Bodies {
   /** The Message of an entry that stays parked: valid until the open block is sealed, or as long as it is restored. */
   peek(entry: EntryFields): Message {
     const body = this.#body(entry)
-    if (body.refs === 0) this.#dying.push(body)
+    if (body.refs === 0) this.#unreferenced.push(body)
     return body.message
   }
 
@@ -272,8 +272,8 @@ export class Bodies {
         const page = this.pages.get(forward.page.number)
         if (page !== undefined && this.isAlive(page, forward.offset)) {
           forward.page = page
-          page.guests ??= new Map()
-          page.guests.set(forward.offset, forward)
+          page.movedIn ??= new Map()
+          page.movedIn.set(forward.offset, forward)
           continue
         }
         // Bodies that died in the last block before a crash left theirs behind.
@@ -315,7 +315,7 @@ export class Bodies {
 
   /** A copy of the body at `from`, `offset` is part of the open block. */
   moving(from: Page, offset: number, nextPage: Page, nextOffset: number): Forward {
-    let forward = from.guests?.get(offset)
+    let forward = from.movedIn?.get(offset)
     if (forward === undefined) {
       const group = this.groups.get(from.number) ?? {
         page: from.number,
@@ -326,8 +326,8 @@ export class Bodies {
       group.forwards.set(offset, forward)
       const body = find(from, offset)
       if (body !== null) body.forward = forward
-      from.guests ??= new Map()
-      from.guests.set(offset, forward)
+      from.movedIn ??= new Map()
+      from.movedIn.set(offset, forward)
     } else {
       forward.nextPage = nextPage
       forward.nextOffset = nextOffset
@@ -344,9 +344,9 @@ export class Bodies {
       forward.nextPage = null
       forward.page = page
       forward.offset = nextOffset
-      from.guests?.delete(offset)
-      page.guests ??= new Map()
-      page.guests.set(nextOffset, forward)
+      from.movedIn?.delete(offset)
+      page.movedIn ??= new Map()
+      page.movedIn.set(nextOffset, forward)
       const body = find(from, offset)
       if (body !== null) {
         unlink(body)
@@ -408,16 +408,16 @@ export class Bodies {
     page.liveBytes -= size + BODY_OVERHEAD_BYTES
     if (forward !== null) {
       forward.group.forwards.delete(forward.nameOffset)
-      forward.page.guests?.delete(forward.offset)
+      forward.page.movedIn?.delete(forward.offset)
       this.changedGroups.add(forward.group)
     }
     if (page.released) this.#weigh(page)
   }
 
   #weigh(page: Page): void {
-    if (page.buried) return
+    if (page.collected) return
     if (page.liveBytes === 0) {
-      page.buried = true
+      page.collected = true
       this.sparse.delete(page)
       this.dead.push(page)
     } else if (page.liveBytes < page.bytes * SPARSE_SHARE) {

@@ -18,7 +18,7 @@ const WAIT_MS_MAX = 0.5
 /** Commits that do not wait after one that waited in vain. */
 const REST_COMMITS = 16
 
-export class Gathering {
+export class GroupCommit {
   #rest = 0
   #startBytes = 0
   #lastBytes = 0

@@ -53,7 +53,7 @@ import {
 import { decodeMeta, encodeMeta } from '../format/meta.ts'
 import { OpenRetained } from '../format/retained.ts'
 import { encodeTimes, type StoredDoubt } from '../format/time-record.ts'
-import { HeldBytes } from '../held.ts'
+import { HeldBytes } from '../held-bytes.ts'
 import { Bodies, Page } from '../journal/bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from '../journal/checkpoint.ts'
 import { copied, OpenBlock, readBody, readPageHeader, TopicCache } from '../journal/journal.ts'
@@ -73,10 +73,10 @@ import {
   type WillRecord,
 } from '../store.ts'
 import { snapshotSlices } from './backup.ts'
-import { Gathering } from './group-commit.ts'
+import { GroupCommit } from './group-commit.ts'
 import { HeapGuard } from './heap-guard.ts'
-import { Reclaim } from './page-collector.ts'
-import { Rewriting } from './page-compactor.ts'
+import { PageCollector } from './page-collector.ts'
+import { PageCompactor } from './page-compactor.ts'
 import { recover } from './recovery.ts'
 
 const MIB = 1024 * 1024
@@ -170,8 +170,8 @@ export class LevelStore implements Store {
   /** Of all that is parked. */
   #extensions = new Extensions()
   #checkpoints = new Checkpoints(this.#bodies)
-  #rewriting = new Rewriting(this.#bodies)
-  #reclaim: Reclaim | null = null
+  #pageCompactor = new PageCompactor(this.#bodies)
+  #pageCollector: PageCollector | null = null
   #sessions = new ChurnMap<number, StoredSession>()
   #topics = new TopicCache(TOPICS_MAX)
   readonly #block: OpenBlock
@@ -202,7 +202,7 @@ export class LevelStore implements Store {
   #sealedAt = 0
   /** Bytes of its records. */
   #flyingRecordBytes = 0
-  readonly #gathering = new Gathering()
+  readonly #groupCommit = new GroupCommit()
   /** The next commit waits for more; what looks after it, to be told from an earlier one. */
   #gatherer: (() => void) | null = null
   #format = FORMAT_VERSION
@@ -734,7 +734,7 @@ export class LevelStore implements Store {
     this.#nextSession = result.nextSession
     this.#writtenBytes = result.writtenBytes
     const scanFrom = { page: meta.scanFromPage, sequence: meta.scanFromSequence }
-    this.#reclaim = new Reclaim(
+    this.#pageCollector = new PageCollector(
       this.#bodies,
       { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
       scanFrom,
@@ -797,7 +797,7 @@ export class LevelStore implements Store {
     this.#commitLatency = new Histogram()
     this.#bodies = new Bodies(this.#figures, this.held)
     this.#checkpoints = new Checkpoints(this.#bodies)
-    this.#rewriting = new Rewriting(this.#bodies)
+    this.#pageCompactor = new PageCompactor(this.#bodies)
     this.#sessions = new ChurnMap()
     this.#topics = new TopicCache(TOPICS_MAX)
     this.#block.clear()
@@ -832,7 +832,7 @@ export class LevelStore implements Store {
 
   /** Nothing is left to do before the database is closed. */
   #settled(): boolean {
-    return !this.#recorded() && this.#checkpoints.dirtyCount === 0 && this.#reclaim!.clean
+    return !this.#recorded() && this.#checkpoints.dirtyCount === 0 && this.#pageCollector!.clean
   }
 
   get #openBytes(): number {
@@ -901,12 +901,12 @@ export class LevelStore implements Store {
     const first = this.#block.firstPage()
     const operations = this.#tables
     this.#retained.seal(operations)
-    this.#bodies.bury()
+    this.#bodies.collectDead()
     this.#checkpoint(sequence, closing, operations)
     this.#checkpoints.sweep(SEGMENT_DELETES_MAX, operations)
     const watermark = this.#checkpoints.oldest()?.dirtyFrom ?? first
     const clean = closing && this.#checkpoints.dirtyCount === 0
-    this.#reclaim!.seal(watermark, this.#writtenBytes, sequence, clean, operations)
+    this.#pageCollector!.seal(watermark, this.#writtenBytes, sequence, clean, operations)
     this.#block.seal(
       {
         sequence,
@@ -920,7 +920,7 @@ export class LevelStore implements Store {
     )
     let bytes = this.#earlyBytes
     for (const operation of operations) bytes += operationBytes(operation)
-    this.#rewriting.sealed()
+    this.#pageCompactor.sealed()
     // Keys and values are copied before this returns, so the block's buffer can be filled anew.
     const written = this.#writeBatch(operations)
     this.#early = null
@@ -928,7 +928,7 @@ export class LevelStore implements Store {
     this.#sealedSequence = sequence
     this.#writtenBytes += bytes
     this.#flyingBytes = bytes
-    this.#reclaim!.wrote(bytes)
+    this.#pageCollector!.wrote(bytes)
     this.#flyingMessages = this.#openMessages
     this.#openMessages = []
     this.#block.clear()
@@ -977,10 +977,10 @@ export class LevelStore implements Store {
     this.#logSync?.wrote()
     const tookMs = performance.now() - this.#sealedAt
     this.#commitLatency.add(tookMs)
-    this.#rewriting.durable()
+    this.#pageCompactor.durable()
     const messages = this.#flyingMessages
     this.#flyingMessages = []
-    const gathers = this.#gathering.begins(this.#flyingRecordBytes, this.#openBytes)
+    const gathers = this.#groupCommit.begins(this.#flyingRecordBytes, this.#openBytes)
     // The disk starts to work on what came meanwhile before acknowledgements are written.
     if (!gathers) this.#sealWanted()
     this.#source!.committed(sequence)
@@ -993,10 +993,10 @@ export class LevelStore implements Store {
 
   /** The next commit waits for those who were just answered, for no longer than the last one took. */
   #gather(tookMs: number): void {
-    this.#gathering.waits(tookMs, performance.now())
+    this.#groupCommit.waits(tookMs, performance.now())
     const look = (): void => {
       if (this.#gatherer !== look) return
-      if (!this.#gathering.isOver(this.#openBytes, performance.now())) {
+      if (!this.#groupCommit.isOver(this.#openBytes, performance.now())) {
         setImmediate(look)
         return
       }
@@ -1064,7 +1064,7 @@ export class LevelStore implements Store {
     if (this.#bodies.sparse.size > 0) {
       const openBlock = (): OpenBlock | null =>
         this.#state === 'open' && this.#db === db ? this.#block : null
-      this.#rewriting.start(db, openBlock).then(
+      this.#pageCompactor.start(db, openBlock).then(
         (copied) => {
           if (copied) this.commit()
         },
@@ -1072,7 +1072,7 @@ export class LevelStore implements Store {
       )
     }
     if (this.#compacting !== null) return
-    if (this.#space.isRoomy) this.#compactInTurn(this.#reclaim!.compactable(COMPACT_BYTES))
+    if (this.#space.isRoomy) this.#compactInTurn(this.#pageCollector!.compactable(COMPACT_BYTES))
   }
 
   #neededBytes(): number {
@@ -1087,7 +1087,7 @@ export class LevelStore implements Store {
    */
   #tidyDisk(roomy: boolean): void {
     if (this.#state !== 'open' || this.#compacting !== null) return
-    const ranges = roomy ? this.#reclaim!.compactable(SHORT_COMPACT_BYTES) : []
+    const ranges = roomy ? this.#pageCollector!.compactable(SHORT_COMPACT_BYTES) : []
     if (this.#footprint.loggedBytes >= SETTLE_BYTES) ranges.unshift(NO_KEYS)
     if (roomy && --this.#ticksToSweep < 0) {
       // What it can drop depends on what LevelDB has merged by then: it is tried again, ever more seldom.

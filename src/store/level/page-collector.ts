@@ -8,10 +8,17 @@
  */
 
 import { ByteWriter } from '../format/encoding.ts'
-import { type BatchOperation, FORMAT_VERSION, META_KEY, numberKey, put, Table } from '../format/format.ts'
+import {
+  type BatchOperation,
+  DIRECTORY_PAGES,
+  FORMAT_VERSION,
+  META_KEY,
+  numberKey,
+  put,
+  Table,
+} from '../format/format.ts'
 import { encodeMeta, type Meta } from '../format/meta.ts'
 import type { Bodies, ForwardGroup, Page } from '../journal/bodies.ts'
-import { DIRECTORY_PAGES } from './recovery.ts'
 
 /** Bounds of one commit. */
 const DELETES_MAX = 1024
@@ -20,7 +27,7 @@ const RELEASES_MAX = 8192
 /** Page numbers of one compaction; closing waits for the one that is under way. */
 const COMPACT_PAGES = 1024
 
-export interface ReclaimOptions {
+export interface PageCollectorOptions {
   /** LevelDB's `writeBufferSize`: its log holds up to two of these. */
   readonly writeBufferBytes: number
   /** The scan's start moves in steps of this many written bytes. */
@@ -33,9 +40,9 @@ export interface ScanStart {
   readonly sequence: number
 }
 
-export class Reclaim {
+export class PageCollector {
   readonly #bodies: Bodies
-  readonly #options: ReclaimOptions
+  readonly #options: PageCollectorOptions
   #scanFrom: ScanStart
   #clean: boolean
   /** The description on disk is of an earlier format: the first commit raises it with what it writes. */
@@ -50,7 +57,7 @@ export class Reclaim {
 
   constructor(
     bodies: Bodies,
-    options: ReclaimOptions,
+    options: PageCollectorOptions,
     scanFrom: ScanStart,
     { clean, format }: Pick<Meta, 'clean' | 'format'>,
   ) {

@@ -19,7 +19,7 @@ interface Move {
   readonly sizes: number[]
 }
 
-export class Rewriting {
+export class PageCompactor {
   readonly #bodies: Bodies
   #reading = false
   /** In the open block. */

@@ -16,6 +16,7 @@ import { EntrySlots } from '../format/entry-slots.ts'
 import type { Extensions } from '../format/extensions.ts'
 import {
   corrupt,
+  DIRECTORY_PAGES,
   keyFilter,
   keyNumber,
   keyPosition,
@@ -51,8 +52,6 @@ import {
 } from '../store.ts'
 import type { HeapGuard } from './heap-guard.ts'
 
-/** Pages of one directory value. */
-export const DIRECTORY_PAGES = 256
 /** Values that are read at once. */
 const SLICE_VALUES = 1000
 const EXTENDED = 0x08

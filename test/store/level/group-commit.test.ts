@@ -2,47 +2,47 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Gathering } from '../../../src/store/level/group-commit.ts'
+import { GroupCommit } from '../../../src/store/level/group-commit.ts'
 import { LevelStore } from '../../../src/store/level/level.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 import { hookedWriter } from '../recorded.ts'
 
 describe('what is decided', () => {
   test('who is alone does not wait, nor does who already has more than the last commit carried', () => {
-    const gathering = new Gathering()
-    expect(gathering.begins(100, 0)).toBe(false)
-    expect(gathering.begins(100, 150)).toBe(false)
-    expect(gathering.begins(100, 149)).toBe(true)
+    const groupCommit = new GroupCommit()
+    expect(groupCommit.begins(100, 0)).toBe(false)
+    expect(groupCommit.begins(100, 150)).toBe(false)
+    expect(groupCommit.begins(100, 149)).toBe(true)
   })
 
   test('it is over when most of those who were answered are back', () => {
-    const gathering = new Gathering()
-    gathering.begins(100, 50)
-    gathering.waits(0.2, 1000)
-    expect(gathering.isOver(119, 1000.1)).toBe(false)
-    expect(gathering.isOver(120, 1000.1)).toBe(true)
-    expect(gathering.begins(100, 50)).toBe(true)
+    const groupCommit = new GroupCommit()
+    groupCommit.begins(100, 50)
+    groupCommit.waits(0.2, 1000)
+    expect(groupCommit.isOver(119, 1000.1)).toBe(false)
+    expect(groupCommit.isOver(120, 1000.1)).toBe(true)
+    expect(groupCommit.begins(100, 50)).toBe(true)
   })
 
   test('it lasts as long as the last commit, and half a millisecond at most', () => {
-    const gathering = new Gathering()
-    gathering.begins(100, 50)
-    gathering.waits(0.2, 1000)
-    expect(gathering.isOver(90, 1000.19)).toBe(false)
-    expect(gathering.isOver(90, 1000.2)).toBe(true)
-    gathering.begins(100, 50)
-    gathering.waits(20, 1000)
-    expect(gathering.isOver(90, 1000.49)).toBe(false)
-    expect(gathering.isOver(90, 1000.5)).toBe(true)
+    const groupCommit = new GroupCommit()
+    groupCommit.begins(100, 50)
+    groupCommit.waits(0.2, 1000)
+    expect(groupCommit.isOver(90, 1000.19)).toBe(false)
+    expect(groupCommit.isOver(90, 1000.2)).toBe(true)
+    groupCommit.begins(100, 50)
+    groupCommit.waits(20, 1000)
+    expect(groupCommit.isOver(90, 1000.49)).toBe(false)
+    expect(groupCommit.isOver(90, 1000.5)).toBe(true)
   })
 
   test('after waiting in vain, sixteen commits do not wait', () => {
-    const gathering = new Gathering()
-    gathering.begins(100, 50)
-    gathering.waits(0.2, 1000)
-    expect(gathering.isOver(84, 1001)).toBe(true)
-    for (let count = 0; count < 16; count++) expect(gathering.begins(100, 50)).toBe(false)
-    expect(gathering.begins(100, 50)).toBe(true)
+    const groupCommit = new GroupCommit()
+    groupCommit.begins(100, 50)
+    groupCommit.waits(0.2, 1000)
+    expect(groupCommit.isOver(84, 1001)).toBe(true)
+    for (let count = 0; count < 16; count++) expect(groupCommit.begins(100, 50)).toBe(false)
+    expect(groupCommit.begins(100, 50)).toBe(true)
   })
 })
 
@@ -54,7 +54,7 @@ describe('what a store does', () => {
   let held: Promise<void> = Promise.resolve()
 
   beforeEach(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'godwit-gathering-'))
+    directory = await mkdtemp(join(tmpdir(), 'godwit-group-commit-'))
     writes = 0
     held = Promise.resolve()
   })
