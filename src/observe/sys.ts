@@ -5,7 +5,7 @@ import type { Server } from '../broker/server.ts'
 import type { ServerState } from '../broker/state/server-state.ts'
 import type { Store } from '../store/store.ts'
 
-/** The current numbers of objects for `$SYS`; see `Census` of the library face. */
+/** The current numbers of objects for `$SYS`; see `Census`. */
 export interface SysCensus {
   readonly sessions: number
   readonly subscriptions: number

@@ -54,12 +54,15 @@ function run(...words: string[]): Promise<string> {
 async function arrive(
   username: string,
   password: string,
-): Promise<{ client: MqttClient; connack: IConnackPacket }> {
+): Promise<{ client: MqttClient; connack: IConnackPacket; messages: string[] }> {
   const url = `mqtt://127.0.0.1:${broker!.listeners[0]!.port}`
   const client = connect(url, { clientId: 'c', clean: false, reconnectPeriod: 0, username, password })
   clients.push(client)
+  // Messages may arrive together with CONNACK.
+  const messages: string[] = []
+  client.on('message', (_, payload) => messages.push(payload.toString()))
   const [connack] = (await once(client as never, 'connect')) as [IConnackPacket]
-  return { client, connack }
+  return { client, connack, messages }
 }
 
 async function leave(client: MqttClient): Promise<void> {
@@ -86,7 +89,7 @@ test('accounts own the Sessions of the same names in a store of 0.1.0 [field-C12
     writeFileSync(path, JSON.stringify(accounts))
     await start()
     expect((await owners()).offline).toEqual(['alice', false])
-    // It is so on the disk, and stays so.
+    // The owner is on the disk, too.
     await start()
     expect((await owners()).offline).toEqual(['alice', false])
     await run('user', 'remove', 'alice')
@@ -106,12 +109,10 @@ test('a user of a password file keeps its Sessions with an account of that name 
   const text = await run('user', 'add', 'alice', '--no-password')
   expect(text).toContain('1 Session of alice (c; 1 message waiting) kept by this user')
   await start({ passwordFiles: [file] })
-  const messages: string[] = []
   const again = await arrive('alice', 'x')
-  again.client.on('message', (_, payload) => messages.push(payload.toString()))
   expect(again.connack).toMatchObject({ sessionPresent: true })
-  while (messages.length === 0) await once(again.client as never, 'message')
-  expect(messages).toEqual(['waiting'])
+  while (again.messages.length === 0) await once(again.client as never, 'message')
+  expect(again.messages).toEqual(['waiting'])
 })
 
 test('after a loss of accounts, --keep-sessions restores retained messages [field-C20]', async () => {

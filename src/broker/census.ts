@@ -1,0 +1,50 @@
+/** Counts the objects that a Server holds at the moment. */
+import type { Server } from './server.ts'
+
+export interface Census {
+  readonly connections: number
+  readonly sessions: number
+  readonly subscriptions: number
+  readonly sharedSubscriptions: number
+  readonly retainedMessages: number
+  readonly retainedBytes: number
+  readonly queuedMessages: number
+  readonly inFlightMessages: number
+  readonly wills: number
+  readonly deadlines: number
+  readonly waiting: number
+  readonly paused: number
+  readonly retainedDeliveries: number
+  /** The memory that is kept for all clients, including the topic names that are remembered. */
+  readonly memoryBytes: number
+  /** The part of it for topic names, which outlive their clients and make room for others. */
+  readonly topicBytes: number
+}
+
+/** Counts everything once. The cost grows with the number of Sessions. */
+export function takeCensus(server: Server): Census {
+  const { state } = server
+  let queuedMessages = 0
+  let inFlightMessages = 0
+  for (const session of state.sessions.values()) {
+    queuedMessages += session.queueLength
+    inFlightMessages += session.inFlightCount
+  }
+  return {
+    connections: server.connectionCount,
+    sessions: state.sessions.size,
+    subscriptions: state.router.subscriptionCount,
+    sharedSubscriptions: state.router.sharedCount,
+    retainedMessages: state.retained.count,
+    retainedBytes: state.retained.bytes,
+    queuedMessages,
+    inFlightMessages,
+    wills: state.wills.size,
+    deadlines: state.deadlines.size,
+    waiting: state.waiting.size,
+    paused: state.paused.size,
+    retainedDeliveries: server.retainedDeliveries,
+    memoryBytes: server.memoryBytes(),
+    topicBytes: state.usage.topicBytes,
+  }
+}

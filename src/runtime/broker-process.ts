@@ -1,0 +1,267 @@
+/** Runs a whole broker in this process, from its start to its end. */
+
+import { controlCommands, type ManagedBroker } from '../admin/commands.ts'
+import { type ControlSocket, openControlSocket } from '../admin/control.ts'
+import type { Limit } from '../broker/boundary/events.ts'
+import { type Limits, limitChanges, limitsWith } from '../broker/boundary/limits.ts'
+import type { LinkInfo } from '../broker/boundary/link.ts'
+import { takeCensus } from '../broker/census.ts'
+import type { Server } from '../broker/server.ts'
+import { type CutOff, cutOffReason } from '../config/changes.ts'
+import { automaticMemoryBytes } from '../config/memory.ts'
+import { Reason } from '../mqtt/reason.ts'
+import { attachSys } from '../observe/sys.ts'
+import { withKeptFiles } from '../store/files/kept-files.ts'
+import { containerChunks } from '../store/format/container.ts'
+import { LevelStore } from '../store/level/level.ts'
+import type { Listener, ListenerOptions } from '../transport/listener/listener.ts'
+import { SocketLimit } from '../transport/listener/socket-limit.ts'
+import { ListenerSet } from '../transport/listener-set.ts'
+import { type OpenFiles, openFiles, openFilesMax, openFilesReason } from '../transport/open-files.ts'
+import { type BrokerCore, startCore } from './broker-core.ts'
+import {
+  type BrokerChanges,
+  type BrokerOptions,
+  completeListeners,
+  type GivenListener,
+} from './broker-options.ts'
+import { CertificateWatch } from './certificate-watch.ts'
+import { thisMachine } from './machine.ts'
+import { Renewal } from './renewal.ts'
+import { accessCommands } from './running-access.ts'
+import { brokerStatus } from './status.ts'
+import { Ticker } from './ticker.ts'
+
+/** The ticker waits at least so long between two ticks; the standard's times are in seconds. */
+const TICK_MS = 100
+
+/** The settings that a reconfiguration changes. */
+interface LiveSettings {
+  /** The limits that were given, without those of the profile. */
+  given: Partial<Limits>
+  /** All limits in force. Everything shares this object, so that a change reaches all of it. */
+  readonly limits: Limits
+  listeners: readonly ListenerOptions[]
+}
+
+/** The listeners, and the sockets that they may use. */
+interface Opened {
+  readonly listeners: ListenerSet
+  readonly files: OpenFiles
+  readonly sockets: SocketLimit
+}
+
+/**
+ * Starts a broker. Rejects with StoreError, ListenError, or the problem of a file of `access`; nothing stays
+ * open then.
+ */
+export async function startProcess(options: BrokerOptions): Promise<BrokerProcess> {
+  const given: Partial<Limits> = { memoryBytesMax: automaticMemoryBytes(), ...options.limits }
+  const settings: LiveSettings = { given, limits: limitsWith(given), listeners: [] }
+  const core = await startCore(options, settings.limits, () => settings.listeners)
+  settings.listeners = completeListeners(options.listeners ?? [], core.policy)
+  const opened = prepareListeners(options, settings.limits, core)
+  try {
+    await opened.listeners.openAll(settings.listeners)
+  } catch (error) {
+    const { store } = core
+    await (store instanceof LevelStore ? store.abandon() : store.close())
+    throw error
+  }
+  const broker = new BrokerProcess(options, settings, core, opened)
+  await broker.openControlSocket()
+  return broker
+}
+
+function prepareListeners(options: BrokerOptions, limits: Limits, { server, access }: BrokerCore): Opened {
+  const { state } = server
+  const observer = (link: LinkInfo, reason: string, limit?: Limit): void => {
+    state.counters.connectionsRefused++
+    if (limit !== undefined) state.counters.limits[limit]++
+    state.events.emit('refused', { clientId: '', link, reasonCode: Reason.UnspecifiedError, reason })
+  }
+  const files = openFiles(options.openFilesMax ?? openFilesMax())
+  const sockets = new SocketLimit(files.connectionsMax)
+  state.newcomerCount = () => sockets.sockets - state.counters.clientsConnected
+  const listeners = new ListenerSet(server, limits, observer, {
+    sockets,
+    hasUsers: () => access?.hasUsers === true,
+    isBanned: (remoteAddress) => !state.bans.sparesAddresses && server.refusesAddress(remoteAddress),
+    machineNames: () => Object.values(thisMachine()).flat(),
+    refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
+  })
+  return { listeners, files, sockets }
+}
+
+/** A broker whose listeners are open. */
+export class BrokerProcess {
+  readonly core: BrokerCore
+  readonly openFiles: OpenFiles
+  readonly #options: BrokerOptions
+  readonly #settings: LiveSettings
+  readonly #server: Server
+  readonly #opened: Opened
+  readonly #certificates: CertificateWatch
+  readonly #ticker: Ticker
+  readonly #startedAtMs = performance.now()
+  #detachSys: () => void
+  #controlSocket: ControlSocket | null = null
+  #controlNotice: string | undefined
+  #closing: Promise<void> | null = null
+
+  constructor(options: BrokerOptions, settings: LiveSettings, core: BrokerCore, opened: Opened) {
+    this.core = core
+    this.openFiles = opened.files
+    this.#options = options
+    this.#settings = settings
+    this.#server = core.server
+    this.#opened = opened
+    const { dataDirectory, renewsCertificates = false } = options
+    const renewal = renewsCertificates && dataDirectory !== undefined ? new Renewal(dataDirectory) : null
+    this.#certificates = new CertificateWatch(opened.listeners, core.server.state.events, renewal)
+    core.access?.watch()
+    this.#ticker = new Ticker(core.server, TICK_MS)
+    this.#detachSys = this.#attachSys(options.sysIntervalSeconds ?? 0)
+  }
+
+  get listeners(): readonly Listener[] {
+    return this.#opened.listeners.open
+  }
+
+  /** The notices of the start for the operator; undefined without any. */
+  get notice(): string | undefined {
+    return [this.core.notice, this.#controlNotice].filter((text) => text !== undefined).join(' ') || undefined
+  }
+
+  /** Opens the control socket if the options ask for it. A failure becomes a notice: clients come first. */
+  async openControlSocket(): Promise<void> {
+    const { dataDirectory, controlSocket = false, durability, controlCommands: others } = this.#options
+    if (dataDirectory === undefined || !controlSocket || durability === 'memory') return
+    try {
+      const commands = { ...controlCommands(dataDirectory, this.#managed()), ...others }
+      this.#controlSocket = await openControlSocket(dataDirectory, commands)
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      this.#controlNotice = `\`godwit status\` and \`godwit backup\` cannot reach this broker: ${reason}.`
+    }
+  }
+
+  /** Returns the bytes of a backup file. Throws RangeError if the broker stores nothing. */
+  backup(): AsyncGenerator<Buffer> {
+    const { store } = this.core
+    if (!(store instanceof LevelStore)) {
+      throw new RangeError('a broker that stores nothing has nothing to back up')
+    }
+    const slices = withKeptFiles(this.#options.dataDirectory!, store.snapshot())
+    return containerChunks(slices, Date.now(), store.format)
+  }
+
+  /** Applies changes; see `Broker.reconfigure`. */
+  async reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]> {
+    const cutOff = changes.listeners === undefined ? [] : await this.#changeListeners(changes.listeners)
+    if (changes.limits !== undefined) await this.#changeLimits(changes.limits)
+    if (changes.sysIntervalSeconds !== undefined) {
+      this.#detachSys()
+      this.#detachSys = this.#attachSys(changes.sysIntervalSeconds)
+    }
+    return cutOff
+  }
+
+  /** Lists the clients that these listeners would not accept. */
+  cutOffBy(given: readonly GivenListener[]): CutOff[] {
+    const { access, policy } = this.core
+    const after = completeListeners(given, policy)
+    const acceptsAnonymous = access === null ? undefined : (link: LinkInfo) => access.letsInAnonymous(link)
+    return [...this.#server.state.connected.values()].flatMap(({ view: { clientId, userName, link } }) => {
+      const reason = cutOffReason(link, userName, after, acceptsAnonymous)
+      return reason === null ? [] : [{ clientId, listener: link.listener, reason }]
+    })
+  }
+
+  /** Reads certificates, users, rights and bans again. */
+  async reread(): Promise<void> {
+    await this.#certificates.reread()
+    await this.core.access?.reload('now')
+    await this.core.guard.reread()
+  }
+
+  /** Ends the broker. Further calls return the same promise. */
+  close(seconds: number): Promise<void> {
+    this.#closing ??= this.#close(seconds)
+    return this.#closing
+  }
+
+  async #close(seconds: number): Promise<void> {
+    this.#certificates.stop()
+    const listening = this.#opened.listeners.close()
+    this.#detachSys()
+    this.core.access?.close()
+    await this.#controlSocket?.close()
+    await stop(this.#server, seconds)
+    await this.core.guard.close()
+    this.#ticker.stop()
+    await listening
+  }
+
+  async #changeListeners(given: readonly GivenListener[]): Promise<readonly CutOff[]> {
+    const after = completeListeners(given, this.core.policy)
+    this.#certificates.tell(await this.#opened.listeners.change(after, Date.now()))
+    this.#settings.listeners = after
+    const cutOff = this.cutOffBy(given)
+    for (const { clientId, reason } of cutOff) {
+      this.#server.disconnect(clientId, Reason.AdministrativeAction, reason)
+    }
+    return cutOff
+  }
+
+  async #changeLimits(changes: Partial<Limits>): Promise<void> {
+    const settings = this.#settings
+    const { sessionExpirySecondsMax: before } = settings.limits
+    Object.assign(settings.limits, limitChanges(settings.given, changes))
+    settings.given = { ...settings.given, ...changes }
+    if (settings.limits.sessionExpirySecondsMax < before) await this.#server.capSessions()
+  }
+
+  #attachSys(seconds: number): () => void {
+    const server = this.#server
+    return attachSys(
+      server,
+      this.core.store,
+      () => takeCensus(server),
+      seconds,
+      () => this.#certificates.figures(),
+    )
+  }
+
+  #managed(): ManagedBroker {
+    const { server, store, access, keeping, guard } = this.core
+    const sources = {
+      ...this.#opened,
+      options: this.#options,
+      limits: this.#settings.limits,
+      server,
+      store,
+      certificates: this.#certificates,
+      startedAtMs: this.#startedAtMs,
+    }
+    return {
+      backup: () => this.backup(),
+      commands: { ...guard.commands(), ...(access === null ? {} : accessCommands(access, server, keeping)) },
+      inventory: server.inventory,
+      tell: (event) => server.state.events.emit('security', event),
+      status: () => brokerStatus(sources),
+    }
+  }
+}
+
+async function stop(server: Server, seconds: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, seconds * 1000)
+  })
+  try {
+    await server.stop(timeout)
+  } finally {
+    clearTimeout(timer)
+  }
+}
