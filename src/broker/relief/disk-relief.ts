@@ -1,23 +1,18 @@
 /**
- * What the Server does while the disk is short, before everybody is refused: the users who have most on it write no more. Their
- * messages are refused with 0x97, and so are new Sessions that would be stored; queues of theirs take no more than they hold.
+ * Relief while the disk is short: the users with most on it may write no more, so that the others still can.
+ * Their messages and new stored Sessions are refused with 0x97, and their queues do not grow.
  */
 import type { Usage } from '../accounts/usage.ts'
 import type { ServerState } from '../state/server-state.ts'
+import { largeUsers, listed, sizeText, userOf } from './large-users.ts'
 import { QueueCaps } from './queue-caps.ts'
 
-/** Nobody has much who has less than this part of the room that is short. */
+/** A user with less than this share of the room that counts as short is not large. */
 const LARGE_SHARE = 1 / 4
-/** Whoever has so much of what the largest has is as large. */
-const AS_LARGE_SHARE = 1 / 2
-/** A queue that has less is nobody's trouble. */
+/** Queues with less are not capped. */
 const QUEUE_BYTES_MIN = 64 * 1024
-/** With so much more room than is short it is over. */
+/** Relief ends with this much more room than counts as short. */
 const ENOUGH = 1.25
-/** Users that the operator is told by name. */
-const NAMES_TOLD = 3
-
-const MIB = 1024 * 1024
 
 export class DiskRelief {
   readonly #state: ServerState
@@ -30,46 +25,34 @@ export class DiskRelief {
     this.#caps = new QueueCaps(state, 'disk', QUEUE_BYTES_MIN, ({ queueBytes }) => queueBytes)
   }
 
-  /** How short the disk is and who writes no more; null when there is room, or nobody has much. */
+  /** How short the disk is and who may not write; null if there is room, or no user is large. */
   get pressed(): string | null {
     return this.#pressed
   }
 
-  /** Looks at how much may still be written, and at who has most. */
+  /** Compares the room that is left with what counts as short, and finds the large users. */
   look(): void {
-    const { roomBytes, shortRoomBytes } = this.#state.store
+    const { store, usage } = this.#state
+    const { roomBytes, shortRoomBytes } = store
     const enough = this.#pressed === null ? shortRoomBytes : shortRoomBytes * ENOUGH
-    const users = roomBytes < enough ? this.#largest(shortRoomBytes * LARGE_SHARE) : []
+    const users = roomBytes < enough ? largeUsers(usage.users(), diskBytes, shortRoomBytes * LARGE_SHARE) : []
     if (users.length === 0) {
       this.#end()
       return
     }
     this.#users = new Set(users)
-    this.#pressed = describe(users, roomBytes)
+    this.#pressed =
+      `${sizeText(roomBytes)} may still be written until everybody is refused (data.reserve_bytes); ` +
+      `those who have most on the disk write no more: ${listed(users, nameOf, diskBytes)}`
     this.#caps.cap(this.#users, this.#pressed)
   }
 
-  /** Why a message of this client's is refused, or a Session that would be stored; null where it is not. */
+  /** Returns why this client's message, or its new stored Session, is refused; null if it is not. */
   refusal(client: Usage | null): string | null {
-    if (this.#pressed === null || client === null) return null
-    const user = client.kind === 'user' ? client : client.user
+    const user = this.#pressed === null ? null : userOf(client)
     return user !== null && this.#users.has(user)
       ? `of a user who has much of the disk: ${this.#pressed}`
       : null
-  }
-
-  /** The largest users, those who have the most first. */
-  #largest(least: number): Usage[] {
-    const users: Usage[] = []
-    let most = 0
-    for (const user of this.#state.usage.users()) {
-      if (user.diskBytes < least) continue
-      users.push(user)
-      most = Math.max(most, user.diskBytes)
-    }
-    return users
-      .filter(({ diskBytes }) => diskBytes >= most * AS_LARGE_SHARE)
-      .sort((one, other) => other.diskBytes - one.diskBytes)
   }
 
   #end(): void {
@@ -80,18 +63,10 @@ export class DiskRelief {
   }
 }
 
-function describe(users: readonly Usage[], roomBytes: number): string {
-  const names = users
-    .slice(0, NAMES_TOLD)
-    .map(({ name, diskBytes }) => `${name} with ${mebibytes(diskBytes)}`)
-  const more = users.length - names.length
-  const others = more > 0 ? ` and ${more} more` : ''
-  return (
-    `${mebibytes(roomBytes)} may still be written until everybody is refused (data.reserve_bytes); ` +
-    `those who have most on the disk write no more: ${names.join(', ')}${others}`
-  )
+function diskBytes(user: Usage): number {
+  return user.diskBytes
 }
 
-function mebibytes(bytes: number): string {
-  return `${Math.round(bytes / MIB)} MiB`
+function nameOf(user: Usage): string {
+  return user.name
 }

@@ -1,40 +1,35 @@
 /**
- * What the Server does while Sessions, Subscriptions, retained messages, Wills and what waits for stored Sessions take too much
- * memory. None of them can be freed without breaking a promise, so the users who have most of them get no more, long before everybody
- * is refused. Of what waits on the disk an entry stays in memory: millions of them fill it as well.
+ * Relief while too much memory is taken by what the Server has promised to keep: Sessions, Subscriptions,
+ * retained messages, Wills, and the entries of queued messages that are on the disk. None of it can be
+ * dropped, so the users with most of it get no more, long before everybody is refused.
  */
 import type { Session } from '../../session/session.ts'
 import { parkedBytes } from '../accounts/costs.ts'
 import { type Usage, usageOf } from '../accounts/usage.ts'
 import type { ServerState } from '../state/server-state.ts'
+import { AS_LARGE_SHARE, largeUsers, listed, sizeText, userOf } from './large-users.ts'
 import { QueueCaps } from './queue-caps.ts'
 
 /**
- * Of `memory_bytes_max` what Sessions, Subscriptions and Wills of large users may take: the rest is for queues and connections. They
- * pay as long as memory is short, which must be able to end.
+ * Share of `memory_bytes_max` that Sessions, Subscriptions and Wills may take before large users are refused;
+ * the rest is for queues and connections, whose relief must be able to end.
  */
 const LASTING_SHARE = 0.6
-/** Beyond this nobody is spared. */
+/** Above this share everybody is refused. */
 const LASTING_SHARE_MAX = 0.8
-/** Below this part of what is too much it is over. */
+/** Relief ends below this share of what was too much. */
 const ENOUGH = 0.95
-/** Nobody is large who has less than this part of `memory_bytes_max`. */
+/** A user with less than this share of `memory_bytes_max` is not large. */
 const LARGE_SHARE = 1 / 32
-/** Whoever has so much of what the largest has is as large; half-way to the end, everybody is who has much. */
-const AS_LARGE_SHARE = 1 / 2
-/** A client that has less gets Subscriptions: a device without a Session subscribes anew each time. */
+/** Clients with less still get Subscriptions: a device without a Session subscribes anew each time. */
 const SMALL_BYTES = 2048
-/** A queue whose entries take less is nobody's trouble. */
+/** Queues whose entries take less are not capped. */
 const QUEUE_BYTES_MIN = 512
-/** Users that the operator is told by name. */
-const NAMES_TOLD = 3
-
-const MIB = 1024 * 1024
 
 export class KeptRelief {
   readonly #state: ServerState
   #users: ReadonlySet<Usage> = new Set()
-  /** So much is kept that nobody gets more. */
+  /** Whether so much is kept that everybody is refused. */
   #isFull = false
   #pressed: string | null = null
   readonly #caps: QueueCaps
@@ -44,40 +39,43 @@ export class KeptRelief {
     this.#caps = new QueueCaps(state, 'memory', QUEUE_BYTES_MIN, parkedBytes)
   }
 
-  /** How much is kept and who gets no more; null when all is well, or nobody is large. */
+  /** How much is kept and who gets no more; null if it is not too much, or no user is large. */
   get pressed(): string | null {
     return this.#pressed
   }
 
-  /** Looks at how much is kept, and at who has most of it. */
+  /** Compares what is kept with `memory_bytes_max`, and finds the large users. */
   look(): void {
-    const { limits, usage } = this.#state
+    const { limits, store, usage } = this.#state
     const { memoryBytesMax: maxBytes, memoryReservedPercent } = limits
     const lasting = lastingBytes(usage.total)
     const kept = this.#keptBytes(usage.total)
-    const fewer = this.#pressed === null ? 1 : ENOUGH
-    const bound = maxBytes * fewer
+    const bound = this.#pressed === null ? maxBytes : maxBytes * ENOUGH
     const isMuch = lasting > bound * LASTING_SHARE || kept > bound * (1 - memoryReservedPercent / 100)
     const isVeryMuch =
       lasting > (maxBytes * (LASTING_SHARE + LASTING_SHARE_MAX)) / 2 ||
       kept > maxBytes * (1 - memoryReservedPercent / 200)
     this.#isFull = lasting > maxBytes * LASTING_SHARE_MAX || kept > maxBytes
-    this.#users = isMuch ? this.#largest(maxBytes * LARGE_SHARE, isVeryMuch ? 0 : AS_LARGE_SHARE) : new Set()
-    this.#pressed = this.#isFull || this.#users.size > 0 ? this.#described(kept) : null
-    // Queues that cannot be parked are looked after by `Relief`.
-    if (this.#pressed === null || !this.#state.store.parks) this.#caps.end()
+    const users = isMuch ? this.#largeUsers(isVeryMuch) : []
+    this.#users = new Set(users)
+    this.#pressed = this.#isFull || users.length > 0 ? this.#described(kept, users) : null
+    // Queues that cannot be parked are the concern of `Relief`.
+    if (this.#pressed === null || !store.parks) this.#caps.end()
     else this.#caps.cap(this.#isFull ? new Set(usage.users()) : this.#users, this.#pressed)
   }
 
-  /** Why nothing more is kept for this client, or user; null where it is. */
+  /** Returns why nothing more is kept for this client, or user; null if it is. */
   refusal(client: Usage | null): string | null {
     if (this.#pressed === null) return null
     if (this.#isFull) return this.#pressed
-    const user = client?.kind === 'client' ? client.user : client
-    return user != null && this.#users.has(user) ? `of a user for whom much is kept: ${this.#pressed}` : null
+    const user = userOf(client)
+    return user !== null && this.#users.has(user) ? `of a user for whom much is kept: ${this.#pressed}` : null
   }
 
-  /** Why the client of a Session gets no further Subscription; those in this process have no limits. */
+  /**
+   * Returns why a Session gets no more Subscriptions; null for subscribers in this process, which have no
+   * limits.
+   */
   refusalOf(session: Session): string | null {
     const client = this.#pressed === null ? null : usageOf(session)
     if (client === null || (!this.#isFull && keptBytes(client) < SMALL_BYTES)) return null
@@ -88,45 +86,41 @@ export class KeptRelief {
     return keptBytes(usage) + (this.#state.store.parks ? usage.parkedBytes : 0)
   }
 
-  /** The largest users, those who have the most first. */
-  #largest(least: number, asLargeShare: number): Set<Usage> {
-    const users: Usage[] = []
-    let most = 0
-    for (const user of this.#state.usage.users()) {
-      const bytes = this.#keptBytes(user)
-      if (bytes < least) continue
-      users.push(user)
-      most = Math.max(most, bytes)
-    }
-    const large = users.filter((user) => this.#keptBytes(user) >= most * asLargeShare)
-    return new Set(large.sort((one, other) => this.#keptBytes(other) - this.#keptBytes(one)))
+  /** Half-way to the point at which everybody is refused, all users with much count as large. */
+  #largeUsers(isVeryMuch: boolean): Usage[] {
+    const { limits, usage } = this.#state
+    return largeUsers(
+      usage.users(),
+      (user) => this.#keptBytes(user),
+      limits.memoryBytesMax * LARGE_SHARE,
+      isVeryMuch ? 0 : AS_LARGE_SHARE,
+    )
   }
 
-  #described(kept: number): string {
-    const names = [...this.#users]
-      .slice(0, NAMES_TOLD)
-      .map((user) => `${user.name} with ${mebibytes(this.#keptBytes(user))}`)
-    const more = this.#users.size - names.length
-    const others = more > 0 ? ` and ${more} more` : ''
+  #described(kept: number, users: readonly Usage[]): string {
+    const names = listed(
+      users,
+      ({ name }) => name,
+      (user) => this.#keptBytes(user),
+    )
     const who = this.#isFull ? 'nobody gets more' : 'those who have most get no more'
-    const list = names.length === 0 ? '' : `: ${names.join(', ')}${others}`
-    const { memoryBytesMax } = this.#state.limits
     return (
-      `${mebibytes(kept)} are in memory for Sessions, Subscriptions, retained messages, Wills and what waits on the disk, and ` +
-      `limits.memory_bytes_max is ${mebibytes(memoryBytesMax)}; ${who}${list}`
+      `${sizeText(kept)} are in memory for Sessions, Subscriptions, retained messages, Wills and what ` +
+      `waits on the disk, and limits.memory_bytes_max is ${sizeText(this.#state.limits.memoryBytesMax)}; ` +
+      who +
+      (names === '' ? '' : `: ${names}`)
     )
   }
 }
 
-/** What stays until its client or the operator ends it; of retained messages and queues only `keptBytes` knows. */
+/**
+ * Bytes that stay until the client or the operator ends them; retained messages and queues are not among
+ * them.
+ */
 function lastingBytes({ sessionBytes, subscriptionBytes, willBytes }: Usage): number {
   return sessionBytes + subscriptionBytes + willBytes
 }
 
 function keptBytes(usage: Usage): number {
   return lastingBytes(usage) + usage.retainedBytes
-}
-
-function mebibytes(bytes: number): string {
-  return `${Math.round(bytes / MIB)} MiB`
 }

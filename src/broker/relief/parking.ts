@@ -1,6 +1,7 @@
 /**
- * Parks what waits for clients that are away, once memory is short for messages that are stored. A long queue parks by itself
- * as it grows; this is for very many short ones, for what was in flight, and for what somebody looked at.
+ * Parks what waits for clients that are away, once memory is short for messages that are stored. A long queue
+ * parks by itself as it grows; this is for very many short ones, for what was in flight, and for what
+ * somebody looked at.
  */
 import type { Session } from '../../session/session.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -9,7 +10,10 @@ import type { ServerState } from '../state/server-state.ts'
 const STEP = 2048
 /** What each of them takes, in units. */
 const ENTRY_UNITS = 4
-/** How long a pass that parked hardly anything is not repeated, in ms: what is in memory is of clients that are connected. */
+/**
+ * How long a pass that parked hardly anything is not repeated, in ms: what is in memory is of clients that
+ * are connected.
+ */
 const REST_MS = 10_000
 /** Fewer entries make a pass one that was in vain. */
 const WORTH_WHILE = 1024

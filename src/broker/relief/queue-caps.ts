@@ -1,4 +1,4 @@
-/** Queues that take no more than they hold, while something is short: those of users who have most of it. */
+/** Caps queues while memory or disk is short: those of the users with most of it do not grow. */
 import type { Session } from '../../session/session.ts'
 import { type Usage, usageOf } from '../accounts/usage.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -10,7 +10,7 @@ export class QueueCaps {
   readonly #bytesOf: (session: Session) => number
   readonly #capped = new Set<Session>()
 
-  /** `bytesOf` is what a queue takes of what is short; one that takes less than `leastBytes` is nobody's trouble. */
+  /** `bytesOf` measures a queue in what is short; queues below `leastBytes` are left alone. */
   constructor(
     state: ServerState,
     of: 'disk' | 'memory',
@@ -23,7 +23,10 @@ export class QueueCaps {
     this.#bytesOf = bytesOf
   }
 
-  /** Caps the queues of these users' stored Sessions, and no others. `why` tells the operator what is short. */
+  /**
+   * Caps the queues of these users' stored Sessions, and uncaps others. `why` tells the operator what is
+   * short.
+   */
   cap(users: ReadonlySet<Usage>, why: string): void {
     const { sessionsById, events, counters } = this.#state
     for (const session of this.#capped)
@@ -41,12 +44,12 @@ export class QueueCaps {
       this.#capped.add(session)
       counters.relief.capped++
       const { clientId, owner: userName } = session
-      const detail = `its queue takes no more than it holds: limits.queue_full says what is dropped; ${why}`
+      const detail = `its queue does not grow: limits.queue_full says which messages are dropped; ${why}`
       events.emit('relieved', { clientId, userName, step: 'capped', of: this.#of, bytes, detail })
     }
   }
 
-  /** Nothing is short any more. */
+  /** Uncaps all queues: nothing is short any more. */
   end(): void {
     if (this.#capped.size === 0) return
     for (const session of this.#capped) session.uncapQueue()

@@ -1,6 +1,6 @@
 /**
- * How much may be kept for a client, for its user, and for all together. Each function answers which limit refuses; what is there
- * already may stay and be replaced, so that whoever is at a limit can come back.
+ * How much may be kept for a client, for its user, and for all together. Each function answers which limit
+ * refuses; what is there already may stay and be replaced, so that whoever is at a limit can come back.
  */
 import type { Message, Will } from '../../mqtt/message.ts'
 import type { Session } from '../../session/session.ts'
@@ -10,7 +10,10 @@ import { type Usage, usageOf } from '../accounts/usage.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import type { ServerState } from '../state/server-state.ts'
 
-/** Of the Session and the Will that CONNECT would make; `user` is who it is, null where nothing is kept for them yet. */
+/**
+ * Of the Session and the Will that CONNECT would make; `user` is who it is, null where nothing is kept for
+ * them yet.
+ */
 export function sessionExcess(
   { limits, sessions, usage: { total }, wills }: ServerState,
   clientId: string,
@@ -80,7 +83,9 @@ function isThisMachine({ remoteAddress }: LinkInfo): boolean {
   return remoteAddress === '' || remoteAddress === '::1' || /^(?:::ffff:)?127\./.test(remoteAddress)
 }
 
-/** Of one more Subscription; null for one that is there already. `inner` is the filter without `$share/name/`. */
+/**
+ * Of one more Subscription; null for one that is there already. `inner` is the filter without `$share/name/`.
+ */
 export function subscriptionExcess(
   state: ServerState,
   session: Session,
@@ -124,7 +129,10 @@ export function retainerOf(
   return author === null ? null : usage.user(author.userName)
 }
 
-/** Whether there is room for a further retained message, as far as can be told without a look at the one it may replace. */
+/**
+ * Whether there is room for a further retained message, as far as can be told without a look at the one it
+ * may replace.
+ */
 export function hasRoomToRetain(state: ServerState, message: Message, publisher: Session | null): boolean {
   const { limits, retained, ownRetained } = state
   if (retained.count - ownRetained.count >= limits.retainedMessagesMax) return false
@@ -135,7 +143,10 @@ export function hasRoomToRetain(state: ServerState, message: Message, publisher:
   return user.retainedMessages < limits.retainedMessagesPerUserMax && bytes <= limits.retainedBytesPerUserMax
 }
 
-/** Of a message that is to be retained in place of the one of its topic name. One that is no larger may always take its place. */
+/**
+ * Of a message that is to be retained in place of the one of its topic name. One that is no larger may always
+ * take its place.
+ */
 export function retainedExcess(
   state: ServerState,
   message: Message,

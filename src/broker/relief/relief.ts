@@ -1,6 +1,6 @@
 /**
- * What the Server does while memory is short: those who hold most pay first, in steps that get harder as long as it stays short.
- * Newcomers and small clients go on; only where nobody is large, everybody is refused.
+ * Relief while memory is short: the clients that hold most of it pay first, in steps that get harder as long
+ * as memory stays short. New and small clients go on. Everybody is refused only if nobody holds much.
  */
 import type { Delivery } from '../../mqtt/message.ts'
 import type { Session } from '../../session/session.ts'
@@ -17,6 +17,7 @@ import { usageOf } from '../accounts/usage.ts'
 import type { ReliefStep } from '../boundary/events.ts'
 import type { ClientConnection, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
+import { listed, sizeText } from './large-users.ts'
 import { proportionalShare } from './proportional-share.ts'
 import { type ShareBacklog, sharedDelivery } from './share-backlog.ts'
 
@@ -28,33 +29,30 @@ interface Client extends Holder {
   readonly connection: ClientConnection | null
 }
 
-/** How many of the largest are looked at for what they share with others. */
+/** The largest clients whose messages are checked for other holders. */
 const SHARES_LOOKED_AT = 64
 
-/** Below this part of the high mark memory is not short any more, and so much less is aimed at. */
+/**
+ * Memory is short above the high mark, and until it is below `LOW_SHARE` of it. Payments aim at `AIM_SHARE`.
+ */
 const LOW_SHARE = 0.9
 const AIM_SHARE = 0.8
 
-/** Whoever paid so lately goes on with the next step when memory is short again, in ms. */
+/** A client that paid within this time goes on with the next step when memory is short again. */
 const REMEMBERED_MS = 60_000
 
-/** A step takes so long at least, in ms: a client may still do something about it. */
+/** Shortest time in ms between two steps, in which a client may still give up memory. */
 const STEP_MS = 900
 
-/** Clients that hold less than this are none that could pay. */
+/** A client that holds less does not pay. */
 const HELD_BYTES_MIN = 512
 
-/** What it takes to have one client pay, of work. */
+/** Units that one payment takes. */
 const PAYMENT_UNITS = 200
 
-/** Clients that the operator is told by name. */
-const NAMES_TOLD = 3
+const TOLD = 'memory is short, and this client uses most of it'
 
-const MIB = 1024 * 1024
-
-const TOLD = 'memory is short, and this client has the Server keep most of it'
-
-/** The step that a client came to, and when, in broker time. */
+/** The step that a client came to, and the broker time of it. */
 interface Debt {
   readonly step: number
   readonly at: number
@@ -63,15 +61,14 @@ interface Debt {
 export class Relief {
   readonly #state: ServerState
   readonly #backlog: ShareBacklog
-  /** By Client Identifier. */
+  /** The latest step of each Client Identifier. */
   readonly #debts = new Map<string, Debt>()
-  /** Those that pay at the moment. */
+  /** Clients that pay at the moment. */
   readonly #paying = new Map<Session, Client>()
-  /** Those that pay since the latest look. */
+  /** Payments that the latest look demanded. */
   #due: readonly Payment<Client>[] = []
-  /** Users whose clients hold most, none of which is large. */
+  /** Users who hold much by many clients, none of which is large. */
   #users: ReadonlySet<string> = new Set()
-  /** What is said of it while memory is short. */
   #pressed: string | null = null
 
   constructor(state: ServerState, backlog: ShareBacklog) {
@@ -79,12 +76,14 @@ export class Relief {
     this.#backlog = backlog
   }
 
-  /** How short memory is and who pays, while it is short; null when all is well. */
+  /** How short memory is and who pays; null if it is not short. */
   get pressed(): string | null {
     return this.#pressed
   }
 
-  /** Why a user may make no new Session: its many clients hold most of the memory. Null where it may. */
+  /**
+   * Returns why a user may make no new Session, as its many clients hold most of the memory; null if it may.
+   */
   sessionRefusal(userName: string | null, remoteAddress: string): string | null {
     if (this.#users.size === 0) return null
     const user = this.#state.usage.user(userName, remoteAddress)
@@ -92,7 +91,7 @@ export class Relief {
     return `memory is short, and the many clients of this user hold most of it; ${this.#marks()}`
   }
 
-  /** Looks at how much is held, each message once, and has the largest pay where it is too much. */
+  /** Has the largest clients pay if all clients together hold too much; `bytes` counts each message once. */
   look(bytes: number): void {
     const { memoryBytesMax: maxBytes, memoryReservedPercent } = this.#state.limits
     const highBytes = maxBytes * (1 - memoryReservedPercent / 100)
@@ -114,7 +113,7 @@ export class Relief {
     this.#pay({ bytes: heldBytes, lowBytes, highBytes, maxBytes }, clients)
   }
 
-  /** Everybody that holds something which can be freed, by what was counted at the last look. */
+  /** Collects the clients that hold something which can be freed, as counted by the latest look. */
   #clients(): Client[] {
     const { connected, sessionsById, store, work } = this.#state
     const found: Client[] = []
@@ -135,13 +134,15 @@ export class Relief {
     const base = connection === null ? 0 : connectionBytes(connection.view.link.transport)
     let bytes = usage.bufferBytes - base
     if (!session.stored) bytes += usage.queueBytes + usage.subscriptionBytes
-    // What cannot be parked was capped with the first step, and there is nothing else to pay with.
+    // A queue that cannot be parked was capped in the first step; there is nothing else to pay with.
     else if (!this.#state.store.parks && step < LAST_STEP) bytes += usage.queueBytes
     if (bytes < HELD_BYTES_MIN) return
     found.push({ clientId: usage.name, user: usage.user?.name ?? '', bytes, step, session, connection })
   }
 
-  /** The step that it came to, from which it goes on; one less where that was just now. */
+  /**
+   * Returns the step from which the client goes on: its latest one, or the one before if that was just now.
+   */
   #stepOf(clientId: string): number {
     const debt = this.#debts.get(clientId)
     const now = this.#state.now()
@@ -149,7 +150,7 @@ export class Relief {
     return now - debt.at < STEP_MS ? debt.step - 1 : debt.step
   }
 
-  /** Leaves to the largest their shares of what they have in common with others. */
+  /** Counts for the largest clients only their shares of messages that others hold as well. */
   #withoutShared(clients: readonly Client[], most: number): void {
     const large = clients.filter(({ bytes, session }) => bytes >= most && !session.stored)
     large.sort((one, other) => other.bytes - one.bytes)
@@ -162,7 +163,7 @@ export class Relief {
   #pay(pressure: Pressure, clients: readonly Client[]): void {
     const state = this.#state
     if (pressure.bytes < pressure.maxBytes * LOW_SHARE) state.memoryRefusal = null
-    // Between the marks nobody new pays; those who do go on, or a client that stands still would do so for ever.
+    // Between the marks only those who pay already go on, or a client that does nothing would pay for ever.
     const isHigh = pressure.bytes > pressure.highBytes
     const payers = isHigh ? clients : clients.filter(({ session }) => this.#paying.has(session))
     const { payments, users, uncoveredBytes } = plan(pressure, payers)
@@ -173,12 +174,13 @@ export class Relief {
     if (uncoveredBytes === 0 && isHigh) {
       state.memoryRefusal = null
     } else if (state.memoryRefusal === null && pressure.bytes > pressure.maxBytes) {
-      state.memoryRefusal = `${mebibytes(pressure.bytes)} are in memory, and nobody holds much of it; ${this.#marks()}`
+      const held = `${sizeText(pressure.bytes)} are in memory, and nobody holds much of it`
+      state.memoryRefusal = `${held}; ${this.#marks()}`
       state.limited('memoryBytesMax', '', state.memoryRefusal)
     }
   }
 
-  /** Has them pay from this one on, in slices: they may be 20,000. A later look makes others due. */
+  /** Takes the payments from this index on, in slices: there may be 20,000. A later look replaces them. */
   #takeDue(payments: readonly Payment<Client>[], from: number): void {
     const { work, turn } = this.#state
     const until = work.units + SLICE_UNITS
@@ -187,7 +189,7 @@ export class Relief {
       work.units += PAYMENT_UNITS
       const { holder, step } = payments[at]!
       const { clientId, session } = holder
-      // Meanwhile it may have gone.
+      // The Session may have ended meanwhile.
       if (usageOf(session) === null) continue
       const known = this.#debts.get(clientId)
       const now = this.#state.now()
@@ -202,36 +204,36 @@ export class Relief {
   }
 
   #described({ bytes }: Pressure, payments: readonly Payment<Client>[]): string {
-    const names = payments
-      .slice(0, NAMES_TOLD)
-      .map(({ holder: { clientId, bytes: own } }) => `${clientId} with ${mebibytes(own)}`)
-    const more = payments.length - names.length
-    const others = more > 0 ? ` and ${more} more` : ''
-    const who =
-      names.length === 0 ? 'nobody holds much of it' : `those who hold most pay: ${names.join(', ')}${others}`
-    return `${mebibytes(bytes)} are in memory; ${who}; ${this.#marks()}`
+    const names = listed(
+      payments,
+      ({ holder }) => holder.clientId,
+      ({ holder }) => holder.bytes,
+    )
+    const who = names === '' ? 'nobody holds much of it' : `those who hold most pay: ${names}`
+    return `${sizeText(bytes)} are in memory; ${who}; ${this.#marks()}`
   }
 
   #marks(): string {
     const { memoryBytesMax, memoryReservedPercent } = this.#state.limits
     return (
-      `limits.memory_bytes_max is ${mebibytes(memoryBytesMax)}, ` +
+      `limits.memory_bytes_max is ${sizeText(memoryBytesMax)}, ` +
       `of which limits.memory_reserved_percent keeps ${memoryReservedPercent} % for small clients`
     )
   }
 
-  // ── the steps ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the steps ────────────────────────────────────────────────────────────────────────────────────────────
 
   #take(client: Client, step: number): void {
     const { session, connection } = client
     const { events, store } = this.#state
     session.forgetSent()
     if (connection !== null && step >= LAST_STEP && (!session.stored || store.parks)) {
-      this.#tell(client, 'disconnected', 'it is disconnected; what a stored Session has waits on the disk')
-      connection.cut(`${TOLD}: ${mebibytes(client.bytes)}`, TOLD)
+      this.#tell(client, 'disconnected', 'it is disconnected; messages of a stored Session wait on the disk')
+      connection.cut(`${TOLD}: ${sizeText(client.bytes)}`, TOLD)
       return
     }
-    // Of what it sends; what it acknowledges must be read, or it can never hold less.
+    // Only if most of its memory is for what it sends: acknowledgements must be read, or it can never hold
+    // less.
     if (connection !== null && connection.heldBytes * 2 >= client.bytes && connection.hold('pays')) {
       this.#tell(client, 'paused', 'nothing is read from it until there is room')
       events.emit('paused', { clientId: client.clientId, reason: 'memory' })
@@ -242,11 +244,11 @@ export class Relief {
       this.#tell(
         client,
         'capped',
-        'its queue takes no more than it holds: limits.queue_full says what is dropped',
+        'its queue does not grow: limits.queue_full says which messages are dropped',
       )
     }
     if (step === 1 || session.stored || session.queueLength === 0) return
-    this.#tell(client, 'shed', 'what waits for it is dropped, since its Session ends with the connection')
+    this.#tell(client, 'shed', 'its queued messages are dropped, since its Session ends with the connection')
     this.#shed(session, session.queueLength)
   }
 
@@ -264,7 +266,10 @@ export class Relief {
     })
   }
 
-  /** Drops the oldest messages that wait, so many, in slices. What came by a Shared Subscription goes to another member. */
+  /**
+   * Drops the oldest queued messages, in slices. Those of a Shared Subscription go to another member if one
+   * takes them.
+   */
   #shed(session: Session, count: number): void {
     const state = this.#state
     const until = state.work.units + SLICE_UNITS
@@ -278,7 +283,9 @@ export class Relief {
     if (left > 0) state.turn.continueLater(() => this.#shed(session, left))
   }
 
-  /** Gives a message of a Shared Subscription to a member that has room, else to one for which it may wait. */
+  /**
+   * Gives a message of a Shared Subscription to a member that has room, or else to one whose queue takes it.
+   */
   #passOn(session: Session, { message, share }: Delivery): boolean {
     const group = share === null ? null : this.#state.router.shareGroup(share)
     if (share === null || group === null) return false
@@ -294,7 +301,7 @@ export class Relief {
     return true
   }
 
-  /** Memory is not short any more. */
+  /** Ends relief: memory is no longer short. */
   #end(): void {
     const state = this.#state
     if (this.#pressed === null) return
@@ -312,12 +319,12 @@ export class Relief {
     this.#forget()
   }
 
-  /** A stored Session whose messages can be parked was not capped here, but perhaps for the disk. */
+  /** Leaves alone a stored Session with messages that can be parked: only `QueueCaps` may have capped it. */
   #uncap(session: Session): void {
     if (!session.stored || !this.#state.store.parks) session.uncapQueue()
   }
 
-  /** Forgets who has paid long ago, and who is gone. */
+  /** Forgets clients that paid long ago, or have gone. */
   #forget(): void {
     const { connected, sessions } = this.#state
     const now = this.#state.now()
@@ -331,8 +338,4 @@ export class Relief {
       this.#uncap(session)
     }
   }
-}
-
-function mebibytes(bytes: number): string {
-  return bytes < MIB ? `${Math.ceil(bytes / 1024)} KiB` : `${Math.round(bytes / MIB)} MiB`
 }

@@ -1,6 +1,7 @@
 /**
- * Messages of Shared Subscriptions that wait for a member which does not take them, while others could (section 4.8.2). What
- * was never sent goes to whoever has room: the oldest first, so that nobody gets a newer one before.
+ * Messages of Shared Subscriptions that wait for a member which does not take them, while others could
+ * (section 4.8.2). What was never sent goes to whoever has room: the oldest first, so that nobody gets a
+ * newer one before.
  */
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { SubscriptionOptions } from '../../mqtt/packet.ts'
@@ -40,7 +41,10 @@ export class ShareBacklog {
     return this.#behind.size
   }
 
-  /** The member for which messages of this Shared Subscription wait the longest, next in its queue; null where none do. */
+  /**
+   * The member for which messages of this Shared Subscription wait the longest, next in its queue; null where
+   * none do.
+   */
   holder(share: string): Session | null {
     if (this.#behind.size === 0) return null
     let looked = 0
@@ -56,7 +60,10 @@ export class ShareBacklog {
     return found
   }
 
-  /** Whether it is not known yet what waits next for this member: much has expired, and is dropped in later turns. */
+  /**
+   * Whether it is not known yet what waits next for this member: much has expired, and is dropped in later
+   * turns.
+   */
   isDropping(holder: Session): boolean {
     return this.#dropping.has(holder)
   }
@@ -106,8 +113,8 @@ export class ShareBacklog {
   }
 
   /**
-   * A member has room, or may have: it takes what waits for others, as far as its window goes. Where messages wait for itself,
-   * the next one may be for others now.
+   * A member has room, or may have: it takes what waits for others, as far as its window goes. Where messages
+   * wait for itself, the next one may be for others now.
    */
   resume(session: Session): void {
     if (this.#behind.size === 0) return
@@ -116,7 +123,10 @@ export class ShareBacklog {
     this.#moveAll()
   }
 
-  /** The oldest message that waited for a member was dropped. What is next goes to others behind what is being handled. */
+  /**
+   * The oldest message that waited for a member was dropped. What is next goes to others behind what is being
+   * handled.
+   */
   headDropped(holder: Session): void {
     if (this.#behind.size === 0 || holder.queueLength === 0 || this.#moved.has(holder)) return
     this.#moved.add(holder)
@@ -142,7 +152,10 @@ export class ShareBacklog {
     }
   }
 
-  /** What waits next for a member, as `Session.waitingShared` says; null, too, while what has expired before it is dropped. */
+  /**
+   * What waits next for a member, as `Session.waitingShared` says; null, too, while what has expired before
+   * it is dropped.
+   */
   #next(holder: Session): (Delivery & { readonly share: string }) | null {
     if (this.#dropping.has(holder)) return null
     const waiting = holder.waitingShared()
@@ -191,7 +204,10 @@ export class ShareBacklog {
     return record
   }
 
-  /** Takes what waits next for another member, by whatever Shared Subscription of both. False where that is nothing. */
+  /**
+   * Takes what waits next for another member, by whatever Shared Subscription of both. False where that is
+   * nothing.
+   */
   #take(session: Session, holder: Session): boolean {
     const { work } = this.#state
     let isTaken = false
@@ -240,7 +256,10 @@ export class ShareBacklog {
   }
 }
 
-/** What a member of a Shared Subscription gets of a message, by its own options [MQTT-4.8.2-3]. `identifier` is 0 for none. */
+/**
+ * What a member of a Shared Subscription gets of a message, by its own options [MQTT-4.8.2-3]. `identifier`
+ * is 0 for none.
+ */
 export function sharedDelivery(
   message: Message,
   share: string,
