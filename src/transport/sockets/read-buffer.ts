@@ -8,6 +8,7 @@
  * 'data' events.
  */
 import { Socket } from 'node:net'
+import { Discards } from './discards.ts'
 
 /** The most bytes that libuv reads at once. */
 const READ_BYTES = 64 * 1024
@@ -18,6 +19,13 @@ const SLAB_BYTES = 256 * 1024
 interface Reading {
   readonly buffer: symbol
   readonly callback: symbol
+}
+
+/** Takes the input of one socket. */
+export interface Reader {
+  /** Returns true if it does not want the next so many bytes. */
+  discards(bytes: number): boolean
+  received(chunk: Buffer): void
 }
 
 /** Finds the symbols that `onread` sets; null if this version of Node does not have them. */
@@ -31,6 +39,8 @@ function findReading(): Reading | null {
 
 /** The shared read buffer of many sockets. */
 export class ReadBuffer {
+  /** Shared by the same sockets once they have ended. */
+  readonly discards = new Discards()
   readonly #reading: Reading | null
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BYTES)
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
@@ -42,17 +52,17 @@ export class ReadBuffer {
   }
 
   /**
-   * Passes the socket's input to `received` in chunks that the receiver may keep. Returns false and does
+   * Passes the socket's input to the reader in chunks that it may keep. Returns false and does
    * nothing if the socket does not support it.
    */
-  attach(socket: Socket, received: (chunk: Buffer) => void): boolean {
+  attach(socket: Socket, reader: Reader): boolean {
     const reading = this.#reading
     const handle: unknown = Reflect.get(socket, '_handle')
     if (reading === null || typeof handle !== 'object' || handle === null) return false
     const useUserBuffer: unknown = Reflect.get(handle, 'useUserBuffer')
     if (typeof useUserBuffer !== 'function' || socket.readableLength > 0) return false
     const callback = (bytes: number): boolean => {
-      received(this.#copy(bytes))
+      if (!reader.discards(bytes)) reader.received(this.#copy(bytes))
       return true
     }
     Reflect.set(socket, reading.buffer, this.#buffer)

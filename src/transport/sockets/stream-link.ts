@@ -1,10 +1,11 @@
 /** HOT. A stream socket (TCP, TLS, unix) as a Link. */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
+import type { Discards } from './discards.ts'
 import { EncryptedBytes } from './encrypted-bytes.ts'
 import { keepReading, readOn } from './keep-reading.ts'
 import { LINGER_MS, LingerTimer, READ_ON_MS } from './lingering.ts'
-import type { ReadBuffer } from './read-buffer.ts'
+import type { ReadBuffer, Reader } from './read-buffer.ts'
 import { type ScratchBuffers, SendQueue, type Sink } from './send-queue.ts'
 
 /**
@@ -13,7 +14,7 @@ import { type ScratchBuffers, SendQueue, type Sink } from './send-queue.ts'
  * lowers `writableLength`, only after the kernel has copied it or it has failed. TLS encrypts later, so it
  * gets null.
  */
-export class StreamLink implements Link, Sink {
+export class StreamLink implements Link, Sink, Reader {
   readonly info: LinkInfo
   readonly leavesWritten: boolean
   readonly hidesRecords: boolean
@@ -24,6 +25,8 @@ export class StreamLink implements Link, Sink {
   /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
+  /** Set by `start`. */
+  #discards: Discards | undefined
   #error: Error | undefined
   /** `end` or `destroy` was called; the handler only gets `closed` from now on. */
   #ending = false
@@ -46,16 +49,32 @@ export class StreamLink implements Link, Sink {
   /** Passes input to the handler from now on, read through `readBuffer` if Node supports that. */
   start(handler: LinkHandler, readBuffer: ReadBuffer): void {
     this.#handler = handler
+    this.#discards = readBuffer.discards
     if (this.#socket.closed) {
       this.#onClose()
       return
     }
-    const received = (chunk: Buffer): void => {
-      if (!this.#ending) handler.received(chunk)
+    if (!readBuffer.attach(this.#socket, this)) {
+      this.#socket.on('data', (chunk: Buffer) => {
+        if (!this.discards(chunk.length)) this.received(chunk)
+      })
     }
-    if (!readBuffer.attach(this.#socket, received)) this.#socket.on('data', received)
     this.#socket.on('end', () => this.#onPeerEnd())
   }
+
+  // ── Reader ──────────────────────────────────────────────
+
+  discards(bytes: number): boolean {
+    if (!this.#ending) return false
+    this.#discards?.discarded(this.#socket, bytes)
+    return true
+  }
+
+  received(chunk: Buffer): void {
+    this.#handler?.received(chunk)
+  }
+
+  // ── Link ────────────────────────────────────────────────
 
   get bufferedBytes(): number {
     return this.#queue.bufferedBytes
@@ -94,7 +113,8 @@ export class StreamLink implements Link, Sink {
     this.#linger(LINGER_MS)
     // Unread input would turn our FIN into a reset, which can overtake the last packet, so read and discard
     // it.
-    this.#socket.resume()
+    if (this.#discards === undefined) this.#socket.resume()
+    else this.#discards.start(this.#socket)
     if (this.#queue.bufferedBytes === 0) this.#socket.end()
   }
 

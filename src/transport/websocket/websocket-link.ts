@@ -1,10 +1,11 @@
 /** HOT. A WebSocket as a Link, with control packets in binary messages (MQTT 5.0 section 6). */
 import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
+import type { Discards } from '../sockets/discards.ts'
 import { EncryptedBytes } from '../sockets/encrypted-bytes.ts'
 import { keepReading, readOn } from '../sockets/keep-reading.ts'
 import { LINGER_MS, LingerTimer, READ_ON_MS } from '../sockets/lingering.ts'
-import type { ReadBuffer } from '../sockets/read-buffer.ts'
+import type { ReadBuffer, Reader } from '../sockets/read-buffer.ts'
 import { type ScratchBuffers, SendQueue, type Sink } from '../sockets/send-queue.ts'
 import {
   CloseStatus,
@@ -25,7 +26,7 @@ const PONG_BELOW_BYTES = 16 * 1024
  * A Link over a socket with an open WebSocket. Each `write` becomes one message, in fragments if it is
  * long, with its header in the memory in front of it. `scratchBuffers` as for StreamLink.
  */
-export class WebSocketLink implements Link, Sink, FrameSink {
+export class WebSocketLink implements Link, Sink, FrameSink, Reader {
   readonly info: LinkInfo
   readonly leavesWritten: boolean
   readonly hidesRecords: boolean
@@ -36,6 +37,8 @@ export class WebSocketLink implements Link, Sink, FrameSink {
   /** Created when it is first needed. */
   #encrypted: EncryptedBytes | undefined
   #handler: LinkHandler | undefined
+  /** Set by `start`. */
+  #discards: Discards | undefined
   #error: Error | undefined
   /** `end` or `destroy` was called; the handler only gets `closed` from now on. */
   #ending = false
@@ -68,16 +71,34 @@ export class WebSocketLink implements Link, Sink, FrameSink {
    */
   start(handler: LinkHandler, head: Buffer, readBuffer: ReadBuffer): void {
     this.#handler = handler
+    this.#discards = readBuffer.discards
     if (this.#socket.closed) {
       this.#onClose()
       return
     }
-    const received = (chunk: Buffer): void => this.#reader.push(chunk)
-    if (readBuffer.attach(this.#socket, received)) this.#socket.resume()
-    else this.#socket.on('data', received)
+    if (readBuffer.attach(this.#socket, this)) this.#socket.resume()
+    else {
+      this.#socket.on('data', (chunk: Buffer) => {
+        if (!this.discards(chunk.length)) this.received(chunk)
+      })
+    }
     this.#socket.on('end', () => this.#onPeerEnd())
-    if (head.length > 0) received(head)
+    if (head.length > 0) this.received(head)
   }
+
+  // ── Reader ──────────────────────────────────────────────
+
+  /** Always wants them: the peer's Close frame may be among them. */
+  discards(bytes: number): boolean {
+    if (this.#ending) this.#discards?.discarded(this.#socket, bytes)
+    return false
+  }
+
+  received(chunk: Buffer): void {
+    this.#reader.push(chunk)
+  }
+
+  // ── Link ────────────────────────────────────────────────
 
   get bufferedBytes(): number {
     return this.#queue.bufferedBytes
@@ -118,7 +139,7 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     this.#ending = true
     keepReading(this.#socket, false)
     this.#lingerTimer.start(LINGER_MS)
-    this.#socket.resume()
+    this.#readOn()
     if (this.#queue.bufferedBytes === 0) this.#sendLast()
   }
 
@@ -211,8 +232,14 @@ export class WebSocketLink implements Link, Sink, FrameSink {
     }
     keepReading(this.#socket, false)
     this.#lingerTimer.start(LINGER_MS)
-    this.#socket.resume()
+    this.#readOn()
     this.#socket.end()
+  }
+
+  /** Reads what still comes, which only matters if it is the peer's Close frame. */
+  #readOn(): void {
+    if (this.#discards === undefined) this.#socket.resume()
+    else this.#discards.start(this.#socket)
   }
 
   /** The peer's stream ended without a Close frame, or after ours. */

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { ReadBuffer } from '../../../src/transport/sockets/read-buffer.ts'
+import { ReadBuffer, type Reader } from '../../../src/transport/sockets/read-buffer.ts'
 import { StreamLink } from '../../../src/transport/sockets/stream-link.ts'
 
 let server: Server
@@ -27,9 +27,13 @@ async function connected(): Promise<{ client: Socket; accepted: Socket }> {
   return { client, accepted }
 }
 
+function reader(received: (chunk: Buffer) => unknown = () => {}): Reader {
+  return { discards: () => false, received }
+}
+
 test('this version of Node lets accepted sockets read into our memory', async () => {
   const { accepted } = await connected()
-  expect(new ReadBuffer().attach(accepted, () => {})).toBe(true)
+  expect(new ReadBuffer().attach(accepted, reader())).toBe(true)
 })
 
 test('chunks stay unchanged while other sockets read into the same memory', async () => {
@@ -37,7 +41,12 @@ test('chunks stay unchanged while other sockets read into the same memory', asyn
   const pairs = [await connected(), await connected(), await connected()]
   const kept: Buffer[][] = pairs.map(() => [])
   const ended = pairs.map(async ({ client, accepted }, index) => {
-    expect(readBuffer.attach(accepted, (chunk) => kept[index]!.push(chunk))).toBe(true)
+    expect(
+      readBuffer.attach(
+        accepted,
+        reader((chunk) => kept[index]!.push(chunk)),
+      ),
+    ).toBe(true)
     accepted.resume()
     const end = once(accepted, 'end')
     // More than a slab each, in pieces of many sizes.
@@ -57,9 +66,10 @@ test('chunks stay unchanged while other sockets read into the same memory', asyn
 test('a paused socket reads nothing until it is resumed', async () => {
   const { client, accepted } = await connected()
   let bytes = 0
-  new ReadBuffer().attach(accepted, (chunk) => {
+  const counting = reader((chunk) => {
     bytes += chunk.length
   })
+  new ReadBuffer().attach(accepted, counting)
   accepted.pause()
   const total = 32_000_000
   client.end(Buffer.alloc(total))
@@ -81,7 +91,7 @@ test('a paused socket reads nothing until it is resumed', async () => {
 test('without support in Node, attach refuses and the link still reads its input', async () => {
   const without = new ReadBuffer(null)
   const { client, accepted } = await connected()
-  expect(without.attach(accepted, () => {})).toBe(false)
+  expect(without.attach(accepted, reader())).toBe(false)
   const link = new StreamLink(
     accepted,
     { transport: 'tcp', listener: 'plain', remoteAddress: '', remotePort: 0, allowAnonymous: true },
