@@ -26,8 +26,11 @@ import type { Listener } from './transport/listener/listener.ts'
 import type { OpenFiles } from './transport/open-files.ts'
 
 export type { AccessOptions } from './access/access-options.ts'
+export { AccountsError } from './access/accounts-file.ts'
 export type { BanView } from './access/bans/ban-commands.ts'
 export { BansError } from './access/bans/bans-file.ts'
+export { FileError, LinesError } from './access/files/watched-file.ts'
+export { RuleError } from './access/rule.ts'
 export type { BrokerEvents, EventName, Events, Health, Limit } from './broker/boundary/events.ts'
 export type { Profile } from './broker/boundary/limit-row.ts'
 export { DEFAULT_LIMITS, type Limits, PROFILES, type RefusedSubscription } from './broker/boundary/limits.ts'
@@ -44,6 +47,8 @@ export type {
   WaitingClient,
 } from './broker/boundary/policy.ts'
 export type { Census } from './broker/census.ts'
+export { ConfigError } from './config/config-error.ts'
+export { ERRORS, type ErrorCode } from './errors.ts'
 export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties/forwarded.ts'
@@ -53,6 +58,7 @@ export type { Banned, BrokerBans } from './runtime/program-bans.ts'
 export type { PublishOptions, ReceivedMessage, SubscribeOptions } from './runtime/program-messages.ts'
 export { StoreError } from './store/store.ts'
 export type { Listener, ListenerOptions, ListenerType } from './transport/listener/listener.ts'
+export { ListenError } from './transport/tls/listen-error.ts'
 
 export interface Broker {
   readonly listeners: readonly Listener[]

@@ -8,6 +8,7 @@ const SRC = fileURLToPath(new URL('../src', import.meta.url))
 
 /** The floors, by the folder right below `src`: an import goes down a floor or stays in its folder. */
 const FLOORS: Readonly<Record<string, number>> = {
+  'errors.ts': 1,
   mqtt: 1,
   structures: 1,
   routing: 2,

@@ -1,7 +1,9 @@
 /** The file that accounts are kept in: how it is read, and how it is changed so that a crash leaves the old or the new one. */
+
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { ErrorCode } from '../errors.ts'
 import { ACCOUNTS_FILE } from '../store/files/kept-files.ts'
 import { lockFile, replaceFile } from './files/edited-file.ts'
 import { isGeneratedHash } from './passwords/generated-password.ts'
@@ -44,16 +46,20 @@ export interface AccountsContent {
   readonly roles: ReadonlyMap<string, Role>
 }
 
-/** What is refused about accounts: the message says what, the advice what to do. Never contains a password. */
+/** A change of accounts is refused, or their file cannot be used. Never contains a password. */
 export class AccountsError extends Error {
   override readonly name = 'AccountsError'
   readonly advice: string
+  readonly code: ErrorCode
 
-  constructor(message: string, advice: string, options?: ErrorOptions) {
+  constructor(message: string, advice: string, options: ErrorOptions & { readonly code?: ErrorCode } = {}) {
     super(message, options)
     this.advice = advice
+    this.code = options.code ?? 'GODWIT_ACCOUNTS_REFUSED'
   }
 }
+
+const FILE_PROBLEM = { code: 'GODWIT_ACCOUNTS_FILE' } as const
 
 /** What tells one version of the file from another; null when it is not there. */
 export type FileVersion = string | null
@@ -74,7 +80,7 @@ export async function readAccounts(
   try {
     const { mode, size, ino, mtimeMs } = await file.stat()
     if (size > BYTES_MAX)
-      throw new AccountsError(`${path} has ${size} bytes`, `At most ${BYTES_MAX} are read.`)
+      throw new AccountsError(`${path} has ${size} bytes`, `At most ${BYTES_MAX} are read.`, FILE_PROBLEM)
     // Whoever can read the hashes can try passwords in peace.
     if ((mode & 0o077) !== 0) await file.chmod(0o600)
     return { content: parseAccounts(await file.readFile('utf8'), path), version: `${ino} ${mtimeMs} ${size}` }
@@ -106,7 +112,11 @@ export async function editAccounts(
 ): Promise<{ readonly content: AccountsContent; readonly version: FileVersion }> {
   const release = await lockFile(directory, ACCOUNTS_FILE, (error, what) =>
     error === null
-      ? new AccountsError(`${directory}: the accounts are being edited`, `If not, remove ${what}.`)
+      ? new AccountsError(
+          `${directory}: the accounts are being edited`,
+          `If not, remove ${what}.`,
+          FILE_PROBLEM,
+        )
       : accountsError(error, `${what} cannot be made`),
   )
   try {
@@ -133,7 +143,7 @@ function textOf({ users, roles }: AccountsContent): string {
 /** Reads the file's text. Throws AccountsError that says which entry is wrong. */
 export function parseAccounts(text: string, path: string): AccountsContent {
   const wrong = (what: string): AccountsError =>
-    new AccountsError(`${path}: ${what}`, 'Restore the file from a backup, or mend it by hand.')
+    new AccountsError(`${path}: ${what}`, 'Restore the file from a backup, or mend it by hand.', FILE_PROBLEM)
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -221,5 +231,5 @@ function accountsError(error: unknown, what: string): AccountsError {
     code === 'EACCES' || code === 'EPERM'
       ? 'Run this as the user that owns the data directory.'
       : 'Check the data directory, and the space on its disk.'
-  return new AccountsError(`${what}: ${code ?? String(error)}`, advice, { cause: error })
+  return new AccountsError(`${what}: ${code ?? String(error)}`, advice, { ...FILE_PROBLEM, cause: error })
 }

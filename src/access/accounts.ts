@@ -300,6 +300,7 @@ export class Accounts {
       throw new AccountsError(
         `the accounts of ${this.#directory} are gone`,
         'Until they are back, those that were read last stay in force.',
+        { code: 'GODWIT_ACCOUNTS_FILE' },
       )
     }
     const { content, version } = await readAccounts(this.#directory)

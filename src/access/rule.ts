@@ -8,6 +8,7 @@
  * A filter with spaces stands in double quotes. `publish` is about topic names. `subscribe` is about topic filters: an allowed one may be as wide as the rule's, no wider.
  * `receive` is about the messages that arrive: it lets a client subscribe to whatever overlaps, and delivers what matches.
  */
+import type { ErrorCode } from '../errors.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 
@@ -33,6 +34,7 @@ export interface Rule {
 /** A rule that cannot be read; the message says what is wrong. */
 export class RuleError extends Error {
   override readonly name = 'RuleError'
+  readonly code: ErrorCode = 'GODWIT_RULE_INVALID'
   readonly advice =
     'A rule is: allow|deny publish,subscribe,receive|all FILTER [qos 0|1|2|0-1|1-2|0-2] [retain|no-retain].'
 }

@@ -1,6 +1,8 @@
 /** The client of the control socket: sends commands to a running broker. */
+
 import { connect, type Socket } from 'node:net'
 import { userInfo } from 'node:os'
+import { type ErrorCode, isErrorCode } from '../errors.ts'
 import { controlPath, controlPathError } from './control.ts'
 
 /** The longest answer; pieces of a backup are shorter. */
@@ -11,10 +13,16 @@ export class ControlError extends Error {
   override readonly name = 'ControlError'
   /** Advice for the operator; null without any. */
   readonly advice: string | null
+  readonly code: ErrorCode
 
-  constructor(message: string, advice: string | null, options?: ErrorOptions) {
+  constructor(
+    message: string,
+    advice: string | null,
+    options: ErrorOptions & { readonly code?: ErrorCode } = {},
+  ) {
     super(message, options)
     this.advice = advice
+    this.code = options.code ?? 'GODWIT_BROKER_REFUSED'
   }
 }
 
@@ -23,7 +31,8 @@ interface Answer {
   readonly data?: string
   readonly result?: unknown
   readonly error?: string
-  readonly advice?: string
+  readonly advice?: string | null
+  readonly code?: string
 }
 
 /** Whether a broker answers on the control socket of this data directory. */
@@ -56,6 +65,7 @@ export async function* askForData(
     throw new ControlError(
       `no broker answers for ${directory}`,
       'Start one with `godwit`, or name its directory with --data.',
+      { code: 'GODWIT_BROKER_UNREACHABLE' },
     )
   }
   try {
@@ -63,12 +73,19 @@ export async function* askForData(
     for await (const answer of answersOf(socket)) {
       if (answer.data !== undefined) yield Buffer.from(answer.data, 'base64')
       else if (answer.ok === true) return answer.result
-      else throw new ControlError(answer.error ?? 'the broker refused', answer.advice ?? null)
+      else throw refusalOf(answer)
     }
   } finally {
     socket.destroy()
   }
-  throw new ControlError('the broker ended before its answer was complete', 'Check its log and try again.')
+  throw new ControlError('the broker ended before its answer was complete', 'Check its log and try again.', {
+    code: 'GODWIT_BROKER_ENDED',
+  })
+}
+
+/** Earlier brokers send no code. */
+function refusalOf({ error = 'the broker refused', advice = null, code }: Answer): ControlError {
+  return new ControlError(error, advice, isErrorCode(code) ? { code } : {})
 }
 
 /** Names the operator for the security log: the system user, and the user before `sudo`. */
@@ -100,7 +117,8 @@ function connectTo(directory: string): Promise<Socket | null> {
       if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED' || error.code === 'ENOTDIR') resolve(null)
       else {
         const advice = 'Run this command as the user that runs the broker.'
-        reject(new ControlError(`${path} cannot be used: ${error.message}`, advice, { cause: error }))
+        const options = { code: 'GODWIT_BROKER_UNREACHABLE', cause: error } as const
+        reject(new ControlError(`${path} cannot be used: ${error.message}`, advice, options))
       }
     }
     socket.once('error', refused)

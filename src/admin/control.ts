@@ -7,14 +7,16 @@
  * ← {"id":1,"ok":true,"result":{…}}
  * → {"id":2,"command":"backup"}
  * ← {"id":2,"data":"…base64…"}            as often as needed
- * ← {"id":2,"ok":true,"result":{}}        or {"id":2,"ok":false,"error":"…","advice":"…"}
+ * ← {"id":2,"ok":true,"result":{}}        or {"id":2,"ok":false,"error":"…","advice":"…","code":"GODWIT_…"}
  * ```
  *
  * Requests of one client are answered one after the other.
  */
+
 import { unlinkSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { errorCode } from '../errors.ts'
 
 export const CONTROL_SOCKET = 'control.sock'
 
@@ -172,7 +174,7 @@ async function answer(
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
     const advice = error instanceof Error && 'advice' in error ? error.advice : undefined
-    write(socket, { id, ok: false, error: message, advice })
+    write(socket, { id, ok: false, error: message, advice, code: errorCode(error) ?? undefined })
   }
 }
 

@@ -2,6 +2,7 @@
  * The operator's commands that list, show and delete clients, Sessions, Subscriptions and retained
  * messages.
  */
+
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import { isServerTopic } from '../broker/connection/connect.ts'
 import type {
@@ -14,6 +15,7 @@ import type {
   SubscriptionEntry,
   WillEntry,
 } from '../broker/inventory.ts'
+import type { ErrorCode } from '../errors.ts'
 import type { ForwardedProperties } from '../mqtt/properties/forwarded.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 import { type ControlCommand, requestedBy } from './control.ts'
@@ -48,6 +50,7 @@ export interface ChangeResult extends Partial<Matches> {
 /** The entry does not exist, or the request is invalid. */
 export class InventoryError extends Error {
   override readonly name = 'InventoryError'
+  readonly code: ErrorCode = 'GODWIT_INVENTORY_REFUSED'
   readonly advice: string
 
   constructor(message: string, advice: string) {

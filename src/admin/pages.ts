@@ -1,6 +1,8 @@
 /** Serves long lists in pages. A page costs only what it returns and holds up no other work. */
+
 import { randomBytes } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
+import type { ErrorCode } from '../errors.ts'
 
 /** The steps of one slice, after which the broker serves others. */
 const SLICE_STEPS = 256
@@ -21,6 +23,7 @@ export interface Page<T> {
 /** The cursor is unknown or no longer valid. */
 export class CursorError extends Error {
   override readonly name = 'CursorError'
+  readonly code: ErrorCode = 'GODWIT_CURSOR_INVALID'
   readonly advice = 'Begin the list again, without --after.'
 }
 

@@ -7,13 +7,13 @@ import type { ControlCommand } from '../admin/control.ts'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import {
   type Config,
-  ConfigError,
   type ConfigSources,
   checkConfig,
   configFile,
   loadConfig,
   readConfigFile,
 } from '../config/config.ts'
+import { ConfigError } from '../config/config-error.ts'
 import { type ConfigFlags, environmentVariable } from '../config/sources.ts'
 import { attachLog } from '../observe/log.ts'
 import { createLogger } from '../observe/logger.ts'
@@ -30,6 +30,7 @@ import {
   UsageError,
 } from './commands/arguments.ts'
 import { type Output, writeFully } from './commands/output.ts'
+import { explanation } from './start/explanation.ts'
 import { effectiveConfig, publicCommandLine, startNotices } from './start/notices.ts'
 import { ConfigReloader, checkAgainstRunning, reload, reloadCommands } from './start/reload.ts'
 import {
@@ -151,16 +152,8 @@ export async function run(context: ProcessContext): Promise<ExitCode> {
         return await operate(context, command)
     }
   } catch (error) {
-    if (error instanceof UsageError) {
-      stderr.write(`godwit: ${error.message}\nTry: godwit --help\n`)
-      return ExitCode.Usage
-    }
-    if (error instanceof ConfigError) {
-      stderr.write(`${error.message}\n`)
-      return ExitCode.Usage
-    }
     stderr.write(explanation(error))
-    return ExitCode.Failure
+    return error instanceof UsageError || error instanceof ConfigError ? ExitCode.Usage : ExitCode.Failure
   }
 }
 
@@ -430,12 +423,4 @@ async function close(
 function logFormat(config: Config, stdout: Terminal): 'json' | 'pretty' {
   if (config.log.format !== 'auto') return config.log.format
   return stdout.isTTY === true ? 'pretty' : 'json'
-}
-
-/** Describes an error with its advice. An error without advice is a defect and shows its stack. */
-function explanation(error: unknown): string {
-  if (!(error instanceof Error)) return `godwit: ${String(error)}\n`
-  const advice: unknown = 'advice' in error ? error.advice : undefined
-  if (typeof advice === 'string') return `godwit: ${error.message}\n${advice}\n`
-  return `godwit: ${error.stack ?? error.message}\n`
 }

@@ -13,6 +13,7 @@ import { isStoreFile } from '../store/files/data-directory.ts'
 import { ACCOUNTS_FILE, BANS_FILE } from '../store/files/kept-files.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { tlsProblems } from '../transport/tls/tls.ts'
+import { ConfigError, type ConfigProblem } from './config-error.ts'
 import { display, isSecret, SECRET, truncate } from './display.ts'
 import {
   defaultListeners,
@@ -23,7 +24,7 @@ import {
 } from './listeners.ts'
 import { automaticMemoryBytes } from './memory.ts'
 import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
-import { type ConfigFlags, type ConfigProblem, FILE_VARIABLE, Sources } from './sources.ts'
+import { type ConfigFlags, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
 import { AUTOMATIC } from './value.ts'
 
@@ -75,19 +76,6 @@ export interface ConfigSources {
   readonly text?: string
   readonly environment?: Readonly<Record<string, string | undefined>>
   readonly flags?: ConfigFlags
-}
-
-/** The configuration is invalid. The message has a line for each problem. */
-export class ConfigError extends Error {
-  override readonly name = 'ConfigError'
-  readonly problems: readonly ConfigProblem[]
-
-  constructor(problems: readonly ConfigProblem[]) {
-    const lines = problems.slice(0, PROBLEMS_MAX).map(problemLine)
-    const more = problems.length - lines.length
-    super([...lines, ...(more > 0 ? [`and ${more} more problems`] : [])].join('\n'))
-    this.problems = problems
-  }
 }
 
 /**
@@ -206,7 +194,7 @@ export function readConfigFile(file: string): string {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
     const message = code === 'ENOENT' ? 'there is no such file' : `cannot be read: ${code}`
-    throw new ConfigError([{ where: file, key: '', message }])
+    throw new ConfigError([{ where: file, key: '', message }], 'GODWIT_CONFIG_UNREADABLE')
   }
 }
 
@@ -272,9 +260,6 @@ function toConfig(settings: Settings): Config {
 /** At most so many unknown keys of a group are reported; more must have one common cause. */
 const UNKNOWN_KEYS_MAX = 20
 
-/** At most so many problems are listed. */
-const PROBLEMS_MAX = 200
-
 /** Describes an issue of zod in terms of the configuration. */
 function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] {
   const path = issue.path as (string | number)[]
@@ -324,10 +309,6 @@ function byLine(one: ConfigProblem, other: ConfigProblem): number {
 
 function lineOf({ where }: ConfigProblem): number {
   return Number(/:(\d+)$/.exec(where)?.[1] ?? Number.MAX_SAFE_INTEGER)
-}
-
-function problemLine({ where, key, message }: ConfigProblem): string {
-  return [where, key, message].filter((part) => part !== '').join(': ')
 }
 
 function deepFreeze<T extends object>(value: T): T {

@@ -6,9 +6,10 @@ import {
   type ListenerOptions,
 } from '../transport/listener/listener.ts'
 import type { TlsOptions } from '../transport/tls/tls.ts'
+import type { ConfigProblem } from './config-error.ts'
 import { display } from './display.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
-import type { ConfigFlags, ConfigProblem, Sources } from './sources.ts'
+import type { ConfigFlags, Sources } from './sources.ts'
 
 /** The defaults for all listeners. */
 export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins' | 'client_id'>

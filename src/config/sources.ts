@@ -2,19 +2,10 @@
 import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
 import type { Document, LineCounter } from 'yaml'
+import type { ConfigProblem } from './config-error.ts'
 import { display, isSecret, truncate } from './display.ts'
 import { KEYS, LISTENER_KEYS, PATH_KEYS } from './schema.ts'
 import { suggestion } from './suggestion.ts'
-
-/** One problem of a configuration. */
-export interface ConfigProblem {
-  /** `godwit.yaml:12`, `environment GODWIT_…`, `--set`, `--port`. */
-  readonly where: string
-  /** The key, such as `limits.queue_bytes_max`; empty for a problem of the whole file. */
-  readonly key: string
-  /** The value that was found, and the allowed ones. */
-  readonly message: string
-}
 
 /** The flags of the command line, as text. */
 export interface ConfigFlags {

@@ -1,4 +1,5 @@
 /** Writes a log to a separate file that only its owner can read. */
+
 import {
   closeSync,
   constants,
@@ -9,6 +10,7 @@ import {
   type WriteStream,
 } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import type { ErrorCode } from '../errors.ts'
 import { lostLine } from './logger.ts'
 
 const MODE = 0o600
@@ -18,6 +20,7 @@ const CHECK_MS = 5000
 /** The file cannot be written. */
 export class LogFileError extends Error {
   override readonly name = 'LogFileError'
+  readonly code: ErrorCode = 'GODWIT_LOG_FILE'
   readonly advice: string
 
   constructor(path: string, { code, message }: NodeJS.ErrnoException) {

@@ -5,6 +5,7 @@
  * promises something that was just recorded waits until `committedSequence` reaches the `openSequence` that was
  * read after recording. Records of one Session are applied in the order in which they were recorded.
  */
+import type { ErrorCode } from '../errors.ts'
 import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import type { Histogram } from '../structures/histogram.ts'
@@ -191,15 +192,27 @@ export type StoreErrorKind =
   /** Anything else the disk answered. */
   | 'io'
 
+const STORE_ERROR_CODES = {
+  locked: 'GODWIT_STORE_LOCKED',
+  access: 'GODWIT_STORE_ACCESS',
+  format: 'GODWIT_STORE_FORMAT',
+  corrupt: 'GODWIT_STORE_CORRUPT',
+  full: 'GODWIT_STORE_FULL',
+  memory: 'GODWIT_STORE_MEMORY',
+  io: 'GODWIT_STORE_IO',
+} as const satisfies Readonly<Record<StoreErrorKind, ErrorCode>>
+
 export class StoreError extends Error {
   override readonly name = 'StoreError'
   readonly kind: StoreErrorKind
+  readonly code: ErrorCode
   /** What the operator can do about it, as a sentence. */
   readonly advice: string
 
   constructor(kind: StoreErrorKind, message: string, advice: string, options?: ErrorOptions) {
     super(message, options)
     this.kind = kind
+    this.code = STORE_ERROR_CODES[kind]
     this.advice = advice
   }
 }

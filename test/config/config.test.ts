@@ -4,13 +4,8 @@ import { dirname, join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { configKey } from '../../src/broker/boundary/limit-row.ts'
 import { DEFAULT_LIMITS, type LIMIT_NAMES, LIMIT_TABLE, PROFILES } from '../../src/broker/boundary/limits.ts'
-import {
-  type Config,
-  ConfigError,
-  type ConfigSources,
-  configFile,
-  loadConfig,
-} from '../../src/config/config.ts'
+import { type Config, type ConfigSources, configFile, loadConfig } from '../../src/config/config.ts'
+import { ConfigError } from '../../src/config/config-error.ts'
 import { automaticMemoryBytes } from '../../src/config/memory.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
 import { environmentVariable } from '../../src/config/sources.ts'

@@ -71,7 +71,7 @@ test('commands work on a stopped broker, and lists fit 80 columns', async () => 
     .ended
   expect([wrong.code, wrong.stderr]).toEqual([
     1,
-    "godwit: there is no ban of the user 'bob'\nSee `godwit ban list`.\n",
+    "godwit: there is no ban of the user 'bob'\nSee `godwit ban list`.\nCode: GODWIT_BANS_REFUSED\n",
   ])
   const broker = await BrokerProcess.start({ data })
   const running = await ban('list')

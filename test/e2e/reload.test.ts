@@ -230,7 +230,7 @@ describe('reload', () => {
     expect([code, stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^godwit: .*did you mean limits\.queue_bytes_max\?\nThe broker keeps its old configuration\.\n$/,
+        /^godwit: .*did you mean limits\.queue_bytes_max\?\nThe broker keeps its old configuration\.\nCode: GODWIT_CONFIG_INVALID\n$/,
       ),
     ])
     broker.signal('SIGHUP')

@@ -150,7 +150,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const open = await ran('--config', config)
     expect([open.code, open.stderr]).toEqual([
       1,
-      `godwit: root does not trust ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\n`,
+      `godwit: root does not trust ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\nCode: GODWIT_ROOT_PATH\n`,
     ])
     chmodSync(config, 0o644)
     const theirs = join(top, 'theirs')
@@ -177,7 +177,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect([log.code, log.stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^godwit: log\.security_file: root does not write .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\n$/,
+        /^godwit: log\.security_file: root does not write .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\nCode: GODWIT_ROOT_PATH\n$/,
       ),
     ])
     const socket = await ran(

@@ -298,6 +298,8 @@ describe('godwit', () => {
       `${path}:2: limits.in_flight_max: found 0, allowed: a whole number from 1 to 65535`,
       `${path}:3: lgo: unknown key; did you mean log?`,
       '--port: listeners.0.port: found "x", allowed: a whole number from 0 to 65535',
+      'Correct these places. `godwit check FILE` checks a file without starting a broker.',
+      'Code: GODWIT_CONFIG_INVALID',
     ])
     expect(stage.started).toBeUndefined()
   })
@@ -366,6 +368,8 @@ describe('godwit', () => {
       ),
       expect.stringMatching(/:11: listeners\.1\.tls\.key: listener 'tls-2': tls\.key: cannot read/),
       expect.stringMatching(/:14: listeners\.2\.tls: listener 'tls-3': .*cannot be used: .*mismatch/),
+      'Correct these places. `godwit check FILE` checks a file without starting a broker.',
+      'Code: GODWIT_CONFIG_INVALID',
     ])
   })
 
@@ -376,7 +380,9 @@ describe('godwit', () => {
       'Stop it, or use another --data.',
     )
     expect(await stage.run([])).toBe(1)
-    expect(stage.stderr).toBe('godwit: another broker uses /data\nStop it, or use another --data.\n')
+    expect(stage.stderr).toBe(
+      'godwit: another broker uses /data\nStop it, or use another --data.\nCode: GODWIT_STORE_LOCKED\n',
+    )
   })
 
   test('a broker that cannot continue is closed and ends with 1', async () => {
@@ -384,7 +390,7 @@ describe('godwit', () => {
     await stage.ready
     stage.fail(new StoreError('io', 'write failed', 'Check the disk.'))
     expect(await running).toBe(1)
-    expect(stage.stderr).toBe('godwit: write failed\nCheck the disk.\n')
+    expect(stage.stderr).toBe('godwit: write failed\nCheck the disk.\nCode: GODWIT_STORE_IO\n')
     expect(stage.closedWith).toBe(5)
   })
 

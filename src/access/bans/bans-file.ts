@@ -1,7 +1,9 @@
 /** The file that bans are kept in, beside the accounts: whoever was banned is so after a restart, too. */
+
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BAN_KINDS, BAN_REASON_CHARACTERS_MAX, type Ban, banSubject } from '../../broker/boundary/bans.ts'
+import type { ErrorCode } from '../../errors.ts'
 import { BANS_FILE } from '../../store/files/kept-files.ts'
 import { lockFile, replaceFile } from '../files/edited-file.ts'
 
@@ -12,16 +14,20 @@ const BYTES_MAX = 64 * 1024 * 1024
 /** Of an operator's bans. */
 export const BANS_MAX = 100_000
 
-/** What is refused about bans: the message says what, the advice what to do. */
+/** A change of bans is refused, or their file cannot be used. */
 export class BansError extends Error {
   override readonly name = 'BansError'
   readonly advice: string
+  readonly code: ErrorCode
 
-  constructor(message: string, advice: string, options?: ErrorOptions) {
+  constructor(message: string, advice: string, options: ErrorOptions & { readonly code?: ErrorCode } = {}) {
     super(message, options)
     this.advice = advice
+    this.code = options.code ?? 'GODWIT_BANS_REFUSED'
   }
 }
+
+const FILE_PROBLEM = { code: 'GODWIT_BANS_FILE' } as const
 
 /** Reads the file; none when it is not there. Throws BansError. */
 export async function readBans(directory: string): Promise<Ban[]> {
@@ -67,7 +73,7 @@ export async function writeBans(directory: string, bans: readonly Ban[]): Promis
 export async function editBans(directory: string, edit: (bans: Ban[]) => readonly Ban[]): Promise<void> {
   const release = await lockFile(directory, BANS_FILE, (error, path) =>
     error === null
-      ? new BansError(`${directory}: the bans are being edited`, `If not, remove ${path}.`)
+      ? new BansError(`${directory}: the bans are being edited`, `If not, remove ${path}.`, FILE_PROBLEM)
       : bansError(error, `${path} cannot be made`),
   )
   try {
@@ -80,7 +86,11 @@ export async function editBans(directory: string, edit: (bans: Ban[]) => readonl
 /** Reads the file's text. Throws BansError that says which entry is wrong. */
 export function parseBans(text: string, path: string): Ban[] {
   const wrong = (what: string): BansError =>
-    new BansError(`${path}: ${what}`, 'Mend the file by hand, or remove it: nobody is banned then.')
+    new BansError(
+      `${path}: ${what}`,
+      'Mend the file by hand, or remove it: nobody is banned then.',
+      FILE_PROBLEM,
+    )
   if (text.length > BYTES_MAX) throw wrong(`it has more than ${BYTES_MAX} bytes`)
   let value: unknown
   try {
@@ -127,5 +137,5 @@ function bansError(error: unknown, what: string): BansError {
     code === 'EACCES' || code === 'EPERM'
       ? 'Run this as the user that owns the data directory.'
       : 'Check the data directory, and the space on its disk.'
-  return new BansError(`${what}: ${code ?? String(error)}`, advice, { cause: error })
+  return new BansError(`${what}: ${code ?? String(error)}`, advice, { ...FILE_PROBLEM, cause: error })
 }

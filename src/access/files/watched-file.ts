@@ -1,12 +1,15 @@
 /** A text file that somebody else writes: read, and read again when it changes. A bad one leaves the old content in force. */
+
 import type { Stats } from 'node:fs'
 import { open } from 'node:fs/promises'
+import type { ErrorCode } from '../../errors.ts'
 
 const BYTES_MAX = 64 * 1024 * 1024
 
 /** Lines of a file that cannot be read. The message names every one of them by its number, not by what it says. */
 export class LinesError extends Error {
   override readonly name = 'LinesError'
+  readonly code: ErrorCode = 'GODWIT_ACCESS_FILE_INVALID'
   readonly advice = 'What was read before stays in force until the file can be read.'
   readonly path: string
   readonly problems: readonly { readonly line: number; readonly message: string }[]
@@ -103,6 +106,7 @@ function version({ ino, mtimeMs, ctimeMs, size }: Stats): string {
 /** A file that cannot be read at all. */
 export class FileError extends Error {
   override readonly name = 'FileError'
+  readonly code: ErrorCode = 'GODWIT_ACCESS_FILE_UNREADABLE'
   readonly advice = 'Check the path, and that the user that runs the broker may read it.'
 
   constructor(path: string, what: string, cause: unknown) {

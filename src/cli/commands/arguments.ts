@@ -1,10 +1,12 @@
 /** Parses the arguments of the command line. */
+
 import { parseArgs } from 'node:util'
 import { ACCOUNT_COMMANDS, type AccountCommand } from '../../access/account-commands.ts'
 import { BAN_COMMANDS, type BanCommand } from '../../access/bans/ban-commands.ts'
 import type { BanKind } from '../../broker/boundary/bans.ts'
 import type { ConfigFlags } from '../../config/sources.ts'
 import { suggestion } from '../../config/suggestion.ts'
+import type { ErrorCode } from '../../errors.ts'
 import type { ExportVersion } from '../../store/records/jsonl.ts'
 
 export type Command =
@@ -157,6 +159,8 @@ export interface ExplainCommand {
 /** The command line cannot be understood; the message says why. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
+  readonly code: ErrorCode = 'GODWIT_USAGE'
+  readonly advice = 'Try: godwit --help'
 }
 
 const OPTIONS = {

@@ -1,4 +1,5 @@
 /** Runs `godwit setup`: turns an empty directory into that of a broker with TLS and an administrator. */
+
 import { randomBytes, X509Certificate } from 'node:crypto'
 import { chownSync, existsSync, lchownSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
@@ -6,6 +7,7 @@ import { createServer, isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { Accounts, ADMINISTRATOR_ROLE } from '../../access/accounts.ts'
 import { DIRECTORY_FILE, loadConfig } from '../../config/config.ts'
+import type { ErrorCode } from '../../errors.ts'
 import {
   CERTIFICATE_FILES,
   type CertificateFiles,
@@ -50,6 +52,7 @@ export interface SetupOptions {
 /** The directory cannot be set up; the message says why, the advice what to do. */
 export class SetupError extends Error {
   override readonly name = 'SetupError'
+  readonly code: ErrorCode = 'GODWIT_SETUP'
   readonly advice: string
 
   constructor(message: string, advice: string, options?: ErrorOptions) {

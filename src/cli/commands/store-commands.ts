@@ -1,7 +1,9 @@
 /** Runs the commands for stored data: backup, restore, export, import, check-store and repair. */
+
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { brokerAnswers } from '../../admin/control-client.ts'
+import type { ErrorCode } from '../../errors.ts'
 import { version } from '../../runtime/version.ts'
 import {
   exchange,
@@ -57,6 +59,7 @@ const WRITE_BYTES = 256 * 1024
 /** The input of a command is missing or invalid. */
 export class InputError extends Error {
   override readonly name = 'InputError'
+  readonly code: ErrorCode = 'GODWIT_INPUT'
   readonly advice: string
 
   constructor(message: string, advice: string, options?: ErrorOptions) {

@@ -11,7 +11,8 @@ import {
   configChanges,
   reloadableConfig,
 } from '../../config/changes.ts'
-import { type Config, ConfigError, type ConfigSources, checkConfig } from '../../config/config.ts'
+import { type Config, type ConfigSources, checkConfig } from '../../config/config.ts'
+import { ConfigError } from '../../config/config-error.ts'
 import { isLoopbackOnly } from '../../config/listeners.ts'
 import { printable } from '../../observe/printable.ts'
 import type { ListenerOptions } from '../../transport/listener/listener.ts'
@@ -194,7 +195,7 @@ async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadRepor
     return await work()
   } catch (error) {
     if (error instanceof ConfigError)
-      throw new ControlError(error.message, 'The broker keeps its old configuration.')
+      throw new ControlError(error.message, 'The broker keeps its old configuration.', { code: error.code })
     throw error
   }
 }

@@ -77,6 +77,7 @@ export function dropRootToOwner(paths: readonly string[], wanted?: string): stri
     throw new SystemUserError(
       `root does not trust ${paths.join(' and ')}: ${who} can change ${first.path}`,
       'Let only root change it (chown root, chmod go-w), or name a user to run as: --user NAME',
+      { code: 'GODWIT_ROOT_PATH' },
     )
   }
   const { path, user } = writers.find((writer) => writer.user !== null)!
@@ -94,6 +95,7 @@ export function refuseUntrustedPaths(config: Config): void {
   throw new SystemUserError(
     problem,
     'Name a directory that only root can change, or set a user to run as: user or --user NAME',
+    { code: 'GODWIT_ROOT_PATH' },
   )
 }
 

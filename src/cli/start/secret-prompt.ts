@@ -1,4 +1,5 @@
 /** Asks for a password on the terminal, without showing what is typed. */
+import type { ErrorCode } from '../../errors.ts'
 
 const ENTER = new Set(['\r', '\n', '\u0004'])
 const ERASE = new Set(['\u007f', '\b'])
@@ -7,6 +8,7 @@ const INTERRUPT = '\u0003'
 /** The user pressed control-C instead of answering. */
 export class InterruptedError extends Error {
   override readonly name = 'InterruptedError'
+  readonly code: ErrorCode = 'GODWIT_INTERRUPTED'
   readonly advice = 'Nothing was changed.'
 }
 

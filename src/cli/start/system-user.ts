@@ -1,6 +1,8 @@
 /** Looks up users of the operating system and lets root become one of them. */
+
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
+import type { ErrorCode } from '../../errors.ts'
 
 /** A user and group of the operating system, by number. */
 export interface SystemUser {
@@ -15,10 +17,12 @@ type WithGroups = NodeJS.Process & { readonly initgroups?: (user: string, extraG
 export class SystemUserError extends Error {
   override readonly name = 'SystemUserError'
   readonly advice: string
+  readonly code: ErrorCode
 
-  constructor(message: string, advice: string, options?: ErrorOptions) {
+  constructor(message: string, advice: string, options: ErrorOptions & { readonly code?: ErrorCode } = {}) {
     super(message, options)
     this.advice = advice
+    this.code = options.code ?? 'GODWIT_SYSTEM_USER'
   }
 }
 

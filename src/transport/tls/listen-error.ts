@@ -1,8 +1,10 @@
 /** Explains to the operator why a listener cannot listen. */
+import type { ErrorCode } from '../../errors.ts'
 
 /** A listener cannot listen; the message says why. */
 export class ListenError extends Error {
   override readonly name = 'ListenError'
+  readonly code: ErrorCode
   /** The name of the listener. */
   readonly listener: string
   /** Advice for the operator, as a sentence. */
@@ -16,13 +18,14 @@ export class ListenError extends Error {
     listener: string,
     message: string,
     advice: string,
-    options?: ErrorOptions & { missingAddress?: boolean; key?: string },
+    options: ErrorOptions & { code?: ErrorCode; key?: string } = {},
   ) {
     super(`listener '${listener}': ${message}`, options)
     this.listener = listener
     this.advice = advice
-    this.missingAddress = options?.missingAddress ?? false
-    this.key = options?.key
+    this.key = options.key
+    this.code = options.code ?? (this.key === undefined ? 'GODWIT_LISTEN_FAILED' : 'GODWIT_TLS_FILES')
+    this.missingAddress = this.code === 'GODWIT_LISTEN_NO_ADDRESS'
   }
 }
 
@@ -38,7 +41,7 @@ export function toListenError(listener: string, where: string, error: NodeJS.Err
         listener,
         `${where} is in use by another program`,
         `Stop that program (perhaps another broker), or give this listener another port.`,
-        options,
+        { ...options, code: 'GODWIT_LISTEN_IN_USE' },
       )
     case 'EACCES':
     case 'EPERM':
@@ -48,7 +51,7 @@ export function toListenError(listener: string, where: string, error: NodeJS.Err
         where.startsWith('unix:')
           ? 'Choose a directory in which this user may create files.'
           : 'Ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher port, or grant it.',
-        options,
+        { ...options, code: 'GODWIT_LISTEN_NOT_ALLOWED' },
       )
     case 'EADDRNOTAVAIL':
     case 'EAFNOSUPPORT':
@@ -56,7 +59,7 @@ export function toListenError(listener: string, where: string, error: NodeJS.Err
         listener,
         `this machine does not have the address of ${where}`,
         'Use an address that one of its network interfaces has, 0.0.0.0 for all of IPv4, or :: for all.',
-        { ...options, missingAddress: true },
+        { ...options, code: 'GODWIT_LISTEN_NO_ADDRESS' },
       )
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
@@ -64,7 +67,7 @@ export function toListenError(listener: string, where: string, error: NodeJS.Err
         listener,
         `the host name of ${where} is not known`,
         'Use an IP address, or a name that this machine can resolve.',
-        options,
+        { ...options, code: 'GODWIT_LISTEN_UNKNOWN_HOST' },
       )
     default:
       return new ListenError(

@@ -69,6 +69,7 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
       listener,
       'TLS needs a certificate and a key',
       "Name the PEM files in the listener's tls.cert and tls.key.",
+      { key: 'tls' },
     )
   }
   if ((tls.clientCertificate ?? 'none') !== 'none' && tls.ca === undefined) {
