@@ -1,7 +1,7 @@
 /**
- * Backups of a broker while it runs and is killed. One that completed has to restore to a broker that has the Sessions,
- * what was retained, and every delivery that was acknowledged to its publisher before the backup began and had not
- * arrived when it ended.
+ * Backups of a broker while it runs and is killed. A completed backup must restore to a broker that has the
+ * Sessions, the retained messages, and every delivery that was acknowledged to its publisher before the
+ * backup began and had not arrived when it ended.
  */
 import { spawn } from 'node:child_process'
 import { existsSync, rmSync } from 'node:fs'
@@ -13,31 +13,33 @@ import { payloadOf } from './ledger.mjs'
 import { acknowledge } from './packets.mjs'
 import { inspectRetained } from './retained.mjs'
 
-/** So many of a run are restored. */
+/** Backups of a run that are restored, at most. */
 const RESTORED_MAX = 3
-/** The end of a backup's name when it is one file; else it is a directory. */
+/** The end of a backup's name if it is a file; otherwise it is a directory. */
 const FILE_END = '.godwit-backup'
 
 export class Backups {
-  /** That completed, and of those, that were restored. */
+  /** Backups that completed, and those of them that were restored. */
   completed = 0
   restored = 0
-  /** Deliveries that the restored ones had to have. */
+  /** Deliveries that the restored backups had to have. */
   owed = 0
   #options
+  /** @type {Promise<void> | null} */
   #underWay = null
   #kept = []
   #count = 0
 
   /**
-   * `kind` is of a broker with `backup` and `restore`; `data` is its directory, `directory` takes the backups;
-   * `subscribers` have `name`, `version`, `receiver`, and `lasts` while they have a Session that they will not give up.
+   * `kind` is of a broker with `backup` and `restore`; `data` is its directory, `directory` takes the
+   * backups; `subscribers` have `name`, `version`, `receiver`, and `lasts` while they have a Session that
+   * they will not give up.
    */
   constructor(options) {
     this.#options = options
   }
 
-  /** Begins one, unless one is under way. `killed()` tells whether the broker was killed since. */
+  /** Begins a backup unless one is under way. `killed()` tells whether the broker was killed since. */
   begin(killed) {
     if (this.#underWay !== null) return
     const { kind, directory, data, ledger, random, subscribers } = this.#options
@@ -60,7 +62,7 @@ export class Backups {
     this.#underWay = outcome(kind.backup({ data, target })).then(ended)
   }
 
-  /** Resolves when none is under way: one that finds no broker holds the directory itself. */
+  /** Resolves when no backup is under way. Without a broker, a backup itself keeps the directory locked. */
   async ended() {
     await this.#underWay
   }
@@ -73,7 +75,7 @@ export class Backups {
     rmSync(dropped.target, { recursive: true })
   }
 
-  /** Restores what was kept, and counts what is missing. */
+  /** Restores the backups that were kept, and counts what is missing in them. */
   async audit() {
     await this.ended()
     for (const [index, backup] of this.#kept.entries()) await this.#restore(backup, index)
@@ -82,7 +84,7 @@ export class Backups {
   async #restore(backup, index) {
     const { kind, directory, ledger, random, idleMs } = this.#options
     let data = join(directory, `restored-${index}`)
-    // A backup that is a directory can be started on as it is.
+    // A broker can be started on a backup that is a directory.
     if (!backup.target.endsWith(FILE_END) && random.chance(0.5)) data = backup.target
     else {
       const { code, said } = await outcome(kind.restore({ source: backup.target, data }))
@@ -161,7 +163,10 @@ export class Backups {
   }
 }
 
-/** Runs a command to its end. */
+/**
+ * Runs a command to its end. Resolves with its exit code and output; the code is null if it cannot be
+ * started.
+ */
 function outcome([program, ...args]) {
   return new Promise((resolve) => {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })

@@ -1,6 +1,6 @@
 /**
- * Sessions that expire: a client that is away for longer than its Session lasts must find nothing, one that
- * is back sooner must find it. A Session's time goes on while the broker is down.
+ * Clients whose Sessions expire: one that is away for longer than its Session lasts must not find it, and one
+ * that is back sooner must find it. A Session's time goes on while the broker is down.
  */
 import { Connection } from './connection.mjs'
 import { ExpiryJudge } from './expiry-judge.mjs'
@@ -32,9 +32,7 @@ export class BriefSessions {
     this.#stopped = true
   }
 
-  /**
-   * `leftAt` is when it went away, by its own will; null when it does not know whether the broker noticed.
-   */
+  /** `leftAt` is when the client left by its own will; null if it cannot know when the broker noticed. */
   #come(name, leftAt) {
     if (this.#stopped) return
     const random = this.#random
@@ -65,7 +63,7 @@ export class BriefSessions {
           random.between(20, 200),
         ).unref()
       },
-      // Who asked was perhaps let in without knowing it: its Session's end is counted from then.
+      // A client that asked may have been let in without knowing it. Its Session's time then began anew.
       closed: () => again(wasAsked ? null : leftAt, RETRY_MS),
     })
   }

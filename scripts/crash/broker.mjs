@@ -1,4 +1,4 @@
-/** The broker under trial: any program that can be started on a port and a data directory. */
+/** The broker that is tested: any program that can be started on a port and a data directory. */
 import { spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -6,19 +6,19 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-/** Godwit as it is built. */
+/** The build of Godwit. */
 export const GODWIT_MAIN = join(ROOT, 'dist', 'main.js')
 
 const OUTPUT_MAX = 1500
 
-/** Wills of a broker that was killed are due this long after its start. */
+/** The Wills of clients of a killed broker are published one second after its next start. */
 const GODWIT_WORDS = ['--log-level', 'warn', '--set', 'limits.will_grace_seconds=1']
 
-/** What is known about a broker: how it is started, and what of the standard it has. */
+/** How each broker is started, and how much of the standard it has. */
 const KINDS = {
   godwit: { command: godwit, backup, restore, versions: [4, 5], shared: true },
   mosquitto: { command: mosquitto('autosave_interval 1'), versions: [4, 5], shared: true },
-  // Saves everything after every change.
+  // Saves the whole state after every change.
   'mosquitto-safest': {
     command: mosquitto('autosave_interval 1\nautosave_on_changes true'),
     versions: [4, 5],
@@ -39,8 +39,12 @@ const KINDS = {
 export const BROKER_NAMES = Object.keys(KINDS)
 
 /**
- * The kind that a name stands for, or a command with `{port}` and `{data}` in it. `settings` are for Godwit:
- * `main`, its main.js, and `durability`.
+ * Returns the kind of broker that a name stands for; the name may be a command with `{port}` and `{data}` in
+ * it. `settings` are for Godwit.
+ *
+ * @param {string} name
+ * @param {{ main?: string, durability?: string, words?: readonly string[] }} settings `main` is its main.js,
+ * `words` are more of its command line
  */
 export function brokerKind(name, settings = {}) {
   const kind = KINDS[name]
@@ -81,7 +85,7 @@ function mosquitto(saving) {
   return ({ port, data }) => {
     mkdirSync(data, { recursive: true })
     const file = join(data, 'mosquitto.conf')
-    // Its default of 1,000 queued messages would drop some, and count as loss.
+    // With its default of 1,000 queued messages it would drop some, and that would count as loss.
     const limits = 'max_queued_messages 0\nallow_anonymous true\nuser root'
     const persistence = `persistence true\npersistence_location ${data}/\n${saving}`
     writeFileSync(file, `listener ${port} 127.0.0.1\n${limits}\n${persistence}\n`)
@@ -89,12 +93,13 @@ function mosquitto(saving) {
   }
 }
 
-/** One broker's process, again and again, on one port and one directory. */
+/** The processes of a broker that is started again and again, on one port and one directory. */
 export class BrokerProcess {
   port
   data
   #kind
   #environment
+  /** @type {import('node:child_process').ChildProcess | null} */
   #child = null
   #exit = Promise.resolve()
   #output = ''
@@ -102,8 +107,8 @@ export class BrokerProcess {
   #died
 
   /**
-   * `environment()` is asked for further variables at each start; `died(text)` is called when it ends without having
-   * been killed.
+   * `environment()` returns further variables for each start. `died(text)` is called when the broker ends
+   * without having been killed.
    */
   constructor({ kind, port, data, environment = () => ({}), died }) {
     this.#kind = kind
@@ -121,12 +126,12 @@ export class BrokerProcess {
     return this.#child !== null
   }
 
-  /** The newest part of what it said. */
+  /** The end of its output. */
   get output() {
     return this.#output
   }
 
-  /** Resolves when the process that was started last is gone. */
+  /** Resolves when the process that was started last has ended. */
   get exited() {
     return this.#exit
   }
@@ -154,7 +159,11 @@ export class BrokerProcess {
     })
   }
 
-  /** SIGKILL, or another signal; resolves when it is gone. */
+  /**
+   * Resolves when the process has ended.
+   *
+   * @param {NodeJS.Signals} signal
+   */
   async kill(signal = 'SIGKILL') {
     this.#expected = true
     this.#child?.kill(signal)
@@ -162,7 +171,10 @@ export class BrokerProcess {
   }
 }
 
-/** A port of 127.0.0.1 below those that outgoing connections take, so that it is still free at a restart. */
+/**
+ * Resolves with a free port of 127.0.0.1 below the range of outgoing connections, so that it is still free at
+ * a restart.
+ */
 export async function freePort(random) {
   for (;;) {
     const port = random.between(20_000, 32_000)

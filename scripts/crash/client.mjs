@@ -1,4 +1,4 @@
-/** A client that comes back: it connects, again and again, until it is told to stop. */
+/** A client that comes back: it connects again and again until it is told to stop. */
 import { Connection } from './connection.mjs'
 import { connect, disconnect } from './packets.mjs'
 
@@ -7,7 +7,7 @@ const RETRY_MS = 15
 export class Client {
   clientId
   version
-  /** Connections so far that were accepted. */
+  /** The number of connections that were accepted so far. */
   connections = 0
   #port
   #ledger
@@ -15,16 +15,32 @@ export class Client {
   #will
   #receiveMaximum
   #handlers
+  /** @type {Connection | null} */
   #connection = null
   #online = false
   #wanted = false
   #known = false
   #anew = false
-  #timer = null
+  /** @type {NodeJS.Timeout | undefined} */
+  #timer
 
   /**
-   * `handlers` are `online(present, receiveMaximum, anew)`, `packet(packet)` and `offline()`. A Session is kept unless
-   * `cleanStart`.
+   * The Session is kept unless `cleanStart`.
+   *
+   * @param {{
+   *   port: number,
+   *   ledger: Pick<import('./ledger.mjs').Ledger, 'problem' | 'sessionLost'>,
+   *   clientId: string,
+   *   version: number,
+   *   cleanStart?: boolean,
+   *   will?: import('./packets.mjs').Will,
+   *   receiveMaximum?: number,
+   * }} options
+   * @param {{
+   *   online: (present: boolean, receiveMaximum: number, anew: boolean) => void,
+   *   packet: (packet) => void,
+   *   offline: () => void,
+   * }} handlers
    */
   constructor({ port, ledger, clientId, version, cleanStart = false, will, receiveMaximum }, handlers) {
     this.#port = port
@@ -47,7 +63,9 @@ export class Client {
     this.#later(pauseMs)
   }
 
-  /** The next connection begins a new Session, which is kept (5.0): `online` then hears that none was present. */
+  /**
+   * Has the next connection begin a new Session, which is kept (5.0); `online` is told that it was asked for.
+   */
   beginAnew() {
     this.#anew = true
   }
@@ -56,7 +74,9 @@ export class Client {
     this.#connection?.send(bytes)
   }
 
-  /** Reads nothing for so long, then vanishes and comes back: a deaf socket does not even hear that it was closed. */
+  /**
+   * Reads nothing for `ms`, then vanishes and comes back: a deaf socket does not notice that it was closed.
+   */
   goDeaf(ms) {
     const connection = this.#connection
     connection?.goDeaf()
@@ -67,12 +87,12 @@ export class Client {
     }, ms).unref()
   }
 
-  /** Gone without DISCONNECT; `start` brings it back. */
+  /** Goes without DISCONNECT; `start` brings it back. */
   vanish() {
     this.#drop((connection) => connection.vanish())
   }
 
-  /** Gone with DISCONNECT; `start` brings it back. */
+  /** Goes with DISCONNECT; `start` brings it back. */
   leave() {
     if (!this.#online) this.vanish()
     else this.#drop((connection) => connection.leave(disconnect()))
@@ -140,7 +160,7 @@ export class Client {
   }
 
   #connack({ sessionPresent, reasonCode, receiveMaximum }) {
-    if (reasonCode !== 0) return // The broker closes; we come back.
+    if (reasonCode !== 0) return // The broker closes the connection, and the client comes back.
     const anew = this.#anew
     this.#anew = false
     if (anew && sessionPresent)

@@ -7,10 +7,7 @@ export class Connection {
   #over = false
   #deaf = false
 
-  /**
-   * Connects to a port of 127.0.0.1. `handlers` are `opened()`, `packet(packet)` and `closed()`; after `vanish`
-   * none of them is called any more.
-   */
+  /** Connects to a port of 127.0.0.1. The handlers are not called any more after `vanish` or `leave`. */
   constructor(port, version, handlers) {
     const reader = new PacketReader(version)
     this.#socket = connect({ port, host: '127.0.0.1', noDelay: true })
@@ -36,19 +33,19 @@ export class Connection {
     if (!this.#over) this.#socket.write(bytes)
   }
 
-  /** Reads nothing more, whatever arrives: acknowledgements are lost from here on, and the broker's writes stall. */
+  /** Stops reading: acknowledgements are lost from here on, and the broker's writes stall. */
   goDeaf() {
     this.#deaf = true
     this.#socket.pause()
   }
 
-  /** Gone without DISCONNECT; what was not yet read is lost. */
+  /** Closes the socket without DISCONNECT; what was not yet read is lost. */
   vanish() {
     this.#over = true
     this.#socket.destroy()
   }
 
-  /** DISCONNECT; what comes after it is not read. */
+  /** Sends DISCONNECT and closes; what arrives after it is not read. */
   leave(bytes) {
     if (this.#over) return
     this.#over = true

@@ -15,34 +15,37 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
   npm run crash -- [options]
 
       --broker NAME         ${BROKER_NAMES.join(', ')}, or a command with {port} and {data}; godwit by default
-      --runs N              how many runs, each on a new directory; 4 by default
+      --runs N              number of runs, each on a new directory; 4 by default
       --kills N             kills in each run; 10 by default
-      --minutes N           runs for so long instead of --runs
-      --seed N              of the first run; the following ones count on. Repeats the plan of a run
-      --durability KIND     of Godwit: fsync (default), interval, os or memory
+      --minutes N           runs for N minutes, instead of --runs
+      --seed N              seed of the first run; each further run adds 1. A seed repeats the plan of a run
+      --durability KIND     durability of Godwit: fsync (default), interval, os or memory
       --main FILE           Godwit's main.js; dist/main.js by default
-      --limits KIND         of Godwit: usual; tight, so that checkpoints and compactions are always under way, and with long
-                            queues each takes many commits; or both in turn (default: tight for odd seeds)
-      --load KIND           usual: everything at once; lagging: long queues of consumers that lag behind and drain; full:
-                            long queues that drop their oldest messages; or all in turn (default for kills of Godwit;
-                            else usual)
-      --power-cuts          every kill is a power cut: what the broker did not sync is lost, in part or whole
-      --names RULE          of names that no sync of their directory kept: ordered (as ext4 and xfs have it) or own (as
-                            btrfs has it), by default either by chance at each cut; strict, the letter of POSIX
-      --disk-errors         between the kills all writes fail for a while, with a full disk or an I/O error
-      --backups             backs Godwit up while it runs and is killed; what completed is restored and audited
-      --mutants             runs Godwits that are wrong on purpose, each until it is caught
-      --only TEXT           of the mutants those whose name has this text
-      --interval            shows what \`durability: interval\` keeps over power cuts, and over SIGKILL in turn
-      --order               shows from a trace that what is acknowledged was synced before
-      --idle-seconds N      how long a silent broker is waited for before what is due counts as lost; 10
-      --keep                leaves the data directories behind
+      --limits KIND         limits of Godwit: usual; tight, which keeps checkpoints and compactions always
+                            under way, and with long queues makes each take many commits; or both (default:
+                            tight for odd seeds)
+      --load KIND           usual: everything at once; lagging: long queues of subscribers that lag behind and
+                            drain; full: long queues that drop their oldest messages; or all in turn (default
+                            for kills of Godwit; otherwise usual)
+      --power-cuts          makes every kill a power cut: data that was not synced is lost, in part or whole
+      --names RULE          rule for names that no sync of their directory kept: ordered (as in ext4 and xfs),
+                            own (as in btrfs), or strict (the letter of POSIX); by default ordered or own, by
+                            chance
+      --disk-errors         lets all writes fail for a while between kills: the disk is full, or has an error
+      --backups             backs Godwit up while it runs and is killed; restores and audits completed backups
+      --mutants             runs copies of Godwit that are wrong on purpose, each until it is caught
+      --only TEXT           runs only mutants with this text in their names
+      --interval            shows what \`durability: interval\` keeps over power cuts and SIGKILL in turn
+      --order               shows from a trace that messages are synced before they are acknowledged
+      --idle-seconds N      how long the broker may be silent before messages that are due count as lost; 10
+      --keep                keeps the data directories
   -h, --help
 
-Exit codes: 0 nothing was lost, doubled or misordered (with --mutants: each was caught); 1 otherwise; 2 wrong usage,
-or the harness does not see all that the broker does to its files.
+Exit codes: 0 nothing was lost, doubled or misordered (with --mutants: each was caught); 1 otherwise; 2 wrong
+usage, or the broker changed its files in a way that the harness does not record.
 `
 
+/** @satisfies {import('node:util').ParseArgsConfig['options']} */
 const OPTIONS = {
   broker: { type: 'string', default: 'godwit' },
   runs: { type: 'string', default: '4' },
@@ -66,21 +69,21 @@ const OPTIONS = {
   help: { type: 'boolean', short: 'h', default: false },
 }
 
-/** What `--interval` tells Godwit. */
+/** The interval that `--interval` configures. */
 const INTERVAL_SECONDS = 1
-/** Runs after which a mutant that was not caught has got away. */
+/** A mutant that was not caught in so many runs has escaped. */
 const MUTANT_RUNS_MAX = 20
-/** Wills with a delay, and of clients that a killed broker had, come seconds later. */
+/** Wills with a delay, and Wills of clients of a killed broker, arrive seconds later. */
 const MUTANT_IDLE_MS = 3500
 
 let values
-/** What `buildFaults` built, once it is needed. */
+/** The library that `buildFaults` built, once it is needed. */
 let faults
 try {
   values = parseArgs({ options: OPTIONS }).values
   process.exitCode = await main()
 } catch (error) {
-  console.error(`crash: ${error.message}`)
+  console.error(`crash: ${error instanceof Error ? error.message : error}`)
   process.exitCode = 2
 }
 
@@ -89,7 +92,7 @@ async function main() {
     process.stdout.write(HELP)
     return 0
   }
-  for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) number(name)
+  for (const name of ['runs', 'kills', 'minutes', 'seed', 'idle-seconds']) numberIfGiven(name)
   if (!['usual', 'tight', 'both'].includes(values.limits)) throw new Error(`--limits ${values.limits}?`)
   if (values.load !== undefined && ![...LOADS, 'all'].includes(values.load))
     throw new Error(`--load ${values.load}?`)
@@ -100,7 +103,7 @@ async function main() {
   if (values.backups && (values['power-cuts'] || values['disk-errors'])) {
     throw new Error('--backups goes with kills only')
   }
-  const firstSeed = number('seed') ?? Math.floor(Math.random() * 2 ** 31)
+  const firstSeed = numberIfGiven('seed') ?? Math.floor(Math.random() * 2 ** 31)
   try {
     if (values.interval) return (await interval(firstSeed)) ? 0 : 1
     if (values.order) return (await order(firstSeed)) ? 0 : 1
@@ -110,7 +113,14 @@ async function main() {
   }
 }
 
+/** Returns the number of an option that has a default. */
 function number(name) {
+  const found = numberIfGiven(name)
+  if (found === undefined) throw new Error(`--${name} is missing`)
+  return found
+}
+
+function numberIfGiven(name) {
   const text = values[name]
   if (text === undefined) return undefined
   const found = Number(text)
@@ -119,7 +129,7 @@ function number(name) {
 }
 
 async function trial(firstSeed) {
-  const minutes = number('minutes')
+  const minutes = numberIfGiven('minutes')
   const endsAt = minutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + minutes * 60_000
   const runs = minutes === undefined ? number('runs') : Number.POSITIVE_INFINITY
   const total = { runs: 0, kills: 0, acknowledged: 0, delivered: 0, problems: 0 }
@@ -136,8 +146,8 @@ async function trial(firstSeed) {
       const load = loadOf(seed)
       const limits = load === 'usual' ? TIGHT : STEPPED
       const altered = load === 'usual' ? tight : stepped
-      const words = [...(isTight ? limits.words : []), ...wordsOf(load)]
-      const settings = { durability, main: isTight ? altered.main : main, words }
+      const words = [...(isTight ? (limits.words ?? []) : []), ...wordsOf(load)]
+      const settings = { durability, main: isTight && altered !== null ? altered.main : main, words }
       const modes = { ...modesWanted(), load }
       const kind = brokerKind(values.broker, settings)
       const run = await executed(kind, seed, number('idle-seconds') * 1000, modes)
@@ -153,7 +163,7 @@ async function trial(firstSeed) {
   return total.problems === 0
 }
 
-/** The load of the run with this seed. Each load meets both kinds of limits. */
+/** Returns the load of the run with this seed. Each load meets both kinds of limits. */
 function loadOf(seed) {
   const isPlain = values.broker === 'godwit' && !Object.values(modesWanted()).includes(true)
   const wanted = values.load ?? (isPlain ? 'all' : 'usual')
@@ -251,9 +261,8 @@ async function interval(firstSeed) {
     const { acknowledged, lost, lostMs, complaints } = await checkInterval(given)
     worstMs = Math.max(worstMs, lostMs)
     const how = powerCut ? 'power cut' : 'SIGKILL'
-    console.log(
-      `interval seed ${seed}, ${how}: ${acknowledged} acknowledged, ${lost} of the last ${lostMs.toFixed(0)} ms lost`,
-    )
+    const losses = `${acknowledged} acknowledged, ${lost} of the last ${lostMs.toFixed(0)} ms lost`
+    console.log(`interval seed ${seed}, ${how}: ${losses}`)
     for (const complaint of complaints) console.log(`  ${complaint}`)
     bad += complaints.length
   }
@@ -282,6 +291,13 @@ async function mutants(firstSeed) {
   return escaped === 0
 }
 
+/**
+ * Resolves with true as soon as a run finds a problem, with false after `MUTANT_RUNS_MAX` runs.
+ *
+ * @param {import('./variants.mjs').Variant} mutant
+ * @param {string} main
+ * @param {number} firstSeed
+ */
 async function caught({ name, durability = values.durability, modes = {}, words = [] }, main, firstSeed) {
   const { load = 'usual' } = modes
   const kind = brokerKind('godwit', { durability, main, words: [...wordsOf(load), ...words] })

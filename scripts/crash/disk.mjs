@@ -1,4 +1,7 @@
-/** A disk that fails or loses its power under a broker: `faults.c`, preloaded into it. Linux, with a C compiler. */
+/**
+ * A disk that fails or loses power under a broker: `faults.c`, preloaded into it. Needs Linux and a C
+ * compiler.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
@@ -8,7 +11,10 @@ import { History, readTrace, withoutLastChange } from './trace.mjs'
 
 const SOURCE = fileURLToPath(new URL('faults.c', import.meta.url))
 
-/** Compiles the library into a new directory. Returns its path and `remove()`. Throws with the compiler's words. */
+/**
+ * Compiles the library into a new directory. Returns its path and `remove()`. Throws with the compiler's
+ * output.
+ */
 export function buildFaults() {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-faults-'))
   const library = join(directory, 'faults.so')
@@ -19,7 +25,7 @@ export function buildFaults() {
 }
 
 export class FaultyDisk {
-  /** The broker's directory, for it to make. */
+  /** The broker's directory, which it makes itself. */
   data
   #library
   #root
@@ -28,10 +34,24 @@ export class FaultyDisk {
   #random
   #powerCuts
   #rules
-  /** What the disk holds for certain, by path below the root: bytes, or null for a directory. */
+  /**
+   * The files that are durable, by path below the root.
+   *
+   * @type {import('./trace.mjs').Files}
+   */
   #base = new Map()
 
-  /** `directory` takes the disk's root, and next to it flag and trace. `rules`: of `NAME_RULES`, one for each cut. */
+  /**
+   * Each power cut follows one of `rules`, by chance. The disk's root is made in `directory`.
+   *
+   * @param {{
+   *   library: string,
+   *   directory: string,
+   *   random: import('./random.mjs').Random,
+   *   powerCuts: boolean,
+   *   rules?: readonly import('./trace.mjs').NameRule[],
+   * }} options
+   */
   constructor({ library, directory, random, powerCuts, rules = ['ordered', 'own'] }) {
     this.#library = library
     this.#root = join(directory, 'disk')
@@ -44,7 +64,7 @@ export class FaultyDisk {
     mkdirSync(this.#root)
   }
 
-  /** For the broker's next start; what is there by then is durable. */
+  /** Returns the variables for the broker's next start. All files that are there then count as durable. */
   environment() {
     rmSync(this.#trace, { force: true })
     if (this.#powerCuts) this.#base = filesBelow(this.#root)
@@ -52,12 +72,16 @@ export class FaultyDisk {
     return { LD_PRELOAD: this.#library, FAULTS_DIRECTORY: this.#root, FAULTS_FLAG: this.#flag, ...trace }
   }
 
-  /** What was recorded since the latest start. */
+  /** The records since the latest start. */
   get records() {
     return readTrace(this.#trace)
   }
 
-  /** From the call after `countdown` calls on, all fail with this error; `torn`: half of the first write is made. */
+  /**
+   * Makes all calls fail after the next `countdown` ones. With `torn`, half of the first write is made.
+   *
+   * @param {{ error: 'ENOSPC' | 'EIO', countdown: number, torn: boolean }} fault
+   */
   fail({ error, countdown, torn }) {
     writeFileSync(this.#flag, `${constants.errno[error]} ${countdown} ${torn ? 1 : 0}`)
   }
@@ -67,8 +91,9 @@ export class FaultyDisk {
   }
 
   /**
-   * The broker was killed and its machine lost its power: of what was not synced, anything may be gone. Throws when the
-   * files are not as the trace has them: then the broker did something to them that the trace does not see.
+   * Lets the machine of a killed broker lose its power: anything that was not synced may be gone. Throws when
+   * the files are not as the trace has them. Then the broker changed them in a way that the trace does not
+   * record.
    */
   cutPower() {
     if (!this.#powerCuts || !existsSync(this.#trace)) return
@@ -87,14 +112,15 @@ export class FaultyDisk {
   #compare(history, records) {
     const found = filesBelow(this.#root)
     const differing = differences(history.whole(), found)
-    // Killed between creating (or emptying) a file and recording it, or between recording something and doing it.
+    // It was killed between creating (or emptying) a file and recording that, or between a record and its
+    // change.
     if (differing.length === 0 || (differing.length === 1 && found.get(differing[0])?.length === 0)) return
     if (differences(new History(this.#base, withoutLastChange(records)).whole(), found).length === 0) return
     throw new Error(`these files changed in a way that was not recorded: ${differing.join(', ')}`)
   }
 }
 
-/** Files and directories below `root`, without sockets. */
+/** Returns the files and directories below `root`, without sockets. */
 function filesBelow(root) {
   const files = new Map()
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
@@ -105,7 +131,7 @@ function filesBelow(root) {
   return files
 }
 
-/** Names that are not in both, or not alike. */
+/** Returns the names that are in one of the two only, or differ. */
 function differences(expected, found) {
   const names = new Set([...expected.keys(), ...found.keys()])
   return [...names].filter((name) => {

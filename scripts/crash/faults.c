@@ -10,10 +10,10 @@
  *
  * LevelDB writes through stdio, whose own calls to write(2) cannot be interposed. A stream on a file of ours is
  * therefore a cookie stream, whose bytes come back to us; fileno(3) finds its descriptor. libuv closes files by
- * syscall(2), not by close(2): who misses that takes the socket which gets the number next for the file.
+ * syscall(2), not by close(2); without noticing that, we would take the socket that gets the number next for the file.
  *
- * What is not seen here (a file that is mapped and changed, a call that is made without the C library) is seen by whoever
- * compares the files with the trace, see `disk.mjs`.
+ * A file that is mapped and changed, or a call without the C library, is not seen here. `disk.mjs` notices it when it
+ * compares the files with the trace.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,7 +33,7 @@
 #define DESCRIPTORS_MAX 65536
 #define STREAMS_MAX 256
 
-/* What a descriptor stands for; NONE for what is not ours, or not known yet. */
+/* Kinds of descriptors; NONE if the file is not ours, or not known yet. */
 enum { NONE, DATA, DIRECTORY, SOCKET };
 
 static char kinds[DESCRIPTORS_MAX];
@@ -120,7 +120,7 @@ static const char *name_of(const char *path) {
  *   X size             of the record before, only so many bytes happened; 0: nothing
  *   f sync file        a sync begins                         F sync              it succeeded
  *   S fd size          about to be sent to a socket (bytes follow)
- * What is about to happen is recorded first: of a process that is killed, at most the last record did not happen.
+ * Each call is recorded before it is made: when the process is killed, at most the last record did not happen.
  */
 static void record(const void *bytes, size_t size, const char *format, ...) {
   char line[512];

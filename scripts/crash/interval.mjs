@@ -1,7 +1,7 @@
 /**
- * Shows what `durability: interval` promises: after SIGKILL everything that was acknowledged is there, after a power cut
- * everything that was acknowledged so many seconds before, and in either case the beginning of what was published, without
- * a hole.
+ * Shows that `durability: interval` keeps its promise. After SIGKILL everything is there that was
+ * acknowledged; after a power cut everything that was acknowledged an interval before. In either case the
+ * messages that are there are the first ones that were published, without a gap.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,16 +13,16 @@ import { FaultyDisk } from './disk.mjs'
 import { acknowledge, publish, subscribe } from './packets.mjs'
 import { Random } from './random.mjs'
 
-/** A sync takes some time, too, on a machine that does other things. */
+/** A sync itself may take so long on a busy machine. */
 const SYNC_MS = 1000
 const IDLE_MS = 15_000
-/** Half of what a queue holds by default: a fast disk must not have it drop its oldest. */
+/** Half of a queue's default limit: on a fast disk, too, the queue must not drop its oldest messages. */
 const QUEUED_BYTES_MAX = 128 * 1024 * 1024
 const TICK_MS = 5
 
 /**
- * One run on a new directory, which ends with a power cut or with SIGKILL. Resolves with `{acknowledged, lost, lostMs,
- * complaints}`: `lostMs` is how old the oldest acknowledgement was that was lost.
+ * Runs once on a new directory, and ends with a power cut or SIGKILL. Resolves with `{acknowledged, lost,
+ * lostMs, complaints}`; `lostMs` is the age of the oldest acknowledged message that was lost.
  */
 export async function checkInterval({ kind, library, seed, intervalSeconds, powerCut, nameRules }) {
   const random = new Random(seed)
@@ -40,7 +40,7 @@ export async function checkInterval({ kind, library, seed, intervalSeconds, powe
     broker.start()
     const sleeper = new Sleeper(broker.port)
     await sleeper.asleep()
-    // Large ones fill a log of LevelDB's between two syncs.
+    // Large messages fill a log of LevelDB between two syncs.
     const bytes = random.pick([300, 3000, 30_000])
     const publisher = new EagerPublisher(broker.port, bytes)
     const until = performance.now() + random.between(300, 4000)
@@ -70,13 +70,14 @@ export async function checkInterval({ kind, library, seed, intervalSeconds, powe
   }
 }
 
-/** Nothing here is asked of the oracle of the other runs. */
+/** These clients keep no ledger: the order of the numbers is all that is checked. */
 const NO_LEDGER = { problem: () => {}, sessionLost: () => {} }
 
-/** Has a Session with a Subscription, is away, and takes everything at the end. */
+/** A client with a Session and a Subscription. It is away until the end and takes everything then. */
 class Sleeper {
   #client
   #numbers = []
+  /** @type {((value?: unknown) => void) | null} */
   #subscribed = null
   #latestMs = performance.now()
 
@@ -94,7 +95,7 @@ class Sleeper {
     )
   }
 
-  /** Resolves when it has subscribed, and is gone. */
+  /** Resolves when it has subscribed and left. */
   async asleep() {
     await new Promise((resolve) => {
       this.#subscribed = resolve
@@ -104,7 +105,7 @@ class Sleeper {
     this.#client.leave()
   }
 
-  /** What is in its queue: numbers of messages, in their order. */
+  /** Resolves with what was in its queue: the numbers of the messages, in order. */
   async everything(isRunning) {
     this.#client.start()
     this.#latestMs = performance.now()
@@ -127,10 +128,10 @@ class Sleeper {
   }
 }
 
-/** Publishes numbers from 0 on, as fast as they are acknowledged. */
+/** A client that publishes numbers from 0 on, as fast as they are acknowledged. */
 class EagerPublisher {
   acknowledged = 0
-  /** By number. */
+  /** When each number was acknowledged. */
   acknowledgedMs = []
   #client
   #bytes
@@ -168,7 +169,7 @@ class EagerPublisher {
     }
   }
 
-  /** Acknowledgements come in order, and a hundred are under way at most. */
+  /** Acknowledgements arrive in order, and at most a hundred messages are in flight. */
   #numberOf(packetId) {
     const round = Math.floor(this.acknowledged / 65_535)
     return round * 65_535 + packetId - 1

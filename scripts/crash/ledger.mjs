@@ -1,24 +1,29 @@
 /**
- * The oracle: what was sent, acknowledged and delivered, and in what order. Its clock counts events, since the whole
- * harness is one process: of two events it knows which was first.
+ * The oracle: knows what was sent, acknowledged and delivered, and in what order. Its clock counts events:
+ * the whole harness is one process, so of two events it knows which was first.
+ *
+ * @typedef {ReturnType<Ledger['stream']>} Stream the messages of one publisher on one topic
+ * @typedef {ReturnType<Ledger['receiver']>} Receiver a Session, or the group of a Shared Subscription
  */
 
-/** Problems of one kind that are told in words. */
+/** Problems of one kind that are described in words, at most. */
 const DETAILS_MAX = 5
 
-/** Payloads say who published what, and are of a length that only the right one has. */
+/**
+ * Returns a payload that names its publisher and its number, with a length that only the right payload has.
+ */
 export function payloadOf(publisher, sequence) {
   return `${publisher} ${sequence} ${'.'.repeat(paddingOf(publisher, sequence))}`
 }
 
-/** Publishers whose name begins with `big` send kilobytes, those with `tiny` next to nothing. */
+/** The payloads of publishers with names that begin with `big` have kilobytes, with `tiny` a few bytes. */
 function paddingOf(publisher, sequence) {
   if (publisher.startsWith('tiny')) return (sequence * 37) % 40
   if (publisher.startsWith('big')) return 700 + ((sequence * 37) % 3300)
   return sequence % 61 === 60 ? 9000 + (sequence % 9000) : (sequence * 37) % 300
 }
 
-/** What went wrong, by kind. */
+/** Kinds of problems. */
 const KINDS = [
   'lost',
   'flagged',
@@ -32,37 +37,42 @@ const KINDS = [
   'strays',
 ]
 
-/** What expires, and Wills with a delay, may be so much later than they should: clients and brokers have other work. */
+/** An expired message may arrive so much later than it should: clients and brokers have other work. */
 const LATE_MS = 4000
 /** A broker's clock may tick in tenths. */
 const EARLY_MS = 150
-/** Messages that expire sooner than in a run's time are owed to nobody. */
+/** Messages that expire sooner than this may expire during a run, and are owed to nobody. */
 const SHORT_SECONDS = 60
 
 export class Ledger {
   acknowledged = 0
   delivered = 0
-  /** The first problems of each kind, in words. */
+  /**
+   * The first problems of each kind, in words.
+   *
+   * @type {string[]}
+   */
   details = []
+  /** @type {Record<string, number>} */
   #counts = Object.fromEntries(KINDS.map((kind) => [kind, 0]))
   #time = 0
   #streams = new Map()
   #receivers = new Map()
   #wills = new Map()
-  /** Of every message its time and its bytes, in their order. */
+  /** The time and the bytes of every message, in order. */
   #sizes = []
 
-  /** Of all kinds. */
+  /** The number of problems of each kind. */
   get counts() {
     return this.#counts
   }
 
-  /** All problems together. */
+  /** The number of problems of all kinds. */
   get problems() {
     return Object.values(this.#counts).reduce((sum, count) => sum + count, 0)
   }
 
-  /** Events so far: what grows while anything happens. */
+  /** Events so far; the number grows while anything happens. */
   get time() {
     return this.#time
   }
@@ -72,16 +82,20 @@ export class Ledger {
     if (this.#counts[kind] <= DETAILS_MAX) this.details.push(`${kind}: ${detail}`)
   }
 
-  // ── publishers ────────────────────────────────────────────────────────────────────────────────────────────
+  // ── publishers
+  // ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** What one publisher says on one topic, at one QoS: messages with numbers from 0 on, which may expire. */
+  /**
+   * Begins the messages of one publisher on one topic at one QoS. They have numbers from 0 on, and may
+   * expire.
+   */
   stream(publisher, topic, qos, retain, expirySeconds = Number.POSITIVE_INFINITY) {
     const stream = { publisher, topic, qos, retain, expirySeconds, messages: [] }
     this.#streams.set(`${publisher} ${topic}`, stream)
     return stream
   }
 
-  /** A message is about to be sent for the first time; returns its number. */
+  /** Notes that a message is about to be sent for the first time. Returns its number. */
   sent(stream) {
     const sentMs = performance.now()
     const sentAt = ++this.#time
@@ -99,7 +113,7 @@ export class Ledger {
     message.repeatedMs = performance.now()
   }
 
-  /** PUBACK, or PUBREC, without an error. */
+  /** Notes a PUBACK or PUBREC without an error. */
   published(stream, sequence) {
     const message = stream.messages[sequence]
     if (message.acknowledgedAt > 0) return
@@ -108,15 +122,20 @@ export class Ledger {
     this.acknowledged++
   }
 
-  // ── Sessions and subscriptions ────────────────────────────────────────────────────────────────────────────
+  // ── Sessions and subscriptions
+  // ────────────────────────────────────────────────────────────────────────────
 
   sessionLost(clientId) {
     this.problem('sessionsLost', `Session Present is 0 for ${clientId}`)
   }
 
   /**
-   * Whoever gets messages: a Session, or all of a Shared Subscription's group, in which no order is promised. Of what
-   * was published last it is owed `owedBytes`: a full queue may have dropped what is older.
+   * Returns the receiver with this name: a Session, or the whole group of a Shared Subscription, which no
+   * order is promised to. It is owed the newest `owedBytes` that were published: a full queue may have
+   * dropped older messages.
+   *
+   * @param {string} name
+   * @param {boolean} ordered
    */
   receiver(name, ordered, owedBytes = Number.POSITIVE_INFINITY) {
     let receiver = this.#receivers.get(name)
@@ -127,12 +146,12 @@ export class Ledger {
     return receiver
   }
 
-  /** It is about to give up its Session: nothing is owed to it any more. */
+  /** Notes that a receiver is about to give up its Session: nothing is owed to it any more. */
   abandon(receiver) {
     receiver.abandoned = true
   }
 
-  /** SUBSCRIBE is about to be sent. */
+  /** Notes that SUBSCRIBE is about to be sent. */
   subscribing(receiver, filter, qos) {
     const subscription = {
       filter,
@@ -151,7 +170,7 @@ export class Ledger {
     if (subscription.grantedAt === 0) subscription.grantedAt = ++this.#time
   }
 
-  /** UNSUBSCRIBE is about to be sent. */
+  /** Notes that UNSUBSCRIBE is about to be sent. */
   unsubscribing(subscription) {
     if (subscription.leavingAt === Number.POSITIVE_INFINITY) subscription.leavingAt = ++this.#time
   }
@@ -160,9 +179,12 @@ export class Ledger {
     subscription.leftAt = ++this.#time
   }
 
-  // ── deliveries ────────────────────────────────────────────────────────────────────────────────────────────
+  // ── deliveries
+  // ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A PUBLISH arrived that is not a repetition of a QoS 2 identifier. `connection` numbers the receiver's ones. */
+  /**
+   * Judges a PUBLISH that does not repeat a QoS 2 identifier. `connection` names the receiver's connection.
+   */
   arrived(receiver, packet, connection) {
     this.#time++
     const { topic, payload } = packet
@@ -178,9 +200,9 @@ export class Ledger {
       this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
       return
     }
-    // Its time may have begun anew.
+    // When it was sent again, its time may have begun anew.
     const ageMs = performance.now() - message.repeatedMs
-    // What was begun to be delivered may be repeated later.
+    // A delivery that was begun in time may be repeated later.
     if (!packet.dup && ageMs > stream.expirySeconds * 1000 + LATE_MS) {
       const late = (ageMs - stream.expirySeconds * 1000).toFixed(0)
       this.problem(
@@ -210,7 +232,7 @@ export class Ledger {
   #deliver(receiver, stream, sequence, packet, connection, what) {
     const arrivals = arrivalsOf(receiver, stream)
     const before = arrivals.bySequence.get(sequence)
-    // A QoS 1 publisher that sends again may have published twice.
+    // At QoS 1, each time it was sent may have been another publication.
     const copies = stream.qos === 2 ? 1 : stream.messages[sequence].attempts
     if (before === undefined) {
       this.delivered++
@@ -237,9 +259,13 @@ export class Ledger {
     else if (before.onConnection > copies) this.problem('doubled', `${what} twice on one connection`)
   }
 
-  // ── retained messages ─────────────────────────────────────────────────────────────────────────────────────
+  // ── retained messages
+  // ─────────────────────────────────────────────────────────────────────────────────────
 
-  /** What a new subscriber has to find: by topic the number of the newest acknowledged message, at the least. */
+  /**
+   * Returns what a new subscriber has to find: by topic the number of the newest acknowledged message, or
+   * later.
+   */
   retainedNow() {
     const wanted = new Map()
     for (const { topic, retain, messages } of this.#streams.values()) {
@@ -250,9 +276,24 @@ export class Ledger {
     return wanted
   }
 
-  // ── Wills ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Wills
+  // ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** CONNECT with a Will is about to be sent. `kept` is false until CONNACK came, `goneMs` null until its client went. */
+  /**
+   * Notes that CONNECT with a Will is about to be sent. Returns the Will; the caller sets `kept` when CONNACK
+   * arrives, and `goneMs` when the client leaves.
+   *
+   * @param {string} topic
+   * @param {number} [delaySeconds]
+   * @returns {{
+   *   topic: string,
+   *   delaySeconds: number,
+   *   sentAt: number,
+   *   goneMs: number | null,
+   *   kept: boolean,
+   *   arrivals: Set<Receiver>,
+   * }}
+   */
   will(topic, delaySeconds = 0) {
     const will = { topic, delaySeconds, sentAt: ++this.#time, goneMs: null, kept: false, arrivals: new Set() }
     this.#wills.set(topic, will)
@@ -274,9 +315,10 @@ export class Ledger {
     }
   }
 
-  // ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the audit
+  // ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Acknowledged and still not delivered, with every Will that is due. */
+  /** Returns how many acknowledged messages and Wills that are due have not been delivered. */
   missing() {
     let count = 0
     for (const _ of this.#lost()) count++
@@ -284,8 +326,8 @@ export class Ledger {
   }
 
   /**
-   * What a backup that began at `time` and ends now has to hold: by receiver the deliveries, as `[key, words]`, that were
-   * acknowledged by then and did not arrive yet.
+   * Returns what a backup that began at `time` and ends now must have: the deliveries of each receiver, as
+   * `[key, words]`, that were acknowledged by then and have not arrived.
    */
   owed(time) {
     const owed = []
@@ -303,7 +345,7 @@ export class Ledger {
     return owed
   }
 
-  /** Counts what is lost. To be called once, at the end. */
+  /** Counts what is lost. Is called once, at the end. */
   audit() {
     for (const [kind, detail] of this.#lost()) this.problem(kind, detail)
   }
@@ -324,7 +366,7 @@ export class Ledger {
     }
   }
 
-  /** The time since which everything that was published is owed to a receiver. */
+  /** Returns the time since which everything that was published is owed to a receiver. */
   #owedSince({ owedBytes }) {
     if (owedBytes === Number.POSITIVE_INFINITY) return 0
     let left = owedBytes
@@ -337,7 +379,7 @@ export class Ledger {
   }
 }
 
-/** What a receiver got of a stream; `flagged` are the numbers that came with RETAIN, as a new subscriber gets them. */
+/** Returns what a receiver got of a stream; `flagged` are the numbers that arrived with RETAIN. */
 function arrivalsOf(receiver, { publisher, topic }) {
   const key = `${publisher} ${topic}`
   let arrivals = receiver.arrivals.get(key)
@@ -349,8 +391,9 @@ function arrivalsOf(receiver, { publisher, topic }) {
 }
 
 /**
- * Whether the standard promises that this message arrives before `highest`, which did. A QoS 1 publisher that sends
- * again may have published twice: who misses the first copy gets the second one, behind first copies of later messages.
+ * Tells whether the standard promises that this message arrives before `highest`, which has arrived. A QoS 1
+ * publisher that sends again may have published twice. A subscriber that misses the first copy gets the
+ * second one, behind first copies of later messages.
  */
 function inOrder({ subscriptions, owedBytes }, { topic, qos, expirySeconds, messages }, sequence, highest) {
   const { sentAt, sentMs, attempts, repeatedAt } = messages[sequence]
@@ -359,14 +402,14 @@ function inOrder({ subscriptions, owedBytes }, { topic, qos, expirySeconds, mess
   if (owedBytes !== Number.POSITIVE_INFINITY) return false
   // It may have expired in the queue.
   if (performance.now() - sentMs > expirySeconds * 1000 - EARLY_MS) return false
-  // Who subscribed in between did not get it.
+  // A subscriber that subscribed between the two copies did not get the first one.
   return subscriptions.some(
     ({ matches, grantedAt, leavingAt }) =>
       matches(topic) && grantedAt > 0 && grantedAt < sentAt && leavingAt === Number.POSITIVE_INFINITY,
   )
 }
 
-/** Tells in words what became of a message that came too late, and of the one that it was to come before. */
+/** Describes a message that arrived too late, and the one that it should have preceded. */
 function historyOf({ highest, bySequence }, { qos, expirySeconds, messages }, sequence) {
   const now = performance.now()
   const expiry = Number.isFinite(expirySeconds) ? `, expires after ${expirySeconds} s` : ''
@@ -378,7 +421,7 @@ function historyOf({ highest, bySequence }, { qos, expirySeconds, messages }, se
   return `; QoS ${qos}${expiry}${lines.join('')}`
 }
 
-/** Tells in words when a message was sent and acknowledged. */
+/** Describes when a message was sent and acknowledged. */
 function sendingsOf({ attempts, sentMs, repeatedMs, acknowledgedMs }, now) {
   const again = attempts === 1 ? '' : `, the last of ${attempts} times ${agoText(repeatedMs, now)}`
   const acknowledged =
@@ -390,14 +433,14 @@ function agoText(ms, now) {
   return `${(now - ms).toFixed(0)} ms ago`
 }
 
-/** The Subscriptions that are granted and not given up. */
+/** Returns the Subscriptions that were granted and not given up. */
 function lastingOf({ subscriptions }) {
   return subscriptions.filter(
     ({ grantedAt, leavingAt }) => grantedAt > 0 && leavingAt === Number.POSITIVE_INFINITY,
   )
 }
 
-/** Numbers of the messages that were acknowledged until `time` and did not arrive as they should. */
+/** Yields the numbers of messages that were acknowledged until `time` and have not arrived. */
 function* missingOf(receiver, granted, key, { topic, expirySeconds, messages }, time, owedSince = 0) {
   if (expirySeconds < SHORT_SECONDS) return
   const since = granted.filter(({ matches }) => matches(topic)).map(({ grantedAt }) => grantedAt)
@@ -416,13 +459,13 @@ function* lostOf(receiver, granted, key, stream, owedSince) {
   const arrivals = receiver.arrivals.get(key)
   for (const sequence of missingOf(receiver, granted, key, stream, Number.POSITIVE_INFINITY, owedSince)) {
     const what = `${publisher}'s ${sequence} on ${topic}`
-    // It has it, and yet a subscriber that was there takes it for something old [MQTT-3.3.1-9].
+    // It arrived, but with RETAIN a subscriber that was there takes it for an old message [MQTT-3.3.1-9].
     if (arrivals?.flagged.has(sequence)) yield ['flagged', `${receiver.name} got ${what} only with RETAIN`]
     else yield ['lost', `${receiver.name} did not get ${what}, which was acknowledged`]
   }
 }
 
-/** Whether a topic name matches the filter; a share's prefix does not count. */
+/** Returns a test whether a topic name matches the filter. The prefix of a Shared Subscription is ignored. */
 function matcher(filter) {
   const levels = filter.replace(/^\$share\/[^/]+\//, '').split('/')
   const known = new Map()

@@ -1,7 +1,7 @@
 /**
- * What the crowd does to the broker. `usual` is everything at once, with short queues. The others are about long queues
- * whose both ends move, through many checkpoints: consumers that lag behind and drain (`lagging`), and queues that are full
- * and drop their oldest messages (`full`).
+ * The loads that clients put on the broker. `usual` is everything at once, with short queues. The others have
+ * long queues that grow at one end and shrink at the other through many checkpoints: subscribers that lag
+ * behind and drain (`lagging`), and queues that are full and drop their oldest messages (`full`).
  */
 
 export const LOADS = ['usual', 'lagging', 'full']
@@ -10,15 +10,18 @@ const MIB = 1024 * 1024
 const TOPICS = ['b/0', 'b/1', 'b/2']
 const FILTER = [{ filter: 'b/#', changing: false }]
 const QUEUE_BYTES_MAX = 4 * MIB
-/** Of a full queue: what is sent again lies in it twice, and a connection that is gone leaves some of it in flight. */
+/**
+ * Bytes that a full queue must still have. It cannot have all: a message that was published again is in it
+ * twice, and a lost connection leaves some in flight.
+ */
 const OWED_BYTES = MIB
 
-/** Words for Godwit's command line. */
+/** Returns what this load adds to Godwit's command line. */
 export function wordsOf(load) {
   return load === 'full' ? ['--set', `limits.queue_bytes_max=${QUEUE_BYTES_MAX}`] : []
 }
 
-/** The publishers of a load other than `usual`: small messages, and some of kilobytes. */
+/** Returns the publishers of a load other than `usual`: most messages are small, some have kilobytes. */
 export function publishersOf(load, random) {
   const names = load === 'lagging' ? ['small0', 'big0'] : ['tiny0', 'tiny1', 'tiny2', 'tiny3', 'big0']
   const topics = TOPICS.map((topic) => ({ topic, retain: false }))
@@ -31,7 +34,7 @@ export function publishersOf(load, random) {
   }))
 }
 
-/** Their subscribers, without connection and version. */
+/** Returns the subscribers of such a load, without port and version. */
 export function audienceOf(load, random) {
   const all = (qos) => FILTER.map((filter) => ({ ...filter, qos }))
   if (load === 'lagging') {

@@ -1,4 +1,7 @@
-/** Shows that the sync of a commit comes before the acknowledgement, from the trace of what the broker asked for. */
+/**
+ * Shows that the sync of a commit comes before the acknowledgement, from the trace of what the broker asked
+ * for.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,8 +16,8 @@ const MESSAGES = 40
 const RETRY_MS = 20
 
 /**
- * A client subscribes with a Session and leaves; another one publishes, QoS 1 and QoS 2 in turn, each message after
- * the acknowledgement of the one before. Resolves with `{checked, complaints}`.
+ * Has one client subscribe with a Session and leave. Another one publishes at QoS 1 and QoS 2 in turn, each
+ * message after the acknowledgement of the one before. Resolves with `{checked, complaints}`.
  */
 export async function checkOrder({ kind, library, seed }) {
   const random = new Random(seed)
@@ -63,7 +66,7 @@ function marker(packetId) {
   return `marker-${packetId}.`
 }
 
-/** A client that sends a packet and waits for the answer. Comes until it is let in. */
+/** Connects until it is let in. Resolves with the client. */
 async function arrive(broker, version, clientId, cleanStart) {
   while (broker.running) {
     const client = new Asker(broker.port, version)
@@ -74,8 +77,14 @@ async function arrive(broker, version, clientId, cleanStart) {
   throw new Error('the broker ended')
 }
 
+/** A client that sends a packet and waits for the answer. */
 class Asker {
   #connection
+  /**
+   * The answer that is waited for; its type is null once the connection was closed.
+   *
+   * @type {{ type: string | null, resolve: (isAnswered: boolean) => void } | null}
+   */
   #waiting = null
   #open
 
@@ -87,7 +96,7 @@ class Asker {
     this.#connection = new Connection(port, version, {
       opened,
       packet: ({ type }) => {
-        if (this.#waiting?.type === type) this.#waiting.resolve(true)
+        if (this.#waiting?.type === type) this.#waiting?.resolve(true)
       },
       closed: () => {
         opened()
@@ -97,7 +106,7 @@ class Asker {
     })
   }
 
-  /** True with the answer, false when the connection was closed. */
+  /** Resolves with true when the answer arrives, with false when the connection is closed. */
   async ask(bytes, type) {
     await this.#open
     if (this.#waiting?.type === null) return false

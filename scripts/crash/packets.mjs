@@ -1,6 +1,6 @@
 /**
- * Control packets of MQTT 3.1.1 (`version` 4) and 5.0 (`version` 5) as a client writes and reads them. Written for
- * this harness alone: it shares no code with any broker that it judges.
+ * Control packets of MQTT 3.1.1 (`version` 4) and 5.0 (`version` 5) as a client writes and reads them.
+ * Written for this harness alone: it shares no code with any broker that it judges.
  */
 
 const TYPES = [
@@ -26,8 +26,13 @@ const MESSAGE_EXPIRY_INTERVAL = 0x02
 const SESSION_EXPIRY_INTERVAL = 0x11
 const WILL_DELAY_INTERVAL = 0x18
 const RECEIVE_MAXIMUM = 0x21
-/** Bytes of the values of the properties a Server may send; `null` for those that carry their own length. */
-const PROPERTY_BYTES = new Map([
+/**
+ * Bytes of the values of the properties that a Server may send. The ones that are not listed are strings or
+ * binary data with a length in front; 'pair' is two of those.
+ *
+ * @type {[identifier: number, bytes: number | 'varint' | 'pair'][]}
+ */
+const PROPERTIES = [
   [0x01, 1],
   [0x02, 4],
   [0x0b, 'varint'],
@@ -43,13 +48,26 @@ const PROPERTY_BYTES = new Map([
   [0x29, 1],
   [0x2a, 1],
   [0x26, 'pair'],
-])
+]
+const PROPERTY_BYTES = new Map(PROPERTIES)
 /** "Never" as a Session Expiry Interval. */
 const NEVER = 0xffffffff
 
+/** @typedef {{ topic: string, payload: string, qos: number, delaySeconds?: number }} Will */
+
 /**
- * `will` is `{topic, payload, qos, delaySeconds}`. The Session outlives its connection unless `cleanStart`; in 5.0 it may
- * be `kept` even so, and for `expirySeconds` only.
+ * CONNECT. The Session outlives its connection unless `cleanStart`. In 5.0 it may be `kept` even so, and last
+ * for `expirySeconds` only.
+ *
+ * @param {{
+ *   version: number,
+ *   clientId: string,
+ *   cleanStart: boolean,
+ *   kept?: boolean,
+ *   expirySeconds?: number,
+ *   receiveMaximum?: number,
+ *   will?: Will,
+ * }} options
  */
 export function connect({
   version,
@@ -71,6 +89,18 @@ export function connect({
   return packet(0x10, parts)
 }
 
+/**
+ * @param {{
+ *   version: number,
+ *   topic: string,
+ *   payload: string,
+ *   qos: number,
+ *   packetId: number,
+ *   dup?: boolean,
+ *   retain?: boolean,
+ *   expirySeconds?: number,
+ * }} options
+ */
 export function publish({
   version,
   topic,
@@ -88,7 +118,7 @@ export function publish({
   return packet(0x30 | (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), parts)
 }
 
-/** PUBACK, PUBREC, PUBREL or PUBCOMP that says success. */
+/** PUBACK, PUBREC, PUBREL or PUBCOMP that reports success. */
 export function acknowledge(type, packetId) {
   return packet((TYPES.indexOf(type) << 4) | (type === 'pubrel' ? 2 : 0), [u16(packetId)])
 }
@@ -109,7 +139,7 @@ export function disconnect() {
   return packet(0xe0, [])
 }
 
-/** Cuts a stream of bytes into packets. */
+/** Splits a stream of bytes into packets. */
 export class PacketReader {
   #version
   #rest = Buffer.alloc(0)
@@ -118,7 +148,7 @@ export class PacketReader {
     this.#version = version
   }
 
-  /** The packets that are complete with these bytes. Throws when they are not MQTT. */
+  /** Returns the packets that these bytes complete. Throws when they are not MQTT. */
   read(chunk) {
     let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])
     const packets = []
@@ -223,7 +253,7 @@ function properties(sessionExpirySeconds, receiveMaximum) {
   return Buffer.concat([Buffer.from([bytes.length]), bytes])
 }
 
-/** Properties of which there is at most this one. */
+/** The properties of a packet that has at most this one. */
 function interval(property, seconds) {
   if (seconds === undefined) return Buffer.from([0])
   return Buffer.concat([Buffer.from([5, property]), u16(seconds >>> 16), u16(seconds & 0xffff)])

@@ -1,6 +1,6 @@
 /**
- * A publisher of QoS 1 or 2 as the standard has it: what was not acknowledged is sent again after a reconnect, with
- * its packet identifier and DUP; after a PUBREC only PUBREL is (section 4.4).
+ * A publisher of QoS 1 or 2 as the standard has it: after a reconnect it sends again all that was not
+ * acknowledged, with its packet identifier and DUP; after a PUBREC only the PUBREL (section 4.4).
  */
 import { Client } from './client.mjs'
 import { payloadOf } from './ledger.mjs'
@@ -31,7 +31,7 @@ export class Publisher {
     this.#qos = qos
     this.#window = window
     this.#burstMax = burstMax
-    // Few, so that each is soon used again: a broker that does not forget a released one swallows the next message.
+    // Few, so that each is soon used again: a broker that keeps a released one loses the next message.
     this.#packetIdMax = random.pick([window + 1, window + 50, 65_535])
     this.#streams = topics.map(({ topic, retain, expirySeconds }) =>
       ledger.stream(name, topic, qos, retain, expirySeconds),
@@ -51,12 +51,12 @@ export class Publisher {
     this.#timer = setInterval(() => this.#tick(), TICK_MS)
   }
 
-  /** Stops reading for so long: what the broker acknowledges meanwhile does not arrive. */
+  /** Stops reading for `ms`: acknowledgements that the broker sends meanwhile do not arrive. */
   goDeaf(ms) {
     this.#client.goDeaf(ms)
   }
 
-  /** Publishes nothing new and stays connected, until all that is under way is acknowledged. */
+  /** Publishes nothing new, and stays connected until all messages in flight are acknowledged. */
   finish() {
     this.#producing = false
     this.#unrest = false
@@ -113,7 +113,7 @@ export class Publisher {
 
   #online(present, receiveMaximum) {
     this.#receiveMaximum = receiveMaximum
-    // Without the Session nobody knows what became of them; the loss of the Session is counted.
+    // Without the Session nobody knows what became of these messages; the loss of the Session is counted.
     if (!present) this.#inFlight.clear()
     for (const outgoing of this.#inFlight.values()) {
       if (outgoing.received) this.#client.send(acknowledge('pubrel', outgoing.packetId))
@@ -145,7 +145,7 @@ export class Publisher {
     if (refused) return
     this.#ledger.published(outgoing.stream, outgoing.sequence)
     outgoing.received = true
-    // PUBRELs go in the order of the PUBRECs.
+    // PUBRELs are sent in the order of the PUBRECs.
     this.#inFlight.set(packetId, outgoing)
     this.#client.send(acknowledge('pubrel', packetId))
   }

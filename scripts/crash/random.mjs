@@ -1,13 +1,13 @@
-/** Random numbers that a seed repeats (mulberry32): the plan of a run hangs on nothing else. */
+/** Random numbers that a seed repeats (mulberry32): the plan of a run depends on nothing else. */
 export class Random {
   #state
 
-  /** `seed` is a whole number; its low 32 bits count. */
+  /** @param {number} seed a whole number, of which the low 32 bits count */
   constructor(seed) {
     this.#state = seed >>> 0
   }
 
-  /** From 0 up to but without 1. */
+  /** Returns a number from 0 up to, but without, 1. */
   next() {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0
     let bits = this.#state
@@ -16,21 +16,31 @@ export class Random {
     return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32
   }
 
-  /** A whole number from `from` to `to`, both included. */
+  /**
+   * Returns a whole number from `from` to `to`, both included.
+   *
+   * @param {number} from
+   * @param {number} to
+   */
   between(from, to) {
     return from + Math.floor(this.next() * (to - from + 1))
   }
 
-  /** True in this share of the cases. */
+  /** Returns true in this share of the cases. */
   chance(share) {
     return this.next() < share
   }
 
+  /**
+   * @template T
+   * @param {readonly T[]} list
+   * @returns {T}
+   */
   pick(list) {
     return list[this.between(0, list.length - 1)]
   }
 
-  /** Another sequence, so that one actor's timing does not change what another one does. */
+  /** Returns another sequence, so that the timing of one client does not change what another one does. */
   fork() {
     return new Random(Math.floor(this.next() * 2 ** 32))
   }

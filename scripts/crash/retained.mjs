@@ -1,10 +1,22 @@
-/** Looks at what is retained, as a new subscriber finds it. */
+/** Looks at the retained messages as a new subscriber finds them. */
 import { Client } from './client.mjs'
 import { subscribe } from './packets.mjs'
 
 /**
- * Resolves when every retained message that must be there was seen, or with the complaints in the ledger after
- * `idleMs`. `wanted()` says what must be there: by topic the number of the newest message, at the least. A broker that is killed meanwhile ends the look without a complaint.
+ * Resolves when every retained message that must be there was seen, or with complaints in the ledger after
+ * `idleMs`. `wanted()` returns what must be there: by topic the least number that the newest message may
+ * have. When the broker is killed meanwhile, the inspection ends without a complaint.
+ *
+ * @param {{
+ *   port: number,
+ *   ledger: import('./ledger.mjs').Ledger,
+ *   version: number,
+ *   number: number | string,
+ *   idleMs: number,
+ *   ended: Promise<void>,
+ *   wanted?: () => Map<string, number>,
+ * }} options
+ * @returns {Promise<void>}
  */
 export function inspectRetained({
   port,

@@ -1,6 +1,6 @@
 /**
- * One run: a broker on a new directory, a crowd of clients, some kills at random instants, and the audit. What the
- * crowd does and when the broker is killed follows from the seed; how far both get meanwhile does not.
+ * One run: a broker on a new directory, a crowd of clients, some kills at random instants, and the audit. The
+ * seed decides what the clients do and when the broker is killed, but not how far they get meanwhile.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -22,21 +22,21 @@ import { WillClients } from './wills.mjs'
 const PLAIN_TOPICS = ['t/0', 't/1', 't/2']
 const CHANGING_TOPICS = ['c/0', 'c/1']
 const SHARED_TOPIC = 's/0'
-/** Of messages that expire, soon and not so soon. */
+/** Topics of messages that expire during a run, or long after it. */
 const EXPIRING_TOPICS = [
   { topic: 'x/0', retain: false, expirySeconds: 1 },
   { topic: 'x/1', retain: false, expirySeconds: 3600 },
 ]
 const PUBLISHERS_PER_QOS = 4
 
-/** A broker that says nothing for so long, while something is due, will not say it any more. */
+/** When a broker is silent for so long, messages that are due count as lost. */
 const IDLE_MS = 10_000
-/** What comes too often comes at once; no verdict of "lost" hangs on this. */
+/** Messages that are delivered twice arrive at once; no message counts as lost because this is short. */
 const AFTERMATH_MS = 400
 const START_MS_AT_FIRST = 400
-/** Between two kills with long queues, at the most. */
+/** Time between two kills with long queues, at most. */
 const LONG_MS = 4000
-/** What a run without kills lasts, its end aside: it shows what a broker does wrong in peace. */
+/** Duration of a run without kills, before its end. It shows what a broker does wrong undisturbed. */
 const CALM_MS = 4000
 
 export class Run {
@@ -45,35 +45,53 @@ export class Run {
   #options
   #random
   #broker
+  /** @type {Publisher[]} */
   #publishers = []
+  /** @type {Subscriber[]} */
   #subscribers = []
+  /** @type {WillClients | null} */
   #wills = null
+  /** @type {BriefSessions | null} */
   #brief = null
   #canary
+  /** @type {(() => void) | null} */
   #up = null
   #startMs = START_MS_AT_FIRST
   #inspections = 0
   #died = []
+  /** @type {FaultyDisk | null} */
   #disk = null
+  /** @type {Backups | null} */
   #backups = null
   /**
-   * The disk fails at a start, or with an I/O error: a broker may end rather than lie. When the disk is full, one that
-   * is up must come back by itself.
+   * True when the disk fails during a start, or with an I/O error: the broker may then end. When the disk is
+   * full, a broker that is up must recover by itself.
    */
   #mayDie = false
 
   /**
-   * `kind` is of `brokerKind`; `kills` how many; `load` of `LOADS`; `idleMs` may be shorter for a broker that is expected
-   * to lose.
-   * With `library` of `buildFaults`: `powerCuts` makes every kill a power cut, `diskErrors` lets the disk fail between
-   * the kills. With `backups`, backups are made while the broker runs and is killed.
+   * @param {{
+   *   kind: ReturnType<typeof import('./broker.mjs').brokerKind>,
+   *   seed: number,
+   *   kills: number,
+   *   load?: string,
+   *   idleMs?: number,
+   *   keep?: boolean,
+   *   library?: string,
+   *   nameRules?: readonly import('./trace.mjs').NameRule[],
+   *   powerCuts?: boolean,
+   *   diskErrors?: boolean,
+   *   backups?: boolean,
+   * }} options `idleMs` may be shorter for a broker that is expected to lose messages; `powerCuts` makes
+   * every kill a power cut, `diskErrors` lets the disk fail between the kills, and both need `library` of
+   * `buildFaults`
    */
   constructor(options) {
     this.#options = { idleMs: IDLE_MS, keep: false, load: 'usual', ...options }
     this.#random = new Random(options.seed)
   }
 
-  /** Runs to its end; the ledger has the outcome. */
+  /** Runs to the end. The ledger has the outcome. */
   async execute() {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-crash-'))
     const port = await freePort(new Random(Math.floor(Math.random() * 2 ** 32)))
@@ -111,7 +129,8 @@ export class Run {
     }
   }
 
-  // ── the crowd ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the crowd
+  // ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #gather(port) {
     const { ledger } = this
@@ -189,6 +208,10 @@ export class Run {
     const wills = { filter: 'w/+', qos: 2, changing: false }
     const all = (qos) => ({ filter: 't/#', qos, changing: false })
     const retained = (qos) => ({ filter: 'r/+', qos, changing: false })
+    /**
+     * @type {(Pick<ConstructorParameters<typeof Subscriber>[0], 'name' | 'filters' | 'absence'> &
+     *   Partial<ConstructorParameters<typeof Subscriber>[0]>)[]}
+     */
     const audience = [
       { name: 'online2', filters: [all(2), wills, retained(2)], absence: 0.001 },
       { name: 'online1', filters: [all(1), ...changing], absence: 0.001 },
@@ -234,7 +257,7 @@ export class Run {
     return new Backups({ kind, directory, data, ledger, random, subscribers: this.#subscribers, idleMs })
   }
 
-  /** Figures of the backups: `completed`, `restored` and `owed`; null when none were made. */
+  /** Has the figures `completed`, `restored` and `owed`; null when no backups were made. */
   get backups() {
     return this.#backups
   }
@@ -246,7 +269,8 @@ export class Run {
     for (const client of [...this.#publishers, ...this.#subscribers]) client.stop()
   }
 
-  // ── the kills ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the kills
+  // ─────────────────────────────────────────────────────────────────────────────────────────────
 
   async #chaos() {
     const plan = this.#plan()
@@ -256,20 +280,20 @@ export class Run {
       await pause(CALM_MS)
     }
     for (const [index, { early, afterMs, deafMs, fault, backupMs }] of plan.entries()) {
-      // It will not be well again.
+      // A broker that ended by itself is not started again.
       if (this.#died.length > 0) return
       const up = this.#start()
       if (index === 0) this.#open()
       if (early === null) {
         await up
-        // It goes on while the clients work, and ends with the broker.
+        // The inspection goes on while the clients work, and ends with the broker.
         void this.#inspect()
         if (backupMs === null) await pause(afterMs)
         else await this.#backUp(Math.min(backupMs, afterMs), afterMs)
       } else {
         await pause(early * this.#startMs)
       }
-      if (fault !== null) await this.#failDisk(fault, early !== null)
+      if (fault !== null && this.#disk !== null) await this.#failDisk(this.#disk, fault, early !== null)
       if (deafMs > 0) {
         for (const client of [...this.#publishers, ...this.#subscribers]) {
           if (this.#random.chance(0.5)) client.goDeaf(deafMs + 100)
@@ -286,13 +310,13 @@ export class Run {
     this.#brief?.start()
   }
 
-  /** When each kill is due: during the start, or so many ms after it, with clients that went deaf before. */
+  /** Plans when each kill is due, during a start or after it, and what happens before it. */
   #plan() {
     const random = this.#random
     const isLong = this.#options.load !== 'usual'
     return Array.from({ length: this.#options.kills }, (_, index) => ({
       early: index > 0 && random.chance(isLong ? 0.15 : 0.3) ? random.next() * 1.3 : null,
-      // Long queues: long enough for the journal to be checkpointed again and again.
+      // With long queues, long enough for many checkpoints.
       afterMs: isLong ? random.between(500, LONG_MS) : random.between(20, random.chance(0.3) ? 2000 : 600),
       deafMs: random.chance(0.5) ? random.between(1, 60) : 0,
       fault: this.#options.diskErrors === true && random.chance(0.7) ? faultOf(random) : null,
@@ -300,13 +324,14 @@ export class Run {
     }))
   }
 
-  /** Resolves when it answers. */
+  /** Starts the broker. Resolves when it answers, or ends. */
   #start() {
     const judge = this.#brief?.judge
     judge?.brokerStarts()
     this.#broker.start()
     void this.#broker.exited.then(() => judge?.brokerEnded())
     const startedAt = performance.now()
+    /** @type {Promise<void>} */
     const up = new Promise((resolve) => {
       this.#up = () => {
         this.#startMs = performance.now() - startedAt
@@ -326,27 +351,29 @@ export class Run {
     if (this.#broker.running) this.kills++
     this.#brief?.judge.brokerEnded()
     await this.#broker.kill()
-    // One that finds no broker reads the directory itself, and keeps others from opening it.
+    // A backup that finds no broker reads the directory itself, and keeps the next broker from opening it.
     await this.#backups?.ended()
     this.#mayDie = false
     this.#disk?.cutPower()
   }
 
-  /** Begins a backup after `backupMs` of `afterMs`. */
+  /** Lets `afterMs` pass, and begins a backup after `backupMs` of them. */
   async #backUp(backupMs, afterMs) {
     await pause(backupMs)
     const { kills } = this
-    if (this.#broker.running) this.#backups.begin(() => this.kills > kills)
+    if (this.#broker.running) this.#backups?.begin(() => this.kills > kills)
     await pause(afterMs - backupMs)
   }
 
-  /** All calls fail for a while, from one of the next ones on; then the broker has some time to be well again. */
-  async #failDisk(fault, starting) {
+  /**
+   * Lets all calls fail for a while, from one of the next ones on. The broker then has some time to recover.
+   */
+  async #failDisk(disk, fault, starting) {
     this.#mayDie = starting || fault.error === 'EIO'
     this.#brief?.judge.diskFails()
-    this.#disk.fail(fault)
+    disk.fail(fault)
     await pause(fault.forMs)
-    this.#disk.mend()
+    disk.mend()
     this.#brief?.judge.diskIsMended()
     await pause(fault.wellMs)
   }
@@ -365,9 +392,10 @@ export class Run {
     })
   }
 
-  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the end
+  // ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Everybody stays; resolves when all that is due has come, or when nothing comes any more. */
+  /** Lets all clients stay connected. Resolves when all that is due has arrived, or the broker is silent. */
   async #settle() {
     if (this.#died.length > 0) return
     if (!this.#broker.running) await this.#start()
@@ -397,7 +425,7 @@ export class Run {
     )
   }
 
-  /** Once more: what was delivered and acknowledged does not come back. */
+  /** Restarts the broker once more: messages that were delivered and acknowledged must not come back. */
   async #aftermath() {
     await pause(AFTERMATH_MS)
     if (this.#options.kills === 0 || this.#died.length > 0) return

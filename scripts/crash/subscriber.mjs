@@ -1,6 +1,7 @@
 /**
- * A subscriber with a Session that outlives its connections: online, offline, taking over from itself, slow to
- * acknowledge or not at all. At QoS 2 it keeps the identifiers it received and so takes every message once.
+ * A subscriber with a Session that outlives its connections. It goes away and comes back, takes over from
+ * itself, and acknowledges late or not at all. At QoS 2 it keeps the identifiers that it received, and so
+ * takes every message once.
  */
 import { Client } from './client.mjs'
 import { acknowledge, subscribe, unsubscribe } from './packets.mjs'
@@ -12,12 +13,13 @@ export class Subscriber {
   #client
   #ledger
   #random
-  /** Share of its ticks in which it goes away. */
+  /** The share of its ticks in which it goes away. */
   #absence
+  /** Gives up its Session from time to time. */
   #fickle
-  /** It is here until it has its Subscriptions, and then not before everybody settles. */
+  /** True when it leaves as soon as it has its Subscriptions, and comes back for the end. */
   #isLate
-  /** Acknowledgements that it sends in a tick, at the most. */
+  /** The number of acknowledgements that it sends in a tick, at most. */
   #pace
   #owedBytes
   #generation = 0
@@ -25,7 +27,7 @@ export class Subscriber {
   #subscriptions
   #pending = new Map()
   #lastPacketId = 0
-  /** QoS 2 identifiers that are not yet released, and the payload of each. */
+  /** Payloads by QoS 2 identifier, as long as it is not released. */
   #received = new Map()
   #owed = []
   #prompt = true
@@ -33,8 +35,22 @@ export class Subscriber {
   #timer
 
   /**
-   * `filters` are `{filter, qos, changing}`; with `share` all members of the group count as one receiver. One with a `pace`
-   * lags behind: it acknowledges so many packets a tick. `owedBytes`: see `Ledger.receiver`.
+   * @param {{
+   *   port: number,
+   *   ledger: import('./ledger.mjs').Ledger,
+   *   random: import('./random.mjs').Random,
+   *   name: string,
+   *   version: number,
+   *   filters: readonly { filter: string, qos: number, changing: boolean }[],
+   *   share?: string,
+   *   absence: number,
+   *   fickle?: boolean,
+   *   late?: boolean,
+   *   pace?: number,
+   *   owedBytes?: number,
+   *   receiveMaximum: number,
+   * }} options with a `pace` it lags behind and acknowledges so many packets a tick; all members of the group
+   * `share` count as one receiver; `absence`, `fickle`, `late` and `owedBytes` are explained at the fields
    */
   constructor({
     port,
@@ -80,7 +96,7 @@ export class Subscriber {
     return this.#client.version
   }
 
-  /** Whoever gets what it gets, see `Ledger.receiver`. */
+  /** The receiver that its messages count for, see `Ledger.receiver`. */
   get receiver() {
     return this.#subscriptions[0].receiver
   }
@@ -108,7 +124,7 @@ export class Subscriber {
     this.#client.goDeaf(ms)
   }
 
-  /** Stays connected from here on, and acknowledges everything at once. */
+  /** Stays connected from now on, and acknowledges everything at once. */
   settle() {
     this.#unrest = false
     this.#isLate = false
@@ -158,7 +174,10 @@ export class Subscriber {
     else if (subscription.state === 'none') this.#subscribe(subscription)
   }
 
-  /** Nothing is left of the Session: what comes now was published after the Subscriptions that are made now. */
+  /**
+   * Begins as a new receiver, as nothing is left of the Session: all it gets from now on is published after
+   * this.
+   */
   #renew() {
     const receiver = this.#ledger.receiver(`${this.name}/${++this.#generation}`, true, this.#owedBytes)
     for (const subscription of this.#subscriptions)

@@ -1,9 +1,29 @@
-/** What `faults.c` recorded, and what of it a power cut leaves. */
+/**
+ * Reads what `faults.c` recorded, and computes what a power cut leaves of it.
+ *
+ * @typedef {object} TraceRecord
+ * @property {string} type see `record` in faults.c; it decides which of the other properties there are
+ * @property {string} [file]
+ * @property {string} [name]
+ * @property {string} [to]
+ * @property {number} [offset]
+ * @property {number} [length]
+ * @property {Buffer} [bytes]
+ * @property {string} [sync]
+ * @property {string} [socket]
+ *
+ * @typedef {Map<string, Buffer | null>} Files by path; null for a directory
+ *
+ * @typedef {'ordered' | 'own' | 'strict'} NameRule
+ */
 import { readFileSync } from 'node:fs'
 
 /**
- * The records in order: `{type, file, name, to, offset, length, bytes, sync}` as far as the type has them; see `record`
- * in faults.c. What did not happen, of a call that failed, is left out, as is a record that was cut off at the end.
+ * Returns the records in order. What a failed call did not do is left out, and so is a record that is cut off
+ * at the end.
+ *
+ * @param {string} path
+ * @returns {TraceRecord[]}
  */
 export function readTrace(path) {
   const trace = readFileSync(path)
@@ -55,31 +75,46 @@ function recordOf(type, words, bytes) {
 
 const CHANGING = new Set(['O', 'W', 'T', 'R', 'L', 'M', 'U'])
 
-/** The records without the last one that changes a file or a name: it was perhaps never carried out. */
+/**
+ * Returns the records without the last one that changes a file or a name, as it may not have been carried
+ * out.
+ *
+ * @param {readonly TraceRecord[]} records
+ */
 export function withoutLastChange(records) {
   const last = records.findLastIndex(({ type }) => CHANGING.has(type))
   return records.filter((_, index) => index !== last)
 }
 
 /**
- * What file systems promise of names that no sync of their directory made durable:
- * - `ordered` (a journal, as ext4 and xfs have one): a sync of anything keeps every earlier change of a name.
+ * The promises of file systems about names that no sync of their directory made durable:
+ * - `ordered` (a journal, as in ext4 and xfs): a sync of anything keeps every earlier change of a name.
  * - `own` (the log tree of btrfs): a sync of a file keeps the names of this file, and of no other one.
  * - `strict` (the letter of POSIX): a sync of a file keeps no name.
- * A sync of a directory keeps the names in it, everywhere. Of what is not kept, the changes up to some instant stay.
+ * A sync of a directory always keeps the names in it. Of all other changes of names, those before some
+ * instant stay.
+ *
+ * @type {readonly NameRule[]}
  */
 export const NAME_RULES = ['ordered', 'own', 'strict']
 
-/** What became of a disk: files by path (a Buffer; null for a directory) before, and the records since then. */
+/** The history of a disk: its files at the beginning, and the records since then. */
 export class History {
   /** Every creation, renaming and removal: `{type, name, to, content}`. */
   #changes = []
-  /** Successful syncs: what they were of, and how many edits of it and changes of names came before. */
+  /**
+   * Successful syncs, each with what was synced and how many edits of it and changes of names came before.
+   */
   #syncs = []
   #before = new Map()
   #now = new Map()
 
-  /** Throws when a file is written of which the trace does not say where it came from. */
+  /**
+   * Throws when a file is written and the trace does not say which one it is.
+   *
+   * @param {Files} before
+   * @param {readonly TraceRecord[]} records
+   */
   constructor(before, records) {
     const root = { isDirectory: true, path: '.' }
     for (const [name, bytes] of before) {
@@ -121,14 +156,18 @@ export class History {
         case 'R':
         case 'L':
         case 'U':
-          // Sockets have names, too, and nobody else has made them.
+          // Names that no record made are those of sockets.
           if (this.#now.has(name)) this.#change({ ...record, content: this.#now.get(name) })
           break
       }
     }
   }
 
-  /** The files as a process finds them. */
+  /**
+   * Returns the files as a process finds them.
+   *
+   * @returns {Files}
+   */
   whole() {
     const files = new Map()
     for (const [name, content] of this.#now) {
@@ -138,8 +177,12 @@ export class History {
   }
 
   /**
-   * The files after a power cut behind the last record. Every sync keeps what was written to its file before it began,
-   * and of the names what `rule` says; of the rest a random part stays.
+   * Returns the files after a power cut that follows the last record. Every sync keeps what was written to
+   * its file before it began, and the names that `rule` says; a random part of the rest stays.
+   *
+   * @param {NameRule} rule
+   * @param {import('./random.mjs').Random} random
+   * @returns {Files}
    */
   survivors(rule, random) {
     const count = this.#changes.length
@@ -149,7 +192,7 @@ export class History {
         isKept[index] ||= rule === 'ordered' || keeps(sync.content, this.#changes[index], rule)
       }
     }
-    // Half of the disks do nothing but what they must.
+    // Half of the disks keep only what they must.
     const until = random.chance(0.5) ? 0 : random.between(0, count)
     const names = new Map(this.#before)
     for (const [index, change] of this.#changes.entries()) {
@@ -180,7 +223,7 @@ function directoryAt(path) {
   return { isDirectory: true, path }
 }
 
-/** Whether a sync of `synced` keeps a change before it. */
+/** Tells whether a sync of `synced` keeps an earlier change. */
 function keeps(synced, { name, to = name, content }, rule) {
   if (!synced.isDirectory) return rule === 'own' && content === synced
   return parentOf(name) === synced.path && parentOf(to) === synced.path
@@ -200,11 +243,11 @@ function apply(names, { type, name, to, content }) {
   }
 }
 
-/** What the disk holds of a file: what was synced, and of the rest whatever was written by chance. */
+/** Returns what the disk has of a file: what was synced, and a random part of the rest. */
 function partOf({ initial, edits, synced }, random) {
   const kept = edits.slice(0, synced)
   const unsure = edits.slice(synced)
-  // Nothing, a part that ends in the middle of a write, or any of them.
+  // Nothing; the first ones, of which the last may be torn; or any of them.
   const how = random.pick(['none', 'part', 'some'])
   if (how === 'some') kept.push(...unsure.filter(() => random.chance(0.5)))
   if (how === 'part' && unsure.length > 0) {
@@ -235,9 +278,9 @@ function composed(initial, edits) {
 }
 
 /**
- * Whether what was sent waited for the disk: the first write that contains `stored` is followed by a sync of its
- * file, begun after it and successful, before the first bytes that contain `sent` go to a socket. Returns what is
- * wrong, or null.
+ * Checks that an acknowledgement waited for the disk: after the first write that contains `stored`, a sync of
+ * its file begins and succeeds, and only then the first bytes that contain `sent` go to a socket. Returns
+ * what is wrong, or null.
  */
 export function orderComplaint(records, stored, sent) {
   const written = records.findIndex(({ type, bytes }) => type === 'W' && bytes.includes(stored))

@@ -1,4 +1,16 @@
-/** Copies of a built Godwit with some text changed: with limits so small that everything happens often, or broken. */
+/**
+ * Copies of the build with some text changed: with limits so small that everything happens often, or with a
+ * fault.
+ *
+ * @typedef {readonly [file: string, before: string, after: string]} Edit
+ *
+ * @typedef {object} Variant
+ * @property {string} name
+ * @property {readonly Edit[]} edits
+ * @property {string} [durability]
+ * @property {readonly string[]} [words] for Godwit's command line
+ * @property {{ load?: string, powerCuts?: boolean, diskErrors?: boolean, backups?: boolean }} [modes]
+ */
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -8,7 +20,11 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 const LEVEL = 'store/level/level.js'
 
-/** Checkpoints, evictions, LevelDB's flushes and compactions every few hundred KiB. */
+/**
+ * Has checkpoints, evictions, flushes and compactions every few hundred KiB.
+ *
+ * @type {Variant}
+ */
 export const TIGHT = {
   name: 'tight',
   edits: [
@@ -21,7 +37,11 @@ export const TIGHT = {
   words: ['--set', 'data.resident_bytes_max=1MiB'],
 }
 
-/** For long queues: the checkpoint of each Session is spread over many commits, and the next one is due soon. */
+/**
+ * For long queues: spreads the checkpoint of each Session over many commits, and has the next one due soon.
+ *
+ * @type {Variant}
+ */
 export const STEPPED = {
   name: 'stepped',
   edits: [
@@ -33,8 +53,10 @@ export const STEPPED = {
 }
 
 /**
- * Brokers that are wrong on purpose: the harness has to see it. Where it takes more than kills to show it, `modes` says
- * what; `durability` is what Godwit is told to promise.
+ * Brokers that are wrong on purpose, which the harness has to notice. `modes` says what it takes beside
+ * kills.
+ *
+ * @type {readonly Variant[]}
  */
 export const MUTANTS = [
   {
@@ -70,7 +92,7 @@ export const MUTANTS = [
     ],
   },
   {
-    // As 0.1.0 did, and as its start judged the outcome.
+    // Version 0.1.0 did that, and its start judged the outcome in this way.
     name: 'deletes what a checkpoint on the disk still names',
     edits: [
       ...STEPPED.edits,
@@ -86,7 +108,7 @@ export const MUTANTS = [
       ],
     ],
     modes: { load: 'full' },
-    // Sooner full, on a busy machine, too.
+    // The queues are full sooner, on a busy machine, too.
     words: ['--set', 'limits.queue_bytes_max=2MiB'],
   },
   {
@@ -139,8 +161,11 @@ export const MUTANTS = [
 ]
 
 /**
- * A copy of the directory in which `main` lies, changed. Returns the copy's `main` and `remove()`. Throws when a
- * text to be changed is not there exactly once.
+ * Copies the directory of `main` and changes the copy. Returns the copy's `main` and `remove()`. Throws when
+ * a text to be changed is not there exactly once.
+ *
+ * @param {string} main
+ * @param {Variant} variant
  */
 export function variant(main, { name, edits }) {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-variant-'))

@@ -1,4 +1,6 @@
-/** Clients that connect with a Will and never say goodbye. Each comes once: nobody takes its Will back. */
+/**
+ * Clients that connect with a Will and never send DISCONNECT. Each comes once, so that no Will is cancelled.
+ */
 import { Connection } from './connection.mjs'
 import { connect } from './packets.mjs'
 
@@ -8,7 +10,7 @@ export class WillClients {
   #random
   #versions
   #count = 0
-  /** By connection its Will. */
+  /** The Will of each connection. */
   #open = new Map()
   #timer
 
@@ -25,7 +27,7 @@ export class WillClients {
     }, 120)
   }
 
-  /** No more of them; those that are here vanish. */
+  /** Starts no more clients, and has those that are connected vanish. */
   stop() {
     clearInterval(this.#timer)
     for (const connection of [...this.#open.keys()]) this.#vanish(connection)
@@ -40,7 +42,7 @@ export class WillClients {
     const connection = new Connection(this.#port, version, {
       opened: () => {
         const sentWill = { topic, payload: topic, qos: 2, delaySeconds }
-        // A delay ends with the Session: that has to last longer.
+        // A delay ends with the Session, so the Session has to last longer.
         const session = delaySeconds === undefined ? {} : { kept: true, expirySeconds: 300 }
         connection.send(
           connect({ version, clientId: `will${number}`, cleanStart: true, ...session, will: sentWill }),
