@@ -375,7 +375,6 @@ export const RIDDLES: readonly string[] = [
   'src/broker/sessions/session-cap.ts',
   'src/broker/sessions/sessions.ts',
   'src/broker/sessions/subscribe.ts',
-  'src/broker/state/counters.ts',
   'src/broker/state/read-gate.ts',
   'src/broker/state/share-groups.ts',
   'src/broker/state/turn.ts',

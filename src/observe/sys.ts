@@ -1,61 +1,24 @@
-/** Publishes the broker's counters as retained `$SYS` messages under Mosquitto's names. */
+/** Publishes the broker's metrics as retained `$SYS` messages under Mosquitto's names. */
 import { readFileSync } from 'node:fs'
-import { configKey } from '../broker/boundary/limit-row.ts'
 import type { Server } from '../broker/server.ts'
-import type { ServerState } from '../broker/state/server-state.ts'
-import type { Store } from '../store/store.ts'
-
-/** The current numbers of objects for `$SYS`; see `Census`. */
-export interface SysCensus {
-  readonly sessions: number
-  readonly subscriptions: number
-  readonly sharedSubscriptions: number
-  readonly retainedMessages: number
-  readonly queuedMessages: number
-  readonly inFlightMessages: number
-}
+import { METRIC_ROWS } from './metrics.ts'
+import type { Snapshot } from './snapshot.ts'
 
 /** The periods of Mosquitto's load averages, in minutes. */
 const LOAD_MINUTES = [1, 5, 15] as const
-
-const KIB = 1024
 
 const VERSION = (
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 ).version
 
-/** Returns the counters whose rates are published, by their names under `$SYS/broker/load/`. */
-function loadCounters({ counters }: ServerState, connections: number): Record<string, number> {
-  return {
-    'messages/received': counters.packetsReceived,
-    'messages/sent': counters.packetsSent,
-    'publish/received': counters.publishReceived,
-    'publish/sent': counters.publishSent,
-    'publish/dropped': counters.publishDropped,
-    'bytes/received': counters.bytesReceived,
-    'bytes/sent': counters.bytesSent,
-    connections,
-    sockets: counters.connectionsAccepted,
-  }
-}
-
-/** A name below `$SYS/broker/` and its value. */
-export type SysValue = readonly [name: string, value: string | number]
+type Put = (name: string, value: string | number) => void
 
 /**
- * Publishes `$SYS` and the values of `more` every `intervalSeconds`; 0 or Infinity means never. Returns a
- * function that stops it.
+ * Publishes `$SYS` every `intervalSeconds`; 0 or Infinity means never. Returns a function that stops it.
  */
-export function attachSys(
-  server: Server,
-  store: Store,
-  census: () => SysCensus,
-  intervalSeconds: number,
-  more: () => readonly SysValue[] = () => [],
-): () => void {
+export function attachSys(server: Server, snapshot: () => Snapshot, intervalSeconds: number): () => void {
   if (intervalSeconds === 0 || intervalSeconds === Number.POSITIVE_INFINITY) return () => {}
   const { state } = server
-  const started = performance.now()
   const averages = new Map<string, number>()
   const published = new Map<string, string>()
   // Counts answered CONNECT packets; `sockets` also counts connections without a CONNECT.
@@ -64,7 +27,6 @@ export function attachSys(
     connections++
   }
   const detach = [state.events.on('connected', count), state.events.on('refused', count)]
-  let before = loadCounters(state, connections)
   const put = (name: string, value: string | number): void => {
     const text = String(value)
     // Like Mosquitto, publish only changed values.
@@ -72,11 +34,14 @@ export function attachSys(
     published.set(name, text)
     server.publishOwn(`$SYS/broker/${name}`, Buffer.from(text))
   }
+  let before: Record<string, number> | null = null
   const tell = (): void => {
-    const now = loadCounters(state, connections)
-    tellMoment(server, store, census(), started, put)
-    for (const [name, value] of more()) put(name, value)
-    tellLoad(before, now, averages, intervalSeconds, put)
+    const moment = snapshot()
+    put('uptime', `${moment.uptimeSeconds} seconds`)
+    putMetrics(moment, put)
+    putLargest(server, put)
+    const now = { ...loadCounters(moment), connections }
+    putLoad(before ?? now, now, averages, intervalSeconds, put)
     before = now
   }
   put('version', `godwit version ${VERSION}`)
@@ -88,58 +53,42 @@ export function attachSys(
   }
 }
 
-type Put = (name: string, value: string | number) => void
-
-function tellMoment(server: Server, store: Store, census: SysCensus, started: number, put: Put): void {
-  const { counters } = server.state
-  put('uptime', `${Math.floor((performance.now() - started) / 1000)} seconds`)
-  put('clients/total', census.sessions)
-  put('clients/connected', counters.clientsConnected)
-  put('clients/active', counters.clientsConnected)
-  put('clients/disconnected', Math.max(0, census.sessions - counters.clientsConnected))
-  put('clients/inactive', Math.max(0, census.sessions - counters.clientsConnected))
-  put('clients/maximum', counters.clientsMaximum)
-  put('clients/expired', counters.clientsExpired)
-  put('messages/received', counters.packetsReceived)
-  put('messages/sent', counters.packetsSent)
-  put('publish/messages/received', counters.publishReceived)
-  put('publish/messages/sent', counters.publishSent)
-  put('publish/messages/dropped', counters.publishDropped)
-  put('publish/bytes/received', counters.publishBytesReceived)
-  put('publish/bytes/sent', counters.publishBytesSent)
-  put('bytes/received', counters.bytesReceived)
-  put('bytes/sent', counters.bytesSent)
-  put('retained messages/count', census.retainedMessages)
-  put('subscriptions/count', census.subscriptions)
-  put('shared_subscriptions/count', census.sharedSubscriptions)
-  // A message counts once for each Session in which it waits.
-  const stored = census.retainedMessages + census.queuedMessages + census.inFlightMessages
-  put('store/messages/count', stored)
-  put('messages/stored', stored)
-  put('store/messages/bytes', store.figures.storedBytes)
-  put('store/commits', store.figures.commits)
-  for (const [rule, count] of Object.entries(counters.forgiven)) if (count > 0) put(`forgiven/${rule}`, count)
-  for (const [limit, count] of Object.entries(counters.limits)) {
-    if (count > 0) put(`limits/refused/${configKey(limit)}`, count)
-  }
-  for (const [step, count] of Object.entries(counters.relief)) if (count > 0) put(`relief/${step}`, count)
-  // `memory` is that for clients. `heap` is the whole process, unlike Mosquitto's own allocations.
-  const { usage, limits } = server.state
-  put('memory/bytes', usage.bytes)
-  put('memory/maximum', Number.isFinite(limits.memoryBytesMax) ? limits.memoryBytesMax : 'unlimited')
-  // Finding the largest takes a pass over all clients, so it is done only when memory matters.
-  if (usage.bytes > limits.memoryBytesMax / 2) {
-    for (const kind of ['client', 'user'] as const) {
-      const [largest] = usage.largest(kind, 1)
-      if (largest !== undefined) put(`memory/largest/${kind}`, `${largest.bytes} ${largest.name}`)
+function putMetrics(moment: Snapshot, put: Put): void {
+  for (const [name, metric] of METRIC_ROWS) {
+    if (metric.kind === 'histogram' || metric.sys === undefined) continue
+    if (!('label' in metric)) {
+      const value = moment[name] as number | null
+      for (const topic of metric.sys) put(topic, value ?? 'unlimited')
+      continue
+    }
+    for (const [label, value] of Object.entries(moment[name] as Readonly<Record<string, number>>)) {
+      if (value > 0 || metric.kind === 'gauge') put(metric.sys(label), value)
     }
   }
-  put('heap/current', process.memoryUsage.rss())
-  put('heap/maximum', process.resourceUsage().maxRSS * KIB)
+}
+
+/**
+ * Publishes the client and the user with most memory. Finding them takes a pass, so only when memory matters.
+ */
+function putLargest({ state: { usage, limits } }: Server, put: Put): void {
+  if (usage.bytes <= limits.memoryBytesMax / 2) return
+  for (const kind of ['client', 'user'] as const) {
+    const [largest] = usage.largest(kind, 1)
+    if (largest !== undefined) put(`memory/largest/${kind}`, `${largest.bytes} ${largest.name}`)
+  }
+}
+
+/** Returns the counters whose rates are published, by their names under `$SYS/broker/load/`. */
+function loadCounters(moment: Snapshot): Record<string, number> {
+  const found: Record<string, number> = {}
+  for (const [name, metric] of METRIC_ROWS) {
+    if ('load' in metric && metric.load !== undefined) found[metric.load] = moment[name] as number
+  }
+  return found
 }
 
 /** Publishes exponentially weighted rates per minute over 1, 5 and 15 minutes. */
-function tellLoad(
+function putLoad(
   before: Record<string, number>,
   now: Record<string, number>,
   averages: Map<string, number>,

@@ -5,11 +5,11 @@ import { type ControlSocket, openControlSocket } from '../admin/control.ts'
 import type { Limit } from '../broker/boundary/events.ts'
 import { type Limits, limitChanges, limitsWith } from '../broker/boundary/limits.ts'
 import type { LinkInfo } from '../broker/boundary/link.ts'
-import { takeCensus } from '../broker/census.ts'
 import type { Server } from '../broker/server.ts'
 import { type CutOff, cutOffReason } from '../config/changes.ts'
 import { automaticMemoryBytes } from '../config/memory.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { type Snapshot, takeSnapshot } from '../observe/snapshot.ts'
 import { attachSys } from '../observe/sys.ts'
 import { withKeptFiles } from '../store/files/kept-files.ts'
 import { containerChunks } from '../store/format/container.ts'
@@ -223,26 +223,29 @@ export class BrokerProcess {
   }
 
   #attachSys(seconds: number): () => void {
-    const server = this.#server
-    return attachSys(
-      server,
-      this.core.store,
-      () => takeCensus(server),
-      seconds,
-      () => this.#certificates.figures(),
-    )
+    return attachSys(this.#server, () => this.#snapshot(), seconds)
+  }
+
+  /** Reads all counters, gauges and histograms. */
+  #snapshot(): Snapshot {
+    const { files, sockets } = this.#opened
+    return takeSnapshot({
+      server: this.#server,
+      startedAtMs: this.#startedAtMs,
+      sockets: { ...files, open: sockets.sockets },
+      certificateDays: this.#certificates.daysLeft(),
+    })
   }
 
   #managed(): ManagedBroker {
-    const { server, store, access, keeping, guard } = this.core
+    const { server, access, keeping, guard } = this.core
     const sources = {
-      ...this.#opened,
       options: this.#options,
       limits: this.#settings.limits,
       server,
-      store,
+      listeners: this.#opened.listeners,
       certificates: this.#certificates,
-      startedAtMs: this.#startedAtMs,
+      snapshot: () => this.#snapshot(),
     }
     return {
       backup: () => this.backup(),

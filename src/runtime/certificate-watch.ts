@@ -5,7 +5,6 @@
 import type { CertificateStatus } from '../admin/commands.ts'
 import type { Events } from '../broker/boundary/events.ts'
 import type { SecurityKind } from '../broker/boundary/security.ts'
-import type { SysValue } from '../observe/sys.ts'
 import type { ListenerSet, ListenerUpdate } from '../transport/listener-set.ts'
 import {
   type CertificateTimes,
@@ -52,13 +51,12 @@ export class CertificateWatch {
     this.#timer = setInterval(() => void this.#check(), CHECK_MS).unref()
   }
 
-  /** Returns the days until each listener's certificates expire, for `$SYS`. */
-  figures(): SysValue[] {
+  /** Returns the days until the certificate of each listener expires. */
+  daysLeft(): Record<string, number> {
     const nowMs = Date.now()
-    return this.#tlsListeners().map(({ listener, times }) => [
-      `certificates/${listener}/days_to_expiry`,
-      daysUntil(times.validTo, nowMs),
-    ])
+    return Object.fromEntries(
+      this.#tlsListeners().map(({ listener, times }) => [listener, daysUntil(times.validTo, nowMs)]),
+    )
   }
 
   status(nowMs: number): CertificateStatus[] {

@@ -142,6 +142,14 @@ test('only changed values are published again', async () => {
   expect(updates).not.toContain('clients/connected')
 })
 
+test('a change of the interval does not restart the uptime', async () => {
+  await start(INTERVAL_SECONDS)
+  await interval()
+  values.clear()
+  await broker.reconfigure({ sysIntervalSeconds: 2 * INTERVAL_SECONDS })
+  await vi.waitFor(() => expect(values.get('uptime')).toBe('10 seconds'))
+})
+
 test.each([0, Number.POSITIVE_INFINITY])('an interval of %d publishes nothing', async (seconds) => {
   await start(seconds)
   vi.advanceTimersByTime(60_000)

@@ -1,4 +1,7 @@
-/** Plain counters, always on: cheaper than asking whether somebody listens. Read by `$SYS` and tests. */
+/**
+ * HOT. Plain counters. They are always on: that is cheaper than asking whether anyone listens. The table
+ * `METRICS` has units and help texts.
+ */
 import { LENIENCE_NAMES, type Lenience } from '../../mqtt/lenience.ts'
 import type { DropReason } from '../../session/limits.ts'
 import { LIMITS, type Limit, RELIEF_STEPS, type ReliefStep } from '../boundary/events.ts'
@@ -10,7 +13,6 @@ export class Counters {
   bytesSent = 0
   packetsReceived = 0
   packetsSent = 0
-  /** Times that the packets of a connection had to wait for a later turn, after it had its share of one. */
   slicesEnded = 0
   publishReceived = 0
   publishSent = 0
@@ -20,11 +22,8 @@ export class Counters {
   clientsMaximum = 0
   clientsExpired = 0
   willsPublished = 0
-  /** Wills that their clients may not publish any more. */
   willsDenied = 0
-  /** Sessions that nobody owned, ended by a user who took their Client Identifier. */
   ownerlessSessionsEnded = 0
-  /** Messages refused as a whole: a limit, the disk, a full queue. */
   publishRefused = 0
   readonly drops: Record<DropReason, number> = {
     'queue-full': 0,
@@ -39,16 +38,12 @@ export class Counters {
     'session-ended': 0,
   }
 
-  /** Refusals, by the limit that refused. */
   readonly limits = Object.fromEntries(LIMITS.map((limit) => [limit, 0])) as Record<Limit, number>
 
-  /** What those met who hold most of the memory or of the disk. */
   readonly relief = Object.fromEntries(RELIEF_STEPS.map((step) => [step, 0])) as Record<ReliefStep, number>
 
-  /** Packets that broke a rule which their listener forgives, by the rule. */
   readonly forgiven = Object.fromEntries(LENIENCE_NAMES.map((rule) => [rule, 0])) as Record<Lenience, number>
 
-  /** Deliveries lost for any reason. */
   publishDropped = 0
 
   drop(reason: DropReason, count: number): void {
