@@ -360,6 +360,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   close(by: EndedBy, reasonCode: number, reason: string): void {
     if (this.#input.phase === 'closed') return
+    this.#state.work.units += UNITS.leave
     const wasOpen = this.#input.phase === 'open'
     const { session } = this.#sender
     this.#input.close()
@@ -389,7 +390,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   /**
    * Handles packets that came before the end first, however long the connection is held: the end has its
-   * place in the order.
+   * place in the order. When very many end at once, the others end in later turns.
    */
   ended(error: Error | undefined): void {
     if (this.#input.phase === 'closed' || this.#input.end !== null) return
@@ -398,9 +399,16 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     const end: InputEnd = { reason, at: this.#state.now(), timeout: null }
     this.#input.end = end
     this.#input.keepAlive.stop()
+    const { turn } = this.#state
+    if (turn.isFull) turn.continueLater(() => this.#finishInput(end))
+    else this.#finishInput(end)
+  }
+
+  #finishInput(end: InputEnd): void {
+    if (this.#input.phase === 'closed') return
     // A client that left before it was let in, and sent nothing else, wants nothing.
     const wantsNothing = this.#input.phase !== 'open' && this.#input.framer.bufferedBytes === 0
-    if (wantsNothing) this.close('network', Reason.UnspecifiedError, reason)
+    if (wantsNothing) this.close('network', Reason.UnspecifiedError, end.reason)
     else this.#input.run()
     const { phase } = this.#input
     if (phase === 'authenticating' || phase === 'open') this.#watchLastPackets(end)

@@ -15,6 +15,8 @@ export const UNITS = Object.freeze({
   request: 20,
   /** CONNECT: who it is, its Session, its Will, what is stored of them, and CONNACK. */
   connect: 500,
+  /** The end of a Network Connection: its Session and Will, a word of it for the log, and the socket. */
+  leave: 400,
   /** Bytes that arrived on a connection, however few. */
   read: 20,
   /** One write to a connection. */

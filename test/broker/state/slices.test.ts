@@ -342,6 +342,57 @@ describe('very much that is due at once', () => {
   })
 })
 
+describe('very many clients that leave at once', () => {
+  /** As one pass of the event loop finds their ends. */
+  function leave(clients: readonly TestClient[]): void {
+    for (const { link } of clients) link.handler!.ended(undefined)
+  }
+
+  it('are gone turn by turn, with their Wills, and who is back before its turn finds its Session', async () => {
+    const { world, turns } = await watched({ limits: { connectionsPerAddressMax: Number.POSITIVE_INFINITY } })
+    const reader = await world.connect('reader')
+    await reader.subscribe('will')
+    const clients: TestClient[] = []
+    for (let index = 0; index < 1500; index++) {
+      const will = { topic: 'will', payload: Buffer.from(`${index}`), qos: 0, retain: false }
+      clients.push(await world.connect(`c${index}`, { ...lasting(), will }))
+    }
+    await world.settle()
+    const { counters, turn } = world.server.state
+    turns.begin()
+    turn.begin()
+    leave(clients)
+    const leftAtOnce = 1501 - counters.clientsConnected
+    expect(leftAtOnce).toBeLessThanOrEqual(251)
+    const back = await world.connect('c1499', lasting())
+    expect(back.connack).toMatchObject({ sessionPresent: true })
+    await world.settle()
+    turns.expectSlices(11 * SLICE_UNITS)
+    expect(counters.clientsConnected).toBe(2)
+    expect(
+      reader
+        .texts()
+        .map(Number)
+        .sort((one, other) => one - other),
+    ).toEqual([...clients.keys()])
+  })
+
+  it('are gone turn by turn, too, when they have not logged in yet', async () => {
+    const { world, turns } = await watched()
+    const before = world.census()
+    const strangers = Array.from({ length: 1500 }, () => world.open(5))
+    await world.settle()
+    turns.begin()
+    world.server.state.turn.begin()
+    leave(strangers)
+    expect(strangers.filter(({ link }) => link.ended).length).toBeLessThanOrEqual(251)
+    await world.settle()
+    turns.expectSlices(11 * SLICE_UNITS)
+    expect(strangers.every(({ link }) => link.ended)).toBe(true)
+    expect(world.census()).toEqual(before)
+  })
+})
+
 describe('a topic that thousands of filters match', () => {
   it('is looked up in slices by PUBLISH, and others are served meanwhile', async () => {
     const { world, turns } = await watched()
