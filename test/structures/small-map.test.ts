@@ -58,3 +58,40 @@ test('iteration ends after clear', () => {
   map.clear()
   expect(entries.next().done).toBe(true)
 })
+
+test('with very many entries it has no Map that V8 would double in one long piece', () => {
+  const count = 300_000
+  const map = new SmallMap<string, number>()
+  for (let index = 0; index < count; index++) map.set(`${index}`, index)
+  expect(map.largestPart).toBeLessThanOrEqual(131_072)
+  expect(map.size).toBe(count)
+  for (const [key, value] of map) if (key !== `${value}`) throw new Error(`${key} has the value ${value}`)
+  expect(new Set(map.keys()).size).toBe(count)
+
+  // A further one goes where there is room; the others are found and changed where they are.
+  for (const key of ['0', '70000', '299999']) {
+    expect([map.has(key), map.get(key), map.delete(key), map.delete(key)]).toEqual([
+      true,
+      Number(key),
+      true,
+      false,
+    ])
+  }
+  map.set('again', 1)
+  map.set('100000', -1)
+  expect([map.size, map.get('again'), map.get('100000'), map.get('70000')]).toEqual([
+    count - 2,
+    1,
+    -1,
+    undefined,
+  ])
+  expect([...map.keys()].filter((key) => key === '100000')).toHaveLength(1)
+
+  // As an ended Session is taken apart: each entry is deleted as soon as it was seen.
+  let seen = 0
+  for (const key of map.keys()) {
+    seen++
+    map.delete(key)
+  }
+  expect([seen, map.size, [...map]]).toEqual([count - 2, 0, []])
+})
