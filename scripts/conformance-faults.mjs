@@ -54,9 +54,9 @@ const FAULTS = {
   ],
   'MQTT-3.1.4-4, 3.1.1': [
     [
-      'broker/connection/handshake.ts',
-      'sessionPresent: false, reasonCode: Reason.Success, properties }',
-      'sessionPresent: false, reasonCode: version === 4 ? Reason.ServerBusy : Reason.Success, properties }',
+      'mqtt/codec/connack.ts',
+      'const ACCEPTED: Buffer = Buffer.from([CONNACK, 2, 0, 0])',
+      'const ACCEPTED: Buffer = Buffer.from([CONNACK, 2, 0, 3])',
     ],
   ],
   'MQTT-4.5.0-1': [
@@ -98,7 +98,7 @@ const FAULTS = {
   'MQTT-3.8.4-1, 3.1.1': [
     [
       'broker/connection/subscribe-receiver.ts',
-      '      this.#answer(handled, encodeSuback, session.stored ? this.#state.store.openSequence : 0)\n',
+      '      this.#answer(handled, encodeSuback, session.durableAt)\n',
       '      this.#handled = null\n',
     ],
   ],

@@ -4,7 +4,7 @@
  */
 
 import type { SecurityEvent } from '../broker/boundary/security.ts'
-import { isServerTopic } from '../broker/connection/connect.ts'
+import { isServerTopic } from '../broker/connection/server-topics.ts'
 import type {
   ClientEntry,
   Inventory,

@@ -15,7 +15,7 @@ import type { Session } from '../session/session.ts'
 import type { SubscriptionRecord } from '../store/store.ts'
 import { secondsLeft } from './boundary/expiry.ts'
 import type { LinkInfo } from './boundary/link.ts'
-import { isServerTopic } from './connection/connect.ts'
+import { isServerTopic } from './connection/server-topics.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
 import type { ClientConnection, ServerState } from './state/server-state.ts'
 

@@ -1,7 +1,7 @@
 /** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
 
 import type { Leniences } from '../../mqtt/lenience.ts'
-import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
+import type { ConnectPacket } from '../../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
@@ -11,11 +11,10 @@ import type { Limit } from '../boundary/events.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import { ownerOf, ownershipOf } from '../boundary/ownership.ts'
 import type { AuthenticationResult, Credentials, Owner, WaitingClient } from '../boundary/policy.ts'
-import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
 import { sessionExcess } from '../relief/quotas.ts'
 import type { ServerState } from '../state/server-state.ts'
-
-const SLASH = 0x2f
+import { sessionExpirySeconds } from './connack.ts'
+import { isServerTopic } from './server-topics.ts'
 
 /** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
 const CLIENT_ID_3_1_CHARACTERS_MAX = 23
@@ -222,23 +221,6 @@ function saysText(properties: Buffer): boolean {
   return decodeForwardedProperties(properties).payloadFormatIndicator === 1
 }
 
-/** Where a bridge tells whether it is connected, by PUBLISH and by its Will; NAME is one level. */
-const BRIDGE_STATE = /^\$SYS\/broker\/connection\/[^/]+\/state$/
-
-/** Topics that only the Server publishes (section 4.7.2): all of `$SYS` except the states of bridges. */
-export function isServerTopic(topic: string): boolean {
-  if (!topic.startsWith('$SYS')) return false
-  return (topic.length === 4 || topic.charCodeAt(4) === SLASH) && !isBridgeState(topic)
-}
-
-/**
- * Whether it is the topic of a bridge's state, `$SYS/broker/connection/NAME/state`, as Mosquitto's
- * bridges have it.
- */
-export function isBridgeState(topic: string): boolean {
-  return BRIDGE_STATE.test(topic)
-}
-
 const ANONYMOUS_ALLOWED: AuthenticationResult = Object.freeze({ allow: true, userName: null })
 
 /** Without a policy: anonymous clients, where the listener lets them in. */
@@ -262,44 +244,4 @@ export function credentialsOf(
     link,
     waiting,
   }
-}
-
-/** The Session Expiry Interval that the Server grants, in seconds. */
-export function sessionExpirySeconds(state: ServerState, packet: ConnectPacket): number {
-  return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
-}
-
-/** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
-export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link: LinkInfo): number {
-  const { keepAliveSecondsMax } = state.limits
-  if (packet.protocolVersion < 5) return packet.keepAliveSeconds
-  const wanted = link.serverKeepAliveSeconds ?? packet.keepAliveSeconds
-  if (keepAliveSecondsMax === Number.POSITIVE_INFINITY) return wanted
-  return wanted === 0 ? keepAliveSecondsMax : Math.min(wanted, keepAliveSecondsMax)
-}
-
-/** A short CONNACK: only what differs from what the client asked for, or from the standard's defaults. */
-export function connackProperties(
-  state: ServerState,
-  packet: ConnectPacket,
-  link: LinkInfo,
-  clientId: string,
-): ConnackProperties {
-  const { limits } = state
-  const properties: ConnackProperties = {}
-  const expiry = sessionExpirySeconds(state, packet)
-  const keepAlive = keepAliveSeconds(state, packet, link)
-  if (expiry !== packet.sessionExpirySeconds) properties.sessionExpirySeconds = expiry
-  if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
-  if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
-  if (!limits.retainAvailable) properties.retainAvailable = false
-  // Of the largest that the standard can express there is nothing to announce.
-  if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
-  if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
-  if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum
-  if (keepAlive !== packet.keepAliveSeconds) properties.serverKeepAliveSeconds = keepAlive
-  if (!limits.wildcardSubscriptionAvailable) properties.wildcardSubscriptionAvailable = false
-  if (!limits.subscriptionIdentifierAvailable) properties.subscriptionIdentifiersAvailable = false
-  if (!limits.sharedSubscriptionAvailable) properties.sharedSubscriptionAvailable = false
-  return properties
 }

@@ -21,8 +21,8 @@ import type { ServerParts } from '../sessions/server-parts.ts'
 import type { HoldReason } from '../state/read-gate.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
-import { type Authentication, noAuthenticationMethod } from './authentication.ts'
-import { keepAliveSeconds } from './connect.ts'
+import { keepAliveSeconds } from './connack.ts'
+import { type EnhancedAuthentication, noAuthenticationMethod } from './enhanced-authentication.ts'
 import { Handshake } from './handshake.ts'
 import { Input, type InputEnd } from './input.ts'
 import type { EndedBy, NetworkConnection } from './network-connection.ts'
@@ -53,7 +53,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   /** Null once CONNACK was sent, or the connection is closed. */
   #handshake: Handshake | null
   /** For re-authentication; null where CONNECT named no Authentication Method. */
-  #authentication: Authentication | null = null
+  #authentication: EnhancedAuthentication | null = null
   /** Made with the first packet that needs it: a client that only listens at QoS 0 has none. */
   #publishReceiver: PublishReceiver | null = null
   /** Made with the first packet that needs it: a client that only publishes has none. */
@@ -214,7 +214,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     packet: ConnectPacket,
     session: Session,
     expirySeconds: number,
-    authentication: Authentication | null,
+    authentication: EnhancedAuthentication | null,
   ): void {
     const { info } = this.link
     this.#sender.session = session

@@ -4,7 +4,7 @@
  * Network Connection.
  */
 import { encodeAuth } from '../../mqtt/codec/auth.ts'
-import { encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
+import { acceptedBefore5, encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
 import { ConnectError, decodeConnect } from '../../mqtt/codec/connect.ts'
 import { decode } from '../../mqtt/codec/decode.ts'
 import type { Framer } from '../../mqtt/codec/framer.ts'
@@ -15,30 +15,37 @@ import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
 import { REFUSED } from '../accounts/rates.ts'
 import type { Limit } from '../boundary/events.ts'
-import type { ConnackExtras, Owner, Rejection } from '../boundary/policy.ts'
+import type { AuthenticationResult, ConnackExtras, Owner, Rejection } from '../boundary/policy.ts'
 import { connackReasonCode } from '../boundary/refusal-codes.ts'
+import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
 import { connectionExcess } from '../relief/quotas.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
-import { Authentication, type AuthenticationSink } from './authentication.ts'
+import { acceptedConnack5, type Login, sessionExpirySeconds } from './connack.ts'
 import {
+  authenticateAnonymous,
   boundClientId,
   cleanIfNameless,
-  connackProperties,
   connectBytes,
   connectRefusal,
-  isBridgeState,
+  credentialsOf,
   NO_ROOM,
   type Refusal,
-  sessionExpirySeconds,
   sessionRefusal,
 } from './connect.ts'
 import { ConnectionLeniences } from './connection-leniences.ts'
+import {
+  type AuthenticationSink,
+  EnhancedAuthentication,
+  noAuthenticationMethod,
+  userOf,
+} from './enhanced-authentication.ts'
 import type { Input } from './input.ts'
 import { type LateBy, type LateClient, LoginTime } from './login-time.ts'
 import type { NetworkConnection } from './network-connection.ts'
 import type { PacketSender } from './packet-sender.ts'
 import { RateGate } from './rate-gate.ts'
+import { isBridgeState } from './server-topics.ts'
 
 /**
  * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that
@@ -50,14 +57,6 @@ const IN_FLIGHT_START = 20
 /** Details of a refusal; `told` is for the client where the reason is for the log alone. */
 interface RefusalDetails extends Pick<Rejection, 'serverReference' | 'isGuess'> {
   readonly told?: string
-}
-
-/** An accepted log-in on its way to CONNACK; `data` is the Authentication Data for it. */
-interface Login {
-  readonly packet: ConnectPacket
-  readonly user: Owner
-  readonly data: Buffer | undefined
-  readonly extras: ConnackExtras
 }
 
 export class Handshake implements AuthenticationSink, LateClient {
@@ -72,7 +71,8 @@ export class Handshake implements AuthenticationSink, LateClient {
   #packet: ConnectPacket | null = null
   /** Memory that CONNECT takes. */
   #packetBytes = 0
-  #authentication: Authentication | null = null
+  /** Null where CONNECT names no Authentication Method. */
+  #authentication: EnhancedAuthentication | null = null
 
   constructor(state: ServerState, connection: NetworkConnection, input: Input, sender: PacketSender) {
     this.#state = state
@@ -129,9 +129,12 @@ export class Handshake implements AuthenticationSink, LateClient {
       )
     }
     const packet = decode(framer, this.#sender.version, this.#state.topics)
-    if (packet.type === 'auth') this.#authentication!.received(packet)
-    else if (packet.type === 'disconnect')
+    if (packet.type === 'disconnect') {
       this.#connection.close('client', packet.reasonCode, 'disconnected while authenticating')
+      return
+    }
+    if (this.#authentication === null) throw noAuthenticationMethod()
+    if (packet.type === 'auth') this.#authentication.received(packet)
   }
 
   // ── CONNECT, AUTH ──────────────────────────────────────────────────────────────────────────────────────
@@ -151,7 +154,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     framer.version = protocolVersion
     // Only devices from before 5.0 are forgiven.
     if (protocolVersion === 5) framer.leniences = null
-    this.#sender.maximumPacketSize = packet.maximumPacketSize
+    this.#sender.maximumPacketSize = Math.min(packet.maximumPacketSize, STANDARD_PACKET_BYTES_MAX)
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#connection.view = { clientId, userName: null, protocolVersion, link: info }
     this.#leniences?.identified(this.#connection.view)
@@ -160,9 +163,29 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#refuseFor(refusal)
       return
     }
+    this.#authenticate(packet, clientId)
+  }
+
+  #authenticate(packet: ConnectPacket, clientId: string): void {
     const { policy } = this.#state
-    this.#authentication = new Authentication(policy, this, info, packet, clientId, this.#loginTime)
-    this.#authentication.start()
+    const { info } = this.#connection.link
+    const { authenticationMethod: method, authenticationData } = packet
+    if (method === undefined && policy.authenticate === undefined) {
+      this.#authenticated(authenticateAnonymous(info))
+      return
+    }
+    const credentials = credentialsOf(packet, clientId, info, this.#loginTime)
+    if (method === undefined) {
+      this.settle(policy.authenticate!(credentials), (result) => this.#authenticated(result))
+      return
+    }
+    this.#authentication = new EnhancedAuthentication(policy, this, method, credentials)
+    this.#authentication.begin(authenticationData)
+  }
+
+  #authenticated(result: AuthenticationResult): void {
+    if (result.allow) this.authenticated(userOf(result), undefined, result)
+    else this.failed(result)
   }
 
   #assignClientId(): string {
@@ -279,10 +302,14 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#openLater(login)
       return
     }
-    // Made before anything is done; whether a Session is present changes a bit, not the size.
-    const connack = this.#connack(login)
-    if (connack.length > this.#sender.maximumPacketSize) {
-      this.#limited('clientMaximumPacketSize', `CONNACK has ${connack.length} bytes`)
+    // Encoded before anything is done; whether a Session is present changes a bit, not the size.
+    const { maximumPacketSize } = this.#sender
+    const connack5 =
+      packet.protocolVersion === 5
+        ? acceptedConnack5(this.#state, login, this.#connection.view, maximumPacketSize)
+        : null
+    if (connack5 !== null && connack5.length > maximumPacketSize) {
+      this.#limited('clientMaximumPacketSize', `CONNACK has ${connack5.length} bytes`)
       // [MQTT-3.1.2-24]
       this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size')
       return
@@ -302,13 +329,12 @@ export class Handshake implements AuthenticationSink, LateClient {
       packet.clientId === '' && expirySeconds === 0,
     )
     this.#packet = null
-    const authentication = packet.authenticationMethod === undefined ? null : this.#authentication
-    this.#connection.opened(packet, session, expirySeconds, authentication)
+    this.#connection.opened(packet, session, expirySeconds, this.#authentication)
     this.#tellOpened(packet, present)
     if (present) this.#connection.parts.subscribing.reconsider(this.#connection.view, session)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    if (present && packet.protocolVersion > 3) setSessionPresent(connack)
-    this.#sender.connack(connack)
+    if (present && connack5 !== null) setSessionPresent(connack5)
+    this.#sender.connack(connack5 ?? acceptedBefore5(packet.protocolVersion, present))
     this.#attach(session, packet)
   }
 
@@ -386,23 +412,6 @@ export class Handshake implements AuthenticationSink, LateClient {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
     return this.#state.connected.get(session)?.finish() !== false
-  }
-
-  #connack({ packet, data, extras }: Login): Buffer {
-    const { protocolVersion: version, authenticationMethod } = packet
-    const { clientId, link } = this.#connection.view
-    const properties = version === 5 ? connackProperties(this.#state, packet, link, clientId) : {}
-    if (authenticationMethod !== undefined) {
-      properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
-      if (data !== undefined) properties.authenticationData = data
-    }
-    const { responseInformation, userProperties } = extras
-    if (responseInformation !== undefined && packet.requestResponseInformation) {
-      properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
-    }
-    if (userProperties !== undefined) properties.userProperties = userProperties
-    const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
-    return encodeConnack(connack, version, this.#sender.maximumPacketSize)!
   }
 
   #tellOpened({ cleanStart }: ConnectPacket, sessionPresent: boolean): void {

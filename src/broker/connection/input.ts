@@ -78,7 +78,7 @@ export class Input {
     this.framer = new Framer(state.limits.packetBytesMax)
     this.framer.controlBytesMax = state.limits.controlPacketBytesMax
     this.framer.propertyBytesMax = state.limits.propertyBytesMax
-    this.keepAlive = new KeepAlive(state, connection.link, connection)
+    this.keepAlive = new KeepAlive(state, connection)
   }
 
   received(chunk: Buffer): void {

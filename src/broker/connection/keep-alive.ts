@@ -1,8 +1,8 @@
 /** Keep Alive of one Network Connection (section 3.1.2.10). */
 import { Reason } from '../../mqtt/reason.ts'
-import type { Link } from '../boundary/link.ts'
 import type { Deadline } from '../state/deadlines.ts'
-import type { ClientConnection, ServerState } from '../state/server-state.ts'
+import type { ServerState } from '../state/server-state.ts'
+import type { NetworkConnection } from './network-connection.ts'
 
 /**
  * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer
@@ -17,8 +17,7 @@ const LIFE_BYTES_MIN = 64
  */
 export class KeepAlive {
   readonly #state: ServerState
-  readonly #link: Link
-  readonly #connection: ClientConnection
+  readonly #connection: NetworkConnection
   #allowedMs = 0
   #activeAt: number
   #standing = false
@@ -28,9 +27,8 @@ export class KeepAlive {
   #arrivedBytes = 0
   #deadline: Deadline | null = null
 
-  constructor(state: ServerState, link: Link, connection: ClientConnection) {
+  constructor(state: ServerState, connection: NetworkConnection) {
     this.#state = state
-    this.#link = link
     this.#connection = connection
     this.#activeAt = state.now()
   }
@@ -66,7 +64,7 @@ export class KeepAlive {
   }
 
   #watch(time: number): void {
-    this.#arrivedBytes = this.#link.arrivedBytes ?? 0
+    this.#arrivedBytes = this.#connection.link.arrivedBytes ?? 0
     this.#deadline = this.#state.deadlines.at(time, () => this.#look())
   }
 
@@ -75,7 +73,7 @@ export class KeepAlive {
    * slow link, too.
    */
   get #encryptedBytes(): number {
-    return (this.#link.arrivedBytes ?? 0) - this.#arrivedBytes
+    return (this.#connection.link.arrivedBytes ?? 0) - this.#arrivedBytes
   }
 
   #look(): void {

@@ -1,15 +1,8 @@
 /** The time that a client has to log in. Time that the Server keeps it waiting does not count. */
 
 import type { WaitingClient } from '../boundary/policy.ts'
-import type { Deadline, Deadlines } from '../state/deadlines.ts'
-
-interface Clock {
-  readonly deadlines: Deadlines
-  /** The queue of policies: how many clients wait in it, and when the last one did. */
-  readonly loginQueue: { length: number; busyAt: number }
-  /** Broker time in ms. */
-  now(): number
-}
+import type { Deadline } from '../state/deadlines.ts'
+import type { ServerState } from '../state/server-state.ts'
 
 /** The time that was up: the client's own, or the one for which the Server may keep it waiting. */
 export type LateBy = 'client' | 'queue'
@@ -20,7 +13,7 @@ export interface LateClient {
 }
 
 export class LoginTime implements WaitingClient {
-  readonly #clock: Clock
+  readonly #state: ServerState
   readonly #allowedMs: number
   readonly #client: LateClient
   #deadline: Deadline | null = null
@@ -28,8 +21,8 @@ export class LoginTime implements WaitingClient {
   #hasEnded = false
 
   /** Tells `client` once the time is up; `takenMs` of the allowed time have passed before. */
-  constructor(clock: Clock, allowedMs: number, takenMs: number, client: LateClient) {
-    this.#clock = clock
+  constructor(state: ServerState, allowedMs: number, takenMs: number, client: LateClient) {
+    this.#state = state
     this.#allowedMs = allowedMs
     this.#client = client
     this.#set(allowedMs - takenMs, 'client')
@@ -45,7 +38,7 @@ export class LoginTime implements WaitingClient {
       leave()
       return
     }
-    if (this.#leave === null) this.#clock.loginQueue.length++
+    if (this.#leave === null) this.#state.loginQueue.length++
     this.#leave = leave
     this.#set(secondsMax * 1000, 'queue')
   }
@@ -69,7 +62,7 @@ export class LoginTime implements WaitingClient {
   /** Gives up the client's place: it was let in, or its Network Connection ends. Idempotent. */
   end(): void {
     this.#hasEnded = true
-    this.#clock.deadlines.cancel(this.#deadline)
+    this.#state.deadlines.cancel(this.#deadline)
     this.#deadline = null
     const leave = this.#leave
     if (leave === null) return
@@ -79,17 +72,17 @@ export class LoginTime implements WaitingClient {
 
   #left(): void {
     this.#leave = null
-    const { loginQueue } = this.#clock
+    const { loginQueue } = this.#state
     loginQueue.length--
-    loginQueue.busyAt = this.#clock.now()
+    loginQueue.busyAt = this.#state.now()
   }
 
   #set(ms: number, by: LateBy): void {
-    this.#clock.deadlines.cancel(this.#deadline)
+    this.#state.deadlines.cancel(this.#deadline)
     this.#deadline =
       ms === Number.POSITIVE_INFINITY
         ? null
-        : this.#clock.deadlines.at(this.#clock.now() + ms, () => {
+        : this.#state.deadlines.at(this.#state.now() + ms, () => {
             this.#deadline = null
             this.#client.timedOut(by)
           })

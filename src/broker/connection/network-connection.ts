@@ -9,7 +9,7 @@ import type { ClientView } from '../boundary/policy.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
 import type { Newcomer } from '../state/connect-queue.ts'
 import type { ClientConnection } from '../state/server-state.ts'
-import type { Authentication } from './authentication.ts'
+import type { EnhancedAuthentication } from './enhanced-authentication.ts'
 
 /** The side that ended a Network Connection. */
 export type EndedBy = BrokerEvents['disconnected']['by']
@@ -36,7 +36,7 @@ export interface NetworkConnection extends ClientConnection, Newcomer {
     packet: ConnectPacket,
     session: Session,
     expirySeconds: number,
-    authentication: Authentication | null,
+    authentication: EnhancedAuthentication | null,
   ): void
   /** Disconnects the client; `told` is for the client where the reason is for the log alone. */
   disconnect(reasonCode: number, reason: string, told?: string): void

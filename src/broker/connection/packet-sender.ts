@@ -8,6 +8,7 @@ import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session, SessionSink } from '../../session/session.ts'
 import type { PacketEvent } from '../boundary/events.ts'
+import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
@@ -21,7 +22,7 @@ import type { RateGate } from './rate-gate.ts'
 export class PacketSender implements SessionSink {
   version: ProtocolVersion = 4
   /** The client's Maximum Packet Size, in bytes. */
-  maximumPacketSize = Number.POSITIVE_INFINITY
+  maximumPacketSize = STANDARD_PACKET_BYTES_MAX
   /** How many Topic Aliases the Server may use towards the client. */
   aliasMaximum = 0
   /** The Session whose deliveries are sent; null before CONNACK, and once the connection is closed. */

@@ -13,12 +13,12 @@ import type { FanOut } from '../messages/crowd.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
-import { isServerTopic } from './connect.ts'
 import type { Input } from './input.ts'
 import type { NetworkConnection } from './network-connection.ts'
 import { IncomingAliases } from './output/topic-aliases.ts'
 import type { PacketSender } from './packet-sender.ts'
 import type { RateGate } from './rate-gate.ts'
+import { isServerTopic } from './server-topics.ts'
 
 export class PublishReceiver {
   readonly #state: ServerState

@@ -8,6 +8,15 @@ const CONNACK = 0x20
 const SESSION_PRESENT = 1
 const NOTHING: Buffer = Buffer.alloc(0)
 
+/** CONNACK with Success before 5.0, without and with Session Present. */
+const ACCEPTED: Buffer = Buffer.from([CONNACK, 2, 0, 0])
+const ACCEPTED_PRESENT: Buffer = Buffer.from([CONNACK, 2, SESSION_PRESENT, 0])
+
+/** Bytes of CONNACK with Success before 5.0; 3.1 has no Session Present. Shared: must not be changed. */
+export function acceptedBefore5(version: ProtocolVersion, sessionPresent: boolean): Buffer {
+  return sessionPresent && version !== 3 ? ACCEPTED_PRESENT : ACCEPTED
+}
+
 /**
  * Encodes a CONNACK. Null when 3.1 and 3.1.1 have no return code for the reason. Drops the Reason String,
  * then the User Properties, when they would exceed `maximumPacketSize` [MQTT-3.2.2-19] [MQTT-3.2.2-20];

@@ -3,7 +3,7 @@ import type { AuthenticationExchange, AuthenticationStep } from '../../../src/br
 import { Reason } from '../../../src/mqtt/reason.ts'
 import { connectPacket, type TestClient, World } from '../harness.ts'
 
-/** A method of as many steps as `script` has; what the client said is kept. */
+/** A method whose steps are those of `script`; `said` collects what the client sent. */
 function scripted(script: (AuthenticationStep | Promise<AuthenticationStep>)[], said: string[] = []) {
   return {
     said,
@@ -59,7 +59,7 @@ const expectEnd = async (client: TestClient, packet: object, expected: object): 
 }
 
 describe('enhanced authentication', () => {
-  it('[MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5] several steps, then CONNACK with method and data', async () => {
+  it('[MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5] CONNACK after several steps has method and data', async () => {
     const { policy, said } = scripted([next('1'), next(), success('anna', 'bye')])
     const world = await World.make({ policy })
     const connected = world.record('connected')
@@ -78,13 +78,13 @@ describe('enhanced authentication', () => {
     expect(connected).toMatchObject([{ client: { clientId: 'a', userName: 'anna' } }])
   })
 
-  it('answers that come later, and packets behind them keep their order', async () => {
+  it('a policy that answers later does not change the order of packets', async () => {
     const resolvers: ((step: AuthenticationStep) => void)[] = []
     const later = () => new Promise<AuthenticationStep>((resolve) => resolvers.push(resolve))
     const { policy, said } = scripted([later(), later()])
     const world = await World.make({ policy })
     const client = world.open(5)
-    // The client must not send AUTH before it was asked; what comes early is read only when its turn is there.
+    // The client may not send AUTH before it is asked; an early one is read when its turn comes.
     expect(await client.send(begin(), auth(0x18, 'a'), { cmd: 'pingreq' })).toEqual([])
     expect(said).toEqual(['hello'])
     resolvers[0]!(next('1'))
@@ -96,7 +96,7 @@ describe('enhanced authentication', () => {
     expect(client.got().map(({ cmd }) => cmd)).toEqual(['connack', 'pingresp'])
   })
 
-  it('[MQTT-4.12.0-4] a failure is a CONNACK with its code, and the end', async () => {
+  it('[MQTT-4.12.0-4] a failure is answered with CONNACK and its code, then the connection ends', async () => {
     const { policy } = scripted([next('1'), failure])
     const world = await World.make({ policy })
     const client = world.open(5)
@@ -105,14 +105,14 @@ describe('enhanced authentication', () => {
     expect(world.census()).toMatchObject({ sessions: 0, connections: 0, deadlines: 0 })
   })
 
-  it('[MQTT-4.12.0-1] an unknown method is refused with 0x8C, also where there is no policy', async () => {
+  it('[MQTT-4.12.0-1] an unknown method is refused with 0x8C, also without a policy', async () => {
     for (const options of [{ policy: scripted([]).policy }, {}]) {
       const world = await World.make(options)
       await expectEnd(world.open(5), begin('', 'other'), { cmd: 'connack', reasonCode: 0x8c })
     }
   })
 
-  it('[MQTT-3.1.2-30] other packets before CONNACK are a protocol error; DISCONNECT is none', async () => {
+  it('[MQTT-3.1.2-30] other packets than AUTH and DISCONNECT are a protocol error before CONNACK', async () => {
     for (const packet of [{ cmd: 'pingreq' }, begin(), auth(0x19), auth(0x18, '', 'other')]) {
       const world = await World.make({ policy: scripted([next()]).policy })
       const client = world.open(5)
@@ -126,7 +126,7 @@ describe('enhanced authentication', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('[MQTT-4.12.0-6] [MQTT-4.12.0-7] AUTH without an Authentication Method in CONNECT', async () => {
+  it('[MQTT-4.12.0-6] [MQTT-4.12.0-7] AUTH is a protocol error where CONNECT named no method', async () => {
     const world = await World.make({ policy: scripted([]).policy })
     const client = await world.connect('a')
     expect(client.connack).not.toHaveProperty('properties.authenticationMethod')
@@ -147,7 +147,7 @@ describe('enhanced authentication', () => {
 })
 
 describe('re-authentication', () => {
-  it('[MQTT-4.12.1-1] the client may begin it at any time, and others of its packets go on', async () => {
+  it('[MQTT-4.12.1-1] the client may begin it at any time; its other packets are handled meanwhile', async () => {
     const { client, said } = await authenticated([next('again'), success('anna', 'fine')])
     expect(await client.send(auth(0x19, 'new'))).toMatchObject([auth(0x18, 'again')])
     expect(await client.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
@@ -156,7 +156,7 @@ describe('re-authentication', () => {
     expect(client.closed).toBe(false)
   })
 
-  it('[MQTT-4.12.1-2] a failure, or another user, is a DISCONNECT', async () => {
+  it('[MQTT-4.12.1-2] a failure, or another user, is answered with DISCONNECT', async () => {
     // 0x86 is a word of CONNACK only [MQTT-3.14.2-1].
     for (const step of [failure, success('bert'), { ...failure, reasonCode: 0x86 } as const]) {
       const { client } = await authenticated([step])
@@ -164,7 +164,7 @@ describe('re-authentication', () => {
     }
   })
 
-  it('a method that is not known any more is a DISCONNECT, not a second CONNACK [MQTT-3.2.0-2]', async () => {
+  it('a method that is no longer known is answered with DISCONNECT, not a second CONNACK [MQTT-3.2.0-2]', async () => {
     let known = true
     const world = await World.make({
       policy: { authenticationExchange: () => (known ? { next: () => success('anna') } : null) },
@@ -175,7 +175,7 @@ describe('re-authentication', () => {
     await expectEnd(client, auth(0x19), { cmd: 'disconnect', reasonCode: 0x87 })
   })
 
-  it('out of turn, or with another method: a protocol error', async () => {
+  it('AUTH out of turn, or with another method, is a protocol error', async () => {
     for (const packets of [[auth(0x18)], [auth(0x19, '', 'other')], [auth(0x19), auth(0x19)]]) {
       const { client } = await authenticated([next(), next()])
       const answers = await client.send(...packets)
@@ -183,7 +183,7 @@ describe('re-authentication', () => {
     }
   })
 
-  it('the client vanishes while a step is pending', async () => {
+  it('a client may vanish while a step is pending', async () => {
     let answer: (step: AuthenticationStep) => void = () => {}
     const { world, client } = await authenticated([new Promise((resolve) => (answer = resolve))])
     await client.send(auth(0x19))
@@ -196,7 +196,7 @@ describe('re-authentication', () => {
 })
 
 describe('user name and password', () => {
-  it('the policy sees what CONNECT brought, and names the user', async () => {
+  it('the policy gets the credentials of CONNECT, and names the user', async () => {
     const seen: unknown[] = []
     const world = await World.make({
       policy: {
@@ -224,7 +224,7 @@ describe('user name and password', () => {
     ])
   })
 
-  it('a promise: packets wait, the client may vanish meanwhile, a rejection is 0x83', async () => {
+  it('packets wait for a promise, the client may vanish meanwhile, and a rejection is 0x83', async () => {
     const answers: [(value: { allow: true; userName: null }) => void, (error: Error) => void][] = []
     const world = await World.make({
       policy: { authenticate: () => new Promise((resolve, reject) => answers.push([resolve, reject])) },
@@ -266,7 +266,7 @@ describe('what a policy has to say in CONNACK', () => {
     return (connack as { properties?: Record<string, unknown> }).properties
   }
 
-  it('[MQTT-3.1.2-28] Response Information goes to whoever asked for it, User Properties to everybody', async () => {
+  it('[MQTT-3.1.2-28] clients that ask for Response Information get it; all get User Properties', async () => {
     expect(await connected(true)).toMatchObject({
       responseInformation: 'answers/u',
       userProperties: { region: 'north' },
@@ -274,7 +274,7 @@ describe('what a policy has to say in CONNACK', () => {
     expect(await connected(false)).not.toHaveProperty('responseInformation')
   })
 
-  it('another server to use', async () => {
+  it('a refusal can name another server to use', async () => {
     const policy = {
       authenticate: () =>
         ({

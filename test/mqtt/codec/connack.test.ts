@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { encodeConnack, setSessionPresent } from '../../../src/mqtt/codec/connack.ts'
+import { acceptedBefore5, encodeConnack, setSessionPresent } from '../../../src/mqtt/codec/connack.ts'
 import type { UserProperties } from '../../../src/mqtt/packet.ts'
 import { readUserProperties } from '../../../src/mqtt/properties/reader.ts'
 import { PropertyPlace } from '../../../src/mqtt/properties/table.ts'
@@ -52,6 +52,14 @@ test('every property, User Properties in order', () => {
   })
   // Fixed header, flags and code take four bytes, the Property Length one.
   expect(readUserProperties(bytes, 5, bytes.length, PropertyPlace.Connack)).toEqual(everything.userProperties)
+})
+
+test.each([3, 4] as const)('CONNACK with Success is the same bytes for all clients of version %d', (version) => {
+  for (const sessionPresent of [false, true]) {
+    const encoded = encodeConnack({ sessionPresent, reasonCode: 0, properties: {} }, version, 1e6)!
+    expect(acceptedBefore5(version, sessionPresent)).toEqual(encoded)
+    expect(acceptedBefore5(version, sessionPresent)).toBe(acceptedBefore5(version, sessionPresent))
+  }
 })
 
 test.each([4, 5] as const)('Session Present can be set afterwards, version %d', (version) => {

@@ -27,6 +27,9 @@ const SPARE_BYTES = 4096
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
+/** Shared and always empty, since most output leaves at the end of its turn. */
+const NOTHING_HELD: Segment[] = []
+
 /**
  * Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are
  * copied.
@@ -59,11 +62,11 @@ export interface OutputOwner extends CommitWaiter {
 }
 
 export class Output {
-  /** Where packets are written that are this connection's alone. */
-  readonly turnBuffer: TurnBuffer
   readonly #state: ServerState
   readonly #link: Link
   readonly #owner: OutputOwner
+  /** Made with the first packet that is written into it. */
+  #turnBuffer: TurnBuffer | null = null
   /** Nearly always there is one. */
   #chunk: Buffer | null = null
   /** All chunks, where there are more. */
@@ -80,7 +83,7 @@ export class Output {
   #weight = 0
   #durableAt = 0
   #credits = 0
-  #held: Segment[] = []
+  #held = NOTHING_HELD
   #heldWeight = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
@@ -99,7 +102,6 @@ export class Output {
     this.#state = state
     this.#link = link
     this.#owner = owner
-    this.turnBuffer = new TurnBuffer(state.turn.memory)
   }
 
   /**
@@ -158,6 +160,16 @@ export class Output {
     return this.#add(end - start, durableAt, credits)
   }
 
+  /** Memory for packets that are this connection's alone, valid for the turn. */
+  get turnBuffer(): TurnBuffer {
+    return this.#turnBuffer ?? this.#makeTurnBuffer()
+  }
+
+  #makeTurnBuffer(): TurnBuffer {
+    this.#turnBuffer = new TurnBuffer(this.#state.turn.memory)
+    return this.#turnBuffer
+  }
+
   /** The same for PUBACK, PUBREC, PUBREL or PUBCOMP. */
   acknowledge(
     type: AcknowledgeType,
@@ -167,7 +179,7 @@ export class Output {
     durableAt: number,
     credits: number,
   ): boolean {
-    const { turnBuffer } = this
+    const turnBuffer = this.#turnBuffer ?? this.#makeTurnBuffer()
     writeAcknowledge(turnBuffer, type, version, packetId, reasonCode)
     return this.pushPart(turnBuffer.buffer, turnBuffer.start, turnBuffer.end, durableAt, credits)
   }
@@ -186,7 +198,7 @@ export class Output {
    * stay in memory that others write into in the next one.
    */
   abandon(): void {
-    if (this.#packets === 0) this.turnBuffer.release()
+    if (this.#packets === 0) this.#turnBuffer?.release()
   }
 
   #endRun(): void {
@@ -239,7 +251,7 @@ export class Output {
   }
 
   #empty(): void {
-    this.turnBuffer.release()
+    this.#turnBuffer?.release()
     this.#chunk = null
     this.#chunks = null
     this.#run = null
@@ -251,6 +263,7 @@ export class Output {
   }
 
   #hold(segment: Segment): void {
+    if (this.#held === NOTHING_HELD) this.#held = []
     this.#held.push(segment)
     this.#heldWeight += segment.weight
     this.#state.waiting.add(this.#owner)
@@ -274,7 +287,7 @@ export class Output {
     if (count === 0) return
     const { lastBytes } = held[count - 1]!
     const chunks = count === 1 ? held[0]!.chunks : held.slice(0, count).flatMap((segment) => segment.chunks)
-    this.#held = count === held.length ? [] : held.slice(count)
+    this.#held = count === held.length ? NOTHING_HELD : held.slice(count)
     this.#heldWeight -= weight
     if (this.#held.length === 0) this.#state.waiting.delete(this.#owner)
     this.#write(chunks, bytes, packets, lastBytes, credits)
@@ -366,7 +379,7 @@ export class Output {
   /** Nothing of what waits leaves any more. */
   discard(): void {
     this.#empty()
-    this.#held = []
+    this.#held = NOTHING_HELD
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }

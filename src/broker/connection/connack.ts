@@ -1,0 +1,78 @@
+/** CONNACK that lets a client in (section 3.2): what the Server grants, and how it says so. */
+import { encodeConnack } from '../../mqtt/codec/connack.ts'
+import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
+import { Reason } from '../../mqtt/reason.ts'
+import type { LinkInfo } from '../boundary/link.ts'
+import type { ClientView, ConnackExtras, Owner } from '../boundary/policy.ts'
+import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
+import type { ServerState } from '../state/server-state.ts'
+
+/** A log-in that the policy accepted; `data` is the Authentication Data for CONNACK. */
+export interface Login {
+  readonly packet: ConnectPacket
+  readonly user: Owner
+  readonly data: Buffer | undefined
+  readonly extras: ConnackExtras
+}
+
+/** Encodes CONNACK of 5.0 with Success, without Session Present. */
+export function acceptedConnack5(
+  state: ServerState,
+  { packet, data, extras }: Login,
+  { clientId, link }: ClientView,
+  maximumPacketSize: number,
+): Buffer {
+  const { authenticationMethod } = packet
+  const properties = connackProperties(state, packet, link, clientId)
+  if (authenticationMethod !== undefined) {
+    properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
+    if (data !== undefined) properties.authenticationData = data
+  }
+  const { responseInformation, userProperties } = extras
+  if (responseInformation !== undefined && packet.requestResponseInformation) {
+    properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
+  }
+  if (userProperties !== undefined) properties.userProperties = userProperties
+  const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
+  return encodeConnack(connack, 5, maximumPacketSize)!
+}
+
+/** The Session Expiry Interval that the Server grants, in seconds. */
+export function sessionExpirySeconds(state: ServerState, packet: ConnectPacket): number {
+  return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
+}
+
+/** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
+export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link: LinkInfo): number {
+  const { keepAliveSecondsMax } = state.limits
+  if (packet.protocolVersion < 5) return packet.keepAliveSeconds
+  const wanted = link.serverKeepAliveSeconds ?? packet.keepAliveSeconds
+  if (keepAliveSecondsMax === Number.POSITIVE_INFINITY) return wanted
+  return wanted === 0 ? keepAliveSecondsMax : Math.min(wanted, keepAliveSecondsMax)
+}
+
+/** Only what differs from what the client asked for, or from the standard's defaults, so that CONNACK is short. */
+function connackProperties(
+  state: ServerState,
+  packet: ConnectPacket,
+  link: LinkInfo,
+  clientId: string,
+): ConnackProperties {
+  const { limits } = state
+  const properties: ConnackProperties = {}
+  const expiry = sessionExpirySeconds(state, packet)
+  const keepAlive = keepAliveSeconds(state, packet, link)
+  if (expiry !== packet.sessionExpirySeconds) properties.sessionExpirySeconds = expiry
+  if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
+  if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
+  if (!limits.retainAvailable) properties.retainAvailable = false
+  // Of the largest that the standard can express there is nothing to announce.
+  if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
+  if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
+  if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum
+  if (keepAlive !== packet.keepAliveSeconds) properties.serverKeepAliveSeconds = keepAlive
+  if (!limits.wildcardSubscriptionAvailable) properties.wildcardSubscriptionAvailable = false
+  if (!limits.subscriptionIdentifierAvailable) properties.subscriptionIdentifiersAvailable = false
+  if (!limits.sharedSubscriptionAvailable) properties.sharedSubscriptionAvailable = false
+  return properties
+}
