@@ -1,4 +1,7 @@
-/** The operator's commands for users, roles and rights: the same through a running broker and on the file without one. */
+/**
+ * The operator's commands for users, roles and rights, sent to a running broker or run on the file without
+ * one.
+ */
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError, topicNameError } from '../mqtt/topics.ts'
@@ -7,7 +10,7 @@ import type { Accounts, GeneratedFor, UserView } from './accounts.ts'
 import { AccountsError, type Role } from './accounts-file.ts'
 import type { Decision, Request } from './decision.ts'
 
-/** The commands that need no more than the accounts. */
+/** The commands that need only the accounts. */
 export const ACCOUNT_COMMANDS = [
   'user add',
   'user list',
@@ -24,10 +27,10 @@ export const ACCOUNT_COMMANDS = [
 
 export type AccountCommand = (typeof ACCOUNT_COMMANDS)[number]
 
-/** What a command was given. Whatever it is, it came as JSON. */
+/** The parameters of a command, as parsed from JSON: nothing about them is checked yet. */
 export type Parameters = Readonly<Record<string, unknown>>
 
-/** What was changed, for the security log. */
+/** A change, for the security log. */
 export type AccountEvent = Omit<SecurityEvent, 'by'>
 
 /** The answer to `user list`. */
@@ -42,19 +45,20 @@ export interface RoleList {
 
 /** The answer to `user password`. */
 export interface Generated {
-  /** The passwords that were made, shown this once; none where somebody chose one. */
+  /** The generated passwords, which are shown only once; empty where the operator chose one. */
   readonly generated: readonly GeneratedFor[]
 }
 
 /** The answer to `user add`. */
 export interface Added extends Generated {
-  /** There was neither a user nor a role: clients without credentials were let in where nobody said whether they are. */
+  /** Whether there was no user and no role before, so that the first user may have ended anonymous access. */
   readonly isFirst: boolean
 }
 
 /**
- * Carries out a command: `words` are its names. Of `user add` and `user password` these may be many, where `generate` asks for a password
- * for each, or `password` is null for none; `roles` are those of new users. Tells what it changed. Throws AccountsError and RuleError.
+ * Carries out a command. Its parameter `words` has the names of users or roles. `user add` and `user
+ * password` take several where `generate` asks for a password for each, or where `password` is null for none;
+ * `roles` are for new users. Calls `tell` for each change. Throws AccountsError and RuleError.
  */
 export async function accountCommand(
   accounts: Accounts,
@@ -139,13 +143,13 @@ async function setPasswords(
   return []
 }
 
-/** No two users get the same password, nor lose theirs by a slip. */
+/** Refuses to give several users the same password, or to take the passwords of several by mistake. */
 function onlyOne([name = '', ...others]: readonly string[]): string {
   if (others.length === 0) return name
   throw new AccountsError('a password is for one user', 'Let one be made for each: --generate.')
 }
 
-/** Which rule decides: the answer to `explain access`. Throws AccountsError for a question that cannot be asked. */
+/** Answers `explain access`: the rule that decides. Throws AccountsError for an invalid question. */
 export function explainAccess(access: Access, parameters: Parameters): Decision {
   const { user, client } = parameters
   const identity = {
@@ -197,7 +201,7 @@ function textsOf(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : []
 }
 
-/** A user is without a password only where that was said. */
+/** The chosen password. Null, for none, must be given: leaving the password out is an error. */
 function passwordOf({ password }: Parameters): string | null {
   if (password === null || typeof password === 'string') return password
   throw new AccountsError(

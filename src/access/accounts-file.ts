@@ -1,4 +1,4 @@
-/** The file that accounts are kept in: how it is read, and how it is changed so that a crash leaves the old or the new one. */
+/** The file of accounts: how it is read, and changed so that a crash leaves the old file or the new one. */
 
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
@@ -10,22 +10,22 @@ import { isGeneratedHash } from './passwords/generated-password.ts'
 import { parsePasswordHash, type ScramVerifier } from './passwords/password-hash.ts'
 import { parseRule } from './rule.ts'
 
-/** Of what the file says; a newer one is refused. */
+/** The version of the file's format; a newer one is refused. */
 const FORMAT = 2
-/** Written where no password was made by Godwit: 0.1 and 0.2 read it. */
+/** The version that 0.1 and 0.2 can read, written while no user has a generated password. */
 const FORMAT_WITHOUT_GENERATED = 1
 const BYTES_MAX = 64 * 1024 * 1024
 
 export interface User {
   readonly name: string
   /**
-   * Made at random with the account, so that a later account of the same name is another user. Null for an account of 0.1.0,
-   * which is known by its name alone.
+   * Random, so that a later account of the same name is another user. Null for an account made by 0.1.0,
+   * which only its name identifies.
    */
   readonly id: string | null
   /**
-   * argon2id, as `$argon2id$…`, or `$godwit-generated$…` for a password that Godwit made; null for a user that no password lets in
-   * (a certificate does).
+   * The hash: `$argon2id$…`, or `$godwit-generated$…` for a generated password. Null for a user without a
+   * password, who logs in with a certificate.
    */
   readonly password: string | null
   readonly scram: ScramVerifier | null
@@ -36,11 +36,11 @@ export interface User {
 
 export interface Role {
   readonly name: string
-  /** As `parseRule` reads them. */
+  /** In the syntax of `parseRule`. */
   readonly rules: readonly string[]
 }
 
-/** Everything that the file says. */
+/** The content of the file. */
 export interface AccountsContent {
   readonly users: ReadonlyMap<string, User>
   readonly roles: ReadonlyMap<string, Role>
@@ -61,10 +61,10 @@ export class AccountsError extends Error {
 
 const FILE_PROBLEM = { code: 'GODWIT_ACCOUNTS_FILE' } as const
 
-/** What tells one version of the file from another; null when it is not there. */
+/** Identifies a version of the file; null when there is none. */
 export type FileVersion = string | null
 
-/** Reads the file; no users and roles when it is not there. Throws AccountsError. */
+/** Reads the file. A missing file has no users and no roles. Throws AccountsError. */
 export async function readAccounts(
   directory: string,
 ): Promise<{ readonly content: AccountsContent; readonly version: FileVersion }> {
@@ -81,7 +81,7 @@ export async function readAccounts(
     const { mode, size, ino, mtimeMs } = await file.stat()
     if (size > BYTES_MAX)
       throw new AccountsError(`${path} has ${size} bytes`, `At most ${BYTES_MAX} are read.`, FILE_PROBLEM)
-    // Whoever can read the hashes can try passwords in peace.
+    // Anybody who can read the hashes can try passwords against them unnoticed.
     if ((mode & 0o077) !== 0) await file.chmod(0o600)
     return { content: parseAccounts(await file.readFile('utf8'), path), version: `${ino} ${mtimeMs} ${size}` }
   } catch (error) {
@@ -91,7 +91,7 @@ export async function readAccounts(
   }
 }
 
-/** What `readAccounts` would say of the file that is there now. */
+/** The version that `readAccounts` would return now. */
 export async function accountsVersion(directory: string): Promise<FileVersion> {
   try {
     const { ino, mtimeMs, size } = await stat(join(directory, ACCOUNTS_FILE))
@@ -103,8 +103,8 @@ export async function accountsVersion(directory: string): Promise<FileVersion> {
 }
 
 /**
- * Reads the file, lets `edit` answer what it shall say, and writes that: no other process does so meanwhile. The directory
- * must be there. Throws AccountsError, also what `edit` throws.
+ * Reads the file, lets `edit` change the content, and writes the result. A lock keeps other processes out
+ * meanwhile. The directory must exist. Throws AccountsError, and what `edit` throws.
  */
 export async function editAccounts(
   directory: string,
@@ -169,7 +169,7 @@ export function parseAccounts(text: string, path: string): AccountsContent {
   return { users, roles }
 }
 
-/** Of an account: random, and printable, since it stands in exports. */
+/** The id of an account: printable, since it stands in exports. */
 const ID = /^[\w-]{1,64}$/
 
 function userOf(entry: unknown): User | null {
@@ -211,7 +211,7 @@ function roleOf(entry: unknown): Role | null {
   return { name, rules }
 }
 
-/** Whether a user or role may have this name: 1 to 256 characters that can be printed. */
+/** Whether this is a valid name of a user or role: 1 to 256 printable characters. */
 export function isName(name: string): boolean {
   return name.length > 0 && name.length <= 256 && !/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u.test(name)
 }

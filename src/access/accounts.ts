@@ -1,6 +1,6 @@
 /**
- * The broker's own users and roles: who has which password, and which rules hold for whom. They are in one file of the data
- * directory; every change goes through it under a lock, so a running broker and the command line may both make them.
+ * The broker's own users, passwords and roles. They are kept in one file of the data directory. Every change
+ * goes through that file, under a lock, so both a running broker and the command line may make changes.
  */
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
@@ -21,16 +21,19 @@ import { generatePassword, isGeneratedHash } from './passwords/generated-passwor
 import { generatedScramVerifier, hashPassword, scramVerifier } from './passwords/password-hash.ts'
 import { parseRule } from './rule.ts'
 
-/** May do everything, `$SYS` included. */
+/** Allows everything, `$SYS` included. */
 export const ADMINISTRATOR_ROLE = 'admin'
 
-/** Everything except `$SYS`, where it may publish its state as a bridge: what `godwit user add` grants by default. */
+/**
+ * Allows everything except `$SYS`, but a bridge may publish its state there. The default of `godwit user
+ * add`.
+ */
 export const CLIENT_ROLE = 'client'
 
-/** Rules for clients that show no credentials, where a role of this name exists. */
+/** Applies to clients without credentials, where a role of this name exists. */
 export const ANONYMOUS_ROLE = 'anonymous'
 
-/** Roles that are made when they are first granted; they can be changed like all others. */
+/** Roles that are created when they are first granted; they can be changed like any other. */
 export const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
   [
     { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $SYS/#'] },
@@ -38,33 +41,33 @@ export const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
   ].map((role) => [role.name, role]),
 )
 
-/** Of an account's id, base64url: no two are ever the same. */
+/** The random bytes of an account's id, which is written in base64url. */
 const ID_BYTES = 12
 
-/** The longest password that is accepted: MQTT cannot send more. */
+/** The longest password: MQTT cannot carry more. */
 const PASSWORD_BYTES_MAX = 65_535
 
-/** A user without secrets, as the commands show it. */
+/** A user as the commands show it, without secrets. */
 export interface UserView {
   readonly name: string
   readonly hasPassword: boolean
-  /** Godwit made the password: checking it costs next to nothing. */
+  /** Whether Godwit generated the password, so that checking it costs next to nothing. */
   readonly isPasswordGenerated: boolean
   readonly roles: readonly string[]
   readonly disabled: boolean
 }
 
-/** A user and the password that was made for it, which is kept nowhere. */
+/** A user and its generated password, which is not stored anywhere. */
 export interface GeneratedFor {
   readonly name: string
   readonly password: string
 }
 
-/** Gets what was and what is; `isOwn` is false for what another process wrote. */
+/** Gets the content before and after a change; `isOwn` is false where another process made it. */
 export type AccountsListener = (before: AccountsContent, after: AccountsContent, isOwn: boolean) => void
 
 export interface AccountsOptions {
-  /** Where passwords are hashed; one of its own when absent. */
+  /** Runs the slow hashes; made when absent. */
   readonly work?: PasswordWork
 }
 
@@ -73,9 +76,8 @@ export class Accounts {
   readonly #work: PasswordWork
   #content: AccountsContent
   #version: FileVersion
-  /** A version that could not be read, or null for a file that vanished: told once. */
+  /** The version that could not be read, which is reported once; null for a file that vanished. */
   #rejected: FileVersion | undefined
-  #generation = 0
   #onChange: AccountsListener | null = null
 
   private constructor(directory: string, work: PasswordWork, content: AccountsContent, version: FileVersion) {
@@ -85,23 +87,18 @@ export class Accounts {
     this.#version = version
   }
 
-  /** Reads the accounts of this data directory; none when there is no file. Throws AccountsError. */
+  /** Opens the accounts of this data directory; there are none without a file. Throws AccountsError. */
   static async open(directory: string, { work }: AccountsOptions = {}): Promise<Accounts> {
     const { content, version } = await readAccounts(directory)
     return new Accounts(directory, work ?? new PasswordWork(), content, version)
   }
 
-  /** Of the file. */
+  /** The path of the file. */
   get path(): string {
     return join(this.#directory, ACCOUNTS_FILE)
   }
 
-  /** Changes with each change of anything. */
-  get generation(): number {
-    return this.#generation
-  }
-
-  /** Called after each change, also one that another process made and `reload` found. */
+  /** Called after each change, also after one by another process that `reload` found. */
   set onChange(callback: AccountsListener) {
     this.#onChange = callback
   }
@@ -138,8 +135,9 @@ export class Accounts {
   }
 
   /**
-   * Adds a user with these roles; `password` null for one that only a certificate lets in. `admin` and `client` are made
-   * when they are missing, other roles must exist. Throws AccountsError, also when the user exists.
+   * Adds a user with these roles; `password` is null for one that logs in with a certificate only. Missing
+   * roles `admin` and `client` are created, other roles must exist. Throws AccountsError, also when the user
+   * exists.
    */
   async addUser(name: string, password: string | null, roles: readonly string[] = []): Promise<void> {
     this.#expectNew([name])
@@ -147,8 +145,8 @@ export class Accounts {
   }
 
   /**
-   * Adds users with these roles, all of them or none, and resolves with the passwords that it makes for them. Throws AccountsError as
-   * `addUser` does.
+   * Adds users with these roles and generated passwords, all of them or none, and resolves with the
+   * passwords. Throws AccountsError as `addUser` does.
    */
   async addGenerated(names: readonly string[], roles: readonly string[] = []): Promise<GeneratedFor[]> {
     this.#expectNew(names)
@@ -157,7 +155,7 @@ export class Accounts {
     return made.map(({ name, password }) => ({ name, password }))
   }
 
-  /** Adds users that only a certificate lets in, all of them or none. Throws AccountsError as `addUser` does. */
+  /** Adds users that log in with a certificate only, all or none. Throws AccountsError as `addUser` does. */
   async addWithoutPassword(names: readonly string[], roles: readonly string[] = []): Promise<void> {
     this.#expectNew(names)
     await this.#addAll(new Map(names.map((name) => [name, NO_PASSWORD])), roles)
@@ -200,8 +198,8 @@ export class Accounts {
   }
 
   /**
-   * Gives users passwords that it makes, all of them or none, and resolves with these. Throws AccountsError when there is no such
-   * user.
+   * Generates new passwords for users, for all of them or none, and resolves with these. Throws AccountsError
+   * when there is no such user.
    */
   async generatePasswords(names: readonly string[]): Promise<GeneratedFor[]> {
     const unknown = names.find((name) => !this.#content.users.has(name))
@@ -219,12 +217,15 @@ export class Accounts {
     return made.map(({ name, password }) => ({ name, password }))
   }
 
-  /** A disabled user is let in by nothing, whatever it shows. Throws AccountsError when there is no such user. */
+  /**
+   * Disables a user, who then cannot log in at all, or enables it. Throws AccountsError when there is no such
+   * user.
+   */
   async setDisabled(name: string, disabled: boolean): Promise<void> {
     await this.#editUser(name, (user) => ({ ...user, disabled }))
   }
 
-  /** Adds rules to a role, which is made when it is missing. Throws AccountsError and RuleError. */
+  /** Adds rules to a role, which is created when it is missing. Throws AccountsError and RuleError. */
   async addRules(role: string, rules: readonly string[]): Promise<void> {
     expectName(role, 'role')
     const texts = rules.map((rule) => parseRule(rule).text)
@@ -235,7 +236,7 @@ export class Accounts {
     })
   }
 
-  /** Takes rules from a role. Throws AccountsError when the role does not exist or has no such rule, and RuleError. */
+  /** Removes rules of a role. Throws RuleError, and AccountsError when there is no such role or rule. */
   async removeRules(role: string, rules: readonly string[]): Promise<void> {
     const texts = rules.map((rule) => parseRule(rule).text)
     await this.#edit((content) => {
@@ -250,7 +251,7 @@ export class Accounts {
     })
   }
 
-  /** Removes a role, also from all who had it. Throws AccountsError when it does not exist. */
+  /** Removes a role, and takes it from its users. Throws AccountsError when it does not exist. */
   async removeRole(role: string): Promise<void> {
     await this.#edit((content) => {
       const roles = new Map(content.roles)
@@ -263,7 +264,10 @@ export class Accounts {
     })
   }
 
-  /** Throws AccountsError when there is no such user or role; `admin` and `client` are made when they are missing. */
+  /**
+   * Grants a role, creating `admin` or `client` when it is missing. Throws AccountsError when there is no
+   * such user or other role.
+   */
   async grant(role: string, userName: string): Promise<void> {
     await this.#edit((content) => {
       const known = withRoles(content, [role])
@@ -289,8 +293,8 @@ export class Accounts {
   }
 
   /**
-   * Takes over what another process wrote; true when it did. Throws AccountsError, once, for a file that cannot be read or
-   * that vanished: then the old content stays.
+   * Reads the file again if another process changed it; true when it did. Throws AccountsError, once per
+   * version, for a file that cannot be read or vanished; the old content stays in force.
    */
   async reload(): Promise<boolean> {
     const seen = await accountsVersion(this.#directory)
@@ -326,11 +330,10 @@ export class Accounts {
     this.#content = content
     this.#version = version
     this.#rejected = undefined
-    this.#generation++
     this.#onChange?.(before, content, isOwn)
   }
 
-  /** One after the other: log-ins need the threads as well. */
+  /** Generates passwords one after another, since log-ins need the threads as well. */
   async #generated(names: readonly string[]): Promise<(GeneratedFor & { readonly secrets: Secrets })[]> {
     const made: (GeneratedFor & { readonly secrets: Secrets })[] = []
     for (const name of new Set(names)) {
@@ -368,7 +371,7 @@ function secretsByName(
   return new Map(made.map(({ name, secrets }) => [name, secrets]))
 }
 
-/** The content with those of the given roles that were missing. Throws AccountsError for roles that nobody made. */
+/** Adds the given roles that are missing. Throws AccountsError for one that cannot be created. */
 function withRoles(content: AccountsContent, names: readonly string[]): AccountsContent {
   const missing = names.filter((name) => !content.roles.has(name))
   if (missing.length === 0) return content

@@ -16,15 +16,18 @@ interface AclLine {
 
 export interface AclFile {
   readonly path: string
-  /** By user name; null for clients that show none. What is denied comes first, as Mosquitto has it. */
+  /** By user name; null for clients without one. Denying lines come first, as in Mosquitto. */
   readonly topics: ReadonlyMap<string | null, readonly AclLine[]>
   readonly patterns: readonly AclLine[]
 }
 
-/** Where there are patterns, such a name in a user name or Client Identifier is denied everything that no `topic` grants. */
+/**
+ * A user name or Client Identifier with one of these is denied all that no `topic` grants, where there are
+ * patterns.
+ */
 const FORBIDDEN = /[+#]/
 
-/** Reads the file's text. Throws LinesError with every line that is wrong. */
+/** Parses the file's text. Throws LinesError with every line that is wrong. */
 export function parseAclFile(text: string, path: string): AclFile {
   const topics = new Map<string | null, AclLine[]>()
   const patterns: AclLine[] = []
@@ -59,7 +62,9 @@ export function parseAclFile(text: string, path: string): AclFile {
   return { path, topics, patterns }
 }
 
-/** `[read|write|readwrite|deny] FILTER`; the filter may have spaces, where one of the words stands before it. */
+/**
+ * Parses `[read|write|readwrite|deny] FILTER`. The filter may have spaces if one of the words precedes it.
+ */
 function readRule(rest: string): Pick<AclLine, 'access' | 'filter'> | string {
   const [, first = '', more] = /^([^ ]+)(?: +(.*))?$/.exec(rest) ?? []
   if (first === '') return 'there is no topic filter'
@@ -73,10 +78,12 @@ function readRule(rest: string): Pick<AclLine, 'access' | 'filter'> | string {
 }
 
 /**
- * What this file says to one client. What it neither grants nor denies it leaves to others; by itself Mosquitto denies that.
+ * The rights that this file gives to one client. A request that no line is about is left to the next source;
+ * Mosquitto, which has no other, denies it.
  *
- * Mosquitto grants every Subscription and looks at each message. Here a Subscription is granted where a `read` line overlaps
- * with it, so that a client is told of one that could never get anything; messages are looked at, too.
+ * Mosquitto grants every Subscription and checks each message. Godwit also checks each message, but grants a
+ * Subscription only where a `read` line overlaps with it: a client learns that another one could never get a
+ * message.
  */
 export function aclRights({ path, topics, patterns }: AclFile, identity: Identity): ClientRights {
   const own = topics.get(identity.userName) ?? []
@@ -113,7 +120,7 @@ function expandedPatterns(patterns: readonly AclLine[], identity: Identity): Acl
   })
 }
 
-/** Null where the line says nothing about it. */
+/** Null where the line is not about the request. */
 function answer({ access, filter }: AclLine, request: Request): boolean | null {
   switch (request.action) {
     case 'publish':

@@ -1,7 +1,7 @@
-/** Which user a verified client certificate stands for. */
+/** Finds the user that a verified client certificate stands for. */
 import type { ClientCertificate } from '../broker/boundary/link.ts'
 
-/** What of a certificate names the user. */
+/** The part of a certificate that names the user. */
 export type CertificateName = 'common_name' | 'alternative_name' | 'fingerprint' | 'none'
 
 /** One certificate that is listed by its fingerprint. */
@@ -25,7 +25,7 @@ export class CertificateUsers {
     return [...this.#listed.values()].includes(userName)
   }
 
-  /** The user; null where the certificate names none. A listed fingerprint comes before what the certificate says. */
+  /** The user; null where the certificate names none. A listed fingerprint takes precedence. */
   userOf({ subjectCommonName, subjectAltNames, fingerprint256 }: ClientCertificate): string | null {
     const fingerprint = plain(fingerprint256)
     const listed = this.#listed.get(fingerprint)
@@ -43,7 +43,7 @@ export class CertificateUsers {
   }
 }
 
-/** The only one of its names; several could be told apart by nothing but their order. */
+/** The name where there is only one; of several, nothing but their order would choose one. */
 function alternativeName(names: readonly string[]): string | null {
   const [only] = names
   return only === undefined || names.length > 1 ? null : only.slice(only.indexOf(':') + 1)

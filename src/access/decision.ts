@@ -1,24 +1,24 @@
-/** What sources of rights are asked, and what they answer. */
+/** The questions to sources of rights, and their answers. */
 import type { QoS } from '../mqtt/packet.ts'
 
-/** Who asks. */
+/** The client that a question is about. */
 export interface Identity {
   readonly clientId: string
   /** Null for anonymous. */
   readonly userName: string | null
-  /** Of the account that the user had; any when absent. */
+  /** The id of the user's account at its log-in; not compared when absent. */
   readonly userId?: string | null
 }
 
-/** What somebody wants to do. */
+/** The action that a client asks for. */
 export type Request =
   | { readonly action: 'publish'; readonly topic: string; readonly qos: QoS; readonly retain: boolean }
   /** `filter` as sent, `$share/name/` included. */
   | { readonly action: 'subscribe'; readonly filter: string; readonly qos: QoS }
-  /** One message that a Subscription found. */
+  /** A message that matches a Subscription. */
   | { readonly action: 'receive'; readonly topic: string }
 
-/** Yes or no, and the rule that says so: for `godwit explain access`. */
+/** Yes or no, and the rule that decides, for `godwit explain access`. */
 export interface Decision {
   readonly allow: boolean
   /** Such as `role sensors`, or `/etc/godwit/acl, line 12`. */
@@ -26,9 +26,12 @@ export interface Decision {
   readonly rule: string
 }
 
-/** What one source says to one client. Null: nothing, the next one is asked. */
+/** The rights that one source gives to one client. */
 export interface ClientRights {
+  /** Null where the source has no rule about the request, so that the next source is asked. */
   decide(request: Request): Decision | null
-  /** Whether every message may be received whose topic name does not begin with `$`: then they need not be looked at. */
+  /**
+   * Whether the client may receive every message whose topic name does not begin with `$`, without a check.
+   */
   readonly receivesEverything: boolean
 }

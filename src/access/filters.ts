@@ -1,20 +1,21 @@
-/** PURE. Topic filters of rules: which filters they cover, and what `%u` and `%c` stand for. */
+/** PURE. Topic filters of rules: which filters they cover, and how `%u` and `%c` are replaced. */
 import { HASH, isDollarTopic, nextLevel, PLUS, sameLevel } from '../routing/filter.ts'
 import type { Identity } from './decision.ts'
 
 /**
- * Whether every topic name that `inner` matches is matched by `outer`, too (valid filters, not shared ones). Looks no further
- * than `outer` reaches, which a rule wrote: the other one may have 65,000 characters.
+ * Whether `outer` matches every topic name that `inner` matches. Both are valid filters without `$share`.
+ * Reads no more of `inner` than `outer` needs: `outer` is a rule's, but a client's `inner` may have 65,000
+ * characters.
  */
 export function filterCovers(outer: string, inner: string): boolean {
   const first = outer.charCodeAt(0)
-  // What begins with a wildcard does not match names that begin with $ [MQTT-4.7.2-1].
+  // A filter that begins with a wildcard does not match names that begin with $ [MQTT-4.7.2-1].
   if (isDollarTopic(inner) && (first === PLUS || first === HASH)) return false
   let a = 0
   let b = 0
   for (;;) {
     const wide = outer.charCodeAt(a)
-    if (wide === HASH) return true // also the parent level
+    if (wide === HASH) return true // at the end of `inner`, too: # includes the parent level
     if (a > outer.length || b > inner.length) return a > outer.length && b > inner.length
     if (inner.charCodeAt(b) === HASH) return false
     if (wide === PLUS) {
@@ -29,14 +30,15 @@ export function filterCovers(outer: string, inner: string): boolean {
   }
 }
 
-/** Whether `%u` or `%c` stands in a rule's filter. */
+/** Whether a rule's filter has `%u` or `%c` in it. */
 export function hasPlaceholder(filter: string): boolean {
   return filter.includes('%u') || filter.includes('%c')
 }
 
 /**
- * The filter for this client: `%u` is its user name, `%c` its Client Identifier. Null where one of them is missing, or
- * matches `forbidden`: a name with wildcards in it would reach what is not its own.
+ * Replaces `%u` by the client's user name and `%c` by its Client Identifier. Null where one of them is
+ * missing or matches `forbidden`: a name with a wildcard in it would reach topics that are not the client's
+ * own.
  */
 export function expanded(filter: string, { userName, clientId }: Identity, forbidden: RegExp): string | null {
   let isExpandable = true
@@ -48,7 +50,10 @@ export function expanded(filter: string, { userName, clientId }: Identity, forbi
   return isExpandable ? text : null
 }
 
-/** The filter up to its first level with a placeholder, and everything from there on: whatever the name is, it is in it. */
+/**
+ * Replaces the first level with a placeholder, and all behind it, by `#`, so that the filter holds for every
+ * name.
+ */
 export function widened(filter: string): string {
   const levels = filter.split('/')
   return [...levels.slice(0, levels.findIndex(hasPlaceholder)), '#'].join('/')

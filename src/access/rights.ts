@@ -1,11 +1,17 @@
-/** HOT. What one client may do, decided once per topic name and remembered until anything changes. */
+/**
+ * HOT. The rights of one client: each decision is made once per topic name and remembered until a source
+ * changes.
+ */
 import type { QoS } from '../mqtt/packet.ts'
 import type { ClientRights, Decision, Request } from './decision.ts'
 
-/** Topic names that are remembered per client and kind of request; with more, remembering begins anew. */
+/** Topic names that are remembered per client and kind of request; beyond, all of that kind are forgotten. */
 const REMEMBERED_MAX = 512
 
-/** Characters of all names that are remembered for a client, and of one: who sends long names has them looked at each time. */
+/**
+ * Characters of all names that are remembered for a client, and of one name; longer names are decided each
+ * time.
+ */
 const CHARACTERS_MAX = 32_768
 const NAME_CHARACTERS_MAX = 1024
 
@@ -18,7 +24,7 @@ export class Rights {
   readonly #publishing: (Map<string, boolean> | undefined)[] = []
   #characters = 0
 
-  /** The first source that decides is heard; `otherwise` holds where none does. */
+  /** The first source that decides is followed, and `otherwise` where none does. */
   constructor(sources: readonly ClientRights[], otherwise: Decision) {
     this.#sources = sources
     this.#otherwise = otherwise

@@ -136,7 +136,10 @@ class RightsByRoles implements ClientRights {
     })
   }
 
-  /** The filter with the client's names in it; null where a name cannot stand in a filter, so nothing is allowed. */
+  /**
+   * The filter with the client's names in it; null where a name cannot stand in a filter, so nothing is
+   * allowed.
+   */
   #filterOf(rule: RoleRule): string | null {
     this.#filters ??= new Map()
     const known = this.#filters.get(rule)

@@ -1,12 +1,13 @@
 /**
- * One rule of a role, as a line of text:
+ * Rules of roles, each a line of text:
  *
  *     allow publish sensors/%u/# qos 0-1 no-retain
  *     allow subscribe,receive commands/%c
  *     deny subscribe $share/+/#
  *
- * A filter with spaces stands in double quotes. `publish` is about topic names. `subscribe` is about topic filters: an allowed one may be as wide as the rule's, no wider.
- * `receive` is about the messages that arrive: it lets a client subscribe to whatever overlaps, and delivers what matches.
+ * A filter with spaces stands in double quotes. `publish` is about topic names. `subscribe` is about topic
+ * filters, and allows those that are no wider than the rule's. `receive` is about messages: it allows every
+ * Subscription that overlaps with the rule's filter, and of the messages those that match.
  */
 import type { ErrorCode } from '../errors.ts'
 import type { QoS } from '../mqtt/packet.ts'
@@ -17,21 +18,25 @@ export const ACTIONS = ['publish', 'subscribe', 'receive'] as const
 export type Action = (typeof ACTIONS)[number]
 
 export interface Rule {
-  /** As it was written, with single spaces. */
+  /** The text as written, with single spaces. */
   readonly text: string
   readonly allow: boolean
   readonly actions: ReadonlySet<Action>
-  /** The share name that it speaks of: `+` for every one, null where it is not only about Shared Subscriptions. */
+  /**
+   * The ShareName that the rule is limited to, `+` for every one; null where it is about all Subscriptions.
+   */
   readonly share: string | null
-  /** `%u` and `%c` are replaced by user name and Client Identifier. */
+  /** With `%u` for the user name and `%c` for the Client Identifier. */
   readonly filter: string
   readonly qosMin: QoS
   readonly qosMax: QoS
-  /** Speaks only of messages that are published with RETAIN, or only of others; null for both. */
+  /**
+   * Whether the rule is only about PUBLISH packets with RETAIN, or only about those without; null for both.
+   */
   readonly retain: boolean | null
 }
 
-/** A rule that cannot be read; the message says what is wrong. */
+/** The text is not a rule; the message says why. */
 export class RuleError extends Error {
   override readonly name = 'RuleError'
   readonly code: ErrorCode = 'GODWIT_RULE_INVALID'
@@ -39,7 +44,7 @@ export class RuleError extends Error {
     'A rule is: allow|deny publish,subscribe,receive|all FILTER [qos 0|1|2|0-1|1-2|0-2] [retain|no-retain].'
 }
 
-/** Reads one rule. Throws RuleError. */
+/** Parses one rule. Throws RuleError. */
 export function parseRule(text: string): Rule {
   const words = text.match(/"[^"]*"|\S+/g) ?? []
   const [verb, actionWord, filterWord, ...options] = words

@@ -54,7 +54,7 @@ test('every property, User Properties in order', () => {
   expect(readUserProperties(bytes, 5, bytes.length, PropertyPlace.Connack)).toEqual(everything.userProperties)
 })
 
-test.each([3, 4] as const)('CONNACK with Success is the same bytes for all clients of version %d', (version) => {
+test.each([3, 4] as const)('version %d has the same CONNACK with Success for all clients', (version) => {
   for (const sessionPresent of [false, true]) {
     const encoded = encodeConnack({ sessionPresent, reasonCode: 0, properties: {} }, version, 1e6)!
     expect(acceptedBefore5(version, sessionPresent)).toEqual(encoded)
