@@ -51,7 +51,10 @@ export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link
   return wanted === 0 ? keepAliveSecondsMax : Math.min(wanted, keepAliveSecondsMax)
 }
 
-/** Only what differs from what the client asked for, or from the standard's defaults, so that CONNACK is short. */
+/**
+ * Only what differs from what the client asked for, or from the standard's defaults, so that CONNACK is
+ * short.
+ */
 function connackProperties(
   state: ServerState,
   packet: ConnectPacket,

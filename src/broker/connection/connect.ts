@@ -78,11 +78,13 @@ export function connectRefusal(
       return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
     }
     if (!isUtf8Payload(packet.will.payload) && saysText(packet.will.properties)) {
-      return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' } // section 3.1.3.2.3
+      // section 3.1.3.2.3
+      return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' }
     }
     if (isServerTopic(packet.will.topic)) {
       // As a PUBLISH there, and as any other topic that the client has no right to.
-      const reason = `clients may not publish to ${packet.will.topic}: below $SYS only bridges may tell their state`
+      const rule = 'below $SYS only bridges may tell their state'
+      const reason = `clients may not publish to ${packet.will.topic}: ${rule}`
       return { reasonCode: Reason.NotAuthorized, reason }
     }
   }

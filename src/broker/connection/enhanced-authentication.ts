@@ -1,6 +1,6 @@
 /**
- * Enhanced authentication (section 4.12): the exchange of AUTH packets by which a client logs in whose CONNECT
- * names an Authentication Method, and later its re-authentication.
+ * Enhanced authentication (section 4.12): the exchange of AUTH packets by which a client logs in whose
+ * CONNECT names an Authentication Method, and later its re-authentication.
  */
 import type { AuthPacket } from '../../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'

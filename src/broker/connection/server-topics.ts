@@ -1,4 +1,7 @@
-/** PURE. Topic names below `$SYS`, where clients may not publish, and the exception for bridges (section 4.7.2). */
+/**
+ * PURE. Topic names below `$SYS`, where clients may not publish, and the exception for bridges (section
+ * 4.7.2).
+ */
 const SLASH = 0x2f
 
 /** The topic of a bridge's state, which a bridge sets by PUBLISH and by its Will; NAME is one level. */
@@ -10,7 +13,9 @@ export function isServerTopic(topic: string): boolean {
   return (topic.length === 4 || topic.charCodeAt(4) === SLASH) && !isBridgeState(topic)
 }
 
-/** Whether it is `$SYS/broker/connection/NAME/state`, the topic that Mosquitto's bridges use for their state. */
+/**
+ * Whether it is `$SYS/broker/connection/NAME/state`, the topic that Mosquitto's bridges use for their state.
+ */
 export function isBridgeState(topic: string): boolean {
   return BRIDGE_STATE.test(topic)
 }
