@@ -1,4 +1,6 @@
-/** `ban add`, `ban list` and `ban remove`, for the control socket and for a data directory without a broker. */
+/**
+ * Carries out `ban add`, `ban list` and `ban remove`, in a running broker or on a data directory without one.
+ */
 import { BAN_REASON_CHARACTERS_MAX, type Ban, type BanKind, banSubject } from '../../broker/boundary/bans.ts'
 import { BANS_MAX, BansError } from './bans-file.ts'
 
@@ -8,29 +10,32 @@ export type BanCommand = (typeof BAN_COMMANDS)[number]
 
 type Parameters = Readonly<Record<string, unknown>>
 
-/** Where bans are kept. */
+/** Keeps bans: those of a running broker, or those of a file. */
 export interface BanKeeper {
   list(): readonly Ban[]
   add(ban: Ban): Promise<void>
-  /** False where there is none. */
+  /** False where there is no such ban. */
   remove(kind: BanKind, subject: string): Promise<boolean>
 }
 
-/** A ban as commands and programs see it. */
+/** A ban as commands and embedding programs see it. */
 export interface BanView {
   readonly kind: BanKind
   /** An address or network, a Client Identifier, or a user name. */
   readonly subject: string
-  /** Null for ever. */
+  /** Null for a ban without end. */
   readonly secondsLeft: number | null
   readonly ageSeconds: number
   readonly reason: string
   readonly by: string
-  /** The broker imposed it by itself. */
+  /** Whether the broker imposed it by itself. */
   readonly isAutomatic: boolean
 }
 
-/** Carries a command out; `now` is in ms as the bans have it. The ban that was added or lifted, or all. Throws BansError. */
+/**
+ * Carries out a command; `now` is in ms by the clock of the keeper's bans. Returns all bans for `ban list`,
+ * the new one for `ban add`, and none for `ban remove`. Throws BansError.
+ */
 export async function banCommand(
   keeper: BanKeeper,
   name: BanCommand,
@@ -61,7 +66,7 @@ const WORDS: Readonly<Record<BanKind, string>> = {
   user: 'user',
 }
 
-/** Whom a command is about. Throws BansError. */
+/** Reads the subject of a command. Throws BansError. */
 export function subjectOf({ kind, subject }: Parameters): {
   readonly kind: BanKind
   readonly subject: string

@@ -1,4 +1,4 @@
-/** The file that bans are kept in, beside the accounts: whoever was banned is so after a restart, too. */
+/** The file of bans in the data directory, so that they outlive a restart. */
 
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,11 +7,11 @@ import type { ErrorCode } from '../../errors.ts'
 import { BANS_FILE } from '../../store/files/kept-files.ts'
 import { lockFile, replaceFile } from '../files/edited-file.ts'
 
-/** Of what the file says; a newer one is refused. */
+/** The version of the file's format; a newer one is refused. */
 const FORMAT = 1
 const BYTES_MAX = 64 * 1024 * 1024
 
-/** Of an operator's bans. */
+/** Bans beyond this many are refused to an operator. */
 export const BANS_MAX = 100_000
 
 /** A change of bans is refused, or their file cannot be used. */
@@ -29,7 +29,7 @@ export class BansError extends Error {
 
 const FILE_PROBLEM = { code: 'GODWIT_BANS_FILE' } as const
 
-/** Reads the file; none when it is not there. Throws BansError. */
+/** Reads the file. A missing file has no bans. Throws BansError. */
 export async function readBans(directory: string): Promise<Ban[]> {
   const path = join(directory, BANS_FILE)
   let text: string
@@ -42,7 +42,7 @@ export async function readBans(directory: string): Promise<Ban[]> {
   return parseBans(text, path)
 }
 
-/** What tells one version of the file from another; null when it is not there. Throws BansError. */
+/** Identifies the version of the file; null when there is none. Throws BansError. */
 export async function bansVersion(directory: string): Promise<string | null> {
   const path = join(directory, BANS_FILE)
   try {
@@ -54,7 +54,7 @@ export async function bansVersion(directory: string): Promise<string | null> {
   }
 }
 
-/** Writes what the file shall say. The directory must be there. Throws BansError. */
+/** Writes the file anew. The directory must exist. Throws BansError. */
 export async function writeBans(directory: string, bans: readonly Ban[]): Promise<void> {
   const entries = bans.map(({ since, until, ...ban }) => ({
     ...ban,
@@ -69,7 +69,7 @@ export async function writeBans(directory: string, bans: readonly Ban[]): Promis
   }
 }
 
-/** Lets `edit` answer what the file shall say; no other process changes it meanwhile. Throws BansError, also what `edit` throws. */
+/** Lets `edit` change the bans of the file, under a lock. Throws BansError, and what `edit` throws. */
 export async function editBans(directory: string, edit: (bans: Ban[]) => readonly Ban[]): Promise<void> {
   const release = await lockFile(directory, BANS_FILE, (error, path) =>
     error === null
@@ -83,7 +83,7 @@ export async function editBans(directory: string, edit: (bans: Ban[]) => readonl
   }
 }
 
-/** Reads the file's text. Throws BansError that says which entry is wrong. */
+/** Parses the file's text. Throws BansError that says which entry is wrong. */
 export function parseBans(text: string, path: string): Ban[] {
   const wrong = (what: string): BansError =>
     new BansError(

@@ -1,8 +1,11 @@
-/** The bans of a running broker: what changes holds at once, and is in the file when the change is confirmed. */
+/** The bans of a running broker. A change takes effect at once, and is in the file before it is confirmed. */
 import type { Ban, BanKind, Bans } from '../../broker/boundary/bans.ts'
 import { bansVersion, readBans, writeBans } from './bans-file.ts'
 
-/** Bans hold by broker time, which no file of another store, and no other program, knows. In the file they have wall time. */
+/**
+ * Converts times: in memory bans have broker time, which only this store knows; in the file they have wall
+ * time.
+ */
 export interface BanClock {
   /** Broker time in ms. */
   now(): number
@@ -10,15 +13,15 @@ export interface BanClock {
   wallNow(): number
 }
 
-/** What somebody else's edit of the file did, in bans. */
+/** How many bans an edit of the file by somebody else changed. */
 export interface BansEdited {
   readonly added: number
-  /** For another time, or for another reason. */
+  /** Bans with a new end or a new reason. */
   readonly changed: number
   readonly lifted: number
 }
 
-/** Times in the file and times of the broker differ by so little where nobody changed them, in ms. */
+/** Times that differ by less are the same: converting them back and forth rounds. In ms. */
 const SAME_TIME_MS = 1000
 
 export class KeptBans {
@@ -26,15 +29,18 @@ export class KeptBans {
   readonly #clock: BanClock
   readonly #directory: string | null
   readonly #failed: (error: Error) => void
-  /** Writes go one after the other; what comes meanwhile goes with the next one. */
+  /** One write at a time; changes during it go with the next one. */
   #writing: Promise<void> | null = null
   #next: Promise<void> | null = null
-  /** Of the file as it was read or written last. */
+  /** The version of the file that was read or written last. */
   #version: string | null = null
-  /** Changes since the start. */
+  /** Counts changes, so that `reread` notices one. */
   #changes = 0
 
-  /** `directory` null keeps them in memory alone. `failed` is told where a ban that nobody waits for could not be written. */
+  /**
+   * Without a `directory`, null, bans are in memory only. `failed` hears when an automatic ban could not be
+   * written.
+   */
   constructor(bans: Bans, clock: BanClock, directory: string | null, failed: (error: Error) => void) {
     this.#bans = bans
     this.#clock = clock
@@ -43,7 +49,8 @@ export class KeptBans {
   }
 
   /**
-   * Takes over what this version of the file has, at the start. A wall clock that was set back, or never set, makes no ban longer than it was to be.
+   * Takes over the bans of this version of the file, at the start. A wall clock that was set back, or never
+   * set, makes no ban longer than it was when it was imposed.
    */
   take(bans: readonly Ban[], version: string | null = null): void {
     this.#version = version
@@ -51,8 +58,8 @@ export class KeptBans {
   }
 
   /**
-   * Reads the file again where somebody else has written it, and takes over what it says; null where that changes nothing. Throws
-   * BansError, once per version, for a file that cannot be read: then all stays as it was.
+   * Reads the file again if somebody else has written it, and takes over its bans; null where nothing
+   * changed. Throws BansError, once per version, for a file that cannot be read; then no ban changes.
    */
   async reread(): Promise<BansEdited | null> {
     if (this.#directory === null) return null
@@ -63,7 +70,7 @@ export class KeptBans {
       this.#version = version
       throw error
     })
-    // What was changed meanwhile is newer than what was read, and takes its place in the file.
+    // A change of our own during the read is newer and overwrites the file, so read again after it.
     if (changes !== this.#changes) return this.reread()
     this.#version = version
     return this.#replace(this.#inBrokerTime(read))
@@ -86,7 +93,7 @@ export class KeptBans {
     return added + changed + before.size === 0 ? null : { added, changed, lifted: before.size }
   }
 
-  /** Those that still hold. */
+  /** Converts the bans of the file to broker time, without those that are over. */
   #inBrokerTime(bans: readonly Ban[]): Ban[] {
     const [now, wall] = [this.#clock.now(), this.#clock.wallNow()]
     return bans.flatMap((ban) => {
@@ -97,32 +104,35 @@ export class KeptBans {
     })
   }
 
-  /** Those that hold. */
+  /** The bans in force. */
   list(): Ban[] {
     return this.#bans.list()
   }
 
-  /** Adds an operator's ban. Rejects with BansError where it could not be written: it holds until the broker ends. */
+  /**
+   * Adds an operator's ban. Rejects with BansError where it could not be written; it then holds until the
+   * broker ends.
+   */
   async add(ban: Ban): Promise<void> {
     this.#bans.add(ban)
     await this.#saved()
   }
 
-  /** Lifts a ban; false where there is none. Rejects as `add` does. */
+  /** Lifts a ban; false where there is no such ban. Rejects as `add` does. */
   async remove(kind: BanKind, subject: string): Promise<boolean> {
     if (this.#bans.remove(kind, subject) === null) return false
     await this.#saved()
     return true
   }
 
-  /** Adds one of the broker itself; false where it may not be. */
+  /** Adds an automatic ban; false where there may be none of this subject. */
   impose(ban: Ban): boolean {
     if (!this.#bans.add(ban)) return false
     this.#saved().catch(this.#failed)
     return true
   }
 
-  /** Resolves when all that was changed before is written. Rejects never. */
+  /** Resolves when all changes so far are written. Never rejects. */
   async settled(): Promise<void> {
     await this.#next?.catch(() => {})
     await this.#writing?.catch(() => {})
@@ -135,7 +145,7 @@ export class KeptBans {
       this.#writing = this.#write()
       return this.#writing
     }
-    // The one that is under way may have begun before this change.
+    // The write under way may have begun before this change.
     this.#next ??= this.#writing.then(
       () => this.#writeNext(),
       () => this.#writeNext(),

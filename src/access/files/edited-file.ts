@@ -1,13 +1,19 @@
-/** Text files of the data directory that several processes may change: one at a time, and a crash leaves the old one or the new one. */
+/**
+ * Replaces text files of the data directory as a whole, and locks them against other processes. A crash
+ * leaves the old file or the new one.
+ */
 import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const LOCK_WAIT_MS = 10_000
-/** A lock is held for milliseconds: one that is so old was left by a process that is gone. */
+/** Locks are held for milliseconds: an older one was left behind by a process that is gone. */
 const LOCK_STALE_MS = 5_000
 
-/** Writes the file as a whole, for its owner alone. Rejects with what the file system says; then the old one is there. */
+/**
+ * Writes the file as a whole, readable by its owner only. Rejects with the error of the file system and keeps
+ * the old file.
+ */
 export async function replaceFile(directory: string, name: string, text: string): Promise<void> {
   const path = join(directory, name)
   const partial = `${path}.${process.pid}.partial`
@@ -30,7 +36,10 @@ export async function replaceFile(directory: string, name: string, text: string)
   }
 }
 
-/** Root may edit what another user's broker reads: the file goes on belonging to that user, as its directory does. */
+/**
+ * Keeps the owner where root edits the file of another user's broker; a new file gets the owner of its
+ * directory.
+ */
 async function keepOwner(file: FileHandle, path: string, directory: string): Promise<void> {
   if (process.getuid?.() !== 0) return
   const { uid, gid } = await stat(path).catch(() => stat(directory))
@@ -47,8 +56,9 @@ async function syncNames(directory: string): Promise<void> {
 }
 
 /**
- * Takes the lock of a file, another file with the number of the process; resolves with what gives it back. Rejects with what
- * `failed` makes of the error and the lock's path; of null where somebody else has it for too long.
+ * Locks a file by creating another one beside it, with the process id; resolves with a function that unlocks
+ * it. Rejects with `failed(error, path)`, where `path` is that of the lock, and `error` is null if another
+ * process holds it too long.
  */
 export async function lockFile(
   directory: string,
@@ -79,7 +89,7 @@ async function isStale(path: string): Promise<boolean> {
     const processId = Number(await readFile(path, 'utf8'))
     return processId > 0 && !isRunning(processId)
   } catch {
-    // It is gone.
+    // The lock is gone.
     return false
   }
 }

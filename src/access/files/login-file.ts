@@ -1,7 +1,7 @@
 /**
- * Where remembered log-ins outlive a restart of the broker: a file in memory (tmpfs), which is gone when the machine is switched off. Key
- * and HMACs are in it together. On a disk they would let a thief try passwords a million times faster than argon2id does, so a
- * directory that is not in memory is refused.
+ * Keeps remembered log-ins beyond a restart of the broker, in a file in memory (tmpfs), which is gone when
+ * the machine is switched off. The file has both the key and the HMACs. On a disk they would let a thief try
+ * passwords a million times faster than argon2id does, so a directory that is not in memory is refused.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import {
@@ -20,42 +20,45 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 
-/** Log-ins that are remembered: about 100 bytes each. Only right passwords come in, so there are hardly more of them than users. */
+/**
+ * Remembered log-ins, about 100 bytes each. Only correct passwords are added, so there are hardly more than
+ * users.
+ */
 export const REMEMBERED_MAX = 65_536
 
-/** Of the key, and of an HMAC. */
+/** The length of the key, and of an HMAC. */
 export const MAC_BYTES = 32
 
-/** What Linux says of a file system that is in memory (statfs(2)). */
+/** The types of file systems in memory on Linux (statfs(2)). */
 const TMPFS = 0x01021994
 const RAMFS = 0x858458f6
 
 const HEADER = Buffer.from('godwit logins 1\n', 'latin1')
 
-/** A file that holds more than it may is written anew once it is twice as long. */
+/** The file is only appended to, and written anew when it has twice as many records as may be remembered. */
 const RECORDS_MAX = 2 * REMEMBERED_MAX
 const BYTES_MAX = HEADER.length + MAC_BYTES * (1 + RECORDS_MAX)
 
-/** Why log-ins cannot be kept there. */
+/** Log-ins cannot be kept in the directory; the message says why. */
 export class LoginFileError extends Error {
   override readonly name = 'LoginFileError'
 }
 
 export interface LoginFileOptions {
-  /** Gets why nothing is kept any more, once. */
+  /** Called once, when writing fails: nothing is kept from then on. */
   readonly failed: (error: Error) => void
-  /** Whether the open file or directory is in memory; asks the kernel when absent. */
+  /** Tells whether an open file or directory is in memory; asks the kernel when absent. */
   readonly isInMemory?: (descriptor: number) => boolean
 }
 
 export class LoginFile {
   readonly key: Buffer
-  /** Those that were there when it was opened, oldest first. */
+  /** The HMACs found when the file was opened, oldest first. */
   readonly macs: readonly string[]
   readonly #path: string
   readonly #failed: LoginFileOptions['failed']
   readonly #isInMemory: (descriptor: number) => boolean
-  /** Null until something is appended: who only looks changes nothing. Undefined once it has failed. */
+  /** Null until something is appended, so that opening changes nothing. Undefined once writing has failed. */
   #descriptor: number | null | undefined = null
   #records = 0
 
@@ -69,8 +72,9 @@ export class LoginFile {
   }
 
   /**
-   * Opens the file for this data directory in `directory`, which is made when it is missing. Throws LoginFileError where what is in
-   * the directory could be read or changed by others, or is kept on a disk. A file of which this is true counts for nothing.
+   * Opens the file for this data directory in `directory`, which is created when it is missing. Throws
+   * LoginFileError where others could read or change the directory, or where it is on a disk. A file in it of
+   * which that is true is ignored.
    */
   static open(directory: string, dataDirectory: string, options: LoginFileOptions): LoginFile {
     const { isInMemory = isOfMemory } = options
@@ -93,8 +97,8 @@ export class LoginFile {
   }
 
   /**
-   * Adds an HMAC; `all` has every one that is to be kept, this one included. Writing to memory takes microseconds, and what is
-   * written before a `kill -9` stays.
+   * Adds an HMAC; `all` has every one that is to be kept, this one included. The write is synchronous: it
+   * takes microseconds, since the file is in memory, and survives a `kill -9`.
    */
   append(mac: string, all: ReadonlySet<string>): void {
     if (this.#descriptor === undefined) return
@@ -129,7 +133,7 @@ export class LoginFile {
     this.#records = all.size
   }
 
-  /** What is there is whole, or ends in a part that the next start leaves out. */
+  /** The file stays as it is: a record that was cut off at its end is left out by the next start. */
   #fail(error: Error): void {
     if (typeof this.#descriptor === 'number') closeSync(this.#descriptor)
     this.#descriptor = undefined
@@ -153,7 +157,7 @@ function expectPrivate(
   if (!isInMemory(descriptor)) throw new LoginFileError(`${directory} is not in memory (tmpfs)`)
 }
 
-/** The file that is open, and no other that has come to its place. */
+/** Asks about the open file itself, since another one may have taken its place. */
 function isOfMemory(descriptor: number): boolean {
   if (process.platform !== 'linux') return false
   const { type } = statfsSync(`/proc/self/fd/${descriptor}`)
@@ -165,7 +169,7 @@ interface Content {
   readonly macs: readonly string[]
 }
 
-/** Null where there is none that can be trusted. */
+/** Null where there is no file that can be trusted. */
 function read(path: string, isInMemory: (descriptor: number) => boolean): Content | null {
   let descriptor: number
   try {
@@ -185,7 +189,7 @@ function read(path: string, isInMemory: (descriptor: number) => boolean): Conten
   }
 }
 
-/** What a crash cut off at the end is left out. */
+/** Leaves out a record at the end that a crash cut off. */
 function contentOf(bytes: Buffer): Content | null {
   const start = HEADER.length + MAC_BYTES
   if (bytes.length < start || !bytes.subarray(0, HEADER.length).equals(HEADER)) return null

@@ -1,4 +1,7 @@
-/** A text file that somebody else writes: read, and read again when it changes. A bad one leaves the old content in force. */
+/**
+ * Reads a text file that somebody else writes, again when it changes. While it is bad, the old content stays
+ * in force.
+ */
 
 import type { Stats } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -6,7 +9,7 @@ import type { ErrorCode } from '../../errors.ts'
 
 const BYTES_MAX = 64 * 1024 * 1024
 
-/** Lines of a file that cannot be read. The message names every one of them by its number, not by what it says. */
+/** Lines of a file are wrong. The message has their numbers, but not their text. */
 export class LinesError extends Error {
   override readonly name = 'LinesError'
   readonly code: ErrorCode = 'GODWIT_ACCESS_FILE_INVALID'
@@ -25,9 +28,9 @@ export class WatchedFile<T> {
   readonly path: string
   readonly #parse: (text: string, path: string) => T
   #content: T
-  /** Of what was read last, whether or not it could be used. */
+  /** The version that was read last, whether or not it could be used. */
   #version: string
-  /** Seen changed once: it is read when it has stopped changing. */
+  /** A changed version seen once; it is read when it is seen again, and so has stopped changing. */
   #pending: string | null = null
 
   private constructor(path: string, parse: (text: string, path: string) => T, content: T, version: string) {
@@ -37,7 +40,7 @@ export class WatchedFile<T> {
     this.#version = version
   }
 
-  /** Throws LinesError, and Error for a file that cannot be read. */
+  /** Reads the file. Throws LinesError, and FileError for a file that cannot be read. */
   static async open<T>(path: string, parse: (text: string, path: string) => T): Promise<WatchedFile<T>> {
     const { text, version } = await readText(path)
     return new WatchedFile(path, parse, parse(text, path), version)
@@ -48,8 +51,9 @@ export class WatchedFile<T> {
   }
 
   /**
-   * Reads the file again if it changed; true when there is new content. With `settled`, only once it looks the same twice
-   * in a row: whoever writes it may not be done. Throws as `open` does, once per version of the file.
+   * Reads the file again if it changed; true when there is new content. With `settled`, only once two looks
+   * in a row find the same version, since its writer may not be done. Throws as `open` does, once per version
+   * of the file.
    */
   async reload(when: 'now' | 'settled'): Promise<boolean> {
     const version = await versionOf(this.path)
@@ -103,7 +107,7 @@ function version({ ino, mtimeMs, ctimeMs, size }: Stats): string {
   return `${ino} ${mtimeMs} ${ctimeMs} ${size}`
 }
 
-/** A file that cannot be read at all. */
+/** The file cannot be read at all. */
 export class FileError extends Error {
   override readonly name = 'FileError'
   readonly code: ErrorCode = 'GODWIT_ACCESS_FILE_UNREADABLE'

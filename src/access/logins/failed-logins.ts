@@ -1,7 +1,7 @@
 /**
- * PURE. Who showed wrong passwords lately. A user name and an address together are slowed down first; an address and a user name by
- * themselves only take trust away, so that nobody can lock a user out, or all who share an address, by guessing. Names that nobody
- * has are counted like all others.
+ * PURE. Counts wrong passwords. Log-ins of one user name from one address are slowed down. An address alone,
+ * or a user name alone, only loses trust, so that nobody can lock out a user, or all who share an address, by
+ * guessing. Names that no user has are counted like all others.
  */
 import type { Limits } from '../../broker/boundary/limits.ts'
 import { beginningOf } from '../../mqtt/utf8.ts'
@@ -11,42 +11,44 @@ export type FailureLimits = Pick<
   'failedLoginsMax' | 'failedLoginDelaySecondsMax' | 'failedLoginsBanned'
 >
 
-/** What was wrong so long ago is forgotten, in ms. */
+/** Failures are forgotten after this time, in ms. */
 const MEMORY_MS = 15 * 60_000
-/** Wrong passwords of one address are counted for so long before it is banned. */
+/** An address is banned for the wrong passwords of this time, in ms. */
 export const BAN_WINDOW_MS = 10 * 60_000
-/** Pairs, addresses and user names that are remembered, each. */
+/** How many pairs, addresses and user names are remembered, of each kind. */
 const REMEMBERED_MAX = 16_384
-/** Of those longest untouched so many are looked at, and the one that failed least gives way. */
+/**
+ * To make room, the one with the fewest failures is forgotten among this many that were touched longest ago.
+ */
 const LOOKS_MAX = 16
-/** From so many failures on, an address or a user name is one at which somebody guesses. */
+/** From this many failures on, somebody is taken to guess from an address, or for a user name. */
 const GUESSED_MIN = 50
-/** The longest delay where this user came from this address with the right password before. */
+/** The longest delay of a user who showed the right password from the same address before. */
 const KNOWN_DELAY_MS = 5000
-/** An address with so many users who showed the right password is many people's: a proxy, a NAT. */
+/** An address where this many users showed the right password is shared: a proxy, a NAT. */
 const GOOD_USERS_MANY = 3
-/** With fewer, but one at least, it is banned only after so many times as many failures. */
+/** An address with at least one such user is banned only after this many times as many failures. */
 const GOOD_USER_FACTOR = 10
-/** Longer names are told apart by their beginnings, in characters. */
+/** Longer names are told apart only by this many first characters. */
 const NAME_CHARACTERS_MAX = 128
 
 interface Failures {
   count: number
-  /** When it was touched last. */
+  /** When it last changed. */
   at: number
 }
 
 interface Pair extends Failures {
-  /** Until when no further password is looked at. */
+  /** No password is checked until this time. */
   until: number
-  /** It showed the right one as well. */
+  /** Whether the right password was shown, too. */
   isKnown: boolean
 }
 
 interface Address extends Failures {
-  /** When the count began. */
+  /** When counting began. */
   since: number
-  /** Users who showed the right password, at most `GOOD_USERS_MANY`. */
+  /** The users who showed the right password, at most `GOOD_USERS_MANY`. */
   readonly good: Set<string>
 }
 
@@ -58,32 +60,35 @@ export class FailedLogins {
   readonly #addresses = new Map<string, Address>()
   readonly #users = new Map<string, Failures>()
 
-  /** `limits` are read each time: they may change. `now` is a monotonic clock in ms. */
+  /** `limits` are read each time, since they may change. `now` is a monotonic clock in ms. */
   constructor(limits: FailureLimits, now: () => number, max = REMEMBERED_MAX) {
     this.#limits = limits
     this.#now = now
     this.#max = max
   }
 
-  /** Pairs of address and user name that are remembered. */
+  /** How many pairs of address and user name are remembered. */
   get size(): number {
     return this.#pairs.size
   }
 
-  /** Seconds until a password of this user from this address is looked at again; 0 where it is now. */
+  /** Seconds until a password of this user from this address is checked again; 0 for at once. */
   secondsToWait(address: string, userName: string): number {
     const pair = this.#found(this.#pairs, keyOf(address, userName))
     return pair === undefined ? 0 : Math.max(0, Math.ceil((pair.until - this.#now()) / 1000))
   }
 
-  /** Whether others are served first: wrong passwords came from there, and this user not with the right one. */
+  /**
+   * Whether others are served first: passwords from there were wrong, and this user never showed the right
+   * one.
+   */
   isSuspect(address: string, userName: string): boolean {
     const pair = this.#found(this.#pairs, keyOf(address, userName))
     if (pair?.isKnown === true) return false
     return (pair?.count ?? 0) > 0 || this.#isGuessing(address)
   }
 
-  /** A password was wrong. */
+  /** Counts a wrong password. */
   failed(address: string, userName: string): void {
     const now = this.#now()
     const key = keyOf(address, userName)
@@ -103,11 +108,12 @@ export class FailedLogins {
     pair.until = now + (pair.isKnown ? Math.min(delayMs, KNOWN_DELAY_MS) : delayMs)
   }
 
-  /** A password was not even looked at: for a ban it counts as a wrong one. */
+  /** Counts a password that was not checked because of a delay: towards a ban it is a wrong one. */
   delayed(address: string): void {
     this.#tried(address)
   }
 
+  /** Counts a right password. */
   succeeded(address: string, userName: string): void {
     const now = this.#now()
     const key = keyOf(address, userName)
@@ -116,13 +122,16 @@ export class FailedLogins {
     const name = nameOf(userName)
     if (found.good.size < GOOD_USERS_MANY && !found.good.has(name)) {
       found.good.add(name)
-      // Of each user once: nobody with one right password clears a stream of wrong ones.
+      // Once for each user, so that one right password does not excuse a stream of wrong ones.
       found.count = Math.floor(found.count / 2)
     }
     this.#keep(this.#addresses, address, found)
   }
 
-  /** How many wrong passwords an address showed, where it is to be banned for that; else 0. Counting begins anew then. */
+  /**
+   * The number of wrong passwords for which an address is to be banned; 0 where it is not. Starts counting
+   * anew.
+   */
   countForBan(address: string): number {
     const found = this.#found(this.#addresses, address)
     if (found === undefined || found.good.size >= GOOD_USERS_MANY) return 0

@@ -1,17 +1,20 @@
 /**
- * PURE. Who waits for a slow hash, and who is next: in turn by address, and within an address by user name. Whoever comes alone
- * waits for one entry of each other address at most, however many these have.
+ * PURE. The queue for slow hashes. Addresses take turns, and within an address its user names do. So a log-in
+ * that comes alone waits for at most one entry of each other address, however many these have.
  */
 import { Shares } from './shares.ts'
 
-/** Whose entry it is. */
+/** The client that an entry is for. */
 export interface Place {
   /** The address, or the network of an IPv6 address. */
   readonly address: string
   readonly userName: string
-  /** What it has us keep while it waits. */
+  /** The memory it takes while it waits. */
   readonly bytes: number
-  /** Somebody there guessed wrong lately: others go first, but for one time in `SUSPECT_SHARE`, and it gives way to them. */
+  /**
+   * Whether wrong passwords came from there: others go first, except one time in `SUSPECT_SHARE`, and it
+   * gives way to them.
+   */
   readonly isSuspect: boolean
 }
 
@@ -31,7 +34,7 @@ export interface Entry<T> {
   waits: boolean
 }
 
-/** While others wait, one of so many that are served is a suspect. */
+/** While both wait, one in this many that are served is a suspect. */
 const SUSPECT_SHARE = 4
 
 export class FairQueue<T> {
@@ -41,7 +44,7 @@ export class FairQueue<T> {
   #bytes = 0
   #trustedInARow = 0
 
-  /** `limits` are read with each entry: they may change. */
+  /** `limits` are read with each entry, since they may change. */
   constructor(limits: QueueLimits) {
     this.#limits = limits
   }
@@ -55,8 +58,8 @@ export class FairQueue<T> {
   }
 
   /**
-   * Adds an entry. Where it is one too many, the newest entry of whoever has most gives way, suspects first: `refused` is told of
-   * it, which may be this one, and by which limit.
+   * Adds an entry. Where a limit is exceeded, the newest entry of the one with the most gives way, suspects
+   * first. That may be the new entry itself. `refused` hears of it, and of the limit.
    */
   push(place: Place, item: T, refused: (item: T, by: FullBy) => void): Entry<T> {
     const entry: Entry<T> = { place, item, waits: true }
@@ -70,7 +73,7 @@ export class FairQueue<T> {
     return entry
   }
 
-  /** Takes the next one off. */
+  /** Removes and returns the next one. */
   shift(): T | undefined {
     const isSuspectsTurn = this.#trustedInARow >= SUSPECT_SHARE - 1
     const [first, second] = isSuspectsTurn ? [this.#suspects, this.#trusted] : [this.#trusted, this.#suspects]
@@ -81,7 +84,7 @@ export class FairQueue<T> {
     return entry.item
   }
 
-  /** Takes an entry off that does not want to wait any more; false where it does not wait. */
+  /** Removes an entry that gave up; false where it no longer waits. */
   leave(entry: Entry<T>): boolean {
     if (!entry.waits) return false
     this.#take(entry)
@@ -131,7 +134,7 @@ function newestOf<T>(
     : byAddress.newestOfLargest(address, userName)
 }
 
-/** Entries that are alike in whether somebody guessed there. */
+/** The entries of suspects, or all others. */
 class Lane<T> {
   readonly byAddress = new Shares<Entry<T>>()
   readonly byUser = new Shares<Entry<T>>()

@@ -1,12 +1,15 @@
-/** PURE. A line of entries of which any may leave: the first and the last one are found without looking at all. */
+/**
+ * PURE. A line whose entries may leave from any place. Its first and last ones are found without looking at
+ * all.
+ */
 
-/** Who stands in a line. */
+/** An entry of a line. */
 export interface Standing {
-  /** False once it was served, refused, or left. */
+  /** False once it was served or refused, or has left. */
   waits: boolean
 }
 
-/** Entries that left and are still in the array, beyond as many as wait. */
+/** The array is cleaned when it has more entries that left than wait, by this many. */
 const GONE_MAX = 32
 
 export class Line<E extends Standing> {
@@ -14,7 +17,7 @@ export class Line<E extends Standing> {
   #head = 0
   #length = 0
 
-  /** Those that wait. */
+  /** How many entries wait. */
   get length(): number {
     return this.#length
   }
@@ -24,7 +27,7 @@ export class Line<E extends Standing> {
     this.#length++
   }
 
-  /** To be told of each entry whose `waits` became false. */
+  /** Call it for each entry whose `waits` became false. */
   left(): void {
     this.#length--
     if (this.#entries.length - this.#head <= 2 * this.#length + GONE_MAX) return

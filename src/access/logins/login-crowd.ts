@@ -1,10 +1,10 @@
-/** Tells once, when passwords wait to be checked for long, how many there are and how long the last one has to wait. */
+/** Reports once, when log-ins have to wait long, how many wait and how long the last one will. */
 import type { PasswordWork } from './password-work.ts'
 
-/** Who waits for less is no news. */
+/** Shorter waits are not reported. */
 const LONG_SECONDS = 10
 
-/** A fleet comes within seconds: told at its first clients, the number would say nothing. */
+/** The report waits until the fleet is there: at its first clients, the number would say nothing. */
 const TELL_AFTER_MS = 3000
 
 export type CrowdListener = (waiting: number, seconds: number, hashMs: number) => void
@@ -13,7 +13,7 @@ export class LoginCrowd {
   readonly #work: PasswordWork
   readonly #tell: CrowdListener
   #timer: NodeJS.Timeout | null = null
-  /** Of this crowd, until nobody waits. */
+  /** Whether this crowd was reported; reset when nobody waits. */
   #isTold = false
 
   constructor(work: PasswordWork, tell: CrowdListener) {
@@ -21,7 +21,7 @@ export class LoginCrowd {
     this.#tell = tell
   }
 
-  /** One more log-in waits. */
+  /** Notes that one more log-in waits. */
   grew(): void {
     if (this.#work.waiting <= 1) this.#isTold = false
     if (this.#isTold || this.#work.waitSeconds < LONG_SECONDS) return

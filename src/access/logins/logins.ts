@@ -1,4 +1,4 @@
-/** Passwords of CONNECT against what is stored: with a bound on the work, and at the same cost for users that do not exist. */
+/** Checks passwords of CONNECT. The work is bounded, and costs the same for users that do not exist. */
 
 import type { LoginFile } from '../files/login-file.ts'
 import {
@@ -12,51 +12,60 @@ import type { FullBy } from './fair-queue.ts'
 import { LeftError, PasswordsBusyError, type PasswordWork, type Waiting } from './password-work.ts'
 import { RememberedLogins } from './remembered-logins.ts'
 
-/** What an unknown user's password is checked against where nothing tells how others are stored: argon2id, of nobody's password. */
+/**
+ * The hash that an unknown user's password is checked against, unless another is set: argon2id, of nobody's
+ * password.
+ */
 export const NOBODY: ChosenHash = {
   kind: 'argon2',
   encoded:
     '$argon2id$v=19$m=19456,t=2,p=1$GnyyDnwSEx3GwIE6gNZNMg$BmHyNfKgP9mXkR7dTSXiF6yEYuOEwQyJtUbzoPKGrVE',
 }
 
-/** The same for passwords that Godwit made; this one was thrown away. */
+/** The same for generated passwords; nobody knows this one. */
 const GENERATED_FOR_NOBODY = parseGeneratedHash(generatePassword().encoded) as GeneratedHash
 
 /**
- * `left`: nobody waits for the answer any more. `delayed`: nobody looked at the password, since too many were wrong. `busyBy`: the
- * limit of the queue that refused it.
+ * `left`: the client left the queue. `delayed`: the password was not checked, since too many were wrong.
+ * `busyBy`: the limit of the queue that refused it.
  */
 export type LoginResult = 'right' | 'wrong' | 'left' | 'delayed' | { readonly busyBy: FullBy }
 
-/** Who asks to be let in as somebody. */
+/** A client that asks to log in as a user. */
 export interface Attempt {
   readonly userName: string
   readonly password: Buffer
-  /** Undefined for a user that is not known. */
+  /** Undefined for an unknown user. */
   readonly stored: PasswordHash | undefined
   /** The address, or the network of an IPv6 address. */
   readonly address: string
-  /** Somebody guesses there, or guesses at this user. */
+  /** Whether wrong passwords came from there. */
   readonly isSuspect: boolean
-  /** Whether no password but a known one is to be looked at now: others failed while it waited. */
+  /** Whether only a known password is accepted now; others may have failed while this one waited. */
   isDelayed(): boolean
   readonly waiting: Waiting | undefined
 }
 
-/** What a log-in has us keep while it waits, beside its password and its names: its place in the queue, promises, the packet. */
+/**
+ * Memory of a waiting log-in besides its password and names: its place in the queue, promises, the packet. In
+ * bytes.
+ */
 const WAITING_BYTES = 3000
 
 export class Logins {
   readonly #work: PasswordWork
   #remembered = new RememberedLogins()
-  /** How an unknown user's password is checked. */
+  /** The hash that an unknown user's password is checked against. */
   nobody: ChosenHash = NOBODY
 
   constructor(work: PasswordWork) {
     this.#work = work
   }
 
-  /** Takes over what the file has of before the restart, and remembers in it. To be called before anybody logs in. */
+  /**
+   * Takes over the log-ins that the file kept over the restart, and keeps new ones there. Call it before
+   * anybody logs in.
+   */
   rememberIn(file: LoginFile): void {
     this.#remembered = new RememberedLogins(file)
   }
@@ -66,8 +75,9 @@ export class Logins {
   }
 
   /**
-   * Whether this is right without a slow hash: what was right before and is stored as it was then, and a password that Godwit made.
-   * Both are looked at for everybody: no slow hash follows a wrong password that is delayed, and so the time would tell who exists.
+   * Whether the password is right, as far as no slow hash is needed: it was right before for the same stored
+   * hash, or it is the generated one. Both are checked for every user. A delayed password has no slow hash
+   * that would hide the difference, so otherwise the time taken would tell who exists.
    */
   isKnownRight({ userName, password, stored }: Attempt): boolean {
     const isGenerated = stored?.kind === 'generated'
@@ -79,9 +89,9 @@ export class Logins {
   }
 
   /**
-   * Whether this is the password of the user: at once where that is known, and else once its turn to be hashed has come. A wrong one
-   * costs as much for a user that is not known, or has a password that Godwit made: how long it takes tells neither who exists nor
-   * whose password could be guessed. Rejects never.
+   * Checks the password of a user: at once where no slow hash is needed, otherwise when its turn has come. A
+   * wrong password takes as long for an unknown user, or for one with a generated password. So the time tells
+   * neither who exists nor whose password could be guessed. Never rejects.
    */
   check(attempt: Attempt): LoginResult | Promise<LoginResult> {
     if (this.isKnownRight(attempt)) return 'right'
@@ -94,7 +104,7 @@ export class Logins {
     const isChosen = stored !== undefined && stored.kind !== 'generated'
     const hash = isChosen ? stored : this.nobody
     try {
-      // Many devices with one password come at once: what the first of them showed to be right is right for all.
+      // Many devices with one password may come at once: the hash for the first of them serves all.
       const result = await this.#work.login(
         { address, userName, bytes, isSuspect },
         async () => {

@@ -1,16 +1,20 @@
-/** How much password hashing goes on at once: it runs on libuv's few threads, which the store needs as well. */
+/**
+ * Bounds how many passwords are hashed at once, since libuv has few threads and the store needs them as well.
+ */
 import { availableParallelism } from 'node:os'
 import { type Entry, FairQueue, type FullBy, type Place, type QueueLimits } from './fair-queue.ts'
 
-/** Threads of libuv's that are left for the disk; it has four unless `UV_THREADPOOL_SIZE` says otherwise. */
+/** Threads of libuv that are left to the disk; there are four unless `UV_THREADPOOL_SIZE` says otherwise. */
 const THREADS_FOR_DISK = 2
 const THREADS = 4
 
-/** How long a hash takes until one was measured, and of how many the last ones the mean is taken. */
+/**
+ * How long a hash is taken to need before any was measured, and over about how many the moving average goes.
+ */
 const HASH_MS = 50
 const MEASURED = 16
 
-/** Without other limits: what the queue may hold. */
+/** The limits of the queue where none are given. */
 const QUEUE: QueueLimits = {
   loginQueueMax: 16_384,
   loginQueueBytesMax: 64 * 1024 ** 2,
@@ -18,7 +22,7 @@ const QUEUE: QueueLimits = {
   loginQueuePerUserMax: 8192,
 }
 
-/** Too many log-ins wait for their passwords to be checked; `limit` is the one that says so. */
+/** Too many log-ins wait for a password check; `limit` is the limit that was reached. */
 export class PasswordsBusyError extends Error {
   override readonly name = 'PasswordsBusyError'
   readonly limit: FullBy
@@ -34,9 +38,12 @@ export class LeftError extends Error {
   override readonly name = 'LeftError'
 }
 
-/** What is told of a log-in that waits. */
+/** Hears how a log-in fares in the queue. */
 export interface Waiting {
-  /** It is in the queue; `leave` takes it off. Not called where it is its turn at once, or it is refused at once. */
+  /**
+   * It waits in the queue; `leave` removes it. Not called where it is its turn at once, or it is refused at
+   * once.
+   */
   queued(leave: () => void): void
   /** Its turn has come. */
   served(): void
@@ -49,19 +56,22 @@ interface Turn {
 
 export interface PasswordWorkOptions {
   readonly atOnceMax?: number
-  /** Read with each log-in that has to wait. */
+  /** Read with each log-in that has to wait, since they may change. */
   readonly limits?: QueueLimits
 }
 
 export class PasswordWork {
   readonly #atOnceMax: number
   #running = 0
-  /** Of the operator: passwords that are set. Before all log-ins, however many wait. */
+  /** Work of the operator, who sets passwords. It goes before all log-ins, however many wait. */
   readonly #own: (() => void)[] = []
   readonly #logins: FairQueue<Turn>
-  /** Since the start: what was done, what was refused because too much waited, and log-ins that left while they waited. */
+  /**
+   * Since the start: hashes done, log-ins refused by a limit of the queue, and log-ins that left while they
+   * waited.
+   */
   readonly figures = { done: 0, refused: 0, left: 0 }
-  /** How long a slow hash has taken of late, on one thread. */
+  /** How long a slow hash took of late, on one thread. */
   hashMs = HASH_MS
 
   constructor({ atOnceMax = atOnce(), limits = QUEUE }: PasswordWorkOptions = {}) {
@@ -77,27 +87,27 @@ export class PasswordWork {
     return this.#own.length + this.#logins.length
   }
 
-  /** How long the last of those that wait has to, at the pace of late. */
+  /** How long the last one in the queue will wait, at the present pace. */
   get waitSeconds(): number {
     return (this.waiting * this.hashMs) / this.#atOnceMax / 1000
   }
 
-  /** What the log-ins that wait have us keep. */
+  /** The memory that waiting log-ins take. */
   get waitingBytes(): number {
     return this.#logins.bytes
   }
 
   /** Runs `work` for the operator, as soon as a thread is free. */
   async run<T>(work: () => Promise<T>): Promise<T> {
-    // Whoever ends hands its place on, so `#running` stays as it is.
+    // Work that ends hands its place on, so `#running` stays as it is.
     if (this.#running >= this.#atOnceMax) await new Promise<void>((resolve) => this.#own.push(resolve))
     else this.#running++
     return this.#work(work)
   }
 
   /**
-   * Runs `work` for a log-in when it is its turn. Rejects with PasswordsBusyError when too much waits and this log-in has to give
-   * way, also later; and with LeftError when the client left meanwhile.
+   * Runs `work` for a log-in when it is its turn. Rejects with PasswordsBusyError when the queue is full and
+   * this log-in has to give way, at once or later, and with LeftError when the client left meanwhile.
    */
   async login<T>(place: Place, work: () => Promise<T>, waiting?: Waiting): Promise<T> {
     if (this.#running >= this.#atOnceMax) {
@@ -127,7 +137,7 @@ export class PasswordWork {
     } finally {
       this.figures.done++
       const ms = performance.now() - from
-      // What took less than a millisecond was no slow hash.
+      // Work of less than a millisecond was no slow hash.
       if (ms > 1) this.hashMs += (ms - this.hashMs) / MEASURED
       const next = this.#own.shift() ?? this.#logins.shift()?.begin
       if (next === undefined) this.#running--
@@ -137,8 +147,9 @@ export class PasswordWork {
 }
 
 /**
- * How many passwords are hashed at once: two, and where libuv was given more threads, as many as there are processors beside the one of
- * the main thread. Where it was given fewer than four, one of them is left for the disk.
+ * How many passwords are hashed at once: two. Where libuv has more than four threads it may be more, up to
+ * the number of processors besides the one for the main thread. Where it has fewer than four, one is left to
+ * the disk.
  */
 export function atOnce(
   threads = Number(process.env.UV_THREADPOOL_SIZE ?? THREADS),

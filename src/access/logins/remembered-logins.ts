@@ -1,6 +1,7 @@
 /**
- * Log-ins with chosen passwords that were right, so that a fleet which comes back is not hashed again. Each is an HMAC over user name,
- * stored hash and password, with a key that no disk ever has: whoever changes the password, or the user, makes it worth nothing.
+ * Remembers successful log-ins with chosen passwords, so that the passwords of a fleet that comes back need
+ * no slow hash. Each is an HMAC over user name, stored hash and password, with a key that is never on a disk.
+ * It no longer matches once the stored password changes.
  */
 import { createHmac, randomBytes } from 'node:crypto'
 import { type LoginFile, MAC_BYTES, REMEMBERED_MAX } from '../files/login-file.ts'
@@ -10,10 +11,10 @@ export class RememberedLogins {
   readonly #key: Buffer
   readonly #file: LoginFile | null
   readonly #max: number
-  /** The one used longest ago first; 32 characters of `latin1`. */
+  /** Each 32 characters of `latin1`; the one used longest ago comes first. */
   readonly #macs = new Set<string>()
 
-  /** With those of before the restart that `file` has; null where none outlives one. */
+  /** Starts with the log-ins that `file` kept over a restart; null where none are kept. */
   constructor(file: LoginFile | null = null, max = REMEMBERED_MAX) {
     this.#file = file
     this.#max = max
@@ -33,7 +34,7 @@ export class RememberedLogins {
     return true
   }
 
-  /** It was right. */
+  /** Remembers that this password was right. */
   add(userName: string, password: Buffer, stored: ChosenHash): void {
     const mac = this.#macOf(userName, password, stored)
     const isNew = !this.#macs.has(mac)

@@ -1,7 +1,10 @@
-/** PURE. Entries by two names, such as address and user name: who has most of them, and whose turn it is. */
+/**
+ * PURE. Entries by two names, such as address and user name: finds the name with the most, and the one whose
+ * turn it is.
+ */
 import { Line, type Standing } from './line.ts'
 
-/** Names by how many entries they have, so that the one with most is found without a search. */
+/** Names by how many entries they have, so that the one with the most is found without a search. */
 class Lengths {
   readonly #names: Set<string>[] = []
 
@@ -17,7 +20,7 @@ class Lengths {
     while (names.length > 0 && names.at(-1)!.size === 0) names.pop()
   }
 
-  /** One that has most; `preferred` where it is among them. */
+  /** A name with the most entries; `preferred` where it is one of them. */
   nameOfLargest(preferred: string): string | undefined {
     const names = this.#names.at(-1)
     if (names?.has(preferred) === true) return preferred
@@ -26,7 +29,7 @@ class Lengths {
   }
 }
 
-/** Lines by one name. */
+/** The lines of entries of one outer name, by inner name. */
 class Share<E extends Standing> {
   readonly #lines = new Map<string, Line<E>>()
   readonly #lengths = new Lengths()
@@ -66,12 +69,12 @@ class Share<E extends Standing> {
   }
 }
 
-/** Lines by an outer and an inner name. */
+/** Lines of entries, by outer and inner name. */
 export class Shares<E extends Standing> {
   readonly #shares = new Map<string, Share<E>>()
   readonly #lengths = new Lengths()
 
-  /** How many entries the outer name with most has. */
+  /** The number of entries of the outer name that has the most. */
   get largestLength(): number {
     return this.#lengths.largest
   }
@@ -90,7 +93,7 @@ export class Shares<E extends Standing> {
     this.#lengths.moved(outer, share.length - 1, share.length)
   }
 
-  /** To be told of an entry whose `waits` became false. */
+  /** Call it for each entry whose `waits` became false. */
   left(outer: string, inner: string): void {
     const share = this.#shares.get(outer)!
     share.left(inner)
@@ -98,7 +101,7 @@ export class Shares<E extends Standing> {
     this.#lengths.moved(outer, share.length + 1, share.length)
   }
 
-  /** The entry whose turn it is, which the caller takes off. Both of its names go to the end. */
+  /** The entry whose turn it is, for the caller to remove. Both of its names go to the end. */
   next(): E | undefined {
     for (const [outer, share] of this.#shares) {
       this.#shares.delete(outer)
@@ -108,12 +111,12 @@ export class Shares<E extends Standing> {
     return undefined
   }
 
-  /** The newest entry of the inner name that has most under this outer name. */
+  /** The newest entry of the inner name that has the most under this outer name. */
   newestOf(outer: string, inner: string): E | undefined {
     return this.#shares.get(outer)?.newestOfLargest(inner)
   }
 
-  /** The same for the outer name that has most in all; the given names are taken where others have as many. */
+  /** The same for the outer name that has the most of all. The given names are preferred among equals. */
   newestOfLargest(outer: string, inner: string): E | undefined {
     const name = this.#lengths.nameOfLargest(outer)
     return name === undefined ? undefined : this.newestOf(name, inner)

@@ -1,6 +1,7 @@
 /**
- * Passwords that Godwit makes: 144 bits of randomness. Nobody finds one by trying, however quick a try is, so they are kept by one
- * HMAC with a salt and checked in microseconds, where argon2id takes 25 to 60 ms. Nothing here may be logged.
+ * Passwords that Godwit generates. They have 144 random bits, which nobody guesses however fast a try is. So
+ * one HMAC with a salt is enough to store them, and a check takes microseconds where argon2id takes 25 to 60
+ * ms. Nothing here may be logged.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 
@@ -17,7 +18,7 @@ const SALT_AND_DIGEST = /^([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})$/
 
 const PASSWORD = /^[A-Za-z0-9_-]{24}$/
 
-/** HMAC-SHA-256 over the password with the salt as its key. */
+/** A stored password: HMAC-SHA-256 over the password, with the salt as its key. */
 export interface GeneratedHash {
   readonly kind: 'generated'
   /** As it stands in the file. */
@@ -26,13 +27,13 @@ export interface GeneratedHash {
   readonly digest: Buffer
 }
 
-/** A new password, and what is kept of it. */
+/** A new password, and its hash for the file. */
 export interface GeneratedPassword {
   readonly password: string
   readonly encoded: string
 }
 
-/** Makes a password. That nobody else can have one stored in this way is what makes the way safe. */
+/** Generates a password. Only such passwords may be stored in this way, which would be unsafe for others. */
 export function generatePassword(): GeneratedPassword {
   const password = randomBytes(PASSWORD_BYTES).toString('base64url')
   const salt = randomBytes(SALT_BYTES)
@@ -40,12 +41,12 @@ export function generatePassword(): GeneratedPassword {
   return { password, encoded: `${PREFIX}${unpadded(salt)}$${unpadded(digest)}` }
 }
 
-/** Whether the text says that it is the hash of a password that Godwit made. */
+/** Whether the text claims to be the hash of a generated password. */
 export function isGeneratedHash(text: string): boolean {
   return text.startsWith('$godwit-generated$')
 }
 
-/** Reads such a hash. Returns what is wrong with it as text. */
+/** Parses such a hash. Returns a text that says what is wrong with it. */
 export function parseGeneratedHash(text: string): GeneratedHash | string {
   const parts = text.startsWith(PREFIX) ? SALT_AND_DIGEST.exec(text.slice(PREFIX.length)) : null
   if (parts === null) return `a hash of a password that Godwit made is ${PREFIX}SALT$DIGEST`
@@ -56,8 +57,9 @@ export function parseGeneratedHash(text: string): GeneratedHash | string {
 }
 
 /**
- * Whether this is the password, in a time that says nothing of how much of it is right. A password that Godwit cannot have made is
- * wrong, also where somebody wrote its hash into the file by hand: it could be found by trying.
+ * Whether this is the password. The time taken does not tell how much of it is right. A password that Godwit
+ * cannot have generated is wrong even if its hash is in the file, written by hand: such a password could be
+ * guessed.
  */
 export function isGeneratedPassword({ salt, digest }: GeneratedHash, password: Uint8Array): boolean {
   if (password.length !== PASSWORD_CHARACTERS) return false

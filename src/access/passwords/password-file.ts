@@ -1,4 +1,4 @@
-/** Mosquitto's `password_file`: one `name:hash` per line, as `mosquitto_passwd` writes it. */
+/** Parses Mosquitto's `password_file`, with one `name:hash` per line as `mosquitto_passwd` writes it. */
 
 import { LinesError } from '../files/watched-file.ts'
 import { type ChosenHash, parseChosenHash } from './password-hash.ts'
@@ -8,7 +8,7 @@ export type PasswordFile = ReadonlyMap<string, ChosenHash>
 
 const NAME_BYTES_MAX = 65_535
 
-/** Reads the file's text. Throws LinesError with every line that is wrong, and nothing of what stands in it. */
+/** Parses the file's text. Throws LinesError with the number of every wrong line, and nothing of its text. */
 export function parsePasswordFile(text: string, path: string): PasswordFile {
   const users = new Map<string, ChosenHash>()
   const problems: { line: number; message: string }[] = []

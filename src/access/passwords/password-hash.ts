@@ -1,4 +1,4 @@
-/** Passwords as they are stored: how they are hashed and checked. Nothing here may be logged. */
+/** Hashes and checks passwords. Nothing here may be logged. */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { promisify } from 'node:util'
@@ -11,7 +11,7 @@ import {
 
 const load = createRequire(import.meta.url)
 
-/** Loaded with the first password: where nobody has one, a start need not wait for it. */
+/** Loaded with the first password, so that a start without passwords does not wait for it. */
 function argon2(): typeof import('@node-rs/argon2') {
   return load('@node-rs/argon2') as typeof import('@node-rs/argon2')
 }
@@ -19,26 +19,30 @@ function argon2(): typeof import('@node-rs/argon2') {
 const derive = promisify(pbkdf2)
 
 /**
- * argon2id with 19 MiB, two passes, one lane: the first choice of OWASP's cheat sheet for machines that check many, and
- * two at once take 38 MiB. 25 to 60 ms of one processor.
+ * argon2id with 19 MiB, two passes and one lane: the first choice of OWASP's cheat sheet for machines that
+ * check many. It takes 25 to 60 ms of one processor, and two at once take 38 MiB.
  */
 const ARGON2ID = { memoryCost: 19_456, timeCost: 2, parallelism: 1, outputLen: 32 } as const
 
-/** More memory (KiB), passes or lanes than this in a stored hash is refused: checking it would hold everybody up. */
+/**
+ * A stored hash with more memory (KiB), passes or lanes is refused, since checking it would hold everybody
+ * up.
+ */
 const ARGON2_LIMITS = { memoryCost: 1_048_576, timeCost: 64, parallelism: 16 } as const
 
 const PBKDF2_ITERATIONS_MAX = 10_000_000
 
 /**
- * Of SCRAM-SHA-256. RFC 7677 asks for 4,096 at least. Whoever steals the file can try passwords against this instead of argon2id,
- * so there are more; a client has to do as many at each log-in, so there are not millions.
+ * Iterations of SCRAM-SHA-256. RFC 7677 asks for at least 4,096. A thief of the file could try passwords
+ * against this instead of argon2id, so there are more; but a client has to compute them at each log-in, so
+ * there are not millions.
  */
 const SCRAM_ITERATIONS = 100_000
-/** For passwords that Godwit made: nobody tries 2^144 of them, so what RFC 7677 asks for is enough. */
+/** For generated passwords the minimum of RFC 7677 is enough, since nobody tries 2^144 of them. */
 const SCRAM_ITERATIONS_GENERATED = 4096
 const SCRAM_SALT_BYTES = 16
 
-/** What checks a SCRAM-SHA-256 exchange without knowing the password (RFC 5802 section 3). Byte strings in base64. */
+/** Checks a SCRAM-SHA-256 exchange without the password (RFC 5802 section 3). Byte strings are in base64. */
 export interface ScramVerifier {
   readonly iterations: number
   readonly salt: string
@@ -46,7 +50,7 @@ export interface ScramVerifier {
   readonly serverKey: string
 }
 
-/** One way in which passwords that somebody chose are stored; `encoded` as it stands in the file. */
+/** The stored hash of a chosen password; `encoded` is the text in the file. */
 export type ChosenHash =
   | { readonly kind: 'argon2'; readonly encoded: string }
   | { readonly kind: 'sha512'; readonly encoded: string; readonly salt: Buffer; readonly digest: Buffer }
@@ -58,20 +62,20 @@ export type ChosenHash =
       readonly digest: Buffer
     }
 
-/** How the password of a user is stored: one that somebody chose, or one that Godwit made. */
+/** The stored hash of a chosen or of a generated password. */
 export type PasswordHash = ChosenHash | GeneratedHash
 
-/** Hashes a password with argon2id; the result says how, in the form `$argon2id$v=19$…`. Takes one of libuv's threads. */
+/** Hashes a password with argon2id, into the form `$argon2id$v=19$…`. Takes one of libuv's threads. */
 export function hashPassword(password: Uint8Array): Promise<string> {
   return argon2().hash(password, ARGON2ID)
 }
 
-/** Derives a SCRAM-SHA-256 verifier of a password that somebody chose. Takes one of libuv's threads. */
+/** Derives the SCRAM-SHA-256 verifier of a chosen password. Takes one of libuv's threads. */
 export function scramVerifier(password: string): Promise<ScramVerifier> {
   return verifierOf(password, SCRAM_ITERATIONS)
 }
 
-/** Derives a SCRAM-SHA-256 verifier of a password that Godwit made, in a twentieth of the time. */
+/** Derives the SCRAM-SHA-256 verifier of a generated password, in a twentieth of the time. */
 export function generatedScramVerifier(password: string): Promise<ScramVerifier> {
   return verifierOf(password, SCRAM_ITERATIONS_GENERATED)
 }
@@ -96,14 +100,14 @@ function prepared(password: string): string {
     .normalize('NFKC')
 }
 
-/** Reads what `accounts.json` says of a user's password. Returns what is wrong with it as text. */
+/** Parses the hash of a user in `accounts.json`. Returns a text that says what is wrong with it. */
 export function parsePasswordHash(text: string): PasswordHash | string {
   return isGeneratedHash(text) ? parseGeneratedHash(text) : parseChosenHash(text)
 }
 
 /**
- * Reads the hash of a password that somebody chose: argon2, or `$6$…` and `$7$…` as Mosquitto writes them. Returns what is wrong
- * with it as text.
+ * Parses the hash of a chosen password: argon2, or `$6$…` and `$7$…` as Mosquitto writes them. Returns a text
+ * that says what is wrong with it.
  */
 export function parseChosenHash(text: string): ChosenHash | string {
   if (text.startsWith('$argon2')) return parseArgon2(text)
@@ -117,7 +121,8 @@ export function parseChosenHash(text: string): ChosenHash | string {
     const iterations = /^[1-9]\d*$/.test(rest[0]!) ? Number(rest[0]) : 0
     const [salt, digest] = rest.slice(1).map(fromBase64)
     if (iterations < 1 || iterations > PBKDF2_ITERATIONS_MAX || salt == null || digest?.length !== 64) {
-      return `a $7$ hash is $7$ITERATIONS$SALT$HASH, at most ${PBKDF2_ITERATIONS_MAX} iterations, SALT and HASH in base64, HASH of 64 bytes`
+      const form = `$7$ITERATIONS$SALT$HASH, at most ${PBKDF2_ITERATIONS_MAX} iterations`
+      return `a $7$ hash is ${form}, SALT and HASH in base64, HASH of 64 bytes`
     }
     return { kind: 'pbkdf2-sha512', encoded: text, iterations, salt, digest }
   }
@@ -125,7 +130,7 @@ export function parseChosenHash(text: string): ChosenHash | string {
 }
 
 function parseArgon2(encoded: string): ChosenHash | string {
-  // Not in the `try`: what cannot be loaded is no fault of the hash.
+  // Outside the `try`: a module that cannot be loaded is no fault of the hash.
   const { parseOptions } = argon2()
   try {
     const { memoryCost, timeCost, parallelism } = parseOptions(encoded)
@@ -139,7 +144,7 @@ function parseArgon2(encoded: string): ChosenHash | string {
   }
 }
 
-/** Whether this is the password. Takes one of libuv's threads, but for `sha512` and `generated`. */
+/** Whether this is the password. Takes one of libuv's threads, except for `sha512` and `generated`. */
 export async function isPassword(stored: PasswordHash, password: Uint8Array): Promise<boolean> {
   switch (stored.kind) {
     case 'generated':
@@ -159,7 +164,7 @@ export async function isPassword(stored: PasswordHash, password: Uint8Array): Pr
   }
 }
 
-/** Null for what is no base64. */
+/** Null where the text is not base64. */
 function fromBase64(text: string): Buffer | null {
   return /^[A-Za-z0-9+/]+={0,2}$/.test(text) ? Buffer.from(text, 'base64') : null
 }
