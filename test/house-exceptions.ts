@@ -7,7 +7,6 @@ export const LONG_LINES: readonly string[] = [
   'scripts/bench/brokers.mjs',
   'scripts/bench/chart.mjs',
   'scripts/bench/durable.mjs',
-  'scripts/bench/load.mjs',
   'scripts/bench/mixed.mjs',
   'scripts/bench/pauses.cjs',
   'scripts/bench/rows.mjs',

@@ -26,8 +26,9 @@ const ID_MAX = 65_535
 /** What a connection gets in one turn is put together here if it is in pieces, and written at once. */
 const SCRATCH_BYTES = 256 * 1024
 
-/** Topic filter -> connections. */
-const subscriptions = new Map()
+/** Topic filter -> connections: filters without wildcards, which are looked up, and the others, which are tried in turn. */
+const exact = new Map()
+const wild = new Map()
 
 /** Topic name -> connections, for as long as nobody subscribes or leaves. */
 const resolved = new Map()
@@ -83,6 +84,7 @@ class Connection {
 
   closed() {
     for (const filter of this.filters) {
+      const subscriptions = subscriptionsOf(filter)
       const connections = subscriptions.get(filter)
       connections.delete(this)
       if (connections.size === 0) subscriptions.delete(filter)
@@ -152,6 +154,7 @@ class Connection {
       const from = at + 2
       at = from + chunk.readUInt16BE(at)
       const filter = chunk.toString('latin1', from, at)
+      const subscriptions = subscriptionsOf(filter)
       if (!subscriptions.has(filter)) subscriptions.set(filter, new Set())
       subscriptions.get(filter).add(this)
       this.filters.add(filter)
@@ -253,8 +256,8 @@ function leave() {
 function subscribers(topic) {
   const known = resolved.get(topic)
   if (known !== undefined) return known
-  const found = new Set()
-  for (const [filter, connections] of subscriptions) {
+  const found = new Set(exact.get(topic))
+  for (const [filter, connections] of wild) {
     if (!matches(filter, topic)) continue
     for (const connection of connections) found.add(connection)
   }
@@ -263,9 +266,11 @@ function subscribers(topic) {
   return list
 }
 
+function subscriptionsOf(filter) {
+  return /[+#]/.test(filter) ? wild : exact
+}
+
 function matches(filter, topic) {
-  if (filter === topic) return true
-  if (!/[+#]/.test(filter)) return false
   const levels = topic.split('/')
   const wanted = filter.split('/')
   if (wanted.at(-1) === '#') levels.length = wanted.length

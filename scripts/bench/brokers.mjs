@@ -13,6 +13,9 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** Another build can be named, so that one can be measured while `dist` is in use. */
 const MAIN = process.env.TEST_GODWIT_MAIN ?? join(ROOT, 'dist', 'main.js')
 
+/** The program of FlashMQ; undefined where it was not built. */
+export const FLASHMQ = process.env.BENCH_FLASHMQ
+
 const AEDES = join(ROOT, 'scripts', 'bench', 'aedes.mjs')
 
 const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
@@ -55,6 +58,8 @@ const KINDS = {
       directory,
       `persistence true\npersistence_location ${directory}/\nautosave_on_changes true\nautosave_interval 1`,
     ),
+  // Not packaged: built from its public source, and named by the environment variable BENCH_FLASHMQ.
+  flashmq: (directory) => flashmq(directory),
   aedes: (directory) => aedes(directory),
   'aedes-level': (directory) => aedes(directory, '--level', join(directory, 'level')),
   // No broker: the least that a relay costs on Node. Only for rows where nothing is kept.
@@ -111,6 +116,17 @@ async function mosquitto(directory, persistence, { users = {} } = {}) {
     : MOSQUITTO
   writeFileSync(file, `${who}${persistence}\n${listeners.join('')}`)
   return { program: 'mosquitto', args: ['-c', file], ports }
+}
+
+async function flashmq(directory) {
+  if (FLASHMQ === undefined)
+    throw new Error('FlashMQ is not packaged: build it, and name its program in BENCH_FLASHMQ')
+  const ports = { mqtt: await freePort() }
+  const file = join(directory, 'flashmq.conf')
+  const listener = `protocol mqtt\n  inet_protocol ip4\n  inet4_bind_address 127.0.0.1\n  port ${ports.mqtt}`
+  const rest = `thread_count 1\nallow_anonymous true\nlog_level warning\nstorage_dir ${directory}\n`
+  writeFileSync(file, `listen {\n  ${listener}\n}\n${rest}`)
+  return { program: FLASHMQ, args: ['--config-file', file], ports }
 }
 
 function aedes(directory, ...words) {
@@ -267,7 +283,7 @@ async function answering(child, ports) {
   child.stderr.resume()
   const until = performance.now() + START_MS_MAX
   while (ended === null && performance.now() < until) {
-    if (await answers(ports.mqtts)) return ports
+    if (await answers(Object.values(ports).at(-1))) return ports
     await setTimeout(1)
   }
   throw new Error(`${child.spawnfile}: ${ended ?? 'nobody answers'}`)

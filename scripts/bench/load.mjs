@@ -1,11 +1,10 @@
-/** The load generator mqload.c: compiled when needed, and run. */
+/** The load generators mqload.c and fleetload.c: compiled when needed, and run. */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
-const MQLOAD = join(HERE, 'build', 'mqload')
 
 /** More than any row needs, in seconds. */
 const ROW_SECONDS_MAX = 240
@@ -13,24 +12,59 @@ const ROW_SECONDS_MAX = 240
 /** For rows over TLS. */
 const OPENSSL_HEADER = '/usr/include/openssl/ssl.h'
 
-/** Compiles mqload.c when it is newer than what was compiled; with TLS where OpenSSL is. */
+/** Headers that both include. */
+const HEADERS = ['bytes.h', 'report.h', 'usage.h']
+
+/** Compiles mqload.c, with TLS where OpenSSL is. */
 export function buildMqload() {
-  const source = join(HERE, 'mqload.c')
-  if (existsSync(MQLOAD) && statSync(MQLOAD).mtimeMs >= statSync(source).mtimeMs) return
-  mkdirSync(join(HERE, 'build'), { recursive: true })
   const [define, libraries] = existsSync(OPENSSL_HEADER) ? [['-DWITH_TLS'], ['-lssl', '-lcrypto']] : [[], []]
-  const words = ['-O2', ...define, '-o', MQLOAD, source, ...libraries]
+  compile('mqload', define, libraries)
+}
+
+/** Compiles fleetload.c. */
+export function buildFleetload() {
+  compile('fleetload', [], ['-lm'])
+}
+
+/** Compiles slow-sync.c, and gives the path of the library. */
+export function buildSlowSync() {
+  compile('slow-sync', ['-shared', '-fPIC'], ['-ldl'])
+  return programOf('slow-sync')
+}
+
+/** Does nothing where the program is newer than its source and headers. */
+function compile(name, flags, libraries) {
+  const program = programOf(name)
+  const source = `${name}.c`
+  const changedMs = Math.max(...[source, ...HEADERS].map((file) => statSync(join(HERE, file)).mtimeMs))
+  if (existsSync(program) && statSync(program).mtimeMs >= changedMs) return
+  mkdirSync(join(HERE, 'build'), { recursive: true })
+  const words = ['-O2', ...flags, '-o', program, join(HERE, source), ...libraries]
   const { status, error } = spawnSync('cc', words, { stdio: 'inherit' })
   if (status === 0) return
-  console.error(`mqload.c could not be compiled: ${error?.message ?? `cc ended with ${status}`}`)
+  console.error(`${source} could not be compiled: ${error?.message ?? `cc ended with ${status}`}`)
   process.exit(1)
 }
 
-/** Resolves with mqload's report, or `error` and nothing else. Runs beside us: the brokers' output must go on being read. */
+function programOf(name) {
+  return join(HERE, 'build', name)
+}
+
+/** Resolves with mqload's report, or with nothing but its `error`. */
 export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
+  return run('mqload', args, secondsMax)
+}
+
+/** Resolves with fleetload's report, or with nothing but its `error`. */
+export function runFleetload(args, secondsMax = ROW_SECONDS_MAX) {
+  return run('fleetload', args, secondsMax)
+}
+
+/** The program runs beside this process, because the output of the brokers must go on being read. */
+function run(name, args, secondsMax) {
   return new Promise((resolve) => {
     let text = ''
-    const child = spawn(MQLOAD, args, {
+    const child = spawn(programOf(name), args, {
       stdio: ['ignore', 'pipe', 'inherit'],
       timeout: secondsMax * 1000,
       killSignal: 'SIGKILL',
@@ -40,7 +74,7 @@ export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
     })
     child.once('close', (code, signal) => {
       const late = signal === 'SIGKILL' ? `not done within ${secondsMax} s` : undefined
-      resolve(parsed(text) ?? { error: late ?? `mqload ended with ${code ?? signal} and without a report` })
+      resolve(parsed(text) ?? { error: late ?? `${name} ended with ${code ?? signal} and without a report` })
     })
   })
 }

@@ -1,0 +1,329 @@
+/**
+ * Measures a fleet: 2,000 devices that each send one small message now and then, dashboards, sleepers and an
+ * archive, with connections that come and go (fleetload.c). Also one durable publisher alone, and the bytes
+ * that reach the disk.
+ *
+ *   npm run bench:fleet -- [--only fleet,alone,wear] [--brokers NAME,NAME] [--rounds 3] [--secs 20]
+ *                          [--warmup 10] [--devices 2000] [--rate 3900] [--plain] [--sync-ms MS]
+ *                          [--set KEY=VALUE] [--json FILE]
+ *
+ * Every broker runs in turn, round after round, freshly started. Figures are medians over the rounds; in
+ * brackets is the ratio to the first broker. FlashMQ takes part if BENCH_FLASHMQ names its program.
+ * `--plain` is the fleet without Wills, kept Sessions and MQTT 5.0, which `bare-node` can serve, too.
+ * `--sync-ms` adds so much to each sync of the disk, for Godwit only, since the others do not sync. `wear`
+ * needs root, for an ext4 file system on a loop device of its own.
+ */
+import { spawnSync } from 'node:child_process'
+import {
+  appendFileSync,
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import mqtt from 'mqtt'
+import { BROKER_NAMES, FLASHMQ, startBroker } from './brokers.mjs'
+import { buildFleetload, buildMqload, buildSlowSync, runFleetload, runMqload } from './load.mjs'
+import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
+
+const PEERS = ['mosquitto', ...(FLASHMQ ? ['flashmq'] : [])]
+const BROKERS = [...PEERS, 'godwit-memory', 'godwit-os', 'godwit']
+const PLAIN_BROKERS = [...PEERS, 'bare-node', 'godwit-memory']
+
+/** Of fleetload's report. */
+const FLEET_FIGURES = [
+  ['cpu_us_per_msg', 'CPU µs per message'],
+  ['ack_p50_us', 'PUBACK p50 µs'],
+  ['ack_p99_us', 'PUBACK p99 µs'],
+  ['arrival_p50_us', 'arrival p50 µs'],
+  ['arrival_p99_us', 'arrival p99 µs'],
+  ['commits_per_s', 'commits/s'],
+  ['in_per_s', 'in/s'],
+  ['out_per_s', 'out/s'],
+]
+const FLEET_FAULTS = [
+  'error',
+  ...[
+    'lost',
+    'dup',
+    'ooo',
+    'alien',
+    'wills_missing',
+    'nacks',
+    'given_up',
+    'refused',
+    'sub_failures',
+    'disconnects',
+  ],
+]
+
+const WEAR_MESSAGES = 1000
+const WEAR_PER_SECOND = 10
+const DISK_MIB = 256
+const SECTOR_BYTES = 512
+/** LevelDB and ext4 write later what they did not write at once. */
+const SETTLE_MS = 3000
+
+const WRITE_BYTES = 4096
+const WRITES = 400
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'fleet,alone' },
+    brokers: { type: 'string' },
+    rounds: { type: 'string', default: '3' },
+    secs: { type: 'string', default: '20' },
+    warmup: { type: 'string', default: '10' },
+    devices: { type: 'string', default: '2000' },
+    rate: { type: 'string', default: '3900' },
+    plain: { type: 'boolean', default: false },
+    'sync-ms': { type: 'string', default: '0' },
+    set: { type: 'string', multiple: true, default: [] },
+    json: { type: 'string' },
+  },
+})
+const rounds = Number(values.rounds)
+const syncMs = Number(values['sync-ms'])
+const parts = { fleet: measureFleet, alone: measureAlone, wear: measureWear }
+const slowDisk = syncMs > 0 ? { LD_PRELOAD: buildSlowSync(), SLOW_SYNC_US: `${syncMs * 1000}` } : {}
+
+buildFleetload()
+buildMqload()
+printMachine({ rounds, secs: Number(values.secs) })
+if (syncMs > 0) console.log(`${syncMs} ms are added to each sync.\n`)
+for (const part of known(values.only, Object.keys(parts))) await parts[part]()
+
+/** The names asked for; without any, those of `names` that take part. */
+function brokersAmong(names) {
+  return values.brokers === undefined ? names : known(values.brokers, BROKER_NAMES)
+}
+
+function start(name, options = {}) {
+  const isGodwit = name.startsWith('godwit')
+  return startBroker(name, {
+    ...options,
+    settings: isGodwit ? values.set : [],
+    environment: isGodwit ? slowDisk : {},
+  })
+}
+
+/** Runs `measure` of each broker in turn, round after round; gives the reports by the broker's name. */
+async function interleaved(names, part, measure) {
+  const reports = new Map(names.map((name) => [name, []]))
+  for (let round = 0; round < rounds; round++) {
+    for (const name of names) {
+      const report = await measure(name)
+      reports.get(name).push(report)
+      if (values.json)
+        appendFileSync(values.json, `${JSON.stringify({ part, broker: name, syncMs, ...report })}\n`)
+    }
+  }
+  return reports
+}
+
+/** One line for each figure, one column for each broker. */
+function printFigures(reports, figures) {
+  const names = [...reports.keys()]
+  printRow(['', ...names])
+  printRow(['---', ...names.map(() => '---')])
+  for (const [field, title] of figures) {
+    const medians = names.map((name) => median(reports.get(name).map((report) => report[field])))
+    printRow([title, ...medians.map((value, i) => (i === 0 ? shown(value) : cell(value, medians[0])))])
+  }
+}
+
+async function measureFleet() {
+  const { secs, warmup, devices, rate } = values
+  const load = ['--secs', secs, '--warmup', warmup, '--devices', devices, '--rate', rate]
+  if (values.plain) load.push('--plain', '1')
+  const reports = await interleaved(
+    brokersAmong(values.plain ? PLAIN_BROKERS : BROKERS),
+    'fleet',
+    async (name) => {
+      const broker = await start(name)
+      try {
+        const before = await broker.commits()
+        const report = await runFleetload(['--port', `${broker.port}`, '--pid', `${broker.pid}`, ...load])
+        const seconds = Number(secs) + Number(warmup)
+        const commits = before === null ? Number.NaN : (await broker.commits()) - before
+        return { ...report, commits_per_s: commits / seconds }
+      } finally {
+        await broker.stop()
+      }
+    },
+  )
+  console.log(`## A fleet of ${Number(devices).toLocaleString('en-US')} devices\n`)
+  printFigures(reports, FLEET_FIGURES)
+  for (const [name, list] of values.plain ? [] : reports) {
+    for (const report of list) {
+      const faults = FLEET_FAULTS.filter((field) => report[field]).map((field) => `${field} ${report[field]}`)
+      if (faults.length > 0) console.log(`\n**${name}: ${faults.join(', ')}**`)
+    }
+  }
+  console.log()
+}
+
+/** One publisher with one message under way, into a Session that is offline. */
+async function measureAlone() {
+  const names = brokersAmong(['mosquitto', 'godwit'])
+  const writes = []
+  const reports = await interleaved(names, 'alone', async (name) => {
+    writes.push(writeLatencyUs())
+    const broker = await start(name)
+    try {
+      const load = [
+        '--scenario',
+        'durable',
+        '--qos',
+        '1',
+        '--pubs',
+        '1',
+        '--sessions',
+        '1',
+        '--payload',
+        '128',
+      ]
+      const time = ['--secs', values.secs, '--warmup', '2']
+      return await runMqload([...load, ...time, '--port', `${broker.port}`, '--pid', `${broker.pid}`])
+    } finally {
+      await broker.stop()
+    }
+  })
+  console.log('## One publisher, one message under way\n')
+  printFigures(reports, [
+    ['p50_us', 'PUBACK p50 µs'],
+    ['p99_us', 'PUBACK p99 µs'],
+    ['cpu_us_per_in', 'CPU µs per message'],
+  ])
+  const write = median(writes) + syncMs * 1000
+  const sum = write + median(reports.get(names[0]).map(({ p50_us }) => p50_us))
+  console.log(
+    `\nOne O_DSYNC write of 4 KiB: p50 ${shown(write)} µs. With p50 of ${names[0]}: ${shown(sum)} µs.`,
+  )
+  for (const name of names.slice(1)) {
+    const p50 = median(reports.get(name).map((report) => report.p50_us))
+    console.log(`${name} takes ${(p50 / sum).toFixed(2)} of it.`)
+  }
+  console.log()
+}
+
+/** Median of synced writes, one after the other, over a file that has its blocks. */
+function writeLatencyUs() {
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-write-'))
+  const file = join(directory, 'file')
+  const bytes = Buffer.alloc(WRITE_BYTES, 1)
+  const first = openSync(file, 'w')
+  for (let i = 0; i < WRITES; i++) writeSync(first, bytes)
+  closeSync(first)
+  const synced = openSync(file, constants.O_WRONLY | constants.O_DSYNC)
+  const times = []
+  for (let i = 0; i < WRITES; i++) {
+    const from = performance.now()
+    writeSync(synced, bytes, 0, bytes.length, i * WRITE_BYTES)
+    times.push((performance.now() - from) * 1000)
+  }
+  closeSync(synced)
+  rmSync(directory, { recursive: true })
+  return median(times)
+}
+
+/** Bytes that reach the device for retained messages at ten a second, and while nothing happens. */
+async function measureWear() {
+  const kinds = [
+    ['fsync', []],
+    ['interval', ['durability=interval']],
+  ]
+  console.log(`## Written for ${WEAR_MESSAGES} retained messages of QoS 1, ${WEAR_PER_SECOND} a second\n`)
+  printRow(['durability', 'MB', 'MB in as long without messages'])
+  printRow(['---', '---', '---'])
+  for (const [name, settings] of kinds) {
+    const { busyBytes, idleBytes } = await wear(settings)
+    printRow([name, shown(busyBytes / 1e6), shown(idleBytes / 1e6)])
+    if (values.json)
+      appendFileSync(values.json, `${JSON.stringify({ part: 'wear', broker: name, busyBytes, idleBytes })}\n`)
+  }
+  console.log()
+}
+
+async function wear(settings) {
+  const disk = new LoopDisk(DISK_MIB)
+  try {
+    const directory = disk.directory
+    const broker = await startBroker('godwit', { directory, settings: [...settings, ...values.set] })
+    try {
+      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`)
+      await disk.settled()
+      const start = disk.writtenBytes()
+      for (let i = 0; i < WEAR_MESSAGES; i++) {
+        const due = setTimeout(1000 / WEAR_PER_SECOND)
+        await client.publishAsync(`wear/${i % 50}/state`, 'x'.repeat(64), { qos: 1, retain: true })
+        await due
+      }
+      await disk.settled()
+      const busy = disk.writtenBytes()
+      await setTimeout((WEAR_MESSAGES / WEAR_PER_SECOND) * 1000)
+      await disk.settled()
+      const idle = disk.writtenBytes()
+      await client.endAsync()
+      return { busyBytes: busy - start, idleBytes: idle - busy }
+    } finally {
+      await broker.close()
+    }
+  } finally {
+    disk.remove()
+  }
+}
+
+/** An ext4 file system on a loop device of its own, whose sectors the kernel counts. Needs root. */
+class LoopDisk {
+  #directory = mkdtempSync(join(tmpdir(), 'godwit-wear-'))
+  #mount = join(this.#directory, 'mount')
+  #image = join(this.#directory, 'image')
+  #device
+
+  constructor(mib) {
+    execute('truncate', '-s', `${mib}M`, this.#image)
+    execute('mkfs.ext4', '-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0', this.#image)
+    mkdirSync(this.#mount)
+    execute('mount', '-o', 'loop', this.#image, this.#mount)
+    this.#device = execute('findmnt', '-n', '-o', 'SOURCE', this.#mount).trim()
+  }
+
+  get directory() {
+    const directory = join(this.#mount, 'broker')
+    mkdirSync(directory, { recursive: true })
+    return directory
+  }
+
+  /** Waits for what the broker and the file system write by and by. */
+  async settled() {
+    await setTimeout(SETTLE_MS)
+    execute('sync', '-f', this.#mount)
+  }
+
+  writtenBytes() {
+    const fields = readFileSync(`/sys/block/${this.#device.replace('/dev/', '')}/stat`, 'utf8')
+      .trim()
+      .split(/\s+/)
+    return Number(fields[6]) * SECTOR_BYTES
+  }
+
+  remove() {
+    execute('umount', this.#mount)
+    rmSync(this.#directory, { recursive: true })
+  }
+}
+
+function execute(program, ...words) {
+  const { status, stdout, stderr, error } = spawnSync(program, words, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${program} ${words.join(' ')}: ${error?.message ?? stderr}`)
+  return stdout
+}
