@@ -1,10 +1,15 @@
-/** How much of what is retained has expired, while its deletion is under way: very much may expire at once, and limits count none. */
+/**
+ * Counts retained messages that have expired and are not deleted yet. Very many may expire at once, and
+ * limits must not count them.
+ */
 import type { Deadline, Deadlines } from './deadlines.ts'
 
-/** Time is told in so many ms: what expired a moment ago counts a little longer. */
+/**
+ * Messages are counted by spans of time: a message may still count as retained for as long after its expiry.
+ */
 const SPAN_MS = 100
 
-/** Spans that are looked at. Deletion is not so late. */
+/** Spans that `at` looks at. Deletion is never that late. */
 const SPANS_MAX = 1000
 
 interface Expiring {
@@ -12,12 +17,13 @@ interface Expiring {
   bytes: number
 }
 
+/** Counts expired retained messages. */
 export class ExpiredRetained {
   readonly #deadlines: Deadlines
-  /** Messages by the span in which they expire. */
+  /** Messages that expire, by span. */
   readonly #spans = new Map<number, Expiring>()
 
-  /** `deadlines` are those at which retained messages go. */
+  /** `deadlines` are those that delete retained messages. */
   constructor(deadlines: Deadlines) {
     this.#deadlines = deadlines
   }
@@ -45,7 +51,7 @@ export class ExpiredRetained {
     this.#spans.clear()
   }
 
-  /** Messages that have expired by now and are still there. */
+  /** Counts the messages that have expired by now and are not deleted yet. */
   at(now: number): Readonly<Expiring> {
     const expired = { count: 0, bytes: 0 }
     const last = Math.floor(now / SPAN_MS)

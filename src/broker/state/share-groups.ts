@@ -1,6 +1,6 @@
 /**
- * Groups of Shared Subscriptions, by the users who opened them. Each group gets each message once, so that groups multiply
- * messages as nothing else does which one user may have.
+ * Counts groups of Shared Subscriptions by the users who opened them. Each group gets each message once, so
+ * groups multiply messages more than anything else that one user may have.
  */
 import { filterMatches } from '../../routing/filter.ts'
 import type { Router } from '../../routing/router.ts'
@@ -10,13 +10,13 @@ import { type Usage, usageOf } from '../accounts/usage.ts'
 import type { UsageBook } from '../accounts/usage-book.ts'
 import type { Work } from './work.ts'
 
-/** A level that stands for any; no client can send the character. */
+/** Stands for any level; no client can send this character. */
 const ANY_LEVEL = '\0'
 
-/** What one user has opened. */
+/** Groups that one user has opened. */
 interface Opened {
   count: number
-  /** Groups by topic filter, without `$share/name/`. */
+  /** Number of groups by topic filter, without `$share/name/`. */
   readonly byFilter: Map<string, number>
 }
 
@@ -36,7 +36,8 @@ export class ShareGroups implements GroupWatch<Session> {
     // Subscribers in this process have no limits.
     if (user === null) return
     group.opener = user
-    // Else who leaves and comes back could open as many again, while others keep the first ones open.
+    // Otherwise a user who leaves and comes back could open as many again, while others keep the first ones
+    // open.
     this.#usage.hold(user)
     const opened = this.#byUser.get(user) ?? { count: 0, byFilter: new Map() }
     this.#byUser.set(user, opened)
@@ -60,14 +61,15 @@ export class ShareGroups implements GroupWatch<Session> {
     return options.qos > 0 && subscriber.stored
   }
 
-  /** Groups that this user has opened and that are still there. */
+  /** Returns the number of open groups that this user has opened. */
   countOf(user: Usage): number {
     return this.#byUser.get(user)?.count ?? 0
   }
 
   /**
-   * How many of them would get a message that a new group of this filter gets, its wildcards standing for levels that no other
-   * filter names. Counted as far as `enough`; a user who has no more than that is not looked at closely.
+   * Counts the user's groups that would get the same message as a new group with this filter; wildcards of
+   * the filter stand for levels that no other filter names. Stops at `enough`; returns 0 for a user with
+   * fewer groups.
    */
   sharingMessage(user: Usage, filter: string, enough: number): number {
     const opened = this.#byUser.get(user)

@@ -1,12 +1,16 @@
-/** HOT. Copies of large parts of read buffers, for readers that are behind: one for all of them. */
+/**
+ * HOT. Copies of large parts of read buffers for readers that are behind. All of these readers share one
+ * copy.
+ */
 
-/** Copies of parts of one buffer that are remembered; they live as long as it does. */
+/** Copies that are remembered for one buffer. They live as long as it does. */
 const COPIES_MAX = 16
 
+/** Remembers copies of parts of buffers. */
 export class SharedCopies {
   readonly #copies = new WeakMap<ArrayBufferLike, { readonly from: number; readonly copy: Buffer }[]>()
 
-  /** The same bytes in memory of their own, which nobody may change. */
+  /** Returns these bytes in memory of their own, which nobody may change. */
   of(part: Buffer): Buffer {
     const { buffer, byteOffset: from, length } = part
     let copies = this.#copies.get(buffer)

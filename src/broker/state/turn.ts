@@ -1,23 +1,27 @@
 /**
- * HOT. All packets handled in one pass of the event loop are one turn. At its end what was recorded is given to the
- * store in one piece and every connection that has something to say writes once.
+ * HOT. A turn is all packets handled in one pass of the event loop. At its end the store commits its records
+ * in one piece, and every connection with output writes once.
  *
- * A turn does so much and no more: what is left goes on in the next ones, in order, round robin. Where several clients are
- * active, turns are short, so that nobody waits for long; one that is alone gets long ones, which cost less per message.
+ * The work of a turn is bounded: the rest goes on in later turns, in order and round robin. If several
+ * clients are active, turns are short, so that nobody waits for long. A client that is alone gets long turns,
+ * which cost less per message.
  */
 import { TurnMemory } from './turn-memory.ts'
 import { SLICE_UNITS, UNITS, type Work } from './work.ts'
 
-/** Units that a connection may use in one turn, that input may in all, what continues, and what is written. */
+/** Bounds of a turn, in units. */
 interface Budget {
+  /** For one connection. */
   readonly slice: number
+  /** For all input. */
   readonly input: number
+  /** For all continuations. */
   readonly continued: number
-  /** For what earlier turns left unwritten, or what continued had to say. */
+  /** For writing output of earlier turns and of continuations. */
   readonly backlog: number
 }
 
-/** Several clients are active: about 1 ms for each task, 10 ms for all that came in, and 5 ms for what continues. */
+/** For several active clients: about 1 ms for each task, 10 ms for all input, and 5 ms for continuations. */
 const SHARED: Budget = {
   slice: SLICE_UNITS,
   input: 10 * SLICE_UNITS,
@@ -25,7 +29,9 @@ const SHARED: Budget = {
   backlog: SLICE_UNITS,
 }
 
-/** One client is, or none: all of this together, and a slice that was just begun, is still no more than 40 ms. */
+/**
+ * For one active client, or none: all of it together, with a slice that has just begun, takes 40 ms at most.
+ */
 const ALONE: Budget = {
   slice: 6 * SLICE_UNITS,
   input: 10 * SLICE_UNITS,
@@ -34,23 +40,23 @@ const ALONE: Budget = {
 }
 
 /**
- * So many CONNECTs are handled between the ends of two turns; those of a fleet that comes back at once go on in later turns. With
- * sockets, log and store one takes 0.1 to 0.3 ms: while clients are active they wait 2 ms at most, and where none is there are more,
- * since each turn has its own cost.
+ * CONNECTs that are handled in one turn; others of a fleet that comes back at once wait for later turns. Each
+ * takes 0.1 to 0.3 ms with sockets, log and store, so active clients wait for them 2 ms at most. If no client
+ * is active there may be more, since each turn has its own cost.
  */
 const NEWCOMERS_MAX = 32
 const NEWCOMERS_BESIDE_OTHERS_MAX = 8
 
-/** What a turn's input has to say is written at its end, but never for longer than this. */
+/** Work that writing the output of a turn's input may take at its end. */
 const WRITTEN_UNITS_MAX = 6 * SLICE_UNITS
 
-/** So long ago, in ms, a client is not active any more. */
+/** A client stays active for this time. */
 const ACTIVE_MS = 1000
 
-/** From so many units on, what continued is a load: its output gives way to that of others. */
+/** Continuations that take more units are a load: their output is written after that of others. */
 const LOAD_UNITS = SLICE_UNITS / 4
 
-/** Connections that may keep what they read as it is while they wait: each two reads, in pieces of memory of 256 KiB. */
+/** Connections that may wait without copying what they have read: two reads each, in buffers of 256 KiB. */
 const SHORT_MAX = 128
 
 /** Something with output that leaves at the end of the turn. */
@@ -58,12 +64,13 @@ export interface Flushable {
   flush(): void
 }
 
+/** Runs the turns. */
 export class Turn {
   /** Broker time in ms, read once per turn. */
   now: number
-  /** How far work may come while a Session gives its client what waits; see `Connection.pumped`. */
+  /** Units of work at which a Session stops sending from its queue; see `Connection.pumped`. */
   pumpUntil = Number.POSITIVE_INFINITY
-  /** Counts the turns. */
+  /** Number of the turn. */
   number = 0
   readonly memory = new TurnMemory()
   readonly #clock: () => number
@@ -73,24 +80,24 @@ export class Turn {
   readonly #work: Work
   #open = false
   #touched: Flushable[] = []
-  /** Those that are written after the ones of later turns, as far as there is time for it. */
+  /** Output that is written after that of later turns, if there is time. */
   readonly #backlog = new Waiting<Flushable>()
   readonly #continuations = new Waiting<() => void>()
-  /** What newcomers wait for: their CONNECT is handled, or they are read from. */
+  /** Actions for newcomers: to handle their CONNECT, or to read from them. */
   readonly #admissions = new Waiting<() => void>()
-  /** Work that had been done when this turn began to take input. */
+  /** Units of work when this turn began to take input. */
   #units = 0
   #budget = ALONE
   #newcomers = 0
-  /** Who was active last, and when; and when anybody else was. */
+  /** The client that was active last, and when it was; and when another client was. */
   #active: object | null = null
   #activeAt = Number.NEGATIVE_INFINITY
   #othersActiveAt = Number.NEGATIVE_INFINITY
   readonly #end = (): void => this.end()
 
   /**
-   * `clock` is broker time in ms; `defer` runs a callback after the event loop's pending input was read; `ending` is called when
-   * all that came in was handled, and `commit` behind it.
+   * `clock` returns broker time in ms. `defer` runs a callback after the event loop has read its pending
+   * input. At the end of a turn, `ending` is called and then `commit`.
    */
   constructor(
     clock: () => number,
@@ -107,22 +114,22 @@ export class Turn {
     this.now = clock()
   }
 
-  /** Broker time in ms: that of the turn, or this very moment's where there is none. */
+  /** Broker time in ms: of the open turn, or of this moment if no turn is open. */
   get time(): number {
     return this.#open ? this.now : this.#clock()
   }
 
-  /** Whether this turn has taken as much input as it may: what arrives waits. */
+  /** Whether this turn has taken all the input that it may: further input waits. */
   get isFull(): boolean {
     return this.#work.units - this.#units >= this.#budget.input
   }
 
-  /** Whether no more CONNECTs are heard in this turn as they come in: who is there already goes before a crowd. */
+  /** Whether further CONNECTs have to wait for a later turn: connected clients go first. */
   get isCrowded(): boolean {
     return this.#newcomers >= this.#newcomersMax
   }
 
-  /** Whether some wait to be let in. */
+  /** Whether newcomers wait. */
   get newcomersWait(): boolean {
     return this.#admissions.length > 0
   }
@@ -131,28 +138,28 @@ export class Turn {
     return this.now - this.#activeAt < ACTIVE_MS ? NEWCOMERS_BESIDE_OTHERS_MAX : NEWCOMERS_MAX
   }
 
-  /** CONNECT was heard. */
+  /** Counts a CONNECT. */
   newcomer(): void {
     this.#newcomers++
   }
 
-  /** Units that a task which is nobody's alone may use in one turn. */
+  /** Units for a task that does not belong to a single client. */
   get sliceUnits(): number {
     return this.#budget.slice
   }
 
-  /** Units that this client may use in one turn. */
+  /** Returns the units that this client may use in one turn. */
   sliceFor(client: object): number {
     return (this.isSharedWith(client) ? SHARED : ALONE).slice
   }
 
-  /** Whether others than this client have been active lately. */
+  /** Tells whether other clients have been active lately. */
   isSharedWith(client: object): boolean {
     const at = client === this.#active ? this.#othersActiveAt : this.#activeAt
     return this.now - at < ACTIVE_MS
   }
 
-  /** Whether all that continues has its turn soon, so that it may stay in memory that others read into. */
+  /** Whether everything that waits goes on soon, so that it may stay in the buffers it was read into. */
   get isShort(): boolean {
     return this.#continuations.length + this.#admissions.length <= SHORT_MAX
   }
@@ -162,9 +169,9 @@ export class Turn {
     return this.#budget === SHARED
   }
 
-  /** Somebody published or asked for something: not who only reads, and acknowledges what is sent to it. */
+  /** Marks a client as active: it published or requested something. Acknowledging does not count. */
   active(client: object): void {
-    // Others are as active as can be already.
+    // Another client has been active in this very turn: nothing can change.
     if (this.#othersActiveAt === this.now) return
     if (client !== this.#active) {
       this.#othersActiveAt = this.#activeAt
@@ -174,7 +181,7 @@ export class Turn {
     if (this.now - this.#othersActiveAt < ACTIVE_MS) this.#budget = SHARED
   }
 
-  /** Called before anything is done. The turn ends by itself. */
+  /** Opens a turn unless one is open. To be called before any work; the turn ends by itself. */
   begin(): void {
     if (this.#open) return
     this.#open = true
@@ -186,12 +193,12 @@ export class Turn {
     this.#defer(this.#end)
   }
 
-  /** Flushes this one at the end of the turn; the caller sees to it that it asks once per turn. */
+  /** Flushes this output at the end of the turn. To be called once per turn. */
   touch(flushable: Flushable): void {
     this.#touched.push(flushable)
   }
 
-  /** Runs `action` in a later turn, after what was asked for earlier: for work that is done in slices. */
+  /** Runs `action` in a later turn, after earlier continuations. For work that is done in slices. */
   continueLater(action: () => void): void {
     this.begin()
     this.#continuations.push(action)
@@ -211,7 +218,7 @@ export class Turn {
     // The disk starts to work before the sockets do.
     this.#commit()
     this.#flush()
-    // Who was told of a failed write may have begun the next turn, with packets in the same memory.
+    // A failed write may have begun the next turn, with packets in the same memory.
     if (!this.#open && this.#backlog.length === 0) this.memory.turnEnded()
     if (this.#continuations.length > 0 || this.#admissions.length > 0) this.#continue()
     if (this.#backlog.length > 0) this.begin()
@@ -232,7 +239,10 @@ export class Turn {
     while (count < touched.length) this.#backlog.push(touched[count++]!)
   }
 
-  /** Each continuation once, as far as there is time for it, the first one always; then a few newcomers. */
+  /**
+   * Runs continuations once each: the first one always, others if there is time. Then lets in a few
+   * newcomers.
+   */
   #continue(): void {
     this.begin()
     const work = this.#work
@@ -247,14 +257,14 @@ export class Turn {
       this.#admissions.take()()
     }
     if (!this.isShared || work.units - from < LOAD_UNITS) return
-    // What comes in next is not to wait until all of that is written, nor is it kept from coming in.
+    // The next input neither waits until all of that is written, nor is its budget reduced by it.
     for (const flushable of this.#touched) this.#backlog.push(flushable)
     this.#touched = []
     this.#units = work.units
   }
 }
 
-/** First in, first out. */
+/** A queue, first in, first out. */
 class Waiting<T> {
   #items: (T | undefined)[] = []
   #head = 0
@@ -267,7 +277,7 @@ class Waiting<T> {
     this.#items.push(item)
   }
 
-  /** Takes the oldest of those that are there. */
+  /** Takes the oldest item. There must be one. */
   take(): T {
     const item = this.#items[this.#head] as T
     this.#items[this.#head++] = undefined

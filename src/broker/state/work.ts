@@ -1,44 +1,45 @@
 /**
- * HOT. How much the Server has done, in units that cost about the same wherever they are spent: bytes touched, nodes
- * visited, deliveries. Whoever does something adds what it took; whoever does much of it stops when its slice is used up, and
- * goes on in a later turn.
+ * HOT. Counts the work that the Server does, in units that take about the same time for everything: bytes
+ * touched, nodes visited, deliveries. Code that does work adds its units. Code that may do much stops when
+ * its slice is used up, and goes on in a later turn.
  */
 
-/** What one client, or one task, may do before others have their turn: about 1 ms. */
+/** Work that one client, or one task, may do before others have their turn: about 1 ms. */
 export const SLICE_UNITS = 10_000
 
-/** What things cost, in units of about 0.1 us. `npm run fuzz -- --only cost` holds the table against the processor. */
+/** Costs in units of about 0.1 us. `npm run fuzz -- --only cost` compares the table with the processor. */
 export const UNITS = Object.freeze({
   /** PUBLISH or an acknowledgement, decoded and answered. */
   packet: 2,
   /** Any other packet. */
   request: 20,
-  /** CONNECT: who it is, its Session, its Will, what is stored of them, and CONNACK. */
+  /** CONNECT: authentication, Session, Will, their records, and CONNACK. */
   connect: 500,
-  /** The end of a Network Connection: its Session and Will, a word of it for the log, and the socket. */
+  /** The end of a Network Connection: its Session and Will, the log, and the socket. */
   leave: 400,
-  /** Bytes that arrived on a connection, however few. */
+  /** A read from a connection, however few the bytes. */
   read: 20,
-  /** One write to a connection. */
+  /** A write to a connection. */
   write: 40,
-  /** A message that is sent from a queue, or dropped. */
+  /** A message that is sent from a queue, or dropped from it. */
   queued: 4,
-  /** Going on with something in a later turn. */
+  /** The continuation of a task in a later turn. */
   continuation: 4,
-  /** One message given to one Session. */
+  /** A message given to a Session. */
   delivery: 2,
-  /** The same where it is stored. */
+  /** A delivery that is stored. */
   storedDelivery: 8,
-  /** The same among so many that nothing of them is in the processor's cache. */
+  /** A delivery among so many that none of them is in the processor's cache. */
   crowdDelivery: 6,
-  /** A message that is retained: a place in the tree, a record, and what the collector makes of both. */
+  /** A retained message: its place in the tree, its record, and the garbage collection of both. */
   retained: 60,
-  /** What a limit refuses: the look that found out, the answer, and a word of it for the log. */
+  /** A refusal by a limit: the check, the answer, and the log. */
   refused: 25,
-  /** So many bytes that are looked at or copied are one unit. */
+  /** Bytes that are read or copied for one unit. */
   bytesEach: 256,
 })
 
+/** Counts units of work. */
 export class Work {
   /** Units since the start. Additions are plain: `work.units += …`. */
   units = 0
