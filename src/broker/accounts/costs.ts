@@ -1,6 +1,7 @@
 /**
- * PURE. What things take in memory beside the bytes that clients send, in bytes, as Node 20 on a machine of 64 bits has it:
- * objects, entries of maps, buffers. `test/broker/accounts/costs.test.ts` holds the table against the heap.
+ * PURE. Memory that things take besides the bytes that clients send: objects, entries of maps, buffers. Bytes
+ * are those of Node 20 on a 64-bit machine; `test/broker/accounts/costs.test.ts` compares the table with the
+ * heap.
  */
 import type { Will } from '../../mqtt/message.ts'
 import type { TopicInterner } from '../../mqtt/topic-interner.ts'
@@ -10,42 +11,42 @@ import { MESSAGE_BYTES } from '../../store/held-bytes.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 
 export const COSTS = Object.freeze({
-  /** A Network Connection of a client with its parser, its output, its socket and its place in tables. */
+  /** A client's Network Connection with its parser, output and socket, and its entries in tables. */
   connection: 6000,
-  /** More for a connection over TLS, and over WebSocket. */
+  /** Added for TLS, and for WebSocket. */
   tls: 40_000,
   webSocket: 2000,
-  /** A Session without Subscriptions, with its place in tables. */
+  /** A Session without Subscriptions, with its entries in tables. */
   session: 860,
-  /** A Subscription: the Session's entry and what the router finds. */
+  /** A Subscription with its entries in the Session and in the router. */
   subscription: 190,
-  /** More for a filter of very many levels, beside half of its bytes: its branch. */
+  /** Added for a filter of very many levels, besides half of its bytes, for its branch. */
   deep: 120,
-  /** A Shared Subscription's group, as if it had no other member. */
+  /** The group of a Shared Subscription, as if it had no other member. */
   shareGroup: 130,
-  /** An entry of a queue: its slot, and a Delivery where that is not shared by all who get the message. */
+  /** A queue entry: its slot, and a Delivery unless all receivers share one. */
   queueEntry: 80,
-  /** An entry of a queue whose message is on the disk only, while very many wait. */
+  /** A queue entry whose message is only on the disk, in a long queue. */
   parkedEntry: 24,
-  /** An entry of what is in flight. */
+  /** An in-flight entry. */
   inFlight: 100,
-  /** A QoS 2 identifier that was received and is not released. */
+  /** A received QoS 2 packet identifier that is not released yet. */
   inboundId: 100,
-  /** A retained message with its topic's entries in map and tree. */
+  /** A retained message with the entries of its topic in map and tree. */
   retained: 540,
   /** A Will with its deadline. */
   will: 1400,
-  /** A topic name that is remembered with its Route. */
+  /** A remembered topic name with its Route. */
   topic: 190,
 })
 
-/** Bytes of the characters of a string: V8 has one for each, or two where any is beyond Latin-1. */
+/** Returns the bytes of a string's characters in V8: one each, or two each if any is beyond Latin-1. */
 export function textBytes(text: string): number {
   const bytes = Buffer.byteLength(text)
   return bytes === text.length ? bytes : 2 * text.length
 }
 
-/** What a Subscription takes in its Session and in the router. */
+/** Returns the bytes of a Subscription in its Session and in the router. */
 export function subscriptionBytes(filter: string, isShared: boolean): number {
   const bytes = textBytes(filter)
   const deep =
@@ -53,10 +54,10 @@ export function subscriptionBytes(filter: string, isShared: boolean): number {
   return Math.ceil(COSTS.subscription + deep + bytes + (isShared ? COSTS.shareGroup + bytes : 0))
 }
 
-/** Filters with more levels are not found by a table but by a tree. */
+/** Filters with more levels are in a tree of the router instead of a table. */
 const TABLE_LEVELS = 24
 
-/** What a retained message takes whose topic name, properties and payload have so many bytes. */
+/** Returns the bytes of a retained message; `size` is that of topic name, properties and payload. */
 export function retainedBytes(size: number): number {
   return COSTS.retained + size
 }
@@ -65,19 +66,21 @@ export function willBytes({ topic, payload, properties }: Will): number {
   return COSTS.will + textBytes(topic) + payload.length + properties.length
 }
 
-/** What a Session takes beside its Subscriptions and messages. */
+/** Returns the bytes of a Session without its Subscriptions and messages. */
 export function sessionBytes(clientId: string): number {
   return COSTS.session + textBytes(clientId)
 }
 
-/** What a Network Connection takes beside what waits in it. */
+/** Returns the bytes of a Network Connection without waiting packets. */
 export function connectionBytes(transport: LinkInfo['transport']): number {
   const tls = transport === 'tls' || transport === 'wss' ? COSTS.tls : 0
   const webSocket = transport === 'ws' || transport === 'wss' ? COSTS.webSocket : 0
   return COSTS.connection + tls + webSocket
 }
 
-/** What the entries of a Session's queue and flight take, without their messages, which others may have as well. */
+/**
+ * Returns the bytes of a Session's queue and in-flight entries, without the messages, which others may share.
+ */
 export function entriesBytes(session: Session): number {
   const { queueEntryBytes, parkedCount, inFlightCount, inboundCount } = session
   return (
@@ -88,29 +91,32 @@ export function entriesBytes(session: Session): number {
   )
 }
 
-/** The least that the queue of a stored Session takes in memory; 0 for others, whose queues can be given up. */
+/**
+ * Returns the bytes of a stored Session's queue with all entries parked; 0 for others, whose queues can be
+ * dropped.
+ */
 export function parkedBytes({ stored, queueLength }: Session): number {
   return stored ? queueLength * COSTS.parkedEntry : 0
 }
 
-/** What the messages of a Session's queue and flight take in memory at the most: if nobody else has them. */
+/** Returns the bytes of a Session's queued and in-flight messages in memory, as if nobody shared them. */
 export function bodiesBytes(session: Session): number {
   const { queueLength, parkedCount, queueBytes, parkedBytes, inFlightCount, inFlightBytes } = session
   const count = queueLength + inFlightCount - parkedCount
   return count * MESSAGE_BYTES + queueBytes - parkedBytes + inFlightBytes
 }
 
-/** What a Session has on the disk, queued and in flight. */
+/** Returns the bytes of a Session's queued and in-flight messages on the disk. */
 export function storedBytes({ stored, queueBytes, inFlightBytes }: Session): number {
   return stored ? queueBytes + inFlightBytes : 0
 }
 
-/** An evicted message: its object alone. */
+/** The object of an evicted message. */
 const EVICTED_BYTES = 250
 
 /**
- * What a Session's queue and flight take in memory, each message by its share: divided among all entries that have it. A look
- * at each entry, so only for when somebody has to pay.
+ * Returns the bytes of a Session's queue and in-flight messages; each message is divided among all entries
+ * that share it. Looks at each entry, so it is only for clients that have to pay.
  */
 export function exactBytes(session: Session): number {
   let bytes = entriesBytes(session)
@@ -121,7 +127,7 @@ export function exactBytes(session: Session): number {
   return bytes
 }
 
-/** What remembered topic names take. */
+/** Returns the bytes of remembered topic names. */
 export function topicsBytes({ size, bytes }: TopicInterner): number {
   return size * COSTS.topic + bytes
 }

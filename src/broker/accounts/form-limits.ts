@@ -1,29 +1,28 @@
-/** What is too long, too deep or too large by itself, whoever sends it. */
+/** Checks limits on length, depth and size that are the same for every client. */
 import type { Will } from '../../mqtt/message.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import type { Limit } from '../boundary/events.ts'
 import type { Limits } from '../boundary/limits.ts'
 
-/** A limit that refuses. */
+/** A limit that refuses something. */
 export interface Excess {
   readonly limit: Limit
   readonly reasonCode: Reason
-  /** For the log: how much there is. */
+  /** How much there is; for the log. */
   readonly detail: string
-  /** For the client, to whom numbers and others' doings are not told. */
+  /** For the client, without numbers and without anything about others. */
   readonly told: string
 }
 
-/** What stands before the ShareName. */
 const SHARE_PREFIX_LENGTH = '$share/'.length
 
-/** A UTF-16 unit has at most three bytes, so that short texts need not be measured. */
+/** Tells whether a text has more bytes. A UTF-16 unit has at most three, so short texts are not measured. */
 export function hasMoreBytes(text: string, bytes: number): boolean {
   return text.length * 3 > bytes && Buffer.byteLength(text) > bytes
 }
 
-/** `told` is for clients of 5.0 where the refusal has a place for text. */
+/** Makes an Excess. `told` is for clients of 5.0 if the refusal has a place for text. */
 export function excess(
   limit: Limit,
   detail: string,
@@ -33,7 +32,7 @@ export function excess(
   return { limit, reasonCode, detail, told }
 }
 
-/** Of what CONNECT says, whoever sends it. */
+/** Checks the Client Identifier and the Will of a CONNECT. */
 export function connectExcess(
   limits: Limits,
   { clientId, will }: { readonly clientId: string; readonly will?: Will | undefined },
@@ -64,7 +63,7 @@ export function connectExcess(
   return excess('willBytesMax', `a Will of ${bytes} bytes`, 'the Will is too large')
 }
 
-/** Of a topic filter's form; null where it may be subscribed to. */
+/** Checks the form of a topic filter; `inner` is the filter without `$share/name/`. */
 export function filterExcess(limits: Limits, filter: string, inner: string): Excess | null {
   if (hasMoreBytes(inner, limits.topicBytesMax)) {
     return excess('topicBytesMax', 'topic filter is longer', '', Reason.TopicFilterInvalid)

@@ -1,25 +1,25 @@
-/** PURE. Who has the Server keep most, and what of, for people who ask. */
+/** PURE. Lists the clients and users that take most memory, for the operator. */
 import type { Usage } from './usage.ts'
 import type { UsageBook } from './usage-book.ts'
 
-/** How many of a kind are told of. */
-const TOLD = 5
+/** Clients, and users, that are listed. */
+const LISTED_MAX = 5
 
-/** A client or a user, and what is kept for it in memory, in bytes. */
+/** A client or a user with its bytes in memory. */
 export interface HolderEntry {
   readonly kind: 'client' | 'user'
-  /** Client Identifier or user name; `(anonymous)` with the address, where it is known, for users without a name. */
+  /** Client Identifier or user name; `(anonymous)`, with the address if known, for users without a name. */
   readonly name: string
   readonly bytes: number
-  /** By what it is: queue, retained, subscriptions, buffers, sessions, wills. */
+  /** Bytes by part: queue, retained, subscriptions, buffers, sessions, wills. */
   readonly parts: Readonly<Record<string, number>>
 }
 
-/** The clients and the users with most, the largest first, as of the last look. */
+/** Returns the largest clients and users as of the latest look, the largest first. */
 export function largestHolders(book: UsageBook): readonly HolderEntry[] {
   return (['client', 'user'] as const).flatMap((kind) =>
     book
-      .largest(kind, TOLD)
+      .largest(kind, LISTED_MAX)
       .map((usage) => ({ kind, name: usage.name, bytes: usage.bytes, parts: parts(usage) })),
   )
 }

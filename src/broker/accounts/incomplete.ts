@@ -1,50 +1,51 @@
 /**
- * HOT. What is buffered of packets that are not whole, counted as it comes: that of all clients together, and that of strangers,
- * who have not been let in yet. Whoever sends most of it is cut off as soon as it is too much.
+ * HOT. Counts the bytes of incomplete packets as they arrive: of all clients together, and of strangers, who
+ * have not been let in yet. As soon as there are too many, the connections with most of them are cut off.
  */
 import type { Limits } from '../boundary/limits.ts'
 import { largestOfGroups } from './relief-plan.ts'
 
-/** A Network Connection as it counts here. */
+/** A Network Connection whose incomplete packets are counted. */
 export interface Sender {
   /** Empty before CONNECT was read. */
   readonly view: { readonly clientId: string }
-  /** Bytes that it has us keep of packets that are not whole, or not handled yet. */
+  /** Bytes of packets that are incomplete, or not yet handled. */
   readonly incompleteBytes: number
-  /** Not let in yet. */
+  /** Whether the client is not let in yet. */
   readonly isStranger: boolean
-  /** Of the address that it comes from. */
+  /** The name of its address in `UsageBook`. */
   readonly addressName: string
-  /** Cuts it off; `told` is for the client. */
+  /** Cuts the connection off; `told` is for the client. */
   cut(reason: string, told: string): void
 }
 
 type Share = 'memoryIncompletePercent' | 'memoryStrangersPercent'
 
-/** A CONNECT with an ordinary name, user name, password and Will: whoever sends no more than this gets in. */
+/** Strangers with fewer bytes are never cut off: an ordinary CONNECT with a Will fits. */
 const ORDINARY_CONNECT_BYTES = 1024
 
-/** Where nobody could be cut off, so much of the share has to come before the next search. */
+/** The share of the limit that has to arrive before the next search, if a search found nobody to cut off. */
 const SEARCH_STEP = 1 / 64
 
-/** After a cut, a tenth of the share is free: the next few bytes do not lead to the next search. */
+/** Cutting off frees a tenth of the limit, so that the next few bytes do not start another search. */
 const CUT_TO = 0.9
 
+/** Bounds the bytes of incomplete packets. */
 export class Incomplete {
   readonly #senders: Iterable<Sender>
   readonly #limited: (limit: Share, clientId: string, detail: string) => void
   #bytes = 0
   #strangersBytes = 0
-  /** Up to here nobody is looked for among strangers: their CONNECTs were all ordinary when there were fewer bytes. */
+  /** No search among strangers below this number of bytes: the latest one found only ordinary CONNECTs. */
   #searchedBytes = 0
 
-  /** `limited` is told who is cut off, before it is. */
+  /** `limited` is called before a connection is cut off. */
   constructor(senders: Iterable<Sender>, limited: (limit: Share, clientId: string, detail: string) => void) {
     this.#senders = senders
     this.#limited = limited
   }
 
-  /** Bytes of all clients, strangers not included. */
+  /** Bytes of all clients, without strangers. */
   get bytes(): number {
     return this.#bytes
   }
@@ -53,19 +54,19 @@ export class Incomplete {
     return this.#strangersBytes
   }
 
-  /** A connection holds so many bytes more, or less. */
+  /** Counts bytes more, or fewer, of a connection. */
   changed(isStranger: boolean, bytes: number): void {
     if (isStranger) this.#strangersBytes += bytes
     else this.#bytes += bytes
   }
 
-  /** A stranger with so many bytes was let in. */
+  /** Counts the bytes of a stranger who was let in for the clients. */
   letIn(bytes: number): void {
     this.#strangersBytes -= bytes
     this.#bytes += bytes
   }
 
-  /** Cuts off those who send most, where it is more than the limits allow. */
+  /** Cuts off the largest connections if there is more than the limits allow. */
   bound({ memoryBytesMax, memoryIncompletePercent, memoryStrangersPercent }: Limits): void {
     const strangersBytesMax = (memoryBytesMax * memoryStrangersPercent) / 100
     if (this.#strangersBytes <= strangersBytesMax) this.#searchedBytes = 0
@@ -74,15 +75,15 @@ export class Incomplete {
     if (this.#bytes > bytesMax) this.#cutClients(bytesMax)
   }
 
-  /** Of the addresses that send most, those who send most; ordinary CONNECTs never. */
+  /** Cuts off the largest strangers of the largest addresses, but never ordinary CONNECTs. */
   #cutStrangers(bytesMax: number): void {
     const strangers = this.#holders(true, ORDINARY_CONNECT_BYTES)
     const excess = this.#strangersBytes - bytesMax * CUT_TO
     for (const { sender, bytes } of largestOfGroups(strangers, addressOf, excess, 0)) {
       const { addressName } = sender
       const detail =
-        `${bytes} bytes before the log-in from ${addressName}, which sends most; ` +
-        `all strangers together may take ${bytesMax}`
+        `${bytes} bytes before the log-in from ${addressName}, the address with most; ` +
+        `all clients that have not logged in may send ${bytesMax} together`
       this.#limited('memoryStrangersPercent', sender.view.clientId, detail)
       sender.cut(`cut off as one of the largest CONNECTs: ${detail}`, 'too much was sent before the log-in')
     }
@@ -92,11 +93,11 @@ export class Incomplete {
   #cutClients(bytesMax: number): void {
     const excess = this.#bytes - bytesMax * CUT_TO
     for (const { sender, bytes } of largestOfGroups(this.#holders(false, 0), all, excess, 0)) {
-      const detail = `${bytes} bytes of packets that are not whole; all clients together may have ${bytesMax}`
+      const detail = `${bytes} bytes of incomplete packets; all clients together may have ${bytesMax}`
       this.#limited('memoryIncompletePercent', sender.view.clientId, detail)
       sender.cut(
-        `cut off as one of those who send most: ${detail}`,
-        'memory is short: a packet that is not whole',
+        `cut off as one of the clients with most: ${detail}`,
+        'memory is short: the packet is incomplete',
       )
     }
   }

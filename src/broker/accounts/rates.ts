@@ -1,50 +1,50 @@
 /**
- * How much clients do in a second, for each client, user and address: token buckets, with time from outside. Whoever is ahead of
- * its rate waits; who would have to wait too long is refused.
+ * Limits the rates of clients, users and addresses by token buckets; the caller gives the time. A client that
+ * is ahead of its rate waits, and is refused if it would have to wait too long.
  */
 import type { Limits } from '../boundary/limits.ts'
 import { networkOf } from '../boundary/network.ts'
 
-/** What a rate counts: messages, bytes each way, topic filters, and connections. */
+/** The kinds of rates: published messages, bytes each way, topic filters, and connections. */
 export type RateKind = 'publish' | 'receive' | 'send' | 'subscribe' | 'connect'
 
 type Scope = 'Client' | 'User' | 'Address'
 
-/** The limit of a kind and a scope. */
+/** The name of the limit for a kind and a scope. */
 export type RateLimit = `${RateKind}RatePer${Scope}Max`
 
 const KINDS = ['publish', 'receive', 'send', 'subscribe', 'connect'] as const
 const SCOPES = ['Client', 'User', 'Address'] as const
-/** Those that are charged by clients. */
+/** The rates that clients are charged for. */
 const LIMITS: readonly RateLimit[] = KINDS.flatMap((kind) =>
   SCOPES.map((scope): RateLimit => `${kind}RatePer${scope}Max`),
 ).filter((limit) => limit !== 'connectRatePerAddressMax')
 
-/** So much of a rate may be used at once, in ms: devices that wake up have something to say. */
+/** The rate of this many ms may be used at once: devices that wake up have much to send. */
 const BURST_MS = 5000
 
-/** Who would have to wait longer than this, in ms, is refused. */
+/** A client that would have to wait longer is refused. */
 const WAIT_MS_MAX = 5000
 
-/** Bytes that have arrived are not refused one by one: who is so far ahead, in ms, loses the connection. */
+/** Bytes that have arrived cannot be refused singly: a client that is this far ahead loses its connection. */
 const BYTES_WAIT_MS_MAX = 60_000
 
-/** Buckets that are kept at most while nobody is connected who uses them. */
+/** Buckets that may be kept while no connected client uses them. */
 const UNUSED_MAX = 65_536
-/** Of these, how many are looked at in one `sweep`. */
+/** Buckets that one `sweep` looks at. */
 const SWEPT = 4096
 
-/** What `charge` answers where a rate refuses: nothing was taken then. */
+/** The answer of `charge` if a rate refuses; nothing was taken then. */
 export const REFUSED = -1
 
-/** What was taken, as the time for which it lasts. */
+/** A token bucket. It keeps the time up to which everything that was taken has been paid for. */
 export class Bucket {
-  /** How many connections use it. */
+  /** Number of connections that use it. */
   users = 0
-  /** Until when, in broker time, what was taken lasts at the rate. */
+  /** Broker time in ms at which the rate will have paid for everything taken. */
   #paidUntil = Number.NEGATIVE_INFINITY
 
-  /** How long whoever takes so many has to wait then, in ms. */
+  /** Returns how long a client that takes `count` has to wait after that, in ms. */
   wait(count: number, perSecond: number, now: number): number {
     const until = Math.max(this.#paidUntil, now) + (count * 1000) / perSecond
     return Math.max(0, until - now - BURST_MS)
@@ -65,16 +65,16 @@ interface Charge {
   readonly perSecond: number
 }
 
-/** What the rates need of the Server. */
+/** The part of the Server that the rates need. */
 interface Clock {
   readonly limits: Readonly<Limits>
   /** Broker time in ms. */
   now(): number
 }
 
-/** The rates that hold for one client: those that were set when it connected. */
+/** The rates of one client, as they were set when it connected. */
 export class ClientRates {
-  /** The limit that made the latest answer what it is. */
+  /** The limit that decided the latest answer. */
   limit: RateLimit = 'publishRatePerClientMax'
   readonly #clock: Clock
   readonly #charges: Readonly<Record<RateKind, readonly Charge[]>>
@@ -89,7 +89,9 @@ export class ClientRates {
     for (const charges of Object.values(this.#charges)) yield* charges
   }
 
-  /** Takes so many of a kind. Returns how long to wait before more of that, in ms; or REFUSED, with nothing taken. */
+  /**
+   * Takes `count` of a kind. Returns how many ms to wait before taking more; or REFUSED, with nothing taken.
+   */
   charge(kind: RateKind, count: number): number {
     const charges = this.#charges[kind]
     if (charges.length === 0) return 0
@@ -102,36 +104,36 @@ export class ClientRates {
       this.limit = limit
     }
     const most = kind === 'receive' ? BYTES_WAIT_MS_MAX : WAIT_MS_MAX
-    // What is sent was decided long before: it is never refused.
+    // Packets to the client are never refused: they were decided long before.
     if (longest > most && kind !== 'send') return REFUSED
     for (const { bucket, perSecond } of charges) bucket.take(count, perSecond, now)
     return longest
   }
 
-  /** The connection is closed. */
+  /** Ends the use of the buckets: the connection is closed. */
   leave(): void {
     for (const { bucket } of this.#all()) bucket.users--
   }
 }
 
-/** Buckets by what they are for. */
+/** All buckets, by kind, scope and name. */
 export class Rates {
   readonly #clock: Clock
   readonly #buckets = new Map<string, Bucket>()
   #unused: Iterator<[string, Bucket]> | null = null
-  /** Looked at once a second: each look at each limit for each CONNECT made 300 bytes of garbage. */
+  /** Updated once a second: a look at all limits for each CONNECT made 300 bytes of garbage. */
   #isAnySet: boolean | null = null
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
-  /** Buckets that are kept. */
+  /** Number of buckets. */
   get size(): number {
     return this.#buckets.size
   }
 
-  /** The rates of a client that connects; null where none is set, or was when `sweep` was called last. */
+  /** Returns the rates of a client that connects; null if none were set when `sweep` was called last. */
   of(clientId: string, userName: string | null, remoteAddress: string): ClientRates | null {
     this.#isAnySet ??= this.#looksSet()
     if (!this.#isAnySet) return null
@@ -158,7 +160,7 @@ export class Rates {
     return false
   }
 
-  /** A connection is accepted from an address. Returns how long it has to wait, in ms; or REFUSED. */
+  /** Charges an address for a connection. Returns how many ms the connection has to wait; or REFUSED. */
   accepted(remoteAddress: string): number {
     const perSecond = this.#clock.limits.connectRatePerAddressMax
     if (perSecond === Number.POSITIVE_INFINITY) return 0
@@ -191,7 +193,7 @@ export class Rates {
     return bucket
   }
 
-  /** Of those that nobody uses: it begins anew with what its rate allows at once. */
+  /** Forgets the oldest unused bucket. If it is needed again, it starts with a full burst. */
   #forgetOldest(): void {
     let looked = 0
     for (const [key, bucket] of this.#buckets) {
@@ -203,7 +205,7 @@ export class Rates {
     }
   }
 
-  /** Forgets some that nobody uses and that are full, if there are any. To be called once a second. */
+  /** Forgets some of the buckets that are unused and full. To be called once a second. */
   sweep(): void {
     this.#isAnySet = this.#looksSet()
     const now = this.#clock.now()

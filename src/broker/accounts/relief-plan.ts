@@ -1,41 +1,43 @@
 /**
- * PURE. Who pays when something is short: the largest clients first; then the largest users, however small each of their clients
- * is; and only where nobody is large, everybody.
+ * PURE. Decides who pays while memory is short: the largest clients first, then the largest users, however
+ * small each of their clients is. If nobody is large, everybody is refused.
  */
 
-/** What one client holds. */
+/** A client with the memory that it holds. */
 export interface Holder {
   readonly clientId: string
-  /** Whom its user is told from others by. */
+  /** Identifies its user. */
   readonly user: string
-  /** What would be free without it. */
+  /** Bytes that would be free without it. */
   readonly bytes: number
-  /** What it paid already: 0 for nothing, then each step is harder. */
+  /** The step that it has come to: 0 for none, and each is harder than the one before. */
   readonly step: number
 }
 
-/** One that pays now, with the step that it comes to. */
+/** A client that pays now, and the step that it comes to. */
 export interface Payment<T extends Holder = Holder> {
   readonly holder: T
   readonly step: number
 }
 
+/** How short memory is. */
 export interface Pressure {
-  /** What is held in all. */
+  /** Bytes that all clients hold. */
   readonly bytes: number
-  /** So much is aimed at. */
+  /** The aim of the payments. */
   readonly lowBytes: number
-  /** Above this the large pay. */
+  /** Above this, large clients pay. */
   readonly highBytes: number
-  /** Above this there is no time for steps. */
+  /** Above this, they come to the last step at once. */
   readonly maxBytes: number
 }
 
+/** The payments. */
 export interface Plan<T extends Holder = Holder> {
   readonly payments: readonly Payment<T>[]
-  /** Users that hold most with clients of which none is large. */
+  /** Users who hold most by many clients, none of which is large. */
   readonly users: ReadonlySet<string>
-  /** What nobody large holds of that which is too much. */
+  /** Bytes of the excess that are left, as no large client or user holds them. */
   readonly uncoveredBytes: number
 }
 
@@ -43,19 +45,19 @@ export interface Plan<T extends Holder = Holder> {
 export const LAST_STEP = 3
 
 const MIB = 1024 * 1024
-/** A client with a 256th of the memory is large, and so is whoever has a MiB. */
+/** A client is large with this share of the memory, or with a MiB. */
 const LARGE_SHARE = 1 / 256
-/** So many are sorted: a millisecond or two. */
+/** Longer lists are not sorted: this many take a millisecond or two. */
 const SORTED_MAX = 4096
-/** A user is large whose clients together have a 16th of the memory. */
+/** A user is large if its clients together have this share of the memory. */
 const LARGE_USER_SHARE = 1 / 16
 
-/** What a client holds at least to be called large. */
+/** Returns the least bytes of a large client. */
 export function largeBytes(highBytes: number): number {
   return Math.min(MIB, highBytes * LARGE_SHARE)
 }
 
-/** Who pays now, and how much harder than before. `holders` may come in any order. */
+/** Decides who pays now, and at which step. `holders` may be in any order. */
 export function plan<T extends Holder>(pressure: Pressure, holders: readonly T[]): Plan<T> {
   const payments: Payment<T>[] = []
   let excess = pressure.bytes - pressure.lowBytes
@@ -81,7 +83,10 @@ export function plan<T extends Holder>(pressure: Pressure, holders: readonly T[]
   return { payments, users, uncoveredBytes: Math.max(0, excess) }
 }
 
-/** Who paid already goes on: of many that hold about the same, others would come to the first step each time. */
+/**
+ * Prefers clients that pay already. Among many of about the same size, others would begin with the first step
+ * each time.
+ */
 function weight({ bytes, step }: Holder): number {
   return bytes * (1 + step)
 }
@@ -90,15 +95,16 @@ function pays<T extends Holder>(holder: T, least: number): Payment<T> {
   return { holder, step: Math.min(LAST_STEP, Math.max(holder.step + 1, least)) }
 }
 
-/** The step that everybody comes to at least who pays: the nearer the end of memory, the harder. */
+/** Returns the least step of a payment: the nearer memory is to its end, the harder. */
 function urgency({ bytes, highBytes, maxBytes }: Pressure): number {
   if (bytes >= maxBytes) return LAST_STEP
   return bytes >= (highBytes + maxBytes) / 2 ? LAST_STEP - 1 : 1
 }
 
 /**
- * Of the groups that hold most, those that hold most: as many that they have `excess` together, and that no group is left with
- * less than others have, or than `floor`. `weightOf` says in which order those of a group give up what they hold.
+ * Returns the largest items of the largest groups, with `excess` bytes together. They are chosen so that no
+ * group is left with less than other groups have, or less than `floor`. Within a group, items with more
+ * weight come first.
  */
 export function largestOfGroups<T extends { readonly bytes: number }>(
   items: readonly T[],
@@ -132,7 +138,10 @@ export function largestOfGroups<T extends { readonly bytes: number }>(
   return found
 }
 
-/** The heaviest first; where there are very many, to within a factor of two, in one pass: sorting 100,000 would hold up others. */
+/**
+ * Yields the heaviest items first. Very many are ordered to within a factor of two in one pass, since sorting
+ * 100,000 would hold up others.
+ */
 function* largestFirst<T>(items: readonly T[], weightOf: (item: T) => number): Generator<T, void, undefined> {
   if (items.length <= SORTED_MAX) {
     yield* [...items].sort((one, other) => weightOf(other) - weightOf(one))
@@ -151,7 +160,7 @@ function* largestFirst<T>(items: readonly T[], weightOf: (item: T) => number): G
   }
 }
 
-/** What each of the largest groups may keep, so that together they give up `excess`. */
+/** Returns the bytes that each of the largest groups may keep, so that together they give up `excess`. */
 function levelOf(order: readonly { readonly bytes: number }[], excess: number): number {
   let sum = 0
   for (const [index, { bytes }] of order.entries()) {

@@ -1,8 +1,8 @@
 /**
- * Keeps one Usage per client, and above it one per user and one per address.
+ * Keeps a Usage for each client, user and address, and one for all together.
  *
- * Counts that change rarely are kept where they change (Sessions, connections, Subscriptions, retained
- * messages, Wills). Those that change with each message are marked there, and looked at now and then.
+ * Counts that change rarely (Sessions, connections, Subscriptions, retained messages, Wills) are updated at
+ * once. Counts that change with each message are updated by `look`, for the Sessions that were marked since.
  */
 import type { Message } from '../../mqtt/message.ts'
 import type { TopicInterner } from '../../mqtt/topic-interner.ts'
@@ -36,10 +36,7 @@ export interface Kept {
   readonly sessions: { get(clientId: string): Session | undefined; values(): Iterable<Session> }
   readonly wills: ReadonlyMap<string, KeptWill>
   readonly connected: ReadonlyMap<Session, CountedConnection>
-  /**
-   * Connections that something was read from or written to since the last look, and those that hold
-   * something.
-   */
+  /** Connections that were active since the latest look, and those that hold memory. */
   readonly memoryTracked: readonly CountedConnection[]
   untrackMemory(connection: CountedConnection): void
   readonly topics: TopicInterner
@@ -49,59 +46,63 @@ export interface Kept {
   }
 }
 
-/** A Network Connection, as far as it is counted. */
+/** A Network Connection with the memory that it takes. */
 export interface CountedConnection {
   readonly view: ClientView
-  /** Of the address that it came from. */
+  /** The Usage of its remote address. */
   readonly address: Usage
-  /** Bytes that wait for its reader, and those of packets that are not whole or not looked at yet. */
+  /** Bytes of unread output, and of packets that are incomplete or not yet handled. */
   readonly waitingBytes: number
-  /** Bytes counted for it at the last look. */
+  /** Bytes counted for it by the latest look. */
   countedBytes: number
   memoryTrackedIndex: number
 }
 
-/** Users without a name: in parentheses, since a user may be called anonymous. */
+/** Names of users without a name. The parentheses tell them from a user called anonymous. */
 const ANONYMOUS = '(anonymous)'
 const ANONYMOUS_AT = '(anonymous at '
-/** Clients over sockets without addresses. */
+/** The address of clients over sockets without addresses. */
 const LOCAL = 'local'
 
+/** Counts what is kept for whom. */
 export class UsageBook {
-  /** Of all clients, users and addresses together. */
+  /** The Usage of all clients together. */
   readonly total = new Usage('total', '')
   readonly #kept: Kept
   readonly #users = new Map<string, Usage>()
-  /** Users without a name, by address; empty where that is not known. */
+  /** Users without a name, by address; by the empty string if the address is unknown. */
   readonly #anonymous = new Map<string, Usage>()
   readonly #addresses = new Map<string, Usage>()
-  /** Users and addresses that had nothing left. They stay until `forgetUnused`: most come again at once. */
+  /**
+   * Users and addresses for which nothing was left. They stay until `forgetUnused`, since most come back at
+   * once.
+   */
   #unused: Usage[] = []
-  /** Sessions that have changed since the last look. */
+  /** Sessions that have changed since the latest look. */
   #marked: Session[] = []
 
   constructor(kept: Kept) {
     this.#kept = kept
   }
 
-  // ── who ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── look-ups ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The Usage of a client that has a Session or a Will; null for others. */
+  /** Returns the Usage of a client; null if it has neither a Session nor a Will. */
   client(clientId: string): Usage | null {
     const session = this.#kept.sessions.get(clientId)
     return session === undefined ? (this.#kept.wills.get(clientId)?.usage ?? null) : usageOf(session)
   }
 
   /**
-   * The Usage of a user; `null` as a name is an anonymous client at this address. Null where nothing is kept
-   * for it.
+   * Returns the Usage of a user, or of anonymous clients at this address if the name is null. Returns null if
+   * nothing is kept for it.
    */
   user(userName: string | null, remoteAddress = ''): Usage | null {
     if (userName !== null) return this.#users.get(userName) ?? null
     return this.#anonymous.get(networkOf(remoteAddress)) ?? null
   }
 
-  /** The Usage of the address, or of the IPv6 network that it is in; null where nothing is kept for it. */
+  /** Returns the Usage of an address, or of its IPv6 network; null if nothing is kept for it. */
   address(remoteAddress: string): Usage | null {
     return this.#addresses.get(networkOf(remoteAddress) || LOCAL) ?? null
   }
@@ -127,10 +128,7 @@ export class UsageBook {
 
   // ── connections ──────────────────────────────────────────────────────────────────────────────────────────
 
-  /**
-   * A Network Connection is being made, of which `connectionBytes` are counted; returns the Usage of its
-   * address.
-   */
+  /** Counts a new Network Connection with its `connectionBytes`. Returns the Usage of its address. */
   opened(link: LinkInfo): Usage {
     const name = networkOf(link.remoteAddress) || LOCAL
     const address = this.#entry(this.#addresses, name, 'address', name)
@@ -143,7 +141,7 @@ export class UsageBook {
     return address
   }
 
-  /** The transport of a Network Connection is gone. */
+  /** Removes a Network Connection whose transport is closed. */
   closed(connection: CountedConnection): void {
     const { address } = connection
     this.#buffers(connection, null, 0)
@@ -153,7 +151,7 @@ export class UsageBook {
     this.#letGo(address)
   }
 
-  /** A CONNECT was accepted: the client is at this address now. */
+  /** Counts a Network Connection for its client, after CONNECT was accepted. */
   attached(session: Session, connection: CountedConnection): void {
     const client = usageOf(session)
     if (client === null) return
@@ -164,19 +162,19 @@ export class UsageBook {
     client.user!.bufferBytes += connection.countedBytes
   }
 
-  /** The client is at this address now; null for one that is not known. */
+  /** Moves the client to its owner's Usage, and to that of its address unless it is null (unknown). */
   #settle(client: Usage, owner: string | null, address: Usage | null): void {
     if (address !== null && client.address !== address) {
       if (client.address !== null) this.#leave(client, client.address)
       client.address = address
       address.join(client)
     }
-    // Where it is, says which of the users without a name it is.
+    // For users without a name, the address tells which user it is.
     if (client.user === null || owner !== null || address !== null)
       this.#moveTo(client, this.#userAt(owner, address))
   }
 
-  /** The Network Connection of a Session ended. */
+  /** Removes a Network Connection from its client, after the Session lost it. */
   detached(session: Session, connection: CountedConnection): void {
     const client = usageOf(session)
     if (client === null) return
@@ -187,14 +185,14 @@ export class UsageBook {
     client.user.bufferBytes -= connection.countedBytes
   }
 
-  // ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the look at memory ───────────────────────────────────────────────────────────────────────────────────
 
-  /** Something of the Session's queue, flight or inbound identifiers changed. */
+  /** Remembers a Session whose queue, in-flight messages or inbound identifiers have changed. */
   mark(session: Session): void {
     this.#marked.push(session)
   }
 
-  /** Takes stock of what changed since the last look. */
+  /** Updates the counts of everything that has changed since the latest look. */
   look(): void {
     const { memoryTracked } = this.#kept
     for (let at = memoryTracked.length - 1; at >= 0; at--) this.#lookAt(memoryTracked[at]!)
@@ -211,7 +209,7 @@ export class UsageBook {
   }
 
   /**
-   * Those where nothing waits are not looked at again before something has happened: nothing can wait there.
+   * Counts a connection, and stops tracking it if it holds nothing: that cannot change before it is active.
    */
   #lookAt(connection: CountedConnection): void {
     const { waitingBytes } = connection
@@ -258,20 +256,17 @@ export class UsageBook {
     client.address?.addQueue(moreQueue, moreEntries, moreParked, moreStored)
   }
 
-  /**
-   * Everything that is kept in memory for clients, in bytes, at the last look; topic names that are nobody's
-   * included.
-   */
+  /** Bytes in memory for all clients at the latest look, including remembered topic names. */
   get bytes(): number {
     return this.total.bytes + this.topicBytes
   }
 
-  /** Bytes of the topic names that are remembered, which are nobody's. */
+  /** Bytes of remembered topic names, which belong to no client. */
   get topicBytes(): number {
     return topicsBytes(this.#kept.topics)
   }
 
-  /** The clients, users or addresses with the most bytes, the largest first. */
+  /** Returns the clients, users or addresses with the most bytes, the largest first. */
   largest(kind: 'client' | 'user' | 'address', count: number): Usage[] {
     const all = kind === 'client' ? this.clients() : kind === 'user' ? this.users() : this.addresses()
     const found: Usage[] = []
@@ -286,7 +281,7 @@ export class UsageBook {
 
   // ── Sessions and Subscriptions ───────────────────────────────────────────────────────────────────────────
 
-  /** A Session was made by a client at this address; null for one that was read from the store. */
+  /** Counts a new Session of a client at this address; null for a Session that was read from the store. */
   sessionAdded(session: Session, address: Usage | null): void {
     const { clientId, owner } = session
     const client = this.#kept.wills.get(clientId)?.usage ?? new Usage('client', clientId)
@@ -304,12 +299,13 @@ export class UsageBook {
     client.address?.addSession(1, bytes)
   }
 
-  /** A Session is over, and its Subscriptions with it. */
+  /** Removes a Session that has ended, with its Subscriptions. */
   sessionRemoved(session: Session): void {
     const client = usageOf(session)
     if (client === null) return
     if (session.subscriptions.size > 0) {
-      // All that a client has are those of its Session. One by one a million of them would take long.
+      // All Subscriptions of a client are those of its Session. To remove a million one by one would take
+      // long.
       const { subscriptions, sharedSubscriptions, subscriptionBytes: held } = client
       for (const usage of [this.total, client.user, client.address, client]) {
         usage?.removeSubscriptions(subscriptions, sharedSubscriptions, held)
@@ -325,7 +321,7 @@ export class UsageBook {
     this.#release(client)
   }
 
-  /** A Subscription was added to a Session; not for one that replaces another. */
+  /** Counts a new Subscription, but not one that replaces another. */
   subscriptionAdded(session: Session, filter: string): void {
     this.#subscription(session, filter, 1)
   }
@@ -336,7 +332,7 @@ export class UsageBook {
 
   #subscription(session: Session, filter: string, count: 1 | -1): void {
     const client = usageOf(session)
-    // Subscribers in this process are no clients.
+    // Subscribers in this process are not clients.
     if (client === null) return
     const isShared = filter.startsWith('$share/')
     const bytes = count * subscriptionBytes(filter, isShared)
@@ -349,8 +345,8 @@ export class UsageBook {
   // ── retained messages and Wills ──────────────────────────────────────────────────────────────────────────
 
   /**
-   * A message is retained, in place of `previous`. It is its author's, else the user's whose client published
-   * it, as far as that is known; not for the Server's own.
+   * Counts a retained message in place of `previous`: for its author, or else for the user whose client
+   * published it, if known. Not for the Server's own messages.
    */
   retained(message: Message, previous: Message | null): void {
     if (previous !== null) this.retainedRemoved(previous)
@@ -376,12 +372,12 @@ export class UsageBook {
   #authorOf({ author, publisher }: Message): Usage {
     if (author !== null && author.userName !== null) return this.#userAt(author.userName, null)
     const user = this.client(publisher)?.user ?? null
-    // One without a name is known by its client alone.
+    // An author without a name is known only by its client.
     if (user !== null && (author === null || !this.#isNamed(user))) return user
     return this.#userAt(null, null)
   }
 
-  /** Puts a Will with its client's Usage, in place of the one that the client had. */
+  /** Counts a Will in place of the client's previous one. Returns it with the client's Usage. */
   willPut<W extends { readonly record: WillRecord }>(clientId: string, pending: W): W & KeptWill {
     const { record } = pending
     const client = this.client(clientId) ?? new Usage('client', clientId)
@@ -392,7 +388,7 @@ export class UsageBook {
     return { ...pending, usage: client }
   }
 
-  /** A Will is published, discarded, or replaced. */
+  /** Removes a Will that was published, discarded or replaced. */
   willRemoved(pending: KeptWill | undefined): void {
     if (pending === undefined) return
     this.#will(pending.usage, -1, -willBytes(pending.record.will))
@@ -406,13 +402,13 @@ export class UsageBook {
     client.address?.addWill(count, bytes)
   }
 
-  // ── coming and going ─────────────────────────────────────────────────────────────────────────────────────
+  // ── users and addresses ──────────────────────────────────────────────────────────────────────────────────
 
-  /** The user of this name; without one the anonymous user at an address. */
+  /** Returns the user with this name, or the anonymous user at an address if the name is null. */
   #userAt(userName: string | null, address: Usage | null): Usage {
     if (userName !== null) return this.#entry(this.#users, userName, 'user', userName)
     const at = address === null ? '' : address.name
-    // Its name is put together once, and not for each client that comes.
+    // Builds the name once, not for each client that connects.
     const known = this.#anonymous.get(at)
     if (known !== undefined) return known
     return this.#entry(this.#anonymous, at, 'user', at === '' ? ANONYMOUS : `${ANONYMOUS_AT}${at})`)
@@ -434,7 +430,7 @@ export class UsageBook {
     user.join(client)
   }
 
-  /** Neither a Session nor a Will is left of it. */
+  /** Removes a reference to a client; the last one takes the client from its user and address. */
   #release(client: Usage): void {
     if (--client.references > 0) return
     if (client.user !== null) this.#leave(client, client.user)
@@ -458,10 +454,7 @@ export class UsageBook {
     this.#unused.push(parent)
   }
 
-  /**
-   * Something is there that this user made, and that may outlive all of its Sessions: a group which others
-   * have joined.
-   */
+  /** Keeps the Usage of a user whose Shared Subscription group may outlive all of its Sessions. */
   hold(user: Usage): void {
     user.references++
   }
@@ -471,7 +464,7 @@ export class UsageBook {
     this.#letGo(user)
   }
 
-  /** Forgets users and addresses for which nothing is kept. To be called now and then. */
+  /** Forgets users and addresses for which nothing is kept. */
   forgetUnused(): void {
     if (this.#unused.length === 0) return
     for (const usage of this.#unused) {

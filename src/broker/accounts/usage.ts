@@ -3,55 +3,49 @@ import type { Session } from '../../session/session.ts'
 
 export type UsageKind = 'client' | 'user' | 'address' | 'total'
 
-/** Counts of one client, of one user, of the clients of one address, or of all. Bytes are of memory. */
+/** Counts of a client, a user, the clients of an address, or all clients. Bytes are in memory unless said. */
 export class Usage {
   readonly kind: UsageKind
   /**
-   * Client Identifier, user name, or address. Users without a name are `(anonymous)`, with the address where
-   * it is known.
+   * Client Identifier, user name or address. Users without a name are `(anonymous)`, with the address if
+   * known.
    */
   readonly name: string
-  /**
-   * Parents of a client; null where it has none (any more). A client that is away stays with its latest
-   * address.
-   */
+  /** The user and the address of a client, or null. A client that is away stays with its latest address. */
   user: Usage | null = null
   address: Usage | null = null
-  /** Open Network Connections; of an address also those that have not said who they are. */
+  /** Open Network Connections; for an address, those before CONNECT as well. */
   connections = 0
   sessions = 0
   /** Bytes of its Sessions, without Subscriptions and messages. */
   sessionBytes = 0
-  /** Shared ones included. */
+  /** Subscriptions, including Shared Subscriptions. */
   subscriptions = 0
   sharedSubscriptions = 0
   subscriptionBytes = 0
-  /** Of users only: they outlive their clients. */
+  /** Counted for users only, since retained messages outlive their clients. */
   retainedMessages = 0
   retainedBytes = 0
   wills = 0
   willBytes = 0
-  /** Bytes of its Network Connections with their buffers, at the last look. */
+  /** Bytes of its Network Connections with their buffers, at the latest look. */
   bufferBytes = 0
   /**
-   * Bytes of its queues and of what is in flight, in memory, at the last look: of a client no more than this,
-   * since messages that others have as well count in full. Of all together each message counts once.
+   * Bytes of queued and in-flight messages at the latest look. A message that several clients share counts in
+   * full for each of them, but only once for all clients together.
    */
   queueBytes = 0
-  /** Of these, entries without their messages, which nobody shares. */
+  /** The part of these bytes for entries alone, without their messages. */
   entryBytes = 0
-  /**
-   * The least that the queues of its stored Sessions take in memory, at the last look: their entries, all
-   * parked.
-   */
+  /** Bytes that the queues of its stored Sessions would take with all entries parked, at the latest look. */
   parkedBytes = 0
-  /** Bytes of messages that its Sessions have on the disk, queued or in flight, at the last look. */
+  /** Bytes on the disk of messages that its Sessions have queued or in flight, at the latest look. */
   storedBytes = 0
   /**
-   * Clients, connections, retained messages and groups that name it; of a client, its Session and its Will.
+   * Clients, connections, retained messages and groups that refer to it; for a client its Session and Will.
    */
   references = 0
-  /** Whether it may have to be forgotten. */
+  /** Whether it is listed to be forgotten. */
   isUnused = false
 
   constructor(kind: UsageKind, name: string) {
@@ -59,7 +53,7 @@ export class Usage {
     this.name = name
   }
 
-  /** Everything in memory, in bytes. */
+  /** All its bytes in memory. */
   get bytes(): number {
     return (
       this.sessionBytes +
@@ -71,12 +65,12 @@ export class Usage {
     )
   }
 
-  /** Bytes that it has on the disk. */
+  /** All its bytes on the disk. */
   get diskBytes(): number {
     return this.storedBytes + this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
   }
 
-  /** Adds changes of queues since the last look, in bytes. */
+  /** Adds the changes of queues since the latest look. */
   addQueue(queueBytes: number, entryBytes: number, parkedBytes: number, storedBytes: number): void {
     this.queueBytes += queueBytes
     this.entryBytes += entryBytes
@@ -84,7 +78,7 @@ export class Usage {
     this.storedBytes += storedBytes
   }
 
-  /** Counts a Session that came (1, and its bytes), or went (-1, and its bytes below zero). */
+  /** Adds a Session (1 and its bytes), or removes one (-1 and its negated bytes). */
   addSession(count: number, bytes: number): void {
     this.sessions += count
     this.sessionBytes += bytes
@@ -112,10 +106,10 @@ export class Usage {
     this.willBytes += bytes
   }
 
-  // Without a factor of -1 in what follows: -0 is no small integer, and each count would be an object of its
-  // own.
+  // The next two functions do not share a factor of 1 or -1: -0 is no small integer for V8, and each count
+  // would become an object of its own.
 
-  /** Counts all that a client has, which comes to this parent. */
+  /** Adds all counts of a client that now belongs to this user or address. */
   join(client: Usage): void {
     this.references++
     // An address counts connections by their transports.
@@ -131,7 +125,7 @@ export class Usage {
     this.addWill(client.wills, client.willBytes)
   }
 
-  /** The same for what leaves it. */
+  /** Subtracts all counts of a client that no longer belongs to this user or address. */
   leave(client: Usage): void {
     this.references--
     if (this.kind === 'user') {
@@ -153,8 +147,7 @@ export class Usage {
 }
 
 /**
- * Returns the Usage of a Session's client; null for subscribers in this process, and once the Session is
- * over.
+ * Returns the Usage of a Session's client; null for subscribers in this process, and after the Session ended.
  */
 export function usageOf(session: Session): Usage | null {
   return session.usage as Usage | null
