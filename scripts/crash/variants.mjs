@@ -102,9 +102,9 @@ export const MUTANTS = [
         'this.#discardBelow(session, head); let from = Math.max(session.written, head);',
       ],
       [
-        'store/level/recovery.js',
-        'session.queue.skip(position - session.read);',
-        'throw missing(session.stored);',
+        'store/journal/session-builder.js',
+        'this.queue.skip(position - this.read);',
+        "throw new Error('a segment is missing');",
       ],
     ],
     modes: { load: 'full' },
@@ -115,7 +115,7 @@ export const MUTANTS = [
     name: 'stores messages without their expiry',
     edits: [
       [
-        'store/journal/journal.js',
+        'store/format/journal-record.js',
         'const expires = message.expiresAt !== Number.POSITIVE_INFINITY;',
         'const expires = false;',
       ],

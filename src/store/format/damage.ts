@@ -1,17 +1,21 @@
-/** What is not as it was written, told by those who read a store for an operator. */
+/** How strictly a reader of a store takes damage: it refuses the store, or reports the damage and goes on. */
 import { corrupt } from './format.ts'
 
+/** One thing in a store that is not as it was written. */
 export interface Damage {
   /** Such as "journal page 17 does not match its checksum". */
   readonly what: string
-  /** What that costs; null for nothing. */
+  /** The loss that follows from it; null for none. */
   readonly lost: string | null
 }
 
-/** Takes a damage: collects it, so that reading goes on, or throws. */
-export type DamageReport = (damage: Damage) => void
+/**
+ * Decides about a damage. A strict one throws StoreError, and reading ends. A lenient one notes it and returns: then
+ * the reader leaves out the damaged part, keeps every message that may still have to be delivered, and goes on.
+ */
+export type DamageReport = (damage: Damage, cause?: unknown) => void
 
-/** For those who want everything or nothing: throws StoreError `corrupt`. */
-export const refuseDamage: DamageReport = ({ what, lost }) => {
-  throw corrupt(what, `${lost ?? 'nothing'} would be lost`)
+/** Refuses a store that is to be read completely or not at all. Throws StoreError `corrupt`. */
+export const refuseDamage: DamageReport = ({ what, lost }, cause) => {
+  throw corrupt(what, `${lost ?? 'nothing'} would be lost`, cause)
 }

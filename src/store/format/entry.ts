@@ -33,7 +33,10 @@ export interface BodyName {
   readonly nameOffset: number
 }
 
-/** An entry without objects: filled anew for each one, by whoever reads entries in a row. */
+/** The page of an entry that was lost; pages count from 1. */
+export const MISSING_PAGE = 0
+
+/** An entry without objects. A reader of many entries fills one again and again. */
 export class EntryFields {
   /** The name of the body. */
   page = 0
@@ -44,6 +47,16 @@ export class EntryFields {
   size = 0
   expiresAt = Number.POSITIVE_INFINITY
   extension: EntryExtension | null = null
+
+  /** Takes over all fields of another entry. */
+  copy(entry: EntryFields): void {
+    this.page = entry.page
+    this.offset = entry.offset
+    this.flags = entry.flags
+    this.size = entry.size
+    this.expiresAt = entry.expiresAt
+    this.extension = entry.extension
+  }
 
   /** Takes over everything but the name of the body. */
   describe(delivery: Delivery): void {

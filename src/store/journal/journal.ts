@@ -1,80 +1,27 @@
 /**
- * HOT. The journal's records: what a block says, in the order in which it was recorded.
+ * HOT. Writes the journal: the open block takes records in their order until its commit begins.
  *
- * A block is what one commit carries. It is written as pages of about 16 KiB, each one LevelDB value, all in one
- * batch: one evicted body can be read back, and dead bodies be deleted, without touching a whole block of up to
- * several megabytes. Pages are numbered through, blocks too; both numbers have no gap, and every page has a CRC.
- *
- * ```
- * page:  crc u32 | flags u8 | page u48 | sequence u48 | broker time f64 | wall time f64 | next session u48 |
- *        boot id 16 bytes | ms since boot f64 | records
- * ```
- *
- * Pages of format 1 have no boot time, and the flag for it is not set. A boot id of zeros: the machine did not tell.
+ * A block's pages are separate LevelDB values, so that one evicted body can be read back, and dead bodies be deleted,
+ * without touching a whole block of up to several megabytes.
  */
-import { crc32 } from 'node:zlib'
 import { type Delivery, type Message, Topic } from '../../mqtt/message.ts'
-import type { QoS } from '../../mqtt/packet.ts'
-import { type ByteReader, ByteWriter, textBytesMax } from '../format/encoding.ts'
-import { type EntryFields, EntryWriter, entryFlags } from '../format/entry.ts'
-import { type BatchOperation, corrupt, LOSS, numberKey, Table } from '../format/format.ts'
+import { ByteWriter, textBytesMax } from '../format/encoding.ts'
+import { type EntryFields, EntryWriter } from '../format/entry.ts'
+import { type BatchOperation, numberKey, Table } from '../format/format.ts'
+import {
+  type BlockHeader,
+  FIRST_OF_BLOCK,
+  headerBytes,
+  LAST_OF_BLOCK,
+  writePageHeader,
+} from '../format/journal-page.ts'
+import { type Body, RecordType, writeBody, writeReference } from '../format/journal-record.ts'
 import type { PageTimes } from '../format/time-record.ts'
-import type { BootTime } from '../store.ts'
 import type { Page, StoredBody } from './bodies.ts'
-
-export const RecordType = {
-  /** A body that references of the same block name. */
-  Body: 1,
-  /** A copy of a body; its forward names it. The scan skips it. */
-  MovedBody: 2,
-  /** An enqueue of the block's latest body. */
-  EnqueueLatest: 3,
-  /** An enqueue of an earlier body of the same block. */
-  EnqueueNear: 4,
-  /** An enqueue of a body of an older block. */
-  EnqueueFar: 5,
-  Sent: 6,
-  Dropped: 7,
-  Received: 8,
-  Completed: 9,
-  /** Of format 1: without a digest. */
-  InboundAdded: 10,
-  InboundRemoved: 11,
-  InboundDigest: 12,
-} as const
 
 /** A page takes records until it has this many bytes; a body never spans two, so a page may be larger. */
 export const PAGE_BYTES = 16 * 1024
-const BOOT_ID_BYTES = 16
-/** Where the boot time begins, and the records of a page of format 1. */
-const BOOT_TIME_AT = 39
-const PAGE_HEADER_BYTES = BOOT_TIME_AT + BOOT_ID_BYTES + 8
-/** Behind it, in a block with UNSYNCED: the newest block that was synced by then. */
-const SYNCED_BYTES = 6
 const KEEP_BYTES = 1024 * 1024
-
-const FIRST_OF_BLOCK = 1
-const LAST_OF_BLOCK = 2
-const HAS_BOOT_TIME = 4
-/** The block's commit was not synced by itself, but some time later with others; what was synced by then follows. */
-const UNSYNCED = 8
-
-const QOS_MASK = 3
-const RETAIN = 0x04
-const EXPIRES = 0x08
-const EXTENDED = 0x08
-
-/** What every page of a block says about it. */
-export interface BlockHeader {
-  readonly sequence: number
-  /** `StateSource.now()` and `wallNow()` when it was sealed. */
-  readonly brokerTime: number
-  readonly wallTime: number
-  /** The store's number for the next new Session. */
-  readonly nextSession: number
-  /** `StateSource.bootTime()` of the same moment. */
-  readonly bootTime: BootTime | null
-}
 
 /** The block that is being filled. */
 export class OpenBlock {
@@ -97,7 +44,7 @@ export class OpenBlock {
     this.#newPage = newPage
     this.#times = times
     this.#isSynced = isSynced
-    this.#headerBytes = PAGE_HEADER_BYTES + (isSynced ? 0 : SYNCED_BYTES)
+    this.#headerBytes = headerBytes(isSynced)
   }
 
   get bytes(): number {
@@ -117,24 +64,16 @@ export class OpenBlock {
 
   /** Writes the body; the returned offset in `page` names it. */
   body(message: Message): number {
-    const topic = message.topic.bytes
     this.#begin(
       RecordType.Body,
-      topic.length +
+      message.topic.bytes.length +
         message.properties.length +
         message.payload.length +
         40 +
         textBytesMax(message.publisher),
     )
-    const writer = this.#writer
     const offset = this.#offset()
-    const expires = message.expiresAt !== Number.POSITIVE_INFINITY
-    writer.u8(message.qos | (message.retain ? RETAIN : 0) | (expires ? EXPIRES : 0))
-    if (expires) writer.f64(message.expiresAt)
-    writer.text(message.publisher)
-    writer.blob(topic)
-    writer.blob(message.properties)
-    writer.blob(message.payload)
+    writeBody(this.#writer, message)
     return offset
   }
 
@@ -153,7 +92,6 @@ export class OpenBlock {
 
   enqueue(session: number, delivery: Delivery, body: StoredBody): void {
     const { subscriptionIdentifiers: identifiers, share } = delivery
-    const extended = identifiers.length > 0 || share !== null
     const room = 32 + identifiers.length * 5 + (share === null ? 0 : textBytesMax(share))
     const latest = body === this.#latestBody
     if (
@@ -171,11 +109,7 @@ export class OpenBlock {
       writer.varint(body.page.number - this.#pages[0]!.number)
       writer.u16(body.offset)
     }
-    writer.u8(delivery.qos | (delivery.retain ? RETAIN : 0) | (extended ? EXTENDED : 0))
-    if (!extended) return
-    writer.varint(identifiers.length)
-    for (const identifier of identifiers) writer.varint(identifier)
-    writer.text(share ?? '')
+    writeReference(writer, delivery.qos, delivery.retain, identifiers, share)
   }
 
   /** An enqueue of a body of an older block, by its entry. */
@@ -218,7 +152,6 @@ export class OpenBlock {
    */
   seal(header: BlockHeader, synced: number, operations: BatchOperation[]): number {
     this.firstPage()
-    const mode = HAS_BOOT_TIME | (this.#isSynced ? 0 : UNSYNCED)
     const last = this.#pages.length - 1
     const end = this.#writer.length
     for (let index = 0; index <= last; index++) {
@@ -226,15 +159,8 @@ export class OpenBlock {
       const page = this.#pages[index]!
       const value = this.#writer.view(start, index === last ? end : this.#starts[index + 1]!)
       page.bytes = value.length
-      value[4] = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0) | mode
-      value.writeUIntLE(page.number, 5, 6)
-      value.writeUIntLE(header.sequence, 11, 6)
-      value.writeDoubleLE(header.brokerTime, 17)
-      value.writeDoubleLE(header.wallTime, 25)
-      value.writeUIntLE(header.nextSession, 33, 6)
-      writeBootTime(value, header.bootTime)
-      if (!this.#isSynced) value.writeUIntLE(synced, PAGE_HEADER_BYTES, SYNCED_BYTES)
-      value.writeUInt32LE(crc32(value.subarray(4)), 0)
+      const place = (index === 0 ? FIRST_OF_BLOCK : 0) | (index === last ? LAST_OF_BLOCK : 0)
+      writePageHeader(value, page.number, place, header, this.#isSynced ? null : synced)
       operations.push({ type: 'put', key: numberKey(Table.Journal, page.number), value })
     }
     return end
@@ -278,108 +204,6 @@ export class OpenBlock {
   #offset(): number {
     return this.#record - this.#starts[this.#starts.length - 1]!
   }
-}
-
-function writeBootTime(page: Buffer, time: BootTime | null): void {
-  const end = BOOT_TIME_AT + BOOT_ID_BYTES
-  page.fill(0, BOOT_TIME_AT, end)
-  if (time !== null) page.write(time.bootId, BOOT_TIME_AT, BOOT_ID_BYTES, 'hex')
-  page.writeDoubleLE(time?.sinceBoot ?? 0, end)
-}
-
-function readBootTime(page: Buffer): BootTime | null {
-  const end = BOOT_TIME_AT + BOOT_ID_BYTES
-  const id = page.subarray(BOOT_TIME_AT, end)
-  if (id.every((byte) => byte === 0)) return null
-  return { bootId: id.toString('hex'), sinceBoot: page.readDoubleLE(end) }
-}
-
-export interface PageHeader extends BlockHeader {
-  readonly page: number
-  /** Where its records begin. */
-  readonly bytes: number
-  readonly first: boolean
-  readonly last: boolean
-}
-
-/** What a page says about when its block was synced. */
-export interface SyncNote {
-  readonly sequence: number
-  readonly isFirst: boolean
-  /** Not by its own commit. */
-  readonly isUnsynced: boolean
-  /** The newest block that was synced by then; 0 where each is synced by its own commit. */
-  readonly synced: number
-}
-
-/** Reads that without a check, for whoever has checked the page. Throws RangeError for what is too short. */
-export function readSyncNote(value: Buffer): SyncNote {
-  const unsynced = isUnsynced(value)
-  return {
-    sequence: value.readUIntLE(11, 6),
-    isFirst: (value[4]! & FIRST_OF_BLOCK) !== 0,
-    isUnsynced: unsynced,
-    synced: unsynced ? value.readUIntLE(PAGE_HEADER_BYTES, SYNCED_BYTES) : 0,
-  }
-}
-
-function isUnsynced(page: Buffer): boolean {
-  return (page[4]! & UNSYNCED) !== 0
-}
-
-/** Checks and reads the header of a stored page. Throws StoreError `corrupt`. */
-export function readPageHeader(number: number, value: Buffer): PageHeader {
-  const hasBootTime = value.length >= PAGE_HEADER_BYTES && (value[4]! & HAS_BOOT_TIME) !== 0
-  if (value.length < BOOT_TIME_AT || value.readUInt32LE(0) !== crc32(value.subarray(4))) {
-    throw corrupt(`journal page ${number} does not match its checksum`, LOSS.messages)
-  }
-  const page = value.readUIntLE(5, 6)
-  if (page !== number) throw corrupt(`journal page ${page} lies in the place of ${number}`, LOSS.messages)
-  return {
-    page,
-    bytes: hasBootTime ? PAGE_HEADER_BYTES + (isUnsynced(value) ? SYNCED_BYTES : 0) : BOOT_TIME_AT,
-    first: (value[4]! & FIRST_OF_BLOCK) !== 0,
-    last: (value[4]! & LAST_OF_BLOCK) !== 0,
-    sequence: value.readUIntLE(11, 6),
-    brokerTime: value.readDoubleLE(17),
-    wallTime: value.readDoubleLE(25),
-    nextSession: value.readUIntLE(33, 6),
-    bootTime: hasBootTime ? readBootTime(value) : null,
-  }
-}
-
-/** A body, and what is known about its Message with it. Buffers are views of the page. */
-export interface Body {
-  readonly qos: QoS
-  readonly retain: boolean
-  readonly expiresAt: number
-  readonly publisher: string
-  readonly topic: string
-  readonly properties: Buffer
-  readonly payload: Buffer
-}
-
-/** Reads the body at the reader's place. Throws TruncatedError. */
-export function readBody(reader: ByteReader): Body {
-  const flags = reader.u8()
-  return {
-    qos: (flags & QOS_MASK) as QoS,
-    retain: (flags & RETAIN) !== 0,
-    expiresAt: flags & EXPIRES ? reader.f64() : Number.POSITIVE_INFINITY,
-    publisher: reader.text(),
-    topic: reader.text(),
-    properties: reader.blob(),
-    payload: reader.blob(),
-  }
-}
-
-/** Passes a body over: all of its Message that an entry holds goes into `into`. Throws TruncatedError. */
-export function skipBody(reader: ByteReader, into: EntryFields): void {
-  const flags = reader.u8()
-  into.flags = entryFlags(0, false, (flags & QOS_MASK) as QoS, (flags & RETAIN) !== 0)
-  into.expiresAt = flags & EXPIRES ? reader.f64() : Number.POSITIVE_INFINITY
-  reader.skip()
-  into.size = reader.skip() + reader.skip() + reader.skip()
 }
 
 /** Properties and payload in one allocation of their own, so that they do not pin their page. */

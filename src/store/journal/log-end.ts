@@ -16,7 +16,7 @@ import { syncDirectory } from '../files/data-directory.ts'
 import { crc32c } from '../format/crc32c.ts'
 import { ByteReader, TruncatedError } from '../format/encoding.ts'
 import { Table } from '../format/format.ts'
-import { readSyncNote, type SyncNote } from './journal.ts'
+import { readSyncNote, type SyncNote } from '../format/journal-page.ts'
 
 const BLOCK_BYTES = 32 * 1024
 const HEADER_BYTES = 7

@@ -1,11 +1,12 @@
 /** Finds the bodies of stored messages by the page and offset that name them, and reads them in slices. */
-
 import type { Database } from '../files/database.ts'
 import { TableCursor } from '../files/table-cursor.ts'
 import type { DamageReport } from '../format/damage.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { keyNumber, numberKey, Table } from '../format/format.ts'
-import { type Body, readBody, readPageHeader } from './journal.ts'
+import { readForwards } from '../format/forward-record.ts'
+import { pageDamage } from '../format/journal-page.ts'
+import { type Body, readBody } from '../format/journal-record.ts'
 
 /** Pages kept, of about 16 KiB each. */
 const PAGES_MAX = 256
@@ -26,13 +27,17 @@ export class StoredBodies {
     this.#db = db
   }
 
-  /** Reads where bodies have moved to. To be called first. */
+  /** Reads where bodies have moved to. Call this first. */
   async open(report: DamageReport): Promise<void> {
     const lost = (key: Buffer): string => `messages that had moved out of journal page ${keyNumber(key)}`
     const cursor = new TableCursor(this.#db, Table.Forward, report, lost)
     for (let value = await cursor.next(); value !== undefined; value = await cursor.next()) {
-      const forwards = cursor.decoded(value, readForwards)
-      if (forwards !== undefined) this.#forwards.set(keyNumber(value.key), forwards)
+      const forwards = new Map<number, BodyPlace>()
+      const isRead = cursor.decoded(value, (reader) => {
+        readForwards(reader, (nameOffset, page, offset) => forwards.set(nameOffset, { page, offset }))
+        return true
+      })
+      if (isRead) this.#forwards.set(keyNumber(value.key), forwards)
     }
     await cursor.close()
   }
@@ -63,22 +68,6 @@ export class StoredBodies {
   }
 }
 
-function readForwards(reader: ByteReader): Map<number, BodyPlace> {
-  const forwards = new Map<number, BodyPlace>()
-  for (let count = reader.varint(); count > 0; count--) {
-    const nameOffset = reader.u16()
-    const page = reader.varint()
-    forwards.set(nameOffset, { page, offset: reader.u16() })
-  }
-  return forwards
-}
-
 function sound(number: number, value: Buffer | undefined): Buffer | null {
-  if (value === undefined) return null
-  try {
-    readPageHeader(number, value)
-    return value
-  } catch {
-    return null
-  }
+  return value === undefined || pageDamage(number, value) !== null ? null : value
 }

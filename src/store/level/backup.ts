@@ -7,7 +7,7 @@ import { storeError } from '../files/failure.ts'
 import { keptFileOf, writeKeptFile } from '../files/kept-files.ts'
 import { ContainerReader, type Entry } from '../format/container.ts'
 import { FORMAT_VERSION, keyNumber, Table, unsealed } from '../format/format.ts'
-import { readPageHeader } from '../journal/journal.ts'
+import { readPageHeader } from '../format/journal-page.ts'
 import { cutLogEnd } from '../journal/log-end.ts'
 import { StoreError } from '../store.ts'
 

@@ -50,13 +50,15 @@ import {
   Table,
   TIME_KEY,
 } from '../format/format.ts'
+import { readPageHeader } from '../format/journal-page.ts'
+import { readBody } from '../format/journal-record.ts'
 import { decodeMeta, encodeMeta } from '../format/meta.ts'
 import { OpenRetained } from '../format/retained.ts'
 import { encodeTimes, type StoredDoubt } from '../format/time-record.ts'
 import { HeldBytes } from '../held-bytes.ts'
 import { Bodies, Page } from '../journal/bodies.ts'
 import { Checkpoints, encodeSession, encodeSubscription, StoredSession } from '../journal/checkpoint.ts'
-import { copied, OpenBlock, readBody, readPageHeader, TopicCache } from '../journal/journal.ts'
+import { copied, OpenBlock, TopicCache } from '../journal/journal.ts'
 import { type CutEnd, cutLogEnd } from '../journal/log-end.ts'
 import { ParkedEntries } from '../journal/parked.ts'
 import {

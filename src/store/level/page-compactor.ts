@@ -3,8 +3,10 @@
 import type { Database } from '../files/database.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { numberKey, Table } from '../format/format.ts'
+import { readPageHeader } from '../format/journal-page.ts'
+import { readBody } from '../format/journal-record.ts'
 import type { Bodies, Forward, Page } from '../journal/bodies.ts'
-import { type OpenBlock, readBody, readPageHeader } from '../journal/journal.ts'
+import type { OpenBlock } from '../journal/journal.ts'
 
 /** Pages that are read at once; at most a quarter of their bytes is alive. */
 const PAGES_MAX = 64

@@ -1,0 +1,153 @@
+/**
+ * HOT. Puts Sessions together from their checkpoints and the journal. This file alone says what a stored value or a
+ * journal record means for a Session: recovery, check, export and repair all go through it.
+ *
+ * How strictly damage is taken is up to the DamageReport. A lenient one leads to Sessions that are uncertain: which of
+ * their messages were sent is not known any more, so all of them stay queued, and rather arrive twice than never.
+ */
+
+import type { DamageReport } from '../format/damage.ts'
+import type { ByteReader } from '../format/encoding.ts'
+import { EntryFields, EntryReader, MISSING_PAGE } from '../format/entry.ts'
+import { EntrySlots } from '../format/entry-slots.ts'
+import type { Extensions } from '../format/extensions.ts'
+import { type JournalRecord, RecordType } from '../format/journal-record.ts'
+import type { PageTimes } from '../format/time-record.ts'
+import { readHead, readInbound, type Segment } from './checkpoint.ts'
+import { RELEASED, type SessionBuilder } from './session-builder.ts'
+
+export class SessionReplay {
+  /** Entries that are in flight. */
+  readonly slots: EntrySlots
+  readonly #times: PageTimes
+  readonly #report: DamageReport
+  readonly #entry = new EntryFields()
+
+  constructor(extensions: Extensions, times: PageTimes, report: DamageReport) {
+    this.slots = new EntrySlots(extensions)
+    this.#times = times
+    this.#report = report
+  }
+
+  /** Begins a Session with the head value of its checkpoint. Throws when it cannot be decoded. */
+  begin(session: SessionBuilder, reader: ByteReader): void {
+    const { covered, lastPacketId, queueHead, queueTail } = readHead(reader)
+    session.covered = covered
+    session.lastPacketId = lastPacketId
+    session.head = queueHead
+    session.read = queueHead
+    session.tail = queueTail
+    const entries = new EntryReader(reader, this.#times)
+    for (let count = reader.varint(); count > 0; count--) {
+      const packetId = reader.u16()
+      const isReleased = reader.u8() === 0
+      if (!isReleased) entries.read(this.#entry)
+      session.ownInFlight.set(packetId, isReleased ? RELEASED : this.slots.put(this.#entry))
+    }
+    readInbound(reader, (packetId, digest) => session.ownInbound.set(packetId, digest))
+    session.isCertain = true
+  }
+
+  /**
+   * Appends the entries of a segment to the queue; `reader` is behind the segment's end position. Segments come in the
+   * order of their positions. Throws when it cannot be decoded.
+   */
+  segment(session: SessionBuilder, { from, to }: Segment, reader: ByteReader): void {
+    // Godwit 0.1.0 could delete a segment before the head value that still named it. Missing entries are therefore
+    // damage only if the journal does not say that all of them are gone.
+    session.reach(from)
+    const entries = new EntryReader(reader, this.#times)
+    for (let position = from; position < to; position++) {
+      entries.read(this.#entry)
+      if (position !== session.read) continue
+      session.queue.push(this.#entry)
+      session.read++
+    }
+  }
+
+  /** Applies a journal record that the checkpoint does not cover. */
+  apply(session: SessionBuilder, record: JournalRecord): void {
+    switch (record.type) {
+      case RecordType.EnqueueLatest:
+      case RecordType.EnqueueNear:
+      case RecordType.EnqueueFar:
+        session.queue.push(record.entry)
+        return
+      case RecordType.Sent:
+        this.#sent(session, record.packetId)
+        return
+      case RecordType.Dropped:
+        this.#dropped(session)
+        return
+      case RecordType.Received:
+        this.#land(session, record.packetId)
+        // PUBRELs are sent again in the order of the PUBRECs [MQTT-4.6.0-4]. An uncertain Session needs it, too: the
+        // client waits for PUBREL, and would take the next message under this identifier for a repetition.
+        session.ownInFlight.set(record.packetId, RELEASED)
+        return
+      case RecordType.Completed:
+        this.#land(session, record.packetId)
+        return
+      case RecordType.InboundAdded:
+      case RecordType.InboundDigest:
+        session.ownInbound.set(record.packetId, record.digest)
+        return
+      case RecordType.InboundRemoved:
+        session.ownInbound.delete(record.packetId)
+    }
+  }
+
+  /** Goes on after journal records that were lost. */
+  passGap(session: SessionBuilder): void {
+    session.isCertain = false
+    // An identifier that was released in the gap would swallow a new message.
+    if (session.inbound.size > 0) session.ownInbound.clear()
+  }
+
+  /** The head of the queue went in flight. */
+  #sent(session: SessionBuilder, packetId: number): void {
+    if (!session.isCertain) {
+      session.lastPacketId = packetId
+      return
+    }
+    const entry = this.#entry
+    if (!session.queue.peek(entry)) {
+      this.#contradict(session, 'the queue is empty')
+      return
+    }
+    // Such a message is never in flight: the checkpoint is older than the one that the journal goes on from.
+    if (entry.page !== MISSING_PAGE && entry.deliveryQoS === 0) {
+      this.#contradict(session, `packet ${packetId} has QoS 0`)
+      return
+    }
+    session.queue.shift()
+    session.ownInFlight.set(packetId, this.slots.put(entry))
+    session.lastPacketId = packetId
+  }
+
+  #dropped(session: SessionBuilder): void {
+    if (!session.isCertain) return
+    if (session.queue.parts.length > 0) session.queue.shift()
+    else this.#contradict(session, 'the queue is empty')
+  }
+
+  /** The message of this packet is not in flight any more. */
+  #land(session: SessionBuilder, packetId: number): void {
+    const slot = session.inFlight.get(packetId)
+    if (slot === undefined) {
+      if (session.isCertain) this.#contradict(session, `packet ${packetId} is not in flight`)
+      return
+    }
+    if (slot !== RELEASED) this.slots.free(slot)
+    session.ownInFlight.delete(packetId)
+  }
+
+  #contradict(session: SessionBuilder, why: string): void {
+    const damage = {
+      what: `the journal does not fit the queue of ${JSON.stringify(session.record.clientId)}`,
+      lost: 'which of its messages were sent: they may come a second time',
+    }
+    this.#report(damage, new RangeError(why))
+    session.isCertain = false
+  }
+}
