@@ -1,5 +1,6 @@
 /**
- * PURE. A backup as a file: every key and value of a store as it was at one moment, each with a CRC-32.
+ * PURE. The file format of a backup: every key and value of a store as it was at one moment, each with a
+ * CRC-32.
  *
  * ```
  * header: "GODWIT BACKUP\n" | container version u16 | store format version u16 | taken at f64 | crc u32
@@ -7,8 +8,8 @@
  * end:    a record with an empty key; its value is the number of records before it, u48
  * ```
  *
- * Integers are little-endian, `taken at` is wall time in ms since 1970, a CRC is that of everything before it in its
- * header or record. Nothing follows the end. A file without it was cut off, and is no backup.
+ * Integers are little-endian. `taken at` is wall time in ms since 1970. A CRC covers everything before it in
+ * its header or record. Nothing follows the end. A file without it was cut off, and is not a backup.
  */
 import { crc32 } from 'node:zlib'
 import { StoreError } from '../store.ts'
@@ -21,10 +22,10 @@ const CRC_BYTES = 4
 const LENGTHS_BYTES = 8
 /** No key of the store is longer than a topic filter or a percent-encoded Client Identifier. */
 const KEY_BYTES_MAX = 256 * 1024
-/** A value is a page with one body at most, and MQTT's packets have up to 256 MiB. */
+/** The largest values are pages with one body, and a packet of MQTT has at most 256 MiB. */
 const VALUE_BYTES_MAX = 512 * 1024 * 1024
 
-/** One key of the store with its value, CRC of the store included. */
+/** One key of the store with its value, including the CRC that the store gives it. */
 export type Entry = readonly [key: Buffer, value: Buffer]
 
 export interface ContainerHeader {
@@ -33,7 +34,7 @@ export interface ContainerHeader {
   readonly takenAt: number
 }
 
-/** The whole container as chunks of about the size of the slices; `storeFormat` is that of what is in them. */
+/** Yields the whole container as chunks of about the size of the slices, which are of `storeFormat`. */
 export async function* containerChunks(
   slices: AsyncIterable<readonly Entry[]>,
   takenAt: number,
@@ -69,14 +70,14 @@ function recordParts(key: Buffer, value: Buffer): Buffer[] {
   return [lengths, key, value, crc]
 }
 
-/** Takes a container apart as its bytes come. `name` is for errors. */
+/** Takes a container apart as its bytes arrive. Errors mention `name`. */
 export class ContainerReader {
   readonly #name: string
   #header: ContainerHeader | null = null
-  /** What came and is not a whole record yet. */
+  /** Bytes that arrived and are not a whole record yet. */
   #rest: Buffer[] = []
   #restBytes = 0
-  /** So many are needed before it is worth looking again. */
+  /** Bytes that have to be there before the next record can be read. */
   #neededBytes = HEADER_BYTES
   #at = 0
   #records = 0
@@ -86,7 +87,7 @@ export class ContainerReader {
     this.#name = name
   }
 
-  /** Null until enough was read. */
+  /** The header; null until it was read. */
   get header(): ContainerHeader | null {
     return this.#header
   }
@@ -95,7 +96,7 @@ export class ContainerReader {
     return this.#records
   }
 
-  /** The entries that are complete with these bytes; views. Throws StoreError. */
+  /** Takes more bytes. Returns the entries that are complete now, as views. Throws StoreError. */
   push(chunk: Buffer): Entry[] {
     this.#rest.push(chunk)
     this.#restBytes += chunk.length
@@ -114,7 +115,7 @@ export class ContainerReader {
     return entries
   }
 
-  /** No more bytes come. Throws StoreError when the end is missing. */
+  /** Ends reading. Throws StoreError if the end of the container is missing. */
   end(): void {
     if (!this.#ended) throw damaged(this.#name, `it was cut off after ${this.#records} records`)
   }
@@ -137,7 +138,8 @@ export class ContainerReader {
       throw new StoreError(
         'format',
         `${this.#name} is a backup of format ${version}; this version of Godwit reads ${CONTAINER_VERSION}`,
-        'Restore it with the version of Godwit that wrote it, `godwit export` from there, and `godwit import` here.',
+        'Restore it with the version of Godwit that wrote it, `godwit export` from there, and `godwit import` ' +
+          'here.',
       )
     }
     this.#header = { storeFormat, takenAt: bytes.readDoubleLE(MAGIC.length + 4) }
@@ -145,7 +147,7 @@ export class ContainerReader {
     return HEADER_BYTES
   }
 
-  /** Returns where the record at `at` ends; null while it is not complete. */
+  /** Reads the record at `at`. Returns where it ends; null while it is not complete. */
   #record(bytes: Buffer, at: number, entries: Entry[]): number | null {
     const left = bytes.length - at
     if (this.#ended && left > 0) throw damaged(this.#name, 'something follows its end')

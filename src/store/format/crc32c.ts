@@ -1,4 +1,4 @@
-/** HOT. The CRC of LevelDB's logs (Castagnoli), which `node:zlib` does not have. */
+/** HOT. Computes the CRC of LevelDB's logs (Castagnoli), which `node:zlib` does not have. */
 
 const POLYNOMIAL = 0x82f63b78
 
@@ -8,7 +8,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc >>> 0
 })
 
-/** Of all bytes, as an unsigned 32-bit number. */
+/** Returns the CRC of all bytes as an unsigned 32-bit number. */
 export function crc32c(bytes: Uint8Array): number {
   let crc = 0xffffffff
   for (let index = 0; index < bytes.length; index++) crc = TABLE[(crc ^ bytes[index]!) & 0xff]! ^ (crc >>> 8)

@@ -10,8 +10,9 @@ export interface Damage {
 }
 
 /**
- * Decides about a damage. A strict one throws StoreError, and reading ends. A lenient one notes it and returns: then
- * the reader leaves out the damaged part, keeps every message that may still have to be delivered, and goes on.
+ * Decides about a damage. A strict one throws StoreError, and reading ends. A lenient one notes it and
+ * returns: then the reader leaves out the damaged part, keeps every message that may still have to be
+ * delivered, and goes on.
  */
 export type DamageReport = (damage: Damage, cause?: unknown) => void
 

@@ -1,9 +1,9 @@
 /**
- * HOT. Bytes of stored values: an appending writer and a reader. Integers are little-endian; `varint` holds up to 53
- * bits, seven per byte, lowest first.
+ * HOT. Writes and reads the bytes of stored values. Integers are little-endian. A `varint` has up to 53 bits,
+ * seven per byte, the lowest first.
  */
 
-/** A growing buffer. What it hands out (`view`) is valid until the next `clear`. */
+/** Appends to a buffer that grows. A `view` is valid until the next `clear`. */
 export class ByteWriter {
   #bytes: Buffer
   /** Bytes written. */
@@ -13,7 +13,7 @@ export class ByteWriter {
     this.#bytes = Buffer.allocUnsafeSlow(capacityBytes)
   }
 
-  /** Makes room for `bytes` more. Every record calls it once, so that the single writes need no check. */
+  /** Makes room for `bytes` more. Each record calls it once, so that single writes need no check. */
   reserve(bytes: number): void {
     const needed = this.length + bytes
     if (needed <= this.#bytes.length) return
@@ -61,13 +61,13 @@ export class ByteWriter {
     this.length += bytes.length
   }
 
-  /** A length and the bytes. */
+  /** Writes a length and the bytes. */
   blob(bytes: Buffer): void {
     this.varint(bytes.length)
     this.raw(bytes)
   }
 
-  /** A length and the text as UTF-8. Needs `textBytesMax(text)` of room. */
+  /** Writes a length and the text as UTF-8. Needs room for `textBytesMax(text)`. */
   text(text: string): void {
     const bytes = Buffer.byteLength(text, 'utf8')
     this.varint(bytes)
@@ -78,31 +78,31 @@ export class ByteWriter {
     return this.#bytes.subarray(from, to)
   }
 
-  /** A copy of everything that was written. */
+  /** Returns a copy of everything that was written. */
   taken(): Buffer {
     const copy = Buffer.allocUnsafeSlow(this.length)
     this.#bytes.copy(copy, 0, 0, this.length)
     return copy
   }
 
-  /** Forgets what was written; lets go of a buffer that grew beyond `keepBytes`. */
+  /** Starts again from empty. Replaces a buffer that grew beyond `keepBytes`. */
   clear(keepBytes: number): void {
     this.length = 0
     if (this.#bytes.length > keepBytes) this.#bytes = Buffer.allocUnsafeSlow(keepBytes)
   }
 }
 
-/** Most bytes that `text` may take in UTF-8, with its length. */
+/** Returns the most bytes that `text` may take in UTF-8, with its length. */
 export function textBytesMax(text: string): number {
   return text.length * 3 + 5
 }
 
-/** Reading ran over the end of a value. */
+/** A stored value ends before everything in it was read. */
 export class TruncatedError extends Error {
   override readonly name = 'TruncatedError'
 }
 
-/** Reads what ByteWriter wrote. Throws TruncatedError instead of reading over the end. */
+/** Reads values that ByteWriter wrote. Throws TruncatedError instead of reading over the end. */
 export class ByteReader {
   #bytes: Buffer
   at: number
@@ -150,14 +150,14 @@ export class ByteReader {
     }
   }
 
-  /** A view of the stored bytes. */
+  /** Returns a view of the stored bytes. */
   blob(): Buffer {
     const length = this.varint()
     const at = this.#advance(length)
     return this.#bytes.subarray(at, at + length)
   }
 
-  /** Passes a blob or text over; returns its length. */
+  /** Skips a blob or text, and returns its length. */
   skip(): number {
     const length = this.varint()
     this.#advance(length)

@@ -1,8 +1,8 @@
-/** HOT. Entries that come and go in any order while a store is read, without an object each. */
+/** HOT. Keeps entries that come and go in any order while a store is read, without an object each. */
 import type { EntryFields } from './entry.ts'
 import type { Extensions } from './extensions.ts'
 
-/** Numbers of a slot: page, offset and flags, size, expiry, number of the extension or 0. */
+/** Numbers of a slot: page; offset and flags; size; expiry; number of the extension or 0. */
 const NUMBERS = 5
 const FIRST_CAPACITY = 64
 const OFFSETS = 0x10000
@@ -35,7 +35,7 @@ export class EntrySlots {
     return slot
   }
 
-  /** Copies the entry out. */
+  /** Copies the entry into `into`. */
   read(slot: number, into: EntryFields): void {
     const at = slot * NUMBERS
     const place = this.#numbers[at + 1]!

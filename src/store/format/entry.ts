@@ -1,6 +1,7 @@
 /**
- * HOT. One queued or in-flight delivery as checkpoints and far references store it: the name of its body, and all of
- * the Message that must be known while the body is on disk. The publisher is in the body; older stores have it here too.
+ * HOT. One queued or in-flight delivery as checkpoints and far references store it: the name of its body, and
+ * the fields of the Message that must be known while the body is on disk. The publisher is in the body. Older
+ * stores have it here as well.
  */
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
@@ -14,20 +15,20 @@ const MESSAGE_RETAIN = 0x20
 const EXPIRES = 0x40
 /** Subscription Identifiers or a Shared Subscription follow. */
 const EXTENDED = 0x80
-/** What `EntryFields.flags` keeps; the rest follows from its other fields. */
+/** The flags that `EntryFields.flags` keeps. The others follow from its fields. */
 const FIELD_FLAGS = 0x3f
 
 const NONE = 0
 const NEW = 1
 const FIRST_INDEX = 2
 
-/** What few deliveries have; the same for all that came by one Subscription. */
+/** Fields that few deliveries have. They are the same for all that came through one Subscription. */
 export interface EntryExtension {
   readonly subscriptionIdentifiers: readonly number[]
   readonly share: string | null
 }
 
-/** The name of a stored body: where it was first written, which stays its name when it moves. */
+/** The name of a stored body: the place where it was first written. The name stays when the body moves. */
 export interface BodyName {
   readonly namePage: number
   readonly nameOffset: number
@@ -41,7 +42,7 @@ export class EntryFields {
   /** The name of the body. */
   page = 0
   offset = 0
-  /** QoS and RETAIN of delivery and message, see `entryFlags`. */
+  /** QoS and RETAIN of delivery and message; see `entryFlags`. */
   flags = 0
   /** `Message.size`. */
   size = 0
@@ -58,7 +59,7 @@ export class EntryFields {
     this.extension = entry.extension
   }
 
-  /** Takes over everything but the name of the body. */
+  /** Takes over all fields of a delivery but the name of the body. */
   describe(delivery: Delivery): void {
     const { message, subscriptionIdentifiers, share } = delivery
     this.flags = entryFlags(delivery.qos, delivery.retain, message.qos, message.retain)
@@ -84,7 +85,7 @@ export class EntryFields {
     return (this.flags & MESSAGE_RETAIN) !== 0
   }
 
-  /** The delivery of this message that the entry describes. */
+  /** Returns the delivery of this message that the entry describes. */
   deliveryOf(message: Message): Delivery {
     const { extension } = this
     return {
@@ -97,14 +98,14 @@ export class EntryFields {
   }
 }
 
-/** `EntryFields.flags`. */
+/** Returns the value of `EntryFields.flags`. */
 export function entryFlags(qos: QoS, retain: boolean, messageQoS: QoS, messageRetain: boolean): number {
   return (
     qos | (retain ? RETAIN : 0) | (messageQoS << MESSAGE_QOS_SHIFT) | (messageRetain ? MESSAGE_RETAIN : 0)
   )
 }
 
-/** Writes the entries of one value; pages and texts are relative to those before. */
+/** Writes the entries of one value. Pages and texts are relative to those of earlier entries. */
 export class EntryWriter {
   readonly #writer: ByteWriter
   readonly #fields = new EntryFields()
@@ -136,7 +137,7 @@ export class EntryWriter {
     this.#page = page
     writer.u16(fields.offset)
     writer.varint(fields.size)
-    // As it was first stored: its body says the same.
+    // It is written as it was first stored, as in its body.
     if (expires) writer.f64(this.#times.stored(page, expiresAt))
     writer.varint(NONE)
     if (extension !== null) this.#extension(extension)
@@ -210,7 +211,7 @@ export class EntryReader {
   }
 }
 
-/** Subscription Identifiers of a delivery; `count` of them. */
+/** Reads `count` Subscription Identifiers of a delivery. */
 export function readIdentifiers(reader: ByteReader, count: number): number[] {
   const identifiers: number[] = []
   for (let index = 0; index < count; index++) identifiers.push(reader.varint())

@@ -1,26 +1,26 @@
 /**
- * HOT. What few queue entries have beside their bodies: Subscription Identifiers, and the Shared Subscription that they came
- * by. Each combination is kept once, however many parked entries have it: they know it by a number.
+ * HOT. Keeps the fields that few parked entries have: Subscription Identifiers, and the Shared Subscription
+ * through which a message came. Each combination is kept once. Entries refer to it by a number.
  */
 import type { EntryExtension } from './entry.ts'
 
 export class Extensions {
-  /** By number; numbers count from 1. */
+  /** Combinations by number, from 1 on. */
   readonly #known: (EntryExtension | null)[] = [null]
-  /** Entries that have it, by number. */
+  /** Entries with each combination, by number. */
   readonly #counts: number[] = [0]
-  /** Numbers that nobody has any more. */
+  /** Numbers that are not in use. */
   readonly #free: number[] = []
   readonly #numbers = new Map<string, number>()
-  /** The number of what was taken last; 0 for none. Neighbours in a queue mostly have the same. */
+  /** The number that was taken last; 0 for none. Neighbours in a queue mostly have the same. */
   #latest = 0
 
-  /** Combinations that some entry has. */
+  /** Combinations that at least one entry has. */
   get size(): number {
     return this.#numbers.size
   }
 
-  /** The number of this extension, which one entry more has. */
+  /** Counts one more entry with this extension, and returns its number. */
   take(extension: EntryExtension): number {
     const latest = this.#latest
     if (latest !== 0 && isSame(this.#known[latest]!, extension)) {
@@ -38,7 +38,7 @@ export class Extensions {
     return this.#known[number]!
   }
 
-  /** An entry that has it is gone. */
+  /** Counts one entry with it less. */
   release(number: number): void {
     if (--this.#counts[number]! > 0) return
     this.#numbers.delete(keyOf(this.#known[number]!))
@@ -56,7 +56,10 @@ export class Extensions {
   }
 }
 
-/** A share begins with `$`, a list of identifiers with a digit, and no filter has the character between them. */
+/**
+ * A share begins with `$`, a list of identifiers with a digit, and no filter contains the character between
+ * them.
+ */
 function keyOf({ subscriptionIdentifiers, share }: EntryExtension): string {
   if (subscriptionIdentifiers.length === 0) return share!
   return `${subscriptionIdentifiers.join(',')}\0${share ?? ''}`

@@ -1,5 +1,6 @@
 /**
- * The layout on disk: one LevelDB, binary keys whose first byte names the table, every value closed by a CRC-32.
+ * The layout on disk: one LevelDB with binary keys. The first byte of a key names its table, and every value
+ * ends with a CRC-32.
  *
  * ```
  * 00                    meta: magic, format version, state of the journal (see Meta)
@@ -7,23 +8,25 @@
  * 02 session filter     Subscription
  * 03 session            checkpoint head: sequence covered, in-flight, inbound, queue head and tail
  * 04 session position   checkpoint of the queue from this position on, up to 1,024 entries
- * 05 number             directory: sizes of 256 journal pages, 0 for those that were deleted
- * 06 page               forwards: bodies of this deleted page that live on elsewhere
- * 07                    what is in doubt about time, and messages that expire later than they say
+ * 05 number             page index: sizes of 256 journal pages, 0 for those that were deleted
+ * 06 page               forwards: the new places of bodies that moved out of this page
+ * 07                    time: the part that is in doubt, and messages that expire later than they say
  * 10 page               journal page
  * retained:... will:... written by aedes-persistence-level (see retained.ts)
  * ```
  *
- * `session` is the store's own number of a Session: never used twice, unlike perhaps the Server's, so that journal
- * records of a deleted Session can never be taken for another's. Numbers in keys are 48 bits, big-endian, so that
- * LevelDB keeps them in order. The CRC covers key and value: a value under a wrong key is as bad as a wrong value.
+ * `session` is the store's own number of a Session. Unlike the Server's number it is never used twice, so
+ * that journal records of a deleted Session are never taken for those of another. Numbers in keys are 48
+ * bits, big-endian, so that LevelDB keeps them in order. The CRC covers key and value, since a value under a
+ * wrong key is as bad as a wrong value.
  */
 import { crc32 } from 'node:zlib'
 import { StoreError } from '../store.ts'
 
 /**
- * The format that is written. It rises at most once per release, with what an older Godwit cannot read; every earlier one
- * stays readable. Values of format 1 stay as they are until they are written anew: each says by itself which kind it is.
+ * The format that is written. It rises at most once per release, when an older Godwit could not read the new
+ * values. Every earlier format stays readable. Values of format 1 stay as they are until they are written
+ * again, since each value says which kind it is.
  *
  * 2: account ids of owners, digests of QoS 2 messages, the machine's boot time beside each commit
  */
@@ -61,7 +64,7 @@ export function numberKey(table: Table, number: number): Buffer {
   return key
 }
 
-/** Of the segment that begins at this queue position. */
+/** Returns the key of the segment that begins at this queue position. */
 export function segmentKey(session: number, position: number): Buffer {
   const key = Buffer.allocUnsafe(13)
   key[0] = Table.CheckpointSegment
@@ -78,29 +81,29 @@ export function subscriptionKey(session: number, filter: string): Buffer {
   return key
 }
 
-/** The number that follows the table's byte. */
+/** Returns the number that follows the table's byte. */
 export function keyNumber(key: Buffer): number {
   return key.readUIntBE(1, 6)
 }
 
-/** The queue position of a `segmentKey`. */
+/** Returns the queue position of a `segmentKey`. */
 export function keyPosition(key: Buffer): number {
   return key.readUIntBE(7, 6)
 }
 
-/** The topic filter of a `subscriptionKey`. */
+/** Returns the topic filter of a `subscriptionKey`. */
 export function keyFilter(key: Buffer): string {
   return key.toString('utf8', 7)
 }
 
-/** Where a table begins and the next one starts. */
+/** Returns the range of a table's keys. */
 export function tableRange(table: Table): { gte: Buffer; lt: Buffer } {
   return { gte: Buffer.from([table]), lt: Buffer.from([table + 1]) }
 }
 
 const CRC_BYTES = 4
 
-/** The value with the CRC of key and value behind it. */
+/** Returns the value followed by the CRC of key and value. */
 export function sealed(key: Buffer, value: Buffer): Buffer {
   const bytes = Buffer.allocUnsafe(value.length + CRC_BYTES)
   value.copy(bytes)
@@ -108,7 +111,7 @@ export function sealed(key: Buffer, value: Buffer): Buffer {
   return bytes
 }
 
-/** The value without its CRC. Throws StoreError `corrupt` when it does not match. */
+/** Returns the value without its CRC. Throws StoreError `corrupt` if the CRC does not match. */
 export function unsealed(key: Buffer, bytes: Buffer): Buffer {
   const length = bytes.length - CRC_BYTES
   const value = bytes.subarray(0, Math.max(length, 0))
@@ -118,22 +121,24 @@ export function unsealed(key: Buffer, bytes: Buffer): Buffer {
   return value
 }
 
-/** A put of a sealed value. */
+/** Returns a put of the sealed value. */
 export function put(key: Buffer, value: Buffer): BatchOperation {
   return { type: 'put', key, value: sealed(key, value) }
 }
 
 const RESTORE_ADVICE =
-  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep what is left ' +
-  'with `godwit repair DIR`, which keeps a copy of the directory'
+  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep what is ' +
+  'left with `godwit repair DIR`, which keeps a copy of the directory'
 
-/** A StoreError for stored bytes that are not what was written; `loss` says what depends on them. */
+/**
+ * Returns a StoreError for stored bytes that are not as they were written. `loss` says what depends on them.
+ */
 export function corrupt(what: string, loss: string, cause?: unknown): StoreError {
   const message = `the store is damaged: ${what}`
   return new StoreError('corrupt', message, `${RESTORE_ADVICE}: ${loss}.`, { cause })
 }
 
-/** What a damaged value costs, for advice. */
+/** The loss that a damaged value means, for advice. */
 export const LOSS = {
   session: 'it holds Sessions, their Subscriptions and their queued messages',
   messages: 'it holds queued messages that were acknowledged to their publishers',
@@ -145,7 +150,7 @@ function lossOf(key: Buffer): string {
   return key[0] !== undefined && key[0] > Table.Journal ? LOSS.retained : LOSS.session
 }
 
-/** What is stored under a key, in words. */
+/** Describes the value of a key in words. */
 export function tableName(key: Buffer): string {
   switch (key[0]) {
     case Table.Meta:
@@ -159,11 +164,11 @@ export function tableName(key: Buffer): string {
     case Table.CheckpointSegment:
       return `the queue from position ${keyPosition(key)} on of Session ${keyNumber(key)}`
     case Table.Directory:
-      return `directory segment ${keyNumber(key)}`
+      return `part ${keyNumber(key)} of the page index`
     case Table.Forward:
       return `the forwards of page ${keyNumber(key)}`
     case Table.Time:
-      return 'what is known about time'
+      return 'the value about time'
     case Table.Journal:
       return `journal page ${keyNumber(key)}`
     default:

@@ -1,7 +1,10 @@
 /** Forwards as they are stored: the new places of bodies that moved out of one page. */
 import type { ByteReader } from './encoding.ts'
 
-/** Reads the unsealed value; `add` gets each body's offset in the page that names it, and its new page and offset. */
+/**
+ * Reads the unsealed value; `add` gets each body's offset in the page that names it, and its new page and
+ * offset.
+ */
 export function readForwards(
   reader: ByteReader,
   add: (nameOffset: number, page: number, offset: number) => void,

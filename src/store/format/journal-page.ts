@@ -1,16 +1,16 @@
 /**
  * HOT. The header of a journal page.
  *
- * A block is what one commit carries. It is written as pages of about 16 KiB, each one LevelDB value, all in one
- * batch. Pages are numbered without a gap, and so are blocks. Every page has a CRC.
+ * A block is what one commit carries. It is written as pages of about 16 KiB, each one LevelDB value, all in
+ * one batch. Pages are numbered without a gap, and so are blocks. Every page has a CRC.
  *
  * ```
  * page:  crc u32 | flags u8 | page u48 | sequence u48 | broker time f64 | wall time f64 | next session u48 |
  *        boot id 16 bytes | ms since boot f64 | synced u48 | records
  * ```
  *
- * Pages of format 1 have no boot time, and their flag for it is not set. A boot id of zeros means that the machine
- * did not tell. `synced` is there only in blocks whose commit was not synced by itself.
+ * Pages of format 1 have no boot time, and their flag for it is not set. A boot id of zeros means that the
+ * machine did not tell. `synced` is there only in blocks whose commit was not synced by itself.
  */
 import { crc32 } from 'node:zlib'
 import type { BootTime } from '../store.ts'

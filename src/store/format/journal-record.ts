@@ -1,6 +1,6 @@
 /**
- * HOT. The journal's records: their types, the bytes of a message body, and the one decoder that recovery, check,
- * export and repair use. `SessionReplay` says what each record means for a Session.
+ * HOT. The journal's records: their types, the bytes of a message body, and the one decoder that recovery,
+ * check, export and repair use. `SessionReplay` says what each record means for a Session.
  */
 import { type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
@@ -169,7 +169,9 @@ export class RecordDecoder implements JournalRecord {
     this.#hasBody = false
   }
 
-  /** Reads up to the next record of a Session; false at the end of the page. Throws when it cannot be decoded. */
+  /**
+   * Reads up to the next record of a Session; false at the end of the page. Throws when it cannot be decoded.
+   */
   next(): boolean {
     const reader = this.#reader
     while (!reader.atEnd) {

@@ -1,5 +1,4 @@
-/** The store's description of itself: one small value, read first and checked before anything else. */
-
+/** The store's description of itself: one small value that is read and checked before anything else. */
 import { StoreError } from '../store.ts'
 import { ByteReader, ByteWriter } from './encoding.ts'
 import { corrupt, FORMAT_VERSION, LOSS, META_KEY, unsealed } from './format.ts'
@@ -7,19 +6,19 @@ import { corrupt, FORMAT_VERSION, LOSS, META_KEY, unsealed } from './format.ts'
 const MAGIC = Buffer.from('GODWIT', 'latin1')
 
 export interface Meta {
-  /** The format of the store: an earlier one is upgraded by the first commit. */
+  /** The format of the store. The first commit upgrades an earlier one. */
   readonly format: number
-  /** The first page of the journal's scan at open; the first of its block. */
+  /** The page where the journal's scan begins at a start. It is the first of its block. */
   readonly scanFromPage: number
   /** The sequence number of the block that `scanFromPage` belongs to. */
   readonly scanFromSequence: number
   /** The sequence number of the batch that wrote this value. */
   readonly sequence: number
-  /** Closed in order: nothing follows `sequence`. */
+  /** True if the store was closed properly: nothing follows `sequence`. */
   readonly clean: boolean
 }
 
-/** The unsealed value, in the format that is written. */
+/** Returns the unsealed value, in the format that is written. */
 export function encodeMeta(meta: Omit<Meta, 'format'>): Buffer {
   const writer = new ByteWriter(64)
   writer.raw(MAGIC)
@@ -31,12 +30,14 @@ export function encodeMeta(meta: Omit<Meta, 'format'>): Buffer {
   return writer.taken()
 }
 
-/** The format that a description says it is of; null where it is not readable. */
+/** Returns the format that a description names; null if it is not readable. */
 export function formatOf(bytes: Buffer): number | null {
   return bytes.length < 8 || !bytes.subarray(0, 6).equals(MAGIC) ? null : bytes.readUInt16LE(6)
 }
 
-/** Takes the sealed value. Throws StoreError `format` for a later version, `corrupt` for a damaged one. */
+/**
+ * Decodes the sealed value. Throws StoreError `format` for a later version, `corrupt` for a damaged value.
+ */
 export function decodeMeta(bytes: Buffer, directory: string): Meta {
   const format = formatOf(bytes)
   if (format === null) throw corrupt('it has no readable description of itself', LOSS.session)
@@ -44,9 +45,11 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
     unsealedOfAnyVersion(bytes)
     throw new StoreError(
       'format',
-      `${directory} is in store format ${format}; this version of Godwit reads formats up to ${FORMAT_VERSION}`,
-      'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from before the ' +
-        'upgrade, or `godwit export` with that version and `godwit import` into a new data directory with this one.',
+      `${directory} is in store format ${format}; ` +
+        `this version of Godwit reads formats up to ${FORMAT_VERSION}`,
+      'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from before ' +
+        'the upgrade, or `godwit export` with that version and `godwit import` into a new data directory with ' +
+        'this one.',
     )
   }
   const reader = new ByteReader(unsealed(META_KEY, bytes), 8)
@@ -59,7 +62,7 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
   }
 }
 
-/** A flipped bit in the version must not be taken for another version. */
+/** Checks the CRC first, so that a flipped bit in the version is not taken for another version. */
 function unsealedOfAnyVersion(bytes: Buffer): void {
   unsealed(META_KEY, bytes)
 }

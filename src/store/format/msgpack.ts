@@ -1,6 +1,7 @@
 /**
- * PURE. Reads MessagePack: what aedes-persistence-level stores its packets in. (msgpack.org, spec of 2017.) We decode it
- * ourselves because values are read in slices at start, ten times faster than through its stream.
+ * PURE. Reads MessagePack (msgpack.org, specification of 2017), in which aedes-persistence-level stores its
+ * packets. A start reads values in slices with this decoder, ten times faster than through the package's
+ * stream.
  */
 import { TruncatedError } from './encoding.ts'
 
@@ -14,7 +15,9 @@ export type MsgpackValue =
   | readonly MsgpackValue[]
   | ReadonlyMap<string, MsgpackValue>
 
-/** The first value in `bytes`, and how many bytes it took. Throws TruncatedError, or RangeError for extensions. */
+/**
+ * Returns the first value in `bytes`, and its length. Throws TruncatedError, or RangeError for extensions.
+ */
 export function decodeMsgpack(bytes: Buffer): { value: MsgpackValue; bytes: number } {
   return new MsgpackDecoder().decode(bytes)
 }
@@ -23,14 +26,14 @@ const DEPTH_MAX = 16
 
 const NOTHING = Buffer.alloc(0)
 
-/** Decodes one value after the other; quick where they are maps with the same keys in the same order. */
+/** Decodes one value after the other. It is fast for maps with the same keys in the same order. */
 export class MsgpackDecoder {
   #at = 0
   #bytes: Buffer = NOTHING
-  /** The keys of the map before, by their place: most are met again there. */
+  /** The keys of the previous map by their place. Most maps have the same ones there. */
   readonly #keys: { readonly bytes: Buffer; readonly text: string }[] = []
 
-  /** As `decodeMsgpack`. */
+  /** Does the same as `decodeMsgpack`. */
   decode(bytes: Buffer): { value: MsgpackValue; bytes: number } {
     this.#bytes = bytes
     this.#at = 0
@@ -109,7 +112,7 @@ export class MsgpackDecoder {
     return array
   }
 
-  /** The key at this place, when it is the one that was there before. */
+  /** Returns the key at this place if the previous map had the same one. */
   #knownKey(index: number): string | null {
     const known = this.#keys[index]
     if (known === undefined) return null

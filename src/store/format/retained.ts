@@ -1,13 +1,14 @@
 /**
- * HOT. Retained messages and Wills, stored as aedes-persistence-level stores them.
+ * HOT. Stores retained messages and Wills as aedes-persistence-level does.
  *
- * Wills go through it: it is given a facade instead of a database, whose `put` only appends to the batch that is being
- * sealed. Since `putWill` reaches `put` before it first waits, what it writes is part of the same atomic commit as the
- * journal records of its turn. It keeps a packet as it is, so raw properties, deadlines and owners travel as further
- * fields, and `aedes` itself can still read the values. `delWill` is not used: it reads before it deletes, too late for
- * the turn's batch. Retained messages are written here, byte for byte as its `storeRetained` would (see `RetainedWriter`).
+ * Wills are written by that package. Instead of a database it gets an object whose `put` only appends to the
+ * batch that is being sealed. `putWill` reaches `put` before it first waits, so its value is part of the same
+ * atomic commit as the journal records of its turn. The package stores a packet with all its fields. Raw
+ * properties, deadlines and owners are additional fields, and `aedes` can still read the values. `delWill` is
+ * not used, because it reads before it deletes, which is too late for the batch. Retained messages are
+ * written here, with the same bytes as those of `storeRetained` (see `RetainedWriter`).
  *
- * A value is the MessagePack of the packet with a CRC behind it, which MessagePack readers ignore.
+ * A value is the packet as MessagePack, followed by a CRC, which readers of MessagePack ignore.
  */
 import { createRequire } from 'node:module'
 import { crc32 } from 'node:zlib'
@@ -21,7 +22,7 @@ import type { MsgpackDecoder, MsgpackValue } from './msgpack.ts'
 
 const load = createRequire(import.meta.url)
 
-/** What Wills are stored by. With what it requires it takes 40 ms, which a start need not wait for. */
+/** Loads the package that stores Wills. That takes 40 ms, which a start does not wait for. */
 export function loadPersistence(): typeof AsyncLevelPersistence {
   return load('aedes-persistence-level/asyncPersistence.js') as typeof AsyncLevelPersistence
 }
@@ -30,18 +31,20 @@ const RETAINED = 'retained:'
 const WILL = 'will:'
 const EMPTY = Buffer.alloc(0)
 
-/** The retained messages and Wills of the open block; the latest of a topic or Client Identifier wins. */
+/**
+ * The retained messages and Wills of the open block. Only the latest of a topic or Client Identifier counts.
+ */
 export class OpenRetained {
   #loaded: AsyncLevelPersistence | null = null
   readonly #writer = new RetainedWriter()
   readonly #retained = new Map<string, Message | null>()
-  /** By topic name, for those that have one. */
+  /** The `liveAt` of topics that have one. */
   readonly #liveAt = new Map<string, number>()
   readonly #wills = new Map<string, WillRecord | null>()
   #operations: BatchOperation[] = []
   bytes = 0
 
-  /** Made with the first Will that is stored. */
+  /** Is created with the first Will that is stored. */
   get #persistence(): AsyncLevelPersistence {
     this.#loaded ??= this.#make()
     return this.#loaded
@@ -58,7 +61,7 @@ export class OpenRetained {
     })
   }
 
-  /** Retained messages and Wills. */
+  /** How many retained messages and Wills there are. */
   get count(): number {
     return this.#retained.size + this.#wills.size
   }
@@ -80,8 +83,8 @@ export class OpenRetained {
   }
 
   /**
-   * Appends everything to `operations` and forgets it. Their keys and values are partly views that are overwritten by the
-   * next block: LevelDB copies them when the batch is handed over, and `handedOver` is to be called then.
+   * Appends everything to `operations` and forgets it. Some keys and values are views, which the next block
+   * overwrites. LevelDB copies them when it receives the batch; call `handedOver` then.
    */
   seal(operations: BatchOperation[]): void {
     if (this.isEmpty) return
@@ -103,7 +106,7 @@ export class OpenRetained {
     }
   }
 
-  /** Gives back the memory of what was sealed: the next retained message may never come. */
+  /** Frees the memory of the block that was sealed: there may never be another retained message. */
   handedOver(): void {
     this.#writer.clear()
   }
@@ -116,16 +119,16 @@ export class OpenRetained {
       })
       return
     }
-    // Whether it wrote is counted by `seal`, which throws; nobody waits for the promise.
+    // Nobody waits for the promise: `seal` counts the operations, and throws if this one is missing.
     this.#persistence.putWill({ id: clientId }, willPacket(record)).catch(() => undefined)
   }
 }
 
 const RETAINED_KEY = Buffer.from(RETAINED, 'latin1')
-/** Of `RetainedWriter`, kept from block to block. */
+/** Memory that RetainedWriter keeps from block to block. */
 const KEEP_BYTES = 256 * 1024
 
-/** A short text in MessagePack. */
+/** Returns a short text in MessagePack. */
 function fixstr(text: string): Buffer {
   return Buffer.concat([Buffer.from([0xa0 | text.length]), Buffer.from(text, 'latin1')])
 }
@@ -133,13 +136,13 @@ function fixstr(text: string): Buffer {
 const NIL = 0xc0
 const FALSE = 0xc2
 const TRUE = 0xc3
-/** A map's first entry, and all of the second one but its value. */
+/** A map's first entry, and the key of the second one. */
 const HEAD = Buffer.concat([fixstr('cmd'), fixstr('publish'), fixstr('topic')])
-/** A map of so many entries; what is there of any message. */
+/** The type of a map, and how many entries every message has. */
 const MAP = 0x80
 const ENTRIES = 9
 const PAYLOAD = fixstr('payload')
-/** QoS, RETAIN and DUP, and the next key; by QoS, with RETAIN three further. */
+/** QoS, RETAIN, DUP and the next key, by QoS; those with RETAIN come three places later. */
 const FLAGS = [FALSE, TRUE].flatMap((retain) =>
   [0, 1, 2].map((qos) =>
     Buffer.concat([
@@ -150,31 +153,32 @@ const FLAGS = [FALSE, TRUE].flatMap((retain) =>
 )
 const EXPIRES_AT = fixstr('expiresAt')
 const PUBLISHER = fixstr('publisher')
-/** See `Store.putRetained`. Aedes does not know it, and ignores it. */
+/** See `Store.putRetained`. Aedes ignores this field. */
 const LIVE_AT = fixstr('liveAt')
 /** See `Message.author`. */
 const AUTHOR = fixstr('author')
 const AUTHOR_ID = fixstr('authorId')
-/** All of these, with the heads of four texts or blobs, a number and a CRC; for `reserve`. */
+/** Room for all of these, the lengths of four texts or blobs, a number and a CRC. */
 const PACKET_BYTES = 192
 
 /**
- * Writes puts of retained messages, key and value, one behind the other: what `storeRetained` of aedes-persistence-level
- * makes of `{cmd, topic, payload, qos, retain, dup, raw, expiresAt, publisher}` by msgpack-lite, which takes ten times as
- * long (4 us a message, and 2 KB of garbage).
+ * Writes puts of retained messages, keys and values one after the other. They have the same bytes that
+ * `storeRetained` of aedes-persistence-level makes of `{cmd, topic, payload, qos, retain, dup, raw,
+ * expiresAt, publisher}` with msgpack-lite, which takes ten times as long (4 us a message, and 2 KB of
+ * garbage).
  */
 class RetainedWriter {
   readonly #writer = new ByteWriter(4096)
-  /** The latest publisher, encoded: most messages of a turn come one behind the other from the same. */
+  /** The latest publisher, encoded: consecutive messages mostly come from the same. */
   #publisher = ''
   #publisherBytes = EMPTY
-  /** The same of the latest author. */
+  /** The latest author, likewise. */
   #author: Author | null = null
   #authorName: Buffer | null = null
   #authorId: Buffer | null = null
   readonly #number = Buffer.alloc(8)
 
-  /** Gives back the memory of the latest block. */
+  /** Frees the memory of the latest block. */
   clear(): void {
     this.#writer.clear(KEEP_BYTES)
   }
@@ -225,7 +229,7 @@ class RetainedWriter {
       writer.raw(AUTHOR_ID)
       this.#name(this.#authorId)
     }
-    // Key and value lie one behind the other, and the CRC is of both.
+    // The value follows the key, and the CRC covers both.
     const crc = crc32(writer.view(from, writer.length))
     const key = writer.view(from, split)
     writer.u32(crc)
@@ -245,12 +249,12 @@ class RetainedWriter {
   }
 
   #blob(bytes: Buffer): void {
-    // msgpack-lite writes a length of 255 in two bytes here, and in one elsewhere.
+    // msgpack-lite writes a length of 255 in two bytes here, in one elsewhere.
     this.#length(0xc4, bytes.length, 0xfe)
     if (bytes.length > 0) this.#writer.raw(bytes)
   }
 
-  /** A length in one, two or four bytes, big-endian, behind the type that says which: the first of three. */
+  /** Writes a length in one, two or four bytes, big-endian, after its type: `type` or one of the next two. */
   #length(type: number, length: number, oneByteMax = 0xff): void {
     const writer = this.#writer
     if (length <= oneByteMax) {
@@ -266,7 +270,7 @@ class RetainedWriter {
     writer.u8(length)
   }
 
-  /** Broker time; nil for none. */
+  /** Writes a broker time; nil for none. */
   #time(time: number): void {
     const writer = this.#writer
     if (time === Number.POSITIVE_INFINITY) writer.u8(NIL)
@@ -297,7 +301,7 @@ function willPacket({ will, owner, ownerId = null, dueAt, assigned }: WillRecord
   }
 }
 
-/** The ranges of keys that hold retained messages and Wills. */
+/** The key ranges of retained messages and Wills. */
 export const RETAINED_RANGE = { gte: Buffer.from('retained:'), lt: Buffer.from('retained;') }
 export const WILL_RANGE = { gte: Buffer.from('will:'), lt: Buffer.from('will;') }
 
@@ -309,29 +313,29 @@ export interface StoredRetained {
 
 type StoredWill = readonly [clientId: string, record: WillRecord]
 
-/** Keys that a directory written by Aedes may hold. */
+/** Keys that a directory written by Aedes may have. */
 const AEDES_KEY = /^(retained|subscriptions|outgoing|outgoing-id|incoming|will):/
 
 export function isAedesKey(key: Buffer): boolean {
   return AEDES_KEY.test(key.toString('latin1'))
 }
 
-/** A stored retained message. Throws StoreError `corrupt`. */
+/** Decodes a stored retained message. Throws StoreError `corrupt`. */
 export function decodeRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredRetained {
   return retainedOf(key, unsealed(key, value), decoder)
 }
 
-/** A retained message as Aedes stored it. Throws StoreError `corrupt`. */
+/** Decodes a retained message that Aedes stored. Throws StoreError `corrupt`. */
 export function importRetained(key: Buffer, value: Buffer, decoder: MsgpackDecoder): Message {
   return retainedOf(key, value, decoder).message
 }
 
-/** A stored Will. Throws StoreError `corrupt`. */
+/** Decodes a stored Will. Throws StoreError `corrupt`. */
 export function decodeWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
   return willOf(key, unsealed(key, value), decoder)
 }
 
-/** A Will as Aedes stored it. Throws StoreError `corrupt`. */
+/** Decodes a Will that Aedes stored. Throws StoreError `corrupt`. */
 export function importWill(key: Buffer, value: Buffer, decoder: MsgpackDecoder): StoredWill {
   return willOf(key, value, decoder)
 }

@@ -1,24 +1,25 @@
 /**
- * What a store knows about time beside its commits: how much of it is in doubt, and which messages expire later than
- * their bodies say, since they were stored before a time that did not pass.
+ * The store's value about time: which part of it is in doubt, and which messages expire later than their
+ * bodies say, since they were stored before a time that turned out not to have passed.
  */
-
 import type { TimeDoubt } from '../store.ts'
 import { type ByteReader, ByteWriter } from './encoding.ts'
 
-/** Messages whose bodies are named by pages before this one, and that expire after `since`, expire so many ms later. */
+/**
+ * Messages whose bodies are named by pages before `before`, and that expire after `since`, expire `ms` later.
+ */
 export interface Postponed {
   readonly before: number
   readonly since: number
   readonly ms: number
 }
 
-/** HOT. When messages expire, by the page that names their body and by what is stored. Nearly always they are the same. */
+/** HOT. Converts between the stored expiry of a message and the real one. Nearly always they are the same. */
 export class PageTimes {
   /** In the order of their starts, which is that of their pages. */
   #postponed: Postponed[] = []
 
-  /** When a message expires of which this is stored. */
+  /** Returns when a message expires, from its stored expiry and the page that names its body. */
   expiry(page: number, stored: number): number {
     let expiresAt = stored
     for (let index = 0; index < this.#postponed.length; index++) {
@@ -28,7 +29,7 @@ export class PageTimes {
     return expiresAt
   }
 
-  /** What is stored of a message that expires then. */
+  /** Returns the expiry to store for a message that expires at this time. */
   stored(page: number, expiresAt: number): number {
     let stored = expiresAt
     for (let index = this.#postponed.length - 1; index >= 0; index--) {
@@ -42,7 +43,7 @@ export class PageTimes {
     this.#postponed.push(postponed)
   }
 
-  /** Forgets what concerns only pages before this one. */
+  /** Forgets entries that concern only pages before this one. */
   prune(firstPage: number): void {
     this.#postponed = this.#postponed.filter(({ before }) => before > firstPage)
   }
@@ -56,12 +57,12 @@ export class PageTimes {
   }
 }
 
-/** A doubt, and the page before which what is in doubt was stored. */
+/** A doubt, and the first page that was written after the time in doubt. */
 export interface StoredDoubt extends TimeDoubt {
   readonly before: number
 }
 
-/** The unsealed value. */
+/** Returns the unsealed value. */
 export function encodeTimes(doubt: StoredDoubt | null, times: PageTimes): Buffer {
   const writer = new ByteWriter(64)
   writer.reserve(48 + times.count * 24)
@@ -78,7 +79,7 @@ export function encodeTimes(doubt: StoredDoubt | null, times: PageTimes): Buffer
   return writer.taken()
 }
 
-/** Reads a value into `times`; returns the doubt, null for none. */
+/** Reads a value into `times`, and returns the doubt; null for none. */
 export function decodeTimes(reader: ByteReader, times: PageTimes): StoredDoubt | null {
   const ms = reader.f64()
   const since = reader.f64()

@@ -1,14 +1,16 @@
 /**
- * HOT. Where the bodies of stored messages are, who still needs them, and which of them are in memory.
+ * HOT. An index of the bodies of stored messages: where each is, how many deliveries need it, and which of
+ * them are in memory.
  *
- * A body lies once in a journal page, however many Sessions refer to it. A page whose bodies are all dead can be
- * deleted as soon as the journal's scan does not need it any more (`release`); one that is nearly empty can have the
- * rest of its bodies moved. A moved body keeps its first location as its name in journal and checkpoints: a
- * *forward*, stored under the page that it left, says where it is now. So no Session has to be written anew when
- * a body moves, and a forward lives exactly as long as its body.
+ * A body is stored once, in a journal page, however many Sessions refer to it. A page whose bodies are all
+ * dead can be deleted once the journal's scan no longer needs it (`pageReleased`). The last bodies of a page
+ * that is nearly empty can be moved. The journal and checkpoints go on naming a moved body by its first
+ * place. A *forward*, stored under the page that the body left, says where it is now. So no Session is
+ * written again when a body moves, and a forward lives exactly as long as its body.
  *
- * A body that a Message in memory stands for has a StoredBody in its page's chain, which counts the deliveries in
- * memory. Parked queue entries are counted in the page's `parked`. It is alive while there is either.
+ * A body with a Message in memory has a StoredBody in its page's chain, which counts the deliveries in
+ * memory. Parked queue entries are counted in the page's `parked`. A body is alive while either count is
+ * above 0.
  */
 import { Message, type MessageFields, NO_TOPIC } from '../../mqtt/message.ts'
 import type { EntryFields } from '../format/entry.ts'
@@ -18,37 +20,37 @@ import type { HeldBytes } from '../held-bytes.ts'
 import type { StoreFigures } from '../store.ts'
 import { References } from './references.ts'
 
-/** What a body takes in its page beside topic, properties and payload, about. */
+/** About the bytes that a body takes in its page beside topic, properties and payload. */
 const BODY_OVERHEAD_BYTES = 24
-/** What a queued message takes in memory beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
+/** Memory of a queued message beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
 const MESSAGE_BYTES = 480
-/** What is left of that while its body is on disk only: Message, Delivery, StoredBody. */
+/** Its memory while its body is on disk only: Message, Delivery, StoredBody. */
 const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */
 const SPARSE_SHARE = 0.25
-/** What one search for bodies to evict may look at: some milliseconds. */
+/** Pages and bodies that one search for bodies to evict may look at. It takes some milliseconds. */
 const EVICTION_STEPS = 50_000
 const EMPTY = Buffer.alloc(0)
 
-/** A journal page as the index knows it. */
+/** A journal page in the index. */
 export class Page {
   readonly number: number
-  /** The sequence number of its block; 0 when it was not read since the start. */
+  /** The sequence number of its block; 0 if it was not read since the start. */
   readonly sequence: number
-  /** All that the store had written when its block was begun; see `release`. */
+  /** The bytes that the store had written when the block was begun; see `PageCollector`. */
   readonly writtenBefore: number
   /** Size of the stored value. */
   bytes = 0
   liveBytes = 0
-  /** Below the journal's scan: may be deleted once nothing in it is alive. */
+  /** True below the journal's scan: the page may be deleted once nothing in it is alive. */
   released = false
-  /** Already among `Bodies.dead`. */
+  /** True once it was added to `Bodies.dead`. */
   collected = false
-  /** Chain of the bodies that lie here and have a Message. */
+  /** Chain of the bodies in this page that have a Message. */
   first: StoredBody | null = null
-  /** What parked entries refer to, by its offset here; null before there is any. */
+  /** Counts of the parked entries that refer to each body, by its offset here; null before the first. */
   parked: References | null = null
-  /** Bodies that moved here from other pages, by their offset here; null before there is any. */
+  /** Bodies that moved here from other pages, by their offset here; null before the first. */
   movedIn: Map<number, Forward> | null = null
 
   constructor(number: number, sequence: number, writtenBefore: number) {
@@ -58,10 +60,10 @@ export class Page {
   }
 }
 
-/** `Message.stored`: where a body is, and how many deliveries in memory refer to it. */
+/** The value of `Message.stored`: where the body is, and how many deliveries in memory refer to it. */
 export class StoredBody {
   readonly message: Message
-  /** Where it can be read. */
+  /** The place where it can be read. */
   page: Page
   offset: number
   refs = 0
@@ -69,7 +71,7 @@ export class StoredBody {
   next: StoredBody | null = null
   previous: StoredBody | null = null
   forward: Forward | null
-  /** Never evicted: the retained tree may hold the same Message. */
+  /** True if it must not be evicted: the retained tree may hold the same Message. */
   readonly pinned: boolean
 
   constructor(message: Message, page: Page, offset: number, forward: Forward | null, pinned: boolean) {
@@ -80,7 +82,7 @@ export class StoredBody {
     this.pinned = pinned
   }
 
-  /** The page that names it in journal and checkpoints. */
+  /** The page that names it in the journal and in checkpoints. */
   get namePage(): number {
     return this.forward === null ? this.page.number : this.forward.group.page
   }
@@ -94,15 +96,15 @@ export class StoredBody {
 export interface Forward {
   readonly group: ForwardGroup
   readonly nameOffset: number
-  /** Where it can be read. */
+  /** The place where it can be read. */
   page: Page
   offset: number
-  /** Where it is once the block that moves it is durable; null while none does. */
+  /** Its place once the block that moves it again is durable; null while none does. */
   nextPage: Page | null
   nextOffset: number
 }
 
-/** The moved bodies of one page that was left. */
+/** The bodies that moved out of one page. */
 export interface ForwardGroup {
   readonly page: number
   /** By name offset. */
@@ -114,17 +116,17 @@ const DEAD = -1
 export class Bodies {
   readonly pages = new Map<number, Page>()
   readonly groups = new Map<number, ForwardGroup>()
-  /** Groups whose stored value is to be written or deleted. */
+  /** Groups whose stored value must be written or deleted. */
   readonly changedGroups = new Set<ForwardGroup>()
-  /** Released pages without a live body, to be deleted. */
+  /** Released pages without a live body, which can be deleted. */
   dead: Page[] = []
   /** Released pages that are nearly empty. */
   readonly sparse = new Set<Page>()
-  /** How much later messages expire than is stored. */
+  /** How much later messages expire than their bodies say. */
   readonly times = new PageTimes()
   readonly #figures: StoreFigures
   readonly #held: HeldBytes
-  /** No delivery in memory refers to them now; whether that is final shows when the block is sealed. */
+  /** Bodies that no delivery in memory refers to. They may be taken up again until the block is sealed. */
   #unreferenced: StoredBody[] = []
 
   constructor(figures: StoreFigures, held: HeldBytes) {
@@ -136,14 +138,14 @@ export class Bodies {
     this.pages.set(page.number, page)
   }
 
-  /** The handle of a message, or null when its body is not in this store (any more). */
+  /** Returns the handle of a message, or null if its body is not or no longer in this store. */
   handle(message: Message): StoredBody | null {
     const body = message.stored
     if (!(body instanceof StoredBody) || body.refs === DEAD) return null
     return this.pages.get(body.page.number) === body.page ? body : null
   }
 
-  /** Notes that the message's body now lies at this place. It has no reference yet. */
+  /** Notes that the message's body is stored at this place. It has no reference yet. */
   place(message: Message, page: Page, offset: number, pinned: boolean): StoredBody {
     const body = new StoredBody(message, page, offset, null, pinned)
     this.#held.stored(message)
@@ -154,7 +156,7 @@ export class Bodies {
     return body
   }
 
-  /** A delivery does not need the message any more. */
+  /** Removes the reference of a delivery that is finished. */
   release(message: Message): void {
     const body = this.handle(message)
     if (body === null || body.refs === 0) throw new Error('a message that is not stored was completed')
@@ -162,8 +164,9 @@ export class Bodies {
   }
 
   /**
-   * Lets go of the Messages that are still unreferenced. Their bodies are dead unless parked entries need them.
-   * This waits for the end of the block, so a turn may hand a message from one Session to another in either order.
+   * Lets go of the Messages that are still unreferenced. Their bodies are dead unless parked entries need
+   * them. This waits for the end of the block, so a turn may hand a message from one Session to another in
+   * either order.
    */
   collectDead(): void {
     const unreferenced = this.#unreferenced
@@ -182,8 +185,8 @@ export class Bodies {
   }
 
   /**
-   * Drops a body from memory, if nobody needs it there and it can be read back: up to `durable`, a sequence number, blocks are
-   * on disk. A body that died and was stored anew may lie in a later one.
+   * Drops a body from memory, if nobody needs it there and it can be read back: up to `durable`, a sequence
+   * number, blocks are on disk. A body that died and was stored anew may lie in a later one.
    */
   evict(message: Message, durable: number): void {
     if (message.evicted || message.holders > 0) return
@@ -194,7 +197,10 @@ export class Bodies {
     this.#count(message, 1)
   }
 
-  /** Evicts what can be evicted, of the oldest pages first, until so many bytes are; looks at a bounded number. */
+  /**
+   * Evicts what can be evicted, of the oldest pages first, until so many bytes are; looks at a bounded
+   * number.
+   */
   evictOldest(bytes: number, durable: number): number {
     const before = this.#figures.residentBytes
     let left = EVICTION_STEPS
@@ -210,27 +216,31 @@ export class Bodies {
     return before - this.#figures.residentBytes
   }
 
-  /** The body of an evicted message was read back. */
+  /** Notes that the body of an evicted message was read back. */
   restored(message: Message): void {
     this.#figures.entryBytes -= EVICTED_BYTES
     this.#figures.residentBytes += message.size + MESSAGE_BYTES
   }
 
-  /** Counts what a message takes in memory that came, or went (-1). */
+  /** Adds the memory of a message to the figures, or takes it off (-1). */
   #count(message: Message, sign: 1 | -1): void {
     if (message.evicted) this.#figures.entryBytes += sign * EVICTED_BYTES
     else this.#figures.residentBytes += sign * (message.size + MESSAGE_BYTES)
   }
 
-  // ── parked entries ────────────────────────────────────────────────────────────────────────────────────────
+  // ── parked entries
+  // ────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A delivery became an entry: its reference is counted in the page from now on. */
+  /** Turns the reference of a delivery into that of a parked entry, which the page counts. */
   park(body: StoredBody): void {
     references(body.page).add(body.offset, 1)
     if (--body.refs === 0) this.#unreferenced.push(body)
   }
 
-  /** An entry becomes a delivery again: the Message that stands for its body, evicted unless others have it already. */
+  /**
+   * Turns the reference of a parked entry into that of a delivery. Returns the Message of the body, which is
+   * evicted unless another delivery has it.
+   */
   unpark(entry: EntryFields): Message {
     const body = this.#body(entry)
     body.refs++
@@ -238,14 +248,17 @@ export class Bodies {
     return body.message
   }
 
-  /** The Message of an entry that stays parked: valid until the open block is sealed, or as long as it is restored. */
+  /**
+   * Returns the Message of an entry that stays parked. It is valid until the open block is sealed, or while
+   * restored.
+   */
   peek(entry: EntryFields): Message {
     const body = this.#body(entry)
     if (body.refs === 0) this.#unreferenced.push(body)
     return body.message
   }
 
-  /** An entry is gone. */
+  /** Removes the reference of a parked entry. */
   releaseParked(entry: EntryFields): void {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)
@@ -254,7 +267,10 @@ export class Bodies {
     this.#died(page, entry.size, forward ?? null)
   }
 
-  /** While recovering: an entry is parked. Throws StoreError when its body is missing. */
+  /**
+   * Adds the reference of a parked entry while the store is recovered. Throws StoreError if its body is
+   * missing.
+   */
   recoverParked(entry: EntryFields): void {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)
@@ -265,7 +281,10 @@ export class Bodies {
     if (parked.size > size) this.#born(page, entry.size)
   }
 
-  /** While recovering, after everything that is alive: puts the pages of forwards right, drops those without a body. */
+  /**
+   * Ends a recovery, after `recoverParked` of all entries: connects forwards with their pages, and drops
+   * those whose body is dead.
+   */
   recoverForwards(): void {
     for (const group of this.groups.values()) {
       for (const [nameOffset, forward] of group.forwards) {
@@ -276,7 +295,7 @@ export class Bodies {
           page.movedIn.set(forward.offset, forward)
           continue
         }
-        // Bodies that died in the last block before a crash left theirs behind.
+        // Its body died in the last block before a crash.
         group.forwards.delete(nameOffset)
         this.changedGroups.add(group)
       }
@@ -287,7 +306,7 @@ export class Bodies {
     return (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
   }
 
-  /** The lowest number of a page that names a body. */
+  /** Returns the lowest number of a page that names a body. */
   oldestName(): number {
     let oldest = Number.POSITIVE_INFINITY
     for (const page of this.pages.keys()) if (page < oldest) oldest = page
@@ -295,15 +314,16 @@ export class Bodies {
     return oldest
   }
 
-  // ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── pages
+  // ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The journal's scan begins after this page from now on. */
+  /** Notes that the journal's scan begins after this page from now on. */
   pageReleased(page: Page): void {
     page.released = true
     this.#weigh(page)
   }
 
-  /** Offsets of the bodies of a page that are alive. */
+  /** Returns the offsets of a page's bodies that are alive. */
   living(page: Page): number[] {
     const offsets = new Set<number>()
     for (let body = page.first; body !== null; body = body.next) offsets.add(body.offset)
@@ -313,7 +333,7 @@ export class Bodies {
     return [...offsets]
   }
 
-  /** A copy of the body at `from`, `offset` is part of the open block. */
+  /** Notes that the open block has a copy of the body at `from`, `offset`. */
   moving(from: Page, offset: number, nextPage: Page, nextOffset: number): Forward {
     let forward = from.movedIn?.get(offset)
     if (forward === undefined) {
@@ -336,7 +356,7 @@ export class Bodies {
     return forward
   }
 
-  /** The copies are durable: they are read from now on. `sizes` are those of the bodies in their page. */
+  /** Reads the copies from now on, since they are durable. `sizes` are those of the bodies in their page. */
   moved(from: Page, forwards: readonly Forward[], sizes: readonly number[]): void {
     for (const [index, forward] of forwards.entries()) {
       const { nextPage: page, nextOffset, offset, group, nameOffset } = forward
@@ -366,7 +386,9 @@ export class Bodies {
     this.#weigh(from)
   }
 
-  /** The StoredBody of an entry's body; a new one belongs to an evicted Message and has no reference. */
+  /**
+   * Returns the StoredBody of an entry's body. A new one belongs to an evicted Message and has no reference.
+   */
   #body(entry: EntryFields): StoredBody {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)

@@ -1,17 +1,19 @@
 /**
- * Checkpoints: fuzzy, and one per Session, so that nothing ever stops the world.
+ * Checkpoints: one for each Session, written at different times, so that the broker never has to stop for
+ * one.
  *
- * A Session is dirty from the first block that speaks of it and that its checkpoint does not cover. The journal is
- * needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is sealed,
- * so it covers exactly that block, and it is written with it.
+ * A Session is dirty from the first block that changes it and that its checkpoint does not cover. The journal
+ * is needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is
+ * sealed. It covers everything up to that block, and is written with it.
  *
- * The queue is stored in segments of up to 1,024 positions. Positions never change, so a checkpoint writes only those
- * that were added since the last one, and takes the newest segment in when that is no larger: an entry is written
- * anew ten times at most, and a Session has a few small segments, not hundreds. Full segments may be written ahead of
- * the head value, which alone says what counts; a long queue is checkpointed over several commits that way.
+ * The queue is stored in segments of up to 1,024 positions. Positions never change, so a checkpoint writes
+ * only those that were added since the last one. It merges the newest segment with them if that is no larger.
+ * So an entry is written again ten times at most, and a Session has a few small segments, not hundreds. Full
+ * segments may be written ahead of the head value, which alone says which positions count. So a long queue is
+ * checkpointed over several commits.
  *
- * A segment is deleted in the commit that replaces the head value which names it, or later, never earlier: a crash in
- * between would leave a head value that names what is gone.
+ * A segment is deleted in the commit that replaces the head value that names it, or later. If it were deleted
+ * earlier, a crash could leave a head value that names missing segments.
  */
 
 import type { Delivery } from '../../mqtt/message.ts'
@@ -34,7 +36,7 @@ import { ParkedEntries } from './parked.ts'
 
 const SEGMENT_POSITIONS = 1024
 
-/** Queue positions that are on disk under one key, from the first up to but without the second. */
+/** Queue positions that are stored under one key, from `from` up to, but without, `to`. */
 export interface Segment {
   readonly from: number
   readonly to: number
@@ -46,11 +48,11 @@ export class StoredSession {
   readonly id: number
   /** The store's own; see `format.ts`. */
   readonly number: number
-  /** First page of the oldest block that its checkpoint does not cover; null while it is clean. */
+  /** The first page of the oldest block that its checkpoint does not cover; null while it is clean. */
   dirtyFrom: Page | null = null
-  /** Stored Subscriptions' filters; null without any. */
+  /** The topic filters of stored Subscriptions; null without any. */
   filters: SmallMap<string, true> | null = null
-  /** Segments on disk, oldest first; gaps are only below the queue's head, in stores of 0.1.0. */
+  /** Segments on disk, oldest first. Only in stores of 0.1.0 are there gaps, below the queue's head. */
   segments: Segment[] = []
   /** Queue positions before this one are in segments, or gone. */
   written = 0
@@ -63,20 +65,20 @@ export class StoredSession {
 
 /** The head value of a checkpoint. */
 export interface CheckpointHead {
-  /** Blocks up to this one are contained. */
+  /** Blocks of the journal up to this one are part of the checkpoint. */
   readonly covered: number
   readonly lastPacketId: number
   readonly queueHead: number
   readonly queueTail: number
 }
 
-/** Segments of one Session that nobody needs any more. */
+/** Segments of one Session that are no longer needed. */
 interface Garbage {
   readonly session: number
   readonly segments: Segment[]
 }
 
-/** Entries of the list of dirty Sessions that may be passed before it is cut. */
+/** Entries of the list of dirty Sessions that may have been passed before the list is cut. */
 const PASSED_MAX = 4096
 
 const scratch = (): ByteWriter => new ByteWriter(64 * 1024)
@@ -85,11 +87,12 @@ export class Checkpoints {
   /** How many Sessions are dirty. */
   dirtyCount = 0
   /**
-   * Dirty Sessions, those with the oldest block first, from `#oldest` on; and the block's first page with which each
-   * became dirty. One that is clean by now, or dirty since a later block, is passed over. (A Set that loses its first
-   * entries again and again is searched from its beginning each time.)
+   * Dirty Sessions from `#oldest` on, those with the oldest block first. One that is clean by now, or dirty
+   * since a later block, is skipped. It is not a Set, since a Set that loses its first entries again and
+   * again is searched from its beginning each time.
    */
   #dirty: StoredSession[] = []
+  /** The first page of the block with which each of them became dirty. */
   #since: Page[] = []
   #oldest = 0
   readonly #bodies: Bodies
@@ -100,7 +103,7 @@ export class Checkpoints {
     this.#bodies = bodies
   }
 
-  /** The Session's state changes with the block that begins at `page`. */
+  /** Notes that the block that begins at `page` changes the Session. */
   touch(session: StoredSession, page: Page): void {
     if (session.dirtyFrom !== null) return
     session.dirtyFrom = page
@@ -109,7 +112,7 @@ export class Checkpoints {
     this.dirtyCount++
   }
 
-  /** The oldest dirty Session, if any. */
+  /** Returns the oldest dirty Session, if any. */
   oldest(): StoredSession | undefined {
     const dirty = this.#dirty
     while (this.#oldest < dirty.length) {
@@ -121,7 +124,7 @@ export class Checkpoints {
     return undefined
   }
 
-  /** The empty checkpoint of a new Session, so that a missing one is always damage. */
+  /** Writes the empty checkpoint of a new Session, so that a missing one is always damage. */
   created(session: StoredSession, covered: number, operations: BatchOperation[]): void {
     this.#writer.clear(64 * 1024)
     writeHead(this.#writer, { covered, lastPacketId: 0, queueHead: 0, queueTail: 0 })
@@ -138,16 +141,16 @@ export class Checkpoints {
   }
 
   /**
-   * Segments to be deleted by and by, from this commit on: no head value names them any more. Those left by a crash are
-   * found again at the next start.
+   * Has segments deleted step by step, from this commit on, since no head value names them any more. The next
+   * start finds those that a crash leaves.
    */
   discard(session: number, segments: Segment[]): void {
     if (segments.length > 0) this.#garbage.push({ session, segments })
   }
 
   /**
-   * Writes as much of the Session's checkpoint as `bytesMax` allows (at least one segment). Returns the bytes
-   * written; the Session is clean when `dirtyFrom` is null afterwards.
+   * Writes as much of the Session's checkpoint as `bytesMax` allows, but at least one segment. Returns the
+   * bytes written. The Session is clean if `dirtyFrom` is null afterwards.
    */
   write(
     session: StoredSession,
@@ -170,13 +173,13 @@ export class Checkpoints {
       bytes += this.#segment(session, state, from, tail, operations)
     }
     bytes += this.#head(session, state, covered, operations)
-    // Not before: until this commit the head value on the disk names them.
+    // They are discarded now, not earlier: until this commit the head value on disk names them.
     this.#discardBelow(session, head)
     this.#cleaned(session)
     return bytes
   }
 
-  /** Adds deletes of unneeded segments, at most `deletesMax`. */
+  /** Appends deletes of discarded segments, at most `deletesMax`. */
   sweep(deletesMax: number, operations: BatchOperation[]): void {
     for (let deletes = 0; deletes < deletesMax; deletes++) {
       const garbage = this.#garbage[this.#garbage.length - 1]
@@ -193,7 +196,7 @@ export class Checkpoints {
     if (gone > 0) this.discard(session.number, session.segments.splice(0, gone))
   }
 
-  /** Takes newest segments that are no larger out of the list; returns where one in their place begins. */
+  /** Removes the newest segments that are no larger. Returns where the segment that replaces them begins. */
   #merged(session: StoredSession, start: number, state: OutboundState, operations: BatchOperation[]): number {
     const { queueHead: head, queueTail: tail } = state
     let from = start
@@ -313,7 +316,7 @@ function writeHead(writer: ByteWriter, head: CheckpointHead): void {
   writer.varint(head.queueTail)
 }
 
-/** Reads what comes before the in-flight list of a head value. */
+/** Reads the part of a head value before its in-flight list. */
 export function readHead(reader: ByteReader): CheckpointHead {
   return {
     covered: reader.varint(),
@@ -323,7 +326,7 @@ export function readHead(reader: ByteReader): CheckpointHead {
   }
 }
 
-/** Reads the inbound packet identifiers that end a head value; in format 1 no digests follow them. */
+/** Reads the inbound packet identifiers at the end of a head value. In format 1 no digests follow them. */
 export function readInbound(reader: ByteReader, add: (packetId: number, digest: number) => void): void {
   const packetIds: number[] = []
   for (let count = reader.varint(); count > 0; count--) packetIds.push(reader.u16())
@@ -331,11 +334,11 @@ export function readInbound(reader: ByteReader, add: (packetId: number, digest: 
   for (const packetId of packetIds) add(packetId, hasDigests ? reader.u48() : 0)
 }
 
-/** In the flags of a Session record; in format 1 they were 0 or 1. */
+/** Flags of a Session record. In format 1 they were 0 or 1. */
 const HAS_OWNER = 1
 const HAS_OWNER_ID = 2
 
-/** The unsealed value of a Session record. */
+/** Returns the unsealed value of a Session record. */
 export function encodeSession(id: number, record: SessionRecord): Buffer {
   const writer = new ByteWriter(64)
   const { clientId, owner, ownerId } = record
@@ -367,7 +370,7 @@ const RETAIN_AS_PUBLISHED = 0x08
 const RETAIN_HANDLING_SHIFT = 4
 const RETAINED_PENDING = 0x40
 
-/** The unsealed value of a Subscription; the filter is in the key. */
+/** Returns the unsealed value of a Subscription. The topic filter is in the key. */
 export function encodeSubscription(record: SubscriptionRecord): Buffer {
   const writer = new ByteWriter(20)
   writer.u8(

@@ -1,6 +1,7 @@
 /**
- * HOT. Goes through the journal's pages in their order, checks that no page or block is missing, and hands the records
- * to a target. Recovery, check, export and repair differ in their targets and in how strictly they take damage.
+ * HOT. Goes through the journal's pages in their order, checks that no page or block is missing, and hands
+ * the records to a target. Recovery, check, export and repair differ in their targets and in how strictly
+ * they take damage.
  */
 import type { DamageReport } from '../format/damage.ts'
 import { headerOf, type PageHeader, pageDamage } from '../format/journal-page.ts'
@@ -64,7 +65,9 @@ export class JournalScan {
     }
   }
 
-  /** Checks where the journal ends; `meta` is null where it is lost. Returns the last page, null without any. */
+  /**
+   * Checks where the journal ends; `meta` is null where it is lost. Returns the last page, null without any.
+   */
   end(meta: Meta | null): PageHeader | null {
     const last = this.#last
     const isWhole = last?.last === true && !this.#isBroken

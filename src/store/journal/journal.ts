@@ -1,8 +1,8 @@
 /**
  * HOT. Writes the journal: the open block takes records in their order until its commit begins.
  *
- * A block's pages are separate LevelDB values, so that one evicted body can be read back, and dead bodies be deleted,
- * without touching a whole block of up to several megabytes.
+ * A block's pages are separate LevelDB values, so that one evicted body can be read back, and dead bodies be
+ * deleted, without touching a whole block of up to several megabytes.
  */
 import { type Delivery, type Message, Topic } from '../../mqtt/message.ts'
 import { ByteWriter, textBytesMax } from '../format/encoding.ts'
@@ -37,8 +37,9 @@ export class OpenBlock {
   #record = 0
 
   /**
-   * `newPage` makes the Page with the next number; `times` are those of the bodies that are referred to. Blocks that are not
-   * synced by themselves say what was synced by then.
+   * `newPage` makes the Page with the next number. `times` are those of the bodies in the store. `isSynced`
+   * is true if each block is synced by its own commit. Otherwise a block says which blocks were synced before
+   * it.
    */
   constructor(newPage: () => Page, times: () => PageTimes, isSynced: boolean) {
     this.#newPage = newPage
@@ -51,18 +52,18 @@ export class OpenBlock {
     return this.#writer.length
   }
 
-  /** The page that the latest record is in. */
+  /** The page of the latest record. */
   get page(): Page {
     return this.#pages[this.#pages.length - 1]!
   }
 
-  /** The block's first page; makes it when nothing was recorded yet. */
+  /** Returns the block's first page, and makes it if nothing was recorded yet. */
   firstPage(): Page {
     if (this.#pages.length === 0) this.#beginPage()
     return this.#pages[0]!
   }
 
-  /** Writes the body; the returned offset in `page` names it. */
+  /** Writes a body. Returns its offset in `page`, which names it. */
   body(message: Message): number {
     this.#begin(
       RecordType.Body,
@@ -77,12 +78,12 @@ export class OpenBlock {
     return offset
   }
 
-  /** Says that the body which was just written has this handle. */
+  /** Sets the handle of the body that was just written. */
   named(body: StoredBody): void {
     this.#latestBody = body
   }
 
-  /** Writes a copy of a stored body; the returned offset in `page` is where it lies. */
+  /** Writes a copy of a stored body. Returns its offset in `page`. */
   movedBody(bytes: Buffer): number {
     this.#begin(RecordType.MovedBody, bytes.length)
     const offset = this.#offset()
@@ -112,7 +113,7 @@ export class OpenBlock {
     writeReference(writer, delivery.qos, delivery.retain, identifiers, share)
   }
 
-  /** An enqueue of a body of an older block, by its entry. */
+  /** Writes an enqueue of a body of an older block, by its entry. */
   enqueueFar(session: number, entry: EntryFields): void {
     this.#session(RecordType.EnqueueFar, session)
     new EntryWriter(this.#writer, this.#times()).writeFields(entry)
@@ -146,9 +147,9 @@ export class OpenBlock {
   }
 
   /**
-   * Closes the block and appends its pages to `operations`. The values are views that are overwritten by the next
-   * block: LevelDB copies them when the batch is handed over. `synced` is the newest block that was synced by itself or
-   * later. Returns the bytes of all pages.
+   * Closes the block and appends its pages to `operations`. The values are views, which the next block
+   * overwrites. LevelDB copies them when it receives the batch. `synced` is the newest block that was synced
+   * by then. Returns the bytes of all pages.
    */
   seal(header: BlockHeader, synced: number, operations: BatchOperation[]): number {
     this.firstPage()
@@ -166,7 +167,7 @@ export class OpenBlock {
     return end
   }
 
-  /** Forgets the block, once LevelDB has copied it. */
+  /** Forgets the block after LevelDB has copied it. */
   clear(): void {
     this.#writer.clear(KEEP_BYTES)
     this.#pages = []
@@ -200,13 +201,16 @@ export class OpenBlock {
     this.#pages.push(this.#newPage())
   }
 
-  /** Where the record behind its type byte begins, in its page. */
+  /** Returns the offset in its page of the latest record, without its type byte. */
   #offset(): number {
     return this.#record - this.#starts[this.#starts.length - 1]!
   }
 }
 
-/** Properties and payload in one allocation of their own, so that they do not pin their page. */
+/**
+ * Copies properties and payload into one allocation of their own, so that they do not keep their page in
+ * memory.
+ */
 export function copied(body: Body): [properties: Buffer, payload: Buffer] {
   const split = body.properties.length
   const bytes = Buffer.allocUnsafe(split + body.payload.length)
@@ -215,7 +219,7 @@ export function copied(body: Body): [properties: Buffer, payload: Buffer] {
   return [bytes.subarray(0, split), bytes.subarray(split)]
 }
 
-/** A bounded table of topics, so that bodies read back together share theirs. */
+/** A bounded table of topics, so that bodies that are read back together share them. */
 export class TopicCache {
   readonly #topics = new Map<string, Topic>()
   readonly #topicsMax: number

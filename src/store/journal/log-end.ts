@@ -1,14 +1,15 @@
 /**
- * Cuts off what a crash of the machine left behind a hole at the end of LevelDB's log, where commits are not synced one by one
- * (`durability: interval`).
+ * Cuts off the end of LevelDB's log after a hole that a crash of the machine left, where commits are not
+ * synced one by one (`durability: interval`).
  *
- * The system writes what was not synced in any order. After a power cut a log may have a hole with whole records behind it, or lose
- * its end while the next log keeps its beginning. LevelDB skips a hole and applies what comes after it: that is not a state which
- * ever was. So, before it is opened, all from the first hole on is cut off: what is left is what was there at some instant, and
- * everything that was synced is in it. A hole in what was synced is damage, and is left for recovery to refuse.
+ * The system writes unsynced data in any order. After a power cut, a log may have a hole with whole records
+ * behind it, or lack its end while the next log has its beginning. LevelDB skips a hole and applies the
+ * records after it. That would be a state that never existed. So before LevelDB is opened, everything from
+ * the first hole on is cut off. The rest is the state at some instant, and contains everything that was
+ * synced. A hole in synced data is damage, which recovery refuses.
  *
- * Layout of LevelDB's logs (`log_format.h`), of which its manifest is one, too: blocks of 32 KiB with records
- * `masked CRC-32C u32 | length u16 | type u8 | bytes`, types full, first, middle and last.
+ * The layout of LevelDB's logs (`log_format.h`), which its manifest has, too: blocks of 32 KiB with records
+ * `masked CRC-32C u32 | length u16 | type u8 | bytes`, of the types full, first, middle and last.
  */
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -23,11 +24,11 @@ const HEADER_BYTES = 7
 const FULL = 1
 const FIRST = 2
 const LAST = 4
-/** Of a batch: its sequence number and how many operations it has. */
+/** The header of a batch: its sequence number and how many operations it has. */
 const BATCH_HEADER_BYTES = 12
 const PUT = 1
 const LOG = /^(\d+)\.log$/
-/** What a crash left of a log that was being cut. */
+/** A copy that a crash left while a log was being cut. */
 const UNFINISHED = /^\d+\.log\.cut$/
 /** Tags of a manifest's edits (`version_edit.cc`). */
 const EDIT = {
@@ -41,25 +42,25 @@ const EDIT = {
   previousLog: 9,
 } as const
 
-/** Where the good part of the logs ends. */
+/** The place where the sound part of the logs ends. */
 interface Hole {
   /** Index of the log. */
   readonly log: number
   readonly offset: number
 }
 
-/** What was cut off. */
+/** Describes the end that was cut off. */
 export interface CutEnd {
-  /** Commits behind the hole that were still readable; how many were lost in it nobody knows. */
+  /** Commits behind the hole that were still readable. It is unknown how many were lost in the hole. */
   readonly commits: number
 }
 
-/** Cuts the logs of a database that is not open, if they have to be. Returns null when nothing was cut off. */
+/** Cuts the logs of a database that is not open, if necessary. Returns null if nothing was cut off. */
 export async function cutLogEnd(directory: string): Promise<CutEnd | null> {
   const found = await lookForHole(directory)
   if (found === null) return null
   const { hole, logs, commits } = found
-  // The newest first: a crash on the way leaves a hole that is found again.
+  // The newest goes first: after a crash here, the hole is found again.
   for (let log = logs.length - 1; log > hole.log; log--) await rm(join(directory, logs[log]!.name))
   const { name, bytes } = logs[hole.log]!
   await shorten(directory, name, bytes.subarray(0, hole.offset))
@@ -73,8 +74,9 @@ interface Log {
 }
 
 /**
- * The hole behind which all is to be cut off. Another process may have the database open: it is read so that it never looks as
- * if it had one, each log after the one that follows it, and the manifest last.
+ * Looks for a hole after which everything must be cut off. Another process may have the database open and be
+ * writing. Each log is therefore read after the one that follows it, and the manifest last, so that this
+ * never looks like a hole.
  */
 async function lookForHole(
   directory: string,
@@ -99,7 +101,7 @@ async function lookForHole(
     : { hole: walk.hole, logs: live, commits: walk.commitsBehind }
 }
 
-/** None where there is no directory: whoever opens the database says so. */
+/** Returns no names if there is no directory. Opening the database reports that. */
 async function namesIn(directory: string): Promise<string[]> {
   try {
     return await readdir(directory)
@@ -108,7 +110,7 @@ async function namesIn(directory: string): Promise<string[]> {
   }
 }
 
-/** Puts a shorter file in the log's place: other names of the same file keep what it was. */
+/** Replaces the log with a shorter file. Other hard links to the log keep the old content. */
 async function shorten(directory: string, name: string, bytes: Buffer): Promise<void> {
   const path = join(directory, name)
   const file = await open(`${path}.cut`, 'w', 0o600)
@@ -126,7 +128,7 @@ function numberOf(name: string): number {
   return Number(LOG.exec(name)?.[1])
 }
 
-/** The number of the oldest log that is not in tables yet; null when the manifest does not say. */
+/** Returns the number of the oldest log that is not in tables yet; null if the manifest does not say. */
 async function firstLog(directory: string): Promise<number | null> {
   try {
     const name = (await readFile(join(directory, 'CURRENT'), 'utf8')).trimEnd()
@@ -135,12 +137,12 @@ async function firstLog(directory: string): Promise<number | null> {
     for (const { batch: edit } of recordsOf(edits, true)) first = editedLog(edit) ?? first
     return first
   } catch {
-    // LevelDB says by itself what is wrong with them.
+    // LevelDB itself reports what is wrong with these files.
     return null
   }
 }
 
-/** The number of the log that an edit of the manifest sets. */
+/** Returns the number of the log that an edit of the manifest sets. */
 function editedLog(bytes: Buffer): number | null {
   const reader = new ByteReader(bytes)
   let log: number | null = null
@@ -178,18 +180,18 @@ function editedLog(bytes: Buffer): number | null {
   return log
 }
 
-/** Goes through the logs in their order and looks for the first hole. */
+/** Walks through the logs in their order and looks for the first hole. */
 class Walk {
   hole: Hole | null = null
   commitsBehind = 0
-  /** False when something behind the hole says that what is missing was synced. */
+  /** False if a record behind the hole says that the missing data was synced. */
   #isUnsynced = true
   /** LevelDB's number for the next operation; null before the first batch. */
   #expected: bigint | null = null
-  /** Block of the journal up to which nothing is missing; null before the first one. */
+  /** The block of the journal up to which nothing is missing; null before the first one. */
   #lastBlock: number | null = null
 
-  /** Something is to be cut off, and nothing that was synced is missing before it. */
+  /** True if there is something to cut off, and the missing data was not synced. */
   get mayCut(): boolean {
     return this.commitsBehind > 0 && this.#isUnsynced
   }
@@ -214,7 +216,7 @@ class Walk {
     }
   }
 
-  /** Whether no operation is missing before it. */
+  /** Returns whether no operation is missing before the batch. */
   #follows(batch: Buffer): boolean {
     if (batch.length < BATCH_HEADER_BYTES) return false
     return this.#expected === null || batch.readBigUInt64LE(0) === this.#expected
@@ -234,7 +236,7 @@ class Walk {
   }
 }
 
-/** Whether a commit in it was not synced by itself: only then something may be cut off. Does not check it. */
+/** Returns whether the log has a commit that was not synced by itself. Only then may anything be cut off. */
 function hasUnsyncedBlock(log: Buffer): boolean {
   for (const { batch } of recordsOf(log, false)) {
     for (const { isUnsynced } of notesOf(batch)) if (isUnsynced) return true
@@ -244,13 +246,16 @@ function hasUnsyncedBlock(log: Buffer): boolean {
 
 interface LogRecord {
   readonly batch: Buffer
-  /** Where it begins. */
+  /** The offset at which it begins. */
   readonly from: number
-  /** Where the first hole before it in this log is; null without any. */
+  /** The offset of the first hole before it in this log; null without any. */
   readonly hole: number | null
 }
 
-/** The whole records of a log, in order, also behind what is damaged. Returns where the first hole is, or an unfinished end. */
+/**
+ * Yields the whole records of a log in order, also after damage. Returns the offset of the first hole or
+ * unfinished end.
+ */
 function* recordsOf(log: Buffer, checks: boolean): Generator<LogRecord, number | null> {
   let hole: number | null = null
   let parts: Buffer[] = []
@@ -290,7 +295,7 @@ function hasItsCrc(log: Buffer, from: number, to: number): boolean {
   return log.readUInt32LE(from) === (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0
 }
 
-/** What the journal's pages in a batch say about their blocks. */
+/** Yields the notes of the journal's pages in a batch. */
 function* notesOf(batch: Buffer): Generator<SyncNote> {
   const reader = new ByteReader(batch, BATCH_HEADER_BYTES)
   try {
@@ -301,7 +306,7 @@ function* notesOf(batch: Buffer): Generator<SyncNote> {
       if (value !== null && key.length === 7 && key[0] === Table.Journal) yield readSyncNote(value)
     }
   } catch (error) {
-    // Not checked, or not what LevelDB wrote: recovery says so.
+    // The batch was not checked, or LevelDB did not write it. Recovery reports that.
     if (!(error instanceof TruncatedError || error instanceof RangeError)) throw error
   }
 }

@@ -1,26 +1,30 @@
 /**
- * HOT. Queue entries without an object each: 16 bytes, and 8 more where messages expire. Their bodies are on disk; what
- * a message needs beside them is made again when its turn comes near.
+ * HOT. Keeps queue entries without an object each: 16 bytes an entry, and 8 more where messages expire. The
+ * bodies are on disk. The objects of a delivery are made when its turn to be sent comes near.
  */
 import type { EntryFields } from '../format/entry.ts'
 import { Extensions } from '../format/extensions.ts'
 import type { Postponed } from '../format/time-record.ts'
 import type { Parked } from '../store.ts'
 
-/** Entries that one of these takes. */
+/** Entries that one ParkedEntries takes. */
 export const PARKED_MAX = 1024
-/** V8 keeps the words of so few entries with the object; more of them need memory of their own. */
+/** V8 keeps the words of so few entries with the object. More of them need memory of their own. */
 const FIRST_CAPACITY = 4
-/** 32-bit words of an entry: page, page above 32 bits and offset, size, flags and number of the extension. */
+/**
+ * 32-bit words of an entry: page; page above 32 bits, and offset; size; number of the extension, and flags.
+ */
 const WORDS = 4
 const HIGH = 0x100000000
-/** Of the last word, what belongs to the flags; above it is the number of the extension, up to 67 million. */
+/**
+ * The lowest bits of the last word are flags. Above them is the number of the extension, up to 67 million.
+ */
 const FLAG_BITS = 6
 const FLAGS = (1 << FLAG_BITS) - 1
 
 export class ParkedEntries implements Parked {
   #words = new Uint32Array(FIRST_CAPACITY * WORDS)
-  /** Null as long as nothing expires. */
+  /** Null while no message expires. */
   #expiries: Float64Array | null = null
   readonly #extensions: Extensions
   /** Entries before this one were taken out. */
@@ -29,7 +33,7 @@ export class ParkedEntries implements Parked {
   #bytes = 0
   #shared = false
 
-  /** `extensions` are those of all entries of a store. */
+  /** `extensions` are shared by all entries of a store. */
   constructor(extensions = new Extensions()) {
     this.#extensions = extensions
   }
@@ -58,7 +62,7 @@ export class ParkedEntries implements Parked {
     return this.#words[(this.#first + index) * WORDS + 2]!
   }
 
-  /** Takes no more, even when some were taken out. */
+  /** True when it takes no more entries, even if some were taken out. */
   get full(): boolean {
     return this.#end === PARKED_MAX
   }
@@ -84,7 +88,7 @@ export class ParkedEntries implements Parked {
     this.#end++
   }
 
-  /** Copies the entry at this index out; 0 is the oldest that is left. */
+  /** Copies the entry at this index into `into`; 0 is the oldest that is left. */
   read(index: number, into: EntryFields): void {
     const position = this.#first + index
     if (index < 0 || position >= this.#end) throw new RangeError(`no parked entry ${index}`)
@@ -100,7 +104,9 @@ export class ParkedEntries implements Parked {
     into.expiresAt = this.#expiries === null ? Number.POSITIVE_INFINITY : this.#expiries[position]!
   }
 
-  /** Entries whose bodies are named by pages before this one, and that expire after `since`, expire later. */
+  /**
+   * Lets entries expire later whose bodies are named by pages before `before`, and that expire after `since`.
+   */
   postpone({ before, since, ms }: Postponed): void {
     const expiries = this.#expiries
     if (expiries === null) return

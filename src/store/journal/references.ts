@@ -1,22 +1,25 @@
-/** HOT. How many parked queue entries refer to each body of one journal page: 4 bytes a body. */
+/** HOT. Counts the parked queue entries that refer to each body of one journal page, in 4 bytes a body. */
 
-/** Of a word, the upper half is the body's offset, the lower one counts; a full lower half means `#many` does. */
+/**
+ * The upper half of a word is the body's offset, the lower half its count. A full lower half: `#many` has the
+ * count.
+ */
 const MANY = 0xffff
 const FIRST_CAPACITY = 8
 
 export class References {
-  /** Sorted by offset; the first `#length` count. */
+  /** Sorted by offset. The first `#length` are in use. */
   #words = new Uint32Array(FIRST_CAPACITY)
   #length = 0
   /** Counts that do not fit into a word, by offset. */
   #many: Map<number, number> | null = null
 
-  /** Bodies that something parked refers to. */
+  /** Bodies that a parked entry refers to. */
   get size(): number {
     return this.#length
   }
 
-  /** Offset of the body at this place in the order of offsets. */
+  /** Returns the offset of the body at this place in the order of offsets. */
   offsetAt(index: number): number {
     return this.#words[index]! >>> 16
   }
@@ -39,7 +42,7 @@ export class References {
     this.#set(index, offset, count)
   }
 
-  /** Takes from the count of a body; returns what is left. Throws RangeError when it is not that many. */
+  /** Takes from the count of a body, and returns the rest. Throws RangeError if the count is smaller. */
   take(offset: number, count: number): number {
     const index = this.#find(offset)
     const known = index < this.#length && this.#words[index]! >>> 16 === offset ? this.#countAt(index) : 0
@@ -54,12 +57,12 @@ export class References {
     return 0
   }
 
-  /** Index of the first word whose offset is not below this one. */
+  /** Returns the index of the first word whose offset is not below this one. */
   #find(offset: number): number {
     const words = this.#words
     let low = 0
     let high = this.#length
-    // Bodies are parked mostly in their order.
+    // Most bodies are parked in the order of their offsets.
     if (high > 0 && words[high - 1]! >>> 16 < offset) return high
     while (low < high) {
       const middle = (low + high) >>> 1

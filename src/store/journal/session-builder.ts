@@ -1,4 +1,7 @@
-/** A Session while it is put together from its checkpoint and the journal. There may be very many, most of them small. */
+/**
+ * A Session while it is put together from its checkpoint and the journal. There may be very many, most of
+ * them small.
+ */
 import { SmallMap } from '../../structures/small-map.ts'
 import type { Extensions } from '../format/extensions.ts'
 import type { SessionRecord, SubscriptionRecord } from '../store.ts'
@@ -6,7 +9,9 @@ import type { StoredSession } from './checkpoint.ts'
 import { ParkedQueue } from './parked-queue.ts'
 
 const NO_PACKETS: ReadonlyMap<number, number> = new Map()
-/** Stands in `inFlight` for an entry that is no longer needed: PUBREC arrived, and only PUBREL is to be sent. */
+/**
+ * Stands in `inFlight` for an entry that is no longer needed: PUBREC arrived, and only PUBREL is to be sent.
+ */
 export const RELEASED = -1
 
 export class SessionBuilder {
@@ -15,8 +20,8 @@ export class SessionBuilder {
   readonly subscriptions = new SmallMap<string, SubscriptionRecord>()
   readonly queue: ParkedQueue
   /**
-   * False before a checkpoint was read, and after journal records were lost: then it is not known which messages were
-   * sent, and all of them stay queued.
+   * False before a checkpoint was read, and after journal records were lost: then it is not known which
+   * messages were sent, and all of them stay queued.
    */
   isCertain = false
   /** Blocks of the journal up to this one are part of the checkpoint. */
@@ -27,7 +32,10 @@ export class SessionBuilder {
   tail = 0
   /** Positions before this one were read from segments. */
   read = 0
-  /** Slots of entries by packet identifier, in the order in which they were sent; RELEASED where PUBREC arrived. */
+  /**
+   * Slots of entries by packet identifier, in the order in which they were sent; RELEASED where PUBREC
+   * arrived.
+   */
   inFlight = NO_PACKETS
   /** Digests by packet identifier. */
   inbound = NO_PACKETS

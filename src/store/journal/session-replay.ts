@@ -1,9 +1,10 @@
 /**
- * HOT. Puts Sessions together from their checkpoints and the journal. This file alone says what a stored value or a
- * journal record means for a Session: recovery, check, export and repair all go through it.
+ * HOT. Puts Sessions together from their checkpoints and the journal. This file alone says what a stored
+ * value or a journal record means for a Session: recovery, check, export and repair all go through it.
  *
- * How strictly damage is taken is up to the DamageReport. A lenient one leads to Sessions that are uncertain: which of
- * their messages were sent is not known any more, so all of them stay queued, and rather arrive twice than never.
+ * How strictly damage is taken is up to the DamageReport. A lenient one leads to Sessions that are uncertain:
+ * which of their messages were sent is not known any more, so all of them stay queued, and rather arrive
+ * twice than never.
  */
 
 import type { DamageReport } from '../format/damage.ts'
@@ -49,12 +50,12 @@ export class SessionReplay {
   }
 
   /**
-   * Appends the entries of a segment to the queue; `reader` is behind the segment's end position. Segments come in the
-   * order of their positions. Throws when it cannot be decoded.
+   * Appends the entries of a segment to the queue; `reader` is behind the segment's end position. Segments
+   * come in the order of their positions. Throws when it cannot be decoded.
    */
   segment(session: SessionBuilder, { from, to }: Segment, reader: ByteReader): void {
-    // Godwit 0.1.0 could delete a segment before the head value that still named it. Missing entries are therefore
-    // damage only if the journal does not say that all of them are gone.
+    // Godwit 0.1.0 could delete a segment before the head value that still named it. Missing entries are
+    // therefore damage only if the journal does not say that all of them are gone.
     session.reach(from)
     const entries = new EntryReader(reader, this.#times)
     for (let position = from; position < to; position++) {
@@ -81,8 +82,9 @@ export class SessionReplay {
         return
       case RecordType.Received:
         this.#land(session, record.packetId)
-        // PUBRELs are sent again in the order of the PUBRECs [MQTT-4.6.0-4]. An uncertain Session needs it, too: the
-        // client waits for PUBREL, and would take the next message under this identifier for a repetition.
+        // PUBRELs are sent again in the order of the PUBRECs [MQTT-4.6.0-4]. An uncertain Session needs it,
+        // too: the client waits for PUBREL, and would take the next message under this identifier for a
+        // repetition.
         session.ownInFlight.set(record.packetId, RELEASED)
         return
       case RecordType.Completed:

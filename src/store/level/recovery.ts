@@ -1,10 +1,10 @@
 /**
  * Reads a LevelDB back into Sessions, retained messages and Wills, and checks every value on the way.
  *
- * It reads the tables and each Session's checkpoint first, then the journal's pages from `Meta.scanFromPage` to the
- * end. A record is applied to a Session only when its checkpoint does not cover the block. LevelDB drops damaged
- * batches from its log without a word. The scan therefore begins early enough to contain every block that may still
- * lie in that log, so that such a hole is always seen.
+ * It reads the tables and each Session's checkpoint first, then the journal's pages from `Meta.scanFromPage`
+ * to the end. A record is applied to a Session only when its checkpoint does not cover the block. LevelDB
+ * drops damaged batches from its log without a word. The scan therefore begins early enough to contain every
+ * block that may still lie in that log, so that such a hole is always seen.
  *
  * Recovery is strict: any damage ends it with a StoreError, so that a start never loses a message silently.
  */
@@ -77,8 +77,8 @@ export interface RecoveryResult {
   /** Sum of the costs of the pages that were scanned. */
   readonly writtenBytes: number
   /**
-   * Keys of segments that were written ahead of a head value which a crash prevented. Delete them before anything is
-   * recorded: their entries come out of the journal, perhaps under other positions.
+   * Keys of segments that were written ahead of a head value which a crash prevented. Delete them before
+   * anything is recorded: their entries come out of the journal, perhaps under other positions.
    */
   readonly ahead: readonly Buffer[]
 }

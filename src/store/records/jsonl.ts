@@ -1,8 +1,8 @@
 /**
- * PURE. Records as JSON lines: the export format, described in config/OPERATING.md. Names are those of the standard, bytes are
- * base64, times are ISO 8601 in UTC, intervals are seconds. What is absent stands for the standard's default.
+ * PURE. Writes and reads records as JSON lines: the export format, described in config/OPERATING.md. Names
+ * are those of the standard, bytes are base64, times are ISO 8601 in UTC, and intervals are seconds. An
+ * absent field has the standard's default.
  */
-
 import { SESSION_NEVER_EXPIRES } from '../../mqtt/packet.ts'
 import {
   decodeForwardedProperties,
@@ -25,24 +25,24 @@ import type {
 export const EXPORT_FORMAT = 'godwit-export'
 export const EXPORT_VERSION = 2
 
-/** 1 is what Godwit 0.1.0 reads: without `ownerId`, `receivedDigests` and `assigned`. */
+/** Version 1 has no `ownerId`, `receivedDigests` and `assigned`. Godwit 0.1.0 reads it. */
 export type ExportVersion = 1 | typeof EXPORT_VERSION
 
 const DIGEST_MAX = 2 ** 48 - 1
 
-/** What the first line says beside the time. */
+/** The fields of the first line beside the time. */
 export interface ExportHeader {
   /** The version of Godwit that wrote it. */
   readonly godwit: string
   readonly version: ExportVersion
 }
 
-/** The last line, so that an export that was cut off is noticed. */
+/** Returns the last line, by which an export that was cut off is noticed. */
 export function endLine(lines: number): string {
   return JSON.stringify({ type: 'end', lines })
 }
 
-/** One line, without its end. The first one is the `start` record's. */
+/** Returns one line without its line break. The `start` record makes the first line. */
 export function lineOf(record: StoreRecord, header: ExportHeader): string {
   switch (record.type) {
     case 'start':
@@ -163,13 +163,13 @@ function time(ms: number | null): string | undefined {
   return ms === null ? undefined : new Date(ms).toISOString()
 }
 
-/** Reads lines back, and checks all that one line can say by itself. */
+/** Reads lines, and checks everything that can be checked in a single line. */
 export class LineReader {
   /** Lines that were read. */
   lines = 0
   #ended = false
 
-  /** Null for the last line. Throws LineError. */
+  /** Returns the record of a line; null for the last line. Throws LineError. */
   read(line: string): StoreRecord | null {
     this.lines++
     if (this.#ended) throw this.#error('something follows the end line')
@@ -182,13 +182,13 @@ export class LineReader {
       return record
     } catch (error) {
       if (error instanceof LineError) throw this.#error(error.message)
-      // What is not allowed in properties.
+      // The properties have a value that is not allowed.
       if (error instanceof RangeError) throw this.#error(error.message)
       throw error
     }
   }
 
-  /** No more lines come. Throws LineError when the end line is missing. */
+  /** Ends reading. Throws LineError if the end line is missing. */
   end(): void {
     if (!this.#ended)
       throw new LineError(`the export was cut off after line ${this.lines}: its end line is missing`)

@@ -1,7 +1,7 @@
-/** PURE. The fields of one JSON object, read one by one with a check each. */
+/** PURE. Reads the fields of one JSON object one by one, and checks each. */
 import type { QoS } from '../../mqtt/packet.ts'
 
-/** A line that is not what it has to be; the message completes "line 17 ...". */
+/** A line is invalid. The message completes "line 17 ...". */
 export class LineError extends Error {
   override readonly name = 'LineError'
 }
@@ -9,7 +9,7 @@ export class LineError extends Error {
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/
 const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/
 
-/** Every reader throws LineError. */
+/** The fields of one object. Every method that reads one throws LineError. */
 export class Fields {
   readonly #fields: Readonly<Record<string, unknown>>
   readonly #unread: Set<string>
@@ -29,13 +29,13 @@ export class Fields {
     return Fields.#of(value, 'is not a JSON object')
   }
 
-  /** No other fields may be there: they would be lost silently. */
+  /** Throws LineError if there are other fields, which would be lost silently. */
   end(): void {
     const [unread] = this.#unread
     if (unread !== undefined) throw new LineError(`has the unknown field ${JSON.stringify(unread)}`)
   }
 
-  /** As it is, and without counting as read. */
+  /** Returns the value without a check. The field does not count as read. */
   optional(name: string): unknown {
     return this.#fields[name] ?? undefined
   }
@@ -53,7 +53,7 @@ export class Fields {
     return value
   }
 
-  /** False when it is absent. */
+  /** False if it is absent. */
   flag(name: string): boolean {
     const value = this.#take(name) ?? false
     if (typeof value !== 'boolean') throw new LineError(`has a ${name} that is not true or false`)
@@ -67,7 +67,7 @@ export class Fields {
     return value
   }
 
-  /** Seconds, perhaps with a fraction; 0 when they are absent. */
+  /** Seconds, perhaps with a fraction; 0 if they are absent. */
   seconds(name: string): number {
     const value = this.#take(name) ?? 0
     if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) {
@@ -80,7 +80,7 @@ export class Fields {
     return this.integer('qos', 0, 2) as QoS
   }
 
-  /** Empty when they are absent. */
+  /** Empty if they are absent. */
   integers(name: string, min: number, max: number): readonly number[] {
     const values = this.#array(name)
     return values.map((value) => {
@@ -90,7 +90,7 @@ export class Fields {
     })
   }
 
-  /** Milliseconds since 1970; null when it is absent. */
+  /** Milliseconds since 1970; null if it is absent. */
   time(name: string): number | null {
     const text = this.optionalText(name)
     if (text === undefined) return null
@@ -99,7 +99,7 @@ export class Fields {
     return ms
   }
 
-  /** From base64. */
+  /** Decodes base64. */
   bytes(name: string): Buffer {
     const text = this.text(name)
     if (text.length % 4 !== 0 || !BASE64.test(text)) throw new LineError(`has a ${name} that is not base64`)
@@ -110,13 +110,13 @@ export class Fields {
     return this.#array(name).map((value) => Fields.#of(value, `has ${name} that are not objects`))
   }
 
-  /** Undefined when it is absent. */
+  /** Undefined if it is absent. */
   object(name: string): Fields | undefined {
     const value = this.#take(name)
     return value === undefined ? undefined : Fields.#of(value, `has ${name} that are not an object`)
   }
 
-  /** Pairs of texts; undefined when they are absent. */
+  /** Pairs of texts; undefined if they are absent. */
   pairs(name: string): readonly (readonly [string, string])[] | undefined {
     if (this.optional(name) === undefined) return undefined
     return this.#array(name).map((pair) => {

@@ -1,4 +1,7 @@
-/** Finds the bodies of deliveries, and numbers the messages: each message record comes once, before its first delivery. */
+/**
+ * Finds the bodies of deliveries, and numbers the messages: each message record comes once, before its first
+ * delivery.
+ */
 
 import { NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { EntryFields } from '../format/entry.ts'

@@ -1,7 +1,7 @@
 /**
- * Reads a database as records, one Session after the other, without building the state that a Server needs: for
- * export, check and repair. The DamageReport decides whether damage ends the reading. If it does not, the damaged part
- * is left out, and the rest goes on: a message that may still have to be delivered is kept.
+ * Reads a database as records, one Session after the other, without building the state that a Server needs:
+ * for export, check and repair. The DamageReport decides whether damage ends the reading. If it does not, the
+ * damaged part is left out, and the rest goes on: a message that may still have to be delivered is kept.
  */
 import type { Database } from '../files/database.ts'
 import { TableCursor } from '../files/table-cursor.ts'
@@ -54,7 +54,10 @@ export class StoreReader {
     yield* this.#wills(wallTimes)
   }
 
-  /** Checks what `records` does not read: the page index, bodies that nobody needs, keys that do not belong here. */
+  /**
+   * Checks what `records` does not read: the page index, bodies that nobody needs, keys that do not belong
+   * here.
+   */
   async checkRest(): Promise<void> {
     const cursor = new TableCursor(this.#db, Table.Directory, this.#report, () => null)
     while ((await cursor.next()) !== undefined);

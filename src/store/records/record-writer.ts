@@ -1,4 +1,7 @@
-/** Fills an empty directory with records: for import and repair. What does not fit together is refused. */
+/**
+ * Fills an empty directory with records, for import and repair. Records that contradict each other are
+ * refused.
+ */
 import { type Delivery, Message, Topic } from '../../mqtt/message.ts'
 import { LevelStore } from '../level/level.ts'
 import type {
@@ -24,12 +27,12 @@ const MIB = 1024 * 1024
 const COMMIT_BYTES = 4 * MIB
 const RESIDENT_BYTES_MAX = 32 * MIB
 
-/** A record that contradicts those before it; the message completes "line 17 ...". */
+/** A record contradicts earlier ones. The message completes "line 17 ...". */
 export class ConflictError extends Error {
   override readonly name = 'ConflictError'
 }
 
-/** What was written. */
+/** The numbers of records that were written. */
 export interface RecordCounts {
   sessions: number
   messages: number
@@ -39,14 +42,14 @@ export interface RecordCounts {
   wills: number
 }
 
-/** A Session's state while it is written; the store reads it for checkpoints. */
-class Growing implements OutboundState {
+/** The state of a Session while it is written. The store reads it for checkpoints. */
+class WrittenSession implements OutboundState {
   readonly id: number
   readonly queue: Delivery[] = []
   readonly lastPacketId: number
   readonly packets = new Map<number, Delivery | null>()
   readonly #inbound: readonly InboundPacket[]
-  /** What was queued for a moment, to be in flight. */
+  /** Messages that were queued for a moment, in order to be in flight. */
   passed = 0
 
   constructor(id: number, { lastPacketId, inbound }: SessionRecordLine) {
@@ -79,8 +82,8 @@ class Growing implements OutboundState {
 export class Rebuild {
   readonly counts: RecordCounts = { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0 }
   readonly #store: LevelStore
-  readonly #sessions = new Map<string, Growing>()
-  readonly #byId = new Map<number, Growing>()
+  readonly #sessions = new Map<string, WrittenSession>()
+  readonly #byId = new Map<number, WrittenSession>()
   readonly #messages = new Map<number, Message>()
   readonly #topics = new Map<string, Topic>()
   readonly #retained = new Set<string>()
@@ -90,9 +93,9 @@ export class Rebuild {
   #failure: StoreError | null = null
   #committed: () => void = () => {}
 
-  /** `directory` is made; it must be empty. */
+  /** Creates `directory`, or takes one that is empty. */
   constructor(directory: string) {
-    // Made durable as a whole when it is complete, so its commits need no fsync.
+    // The directory is made durable as a whole when it is complete, so commits need no fsync.
     this.#store = new LevelStore({
       directory,
       sync: false,
@@ -101,7 +104,7 @@ export class Rebuild {
     })
   }
 
-  /** Writes all records. Throws StoreError, ConflictError, and what `records` throws; nothing stays open. */
+  /** Writes all records. Throws StoreError, ConflictError, and any error of `records`; nothing stays open. */
   async write(records: AsyncIterable<StoreRecord>): Promise<RecordCounts> {
     await this.#store.open(this.#source())
     try {
@@ -118,12 +121,12 @@ export class Rebuild {
     return this.counts
   }
 
-  /** Broker time is the wall time of the records, and stands still until the broker starts. */
+  /** Uses the wall time of the records as broker time. It stands still until the broker starts. */
   #source(): StateSource {
     return {
       now: () => this.#time,
       wallNow: () => this.#time,
-      // What time the wall clock of another machine, or of later, makes of it is not known yet.
+      // The records may be read on another machine, or after it was started again.
       bootTime: () => null,
       outbound: (sessionId) => this.#byId.get(sessionId),
       committed: () => this.#committed(),
@@ -183,7 +186,7 @@ export class Rebuild {
   #session(record: SessionRecordLine): void {
     const { clientId, owner, ownerId, disconnectedAt, subscriptions } = record
     if (this.#sessions.has(clientId)) throw new ConflictError(`has a second Session of ${clientId}`)
-    const session = new Growing(this.#sessions.size + 1, record)
+    const session = new WrittenSession(this.#sessions.size + 1, record)
     this.#sessions.set(clientId, session)
     this.#byId.set(session.id, session)
     this.#store.putSession(session.id, {
@@ -200,7 +203,7 @@ export class Rebuild {
       this.#store.putSubscription(session.id, filter, subscription)
     }
     for (const [packetId, digest] of record.inbound) this.#store.inboundAdded(session.id, packetId, digest)
-    // The last packet identifier is part of checkpoints, which are written of Sessions that changed.
+    // The last packet identifier is part of checkpoints, and only Sessions that changed get one.
     if (record.lastPacketId > 0 && record.inbound.length === 0) {
       this.#store.inboundAdded(session.id, record.lastPacketId, 0)
       this.#store.inboundRemoved(session.id, record.lastPacketId)
@@ -223,7 +226,7 @@ export class Rebuild {
     this.counts.inFlight++
   }
 
-  #enqueue(session: Growing, delivery: Delivery): void {
+  #enqueue(session: WrittenSession, delivery: Delivery): void {
     this.#store.enqueue(session.id, delivery)
     session.queue.push(delivery)
   }
@@ -237,7 +240,7 @@ export class Rebuild {
     this.counts.wills++
   }
 
-  #sessionOf(clientId: string): Growing {
+  #sessionOf(clientId: string): WrittenSession {
     const session = this.#sessions.get(clientId)
     if (session === undefined) throw new ConflictError(`is for ${clientId}, which has no Session before it`)
     return session
@@ -272,12 +275,12 @@ export class Rebuild {
   }
 }
 
-/** A time as the store has it: 0 while the Network Connection is open. */
+/** Returns a time as the store has it: 0 while the Network Connection is open. */
 function stored(time: number | null): number {
   return time === null ? 0 : time || 1
 }
 
-/** Stands for a message that the client has received already; only its identifier stays. */
+/** Returns a substitute for a message that the client already received. Only its packet identifier stays. */
 function released(): Delivery {
   const message = Message.of({
     topic: new Topic('released'),

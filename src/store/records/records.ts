@@ -1,30 +1,30 @@
 /**
- * What a store holds, as a sequence of records that stand for themselves: what export, import and repair pass on. A
- * message comes once, before the first record that refers to it; a Session comes before what is queued for it.
+ * The content of a store as a sequence of records, which export, import and repair pass on. A message comes
+ * once, before the first record that refers to it. A Session comes before its deliveries.
  *
- * All times are wall times in ms since 1970; null where the store has none.
+ * All times are wall times in ms since 1970, and null where the store has none.
  */
 import type { QoS } from '../../mqtt/packet.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
 
 export interface StartRecord {
   readonly type: 'start'
-  /** Of the last commit: where deadlines go on from. */
+  /** The time of the last commit, from which deadlines go on. */
   readonly time: number
-  /** What was in doubt then; null for nothing. */
+  /** The time that was in doubt then; null for none. */
   readonly doubt: TimeDoubt | null
 }
 
 export interface SessionRecordLine {
   readonly type: 'session'
   readonly clientId: string
-  /** The user that made the Session; null for anonymous. */
+  /** The user that created the Session; null for anonymous. */
   readonly owner: string | null
   /** The id of the account that owns the Session; null for none. */
   readonly ownerId: string | null
   /** Seconds; SESSION_NEVER_EXPIRES for never. */
   readonly sessionExpirySeconds: number
-  /** Null when the Network Connection was open. */
+  /** Null if the Network Connection was open. */
   readonly disconnectedAt: number | null
   /** The packet identifier after which the search for a free one begins; 0 at first. */
   readonly lastPacketId: number
@@ -47,7 +47,7 @@ export interface MessageBody {
 
 export interface MessageRecord extends MessageBody {
   readonly type: 'message'
-  /** What deliveries call it; counted from 1. */
+  /** The number by which deliveries refer to it, counted from 1. */
   readonly number: number
 }
 
@@ -57,20 +57,20 @@ export interface DeliveryFields {
   readonly qos: QoS
   readonly retain: boolean
   readonly subscriptionIdentifiers: readonly number[]
-  /** The whole Shared Subscription filter that it came by; null otherwise. */
+  /** The whole filter of the Shared Subscription through which it came; null otherwise. */
   readonly share: string | null
 }
 
-/** In the order in which they were sent. */
+/** A packet in flight. They come in the order in which they were sent. */
 export interface InFlightRecord {
   readonly type: 'inFlight'
   readonly clientId: string
   readonly packetId: number
-  /** Null when PUBREC came: PUBREL is to be sent. */
+  /** Null after PUBREC arrived: PUBREL is still to be sent. */
   readonly delivery: DeliveryFields | null
 }
 
-/** Oldest first. */
+/** A queued delivery. The oldest comes first. */
 export interface QueuedRecord {
   readonly type: 'queued'
   readonly clientId: string
@@ -85,9 +85,9 @@ export interface WillLine {
   readonly type: 'will'
   readonly clientId: string
   readonly owner: string | null
-  /** Of the owner's account; null where the name is all there is. */
+  /** The id of the owner's account; null if only the name is known. */
   readonly ownerId: string | null
-  /** When it is to be published; null while the Network Connection was open. */
+  /** When it is to be published; null if the Network Connection was open. */
   readonly dueAt: number | null
   readonly topic: string
   readonly payload: Buffer
@@ -96,7 +96,7 @@ export interface WillLine {
   readonly retain: boolean
   readonly expirySeconds: number | undefined
   readonly delaySeconds: number
-  /** Whether the Server made up the Client Identifier, under which nobody comes back. */
+  /** Whether the Server assigned the Client Identifier, so that the client never comes back with it. */
   readonly assigned: boolean
 }
 

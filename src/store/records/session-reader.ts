@@ -1,6 +1,6 @@
 /**
- * Reads one Session after the other from its checkpoint and its part of the journal, as records. At most one Session
- * with its queue is in memory, at 16 bytes a queued message.
+ * Reads one Session after the other from its checkpoint and its part of the journal, as records. At most one
+ * Session with its queue is in memory, at 16 bytes a queued message.
  */
 import type { Database } from '../files/database.ts'
 import { TableCursor } from '../files/table-cursor.ts'
@@ -71,7 +71,10 @@ export class SessionReader {
     this.#replay = new SessionReplay(this.#extensions, times.stored, report)
   }
 
-  /** Yields all Sessions with their deliveries. `expected` are the store's numbers of those that must be there. */
+  /**
+   * Yields all Sessions with their deliveries. `expected` are the store's numbers of those that must be
+   * there.
+   */
   async *records(expected: Set<number>): AsyncGenerator<StoreRecord> {
     const cursors = this.#openCursors()
     const { sessions, heads, segments, subscriptions } = cursors
