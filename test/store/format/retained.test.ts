@@ -43,7 +43,7 @@ const WILL = {
   delaySeconds: 5,
 } as const
 
-test('a retained message and a Will land in the same atomic batch as the journal records of their turn', async () => {
+test('a retained message and a Will are in the atomic batch with the records of their turn', async () => {
   const batches: Batch[] = []
   const server = model({ openBatch: recordingWriter(batches) })
   await server.open()
@@ -62,7 +62,7 @@ test('a retained message and a Will land in the same atomic batch as the journal
   await server.store.close()
 })
 
-test('what one block has much of is handed over in pieces, in one atomic batch, and what came last counts', async () => {
+test('many retained messages go in pieces into one atomic batch; the latest of a topic counts', async () => {
   const pieces: number[][] = []
   const counting: BatchMaker = (db) => {
     const batch = openBatch(db)
@@ -96,7 +96,7 @@ test('what one block has much of is handed over in pieces, in one atomic batch, 
   await server.commit()
   expect(pieces).toHaveLength(1)
   expect(Math.max(...pieces[0]!)).toBeLessThanOrEqual(2048)
-  // With the meta, the journal's page, and the Session's checkpoint.
+  // The others are the meta, the journal's page and the Session's checkpoint.
   expect(pieces[0]!.at(-1)).toBeLessThanOrEqual(2048)
   await server.store.close()
   const again = model()
@@ -113,7 +113,7 @@ test('what one block has much of is handed over in pieces, in one atomic batch, 
   await again.store.close()
 })
 
-test('Aedes can read what is stored', async () => {
+test('Aedes can read stored retained messages and Wills', async () => {
   const server = model()
   await server.open()
   server.retain(message('a/b', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 0]) }))
@@ -132,7 +132,7 @@ test('Aedes can read what is stored', async () => {
   await db.close()
 })
 
-test('a retained message is stored byte for byte as aedes-persistence-level stores it', async () => {
+test('a retained message is stored with the same bytes as by aedes-persistence-level', async () => {
   const theirs = new Map<string, string>()
   const persistence = new AsyncLevelPersistence({
     put: async (key, value) => void theirs.set(key, value.toString('hex')),
@@ -147,7 +147,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
     const payload = Buffer.alloc(bytes, made)
     const properties = Buffer.alloc(made % 3 === 0 ? bytes : 0, 1)
     const given = { topic: new Topic(topic), payload, properties, qos, expiresAt, publisher }
-    // A Will may be retained by a message that does not say so.
+    // A message that a Will left may be retained without RETAIN.
     const retained = Message.of({ ...given, retain: made % 7 > 0 })
     server.store.putRetained(retained, 0)
     await persistence.storeRetained({
@@ -182,7 +182,7 @@ test('a retained message is stored byte for byte as aedes-persistence-level stor
   await server.store.close()
 })
 
-test('the memory in which retained messages were written is given back when they are handed over', async () => {
+test('the memory of written retained messages is freed once LevelDB has the batch', async () => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
   const arrayBytes = (): number => {
@@ -194,12 +194,12 @@ test('the memory in which retained messages were written is given back when they
   const before = arrayBytes()
   server.store.putRetained(message('a', 'x'.repeat(20_000_000), { retain: true }), 0)
   await server.commit()
-  // V8 frees the memory of collected buffers on another thread, which a busy machine may let wait.
+  // V8 frees the memory of collected buffers on another thread, which may take a while on a busy machine.
   await vi.waitFor(() => expect(arrayBytes() - before).toBeLessThan(2_000_000), { timeout: 60_000 })
   await server.store.close()
 })
 
-test('a directory that Aedes wrote is taken over with its retained messages and Wills, and said so', async () => {
+test('a directory of Aedes is imported with its retained messages and Wills, with a notice', async () => {
   const db = new Level<string, Buffer>(directory, { valueEncoding: 'buffer' })
   const persistence = new AsyncLevelPersistence(db)
   for (let index = 0; index < 1500; index++) {
@@ -232,7 +232,7 @@ test('a directory that Aedes wrote is taken over with its retained messages and 
   }
 })
 
-test('a retained message stays in memory though its queued deliveries would be evicted', async () => {
+test('a retained message stays in memory, even when its queued deliveries could be evicted', async () => {
   const server = model({ residentBytesMax: 0 })
   await server.open()
   server.createSession(1)
@@ -265,7 +265,7 @@ test.each([
   expect(decodeMsgpack(bytes)).toEqual({ value, bytes: bytes.length })
 })
 
-test('MessagePack: binary, maps, trailing bytes, and what is cut off', () => {
+test('MessagePack: binary, maps, trailing bytes, and truncated values', () => {
   const bytes = Buffer.from('82a16ba176c40261c40201ff', 'hex')
   expect(() => decodeMsgpack(bytes.subarray(0, 6))).toThrow('too early')
   expect(decodeMsgpack(Buffer.from('82a16ba176a162c4020102ffff', 'hex'))).toEqual({
@@ -278,7 +278,7 @@ test('MessagePack: binary, maps, trailing bytes, and what is cut off', () => {
   expect(() => decodeMsgpack(Buffer.from('c1', 'hex'))).toThrow('not known')
 })
 
-test('when a live message of its topic was published is kept beside a retained message, and since when a Subscription waits for it', async () => {
+test('the time of the latest live message and the start of a pending Subscription are stored', async () => {
   const server = model()
   await server.open()
   const record = { clientId: 'sub', owner: null, ownerId: null, expirySeconds: 1000, disconnectedAt: 0 }
@@ -314,7 +314,7 @@ test('when a live message of its topic was published is kept beside a retained m
   await server.store.close()
 })
 
-test('the author of a retained message is kept, known or not, and Aedes reads the message all the same', async () => {
+test('the author of a retained message is stored, and Aedes can still read the message', async () => {
   const server = model()
   await server.open()
   const authors = [

@@ -1,4 +1,4 @@
-/** What a crash of the machine leaves of commits that were not synced one by one (`durability: interval`). */
+/** Commits that were not synced one by one (`durability: interval`), after a crash of the machine. */
 import { cp, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,7 +23,7 @@ function directory(): string {
   return join(root, String(++count))
 }
 
-/** Synced now and then by itself, or only by `close` where nobody waits for so long. */
+/** The store syncs by itself at intervals, or only in `close` if the interval is longer than the test. */
 function storeOn(
   path: string,
   syncEverySeconds: number,
@@ -43,7 +43,7 @@ const NEVER = 1_000_000
 const LASTING = 100
 const NEW_SEED = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
 
-/** LevelDB may be deleting a log that it has put into a table. */
+/** LevelDB may delete a log meanwhile, after writing it to a table. */
 async function copied(path: string): Promise<string> {
   for (;;) {
     const copy = directory()
@@ -80,7 +80,7 @@ async function recovered(
   return { commit: committedSequence, notice }
 }
 
-/** As a disk that lost its power: what was not synced is there in part, with holes. */
+/** Leaves what a disk has after a power cut: parts of the unsynced data, with holes. */
 async function losePower(path: string, synced: ReadonlyMap<string, number>, random: Random): Promise<string> {
   const told: string[] = []
   for (const name of await logsIn(path)) {
@@ -103,7 +103,7 @@ async function losePower(path: string, synced: ReadonlyMap<string, number>, rand
 }
 
 describe('the CRC of LevelDB', () => {
-  test('is the one of RFC 3720', () => {
+  test('is that of RFC 3720', () => {
     expect(crc32c(Buffer.alloc(32))).toBe(0x8a9136aa)
     expect(crc32c(Buffer.alloc(32, 0xff))).toBe(0x62a8ab43)
     expect(crc32c(Buffer.from('123456789'))).toBe(0xe3069283)
@@ -111,7 +111,7 @@ describe('the CRC of LevelDB', () => {
 })
 
 describe('commits that are synced together', () => {
-  test('are synced so long after the first of them, and what comes meanwhile with them [field-E30]', async () => {
+  test('are synced one interval after the first, with all that came meanwhile [field-E30]', async () => {
     const server = new ModelServer(storeOn(directory(), 0.01))
     const store = server.store as LevelStore
     await server.open()
@@ -128,7 +128,7 @@ describe('commits that are synced together', () => {
   })
 
   test.each([1, NEW_SEED])(
-    'are a prefix of what was committed, with all that was synced, whatever a power cut leaves of the logs, seed %i [field-E30]',
+    'are a prefix that has everything synced, whatever a power cut leaves of the logs, seed %i [field-E30]',
     async (seed) => {
       const random = new Random(seed)
       for (let round = 0; round < 12; round++) {
@@ -139,7 +139,7 @@ describe('commits that are synced together', () => {
         )
         const store = server.store as LevelStore
         await server.open()
-        // What the store is founded with is always synced.
+        // The first values of a new store are always synced.
         const [founded] = await logsIn(path)
         const synced = new Map([[founded!, await sizeOf(join(path, founded!))]])
         server.createSession(LASTING)
@@ -173,14 +173,14 @@ describe('commits that are synced together', () => {
 
   interface HalfSynced {
     readonly server: ModelServer
-    /** The last commit that is certainly synced, and the last one. */
+    /** The latest commit that is certainly synced, and the latest one of all. */
     readonly synced: number
     readonly acknowledged: number
     readonly log: string
     readonly syncedBytes: number
   }
 
-  /** A store whose first commits are synced and whose last ones are not; its server knows what each brings back. */
+  /** Makes a store whose last commits are not synced. Its server knows the state after each commit. */
   async function halfSynced(path: string): Promise<HalfSynced> {
     const server = new ModelServer(storeOn(path, NEVER))
     const store = server.store as LevelStore
@@ -208,7 +208,7 @@ describe('commits that are synced together', () => {
     return { server, synced, acknowledged, syncedBytes, log: log! }
   }
 
-  test('end at a hole in what was not synced, and a start says so [field-E30]', async () => {
+  test('end at a hole in unsynced data, and the start reports it [field-E30]', async () => {
     const path = directory()
     const { server, synced, syncedBytes, log } = await halfSynced(path)
     const file = await open(join(path, log), 'r+')
@@ -225,7 +225,7 @@ describe('commits that are synced together', () => {
     expect((await readdir(path)).filter((name) => name.endsWith('.cut'))).toEqual([])
   })
 
-  test('are refused as damaged when the hole is in what was synced [field-E30]', async () => {
+  test('are refused as damaged if the hole is in synced data [field-E30]', async () => {
     const path = directory()
     const { syncedBytes, log } = await halfSynced(path)
     const file = await open(join(path, log), 'r+')
@@ -236,7 +236,7 @@ describe('commits that are synced together', () => {
     await expect(again.open()).rejects.toMatchObject({ kind: 'corrupt' })
   })
 
-  test('are all there after the process was killed [field-E30]', async () => {
+  test('all survive a kill of the process [field-E30]', async () => {
     const path = directory()
     const { server, acknowledged } = await halfSynced(path)
     const { commit, notice } = await recovered(path, server)
@@ -245,7 +245,7 @@ describe('commits that are synced together', () => {
   })
 })
 
-test('a store whose commits are synced one by one is never cut: a hole in its log is damage [field-E30]', async () => {
+test('a hole after commits that were synced one by one is damage and never cut off [field-E30]', async () => {
   const path = directory()
   const server = new ModelServer(storeOn(path, 0, { sync: true }))
   await server.open()

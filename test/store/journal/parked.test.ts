@@ -5,7 +5,6 @@ import { EntrySlots } from '../../../src/store/format/entry-slots.ts'
 import { Extensions } from '../../../src/store/format/extensions.ts'
 import { PARKED_MAX, ParkedEntries } from '../../../src/store/journal/parked.ts'
 import { References } from '../../../src/store/journal/references.ts'
-import { bucketMs, Histogram } from '../../../src/structures/histogram.ts'
 
 interface Plain {
   readonly page: number
@@ -35,7 +34,7 @@ function fields(of: Plain): EntryFields {
 }
 
 describe('parked entries', () => {
-  it('are what was parked, in order, wherever reading begins', () => {
+  it('come out as they were parked, in order, wherever reading begins', () => {
     fc.assert(
       fc.property(fc.array(plain, { maxLength: 100 }), fc.nat(), (list, removed) => {
         const entries = new ParkedEntries()
@@ -58,7 +57,7 @@ describe('parked entries', () => {
     )
   })
 
-  it('are full at the length of a segment, also when some were taken out', () => {
+  it('are full at the length of a segment, even after some were taken out', () => {
     const entries = new ParkedEntries()
     for (let count = 0; count < PARKED_MAX; count++) {
       expect(entries.full).toBe(false)
@@ -69,8 +68,8 @@ describe('parked entries', () => {
   })
 })
 
-describe('what few entries have', () => {
-  it('is kept once for all entries that have it, and given back with the last', () => {
+describe('an extension of entries', () => {
+  it('is kept once for all entries that have it, and freed with the last', () => {
     const extensions = new Extensions()
     const chunks = [new ParkedEntries(extensions), new ParkedEntries(extensions)]
     const read = new EntryFields()
@@ -99,7 +98,7 @@ describe('what few entries have', () => {
     expect(extensions.size).toBe(0)
   })
 
-  it('finds its place in slots that come and go while a store is read', () => {
+  it('is kept with entries in slots that come and go', () => {
     const extensions = new Extensions()
     const slots = new EntrySlots(extensions)
     const model = new Map<number, Plain>()
@@ -124,8 +123,8 @@ describe('what few entries have', () => {
   })
 })
 
-describe('references to the bodies of a page', () => {
-  it('count like a map', () => {
+describe('counts of references to the bodies of a page', () => {
+  it('are those of a map', () => {
     const step = fc.record({
       offset: fc.integer({ min: 0, max: 40 }),
       count: fc.constantFrom(1, 2, 65_534, 70_000),
@@ -153,30 +152,5 @@ describe('references to the bodies of a page', () => {
         expect(offsets).toEqual([...model.keys()].map((offset) => offset * 1600).sort((a, b) => a - b))
       }),
     )
-  })
-})
-
-describe('a histogram', () => {
-  it('tells quantiles to within a fifth', () => {
-    const histogram = new Histogram()
-    expect(histogram.quantileMs(0.5)).toBe(0)
-    for (let ms = 1; ms <= 1000; ms++) histogram.add(ms)
-    expect([histogram.count, histogram.sumMs, histogram.maxMs]).toEqual([1000, 500_500, 1000])
-    for (const share of [0.1, 0.5, 0.99, 0.999, 1]) {
-      const exact = share * 1000
-      expect(histogram.quantileMs(share)).toBeGreaterThanOrEqual(exact * 0.999)
-      expect(histogram.quantileMs(share)).toBeLessThan(exact * 1.2)
-    }
-  })
-
-  it('takes what is shorter and longer than its scale', () => {
-    const histogram = new Histogram()
-    histogram.add(0)
-    histogram.add(1e6)
-    expect(histogram.counts[0]).toBe(1)
-    expect(histogram.counts.at(-1)).toBe(1)
-    expect(histogram.quantileMs(0.5)).toBe(0.015625)
-    expect(histogram.quantileMs(1)).toBe(1e6)
-    expect(bucketMs(80)).toBe(16_384)
   })
 })

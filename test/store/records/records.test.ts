@@ -1,4 +1,4 @@
-/** Reading a store as records, writing them into another one, and what is left of a damaged one. */
+/** Reads a store as records, writes them into another store, and repairs a damaged one. */
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,7 +25,7 @@ import { act, delivery, ModelServer, message, Random } from '../model.ts'
 import { type Batch, recordingWriter, resealed, withRaw } from '../recorded.ts'
 
 const FIXTURES = fileURLToPath(new URL('../../fixtures', import.meta.url))
-/** Formats of stores that are out there, and the one that is written now. */
+/** The formats of released versions, and the one that is written now. */
 const RELEASED = [1, 2]
 
 let root: string
@@ -62,7 +62,7 @@ function model(path: string): ModelServer {
   return server
 }
 
-/** What a kill would leave, in another directory. */
+/** Copies the store to another directory as a kill would leave it. */
 async function killed(server: ModelServer, path: string): Promise<void> {
   if (!(server.store instanceof LevelStore)) throw new Error('not a LevelStore')
   await unpack(containerChunks(server.store.snapshot(), 0), path)
@@ -113,7 +113,7 @@ async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
   yield* items
 }
 
-/** Everything, without the Server's numbers of Sessions, and with times as records have them. */
+/** The description without the Server's numbers of Sessions, and with times as records have them. */
 function comparable(text: string): string[] {
   return text
     .replaceAll(/^session \d+ /gm, 'session ')
@@ -135,7 +135,7 @@ const seed = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2
 
 describe('records', () => {
   test.each([1, 2, 3, seed])(
-    'a store that is rebuilt from its records is the same, seed %i',
+    'a store that is rebuilt from its records has the same content, seed %i',
     async (from) => {
       const { path, server } = await randomStore(from, 1500)
       await server.restoreAll()
@@ -148,7 +148,7 @@ describe('records', () => {
     },
   )
 
-  test('records that do not fit together are refused, each with its reason', async () => {
+  test('records that contradict each other are refused, each with its reason', async () => {
     const { path, server } = await randomStore(5, 300)
     await server.store.close()
     const records = await recordsOf(path)
@@ -173,7 +173,7 @@ function deliveryOf(number: number) {
 }
 
 describe('damage', () => {
-  test('a flipped bit in any value is reported, and what is left can be opened', async () => {
+  test('a flipped bit in any value is reported, and the sound part can be opened', async () => {
     const { path, server } = await randomStore(31, 700)
     await server.restoreAll()
     const wanted = comparable(server.describe())
@@ -199,7 +199,7 @@ describe('damage', () => {
     }
   })
 
-  /** Pages below the scan are read when somebody needs a body of theirs. */
+  /** True for pages below the scan, which are read only if one of their bodies is needed. */
   async function isBodiesOnly(path: string, key: Buffer): Promise<boolean> {
     if (key[0] !== Table.Journal) return false
     const db = await openDatabase(path)
@@ -210,7 +210,7 @@ describe('damage', () => {
     return found.length === 1
   }
 
-  test('a hole in the journal loses no message beside it, whatever was sent meanwhile', async () => {
+  test('a hole in the journal loses no other message, whatever was sent meanwhile', async () => {
     const path = directory()
     const server = model(path)
     await server.open()
@@ -252,7 +252,7 @@ describe('damage', () => {
     }
   })
 
-  test('a lost Session record, checkpoint or description is told, and the rest is kept', async () => {
+  test('a lost Session record, checkpoint or description is reported, and the rest is kept', async () => {
     const { path, server } = await randomStore(8, 400)
     await server.store.close()
     const [session] = await withRaw(path, (db) => db.keys(tableRange(Table.Session)).all())
@@ -272,7 +272,7 @@ describe('damage', () => {
     }
   })
 
-  test('export refuses what is damaged', async () => {
+  test('export refuses a damaged store', async () => {
     const { path, server } = await randomStore(9, 300)
     await server.store.close()
     const [key] = await withRaw(path, (db) => db.keys(tableRange(Table.Session)).all())
@@ -284,11 +284,11 @@ describe('damage', () => {
   })
 })
 
-test('what is left of a message is not more after export and import than it was [field-B9]', async () => {
+test('export and import do not prolong the time until a message expires [field-B9]', async () => {
   const open = directory()
   const server = model(open)
   await server.open()
-  // Broker time with a fraction, wall time without, as they are.
+  // As in a broker, broker time has a fraction, and wall time has none.
   server.brokerTime = 86_400_000.3
   const expiresAt = Math.floor(server.brokerTime) + 100_000
   server.retain(message('t', 'x', { retain: true, expiresAt }))
@@ -304,10 +304,10 @@ test('what is left of a message is not more after export and import than it was 
 })
 
 describe('every format that was released', () => {
-  test.each(RELEASED)('store-v%i is opened, and everything is in it', async (format) => {
+  test.each(RELEASED)('store-v%i opens with its whole content', async (format) => {
     const path = await fixture(format)
     const wanted = await exported(format)
-    // First as it is; then by the store itself, which upgrades it, and once more.
+    // It is read as it is, then by the store itself, which upgrades it, and then once more.
     const lines = (records: readonly StoreRecord[]): string[] => linesAs(wanted, records)
     expect(lines(await recordsOf(path))).toEqual(wanted)
     const server = model(path)
@@ -340,7 +340,7 @@ describe('every format that was released', () => {
     expect(await formatIn(path)).toBe(FORMAT_VERSION)
   })
 
-  test.each(RELEASED)('store-v%i comes through repair, backup, and export and import', async (format) => {
+  test.each(RELEASED)('store-v%i survives repair, backup, and export with import', async (format) => {
     const path = await fixture(format)
     const wanted = await exported(format)
     const records = await recordsOf(path)
@@ -358,7 +358,7 @@ describe('every format that was released', () => {
     expect(linesAs(wanted, await recordsOf(imported))).toEqual(wanted)
   })
 
-  test('a store of format 1 is upgraded by its first commit, and not before', async () => {
+  test('the first commit upgrades a store of format 1, and nothing else does', async () => {
     const path = await fixture(1)
     const batches: Batch[] = []
     const store = new LevelStore({
@@ -372,14 +372,14 @@ describe('every format that was released', () => {
     server.remember = false
     await server.open()
     expect([store.format, batches.length]).toEqual([1, 0])
-    // A kill before that commit leaves what 0.1.0 opens.
+    // After a kill before that commit, 0.1.0 can still open it.
     const before = directory()
     await unpack(containerChunks(store.snapshot(), 0, store.format), before)
     expect(await formatIn(before)).toBe(1)
     server.createSession(99, 'first')
     await server.commit()
     expect(store.format).toBe(FORMAT_VERSION)
-    // In one batch with the records that only a later version can read.
+    // The mark is in one batch with the records that only a later version can read.
     const [first] = batches
     const described = first!.find(({ key }) => key.equals(META_KEY))
     expect(described?.type === 'put' && formatOf(described.value)).toBe(FORMAT_VERSION)
@@ -391,13 +391,13 @@ describe('every format that was released', () => {
     expect(await readFile(join(path, 'godwit.store'), 'utf8')).toContain(`format ${FORMAT_VERSION}`)
   })
 
-  test('there is a fixture for each', async () => {
+  test('each has a fixture', async () => {
     const found = (await readdir(FIXTURES)).filter((name) => name.startsWith('store-v'))
     expect(found.sort()).toEqual(RELEASED.map((format) => `store-v${format}`))
     expect(RELEASED.at(-1)).toBe(FORMAT_VERSION)
   })
 
-  test('a newer one is refused, with the way back', async () => {
+  test('a newer format is refused with advice on how to go back', async () => {
     const path = await fixture(FORMAT_VERSION)
     await withRaw(path, async (db) => {
       const meta = Buffer.from((await db.get(META_KEY))!.subarray(0, -4))
@@ -421,36 +421,39 @@ async function fixture(format: number): Promise<string> {
   return path
 }
 
-/** The lines of what is in it. */
+/** The lines of an export of it. */
 async function exported(format: number): Promise<string[]> {
   return (await readFile(join(FIXTURES, `store-v${format}`, 'export.jsonl'), 'utf8')).split('\n')
 }
 
-/** Lines with the header of others. */
+/** The lines of these records, with the header of other lines. */
 function linesAs([start]: readonly string[], records: readonly StoreRecord[]): string[] {
   const header = JSON.parse(start!) as ExportHeader
   const texts = records.map((record) => lineOf(record, header))
   return [...texts, endLine(texts.length + 1), '']
 }
 
-/** What the description of a closed store says. */
+/** Decodes the description of a closed store. */
 async function formatIn(path: string): Promise<number | null> {
   return formatOf((await withRaw(path, (db) => db.get(META_KEY)))!)
 }
 
 describe('lines', () => {
-  test.each(RELEASED)('lines of format %i that are read and written again are the same', async (format) => {
-    const lines = (await exported(format)).slice(0, -1)
-    const header = JSON.parse(lines[0]!) as ExportHeader
-    const reader = new LineReader()
-    for (const line of lines) {
-      const record = reader.read(line)
-      if (record === null) continue
-      const again = lineOf(record, header)
-      expect(again).toBe(line)
-    }
-    reader.end()
-  })
+  test.each(RELEASED)(
+    'lines of format %i stay the same when they are read and written again',
+    async (format) => {
+      const lines = (await exported(format)).slice(0, -1)
+      const header = JSON.parse(lines[0]!) as ExportHeader
+      const reader = new LineReader()
+      for (const line of lines) {
+        const record = reader.read(line)
+        if (record === null) continue
+        const again = lineOf(record, header)
+        expect(again).toBe(line)
+      }
+      reader.end()
+    },
+  )
 
   const START =
     '{"type":"start","format":"godwit-export","version":1,"godwit":"0.1.0","time":"2026-01-31T12:00:00Z"}'
@@ -485,7 +488,7 @@ describe('lines', () => {
     expect(() => reader.read(line)).toThrow(reason)
   })
 
-  test('an export that was cut off, and one of a later version, are refused', () => {
+  test('a truncated export and one of a later version are refused', () => {
     const reader = new LineReader()
     reader.read(START)
     expect(() => reader.end()).toThrow('cut off after line 1')
