@@ -1,4 +1,4 @@
-/** How strictly a reader of a store takes damage: it refuses the store, or reports the damage and goes on. */
+/** The strictness of those who read a store: refuse a damaged one, or report the damage and go on. */
 import { corrupt } from './format.ts'
 
 /** One thing in a store that is not as it was written. */

@@ -185,8 +185,8 @@ export class Bodies {
   }
 
   /**
-   * Drops a body from memory, if nobody needs it there and it can be read back: up to `durable`, a sequence
-   * number, blocks are on disk. A body that died and was stored anew may lie in a later one.
+   * Drops a body from memory if no delivery needs it there and it can be read back. Blocks up to the sequence
+   * number `durable` are on disk. A body that died and was stored again may be in a later one.
    */
   evict(message: Message, durable: number): void {
     if (message.evicted || message.holders > 0) return
@@ -198,8 +198,8 @@ export class Bodies {
   }
 
   /**
-   * Evicts what can be evicted, of the oldest pages first, until so many bytes are; looks at a bounded
-   * number.
+   * Evicts bodies of the oldest pages first until so many bytes are evicted, but looks only at a bounded
+   * number. Returns the bytes.
    */
   evictOldest(bytes: number, durable: number): number {
     const before = this.#figures.residentBytes

@@ -66,7 +66,7 @@ export class CollectedJournal implements JournalTarget {
   }
 
   /**
-   * Reads the journal but for what the checkpoints cover. `meta` is null where the store's description is
+   * Reads the records that the checkpoints do not cover. `meta` is null where the store's description is
    * lost: then the scan begins where the newest unbroken run of blocks does.
    */
   static async read(

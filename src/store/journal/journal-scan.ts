@@ -13,7 +13,7 @@ import { StoreError } from '../store.ts'
 /** The first page that is scanned, and its block. */
 export type ScanStart = Pick<Meta, 'scanFromPage' | 'scanFromSequence'>
 
-/** Receives the journal. Only what a lenient DamageReport lets pass leads to gaps. */
+/** Receives the journal. It has gaps only if a lenient DamageReport let damage pass. */
 export interface JournalTarget {
   /** The next records are from this page. */
   page(header: PageHeader, value: Buffer): void
@@ -33,7 +33,7 @@ export class JournalScan {
   readonly #decoder: RecordDecoder
   #expectedPage: number
   #last: PageHeader | null = null
-  /** A damage was reported since the last page that was read: its gap is still to be told. */
+  /** True after a damage, until the next page that can be read. The target is then told of a gap. */
   #isBroken = false
 
   constructor(start: ScanStart, times: PageTimes, target: JournalTarget, report: DamageReport) {

@@ -50,7 +50,7 @@ export class SessionReplay {
   }
 
   /**
-   * Appends the entries of a segment to the queue; `reader` is behind the segment's end position. Segments
+   * Appends the entries of a segment to the queue; `reader` has read its end position. Segments
    * come in the order of their positions. Throws when it cannot be decoded.
    */
   segment(session: SessionBuilder, { from, to }: Segment, reader: ByteReader): void {
@@ -106,7 +106,7 @@ export class SessionReplay {
     if (session.inbound.size > 0) session.ownInbound.clear()
   }
 
-  /** The head of the queue went in flight. */
+  /** Moves the head of the queue to the packets in flight. */
   #sent(session: SessionBuilder, packetId: number): void {
     if (!session.isCertain) {
       session.lastPacketId = packetId
@@ -117,7 +117,8 @@ export class SessionReplay {
       this.#contradict(session, 'the queue is empty')
       return
     }
-    // Such a message is never in flight: the checkpoint is older than the one that the journal goes on from.
+    // Such a message is never in flight. The checkpoint must be older than the one that the journal
+    // continues.
     if (entry.page !== MISSING_PAGE && entry.deliveryQoS === 0) {
       this.#contradict(session, `packet ${packetId} has QoS 0`)
       return
@@ -133,7 +134,7 @@ export class SessionReplay {
     else this.#contradict(session, 'the queue is empty')
   }
 
-  /** The message of this packet is not in flight any more. */
+  /** Removes a packet that was in flight. */
   #land(session: SessionBuilder, packetId: number): void {
     const slot = session.inFlight.get(packetId)
     if (slot === undefined) {

@@ -34,7 +34,9 @@ export class StoreReader {
     this.#report = report
   }
 
-  /** Everything that is stored. Throws StoreError when it is no store of ours, or of another format. */
+  /**
+   * Yields everything that is stored. Throws StoreError if it is not a store of Godwit, or of a later format.
+   */
   async *records(): AsyncGenerator<StoreRecord> {
     const db = this.#db
     const report = this.#report
