@@ -1,11 +1,15 @@
-/** PURE. Addresses and networks as operators write them, and which of many networks an address is in. */
+/**
+ * PURE. Reads addresses and networks as operators write them, and finds the network that an address is in.
+ */
 
 /** An IPv4 or IPv6 network; an address is a network of its own. */
 export interface AddressRange {
-  /** 4 or 16 of them; those behind the prefix are 0. */
+  /** 4 or 16 bytes, with zeros after the prefix. */
   readonly bytes: readonly number[]
   readonly prefixBits: number
-  /** Such as `203.0.113.7`, `203.0.113.0/24`, `2001:db8::/64`: the same network is always the same text. */
+  /**
+   * Text such as `203.0.113.7`, `203.0.113.0/24` or `2001:db8::/64`, always the same for the same network.
+   */
   readonly text: string
 }
 
@@ -21,14 +25,14 @@ export function parseAddressRange(text: string): AddressRange | null {
   return { bytes: masked, prefixBits, text: `${textOf(masked)}${isWhole ? '' : `/${prefixBits}`}` }
 }
 
-/** Whether the address, or the network that `networkOf` made of it, is this machine itself. */
+/** Tells whether an address, or its network by `networkOf`, is this machine itself. */
 export function isThisMachine(address: string): boolean {
   return address === '' || address.startsWith('127.') || address === '::1' || address === '0:0:0:0::/64'
 }
 
-/** Values by network; the narrowest one that an address is in is found. */
+/** A map from networks to values. `of` finds the value of the narrowest network with an address. */
 export class AddressRanges<T> {
-  /** By family and length of the prefix, the longest first. */
+  /** Values by family and prefix length, the longest first. */
   readonly #byPrefix: {
     readonly length: number
     readonly prefixBits: number
@@ -84,7 +88,9 @@ function keyOf(bytes: readonly number[], prefixBits: number): string {
   return key
 }
 
-/** An IPv4 address that came over IPv6 is an IPv4 address. Without the zone of a link-local one. */
+/**
+ * Reads an address. An IPv4 address mapped to IPv6 counts as IPv4; the zone of a link-local one is left out.
+ */
 function bytesOf(text: string): number[] | null {
   const [address = ''] = text.split('%', 1)
   if (!address.includes(':')) return bytesOf4(address)
@@ -119,7 +125,7 @@ function textOf(bytes: readonly number[]): string {
   const groups = Array.from({ length: 8 }, (_, at) =>
     ((bytes[2 * at]! << 8) | bytes[2 * at + 1]!).toString(16),
   )
-  // The longest run of zeros is left out, as RFC 5952 has it.
+  // RFC 5952 leaves out the longest run of zeros.
   let [start, length] = [-1, 1]
   for (let at = 0; at < 8; at++) {
     let end = at

@@ -1,7 +1,7 @@
-/** PURE. Who is not let in, and until when: addresses and networks, Client Identifiers, users. */
+/** PURE. Bans of addresses and networks, Client Identifiers and users. */
 import { AddressRanges, isThisMachine, parseAddressRange } from './address-range.ts'
 
-/** What a ban may be about. */
+/** The kinds of subjects that may be banned. */
 export const BAN_KINDS = ['address', 'client', 'user'] as const
 
 export type BanKind = (typeof BAN_KINDS)[number]
@@ -10,33 +10,34 @@ export interface Ban {
   readonly kind: BanKind
   /** An address or network as `parseAddressRange` writes it, a Client Identifier, or a user name. */
   readonly subject: string
-  /** In broker time, ms, and in the file by the wall clock; null for ever. */
+  /** The end in ms of broker time, in the file by the wall clock; null for never. */
   readonly until: number | null
-  /** Since when, as `until`. */
+  /** The start, as `until`. */
   readonly since: number
-  /** For the operator; clients are not told. */
+  /** For the operator; clients do not get it. */
   readonly reason: string
-  /** Who imposed it: `broker` by itself, or an operator. */
+  /** The operator who imposed it, or `broker`. */
   readonly by: string
-  /** The broker imposed it by itself. */
+  /** Whether the broker imposed it automatically. */
   readonly isAutomatic: boolean
 }
 
-/** Of automatic bans so many are kept; the one that ends first gives way. */
+/** Automatic bans that are kept; one more replaces the one that ends first. */
 const AUTOMATIC_MAX = 10_000
 
-/** Of a ban, in characters. */
+/** The longest reason of a ban. */
 export const BAN_REASON_CHARACTERS_MAX = 256
 
 /** The longest Client Identifier or user name, in bytes. */
 const SUBJECT_BYTES_MAX = 65_535
 
-/** The subject of a ban as it is kept; null where it is none of that kind. */
+/** Returns the subject in the form in which bans keep it; null if it is no subject of this kind. */
 export function banSubject(kind: BanKind, subject: string): string | null {
   if (kind === 'address') return parseAddressRange(subject)?.text ?? null
   return subject !== '' && Buffer.byteLength(subject) <= SUBJECT_BYTES_MAX ? subject : null
 }
 
+/** The bans in force. Those that have ended are removed when they are found. */
 export class Bans {
   readonly #now: () => number
   readonly #all = new Map<string, Ban>()
@@ -48,20 +49,20 @@ export class Bans {
     this.#now = now
   }
 
-  /** True where no address is banned: nothing need be looked for. */
+  /** Whether no address is banned, so that no look-up is needed. */
   get sparesAddresses(): boolean {
     return this.#addresses.isEmpty
   }
 
-  /** Those that hold, the newest last. */
+  /** Lists the bans in force, the newest last. */
   list(): Ban[] {
-    for (const ban of this.#all.values()) this.#held(ban)
+    for (const ban of this.#all.values()) this.#isInForce(ban)
     return [...this.#all.values()]
   }
 
   /**
-   * Adds a ban, in place of an earlier one of the same. False, and nothing is changed, where an automatic one would shorten or replace
-   * an operator's, or would be of this machine.
+   * Adds a ban in place of an earlier one of the same subject. Returns false and changes nothing if an
+   * automatic ban would replace an operator's, or would ban this machine.
    */
   add(ban: Ban): boolean {
     const before = this.#of(ban.kind, ban.subject)
@@ -77,7 +78,7 @@ export class Bans {
     return true
   }
 
-  /** Lifts a ban; the one that was, or null. */
+  /** Removes a ban. Returns it, or null if there was none. */
   remove(kind: BanKind, subject: string): Ban | null {
     const key = keyOf(kind, subject)
     const ban = this.#all.get(key)
@@ -88,12 +89,12 @@ export class Bans {
     return ban
   }
 
-  /** Of an address, by the narrowest network that is banned. */
+  /** Finds the ban of the narrowest banned network with this address. */
   ofAddress(address: string): Ban | null {
     for (;;) {
       const ban = this.#addresses.of(address)
       if (ban === undefined) return null
-      if (this.#held(ban)) return ban
+      if (this.#isInForce(ban)) return ban
     }
   }
 
@@ -108,11 +109,11 @@ export class Bans {
   #of(kind: BanKind, subject: string): Ban | undefined {
     if (this.#all.size === 0) return undefined
     const ban = this.#all.get(keyOf(kind, subject))
-    return ban !== undefined && this.#held(ban) ? ban : undefined
+    return ban !== undefined && this.#isInForce(ban) ? ban : undefined
   }
 
-  /** Forgets a ban that has ended. */
-  #held(ban: Ban): boolean {
+  /** Tells whether a ban is in force, and removes it if not. */
+  #isInForce(ban: Ban): boolean {
     if (ban.until === null || ban.until > this.#now()) return true
     this.remove(ban.kind, ban.subject)
     return false

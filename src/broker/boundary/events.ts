@@ -1,4 +1,4 @@
-/** What the Server tells the outside: typed events. The core knows no logger. Costs nothing when nobody listens. */
+/** Typed events, by which the Server reports to the outside. They cost nothing if nobody listens. */
 import type { Lenience } from '../../mqtt/lenience.ts'
 import type { Message } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
@@ -8,10 +8,12 @@ import type { LinkInfo } from './link.ts'
 import type { ClientView } from './policy.ts'
 import type { SecurityEvent } from './security.ts'
 
-/** What refuses, and is counted in `Counters.limits`: limits of the table, and what is no key there. */
+/**
+ * Reasons for refusals, counted in `Counters.limits`: limits of the table, and a few that are not keys there.
+ */
 export const LIMITS = [
   ...COUNTED_LIMITS,
-  /** An answer would exceed what the client accepts: its limit, not the Server's. */
+  /** The client's own limit: an answer would be larger than it accepts. */
   'clientMaximumPacketSize',
   'bans',
   'clientIdRule',
@@ -21,13 +23,13 @@ export const LIMITS = [
 
 export type Limit = (typeof LIMITS)[number]
 
-/** What those meet who hold most of the memory, or of the disk, while it is short. Counted in `Counters.relief`. */
+/** Steps against the clients that hold most while memory or disk is short. Counted in `Counters.relief`. */
 export const RELIEF_STEPS = [
-  /** It is not read from. */
+  /** The client is not read from. */
   'paused',
-  /** Its queue takes no more than it holds. */
+  /** Its queue does not grow. */
   'capped',
-  /** It lost what waited for it. */
+  /** Its queued messages were dropped. */
   'shed',
   'disconnected',
   /** A new Session of its user was refused. */
@@ -39,24 +41,24 @@ export const RELIEF_STEPS = [
 export type ReliefStep = (typeof RELIEF_STEPS)[number]
 
 /**
- * How the Server is: in `pressed`, memory or disk is short, and those who hold most pay for it; `refusing` takes no new messages
- * and Sessions; `recovering` reads the store again.
+ * The state of the Server. `pressed`: memory or disk is short, and the clients that hold most of it pay.
+ * `refusing`: new messages and Sessions are refused. `recovering`: the store is read again.
  */
 export interface Health {
   readonly state: 'ok' | 'pressed' | 'refusing' | 'recovering'
-  /** Why, as a sentence; empty when all is well. */
+  /** The reason as a sentence; empty for `ok`. */
   readonly detail: string
 }
 
-/** A control packet as `log.level: trace` tells it. */
+/** A control packet as `log.level: trace` shows it. */
 export interface PacketEvent {
-  /** Empty before CONNECT was read. */
+  /** Empty before CONNECT. */
   readonly clientId: string
   readonly link: LinkInfo
   readonly direction: 'received' | 'sent'
   /** The packet's type, by its name in the standard. */
   readonly packet: string
-  /** The whole packet's. */
+  /** Size of the whole packet. */
   readonly bytes: number
   readonly packetId?: number
   readonly qos?: number
@@ -64,8 +66,9 @@ export interface PacketEvent {
   readonly retain?: boolean
 }
 
+/** All events with their data. */
 export interface BrokerEvents {
-  /** A Network Connection was accepted; nothing was received yet. */
+  /** A Network Connection was accepted. Nothing was received yet. */
   opened: { readonly link: LinkInfo }
   connected: {
     readonly client: ClientView
@@ -73,15 +76,15 @@ export interface BrokerEvents {
     readonly cleanStart: boolean
     readonly keepAliveSeconds: number
   }
-  /** CONNECT was refused. `clientId` is empty when it was not read. */
+  /** CONNECT was refused. `clientId` is empty if CONNECT was not read. */
   refused: {
     readonly clientId: string
     readonly link: LinkInfo
     readonly reasonCode: number
     readonly reason: string
-    /** As whom it asked to be let in, unverified; absent without a user name. */
+    /** The user name of CONNECT, unverified; absent without one. */
     readonly userName?: string
-    /** True where its password was not looked at, since too many before it were wrong. */
+    /** Whether the password was not checked, since too many before it were wrong. */
     readonly isGuess?: boolean
   }
   /** A Network Connection that had been accepted ended. `clientId` is empty before CONNECT. */
@@ -90,29 +93,30 @@ export interface BrokerEvents {
     readonly link: LinkInfo
     readonly reasonCode: number
     readonly reason: string
-    /** Who ended it. */
     readonly by: 'client' | 'server' | 'network'
-    /** The Network Connection that took its place, under the same Client Identifier. */
+    /** The Network Connection that took over the Session. */
     readonly takenOverBy?: LinkInfo
   }
-  /** A client connects again and again: so often within a minute. With each further connect. */
+  /** A client connects too often: `connects` times in a minute. Emitted with each further connect. */
   flapping: { readonly clientId: string; readonly link: LinkInfo; readonly connects: number }
-  /** A control packet came or leaves: what it is, never what is in it. */
+  /** A control packet was received or sent. Its content is never reported. */
   packet: PacketEvent
   sessionCreated: { readonly clientId: string; readonly persistent: boolean }
   sessionEnded: {
     readonly clientId: string
     readonly reason: 'clean-start' | 'expired' | 'disconnected' | 'deleted' | 'ownerless'
   }
-  /** Sessions were held to a maximum of the Session Expiry Interval that is less than theirs; some ended by that. */
+  /** Sessions with a longer Session Expiry Interval were cut to the maximum; some of them ended. */
   sessionsCapped: { readonly maximumSeconds: number; readonly shortened: number; readonly ended: number }
   subscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
-  /** An Application Message was accepted (also Wills and in-process publishes). */
+  /** An Application Message was accepted, which includes Wills and messages of this process. */
   published: { readonly message: Message; readonly receivers: number }
   /** A PUBLISH left for a client. */
   delivered: { readonly clientId: string; readonly message: Message; readonly qos: QoS }
-  /** Deliveries were lost; with `count`, so many, of which `message` is one. Its body may be evicted. */
+  /**
+   * Deliveries were lost: `count` of them (default 1), of which `message` is one. Its body may be evicted.
+   */
   dropped: {
     readonly clientId: string
     readonly reason: DropReason
@@ -121,9 +125,9 @@ export interface BrokerEvents {
   }
   /** A limit refused something. */
   limited: { readonly limit: Limit; readonly clientId: string; readonly detail: string }
-  /** A client broke a rule that its listener forgives: once per Network Connection and rule. */
+  /** A client broke a rule that its listener forgives. Emitted once per Network Connection and rule. */
   forgiven: { readonly client: ClientView; readonly rule: Lenience }
-  /** Memory or disk is short, and this client holds so many bytes of it. */
+  /** A step was taken against a client that holds `bytes` of memory or disk, which is short. */
   relieved: {
     readonly clientId: string
     /** Null for anonymous. */
@@ -131,26 +135,30 @@ export interface BrokerEvents {
     readonly step: ReliefStep
     readonly of: 'memory' | 'disk'
     readonly bytes: number
-    /** What it means, and which key changes it. */
+    /** The meaning of the step, and the key that changes it. */
     readonly detail: string
   }
   willPublished: { readonly clientId: string; readonly topic: string }
   retainedSet: { readonly topic: string; readonly bytes: number }
   retainedCleared: { readonly topic: string }
-  /** Publishers were paused or resumed because the broker is behind. */
+  /** A publisher is not read from: commits are behind, or memory is short and it holds much of it. */
   paused: { readonly clientId: string; readonly reason: 'commit' | 'memory' }
   resumed: { readonly clientId: string }
-  /** The disk: trouble and its end. */
+  /** The store failed. */
   storeFailed: { readonly error: Error }
+  /** The store was read again after its disk was full. */
   storeRecovered: { readonly sessions: number }
   /**
-   * The wall clock was set by so many ms while the Server runs; with `corrected`, as much of the time before the start that was
-   * in doubt did not pass.
+   * `stepped`: the wall clock was set by `ms` while the Server runs. `corrected`: `ms` of the time in doubt
+   * before the start did not pass.
    */
   clock: { readonly what: 'stepped' | 'corrected'; readonly ms: number }
-  /** Users, rights, keys: what changed and by whom. Logins and refusals are `connected`, `refused`, `subscribed`, `dropped`. */
+  /**
+   * A change of users, rights or keys. Log-ins and refusals are `connected`, `refused`, `subscribed`,
+   * `dropped`.
+   */
   security: SecurityEvent
-  /** Once per change of the state. */
+  /** The state of the Server changed. */
   health: Health & { readonly before: Health['state'] }
 }
 
@@ -161,12 +169,12 @@ type Listener<K extends EventName> = (event: BrokerEvents[K]) => void
 export class Events {
   readonly #listeners = new Map<EventName, ((event: never) => void)[]>()
   readonly #thrown: (error: unknown) => void
-  /** `has` of what happens with every message: to look it up took 6 % of the time of one at QoS 0. */
+  /** `has` for events of every message: the look-up took 6 % of the time of a message at QoS 0. */
   hearsPublished = false
   hearsDelivered = false
   hearsPackets = false
 
-  /** `thrown` gets what a listener throws; without it, it is thrown to whoever emits. */
+  /** `thrown` gets the errors of listeners; without it, `emit` throws them. */
   constructor(thrown?: (error: unknown) => void) {
     this.#thrown =
       thrown ??
@@ -179,7 +187,7 @@ export class Events {
     return this.#listeners.has(name)
   }
 
-  /** Returns a function that takes the listener off again. */
+  /** Adds a listener. Returns a function that removes it. */
   on<K extends EventName>(name: K, listener: Listener<K>): () => void {
     const list = this.#listeners.get(name) ?? []
     this.#listeners.set(name, [...list, listener])

@@ -1,18 +1,21 @@
 /**
- * HOT. Message Expiry Interval (section 3.3.2.3.3): seconds on the wire, a moment of broker time while a message waits.
+ * HOT. Message Expiry Interval (section 3.3.2.3.3): seconds on the wire, a moment of broker time while a
+ * message waits.
  *
- * Broker time has fractions of a millisecond, and arithmetic with them is not exact: 100 seconds that did not pass at all
- * came out as 100.00000000001, and were sent as 101. So both ends are whole milliseconds.
+ * Broker time has fractions of a millisecond, and arithmetic with them is not exact: an interval of 100
+ * seconds, sent at once, became 100.00000000001 and was rounded up to 101. So both ends are whole
+ * milliseconds.
  */
 
-/** When a message that is received now expires; `Infinity` for an interval that is undefined. */
+/** Returns when a message that is received now expires; `Infinity` without an interval. */
 export function expiryTime(now: number, expirySeconds: number | undefined): number {
   return expirySeconds === undefined ? Number.POSITIVE_INFINITY : Math.floor(now) + expirySeconds * 1000
 }
 
 /**
- * The interval to send: what was received less the whole seconds that the message waited [MQTT-3.3.2-6], so never more than
- * was received, and at least 1 as long as it has not expired. -1 for none.
+ * Returns the interval to send: the received one less the whole seconds that the message waited
+ * [MQTT-3.3.2-6]. It is never more than the received one, and at least 1 unless the message has expired.
+ * Returns -1 without an interval.
  */
 export function secondsLeft(expiresAt: number, now: number): number {
   if (expiresAt === Number.POSITIVE_INFINITY) return -1

@@ -2,92 +2,102 @@
 import type { Lenience } from '../../mqtt/lenience.ts'
 
 /**
- * Whom a Client Identifier belongs to. `user`: it is the user's name, or begins with that and a slash. `certificate`: it is the
- * Common Name of the client's certificate.
+ * A rule for Client Identifiers. `user`: the Client Identifier is the user's name, or begins with it and a
+ * slash. `certificate`: it is the Common Name of the client's certificate.
  */
 export type ClientIdRule = 'user' | 'certificate'
 
+/** Everything that is known about a connection before CONNECT. */
 export interface LinkInfo {
   readonly transport: 'tcp' | 'tls' | 'ws' | 'wss' | 'unix' | 'memory'
-  /** Name of the listener, as in the configuration. */
+  /** The name of the listener in the configuration. */
   readonly listener: string
   /** Address and port of the peer, for logs; empty for unix sockets. */
   readonly remoteAddress: string
   readonly remotePort: number
-  /** True where the listener lets in clients that show no credentials. */
+  /** Whether the listener accepts clients without credentials. */
   readonly allowAnonymous: boolean
-  /** True where nobody has asked for that: it ends once there are users. */
+  /** Whether this is only a default, which ends once there are users. */
   readonly anonymousUnlessUsers?: boolean
-  /** What a Client Identifier has to be: of the user, or of the certificate; anything when absent. */
+  /** The rule for Client Identifiers; absent if any is allowed. */
   readonly clientIdRule?: ClientIdRule
-  /** Rules that the listener forgives its clients; none, as it should be, when absent. */
+  /** Rules of the standard that clients of the listener may break; absent for none. */
   readonly lenient?: readonly Lenience[]
-  /** Milliseconds that the TLS and WebSocket handshakes took, when there were any: connecting began so much earlier. */
+  /** Duration of the TLS and WebSocket handshakes. The connect time-out includes it. */
   readonly handshakeMs?: number
-  /** The TLS client certificate, when one was shown and verified. */
+  /** The verified TLS client certificate, if the client showed one. */
   readonly certificate?: ClientCertificate
   /** Why the TLS client certificate is missing or invalid; CONNECT is refused with this reason. */
   readonly certificateRefusal?: string
-  /** What the listener answers as Server Keep Alive, in seconds; what the client asked for when absent. */
+  /** The listener's Server Keep Alive; absent if the client's Keep Alive is used. */
   readonly serverKeepAliveSeconds?: number
-  /** QoS 1 and 2 messages in flight to one client of the listener; `Limits.inFlightMax` when absent. */
+  /** Limit of QoS 1 and 2 messages in flight to a client of the listener; else `Limits.inFlightMax`. */
   readonly inFlightMax?: number
 }
 
-/** A TLS client certificate that an authority of the listener signed, that is not revoked and not expired. */
+/** A TLS client certificate, signed by an authority of the listener, neither revoked nor expired. */
 export interface ClientCertificate {
-  /** The Common Name of its subject; null when it has none, or several. */
+  /** The Common Name of its subject; null if it has none, or several. */
   readonly subjectCommonName: string | null
-  /** With their kinds, such as `DNS:device-7.example.org`, `URI:urn:device:7`, `email:…`, `IP Address:…`. */
+  /**
+   * Names with their kinds, such as `DNS:device-7.example.org`, `URI:urn:device:7`, `email:…`, `IP
+   * Address:…`.
+   */
   readonly subjectAltNames: readonly string[]
   /** SHA-256 over the certificate, as pairs of upper-case hexadecimal digits with colons between them. */
   readonly fingerprint256: string
 }
 
+/** A connection of a transport. */
 export interface Link {
   readonly info: LinkInfo
-  /** Bytes handed over and not yet taken by the kernel. */
+  /** Bytes written that the kernel has not taken yet. */
   readonly bufferedBytes: number
-  /** Bytes the kernel took since the start; a stalled reader is one whose figure stands still. */
+  /** Bytes that the kernel took since the start. It does not change for a stalled reader. */
   readonly flushedBytes: number
-  /** Bytes that came over TLS, those of a record that is not whole yet included; undefined elsewhere. */
+  /** Bytes that arrived over TLS, including those of an incomplete record; undefined for other transports. */
   readonly arrivedBytes?: number | undefined
-  /** True where nobody reads what was written any more once `bufferedBytes` is 0: its memory may be used again. */
+  /** Whether written memory may be used again once `bufferedBytes` is 0. */
   readonly leavesWritten?: boolean
   /**
-   * True over TLS: what one `write` was given becomes a record, and a client that waits for its socket sees nothing of what is
-   * left of the latest record in its TLS library. So the last packet that is written is written alone: the socket is readable
-   * until the client has come to it.
+   * Whether each `write` becomes a TLS record. A client that waits for its socket does not notice packets of
+   * the latest record that are still in its TLS library. So the last packet is written alone: the socket
+   * stays readable until the client has come to it.
    */
   readonly hidesRecords?: boolean
-  /** Writes all chunks as one write. The chunks must not be changed afterwards. */
+  /** Writes all chunks in one piece. They must not be changed afterwards. */
   write(chunks: readonly Buffer[], bytes: number): void
-  /** Stops reading; what was read already may still arrive. Idempotent. */
+  /** Stops reading. Bytes that were read already may still arrive. Idempotent. */
   pause(): void
   resume(): void
-  /** Flushes, then closes; cuts off after a bounded time. Idempotent. */
+  /** Flushes and closes, within a bounded time. Idempotent. */
   end(): void
-  /** Cuts off at once. Idempotent. */
+  /** Closes at once. Idempotent. */
   destroy(): void
 }
 
-/** What the Server gives a transport for each new connection. */
+/** Gets the events of one connection. The Server makes one for each Link. */
 export interface LinkHandler {
-  /** Bytes arrived. The chunk belongs to the handler from now on. */
+  /** Called when bytes arrived. The chunk belongs to the handler from now on. */
   received(chunk: Buffer): void
-  /** Buffered bytes went out after `write` had to buffer. */
+  /** Called when the kernel took bytes that `write` had buffered. */
   drained(): void
   /**
-   * The peer sends nothing more: it closed its side, or broke a rule of the transport (`error`). Called at most once, after
-   * all that it sent was handed over, also while paused. What is written may still arrive. The handler ends the link.
+   * Called when the peer will send nothing more: it closed its side, or broke a rule of the transport
+   * (`error`). Called at most once, after all bytes were handed over, even while paused. Written bytes may
+   * still arrive. The handler ends the link.
    */
   ended(error: Error | undefined): void
-  /** The transport is gone; called exactly once, also after `end` or `destroy`, and perhaps without `ended`. */
+  /**
+   * Called exactly once when the transport is closed, also after `end` or `destroy`, perhaps without `ended`.
+   */
   closed(error: Error | undefined): void
 }
 
-/** What transports hand their connections to. */
+/** Accepts the connections of transports. */
 export interface Acceptor {
-  /** Returns the handler, or a refusal (already counted) after which the transport destroys the connection. */
+  /**
+   * Returns the handler, or a refusal (already counted) after which the transport destroys the connection.
+   */
   accept(link: Link): LinkHandler | null
 }

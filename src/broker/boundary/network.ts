@@ -1,12 +1,14 @@
-/** PURE. To which network an address belongs, for what is counted per address. */
+/** PURE. The network that an address belongs to. Counts per address are per network. */
 
 const IPV4_MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
-/** Groups of an IPv6 address that name a network: whoever has one address of it has all of them. */
+/** Groups of an IPv6 address that identify its network: one owner has all addresses of a network. */
 const NETWORK_GROUPS = 4
 const GROUPS = 8
 
-/** IPv4 addresses as they are, IPv6 addresses as their /64 network such as `2001:db8:0:1::/64`; others as they are. */
+/**
+ * Returns the /64 network of an IPv6 address, such as `2001:db8:0:1::/64`, and other addresses as they are.
+ */
 export function networkOf(remoteAddress: string): string {
   if (!remoteAddress.includes(':')) return remoteAddress
   const mapped = IPV4_MAPPED.exec(remoteAddress)
@@ -24,7 +26,7 @@ function groupsOf(part: string): string[] {
   return part === '' ? [] : part.split(':')
 }
 
-/** Without leading zeros, in lower case: the same network is always the same text. */
+/** Removes leading zeros and upper case, so that a network is always the same text. */
 function short(group: string): string {
   return group.replace(/^0+(?=.)/, '').toLowerCase()
 }

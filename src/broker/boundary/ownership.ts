@@ -1,10 +1,11 @@
 /**
- * PURE. Who a Session, or a Will that outlived its Session, belongs to. A user comes back to its own; another user's is
- * refused to everybody else; what nobody owns ends when an authenticated client takes the Client Identifier.
+ * PURE. Ownership of Sessions, and of Wills that outlive their Sessions. A user may resume its own Session,
+ * but not another user's. A Session without an owner ends when an authenticated client takes its Client
+ * Identifier.
  */
 import type { Owner, Policy } from './policy.ts'
 
-/** What a Session or a Will keeps of its user. */
+/** The owner as a Session or a Will keeps it. */
 export interface Owned {
   readonly owner: string | null
   readonly ownerId?: string | null
@@ -16,17 +17,17 @@ export function ownerOf({ owner, ownerId = null }: Owned): Owner {
 
 export type Ownership = 'own' | 'another' | 'nobody'
 
-/** Judges what `owner` left behind, for a client that was let in as `user`. */
+/** Tells whose a Session or Will of `owner` is, as seen by a client that logged in as `user`. */
 export function ownershipOf(policy: Policy, owner: Owner, user: Owner): Ownership {
   if (owner.userName === user.userName && owner.userId === user.userId) return 'own'
-  // A client without credentials may take over its equals, and nothing else, whoever else is gone.
+  // Clients without credentials may take over only Sessions of clients without credentials.
   if (user.userName === null) return 'another'
-  // Nobody proved to be an anonymous client; a user of the same name is at most the one who came after.
+  // An anonymous client proved nothing, and a user of the same name with another id came later.
   if (owner.userName === null || owner.userName === user.userName) return 'nobody'
   return policy.isFormerUser?.(owner.userName, owner.userId) === true ? 'nobody' : 'another'
 }
 
-/** The owner in words, for logs and answers. */
+/** Describes the owner in logs and answers. */
 export function ownerInWords({ userName }: Owner, user: Owner): string {
   if (userName === null) return 'clients without credentials'
   return userName === user.userName ? `an earlier user ${userName}` : `user ${userName}`

@@ -1,4 +1,4 @@
-/** Policies: who may connect, publish and subscribe. Each answer is a value or a promise of one. */
+/** Policies decide who may connect, publish and subscribe. Each answer is a value or a promise of one. */
 import type { ProtocolVersion, QoS, UserProperties } from '../../mqtt/packet.ts'
 import type { Reason } from '../../mqtt/reason.ts'
 import type { LinkInfo } from './link.ts'
@@ -18,7 +18,9 @@ export interface ClientView {
   readonly clientId: string
   /** The authenticated user; null for anonymous. */
   readonly userName: string | null
-  /** Tells the user's account from a later one of the same name; null or absent where the name is all there is. */
+  /**
+   * Identifies the account, since a later one may have the same name; null or absent if there are only names.
+   */
   readonly userId?: string | null
   readonly protocolVersion: ProtocolVersion
   readonly link: LinkInfo
@@ -28,16 +30,19 @@ export interface ClientView {
 export interface Owner {
   /** Null for anonymous. */
   readonly userName: string | null
-  /** Tells an account from a later one of the same name; null where the name is all there is. */
+  /** Identifies the account, since a later one may have the same name; null if there are only names. */
   readonly userId: string | null
 }
 
-/** A client that has no Network Connection: its Session, or its Will, is asked about. */
+/** Returns the view of a client without a Network Connection, for questions about its Session or Will. */
 export function absentClient(clientId: string, { userName, userId }: Owner): ClientView {
   return { clientId, userName, userId, protocolVersion: 5, link: GONE }
 }
 
-/** The author of a retained message, by name alone where nothing else is known: its account may be younger than the message. */
+/**
+ * Returns the view of a retained message's author. Without a `userId` it has the name alone: today's account
+ * of that name may be younger than the message.
+ */
 export function absentAuthor(clientId: string, author: Owner): ClientView {
   const view = absentClient(clientId, author)
   if (author.userId !== null) return view
@@ -45,17 +50,22 @@ export function absentAuthor(clientId: string, author: Owner): ClientView {
   return byName
 }
 
-/** The client that waits for a policy's answer. A policy that takes its time because of others says so, and hears when it leaves. */
+/**
+ * The client that waits for a policy's answer. A policy that makes clients wait for each other reports it
+ * here.
+ */
 export interface WaitingClient {
   /**
-   * The client waits in a queue: the connect time-out stands still meanwhile, and after `secondsMax` the client is refused as one too
-   * many. `leave` is called when it leaves before `served`; its answer is not waited for then.
+   * Tells that the client waits in a queue. The connect time-out is stopped meanwhile; after `secondsMax` the
+   * client is refused because there are too many. `leave` is called if the client leaves before `served`;
+   * nobody needs its answer then.
    */
   queued(secondsMax: number, leave: () => void): void
-  /** Its turn has come: the connect time-out begins anew. */
+  /** Tells that the client is next: the connect time-out begins anew. */
   served(): void
 }
 
+/** Everything that a client shows at its log-in. */
 export interface Credentials {
   readonly clientId: string
   readonly userName: string | undefined
@@ -63,11 +73,11 @@ export interface Credentials {
   readonly protocolVersion: ProtocolVersion
   readonly userProperties: UserProperties
   readonly link: LinkInfo
-  /** For policies that let clients wait for each other; always there at a log-in over the network. */
+  /** For policies that make clients wait for each other; always present at a log-in over the network. */
   readonly waiting?: WaitingClient
 }
 
-/** What CONNACK tells a client that was let in, beside what the Server says (section 3.2.2.3). */
+/** Properties that the policy adds to CONNACK (section 3.2.2.3). */
 export interface ConnackExtras {
   /** Sent to clients that asked for Response Information [MQTT-3.1.2-28]. */
   readonly responseInformation?: string
@@ -78,19 +88,18 @@ export interface ConnackExtras {
 export interface Rejection {
   readonly reasonCode: Reason
   readonly reason: string
-  /** True where it is about who asks although the Reason Code does not say so: too many of its passwords were wrong. */
+  /** Whether too many wrong passwords came before, which the Reason Code does not say. */
   readonly isGuess?: boolean
-  /** For 0x9C and 0x9D: where to go instead. */
+  /** For 0x9C and 0x9D: the Server to use instead. */
   readonly serverReference?: string
 }
 
-/** Whom a policy let in. */
+/** The user that a policy has authenticated. */
 export interface Authenticated {
   /** Null for anonymous. */
   readonly userName: string | null
   /**
-   * Where users are accounts that come and go: what a later account of the same name does not have. Sessions are then
-   * those of the account, not of the name.
+   * Identifies the account, if accounts come and go. Sessions then belong to the account, not to the name.
    */
   readonly userId?: string | null
 }
@@ -109,44 +118,48 @@ export type AuthenticationStep =
       ConnackExtras)
   | ({ readonly type: 'failure' } & Rejection)
 
-/** One run of an enhanced authentication; made per CONNECT and per re-authentication. */
+/** One run of enhanced authentication, for one CONNECT or one re-authentication. */
 export interface AuthenticationExchange {
   /** `data` is the client's Authentication Data of CONNECT or AUTH. */
   next(data: Buffer | undefined): Awaitable<AuthenticationStep>
 }
 
-/** Undefined in a decision means allowed; a Reason Code refuses. */
+/** Decides. All functions are optional: without one, what it would decide is allowed. */
 export interface Policy {
   authenticate?(credentials: Credentials): Awaitable<AuthenticationResult>
-  /** Returns null for a method it does not know: the client gets 0x8C. */
+  /** Returns null for an unknown method: the client gets 0x8C. */
   authenticationExchange?(method: string, credentials: Credentials): AuthenticationExchange | null
-  /** True to allow. Also asked for a Will at CONNECT and again when it is published. */
+  /** Returns true to allow. Also called for a Will: at CONNECT, and again when it is published. */
   authorizePublish?(client: ClientView, topic: string, qos: QoS, retain: boolean): Awaitable<boolean>
-  /** True to allow, or a Reason Code of SUBACK that refuses. */
+  /** Returns true to allow, or false or a Reason Code of SUBACK to refuse. */
   authorizeSubscribe?(client: ClientView, filter: string, qos: QoS): Awaitable<boolean | Reason>
   /**
-   * Whether this message may reach this client, by its topic name. Asked for every delivery, when it is queued and when it
-   * is sent. Without it, what a Subscription finds is received.
+   * Tells whether this client may get a message with this topic name. Called for every delivery, when it is
+   * queued and when it is sent. Without it, clients get whatever matches their Subscriptions.
    */
   authorizeReceive?(client: ClientView, topic: string): boolean
   /**
-   * Whether there is no such user any more: what it left is nobody's, and ends when a user takes its Client Identifier.
-   * Without it, users are taken to be there for ever.
+   * Tells whether a user no longer exists. Its Sessions then belong to nobody, and end when a user takes
+   * their Client Identifiers. Without it, users exist for ever.
    */
   isFormerUser?(userName: string, userId: string | null): boolean
   /**
-   * What becomes of a PUBLISH that is denied to a client of 3.1 or 3.1.1: it is acknowledged and dropped, which is the
-   * default [MQTT-3.3.5-2], or the Network Connection is closed.
+   * The answer to a denied PUBLISH from a client of 3.1 or 3.1.1: `ignore`, the default, acknowledges and
+   * drops it [MQTT-3.3.5-2]; `disconnect` closes the Network Connection.
    */
   readonly deniedBefore5?: 'ignore' | 'disconnect'
   /**
-   * Whether a retained message is kept from new Subscriptions while its author may not publish it: `authorizePublish` is asked
-   * about the author as an absent client. An answer that is a promise is not waited for: the message goes.
+   * Whether new Subscriptions get a retained message only while its author may publish it. `authorizePublish`
+   * is then called with the author as an absent client. If it answers by a promise, the message is sent at
+   * once.
    */
   readonly checksRetainedAuthor?: boolean
 }
 
-/** The same policy, but what it throws becomes a rejected promise: its bug ends a connection, not the Server. */
+/**
+ * Returns the policy with thrown errors as rejected promises, so that its bugs end a connection and not the
+ * Server.
+ */
 export function guarded(policy: Policy): Policy {
   const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
   const { authorizeReceive, isFormerUser, deniedBefore5, checksRetainedAuthor } = policy

@@ -1,7 +1,9 @@
-/** PURE. Which Reason Codes CONNACK and DISCONNECT may carry. */
+/** PURE. The Reason Codes that CONNACK and DISCONNECT may have. */
 import { Reason } from '../../mqtt/reason.ts'
 
-/** What DISCONNECT may say [MQTT-3.14.2-1]: who a client is not is a word of CONNACK only. */
+/**
+ * Returns a Reason Code that DISCONNECT may have [MQTT-3.14.2-1]: those about identity are for CONNACK only.
+ */
 export function disconnectReasonCode(reasonCode: number): number {
   switch (reasonCode) {
     case Reason.ClientIdentifierNotValid:
@@ -16,13 +18,13 @@ export function disconnectReasonCode(reasonCode: number): number {
   }
 }
 
-/** What table 3-10 has for Servers. */
+/** The Reason Codes of table 3-10 for Servers. */
 const DISCONNECT_REFUSALS: ReadonlySet<number> = new Set([
   0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
   0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
 ])
 
-/** What CONNACK may say when it refuses [MQTT-3.2.2-8]: a policy may have said something else. */
+/** Returns a Reason Code that CONNACK may have in a refusal [MQTT-3.2.2-8]: that of a policy may be any. */
 export function connackReasonCode(reasonCode: Reason): Reason {
   if (reasonCode === Reason.ServerShuttingDown) return Reason.ServerUnavailable
   return CONNACK_REFUSALS.has(reasonCode) ? reasonCode : Reason.UnspecifiedError

@@ -1,6 +1,9 @@
-/** What changes who may do what, or shows that somebody tried: told as the event `security` by whoever does it. */
+/** The event `security`: a change of users, rights or keys, or an attempt to do something forbidden. */
 
-/** Each has a stable code in the security log (`observe/security.ts`). New kinds go to the end of their group. */
+/**
+ * The kinds. Each has a stable code in the security log (`observe/security.ts`). Add new ones at the end of a
+ * group.
+ */
 export const SECURITY_KINDS = [
   // Users, their passwords and roles.
   'user-added',
@@ -15,14 +18,14 @@ export const SECURITY_KINDS = [
   /** A role was given to a user, or taken from one. */
   'role-granted',
   'role-revoked',
-  /** Many log-ins wait for their passwords to be checked, and for long. */
+  /** Many log-ins have waited long for their passwords to be checked. */
   'logins-waiting',
-  // What the broker reads from files: taken over, or bad and so left as it was before.
+  // Files that the broker reads: loaded, or refused, in which case the previous content stays in force.
   'password-file-loaded',
   'password-file-refused',
   'acl-file-loaded',
   'acl-file-refused',
-  /** Of a listener: certificate, key, authorities, revocation list. */
+  /** A listener's certificate, key, authorities and revocation list. */
   'certificate-loaded',
   'certificate-refused',
   'certificate-expiring',
@@ -31,27 +34,29 @@ export const SECURITY_KINDS = [
   'configuration-refused',
   /** A listener serves clients that show no credentials. */
   'anonymous-allowed',
-  /** Users put an end to anonymous access that nobody had asked for. */
+  /** Anonymous access by default ended, as there are users now. */
   'anonymous-ended',
   /** `accounts.json` was written by another process. */
   'accounts-loaded',
   'accounts-refused',
-  /** From now on a restart forgets which log-ins were right. */
+  /** A restart will forget which log-ins were right. */
   'logins-not-kept',
   /** The file of bans was edited by hand. */
   'bans-loaded',
   'bans-refused',
-  /** A ban holds, and ends with the broker. */
+  /** A ban cannot be written to its file, and ends with the broker. */
   'bans-not-kept',
-  // What a client tried, or has no longer.
+  // Attempts and losses of clients.
   'session-of-another-user',
   'subscription-stopped',
   'subscription-resumed',
-  /** The broker banned somebody by itself: who guesses passwords, or connects again and again. */
+  /**
+   * The broker banned an address or client automatically: for guessed passwords, or for connecting too often.
+   */
   'banned',
-  /** A Session of an anonymous client, or of a former user, gave way to a user. */
+  /** A Session of an anonymous client, or of a former user, ended for a user. */
   'ownerless-session-ended',
-  // What an operator did.
+  // Commands of operators.
   'client-kicked',
   'session-deleted',
   'subscription-deleted',
@@ -65,10 +70,10 @@ export type SecurityKind = (typeof SECURITY_KINDS)[number]
 
 export interface SecurityEvent {
   readonly kind: SecurityKind
-  /** Whom or what it is about: a user, a role, a Client Identifier, a topic, a file. */
+  /** The subject: a user, a role, a Client Identifier, a topic, a file. */
   readonly subject: string
-  /** Who did it, such as `root` (whoever asked on the control socket); `broker` for what happens by itself. */
+  /** The operator, such as `root` on the control socket, or `broker` for what happens automatically. */
   readonly by: string
-  /** More, as part of a sentence; empty for nothing. Never a secret. */
+  /** Details as part of a sentence; may be empty. Never a secret. */
   readonly detail: string
 }
