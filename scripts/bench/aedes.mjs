@@ -1,6 +1,7 @@
 /**
- * Aedes, as its documentation starts it, on free ports of 127.0.0.1. Prints them. Its Sessions are in memory, or with
- * `--level DIRECTORY` in LevelDB there, by aedes-persistence-level, which never waits for the disk.
+ * Starts Aedes as its documentation does, on free ports of 127.0.0.1, and prints them. Its Sessions are in
+ * memory, or with `--level DIRECTORY` in LevelDB there, by aedes-persistence-level, which never waits for the
+ * disk.
  *
  *   node aedes.mjs [--level DIRECTORY] [--cert FILE --key FILE]
  */
@@ -26,7 +27,7 @@ await listen('mqtt', createServer({ noDelay: true }, aedes.handle))
 
 await listen('ws', withWebSockets(createHttpServer()))
 
-if (values.cert !== undefined) {
+if (values.cert !== undefined && values.key !== undefined) {
   const pem = { cert: readFileSync(values.cert), key: readFileSync(values.key) }
   await listen('wss', withWebSockets(createHttpsServer(pem)))
   await listen('mqtts', createTlsServer({ ...pem, noDelay: true }, aedes.handle))
@@ -40,6 +41,7 @@ function withWebSockets(server) {
   return server
 }
 
+/** @returns {Promise<void>} */
 function listen(scheme, server) {
   return new Promise((resolve) => {
     server.listen(0, '127.0.0.1', () => {

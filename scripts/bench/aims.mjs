@@ -1,13 +1,15 @@
 /**
- * What Godwit was to reach, set before it was written: from a prototype of 160 lines, no broker, that was measured beside
- * Mosquitto on another machine. Ratios carry over to this one only as far as both machines share their time between the
- * kernel and the program alike, which is why bare.mjs is measured again where Godwit is.
+ * The aims for Godwit, set before it was written. They come from a prototype of 160 lines that was no broker,
+ * measured beside Mosquitto on another machine. Ratios carry over only if both machines divide their time
+ * between the kernel and the program alike, so bare.mjs is measured again where Godwit is.
  */
 import { cell, printRow, shown } from './table.mjs'
 
 /**
- * Row -> field of the report -> the aim, as a `ratio` to Mosquitto in the same run or an amount that is `atMost` so much;
- * `prototype` is what that had there, in the same measure.
+ * The aims, by row and field of the report: a `ratio` to Mosquitto in the same run, or an amount that is
+ * `atMost` so much; `prototype` is the prototype's figure, in the same unit.
+ *
+ * @type {Record<string, Record<string, { ratio?: number, atMost?: number, prototype?: number }>>}
  */
 export const AIMS = {
   'fanin-q0': { cpu_us_per_msg: { ratio: 0.08, prototype: 0.03 } },
@@ -49,10 +51,10 @@ const COLUMNS = [
 /**
  * Prints which of the rows have reached their aim.
  *
- * @param rows names of rows; those without an aim are left out.
- * @param names `(row, field) => string`, what a figure is called.
- * @param figure `(row, broker, field) => number`, NaN where there is none.
- * @param godwit the name of the Godwit that is compared.
+ * @param {readonly string[]} rows names of rows; those without an aim are left out
+ * @param {(row: string, field: string) => string} names returns the title of a figure
+ * @param {(row: string, broker: string, field: string) => number} figure returns NaN where there is none
+ * @param {string} godwit the name of the Godwit that is compared
  */
 export function printAims(rows, names, figure, godwit) {
   const aims = rows.flatMap((row) =>
@@ -66,7 +68,7 @@ export function printAims(rows, names, figure, godwit) {
     const [ours, theirs, bare] = [godwit, 'mosquitto', 'bare-node'].map((broker) =>
       figure(row, broker, field),
     )
-    const reached = ratio === undefined ? ours <= atMost : ours / theirs <= ratio
+    const reached = ratio === undefined ? ours <= (atMost ?? Number.NaN) : ours / theirs <= ratio
     const known = Number.isFinite(ratio === undefined ? ours : ours / theirs)
     printRow([
       row,

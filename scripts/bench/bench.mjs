@@ -4,10 +4,11 @@
  *   npm run bench -- [--group GROUP,GROUP] [--only ROW,ROW] [--rounds N] [--secs S] [--brokers NAME,NAME]
  *                    [--patience SECONDS] [--json FILE] [--svg FILE] [--from FILE] [--list]
  *
- * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
- * over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across machines. A broker that
- * is not done with a row after so many seconds of patience is not asked again, and the table says so. `--from`
- * prints what earlier runs have kept by `--json`, in one file or several with commas between them, and runs nothing.
+ * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are
+ * medians over the rounds; in brackets the ratio to Mosquitto, the only figure that can be compared across
+ * machines. A broker that does not finish a row within `--patience` seconds is not measured in that row
+ * again, and the table says so. `--from` runs nothing and prints what earlier runs kept by `--json`, in files
+ * that are separated by commas.
  */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -19,16 +20,16 @@ import { GROUPS, isFor, mqloadWords, nameOf, persistentSessions, ROWS, TITLES } 
 import { measureStart } from './startup.mjs'
 import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
-/** What mqload counts when something went wrong. */
+/** Fields of mqload's report that count faults. */
 const FAULT = /^(\w+_)?(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|sub_failures)$/
 
-/** As it is by default: nobody reads `$SYS` of a broker that has one run. */
+/** The default: nobody reads `$SYS` of a broker that has one run. */
 const SYS_SECONDS_FRESH = 10
 
-/** Commits that a broker had made at the end of its last run. */
+/** The number of commits that each broker had made by the end of its last run. */
 const commitsBefore = new Map()
 
-/** So often a run in which nothing arrived is made again. */
+/** A run in which nothing arrived is repeated so often, at most. */
 const EMPTY_RUNS_MAX = 5
 
 const options = readOptions()
@@ -62,14 +63,18 @@ function readOptions() {
   return { ...values, rounds: Number(values.rounds), rows: rowsOf(values), brokers }
 }
 
-/** Those named, those of the groups named, or all. */
+/**
+ * Returns the rows that are named, or those of the groups that are named, or all.
+ *
+ * @param {{ only?: string, group?: string }} options
+ */
 function rowsOf({ only, group }) {
   if (only !== undefined) return known(only, Object.keys(ROWS))
   const groups = group === undefined ? GROUPS : known(group, GROUPS)
   return Object.keys(ROWS).filter((row) => groups.includes(ROWS[row].group))
 }
 
-/** Row name -> broker name -> reports, as they were kept; the rows that are there become those to print. */
+/** Returns the reports in these files by row and broker. Only rows that are in the files are printed. */
 function read(files) {
   const reports = {}
   for (const file of files.split(',')) {
@@ -83,7 +88,7 @@ function read(files) {
   return reports
 }
 
-/** Row name -> broker name -> reports. */
+/** Runs all rows. Resolves with the reports by row and broker. */
 async function run() {
   buildMqload()
   const started = {}
@@ -95,7 +100,7 @@ async function run() {
         for (const name of options.brokers) {
           reports[row] ??= {}
           reports[row][name] ??= []
-          // Who cannot do it is not asked again: that may take minutes.
+          // A broker that failed is not measured in this row again, as that may take minutes.
           if (!isFor(row, name) || reports[row][name].some(({ error }) => error)) continue
           const from = performance.now()
           const report = await measure(row, name, started)
@@ -114,7 +119,7 @@ async function run() {
   return reports
 }
 
-/** On a broker of its own, or on the one that all such rows share, so that it is as warm as one that has been running. */
+/** Measures a row on a broker of its own, or on one that many rows share and that is therefore warm. */
 async function measure(row, name, started) {
   if (row === 'start') return measureStart(name)
   if (!ROWS[row].fresh) {
@@ -133,14 +138,14 @@ async function loaded(row, broker) {
   const words = ['--label', broker.name, '--pid', `${broker.pid}`, '--secs', options.secs, '--warmup', '0.7']
   const measured = () => runMqload([...mqloadWords(row, broker), ...words], Number(options.patience))
   let report = await measured()
-  // A busy machine had no time for one or the other: that says nothing of the broker.
+  // A busy machine had no time for the load generator or the broker, which says nothing of the broker.
   for (let again = 0; again < EMPTY_RUNS_MAX && report.out_per_s === 0 && !report.error; again++) {
     report = await measured()
   }
   report.rss_growth_kb = report.rss_after_kb - report.rss_before_kb
   const total = ROWS[row].fresh ? null : await broker.commits()
   if (total === null) return report
-  // Nothing asks this broker for anything between its runs.
+  // This broker does nothing between its runs.
   const before = commitsBefore.get(broker) ?? 0
   commitsBefore.set(broker, total)
   return { ...report, commits: total - before }
@@ -182,7 +187,7 @@ function good(reports) {
   return reports.filter(({ error }) => error === undefined)
 }
 
-/** Allocators keep what an earlier round needed, so that of memory only the largest shows growth. */
+/** Takes the median, but of memory the largest: allocators keep what an earlier round needed. */
 function figureOf(reports, field) {
   const values = good(reports).map((report) => report[field])
   if (!field.startsWith('rss_')) return median(values)
@@ -200,11 +205,11 @@ function commitsOf(reports) {
   return shown(median(reports[broker].map(({ commits }) => commits)))
 }
 
-/** Title and ratios of each row that the chart shows: where Mosquitto has a figure. */
+/** Returns the title and the ratios of each row of the chart; rows need a figure of Mosquitto. */
 function ratios(reports) {
   return options.rows.flatMap((row) => {
     const titles = TITLES[row] ?? {}
-    const shown = typeof titles === 'string' ? { [ROWS[row].ratio]: titles } : titles
+    const shown = typeof titles === 'string' ? { [ROWS[row].ratio ?? '']: titles } : titles
     return Object.entries(shown).flatMap(([field, title]) => {
       const value = (broker) => figureOf(reports[row][broker] ?? [], field)
       const reference = value('mosquitto')

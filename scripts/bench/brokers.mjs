@@ -1,4 +1,4 @@
-/** The brokers that are compared: each started on free ports of 127.0.0.1, in a directory of its own. */
+/** Starts the brokers that are compared, each on free ports of 127.0.0.1 and in a directory of its own. */
 import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -10,7 +10,7 @@ import mqtt from 'mqtt'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Another build can be named, so that one can be measured while `dist` is in use. */
+/** The variable can name another build, which can then be measured while `dist` is in use. */
 const MAIN = process.env.TEST_GODWIT_MAIN ?? join(ROOT, 'dist', 'main.js')
 
 /** The program of FlashMQ; undefined where it was not built. */
@@ -23,8 +23,8 @@ const CERTIFICATES = join(ROOT, 'test', 'fixtures', 'tls')
 const BARE = join(ROOT, 'scripts', 'bench', 'bare.mjs')
 
 /**
- * No limit that would drop what a closed loop has under way; no line in the log for each client, since Godwit is told to
- * write none; started by root, it would lose access to its directory.
+ * Mosquitto gets no limit that would drop messages of a closed loop, and logs no line for each client, as
+ * Godwit does not either. Without `user root`, it would lose access to its directory when root starts it.
  */
 const MOSQUITTO = `allow_anonymous true
 max_queued_messages 0
@@ -32,27 +32,44 @@ log_type error
 log_type warning
 ${process.getuid?.() === 0 ? 'user root\n' : ''}`
 
-/** Debian has mosquitto in a directory that a user's PATH often lacks. */
+/** Debian installs mosquitto in a directory that a user's PATH often lacks. */
 const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
 
-/** How long a broker may take to listen, also on a machine that has other things to do. */
+/** How long a broker may take until it listens, on a busy machine, too. */
 const START_MS_MAX = 60_000
 
 /**
- * Name, and how it is started: `{ program, args }` of one that prints where it listens, with `ports` of one that is told.
- * Each gets its directory with `cert.pem` and `key.pem`, and what is said in the options of `startBroker`.
+ * @typedef {object} Options
+ * @property {number} sysSeconds how often Godwit publishes `$SYS`
+ * @property {readonly string[]} [settings] keys and values of Godwit's configuration
+ * @property {Record<string, string>} [users] passwords by name; without them everybody is let in
+ *
+ * @typedef {Record<string, number>} Ports by the scheme of their addresses
+ *
+ * @typedef {object} Command
+ * @property {string} program
+ * @property {string[]} args
+ * @property {Ports} [ports] of a broker that does not print its ports, as it is told them
+ */
+
+/**
+ * How each broker is started, by name, in a directory that has `cert.pem` and `key.pem`.
+ *
+ * @type {Record<string, (directory: string, options: Options) => Command | Promise<Command>>}
  */
 const KINDS = {
   godwit: (directory, options) => godwit(directory, 'fsync', options),
   'godwit-os': (directory, options) => godwit(directory, 'os', options),
   'godwit-memory': (directory, options) => godwit(directory, 'memory', options),
   mosquitto: (directory, options) => mosquitto(directory, 'persistence false', options),
-  // Its default lets the kernel join small packets, which saves it writes and costs latency. This one sends as Godwit does.
+  // By default the kernel joins small packets, which saves writes and costs latency. This one sends as Godwit
+  // does.
   'mosquitto-nodelay': (directory) => mosquitto(directory, 'persistence false\nset_tcp_nodelay true'),
-  // Saved every half hour and at the end (autosave_interval 1800): a crash in between loses what came since.
+  // Saves every half hour (autosave_interval 1800) and at the end: a crash loses all that came since.
   'mosquitto-persistence': (directory) =>
     mosquitto(directory, `persistence true\npersistence_location ${directory}/`),
-  // As safe as it gets: the whole database is written after each turn that changed it, and yet after the acknowledgement.
+  // The safest setting: writes the whole database after each turn that changed it, though after the
+  // acknowledgement.
   'mosquitto-safest': (directory) =>
     mosquitto(
       directory,
@@ -62,13 +79,19 @@ const KINDS = {
   flashmq: (directory) => flashmq(directory),
   aedes: (directory) => aedes(directory),
   'aedes-level': (directory) => aedes(directory, '--level', join(directory, 'level')),
-  // No broker: the least that a relay costs on Node. Only for rows where nothing is kept.
+  // Not a broker, but the least that a relay costs on Node. Only for rows without persistent Sessions.
   'bare-node': () => ({ program: process.execPath, args: [BARE] }),
 }
 
 export const BROKER_NAMES = Object.keys(KINDS)
 
-/** A listener for each way to speak; `$SYS` every second only where its figures are read. */
+/**
+ * Has a listener for each transport.
+ *
+ * @param {string} directory
+ * @param {string} durability
+ * @param {Options} options
+ */
 function godwit(directory, durability, { sysSeconds, users = {}, settings = [] }) {
   const tls = `{ cert: ${join(directory, 'cert.pem')}, key: ${join(directory, 'key.pem')} }`
   const listeners = [
@@ -90,6 +113,11 @@ function godwit(directory, durability, { sysSeconds, users = {}, settings = [] }
   return { program: process.execPath, args: [MAIN, ...rest, ...data] }
 }
 
+/**
+ * @param {string} directory
+ * @param {string} persistence
+ * @param {Partial<Options>} options
+ */
 async function mosquitto(directory, persistence, { users = {} } = {}) {
   const ports = {
     mqtt: await freePort(),
@@ -134,9 +162,10 @@ function aedes(directory, ...words) {
   return { program: process.execPath, args: [AEDES, ...tls, ...words] }
 }
 
-/** A broker under way. */
+/** A running broker. */
 export class Broker {
   #child
+  /** @type {SysReader | null} */
   #sys = null
 
   constructor(name, child, directory, ports, startMs) {
@@ -148,7 +177,7 @@ export class Broker {
     this.#child = child
   }
 
-  /** Where it listens for MQTT over TCP. */
+  /** The port for MQTT over TCP. */
   get port() {
     return this.ports.mqtt
   }
@@ -158,8 +187,9 @@ export class Broker {
   }
 
   /**
-   * Commits since its start; null for a broker that does not count them. Waits for figures that are newer than the
-   * call: `$SYS/broker/uptime` changes every second, and the figures of the same second follow it.
+   * Resolves with the number of commits since the start; null for a broker that does not count them. Waits
+   * for figures that are newer than the call: `$SYS/broker/uptime` changes every second, and that second's
+   * figures follow it.
    */
   async commits() {
     if (!this.name.startsWith('godwit')) return null
@@ -167,18 +197,18 @@ export class Broker {
     return this.#sys.commits()
   }
 
-  /** Kills it and forgets its data. */
+  /** Kills it and deletes its data. */
   async stop() {
     await this.#end('SIGKILL')
     rmSync(this.directory, { recursive: true, force: true })
   }
 
-  /** Asks it to end; its data stay in `directory`, for `startBroker`. */
+  /** Ends it with SIGTERM. Its data stay in `directory`, for `startBroker`. */
   close() {
     return this.#end('SIGTERM')
   }
 
-  /** Kills it; its data stay as they are, for `startBroker`. */
+  /** Kills it. Its data stay as they are, for `startBroker`. */
   kill() {
     return this.#end('SIGKILL')
   }
@@ -202,10 +232,16 @@ export class Broker {
 }
 
 /**
- * Starts a broker by its name; resolves when it listens. `directory` is that of one that was closed; `sysSeconds` is how
- * often Godwit publishes `$SYS`, `settings` are keys and values of its configuration; `users` are names and passwords, without
- * which everybody is let in; `preload` is a script that Node loads first, `environment` is for that; `nodeFlags` are
- * Node's own.
+ * Starts a broker by its name. Resolves when it listens.
+ *
+ * @param {string} name
+ * @param {Partial<Options> & {
+ *   directory?: string,
+ *   preload?: string,
+ *   environment?: Record<string, string>,
+ *   nodeFlags?: readonly string[],
+ * }} options `directory` is that of a broker that was closed; `preload` is a script that Node loads first,
+ * and `environment` has variables for it
  */
 export async function startBroker(
   name,
@@ -233,12 +269,12 @@ function newDirectory() {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-bench-'))
   copyFileSync(join(CERTIFICATES, 'server.pem'), join(directory, 'cert.pem'))
   copyFileSync(join(CERTIFICATES, 'server-key.pem'), join(directory, 'key.pem'))
-  // Godwit takes no key that others may read.
+  // Godwit refuses a key that others may read.
   chmodSync(join(directory, 'key.pem'), 0o600)
   return directory
 }
 
-/** What is run, for the record. */
+/** Returns the versions of all that runs. */
 export function versions() {
   const first = (program, ...args) =>
     spawnSync(program, args, { encoding: 'utf8' }).stdout?.split('\n')[0] ?? ''
@@ -253,13 +289,13 @@ export function versions() {
   }
 }
 
-/** Resolves with the ports once all are printed; goes on reading, so that the program never waits for us. */
+/** Resolves with the ports once all are printed. Goes on reading, so that the program never blocks. */
 function printedPorts(child) {
   return new Promise((resolve, reject) => {
     let text = ''
     child.stdout.setEncoding('utf8').on('data', (chunk) => {
       text = `${text}${chunk}`.slice(-10_000)
-      // Both name what they listen on first, and then say something else.
+      // Both brokers print their addresses first, and another line then.
       if (!/^(godwit try:|ready$)/m.test(text)) return
       const found = text.matchAll(/listening on (\w+):\/\/127\.0\.0\.1:(\d+)/g)
       resolve(Object.fromEntries([...found].map(([, scheme, port]) => [scheme, Number(port)])))
@@ -270,8 +306,9 @@ function printedPorts(child) {
   })
 }
 
-/** Resolves with the ports once somebody answers at the last of them. */
+/** Resolves with the ports once the last of them answers. */
 async function answering(child, ports) {
+  /** @type {string | null} */
   let ended = null
   child.once('error', (error) => {
     ended = error.message
@@ -299,19 +336,21 @@ function answers(port) {
   })
 }
 
+/** @returns {Promise<number>} */
 function freePort() {
   return new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address()
+      const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
       server.close(() => resolve(port))
     })
   })
 }
 
-/** Follows Godwit's figures. */
+/** Follows the figures that Godwit publishes. */
 class SysReader {
   #client
   #commits = 0
+  /** @type {((value?: unknown) => void)[]} */
   #waiting = []
 
   static async connect(port) {
@@ -328,7 +367,7 @@ class SysReader {
   }
 
   async commits() {
-    // The first uptime may have been under way already; the second began after this call, and ends a whole update.
+    // The first uptime may have been sent before this call. The second was not, and ends a whole update.
     for (let i = 0; i < 3; i++) await new Promise((resolve) => this.#waiting.push(resolve))
     return this.#commits
   }

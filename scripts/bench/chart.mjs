@@ -1,4 +1,4 @@
-/** The chart of the README: CPU time as ratios to Mosquitto, as SVG that reads well on light and on dark ground. */
+/** Draws the chart of the README: CPU time as ratios to Mosquitto, as SVG for light and dark backgrounds. */
 
 const LEFT = 290
 const PLOT = 470
@@ -10,7 +10,9 @@ const LOWEST = 0.02
 const HIGHEST = 50
 const TICKS = [0.03, 0.1, 0.3, 1, 3, 10, 30]
 
-/** Classes for the brokers, in their order; Mosquitto is the line at 1. */
+const NOTE = 'per message unless the row says otherwise; logarithmic; left of the line is less'
+
+/** Classes of the brokers, in their order; Mosquitto is the line at 1. */
 const SERIES = ['first', 'second', 'third', 'fourth']
 
 const STYLE = `
@@ -28,9 +30,11 @@ const STYLE = `
   }`
 
 /**
- * @param rows `{ title, ratios }` from the top; `ratios` by broker, not a number for one that has none.
- * @param brokers their names, `mosquitto` among them.
- * @returns {string} the SVG.
+ * Returns the SVG.
+ *
+ * @param {readonly { title: string, ratios: Record<string, number> }[]} rows from the top; the ratios are by
+ * broker, and NaN for one that has none
+ * @param {readonly string[]} brokers their names, `mosquitto` among them
  */
 export function chart(rows, brokers) {
   const others = brokers.filter((name) => name !== 'mosquitto')
@@ -42,7 +46,7 @@ export function chart(rows, brokers) {
 <style>${STYLE}
 </style>
 <text x="12" y="24" class="title">${title}</text>
-<text x="12" y="44" class="faint">per message where nothing else is said; logarithmic; left of the line is less</text>
+<text x="12" y="44" class="faint">${NOTE}</text>
 ${legend(series, width)}
 ${axis(height)}
 ${rows.map((row, i) => line(row, TOP + i * LINE + LINE / 2, series)).join('\n')}
@@ -68,7 +72,8 @@ function axis(height) {
     const x = place(tick)
     const style = tick === 1 ? 'one' : 'grid'
     const label = tick === 1 ? '1 mosquitto' : tick
-    return `<line x1="${x}" y1="${TOP - 8}" x2="${x}" y2="${bottom}" class="${style}"/><text x="${x}" y="${bottom + 17}" text-anchor="middle" class="faint">${label}</text>`
+    const mark = `<line x1="${x}" y1="${TOP - 8}" x2="${x}" y2="${bottom}" class="${style}"/>`
+    return `${mark}<text x="${x}" y="${bottom + 17}" text-anchor="middle" class="faint">${label}</text>`
   }).join('\n')
 }
 
@@ -81,12 +86,14 @@ function line({ title, ratios }, y, series) {
   const marks = [...series].reverse().map(([name, style]) => {
     const ratio = ratios[name]
     if (!Number.isFinite(ratio)) return ''
-    return `<circle cx="${place(ratio)}" cy="${y}" r="5" class="${style}"><title>${escaped(name)}: ${ratio.toFixed(2)}</title></circle>`
+    const title = `<title>${escaped(name)}: ${ratio.toFixed(2)}</title>`
+    return `<circle cx="${place(ratio)}" cy="${y}" r="5" class="${style}">${title}</circle>`
   })
-  return `<text x="${LEFT - 14}" y="${y + 4}" text-anchor="end">${escaped(title)}</text>${stem}${marks.join('')}`
+  const label = `<text x="${LEFT - 14}" y="${y + 4}" text-anchor="end">${escaped(title)}</text>`
+  return `${label}${stem}${marks.join('')}`
 }
 
-/** Where a ratio is, logarithmically; what is beyond the ends is at the ends. */
+/** Returns the place of a ratio, logarithmically. Ratios beyond the ends are at the ends. */
 function place(ratio) {
   const within = Math.min(HIGHEST, Math.max(LOWEST, ratio))
   const share = Math.log(within / LOWEST) / Math.log(HIGHEST / LOWEST)

@@ -1,13 +1,15 @@
 /**
- * The paths that wait for the disk: rate, latency and CPU time of QoS 1 and QoS 2 into persistent Sessions that are offline,
- * by the number of publishers and of the messages that each has under way: with a window of 1 it sends the next one after
- * the acknowledgement of the one before, with 20 as soon as one of the twenty is acknowledged.
+ * Measures the paths that wait for the disk: rate, latency and CPU time of QoS 1 and QoS 2 into persistent
+ * Sessions that are offline, by the number of publishers and their windows. With a window of 1, a publisher
+ * sends the next message after the acknowledgement of the one before; with 20, as soon as one of twenty is
+ * acknowledged.
  *
  *   npm run bench:durable -- [--rounds N] [--secs S] [--publishers 1,10] [--window 1,20] [--qos 1,2]
  *                            [--brokers NAME,NAME] [--json FILE]
  *
- * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are medians
- * over the rounds; in brackets the ratio to Mosquitto without persistence, which acknowledges from memory.
+ * Every row runs on each broker in turn, round after round, with the load generator mqload.c. The figures are
+ * medians over the rounds; in brackets the ratio to Mosquitto without persistence, which acknowledges from
+ * memory.
  */
 import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -17,7 +19,7 @@ import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
 const BROKERS = 'mosquitto,mosquitto-safest,godwit,godwit-os,godwit-memory,aedes-level'
 
-/** The Sessions that the publishers share; they are made anew for each run and forgotten after it. */
+/** The Sessions that the publishers share. They are created for each run and ended after it. */
 const SESSIONS = 10
 
 const PAYLOAD_BYTES = 128
@@ -32,10 +34,10 @@ const FIGURES = [
   ['cpu_us_per_in', 'CPU µs per message'],
 ]
 
-/** What mqload counts when something went wrong. */
+/** Fields of mqload's report that count faults. */
 const FAULTS = ['nacks', 'unacked', 'disconnects', 'sub_failures']
 
-/** Where the durable path is to be the faster one, in publishers. */
+/** From so many publishers on, the durable path is to be the faster one. */
 const BEATS_FROM_PUBLISHERS = 100
 
 const options = readOptions()
@@ -77,7 +79,7 @@ function count(word) {
   process.exit(2)
 }
 
-/** One report after the other, each with its row, broker and round. */
+/** Runs all rows. Resolves with the reports, each with its row, broker and round. */
 async function run() {
   const started = []
   const all = []
@@ -89,9 +91,9 @@ async function run() {
           const report = { ...row, round, broker: one.broker.name, ...(await measure(row, one)) }
           all.push(report)
           if (options.json) appendFileSync(options.json, `${JSON.stringify(report)}\n`)
-          console.error(
-            `round ${round} QoS ${row.qos}, ${row.publishers} publishers, window ${row.window}, ${report.broker} ${report.error ?? ''}`,
-          )
+          const { qos, publishers, window } = row
+          const words = `QoS ${qos}, ${publishers} publishers, window ${window}, ${report.broker}`
+          console.error(`round ${round} ${words} ${report.error ?? ''}`)
         }
       }
     }
@@ -121,7 +123,7 @@ async function measure({ qos, window, publishers }, one) {
   ])
   const total = await broker.commits()
   if (total === null) return { ...report, qos }
-  // Nothing asks this broker for anything between its runs.
+  // This broker does nothing between its runs.
   one.commits = total
   return { ...report, qos, commits: total - commits, messages_per_commit: report.sent / (total - commits) }
 }
@@ -165,16 +167,14 @@ function printFigures(row) {
   if (errors.some((error) => error !== '')) line('**error**', errors)
 }
 
-/** The statement to check: from 100 publishers on, durable QoS 1 beats QoS 1 that is not. */
+/** Says whether durable QoS 1 beats non-durable QoS 1, from 100 publishers on. */
 function printVerdict(row) {
   const { publishers, window } = row
   if (publishers < BEATS_FROM_PUBLISHERS) return
   const ratio = value(row, 'godwit', 'in_per_s') / value(row, REFERENCE, 'in_per_s')
   if (!Number.isFinite(ratio)) return
-  const verdict = ratio > 1 ? 'beats' : 'does not beat'
-  console.log(
-    `\n${publishers} publishers, window ${window}: durable QoS 1 in Godwit ${verdict} Mosquitto's non-durable QoS 1 (${shown(ratio)}).`,
-  )
+  const verdict = `${ratio > 1 ? 'beats' : 'does not beat'} Mosquitto's non-durable QoS 1 (${shown(ratio)})`
+  console.log(`\n${publishers} publishers, window ${window}: durable QoS 1 in Godwit ${verdict}.`)
 }
 
 function of({ qos, window, publishers }, broker) {

@@ -38,7 +38,7 @@ const PEERS = ['mosquitto', ...(FLASHMQ ? ['flashmq'] : [])]
 const BROKERS = [...PEERS, 'godwit-memory', 'godwit-os', 'godwit']
 const PLAIN_BROKERS = [...PEERS, 'bare-node', 'godwit-memory']
 
-/** Of fleetload's report. */
+/** Fields of fleetload's report, and their titles. */
 const FLEET_FIGURES = [
   ['cpu_us_per_msg', 'CPU µs per message'],
   ['ack_p50_us', 'PUBACK p50 µs'],
@@ -69,7 +69,7 @@ const WEAR_MESSAGES = 1000
 const WEAR_PER_SECOND = 10
 const DISK_MIB = 256
 const SECTOR_BYTES = 512
-/** LevelDB and ext4 write later what they did not write at once. */
+/** LevelDB and ext4 write part of the data later. */
 const SETTLE_MS = 3000
 
 const WRITE_BYTES = 4096
@@ -93,6 +93,7 @@ const { values } = parseArgs({
 const rounds = Number(values.rounds)
 const syncMs = Number(values['sync-ms'])
 const parts = { fleet: measureFleet, alone: measureAlone, wear: measureWear }
+/** @type {Record<string, string>} */
 const slowDisk = syncMs > 0 ? { LD_PRELOAD: buildSlowSync(), SLOW_SYNC_US: `${syncMs * 1000}` } : {}
 
 buildFleetload()
@@ -101,7 +102,7 @@ printMachine({ rounds, secs: Number(values.secs) })
 if (syncMs > 0) console.log(`${syncMs} ms are added to each sync.\n`)
 for (const part of known(values.only, Object.keys(parts))) await parts[part]()
 
-/** The names asked for; without any, those of `names` that take part. */
+/** Returns the brokers that the options name, or else `names`. */
 function brokersAmong(names) {
   return values.brokers === undefined ? names : known(values.brokers, BROKER_NAMES)
 }
@@ -115,7 +116,7 @@ function start(name, options = {}) {
   })
 }
 
-/** Runs `measure` of each broker in turn, round after round; gives the reports by the broker's name. */
+/** Runs `measure` for each broker in turn, round after round. Resolves with the reports by broker. */
 async function interleaved(names, part, measure) {
   const reports = new Map(names.map((name) => [name, []]))
   for (let round = 0; round < rounds; round++) {
@@ -129,7 +130,7 @@ async function interleaved(names, part, measure) {
   return reports
 }
 
-/** One line for each figure, one column for each broker. */
+/** Prints a line for each figure and a column for each broker. */
 function printFigures(reports, figures) {
   const names = [...reports.keys()]
   printRow(['', ...names])
@@ -153,7 +154,8 @@ async function measureFleet() {
         const before = await broker.commits()
         const report = await runFleetload(['--port', `${broker.port}`, '--pid', `${broker.pid}`, ...load])
         const seconds = Number(secs) + Number(warmup)
-        const commits = before === null ? Number.NaN : (await broker.commits()) - before
+        const after = await broker.commits()
+        const commits = before === null || after === null ? Number.NaN : after - before
         return { ...report, commits_per_s: commits / seconds }
       } finally {
         await broker.stop()
@@ -171,7 +173,7 @@ async function measureFleet() {
   console.log()
 }
 
-/** One publisher with one message under way, into a Session that is offline. */
+/** Measures one publisher with one message in flight, into a Session that is offline. */
 async function measureAlone() {
   const names = brokersAmong(['mosquitto', 'godwit'])
   const writes = []
@@ -215,7 +217,7 @@ async function measureAlone() {
   console.log()
 }
 
-/** Median of synced writes, one after the other, over a file that has its blocks. */
+/** Returns the median time of synced writes, one after the other, over a file that has its blocks. */
 function writeLatencyUs() {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-write-'))
   const file = join(directory, 'file')
@@ -235,7 +237,9 @@ function writeLatencyUs() {
   return median(times)
 }
 
-/** Bytes that reach the device for retained messages at ten a second, and while nothing happens. */
+/**
+ * Measures the bytes that reach the device for retained messages at ten a second, and while nothing happens.
+ */
 async function measureWear() {
   const kinds = [
     ['fsync', []],
@@ -303,7 +307,7 @@ class LoopDisk {
     return directory
   }
 
-  /** Waits for what the broker and the file system write by and by. */
+  /** Waits until the broker and the file system have written what they write later. */
   async settled() {
     await setTimeout(SETTLE_MS)
     execute('sync', '-f', this.#mount)

@@ -1,4 +1,4 @@
-/** The load generators mqload.c and fleetload.c: compiled when needed, and run. */
+/** Compiles the load generators mqload.c and fleetload.c when needed, and runs them. */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -6,16 +6,16 @@ import { fileURLToPath } from 'node:url'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 
-/** More than any row needs, in seconds. */
+/** Seconds; more than any row needs. */
 const ROW_SECONDS_MAX = 240
 
-/** For rows over TLS. */
+/** Rows over TLS need it. */
 const OPENSSL_HEADER = '/usr/include/openssl/ssl.h'
 
-/** Headers that both include. */
+/** Headers that both programs include. */
 const HEADERS = ['bytes.h', 'report.h', 'usage.h']
 
-/** Compiles mqload.c, with TLS where OpenSSL is. */
+/** Compiles mqload.c, with TLS if OpenSSL is installed. */
 export function buildMqload() {
   const [define, libraries] = existsSync(OPENSSL_HEADER) ? [['-DWITH_TLS'], ['-lssl', '-lcrypto']] : [[], []]
   compile('mqload', define, libraries)
@@ -26,13 +26,13 @@ export function buildFleetload() {
   compile('fleetload', [], ['-lm'])
 }
 
-/** Compiles slow-sync.c, and gives the path of the library. */
+/** Compiles slow-sync.c. Returns the path of the library. */
 export function buildSlowSync() {
   compile('slow-sync', ['-shared', '-fPIC'], ['-ldl'])
   return programOf('slow-sync')
 }
 
-/** Does nothing where the program is newer than its source and headers. */
+/** Compiles a program, unless it is newer than its source and headers. */
 function compile(name, flags, libraries) {
   const program = programOf(name)
   const source = `${name}.c`
@@ -50,12 +50,12 @@ function programOf(name) {
   return join(HERE, 'build', name)
 }
 
-/** Resolves with mqload's report, or with nothing but its `error`. */
+/** Resolves with mqload's report, or with `{ error }`. */
 export function runMqload(args, secondsMax = ROW_SECONDS_MAX) {
   return run('mqload', args, secondsMax)
 }
 
-/** Resolves with fleetload's report, or with nothing but its `error`. */
+/** Resolves with fleetload's report, or with `{ error }`. */
 export function runFleetload(args, secondsMax = ROW_SECONDS_MAX) {
   return run('fleetload', args, secondsMax)
 }

@@ -1,11 +1,12 @@
 /**
- * Pauses: a mixed load at moderate rates, how long the event loop was held up meanwhile, what the garbage collector took,
- * and the latencies that clients saw.
+ * Measures pauses under a mixed load at moderate rates: how long the event loop was held up, how much of that
+ * was the garbage collector, and the latencies of clients.
  *
- *   npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE] [--profile] [--node-flags "FLAG FLAG"]
+ * npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE] [--profile] [--node-flags "FLAG
+ * FLAG"]
  *
- * 600 seconds are the ten minutes of a thorough run. Each broker runs alone, one after the other. `--profile` names the
- * functions that ran during the longest pauses; V8's profiler makes all of them longer.
+ * A thorough run takes 600 seconds. The brokers run one after the other. `--profile` names the functions that
+ * ran during the longest pauses; V8's profiler makes all pauses longer.
  */
 import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -20,14 +21,14 @@ import { known, printMachine, printRow, shown } from './table.mjs'
 
 const PRELOAD = fileURLToPath(new URL('./pauses.cjs', import.meta.url))
 
-/** All the time, at a fixed rate over fifty pairs each. */
+/** Loads that run all the time, at a fixed rate over fifty pairs each. */
 const STEADY = [
   ['QoS 0, 2,000/s', 'latency --qos 0 --rate 2000 --prefix zero'],
   ['QoS 1, 1,000/s', 'latency --qos 1 --rate 1000 --prefix one'],
   ['QoS 2, 500/s', 'latency --qos 2 --rate 500 --prefix two'],
 ]
 
-/** One after the other, again and again. */
+/** Loads that run one after the other, again and again. */
 const BURSTS = [
   'connect --conns 1000 --hold 0.2',
   'fanout --qos 0 --subs 200 --window 5 --secs 0.5 --warmup 0.1 --prefix out',
@@ -39,17 +40,19 @@ const BURSTS = [
 
 const BURST_GAP_MS = 500
 
-/** Compiling and the first collections are not what a broker does all day. */
+/** Time for compiling and the first collections, which say nothing of a broker that has run for long. */
 const WARM_SECONDS = 5
 
-/** This process does next to nothing: how late its timer is, is what the machine does to any process. */
+/**
+ * The period of a timer in this process, which is idle: its lateness is that of any process on the machine.
+ */
 const BESIDE_PERIOD_MS = 10
 const NS_PER_MS = 1e6
 
 /** How long the broker's process may take to write its figures. */
 const ANSWER_MS_MAX = 10_000
 
-/** What mqload counts when something went wrong. */
+/** Fields of mqload's report that count faults. */
 const FAULT = /^(lost|dup|ooo|misrouted|alien|nacks|unacked|disconnects|sub_failures|error)$/
 
 const HELD = [
@@ -89,9 +92,10 @@ printMachine({ rounds: 1, secs })
 for (const name of known(values.brokers, BROKER_NAMES)) await measure(name)
 
 async function measure(name) {
-  // Only Node tells of its pauses; of the others there are the latencies.
+  // Only Node reports its pauses; of the other brokers there are the latencies.
   const isNode = !name.startsWith('mosquitto')
   const file = join(tmpdir(), `godwit-bench-pauses-${process.pid}.json`)
+  /** @type {Record<string, string>} */
   const profiled = values.profile ? { BENCH_PAUSES_PROFILE: '1' } : {}
   const observed = isNode && {
     preload: PRELOAD,
@@ -132,7 +136,7 @@ async function runBursts(broker, until) {
   return reports
 }
 
-/** What was since the last call. */
+/** Resolves with the pauses since the last call. */
 async function pauses(broker, file) {
   rmSync(file, { force: true })
   broker.signal('SIGUSR2')

@@ -1,10 +1,11 @@
 /**
- * Loaded into a broker's process by `node --require`: how long its event loop was held up, what the garbage collector took,
- * and where the time of the longest pauses went. On SIGUSR2 it writes what was since the last SIGUSR2 into the file that
- * BENCH_PAUSES_FILE names, as JSON, times in milliseconds: `held` by what held it, `worst`, the longest pauses.
+ * Records pauses in a broker's process, which loads it by `node --require`: how long the event loop was held
+ * up, how much of that was the garbage collector, and where the time of the longest pauses went. On SIGUSR2
+ * it writes what it recorded since the last SIGUSR2 into the file BENCH_PAUSES_FILE, as JSON with times in
+ * milliseconds: `held` by cause, and `worst`, the longest pauses.
  *
- * With BENCH_PAUSES_PROFILE V8's profiler runs all the time, and each of the worst names the functions that took most.
- * That makes pauses of its own: it says what, not how long.
+ * With BENCH_PAUSES_PROFILE, V8's profiler runs all the time, and each of the longest pauses names the
+ * functions that took most of it. The profiler makes pauses itself: it shows their causes, not their length.
  */
 const { openSync, readSync, renameSync, writeFileSync } = require('node:fs')
 const { Session } = require('node:inspector')
@@ -16,7 +17,7 @@ const {
   PerformanceObserver,
 } = require('node:perf_hooks')
 
-/** A timer of this period tells the delay: each of its times is the period and the delay together. */
+/** The period of the timer that measures the delay: each of its times is period and delay together. */
 const PERIOD_MS = 10
 
 const WORST_MAX = 8
@@ -53,7 +54,7 @@ new PerformanceObserver((list) => {
 }).observe({ entryTypes: ['gc'] })
 delay.enable()
 
-/** Of the main thread since its start: on a CPU, and ready but waiting for one. */
+/** How long the main thread was on a CPU since its start, and how long it waited for one. */
 const schedule = openSync('/proc/self/schedstat')
 const scheduleText = Buffer.alloc(100)
 function scheduled() {
@@ -68,7 +69,7 @@ setInterval(() => {
   const now = present()
   const heldMs = now.at - before.at - PERIOD_MS
   const waitedForCpuMs = now.waitMs - before.waitMs
-  // Also a wait in what was sleep anyway is taken off: what is left is the broker's doing, or the kernel's for it.
+  // Waits during sleep are taken off, too. The rest is due to the broker, or to the kernel on its behalf.
   const ownMs = Math.max(0, heldMs - waitedForCpuMs)
   own.record(Math.max(1, Math.round(ownMs * NS_PER_MS)))
   if (ownMs > (worst.length < WORST_MAX ? 0 : worst.at(-1).ownMs)) {
@@ -96,7 +97,7 @@ process.on('SIGUSR2', () => {
   worst = []
 })
 
-/** With what the collector took meanwhile, by kind. */
+/** Adds the time of the garbage collector during a pause, by kind. */
 function explained({ from, to, ...pause }) {
   const collectedMs = {}
   for (const collection of collected) {
@@ -127,7 +128,7 @@ if (profiler !== null) {
   setInterval(takeProfile, PROFILE_MS).unref()
 }
 
-/** Ends the profile and begins another; the functions of those of the worst that it has seen are kept. */
+/** Ends the profile and begins another. Keeps the functions of the longest pauses that it covers. */
 function takeProfile() {
   profiler.post('Profiler.stop', (error, result) => {
     if (error !== null) throw new Error(error.message)
@@ -136,11 +137,14 @@ function takeProfile() {
     for (const pause of worst) pause.functions ??= functionsOf(result.profile, pause, offset)
   })
   profiler.post('Profiler.start')
-  // That took a tenth of a second, which is not the broker's.
+  // That took a tenth of a second, which is not due to the broker.
   before = present()
 }
 
-/** Milliseconds by function, as "called from … > … > itself", the largest first; undefined for another profile's pause. */
+/**
+ * Returns milliseconds by function, as "called from … > … > itself", the largest first; undefined when the
+ * profile does not cover the pause.
+ */
 function functionsOf({ nodes, samples, timeDeltas, startTime, endTime }, { from, to }, offset) {
   if ((from + offset) * US_PER_MS < startTime || (to + offset) * US_PER_MS > endTime) return undefined
   const byId = new Map(nodes.map((node) => [node.id, node]))

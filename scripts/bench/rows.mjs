@@ -1,8 +1,8 @@
-/** What is measured: the rows of the benchmark, in groups. */
+/** The rows of the benchmark, in groups. */
 
 const NOBODY = 'none'
 
-/** Field of mqload's report, and what it is called in the table. */
+/** Fields of mqload's report, and their titles in the table. */
 const DELIVERED = [
   ['out_per_s', 'delivered/s'],
   ['cpu_us_per_msg', 'CPU µs per message'],
@@ -65,7 +65,7 @@ const STORED = [
   ['cpu_us_per_drained', 'CPU µs per drained'],
 ]
 
-/** Aedes takes `$share/...` for an ordinary filter, so that nothing would be delivered. */
+/** Aedes takes `$share/...` for an ordinary filter, so nothing would be delivered. */
 const UNSHARED = { aedes: '--shared 0', 'aedes-level': '--shared 0' }
 
 function delivered(group, load, more = {}) {
@@ -91,9 +91,22 @@ function lookups(messages, more = {}) {
 }
 
 /**
- * Name: `group`; `load`, arguments of mqload; `figures`; `persistent`, whose Sessions are; `over`, the scheme of the
- * listener (mqtt); `fresh`, each run has a broker of its own, for figures of memory; `once`, one round does, for it takes
- * long; `instead`, further arguments for a broker that cannot do it otherwise; `ratio`, the field that the chart shows.
+ * @typedef {object} Row
+ * @property {string} group
+ * @property {string} [load] arguments of mqload
+ * @property {string[][]} figures field and title of each
+ * @property {string} [persistent] the clients whose Sessions are persistent
+ * @property {'mqtt' | 'ws' | 'mqtts' | 'wss'} [over] the scheme of the listener; mqtt by default
+ * @property {boolean} [fresh] each run has a broker of its own, for figures of memory
+ * @property {boolean} [once] measured in one round only, because it takes long
+ * @property {Record<string, string>} [instead] further arguments for a broker that cannot do it otherwise
+ * @property {string} [ratio] the field that the chart shows
+ */
+
+/**
+ * The rows by name.
+ *
+ * @type {Record<string, Row>}
  */
 export const ROWS = {
   'fanin-q0': delivered('main', 'fanin --qos 0'),
@@ -220,36 +233,40 @@ export const ROWS = {
   },
 }
 
-/** What a relay can do that keeps nothing and speaks TCP only: in rows of these groups, and the others named. */
+/** Groups, and further rows, that a relay can run that keeps nothing and speaks TCP only. */
 const BARE_GROUPS = ['main', 'latency', 'start']
 const BARE_ROWS = ['connect', 'idle', 'connections-15k']
 
-/** Whether a broker is measured in a row. */
+/** Tells whether a broker is measured in a row. */
 export function isFor(row, broker) {
   return broker !== 'bare-node' || BARE_GROUPS.includes(ROWS[row].group) || BARE_ROWS.includes(row)
 }
 
-/** What a field is called in the table. */
+/** Returns the title of a field in the table. */
 export function nameOf(row, field) {
   return Object.fromEntries(ROWS[row].figures)[field]
 }
 
 export const GROUPS = [...new Set(Object.values(ROWS).map(({ group }) => group))]
 
-/** Words of mqload for a row and a broker. */
+/** Returns the arguments of mqload for a row and a broker. */
 export function mqloadWords(row, broker) {
-  const { load, over, instead } = ROWS[row]
-  const wire = { ws: ['--ws'], mqtts: ['--tls'], wss: ['--ws', '--tls'] }[over] ?? []
+  const { load = '', over = 'mqtt', instead } = ROWS[row]
+  const wire = { mqtt: [], ws: ['--ws'], mqtts: ['--tls'], wss: ['--ws', '--tls'] }[over]
   const more = instead?.[broker.name]?.split(' ') ?? []
-  return ['--scenario', ...load.split(' '), ...more, ...wire, '--port', `${broker.ports[over ?? 'mqtt']}`]
+  return ['--scenario', ...load.split(' '), ...more, ...wire, '--port', `${broker.ports[over]}`]
 }
 
-/** Whose Sessions are persistent, for the table. */
+/** Names the clients whose Sessions are persistent, for the table. */
 export function persistentSessions(row) {
   return ROWS[row].persistent ?? NOBODY
 }
 
-/** What a row of the chart is called, that shows the row's `ratio`; or several, by the field that each shows. */
+/**
+ * The title of the chart's row that shows the row's `ratio`; or several titles, by the field that each shows.
+ *
+ * @type {Record<string, string | Record<string, string>>}
+ */
 export const TITLES = {
   'fanin-q0': 'fan-in 10 to 1, QoS 0',
   'fanin-q1': 'fan-in, QoS 1',

@@ -1,4 +1,4 @@
-/** How soon a broker lets the first client in, and what has to be installed for it. */
+/** Measures how soon a broker lets the first client in, and how much has to be installed for it. */
 import { spawnSync } from 'node:child_process'
 import { existsSync, lstatSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -11,8 +11,8 @@ const CONNECT = Buffer.from('\x10\x11\0\x04MQTT\x04\x02\0\0\0\x05first', 'latin1
 const MIB = 1024 * 1024
 
 /**
- * Starts a broker on an empty directory and connects to it. Resolves with `start_ms`, from the start of its process to
- * CONNACK; `rss_mb` just after; `installed_mb` and `dependencies`.
+ * Starts a broker on an empty directory and connects to it. Resolves with `start_ms`, from the start of its
+ * process to CONNACK; `rss_mb` just after; `installed_mb` and `dependencies`.
  */
 export async function measureStart(name) {
   const broker = await startBroker(name, { sysSeconds: 10 })
@@ -26,6 +26,7 @@ export async function measureStart(name) {
   }
 }
 
+/** @returns {Promise<void>} */
 function connackFrom(port) {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(CONNECT))
@@ -38,10 +39,10 @@ function connackFrom(port) {
 }
 
 function residentBytes(pid) {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
 }
 
-/** Node itself counts for none of those that need it. */
+/** Returns what has to be installed, without Node itself. */
 function installed(name) {
   if (name === 'bare-node') return { installed_mb: 0, dependencies: 0 }
   if (name.startsWith('mosquitto')) return debianPackage('mosquitto')
@@ -52,7 +53,9 @@ function installed(name) {
   return { installed_mb: installed_mb + bytesBelow(join(ROOT, 'dist')) / MIB, dependencies: count }
 }
 
-/** Those named and all that they need, as npm installed them here; optional ones of other platforms are not. */
+/**
+ * Counts these packages and all that they need, as npm installed them: optional ones for this platform only.
+ */
 function npmPackages(...names) {
   const paths = new Set()
   for (const name of names) collect(paths, name, ROOT)
@@ -69,14 +72,14 @@ function collect(paths, name, from) {
   for (const needed of Object.keys(all)) collect(paths, needed, path)
 }
 
-/** As Node looks for it: in node_modules of this directory, or of one above. */
+/** Looks where Node does: in node_modules of this directory, or of one above. */
 function installedAt(name, from) {
   const path = join(from, 'node_modules', name)
   if (existsSync(path)) return path
   return from === dirname(from) ? null : installedAt(name, dirname(from))
 }
 
-/** Debian's package, and the shared libraries that its program loads. */
+/** Returns the size of Debian's package, and the number of shared libraries that its program loads. */
 function debianPackage(name) {
   const status = spawnSync('dpkg-query', ['-s', name], { encoding: 'utf8' }).stdout ?? ''
   const libraries = spawnSync('ldd', ['/usr/sbin/mosquitto'], { encoding: 'utf8' }).stdout ?? ''

@@ -1,8 +1,8 @@
-/** What the benchmarks print: markdown tables of figures and ratios. */
+/** Prints the markdown tables of the benchmarks, with figures and ratios. */
 import { cpus, release } from 'node:os'
 import { versions } from './brokers.mjs'
 
-/** The names in a list with commas; ends the program with 2 when one is not among `names`. */
+/** Splits a list of names at commas. Ends the program with 2 when one is not among `names`. */
 export function known(list, names) {
   const chosen = list.split(',')
   const unknown = chosen.find((name) => !names.includes(name))
@@ -11,7 +11,11 @@ export function known(list, names) {
   process.exit(2)
 }
 
-/** Two lines above a table: what ran, and where. */
+/**
+ * Prints two lines above a table: what ran, and where.
+ *
+ * @param {{ rounds: number, secs: number | string, from?: string }} run
+ */
 export function printMachine({ rounds, secs, from }) {
   const { godwit, mosquitto, aedes, node } = versions()
   const cpu = cpus()
@@ -24,13 +28,13 @@ export function printRow(cells) {
   console.log(`| ${cells.join(' | ')} |`)
 }
 
-/** A figure, with its ratio to the reference where there is one. */
+/** Formats a figure, with its ratio to the reference if there is one. */
 export function cell(value, reference) {
   if (!(Number.isFinite(value) && reference > 0)) return shown(value)
   return `${shown(value)} (${(value / reference).toFixed(2)})`
 }
 
-/** NaN for no finite values. */
+/** Returns the median of the finite values, NaN if there are none. */
 export function median(list) {
   const sorted = list.filter(Number.isFinite).toSorted((a, b) => a - b)
   if (sorted.length === 0) return Number.NaN
@@ -38,7 +42,7 @@ export function median(list) {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-/** In so many digits as are worth reading. */
+/** Formats a number with as many digits as are worth reading. */
 export function shown(value) {
   if (!Number.isFinite(value)) return '–'
   if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US')
