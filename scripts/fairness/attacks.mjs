@@ -1,8 +1,15 @@
 /**
- * What one client, or one stranger, can do to a broker: each attack is bounded in bytes and time, and ends by leaving. `scale` 1 is
- * the size that was found to hurt; smaller is the same kind. `context` is `{ port, from, user, password, scale, signal, stays }`,
- * `from` the address of the attacker; where it `stays`, what it left is not taken away at the end. What comes back are figures for
- * the table, such as how many were refused.
+ * Attacks of one client, or one stranger, on a broker. Each is bounded in bytes and time, and disconnects at
+ * the end. It resolves with figures for the table, such as how many clients were refused.
+ *
+ * @typedef {object} Context
+ * @property {number} port
+ * @property {string} [from] the address of the attacker
+ * @property {string} [user]
+ * @property {string} [password]
+ * @property {number} scale 1 is the size that was found to hurt; a smaller one is the same kind of attack
+ * @property {AbortSignal} [signal]
+ * @property {boolean} [stays] leaves Sessions and retained messages behind, which are otherwise removed
  */
 import {
   begunPacket,
@@ -22,37 +29,46 @@ const MIB = 1024 * 1024
 const FILTER_BYTES_MAX = 65_535
 const SUBSCRIBE_BYTES = 1_000_000
 
-/** Name, what it does, and the function. */
+/**
+ * The name of each attack, its description, and its function.
+ *
+ * @type {[name: string, description: string, run: (context: Context) => Promise<Record<string, unknown>>][]}
+ */
 export const ATTACKS = [
   ['groups', 'Shared Subscriptions of 100,000 groups on one filter, then 66 messages', groups],
   ['group-sessions', 'the same groups held by Sessions of 100 each', groupSessions],
   ['deep-filters', 'SUBSCRIBEs of filters with 32,500 levels, 14 MiB in all', deepFilters],
   ['long-filters', '200,000 filters of 4,000 bytes in a Session that is kept', longFilters],
   ['tiny-retained', '800,000 retained messages of 5 bytes', tinyRetained],
-  ['long-names', 'publishes to topic names of 64 KB, each another one', longNames],
+  ['long-names', 'publishes to topic names of 64 KB, all different', longNames],
   ['delayed-wills', '1,500 Wills of up to 1 MiB with a long delay', delayedWills],
   ['subscribes-at-once', '40 SUBSCRIBEs of 1 MiB at once', subscribesAtOnce],
   ['immortal-sessions', 'Sessions that never expire, Client Identifiers of 64 KB', immortalSessions],
   ['hoarders', 'five clean Sessions never acknowledge while 300 MB are published', hoarders],
-  ['deaf-readers', 'readers that read nothing while 100 MB are published', deafReaders],
+  ['deaf-readers', 'subscribers that read nothing while 100 MB are published', deafReaders],
   ['strangers', '17,200 strangers with 63 KB of CONNECT each', strangers],
   ['half-publishes', '200 half-sent PUBLISH of 24 MB', halfPublishes],
   ['retained-match', 'deep filters against 1,000 retained names of 30 KB', retainedMatch],
   ['deep-subscribe', 'one SUBSCRIBE of 32 deep filters', deepSubscribe],
   ['many-filters', 'DISCONNECT after a million filters', manyFilters],
   ['expiry', '500,000 retained messages that expire in one second', expiry],
-  ['share-member', 'a share member with 300,000 messages ends', shareMember],
+  ['share-member', 'the Session of a share member ends with 300,000 messages', shareMember],
   ['user-properties', 'a PUBLISH with 200 MB of empty User Properties', userProperties],
   ['connect-properties', 'CONNECT with 208,000 User Properties', connectProperties],
   ['branching', '131,072 filters over {a,+} of 17 levels, publishes to new topics', branching],
   ['guesses', '200 connections guess passwords', guesses],
   ['reconnects', 'one client reconnects as fast as it can', reconnects],
-  ['noise', 'a publisher at QoS 0 as fast as it can, 100 readers', noise],
+  ['noise', 'a publisher at QoS 0 sends as fast as it can to 100 subscribers', noise],
 ]
 
 const number = (scale, full) => Math.max(1, Math.round(full * scale))
 
-/** The client of the attacker. */
+/**
+ * Connects a client of the attacker.
+ *
+ * @param {Context} context
+ * @param {Parameters<typeof Raw.open>[1]} [fields]
+ */
 function open(context, fields = {}) {
   const { port, user, password, from } = context
   return Raw.open(port, { user, password, ...fields }, { from })
@@ -64,7 +80,7 @@ async function leave(...clients) {
   for (const client of clients) client.destroy()
 }
 
-/** Sends SUBSCRIBE after SUBSCRIBE, of so many bytes each, and waits for the answers; how many were answered. */
+/** Sends SUBSCRIBEs of half `SUBSCRIBE_BYTES` each, and waits for the answers. Resolves with their number. */
 async function subscribeAll(client, filters) {
   let batch = []
   let bytes = 0
@@ -91,7 +107,7 @@ function* range(count, make) {
   for (let index = 0; index < count; index++) yield make(index)
 }
 
-/** What a publisher sends until it is told to stop, with a look at whether it is still there. */
+/** Sends packets until it is told to stop, or the connection is closed. Resolves with their number. */
 async function publishAll(client, packets, signal) {
   let sent = 0
   for (const bytes of packets) {
@@ -150,7 +166,7 @@ async function groupSessions(context) {
   return { sessions: accepted, acknowledged }
 }
 
-/** Ends a Session that was left behind. */
+/** Ends a Session that was left behind, unless it is to stay. */
 async function forget(context, clientId) {
   if (context.stays) return
   const client = await open(context, { clientId })
@@ -304,7 +320,7 @@ async function strangers(context) {
     const client = new Raw(context.port, context)
     client.send(begun)
     all.push(client)
-    if (n % 100 === 99) await all.at(-1).drained(2000)
+    if (n % 100 === 99) await client.drained(2000)
   }
   await pause(500)
   const newcomers = await openMany(10, () => open(context))
@@ -315,7 +331,7 @@ async function strangers(context) {
   return { 'newcomers let in': `${letIn} of 10`, 'strangers still there': `${still} of ${all.length}` }
 }
 
-/** Protocol name to Client Identifier, of which 65,000 bytes are announced. */
+/** Returns a CONNECT up to the length of its Client Identifier, which announces 65,000 bytes. */
 function connectHead() {
   return Buffer.concat([text('MQTT'), Buffer.from([5, 2, 0, 0, 0]), Buffer.from([0xfd, 0xe8])])
 }
@@ -508,8 +524,15 @@ async function noise(context) {
   return { sent }
 }
 
-/** Carries out one attack by its name. */
+/**
+ * Carries out one attack by its name. Resolves with its figures.
+ *
+ * @param {string} name
+ * @param {Context} context
+ */
 export async function attack(name, context) {
-  const [, , run] = ATTACKS.find(([known]) => known === name)
+  const found = ATTACKS.find(([known]) => known === name)
+  if (found === undefined) throw new Error(`there is no attack '${name}'`)
+  const [, , run] = found
   return await run(context)
 }

@@ -1,14 +1,19 @@
 /**
- * Whether one client can hurt the others, in figures, beside Mosquitto:
+ * Measures how far one client can hurt the others, beside Mosquitto:
  *
- *   npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3] [--secs 8]
+ * npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3] [--secs 8]
  *                             [--scale 1] [--attacks NAME,NAME] [--clients 5000] [--json FILE]
  *                             [--heap MIB] [--killed] [--set limits.profile=open]
  *
- * `noisy`: latencies of fifty quiet pairs, alone, and beside a publisher at QoS 0 that sends as fast as it can to a hundred readers.
- * `stalls`: each attack alone against a broker of its own: the longest that the main thread ran without looking up (CPU, by
- * schedstat), memory, and what became of it. With `--killed` what the attack left stays, the broker is killed with `kill -9` and
- * started again on the same data: how long that takes, and how many of ten newcomers get in. `--heap` is Node's for the broker.
+ * `noisy`: latencies of fifty quiet pairs, alone and beside a publisher at QoS 0 that sends as fast as it can
+ * to a hundred subscribers.
+ *
+ * `stalls`: each attack alone against a broker of its own. Shows the longest time that the main thread ran
+ * without a pause (CPU time, by schedstat), memory, and the outcome. With `--killed`, the attack leaves its
+ * Sessions and messages behind, and the broker is killed with `kill -9` and started again on the same data.
+ * That shows how long the start takes, and how many of ten newcomers get in. `--heap` is the heap of the
+ * broker's Node.
+ *
  * `storm`: clients with passwords that all come back after `kill -9`.
  */
 import { appendFileSync } from 'node:fs'
@@ -60,7 +65,7 @@ function keep(report) {
   if (values.json) appendFileSync(values.json, `${JSON.stringify(report)}\n`)
 }
 
-/** Alone and beside the noise, at QoS 0 and 1, broker by broker, round after round. */
+/** Measures the pairs alone and beside the noise, at QoS 0 and 1, broker by broker, round after round. */
 async function noisy() {
   const found = new Map()
   for (let round = 0; round < rounds; round++) {
@@ -100,7 +105,7 @@ async function noisy() {
   console.log()
 }
 
-/** As fast as the broker takes it: for as long as the pairs are measured, and a little longer. */
+/** Publishes as fast as the broker takes it, a little longer than the pairs are measured. */
 function noiseAt({ port }) {
   const load = '--scenario fanout --qos 0 --subs 100 --window 20000 --backlog 100000000 --warmup 1'.split(' ')
   const who = ['--user', ATTACKER.user, '--pass', ATTACKER.password, '--port', `${port}`]
@@ -113,7 +118,7 @@ function pairs({ port, pid }, qos) {
   return runMqload([...load, ...who, '--secs', `${secs}`, '--port', `${port}`, '--pid', `${pid}`], secs + 60)
 }
 
-/** Each attack against a broker of its own. */
+/** Runs each attack against a broker of its own. */
 async function stalls() {
   printRow(['attack', 'broker', 'CPU ms without a pause', 'peak MiB', 'MiB after', 'ended', 'figures'])
   printRow(['---', '---', '---', '---', '---', '---', '---'])
@@ -146,7 +151,7 @@ async function stalls() {
   console.log()
 }
 
-/** What a broker does that is killed and comes back to what the attack left. */
+/** Kills the broker and starts it again on what the attack left. Resolves with the figures of that start. */
 async function afterKill(broker) {
   const again = await restartGuarded(broker, started)
   try {

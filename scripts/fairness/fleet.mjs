@@ -1,11 +1,12 @@
 /**
- * A fleet of ordinary devices, in a process of its own: each publishes at QoS 1 every other second and is sent commands at QoS 1, half
- * of them speak 3.1.1, all have Sessions that outlive their connections and Wills. A dashboard receives what they publish, a controller sends the commands.
+ * A fleet of ordinary devices in a process of its own. Each device publishes at QoS 1 every other second and
+ * receives commands at QoS 1. Half of them speak 3.1.1, and all have Wills and Sessions that outlive their
+ * connections. A dashboard receives all that they publish, and a controller sends the commands.
  *
  *   node scripts/fairness/fleet.mjs PORT DEVICES [USER PASSWORD]
  *
- * Told 'figures' by the process that started it, it answers with what was since the last time; told 'end', it drains and answers
- * with the sums.
+ * On the message 'figures' of its parent process it answers with the figures since the last one. On 'end' it
+ * drains and answers with the sums.
  */
 import { Connection } from '../crash/connection.mjs'
 import { acknowledge, publish, subscribe } from '../crash/packets.mjs'
@@ -30,20 +31,21 @@ const sums = {
   nacks: 0,
   lateMs: 0,
 }
-/** What was acknowledged and has not arrived, by name. */
+/** Names of messages that were acknowledged and have not arrived. */
 const owed = new Set()
 const arrived = new Set()
 
 class Client {
+  /** @type {Connection | null} */
   #connection = null
   #packetId = 0
-  /** Not yet acknowledged, by packet identifier: sent again after a reconnect. */
+  /** Messages that are not yet acknowledged, by packet identifier. They are sent again after a reconnect. */
   #unacknowledged = new Map()
   #filter
   #clientId
   #version
   isReady = false
-  /** Its Subscription was there once: what is published from then on is for it, connected or not. */
+  /** True once it has its Subscription: messages are for it from then on, connected or not. */
   wasReady = false
   isOver = false
 
@@ -55,9 +57,9 @@ class Client {
   }
 
   #open() {
-    this.#connection = new Connection(Number(port), this.#version, {
+    const connection = new Connection(Number(port), this.#version, {
       opened: () =>
-        this.#connection.send(
+        connection.send(
           connect({
             clientId: this.#clientId,
             user,
@@ -77,6 +79,7 @@ class Client {
         setTimeout(() => this.#open(), AGAIN_MS)
       },
     })
+    this.#connection = connection
   }
 
   #take(packet) {
@@ -86,7 +89,7 @@ class Client {
         return
       }
       const fields = { version: this.#version, packetId: 65_535, filter: this.#filter, qos: 1 }
-      this.#connection.send(subscribe(fields))
+      this.#connection?.send(subscribe(fields))
     } else if (packet.type === 'suback') {
       this.isReady = true
       this.wasReady = true
@@ -102,26 +105,26 @@ class Client {
       sums.acknowledged++
       if (!arrived.delete(fields.name)) owed.add(fields.name)
     } else if (packet.type === 'publish') {
-      this.#connection.send(acknowledge('puback', packet.packetId))
+      this.#connection?.send(acknowledge('puback', packet.packetId))
       received(packet.payload)
     }
   }
 
   #send({ topic, payload, packetId, dup }) {
-    this.#connection.send(publish({ version: this.#version, topic, payload, qos: 1, packetId, dup }))
+    this.#connection?.send(publish({ version: this.#version, topic, payload, qos: 1, packetId, dup }))
   }
 
   publish(topic, name) {
     if (!this.isReady || this.#unacknowledged.size > 100) return
     this.#packetId = (this.#packetId % 60_000) + 1
-    const fields = { topic, name, payload: `${name} ${now()}`, packetId: this.#packetId }
+    const fields = { topic, name, payload: `${name} ${now()}`, packetId: this.#packetId, dup: false }
     this.#unacknowledged.set(this.#packetId, fields)
     sums.published++
     this.#send(fields)
   }
 
   ping() {
-    if (this.isReady) this.#connection.send(PINGREQ)
+    if (this.isReady) this.#connection?.send(PINGREQ)
   }
 
   get isIdle() {
@@ -130,7 +133,7 @@ class Client {
 
   end() {
     this.isOver = true
-    this.#connection.leave(Buffer.from([0xe0, 0]))
+    this.#connection?.leave(Buffer.from([0xe0, 0]))
   }
 }
 
@@ -191,7 +194,7 @@ function figures() {
 }
 
 process.on('message', async (told) => {
-  if (told === 'figures') process.send(figures())
+  if (told === 'figures') process.send?.(figures())
   if (told !== 'end') return
   isOver = true
   const all = [...fleet, dashboard, controller]
@@ -200,6 +203,6 @@ process.on('message', async (told) => {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   for (const client of all) client.end()
-  process.send({ ...figures(), lost: owed.size }, () => process.exit(0))
+  process.send?.({ ...figures(), lost: owed.size }, undefined, undefined, () => process.exit(0))
 })
 process.on('disconnect', () => process.exit(1))

@@ -1,4 +1,7 @@
-/** What the fairness programs share: a broker with a fleet's and an attacker's user, the fleet, and what the broker used. */
+/**
+ * Starts a broker with users for a fleet and for an attacker, starts the fleet, and measures what the broker
+ * uses.
+ */
 import { fork } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +13,7 @@ import { pause } from './wire.mjs'
 const FLEET = fileURLToPath(new URL('./fleet.mjs', import.meta.url))
 const PRELOAD = fileURLToPath(new URL('../bench/pauses.cjs', import.meta.url))
 
-/** Whose devices are to notice nothing; whose client does what is tried. */
+/** The user of the devices, which are to notice nothing, and the user of the attacker. */
 export const FLEET_USER = { user: 'fleet', password: 'an ordinary password of the fleet' }
 export const ATTACKER = { user: 'attacker', password: 'an ordinary password of somebody' }
 
@@ -18,7 +21,12 @@ export const ATTACKER = { user: 'attacker', password: 'an ordinary password of s
 const ANSWER_MS_MAX = 20_000
 const READY_MS_MAX = 120_000
 
-/** Starts a broker that asks for passwords; its pauses are measured where it runs on Node. */
+/**
+ * Starts a broker that asks for passwords. Measures its pauses if it runs on Node.
+ *
+ * @param {string} name
+ * @param {{ nodeFlags?: readonly string[], settings?: readonly string[] }} [options]
+ */
 export async function startGuarded(name, { nodeFlags = [], settings = [] } = {}) {
   const users = { [FLEET_USER.user]: FLEET_USER.password, [ATTACKER.user]: ATTACKER.password }
   const isNode = !name.startsWith('mosquitto')
@@ -29,19 +37,31 @@ export async function startGuarded(name, { nodeFlags = [], settings = [] } = {})
   return { broker, pauses: isNode ? () => pauses(broker, file) : async () => null }
 }
 
-/** Kills it with `kill -9`, and starts it again on its data. */
+/**
+ * Kills a broker with `kill -9` and starts it again on its data.
+ *
+ * @param {import('../bench/brokers.mjs').Broker} broker
+ * @param {{ nodeFlags?: readonly string[], settings?: readonly string[] }} [options]
+ */
 export async function restartGuarded(broker, { nodeFlags = [], settings = [] } = {}) {
   await broker.kill()
   const { name, directory } = broker
   return await startBroker(name, { directory, sysSeconds: 10, settings, nodeFlags })
 }
 
-/** Node's words for a heap of so many MiB; none for that which Node chooses. */
+/**
+ * Returns Node's flags for a heap of so many MiB; none if Node is to choose.
+ *
+ * @param {string | undefined} mebibytes
+ */
 export function heapFlags(mebibytes) {
   return mebibytes === undefined ? [] : [`--max-old-space-size=${mebibytes}`]
 }
 
-/** What held the event loop since the last call; null where the broker does not answer any more. */
+/**
+ * Resolves with what held the event loop since the last call; with null if the broker does not answer any
+ * more.
+ */
 async function pauses(broker, file) {
   rmSync(file, { force: true })
   broker.signal('SIGUSR2')
@@ -55,12 +75,12 @@ async function pauses(broker, file) {
   return figures
 }
 
-/** The longest time that the main thread ran without a pause of the event loop, in ms of CPU. */
+/** Returns the longest time that the main thread ran without a pause of the event loop, in ms of CPU time. */
 export function longestHold(figures) {
   return figures === null ? Number.NaN : Math.max(0, ...figures.worst.map(({ ranMs }) => ranMs))
 }
 
-/** Of a process, in MiB; its peak since the start where the kernel tells it. */
+/** Returns the memory of a process and its peak since the start, in MiB; NaN if it has ended. */
 export function memory(pid) {
   try {
     const text = readFileSync(`/proc/${pid}/status`, 'utf8')
@@ -73,11 +93,18 @@ export function memory(pid) {
 
 /** The fleet's process. */
 export class Fleet {
+  /** @type {import('node:child_process').ChildProcess} */
   #child
 
+  /**
+   * @param {import('node:child_process').ChildProcess} child
+   */
+  constructor(child) {
+    this.#child = child
+  }
+
   static async start(port, devices, { user, password } = FLEET_USER) {
-    const fleet = new Fleet()
-    fleet.#child = fork(FLEET, [port, devices, user, password].map(String), { stdio: 'inherit' })
+    const fleet = new Fleet(fork(FLEET, [port, devices, user, password].map(String), { stdio: 'inherit' }))
     const until = performance.now() + READY_MS_MAX
     while (performance.now() < until) {
       if ((await fleet.figures()).ready === devices) return fleet
@@ -86,12 +113,12 @@ export class Fleet {
     throw new Error('the fleet could not connect')
   }
 
-  /** What was since the last call. */
+  /** Resolves with the figures since the last call. */
   figures() {
     return this.#ask('figures')
   }
 
-  /** Drains, and ends; with what was lost. */
+  /** Drains and ends. Resolves with the last figures and what was lost. */
   end() {
     return this.#ask('end')
   }

@@ -1,12 +1,13 @@
 /**
- * All attacks in turn, beside a fleet of ordinary devices that should notice nothing:
+ * Runs all attacks in turn, beside a fleet of ordinary devices that should notice nothing:
  *
- *   npm run soak -- [--minutes 60] [--devices 500] [--brokers godwit,mosquitto] [--scale 0.1] [--attacks NAME,NAME] [--json FILE]
- *                   [--from 127.0.0.2]   the attacker's address; 127.0.0.1 is that of the fleet, as behind one router
+ *   npm run soak -- [--minutes 60] [--devices 500] [--brokers godwit,mosquitto] [--scale 0.1]
+ *                   [--attacks NAME,NAME] [--json FILE]
+ * [--from 127.0.0.2] the attacker's address; 127.0.0.1 is the fleet's, as behind one router
  *                   [--heap MIB]         Node's heap for Godwit
  *
- * Ends with 1 when Godwit's fleet was refused, disconnected or lost anything. Latencies are those of the worst round of each
- * attack, beside those of the quiet time before the first one.
+ * Ends with 1 when Godwit refused or disconnected devices of the fleet, or lost anything. Latencies are those
+ * of the worst round of each attack, beside those of the quiet time before the first one.
  */
 import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -108,8 +109,9 @@ async function soak(name) {
     const { ended } = broker
     const end = await fleet.end()
     console.log(
-      `\n${name}: ${end.published} published, ${end.acknowledged} acknowledged, ${end.received} received, ${end.lost} lost, ` +
-        `${end.doubled} doubled; ${end.disconnects} disconnects, ${end.refused + end.nacks} refusals; ` +
+      `\n${name}: ${end.published} published, ${end.acknowledged} acknowledged, ${end.received} received, ` +
+        `${end.lost} lost, ${end.doubled} doubled; ` +
+        `${end.disconnects} disconnects, ${end.refused + end.nacks} refusals; ` +
         `peak ${shown(peakMiB)} MiB${ended === null ? '' : `; the broker ended with ${ended}`}\n`,
     )
     return ended === null && end.lost + end.disconnects + end.refused + end.nacks === 0
@@ -118,7 +120,7 @@ async function soak(name) {
   }
 }
 
-/** Of several rounds: the largest of each, the sums of what must not be, and the latest figures. */
+/** Joins the rounds of an attack: the largest latencies, the sums of faults, and the latest figures. */
 function worse(one, other) {
   if (one === undefined) return { ...other, rounds: 1 }
   const larger = ['p50Ms', 'p99Ms', 'maxMs', 'lateMs', 'hold', 'rssMiB'].map((field) => [

@@ -1,6 +1,7 @@
 /**
- * A process of clients for `storm.mjs`, each a bare socket: a fleet with persistent Sessions and Wills that comes back all at once, or
- * quiet pairs that measure how long their messages take. Told what to do by messages of its parent.
+ * A process of clients for `storm.mjs`, each a bare socket: a fleet with persistent Sessions and Wills that
+ * comes back all at once, or quiet pairs that measure how long their messages take. Its parent sends it tasks
+ * as messages.
  */
 import { openSync, readSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
@@ -9,10 +10,13 @@ import mqttPacket from 'mqtt-packet'
 
 const { generate, parser } = mqttPacket
 
-/** How MQTT.js does it: it asks again a second after a connection was lost, gives up an answer after 30, and never asks after a refusal. */
+/**
+ * MQTT.js tries again a second after a connection was lost, waits 30 s for CONNACK, and gives up after a
+ * refusal.
+ */
 const RECONNECT_MS = 1000
 const CONNACK_MS = 30_000
-/** How paho does it: it asks again after a refusal, too, and waits twice as long each time. */
+/** Paho tries again after a refusal, too, and waits twice as long each time. */
 const PAHO_MS = { first: 1000, most: 120_000 }
 
 const SECONDS_OF_SESSION = 3600
@@ -21,12 +25,14 @@ class Client {
   state = 'new'
   sessionPresent = false
   refusals = 0
-  /** When it was let in last. */
+  /** When it was last let in. */
   since = 0
   #fleet
   #fields
+  /** @type {import('node:net').Socket | null} */
   #socket = null
-  #timer = null
+  /** @type {NodeJS.Timeout | undefined} */
+  #timer
   #delay = PAHO_MS.first
 
   constructor(fleet, fields) {
@@ -57,7 +63,7 @@ class Client {
   }
 
   write(bytes) {
-    this.#socket.write(bytes)
+    this.#socket?.write(bytes)
   }
 
   #read(chunk) {
@@ -65,7 +71,7 @@ class Client {
       this.#fields.received?.(chunk)
       return
     }
-    // CONNACK is never cut here: it is far smaller than a segment.
+    // CONNACK arrives in one piece, as it is far smaller than a segment.
     clearTimeout(this.#timer)
     const isVersion5 = this.#fleet.options.version === 5
     const code = chunk[3]
@@ -73,7 +79,7 @@ class Client {
       this.refusals++
       this.#fleet.refused(code)
       this.state = 'refused'
-      this.#socket.destroy()
+      this.#socket?.destroy()
       if (!this.#fleet.options.retries) return
       this.#timer = setTimeout(() => this.open(), this.#delay)
       this.#delay = Math.min(this.#delay * 2, PAHO_MS.most)
@@ -98,16 +104,18 @@ class Client {
   }
 }
 
-/** What all clients of this process have in common. */
+/** All clients of this process. */
 class Fleet {
   options
+  /** @type {Client[]} */
   clients = []
   isIn = 0
   refusals = {}
-  /** A client that is lost waits for the word to come back. */
+  /** While true, clients that lost their connections do not come back. */
   holdsBack = false
-  /** Connections that were begun. */
+  /** The number of connections that were begun. */
   attempts = 0
+  /** @type {((value?: unknown) => void) | null} */
   #whenAll = null
 
   constructor(options) {
@@ -128,7 +136,7 @@ class Fleet {
     this.isIn--
   }
 
-  /** Resolves when everybody is in, or will never be. */
+  /** Resolves when each client is in, or has given up. */
   settled() {
     return new Promise((resolve) => {
       this.#whenAll = resolve
@@ -161,20 +169,25 @@ function connectBytes(clientId, version, user, will) {
   })
 }
 
-let fleet = null
-/** Milliseconds that messages of the pairs took since they were asked for last, and those without the waits for a CPU. */
+/** @type {Fleet} */
+let fleet
+/**
+ * Latencies of the pairs' messages since the last task `measured`, in ms, and those without the waits for a
+ * CPU.
+ */
 let latencies = []
 let ownLatencies = []
-/** `schedstat` of the main threads of this process and of the broker. */
+/** Descriptors of `schedstat` of the main threads of this process and of the broker. */
 let schedules = []
-/** By number of a message: what these had waited for a CPU when it was sent, in ms. */
+/** How long these had waited for a CPU when a message was sent, in ms, by the number of the message. */
 const waitedBefore = new Map()
 let sent = 0
 let willsSeen = 0
-let pulse = null
+/** @type {NodeJS.Timeout | undefined} */
+let pulse
 
 const tasks = {
-  /** So many clients, each with a Session, a Will and a user of its own. */
+  /** Makes the clients of the fleet, each with a Session, a Will and a user of its own. */
   async fleet({ users, ...options }) {
     fleet = new Fleet(options)
     for (const [index, user] of users.entries()) {
@@ -186,7 +199,7 @@ const tasks = {
     return {}
   },
 
-  /** All connect at once; resolves when all are in, or refused for good. */
+  /** Connects all clients at once. Resolves when each is in, or refused for good. */
   async connect({ retries }) {
     fleet.options = { ...fleet.options, retries }
     fleet.refusals = {}
@@ -219,7 +232,7 @@ const tasks = {
     return {}
   },
 
-  /** Quiet pairs, and one client that listens for Wills. */
+  /** Makes quiet pairs, and one client that listens for Wills. */
   async pairs({ count, perSecond, users, ...options }) {
     fleet = new Fleet({ ...options, retries: true })
     const watcher = { bytes: connectBytes('storm-watcher', 4, users[0]) }
@@ -248,7 +261,7 @@ const tasks = {
         reader.write(subscribe(`storm/pair/${index}`))
       })
     let next = 0
-    // One at a time, evenly spread: bursts would measure themselves.
+    // Messages are spread evenly: bursts would delay each other.
     pulse = setInterval(
       () => {
         const index = next++ % count
@@ -258,16 +271,25 @@ const tasks = {
         payload.writeUInt32BE(++sent, 8)
         waitedBefore.set(sent, waitedMs())
         payload.writeDoubleBE(performance.now(), 0)
-        publisher.write(generate({ cmd: 'publish', topic: `storm/pair/${index}`, payload, qos: 0 }))
+        publisher.write(
+          generate({
+            cmd: 'publish',
+            topic: `storm/pair/${index}`,
+            payload,
+            qos: 0,
+            dup: false,
+            retain: false,
+          }),
+        )
       },
       1000 / (count * perSecond),
     )
     return {}
   },
 
-  /** The broker is this process from now on. */
+  /** Sets the process of the broker. */
   async watch({ pid }) {
-    schedules = [process.pid, pid].map((id) => openSync(`/proc/${id}/task/${id}/schedstat`))
+    schedules = [process.pid, pid].map((id) => openSync(`/proc/${id}/task/${id}/schedstat`, 'r'))
     waitedBefore.clear()
     return {}
   },
@@ -277,7 +299,7 @@ const tasks = {
     return {}
   },
 
-  /** What was measured since the last time. */
+  /** Resolves with what was measured since the last time. */
   async measured() {
     const own = quantiles(ownLatencies)
     const seen = { ...quantiles(latencies), own, willsSeen }
@@ -303,7 +325,7 @@ function received(payload) {
   if (before !== undefined) ownLatencies.push(Math.max(0, ms - (waitedMs() - before)))
 }
 
-/** What this process and the broker have waited for a CPU since their start, together. */
+/** Returns how long this process and the broker together have waited for a CPU since their start, in ms. */
 function waitedMs() {
   return schedules.reduce((sum, descriptor) => sum + waitedOf(descriptor), 0)
 }
@@ -337,7 +359,7 @@ function packetsOf(take) {
 
 process.on('message', ({ id, task, options }) => {
   tasks[task](options ?? {}).then(
-    (result) => process.send({ id, result }),
-    (error) => process.send({ id, error: error.stack }),
+    (result) => process.send?.({ id, result }),
+    (error) => process.send?.({ id, error: error.stack }),
   )
 })

@@ -1,13 +1,57 @@
 #!/usr/bin/env node
 /**
- * The storm after a restart: a fleet with passwords comes back at once after `kill -9`, beside quiet pairs that are connected already.
+ * The storm after a restart: a fleet with passwords comes back at once after `kill -9`, beside quiet pairs
+ * that are connected already.
  *
- *     node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls] [--json]
+ * node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls]
+ * [--json]
  *                                    [--broker mosquitto] [--main MAIN.JS]
  *
- * Users have passwords that Godwit made, or with `--chosen` such as people choose (argon2id), with `--mixed` every other one. The broker
- * has a directory in memory as under systemd, so that it remembers who logged in, but with `--forgets` none, as after the machine was
- * switched off. The fleet's process has nice 10, since in the field it is thousands of other machines. Clients never ask again after a refusal, as MQTT.js does not; with `--retries` they do, as paho does. All limits are at their defaults.
+ * Users have passwords that Godwit generated; with `--chosen` passwords such as people choose (argon2id), and
+ * with `--mixed` both in turn. The broker has a directory in memory, as under systemd, and so remembers who
+ * logged in; with `--forgets` it has none, as after the machine was switched off. The fleet's process has
+ * nice 10, since in the field it is thousands of other machines. Like MQTT.js, clients do not try again after
+ * a refusal; with `--retries` they do, like paho. All limits have their defaults.
+ *
+ * @typedef {object} StormOptions
+ * @property {'godwit' | 'mosquitto'} [broker]
+ * @property {number} [clients]
+ * @property {'generated' | 'chosen' | 'mixed'} [passwords]
+ * @property {boolean} [retries] clients try again after a refusal
+ * @property {boolean} [tls]
+ * @property {boolean} [remembers] the broker has a directory in memory that outlives the kill, as under
+ * systemd
+ * @property {readonly string[]} [settings] further `KEY=VALUE` of Godwit's configuration
+ * @property {number} [pairs]
+ * @property {number} [perSecond] messages of each pair
+ * @property {number} [quietMs] how long the pairs are measured before the kill
+ * @property {4 | 5} [version]
+ * @property {string} [main]
+ * @property {(text: string) => void} [log]
+ *
+ * @typedef {{ count: number, p50: number, p99: number, max: number }} Latency in milliseconds
+ *
+ * @typedef {Latency & { own: Latency }} PairsLatency `own` leaves out the time that the pairs and the broker
+ * waited for a CPU
+ *
+ * @typedef {object} Storm
+ * @property {string} broker
+ * @property {number} clients
+ * @property {string} passwords
+ * @property {boolean} retries
+ * @property {number} isIn clients that were let in
+ * @property {number} attempts connections that were begun
+ * @property {number} neverIn
+ * @property {number} sessionsPresent
+ * @property {number} refused
+ * @property {Record<string, number>} refusals by Reason Code
+ * @property {number} willsPublished
+ * @property {number} halfMs when half of the clients were in
+ * @property {number} lastMs when the last one was in
+ * @property {number} cpuMs CPU time of the broker's main thread until then
+ * @property {number} heldMs the longest time that the main thread ran without a pause
+ * @property {PairsLatency} before
+ * @property {PairsLatency} during
  */
 import { execFileSync, fork, spawn } from 'node:child_process'
 import { randomBytes, randomInt } from 'node:crypto'
@@ -25,21 +69,17 @@ const CLIENTS = fileURLToPath(new URL('./storm-clients.mjs', import.meta.url))
 
 const FLEET_NICE = 10
 
+/** @type {Required<StormOptions>} */
 const DEFAULTS = {
-  /** Or `mosquitto`. */
   broker: 'godwit',
   clients: 5000,
-  /** `generated`, `chosen` or `mixed`. */
   passwords: 'generated',
   retries: false,
   tls: false,
-  /** Whether the broker has a directory in memory, which outlives the kill as it does under systemd. */
   remembers: true,
-  /** Further `KEY=VALUE` of Godwit's configuration. */
   settings: [],
   pairs: 50,
   perSecond: 5,
-  /** How long the pairs are measured before the kill. */
   quietMs: 8000,
   version: 4,
   main: join(ROOT, 'dist', 'main.js'),
@@ -47,10 +87,10 @@ const DEFAULTS = {
 }
 
 /**
- * Runs it once. Resolves with what was seen: `isIn`, `attempts` (connections that were begun), `refused`, `neverIn`, `sessionsPresent` and `willsPublished` are counts; `halfMs` and
- * `lastMs` say when half of the clients and the last were in, `cpuMs` what the broker's main thread used until then, `heldMs` for how long
- * its main thread ran at most without a pause; `before` and `during` are the quiet pairs' `p50`,
- * `p99` and `max` in milliseconds, and as `own` the same without what they and the broker waited for a CPU.
+ * Runs the storm once.
+ *
+ * @param {StormOptions} [given]
+ * @returns {Promise<Storm>}
  */
 export async function storm(given = {}) {
   const options = { ...DEFAULTS, ...given }
@@ -59,9 +99,10 @@ export async function storm(given = {}) {
   const runtime = options.remembers ? mkdtempSync(join('/dev/shm', 'godwit-storm-')) : null
   const data = join(directory, 'data')
   const fleet = new Clients()
-  // The broker and the pairs do not wait for it: the same for every broker.
-  setPriority(fleet.pid, FLEET_NICE)
+  // The broker and the pairs do not wait for the fleet, whatever the broker.
+  if (fleet.pid !== undefined) setPriority(fleet.pid, FLEET_NICE)
   const pairs = new Clients()
+  /** @type {Broker | null} */
   let broker = null
   try {
     const users = makeUsers(options, data)
@@ -102,7 +143,7 @@ export async function storm(given = {}) {
     const during = await pairs.do('measured')
     const cpuMs = broker.cpuMs() - cpu
     const heldMs = await broker.heldMs()
-    // A Will that was to be published would come within the second.
+    // If a Will were published, it would arrive within a second.
     await sleep(1500)
     const { willsSeen } = await pairs.do('measured')
     const { refusals, ...rest } = back
@@ -117,7 +158,7 @@ export async function storm(given = {}) {
   }
 }
 
-/** The users of the fleet, with their passwords, in the accounts of the data directory. */
+/** Makes the users of the fleet in the accounts of the data directory. Returns them with their passwords. */
 function makeUsers({ broker, clients, passwords, main }, data) {
   const names = Array.from({ length: clients }, (_, index) => `device-${index}`)
   if (broker === 'mosquitto') return usersOfMosquitto(names, data)
@@ -135,7 +176,8 @@ function makeUsers({ broker, clients, passwords, main }, data) {
     for (const [index, line] of lines.entries()) users[index].password = line.slice(line.indexOf(',') + 1)
   } else godwit('add', 'model', '--no-password')
   if (passwords === 'generated') return users
-  // All chosen passwords are the same, hashed once: to hash thousands takes minutes, and to check them takes no less.
+  // All chosen passwords are the same and hashed once: hashing thousands takes minutes, and checking costs
+  // the same.
   const password = 'one that somebody chose'
   execFileSync(process.execPath, [main, 'user', 'add', 'hashed', '--password-file', '-', '--data', data], {
     input: `${password}\n`,
@@ -155,7 +197,7 @@ function makeUsers({ broker, clients, passwords, main }, data) {
   return users
 }
 
-/** As `mosquitto_passwd` stores them: PBKDF2 of few passes, unless it was asked for more. */
+/** Makes users as `mosquitto_passwd` stores them: PBKDF2 with few passes, which is its default. */
 function usersOfMosquitto(names, data) {
   mkdirSync(data)
   const users = names.map((name) => ({ name, password: randomBytes(18).toString('base64url') }))
@@ -167,22 +209,33 @@ function usersOfMosquitto(names, data) {
 
 class Broker {
   #child
-  #isNode = true
-  #pauses = ''
+  #isNode
+  #pauses
+
+  /**
+   * @param {import('node:child_process').ChildProcess} child
+   * @param {boolean} isNode
+   * @param {string} pauses the file of `pauses.cjs`
+   */
+  constructor(child, isNode, pauses) {
+    this.#child = child
+    this.#isNode = isNode
+    this.#pauses = pauses
+  }
 
   static async start(options, data, ports, runtime) {
-    const broker = new Broker()
-    broker.#isNode = options.broker !== 'mosquitto'
-    broker.#pauses = join(data, 'pauses.json')
-    const [command, ...words] = broker.#isNode
+    const isNode = options.broker !== 'mosquitto'
+    const pauses = join(data, 'pauses.json')
+    const [command, ...words] = isNode
       ? godwitWords(options, data, ports)
       : ['mosquitto', '-c', mosquittoConfig(options, data, ports)]
-    const environment = { ...process.env, BENCH_PAUSES_FILE: broker.#pauses, XDG_RUNTIME_DIR: '' }
+    /** @type {NodeJS.ProcessEnv} */
+    const environment = { ...process.env, BENCH_PAUSES_FILE: pauses, XDG_RUNTIME_DIR: '' }
     if (runtime !== null) environment.RUNTIME_DIRECTORY = runtime
     const child = spawn(command, words, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
-    broker.#child = child
     let output = ''
-    await new Promise((resolve, reject) => {
+    /** @type {Promise<void>} */
+    const listening = new Promise((resolve, reject) => {
       const read = (chunk) => {
         output = (output + chunk).slice(-10_000)
         if (/^godwit try:|mosquitto version \S+ running/m.test(output)) resolve()
@@ -191,14 +244,15 @@ class Broker {
       child.stderr.setEncoding('utf8').on('data', read)
       child.once('exit', (code) => reject(new Error(`the broker ended with ${code}:\n${output}`)))
     })
-    return broker
+    await listening
+    return new Broker(child, isNode, pauses)
   }
 
   get pid() {
     return this.#child.pid
   }
 
-  /** What its main thread has used, by the kernel's account. */
+  /** Returns the CPU time of its main thread, by the kernel's count. */
   cpuMs() {
     const { pid } = this.#child
     try {
@@ -208,7 +262,10 @@ class Broker {
     }
   }
 
-  /** How long the main thread ran at most without a pause since the last call, in CPU time; NaN where that is not known. */
+  /**
+   * Resolves with the longest time that the main thread ran without a pause since the last call; NaN if
+   * unknown.
+   */
   async heldMs() {
     if (!this.#isNode) return Number.NaN
     rmSync(this.#pauses, { force: true })
@@ -232,18 +289,19 @@ function godwitWords({ main, tls, settings }, data, { port, plainPort }) {
   if (!tls) return [...words, '--port', `${port}`]
   const path = join(data, 'storm.yaml')
   const { cert, key } = certificate()
-  const secure = `{ name: tls, type: tls, host: 127.0.0.1, port: ${port}, tls: { cert: ${cert}, key: ${key} } }`
+  const tlsPart = `tls: { cert: ${cert}, key: ${key} }`
+  const secure = `{ name: tls, type: tls, host: 127.0.0.1, port: ${port}, ${tlsPart} }`
   const plain = `{ name: tcp, type: tcp, host: 127.0.0.1, port: ${plainPort} }`
   writeFileSync(path, `listeners:\n  - ${secure}\n  - ${plain}\n`)
   return [...words, '--config', path]
 }
 
-/** It saves what it keeps once a second, and loses what is newer: no more than that can be asked of it. */
+/** Makes Mosquitto save its state once a second and so lose what is newer. It can do no better. */
 function mosquittoConfig({ tls }, data, { port, plainPort }) {
   const path = join(data, 'mosquitto.conf')
   const { cert, key } = certificate()
   const lines = [
-    // Started by root, it would go on as a user who may not read what is here.
+    // Started by root, it would change to a user that may not read these files.
     `user ${userInfo().username}`,
     'allow_anonymous false',
     `password_file ${join(data, 'passwords')}`,
@@ -266,6 +324,7 @@ function certificate() {
 class Clients {
   #child = fork(CLIENTS, { stdio: 'inherit' })
   #next = 0
+  /** The tasks under way, by number. */
   #waiting = new Map()
 
   get pid() {
@@ -273,7 +332,8 @@ class Clients {
   }
 
   constructor() {
-    this.#child.on('message', ({ id, result, error }) => {
+    this.#child.on('message', (message) => {
+      const { id, result, error } = /** @type {{ id: number, result?: unknown, error?: string }} */ (message)
       const { resolve, reject } = this.#waiting.get(id)
       this.#waiting.delete(id)
       if (error === undefined) resolve(result)
@@ -281,7 +341,7 @@ class Clients {
     })
   }
 
-  do(task, options) {
+  do(task, options = {}) {
     const id = this.#next++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
@@ -299,7 +359,9 @@ class Clients {
   }
 }
 
-/** Below those that the kernel gives to clients, one of which could have it when the broker comes back. */
+/**
+ * Resolves with a free port below the range of outgoing connections, so that it is still free at the restart.
+ */
 async function freePort() {
   for (;;) {
     const port = randomInt(20_000, 32_000)
@@ -314,7 +376,11 @@ async function freePort() {
   }
 }
 
-/** As rows for people. */
+/**
+ * Formats the outcome as lines of text.
+ *
+ * @param {Storm} seen
+ */
 export function stormText(seen) {
   const ms = (value) => (Number.isNaN(value) ? 'unknown' : `${value.toFixed(value < 10 ? 1 : 0)} ms`)
   const { clients, passwords, isIn, neverIn, refused, refusals, sessionsPresent, willsPublished } = seen
@@ -323,19 +389,28 @@ export function stormText(seen) {
   )
   const figures = ({ p50, p99, max }) => `p50 ${ms(p50)}, p99 ${ms(p99)}, most ${ms(max)}`
   const pairs = (latency) => `${figures(latency)}; without waits for a CPU ${figures(latency.own)}`
+  const seconds = (value) => `${(value / 1000).toFixed(1)} s`
+  const reaction = seen.retries ? 'which try again after a refusal' : 'which never try again after a refusal'
+  const entry = `${isIn}, half after ${seconds(seen.halfMs)}, the last after ${seconds(seen.lastMs)}`
+  const reasons = codes.length === 0 ? '' : ` (${codes.join(', ')})`
   return [
-    `${seen.broker}, ${clients} clients, passwords ${passwords}, ${seen.retries ? 'which ask again' : 'which never ask again'} after a refusal`,
-    `  in            ${isIn}, half after ${(seen.halfMs / 1000).toFixed(1)} s, the last after ${(seen.lastMs / 1000).toFixed(1)} s; ${sessionsPresent} found their Session; ${seen.attempts} connections begun`,
-    `  refused       ${refused}${codes.length === 0 ? '' : ` (${codes.join(', ')})`}; ${neverIn} never came in`,
+    `${seen.broker}, ${clients} clients, passwords ${passwords}, ${reaction}`,
+    `  in            ${entry}; ${sessionsPresent} found their Session; ${seen.attempts} connections begun`,
+    `  refused       ${refused}${reasons}; ${neverIn} never came in`,
     `  Wills         ${willsPublished} published`,
-    `  main thread   ${(seen.cpuMs / 1000).toFixed(1)} s of CPU, at most ${ms(seen.heldMs)} without a pause`,
+    `  main thread   ${seconds(seen.cpuMs)} of CPU, at most ${ms(seen.heldMs)} without a pause`,
     `  pairs before  ${pairs(seen.before)}`,
     `  pairs during  ${pairs(seen.during)} (${seen.during.count} messages)`,
   ].join('\n')
 }
 
-/** The storms of `npm run bench:fairness`, one after the other, on stdout. */
+/**
+ * Runs the storms of `npm run bench:fairness` one after the other, and prints them.
+ *
+ * @param {StormOptions} [options]
+ */
 export async function printStorm(options = {}) {
+  /** @type {StormOptions[]} */
   const variants = [
     { passwords: 'generated' },
     { passwords: 'generated', broker: 'mosquitto' },
@@ -363,7 +438,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   })
   const passwords = values.chosen ? 'chosen' : values.mixed ? 'mixed' : 'generated'
   const seen = await storm({
-    broker: values.broker,
+    broker: values.broker === 'mosquitto' ? 'mosquitto' : 'godwit',
     passwords,
     retries: values.retries,
     tls: values.tls,

@@ -1,24 +1,33 @@
-/** Control packets as only somebody who means harm, or is careless, sends them; and a client that is nothing but a socket. */
+/**
+ * Makes Control Packets that only a hostile or careless client sends, and has a client that is only a socket.
+ */
 import { connect as connectSocket } from 'node:net'
 
 const NEVER = 0xffffffff
 
+/** @param {number} value */
 export function u16(value) {
   return Buffer.from([value >>> 8, value & 0xff])
 }
 
+/** @param {number} value */
 export function u32(value) {
   const bytes = Buffer.alloc(4)
   bytes.writeUInt32BE(value)
   return bytes
 }
 
+/** @param {string | Buffer} value */
 export function text(value) {
   const bytes = Buffer.isBuffer(value) ? value : Buffer.from(value)
   return Buffer.concat([u16(bytes.length), bytes])
 }
 
-/** A Variable Byte Integer. */
+/**
+ * Encodes a Variable Byte Integer.
+ *
+ * @param {number} value
+ */
 export function varint(value) {
   const bytes = []
   let rest = value
@@ -29,17 +38,42 @@ export function varint(value) {
   return Buffer.from(bytes)
 }
 
+/**
+ * @param {number} first
+ * @param {...Uint8Array} parts
+ */
 export function packet(first, ...parts) {
   const body = Buffer.concat(parts)
   return Buffer.concat([Buffer.from([first]), varint(body.length), body])
 }
 
-/** Only the beginning of a packet of so many bytes: the rest is never sent. */
+/**
+ * Returns only the beginning of a packet that announces so many `bytes`.
+ *
+ * @param {number} first
+ * @param {number} bytes
+ * @param {...Uint8Array} parts
+ */
 export function begunPacket(first, bytes, ...parts) {
   return Buffer.concat([Buffer.from([first]), varint(bytes), ...parts])
 }
 
-/** `will` is `{ topic, payload, delaySeconds }`. 5.0 unless `version` is 4; the Session never expires where it is `kept`. */
+/**
+ * CONNECT of 5.0, unless `version` is 4. A Session that is `kept` never expires by default.
+ *
+ * @param {{
+ *   clientId?: string,
+ *   user?: string,
+ *   password?: string,
+ *   kept?: boolean,
+ *   expirySeconds?: number,
+ *   will?: { topic: string, payload: string | Buffer, delaySeconds?: number },
+ *   userProperties?: number,
+ *   version?: number,
+ *   keepAliveSeconds?: number,
+ *   cleanStart?: boolean,
+ * }} fields
+ */
 export function connect({
   clientId = '',
   user,
@@ -75,9 +109,21 @@ export function connect({
   return packet(0x10, ...parts)
 }
 
-/** Name and value of no bytes: five on the wire. */
+/** A User Property with an empty name and an empty value, five bytes on the wire. */
 const emptyUserProperty = Buffer.from([0x26, 0, 0, 0, 0])
 
+/**
+ * PUBLISH of 5.0.
+ *
+ * @param {{
+ *   topic: string,
+ *   payload?: string | Uint8Array,
+ *   qos?: number,
+ *   packetId?: number,
+ *   retain?: boolean,
+ *   properties?: Uint8Array,
+ * }} fields
+ */
 export function publish({
   topic,
   payload = Buffer.alloc(0),
@@ -88,8 +134,9 @@ export function publish({
 }) {
   const first = 0x30 | (qos << 1) | (retain ? 1 : 0)
   const id = qos > 0 ? [u16(packetId)] : []
-  const said = properties ?? Buffer.alloc(0)
-  return packet(first, text(topic), ...id, varint(said.length), said, Buffer.from(payload))
+  const encoded = properties ?? Buffer.alloc(0)
+  const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload
+  return packet(first, text(topic), ...id, varint(encoded.length), encoded, bytes)
 }
 
 export function messageExpiry(seconds) {
@@ -108,18 +155,33 @@ export function subscribe(packetId, filters, options = 0) {
 export const DISCONNECT = Buffer.from([0xe0, 0])
 export const PINGREQ = Buffer.from([0xc0, 0])
 
-/** A socket that counts what it is answered. Nothing is acknowledged; `deaf` reads nothing after CONNACK. */
+/** A socket that counts the packets that it receives, and acknowledges nothing. */
 export class Raw {
-  /** Packets that arrived, by type; the Reason Code of CONNACK, and of a DISCONNECT. */
+  /** The number of packets that arrived, by type. */
   counts = new Array(16).fill(0)
+  /**
+   * The Reason Code of CONNACK.
+   *
+   * @type {number | null}
+   */
   connack = null
+  /**
+   * The Reason Code of DISCONNECT.
+   *
+   * @type {number | null}
+   */
   disconnected = null
   closed = false
   #socket
   #rest = Buffer.alloc(0)
+  /** @type {(() => boolean)[]} */
   #waiting = []
   #skip = 0
 
+  /**
+   * @param {number} port
+   * @param {{ host?: string, from?: string }} [options] `from` is the address of the client
+   */
   constructor(port, { host = '127.0.0.1', from } = {}) {
     this.#socket = connectSocket({ port, host, noDelay: true, ...(from && { localAddress: from }) })
     this.#socket.on('error', () => {})
@@ -130,7 +192,14 @@ export class Raw {
     })
   }
 
-  /** Resolves with true once `fields` are accepted; with false when they are refused, or the connection ends. */
+  /**
+   * Connects with `fields`. Resolves with the client once it was accepted or refused, or the connection
+   * ended.
+   *
+   * @param {number} port
+   * @param {Parameters<typeof connect>[0]} fields
+   * @param {{ host?: string, from?: string }} [options]
+   */
   static async open(port, fields, options) {
     const client = new Raw(port, options)
     client.send(connect(fields))
@@ -146,13 +215,18 @@ export class Raw {
     if (!this.closed) this.#socket.write(bytes)
   }
 
-  /** Resolves when what was written has left, or the connection is over; at the latest after `ms`. */
+  /** Resolves when all that was written has left or the connection is closed, at the latest after `ms`. */
   async drained(ms = 10_000) {
     const until = performance.now() + ms
     while (!this.closed && this.#socket.writableLength > 0 && performance.now() < until) await pause(5)
   }
 
-  /** Resolves when `condition` holds, or the connection is over, or after `ms`; whether it held. */
+  /**
+   * Resolves when `condition` holds, the connection is closed, or `ms` have passed; with true if it holds.
+   *
+   * @param {() => boolean} condition
+   * @returns {Promise<boolean>}
+   */
   until(condition, ms = 30_000) {
     return new Promise((resolve) => {
       const look = () => {
@@ -206,7 +280,7 @@ export class Raw {
       }
       if (at > bytes.length) break
       const type = bytes[0] >> 4
-      // Of what is long nothing is kept but its type.
+      // Only the type and two bytes of a long packet are needed.
       if (type !== 3 && bytes.length < at + Math.min(length, 2)) break
       this.counts[type]++
       if (type === 2) this.connack = bytes[at + 1]
