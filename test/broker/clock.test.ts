@@ -8,7 +8,7 @@ import { elapsedSince } from '../../src/broker/clock.ts'
 import { openDatabase } from '../../src/store/level/backup.ts'
 import { LevelStore } from '../../src/store/level/level.ts'
 import { StoreReader } from '../../src/store/records/record-reader.ts'
-import { Rebuild } from '../../src/store/records/record-writer.ts'
+import { StoreWriter } from '../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../src/store/records/records.ts'
 import { connectPacket, type Given, lasting, type TestClient, World } from './harness.ts'
 
@@ -540,7 +540,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     await db.close()
     expect(records[0]).toMatchObject({ type: 'start', doubt: { ms: (2 * DAY + 30) * 1000 } })
     await rm(directory, { recursive: true, force: true })
-    await new Rebuild(directory).write(
+    await new StoreWriter(directory).write(
       (async function* () {
         yield* records
       })(),

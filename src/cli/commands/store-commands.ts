@@ -39,7 +39,7 @@ import {
 } from '../../store/records/jsonl.ts'
 import { LineError } from '../../store/records/line-fields.ts'
 import { StoreReader } from '../../store/records/record-reader.ts'
-import { ConflictError, Rebuild, type RecordCounts } from '../../store/records/record-writer.ts'
+import { ConflictError, type RecordCounts, StoreWriter } from '../../store/records/record-writer.ts'
 import type { StoreRecord } from '../../store/records/records.ts'
 import { StoreError } from '../../store/store.ts'
 import { type Output, writeFully } from './output.ts'
@@ -200,7 +200,7 @@ function salvage(directory: string, damages: Damage[]): Promise<RecordCounts> {
     await rm(fresh, { recursive: true, force: true })
     const rehearsal = new Rehearsal(report)
     const reader = new StoreReader(db, directory, rehearsal.report)
-    const counts = await new Rebuild(fresh).write(reader.records())
+    const counts = await new StoreWriter(fresh).write(reader.records())
     await reader.checkRest()
     await rehearsal.end(db, directory)
     // The repaired store replaces the damaged one only if a broker can start on it.
@@ -325,7 +325,7 @@ async function rebuildStore(
 ): Promise<RecordCounts> {
   const reader = new LineReader()
   try {
-    return await new Rebuild(fresh).write(recordsOf(lines, reader))
+    return await new StoreWriter(fresh).write(recordsOf(lines, reader))
   } catch (error) {
     const isLine = error instanceof LineError
     if (!isLine && !(error instanceof ConflictError)) throw error

@@ -18,7 +18,7 @@ import { corrupt, LOSS } from '../format/format.ts'
 import { PageTimes } from '../format/time-record.ts'
 import type { HeldBytes } from '../held-bytes.ts'
 import type { StoreFigures } from '../store.ts'
-import { References } from './references.ts'
+import { ReferenceCounts } from './reference-counts.ts'
 
 /** About the bytes that a body takes in its page beside topic, properties and payload. */
 const BODY_OVERHEAD_BYTES = 24
@@ -49,7 +49,7 @@ export class Page {
   /** Chain of the bodies in this page that have a Message. */
   first: StoredBody | null = null
   /** Counts of the parked entries that refer to each body, by its offset here; null before the first. */
-  parked: References | null = null
+  parked: ReferenceCounts | null = null
   /** Bodies that moved here from other pages, by their offset here; null before the first. */
   movedIn: Map<number, Forward> | null = null
 
@@ -233,7 +233,7 @@ export class Bodies {
 
   /** Turns the reference of a delivery into that of a parked entry, which the page counts. */
   park(body: StoredBody): void {
-    references(body.page).add(body.offset, 1)
+    referenceCounts(body.page).add(body.offset, 1)
     if (--body.refs === 0) this.#unreferenced.push(body)
   }
 
@@ -275,7 +275,7 @@ export class Bodies {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)
     const offset = forward === undefined ? entry.offset : forward.offset
-    const parked = references(page)
+    const parked = referenceCounts(page)
     const size = parked.size
     parked.add(offset, 1)
     if (parked.size > size) this.#born(page, entry.size)
@@ -377,7 +377,7 @@ export class Bodies {
       const count = from.parked?.count(offset) ?? 0
       if (count > 0) {
         from.parked!.take(offset, count)
-        references(page).add(nextOffset, count)
+        referenceCounts(page).add(nextOffset, count)
       }
       const bytes = sizes[index]! + BODY_OVERHEAD_BYTES
       from.liveBytes -= bytes
@@ -448,8 +448,8 @@ export class Bodies {
   }
 }
 
-function references(page: Page): References {
-  page.parked ??= new References()
+function referenceCounts(page: Page): ReferenceCounts {
+  page.parked ??= new ReferenceCounts()
   return page.parked
 }
 

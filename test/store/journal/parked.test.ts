@@ -4,7 +4,6 @@ import { EntryFields } from '../../../src/store/format/entry.ts'
 import { EntrySlots } from '../../../src/store/format/entry-slots.ts'
 import { Extensions } from '../../../src/store/format/extensions.ts'
 import { PARKED_MAX, ParkedEntries } from '../../../src/store/journal/parked.ts'
-import { References } from '../../../src/store/journal/references.ts'
 
 interface Plain {
   readonly page: number
@@ -120,37 +119,5 @@ describe('an extension of entries', () => {
     )
     for (const slot of model.keys()) slots.free(slot)
     expect(extensions.size).toBe(0)
-  })
-})
-
-describe('counts of references to the bodies of a page', () => {
-  it('are those of a map', () => {
-    const step = fc.record({
-      offset: fc.integer({ min: 0, max: 40 }),
-      count: fc.constantFrom(1, 2, 65_534, 70_000),
-    })
-    fc.assert(
-      fc.property(fc.array(fc.tuple(step, fc.boolean()), { maxLength: 200 }), (steps) => {
-        const references = new References()
-        const model = new Map<number, number>()
-        for (const [{ offset, count }, adds] of steps) {
-          const known = model.get(offset) ?? 0
-          if (adds) {
-            references.add(offset * 1600, count)
-            model.set(offset, known + count)
-          } else if (known >= count) {
-            expect(references.take(offset * 1600, count)).toBe(known - count)
-            if (known === count) model.delete(offset)
-            else model.set(offset, known - count)
-          } else {
-            expect(() => references.take(offset * 1600, count)).toThrow(RangeError)
-          }
-          expect(references.count(offset * 1600)).toBe(model.get(offset) ?? 0)
-          expect(references.size).toBe(model.size)
-        }
-        const offsets = Array.from({ length: references.size }, (_, index) => references.offsetAt(index))
-        expect(offsets).toEqual([...model.keys()].map((offset) => offset * 1600).sort((a, b) => a - b))
-      }),
-    )
   })
 })

@@ -19,7 +19,7 @@ import {
 import { LevelStore } from '../../../src/store/level/level.ts'
 import { type ExportHeader, endLine, LineReader, lineOf } from '../../../src/store/records/jsonl.ts'
 import { StoreReader } from '../../../src/store/records/record-reader.ts'
-import { Rebuild } from '../../../src/store/records/record-writer.ts'
+import { StoreWriter } from '../../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../../src/store/records/records.ts'
 import { act, delivery, ModelServer, message, Random } from '../model.ts'
 import { type Batch, recordingWriter, resealed, withRaw } from '../recorded.ts'
@@ -105,7 +105,7 @@ function copied(record: StoreRecord): StoreRecord {
 
 async function rebuilt(records: readonly StoreRecord[]): Promise<string> {
   const path = directory()
-  await new Rebuild(path).write(each(records))
+  await new StoreWriter(path).write(each(records))
   return path
 }
 

@@ -7,7 +7,7 @@
 const MANY = 0xffff
 const FIRST_CAPACITY = 8
 
-export class References {
+export class ReferenceCounts {
   /** Sorted by offset. The first `#length` are in use. */
   #words = new Uint32Array(FIRST_CAPACITY)
   #length = 0
