@@ -5,6 +5,8 @@ import type { LinkInfo } from '../broker/boundary/link.ts'
 import { canReconfigure, type ListenerOptions } from '../transport/listener/listener.ts'
 import type { Config } from './config.ts'
 import { isSecret, redact } from './display.ts'
+import { rowsOf } from './key-row.ts'
+import { KEY_TABLE } from './keys.ts'
 
 /** One changed key. */
 export interface ConfigChange {
@@ -24,16 +26,17 @@ export interface CutOff {
   readonly reason: string
 }
 
-/**
- * When keys outside `listeners` take effect. All others need a restart: CONNACK promised them, or the start
- * uses them.
- */
+/** When keys outside `listeners` take effect. */
 const EFFECTS: ReadonlyMap<string, Effect> = new Map<string, Effect>([
   ...LIMIT_NAMES.map((name) => [limitPath(name), LIMIT_TABLE[name].effect] as const),
-  ['log.level', 'now'],
-  ['sys.interval_seconds', 'now'],
-  ['shutdown_seconds', 'now'],
+  ...rowsOf(KEY_TABLE).map(([key, { effect }]) => [key, effect] as const),
 ])
+
+function effectOf(key: string): Effect {
+  const effect = EFFECTS.get(key)
+  if (effect === undefined) throw new Error(`no table has the key ${key}`)
+  return effect
+}
 
 /** The keys of limits, which a profile can set. */
 const LIMIT_PATHS: ReadonlySet<string> = new Set(LIMIT_NAMES.map(limitPath))
@@ -41,6 +44,8 @@ const LIMIT_PATHS: ReadonlySet<string> = new Set(LIMIT_NAMES.map(limitPath))
 /** Keys of Config that have another name in the configuration; null for those that follow from other keys. */
 const NAMES: Readonly<Record<string, string | null>> = {
   sysIntervalSeconds: 'sys.interval_seconds',
+  deniedBefore5: 'denied_before_5',
+  deniedSubscription: 'denied_subscription_code',
   loopbackOnly: null,
   listeners: null,
   ownLimits: null,
@@ -60,7 +65,7 @@ export function configChanges(before: Config, after: Config): ConfigChange[] {
   const own = new Set(after.ownLimits.map(limitPath))
   const { profile } = after.limits
   const changes = keys
-    .flatMap((key) => change(key, from.get(key), to.get(key), EFFECTS.get(key) ?? 'restart'))
+    .flatMap((key) => change(key, from.get(key), to.get(key), effectOf(key)))
     .map((one) => (LIMIT_PATHS.has(one.key) && !own.has(one.key) ? { ...one, profile } : one))
   return [...changes, ...listenerChanges(before.listeners, after.listeners)]
 }
@@ -71,20 +76,19 @@ function limitPath(name: LimitName): string {
 
 /** Returns the configuration of a reload: keys that need a restart keep their values of `before`. */
 export function reloadableConfig(before: Config, after: Config): Config {
-  const limits = Object.entries(after.limits).map(([name, value]) => {
-    const { effect } = LIMIT_TABLE[name as LimitName]
-    return [name, effect === 'restart' ? before.limits[name as LimitName] : value]
+  return reloadable(before, after, '') as Config
+}
+
+function reloadable(before: object, after: object, prefix: string): object {
+  const values = Object.entries(after).map(([name, value]): [string, unknown] => {
+    const key = keyOf(name, NAMES)
+    // Listeners have effects of their own, and other values follow from them.
+    if (key === null) return [name, value]
+    const old: unknown = Reflect.get(before, name)
+    if (isGroup(value) && isGroup(old)) return [name, reloadable(old, value, `${prefix}${key}.`)]
+    return [name, effectOf(prefix + key) === 'restart' ? old : value]
   })
-  return {
-    ...before,
-    limits: Object.freeze(Object.fromEntries(limits) as Config['limits']),
-    ownLimits: after.ownLimits,
-    log: { ...before.log, level: after.log.level },
-    sysIntervalSeconds: after.sysIntervalSeconds,
-    shutdownSeconds: after.shutdownSeconds,
-    listeners: after.listeners,
-    loopbackOnly: after.loopbackOnly,
-  }
+  return Object.freeze(Object.fromEntries(values))
 }
 
 /**
@@ -201,12 +205,21 @@ function leaves(
 ): Map<string, unknown> {
   const found = new Map<string, unknown>()
   for (const [name, value] of entries) {
-    const named = Object.hasOwn(names, name) ? names[name]! : configKey(name)
+    const named = keyOf(name, names)
     if (named === null) continue
     const key = `${prefix}${named}`
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    if (isGroup(value)) {
       for (const [inner, leaf] of leaves(Object.entries(value), `${key}.`, names)) found.set(inner, leaf)
     } else found.set(key, value)
   }
   return found
+}
+
+/** Returns the name in the configuration; null for values that follow from other keys. */
+function keyOf(name: string, names: Readonly<Record<string, string | null>>): string | null {
+  return Object.hasOwn(names, name) ? names[name]! : configKey(name)
+}
+
+function isGroup(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

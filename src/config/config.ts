@@ -15,6 +15,8 @@ import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { tlsProblems } from '../transport/tls/tls.ts'
 import { ConfigError, type ConfigProblem } from './config-error.ts'
 import { display, isSecret, SECRET, truncate } from './display.ts'
+import { type CamelCased, camelCased, expectNothing } from './key-row.ts'
+import { KEY_TABLE } from './keys.ts'
 import {
   defaultListeners,
   flagListeners,
@@ -23,39 +25,21 @@ import {
   listenerProblems,
 } from './listeners.ts'
 import { automaticMemoryBytes } from './memory.ts'
-import { DEFAULT_DIRECTORY, KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
+import { KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
 import { type ConfigFlags, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
 import { AUTOMATIC } from './value.ts'
 
 /** The whole configuration. */
 export interface Config {
-  readonly data: {
-    readonly directory: string
-    readonly durability: 'fsync' | 'interval' | 'os' | 'memory'
-    /** The time between two syncs of `interval`. */
-    readonly durabilityIntervalSeconds: number
-    readonly reserveBytes: number
-    readonly residentBytesMax: number
-  }
+  readonly data: CamelCased<Settings['data']>
   readonly listeners: readonly ListenerOptions[]
   /** The sources of users and rights; accounts are in the data directory. */
   readonly access: Readonly<AccessOptions>
   readonly limits: Readonly<Limits>
   /** The limits that are set by themselves; the others follow `limits.profile`. */
   readonly ownLimits: readonly LimitName[]
-  readonly log: {
-    readonly level: Settings['log']['level']
-    readonly format: Settings['log']['format']
-    /** The file of the security log; null to use the log. */
-    readonly securityFile: string | null
-    /** A repeated event is logged at most once in this time. */
-    readonly repeatSeconds: number
-    /** The rate of each kind of line; bursts may have a hundred times as many. */
-    readonly linesPerSecondMax: number
-    /** The bytes that may wait for a stalled reader; further lines are lost and counted. */
-    readonly waitingBytesMax: number
-  }
+  readonly log: CamelCased<Settings['log']>
   /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
   readonly shutdownSeconds: number
@@ -93,7 +77,7 @@ export function configFile({ file, environment = {}, flags = {} }: ConfigSources
   const sources = new Sources()
   sources.addEnvironment(environment)
   addFlags(sources, flags)
-  const directory = sources.at(['data', 'directory']) ?? DEFAULT_DIRECTORY
+  const directory = sources.at(['data', 'directory']) ?? KEY_TABLE.data.directory.default
   if (typeof directory !== 'string') return undefined
   const found = join(directory, DIRECTORY_FILE)
   return existsSync(found) ? found : undefined
@@ -208,52 +192,31 @@ function addFlags(sources: Sources, flags: ConfigFlags): void {
 }
 
 function toConfig(settings: Settings): Config {
+  // A key that is added to the table and forgotten here does not compile.
+  const { data, access, log, sys, user, shutdown_seconds: shutdownSeconds, ...others } = settings
+  const { allow_anonymous, client_id, allowed_origins, listeners: given, limits, ...rest } = others
+  expectNothing(rest)
+  const { interval_seconds: sysIntervalSeconds, ...restOfSys } = sys
+  expectNothing(restOfSys)
+  const { denied_subscription_code: deniedSubscription, ...restOfAccess } = access
+  const defaults = { allow_anonymous, client_id, allowed_origins }
   const listeners =
-    settings.listeners === undefined
-      ? defaultListeners(settings)
-      : settings.listeners.map((listener) => listenerOptions(listener, settings))
+    given === undefined ? defaultListeners(defaults) : given.map((one) => listenerOptions(one, defaults))
   const ownLimits = [...LIMIT_KEYS].flatMap(([key, name]) =>
-    settings.limits[key] === undefined || settings.limits[key] === AUTOMATIC ? [] : [name],
+    limits[key] === undefined || limits[key] === AUTOMATIC ? [] : [name],
   )
+  const ownValues = Object.fromEntries(ownLimits.map((name) => [name, limits[configKey(name)]]))
   return deepFreeze({
-    data: {
-      directory: settings.data.directory,
-      durability: settings.data.durability,
-      durabilityIntervalSeconds: settings.data.durability_interval_seconds,
-      reserveBytes: settings.data.reserve_bytes,
-      residentBytesMax: settings.data.resident_bytes_max,
-    },
+    data: camelCased(data),
     listeners,
-    access: {
-      accounts: settings.access.accounts,
-      passwordFiles: settings.access.password_files,
-      aclFiles: settings.access.acl_files,
-      default: settings.access.default,
-      certificateUser: settings.access.certificate_user,
-      certificates: settings.access.certificates,
-      deniedBefore5: settings.access.denied_before_5,
-      checkRetainedAuthor: settings.access.check_retained_author,
-      deniedSubscription: settings.access.denied_subscription_code,
-    },
-    limits: limitsWith({
-      memoryBytesMax: automaticMemoryBytes(),
-      ...(Object.fromEntries(
-        ownLimits.map((name) => [name, settings.limits[configKey(name)]]),
-      ) as Partial<Limits>),
-    }),
+    access: { ...camelCased(restOfAccess), deniedSubscription },
+    limits: limitsWith({ memoryBytesMax: automaticMemoryBytes(), ...(ownValues as Partial<Limits>) }),
     ownLimits,
-    log: {
-      level: settings.log.level,
-      format: settings.log.format,
-      securityFile: settings.log.security_file ?? null,
-      repeatSeconds: settings.log.repeat_seconds,
-      linesPerSecondMax: settings.log.lines_per_second_max,
-      waitingBytesMax: settings.log.waiting_bytes_max,
-    },
-    sysIntervalSeconds: settings.sys.interval_seconds,
-    shutdownSeconds: settings.shutdown_seconds,
+    log: camelCased(log),
+    sysIntervalSeconds,
+    shutdownSeconds,
     loopbackOnly: listeners.every(isLoopbackOnly),
-    user: settings.user ?? null,
+    user,
   })
 }
 

@@ -8,11 +8,14 @@ import {
 import type { TlsOptions } from '../transport/tls/tls.ts'
 import type { ConfigProblem } from './config-error.ts'
 import { display } from './display.ts'
+import { expectNothing } from './key-row.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
 import type { ConfigFlags, Sources } from './sources.ts'
 
 /** The defaults for all listeners. */
-export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'allowed_origins' | 'client_id'>
+export type ListenerDefaults = Pick<Settings, 'allow_anonymous' | 'client_id'> & {
+  readonly allowed_origins?: readonly string[] | undefined
+}
 
 /** The keys that only some types of listeners have. */
 const TYPES_OF_KEYS: Readonly<Record<string, readonly string[]>> = {
@@ -70,38 +73,57 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
 
 /** Returns the options of a validated listener with all defaults filled in. */
 export function listenerOptions(settings: ListenerSettings, defaults: ListenerDefaults): ListenerOptions {
-  const { type } = settings
+  // A key that is added to the table and forgotten here does not compile.
+  const {
+    type,
+    host,
+    port,
+    path,
+    mode,
+    tls,
+    lenient,
+    optional,
+    name = defaultName(settings),
+    ...others
+  } = settings
+  const {
+    websocket_path: webSocketPath = '/mqtt',
+    server_keep_alive_seconds: serverKeepAliveSeconds,
+    ...more
+  } = others
+  const {
+    allow_anonymous: ownAnonymous,
+    allowed_origins,
+    client_id,
+    in_flight_max: inFlightMax,
+    ...rest
+  } = more
+  expectNothing(rest)
   const { allow_anonymous: allowAnonymous } = defaults
-  const clientIdRule = settings.client_id ?? defaults.client_id
+  const clientIdRule = client_id ?? defaults.client_id
   const isWeb = type === 'ws' || type === 'wss'
-  const allowedOrigins = settings.allowed_origins ?? (isWeb ? defaults.allowed_origins : undefined)
+  const allowedOrigins = allowed_origins ?? (isWeb ? defaults.allowed_origins : undefined)
   const place =
     type === 'unix'
-      ? {
-          path: settings.path ?? '',
-          ...(settings.mode !== undefined && { mode: Number.parseInt(settings.mode, 8) }),
-        }
-      : { host: settings.host ?? DEFAULT_HOST, port: settings.port ?? DEFAULT_PORTS[type] }
+      ? { path: path ?? '', ...(mode !== undefined && { mode: Number.parseInt(mode, 8) }) }
+      : { host: host ?? DEFAULT_HOST, port: port ?? DEFAULT_PORTS[type] }
   const options = {
-    name: settings.name ?? defaultName(settings),
+    name,
     type,
     ...place,
-    ...(isWeb && { webSocketPath: settings.websocket_path ?? '/mqtt' }),
+    ...(isWeb && { webSocketPath }),
     ...(allowedOrigins !== undefined && { allowedOrigins }),
-    ...(settings.server_keep_alive_seconds !== undefined && {
-      serverKeepAliveSeconds: settings.server_keep_alive_seconds,
-    }),
-    ...(settings.in_flight_max !== undefined && { inFlightMax: settings.in_flight_max }),
-    ...(settings.tls !== undefined && { tls: tlsOptions(settings.tls) }),
+    ...(serverKeepAliveSeconds !== undefined && { serverKeepAliveSeconds }),
+    ...(inFlightMax !== undefined && { inFlightMax }),
+    ...(tls !== undefined && { tls: tlsOptions(tls) }),
     ...(clientIdRule !== 'free' && { clientIdRule }),
-    ...(settings.lenient.length > 0 && { lenient: settings.lenient }),
-    optional: settings.optional,
+    ...(lenient.length > 0 && { lenient }),
+    optional,
   }
   return {
     ...options,
-    allowAnonymous: settings.allow_anonymous ?? anonymousByDefault(options, allowAnonymous),
-    ...(settings.allow_anonymous === undefined &&
-      allowAnonymous === 'loopback' && { anonymousUnlessUsers: true }),
+    allowAnonymous: ownAnonymous ?? anonymousByDefault(options, allowAnonymous),
+    ...(ownAnonymous === undefined && allowAnonymous === 'loopback' && { anonymousUnlessUsers: true }),
   }
 }
 
@@ -162,14 +184,17 @@ export function listenerProblems(sources: Sources): ConfigProblem[] {
 }
 
 function tlsOptions(settings: NonNullable<ListenerSettings['tls']>): TlsOptions {
+  const { client_certificate: clientCertificate, minimum_version: minimumVersion, ...files } = settings
+  const { cert, key, passphrase, ca, crl, ...rest } = files
+  expectNothing(rest)
   return {
-    cert: settings.cert,
-    key: settings.key,
-    ...(settings.passphrase !== undefined && { passphrase: settings.passphrase }),
-    ...(settings.ca !== undefined && { ca: settings.ca }),
-    ...(settings.crl !== undefined && { crl: settings.crl }),
-    clientCertificate: settings.client_certificate,
-    minimumVersion: settings.minimum_version,
+    cert,
+    key,
+    ...(passphrase !== undefined && { passphrase }),
+    ...(ca !== undefined && { ca }),
+    ...(crl !== undefined && { crl }),
+    clientCertificate,
+    minimumVersion,
   }
 }
 

@@ -35,6 +35,14 @@ describe('the differences between two configurations', () => {
     ])
   })
 
+  test('name keys as the configuration does', () => {
+    const text = 'access: {denied_before_5: disconnect, denied_subscription_code: 0x80}'
+    expect(lines('', text)).toEqual([
+      'access.denied_before_5: ignore -> disconnect, only after a restart',
+      'access.denied_subscription_code: 135 -> 128, only after a restart',
+    ])
+  })
+
   test('name the profile that sets a limit', () => {
     const told = configChanges(
       config('limits: {profile: open}'),

@@ -391,7 +391,7 @@ describe('lenient', () => {
 
   test('has every rule in the example', () => {
     const text = readFileSync(EXAMPLE, 'utf8')
-    for (const rule of LENIENCE_NAMES) expect(text).toMatch(new RegExp(`^# +${rule} +\\w`, 'm'))
+    for (const rule of LENIENCE_NAMES) expect(text).toMatch(new RegExp(`^# +- ${rule}: \\w`, 'm'))
   })
 })
 

@@ -21,18 +21,35 @@ export const CONNECTION_LIMITS = {
     'now',
     null,
     'the set of values for all limits that have no key of their own',
+    'A key that is set wins over the profile. Keys that are commented out here differ between the ' +
+      'profiles, and have their value of fleet; docs/limits.md lists all values.\n' +
+      '- open: hardly any limit, for a broker among friends\n' +
+      '- fleet: an ordinary fleet of devices never meets these limits\n' +
+      '- internet: strangers may connect\n' +
+      'Refusals are counted ($SYS/broker/limits/refused/..., godwit status) and logged with the key. ' +
+      'When a limit is lowered, what exceeds it stays and may be replaced; the broker reports it.',
   ),
   /**
    * Clients that are connected, all listeners together. Up to 64 more connections may be about to say who
    * they are.
    */
-  connectionsMax: row(count('clients'), [UNLIMITED], 'now', 'own', 'connected clients, of all listeners'),
+  connectionsMax: row(
+    count('clients'),
+    [UNLIMITED],
+    'now',
+    'own',
+    'connected clients, of all listeners',
+    'A client that takes over its own connection needs no further place. Up to 64 more connections ' +
+      'may be about to log in. There are never more than the limit of open files (ulimit -n) less ' +
+      '128.',
+  ),
   connectionsPerUserMax: row(
     count('clients'),
     [UNLIMITED, UNLIMITED, 1000],
     'now',
     'own',
     'connected clients of one user',
+    'Anonymous clients of one address count as one user.',
   ),
   /**
    * Open connections of one IPv4 address or IPv6 network (/64). Thousands may share one: a carrier's NAT, a
@@ -43,7 +60,8 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, UNLIMITED, 2000],
     'now',
     'own',
-    'connections of one address (IPv6: of a /64 network), but for those of this machine',
+    'connections of one address (IPv6: of a /64 network), except those of this machine',
+    'A proxy on this machine, for example, does not count.',
   ),
   /** Seconds from accept to a complete CONNECT. */
   connectTimeoutSeconds: row(
@@ -51,7 +69,7 @@ export const CONNECTION_LIMITS = {
     [10],
     'restart',
     'own',
-    'from the first byte to a complete CONNECT, handshakes included',
+    'time from the connection to a complete CONNECT, handshakes included',
   ),
   /**
    * Log-ins that wait until a slow hash of their password can be made. One more, and the newest of whoever
@@ -63,6 +81,9 @@ export const CONNECTION_LIMITS = {
     'now',
     'own',
     'log-ins that wait for their passwords to be checked',
+    'Passwords that need a slow hash wait, in turn by address and by user name. Beyond these ' +
+      'limits, the newest log-in of the address or user name with most of them is refused (0x89, or ' +
+      '0x97 for its own limit). The connect time-out stands still while a client waits.',
   ),
   loginQueueBytesMax: row(
     orUnlimited(bytes({ min: 64 * KIB })),
@@ -93,7 +114,7 @@ export const CONNECTION_LIMITS = {
     [3600, 600, 300],
     'now',
     'own',
-    'for which a log-in may wait for others',
+    'longest time that a log-in waits for others',
   ),
   /**
    * Wrong passwords of one user name from one address, IPv6 by network of 64 bits, before the next ones are
@@ -104,7 +125,9 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, 5, 3],
     'now',
     'own',
-    'wrong passwords of one user from one address, after which the next one is looked at a second later',
+    'wrong passwords of one user from one address, after which the next log-in is checked a second later',
+    'The delay doubles with each further wrong password. Log-ins in between are refused with 0x89 ' +
+      'and not hashed. A password that was right before is never delayed.',
   ),
   /** The delay after them begins with a second and doubles with each wrong password up to this. */
   failedLoginDelaySecondsMax: row(
@@ -112,7 +135,7 @@ export const CONNECTION_LIMITS = {
     [60],
     'now',
     null,
-    'longest delay after wrong passwords, which doubles with each',
+    'longest delay after wrong passwords; the delay doubles with each',
   ),
   /**
    * Wrong passwords from one address in ten minutes. Ten times as many where a user of it has the right one;
@@ -124,6 +147,8 @@ export const CONNECTION_LIMITS = {
     'now',
     'own',
     'wrong passwords from one address in ten minutes, after which it is banned',
+    'Ten times as many if one user of the address has the right password; never if three have, and ' +
+      'never an address of this machine. See also: godwit ban list.',
   ),
   /** Connects of one Client Identifier within a minute. */
   flappingConnectsMax: row(
@@ -138,7 +163,7 @@ export const CONNECTION_LIMITS = {
     [600],
     'now',
     null,
-    'for which a ban holds that the broker imposes by itself',
+    'length of a ban that the broker imposes by itself',
   ),
   /**
    * Rates, for which five seconds may be used at once. Whoever is ahead of one is not read from until it is
@@ -151,6 +176,11 @@ export const CONNECTION_LIMITS = {
     'connections',
     'own',
     'PUBLISH packets from one client a second',
+    'For all rates: five seconds of each may be used at once. A client that is ahead waits, and its ' +
+      'socket is not read. If it would have to wait for more than five seconds, it is refused: a ' +
+      'message or Subscription with 0x97, a connection with 0x9F. 100 refusals in a row, or bytes for ' +
+      'more than a minute, end the connection with 0x96. Messages to be sent wait in the Session; QoS ' +
+      '0 is dropped, as for a slow reader.',
   ),
   publishRatePerUserMax: row(
     count('messages a second'),

@@ -38,8 +38,10 @@ export interface LimitRow<T, C extends Counter = Counter> {
   /** When a reload takes a change over. */
   readonly effect: Effect
   readonly counter: C
-  /** What it limits: one line of the documentation. */
+  /** One line of documentation. */
   readonly says: string
+  /** Further sentences for the example configuration. */
+  readonly note?: string
 }
 
 /** The value of a row. */
@@ -51,16 +53,26 @@ export const GIB = 1024 * MIB
 
 export const UNLIMITED = Number.POSITIVE_INFINITY
 
-/** A row; `values` are those of open, fleet and internet, or one for all three. */
+/** Makes a row; `values` are those of open, fleet and internet, or one for all three. */
 export function row<T, const C extends Counter>(
   kind: Kind<T>,
   values: NoInfer<readonly [T, T, T] | readonly [T]>,
   effect: Effect,
   counter: C,
   says: string,
+  note?: string,
 ): LimitRow<T, C> {
   const [open, fleet = open, internet = open] = values
-  return Object.freeze({ kind, open, fleet, internet, effect, counter, says })
+  return Object.freeze({
+    kind,
+    open,
+    fleet,
+    internet,
+    effect,
+    counter,
+    says,
+    ...(note !== undefined && { note }),
+  })
 }
 
 /** A whole number of something. */

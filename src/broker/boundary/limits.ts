@@ -59,6 +59,7 @@ export const LIMIT_TABLE = {
     'now',
     'slow-reader',
     'bytes that wait for one slow reader',
+    'Beyond it QoS 0 is dropped, and QoS 1 and 2 stay in the Session.',
   ),
   /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
   stalledReaderSeconds: row(
@@ -66,7 +67,9 @@ export const LIMIT_TABLE = {
     [60],
     'connections',
     null,
-    'until a reader that takes nothing is closed',
+    'time until a reader that takes nothing is closed',
+    'Linux reports what was taken in steps of a third of its send buffer, up to 1.4 MB: leave the ' +
+      'slowest reader the time for that (24 KB/s in 60 seconds).',
   ),
   /** Bytes recorded and not yet committed, above which publishers are paused. */
   pendingCommitBytesMax: row(
@@ -85,7 +88,11 @@ export const LIMIT_TABLE = {
     [GIB],
     'now',
     'own',
-    'memory for all clients; above most of it, those who hold most of it pay',
+    'memory for all clients; when most of it is used, those who hold most give way',
+    'It covers connections, Sessions, Subscriptions, queues, retained messages and Wills. The steps ' +
+      "against those who hold most are in OPERATING.md. auto is the least of half of V8's heap limit " +
+      "(node --max-old-space-size), two fifths of the control group's memory (a container's, or " +
+      "MemoryMax of a service) and a quarter of the machine's.",
   ),
   /**
    * Percent of `memoryBytesMax` that those who hold most never get: they pay as soon as no more than this is
@@ -97,6 +104,7 @@ export const LIMIT_TABLE = {
     'now',
     null,
     'percent of memory_bytes_max that is kept for newcomers and small clients',
+    'Those who hold most never get it.',
   ),
   /**
    * Percent of `memoryBytesMax` that packets which are not whole, or not handled yet, may take of all clients
@@ -108,6 +116,8 @@ export const LIMIT_TABLE = {
     'now',
     'own',
     'percent of memory_bytes_max for packets that have not arrived as a whole',
+    'Packets that are not handled yet count, too. Beyond it, those who have sent most of such ' +
+      'packets are disconnected with 0x97.',
   ),
   /** Percent of `memoryBytesMax` that those may take together who have not been let in yet. */
   memoryStrangersPercent: row(
@@ -116,6 +126,8 @@ export const LIMIT_TABLE = {
     'now',
     'own',
     'percent of memory_bytes_max for connections that have not logged in yet',
+    'Beyond it, those at the address that sends most are disconnected first. A CONNECT of up to 1 ' +
+      'KiB never is.',
   ),
   whenExhausted: row(
     EXHAUSTED,
@@ -123,6 +135,8 @@ export const LIMIT_TABLE = {
     'now',
     null,
     'what publishers meet while disk or memory is short',
+    'disconnect leaves a message above QoS 0 unacknowledged and disconnects its publisher with ' +
+      '0x97, so that it keeps the message and tries again. refuse says 0x97 in the acknowledgement.',
   ),
   /** Seconds after a start before Wills that were pending or whose client was connected are published. */
   willGraceSeconds: row(
@@ -130,7 +144,11 @@ export const LIMIT_TABLE = {
     [30],
     'restart',
     null,
-    'after a start, before Wills from before the start are published',
+    'time after a start before Wills from before the start are published',
+    'Clients have this time to come back. It begins again, ten times at most, while the broker ' +
+      'keeps clients waiting at log-in or refuses them as busy. Wills of clients that got their ' +
+      'Client Identifier from the broker and keep no Session are published at the start: these ' +
+      'clients come back under another one.',
   ),
   /**
    * Seconds after a start for which time that only the wall clock saw is in doubt: what would expire by it
@@ -141,7 +159,10 @@ export const LIMIT_TABLE = {
     [60],
     'restart',
     null,
-    'after a start, for which the wall clock is in doubt',
+    'time after a start in which the wall clock is in doubt',
+    'After the machine was off, only the wall clock tells for how long, and it may be wrong until ' +
+      'the network sets it. Things that would expire by that time alone are neither deleted nor sent ' +
+      'meanwhile; if the clock is set back, they live on. 0 trusts the wall clock at once.',
   ),
   /** Whether an empty Client Identifier is given one by the Server. */
   emptyClientIdentifierAllowed: row(
@@ -158,6 +179,7 @@ export const LIMIT_TABLE = {
     'restart',
     'own',
     'whether topic filters may have wildcards',
+    'Clients of MQTT 5.0 are told this and the next two.',
   ),
   sharedSubscriptionAvailable: row(truth(), [true], 'restart', 'own', 'whether Subscriptions may be shared'),
   subscriptionIdentifierAvailable: row(
@@ -173,7 +195,10 @@ export const LIMIT_TABLE = {
     [Object.freeze([])],
     'restart',
     'own',
-    'topic filters that nobody gets a Subscription to',
+    'topic filters to which nobody can subscribe',
+    'They are compared character by character, and may have a Reason Code (0x87 without one), such ' +
+      'as [{ filter: private/all, reason_code: 0x80 }]. In MQTT 3.1.1 the code is always 0x80; 3.1 ' +
+      'has no such code, and its clients are told QoS 0.',
   ),
 } as const
 

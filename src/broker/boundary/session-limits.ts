@@ -32,6 +32,7 @@ export const SESSION_LIMITS = {
     'connections',
     'own',
     'largest control packet, announced as Maximum Packet Size',
+    'The standard allows 268435460. Clients of MQTT 5.0 are told.',
   ),
   /**
    * Largest packet in bytes of any type but PUBLISH: decoding thousands of filters must not hold up
@@ -43,6 +44,7 @@ export const SESSION_LIMITS = {
     'connections',
     'own',
     'largest packet of any type but PUBLISH',
+    'Such as a SUBSCRIBE with very many topic filters.',
   ),
   /** Of one packet, or of a Will. Each property is checked, and 64 KiB may hold 13,000 of them. */
   propertyBytesMax: row(
@@ -51,6 +53,8 @@ export const SESSION_LIMITS = {
     'connections',
     'own',
     'properties of a packet, or of a Will',
+    '64 KiB may hold 13,000 User Properties. A larger packet is refused with 0x97 as soon as its ' +
+      'length is known.',
   ),
   clientIdBytesMax: row(
     bytes({ min: 23, max: TEXT_BYTES_MAX }), // [MQTT-3.1.3-5]
@@ -80,9 +84,17 @@ export const SESSION_LIMITS = {
     'now',
     'own',
     'longest ShareName of a Shared Subscription',
+    'It is the name in $share/name/filter.',
   ),
   /** Sessions, those of connected clients without a kept Session included. */
-  sessionsMax: row(count('Sessions'), [UNLIMITED, 500_000, 100_000], 'now', 'own', 'Sessions in all'),
+  sessionsMax: row(
+    count('Sessions'),
+    [UNLIMITED, 500_000, 100_000],
+    'now',
+    'own',
+    'Sessions in all',
+    'Sessions of connected clients count, too, even if they end with the connection.',
+  ),
   /** A fleet of 100,000 devices may share one user. */
   sessionsPerUserMax: row(
     count('Sessions'),
@@ -98,6 +110,7 @@ export const SESSION_LIMITS = {
     'now',
     'own',
     'Subscriptions of one Session',
+    'Shared ones count, too.',
   ),
   subscriptionsPerUserMax: row(
     count('Subscriptions'),
@@ -123,6 +136,7 @@ export const SESSION_LIMITS = {
     'now',
     'own',
     'groups of Shared Subscriptions that one user has opened',
+    'The first member opens a group ($share/name/filter). Joining the group of somebody else is ' + 'free.',
   ),
   /**
    * Each group gets each message: without a limit one user makes a hundred thousand out of each message of
@@ -134,6 +148,7 @@ export const SESSION_LIMITS = {
     'now',
     'own',
     'groups that one user has opened and that get the same message, on one topic filter or on several',
+    'Each group gets every message once.',
   ),
   /** Messages that may wait in one Session's queue. */
   queueMessagesMax: row(
@@ -157,6 +172,7 @@ export const SESSION_LIMITS = {
     'now',
     null,
     'what a full queue does',
+    'drop-oldest, drop-newest, or refuse (the publisher gets 0x97).',
   ),
   /** Whether QoS 0 messages are queued for an offline Session. */
   queueQos0: row(truth(), [false], 'now', null, 'whether QoS 0 waits for a Session whose client is away'),
@@ -170,6 +186,8 @@ export const SESSION_LIMITS = {
     'connections',
     null,
     'QoS 1 and 2 messages sent to one client and not yet acknowledged',
+    'Clients of MQTT 5.0 may ask for fewer (Receive Maximum). Earlier clients cannot: they start ' +
+      'with 20, and each acknowledgement while all of them are under way allows one more.',
   ),
   /** Bytes of these messages: once there are as many, the next one waits in the queue. */
   inFlightBytesMax: row(
@@ -202,6 +220,8 @@ export const SESSION_LIMITS = {
     'connections',
     null,
     'topic aliases that the broker uses towards a client',
+    'For topic names of 8 or more bytes that come a second time, if the client allows aliases. 0 is ' +
+      'for clients that allow aliases but do not understand them.',
   ),
   maximumQoS: row(oneOf([0, 1, 2]), [2], 'restart', 'own', 'highest QoS that clients may publish with'),
   retainAvailable: row(truth(), [true], 'restart', 'own', 'whether messages may be retained'),
@@ -233,6 +253,7 @@ export const SESSION_LIMITS = {
     'now',
     'own',
     'bytes of retained messages of one user, with what their place in memory takes',
+    'That is about 500 bytes for each.',
   ),
   /** Topic, payload and properties. */
   willBytesMax: row(
@@ -275,6 +296,8 @@ export const SESSION_LIMITS = {
     'connections',
     null,
     'longest Keep Alive; clients of 5.0 are told Server Keep Alive',
+    'Clients of MQTT 5.0 that ask for more, or for none, must use this one. Earlier clients cannot ' +
+      'be told and keep their own.',
   ),
   /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
   sessionExpirySecondsMax: row(
@@ -283,5 +306,7 @@ export const SESSION_LIMITS = {
     'now',
     null,
     'longest time that a Session outlives its connection',
+    'Clients before MQTT 5.0 without Clean Session get this one. A change also applies to existing ' +
+      'Sessions: `godwit check --against-running` tells how many would end.',
   ),
 } as const
