@@ -230,8 +230,6 @@ export const RIDDLES: readonly string[] = [
   'src/access/access.ts',
   'src/broker/boundary/limit-row.ts',
   'src/broker/clock.ts',
-  'src/broker/connection/connect.ts',
-  'src/broker/connection/subscribe-receiver.ts',
   'src/broker/durability.ts',
   'src/broker/inventory.ts',
   'src/broker/messages/crowd.ts',

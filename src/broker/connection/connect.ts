@@ -1,5 +1,4 @@
-/** CONNECT (sections 3.1 and 3.2): what is checked, who it is, and what CONNACK says. */
-
+/** The checks of a CONNECT (section 3.1), before and after its user is known. */
 import type { Leniences } from '../../mqtt/lenience.ts'
 import type { ConnectPacket } from '../../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
@@ -8,6 +7,7 @@ import { isUtf8Payload } from '../../mqtt/utf8.ts'
 import { connectExcess, type Excess } from '../accounts/form-limits.ts'
 import type { Ban } from '../boundary/bans.ts'
 import type { Limit } from '../boundary/events.ts'
+import type { Limits } from '../boundary/limits.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import { ownerOf, ownershipOf } from '../boundary/ownership.ts'
 import type { AuthenticationResult, Credentials, Owner, WaitingClient } from '../boundary/policy.ts'
@@ -19,28 +19,28 @@ import { isServerTopic } from './server-topics.ts'
 /** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
 const CLIENT_ID_3_1_CHARACTERS_MAX = 23
 
-/** Of a UTF-8 Encoded String (section 1.5.4). */
+/** The longest UTF-8 Encoded String (section 1.5.4), in bytes. */
 const TEXT_BYTES_MAX = 65_535
 
-/** A User Property of a few characters, decoded. */
+/** Memory of a decoded User Property of a few characters. */
 const USER_PROPERTY_BYTES = 120
 
 export interface Refusal {
   readonly reasonCode: Reason
   /** For the log. */
   readonly reason: string
-  /** For the client, where the reason is about the inside of the Server; the reason itself when absent. */
+  /** The reason for the client, where the other one has internals of the Server; the same when absent. */
   readonly told?: string
-  /** The limit that refuses; counted by whoever says so. */
+  /** The limit that refuses, for the caller to count. */
   readonly limit?: Limit
 }
 
-/** What clients are told of a disk or a memory that is short: paths and sizes are not for strangers. */
+/** The reason for clients when disk or memory is short: paths and sizes are not for strangers. */
 export const NO_ROOM = 'the Server has no room for this at the moment: try again later'
 
 const RECOVERING = 'the Server is recovering: try again later'
 
-/** Refuses what no user could be allowed, before anybody is asked who it is; null lets it pass. */
+/** Refuses a CONNECT that no user would be allowed, before authentication; null lets it pass. */
 export function connectRefusal(
   state: ServerState,
   packet: ConnectPacket,
@@ -55,44 +55,53 @@ export function connectRefusal(
   if (state.unavailable !== null) return unavailable(state.unavailable)
   const ban = state.bans.ofClient(packet.clientId) ?? state.bans.ofUser(packet.userName ?? '')
   if (ban !== null) return banned(ban)
-  if (packet.clientId === '') {
-    // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
-    const forbidden = packet.protocolVersion === 3 || (packet.protocolVersion === 4 && !packet.cleanStart)
-    const isLet = limits.emptyClientIdentifierAllowed
-    if (!isLet || (forbidden && leniences?.allows('empty-client-identifier') !== true)) {
-      return { reasonCode: Reason.ClientIdentifierNotValid, reason: 'empty Client Identifier' }
-    }
-  }
-  const isLong = packet.protocolVersion === 3 && isLongerThan(packet.clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
-  if (isLong && leniences?.allows('client-identifier-over-23') !== true) {
-    return {
-      reasonCode: Reason.ClientIdentifierNotValid,
-      reason: `MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`,
-    }
-  }
-  if (packet.will !== undefined) {
-    if (packet.will.qos > limits.maximumQoS) {
-      return { reasonCode: Reason.QoSNotSupported, reason: `Will QoS ${packet.will.qos}` } // [MQTT-3.2.2-12]
-    }
-    if (packet.will.retain && !limits.retainAvailable) {
-      return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
-    }
-    if (!isUtf8Payload(packet.will.payload) && saysText(packet.will.properties)) {
-      // section 3.1.3.2.3
-      return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' }
-    }
-    if (isServerTopic(packet.will.topic)) {
-      // As a PUBLISH there, and as any other topic that the client has no right to.
-      const rule = 'below $SYS only bridges may tell their state'
-      const reason = `clients may not publish to ${packet.will.topic}: ${rule}`
-      return { reasonCode: Reason.NotAuthorized, reason }
-    }
-  }
+  const refusal = clientIdRefusal(packet, limits, leniences) ?? willRefusal(packet, limits)
+  if (refusal !== null) return refusal
   const excess = connectExcess(limits, packet)
   if (excess !== null) return refusalBy(excess)
-  // Who has a Session may come back: it takes messages out of memory, or ends it.
+  // A client with a Session may come back: it takes messages out of memory, or ends the Session.
   if (state.memoryRefusal !== null && !state.sessions.has(packet.clientId))
     return { reasonCode: Reason.ServerBusy, reason: state.memoryRefusal, told: NO_ROOM }
+  return null
+}
+
+function clientIdRefusal(
+  { clientId, cleanStart, protocolVersion: version }: ConnectPacket,
+  limits: Readonly<Limits>,
+  leniences: Leniences | null,
+): Refusal | null {
+  const refuse = (reason: string): Refusal => ({ reasonCode: Reason.ClientIdentifierNotValid, reason })
+  if (clientId === '') {
+    // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
+    const isForbidden = version === 3 || (version === 4 && !cleanStart)
+    const isForgiven = leniences?.allows('empty-client-identifier') === true
+    if (!limits.emptyClientIdentifierAllowed || (isForbidden && !isForgiven))
+      return refuse('empty Client Identifier')
+  }
+  const isLong = version === 3 && isLongerThan(clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
+  if (isLong && leniences?.allows('client-identifier-over-23') !== true)
+    return refuse(`MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`)
+  return null
+}
+
+function willRefusal({ will }: ConnectPacket, limits: Readonly<Limits>): Refusal | null {
+  if (will === undefined) return null
+  if (will.qos > limits.maximumQoS) {
+    return { reasonCode: Reason.QoSNotSupported, reason: `Will QoS ${will.qos}` } // [MQTT-3.2.2-12]
+  }
+  if (will.retain && !limits.retainAvailable) {
+    return { reasonCode: Reason.RetainNotSupported, reason: 'Will Retain' } // [MQTT-3.2.2-13]
+  }
+  if (!isUtf8Payload(will.payload) && isText(will.properties)) {
+    // section 3.1.3.2.3
+    return { reasonCode: Reason.PayloadFormatInvalid, reason: 'the Will Payload is not UTF-8' }
+  }
+  if (isServerTopic(will.topic)) {
+    // The same answer as to a PUBLISH to this topic, or to any topic that the client has no right to.
+    const rule = 'below $SYS only bridges may tell their state'
+    const reason = `clients may not publish to ${will.topic}: ${rule}`
+    return { reasonCode: Reason.NotAuthorized, reason }
+  }
   return null
 }
 
@@ -101,16 +110,16 @@ function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {
 }
 
 /**
- * What a decoded CONNECT of so many bytes takes in memory, about: each User Property is an object with
- * two strings.
+ * Estimates the memory of a decoded CONNECT of `packetBytes`; each User Property is an array with two
+ * strings.
  */
 export function connectBytes({ userProperties }: ConnectPacket, packetBytes: number): number {
   return packetBytes + USER_PROPERTY_BYTES * (userProperties?.length ?? 0)
 }
 
 /**
- * Before anybody is asked for a password: a ban tells the same whatever the password is, and whether or
- * not there is such a user.
+ * Refuses a banned client, before its password is checked: the answer tells neither whether the password is
+ * right nor whether there is such a user.
  */
 function banned({ kind, subject, reason }: Ban): Refusal {
   const what = kind === 'client' ? 'the Client Identifier' : `the ${kind} ${subject}`
@@ -123,8 +132,8 @@ function unavailable(reason: string): Refusal {
 }
 
 /**
- * A Session under an identifier that a client before 5.0 is not told is of use to nobody after it has
- * left.
+ * Makes the Session end with the connection where the Server assigns the Client Identifier of a client before
+ * 5.0: the client does not learn its identifier, so it could not come back to the Session.
  */
 export function cleanIfNameless(packet: ConnectPacket): ConnectPacket {
   if (packet.clientId !== '' || packet.protocolVersion === 5) return packet
@@ -137,9 +146,8 @@ function isLongerThan(text: string, characters: number): boolean {
 }
 
 /**
- * The Client Identifier of a user where the listener binds it (`client_id`): as asked for, or made for a
- * user who asked for none (`assigned`, the Server's own word for it). A refusal where it is not this
- * user's.
+ * Returns the Client Identifier: the one that the client asks for, or `assigned` by the Server where it asks
+ * for none. Where the listener binds identifiers to users (`client_id`), refuses one that is not this user's.
  */
 export function boundClientId(
   { clientIdRule: rule, certificate }: LinkInfo,
@@ -159,7 +167,7 @@ export function boundClientId(
   }
   if (userName === null)
     return refuse('a client without credentials may use no Client Identifier here (client_id: user)')
-  // A slash ends the name: nobody is called `a/b` here, so that `a/b` is of the user `a` and of nobody else.
+  // A slash ends the user name, so that `a/b` belongs to the user `a` and to nobody else.
   if (userName.includes('/'))
     return refuse('a user with / in the name may use no Client Identifier here (client_id: user)')
   const bound = clientId === '' ? `${userName}/${assigned}` : clientId
@@ -168,7 +176,7 @@ export function boundClientId(
   return refuse('the Client Identifier is neither the user name nor begins with it and / (client_id: user)')
 }
 
-/** Refuses what an authenticated user may not do; null lets it pass. */
+/** Refuses a CONNECT that the authenticated user may not make; null lets it pass. */
 export function sessionRefusal(
   state: ServerState,
   packet: ConnectPacket,
@@ -176,10 +184,10 @@ export function sessionRefusal(
   user: Owner,
   { remoteAddress }: LinkInfo,
 ): Refusal | null {
-  // Asked again: a policy may have taken its time.
+  // Check again, since the policy may have taken its time.
   if (state.unavailable !== null) return unavailable(state.unavailable)
   const { userName, userId } = user
-  // A certificate may have named the user, and a Client Identifier may have been made.
+  // Check bans again, since user and Client Identifier may not be those of CONNECT.
   const ban = state.bans.ofClient(clientId) ?? state.bans.ofUser(userName ?? '')
   if (ban !== null) return banned(ban)
   if (userName !== null && state.policy.isFormerUser?.(userName, userId) === true) {
@@ -195,7 +203,7 @@ export function sessionRefusal(
   const will = state.wills.get(clientId)?.record
   const isAnothersWill = will !== undefined && ownershipOf(state.policy, ownerOf(will), user) === 'another'
   if (existing === undefined && isAnothersWill) return anothers(state, 'Will', clientId, ownerOf(will), user)
-  // Who has a Session may come back, also with a Will: it takes messages off the disk.
+  // A client with a Session may come back, also with a Will: it takes messages off the disk.
   const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
   if (stores && existing === undefined && state.store.refusal !== null) {
     return { reasonCode: Reason.QuotaExceeded, reason: state.store.refusal, told: NO_ROOM }
@@ -204,7 +212,7 @@ export function sessionRefusal(
   return excess === null ? null : refusalBy(excess)
 }
 
-/** The refusal of who asks for what another user left under this Client Identifier. */
+/** Refuses a user who asks for what another one left under this Client Identifier. */
 function anothers(
   { events }: ServerState,
   what: 'Session' | 'Will',
@@ -219,18 +227,20 @@ function anothers(
   return { reasonCode: Reason.NotAuthorized, reason: `the ${of} belongs to another user` }
 }
 
-function saysText(properties: Buffer): boolean {
+/** Whether the properties of a Will say that its payload is UTF-8. */
+function isText(properties: Buffer): boolean {
   return decodeForwardedProperties(properties).payloadFormatIndicator === 1
 }
 
 const ANONYMOUS_ALLOWED: AuthenticationResult = Object.freeze({ allow: true, userName: null })
 
-/** Without a policy: anonymous clients, where the listener lets them in. */
+/** Authenticates without a policy: lets anonymous clients in where the listener allows them. */
 export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
   if (link.allowAnonymous) return ANONYMOUS_ALLOWED
   return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
 }
 
+/** The credentials of a CONNECT, for a policy. */
 export function credentialsOf(
   packet: ConnectPacket,
   clientId: string,

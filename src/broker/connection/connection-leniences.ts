@@ -1,19 +1,16 @@
-/**
- * Counts and reports the rules that a lenient listener lets one Network Connection break: each is
- * reported once.
- */
+/** Counts the rules that a client of a lenient listener breaks, and reports each of them once. */
 import { type Lenience, Leniences } from '../../mqtt/lenience.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { ServerState } from '../state/server-state.ts'
 
 export class ConnectionLeniences {
-  /** For the framer and the decoders. */
+  /** Asked by the framer and the decoders. */
   readonly leniences: Leniences
   readonly #state: ServerState
   readonly #rules = new Set<Lenience>()
   #client: ClientView | null = null
 
-  /** `rules` are those of the listener. */
+  /** `rules` are those that the listener lets clients break. */
   constructor(state: ServerState, rules: readonly Lenience[]) {
     this.#state = state
     this.leniences = new Leniences(rules, (rule) => this.#used(rule))

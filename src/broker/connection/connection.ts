@@ -24,17 +24,14 @@ import { UNITS } from '../state/work.ts'
 import { keepAliveSeconds } from './connack.ts'
 import { type EnhancedAuthentication, noAuthenticationMethod } from './enhanced-authentication.ts'
 import { Handshake } from './handshake.ts'
-import { Input, type InputEnd } from './input.ts'
+import { Input } from './input.ts'
 import type { EndedBy, NetworkConnection } from './network-connection.ts'
 import { Output, type OutputOwner } from './output/output.ts'
 import { PacketSender } from './packet-sender.ts'
 import { PublishReceiver } from './publish-receiver.ts'
 import { SubscribeReceiver } from './subscribe-receiver.ts'
 
-/** How long a policy may take for the packets of a client that is gone, in ms. */
-const LAST_PACKETS_MS = 60_000
-
-/** When a client is cut off, output is thrown away if more than this many bytes of it wait. */
+/** A client that is cut off loses its output if more than this many bytes of it wait. */
 const CUT_BYTES = 64 * 1024
 
 export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
@@ -54,13 +51,13 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   #handshake: Handshake | null
   /** For re-authentication; null where CONNECT named no Authentication Method. */
   #authentication: EnhancedAuthentication | null = null
-  /** Made with the first packet that needs it: a client that only listens at QoS 0 has none. */
+  /** Made with the first packet that needs it; a client that only receives at QoS 0 has none. */
   #publishReceiver: PublishReceiver | null = null
-  /** Made with the first packet that needs it: a client that only publishes has none. */
+  /** Made with the first packet that needs it; a client that only publishes has none. */
   #subscribeReceiver: SubscribeReceiver | null = null
   /** Whether CONNECT asked for a Session Expiry Interval, so that DISCONNECT may change it. */
   #mayExpireLater = false
-  /** Whether CONNECT said that the client is a bridge, before 5.0. */
+  /** Whether the client is a bridge, by the protocol level of its CONNECT; never in 5.0. */
   #isBridge = false
   /** The Session Expiry Interval in force when this connection ends; DISCONNECT may change it. */
   #expirySeconds = 0
@@ -79,7 +76,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#handshake = new Handshake(state, this, this.#input, this.#sender)
   }
 
-  /** Bytes that wait for this reader, here and in the transport, and bytes that are kept for its input. */
+  /** Includes what is kept for the client's input. */
   get waitingBytes(): number {
     return this.#output.waitingBytes + this.heldBytes
   }
@@ -95,6 +92,10 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   get addressName(): string {
     return this.address.name
+  }
+
+  get isQueuedToLogIn(): boolean {
+    return this.#handshake?.isQueued === true
   }
 
   get isStranger(): boolean {
@@ -130,7 +131,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     }
   }
 
-  /** Apart, since the processor's code for PUBLISH should be made of few and short functions. */
+  /** Kept apart, since the compiler inlines the way of a PUBLISH only while its functions are short. */
   #handleRare(framer: Framer): void {
     switch (framer.type) {
       case PacketType.Subscribe:
@@ -280,7 +281,6 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#sender.drained()
   }
 
-  /** OutputOwner. */
   credited(count: number): void {
     this.#publishReceiver?.credit(count)
   }
@@ -388,30 +388,9 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     events.emit('disconnected', { clientId, link: this.link.info, reasonCode, reason, by, ...more })
   }
 
-  /**
-   * Handles packets that came before the end first, however long the connection is held: the end has its
-   * place in the order. When very many end at once, the others end in later turns.
-   */
+  /** The client sends nothing more. Its packets are handled first, however long the connection is held. */
   ended(error: Error | undefined): void {
-    if (this.#input.phase === 'closed' || this.#input.end !== null) return
-    this.#state.turn.begin()
-    const reason = error?.message ?? 'the Network Connection was closed'
-    const end: InputEnd = { reason, at: this.#state.now(), timeout: null }
-    this.#input.end = end
-    this.#input.keepAlive.stop()
-    const { turn } = this.#state
-    if (turn.isFull) turn.continueLater(() => this.#finishInput(end))
-    else this.#finishInput(end)
-  }
-
-  #finishInput(end: InputEnd): void {
-    if (this.#input.phase === 'closed') return
-    // A client that left before it was let in, and sent nothing else, wants nothing.
-    const wantsNothing = this.#input.phase !== 'open' && this.#input.framer.bufferedBytes === 0
-    if (wantsNothing) this.close('network', Reason.UnspecifiedError, end.reason)
-    else this.#input.run()
-    const { phase } = this.#input
-    if (phase === 'authenticating' || phase === 'open') this.#watchLastPackets(end)
+    this.#input.ended(error?.message ?? 'the Network Connection was closed')
   }
 
   closed(error: Error | undefined): void {
@@ -431,19 +410,5 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#output.discard()
     if (this.memoryTrackedIndex >= 0) this.#state.untrackMemory(this)
     this.parts.gone(this)
-  }
-
-  /**
-   * Bounds the time that a policy has: a commit ends, a reader is cut off, and before CONNACK the connect
-   * time-out holds.
-   */
-  #watchLastPackets(end: InputEnd): void {
-    const { deadlines } = this.#state
-    end.timeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
-      this.#state.turn.begin()
-      if (this.#input.isHeldFor('policy') && this.#handshake?.isQueued !== true)
-        this.close('network', Reason.UnspecifiedError, `${end.reason}; its last packets waited too long`)
-      else this.#watchLastPackets(end)
-    })
   }
 }

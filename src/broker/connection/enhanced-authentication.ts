@@ -18,7 +18,7 @@ import type {
 /** Acts on the answers of a policy. */
 export interface AuthenticationSink {
   /** Handles a value now, or a promise's value later; the packets behind wait. */
-  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void
+  whenAnswered<T>(answer: T | Promise<T>, then: (value: T) => void): void
   /** Sends AUTH. */
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
   /** The log-in succeeded for this user; `data` goes into CONNACK. Called once per connection. */
@@ -80,7 +80,7 @@ export class EnhancedAuthentication {
 
   #step(data: Buffer | undefined): void {
     this.#isAuthExpected = false
-    this.#sink.settle(this.#exchange!.next(data), (step) => this.#stepped(step))
+    this.#sink.whenAnswered(this.#exchange!.next(data), (step) => this.#stepped(step))
   }
 
   #stepped(step: AuthenticationStep): void {

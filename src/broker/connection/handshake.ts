@@ -1,7 +1,7 @@
 /**
- * Everything before CONNACK (sections 3.1, 3.2 and 4.12): CONNECT, authentication, the waits for a
- * policy, the log-in queue and rates, the time-out, and the refusals. Ends with CONNACK, or with the
- * Network Connection.
+ * The handshake of a client (sections 3.1, 3.2 and 4.12): all that happens before CONNACK. CONNECT,
+ * authentication, the waits for a policy, for the log-in queue and for a rate, the time-out, and the
+ * refusals. A re-authentication comes back here as well.
  */
 import { encodeAuth } from '../../mqtt/codec/auth.ts'
 import { acceptedBefore5, encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
@@ -49,12 +49,12 @@ import { isBridgeState } from './server-topics.ts'
 
 /**
  * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that
- * comes back must not get everything that waits at once. Mosquitto's default, which such clients are used
- * to.
+ * comes back must not get everything that waits at once. The same as Mosquitto's default, which such clients
+ * are used to.
  */
 const IN_FLIGHT_START = 20
 
-/** Details of a refusal; `told` is for the client where the reason is for the log alone. */
+/** Details of a refusal; `told` is for the client where the reason is only for the log. */
 interface RefusalDetails extends Pick<Rejection, 'serverReference' | 'isGuess'> {
   readonly told?: string
 }
@@ -64,12 +64,12 @@ export class Handshake implements AuthenticationSink, LateClient {
   readonly #connection: NetworkConnection
   readonly #input: Input
   readonly #sender: PacketSender
-  /** Null, as it should be, where the listener forgives nothing. */
+  /** Null where the listener forgives nothing, as usual. */
   readonly #leniences: ConnectionLeniences | null
   readonly #loginTime: LoginTime
-  /** Dropped when the client is let in, with the password and the rest of its CONNECT. */
+  /** CONNECT, with the password; dropped when the client is let in. */
   #packet: ConnectPacket | null = null
-  /** Memory that CONNECT takes. */
+  /** The memory that CONNECT takes. */
   #packetBytes = 0
   /** Null where CONNECT names no Authentication Method. */
   #authentication: EnhancedAuthentication | null = null
@@ -87,7 +87,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     this.#loginTime = new LoginTime(state, timeoutMs, handshakeMs, this)
   }
 
-  /** Bytes of the CONNECT that is being decided. */
+  /** The memory of a CONNECT that is not answered yet. */
   get heldBytes(): number {
     return this.#packet === null ? 0 : this.#packetBytes
   }
@@ -97,7 +97,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     return this.#loginTime.isQueued
   }
 
-  /** Stops the client's time, since it is not read from while a crowd comes in. */
+  /** Stops the client's time while it waits in the connect queue. */
   wait(): void {
     this.#loginTime.held(this.#state.limits.loginWaitSecondsMax)
   }
@@ -106,7 +106,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     this.#loginTime.released()
   }
 
-  /** The client was let in, or its Network Connection is closed. Idempotent. */
+  /** Ends the client's time: it was let in, or its Network Connection is closed. Idempotent. */
   end(): void {
     this.#loginTime.end()
   }
@@ -152,7 +152,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     this.#packetBytes = connectBytes(packet, framer.packetBytes)
     this.#sender.version = protocolVersion
     framer.version = protocolVersion
-    // Only devices from before 5.0 are forgiven.
+    // Leniences are for old devices, so never for 5.0.
     if (protocolVersion === 5) framer.leniences = null
     this.#sender.maximumPacketSize = Math.min(packet.maximumPacketSize, STANDARD_PACKET_BYTES_MAX)
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
@@ -176,7 +176,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     }
     const credentials = credentialsOf(packet, clientId, info, this.#loginTime)
     if (method === undefined) {
-      this.settle(policy.authenticate!(credentials), (result) => this.#authenticated(result))
+      this.whenAnswered(policy.authenticate!(credentials), (result) => this.#authenticated(result))
       return
     }
     this.#authentication = new EnhancedAuthentication(policy, this, method, credentials)
@@ -194,8 +194,8 @@ export class Handshake implements AuthenticationSink, LateClient {
     return clientId
   }
 
-  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
-    this.#input.settle(answer, then)
+  whenAnswered<T>(answer: T | Promise<T>, then: (value: T) => void): void {
+    this.#input.whenAnswered(answer, then)
   }
 
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void {
@@ -245,7 +245,9 @@ export class Handshake implements AuthenticationSink, LateClient {
     else this.#authorizeWillAfter(wait, login)
   }
 
-  /** Charges log-ins with the right password only: nobody uses up another user's rate. */
+  /**
+   * Charges the user's rate. Only now that the password is right, so that nobody uses up another user's rate.
+   */
   #connectWait(): number {
     const { clientId, userName, link } = this.#connection.view
     const rates = this.#state.rates.of(clientId, userName, link.remoteAddress)
@@ -265,9 +267,9 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /**
-   * Refuses CONNECT, so that nobody relies on a Will that is never published. Only a bridge is let in
-   * without the Will that tells its state: its PUBLISH to the same topic is denied as well, and it works
-   * without both.
+   * Refuses CONNECT, so that nobody relies on a Will that is never published. Only a bridge is let in without
+   * the Will that tells its state: it works without that, as without the PUBLISH to the same topic, which is
+   * denied as well.
    */
   #willDenied(login: Login, will: Will): void {
     const { packet } = login
@@ -286,7 +288,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { packet, user } = login
     const { clientId } = this.#connection.view
     const { end } = this.#input
-    // Asked again: another user may have made a Session while a policy was thinking.
+    // Check again: another user may have made a Session while the policy was asked.
     this.#connection.parts.sessions.settle(clientId)
     const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
@@ -329,6 +331,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       packet.clientId === '' && expirySeconds === 0,
     )
     this.#packet = null
+    this.end()
     this.#connection.opened(packet, session, expirySeconds, this.#authentication)
     this.#tellOpened(packet, present)
     if (present) this.#connection.parts.subscribing.reconsider(this.#connection.view, session)
@@ -362,8 +365,8 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /**
-   * Whether there is a place for one more connection, or it takes over its own old one: decided only now
-   * that the client is known to be who it says. Refuses with CONNACK otherwise.
+   * Whether there is a place for one more connection, or the client takes over its own old one. This is
+   * checked only now that the client is authenticated. Otherwise it is refused with CONNACK.
    */
   #findsRoom(clientId: string, { userName }: Owner): boolean {
     const { connected, sessions, usage } = this.#state
@@ -377,14 +380,14 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /**
-   * Whether a client that has left is let in for the packets behind its CONNECT: not in the place of a
-   * newer connection.
+   * Whether a client that has left is still let in, for the packets behind its CONNECT. It must not take the
+   * place of a newer connection.
    */
   #mayOpenAfterEnd(clientId: string, endedAt: number): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
     const other = this.#state.connected.get(session)
-    // A connection that came since and has left is newer as well.
+    // A newer connection may have left already.
     return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
   }
 
@@ -401,13 +404,13 @@ export class Handshake implements AuthenticationSink, LateClient {
   #askAboutWill(login: Login, will: Will): void {
     const { view } = this.#connection
     const allowed = this.#state.policy.authorizePublish!(view, will.topic, will.qos, will.retain)
-    this.#input.settle(allowed, (allow) => {
+    this.#input.whenAnswered(allowed, (allow) => {
       if (allow) this.#open(login)
       else this.#willDenied(login, will)
     })
   }
 
-  /** Whether all that this client sent on its connection before, and left, was handled. */
+  /** Whether all packets were handled that this client sent on its previous connection before it left. */
   #followsItself(clientId: string): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
@@ -416,7 +419,6 @@ export class Handshake implements AuthenticationSink, LateClient {
 
   #tellOpened({ cleanStart }: ConnectPacket, sessionPresent: boolean): void {
     const { counters, events } = this.#state
-    this.#loginTime.end()
     counters.clientsConnected++
     if (counters.clientsConnected > counters.clientsMaximum)
       counters.clientsMaximum = counters.clientsConnected

@@ -18,15 +18,17 @@ import type { RateGate } from './rate-gate.ts'
 /** Bytes that are one unit of work, as a power of two. */
 const BYTES_SHIFT = Math.log2(UNITS.bytesEach)
 
-/** From this many ms on, a client that logs in was kept waiting by the Server. */
+/** How long the last packets of a client that is gone may wait for a policy, in ms. */
+const LAST_PACKETS_MS = 60_000
+
+/** A client that logs in and waits for longer was kept waiting by the Server, in ms. */
 const KEPT_WAITING_MS = 1000
 
-/** The gate of connections that were never held: shared, never added to. */
+/** The gate of connections that were never held. Shared: nothing is added to it. */
 const NEVER_HELD = new ReadGate()
 
 /**
- * The client sends nothing more: why, since when in broker time, and how long its last packets may wait
- * for a policy.
+ * The end of the client's input: why, since when in broker time, and how long its last packets may be held.
  */
 export interface InputEnd {
   readonly reason: string
@@ -35,8 +37,8 @@ export interface InputEnd {
 }
 
 /**
- * 'new' waits for CONNECT, 'authenticating' for a policy or AUTH, 'open' was accepted, 'closed' reads
- * nothing.
+ * 'new' until CONNECT has come, 'authenticating' until CONNACK, 'open' from then on, 'closed' when nothing
+ * more is read.
  */
 export type Phase = 'new' | 'authenticating' | 'open' | 'closed'
 
@@ -53,20 +55,20 @@ export class Input {
   readonly #state: ServerState
   readonly #output: Output
   readonly #connection: NetworkConnection
-  /** Replaced by a gate of its own when the connection is held for the first time. */
+  /** Replaced by the connection's own gate when it is held for the first time. */
   #gate = NEVER_HELD
   /**
-   * Whether the transport is paused; 'shortly' where the rest of the input is in memory that others read
-   * into.
+   * Whether the transport is paused; 'shortly' while the rest of the input is still a view of shared memory.
    */
   #paused: 'no' | 'shortly' | 'yes' = 'no'
   /** The latest turn in which it handled packets, and the units that these took. */
   #turn = 0
   #spent = 0
-  /** The latest turn in which it used up its share. */
+  /** The latest turn in which it used up its slice. */
   #servedIn = -1
+  /** Guards against handling packets while a packet is being handled. */
   #running = false
-  /** When a policy was asked last, in broker time. */
+  /** When the latest packet began to wait for an answer, in broker time. */
   #askedAt = 0
   /** The bytes that `state.incomplete` counts for this connection. */
   #countedBytes = 0
@@ -111,7 +113,7 @@ export class Input {
     this.#count()
   }
 
-  /** Counts the buffered bytes; where these are too many, somebody is cut off. */
+  /** Counts the buffered bytes of all connections; beyond a bound, one of them is cut off. */
   #count(): void {
     const bytes = this.phase === 'closed' ? 0 : this.#connection.incompleteBytes
     const more = bytes - this.#countedBytes
@@ -122,7 +124,9 @@ export class Input {
     if (more > 0) incomplete.bound(limits)
   }
 
-  /** Handles packets up to the end of the slice; `isContinued` says that it is its turn. */
+  /**
+   * Handles packets up to the end of the slice. `isContinued` says that others have been served meanwhile.
+   */
   run(isContinued = false): void {
     if (this.#running) return
     this.#running = true
@@ -137,7 +141,7 @@ export class Input {
     let until = mayRun ? from + SLICE_UNITS - this.#spent : from
     try {
       this.#handleUntil(until)
-      // Few connections send so much that it matters whether others are there.
+      // Ask how many others are active only now: few connections use up a slice.
       if (mayRun && work.units >= until) {
         until = from + turn.sliceFor(this) - this.#spent
         this.#handleUntil(until)
@@ -145,7 +149,7 @@ export class Input {
       this.#spent += work.units - from
       if (counters.publishReceived !== published) turn.active(this)
       if (work.units >= until && this.framer.bufferedBytes > 0 && this.#reading()) this.#yield()
-      // Any packet may have stored something, or asked for answers: both have a bound.
+      // Any packet may have stored something or produced answers, and both have a bound.
       if (this.phase === 'open' && this.#isBehind()) this.fallBehind()
       if (this.phase === 'open' && this.#output.backpressured) this.#stopReading()
       if (this.end !== null && !this.#gate.isHeld)
@@ -177,20 +181,19 @@ export class Input {
   }
 
   /**
-   * A connection that had its share waits for the others, and all wait once the turn has taken long
-   * enough.
+   * False where the connection used up its slice and others wait, or where the turn has taken long enough.
    */
   #mayRun(turn: Turn): boolean {
     if (this.phase === 'new' && turn.isCrowded) return false
     return !turn.isFull && (turn.number - this.#servedIn > 1 || !turn.isSharedWith(this))
   }
 
-  /** Goes on in the next turn, after the work of others. */
+  /** Goes on in a later turn, after the others. */
   #yield(): void {
     if (!this.#ownGate().add('slice')) return
     this.#state.counters.slicesEnded++
     this.#servedIn = this.#turn
-    this.keepAlive.stand(true)
+    this.keepAlive.suspend()
     const goOn = (): void => this.#continue()
     if (this.phase === 'new') this.#state.connectQueue.defer(this.#connection, goOn)
     else this.#state.turn.continueLater(goOn)
@@ -221,27 +224,28 @@ export class Input {
   }
 
   /**
-   * Stops reading for this reason, also packets that have arrived; false where it held already, or may
-   * not any more.
+   * Stops reading for this reason; packets that have arrived wait as well. Returns false where the reason
+   * held already, or may no longer hold.
    */
   hold(reason: HoldReason): boolean {
     if (this.phase === 'closed' || !this.#ownGate().add(reason)) return false
-    this.keepAlive.stand(true)
+    this.keepAlive.suspend()
     this.#pause()
     return true
   }
 
-  /** Ends this reason not to read, and goes on with the packets that are there unless another one holds. */
+  /** Removes a reason, and goes on with the packets that have arrived unless another one holds. */
   release(reason: HoldReason): void {
     if (this.#gate.remove(reason) && this.phase !== 'closed') this.#goOn()
   }
 
   /**
-   * Handles now all that the client sent before it left, since it is back. Only a policy still holds it
-   * up. The work is bounded, since nothing more comes; false while it needs later turns.
+   * Handles all that the client sent before it left, since it connected anew. Only a packet that waits for an
+   * answer still holds it up. Nothing more comes, so the work is bounded. Returns false while it needs later
+   * turns.
    */
   finish(): boolean {
-    if (this.phase === 'closed' || this.end === null || this.#gate.has('policy')) return true
+    if (this.phase === 'closed' || this.end === null || this.#gate.has('packet')) return true
     this.#ownGate().hurry()
     this.#state.paused.delete(this.#connection)
     if (!this.#gate.has('slice')) this.run()
@@ -253,7 +257,9 @@ export class Input {
     return this.#gate
   }
 
-  /** Copies the rest of the input, so that it does not pin memory that others read into. */
+  /**
+   * Pauses the transport, and copies the rest of the input so that it does not pin the shared read buffer.
+   */
   #pause(): void {
     const before = this.#paused
     if (before === 'yes') return
@@ -262,7 +268,7 @@ export class Input {
     if (before === 'no') this.#connection.link.pause()
   }
 
-  /** Copies nothing, since it goes on soon. */
+  /** Pauses the transport for less than a turn, so nothing is copied. */
   #pauseShortly(chunk: Buffer): void {
     const before = this.#paused
     this.#paused = 'shortly'
@@ -270,10 +276,10 @@ export class Input {
     if (before === 'no') this.#connection.link.pause()
   }
 
-  /** `isContinued` says that it is its turn. */
+  /** Handles the packets that wait and resumes the transport, unless a reason still holds. */
   #goOn(isContinued = false): void {
     this.#state.turn.begin()
-    this.keepAlive.stand(this.#gate.isHeld)
+    if (!this.#gate.isHeld) this.keepAlive.resume()
     this.run(isContinued)
     this.#count()
     if (this.#paused === 'no' || !this.#reading()) return
@@ -281,7 +287,7 @@ export class Input {
     this.#connection.link.resume()
   }
 
-  /** The client asks and does not read the answers: reads nothing more from it until it does. */
+  /** Stops reading from a client that does not read its answers, until it does. */
   #stopReading(): void {
     if (!this.hold('answers') || !this.isGone) return
     // Nobody reads these answers any more.
@@ -298,7 +304,7 @@ export class Input {
     if (this.#gate.has('answers')) this.#state.turn.continueLater(() => this.continueReading())
   }
 
-  /** Stops reading, since the broker has more to commit than it may, until `caughtUp`. */
+  /** Stops reading until `caughtUp`, since the Server has more to commit than it may. */
   fallBehind(): void {
     if (!this.hold('commit')) return
     this.#state.paused.add(this.#connection)
@@ -318,41 +324,38 @@ export class Input {
 
   // ── packets that wait for an answer ────────────────────────────────────────────────────────────────────
 
-  /**
-   * Handles a value now, or a promise's value later; the packets behind wait, and `then` runs in a turn
-   * of its own.
-   */
-  settle<T>(answer: T | Promise<T>, then: (value: T) => void): void {
+  /** Calls `then` with a value now, or with a promise's value in a later turn; the packets behind wait. */
+  whenAnswered<T>(answer: T | Promise<T>, then: (value: T) => void): void {
     if (isPromise(answer)) this.#await(answer, then)
     else then(answer)
   }
 
   #await<T>(promise: Promise<T>, then: (value: T) => void): void {
     this.#askedAt = this.#state.now()
-    this.hold('policy')
+    this.hold('packet')
     promise.then(
-      (value) => this.settled(() => then(value)),
-      (error: unknown) => this.settled(() => this.#policyFailed(error)),
+      (value) => this.resumeWith(() => then(value)),
+      (error: unknown) => this.resumeWith(() => this.#policyFailed(error)),
     )
   }
 
-  /** Goes on in a later turn, so that others are served meanwhile; the packets behind wait. */
+  /** Runs `action` in a later turn, so that others are served meanwhile; the packets behind wait. */
   later(action: () => void): void {
     this.#askedAt = this.#state.now()
-    this.hold('policy')
-    this.#state.turn.continueLater(() => this.settled(action))
+    this.hold('packet')
+    this.#state.turn.continueLater(() => this.resumeWith(action))
   }
 
-  /** Goes on after so many ms; the packets behind wait. */
+  /** Runs `action` after so many ms; the packets behind wait. */
   after(ms: number, action: () => void): void {
     this.#askedAt = this.#state.now()
-    this.hold('policy')
-    this.#state.deadlines.at(this.#askedAt + ms, () => this.settled(action))
+    this.hold('packet')
+    this.#state.deadlines.at(this.#askedAt + ms, () => this.resumeWith(action))
   }
 
-  /** Runs `action`, for which `hold('policy')` held up the packets behind, and goes on with these. */
-  settled(action: () => void): void {
-    this.#gate.remove('policy')
+  /** Runs `action`, for which `hold('packet')` held up the packets behind, and then goes on with these. */
+  resumeWith(action: () => void): void {
+    this.#gate.remove('packet')
     if (this.phase === 'closed') return
     this.#state.turn.begin()
     if (this.phase === 'authenticating' && this.#state.now() - this.#askedAt >= KEPT_WAITING_MS) {
@@ -369,7 +372,7 @@ export class Input {
 
   #policyFailed(error: unknown): void {
     const reason = `a policy failed: ${error instanceof Error ? error.message : String(error)}`
-    // The error is for the log alone: it may name hosts, files or secrets.
+    // The error is only for the log, since it may name hosts, files or secrets.
     this.#connection.disconnect(
       Reason.ImplementationSpecificError,
       reason,
@@ -385,7 +388,47 @@ export class Input {
     this.phase = 'open'
   }
 
-  /** The Network Connection is closed: reads nothing any more, and waits for nothing. */
+  /**
+   * The client sends nothing more. Handles its packets first, however long they are held, since the end has
+   * its place in the order. Where very many connections end at once, others end in later turns.
+   */
+  ended(reason: string): void {
+    if (this.phase === 'closed' || this.end !== null) return
+    const { turn } = this.#state
+    turn.begin()
+    const end: InputEnd = { reason, at: this.#state.now(), timeout: null }
+    this.end = end
+    this.keepAlive.stop()
+    if (turn.isFull) turn.continueLater(() => this.#handleLastPackets(end))
+    else this.#handleLastPackets(end)
+  }
+
+  #handleLastPackets(end: InputEnd): void {
+    if (this.phase === 'closed') return
+    // A client that left before CONNACK, and sent nothing behind CONNECT, wants nothing.
+    const wantsNothing = this.phase !== 'open' && this.framer.bufferedBytes === 0
+    if (wantsNothing) this.#connection.close('network', Reason.UnspecifiedError, end.reason)
+    else this.run()
+    this.#boundLastPackets(end)
+  }
+
+  /**
+   * Bounds the wait for a policy. Other waits end by themselves: a commit ends, a reader is cut off, and
+   * before CONNACK there is the connect time-out, or the longest time in the log-in queue.
+   */
+  #boundLastPackets(end: InputEnd): void {
+    if (this.phase !== 'authenticating' && this.phase !== 'open') return
+    const { deadlines } = this.#state
+    end.timeout = deadlines.at(this.#state.now() + LAST_PACKETS_MS, () => {
+      this.#state.turn.begin()
+      if (this.#gate.has('packet') && !this.#connection.isQueuedToLogIn) {
+        const reason = `${end.reason}; its last packets waited too long`
+        this.#connection.close('network', Reason.UnspecifiedError, reason)
+      } else this.#boundLastPackets(end)
+    })
+  }
+
+  /** Ends reading and all waits, since the Network Connection is closed. */
   close(): void {
     const { deadlines, incomplete, paused } = this.#state
     if (this.#countedBytes !== 0) incomplete.changed(this.#connection.isStranger, -this.#countedBytes)
@@ -400,7 +443,7 @@ export class Input {
   }
 }
 
-/** Also for promises that are not this realm's. */
+/** True also for promises of another realm. */
 function isPromise<T>(answer: T | Promise<T>): answer is Promise<T> {
   return typeof answer === 'object' && answer !== null && 'then' in answer
 }

@@ -5,22 +5,22 @@ import type { ServerState } from '../state/server-state.ts'
 import type { NetworkConnection } from './network-connection.ts'
 
 /**
- * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer
- * do not: that is no slow link but a client that trickles bytes.
+ * This many bytes within one and a half Keep Alive count as activity, even without a whole packet. Fewer do
+ * not: no link is so slow, but a hostile client may trickle bytes.
  */
 const LIFE_BYTES_MIN = 64
 
 /**
- * Disconnects a client that sends nothing for one and a half Keep Alive. Checked only when that time
- * might have passed. Bytes of an unfinished packet count as activity, too: on a slow link one PUBLISH may
- * take longer. A few bytes do not: a client that sends byte by byte has to finish its packet in time.
+ * Disconnects a client that sends nothing for one and a half Keep Alive. The deadline is not moved by each
+ * packet: when it runs, it looks whether there was activity. Bytes of an unfinished packet count as activity,
+ * since one PUBLISH may take longer on a slow link.
  */
 export class KeepAlive {
   readonly #state: ServerState
   readonly #connection: NetworkConnection
   #allowedMs = 0
   #activeAt: number
-  #standing = false
+  #isSuspended = false
   /** Bytes received since the latest activity. */
   #bytes = 0
   /** The link's count of bytes at the latest check. */
@@ -52,9 +52,14 @@ export class KeepAlive {
     if (this.#bytes >= LIFE_BYTES_MIN) this.active()
   }
 
-  /** Stops the client's time while the Server does not read: its packets cannot arrive then. */
-  stand(still: boolean): void {
-    this.#standing = still
+  /** Stops the client's time: the Server does not read from it, so its packets cannot arrive. */
+  suspend(): void {
+    this.#isSuspended = true
+  }
+
+  /** Starts the client's time anew, since the Server reads from it again. */
+  resume(): void {
+    this.#isSuspended = false
     this.#activeAt = this.#state.now()
   }
 
@@ -68,17 +73,14 @@ export class KeepAlive {
     this.#deadline = this.#state.deadlines.at(time, () => this.#look())
   }
 
-  /**
-   * Bytes of a TLS record that is still arriving, of which nothing can be read yet: it may take long on a
-   * slow link, too.
-   */
+  /** Bytes of a TLS record that is still arriving and cannot be read yet; on a slow link it may take long. */
   get #encryptedBytes(): number {
     return (this.#connection.link.arrivedBytes ?? 0) - this.#arrivedBytes
   }
 
   #look(): void {
     const now = this.#state.now()
-    const due = (this.#standing ? now : this.#activeAt) + this.#allowedMs
+    const due = (this.#isSuspended ? now : this.#activeAt) + this.#allowedMs
     if (due > now) this.#watch(due)
     else if (this.#encryptedBytes >= LIFE_BYTES_MIN) this.#watch(now + this.#allowedMs)
     else {

@@ -1,13 +1,12 @@
-/** The time that a client has to log in. Time that the Server keeps it waiting does not count. */
-
+/** The time that a client has to log in. Time for which the Server keeps it waiting does not count. */
 import type { WaitingClient } from '../boundary/policy.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ServerState } from '../state/server-state.ts'
 
-/** The time that was up: the client's own, or the one for which the Server may keep it waiting. */
+/** The time that is over: the client's own, or the time that it may wait in the queue. */
 export type LateBy = 'client' | 'queue'
 
-/** Told when its time is up. An object, since a closure for each CONNECT takes 90 bytes. */
+/** Hears that its time is over. An object, since a closure for each CONNECT takes 90 bytes. */
 export interface LateClient {
   timedOut(by: LateBy): void
 }
@@ -20,7 +19,7 @@ export class LoginTime implements WaitingClient {
   #leave: (() => void) | null = null
   #hasEnded = false
 
-  /** Tells `client` once the time is up; `takenMs` of the allowed time have passed before. */
+  /** Starts the time, of which `takenMs` have passed already, and tells `client` when it is over. */
   constructor(state: ServerState, allowedMs: number, takenMs: number, client: LateClient) {
     this.#state = state
     this.#allowedMs = allowedMs
@@ -28,7 +27,7 @@ export class LoginTime implements WaitingClient {
     this.#set(allowedMs - takenMs, 'client')
   }
 
-  /** Whether the client waits in a queue. */
+  /** Whether the client waits in the log-in queue. */
   get isQueued(): boolean {
     return this.#leave !== null
   }
@@ -49,12 +48,12 @@ export class LoginTime implements WaitingClient {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
-  /** Stops the client's time for this many seconds at most: the Server does not read from it. */
+  /** Stops the client's time, for at most this many seconds, since the Server does not read from it. */
   held(secondsMax: number): void {
     if (!this.#hasEnded) this.#set(secondsMax * 1000, 'queue')
   }
 
-  /** Starts the client's time anew: the Server reads again. */
+  /** Starts the client's time anew, since the Server reads from it again. */
   released(): void {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }

@@ -15,31 +15,35 @@ import type { EnhancedAuthentication } from './enhanced-authentication.ts'
 export type EndedBy = BrokerEvents['disconnected']['by']
 
 /**
- * The Network Connection as its parts (handshake, input, sender) need it: imports make no circle this
- * way.
+ * The Network Connection as its parts see it. An interface, since a part may not import what it is part of.
  */
 export interface NetworkConnection extends ClientConnection, Newcomer {
   readonly link: Link
   readonly parts: ServerParts
-  /** The client as far as it is known. */
+  /** The client as far as it is known: without a Client Identifier before CONNECT. */
   view: ClientView
   /** Bytes of packets that are not whole, or not yet handled to their end. */
   readonly incompleteBytes: number
-  /** Whether CONNECT has not been answered yet. */
+  /** Whether the client waits in the log-in queue. */
+  readonly isQueuedToLogIn: boolean
+  /** Whether CONNACK was not sent yet. */
   readonly isStranger: boolean
   /** Handles the framer's current packet. Throws ProtocolError. */
   handle(framer: Framer): void
   /** Answers a protocol error and ends the Network Connection. */
   violated(error: ProtocolError): void
-  /** CONNECT was accepted: the Network Connection serves this Session from now on. */
+  /** CONNECT is accepted, and CONNACK comes next: the Network Connection serves this Session from now on. */
   opened(
     packet: ConnectPacket,
     session: Session,
     expirySeconds: number,
     authentication: EnhancedAuthentication | null,
   ): void
-  /** Disconnects the client; `told` is for the client where the reason is for the log alone. */
+  /**
+   * Ends the Network Connection with DISCONNECT in 5.0; `told` is for the client where the reason is only for
+   * the log.
+   */
   disconnect(reasonCode: number, reason: string, told?: string): void
-  /** Ends this Network Connection once; packets that were sent before still leave. */
+  /** Ends the Network Connection; packets that were sent before still leave. Idempotent. */
   close(by: EndedBy, reasonCode: number, reason: string): void
 }

@@ -1,6 +1,6 @@
 /**
- * HOT. Packets to the client: answers, and the deliveries of its Session, in the client's version and
- * within its limits. Both share one sequence, the output.
+ * HOT. Sends packets to the client: answers, and the deliveries of its Session. They are encoded for the
+ * client's version and limits, and share one sequence, the output.
  */
 import { PINGRESP } from '../../mqtt/codec/ping.ts'
 import type { Delivery } from '../../mqtt/message.ts'
@@ -33,14 +33,14 @@ export class PacketSender implements SessionSink {
   readonly #output: Output
   readonly #input: Input
   readonly #connection: NetworkConnection
-  /** Made with the first delivery: a client that only publishes has none. */
+  /** Made with the first delivery; a client that only publishes has none. */
   #encoder: DeliveryEncoder | null = null
-  /** Made for the first write that has to wait. */
+  /** Made with the first write that has to wait. */
   #stalledReader: StalledReader | null = null
-  /** How many packets the output has written once CONNACK is among them. */
+  /** The count of written packets at which CONNACK has left. */
   #connackAt = 0
   #isRefillDue = false
-  /** The link is ended once the output is empty. */
+  /** Whether the link ends once the output is empty. */
   #isEnding = false
 
   constructor(state: ServerState, output: Output, input: Input, connection: NetworkConnection) {
@@ -91,7 +91,10 @@ export class PacketSender implements SessionSink {
     return true
   }
 
-  /** Sends PUBACK, PUBREC, PUBREL or PUBCOMP; `credits` go back to the client's quota once it is written. */
+  /**
+   * Sends PUBACK, PUBREC, PUBREL or PUBCOMP. Once written, it gives `credits` back to the client's Receive
+   * Maximum.
+   */
   acknowledge(
     type: AcknowledgeType,
     packetId: number,
@@ -113,7 +116,7 @@ export class PacketSender implements SessionSink {
     this.send(PINGRESP, 0)
   }
 
-  /** Sends a packet once the commit `durableAt` is durable; 0 for at once. */
+  /** Sends a packet once the commit `durableAt` is durable; 0 for the end of this turn. */
   send(bytes: Buffer, durableAt: number): void {
     if (this.#output.push(bytes, durableAt, 0)) this.#state.turn.touch(this)
     if (this.#state.events.hearsPackets) this.#trace(sentPacket(bytes))
@@ -124,7 +127,7 @@ export class PacketSender implements SessionSink {
     if (bytes.length <= this.maximumPacketSize) this.send(bytes, 0) // [MQTT-3.1.2-24]
   }
 
-  /** Sends CONNACK with Success, which waits for the block that is open. */
+  /** Sends CONNACK with Success. It waits for the open block, which has the Session and the Will. */
   connack(bytes: Buffer): void {
     this.send(bytes, this.#state.store.openSequence)
     this.#connackAt = this.#output.pushed
@@ -168,7 +171,7 @@ export class PacketSender implements SessionSink {
     this.#afterWrite()
   }
 
-  /** Goes on once the link has written all that it had. */
+  /** Goes on, since the link has written all that it had. */
   drained(): void {
     if (this.#input.isGone) return
     this.#state.turn.begin()
@@ -176,7 +179,7 @@ export class PacketSender implements SessionSink {
     this.sendAgain()
   }
 
-  /** Goes on with answers and deliveries: there is room, or the rate allows it again. */
+  /** Goes on with answers and deliveries, since there is room or the rate allows it again. */
   sendAgain(): void {
     if (this.#input.isGone) return
     this.#state.turn.begin()
@@ -214,22 +217,24 @@ export class PacketSender implements SessionSink {
 
   // ── deliveries ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** True also once the client has ended its input: it gets answers, but deliveries wait in the Session. */
+  /**
+   * True also once the client has ended its input: it still gets answers, but deliveries stay in the Session.
+   */
   get congested(): boolean {
     return this.#output.congested || this.#input.end !== null || this.rates?.isSendHeld === true
   }
 
-  /** Outside of `attach` and `#refill` one message is sent for one acknowledgement. */
+  /**
+   * Counts a delivery of the pump; true once a slice is used up. Outside of `attach` and `#refill` it never
+   * is.
+   */
   pumped(): boolean {
     const { turn, work } = this.#state
     work.units += UNITS.queued
     return work.units >= turn.pumpUntil
   }
 
-  /**
-   * Sends what waits in a Session; `receiveMaximum`, `inFlightMax` and `start` are those of
-   * `Session.attach`.
-   */
+  /** Attaches the Session, and sends what waits in it. The numbers are those of `Session.attach`. */
   attach(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
     this.#beginPump()
     session.attach(this, receiveMaximum, inFlightMax, start)
@@ -238,7 +243,7 @@ export class PacketSender implements SessionSink {
     this.#connection.parts.retained.resume(session)
   }
 
-  /** Gives the client what waits for it as far as a slice goes, and the rest in later turns. */
+  /** Bounds the pump to a slice; `#endPump` leaves the rest to later turns. */
   #beginPump(): void {
     const { turn, work } = this.#state
     turn.pumpUntil = work.units + SLICE_UNITS
@@ -260,7 +265,7 @@ export class PacketSender implements SessionSink {
     })
   }
 
-  /** Goes on with the Session, and with retained messages that wait, as the reader has room. */
+  /** Sends more of the Session, and of the retained messages that wait, as far as the reader has room. */
   #refill(): void {
     const { session } = this
     if (session === null || this.#input.phase !== 'open') return
@@ -273,23 +278,26 @@ export class PacketSender implements SessionSink {
 
   // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The Network Connection is closed: stops deliveries. What was sent still leaves, and is not charged. */
+  /**
+   * Stops deliveries, since the connection is closed. Packets that were sent still leave, and are not
+   * charged.
+   */
   close(): void {
     this.rates = null
     this.session = null
     this.#isEnding = true
   }
 
-  /** Ends the link once nothing is left to be written. */
+  /** Ends the link once everything is written. */
   endWhenIdle(): void {
     this.#connection.link.pause()
     if (this.#output.idle) this.#connection.link.end()
   }
 
-  /** The transport is gone. */
+  /** Drops the output, since the transport is gone. */
   gone(): void {
     this.#output.discard()
-    // Bytes that waited in the transport are gone with it, and hold nothing back any more.
+    // The bytes in the transport are gone with it, and must not count as a backlog.
     this.#output.refresh()
     this.#stalledReader?.stop()
   }

@@ -36,7 +36,7 @@ export class PublishReceiver {
   #receiving = 0
   /** QoS 2 identifiers that are part of `#receiving`. */
   #receivingIds: Set<number> | null = null
-  /** Of the QoS 2 message that is being received: a connection waits for one at a time. */
+  /** The digest of the QoS 2 message that is being handled; a connection handles one at a time. */
   #digest = 0
 
   constructor(
@@ -65,16 +65,18 @@ export class PublishReceiver {
   }
 
   /**
-   * Whether a QoS 2 message that came on this Network Connection has the identifier, until PUBREL
-   * [MQTT-2.2.1-3]; before 5.0 there is no word for it. One that is left from an earlier connection is no
-   * hindrance: its client begins anew, since many lose their state with the power and count from 1 again,
-   * and would be refused for as long as the Session lasts.
+   * Whether a QoS 2 message of this Network Connection has the identifier, until PUBREL [MQTT-2.2.1-3]. Never
+   * true before 5.0, which has no Reason Code for it. An identifier of an earlier connection does not count:
+   * many clients lose their state with the power and count from 1 again, and would be refused as long as the
+   * Session lasts.
    */
   isInUse(packetId: number): boolean {
     return this.#version === 5 && this.#receivingIds?.has(packetId) === true
   }
 
-  /** Acknowledgements were written: the client may send as many messages again. */
+  /**
+   * Takes acknowledgements that were written off Receive Maximum: the client may send as many messages again.
+   */
   credit(count: number): void {
     this.#receiving -= count
   }
@@ -83,13 +85,13 @@ export class PublishReceiver {
     const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
     this.#state.counters.publishReceived++
     this.#state.counters.publishBytesReceived += packet.end - packet.payloadStart
-    if (packet.qos > 0 && !this.#receive(packet, topic)) return
-    const refusal = this.#publishRefusal(packet, topic)
+    if (packet.qos > 0 && !this.#register(packet, topic)) return
+    const refusal = this.#refusalOf(packet, topic)
     if (refusal !== null) {
-      this.#refusePublish(packet, topic, refusal)
+      this.#refuse(packet, topic, refusal)
       return
     }
-    if (this.#state.policy.authorizePublish === undefined) this.#accept(packet, topic)
+    if (this.#state.policy.authorizePublish === undefined) this.#route(packet, topic)
     else this.#authorize(packet, topic)
   }
 
@@ -100,19 +102,19 @@ export class PublishReceiver {
     const { qos, retain } = packet
     const allowed = policy.authorizePublish!(this.#view, topic.name, qos, retain)
     const kept = typeof allowed === 'object' ? withoutViews(packet) : packet
-    this.#input.settle(allowed, (allow) => this.#authorized(kept, topic, allow))
+    this.#input.whenAnswered(allowed, (allow) => this.#authorized(kept, topic, allow))
   }
 
   #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
-    if (allowed) this.#accept(packet, topic)
-    else this.#refusePublish(packet, topic, Reason.NotAuthorized)
+    if (allowed) this.#route(packet, topic)
+    else this.#refuse(packet, topic, Reason.NotAuthorized)
   }
 
   /**
-   * Counts the packet against Receive Maximum; false when its QoS 2 identifier is known, and it was
-   * answered.
+   * Counts the packet against Receive Maximum. Returns false where it is a known QoS 2 message, and answers
+   * it.
    */
-  #receive(packet: PublishPacket, topic: Topic): boolean {
+  #register(packet: PublishPacket, topic: Topic): boolean {
     const { packetId, qos } = packet
     const isOfThisConnection = qos === 2 && this.#receivingIds?.has(packetId) === true
     if (!isOfThisConnection) {
@@ -133,16 +135,16 @@ export class PublishReceiver {
     if (qos !== 2) return true
     this.#digest = messageDigest(packet, topic)
     if (!this.#session.isInbound(packetId)) return true
-    return this.#isAnother(packetId, isOfThisConnection)
+    return this.#registerAgain(packetId, isOfThisConnection)
   }
 
   /**
-   * Whether a message under an identifier that was not released is another one than the one that was
-   * received. Its client forgot that one, as many do that lose their state with the power: it was
-   * delivered then, and is over now. Only the message tells: a client that forgot may as well set DUP,
-   * and one that did not may leave it out.
+   * Handles a message whose identifier was not released. The same message again is answered, and false is
+   * returned. With another message the client shows that it forgot the first one, as many do that lose their
+   * state with the power: that one was delivered, so its identifier is released and true is returned. Only
+   * the digest tells which, since clients do not set DUP reliably.
    */
-  #isAnother(packetId: number, isOfThisConnection: boolean): boolean {
+  #registerAgain(packetId: number, isOfThisConnection: boolean): boolean {
     const session = this.#session
     const known = session.inboundDigest(packetId)
     if (known === 0 || known === this.#digest) {
@@ -158,15 +160,15 @@ export class PublishReceiver {
     return true
   }
 
-  #publishRefusal(packet: PublishPacket, topic: Topic): Reason | null {
+  #refusalOf(packet: PublishPacket, topic: Topic): Reason | null {
     const { limits } = this.#state
-    if (packet.qos > limits.maximumQoS) this.#refuseQoS(packet.qos)
-    if (packet.retain && !limits.retainAvailable) this.#refuseRetain()
-    // Of so many bytes a name has one level more at most: hardly any has to be looked through.
+    if (packet.qos > limits.maximumQoS) this.#throwQoS(packet.qos)
+    if (packet.retain && !limits.retainAvailable) this.#throwRetain()
+    // A name has at most one level more than bytes, so only long ones are searched for levels.
     const isLong = topic.byteLength > limits.topicBytesMax || topic.byteLength >= limits.topicLevelsMax
     if (isLong && this.#isTopicTooLong(topic)) return Reason.TopicNameInvalid
     if (packet.payloadIsText && !isUtf8Payload(packet.payload)) {
-      // PUBACK and PUBREC say so; QoS 0 has no answer but DISCONNECT (section 3.3.2.3.2).
+      // PUBACK or PUBREC says so; at QoS 0 the only answer is DISCONNECT (section 3.3.2.3.2).
       if (packet.qos === 0) throw payloadIsNoText()
       return Reason.PayloadFormatInvalid
     }
@@ -175,12 +177,12 @@ export class PublishReceiver {
     return this.#rates?.refuses('publish', 1) === true ? Reason.QuotaExceeded : null
   }
 
-  #refuseQoS(qos: QoS): never {
+  #throwQoS(qos: QoS): never {
     this.#limited('maximumQoS', `QoS ${qos}`)
     throw new ProtocolError(Reason.QoSNotSupported, 'MQTT-3.2.2-11', `QoS ${qos} is not supported`)
   }
 
-  #refuseRetain(): never {
+  #throwRetain(): never {
     this.#limited('retainAvailable', 'RETAIN')
     throw new ProtocolError(Reason.RetainNotSupported, 'MQTT-3.2.2-14', 'RETAIN is not supported')
   }
@@ -197,32 +199,34 @@ export class PublishReceiver {
     this.#state.limited(limit, this.#view.clientId, detail)
   }
 
-  #accept(packet: PublishPacket, topic: Topic): void {
+  #route(packet: PublishPacket, topic: Topic): void {
     const { router } = this.#state
     if (router.mayTakeLong && !router.prepare(topic, SLICE_UNITS))
       this.#routeLater(withoutViews(packet), topic)
-    else this.#admitInTurn(packet, topic)
+    else this.#admitInOrder(packet, topic)
   }
 
-  /** Very many Subscriptions may match the topic: they are looked for in slices. */
+  /** Looks for matching Subscriptions in slices, since they may be very many. */
   #routeLater(kept: PublishPacket, topic: Topic): void {
     this.#input.later(() => {
-      if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admitInTurn(kept, topic)
+      if (this.#state.router.prepare(topic, SLICE_UNITS)) this.#admitInOrder(kept, topic)
       else this.#routeLater(kept, topic)
     })
   }
 
-  /** At QoS 2 its identifier is recorded with it, and must not be before it begins. */
-  #admitInTurn(packet: PublishPacket, topic: Topic): void {
+  /**
+   * Queues a QoS 2 message behind others that are being given out: its identifier is recorded when it begins.
+   */
+  #admitInOrder(packet: PublishPacket, topic: Topic): void {
     if (packet.qos === 2 && this.#parts.publisher.mustQueue(topic)) this.#queue(withoutViews(packet), topic)
     else this.#admit(packet, topic)
   }
 
   #queue(kept: PublishPacket, topic: Topic): void {
     const { publisher } = this.#parts
-    this.#input.hold('policy')
+    this.#input.hold('packet')
     publisher.queue(topic, () =>
-      this.#input.settled(() => publisher.admitting(() => this.#admit(kept, topic))),
+      this.#input.resumeWith(() => publisher.admitting(() => this.#admit(kept, topic))),
     )
   }
 
@@ -231,46 +235,46 @@ export class PublishReceiver {
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)
     if (outcome >= Reason.UnspecifiedError) {
-      this.#refused(packet, topic, outcome)
+      this.#refusedByPublisher(packet, topic, outcome)
       return
     }
     const { packetId, qos } = packet
     // The identifier and the fan-out are one fact, in one commit.
     if (qos === 2) this.#session.addInbound(packetId, this.#digest)
     const { underWay } = publisher
-    if (underWay === null) this.#accepted(qos, packetId, outcome, publisher.durableAt)
+    if (underWay === null) this.#acknowledge(qos, packetId, outcome, publisher.durableAt)
     else this.#follow(underWay, qos, packetId, outcome)
   }
 
-  #refused(packet: PublishPacket, topic: Topic, outcome: Reason): void {
+  #refusedByPublisher(packet: PublishPacket, topic: Topic, outcome: Reason): void {
     if (isShortage(this.#parts.publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
-    else this.#refusePublish(packet, topic, outcome)
+    else this.#refuse(packet, topic, outcome)
   }
 
   #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
-    this.#input.hold('policy')
-    fanOut.done = (durableAt) => this.#input.settled(() => this.#accepted(qos, packetId, outcome, durableAt))
+    this.#input.hold('packet')
+    fanOut.done = (durableAt) =>
+      this.#input.resumeWith(() => this.#acknowledge(qos, packetId, outcome, durableAt))
   }
 
-  /** Everybody has the message; the commit `durableAt` makes that durable. */
-  #accepted(qos: QoS, packetId: number, outcome: Reason, durableAt: number): void {
+  /** Acknowledges a message that all receivers have; the commit `durableAt` makes that durable. */
+  #acknowledge(qos: QoS, packetId: number, outcome: Reason, durableAt: number): void {
     if (qos === 1) this.#sender.acknowledge('puback', packetId, outcome, durableAt, 1)
-    else if (qos === 2) this.#received(packetId, outcome, durableAt)
+    else if (qos === 2) this.#pubrecFor(packetId, outcome, durableAt)
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#input.fallBehind()
   }
 
-  #received(packetId: number, outcome: Reason, durableAt: number): void {
+  #pubrecFor(packetId: number, outcome: Reason, durableAt: number): void {
     const wait = this.#session.stored ? this.#session.durableAt : durableAt
     this.#sender.acknowledge('pubrec', packetId, outcome, wait, 0)
   }
 
   /**
-   * Disk or memory is short: the publisher keeps its message and comes back, or is told that it is
-   * refused.
+   * Handles a shortage of disk or memory: refuses the message, or disconnects so that the client keeps it.
    */
   #exhausted(packet: PublishPacket, topic: Topic, outcome: Reason): void {
     if (packet.qos === 0) return
-    if (this.#state.limits.whenExhausted === 'refuse') this.#refusePublish(packet, topic, outcome)
+    if (this.#state.limits.whenExhausted === 'refuse') this.#refuse(packet, topic, outcome)
     else
       this.#connection.disconnect(outcome, 'disk or memory is short: what was not acknowledged was not kept')
   }
@@ -288,10 +292,11 @@ export class PublishReceiver {
   }
 
   /**
-   * 5.0: the acknowledgement says why. 3.1.1 has no such word: what a policy refuses is acknowledged as usual
-   * [MQTT-3.3.5-2]; what a limit refuses closes the connection, so that the client keeps its message.
+   * Refuses the message. The acknowledgement of 5.0 says why. Before 5.0 a message that a policy denies is
+   * acknowledged as usual [MQTT-3.3.5-2], and one that a limit refuses ends the connection, so that the
+   * client keeps it.
    */
-  #refusePublish(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
+  #refuse(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
     if (reasonCode === Reason.NotAuthorized) {
       this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
     }
@@ -370,7 +375,7 @@ function payloadIsNoText(): ProtocolError {
   return new ProtocolError(Reason.PayloadFormatInvalid, 'section 3.3.2.3.2', 'the payload is not UTF-8')
 }
 
-/** A packet that waits for a policy, for as long as that takes, does not pin memory that others read into. */
+/** Copies a packet that has to wait, so that it does not pin the shared read buffer. */
 function withoutViews(packet: PublishPacket): PublishPacket {
   const payload = Buffer.from(packet.payload)
   const properties = Buffer.from(packet.properties)

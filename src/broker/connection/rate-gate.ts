@@ -7,7 +7,7 @@ import type { ClientConnection, ServerState } from '../state/server-state.ts'
 /** The client is told of this many refusals in a row; one more, and it is disconnected. */
 const REFUSALS_MAX = 100
 
-/** How often the log says that a client is held back, at most, in ms. */
+/** The shortest time between two log events that say that a client is held back, in ms. */
 const TOLD_MS = 10_000
 
 export class RateGate {
@@ -39,8 +39,8 @@ export class RateGate {
   }
 
   /**
-   * Charges a message, or so many topic filters, and holds the packets behind as long as the rate
-   * demands; returns true where they are refused with 0x97 instead. Throws ProtocolError after too many
+   * Charges one message, or `count` topic filters. Holds the packets behind as long as the rate demands, or
+   * returns true where the packet is to be refused with 0x97 instead. Throws ProtocolError after too many
    * refusals.
    */
   refuses(kind: 'publish' | 'subscribe', count: number): boolean {
@@ -95,7 +95,7 @@ export class RateGate {
     })
   }
 
-  /** Tells each refusal, and a wait now and then. */
+  /** Reports every refusal, and waits from time to time. */
   #tell(wait: number): void {
     const now = this.#state.now()
     if (wait !== REFUSED && now - this.#toldAt < TOLD_MS) return

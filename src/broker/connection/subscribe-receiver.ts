@@ -1,4 +1,6 @@
-/** SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checked whole, done in slices, answered once. */
+/**
+ * Handles SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checks the whole packet, then works in slices.
+ */
 import type { FilterReader } from '../../mqtt/codec/filter-reader.ts'
 import { encodeSuback } from '../../mqtt/codec/subscribe.ts'
 import { encodeUnsuback } from '../../mqtt/codec/unsubscribe.ts'
@@ -16,31 +18,27 @@ import { SLICE_UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
 import type { PacketSender } from './packet-sender.ts'
 
-/** SUBACK and UNSUBACK beside their Reason Codes and fixed header: packet identifier, no properties. */
+/** Bytes of SUBACK and UNSUBACK besides fixed header and Reason Codes: packet identifier, no properties. */
 const SUBACK_BYTES = 3
 
-/**
- * Topic Filters of which a slice is made, and their characters: what they take is known only when it is
- * done.
- */
+/** The most Topic Filters of a slice, and their characters. Their work is known only afterwards. */
 const SLICE_FILTERS = 256
 const SLICE_CHARACTERS = 65_536
 
-/** What it takes to read and check one, in units beside its characters. */
+/** The work to read and check a Topic Filter, in units besides those for its characters. */
 const CHECK_UNITS = 4
 
 /** One packet that is being handled. */
 interface Handled {
   readonly reader: FilterReader
   readonly isInUse: boolean
-  /** Topic Filters that were checked; in the end all. */
+  /** How many Topic Filters were checked so far. */
   count: number
   /**
-   * Why the packet is refused, once all of it was read: a packet that is malformed further on is that
-   * first.
+   * The reason to refuse the packet, once all of it was read; a malformed part further on takes precedence.
    */
   invalid: ProtocolError | null
-  /** The first Topic Filter of what is not available, and that. */
+  /** The first Topic Filter that needs a feature that is not available, and the feature. */
   unavailable: Unavailable | null
   readonly reasonCodes: number[]
 }
@@ -56,7 +54,7 @@ export class SubscribeReceiver {
   readonly #isBridge: boolean
   #handled: Handled | null = null
 
-  /** `isBridge` is for bridges before 5.0, which cannot say No Local and Retain As Published. */
+  /** `isBridge`: a bridge before 5.0, which cannot ask for No Local and Retain As Published. */
   constructor(
     state: ServerState,
     parts: ServerParts,
@@ -76,21 +74,20 @@ export class SubscribeReceiver {
     this.#isBridge = isBridge
   }
 
-  /** Bytes of a packet that is handled in slices. */
+  /** Memory of a packet that is handled in slices. */
   get heldBytes(): number {
     return this.#handled?.reader.ownBytes ?? 0
   }
 
   /**
-   * Handles SUBSCRIBE. `isInUse` tells whether a QoS 2 message has its packet identifier: that is the
-   * answer to every Topic Filter then. Throws ProtocolError before anything is done, now or in a later
-   * turn.
+   * Handles SUBSCRIBE. Where `isInUse`, a QoS 2 message has its packet identifier, and every Topic Filter is
+   * answered with that. Throws ProtocolError before anything is done, now or in a later turn.
    */
   subscribe(reader: FilterReader, isInUse: boolean): void {
     this.#check(this.#begin(reader, isInUse), true)
   }
 
-  /** Does the same for UNSUBSCRIBE. */
+  /** Handles UNSUBSCRIBE in the same way. */
   unsubscribe(reader: FilterReader, isInUse: boolean): void {
     this.#check(this.#begin(reader, isInUse), false)
   }
@@ -100,13 +97,15 @@ export class SubscribeReceiver {
     return this.#handled
   }
 
-  /** Goes on in a later turn, in which the memory that was read from has other packets in it. */
+  /** Goes on in a later turn. Copies the packet, since others are read into its memory by then. */
   #later(handled: Handled, action: () => void): void {
     handled.reader.own()
     this.#input.later(action)
   }
 
-  /** Reads the whole packet once. It is small as a rule, and what it asks for is done in the same turn. */
+  /**
+   * Reads and checks the whole packet, then carries it out. Usually it is small, and all is done in one turn.
+   */
   #check(handled: Handled, isSubscribe: boolean): void {
     const { reader } = handled
     const { subscribing } = this.#parts
@@ -146,7 +145,7 @@ export class SubscribeReceiver {
     this.#subscribeFrom(handled)
   }
 
-  /** Goes on behind the requests that have Reason Codes, slice by slice; then answers all of them. */
+  /** Subscribes to the Topic Filters that have no Reason Code yet, slice by slice, then answers all. */
   #subscribeFrom(handled: Handled): void {
     const { reader, reasonCodes } = handled
     const from = reasonCodes.length
@@ -157,7 +156,7 @@ export class SubscribeReceiver {
     }
     const decisions = this.#parts.subscribing.authorize(this.#view, requests)
     if (decisions instanceof Promise) reader.own()
-    this.#input.settle(decisions, (decided) => {
+    this.#input.whenAnswered(decisions, (decided) => {
       const session = this.#session
       const { subscribing, retained, backlog } = this.#parts
       const { subscriptionIdentifier: identifier } = reader
@@ -199,7 +198,7 @@ export class SubscribeReceiver {
     this.#answer(handled, encodeUnsuback, session.durableAt)
   }
 
-  /** Whether a QoS 2 message has the packet identifier, which is then the answer to every Topic Filter. */
+  /** Whether the packet identifier is in use, which is then the Reason Code for every Topic Filter. */
   #isInUse({ isInUse, count, reasonCodes }: Handled): boolean {
     if (!isInUse) return false
     for (let index = 0; index < count; index++) reasonCodes.push(Reason.PacketIdentifierInUse)
@@ -212,8 +211,8 @@ export class SubscribeReceiver {
   }
 
   /**
-   * An answer with a code per filter that exceeds the client's Maximum Packet Size may not be sent
-   * [MQTT-3.1.2-24].
+   * Throws where the answer, a Reason Code for each Topic Filter, would exceed the client's Maximum Packet
+   * Size [MQTT-3.1.2-24].
    */
   #expectRoomFor(reasonCodes: number): void {
     const remaining = SUBACK_BYTES + reasonCodes
@@ -227,9 +226,11 @@ export class SubscribeReceiver {
   }
 }
 
-/** What a bridge means: what it brought is not sent back to it, and what it passes on stays retained. */
+/**
+ * Adds the options that a bridge means: its own messages do not come back, and retained ones stay retained.
+ */
 function bridgeRequest(request: SubscribeRequest): SubscribeRequest {
-  // A Shared Subscription has no No Local [MQTT-3.8.3-4]: its members are others' receivers, too.
+  // A Shared Subscription must not have No Local [MQTT-3.8.3-4].
   const noLocal = innerFilter(request.filter) === request.filter
   return { ...request, noLocal, retainAsPublished: true }
 }

@@ -4,7 +4,7 @@
  */
 
 /**
- * `policy`: the policy has not answered for the latest packet, or the packet goes on in a later turn.
+ * `packet`: the latest packet waits for an answer, or goes on in a later turn.
  * `commit`: the Server has more to commit than its limit. `answers`: the client does not read the answers to
  * its packets. `slice`: the client has had its share of this turn. `rate`: the client exceeds a rate. `pays`:
  * memory is short, and the client holds much of it. `crowd`: CONNECT has not arrived yet, and many others
@@ -12,7 +12,7 @@
  */
 export type HoldReason = keyof typeof BITS
 
-const BITS = { policy: 1, commit: 2, answers: 4, slice: 8, rate: 16, pays: 32, crowd: 64 } as const
+const BITS = { packet: 1, commit: 2, answers: 4, slice: 8, rate: 16, pays: 32, crowd: 64 } as const
 
 /** A set of reasons. */
 export class ReadGate {
@@ -48,9 +48,9 @@ export class ReadGate {
     return true
   }
 
-  /** Keeps and accepts only `policy` and `slice` from now on: nothing more will arrive. */
+  /** Keeps and accepts only `packet` and `slice` from now on: nothing more will arrive. */
   hurry(): void {
-    this.#accepted = BITS.policy | BITS.slice
+    this.#accepted = BITS.packet | BITS.slice
     this.#reasons &= this.#accepted
   }
 

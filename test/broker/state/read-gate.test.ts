@@ -6,20 +6,20 @@ describe('ReadGate', () => {
   it('holds as long as there is any reason, each of which counts once', () => {
     const gate = new ReadGate()
     expect([gate.isHeld, gate.remove('pays')]).toEqual([false, false])
-    expect([gate.add('policy'), gate.add('policy'), gate.add('commit')]).toEqual([true, false, true])
-    expect([gate.remove('policy'), gate.remove('policy'), gate.isHeld]).toEqual([true, false, true])
-    expect([gate.has('policy'), gate.has('commit')]).toEqual([false, true])
+    expect([gate.add('packet'), gate.add('packet'), gate.add('commit')]).toEqual([true, false, true])
+    expect([gate.remove('packet'), gate.remove('packet'), gate.isHeld]).toEqual([true, false, true])
+    expect([gate.has('packet'), gate.has('commit')]).toEqual([false, true])
     expect([gate.remove('commit'), gate.isHeld]).toEqual([true, false])
   })
 
   it('is held by nothing but a policy once nothing more can arrive', () => {
     const gate = new ReadGate()
-    gate.add('policy')
+    gate.add('packet')
     gate.add('rate')
     gate.hurry()
-    expect([gate.has('policy'), gate.has('rate'), gate.isHurried]).toEqual([true, false, true])
-    gate.remove('policy')
-    expect([gate.add('pays'), gate.isHeld, gate.add('policy')]).toEqual([false, false, true])
+    expect([gate.has('packet'), gate.has('rate'), gate.isHurried]).toEqual([true, false, true])
+    gate.remove('packet')
+    expect([gate.add('pays'), gate.isHeld, gate.add('packet')]).toEqual([false, false, true])
   })
 })
 

@@ -1,7 +1,4 @@
-/**
- * HOT. What a delivery looks like on one Network Connection: its version, aliases, identifiers and
- * largest packet.
- */
+/** HOT. Encodes deliveries for one client: for its version, Topic Aliases and Maximum Packet Size. */
 import { sharedPublish, writePublish } from '../../../mqtt/codec/publish.ts'
 import { type Delivery, type EncodedPacket, NO_IDENTIFIERS } from '../../../mqtt/message.ts'
 import type { ProtocolVersion } from '../../../mqtt/packet.ts'
@@ -10,7 +7,7 @@ import { secondsLeft } from '../../boundary/expiry.ts'
 import { OutgoingAliases } from './topic-aliases.ts'
 
 export class DeliveryEncoder {
-  /** For what all receivers share, and for what is this client's alone. */
+  /** Memory for packets that receivers share, and for those of this client alone. */
   readonly #shared: PacketWriter
   readonly #own: PacketWriter
   readonly #version: ProtocolVersion
@@ -33,8 +30,9 @@ export class DeliveryEncoder {
   }
 
   /**
-   * The PUBLISH packet but for its `body`, valid until the next one; null when it exceeds the client's
-   * Maximum Packet Size [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time in ms.
+   * Encodes a PUBLISH, except for its `body`; the result is valid until the next one. Null when the packet
+   * exceeds the client's Maximum Packet Size [MQTT-3.1.2-24]. `packetId` is 0 at QoS 0, `now` is broker time
+   * in ms.
    */
   encode(delivery: Delivery, packetId: number, dup: boolean, now: number): EncodedPacket | null {
     if (this.#isShared(delivery)) {
@@ -46,15 +44,12 @@ export class DeliveryEncoder {
     return this.#fits(encoded, this.body) ? encoded : null
   }
 
-  /**
-   * The rest of the packet that was encoded last: a large payload, where the message
-   * has it.
-   */
+  /** The rest of the latest packet, a large payload in the memory of its message; null where it is whole. */
   get body(): Buffer | null {
     return this.#own.body
   }
 
-  /** Whether other receivers may get the very same bytes. */
+  /** Whether other receivers may get the same bytes. */
   #isShared({ qos, retain, subscriptionIdentifiers, message }: Delivery): boolean {
     if (qos !== 0 || retain) return false
     if (this.#version !== 5) return true
@@ -83,11 +78,11 @@ export class DeliveryEncoder {
     }
     const free = this.#aliases.free(message.topic)
     writePublish(this.#own, message, 5, flags, packetId, identifiers, expirySeconds, free, false)
-    // An alias is known only once a packet that sets it leaves; one that is too large does not.
+    // The client learns an alias from the packet that sets it; one that is too large is not sent.
     if (free > 0 && this.#fits(this.#own, this.body)) this.#aliases.learn(name)
   }
 
-  /** No bytes stand for a packet that is larger than the standard can express. */
+  /** A packet that is larger than the standard can express was encoded as no bytes. */
   #fits({ start, end }: EncodedPacket, body: Buffer | null): boolean {
     return end > start && end - start + (body === null ? 0 : body.length) <= this.#packetBytesMax
   }

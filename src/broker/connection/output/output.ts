@@ -1,6 +1,6 @@
 /**
- * HOT. The output of one Network Connection: one sequence. What waits for a commit holds back everything
- * behind it; what is free leaves in one write at the end of the turn.
+ * HOT. The output of one Network Connection, one sequence of packets. A packet that waits for a commit holds
+ * back all packets behind it. The others leave in one write at the end of the turn.
  */
 import { writeAcknowledge } from '../../../mqtt/codec/acknowledge.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
@@ -9,20 +9,17 @@ import type { CommitWaiter, ServerState } from '../../state/server-state.ts'
 import { TurnBuffer } from '../../state/turn-memory.ts'
 import { UNITS } from '../../state/work.ts'
 
-/** Memory that a waiting packet takes beside its bytes, at most: a Buffer of its own. */
+/** Memory that a waiting packet takes besides its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
 
-/**
- * Output for a slow reader is copied below this, and where its memory has more than as many times its
- * bytes.
- */
+/** Output for a slow reader is copied where it is smaller, or where its memory is this many times larger. */
 const COPY_BELOW_BYTES = 1024
 const MEMORY_TIMES_MAX = 2
 
-/** From this size on, in bytes, one copy does for all readers that wait for the same bytes. */
+/** From this size on, in bytes, readers that wait for the same bytes share one copy. */
 const SHARED_FROM_BYTES = 4096
 
-/** They lie one behind the other in memory of this connection: as much is made at a time, in bytes. */
+/** Copies are written into blocks of this size that belong to the connection, in bytes. */
 const SPARE_BYTES = 4096
 
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -31,14 +28,14 @@ const NOTHING: Buffer = Buffer.alloc(0)
 const NOTHING_HELD: Segment[] = []
 
 /**
- * Turns whose output waits for commits as it is. Where there are more the disk is slow, and they are
- * copied.
+ * The output of this many turns waits for commits without a copy. With more, the disk is slow, and copies
+ * pay.
  */
 const HELD_TURNS = 8
 
 /**
- * So many writes to a connection that was idle have their last packet written alone, and then one in so
- * many ms.
+ * Over TLS the last packet of a write gets a write of its own (`Link.hidesRecords`), but only for this many
+ * writes to a connection that was idle, and then for one in this many ms.
  */
 const APART_MAX = 16
 const APART_MS = 1000
@@ -48,16 +45,16 @@ interface Segment {
   readonly chunks: readonly Buffer[]
   readonly bytes: number
   readonly packets: number
-  /** Of its last packet. */
+  /** The size of its last packet. */
   readonly lastBytes: number
-  /** Memory that it takes while it waits. */
+  /** The memory that it takes while it waits. */
   readonly weight: number
   readonly credits: number
 }
 
 /** The Network Connection whose output it is. */
 export interface OutputOwner extends CommitWaiter {
-  /** So many acknowledgements were written: what they acknowledged counts no longer. */
+  /** So many acknowledgements were written, whose messages no longer count against Receive Maximum. */
   credited(count: number): void
 }
 
@@ -67,19 +64,19 @@ export class Output {
   readonly #owner: OutputOwner
   /** Made with the first packet that is written into it. */
   #turnBuffer: TurnBuffer | null = null
-  /** Nearly always there is one. */
+  /** The only chunk, as nearly always. */
   #chunk: Buffer | null = null
-  /** All chunks, where there are more. */
+  /** All chunks, where there are several. */
   #chunks: Buffer[] | null = null
   #bytes = 0
   #packets = 0
-  /** Of the packet that was added last. */
+  /** The size of the packet that was added last. */
   #lastBytes = 0
-  /** Packets behind the chunks that are no chunk yet, since their neighbours may follow: where they are. */
+  /** The latest packets, not a chunk yet, since the next packet may lie right behind them: their memory. */
   #run: Buffer | null = null
   #runStart = 0
   #runEnd = 0
-  /** Memory that these take while they wait. */
+  /** The memory that the packets of this turn would take if they waited. */
   #weight = 0
   #durableAt = 0
   #credits = 0
@@ -87,15 +84,12 @@ export class Output {
   #heldWeight = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
-  /** Memory that what waits long is copied into; what is left of it comes next. */
+  /** The block that copies are written into, from `#spareUsed` on. */
   #spare: Buffer = NOTHING
   #spareUsed = 0
   #pushed = 0
   #written = 0
-  /**
-   * In broker time: how far ahead it is tells how many writes of late had their last packet written
-   * alone.
-   */
+  /** In broker time. It is ahead by `APART_MS` for each recent write whose last packet was written alone. */
   #apartUntil = 0
 
   constructor(state: ServerState, link: Link, owner: OutputOwner) {
@@ -194,8 +188,8 @@ export class Output {
   }
 
   /**
-   * Drops the packet that was placed. If nothing else was added, nobody flushes this turn: it would
-   * stay in memory that others write into in the next one.
+   * Drops the packet that was just encoded. If the turn has no other packet it is not flushed, so the memory
+   * is released here.
    */
   abandon(): void {
     if (this.#packets === 0) this.#turnBuffer?.release()
@@ -315,7 +309,10 @@ export class Output {
     if (credits > 0) this.#owner.credited(credits)
   }
 
-  /** Not in a stream of packets: its next write comes soon, and a record more for each would cost it dear. */
+  /**
+   * False in a stream of packets: the next write comes soon, and one more TLS record for each would be
+   * expensive.
+   */
   #mayWriteApart(): boolean {
     const now = this.#state.now()
     if (this.#apartUntil - now > (APART_MAX - 1) * APART_MS) return false

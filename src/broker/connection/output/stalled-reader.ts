@@ -1,9 +1,9 @@
-/** Clients that stop reading. */
+/** Cuts off clients that stop reading. */
 import type { Link } from '../../boundary/link.ts'
 import type { Deadline } from '../../state/deadlines.ts'
 import type { ServerState } from '../../state/server-state.ts'
 
-/** Watches a client that has bytes waiting: calls `stalled` once it has taken none of them for too long. */
+/** Watches a client for which bytes wait, and calls `stalled` once it has taken none of them for too long. */
 export class StalledReader {
   readonly #state: ServerState
   readonly #link: Link
@@ -19,7 +19,7 @@ export class StalledReader {
     this.#stalled = stalled
   }
 
-  /** Starts to watch, unless it does already, since something was written. */
+  /** Starts to watch after a write, unless it watches already or nothing waits. */
   written(): void {
     if (this.#deadline !== null || this.#link.bufferedBytes === 0) return
     if (this.#allowedMs === Number.POSITIVE_INFINITY) return

@@ -1,12 +1,12 @@
 /**
- * HOT. Topic aliases of one Network Connection, both ways (section 3.3.2.3.4). They die with it
+ * HOT. The Topic Aliases of one Network Connection, both ways (section 3.3.2.3.4). They end with it
  * [MQTT-3.3.2-7].
  */
 import type { Topic } from '../../../mqtt/message.ts'
 import type { PublishPacket } from '../../../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../../mqtt/reason.ts'
 
-/** The topic aliases of the client. */
+/** The Topic Aliases that the client sets. */
 export class IncomingAliases {
   readonly #maximum: number
   #topics: Map<number, Topic> | null = null
@@ -23,8 +23,7 @@ export class IncomingAliases {
   }
 
   /**
-   * The topic of a packet that carries an alias. Throws ProtocolError for one above the maximum or not
-   * known.
+   * Returns the topic of a packet with an alias. Throws ProtocolError if the alias is too large or unknown.
    */
   resolve(packet: PublishPacket): Topic {
     const { topicAlias: alias } = packet
@@ -50,18 +49,18 @@ export class IncomingAliases {
   }
 }
 
-/** Shorter topic names are sent as they are: an alias takes three bytes itself. */
+/** Shorter topic names are sent as they are, since an alias takes three bytes itself. */
 const ALIASED_BYTES_MIN = 8
-/** Topic names that are remembered for each alias that is free, to see which of them come again. */
+
+/** Topic names that are remembered for each possible alias, to see which of them come again. */
 const SEEN_PER_ALIAS = 4
 
-/** Beyond so many bytes of them, they are forgotten: nobody counts what they take. */
+/** Beyond this many bytes the names are forgotten, since nobody counts their memory. */
 const SEEN_BYTES_MAX = 16 * 1024
 
 /**
- * The topic aliases towards the client: topics that come again get an alias, and keep it. What comes
- * once is not worth one, and clients that announce a Topic Alias Maximum without a thought get none until
- * it pays.
+ * The Topic Aliases towards the client. A topic gets an alias when it comes for the second time, and keeps
+ * it. So clients that announce a Topic Alias Maximum by default cost nothing until an alias pays.
  */
 export class OutgoingAliases {
   readonly maximum: number
@@ -70,10 +69,7 @@ export class OutgoingAliases {
   #seen: Set<string> | null = null
   #seenBytes = 0
 
-  /**
-   * `maximum` is the lower of the client's Topic Alias Maximum and our own limit; 0 for none
-   * [MQTT-3.1.2-27].
-   */
+  /** `maximum` is the lower of the client's Topic Alias Maximum and our own; 0 for none [MQTT-3.1.2-27]. */
   constructor(maximum: number) {
     this.maximum = maximum
   }
@@ -84,8 +80,7 @@ export class OutgoingAliases {
   }
 
   /**
-   * An alias that is still free, for a topic that has come before; 0 for none. It is known only after
-   * `learn`.
+   * Proposes a free alias for a topic that has come before; 0 for none. Call `learn` once the packet is sent.
    */
   free({ name, byteLength }: Topic): number {
     const used = this.#aliases?.size ?? 0
@@ -101,7 +96,7 @@ export class OutgoingAliases {
     return 0
   }
 
-  /** A packet that sets the free alias is on its way. */
+  /** Notes that a packet which sets the free alias is on its way. */
   learn(topic: string): void {
     this.#aliases ??= new Map()
     this.#aliases.set(topic, this.#aliases.size + 1)

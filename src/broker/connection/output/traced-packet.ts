@@ -1,6 +1,6 @@
 /**
- * PURE. What `log.level: trace` says of a control packet: its type, identifier and size, and nothing of
- * what is in it.
+ * PURE. Describes a control packet for `log.level: trace`: its type, identifier and size, but not its
+ * content.
  */
 import type { Framer } from '../../../mqtt/codec/framer.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../../mqtt/packet.ts'
@@ -13,7 +13,7 @@ const NAMES: Readonly<Record<number, string>> = Object.fromEntries(
   Object.entries(PacketType).map(([name, type]) => [type, name.toUpperCase()]),
 )
 
-/** Types whose packets begin with their packet identifier. */
+/** Types whose variable header begins with a packet identifier. */
 const IDENTIFIED: ReadonlySet<number> = new Set([
   PacketType.Puback,
   PacketType.Pubrec,
@@ -25,7 +25,7 @@ const IDENTIFIED: ReadonlySet<number> = new Set([
   PacketType.Unsuback,
 ])
 
-/** The framer's current packet, which is not decoded yet and may be malformed. */
+/** Describes the framer's current packet, which is not decoded yet and may be malformed. */
 export function receivedPacket({ type, flags, buffer, start, end, packetBytes }: Framer): TracedPacket {
   const packet = NAMES[type] ?? `type ${type}`
   if (type === PacketType.Publish) {
@@ -38,19 +38,19 @@ export function receivedPacket({ type, flags, buffer, start, end, packetBytes }:
   return { packet, bytes: packetBytes, ...(isIdentified && { packetId: buffer.readUInt16BE(start) }) }
 }
 
-/** A whole packet that leaves. */
+/** Describes a packet that leaves, from its bytes. */
 export function sentPacket(bytes: Buffer): TracedPacket {
   const type = bytes[0]! >> 4
-  const said = { packet: NAMES[type] ?? `type ${type}`, bytes: bytes.length }
-  if (!IDENTIFIED.has(type)) return said
+  const traced = { packet: NAMES[type] ?? `type ${type}`, bytes: bytes.length }
+  if (!IDENTIFIED.has(type)) return traced
   let at = 1
   while (bytes[at]! >= 0x80) at++
-  return { ...said, packetId: bytes.readUInt16BE(at + 1) }
+  return { ...traced, packetId: bytes.readUInt16BE(at + 1) }
 }
 
 /**
- * PUBACK, PUBREC, PUBREL or PUBCOMP as it is written: before 5.0, and for success, without its Reason
- * Code.
+ * Describes PUBACK, PUBREC, PUBREL or PUBCOMP as it is written: without Reason Code before 5.0, and for
+ * success.
  */
 export function acknowledgement(
   type: AcknowledgeType,
