@@ -1,4 +1,7 @@
-/** Compiles src to dist, from nothing, so that no file of an earlier build is left; makes the command executable. */
+/**
+ * Compiles src to an empty dist, so that no file of an earlier build is left, and makes the command
+ * executable.
+ */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'

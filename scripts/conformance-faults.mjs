@@ -1,8 +1,10 @@
 /**
- * Do the tests of the statement register notice? `npm run conformance:faults` takes twenty statements at random (by a
- * seed), breaks in a copy of the sources what obeys each of them, and runs the tests that name it: one has to fail.
+ * Tests the tests of the statement register. `npm run conformance:faults` takes twenty statements at random
+ * (by a seed), breaks the code that obeys each of them in a copy of the sources, and runs the tests that name
+ * it: one has to fail.
  *
- * The faults are written by hand for the sample of one seed; another seed says for which statements it has none.
+ * The faults are written by hand for the sample of one seed. With another seed, it lists the statements
+ * without a fault.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,13 +21,13 @@ const HELP = `npm run conformance:faults [-- OPTIONS]
 
   --seed N         another sample of ${SAMPLE} statements (20261122)
   --statement ID   only this statement; ID like MQTT-3.3.1-8 or 'MQTT-3.1.4-4, 3.1.1'
-  --check          only looks whether the sources still have what the faults change
+  --check          only checks that the sources still have the texts that the faults change
   --help
 
-Ends with 1 when a fault was not noticed by a test that names its statement, or when there is no fault for one.
+Ends with 1 when no test that names a statement noticed its fault, or when a statement has no fault.
 `
 
-/** By statement: edits of src, each a text that stands there exactly once and what takes its place. */
+/** The edits of src for each statement: a text that is there exactly once, and its replacement. */
 const FAULTS = {
   'MQTT-4.2-1': [
     // Chunks that are written together leave in the opposite order.
@@ -60,7 +62,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-4.5.0-1': [
-    // Who is away, or has a full window, gets nothing.
+    // A client that is away, or has a full window, gets nothing.
     [
       'session/session.ts',
       '      return\n    }\n    this.#enqueue(delivery)\n  }\n',
@@ -103,7 +105,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-3.1.2-15, 3.1.1': [
-    // Forgiven: with the line gone alone, the parser behind it would refuse.
+    // The flag is ignored: if only the line were gone, the parser after it would refuse.
     [
       'mqtt/codec/connect.ts',
       "else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')",
@@ -121,7 +123,7 @@ const FAULTS = {
     ],
   ],
   'MQTT-3.1.0-1, 3.1.1': [
-    // What comes before CONNECT is passed over. Two rooms look, so both have to look away.
+    // Packets before CONNECT are passed over. Two rooms check that, so both are broken.
     [
       'mqtt/codec/framer.ts',
       "throw this.#break(illegal('MQTT-3.1.0-1', 'the first packet is not a CONNECT'))",
@@ -156,7 +158,7 @@ if (options.help) console.log(HELP)
 else if (options.check) process.exitCode = check()
 else process.exitCode = main()
 
-/** 1 when a text that a fault changes is not exactly once in its file. */
+/** Returns 1 if a text that a fault changes is not exactly once in its file, else 0. */
 function check() {
   let stale = 0
   for (const [id, edits] of Object.entries(FAULTS)) {
@@ -188,7 +190,7 @@ function main() {
   }
 }
 
-/** Statements that tests prove, drawn without repetition. */
+/** Draws statements that tests have to prove, without repetition. */
 function sample(seed) {
   const pool = ['5.0', '3.1.1'].flatMap((version) => {
     const passed = new Set(firstColumn(`not-applicable-${version}.tsv`))
@@ -207,7 +209,9 @@ function firstColumn(name) {
   return lines.map((line) => line.split('\t')[0])
 }
 
-/** Breaks the copy, runs the tests that name the statement, mends it; true when one of them failed. */
+/**
+ * Breaks the copy, runs the tests that name the statement, and mends it. Returns true if one of them failed.
+ */
 function notices(copy, id) {
   const edits = FAULTS[id]
   if (edits === undefined) {
@@ -239,7 +243,7 @@ function notices(copy, id) {
   }
 }
 
-/** The results of the tests that name a statement, but for those that start what is built. */
+/** Returns the results of the tests that name a statement, except for those that need a build. */
 function run(copy, id) {
   const named = `[${id}]`
   const files = readdirSync(join(copy, 'test'), { recursive: true, encoding: 'utf8' })

@@ -1,8 +1,9 @@
 /**
- * Which statements of the standards are proven, by which tests: `npm run conformance -- --help`.
+ * Shows which statements of the standards are proven, and by which tests: `npm run conformance -- --help`.
  *
- * A test names in its title what it proves: `[MQTT-3.1.2-1]` of MQTT 5.0, `[MQTT-3.1.2-1, 3.1.1]` of MQTT 3.1.1. What binds
- * only clients, or cannot be tested, is in test/conformance/not-applicable-*.tsv with its reason. All else is open.
+ * The title of a test names the statement that it proves: `[MQTT-3.1.2-1]` of MQTT 5.0, `[MQTT-3.1.2-1,
+ * 3.1.1]` of MQTT 3.1.1. Statements that bind only clients, or cannot be tested, are in
+ * test/conformance/not-applicable-*.tsv with the reason. All others are open.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -69,7 +70,7 @@ function main() {
   return open.length === 0 && problems.length === 0 ? 0 : 1
 }
 
-/** Statements by their id as titles write it: `MQTT-3.1.2-1`, or `MQTT-3.1.2-1, 3.1.1`. */
+/** Returns the statements by their ids as titles have them: `MQTT-3.1.2-1`, or `MQTT-3.1.2-1, 3.1.1`. */
 function readStatements() {
   const statements = new Map()
   for (const version of VERSIONS) {
@@ -82,7 +83,7 @@ function readStatements() {
   return statements
 }
 
-/** Notes the reason at each statement that is not applicable; returns what is wrong. */
+/** Sets the reason of each statement that is not applicable. Returns the problems. */
 function readReasons(statements) {
   const problems = []
   for (const version of VERSIONS) {
@@ -103,7 +104,7 @@ function readTable(name) {
   return lines.map((line) => line.split('\t'))
 }
 
-/** Every id that the source of a test names outside its comments. */
+/** Returns every id that the source of a test names outside its comments. */
 function readTitles() {
   const files = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.test.ts'))
@@ -124,7 +125,9 @@ function withoutComments(text) {
   return text.replace(stringOrComment, (found) => (found.startsWith('/') ? ' ' : found))
 }
 
-/** One result per test and id, from a report, or from running the files in `sources` when there is none. */
+/**
+ * Returns a result for each test and id, from a report or, without one, from a run of the files in `sources`.
+ */
 function readReport(path, sources) {
   const json = path === null ? run([...new Set(sources.map(({ file }) => file))]) : readFileSync(path, 'utf8')
   return JSON.parse(json).testResults.flatMap(({ name, assertionResults }) =>
@@ -146,12 +149,12 @@ function run(files) {
   }
 }
 
-/** A statement is proven when a test that names it passed, and none that names it did not. */
+/** Tells whether a statement is proven: tests name it, and all of them passed. */
 function isProven({ tests }) {
   return tests.length > 0 && tests.every(({ status }) => status === 'passed' || status === 'named')
 }
 
-/** Prints a version's line; returns what is open. */
+/** Prints the line of a version. Returns the open statements. */
 function report(statements, version) {
   const all = [...statements.values()].filter((statement) => statement.version === version)
   const proven = all.filter(isProven)

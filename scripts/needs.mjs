@@ -1,16 +1,17 @@
-/** What the tests need from Debian beside Node: finds out what is missing, and installs it where that is allowed. */
+/** Finds out which packages of Debian the tests need and lack, and installs them where that is allowed. */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
-/** Debian's own Python: the one for which python3-paho-mqtt is installed. */
+/** Debian's own Python, for which python3-paho-mqtt is installed. */
 export const PYTHON = '/usr/bin/python3'
 
-/** mosquitto's broker is in a directory that a user's PATH often lacks. */
+/** Debian installs mosquitto in a directory that a user's PATH often lacks. */
 const DIRECTORIES = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin']
 
 /**
- * Package, and whether what it is for works.
+ * Packages, each with a test whether its program or library works.
+ *
  * @type {[string, () => boolean][]}
  */
 const NEEDS = [
@@ -27,19 +28,22 @@ const NEEDS = [
 ]
 
 /**
- * Names of the packages that are missing.
+ * Returns the names of the packages that are missing.
+ *
  * @returns {string[]}
  */
 export function missingPackages() {
   return NEEDS.filter(([, works]) => !works()).map(([name]) => name)
 }
 
-/** The line to paste for someone who may install packages. */
+/** Returns the command line that installs packages. */
 export function installLine(packages) {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(' ')}`
 }
 
-/** Only Debian has all of them under these names, and only root may install. */
+/**
+ * Tells whether packages can be installed: Debian alone has all of them by these names, and it takes root.
+ */
 export function mayInstall() {
   return process.getuid?.() === 0 && command('apt-get') && /^ID=debian$/m.test(osRelease())
 }
@@ -47,7 +51,7 @@ export function mayInstall() {
 /**
  * Installs packages without a question. Throws when that fails.
  *
- * Installing mosquitto would start it as a system service on port 1883: that is neither asked for nor needed here.
+ * Installing mosquitto would start it as a system service on port 1883, which is prevented.
  */
 export function install(packages) {
   const undo = forbidServices()
@@ -61,7 +65,10 @@ export function install(packages) {
   if (packages.includes('mosquitto') && hasSystemd) run('systemctl', 'disable', '--now', 'mosquitto.service')
 }
 
-/** Debian's packages ask policy-rc.d whether they may start a service; 101 is no. */
+/**
+ * Debian's packages ask policy-rc.d whether they may start a service; 101 means no. Returns a function that
+ * undoes it.
+ */
 function forbidServices() {
   const policy = '/usr/sbin/policy-rc.d'
   if (existsSync(policy)) return () => {}

@@ -1,6 +1,6 @@
 /**
- * What an installation takes on this machine: the package as it is packed, and every package that comes with it. Needs
- * no network.
+ * Prints the size of an installation on this machine: of the packed package, and of every package that comes
+ * with it. Needs no network.
  *
  *     node scripts/size.mjs [--json]
  */
@@ -52,7 +52,7 @@ function versionOf(path) {
   return JSON.parse(readFileSync(join(path, 'package.json'), 'utf8')).version
 }
 
-/** Without packages inside that are listed by themselves. */
+/** Returns the size of a package, without packages inside it that are listed by themselves. */
 function bytesOf(directory) {
   let bytes = 0
   for (const entry of readdirSync(directory, { withFileTypes: true })) {

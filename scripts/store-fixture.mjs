@@ -1,7 +1,7 @@
 /**
- * Writes test/fixtures/store-v<format>: a store as this version of Godwit leaves it when it is killed, as a backup file,
- * and what is in it, as export lines. Run once when a format is new (`npm run build` first); a fixture that was released is
- * never written again, since it stands for the stores that are out there.
+ * Writes test/fixtures/store-v<format>: a store as this version of Godwit leaves it when it is killed, as a
+ * backup file and as export lines. It is run once for a new format, after `npm run build`. A released fixture
+ * is never written again, since it stands for the stores that users have.
  *
  *     node scripts/store-fixture.mjs [DIRECTORY]
  */
@@ -22,12 +22,12 @@ const { containerChunks } = await load('store/format/container.js')
 const { FORMAT_VERSION } = await load('store/format/format.js')
 const { exportLines } = await load('cli/commands/store-commands.js')
 
-/** 2026-01-31T12:00:00.000Z, and broker time that runs beside it. */
+/** 2026-01-31T12:00:00.000Z, and broker time at that instant. */
 const WALL = 1_769_860_800_000
 const BROKER = 86_400_000
 const NEVER = 0xffffffff
 
-/** The outbound state of a Session, as a Server keeps it. */
+/** The outbound state of a Session, as the Server keeps it. */
 class Outbound {
   queue = []
   queueHead = 0
@@ -60,7 +60,7 @@ class Outbound {
 
 const target = process.argv[2] ?? join(ROOT, 'test', 'fixtures', `store-v${FORMAT_VERSION}`)
 const directory = mkdtempSync(join(tmpdir(), 'godwit-fixture-'))
-/** What the Server would know; by the number of the Session. */
+/** The outbound state that the Server would have, by the number of the Session. */
 const sessions = new Map()
 let store
 
@@ -80,7 +80,9 @@ try {
   rmSync(directory, { recursive: true, force: true })
 }
 
-/** Small bounds, so that there are checkpoints, segments, moved bodies and deleted pages. */
+/**
+ * Opens the store with small bounds, so that there are checkpoints, segments, moved bodies and deleted pages.
+ */
 async function open() {
   store = new LevelStore({
     directory,
@@ -102,7 +104,7 @@ async function open() {
   })
 }
 
-/** Most of it is in checkpoints when it ends. */
+/** Writes records most of which are in checkpoints in the end. */
 async function before() {
   session(1, 'offline', { expirySeconds: NEVER, owner: 'alice', ownerId: 'id of alice' })
   session(2, 'under way', { expirySeconds: 3600 })
@@ -144,7 +146,7 @@ async function before() {
   receive(2, 12)
   for (const packetId of [1, 500, 65_535]) inbound(3, packetId, 2 ** 48 - packetId)
 
-  // Several segments, some of whose messages are gone.
+  // Several segments, some messages of which are gone.
   for (let number = 0; number < 1300; number++) {
     enqueue(4, delivery(message(`long/${number % 3}`, `number ${number}`, { qos: 1 }), { qos: 1 }))
     if (number % 250 === 249) await commit()
@@ -208,7 +210,7 @@ async function before() {
   await commit()
 }
 
-/** Ends as a kill would: in the journal. */
+/** Writes records that are in the journal in the end, as after a kill. */
 async function after() {
   // References to bodies of the same block, of an earlier page, and of an older block.
   const near = message('journal/near', 'shared in one block', { qos: 2 })
@@ -231,7 +233,7 @@ async function after() {
   await commit()
 }
 
-/** Two hours in doubt, of which one turned out not to have passed. */
+/** Writes a doubt of two hours, one of which turned out not to have passed. */
 async function doubt() {
   await commit()
   const since = BROKER - 7_200_000
@@ -247,7 +249,8 @@ async function doubt() {
 /**
  * @param {number} id
  * @param {string} clientId
- * @param {{ owner?: string | null, ownerId?: string | null, expirySeconds: number, disconnectedAt?: number }} options
+ * @param {{ owner?: string | null, ownerId?: string | null, expirySeconds: number, disconnectedAt?: number }}
+ * options
  */
 function session(
   id,

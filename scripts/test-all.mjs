@@ -1,6 +1,6 @@
 /**
- * Every check and every test, on a machine that has nothing but Node. Ends with the line `N passed, N failed`, and
- * with 0 only when nothing failed and nothing was left out.
+ * Runs every check and every test, on a machine that has nothing but Node. The last line is `N passed, N
+ * failed`, and the exit code is 0 only if nothing failed and nothing was left out.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -23,7 +23,7 @@ test()
 console.log(`${passed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)
 
-/** Installs what is missing, or says how and ends. */
+/** Installs missing packages, or prints how to install them and ends. */
 function provide() {
   const missing = missingPackages()
   if (missing.length === 0) return
@@ -40,7 +40,7 @@ function provide() {
   process.exit(1)
 }
 
-/** A failed check counts as one failure; a passed one is not counted as a test. */
+/** Runs a check. A failed one counts as a failure; a passed one does not count as a test. */
 function check(name, program, ...args) {
   if (run(program, ...args) === 0) return
   failed++
@@ -63,7 +63,7 @@ function test() {
   }
 }
 
-/** A test that was left out counts as failed, as does a file that could not be loaded. */
+/** Counts the tests. One that was left out counts as failed, and so does a file that could not be loaded. */
 function count(report, status) {
   passed += report.numPassedTests
   failed += report.numFailedTests

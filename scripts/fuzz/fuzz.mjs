@@ -1,7 +1,8 @@
 /**
- * Fuzzes the broker for as long as it is told: `npm run fuzz -- --minutes 10 --seed 7 --only codec,session`. Compiles
- * src and test/fuzz beside each other, runs the targets in a thread that this one watches, and ends with a table of
- * inputs per target and one line that sums them up; with 1 and the shrunken input when something was found.
+ * Fuzzes the broker for some minutes: `npm run fuzz -- --minutes 10 --seed 7 --only codec,session`. Compiles
+ * src and test/fuzz beside each other, and runs the targets in a thread that this one watches. Prints a table
+ * of the inputs of each target and a line that sums them up. If something was found, prints the shrunken
+ * input and ends with 1.
  */
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
@@ -14,7 +15,7 @@ import { Worker } from 'node:worker_threads'
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const COMPILED = join(ROOT, '.fuzz')
 
-/** An input that takes longer than this hangs: the slowest take a few milliseconds. */
+/** An input that takes longer than this counts as a hang: the slowest inputs take a few milliseconds. */
 const HANG_MS = 120_000
 
 const REPORT_MS = 60_000
@@ -111,5 +112,6 @@ function line({ targets, find, heapBytes, heapBytesBefore, minutes: taken }) {
   const each = targets.map((target) => `${target.name} ${target.inputs}`).join(', ')
   const mib = (bytes) => `${(bytes / 1024 / 1024).toFixed(0)} MiB`
   const found = find === null ? 'nothing found' : '1 find'
-  return `fuzz: ${inputs} inputs (${each}) in ${taken.toFixed(1)} min, seed ${seed}, heap ${mib(heapBytesBefore)} to ${mib(heapBytes)}, ${found}`
+  const heap = `heap ${mib(heapBytesBefore)} to ${mib(heapBytes)}`
+  return `fuzz: ${inputs} inputs (${each}) in ${taken.toFixed(1)} min, seed ${seed}, ${heap}, ${found}`
 }

@@ -1,4 +1,4 @@
-/** The thread that fuzzes: the targets in turns, by their share of the time. */
+/** The thread that fuzzes: it runs the targets in turns, by their shares of the time. */
 import { Session } from 'node:inspector'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 
 const { compiled, seed, only, minutes, progress } = workerData
 
-/** Inputs between two looks at what code ran; looking costs some milliseconds. */
+/** Time between two checks of the code that ran; a check takes some milliseconds. */
 const BATCH_MS = 500
 
 const { Campaign } = await import(`${compiled}test/fuzz/engine.js`)
@@ -28,7 +28,7 @@ let heapBytesBefore = 0
 let find = null
 let settledAt = 0
 while (find === null && performance.now() - startedAt < minutes * 60_000) {
-  // The one that is farthest behind its share.
+  // The next target is the one farthest behind its share.
   const next = campaigns.reduce((a, b) => (b.seconds / b.share < a.seconds / a.share ? b : a))
   report(next.campaign.target.name, false)
   const from = performance.now()
@@ -36,7 +36,7 @@ while (find === null && performance.now() - startedAt < minutes * 60_000) {
   const ms = performance.now() - from
   next.seconds += ms / 1000
   next.batch = Math.max(16, Math.min(next.batch * 2, Math.round((next.batch * BATCH_MS) / ms)))
-  // What a run keeps in its corpora is there after a while; what grows from then on leaks.
+  // After a while the corpora are complete, and memory that grows from then on is a leak.
   if (settledAt === 0 && performance.now() - startedAt > Math.min(60_000, minutes * 30_000)) {
     settledAt = performance.now()
     heapBytesBefore = heap()
@@ -65,7 +65,7 @@ function heap() {
   return process.memoryUsage().heapUsed
 }
 
-/** V8 counts which blocks of our compiled sources ran. */
+/** Has V8 count which blocks of our compiled sources ran. */
 async function codeThatRan() {
   const session = new Session()
   session.connect()
