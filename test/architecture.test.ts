@@ -29,7 +29,15 @@ const FLOORS: Readonly<Record<string, number>> = {
 /** The rooms of each folder that has several, from the bottom up: within a folder, too, an import goes down. */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   mqtt: ['mqtt', 'mqtt/properties', 'mqtt/codec'],
-  store: ['store', 'store/format', 'store/files', 'store/journal', 'store/level', 'store/records'],
+  store: [
+    'store',
+    'store/format',
+    'store/files',
+    'store/journal',
+    'store/commit',
+    'store/level',
+    'store/records',
+  ],
   broker: [
     'broker/boundary',
     'broker/accounts',

@@ -18,7 +18,9 @@ import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-const LEVEL = 'store/level/level.js'
+const OPTIONS = 'store/level/level-options.js'
+const SEALER = 'store/commit/block-sealer.js'
+const RECORDS = 'store/commit/session-records.js'
 
 /**
  * Has checkpoints, evictions, flushes and compactions every few hundred KiB.
@@ -28,11 +30,11 @@ const LEVEL = 'store/level/level.js'
 export const TIGHT = {
   name: 'tight',
   edits: [
-    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 128 * 1024'],
-    [LEVEL, 'writeBufferBytes: 8 * MIB', 'writeBufferBytes: 64 * 1024'],
-    [LEVEL, 'maxFileSize: TABLE_BYTES', 'maxFileSize: MIB'],
-    [LEVEL, 'CHECKPOINT_PAGES = 65_536', 'CHECKPOINT_PAGES = 64'],
-    [LEVEL, 'COMPACT_BYTES = 64 * MIB', 'COMPACT_BYTES = 256 * 1024'],
+    [OPTIONS, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 128 * 1024'],
+    [OPTIONS, 'writeBufferBytes: 8 * MIB', 'writeBufferBytes: 64 * 1024'],
+    ['store/level/open-store.js', 'maxFileSize: TABLE_BYTES', 'maxFileSize: MIB'],
+    [SEALER, 'CHECKPOINT_PAGES = 65_536', 'CHECKPOINT_PAGES = 64'],
+    ['store/commit/database-compactor.js', 'COMPACT_BYTES = 64 * MIB', 'COMPACT_BYTES = 256 * 1024'],
   ],
   words: ['--set', 'data.resident_bytes_max=1MiB'],
 }
@@ -45,9 +47,9 @@ export const TIGHT = {
 export const STEPPED = {
   name: 'stepped',
   edits: [
-    [LEVEL, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: MIB'],
-    [LEVEL, 'const CHECKPOINT_BYTES = 32 * 1024', 'const CHECKPOINT_BYTES = 1024'],
-    [LEVEL, 'this.#block.bytes / 2', 'this.#block.bytes / 64'],
+    [OPTIONS, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: MIB'],
+    [SEALER, 'const CHECKPOINT_BYTES = 32 * 1024', 'const CHECKPOINT_BYTES = 1024'],
+    [SEALER, 'block.bytes / 2', 'block.bytes / 64'],
   ],
   words: ['--set', 'data.resident_bytes_max=8MiB'],
 }
@@ -71,15 +73,17 @@ export const MUTANTS = [
   },
   {
     name: 'forgets the inbound identifier',
-    edits: [[LEVEL, 'this.#block.inboundAdded(session.number, packetId, digest)', 'void [packetId, digest]']],
+    edits: [
+      [RECORDS, 'this.#block.inboundAdded(session.number, packetId, digest)', 'void [packetId, digest]'],
+    ],
   },
   {
     name: 'forgets that an inbound identifier was released',
-    edits: [[LEVEL, 'this.#block.inboundRemoved(session.number, packetId)', 'void packetId']],
+    edits: [[RECORDS, 'this.#block.inboundRemoved(session.number, packetId)', 'void packetId']],
   },
   {
     name: 'forgets that a message was received',
-    edits: [[LEVEL, 'this.#block.received(session.number, packetId)', 'void packetId']],
+    edits: [[RECORDS, 'this.#block.received(session.number, packetId)', 'void packetId']],
   },
   {
     name: 'loses the tail of a queue',
@@ -146,8 +150,8 @@ export const MUTANTS = [
     name: 'takes a failed commit for a success',
     edits: [
       [
-        LEVEL,
-        'this.#durable(sequence), (error) => this.#fail(error)',
+        'store/commit/committer.js',
+        'this.#durable(sequence), (error) => this.#parts.database.commitFailed(error)',
         'this.#durable(sequence), () => this.#durable(sequence)',
       ],
     ],

@@ -1,4 +1,6 @@
-/** HOT. The store without a disk: nothing survives the process, and everything is committed as soon as it is recorded. */
+/**
+ * HOT. The store without a disk: nothing survives the process, and every record counts as committed at once.
+ */
 import { type Delivery, Message } from '../mqtt/message.ts'
 import { Histogram } from '../structures/histogram.ts'
 import { HeldBytes, MESSAGE_BYTES } from './held-bytes.ts'
@@ -14,7 +16,7 @@ import type {
   WillRecord,
 } from './store.ts'
 
-/** `Message.stored` of this store: how many deliveries refer to the message. */
+/** `Message.stored` of this store: counts the deliveries that refer to the message. */
 class Held {
   refs = 0
 }

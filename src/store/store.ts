@@ -1,8 +1,9 @@
 /**
- * The store's port: what must outlive the process. The executable contract is `test/store/contract.ts`.
+ * The port of the store, which keeps everything that must outlive the process. Its executable contract is
+ * `test/store/contract.ts`.
  *
- * Everything recorded is synchronous and only fills the open block; `commit` makes blocks durable, in order. What
- * promises something that was just recorded waits until `committedSequence` reaches the `openSequence` that was
+ * Recording is synchronous and only fills the open block; `commit` makes blocks durable, in order. A packet
+ * that promises something just recorded waits until `committedSequence` reaches the `openSequence` that was
  * read after recording. Records of one Session are applied in the order in which they were recorded.
  */
 import type { ErrorCode } from '../errors.ts'
@@ -15,7 +16,9 @@ export interface SessionRecord {
   readonly clientId: string
   /** The user that made the Session; null for anonymous. */
   readonly owner: string | null
-  /** The id of the account that owns the Session; null where the owner has none, and in stores of format 1. */
+  /**
+   * The id of the account that owns the Session; null if the owner has no account, and in stores of format 1.
+   */
   readonly ownerId: string | null
   /** SESSION_NEVER_EXPIRES for never. */
   readonly expirySeconds: number
@@ -26,9 +29,9 @@ export interface SessionRecord {
 export interface SubscriptionRecord extends SubscriptionOptions {
   /** 0 when absent. */
   readonly identifier: number
-  /** Present while retained messages are still under way: after a crash they begin again. */
+  /** Present while retained messages are still being sent: after a crash they are sent from the beginning. */
   readonly retainedPending?: true
-  /** With it: when they began, in broker time. What was published later than this was live. */
+  /** When sending them began, in broker time. Anything published later was live. */
   readonly retainedSince?: number
 }
 
@@ -36,13 +39,15 @@ export interface WillRecord {
   readonly will: Will
   /** The user that owns the Session; null for anonymous. */
   readonly owner: string | null
-  /** Tells that user's account from a later one of the same name; null or absent where the name is all there is. */
+  /**
+   * Tells that user's account from a later one of the same name; null or absent if only the name is known.
+   */
   readonly ownerId?: string | null
   /** Broker time in ms at which it is to be published; 0 while the Network Connection is open. */
   readonly dueAt: number
   /**
-   * True where the Server made up the Client Identifier and the Session ends with the Network Connection: the client comes back
-   * under another one, and can never take its Will back.
+   * True if the Server made up the Client Identifier and the Session ends with the Network Connection. The
+   * client comes back under another identifier, so it can never take its Will back.
    */
   readonly assigned?: boolean
 }
@@ -54,54 +59,60 @@ export interface InFlight {
   readonly delivery: Delivery | null
 }
 
-/** A QoS 2 message received and not yet released: its identifier, and the digest that tells a repetition; 0 unknown. */
+/**
+ * A QoS 2 message received and not yet released: its identifier, and the digest by which a repetition is
+ * recognized; 0 for unknown.
+ */
 export type InboundPacket = readonly [packetId: number, digest: number]
 
-/** A moment as the machine counts it since it was started, whatever its wall clock says. */
+/** A moment by the machine's own time since it was started, whatever its wall clock says. */
 export interface BootTime {
-  /** Of this start of the machine: 16 bytes in hexadecimal. */
+  /** Identifies this start of the machine: 16 bytes in hexadecimal. */
   readonly bootId: string
-  /** Since then, in ms; time asleep counts. */
+  /** Milliseconds since that start, including time asleep. */
   readonly sinceBoot: number
 }
 
-/** Time that passed by the wall clock alone, and perhaps not at all. */
+/** Time that passed according to the wall clock alone, and perhaps did not pass at all. */
 export interface TimeDoubt {
-  /** How much of it. */
+  /** How much time. */
   readonly ms: number
-  /** Broker time in ms before it: whatever ended by then has ended for sure. */
+  /** Broker time in ms before it. Anything that ended by then has certainly ended. */
   readonly since: number
-  /** Broker time in ms from which on it counts. */
+  /** Broker time in ms from which the doubtful time counts. */
   readonly until: number
 }
 
 /**
- * Consecutive entries of one queue, kept by the store in a few bytes each: their bodies are on disk, and no object
- * stands for them. Only the store that made them can read them; entries leave at the front, by `unpark`.
+ * Consecutive entries of one queue, kept by the store in a few bytes each: their bodies are on disk, and
+ * there is no object for any of them. Only the store that made them can read them. Entries leave at the
+ * front, by `unpark`.
  */
 export interface Parked {
   readonly length: number
-  /** Of their messages, by `Message.size`. */
+  /** Sum of their messages' `Message.size`. */
   readonly bytes: number
-  /** Whether an entry came by a Shared Subscription. */
+  /** Whether any entry came by a Shared Subscription. */
   readonly shared: boolean
-  /** Whether an entry's message may expire. */
+  /** Whether any entry's message may expire. */
   readonly expires: boolean
-  /** When the message of an entry expires, in broker time; `Infinity` for never. 0 is the oldest entry. */
+  /**
+   * When the message of an entry expires, in broker time; `Infinity` for never. Index 0 is the oldest entry.
+   */
   expiresAt(index: number): number
   /** The `Message.size` of an entry. */
   sizeAt(index: number): number
 }
 
-/** What is in flight of a Session whose client is away, in a few bytes each. */
+/** The in-flight messages of a Session whose client is away, in a few bytes each. */
 export interface ParkedFlight {
-  /** In the order in which they were sent; negative where PUBREC came, and only PUBREL is to be sent. */
+  /** In the order in which they were sent. Negative if PUBREC arrived, so that only PUBREL is to be sent. */
   readonly packetIds: Int32Array
-  /** The deliveries of the others, in the same order. */
+  /** The deliveries with the positive packet identifiers, in the same order. */
   readonly parked: readonly Parked[]
 }
 
-/** What a range of a queue consists of, in order. */
+/** Takes the entries of a range of a queue, in order. */
 export interface QueueReader {
   delivery(delivery: Delivery): void
   /** The entries of `parked` from the first index up to, not including, the second. */
@@ -109,15 +120,15 @@ export interface QueueReader {
 }
 
 /**
- * A Session's outbound state, read by the store when it writes a checkpoint. Queue entries have positions that
- * only grow: `head` is the oldest entry, `tail` is one past the newest.
+ * A Session's outbound state, read by the store when it writes a checkpoint. Queue entries have positions
+ * that only grow: `head` is the oldest entry, `tail` is one past the newest.
  */
 export interface OutboundState {
   /** In the order in which they were sent. */
   inFlight(): Iterable<InFlight>
   readonly queueHead: number
   readonly queueTail: number
-  /** Tells `reader` the entries from a position up to, not including, another one. */
+  /** Passes the entries from one position up to, not including, another one to `reader`. */
   readQueue(from: number, to: number, reader: QueueReader): void
   /** The packet identifier after which the search for a free one begins. */
   readonly lastPacketId: number
@@ -125,17 +136,17 @@ export interface OutboundState {
   inbound(): Iterable<InboundPacket>
 }
 
-/** What the store asks of the Server. Set once, before `open`. */
+/** The Server as the store sees it. */
 export interface StateSource {
   /** Broker time in ms: monotonic, goes on across restarts. */
   now(): number
   /** Wall clock in ms since 1970. */
   wallNow(): number
-  /** Null where the machine does not tell. */
+  /** Null if the machine does not provide it. */
   bootTime(): BootTime | null
-  /** Undefined when there is no such Session (any more). */
+  /** Returns undefined if there is no such Session (any more). */
   outbound(sessionId: number): OutboundState | undefined
-  /** A block was made durable: everything that waited for it may leave. */
+  /** A block was made durable: packets that waited for it may leave. */
   committed(sequence: number): void
   /** A commit failed: memory is ahead of the disk. Called once; the store is closed afterwards. */
   failed(error: StoreError): void
@@ -144,7 +155,7 @@ export interface StateSource {
 export interface RecoveredSession {
   readonly id: number
   readonly record: SessionRecord
-  /** A SmallMap is for whoever takes it up to keep. */
+  /** If it is a SmallMap, the receiver may keep it. */
   readonly subscriptions: Iterable<readonly [filter: string, record: SubscriptionRecord]>
   readonly inFlight: readonly InFlight[] | ParkedFlight
   /** Oldest first. Bodies may be evicted. */
@@ -158,21 +169,23 @@ export interface Recovered {
   /** Broker time and wall time of the last commit, in ms; both 0 for an empty store. */
   readonly brokerTime: number
   readonly wallTime: number
-  /** The machine's own time of the last commit; null where it is not known. */
+  /** The machine's own time of the last commit; null if unknown. */
   readonly bootTime: BootTime | null
-  /** What was in doubt then; null for nothing. */
+  /** The time that was in doubt then; null for none. */
   readonly doubt: TimeDoubt | null
-  /** To be gone through once, before anything is recorded: each is put together when its turn comes. */
+  /** Iterate once, before anything is recorded: each Session is put together when its turn comes. */
   readonly sessions: Iterable<RecoveredSession>
   readonly retained: readonly Message[]
-  /** The `liveAt` of those that have one, by topic name. */
+  /** The `liveAt` of the retained messages that have one, by topic name. */
   readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
-  /** To be called now and then while much is taken up. Throws StoreError `memory`; the process can only end then. */
+  /**
+   * Call this now and then while taking much over. Throws StoreError `memory`; then the process can only end.
+   */
   readonly checkMemory?: () => void
-  /** The store was of format 1: no Session says which account owns it. */
+  /** The store was of format 1, where no Session says which account owns it. */
   readonly withoutOwnerIds?: true
-  /** What the operator should know about this start, as a sentence; such as an import. */
+  /** Tells the operator about something special of this start, such as an import, as a sentence. */
   readonly notice?: string
 }
 
@@ -183,13 +196,13 @@ export type StoreErrorKind =
   | 'access'
   /** Written by a version of Godwit (or another program) that this one cannot read. */
   | 'format'
-  /** Stored bytes are not what was written. */
+  /** Stored bytes differ from what was written. */
   | 'corrupt'
   /** No space left. */
   | 'full'
-  /** What is stored takes more memory than this process may have. */
+  /** The stored data takes more memory than this process may have. */
   | 'memory'
-  /** Anything else the disk answered. */
+  /** Any other error of the disk. */
   | 'io'
 
 const STORE_ERROR_CODES = {
@@ -206,7 +219,7 @@ export class StoreError extends Error {
   override readonly name = 'StoreError'
   readonly kind: StoreErrorKind
   readonly code: ErrorCode
-  /** What the operator can do about it, as a sentence. */
+  /** Tells the operator what to do about it, as a sentence. */
   readonly advice: string
 
   constructor(kind: StoreErrorKind, message: string, advice: string, options?: ErrorOptions) {
@@ -220,120 +233,136 @@ export class StoreError extends Error {
 export interface StoreFigures {
   /** Commits since the store was opened. */
   commits: number
-  /** Bytes that stored messages with their bodies in memory take, with what JavaScript adds. */
+  /** Memory of stored messages whose bodies are in memory, including JavaScript's overhead. */
   residentBytes: number
-  /** Bytes of message bodies that are stored and referenced. */
+  /** Bytes of message bodies that are stored and still needed. */
   storedBytes: number
-  /** Bytes that entries of queues and in flight take in memory beside the bodies, as `countEntries` was told. */
+  /** Memory of entries, queued or in flight, besides the bodies, as reported to `countEntries`. */
   entryBytes: number
 }
 
 export interface Store {
-  /** Sequence of the block being filled: what is recorded next is durable with it. */
+  /** Sequence of the block being filled: the next record becomes durable with it. */
   readonly openSequence: number
-  /** Sequence of the newest block that holds a record: `openSequence`, or one less while the open block is empty. */
+  /**
+   * Sequence of the newest block that holds a record: `openSequence`, or one less while the open block is
+   * empty.
+   */
   readonly recordedSequence: number
   readonly committedSequence: number
-  /** Recorded and not yet durable. Publishers pause above a limit. */
+  /** Bytes recorded and not yet durable. Publishers pause above a limit. */
   readonly pendingBytes: number
-  /** Why new work (messages, Sessions) must be refused, such as a nearly full disk; null when all is well. */
+  /** The reason why new work (messages, Sessions) is refused, such as a nearly full disk; null for none. */
   readonly refusal: string | null
-  /** Bytes that may still be written until new work is refused, as far as that is known; Infinity where nothing limits it. */
+  /**
+   * Bytes that may still be written before new work is refused, as far as known; Infinity without a limit.
+   */
   readonly roomBytes: number
-  /** Less room than this is short: those who hold most are to write no more. 0 where nothing limits it. */
+  /** Room is short below this many bytes: clients that hold most must write no more. 0 without a limit. */
   readonly shortRoomBytes: number
-  /** The same for a message of so many bytes, which there may be no room for while there is for smaller ones. */
+  /** As `refusal`, for a message of this size: there may be room for smaller ones only. */
   refusalFor(bytes: number): string | null
   readonly figures: Readonly<StoreFigures>
-  /** Of messages that Sessions hold and the store does not have. Counts on while the store is closed. */
+  /** Counts messages that Sessions hold and the store does not have, also while the store is closed. */
   readonly held: HeldBytes
-  /** How long commits took, from sealing the block to its being durable, since the store was opened. */
+  /** Durations of the commits since the store was opened, from sealing a block until it was durable. */
   readonly commitLatency: Histogram
 
-  /** Opens, verifies and recovers. Throws StoreError. May be called again after `failed` or `close`. */
+  /**
+   * Opens, verifies and recovers the store. Rejects with StoreError. May be called again after `failed` or
+   * `close`.
+   */
   open(source: StateSource): Promise<Recovered>
 
   putSession(sessionId: number, record: SessionRecord): void
-  /** Also forgets its Subscriptions, in-flight and inbound state; `held` is all that is queued and in flight. */
+  /**
+   * Also forgets its Subscriptions, in-flight and inbound state. `held` is everything queued and in flight.
+   */
   deleteSession(sessionId: number, held: Iterable<Message | Parked>): void
   putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void
   deleteSubscription(sessionId: number, filter: string): void
 
-  /** Appends to the Session's queue; the body is stored with its first delivery. */
+  /** Appends to the Session's queue. The first delivery of a message stores its body. */
   enqueue(sessionId: number, delivery: Delivery): void
   /** The head of the queue is now in flight under this packet identifier. */
   sent(sessionId: number, packetId: number): void
   /** The head of the queue is gone: expired, dropped, or sent at QoS 0. */
   dropped(sessionId: number, message: Message): void
-  /** The next entries of the queue are these, all of them, and gone. */
+  /** The next entries of the queue are all of these, and they are gone. */
   droppedParked(sessionId: number, parked: Parked): void
   /**
-   * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of what is in flight,
-   * since PUBRELs go in the order of their PUBRECs.
+   * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of the
+   * in-flight messages, because PUBRELs are sent in the order of their PUBRECs.
    */
   received(sessionId: number, packetId: number, message: Message): void
-  /** PUBACK or PUBCOMP (or a refusing PUBREC, or a discarded message) ended it; `message` is null after `received`. */
+  /**
+   * PUBACK, PUBCOMP, a refusing PUBREC or a discarded message ended it. `message` is null after `received`.
+   */
   completed(sessionId: number, packetId: number, message: Message | null): void
 
-  /** Entries of stored Sessions take so many bytes more in memory, or less. */
+  /** Adds to the memory that entries of stored Sessions take; `bytes` may be negative. */
   countEntries(bytes: number): void
-  /** Whether it can drop bodies from memory and read them back. */
+  /** Whether this store can drop bodies from memory and read them back. */
   readonly parks: boolean
-  /** Whether bodies and entries take more memory than they may: what can be parked should be. */
+  /** Whether bodies and entries take more memory than they may, so that entries should be parked. */
   readonly isShort: boolean
 
   /**
-   * Parks a delivery that waits or is in flight behind the entries of `onto`, null for none. Returns where it is: `onto`, or a new one
-   * when that is full. Null when it cannot be parked (yet), since it is not on disk. Nothing is recorded.
+   * Parks a delivery, queued or in flight, behind the entries of `onto`, null for none. Returns the entries
+   * that it joined: `onto`, or new ones when that is full. Returns null if it cannot be parked (yet) because
+   * it is not on disk. Nothing is recorded.
    */
   park(delivery: Delivery, onto: Parked | null): Parked | null
   /** Takes the oldest `count` entries out again. Bodies may be evicted. */
   unpark(parked: Parked, count: number): Delivery[]
-  /** One entry, which stays parked: to be used, or given to `restore`, before the next commit. */
+  /** Returns one entry, which stays parked. Use it, or pass it to `restore`, before the next commit. */
   peek(parked: Parked, index: number): Delivery
 
-  /** Also replaces what is known of this identifier. `digest` is below 2^48; 0 for unknown. */
   /**
-   * The next entries of the Session's queue are these, all of them: takes them off, and appends those to the queue again that
-   * have not expired by `now`. Returns where these are, and tells `gone` the others.
+   * The next entries of the Session's queue are all of these: takes them off, and appends those that have not
+   * expired by `now` to the queue again. Returns where these are, and passes the others to `gone`.
    */
   requeue(sessionId: number, parked: Parked, now: number, gone: (delivery: Delivery) => void): Parked[]
 
+  /** Also replaces an earlier digest of this identifier. `digest` is below 2^48; 0 for unknown. */
   inboundAdded(sessionId: number, packetId: number, digest: number): void
   inboundRemoved(sessionId: number, packetId: number): void
 
   /**
-   * Retained messages, by `message.topic`. `liveAt` is when the latest message of the topic was published while retained
-   * messages were under way to a stored Session, in broker time; 0 for never.
+   * Replaces the retained message of its topic. `liveAt` is when the latest message of the topic was
+   * published while retained messages were being sent to a stored Session, in broker time; 0 for never.
    */
   putRetained(message: Message, liveAt: number): void
   deleteRetained(topic: string): void
   putWill(clientId: string, record: WillRecord): void
   deleteWill(clientId: string): void
 
-  /** The next commit happens though nothing else was recorded: for the times that go with it. */
+  /** Makes the next commit happen even if nothing else is recorded: for the times that go with it. */
   recordTime(): void
   putDoubt(doubt: TimeDoubt | null): void
-  /** Whether the message was stored before the time that is in doubt, or before this run where none is. */
+  /** Whether the message was stored before the time in doubt; before this run if none is in doubt. */
   isOld(message: Message): boolean
   /**
-   * So many ms after `since` did not pass: what was stored before the doubt and expires after `since` expires later. `held` is
-   * all that is queued and in flight; retained messages, Sessions and Wills are for the caller to put anew.
+   * So many ms after `since` did not pass: messages that were stored before the doubt and expire after
+   * `since` expire later. `held` is everything queued and in flight. The caller puts retained messages,
+   * Sessions and Wills anew.
    */
   postpone(ms: number, since: number, held: Iterable<Message | Parked>): void
 
-  /** What is recorded until `endWhole` is one fact: no block is sealed in between, but by `close`. They may overlap. */
+  /** Records until `endWhole` are one fact: only `close` seals a block in between. Facts may overlap. */
   beginWhole(): void
   endWhole(): void
-  /** Seals the open block and starts its commit, unless one is under way or nothing was recorded. */
+  /**
+   * Seals the open block and starts its commit as soon as none is in flight. Does nothing without records.
+   */
   commit(): void
   /**
-   * Drops bodies from memory that can be read back, so many bytes if there are as many; memory is short. Returns how many bytes
-   * they had, with what JavaScript adds.
+   * Evicts bodies that can be read back, because memory is short, until `bytes` are freed or few are left.
+   * Returns the bytes that were freed, including JavaScript's overhead.
    */
   evict(bytes: number): number
   /** Reads evicted bodies back, also of messages that are completed meanwhile. Rejects with StoreError. */
   restore(messages: readonly Message[]): Promise<void>
-  /** Commits what is recorded, writes a clean mark, closes. */
+  /** Commits all records, writes the mark of a clean end, and closes. */
   close(): Promise<void>
 }

@@ -1,8 +1,11 @@
-/** What is kept of a Subscription beside its filter: for all that are alike the same object. */
+/** The record of a Subscription, without its filter. Subscriptions that are alike share one object. */
 import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
 import type { SubscriptionRecord } from './store.ts'
 
-/** By QoS (2 bits), No Local, Retain As Published and Retain Handling (2 bits); without Subscription Identifier. */
+/**
+ * Records without a Subscription Identifier, by QoS (2 bits), No Local, Retain As Published and Retain
+ * Handling (2 bits).
+ */
 const PLAIN: readonly SubscriptionRecord[] = Array.from({ length: 48 }, (_, index) =>
   Object.freeze({
     qos: (index & 3) as QoS,
@@ -13,7 +16,10 @@ const PLAIN: readonly SubscriptionRecord[] = Array.from({ length: 48 }, (_, inde
   }),
 )
 
-/** The record of a Subscription whose retained messages are not under way. `identifier` is 0 for none. Immutable. */
+/**
+ * Returns the record of a Subscription that awaits no retained messages. `identifier` is 0 for none.
+ * Immutable.
+ */
 export function subscriptionRecord(options: SubscriptionOptions, identifier: number): SubscriptionRecord {
   const { qos, noLocal, retainAsPublished, retainHandling } = options
   if (identifier !== 0) return { qos, noLocal, retainAsPublished, retainHandling, identifier }

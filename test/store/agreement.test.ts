@@ -1,4 +1,6 @@
-/** Start, check and repair agree on every store: whole ones at every commit, and damaged ones of every kind. */
+/**
+ * Start, check and repair agree about every store: sound ones at every commit, and all kinds of damaged ones.
+ */
 import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,7 +15,8 @@ import {
   Table,
   tableRange,
 } from '../../src/store/format/format.ts'
-import { LevelStore, type LevelStoreOptions } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level.ts'
+import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
 import type { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'
@@ -45,12 +48,14 @@ function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): Leve
   })
 }
 
-/** Entries so large that a commit checkpoints one segment of them: a longer queue takes several commits. */
+/**
+ * Entries so large that one commit checkpoints one segment of them, and a longer queue takes several commits.
+ */
 const IDENTIFIERS = Array.from({ length: 20 }, (_, index) => 268_435_455 - index)
 
 const LONG = 100
 
-/** The queue of Session LONG moves at both ends by these many entries. */
+/** The queue of Session LONG moves at both ends by so many entries. */
 function moveLongQueue(server: ModelServer, step: number, added: number, gone: number): void {
   for (let index = 0; index < added; index++) {
     const one = message('long', `${step}.${index}`)
@@ -65,7 +70,9 @@ function moveLongQueue(server: ModelServer, step: number, added: number, gone: n
   for (const packetId of sent.slice(0, Math.max(0, sent.length - 20))) server.acknowledge(LONG, packetId)
 }
 
-/** Random operations beside a long queue; returns the batches, and what each must bring back. */
+/**
+ * Does random operations beside a long queue. Returns the batches, and the state that each must bring back.
+ */
 async function recordedHistory(
   seed: number,
   steps: number,
@@ -86,7 +93,7 @@ async function recordedHistory(
   return { server, batches }
 }
 
-/** Why a start refuses the store; null when it does not. The store is left as it is. */
+/** Returns why a start refuses the store; null if it does not. Leaves the store as it is. */
 async function startRefusal(path: string): Promise<StoreError | null> {
   const copy = directory()
   await cp(path, copy, { recursive: true })
@@ -102,7 +109,7 @@ async function startRefusal(path: string): Promise<StoreError | null> {
   }
 }
 
-/** What check says is in step with the start, and after a repair both find nothing. */
+/** Expects that check and start agree, and that both find nothing after a repair. */
 async function expectAgreement(path: string, what: string): Promise<void> {
   const refusal = await startRefusal(path)
   const { isSound, text } = await checkStore(path)
@@ -114,7 +121,7 @@ async function expectAgreement(path: string, what: string): Promise<void> {
   expect(await checkStore(path), `${what}: ${repaired}`).toMatchObject({ isSound: true })
 }
 
-/** Compares long texts, and shows where they part. */
+/** Compares long texts, and shows where they differ. */
 function expectSame(text: string, wanted: string | undefined, what: string): void {
   if (text === wanted) return
   const [lines, wantedLines] = [text.split('\n'), wanted?.split('\n') ?? []]
@@ -134,7 +141,7 @@ function isSplit(batch: Batch): boolean {
 
 describe('whole stores', () => {
   test.each([1, NEW_SEED])(
-    'a queue whose both ends move is whole after every commit, also where its checkpoint takes several, seed %i [field-A1]',
+    'a queue that moves at both ends is complete after every commit of its checkpoint, seed %i [field-A1]',
     async (seed) => {
       const { server, batches } = await recordedHistory(seed, 500)
       const split = batches.map(isSplit)
@@ -161,7 +168,7 @@ describe('whole stores', () => {
 })
 
 describe('damaged stores', () => {
-  /** A store that ends as a kill would leave it, in the middle of a checkpoint. */
+  /** Makes a store that was killed in the middle of a checkpoint. */
   async function killedStores(seed: number, stores: number): Promise<{ paths: string[]; random: Random }> {
     const { batches } = await recordedHistory(seed, 250)
     const random = new Random(seed)
@@ -245,7 +252,9 @@ describe('damaged stores', () => {
 })
 
 describe('a store of 0.1.0 that lost segments of a queue below what the journal says is gone', () => {
-  /** The head value names 3,000 entries; the journal says that the oldest 2,500 were dropped or sent since then. */
+  /**
+   * The head value names 3,000 entries. The journal says that the oldest 2,500 were dropped or sent since.
+   */
   async function oldStore(inFlight: boolean): Promise<{ path: string; wanted: string }> {
     const batches: Batch[] = []
     const options = { checkpointJournalBytes: 1_000_000, openBatch: recordingWriter(batches) }
@@ -281,14 +290,14 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
     return { path, wanted }
   }
 
-  test('is opened when nothing of it is needed, and everything is in it [field-A1]', async () => {
+  test('opens complete when none of the lost entries is needed [field-A1]', async () => {
     const { path, wanted } = await oldStore(false)
     expect(await checkStore(path)).toMatchObject({ isSound: true })
     const server = new ModelServer(busyStore(path))
     await server.open()
     await server.restoreAll()
     expectSame(server.describe(), wanted, 'opened')
-    // And it goes on from there, over its next checkpoints.
+    // The store also works from there on, over its next checkpoints.
     for (let step = 0; step < 20; step++) {
       moveLongQueue(server, step, 200, 150)
       await server.commit()
@@ -302,7 +311,7 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
     await again.store.close()
   })
 
-  test('is refused when a message of it is still in flight; check says so, and repair mends it [field-A1]', async () => {
+  test('is refused while a lost message is in flight; check agrees, repair mends it [field-A1]', async () => {
     const { path } = await oldStore(true)
     expect((await startRefusal(path))?.message).toContain('part of the queue of Session 1 is missing')
     const { isSound, text } = await checkStore(path)

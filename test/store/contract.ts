@@ -1,4 +1,7 @@
-/** The executable contract of a Store: every implementation passes it, durable ones the part about reopening too. */
+/**
+ * The executable contract of a Store: every implementation passes it, durable ones also the part on
+ * reopening.
+ */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +10,7 @@ import { SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
 import type { Parked, Store } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 
-/** Makes a store on a directory that exists and is empty, or was written by an earlier one. */
+/** Makes a store on a directory that is empty, or was written by an earlier store. */
 export type StoreMaker = (directory: string) => Store
 
 export function storeContract(name: string, make: StoreMaker, { durable }: { durable: boolean }): void {
@@ -34,7 +37,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.pendingBytes).toBe(0)
     })
 
-    test('a commit makes durable what was recorded before it', async () => {
+    test('a commit makes all earlier records durable', async () => {
       await server.open()
       server.createSession(1)
       server.enqueue(1, delivery(message('a', 'one')))
@@ -44,7 +47,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.pendingBytes).toBe(0)
     })
 
-    test('what is recorded as a whole is in one commit, also where another one ends meanwhile', async () => {
+    test('the records of one fact are in one commit, even if another commit ends meanwhile', async () => {
       await server.open()
       const { store } = server
       server.createSession(1)
@@ -70,7 +73,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.committedSequences).toEqual([])
     })
 
-    test('figures count a body once, and until its last delivery is done', async () => {
+    test('figures count a body once, until its last delivery is done', async () => {
       await server.open()
       server.createSession(1)
       server.createSession(2)
@@ -88,7 +91,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
     })
 
-    test('evict frees bodies that are durable and that nobody else holds, and they can be read back', async () => {
+    test('evict frees durable bodies that nobody else holds, and they can be read back', async () => {
       await server.open()
       server.createSession(1)
       const [free, held] = [message('free', 'x'.repeat(1000)), message('held', 'y'.repeat(1000))]
@@ -106,7 +109,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(free.payload.length).toBe(1000)
     })
 
-    test('entries are counted as the queue says, and memory is short beyond the limit', async () => {
+    test('entries are counted as reported, and memory is short above the limit', async () => {
       await server.open()
       const { entryBytes } = server.store.figures
       server.store.countEntries(1000)
@@ -133,7 +136,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.figures.storedBytes).toBe(0)
     })
 
-    test('what is restored is what was stored', async () => {
+    test('restored messages equal the stored ones', async () => {
       await server.open()
       server.createSession(1)
       for (let index = 0; index < 500; index++) {
@@ -197,7 +200,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         expect((await server.store.open(server)).bootTime).toBeNull()
       })
 
-      test('what is parked in queue and flight is part of checkpoints, released with its Session, and recovered', async () => {
+      test('parked entries are checkpointed, recovered, and released with their Session', async () => {
         await server.open()
         server.createSession(1)
         server.createSession(2)
@@ -237,7 +240,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
         expect(server.store.figures).toMatchObject({ storedBytes: 0, residentBytes: 0 })
       })
 
-      test('a Session number that is used again does not bring the old Session back', async () => {
+      test('using a Session number again does not bring the old Session back', async () => {
         await server.open()
         server.createSession(1)
         server.enqueue(1, delivery(message('a', 'old')))
@@ -332,7 +335,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
   })
 }
 
-/** Three fixed seeds and a new one; each is part of its test's name. */
+/** Three fixed seeds and a new one. The title of each test names its seed. */
 function seeds(): number[] {
   return [1, 2, 3, Math.floor(Math.random() * 0x7fffffff)]
 }

@@ -1,4 +1,4 @@
-/** What is left after a crash, at every commit; and what a damaged or lost value does. */
+/** The state after a crash at every commit, and the effect of a damaged or lost value. */
 import { cp, mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,7 +14,8 @@ import {
   unsealed,
 } from '../../src/store/format/format.ts'
 import { decodeMeta } from '../../src/store/format/meta.ts'
-import { LevelStore, type LevelStoreOptions } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level.ts'
+import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'
@@ -47,7 +48,7 @@ function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): Leve
   })
 }
 
-/** A run of random operations; returns its batches and what each must bring back. */
+/** Does random operations. Returns the batches, and the state that each must bring back. */
 async function recordedRun(
   seed: number,
   steps: number,
@@ -64,14 +65,14 @@ async function recordedRun(
     if (random.chance(0.05)) server.store.commit()
     if (random.chance(0.02)) await server.commit()
     if (random.chance(0.005)) await server.restoreAll()
-    // Lets background work of the store have its turn.
+    // Gives background work of the store a turn.
     if (random.chance(0.02)) await new Promise((resolve) => setImmediate(resolve))
   }
   await server.commit()
   return { server, batches }
 }
 
-/** Session 100 keeps one message of forty, the others are soon gone: pages become nearly empty. */
+/** Makes nearly empty pages: Session 100 keeps one message of forty, and the others are soon gone. */
 async function sediment(server: ModelServer): Promise<void> {
   server.createSession(100)
   server.createSession(101)
@@ -83,7 +84,10 @@ async function sediment(server: ModelServer): Promise<void> {
   }
 }
 
-/** Below the scan, the directory names exactly the pages that exist; returns how many there are in all. */
+/**
+ * Expects the page index to name exactly the pages that exist below the scan. Returns the number of all
+ * pages.
+ */
 async function auditPages(path: string): Promise<number> {
   return withRaw(path, async (db) => {
     const meta = decodeMeta(await db.get(META_KEY), path)
@@ -120,7 +124,7 @@ test.each([
   async (seed, _when, options) => {
     const { server, batches } = await recordedRun(seed, 5000, directory(), options)
     await server.store.close()
-    // The run must have done what it is about.
+    // Makes sure that the run did what it is for.
     expect(batches.some((batch) => has(batch, 'put', Table.CheckpointSegment))).toBe(true)
     expect(batches.some((batch) => has(batch, 'del', Table.Journal))).toBe(true)
     expect(batches.some((batch) => has(batch, 'put', Table.Forward))).toBe(true)
@@ -133,7 +137,7 @@ test.each([
       await again.open()
       await again.restoreAll()
       expect(again.describe(), `seed ${seed}, after commit ${length}`).toBe(server.states.get(length) ?? '')
-      // And it goes on from there.
+      // The store also works from there on.
       for (let step = 0; step < 60; step++) act(again, random, 10_000 + step)
       await again.commit()
       const before = again.describe()
@@ -149,7 +153,7 @@ test.each([
   },
 )
 
-test('a queue that is checkpointed over several commits is whole after each of them', async () => {
+test('a queue that is checkpointed over several commits is complete after each of them', async () => {
   const batches: Batch[] = []
   const options = { checkpointJournalBytes: 700_000, writeBufferBytes: 1024 }
   const server = new ModelServer(busyStore(directory(), { ...options, openBatch: recordingWriter(batches) }))
@@ -162,7 +166,7 @@ test('a queue that is checkpointed over several commits is whole after each of t
     if (index % 300 === 0) server.send(1)
     if (index === 19_000) for (let count = 0; count < 3000; count++) server.drop(1)
     if (index % 500 === 0) server.acknowledge(1, 1 + index / 1000)
-    // Small commits in between: they checkpoint, too, but less than one long queue needs.
+    // Small commits in between: they checkpoint, too, but less than a long queue needs.
     if (index % 1000 > 990 || index % 1000 === 0) await server.commit()
   }
   await server.store.close()
@@ -204,7 +208,7 @@ test('a commit that LevelDB lost from its log is noticed', async () => {
   }
 })
 
-test('a lost commit is noticed as long as it may be in LevelDB’s log, and older pages are given up', async () => {
+test('a lost commit is noticed while it may be in LevelDB’s log; older pages leave the scan', async () => {
   const writeBufferBytes = 20_000
   const { server, batches } = await recordedRun(23, 4000, directory(), { writeBufferBytes })
   await server.store.close()
@@ -212,7 +216,7 @@ test('a lost commit is noticed as long as it may be in LevelDB’s log, and olde
     batch.reduce((sum, entry) => sum + (entry.type === 'put' ? entry.value.length : 0), 0),
   )
   for (let length = 10; length <= batches.length; length += 5) {
-    // The oldest one that two write buffers still hold.
+    // The oldest commit that two write buffers still hold.
     let lost = length - 1
     for (let after = bytes[lost]!; lost > 1 && after + bytes[lost - 1]! < 2 * writeBufferBytes; lost--) {
       after += bytes[lost - 1]!
@@ -226,7 +230,7 @@ test('a lost commit is noticed as long as it may be in LevelDB’s log, and olde
   expect(batches.some((batch) => has(batch, 'del', Table.Journal))).toBe(true)
 })
 
-test('a store that was closed in order does not accept a shorter journal', async () => {
+test('a store that was closed cleanly does not accept a shorter journal', async () => {
   const { server, batches } = await recordedRun(22, 300, directory())
   await server.store.close()
   const path = directory()
@@ -281,7 +285,10 @@ test('a damaged byte in any stored value is noticed at open or when it is read b
   expect(noticed.atOpen).toBeGreaterThan(20)
 })
 
-/** Whether no message of the Server lies in the page with this key: damage there costs nothing. */
+/**
+ * Returns whether no message of the Server lies in the page with this key, so that damage there costs
+ * nothing.
+ */
 async function isDeadPage(server: ModelServer, key: Buffer): Promise<boolean> {
   const number = key.readUIntBE(1, 6)
   return !server.messages().some((held) => {
@@ -296,7 +303,7 @@ async function open(path: string): Promise<void> {
   await store.close()
 }
 
-test('a failed commit is told once, acknowledges nothing more, and the store opens again', async () => {
+test('a failed commit is reported once, nothing more is acknowledged, the store opens again', async () => {
   for (let failing = 2; failing < 30; failing += 3) {
     for (const applied of [false, true]) {
       const path = directory()
@@ -358,7 +365,7 @@ test('a second store on the same directory is refused', async () => {
   await open(path)
 })
 
-test('a newer format is refused, a damaged version is not taken for one', async () => {
+test('a newer format is refused, and a damaged version number is not taken for a newer format', async () => {
   const path = directory()
   await open(path)
   const meta = await withRaw(path, (db) => db.get(META_KEY))
@@ -381,20 +388,20 @@ test('a database of another program is refused', async () => {
   await expect(open(path)).rejects.toMatchObject({ kind: 'format' })
 })
 
-test('a directory that lost its CURRENT is not started anew', async () => {
+test('a directory that lost its CURRENT is refused, not founded again', async () => {
   const path = directory()
   await open(path)
   await unlink(join(path, 'CURRENT'))
   await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
 })
 
-test('a file in the place of the directory is refused', async () => {
+test('a file in place of the directory is refused', async () => {
   const path = directory()
   await writeFile(path, '')
   await expect(open(path)).rejects.toMatchObject({ kind: 'access' })
 })
 
-test('disk space comes back while the store runs: dead pages are deleted, nearly empty ones are moved', async () => {
+test('disk space is freed while the store runs: dead pages go, nearly empty ones are moved', async () => {
   const path = directory()
   const batches: Batch[] = []
   const server = new ModelServer(busyStore(path, { openBatch: recordingWriter(batches) }))
@@ -402,7 +409,7 @@ test('disk space comes back while the store runs: dead pages are deleted, nearly
   await server.open()
   server.createSession(1)
   server.createSession(2)
-  // Session 1 keeps one message of fifty, Session 2 takes all the others.
+  // Session 1 keeps one message of fifty. Session 2 takes all the others.
   for (let index = 0; index < 20_000; index++) {
     const kept = index % 50 === 0
     server.enqueue(kept ? 1 : 2, delivery(message('t', `${index} `.repeat(40))))
@@ -424,13 +431,13 @@ test('disk space comes back while the store runs: dead pages are deleted, nearly
   await again.store.close()
 })
 
-test('a StoreError says what to do', () => {
+test('a StoreError says what the operator can do', () => {
   expect(new StoreError('io', 'message', 'advice').advice).toBe('advice')
 })
 
-test('a byte flipped in LevelDB’s own log is noticed, or only the unfinished end is gone', async () => {
+test('a byte flipped in LevelDB’s own log is noticed, or costs only the unfinished end', async () => {
   const path = directory()
-  // One write buffer: everything is still in the log.
+  // Less than one write buffer: everything is still in the log.
   const server = new ModelServer(busyStore(path, { writeBufferBytes: 8 * 1024 * 1024 }))
   const random = new Random(41)
   await server.open()

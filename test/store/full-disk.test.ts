@@ -1,4 +1,4 @@
-/** Small disks that are really full. They are mounted for the test, where that is allowed. */
+/** Small disks that are really full. They are mounted for the test, if that is allowed. */
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -17,7 +17,7 @@ function mayMount(): boolean {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-mount-'))
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', directory], { stdio: 'ignore' })
-    // Some sandboxes pretend.
+    // Some sandboxes only pretend to mount.
     writeFileSync(join(directory, 'file'), Buffer.alloc(MIB / 2))
     execFileSync('umount', [directory], { stdio: 'ignore' })
     return true
@@ -68,7 +68,7 @@ function messageOf(bytes: number): Message {
   })
 }
 
-/** Publishes until nothing was accepted for a while; returns how many were. */
+/** Publishes until nothing was accepted for a while. Returns how many messages were accepted. */
 async function publishUntilRefused(
   server: ModelServer,
   { bytes, parallel }: { bytes: number; parallel: number },
@@ -90,13 +90,13 @@ async function publishUntilRefused(
   return accepted
 }
 
-/** Somebody else takes all the space that is left. */
+/** Fills the rest of the disk, as another program might. */
 async function occupy(directory: string): Promise<void> {
   const file = await open(join(directory, 'other'), 'a')
   try {
     for (;;) await file.write(Buffer.alloc(64 * 1024))
   } catch {
-    // It is full now.
+    // The disk is full now.
   } finally {
     await file.close()
   }
@@ -104,7 +104,7 @@ async function occupy(directory: string): Promise<void> {
 }
 
 async function drain(server: ModelServer): Promise<number> {
-  // Asked for once: the model makes the queue anew each time.
+  // Asked for only once, because the model makes the queue anew each time.
   const { length } = server.session(1).queue
   for (let drained = 0; drained < length; drained++) {
     server.drop(1)
@@ -124,7 +124,8 @@ const CASES = [
 
 describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
   test.each(CASES)(
-    'messages of $bytes bytes, $parallel at once, are refused before $disk MiB are full; then it is opened and drained (others fill the disk: $others)',
+    '$parallel messages at once of $bytes bytes are refused before $disk MiB are full; ' +
+      'then the store is opened and drained (others fill the disk: $others)',
     async (given) => {
       const directory = await disk(given.disk)
       const server = serverOn(directory, given.reserve * MIB)
@@ -143,7 +144,7 @@ describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
       const last = serverOn(directory, given.reserve * MIB)
       await last.open()
       expect(last.session(1).queue).toEqual([])
-      // What is deleted is not free before LevelDB has merged it away.
+      // Deleted values take space until LevelDB has merged them away.
       await vi.waitFor(() => expect(last.store.refusalFor(given.bytes)).toBeNull(), 20_000)
       await last.store.close()
     },

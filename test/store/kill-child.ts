@@ -1,4 +1,4 @@
-/** Run by `kill.test.ts`: fills a store as fast as it can and prints what is durable, until it is killed. */
+/** Run by `kill.test.ts`: fills a store as fast as it can and prints durable numbers until it is killed. */
 import { LevelStore } from '../../src/store/level/level.ts'
 import { delivery, ModelServer, message } from './model.ts'
 
@@ -19,7 +19,7 @@ if (!server.sessions.has(1)) {
   server.createSession(2)
 }
 
-/** The number of the newest message that Session 1 has; it keeps all, Session 2 sends what it has. */
+/** The number of the newest message of Session 1, which keeps all. Session 2 sends its messages. */
 async function newest(): Promise<number> {
   const last = server.session(1).queue.at(-1)?.message
   if (last === undefined) return 0

@@ -1,4 +1,7 @@
-/** A real process, really killed: what it said is durable must be there, in order, and nothing twice. */
+/**
+ * A real process, really killed: everything it reported as durable must be there, in order, and nothing
+ * twice.
+ */
 import { execFile, spawn } from 'node:child_process'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,12 +12,12 @@ import { LevelStore } from '../../src/store/level/level.ts'
 import { ModelServer, Random } from './model.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-/** Below node_modules, so that the compiled child finds its packages. */
+/** A directory below node_modules, so that the compiled child finds its packages. */
 const COMPILED = join(ROOT, 'node_modules/.cache', `godwit-kill-${process.pid}`)
 const CHILD = join(COMPILED, 'test/store/kill-child.js')
 const KILLS = 6
 
-// Node 20 runs no TypeScript: the child is compiled first.
+// Node 20 does not run TypeScript, so the child is compiled first.
 beforeAll(async () => {
   await mkdir(COMPILED, { recursive: true })
   const config = {
@@ -29,7 +32,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(COMPILED, { recursive: true, force: true }))
 
-/** Runs the child until it has acknowledged `lines` more commits, kills it, returns the last number it acknowledged. */
+/** Runs the child until it has acknowledged `lines` more commits, and kills it. Returns its last number. */
 async function runAndKill(directory: string, lines: number): Promise<number> {
   const child = spawn(process.execPath, [CHILD, directory], { stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''

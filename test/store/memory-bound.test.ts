@@ -1,4 +1,4 @@
-/** Bodies beyond the budget are on disk only, while running and after a start. */
+/** Bodies above the budget are on disk only, both in a running store and after a start. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -51,7 +51,7 @@ test('a long queue stays within the budget, is recovered within it, and drains i
   await rm(directory, { recursive: true })
 })
 
-test('restored messages that nobody takes are evicted again when memory is short', async () => {
+test('restored messages that nobody sends are evicted again when memory is short', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
   const server = new ModelServer(
     new LevelStore({ directory, sync: false, residentBytesMax: 10_000, reserveBytes: 0 }),
@@ -78,7 +78,7 @@ test('restored messages that nobody takes are evicted again when memory is short
   await rm(directory, { recursive: true })
 })
 
-test('what an ended Session had parked is released by and by, and its pages go without further commits', async () => {
+test('entries that an ended Session parked are released in slices; their pages need no commit', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
   const batches: Batch[] = []
   const server = new ModelServer(
@@ -99,7 +99,7 @@ test('what an ended Session had parked is released by and by, and its pages go w
   for (let index = 0; index < 30_000; index++) {
     const one = message('topic', `${index} ${'.'.repeat(200)}`)
     server.enqueue(1, delivery(one))
-    // Some of them wait for another Session, too.
+    // Some messages wait for another Session, too.
     if (index % 1000 === 0) server.enqueue(2, delivery(one))
     if (index % 100 === 99) await server.commit()
   }
@@ -126,7 +126,7 @@ test('what an ended Session had parked is released by and by, and its pages go w
   await rm(directory, { recursive: true })
 })
 
-test('a message that a queue in memory holds, too, is not evicted', async () => {
+test('a message that a queue in memory also holds is not evicted', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
   const server = new ModelServer(
     new LevelStore({ directory, sync: false, residentBytesMax: 0, reserveBytes: 0 }),
@@ -144,7 +144,7 @@ test('a message that a queue in memory holds, too, is not evicted', async () => 
   await rm(directory, { recursive: true })
 })
 
-test('a body that died and was stored anew meanwhile is not evicted before it is on disk', async () => {
+test('a body that died and was stored again is not evicted before it is on disk', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'godwit-budget-'))
   const server = new ModelServer(
     new LevelStore({ directory, sync: false, residentBytesMax: 0, reserveBytes: 0 }),
@@ -156,14 +156,14 @@ test('a body that died and was stored anew meanwhile is not evicted before it is
   const passedOn = message('a', 'passed on')
   const committed = server.committed.bind(server)
   server.committed = (sequence) => {
-    // Its first body was buried with the block that is sealed just before.
+    // Its first body was collected with the block that was sealed just before.
     if (server.session(2).queue.length === 0) server.enqueue(2, delivery(passedOn))
     committed(sequence)
   }
   server.enqueue(1, delivery(passedOn))
   const first = server.commit()
   server.drop(1)
-  // Much more than the first commit carries, so that the second waits for nobody.
+  // Much more than the first commit carries, so that the second does not wait.
   server.enqueue(1, delivery(message('b', 'more'.repeat(100))))
   server.store.commit()
   await first

@@ -1,7 +1,7 @@
 /**
- * A naive Server for tests of stores: it keeps in plain arrays and maps what a store should remember, tells the store
- * about every change, and can say at any time what a recovery has to bring back. Its queues park as those of real
- * Sessions do; what is in them it knows as text, too.
+ * A naive Server for tests of stores: it keeps in plain arrays and maps what a store should remember, tells
+ * the store about every change, and can say at any time what a recovery has to bring back. Its queues park as
+ * those of real Sessions do; what is in them it knows as text, too.
  */
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { type QoS, SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
@@ -30,7 +30,9 @@ export class ModelSession implements OutboundState {
   /** Digests by packet identifier. */
   readonly received = new Map<number, number>()
   readonly deliveries: DeliveryQueue
-  /** What is in `deliveries`, by position: the message, and what is particular to the delivery. As far as it is known. */
+  /**
+   * Describes `deliveries`, by position, as far as known: the message, and the particulars of the delivery.
+   */
   readonly texts = new Map<number, { readonly message: string; readonly fields: string }>()
   lastPacketId = 0
 
@@ -39,7 +41,9 @@ export class ModelSession implements OutboundState {
     this.deliveries = deliveries
   }
 
-  /** The whole queue; what is parked is good until the next commit, and described by `ModelServer.queue` alone. */
+  /**
+   * The whole queue. Parked entries are valid until the next commit; only `ModelServer.queue` describes them.
+   */
   get queue(): Delivery[] {
     return [...this.deliveries]
   }
@@ -80,14 +84,14 @@ export class ModelServer implements StateSource {
   sessions = new Map<number, ModelSession>()
   retained = new Map<string, Message>()
   wills = new Map<string, WillRecord>()
-  /** What must be recovered after the block with this sequence number, as one text. */
+  /** The state to be recovered after the block with this sequence number, as one text. */
   readonly states = new Map<number, string>()
   readonly committedSequences: number[] = []
   readonly failures: StoreError[] = []
   brokerTime = 1000
   wallTime = 1_700_000_000_000
   boot: BootTime | null = { bootId: '00112233445566778899aabbccddeeff', sinceBoot: 5000 }
-  /** Off for large tests: `states` stays empty. */
+  /** False for large tests: then `states` stays empty. */
   remember = true
   readonly #contents = new WeakMap<Message, string>()
   #waiting: (() => void)[] = []
@@ -100,7 +104,7 @@ export class ModelServer implements StateSource {
     return this.brokerTime
   }
 
-  /** Called once per block, when it is sealed: the moment whose state a recovery brings back. */
+  /** Called once per block, when it is sealed: a recovery brings back the state of this moment. */
   wallNow(): number {
     if (this.remember) this.states.set(this.store.openSequence, this.describe())
     return this.wallTime
@@ -124,7 +128,7 @@ export class ModelServer implements StateSource {
     this.#wake()
   }
 
-  /** Opens the store and takes over what it recovered; evicted bodies are read back to be compared. */
+  /** Opens the store and takes over the recovered state; evicted bodies are read back to be compared. */
   async open(): Promise<Recovered> {
     const recovered = await this.store.open(this)
     this.sessions = new Map()
@@ -144,7 +148,7 @@ export class ModelServer implements StateSource {
     return recovered
   }
 
-  /** Taken out of where it was parked. */
+  /** Returns what is in flight, unparked if necessary. */
   #inFlight({ inFlight }: RecoveredSession): readonly InFlight[] {
     if (!('packetIds' in inFlight)) return inFlight
     const deliveries = inFlight.parked.flatMap((entries) => this.store.unpark(entries, entries.length))
@@ -153,13 +157,13 @@ export class ModelServer implements StateSource {
     )
   }
 
-  /** Every message of every Session; good until the next commit. */
+  /** Every message of every Session. Valid until the next commit. */
   messages(): Message[] {
     for (const id of this.sessions.keys()) this.queue(id)
     return [...this.sessions.values()].flatMap((session) => session.messages())
   }
 
-  /** The queue of a Session; good until the next commit. */
+  /** The queue of a Session. Valid until the next commit. */
   queue(id: number): Delivery[] {
     const session = this.session(id)
     const { queue } = session
@@ -170,7 +174,7 @@ export class ModelServer implements StateSource {
     return queue
   }
 
-  /** Reads back everything that is evicted, and compares it with what is known of it. */
+  /** Reads all evicted bodies back, and compares them with what is known of them. */
   async restoreAll(): Promise<void> {
     const queues = [...this.sessions].map(([id, session]) => ({
       session,
@@ -180,7 +184,7 @@ export class ModelServer implements StateSource {
     await this.store.restore(this.messages().filter((message) => message.evicted))
     for (const { session, head, queue } of queues) {
       for (const [index, delivery] of queue.entries()) {
-        // Throws when it differs from what is known.
+        // Throws if the body differs from what is known.
         const message = this.describeMessage(delivery.message)
         const fields = fieldsOf(delivery)
         const known = session.texts.get(head + index)?.fields ?? fields
@@ -190,7 +194,7 @@ export class ModelServer implements StateSource {
     }
   }
 
-  /** Commits and waits until what is recorded is durable (or the store failed). */
+  /** Commits and waits until all records are durable (or the store failed). */
   async commit(): Promise<void> {
     const wanted = this.store.recordedSequence
     this.store.commit()
@@ -244,7 +248,7 @@ export class ModelServer implements StateSource {
     session.deliveries.push(delivery)
   }
 
-  /** The head of the queue is sent; at QoS 0 it is gone. */
+  /** Sends the head of the queue; at QoS 0 it is gone then. */
   send(id: number): void {
     const session = this.session(id)
     const delivery = this.#shift(session)
@@ -257,7 +261,7 @@ export class ModelServer implements StateSource {
     this.store.sent(id, session.lastPacketId)
   }
 
-  /** What arrives while nothing waits is sent at once and takes no place in the queue. */
+  /** A delivery that arrives while nothing waits is sent at once and takes no place in the queue. */
   deliver(id: number, delivery: Delivery): void {
     const session = this.session(id)
     if (session.deliveries.length > 0 || delivery.qos === 0) {
@@ -327,7 +331,7 @@ export class ModelServer implements StateSource {
     return session
   }
 
-  /** Everything a recovery must bring back, as comparable text. */
+  /** Returns everything that a recovery must bring back, as comparable text. */
   describe(): string {
     const sessions = [...this.sessions].sort(([a], [b]) => a - b)
     const lines = sessions.flatMap(([id, session]) => [
@@ -353,7 +357,7 @@ export class ModelServer implements StateSource {
     return lines.join('\n')
   }
 
-  /** The message as text; remembered, so that an evicted one can still be told. */
+  /** Returns the message as text. It is remembered, so that an evicted message can still be described. */
   describeMessage(message: Message): string {
     const known = this.#contents.get(message)
     if (known !== undefined && message.evicted) return known
@@ -467,7 +471,7 @@ export class Random {
 /** Sessions from this number on are the test's own: `act` leaves them alone. */
 export const RESERVED_IDS = 100
 
-/** Does one random thing to the Server; `step` makes texts unique. */
+/** Does one random operation on the Server; `step` makes texts unique. */
 export function act(server: ModelServer, random: Random, step: number): void {
   const ids = [...server.sessions.keys()].filter((id) => id < RESERVED_IDS)
   if (ids.length < 2 || (ids.length < 12 && random.chance(0.02))) {
@@ -507,7 +511,7 @@ function enqueueRandom(server: ModelServer, random: Random, step: number, ids: r
       ...(random.chance(0.3) ? { expiresAt: step * 1000 } : {}),
     },
   )
-  // Some messages are those of another queue: enqueued again, later, as for a member that took over.
+  // Some messages come from another queue: they are enqueued again later, as for a member that took over.
   const known = random.chance(0.1) ? server.messages() : []
   const chosen = known.length > 0 ? random.pick(known) : fresh
   const receivers = random.chance(0.3) ? ids : [random.pick(ids)]
@@ -576,7 +580,7 @@ function willRandom(server: ModelServer, random: Random, id: number, step: numbe
   })
 }
 
-/** A Session ends and another one takes its messages over, in either order. */
+/** Ends a Session and lets another one take its messages over, in either order. */
 function handOver(server: ModelServer, random: Random, ids: readonly number[]): void {
   const [from, to] = [random.pick(ids), random.pick(ids)]
   if (from === to) return

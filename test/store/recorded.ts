@@ -1,11 +1,11 @@
-/** For tests: batches that are kept, or fail when told, and access to the raw values of a store. */
+/** Batches that are recorded or made to fail, and access to the raw values of a store. */
 import { crc32 } from 'node:zlib'
 import { type BatchMaker, type Database, levelDatabase, openBatch } from '../../src/store/files/database.ts'
 import type { BatchOperation } from '../../src/store/format/format.ts'
 
 export type Batch = readonly BatchOperation[]
 
-/** What a test may do with each batch; `commit` hands it on to LevelDB. */
+/** Handles a batch; `commit` passes it on to LevelDB. */
 export type BatchHook = (operations: Batch, commit: () => Promise<void>) => Promise<void>
 
 /** Writes batches through `hook`. */
@@ -38,7 +38,7 @@ function copied(operation: BatchOperation): BatchOperation {
     : { type: 'del', key }
 }
 
-/** The LevelDB of a closed store. */
+/** Opens the LevelDB of a closed store for `work`. */
 export async function withRaw<T>(directory: string, work: (db: Database) => Promise<T>): Promise<T> {
   const db = levelDatabase(directory, {
     keyEncoding: 'buffer',
@@ -62,7 +62,7 @@ export async function replay(directory: string, batches: readonly Batch[]): Prom
   })
 }
 
-/** The value with a right CRC behind it. */
+/** Returns the value with a correct CRC behind it. */
 export function resealed(key: Buffer, value: Buffer): Buffer {
   const crc = Buffer.alloc(4)
   crc.writeUInt32LE(crc32(value, crc32(key)))

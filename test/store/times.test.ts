@@ -1,4 +1,4 @@
-/** When messages expire whose time turned out not to have passed, however they are stored. */
+/** Expiry of messages after time turned out not to have passed, however they are stored. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -57,12 +57,12 @@ async function killed(server: ModelServer): Promise<string> {
   return path
 }
 
-/** What is queued and in flight: when each message expires, by its payload. */
+/** Returns when each message expires that is queued or in flight, by its payload. */
 async function expiries(server: ModelServer): Promise<Map<string, number>> {
-  // Not by the model, to which messages never change.
+  // The model is no use here, because its messages never change.
   const messages = server.messages()
   await server.store.restore(messages.filter(({ evicted }) => evicted))
-  // Memory is short: some are evicted again already.
+  // Memory is short, so some are evicted again already.
   return new Map(
     messages.filter(({ evicted }) => !evicted).map((each) => [each.payload.toString(), each.expiresAt]),
   )
@@ -79,7 +79,7 @@ async function exported(path: string, wallOffset: number): Promise<Map<string, n
   return found
 }
 
-test('tells what is stored from when a message expires, and back', () => {
+test('converts expiry times to stored ones, and back', () => {
   const times = new PageTimes()
   times.add({ before: 10, since: 1000, ms: 500 })
   times.add({ before: 20, since: 5000, ms: 100 })
@@ -105,7 +105,7 @@ test.each([
   [Math.floor(Math.random() * 2 ** 31), 20_000],
   [Math.floor(Math.random() * 2 ** 31), 2 ** 25],
 ])(
-  'what was stored before the doubt expires later, wherever it lies, and nothing else does; seed %i, checkpoints after %i [field-A3]',
+  'only messages from before the doubt expire later; seed %i, checkpoints after %i [field-A3]',
   async (seed, journalBytes) => {
     const random = new Random(seed)
     const wanted = new Map<string, number>()
@@ -125,7 +125,7 @@ test.each([
         )
         const first = 1 + random.below(3)
         server.enqueue(first, delivery(one))
-        // The body of the same record, of an earlier one of the block, or of an earlier block.
+        // The body is of the same record, of an earlier one in the block, or of an earlier block.
         if (random.chance(0.3)) server.enqueue(first === 3 ? 1 : first + 1, delivery(one))
         if (previous !== null && random.chance(0.3)) server.enqueue(first, delivery(previous))
         previous = one
@@ -148,7 +148,7 @@ test.each([
     await work(server)
     let path = await killed(server)
 
-    // After a start with ten hours that only the wall clock saw.
+    // After a start for which only the wall clock says that ten hours passed.
     const jump = 10 * HOUR
     server = await opened(path, since + jump, journalBytes)
     const before = new Map([...(await expiries(server))])
@@ -178,7 +178,8 @@ test.each([
     await work(server)
     compare(await expiries(server))
 
-    // From the journal, and from checkpoints that a close writes; twice, so that what was written of it is read again.
+    // From the journal, and from checkpoints that a close writes. Twice, so that the second start reads what
+    // the first one wrote.
     for (let round = 0; round < 2; round++) {
       path = await killed(server)
       compare(await exported(path, server.wallTime - server.brokerTime))

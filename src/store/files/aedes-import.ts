@@ -1,4 +1,4 @@
-/** Takes over a directory that Aedes wrote with aedes-persistence-level: its retained messages and Wills. */
+/** Imports the retained messages and Wills of a directory that Aedes wrote with aedes-persistence-level. */
 
 import { put } from '../format/format.ts'
 import { MsgpackDecoder } from '../format/msgpack.ts'
@@ -9,9 +9,9 @@ import type { Database } from './database.ts'
 const SLICE_VALUES = 1000
 
 /**
- * Seals the retained messages and Wills of a database without our description, and returns a sentence about it;
- * undefined when the database is empty. Can be repeated after a crash. Throws StoreError `format` when somebody else
- * wrote the database.
+ * Seals the retained messages and Wills of a database that has no description, and returns a sentence about
+ * it; undefined if the database is empty. Can be repeated after a crash. Throws StoreError `format` if
+ * another program wrote the database.
  */
 export async function importAedes(db: Database, directory: string): Promise<string | undefined> {
   let others = 0
@@ -44,7 +44,7 @@ async function seal(
       const entries = await iterator.nextv(SLICE_VALUES)
       if (entries.length === 0) return count
       for (const [key, value] of entries) check(key, value, decoder)
-      // What was sealed before a crash has its CRC behind the packet already: it is cut off first.
+      // A value that was sealed before a crash ends with its CRC already: that is cut off first.
       const puts = entries.map(([key, value]) => put(key, value.subarray(0, decoder.decode(value).bytes)))
       await db.batch(puts, { sync: true })
       count += entries.length

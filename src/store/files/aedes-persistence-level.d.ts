@@ -1,6 +1,8 @@
-/** aedes-persistence-level 9.2 ships no types: what we use of it. */
+/** aedes-persistence-level 9.2 ships no types: these are the parts we use. */
 declare module 'aedes-persistence-level/asyncPersistence.js' {
-  /** The part of a level database that `putWill` calls, before it first waits; and `storeRetained`. */
+  /**
+   * The part of a level database that `putWill` calls before it first waits, and that `storeRetained` calls.
+   */
   interface LevelFacade {
     put(key: string, value: Buffer, options: object): Promise<void>
   }

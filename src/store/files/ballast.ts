@@ -1,6 +1,6 @@
 /**
- * A file that only takes space. It is thrown away when the disk is full, so that a store can still be opened (LevelDB
- * copies its log first) and drained: deleting needs space, too.
+ * A file that only takes up space. It is deleted when the disk is full, so that a store can still be opened
+ * (LevelDB copies its log first) and drained: deleting needs space, too.
  */
 import { randomFillSync } from 'node:crypto'
 import { open, rm, stat } from 'node:fs/promises'
@@ -26,17 +26,17 @@ export class Ballast {
     this.#targetBytes = targetBytes
   }
 
-  /** Bytes that it takes now. */
+  /** Bytes that the file takes now. */
   get bytes(): number {
     return this.#bytes
   }
 
-  /** It is to be filled as soon as there is room. */
+  /** Whether the file should be filled as soon as there is room. */
   get isWanted(): boolean {
     return this.#bytes < this.#targetBytes && this.#filling === null && !this.#refused && !this.#stopped
   }
 
-  /** Takes note of the file as it is, also when somebody else removed it. */
+  /** Looks how large the file is: somebody else may have removed it. */
   async measure(): Promise<void> {
     if (this.#filling !== null) return
     try {
@@ -46,7 +46,7 @@ export class Ballast {
     }
   }
 
-  /** Writes it durably. When that fails there is none until the store is opened again. */
+  /** Writes the file durably. If that fails, there is no ballast until the store is opened again. */
   fill(): Promise<void> {
     this.#filling ??= this.#fill().finally(() => {
       this.#filling = null
@@ -63,9 +63,9 @@ export class Ballast {
     await this.#remove()
   }
 
-  /** False when it was stopped. */
+  /** Writes the file; returns false if it was stopped. */
   async #written(): Promise<boolean> {
-    // File systems that compress or find holes would make nothing of zeros.
+    // File systems that compress, or store zeros as holes, would take no space for zeros.
     const chunk = randomFillSync(Buffer.alloc(Math.min(CHUNK_BYTES, this.#targetBytes)))
     const file = await open(this.#path, 'w', 0o600)
     this.#bytes = 0
@@ -83,7 +83,7 @@ export class Ballast {
     return true
   }
 
-  /** Gives its space back; returns whether it had any. */
+  /** Deletes the file; returns whether that gave any space back. */
   async release(): Promise<boolean> {
     await this.stop()
     await this.measure()
@@ -97,17 +97,17 @@ export class Ballast {
       await rm(this.#path, { force: true })
       this.#bytes = 0
     } catch {
-      // It stays, and what is short of space says so by itself.
+      // The file stays. Whatever is short of space reports that itself.
     }
   }
 
-  /** It may be filled (again). */
+  /** Allows the file to be filled (again). */
   start(): void {
     this.#stopped = false
     this.#refused = false
   }
 
-  /** Ends a filling that is under way. */
+  /** Ends filling, if that is under way. */
   async stop(): Promise<void> {
     this.#stopped = true
     await this.#filling

@@ -1,8 +1,8 @@
 /**
- * Whole data directories: what is in them, how one is kept aside, and how its files are exchanged for others so that
- * a crash at any instant leaves the old ones, the new ones, or a directory that says that it is neither.
+ * Whole data directories: which files are in them, how a store is kept aside, and how its files are replaced.
+ * A crash at any instant leaves the old files, the new ones, or a directory that is marked as incomplete.
  *
- * Everything happens inside the directory, since it may be a mount point, which cannot be renamed.
+ * Everything happens inside the directory, because it may be a mount point, which cannot be renamed.
  */
 import { constants } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises'
@@ -12,36 +12,42 @@ import { StoreError } from '../store.ts'
 import { directoryError } from './failure.ts'
 import { keptFiles, moveKeptFiles } from './kept-files.ts'
 
-/** Stands in a directory whose files are being exchanged. */
+/** Marks a directory whose files are being replaced. */
 export const INCOMPLETE = 'INCOMPLETE'
 
 const FRESH = '.godwit-new'
 
 /**
- * Stands in a directory from its founding on. LevelDB drops a damaged block of its log without a word, and in a young
- * store everything may be in that block: a directory with this file and an empty database has lost something.
+ * Marks a directory as a store from its founding on. LevelDB silently drops a damaged block of its log, and
+ * in a young store everything may be in that block. A directory with this file and an empty database has
+ * therefore lost data.
  */
 export const MARKER = 'godwit.store'
 
-/** LevelDB's files, and ours that say something about them. */
+/** LevelDB's files, and our marks. */
 const STORE_FILE =
   /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE|godwit\.store)$/
 
-/** LevelDB's files that hold data. Others that end alike are somebody else's: a log of the broker, notes of the operator. */
+/** LevelDB's files that hold data. Other names may end alike, such as a log of the broker. */
 const DATA_FILE = /^\d+\.(ldb|sst|log)$/
 
-/** Whether a file of this name in a data directory is the store's, or would be taken for one and deleted. */
+/**
+ * Whether a file of this name in a data directory belongs to the store, or would be taken for one and
+ * deleted.
+ */
 export function isStoreFile(name: string): boolean {
   return STORE_FILE.test(name)
 }
 
-/** Throws StoreError when what is left of a store has lost its CURRENT: LevelDB would begin a new database over it. */
+/**
+ * Throws StoreError for a store that has lost its CURRENT: LevelDB would begin a new database over the rest.
+ */
 export function refuseHeadless(directory: string, files: readonly string[]): void {
   if (files.includes('CURRENT') || !files.some((name) => DATA_FILE.test(name) || name === MARKER)) return
   throw corrupt(`${directory} belongs to a store that has lost its file CURRENT`, LOSS.session)
 }
 
-/** Names of the files in `directory` that make up its store; none when it does not exist. */
+/** Names of the files in `directory` that make up its store; none if it does not exist. */
 export async function storeFiles(directory: string): Promise<string[]> {
   try {
     return (await readdir(directory)).filter((name) => STORE_FILE.test(name)).sort()
@@ -52,8 +58,9 @@ export async function storeFiles(directory: string): Promise<string[]> {
 }
 
 /**
- * Makes the directory and those above it that are missing, and makes their names durable. Returns those, outermost first. Throws StoreError. Not by Node's own recursion, which tries for ever where an existing directory cannot take another
- * one and says that it does not exist, as /proc does.
+ * Makes the directory and the missing ones above it, and makes their names durable. Returns the directories
+ * it made, outermost first. Throws StoreError. Node's own recursion is no use: it tries for ever in a
+ * directory like /proc, which exists, takes no other directory, and answers ENOENT.
  */
 export async function makeDirectory(directory: string, mode = 0o777): Promise<readonly string[]> {
   const missing: string[] = []
@@ -70,7 +77,7 @@ async function makeOne(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path, mode)
   } catch (error) {
-    // Somebody else made it meanwhile, or it is a link to nowhere.
+    // Another process made it meanwhile, or it is a link to nowhere.
     if (isCode(error, 'EEXIST') && (await exists(path))) return
     throw error
   }
@@ -87,7 +94,7 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** A directory in which we may make others is not always one that we may read. */
+/** Syncs the names in a directory, if it may be read: that is not always so where directories may be made. */
 async function syncNames(directory: string): Promise<void> {
   try {
     await syncDirectory(directory)
@@ -100,7 +107,7 @@ function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code
 }
 
-/** Whether the directory says that its store is of this format. Nothing depends on it: it is for people. */
+/** Whether the directory's marker names this format. It is for people; nothing depends on it. */
 export async function isMarkedAs(directory: string, format: number): Promise<boolean> {
   return (await readFile(join(directory, MARKER), 'utf8')) === markerText(format)
 }
@@ -109,7 +116,7 @@ function markerText(format: number): string {
   return `Godwit store, format ${format}\n`
 }
 
-/** Says durably that the directory holds a store. To be called when its description is durable. */
+/** Marks the directory durably as a store. Call this when the store's description is durable. */
 export async function markStore(directory: string, format = FORMAT_VERSION): Promise<void> {
   const file = await open(join(directory, MARKER), 'w')
   try {
@@ -121,7 +128,9 @@ export async function markStore(directory: string, format = FORMAT_VERSION): Pro
   await syncDirectory(directory)
 }
 
-/** Removes a store that was just founded, and the directories that were made for it unless somebody put something into them. */
+/**
+ * Removes a store that was just founded, and the directories made for it, unless something else is in them.
+ */
 export async function removeFounded(directory: string, made: readonly string[]): Promise<void> {
   for (const name of await storeFiles(directory)) await rm(join(directory, name), { force: true })
   for (const path of made.toReversed()) {
@@ -134,12 +143,12 @@ export async function removeFounded(directory: string, made: readonly string[]):
   }
 }
 
-/** Whether something is in it that an operator would miss. */
+/** Whether the directory holds anything of a store that an operator would miss. */
 export async function holdsStore(directory: string): Promise<boolean> {
   return (await storeFiles(directory)).some((name) => name !== 'LOCK' && !name.startsWith('LOG'))
 }
 
-/** Throws StoreError when an exchange of its files was cut off. */
+/** Throws StoreError if replacing the directory's files was cut off. */
 export function refuseIncomplete(directory: string, files: readonly string[]): void {
   if (!files.includes(INCOMPLETE)) return
   throw new StoreError(
@@ -150,9 +159,9 @@ export function refuseIncomplete(directory: string, files: readonly string[]): v
 }
 
 /**
- * Puts the store's files into `target` under a second name each: a copy that costs no space where the file system has
- * hard links. LevelDB never changes a file in place, but for the log that it writes at the moment. LevelDB's lock goes with it: as long as
- * the copy is open, nobody else can open the original.
+ * Links the store's files into `target`: a copy that costs no space where the file system has hard links.
+ * LevelDB never changes a file in place, except for the log that it is writing. LevelDB's lock file is
+ * linked, too: while the copy is open, no other process can open the original.
  */
 export async function keepAside(directory: string, target: string): Promise<void> {
   await mkdir(target)
@@ -173,23 +182,23 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
   }
 }
 
-/** What INCOMPLETE says: how far the exchange has come. */
+/** The content of INCOMPLETE: how far replacing the files has come. */
 interface Progress {
-  /** Whose files the directory's are: those that were there, or the new ones. */
+  /** Tells whether the old files are in the directory, or the new ones. */
   readonly phase: 'old' | 'new'
-  /** Name of the directory for the old files; null when they are kept already. */
+  /** Name of the directory for the old files; null if they are kept already. */
   readonly aside: string | null
 }
 
-/** Where a store is built before it takes the place of what is in the directory. */
+/** The directory in which a store is built before it replaces the one in `directory`. */
 export function freshDirectory(directory: string): string {
   return join(directory, FRESH)
 }
 
 /**
- * Makes what is in `freshDirectory` the store of `directory`. What was there goes into the directory `aside` inside it;
- * null when it is kept already. A crash at any instant leaves the old store, the new one, or what `finishExchange` makes
- * the new one.
+ * Makes the store in `freshDirectory` the store of `directory`. The old one goes into the directory `aside`
+ * inside it; null if it is kept already. A crash at any instant leaves the old store, the new one, or files
+ * that `finishExchange` turns into the new one.
  */
 export async function exchange(directory: string, aside: string | null): Promise<void> {
   await syncFiles(freshDirectory(directory))
@@ -197,7 +206,7 @@ export async function exchange(directory: string, aside: string | null): Promise
   await finishExchange(directory)
 }
 
-/** Goes on where an exchange was cut off; does nothing when none was. */
+/** Continues an exchange that was cut off, if there is one. */
 export async function finishExchange(directory: string): Promise<void> {
   const progress = await readProgress(directory)
   if (progress === null) return
@@ -217,7 +226,7 @@ export async function finishExchange(directory: string): Promise<void> {
 async function removeOld(directory: string, aside: string | null): Promise<void> {
   const old = (await storeFiles(directory)).filter((name) => name !== INCOMPLETE)
   const kept = await keptFiles(directory)
-  // Only what is replaced gives way: a backup without accounts leaves those that are there.
+  // Only replaced files give way: a backup without accounts leaves the existing ones alone.
   const replaced = (await keptFiles(freshDirectory(directory))).filter((name) => kept.includes(name))
   if (aside === null || old.length + replaced.length === 0) {
     for (const name of old) await rm(join(directory, name), { force: true })
@@ -241,7 +250,7 @@ async function readProgress(directory: string): Promise<Progress | null> {
   return JSON.parse(text) as Progress
 }
 
-/** Replaces the mark as a whole, so that it always says something. */
+/** Replaces the mark as a whole, so that it is never empty. */
 async function mark(directory: string, progress: Progress): Promise<void> {
   const path = join(directory, INCOMPLETE)
   try {

@@ -1,11 +1,12 @@
-/** The LevelDB under the store, as `level` gives it. */
+/** The LevelDB under the store, as the package `level` provides it. */
 import { Level } from 'level'
 import type { BatchOperation } from '../format/format.ts'
 
 /**
- * Of LevelDB's cache of open tables (7 GB of them), ten other files included. On 64 bits it maps tables, up to 1000 of them, and
- * keeps no file descriptor of what is mapped: below that, with room for tables that somebody reads though the cache has
- * dropped them, a store of any size has some ten descriptors. `transport/open-files.ts` counts on it.
+ * Size of LevelDB's cache of open tables (7 GB of them), including ten other files. On 64 bits LevelDB maps
+ * up to 1000 tables and keeps no file descriptor of a mapped one. This is below 1000, to leave room for
+ * tables that are still read after the cache dropped them. So a store of any size has about ten descriptors;
+ * `transport/open-files.ts` relies on that.
  */
 export const OPEN_TABLES_MAX = 900
 
@@ -17,13 +18,15 @@ export interface DatabaseOptions {
   readonly maxFileSize: number
 }
 
-/** Binary keys and values. `compactRange` and `getProperty` are there on Node, where `level` is `classic-level`. */
+/**
+ * Binary keys and values. `compactRange` and `getProperty` exist on Node, where `level` is `classic-level`.
+ */
 export type Database = Level<Buffer, Buffer> & {
   compactRange(from: Buffer, to: Buffer): Promise<void>
   getProperty(property: string): string
 }
 
-/** Sees the database as it was when it was made. */
+/** Sees the database as it was when the iterator was made. */
 export interface DatabaseIterator {
   nextv(size: number): Promise<(readonly [key: Buffer, value: Buffer])[]>
   close(): Promise<void>
@@ -37,8 +40,8 @@ export function levelDatabase(directory: string, options: DatabaseOptions): Data
 }
 
 /**
- * LevelDB's own repair: makes a readable database of all that it can read in the directory, which is not open. Keeps
- * nothing of damaged blocks, and may bring back what was deleted.
+ * Runs LevelDB's own repair on a directory that is not open: makes a readable database of everything that can
+ * be read. It keeps nothing of damaged blocks, and may bring back deleted values.
  */
 export async function repairDatabase(directory: string): Promise<void> {
   const { repair }: { readonly repair?: unknown } = Object(Level)
@@ -50,18 +53,18 @@ function compacts(db: Level<Buffer, Buffer>): db is Database {
   return 'compactRange' in db && 'getProperty' in db
 }
 
-/** An atomic batch that is still being filled. Closing the database throws it away. */
+/** An atomic batch that is being filled. Closing the database throws it away. */
 export interface OpenBatch {
   /** Adds operations; their keys and values are copied before this returns. */
   add(operations: readonly BatchOperation[]): void
-  /** Writes everything that was added. */
+  /** Writes all operations. */
   write(sync: boolean): Promise<void>
 }
 
 /** Begins a batch. */
 export type BatchMaker = (db: Database) => OpenBatch
 
-/** By a chained batch, which costs 0.6 us per operation here, where a batch of an array costs 5. */
+/** Begins a chained batch: it costs 0.6 us per operation here, a batch of an array 5 us. */
 export const openBatch: BatchMaker = (db) => {
   const batch = db.batch()
   return {

@@ -1,4 +1,4 @@
-/** What LevelDB and the file system answer, as a StoreError that tells the operator what to do. */
+/** Turns errors of LevelDB and the file system into StoreErrors that tell the operator what to do. */
 import { corrupt, LOSS } from '../format/format.ts'
 import { StoreError, type StoreErrorKind } from '../store.ts'
 
@@ -6,12 +6,14 @@ const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format' | 'memory'>, s
   locked: 'Stop the other broker first, or give this one its own data directory.',
   access: 'Let the user that runs Godwit own the directory, or name another one.',
   full: 'Make room on the disk and start again. What was acknowledged is kept.',
-  io: 'Check the disk and the system log, then start again. What was acknowledged is kept if the disk keeps it.',
+  io:
+    'Check the disk and the system log, then start again. ' +
+    'What was acknowledged is kept if the disk keeps it.',
 }
 
 const ACCESS_CODES = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG'])
 
-/** What the file system answers when a directory cannot be made in it; /proc and its like say ENOENT. */
+/** Explains why a directory cannot be made. File systems such as /proc answer ENOENT. */
 export function directoryError(error: unknown, directory: string): StoreError {
   const code = error instanceof Error && 'code' in error ? error.code : ''
   if (code === 'EROFS') {
@@ -33,7 +35,7 @@ export function directoryError(error: unknown, directory: string): StoreError {
   return storeError(error, directory, 'making it')
 }
 
-/** Never throws. `doing` completes "while ...". */
+/** Returns the error as a StoreError. Never throws. `doing` completes "while ...". */
 export function storeError(error: unknown, directory: string, doing: string): StoreError {
   if (error instanceof StoreError) return error
   const chain = causes(error)
@@ -54,9 +56,9 @@ export function storeError(error: unknown, directory: string, doing: string): St
   if (codes.includes('LEVEL_CORRUPTION') || /Corruption:/.test(text)) {
     return corrupt(text, LOSS.messages, error)
   }
-  // LevelDB maps its tables; this is its answer when one is shorter than it says.
+  // LevelDB maps its tables. It answers like this when a table is shorter than it should be.
   if (/\.(ldb|sst): Invalid argument/.test(text)) return corrupt(text, LOSS.messages, error)
-  // One of LevelDB's files names another one that is not there.
+  // One of LevelDB's files names another one that does not exist.
   const isOpening = codes.includes('LEVEL_DATABASE_NOT_OPEN') && codes.includes('LEVEL_IO_ERROR')
   if (isOpening && /No such file or directory|Is a directory/.test(text)) {
     return corrupt(`a file of its database is missing: ${text}`, LOSS.session, error)

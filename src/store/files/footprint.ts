@@ -1,20 +1,20 @@
-/** How much disk LevelDB still takes for what it was given, before it gives back what it copied. */
+/** Estimates how much more disk LevelDB takes for data it was given, before it deletes the older copies. */
 
 /**
- * What is written lies in the log, then in a table of level 0, then in a merged table of level 1, and each copy is
- * deleted only when the next one is durable. Snappy may make tables smaller; that is not relied upon.
+ * Data is written to the log, then to a table of level 0, then to a merged table of level 1. Each copy is
+ * deleted only when the next one is durable. Snappy may make tables smaller; nothing relies on that.
  */
 export const COPIES = 3
 
 const MIB = 1024 * 1024
-/** LevelDB ends a table that has become so large; one value more may be in it. */
+/** LevelDB ends a table when it is this large; it may hold one value more. */
 export const TABLE_BYTES = 8 * MIB
-/** LevelDB adds tables to a merge as long as they overlap nothing more. */
+/** LevelDB adds tables to a merge while they overlap no further ones. */
 const MERGED_TABLES = 4
-/** Level, files and MiB of a line of `leveldb.stats`. */
+/** Level, files and MiB in a line of `leveldb.stats`. */
 const LEVEL_LINE = /^\s*(\d+)\s+(\d+)\s+(\d+)\s/gm
 
-/** Follows LevelDB's log: a memory table that is full goes to a table file, while the next one is filled. */
+/** Follows LevelDB's log: a full memory table is written to a table file while the next one is filled. */
 export class Footprint {
   readonly #writeBufferBytes: number
   #activeBytes = 0
@@ -24,12 +24,12 @@ export class Footprint {
     this.#writeBufferBytes = writeBufferBytes
   }
 
-  /** Bytes that are in no table yet, at most: opening the store after a crash copies them. */
+  /** Upper bound of the bytes that are in no table yet. Opening the store after a crash copies them. */
   get loggedBytes(): number {
     return this.#activeBytes + this.#fullBytes
   }
 
-  /** The memory table takes a batch as a whole, so that it may be larger than the write buffer. */
+  /** A batch was written. The memory table takes it as a whole, so it may exceed the write buffer. */
   wrote(bytes: number): void {
     if (this.#activeBytes > this.#writeBufferBytes) {
       this.#fullBytes = this.#activeBytes
@@ -38,7 +38,7 @@ export class Footprint {
     this.#activeBytes += bytes
   }
 
-  /** What was logged at a moment, when `loggedBytes` was read, is in tables now. */
+  /** Everything that was logged when `loggedBytes` was read is in tables now. */
   settled(loggedBytes: number): void {
     this.#activeBytes = Math.max(0, this.loggedBytes - loggedBytes)
     this.#fullBytes = 0
@@ -50,13 +50,13 @@ export class Footprint {
     this.#fullBytes = 0
   }
 
-  /** Bytes that LevelDB may need for what it has, given its `leveldb.stats`. */
+  /** Bytes of disk that LevelDB may still need for the data it has, given its `leveldb.stats`. */
   neededBytes(stats: string): number {
     return this.loggedBytes * (COPIES - 1) + mergeBytes(stats)
   }
 }
 
-/** Bytes of all tables. */
+/** Returns the bytes of all tables. */
 export function tableBytes(stats: string): number {
   let sum = 0
   for (const [, , , mebibytes] of stats.matchAll(LEVEL_LINE)) sum += Number(mebibytes) * MIB
@@ -64,10 +64,10 @@ export function tableBytes(stats: string): number {
 }
 
 /**
- * The largest merge that may be due: of all of levels 0 and 1, since tables of level 0 overlap; or of tables of one
- * level with those of the next one that they overlap, which LevelDB keeps below ten (MaxGrandParentOverlapBytes). It
- * comes near that: the store's description is the first key and the newest page one of the last, and a table that
- * holds both overlaps everything in between.
+ * The largest merge that may be due: of all of levels 0 and 1, since tables of level 0 overlap; or of tables
+ * of one level with those of the next one that they overlap, which LevelDB keeps below ten
+ * (MaxGrandParentOverlapBytes). It comes near that: the store's description is the first key and the newest
+ * page one of the last, and a table that holds both overlaps everything in between.
  */
 export function mergeBytes(stats: string): number {
   const bytes: number[] = []

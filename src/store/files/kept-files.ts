@@ -1,4 +1,6 @@
-/** Files of a data directory that belong to its data and are not LevelDB's: in every backup, and put back with it. */
+/**
+ * Files of a data directory besides LevelDB's that belong to its data: every backup holds and restores them.
+ */
 import { type FileHandle, open, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Entry } from '../format/container.ts'
@@ -6,15 +8,15 @@ import type { Entry } from '../format/container.ts'
 /** Users and roles (`access/accounts-file.ts`). */
 export const ACCOUNTS_FILE = 'accounts.json'
 
-/** Bans (`access/bans/bans-file.ts`): of this broker, and in no backup. */
+/** Bans (`access/bans/bans-file.ts`). They belong to this broker, and no backup holds them. */
 export const BANS_FILE = 'bans.json'
 
 const KEPT_FILES: readonly string[] = [ACCOUNTS_FILE]
 
-/** How the key of such a file begins in a backup; no key of the store begins so. */
+/** Begins the key of such a file in a backup; no key of the store begins like this. */
 const KEY_START = 'file:'
 
-/** The files of `directory` in front of the slices of its store. */
+/** Yields the kept files of `directory`, then the slices of its store. */
 export async function* withKeptFiles(
   directory: string,
   slices: AsyncIterable<readonly Entry[]>,
@@ -27,14 +29,14 @@ export async function* withKeptFiles(
   yield* slices
 }
 
-/** The name of the file that an entry of a backup holds; null for an entry of the store. */
+/** Returns the name of the file that an entry of a backup holds; null for an entry of the store. */
 export function keptFileOf(key: Buffer): string | null {
   if (key.length < KEY_START.length || key.toString('latin1', 0, KEY_START.length) !== KEY_START) return null
   const name = key.toString('utf8', KEY_START.length)
   return KEPT_FILES.includes(name) ? name : null
 }
 
-/** Writes a file that a backup held, for its owner alone. It is not durable yet. */
+/** Writes a file from a backup, readable by its owner only. It is not durable yet. */
 export async function writeKeptFile(directory: string, name: string, content: Buffer): Promise<void> {
   const file: FileHandle = await open(join(directory, name), 'w', 0o600)
   try {
@@ -44,7 +46,7 @@ export async function writeKeptFile(directory: string, name: string, content: Bu
   }
 }
 
-/** Those that are there; none when the directory does not exist. */
+/** Returns the names of the kept files in a directory; none if it does not exist. */
 export async function keptFiles(directory: string): Promise<string[]> {
   try {
     const names = await readdir(directory)
@@ -55,7 +57,7 @@ export async function keptFiles(directory: string): Promise<string[]> {
   }
 }
 
-/** Moves those that are in `from` to the directory `to`. */
+/** Moves these files from one directory to another. */
 export async function moveKeptFiles(names: readonly string[], from: string, to: string): Promise<void> {
   for (const name of names) await rename(join(from, name), join(to, name))
 }

@@ -1,19 +1,19 @@
 /**
- * Syncs LevelDB's logs every now and then, for commits that are not synced by themselves (`durability: interval`).
+ * Syncs LevelDB's logs at intervals, for commits that are not synced one by one (`durability: interval`).
  *
- * LevelDB can only sync with a write, and then the log that it writes to alone: a log that was full just before is not synced
- * until its table is. So the files are synced here, all that there are, and the directory, which has their names. A log that is
- * gone by then is in a table, which LevelDB synced before it deleted the log.
+ * LevelDB syncs only together with a write, and only the log it writes to: a log that was full just before is
+ * not synced until its table is. So all logs are synced here, and the directory that names them. A log that
+ * is gone by then is in a table, which LevelDB synced before it deleted the log.
  */
 import { type FileHandle, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { syncDirectory } from './data-directory.ts'
 
-/** What it asks of the store. */
+/** The store whose logs are synced. */
 export interface SyncedStore {
-  /** The newest block that LevelDB has written. */
+  /** Returns the newest block that LevelDB has written. */
   written(): number
-  /** All blocks up to this one are on the disk. */
+  /** All blocks up to this one are on disk. */
   synced(sequence: number): void
   failed(error: unknown): void
 }
@@ -34,7 +34,10 @@ export class LogSync {
     this.#store = store
   }
 
-  /** A block was written: it is synced so many seconds from now at the latest, or as soon as the sync under way then has ended. */
+  /**
+   * A block was written. It is synced within the interval, or as soon as a sync that is then under way has
+   * ended.
+   */
   wrote(): void {
     if (this.#timer !== null || this.#running !== null || this.#isStopped) return
     this.#timer = setTimeout(() => {
@@ -44,7 +47,7 @@ export class LogSync {
     this.#timer.unref()
   }
 
-  /** Syncs what is written. Resolves when that is done or the store has been told why not. */
+  /** Syncs all written blocks. Resolves when that is done, or when the store was told why it failed. */
   async now(): Promise<void> {
     while (this.#running !== null) await this.#running
     if (this.#store.written() === this.#synced) return
@@ -52,7 +55,7 @@ export class LogSync {
     await this.#running
   }
 
-  /** Ends it: nothing is synced any more but what is under way, which this waits for. */
+  /** Stops syncing. Waits for a sync that is under way. */
   async stop(): Promise<void> {
     this.#isStopped = true
     if (this.#timer !== null) clearTimeout(this.#timer)

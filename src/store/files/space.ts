@@ -1,9 +1,12 @@
-/** Free space: refuses new work before the disk is full, so that acknowledgements and deletes still fit. */
+/**
+ * Guards free space: refuses new work before the disk is full, so that acknowledgements and deletes still
+ * fit.
+ */
 import { statfs } from 'node:fs/promises'
 import type { Ballast } from './ballast.ts'
 import { COPIES } from './footprint.ts'
 
-/** Bytes that an ordinary user may still write in the directory's file system. */
+/** Resolves to the bytes that an ordinary user may still write in the directory's file system. */
 export type FreeSpaceProbe = (directory: string) => Promise<number>
 
 export const freeSpace: FreeSpaceProbe = async (directory) => {
@@ -11,36 +14,36 @@ export const freeSpace: FreeSpaceProbe = async (directory) => {
   return bavail * bsize
 }
 
-/** What the guard asks of the store. */
+/** The store whose space is guarded. */
 export interface SpaceUser {
-  /** Bytes that it may still take for what was written already. */
+  /** Returns the bytes that it may still take for data that was written already. */
   neededBytes(): number
   /**
-   * Space is short: what can be done now, such as moving the log into tables, is not to wait. `roomy` when new work is
-   * refused and half of the reserve is left for merges.
+   * Space is short: tidy up now, such as by moving the log into tables. `roomy` says that new work is refused
+   * and half of the reserve is left for merges.
    */
   settle(roomy: boolean): void
 }
 
 const IDLE_USER: SpaceUser = { neededBytes: () => 0, settle: () => {} }
 
-/** Above this share of the reserve, what was refused is accepted again. */
+/** Work is accepted again above this share of the reserve. */
 const RESUME_SHARE = 1.25
-/** Below this share of the reserve space is short, and asked for at every tick. */
+/** Space is short below this share of the reserve; then every tick probes it. */
 const SHORT_SHARE = 3
 const TICK_MS = 250
-/** Where something was written, every so many ticks. */
+/** Ticks between two probes while something is written. */
 const BUSY_TICKS = 4
-/** Without trouble and without anything written, every so many ticks. */
+/** Ticks between two probes while nothing is written and space is not short. */
 const IDLE_TICKS = 40
 const MIB = 1024 * 1024
-/** Free space that is enough for a merge of one piece of the deleted pages. */
+/** Free space that suffices for merging one piece of the deleted pages. */
 const PIECE_BYTES = 64 * MIB
 
 /**
- * Decides by what was free when the disk was last asked, less what was written since, what waits to be written, and
- * what comes, each as often as LevelDB copies it. So nothing has to be waited for, and no message is too large to be
- * noticed in time.
+ * Decides by the space that was free at the last probe. It subtracts the bytes written since, the bytes that
+ * wait to be written and the bytes that come, each as often as LevelDB copies them. So no decision has to
+ * wait for a probe, and even the largest message is noticed in time.
  */
 export class SpaceGuard {
   readonly #directory: string
@@ -49,17 +52,17 @@ export class SpaceGuard {
   readonly #user: SpaceUser
   readonly #ballast: Ballast | null
   #freeBytes = Number.POSITIVE_INFINITY
-  /** What the store needed for itself when the disk was asked. */
+  /** Bytes that the store needed for itself at the last probe. */
   #neededBytes = 0
   #isRefusing = false
-  /** Something was too much since the disk was asked, though smaller messages are accepted. */
+  /** Something was refused since the last probe, though smaller messages are accepted. */
   #refused = false
   #writtenBytes = 0
   #ticks = 0
   #probing = false
   #timer: NodeJS.Timeout | null = null
 
-  /** The ballast is a part of the reserve. */
+  /** `ballast` is a part of the reserve. */
   constructor(
     directory: string,
     reserveBytes: number,
@@ -74,7 +77,7 @@ export class SpaceGuard {
     this.#ballast = ballast
   }
 
-  /** Why so many bytes, those that already wait to be written included, are too much; null when there is room. */
+  /** Returns why `bytes`, including those that wait to be written, do not fit; null if they do. */
   refusalFor(bytes: number): string | null {
     if (this.#reserveBytes === 0) return null
     const comingBytes = COPIES * (this.#writtenBytes + bytes)
@@ -89,14 +92,16 @@ export class SpaceGuard {
     )
   }
 
-  /** Bytes that may still be taken before new work is refused, beside so many that already wait to be written. */
+  /**
+   * Returns the bytes that may still come before new work is refused, given those that wait to be written.
+   */
   roomBytes(pendingBytes: number): number {
     if (this.#reserveBytes === 0) return Number.POSITIVE_INFINITY
     if (this.#isRefusing) return 0
     return Math.max(0, this.#available - COPIES * (this.#writtenBytes + pendingBytes) - this.#reserveBytes)
   }
 
-  /** Less room than this is short. */
+  /** Room is short below this many bytes. */
   get shortRoomBytes(): number {
     return (SHORT_SHARE - 1) * this.#reserveBytes
   }
@@ -104,20 +109,21 @@ export class SpaceGuard {
   /** Whether half of the reserve is left for merges, which need space before they give it back. */
   get isRoomy(): boolean {
     if (this.#reserveBytes === 0 || this.#available > this.#reserveBytes / 2) return true
-    // Merges that are due may want more than there is; those that drop what was deleted come in pieces, and are the cure.
+    // Due merges may need more than there is. Merges that drop deleted pages come in pieces, and they free
+    // space.
     return this.#freeBytes > PIECE_BYTES + this.#reserveBytes / 2
   }
 
-  /** To be called before the store is opened: where space is short, the ballast makes room. */
+  /** Makes room by the ballast if space is short. Call this before the store is opened. */
   async prepare(): Promise<void> {
     try {
       if ((await this.#probe(this.#directory)) < this.#reserveBytes) await this.release()
     } catch {
-      // There is no directory yet, or it cannot be asked: opening it says why.
+      // The directory does not exist yet or cannot be probed. Opening it reports that.
     }
   }
 
-  /** Gives the ballast up, when the disk is full; returns whether that made room. */
+  /** Gives the ballast up because the disk is full; returns whether that made room. */
   async release(): Promise<boolean> {
     return (await this.#ballast?.release()) === true
   }
@@ -130,20 +136,22 @@ export class SpaceGuard {
     this.#timer.unref()
   }
 
-  /** Nothing is written any more when this resolves. */
+  /** Stops probing. When this resolves, nothing is written any more. */
   async stop(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer)
     this.#timer = null
     await this.#ballast?.stop()
   }
 
-  /** So many bytes are on disk now: probes early when that may have used up an eighth of the reserve. */
+  /** Counts bytes that were written; probes early if they may have used up an eighth of the reserve. */
   wrote(bytes: number): void {
     this.#writtenBytes += bytes
     if (this.#writtenBytes > (this.#isShort ? MIB : Math.max(this.#reserveBytes / 8, MIB))) void this.check()
   }
 
-  /** Probes now, unless that is under way. A probe that fails changes nothing: the next write tells. */
+  /**
+   * Probes now, unless a probe is under way. A probe that fails changes nothing: the next write will tell.
+   */
   async check(): Promise<void> {
     if (this.#probing) return
     this.#probing = true
@@ -152,11 +160,11 @@ export class SpaceGuard {
     try {
       if (this.#ballast !== null) await this.#ballast.measure()
       const freeBytes = (await this.#probe(this.#directory)) + (this.#ballast?.bytes ?? 0)
-      // What was written while the disk was asked may be missing in its answer.
+      // The answer may not include bytes that were written during the probe.
       this.#writtenBytes -= before
       this.#judge(freeBytes)
     } catch {
-      // The directory vanished or cannot be asked; a commit that fails says so with its own reason.
+      // The directory vanished or cannot be probed. The next commit fails with its own reason.
     } finally {
       this.#probing = false
     }

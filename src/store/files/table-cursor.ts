@@ -1,4 +1,6 @@
-/** Walks through the values of one table in the order of their keys, and checks each; several walk side by side. */
+/**
+ * Reads and checks the values of one table in the order of their keys. Several cursors advance side by side.
+ */
 import type { DamageReport } from '../format/damage.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { keyNumber, type Table, tableName, tableRange, unsealed } from '../format/format.ts'
@@ -7,7 +9,7 @@ import type { Database, DatabaseIterator } from './database.ts'
 const SLICE_VALUES = 200
 const SLICE_BYTES = 1024 * 1024
 
-/** A value whose CRC is right. */
+/** A value with a correct CRC. */
 export interface TableValue {
   readonly key: Buffer
   readonly value: Buffer
@@ -16,7 +18,7 @@ export interface TableValue {
 export class TableCursor {
   readonly #iterator: DatabaseIterator
   readonly #report: DamageReport
-  /** What a damaged value of this table costs. */
+  /** Says what is lost with a damaged value of this table. */
   readonly #lost: (key: Buffer) => string | null
   #slice: readonly (readonly [Buffer, Buffer])[] = []
   #at = 0
@@ -27,7 +29,7 @@ export class TableCursor {
     this.#lost = lost
   }
 
-  /** The next sound value; undefined at the end. Damaged ones are reported and passed over. */
+  /** Returns the next sound value; undefined at the end. Reports and skips damaged ones. */
   async next(): Promise<TableValue | undefined> {
     for (;;) {
       if (!(await this.#filled())) return undefined
@@ -37,7 +39,7 @@ export class TableCursor {
     }
   }
 
-  /** The next sound value of this Session; those of Sessions before it are passed over. */
+  /** Returns the next sound value of this Session. Skips the values of Sessions before it. */
   async nextOf(session: number): Promise<TableValue | undefined> {
     for (;;) {
       if (!(await this.#filled())) return undefined
@@ -51,7 +53,7 @@ export class TableCursor {
     }
   }
 
-  /** Reads the value; what cannot be read is reported, and undefined is returned. */
+  /** Decodes the value. Reports a value that cannot be decoded, and returns undefined. */
   decoded<T>({ key, value }: TableValue, decode: (reader: ByteReader) => T): T | undefined {
     try {
       return decode(new ByteReader(value))

@@ -1,4 +1,4 @@
-/** Copies of a whole store: out of an open database, into a file or a directory, and back. */
+/** Backups: copies an open database into a file or a directory, and back. */
 import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { markStore, syncDirectory, syncFiles } from '../files/data-directory.ts'
@@ -11,19 +11,19 @@ import { readPageHeader } from '../format/journal-page.ts'
 import { cutLogEnd } from '../journal/log-end.ts'
 import { StoreError } from '../store.ts'
 
-/** A name that ends so is a backup in one file; any other one is a directory. */
+/** Ends the name of a backup in one file; any other name is a directory. */
 export const BACKUP_FILE_END = '.godwit-backup'
 
 const MIB = 1024 * 1024
-/** Read at once: short enough that a commit in between hardly waits. */
+/** Bytes that are read at once: few enough that a commit in between hardly waits. */
 const SLICE_BYTES = 256 * 1024
 const SLICE_ENTRIES = 1000
 
 const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
 
-/** The database of a data directory without the store over it. It is not made when it is missing. */
+/** Opens the database of a data directory without the store over it. */
 export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
-  // Before it is made: a database opens by itself.
+  // Before the object is made, because that opens the database by itself.
   if (!createIfMissing) await cutLogEnd(directory)
   const db = levelDatabase(directory, {
     keyEncoding: 'buffer',
@@ -41,11 +41,11 @@ export async function openDatabase(directory: string, createIfMissing = false): 
 }
 
 /**
- * Everything in `db` at this moment, in slices; a commit is in it wholly or not at all. Throws StoreError, also when
- * the database is closed meanwhile.
+ * Yields everything in `db` at this moment, in slices. A commit is included as a whole or not at all. Throws
+ * StoreError, also when the database is closed meanwhile.
  */
 export function snapshotSlices(db: Database, directory: string): AsyncGenerator<readonly Entry[]> {
-  // Taken now, not when the first slice is asked for.
+  // The iterator takes its snapshot now, not when the first slice is asked for.
   return slicesOf(db.iterator(READING), directory)
 }
 
@@ -64,8 +64,9 @@ async function* slicesOf(iterator: DatabaseIterator, directory: string): AsyncGe
 }
 
 /**
- * Writes a backup to `target`, a file or (by its name) a directory, which must not exist. It is built under another
- * name, made durable and renamed, so that one that was cut off is never taken for a backup. Throws StoreError.
+ * Writes a backup to `target`, a file or (by its name) a directory, which must not exist. It is built under
+ * another name, made durable and renamed, so that nobody takes an unfinished one for a backup. Throws
+ * StoreError.
  */
 export async function writeBackup(
   chunks: AsyncIterable<Buffer>,
@@ -83,7 +84,7 @@ export async function writeBackup(
   }
 }
 
-/** Whether `target` may be written; throws StoreError when something is there. */
+/** Throws StoreError if `target` exists. */
 export async function refuseExisting(target: string): Promise<void> {
   try {
     await (await open(target, 'r')).close()
@@ -99,7 +100,7 @@ export async function refuseExisting(target: string): Promise<void> {
 }
 
 async function moved(partial: string, target: string): Promise<void> {
-  // A directory takes the place of an empty one, but a file would take that of any file.
+  // Renaming a directory replaces an empty one only, but renaming a file would replace any file.
   await refuseExisting(target)
   await rename(partial, target)
   await syncDirectory(dirname(target))
@@ -122,8 +123,8 @@ async function writeFile(chunks: AsyncIterable<Buffer>, path: string): Promise<n
 }
 
 /**
- * Builds the database of a container in `directory`, which is made, and makes it durable. `check` is called for each
- * entry, and throws for one that it refuses. Returns the number of records.
+ * Makes `directory`, builds the database of a container in it, and makes it durable. `check` is called for
+ * each entry and throws if it refuses the entry. Returns the number of records.
  */
 export async function unpack(
   chunks: AsyncIterable<Buffer>,
@@ -142,7 +143,7 @@ export async function unpack(
       await db.batch(entries.map(([key, value]) => ({ type: 'put', key, value })))
     }
     reader.end()
-    // LevelDB drops what is damaged in its log without a word, but checks its tables: nothing stays in the log.
+    // LevelDB silently drops damaged parts of its log, but checks its tables: so nothing may stay in the log.
     await db.compactRange(Buffer.from([0x00]), Buffer.from([0xff]))
   } finally {
     await db.close()
@@ -152,7 +153,7 @@ export async function unpack(
   return reader.records
 }
 
-/** Writes the files among the entries; the rest is the store's. */
+/** Writes the entries that are files; returns the others, which belong to the store. */
 async function takeKeptFiles(entries: readonly Entry[], directory: string): Promise<readonly Entry[]> {
   const rest: Entry[] = []
   for (const entry of entries) {
@@ -165,10 +166,10 @@ async function takeKeptFiles(entries: readonly Entry[], directory: string): Prom
 
 type EntryCheck = (key: Buffer, value: Buffer) => void
 
-/** Throws StoreError `corrupt` for a value that is not what the store wrote. */
+/** Throws StoreError `corrupt` for a value that differs from what the store wrote. */
 export const checkEntry: EntryCheck = (key, value) => {
   if (key[0] === Table.Journal) readPageHeader(keyNumber(key), value)
-  // What Aedes left of its Sessions has no checksum; nobody reads it.
+  // Entries that Aedes left of its Sessions have no checksum; nobody reads them.
   else if (key[0]! <= Table.Time || isOwnText(key)) unsealed(key, value)
 }
 
@@ -181,12 +182,14 @@ function refuseNewerFormat({ header }: ContainerReader, directory: string): void
   if (header === null || header.storeFormat <= FORMAT_VERSION) return
   throw new StoreError(
     'format',
-    `the backup ${directory} is of store format ${header.storeFormat}; this version of Godwit reads ${FORMAT_VERSION}`,
-    'Restore it with the version of Godwit that wrote it. To go back: `godwit export` there, `godwit import` here.',
+    `the backup ${directory} is of store format ${header.storeFormat}; ` +
+      `this version of Godwit reads ${FORMAT_VERSION}`,
+    'Restore it with the version of Godwit that wrote it. ' +
+      'To go back: `godwit export` there, `godwit import` here.',
   )
 }
 
-/** The bytes of a backup file. Throws StoreError. */
+/** Yields the bytes of a backup file. Throws StoreError. */
 export async function* fileChunks(path: string): AsyncGenerator<Buffer> {
   let file: FileHandle
   try {
@@ -210,7 +213,7 @@ export async function* fileChunks(path: string): AsyncGenerator<Buffer> {
   }
 }
 
-/** Whether the directory holds a database at all. */
+/** Returns whether the directory holds a database. */
 export async function hasDatabase(directory: string): Promise<boolean> {
   try {
     return (await readdir(directory)).includes('CURRENT')

@@ -1,6 +1,6 @@
 /**
- * Looks at the heap while a store is read, so that a start which cannot succeed ends in words. V8 would end the process
- * without, and not before it had spent its last seconds on collecting garbage.
+ * Watches the heap while a store is read, so that a start that cannot succeed ends with an explanation. V8
+ * would end the process without one, after seconds of collecting garbage.
  */
 import { createRequire } from 'node:module'
 import { getHeapStatistics } from 'node:v8'
@@ -9,39 +9,43 @@ import { StoreError } from '../store.ts'
 const load = createRequire(import.meta.url)
 
 /**
- * What taking up needs beside what is there when everything was read, in bytes, measured with names of few levels that have many
- * in common: at least. What fits must not be refused.
+ * Bytes that the Server needs for each Session, Subscription and retained message it takes over, besides
+ * those in use when everything was read. Measured with names of few levels that share most of them. These are
+ * lower bounds: a store that fits must not be refused.
  */
 const SESSION_BYTES = 600
 const SUBSCRIPTION_BYTES = 70
 const RETAINED_BYTES = 90
 
-/** What a Map needs at once, for each entry, when it grows: those of the largest Session are the largest. */
+/**
+ * Bytes that a Map needs at once for each entry when it grows. The Maps of the largest Session are the
+ * largest.
+ */
 const GROWTH_BYTES = 60
 
-/** Sessions and Subscriptions that are handed over between two looks. */
+/** Sessions and Subscriptions that are handed over between two checks. */
 const HANDED_MAX = 1024
 
-/** Of the heap's limit: garbage is collected above, to see what is really used. */
+/** Share of the heap's limit: above it, garbage is collected to see how much is really used. */
 const NEAR = 0.75
-/** ... and again when so much has come since. */
+/** Share of the heap's limit: when so much was added since, garbage is collected again. */
 const STEP = 1 / 16
-/** More than this is refused: the rest is for work. */
+/** Share of the heap's limit above which a store is refused: the rest is for work. */
 const FULL = 0.92
 
 const MIB = 1024 * 1024
 
-/** What is left in any case. */
+/** Bytes that must be left in any case. */
 const ROOM_BYTES = 8 * MIB
 
-/** Of the young generation, on 64 bits. */
+/** Size of V8's young generation on 64 bits. */
 const YOUNG_BYTES = 48 * MIB
 
 /** The heap of this process. */
 export interface Heap {
   /** Bytes that may be used. */
   readonly limit: number
-  /** Bytes that are used, garbage included. */
+  /** Bytes in use, including garbage. */
   used(): number
   collectGarbage(): void
 }
@@ -52,13 +56,13 @@ export class HeapGuard {
   retainedMessages = 0
   readonly #directory: string
   readonly #heap: Heap
-  /** Subscriptions of the Session that has most. */
+  /** Subscriptions of the Session with the most of them. */
   #largest = 0
   #handedSessions = 0
   #handedSubscriptions = 0
-  /** Of both, since the last look. */
+  /** Sessions and Subscriptions handed over since the last check. */
   #handed = 0
-  /** As much was used after the last collection. */
+  /** Bytes in use after the last collection. */
   #usedThen = 0
 
   constructor(directory: string, heap: Heap = v8Heap()) {
@@ -66,7 +70,7 @@ export class HeapGuard {
     this.#heap = heap
   }
 
-  /** To be called now and then. Throws StoreError `memory` when what is stored does not fit. */
+  /** Call this now and then. Throws StoreError `memory` if the stored data does not fit. */
   check(): void {
     const { limit } = this.#heap
     const used = this.#heap.used()
@@ -78,7 +82,7 @@ export class HeapGuard {
       throw this.#refusal(this.#usedThen + wanted)
   }
 
-  /** A Session with so many Subscriptions is handed over next. Throws as `check`. */
+  /** Counts a Session with this number of Subscriptions as handed over. Throws as `check`. */
   handOver(subscriptions: number): void {
     if (this.#handed > HANDED_MAX) {
       this.#handed = 0
@@ -89,7 +93,7 @@ export class HeapGuard {
     this.#handedSubscriptions += subscriptions
   }
 
-  /** A Subscription was read of a Session that has so many by now. */
+  /** Counts a Subscription that was read. `ofSession` is how many its Session has by now. */
   subscribed(ofSession: number): void {
     this.subscriptions++
     if (ofSession > this.#largest) this.#largest = ofSession
@@ -109,18 +113,24 @@ export class HeapGuard {
     const wanted = Math.max(2 * Math.ceil(bytes / MIB), Math.ceil((2 * limit) / MIB))
     return new StoreError(
       'memory',
-      `what ${this.#directory} holds does not fit into memory: ${this.sessions} Sessions, ${this.subscriptions} ` +
-        `Subscriptions and ${this.retainedMessages} retained messages, as far as it was read, take ` +
-        `${Math.ceil(bytes / MIB)} MiB, and JavaScript may use ${Math.floor(limit / MIB)} MiB in this process`,
-      'A broker reads what it could take in: this one had more memory, or a larger limits.memory_bytes_max. Start it with ' +
-        `NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, as far as the machine has them) or where it was before, and delete ` +
-        'there what is not needed (`godwit session delete`, `godwit retained delete`). Or take it out: `godwit export`, delete ' +
-        'lines of the file, `godwit import` into a new data directory. Nothing was changed.',
+      `what ${this.#directory} holds does not fit into memory: ${this.sessions} Sessions, ` +
+        `${this.subscriptions} Subscriptions and ${this.retainedMessages} retained messages, ` +
+        `as far as it was read, take ${Math.ceil(bytes / MIB)} MiB, ` +
+        `and JavaScript may use ${Math.floor(limit / MIB)} MiB in this process`,
+      'When it was written, the broker had more memory or a larger limits.memory_bytes_max. ' +
+        `Start it with NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, if the machine has them) ` +
+        'or where it ran before, and delete what is not needed ' +
+        '(`godwit session delete`, `godwit retained delete`). ' +
+        'Or take the data out: `godwit export`, delete lines of the file, ' +
+        '`godwit import` into a new data directory. Nothing was changed.',
     )
   }
 }
 
-/** Bytes that what lasts may take: V8 tells them with those of its young generation, which starts empty and is emptied. */
+/**
+ * Returns the heap that lasting objects may take: V8's limit without the young generation, which is emptied
+ * again.
+ */
 export function heapBytesMax(): number {
   const { heap_size_limit: limit } = getHeapStatistics()
   return Math.max(limit - YOUNG_BYTES, limit / 2)
@@ -134,7 +144,7 @@ function v8Heap(): Heap {
   }
 }
 
-/** What a debugger asks for; loaded only when it is needed. */
+/** Collects garbage as a debugger does. The inspector is loaded only when it is needed. */
 function collectGarbage(): void {
   const { Session } = load('node:inspector') as typeof import('node:inspector')
   const session = new Session()

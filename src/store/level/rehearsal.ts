@@ -1,4 +1,7 @@
-/** Opens a store as a start would, without changing it: so that check, repair and restore cannot disagree with the start. */
+/**
+ * Opens a store as a start would, without changing it. So check, repair and restore cannot disagree with a
+ * start.
+ */
 
 import type { Database } from '../files/database.ts'
 import { storeError } from '../files/failure.ts'
@@ -35,7 +38,7 @@ export async function startRefusal(db: Database, directory: string): Promise<Sto
   }
 }
 
-/** Passes damages on to `report`, and one more when only the start would notice that something is damaged. */
+/** Passes damage on to `report`, and adds a report when only a start would notice the damage. */
 export class Rehearsal {
   readonly #report: DamageReport
   #isTold = false
@@ -49,7 +52,7 @@ export class Rehearsal {
     this.#report(damage)
   }
 
-  /** To be called when everything else was read. */
+  /** Call this when everything else was read. */
   async end(db: Database, directory: string): Promise<void> {
     if (this.#isTold) return
     const refusal = await startRefusal(db, directory)

@@ -15,7 +15,7 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true })
 })
 
-test('it takes as much space as it is told, and gives it back', async () => {
+test('the ballast takes the given space, and gives it back', async () => {
   const ballast = new Ballast(root, 2.5 * MIB)
   expect(ballast.isWanted).toBe(true)
   await ballast.fill()
@@ -30,7 +30,7 @@ test('it takes as much space as it is told, and gives it back', async () => {
   expect(await ballast.release()).toBe(false)
 })
 
-test('one that was cut off is filled again, one that vanished is noticed', async () => {
+test('an unfinished ballast is filled again, and a missing one is noticed', async () => {
   await writeFile(join(root, BALLAST), 'cut off')
   const ballast = new Ballast(root, MIB)
   await ballast.measure()
@@ -42,7 +42,7 @@ test('one that was cut off is filled again, one that vanished is noticed', async
   expect(ballast.bytes).toBe(0)
 })
 
-test('stopping ends a filling and leaves nothing of it', async () => {
+test('stopping ends filling and leaves no file', async () => {
   const ballast = new Ballast(root, 64 * MIB)
   const filling = ballast.fill()
   await ballast.stop()
@@ -53,7 +53,7 @@ test('stopping ends a filling and leaves nothing of it', async () => {
   expect(ballast.isWanted).toBe(true)
 })
 
-test('where it cannot be written it is not tried again and again', async () => {
+test('a ballast that cannot be written is not tried again and again', async () => {
   const ballast = new Ballast(join(root, 'missing'), MIB)
   await ballast.fill()
   expect(ballast.isWanted).toBe(false)

@@ -39,7 +39,7 @@ test('missing directories are made, and existing ones are left alone', async () 
 })
 
 test.runIf(process.platform === 'linux')(
-  'a data directory that its file system cannot take is refused at once',
+  'a data directory that its file system cannot hold is refused at once',
   async () => {
     await expect(serverOn('/proc/godwit').open()).rejects.toMatchObject({
       kind: 'access',
@@ -48,14 +48,14 @@ test.runIf(process.platform === 'linux')(
   },
 )
 
-test('a data directory below a read-only mount is refused with what to do', () => {
+test('a data directory below a read-only mount is refused, with advice', () => {
   const error = directoryError(Object.assign(new Error('EROFS: mkdir'), { code: 'EROFS' }), '/mnt/data')
   expect(error.kind).toBe('access')
   expect(error.message).toContain('mounted read-only')
   expect(error.advice).toContain('Mount it writable')
 })
 
-test('a young store whose first log lost its description is not started anew', async () => {
+test('a young store whose first log lost its description is refused, not founded again', async () => {
   const server = serverOn(root)
   await server.open()
   server.createSession(1)
@@ -75,7 +75,7 @@ test('a young store whose first log lost its description is not started anew', a
   }
 })
 
-test('a store without a description, or without files, is not started anew', async () => {
+test('a store without a description, or without files, is refused, not founded again', async () => {
   const server = serverOn(root)
   await server.open()
   await server.store.close()
@@ -96,7 +96,7 @@ test('a store of an older version gets its marker when it is opened', async () =
   expect(await readFile(join(root, MARKER), 'utf8')).toBe(`Godwit store, format ${FORMAT_VERSION}\n`)
 })
 
-test('a restored store has its marker, and it goes where the store goes', async () => {
+test('a restored store has its marker, which moves with the store', async () => {
   const server = serverOn(join(root, 'original'))
   await server.open()
   const store = server.store as LevelStore
@@ -105,7 +105,7 @@ test('a restored store has its marker, and it goes where the store goes', async 
   expect(await storeFiles(join(root, 'restored'))).toContain(MARKER)
 })
 
-test('files of others in the data directory are left alone, whatever their names end in [field-A2]', async () => {
+test('foreign files in the data directory are left alone, whatever their names [field-A2]', async () => {
   const others = [
     'security.log',
     'broker.log',
@@ -136,7 +136,7 @@ test('files of others in the data directory are left alone, whatever their names
   for (const name of others) expect(await readFile(join(root, name), 'utf8')).toBe(`of ${name}`)
 })
 
-test('what is left of a store without its CURRENT is still not started anew, beside files of others', async () => {
+test('a store without its CURRENT is refused, also beside foreign files', async () => {
   const server = serverOn(root)
   await server.open()
   await server.store.close()
@@ -149,7 +149,7 @@ test('what is left of a store without its CURRENT is still not started anew, bes
   })
 })
 
-test('nothing is left behind by a start that fails on a full disk before there is a store [field-D25]', async () => {
+test('a start that fails on a full disk before it founds a store leaves nothing [field-D25]', async () => {
   const directory = join(root, 'a', 'b')
   let isFull = true
   const failing: BatchMaker = (db) => {
@@ -173,7 +173,7 @@ test('nothing is left behind by a start that fails on a full disk before there i
   expect(await storeFiles(directory)).toContain(MARKER)
 })
 
-test('nothing is left behind by a start that fails for its listeners; what was there before stays [field-D25]', async () => {
+test('a start whose listeners fail removes a store it founded, keeps an older one [field-D25]', async () => {
   const blocker = createServer().listen(0, '127.0.0.1')
   await once(blocker, 'listening')
   const { port } = blocker.address() as AddressInfo
@@ -200,7 +200,7 @@ test('nothing is left behind by a start that fails for its listeners; what was t
   blocker.close()
 })
 
-test('a start that finds another broker in its first moments removes nothing of it', async () => {
+test('a start that meets another broker in its first moments removes none of its files', async () => {
   const server = serverOn(root)
   await server.open()
   await expect(serverOn(root).open()).rejects.toMatchObject({ kind: 'locked' })

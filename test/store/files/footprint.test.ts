@@ -7,7 +7,7 @@ Level  Files Size(MB) Time(sec) Read(MB) Write(MB)
 --------------------------------------------------
 `
 
-test('a merge takes all of levels 0 and 1, or a few tables and those below that they overlap', () => {
+test('a merge takes all of levels 0 and 1, or a few tables and those they overlap below', () => {
   expect(mergeBytes(HEAD)).toBe(0)
   expect(mergeBytes(`${HEAD}  0        4       30         1        0       30\n`)).toBe(31 * MIB)
   const both =
@@ -32,7 +32,7 @@ test('the log holds the memory table and the one before it', () => {
   expect(footprint.neededBytes(HEAD)).toBe(20 * MIB)
 })
 
-test('what was moved to a table is not in the log any more; what was written meanwhile is', () => {
+test('data moved to a table is no longer in the log; data written meanwhile is', () => {
   const footprint = new Footprint(8 * MIB)
   footprint.wrote(10 * MIB)
   const before = footprint.loggedBytes

@@ -9,7 +9,7 @@ import { delivery, ModelServer, message } from '../model.ts'
 
 const MIB = 1024 * 1024
 
-test('new work is refused below the reserve, and accepted again above 1.25 times of it', async () => {
+test('new work is refused below the reserve, and accepted again above 1.25 times the reserve', async () => {
   let free = 100 * MIB
   const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(free))
   await guard.check()
@@ -25,7 +25,7 @@ test('new work is refused below the reserve, and accepted again above 1.25 times
   expect(guard.refusalFor(0)).toBeNull()
 })
 
-test('much that is written asks for the free space early', async () => {
+test('writing much probes the free space early', async () => {
   let probes = 0
   const guard = new SpaceGuard('/data', 64 * MIB, () => {
     probes++
@@ -48,15 +48,16 @@ test('a probe that fails changes nothing', async () => {
   expect(guard.refusalFor(0)).toContain('nearly full')
 })
 
-test('what is written, waits or comes counts at once, three times, until a probe knows it', async () => {
+test('bytes written, waiting or coming count at once, three times, until a probe includes them', async () => {
   let free = 200 * MIB
   const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(free))
   await guard.check()
   expect(guard.refusalFor(45 * MIB)).toBeNull()
   expect(guard.refusalFor(46 * MIB)).toBe(
-    'disk nearly full: 200 MiB free on /data, reserve is 64 MiB; 138 MiB of it may be needed for what is being written and merged',
+    'disk nearly full: 200 MiB free on /data, reserve is 64 MiB; ' +
+      '138 MiB of it may be needed for what is being written and merged',
   )
-  // Too large is not full: smaller messages are still welcome.
+  // Only this message is too large: smaller ones are still accepted.
   expect(guard.refusalFor(0)).toBeNull()
   guard.wrote(20 * MIB)
   guard.wrote(5 * MIB)
@@ -69,7 +70,7 @@ test('what is written, waits or comes counts at once, three times, until a probe
   expect(guard.refusalFor(0)).not.toBeNull()
 })
 
-test('what the store needs for its own copies is not offered to anybody, and it is asked to tidy up', async () => {
+test('space for the store’s own copies is not offered, and the store is asked to tidy up', async () => {
   let settled = 0
   const user = { neededBytes: () => 100 * MIB, settle: () => void settled++ }
   let free = 1000 * MIB
@@ -83,7 +84,7 @@ test('what the store needs for its own copies is not offered to anybody, and it 
   expect(settled).toBe(1)
 })
 
-test('where only a large message was refused, deleted pages are given back for it all the same', async () => {
+test('deleted pages are freed even if only a large message was refused', async () => {
   const roomy: boolean[] = []
   const user = { neededBytes: () => 94 * MIB, settle: (isRoomy: boolean) => void roomy.push(isRoomy) }
   const guard = new SpaceGuard('/data', 64 * MIB, () => Promise.resolve(205 * MIB), user)
@@ -106,7 +107,7 @@ test('the real probe answers', async () => {
   expect(await freeSpace(tmpdir())).toBeGreaterThan(0)
 })
 
-test('a store that refuses new work still commits what ends old work', async () => {
+test('a store that refuses new work still commits the end of old work', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'godwit-space-'))
   const store = new LevelStore({
     directory,

@@ -4,7 +4,7 @@ import { StoreError } from '../../../src/store/store.ts'
 
 const MIB = 1024 * 1024
 
-/** A heap of 100 MiB with garbage in it. */
+/** Makes a heap of 100 MiB with garbage in it. */
 function heap(live: number, garbage: number) {
   return {
     limit: 100 * MIB,
@@ -31,7 +31,7 @@ function refusal(guard: HeapGuard): StoreError | null {
   }
 }
 
-test('a heap with room is left alone; near its limit garbage is collected before anything is refused', () => {
+test('a heap with room is left alone; near its limit, garbage is collected before a refusal', () => {
   const roomy = heap(30, 30)
   expect([refusal(new HeapGuard('d', roomy)), roomy.collections]).toEqual([null, 0])
   const full = heap(60, 35)
@@ -43,7 +43,7 @@ test('a heap with room is left alone; near its limit garbage is collected before
   expect([refusal(guard), full.collections]).toEqual([null, 2])
 })
 
-test('what taking up needs counts before it is there, and a refusal says how many there are and what to do', () => {
+test('memory for objects to come counts, and a refusal says how many there are and what to do', () => {
   const small = heap(30, 0)
   const guard = new HeapGuard('/data', small)
   guard.sessions = 1000
@@ -56,7 +56,7 @@ test('what taking up needs counts before it is there, and a refusal says how man
   expect(error.advice).toMatch(/--max-old-space-size=2\d\d /)
 })
 
-test('while Sessions are handed over the heap is looked at now and then, and what is still to come counts', () => {
+test('the heap is checked while Sessions are handed over, and those still to come count', () => {
   const filling = heap(50, 0)
   const guard = new HeapGuard('d', filling)
   guard.sessions = 20_000
@@ -73,6 +73,6 @@ test('while Sessions are handed over the heap is looked at now and then, and wha
   expect(filling.live).toBeLessThan(90 * MIB)
 })
 
-test('the limit of this process is known', () => {
+test('the heap limit of this process is known', () => {
   expect(heapBytesMax()).toBeGreaterThan(32 * MIB)
 })

@@ -1,4 +1,5 @@
-import { LevelStore, type LevelStoreOptions } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level.ts'
+import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'
 import { storeContract } from '../contract.ts'
 
 const MIB = 1024 * 1024

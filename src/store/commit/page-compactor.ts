@@ -1,6 +1,9 @@
-/** Moves the last living bodies out of nearly empty pages, so that the pages can be deleted. Bounded per commit. */
+/**
+ * Moves the last living bodies out of nearly empty pages, so that the pages can be deleted. Bounded per
+ * commit.
+ */
 
-import type { Database } from '../files/database.ts'
+import type { StoreDatabase } from '../files/store-database.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { numberKey, Table } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
@@ -8,9 +11,9 @@ import { readBody } from '../format/journal-record.ts'
 import type { Bodies, Forward, Page } from '../journal/bodies.ts'
 import type { OpenBlock } from '../journal/journal.ts'
 
-/** Pages that are read at once; at most a quarter of their bytes is alive. */
+/** Pages that are read at once. At most a quarter of their bytes is alive. */
 const PAGES_MAX = 64
-/** Fewer are not worth a read. */
+/** Fewer pages are not worth a read. */
 const PAGES_MIN = 8
 
 /** Bodies of one page on their way into the open block. */
@@ -23,23 +26,32 @@ interface Move {
 
 export class PageCompactor {
   readonly #bodies: Bodies
-  #reading = false
-  /** In the open block. */
+  readonly #database: StoreDatabase
+  readonly #block: OpenBlock
+  #isReading = false
+  /** Copies in the open block. */
   #open: Move[] = []
-  /** In the block that is being committed. */
+  /** Copies in the block that is being committed. */
   #flying: Move[] = []
 
-  constructor(bodies: Bodies) {
+  /** Copies go into `block`, the open block. */
+  constructor(bodies: Bodies, database: StoreDatabase, block: OpenBlock) {
     this.#bodies = bodies
+    this.#database = database
+    this.#block = block
+  }
+
+  /** Whether any page is nearly empty. */
+  get hasWork(): boolean {
+    return this.#bodies.sparse.size > 0
   }
 
   /**
-   * Reads a few nearly empty pages and copies what lives there into the block that `openBlock` then returns (null
-   * when the store has ended meanwhile). Resolves to whether anything was copied. A page that cannot be read is left
-   * alone: whoever restores its bodies is told.
+   * Reads a few nearly empty pages and copies their living bodies into the open block. Resolves to whether
+   * anything was copied. A page that cannot be read is left alone: restoring its bodies reports the damage.
    */
-  async start(db: Database, openBlock: () => OpenBlock | null): Promise<boolean> {
-    if (this.#reading || this.#open.length + this.#flying.length > 0) return false
+  async start(): Promise<boolean> {
+    if (this.#isReading || this.#open.length + this.#flying.length > 0) return false
     if (this.#bodies.sparse.size < PAGES_MIN) return false
     const pages: Page[] = []
     for (const page of this.#bodies.sparse) {
@@ -47,18 +59,18 @@ export class PageCompactor {
       this.#bodies.sparse.delete(page)
       if (pages.length === PAGES_MAX) break
     }
-    this.#reading = true
+    this.#isReading = true
     try {
-      const values = await db.getMany(pages.map((page) => numberKey(Table.Journal, page.number)))
-      const block = openBlock()
-      if (block === null) return false
+      const keys = pages.map((page) => numberKey(Table.Journal, page.number))
+      const values = await this.#database.db.getMany(keys)
+      if (!this.#database.isOpen) return false
       for (const [index, page] of pages.entries()) {
         const value = values[index]
-        if (value !== undefined) this.#copy(page, value, block)
+        if (value !== undefined) this.#copy(page, value)
       }
       return this.#open.length > 0
     } finally {
-      this.#reading = false
+      this.#isReading = false
     }
   }
 
@@ -68,13 +80,14 @@ export class PageCompactor {
     this.#open = []
   }
 
-  /** The sealed block is durable: the copies count from now on. */
+  /** The sealed block is durable: its copies are read from now on. */
   durable(): void {
     for (const { from, forwards, sizes } of this.#flying) this.#bodies.moved(from, forwards, sizes)
     this.#flying = []
   }
 
-  #copy(page: Page, value: Buffer, block: OpenBlock): void {
+  #copy(page: Page, value: Buffer): void {
+    const block = this.#block
     const move: Move = { from: page, forwards: [], sizes: [] }
     try {
       readPageHeader(page.number, value)

@@ -1,12 +1,12 @@
 /**
- * Gives disk space back: moves the start of the journal's scan on, deletes pages that nobody needs, and keeps the
- * directory (which pages exist) and the forwards (which bodies moved) in step, all in the batch being sealed.
+ * Gives disk space back: moves the start of the journal's scan on and deletes pages that nobody needs. It
+ * keeps the page index (which pages exist) and the forwards (where bodies moved) in step, all in the batch
+ * that is being sealed.
  *
- * The scan starts at the oldest block that some checkpoint does not cover, or earlier: every block that may still lie
- * in LevelDB's log is scanned too, because a damaged log loses batches without an error and only a hole in the
- * sequence shows it.
+ * The scan starts at the oldest block that some checkpoint does not cover, or earlier. Every block that may
+ * still lie in LevelDB's log is scanned, too: a damaged log loses batches without an error, and only a gap in
+ * the sequence numbers shows it.
  */
-
 import { ByteWriter } from '../format/encoding.ts'
 import {
   type BatchOperation,
@@ -20,17 +20,19 @@ import {
 import { encodeMeta, type Meta } from '../format/meta.ts'
 import type { Bodies, ForwardGroup, Page } from '../journal/bodies.ts'
 
-/** Bounds of one commit. */
+/** Pages that one commit deletes. */
 const DELETES_MAX = 1024
-const DIRECTORY_VALUES_MAX = 64
+/** Values of the page index that one commit writes, as far as deleted pages need them. */
+const INDEX_VALUES_MAX = 64
+/** Pages that one commit takes out of the scan, or a few more: a block is never taken out in part. */
 const RELEASES_MAX = 8192
-/** Page numbers of one compaction; closing waits for the one that is under way. */
+/** Page numbers of one compaction: closing waits for the compaction that is under way. */
 const COMPACT_PAGES = 1024
 
 export interface PageCollectorOptions {
-  /** LevelDB's `writeBufferSize`: its log holds up to two of these. */
+  /** LevelDB's `writeBufferSize`: its logs hold up to two of these. */
   readonly writeBufferBytes: number
-  /** The scan's start moves in steps of this many written bytes. */
+  /** The start of the scan moves in steps of this many written bytes. */
   readonly stepBytes: number
 }
 
@@ -45,11 +47,12 @@ export class PageCollector {
   readonly #options: PageCollectorOptions
   #scanFrom: ScanStart
   #clean: boolean
-  /** The description on disk is of an earlier format: the first commit raises it with what it writes. */
+  /** The description on disk is of an earlier format, which the first commit raises. */
   #outdated: boolean
   #largestBatchBytes = 0
-  readonly #changedDirectory = new Set<number>()
-  /** Deleted since LevelDB was last asked to compact. */
+  /** Values of the page index to be written, by number. */
+  readonly #changedSegments = new Set<number>()
+  // Pages deleted since LevelDB was last asked to compact.
   #deletedBytes = 0
   #deletedPages = 0
   #deletedFrom = Number.POSITIVE_INFINITY
@@ -79,8 +82,9 @@ export class PageCollector {
   }
 
   /**
-   * Adds everything that can be reclaimed now. `watermark` is the first page of the oldest block that is still needed,
-   * `writtenBytes` what all batches before had, `sequence` the block being sealed, `clean` that it is the last one.
+   * Adds to `operations` everything that can be reclaimed now. `watermark` is the first page of the oldest
+   * block that is still needed, `writtenBytes` counts all batches before this one, `sequence` is that of the
+   * block being sealed, and `clean` says that it is the last one.
    */
   seal(
     watermark: Page,
@@ -91,10 +95,10 @@ export class PageCollector {
   ): void {
     const moved = this.#advance(watermark, writtenBytes, clean)
     this.#deletePages(operations)
-    for (const group of this.#bodies.changedGroups) this.#forwards(group, operations)
+    for (const group of this.#bodies.changedGroups) this.#writeForwards(group, operations)
     this.#bodies.changedGroups.clear()
-    for (const segment of this.#changedDirectory) this.#directory(segment, operations)
-    this.#changedDirectory.clear()
+    for (const segment of this.#changedSegments) this.#indexSegment(segment, operations)
+    this.#changedSegments.clear()
     if (!moved && !clean && !this.#clean && !this.#outdated) return
     this.#clean = clean
     this.#outdated = false
@@ -103,8 +107,9 @@ export class PageCollector {
   }
 
   /**
-   * The ranges of keys worth a compaction, in pieces that are quickly done; none as long as fewer bytes were deleted, or
-   * most pages among the deleted ones still exist (they would all be written anew). Each range is told once.
+   * Returns the ranges of keys that are worth a compaction, in pieces that are quickly done, and forgets
+   * them. There are none while fewer bytes than `bytesMin` were deleted, or most pages among the deleted ones
+   * still exist: those would all be written anew.
    */
   compactable(bytesMin: number): (readonly [from: Buffer, to: Buffer])[] {
     const range = this.#deletedTo - this.#deletedFrom + 1
@@ -134,7 +139,7 @@ export class PageCollector {
       if (writtenBytes - page.writtenBefore <= auditBytes) break
       if (count >= RELEASES_MAX && this.#bodies.pages.get(page.number - 1)?.sequence !== page.sequence) break
       this.#bodies.pageReleased(page)
-      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#changedSegments.add(Math.floor(page.number / DIRECTORY_PAGES))
       const next = this.#bodies.pages.get(page.number + 1)
       if (next === undefined) throw new Error(`page ${page.number + 1} does not exist`)
       page = next
@@ -146,11 +151,11 @@ export class PageCollector {
   #deletePages(operations: BatchOperation[]): void {
     const { dead, pages } = this.#bodies
     let deletes = 0
-    while (dead.length > 0 && deletes < DELETES_MAX && this.#changedDirectory.size < DIRECTORY_VALUES_MAX) {
+    while (dead.length > 0 && deletes < DELETES_MAX && this.#changedSegments.size < INDEX_VALUES_MAX) {
       const page = dead.pop()!
       pages.delete(page.number)
       operations.push({ type: 'del', key: numberKey(Table.Journal, page.number) })
-      this.#changedDirectory.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#changedSegments.add(Math.floor(page.number / DIRECTORY_PAGES))
       this.#deletedBytes += page.bytes
       this.#deletedPages++
       this.#deletedFrom = Math.min(this.#deletedFrom, page.number)
@@ -159,7 +164,7 @@ export class PageCollector {
     }
   }
 
-  #forwards(group: ForwardGroup, operations: BatchOperation[]): void {
+  #writeForwards(group: ForwardGroup, operations: BatchOperation[]): void {
     const key = numberKey(Table.Forward, group.page)
     if (group.forwards.size === 0) {
       this.#bodies.groups.delete(group.page)
@@ -176,7 +181,7 @@ export class PageCollector {
     operations.push(put(key, writer.taken()))
   }
 
-  #directory(segment: number, operations: BatchOperation[]): void {
+  #indexSegment(segment: number, operations: BatchOperation[]): void {
     const key = numberKey(Table.Directory, segment)
     const writer = new ByteWriter(DIRECTORY_PAGES * 5)
     const first = segment * DIRECTORY_PAGES

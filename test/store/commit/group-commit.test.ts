@@ -2,20 +2,20 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { GroupCommit } from '../../../src/store/level/group-commit.ts'
+import { GroupCommit } from '../../../src/store/commit/group-commit.ts'
 import { LevelStore } from '../../../src/store/level/level.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 import { hookedWriter } from '../recorded.ts'
 
-describe('what is decided', () => {
-  test('who is alone does not wait, nor does who already has more than the last commit carried', () => {
+describe('the decision', () => {
+  test('a commit does not wait without company, or if it carries half as much again as the last one', () => {
     const groupCommit = new GroupCommit()
     expect(groupCommit.begins(100, 0)).toBe(false)
     expect(groupCommit.begins(100, 150)).toBe(false)
     expect(groupCommit.begins(100, 149)).toBe(true)
   })
 
-  test('it is over when most of those who were answered are back', () => {
+  test('the wait is over when most of the answered clients are back', () => {
     const groupCommit = new GroupCommit()
     groupCommit.begins(100, 50)
     groupCommit.waits(0.2, 1000)
@@ -24,7 +24,7 @@ describe('what is decided', () => {
     expect(groupCommit.begins(100, 50)).toBe(true)
   })
 
-  test('it lasts as long as the last commit, and half a millisecond at most', () => {
+  test('the wait lasts as long as the last commit, and half a millisecond at most', () => {
     const groupCommit = new GroupCommit()
     groupCommit.begins(100, 50)
     groupCommit.waits(0.2, 1000)
@@ -46,10 +46,10 @@ describe('what is decided', () => {
   })
 })
 
-describe('what a store does', () => {
+describe('a store', () => {
   let directory: string
   let writes = 0
-  /** Lets the write that is under way go on. */
+  /** Lets the write in flight end. */
   let go: () => void = () => {}
   let held: Promise<void> = Promise.resolve()
 
@@ -63,12 +63,12 @@ describe('what a store does', () => {
     await rm(directory, { recursive: true, force: true })
   })
 
-  /** A Server with a Session; writes wait for `held`. */
+  /** Makes a Server with a Session, whose writes wait for `held`. */
   async function model(): Promise<ModelServer> {
     const openBatch = hookedWriter((_operations, commit) => {
       writes++
       const wait = held
-      // LevelDB copies at once; only the answer is late.
+      // LevelDB copies at once. Only the answer is late.
       return commit().then(() => wait)
     })
     const server = new ModelServer(
@@ -85,7 +85,7 @@ describe('what a store does', () => {
     server.store.commit()
   }
 
-  /** One message is being written, and another one waits for its turn. */
+  /** Publishes two messages: one is being written, and the other waits. */
   async function twoGroups(server: ModelServer): Promise<void> {
     held = new Promise((resolve) => {
       go = resolve
@@ -97,7 +97,7 @@ describe('what a store does', () => {
     expect(writes).toBe(1)
   }
 
-  test('who was answered and comes back at once shares the next commit with those who waited', async () => {
+  test('commits clients that come back at once together with those that waited', async () => {
     const server = await model()
     await twoGroups(server)
     const { committed } = server
@@ -114,7 +114,7 @@ describe('what a store does', () => {
     await server.store.close()
   })
 
-  test('who waited is not forgotten when nobody comes back', async () => {
+  test('commits what waited even if nobody comes back', async () => {
     const server = await model()
     await twoGroups(server)
     go()
@@ -123,7 +123,7 @@ describe('what a store does', () => {
     await server.store.close()
   })
 
-  test('a store that is closed meanwhile writes what waits', async () => {
+  test('writes what waits when it is closed meanwhile', async () => {
     const server = await model()
     await twoGroups(server)
     const { committed } = server

@@ -1,0 +1,118 @@
+/**
+ * HOT. Completes the open block: adds the checkpoints, the deletes and the description that go with its
+ * records, then its pages.
+ */
+import type { BatchOperation } from '../format/format.ts'
+import type { Bodies, Page } from '../journal/bodies.ts'
+import type { Checkpoints } from '../journal/checkpoint.ts'
+import type { StateSource } from '../store.ts'
+import type { CommitProgress } from './commit-progress.ts'
+import type { JournalTail } from './journal-tail.ts'
+import type { PageCollector } from './page-collector.ts'
+import type { PendingCommit, RecordingParts } from './pending-commit.ts'
+
+const MIB = 1024 * 1024
+/** Checkpoints of one commit take about this much, and half as many bytes as its block. */
+const CHECKPOINT_BYTES = 32 * 1024
+/** Bytes of checkpoints in one commit while the store is being closed. */
+const CLOSING_CHECKPOINT_BYTES = 4 * MIB
+/** So many pages to replay call for checkpoints, too: many small commits are slow to replay. */
+const CHECKPOINT_PAGES = 65_536
+const SEGMENT_DELETES_MAX = 128
+/** Bytes of dead pages that are worth a commit of their own. */
+const IDLE_DELETES_BYTES = 4 * MIB
+
+export class BlockSealer {
+  readonly #source: StateSource
+  readonly #pending: PendingCommit
+  readonly #progress: CommitProgress
+  readonly #tail: JournalTail
+  readonly #bodies: Bodies
+  readonly #checkpoints: Checkpoints
+  readonly #collector: PageCollector
+  readonly #checkpointJournalBytes: number
+
+  /** When the journal to replay exceeds `checkpointJournalBytes`, Sessions are checkpointed. */
+  constructor(
+    { pending, progress, tail, bodies, checkpoints }: RecordingParts,
+    source: StateSource,
+    collector: PageCollector,
+    checkpointJournalBytes: number,
+  ) {
+    this.#source = source
+    this.#pending = pending
+    this.#progress = progress
+    this.#tail = tail
+    this.#bodies = bodies
+    this.#checkpoints = checkpoints
+    this.#collector = collector
+    this.#checkpointJournalBytes = checkpointJournalBytes
+  }
+
+  /** True when nothing is left to write before the database is closed. */
+  get isSettled(): boolean {
+    return this.#pending.isEmpty && this.#checkpoints.dirtyCount === 0 && this.#collector.clean
+  }
+
+  /** True when deleting the pages that nobody needs any more is worth a commit of its own. */
+  get hasManyDeadPages(): boolean {
+    const { dead } = this.#bodies
+    let bytes = 0
+    for (let index = 0; index < dead.length && bytes < IDLE_DELETES_BYTES; index++)
+      bytes += dead[index]!.bytes
+    return bytes >= IDLE_DELETES_BYTES
+  }
+
+  /** Completes the operations of the pending commit, as the block with this number. */
+  seal(sequence: number, closing: boolean): void {
+    const source = this.#source
+    const tail = this.#tail
+    const { block } = this.#pending
+    const first = block.firstPage()
+    const operations = this.#pending.seal()
+    this.#bodies.collectDead()
+    this.#checkpoint(sequence, closing, operations)
+    this.#checkpoints.sweep(SEGMENT_DELETES_MAX, operations)
+    const watermark = this.#checkpoints.oldest()?.dirtyFrom ?? first
+    const clean = closing && this.#checkpoints.dirtyCount === 0
+    this.#collector.seal(watermark, tail.writtenBytes, sequence, clean, operations)
+    block.seal(
+      {
+        sequence,
+        brokerTime: source.now(),
+        wallTime: source.wallNow(),
+        nextSession: tail.nextSession,
+        bootTime: source.bootTime(),
+      },
+      this.#progress.synced,
+      operations,
+    )
+  }
+
+  /** The sealed block was handed over, with everything else of its commit. */
+  wrote(bytes: number): void {
+    this.#tail.wrote(bytes)
+    this.#collector.wrote(bytes)
+  }
+
+  /** Checkpoints the oldest dirty Sessions, when the journal has grown long or the store is being closed. */
+  #checkpoint(sequence: number, closing: boolean, operations: BatchOperation[]): void {
+    const { block } = this.#pending
+    let left = closing ? CLOSING_CHECKPOINT_BYTES : CHECKPOINT_BYTES + block.bytes / 2
+    while (left > 0) {
+      const session = this.#checkpoints.oldest()
+      if (session === undefined || !(closing || this.#isLong(session.dirtyFrom!))) return
+      const state = this.#source.outbound(session.id)
+      if (state === undefined)
+        throw new Error(`Session ${session.id} is stored, but the Server does not know it`)
+      left -= this.#checkpoints.write(session, state, sequence, left, operations)
+    }
+  }
+
+  #isLong(watermark: Page): boolean {
+    return (
+      this.#tail.writtenBytes - watermark.writtenBefore > this.#checkpointJournalBytes ||
+      this.#tail.nextPage - watermark.number > CHECKPOINT_PAGES
+    )
+  }
+}

@@ -1,0 +1,23 @@
+/** HOT. How far the store has come, in sequence numbers of blocks. `synced` <= `committed` <= `sealed`. */
+
+/**
+ * It outlives one opening of the database: the Server reads it, and may end a fact, while the store is opened
+ * again.
+ */
+export class CommitProgress {
+  /** The newest block that was handed to LevelDB. */
+  sealed = 0
+  /** The newest block that LevelDB has written: on disk, unless commits are synced together or not at all. */
+  committed = 0
+  /** The newest block that is known to be on disk. It is kept only where commits are synced together. */
+  synced = 0
+  /** Facts under way; the records of each must be in one block, so none is sealed meanwhile. */
+  facts = 0
+
+  /** The store was opened, and its journal ends with this block. LevelDB has synced all of it. */
+  recovered(sequence: number): void {
+    this.sealed = sequence
+    this.committed = sequence
+    this.synced = sequence
+  }
+}

@@ -1,0 +1,43 @@
+/** How a store on disk is set up. */
+import { type BatchMaker, openBatch } from '../files/database.ts'
+import { type FreeSpaceProbe, freeSpace } from '../files/space.ts'
+
+const MIB = 1024 * 1024
+
+export interface LevelStoreOptions {
+  readonly directory: string
+  /** Whether a commit waits for fsync. A commit that does not survives the process, but not the machine. */
+  readonly sync: boolean
+  /** Without `sync`: seconds after which commits are synced together; 0, the default, for never. */
+  readonly syncEverySeconds?: number
+  /**
+   * Bodies of stored messages that may stay in memory. Others are read back from disk when they are needed.
+   */
+  readonly residentBytesMax: number
+  /** Free bytes of disk below which new work is refused. */
+  readonly reserveBytes: number
+  /** Journal that a start may have to replay before Sessions are checkpointed; 32 MiB. */
+  readonly checkpointJournalBytes?: number
+  /**
+   * LevelDB's write buffer, at least 64 KiB; 8 MiB. A larger one stalls commits longer: 16 ms at 64 MiB, not
+   * 4.
+   */
+  readonly writeBufferBytes?: number
+  readonly freeSpace?: FreeSpaceProbe
+  /** Begins a batch. Tests use it to make a batch fail, or to keep what is written. */
+  readonly openBatch?: BatchMaker
+}
+
+/** The options with their defaults. */
+export type LevelSettings = Required<LevelStoreOptions>
+
+export function levelSettings(options: LevelStoreOptions): LevelSettings {
+  return {
+    syncEverySeconds: 0,
+    checkpointJournalBytes: 32 * MIB,
+    writeBufferBytes: 8 * MIB,
+    freeSpace,
+    openBatch,
+    ...options,
+  }
+}

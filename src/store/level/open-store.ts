@@ -1,0 +1,260 @@
+/**
+ * Opens a store: its directory and its LevelDB, founded or imported if need be, then everything that is in
+ * it.
+ */
+import { access, constants, readdir } from 'node:fs/promises'
+import type { Histogram } from '../../structures/histogram.ts'
+import { BlockSealer } from '../commit/block-sealer.ts'
+import { BodyReader } from '../commit/body-reader.ts'
+import type { CommitProgress } from '../commit/commit-progress.ts'
+import { Committer } from '../commit/committer.ts'
+import { DatabaseCompactor } from '../commit/database-compactor.ts'
+import { JournalTail } from '../commit/journal-tail.ts'
+import { PageCollector } from '../commit/page-collector.ts'
+import { PageCompactor } from '../commit/page-compactor.ts'
+import { ENTRY_BYTES, PendingCommit, type RecordingParts } from '../commit/pending-commit.ts'
+import { ReleasedEntries } from '../commit/released-entries.ts'
+import { SessionRecords } from '../commit/session-records.ts'
+import { StoredTimes } from '../commit/stored-times.ts'
+import { importAedes } from '../files/aedes-import.ts'
+import {
+  isMarkedAs,
+  MARKER,
+  makeDirectory,
+  markStore,
+  refuseHeadless,
+  refuseIncomplete,
+} from '../files/data-directory.ts'
+import { type BatchMaker, type Database, levelDatabase } from '../files/database.ts'
+import { TABLE_BYTES } from '../files/footprint.ts'
+import { LogSync } from '../files/log-sync.ts'
+import type { SpaceGuard } from '../files/space.ts'
+import { StoreDatabase } from '../files/store-database.ts'
+import { Extensions } from '../format/extensions.ts'
+import { corrupt, LOSS, META_KEY, put } from '../format/format.ts'
+import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'
+import { PageTimes } from '../format/time-record.ts'
+import type { HeldBytes } from '../held-bytes.ts'
+import { Bodies, Page } from '../journal/bodies.ts'
+import { Checkpoints } from '../journal/checkpoint.ts'
+import { OpenBlock } from '../journal/journal.ts'
+import { type CutEnd, cutLogEnd } from '../journal/log-end.ts'
+import type { Recovered, StateSource, StoreFigures } from '../store.ts'
+import { HeapGuard } from './heap-guard.ts'
+import type { LevelSettings } from './level-options.ts'
+import { type RecoveryResult, recover } from './recovery.ts'
+
+const MIB = 1024 * 1024
+const CACHE_BYTES = 8 * MIB
+/** The block that a store is founded with. */
+export const FOUNDING_SEQUENCE = 1
+
+/** Everything that one opening needs. Figures and latency count from zero. */
+export interface StoreContext {
+  readonly settings: LevelSettings
+  readonly source: StateSource
+  readonly space: SpaceGuard
+  readonly progress: CommitProgress
+  readonly figures: StoreFigures
+  readonly latency: Histogram
+  readonly held: HeldBytes
+  /** Called when a commit fails, or background work. */
+  readonly onFailure: (error: unknown) => void
+}
+
+/** The parts of an open store, for one opening. */
+export interface StoreParts {
+  readonly database: StoreDatabase
+  readonly bodies: Bodies
+  readonly pending: PendingCommit
+  readonly sessions: SessionRecords
+  readonly times: StoredTimes
+  readonly reader: BodyReader
+  readonly compactor: DatabaseCompactor
+  readonly committer: Committer
+}
+
+/** The objects that recovery fills. */
+interface RecoveredState {
+  readonly bodies: Bodies
+  readonly checkpoints: Checkpoints
+  readonly extensions: Extensions
+}
+
+/**
+ * Makes the directory, or refuses it with StoreError. Returns the names in it, and the directories that were
+ * made.
+ */
+export async function prepareDirectory(
+  directory: string,
+): Promise<{ files: readonly string[]; made: readonly string[] }> {
+  const made = await makeDirectory(directory, 0o700)
+  await access(directory, constants.R_OK | constants.W_OK | constants.X_OK)
+  const files = await readdir(directory)
+  refuseIncomplete(directory, files)
+  refuseHeadless(directory, files)
+  return { files, made }
+}
+
+/**
+ * Opens the store of a prepared directory that has these files. Rejects when it cannot be opened or
+ * recovered, and then leaves nothing open.
+ */
+export async function openStore(
+  context: StoreContext,
+  files: readonly string[],
+): Promise<{ parts: StoreParts; recovered: Recovered }> {
+  const { settings, progress } = context
+  const { directory } = settings
+  // Before the database is made, because that opens by itself.
+  const cut = await cutLogEnd(directory)
+  const db = levelDatabase(directory, {
+    keyEncoding: 'buffer',
+    valueEncoding: 'buffer',
+    writeBufferSize: settings.writeBufferBytes,
+    cacheSize: CACHE_BYTES,
+    maxFileSize: TABLE_BYTES,
+  })
+  try {
+    await db.open()
+    const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
+    const bodies = new Bodies(context.figures, context.held)
+    const state = { bodies, checkpoints: new Checkpoints(bodies), extensions: new Extensions() }
+    const result = await recover({
+      db,
+      meta,
+      ...state,
+      guard: new HeapGuard(directory),
+      pageCostBytes: (value) => value.length + ENTRY_BYTES,
+    })
+    if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
+    progress.recovered(result.lastSequence)
+    bodies.times.prune(bodies.oldestName())
+    return {
+      parts: storeParts(context, db, meta, state, result),
+      recovered: withNotices(result.recovered, meta, notice, cut),
+    }
+  } catch (error) {
+    await db.close()
+    throw error
+  }
+}
+
+/**
+ * Reads the description that every store has. An empty database is founded, and one of Aedes is taken over
+ * first.
+ */
+async function readDescription(
+  db: Database,
+  { directory, openBatch }: LevelSettings,
+  isMarked: boolean,
+): Promise<{ meta: Meta; notice: string | undefined }> {
+  let described = await db.get(META_KEY)
+  let notice: string | undefined
+  if (described === undefined && !isMarked) {
+    notice = await importAedes(db, directory)
+    await found(db, openBatch)
+    described = await db.get(META_KEY)
+  }
+  if (described === undefined) throw corrupt('its description cannot be read', LOSS.session)
+  const meta = decodeMeta(described, directory)
+  if (!isMarked || !(await isMarkedAs(directory, meta.format))) await markStore(directory, meta.format)
+  return { meta, notice }
+}
+
+/** Writes the description and an empty first block into an empty database. */
+async function found(db: Database, openBatch: BatchMaker): Promise<void> {
+  const times = new PageTimes()
+  const block = new OpenBlock(
+    () => new Page(1, FOUNDING_SEQUENCE, 0),
+    () => times,
+    true,
+  )
+  const sequence = FOUNDING_SEQUENCE
+  const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: sequence, sequence, clean: true })
+  const operations = [put(META_KEY, meta)]
+  block.seal({ sequence, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, 0, operations)
+  // Always synced: the marker, which says that there must be a description, is durable soon after.
+  const batch = openBatch(db)
+  batch.add(operations)
+  await batch.write(true)
+}
+
+function storeParts(
+  context: StoreContext,
+  db: Database,
+  meta: Meta,
+  { bodies, checkpoints, extensions }: RecoveredState,
+  result: RecoveryResult,
+): StoreParts {
+  const { settings, source, space, progress, figures, latency, onFailure } = context
+  const { directory, sync, syncEverySeconds, writeBufferBytes, checkpointJournalBytes } = settings
+  const isSyncedTogether = !sync && syncEverySeconds > 0
+  const database = new StoreDatabase(db, directory, meta.format, settings.openBatch, onFailure, (failed) =>
+    isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
+  )
+  const tail = new JournalTail(bodies, progress, result)
+  const block = new OpenBlock(
+    () => tail.newPage(),
+    () => bodies.times,
+    !isSyncedTogether,
+  )
+  const pending = new PendingCommit(block, database)
+  const collector = new PageCollector(
+    bodies,
+    { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
+    { page: meta.scanFromPage, sequence: meta.scanFromSequence },
+    meta,
+  )
+  const compactor = new DatabaseCompactor(database, collector, tail, figures, space, writeBufferBytes)
+  const reader = new BodyReader(database, bodies, progress, figures, settings.residentBytesMax)
+  const recording: RecordingParts = { pending, progress, tail, bodies, checkpoints }
+  const committer = new Committer({
+    ...{ database, source, progress, pending, reader, compactor, figures, latency },
+    sealer: new BlockSealer(recording, source, collector, checkpointJournalBytes),
+    pageCompactor: new PageCompactor(bodies, database, block),
+    isSynced: sync,
+  })
+  const released = new ReleasedEntries(database, bodies, () => committer.deleteDeadPages())
+  return {
+    ...{ database, bodies, pending, reader, compactor, committer },
+    sessions: new SessionRecords(recording, released, extensions, result.sessions),
+    times: new StoredTimes(bodies, pending, tail, result.doubt),
+  }
+}
+
+function newLogSync(
+  directory: string,
+  everySeconds: number,
+  progress: CommitProgress,
+  failed: (error: unknown) => void,
+): LogSync {
+  return new LogSync(directory, everySeconds, {
+    written: () => progress.committed,
+    synced: (sequence) => {
+      progress.synced = sequence
+    },
+    failed,
+  })
+}
+
+function withNotices(
+  recovered: Recovered,
+  { format }: Meta,
+  notice: string | undefined,
+  cut: CutEnd | null,
+): Recovered {
+  const notices = [notice, cut === null ? undefined : cutNotice(cut)].filter((text) => text !== undefined)
+  return {
+    ...recovered,
+    ...(format === 1 && { withoutOwnerIds: true }),
+    ...(notices.length > 0 && { notice: notices.join(' ') }),
+  }
+}
+
+function cutNotice({ commits }: CutEnd): string {
+  return (
+    'The machine had crashed before the last commits were synced (durability: interval). They are lost, ' +
+    `among them ${commits} that came after a hole in the log.`
+  )
+}
