@@ -326,6 +326,8 @@ export class LevelStore implements Store {
     this.#figures = newFigures()
     this.#commitLatency = new Histogram()
     this.#failure = null
+    // A store that an earlier opening founded is not this one's to remove.
+    this.#madeFor = null
     try {
       const { files, made } = await prepareDirectory(directory)
       this.#madeFor = files.some(isStoreFile) ? null : made
@@ -386,8 +388,9 @@ export class LevelStore implements Store {
     return this.#parts
   }
 
-  /** A commit has failed, or background work: memory is ahead of the disk. */
+  /** A commit has failed, or background work: memory is ahead of the disk. Only the first failure counts. */
   #fail(error: unknown): void {
+    if (this.#state === 'failed') return
     this.#source!.failed(this.#end(error, 'writing'))
   }
 
