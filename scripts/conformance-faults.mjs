@@ -49,7 +49,7 @@ const FAULTS = {
   ],
   'MQTT-2.3.1-3, 3.1.1': [
     [
-      'session/session.ts',
+      'session/sender.ts',
       'if (sink.publish(delivery, packetId, true, 0)) {',
       'if (sink.publish(delivery, packetId + 100, true, 0)) {',
     ],
@@ -65,7 +65,7 @@ const FAULTS = {
     // A client that is away, or has a full window, gets nothing.
     [
       'session/session.ts',
-      '      return\n    }\n    this.#enqueue(delivery)\n  }\n',
+      '      return\n    }\n    this.queue.push(delivery)\n  }\n',
       '      return\n    }\n  }\n',
     ],
   ],
@@ -83,10 +83,10 @@ const FAULTS = {
   'MQTT-3.10.4-1, 3.1.1': [
     ['broker/sessions/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
   ],
-  'MQTT-4.3.3-6': [['session/session.ts', '    entry.delivery = null\n', '']],
+  'MQTT-4.3.3-6': [['session/in-flight-messages.ts', '    entry.delivery = null\n', '']],
   'MQTT-4.3.3-3': [
     [
-      'session/session.ts',
+      'session/sender.ts',
       'else if (resend === null) resend = [entry]',
       'else if (entry.delivery.qos === 2) continue\n      else if (resend === null) resend = [entry]',
     ],
@@ -94,9 +94,7 @@ const FAULTS = {
   'MQTT-2.3.1-1, 3.1.1': [
     ['mqtt/codec/publish.ts', 'if (packetId === 0 && (qos === 2', 'if (packetId < 0 && (qos === 2'],
   ],
-  'MQTT-3.3.4-9': [
-    ['session/session.ts', 'if (this.#quota === 0 || count >= inFlightMax', 'if (count >= inFlightMax'],
-  ],
+  'MQTT-3.3.4-9': [['session/sender.ts', 'if (this.#quota === 0 || inFlight.size', 'if (inFlight.size']],
   'MQTT-3.8.4-1, 3.1.1': [
     [
       'broker/connection/subscribe-receiver.ts',
@@ -137,8 +135,8 @@ const FAULTS = {
   ],
   'MQTT-4.4.0-1': [
     [
-      'session/session.ts',
-      'if (entry.delivery === null) sink.pubrel(entry.packetId, 0)\n',
+      'session/sender.ts',
+      'if (entry.delivery === null) this.sink.pubrel(entry.packetId, 0)\n',
       'if (entry.delivery === null) continue\n',
     ],
   ],

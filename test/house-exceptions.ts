@@ -16,7 +16,6 @@ export const LONG_LINES: readonly string[] = [
   'src/broker/sessions/sessions.ts',
   'src/broker/sessions/subscribe.ts',
   'src/broker/store-recovery.ts',
-  'src/session/session.ts',
   'src/store/format/container.ts',
   'src/store/format/format.ts',
   'src/store/format/meta.ts',
@@ -176,7 +175,6 @@ export const LONG_FILES: readonly string[] = [
   'src/broker/messages/publisher.ts',
   'src/broker/messages/retained.ts',
   'src/cli/commands/arguments.ts',
-  'src/session/session.ts',
 ]
 
 export const RIDDLES: readonly string[] = [
@@ -199,6 +197,5 @@ export const RIDDLES: readonly string[] = [
   'src/broker/sessions/sessions.ts',
   'src/broker/sessions/subscribe.ts',
   'src/broker/store-recovery.ts',
-  'src/session/queue.ts',
   'src/session/session.ts',
 ]

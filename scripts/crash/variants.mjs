@@ -89,7 +89,7 @@ export const MUTANTS = [
     name: 'loses the tail of a queue',
     edits: [
       [
-        'session/session.js',
+        'session/session-queue.js',
         'new DeliveryQueue(context.store, from.queueHead, from.queue)',
         'new DeliveryQueue(context.store, from.queueHead, from.queue.slice(0, -1))',
       ],

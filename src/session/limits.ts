@@ -1,4 +1,4 @@
-/** Limits of one Session, and what happens to the messages that run into them. */
+/** Limits of one Session, and the reasons why a message does not reach its subscriber. */
 
 export type FullQueuePolicy = 'drop-oldest' | 'drop-newest' | 'refuse'
 
@@ -31,9 +31,9 @@ export type DropReason =
   | 'expired'
   /** Larger than the client's Maximum Packet Size [MQTT-3.1.2-25]. */
   | 'packet-too-large'
-  /** A Shared Subscription's member refused it [MQTT-4.8.2-6]. */
+  /** A member of a Shared Subscription refused it [MQTT-4.8.2-6]. */
   | 'refused-by-client'
-  /** Its body was on disk only, and nobody was left for whom it could be read back. */
+  /** Its body was on disk only, and no subscriber was left for whom it could be read back. */
   | 'not-in-memory'
   /** A policy refused the publication, or that this subscriber receives it. */
   | 'not-authorized'

@@ -1,13 +1,13 @@
 /**
- * HOT. How many messages of a queue have expired. For each chunk of positions it keeps when the earliest
- * message expires, so that a search for what has expired since passes over all other chunks.
+ * HOT. Counts the expired messages of a queue. For each chunk of positions it keeps the time of the earliest
+ * expiry, so that a search for newly expired messages skips all other chunks.
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader } from '../store/store.ts'
 
-/** Positions whose earliest expiry is kept in one number. */
+/** Positions for which one earliest expiry is kept. */
 const CHUNK = 256
-/** Chunks that were passed before their numbers are given back. */
+/** Chunks that the head has passed before their numbers are given back. */
 const CHUNKS_PASSED = 64
 
 /** The queue whose messages expire. */
@@ -18,17 +18,17 @@ interface Entries {
 }
 
 export class QueueExpiry implements QueueReader {
-  /** Messages that have expired and are still in the queue, and their bytes, as far as they are counted. */
+  /** Expired messages that are still in the queue, and their bytes, as far as they are counted. */
   expired = 0
   expiredBytes = 0
   /** The time of the next expiry that is not counted yet, or earlier. */
   next = Number.POSITIVE_INFINITY
-  /** Never later than the earliest expiry of a chunk that is not counted yet, from `#firstChunk` on. */
+  /** By chunk, from `#firstChunk` on: the earliest expiry that is not counted yet, or an earlier time. */
   #earliest: number[] = []
-  /** The time up to which expiries in a chunk are counted. */
+  /** By chunk: the time up to which expiries are counted. */
   #counted: number[] = []
   #firstChunk: number
-  /** While a chunk is read: the time, the time up to which it was counted before, and its next expiry. */
+  /** While a chunk is read: the time now, the time up to which it was counted before, and its next expiry. */
   #now = 0
   #before = 0
   #nextOfChunk = 0
@@ -38,7 +38,7 @@ export class QueueExpiry implements QueueReader {
     this.#firstChunk = Math.floor(position / CHUNK)
   }
 
-  /** Notes an entry that expires, which was added. */
+  /** Notes that an entry with an expiry was added. */
   add(position: number, expiresAt: number, size: number): void {
     const earliest = this.#earliest
     const index = Math.floor(position / CHUNK) - this.#firstChunk
@@ -61,7 +61,7 @@ export class QueueExpiry implements QueueReader {
     }
   }
 
-  /** Forgets the entry at the head, which expires and is taken off. */
+  /** Forgets the entry at the head, which has an expiry and is taken off. */
   remove(head: number, expiresAt: number, size: number): void {
     const index = Math.floor(head / CHUNK) - this.#firstChunk
     if (expiresAt <= this.#counted[index]!) {
@@ -74,7 +74,7 @@ export class QueueExpiry implements QueueReader {
     this.#firstChunk += index
   }
 
-  /** Counts what has expired by now, looking at so many chunks of positions at most. */
+  /** Counts expired entries; looks at `chunksMax` chunks of positions at most. */
   sweep(entries: Entries, now: number, chunksMax: number): void {
     if (this.next > now) return
     const earliest = this.#earliest

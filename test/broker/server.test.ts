@@ -248,7 +248,7 @@ describe('a failed store', () => {
     await kept.vanish()
     const pub = await world.connect('pub')
     await pub.publish('t', 'x', 1)
-    const delivery = world.server.state.sessions.get('kept')!.queueAt(0)
+    const delivery = world.server.state.sessions.get('kept')!.queue.at(0)
     delivery.message.evict()
     let fail: (error: Error) => void = () => {}
     world.ledger.restore = () => new Promise((_, reject) => (fail = reject))

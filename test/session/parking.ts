@@ -1,6 +1,6 @@
 /** Parks as a store does, for tests of queues: entries keep their deliveries, and say what was done. */
 import type { Delivery } from '../../src/mqtt/message.ts'
-import type { Parking } from '../../src/session/queue.ts'
+import type { Parking } from '../../src/session/delivery-queue.ts'
 import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type { Parked } from '../../src/store/store.ts'
 

@@ -1,14 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import type { QoS } from '../../src/mqtt/packet.ts'
+import type { SessionContext, SessionSink } from '../../src/session/context.ts'
+import type { Leftover } from '../../src/session/leftover.ts'
 import type { DropReason, SessionLimits } from '../../src/session/limits.ts'
-import {
-  effectiveQoS,
-  type Leftover,
-  Session,
-  type SessionContext,
-  type SessionSink,
-} from '../../src/session/session.ts'
+import { effectiveQoS, Session } from '../../src/session/session.ts'
 import { LedgerStore } from '../broker/ledger.ts'
 import { TestParking } from './parking.ts'
 
@@ -586,7 +582,7 @@ describe('a Session that is not stored', () => {
       expect(slices).toBeLessThan(6)
     }
     expect(session.queueBytes).toBeLessThanOrEqual(30_000)
-    expect(session.queueAt(session.queueTail - 1).message.payload.length).toBe(29_000)
+    expect(session.queue.at(session.queueTail - 1).message.payload.length).toBe(29_000)
     expect(room.drops.length + session.queueLength).toBe(5001)
   })
 
@@ -704,7 +700,7 @@ describe('what is recorded', () => {
       [1, undefined],
     ])
     expect([session.queueHead, session.queueTail, session.lastPacketId]).toEqual([0, 2, 2])
-    expect(session.queueAt(1).message.payload.toString()).toBe('d')
+    expect(session.queue.at(1).message.payload.toString()).toBe('d')
     expect([...session.inbound()]).toEqual([[9, 78]])
     expect([...session.held()].map((held) => held instanceof Message && held.payload.toString())).toEqual([
       'b',
@@ -825,7 +821,7 @@ describe('messages that expire in the queue', () => {
     expect(room.sweeps).toEqual([5000, 4000])
     room.time = 5000
     const lengths: number[] = []
-    while (session.sweep()) lengths.push(session.queueLength)
+    while (session.queue.sweep()) lengths.push(session.queueLength)
     expect([...lengths, session.queueLength]).toEqual([1978, 954, 1])
     expect([room.drops.length, session.queueBytes]).toEqual([3001, 5])
     expect(got(session)).toEqual(['kept'])
@@ -838,10 +834,10 @@ describe('messages that expire in the queue', () => {
       Array.from({ length: 600 }, (_, n) => (n % 2 === 0 ? `k${n}` : 3000 + n)),
     )
     room.time = 3300
-    expect([session.sweep(), session.queueLength]).toEqual([false, 600])
+    expect([session.queue.sweep(), session.queueLength]).toEqual([false, 600])
     expect(room.sweeps.at(-1)).toBe(3301)
     room.time = 4000
-    expect([session.sweep(), session.queueLength]).toEqual([false, 300])
+    expect([session.queue.sweep(), session.queueLength]).toEqual([false, 300])
     expect(session.queueHead).toBe(600)
     expect(room.drops).toHaveLength(300)
     expect(got(session)).toEqual(Array.from({ length: 300 }, (_, n) => `k${n * 2}`))

@@ -5,7 +5,7 @@
  */
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { type QoS, SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'
-import { DeliveryQueue } from '../../src/session/queue.ts'
+import { DeliveryQueue } from '../../src/session/delivery-queue.ts'
 import type {
   BootTime,
   InboundPacket,

@@ -82,9 +82,9 @@ export function connectionBytes(transport: LinkInfo['transport']): number {
  * Returns the bytes of a Session's queue and in-flight entries, without the messages, which others may share.
  */
 export function entriesBytes(session: Session): number {
-  const { queueEntryBytes, parkedCount, inFlightCount, inboundCount } = session
+  const { queue, parkedCount, inFlightCount, inboundCount } = session
   return (
-    queueEntryBytes +
+    queue.entryBytes +
     parkedCount * COSTS.parkedEntry +
     inFlightCount * COSTS.inFlight +
     inboundCount * COSTS.inboundId

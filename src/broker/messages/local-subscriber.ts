@@ -1,6 +1,7 @@
 /** Subscribers in this process: a Session like any other, with a sink that calls a function. */
 import type { Delivery } from '../../mqtt/message.ts'
-import { Session, type SessionSink } from '../../session/session.ts'
+import type { SessionSink } from '../../session/context.ts'
+import { Session } from '../../session/session.ts'
 import type { CommitWaiter, ServerState } from '../state/server-state.ts'
 import type { Flushable } from '../state/turn.ts'
 import { UNITS } from '../state/work.ts'

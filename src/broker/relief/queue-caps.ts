@@ -35,12 +35,12 @@ export class QueueCaps {
       const user = usageOf(session)?.user ?? null
       const isLarge = user !== null && users.has(user)
       if (!isLarge) {
-        if (this.#capped.delete(session)) session.uncapQueue()
+        if (this.#capped.delete(session)) session.queue.uncap()
         continue
       }
       const bytes = this.#bytesOf(session)
-      if (bytes < this.#leastBytes || session.isCapped) continue
-      session.capQueue()
+      if (bytes < this.#leastBytes || session.queue.isCapped) continue
+      session.queue.cap()
       this.#capped.add(session)
       counters.relief.capped++
       const { clientId, owner: userName } = session
@@ -52,7 +52,7 @@ export class QueueCaps {
   /** Uncaps all queues: nothing is short any more. */
   end(): void {
     if (this.#capped.size === 0) return
-    for (const session of this.#capped) session.uncapQueue()
+    for (const session of this.#capped) session.queue.uncap()
     this.#capped.clear()
   }
 }

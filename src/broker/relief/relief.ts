@@ -239,8 +239,8 @@ export class Relief {
       events.emit('paused', { clientId: client.clientId, reason: 'memory' })
     }
     if (session.stored && store.parks) return
-    if (!session.isCapped) {
-      session.capQueue()
+    if (!session.queue.isCapped) {
+      session.queue.cap()
       this.#tell(
         client,
         'capped',
@@ -275,7 +275,7 @@ export class Relief {
     const until = state.work.units + SLICE_UNITS
     let left = count
     for (; left > 0 && state.work.units < until; left--) {
-      const delivery = session.takeWaiting()
+      const delivery = session.queue.takeUnstored()
       if (delivery === null) return
       state.work.units += UNITS.delivery
       if (!this.#passOn(session, delivery)) state.drop(session.clientId, 'memory-short', delivery.message)
@@ -290,7 +290,9 @@ export class Relief {
     const group = share === null ? null : this.#state.router.shareGroup(share)
     if (share === null || group === null) return false
     this.#state.work.units += group.members.length
-    const others = group.members.filter(({ subscriber }) => subscriber !== session && !subscriber.isCapped)
+    const others = group.members.filter(
+      ({ subscriber }) => subscriber !== session && !subscriber.queue.isCapped,
+    )
     const taker =
       others.find(({ subscriber }) => subscriber.hasRoom) ??
       others.find(({ subscriber, options }) => subscriber.takes(message, options.qos))
@@ -321,7 +323,7 @@ export class Relief {
 
   /** Leaves alone a stored Session with messages that can be parked: only `QueueCaps` may have capped it. */
   #uncap(session: Session): void {
-    if (!session.stored || !this.#state.store.parks) session.uncapQueue()
+    if (!session.stored || !this.#state.store.parks) session.queue.uncap()
   }
 
   /** Forgets clients that paid long ago, or have gone. */

@@ -153,12 +153,12 @@ export class ShareBacklog {
   }
 
   /**
-   * What waits next for a member, as `Session.waitingShared` says; null, too, while what has expired before
-   * it is dropped.
+   * What waits next for a member, as `SessionQueue.oldestShared` says; null, too, while what has expired
+   * before it is dropped.
    */
   #next(holder: Session): (Delivery & { readonly share: string }) | null {
     if (this.#dropping.has(holder)) return null
-    const waiting = holder.waitingShared()
+    const waiting = holder.queue.oldestShared()
     if (waiting !== 'expired') return waiting
     this.#dropping.add(holder)
     this.#state.turn.continueLater(() => {
@@ -224,7 +224,7 @@ export class ShareBacklog {
       }
       if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) break
       const durableAt = Math.max(holder.durableAt, session.durableAt)
-      holder.giveUp()
+      holder.queue.remove()
       work.units += UNITS.delivery
       session.deliver(sharedDelivery(message, share, record, record.identifier), durableAt)
       message.forgetEncoded() // others may have it in their queues for long
@@ -240,7 +240,7 @@ export class ShareBacklog {
   #read(session: Session, holder: Session): void {
     if (this.#reading.has(holder)) return
     this.#reading.add(holder)
-    this.#state.store.restore(holder.waitingBodies(READ_SLICE)).then(
+    this.#state.store.restore(holder.queue.evicted(READ_SLICE)).then(
       () => {
         this.#reading.delete(holder)
         if (this.#state.stopping) return

@@ -5,7 +5,8 @@
  * A stored one stays so until all is done, under a name that no client can have: after a crash it ends again, with what was
  * left of it.
  */
-import type { Leftover, Session } from '../../session/session.ts'
+import type { Leftover } from '../../session/leftover.ts'
+import type { Session } from '../../session/session.ts'
 import type { Publisher } from '../messages/publisher.ts'
 import { MEMBER_BITS } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -164,7 +165,7 @@ export class Estates {
 
   #read(session: Session, { delivery }: Leftover): void {
     const { store } = this.#state
-    const evicted = session.inFlightCount > 0 ? [delivery.message] : session.waitingBodies(READ_SLICE)
+    const evicted = session.inFlightCount > 0 ? [delivery.message] : session.queue.evicted(READ_SLICE)
     const estate = this.#open.get(session)
     const isOpen = (): boolean =>
       estate !== undefined && this.#open.get(session) === estate && !this.#state.stopping

@@ -7,8 +7,9 @@ import { PacketSlab } from '../../mqtt/slab.ts'
 import { TopicInterner } from '../../mqtt/topic-interner.ts'
 import { RetainedTree } from '../../routing/retained.ts'
 import { Router } from '../../routing/router.ts'
+import type { SessionContext } from '../../session/context.ts'
 import type { DropReason } from '../../session/limits.ts'
-import type { Session, SessionContext } from '../../session/session.ts'
+import type { Session } from '../../session/session.ts'
 import type { BootTime, Store, TimeDoubt, WillRecord } from '../../store/store.ts'
 import { ChurnMap } from '../../structures/churn-map.ts'
 import { Incomplete, type Sender } from '../accounts/incomplete.ts'
@@ -412,7 +413,7 @@ export class ServerState implements SessionContext {
     // The Session may have ended since.
     if (!this.sweeps.delete(session)) return
     const { queueLength } = session
-    const isMore = session.sweep()
+    const isMore = session.queue.sweep()
     // Besides each dropped message, one that stays may have been looked at or written anew.
     this.work.units += SWEEP_UNITS * (1 + queueLength - session.queueLength)
     this.headDropped(session)

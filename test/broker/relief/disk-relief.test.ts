@@ -66,7 +66,7 @@ describe('a user who has most on a disk that is short', () => {
     await world.pass(1.1)
     expect(world.server.health).toEqual({ state: 'ok', detail: '' })
     expect(await greedy.publish('greedy/t', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0 }])
-    expect([...world.server.state.sessions.values()].some(({ isCapped }) => isCapped)).toBe(false)
+    expect([...world.server.state.sessions.values()].some(({ queue }) => queue.isCapped)).toBe(false)
   })
 
   it.each(['drop-oldest', 'drop-newest'] as const)(

@@ -97,7 +97,7 @@ test('queues that fill the memory with entries take no more than they hold, newc
     await connected(`greedy${index}`, { username: 'greedy', clean: true })
   }
   await world.pass(3)
-  expect([...world.server.state.sessionsById.values()].filter(({ isCapped }) => isCapped)).toEqual([])
+  expect([...world.server.state.sessionsById.values()].filter(({ queue }) => queue.isCapped)).toEqual([])
   const left = lengths()
   await publish(10)
   expect(lengths()).toEqual(left.map((length) => length + 10))

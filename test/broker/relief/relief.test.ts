@@ -103,7 +103,7 @@ describe('clients that hold most of the memory', () => {
     await world.pass(2.1)
     expect(world.server.health).toEqual({ state: 'ok', detail: '' })
     expect(health.map(({ state }) => state)).toEqual(['pressed', 'ok'])
-    expect([...world.server.state.sessions.values()].some(({ isCapped }) => isCapped)).toBe(false)
+    expect([...world.server.state.sessions.values()].some(({ queue }) => queue.isCapped)).toBe(false)
   })
 
   it('step by step: their queue takes no more, then it is dropped, then they are disconnected with 0x97', async () => {

@@ -484,7 +484,7 @@ describe('Shared Subscriptions', () => {
     const first = await member(world, 'first')
     await first.vanish()
     await pub.publish('t', 'body', 1)
-    const { message } = world.server.state.sessions.get('first')!.queueAt(0)
+    const { message } = world.server.state.sessions.get('first')!.queue.at(0)
     const { topic, payload, properties } = message
     message.evict()
     world.ledger.onRestore = (evicted) => evicted.restore(topic, properties, payload)

@@ -1,44 +1,40 @@
 /**
  * HOT. A queue of deliveries with positions that only grow, so that a checkpoint can name ranges of it.
  *
- * A long one is mostly parked: its middle is held by the store in a few bytes an entry. New entries go to
- * the back, where the oldest are parked once they are on disk only, or memory is short; the front is
- * taken out again in slices. A short queue is parked only as a whole, when nobody is there to take it and
- * memory is short.
+ * A long queue is mostly parked: the store holds its middle in a few bytes an entry. New entries go to the
+ * back, where the oldest are parked once they are on disk only, or memory is short. The front is unparked in
+ * slices. A short queue is parked only as a whole, while its client is away and memory is short.
  *
- * Expired messages stay until they are taken off, since positions have no gaps, but they are counted.
+ * Expired messages are counted, but stay until they are at the head, since positions have no gaps.
  */
 import type { Delivery } from '../mqtt/message.ts'
 import type { Parked, QueueReader, Store } from '../store/store.ts'
 import { QueueExpiry } from './queue-expiry.ts'
 
 /**
- * Drained slots at the front before they are given back: rarely enough to be cheap, often enough to stay
+ * Drained slots at the front before they are given back: seldom enough to be cheap, often enough to stay
  * small.
  */
 const COMPACT_SLOTS = 256
-/** Entries that are taken out of the parked ones at a time. */
+/** Entries that are unparked at a time. */
 const UNPARK_SLICE = 256
-/** Of these, when only the oldest is asked for. */
+/** The same when only the oldest is asked for. */
 const PEEK_SLICE = 8
-/** Entries that one new one may park: more than one, so that parking catches up. */
+/** Entries that may be parked for each new one: more than one, so that parking catches up. */
 const PARK_SLICE = 2
-/** Entries that stay in memory though that is short, since they may be sent soon. */
+/** Entries that stay in memory even if it is short, since they may be sent soon. */
 const KEPT = 64
-/** Fewer in memory are not worth parking: what they are parked in takes as much. */
+/** Fewer in memory are not worth parking: the object they are parked in takes as much. */
 const PARKED_MIN = 4
 
-/**
- * What an entry takes in memory: its slot, and with it a Delivery where that is not shared by all who get
- * the message.
- */
+/** Memory of an entry: its slot, and its Delivery unless all who get the message share that. */
 const SLOT_BYTES = 16
 const DELIVERY_BYTES = 80
 
-/** What a queue needs of the store. */
+/** The part of the store that a queue needs. */
 export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort' | 'held'>
 
-/** For a queue that the store knows nothing of. */
+/** Parks nothing: for a queue that is not stored. */
 export const NO_PARKING: Parking = {
   isShort: false,
   get held(): never {
@@ -64,26 +60,26 @@ const NO_MIDDLE: Middle[] = []
 
 export class DeliveryQueue {
   readonly #parking: Parking
-  /** The oldest entries. Empty slots before `#frontFirst` are drained. */
+  /** The oldest entries. Slots before `#frontFirst` are drained. */
   #front = NO_ENTRIES
   #frontFirst = 0
-  /** Behind the front; those before `#middleFirst` are empty. */
+  /** Parked entries, behind the front. Those before `#middleFirst` are drained. */
   #middle = NO_MIDDLE
   #middleFirst = 0
-  /** The newest entries. Slots before `#backFirst` are empty. */
+  /** The newest entries. Slots before `#backFirst` are parked. */
   #back = NO_ENTRIES
   #backFirst = 0
   #head: number
   #tail: number
   #bytes = 0
-  /** Of the messages of all that is parked. */
+  /** Bytes of the messages that are parked. */
   #parkedBytes = 0
-  /** What the entries of front and back take, beside their bodies. */
+  /** Memory that the entries of front and back take beside their bodies. */
   #entryBytes = 0
-  /** Null where nothing expires. */
+  /** Null while nothing in the queue expires. */
   #expiry: QueueExpiry | null = null
 
-  /** `position` is where the first entry stands, `entries` what a recovered queue holds. */
+  /** `position` is that of the first entry; `entries` are those of a recovered queue. */
   constructor(parking: Parking, position = 0, entries: readonly (Delivery | Parked)[] | null = null) {
     this.#parking = parking
     this.#head = position
@@ -126,7 +122,7 @@ export class DeliveryQueue {
     return this.#bytes
   }
 
-  /** Bytes that its entries take in memory, beside their bodies, as long as they are not parked. */
+  /** Memory that entries take beside their bodies, unless they are parked. */
   get entryBytes(): number {
     return this.#entryBytes
   }
@@ -136,12 +132,12 @@ export class DeliveryQueue {
     return this.length - (this.#front.length - this.#frontFirst) - (this.#back.length - this.#backFirst)
   }
 
-  /** Bytes of the messages of these. */
+  /** Bytes of the messages that are parked. */
   get parkedBytes(): number {
     return this.#parkedBytes
   }
 
-  /** It is not used any more: what it had counts no longer. */
+  /** Stops counting its entries; it is not used any more. */
   release(): void {
     this.#count(-this.#entryBytes)
   }
@@ -161,7 +157,7 @@ export class DeliveryQueue {
     else this.#middle.push(middle)
   }
 
-  /** Adds an entry before all that is parked, which is still to come. */
+  /** Adds an entry to a queue to which nothing parked was added yet. */
   #pushFront(delivery: Delivery): void {
     const { expiresAt, size } = delivery.message
     if (expiresAt !== Number.POSITIVE_INFINITY) this.#ownExpiry().add(this.#tail, expiresAt, size)
@@ -171,7 +167,7 @@ export class DeliveryQueue {
     this.#bytes += size
   }
 
-  /** How many have expired, as far as `sweep` has counted them. */
+  /** Entries that have expired, as far as `sweep` has counted them. */
   get expired(): number {
     return this.#expiry?.expired ?? 0
   }
@@ -180,12 +176,12 @@ export class DeliveryQueue {
     return this.#expiry?.expiredBytes ?? 0
   }
 
-  /** When `sweep` finds something next, in broker time, or before that. */
+  /** The broker time at which `sweep` finds something next, or an earlier one. */
   get nextExpiry(): number {
     return this.#expiry?.next ?? Number.POSITIVE_INFINITY
   }
 
-  /** Counts what has expired by now, looking at so many chunks of positions at most. */
+  /** Counts expired entries; looks at `chunksMax` chunks of positions at most. */
   sweep(now: number, chunksMax = Number.POSITIVE_INFINITY): void {
     this.#expiry?.sweep(this, now, chunksMax)
   }
@@ -241,7 +237,7 @@ export class DeliveryQueue {
     return this.#middle[this.#middleFirst]!.parked
   }
 
-  /** Takes those off. What expires among them is not counted any more: nothing is added to this queue. */
+  /** Takes those off. Expiry is no longer counted: nothing is added to this queue any more. */
   shiftParked(): void {
     const { parked } = this.#middle[this.#middleFirst]!
     this.#head += parked.length
@@ -250,7 +246,7 @@ export class DeliveryQueue {
     this.#nextMiddle()
   }
 
-  /** Sees to it that the oldest `count` entries, if there are so many, are not parked. */
+  /** Unparks entries until the oldest `count`, if there are so many, are in memory. */
   unpark(count: number): void {
     this.peek()
     while (this.#front.length - this.#frontFirst < count && this.#middleFirst < this.#middle.length) {
@@ -306,7 +302,9 @@ export class DeliveryQueue {
     for (let index = this.#backFirst; index < this.#back.length; index++) yield this.#back[index]!
   }
 
-  /** Parks the oldest entries of the back when memory is too short for them, or was for those behind them. */
+  /**
+   * Parks the oldest entries of the back if memory is short, or bodies at or behind them are evicted already.
+   */
   #parkSome(): void {
     for (let count = 0; count < PARK_SLICE; count++) {
       const back = this.#back
@@ -340,10 +338,7 @@ export class DeliveryQueue {
     return true
   }
 
-  /**
-   * Parks what can be parked, as nobody is there to take it: about `most` entries. Returns how many that
-   * were.
-   */
+  /** Parks about `most` entries, as far as they can be parked, since the client is away. Returns how many. */
   park(most: number): number {
     const resident = this.length - this.parked
     if (resident < PARKED_MIN) return 0
@@ -352,7 +347,7 @@ export class DeliveryQueue {
     return count < most ? count + this.#parkFront() : count
   }
 
-  /** All of it or nothing, since what is in the middle comes behind it. */
+  /** Parks all of the front or nothing, since the middle comes behind it. */
   #parkFront(): number {
     const entries = this.#front.slice(this.#frontFirst) as Delivery[]
     if (entries.length === 0) return 0
@@ -372,14 +367,14 @@ export class DeliveryQueue {
     return entries.length
   }
 
-  /** It is parked now. */
+  /** Counts an entry as parked. */
   #leave(delivery: Delivery): void {
     this.#count(-entryBytes(delivery))
     this.#parkedBytes += delivery.message.size
     this.#parking.held.letGo(delivery.message)
   }
 
-  /** The front is empty: what comes next becomes the front. */
+  /** Refills the empty front with the entries that come next. */
   #refill(): void {
     if (this.#middleFirst < this.#middle.length) {
       this.#unparkSlice(PEEK_SLICE)
@@ -413,7 +408,7 @@ export class DeliveryQueue {
     }
   }
 
-  /** Index of the parked entries that a position is among. */
+  /** Index of the parked entries to which a position belongs. */
   #middleOf(position: number): number {
     let low = this.#middleFirst
     let high = this.#middle.length - 1
@@ -426,12 +421,12 @@ export class DeliveryQueue {
   }
 }
 
-/** What an entry takes in memory beside its message's body. */
+/** Memory that an entry takes beside its message's body. */
 export function entryBytes({ share, subscriptionIdentifiers }: Delivery): number {
   return share === null && subscriptionIdentifiers.length === 0 ? SLOT_BYTES : DELIVERY_BYTES
 }
 
-/** Parks deliveries, all of them or none; null when one of them cannot be parked. */
+/** Parks all deliveries, or none: null when one of them cannot be parked. */
 export function parkedAll(parking: Parking, deliveries: readonly Delivery[]): Parked[] | null {
   const chunks: Parked[] = []
   for (const delivery of deliveries) {

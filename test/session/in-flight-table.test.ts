@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { InFlightEntry, InFlightTable } from '../../src/session/in-flight.ts'
+import { InFlightEntry, InFlightTable } from '../../src/session/in-flight-table.ts'
 
 const ids = (table: InFlightTable): number[] => [...table].map(({ packetId }) => packetId)
 

@@ -1,0 +1,59 @@
+/** The surroundings of a Session: its Server, its Network Connection, and itself as its own parts see it. */
+import type { Delivery, Message } from '../mqtt/message.ts'
+import type { Store } from '../store/store.ts'
+import type { DropReason, SessionLimits } from './limits.ts'
+
+/** The Network Connection as its Session sees it. `durableAt` is the commit to wait for; 0 for none. */
+export interface SessionSink {
+  /** True while so many bytes wait for the reader that nothing more should be added. */
+  readonly congested: boolean
+  /** Counts a message that waited and is sent now; true when the next ones have to wait for a later turn. */
+  pumped(): boolean
+  /** True for a subscriber in this process: it takes every message at once and acknowledges nothing. */
+  readonly immediate: boolean
+  /** False when the packet exceeds the client's Maximum Packet Size and was not sent. */
+  publish(delivery: Delivery, packetId: number, dup: boolean, durableAt: number): boolean
+  pubrel(packetId: number, durableAt: number): void
+}
+
+/** A Session as its queue, its messages in flight and its sender see it. */
+export interface InnerSession {
+  readonly id: number
+  readonly stored: boolean
+  readonly context: SessionContext
+  readonly durableAt: number
+  readonly ended: boolean
+  /** Whether bodies are being read back: nothing is sent before they are here. */
+  isRestoring: boolean
+  /** Tells the context, unless it knows already, that queue, flight or inbound identifiers changed. */
+  changed(): void
+  /** Sends what may be sent. */
+  pump(): void
+}
+
+/** A Session's view of the Server around it. */
+export interface SessionContext {
+  readonly limits: SessionLimits
+  readonly store: Store
+  /** Broker time in ms. */
+  now(): number
+  dropped(session: InnerSession, reason: DropReason, delivery: Delivery): void
+  /** Whether `mayReceive` is to be asked. */
+  readonly checksReceiving: boolean
+  /** Whether the Session's user may receive this message now. */
+  mayReceive(session: InnerSession, message: Message): boolean
+  /** Whether `isDoubtful` is to be asked. */
+  readonly isInDoubt: boolean
+  /** Whether a message has expired only if time passed that is in doubt: it is neither sent nor dropped. */
+  isDoubtful(message: Message): boolean
+  /** Calls `sweep` of the Session at this broker time or a little later: messages in its queue expire. */
+  sweepAt(session: InnerSession, time: number): void
+  /** Runs `action` in a later turn. */
+  later(action: () => void): void
+  /** Hears that the oldest message that waited was dropped, so that another one is next. */
+  headDropped(session: InnerSession): void
+  /** Hears that queue, flight or inbound identifiers changed, once until `isMarked` is set to false. */
+  mark(session: InnerSession): void
+  /** Reads evicted bodies back, then calls `restored` of the Session. */
+  restore(session: InnerSession, messages: readonly Message[]): void
+}

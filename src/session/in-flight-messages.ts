@@ -1,0 +1,243 @@
+/**
+ * HOT. The messages that were sent to one client and are not yet acknowledged, and the packet identifiers
+ * they hold. While the client is away and memory is short they are parked in the store.
+ */
+import { type Delivery, Message, NO_TOPIC } from '../mqtt/message.ts'
+import type { InFlight, Parked, ParkedFlight, RecoveredSession } from '../store/store.ts'
+import type { InnerSession } from './context.ts'
+import { entryBytes, parkedAll } from './delivery-queue.ts'
+import { InFlightEntry, InFlightTable } from './in-flight-table.ts'
+
+export const PACKET_ID_MAX = 65_535
+
+/** Memory that an InFlightEntry takes. */
+const ENTRY_BYTES = 80
+/** Fewer messages in flight are not worth parking: the object they are parked in takes as much. */
+const PARKED_MIN = 4
+
+// Most Sessions have nothing in flight at any one time: shared, never added to.
+const NOTHING_IN_FLIGHT = new InFlightTable()
+
+/** Stands in for a message in flight whose body nobody needs any more. */
+const FORGOTTEN = Message.of({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
+
+export class InFlightMessages {
+  readonly #session: InnerSession
+  #table: InFlightTable = NOTHING_IN_FLIGHT
+  /** All that is in flight, where it is parked; `#table` is empty then. */
+  #parked: ParkedFlight | null = null
+  /** Bytes of the messages in flight, by `message.size`. */
+  #bytes = 0
+  #lastPacketId = 0
+
+  constructor(session: InnerSession) {
+    this.#session = session
+  }
+
+  /** Takes up what the store remembers. */
+  recover({ lastPacketId, inFlight }: RecoveredSession): void {
+    this.#lastPacketId = lastPacketId
+    if ('packetIds' in inFlight) {
+      this.#parked = inFlight
+      for (const { bytes } of inFlight.parked) this.#bytes += bytes
+    } else for (const { packetId, delivery } of inFlight) this.#add(packetId, delivery, false)
+  }
+
+  /** Messages that are not parked. */
+  get size(): number {
+    return this.#table.size
+  }
+
+  /** Messages in flight, parked ones included. */
+  get count(): number {
+    return this.#table.size + this.parkedCount
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  get parkedCount(): number {
+    return this.#parked?.packetIds.length ?? 0
+  }
+
+  get parkedBytes(): number {
+    return this.#parked?.parked.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0
+  }
+
+  /** The packet identifier of the latest message that was sent. */
+  get lastPacketId(): number {
+    return this.#lastPacketId
+  }
+
+  /** The next packet identifier, from 1 upward, that is not in flight [MQTT-2.2.1-4]. */
+  freePacketId(): number {
+    let packetId = this.#lastPacketId
+    do packetId = packetId === PACKET_ID_MAX ? 1 : packetId + 1
+    while (this.#table.get(packetId) !== null)
+    return packetId
+  }
+
+  /** The entry of a packet identifier; null where it is not in use. */
+  get(packetId: number): InFlightEntry | null {
+    return this.#table.get(packetId)
+  }
+
+  get oldest(): InFlightEntry | null {
+    return this.#table.oldest
+  }
+
+  /** All entries that are not parked, oldest first. */
+  entries(): Iterable<InFlightEntry> {
+    return this.#table
+  }
+
+  /** Adds a message that was sent under a packet identifier that was free. */
+  sent(packetId: number, delivery: Delivery): void {
+    this.#lastPacketId = packetId
+    this.#add(packetId, delivery, true)
+  }
+
+  #add(packetId: number, delivery: Delivery | null, charged: boolean): void {
+    if (this.#table === NOTHING_IN_FLIGHT) this.#table = new InFlightTable()
+    this.#table.add(new InFlightEntry(packetId, delivery, charged))
+    if (delivery === null) return
+    this.#bytes += delivery.message.size
+    const { stored, context } = this.#session
+    if (stored) context.store.countEntries(flightBytes(delivery))
+    context.store.held.hold(delivery.message)
+    this.#session.changed()
+  }
+
+  /** Ends a delivery, whatever becomes of its packet identifier. */
+  #release(delivery: Delivery | null): void {
+    const session = this.#session
+    session.changed()
+    if (delivery === null) return
+    this.#bytes -= delivery.message.size
+    const { store } = session.context
+    if (session.stored) store.countEntries(-flightBytes(delivery))
+    store.held.letGo(delivery.message)
+  }
+
+  /** PUBREC: keeps the packet identifier alone, until PUBCOMP. */
+  received(entry: InFlightEntry, { message }: Delivery): void {
+    this.#release(entry.delivery)
+    entry.delivery = null
+    // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
+    this.#table.delete(entry)
+    this.#table.add(entry)
+    const { id, stored, context } = this.#session
+    if (stored) context.store.received(id, entry.packetId, message)
+  }
+
+  /** Frees an entry's packet identifier, whether its delivery is complete or given up. */
+  complete(entry: InFlightEntry): void {
+    const { packetId, delivery } = entry
+    this.#table.delete(entry)
+    this.#release(delivery)
+    const { id, stored, context } = this.#session
+    if (stored) context.store.completed(id, packetId, delivery?.message ?? null)
+  }
+
+  /** Parks all or nothing; what cannot be parked yet is tried again later. Returns how many were parked. */
+  park(): number {
+    const { size } = this.#table
+    if (size < PARKED_MIN) return 0
+    const packetIds = new Int32Array(size)
+    const deliveries: Delivery[] = []
+    let index = 0
+    for (const { packetId, delivery } of this.#table) {
+      packetIds[index++] = delivery === null ? -packetId : packetId
+      if (delivery !== null) deliveries.push(delivery)
+    }
+    const { store } = this.#session.context
+    const parked = parkedAll(store, deliveries)
+    if (parked === null) return 0
+    for (const delivery of deliveries) {
+      store.countEntries(-flightBytes(delivery))
+      store.held.letGo(delivery.message)
+    }
+    this.#session.changed()
+    this.#parked = { packetIds, parked }
+    this.#table = NOTHING_IN_FLIGHT
+    return size
+  }
+
+  /** Takes parked messages back into memory. */
+  unpark(): void {
+    if (this.#parked === null) return
+    const { packetIds, parked } = this.#parked
+    const { store } = this.#session.context
+    const deliveries = parked.flatMap((entries) => store.unpark(entries, entries.length))
+    this.#parked = null
+    this.#bytes = 0
+    let next = 0
+    for (const packetId of packetIds) {
+      if (packetId < 0) this.#add(-packetId, null, false)
+      else this.#add(packetId, deliveries[next++]!, false)
+    }
+  }
+
+  /** Releases all messages of a Session that has ended. */
+  forget(): void {
+    if (this.#table.size > 0) for (const { delivery } of this.#table) this.#release(delivery)
+    this.#table = NOTHING_IN_FLIGHT
+    this.#parked = null
+    this.#bytes = 0
+  }
+
+  /** Releases the bodies of messages that did not come by a Shared Subscription. Returns their bytes. */
+  forgetBodies(): number {
+    const before = this.#bytes
+    for (const entry of this.#table) {
+      const { delivery } = entry
+      if (delivery === null || delivery.share !== null || delivery.message === FORGOTTEN) continue
+      this.#release(delivery)
+      this.#session.context.store.held.hold(FORGOTTEN)
+      entry.delivery = { ...delivery, message: FORGOTTEN }
+    }
+    this.#session.changed()
+    return before - this.#bytes
+  }
+
+  /** Adds messages whose bodies are in memory to `messages`, up to `count` of them. */
+  sample(count: number, messages: Message[]): void {
+    for (const { delivery } of this.#table) {
+      if (messages.length === count) return
+      if (delivery !== null && !delivery.message.evicted) messages.push(delivery.message)
+    }
+  }
+
+  /** All messages, parked ones together. */
+  *messages(): IterableIterator<Message | Parked> {
+    for (const { delivery } of this.#table) if (delivery !== null) yield delivery.message
+    if (this.#parked !== null) yield* this.#parked.parked
+  }
+
+  /** All that is in flight, for a checkpoint. An item that is parked is valid until the next commit. */
+  records(): Iterable<InFlight> {
+    return this.#parked === null ? this.#table : this.#parkedRecords(this.#parked)
+  }
+
+  *#parkedRecords({ packetIds, parked }: ParkedFlight): Generator<InFlight, void, undefined> {
+    let chunk = 0
+    let index = 0
+    for (const packetId of packetIds) {
+      if (packetId < 0) {
+        yield { packetId: -packetId, delivery: null }
+        continue
+      }
+      if (index === parked[chunk]!.length) {
+        chunk++
+        index = 0
+      }
+      yield { packetId, delivery: this.#session.context.store.peek(parked[chunk]!, index++) }
+    }
+  }
+}
+
+/** Memory that a message in flight takes beside its body. */
+function flightBytes(delivery: Delivery): number {
+  return ENTRY_BYTES + entryBytes(delivery)
+}
