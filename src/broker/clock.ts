@@ -1,10 +1,12 @@
 /**
- * Broker time: monotonic while the Server runs; across a restart it goes on by what is known to have passed.
+ * Broker time is monotonic while the Server runs. Across a restart it goes on by the time that is known to
+ * have passed.
  *
- * Within one start of the machine the machine's own clock knows that exactly, whatever was done to the wall clock. After
- * another start the wall clock is the only witness, and it may be wrong for a while: 1970 until the network is there, or
- * days ahead. Time that only it saw counts, but is *in doubt* for a grace: what would expire by it alone is neither deleted nor
- * sent, and if the wall clock is set back within the grace, as much of that time did not pass.
+ * Until the machine is restarted, its own clock tells that time exactly, even if the wall clock was set.
+ * After that, only the wall clock can tell, and it may be wrong for a while: 1970 until the network is up, or
+ * days ahead. Time that only the wall clock saw counts, but is *in doubt* for a grace: a message that has
+ * expired by it alone is neither deleted nor sent. If the wall clock is set back within the grace, that part
+ * of the time did not pass.
  */
 import type { Message } from '../mqtt/message.ts'
 import type { BootTime, Parked, Recovered, TimeDoubt } from '../store/store.ts'
@@ -15,22 +17,22 @@ import type { ShareBacklog } from './relief/share-backlog.ts'
 import type { Sessions } from './sessions/sessions.ts'
 import type { ServerState } from './state/server-state.ts'
 
-/** A wall clock that shows less was never set: Node 20, which this program needs, is younger than 2023. */
+/** A wall clock below this was never set: Node 20, which this program needs, is from 2023. */
 const CLOCK_SET_MS = Date.UTC(2023, 0, 1)
-/** Less than this between two clocks is drift, not a step. */
+/** A smaller difference between two clocks is drift, not a step. */
 const STEP_MS = 1000
 const HOUR_MS = 3_600_000
-/** Doubt that is worth a word at a start. */
+/** The start reports at least this much time in doubt. */
 const NOTICED_MS = HOUR_MS
 
-/** What passed since the last commit. */
+/** The time since the last commit. */
 export interface Elapsed {
   readonly ms: number
-  /** Whether a clock saw it that nobody sets. */
+  /** Whether it was measured by the machine's own clock, which nobody can set. */
   readonly isSeen: boolean
 }
 
-/** Tells how much time passed since a commit; a wall clock that went back, or was never set, says that none did. */
+/** Returns the time since a commit. It is 0 if the wall clock went back, or was never set. */
 export function elapsedSince(
   { wallTime, bootTime }: Pick<Recovered, 'wallTime' | 'bootTime'>,
   wallNow: number,
@@ -44,7 +46,7 @@ export function elapsedSince(
   return { ms: wallNow - wallTime, isSeen: false }
 }
 
-/** What moves with time that did not pass, or waits for it. */
+/** Parts of the Server that depend on time in doubt. */
 interface ClockParts {
   readonly sessions: Sessions
   readonly publisher: Publisher
@@ -53,13 +55,14 @@ interface ClockParts {
   readonly backlog: ShareBacklog
 }
 
+/** Sets and corrects broker time. */
 export class BrokerClock {
   readonly #state: ServerState
   readonly #parts: ClockParts
-  /** Wall time minus monotonic time: of the newest commit, and of the start. */
+  /** Wall time minus monotonic time, at the newest commit and at the start. */
   #recordedDistance = 0
   #startDistance = 0
-  /** How far the wall clock was set back since the start, as far as that is done. */
+  /** The part of the wall clock's steps back since the start that is already corrected. */
   #correctedMs = 0
 
   constructor(state: ServerState, parts: ClockParts) {
@@ -72,7 +75,7 @@ export class BrokerClock {
     return host.wallNow() - host.now()
   }
 
-  /** Sets broker time, before anything is taken up. */
+  /** Sets broker time, before anything is recovered. */
   start(recovered: Recovered): void {
     const state = this.#state
     const { host } = state
@@ -88,29 +91,29 @@ export class BrokerClock {
     if (state.doubt !== null) state.deadlines.at(state.doubt.until, () => this.#end())
   }
 
-  /** What the operator should know about the start; undefined where nothing worth a word is in doubt. */
+  /** A notice about the start for the operator; undefined if little time is in doubt. */
   get notice(): string | undefined {
     const { doubt, limits } = this.#state
     if (doubt === null || doubt.ms < NOTICED_MS) return undefined
     const hours = Math.round(doubt.ms / HOUR_MS)
     return (
-      `By the wall clock alone, ${hours} hours have passed since the last commit: what expires by that is held for ` +
-      `limits.clock_grace_seconds (${limits.clockGraceSeconds}), in case the clock is set back.`
+      `By the wall clock alone, ${hours} hours have passed since the last commit: what expires by that ` +
+      `is held for limits.clock_grace_seconds (${limits.clockGraceSeconds}), in case the clock is set back.`
     )
   }
 
-  /** A commit records the wall time of this moment. */
+  /** Notes that a commit records the wall time of this moment. */
   recorded(): void {
     this.#recordedDistance = this.#distance
   }
 
-  /** Looks whether somebody set the wall clock: to be called now and then, about once a second. */
+  /** Checks whether the wall clock was set. To be called about once a second. */
   watch(): void {
     const state = this.#state
     const distance = this.#distance
     const stepMs = distance - this.#recordedDistance
     if (Math.abs(stepMs) >= STEP_MS) {
-      // A crash before the next commit would take the step for time that passed.
+      // After a crash before the next commit, the step would look like time that passed.
       state.store.recordTime()
       this.#recordedDistance = distance
       if (state.events.has('clock')) state.events.emit('clock', { what: 'stepped', ms: Math.round(stepMs) })
@@ -119,13 +122,13 @@ export class BrokerClock {
     if (state.doubt !== null && backMs >= STEP_MS) this.#correct(Math.round(backMs), state.doubt)
   }
 
-  /** Time that was in doubt did not pass: what was there before the start expires later. */
+  /** Makes everything from before the start expire later: time in doubt did not pass. */
   #correct(backMs: number, { ms: doubtfulMs, since, until }: TimeDoubt): void {
     const state = this.#state
     const { sessions, publisher, wills } = this.#parts
     this.#correctedMs += backMs
     const ms = Math.min(backMs, doubtfulMs)
-    // What is old moves, and so does the moment by which old and new times are told apart.
+    // The moment that tells old from new times moves with the old ones.
     state.doubt = ms < doubtfulMs ? { ms: doubtfulMs - ms, since: since + ms, until } : null
     state.store.postpone(ms, since, this.#held())
     sessions.postpone(ms, since)
@@ -139,13 +142,13 @@ export class BrokerClock {
   *#held(): Generator<Message | Parked> {
     const { sessions, sessionsById } = this.#state
     for (const session of sessions.values()) yield* session.held()
-    // Those that ended, and whose messages are being passed on.
+    // Sessions that have ended and whose messages are being passed on.
     for (const session of sessionsById.values()) {
       if (sessions.get(session.clientId) !== session) yield* session.held()
     }
   }
 
-  /** The grace is over: the time passed. */
+  /** Ends the grace: the time in doubt passed. */
   #end(): void {
     const state = this.#state
     if (state.doubt === null) return
@@ -158,7 +161,7 @@ export class BrokerClock {
 
   #released(): void {
     this.#parts.retained.clockChanged()
-    // Queues whose next message was in doubt have waited.
+    // Queues whose next message was in doubt had to wait.
     for (const session of this.#state.connected.keys()) {
       session.pump()
       this.#parts.backlog.resume(session)
@@ -166,13 +169,13 @@ export class BrokerClock {
   }
 }
 
-/** What is in doubt at a start, with what was in doubt when the broker ended. */
+/** Returns the time in doubt at a start, including time that was in doubt when the broker ended. */
 function doubtAt(now: number, before: TimeDoubt | null, unseenMs: number, graceMs: number): TimeDoubt | null {
   if (graceMs === 0) return null
   if (unseenMs > 0) {
     const stillMs = before !== null && before.until > now - unseenMs ? before.ms : 0
     const doubtfulMs = unseenMs + stillMs
-    // The sum was rounded: without a ms more, what was noted at the very end would be younger than the end.
+    // The sum is rounded: without one more ms, a time recorded at the very end would be later than the end.
     return { ms: doubtfulMs, since: Math.floor(now - doubtfulMs) + 1, until: now + graceMs }
   }
   return before !== null && before.until > now ? before : null

@@ -1,31 +1,32 @@
-/** Waiting for commits: output and promises that depend on records leave once their block is durable. */
+/** Releases output and promises that wait for commits, once their block is durable. */
 import type { CommitWaiter, ServerState } from './state/server-state.ts'
 import { SLICE_UNITS, UNITS } from './state/work.ts'
 
-/** Units of what a commit releases in one turn, about 5 ms. */
+/** Units that the output of a commit may take in one turn, about 5 ms. */
 const RELEASE_UNITS = 5 * SLICE_UNITS
 
-/** A promise's ends, for a commit that somebody waits for. */
+/** A promise that is settled by a commit. */
 interface Waiter {
   readonly durableAt: number
   resolve(): void
   reject(error: Error): void
 }
 
+/** Keeps what waits for commits. */
 export class Durability {
   readonly #state: ServerState
   readonly #waiters: Waiter[] = []
   readonly #releaseWaiters: CommitWaiter = { committed: (sequence) => this.#resolveWaiters(sequence) }
-  /** Those whose output a commit releases, while that takes several turns; null when none is under way. */
+  /** Waiters that a commit releases, while that takes several turns; null if no release is under way. */
   #released: Iterator<CommitWaiter> | null = null
-  /** Another commit came meanwhile. */
+  /** Whether another commit was made meanwhile. */
   #isReleaseDue = false
 
   constructor(state: ServerState) {
     this.#state = state
   }
 
-  /** Resolves once everything recorded up to block `wanted` is durable; rejects with StoreError when the store failed. */
+  /** Resolves once everything up to block `wanted` is durable. Rejects with StoreError if the store fails. */
   durable(wanted: number): Promise<void> {
     const durableAt = Math.min(wanted, this.#state.store.recordedSequence)
     if (durableAt <= this.#state.store.committedSequence) return Promise.resolve()
@@ -35,7 +36,10 @@ export class Durability {
     })
   }
 
-  /** A commit is on the disk: what waited for it leaves, and publishers are read from again once little is pending. */
+  /**
+   * Releases the output that waited for a commit, which is durable now. Resumes publishers once little is
+   * pending.
+   */
   committed(): void {
     const state = this.#state
     state.turn.begin()
@@ -44,19 +48,19 @@ export class Durability {
     for (const connection of [...state.paused]) connection.resume()
   }
 
-  /** The store failed: nothing that is waited for will come. */
+  /** Rejects all promises: the store failed. */
   failed(error: Error): void {
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
   }
 
-  /** Forgets who waits: the store is read again, and counts its commits anew. */
+  /** Forgets all output that waits: the store is read again, and counts its commits anew. */
   forget(): void {
     this.#state.waiting.clear()
     this.#released = null
     this.#isReleaseDue = false
   }
 
-  /** What waited for a commit leaves, as far as a slice goes, and then in later turns. */
+  /** Releases all output that waits, in slices. */
   #releaseWaiting(): void {
     if (this.#released !== null) {
       this.#isReleaseDue = true
@@ -71,7 +75,7 @@ export class Durability {
     const { turn, work } = state
     const until = work.units + RELEASE_UNITS
     for (;;) {
-      // Nothing is released once the store failed: it is read again, and counts its commits anew.
+      // `forget` was called meanwhile: the store failed.
       const next = this.#released?.next()
       if (next === undefined) return
       if (next.done === true) break

@@ -1,9 +1,12 @@
-/** Tells whether the Server takes new work, and why not. */
+/** Tells whether the Server accepts new work, and if not, why. */
 import type { Health } from './boundary/events.ts'
 import type { Reliefs } from './memory-guard.ts'
 import type { ServerState } from './state/server-state.ts'
 
-/** The worst that holds: `recovering` while the store is read again, else `refusing`, `pressed` or `ok`. */
+/**
+ * Returns the worst state that applies: `recovering` while the store is read again, `refusing`, `pressed` or
+ * `ok`.
+ */
 export function healthOf(state: ServerState, reliefs: Reliefs, isRecovering: boolean): Health {
   const { unavailable, store, memoryRefusal } = state
   if (isRecovering) return { state: 'recovering', detail: unavailable ?? 'the store is being read again' }

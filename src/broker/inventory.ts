@@ -1,8 +1,8 @@
 /**
- * What the Server holds, one by one: for the operator, who looks at it and takes from it.
+ * Lists, shows and deletes what the Server holds, for the operator.
  *
- * Lists are generators that do bounded work in each step: null means "nothing yet, still looking". They may rest
- * between steps for any time: what is there all the while comes exactly once.
+ * Lists are generators that do bounded work in each step: null means "nothing yet, still looking". They may
+ * pause between steps for any time: whatever is there all the while comes exactly once.
  */
 
 import type { Message, Will } from '../mqtt/message.ts'
@@ -27,9 +27,9 @@ export interface ClientEntry {
   readonly protocolVersion: ProtocolVersion
   readonly link: LinkInfo
   readonly connectedSeconds: number
-  /** In force; 0 for none. */
+  /** The Keep Alive in force; 0 for none. */
   readonly keepAliveSeconds: number
-  /** Bytes that wait for it to read them. */
+  /** Bytes of output that the client has not read yet. */
   readonly waitingBytes: number
   readonly queuedMessages: number
   readonly inFlightMessages: number
@@ -39,10 +39,10 @@ export interface ClientEntry {
 export interface SessionEntry {
   readonly clientId: string
   readonly userName: string | null
-  /** Its user is gone: it ends when another takes its Client Identifier, and passes to nobody. */
+  /** Whether its user no longer exists: the Session ends when another user takes its Client Identifier. */
   readonly isFormerUsers: boolean
   readonly isConnected: boolean
-  /** Since its Network Connection ended; null while one is open. */
+  /** Time since its Network Connection ended; null while one is open. */
   readonly disconnectedSeconds: number | null
   /** Session Expiry Interval; null for never. */
   readonly expirySeconds: number | null
@@ -50,7 +50,7 @@ export interface SessionEntry {
   readonly queuedMessages: number
   readonly queuedBytes: number
   readonly inFlightMessages: number
-  /** QoS 2 messages from the client that it has not released. */
+  /** QoS 2 messages from the client that are not released yet. */
   readonly receivedPacketIds: number
   readonly hasWill: boolean
 }
@@ -59,9 +59,9 @@ export interface SubscriptionEntry extends SubscriptionRecord {
   readonly clientId: string
   readonly userName: string | null
   readonly isConnected: boolean
-  /** As sent, with `$share/name/`. */
+  /** The topic filter of SUBSCRIBE, with `$share/name/`. */
   readonly topicFilter: string
-  /** Its user may not have it at the moment: no message finds it. */
+  /** Whether the policy denies it at the moment, so that it gets no messages. */
   readonly isSuspended: boolean
 }
 
@@ -89,39 +89,41 @@ export interface WillEntry {
   readonly delaySeconds: number
 }
 
-/** Which ones; without anything all. */
+/** Selects entries; an empty query selects all. */
 export interface InventoryQuery {
-  /** Exactly this Client Identifier: found without looking at the others. */
+  /** Selects this Client Identifier, without looking at others. */
   readonly clientId?: string
   readonly isClient?: (clientId: string) => boolean
-  /** The user, null for anonymous. */
+  /** Selects a user; null for anonymous. */
   readonly userName?: string | null
-  /** Of Sessions: those of users who are gone, or of all others. */
+  /** Selects Sessions whose users no longer exist, or all others. */
   readonly isFormerUsers?: boolean
-  /** Of Sessions: those whose clients have been away for at least so long. */
+  /** Selects Sessions whose clients have been away for at least this time. */
   readonly awaySeconds?: number
   /**
-   * Valid, not a shared one. Subscriptions that could get a message that it matches (those of one topic name are found
-   * without looking at the others); retained messages that it matches.
+   * Selects retained messages that the filter matches, or Subscriptions that could get a message that it
+   * matches. It is valid and has no `$share/name/`. For a topic name, other Subscriptions are not looked at.
    */
   readonly topicFilter?: string
 }
 
+/** A list, or null for a step without an entry. */
 export type Steps<T> = Generator<T | null, void, undefined>
 
+/** Everything that the Server holds. */
 export class Inventory {
   readonly #state: ServerState
   readonly #parts: ServerParts
   readonly #durable: (durableAt: number) => Promise<void>
 
-  /** `durable` resolves when what was recorded up to a commit sequence is durable, and rejects with StoreError. */
+  /** `durable` resolves when everything up to a commit sequence is durable. It rejects with StoreError. */
   constructor(state: ServerState, parts: ServerParts, durable: (durableAt: number) => Promise<void>) {
     this.#state = state
     this.#parts = parts
     this.#durable = durable
   }
 
-  // ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── lists ────────────────────────────────────────────────────────────────────────────────────────────────
 
   *clients(query: InventoryQuery): Steps<ClientEntry> {
     for (const session of this.#sessions(query, this.#state.connected.keys())) {
@@ -152,7 +154,7 @@ export class Inventory {
     }
   }
 
-  /** Without a topic filter all but the Server's own. */
+  /** Lists retained messages; without a topic filter, the Server's own are left out. */
   *retained(query: InventoryQuery): Steps<MessageEntry> {
     const { retained } = this.#state
     const { topicFilter, clientId, isClient } = query
@@ -166,7 +168,7 @@ export class Inventory {
     }
   }
 
-  /** Those of `all` that match the query. */
+  /** Yields the Sessions of `all` that match the query. */
   *#sessions(query: InventoryQuery, all: Iterable<Session>): Steps<Session> {
     const { clientId, isClient, userName, isFormerUsers, awaySeconds } = query
     const fits = (session: Session): boolean =>
@@ -190,7 +192,7 @@ export class Inventory {
     return !this.#state.connected.has(session) && this.#secondsSince(session.disconnectedAt) >= seconds
   }
 
-  /** Subscriptions that a message with this topic name finds, as it finds them. */
+  /** Yields the Subscriptions that a message with this topic name reaches, by its Route. */
   *#receivers(query: InventoryQuery, topicName: string): Steps<SubscriptionEntry> {
     const { router, topics, sessions } = this.#state
     const { entries, groups } = router.route(topics.intern(topicName))
@@ -200,7 +202,7 @@ export class Inventory {
     }
     for (const { subscriber, filter } of found()) {
       const record = subscriber.subscriptions.get(filter)
-      // Subscribers in this process are no clients; others may have ended since.
+      // Subscribers in this process are not clients; others may have ended since.
       const isThere = record !== undefined && sessions.get(subscriber.clientId) === subscriber
       const fits =
         isThere &&
@@ -210,7 +212,7 @@ export class Inventory {
     }
   }
 
-  // ── one of them ───────────────────────────────────────────────────────────────────────────────────────────
+  // ── single entries ───────────────────────────────────────────────────────────────────────────────────────
 
   client(clientId: string): ClientEntry | null {
     const session = this.#state.sessions.get(clientId)
@@ -243,14 +245,14 @@ export class Inventory {
     return { ...this.#message(message), payload, properties: decodeForwardedProperties(properties) }
   }
 
-  // ── what the operator takes away ──────────────────────────────────────────────────────────────────────────
+  // ── deletion ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Why nothing can be taken away at the moment; null when it can. */
+  /** Why nothing can be deleted at the moment; null if it can. */
   get unavailable(): string | null {
     return this.#state.stopping ? 'the Server is shutting down' : this.#state.unavailable
   }
 
-  /** Ends the Network Connection of a client; false when it has none. Its Session stays as long as it does anyway. */
+  /** Ends the Network Connection of a client, but not its Session. Returns false if there is none. */
   disconnect(clientId: string): boolean {
     const session = this.#state.sessions.get(clientId)
     const connection = session === undefined ? undefined : this.#state.connected.get(session)
@@ -261,8 +263,8 @@ export class Inventory {
   }
 
   /**
-   * Ends a Session, and its Network Connection before it. Resolves when that is durable; with false when there is
-   * none. Rejects with StoreError.
+   * Ends a Session and its Network Connection. Resolves once that is durable, with false if there is none.
+   * Rejects with StoreError.
    */
   async deleteSession(clientId: string): Promise<boolean> {
     if (!this.endSession(clientId)) return false
@@ -270,7 +272,7 @@ export class Inventory {
     return true
   }
 
-  /** As `deleteSession`, durable once `settled` resolves. */
+  /** Does the same as `deleteSession`, durable once `settled` resolves. */
   endSession(clientId: string): boolean {
     const { sessions, turn } = this.#state
     const session = sessions.get(clientId)
@@ -281,14 +283,14 @@ export class Inventory {
     return true
   }
 
-  /** Ends a Subscription, of which its client hears nothing. As `deleteSession`. */
+  /** Ends a Subscription without telling its client. Resolves and rejects as `deleteSession` does. */
   async deleteSubscription(clientId: string, topicFilter: string): Promise<boolean> {
     if (!this.endSubscription(clientId, topicFilter)) return false
     await this.settled()
     return true
   }
 
-  /** As `deleteSubscription`, durable once `settled` resolves. */
+  /** Does the same as `deleteSubscription`, durable once `settled` resolves. */
   endSubscription(clientId: string, topicFilter: string): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return false
@@ -297,25 +299,25 @@ export class Inventory {
   }
 
   /**
-   * Removes the retained message of a topic name, without a word to those who subscribed; false when there is none.
-   * Durable once `settled` resolves.
+   * Removes a retained message without telling subscribers. Returns false if there is none. Durable once
+   * `settled` resolves.
    */
   clearRetained(topicName: string): boolean {
     this.#state.turn.begin()
     return this.#parts.publisher.clearRetained(topicName)
   }
 
-  /** More is recorded than the disk has taken: whoever takes away very much waits for `settled` first. */
+  /** Whether commits are behind. To delete very much, wait for `settled` whenever they are. */
   get isBehind(): boolean {
     return this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax
   }
 
-  /** Resolves when all that was taken away is durable; rejects with StoreError. */
+  /** Resolves when all deletions so far are durable. Rejects with StoreError. */
   settled(): Promise<void> {
     return this.#durable(this.#state.store.openSequence)
   }
 
-  // ── entries ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── entries ──────────────────────────────────────────────────────────────────────────────────────────────
 
   #client(session: Session, connection: ClientConnection): ClientEntry {
     const { view, connectedAt, keepAliveSeconds, waitingBytes } = connection
@@ -369,7 +371,7 @@ export class Inventory {
     }
   }
 
-  /** Time that is in doubt does not count: whoever deletes by age deletes nothing by it. */
+  /** Returns the time since then. Time in doubt does not count, so that nobody deletes by it. */
   #secondsSince(time: number): number {
     const { doubt } = this.#state
     const doubtfulMs = doubt !== null && this.#state.isBeforeDoubt(time) ? doubt.ms : 0

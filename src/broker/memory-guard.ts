@@ -1,4 +1,4 @@
-/** Looks at memory, once a second and after much came in, and has those who hold most of it pay. */
+/** Looks at memory once a second, and early after much input. Starts and ends the reliefs. */
 import { COSTS, topicsBytes } from './accounts/costs.ts'
 import type { DiskRelief } from './relief/disk-relief.ts'
 import type { KeptRelief } from './relief/kept-relief.ts'
@@ -6,29 +6,30 @@ import type { Relief } from './relief/relief.ts'
 import type { ServerState } from './state/server-state.ts'
 import { SLICE_UNITS } from './state/work.ts'
 
-/** Milliseconds between two looks. */
+/** Time between two looks. */
 export const MEMORY_SAMPLE_MS = 1000
-/** The share of `memoryBytesMax` that may come in before memory is looked at once more, and the least of it in bytes. */
+/** Input that leads to an early look, as a share of `memoryBytesMax` and at least in bytes. */
 const LOOK_SHARE = 1 / 32
 const LOOK_BYTES_MIN = 1024 * 1024
-/** The share of `memoryBytesMax` that topic names may take which are remembered. */
+/** The share of `memoryBytesMax` that remembered topic names may take. */
 const TOPICS_SHARE = 1 / 16
-/** Topics that are looked at with it, for Routes that hold no more: 0.1 ms, and half a minute for a full table. */
+/** Topics per look whose outdated Routes are dropped: it takes 0.1 ms, and half a minute for a full table. */
 const TOPICS_SWEPT = 4096
 const TOPICS_AT_ONCE = 16
 
-/** The steps by which those who hold most pay: for memory in all, for what lasts in it, and for the disk. */
+/** Relief for all memory, for memory that is kept for long, and for the disk. */
 export interface Reliefs {
   readonly relief: Relief
   readonly keptRelief: KeptRelief
   readonly diskRelief: DiskRelief
 }
 
+/** Decides when to look at memory. */
 export class MemoryGuard {
   readonly #state: ServerState
   readonly #reliefs: Reliefs
   #lookedAt = Number.NEGATIVE_INFINITY
-  /** A look is due in the next turn. */
+  /** Whether a look is due in the next turn. */
   #isLooking = false
 
   constructor(state: ServerState, reliefs: Reliefs) {
@@ -41,11 +42,11 @@ export class MemoryGuard {
     return this.#lookedAt + MEMORY_SAMPLE_MS
   }
 
-  /** Bytes that all clients have us keep in memory, as far as they are ours to count. */
+  /** Counts the bytes in memory for all clients. */
   bytes(): number {
     const state = this.#state
     const { memoryBytesMax } = state.limits
-    // They are nobody's, so that nobody could pay for them; those that are used come again.
+    // Topic names belong to no client that could pay for them. Those in use are added again.
     if (topicsBytes(state.topics) > memoryBytesMax * TOPICS_SHARE) state.topics.clear()
     state.usage.look()
     const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
@@ -54,7 +55,7 @@ export class MemoryGuard {
     return state.usage.bytes
   }
 
-  /** Looks in the next turn, once however often it is called. */
+  /** Looks in the next turn, once for any number of calls. */
   lookSoon(): void {
     if (this.#isLooking) return
     this.#isLooking = true
@@ -69,15 +70,16 @@ export class MemoryGuard {
     const state = this.#state
     this.#lookedAt = state.now()
     state.rates.sweep()
-    // Retained messages have a limit of their own: counted here they would lock out who comes to clear them.
+    // Retained messages have their own limit. Counted here, they would keep out a client that comes to clear
+    // them.
     this.#reliefs.relief.look(this.bytes() - state.usage.total.retainedBytes)
     this.#reliefs.keptRelief.look()
     this.#reliefs.diskRelief.look()
   }
 
   /**
-   * Gives back Routes that hold no more, of some of the topics. Else whom a topic was routed to stays in memory until
-   * somebody publishes to it again.
+   * Drops outdated Routes of some topics. Otherwise a Route keeps ended Sessions in memory until the next
+   * PUBLISH to its topic.
    */
   sweepTopics(): void {
     const { topics, router, work } = this.#state

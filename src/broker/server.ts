@@ -1,4 +1,4 @@
-/** The Server: accepts Network Connections, wakes up with what was stored, keeps time, and stops without loss. */
+/** The Server: accepts Network Connections, starts with what was stored, keeps time, stops without loss. */
 import { Message, type MessageFields } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
@@ -37,21 +37,21 @@ import { SLICE_UNITS } from './state/work.ts'
 import { type IdOf, StoreRecovery } from './store-recovery.ts'
 
 /**
- * Connections beyond `connectionsMax` that have not been let in yet: each may take an old connection of its own client over,
- * which shows when it is known who it is. Else it is told why it is refused.
+ * Connections beyond `connectionsMax` that may be open before their log-in. Each may take over an older
+ * connection of its own client; otherwise it is refused with the reason.
  */
 const SURPLUS_MAX = 64
 
 /**
- * Connections of clients whose certificate does not do, which are read as far as CONNECT to be told so. They take no places of
- * others, and more of them are cut off at once.
+ * Connections with a missing or invalid certificate that are open, so that CONNECT can be answered with the
+ * reason. They take no places of others. Further ones are closed at once.
  */
 const UNCERTIFIED_MAX = 64
 
-/** The ticker calls at least once a second. What took longer, in ms, was the process: stopped, or its machine paused. */
+/** The ticker calls at least once a second. After a longer time, the process or its machine was stopped. */
 const STANDSTILL_MS = 2000
 
-/** Passes of the event loop in which a client that had come back meanwhile is accepted, read from and let in. */
+/** Passes of the event loop that a client needs to connect after a standstill. */
 const STANDSTILL_PASSES = 8
 
 export class Server implements Acceptor {
@@ -66,24 +66,24 @@ export class Server implements Acceptor {
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
   readonly #parking: Parking
-  /** Connections whose transport is still there, closing ones included. */
+  /** Connections whose transport is still open, including closing ones. */
   readonly #links = new Set<ClientConnection>()
-  /** Those among them whose certificate does not do. */
+  /** Those of them with a missing or invalid certificate. */
   readonly #uncertified = new Set<ClientConnection>()
   readonly #durability: Durability
   readonly #recovery: StoreRecovery
   readonly #memory: MemoryGuard
-  /** When `tick` was called last, in broker time. */
+  /** Broker time of the latest `tick`. */
   #tickedAt = Number.POSITIVE_INFINITY
-  /** True from `tick` until what is due was judged. */
+  /** True from `tick` until deadlines were judged. */
   #judging = false
-  /** What is due goes on in the next turn. */
+  /** True while due deadlines go on in later turns. */
   #runningDue = false
   #closed = false
   #healthBefore: Health['state'] = 'ok'
   #whenEmpty: (() => void) | null = null
 
-  /** `fatal` is called once when the Server cannot go on; the process should end with 1. */
+  /** `fatal` is called once if the Server cannot go on; the process should then exit with 1. */
   constructor(options: ServerOptions, fatal: (error: Error) => void) {
     this.state = new ServerState(options)
     this.state.storeFailed = (error) => this.#recovery.failed(error)
@@ -133,28 +133,28 @@ export class Server implements Acceptor {
     )
   }
 
-  /** Open Network Connections, also those that have not sent CONNECT yet. */
+  /** Number of open Network Connections, including those before CONNECT. */
   get connectionCount(): number {
     return this.state.connections.size
   }
 
-  /** Subscriptions that are kept, and that their users may not have at the moment. */
+  /** Number of Subscriptions that the policy denies at the moment. */
   get suspendedCount(): number {
     let count = 0
     for (const filters of this.state.suspended.values()) count += filters.size
     return count
   }
 
-  /** Deliveries of retained messages that are under way. */
+  /** Number of deliveries of retained messages that are under way. */
   get retainedDeliveries(): number {
     return this.#parts.retained.size
   }
 
-  // ── start ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── start ────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Opens the store and takes up everything where it was left; returns what it has to say. `idOf` answers the id of the account
-   * of a name, for stores that did not keep it: the name was all there was. Throws StoreError.
+   * Opens the store and goes on from there. Returns notices for the operator. `idOf` returns the id of the
+   * account with a name, for older stores that kept names only. Throws StoreError.
    */
   async start(idOf: IdOf = () => null): Promise<string | undefined> {
     const recovered = await this.#recovery.open()
@@ -168,13 +168,13 @@ export class Server implements Acceptor {
     return notices.length === 0 ? undefined : notices.join(' ')
   }
 
-  /** What is kept for users of these names, whoever they were, is of the accounts with these ids from now on. */
+  /** Gives everything that is kept under these user names to the accounts with these ids. */
   adopt(ids: ReadonlyMap<string, string>): void {
     this.#recovery.adoptSessions(ids)
     this.#parts.publisher.ownRetained(ids)
   }
 
-  // ── connections ───────────────────────────────────────────────────────────────────────────────────────────
+  // ── connections ──────────────────────────────────────────────────────────────────────────────────────────
 
   accept(link: Link): LinkHandler | null {
     const { state } = this
@@ -189,12 +189,12 @@ export class Server implements Acceptor {
       return null
     }
     const { connectionsMax } = state.limits
-    // Who waits at log-in because of others is bounded by the queue, and takes no place from those who do not.
+    // The log-in queue has its own limit, and clients in it take no places of others.
     const besides = SURPLUS_MAX + uncertified + state.loginQueue.length
     const isFull = this.state.connections.size >= connectionsMax + besides
-    // Those that are about to be closed hold a socket for a moment: a fleet that comes back at once finds its places free.
+    // Closing connections hold a socket for a moment. They must not keep out a fleet that comes back at once.
     if (isFull || this.#links.size >= 2 * connectionsMax + besides) {
-      const open = `${this.state.connections.size} Network Connections, ${this.#links.size} with those that are closing`
+      const open = `${state.connections.size} Network Connections, ${this.#links.size} with closing ones`
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
@@ -221,7 +221,7 @@ export class Server implements Acceptor {
     return connection
   }
 
-  /** Whether an address is banned; a peer that is turned away for it is counted and told. */
+  /** Tells whether an address is banned, and if so counts the refusal. */
   refusesAddress(remoteAddress: string): boolean {
     const ban = this.state.bans.ofAddress(remoteAddress)
     if (ban === null) return false
@@ -230,7 +230,7 @@ export class Server implements Acceptor {
     return true
   }
 
-  /** Ends the Network Connections of those who are banned, after bans of these kinds were added; how many. */
+  /** Ends Network Connections that are banned now, by bans of these kinds. Returns their number. */
   enforceBans(kinds: readonly BanKind[]): number {
     const { bans } = this.state
     const [ofClients, ofUsers, ofAddresses] = (['client', 'user', 'address'] as const).map((kind) =>
@@ -252,7 +252,7 @@ export class Server implements Acceptor {
     return ended
   }
 
-  /** Counts and tells a peer that a transport had to cut off before it was a Link, since there was no room for one more. */
+  /** Counts a peer that a transport closed before it became a Link, since there was no room for it. */
   turnedAway(reason: string, limit: Limit = 'connectionsMax'): void {
     this.state.counters.connectionsRefused++
     this.state.limited(limit, '', reason)
@@ -266,49 +266,49 @@ export class Server implements Acceptor {
   }
 
   /**
-   * From now on this policy holds, also for what it would have decided otherwise before: see `Reauthorization`. What
-   * let in `lost` does not hold any more: the names of users, or whoever it says yes to.
+   * Puts a policy in force, for earlier decisions, too: see `Reauthorization`. `lost` are users whose log-in
+   * is no longer valid: their names, or a function that tells.
    */
   usePolicy(policy: Policy, lost: Lost = new Set()): void {
     this.state.policy = policy
     this.#reauthorization.start(lost)
   }
 
-  /** What the latest change of the policy did, once every Session was looked at. */
+  /** Resolves with the effects of the latest change of the policy, once every Session was checked. */
   reauthorized(): Promise<Reauthorized> {
     return this.#reauthorization.finished()
   }
 
-  /** Whether Subscriptions are still being looked at after a change of the policy. */
+  /** Whether Sessions are still being checked after a change of the policy. */
   get reauthorizing(): boolean {
     return this.#reauthorization.underWay
   }
 
-  /** Holds the Sessions that are there to `sessionExpirySecondsMax`, after it became less; what came of it. */
+  /** Applies a lower `sessionExpirySecondsMax` to all Sessions. Returns how many were shortened or ended. */
   async capSessions(): Promise<Capped> {
     const capped = await this.#cap.run()
     if (capped.ended + capped.shortened === 0) return capped
     try {
-      // What is told to have ended must not be there again after a crash.
+      // A Session that was reported as ended must not come back after a crash.
       await this.#durability.durable(this.state.store.openSequence)
     } catch (error) {
-      // The store is read again, and holds its Sessions to the maximum then.
+      // The store will be read again, and then applies the maximum to its Sessions.
       if (!(error instanceof StoreError && error.kind === 'full')) throw error
     }
     return capped
   }
 
-  /** What `capSessions` would do with this maximum. */
+  /** Returns what `capSessions` would do with this maximum. */
   cappedBy(sessionExpirySecondsMax: number): Capped {
     return this.#cap.preview(sessionExpirySecondsMax)
   }
 
-  /** What is there beyond these limits, as sentences: it stays. */
+  /** Describes in sentences which of these limits are exceeded already. */
   beyondBy(limits: Limits): readonly string[] {
     return exceededLimits(this.state, limits)
   }
 
-  /** Ends the Network Connection of a client; false when it has none. */
+  /** Ends the Network Connection of a client. Returns false if it has none. */
   disconnect(clientId: string, reasonCode: Reason, reason: string): boolean {
     const session = this.state.sessions.get(clientId)
     const connection = session === undefined ? undefined : this.state.connected.get(session)
@@ -318,12 +318,9 @@ export class Server implements Acceptor {
     return true
   }
 
-  // ── time ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /**
-   * Milliseconds until `tick` has something to do, as far as is known now; at most a second. `soon` is called when it may be
-   * less than was said.
-   */
+  /** Time until `tick` is due, at most a second. `onEarlierDeadline` is called if it becomes shorter. */
   get idleMs(): number {
     const { state } = this
     if (this.#judging || this.#runningDue) return MEMORY_SAMPLE_MS
@@ -338,9 +335,9 @@ export class Server implements Acceptor {
   }
 
   /**
-   * Sees to what is due, and looks at memory once a second. The host calls it after `idleMs`, or every now and then. What is
-   * due is judged after the input that is there was read: a client whose PINGREQ or CONNECT the kernel has is not late, the
-   * process is.
+   * Runs deadlines that are due, and looks at memory once a second. The host calls it after `idleMs`.
+   * Deadlines are judged after pending input was read: a client is not late if the kernel has its PINGREQ or
+   * CONNECT.
    */
   tick(): void {
     const { state } = this
@@ -380,7 +377,7 @@ export class Server implements Acceptor {
     state.deadlines.onEarlierDeadline()
   }
 
-  /** All that was judged to be due, in slices: 500,000 messages may expire in one second. */
+  /** Runs all deadlines that were judged to be due, in slices: 500,000 messages may expire in one second. */
   #runDue(): void {
     const { state } = this
     this.#runningDue = false
@@ -405,14 +402,14 @@ export class Server implements Acceptor {
     this.state.events.emit('health', { ...health, before })
   }
 
-  /** Bytes that all clients have us keep in memory, as far as they are ours to count. */
+  /** Counts the bytes in memory for all clients. */
   memoryBytes(): number {
     return this.#memory.bytes()
   }
 
-  // ── publishers and subscribers in this process ────────────────────────────────────────────────────────────
+  // ── publishers and subscribers in this process ───────────────────────────────────────────────────────────
 
-  /** Publishes from this process. Resolves when it is as durable as promised; rejects when it was refused. */
+  /** Publishes from this process. Resolves when the message is as durable as promised; rejects a refusal. */
   publish(fields: Omit<MessageFields, 'topic'> & { readonly topic: string }): Promise<void> {
     const { state } = this
     state.turn.begin()
@@ -429,7 +426,7 @@ export class Server implements Acceptor {
     })
   }
 
-  /** Publishes one of the Server's own `$SYS` values: retained in memory, never stored. */
+  /** Publishes a `$SYS` value: retained in memory, never stored. */
   publishOwn(topic: string, payload: Buffer): void {
     const { state } = this
     state.turn.begin()
@@ -443,7 +440,7 @@ export class Server implements Acceptor {
     this.#parts.publisher.publishOwn(Message.of(fields))
   }
 
-  /** Subscribes a function. Retained messages come first. Returns a function that ends it. */
+  /** Subscribes a function; retained messages come first. Returns a function that ends the Subscription. */
   subscribe(filter: string, options: SubscriptionOptions, handler: LocalHandler): () => void {
     const { state } = this
     state.turn.begin()
@@ -462,11 +459,11 @@ export class Server implements Acceptor {
     }
   }
 
-  // ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── stop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Ends every Network Connection (5.0 clients get 0x8B), waits until what was under way is committed and written,
-   * at most until `timeout` settles, and closes the store. Wills wait for the next start.
+   * Ends every Network Connection (clients of 5.0 get 0x8B), waits until all output is committed and written,
+   * but not longer than until `timeout` settles, and closes the store. Wills wait for the next start.
    */
   async stop(timeout: Promise<unknown>): Promise<void> {
     const { state } = this
@@ -484,7 +481,7 @@ export class Server implements Acceptor {
     for (const connection of [...this.#links]) connection.destroy()
     this.#parts.publisher.finish()
     this.#estates.finish()
-    // What a stored Session has not got begins again after the next start.
+    // Retained messages that a stored Session still needs are sent again after the next start.
     this.#parts.retained.clear()
     state.turn.end()
     state.deadlines.clear()
@@ -496,5 +493,5 @@ export class Server implements Acceptor {
 
 function cappedNotice({ shortened, ended }: Capped): string | undefined {
   if (shortened + ended === 0) return undefined
-  return `session_expiry_seconds_max: ${ended} Sessions have ended, ${shortened} will sooner than they asked for.`
+  return `session_expiry_seconds_max: ${ended} Sessions have ended, ${shortened} expire earlier now.`
 }

@@ -1,6 +1,6 @@
 /**
- * What is stored and the Server: takes it up at a start, and once more after a full disk refused a commit. Memory is then
- * ahead of the disk, so that all that is stored is forgotten and read again.
+ * Recovers the Server's state from the store: at a start, and after a full disk refused a commit. Memory is
+ * then ahead of the disk, so everything that is stored is forgotten and read again.
  */
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import { Session } from '../session/session.ts'
@@ -14,13 +14,13 @@ import type { ServerParts } from './sessions/server-parts.ts'
 import type { Capped } from './sessions/session-cap.ts'
 import type { ClientConnection, ServerState } from './state/server-state.ts'
 
-/** Milliseconds until a store is opened again whose disk was too full for it. */
+/** Time between two attempts to open a store whose disk is full. */
 const REOPEN_MS = 1000
 
-/** Subscriptions of one Session that are taken up between two looks at memory. */
+/** Subscriptions of one Session that are recovered between two looks at memory. */
 const SUBSCRIPTIONS_LOOKED = 1024
 
-/** The outcome of taking up what the store had. */
+/** The outcome of a recovery. */
 interface TakenUp {
   readonly capped: Capped
   /** Sessions whose clients were connected when the broker ended. */
@@ -35,13 +35,14 @@ export interface RecoveryParts {
   readonly parking: Parking
   readonly clock: BrokerClock
   readonly durability: Durability
-  /** Connections whose transport is still there, closing ones included. */
+  /** Connections whose transport is still open, including closing ones. */
   readonly links: ReadonlySet<ClientConnection>
 }
 
-/** The id of the account of a user name; null where it has none. */
+/** Returns the id of a user's account; null if there is none. */
 export type IdOf = (userName: string) => string | null
 
+/** Opens the store, and reads it again after its disk was full. */
 export class StoreRecovery {
   readonly #state: ServerState
   readonly #server: ServerParts
@@ -50,7 +51,7 @@ export class StoreRecovery {
   #isUnderWay = false
   #idOf: IdOf = () => null
 
-  /** `fatal` is called when the store cannot be read again. */
+  /** `fatal` is called if the store cannot be read again. */
   constructor(state: ServerState, parts: RecoveryParts, fatal: (error: Error) => void) {
     this.#state = state
     this.#server = parts.server
@@ -79,8 +80,8 @@ export class StoreRecovery {
   }
 
   /**
-   * Takes up what `open` gave, at the start. Resolves with what `sessionExpirySecondsMax` did to Sessions, once that is
-   * durable. `idOf` is asked for stores that kept no ids of accounts: there, the name was all there was.
+   * Recovers the state that `open` returned. Resolves with the effects of `sessionExpirySecondsMax` on
+   * Sessions, once they are durable. `idOf` is called for older stores, which kept only names of accounts.
    */
   async start(recovered: Recovered, idOf: IdOf): Promise<Capped> {
     this.#state.turn.begin()
@@ -89,7 +90,7 @@ export class StoreRecovery {
     if (recovered.withoutOwnerIds === true) this.#ownByName()
     this.#recordLeft(left)
     if (capped.ended + capped.shortened > 0) {
-      // What is told to have ended must not be there again after a crash.
+      // A Session that was reported as ended must not come back after a crash.
       const durableAt = this.#state.store.openSequence
       this.#state.turn.end()
       await this.#parts.durability.durable(durableAt)
@@ -128,31 +129,33 @@ export class StoreRecovery {
     const sessions: Session[] = []
     const left: Session[] = []
     const pending: Session[] = []
-    // One by one, so that what recovery knows of each is gone before the next.
+    // One by one, so that the record of each is freed before the next is read.
     for (const each of recovered.sessions) {
       const session = this.#takeUpSession(each, pending, recovered.checkMemory)
       sessions.push(session)
       if (each.record.disconnectedAt === 0) left.push(session)
     }
-    // Whose a message without an author is, its publisher's Session says.
+    // The publisher's Session tells whose a message without an author is.
     for (const message of recovered.retained) state.usage.retained(message, null)
     if (pending.length > 0) this.#server.retained.recovered(recovered.retainedLive ?? [])
     for (const session of pending) this.#resumeRetained(session)
-    // All of them are there before the first one ends: its share of messages may be for the last.
+    // Ends Sessions only after all are recovered: another one may get the messages of their Shared
+    // Subscriptions.
     const capped = { shortened: 0, ended: 0 }
     for (const session of sessions) {
       const outcome = this.#server.sessions.cap(session)
       if (outcome === 'kept') this.#endOrWait(session)
       else capped[outcome]++
     }
-    // Wills come after the Sessions that ended while the broker was down: the grace holds for them too.
+    // Recovers Wills after Sessions have ended that expired while the broker was down: their Wills get the
+    // grace, too.
     for (const [clientId, record] of recovered.wills) {
       this.#server.wills.recover(clientId, record, state.sessions.get(clientId)?.expirySeconds ?? 0)
     }
     return { capped, left, count: sessions.length }
   }
 
-  /** Adds the Session to `pending` when retained messages were under way to it. */
+  /** Recovers a Session. Adds it to `pending` if retained messages were under way to it. */
   #takeUpSession(recovered: RecoveredSession, pending: Session[], checkMemory?: () => void): Session {
     const state = this.#state
     const session = Session.recovered(state, recovered)
@@ -170,16 +173,19 @@ export class StoreRecovery {
     }
     if (isPending) pending.push(session)
     this.#server.backlog.recovered(session)
-    // Connected when the broker ended, which may have been long after its last commit: at the latest it was left now.
+    // The client was connected when the broker ended, which may have been long after the last commit.
     if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
     return session
   }
 
-  /** When Sessions were left in a crash does not change with the next one, or they would never expire [MQTT-4.1.0-2]. */
+  /**
+   * Records when clients lost their connections in a crash, or each crash would put off the expiry of their
+   * Sessions [MQTT-4.1.0-2].
+   */
   #recordLeft(left: readonly Session[]): void {
     const { sessionsById, store } = this.#state
     for (const session of left) {
-      // It may have ended, and what it had may still be passed on.
+      // The Session may have ended, with its messages still being passed on.
       const isThere = this.#state.sessions.get(session.clientId) === session
       if (isThere && sessionsById.get(session.id) === session) store.putSession(session.id, session.record())
     }
@@ -194,7 +200,9 @@ export class StoreRecovery {
     else this.#server.sessions.scheduleExpiry(session)
   }
 
-  /** A crash cut off the retained messages of a Subscription: they begin again when the client is back. */
+  /**
+   * Starts the retained messages of Subscriptions again that a crash cut off, for when the client is back.
+   */
   #resumeRetained(session: Session): void {
     for (const [filter, record] of session.subscriptions) {
       if (record.retainedPending !== true) continue
@@ -205,15 +213,15 @@ export class StoreRecovery {
   }
 
   /**
-   * A read or a commit failed: reads the store again where its disk was full. Any other failure is fatal, and so is one
-   * meanwhile.
+   * Handles a failed read or commit: reads the store again if its disk was full. Other failures are fatal,
+   * and so is one meanwhile.
    */
   failed(cause: unknown): void {
     const error =
       cause instanceof StoreError ? cause : new StoreError('io', String(cause), 'See the log.', { cause })
     this.#state.events.emit('storeFailed', { error })
     this.#parts.durability.failed(error)
-    // What a full disk refused can be rolled back to what is on disk; after an I/O error nothing is certain.
+    // After a full disk, the state on disk is known to be good. After an I/O error nothing is certain.
     if (error.kind !== 'full' || this.#isUnderWay) {
       this.#fatal(error)
       return
@@ -227,7 +235,7 @@ export class StoreRecovery {
     )
   }
 
-  /** Memory is ahead of the disk: everything that is stored is forgotten and read again. */
+  /** Forgets everything that is stored and reads it again, since memory is ahead of the disk. */
   async #rebuild(): Promise<void> {
     const state = this.#state
     state.turn.begin()
@@ -269,7 +277,7 @@ export class StoreRecovery {
     state.events.emit('storeRecovered', { sessions: count })
   }
 
-  /** A disk that is still full may not even let the store be opened: it is tried again until there is room. */
+  /** Opens the store, and tries again until there is room: a full disk may prevent even that. */
   async #openAgain(): Promise<Recovered> {
     for (;;) {
       try {
@@ -283,7 +291,7 @@ export class StoreRecovery {
     }
   }
 
-  /** What the policy denied before the store was read again it denies still. */
+  /** Suspends Subscriptions again that the policy had denied before. */
   #suspendAgain(clientId: string, filters: readonly string[]): void {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return

@@ -124,7 +124,7 @@ export interface AuthenticationExchange {
   next(data: Buffer | undefined): Awaitable<AuthenticationStep>
 }
 
-/** Decides. All functions are optional: without one, what it would decide is allowed. */
+/** Decides who may do what. Every function is optional: if it is missing, what it would decide is allowed. */
 export interface Policy {
   authenticate?(credentials: Credentials): Awaitable<AuthenticationResult>
   /** Returns null for an unknown method: the client gets 0x8C. */
