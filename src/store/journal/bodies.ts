@@ -228,8 +228,7 @@ export class Bodies {
     else this.#figures.residentBytes += sign * (message.size + MESSAGE_BYTES)
   }
 
-  // ── parked entries
-  // ────────────────────────────────────────────────────────────────────────────────────────
+  // ── parked entries ─────────────────────────────────────────────────────────────────────────────────────
 
   /** Turns the reference of a delivery into that of a parked entry, which the page counts. */
   park(body: StoredBody): void {
@@ -249,8 +248,8 @@ export class Bodies {
   }
 
   /**
-   * Returns the Message of an entry that stays parked. It is valid until the open block is sealed, or while
-   * restored.
+   * Returns the Message of an entry that stays parked. It is valid until the open block is sealed, or as long
+   * as it is restored.
    */
   peek(entry: EntryFields): Message {
     const body = this.#body(entry)
@@ -267,10 +266,7 @@ export class Bodies {
     this.#died(page, entry.size, forward ?? null)
   }
 
-  /**
-   * Adds the reference of a parked entry while the store is recovered. Throws StoreError if its body is
-   * missing.
-   */
+  /** Adds the reference of a parked entry during recovery. Throws StoreError if its body is missing. */
   recoverParked(entry: EntryFields): void {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)
@@ -314,8 +310,7 @@ export class Bodies {
     return oldest
   }
 
-  // ── pages
-  // ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── pages ──────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Notes that the journal's scan begins after this page from now on. */
   pageReleased(page: Page): void {
@@ -386,9 +381,7 @@ export class Bodies {
     this.#weigh(from)
   }
 
-  /**
-   * Returns the StoredBody of an entry's body. A new one belongs to an evicted Message and has no reference.
-   */
+  /** Returns the StoredBody of an entry's body. A new one has an evicted Message and no reference. */
   #body(entry: EntryFields): StoredBody {
     const forward = this.#forward(entry)
     const page = this.#page(entry, forward)

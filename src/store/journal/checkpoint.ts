@@ -1,6 +1,5 @@
 /**
- * Checkpoints: one for each Session, written at different times, so that the broker never has to stop for
- * one.
+ * Checkpoints: one for each Session, written at different times, so that no checkpoint stops the broker.
  *
  * A Session is dirty from the first block that changes it and that its checkpoint does not cover. The journal
  * is needed from the oldest dirty Session's block on (the watermark). A checkpoint is taken while a block is

@@ -2,9 +2,9 @@
  * HOT. Puts Sessions together from their checkpoints and the journal. This file alone says what a stored
  * value or a journal record means for a Session: recovery, check, export and repair all go through it.
  *
- * How strictly damage is taken is up to the DamageReport. A lenient one leads to Sessions that are uncertain:
- * which of their messages were sent is not known any more, so all of them stay queued, and rather arrive
- * twice than never.
+ * The DamageReport decides how strict it is. A lenient one leads to uncertain Sessions: it is not known which
+ * of their messages were sent. All of them stay queued, since a message may arrive twice but must not be
+ * lost.
  */
 
 import type { DamageReport } from '../format/damage.ts'

@@ -57,8 +57,8 @@ export class StoreReader {
   }
 
   /**
-   * Checks what `records` does not read: the page index, bodies that nobody needs, keys that do not belong
-   * here.
+   * Checks the values that `records` does not read: the page index, bodies that no Session needs, and keys
+   * that do not belong in a store.
    */
   async checkRest(): Promise<void> {
     const cursor = new TableCursor(this.#db, Table.Directory, this.#report, () => null)

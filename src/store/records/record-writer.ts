@@ -1,6 +1,5 @@
 /**
- * Fills an empty directory with records, for import and repair. Records that contradict each other are
- * refused.
+ * Fills an empty directory with records, for import and repair. Refuses records that contradict each other.
  */
 import { type Delivery, Message, Topic } from '../../mqtt/message.ts'
 import { LevelStore } from '../level/level.ts'

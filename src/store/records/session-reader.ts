@@ -72,8 +72,7 @@ export class SessionReader {
   }
 
   /**
-   * Yields all Sessions with their deliveries. `expected` are the store's numbers of those that must be
-   * there.
+   * Yields all Sessions with their deliveries. `expected` are the store's numbers of those that must exist.
    */
   async *records(expected: Set<number>): AsyncGenerator<StoreRecord> {
     const cursors = this.#openCursors()
