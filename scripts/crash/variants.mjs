@@ -101,7 +101,7 @@ export const MUTANTS = [
     edits: [
       ...STEPPED.edits,
       [
-        'store/journal/checkpoint.js',
+        'store/journal/checkpoints.js',
         'let from = Math.max(session.written, head);',
         'this.#discardBelow(session, head); let from = Math.max(session.written, head);',
       ],
@@ -133,7 +133,11 @@ export const MUTANTS = [
   {
     name: 'stores Sessions as if they never expired',
     edits: [
-      ['store/journal/checkpoint.js', 'writer.varint(record.expirySeconds);', 'writer.varint(0xffffffff);'],
+      [
+        'store/format/session-record.js',
+        'writer.varint(record.expirySeconds);',
+        'writer.varint(0xffffffff);',
+      ],
     ],
   },
   {

@@ -7,7 +7,7 @@ import type { Message } from '../mqtt/message.ts'
 
 /**
  * Memory that a message takes besides its bytes, measured: Message and Buffers. The disk store adds its own
- * share in `journal/bodies.ts`.
+ * share in `journal/body-index.ts`.
  */
 export const MESSAGE_BYTES = 320
 

@@ -3,8 +3,8 @@
  * records, then its pages.
  */
 import type { BatchOperation } from '../format/format.ts'
-import type { Bodies, Page } from '../journal/bodies.ts'
-import type { Checkpoints } from '../journal/checkpoint.ts'
+import type { BodyIndex, Page } from '../journal/body-index.ts'
+import type { Checkpoints } from '../journal/checkpoints.ts'
 import type { StateSource } from '../store.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { JournalTail } from './journal-tail.ts'
@@ -27,7 +27,7 @@ export class BlockSealer {
   readonly #pending: PendingCommit
   readonly #progress: CommitProgress
   readonly #tail: JournalTail
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #checkpoints: Checkpoints
   readonly #collector: PageCollector
   readonly #checkpointJournalBytes: number

@@ -5,9 +5,9 @@ import type { StoreDatabase } from '../files/store-database.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { corrupt, LOSS, numberKey, Table } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
-import { readBody } from '../format/journal-record.ts'
-import type { Bodies } from '../journal/bodies.ts'
-import { copied, TopicCache } from '../journal/journal.ts'
+import { copiedBytes, readBody } from '../format/journal-record.ts'
+import type { BodyIndex } from '../journal/body-index.ts'
+import { TopicCache } from '../journal/topic-cache.ts'
 import type { StoreFigures } from '../store.ts'
 import type { CommitProgress } from './commit-progress.ts'
 
@@ -35,7 +35,7 @@ export function isAbove(figures: Readonly<StoreFigures>, residentBytesMax: numbe
 
 export class BodyReader {
   readonly #database: StoreDatabase
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #progress: CommitProgress
   readonly #figures: Readonly<StoreFigures>
   readonly #residentBytesMax: number
@@ -45,7 +45,7 @@ export class BodyReader {
 
   constructor(
     database: StoreDatabase,
-    bodies: Bodies,
+    bodies: BodyIndex,
     progress: CommitProgress,
     figures: Readonly<StoreFigures>,
     residentBytesMax: number,
@@ -144,7 +144,7 @@ export class BodyReader {
       if (!message.evicted || this.#bodies.handle(message) === null) continue
       if (value === undefined) throw corrupt(`journal page ${number} is missing`, LOSS.messages)
       const read = readBody(new ByteReader(value, offset))
-      message.restore(this.#topics.topic(read.topic), ...copied(read), read.publisher)
+      message.restore(this.#topics.topic(read.topic), ...copiedBytes(read), read.publisher)
       this.#bodies.restored(message)
     }
   }

@@ -1,9 +1,9 @@
 /** HOT. The end of the journal: the numbers that come next, and how much was written. */
-import { type Bodies, Page } from '../journal/bodies.ts'
+import { type BodyIndex, Page } from '../journal/body-index.ts'
 import type { CommitProgress } from './commit-progress.ts'
 
 export class JournalTail {
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #progress: CommitProgress
   #nextPage: number
   #nextSession: number
@@ -11,7 +11,7 @@ export class JournalTail {
 
   /** `writtenBytes` are those of the pages that were scanned when the store was opened. */
   constructor(
-    bodies: Bodies,
+    bodies: BodyIndex,
     progress: CommitProgress,
     { nextPage, nextSession, writtenBytes }: { nextPage: number; nextSession: number; writtenBytes: number },
   ) {

@@ -18,7 +18,7 @@ import {
   Table,
 } from '../format/format.ts'
 import { encodeMeta, type Meta } from '../format/meta.ts'
-import type { Bodies, ForwardGroup, Page } from '../journal/bodies.ts'
+import type { BodyIndex, ForwardGroup, Page } from '../journal/body-index.ts'
 
 /** Pages that one commit deletes. */
 const DELETES_MAX = 1024
@@ -43,7 +43,7 @@ export interface ScanStart {
 }
 
 export class PageCollector {
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #options: PageCollectorOptions
   #scanFrom: ScanStart
   #clean: boolean
@@ -59,7 +59,7 @@ export class PageCollector {
   #deletedTo = 0
 
   constructor(
-    bodies: Bodies,
+    bodies: BodyIndex,
     options: PageCollectorOptions,
     scanFrom: ScanStart,
     { clean, format }: Pick<Meta, 'clean' | 'format'>,

@@ -8,8 +8,8 @@ import { ByteReader } from '../format/encoding.ts'
 import { numberKey, Table } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
 import { readBody } from '../format/journal-record.ts'
-import type { Bodies, Forward, Page } from '../journal/bodies.ts'
-import type { OpenBlock } from '../journal/journal.ts'
+import type { BodyIndex, Forward, Page } from '../journal/body-index.ts'
+import type { OpenBlock } from '../journal/open-block.ts'
 
 /** Pages that are read at once. At most a quarter of their bytes is alive. */
 const PAGES_MAX = 64
@@ -25,7 +25,7 @@ interface Move {
 }
 
 export class PageCompactor {
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #database: StoreDatabase
   readonly #block: OpenBlock
   #isReading = false
@@ -35,7 +35,7 @@ export class PageCompactor {
   #flying: Move[] = []
 
   /** Copies go into `block`, the open block. */
-  constructor(bodies: Bodies, database: StoreDatabase, block: OpenBlock) {
+  constructor(bodies: BodyIndex, database: StoreDatabase, block: OpenBlock) {
     this.#bodies = bodies
     this.#database = database
     this.#block = block

@@ -7,9 +7,9 @@ import type { OpenBatch } from '../files/database.ts'
 import type { StoreDatabase } from '../files/store-database.ts'
 import type { BatchOperation } from '../format/format.ts'
 import { OpenRetained } from '../format/retained.ts'
-import type { Bodies } from '../journal/bodies.ts'
-import type { Checkpoints } from '../journal/checkpoint.ts'
-import type { OpenBlock } from '../journal/journal.ts'
+import type { BodyIndex } from '../journal/body-index.ts'
+import type { Checkpoints } from '../journal/checkpoints.ts'
+import type { OpenBlock } from '../journal/open-block.ts'
 import type { WillRecord } from '../store.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { JournalTail } from './journal-tail.ts'
@@ -28,7 +28,7 @@ export interface RecordingParts {
   readonly pending: PendingCommit
   readonly progress: CommitProgress
   readonly tail: JournalTail
-  readonly bodies: Bodies
+  readonly bodies: BodyIndex
   readonly checkpoints: Checkpoints
 }
 

@@ -1,8 +1,8 @@
 /** Parked entries that left their queues, released a slice at a time so that nobody else has to wait. */
 import type { StoreDatabase } from '../files/store-database.ts'
 import { EntryFields } from '../format/entry.ts'
-import type { Bodies } from '../journal/bodies.ts'
-import { ParkedEntries } from '../journal/parked.ts'
+import type { BodyIndex } from '../journal/body-index.ts'
+import { ParkedEntries } from '../journal/parked-entries.ts'
 import type { Parked } from '../store.ts'
 
 /** Entries of one slice: about a millisecond. */
@@ -10,14 +10,14 @@ const RELEASES_MAX = 4096
 
 export class ReleasedEntries {
   readonly #database: StoreDatabase
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #onDone: () => void
   readonly #entry = new EntryFields()
   #queue: ParkedEntries[] = []
   #isScheduled = false
 
   /** `onDone` is called when entries were released in a later pass of the event loop, and none are left. */
-  constructor(database: StoreDatabase, bodies: Bodies, onDone: () => void) {
+  constructor(database: StoreDatabase, bodies: BodyIndex, onDone: () => void) {
     this.#database = database
     this.#bodies = bodies
     this.#onDone = onDone

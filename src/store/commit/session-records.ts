@@ -5,12 +5,13 @@ import { type Delivery, Message } from '../../mqtt/message.ts'
 import type { ChurnMap } from '../../structures/churn-map.ts'
 import { SmallMap } from '../../structures/small-map.ts'
 import { EntryFields } from '../format/entry.ts'
-import type { Extensions } from '../format/extensions.ts'
 import { numberKey, put, subscriptionKey, Table } from '../format/format.ts'
-import type { Bodies } from '../journal/bodies.ts'
-import { type Checkpoints, encodeSession, encodeSubscription, StoredSession } from '../journal/checkpoint.ts'
-import type { OpenBlock } from '../journal/journal.ts'
-import { ParkedEntries } from '../journal/parked.ts'
+import { encodeSession, encodeSubscription } from '../format/session-record.ts'
+import type { BodyIndex } from '../journal/body-index.ts'
+import { type Checkpoints, StoredSession } from '../journal/checkpoints.ts'
+import type { Extensions } from '../journal/extensions.ts'
+import type { OpenBlock } from '../journal/open-block.ts'
+import { ParkedEntries } from '../journal/parked-entries.ts'
 import type { Parked, SessionRecord, SubscriptionRecord } from '../store.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { JournalTail } from './journal-tail.ts'
@@ -22,7 +23,7 @@ export class SessionRecords {
   readonly #block: OpenBlock
   readonly #progress: CommitProgress
   readonly #tail: JournalTail
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #checkpoints: Checkpoints
   readonly #released: ReleasedEntries
   readonly #extensions: Extensions

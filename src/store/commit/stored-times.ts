@@ -2,14 +2,14 @@
 import { Message } from '../../mqtt/message.ts'
 import { put, TIME_KEY } from '../format/format.ts'
 import { encodeTimes, type StoredDoubt } from '../format/time-record.ts'
-import type { Bodies } from '../journal/bodies.ts'
+import type { BodyIndex } from '../journal/body-index.ts'
 import type { Parked, TimeDoubt } from '../store.ts'
 import type { JournalTail } from './journal-tail.ts'
 import type { PendingCommit } from './pending-commit.ts'
 import { parkedHere } from './released-entries.ts'
 
 export class StoredTimes {
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #pending: PendingCommit
   readonly #tail: JournalTail
   /** The first page of this run. */
@@ -19,7 +19,7 @@ export class StoredTimes {
   #doubt: StoredDoubt | null
 
   /** `doubt` is the one that was stored; the journal `tail` has no page of this run yet. */
-  constructor(bodies: Bodies, pending: PendingCommit, tail: JournalTail, doubt: StoredDoubt | null) {
+  constructor(bodies: BodyIndex, pending: PendingCommit, tail: JournalTail, doubt: StoredDoubt | null) {
     this.#bodies = bodies
     this.#pending = pending
     this.#tail = tail

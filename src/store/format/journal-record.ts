@@ -76,6 +76,18 @@ export function readBody(reader: ByteReader): Body {
   }
 }
 
+/**
+ * Copies properties and payload into one allocation of their own, so that they do not keep their page in
+ * memory.
+ */
+export function copiedBytes(body: Body): [properties: Buffer, payload: Buffer] {
+  const split = body.properties.length
+  const bytes = Buffer.allocUnsafe(split + body.payload.length)
+  body.properties.copy(bytes)
+  body.payload.copy(bytes, split)
+  return [bytes.subarray(0, split), bytes.subarray(split)]
+}
+
 /** Skips a body, and fills `into` with the part of its Message that an entry holds. Throws TruncatedError. */
 function skipBody(reader: ByteReader, into: EntryFields): void {
   const flags = reader.u8()

@@ -1,7 +1,7 @@
 /** HOT. A queue while a store is read: its entries are parked from the beginning, and some may be missing. */
 import { type EntryFields, MISSING_PAGE } from '../format/entry.ts'
-import type { Extensions } from '../format/extensions.ts'
-import { ParkedEntries } from './parked.ts'
+import type { Extensions } from './extensions.ts'
+import { ParkedEntries } from './parked-entries.ts'
 
 /** Consecutive entries that were lost. */
 export class MissingEntries {

@@ -3,9 +3,9 @@
  * them small.
  */
 import { SmallMap } from '../../structures/small-map.ts'
-import type { Extensions } from '../format/extensions.ts'
 import type { SessionRecord, SubscriptionRecord } from '../store.ts'
-import type { StoredSession } from './checkpoint.ts'
+import type { StoredSession } from './checkpoints.ts'
+import type { Extensions } from './extensions.ts'
 import { ParkedQueue } from './parked-queue.ts'
 
 const NO_PACKETS: ReadonlyMap<number, number> = new Map()

@@ -10,11 +10,12 @@
 import type { DamageReport } from '../format/damage.ts'
 import type { ByteReader } from '../format/encoding.ts'
 import { EntryFields, EntryReader, MISSING_PAGE } from '../format/entry.ts'
-import { EntrySlots } from '../format/entry-slots.ts'
-import type { Extensions } from '../format/extensions.ts'
 import { type JournalRecord, RecordType } from '../format/journal-record.ts'
+import { readHead, readInbound } from '../format/session-record.ts'
 import type { PageTimes } from '../format/time-record.ts'
-import { readHead, readInbound, type Segment } from './checkpoint.ts'
+import type { Segment } from './checkpoints.ts'
+import { EntrySlots } from './entry-slots.ts'
+import type { Extensions } from './extensions.ts'
 import { RELEASED, type SessionBuilder } from './session-builder.ts'
 
 export class SessionReplay {

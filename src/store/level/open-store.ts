@@ -30,15 +30,15 @@ import { TABLE_BYTES } from '../files/footprint.ts'
 import { LogSync } from '../files/log-sync.ts'
 import type { SpaceGuard } from '../files/space.ts'
 import { StoreDatabase } from '../files/store-database.ts'
-import { Extensions } from '../format/extensions.ts'
 import { corrupt, LOSS, META_KEY, put } from '../format/format.ts'
 import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'
 import { PageTimes } from '../format/time-record.ts'
 import type { HeldBytes } from '../held-bytes.ts'
-import { Bodies, Page } from '../journal/bodies.ts'
-import { Checkpoints } from '../journal/checkpoint.ts'
-import { OpenBlock } from '../journal/journal.ts'
+import { BodyIndex, Page } from '../journal/body-index.ts'
+import { Checkpoints } from '../journal/checkpoints.ts'
+import { Extensions } from '../journal/extensions.ts'
 import { type CutEnd, cutLogEnd } from '../journal/log-end.ts'
+import { OpenBlock } from '../journal/open-block.ts'
 import type { Recovered, StateSource, StoreFigures } from '../store.ts'
 import { HeapGuard } from './heap-guard.ts'
 import type { LevelSettings } from './level-options.ts'
@@ -65,7 +65,7 @@ export interface StoreContext {
 /** The parts of an open store, for one opening. */
 export interface StoreParts {
   readonly database: StoreDatabase
-  readonly bodies: Bodies
+  readonly bodies: BodyIndex
   readonly pending: PendingCommit
   readonly sessions: SessionRecords
   readonly times: StoredTimes
@@ -76,7 +76,7 @@ export interface StoreParts {
 
 /** The objects that recovery fills. */
 interface RecoveredState {
-  readonly bodies: Bodies
+  readonly bodies: BodyIndex
   readonly checkpoints: Checkpoints
   readonly extensions: Extensions
 }
@@ -118,7 +118,7 @@ export async function openStore(
   try {
     await db.open()
     const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
-    const bodies = new Bodies(context.figures, context.held)
+    const bodies = new BodyIndex(context.figures, context.held)
     const state = { bodies, checkpoints: new Checkpoints(bodies), extensions: new Extensions() }
     const result = await recover({
       db,

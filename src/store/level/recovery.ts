@@ -15,7 +15,6 @@ import type { Database } from '../files/database.ts'
 import type { DamageReport } from '../format/damage.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { EntryFields, MISSING_PAGE } from '../format/entry.ts'
-import type { Extensions } from '../format/extensions.ts'
 import {
   corrupt,
   DIRECTORY_PAGES,
@@ -34,11 +33,13 @@ import type { JournalRecord } from '../format/journal-record.ts'
 import type { Meta } from '../format/meta.ts'
 import { MsgpackDecoder } from '../format/msgpack.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from '../format/retained.ts'
+import { decodeSession, decodeSubscription } from '../format/session-record.ts'
 import { decodeTimes, type StoredDoubt } from '../format/time-record.ts'
-import { type Bodies, type Forward, type ForwardGroup, Page } from '../journal/bodies.ts'
-import { type Checkpoints, decodeSession, decodeSubscription, StoredSession } from '../journal/checkpoint.ts'
+import { type BodyIndex, type Forward, type ForwardGroup, Page } from '../journal/body-index.ts'
+import { type Checkpoints, StoredSession } from '../journal/checkpoints.ts'
+import type { Extensions } from '../journal/extensions.ts'
 import { JournalScan, type JournalTarget } from '../journal/journal-scan.ts'
-import { ParkedEntries } from '../journal/parked.ts'
+import { ParkedEntries } from '../journal/parked-entries.ts'
 import { MissingEntries } from '../journal/parked-queue.ts'
 import { RELEASED, SessionBuilder } from '../journal/session-builder.ts'
 import { SessionReplay } from '../journal/session-replay.ts'
@@ -58,7 +59,7 @@ const SLICE_VALUES = 1000
 export interface RecoveryInput {
   readonly db: Database
   readonly meta: Meta
-  readonly bodies: Bodies
+  readonly bodies: BodyIndex
   readonly checkpoints: Checkpoints
   /** Receives the extensions of everything that is parked. */
   readonly extensions: Extensions

@@ -6,19 +6,22 @@
 import type { Database } from '../files/database.ts'
 import { storeError } from '../files/failure.ts'
 import type { DamageReport } from '../format/damage.ts'
-import { Extensions } from '../format/extensions.ts'
 import { corrupt, LOSS, META_KEY } from '../format/format.ts'
 import { decodeMeta } from '../format/meta.ts'
 import { HeldBytes } from '../held-bytes.ts'
-import { Bodies } from '../journal/bodies.ts'
-import { Checkpoints } from '../journal/checkpoint.ts'
+import { BodyIndex } from '../journal/body-index.ts'
+import { Checkpoints } from '../journal/checkpoints.ts'
+import { Extensions } from '../journal/extensions.ts'
 import type { StoreError } from '../store.ts'
 import { HeapGuard } from './heap-guard.ts'
 import { recover } from './recovery.ts'
 
 /** Returns why a start would refuse the database; null when it would not. */
 export async function startRefusal(db: Database, directory: string): Promise<StoreError | null> {
-  const bodies = new Bodies({ commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }, new HeldBytes())
+  const bodies = new BodyIndex(
+    { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 },
+    new HeldBytes(),
+  )
   try {
     const described = await db.get(META_KEY)
     if (described === undefined) return corrupt('its description cannot be read', LOSS.session)

@@ -3,15 +3,15 @@ import { describe, expect, test } from 'vitest'
 import { type Damage, type DamageReport, refuseDamage } from '../../../src/store/format/damage.ts'
 import { ByteReader, ByteWriter } from '../../../src/store/format/encoding.ts'
 import { EntryFields } from '../../../src/store/format/entry.ts'
-import { Extensions } from '../../../src/store/format/extensions.ts'
 import { type BatchOperation, keyNumber } from '../../../src/store/format/format.ts'
 import type { JournalRecord } from '../../../src/store/format/journal-record.ts'
 import { PageTimes } from '../../../src/store/format/time-record.ts'
 import { HeldBytes } from '../../../src/store/held-bytes.ts'
-import { Bodies, Page, type StoredBody } from '../../../src/store/journal/bodies.ts'
-import { StoredSession } from '../../../src/store/journal/checkpoint.ts'
-import { OpenBlock } from '../../../src/store/journal/journal.ts'
+import { BodyIndex, Page, type StoredBody } from '../../../src/store/journal/body-index.ts'
+import { StoredSession } from '../../../src/store/journal/checkpoints.ts'
+import { Extensions } from '../../../src/store/journal/extensions.ts'
 import { JournalScan, type JournalTarget } from '../../../src/store/journal/journal-scan.ts'
+import { OpenBlock } from '../../../src/store/journal/open-block.ts'
 import { MissingEntries } from '../../../src/store/journal/parked-queue.ts'
 import { RELEASED, SessionBuilder } from '../../../src/store/journal/session-builder.ts'
 import { SessionReplay } from '../../../src/store/journal/session-replay.ts'
@@ -24,7 +24,7 @@ const BIG = 'x'.repeat(20_000)
 /** Writes blocks, and keeps their pages. */
 class Writer {
   readonly pages: [number: number, value: Buffer][] = []
-  readonly #bodies = new Bodies(
+  readonly #bodies = new BodyIndex(
     { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 },
     new HeldBytes(),
   )

@@ -44,7 +44,7 @@ export class Page {
   liveBytes = 0
   /** True below the journal's scan: the page may be deleted once nothing in it is alive. */
   released = false
-  /** True once it was added to `Bodies.dead`. */
+  /** True once it was added to `BodyIndex.dead`. */
   collected = false
   /** Chain of the bodies in this page that have a Message. */
   first: StoredBody | null = null
@@ -113,7 +113,7 @@ export interface ForwardGroup {
 
 const DEAD = -1
 
-export class Bodies {
+export class BodyIndex {
   readonly pages = new Map<number, Page>()
   readonly groups = new Map<number, ForwardGroup>()
   /** Groups whose stored value must be written or deleted. */

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { EntryFields } from '../../../src/store/format/entry.ts'
-import { EntrySlots } from '../../../src/store/format/entry-slots.ts'
-import { Extensions } from '../../../src/store/format/extensions.ts'
-import { PARKED_MAX, ParkedEntries } from '../../../src/store/journal/parked.ts'
+import { EntrySlots } from '../../../src/store/journal/entry-slots.ts'
+import { Extensions } from '../../../src/store/journal/extensions.ts'
+import { PARKED_MAX, ParkedEntries } from '../../../src/store/journal/parked-entries.ts'
 
 interface Plain {
   readonly page: number

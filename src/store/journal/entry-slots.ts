@@ -1,5 +1,5 @@
 /** HOT. Keeps entries that come and go in any order while a store is read, without an object each. */
-import type { EntryFields } from './entry.ts'
+import type { EntryFields } from '../format/entry.ts'
 import type { Extensions } from './extensions.ts'
 
 /** Numbers of a slot: page; offset and flags; size; expiry; number of the extension or 0. */

@@ -2,7 +2,7 @@
  * HOT. Keeps the fields that few parked entries have: Subscription Identifiers, and the Shared Subscription
  * through which a message came. Each combination is kept once. Entries refer to it by a number.
  */
-import type { EntryExtension } from './entry.ts'
+import type { EntryExtension } from '../format/entry.ts'
 
 export class Extensions {
   /** Combinations by number, from 1 on. */

@@ -4,7 +4,7 @@
  * A block's pages are separate LevelDB values, so that one evicted body can be read back, and dead bodies be
  * deleted, without touching a whole block of up to several megabytes.
  */
-import { type Delivery, type Message, Topic } from '../../mqtt/message.ts'
+import type { Delivery, Message } from '../../mqtt/message.ts'
 import { ByteWriter, textBytesMax } from '../format/encoding.ts'
 import { type EntryFields, EntryWriter } from '../format/entry.ts'
 import { type BatchOperation, numberKey, Table } from '../format/format.ts'
@@ -15,9 +15,9 @@ import {
   LAST_OF_BLOCK,
   writePageHeader,
 } from '../format/journal-page.ts'
-import { type Body, RecordType, writeBody, writeReference } from '../format/journal-record.ts'
+import { RecordType, writeBody, writeReference } from '../format/journal-record.ts'
 import type { PageTimes } from '../format/time-record.ts'
-import type { Page, StoredBody } from './bodies.ts'
+import type { Page, StoredBody } from './body-index.ts'
 
 /** A page takes records until it has this many bytes; a body never spans two, so a page may be larger. */
 export const PAGE_BYTES = 16 * 1024
@@ -204,36 +204,5 @@ export class OpenBlock {
   /** Returns the offset in its page of the latest record, without its type byte. */
   #offset(): number {
     return this.#record - this.#starts[this.#starts.length - 1]!
-  }
-}
-
-/**
- * Copies properties and payload into one allocation of their own, so that they do not keep their page in
- * memory.
- */
-export function copied(body: Body): [properties: Buffer, payload: Buffer] {
-  const split = body.properties.length
-  const bytes = Buffer.allocUnsafe(split + body.payload.length)
-  body.properties.copy(bytes)
-  body.payload.copy(bytes, split)
-  return [bytes.subarray(0, split), bytes.subarray(split)]
-}
-
-/** A bounded table of topics, so that bodies that are read back together share them. */
-export class TopicCache {
-  readonly #topics = new Map<string, Topic>()
-  readonly #topicsMax: number
-
-  constructor(topicsMax: number) {
-    this.#topicsMax = topicsMax
-  }
-
-  topic(name: string): Topic {
-    const known = this.#topics.get(name)
-    if (known !== undefined) return known
-    if (this.#topics.size >= this.#topicsMax) this.#topics.clear()
-    const topic = new Topic(name)
-    this.#topics.set(name, topic)
-    return topic
   }
 }

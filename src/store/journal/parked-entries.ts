@@ -3,9 +3,9 @@
  * bodies are on disk. The objects of a delivery are made when its turn to be sent comes near.
  */
 import type { EntryFields } from '../format/entry.ts'
-import { Extensions } from '../format/extensions.ts'
 import type { Postponed } from '../format/time-record.ts'
 import type { Parked } from '../store.ts'
+import { Extensions } from './extensions.ts'
 
 /** Entries that one ParkedEntries takes. */
 export const PARKED_MAX = 1024

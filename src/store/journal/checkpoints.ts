@@ -16,22 +16,14 @@
  */
 
 import type { Delivery } from '../../mqtt/message.ts'
-import type { QoS, SubscriptionOptions } from '../../mqtt/packet.ts'
 import type { SmallMap } from '../../structures/small-map.ts'
-import { type ByteReader, ByteWriter, textBytesMax } from '../format/encoding.ts'
+import { ByteWriter } from '../format/encoding.ts'
 import { EntryFields, EntryWriter } from '../format/entry.ts'
 import { type BatchOperation, numberKey, put, segmentKey, Table } from '../format/format.ts'
-import type {
-  InFlight,
-  OutboundState,
-  Parked,
-  QueueReader,
-  SessionRecord,
-  SubscriptionRecord,
-} from '../store.ts'
-import { subscriptionRecord } from '../subscription-record.ts'
-import type { Bodies, Page } from './bodies.ts'
-import { ParkedEntries } from './parked.ts'
+import { writeHead, writeInbound } from '../format/session-record.ts'
+import type { InFlight, OutboundState, Parked, QueueReader } from '../store.ts'
+import type { BodyIndex, Page } from './body-index.ts'
+import { ParkedEntries } from './parked-entries.ts'
 
 const SEGMENT_POSITIONS = 1024
 
@@ -62,15 +54,6 @@ export class StoredSession {
   }
 }
 
-/** The head value of a checkpoint. */
-export interface CheckpointHead {
-  /** Blocks of the journal up to this one are part of the checkpoint. */
-  readonly covered: number
-  readonly lastPacketId: number
-  readonly queueHead: number
-  readonly queueTail: number
-}
-
 /** Segments of one Session that are no longer needed. */
 interface Garbage {
   readonly session: number
@@ -94,11 +77,11 @@ export class Checkpoints {
   /** The first page of the block with which each of them became dirty. */
   #since: Page[] = []
   #oldest = 0
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #writer = scratch()
   #garbage: Garbage[] = []
 
-  constructor(bodies: Bodies) {
+  constructor(bodies: BodyIndex) {
     this.#bodies = bodies
   }
 
@@ -252,11 +235,7 @@ export class Checkpoints {
     const entries = new EntryWriter(writer, this.#bodies.times)
     for (const { packetId, delivery } of inFlight)
       this.#inFlight(session, writer, entries, packetId, delivery)
-    const inbound = [...state.inbound()]
-    writer.reserve(10 + inbound.length * 8)
-    writer.varint(inbound.length)
-    for (const [packetId] of inbound) writer.u16(packetId)
-    for (const [, digest] of inbound) writer.u48(digest)
+    writeInbound(writer, [...state.inbound()])
     operations.push(put(numberKey(Table.CheckpointHead, session.number), writer.taken()))
     return writer.length + 64
   }
@@ -281,11 +260,11 @@ export class Checkpoints {
 /** Writes the entries of one segment. */
 class SegmentWriter implements QueueReader {
   count = 0
-  readonly #bodies: Bodies
+  readonly #bodies: BodyIndex
   readonly #entries: EntryWriter
   readonly #fields = new EntryFields()
 
-  constructor(bodies: Bodies, writer: ByteWriter) {
+  constructor(bodies: BodyIndex, writer: ByteWriter) {
     this.#bodies = bodies
     this.#entries = new EntryWriter(writer, bodies.times)
   }
@@ -305,95 +284,4 @@ class SegmentWriter implements QueueReader {
     }
     this.count += to - from
   }
-}
-
-function writeHead(writer: ByteWriter, head: CheckpointHead): void {
-  writer.reserve(48)
-  writer.varint(head.covered)
-  writer.u16(head.lastPacketId)
-  writer.varint(head.queueHead)
-  writer.varint(head.queueTail)
-}
-
-/** Reads the part of a head value before its in-flight list. */
-export function readHead(reader: ByteReader): CheckpointHead {
-  return {
-    covered: reader.varint(),
-    lastPacketId: reader.u16(),
-    queueHead: reader.varint(),
-    queueTail: reader.varint(),
-  }
-}
-
-/** Reads the inbound packet identifiers at the end of a head value. In format 1 no digests follow them. */
-export function readInbound(reader: ByteReader, add: (packetId: number, digest: number) => void): void {
-  const packetIds: number[] = []
-  for (let count = reader.varint(); count > 0; count--) packetIds.push(reader.u16())
-  const hasDigests = !reader.atEnd
-  for (const packetId of packetIds) add(packetId, hasDigests ? reader.u48() : 0)
-}
-
-/** Flags of a Session record. In format 1 they were 0 or 1. */
-const HAS_OWNER = 1
-const HAS_OWNER_ID = 2
-
-/** Returns the unsealed value of a Session record. */
-export function encodeSession(id: number, record: SessionRecord): Buffer {
-  const writer = new ByteWriter(64)
-  const { clientId, owner, ownerId } = record
-  writer.reserve(40 + textBytesMax(clientId) + textBytesMax(owner ?? '') + textBytesMax(ownerId ?? ''))
-  writer.varint(id)
-  writer.varint(record.expirySeconds)
-  writer.f64(record.disconnectedAt)
-  writer.u8((owner === null ? 0 : HAS_OWNER) | (ownerId === null ? 0 : HAS_OWNER_ID))
-  if (owner !== null) writer.text(owner)
-  writer.text(clientId)
-  if (ownerId !== null) writer.text(ownerId)
-  return writer.taken()
-}
-
-export function decodeSession(reader: ByteReader): { id: number; record: SessionRecord } {
-  const id = reader.varint()
-  const expirySeconds = reader.varint()
-  const disconnectedAt = reader.f64()
-  const flags = reader.u8()
-  if (flags > (HAS_OWNER | HAS_OWNER_ID)) throw new RangeError(`flags ${flags} are not known`)
-  const owner = flags & HAS_OWNER ? reader.text() : null
-  const clientId = reader.text()
-  const ownerId = flags & HAS_OWNER_ID ? reader.text() : null
-  return { id, record: { clientId, owner, ownerId, expirySeconds, disconnectedAt } }
-}
-
-const NO_LOCAL = 0x04
-const RETAIN_AS_PUBLISHED = 0x08
-const RETAIN_HANDLING_SHIFT = 4
-const RETAINED_PENDING = 0x40
-
-/** Returns the unsealed value of a Subscription. The topic filter is in the key. */
-export function encodeSubscription(record: SubscriptionRecord): Buffer {
-  const writer = new ByteWriter(20)
-  writer.u8(
-    record.qos |
-      (record.noLocal ? NO_LOCAL : 0) |
-      (record.retainAsPublished ? RETAIN_AS_PUBLISHED : 0) |
-      (record.retainHandling << RETAIN_HANDLING_SHIFT) |
-      (record.retainedPending === true ? RETAINED_PENDING : 0),
-  )
-  writer.varint(record.identifier)
-  if (record.retainedPending === true) writer.f64(record.retainedSince ?? 0)
-  return writer.taken()
-}
-
-export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
-  const flags = reader.u8()
-  const options: SubscriptionOptions = {
-    qos: (flags & 3) as QoS,
-    noLocal: (flags & NO_LOCAL) !== 0,
-    retainAsPublished: (flags & RETAIN_AS_PUBLISHED) !== 0,
-    retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
-  }
-  const record = subscriptionRecord(options, reader.varint())
-  if ((flags & RETAINED_PENDING) === 0) return record
-  // Format 1 does not say since when.
-  return { ...record, retainedPending: true, retainedSince: reader.atEnd ? 0 : reader.f64() }
 }
