@@ -179,8 +179,6 @@ export const RIDDLES: readonly string[] = [
   'src/broker/messages/publisher.ts',
   'src/broker/messages/retained.ts',
   'src/broker/messages/wills.ts',
-  'src/broker/relief/parking.ts',
-  'src/broker/relief/share-backlog.ts',
   'src/broker/sessions/estates.ts',
   'src/broker/sessions/reauthorization.ts',
   'src/broker/sessions/session-cap.ts',

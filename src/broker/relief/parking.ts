@@ -1,29 +1,27 @@
 /**
- * Parks what waits for clients that are away, once memory is short for messages that are stored. A long queue
- * parks by itself as it grows; this is for very many short ones, for what was in flight, and for what
- * somebody looked at.
+ * Parks queues of absent clients once memory is short for stored messages. A long queue parks by itself as it
+ * grows. This is for very many short queues, for messages that were in flight, and for those that were read
+ * back.
  */
 import type { Session } from '../../session/session.ts'
 import type { ServerState } from '../state/server-state.ts'
 
-/** What one step may do: looks at Sessions, and entries that it parks. */
+/** Sessions and entries of one step. */
 const STEP = 2048
-/** What each of them takes, in units. */
+/** Units for each of them. */
 const ENTRY_UNITS = 4
-/**
- * How long a pass that parked hardly anything is not repeated, in ms: what is in memory is of clients that
- * are connected.
- */
+/** Time before the next pass after one that parked little: memory is then taken by connected clients. */
 const REST_MS = 10_000
-/** Fewer entries make a pass one that was in vain. */
+/** A pass that parks fewer entries has parked little. */
 const WORTH_WHILE = 1024
 
+/** Runs passes over all stored Sessions. */
 export class Parking {
   readonly #state: ServerState
   #sessions: Iterator<Session> | null = null
-  /** Not done yet; null between two. */
+  /** The Session that is being parked; null between two. */
   #session: Session | null = null
-  /** By the pass that is under way. */
+  /** Entries parked by this pass. */
   #parked = 0
   /** Broker time in ms before which no pass begins. */
   #restsUntil = Number.NEGATIVE_INFINITY
@@ -32,7 +30,7 @@ export class Parking {
     this.#state = state
   }
 
-  /** To be called now and then: begins a pass over all stored Sessions if memory is short. */
+  /** Begins a pass if memory is short. To be called about once a second. */
   look(): void {
     const { store, sessionsById } = this.#state
     if (this.#sessions !== null || !store.isShort || this.#state.now() < this.#restsUntil) return
@@ -41,7 +39,7 @@ export class Parking {
     this.#step()
   }
 
-  /** The Sessions are being read again. */
+  /** Ends the pass: the Sessions are being read again. */
   stop(): void {
     this.#sessions = null
     this.#session = null

@@ -1,6 +1,7 @@
 /**
- * How much may be kept for a client, for its user, and for all together. Each function answers which limit
- * refuses; what is there already may stay and be replaced, so that whoever is at a limit can come back.
+ * Limits on what is kept for a client, for its user, and for all together. Each function returns the limit
+ * that refuses, or null. Things that exist may stay and be replaced, so that a client at a limit can come
+ * back.
  */
 import type { Message, Will } from '../../mqtt/message.ts'
 import type { Session } from '../../session/session.ts'
@@ -11,8 +12,7 @@ import type { LinkInfo } from '../boundary/link.ts'
 import type { ServerState } from '../state/server-state.ts'
 
 /**
- * Of the Session and the Will that CONNECT would make; `user` is who it is, null where nothing is kept for
- * them yet.
+ * Checks the Session and the Will that CONNECT would create. `user` is null if nothing is kept for it yet.
  */
 export function sessionExcess(
   { limits, sessions, usage: { total }, wills }: ServerState,
@@ -49,14 +49,14 @@ export function sessionExcess(
   return excess('willsBytesPerUserMax', `${user.willBytes} bytes of Wills of ${user.name}`, ofUser)
 }
 
-/** Of one more connection that asks to be let in, and that takes no older one's place. */
+/** Checks a log-in that does not take over a Session from an older connection. */
 export function connectionExcess(state: ServerState, user: Usage | null, link: LinkInfo): Excess | null {
   const { connected, limits } = state
   if (connected.size >= limits.connectionsMax) {
     const told = 'as many clients are connected as connections_max allows; try again later'
     return excess('connectionsMax', `${connected.size} clients are connected`, told)
   }
-  // It is counted already.
+  // This connection is counted already.
   const full = addressExcess(state, link, 1)
   if (full !== null) return full
   if (user === null || user.connections < limits.connectionsPerUserMax) return null
@@ -68,7 +68,9 @@ export function connectionExcess(state: ServerState, user: Usage | null, link: L
   )
 }
 
-/** Of one more connection from an address, where `beyond` more may be about to say who they are. */
+/**
+ * Checks one more connection from an address, where `beyond` connections before their log-in are tolerated.
+ */
 export function addressExcess({ limits, usage }: ServerState, link: LinkInfo, beyond: number): Excess | null {
   const { connectionsPerAddressMax } = limits
   if (connectionsPerAddressMax === Number.POSITIVE_INFINITY || isThisMachine(link)) return null
@@ -78,14 +80,12 @@ export function addressExcess({ limits, usage }: ServerState, link: LinkInfo, be
   return excess('connectionsPerAddressMax', detail, 'too many connections come from this address')
 }
 
-/** Programs of this machine, a proxy among them, speak for others. */
+/** Programs on this machine, such as a proxy, may connect for others. */
 function isThisMachine({ remoteAddress }: LinkInfo): boolean {
   return remoteAddress === '' || remoteAddress === '::1' || /^(?:::ffff:)?127\./.test(remoteAddress)
 }
 
-/**
- * Of one more Subscription; null for one that is there already. `inner` is the filter without `$share/name/`.
- */
+/** Checks a Subscription; null for one that exists already. `inner` is the filter without `$share/name/`. */
 export function subscriptionExcess(
   state: ServerState,
   session: Session,
@@ -108,7 +108,7 @@ export function subscriptionExcess(
   if (client.sharedSubscriptions >= limits.sharedSubscriptionsPerClientMax) {
     return excess('sharedSubscriptionsPerClientMax', `${client.sharedSubscriptions} Shared Subscriptions`)
   }
-  // Joining a group makes no delivery more.
+  // To join a group adds no deliveries.
   if (state.router.shareGroup(filter) !== null) return null
   const groups = shareGroups.countOf(user)
   if (groups >= limits.shareGroupsPerUserMax) {
@@ -119,7 +119,7 @@ export function subscriptionExcess(
   return excess('shareGroupsPerMessageMax', `${together} groups of ${user.name} get the same message`)
 }
 
-/** The user for whom a message is retained; null for the Server and the program that embeds it. */
+/** Returns the user for whom a message is retained; null for the Server and the program that embeds it. */
 export function retainerOf(
   { usage }: ServerState,
   { author }: Message,
@@ -130,8 +130,7 @@ export function retainerOf(
 }
 
 /**
- * Whether there is room for a further retained message, as far as can be told without a look at the one it
- * may replace.
+ * Tells whether one more retained message is surely allowed, without a look at the one that it may replace.
  */
 export function hasRoomToRetain(state: ServerState, message: Message, publisher: Session | null): boolean {
   const { limits, retained, ownRetained } = state
@@ -143,10 +142,7 @@ export function hasRoomToRetain(state: ServerState, message: Message, publisher:
   return user.retainedMessages < limits.retainedMessagesPerUserMax && bytes <= limits.retainedBytesPerUserMax
 }
 
-/**
- * Of a message that is to be retained in place of the one of its topic name. One that is no larger may always
- * take its place.
- */
+/** Checks a message that is to be retained. It may always replace one that is not smaller. */
 export function retainedExcess(
   state: ServerState,
   message: Message,

@@ -1,7 +1,7 @@
 /**
- * Messages of Shared Subscriptions that wait for a member which does not take them, while others could
- * (section 4.8.2). What was never sent goes to whoever has room: the oldest first, so that nobody gets a
- * newer one before.
+ * Moves messages of Shared Subscriptions that wait for one member while another could take them (section
+ * 4.8.2). A message that was never sent goes to a member that has room, the oldest first, so that order is
+ * kept.
  */
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { SubscriptionOptions } from '../../mqtt/packet.ts'
@@ -10,40 +10,41 @@ import type { SubscriptionRecord } from '../../store/store.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 
-/** Messages whose bodies are read back at a time, for a member that can only take them from memory. */
+/** Bodies that are read back at a time, for a member that can only take messages from memory. */
 const READ_SLICE = 64
 
-/** Members of a group that are looked at for one unit, as a power of two. */
+/** Members of a group per unit of work, as a power of two. */
 export const MEMBER_BITS = 3
 
 const SHARE_PREFIX = '$share/'
 
+/** Knows for which members messages of Shared Subscriptions wait. */
 export class ShareBacklog {
   readonly #state: ServerState
   /** Members for which messages of a Shared Subscription may wait, by its whole filter. */
   readonly #behind = new Map<string, Set<Session>>()
-  /** The same by member. */
+  /** Shared Subscriptions of which messages may wait, by member. */
   readonly #shares = new Map<Session, Set<string>>()
   /** Members whose waiting messages are being read back. */
   readonly #reading = new Set<Session>()
-  /** Members whose next message is another one than before, so that others may want it. */
+  /** Members with a new next message, which others may take. */
   readonly #moved = new Set<Session>()
   #isMoving = false
-  /** Members of which much has expired, which is dropped in later turns. */
+  /** Members whose many expired messages are dropped in later turns. */
   readonly #dropping = new Set<Session>()
 
   constructor(state: ServerState) {
     this.#state = state
   }
 
-  /** Shared Subscriptions of which messages wait for a member. */
+  /** Number of Shared Subscriptions of which messages wait. */
   get size(): number {
     return this.#behind.size
   }
 
   /**
-   * The member for which messages of this Shared Subscription wait the longest, next in its queue; null where
-   * none do.
+   * Returns the member for which a message of this Shared Subscription is next and has waited longest; null
+   * for none.
    */
   holder(share: string): Session | null {
     if (this.#behind.size === 0) return null
@@ -51,7 +52,7 @@ export class ShareBacklog {
     let found: Session | null = null
     for (const holder of this.#behind.get(share) ?? []) {
       looked++
-      // While it is not known what is next, what comes is kept behind it, and not given to others before it.
+      // While the next message is unknown, new ones are queued behind it, so that nobody gets them first.
       if (this.#next(holder)?.share !== share && !this.#dropping.has(holder)) continue
       found = holder
       break
@@ -60,15 +61,12 @@ export class ShareBacklog {
     return found
   }
 
-  /**
-   * Whether it is not known yet what waits next for this member: much has expired, and is dropped in later
-   * turns.
-   */
+  /** Tells whether this member's next message is unknown, as expired ones are still being dropped. */
   isDropping(holder: Session): boolean {
     return this.#dropping.has(holder)
   }
 
-  /** A message of this Shared Subscription waits for a member. */
+  /** Notes that a message of this Shared Subscription waits for a member. */
   add(share: string, holder: Session): void {
     const holders = this.#behind.get(share)
     if (holders === undefined) this.#behind.set(share, new Set([holder]))
@@ -88,7 +86,9 @@ export class ShareBacklog {
     if (shares?.size === 0) this.#shares.delete(holder)
   }
 
-  /** A Session was read back from the store: what waits for it may be of its Shared Subscriptions. */
+  /**
+   * Notes that messages of its Shared Subscriptions may wait for a Session, such as one read from the store.
+   */
   recovered(session: Session): void {
     if (session.queueLength === 0) return
     for (const filter of session.subscriptions.keys()) {
@@ -96,7 +96,7 @@ export class ShareBacklog {
     }
   }
 
-  /** The Session is over; what it had is passed on otherwise. */
+  /** Forgets a Session that has ended. Its messages are passed on elsewhere. */
   forget(session: Session): void {
     this.#moved.delete(session)
     const shares = this.#shares.get(session)
@@ -105,7 +105,7 @@ export class ShareBacklog {
     this.#state.work.units += shares.size
   }
 
-  /** The client of a member is gone: those that have room take what waits for it. */
+  /** Gives the messages that wait for a member whose client is gone to members that have room. */
   left(holder: Session): void {
     if (holder.queueLength === 0) return
     this.recovered(holder)
@@ -113,8 +113,8 @@ export class ShareBacklog {
   }
 
   /**
-   * A member has room, or may have: it takes what waits for others, as far as its window goes. Where messages
-   * wait for itself, the next one may be for others now.
+   * Lets a member that may have room take messages that wait for others, as far as its window goes. If
+   * messages wait for it, others may take the next one.
    */
   resume(session: Session): void {
     if (this.#behind.size === 0) return
@@ -123,10 +123,7 @@ export class ShareBacklog {
     this.#moveAll()
   }
 
-  /**
-   * The oldest message that waited for a member was dropped. What is next goes to others behind what is being
-   * handled.
-   */
+  /** Offers a member's next message to others in a later turn, after the oldest one was dropped. */
   headDropped(holder: Session): void {
     if (this.#behind.size === 0 || holder.queueLength === 0 || this.#moved.has(holder)) return
     this.#moved.add(holder)
@@ -138,7 +135,10 @@ export class ShareBacklog {
     this.#moveAll()
   }
 
-  /** One after the other: what one member takes may bring up what is for another one. */
+  /**
+   * Offers the next messages of all moved members, one by one: what one takes may uncover a message for
+   * another.
+   */
   #moveAll(): void {
     if (this.#isMoving) return
     this.#isMoving = true
@@ -153,8 +153,8 @@ export class ShareBacklog {
   }
 
   /**
-   * What waits next for a member, as `SessionQueue.oldestShared` says; null, too, while what has expired
-   * before it is dropped.
+   * Returns a member's next message by `SessionQueue.oldestShared`; null also while expired ones are being
+   * dropped.
    */
   #next(holder: Session): (Delivery & { readonly share: string }) | null {
     if (this.#dropping.has(holder)) return null
@@ -163,13 +163,13 @@ export class ShareBacklog {
     this.#dropping.add(holder)
     this.#state.turn.continueLater(() => {
       this.#dropping.delete(holder)
-      // The Session may be over, or the store may have failed and have given another one back.
+      // The Session may have ended, or may be another one after the store was read again.
       if (this.#state.sessionsById.get(holder.id) === holder) this.#move(holder)
     })
     return null
   }
 
-  /** Whoever has room takes what waits next for this member, if it came by a Shared Subscription. */
+  /** Offers a member's next message to others that have room, if it is of a Shared Subscription. */
   #offer(holder: Session): void {
     const waiting = this.#next(holder)
     if (waiting === null) return
@@ -205,8 +205,8 @@ export class ShareBacklog {
   }
 
   /**
-   * Takes what waits next for another member, by whatever Shared Subscription of both. False where that is
-   * nothing.
+   * Takes the next messages of another member, by any Shared Subscription of both. Returns false if there are
+   * none.
    */
   #take(session: Session, holder: Session): boolean {
     const { work } = this.#state
@@ -217,7 +217,7 @@ export class ShareBacklog {
       const { message, share } = waiting
       const record = this.#subscriptionOf(session, share)
       if (record === null) break
-      // A body that is on disk only stays there for a stored Session alone.
+      // Only a stored Session can take a message whose body is on the disk only.
       if (message.evicted && !session.stored) {
         this.#read(session, holder)
         break
@@ -232,7 +232,7 @@ export class ShareBacklog {
     }
     if (!isTaken) return false
     this.#moved.add(holder)
-    // What is next may need no slot, as messages at QoS 0 do.
+    // The next message may need no slot of the window, such as one at QoS 0.
     if (holder.online) holder.pump()
     return true
   }
@@ -257,8 +257,8 @@ export class ShareBacklog {
 }
 
 /**
- * What a member of a Shared Subscription gets of a message, by its own options [MQTT-4.8.2-3]. `identifier`
- * is 0 for none.
+ * Makes a Delivery for a member of a Shared Subscription, by its own options [MQTT-4.8.2-3]. `identifier` is
+ * 0 for none.
  */
 export function sharedDelivery(
   message: Message,
