@@ -138,8 +138,8 @@ export class ContainerReader {
       throw new StoreError(
         'format',
         `${this.#name} is a backup of format ${version}; this version of Godwit reads ${CONTAINER_VERSION}`,
-        'Restore it with the version of Godwit that wrote it, `godwit export` from there, and `godwit import` ' +
-          'here.',
+        'Restore it with the version of Godwit that wrote it, `godwit export` from there, and ' +
+          '`godwit import` here.',
       )
     }
     this.#header = { storeFormat, takenAt: bytes.readDoubleLE(MAGIC.length + 4) }

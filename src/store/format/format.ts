@@ -127,8 +127,8 @@ export function put(key: Buffer, value: Buffer): BatchOperation {
 }
 
 const RESTORE_ADVICE =
-  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep what is ' +
-  'left with `godwit repair DIR`, which keeps a copy of the directory'
+  'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep ' +
+  'what is left with `godwit repair DIR`, which keeps a copy of the directory'
 
 /**
  * Returns a StoreError for stored bytes that are not as they were written. `loss` says what depends on them.

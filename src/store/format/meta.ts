@@ -47,9 +47,9 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
       'format',
       `${directory} is in store format ${format}; ` +
         `this version of Godwit reads formats up to ${FORMAT_VERSION}`,
-      'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from before ' +
-        'the upgrade, or `godwit export` with that version and `godwit import` into a new data directory with ' +
-        'this one.',
+      'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from ' +
+        'before the upgrade, or `godwit export` with that version and `godwit import` into a new data ' +
+        'directory with this one.',
     )
   }
   const reader = new ByteReader(unsealed(META_KEY, bytes), 8)
