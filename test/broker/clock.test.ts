@@ -7,8 +7,8 @@ import type { Limits } from '../../src/broker/boundary/limits.ts'
 import { elapsedSince } from '../../src/broker/clock.ts'
 import { openDatabase } from '../../src/store/level/backup.ts'
 import { LevelStore } from '../../src/store/level/level.ts'
-import { StoreReader } from '../../src/store/records/record-reader.ts'
-import { StoreWriter } from '../../src/store/records/record-writer.ts'
+import { RecordReader } from '../../src/store/records/record-reader.ts'
+import { RecordWriter } from '../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../src/store/records/records.ts'
 import { connectPacket, type Given, lasting, type TestClient, World } from './harness.ts'
 
@@ -534,13 +534,13 @@ describe('after the machine was started anew, time that only the wall clock saw'
     await crash()
     const db = await openDatabase(directory)
     const records: StoreRecord[] = []
-    for await (const record of new StoreReader(db, directory).records()) {
+    for await (const record of new RecordReader(db, directory).records()) {
       records.push('payload' in record ? { ...record, payload: Buffer.from(record.payload) } : record)
     }
     await db.close()
     expect(records[0]).toMatchObject({ type: 'start', doubt: { ms: (2 * DAY + 30) * 1000 } })
     await rm(directory, { recursive: true, force: true })
-    await new StoreWriter(directory).write(
+    await new RecordWriter(directory).write(
       (async function* () {
         yield* records
       })(),

@@ -9,7 +9,7 @@ import { ByteReader } from '../../src/store/format/encoding.ts'
 import { decodeTimes, encodeTimes, PageTimes } from '../../src/store/format/time-record.ts'
 import { openDatabase, unpack } from '../../src/store/level/backup.ts'
 import { LevelStore } from '../../src/store/level/level.ts'
-import { StoreReader } from '../../src/store/records/record-reader.ts'
+import { RecordReader } from '../../src/store/records/record-reader.ts'
 import { delivery, ModelServer, message, Random } from './model.ts'
 
 const HOUR = 3_600_000
@@ -71,7 +71,7 @@ async function expiries(server: ModelServer): Promise<Map<string, number>> {
 async function exported(path: string, wallOffset: number): Promise<Map<string, number>> {
   const db = await openDatabase(path)
   const found = new Map<string, number>()
-  for await (const record of new StoreReader(db, path).records()) {
+  for await (const record of new RecordReader(db, path).records()) {
     if (record.type !== 'message') continue
     found.set(record.payload.toString(), (record.expiresAt ?? Number.POSITIVE_INFINITY) - wallOffset)
   }

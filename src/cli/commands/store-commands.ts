@@ -38,8 +38,8 @@ import {
   lineOf,
 } from '../../store/records/jsonl.ts'
 import { LineError } from '../../store/records/line-fields.ts'
-import { StoreReader } from '../../store/records/record-reader.ts'
-import { ConflictError, type RecordCounts, StoreWriter } from '../../store/records/record-writer.ts'
+import { RecordReader } from '../../store/records/record-reader.ts'
+import { ConflictError, type RecordCounts, RecordWriter } from '../../store/records/record-writer.ts'
 import type { StoreRecord } from '../../store/records/records.ts'
 import { StoreError } from '../../store/store.ts'
 import { type Output, writeFully } from './output.ts'
@@ -81,7 +81,7 @@ export async function restore(source: string, directory: string, force: boolean)
   const counts = await replaceStore(directory, async (fresh) => {
     await unpack(backupChunks(source), fresh)
     return withOpenDatabase(fresh, async (db) => {
-      const counts = await counted(new StoreReader(db, source).records())
+      const counts = await counted(new RecordReader(db, source).records())
       await refuseUnstartable(db, source)
       return counts
     })
@@ -99,7 +99,7 @@ export async function exportLines(
   const header = { godwit: version(), version: exportVersion }
   if (path === '-') {
     const counts = await withDatabase(directory, acceptEntry, (db) =>
-      writeLines(new StoreReader(db, directory).records(), header, (text) => writeFully(stdout, text)),
+      writeLines(new RecordReader(db, directory).records(), header, (text) => writeFully(stdout, text)),
     )
     return `exported ${directory}: ${summary(counts)}`
   }
@@ -199,8 +199,8 @@ function salvage(directory: string, damages: Damage[]): Promise<RecordCounts> {
     const fresh = freshDirectory(directory)
     await rm(fresh, { recursive: true, force: true })
     const rehearsal = new Rehearsal(report)
-    const reader = new StoreReader(db, directory, rehearsal.report)
-    const counts = await new StoreWriter(fresh).write(reader.records())
+    const reader = new RecordReader(db, directory, rehearsal.report)
+    const counts = await new RecordWriter(fresh).write(reader.records())
     await reader.checkRest()
     await rehearsal.end(db, directory)
     // The repaired store replaces the damaged one only if a broker can start on it.
@@ -272,7 +272,7 @@ async function withReadableDatabase(
 
 async function verifyRecords(db: Database, name: string, report: DamageReport): Promise<RecordCounts> {
   const rehearsal = new Rehearsal(report)
-  const reader = new StoreReader(db, name, rehearsal.report)
+  const reader = new RecordReader(db, name, rehearsal.report)
   const counts = await counted(reader.records())
   await reader.checkRest()
   await rehearsal.end(db, name)
@@ -325,7 +325,7 @@ async function rebuildStore(
 ): Promise<RecordCounts> {
   const reader = new LineReader()
   try {
-    return await new StoreWriter(fresh).write(recordsOf(lines, reader))
+    return await new RecordWriter(fresh).write(recordsOf(lines, reader))
   } catch (error) {
     const isLine = error instanceof LineError
     if (!isLine && !(error instanceof ConflictError)) throw error
@@ -366,7 +366,7 @@ async function exportFile(
   const file: FileHandle = await open(path, 'wx', 0o600)
   try {
     const write = (text: string): Promise<void> => file.appendFile(text)
-    const counts = await writeLines(new StoreReader(db, directory).records(), header, write)
+    const counts = await writeLines(new RecordReader(db, directory).records(), header, write)
     await file.sync()
     return counts
   } finally {

@@ -22,7 +22,7 @@ import { WallTimes } from './wall-times.ts'
 
 const SLICE_VALUES = 200
 
-export class StoreReader {
+export class RecordReader {
   readonly #db: Database
   readonly #directory: string
   readonly #report: DamageReport

@@ -78,7 +78,7 @@ class WrittenSession implements OutboundState {
   }
 }
 
-export class StoreWriter {
+export class RecordWriter {
   readonly counts: RecordCounts = { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0 }
   readonly #store: LevelStore
   readonly #sessions = new Map<string, WrittenSession>()

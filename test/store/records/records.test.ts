@@ -18,8 +18,8 @@ import {
 } from '../../../src/store/level/backup.ts'
 import { LevelStore } from '../../../src/store/level/level.ts'
 import { type ExportHeader, endLine, LineReader, lineOf } from '../../../src/store/records/jsonl.ts'
-import { StoreReader } from '../../../src/store/records/record-reader.ts'
-import { StoreWriter } from '../../../src/store/records/record-writer.ts'
+import { RecordReader } from '../../../src/store/records/record-reader.ts'
+import { RecordWriter } from '../../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../../src/store/records/records.ts'
 import { act, delivery, ModelServer, message, Random } from '../model.ts'
 import { type Batch, recordingWriter, resealed, withRaw } from '../recorded.ts'
@@ -90,7 +90,7 @@ async function recordsOf(path: string, report?: (damage: Damage) => void): Promi
   const db = await openDatabase(path)
   try {
     const records: StoreRecord[] = []
-    for await (const record of new StoreReader(db, path, report).records()) records.push(copied(record))
+    for await (const record of new RecordReader(db, path, report).records()) records.push(copied(record))
     return records
   } finally {
     await db.close()
@@ -105,7 +105,7 @@ function copied(record: StoreRecord): StoreRecord {
 
 async function rebuilt(records: readonly StoreRecord[]): Promise<string> {
   const path = directory()
-  await new StoreWriter(path).write(each(records))
+  await new RecordWriter(path).write(each(records))
   return path
 }
 
@@ -204,7 +204,7 @@ describe('damage', () => {
     if (key[0] !== Table.Journal) return false
     const db = await openDatabase(path)
     const found: Damage[] = []
-    const reader = new StoreReader(db, path, (damage) => found.push(damage))
+    const reader = new RecordReader(db, path, (damage) => found.push(damage))
     await reader.checkRest()
     await db.close()
     return found.length === 1
