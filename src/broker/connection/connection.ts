@@ -61,7 +61,6 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   #isBridge = false
   /** The Session Expiry Interval in force when this connection ends; DISCONNECT may change it. */
   #expirySeconds = 0
-  #takenOverBy: LinkInfo | null = null
 
   constructor(state: ServerState, parts: ServerParts, link: Link) {
     this.#state = state
@@ -293,8 +292,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#output.discard()
     this.#sender.session = null
     this.#sendLast(Reason.SessionTakenOver, 'another Network Connection uses this Client Identifier')
-    this.#takenOverBy = by
-    this.close('server', Reason.SessionTakenOver, 'taken over')
+    this.close('server', Reason.SessionTakenOver, 'taken over', by)
   }
 
   storeLost(): void {
@@ -358,7 +356,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     else this.#handshake!.violated(error)
   }
 
-  close(by: EndedBy, reasonCode: number, reason: string): void {
+  close(by: EndedBy, reasonCode: number, reason: string, takenOverBy?: LinkInfo): void {
     if (this.#input.phase === 'closed') return
     this.#state.work.units += UNITS.leave
     const wasOpen = this.#input.phase === 'open'
@@ -373,18 +371,17 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
       const normal = by === 'client' && reasonCode === Reason.Success
       this.parts.sessions.left(session, this.#expirySeconds, normal ? 'normal' : 'lost')
     }
-    if (wasOpen) this.#tellClosed(by, reasonCode, reason)
+    if (wasOpen) this.#tellClosed(by, reasonCode, reason, takenOverBy)
     if (this.#input.isGone) this.#over()
     else this.#sender.endWhenIdle()
   }
 
-  #tellClosed(by: EndedBy, reasonCode: number, reason: string): void {
+  #tellClosed(by: EndedBy, reasonCode: number, reason: string, takenOverBy?: LinkInfo): void {
     const { events, counters } = this.#state
     counters.clientsConnected--
     if (!events.has('disconnected')) return
     const { clientId } = this.view
-    const takenOverBy = this.#takenOverBy
-    const more = takenOverBy === null ? {} : { takenOverBy }
+    const more = takenOverBy === undefined ? {} : { takenOverBy }
     events.emit('disconnected', { clientId, link: this.link.info, reasonCode, reason, by, ...more })
   }
 

@@ -254,7 +254,6 @@ export class Handshake implements AuthenticationSink, LateClient {
     if (rates === null) return 0
     const gate = new RateGate(this.#state, rates, this.#connection, () => this.#sender.sendAgain())
     this.#input.rates = gate
-    this.#sender.rates = gate
     return gate.connect()
   }
 

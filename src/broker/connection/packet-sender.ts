@@ -28,8 +28,6 @@ export class PacketSender implements SessionSink {
   aliasMaximum = 0
   /** The Session whose deliveries are sent; null before CONNACK, and once the connection is closed. */
   session: Session | null = null
-  /** Null where no rate is set for this client. */
-  rates: RateGate | null = null
   readonly #state: ServerState
   readonly #output: Output
   readonly #input: Input
@@ -153,8 +151,9 @@ export class PacketSender implements SessionSink {
       return
     }
     if (this.#connection.memoryTrackedIndex < 0) this.#state.trackMemory(this.#connection)
-    if (this.rates === null) this.#output.flush()
-    else this.#flushCharged(this.rates)
+    const { rates } = this.#input
+    if (rates === null) this.#output.flush()
+    else this.#flushCharged(rates)
     this.#afterWrite()
   }
 
@@ -168,7 +167,7 @@ export class PacketSender implements SessionSink {
     if (this.#input.isGone) return
     const before = this.#state.counters.bytesSent
     this.#output.release(sequence)
-    this.rates?.sent(this.#state.counters.bytesSent - before)
+    this.#input.rates?.sent(this.#state.counters.bytesSent - before)
     this.#afterWrite()
   }
 
@@ -197,7 +196,7 @@ export class PacketSender implements SessionSink {
     const { session } = this
     if (this.#output.congested) return
     if (this.#input.isHeld) this.#input.continueReadingLater()
-    if (session === null || this.rates?.isSendHeld === true) return
+    if (session === null || this.#input.rates?.isSendHeld === true) return
     if (session.hasMore || this.#connection.parts.retained.waits(session)) this.#refillLater()
   }
 
@@ -222,7 +221,7 @@ export class PacketSender implements SessionSink {
    * True also once the client has ended its input: it still gets answers, but deliveries stay in the Session.
    */
   get congested(): boolean {
-    return this.#output.congested || this.#input.end !== null || this.rates?.isSendHeld === true
+    return this.#output.congested || this.#input.end !== null || this.#input.rates?.isSendHeld === true
   }
 
   /**
@@ -284,7 +283,6 @@ export class PacketSender implements SessionSink {
    * charged.
    */
   close(): void {
-    this.rates = null
     this.session = null
     this.#isEnding = true
   }

@@ -8,21 +8,10 @@ import type { Link } from '../../boundary/link.ts'
 import type { CommitWaiter, ServerState } from '../../state/server-state.ts'
 import { TurnBuffer } from '../../state/turn-memory.ts'
 import { UNITS } from '../../state/work.ts'
+import { OwnCopies } from './own-copies.ts'
 
 /** Memory that a waiting packet takes besides its bytes, at most: a Buffer of its own. */
 const PACKET_BYTES = 64
-
-/** Output for a slow reader is copied where it is smaller, or where its memory is this many times larger. */
-const COPY_BELOW_BYTES = 1024
-const MEMORY_TIMES_MAX = 2
-
-/** From this size on, in bytes, readers that wait for the same bytes share one copy. */
-const SHARED_FROM_BYTES = 4096
-
-/** Copies are written into blocks of this size that belong to the connection, in bytes. */
-const SPARE_BYTES = 4096
-
-const NOTHING: Buffer = Buffer.alloc(0)
 
 /** Shared and always empty, since most output leaves at the end of its turn. */
 const NOTHING_HELD: Segment[] = []
@@ -84,9 +73,8 @@ export class Output {
   #heldWeight = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
-  /** The block that copies are written into, from `#spareUsed` on. */
-  #spare: Buffer = NOTHING
-  #spareUsed = 0
+  /** Copies of output that waits; null while nothing does. */
+  #copies: OwnCopies | null = null
   #pushed = 0
   #written = 0
   /** In broker time. It is ahead by `APART_MS` for each recent write whose last packet was written alone. */
@@ -236,7 +224,7 @@ export class Output {
       const credits = this.#credits
       this.#empty()
       if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence) {
-        const kept = this.#held.length < HELD_TURNS ? chunks : this.#withoutOthers(chunks, bytes)
+        const kept = this.#held.length < HELD_TURNS ? chunks : this.#ownCopies(chunks, bytes)
         if (kept === chunks) this.#state.turn.memory.keepBlocks()
         this.#hold({ durableAt, chunks: kept, bytes, packets, lastBytes, weight, credits })
       } else this.#write(chunks, bytes, packets, lastBytes, credits)
@@ -299,7 +287,7 @@ export class Output {
     this.#state.work.units += UNITS.write + ((bytes / UNITS.bytesEach) | 0)
     this.#written += packets
     const link = this.#link
-    const written = link.bufferedBytes > 0 ? this.#withoutOthers(chunks, bytes) : chunks
+    const written = link.bufferedBytes > 0 ? this.#ownCopies(chunks, bytes) : chunks
     if (packets > 1 && link.hidesRecords === true && this.#mayWriteApart()) {
       link.write(withoutLast(written, lastBytes), bytes - lastBytes)
       link.write(lastOf(written, lastBytes), lastBytes)
@@ -323,67 +311,21 @@ export class Output {
   /** Takes note of what the link still has to write. */
   refresh(): void {
     this.#backlog = this.#heldWeight + this.#link.bufferedBytes
-    if (this.#backlog === 0) this.#spare = NOTHING
+    if (this.#backlog === 0) this.#copies = null
   }
 
-  /**
-   * Copies chunks that may wait for long: without the memory of other packets that chunks are parts of, since
-   * only their own bytes are counted. Large ones are shared with other readers, one that has its memory
-   * for itself is left in it.
-   */
-  #withoutOthers(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
-    if (chunks.length === 1 && bytes >= COPY_BELOW_BYTES && isAlone(chunks[0]!)) return chunks
-    if (bytes < SHARED_FROM_BYTES) return [this.#joined(chunks, 0, chunks.length, bytes)]
-    const { memory } = this.#state.turn
-    const kept: Buffer[] = []
-    let from = 0
-    let smallBytes = 0
-    for (let index = 0; index < chunks.length; index++) {
-      const chunk = chunks[index]!
-      // Never share memory that the next turns write into: its bytes would change.
-      if (chunk.length < SHARED_FROM_BYTES || memory.mayOverwrite(chunk.buffer)) {
-        smallBytes += chunk.length
-        continue
-      }
-      if (smallBytes > 0) kept.push(this.#joined(chunks, from, index, smallBytes))
-      kept.push(isAlone(chunk) ? chunk : this.#state.sharedCopies.of(chunk))
-      from = index + 1
-      smallBytes = 0
-    }
-    if (smallBytes > 0) kept.push(this.#joined(chunks, from, chunks.length, smallBytes))
-    return kept
+  #ownCopies(chunks: readonly Buffer[], bytes: number): readonly Buffer[] {
+    this.#copies ??= new OwnCopies(this.#state)
+    return this.#copies.of(chunks, bytes)
   }
 
-  #joined(chunks: readonly Buffer[], from: number, to: number, bytes: number): Buffer {
-    const room = this.#room(bytes)
-    let at = 0
-    for (let index = from; index < to; index++) at += chunks[index]!.copy(room, at)
-    return room
-  }
-
-  /** Memory that no other connection's packets lie in, nor what else is made by and by in Node's pool. */
-  #room(bytes: number): Buffer {
-    if (bytes > SPARE_BYTES / 2) return Buffer.allocUnsafeSlow(bytes)
-    if (bytes > this.#spare.length - this.#spareUsed) {
-      this.#spare = Buffer.allocUnsafeSlow(SPARE_BYTES)
-      this.#spareUsed = 0
-    }
-    const from = this.#spareUsed
-    this.#spareUsed += bytes
-    return this.#spare.subarray(from, this.#spareUsed)
-  }
-
-  /** Nothing of what waits leaves any more. */
+  /** Drops all packets that have not left. */
   discard(): void {
     this.#empty()
     this.#held = NOTHING_HELD
     this.#heldWeight = 0
     this.#state.waiting.delete(this.#owner)
   }
-}
-
-function isAlone(chunk: Buffer): boolean {
-  return chunk.buffer.byteLength <= MEMORY_TIMES_MAX * chunk.length
 }
 
 /** All but the last bytes of some chunks. */
