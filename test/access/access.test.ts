@@ -94,8 +94,8 @@ const CERTIFICATE = {
   fingerprint256: `AB:${'CD:'.repeat(30)}EF`,
 }
 
-describe('who is let in', () => {
-  test('users of the accounts, with their password alone; 3.1.1 has its own codes', async () => {
+describe('a log-in', () => {
+  test('succeeds for users of the accounts with their password only; 3.1.1 has its own codes', async () => {
     await start()
     await access.accounts!.addUser('alice', 'right', ['client'])
     await access.accounts!.addUser('certified', null, ['client'])
@@ -121,7 +121,7 @@ describe('who is let in', () => {
     for (const [given, expected] of cases) expect([given, await code(given)]).toEqual([given, expected])
   })
 
-  test('users of password files; those of the accounts are not looked for there', async () => {
+  test('succeeds for users of password files; users of the accounts are not looked up there', async () => {
     execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'in the file'], {
       stdio: 'ignore',
     })
@@ -153,7 +153,7 @@ describe('who is let in', () => {
     },
   )
 
-  test('a certificate without a name is no identity, and one of a disabled user none that helps', async () => {
+  test('fails with a certificate without a name, and with one of a disabled user', async () => {
     await start()
     const nameless = { ...CERTIFICATE, subjectCommonName: null }
     expect(await code({ link: { certificate: nameless } })).toBe(Reason.NotAuthorized)
@@ -165,7 +165,7 @@ describe('who is let in', () => {
     expect(await code({ user: 'alice', password: 'x', link: { certificate: nameless } })).toBe(0)
   })
 
-  test('without users a name that nobody checks is no identity', async () => {
+  test('gives no user name to a client whose password nobody checks', async () => {
     await start()
     const client = await connect({ user: 'alice', link: { allowAnonymous: true } })
     expect(client.connack).toMatchObject({ reasonCode: 0 })
@@ -174,7 +174,7 @@ describe('who is let in', () => {
     expect(access.policy.authorizeReceive).toBeUndefined()
   })
 
-  test('log-ins beyond what the queue may hold are refused in words, and counted; nobody is let in by that', async () => {
+  test('is refused with a reason, and counted, where the queue is full', async () => {
     await start({}, { loginQueueMax: 40, loginQueuePerUserMax: 20 })
     await access.accounts!.addUser('alice', 'right')
     const ask = async (username: string, i: number): Promise<TestClient> => {
@@ -202,7 +202,7 @@ describe('who is let in', () => {
     expect(world.server.state.loginQueue.length).toBe(0)
   })
 
-  test('certificates and passwords that Godwit made wait behind nobody, however many chosen passwords wait', async () => {
+  test('with a certificate or a generated password does not wait behind chosen passwords', async () => {
     await start({}, { loginQueueMax: 50 })
     await access.accounts!.addUser('alice', 'right')
     const [made] = await access.accounts!.addGenerated(['pump'])
@@ -234,7 +234,7 @@ describe('who is let in', () => {
     await world.settle()
   })
 
-  test('a user that is removed while its password is checked is not let in', async () => {
+  test('fails for a user who is removed while the password is checked', async () => {
     await start()
     await access.accounts!.addUser('alice', 'right')
     await access.accounts!.addUser('bob', 'right')
@@ -260,8 +260,8 @@ describe('who is let in', () => {
   })
 })
 
-describe('what changes holds at once', () => {
-  test('retained messages of an author that may not publish them any more are kept from new Subscriptions, and come back with the right [field-C20]', async () => {
+describe('a change takes effect at once', () => {
+  test('retained messages are withheld while their author may not publish them [field-C20]', async () => {
     await start()
     const accounts = access.accounts!
     await accounts.addRules('r', ['allow all a/#'])
@@ -304,7 +304,7 @@ describe('what changes holds at once', () => {
     expect(world.server.state.retained.count).toBe(3)
   })
 
-  test('check_retained_author: false hands them out whoever published them [field-C20]', async () => {
+  test('check_retained_author: false delivers them whoever published them [field-C20]', async () => {
     await start({ checkRetainedAuthor: false })
     const accounts = access.accounts!
     await accounts.addRules('r', ['allow all a/#'])
@@ -319,7 +319,7 @@ describe('what changes holds at once', () => {
     expect(reader.texts()).toEqual(['x'])
   })
 
-  test('a user whose password changed, or who is disabled or removed, loses its connections', async () => {
+  test('a user whose password changes, or who is disabled or removed, loses the connections', async () => {
     await start()
     for (const name of ['a', 'b', 'c', 'd']) await access.accounts!.addUser(name, name)
     const clients = new Map<string, TestClient>()
@@ -336,7 +336,7 @@ describe('what changes holds at once', () => {
     expect(await code({ user: 'a', password: 'new' })).toBe(0)
   })
 
-  test('a role that is taken away ends publishing, deliveries and Wills, and suspends Subscriptions', async () => {
+  test('revoking a role ends publishing, deliveries and Wills, and suspends Subscriptions', async () => {
     await start()
     const accounts = access.accounts!
     await accounts.addRules('r', ['allow all a/#'])
@@ -370,7 +370,7 @@ describe('what changes holds at once', () => {
     expect(unable.connack).toMatchObject({ reasonCode: Reason.NotAuthorized })
   })
 
-  test('files are read again once they have stopped changing; a bad one leaves what was', async () => {
+  test('files are read again once they have stopped changing; a bad one changes nothing', async () => {
     const aclFile = path('acl')
     writeFileSync(aclFile, 'topic write a\n')
     execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'x'], { stdio: 'ignore' })
@@ -414,7 +414,7 @@ describe('what changes holds at once', () => {
     expect(told.filter((line) => line.includes('ENOENT'))).toHaveLength(1)
   })
 
-  test('what another process does to the accounts is taken over', async () => {
+  test('changes of the accounts by another process are taken over', async () => {
     await start()
     await access.accounts!.addUser('alice', 'x', ['client'])
     const alice = await connect({ user: 'alice', password: 'x' })
@@ -430,7 +430,7 @@ describe('what changes holds at once', () => {
   })
 })
 
-test('anonymous access that nobody has asked for ends with the first user', async () => {
+test('anonymous access by default ends with the first user', async () => {
   await start()
   const byDefault = { allowAnonymous: true, anonymousUnlessUsers: true }
   expect(await code({ link: byDefault })).toBe(Reason.Success)
@@ -440,7 +440,7 @@ test('anonymous access that nobody has asked for ends with the first user', asyn
   expect(await code({ user: 'alice', password: 'a password', link: byDefault })).toBe(Reason.Success)
 })
 
-test('clients without credentials are cut off by the first user where nobody asked for them, and only there [field-C15]', async () => {
+test('the first user ends anonymous connections, unless the listener allows them [field-C15]', async () => {
   await start()
   const byDefault = { allowAnonymous: true, anonymousUnlessUsers: true }
   const ended = await connect({ clientId: 'ended', link: byDefault, version: 4 })
@@ -456,7 +456,7 @@ test('clients without credentials are cut off by the first user where nobody ask
   expect(wanted.closed).toBe(false)
 })
 
-describe('beside users, clients without credentials', () => {
+describe('where there are users, anonymous clients', () => {
   const anonymous = { clientId: 'c', userName: null }
   const topics = ['a', 'b', '$SYS/broker/uptime', '$other'] as const
   const rights = (who: { clientId: string; userName: string | null }): boolean[] =>
@@ -466,7 +466,7 @@ describe('beside users, clients without credentials', () => {
       access.explain(who, { action: 'subscribe', filter: topic, qos: 0 }).allow,
     ])
 
-  test('may what a user may of whom nothing else is said, and no more: not $SYS [field-C15]', async () => {
+  test('have the rights of the default role, which do not include $SYS [field-C15]', async () => {
     await start()
     await access.accounts!.addUser('alice', null, ['client'])
     expect(rights(anonymous)).toEqual([...Array(6).fill(true), ...Array(6).fill(false)])
@@ -478,7 +478,7 @@ describe('beside users, clients without credentials', () => {
     expect(await client.subscribe('$SYS/#')).toBe(Reason.NotAuthorized)
   })
 
-  test('may read $SYS where the role anonymous says so [field-C15]', async () => {
+  test('may read $SYS where the role anonymous allows it [field-C15]', async () => {
     await start()
     await access.accounts!.addUser('alice', null, ['client'])
     await access.accounts!.addRules('anonymous', ['allow subscribe $SYS/#'])
@@ -486,10 +486,10 @@ describe('beside users, clients without credentials', () => {
   })
 })
 
-describe('accounts that come and go', () => {
+describe('Sessions and accounts', () => {
   const stays = { ...lasting(), properties: { sessionExpiryInterval: 1000 } }
 
-  test('leave their Sessions to nobody of the same name [field-C12]', async () => {
+  test('a new account does not get the Session of a removed one of the same name [field-C12]', async () => {
     await start()
     const accounts = access.accounts!
     await accounts.addUser('alice', 'x', ['client'])
@@ -516,7 +516,7 @@ describe('accounts that come and go', () => {
     expect([...world.server.state.sessions.get('c')!.subscriptions]).toEqual([])
   })
 
-  test('leave the Client Identifier to other users once they are gone [field-C12]', async () => {
+  test('other users may use the Client Identifier once its user was removed [field-C12]', async () => {
     await start()
     const accounts = access.accounts!
     for (const name of ['alice', 'bob']) await accounts.addUser(name, name, ['client'])
@@ -528,7 +528,7 @@ describe('accounts that come and go', () => {
     expect(await code({ user: 'bob', password: 'bob' })).toBe(0)
   })
 
-  test('of 0.1.0 are known by their names, and keep their Sessions until they are removed [field-C12]', async () => {
+  test('an account of 0.1.0 is known by its name, and keeps its Session [field-C12]', async () => {
     await start()
     await access.accounts!.addUser('alice', 'x', ['client'])
     const written = JSON.parse(readFileSync(path('accounts.json'), 'utf8'))
@@ -545,7 +545,7 @@ describe('accounts that come and go', () => {
     expect(next.connack).toMatchObject({ sessionPresent: false })
   })
 
-  test('are other users than those of that name without one [field-C12]', async () => {
+  test('a new account does not get the Session of a user without one [field-C12]', async () => {
     execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'alice', 'x'], { stdio: 'ignore' })
     await start({ passwordFiles: [path('passwd')] })
     const of = (password: string): Promise<TestClient> => connect({ user: 'alice', password, more: stays })
@@ -557,7 +557,7 @@ describe('accounts that come and go', () => {
     expect((await of('y')).connack).toMatchObject({ reasonCode: 0, sessionPresent: false })
   })
 
-  test('a name that no source knows is a former user’s, unless a certificate may stand for it', async () => {
+  test('an unknown name is that of a former user, unless a certificate may stand for it', async () => {
     execFileSync('mosquitto_passwd', ['-c', '-b', path('passwd'), 'bob', 'x'], { stdio: 'ignore' })
     await start({ passwordFiles: [path('passwd')] })
     expect(access.isFormerUser('bob', null)).toBe(false)
@@ -569,12 +569,12 @@ describe('accounts that come and go', () => {
   })
 })
 
-describe('what holds where no rule decides', () => {
+describe('where no rule decides', () => {
   const asks = { action: 'publish', topic: 't', qos: 0, retain: false } as const
   const anonymous = { clientId: 'c', userName: null }
   const stranger = { clientId: 'c', userName: 'stranger' }
 
-  test('auto: allowed to clients that no rule is about, until there is one', async () => {
+  test('auto allows everything to clients until there is a rule about them', async () => {
     await start()
     expect([anonymous, stranger].map((who) => access.explain(who, asks).allow)).toEqual([true, true])
     await access.accounts!.addUser('alice', null)
@@ -592,7 +592,7 @@ describe('what holds where no rule decides', () => {
     })
   })
 
-  test.each(['allow', 'deny'] as const)('%s: to everybody alike', async (otherwise) => {
+  test.each(['allow', 'deny'] as const)('%s holds for everybody', async (otherwise) => {
     await start({ default: otherwise })
     await access.accounts!.addUser('alice', null)
     for (const who of [anonymous, stranger, { clientId: 'c', userName: 'alice' }]) {
@@ -604,7 +604,7 @@ describe('what holds where no rule decides', () => {
     }
   })
 
-  test('the code of a denied Subscription is the configured one', async () => {
+  test('a denied Subscription gets the configured Reason Code', async () => {
     await start({ default: 'deny', deniedSubscription: Reason.TopicFilterInvalid })
     const client = await connect({ link: { allowAnonymous: true } })
     expect(await client.subscribe('a')).toBe(Reason.TopicFilterInvalid)

@@ -16,7 +16,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-test('an account is there after it was opened again, without the password and readable by its owner alone', async () => {
+test('an account is in a file that only its owner can read, without the password', async () => {
   const accounts = await Accounts.open(directory)
   await accounts.addUser('alice', 'correct horse', ['client'])
   expect(statSync(file()).mode & 0o777).toBe(0o600)
@@ -31,7 +31,7 @@ test('an account is there after it was opened again, without the password and re
   expect(await isPassword(stored, Buffer.from('correct horsf'))).toBe(false)
 })
 
-test('passwords that Godwit makes are of a kind of their own, and only these', async () => {
+test('only generated passwords are stored as generated', async () => {
   const accounts = await Accounts.open(directory)
   const made = await accounts.addGenerated(['pump-1', 'pump-2'], ['client'])
   await accounts.addUser('alice', 'chosen', ['client'])
@@ -63,7 +63,7 @@ test('passwords that Godwit makes are of a kind of their own, and only these', a
   expect(accounts.user('alice')!.password).toMatch(/^\$godwit-generated\$/)
 })
 
-test('many users are added, or given passwords, all or none', async () => {
+test('adds many users, or gives them passwords, all or none', async () => {
   const accounts = await Accounts.open(directory)
   await accounts.addUser('b', null)
   const before = readFileSync(file(), 'utf8')
@@ -75,7 +75,7 @@ test('many users are added, or given passwords, all or none', async () => {
   expect(readFileSync(file(), 'utf8')).toBe(before)
 })
 
-test('an earlier version is told of the new kind by the format, and reads a file without it', async () => {
+test('an earlier version refuses a file with generated passwords, and reads others', async () => {
   const accounts = await Accounts.open(directory)
   const format = (): unknown => (JSON.parse(readFileSync(file(), 'utf8')) as { format: unknown }).format
   await accounts.addUser('alice', 'chosen')
@@ -86,7 +86,7 @@ test('an earlier version is told of the new kind by the format, and reads a file
   expect(format()).toBe(1)
 })
 
-test('permissions that let others read are taken away', async () => {
+test('removes permissions that let others read the file', async () => {
   const accounts = await Accounts.open(directory)
   await accounts.addUser('alice', null)
   chmodSync(file(), 0o644)
@@ -94,7 +94,7 @@ test('permissions that let others read are taken away', async () => {
   expect(statSync(file()).mode & 0o777).toBe(0o600)
 })
 
-test('many edits at once, by two owners of the file, lose nothing', async () => {
+test('many edits at once by two processes lose nothing', async () => {
   const [one, other] = [await Accounts.open(directory), await Accounts.open(directory)]
   const names = Array.from({ length: 10 }, (_, i) => `user${i}`)
   await Promise.all(names.map((name, i) => (i % 2 === 0 ? one : other).addUser(name, null)))
@@ -103,7 +103,7 @@ test('many edits at once, by two owners of the file, lose nothing', async () => 
   expect(one.list()).toHaveLength(10)
 })
 
-test('what another process writes is taken over, and what it breaks is not', async () => {
+test('takes over what another process writes, unless it is broken', async () => {
   const accounts = await Accounts.open(directory)
   await accounts.addUser('alice', null)
   const sound = readFileSync(file(), 'utf8')
@@ -116,14 +116,14 @@ test('what another process writes is taken over, and what it breaks is not', asy
   expect(accounts.list().map(({ name }) => name)).toEqual(['bobby2'])
 })
 
-test('a lock that a dead process left is no lock', async () => {
+test('ignores a lock that a dead process left', async () => {
   writeFileSync(`${file()}.lock`, '999999999\n')
   const accounts = await Accounts.open(directory)
   await accounts.addUser('alice', null)
   expect(readdirSync(directory)).toEqual(['accounts.json'])
 })
 
-test('roles: given ones are made when granted, others must exist; a removed role is nobodys', async () => {
+test('default roles are created when granted, others must exist; a removed role has no users', async () => {
   const accounts = await Accounts.open(directory)
   await expect(accounts.addUser('alice', null, ['sensors'])).rejects.toThrow("there is no role 'sensors'")
   await accounts.addRules('sensors', ['allow  publish sensors/%u/#', 'deny publish sensors/x qos 2'])
@@ -148,12 +148,12 @@ test.each([
   ['setPassword', (accounts: Accounts) => accounts.setPassword('nobody', 'x')],
   ['setDisabled', (accounts: Accounts) => accounts.setDisabled('nobody', true)],
   ['grant', (accounts: Accounts) => accounts.grant('admin', 'nobody')],
-])('%s names a user that does not exist', async (_, edit) => {
+])('%s reports a user that does not exist', async (_, edit) => {
   const accounts = await Accounts.open(directory)
   await expect(edit(accounts)).rejects.toThrow("there is no user 'nobody'")
 })
 
-test('a user is added once, under a name that can be printed, with a password that is not empty', async () => {
+test('refuses to add a user twice, with an unprintable name or with an empty password', async () => {
   const accounts = await Accounts.open(directory)
   await accounts.addUser('alice', null)
   await expect(accounts.addUser('alice', 'x')).rejects.toThrow("the user 'alice' exists")

@@ -1,4 +1,7 @@
-/** What the main thread does with a password before any slow hash, counted in HMACs: an observer can measure it. */
+/**
+ * Counts the HMACs that the main thread computes for a password before any slow hash: an observer can measure
+ * them.
+ */
 import type { BinaryLike } from 'node:crypto'
 import { expect, test, vi } from 'vitest'
 import { Logins } from '../../src/access/logins/logins.ts'
@@ -33,7 +36,7 @@ function parsed(text: string): PasswordHash {
   return hash
 }
 
-test('a wrong password that is delayed costs the same whether or not there is such a user, and whatever password it has', async () => {
+test('a delayed wrong password costs the same for every user, known or not', async () => {
   const logins = new Logins(new PasswordWork())
   const kinds = [
     undefined,

@@ -24,18 +24,21 @@ afterEach(() => rmSync(root, { recursive: true, force: true }))
 const users = async (directory: string): Promise<string[]> =>
   (await Accounts.open(directory)).list().map(({ name }) => name)
 
-describe('accounts are part of every backup', () => {
-  test.each(['file.godwit-backup', 'directory', 'running.godwit-backup'])('%s', async (name) => {
-    if (!name.startsWith('running')) await backup(data, join(root, name))
-    expect((await checkStore(join(root, name))).isSound).toBe(true)
-    const restored = join(root, 'restored')
-    await restore(join(root, name), restored, false)
-    expect(await users(restored)).toEqual(['alice'])
-    expect(statSync(join(restored, 'accounts.json')).mode & 0o777).toBe(0o600)
-    expect(readFileSync(join(restored, 'accounts.json'))).toEqual(readFileSync(join(data, 'accounts.json')))
-  })
+describe('a restore', () => {
+  test.each(['file.godwit-backup', 'directory', 'running.godwit-backup'])(
+    'of %s has the accounts',
+    async (name) => {
+      if (!name.startsWith('running')) await backup(data, join(root, name))
+      expect((await checkStore(join(root, name))).isSound).toBe(true)
+      const restored = join(root, 'restored')
+      await restore(join(root, name), restored, false)
+      expect(await users(restored)).toEqual(['alice'])
+      expect(statSync(join(restored, 'accounts.json')).mode & 0o777).toBe(0o600)
+      expect(readFileSync(join(restored, 'accounts.json'))).toEqual(readFileSync(join(data, 'accounts.json')))
+    },
+  )
 
-  test('and those that were there are put aside', async () => {
+  test('puts aside the accounts that were there', async () => {
     await backup(data, join(root, 'directory'))
     const other = join(root, 'other')
     await (await createBroker({ dataDirectory: other })).close()
@@ -46,7 +49,7 @@ describe('accounts are part of every backup', () => {
     expect(await users(join(other, aside))).toEqual(['bob'])
   })
 
-  test('also where there is nothing else yet', async () => {
+  test('has the accounts of a backup without a store', async () => {
     await backup(data, join(root, 'directory'))
     const young = mkdtempSync(join(root, 'young-'))
     await (await Accounts.open(young)).addUser('bob', null)
@@ -56,7 +59,7 @@ describe('accounts are part of every backup', () => {
     expect(await users(join(young, aside))).toEqual(['bob'])
   })
 
-  test('but a backup without any, and a repair, leave them alone', async () => {
+  test('of a backup without accounts, and a repair, leave the accounts alone', async () => {
     const bare = join(root, 'bare')
     await (await createBroker({ dataDirectory: bare })).close()
     await backup(bare, join(root, 'bare.godwit-backup'))

@@ -27,7 +27,7 @@ function answer(rights: ClientRights | null, request: Request): boolean | null {
   return rights?.decide(request)?.allow ?? null
 }
 
-describe('a filter covers another', () => {
+describe('a filter covers another one', () => {
   test.each([
     ['#', 'a/b', true],
     ['#', '#', true],
@@ -136,7 +136,7 @@ describe('roles', () => {
     expect(answer(await rightsOf([rule]), request)).toBe(expected)
   })
 
-  test('what one role denies no other allows', async () => {
+  test('a request that one role denies is not allowed by another', async () => {
     await accounts.addRules('all', ['allow all #'])
     await accounts.addRules('not', ['deny all secret/#'])
     await accounts.addUser('u', null, ['all', 'not'])
@@ -153,7 +153,7 @@ describe('roles', () => {
     expect(rights.receivesEverything).toBe(false)
   })
 
-  test('%u and %c are the client’s own names; a name with a wildcard or a separator in it stands for nothing', async () => {
+  test('%u and %c are the client’s names; names with a wildcard or separator match no rule', async () => {
     const rules = ['allow publish u/%u/#', 'allow publish c/%c/x']
     expect(answer(await rightsOf(rules), publish('u/u/1'))).toBe(true)
     const strange = roles.rightsOf({ clientId: '+', userName: 'u' })
@@ -162,7 +162,7 @@ describe('roles', () => {
     expect(answer(roles.rightsOf({ clientId: 'c', userName: 'u' }), publish('c/c/x'))).toBe(true)
   })
 
-  test('what is denied to such a name is denied to it all the more', async () => {
+  test('a denying rule with a placeholder denies more to such a name', async () => {
     await rightsOf(['allow all #', 'deny publish commands/%c/#', 'deny all private/%u'])
     for (const clientId of ['a/b', '+', '#']) {
       const strange = roles.rightsOf({ clientId, userName: 'u' })
@@ -173,7 +173,7 @@ describe('roles', () => {
     }
   })
 
-  test('users that are not in the accounts have none; anonymous clients those of the role anonymous', async () => {
+  test('users without an account have none; anonymous clients have the role anonymous', async () => {
     expect(roles.rightsOf({ clientId: 'c', userName: 'stranger' })).toBeNull()
     expect(roles.rightsOf({ clientId: 'c', userName: null })).toBeNull()
     await accounts.addRules('anonymous', ['allow subscribe public/#'])
@@ -228,7 +228,7 @@ describe('an acl_file', () => {
     expect(() => parseAclFile(text, 'f')).toThrow(/^f:1: .*\nf:2: .*\nf:3: .*\nf:5: .*\nf:6: .*$/)
   })
 
-  test('refuses a Subscription that could get nothing, and looks at each message of the others', () => {
+  test('refuses a Subscription that could get no message, and checks each message of the others', () => {
     const text = 'user u\ntopic read a/#\ntopic deny a/secret/#\ntopic write w\n'
     const rights = aclRights(parseAclFile(text, 'f'), { clientId: 'c', userName: 'u' })
     expect(answer(rights, subscribe('#'))).toBe(true)
@@ -244,7 +244,7 @@ describe('an acl_file', () => {
   })
 })
 
-describe('what was decided', () => {
+describe('a decision', () => {
   test('is remembered per topic name, QoS and RETAIN', () => {
     let asked = 0
     const source: ClientRights = {
@@ -267,7 +267,7 @@ describe('what was decided', () => {
     expect(asked).toBe(5004)
   })
 
-  test('is remembered of so many characters at most: who asks for long topic names is asked about again', () => {
+  test('is remembered for a bounded number of characters, and never for a long topic name', () => {
     const rights = new Rights([], { allow: false, source: '', rule: '' })
     for (let i = 0; i < 5000; i++) {
       const name = `${i}`.padEnd(i % 2 === 0 ? 65_000 : 900, 'x')
@@ -278,7 +278,7 @@ describe('what was decided', () => {
     expect(rights.characters).toBeLessThanOrEqual(32_768)
   })
 
-  test('need not be asked for those who may receive everything, but for $ topics', () => {
+  test('is not needed for clients that may receive everything, except for $ topics', () => {
     const source: ClientRights = { receivesEverything: true, decide: () => null }
     const rights = new Rights([source], { allow: false, source: '', rule: '' })
     expect([rights.mayReceive('a'), rights.mayReceive('$SYS/a')]).toEqual([true, false])

@@ -26,7 +26,7 @@ const BAN: Ban = {
 
 const CLOCK = { now: () => BAN.since, wallNow: () => BAN.since }
 
-test('bans are read as they were written, by their owner alone', async () => {
+test('bans are read as they were written, from a file that only its owner can read', async () => {
   const bans: Ban[] = [BAN, { ...BAN, kind: 'client', subject: 'ä\u0000"', until: null, isAutomatic: true }]
   await writeBans(directory, bans)
   expect(await readBans(directory)).toEqual(bans)
@@ -34,7 +34,7 @@ test('bans are read as they were written, by their owner alone', async () => {
   expect(await readBans(join(directory, 'nowhere'))).toEqual([])
 })
 
-test('a bad file is refused in words that name what is wrong', async () => {
+test('a bad file is refused with what is wrong in it', async () => {
   const path = join(directory, 'bans.json')
   for (const [text, what] of [
     ['{', 'it is not JSON'],
@@ -48,14 +48,14 @@ test('a bad file is refused in words that name what is wrong', async () => {
   }
 })
 
-test('edits of several processes follow each other', async () => {
+test('edits of several processes wait for each other', async () => {
   const add = (i: number): Promise<void> =>
     editBans(directory, (bans) => [...bans, { ...BAN, kind: 'client', subject: `c${i}` }])
   await Promise.all(Array.from({ length: 20 }, (_, i) => add(i)))
   expect(await readBans(directory)).toHaveLength(20)
 })
 
-test('what a broker changes is in the file when it is confirmed, however much changes at once', async () => {
+test('changes of a broker are in the file when they are confirmed, however many come at once', async () => {
   const kept = new KeptBans(new Bans(() => BAN.since), CLOCK, directory, () => {})
   await Promise.all(
     Array.from({ length: 50 }, async (_, i) => {
@@ -72,7 +72,7 @@ test('what a broker changes is in the file when it is confirmed, however much ch
   expect(await readBans(directory)).toHaveLength(50)
 })
 
-test('a ban that cannot be written holds all the same, and whoever waits for it is told', async () => {
+test('a ban that cannot be written is in force nevertheless, and its caller gets the error', async () => {
   const failures: Error[] = []
   const kept = new KeptBans(new Bans(() => BAN.since), CLOCK, join(directory, 'gone'), (error) =>
     failures.push(error),
@@ -95,7 +95,7 @@ describe('a file that somebody else wrote while the broker runs', () => {
   const user = (subject: string): Ban => ({ ...BAN, kind: 'user', subject, until: null })
   const subjects = (kept: KeptBans): string[] => kept.list().map(({ subject }) => subject)
 
-  test('is taken over: what is new, what was changed, and what is gone', async () => {
+  test('is taken over, with bans that are new, changed or gone', async () => {
     const kept = await running([BAN, user('stays'), user('goes')])
     expect(await kept.reread()).toBeNull()
     await writeBans(directory, [{ ...BAN, until: null }, user('stays'), user('comes')])
@@ -107,7 +107,7 @@ describe('a file that somebody else wrote while the broker runs', () => {
     expect(await kept.reread()).toEqual({ added: 0, changed: 0, lifted: 3 })
   })
 
-  test('changes nothing while it cannot be read, and is told of once', async () => {
+  test('changes nothing while it cannot be read, which is reported once', async () => {
     const kept = await running([user('u')])
     writeFileSync(join(directory, 'bans.json'), '{"format":1,"bans":[')
     await expect(kept.reread()).rejects.toThrow('it is not JSON')
@@ -115,7 +115,7 @@ describe('a file that somebody else wrote while the broker runs', () => {
     expect(subjects(kept)).toEqual(['u'])
   })
 
-  test('takes no ban away that was added at the same time, or that could not be written', async () => {
+  test('does not lift a ban that was added at the same time, or that could not be written', async () => {
     const kept = await running([user('u')])
     await writeBans(directory, [user('w')])
     const [, adding] = [kept.reread(), kept.add(user('v'))]
@@ -132,8 +132,11 @@ describe('a file that somebody else wrote while the broker runs', () => {
   })
 })
 
-describe('after a restart a ban holds for what is left of it', () => {
-  /** Seconds left of a ban for ten minutes, of which one had passed when the broker ended, by a wall clock so far on. */
+describe('after a restart a ban holds for the rest of its time', () => {
+  /**
+   * Seconds left of a ban for ten minutes, of which one had passed when the broker ended, by a wall clock so
+   * far on.
+   */
   async function left(wallSecondsLater: number): Promise<number | undefined> {
     const wall = Date.UTC(2026, 0, 1)
     const before = { broker: 1000, wall }
@@ -158,7 +161,7 @@ describe('after a restart a ban holds for what is left of it', () => {
     expect(await left(541)).toBeUndefined()
   })
 
-  test('and not for longer than it was to be where the wall clock was set back', async () => {
+  test('and never for longer than imposed, even if the wall clock was set back', async () => {
     expect(await left(-1_000_000_000)).toBe(600)
   })
 })

@@ -11,7 +11,7 @@ function made(limits = {}, max?: number) {
 }
 
 describe('wrong passwords', () => {
-  test('of one user from one address are delayed more and more, and by nobody else', () => {
+  test('delay log-ins of the same user from the same address more and more, and no others', () => {
     const { clock, failures } = made()
     const delays: number[] = []
     for (let i = 0; i < 12; i++) {
@@ -28,7 +28,7 @@ describe('wrong passwords', () => {
     expect([failures.isSuspect(A, 'alice'), failures.isSuspect(A, 'bob')]).toEqual([true, false])
   })
 
-  test('are forgotten after a quarter of an hour, and with the right one', () => {
+  test('are forgotten after a quarter of an hour, and after the right password', () => {
     const { clock, failures } = made()
     for (let i = 0; i < 5; i++) failures.failed(A, 'alice')
     failures.succeeded(A, 'alice')
@@ -38,7 +38,7 @@ describe('wrong passwords', () => {
     expect([failures.secondsToWait(A, 'bob'), failures.isSuspect(A, 'bob')]).toEqual([0, false])
   })
 
-  test('do not lock a user out for long where it came with the right one before', () => {
+  test('do not lock a user out for long where it showed the right one before', () => {
     const { failures } = made()
     failures.succeeded(A, 'alice')
     for (let i = 0; i < 30; i++) failures.failed(A, 'alice')
@@ -46,7 +46,7 @@ describe('wrong passwords', () => {
     expect(failures.isSuspect(A, 'alice')).toBe(false)
   })
 
-  test('at many names, or from many addresses, leave fewer tries to the next name and address', () => {
+  test('for many names, or from many addresses, leave fewer tries to the next name or address', () => {
     const { failures } = made()
     for (let i = 0; i < 50; i++) failures.failed(A, `name ${i}`)
     failures.failed(A, 'fresh')
@@ -59,7 +59,7 @@ describe('wrong passwords', () => {
     expect(failures.secondsToWait(B, 'alice')).toBe(0)
   })
 
-  test('of one device do not delay, or distrust, many good ones behind the same address', () => {
+  test('of one device do not delay or distrust many good ones at the same address', () => {
     const { failures } = made()
     for (let i = 0; i < 3; i++) failures.succeeded(A, `device ${i}`)
     for (let i = 0; i < 500; i++) failures.failed(A, 'bad device')
@@ -69,7 +69,7 @@ describe('wrong passwords', () => {
     expect(failures.countForBan(A)).toBe(0)
   })
 
-  test('are never delayed where their number is unlimited, wherever they come from', () => {
+  test('cause no delay where their number is unlimited', () => {
     const { failures } = made({ failedLoginsMax: Number.POSITIVE_INFINITY })
     for (let i = 0; i < 200; i++) failures.failed(A, `u${i}`)
     for (let i = 0; i < 200; i++) failures.failed(A, 'alice')
@@ -78,7 +78,7 @@ describe('wrong passwords', () => {
     expect(failures.isSuspect(A, 'alice')).toBe(true)
   })
 
-  test('fill no memory, and do not push out who failed most', () => {
+  test('take bounded memory, and do not push out those who failed most', () => {
     const { failures } = made({}, 100)
     for (let i = 0; i < 20; i++) failures.failed(A, 'admin')
     for (let i = 0; i < 5000; i++) failures.failed(`10.0.${i >> 8}.${i & 255}`, 'x'.repeat(60_000))
@@ -88,7 +88,7 @@ describe('wrong passwords', () => {
 })
 
 describe('an address is to be banned', () => {
-  test('after so many wrong passwords in ten minutes, those that were not looked at included', () => {
+  test('after so many wrong passwords in ten minutes, delayed ones included', () => {
     const { failures } = made()
     for (let i = 0; i < 60; i++) failures.failed(A, `name ${i}`)
     for (let i = 0; i < 39; i++) failures.delayed(A)
@@ -107,7 +107,7 @@ describe('an address is to be banned', () => {
     expect(failures.countForBan(A)).toBe(0)
   })
 
-  test('after ten times as many where one user has the right one, who cannot clear them by showing it again', () => {
+  test('after ten times as many where one user has the right one, however often that is shown', () => {
     const { failures } = made()
     for (let i = 0; i < 999; i++) {
       failures.succeeded(A, 'alice')

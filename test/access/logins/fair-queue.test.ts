@@ -33,8 +33,8 @@ class Waiting {
   }
 }
 
-describe('who is next', () => {
-  test('addresses take turns, and within an address its user names', () => {
+describe('the next one', () => {
+  test('addresses take turns, and within an address its user names do', () => {
     const waiting = new Waiting()
     for (let i = 0; i < 3; i++) waiting.push('a', 'u')
     waiting.push('a', 'v')
@@ -44,7 +44,7 @@ describe('who is next', () => {
     expect([waiting.queue.length, waiting.queue.bytes]).toEqual([0, 0])
   })
 
-  test('suspects wait for others, but one of four that are served is one of them', () => {
+  test('suspects wait for others, but one in four that are served is a suspect', () => {
     const waiting = new Waiting()
     for (let i = 0; i < 3; i++) waiting.push('s', 'u', { isSuspect: true })
     for (let i = 0; i < 5; i++) waiting.push(`t${i}`, 'u')
@@ -52,7 +52,7 @@ describe('who is next', () => {
     expect(order.join('')).toBe('tttsttss')
   })
 
-  test('who comes alone waits for one entry of each other address, however many these have', () => {
+  test('a log-in that comes alone waits for one entry of each other address', () => {
     const waiting = new Waiting()
     for (let i = 0; i < 200; i++) waiting.push('attacker', `u${i}`)
     waiting.push('alone', 'u')
@@ -60,8 +60,8 @@ describe('who is next', () => {
   })
 })
 
-describe('who gives way', () => {
-  test('the newest of the address that has most, not whoever comes', () => {
+describe('a full queue drops', () => {
+  test('the newest entry of the address with the most, not the one that comes', () => {
     const waiting = new Waiting({ loginQueueMax: 4 })
     for (let i = 0; i < 4; i++) waiting.push('a', `u${i}`)
     waiting.push('b', 'v')
@@ -72,7 +72,7 @@ describe('who gives way', () => {
     expect(waiting.all()).toContain('b/v 5')
   })
 
-  test('the newest of the user name that has most, where no address has as many', () => {
+  test('the newest entry of the user name with the most, where no address has as many', () => {
     const waiting = new Waiting({ loginQueueMax: 4 })
     for (let i = 0; i < 4; i++) waiting.push(`a${i}`, 'admin')
     waiting.push('b', 'alice')
@@ -88,7 +88,7 @@ describe('who gives way', () => {
     expect(waiting.refused).toEqual(['s/u 4 loginQueueMax'])
   })
 
-  test('within an address that is full, whoever has most there; within a user name, the address that asks most', () => {
+  test('of a full address an entry of its largest user name, and the other way round', () => {
     const waiting = new Waiting({ loginQueuePerAddressMax: 3, loginQueuePerUserMax: 3 })
     for (let i = 0; i < 3; i++) waiting.push('a', 'guessed')
     waiting.push('a', 'other')
@@ -98,7 +98,7 @@ describe('who gives way', () => {
     expect(waiting.refused[1]).toBe('a/guessed 2 loginQueuePerUserMax')
   })
 
-  test('by bytes as by count', () => {
+  test('entries by their bytes as well as by their number', () => {
     const waiting = new Waiting({ loginQueueBytesMax: 100 })
     waiting.push('a', 'u', { bytes: 60 })
     waiting.push('a', 'u', { bytes: 60 })
@@ -107,7 +107,7 @@ describe('who gives way', () => {
   })
 })
 
-test('nothing is lost, served twice or forgotten, whatever comes and leaves', () => {
+test('no entry is lost or served twice, whatever comes and leaves', () => {
   const random = new Random(1)
   const queue = new FairQueue<number>({
     ...LIMITS,

@@ -1,4 +1,6 @@
-/** Strangers who guess passwords, and a user who has the right one: a whole Server, with hashes that take no time. */
+/**
+ * Strangers guess passwords while a user has the right one: a whole Server, with hashes that take no time.
+ */
 import { pbkdf2Sync, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -125,7 +127,7 @@ describe('a user with the right password gets in every time while strangers gues
   })
 })
 
-test('after five wrong passwords the next ones are refused without a hash for a while, also for names that nobody has', async () => {
+test('after five wrong passwords the next ones are refused without a hash for a while', async () => {
   await start(['alice'])
   const codes = async (
     name: string,
@@ -163,7 +165,7 @@ test('after five wrong passwords the next ones are refused without a hash for a 
   expect(await codes('alice', 'right alice', 1)).toEqual([Reason.Success])
 })
 
-test('many guesses that wait together for their turn are looked at only as far as those before them were few', async () => {
+test('of many guesses that wait together only the first few are checked', async () => {
   await start(['alice'])
   const clients = Array.from({ length: 100 }, (_, i) => ask(`s${i}`, '192.0.2.1', 'alice', `guess ${i}`))
   for (const client of clients) await answer(client, () => {})

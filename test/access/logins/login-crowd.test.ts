@@ -6,7 +6,7 @@ beforeEach(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
 
 afterEach(() => vi.useRealTimers())
 
-test('a crowd that waits for long is told once, with how many there are by then and how long the last one waits', async () => {
+test('a crowd that waits long is reported once, with its size by then and its longest wait', async () => {
   const work = new PasswordWork({ atOnceMax: 2 })
   const told: (readonly number[])[] = []
   const crowd = new LoginCrowd(work, (...figures) => told.push(figures))
@@ -44,7 +44,7 @@ test('a crowd that waits for long is told once, with how many there are by then 
   await leave()
 })
 
-test('as many passwords are hashed at once as threads and processors allow, and the disk keeps its threads', () => {
+test('hashes as many passwords at once as threads and processors allow, without those of the disk', () => {
   const rows = [
     [1, 8],
     [2, 8],

@@ -56,8 +56,8 @@ function file(): string {
   return join(runtime, name!)
 }
 
-describe('log-ins that were right', () => {
-  test('outlive a restart, for the same user, password and hash, and nothing else', () => {
+describe('successful log-ins', () => {
+  test('outlive a restart, but only for the same user, password and hash', () => {
     new RememberedLogins(opened()).add('alice', secret, hash('h1'))
     // Nobody closes anything: it is as after `kill -9`.
     const after = new RememberedLogins(opened())
@@ -76,14 +76,14 @@ describe('log-ins that were right', () => {
     for (const word of ['alice', 'a secret', 'h1']) expect(bytes.includes(word)).toBe(false)
   })
 
-  test('of one data directory are no concern of another', () => {
+  test('of one data directory do not count in another', () => {
     new RememberedLogins(opened()).add('alice', secret, hash('h'))
     data = join(root, 'other')
     mkdirSync(data)
     expect(new RememberedLogins(opened()).size).toBe(0)
   })
 
-  test('are bounded, in memory and in the file, and those used last stay', () => {
+  test('are bounded in memory and in the file; the latest ones stay', () => {
     const few = new RememberedLogins(null, 3)
     for (const name of ['a', 'b', 'c']) few.add(name, secret, hash('h'))
     expect(few.has('a', secret, hash('h'))).toBe(true)
@@ -100,12 +100,12 @@ describe('log-ins that were right', () => {
     expect(statSync(file()).size).toBeLessThan(131_072 * MAC_BYTES + 100)
   })
 
-  test('who only looks writes nothing', () => {
+  test('are not written by opening the file', () => {
     opened()
     expect(readdirSync(runtime)).toEqual([])
   })
 
-  test('what a crash cut off at the end is left out', () => {
+  test('are left out where a crash cut the file off', () => {
     const before = new RememberedLogins(opened())
     before.add('alice', secret, hash('h'))
     before.add('bob', secret, hash('h'))
@@ -118,7 +118,7 @@ describe('log-ins that were right', () => {
   })
 })
 
-describe('a file of log-ins counts for nothing', () => {
+describe('a file of log-ins is ignored', () => {
   const ways: Readonly<Record<string, () => void>> = {
     'that others can read': () => chmodSync(file(), 0o640),
     'that others can write': () => chmodSync(file(), 0o602),
@@ -145,7 +145,7 @@ describe('a file of log-ins counts for nothing', () => {
     expect(new RememberedLogins(opened()).has('alice', secret, hash('h'))).toBe(true)
   })
 
-  test('on a disk: a thief could try passwords against it', () => {
+  test('on a disk, where a thief could try passwords against it', () => {
     const options = { failed: () => {}, isInMemory: () => false }
     expect(() => LoginFile.open(runtime, data, options)).toThrow('is not in memory (tmpfs)')
     expect(readdirSync(runtime)).toEqual([])
@@ -162,7 +162,7 @@ describe('a file of log-ins counts for nothing', () => {
     }
   })
 
-  test('once it cannot be written: the broker goes on, and says so once', () => {
+  test('once it cannot be written; the broker goes on and reports it once', () => {
     const failures: Error[] = []
     const logins = new RememberedLogins(opened(failures))
     rmSync(runtime, { recursive: true })

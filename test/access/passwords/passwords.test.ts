@@ -28,7 +28,7 @@ function parsed(text: string): PasswordHash {
 }
 
 describe('password files', () => {
-  test('that mosquitto_passwd wrote, in both of its formats, let in with the right password alone', async () => {
+  test('of mosquitto_passwd, in both formats, accept only the right password', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'godwit-passwd-'))
     try {
       const path = join(directory, 'passwd')
@@ -58,7 +58,7 @@ describe('password files', () => {
     expect(parsed(`${ARGON2ID_OF_21}${'A'.repeat(43)}`).kind).toBe('argon2')
   })
 
-  test('name every bad line by its number, and never say what stands in it', () => {
+  test('report every bad line by its number, and never its text', () => {
     const text = [
       'alice',
       ':x',
@@ -84,7 +84,7 @@ test('a SCRAM-SHA-256 verifier checks a client proof (RFC 5802 section 3)', asyn
   expect(createHash('sha256').update(clientKey).digest('base64')).toBe(storedKey)
 })
 
-test('a hash of a password that Godwit made is read, where it is whole, from its own accounts alone', () => {
+test('the hash of a generated password is accepted only whole, and only from the accounts', () => {
   const { encoded } = generatePassword()
   expect(parsed(encoded)).toMatchObject({ kind: 'generated', encoded })
   for (const broken of [encoded.slice(0, -1), `${encoded}A`, encoded.replace('v=1', 'v=2'), `${encoded}$`])
@@ -101,7 +101,7 @@ describe('password work', () => {
     loginQueuePerUserMax: 100,
   }
 
-  test('never holds more than two threads; what does not fit in the queue is refused and counted', async () => {
+  test('never takes more than two threads; log-ins beyond the queue are refused and counted', async () => {
     const work = new PasswordWork({ atOnceMax: 2, limits: QUEUE })
     let running = 0
     let most = 0
@@ -123,7 +123,7 @@ describe('password work', () => {
     expect(work.running).toBe(0)
   })
 
-  test('of the operator goes before all log-ins that wait', async () => {
+  test('of the operator goes before all waiting log-ins', async () => {
     const work = new PasswordWork({ atOnceMax: 1 })
     const done: string[] = []
     const task = (name: string) => async (): Promise<void> => {
@@ -180,7 +180,7 @@ function check(
 }
 
 describe('log-ins', () => {
-  test('that were right are remembered until something else is stored; wrong ones never', async () => {
+  test('that succeed are remembered until the stored password changes; others never', async () => {
     const work = new PasswordWork()
     const logins = new Logins(work)
     const stored = parsed(await hashPassword(Buffer.from('a')))
@@ -196,7 +196,7 @@ describe('log-ins', () => {
     expect(logins.remembered).toBe(1)
   })
 
-  test('with a password that Godwit made need no hash; a wrong one costs what it costs an unknown user', async () => {
+  test('with a generated password need no slow hash; wrong ones cost as for unknown users', async () => {
     const work = new PasswordWork()
     const logins = new Logins(work)
     const { password, encoded } = generatePassword()
@@ -214,7 +214,7 @@ describe('log-ins', () => {
     expect(check(logins, 'u', password, stored)).toBe('right')
   })
 
-  test('a password that somebody chose is never right by the quick way, whoever wrote its hash into the file', async () => {
+  test('with a chosen password never succeed by the quick hash, even if the file has one', async () => {
     const salt = Buffer.alloc(16, 1)
     for (const chosen of ['hunter2', 'correct horse battery 1!']) {
       const digest = createHmac('sha256', salt).update(chosen).digest()
@@ -224,7 +224,7 @@ describe('log-ins', () => {
     }
   })
 
-  test('of unknown users cost as much work as those of known ones, and are wrong', async () => {
+  test('of unknown users fail after as much work as those of known ones', async () => {
     const work = new PasswordWork()
     const logins = new Logins(work)
     expect(await check(logins, 'nobody', 'x', undefined)).toBe('wrong')
@@ -232,7 +232,7 @@ describe('log-ins', () => {
   })
 })
 
-test('argon2 that cannot be loaded is told as what it is, not as a hash that is wrong', () => {
+test('argon2 that cannot be loaded is not reported as a wrong hash', () => {
   const require = createRequire(import.meta.url)
   require('@node-rs/argon2')
   const module = require.cache[require.resolve('@node-rs/argon2')]!

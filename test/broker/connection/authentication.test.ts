@@ -59,7 +59,7 @@ const expectEnd = async (client: TestClient, packet: object, expected: object): 
 }
 
 describe('enhanced authentication', () => {
-  it('[MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5] CONNACK after several steps has method and data', async () => {
+  it('[MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5] CONNACK has method and data', async () => {
     const { policy, said } = scripted([next('1'), next(), success('anna', 'bye')])
     const world = await World.make({ policy })
     const connected = world.record('connected')
@@ -96,7 +96,7 @@ describe('enhanced authentication', () => {
     expect(client.got().map(({ cmd }) => cmd)).toEqual(['connack', 'pingresp'])
   })
 
-  it('[MQTT-4.12.0-4] a failure is answered with CONNACK and its code, then the connection ends', async () => {
+  it('[MQTT-4.12.0-4] a failure is answered with CONNACK, and ends the connection', async () => {
     const { policy } = scripted([next('1'), failure])
     const world = await World.make({ policy })
     const client = world.open(5)
@@ -112,7 +112,7 @@ describe('enhanced authentication', () => {
     }
   })
 
-  it('[MQTT-3.1.2-30] other packets than AUTH and DISCONNECT are a protocol error before CONNACK', async () => {
+  it('[MQTT-3.1.2-30] only AUTH and DISCONNECT are allowed before CONNACK', async () => {
     for (const packet of [{ cmd: 'pingreq' }, begin(), auth(0x19), auth(0x18, '', 'other')]) {
       const world = await World.make({ policy: scripted([next()]).policy })
       const client = world.open(5)
@@ -147,7 +147,7 @@ describe('enhanced authentication', () => {
 })
 
 describe('re-authentication', () => {
-  it('[MQTT-4.12.1-1] the client may begin it at any time; its other packets are handled meanwhile', async () => {
+  it('[MQTT-4.12.1-1] the client may begin it at any time; other packets go on', async () => {
     const { client, said } = await authenticated([next('again'), success('anna', 'fine')])
     expect(await client.send(auth(0x19, 'new'))).toMatchObject([auth(0x18, 'again')])
     expect(await client.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
@@ -164,7 +164,7 @@ describe('re-authentication', () => {
     }
   })
 
-  it('a method that is no longer known is answered with DISCONNECT, not a second CONNACK [MQTT-3.2.0-2]', async () => {
+  it('a method that is gone is answered with DISCONNECT, not CONNACK [MQTT-3.2.0-2]', async () => {
     let known = true
     const world = await World.make({
       policy: { authenticationExchange: () => (known ? { next: () => success('anna') } : null) },
@@ -250,7 +250,7 @@ describe('user name and password', () => {
   })
 })
 
-describe('what a policy has to say in CONNACK', () => {
+describe('CONNACK with what the policy adds', () => {
   const connected = async (request: boolean) => {
     const world = await World.make({
       policy: {
@@ -266,7 +266,7 @@ describe('what a policy has to say in CONNACK', () => {
     return (connack as { properties?: Record<string, unknown> }).properties
   }
 
-  it('[MQTT-3.1.2-28] clients that ask for Response Information get it; all get User Properties', async () => {
+  it('[MQTT-3.1.2-28] Response Information only on request, User Properties always', async () => {
     expect(await connected(true)).toMatchObject({
       responseInformation: 'answers/u',
       userProperties: { region: 'north' },

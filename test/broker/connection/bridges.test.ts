@@ -17,7 +17,7 @@ async function bridge(world: World, version: 3 | 4 = 4, clean: 0 | 2 = 2): Promi
 }
 
 describe.each([4, 5] as const)('below $SYS, version %i', (version: Version) => {
-  it('a bridge tells its state by PUBLISH, by a retained one and by its Will [field-C13]', async () => {
+  it('a bridge may publish its state, retained or not, and by its Will [field-C13]', async () => {
     const world = await World.make()
     const watcher = await world.connect('watcher')
     await watcher.subscribe('$SYS/broker/connection/#', 1, { rap: true })
@@ -56,7 +56,7 @@ describe.each([4, 5] as const)('below $SYS, version %i', (version: Version) => {
     },
   )
 
-  it('a bridge without the right is let in; its Will is dropped as its PUBLISH is [field-C13]', async () => {
+  it('a bridge without the right is let in, but its Will is dropped [field-C13]', async () => {
     const policy = { authorizePublish: (_: unknown, topic: string) => !topic.startsWith('$SYS') }
     const world = await World.make({ policy })
     const dropped = world.record('dropped')
@@ -74,7 +74,7 @@ describe.each([4, 5] as const)('below $SYS, version %i', (version: Version) => {
     expect(other.closed).toBe(true)
   })
 
-  it('a policy that answers late decides about the Will of a bridge, too [field-C13]', async () => {
+  it('a policy that answers late also decides about the Will of a bridge [field-C13]', async () => {
     const policy = { authorizePublish: async () => false }
     const world = await World.make({ policy })
     const client = await world.connect('edge.b1', { will: WILL }, version)
@@ -83,7 +83,7 @@ describe.each([4, 5] as const)('below $SYS, version %i', (version: Version) => {
   })
 })
 
-it('denied_before_5: disconnect holds for the Will of a bridge as for its PUBLISH [field-C13]', async () => {
+it('denied_before_5: disconnect applies to the Will of a bridge as to its PUBLISH [field-C13]', async () => {
   const policy = { authorizePublish: () => false, deniedBefore5: 'disconnect' as const }
   const world = await World.make({ policy })
   const old = await world.connect('old', { will: WILL }, 4)
@@ -126,7 +126,7 @@ describe('the bridge bit of the protocol level', () => {
     expect((await other.drain()).toSorted()).toEqual(['its own', 'of another'])
   })
 
-  it('a Shared Subscription of a bridge is one like any other [field-C13]', async () => {
+  it('a Shared Subscription of a bridge is like any other [field-C13]', async () => {
     const world = await World.make()
     const client = await bridge(world)
     expect(await client.subscribe('$share/g/#', 1)).toBe(1)
@@ -134,7 +134,7 @@ describe('the bridge bit of the protocol level', () => {
     expect(got.map(({ cmd }) => cmd)).toEqual(['publish', 'puback'])
   })
 
-  it('the Session keeps it while the bridge is away, and a plain client of the name does without [field-C13]', async () => {
+  it('the Session keeps it for the bridge, but not for a plain client [field-C13]', async () => {
     const world = await World.make()
     const client = await bridge(world, 4, 0)
     await client.subscribe('#', 1)

@@ -15,7 +15,7 @@ describe('CONNECT and CONNACK', () => {
     }
   })
 
-  it('CONNACK is silent about what the standard assumes, and announces each limit that differs', async () => {
+  it('CONNACK announces only limits that differ from the default of the standard', async () => {
     const open = await World.make({
       limits: { profile: 'open', receiveMaximum: 65_535, topicAliasMaximum: 0 },
     })
@@ -70,7 +70,7 @@ describe('CONNECT and CONNACK', () => {
     ])
   })
 
-  it('[MQTT-3.1.3-8, 3.1.1] an empty Client Identifier without Clean Session is refused with 0x02; in 3.1 always', async () => {
+  it('[MQTT-3.1.3-8, 3.1.1] an empty Client Identifier needs Clean Session; not in 3.1', async () => {
     const world = await World.make()
     for (const [version, hex] of [
       [4, '100c00044d51545404000000' + '0000'],
@@ -91,7 +91,7 @@ describe('CONNECT and CONNACK', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('[MQTT-3.2.2-22] a Keep Alive within the maximum is used as it is; 3.1.1 cannot be told another', async () => {
+  it('[MQTT-3.2.2-22] a Keep Alive above the maximum is lowered, except for 3.1.1', async () => {
     const world = await World.make({ limits: { keepAliveSecondsMax: 60 } })
     const within = await world.connect('a', { keepalive: 30 })
     expect(within.connack).not.toHaveProperty('properties.serverKeepAlive')
@@ -146,7 +146,7 @@ describe('CONNECT and CONNACK', () => {
     expect(old.closed).toBe(true)
   })
 
-  it('[MQTT-3.1.4-1] a malformed CONNECT: 5.0 is told, 3.1.1 closed in silence, a foreign protocol too', async () => {
+  it('[MQTT-3.1.4-1] only a malformed CONNECT of 5.0 is answered before the connection ends', async () => {
     const world = await World.make()
     const modern = world.open(5)
     // the reserved Connect Flag [MQTT-3.1.2-3]
@@ -178,7 +178,7 @@ describe('CONNECT and CONNACK', () => {
     expect(level6.closed).toBe(true)
   })
 
-  it('[MQTT-3.1.4-6] packets behind a refused CONNECT are not handled; those behind an accepted one are', async () => {
+  it('[MQTT-3.1.4-6] packets behind CONNECT are handled only if it is accepted', async () => {
     const refuse = { authenticate: () => ({ allow: false, reasonCode: 0x86, reason: 'no' }) as const }
     const world = await World.make({ policy: refuse })
     const published = world.record('published')
@@ -234,7 +234,7 @@ describe('CONNECT and CONNACK', () => {
     expect(world.census()).toMatchObject({ sessions: 0, connections: 0 })
   })
 
-  it('connectionsMax tells the next one so, cuts off whoever comes beyond, and lets in when one has gone', async () => {
+  it('connectionsMax refuses the next one, cuts off others beyond it, and frees places again', async () => {
     const world = await World.make({ limits: { connectionsMax: 1 } })
     const limited = world.record('limited')
     const first = await world.connect('a')
@@ -252,7 +252,7 @@ describe('CONNECT and CONNACK', () => {
     expect((await world.connect('b')).connack).toMatchObject({ reasonCode: 0 })
   })
 
-  it('[MQTT-3.1.4-3] connectionsMax lets a client take over its own old connection, and nobody else past it [field-C16]', async () => {
+  it('[MQTT-3.1.4-3] connectionsMax lets a client replace only its own connection [field-C16]', async () => {
     const policy = {
       authenticate: async ({ userName }: { userName: string | undefined }) =>
         userName === undefined
@@ -263,7 +263,7 @@ describe('CONNECT and CONNACK', () => {
     const owner = { username: 'owner' }
     const half = await world.connect('device', { ...lasting(), ...owner })
     await world.connect('other', owner)
-    // Without the password, and as another user: not let in, whatever the limit says, and nothing is taken over.
+    // Without the password, or as another user, it is refused and takes nothing over.
     expect((await world.connect('device')).connack).toMatchObject({ reasonCode: 0x86 })
     expect((await world.connect('device', { username: 'thief' })).connack).toMatchObject({ reasonCode: 0x87 })
     expect((await world.connect('new', owner)).connack).toMatchObject({ reasonCode: 0x97 })
@@ -298,7 +298,7 @@ describe('CONNECT and CONNACK', () => {
     expect(many.filter(({ link }) => link.handler === null).length).toBeGreaterThan(60)
   })
 
-  it('connectTimeoutSeconds: a CONNECT must be complete by then, and a client that is in is left alone', async () => {
+  it('connectTimeoutSeconds ends connections without a complete CONNECT, and no others', async () => {
     const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
     const limited = world.record('limited')
     const silent = world.open()
@@ -313,14 +313,14 @@ describe('CONNECT and CONNACK', () => {
     expect(limited.map(({ limit }) => limit)).toEqual(['connectTimeoutSeconds', 'connectTimeoutSeconds'])
   })
 
-  it('anonymous clients need a listener that lets them in', async () => {
+  it('anonymous clients need a listener that allows them', async () => {
     const world = await World.make()
     const client = world.open(5, { allowAnonymous: false })
     expect(await client.send(connectPacket('a'))).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
     expect(client.closed).toBe(true)
   })
 
-  it('a Session that would be stored is refused while the store takes nothing; others are let in', async () => {
+  it('a stored Session is refused while the store takes nothing; others are accepted', async () => {
     const world = await World.make()
     const kept = await world.connect('kept', lasting())
     await kept.vanish()
@@ -344,7 +344,7 @@ describe('CONNECT and CONNACK', () => {
     expect(client.link.writes).toBe(1)
   })
 
-  it('an unknown protocol name is closed without a word, whatever level stands behind it [field-D25]', async () => {
+  it('an unknown protocol name ends the connection without an answer, at any level [field-D25]', async () => {
     const world = await World.make()
     const refused = world.record('refused')
     for (const level of [3, 4, 5, 0x84]) {
@@ -357,7 +357,7 @@ describe('CONNECT and CONNACK', () => {
     expect(await known.bytes(packet(0x10, 'MQTT', 9, 2, uint16(0), 'a'))).toMatchObject([{ cmd: 'connack' }])
   })
 
-  it('bits that 3.1 does not use are ignored, in 3.1.1 refused [field-D25]', async () => {
+  it('bits that 3.1 does not use are ignored there, and refused in 3.1.1 [field-D25]', async () => {
     const unused = [
       packet(0x38, 'a', Buffer.from('DUP with QoS 0')),
       packet(0x83, uint16(1), 'a', 0xfd),

@@ -30,7 +30,7 @@ const told = (events: readonly BrokerEvents['forgiven'][]): string[] =>
   events.map(({ client, rule }) => `${client.clientId} ${rule}`)
 
 describe('a lenient listener', () => {
-  it('forgives the rules it names: each use is counted, each rule told once per Network Connection', async () => {
+  it('forgives the rules it names, counts each use, and reports each rule once per connection', async () => {
     const world = await World.make()
     const events = world.record('forgiven')
     const client = await connected(world, 'old', ['dup-on-qos-0', 'header-flags'])
@@ -46,7 +46,7 @@ describe('a lenient listener', () => {
     expect(other.closed).toBe(true)
   })
 
-  it('forgives nothing to those who speak 5.0', async () => {
+  it('forgives nothing to clients of 5.0', async () => {
     const world = await World.make()
     for (const bytes of [DUP_QOS_0, SUBSCRIBE_80]) {
       const client = await connected(world, 'c5', LENIENCE_NAMES, 5)
@@ -56,7 +56,7 @@ describe('a lenient listener', () => {
     expect(Object.values(world.server.state.counters.forgiven).every((count) => count === 0)).toBe(true)
   })
 
-  it('what CONNECT is forgiven is told with its Client Identifier', async () => {
+  it('reports rules that CONNECT breaks with the Client Identifier', async () => {
     const world = await World.make()
     const events = world.record('forgiven')
     const rules: Lenience[] = ['client-identifier-over-23', 'will-flags-without-will']
@@ -86,14 +86,14 @@ describe('a lenient listener', () => {
     },
   )
 
-  it('does not give what the configuration forbids', async () => {
+  it('does not allow what the configuration forbids', async () => {
     const world = await World.make({ limits: { emptyClientIdentifierAllowed: false } })
     const client = await connected(world, '', ['empty-client-identifier'], 3)
     expect(client.connack).toMatchObject({ returnCode: 2 })
     expect(world.server.state.counters.forgiven['empty-client-identifier']).toBe(0)
   })
 
-  it('a packet identifier 0 is answered with 0', async () => {
+  it('answers packet identifier 0 with 0', async () => {
     const world = await World.make()
     const client = await connected(world, 'zero', ['packet-identifier-zero'])
     expect(await client.bytes(packet(0x82, uint16(0), 't', 0))).toMatchObject([
@@ -106,7 +106,7 @@ describe('a lenient listener', () => {
     ])
   })
 
-  it('a stored Session of a lenient client survives as any other', async () => {
+  it('keeps a stored Session like any other', async () => {
     const world = await World.make()
     const long = 'y'.repeat(30)
     const first = await connected(world, long, ['client-identifier-over-23'], 3, 0)

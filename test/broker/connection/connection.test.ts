@@ -12,7 +12,7 @@ const connectBytes = (clientId: string): Buffer =>
   } as never)
 
 describe('Keep Alive', () => {
-  it('[MQTT-3.1.2-22] any packet counts, one and a half times the interval is allowed', async () => {
+  it('[MQTT-3.1.2-22] allows one and a half times the interval since any packet', async () => {
     const world = await World.make()
     const disconnected = world.record('disconnected')
     const client = await world.connect('a', { keepalive: 10 })
@@ -42,7 +42,7 @@ describe('Keep Alive', () => {
     expect(client.got()).toEqual([])
   })
 
-  it('[MQTT-3.1.2-22] bytes of a packet that is under way count: a large PUBLISH may take longer [field-B6]', async () => {
+  it('[MQTT-3.1.2-22] bytes count, so a large PUBLISH may take longer [field-B6]', async () => {
     const world = await World.make()
     const client = await world.connect('a', { keepalive: 10 }, 4)
     const payload = Buffer.alloc(4000, 'x')
@@ -58,7 +58,7 @@ describe('Keep Alive', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('so do those of a TLS record that is under way', async () => {
+  it('so do those of a TLS record under way', async () => {
     const world = await World.make()
     const client = await world.connect('a', { keepalive: 10 }, 4)
     client.link.arrivedBytes = 0
@@ -71,7 +71,7 @@ describe('Keep Alive', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('what has arrived is read before time is judged [field-B6]', async () => {
+  it('input that has arrived is read before the time is checked [field-B6]', async () => {
     const world = await World.make()
     const client = await world.connect('a', { keepalive: 10 })
     const silent = await world.connect('b', { keepalive: 10 })
@@ -96,7 +96,7 @@ describe('Keep Alive', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('what the Server sends does not count', async () => {
+  it('packets of the Server do not count', async () => {
     const world = await World.make()
     const client = await world.connect('a', { keepalive: 10 })
     await client.subscribe('t')
@@ -108,7 +108,7 @@ describe('Keep Alive', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('0 is served for ever', async () => {
+  it('0 sets no limit', async () => {
     const world = await World.make()
     const client = await world.connect('a', { keepalive: 0 })
     await world.pass(1_000_000)
@@ -116,8 +116,8 @@ describe('Keep Alive', () => {
   })
 })
 
-describe('packets out of place', () => {
-  it('acknowledgements that fit nothing: unknown ones are forgiven, wrong kinds end the connection', async () => {
+describe('unexpected packets', () => {
+  it('an acknowledgement of an unknown identifier is ignored, one of the wrong kind ends it', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     expect(await sub.send({ cmd: 'puback', messageId: 9 }, { cmd: 'pubcomp', messageId: 9 })).toEqual([])
@@ -147,7 +147,7 @@ describe('packets out of place', () => {
     }
   })
 
-  it('[MQTT-4.13.1-1] what only a Server sends, reserved flags, and nonsense end it with the right code', async () => {
+  it('[MQTT-4.13.1-1] packets of a Server, reserved flags and nonsense end it', async () => {
     const world = await World.make()
     for (const [hex, reasonCode] of [
       ['20020000', 0x82], // CONNACK
@@ -167,7 +167,7 @@ describe('packets out of place', () => {
     }
   })
 
-  it('nothing after DISCONNECT or a violation is handled, and what was answered before still leaves', async () => {
+  it('packets after DISCONNECT or a violation are not handled; earlier answers still leave', async () => {
     const world = await World.make()
     const published = world.record('published')
     const publish = { cmd: 'publish', topic: 't', payload: 'x', qos: 0 }
@@ -182,7 +182,7 @@ describe('packets out of place', () => {
     expect(published).toEqual([])
   })
 
-  it('packets in single bytes are the same packets', async () => {
+  it('packets may arrive byte by byte', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('t')
@@ -194,7 +194,7 @@ describe('packets out of place', () => {
 })
 
 describe('slow readers', () => {
-  it('QoS 0 is dropped and counted, QoS 1 and 2 stay and come later in order', async () => {
+  it('lose QoS 0, which is counted; QoS 1 and 2 stay and come later in order', async () => {
     const world = await World.make({ limits: { outgoingBytesMax: 1000 } })
     const dropped = world.record('dropped')
     const sub = await world.connect('sub')
@@ -218,7 +218,7 @@ describe('slow readers', () => {
     expect(got.length + dropped.length).toBe(100)
   })
 
-  it('what waits for a commit counts as waiting', async () => {
+  it('output that waits for a commit counts as waiting', async () => {
     const world = await World.make({ limits: { outgoingBytesMax: 1000 } })
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 1)
@@ -230,7 +230,7 @@ describe('slow readers', () => {
     expect(sub.texts().map(Number)).toEqual(Array.from({ length: 30 }, (_, n) => n))
   })
 
-  it('a reader that takes nothing for stalledReaderSeconds is cut off; one that takes something is not', async () => {
+  it('one that takes nothing for stalledReaderSeconds is cut off, no other', async () => {
     const world = await World.make({ limits: { stalledReaderSeconds: 10 } })
     const disconnected = world.record('disconnected')
     const sub = await world.connect('sub', lasting())
@@ -258,7 +258,7 @@ describe('slow readers', () => {
     expect(idle.closed).toBe(false)
   })
 
-  it('gets every turn as it was, also where the turns lie in the same memory', async () => {
+  it('get every turn as it was sent, even if several turns use the same memory', async () => {
     const world = await World.make()
     const subs = [await world.connect('a'), await world.connect('b')]
     for (const sub of subs) {
@@ -278,7 +278,7 @@ describe('slow readers', () => {
     for (const sub of subs) expect(sub.texts()).toEqual(turns.flat())
   })
 
-  it('a connection that is closing and does not read is cut off too', async () => {
+  it('are also cut off while the connection is closing', async () => {
     const world = await World.make({ limits: { stalledReaderSeconds: 10 } })
     const client = await world.connect('a')
     client.link.stuck = true
@@ -292,7 +292,7 @@ describe('slow readers', () => {
 })
 
 describe('full queues', () => {
-  it('refuse: 0x97, 3.1.1 is closed, nobody else gets the message, stored or not', async () => {
+  it('refuse answers 0x97, ends 3.1.1, and gives the message to nobody else', async () => {
     for (const options of [lasting(), {}]) {
       const world = await World.make({ limits: { queueMessagesMax: 1, queueFull: 'refuse', inFlightMax: 1 } })
       const limited = world.record('limited')
@@ -315,7 +315,7 @@ describe('full queues', () => {
     }
   })
 
-  it('refuse, in a group: only when the member whose turn it is has no place; the turns go on as usual', async () => {
+  it('refuse in a group happens only if the member whose turn it is has no place', async () => {
     const world = await World.make({ limits: { queueMessagesMax: 1, queueFull: 'refuse', inFlightMax: 1 } })
     const members = [await world.connect('a'), await world.connect('b')]
     for (const member of members) await member.subscribe('$share/g/t', 1)
@@ -329,7 +329,7 @@ describe('full queues', () => {
     ])
   })
 
-  it('drop-oldest tells whose message was lost', async () => {
+  it('drop-oldest reports whose message was lost', async () => {
     const world = await World.make({ limits: { queueMessagesMax: 2 } })
     const dropped = world.record('dropped')
     const sub = await world.connect('sub', lasting())
@@ -346,7 +346,7 @@ describe('full queues', () => {
 })
 
 describe('the end of a connection', () => {
-  it('each kind is told once, with who ended it', async () => {
+  it('of each kind is reported once, with the side that ended it', async () => {
     const world = await World.make()
     const disconnected = world.record('disconnected')
     await (await world.connect('a')).send({ cmd: 'disconnect', reasonCode: 0 })
@@ -361,7 +361,7 @@ describe('the end of a connection', () => {
     expect(world.census()).toEqual(Object.fromEntries(Object.keys(world.census()).map((key) => [key, 0])))
   })
 
-  it('messages that could not leave any more come when the client is back', async () => {
+  it('keeps messages that could not leave for when the client is back', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 1)
@@ -378,7 +378,7 @@ describe('the end of a connection', () => {
 })
 
 describe('a broker that is behind', () => {
-  it('pauses whoever asks for more to be stored, whatever the packets are, and goes on by commits alone', async () => {
+  it('pauses clients that store more, with whatever packets, until commits catch up', async () => {
     const world = await World.make({ limits: { pendingCommitBytesMax: 300 } })
     const client = await world.connect('a', lasting())
     world.ledger.automatic = false
@@ -395,8 +395,8 @@ describe('a broker that is behind', () => {
   })
 })
 
-describe('a client that asks and does not read', () => {
-  it('is not read from while its answers wait, and goes on when it has read them', async () => {
+describe('a client that does not read its answers', () => {
+  it('is not read from until it has taken them', async () => {
     const world = await World.make({ limits: { outgoingBytesMax: 6600 } })
     const client = await world.connect('a')
     const other = await world.connect('b')
@@ -417,7 +417,7 @@ describe('a client that asks and does not read', () => {
     expect(answered + client.got().length).toBe(sent + 100)
   })
 
-  it('[MQTT-3.1.2-24] gets no SUBACK above its Maximum Packet Size: it is told, and nothing is subscribed', async () => {
+  it('[MQTT-3.1.2-24] gets no SUBACK above its Maximum Packet Size, but an error', async () => {
     const world = await World.make()
     const client = await world.connect('a', { properties: { maximumPacketSize: 100 } })
     const subscriptions = Array.from({ length: 96 }, (_, index) => ({ topic: `t/${index}`, qos: 0 }))
@@ -442,7 +442,7 @@ describe('connectTimeoutSeconds', () => {
 })
 
 describe('bounds in bytes', () => {
-  it('what is in flight to one client has the limit of its queue, beside it', async () => {
+  it('messages in flight have the limit of the queue, in addition to it', async () => {
     const world = await World.make({ limits: { queueBytesMax: 1000 } })
     const sub = await world.connect('sub')
     await sub.subscribe('t', 1)
@@ -455,7 +455,7 @@ describe('bounds in bytes', () => {
     expect(world.server.state.sessions.get('sub')?.inFlightBytes).toBe(0)
   })
 
-  it('bodies are read back a MiB at a time, however many messages that is', async () => {
+  it('bodies are read back a MiB at a time, however many messages they are', async () => {
     const asked: number[] = []
     const world = await World.make({}, (made) => {
       const queue = Array.from({ length: 4 }, () => {
@@ -485,7 +485,7 @@ describe('bounds in bytes', () => {
     expect(Math.max(...asked)).toBe(2)
   })
 
-  it('[MQTT-4.6.0-6] where QoS 0 waits in the queue, a newer one waits behind it', async () => {
+  it('[MQTT-4.6.0-6] a QoS 0 message waits behind others of QoS 0 in the queue', async () => {
     const world = await World.make({ limits: { queueQos0: true } })
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 1)
@@ -503,7 +503,7 @@ describe('bounds in bytes', () => {
   })
 })
 
-it('a packet that is too large for its reader leaves it nothing that others write into', async () => {
+it('a packet that is too large for its reader keeps no memory that others write into', async () => {
   const world = await World.make()
   const small = await world.connect('small', { properties: { maximumPacketSize: 120 } })
   const other = await world.connect('other')

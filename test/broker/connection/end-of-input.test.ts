@@ -1,4 +1,7 @@
-/** What a client sent before it left is handled before its end is, on every transport, whatever holds the connection. */
+/**
+ * Packets that a client sent before it left are handled before its end, on every transport, whatever holds
+ * them.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -206,7 +209,7 @@ describe.each(TRANSPORTS)('over %s, while a policy thinks', (type) => {
     }
   }
 
-  test('what was sent before the end counts, although messages to the client fail to be written [field-B5]', async () => {
+  test('handles packets before the end, even if writes to the client fail [field-B5]', async () => {
     const policy = slow()
     const { world, texts } = await worldFor(policy)
     const peer = await peerOf(world, type)
@@ -229,7 +232,7 @@ describe.each(TRANSPORTS)('over %s, while a policy thinks', (type) => {
     expect(texts).toEqual(TEXTS)
   })
 
-  test('a half-closed connection gets the answers to what it sent', async () => {
+  test('answers the packets of a half-closed connection', async () => {
     const policy = slow()
     const { world } = await worldFor(policy)
     const peer = await peerOf(world, type)
@@ -244,7 +247,7 @@ describe.each(TRANSPORTS)('over %s, while a policy thinks', (type) => {
   })
 })
 
-describe('a client that is gone, and whose last packets wait', () => {
+describe('a client that is gone while its last packets wait', () => {
   interface Waiting {
     readonly world: World
     readonly texts: string[]
@@ -276,10 +279,11 @@ describe('a client that is gone, and whose last packets wait', () => {
     answer()
     await world.settle()
     expect(texts).toEqual(['last', 'lost']) // no DISCONNECT: the Will comes behind what it sent
-    expect(world.census()).toMatchObject({ connections: 0, clientsConnected: 0, wills: 0, deadlines: 1 }) // of the keeper's Session
+    // The deadline is that of the keeper's Session.
+    expect(world.census()).toMatchObject({ connections: 0, clientsConnected: 0, wills: 0, deadlines: 1 })
   })
 
-  test('gets no messages meanwhile: they wait in its Session', async () => {
+  test('gets no messages meanwhile, which wait in its Session', async () => {
     const { world, client, answer } = await waiting()
     await client.vanish()
     const again = await world.connect('keeper', lasting())
@@ -289,7 +293,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(world.server.connectionCount).toBe(1)
   })
 
-  test('is ended after a time when the policy does not answer', async () => {
+  test('is ended after a while if the policy does not answer', async () => {
     const { world, texts } = await waiting(publish('out', 'last'))
     await world.pass(59)
     expect(world.server.connectionCount).toBe(1)
@@ -300,7 +304,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(texts).toEqual(['lost'])
   })
 
-  test('is ended at once by the operator, by a stop and by its own return', async () => {
+  test('is ended at once by the operator, by a stop, or when it connects anew', async () => {
     const kicked = await waiting(publish('out', 'last'))
     expect(kicked.world.server.disconnect('leaver', 0x98, 'by the operator')).toBe(true)
     await kicked.world.settle()
@@ -319,7 +323,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(back.texts).toEqual(['lost'])
   })
 
-  test('says DISCONNECT before its return when only the store holds it [field-B5]', async () => {
+  test('has its DISCONNECT handled when it connects anew, if the store held it [field-B5]', async () => {
     const { world, texts } = await worldFor({ options: { limits: { pendingCommitBytesMax: 1 } } })
     world.ledger.automatic = false
     const client = world.open()
@@ -335,7 +339,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(again.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })
 
-  test('is ended although it read no answers, and its transport is gone without a word [field-B5]', async () => {
+  test('is ended although it read no answers and its transport is gone [field-B5]', async () => {
     const { world, texts } = await worldFor({ options: { limits: { outgoingBytesMax: 10 } } })
     const client = await world.connect('leaver', { will })
     client.link.stuck = true
@@ -349,7 +353,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(world.census()).toMatchObject({ connections: 0, clientsConnected: 0, wills: 0 })
   })
 
-  test('takes nothing over from a connection that is newer than its end', async () => {
+  test('does not take over from a connection that is newer than its end', async () => {
     const answers: (() => void)[] = []
     const world = await World.make({
       policy: {
@@ -371,7 +375,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(world.server.connectionCount).toBe(1)
   })
 
-  test('takes nothing over that a newer connection has left, either [field-B5]', async () => {
+  test('does not take over what a newer connection left, either [field-B5]', async () => {
     const answers: (() => void)[] = []
     const world = await World.make({
       policy: {
@@ -394,7 +398,7 @@ describe('a client that is gone, and whose last packets wait', () => {
     expect(world.census()).toMatchObject({ connections: 0, sessions: 1, subscriptions: 1 })
   })
 
-  test('is not let in when it sent nothing but CONNECT', async () => {
+  test('is not let in if it sent only CONNECT', async () => {
     const world = await World.make({ policy: { authenticate: () => new Promise(() => {}) } })
     const gone = world.open()
     await gone.send(connectPacket('device'))

@@ -70,7 +70,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(client.closed).toBe(true)
   })
 
-  test('is refused as one too many after the time that it may wait, and counted', async () => {
+  test('is refused, and counted, after the longest time that it may wait', async () => {
     const { world, queue } = await made()
     const limited = world.record('limited')
     const client = await asks(world, 'c')
@@ -81,7 +81,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(world.server.state.loginQueue.length).toBe(0)
   })
 
-  test('gives up its place when it leaves, by DISCONNECT too; but not one that sent its last words', async () => {
+  test('gives up its place when it leaves, unless packets follow its CONNECT', async () => {
     const { world, queue } = await made()
     const vanished = await asks(world, 'vanished')
     const spoke = world.open(5)
@@ -102,7 +102,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(world.census()).toMatchObject({ connections: 0, deadlines: 0 })
   })
 
-  test('is not late by its Keep Alive for the time that it waited', async () => {
+  test('does not lose Keep Alive time while it waits', async () => {
     const { world, queue } = await made()
     const client = await asks(world, 'c', { keepalive: 10 })
     await world.pass(60)
@@ -113,7 +113,7 @@ describe('a client that waits in the queue of a policy', () => {
     expect(client.closed).toBe(true)
   })
 
-  test('takes no place of those that do not wait: connections_max locks nobody out', async () => {
+  test('takes no place from clients that do not wait, so connections_max locks nobody out', async () => {
     const { world, queue } = await made({ limits: { connectionsMax: 2 } })
     const crowd: TestClient[] = []
     for (let i = 0; i < 300; i++) crowd.push(await asks(world, `c${i}`))

@@ -5,7 +5,7 @@ import { connectPacket, type TestClient, World } from '../harness.ts'
 
 const bytesOf = (packet: object): Buffer => mqttPacket.generate(packet as Packet, { protocolVersion: 5 })
 
-it('a fleet that comes back at once is let in turn by turn, and who is there already is served before it', async () => {
+it('a fleet that comes back at once is let in turn by turn, after connected clients', async () => {
   const world = await World.make()
   const reader = await world.connect('reader')
   await reader.subscribe('a')
@@ -30,7 +30,7 @@ it('a fleet that comes back at once is let in turn by turn, and who is there alr
   for (const client of fleet) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
 })
 
-it('who leaves while it waits for that leaves nothing behind', async () => {
+it('a newcomer that leaves while it waits leaves nothing behind', async () => {
   const world = await World.make()
   const { turn } = world.server.state
   const before = world.census()
@@ -91,7 +91,7 @@ describe('while a client is active, a crowd', () => {
     expect([...fleet.keys()].filter(({ link }) => !link.paused)).toHaveLength(7)
   })
 
-  it('is let in by 8 a turn, also where more come meanwhile', async () => {
+  it('is let in at 8 per turn, even if more come meanwhile', async () => {
     const { world, publisher } = await made()
     const { connectQueue, counters } = world.server.state
     const clients = Array.from({ length: 300 }, () => world.open(5))
@@ -120,7 +120,7 @@ describe('while a client is active, a crowd', () => {
     for (const client of clients) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })
 
-  it('is not late while it is not read from, and has the connect time-out again from then on', async () => {
+  it('has the full connect time-out once it is read from', async () => {
     const { world, publisher } = await made()
     const fleet = new Map(Array.from({ length: 9 }, (_, index) => [world.open(5), connect(`c${index}`)]))
     const silent = Array.from({ length: 120 }, () => world.open(5))

@@ -38,19 +38,19 @@ function encoderFor(version: ProtocolVersion, packetBytesMax: number, aliasMaxim
 }
 
 describe('DeliveryEncoder', () => {
-  it('DUP, QoS and RETAIN are those of the delivery', () => {
+  it('takes DUP, QoS and RETAIN from the delivery', () => {
     const encoder = encoderFor(4, Number.POSITIVE_INFINITY, 0)
     expect(encoder.encode(delivery('t', X), 7, false, 0)?.toString('hex')).toBe('3306000174000778')
     expect(encoder.encode(delivery('t', X), 7, true, 0)?.toString('hex')).toBe('3b06000174000778')
   })
 
-  it('[MQTT-3.3.2-6] the expiry is what is left, in whole seconds, never below 0', () => {
+  it('[MQTT-3.3.2-6] sends the seconds left until expiry, never less than 0', () => {
     const encoder = encoderFor(5, Number.POSITIVE_INFINITY, 0)
     const left = (now: number) => encoder.encode(delivery('t', X, 10_000), 1, false, now)?.readUInt32BE(9)
     expect([left(0), left(500), left(9_999), left(10_000), left(60_000)]).toEqual([10, 10, 1, 0, 0])
   })
 
-  it('[MQTT-3.1.2-24] what exceeds the maximum of the client is null, and sets no alias', () => {
+  it('[MQTT-3.1.2-24] returns null above the maximum of the client, and sets no alias', () => {
     const encoder = encoderFor(5, 30, 1)
     const topic = 'some/topic'
     // One that comes a second time is worth an alias.
@@ -60,7 +60,7 @@ describe('DeliveryEncoder', () => {
     expect(encoder.encode(delivery(topic, X), 1, false, 0)?.subarray(2, 4)).toEqual(Buffer.from([0, 0]))
   })
 
-  it('few long topic names are remembered, to see which of them come again [field-E29]', () => {
+  it('remembers few long topic names while it looks for those that come again [field-E29]', () => {
     const encoder = encoderFor(5, Number.POSITIVE_INFINITY, 16)
     const hasAlias = (topic: string): boolean => {
       const packet = encoder.encode(delivery(topic, X), 1, false, 0)!
@@ -72,7 +72,7 @@ describe('DeliveryEncoder', () => {
     expect([hasAlias(long(0)), hasAlias(long(2))]).toEqual([false, true])
   })
 
-  it('a large payload is not copied for each receiver: it stays where the message has it', () => {
+  it('does not copy a large payload for each receiver, but uses that of the message', () => {
     const encoder = new DeliveryEncoder(new PacketSlab(), new PacketSlab(), 4, Number.POSITIVE_INFINITY, 0)
     const large = delivery('t', Buffer.alloc(5000, 'l'))
     const encoded = encoder.encode(large, 7, false, 0)!
@@ -86,7 +86,7 @@ describe('DeliveryEncoder', () => {
     expect([encoder.body, shared.end - shared.start]).toEqual([null, 5000 + 6])
   })
 
-  it('[MQTT-3.1.2-24] the maximum of the client counts a payload that is not copied', () => {
+  it('[MQTT-3.1.2-24] counts a payload that is not copied against the maximum of the client', () => {
     const payload = Buffer.alloc(5000)
     for (const version of [4, 5] as const) {
       const whole = encoderFor(version, Number.POSITIVE_INFINITY, 1).encode(
@@ -102,7 +102,7 @@ describe('DeliveryEncoder', () => {
     }
   })
 
-  it('what no packet can express is null too: a maximal payload with a longer header', () => {
+  it('returns null for a packet that is larger than the standard can express', () => {
     const payload = Buffer.alloc(268_435_455 - 5)
     for (const version of [4, 5] as const) {
       const encoder = encoderFor(version, Number.POSITIVE_INFINITY, 1)

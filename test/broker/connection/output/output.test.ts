@@ -35,7 +35,7 @@ function made(outgoingBytesMax = 10, now = () => 0) {
 }
 
 describe('Output', () => {
-  it('what is free leaves at the end of the turn in one write', () => {
+  it('writes all packets that wait for no commit in one write at the end of the turn', () => {
     const { link, turn, output, credits } = made()
     turn(0, 0)
     expect([link.writes, link.packets.length, output.idle, credits()]).toEqual([1, 2, true, 2])
@@ -43,7 +43,7 @@ describe('Output', () => {
     expect(link.writes).toBe(1)
   })
 
-  it('over TLS the last packet of several is written alone, however they lie in memory [field-E26]', () => {
+  it('writes the last packet of several alone over TLS, wherever they are in memory [field-E26]', () => {
     const { link, output, store, commit } = made(100_000)
     link.hidesRecords = true
     const written = (): string[] => link.raw.splice(0).map((bytes) => bytes.toString('hex'))
@@ -79,7 +79,7 @@ describe('Output', () => {
     expect(written()).toEqual(['d000d000', 'd000'])
   })
 
-  it('over TLS a stream of packets is not cut into records: sixteen writes, and then one a second', () => {
+  it('does so over TLS for sixteen writes of a stream, and then for one per second', () => {
     let now = 0
     const { link, output } = made(100_000, () => now)
     link.hidesRecords = true
@@ -99,7 +99,7 @@ describe('Output', () => {
     expect(twenty()).toBe(16)
   })
 
-  it('what waits holds back everything behind it, and gives its credits back when it leaves', () => {
+  it('holds back all packets behind one that waits, and returns its credits when it leaves', () => {
     const { link, turn, commit, output, state, credits } = made()
     turn(0, 1)
     turn(0)
@@ -113,7 +113,7 @@ describe('Output', () => {
     expect([output.idle, output.pushed, output.written]).toEqual([true, 5, 5])
   })
 
-  it('acknowledgements one after the other are one chunk, in order with everything else', () => {
+  it('joins successive acknowledgements into one chunk, in order with other packets', () => {
     const { link, output, state } = made(100)
     const other = new Output(state, new TestLink({}, 4), { committed: () => {}, credited: () => {} })
     output.acknowledge('puback', 4, 1, 0, 0, 1)
@@ -129,7 +129,7 @@ describe('Output', () => {
     expect([output.pushed, output.written]).toEqual([5, 5])
   })
 
-  it('output that waits keeps no memory alive but its own; a large packet is shared', () => {
+  it('keeps no other memory alive with output that waits; shares a large packet', () => {
     const { link, output, turn, commit, store } = made(1_000_000)
     const kept: Buffer[] = []
     const write = link.write.bind(link)
@@ -180,7 +180,7 @@ describe('Output', () => {
     expect(kept.length).toBe(21)
   })
 
-  it('readers that wait for the same large bytes share one copy, with small ones in order around it', () => {
+  it('shares one copy of large bytes among readers that wait, in order with small ones', () => {
     const { state, store } = made()
     const slab = Buffer.alloc(256 * 1024, 's')
     const body = slab.subarray(1000, 9000)
@@ -208,7 +208,7 @@ describe('Output', () => {
     expect(store.recordedSequence).toBe(0)
   })
 
-  it('what waits is copied out of memory that the next turn writes into, each time anew', () => {
+  it('copies output that waits out of the memory of the turn, each time', () => {
     const { state, link, output } = made(1_000_000)
     const written: Buffer[] = []
     link.write = (chunks) => written.push(Buffer.concat(chunks))
@@ -235,7 +235,7 @@ describe('Output', () => {
     })
   })
 
-  it('a body counts with its packet: bytes, weight and what the link is told', () => {
+  it('counts a body with its packet in bytes, in weight and towards the link', () => {
     const { link, output } = made(10_000)
     const body = Buffer.alloc(6000, 'b')
     for (let packet = 0; packet < 2; packet++) {
@@ -250,7 +250,7 @@ describe('Output', () => {
     expect(link.writes).toBe(0)
   })
 
-  it('neighbours in one buffer are one chunk, and nothing else is', () => {
+  it('joins only packets that are neighbours in one buffer', () => {
     const { link, output } = made(100)
     const buffer = Buffer.from('d000d000d000d000d000', 'hex')
     output.pushPart(buffer, 0, 2, 0, 0)
@@ -264,7 +264,7 @@ describe('Output', () => {
     expect([output.pushed, output.written, link.packets.length]).toEqual([6, 6, 6])
   })
 
-  it('acknowledgements go on in the next slab when one is full', () => {
+  it('goes on with acknowledgements in the next slab when one is full', () => {
     const { link, output } = made(1_000_000)
     for (let id = 1; id <= 10_000; id++) output.acknowledge('puback', 4, id, 0, 0, 1)
     output.flush()
@@ -274,7 +274,7 @@ describe('Output', () => {
     for (let id = 1; id <= 10_000; id++) expect(bytes.readUInt32BE((id - 1) * 4)).toBe(0x40020000 + id)
   })
 
-  it('a packet whose commit records nothing waits for earlier commits at most', () => {
+  it('makes a packet whose commit records nothing wait for earlier commits only', () => {
     const { link, output, store, turn, commit } = made()
     output.push(ping, store.openSequence, 0)
     output.flush()
@@ -287,7 +287,7 @@ describe('Output', () => {
     expect(link.packets).toHaveLength(3)
   })
 
-  it('is congested by what was added, held, or not taken by the reader; never when nothing waits', () => {
+  it('is congested by bytes added, held or not taken by the reader; never if nothing waits', () => {
     const { link, output, turn, commit } = made(2 * 66)
     output.push(ping, 0, 0)
     expect(output.congested).toBe(false)
@@ -310,7 +310,7 @@ describe('Output', () => {
     expect([output.congested, output.waitingBytes]).toEqual([false, 0])
   })
 
-  it('discard forgets what has not left, and its credits', () => {
+  it('discard drops packets that have not left, and their credits', () => {
     const { link, output, turn, commit, state, credits } = made()
     turn(1)
     output.push(ping, 0, 1)
