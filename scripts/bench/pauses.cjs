@@ -137,7 +137,7 @@ function takeProfile() {
     for (const pause of worst) pause.functions ??= functionsOf(result.profile, pause, offset)
   })
   profiler.post('Profiler.start')
-  // That took a tenth of a second, which is not due to the broker.
+  // This took a tenth of a second, which is not due to the broker.
   before = present()
 }
 

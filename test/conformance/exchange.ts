@@ -30,7 +30,7 @@ export function exchange(version: Version): readonly Step[] {
     toPub: Buffer.concat(toPub).toString('hex'),
   })
   const none = is5 ? properties() : NOTHING
-  // 5.0: Maximum Packet Size 16 MiB and Topic Alias Maximum 64 are all that differs from what the standard assumes.
+  // In 5.0, Maximum Packet Size 16 MiB and Topic Alias Maximum 64 are the only values that are no defaults.
   const told = is5 ? properties(0x27, uint32(16 * 1024 ** 2), 0x22, [0, 64]) : NOTHING
   const connack = (present: number) => packet(0x20, present, 0, told)
   const suback = (id: number, code: number) => packet(0x90, [0, id], none, code)

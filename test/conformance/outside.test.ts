@@ -19,7 +19,7 @@ describe('outside.yaml', () => {
     expect(told).toEqual([...section.matchAll(/^ {2}([a-z_0-9]+):/gm)].map(([, key]) => key))
   })
 
-  test('says each default as it is', () => {
+  test('names each default correctly', () => {
     const defaults = YAML.replace(/^( +[a-z_]+):[^#\n]*# default: (.+)$/gm, '$1: $2').replace(
       /(refused_subscriptions: \[\])\n(?: {4}.*\n)+/,
       '$1\n',
@@ -37,7 +37,7 @@ describe('outside.yaml', () => {
     expect(sysIntervalSeconds).toBe(loadConfig().sysIntervalSeconds)
   })
 
-  test('CONNACK tells a client of 5.0 what holds', async () => {
+  test('CONNACK announces the limits to a client of 5.0', async () => {
     const client = await (await world()).connect('', { keepalive: 120 })
     expect(client.connack).toMatchObject({
       reasonCode: 0,
@@ -51,7 +51,7 @@ describe('outside.yaml', () => {
     })
   })
 
-  test.each([3, 4, 5] as const)('SUBACK refuses what is listed, level %i', async (version) => {
+  test.each([3, 4, 5] as const)('SUBACK refuses the listed filters, level %i', async (version) => {
     const client = await (await world()).connect('c', {}, version)
     const codes = [await client.subscribe('test/nosubscribe', 2), await client.subscribe('test/forbidden', 2)]
     expect(codes).toEqual({ 3: [0, 0], 4: [0x80, 0x80], 5: [0x80, 0x87] }[version])

@@ -1,4 +1,4 @@
-/** A representative part of the statements, through the real process: its sockets, its store, its configuration. */
+/** A representative part of the statements, on the real process with its sockets, store and configuration. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { BrokerProcess, cleanUp } from '../e2e/process.ts'
 import { connect, packet, properties, uint16, uint32 } from '../mqtt/packets.ts'
@@ -67,18 +67,21 @@ describe('CONNECT', () => {
     ])
   })
 
-  test('[MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16] empty Client Identifiers become unique ones', async () => {
-    const told = await Promise.all(
-      [1, 2, 3].map(async () => {
-        const connack = await (await SocketClient.open(broker.port)).ask(connect(5, 2, NONE, ''))
-        return connack.cmd === 'connack' ? connack.properties?.assignedClientIdentifier : ''
-      }),
-    )
-    expect(new Set(told).size).toBe(3)
-    expect(told.every((id) => id !== undefined && id !== '')).toBe(true)
-  })
+  test(
+    '[MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16] ' + 'empty Client Identifiers become unique ones',
+    async () => {
+      const told = await Promise.all(
+        [1, 2, 3].map(async () => {
+          const connack = await (await SocketClient.open(broker.port)).ask(connect(5, 2, NONE, ''))
+          return connack.cmd === 'connack' ? connack.properties?.assignedClientIdentifier : ''
+        }),
+      )
+      expect(new Set(told).size).toBe(3)
+      expect(told.every((id) => id !== undefined && id !== '')).toBe(true)
+    },
+  )
 
-  test('[MQTT-3.1.4-3] takeover: 0x8E, the close, and the new connection goes on', async () => {
+  test('[MQTT-3.1.4-3] a takeover closes the old connection with 0x8E, and the new one goes on', async () => {
     const id = fresh('taken')
     const old = await online(id)
     const next = await online(id)
@@ -86,35 +89,43 @@ describe('CONNECT', () => {
     expect(await next.ask(PINGREQ)).toMatchObject({ cmd: 'pingresp' })
   })
 
-  test('[MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] Clean Start and Session Present', async () => {
-    const id = fresh('session')
-    for (const [flags, present] of [
-      [0, '00'],
-      [0, '01'],
-      [2, '00'],
-      [0, '01'],
-    ] as const) {
-      const client = await SocketClient.open(broker.port)
-      await client.ask(lasting(id, flags))
-      expect(client.hex().slice(4, 8)).toBe(`${present}00`)
-      await client.last(packet(0xe0))
-    }
-  })
+  test(
+    '[MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] ' +
+      'Clean Start and Session Present',
+    async () => {
+      const id = fresh('session')
+      for (const [flags, present] of [
+        [0, '00'],
+        [0, '01'],
+        [2, '00'],
+        [0, '01'],
+      ] as const) {
+        const client = await SocketClient.open(broker.port)
+        await client.ask(lasting(id, flags))
+        expect(client.hex().slice(4, 8)).toBe(`${present}00`)
+        await client.last(packet(0xe0))
+      }
+    },
+  )
 
-  test('[MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.3-10] [MQTT-3.14.4-3] a Will when the network fails, none after DISCONNECT', async () => {
-    const topic = fresh('will')
-    const watcher = await online(fresh('watcher'))
-    await watcher.ask(subscribe(5, 1, topic, 8))
-    const will = properties(USER, 'b', '1', USER, '__proto__', '2', USER, 'b', '0')
-    const bytes = connect(5, 6, NONE, fresh('willed'), will, topic, 'lost')
-    await (await online('', bytes)).last(packet(0xe0))
-    const failing = await online('', bytes)
-    watcher.hex()
-    failing.vanish()
-    await watcher.next()
-    // The one that left with DISCONNECT would have come first.
-    expect(watcher.hex()).toBe(packet(0x30, topic, will, Buffer.from('lost')).toString('hex'))
-  })
+  test(
+    '[MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.3-10] [MQTT-3.14.4-3] ' +
+      'a Will is published when the network fails, and not after DISCONNECT',
+    async () => {
+      const topic = fresh('will')
+      const watcher = await online(fresh('watcher'))
+      await watcher.ask(subscribe(5, 1, topic, 8))
+      const will = properties(USER, 'b', '1', USER, '__proto__', '2', USER, 'b', '0')
+      const bytes = connect(5, 6, NONE, fresh('willed'), will, topic, 'lost')
+      await (await online('', bytes)).last(packet(0xe0))
+      const failing = await online('', bytes)
+      watcher.hex()
+      failing.vanish()
+      await watcher.next()
+      // The one that left with DISCONNECT would have come first.
+      expect(watcher.hex()).toBe(packet(0x30, topic, will, Buffer.from('lost')).toString('hex'))
+    },
+  )
 })
 
 describe('what ends a connection', () => {
@@ -154,43 +165,51 @@ describe('what ends a connection', () => {
 })
 
 describe('messages', () => {
-  test('[MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.10.4-4] [MQTT-3.12.4-1] [MQTT-2.2.1-6] answers have the identifier of what they answer', async () => {
-    const client = await online(fresh('asks'))
-    await client.ask(subscribe(5, 0x1234, 'a', 2, 'b', 1, 'c', 0))
-    await client.ask(unsubscribe(5, 0x4321, 'a', 'z'))
-    await client.ask(PINGREQ)
-    expect(client.hex()).toBe('9006123400020100' + 'b0054321000011' + 'd000')
-  })
+  test(
+    '[MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.10.4-4] [MQTT-3.12.4-1] [MQTT-2.2.1-6] ' +
+      'answers have the identifiers of the packets that they answer',
+    async () => {
+      const client = await online(fresh('asks'))
+      await client.ask(subscribe(5, 0x1234, 'a', 2, 'b', 1, 'c', 0))
+      await client.ask(unsubscribe(5, 0x4321, 'a', 'z'))
+      await client.ask(PINGREQ)
+      expect(client.hex()).toBe('9006123400020100' + 'b0054321000011' + 'd000')
+    },
+  )
 
-  test('[MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-20] properties pass unaltered', async () => {
-    const topic = fresh('forward')
-    const sub = await online(fresh('sub'))
-    await sub.ask(subscribe(5, 1, topic, 0))
-    sub.hex()
-    const all = properties(
-      USER,
-      'z',
-      '',
-      0x01,
-      1,
-      0x03,
-      'ä',
-      USER,
-      '__proto__',
-      '1',
-      0x08,
-      'r',
-      0x09,
-      [0, 1, 0],
-      USER,
-      'z',
-      '',
-    )
-    const bytes = packet(0x30, topic, all, Buffer.from('x'))
-    ;(await online(fresh('pub'))).write(bytes)
-    await sub.next()
-    expect(sub.hex()).toBe(bytes.toString('hex'))
-  })
+  test(
+    '[MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-20] ' +
+      'properties pass unaltered',
+    async () => {
+      const topic = fresh('forward')
+      const sub = await online(fresh('sub'))
+      await sub.ask(subscribe(5, 1, topic, 0))
+      sub.hex()
+      const all = properties(
+        USER,
+        'z',
+        '',
+        0x01,
+        1,
+        0x03,
+        'ä',
+        USER,
+        '__proto__',
+        '1',
+        0x08,
+        'r',
+        0x09,
+        [0, 1, 0],
+        USER,
+        'z',
+        '',
+      )
+      const bytes = packet(0x30, topic, all, Buffer.from('x'))
+      ;(await online(fresh('pub'))).write(bytes)
+      await sub.next()
+      expect(sub.hex()).toBe(bytes.toString('hex'))
+    },
+  )
 
   test('[MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-9] retained: kept, replaced, removed', async () => {
     const topic = fresh('kept')
@@ -213,22 +232,26 @@ describe('messages', () => {
     expect(await late()).toEqual(['suback'])
   })
 
-  test('[MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-4.3.3-12] acknowledgements of QoS 1 and 2, and a repeated one', async () => {
-    const topic = fresh('qos')
-    const sub = await online(fresh('sub'))
-    await sub.ask(subscribe(5, 1, topic, 0))
-    const pub = await online(fresh('pub'))
-    await pub.ask(publish(5, 2, topic, 1, 'a'))
-    for (const flags of [4, 12, 4]) await pub.ask(publish(5, flags, topic, 2, 'b'))
-    await pub.ask(acknowledge(0x62, 2))
-    await pub.ask(publish(5, 4, topic, 2, 'c'))
-    expect(pub.hex()).toBe(`40020001${'50020002'.repeat(3)}7002000250020002`)
-    const texts = [await sub.next(), await sub.next(), await sub.next()].map(
-      (p) => p.cmd === 'publish' && `${p.payload}`,
-    )
-    expect(texts).toEqual(['a', 'b', 'c'])
-    expect(await sub.ask(PINGREQ)).toMatchObject({ cmd: 'pingresp' })
-  })
+  test(
+    '[MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-4.3.3-12] ' +
+      'QoS 1 and 2 are acknowledged, and so is a repeated PUBLISH',
+    async () => {
+      const topic = fresh('qos')
+      const sub = await online(fresh('sub'))
+      await sub.ask(subscribe(5, 1, topic, 0))
+      const pub = await online(fresh('pub'))
+      await pub.ask(publish(5, 2, topic, 1, 'a'))
+      for (const flags of [4, 12, 4]) await pub.ask(publish(5, flags, topic, 2, 'b'))
+      await pub.ask(acknowledge(0x62, 2))
+      await pub.ask(publish(5, 4, topic, 2, 'c'))
+      expect(pub.hex()).toBe(`40020001${'50020002'.repeat(3)}7002000250020002`)
+      const texts = [await sub.next(), await sub.next(), await sub.next()].map(
+        (p) => p.cmd === 'publish' && `${p.payload}`,
+      )
+      expect(texts).toEqual(['a', 'b', 'c'])
+      expect(await sub.ask(PINGREQ)).toMatchObject({ cmd: 'pingresp' })
+    },
+  )
 
   test('[MQTT-3.8.3-3] No Local; [MQTT-4.7.2-1] wildcards and $', async () => {
     const client = await online(fresh('c'))
@@ -241,7 +264,7 @@ describe('messages', () => {
     expect(await client.next()).toMatchObject({ cmd: 'publish', topic: 'b/x' })
   })
 
-  test('[MQTT-3.1.2-24] [MQTT-3.1.2-25] what is too large for the client is left out', async () => {
+  test('[MQTT-3.1.2-24] [MQTT-3.1.2-25] a message that is too large for the client is left out', async () => {
     const topic = fresh('size')
     const sub = await online('', connect(5, 2, properties(0x27, uint32(40)), fresh('small')))
     await sub.ask(subscribe(5, 1, topic, 1))
@@ -251,7 +274,7 @@ describe('messages', () => {
     expect(await sub.next()).toMatchObject({ cmd: 'publish', payload: Buffer.from('small'), messageId: 1 })
   })
 
-  test('[MQTT-3.1.2-26] [MQTT-3.3.2-11] the Server’s aliases keep to the client’s maximum', async () => {
+  test('[MQTT-3.1.2-26] [MQTT-3.3.2-11] the Server’s aliases stay within the client’s maximum', async () => {
     const topic = fresh('alias')
     const sub = await online('', connect(5, 2, properties(0x22, uint16(1)), fresh('sub')))
     await sub.ask(subscribe(5, 1, `${topic}/#`, 0))
@@ -298,7 +321,7 @@ describe('3.1.1', () => {
     ['[MQTT-3.8.3-3, 3.1.1] no Topic Filter', subscribe(4, 1)],
     ['[MQTT-3.8.3-4, 3.1.1] QoS 3 of a subscription', subscribe(4, 1, 't', 3)],
     ['[MQTT-2.2.2-2, 3.1.1] wrong flags', packet(0xc1)],
-  ])('%s: the close, without a word', async (_, bytes) => {
+  ])('%s closes the connection without an answer', async (_, bytes) => {
     const client = await SocketClient.open(broker.port, 4)
     await client.ask(connect(4, 2, fresh('old')))
     expect(await client.last(bytes)).toEqual([])
@@ -306,47 +329,54 @@ describe('3.1.1', () => {
 })
 
 describe('over a crash of the process', () => {
-  test('[MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.3.3-5] [MQTT-3.1.2-23] what was not acknowledged comes again with its identifier, in order', async () => {
-    const own = await BrokerProcess.start()
-    const open = async (bytes: Buffer): Promise<SocketClient> => {
-      const client = await SocketClient.open(own.port)
-      await client.ask(bytes)
-      return client
-    }
-    const sub = await open(lasting('sub', 2))
-    await sub.ask(subscribe(5, 9, 't', 2))
-    const pub = await open(lasting('pub', 2))
-    for (const [packetId, flags, payload] of [
-      [1, 2, 'one'],
-      [2, 4, 'two'],
-      [3, 2, 'three'],
-    ] as const) {
-      await pub.ask(publish(5, flags, 't', packetId, payload))
-      await sub.next()
-    }
-    // PUBREC of the second one is answered, and that is on the disk.
-    expect(await sub.ask(acknowledge(0x50, 2))).toMatchObject({ cmd: 'pubrel', messageId: 2 })
-    await own.crash()
-    await own.restart()
-    const back = await SocketClient.open(own.port)
-    const again = [await back.ask(lasting('sub')), await back.next(), await back.next(), await back.next()]
-    expect(again[0]).toMatchObject({ cmd: 'connack', sessionPresent: true })
-    expect(
-      again
-        .slice(1)
-        .map((p) => [p.cmd, p.messageId, p.cmd === 'publish' && p.dup])
-        .sort(),
-    ).toEqual([
-      ['publish', 1, true],
-      ['publish', 3, true],
-      ['pubrel', 2, false],
-    ])
-    expect(again.flatMap((p) => (p.cmd === 'publish' ? [`${p.payload}`] : []))).toEqual(['one', 'three'])
-    // The publisher's QoS 2 identifier is known as well: PUBREC again, and no second delivery.
-    const publisher = await SocketClient.open(own.port)
-    await publisher.ask(lasting('pub'))
-    expect(await publisher.ask(publish(5, 12, 't', 2, 'two'))).toMatchObject({ cmd: 'pubrec', messageId: 2 })
-    expect(await publisher.ask(acknowledge(0x62, 2))).toMatchObject({ cmd: 'pubcomp', reasonCode: 0 })
-    expect(await back.ask(PINGREQ)).toMatchObject({ cmd: 'pingresp' })
-  })
+  test(
+    '[MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.3.3-5] [MQTT-3.1.2-23] ' +
+      'unacknowledged messages are sent again with their identifiers, in order',
+    async () => {
+      const own = await BrokerProcess.start()
+      const open = async (bytes: Buffer): Promise<SocketClient> => {
+        const client = await SocketClient.open(own.port)
+        await client.ask(bytes)
+        return client
+      }
+      const sub = await open(lasting('sub', 2))
+      await sub.ask(subscribe(5, 9, 't', 2))
+      const pub = await open(lasting('pub', 2))
+      for (const [packetId, flags, payload] of [
+        [1, 2, 'one'],
+        [2, 4, 'two'],
+        [3, 2, 'three'],
+      ] as const) {
+        await pub.ask(publish(5, flags, 't', packetId, payload))
+        await sub.next()
+      }
+      // PUBREC of the second one is answered, and that is on the disk.
+      expect(await sub.ask(acknowledge(0x50, 2))).toMatchObject({ cmd: 'pubrel', messageId: 2 })
+      await own.crash()
+      await own.restart()
+      const back = await SocketClient.open(own.port)
+      const again = [await back.ask(lasting('sub')), await back.next(), await back.next(), await back.next()]
+      expect(again[0]).toMatchObject({ cmd: 'connack', sessionPresent: true })
+      expect(
+        again
+          .slice(1)
+          .map((p) => [p.cmd, p.messageId, p.cmd === 'publish' && p.dup])
+          .sort(),
+      ).toEqual([
+        ['publish', 1, true],
+        ['publish', 3, true],
+        ['pubrel', 2, false],
+      ])
+      expect(again.flatMap((p) => (p.cmd === 'publish' ? [`${p.payload}`] : []))).toEqual(['one', 'three'])
+      // The publisher's QoS 2 identifier is known as well: PUBREC again, and no second delivery.
+      const publisher = await SocketClient.open(own.port)
+      await publisher.ask(lasting('pub'))
+      expect(await publisher.ask(publish(5, 12, 't', 2, 'two'))).toMatchObject({
+        cmd: 'pubrec',
+        messageId: 2,
+      })
+      expect(await publisher.ask(acknowledge(0x62, 2))).toMatchObject({ cmd: 'pubcomp', reasonCode: 0 })
+      expect(await back.ask(PINGREQ)).toMatchObject({ cmd: 'pingresp' })
+    },
+  )
 })

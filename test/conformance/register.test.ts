@@ -1,4 +1,4 @@
-/** The statement register: what tests claim to prove exists, and nothing is both proven and not applicable. */
+/** The statement register: tests name statements that exist, and none of them is listed as not applicable. */
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -19,11 +19,14 @@ test('every id in a title is a statement, and none of them is listed as not appl
   expect(lines.filter((line) => /^MQTT (5\.0: 251|3\.1\.1: 141) statements, /.test(line))).toHaveLength(2)
 })
 
-test('no statement is open: each is named by a test, or listed with the reason why none can prove it', () => {
-  const { status, lines } = register()
-  expect(lines.filter((line) => line.startsWith('open:'))).toEqual([])
-  expect(status).toBe(0)
-})
+test(
+  'no statement is open: each is named by a test, or listed with the reason why no test can prove ' + 'it',
+  () => {
+    const { status, lines } = register()
+    expect(lines.filter((line) => line.startsWith('open:'))).toEqual([])
+    expect(status).toBe(0)
+  },
+)
 
 test('a statement is shown with its tests', () => {
   const { status, lines } = register('--statement', 'MQTT-3.1.0-2')
@@ -35,7 +38,7 @@ test('a statement is shown with its tests', () => {
   expect(register('--statement', 'MQTT-3.1.0-9').status).toBe(1)
 })
 
-test('the faults that the register is tried with still change something', () => {
+test('the faults that test the register still find the texts that they change', () => {
   const script = join(ROOT, 'scripts', 'conformance-faults.mjs')
   const { status, stdout } = spawnSync(process.execPath, [script, '--check'], { encoding: 'utf8' })
   expect(stdout).toBe('')

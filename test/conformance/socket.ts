@@ -1,4 +1,4 @@
-/** A client of the real process that writes bytes, and whose answers are read by mqtt-packet and not by our codec. */
+/** A client of the real process that writes bytes. It reads the answers by mqtt-packet, not by our codec. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import mqttPacket, { type Packet } from 'mqtt-packet'

@@ -1,4 +1,6 @@
-/** Packets as bytes, for clients that break rules which a generator keeps, and the Server's answers as bytes. */
+/**
+ * Packets as bytes, for clients that break rules that a generator keeps; and the Server's answers as bytes.
+ */
 import { expect } from 'vitest'
 import type { TestClient, Version, World } from '../broker/harness.ts'
 import { packet, properties, uint16 } from '../mqtt/packets.ts'
@@ -51,8 +53,8 @@ export function sent(client: TestClient): string {
 }
 
 /**
- * The client sends bytes that break a rule: 5.0 is told why and nothing else, older versions are told nothing, and
- * the Network Connection is closed.
+ * Has the client send bytes that break a rule. Expects the close of the Network Connection, and before it the
+ * reason in 5.0 and nothing in older versions.
  */
 export async function expectRefused(client: TestClient, bytes: Buffer, reasonCode: number): Promise<void> {
   const answers = await client.bytes(bytes)
@@ -72,7 +74,10 @@ export async function expectEachRefused(
   }
 }
 
-/** Strings that are no Topic Filters end the connection, in SUBSCRIBE and UNSUBSCRIBE, and nothing of the packet is done. */
+/**
+ * Expects strings that are no Topic Filters to end the connection, in SUBSCRIBE and UNSUBSCRIBE, without
+ * effect.
+ */
 export async function expectNoFilters(
   world: World,
   version: Version,

@@ -32,9 +32,10 @@ const REASONS: readonly (readonly [
   ['the topic is too long', 'long/topic', 0x90, { limits: { topicBytesMax: 5 } }],
 ]
 
-describe('what the Server says', () => {
+describe('acknowledgements of the Server', () => {
   it.each(REASONS.map(([name, topic, reasonCode, options]) => ({ name, topic, reasonCode, options })))(
-    '[MQTT-3.4.2-1] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-1] [MQTT-3.5.2-2] [MQTT-3.5.2-3] PUBACK and PUBREC, $name: a Reason Code of theirs, and nothing that could be too large',
+    '[MQTT-3.4.2-1] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-1] [MQTT-3.5.2-2] [MQTT-3.5.2-3] ' +
+      'PUBACK and PUBREC, $name: one of their Reason Codes, and nothing that could be too large',
     async ({ topic, reasonCode, options }) => {
       for (const more of [{}, { maximumPacketSize: 15 }]) {
         const world = await World.make(options)
@@ -46,7 +47,7 @@ describe('what the Server says', () => {
     },
   )
 
-  it('[MQTT-3.4.2-1] [MQTT-3.5.2-1] where all is well they are the short form of 0x00', async () => {
+  it('[MQTT-3.4.2-1] [MQTT-3.5.2-1] on success they have the short form of 0x00', async () => {
     const world = await World.make()
     const client = await world.connect('a')
     await (await world.connect('sub')).subscribe('t')
@@ -54,35 +55,44 @@ describe('what the Server says', () => {
     expect(await ask(client, publish(5, 4, 't', 2))).toBe('50020002')
   })
 
-  it('[MQTT-3.6.2-1] [MQTT-3.6.2-2] [MQTT-3.6.2-3] PUBREL: 0x00 or 0x92 and nothing that could be too large', async () => {
-    for (const more of [{}, { maximumPacketSize: 15 }]) {
-      const world = await World.make()
-      const client = await world.connect('a', { properties: more })
-      await client.subscribe('t', 2)
-      await (await world.connect('pub')).publish('t', 'x', 2)
-      expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
-      // Again, as long as PUBCOMP has not come; and of what is not known.
-      expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
-      expect(await ask(client, acknowledge(0x50, 9))).toBe('6203000992')
-      await client.bytes(acknowledge(0x70, 1))
-      expect(await ask(client, acknowledge(0x50, 1))).toBe('6203000192')
-    }
-  })
+  it(
+    '[MQTT-3.6.2-1] [MQTT-3.6.2-2] [MQTT-3.6.2-3] ' +
+      'PUBREL: 0x00 or 0x92 and nothing that could be too large',
+    async () => {
+      for (const more of [{}, { maximumPacketSize: 15 }]) {
+        const world = await World.make()
+        const client = await world.connect('a', { properties: more })
+        await client.subscribe('t', 2)
+        await (await world.connect('pub')).publish('t', 'x', 2)
+        expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
+        // Again, as long as PUBCOMP has not come; and of what is not known.
+        expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
+        expect(await ask(client, acknowledge(0x50, 9))).toBe('6203000992')
+        await client.bytes(acknowledge(0x70, 1))
+        expect(await ask(client, acknowledge(0x50, 1))).toBe('6203000192')
+      }
+    },
+  )
 
-  it('[MQTT-3.7.2-1] [MQTT-3.7.2-2] [MQTT-3.7.2-3] PUBCOMP: 0x00 or 0x92 and nothing that could be too large', async () => {
-    for (const more of [{}, { maximumPacketSize: 15 }]) {
-      const client = await (await World.make()).connect('a', { properties: more })
-      await client.bytes(publish(5, 4, 't', 1))
-      expect(await ask(client, acknowledge(0x62, 1))).toBe('70020001')
-      expect(await ask(client, acknowledge(0x62, 1))).toBe('7003000192')
-      expect(await ask(client, acknowledge(0x62, 2))).toBe('7003000292')
-    }
-  })
+  it(
+    '[MQTT-3.7.2-1] [MQTT-3.7.2-2] [MQTT-3.7.2-3] ' +
+      'PUBCOMP: 0x00 or 0x92 and nothing that could be too large',
+    async () => {
+      for (const more of [{}, { maximumPacketSize: 15 }]) {
+        const client = await (await World.make()).connect('a', { properties: more })
+        await client.bytes(publish(5, 4, 't', 1))
+        expect(await ask(client, acknowledge(0x62, 1))).toBe('70020001')
+        expect(await ask(client, acknowledge(0x62, 1))).toBe('7003000192')
+        expect(await ask(client, acknowledge(0x62, 2))).toBe('7003000292')
+      }
+    },
+  )
 })
 
-describe('what a client may say', () => {
+describe('acknowledgements of a client', () => {
   it.each(PACKETS)(
-    '%s (section %s): every form of every Reason Code is taken, any other is refused: 0x82',
+    '%s (section %s): every form of each of its Reason Codes is accepted, any other code is ' +
+      'refused with 0x82',
     async (_, __, first, allowed) => {
       const world = await World.make()
       for (let code = 0; code < 256; code++) {
@@ -109,7 +119,7 @@ describe('what a client may say', () => {
   )
 
   it.each(PACKETS)(
-    '%s (section %s): what is cut, too long, twice or misplaced is refused',
+    '%s (section %s): fields that are cut, too long, repeated or misplaced are refused',
     async (_, __, first) => {
       const world = await World.make()
       for (const [bytes, reasonCode] of [
@@ -131,7 +141,7 @@ describe('what a client may say', () => {
     },
   )
 
-  it('what does not fit the message: 0x82', async () => {
+  it('an acknowledgement that does not fit the message is refused with 0x82', async () => {
     for (const [qos, first] of [
       [1, 0x50],
       [1, 0x70],

@@ -3,7 +3,7 @@ import { expect } from 'vitest'
 import type { TestClient, World } from '../../broker/harness.ts'
 import { sent } from '../wire.ts'
 
-/** A CONNECT is refused: one CONNACK with this Reason Code and no Session Present, the close, and nothing is kept. */
+/** Expects a refusal: one CONNACK with this Reason Code and no Session Present, the close, and no Session. */
 export async function expectConnectRefused(
   world: World,
   bytes: Buffer,

@@ -53,20 +53,20 @@ function way(name: string, bytes: Buffer, reasonCode: number, options: WorldOpti
 
 describe('refusals', () => {
   it.each(WAYS)(
-    '[MQTT-3.2.2-7] [MQTT-3.2.2-8] [MQTT-4.13.2-1] $name: its Reason Code, and the close',
+    '[MQTT-3.2.2-7] [MQTT-3.2.2-8] [MQTT-4.13.2-1] $name is answered by its Reason Code, and closed',
     async (given) => {
       expect(REFUSALS.has(given.reasonCode)).toBe(true)
       await expectConnectRefused(await World.make(given.options), given.bytes, given.reasonCode)
     },
   )
 
-  it('a CONNECT that is too large is closed before it is read: there is no version to answer in', async () => {
+  it('a CONNECT that is too large is closed before it is read, as its version is unknown', async () => {
     const client = (await World.make({ limits: { packetBytesMax: 100 } })).open(5)
     expect(await client.bytes(connect(5, 2, NONE, 'a'.repeat(90)))).toEqual([])
     expect(client.closed).toBe(true)
   })
 
-  it('[MQTT-3.2.2-6] none says that a Session is present, though there is one', async () => {
+  it('[MQTT-3.2.2-6] no refusal says that a Session is present, though there is one', async () => {
     for (const { bytes, reasonCode, options } of WAYS) {
       const world = await World.make(options)
       await (await world.connect('a', lasting())).vanish()
@@ -77,14 +77,14 @@ describe('refusals', () => {
     }
   })
 
-  it('[MQTT-3.2.2-8] a policy that says what is no word of CONNACK is not quoted', async () => {
+  it('[MQTT-3.2.2-8] a Reason Code of a policy that CONNACK does not have is replaced', async () => {
     for (let code = 0x80; code <= 0xff; code++) {
       const expected = REFUSALS.has(code) ? code : code === 0x8b ? 0x88 : 0x80
       await expectConnectRefused(await World.make(refusing(code)), PLAIN, expected)
     }
   })
 
-  it('[MQTT-3.2.2-8] [MQTT-3.1.2-30] what else comes while it authenticates is a protocol error, whatever is in it', async () => {
+  it('[MQTT-3.2.2-8] [MQTT-3.1.2-30] other packets during authentication are protocol errors', async () => {
     const policy = {
       authenticationExchange: () => ({ next: () => ({ type: 'continue', data: undefined }) as const }),
     }
@@ -104,7 +104,7 @@ describe('refusals', () => {
     }
   })
 
-  it('[MQTT-3.2.2-12] a Will QoS above what is supported: 0x9B; what is supported is accepted', async () => {
+  it('[MQTT-3.2.2-12] a Will QoS above the Maximum QoS is refused with 0x9B, up to it accepted', async () => {
     for (const maximumQoS of [0, 1] as const) {
       const world = await World.make({ limits: { maximumQoS } })
       for (const qos of [0, 1, 2]) {
@@ -115,17 +115,20 @@ describe('refusals', () => {
     }
   })
 
-  it('[MQTT-3.2.2-13] Will Retain without retained messages: 0x9A', async () => {
-    const world = await World.make({ limits: { retainAvailable: false } })
-    await expectConnectRefused(world, WILLED(0x26), 0x9a)
-    expect(await world.open(5).bytes(WILLED(6))).toMatchObject([
-      { reasonCode: 0, properties: { retainAvailable: false } },
-    ])
-  })
+  it(
+    '[MQTT-3.2.2-13] ' + 'Will Retain is refused with 0x9A where retained messages are not available',
+    async () => {
+      const world = await World.make({ limits: { retainAvailable: false } })
+      await expectConnectRefused(world, WILLED(0x26), 0x9a)
+      expect(await world.open(5).bytes(WILLED(6))).toMatchObject([
+        { reasonCode: 0, properties: { retainAvailable: false } },
+      ])
+    },
+  )
 })
 
 describe('acceptance', () => {
-  it('[MQTT-3.2.0-1] nothing precedes it, though much waits for the client', async () => {
+  it('[MQTT-3.2.0-1] no packet precedes it, though many wait for the client', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 2)
@@ -150,7 +153,7 @@ describe('acceptance', () => {
     ).toEqual(['pingresp', 'puback', 'publish', 'publish'])
   })
 
-  it('[MQTT-3.2.0-2] there is one, however the connection goes on', async () => {
+  it('[MQTT-3.2.0-2] there is only one, however the connection goes on', async () => {
     const world = await World.make()
     const client = world.open(5)
     const answers = [
@@ -168,24 +171,29 @@ describe('acceptance', () => {
     ]).toHaveLength(1)
   })
 
-  it('[MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] the acknowledge flags are 0 but for Session Present, which says what there was', async () => {
-    const world = await World.make()
-    const flags = async (clean: 0 | 2): Promise<string> => {
-      const client = world.open(5)
-      const hex = await ask(client, connect(5, clean, properties(0x11, uint32(60)), 'a'))
-      await client.vanish()
-      return hex.slice(4, 8)
-    }
-    expect(await flags(0)).toBe('0000')
-    expect(await flags(0)).toBe('0100')
-    expect(await flags(2)).toBe('0000')
-    expect(await flags(0)).toBe('0100')
-    await world.pass(61)
-    expect(await flags(0)).toBe('0000')
-  })
+  it(
+    '[MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] ' +
+      'the acknowledge flags are 0 except Session Present, which tells whether there was a Session',
+    async () => {
+      const world = await World.make()
+      const flags = async (clean: 0 | 2): Promise<string> => {
+        const client = world.open(5)
+        const hex = await ask(client, connect(5, clean, properties(0x11, uint32(60)), 'a'))
+        await client.vanish()
+        return hex.slice(4, 8)
+      }
+      expect(await flags(0)).toBe('0000')
+      expect(await flags(0)).toBe('0100')
+      expect(await flags(2)).toBe('0000')
+      expect(await flags(0)).toBe('0100')
+      await world.pass(61)
+      expect(await flags(0)).toBe('0000')
+    },
+  )
 
   it.each([0, 1] as const)(
-    '[MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] Maximum QoS %i is announced, SUBSCRIBE is accepted with more, PUBLISH is not: 0x9B',
+    '[MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] ' +
+      'Maximum QoS %i is announced; a SUBSCRIBE with more is accepted, a PUBLISH refused with 0x9B',
     async (maximumQoS) => {
       const world = await World.make({ limits: { profile: 'open', maximumQoS, topicAliasMaximum: 0 } })
       const client = world.open(5)
@@ -205,35 +213,40 @@ describe('acceptance', () => {
     },
   )
 
-  it('[MQTT-3.2.2-14] RETAIN where it is not available: 0x9A', async () => {
+  it('[MQTT-3.2.2-14] RETAIN is refused with 0x9A where it is not available', async () => {
     const world = await World.make({ limits: { retainAvailable: false } })
     for (const flags of [1, 3, 5]) {
       await expectRefused(await world.connect('a'), publish(5, flags, 't', 1), 0x9a)
     }
   })
 
-  it('[MQTT-3.2.2-15] a packet above the Server’s Maximum Packet Size: 0x95, one that just fits is taken', async () => {
-    const world = await World.make({ limits: { packetBytesMax: 200 } })
-    const seen = world.record('published')
-    const client = await world.connect('a')
-    expect(client.connack).toMatchObject({ properties: { maximumPacketSize: 200 } })
-    const fits = packet(0x30, 't', NONE, Buffer.alloc(193))
-    expect(fits).toHaveLength(200)
-    expect(await client.bytes(fits)).toEqual([])
-    expect(seen).toHaveLength(1)
-    await expectRefused(client, packet(0x30, 't', NONE, Buffer.alloc(194)), 0x95)
-    for (const bytes of [
-      packet(0x82, uint16(1), NONE, 'f'.repeat(200), 0),
-      packet(0xa2, uint16(1), NONE, 'f'.repeat(200)),
-      packet(0xe0, 0, properties(0x1f, 'r'.repeat(200))),
-      Buffer.from('30ffffff7f', 'hex'),
-    ]) {
-      await expectRefused(await world.connect('a'), bytes, 0x95)
-    }
-    expect(seen).toHaveLength(1)
-  })
+  it(
+    '[MQTT-3.2.2-15] ' +
+      'a packet above the Server’s Maximum Packet Size is refused with 0x95, one that just fits is ' +
+      'accepted',
+    async () => {
+      const world = await World.make({ limits: { packetBytesMax: 200 } })
+      const seen = world.record('published')
+      const client = await world.connect('a')
+      expect(client.connack).toMatchObject({ properties: { maximumPacketSize: 200 } })
+      const fits = packet(0x30, 't', NONE, Buffer.alloc(193))
+      expect(fits).toHaveLength(200)
+      expect(await client.bytes(fits)).toEqual([])
+      expect(seen).toHaveLength(1)
+      await expectRefused(client, packet(0x30, 't', NONE, Buffer.alloc(194)), 0x95)
+      for (const bytes of [
+        packet(0x82, uint16(1), NONE, 'f'.repeat(200), 0),
+        packet(0xa2, uint16(1), NONE, 'f'.repeat(200)),
+        packet(0xe0, 0, properties(0x1f, 'r'.repeat(200))),
+        Buffer.from('30ffffff7f', 'hex'),
+      ]) {
+        await expectRefused(await world.connect('a'), bytes, 0x95)
+      }
+      expect(seen).toHaveLength(1)
+    },
+  )
 
-  it('[MQTT-3.2.2-16] an assigned Client Identifier is of no other Session, also not of one that is offline', async () => {
+  it('[MQTT-3.2.2-16] an assigned Client Identifier has no other Session, not even offline', async () => {
     const world = await World.make()
     const next = Number(/\d+/.exec(world.server.state.host.randomId())![0]) + 1
     await (await world.connect(`auto-id${next}`, lasting())).vanish()
@@ -245,50 +258,60 @@ describe('acceptance', () => {
     })
   })
 
-  it('[MQTT-3.2.2-17] [MQTT-3.3.2-9] [MQTT-3.3.2-12] every Topic Alias up to the Server’s maximum is accepted, above it: 0x94', async () => {
-    const world = await World.make({ limits: { topicAliasMaximum: 5 } })
-    const seen = world.record('published')
-    const client = await world.connect('a')
-    expect(client.connack).toMatchObject({ properties: { topicAliasMaximum: 5 } })
-    for (const alias of [1, 2, 3, 4, 5]) {
-      await client.bytes(packet(0x30, `t${alias}`, properties(0x23, uint16(alias))))
-    }
-    for (const alias of [5, 1, 4, 2, 3]) await client.bytes(packet(0x30, '', properties(0x23, uint16(alias))))
-    expect(seen.map(({ message }) => message.topic.name).join(' ')).toBe('t1 t2 t3 t4 t5 t5 t1 t4 t2 t3')
-    for (const alias of [6, 65_535]) {
-      const bytes = packet(0x30, 't', properties(0x23, uint16(alias)))
-      await expectRefused(await world.connect('b'), bytes, 0x94)
-    }
-  })
+  it(
+    '[MQTT-3.2.2-17] [MQTT-3.3.2-9] [MQTT-3.3.2-12] ' +
+      'every Topic Alias up to the Server’s maximum is accepted, a higher one refused with 0x94',
+    async () => {
+      const world = await World.make({ limits: { topicAliasMaximum: 5 } })
+      const seen = world.record('published')
+      const client = await world.connect('a')
+      expect(client.connack).toMatchObject({ properties: { topicAliasMaximum: 5 } })
+      for (const alias of [1, 2, 3, 4, 5]) {
+        await client.bytes(packet(0x30, `t${alias}`, properties(0x23, uint16(alias))))
+      }
+      for (const alias of [5, 1, 4, 2, 3])
+        await client.bytes(packet(0x30, '', properties(0x23, uint16(alias))))
+      expect(seen.map(({ message }) => message.topic.name).join(' ')).toBe('t1 t2 t3 t4 t5 t5 t1 t4 t2 t3')
+      for (const alias of [6, 65_535]) {
+        const bytes = packet(0x30, 't', properties(0x23, uint16(alias)))
+        await expectRefused(await world.connect('b'), bytes, 0x94)
+      }
+    },
+  )
 
-  it('[MQTT-3.2.2-18] without a Topic Alias Maximum none is accepted: 0x94', async () => {
+  it('[MQTT-3.2.2-18] without a Topic Alias Maximum every Topic Alias is refused with 0x94', async () => {
     const world = await World.make({ limits: { topicAliasMaximum: 0 } })
     const client = await world.connect('a')
     expect(client.connack).not.toHaveProperty('properties.topicAliasMaximum')
     await expectRefused(client, packet(0x30, 't', properties(0x23, uint16(1))), 0x94)
   })
 
-  it('[MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.1.2-24] Reason String and User Properties are left out where the client’s Maximum Packet Size is too small', async () => {
-    const limits = { profile: 'open', topicAliasMaximum: 0 } as const
-    const refused = await World.make({ ...refusing(0x87), limits })
-    const admitted = await World.make({
-      limits,
-      policy: {
-        authenticate: () => ({ allow: true, userName: null, userProperties: [['key', 'value']] }),
-      },
-    })
-    const answer = async (world: World, size: number): Promise<string> =>
-      ask(world.open(5), connect(5, 2, properties(0x27, uint32(size)), 'a'))
-    expect(await answer(refused, 10)).toBe('20080087051f00026e6f')
-    expect(await answer(refused, 9)).toBe('2003008700')
-    expect(await answer(admitted, 18)).toBe('201000000d2600036b6579000576616c7565')
-    expect(await answer(admitted, 17)).toBe('2003000000')
-    // Not even the rest: nothing is sent, and it is closed.
-    expect(await answer(admitted, 4)).toBe('')
-    expect(await answer(refused, 4)).toBe('')
-  })
+  it(
+    '[MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.1.2-24] ' +
+      'Reason String and User Properties are left out if the client’s Maximum Packet Size is too ' +
+      'small',
+    async () => {
+      const limits = { profile: 'open', topicAliasMaximum: 0 } as const
+      const refused = await World.make({ ...refusing(0x87), limits })
+      const admitted = await World.make({
+        limits,
+        policy: {
+          authenticate: () => ({ allow: true, userName: null, userProperties: [['key', 'value']] }),
+        },
+      })
+      const answer = async (world: World, size: number): Promise<string> =>
+        ask(world.open(5), connect(5, 2, properties(0x27, uint32(size)), 'a'))
+      expect(await answer(refused, 10)).toBe('20080087051f00026e6f')
+      expect(await answer(refused, 9)).toBe('2003008700')
+      expect(await answer(admitted, 18)).toBe('201000000d2600036b6579000576616c7565')
+      expect(await answer(admitted, 17)).toBe('2003000000')
+      // Not even the rest: nothing is sent, and it is closed.
+      expect(await answer(admitted, 4)).toBe('')
+      expect(await answer(refused, 4)).toBe('')
+    },
+  )
 
-  it('[MQTT-3.2.2-22] without Server Keep Alive the client’s own holds', async () => {
+  it('[MQTT-3.2.2-22] without Server Keep Alive the client’s Keep Alive holds', async () => {
     const world = await World.make({ limits: { keepAliveSecondsMax: 100 } })
     const client = await world.connect('a', { keepalive: 10 })
     expect(client.connack).not.toHaveProperty('properties.serverKeepAlive')

@@ -41,7 +41,8 @@ describe('DISCONNECT from the Server', () => {
     world.server.disconnect('a', reasonCode as 0x98, 'why')
 
   it.each(causes)(
-    '[MQTT-3.14.2-1] [MQTT-3.14.2-2] [MQTT-3.14.2-4] [MQTT-4.13.2-1] %s: a code of its own, no Session Expiry Interval, no User Property, at most a Reason String, then the close',
+    '[MQTT-3.14.2-1] [MQTT-3.14.2-2] [MQTT-3.14.2-4] [MQTT-4.13.2-1] ' +
+      '%s: one of its codes and at most a Reason String, without other properties, then the close',
     async (_, cause) => {
       const world = await World.make({ limits })
       const client = await world.connect('a', { ...lasting(), keepalive: 10 })
@@ -56,7 +57,7 @@ describe('DISCONNECT from the Server', () => {
   )
 
   it.each(causes)(
-    '[MQTT-3.14.2-3] [MQTT-4.13.2-1] %s: without the Reason String where that exceeds Maximum Packet Size',
+    '[MQTT-3.14.2-3] [MQTT-4.13.2-1] %s: without the Reason String if that exceeds Maximum Packet Size',
     async (_, cause) => {
       const world = await World.make({ limits: { ...limits, topicAliasMaximum: 0 } })
       const maximumPacketSize = 16
@@ -69,7 +70,7 @@ describe('DISCONNECT from the Server', () => {
     },
   )
 
-  it('[MQTT-3.14.0-1] none before CONNACK has said 0x00', async () => {
+  it('[MQTT-3.14.0-1] none is sent before a CONNACK with 0x00', async () => {
     const refuse = { authenticate: () => ({ allow: false, reasonCode: 0x87, reason: '' }) as const }
     const failing = { authenticate: () => Promise.reject(new Error('no database')) }
     for (const [options, bytes] of [
@@ -89,7 +90,7 @@ describe('DISCONNECT from the Server', () => {
 })
 
 describe('DISCONNECT from a client', () => {
-  it('[MQTT-3.14.2-1] codes that are the Server’s, or of other packets, are a protocol error', async () => {
+  it('[MQTT-3.14.2-1] codes of the Server or of other packets are a protocol error', async () => {
     const world = await World.make()
     for (let code = 0; code < 256; code++) {
       const client = await world.connect('a')
@@ -100,52 +101,61 @@ describe('DISCONNECT from a client', () => {
     }
   })
 
-  it('[MQTT-3.14.4-3] 0x00 discards the Will, in each way to write it; any other code and any wrong DISCONNECT publishes it', async () => {
-    const world = await World.make()
-    const watcher = await world.connect('watcher')
-    await watcher.subscribe('will')
-    const will = { topic: 'will', payload: Buffer.from('lost'), qos: 0 as const, retain: false }
-    for (const [bytes, published] of [
-      [packet(0xe0), false],
-      [packet(0xe0, 0), false],
-      [packet(0xe0, 0, properties()), false],
-      [packet(0xe0, 0, properties(0x1f, 'bye', 0x26, 'k', 'v')), false],
-      [packet(0xe0, 4), true],
-      [packet(0xe0, 0x80), true],
-      [packet(0xe1), true],
-      [packet(0xe0, 0x8e), true],
-      [packet(0xe0, 0, properties(), 0), true],
-    ] as const) {
-      const client = await world.connect('a', { will })
-      await client.bytes(bytes)
-      expect([bytes.toString('hex'), watcher.texts()]).toEqual([
-        bytes.toString('hex'),
-        published ? ['lost'] : [],
-      ])
-      expect(world.census()).toMatchObject({ wills: 0 })
-    }
-  })
+  it(
+    '[MQTT-3.14.4-3] ' +
+      '0x00 discards the Will, in each way to write it; any other code and any wrong DISCONNECT ' +
+      'publishes it',
+    async () => {
+      const world = await World.make()
+      const watcher = await world.connect('watcher')
+      await watcher.subscribe('will')
+      const will = { topic: 'will', payload: Buffer.from('lost'), qos: 0 as const, retain: false }
+      for (const [bytes, published] of [
+        [packet(0xe0), false],
+        [packet(0xe0, 0), false],
+        [packet(0xe0, 0, properties()), false],
+        [packet(0xe0, 0, properties(0x1f, 'bye', 0x26, 'k', 'v')), false],
+        [packet(0xe0, 4), true],
+        [packet(0xe0, 0x80), true],
+        [packet(0xe1), true],
+        [packet(0xe0, 0x8e), true],
+        [packet(0xe0, 0, properties(), 0), true],
+      ] as const) {
+        const client = await world.connect('a', { will })
+        await client.bytes(bytes)
+        expect([bytes.toString('hex'), watcher.texts()]).toEqual([
+          bytes.toString('hex'),
+          published ? ['lost'] : [],
+        ])
+        expect(world.census()).toMatchObject({ wills: 0 })
+      }
+    },
+  )
 
-  it('section 3.14.2.2: properties that are misplaced, repeated or cut off, and a Session Expiry Interval that was 0', async () => {
-    const world = await World.make()
-    await expectEachRefused(world, 5, [
-      [packet(0xe0, 0, properties(0x11, uint32(1))), 0x82], // it was 0
-      [packet(0xe0, 4, properties(0x11, uint32(0xffffffff))), 0x82],
-      [packet(0xe0, 0, properties(0x11, uint32(0), 0x11, uint32(0))), 0x82],
-      [packet(0xe0, 0, properties(0x11, uint16(0))), 0x81],
-      [packet(0xe0, 0, properties(0x0b, 1)), 0x81],
-      [packet(0xe0, 0, properties(0x21, uint16(1))), 0x81],
-      [packet(0xe0, 0, [5]), 0x81],
-      [packet(0xe0, 0, [0x80, 0]), 0x81],
-      [packet(0xe0, 0, properties(0x1f, [0, 1, 0])), 0x81],
-    ])
-    const kept = await world.connect('kept', lasting(10))
-    expect(await kept.bytes(packet(0xe0, 0, properties(0x11, uint32(20))))).toEqual([])
-    await world.pass(19)
-    expect(world.census()).toMatchObject({ sessions: 1 })
-    await world.pass(2)
-    expect(world.census()).toMatchObject({ sessions: 0 })
-  })
+  it(
+    'section 3.14.2.2: properties that are misplaced, repeated or cut off, and a Session Expiry ' +
+      'Interval that was 0',
+    async () => {
+      const world = await World.make()
+      await expectEachRefused(world, 5, [
+        [packet(0xe0, 0, properties(0x11, uint32(1))), 0x82], // it was 0
+        [packet(0xe0, 4, properties(0x11, uint32(0xffffffff))), 0x82],
+        [packet(0xe0, 0, properties(0x11, uint32(0), 0x11, uint32(0))), 0x82],
+        [packet(0xe0, 0, properties(0x11, uint16(0))), 0x81],
+        [packet(0xe0, 0, properties(0x0b, 1)), 0x81],
+        [packet(0xe0, 0, properties(0x21, uint16(1))), 0x81],
+        [packet(0xe0, 0, [5]), 0x81],
+        [packet(0xe0, 0, [0x80, 0]), 0x81],
+        [packet(0xe0, 0, properties(0x1f, [0, 1, 0])), 0x81],
+      ])
+      const kept = await world.connect('kept', lasting(10))
+      expect(await kept.bytes(packet(0xe0, 0, properties(0x11, uint32(20))))).toEqual([])
+      await world.pass(19)
+      expect(world.census()).toMatchObject({ sessions: 1 })
+      await world.pass(2)
+      expect(world.census()).toMatchObject({ sessions: 0 })
+    },
+  )
 })
 
 const connectBytes = (...more: Buffer[]): Buffer =>
@@ -184,64 +194,81 @@ describe('AUTH', () => {
     }
   })
 
-  it('[MQTT-3.15.2-1] [MQTT-4.12.0-3] [MQTT-4.12.1-1] a client’s AUTH says 0x18 when it was asked and 0x19 when it begins again; all else is a protocol error', async () => {
-    for (let code = 0; code < 256; code++) {
-      const { client: asked } = await exchanging([more, success])
-      asked.got()
-      const [early] = await asked.bytes(auth(code))
-      expect([code, early]).toMatchObject([code, { cmd: 'connack', reasonCode: code === 0x18 ? 0 : 0x82 }])
-      expect([code, asked.closed]).toEqual([code, code !== 0x18])
-      const { client: open } = await exchanging([success, success])
-      open.got()
-      const [late] = await open.bytes(auth(code))
-      expect([code, late]).toMatchObject([
-        code,
-        code === 0x19 ? { cmd: 'auth', reasonCode: 0 } : { cmd: 'disconnect', reasonCode: 0x82 },
-      ])
-    }
-  })
+  it(
+    '[MQTT-3.15.2-1] [MQTT-4.12.0-3] [MQTT-4.12.1-1] ' +
+      'a client’s AUTH has 0x18 as an answer and 0x19 to begin again; any other code is a protocol ' +
+      'error',
+    async () => {
+      for (let code = 0; code < 256; code++) {
+        const { client: asked } = await exchanging([more, success])
+        asked.got()
+        const [early] = await asked.bytes(auth(code))
+        expect([code, early]).toMatchObject([code, { cmd: 'connack', reasonCode: code === 0x18 ? 0 : 0x82 }])
+        expect([code, asked.closed]).toEqual([code, code !== 0x18])
+        const { client: open } = await exchanging([success, success])
+        open.got()
+        const [late] = await open.bytes(auth(code))
+        expect([code, late]).toMatchObject([
+          code,
+          code === 0x19 ? { cmd: 'auth', reasonCode: 0 } : { cmd: 'disconnect', reasonCode: 0x82 },
+        ])
+      }
+    },
+  )
 
-  it('[MQTT-3.15.2-1] [MQTT-3.15.2-2] [MQTT-3.15.2-3] [MQTT-4.12.0-2] [MQTT-4.12.0-5] the Server’s AUTH says 0x18 or 0x00, with method and data and nothing else', async () => {
-    const { client } = await exchanging([more, success, more, success])
-    expect(sent(client)).toBe('f00d180b1500014d1600046d6f7265')
-    await client.bytes(auth(0x18))
-    expect(sent(client)).toMatch(/^20.*1500014d/)
-    await client.bytes(auth(0x19))
-    expect(sent(client)).toBe('f00d180b1500014d1600046d6f7265')
-    await client.bytes(auth(0x18))
-    expect(sent(client)).toMatch(/^f006?00041500014d|^f00600041500014d$/)
-  })
+  it(
+    '[MQTT-3.15.2-1] [MQTT-3.15.2-2] [MQTT-3.15.2-3] [MQTT-4.12.0-2] [MQTT-4.12.0-5] ' +
+      'the Server’s AUTH has 0x18 or 0x00, with method and data and nothing else',
+    async () => {
+      const { client } = await exchanging([more, success, more, success])
+      expect(sent(client)).toBe('f00d180b1500014d1600046d6f7265')
+      await client.bytes(auth(0x18))
+      expect(sent(client)).toMatch(/^20.*1500014d/)
+      await client.bytes(auth(0x19))
+      expect(sent(client)).toBe('f00d180b1500014d1600046d6f7265')
+      await client.bytes(auth(0x18))
+      expect(sent(client)).toMatch(/^f006?00041500014d|^f00600041500014d$/)
+    },
+  )
 
-  it('[MQTT-3.1.2-24] an AUTH above the client’s Maximum Packet Size is not sent: the exchange ends', async () => {
-    const { client: fits } = await exchanging([more, success], 15)
-    expect(sent(fits)).toBe('f00d180b1500014d1600046d6f7265')
-    const { client } = await exchanging([more, success], 14)
-    expect(sent(client)).toBe('2003009500')
-    expect(client.closed).toBe(true)
-  })
+  it(
+    '[MQTT-3.1.2-24] ' + 'an AUTH above the client’s Maximum Packet Size is not sent: the exchange ends',
+    async () => {
+      const { client: fits } = await exchanging([more, success], 15)
+      expect(sent(fits)).toBe('f00d180b1500014d1600046d6f7265')
+      const { client } = await exchanging([more, success], 14)
+      expect(sent(client)).toBe('2003009500')
+      expect(client.closed).toBe(true)
+    },
+  )
 
-  it('[MQTT-4.12.0-5] [MQTT-4.12.0-7] section 3.15.2.2: without a method, with another one, without CONNECT’s, with properties that are wrong', async () => {
-    const wrong: [Buffer, number][] = [
-      [packet(0xf0), 0x82],
-      [packet(0xf0, 0x19, properties()), 0x82],
-      [packet(0xf0, 0x19), 0x81], // a Property Length is missing
-      [auth(0x19, 'm'), 0x82],
-      [packet(0xf0, 0x19, properties(...method('M'), ...method('M'))), 0x82],
-      [packet(0xf0, 0x19, properties(0x16, [0, 1, 0])), 0x82], // data without a method
-      [packet(0xf0, 0x19, properties(...method('M'), 0x11, uint32(1))), 0x81],
-      [packet(0xf0, 0x19, properties(...method('M')), 0), 0x81],
-    ]
-    for (const [bytes, code] of wrong) {
-      const { client } = await exchanging([success, success])
-      client.got()
-      await expectRefused(client, bytes, code)
-    }
-    const world = await World.make()
-    const plain = await world.connect('a')
-    await expectRefused(plain, auth(0x19), 0x82)
-  })
+  it(
+    '[MQTT-4.12.0-5] [MQTT-4.12.0-7] ' +
+      'section 3.15.2.2: without a method, with another one, without CONNECT’s, with properties that ' +
+      'are wrong',
+    async () => {
+      const wrong: [Buffer, number][] = [
+        [packet(0xf0), 0x82],
+        [packet(0xf0, 0x19, properties()), 0x82],
+        [packet(0xf0, 0x19), 0x81], // a Property Length is missing
+        [auth(0x19, 'm'), 0x82],
+        [packet(0xf0, 0x19, properties(...method('M'), ...method('M'))), 0x82],
+        [packet(0xf0, 0x19, properties(0x16, [0, 1, 0])), 0x82], // data without a method
+        [packet(0xf0, 0x19, properties(...method('M'), 0x11, uint32(1))), 0x81],
+        [packet(0xf0, 0x19, properties(...method('M')), 0), 0x81],
+      ]
+      for (const [bytes, code] of wrong) {
+        const { client } = await exchanging([success, success])
+        client.got()
+        await expectRefused(client, bytes, code)
+      }
+      const world = await World.make()
+      const plain = await world.connect('a')
+      await expectRefused(plain, auth(0x19), 0x82)
+    },
+  )
 
-  it('[MQTT-4.12.0-6] who brought no method is never sent AUTH, nor a method in CONNACK', async () => {
+  it('[MQTT-4.12.0-6] a client without a method is never sent AUTH, nor a method in CONNACK', async () => {
     const world = await World.make({
       policy: {
         authenticate: () => ({ allow: true, userName: null }),
@@ -254,26 +281,30 @@ describe('AUTH', () => {
     expect(answers[0]).not.toHaveProperty('properties.authenticationMethod')
   })
 
-  it('[MQTT-4.12.0-4] [MQTT-4.12.1-2] a failure closes with CONNACK before, with DISCONNECT after, whatever code the policy gives', async () => {
-    for (let reasonCode = 0; reasonCode < 256; reasonCode++) {
-      const failure = { type: 'failure', reasonCode: reasonCode as 0x87, reason: 'no' } as const
-      const { client: early } = await exchanging([more, failure])
-      early.got()
-      const [connack] = (await early.bytes(auth(0x18))) as (Packet & { reasonCode: number })[]
-      expect([reasonCode, connack]).toMatchObject([reasonCode, { cmd: 'connack' }])
-      expect(connack!.reasonCode).toBeGreaterThanOrEqual(0x80)
-      const { client: open } = await exchanging([success, failure])
-      open.got()
-      const [last] = (await open.bytes(auth(0x19))) as (Packet & { reasonCode: number })[]
-      expect([reasonCode, last]).toMatchObject([reasonCode, { cmd: 'disconnect' }])
-      expect(FROM_SERVER).toContain(last!.reasonCode)
-      expect([early.closed, open.closed]).toEqual([true, true])
-    }
-  })
+  it(
+    '[MQTT-4.12.0-4] [MQTT-4.12.1-2] ' +
+      'a failure closes with CONNACK before, with DISCONNECT after, whatever code the policy gives',
+    async () => {
+      for (let reasonCode = 0; reasonCode < 256; reasonCode++) {
+        const failure = { type: 'failure', reasonCode: reasonCode as 0x87, reason: 'no' } as const
+        const { client: early } = await exchanging([more, failure])
+        early.got()
+        const [connack] = (await early.bytes(auth(0x18))) as (Packet & { reasonCode: number })[]
+        expect([reasonCode, connack]).toMatchObject([reasonCode, { cmd: 'connack' }])
+        expect(connack!.reasonCode).toBeGreaterThanOrEqual(0x80)
+        const { client: open } = await exchanging([success, failure])
+        open.got()
+        const [last] = (await open.bytes(auth(0x19))) as (Packet & { reasonCode: number })[]
+        expect([reasonCode, last]).toMatchObject([reasonCode, { cmd: 'disconnect' }])
+        expect(FROM_SERVER).toContain(last!.reasonCode)
+        expect([early.closed, open.closed]).toEqual([true, true])
+      }
+    },
+  )
 })
 
 describe('Maximum Packet Size of the client', () => {
-  it('[MQTT-4.13.2-1] the connection is closed even where not even a DISCONNECT fits', async () => {
+  it('[MQTT-4.13.2-1] the connection is closed even if no DISCONNECT fits', async () => {
     const world = await World.make({ limits: { topicAliasMaximum: 0, packetBytesMax: 268_435_460 } })
     const tiny = world.open(5)
     await tiny.bytes(connectBytes(properties(0x27, uint32(3))))

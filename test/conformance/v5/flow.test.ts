@@ -21,90 +21,120 @@ async function flooded(qos: 1 | 2): Promise<{ world: World; sub: TestClient; pub
 }
 
 describe('the send quota of the Server', () => {
-  it('[MQTT-4.9.0-1] [MQTT-4.9.0-2] is the client’s Receive Maximum: no more PUBLISH above QoS 0 than that are unacknowledged', async () => {
-    for (const receiveMaximum of [1, 2, 7, 100]) {
-      const world = await World.make()
-      const sub = await world.connect('sub', windowOf(receiveMaximum))
-      await sub.subscribe('t', 2)
-      const pub = await world.connect('pub')
-      for (let n = 0; n < 120; n++) await pub.publish('t', `${n}`, ((n % 2) + 1) as 1 | 2)
-      expect(sub.got()).toHaveLength(receiveMaximum)
-      await world.pass(100)
-      expect(sub.got()).toEqual([])
-    }
-  })
+  it(
+    '[MQTT-4.9.0-1] [MQTT-4.9.0-2] ' +
+      'is the client’s Receive Maximum, the most PUBLISH packets above QoS 0 that are ' +
+      'unacknowledged',
+    async () => {
+      for (const receiveMaximum of [1, 2, 7, 100]) {
+        const world = await World.make()
+        const sub = await world.connect('sub', windowOf(receiveMaximum))
+        await sub.subscribe('t', 2)
+        const pub = await world.connect('pub')
+        for (let n = 0; n < 120; n++) await pub.publish('t', `${n}`, ((n % 2) + 1) as 1 | 2)
+        expect(sub.got()).toHaveLength(receiveMaximum)
+        await world.pass(100)
+        expect(sub.got()).toEqual([])
+      }
+    },
+  )
 
-  it('[MQTT-4.9.0-2] PUBACK, PUBCOMP, and a PUBREC of 0x80 or more each give one back; a PUBREC below, repeated and unknown acknowledgements none', async () => {
-    const one = await flooded(1)
-    const again = { cmd: 'puback', messageId: 1 }
-    expect(textsOf(await one.sub.send(again, again, again))).toEqual(['3'])
-    expect(textsOf(await one.sub.send({ ...again, messageId: 2, reasonCode: 0x87 }))).toEqual(['4'])
-    expect(await one.sub.send({ ...again, messageId: 77 })).toEqual([])
+  it(
+    '[MQTT-4.9.0-2] ' +
+      'grows by one with PUBACK, PUBCOMP, and PUBREC of 0x80 or more, not with repeated or unknown ' +
+      'ones',
+    async () => {
+      const one = await flooded(1)
+      const again = { cmd: 'puback', messageId: 1 }
+      expect(textsOf(await one.sub.send(again, again, again))).toEqual(['3'])
+      expect(textsOf(await one.sub.send({ ...again, messageId: 2, reasonCode: 0x87 }))).toEqual(['4'])
+      expect(await one.sub.send({ ...again, messageId: 77 })).toEqual([])
 
-    const two = await flooded(2)
-    const rec = (messageId: number, reasonCode = 0) => ({ cmd: 'pubrec', messageId, reasonCode })
-    const comp = (messageId: number, reasonCode = 0) => ({ cmd: 'pubcomp', messageId, reasonCode })
-    expect(await two.sub.send(rec(1), rec(1))).toMatchObject([{ cmd: 'pubrel' }, { cmd: 'pubrel' }])
-    expect(textsOf(await two.sub.send(comp(1), comp(1), comp(9)))).toEqual(['3'])
-    expect(textsOf(await two.sub.send(rec(2, 0x99)))).toEqual(['4'])
-    expect(await two.sub.send(rec(2, 0x99), comp(2, 0x92))).toEqual([])
-  })
+      const two = await flooded(2)
+      const rec = (messageId: number, reasonCode = 0) => ({ cmd: 'pubrec', messageId, reasonCode })
+      const comp = (messageId: number, reasonCode = 0) => ({ cmd: 'pubcomp', messageId, reasonCode })
+      expect(await two.sub.send(rec(1), rec(1))).toMatchObject([{ cmd: 'pubrel' }, { cmd: 'pubrel' }])
+      expect(textsOf(await two.sub.send(comp(1), comp(1), comp(9)))).toEqual(['3'])
+      expect(textsOf(await two.sub.send(rec(2, 0x99)))).toEqual(['4'])
+      expect(await two.sub.send(rec(2, 0x99), comp(2, 0x92))).toEqual([])
+    },
+  )
 
-  it('[MQTT-4.9.0-3] at zero everything else goes on: QoS 0, PUBREL, SUBACK, UNSUBACK, PINGRESP, and what the client publishes', async () => {
-    const { sub, pub } = await flooded(2)
-    await pub.publish('t', 'zero', 0)
-    expect(sub.texts()).toEqual(['zero'])
-    const kinds = (packets: readonly Packet[]) => packets.map(({ cmd }) => cmd)
-    expect(kinds(await sub.send({ cmd: 'pubrec', messageId: 1 }))).toEqual(['pubrel'])
-    expect(await sub.subscribe('u', 1)).toBe(1)
-    expect(await sub.unsubscribe('u')).toBe(0)
-    expect(kinds(await sub.send({ cmd: 'pingreq' }))).toEqual(['pingresp'])
-    expect(kinds(await sub.publish('x', '', 1))).toEqual(['puback'])
-    expect(kinds(await sub.publish('x', '', 2))).toEqual(['pubrec'])
-    expect(sub.closed).toBe(false)
-  })
+  it(
+    '[MQTT-4.9.0-3] ' +
+      'at zero all else goes on: QoS 0, PUBREL, SUBACK, UNSUBACK, PINGRESP, and messages of the ' +
+      'client',
+    async () => {
+      const { sub, pub } = await flooded(2)
+      await pub.publish('t', 'zero', 0)
+      expect(sub.texts()).toEqual(['zero'])
+      const kinds = (packets: readonly Packet[]) => packets.map(({ cmd }) => cmd)
+      expect(kinds(await sub.send({ cmd: 'pubrec', messageId: 1 }))).toEqual(['pubrel'])
+      expect(await sub.subscribe('u', 1)).toBe(1)
+      expect(await sub.unsubscribe('u')).toBe(0)
+      expect(kinds(await sub.send({ cmd: 'pingreq' }))).toEqual(['pingresp'])
+      expect(kinds(await sub.publish('x', '', 1))).toEqual(['puback'])
+      expect(kinds(await sub.publish('x', '', 2))).toEqual(['pubrec'])
+      expect(sub.closed).toBe(false)
+    },
+  )
 
-  it('[MQTT-4.9.0-1] begins anew with each connection, with that connection’s Receive Maximum; what is sent again counts, a PUBREL does not', async () => {
-    const { world, sub } = await flooded(2)
-    await sub.send({ cmd: 'pubrec', messageId: 1 })
-    await sub.vanish()
-    const back = await world.connect('sub', windowOf(2))
-    const brief = (p: Packet) => (p.cmd === 'publish' ? `${p.payload}${p.dup ? ' dup' : ''}` : p.cmd)
-    expect(back.got().map(brief)).toEqual(['pubrel', '2 dup', '3'])
-    await back.vanish()
-    const narrow = await world.connect('sub', windowOf(1))
-    expect(narrow.got().map(brief)).toEqual(['pubrel', '2 dup'])
-    await narrow.send({ cmd: 'pubcomp', messageId: 1 })
-    expect(narrow.got()).toEqual([])
-  })
+  it(
+    '[MQTT-4.9.0-1] ' +
+      'begins anew with each connection’s Receive Maximum; a PUBLISH that is sent again counts, a ' +
+      'PUBREL does not',
+    async () => {
+      const { world, sub } = await flooded(2)
+      await sub.send({ cmd: 'pubrec', messageId: 1 })
+      await sub.vanish()
+      const back = await world.connect('sub', windowOf(2))
+      const brief = (p: Packet) => (p.cmd === 'publish' ? `${p.payload}${p.dup ? ' dup' : ''}` : p.cmd)
+      expect(back.got().map(brief)).toEqual(['pubrel', '2 dup', '3'])
+      await back.vanish()
+      const narrow = await world.connect('sub', windowOf(1))
+      expect(narrow.got().map(brief)).toEqual(['pubrel', '2 dup'])
+      await narrow.send({ cmd: 'pubcomp', messageId: 1 })
+      expect(narrow.got()).toEqual([])
+    },
+  )
 })
 
 describe('the window of the client', () => {
-  it('[MQTT-3.3.4-7] is enforced: one more than Receive Maximum ends the connection with 0x93, a repeated QoS 2 counts once, QoS 0 not at all', async () => {
-    const world = await World.make({ limits: { receiveMaximum: 2 } })
-    const watcher = await world.connect('watcher')
-    await watcher.subscribe('t', 0)
-    const pub = await world.connect('pub')
-    const one = publish(5, 4, 't', 1, 'one')
-    const again = publish(5, 12, 't', 1, 'one')
-    const within = Buffer.concat([
-      one,
-      again,
-      publish(5, 4, 't', 2, 'two'),
-      again,
-      publish(5, 0, 't', 0, '0'),
-    ])
-    expect((await pub.bytes(within)).map(({ cmd }) => cmd)).toEqual(['pubrec', 'pubrec', 'pubrec', 'pubrec'])
-    expect(await pub.bytes(publish(5, 2, 't', 3, 'three'))).toMatchObject([
-      { cmd: 'disconnect', reasonCode: 0x93 },
-    ])
-    expect(pub.closed).toBe(true)
-    expect(watcher.texts()).toEqual(['one', 'two', '0'])
-  })
+  it(
+    '[MQTT-3.3.4-7] ' +
+      'is enforced: one message above Receive Maximum is refused with 0x93; QoS 2 counts once if ' +
+      'repeated, QoS 0 never',
+    async () => {
+      const world = await World.make({ limits: { receiveMaximum: 2 } })
+      const watcher = await world.connect('watcher')
+      await watcher.subscribe('t', 0)
+      const pub = await world.connect('pub')
+      const one = publish(5, 4, 't', 1, 'one')
+      const again = publish(5, 12, 't', 1, 'one')
+      const within = Buffer.concat([
+        one,
+        again,
+        publish(5, 4, 't', 2, 'two'),
+        again,
+        publish(5, 0, 't', 0, '0'),
+      ])
+      expect((await pub.bytes(within)).map(({ cmd }) => cmd)).toEqual([
+        'pubrec',
+        'pubrec',
+        'pubrec',
+        'pubrec',
+      ])
+      expect(await pub.bytes(publish(5, 2, 't', 3, 'three'))).toMatchObject([
+        { cmd: 'disconnect', reasonCode: 0x93 },
+      ])
+      expect(pub.closed).toBe(true)
+      expect(watcher.texts()).toEqual(['one', 'two', '0'])
+    },
+  )
 })
 
 describe('QoS 2 and message expiry', () => {
-  it('[MQTT-4.3.3-13] the acknowledgements go on although the message has expired meanwhile, on both sides', async () => {
+  it('[MQTT-4.3.3-13] acknowledgements go on when the message has expired, on both sides', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', windowOf(1))
     await sub.subscribe('t', 2)
@@ -128,37 +158,46 @@ describe('QoS 2 and message expiry', () => {
 })
 
 describe('Session State', () => {
-  it('[MQTT-4.1.0-1] is not discarded while the connection is open, however short the Session Expiry Interval', async () => {
-    for (const seconds of [0, 1]) {
-      const world = await World.make()
-      const sub = await world.connect('sub', windowOf(1, seconds))
-      await sub.subscribe('t', 2)
-      const pub = await world.connect('pub')
-      for (const text of ['1', '2']) await pub.publish('t', text, 2)
-      await world.pass(100_000)
-      expect(await sub.drain()).toEqual(['1', '2'])
-      expect(await sub.unsubscribe('t')).toBe(0)
-    }
-  })
+  it(
+    '[MQTT-4.1.0-1] ' +
+      'is not discarded while the connection is open, however short the Session Expiry Interval',
+    async () => {
+      for (const seconds of [0, 1]) {
+        const world = await World.make()
+        const sub = await world.connect('sub', windowOf(1, seconds))
+        await sub.subscribe('t', 2)
+        const pub = await world.connect('pub')
+        for (const text of ['1', '2']) await pub.publish('t', text, 2)
+        await world.pass(100_000)
+        expect(await sub.drain()).toEqual(['1', '2'])
+        expect(await sub.unsubscribe('t')).toBe(0)
+      }
+    },
+  )
 
-  it('[MQTT-4.1.0-2] is discarded when the Session Expiry Interval has passed after the connection, to half a second', async () => {
-    for (const end of ['vanish', 'disconnect'] as const) {
-      const world = await World.make()
-      const client = await world.connect('a', lasting(5))
-      await client.subscribe('t', 1)
-      if (end === 'vanish') await client.vanish()
-      else await client.send({ cmd: 'disconnect', reasonCode: 0 })
-      await world.pass(4.5)
-      expect(world.census()).toMatchObject({ sessions: 1, subscriptions: 1 })
-      await world.pass(1)
-      expect(world.census()).toMatchObject({ sessions: 0, subscriptions: 0, deadlines: 0 })
-      expect((await world.connect('a', lasting(5))).connack).toMatchObject({ sessionPresent: false })
-    }
-  })
+  it(
+    '[MQTT-4.1.0-2] ' +
+      'is discarded within half a second when the Session Expiry Interval has passed after the ' +
+      'connection',
+    async () => {
+      for (const end of ['vanish', 'disconnect'] as const) {
+        const world = await World.make()
+        const client = await world.connect('a', lasting(5))
+        await client.subscribe('t', 1)
+        if (end === 'vanish') await client.vanish()
+        else await client.send({ cmd: 'disconnect', reasonCode: 0 })
+        await world.pass(4.5)
+        expect(world.census()).toMatchObject({ sessions: 1, subscriptions: 1 })
+        await world.pass(1)
+        expect(world.census()).toMatchObject({ sessions: 0, subscriptions: 0, deadlines: 0 })
+        expect((await world.connect('a', lasting(5))).connack).toMatchObject({ sessionPresent: false })
+      }
+    },
+  )
 })
 
 describe('refused deliveries', () => {
-  it('[MQTT-4.4.0-2] what the client refused with 0x80 or more counts as acknowledged and does not come again', async () => {
+  it('[MQTT-4.4.0-2] a message refused with 0x80 or more is acknowledged and not sent again', async () => {
     for (const reasonCode of [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]) {
       const world = await World.make()
       const sub = await world.connect('sub', lasting())
@@ -174,7 +213,7 @@ describe('refused deliveries', () => {
     }
   })
 
-  it('[MQTT-4.3.3-4] a PUBREC of 0x80 or more is never answered by PUBREL, known or not', async () => {
+  it('[MQTT-4.3.3-4] a PUBREC of 0x80 or more, known or not, is never answered by PUBREL', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     expect(await sub.send({ cmd: 'pubrec', messageId: 9, reasonCode: 0x80 })).toEqual([])

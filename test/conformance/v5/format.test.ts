@@ -62,36 +62,43 @@ async function expectMalformed(bytes: Buffer): Promise<void> {
 }
 
 describe('UTF-8 Encoded Strings', () => {
-  it.each(STRINGS)('[MQTT-1.5.4-1] [MQTT-1.5.7-1] %s that is ill-formed UTF-8: 0x81', async (_, make) => {
-    for (const bytes of ILL_FORMED) await expectMalformed(make(bytes))
-  })
+  it.each(STRINGS)(
+    '[MQTT-1.5.4-1] [MQTT-1.5.7-1] ' + '%s that is ill-formed UTF-8 is refused with 0x81',
+    async (_, make) => {
+      for (const bytes of ILL_FORMED) await expectMalformed(make(bytes))
+    },
+  )
 
-  it.each(STRINGS)('[MQTT-1.5.4-2] [MQTT-1.5.7-1] %s with U+0000: 0x81', async (_, make) => {
+  it.each(STRINGS)('[MQTT-1.5.4-2] [MQTT-1.5.7-1] %s with U+0000 is refused with 0x81', async (_, make) => {
     for (const bytes of [[0], [0x61, 0, 0x62], [0x61, 0]]) await expectMalformed(make(bytes))
   })
 
-  it('[MQTT-1.5.4-3] U+FEFF is a character: in names and filters, in Client Identifiers, and in what is forwarded', async () => {
-    const world = await World.make()
-    const mark = '\ufeff'
-    const marked = await world.connect(`${mark}a`)
-    const plain = await world.connect('a')
-    expect(Array.from(world.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual([
-      '\ufeffa',
-      'a',
-    ])
-    await marked.subscribe(`${mark}t`)
-    await plain.subscribe('t')
-    const pub = await world.connect('pub')
-    sent(marked)
-    const forwarded = properties(0x03, mark, USER, `${mark}n`, `v${mark}`)
-    await pub.bytes(packet(0x30, `${mark}t`, forwarded, Buffer.from('x')))
-    expect(sent(marked)).toBe(
-      packet(0x30, Buffer.from('0004efbbbf74', 'hex'), forwarded, Buffer.from('x')).toString('hex'),
-    )
-    expect(plain.got()).toEqual([])
-  })
+  it(
+    '[MQTT-1.5.4-3] ' +
+      'U+FEFF is a character: in names and filters, in Client Identifiers, and in forwarded strings',
+    async () => {
+      const world = await World.make()
+      const mark = '\ufeff'
+      const marked = await world.connect(`${mark}a`)
+      const plain = await world.connect('a')
+      expect(Array.from(world.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual([
+        '\ufeffa',
+        'a',
+      ])
+      await marked.subscribe(`${mark}t`)
+      await plain.subscribe('t')
+      const pub = await world.connect('pub')
+      sent(marked)
+      const forwarded = properties(0x03, mark, USER, `${mark}n`, `v${mark}`)
+      await pub.bytes(packet(0x30, `${mark}t`, forwarded, Buffer.from('x')))
+      expect(sent(marked)).toBe(
+        packet(0x30, Buffer.from('0004efbbbf74', 'hex'), forwarded, Buffer.from('x')).toString('hex'),
+      )
+      expect(plain.got()).toEqual([])
+    },
+  )
 
-  it('the whole of Unicode passes, up to its last character and beside the surrogates', async () => {
+  it('all of Unicode passes, up to its last character and next to the surrogates', async () => {
     const world = await World.make()
     const topic = '\u0001\u007f\u0080\u07ff\u0800\ud7ff\ue000\ufffd\uffff\u{10000}\u{10ffff}'
     const sub = await world.connect(topic)
@@ -126,7 +133,7 @@ describe('Variable Byte Integers', () => {
     ['Property Length of CONNECT', connect(5, 2, longer(0, 2), 'a')],
     ['Property Length of a Will', connect(5, 6, NONE, 'a', longer(0, 2), 'w', 'w')],
     ['Remaining Length of CONNECT', raw(0x10, longer(14, 2), connect(5, 2, NONE, 'a').subarray(2))],
-  ])('[MQTT-1.5.5-1] %s longer than it needs to be: 0x81', async (_, bytes) => {
+  ])('[MQTT-1.5.5-1] %s longer than it needs to be is refused with 0x81', async (_, bytes) => {
     const world = await World.make()
     if (bytes[0] === 0x10) {
       const client = world.open(5)
@@ -145,11 +152,11 @@ describe('Variable Byte Integers', () => {
       'a Subscription Identifier',
       packet(0x82, uint16(1), properties(0x0b, [0xff, 0xff, 0xff, 0xff, 1]), 't', 0),
     ],
-  ])('a %s of five bytes: 0x81', async (_, bytes) => {
+  ])('a %s of five bytes is refused with 0x81', async (_, bytes) => {
     await expectRefused(await (await World.make()).connect('a'), bytes, 0x81)
   })
 
-  it('[MQTT-1.5.5-1] the Server’s own are minimal, on both sides of each step', async () => {
+  it('[MQTT-1.5.5-1] the Server’s own are minimal, on both sides of each change of length', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('t')
@@ -165,7 +172,7 @@ describe('Variable Byte Integers', () => {
 })
 
 describe('reserved flags', () => {
-  /** Control Packets of a client that are not PUBLISH, by type: the flags that they must have, and a right body. */
+  /** A client's Control Packets except PUBLISH, by type: the flags that they must have, and a valid body. */
   const FLAGS: readonly (readonly [name: string, type: number, flags: number, body: Buffer])[] = [
     ['PUBACK', 4, 0, uint16(1)],
     ['PUBREC', 5, 0, uint16(1)],
@@ -179,7 +186,8 @@ describe('reserved flags', () => {
   ]
 
   it.each(FLAGS)(
-    '[MQTT-2.1.3-1] [MQTT-4.13.1-1] every other flag of %s: 0x81, and nothing of it is done',
+    '[MQTT-2.1.3-1] [MQTT-4.13.1-1] ' +
+      'every other flag of %s is refused with 0x81, and the packet has no effect',
     async (_, type, right, body) => {
       const world = await World.make()
       for (let flags = 0; flags < 16; flags++) {
@@ -190,21 +198,24 @@ describe('reserved flags', () => {
     },
   )
 
-  it('[MQTT-3.6.1-1] a PUBREL whose flags are not 0010 is malformed, and its message is not released', async () => {
-    const world = await World.make()
-    // The Session outlives the Network Connection, and so does what was not released.
-    const lasting = { clean: false, properties: { sessionExpiryInterval: 60 } }
-    for (let flags = 0; flags < 16; flags++) {
-      if (flags === 2) continue
-      const client = await world.connect('a', lasting)
-      await client.bytes(publish(5, 4, 't', 1))
-      const session = world.server.state.sessions.get('a')
-      await expectRefused(client, packet(0x60 | flags, uint16(1)), 0x81)
-      expect(session?.isInbound(1)).toBe(true)
-    }
-    const right = await world.connect('a', lasting)
-    expect(await right.bytes(acknowledge(0x62, 1))).toMatchObject([{ cmd: 'pubcomp', reasonCode: 0 }])
-  })
+  it(
+    '[MQTT-3.6.1-1] ' + 'a PUBREL whose flags are not 0010 is malformed, and its message is not released',
+    async () => {
+      const world = await World.make()
+      // The Session outlives the Network Connection, and so does what was not released.
+      const lasting = { clean: false, properties: { sessionExpiryInterval: 60 } }
+      for (let flags = 0; flags < 16; flags++) {
+        if (flags === 2) continue
+        const client = await world.connect('a', lasting)
+        await client.bytes(publish(5, 4, 't', 1))
+        const session = world.server.state.sessions.get('a')
+        await expectRefused(client, packet(0x60 | flags, uint16(1)), 0x81)
+        expect(session?.isInbound(1)).toBe(true)
+      }
+      const right = await world.connect('a', lasting)
+      expect(await right.bytes(acknowledge(0x62, 1))).toMatchObject([{ cmd: 'pubcomp', reasonCode: 0 }])
+    },
+  )
 
   it('[MQTT-2.1.3-1] a CONNECT with flags is not answered', async () => {
     const world = await World.make()
@@ -218,7 +229,7 @@ describe('reserved flags', () => {
     expect(world.census()).toMatchObject({ sessions: 0 })
   })
 
-  it('[MQTT-2.1.3-1] the Server’s own flags are right, for every packet that it sends', async () => {
+  it('[MQTT-2.1.3-1] the Server’s own flags are right on every packet that it sends', async () => {
     const world = await World.make()
     const firsts: string[] = []
     const client = world.open(5)
@@ -255,7 +266,7 @@ describe('reserved flags', () => {
 })
 
 describe('Packet Identifiers', () => {
-  it('[MQTT-2.2.1-2] there is none at QoS 0: what follows the Topic Name are properties and payload, both ways', async () => {
+  it('[MQTT-2.2.1-2] QoS 0 has none: properties and payload follow the Topic Name, both ways', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('t', 2)
@@ -277,34 +288,39 @@ describe('Packet Identifiers', () => {
     ['PUBREC', acknowledge(0x50, 0)],
     ['PUBREL', acknowledge(0x62, 0)],
     ['PUBCOMP', acknowledge(0x70, 0)],
-  ])('[MQTT-2.2.1-3] %s with 0: 0x81', async (_, bytes) => {
+  ])('[MQTT-2.2.1-3] %s with 0 is refused with 0x81', async (_, bytes) => {
     const world = await World.make()
     const seen = world.record('published')
     await expectRefused(await world.connect('a'), bytes, 0x81)
     expect([seen.length, world.census().subscriptions]).toEqual([0, 0])
   })
 
-  it('[MQTT-2.2.1-3] one that a QoS 2 message has until PUBREL: 0x91, and nothing is done', async () => {
-    const world = await World.make()
-    const seen = world.record('published')
-    const client = await world.connect('a')
-    await client.subscribe('kept')
-    await client.bytes(publish(5, 4, 't', 9))
-    sent(client)
-    await client.bytes(publish(5, 2, 't', 9, 'another'))
-    expect(sent(client)).toBe('4003000991')
-    await client.bytes(subscribe(5, 9, 'a', 0, 'b', 0))
-    expect(sent(client)).toBe('9005000900' + '9191')
-    await client.bytes(unsubscribe(5, 9, 'kept'))
-    expect(sent(client)).toBe('b004000900' + '91')
-    expect([seen.length, world.census().subscriptions]).toEqual([1, 1])
-    await client.bytes(acknowledge(0x62, 9))
-    sent(client)
-    await client.bytes(publish(5, 2, 't', 9))
-    expect(sent(client)).toBe('4003000910')
-  })
+  it(
+    '[MQTT-2.2.1-3] ' +
+      'one that belongs to a QoS 2 message until PUBREL is refused with 0x91, and the packet has no ' +
+      'effect',
+    async () => {
+      const world = await World.make()
+      const seen = world.record('published')
+      const client = await world.connect('a')
+      await client.subscribe('kept')
+      await client.bytes(publish(5, 4, 't', 9))
+      sent(client)
+      await client.bytes(publish(5, 2, 't', 9, 'another'))
+      expect(sent(client)).toBe('4003000991')
+      await client.bytes(subscribe(5, 9, 'a', 0, 'b', 0))
+      expect(sent(client)).toBe('9005000900' + '9191')
+      await client.bytes(unsubscribe(5, 9, 'kept'))
+      expect(sent(client)).toBe('b004000900' + '91')
+      expect([seen.length, world.census().subscriptions]).toEqual([1, 1])
+      await client.bytes(acknowledge(0x62, 9))
+      sent(client)
+      await client.bytes(publish(5, 2, 't', 9))
+      expect(sent(client)).toBe('4003000910')
+    },
+  )
 
-  it('one that an earlier connection left behind is free, also for another QoS 2 message: its client may have lost its state', async () => {
+  it('one that an earlier connection left is free, since the client may have lost its state', async () => {
     const world = await World.make()
     const first = await world.connect('a', lasting())
     await first.subscribe('kept')
@@ -320,7 +336,8 @@ describe('Packet Identifiers', () => {
     expect(sent(client)).toBe('40020009')
     await client.bytes(unsubscribe(5, 9, 'kept'))
     expect(sent(client)).toBe('b004000900' + '00')
-    // What [MQTT-4.3.3-10] forbids is to deliver the same message twice; another one is delivered, and is in use from now on.
+    // [MQTT-4.3.3-10] forbids delivering one message twice. Another message is delivered and takes the
+    // identifier.
     await client.bytes(publish(5, 4, 't', 9, 'three'))
     expect(sent(client)).toBe('50020009')
     await client.bytes(subscribe(5, 9, 'b', 0))
@@ -329,7 +346,7 @@ describe('Packet Identifiers', () => {
   })
 
   it.each([1, 0x1234, 65_535])(
-    '[MQTT-2.2.1-5] [MQTT-2.2.1-6] every answer has the identifier %i of what it answers',
+    '[MQTT-2.2.1-5] [MQTT-2.2.1-6] every answer has the identifier %i of the packet that it answers',
     async (packetId) => {
       const world = await World.make()
       const client = await world.connect('a')
@@ -348,7 +365,7 @@ describe('Packet Identifiers', () => {
     },
   )
 
-  it('[MQTT-2.2.1-4] [MQTT-2.2.1-5] the Server’s own are not 0, not in use, and the same in PUBREL', async () => {
+  it('[MQTT-2.2.1-4] [MQTT-2.2.1-5] the Server’s own are not 0, not in use, and kept by PUBREL', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('#', 2)
@@ -367,7 +384,7 @@ describe('Packet Identifiers', () => {
 })
 
 describe('Property Length', () => {
-  it('[MQTT-2.2.2-1] where there are no properties the Server says 0', async () => {
+  it('[MQTT-2.2.2-1] is 0 in packets of the Server without properties', async () => {
     const world = await World.make({ limits: { profile: 'open', topicAliasMaximum: 0 } })
     const client = world.open(5)
     await client.bytes(connect(5, 2, NONE, 'a'))

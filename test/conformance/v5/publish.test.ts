@@ -19,90 +19,113 @@ async function pair(): Promise<{ world: World; sub: TestClient; pub: TestClient 
 }
 
 describe('DUP, QoS and RETAIN', () => {
-  it('[MQTT-3.3.1-1] [MQTT-3.3.1-3] DUP is set on what is sent again, and on nothing else, whatever came in', async () => {
-    const { world, sub, pub } = await pair()
-    await pub.bytes(publish(5, 0x0a, 'a', 1)) // QoS 1, DUP
-    await pub.bytes(publish(5, 0x04, 'b', 2)) // QoS 2
-    await pub.bytes(publish(5, 0x0c, 'c', 3)) // QoS 2, DUP
-    expect(sub.got().map((p) => p.cmd === 'publish' && [p.topic, p.qos, p.dup])).toEqual([
-      ['a', 1, false],
-      ['b', 2, false],
-      ['c', 2, false],
-    ])
-    await sub.vanish()
-    await pub.bytes(publish(5, 0x0a, 'd', 4)) // DUP, for a Session that is away
-    const back = await world.connect('sub', lasting())
-    expect(back.got().map((p) => p.cmd === 'publish' && [p.topic, p.dup])).toEqual([
-      ['a', true],
-      ['b', true],
-      ['c', true],
-      ['d', false],
-    ])
-  })
+  it(
+    '[MQTT-3.3.1-1] [MQTT-3.3.1-3] ' +
+      'DUP is set only on messages that are sent again, whatever the publisher set',
+    async () => {
+      const { world, sub, pub } = await pair()
+      await pub.bytes(publish(5, 0x0a, 'a', 1)) // QoS 1, DUP
+      await pub.bytes(publish(5, 0x04, 'b', 2)) // QoS 2
+      await pub.bytes(publish(5, 0x0c, 'c', 3)) // QoS 2, DUP
+      expect(sub.got().map((p) => p.cmd === 'publish' && [p.topic, p.qos, p.dup])).toEqual([
+        ['a', 1, false],
+        ['b', 2, false],
+        ['c', 2, false],
+      ])
+      await sub.vanish()
+      await pub.bytes(publish(5, 0x0a, 'd', 4)) // DUP, for a Session that is away
+      const back = await world.connect('sub', lasting())
+      expect(back.got().map((p) => p.cmd === 'publish' && [p.topic, p.dup])).toEqual([
+        ['a', true],
+        ['b', true],
+        ['c', true],
+        ['d', false],
+      ])
+    },
+  )
 
-  it('[MQTT-3.3.1-2] DUP at QoS 0: 0x81 from a client, and never from the Server', async () => {
-    const { sub, pub } = await pair()
-    await pub.bytes(publish(5, 0, 'a'))
-    expect(sent(sub)).toBe(publish(5, 0, 'a').toString('hex'))
-    await expectRefused(pub, publish(5, 8, 'a'), 0x81)
-    expect(sent(sub)).toBe('')
-  })
+  it(
+    '[MQTT-3.3.1-2] ' + 'DUP at QoS 0 from a client is refused with 0x81, and the Server never sets it',
+    async () => {
+      const { sub, pub } = await pair()
+      await pub.bytes(publish(5, 0, 'a'))
+      expect(sent(sub)).toBe(publish(5, 0, 'a').toString('hex'))
+      await expectRefused(pub, publish(5, 8, 'a'), 0x81)
+      expect(sent(sub)).toBe('')
+    },
+  )
 
-  it.each([0x6, 0x7, 0xe, 0xf])('[MQTT-3.3.1-4] both QoS bits (flags %i): 0x81', async (flags) => {
-    const { sub, pub } = await pair()
-    await expectRefused(pub, publish(5, flags, 'a', 1), 0x81)
-    expect(sent(sub)).toBe('')
-  })
+  it.each([0x6, 0x7, 0xe, 0xf])(
+    '[MQTT-3.3.1-4] ' + 'both QoS bits (flags %i) are refused with 0x81',
+    async (flags) => {
+      const { sub, pub } = await pair()
+      await expectRefused(pub, publish(5, flags, 'a', 1), 0x81)
+      expect(sent(sub)).toBe('')
+    },
+  )
 
-  it('[MQTT-3.3.1-5] [MQTT-3.3.1-8] RETAIN 1 stores and replaces, RETAIN 0 neither stores, nor replaces, nor removes', async () => {
-    const { world, pub } = await pair()
-    const kept = async (): Promise<unknown> => {
+  it(
+    '[MQTT-3.3.1-5] [MQTT-3.3.1-8] ' +
+      'RETAIN 1 stores and replaces, RETAIN 0 neither stores, nor replaces, nor removes',
+    async () => {
+      const { world, pub } = await pair()
+      const kept = async (): Promise<unknown> => {
+        const late = await world.connect('late')
+        await late.subscribe('t', 2)
+        return late.got().map((p) => p.cmd === 'publish' && [p.payload.toString(), p.qos, p.retain])
+      }
+      await pub.publish('t', 'not kept', 2)
+      expect(await kept()).toEqual([])
+      await pub.publish('t', 'first', 1, { retain: true })
+      expect(await kept()).toEqual([['first', 1, true]])
+      await pub.publish('t', 'passing', 2)
+      await pub.publish('t', '', 0)
+      expect(await kept()).toEqual([['first', 1, true]])
+      await pub.publish('t', 'second', 0, { retain: true })
+      expect(await kept()).toEqual([['second', 0, true]])
+    },
+  )
+
+  it(
+    '[MQTT-3.3.1-6] [MQTT-3.3.1-7] ' +
+      'an empty payload with RETAIN is delivered as usual, removes the retained message, and is not ' +
+      'retained',
+    async () => {
+      const { world, sub, pub } = await pair()
+      await pub.publish('t', 'kept', 1, { retain: true })
+      sub.got()
+      await pub.publish('t', '', 1, { retain: true })
+      expect(sub.got()).toMatchObject([{ cmd: 'publish', topic: 't', qos: 1, payload: Buffer.alloc(0) }])
       const late = await world.connect('late')
-      await late.subscribe('t', 2)
-      return late.got().map((p) => p.cmd === 'publish' && [p.payload.toString(), p.qos, p.retain])
-    }
-    await pub.publish('t', 'not kept', 2)
-    expect(await kept()).toEqual([])
-    await pub.publish('t', 'first', 1, { retain: true })
-    expect(await kept()).toEqual([['first', 1, true]])
-    await pub.publish('t', 'passing', 2)
-    await pub.publish('t', '', 0)
-    expect(await kept()).toEqual([['first', 1, true]])
-    await pub.publish('t', 'second', 0, { retain: true })
-    expect(await kept()).toEqual([['second', 0, true]])
-  })
+      await late.subscribe('#')
+      expect(late.got()).toEqual([])
+      expect(world.server.state.retained.count).toBe(0)
+    },
+  )
 
-  it('[MQTT-3.3.1-6] [MQTT-3.3.1-7] an empty payload with RETAIN is delivered as usual, removes what was kept, and is not kept', async () => {
-    const { world, sub, pub } = await pair()
-    await pub.publish('t', 'kept', 1, { retain: true })
-    sub.got()
-    await pub.publish('t', '', 1, { retain: true })
-    expect(sub.got()).toMatchObject([{ cmd: 'publish', topic: 't', qos: 1, payload: Buffer.alloc(0) }])
-    const late = await world.connect('late')
-    await late.subscribe('#')
-    expect(late.got()).toEqual([])
-    expect(world.server.state.retained.count).toBe(0)
-  })
+  it(
+    '[MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] ' +
+      'Retain Handling decides which Subscriptions bring retained messages',
+    async () => {
+      const { world, pub } = await pair()
+      for (const topic of ['r/1', 'r/2']) await pub.publish(topic, topic, 1, { retain: true })
+      const client = await world.connect('a')
+      const texts = async (retainHandling: 0 | 1 | 2, filter = 'r/+'): Promise<string[]> => {
+        const [suback, ...rest] = await client.bytes(subscribe(5, 9, filter, 1 | (retainHandling << 4)))
+        expect(suback).toMatchObject({ cmd: 'suback', messageId: 9, granted: [1] })
+        return textsOf(rest).sort()
+      }
+      expect(await texts(2)).toEqual([])
+      expect(await texts(1)).toEqual([]) // it exists
+      expect(await texts(0)).toEqual(['r/1', 'r/2'])
+      expect(await texts(0)).toEqual(['r/1', 'r/2'])
+      expect(await texts(1, 'r/#')).toEqual(['r/1', 'r/2']) // a new one
+      await client.unsubscribe('r/#')
+      expect(await texts(1, 'r/#')).toEqual(['r/1', 'r/2']) // new again
+    },
+  )
 
-  it('[MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] Retain Handling says which Subscriptions bring retained messages', async () => {
-    const { world, pub } = await pair()
-    for (const topic of ['r/1', 'r/2']) await pub.publish(topic, topic, 1, { retain: true })
-    const client = await world.connect('a')
-    const texts = async (retainHandling: 0 | 1 | 2, filter = 'r/+'): Promise<string[]> => {
-      const [suback, ...rest] = await client.bytes(subscribe(5, 9, filter, 1 | (retainHandling << 4)))
-      expect(suback).toMatchObject({ cmd: 'suback', messageId: 9, granted: [1] })
-      return textsOf(rest).sort()
-    }
-    expect(await texts(2)).toEqual([])
-    expect(await texts(1)).toEqual([]) // it exists
-    expect(await texts(0)).toEqual(['r/1', 'r/2'])
-    expect(await texts(0)).toEqual(['r/1', 'r/2'])
-    expect(await texts(1, 'r/#')).toEqual(['r/1', 'r/2']) // a new one
-    await client.unsubscribe('r/#')
-    expect(await texts(1, 'r/#')).toEqual(['r/1', 'r/2']) // new again
-  })
-
-  it('[MQTT-3.3.1-12] [MQTT-3.3.1-13] Retain As Published says whether RETAIN is passed on', async () => {
+  it('[MQTT-3.3.1-12] [MQTT-3.3.1-13] Retain As Published decides whether RETAIN is passed on', async () => {
     const { world, pub } = await pair()
     const [plain, asPublished] = [await world.connect('0'), await world.connect('8')]
     await plain.bytes(subscribe(5, 1, 't', 0))
@@ -121,14 +144,14 @@ describe('Topic Name', () => {
     ['beyond the packet', packet(0x30, [0, 9, 0x61], NONE)],
     ['that is ill-formed', packet(0x30, [0, 1, 0xff], NONE)],
     ['behind the properties', packet(0x30, NONE, 't')],
-  ])('[MQTT-3.3.2-1] a Topic Name %s: 0x81', async (_, bytes) => {
+  ])('[MQTT-3.3.2-1] a Topic Name %s is refused with 0x81', async (_, bytes) => {
     const { sub, pub } = await pair()
     await expectRefused(pub, bytes, 0x81)
     expect(sent(sub)).toBe('')
   })
 
   it.each(['#', '+', 'a/#', 'a+', '+/a', 'a/+/b', 'a#b', '$share/g/+'])(
-    '[MQTT-3.3.2-2] [MQTT-4.7.0-1] %s has a wildcard: 0x90',
+    '[MQTT-3.3.2-2] [MQTT-4.7.0-1] %s has a wildcard and is refused with 0x90',
     async (topic) => {
       const { world, sub, pub } = await pair()
       await expectRefused(pub, publish(5, 0, topic), 0x90)
@@ -138,12 +161,12 @@ describe('Topic Name', () => {
     },
   )
 
-  it('an empty Topic Name without an alias: 0x82', async () => {
+  it('an empty Topic Name without an alias is refused with 0x82', async () => {
     const { pub } = await pair()
     await expectRefused(pub, publish(5, 0, ''), 0x82)
   })
 
-  it('[MQTT-3.3.2-3] what is delivered has the Topic Name that was published, which matches the filter', async () => {
+  it('[MQTT-3.3.2-3] a message is delivered with its own Topic Name, which matches the filter', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const names = ['a', 'a/b', '/a', 'a/', '/', 'A', 'a b', '$a/b', 'ä', 'a/b/c']
@@ -229,54 +252,69 @@ describe('properties', () => {
     },
   )
 
-  it('[MQTT-3.3.2-17] what is between them for the Server alone is taken out, and the rest keeps its order', async () => {
-    const { sub, pub } = await pair()
-    await pub.bytes(
-      packet(
-        0x30,
-        't',
-        properties(USER, 'a', '1', 0x23, uint16(3), USER, 'b', '2', 0x03, 'c', USER, 'a', '3'),
-        X,
-      ),
-    )
-    expect(sent(sub)).toBe(
-      packet(0x30, 't', properties(USER, 'a', '1', USER, 'b', '2', 0x03, 'c', USER, 'a', '3'), X).toString(
-        'hex',
-      ),
-    )
-  })
+  it(
+    '[MQTT-3.3.2-17] ' +
+      'properties for the Server alone are taken out from between them, and the rest keeps its ' +
+      'order',
+    async () => {
+      const { sub, pub } = await pair()
+      await pub.bytes(
+        packet(
+          0x30,
+          't',
+          properties(USER, 'a', '1', 0x23, uint16(3), USER, 'b', '2', 0x03, 'c', USER, 'a', '3'),
+          X,
+        ),
+      )
+      expect(sent(sub)).toBe(
+        packet(0x30, 't', properties(USER, 'a', '1', USER, 'b', '2', 0x03, 'c', USER, 'a', '3'), X).toString(
+          'hex',
+        ),
+      )
+    },
+  )
 
-  it('a payload that is not the UTF-8 that it says: 0x99, in PUBACK, PUBREC or DISCONNECT', async () => {
-    const { sub, pub } = await pair()
-    const text = (first: number, id: Buffer, payload: string) =>
-      packet(first, 't', id, properties(0x01, 1), Buffer.from(payload, 'hex'))
-    expect(await ask(pub, text(0x32, uint16(1), 'ff'))).toBe('4003000199')
-    expect(await ask(pub, text(0x34, uint16(2), 'eda080'))).toBe('5003000299')
-    // U+0000 is well-formed, and the identifier of what was refused is free.
-    expect(await ask(pub, text(0x34, uint16(2), '00'))).toBe('50020002')
-    expect(sub.got()).toMatchObject([{ payload: Buffer.from([0]) }])
-    await expectRefused(pub, text(0x30, Buffer.alloc(0), 'ff'), 0x99)
-    expect(sub.got()).toEqual([])
-  })
+  it(
+    'a payload that is not the UTF-8 that it claims to be is refused with 0x99, in PUBACK, PUBREC ' +
+      'or DISCONNECT',
+    async () => {
+      const { sub, pub } = await pair()
+      const text = (first: number, id: Buffer, payload: string) =>
+        packet(first, 't', id, properties(0x01, 1), Buffer.from(payload, 'hex'))
+      expect(await ask(pub, text(0x32, uint16(1), 'ff'))).toBe('4003000199')
+      expect(await ask(pub, text(0x34, uint16(2), 'eda080'))).toBe('5003000299')
+      // U+0000 is well-formed, and the identifier of what was refused is free.
+      expect(await ask(pub, text(0x34, uint16(2), '00'))).toBe('50020002')
+      expect(sub.got()).toMatchObject([{ payload: Buffer.from([0]) }])
+      await expectRefused(pub, text(0x30, Buffer.alloc(0), 'ff'), 0x99)
+      expect(sub.got()).toEqual([])
+    },
+  )
 
-  it('[MQTT-3.3.2-5] [MQTT-3.3.2-6] a message counts down while it waits, and is deleted when it has expired', async () => {
-    const { world, sub, pub } = await pair()
-    const expiring = (seconds: number, payload: string, packetId: number) =>
-      packet(0x32, 't', uint16(packetId), properties(0x02, uint32(seconds)), Buffer.from(payload))
-    await pub.bytes(expiring(100, 'at once', 1))
-    expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval: 100 } }])
-    await sub.send({ cmd: 'puback', messageId: 1 })
-    await sub.vanish()
-    await pub.bytes(Buffer.concat([expiring(10, 'short', 2), expiring(60, 'long', 3), publish(5, 2, 't', 4)]))
-    await world.pass(20)
-    const back = await world.connect('sub', lasting())
-    const got = back.got()
-    expect(got).toMatchObject([
-      { payload: Buffer.from('long'), properties: { messageExpiryInterval: 40 } },
-      { payload: X },
-    ])
-    expect(got[1]).not.toHaveProperty('properties.messageExpiryInterval')
-  })
+  it(
+    '[MQTT-3.3.2-5] [MQTT-3.3.2-6] ' +
+      'a message counts down while it waits, and is deleted when it has expired',
+    async () => {
+      const { world, sub, pub } = await pair()
+      const expiring = (seconds: number, payload: string, packetId: number) =>
+        packet(0x32, 't', uint16(packetId), properties(0x02, uint32(seconds)), Buffer.from(payload))
+      await pub.bytes(expiring(100, 'at once', 1))
+      expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval: 100 } }])
+      await sub.send({ cmd: 'puback', messageId: 1 })
+      await sub.vanish()
+      await pub.bytes(
+        Buffer.concat([expiring(10, 'short', 2), expiring(60, 'long', 3), publish(5, 2, 't', 4)]),
+      )
+      await world.pass(20)
+      const back = await world.connect('sub', lasting())
+      const got = back.got()
+      expect(got).toMatchObject([
+        { payload: Buffer.from('long'), properties: { messageExpiryInterval: 40 } },
+        { payload: X },
+      ])
+      expect(got[1]).not.toHaveProperty('properties.messageExpiryInterval')
+    },
+  )
 
   it.each([
     ['Payload Format Indicator', [0x01, 0]],
@@ -285,13 +323,13 @@ describe('properties', () => {
     ['Response Topic', [0x08, 0, 1, 0x61]],
     ['Correlation Data', [0x09, 0, 1, 0x61]],
     ['Topic Alias', [0x23, 0, 1]],
-  ])('%s twice: 0x82', async (_, bytes) => {
+  ])('%s twice is refused with 0x82', async (_, bytes) => {
     const { sub, pub } = await pair()
     await expectRefused(pub, packet(0x30, 't', properties(bytes, bytes)), 0x82)
     expect(sent(sub)).toBe('')
   })
 
-  it('what belongs to other packets, and what is none: 0x81', async () => {
+  it('properties of other packets, and unknown ones, are refused with 0x81', async () => {
     const { world } = await pair()
     const allowed = new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x0b, 0x23, 0x26])
     for (let id = 0; id < 256; id++) {
@@ -300,7 +338,7 @@ describe('properties', () => {
     }
   })
 
-  it('Payload Format Indicator 2: 0x82', async () => {
+  it('Payload Format Indicator 2 is refused with 0x82', async () => {
     await expectRefused((await pair()).pub, packet(0x30, 't', properties(0x01, 2)), 0x82)
   })
 
@@ -352,67 +390,76 @@ describe('Topic Alias', () => {
     await expectRefused(back, aliased('', 1), 0x82)
   })
 
-  it('an alias that was never set: 0x82', async () => {
+  it('an alias that was never set is refused with 0x82', async () => {
     const { pub } = await pair()
     await pub.bytes(aliased('t', 1))
     await expectRefused(pub, aliased('', 2), 0x82)
   })
 
-  it('[MQTT-3.3.2-11] [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] the Server uses aliases from 1 to the client’s maximum, and none without one', async () => {
-    for (const topicAliasMaximum of [0, 1, 3, 65_535]) {
-      const world = await World.make()
-      const sub = await world.connect('sub', {
-        properties: topicAliasMaximum === 0 ? {} : { topicAliasMaximum },
-      })
-      await sub.subscribe('#')
-      const pub = await world.connect('pub')
-      for (let n = 0; n < 60; n++) await pub.publish(`topic/long/${n % 3}`, '')
-      const known = new Map<number, string>()
-      let used = 0
-      const topics = sub.got().map((p) => {
-        if (p.cmd !== 'publish') return ''
-        const alias = p.properties?.topicAlias
-        if (alias === undefined) return p.topic
-        used++
-        expect(alias).toBeGreaterThanOrEqual(1)
-        expect(alias).toBeLessThanOrEqual(topicAliasMaximum)
-        if (p.topic !== '') known.set(alias, p.topic)
-        return known.get(alias)
-      })
-      expect(topics).toEqual(Array.from({ length: 60 }, (_, n) => `topic/long/${n % 3}`))
-      expect(used > 0).toBe(topicAliasMaximum > 0)
-    }
-  })
+  it(
+    '[MQTT-3.3.2-11] [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] ' +
+      'the Server uses aliases from 1 to the client’s maximum, and none without one',
+    async () => {
+      for (const topicAliasMaximum of [0, 1, 3, 65_535]) {
+        const world = await World.make()
+        const sub = await world.connect('sub', {
+          properties: topicAliasMaximum === 0 ? {} : { topicAliasMaximum },
+        })
+        await sub.subscribe('#')
+        const pub = await world.connect('pub')
+        for (let n = 0; n < 60; n++) await pub.publish(`topic/long/${n % 3}`, '')
+        const known = new Map<number, string>()
+        let used = 0
+        const topics = sub.got().map((p) => {
+          if (p.cmd !== 'publish') return ''
+          const alias = p.properties?.topicAlias
+          if (alias === undefined) return p.topic
+          used++
+          expect(alias).toBeGreaterThanOrEqual(1)
+          expect(alias).toBeLessThanOrEqual(topicAliasMaximum)
+          if (p.topic !== '') known.set(alias, p.topic)
+          return known.get(alias)
+        })
+        expect(topics).toEqual(Array.from({ length: 60 }, (_, n) => `topic/long/${n % 3}`))
+        expect(used > 0).toBe(topicAliasMaximum > 0)
+      }
+    },
+  )
 })
 
-describe('what a PUBLISH is answered with, and whom it reaches', () => {
-  it('[MQTT-3.3.4-1] nothing at QoS 0, PUBACK at QoS 1, PUBREC at QoS 2', async () => {
+describe('the answer to a PUBLISH, and its receivers', () => {
+  it('[MQTT-3.3.4-1] the answer is nothing at QoS 0, PUBACK at QoS 1, PUBREC at QoS 2', async () => {
     const { pub } = await pair()
     expect(await ask(pub, publish(5, 0, 't'))).toBe('')
     expect(await ask(pub, publish(5, 2, 't', 5))).toBe('40020005')
     expect(await ask(pub, publish(5, 4, 't', 6))).toBe('50020006')
   })
 
-  it('[MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] overlapping Subscriptions: one copy, the highest QoS, every Subscription Identifier', async () => {
-    const world = await World.make()
-    const sub = await world.connect('sub')
-    for (const [filter, qos, identifier] of [
-      ['a/b', 0, 1],
-      ['a/+', 2, 268_435_455],
-      ['a/#', 1, 7],
-      ['+/b', 1, 7],
-    ] as const) {
-      await sub.subscribe(filter, qos, {}, { subscriptionIdentifier: identifier })
-    }
-    await sub.subscribe('#', 1)
-    await (await world.connect('pub')).publish('a/b', 'x', 2)
-    const got = sub.got()
-    expect(got).toMatchObject([{ cmd: 'publish', qos: 2 }])
-    const identifiers = got[0]?.cmd === 'publish' ? got[0].properties?.subscriptionIdentifier : []
-    expect([identifiers].flat().sort()).toEqual([1, 268_435_455, 7, 7].sort())
-  })
+  it(
+    '[MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] ' +
+      'overlapping Subscriptions get one copy with the highest QoS and every Subscription ' +
+      'Identifier',
+    async () => {
+      const world = await World.make()
+      const sub = await world.connect('sub')
+      for (const [filter, qos, identifier] of [
+        ['a/b', 0, 1],
+        ['a/+', 2, 268_435_455],
+        ['a/#', 1, 7],
+        ['+/b', 1, 7],
+      ] as const) {
+        await sub.subscribe(filter, qos, {}, { subscriptionIdentifier: identifier })
+      }
+      await sub.subscribe('#', 1)
+      await (await world.connect('pub')).publish('a/b', 'x', 2)
+      const got = sub.got()
+      expect(got).toMatchObject([{ cmd: 'publish', qos: 2 }])
+      const identifiers = got[0]?.cmd === 'publish' ? got[0].properties?.subscriptionIdentifier : []
+      expect([identifiers].flat().sort()).toEqual([1, 268_435_455, 7, 7].sort())
+    },
+  )
 
-  it('[MQTT-3.3.4-5] where there are several copies, each has the identifier of its Subscription', async () => {
+  it('[MQTT-3.3.4-5] if there are several copies, each has the identifier of its Subscription', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     await pub.publish('t/r', 'kept', 0, { retain: true })
@@ -436,27 +483,32 @@ describe('what a PUBLISH is answered with, and whom it reaches', () => {
 })
 
 describe('Receive Maximum', () => {
-  it('[MQTT-3.3.4-7] more than the Server’s: 0x93; what is acknowledged counts no more, a repeated QoS 2 PUBLISH counts once', async () => {
-    const world = await World.make({ limits: { receiveMaximum: 2 } })
-    const client = await world.connect('a')
-    expect(client.connack).toMatchObject({ properties: { receiveMaximum: 2 } })
-    await client.bytes(publish(5, 4, 't', 1))
-    for (let round = 0; round < 5; round++) {
-      expect(await client.bytes(publish(5, round % 2 === 0 ? 12 : 4, 't', 1))).toMatchObject([
-        { cmd: 'pubrec' },
-      ])
-      expect(await client.bytes(publish(5, 2, 't', 2))).toMatchObject([{ cmd: 'puback' }])
-    }
-    await client.bytes(publish(5, 4, 't', 3))
-    await client.bytes(acknowledge(0x62, 1))
-    expect(client.closed).toBe(false)
-    await client.bytes(publish(5, 4, 't', 4))
-    await client.bytes(publish(5, 0, 't'))
-    client.got()
-    await expectRefused(client, publish(5, 2, 't', 5), 0x93)
-  })
+  it(
+    '[MQTT-3.3.4-7] ' +
+      'more messages than the Server’s are refused with 0x93; acknowledged ones do not count, a ' +
+      'repeated QoS 2 counts once',
+    async () => {
+      const world = await World.make({ limits: { receiveMaximum: 2 } })
+      const client = await world.connect('a')
+      expect(client.connack).toMatchObject({ properties: { receiveMaximum: 2 } })
+      await client.bytes(publish(5, 4, 't', 1))
+      for (let round = 0; round < 5; round++) {
+        expect(await client.bytes(publish(5, round % 2 === 0 ? 12 : 4, 't', 1))).toMatchObject([
+          { cmd: 'pubrec' },
+        ])
+        expect(await client.bytes(publish(5, 2, 't', 2))).toMatchObject([{ cmd: 'puback' }])
+      }
+      await client.bytes(publish(5, 4, 't', 3))
+      await client.bytes(acknowledge(0x62, 1))
+      expect(client.closed).toBe(false)
+      await client.bytes(publish(5, 4, 't', 4))
+      await client.bytes(publish(5, 0, 't'))
+      client.got()
+      await expectRefused(client, publish(5, 2, 't', 5), 0x93)
+    },
+  )
 
-  it('[MQTT-3.3.4-9] [MQTT-3.3.4-10] the Server keeps to the client’s, and goes on with everything else', async () => {
+  it('[MQTT-3.3.4-9] [MQTT-3.3.4-10] the Server obeys the client’s, and goes on with all else', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', { properties: { receiveMaximum: 2 } })
     await sub.subscribe('t', 2)

@@ -28,7 +28,7 @@ async function verdict(world: World, bytes: Buffer): Promise<{ told: string[]; c
   return { told, closed }
 }
 
-describe('[MQTT-4.13.1-1] every malformed packet is told its Reason Code, and closed', () => {
+describe('[MQTT-4.13.1-1] every malformed packet is answered by its Reason Code and the close', () => {
   it.each(MALFORMED_PACKETS.filter(({ version }) => version === 5))(
     '$name',
     async ({ bytes, reasonCode }) => {
@@ -46,7 +46,7 @@ describe('[MQTT-4.13.1-1] every malformed packet is told its Reason Code, and cl
 })
 
 describe('packets that are cut', () => {
-  it('at every byte, with a Remaining Length that says so: 0x81 wherever a field is not whole', async () => {
+  it('at every byte, with a Remaining Length to match: 0x81 wherever a field is incomplete', async () => {
     const world = await World.make({ limits: { topicAliasMaximum: 100 } })
     let malformed = 0
     const others: string[] = []
@@ -57,11 +57,12 @@ describe('packets that are cut', () => {
       else others.push(`${name}: ${told.join()}${closed ? ' and closed' : ''}`)
     }
     expect(malformed).toBeGreaterThan(300)
-    // Shorter than its version a CONNECT has no words to be answered in.
+    // A CONNECT that is cut before its version cannot be answered.
     const silent = /^CONNECT, .* cut to [0-6]: {2}and closed$/
     // Shorter payloads, optional parts that are left out, and fewer filters are whole packets.
-    const whole =
-      /^(PUBLISH|PUBACK|PUBREC|PUBREL|PUBCOMP|SUBSCRIBE|UNSUBSCRIBE)\b.* cut to \d+: (puback 0|pubrec 0|pubrel 0|pubcomp 0|suback 0|unsuback 0)?$/
+    const types = 'PUBLISH|PUBACK|PUBREC|PUBREL|PUBCOMP|SUBSCRIBE|UNSUBSCRIBE'
+    const answers = 'puback 0|pubrec 0|pubrel 0|pubcomp 0|suback 0|unsuback 0'
+    const whole = new RegExp(String.raw`^(${types})\b.* cut to \d+: (${answers})?$`)
     expect(others.filter((line) => !silent.test(line) && !whole.test(line))).toEqual([
       // What is left is whole, and wrong or an end for another reason.
       'PUBLISH, alias for the topic name, cut to 6: disconnect 82 and closed', // not known here
@@ -80,31 +81,39 @@ describe('packets that are cut', () => {
     ])
   })
 
-  it('at every byte without the rest: nothing is done, nobody is told, and the connect time-out or Keep Alive ends it', async () => {
-    const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
-    const published = world.record('published')
-    const whole = VALID_PACKETS.filter(({ version, bytes }) => version === 5 && bytes.length < 400)
-    for (const { name, bytes } of whole) {
-      const isConnect = bytes[0]! >> 4 === 1
-      for (let kept = 1; kept < bytes.length; kept++) {
-        const client = isConnect ? world.open(5) : await world.connect('client', { keepalive: 10 })
-        expect([name, await client.bytes(bytes.subarray(0, kept)), client.closed]).toEqual([name, [], false])
-        if (kept % 16 === 1) {
-          await world.pass(15.2)
-          const told = client.got()
-          expect([name, told.length, client.closed]).toEqual([name, isConnect ? 0 : 1, true])
-          if (!isConnect) expect(told).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8d }])
+  it(
+    'at every byte, with the rest missing, have no effect until the connect time-out or Keep ' +
+      'Alive ends the connection',
+    async () => {
+      const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
+      const published = world.record('published')
+      const whole = VALID_PACKETS.filter(({ version, bytes }) => version === 5 && bytes.length < 400)
+      for (const { name, bytes } of whole) {
+        const isConnect = bytes[0]! >> 4 === 1
+        for (let kept = 1; kept < bytes.length; kept++) {
+          const client = isConnect ? world.open(5) : await world.connect('client', { keepalive: 10 })
+          expect([name, await client.bytes(bytes.subarray(0, kept)), client.closed]).toEqual([
+            name,
+            [],
+            false,
+          ])
+          if (kept % 16 === 1) {
+            await world.pass(15.2)
+            const told = client.got()
+            expect([name, told.length, client.closed]).toEqual([name, isConnect ? 0 : 1, true])
+            if (!isConnect) expect(told).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8d }])
+          }
+          await client.vanish()
         }
-        await client.vanish()
       }
-    }
-    expect(published).toEqual([])
-    expect(world.census()).toMatchObject({ sessions: 0, subscriptions: 0, connections: 0, deadlines: 0 })
-  })
+      expect(published).toEqual([])
+      expect(world.census()).toMatchObject({ sessions: 0, subscriptions: 0, connections: 0, deadlines: 0 })
+    },
+  )
 })
 
 describe('packets that are too long', () => {
-  it('a byte behind the last field: 0x81', async () => {
+  it('a byte after the last field is refused with 0x81', async () => {
     const world = await World.make()
     for (const bytes of [
       packet(0x40, uint16(1), 0, NONE, 0),
@@ -158,13 +167,13 @@ describe('properties of a Will', () => {
     ['Content Type', [0x03, 0, 1, 0x61]],
     ['Response Topic', [0x08, 0, 1, 0x61]],
     ['Correlation Data', [0x09, 0, 1, 0x61]],
-  ])('%s once is accepted, twice: 0x82', async (_, bytes) => {
+  ])('%s is accepted once, and refused with 0x82 twice', async (_, bytes) => {
     const world = await World.make()
     expect(await verdict(world, willed(...bytes))).toEqual({ told: ['connack 0'], closed: false })
     expect(await verdict(world, willed(...bytes, ...bytes))).toEqual({ told: ['connack 82'], closed: true })
   })
 
-  it('what belongs to other packets, and what is none: 0x81', async () => {
+  it('properties of other packets, and unknown ones, are refused with 0x81', async () => {
     const world = await World.make()
     const allowed = new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26])
     for (let id = 0; id < 256; id++) {

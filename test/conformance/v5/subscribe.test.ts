@@ -6,31 +6,41 @@ import { expectEachRefused, expectNoFilters, subscribe, unsubscribe } from '../w
 import { ask } from './answers.ts'
 
 describe('SUBACK and UNSUBACK', () => {
-  it('[MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] carry no properties, whatever was refused, and so fit where their codes fit', async () => {
-    const policy = { authorizeSubscribe: () => 0x97 as const }
-    const world = await World.make({ policy, limits: { profile: 'open' } })
-    // As many filters as the answer has room for in 10 bytes: 2 + 2 + 1 + 5.
-    const client = await world.connect('a', { properties: { maximumPacketSize: 10 } })
-    expect(await ask(client, subscribe(5, 1, 'a', 0, 'b', 0, 'c', 0, 'd', 0, 'e', 0))).toBe(
-      `9008000100${'97'.repeat(5)}`,
-    )
-    expect(await ask(client, unsubscribe(5, 2, 'a', 'b', 'c', 'd', 'e'))).toBe(`b008000200${'11'.repeat(5)}`)
-    // One more, and the only thing that fits is DISCONNECT 0x95 without a Reason String.
-    expect(await ask(client, unsubscribe(5, 3, 'a', 'b', 'c', 'd', 'e', 'f'))).toMatch(/^e00[12]95(00)?$/)
-    expect(client.closed).toBe(true)
-  })
+  it(
+    '[MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] ' +
+      'have no properties, whatever was refused, and so fit wherever their codes fit',
+    async () => {
+      const policy = { authorizeSubscribe: () => 0x97 as const }
+      const world = await World.make({ policy, limits: { profile: 'open' } })
+      // As many filters as the answer has room for in 10 bytes: 2 + 2 + 1 + 5.
+      const client = await world.connect('a', { properties: { maximumPacketSize: 10 } })
+      expect(await ask(client, subscribe(5, 1, 'a', 0, 'b', 0, 'c', 0, 'd', 0, 'e', 0))).toBe(
+        `9008000100${'97'.repeat(5)}`,
+      )
+      expect(await ask(client, unsubscribe(5, 2, 'a', 'b', 'c', 'd', 'e'))).toBe(
+        `b008000200${'11'.repeat(5)}`,
+      )
+      // One more, and the only thing that fits is DISCONNECT 0x95 without a Reason String.
+      expect(await ask(client, unsubscribe(5, 3, 'a', 'b', 'c', 'd', 'e', 'f'))).toMatch(/^e00[12]95(00)?$/)
+      expect(client.closed).toBe(true)
+    },
+  )
 
-  it('[MQTT-3.9.3-2] [MQTT-3.8.4-7] a code of SUBACK’s table, whatever a policy says, and no Subscription behind a refusal', async () => {
-    let answer = 0
-    const world = await World.make({ policy: { authorizeSubscribe: () => answer as 0 } })
-    const client = await world.connect('a')
-    const allowed = [0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2]
-    for (answer = 0; answer < 256; answer++) {
-      const code = await client.subscribe('t', 2)
-      expect([answer, code]).toEqual([answer, allowed.includes(answer) ? answer : 0x80])
-    }
-    expect(world.census()).toMatchObject({ subscriptions: 0 })
-  })
+  it(
+    '[MQTT-3.9.3-2] [MQTT-3.8.4-7] ' +
+      'have a code of SUBACK’s table, whatever a policy says, and a refusal makes no Subscription',
+    async () => {
+      let answer = 0
+      const world = await World.make({ policy: { authorizeSubscribe: () => answer as 0 } })
+      const client = await world.connect('a')
+      const allowed = [0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2]
+      for (answer = 0; answer < 256; answer++) {
+        const code = await client.subscribe('t', 2)
+        expect([answer, code]).toEqual([answer, allowed.includes(answer) ? answer : 0x80])
+      }
+      expect(world.census()).toMatchObject({ subscriptions: 0 })
+    },
+  )
 })
 
 describe('errors in SUBSCRIBE and UNSUBSCRIBE', () => {
@@ -70,7 +80,7 @@ describe('errors in SUBSCRIBE and UNSUBSCRIBE', () => {
     expect(await ask(client, withProperties(0xa2, properties(...user, ...user), 't'))).toBe('b00400010000')
   })
 
-  it('[MQTT-3.8.3-4] No Local on a Shared Subscription is a protocol error, and nothing of the packet is done', async () => {
+  it('[MQTT-3.8.3-4] No Local on a Shared Subscription is a protocol error without effect', async () => {
     const world = await World.make()
     await expectEachRefused(world, 5, [
       [subscribe(5, 1, 'fine', 0, '$share/g/t', 4), 0x82],
@@ -84,36 +94,41 @@ describe('errors in SUBSCRIBE and UNSUBSCRIBE', () => {
     )
   })
 
-  it('[MQTT-4.8.2-1] [MQTT-4.8.2-2] a Shared Subscription has a ShareName of one character or more without wildcards, a slash, and a valid filter', async () => {
-    const world = await World.make()
-    const wrong = [
-      '$share/',
-      '$share//',
-      '$share//t',
-      '$share/g',
-      '$share/g/',
-      '$share/+/t',
-      '$share/#',
-      '$share/#/t',
-      '$share/g+/t',
-      '$share/g#/t',
-      '$share/+',
-      '$share/g/a#',
-      '$share/g/#/a',
-      '$share/g/+a',
-    ]
-    await expectNoFilters(world, 5, wrong)
-    const client = await world.connect('a')
-    for (const filter of [
-      '$share/g/t',
-      '$share/g//',
-      '$share/g/#',
-      '$share/ /+',
-      '$share/$share/$share/g/t',
-    ]) {
-      expect([filter, await client.subscribe(filter, 1)]).toEqual([filter, 1])
-    }
-  })
+  it(
+    '[MQTT-4.8.2-1] [MQTT-4.8.2-2] ' +
+      'a Shared Subscription has a ShareName of one character or more without wildcards, a slash, and ' +
+      'a valid filter',
+    async () => {
+      const world = await World.make()
+      const wrong = [
+        '$share/',
+        '$share//',
+        '$share//t',
+        '$share/g',
+        '$share/g/',
+        '$share/+/t',
+        '$share/#',
+        '$share/#/t',
+        '$share/g+/t',
+        '$share/g#/t',
+        '$share/+',
+        '$share/g/a#',
+        '$share/g/#/a',
+        '$share/g/+a',
+      ]
+      await expectNoFilters(world, 5, wrong)
+      const client = await world.connect('a')
+      for (const filter of [
+        '$share/g/t',
+        '$share/g//',
+        '$share/g/#',
+        '$share/ /+',
+        '$share/$share/$share/g/t',
+      ]) {
+        expect([filter, await client.subscribe(filter, 1)]).toEqual([filter, 1])
+      }
+    },
+  )
 })
 
 describe('Shared Subscriptions', () => {
@@ -128,7 +143,7 @@ describe('Shared Subscriptions', () => {
   })
   const took = (clients: readonly TestClient[]) => clients.map((client) => client.texts())
 
-  it('[MQTT-4.8.2-3] each message goes to one member at the QoS that this member was granted', async () => {
+  it('[MQTT-4.8.2-3] each message goes to one member, at the QoS granted to that member', async () => {
     const world = await World.make()
     const members = [
       await member(world, 'zero', {}, 0),
@@ -144,25 +159,30 @@ describe('Shared Subscriptions', () => {
     ])
   })
 
-  it('[MQTT-4.8.2-4] what was begun at QoS 2 with a member is completed with it when it is back, before and after its PUBREC', async () => {
-    const world = await World.make()
-    const pub = await world.connect('pub')
-    const first = await member(world, 'first')
-    for (const payload of ['sent', 'received']) await pub.publish('t', payload, 2)
-    await first.send({ cmd: 'pubrec', messageId: 2 })
-    await first.vanish()
-    const second = await member(world, 'second')
-    await world.pass(900)
-    expect(second.got()).toEqual([])
-    const back = await world.connect('first', lasting())
-    expect(back.got()).toMatchObject([
-      { cmd: 'pubrel', messageId: 2 },
-      { cmd: 'publish', messageId: 1, dup: true, qos: 2 },
-    ])
-    expect(second.got()).toEqual([])
-  })
+  it(
+    '[MQTT-4.8.2-4] ' +
+      'a QoS 2 delivery to a member is completed when the member is back, before and after its ' +
+      'PUBREC',
+    async () => {
+      const world = await World.make()
+      const pub = await world.connect('pub')
+      const first = await member(world, 'first')
+      for (const payload of ['sent', 'received']) await pub.publish('t', payload, 2)
+      await first.send({ cmd: 'pubrec', messageId: 2 })
+      await first.vanish()
+      const second = await member(world, 'second')
+      await world.pass(900)
+      expect(second.got()).toEqual([])
+      const back = await world.connect('first', lasting())
+      expect(back.got()).toMatchObject([
+        { cmd: 'pubrel', messageId: 2 },
+        { cmd: 'publish', messageId: 1, dup: true, qos: 2 },
+      ])
+      expect(second.got()).toEqual([])
+    },
+  )
 
-  it('[MQTT-4.8.2-5] what was begun at QoS 2 goes to nobody else when the Session ends, in whatever way it ends', async () => {
+  it('[MQTT-4.8.2-5] a QoS 2 delivery to a member goes to nobody else when its Session ends', async () => {
     const ends: ((world: World, client: TestClient) => Promise<unknown>)[] = [
       (_, client) =>
         client.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } }),
@@ -190,38 +210,46 @@ describe('Shared Subscriptions', () => {
     }
   })
 
-  it('[MQTT-4.8.2-6] what a member refuses with 0x80 or more is discarded: nobody else gets it, nor the member again', async () => {
-    for (const reasonCode of [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]) {
-      const world = await World.make()
-      const pub = await world.connect('pub')
-      const a = await member(world, 'a')
-      for (const qos of [1, 2] as const) await pub.publish('t', `${qos}`, qos)
-      const b = await member(world, 'b')
-      expect(await a.send({ cmd: 'puback', messageId: 1, reasonCode })).toMatchObject([{}, {}])
-      expect(await a.send({ cmd: 'pubrec', messageId: 2, reasonCode })).toEqual([])
-      await a.vanish()
-      const back = await world.connect('a', lasting())
-      await back.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
-      expect([...back.got(), ...b.got()]).toEqual([])
-    }
-  })
+  it(
+    '[MQTT-4.8.2-6] ' +
+      'a message that a member refuses with 0x80 or more is discarded: nobody gets it, nor the ' +
+      'member again',
+    async () => {
+      for (const reasonCode of [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]) {
+        const world = await World.make()
+        const pub = await world.connect('pub')
+        const a = await member(world, 'a')
+        for (const qos of [1, 2] as const) await pub.publish('t', `${qos}`, qos)
+        const b = await member(world, 'b')
+        expect(await a.send({ cmd: 'puback', messageId: 1, reasonCode })).toMatchObject([{}, {}])
+        expect(await a.send({ cmd: 'pubrec', messageId: 2, reasonCode })).toEqual([])
+        await a.vanish()
+        const back = await world.connect('a', lasting())
+        await back.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
+        expect([...back.got(), ...b.got()]).toEqual([])
+      }
+    },
+  )
 })
 
 describe('No Local', () => {
-  it('[MQTT-3.8.3-3] holds for the Client Identifier, over connections and for Wills, but not for others', async () => {
-    const world = await World.make()
-    const client = await world.connect('a', lasting())
-    await client.subscribe('t', 1, { nl: true })
-    await client.publish('t', 'mine', 1)
-    await (await world.connect('b')).publish('t', 'theirs', 1)
-    expect(client.texts()).toEqual(['theirs'])
-    await client.vanish()
-    const will = { topic: 't', payload: Buffer.from('will'), qos: 1 as const, retain: false }
-    const back = await world.connect('a', lasting(1000, { will }))
-    await back.drain()
-    await back.publish('t', 'mine again', 2)
-    expect(back.texts()).toEqual([])
-    await back.vanish()
-    expect((await world.connect('a', lasting())).texts()).toEqual([])
-  })
+  it(
+    '[MQTT-3.8.3-3] ' + 'holds for the Client Identifier, over connections and for Wills, but not for others',
+    async () => {
+      const world = await World.make()
+      const client = await world.connect('a', lasting())
+      await client.subscribe('t', 1, { nl: true })
+      await client.publish('t', 'mine', 1)
+      await (await world.connect('b')).publish('t', 'theirs', 1)
+      expect(client.texts()).toEqual(['theirs'])
+      await client.vanish()
+      const will = { topic: 't', payload: Buffer.from('will'), qos: 1 as const, retain: false }
+      const back = await world.connect('a', lasting(1000, { will }))
+      await back.drain()
+      await back.publish('t', 'mine again', 2)
+      expect(back.texts()).toEqual([])
+      await back.vanish()
+      expect((await world.connect('a', lasting())).texts()).toEqual([])
+    },
+  )
 })
