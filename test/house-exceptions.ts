@@ -1,7 +1,6 @@
 /** Files that still break a rule of house.test.ts. The lists only shrink: who mends a file deletes its line. */
 export const LONG_LINES: readonly string[] = [
   'src/broker/boundary/limit-row.ts',
-  'src/broker/messages/crowd.ts',
   'src/broker/messages/publisher.ts',
   'src/broker/messages/retained.ts',
   'src/broker/messages/wills.ts',
@@ -105,7 +104,6 @@ export const LONG_LINES: readonly string[] = [
   'test/fuzz/grammar.ts',
   'test/fuzz/model.ts',
   'test/fuzz/plain.ts',
-  'test/fuzz/recall.ts',
   'test/fuzz/session.ts',
   'test/fuzz/targets.ts',
   'test/fuzz/topics.ts',

@@ -32,11 +32,11 @@ const SLOT_BYTES = 16
 const DELIVERY_BYTES = 80
 
 /** The part of the store that a queue needs. */
-export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isShort' | 'held'>
+export type Parking = Pick<Store, 'park' | 'unpark' | 'peek' | 'countEntries' | 'isMemoryShort' | 'held'>
 
 /** Parks nothing: for a queue that is not stored. */
 export const NO_PARKING: Parking = {
-  isShort: false,
+  isMemoryShort: false,
   get held(): never {
     throw new Error('nothing is parked')
   },
@@ -311,7 +311,7 @@ export class DeliveryQueue {
       const oldest = back[this.#backFirst]
       if (oldest === undefined) return
       const isEvicted = oldest.message.evicted || back[(this.#backFirst + back.length) >>> 1]!.message.evicted
-      if (!isEvicted && (back.length - this.#backFirst <= KEPT || !this.#parking.isShort)) return
+      if (!isEvicted && (back.length - this.#backFirst <= KEPT || !this.#parking.isMemoryShort)) return
       if (!this.#parkOldest()) return
     }
   }

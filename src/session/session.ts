@@ -241,7 +241,7 @@ export class Session implements OutboundState, InnerSession {
   detach(): void {
     this.#sender?.stop()
     this.#sender = null
-    if (this.stored && this.context.store.isShort) this.#inFlight.park()
+    if (this.stored && this.context.store.isMemoryShort) this.#inFlight.park()
   }
 
   /**

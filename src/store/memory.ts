@@ -27,13 +27,13 @@ export class MemoryStore implements Store {
   readonly committedSequence = 0
   readonly pendingBytes = 0
   readonly refusal = null
-  readonly parks = false
+  readonly canPark = false
   readonly roomBytes = Number.POSITIVE_INFINITY
   readonly shortRoomBytes = 0
   readonly commitLatency = new Histogram()
   readonly held = new HeldBytes()
   /** Nothing can be parked. */
-  readonly isShort = false
+  readonly isMemoryShort = false
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
 
   get figures(): Readonly<StoreFigures> {
@@ -121,8 +121,8 @@ export class MemoryStore implements Store {
     return false
   }
   postpone(_ms: number, _since: number, _held: Iterable<Message | Parked>): void {}
-  beginWhole(): void {}
-  endWhole(): void {}
+  beginAtomic(): void {}
+  endAtomic(): void {}
   commit(): void {}
   evict(_bytes: number): number {
     return 0

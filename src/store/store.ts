@@ -303,9 +303,9 @@ export interface Store {
   /** Adds to the memory that entries of stored Sessions take; `bytes` may be negative. */
   countEntries(bytes: number): void
   /** Whether this store can drop bodies from memory and read them back. */
-  readonly parks: boolean
+  readonly canPark: boolean
   /** Whether bodies and entries take more memory than they may, so that entries should be parked. */
-  readonly isShort: boolean
+  readonly isMemoryShort: boolean
 
   /**
    * Parks a delivery, queued or in flight, behind the entries of `onto`, null for none. Returns the entries
@@ -349,9 +349,9 @@ export interface Store {
    */
   postpone(ms: number, since: number, held: Iterable<Message | Parked>): void
 
-  /** Records until `endWhole` are one fact: only `close` seals a block in between. Facts may overlap. */
-  beginWhole(): void
-  endWhole(): void
+  /** Begins an atomic section: until `endAtomic`, only `close` seals a block. Sections may overlap. */
+  beginAtomic(): void
+  endAtomic(): void
   /**
    * Seals the open block and starts its commit as soon as none is in flight. Does nothing without records.
    */

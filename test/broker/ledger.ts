@@ -32,7 +32,7 @@ export class LedgerStore implements Store {
   refusal: string | null = null
   /** Larger messages are refused, smaller ones are not. */
   messageBytesMax = Number.POSITIVE_INFINITY
-  parks = true
+  canPark = true
   roomBytes = Number.POSITIVE_INFINITY
   shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
@@ -113,7 +113,7 @@ export class LedgerStore implements Store {
   completed(id: number, packetId: number): void {
     this.#record(`completed ${id} ${packetId}`)
   }
-  readonly isShort: boolean = false
+  readonly isMemoryShort: boolean = false
   countEntries(bytes: number): void {
     this.figures.entryBytes += bytes
   }
@@ -175,11 +175,11 @@ export class LedgerStore implements Store {
 
   #whole = 0
 
-  beginWhole(): void {
+  beginAtomic(): void {
     this.#whole++
   }
 
-  endWhole(): void {
+  endAtomic(): void {
     this.#whole--
   }
 

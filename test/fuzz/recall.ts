@@ -1,4 +1,6 @@
-/** A store without a disk that forgets, when told, what was not durable: the naive meaning of every record. */
+/**
+ * A store without a disk that forgets, when told, what was not durable: the naive meaning of every record.
+ */
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type {
@@ -37,7 +39,7 @@ export class RecallStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   readonly refusal = null
-  readonly parks = true
+  readonly canPark = true
   readonly roomBytes = Number.POSITIVE_INFINITY
   readonly shortRoomBytes = 0
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
@@ -160,8 +162,8 @@ export class RecallStore implements Store {
   }
   postpone(): void {}
 
-  beginWhole(): void {}
-  endWhole(): void {}
+  beginAtomic(): void {}
+  endAtomic(): void {}
 
   commit(): void {
     if (this.#records.length === 0) return
@@ -300,7 +302,7 @@ export class RecallStore implements Store {
     throw new Error('nothing is parked')
   }
 
-  readonly isShort = false
+  readonly isMemoryShort = false
   countEntries(bytes: number): void {
     this.figures.entryBytes += bytes
   }

@@ -132,7 +132,7 @@ describe('DeliveryQueue', () => {
         let head = 5
         for (const { move, evicted, durable, short, parks } of moves) {
           parking.durable = durable
-          parking.isShort = short
+          parking.isMemoryShort = short
           if (parks) {
             queue.park(300)
             if (durable) queue.park(10_000)
@@ -207,7 +207,7 @@ describe('DeliveryQueue', () => {
     const queue = new DeliveryQueue(parking)
     for (let n = 0; n < 500; n++) queue.push(delivery(1))
     expect(parking.parked).toBe(0)
-    parking.isShort = true
+    parking.isMemoryShort = true
     for (let n = 0; n < 500; n++) queue.push(delivery(1))
     expect([queue.parked, queue.length]).toEqual([936, 1000])
     for (let n = 0; n < 10; n++) queue.push(delivery(1))

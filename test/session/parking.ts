@@ -45,7 +45,7 @@ export class TestParking implements Parking {
     this.#max = max
   }
 
-  isShort = false
+  isMemoryShort = false
   /** Alone not on disk. */
   undurable: Delivery | null = null
   entryBytes = 0

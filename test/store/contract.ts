@@ -47,13 +47,13 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       expect(server.store.pendingBytes).toBe(0)
     })
 
-    test('the records of one fact are in one commit, even if another commit ends meanwhile', async () => {
+    test('an atomic section is in one commit, even if another commit ends meanwhile', async () => {
       await server.open()
       const { store } = server
       server.createSession(1)
       store.commit()
       const before = store.recordedSequence
-      store.beginWhole()
+      store.beginAtomic()
       server.enqueue(1, delivery(message('a', 'one')))
       store.commit()
       await expect.poll(() => store.committedSequence).toBe(before)
@@ -61,7 +61,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       store.commit()
       server.enqueue(1, delivery(message('a', 'two')))
       expect(store.openSequence).toBe(open)
-      store.endWhole()
+      store.endAtomic()
       await server.commit()
       expect(store.committedSequence).toBe(open)
     })
@@ -104,7 +104,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       const freed = server.store.evict(10_000)
       expect(server.store.figures.residentBytes).toBe(before - freed)
       expect(held.evicted).toBe(false)
-      expect(free.evicted).toBe(server.store.parks)
+      expect(free.evicted).toBe(server.store.canPark)
       if (free.evicted) await server.store.restore([free])
       expect(free.payload.length).toBe(1000)
     })
@@ -115,7 +115,7 @@ export function storeContract(name: string, make: StoreMaker, { durable }: { dur
       server.store.countEntries(1000)
       expect(server.store.figures.entryBytes).toBe(entryBytes + 1000)
       server.store.countEntries(1e12)
-      expect(server.store.isShort).toBe(durable)
+      expect(server.store.isMemoryShort).toBe(durable)
       server.store.countEntries(-1e12 - 1000)
       expect(server.store.figures.entryBytes).toBe(entryBytes)
     })

@@ -1,6 +1,7 @@
 /**
- * Messages for a crowd of subscribers: they are given out in slices, one message after the other, so that nobody else waits
- * long. What is published meanwhile to a topic of which a message is under way comes after that one.
+ * Messages for a crowd of subscribers: they are given out in slices, one message after the other, so that
+ * nobody else waits long. What is published meanwhile to a topic of which a message is under way comes after
+ * that one.
  */
 import type { Message, Topic } from '../../mqtt/message.ts'
 import type { Route } from '../../routing/route.ts'
@@ -33,7 +34,9 @@ export class FanOut {
   /** The router's, when it began. */
   changes = 0
   isOver = false
-  /** Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored. */
+  /**
+   * Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored.
+   */
   done: ((durableAt: number) => void) | null = null
 
   constructor(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean) {
@@ -44,7 +47,9 @@ export class FanOut {
   }
 }
 
-/** A message that is admitted when it is its turn: what is recorded with it is to be one fact with its first slice. */
+/**
+ * A message that is admitted when it is its turn. Its records are to be in one block with its first slice.
+ */
 interface Candidate {
   readonly topic: Topic
   readonly admit: () => void
@@ -83,7 +88,10 @@ export class Crowds {
     return this.#waiting.length === 0 && this.#state.turn.number !== this.#wholeEndedIn
   }
 
-  /** Has a message wait for its turn before it is admitted: `admit` publishes it within `admitting`, or not at all. */
+  /**
+   * Has a message wait for its turn before it is admitted: `admit` publishes it within `admitting`, or not at
+   * all.
+   */
   queue(topic: Topic, admit: () => void): void {
     this.#remember(topic.name)
     this.#waiting.push({ topic, admit })
@@ -126,7 +134,10 @@ export class Crowds {
       : Math.min(this.#state.turn.sliceUnits, SLICE_UNITS_MAX)
   }
 
-  /** The store commits nothing while a message has to be whole: the end of a turn comes before the next one of these. */
+  /**
+   * The store commits nothing while a message has to be whole: the end of a turn comes before the next one of
+   * these.
+   */
   #mustWait(next: FanOut | Candidate): boolean {
     const mayBegin = !(next instanceof FanOut) || (next.isWhole && next.route === null)
     return mayBegin && this.#state.turn.number === this.#wholeEndedIn
@@ -136,7 +147,7 @@ export class Crowds {
     const [first] = this.#waiting
     if (first === undefined) return
     if (first instanceof FanOut) {
-      if (first.isWhole && first.route === null) this.#state.store.beginWhole()
+      if (first.isWhole && first.route === null) this.#state.store.beginAtomic()
       if (this.#advance(first, this.#state.work.units + units)) this.#over(first)
     } else {
       this.#waiting.shift()
@@ -169,7 +180,7 @@ export class Crowds {
     // Read before the store may go on: the next commit has it.
     const durableAt = fanOut.stores ? store.openSequence : 0
     if (fanOut.isWhole) {
-      store.endWhole()
+      store.endAtomic()
       this.#wholeEndedIn = turn.number
     }
     fanOut.done?.(durableAt)

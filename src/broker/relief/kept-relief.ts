@@ -60,7 +60,7 @@ export class KeptRelief {
     this.#users = new Set(users)
     this.#pressed = this.#isFull || users.length > 0 ? this.#described(kept, users) : null
     // Queues that cannot be parked are the concern of `Relief`.
-    if (this.#pressed === null || !store.parks) this.#caps.end()
+    if (this.#pressed === null || !store.canPark) this.#caps.end()
     else this.#caps.cap(this.#isFull ? new Set(usage.users()) : this.#users, this.#pressed)
   }
 
@@ -83,7 +83,7 @@ export class KeptRelief {
   }
 
   #keptBytes(usage: Usage): number {
-    return keptBytes(usage) + (this.#state.store.parks ? usage.parkedBytes : 0)
+    return keptBytes(usage) + (this.#state.store.canPark ? usage.parkedBytes : 0)
   }
 
   /** Half-way to the point at which everybody is refused, all users with much count as large. */

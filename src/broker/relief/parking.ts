@@ -33,7 +33,7 @@ export class Parking {
   /** Begins a pass if memory is short. To be called about once a second. */
   look(): void {
     const { store, sessionsById } = this.#state
-    if (this.#sessions !== null || !store.isShort || this.#state.now() < this.#restsUntil) return
+    if (this.#sessions !== null || !store.isMemoryShort || this.#state.now() < this.#restsUntil) return
     this.#parked = 0
     this.#sessions = sessionsById.values()
     this.#step()
@@ -51,7 +51,7 @@ export class Parking {
     const { work } = this.#state
     let spent = 0
     while (spent < STEP) {
-      this.#session ??= this.#state.store.isShort ? nextOf(sessions) : null
+      this.#session ??= this.#state.store.isMemoryShort ? nextOf(sessions) : null
       if (this.#session === null) {
         this.#end()
         break

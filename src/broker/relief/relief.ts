@@ -119,7 +119,7 @@ export class Relief {
     const found: Client[] = []
     for (const [session, connection] of connected) this.#add(found, session, connection)
     work.units += connected.size
-    if (store.parks) return found
+    if (store.canPark) return found
     for (const session of sessionsById.values()) {
       if (!connected.has(session)) this.#add(found, session, null)
     }
@@ -135,7 +135,7 @@ export class Relief {
     let bytes = usage.bufferBytes - base
     if (!session.stored) bytes += usage.queueBytes + usage.subscriptionBytes
     // A queue that cannot be parked was capped in the first step; there is nothing else to pay with.
-    else if (!this.#state.store.parks && step < LAST_STEP) bytes += usage.queueBytes
+    else if (!this.#state.store.canPark && step < LAST_STEP) bytes += usage.queueBytes
     if (bytes < HELD_BYTES_MIN) return
     found.push({ clientId: usage.name, user: usage.user?.name ?? '', bytes, step, session, connection })
   }
@@ -227,7 +227,7 @@ export class Relief {
     const { session, connection } = client
     const { events, store } = this.#state
     session.forgetSent()
-    if (connection !== null && step >= LAST_STEP && (!session.stored || store.parks)) {
+    if (connection !== null && step >= LAST_STEP && (!session.stored || store.canPark)) {
       this.#tell(client, 'disconnected', 'it is disconnected; messages of a stored Session wait on the disk')
       connection.cut(`${TOLD}: ${sizeText(client.bytes)}`, TOLD)
       return
@@ -238,7 +238,7 @@ export class Relief {
       this.#tell(client, 'paused', 'nothing is read from it until there is room')
       events.emit('paused', { clientId: client.clientId, reason: 'memory' })
     }
-    if (session.stored && store.parks) return
+    if (session.stored && store.canPark) return
     if (!session.queue.isCapped) {
       session.queue.cap()
       this.#tell(
@@ -323,7 +323,7 @@ export class Relief {
 
   /** Leaves alone a stored Session with messages that can be parked: only `QueueCaps` may have capped it. */
   #uncap(session: Session): void {
-    if (!session.stored || !this.#state.store.parks) session.queue.uncap()
+    if (!session.stored || !this.#state.store.canPark) session.queue.uncap()
   }
 
   /** Forgets clients that paid long ago, or have gone. */

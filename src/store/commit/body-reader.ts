@@ -78,13 +78,13 @@ export class BodyReader {
    */
   evictCommitted(messages: readonly Message[]): void {
     for (let index = 0; index < messages.length; index++) {
-      if (!this.#isShort) break
+      if (!this.#isMemoryShort) break
       this.#bodies.evict(messages[index]!, this.#progress.committed)
     }
     this.#trimRestored()
   }
 
-  get #isShort(): boolean {
+  get #isMemoryShort(): boolean {
     return isAbove(this.#figures, this.#residentBytesMax)
   }
 
@@ -103,7 +103,7 @@ export class BodyReader {
     for (let count = 0; count < 2; count++) {
       const group = this.#restored.shift()
       if (group === undefined) return
-      if (this.#isShort && group.sequence + 1 < this.#progress.committed) {
+      if (this.#isMemoryShort && group.sequence + 1 < this.#progress.committed) {
         for (const message of group.messages) this.#bodies.evict(message, this.#progress.committed)
         continue
       }

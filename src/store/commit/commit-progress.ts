@@ -1,8 +1,8 @@
 /** HOT. How far the store has come, in sequence numbers of blocks. `synced` <= `committed` <= `sealed`. */
 
 /**
- * It outlives one opening of the database: the Server reads it, and may end a fact, while the store is opened
- * again.
+ * It outlives one opening of the database: the Server reads it, and may end an atomic section, while the
+ * store is being opened again.
  */
 export class CommitProgress {
   /** The newest block that was handed to LevelDB. */
@@ -11,8 +11,8 @@ export class CommitProgress {
   committed = 0
   /** The newest block that is known to be on disk. It is kept only where commits are synced together. */
   synced = 0
-  /** Facts under way; the records of each must be in one block, so none is sealed meanwhile. */
-  facts = 0
+  /** Atomic sections that have begun and not ended. No block is sealed meanwhile, but by closing. */
+  atomicSections = 0
 
   /** The store was opened, and its journal ends with this block. LevelDB has synced all of it. */
   recovered(sequence: number): void {

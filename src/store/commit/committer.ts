@@ -71,12 +71,13 @@ export class Committer {
   commit(): void {
     if (!this.#parts.database.isOpen || this.#pending.isEmpty) return
     this.#isWanted = true
-    if (this.#inFlight === null && this.#look === null && this.#progress.facts === 0) this.#seal(false)
+    if (this.#inFlight === null && this.#look === null && this.#progress.atomicSections === 0)
+      this.#seal(false)
   }
 
   /** With nothing else to commit, deletes the pages that nobody needs any more, if they are many. */
   deleteDeadPages(): void {
-    if (!this.#parts.database.isOpen || this.#inFlight !== null || this.#progress.facts > 0) return
+    if (!this.#parts.database.isOpen || this.#inFlight !== null || this.#progress.atomicSections > 0) return
     if (this.#parts.sealer.hasManyDeadPages) this.#seal(false)
   }
 
@@ -167,7 +168,7 @@ export class Committer {
   /** Starts the next commit if it is wanted and possible; returns whether it did. */
   #sealWanted(): boolean {
     if (!this.#parts.database.isOpen || this.#inFlight !== null) return false
-    if (!this.#isWanted || this.#pending.isEmpty || this.#progress.facts > 0) return false
+    if (!this.#isWanted || this.#pending.isEmpty || this.#progress.atomicSections > 0) return false
     this.#seal(false)
     return true
   }

@@ -44,7 +44,7 @@ type State = 'closed' | 'open' | 'closing' | 'failed'
 
 export class LevelStore implements Store {
   readonly held = new HeldBytes()
-  readonly parks = true
+  readonly canPark = true
   readonly #settings: LevelSettings
   readonly #space: SpaceGuard
   readonly #progress = new CommitProgress()
@@ -115,7 +115,7 @@ export class LevelStore implements Store {
     return this.#commitLatency
   }
 
-  get isShort(): boolean {
+  get isMemoryShort(): boolean {
     return isAbove(this.#figures, this.#settings.residentBytesMax)
   }
 
@@ -240,12 +240,12 @@ export class LevelStore implements Store {
     this.#recording()?.times.postpone(ms, since, held)
   }
 
-  beginWhole(): void {
-    this.#progress.facts++
+  beginAtomic(): void {
+    this.#progress.atomicSections++
   }
 
-  endWhole(): void {
-    this.#progress.facts--
+  endAtomic(): void {
+    this.#progress.atomicSections--
   }
 
   commit(): void {

@@ -1,4 +1,6 @@
-/** A message for very many subscribers: nobody else waits until all of them have it, and it stays one fact. */
+/**
+ * A message for very many subscribers: nobody else waits until all of them have it, and it stays one fact.
+ */
 import mqttPacket from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { SLICE_UNITS } from '../../../src/broker/state/work.ts'
@@ -7,7 +9,10 @@ import { type Given, lasting, type TestClient, World } from '../harness.ts'
 const OPTIONS = { qos: 2, noLocal: false, retainAsPublished: false, retainHandling: 2 } as const
 const CROWD = 20_000
 
-/** So many subscribers in this process; how many messages they got, and what each got whose number is asked for. */
+/**
+ * So many subscribers in this process; how many messages they got, and what each got whose number is asked
+ * for.
+ */
 function crowd(world: World, count = CROWD): { count: number; texts: Map<number, string[]> } {
   const got = {
     count: 0,
@@ -34,7 +39,10 @@ function push(client: TestClient, ...packets: Given[]): void {
   client.link.handler!.received(Buffer.concat(bytes))
 }
 
-/** A Session that is stored and offline, with so many Shared Subscriptions to the topic: each gets each message. */
+/**
+ * A Session that is stored and offline, with so many Shared Subscriptions to the topic: each gets each
+ * message.
+ */
 async function groups(world: World, clientId: string, count: number): Promise<void> {
   const client = await world.connect(clientId, lasting())
   const subscriptions = Array.from({ length: count }, (_, at) => ({
@@ -139,14 +147,14 @@ describe('a message for a crowd', () => {
     const other = await world.connect('other')
     // What was begun and ended of whole messages, and the commits in between.
     const steps: string[] = []
-    const [begin, end, commit] = [ledger.beginWhole, ledger.endWhole, ledger.commit].map((f) =>
+    const [begin, end, commit] = [ledger.beginAtomic, ledger.endAtomic, ledger.commit].map((f) =>
       f.bind(ledger),
     )
-    ledger.beginWhole = () => {
+    ledger.beginAtomic = () => {
       steps.push('begin')
       begin!()
     }
-    ledger.endWhole = () => {
+    ledger.endAtomic = () => {
       end!()
       steps.push('end')
     }

@@ -1,4 +1,7 @@
-/** What waits for clients that are away takes a few bytes an entry once memory is short, however short its queue is. */
+/**
+ * What waits for clients that are away takes a few bytes an entry once memory is short, however short its
+ * queue is.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -87,9 +90,9 @@ test('queues of many absent clients, each shorter than what is parked as it grow
   }
   await publish(FEW)
   const before = parked()
-  expect(store.isShort).toBe(true)
+  expect(store.isMemoryShort).toBe(true)
   await world.pass(3)
-  expect(store.isShort).toBe(false)
+  expect(store.isMemoryShort).toBe(false)
   expect(parked()).toBeGreaterThan(before)
   const expected = Array.from({ length: FEW }, (_, index) => `${index}`)
   for (const index of [0, 30, CLIENTS - 1]) {
@@ -109,7 +112,7 @@ test('messages in flight to clients that left are parked, and sent again in orde
   await world.settle()
   await world.pass(3)
   expect(parked()).toBeGreaterThan((CLIENTS * EACH) / 2)
-  expect(store.isShort).toBe(false)
+  expect(store.isMemoryShort).toBe(false)
   const expected = Array.from({ length: EACH }, (_, index) => `${index}`)
   expect(await received(await connected('c7'), EACH)).toEqual(expected)
   await committed()
