@@ -4,8 +4,8 @@ import { configDefaults, defineConfig } from 'vitest/config'
 const BUILT = [
   'test/bench/**/*.test.ts',
   'test/broker/accounts/costs.test.ts',
-  'test/cli/commands/inventory-commands.test.ts',
-  'test/cli/commands/store-commands.test.ts',
+  'test/cli/actions/inventory-commands.test.ts',
+  'test/cli/actions/store-commands.test.ts',
   'test/conformance/process.test.ts',
   'test/crash/crash.test.ts',
   'test/crash/variants.test.ts',

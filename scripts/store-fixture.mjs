@@ -20,7 +20,7 @@ const { LevelStore } = await load('store/level/level.js')
 const { writeBackup } = await load('store/level/backup.js')
 const { containerChunks } = await load('store/format/container.js')
 const { FORMAT_VERSION } = await load('store/format/format.js')
-const { exportLines } = await load('cli/commands/store-commands.js')
+const { exportLines } = await load('cli/actions/store-commands.js')
 
 /** 2026-01-31T12:00:00.000Z, and broker time at that instant. */
 const WALL = 1_769_860_800_000

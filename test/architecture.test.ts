@@ -51,7 +51,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   transport: ['transport/tls', 'transport/listener', 'transport/sockets', 'transport/websocket', 'transport'],
   access: ['access/files', 'access/passwords', 'access/bans', 'access/logins', 'access'],
-  cli: ['cli/start', 'cli/commands', 'cli'],
+  cli: ['cli/start', 'cli/actions', 'cli/grammar', 'cli/commands', 'cli'],
 }
 
 /** A folder with more files is not a room but a hall. */
@@ -215,7 +215,7 @@ describe('the house', () => {
       'ws',
       '@node-rs/argon2',
       '@peculiar/x509',
-      'cli/commands/store-commands.ts',
+      'cli/actions/store-commands.ts',
     ]
     expect(late.filter((one) => loaded.has(one))).toEqual([])
   })

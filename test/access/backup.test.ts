@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Accounts } from '../../src/access/accounts.ts'
-import { backup, checkStore, repair, restore } from '../../src/cli/commands/store-commands.ts'
+import { backup, checkStore, repair, restore } from '../../src/cli/actions/store-commands.ts'
 import { createBroker } from '../../src/godwit.ts'
 
 let root: string

@@ -1,4 +1,4 @@
-/** Sessions and their owners when accounts are added: in a store without user ids, and of users without accounts. */
+/** The owners of Sessions when accounts are added: in a store without user ids, and without accounts. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,9 +11,9 @@ import type { AccessOptions } from '../../src/access/access-options.ts'
 import { Accounts } from '../../src/access/accounts.ts'
 import { ask } from '../../src/admin/control-client.ts'
 import type { SessionEntry } from '../../src/broker/inventory.ts'
-import { changeAccounts } from '../../src/cli/commands/account-commands.ts'
-import { type AccountsCommand, parseArguments } from '../../src/cli/commands/arguments.ts'
-import { restore } from '../../src/cli/commands/store-commands.ts'
+import { type AccountsCommand, changeAccounts } from '../../src/cli/actions/account-commands.ts'
+import { restore } from '../../src/cli/actions/store-commands.ts'
+import { parseCommandLine } from '../../src/cli/command-line.ts'
 import { type Broker, createBroker } from '../../src/godwit.ts'
 
 const FIXTURE = fileURLToPath(new URL('../fixtures/store-v1/store.godwit-backup', import.meta.url))
@@ -46,9 +46,10 @@ async function start(access: Partial<AccessOptions> = {}): Promise<Broker> {
   return broker
 }
 
-function run(...words: string[]): Promise<string> {
+async function run(...words: string[]): Promise<string> {
   const secrets = { stdin: (async function* () {})(), askSecret: null }
-  return changeAccounts(data, parseArguments(words) as AccountsCommand, secrets)
+  const { request } = await parseCommandLine(words)
+  return changeAccounts(data, (request as { readonly request: AccountsCommand }).request, secrets)
 }
 
 async function arrive(

@@ -5,7 +5,7 @@ import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { checkStore, repair } from '../../src/cli/commands/store-commands.ts'
+import { checkStore, repair } from '../../src/cli/actions/store-commands.ts'
 import { markStore } from '../../src/store/files/data-directory.ts'
 import {
   keyNumber,

@@ -3,7 +3,7 @@ import { cp, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { checkStore } from '../../../src/cli/commands/store-commands.ts'
+import { checkStore } from '../../../src/cli/actions/store-commands.ts'
 import { crc32c } from '../../../src/store/format/crc32c.ts'
 import { LevelStore } from '../../../src/store/level/level.ts'
 import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'

@@ -1,7 +1,7 @@
 /** The inventory commands as processes beside a broker process. */
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, test } from 'vitest'
-import { parseArguments } from '../../../src/cli/commands/arguments.ts'
+import { parseCommandLine } from '../../../src/cli/command-line.ts'
 import { BrokerProcess, cleanUp, type Ended, MAIN, Program, temporaryDirectory } from '../../e2e/process.ts'
 
 const clients: MqttClient[] = []
@@ -145,7 +145,7 @@ describe('the inventory of a running broker', () => {
     expect(code).toBe(1)
     expect(stderr).toBe(
       `godwit: no broker answers for ${nowhere.data}\n` +
-        'Start one with `godwit`, or name its directory with --data.\n',
+        'Start one with `godwit`, or name its directory with --data.\nCode: GODWIT_BROKER_UNREACHABLE\n',
     )
   })
 
@@ -167,7 +167,7 @@ describe('the inventory of a running broker', () => {
     [['client', 'kick', '--older-than', '1d', '--yes'], 'client kick has no option --older-than'],
     [['session', 'list', '--limit', '0'], '--limit 0: a number from 1 is needed'],
     [['session', 'list', '--topic', 'a'], 'session list has no option --topic'],
-  ])('wrong words: %j', (words, message) => {
-    expect(() => parseArguments(words)).toThrow(message)
+  ])('wrong words: %j', async (words, message) => {
+    await expect(parseCommandLine(words)).rejects.toThrow(message)
   })
 })

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { BrokerStatus } from '../../../src/admin/commands.ts'
-import { statusText } from '../../../src/cli/commands/status.ts'
+import { statusText } from '../../../src/cli/actions/status.ts'
 
 const MIB = 1024 ** 2
 

@@ -10,12 +10,14 @@ import {
   type PasswordHash,
   parsePasswordHash,
 } from '../../../src/access/passwords/password-hash.ts'
-import { changeAccounts, explain, type SecretSource } from '../../../src/cli/commands/account-commands.ts'
 import {
   type AccountsCommand,
+  changeAccounts,
   type ExplainCommand,
-  parseArguments,
-} from '../../../src/cli/commands/arguments.ts'
+  explain,
+  type SecretSource,
+} from '../../../src/cli/actions/account-commands.ts'
+import { parseCommandLine } from '../../../src/cli/command-line.ts'
 import { createBroker } from '../../../src/godwit.ts'
 
 let root: string
@@ -30,10 +32,11 @@ afterEach(() => rmSync(root, { recursive: true, force: true }))
 
 const nobody: SecretSource = { stdin: Readable.from([]), askSecret: null }
 
-function run(words: readonly string[], secrets: SecretSource = nobody): Promise<string> {
-  const command = parseArguments(words)
-  if (command.name === 'explain') return explain(data, DEFAULT_ACCESS, command satisfies ExplainCommand)
-  return changeAccounts(data, command as AccountsCommand, secrets)
+async function run(words: readonly string[], secrets: SecretSource = nobody): Promise<string> {
+  const { command, request: parsed } = await parseCommandLine(words)
+  const { request } = parsed as { readonly request: AccountsCommand | ExplainCommand }
+  if (command.name === 'explain access') return explain(data, DEFAULT_ACCESS, request as ExplainCommand)
+  return changeAccounts(data, request as AccountsCommand, secrets)
 }
 
 async function has(name: string, password: string): Promise<boolean> {
@@ -202,6 +205,6 @@ test.each<[readonly string[], string]>([
   [['explain', 'access'], 'needs one of --publish'],
   [['explain', 'access', '--publish', 'a', '--receive', 'b'], 'needs one of --publish'],
   [['explain', 'access', '--publish', 'a', '--qos', '3'], '0, 1 or 2 is needed'],
-])('godwit %s: %s', (words, message) => {
-  expect(() => parseArguments(words)).toThrow(message)
+])('godwit %s: %s', async (words, message) => {
+  await expect(parseCommandLine(words)).rejects.toThrow(message)
 })

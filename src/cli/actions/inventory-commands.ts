@@ -12,8 +12,32 @@ import type {
 } from '../../broker/inventory.ts'
 import type { ProtocolVersion } from '../../mqtt/packet.ts'
 import { printable } from '../../observe/printable.ts'
-import type { InventoryCommand, InventoryKind } from './arguments.ts'
 import { type Column, duration, lines, size, table } from './table.ts'
+
+/** The kinds of entries that commands list, show and delete in a running broker. */
+export const INVENTORY_KINDS = ['client', 'session', 'subscription', 'retained'] as const
+
+export type InventoryKind = (typeof INVENTORY_KINDS)[number]
+
+/** A command for one kind of entries in a running broker. */
+export interface InventoryCommand {
+  readonly json: boolean
+  readonly kind: InventoryKind
+  readonly verb: 'list' | 'show' | 'delete' | 'kick'
+  /** A Client Identifier, perhaps with a topic filter, or a topic name; empty for `list`. */
+  readonly words: readonly string[]
+  readonly topic: string | undefined
+  readonly client: string | undefined
+  readonly user: string | undefined
+  /** The number of lines; the command's default when undefined. */
+  readonly limit: number | undefined
+  /** The cursor at which an earlier page ended. */
+  readonly after: string | undefined
+  /** Selects Sessions whose clients have been away for at least so long. */
+  readonly awaySeconds: number | undefined
+  /** Only counts the matching entries. */
+  readonly dryRun: boolean
+}
 
 /** The rows of a list without --limit. */
 const LIMIT = 100

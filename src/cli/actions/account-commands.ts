@@ -22,11 +22,42 @@ import { printable } from '../../observe/printable.ts'
 import type { AccountChange, AccountEffects } from '../../runtime/running-access.ts'
 import { makeDirectory } from '../../store/files/data-directory.ts'
 import { shellWord } from '../../transport/tls/shell-word.ts'
-import type { AccountsCommand, ExplainCommand } from './arguments.ts'
 import { InputError } from './store-commands.ts'
 import { table } from './table.ts'
 
 const PASSWORD_BYTES_MAX = 65_535
+
+/** A command for users and roles. */
+export interface AccountsCommand {
+  readonly command: AccountCommand
+  readonly json: boolean
+  /** Names of users and roles, or a role and its rules. */
+  readonly words: readonly string[]
+  /** A file with many user names, one per line; `-` for stdin. */
+  readonly names: string | undefined
+  /** The roles of a new user. */
+  readonly roles: readonly string[]
+  readonly generate: boolean
+  /** `-` for stdin. */
+  readonly passwordFile: string | undefined
+  readonly withoutPassword: boolean
+  /** The new user takes over the Sessions under its name. */
+  readonly keepSessions: boolean
+  /** The Sessions of the removed user are deleted. */
+  readonly deleteSessions: boolean
+}
+
+/** A command that asks which rule allows or denies an action. */
+export interface ExplainCommand {
+  readonly json: boolean
+  readonly user: string | undefined
+  readonly client: string | undefined
+  readonly action: 'publish' | 'subscribe' | 'receive'
+  /** A topic name; a topic filter for `subscribe`. */
+  readonly topic: string
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+}
 
 /** The sources of passwords other than files. */
 export interface SecretSource {

@@ -2,11 +2,22 @@
 import { type BanCommand, type BanKeeper, type BanView, banCommand } from '../../access/bans/ban-commands.ts'
 import { editBans, readBans } from '../../access/bans/bans-file.ts'
 import { ask, brokerAnswers, operatorName } from '../../admin/control-client.ts'
-import type { Ban } from '../../broker/boundary/bans.ts'
+import type { Ban, BanKind } from '../../broker/boundary/bans.ts'
 import { printable } from '../../observe/printable.ts'
 import { makeDirectory } from '../../store/files/data-directory.ts'
-import type { BansCommand } from './arguments.ts'
 import { duration, table } from './table.ts'
+
+/** A command that lists, adds or removes bans. */
+export interface BansCommand {
+  readonly command: BanCommand
+  readonly json: boolean
+  /** Null for `list`. */
+  readonly kind: BanKind | null
+  readonly subject: string | null
+  /** Null for a ban without end. */
+  readonly seconds: number | null
+  readonly reason: string
+}
 
 /** The width of a terminal. */
 const COLUMNS = 80

@@ -226,8 +226,10 @@ describe('restore and import', () => {
     await done('export', second, '--data', copy)
     expect(await readFile(second, 'utf8')).toBe(await readFile(first, 'utf8'))
     // And through pipes.
-    const piped = `${process.execPath} ${MAIN} import --data ${copy} --force < ${first} && ${process.execPath} ${MAIN} export - --data ${copy} | cmp - ${first}`
-    await output('sh', '-c', piped)
+    const godwit = `${process.execPath} ${MAIN}`
+    const imported = `${godwit} import --data ${copy} --force < ${first}`
+    const exported = `${godwit} export - --data ${copy} | cmp - ${first}`
+    await output('sh', '-c', `${imported} && ${exported}`)
   })
 
   test('an invalid import changes nothing', async () => {

@@ -8,6 +8,7 @@ import { isName } from '../../access/accounts-file.ts'
 import { printable } from '../../observe/printable.ts'
 import type { AccountChange } from '../../runtime/running-access.ts'
 import {
+  type AccountsCommand,
   carryOut,
   effectLines,
   FIRST_USER_NOTE,
@@ -15,7 +16,6 @@ import {
   type SecretSource,
   usesBroker,
 } from './account-commands.ts'
-import type { AccountsCommand } from './arguments.ts'
 import { type Output, writeFully } from './output.ts'
 import { InputError } from './store-commands.ts'
 

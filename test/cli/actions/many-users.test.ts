@@ -9,8 +9,9 @@ import {
   type PasswordHash,
   parsePasswordHash,
 } from '../../../src/access/passwords/password-hash.ts'
-import { type AccountsCommand, parseArguments } from '../../../src/cli/commands/arguments.ts'
-import { changeManyUsers } from '../../../src/cli/commands/many-users.ts'
+import type { AccountsCommand } from '../../../src/cli/actions/account-commands.ts'
+import { changeManyUsers } from '../../../src/cli/actions/many-users.ts'
+import { parseCommandLine } from '../../../src/cli/command-line.ts'
 import { createBroker } from '../../../src/godwit.ts'
 
 let root: string
@@ -25,8 +26,8 @@ afterEach(() => rmSync(root, { recursive: true, force: true }))
 
 async function run(text: string | Buffer, ...words: string[]): Promise<{ stdout: string; stderr: string }> {
   const said = { stdout: '', stderr: '' }
-  const command = parseArguments(['user', ...words, '--names', '-']) as AccountsCommand
-  await changeManyUsers(data, command, {
+  const { request } = await parseCommandLine(['user', ...words, '--names', '-'])
+  await changeManyUsers(data, (request as { readonly request: AccountsCommand }).request, {
     stdin: Readable.from([Buffer.from(text)]),
     askSecret: null,
     stdout: { write: (written: string) => (said.stdout += written) },
@@ -102,5 +103,5 @@ test('one wrong name changes nothing, and its line is named', async () => {
     [['add', 'a', '--names', 'x', '--generate'], 'not both'],
     [['add'], 'needs a name'],
   ] as const)
-    expect(() => parseArguments(['user', ...words])).toThrow(message)
+    await expect(parseCommandLine(['user', ...words])).rejects.toThrow(message)
 })
