@@ -51,8 +51,6 @@ export const LONG_LINES: readonly string[] = [
   'test/broker/state/turn.test.ts',
   'test/broker/state/work.test.ts',
   'test/build.ts',
-  'test/cli/commands/store-commands.test.ts',
-  'test/cli/kept-sessions.test.ts',
   'test/conformance/all/delivery.test.ts',
   'test/crash/crash.test.ts',
   'test/crash/disk.test.ts',
@@ -124,7 +122,6 @@ export const LONG_LINES: readonly string[] = [
 export const LONG_FILES: readonly string[] = [
   'src/broker/messages/publisher.ts',
   'src/broker/messages/retained.ts',
-  'src/cli/commands/arguments.ts',
 ]
 
 export const RIDDLES: readonly string[] = [

@@ -382,7 +382,9 @@ describe('a running broker', () => {
     for (const words of [['restore', target, '--force'], ['import', target, '--force'], ['repair']]) {
       const { code, stderr } = await godwit(...words, '--data', broker.data)
       expect(code).toBe(1)
-      expect(stderr).toBe(`godwit: a broker runs on ${broker.data}\nStop it first.\n`)
+      expect(stderr).toBe(
+        `godwit: a broker runs on ${broker.data}\nStop it first.\nCode: GODWIT_STORE_LOCKED\n`,
+      )
     }
   })
 
