@@ -74,8 +74,9 @@ function clientIdRefusal(
   if (clientId === '') {
     // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty identifier at all.
     const isForbidden = version === 3 || (version === 4 && !cleanStart)
-    const isForgiven = leniences?.allows('empty-client-identifier') === true
-    if (!limits.emptyClientIdentifierAllowed || (isForbidden && !isForgiven))
+    const isAllowed = limits.emptyClientIdentifierAllowed
+    // `allows` counts a use, so it is asked last.
+    if (!isAllowed || (isForbidden && leniences?.allows('empty-client-identifier') !== true))
       return refuse('empty Client Identifier')
   }
   const isLong = version === 3 && isLongerThan(clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
@@ -210,6 +211,18 @@ export function sessionRefusal(
   }
   const excess = sessionExcess(state, clientId, state.usage.user(userName, remoteAddress), packet.will)
   return excess === null ? null : refusalBy(excess)
+}
+
+/**
+ * Whether a client that has left is still let in, for the packets behind its CONNECT. It must not take the
+ * place of a newer connection.
+ */
+export function mayOpenAfterEnd(state: ServerState, clientId: string, endedAt: number): boolean {
+  const session = state.sessions.get(clientId)
+  if (session === undefined) return true
+  const other = state.connected.get(session)
+  // A newer connection may have left already.
+  return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
 }
 
 /** Refuses a user who asks for what another one left under this Client Identifier. */

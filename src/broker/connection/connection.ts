@@ -231,22 +231,22 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     if (this.#input.end === null) this.#input.keepAlive.start(this.keepAliveSeconds)
   }
 
-  // ── the parts of this connection, for the Server ───────────────────────────────────────────────────────
+  // ── for the Server ─────────────────────────────────────────────────────────────────────────────────────
 
   pauseReading(): boolean {
     if (!this.#input.hold('crowd')) return false
-    this.#handshake?.wait()
+    this.#handshake?.stopTime()
     return true
   }
 
   resumeReading(): boolean {
     if (this.#input.phase === 'closed') return false
-    this.#handshake?.hear()
+    this.#handshake?.startTime()
     this.#input.release('crowd')
     return this.#input.phase === 'new'
   }
 
-  /** Starts to read only so many ms later: others of the same address came before. */
+  /** Starts to read only after so many ms, since the address exceeds its rate of connections. */
   waitFor(ms: number): void {
     if (!this.#input.hold('rate')) return
     this.#state.deadlines.at(this.#state.now() + ms, () => this.#input.release('rate'))

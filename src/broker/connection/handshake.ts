@@ -29,6 +29,7 @@ import {
   connectBytes,
   connectRefusal,
   credentialsOf,
+  mayOpenAfterEnd,
   NO_ROOM,
   type Refusal,
   sessionRefusal,
@@ -98,11 +99,11 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /** Stops the client's time while it waits in the connect queue. */
-  wait(): void {
+  stopTime(): void {
     this.#loginTime.held(this.#state.limits.loginWaitSecondsMax)
   }
 
-  hear(): void {
+  startTime(): void {
     this.#loginTime.released()
   }
 
@@ -171,19 +172,19 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { info } = this.#connection.link
     const { authenticationMethod: method, authenticationData } = packet
     if (method === undefined && policy.authenticate === undefined) {
-      this.#authenticated(authenticateAnonymous(info))
+      this.#answered(authenticateAnonymous(info))
       return
     }
     const credentials = credentialsOf(packet, clientId, info, this.#loginTime)
     if (method === undefined) {
-      this.whenAnswered(policy.authenticate!(credentials), (result) => this.#authenticated(result))
+      this.#askPolicy(policy.authenticate!(credentials))
       return
     }
     this.#authentication = new EnhancedAuthentication(policy, this, method, credentials)
     this.#authentication.begin(authenticationData)
   }
 
-  #authenticated(result: AuthenticationResult): void {
+  #answered(result: AuthenticationResult): void {
     if (result.allow) this.authenticated(userOf(result), undefined, result)
     else this.failed(result)
   }
@@ -295,7 +296,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       return
     }
     if (!this.#findsRoom(clientId, user)) return
-    if (end !== null && !this.#mayOpenAfterEnd(clientId, end.at)) {
+    if (end !== null && !mayOpenAfterEnd(this.#state, clientId, end.at)) {
       this.#connection.close('network', Reason.UnspecifiedError, end.reason)
       return
     }
@@ -315,6 +316,12 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size')
       return
     }
+    this.#letIn(login, connack5)
+  }
+
+  /** Lets the client in: its Session, its Will and CONNACK, in one step and one block. */
+  #letIn({ packet, user }: Login, connack5: Buffer | null): void {
+    const { clientId } = this.#connection.view
     const expirySeconds = sessionExpirySeconds(this.#state, packet)
     const { session, present } = this.#connection.parts.sessions.open({
       clientId,
@@ -378,19 +385,11 @@ export class Handshake implements AuthenticationSink, LateClient {
     return false
   }
 
-  /**
-   * Whether a client that has left is still let in, for the packets behind its CONNECT. It must not take the
-   * place of a newer connection.
-   */
-  #mayOpenAfterEnd(clientId: string, endedAt: number): boolean {
-    const session = this.#state.sessions.get(clientId)
-    if (session === undefined) return true
-    const other = this.#state.connected.get(session)
-    // A newer connection may have left already.
-    return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
-  }
+  // Kept apart: a method that contains a closure allocates a context on every call.
 
-  // Apart: a method that contains a closure allocates its context on every call.
+  #askPolicy(answer: AuthenticationResult | Promise<AuthenticationResult>): void {
+    this.#input.whenAnswered(answer, (result) => this.#answered(result))
+  }
 
   #authorizeWillAfter(ms: number, login: Login): void {
     this.#input.after(ms, () => this.#authorizeWill(login))

@@ -95,13 +95,15 @@ export class PublishReceiver {
     else this.#authorize(packet, topic)
   }
 
-  // Apart: a method that contains a closure allocates its context on every call.
-
   #authorize(packet: PublishPacket, topic: Topic): void {
-    const { policy } = this.#state
-    const { qos, retain } = packet
-    const allowed = policy.authorizePublish!(this.#view, topic.name, qos, retain)
-    const kept = typeof allowed === 'object' ? withoutViews(packet) : packet
+    const allowed = this.#state.policy.authorizePublish!(this.#view, topic.name, packet.qos, packet.retain)
+    if (typeof allowed === 'object') this.#authorizeLater(allowed, withoutViews(packet), topic)
+    else this.#authorized(packet, topic, allowed)
+  }
+
+  // Kept apart: a method that contains a closure allocates a context on every call.
+
+  #authorizeLater(allowed: Promise<boolean>, kept: PublishPacket, topic: Topic): void {
     this.#input.whenAnswered(allowed, (allow) => this.#authorized(kept, topic, allow))
   }
 
