@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { World } from './harness.ts'
 
-describe('what CONNACK says is not available', () => {
+describe('features that CONNACK says are not available', () => {
   const cases = [
     { limit: 'wildcardSubscriptionAvailable', property: 'wildcardSubscriptionAvailable', code: 0xa2 },
     { limit: 'sharedSubscriptionAvailable', property: 'sharedSubscriptionAvailable', code: 0x9e },
@@ -9,7 +9,7 @@ describe('what CONNACK says is not available', () => {
   ] as const
 
   it.each(cases)(
-    '$limit: false is told, ends a 5.0 connection that uses it, and is counted',
+    '$limit: false is announced, ends a 5.0 connection that uses the feature, and is counted',
     async (each) => {
       const world = await World.make({ limits: { [each.limit]: false } })
       const limited = world.record('limited')
@@ -23,19 +23,19 @@ describe('what CONNACK says is not available', () => {
       expect(client.closed).toBe(true)
       expect(limited).toMatchObject([{ limit: each.limit, clientId: 'c' }])
       expect(world.server.state.counters.limits[each.limit]).toBe(1)
-      // What can be had is had as ever.
+      // Everything else works as ever.
       const other = await world.connect('other')
       const allowed = { 162: '$share/g/a', 158: 'a/#', 161: '$share/g/a/+' }
       expect(await other.subscribe(allowed[each.code], 2)).toBe(2)
     },
   )
 
-  it('available ones are not mentioned', async () => {
+  it('available features are not mentioned', async () => {
     const client = await (await World.make()).connect('c')
     for (const { property } of cases) expect(client.connack).not.toHaveProperty(`properties.${property}`)
   })
 
-  it('[MQTT-3.8.3-2, 3.1.1] clients that cannot be told get 0x80 for such a filter and keep the others', async () => {
+  it('[MQTT-3.8.3-2, 3.1.1] clients before 5.0 get 0x80 for such a filter and keep the others', async () => {
     const limits = { wildcardSubscriptionAvailable: false, sharedSubscriptionAvailable: false }
     const world = await World.make({ limits })
     const client = await world.connect('c', {}, 4)
@@ -62,7 +62,7 @@ describe('refusedSubscriptions', () => {
     ],
   } as const
 
-  it('each filter gets its Reason Code, plain or shared, and is counted; others are granted', async () => {
+  it('a refused filter, plain or shared, gets its Reason Code and is counted, others work', async () => {
     const world = await World.make({ limits })
     const limited = world.record('limited')
     const client = await world.connect('c')

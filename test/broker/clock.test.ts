@@ -19,9 +19,9 @@ const BOOT_B = 'b'.repeat(32)
 
 let directory: string
 let world: World
-/** What the machine's clocks show, in ms. */
+/** The machine's clocks in ms. */
 let wall: number
-/** What the monotonic clock of the next process begins with. */
+/** The first value of the next process's monotonic clock. */
 let monotonic: number
 let boot: { bootId: string; sinceBoot: number } | null
 
@@ -37,7 +37,7 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true })
 })
 
-/** Reads of bodies under way: what waits for them comes later than its turn. */
+/** Reads of bodies that are under way, whose messages come later than their turn. */
 let reads = 0
 
 function store(path = directory): LevelStore {
@@ -50,12 +50,12 @@ function store(path = directory): LevelStore {
   return made
 }
 
-/** Starts a broker on the directory as its clocks are. */
+/** Starts a broker on the directory with the current clocks. */
 async function start(limits: Partial<Limits> = {}): Promise<World> {
   world = await World.make({ store: store(), limits }, (made) => {
     made.wall = wall
     made.boot = boot
-    // A process has a monotonic clock of its own.
+    // Each process has its own monotonic clock.
     made.monotonic = monotonic
     monotonic = 5000 + Math.random() * 1e6
   })
@@ -63,7 +63,7 @@ async function start(limits: Partial<Limits> = {}): Promise<World> {
   return world
 }
 
-/** Waits for what is recorded, and for what is read back. */
+/** Waits until everything recorded is durable and all reads are done. */
 async function durable(): Promise<void> {
   const { store: its } = world.server.state
   for (;;) {
@@ -75,7 +75,7 @@ async function durable(): Promise<void> {
   await world.settle()
 }
 
-/** A client; CONNACK waits for the disk. */
+/** Connects a client; CONNACK waits for the disk. */
 async function connect(clientId: string, given: Given = {}): Promise<TestClient> {
   const client = world.open(5)
   client.link.packets.unshift(
@@ -93,7 +93,7 @@ async function connect(clientId: string, given: Given = {}): Promise<TestClient>
   return client
 }
 
-/** Time passes, for all clocks. */
+/** Moves all clocks on. */
 async function pass(seconds: number): Promise<void> {
   wall += seconds * 1000
   if (boot !== null) {
@@ -104,16 +104,16 @@ async function pass(seconds: number): Promise<void> {
   await durable()
 }
 
-/** Somebody sets the wall clock, and the ticker looks. */
+/** Sets the wall clock and runs the ticker. */
 async function setWall(seconds: number): Promise<void> {
   wall += seconds * 1000
   world.wall = wall
   await pass(1.5)
 }
 
-/** The broker is killed; what its last commit had is what is left. */
+/** Kills the broker: only its last commit is left. */
 async function crash(): Promise<void> {
-  // A close would be a commit: the copy of the database is taken before it.
+  // Copies the database before the close, which would be a commit.
   const kept: (readonly [Buffer, Buffer])[] = []
   const held = world.server.state.store as LevelStore
   for await (const slice of held.snapshot()) {
@@ -127,17 +127,20 @@ async function crash(): Promise<void> {
   await db.close()
 }
 
-/** The machine is off for so long, and its wall clock shows so much more or less than it should when it is back. */
+/** Turns the machine off for some time. Afterwards its wall clock is wrong by `wrongBySeconds`. */
 async function reboot(seconds: number, wrongBySeconds = 0): Promise<void> {
   await crash()
   wall += (seconds + wrongBySeconds) * 1000
   boot = { bootId: BOOT_B, sinceBoot: 20_000 }
 }
 
-/** A retained message, a Session, and two queued messages, all of which expire after `seconds`, and one that does not. */
+/**
+ * Makes a retained message, a Session, two queued messages that all expire after `seconds`, and one that
+ * never does.
+ */
 async function fill(seconds: number): Promise<void> {
   await start()
-  // In a new store broker time begins with 0, which stands for being connected.
+  // In a new store broker time begins with 0, which would mean that the client is connected.
   await pass(1)
   const sub = await connect('sub', lasting(seconds))
   await sub.subscribe('q', 1)
@@ -152,7 +155,7 @@ async function fill(seconds: number): Promise<void> {
   await durable()
 }
 
-/** What a client that comes back finds: whether its Session is there, and the messages that came by then. */
+/** Connects the client again. Returns whether its Session is there, and the messages that came. */
 async function comeBack(seconds = DAY): Promise<{ present: boolean; texts: string[]; more: () => string[] }> {
   const sub = await connect('sub', lasting(seconds))
   await durable()
@@ -173,7 +176,7 @@ describe('elapsedSince', () => {
   const wallTime = Date.UTC(2026, 0, 1)
   const bootTime = { bootId: BOOT_A, sinceBoot: 1000 }
 
-  it('trusts the machine’s own clock within one start of it, whatever the wall clock says', () => {
+  it('trusts the machine’s own clock until the machine restarts, whatever the wall clock says', () => {
     for (const step of [-1e12, -1000, 0, 5, 1e12]) {
       const elapsed = elapsedSince({ wallTime, bootTime }, wallTime + step, {
         bootId: BOOT_A,
@@ -183,7 +186,7 @@ describe('elapsedSince', () => {
     }
   })
 
-  it('takes the wall clock’s word after another start, on a machine that does not tell, and in a container whose clock began anew', () => {
+  it('trusts the wall clock after a restart of the machine, and without a usable boot clock', () => {
     for (const now of [{ bootId: BOOT_B, sinceBoot: 5 }, null, { bootId: BOOT_A, sinceBoot: 999 }]) {
       expect(elapsedSince({ wallTime, bootTime }, wallTime + 700, now)).toEqual({ ms: 700, isSeen: false })
       expect(elapsedSince({ wallTime, bootTime }, wallTime - 700, now)).toEqual({ ms: 0, isSeen: true })
@@ -191,7 +194,7 @@ describe('elapsedSince', () => {
     expect(elapsedSince({ wallTime, bootTime: null }, wallTime + 700, bootTime)).toMatchObject({ ms: 700 })
   })
 
-  it('lets no time pass by a wall clock that was never set', () => {
+  it('counts no time if the wall clock was never set', () => {
     expect(elapsedSince({ wallTime: 3600_000, bootTime }, wallTime, null)).toEqual({ ms: 0, isSeen: true })
     expect(elapsedSince({ wallTime: 0, bootTime: null }, wallTime, null)).toEqual({ ms: 0, isSeen: true })
     expect(elapsedSince({ wallTime, bootTime }, 3600_000, null)).toEqual({ ms: 0, isSeen: true })
@@ -212,7 +215,7 @@ describe('a wall clock that is set while the broker runs', () => {
   })
 
   it.each([2 * DAY, -2 * DAY, 1.5])(
-    'by %d seconds is recorded at once, also for a machine that does not know its boot time [field-A3]',
+    'by %d seconds is recorded at once, also on a machine without a boot clock [field-A3]',
     async (seconds) => {
       boot = null
       await fill(HOUR)
@@ -226,7 +229,7 @@ describe('a wall clock that is set while the broker runs', () => {
     },
   )
 
-  it('is not told while it drifts, and costs no commit [field-A3]', async () => {
+  it('causes no event and no commit while it only drifts [field-A3]', async () => {
     await fill(HOUR)
     const stepped = world.record('clock')
     const before = world.server.state.store.committedSequence
@@ -240,8 +243,8 @@ describe('a wall clock that is set while the broker runs', () => {
   })
 })
 
-describe('a restart within the same start of the machine', () => {
-  it('counts what passed, not what the wall clock says [field-A3]', async () => {
+describe('a restart of the broker, but not of the machine', () => {
+  it('counts the time that passed, not that of the wall clock [field-A3]', async () => {
     await fill(HOUR)
     await crash()
     wall += 400 * DAY * 1000
@@ -251,7 +254,7 @@ describe('a restart within the same start of the machine', () => {
     expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
   })
 
-  it('counts what passed, also where the wall clock went back: what expired is gone [field-A3]', async () => {
+  it('counts the time that passed even if the wall clock went back [field-A3]', async () => {
     await fill(HOUR)
     await crash()
     wall -= DAY * 1000
@@ -263,7 +266,7 @@ describe('a restart within the same start of the machine', () => {
 })
 
 describe('a Session that was connected when the broker was killed', () => {
-  it('has its whole expiry from the start on, though the last commit was long ago [field-A3]', async () => {
+  it('has its whole expiry after the start, even if the last commit was long ago [field-A3]', async () => {
     await start()
     const sub = await connect('sub', lasting(HOUR))
     await sub.subscribe('q', 1)
@@ -274,7 +277,7 @@ describe('a Session that was connected when the broker was killed', () => {
     await start()
     await pass(HOUR - 10)
     expect(world.server.state.sessions.size).toBe(1)
-    // A second crash does not begin it anew.
+    // A second crash does not restart the interval.
     await crash()
     boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 1000 }
     await start()
@@ -283,8 +286,8 @@ describe('a Session that was connected when the broker was killed', () => {
   })
 })
 
-describe('after the machine was started anew, time that only the wall clock saw', () => {
-  it('is in doubt: what would expire by it is neither deleted nor sent, and Sessions can be resumed [field-A3]', async () => {
+describe('after a restart of the machine, time that only the wall clock saw', () => {
+  it('is in doubt: nothing that expired is deleted or sent, Sessions go on [field-A3]', async () => {
     await fill(HOUR)
     await reboot(30, 2 * DAY)
     await start()
@@ -297,7 +300,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(world.server.state.sessions.get('sub')?.queueLength).toBe(3)
   })
 
-  it('counts when the grace is over: what expired goes, and the rest is sent [field-A3]', async () => {
+  it('counts after the grace: expired messages are dropped, the rest is sent [field-A3]', async () => {
     await fill(HOUR)
     await reboot(2 * DAY)
     await start()
@@ -322,7 +325,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(world.server.state.deadlines.size).toBe(0)
   })
 
-  it('did not pass when the clock is set back within the grace: everything lives on, and for as long as it had [field-A3]', async () => {
+  it('did not pass if the clock is set back in the grace: nothing expires early [field-A3]', async () => {
     await fill(HOUR)
     await pass(600)
     await reboot(30, 2 * DAY)
@@ -336,16 +339,16 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(told).toContainEqual({ what: 'corrected', ms: 2 * DAY * 1000 })
     await durable()
     expect(back.more()).toEqual(['one', 'two', 'lasting'])
-    // Those who subscribed meanwhile get the retained message now.
+    // Clients that subscribed meanwhile get the retained message now.
     expect(late.got()).toMatchObject([{ retain: true, properties: { messageExpiryInterval: 2970 } }])
-    // 600 seconds before, 30 off, 2 since the start.
+    // 600 seconds, less 30 while off and 2 since the start.
     await pass(2900)
     expect(await retained()).toEqual(['retained'])
     await pass(100)
     expect(await retained()).toEqual([])
   })
 
-  it('is corrected for good: also after further restarts, and for messages on the disk [field-A3]', async () => {
+  it('is corrected for good, also over further restarts and on the disk [field-A3]', async () => {
     await fill(HOUR)
     await reboot(30, 2 * DAY)
     await start()
@@ -385,7 +388,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(await retained()).toEqual(['retained'])
   })
 
-  it('that did not pass brings nothing back that had expired before it [field-A3]', async () => {
+  it('that did not pass does not bring back messages that had expired before [field-A3]', async () => {
     await start()
     await pass(1)
     const sub = await connect('sub', lasting(DAY))
@@ -404,14 +407,14 @@ describe('after the machine was started anew, time that only the wall clock saw'
     await start()
     await setWall(-2 * DAY)
     await pass(60)
-    // As the disk has it, too.
+    // The same on the disk.
     await crash()
     boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + 1000 }
     await start()
     expect(await comeBack()).toMatchObject({ present: true, texts: ['first', 'long', 'last'] })
   })
 
-  it('is there for what was noted at the very end, however sums are rounded [field-A3]', async () => {
+  it('applies to a record of the very end, however sums are rounded [field-A3]', async () => {
     // 1,000 ms after this, it is 1,000.00000000006 ms later.
     monotonic = 523_976.26633563096
     await fill(HOUR)
@@ -422,7 +425,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
   })
 
-  it('is none for what came in an earlier run of the same grace [field-A3]', async () => {
+  it('does not apply to messages from an earlier run within the same grace [field-A3]', async () => {
     await fill(HOUR)
     await reboot(30, 2 * DAY)
     await start()
@@ -444,7 +447,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
   })
 
-  it('is not given back twice by a clock that swings [field-A3]', async () => {
+  it('is not given back twice if the clock swings [field-A3]', async () => {
     await fill(HOUR)
     await reboot(30, DAY)
     await start()
@@ -454,7 +457,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(world.server.state.doubt?.ms).toBe((DAY / 2 + 30) * 1000)
   })
 
-  it('what a message of this run says is never in doubt [field-A3]', async () => {
+  it('never puts messages of this run in doubt [field-A3]', async () => {
     await fill(HOUR)
     await reboot(30, 2 * DAY)
     await start()
@@ -472,10 +475,10 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(again.texts()).toEqual(['long'])
   })
 
-  it('makes no Session older for those who list or delete by age [field-A3]', async () => {
+  it('makes no Session older in lists and deletions by age [field-A3]', async () => {
     await fill(HOUR)
     await pass(600)
-    // A commit, which knows that so much passed.
+    // A commit that records the time passed.
     await connect('other', lasting(60))
     await reboot(30, 2 * DAY)
     await start()
@@ -488,7 +491,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(age()).toBeLessThan(700)
   })
 
-  it('that certainly passed expires at once, doubt or not [field-A3]', async () => {
+  it('does not hold up what has expired by certain time [field-A3]', async () => {
     await fill(60)
     await pass(120)
     await reboot(30, 2 * DAY)
@@ -497,7 +500,7 @@ describe('after the machine was started anew, time that only the wall clock saw'
     expect(world.server.state.retained.count).toBe(0)
   })
 
-  it('puts off delayed Wills, too [field-A3]', async () => {
+  it('also puts off delayed Wills [field-A3]', async () => {
     await start()
     const properties = { willDelayInterval: 2 * HOUR }
     const lost = await connect('lost', {

@@ -1,4 +1,6 @@
-/** One client may not keep the others waiting: what is counted is what was done before their turn, not the time. */
+/**
+ * One client must not keep the others waiting. Counts the work that is done before their turn, not the time.
+ */
 import fc from 'fast-check'
 import mqttPacket from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
@@ -13,7 +15,7 @@ function bytesOf(packets: readonly Given[], version = 5): Buffer {
   )
 }
 
-/** So many messages at QoS 0 as one chunk. */
+/** Returns messages at QoS 0 in one chunk. */
 function noise(count: number, topic = 'noise'): Buffer {
   return bytesOf(
     Array.from({ length: count }, (_, at) => ({ cmd: 'publish', topic, payload: `n${at}`, qos: 0 })),
@@ -28,7 +30,7 @@ async function made(readers = READERS): Promise<{ world: World; topics: string[]
   for (let reader = 0; reader < readers; reader++) {
     const client = await world.connect(`reader${reader}`)
     await client.subscribe('noise')
-    // What the others get is the same, and not looked at.
+    // The other outputs are the same.
     if (reader > 0 && readers === READERS) client.link.write = () => {}
     all.push(client)
   }
@@ -37,7 +39,7 @@ async function made(readers = READERS): Promise<{ world: World; topics: string[]
   return { world, topics, all }
 }
 
-/** The work of each turn, as far as its input and what continued go. */
+/** Records the work of each turn for input and continuations. */
 function turnsOf(world: World): number[] {
   const { state } = world.server
   const units: number[] = []
@@ -52,7 +54,7 @@ function turnsOf(world: World): number[] {
 }
 
 describe('a publisher that sends as fast as it can', () => {
-  it('does one slice before the packet of another client, and goes on after it', async () => {
+  it('has one slice before the packet of another client, and goes on after it', async () => {
     const { world, topics } = await made()
     const [noisy, quiet] = [await world.connect('noisy'), await world.connect('quiet')]
     noisy.link.handler!.received(noise(1000))
@@ -69,14 +71,14 @@ describe('a publisher that sends as fast as it can', () => {
     expect(topics.indexOf('quiet')).toBeLessThanOrEqual(SLICE_UNITS / (READERS * UNITS.delivery))
   })
 
-  it('has what it sends next wait for what others have to do', async () => {
+  it('waits for others with its next packets', async () => {
     const { world, topics } = await made()
     const [noisy, quiet] = [await world.connect('noisy'), await world.connect('quiet')]
     quiet.link.handler!.received(QUIET)
     noisy.link.handler!.received(noise(30))
     await world.settle()
     topics.length = 0
-    // It had its share in the turn before this one.
+    // It had its share in the previous turn.
     noisy.link.handler!.received(noise(30))
     await Promise.resolve()
     noisy.link.handler!.received(noise(1))
@@ -86,7 +88,7 @@ describe('a publisher that sends as fast as it can', () => {
     expect(topics.indexOf('quiet')).toBeLessThanOrEqual(SLICE_UNITS / (READERS * UNITS.delivery))
   })
 
-  it('is not read from while what it sent waits, and has no more than two reads kept', async () => {
+  it('is not read from while its packets wait, and at most two reads are kept', async () => {
     const { world, topics } = await made()
     const noisy = await world.connect('noisy')
     const chunk = noise(5000)
@@ -100,7 +102,7 @@ describe('a publisher that sends as fast as it can', () => {
     expect([topics.length, noisy.link.paused, connection.heldBytes]).toEqual([10_000, false, 0])
   })
 
-  it('does not keep what it sent in memory that others read into once it is held for something else', async () => {
+  it('copies its packets out of shared read buffers once it is held for another reason', async () => {
     const { world } = await made()
     const noisy = await world.connect('noisy')
     const other = await world.connect('other')
@@ -118,7 +120,7 @@ describe('a publisher that sends as fast as it can', () => {
     expect([noisy.closed, world.server.state.counters.publishReceived]).toEqual([false, 6001])
   })
 
-  it('gets each turn no more than a slice, however many of them there are', async () => {
+  it('and many like it get no more than a slice each in a turn', async () => {
     const { world, topics } = await made()
     const many: TestClient[] = []
     for (let at = 0; at < 50; at++) many.push(await world.connect(`noisy${at}`))
@@ -130,14 +132,14 @@ describe('a publisher that sends as fast as it can', () => {
     await world.settle()
     expect(topics).toHaveLength(3002)
     expect(units.length).toBeGreaterThan(8)
-    // The input of a turn, and one slice that it had begun; what is written comes on top.
+    // The input of a turn, and one slice that had begun; writing comes on top.
     const written = READERS * (UNITS.write + 8)
     expect(Math.max(...units)).toBeLessThan(11 * SLICE_UNITS + 50 * (UNITS.read + 8) + 2 * written)
   })
 })
 
-describe('what waits for many', () => {
-  it('or for one client for long, is given to it in slices, when it is back', async () => {
+describe('output that waits', () => {
+  it('in a long queue is sent in slices when the client is back', async () => {
     const world = await World.make({ limits: { inFlightMax: 65_535 } })
     await (await world.connect('away', lasting())).send(
       { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'noise', qos: 1 }] },
@@ -154,7 +156,7 @@ describe('what waits for many', () => {
     expect(Math.max(...units)).toBeLessThan(3 * SLICE_UNITS)
   })
 
-  it('for a commit leaves in slices', async () => {
+  it('for a commit is sent in slices', async () => {
     const world = await World.make()
     await (await world.connect('away', lasting())).send(
       { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'noise', qos: 1 }] },
@@ -183,7 +185,7 @@ describe('what waits for many', () => {
   })
 })
 
-describe('what a client sent before it left is handled, in slices', () => {
+describe('packets that a client sent before it left are handled in slices', () => {
   const texts = (reader: TestClient): number => textsOf(reader.got()).length
 
   it('when the network fails', async () => {
@@ -197,7 +199,7 @@ describe('what a client sent before it left is handled, in slices', () => {
     expect(world.server.state.counters.clientsConnected).toBe(READERS)
   })
 
-  it('with DISCONNECT behind it', async () => {
+  it('when DISCONNECT follows', async () => {
     const { world, all } = await made()
     const disconnected = world.record('disconnected')
     const noisy = await world.connect('noisy')
@@ -207,7 +209,7 @@ describe('what a client sent before it left is handled, in slices', () => {
     expect(disconnected.map(({ clientId, by }) => [clientId, by])).toEqual([['noisy', 'client']])
   })
 
-  it('before the same client comes back', async () => {
+  it('before the same client connects again', async () => {
     const { world, all } = await made()
     const noisy = await world.connect('noisy', lasting())
     noisy.link.handler!.received(noise(1000))
@@ -218,7 +220,7 @@ describe('what a client sent before it left is handled, in slices', () => {
     expect(texts(all[0]!)).toBe(1000)
   })
 
-  it('and it is alive as long as its packets wait', async () => {
+  it('and its Keep Alive stands still while they wait', async () => {
     const { world } = await made()
     const noisy = await world.connect('noisy', { keepalive: 10 })
     noisy.link.handler!.received(noise(1000))
@@ -255,7 +257,7 @@ function packetsOf({ kind, topic, filter, qos }: Step, at: number): Given[] {
   return qos === 2 ? [publish, { cmd: 'pubrel', messageId }] : [publish]
 }
 
-/** What each client gets; the packets come one by one, or all at once. */
+/** Returns the packets that each client gets if its input comes one by one, or all at once. */
 async function outputsOf(
   packets: readonly Given[],
   atOnce: boolean,
@@ -269,8 +271,8 @@ async function outputsOf(
   return { outputs, slices: world.server.state.counters.slicesEnded }
 }
 
-describe('slices change when something is done, and nothing else', () => {
-  it('what each client gets is the same, whatever is sent', async () => {
+describe('slices change only when something is done', () => {
+  it('each client gets the same packets, whatever is sent', async () => {
     let slices = 0
     await fc.assert(
       fc.asyncProperty(steps, async (given) => {

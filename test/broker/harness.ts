@@ -1,4 +1,6 @@
-/** A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand. */
+/**
+ * A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand.
+ */
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import type { BrokerEvents, EventName } from '../../src/broker/boundary/events.ts'
 import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
@@ -15,10 +17,10 @@ type QoS = 0 | 1 | 2
 /** A packet as a test writes it: what mqtt-packet generates. */
 export type Given = Packet | Record<string, unknown>
 
-/** A transport that the test reads: bytes out are parsed by mqtt-packet, not by our own codec. */
+/** A transport that the test reads. mqtt-packet parses its output, not our own codec. */
 export class TestLink implements Link {
   readonly info: LinkInfo
-  /** What is written is copied here: as over TCP, its memory is used again. */
+  /** Copies written bytes, since their memory is used again, as over TCP. */
   readonly leavesWritten = true
   /** As over TLS, once it is set. */
   hidesRecords = false
@@ -29,11 +31,11 @@ export class TestLink implements Link {
   paused = false
   ended = false
   destroyed = false
-  /** When true, the peer does not close its side: the transport is there until `gone()`. */
+  /** When true, the peer does not close its side: the transport stays open until `gone()`. */
   lingers = false
   /** How many times `write` was called. */
   writes = 0
-  /** When true, what is written stays buffered until `take()`. */
+  /** When true, written bytes stay buffered until `take()`. */
   stuck = false
   readonly packets: Packet[] = []
   readonly raw: Buffer[] = []
@@ -41,7 +43,7 @@ export class TestLink implements Link {
   readonly chunkBytes: number[] = []
   handler: LinkHandler | null = null
   readonly #parser
-  /** What is stuck: where it lies, which is read when the reader takes it, and what it was. */
+  /** Buffered bytes: the memory that is read when the reader takes them, and a copy of the content. */
   readonly #waiting: { readonly chunk: Buffer; readonly written: Buffer }[] = []
 
   constructor(info: Partial<LinkInfo>, version: Version) {
@@ -104,7 +106,7 @@ export class TestLink implements Link {
     if (first && !this.lingers) this.gone()
   }
 
-  /** The transport is gone. */
+  /** Reports that the transport is closed. */
   gone(): void {
     queueMicrotask(() => this.handler?.closed(undefined))
   }
@@ -114,7 +116,7 @@ export class TestLink implements Link {
 export class TestClient {
   readonly link: TestLink
   readonly version: Version
-  /** The CONNACK, when the client was made by `connect`. */
+  /** The CONNACK, if the client was made by `connect`. */
   connack: Packet | null = null
   readonly #world: World
   #lastId = 0
@@ -125,7 +127,9 @@ export class TestClient {
     this.version = version
   }
 
-  /** Sends packets in one chunk and lets the Server work until nothing is left to do. Returns what came back. */
+  /**
+   * Sends packets in one chunk and lets the Server work until nothing is left to do. Returns what came back.
+   */
   async send(...packets: Given[]): Promise<Packet[]> {
     return this.bytes(
       Buffer.concat(packets.map((packet) => generate(packet as Packet, { protocolVersion: this.version }))),
@@ -138,12 +142,12 @@ export class TestClient {
     return this.got()
   }
 
-  /** What came since the last call. */
+  /** Returns the packets since the last call. */
   got(): Packet[] {
     return this.link.packets.splice(0)
   }
 
-  /** Subscribes to one filter; resolves to the SUBACK's code. What else came stays for `got`. */
+  /** Subscribes to one filter; resolves to the SUBACK's code. Other packets stay for `got`. */
   async subscribe(
     topic: string,
     qos: QoS = 0,
@@ -173,7 +177,7 @@ export class TestClient {
     return granted?.[0] as number | undefined
   }
 
-  /** Publishes one message; resolves to what came back. */
+  /** Publishes one message; resolves to the answers. */
   async publish(topic: string, payload: string, qos: QoS = 0, more: Given = {}): Promise<Packet[]> {
     const messageId = qos === 0 ? undefined : this.#nextId()
     return this.send({ cmd: 'publish', topic, payload, qos, messageId, ...more })
@@ -184,12 +188,12 @@ export class TestClient {
     return this.#lastId
   }
 
-  /** What came since the last call: payloads of PUBLISH packets only. */
+  /** Returns the payloads of PUBLISH packets since the last call. */
   texts(): string[] {
     return textsOf(this.got())
   }
 
-  /** Acknowledges everything that came and comes, until nothing comes any more; payloads in order. */
+  /** Acknowledges all packets until no more come. Returns the payloads in order. */
   async drain(): Promise<string[]> {
     const texts: string[] = []
     for (;;) {
@@ -201,7 +205,7 @@ export class TestClient {
     }
   }
 
-  /** The network fails: no DISCONNECT. */
+  /** Lets the network fail, without a DISCONNECT. */
   async vanish(): Promise<void> {
     this.link.destroy()
     await this.#world.settle()
@@ -257,7 +261,7 @@ export class World {
     return world
   }
 
-  /** Runs turns until nothing is deferred any more. */
+  /** Runs turns until nothing is deferred. */
   async settle(): Promise<void> {
     for (let quiet = 0; quiet < 3; ) {
       for (let step = 0; step < 5; step++) await Promise.resolve()
@@ -285,7 +289,7 @@ export class World {
     }
   }
 
-  /** Makes the oldest sealed block durable, and what waited for it leaves. */
+  /** Makes the oldest sealed block durable, which releases the output that waited for it. */
   async commit(): Promise<boolean> {
     const done = this.ledger.durable()
     await this.settle()
@@ -299,7 +303,7 @@ export class World {
     return kept
   }
 
-  /** Everything that must be zero when no Session is left. */
+  /** Counts everything that must be zero when no Session is left. */
   census(): Record<string, number> {
     const { state } = this.server
     return {
@@ -320,14 +324,14 @@ export class World {
     }
   }
 
-  /** A connection that has sent nothing yet. */
+  /** Opens a connection that has sent nothing yet. */
   open(version: Version = 5, info: Partial<LinkInfo> = {}): TestClient {
     const link = new TestLink(info, version)
     link.handler = this.server.accept(link)
     return new TestClient(this, link, version)
   }
 
-  /** A connected client; CONNACK is taken off. */
+  /** Connects a client and removes its CONNACK. */
   async connect(clientId: string, connect: Given = {}, version: Version = 5): Promise<TestClient> {
     const client = this.open(version)
     const properties = version === 5 ? { properties: {} } : {}
@@ -343,12 +347,12 @@ export class World {
   }
 }
 
-/** Payloads of the PUBLISH packets among these, as text. */
+/** Returns the payloads of the PUBLISH packets among these as text. */
 export function textsOf(packets: readonly Packet[]): string[] {
   return packets.flatMap((packet) => (packet.cmd === 'publish' ? [packet.payload.toString()] : []))
 }
 
-/** What acknowledges a packet. */
+/** Returns the packet that acknowledges this one. */
 export function answersTo(packet: Packet): Given[] {
   if (packet.cmd === 'publish' && packet.qos === 1) return [{ cmd: 'puback', messageId: packet.messageId }]
   if (packet.cmd === 'publish' && packet.qos === 2) return [{ cmd: 'pubrec', messageId: packet.messageId }]
@@ -356,12 +360,12 @@ export function answersTo(packet: Packet): Given[] {
   return []
 }
 
-/** A CONNECT of a client whose Session outlives the Network Connection, for `World.connect`. */
+/** Returns fields for `World.connect` of a Session that outlives the Network Connection. */
 export function lasting(seconds = 1000, more: Given = {}): Given {
   return { clean: false, properties: { sessionExpiryInterval: seconds }, ...more }
 }
 
-/** A CONNECT with usual values. */
+/** Returns a CONNECT with usual values. */
 export function connectPacket(clientId: string, version: Version = 5): Record<string, unknown> {
   return {
     cmd: 'connect',

@@ -1,4 +1,4 @@
-/** A store for tests of the Server: records what it is told, and makes it durable when the test says so. */
+/** A store for tests of the Server. It lists all records, and makes them durable when the test says so. */
 import { type Delivery, Message } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held-bytes.ts'
 import type {
@@ -30,7 +30,7 @@ export class LedgerStore implements Store {
   committedSequence = 0
   pendingBytes = 0
   refusal: string | null = null
-  /** Larger messages are refused, smaller ones are not. */
+  /** Messages larger than this are refused. */
   messageBytesMax = Number.POSITIVE_INFINITY
   canPark = true
   roomBytes = Number.POSITIVE_INFINITY
@@ -38,15 +38,15 @@ export class LedgerStore implements Store {
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   readonly held = new HeldBytes()
-  /** Everything recorded, in order, as short lines. */
+  /** All records in order, as short lines. */
   readonly lines: string[] = []
   /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */
   automatic = true
   /** Whether a block is sealed only when no commit is under way, as a real store does. */
   oneAtATime = false
-  /** How many of `lines` are durable. */
+  /** The number of durable `lines`. */
   durableLines = 0
-  /** What `open` gives back. */
+  /** The answer of `open`. */
   recovered: Recovered = NOTHING
   source: StateSource | null = null
   #recorded = 0
@@ -160,7 +160,7 @@ export class LedgerStore implements Store {
     this.#record(`putDoubt ${doubt === null ? 'null' : `${doubt.ms} ${doubt.until}`}`)
   }
 
-  /** Messages of before this run. */
+  /** Messages from before this run. */
   readonly old = new Set<Message>()
 
   isOld(message: Message): boolean {
@@ -193,7 +193,7 @@ export class LedgerStore implements Store {
     if (this.automatic) queueMicrotask(() => this.durable())
   }
 
-  /** Makes the oldest sealed block durable; false when there is none. */
+  /** Makes the oldest sealed block durable. Returns false if there is none. */
   durable(): boolean {
     const sequence = this.#sealed.shift()
     if (sequence === undefined) return false

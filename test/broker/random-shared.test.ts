@@ -1,4 +1,7 @@
-/** Members of a Shared Subscription that come and go: no message is lost that may go to another, none at QoS 2 doubled. */
+/**
+ * Members of a Shared Subscription come and go: no message is lost that another may take, none at QoS 2 is
+ * doubled.
+ */
 import fc from 'fast-check'
 import type { Packet } from 'mqtt-packet'
 import { expect, it } from 'vitest'

@@ -1,4 +1,4 @@
-/** Many clients that do anything at any time, against a naive model of who gets which message in which order. */
+/** Many clients do anything at any time, against a naive model of who gets which message in which order. */
 import fc from 'fast-check'
 import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
@@ -44,7 +44,7 @@ interface ModelClient {
   session: ModelSession | null
   will: string | null
   lastPacketId: number
-  /** What is to be answered, in order. */
+  /** Packets that need an answer, in order. */
   unanswered: Packet[]
   /** Payloads that this client published, by identifier. */
   readonly published: Map<number, string>
@@ -212,12 +212,12 @@ class Model {
     })
     connection.link.packets.unshift(...packets)
     if (old === null) return
-    // [MQTT-3.1.4-3], and nothing but that from what was under way.
+    // [MQTT-3.1.4-3], and nothing else that was under way.
     for (const packet of old.got()) expect(packet).toMatchObject({ cmd: 'disconnect', reasonCode: 0x8e })
     while (await this.world.commit()) expect(old.got()).toEqual([])
   }
 
-  /** The Network Connection ends: its Will is published, a Session that does not outlive it goes. */
+  /** Ends the Network Connection: its Will is published, and a Session that does not outlive it ends. */
   #lost(client: ModelClient): void {
     const session = client.session!
     session.online = false
@@ -255,7 +255,7 @@ class Model {
     return { cmd: packet.qos === 1 ? 'puback' : 'pubrec', messageId }
   }
 
-  /** Reads what came to everybody, and checks it. */
+  /** Reads and checks the packets of all clients. */
   look(): void {
     for (const client of this.clients) {
       if (client.client === null) continue
@@ -292,7 +292,7 @@ class Model {
     const at = session.owed.indexOf(payload)
     expect([payload, at >= 0]).toEqual([payload, true])
     const first = at > session.seen
-    // In order, and without a gap but for what was dropped with nobody knowing: nothing is.
+    // In order and without a gap: nothing is dropped silently.
     if (first) expect(at).toBe(session.seen + 1)
     session.seen = Math.max(session.seen, at)
     if (!first) expect(packet.dup).toBe(true)
@@ -303,7 +303,7 @@ class Model {
     session.receiving.set(packet.messageId!, payload)
   }
 
-  /** Everybody comes, takes what is owed, and goes for good. */
+  /** Lets all clients connect, take everything that is owed, and leave for good. */
   async finish(): Promise<void> {
     const { world } = this
     for (const who of this.clients.keys()) {

@@ -1,4 +1,4 @@
-/** Counts from scratch what `UsageBook` counts as things come and go. */
+/** Counts from scratch everything that `UsageBook` counts as it changes. */
 import { expect } from 'vitest'
 import {
   bodiesBytes,
@@ -34,14 +34,14 @@ const COUNTS = [
   'storedBytes',
 ] as const
 
-/** `shareGroups` are those that a user opened and that are still there: it may have left them to others. */
+/** `shareGroups` are open groups that a user opened, which only others may be using by now. */
 type Counts = Record<(typeof COUNTS)[number] | 'shareGroups', number>
 
 function nothing(): Counts {
   return { ...(Object.fromEntries(COUNTS.map((name) => [name, 0])) as Counts), shareGroups: 0 }
 }
 
-/** By kind and name. */
+/** Counts by kind and name. */
 export type Recount = Map<string, Counts>
 
 function counted(usage: Usage, { shareGroups }: ServerState): Counts {
@@ -49,7 +49,7 @@ function counted(usage: Usage, { shareGroups }: ServerState): Counts {
   return { ...counts, shareGroups: shareGroups.countOf(usage) }
 }
 
-/** What is there, looked at one by one. `addresses` are those of all open transports. */
+/** Counts everything one by one. `addresses` are those of all open transports. */
 export function recount(state: ServerState, addresses: readonly string[]): Recount {
   const counts: Recount = new Map()
   const of = (kind: string, name: string): Counts => {
@@ -100,7 +100,7 @@ export function recount(state: ServerState, addresses: readonly string[]): Recou
       each.retainedBytes += retainedBytes(message.size)
     }
   }
-  // Of all together each message counts once.
+  // For all clients together, each message counts once.
   const messages = new Set<Message>()
   const groups = new Set<ShareGroup<Session>>()
   for (const session of state.sessions.values()) {
@@ -109,7 +109,7 @@ export function recount(state: ServerState, addresses: readonly string[]): Recou
       if (filter.startsWith('$share/')) groups.add(state.router.shareGroup(filter)!)
     }
   }
-  // A user is known for as long as a group is there that it opened, also where nothing else is left of it.
+  // A user stays known as long as a group is open that it opened, even if nothing else is left of it.
   for (const { opener } of groups) of('user', (opener as Usage).name).shareGroups++
   const total = of('total', '')
   total.queueBytes = total.entryBytes
@@ -117,7 +117,7 @@ export function recount(state: ServerState, addresses: readonly string[]): Recou
   return counts
 }
 
-/** What the book says, in the same shape. */
+/** Returns the counts of the book in the same shape. */
 export function booked(state: ServerState): Recount {
   const { usage } = state
   usage.look()
@@ -128,7 +128,7 @@ export function booked(state: ServerState): Recount {
   return counts
 }
 
-/** Expects the counts of the book to be those of a recount. */
+/** Expects the book and a recount to have the same counts. */
 export function expectCounted(state: ServerState, addresses: readonly string[]): void {
   const sorted = (counts: Recount) => Object.fromEntries([...counts].toSorted(([a], [b]) => (a < b ? -1 : 1)))
   expect(sorted(booked(state))).toEqual(sorted(recount(state, addresses)))

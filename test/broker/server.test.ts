@@ -17,7 +17,7 @@ const full = () => new StoreError('full', 'no space left', 'Free some.')
 const will = { topic: 'will', payload: Buffer.from('lost'), qos: 1, retain: false }
 
 describe('health', () => {
-  it('is told once per change: refusing while the store refuses, then ok again', async () => {
+  it('is reported once per change: refusing while the store refuses, then ok again', async () => {
     const world = await World.make()
     const told = world.record('health')
     expect(world.server.health).toEqual({ state: 'ok', detail: '' })
@@ -37,7 +37,7 @@ describe('health', () => {
 })
 
 describe('shutdown', () => {
-  it('5.0 clients get 0x8B, others are closed, what was under way is committed and leaves first', async () => {
+  it('5.0 clients get 0x8B, others are closed, after all pending output is committed and sent', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 1)
@@ -58,7 +58,7 @@ describe('shutdown', () => {
     expect(world.server.accept(silent.link)).toBeNull()
   })
 
-  it('a reader that takes nothing does not hold it up for longer than the time-out', async () => {
+  it('a reader that takes nothing delays it for no longer than the time-out', async () => {
     const world = await World.make()
     const client = await world.connect('a')
     client.link.end = () => {}
@@ -77,7 +77,7 @@ describe('shutdown', () => {
     expect(world.census()).toMatchObject({ deadlines: 0 })
   })
 
-  it('a Will that a policy still decides about is not lost: it stays stored', async () => {
+  it('a Will stays stored while a policy still decides about it', async () => {
     let decide: (answer: boolean) => void = () => {}
     let asked = 0
     const world = await World.make({
@@ -126,7 +126,7 @@ describe('a failed store', () => {
     expect(events).toHaveLength(1)
   })
 
-  it('a full disk: what depends on it is closed with 0x97, the rest stays, and what is stored is read again', async () => {
+  it('a full disk closes connections that depend on it with 0x97, and the store is read again', async () => {
     const world = await World.make()
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t', 1)
@@ -175,14 +175,14 @@ describe('a failed store', () => {
     expect(back.texts()).toEqual(['again'])
   })
 
-  it('nothing leaves after the failure that the old memory promised', async () => {
+  it('output that depended on lost records is never sent', async () => {
     const world = await World.make()
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t', 1)
     const pub = await world.connect('pub')
     world.ledger.automatic = false
     await pub.publish('t', 'x', 1)
-    // It leaves while its PUBACK still waits.
+    // The client leaves while its PUBACK still waits.
     await pub.send({ cmd: 'disconnect', reasonCode: 0 })
     expect(pub.closed).toBe(false)
     world.ledger.fail(full())
@@ -192,7 +192,7 @@ describe('a failed store', () => {
     expect(world.census()).toMatchObject({ connections: 0, waiting: 0 })
   })
 
-  it('messages that would be stored are refused until everything was read again', async () => {
+  it('messages that would be stored are refused until the store was read again', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     let opened: () => void = () => {}
     const pub = await world.connect('pub')
@@ -216,7 +216,7 @@ describe('a failed store', () => {
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0 }])
   })
 
-  it('a publisher that was paused goes on when the store is back', async () => {
+  it('a paused publisher goes on when the store is back', async () => {
     const world = await World.make({ limits: { pendingCommitBytesMax: 50 } })
     const pub = await world.connect('pub')
     world.ledger.automatic = false
@@ -230,7 +230,7 @@ describe('a failed store', () => {
     expect(world.census()).toMatchObject({ paused: 0 })
   })
 
-  it('the Will of a client whose Session is not stored survives, and goes when the client does', async () => {
+  it('the Will of a client without a stored Session survives, and is published later', async () => {
     const world = await World.make()
     const client = await world.connect('a', { will: { ...will, qos: 0 } })
     world.ledger.fail(full())
@@ -241,7 +241,7 @@ describe('a failed store', () => {
     expect(sub.texts()).toEqual(['lost'])
   })
 
-  it('a Session that was being read back when the store failed is forgotten in peace', async () => {
+  it('a Session that was being read back when the store failed is forgotten without an error', async () => {
     const world = await World.make()
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t', 1)
@@ -261,7 +261,7 @@ describe('a failed store', () => {
     expect(textsOf(back.got())).toEqual([])
   })
 
-  it('a disk that is too full even to open the store is tried again until there is room', async () => {
+  it('a store on a disk that is too full is opened again and again until there is room', async () => {
     const world = await World.make()
     const { ledger } = world
     const open = ledger.open.bind(ledger)
@@ -281,7 +281,7 @@ describe('a failed store', () => {
     expect((await world.connect('kept', lasting())).connack).toMatchObject({ reasonCode: 0 })
   })
 
-  it('any other failure while it is read again is fatal', async () => {
+  it('any other failure while the store is read again is fatal', async () => {
     const world = await World.make()
     world.ledger.open = () => Promise.reject(new StoreError('io', 'the disk failed', ''))
     world.ledger.fail(full())
@@ -291,7 +291,7 @@ describe('a failed store', () => {
 })
 
 describe('time and memory', () => {
-  it('memoryBytesMax refuses what would be kept, and lets it in again below nine tenths', async () => {
+  it('memoryBytesMax refuses new work, and accepts it again below nine tenths', async () => {
     const world = await World.make({ limits: { memoryBytesMax: 1_000_000, whenExhausted: 'refuse' } })
     const limited = world.record('limited')
     const pub = await world.connect('pub')
@@ -313,7 +313,7 @@ describe('time and memory', () => {
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
-  it('memory counts waiting output, half a packet, and retained messages with what they take beside their bytes', async () => {
+  it('memory counts waiting output, half a packet, and retained messages with their overhead', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const reader = await world.connect('reader')
@@ -330,7 +330,7 @@ describe('time and memory', () => {
     expect(world.server.memoryBytes() - retained).toBeGreaterThanOrEqual(500)
   })
 
-  it('memory counts what waits behind a closed window, of connections on which nothing happens meanwhile', async () => {
+  it('memory counts messages that wait for a closed window, also for idle connections', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const reader = await world.connect('reader', { properties: { receiveMaximum: 1 } })
@@ -338,7 +338,7 @@ describe('time and memory', () => {
     await pub.publish('t', 'first', 2)
     await reader.send({ cmd: 'pubrec', messageId: 1 })
     await world.pass(2)
-    // Received, not released: nothing of it is left but its identifier, and nothing waits to be written.
+    // Received and not released: only its identifier is left, and no output waits.
     const before = world.server.memoryBytes()
     expect(world.server.memoryBytes()).toBe(before)
     await pub.publish('t', 'x'.repeat(1000), 1)
@@ -352,7 +352,7 @@ describe('time and memory', () => {
     expect(world.server.memoryBytes()).toBe(COSTS.topic + 1)
   })
 
-  it('only connections on which something happened are looked at, and none that has gone', async () => {
+  it('only active connections are looked at, and none that has gone', async () => {
     const world = await World.make()
     const clients = await Promise.all(['a', 'b', 'c', 'd'].map((clientId) => world.connect(clientId)))
     const { memoryTracked } = world.server.state
@@ -371,7 +371,7 @@ describe('time and memory', () => {
     ])
   })
 
-  it('across a restart time goes on by the wall clock; a clock that went back counts as no time passed', async () => {
+  it('across a restart time goes on by the wall clock; if the clock went back, no time passed', async () => {
     const session = (expirySeconds: number, disconnectedAt: number, clientId: string, id: number) => ({
       id,
       record: { clientId, owner: null, ownerId: null, expirySeconds, disconnectedAt },
@@ -397,7 +397,7 @@ describe('time and memory', () => {
     expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['a', 'b'])
     await later.pass(2)
     expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['b'])
-    // Nobody knows when the broker ended; it was connected until then, perhaps until just now.
+    // Nobody knows when the broker ended: the client was connected until then, perhaps until now.
     await later.pass(68)
     expect(Array.from(later.server.state.sessions.values(), ({ clientId }) => clientId)).toEqual(['b'])
     await later.pass(2)
@@ -410,7 +410,7 @@ describe('time and memory', () => {
     expect(back.ledger.lines.at(-1)).toBe('putSession 6 new')
   })
 
-  it('disconnect ends a client with the Reason Code that is given, and says whether there was one', async () => {
+  it('disconnect ends a client with the given Reason Code, and tells whether there was one', async () => {
     const world = await World.make()
     const client = await world.connect('a')
     expect(world.server.disconnect('a', Reason.AdministrativeAction, 'by hand')).toBe(true)
@@ -420,7 +420,7 @@ describe('time and memory', () => {
   })
 })
 
-it('whom a topic was routed to is let go of when the Session has ended, also if nobody publishes to it again', async () => {
+it('a Route does not keep an ended Session in memory, even without another PUBLISH', async () => {
   const world = await World.make()
   const client = await world.connect('c')
   await client.subscribe('a')

@@ -1,4 +1,4 @@
-/** What is counted is what is in memory: the table of costs against the heap. Run `npm run build` before. */
+/** Compares the table of costs with the heap. Run `npm run build` before. */
 import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { MAIN, output } from '../../e2e/process.ts'
@@ -8,7 +8,7 @@ interface Measured {
   readonly countedBytes: number
 }
 
-/** Of the heap. V8 of Node 20 was measured; another one may lay out its objects otherwise. */
+/** The tolerated difference. Measured with Node 20; another V8 may lay out objects in another way. */
 const TOLERANCE = process.version.startsWith('v20.') ? 0.25 : 0.5
 
 const KINDS = [
@@ -32,7 +32,7 @@ const KINDS = [
   'topic names that come once',
 ]
 
-describe('what is counted, and what the heap grows by', () => {
+describe('counted bytes and the growth of the heap', () => {
   let measured: Record<string, Measured>
 
   beforeAll(async () => {
@@ -46,13 +46,13 @@ describe('what is counted, and what the heap grows by', () => {
     expect(countedBytes / heapBytes).toBeLessThan(1 + TOLERANCE)
   })
 
-  test('members of one Shared Subscription count as if each had its group, which is not much', () => {
+  test('members of one Shared Subscription count as if each had its own group, which is not much', () => {
     const { heapBytes, countedBytes } = measured['Shared Subscriptions of one group']!
     expect(countedBytes).toBeGreaterThan(heapBytes)
     expect(countedBytes).toBeLessThan(heapBytes + 400)
   })
 
-  test('filters and topic names of very many levels take a branch for what they share, not one for each level', () => {
+  test('filters and topics of many levels take a branch where they differ, not one for each level', () => {
     expect(measured['Subscriptions with 180 levels, in pairs']!.heapBytes).toBeLessThan(1500)
     expect(measured['retained messages with 180 levels, in pairs']!.heapBytes).toBeLessThan(2000)
   })

@@ -29,7 +29,7 @@ class Stranger implements Sender {
   }
 }
 
-it('strangers of whom nobody sent much are not looked through again with each byte, and a large one is found in time', () => {
+it('small strangers are not searched again with each byte, and a large one is found in time', () => {
   const strangers: Stranger[] = []
   let searches = 0
   const senders = {

@@ -27,7 +27,7 @@ function codesOf(packets: readonly Packet[]): unknown[] {
 }
 
 describe('a bucket', () => {
-  it('has five seconds at once, then as much as the rate, and says how long to wait', () => {
+  it('allows five seconds at once, then the rate, and tells how long to wait', () => {
     const bucket = new Bucket()
     const waits = Array.from({ length: 8 }, () => {
       const wait = bucket.wait(1, 2, 1000)
@@ -42,7 +42,7 @@ describe('a bucket', () => {
 })
 
 describe('the rate of publishing', () => {
-  it('keeps a client that is ahead of it from being read, and refuses nothing', async () => {
+  it('stops reading from a client that is ahead of it, and refuses nothing', async () => {
     const world = await made({ publishRatePerClientMax: 10 })
     const client = await world.connect('fast', { keepalive: 1 })
     const at = world.server.state.now()
@@ -56,7 +56,7 @@ describe('the rate of publishing', () => {
     expect(world.server.state.counters.limits.publishRatePerClientMax).toBe(1)
   })
 
-  it('is told now and then, with what comes of it', async () => {
+  it('is reported now and then, with its effect', async () => {
     const world = await made({ publishRatePerClientMax: 10 })
     const limited = world.record('limited')
     const client = await world.connect('fast')
@@ -70,13 +70,13 @@ describe('the rate of publishing', () => {
     ])
   })
 
-  it('of a user is for all its clients: who would wait for more than five seconds gets 0x97, in the end 0x96', async () => {
+  it('of a user is for all its clients: beyond a wait of five seconds they get 0x97, then 0x96', async () => {
     const world = await made({ publishRatePerUserMax: 1 })
     const clients: TestClient[] = []
     for (let at = 0; at < 11; at++) clients.push(await world.connect(`c${at}`))
     const codes: (number | undefined)[] = []
     for (const client of clients) codes.push(acknowledged(await client.send(...messages(1)))[0])
-    // Nobody listens: 0x10.
+    // Without subscribers: 0x10.
     expect(codes).toEqual([...Array.from({ length: 10 }, () => 0x10), 0x97])
     const last = clients.at(-1)!
     const answers = await last.send(...messages(100, 1, 2))
@@ -90,7 +90,7 @@ describe('the rate of publishing', () => {
     expect(acknowledged(await clients[0]!.send(...messages(1, 1, 2)))).toEqual([0x10])
   })
 
-  it('that is not set costs nothing: there is nothing for it', async () => {
+  it('costs nothing if it is not set', async () => {
     const world = await World.make()
     await (await world.connect('plain')).send(...messages(100))
     expect(world.server.state.rates.size).toBe(0)
@@ -99,7 +99,7 @@ describe('the rate of publishing', () => {
 })
 
 describe('the rate of bytes', () => {
-  it('that arrive keeps a client from being read; who is a minute ahead is disconnected with 0x96', async () => {
+  it('that arrive stops reading from a client; one a minute ahead is disconnected with 0x96', async () => {
     const world = await made({ receiveRatePerClientMax: 1024 })
     const client = await world.connect('large')
     const payload = 'x'.repeat(6 * 1024)
@@ -112,7 +112,7 @@ describe('the rate of bytes', () => {
     expect(codesOf(await client.publish('a', 'x'.repeat(66 * 1024)))).toEqual([['disconnect', 0x96]])
   })
 
-  it('that are sent has QoS 1 wait in the Session, and drops QoS 0', async () => {
+  it('that are sent lets QoS 1 wait in the Session, and drops QoS 0', async () => {
     const world = await made({ sendRatePerClientMax: 1024 })
     const reader = await world.connect('reader')
     await reader.subscribe('a', 1)
@@ -130,7 +130,7 @@ describe('the rate of bytes', () => {
 })
 
 describe('a connection that is closed', () => {
-  it('leaves no deadline behind, also where its last bytes are beyond its rate', async () => {
+  it('leaves no deadline behind, even if its last bytes were beyond its rate', async () => {
     const world = await made({ sendRatePerClientMax: 1 })
     const client = await world.connect('c')
     const { deadlines } = world.server.state
@@ -145,7 +145,7 @@ describe('a connection that is closed', () => {
 })
 
 describe('the rate of Subscriptions', () => {
-  it('counts topic filters: more than the next five seconds have room for are refused with 0x97', async () => {
+  it('counts topic filters: beyond the next five seconds they are refused with 0x97', async () => {
     const world = await made({ subscribeRatePerClientMax: 10 })
     const client = await world.connect('many')
     const filters = (count: number): Given => ({
@@ -164,7 +164,7 @@ describe('the rate of Subscriptions', () => {
 })
 
 describe('the rate of connections', () => {
-  it('of a client has CONNACK wait, then refuses with 0x9F; log-ins that fail are not counted', async () => {
+  it('of a client delays CONNACK, then refuses with 0x9F; failed log-ins are not counted', async () => {
     const world = await made({ connectRatePerClientMax: 1 })
     const codes: (number | undefined)[] = []
     const waiting: TestClient[] = []
@@ -180,7 +180,7 @@ describe('the rate of connections', () => {
     expect(world.server.state.counters.limits.connectRatePerClientMax).toBeGreaterThan(0)
   })
 
-  it('of an address has a connection wait before it is read from, then turns it away', async () => {
+  it('of an address delays reading from a connection, then refuses it', async () => {
     const world = await made({ connectRatePerAddressMax: 1 })
     const opened: TestClient[] = []
     for (let at = 0; at < 11; at++) opened.push(world.open(5))
@@ -198,7 +198,7 @@ describe('the rate of connections', () => {
 })
 
 describe('Rates', () => {
-  it('keep a bucket as long as somebody uses it or has not paid, and no longer', async () => {
+  it('keep a bucket only while it is used or not full', async () => {
     const world = await made({ publishRatePerClientMax: 1, publishRatePerUserMax: 1 })
     const { rates } = world.server.state
     const client = await world.connect('a')

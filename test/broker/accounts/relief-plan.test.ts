@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { type Holder, largestOfGroups, plan } from '../../../src/broker/accounts/relief-plan.ts'
 
 const MIB = 1024 * 1024
-/** 800 MiB are the high mark of 1,000. */
+/** The high mark is 800 MiB of 1,000. */
 const marks = { lowBytes: 640 * MIB, highBytes: 800 * MIB, maxBytes: 1000 * MIB }
 
 function holder(clientId: string, mebibytes: number, user = clientId, step = 0): Holder {
@@ -15,29 +15,29 @@ function paid(bytes: number, holders: readonly Holder[]): Record<string, number>
 }
 
 describe('who pays', () => {
-  it('the largest clients, until what is too much is covered', () => {
+  it('the largest clients, until the excess is covered', () => {
     expect(paid(810, [holder('a', 100), holder('b', 90), holder('c', 300)])).toEqual({ c: 1 })
     expect(paid(810, [holder('a', 100), holder('b', 90), holder('c', 20)])).toEqual({ a: 1, b: 1 })
   })
 
-  it('one step harder each time, and the harder the nearer the end of memory is', () => {
+  it('one step harder each time, and harder the nearer memory is to its end', () => {
     const large = (step: number) => [holder('a', 400, 'a', step)]
     expect([0, 1, 2, 3].map((step) => paid(810, large(step)).a)).toEqual([1, 2, 3, 3])
     expect(paid(905, large(0))).toEqual({ a: 2 })
     expect(paid(1000, large(0))).toEqual({ a: 3 })
   })
 
-  it('of those of about the same size, who paid before', () => {
+  it('among clients of about the same size, those that paid before', () => {
     expect(paid(810, [holder('a', 171), holder('b', 170, 'b', 1)])).toEqual({ b: 2 })
     expect(paid(810, [holder('a', 600), holder('b', 170, 'b', 1)])).toEqual({ a: 1 })
   })
 
-  it('the large before the many of one user, however much these hold together', () => {
+  it('large clients before the many small ones of a user, however much these hold together', () => {
     const many = Array.from({ length: 800 }, (_, index) => holder(`m${index}`, 0.5, 'many'))
     expect(paid(810, [...many, holder('large', 300)])).toEqual({ large: 1 })
   })
 
-  it('where nobody is large, the users who hold most: each gives up what it has above the next', () => {
+  it('the largest users if no client is large: each gives up what it has above the next', () => {
     const of = (user: string, count: number) =>
       Array.from({ length: count }, (_, index) => holder(`${user}${index}`, 0.5, user))
     const result = plan({ ...marks, bytes: 810 * MIB }, [...of('x', 800), ...of('y', 700), ...of('z', 60)])
@@ -48,7 +48,7 @@ describe('who pays', () => {
     expect(result.uncoveredBytes).toBe(0)
   })
 
-  it('nobody where all are small: that is left uncovered', () => {
+  it('nobody if all are small: the excess is left uncovered', () => {
     const small = Array.from({ length: 1000 }, (_, index) => holder(`s${index}`, 0.5))
     const result = plan({ ...marks, bytes: 810 * MIB }, small)
     expect(result.payments).toEqual([])
@@ -57,7 +57,7 @@ describe('who pays', () => {
 })
 
 describe('the largest of the largest groups', () => {
-  it('are as many as have the excess together, and no group is left with less than others have', () => {
+  it('have the excess together, and no group is left with less than others have', () => {
     const items = [5, 4, 3, 2].map((bytes) => ({ group: 'a', bytes }))
     const others = [6, 1].map((bytes) => ({ group: 'b', bytes }))
     const chosen = (excess: number) =>

@@ -8,14 +8,14 @@ import { type Recovered, StoreError } from '../../../src/store/store.ts'
 import { lasting, type TestClient, World } from '../harness.ts'
 import { expectCounted } from '../recount.ts'
 
-/** Lets everybody in under the name that is given, without a password. */
+/** Lets everybody in under the given name, without a password. */
 const named: Policy = {
   authenticate: ({ userName }): AuthenticationResult => ({ allow: true, userName: userName ?? null }),
 }
 
 const full = () => new StoreError('full', 'no space left', 'Free some.')
 
-/** What a store would give back of this state. */
+/** Returns this state as a store would recover it. */
 function stored(state: ServerState): Recovered {
   const sessions = [...state.sessionsById.values()].map((session) => ({
     id: session.id,
@@ -32,8 +32,8 @@ function stored(state: ServerState): Recovered {
   return { brokerTime: 0, wallTime: 0, bootTime: null, doubt: null, sessions, retained, wills }
 }
 
-describe('counts that are pushed', () => {
-  test('a client, its user and its address have what it has', async () => {
+describe('counts that are updated at once', () => {
+  test('a client, its user and its address have the same counts', async () => {
     const world = await World.make({ policy: named })
     const { state } = world.server
     const client = await world.connect('c', lasting(100, { username: 'anna' }))
@@ -53,7 +53,7 @@ describe('counts that are pushed', () => {
     expectCounted(state, [])
   })
 
-  test('an anonymous client is a user of its own at each address; one that only the store knows is of all', async () => {
+  test('anonymous clients are one user per address; without a known address, one user together', async () => {
     const world = await World.make({ policy: named })
     const { usage } = world.server.state
     const open = async (clientId: string, remoteAddress: string) => {
@@ -73,7 +73,7 @@ describe('counts that are pushed', () => {
     expect(usage.user(null, '2001:db8:0:0:1::')?.connections).toBe(2)
   })
 
-  test('a retained message is its author’s, who may be gone', async () => {
+  test('a retained message counts for its author, who may be gone', async () => {
     const world = await World.make({ policy: named })
     const { state } = world.server
     const client = await world.connect('c', { username: 'anna' })
@@ -91,8 +91,8 @@ describe('counts that are pushed', () => {
   })
 })
 
-describe('looks', () => {
-  test('one is made with the turn in which much came in, before a second has passed', async () => {
+describe('looks at memory', () => {
+  test('one follows the turn in which much came in, before a second has passed', async () => {
     const world = await World.make()
     const { state } = world.server
     const client = await world.connect('a')
@@ -106,7 +106,7 @@ describe('looks', () => {
     }
   })
 
-  test('five clean Sessions that never acknowledge have one copy of what was published once', async () => {
+  test('five clean Sessions that never acknowledge share one copy of a message', async () => {
     const world = await World.make({ limits: { inFlightMax: 10 } })
     const { state } = world.server
     for (const clientId of ['a', 'b', 'c', 'd', 'e']) await (await world.connect(clientId)).subscribe('t', 1)
@@ -115,7 +115,7 @@ describe('looks', () => {
     state.usage.look()
     expect(state.usage.bytes).toBeGreaterThan(30_000_000)
     expect(state.usage.bytes).toBeLessThan(31_000_000)
-    // Of each it is known what it would have alone, and when somebody has to pay, what it really has.
+    // Each counts all messages in full. Its real share is computed when clients have to pay.
     const session = state.sessions.get('a')!
     expect(usageOf(session)!.bytes).toBeGreaterThan(30_000_000)
     expect(exactBytes(session)).toBeGreaterThan(6_000_000)
@@ -129,7 +129,7 @@ describe('looks', () => {
     expect(state.usage.largest('user', 1)).toMatchObject([{ name: '(anonymous at 127.0.0.1)' }])
   })
 
-  test('topic names that are remembered have a small share, since nobody could pay for them', async () => {
+  test('remembered topic names have a small share of memory, as no client could pay for them', async () => {
     const world = await World.make({ limits: { memoryBytesMax: 16 * 1024 ** 2, profile: 'open' } })
     const { topics } = world.server.state
     const client = await world.connect('a')
@@ -139,7 +139,7 @@ describe('looks', () => {
     expect(client.closed).toBe(false)
   })
 
-  test('much that comes in is looked at before a second has passed', async () => {
+  test('much input leads to a look before a second has passed', async () => {
     const world = await World.make({ limits: { memoryBytesMax: 64 * 1024 ** 2 } })
     const { usage } = world.server.state
     await (await world.connect('a')).subscribe('t', 1)
@@ -150,7 +150,7 @@ describe('looks', () => {
   })
 })
 
-// ── anything, at any time ───────────────────────────────────────────────────────────────────────────────────
+// ── anything, at any time ──────────────────────────────────────────────────────────────────────────────────
 
 const CLIENTS = ['c0', 'c1', 'c2', 'c3', 'é'.repeat(20)] as const
 const USERS = [undefined, 'anna', 'otto', 'anonymous'] as const
@@ -237,7 +237,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 class Run {
   world: World
   clients: (TestClient | null)[] = CLIENTS.map(() => null)
-  /** Connections that never say who they are. */
+  /** Connections that never send CONNECT. */
   strangers: TestClient[] = []
   all: TestClient[] = []
 
@@ -265,7 +265,7 @@ class Run {
         await this.world.pass(next.seconds)
         break
       case 'lose':
-        // Without Sessions that are gone with their connections, as the disk has it.
+        // Without Sessions that end with their connections, as on the disk.
         this.world.ledger.recovered = stored(state)
         this.world.ledger.fail(full())
         break
@@ -334,7 +334,7 @@ function networkName(address: string): string {
   return address.startsWith('2001') ? '2001:db8:0:0::/64' : address
 }
 
-/** Counts again after each step, and at the end, when nobody is left. */
+/** Recounts after each step, and at the end, when no client is left. */
 async function takeAll(steps: readonly Step[]): Promise<void> {
   const run = new Run(await World.make({ policy: named, limits: { inFlightMax: 10 } }))
   for (const next of steps) await run.take(next)
@@ -349,12 +349,12 @@ async function takeAll(steps: readonly Step[]): Promise<void> {
   expect(state.store.held.bytes).toBe(0)
 }
 
-it('whatever happens, what is counted as it comes and goes is what a recount finds', async () => {
+it('whatever happens, the counts are those of a recount', async () => {
   const sequences = fc.array(step, { minLength: 10, maxLength: 60 })
   await fc.assert(fc.asyncProperty(sequences, takeAll), { numRuns: 200 })
 })
 
-it('an anonymous client that comes from elsewhere leaves the group it opened with the user it was', async () => {
+it('a group stays with the anonymous user of its address when the client moves to another one', async () => {
   const connect = {
     do: 'connect',
     who: 2,

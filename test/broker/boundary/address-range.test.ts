@@ -60,14 +60,14 @@ describe('an address or network', () => {
     }
   })
 
-  test('of this machine is told from others', () => {
+  test('of this machine is recognized', () => {
     for (const own of ['', '127.0.0.1', '127.9.9.9', '::1', '0:0:0:0::/64'])
       expect(isThisMachine(own)).toBe(true)
     for (const other of ['203.0.113.7', '2001:db8:0:0::/64']) expect(isThisMachine(other)).toBe(false)
   })
 })
 
-test('of several networks that an address is in, the narrowest is found', () => {
+test('the narrowest of several networks with an address is found', () => {
   const ranges = new AddressRanges<string>()
   expect(ranges.isEmpty).toBe(true)
   const all = ['0.0.0.0/0', '10.0.0.0/8', '10.1.0.0/16', '10.1.2.3', '2001:db8::/32', '2001:db8:1:2::/64']

@@ -13,8 +13,8 @@ function banned(world: World, kind: BanKind, subject: string, seconds: number | 
 
 const policy = { authenticate: () => ({ allow: true, userName: 'named by a certificate' }) as const }
 
-describe('who is banned', () => {
-  test('by Client Identifier or user name gets 0x8A, or 5 before 5.0, without being asked for a password', async () => {
+describe('a banned client', () => {
+  test('by Client Identifier or user name gets 0x8A (5 before 5.0) without a password check', async () => {
     let asked = 0
     const world = await World.make({
       policy: {
@@ -50,13 +50,13 @@ describe('who is banned', () => {
     expect((await world.connect('other')).connack).toMatchObject({ reasonCode: 0 })
   })
 
-  test('as a user that a policy names gets 0x8A after it', async () => {
+  test('by a user name that only the policy knows gets 0x8A after it', async () => {
     const world = await World.make({ policy })
     banned(world, 'user', 'named by a certificate')
     expect((await world.connect('c')).connack).toMatchObject({ reasonCode: Reason.Banned })
   })
 
-  test('by address or network is not even accepted, and counted', async () => {
+  test('by address or network is not even accepted, but counted', async () => {
     const world = await World.make()
     banned(world, 'address', '203.0.113.0/24')
     expect(world.open(5, { remoteAddress: '203.0.113.9' }).link.handler).toBeNull()
@@ -64,11 +64,11 @@ describe('who is banned', () => {
     expect(world.server.state.counters.limits.bans).toBe(1)
   })
 
-  test('is let in again when the time is over, by the time of the broker', async () => {
+  test('is let in again when the ban is over by broker time', async () => {
     const world = await World.make()
     banned(world, 'client', 'c', 60)
     await world.pass(59)
-    // Whoever sets the clock ends no ban.
+    // To set the wall clock ends no ban.
     world.wall += 3_600_000
     expect((await world.connect('c')).connack).toMatchObject({ reasonCode: Reason.Banned })
     await world.pass(2)
@@ -77,7 +77,7 @@ describe('who is banned', () => {
   })
 })
 
-test('connections that a new ban is about end at once, and no others', async () => {
+test('a new ban ends the connections that it applies to at once, and no others', async () => {
   const world = await World.make({
     policy: { authenticate: ({ userName = null }) => ({ allow: true, userName }) },
   })
@@ -109,7 +109,7 @@ describe('an automatic ban', () => {
       ...{ kind: 'address', subject, until, since: 0, reason: '', by: 'broker', isAutomatic: true },
     })
 
-  test('never is of this machine, and never takes the place of an operator', async () => {
+  test('never applies to this machine, and never replaces that of an operator', async () => {
     const world = await World.make()
     const later = world.server.state.now() + 60_000
     for (const own of ['127.0.0.1', '::1', '::/64']) expect(automatic(world, own, later)).toBe(false)
@@ -122,7 +122,7 @@ describe('an automatic ban', () => {
     expect(world.server.state.bans.ofAddress('127.0.0.1')).not.toBeNull()
   })
 
-  test('is one of 10,000 at most: the one that ends first gives way, and no operator', async () => {
+  test('is one of 10,000 at most: one more replaces the first to end, but none of an operator', async () => {
     const world = await World.make()
     banned(world, 'address', '203.0.113.9', 1)
     const now = world.server.state.now() + 10_000

@@ -1,4 +1,4 @@
-/** What the Server tells of connections and packets. */
+/** The Server's events about connections and packets. */
 
 import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
@@ -6,7 +6,7 @@ import { packet as bytesOf, uint16 } from '../../mqtt/packets.ts'
 import { World } from '../harness.ts'
 import { LedgerStore } from '../ledger.ts'
 
-it('a takeover tells where the newcomer is, and tells the old client nothing of that [field-D24]', async () => {
+it('a takeover reports the new connection’s address, but not to the old client [field-D24]', async () => {
   const world = await World.make()
   const ended = world.record('disconnected')
   const open = async (remoteAddress: string, clientId: string) => {
@@ -37,7 +37,7 @@ it('a takeover tells where the newcomer is, and tells the old client nothing of 
   expect(ended[1]).not.toHaveProperty('takenOverBy')
 })
 
-it('each packet is told by its type, identifier and size, and nothing of what is in it [field-D25]', async () => {
+it('each packet is reported by its type, identifier and size, without its content [field-D25]', async () => {
   const world = await World.make()
   const packets = world.record('packet')
   const login = { username: 'user', password: Buffer.from('secret-password') }
@@ -85,7 +85,7 @@ it('each packet is told by its type, identifier and size, and nothing of what is
   expect(bytes).toBe(Buffer.concat(client.link.raw).length)
 })
 
-it('a malformed packet is told, too, before it is refused [field-D25]', async () => {
+it('a malformed packet is reported, too, before it is refused [field-D25]', async () => {
   const world = await World.make()
   const packets = world.record('packet')
   const client = await world.connect('c', {}, 4)
@@ -95,11 +95,11 @@ it('a malformed packet is told, too, before it is refused [field-D25]', async ()
   expect(packets.at(-1)).toMatchObject({ packet: 'PUBLISH', qos: 1, bytes: 3 })
 })
 
-describe('the limit that a packet exceeded is named by whoever notices', () => {
+describe('the exceeded limit is named where a packet is refused', () => {
   const limitsOf = (world: World) =>
     Object.entries(world.server.state.counters.limits).filter(([, count]) => count > 0)
 
-  it('an answer that the client would not accept is no packetBytesMax [field-D25]', async () => {
+  it('an answer that the client would not accept does not count for packetBytesMax [field-D25]', async () => {
     const world = await World.make()
     const client = await world.connect('c', { properties: { maximumPacketSize: 20 } })
     const subscriptions = Array.from({ length: 30 }, (_, index) => ({ topic: `${index}`, qos: 0 as const }))
@@ -126,7 +126,7 @@ describe('the limit that a packet exceeded is named by whoever notices', () => {
     expect(limitsOf(world)).toEqual([['topicAliasMaximum', 1]])
   })
 
-  it('a packet that is too large is counted where it is [field-D25]', async () => {
+  it('a packet that is too large is counted for its limit [field-D25]', async () => {
     const world = await World.make({ limits: { packetBytesMax: 300, controlPacketBytesMax: 200 } })
     const large = await world.connect('large')
     await large.bytes(bytesOf(0x30, 't', [0], Buffer.alloc(400)))
@@ -140,10 +140,10 @@ describe('the limit that a packet exceeded is named by whoever notices', () => {
   })
 })
 
-describe('clients are told what they can do, not what is inside of the Server', () => {
+describe('clients are told what they can do, without internals of the Server', () => {
   const said = (packets: readonly Packet[]): string => JSON.stringify(packets)
 
-  it('a disk that is nearly full names no directory in CONNACK; the log has it [field-D25]', async () => {
+  it('CONNACK names no directory when the disk is nearly full; the log does [field-D25]', async () => {
     const store = new LedgerStore()
     const full = 'disk nearly full: 12 MiB free on /srv/godwit-data, reserve is 64 MiB'
     const world = await World.make({ store })
@@ -157,7 +157,7 @@ describe('clients are told what they can do, not what is inside of the Server', 
     expect(refused).toMatchObject([{ reason: full }])
   })
 
-  it('short memory and a store that is read again name no sizes [field-D25]', async () => {
+  it('CONNACK names no sizes when memory is short, or the store is read again [field-D25]', async () => {
     const world = await World.make()
     const { state } = world.server
     state.memoryRefusal = '123456 bytes of messages are in memory, memory_bytes_max is 1000'
@@ -169,7 +169,7 @@ describe('clients are told what they can do, not what is inside of the Server', 
     expect(said([...first, ...second])).not.toMatch(/123456|1000|disk|memory_bytes/)
   })
 
-  it('what a policy stumbled over is for the log [field-D25]', async () => {
+  it('an error of a policy goes to the log only [field-D25]', async () => {
     const failure = () => Promise.reject(new Error('connect ECONNREFUSED db.internal:5432 password=hush'))
     const world = await World.make({ policy: { authenticate: failure } })
     const refused = world.record('refused')

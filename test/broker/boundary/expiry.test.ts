@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest'
 import { expiryTime, secondsLeft } from '../../../src/broker/boundary/expiry.ts'
 import { lasting, World } from '../harness.ts'
 
-/** Clocks with fractions that no binary number has, as a real one shows them. */
+/** Times with fractions that have no exact binary form, as real clocks have them. */
 const CLOCKS = [0.1, 1839.523, 32_694.766, 77_777.7, 1_234_567.899_999, 86_400_000.3]
 
 describe('Message Expiry Interval', () => {
-  it('[MQTT-3.3.2-6] is what was received less the whole seconds that passed, whatever the clock shows [field-B9]', () => {
+  it('[MQTT-3.3.2-6] is the received one less the whole seconds that passed, at any time [field-B9]', () => {
     for (const clock of CLOCKS) {
       for (const seconds of [0, 1, 2, 59, 100, 3600, 86_400, 4_294_967_295]) {
         const expiresAt = expiryTime(clock, seconds)
@@ -14,7 +14,7 @@ describe('Message Expiry Interval', () => {
         for (let waited = 0; waited <= Math.min(seconds, 200); waited += 0.25) {
           const left = secondsLeft(expiresAt, clock + waited * 1000)
           expect(left).toBeLessThanOrEqual(seconds)
-          // A clock that stands at x.9999 ms is a whole millisecond further a moment later.
+          // A clock at x.9999 ms shows a whole millisecond more a moment later.
           expect(Math.abs(left - (seconds - Math.floor(waited)))).toBeLessThanOrEqual(
             Number.isInteger(waited) || waited === seconds ? 1 : 0,
           )
@@ -23,7 +23,7 @@ describe('Message Expiry Interval', () => {
     }
   })
 
-  it('of a message that has not expired is never 0, and never negative of one that has [field-B9]', () => {
+  it('is never 0 for a message that has not expired, and never negative for one that has [field-B9]', () => {
     for (const clock of CLOCKS) {
       const expiresAt = expiryTime(clock, 10)
       for (const before of [0.001, 0.5, 1, 999, 1000]) {
@@ -31,14 +31,14 @@ describe('Message Expiry Interval', () => {
       }
       for (const after of [0, 0.001, 5000]) expect(secondsLeft(expiresAt, expiresAt + after)).toBe(0)
     }
-    // Of a store of format 1, whose times have fractions.
+    // From a store of format 1, with fractions in its times.
     expect(secondsLeft(1000.7, 1000.2)).toBe(1)
     expect(secondsLeft(1000.1 + 100_000, 1000.1)).toBe(100)
     expect(secondsLeft(Number.POSITIVE_INFINITY, 5)).toBe(-1)
     expect(expiryTime(5.5, undefined)).toBe(Number.POSITIVE_INFINITY)
   })
 
-  it.each(CLOCKS)('is passed on as it came when nothing was waited for, at %d [field-B9]', async (clock) => {
+  it.each(CLOCKS)('is unchanged if the message did not wait, at %d [field-B9]', async (clock) => {
     const world = await World.make()
     world.monotonic += clock
     const sub = await world.connect('sub')
@@ -56,7 +56,7 @@ describe('Message Expiry Interval', () => {
     expect(late.got()).toMatchObject([{ retain: true, properties: { messageExpiryInterval: 100_000 } }])
   })
 
-  it.each(CLOCKS)('of a Will is passed on as it came, at %d [field-B9]', async (clock) => {
+  it.each(CLOCKS)('of a Will is unchanged, at %d [field-B9]', async (clock) => {
     const world = await World.make()
     world.monotonic += clock
     const sub = await world.connect('sub')
@@ -68,7 +68,7 @@ describe('Message Expiry Interval', () => {
     expect(sub.got()).toMatchObject([{ properties: { messageExpiryInterval: 100 } }])
   })
 
-  it.each(CLOCKS)('is not more after a restart than it was, at %d [field-B9]', async (clock) => {
+  it.each(CLOCKS)('does not grow by a restart, at %d [field-B9]', async (clock) => {
     const world = await World.make()
     world.monotonic += clock
     const sub = await world.connect('sub', lasting())
@@ -81,7 +81,7 @@ describe('Message Expiry Interval', () => {
     expect(back.got()).toMatchObject([{ properties: { messageExpiryInterval: 98 } }])
   })
 
-  it('[MQTT-3.3.2-5] passed for the first copy only: the one that was sent again comes behind later messages', async () => {
+  it('[MQTT-3.3.2-5] passed for the first copy only: the second one follows later messages', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('#', 1)
@@ -93,7 +93,7 @@ describe('Message Expiry Interval', () => {
         await pub.publish('t', text, 1, { dup, properties })
         world.monotonic += 20
       }
-      // It did not see the acknowledgements.
+      // The client did not see the acknowledgements.
       await pub.vanish()
     }
     await sendAll(false)

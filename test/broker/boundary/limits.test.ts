@@ -16,7 +16,7 @@ import {
 const ROWS: readonly (readonly [string, LimitRow<unknown>])[] = Object.entries(LIMIT_TABLE)
 
 describe('the table of limits', () => {
-  test.each(ROWS)('%s has values that its key may have, and a line of documentation', (_, each) => {
+  test.each(ROWS)('%s has values that its key allows, and a line of documentation', (_, each) => {
     const { kind, says } = each
     expect(says).toMatch(/^[a-z\d]|^[A-Z]+\w* \d/i)
     expect(says).not.toMatch(/\.$/)
@@ -38,7 +38,7 @@ describe('the table of limits', () => {
     expect(fleet).toBeGreaterThanOrEqual(internet as number)
   })
 
-  test('counts what it refuses under its name', () => {
+  test('counts refusals under the names of limits', () => {
     expect(LIMITS).toEqual(expect.arrayContaining([...COUNTED_LIMITS]))
     expect(new Set(LIMITS).size).toBe(LIMITS.length)
   })
@@ -64,14 +64,14 @@ describe('a profile', () => {
     expect(limitsWith({ inFlightMax: 3 })).toEqual({ ...PROFILES.fleet, inFlightMax: 3 })
   })
 
-  test('gives way to keys that are named', () => {
+  test('gives way to keys that are set', () => {
     const limits = limitsWith({ profile: 'open', inFlightMax: 3 })
     expect(limits).toEqual({ ...PROFILES.open, inFlightMax: 3 })
     expect(limitsBesideProfile(limits)).toEqual(['inFlightMax'])
     expect(limitsBesideProfile(PROFILES.internet)).toEqual([])
   })
 
-  test('that is exchanged leaves what was named, and what needs a restart', () => {
+  test('that is changed leaves alone keys that are set, and limits that need a restart', () => {
     const given = { inFlightMax: 3 }
     const changes = limitChanges(given, { profile: 'internet', queueMessagesMax: 5 })
     const needRestart = LIMIT_NAMES.filter((name) => LIMIT_TABLE[name].effect === 'restart')

@@ -4,7 +4,10 @@ import type { Policy } from '../../../src/broker/boundary/policy.ts'
 import { Reason } from '../../../src/mqtt/reason.ts'
 import { connectPacket, type Given, lasting, textsOf, type Version, World } from '../harness.ts'
 
-/** A user name is `name#id`, of an account with that id, or a name alone. In `former` are those that are gone. */
+/**
+ * A user name is `name#id` for an account with that id, or a name alone. `former` lists those that no longer
+ * exist.
+ */
 function accounts(former: ReadonlySet<string> = new Set()): Policy {
   return {
     authenticate: ({ userName }) => {
@@ -30,14 +33,14 @@ async function left(world: World, version: Version, more: Given = {}): Promise<v
   await publisher.vanish()
 }
 
-describe('what nobody owned', () => {
+describe('a Session without an owner', () => {
   test.each([
     [4, true],
     [4, false],
     [5, true],
     [5, false],
   ] as const)(
-    'MQTT version %s, Clean Start %s: a user begins afresh and is not given what was queued [field-C12]',
+    'MQTT version %s, Clean Start %s: a user gets a new Session and no queued messages [field-C12]',
     async (version, clean) => {
       const world = await World.make({ policy: accounts() })
       await left(world, version)
@@ -60,7 +63,7 @@ describe('what nobody owned', () => {
       ])
       expect(world.server.state.counters.ownerlessSessionsEnded).toBe(1)
       if (version === 4 && clean) return
-      // It is hers from now on.
+      // The Session belongs to her now.
       await anna.vanish()
       expect((await world.connect('c', stays(version), version)).connack).toMatchObject(REFUSED[version])
       const again = await world.connect('c', stays(version, { username: 'anna#1' }), version)
@@ -68,7 +71,7 @@ describe('what nobody owned', () => {
     },
   )
 
-  test('is taken from a client that is connected: it is told 0x8E, and its Will is published [field-C12]', async () => {
+  test('is taken from a connected client: 0x8E, and its Will is published [field-C12]', async () => {
     const world = await World.make({ policy: accounts() })
     const watcher = await world.connect('w')
     await watcher.subscribe('will')
@@ -85,7 +88,7 @@ describe('what nobody owned', () => {
     expect(anna.closed).toBe(false)
   })
 
-  test('a share of messages that nobody got goes to the other members', async () => {
+  test('gives its undelivered messages of a Shared Subscription to other members', async () => {
     const world = await World.make({ policy: accounts() })
     const first = await world.connect('c', lasting())
     await first.subscribe('$share/g/work', 1)
@@ -99,7 +102,7 @@ describe('what nobody owned', () => {
     expect(textsOf(second.got())).toEqual(['to do'])
   })
 
-  test('a Will without its Session, as a restart leaves it, is published and given to nobody', async () => {
+  test('that a restart ended leaves a Will, which is published and passes to nobody', async () => {
     const world = await World.make({ policy: accounts() })
     const watcher = await world.connect('w')
     await watcher.subscribe('will')
@@ -120,8 +123,8 @@ describe('what nobody owned', () => {
   })
 })
 
-describe('what a former user left', () => {
-  test('never passes to the next user of that name [field-C12]', async () => {
+describe('a Session of a former user', () => {
+  test('never passes to the next user with that name [field-C12]', async () => {
     const world = await World.make({ policy: accounts() })
     await left(world, 5, { username: 'anna#1' })
     const told = world.record('security')
@@ -133,7 +136,7 @@ describe('what a former user left', () => {
   })
 
   test.each(['bert#3', 'bert'])(
-    'gives way to %s, once it is gone, and not before [field-C12]',
+    'ends for %s once its user no longer exists, and not before [field-C12]',
     async (username) => {
       const former = new Set<string>()
       const world = await World.make({ policy: accounts(former) })
@@ -144,7 +147,7 @@ describe('what a former user left', () => {
     },
   )
 
-  test('is not for clients without credentials', async () => {
+  test('cannot be taken by clients without credentials', async () => {
     const former = new Set<string>()
     const world = await World.make({ policy: accounts(former) })
     await left(world, 5, { username: 'anna#1' })
@@ -152,7 +155,7 @@ describe('what a former user left', () => {
     expect((await world.connect('c', lasting())).connack).toMatchObject({ reasonCode: 0x87 })
   })
 
-  test('while its CONNECT was under way is not let in', async () => {
+  test('cannot be resumed by a CONNECT that was under way when the user was removed', async () => {
     const former = new Set<string>()
     let decide: (answer: boolean) => void = () => {}
     const authorizePublish = (): Promise<boolean> => new Promise((resolve) => (decide = resolve))
@@ -167,7 +170,7 @@ describe('what a former user left', () => {
     expect(world.server.state.sessions.size).toBe(0)
   })
 
-  test('is what a policy that knows no accounts says of nobody: names are all there is', async () => {
+  test('does not exist with a policy that knows no accounts: only names count', async () => {
     const policy: Policy = {
       authenticate: ({ userName }) => ({ allow: true, userName: userName ?? null }),
     }
@@ -180,7 +183,7 @@ describe('what a former user left', () => {
   })
 })
 
-describe('Client Identifiers that a listener binds', () => {
+describe('Client Identifiers that a listener binds to users or certificates', () => {
   const certificate = { subjectCommonName: 'device-7', subjectAltNames: [], fingerprint256: 'AB' }
 
   async function asked(
@@ -209,7 +212,7 @@ describe('Client Identifiers that a listener binds', () => {
     ['Anna', 'anna', false],
     ['phone', 'anna', false],
     ['/anna', 'anna', false],
-    // The user `anna/phone` would have what is anna's.
+    // The user `anna/phone` would get the Sessions of anna.
     ['anna/phone', 'anna/phone', false],
     ['anna/phone/1', 'anna/phone', false],
     ['anna', undefined, false],
@@ -224,7 +227,7 @@ describe('Client Identifiers that a listener binds', () => {
     for (const { reason } of told) expect(reason).toContain('client_id: user')
   })
 
-  test('to users: an empty one gets one of theirs', async () => {
+  test('for users: an empty one is replaced by one with the prefix of the user', async () => {
     const world = await World.make({ policy: accounts() })
     const connack = await asked(world, '', { clientIdRule: 'user' }, 5, 'anna#1')
     expect(connack.properties).toMatchObject({
@@ -247,7 +250,7 @@ describe('Client Identifiers that a listener binds', () => {
     expect(await asked(world, clientId, info)).toMatchObject({ reasonCode: expected })
   })
 
-  test('a refusal takes nothing over, and what is free stays so', async () => {
+  test('a refusal takes nothing over, and free Client Identifiers stay free', async () => {
     const world = await World.make({ policy: accounts() })
     const bert = await world.connect('anna/phone', { username: 'bert#2' })
     expect(await asked(world, 'anna/phone', { clientIdRule: 'user' }, 5, 'bert#2')).toMatchObject({

@@ -11,7 +11,7 @@ function as(username: string, more: Given = {}): Given {
   return { username, ...more }
 }
 
-/** `greedy` has 12 MiB in the queue of a Session whose client is away, `small` has little; both have a publisher. */
+/** `greedy` has 12 MiB in the queue of an absent client, `small` has little; both have a publisher. */
 async function shortDisk(more: { queueFull?: 'drop-oldest' | 'drop-newest' } = {}): Promise<{
   world: World
   greedy: TestClient
@@ -34,8 +34,8 @@ async function shortDisk(more: { queueFull?: 'drop-oldest' | 'drop-newest' } = {
   return { world, greedy, small }
 }
 
-describe('a user who has most on a disk that is short', () => {
-  it('writes no more: its messages are refused with 0x97, those of others are not', async () => {
+describe('a user who has most on the disk while it is short', () => {
+  it('writes no more: its messages are refused with 0x97, unlike those of others', async () => {
     const { world, greedy, small } = await shortDisk()
     const limited = world.record('limited')
     expect(await greedy.publish('greedy/t', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0x97 }])
@@ -53,7 +53,7 @@ describe('a user who has most on a disk that is short', () => {
     )
   })
 
-  it('is named, with what is left and the key that changes it, in health and events, until there is room', async () => {
+  it('is named in health and events until there is room, with the key that changes it', async () => {
     const { world, greedy } = await shortDisk()
     expect(world.server.health).toMatchObject({ state: 'pressed' })
     expect(world.server.health.detail).toMatch(
@@ -70,7 +70,7 @@ describe('a user who has most on a disk that is short', () => {
   })
 
   it.each(['drop-oldest', 'drop-newest'] as const)(
-    'has queues that take no more than they hold, as if full: %s; what others send there is acknowledged',
+    'has queues that do not grow, as if full: %s; messages of others for them are acknowledged',
     async (queueFull) => {
       const { world, small } = await shortDisk({ queueFull })
       const relieved = world.server.state.counters.relief
@@ -84,7 +84,7 @@ describe('a user who has most on a disk that is short', () => {
     },
   )
 
-  it('may come back to its Sessions, and make none that is stored', async () => {
+  it('may come back to its Sessions, but make no new stored ones', async () => {
     const { world } = await shortDisk()
     expect((await world.connect('greedy hoard', { ...lasting(), username: 'greedy' })).connack).toMatchObject(
       {
@@ -113,7 +113,7 @@ describe('a user who has most on a disk that is short', () => {
     expect(world.server.state.retained.get('r')).toBeUndefined()
   })
 
-  it('is nobody where all have little: everybody goes on until the reserve', async () => {
+  it('is nobody if all have little: everybody goes on until the reserve', async () => {
     const { world, greedy } = await shortDisk()
     world.ledger.shortRoomBytes = 64 * MIB
     await world.pass(1.1)
@@ -121,9 +121,9 @@ describe('a user who has most on a disk that is short', () => {
     expect(await greedy.publish('greedy/t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
-  it('is looked for anew after the store was read again', async () => {
+  it('is found again after the store was read again', async () => {
     const { world, greedy } = await shortDisk()
-    // The disk is full after all, and what was not durable is gone: here everything.
+    // The disk becomes full, and everything that was not durable is lost: here all of it.
     world.ledger.fail(new StoreError('full', 'the disk is full', ''))
     await world.settle()
     await world.pass(1.1)

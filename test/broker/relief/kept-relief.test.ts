@@ -14,7 +14,7 @@ function of(username: string, more: Given = {}): Given {
   return { ...lasting(1000, more), username }
 }
 
-/** A filter that takes some 10 KB. */
+/** Returns a filter that takes about 10 KB. */
 function long(name: string): string {
   return `${name}/${'x'.repeat(10_000)}`
 }
@@ -41,7 +41,7 @@ async function manyRetained() {
 }
 
 describe('a user with most of the Sessions, Subscriptions and Wills in memory', () => {
-  it('gets no further Subscription, 0x97; others do', async () => {
+  it('gets no further Subscriptions (0x97); others do', async () => {
     const { world, greedy, small } = await manySubscriptions()
     const limited = world.record('limited')
     expect(await greedy.subscribe(long('another'), 1)).toBe(0x97)
@@ -58,7 +58,7 @@ describe('a user with most of the Sessions, Subscriptions and Wills in memory', 
     )
   })
 
-  it('may come back to its Sessions and subscribe again, and makes none that is stored or has a Will', async () => {
+  it('may resume Sessions and subscribe again, but make no stored ones, or ones with a Will', async () => {
     const { world, greedy } = await manySubscriptions()
     await greedy.vanish()
     const again = await world.connect('greedy 1', of('greedy'))
@@ -75,7 +75,7 @@ describe('a user with most of the Sessions, Subscriptions and Wills in memory', 
     expect(world.server.state.counters.relief['session-refused']).toBe(2)
   })
 
-  it('goes on once it has given up some of them', async () => {
+  it('may go on once it has given up some of them', async () => {
     const { world, greedy } = await manySubscriptions()
     for (let number = 0; number < 20; number++) await greedy.unsubscribe(long(`${number}`))
     await world.pass(1.1)
@@ -88,7 +88,7 @@ describe('a user with most of the Sessions, Subscriptions and Wills in memory', 
 })
 
 describe('a user with most of the retained messages in memory', () => {
-  it('retains no further message, 0x97, and may replace and clear those that are there; others may', async () => {
+  it('may replace and clear retained messages, but add none (0x97); others may', async () => {
     const { world, greedy, small } = await manyRetained()
     const retain = { retain: true }
     expect(await greedy.publish('r/new', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x97 }])
@@ -102,7 +102,7 @@ describe('a user with most of the retained messages in memory', () => {
     expect((await world.connect('clears', { username: 'greedy' })).connack).toMatchObject({ reasonCode: 0 })
   })
 
-  it('is joined half-way to the end by all who have much, so that a second one does not take what is left', async () => {
+  it('half-way to the limit, is joined by all with much, before a second one takes the rest', async () => {
     const { world, small } = await manyRetained()
     const second = await world.connect('second', of('second'))
     const retain = { retain: true }
@@ -116,7 +116,7 @@ describe('a user with most of the retained messages in memory', () => {
     expect(await small.publish('s', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
   })
 
-  it('has none retained by its Wills', async () => {
+  it('cannot add any by a Will', async () => {
     const { world, greedy } = await manyRetained()
     await greedy.vanish()
     const will = { topic: 'r/will', payload: Buffer.from('x'), qos: 1, retain: true }
@@ -143,7 +143,7 @@ describe('Sessions and Subscriptions of very many users', () => {
     return world
   }
 
-  it('go on where nobody has much of them', async () => {
+  it('are allowed as long as nobody has many of them', async () => {
     const world = await crowd(7)
     expect(world.server.state.usage.total.subscriptionBytes).toBeGreaterThan(0.6 * 4 * MIB)
     expect(world.server.health.state).toBe('ok')
@@ -151,7 +151,7 @@ describe('Sessions and Subscriptions of very many users', () => {
     expect(await client.subscribe('another', 1)).toBe(1)
   })
 
-  it('end for everybody where memory is nearly full of them', async () => {
+  it('are refused for everybody once memory is nearly full of them', async () => {
     const world = await crowd(9)
     const client = await world.connect('user 1', of('user 1'))
     expect(client.connack).toMatchObject({ reasonCode: 0, sessionPresent: true })

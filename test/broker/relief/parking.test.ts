@@ -1,6 +1,5 @@
 /**
- * What waits for clients that are away takes a few bytes an entry once memory is short, however short its
- * queue is.
+ * Once memory is short, queue entries of absent clients take a few bytes each, however short the queue is.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,7 +11,7 @@ import { connectPacket, lasting, type TestClient, textsOf, World } from '../harn
 const BUDGET_BYTES = 40_000
 const CLIENTS = 60
 const EACH = 40
-/** In a queue that does not park by itself. */
+/** The length of a queue that does not park by itself. */
 const FEW = 10
 
 let directory: string
@@ -30,7 +29,7 @@ afterEach(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** Until it is so: commits are real. */
+/** Waits for a condition, since commits are real. */
 async function until(condition: () => boolean): Promise<void> {
   for (;;) {
     await world.settle()
@@ -49,7 +48,7 @@ async function connected(clientId: string): Promise<TestClient> {
   return client
 }
 
-/** Publishes so many messages to all, each a turn and a commit of its own. */
+/** Publishes messages to all, with a turn and a commit for each. */
 async function publish(count: number): Promise<void> {
   for (let n = 0; n < count; n++) {
     void world.server.publish({
@@ -80,10 +79,10 @@ async function received(client: TestClient, count: number): Promise<string[]> {
 const parked = (): number =>
   [...world.server.state.sessions.values()].reduce((sum, each) => sum + each.parkedCount, 0)
 
-test('queues of many absent clients, each shorter than what is parked as it grows, are parked as a whole', async () => {
+test('queues of many absent clients that are too short to park by themselves are parked', async () => {
   for (let index = 0; index < CLIENTS; index++) {
     const client = await connected(`c${index}`)
-    // By a share each, so that each has a delivery of its own.
+    // One group each, so that each has a delivery of its own.
     void client.subscribe(`$share/${index}/t`, 1)
     await until(() => client.link.packets.length > 0)
     await client.vanish()
@@ -100,7 +99,7 @@ test('queues of many absent clients, each shorter than what is parked as it grow
   }
 })
 
-test('messages in flight to clients that left are parked, and sent again in order, over a restart, too', async () => {
+test('messages in flight to absent clients are parked, and sent again in order', async () => {
   for (let index = 0; index < CLIENTS; index++) {
     const client = await connected(`c${index}`)
     void client.subscribe(`$share/${index}/t`, 1)
@@ -128,7 +127,7 @@ test('messages in flight to clients that left are parked, and sent again in orde
   ).toBe(0)
 })
 
-test('what is counted is gone with the Sessions', async () => {
+test('the counts are 0 once the Sessions have ended', async () => {
   for (let index = 0; index < CLIENTS; index++) {
     const client = await connected(`c${index}`)
     void client.subscribe(index % 2 === 0 ? 't' : `$share/${index}/t`, 1)
@@ -146,7 +145,7 @@ test('what is counted is gone with the Sessions', async () => {
   expect(store.figures).toMatchObject({ entryBytes: 0, residentBytes: 0, storedBytes: 0 })
 })
 
-test('a long queue is parked in steps, and what they take is counted as work', async () => {
+test('a long queue is parked in steps, which count as work', async () => {
   await store.close()
   store = new LevelStore({ directory, sync: false, residentBytesMax: 100_000_000, reserveBytes: 0 })
   world = await World.make({ store })

@@ -1,4 +1,7 @@
-/** Of what waits on the disk an entry stays in memory: users who have very many of them get no more, and others come in. */
+/**
+ * Messages that wait on the disk keep an entry in memory. Users with very many get no more, and others come
+ * in.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,7 +11,7 @@ import { connectPacket, type Given, lasting, type TestClient, World } from '../h
 
 const MIB = 1024 * 1024
 const CLIENTS = 50
-/** Of 24 bytes each when they are parked: 90 % of a MiB for all clients. */
+/** Parked entries take 24 bytes each: these are 90 % of a MiB. */
 const EACH = 800
 
 const policy = {
@@ -35,7 +38,7 @@ async function start(): Promise<void> {
   world = await World.make({ store, limits, policy })
 }
 
-/** Until it is so: commits are real. */
+/** Waits for a condition, since commits are real. */
 async function until(condition: () => boolean): Promise<void> {
   for (;;) {
     await world.settle()
@@ -68,7 +71,7 @@ async function publish(count: number): Promise<void> {
 const lengths = (): number[] =>
   [...world.server.state.sessionsById.values()].map(({ queueLength }) => queueLength)
 
-test('queues that fill the memory with entries take no more than they hold, newcomers come in, also after a restart', async () => {
+test('queues that fill the memory with entries stop growing, so that new clients come in', async () => {
   await start()
   for (let index = 0; index < CLIENTS; index++) {
     const { client } = await connected(`greedy${index}`, { ...lasting(100_000), username: 'greedy' })

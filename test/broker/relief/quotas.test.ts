@@ -1,4 +1,6 @@
-/** Limits on what is kept for a client, a user, an address, and all: what is refused, and that whoever is at a limit can come back. */
+/**
+ * Limits on what is kept for a client, a user, an address, and all. A client at a limit can still come back.
+ */
 import { describe, expect, it } from 'vitest'
 import { COSTS } from '../../../src/broker/accounts/costs.ts'
 import type { Limit } from '../../../src/broker/boundary/events.ts'
@@ -7,7 +9,7 @@ import { exceededLimits } from '../../../src/broker/relief/exceeded-limits.ts'
 import { type Recovered, type RecoveredSession, StoreError } from '../../../src/store/store.ts'
 import { type Given, lasting, World } from '../harness.ts'
 
-/** Who says who they are is who they are. */
+/** Believes every user name. */
 const policy = {
   authenticate: ({ userName }: { readonly userName: string | undefined }) => ({
     allow: true as const,
@@ -21,7 +23,7 @@ async function made(limits: Partial<Limits>): Promise<World> {
 
 const ada = (more: Given = {}): Given => lasting(1000, { username: 'ada', ...more })
 
-/** What CONNACK says: 0, or a Reason Code or Return Code that refuses. */
+/** Returns the code of CONNACK: 0, or a refusal. */
 async function connected(
   world: World,
   clientId: string,
@@ -36,7 +38,7 @@ async function connected(
 const refusals = (world: World, limit: Limit): number => world.server.state.counters.limits[limit]
 
 describe('Sessions', () => {
-  it('of a user: one more is refused and told, in 3.1.1 as well; others come in', async () => {
+  it('of a user: one more is refused with the reason, in 3.1.1 as well; others come in', async () => {
     const world = await made({ sessionsPerUserMax: 2 })
     const limited = world.record('limited')
     expect([await connected(world, 'a'), await connected(world, 'b'), await connected(world, 'c')]).toEqual([
@@ -48,7 +50,7 @@ describe('Sessions', () => {
     expect(limited[0]).toEqual({ limit: 'sessionsPerUserMax', clientId: 'c', detail: '2 Sessions of ada' })
   })
 
-  it('of a user at the limit: the same client comes back, takes over, and starts clean', async () => {
+  it('of a user at the limit: the same client may come back, take over, and start clean', async () => {
     const world = await made({ sessionsPerUserMax: 1 })
     const first = await world.connect('a', ada())
     expect(await connected(world, 'a')).toBe(0)
@@ -60,7 +62,7 @@ describe('Sessions', () => {
     expect(await connected(world, 'b')).toBe(0x97)
   })
 
-  it('of clients without a name count by their address', async () => {
+  it('of clients without a user name count by their address', async () => {
     const world = await made({ sessionsPerUserMax: 1 })
     expect([await connected(world, 'a', {}), await connected(world, 'b', {})]).toEqual([0, 0x97])
   })
@@ -87,7 +89,7 @@ describe('Sessions', () => {
 })
 
 describe('connections', () => {
-  it('of a user: one more is refused, the same client takes its own over', async () => {
+  it('of a user: one more is refused, but the same client may take over its own', async () => {
     const world = await made({ connectionsPerUserMax: 2 })
     const first = await world.connect('a', ada())
     await world.connect('b', ada())
@@ -113,7 +115,7 @@ describe('connections', () => {
     return connack?.cmd === 'connack' ? connack.reasonCode : undefined
   }
 
-  it('of an address, and of an IPv6 network: one more is refused; this machine has no such limit', async () => {
+  it('of an address or IPv6 network: one more is refused; this machine has no such limit', async () => {
     const world = await made({ connectionsPerAddressMax: 2 })
     const codes: (number | undefined)[] = []
     for (const clientId of ['a', 'b', 'c', 'a']) codes.push(await from(world, '192.0.2.1', clientId))
@@ -130,7 +132,7 @@ describe('connections', () => {
     expect(refusals(world, 'connectionsPerAddressMax')).toBe(2)
   })
 
-  it('of an address that say nothing are cut off beyond 64 more', async () => {
+  it('of an address without CONNECT are closed beyond 64 more', async () => {
     const world = await made({ connectionsPerAddressMax: 2 })
     const open = () => world.open(5, { remoteAddress: '192.0.2.1' }).link.handler
     for (let number = 0; number < 66; number++) expect(open()).not.toBeNull()
@@ -140,7 +142,7 @@ describe('connections', () => {
 })
 
 describe('Subscriptions', () => {
-  it('of a user: one more is refused, one that is there may be replaced', async () => {
+  it('of a user: one more is refused, but an existing one may be replaced', async () => {
     const world = await made({ subscriptionsPerUserMax: 3 })
     const [a, b] = [await world.connect('a', ada()), await world.connect('b', ada())]
     expect([await a.subscribe('1'), await a.subscribe('2'), await b.subscribe('3')]).toEqual([0, 0, 0])
@@ -168,14 +170,14 @@ describe('Subscriptions', () => {
     ])
   })
 
-  it('a user opens only so many groups, and may join those of others', async () => {
+  it('a user may open a limited number of groups, and join those of others', async () => {
     const world = await made({ shareGroupsPerUserMax: 2 })
     const [a, b] = [await world.connect('a', ada()), await world.connect('b', ada())]
     const bob = await world.connect('bob', lasting(1000, { username: 'bob' }))
     expect([await a.subscribe('$share/1/x'), await b.subscribe('$share/2/x')]).toEqual([0, 0])
     expect([await a.subscribe('$share/3/x'), await a.subscribe('$share/2/x')]).toEqual([0x97, 0])
     expect([await bob.subscribe('$share/3/x'), await a.subscribe('$share/3/x')]).toEqual([0, 0])
-    // Closed with its last member, a group makes room for another.
+    // A group closes with its last member, and makes room for another.
     await a.unsubscribe('$share/2/x')
     expect(await b.subscribe('$share/4/x')).toBe(0x97)
     await b.unsubscribe('$share/2/x')
@@ -183,7 +185,7 @@ describe('Subscriptions', () => {
     expect(refusals(world, 'shareGroupsPerUserMax')).toBe(2)
   })
 
-  it('groups that others keep open are those of the user who opened them, also after it was away', async () => {
+  it('groups that others keep open still count for the user who opened them and left', async () => {
     const world = await made({ shareGroupsPerUserMax: 1 })
     const a = await world.connect('a', { username: 'ada' })
     const bob = await world.connect('bob', lasting(1000, { username: 'bob' }))
@@ -217,7 +219,7 @@ describe('Subscriptions', () => {
     expect(refusals(world, 'shareGroupsPerMessageMax')).toBe(1)
   })
 
-  it('the count of groups is that of the router after everything has ended', async () => {
+  it('after everything has ended, the count of groups is that of the router', async () => {
     const world = await made({ shareGroupsPerUserMax: 3 })
     for (let round = 0; round < 3; round++) {
       const client = await world.connect('a', { username: 'ada' })
@@ -230,7 +232,7 @@ describe('Subscriptions', () => {
 describe('retained messages', () => {
   const retain = { retain: true }
 
-  it('of a user: one more is refused, those that are there are replaced and cleared', async () => {
+  it('of a user: one more is refused, but existing ones may be replaced and cleared', async () => {
     const world = await made({ retainedMessagesPerUserMax: 2 })
     const client = await world.connect('a', ada())
     for (const [topic, text, code] of [
@@ -246,7 +248,7 @@ describe('retained messages', () => {
       ])
     }
     const bob = await world.connect('bob', { username: 'bob' })
-    // One of another user's in whose place it stands is not his own.
+    // To replace a message of another user counts as one more.
     expect(await bob.publish('3', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
     expect(await client.publish('4', 'x', 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
     expect(refusals(world, 'retainedMessagesPerUserMax')).toBe(1)
@@ -260,7 +262,7 @@ describe('retained messages', () => {
     expect(client.closed).toBe(true)
   })
 
-  it('of a user in bytes: one that is no larger takes the place of another, also above the limit', async () => {
+  it('of a user in bytes: one that is no larger may replace another, even above the limit', async () => {
     const world = await made({ retainedBytesPerUserMax: 4000 })
     const client = await world.connect('a', ada())
     expect(await client.publish('1', 'x'.repeat(3000), 1, retain)).toMatchObject([{ reasonCode: 0x10 }])
@@ -271,7 +273,7 @@ describe('retained messages', () => {
     expect(refusals(world, 'retainedBytesPerUserMax')).toBe(2)
   })
 
-  it('in all, in bytes: one that is no larger takes the place of another, also above the limit', async () => {
+  it('in all, in bytes: one that is no larger may replace another, even above the limit', async () => {
     const world = await made({})
     const client = await world.connect('a', ada())
     await client.publish('1', 'x'.repeat(3000), 1, retain)
@@ -280,7 +282,7 @@ describe('retained messages', () => {
     expect(await client.publish('1', 'x'.repeat(2901), 1, retain)).toMatchObject([{ reasonCode: 0x97 }])
   })
 
-  it('a Will that may not be retained is published all the same', async () => {
+  it('a Will that may not be retained is still published', async () => {
     const world = await made({ retainedMessagesPerUserMax: 1 })
     const will = { topic: 'gone', payload: Buffer.from('gone'), qos: 1, retain: true }
     const client = await world.connect('a', { username: 'ada', will })
@@ -293,7 +295,7 @@ describe('retained messages', () => {
     expect(refusals(world, 'retainedMessagesPerUserMax')).toBe(1)
   })
 
-  it('what the embedding program retains has no user', async () => {
+  it('messages retained by the embedding program have no user', async () => {
     const world = await made({ retainedMessagesPerUserMax: 1 })
     for (const topic of ['1', '2', '3']) {
       const published = world.server.publish({
@@ -313,7 +315,7 @@ describe('retained messages', () => {
 describe('Wills', () => {
   const will = (text = 'gone') => ({ topic: 'gone', payload: Buffer.from(text), qos: 0, retain: false })
 
-  it('of a user: one more is refused, the same client replaces its own', async () => {
+  it('of a user: one more is refused, but the same client may replace its own', async () => {
     const world = await made({ willsPerUserMax: 1 })
     expect(await connected(world, 'a', ada({ will: will() }))).toBe(0)
     expect(await connected(world, 'b', ada({ will: will() }))).toBe(0x97)
@@ -333,7 +335,7 @@ describe('Wills', () => {
     ['willsBytesMax', 'bob'],
     ['willsBytesPerUserMax', 'ada'],
   ] as const)(
-    '%s: a Will of the same client that is no larger is let in, also above the limit',
+    '%s: the same client may connect with a Will that is no larger, even above the limit',
     async (limit, other) => {
       const world = await made({ [limit]: COSTS.will + 900 })
       expect(await connected(world, 'a', ada({ will: will('x'.repeat(800)) }))).toBe(0)
@@ -345,7 +347,7 @@ describe('Wills', () => {
     },
   )
 
-  it('with a longer delay than will_delay_seconds_max are published after that', async () => {
+  it('with a longer delay are published after will_delay_seconds_max', async () => {
     const world = await made({ willDelaySecondsMax: 10 })
     const delayed = { ...will(), properties: { willDelayInterval: 500 } }
     const client = await world.connect('a', ada({ will: delayed }))
@@ -408,7 +410,7 @@ describe('after a restart, and after a full disk', () => {
     shareGroupsPerMessageMax: 1,
   }
 
-  it('what is stored beyond lowered limits is there and may come back; nothing new is added', async () => {
+  it('stored things beyond lowered limits stay and may be used; nothing new is added', async () => {
     const world = await World.make({ limits, policy }, (made) => {
       made.ledger.recovered = recovered(made.wall - 1000)
     })
@@ -421,7 +423,7 @@ describe('after a restart, and after a full disk', () => {
     expect(await connected(world, 'b')).toBe(0)
   })
 
-  it('the start tells it', async () => {
+  it('the start reports them', async () => {
     const world = await World.make({ policy })
     const again = await World.make({ limits, policy }, (made) => {
       made.ledger.recovered = recovered(made.wall - 1000)
@@ -430,7 +432,7 @@ describe('after a restart, and after a full disk', () => {
     expect(again.server.beyondBy(limitsWith(limits))).toHaveLength(4)
   })
 
-  it('the counts are those of what was read again, and its groups make room when they end', async () => {
+  it('the counts are right after the store was read again, and groups make room when they end', async () => {
     const world = await World.make({ limits: { sessionsPerUserMax: 2, shareGroupsPerUserMax: 2 }, policy })
     const first = await world.connect('lost', ada())
     for (const filter of ['$share/1/x', '$share/2/x']) expect(await first.subscribe(filter, 1)).toBe(1)
@@ -450,8 +452,8 @@ describe('after a restart, and after a full disk', () => {
   })
 })
 
-describe('what is there already beyond limits', () => {
-  it('is told by one sentence for each of them, and stays', async () => {
+describe('limits that are exceeded already', () => {
+  it('are reported in one sentence each, and nothing is removed', async () => {
     const world = await made({})
     const client = await world.connect(
       'a',

@@ -9,7 +9,7 @@ const MIB = 1024 * 1024
 /** The first byte and the length of a PUBLISH of 24 MB to `t`. */
 const LARGE_PUBLISH = Buffer.from([0x30, 0x80, 0xd8, 0xb8, 0x0b, 0, 1, 0x74, 0])
 
-/** Who is in, what it gets, and whether a message that is to be kept is taken. */
+/** Expects that a client can connect, gets messages, and may retain one. */
 async function expectService(world: World, name = 'newcomer'): Promise<void> {
   const client = await world.connect(name, lasting(60))
   expect(client.connack).toMatchObject({ reasonCode: 0 })
@@ -20,7 +20,7 @@ async function expectService(world: World, name = 'newcomer'): Promise<void> {
   await client.send({ cmd: 'disconnect', properties: { sessionExpiryInterval: 0 } })
 }
 
-/** Looks at memory once, now. */
+/** Looks at memory once. */
 async function look(world: World): Promise<void> {
   const { server } = world
   world.monotonic += 1000
@@ -29,7 +29,7 @@ async function look(world: World): Promise<void> {
   await world.settle()
 }
 
-/** Bytes of messages that Sessions keep in memory, each once. */
+/** Returns the bytes of messages that Sessions keep in memory, each message once. */
 function trueBytes(world: World): number {
   const messages = new Set<{ readonly size: number }>()
   for (const session of world.server.state.sessions.values()) {
@@ -39,7 +39,7 @@ function trueBytes(world: World): number {
 }
 
 describe('clients that hold most of the memory', () => {
-  /** Five clean Sessions that acknowledge nothing, while so many messages of 1 MiB are published once. */
+  /** Makes five clean Sessions that acknowledge nothing, and publishes messages of 1 MiB. */
   async function unacknowledged(
     messages: number,
   ): Promise<{ world: World; five: TestClient[]; pub: TestClient }> {
@@ -53,7 +53,7 @@ describe('clients that hold most of the memory', () => {
     const pub = await world.connect('pub')
     for (let number = 0; number < messages; number++) {
       const [answer] = await pub.publish('load', 'x'.repeat(MIB), 1)
-      // Once those who never acknowledge are gone, nobody matches.
+      // Once these Sessions are gone, no Subscription matches.
       expect([Reason.Success, Reason.NoMatchingSubscribers]).toContain(
         answer?.cmd === 'puback' && answer.reasonCode,
       )
@@ -63,7 +63,7 @@ describe('clients that hold most of the memory', () => {
     return { world, five, pub }
   }
 
-  it('by never acknowledging pay for it: nobody else is refused anything, and memory stays within its limit', async () => {
+  it('by never acknowledging pay: nobody else is refused, and memory stays within its limit', async () => {
     const { world, five } = await unacknowledged(100)
     expect(trueBytes(world)).toBeLessThan(32 * MIB)
     const { counters } = world.server.state
@@ -76,7 +76,7 @@ describe('clients that hold most of the memory', () => {
     await expectService(world)
   })
 
-  it('share a message among them: it counts once, so five with 20 MiB in common are not short of 32', async () => {
+  it('and share messages are counted once: five with 20 MiB in common do not exceed 32', async () => {
     const { world } = await unacknowledged(20)
     expect(world.server.memoryBytes()).toBeGreaterThan(20 * MIB)
     expect(world.server.memoryBytes()).toBeLessThan(21 * MIB)
@@ -84,7 +84,7 @@ describe('clients that hold most of the memory', () => {
     expect(world.server.state.counters.relief).toMatchObject({ capped: 0, shed: 0, disconnected: 0 })
   })
 
-  it('are named with what to do, in events, figures and health, until it is over', async () => {
+  it('are named with advice in events, counters and health, until relief is over', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * MIB } })
     const relieved = world.record('relieved')
     const health = world.record('health')
@@ -106,7 +106,7 @@ describe('clients that hold most of the memory', () => {
     expect([...world.server.state.sessions.values()].some(({ queue }) => queue.isCapped)).toBe(false)
   })
 
-  it('step by step: their queue takes no more, then it is dropped, then they are disconnected with 0x97', async () => {
+  it('pay step by step: the queue stops growing, is dropped, and 0x97 disconnects them', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 32 * MIB } })
     const steps = world.record('relieved')
     const slow = await world.connect('slow')
@@ -129,7 +129,7 @@ describe('clients that hold most of the memory', () => {
     expect(slow.link.destroyed).toBe(true)
   })
 
-  it('with stored Sessions lose nothing that was acknowledged, and their bodies leave memory', async () => {
+  it('with stored Sessions lose no acknowledged messages; the bodies are only on the disk', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * MIB } })
     let evicted = 0
     world.ledger.evict = (bytes) => {
@@ -149,7 +149,7 @@ describe('clients that hold most of the memory', () => {
     expect(world.server.state.counters.publishDropped).toBe(0)
   })
 
-  it('with stored Sessions in memory alone have queues that take no more, as if full; nobody else is refused', async () => {
+  it('with stored Sessions in memory have queues that stop growing; nobody else is refused', async () => {
     const world = await World.make({
       limits: { profile: 'open', memoryBytesMax: 32 * MIB },
       store: new MemoryStore(),
@@ -174,7 +174,7 @@ describe('clients that hold most of the memory', () => {
     expect((await back.drain()).at(-1)!.trim()).toBe('99')
   })
 
-  it('that read nothing pay for it: newcomers come in', async () => {
+  it('that read nothing pay for it: new clients come in', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 16 * MIB } })
     const readers: TestClient[] = []
     for (let number = 0; number < 5; number++) {
@@ -196,7 +196,7 @@ describe('clients that hold most of the memory', () => {
     expect(readers.every(({ closed }) => closed)).toBe(false)
   })
 
-  it('with many small ones of one user: the largest of them pay, its new Sessions are refused with 0x97, others go on', async () => {
+  it('may be many of one user: the largest pay, its new Sessions get 0x97, others go on', async () => {
     const authenticate = ({ userName }: { userName: string | null | undefined }) =>
       ({ allow: true, userName: userName ?? null }) as const
     const world = await World.make({
@@ -231,7 +231,7 @@ describe('clients that hold most of the memory', () => {
     expect(await pub.publish('many/1', 'x', 1)).toMatchObject([{ cmd: 'puback', reasonCode: 0 }])
   })
 
-  it('all of them small, and of as many users: everybody is refused as a last resort, and told why', async () => {
+  it('may all be small, of many users: everybody is refused as a last resort, with the reason', async () => {
     const world = await World.make({
       limits: { profile: 'open', memoryBytesMax: 10_000_000, whenExhausted: 'refuse' },
     })
@@ -287,7 +287,7 @@ describe('a client that pays', () => {
     expect(witness.texts()).toEqual(['idle'])
   })
 
-  it('of a Shared Subscription leaves its share to the others', async () => {
+  it('gives its messages of a Shared Subscription to the other members', async () => {
     const { world } = await pressed({ share: true })
     const other = await world.connect('other')
     await other.subscribe('$share/g/load', 1)
@@ -298,7 +298,7 @@ describe('a client that pays', () => {
     expect(world.server.health.state).toBe('ok')
   })
 
-  it('is not read from, where it is what it sends, and goes on when there is room', async () => {
+  it('is not read from if most of it is what it sends, until there is room', async () => {
     const world = await World.make({
       limits: { profile: 'open', memoryBytesMax: 8 * MIB, memoryIncompletePercent: 90 },
     })
@@ -317,13 +317,13 @@ describe('a client that pays', () => {
   })
 })
 
-/** What is counted beside connections as such. */
+/** Returns the counted bytes without those of connections as such. */
 function bufferedBytes({ server }: World): number {
   return server.memoryBytes() - server.state.usage.total.connections * COSTS.connection
 }
 
-describe('packets that are not whole', () => {
-  it('200 half-sent PUBLISH of 24 MB are bounded while they arrive, and the broker serves others', async () => {
+describe('incomplete packets', () => {
+  it('200 half-sent PUBLISH packets of 24 MB are bounded as they arrive; others are served', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 64 * MIB } })
     const senders: TestClient[] = []
     for (let number = 0; number < 200; number++) senders.push(await world.connect(`half${number}`))
@@ -343,7 +343,7 @@ describe('packets that are not whole', () => {
     await expectService(world)
   })
 
-  it('40 SUBSCRIBE of 1 MiB at once are bounded while they are handled, and the broker serves others', async () => {
+  it('40 SUBSCRIBE packets of 1 MiB at once are bounded while handled; others are served', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 48 * MIB } })
     const filters = Array.from({ length: 2000 }, (_, number) =>
       Buffer.concat([field(`${number}/${'x'.repeat(490)}`), Buffer.of(0)]),
@@ -360,7 +360,7 @@ describe('packets that are not whole', () => {
     expect(world.server.state.incomplete.bytes).toBe(0)
   })
 
-  it('of strangers have a share of their own: 2,000 with 63 KB each, and an ordinary CONNECT gets in from the same address', async () => {
+  it('of strangers have their own share: beside 2,000 of 63 KB, an ordinary CONNECT gets in', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 64 * MIB } })
     const begun = Buffer.concat([Buffer.from([0x10, 0xfb, 0xff, 0x3f]), Buffer.alloc(63_000)])
     let most = 0
@@ -374,7 +374,7 @@ describe('packets that are not whole', () => {
     expect(world.server.state.counters.connectionsRefused).toBe(0)
   })
 
-  it('of strangers are cut off at the address that sends most; another address keeps its large CONNECT', async () => {
+  it('of strangers are cut off at the address with most; others keep their large CONNECT', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 64 * MIB } })
     const begun = Buffer.concat([Buffer.from([0x10, 0xfb, 0xff, 0x3f]), Buffer.alloc(63_000)])
     const other = world.open(5, { remoteAddress: '127.0.0.9' })
@@ -383,7 +383,7 @@ describe('packets that are not whole', () => {
     expect(other.closed).toBe(false)
   })
 
-  it('208,000 User Properties in CONNECTs that wait for a policy are counted as decoded, and bounded', async () => {
+  it('208,000 User Properties in CONNECTs that wait for a policy are counted and bounded', async () => {
     const waiting = () => new Promise<never>(() => {})
     const world = await World.make({
       limits: { profile: 'open', memoryBytesMax: 1024 * MIB, propertyBytesMax: MIB },
@@ -403,7 +403,7 @@ describe('packets that are not whole', () => {
     expect(world.server.state.counters.limits.memoryStrangersPercent).toBeGreaterThanOrEqual(4)
   })
 
-  it('are given back with their connection, at once and once', async () => {
+  it('are freed with their connection, at once and only once', async () => {
     const world = await World.make({ limits: { profile: 'open' } })
     const { incomplete } = world.server.state
     const client = await world.connect('c')

@@ -4,7 +4,7 @@ import { lasting, type TestClient, textsOf, World } from '../harness.ts'
 
 const SHARE = '$share/g/t'
 
-/** A member of the group that takes so many messages at a time. */
+/** Makes a member of the group that takes `receiveMaximum` messages at a time. */
 async function member(world: World, clientId: string, receiveMaximum: number, qos: 0 | 1 | 2 = 1) {
   const client = await world.connect(clientId, {
     clean: false,
@@ -30,20 +30,20 @@ function texts(client: TestClient): string[] {
   return textsOf(packets)
 }
 
-describe('work of a Shared Subscription', () => {
-  it('that waits for a member which acknowledges nothing goes to one that has room again [field-B11]', async () => {
+describe('messages of a Shared Subscription', () => {
+  it('that wait for a member without acknowledgements go to one with room again [field-B11]', async () => {
     const world = await World.make()
     const slow = await member(world, 'slow', 1)
     const fast = await member(world, 'fast', 1)
     await publishAll(world, 0, 20)
     expect([texts(slow), texts(fast)]).toEqual([['0'], ['1']])
-    // All the rest, also what was queued for the slow one, and in order.
+    // All the rest in order, including messages queued for the slow one.
     expect(await fast.drain()).toEqual(numbers(1, 20))
     expect(await slow.drain()).toEqual(['0'])
     expect(world.server.state.sessions.get('slow')).toMatchObject({ queueLength: 0, inFlightCount: 0 })
   })
 
-  it('that waits goes to a member that gets its right to the Subscription back [field-B11]', async () => {
+  it('that wait go to a member that gets its right to the Subscription back [field-B11]', async () => {
     const world = await World.make()
     let isDenied = false
     const policy = { authorizeSubscribe: ({ clientId }: ClientView) => !(isDenied && clientId === 'other') }
@@ -64,7 +64,7 @@ describe('work of a Shared Subscription', () => {
     expect(await other.drain()).toEqual(numbers(1, 5))
   })
 
-  it('that was queued while nobody was there goes to a member that comes, of its own options [field-B11]', async () => {
+  it('that were queued for absent members go to one that connects, by its options [field-B11]', async () => {
     const world = await World.make()
     const away = await member(world, 'away', 10)
     await away.vanish()
@@ -82,7 +82,7 @@ describe('work of a Shared Subscription', () => {
     expect(await back.drain()).toEqual([])
   })
 
-  it('that a member leaves behind goes to those who idle, but nothing that it was sent [field-B11]', async () => {
+  it('that a member leaves behind go to idle ones, unless they were sent to it [field-B11]', async () => {
     for (const qos of [1, 2] as const) {
       const world = await World.make()
       const gone = await member(world, 'gone', 2, qos)
@@ -96,7 +96,7 @@ describe('work of a Shared Subscription', () => {
     }
   })
 
-  it('is moved in one commit, and seen after it [field-B11]', async () => {
+  it('are moved in one commit, and sent after it [field-B11]', async () => {
     const world = await World.make()
     const away = await member(world, 'away', 10)
     await away.vanish()
@@ -120,7 +120,7 @@ describe('work of a Shared Subscription', () => {
     expect(other.texts()).toEqual(['0'])
   })
 
-  it('behind a message of another Subscription stays where it is [field-B11]', async () => {
+  it('stay where they are behind a message of another Subscription [field-B11]', async () => {
     const world = await World.make()
     const away = await member(world, 'away', 10)
     await away.subscribe('own', 1)
@@ -132,7 +132,7 @@ describe('work of a Shared Subscription', () => {
     expect(await (await world.connect('away', lasting())).drain()).toEqual(['own', '0', '1'])
   })
 
-  it('is not given to whom a policy denies it [field-B11]', async () => {
+  it('are not given to a member that the policy denies them [field-B11]', async () => {
     const policy = { authorizeReceive: ({ clientId }: { clientId: string }) => clientId !== 'denied' }
     const world = await World.make({ policy })
     await (await member(world, 'away', 10)).vanish()
@@ -143,7 +143,7 @@ describe('work of a Shared Subscription', () => {
     expect(await allowed.drain()).toEqual(['0', '1'])
   })
 
-  it('at QoS 0 waits for members that are away, where QoS 0 is queued [field-B11]', async () => {
+  it('at QoS 0 wait for absent members if QoS 0 is queued [field-B11]', async () => {
     const world = await World.make({ limits: { queueQos0: true } })
     const away = await member(world, 'away', 10, 0)
     await away.vanish()
@@ -157,7 +157,7 @@ describe('work of a Shared Subscription', () => {
     expect(dropped.map(({ reason }) => reason)).toEqual(Array(3).fill('offline'))
   })
 
-  it('counts the members that are looked at, for each message and each acknowledgement', async () => {
+  it('count as work the members that are looked at, for each message and acknowledgement', async () => {
     const world = await World.make({ limits: { profile: 'open' } })
     const members = 2000
     for (let at = 0; at < members; at++) {
@@ -178,7 +178,7 @@ describe('work of a Shared Subscription', () => {
     expect(work.units - from).toBeGreaterThan(members / 8)
   })
 
-  it('is not looked through for members that are stored', async () => {
+  it('are not searched for stored members', async () => {
     const world = await World.make({ limits: { profile: 'open' } })
     let asked = 0
     for (let at = 0; at < 300; at++) {

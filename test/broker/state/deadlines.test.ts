@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { type Deadline, Deadlines } from '../../../src/broker/state/deadlines.ts'
 
 describe('Deadlines', () => {
-  it('run once, in order of time, when their time has come and not before', () => {
+  it('run once, in order of time, and not before their time', () => {
     const deadlines = new Deadlines()
     const ran: number[] = []
     for (const time of [30, 10, 20]) deadlines.at(time, () => ran.push(time))
@@ -16,7 +16,7 @@ describe('Deadlines', () => {
     expect([ran, deadlines.size]).toEqual([[10, 20, 30], 0])
   })
 
-  it('an action may set and cancel others; what is due by then runs too', () => {
+  it('an action may add and cancel others, and new ones that are due run, too', () => {
     const deadlines = new Deadlines()
     const ran: string[] = []
     const victim = deadlines.at(20, () => ran.push('victim'))
@@ -29,7 +29,7 @@ describe('Deadlines', () => {
     expect([ran, deadlines.size]).toEqual([['child'], 1])
   })
 
-  it('cancel forgives: null, twice, after it ran, after clear', () => {
+  it('cancel accepts null, a cancelled deadline, one that ran, and one that was cleared', () => {
     const deadlines = new Deadlines()
     const ran = deadlines.at(1, () => {})
     const cancelled = deadlines.at(2, () => {})

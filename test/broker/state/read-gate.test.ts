@@ -3,7 +3,7 @@ import { ReadGate } from '../../../src/broker/state/read-gate.ts'
 import { World } from '../harness.ts'
 
 describe('ReadGate', () => {
-  it('holds as long as there is any reason, each of which counts once', () => {
+  it('holds as long as there is a reason; each counts once', () => {
     const gate = new ReadGate()
     expect([gate.isHeld, gate.remove('pays')]).toEqual([false, false])
     expect([gate.add('packet'), gate.add('packet'), gate.add('commit')]).toEqual([true, false, true])
@@ -12,7 +12,7 @@ describe('ReadGate', () => {
     expect([gate.remove('commit'), gate.isHeld]).toEqual([true, false])
   })
 
-  it('is held by nothing but a policy once nothing more can arrive', () => {
+  it('accepts no reason but a policy once nothing more can arrive', () => {
     const gate = new ReadGate()
     gate.add('packet')
     gate.add('rate')
@@ -23,8 +23,8 @@ describe('ReadGate', () => {
   })
 })
 
-describe('a connection that is held', () => {
-  it('handles what arrives once the last reason is gone, in order, and its Keep Alive stands still', async () => {
+describe('a connection that is not read from', () => {
+  it('handles its packets in order after the last reason, and its Keep Alive stands still', async () => {
     const world = await World.make()
     const client = await world.connect('paying', { keepalive: 10 })
     const connection = [...world.server.state.connected.values()][0]!

@@ -1,9 +1,15 @@
-/** What one packet or one event causes is done in slices, counted in units of work: nobody else waits until all of it is done. */
+/**
+ * The work of one packet or event is done in slices, counted in units, so that others need not wait for all
+ * of it.
+ */
 import { describe, expect, it } from 'vitest'
 import { SLICE_UNITS } from '../../../src/broker/state/work.ts'
 import { type Given, lasting, type TestClient, World, type WorldOptions } from '../harness.ts'
 
-/** What a turn may take: a slice of what continues, and as much for what is found out only when it is done. */
+/**
+ * Units that a turn may take: a slice for continuations, and as much for work that shows its size only when
+ * done.
+ */
 const TURN_UNITS_MAX = 4 * SLICE_UNITS
 
 const UNLIMITED = {
@@ -14,14 +20,14 @@ const UNLIMITED = {
   controlPacketBytesMax: 16 * 1024 * 1024,
 } as const
 
-/** A world, and how much its longest turn has done since `begin`. */
+/** A world that measures the work of its longest turn since `begin`. */
 async function watched(options: WorldOptions = {}): Promise<{ world: World; turns: Turns }> {
   const world = await World.make({ ...options, limits: { ...UNLIMITED, ...options.limits } })
   return { world, turns: new Turns(world) }
 }
 
 class Turns {
-  /** Units of the longest turn, and how many there were. */
+  /** Units of the longest turn, and the number of turns. */
   most = 0
   count = 0
   readonly #world: World
@@ -51,14 +57,14 @@ class Turns {
     this.count++
   }
 
-  /** What was done since `begin` took more than one slice, and no turn too long. */
+  /** Expects that the work since `begin` took more than one slice, and no turn too long. */
   expectSlices(unitsMax = TURN_UNITS_MAX): void {
     expect(this.count).toBeGreaterThan(2)
     expect(this.most).toBeLessThanOrEqual(unitsMax)
   }
 }
 
-/** Several clients are active: turns are short. */
+/** Makes several clients active, so that turns are short. */
 async function bystander(world: World): Promise<TestClient> {
   const client = await world.connect('bystander')
   await client.subscribe('by', 0)
@@ -74,7 +80,7 @@ function numbered(count: number): string[] {
   return Array.from({ length: count }, (_, index) => `f/${index}`)
 }
 
-/** All filters over `a` and `+` of so many levels. */
+/** Returns all filters of this many levels made of `a` and `+`. */
 function crossed(levels: number): string[] {
   return Array.from({ length: 2 ** levels }, (_, bits) =>
     Array.from({ length: levels }, (__, level) => ((bits >> level) & 1 ? '+' : 'a')).join('/'),
@@ -82,7 +88,7 @@ function crossed(levels: number): string[] {
 }
 
 describe('SUBSCRIBE and UNSUBSCRIBE', () => {
-  it('of filters with very many levels look at long retained names in slices', async () => {
+  it('with filters of very many levels look at long retained topic names in slices', async () => {
     const { world, turns } = await watched()
     const publisher = await world.connect('publisher')
     const name = '/x'.repeat(14_900)
@@ -98,7 +104,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
     expect(kept.length).toBe(100)
   })
 
-  it('of a MiB are read, checked and done in slices, however long the filters are', async () => {
+  it('of a MiB are read, checked and handled in slices, however long the filters are', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     for (const filters of [
@@ -119,7 +125,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
     }
   })
 
-  it('do nothing when a filter far behind is invalid, and say so before anything is done', async () => {
+  it('do nothing if the last of many filters is invalid, and say so first', async () => {
     const { world } = await watched()
     const client = await world.connect('client')
     const got = await client.send(subscribe([...numbered(20_000), 'no/#/filter']))
@@ -127,7 +133,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
     expect(world.census()).toMatchObject({ subscriptions: 0, nodes: 0 })
   })
 
-  it('are read from memory of their own: the bytes of the packet are used for others between two slices', async () => {
+  it('keep a copy of the packet, since its memory is used for others between two slices', async () => {
     const { world } = await watched()
     const client = await world.connect('client')
     const filters = numbered(20_000)
@@ -141,7 +147,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
     expect([...session.subscriptions.keys()]).toEqual(filters)
   })
 
-  it('hold the memory of their packet only as long as they take', async () => {
+  it('free the memory of the packet when they are done', async () => {
     const { world } = await watched()
     const client = await world.connect('client')
     const { generate } = (await import('mqtt-packet')).default
@@ -154,7 +160,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
 })
 
 describe('the end of a Session', () => {
-  it('with very many Subscriptions is at once for everybody, and takes them out in slices', async () => {
+  it('with very many Subscriptions takes effect at once, and removes them in slices', async () => {
     const { world, turns } = await watched()
     const publisher = await bystander(world)
     const client = await world.connect('client')
@@ -164,7 +170,7 @@ describe('the end of a Session', () => {
     client.link.handler!.received(Buffer.from([0xe0, 0]))
     expect(sessions.get('client')).toBeUndefined()
     expect(router.subscriptionCount).toBeGreaterThan(40_000)
-    // It gets nothing any more, and there is nobody else.
+    // It gets nothing more, and there is nobody else.
     const before = counters.publishDropped
     await publisher.send()
     publisher.link.handler!.received(Buffer.from([0x32, 9, 0, 3, 0x66, 0x2f, 0x31, 0, 1, 0, 0x78]))
@@ -185,7 +191,7 @@ describe('the end of a Session', () => {
     expect(router.subscriptionCount).toBe(2)
   })
 
-  it('that is stored stays so under another name until nothing is left of it', async () => {
+  it('that is stored is kept under another name until nothing is left of it', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     const client = await world.connect('client', lasting())
@@ -203,7 +209,7 @@ describe('the end of a Session', () => {
     expect(world.census()).toMatchObject({ sessionsById: 0, subscriptions: 1 })
   })
 
-  it('hands very many messages of a Shared Subscription over in slices, each once and in order', async () => {
+  it('gives many messages of a Shared Subscription to others in slices, each once and in order', async () => {
     const { world, turns } = await watched()
     const publisher = await bystander(world)
     const share = '$share/group/s'
@@ -235,8 +241,8 @@ describe('the end of a Session', () => {
   })
 })
 
-describe('very much that is due at once', () => {
-  it('retained messages: expired ones are not sent and not counted, and go in slices', async () => {
+describe('very many deadlines that are due at once', () => {
+  it('expired retained messages are neither sent nor counted, and are deleted in slices', async () => {
     const { world, turns } = await watched({ limits: { retainedMessagesMax: 20_000 } })
     const publisher = await bystander(world)
     const properties = { messageExpiryInterval: 10 }
@@ -248,7 +254,7 @@ describe('very much that is due at once', () => {
     turns.begin()
     world.server.tick()
     publisher.got()
-    // As they are judged, and none of them has gone yet.
+    // They are judged, but none of them is deleted yet.
     expect(state.retained.count).toBe(20_000)
     const client = await world.connect('client')
     await client.subscribe('t/#', 0)
@@ -260,7 +266,7 @@ describe('very much that is due at once', () => {
     turns.expectSlices()
   })
 
-  it('work of a Shared Subscription: what has expired goes in slices, and the rest to others, in order', async () => {
+  it('expired messages of a Shared Subscription are dropped in slices; others get the rest', async () => {
     const { world, turns } = await watched({ limits: { profile: 'open' } })
     const away = await world.connect('away', lasting())
     await away.subscribe('$share/g/t', 1)
@@ -278,7 +284,7 @@ describe('very much that is due at once', () => {
     turns.begin()
     await world.pass(1.9)
     world.monotonic += 200
-    // Nothing was dropped so far: whoever joins looks for it, and what comes meanwhile goes behind.
+    // Nothing was dropped so far: a new member finds the messages, and newer ones are queued behind them.
     const joined = other.subscribe('$share/g/t', 1)
     publish('c')
     await joined
@@ -287,7 +293,7 @@ describe('very much that is due at once', () => {
     expect(world.server.state.sessions.get('away')!.queueLength).toBe(0)
   })
 
-  it('the limit of bytes counts none that have expired, while they go', async () => {
+  it('the limit on bytes does not count expired messages that are not deleted yet', async () => {
     const { world } = await watched({ limits: { retainedBytesMax: 1024 * 1024 } })
     const publisher = await bystander(world)
     const properties = { messageExpiryInterval: 10 }
@@ -300,7 +306,7 @@ describe('very much that is due at once', () => {
     expect(world.server.state.counters.limits.retainedBytesMax).toBe(0)
   })
 
-  it('Sessions and Wills: whoever comes back before their turn finds none of it', async () => {
+  it('Sessions and Wills that are due are gone for a client that connects before their turn', async () => {
     const { world, turns } = await watched({ limits: { willGraceSeconds: 0 } })
     const watcher = await bystander(world)
     await watcher.subscribe('will/#', 0)
@@ -322,7 +328,7 @@ describe('very much that is due at once', () => {
     world.monotonic += 10_500
     turns.begin()
     world.server.tick()
-    // The one that is due last comes back when some of them have gone.
+    // The one that is due last connects after some of them are gone.
     while (state.sessions.size === 3001) await world.turn()
     expect(state.sessions.size).toBeGreaterThan(1000)
     const back = world.open(5)
@@ -348,7 +354,7 @@ describe('very many clients that leave at once', () => {
     for (const { link } of clients) link.handler!.ended(undefined)
   }
 
-  it('are gone turn by turn, with their Wills, and who is back before its turn finds its Session', async () => {
+  it('are gone turn by turn, with their Wills; one that is back before its turn resumes', async () => {
     const { world, turns } = await watched({ limits: { connectionsPerAddressMax: Number.POSITIVE_INFINITY } })
     const reader = await world.connect('reader')
     await reader.subscribe('will')
@@ -394,7 +400,7 @@ describe('very many clients that leave at once', () => {
 })
 
 describe('a topic that thousands of filters match', () => {
-  it('is looked up in slices by PUBLISH, and others are served meanwhile', async () => {
+  it('is looked up in slices for a PUBLISH, while others are served', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     const client = await world.connect('client')
@@ -418,7 +424,7 @@ describe('a topic that thousands of filters match', () => {
     turns.expectSlices()
   })
 
-  it('is looked up in slices for a Will, which is stored until then', async () => {
+  it('is looked up in slices for a Will, which stays stored until then', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     const client = await world.connect('client')
@@ -436,8 +442,8 @@ describe('a topic that thousands of filters match', () => {
   })
 })
 
-describe('rights that change', () => {
-  it('ask about very many Subscriptions in slices, also when the client is back', async () => {
+describe('a change of rights', () => {
+  it('asks about very many Subscriptions in slices, even if the client connects meanwhile', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     const client = await world.connect('client', lasting())
@@ -456,7 +462,7 @@ describe('rights that change', () => {
     turns.expectSlices()
   })
 
-  it('end very many Sessions in slices', async () => {
+  it('ends very many Sessions in slices', async () => {
     const { world, turns } = await watched()
     await bystander(world)
     for (let index = 0; index < 40; index++) {
@@ -468,7 +474,7 @@ describe('rights that change', () => {
     expect(world.server.state.sessions.size).toBe(1)
     await world.settle()
     expect(world.server.state.router.subscriptionCount).toBe(1)
-    // Nobody else asks for anything: several of them have a slice in one turn.
+    // No other client is active: several Sessions get a slice in one turn.
     turns.expectSlices(12 * SLICE_UNITS)
   })
 })

@@ -36,7 +36,7 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'a', 'b', 'commit'])
   })
 
-  it('work in slices runs in a later turn, that ends as any other', () => {
+  it('a continuation runs in a later turn, which ends like any other', () => {
     const { turn, log, deferred, next } = made()
     turn.begin()
     turn.continueLater(() => {
@@ -52,7 +52,7 @@ describe('Turn', () => {
     expect([log.at(-1), deferred]).toEqual(['commit', []])
   })
 
-  it('what its end asks for comes before the commit, and goes on with what continues', () => {
+  it('a continuation added at the end of a turn runs after the commit', () => {
     const asked: string[] = []
     const { turn, log, next } = made(() => {
       asked.push(log.join())
@@ -64,7 +64,7 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'continued'])
   })
 
-  it('what continues does so in order, once a turn, and as far as there is time for it; the first one always', () => {
+  it('continuations run in order, once a turn and as far as there is time; the first one always', () => {
     const { turn, work, log, deferred, next } = made()
     const slices = (name: string, count: number, units: number) => () => {
       log.push(name)
@@ -82,7 +82,7 @@ describe('Turn', () => {
     expect(turns).toEqual(['ab', 'cd', 'ab', 'cd', 'ab', 'c', ''])
   })
 
-  it('more than a turn has time for is written in the next ones, once each, and before what comes then', () => {
+  it('output that a turn has no time for is written in the next ones, once and before newer output', () => {
     const { turn, work, log, deferred, next } = made()
     turn.begin()
     for (let at = 0; at < 25; at++) {
@@ -103,7 +103,7 @@ describe('Turn', () => {
     expect(log.filter((line) => line !== 'commit')).toEqual(Array.from({ length: 25 }, (_, at) => `${at}`))
   })
 
-  it('memory of packets that are written later is not written into before', () => {
+  it('memory of packets that wait to be written is not overwritten', () => {
     const { turn, work, next } = made()
     const [late, other] = [new TurnBuffer(turn.memory), new TurnBuffer(turn.memory)]
     turn.begin()
@@ -118,7 +118,7 @@ describe('Turn', () => {
     expect(buffer.subarray(start, end)).toEqual(Buffer.alloc(8, 2))
   })
 
-  it('where several clients are active what continues is written after what others have to say', () => {
+  it('if several clients are active, output of continuations is written after that of others', () => {
     const { turn, work, log, next } = made()
     const output = (name: string) => ({ flush: () => log.push(name) })
     turn.begin()
@@ -135,7 +135,7 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'commit', 'quiet', 'noise'])
   })
 
-  it('who is active with others is not alone for a second after, whoever of them was the last', () => {
+  it('a client that was active with others is not alone for a second, whichever was last', () => {
     const { turn, next } = made()
     const [a, b, c] = [{}, {}, {}]
     turn.begin()
@@ -153,7 +153,7 @@ describe('Turn', () => {
     for (const client of [a, c]) expect(turn.isSharedWith(client)).toBe(true)
   })
 
-  it('what is asked for outside of a turn begins one', () => {
+  it('a continuation asked for outside of a turn begins one', () => {
     const { turn, log, deferred, next } = made()
     turn.continueLater(() => log.push('slice'))
     expect(deferred).toHaveLength(1)
@@ -161,7 +161,7 @@ describe('Turn', () => {
     expect(log).toEqual(['commit', 'slice'])
   })
 
-  it('what a flush touches is flushed in a turn of its own', () => {
+  it('output that a flush touches is flushed in another turn', () => {
     const { turn, log, deferred, next } = made()
     turn.begin()
     turn.touch({
@@ -177,7 +177,7 @@ describe('Turn', () => {
     expect([log, deferred]).toEqual([['commit', 'a', 'commit', 'b'], []])
   })
 
-  it('what the next turn wrote while this one ended is not overwritten', () => {
+  it('packets that the next turn wrote while this one ended are not overwritten', () => {
     const { turn, next } = made()
     const [first, second, third] = Array.from({ length: 3 }, () => new TurnBuffer(turn.memory)) as [
       TurnBuffer,

@@ -1,6 +1,6 @@
 /**
- * What the Server adds to the count of its work: the same for the same packets, whoever runs it. How long a unit takes is
- * compared by `npm run fuzz -- --only cost`.
+ * What the Server adds to the count of its work: the same for the same packets, whoever runs it. How long a
+ * unit takes is compared by `npm run fuzz -- --only cost`.
  */
 import mqttPacket from 'mqtt-packet'
 import { expect, it } from 'vitest'
@@ -22,7 +22,7 @@ const message = (topic: string, qos: 0 | 1 = 0, bytes = 50): Record<string, unkn
   messageId: 1,
 })
 
-/** Clients that have subscribed. */
+/** Connects clients and subscribes them. */
 async function readers(world: World, count: number, topic: string, isAway: boolean): Promise<void> {
   for (let at = 0; at < count; at++) {
     const client = await world.connect(`${topic}${at}`, isAway ? lasting() : {})
@@ -32,7 +32,7 @@ async function readers(world: World, count: number, topic: string, isAway: boole
   }
 }
 
-/** Units for each of so many packets. */
+/** Returns the units per packet. */
 async function unitsEach(world: World, client: TestClient, packet: Record<string, unknown>): Promise<number> {
   const { work } = world.server.state
   const before = work.units
@@ -41,7 +41,7 @@ async function unitsEach(world: World, client: TestClient, packet: Record<string
   return (work.units - before) / COUNT
 }
 
-it('every kind of packet is counted for what it has the Server do', async () => {
+it('every kind of packet counts the work that it causes', async () => {
   const world = await World.make()
   await readers(world, 100, 'hundred', false)
   await readers(world, 100, 'kept', true)
@@ -62,7 +62,7 @@ it('every kind of packet is counted for what it has the Server do', async () => 
   expect(await unitsEach(world, client, { cmd: 'pingreq' })).toBeGreaterThanOrEqual(UNITS.request)
 })
 
-it('what a limit refuses is counted as more than a message: it is looked up, answered and logged', async () => {
+it('a refusal by a limit counts more than a message: it is looked up, answered and logged', async () => {
   const world = await World.make({ limits: { retainedMessagesMax: 1 } })
   const client = await world.connect('client')
   client.link.write = () => {}
