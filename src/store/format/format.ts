@@ -166,7 +166,7 @@ export function tableName(key: Buffer): string {
     case Table.Directory:
       return `part ${keyNumber(key)} of the page index`
     case Table.Forward:
-      return `the forwards of page ${keyNumber(key)}`
+      return `the list of bodies that moved out of page ${keyNumber(key)}`
     case Table.Time:
       return 'the value about time'
     case Table.Journal:

@@ -40,7 +40,7 @@ export function formatOf(bytes: Buffer): number | null {
  */
 export function decodeMeta(bytes: Buffer, directory: string): Meta {
   const format = formatOf(bytes)
-  if (format === null) throw corrupt('it has no readable description of itself', LOSS.session)
+  if (format === null) throw corrupt('its description cannot be read', LOSS.session)
   if (format > FORMAT_VERSION || format < 1) {
     unsealedOfAnyVersion(bytes)
     throw new StoreError(

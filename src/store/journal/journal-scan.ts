@@ -24,7 +24,7 @@ export interface JournalTarget {
 }
 
 const LOST_RECORDS =
-  'messages and acknowledgements of that moment: some messages are gone, others may come a second time'
+  'messages and acknowledgements of that time: some messages are gone, others may arrive twice'
 
 export class JournalScan {
   readonly #start: ScanStart

@@ -149,7 +149,7 @@ export class SessionReplay {
   #contradict(session: SessionBuilder, why: string): void {
     const damage = {
       what: `the journal does not fit the queue of ${JSON.stringify(session.record.clientId)}`,
-      lost: 'which of its messages were sent: they may come a second time',
+      lost: 'which of its messages were sent: they may arrive twice',
     }
     this.#report(damage, new RangeError(why))
     session.isCertain = false

@@ -180,7 +180,7 @@ class Recovery {
       const { id, record } = decodeSession(reader)
       const { size } = clientIds.add(record.clientId)
       if (size === this.#sessions.size)
-        throw corrupt('two of its Sessions have one Client Identifier', LOSS.session)
+        throw corrupt('two of its Sessions have the same Client Identifier', LOSS.session)
       const stored = new StoredSession(id, keyNumber(key))
       this.#sessions.set(stored.number, new SessionBuilder(stored, record, this.#input.extensions))
       this.#input.guard.sessions++

@@ -81,7 +81,10 @@ export class RecordReader {
       const what = pageDamage(keyNumber(key), value)
       if (what !== null) this.#report({ what, lost: 'the messages in it' })
     } else if ((key[0] ?? 0xff) > Table.Time && !isAedesKey(key)) {
-      this.#report({ what: `the key ${key.toString('hex').slice(0, 64)} is not one of a store`, lost: null })
+      this.#report({
+        what: `the key ${key.toString('hex').slice(0, 64)} does not belong in a store`,
+        lost: null,
+      })
     }
   }
 
@@ -114,7 +117,7 @@ export class RecordReader {
   /** Reads the value about time into `times`. Returns the part of time that is in doubt. */
   async #readTimes(times: PageTimes): Promise<TimeDoubt | null> {
     let doubt: TimeDoubt | null = null
-    const lost = (): string => 'which of the times were corrected: some messages may expire too early'
+    const lost = (): string => 'corrections of times: some messages may expire too early'
     const cursor = new TableCursor(this.#db, Table.Time, this.#report, lost)
     for (let value = await cursor.next(); value !== undefined; value = await cursor.next()) {
       doubt = cursor.decoded(value, (reader) => decodeTimes(reader, times)) ?? doubt

@@ -89,8 +89,8 @@ export class SessionReader {
         if (newest.get(clientId) === number) {
           yield* this.#session(new StoredSession(session.id, number), session.record, cursors)
         } else {
-          const what = `Session ${number} of ${quoted(clientId)} was followed by a newer one`
-          this.#report({ what, lost: 'that one, with its queue' })
+          const what = `Session ${number} of ${quoted(clientId)} was replaced by a newer one`
+          this.#report({ what, lost: 'the older Session with its queue' })
         }
       }
       for (const number of expected) {
@@ -252,7 +252,7 @@ export class SessionReader {
   }
 }
 
-const LOST_CHECKPOINT = 'which of its messages were under way: they may come a second time'
+const LOST_CHECKPOINT = 'which of its messages were in flight: they may arrive twice'
 
 /** Takes the next entries off. */
 function takenFrom(part: ParkedEntries): EntryFields[] {
