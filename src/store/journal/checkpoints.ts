@@ -63,7 +63,8 @@ interface Garbage {
 /** Entries of the list of dirty Sessions that may have been passed before the list is cut. */
 const PASSED_MAX = 4096
 
-const scratch = (): ByteWriter => new ByteWriter(64 * 1024)
+/** Memory for writing one value, kept from value to value. */
+const KEEP_BYTES = 64 * 1024
 
 export class Checkpoints {
   /** How many Sessions are dirty. */
@@ -78,7 +79,7 @@ export class Checkpoints {
   #since: Page[] = []
   #oldest = 0
   readonly #bodies: BodyIndex
-  readonly #writer = scratch()
+  readonly #writer = new ByteWriter(KEEP_BYTES)
   #garbage: Garbage[] = []
 
   constructor(bodies: BodyIndex) {
@@ -108,7 +109,7 @@ export class Checkpoints {
 
   /** Writes the empty checkpoint of a new Session, so that a missing one is always damage. */
   created(session: StoredSession, covered: number, operations: BatchOperation[]): void {
-    this.#writer.clear(64 * 1024)
+    this.#writer.clear(KEEP_BYTES)
     writeHead(this.#writer, { covered, lastPacketId: 0, queueHead: 0, queueTail: 0 })
     this.#writer.varint(0)
     this.#writer.varint(0)
@@ -213,7 +214,7 @@ export class Checkpoints {
     operations: BatchOperation[],
   ): number {
     const writer = this.#writer
-    writer.clear(64 * 1024)
+    writer.clear(KEEP_BYTES)
     writer.varint(to)
     const entries = new SegmentWriter(this.#bodies, writer)
     state.readQueue(from, to, entries)
@@ -226,7 +227,7 @@ export class Checkpoints {
 
   #head(session: StoredSession, state: OutboundState, covered: number, operations: BatchOperation[]): number {
     const writer = this.#writer
-    writer.clear(64 * 1024)
+    writer.clear(KEEP_BYTES)
     const { lastPacketId, queueHead, queueTail } = state
     writeHead(writer, { covered, lastPacketId, queueHead, queueTail })
     const inFlight = [...state.inFlight()]
