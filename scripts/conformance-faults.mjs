@@ -75,8 +75,8 @@ const FAULTS = {
   'MQTT-3.3.1-8': [
     [
       'broker/messages/publisher.ts',
-      'return this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)',
-      'return this.#admit(message, route, publisher, stores, true, message.qos === 2)',
+      'this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)',
+      'this.#admit(message, route, publisher, stores, true, message.qos === 2)',
     ],
   ],
   'MQTT-4.7.3-1': [['mqtt/topics.ts', "  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]\n", '']],

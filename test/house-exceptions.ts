@@ -1,8 +1,6 @@
 /** Files that still break a rule of house.test.ts. The lists only shrink: who mends a file deletes its line. */
 export const LONG_LINES: readonly string[] = [
   'src/broker/boundary/limit-row.ts',
-  'src/broker/messages/publisher.ts',
-  'src/broker/messages/retained.ts',
   'src/broker/messages/wills.ts',
   'src/broker/sessions/estates.ts',
   'src/broker/sessions/reauthorization.ts',
@@ -95,17 +93,12 @@ export const LONG_LINES: readonly string[] = [
   'test/transport/websocket/websocket.test.ts',
 ]
 
-export const LONG_FILES: readonly string[] = [
-  'src/broker/messages/publisher.ts',
-  'src/broker/messages/retained.ts',
-]
+export const LONG_FILES: readonly string[] = []
 
 export const RIDDLES: readonly string[] = [
   'src/access/access.ts',
   'src/broker/boundary/limit-row.ts',
   'src/broker/messages/crowd.ts',
-  'src/broker/messages/publisher.ts',
-  'src/broker/messages/retained.ts',
   'src/broker/messages/wills.ts',
   'src/broker/sessions/estates.ts',
   'src/broker/sessions/reauthorization.ts',

@@ -11,7 +11,7 @@
 import type { Message } from '../mqtt/message.ts'
 import type { BootTime, Parked, Recovered, TimeDoubt } from '../store/store.ts'
 import type { Publisher } from './messages/publisher.ts'
-import type { RetainedDelivery } from './messages/retained.ts'
+import type { RetainedDelivery } from './messages/retained-delivery.ts'
 import type { Wills } from './messages/wills.ts'
 import type { ShareBacklog } from './relief/share-backlog.ts'
 import type { Sessions } from './sessions/sessions.ts'
@@ -50,7 +50,7 @@ export function elapsedSince(
 interface ClockParts {
   readonly sessions: Sessions
   readonly publisher: Publisher
-  readonly retained: RetainedDelivery
+  readonly retainedDelivery: RetainedDelivery
   readonly wills: Wills
   readonly backlog: ShareBacklog
 }
@@ -132,7 +132,7 @@ export class BrokerClock {
     state.doubt = ms < doubtfulMs ? { ms: doubtfulMs - ms, since: since + ms, until } : null
     state.store.postpone(ms, since, this.#held())
     sessions.postpone(ms, since)
-    publisher.postponeRetained(ms)
+    publisher.retained.postpone(ms)
     wills.postpone(ms)
     state.store.putDoubt(state.doubt)
     if (state.events.has('clock')) state.events.emit('clock', { what: 'corrected', ms })
@@ -160,7 +160,7 @@ export class BrokerClock {
   }
 
   #released(): void {
-    this.#parts.retained.clockChanged()
+    this.#parts.retainedDelivery.clockChanged()
     // Queues whose next message was in doubt had to wait.
     for (const session of this.#state.connected.keys()) {
       session.pump()

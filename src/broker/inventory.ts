@@ -304,7 +304,7 @@ export class Inventory {
    */
   clearRetained(topicName: string): boolean {
     this.#state.turn.begin()
-    return this.#parts.publisher.clearRetained(topicName)
+    return this.#parts.publisher.retained.clear(topicName)
   }
 
   /** Whether commits are behind. To delete very much, wait for `settled` whenever they are. */

@@ -17,7 +17,7 @@ import { Inventory } from './inventory.ts'
 import { MEMORY_SAMPLE_MS, MemoryGuard } from './memory-guard.ts'
 import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
-import { RetainedDelivery } from './messages/retained.ts'
+import { RetainedDelivery } from './messages/retained-delivery.ts'
 import { Wills } from './messages/wills.ts'
 import { DiskRelief } from './relief/disk-relief.ts'
 import { exceededLimits } from './relief/exceeded-limits.ts'
@@ -88,25 +88,25 @@ export class Server implements Acceptor {
     this.state = new ServerState(options)
     this.state.storeFailed = (error) => this.#recovery.failed(error)
     this.state.look = () => this.#memory.lookSoon()
-    const retained = new RetainedDelivery(this.state)
+    const retainedDelivery = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
     this.relief = new Relief(this.state, backlog)
     this.diskRelief = new DiskRelief(this.state)
     this.keptRelief = new KeptRelief(this.state)
-    const publisher = new Publisher(this.state, retained, backlog, this.diskRelief, this.keptRelief)
+    const publisher = new Publisher(this.state, retainedDelivery, backlog, this.diskRelief, this.keptRelief)
     const wills = new Wills(this.state, publisher)
     this.#estates = new Estates(this.state, publisher)
     this.#parts = {
       publisher,
       wills,
-      retained,
+      retainedDelivery,
       backlog,
-      sessions: new Sessions(this.state, this.#estates, wills, retained, backlog),
+      sessions: new Sessions(this.state, this.#estates, wills, retainedDelivery, backlog),
       relief: this.relief,
       diskRelief: this.diskRelief,
       keptRelief: this.keptRelief,
-      subscribing: new Subscribing(this.state, retained, backlog, this.keptRelief),
+      subscribing: new Subscribing(this.state, retainedDelivery, backlog, this.keptRelief),
       connections: this.state.connections,
       gone: (connection) => this.#gone(connection),
     }
@@ -147,7 +147,7 @@ export class Server implements Acceptor {
 
   /** Number of deliveries of retained messages that are under way. */
   get retainedDeliveries(): number {
-    return this.#parts.retained.size
+    return this.#parts.retainedDelivery.size
   }
 
   // ── start ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +171,7 @@ export class Server implements Acceptor {
   /** Gives everything that is kept under these user names to the accounts with these ids. */
   adopt(ids: ReadonlyMap<string, string>): void {
     this.#recovery.adoptSessions(ids)
-    this.#parts.publisher.ownRetained(ids)
+    this.#parts.publisher.retained.own(ids)
   }
 
   // ── connections ──────────────────────────────────────────────────────────────────────────────────────────
@@ -345,7 +345,7 @@ export class Server implements Acceptor {
     const stoodStill = now - this.#tickedAt > STANDSTILL_MS
     this.#tickedAt = now
     this.#tellHealth()
-    this.#parts.retained.resumeStored()
+    this.#parts.retainedDelivery.resumeStored()
     if (this.#judging) return
     const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.nextTime)
     if (nextTime > now && now < this.#memory.dueAt) return
@@ -414,12 +414,11 @@ export class Server implements Acceptor {
     const { state } = this
     state.turn.begin()
     const message = Message.of({ ...fields, topic: state.topics.intern(fields.topic) })
-    const outcome = this.#parts.publisher.publish(message, null)
-    if (outcome >= Reason.UnspecifiedError) {
-      const limit = `0x${outcome.toString(16)}`
+    const { reasonCode, durableAt, underWay } = this.#parts.publisher.publish(message, null)
+    if (reasonCode >= Reason.UnspecifiedError) {
+      const limit = `0x${reasonCode.toString(16)}`
       return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
     }
-    const { durableAt, underWay } = this.#parts.publisher
     if (underWay === null) return this.#durability.durable(durableAt)
     return new Promise((resolve) => {
       underWay.done = (last) => resolve(this.#durability.durable(last))
@@ -450,10 +449,10 @@ export class Server implements Acceptor {
     const { session, close } = localSession(state, handler)
     this.#parts.subscribing.add(session, filter, options, 0)
     if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
-      this.#parts.retained.start(session, [request], 0)
+      this.#parts.retainedDelivery.start(session, [request], 0)
     this.#parts.backlog.resume(session)
     return () => {
-      this.#parts.retained.cancel(session)
+      this.#parts.retainedDelivery.cancel(session)
       state.router.unsubscribe(session, filter)
       close()
     }
@@ -482,7 +481,7 @@ export class Server implements Acceptor {
     this.#parts.publisher.finish()
     this.#estates.finish()
     // Retained messages that a stored Session still needs are sent again after the next start.
-    this.#parts.retained.clear()
+    this.#parts.retainedDelivery.clear()
     state.turn.end()
     state.deadlines.clear()
     state.retainedExpiry.clear()

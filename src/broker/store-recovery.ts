@@ -124,7 +124,7 @@ export class StoreRecovery {
   #takeUp(recovered: Recovered): TakenUp {
     const state = this.#state
     for (const message of recovered.retained) {
-      this.#server.publisher.recoverRetained(message)
+      this.#server.publisher.retained.recover(message)
     }
     const sessions: Session[] = []
     const left: Session[] = []
@@ -137,7 +137,7 @@ export class StoreRecovery {
     }
     // The publisher's Session tells whose a message without an author is.
     for (const message of recovered.retained) state.usage.retained(message, null)
-    if (pending.length > 0) this.#server.retained.recovered(recovered.retainedLive ?? [])
+    if (pending.length > 0) this.#server.retainedDelivery.live.recover(recovered.retainedLive ?? [])
     for (const session of pending) this.#resumeRetained(session)
     // Ends Sessions only after all are recovered: another one may get the messages of their Shared
     // Subscriptions.
@@ -208,7 +208,7 @@ export class StoreRecovery {
       if (record.retainedPending !== true) continue
       const { retainedPending: _, retainedSince = 0, ...plain } = record
       session.subscriptions.set(filter, plain)
-      this.#server.retained.restart(session, { filter, ...plain }, record.identifier, retainedSince)
+      this.#server.retainedDelivery.restart(session, { filter, ...plain }, record.identifier, retainedSince)
     }
   }
 
@@ -305,7 +305,7 @@ export class StoreRecovery {
     state.suspended.delete(session)
     state.deadlines.cancel(state.sessionDeadlines.get(session) ?? null)
     state.sessionDeadlines.delete(session)
-    this.#server.retained.cancel(session)
+    this.#server.retainedDelivery.cancel(session)
     this.#server.backlog.forget(session)
     state.forgetSweep(session)
     const connection = state.connected.get(session)

@@ -197,7 +197,7 @@ export class PacketSender implements SessionSink {
     if (this.#output.congested) return
     if (this.#input.isHeld) this.#input.continueReadingLater()
     if (session === null || this.#input.rates?.isSendHeld === true) return
-    if (session.hasMore || this.#connection.parts.retained.waits(session)) this.#refillLater()
+    if (session.hasMore || this.#connection.parts.retainedDelivery.waits(session)) this.#refillLater()
   }
 
   #watchReader(): void {
@@ -240,7 +240,7 @@ export class PacketSender implements SessionSink {
     session.attach(this, receiveMaximum, inFlightMax, start)
     this.#endPump()
     this.#connection.parts.backlog.resume(session)
-    this.#connection.parts.retained.resume(session)
+    this.#connection.parts.retainedDelivery.resume(session)
   }
 
   /** Bounds the pump to a slice; `#endPump` leaves the rest to later turns. */
@@ -273,7 +273,7 @@ export class PacketSender implements SessionSink {
     session.pump()
     this.#endPump()
     this.#connection.parts.backlog.resume(session)
-    this.#connection.parts.retained.resume(session)
+    this.#connection.parts.retainedDelivery.resume(session)
   }
 
   // ── the end ────────────────────────────────────────────────────────────────────────────────────────────

@@ -236,21 +236,17 @@ export class PublishReceiver {
     const { publisher } = this.#parts
     const message = this.#message(packet, topic)
     const outcome = publisher.publish(message, this.#session)
-    if (outcome >= Reason.UnspecifiedError) {
-      this.#refusedByPublisher(packet, topic, outcome)
+    const { reasonCode, underWay, durableAt } = outcome
+    if (reasonCode >= Reason.UnspecifiedError) {
+      if (isShortage(outcome.refusedBy)) this.#exhausted(packet, topic, reasonCode)
+      else this.#refuse(packet, topic, reasonCode)
       return
     }
     const { packetId, qos } = packet
     // The identifier and the fan-out are one fact, in one commit.
     if (qos === 2) this.#session.addInbound(packetId, this.#digest)
-    const { underWay } = publisher
-    if (underWay === null) this.#acknowledge(qos, packetId, outcome, publisher.durableAt)
-    else this.#follow(underWay, qos, packetId, outcome)
-  }
-
-  #refusedByPublisher(packet: PublishPacket, topic: Topic, outcome: Reason): void {
-    if (isShortage(this.#parts.publisher.refusedBy)) this.#exhausted(packet, topic, outcome)
-    else this.#refuse(packet, topic, outcome)
+    if (underWay === null) this.#acknowledge(qos, packetId, reasonCode, durableAt)
+    else this.#follow(underWay, qos, packetId, reasonCode)
   }
 
   #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
@@ -338,7 +334,7 @@ export class PublishReceiver {
         break
     }
     this.#parts.backlog.resume(session)
-    this.#parts.retained.resume(session)
+    this.#parts.retainedDelivery.resume(session)
   }
 
   #pubrec(session: Session, packetId: number, refused: boolean): void {

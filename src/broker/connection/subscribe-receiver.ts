@@ -158,19 +158,19 @@ export class SubscribeReceiver {
     if (decisions instanceof Promise) reader.own()
     this.#input.whenAnswered(decisions, (decided) => {
       const session = this.#session
-      const { subscribing, retained, backlog } = this.#parts
+      const { subscribing, retainedDelivery, backlog } = this.#parts
       const { subscriptionIdentifier: identifier } = reader
       const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
       for (const reasonCode of done.reasonCodes) reasonCodes.push(reasonCode)
       const isLast = reasonCodes.length === handled.count
-      if (from > 0 || !isLast) retained.enlist(session, done.wanting, identifier)
+      if (from > 0 || !isLast) retainedDelivery.enlist(session, done.wanting, identifier)
       if (!isLast) {
         this.#later(handled, () => this.#subscribeFrom(handled))
         return
       }
       this.#answer(handled, encodeSuback, session.durableAt)
-      if (from === 0) retained.start(session, done.wanting, identifier)
-      else retained.resume(session)
+      if (from === 0) retainedDelivery.start(session, done.wanting, identifier)
+      else retainedDelivery.resume(session)
       backlog.resume(session)
     })
   }

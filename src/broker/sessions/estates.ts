@@ -120,7 +120,6 @@ export class Estates {
    */
   #passOn(session: Session, until: number): 'done' | 'more' | 'reading' {
     const { work } = this.#state
-    this.#publisher.durableAt = session.durableAt
     while (work.units < until) {
       const leftover = session.leftover()
       if (leftover === null) return 'done'
@@ -141,7 +140,7 @@ export class Estates {
     if (group === null) this.#state.drop(session.clientId, 'session-ended', message, count)
     else if (message.expiresAt <= this.#state.now() && !this.#state.isDoubtful(message))
       this.#state.drop(session.clientId, 'expired', message)
-    else if (this.#publisher.deliverShared(group, message)) message.forgetEncoded()
+    else if (this.#publisher.deliverShared(group, message, session.durableAt)) message.forgetEncoded()
   }
 
   /** Whether all who could take it can only take it from memory. */

@@ -1,7 +1,7 @@
 /** The parts of the Server that a Connection works with. Each is made once. */
 
 import type { Publisher } from '../messages/publisher.ts'
-import type { RetainedDelivery } from '../messages/retained.ts'
+import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { Wills } from '../messages/wills.ts'
 import type { DiskRelief } from '../relief/disk-relief.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
@@ -15,7 +15,7 @@ export interface ServerParts {
   readonly publisher: Publisher
   readonly wills: Wills
   readonly sessions: Sessions
-  readonly retained: RetainedDelivery
+  readonly retainedDelivery: RetainedDelivery
   readonly backlog: ShareBacklog
   readonly subscribing: Subscribing
   readonly relief: Relief
