@@ -288,7 +288,7 @@ export interface Store {
   sent(sessionId: number, packetId: number): void
   /** The head of the queue is gone: expired, dropped, or sent at QoS 0. */
   dropped(sessionId: number, message: Message): void
-  /** The next entries of the queue are all of these, and they are gone. */
+  /** The next entries of the queue are those of `parked`, and all of them are gone. */
   droppedParked(sessionId: number, parked: Parked): void
   /**
    * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of the
@@ -319,8 +319,8 @@ export interface Store {
   peek(parked: Parked, index: number): Delivery
 
   /**
-   * The next entries of the Session's queue are all of these: takes them off, and appends those that have not
-   * expired by `now` to the queue again. Returns where these are, and passes the others to `gone`.
+   * Takes all entries of `parked`, which are the next ones of the Session's queue, off the queue, and appends
+   * those that have not expired by `now` again. Returns these, parked, and passes the others to `gone`.
    */
   requeue(sessionId: number, parked: Parked, now: number, gone: (delivery: Delivery) => void): Parked[]
 
@@ -343,7 +343,7 @@ export interface Store {
   /** Whether the message was stored before the time in doubt; before this run if none is in doubt. */
   isOld(message: Message): boolean
   /**
-   * So many ms after `since` did not pass: messages that were stored before the doubt and expire after
+   * `ms` of the time after `since` did not pass: messages that were stored before the doubt and expire after
    * `since` expire later. `held` is everything queued and in flight. The caller puts retained messages,
    * Sessions and Wills anew.
    */
@@ -357,8 +357,8 @@ export interface Store {
    */
   commit(): void
   /**
-   * Evicts bodies that can be read back, because memory is short, until `bytes` are freed or few are left.
-   * Returns the bytes that were freed, including JavaScript's overhead.
+   * Evicts bodies that can be read back, because memory is short, until `bytes` are freed or its bounded
+   * search ends. Returns the bytes that were freed, including JavaScript's overhead.
    */
   evict(bytes: number): number
   /** Reads evicted bodies back, also of messages that are completed meanwhile. Rejects with StoreError. */

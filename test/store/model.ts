@@ -1,7 +1,7 @@
 /**
  * A naive Server for tests of stores: it keeps in plain arrays and maps what a store should remember, tells
- * the store about every change, and can say at any time what a recovery has to bring back. Its queues park as
- * those of real Sessions do; what is in them it knows as text, too.
+ * the store about every change, and can say at any time what a recovery has to bring back. Its queues park
+ * entries as real Sessions do; it also knows their entries as text.
  */
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { type QoS, SESSION_NEVER_EXPIRES } from '../../src/mqtt/packet.ts'

@@ -136,8 +136,7 @@ export class LevelStore implements Store {
     return this.#parts?.bodies.evictOldest(bytes, this.#progress.committed) ?? 0
   }
 
-  // ── records
-  // ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── records ─────────────────────────────────────────────────────────────────────────────────────────────
 
   putSession(sessionId: number, record: SessionRecord): void {
     this.#recording()?.sessions.putSession(sessionId, record)
@@ -268,8 +267,7 @@ export class LevelStore implements Store {
     return snapshotSlices(this.#opened().database.db, this.#settings.directory)
   }
 
-  // ── opening and closing
-  // ───────────────────────────────────────────────────────────────────────────────────
+  // ── opening and closing ─────────────────────────────────────────────────────────────────────────────────
 
   async open(source: StateSource): Promise<Recovered> {
     if (this.#state === 'open' || this.#state === 'closing') throw new Error('the store is open')
