@@ -8,10 +8,10 @@ const WINDOW_MS = 60_000
 /** One-byte counters, which Client Identifiers share by hash. */
 const SLOTS = 65_536
 
-/** After so many connects, the Client Identifiers of a slot are counted individually. */
+/** Connects of a slot after which its Client Identifiers are counted individually. */
 const ORDINARY_MAX = 3
 
-/** At most so many are counted individually; the one that connected longest ago is forgotten. */
+/** Client Identifiers that are counted individually; one more replaces the one that connected longest ago. */
 const CLIENTS_MAX = 4096
 
 /** Only the last characters are hashed, because Client Identifiers mostly differ at the end. */

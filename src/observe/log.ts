@@ -12,12 +12,12 @@ import { CLIENT_CODES, refusalCode } from './security.ts'
 import { peerName, TakeoverDetector } from './takeovers.ts'
 import { type Fields, type LineKind, type Occurrence, Tally } from './tally.ts'
 
-/** So many packets of one client and type are logged individually before they are counted. */
+/** Packets of one client and type that are logged individually before they are counted. */
 const PACKETS_BURST = 1000
 
 const FLUSH_MS = 1000
 
-/** The violations of so many clients are remembered; older ones are logged again. */
+/** Clients whose violations are remembered; those of older ones are logged again. */
 const FORGIVEN_MAX = 10_000
 
 /** Drops that are normal in the life of a Session. */

@@ -2,15 +2,15 @@
 import type { LinkInfo } from '../broker/boundary/link.ts'
 import { beginningOf } from '../mqtt/utf8.ts'
 
-/** So many takeovers in `WINDOW_MS` are more than a single client with a failing network causes. */
+/** Takeovers in `WINDOW_MS` that a single client with a failing network does not cause. */
 const TAKEOVERS_MIN = 4
 const WINDOW_MS = 60_000
 
-/** At most so many Client Identifiers are watched; the oldest are forgotten. */
+/** Client Identifiers that are watched; the oldest are forgotten. */
 const CLIENTS_MAX = 1000
 /** Only the first characters of a Client Identifier are compared. */
 const NAME_CHARACTERS_MAX = 256
-/** At most so many addresses are named. */
+/** Addresses that are named. */
 const ADDRESSES_MAX = 4
 
 interface Takeover {

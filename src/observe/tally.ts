@@ -50,19 +50,19 @@ export interface TallyOptions {
   readonly write: (kind: LineKind, fields: Fields, text: string) => void
 }
 
-/** At most so many lines of one source, and of one subject, are written in `repeatMs`; others are counted. */
+/** Lines of one source, and of one subject, that are written in `repeatMs`; others are counted. */
 const GROUP_LINES_MAX = 32
 
-/** At most so many entries of one kind are counted individually. */
+/** Entries of one kind that are counted individually. */
 const ENTRIES_MAX = 512
 
-/** An eviction examines so many entries to find one with a low count. */
+/** Entries that an eviction examines to find one with a low count. */
 const EXAMINED_MAX = 64
 
-/** At most so many sources and subjects of one kind have their own sums. */
+/** Sources and subjects of one kind that have their own sums. */
 const SUMS_MAX = 256
 
-/** At most so many sums are written in `repeatMs`. */
+/** Sums that are written in `repeatMs`. */
 const SUM_LINES_MAX = 16
 
 const BURST_SECONDS = 100

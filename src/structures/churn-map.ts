@@ -8,7 +8,9 @@
  * So beyond SLOTS_MAX this class begins further Maps; a look-up goes through all of them, 0.2 us each.
  */
 
-/** Beyond so many slots without a value, or more than with one, all of them are dropped at once. */
+/**
+ * Slots without a value that are kept. All are dropped if there are more, or more than slots with a value.
+ */
 const VACANT_MAX = 1024
 /** A Map with at most this many slots has short chains in any case. */
 const SMALL = 64
