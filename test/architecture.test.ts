@@ -26,7 +26,9 @@ const FLOORS: Readonly<Record<string, number>> = {
   'main.ts': 10,
 }
 
-/** The rooms of each folder that has several, from the bottom up: within a folder, too, an import goes down. */
+/**
+ * The rooms of each folder that has several, from the bottom up: an import goes down within a folder, too.
+ */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   mqtt: ['mqtt', 'mqtt/properties', 'mqtt/codec'],
   store: [
@@ -59,11 +61,14 @@ const FILES_IN_A_ROOM_MAX = 16
 
 const CORE = new Set(['mqtt', 'structures', 'routing', 'session', 'broker'])
 
-/** What the core may import from outside: none of it waits for or logs anything, and `node:module` opens mqtt-packet only. */
+/** Modules that the core may import: none of them waits or logs, and `node:module` opens mqtt-packet only. */
 const CORE_PACKAGES = new Set(['mqtt-packet', 'node:assert', 'node:buffer', 'node:module'])
 
-const IMPURE =
-  /\b(?:Date\.now|new Date\(\)|performance\.|setTimeout|setInterval|setImmediate|queueMicrotask|process\.|console\.|Math\.random|fetch\()/g
+const IMPURE = new RegExp(
+  String.raw`\b(?:Date\.now|new Date\(\)|performance\.|setTimeout|setInterval|setImmediate|queueMicrotask|` +
+    String.raw`process\.|console\.|Math\.random|fetch\()`,
+  'g',
+)
 
 const VAGUE = /^(?:utils?|helpers?|common|managers?|services?|base|misc|shared|index)\.ts$/
 
@@ -97,7 +102,7 @@ function importsOf(code: string): string[] {
   return [...code.matchAll(statement)].map((match) => (match[1] ?? match[2])!)
 }
 
-/** What is loaded with the file itself: neither types nor what it imports later. */
+/** Returns the imports that are loaded with the file: neither types nor what it imports later. */
 function loadedBy(code: string): string[] {
   const statement = /\b(?:import|export)\s(?!type\b)(?:[^'";]*?\sfrom\s)?\s*'([^']+)'/g
   return [...code.matchAll(statement)].map((match) => match[1]!)
@@ -121,14 +126,14 @@ function isRelative(imported: string): boolean {
 }
 
 describe('the house', () => {
-  test('there is something to look at', () => {
+  test('files are found', () => {
     expect(sources.length).toBeGreaterThan(20)
     expect(sources.find(({ file }) => file === 'broker/store-recovery.ts')!.imports).toContain(
       '../session/session.ts',
     )
   })
 
-  test('every file stands in a room that has a floor', () => {
+  test('every file is in a room that has a floor', () => {
     const homeless = sources.filter(({ file }) => {
       const [folder, room] = [folderOf(file), roomOf(file)]
       return FLOORS[folder] === undefined || !(ROOMS[folder] ?? [folder]).includes(room)
@@ -195,7 +200,7 @@ describe('the house', () => {
     expect([...packages, ...uses]).toEqual([])
   })
 
-  test('what only some brokers need is not loaded by a start', () => {
+  test('modules that only some brokers need are not loaded by a start', () => {
     const loaded = new Set<string>()
     const visit = (file: string): void => {
       if (loaded.has(file)) return
@@ -220,7 +225,7 @@ describe('the house', () => {
     expect(late.filter((one) => loaded.has(one))).toEqual([])
   })
 
-  test('no file has a name that says nothing', () => {
+  test('no file has a name without meaning', () => {
     const vague = sources.filter(
       ({ file }) => VAGUE.test(basename(file)) || VAGUE.test(`${dirname(file)}.ts`),
     )

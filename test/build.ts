@@ -1,4 +1,4 @@
-/** Before the tests of the project `built`: without a build, one clear error instead of one in each of them. */
+/** Runs before the tests of the project `built`: gives one clear error if there is no build. */
 import { existsSync } from 'node:fs'
 import { MAIN } from './e2e/process.ts'
 

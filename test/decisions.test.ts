@@ -1,4 +1,7 @@
-/** The decision notes (docs/decisions): one form, one index, and no number or file, here or elsewhere, that leads nowhere. */
+/**
+ * The decision notes (docs/decisions) have one form and one index; every note and file that is mentioned
+ * exists.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,8 +10,19 @@ import { describe, expect, test } from 'vitest'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const FOLDER = join(ROOT, 'docs/decisions')
 
-const FORM =
-  /^# (?<number>\d{4}): (?<title>\S.*)\n\n- Date: (?<date>\d{4}-\d\d-\d\d)\n- Status: (?<status>in force|superseded by \d{4})\n(?:- Supersedes: (?<supersedes>\d{4}(?:, \d{4})*)\n)?(?:- Amended by: (?<amended>[^\n]+(?:\n {2}[^\n]+)*)\n)?- Question: (?<question>[^\n]+(?:\n {2}[^\n]+)*)\n\n(?<text>## [\s\S]+)$/
+const FORM = new RegExp(
+  [
+    /^# (?<number>\d{4}): (?<title>\S.*)\n\n/,
+    /- Date: (?<date>\d{4}-\d\d-\d\d)\n/,
+    /- Status: (?<status>in force|superseded by \d{4})\n/,
+    /(?:- Supersedes: (?<supersedes>\d{4}(?:, \d{4})*)\n)?/,
+    /(?:- Amended by: (?<amended>[^\n]+(?:\n {2}[^\n]+)*)\n)?/,
+    /- Question: (?<question>[^\n]+(?:\n {2}[^\n]+)*)\n\n/,
+    /(?<text>## [\s\S]+)$/,
+  ]
+    .map(({ source }) => source)
+    .join(''),
+)
 
 const NAMES = readdirSync(FOLDER).filter((name) => name !== 'README.md')
 const INDEX = readFileSync(join(FOLDER, 'README.md'), 'utf8')

@@ -1,4 +1,6 @@
-/** The faults that the field showed (docs/field-faults.md): each has tests that name it, in the files that its line names. */
+/**
+ * The faults found in the field (docs/field-faults.md): tests name each of them, in the files of its line.
+ */
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 

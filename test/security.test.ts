@@ -8,7 +8,7 @@ const ROWS = TEXT.split('\n')
   .filter((line) => line.startsWith('| ') && !/^\| (who tries|---)/.test(line))
   .map((line) => line.slice(2, -2).split(' | '))
 
-test('the model has lines, each with a defence and a test', () => {
+test('the model has lines, and each has a defence and a test', () => {
   expect(ROWS.length).toBeGreaterThan(30)
   for (const row of ROWS) expect(row, row.join(' | ')).toHaveLength(3)
 })

@@ -1,12 +1,14 @@
 /**
- * What the built broker's core takes for a message, counted and not timed: a Server without sockets, links that count what
- * is written and answer as clients do, and as little of our own on the heap as can be.
+ * Counts, and does not time, what a message costs the core of the build: a Server without sockets, links that
+ * count writes and answer as clients do, and as little else on the heap as possible.
  *
- *   node --expose-gc --single-threaded --min-semi-space-size=256 --max-semi-space-size=256 cost-child.mjs DIST
+ *   node --expose-gc --single-threaded --min-semi-space-size=256 --max-semi-space-size=256 \
+ *     cost-child.mjs DIST
  *
- * The young generation is so large that nothing is collected while bytes are counted. Prints one line of JSON: by scenario
- * `writesPerMessage`, `writesPerTurn` (the most that one link got in one turn), `bytesPerMessage` (allocated, buffers
- * included), `collections` (0, or the bytes are not right); and `idleConnectionBytes`.
+ * The young generation is so large that nothing is collected while bytes are counted. Prints one line of
+ * JSON: by scenario `writesPerMessage`, `writesPerTurn` (the most that one link got in one turn),
+ * `bytesPerMessage` (allocated, buffers included), `collections` (if not 0, the bytes are wrong); and
+ * `idleConnectionBytes`.
  */
 import { join } from 'node:path'
 import { PerformanceObserver } from 'node:perf_hooks'
@@ -127,7 +129,9 @@ function subscribePacket(filter, qos) {
   return packet(0x82, Buffer.from([0, 1]), text(filter), Buffer.from([qos]))
 }
 
-/** So many messages in one chunk, with packet identifiers from 1. `topic` is for all of them, or gives that of message i. */
+/**
+ * Makes a chunk of `count` messages with packet identifiers from 1. `topic` may be a function of the number.
+ */
 function burstOf(topic, qos, count, flags = 0) {
   const topicOf = typeof topic === 'function' ? topic : () => topic
   const one = (i) => {
@@ -176,8 +180,8 @@ async function connected(server, clientId, filter, qos) {
 }
 
 /**
- * What is under way between the Server and these clients, to its end: PUBACK, or PUBREC, PUBREL and PUBCOMP, of both sides.
- * Returns the most writes that one link got in one turn.
+ * Completes the exchanges between the Server and these clients: PUBACK, or PUBREC, PUBREL and PUBCOMP, of
+ * both sides. Returns the most writes that one link got in one turn.
  */
 function exchange(clients) {
   let writesPerTurn = 0
@@ -200,8 +204,8 @@ function exchange(clients) {
 }
 
 /**
- * `publishers` and `subscribers` in number; each publisher sends `burst` messages a turn to the topic that `topicOf` names,
- * subscriber i has the filter that `filterOf` names.
+ * Runs a scenario with so many publishers and subscribers. Publisher i sends `burst` messages a turn to the
+ * topic `topicOf(i)`, and subscriber i has the filter `filterOf(i)`.
  */
 async function scenario({ qos, publishers, subscribers, burst, topicOf, filterOf }) {
   const server = await newServer()
@@ -233,12 +237,16 @@ async function scenario({ qos, publishers, subscribers, burst, topicOf, filterOf
   return { ...cost, writesPerTurn }
 }
 
-/** What `work`, that handles so many messages, costs, and how often it ran; once more when something was collected meanwhile. */
+/**
+ * Resolves with the cost of `work`, which handles so many messages, and how often it ran. It is run again
+ * when something was collected meanwhile.
+ */
 async function counted(messages, clients, work) {
   for (let tries = 1; ; tries++) {
     globalThis.gc()
     await told()
-    // A collection throws away compiled code whose objects it collected: it is made again before bytes are counted.
+    // A collection discards compiled code with the objects that it refers to. It is compiled again before
+    // bytes are counted.
     await work()
     collections = 0
     const writes = sum(clients, 'writes')

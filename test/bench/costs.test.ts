@@ -1,6 +1,7 @@
 /**
- * What a message may cost, in numbers that do not depend on the machine or on what else runs there: writes to a link,
- * system calls, bytes allocated. Times are for `npm run bench`. Who makes something cheaper lowers its bound here.
+ * Bounds for the cost of a message, in numbers that do not depend on the machine or its load: writes to a
+ * link, system calls, bytes allocated. Times are for `npm run bench`. When something gets cheaper, lower its
+ * bound.
  */
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
@@ -10,7 +11,10 @@ import { generate as packetBytes } from 'mqtt-packet'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { BrokerProcess, cleanUp, MAIN, output } from '../e2e/process.ts'
 
-/** Sockets of this test's clients. They go before the broker, which is killed: it would reset what it has not read from. */
+/**
+ * Sockets of this test's clients. They are closed first: the killed broker would reset those with unread
+ * input.
+ */
 const open = new Set<Socket>()
 
 afterEach(async () => {
@@ -35,24 +39,26 @@ interface Costs {
 const HEADROOM = process.version.startsWith('v20.') ? 1.1 : 1.5
 
 /**
- * Per message that is published, retained messages that are sent, or per CONNECT: writes, and bytes as Node 20 allocates
- * them. Ten runs differed by less than 2 %. A chunk has 20 messages in fan-in (ten publishers), fan-out (to 100) and of
- * retained ones, one in pairs (50); 500 retained messages are sent, and 500 messages of QoS 1 queued and drained, at a time.
+ * Per message that is published, retained messages that are sent, or per CONNECT: writes, and bytes as Node
+ * 20 allocates them. Ten runs differed by less than 2 %. A chunk has 20 messages in fan-in (ten publishers),
+ * fan-out (to 100) and of retained ones, one in pairs (50); 500 retained messages are sent, and 500 messages
+ * of QoS 1 queued and drained, at a time.
  */
 const BOUNDS = {
   'fan-in QoS 0': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 1': { writes: 11 / 200, bytes: 750 },
   // With a digest of what is not released yet.
   'fan-in QoS 2': { writes: 22 / 200, bytes: 1130 },
-  // The scenarios share a compiler. Since clients before 5.0 start with 20 messages in flight, those at QoS 1 before this one
-  // queue some, and what is compiled for a flush allocates 40 bytes more.
+  // The scenarios share a compiler. Since clients before 5.0 start with 20 messages in flight, those at QoS 1
+  // before this one queue some, and what is compiled for a flush allocates 40 bytes more.
   'fan-out QoS 0': { writes: 100 / 20, bytes: 1213 },
   'fan-out QoS 1': { writes: 101 / 20, bytes: 14_232 },
   'pairs QoS 0': { writes: 1, bytes: 509 },
   'pairs QoS 1': { writes: 2, bytes: 1116 },
   'pairs QoS 2': { writes: 4, bytes: 2102 },
   'retained, stored': { writes: 1 / 20, bytes: 700 },
-  // In two slices; 40 bytes are for what was sent, to which newer messages of the same topic must not be put in front.
+  // In two slices; 40 bytes are for what was sent, to which newer messages of the same topic must not be put
+  // in front.
   'retained, sent': { writes: 2 / 500, bytes: 261 },
   // 20 with CONNACK, then twice as many with each round trip.
   'queued and drained': { writes: 6 / 500, bytes: 860 },
@@ -67,7 +73,8 @@ describe('in the core', () => {
   let counted: Costs
 
   beforeAll(async () => {
-    // Compiled and collected on one thread, when it is due and not when another thread has time: the same in each run.
+    // Compiled and collected on one thread, when it is due and not when another thread has time: the same in
+    // each run.
     const semiSpace = ['--min-semi-space-size=256', '--max-semi-space-size=256']
     const flags = ['--expose-gc', '--single-threaded', ...semiSpace]
     const child = join(import.meta.dirname, 'cost-child.mjs')
@@ -95,7 +102,7 @@ describe('in the core', () => {
 /** Waves of messages; the next one leaves when the one before has arrived and is acknowledged. */
 const WAVES = 40
 
-/** What timers and the event loop itself read and write meanwhile: wake-ups of other threads, such as V8's. */
+/** Reads and writes of timers and the event loop itself: wake-ups of other threads, such as V8's. */
 const OTHER_CALLS_MAX = 60
 
 type QoS = 0 | 1 | 2
@@ -234,7 +241,10 @@ describe('system calls of the process', () => {
     readonly message: Buffer
   }
 
-  /** A message from the publisher to the subscriber and whatever acknowledges it, each packet in a segment of its own. */
+  /**
+   * A message from the publisher to the subscriber and whatever acknowledges it, each packet in a segment of
+   * its own.
+   */
   async function passOn({ publisher, subscriber, message }: Pair, qos: QoS, packetId: number): Promise<void> {
     publisher.send(message)
     await subscriber.gets(message.length)
@@ -276,7 +286,7 @@ describe('system calls of the process', () => {
     },
   )
 
-  test('fan-out: twenty messages in one segment are one read, and one write for each subscriber', async () => {
+  test('fan-out: twenty messages in a segment take one read, and one write for each subscriber', async () => {
     const broker = await start()
     const publisher = await Peer.connect(broker.port, 'publisher')
     const subscribers = await Promise.all(

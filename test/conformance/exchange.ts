@@ -15,7 +15,7 @@ export interface Step {
 
 const NOTHING = Buffer.alloc(0)
 
-/** What is said in this version, with the Server's limits at their defaults. */
+/** The packets of the exchange in this version, with the Server's limits at their defaults. */
 export function exchange(version: Version): readonly Step[] {
   const is5 = version === 5
   const step = (

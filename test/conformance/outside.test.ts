@@ -1,4 +1,4 @@
-/** What an outside suite is promised: `outside.yaml` as `README.md` says. */
+/** The promises to outside suites: `outside.yaml` is as `README.md` says. */
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'

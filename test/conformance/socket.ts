@@ -6,7 +6,7 @@ import mqttPacket, { type Packet } from 'mqtt-packet'
 export class SocketClient {
   readonly #socket: Socket
   readonly #packets: Packet[] = []
-  /** What came, as it came. */
+  /** The bytes that arrived. */
   readonly #chunks: Buffer[] = []
   #closed = false
   #wake: (() => void) | null = null

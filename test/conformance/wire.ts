@@ -46,7 +46,7 @@ export function acknowledge(firstByte: number, packetId: number, ...more: readon
   return packet(firstByte, uint16(packetId), more)
 }
 
-/** What the Server sent since the last call, in hex. */
+/** Returns what the Server sent since the last call, in hex. */
 export function sent(client: TestClient): string {
   client.got()
   return Buffer.concat(client.link.raw.splice(0)).toString('hex')

@@ -6,7 +6,7 @@ const seed = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2
 
 afterEach(cleanUp)
 
-/** Runs `npm run crash` with these words; resolves with its exit code and what it said, which is also shown. */
+/** Runs `npm run crash` with these words. Resolves with its exit code and its output, which it also shows. */
 async function crash(...words: string[]): Promise<{ code: number | null; said: string }> {
   const script = join(ROOT, 'scripts', 'crash', 'crash.mjs')
   const { code, stdout, stderr } = await new Program(process.execPath, [
@@ -22,20 +22,20 @@ async function crash(...words: string[]): Promise<{ code: number | null; said: s
   return { code, said: stdout }
 }
 
-describe('what is acknowledged is kept, and what is to come once comes once', { timeout: 600_000 }, () => {
+describe('acknowledged messages are kept, and QoS 2 messages arrive once', { timeout: 600_000 }, () => {
   test('over kills at random instants', async () => {
     const { code, said } = await crash('--runs', '2', '--kills', '10', '--load', 'usual')
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
     expect(code).toBe(0)
   })
 
-  test.each(['lagging', 'full'])('with long queues whose both ends move: %s [field-A1]', async (load) => {
+  test.each(['lagging', 'full'])('with long queues that grow and shrink: %s [field-A1]', async (load) => {
     const { code, said } = await crash('--runs', '1', '--kills', '5', '--load', load, '--limits', 'tight')
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
     expect(code).toBe(0)
   })
 
-  test('over power cuts that take what was not synced', async () => {
+  test('over power cuts that lose all data that was not synced', async () => {
     const { code, said } = await crash('--runs', '2', '--kills', '5', '--power-cuts')
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
     expect(code).toBe(0)
@@ -53,13 +53,13 @@ describe('what is acknowledged is kept, and what is to come once comes once', { 
     expect(code).toBe(0)
   })
 
-  test('with `durability: interval` but for what was acknowledged in the last interval before a power cut [field-E30]', async () => {
+  test('with `durability: interval`, up to the interval before a power cut [field-E30]', async () => {
     const { code, said } = await crash('--interval', '--runs', '4')
     expect(said).toMatch(/^verdict: interval kept its promise/m)
     expect(code).toBe(0)
   })
 
-  test('and no acknowledgement leaves before the sync of its commit', async () => {
+  test('and no acknowledgement is sent before the sync of its commit', async () => {
     const { code, said } = await crash('--order')
     expect(said).toMatch(/synced 40 of 40 messages/)
     expect(code).toBe(0)

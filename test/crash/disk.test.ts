@@ -30,7 +30,7 @@ function run(program: string): string {
 }
 
 describe('the trace of a process', () => {
-  it('explains all that Node does to files', () => {
+  it('explains all changes that Node makes to files', () => {
     run(`
       fs.mkdirSync(data)
       const fd = fs.openSync(data + '/a', 'w+')
@@ -84,7 +84,7 @@ describe('the trace of a process', () => {
 })
 
 describe('a power cut', () => {
-  it('keeps what was synced, with its directory, and the next start has it', () => {
+  it('keeps synced files in synced directories, and the next start has them', () => {
     run(`
       const sync = (path) => { const fd = fs.openSync(path); fs.fsyncSync(fd); fs.closeSync(fd) }
       fs.mkdirSync(data)
@@ -105,7 +105,8 @@ describe('a disk that fails', () => {
   it('fails every write and sync from a call on, until it is mended', () => {
     disk.fail({ error: 'ENOSPC', countdown: 2, torn: false })
     const said = run(`
-      const attempt = (work) => { try { work(); console.log('done') } catch (error) { console.log(error.code) } }
+      const outcomeOf = (work) => { try { work(); return 'done' } catch (error) { return error.code } }
+      const attempt = (work) => console.log(outcomeOf(work))
       attempt(() => fs.mkdirSync(data))
       const fd = fs.openSync(data + '/a', 'w')
       attempt(() => fs.writeSync(fd, 'x'))

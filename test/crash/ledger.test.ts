@@ -45,7 +45,7 @@ class Trial {
 }
 
 describe('a message that arrives behind a later one is misordered', () => {
-  it('if it was sent once, also where messages expire', () => {
+  it('if it was sent once, even if messages expire', () => {
     const trial = new Trial(1)
     trial.send(3)
     trial.repeat(2)
@@ -65,7 +65,7 @@ describe('a message that arrives behind a later one is misordered', () => {
     }
   })
 
-  it('but not if its first copy may have expired in the queue, and the second one came behind', () => {
+  it('but not if its first copy may have expired in the queue, and the second one arrived later', () => {
     const trial = new Trial(1)
     trial.send(3)
     now = 500
@@ -85,7 +85,7 @@ describe('a message that arrives behind a later one is misordered', () => {
     expect(trial.misordered).toBe(1)
   })
 
-  it('and the words tell what became of both', () => {
+  it('and the report tells what became of both', () => {
     const trial = new Trial(1)
     trial.send(3)
     trial.ledger.published(trial.stream, 2)
@@ -95,7 +95,8 @@ describe('a message that arrives behind a later one is misordered', () => {
     trial.arrive(2, 0)
     expect(trial.ledger.details).toEqual([
       "misordered: late2 got x1's 0 on x/0 after 2; QoS 1, expires after 1 s\n" +
-        '0: sent 500 ms ago, the last of 2 times 200 ms ago, not acknowledged, came 0 ms ago at QoS 1, connection late2 2\n' +
+        '0: sent 500 ms ago, the last of 2 times 200 ms ago, not acknowledged, ' +
+        'came 0 ms ago at QoS 1, connection late2 2\n' +
         '2: sent 460 ms ago, acknowledged 440 ms ago, came 0 ms ago at QoS 1, connection late2 2',
     ])
   })

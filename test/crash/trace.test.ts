@@ -33,7 +33,7 @@ function outcomes(before: Record<string, string>, records: Records, rule: NameRu
 }
 
 describe('a power cut', () => {
-  it('keeps what was synced, and of what was not any part', () => {
+  it('keeps what was synced, and any part of what was not', () => {
     const records = [made('1', 'log'), written('1', 0, 'kept'), ...synced('1'), written('1', 4, 'unsure')]
     const left = outcomes({}, records, 'ordered').map(({ log }) => log)
     for (const text of left) expect('keptunsure'.startsWith(text!)).toBe(true)
@@ -47,12 +47,12 @@ describe('a power cut', () => {
     expect(outcomes({}, records, 'ordered').map(({ log }) => log)).toContain('')
   })
 
-  it('keeps nothing of a sync that did not come back', () => {
+  it('keeps nothing for a sync that did not return', () => {
     const records = [made('1', 'log'), written('1', 0, 'text'), synced('1')[0]!]
     expect(outcomes({}, records, 'own').map(({ log }) => log)).toContain(undefined)
   })
 
-  it('takes a name back whose directory was not synced', () => {
+  it('takes back a name if its directory was not synced', () => {
     const records = [made('1', 'new'), written('1', 0, 'new'), ...synced('1'), renamed('new', 'CURRENT')]
     for (const rule of ['ordered', 'own', 'strict'] as const) {
       const left = outcomes({ CURRENT: 'old' }, records, rule).map(({ CURRENT }) => CURRENT)
@@ -60,7 +60,7 @@ describe('a power cut', () => {
     }
   })
 
-  it('keeps names whose directory was synced, by every rule', () => {
+  it('keeps names if their directory was synced, by every rule', () => {
     const records = [
       opened('9', '.'),
       made('1', 'new'),
@@ -74,7 +74,7 @@ describe('a power cut', () => {
     }
   })
 
-  it('does not take the names in one directory for those in another', () => {
+  it('does not confuse the names in two directories', () => {
     const records = [
       { type: 'M', name: 'data' },
       opened('9', '.'),
@@ -86,7 +86,7 @@ describe('a power cut', () => {
     expect(outcomes({}, records, 'strict').map((left) => left['data/log'])).toContain(undefined)
   })
 
-  it('keeps the name of a synced file where a journal or a log tree does, and by the letter of POSIX not', () => {
+  it('keeps the name of a synced file by a journal or a log tree, but not by the letter of POSIX', () => {
     const records = [made('1', 'other'), made('2', 'log'), ...synced('2')]
     const names = (rule: NameRule) => outcomes({}, records, rule).map((left) => Object.keys(left).join())
     expect(new Set(names('ordered'))).toEqual(new Set(['other,log']))
@@ -94,13 +94,13 @@ describe('a power cut', () => {
     expect(new Set(names('strict'))).toEqual(new Set(['other,log', 'other', '']))
   })
 
-  it('knows a file that was there before, and takes its emptying back', () => {
+  it('knows a file that was there before, and takes back its truncation', () => {
     const records = [opened('1', 'log'), written('1', 3, 'def'), ...synced('1'), made('2', 'log')]
     const left = outcomes({ log: 'abc' }, records, 'ordered').map(({ log }) => log)
     expect(new Set(left)).toEqual(new Set(['abcdef', '']))
   })
 
-  it('refuses a file of which the trace does not say where it came from', () => {
+  it('refuses a file that the trace does not explain', () => {
     expect(() => new History(new Map(), [written('1', 0, 'x')])).toThrow('does not say')
   })
 })

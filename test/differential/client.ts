@@ -9,7 +9,7 @@ const PINGRESP = 13
 export class WireClient {
   readonly version: Version
   readonly #socket: Socket
-  /** What came and nobody has looked at. */
+  /** Packets that arrived and were not yet taken. */
   #answers: Answer[] = []
   #bytes: Buffer = Buffer.alloc(0)
   #pings = 0
@@ -58,7 +58,7 @@ export class WireClient {
     while (!this.#closed && this.#pings < wanted) await this.#change()
   }
 
-  /** What came since the last call. */
+  /** Takes the packets that arrived since the last call. */
   take(): Answer[] {
     return this.#answers.splice(0)
   }

@@ -1,10 +1,13 @@
-/** Where Mosquitto 2.0.11 and Godwit differ on purpose: each difference with the sentence of the standard behind it. */
+/**
+ * The intended differences between Mosquitto 2.0.11 and Godwit, each with the sentence of the standard for
+ * it.
+ */
 import type { Step } from './sequence.ts'
 
 /** One client, after one step, as the two brokers treated it. Lines are sorted, equal ones taken out. */
 export interface Difference {
   readonly step: Step
-  /** What the client speaks. */
+  /** The client's protocol version. */
   readonly version: number
   /** The client that was treated differently is the one that acted. */
   readonly own: boolean
@@ -31,7 +34,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'PUBREC says that nobody subscribed',
     section: '3.5.2.1 (5.0)',
-    why: 'a Server that knows that there are no matching subscribers may use 0x10 instead of 0x00; Mosquitto does so in PUBACK',
+    why:
+      'a Server that knows of no matching subscribers may use 0x10 instead of 0x00; ' +
+      'Mosquitto does so in PUBACK',
     goesOn: true,
     applies: ({ godwit, mosquitto }) =>
       godwit.length === 1 &&
@@ -41,14 +46,18 @@ export const RULES: readonly Rule[] = [
   {
     name: 'a Subscription is replaced with its options',
     section: '3.8.4, [MQTT-3.8.4-3] (5.0)',
-    why: 'a SUBSCRIBE for a filter that is there must replace the Subscription; Mosquitto changes QoS and identifier and leaves No Local and Retain As Published as they were',
+    why:
+      'a SUBSCRIBE for a filter that is there must replace the Subscription; ' +
+      'Mosquitto changes QoS and identifier, and keeps No Local and Retain As Published',
     goesOn: false,
     applies: ({ replaced, version }) => replaced && version === 5,
   },
   {
     name: 'the Will of a Network Connection that is taken over is published',
     section: '3.1.4, at [MQTT-3.1.4-3] (5.0); 3.1.2.5 (3.1.1)',
-    why: 'the old Network Connection is closed without DISCONNECT, so its Will, with a Will Delay Interval of 0, is sent "because the Network Connection is closed"; Mosquitto drops it',
+    why:
+      'the old Network Connection is closed without DISCONNECT, so its Will, with a Will Delay Interval ' +
+      'of 0, is sent "because the Network Connection is closed"; Mosquitto drops it',
     goesOn: false,
     applies: ({ godwit, mosquitto, takenWills }) =>
       [...godwit, ...mosquitto].every((line) => takenWills.includes(topicOf(line))),
@@ -56,7 +65,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'one message for Subscriptions that overlap',
     section: '3.3.4, [MQTT-3.3.4-2] (5.0); 3.3.5, [MQTT-3.3.5-1] (3.1.1)',
-    why: 'the message comes once, at the highest QoS of the Subscriptions that match, with all their identifiers; Mosquitto chooses further copies, and in 3.1.1 the QoS of any one of them',
+    why:
+      'the message arrives once, at the highest QoS of the matching Subscriptions, with all their ' +
+      'identifiers; Mosquitto chooses further copies, and in 3.1.1 the QoS of any one of them',
     goesOn: false,
     applies: ({ godwit, mosquitto, matching }) =>
       matching > 1 && [...godwit, ...mosquitto].every((line) => topicOf(line) !== '') && godwit.length <= 1,
@@ -64,7 +75,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'a filter that stands twice in one SUBSCRIBE gets its retained messages once',
     section: '3.8.4, [MQTT-3.8.4-3] and [MQTT-3.8.4-5]',
-    why: 'the second request replaces the first before anything was sent, and the retained messages are sent for what is left; Mosquitto sends them for both',
+    why:
+      'the second request replaces the first before anything was sent, and the retained messages are sent ' +
+      'for the remaining one; Mosquitto sends them for both',
     goesOn: false,
     applies: ({ step, own, godwit, mosquitto }) =>
       own && hasRepeatedFilter(step) && [...godwit, ...mosquitto].every((line) => topicOf(line) !== ''),
@@ -72,7 +85,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'Receive Maximum holds for what is sent again',
     section: '4.9, [MQTT-3.3.4-9] (5.0)',
-    why: 'a Server must not send more than Receive Maximum messages that are not acknowledged; Mosquitto sends all that was in flight again at once',
+    why:
+      'a Server must not send more unacknowledged messages than Receive Maximum; ' +
+      'Mosquitto sends all that was in flight again at once',
     goesOn: false,
     applies: ({ step, own, godwit, mosquitto, version }) =>
       own &&
@@ -85,7 +100,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'retained messages of several topics have no order',
     section: '4.6, [MQTT-4.6.0-5] (5.0), [MQTT-4.6.0-6] (3.1.1)',
-    why: 'order is kept per topic; which retained message comes first, where Receive Maximum lets only some of them go, is the choice of the Server',
+    why:
+      'order is kept per topic; if Receive Maximum allows only some retained messages, ' +
+      'the Server chooses which ones are first',
     goesOn: false,
     applies: ({ godwit, mosquitto }) =>
       godwit.length === mosquitto.length &&
@@ -94,7 +111,9 @@ export const RULES: readonly Rule[] = [
   {
     name: 'retained messages at QoS 0 wait while Receive Maximum is reached',
     section: '4.9, [MQTT-4.9.0-2] (5.0)',
-    why: 'with a send quota of zero a Server may go on with QoS 0, as Mosquitto does, or suspend it as well: we keep retained messages where they are until the reader takes some',
+    why:
+      'with a send quota of zero a Server may go on with QoS 0, as Mosquitto does, or suspend it, too: ' +
+      'we hold retained messages back until the client takes some',
     goesOn: false,
     applies: ({ step, own, version, godwit, mosquitto }) =>
       own &&

@@ -1,4 +1,7 @@
-/** The same well-formed sequences, in lock step, to Godwit and to Debian's Mosquitto: who gets what, and which answers. */
+/**
+ * Sends the same well-formed packets to Godwit and Mosquitto in lock step, and compares answers and
+ * deliveries.
+ */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cleanUp } from '../e2e/process.ts'
 import { Random } from '../fuzz/random.ts'
@@ -25,7 +28,7 @@ interface Filter {
   readonly replaced: boolean
 }
 
-/** What a client is subscribed to and speaks, as far as the rules have to know. */
+/** A client's Subscriptions and version, as far as the rules need them. */
 class Known {
   readonly #filters: Map<string, Filter>[] = Array.from({ length: CLIENTS }, () => new Map())
   readonly #versions: number[] = Array.from({ length: CLIENTS }, () => 4)
@@ -67,7 +70,7 @@ class Known {
   }
 }
 
-/** Runs a course to its end, or to the first difference that a rule explains; throws for one that none does. */
+/** Runs a course to its end, or to the first difference. Throws if no rule explains that. */
 async function compared({ steps }: Course): Promise<Rule | null> {
   const prefix = `x${++courses}/`
   const sides = [
@@ -129,7 +132,9 @@ const target: Target<Course> = {
   read: (json: Course) => json,
 }
 
-test(`${COURSES} courses of well-formed packets lead to the same, or to a difference that a sentence explains, DIFFERENTIAL_SEED=${SEED}`, async () => {
+const SAME = 'courses of well-formed packets end alike, or in a difference that the standard explains'
+
+test(`${COURSES} ${SAME}, DIFFERENTIAL_SEED=${SEED}`, async () => {
   const random = new Random(SEED)
   const counts: Record<string, number> = {}
   for (let n = 0; n < COURSES; n++) {

@@ -1,4 +1,4 @@
-/** Where we and `mqtt-packet` judge a packet differently: every class of difference, with the section that says why. */
+/** Classes of packets that we and `mqtt-packet` judge differently, each with the section that tells why. */
 import { type Packet, parser } from 'mqtt-packet'
 import { expect, test } from 'vitest'
 import { ProtocolError } from '../../src/mqtt/reason.ts'
@@ -8,7 +8,7 @@ import type { Version } from '../fuzz/plain.ts'
 import { Random } from '../fuzz/random.ts'
 import { decodeAll } from '../mqtt/packets.ts'
 
-/** What mqtt-packet takes and we refuse, by the statement or section that our refusal names. */
+/** Packets that mqtt-packet accepts and we refuse, by the statement or section that our refusal names. */
 const REFUSED_BY_US: Readonly<Record<string, string>> = {
   '1.2': 'a field must end within its packet; mqtt-packet reads behind it or takes nothing for it',
   '1.5.5': 'a Variable Byte Integer has four bytes at most',
@@ -45,7 +45,7 @@ const REFUSED_BY_US: Readonly<Record<string, string>> = {
   'MQTT-3.8.3-2': 'SUBSCRIBE has a topic filter',
 }
 
-/** What mqtt-packet refuses and we take, by what it says, with the section that allows it. */
+/** Packets that mqtt-packet refuses and we accept, by its message, with the section that allows them. */
 const REFUSED_BY_MQTT_PACKET: readonly (readonly [RegExp, string])[] = [
   [
     /^Cannot parse (username|password)/,
@@ -98,7 +98,9 @@ function ours(bytes: Buffer, version: Version): number | ProtocolError {
   }
 }
 
-test(`${PACKETS} packets, right and wrong: each difference is of a class that has a section, DIFFERENTIAL_SEED=${SEED}`, () => {
+const CLASSES = 'packets, right and wrong: each difference is of a class that has a section'
+
+test(`${PACKETS} ${CLASSES}, DIFFERENTIAL_SEED=${SEED}`, () => {
   const random = new Random(SEED)
   const unknown = new Map<string, string>()
   const counts = new Map<string, number>()

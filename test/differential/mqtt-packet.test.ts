@@ -36,7 +36,7 @@ function throughWire(fields: object, speaks: ProtocolVersion): ClientPacket {
   return packets[0]!
 }
 
-test('CONNECT: what mqtt-packet writes we read', () => {
+test('CONNECT: we read what mqtt-packet writes', () => {
   const will = fc.record({
     topic: topicName,
     payload: binary,
@@ -151,7 +151,7 @@ test('CONNECT: what mqtt-packet writes we read', () => {
   )
 })
 
-test('PUBLISH: what mqtt-packet writes we read', () => {
+test('PUBLISH: we read what mqtt-packet writes', () => {
   fc.assert(
     fc.property(
       version,
@@ -202,7 +202,7 @@ test('PUBLISH: what mqtt-packet writes we read', () => {
   )
 })
 
-test('SUBSCRIBE and UNSUBSCRIBE: what mqtt-packet writes we read', () => {
+test('SUBSCRIBE and UNSUBSCRIBE: we read what mqtt-packet writes', () => {
   const subscription = fc.record({
     topic: text,
     qos,
@@ -252,7 +252,7 @@ test('SUBSCRIBE and UNSUBSCRIBE: what mqtt-packet writes we read', () => {
   )
 })
 
-test('acknowledgements, DISCONNECT and AUTH: what mqtt-packet writes we read', () => {
+test('acknowledgements, DISCONNECT and AUTH: we read what mqtt-packet writes', () => {
   fc.assert(
     fc.property(version, packetId, text, binary, pairs, (speaks, messageId, reasonString, data, user) => {
       const v5 = speaks === 5
@@ -299,7 +299,7 @@ function survives(chunks: readonly Buffer[], speaks: ProtocolVersion): boolean {
   }
 }
 
-test('arbitrary bytes never throw anything but ProtocolError', () => {
+test('arbitrary bytes throw nothing but ProtocolError', () => {
   const body = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes))
   const FIRST_BYTES = [0x10, 0x30, 0x32, 0x34, 0x40, 0x50, 0x62, 0x70, 0x82, 0xa2, 0xc0, 0xe0, 0xf0]
   fc.assert(
@@ -311,7 +311,7 @@ test('arbitrary bytes never throw anything but ProtocolError', () => {
   )
 })
 
-test('known packets with bytes changed, lost or added never throw anything but ProtocolError', () => {
+test('known packets with bytes changed, lost or added throw nothing but ProtocolError', () => {
   const known = [...VALID_PACKETS, ...MALFORMED_PACKETS].filter(({ bytes }) => bytes.length < 1000)
   let accepted = 0
   fc.assert(

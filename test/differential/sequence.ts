@@ -1,4 +1,4 @@
-/** What well-behaved clients do, done to two brokers in lock step; and what each client got of each of them. */
+/** Has well-behaved clients do the same with two brokers in lock step, and collects what each client got. */
 import type { Answer, PublishFields } from '../fuzz/answers.ts'
 import type { Plain, PlainConnect, PlainRequest, Version } from '../fuzz/plain.ts'
 import { writeProperty } from '../fuzz/plain.ts'
@@ -20,7 +20,7 @@ export interface Place {
 
 export const CLIENTS = 3
 
-/** Rounds of PINGREQ after which an end of a Network Connection has been noticed, and what came of it was sent. */
+/** Rounds of PINGREQ by which a broker has noticed the end of a Network Connection and sent what follows. */
 const ROUNDS = 3
 
 /** One broker, as one sequence sees it: names of its own, so that nothing is left of earlier ones. */
@@ -55,8 +55,8 @@ export class Side {
   }
 
   /**
-   * A QoS 2 message is on its way once PUBREL came: the methods A and B of section 4.3.3 tell nobody before that whether
-   * it is. So a client that published one goes on to the end in the same step.
+   * A QoS 2 message is certainly on its way only after PUBREL: by the methods A and B of section 4.3.3, it
+   * may be sent before or not. So a client that published one completes it in the same step.
    */
   async #released(place: Place): Promise<boolean> {
     const received = place.unanswered.filter(({ type }) => type === 5)
@@ -127,7 +127,8 @@ export class Side {
   #publishLine(publish: PublishFields): string {
     const { qos, retain, dup, topic, payload, expiry, identifiers, properties } = publish
     const flags = `${dup ? ' dup' : ''}${retain ? ' retain' : ''}`
-    const more = `${expiry >= 0 ? ' expires' : ''} [${[...identifiers].sort((a, b) => a - b)}] ${sorted(properties)}`
+    const ids = [...identifiers].sort((a, b) => a - b)
+    const more = `${expiry >= 0 ? ' expires' : ''} [${ids}] ${sorted(properties)}`
     return `PUBLISH QoS ${qos}${flags} ${topic.slice(this.prefix.length)} ${payload}${more}`
   }
 
@@ -184,7 +185,8 @@ function sorted(properties: string): string {
   return [...list.sort(), ...pairs].join(' ')
 }
 
-// ── what clients do ───────────────────────────────────────────────────────────────────────────────────────────
+// ── actions of clients
+// ──────────────────────────────────────────────────────────────────────────────────────
 
 const TOPICS = ['a', 'b', 'a/b', 'c/d']
 const DISJOINT = ['a', 'b', 'a/+', 'c/#']

@@ -1,4 +1,7 @@
-/** Users and rights against the real process: what mosquitto_pub and MQTT.js may, and what changes while they are connected. */
+/**
+ * Users and rights on the real process: the rights of mosquitto_pub and MQTT.js, and changes while they are
+ * connected.
+ */
 import { existsSync, writeFileSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -66,80 +69,84 @@ async function filesHold(directory: string, secret: string): Promise<string[]> {
 }
 
 describe('users, roles and passwords', () => {
-  test('added before the start and while it runs; what is wrong is refused, what is right is let in; no password is written down', async () => {
-    const data = await temporaryDirectory()
-    const early = await userAdded(data, 'early')
-    const broker = await BrokerProcess.start({
-      data,
-      words: ['--set', 'allow_anonymous=false'],
-    })
-    const { port } = broker
-    const late = await userAdded(data, 'late')
-    await done(
-      data,
-      'role',
-      'add',
-      'sensor',
-      'allow publish sensors/%u/# qos 0-1',
-      'allow subscribe commands/%u',
-    )
-    const device = await userAdded(data, 'device-7', '--role', 'sensor')
-    const as = (user: string, password: string): string[] => ['-u', user, '-P', password]
-    const matrix: [string, string[], number][] = [
-      ['a/b', as('early', early), 0],
-      ['a/b', as('late', late), 0],
-      ['a/b', as('late', early), 5],
-      ['a/b', as('nobody', early), 5],
-      ['a/b', [], 5],
-      ['$SYS/x', as('late', late), 1],
-      ['sensors/device-7/temperature', as('device-7', device), 0],
-      ['sensors/device-8/temperature', as('device-7', device), 1],
-      ['a/b', as('device-7', device), 1],
-    ]
-    for (const [topic, words, expected] of matrix) {
-      const isIn = (await published(port, topic, '-V', '5', ...words)) === 0
-      expect([topic, words[1] ?? '', isIn]).toEqual([topic, words[1] ?? '', expected === 0])
-    }
-    const client = await connected(port, { username: 'device-7', password: device })
-    await expect(client.subscribeAsync('commands/device-8')).rejects.toThrow()
-    await client.subscribeAsync('commands/device-7')
-    expect(
+  test(
+    'are added before the start and while the broker runs; wrong passwords are refused, and none is ' +
+      'written down',
+    async () => {
+      const data = await temporaryDirectory()
+      const early = await userAdded(data, 'early')
+      const broker = await BrokerProcess.start({
+        data,
+        words: ['--set', 'allow_anonymous=false'],
+      })
+      const { port } = broker
+      const late = await userAdded(data, 'late')
       await done(
         data,
-        'explain',
-        'access',
-        '--user',
-        'device-7',
-        '--publish',
-        'sensors/device-7/x',
-        '--qos',
-        '2',
-      ),
-    ).toContain('denied')
-    expect(
-      await done(data, 'explain', 'access', '--user', 'device-7', '--publish', 'sensors/device-7/x'),
-    ).toContain('decided by role sensor: allow publish sensors/%u/# qos 0-1')
-    const gone = new Promise((resolve) => client.once('disconnect', resolve))
-    await done(data, 'user', 'disable', 'device-7')
-    expect(await gone).toMatchObject({ reasonCode: 0x87 })
-    expect(await published(port, 'sensors/device-7/x', ...as('device-7', device))).not.toBe(0)
-    const users = JSON.parse(await done(data, 'user', 'list', '--json')) as {
-      name: string
-      disabled: boolean
-    }[]
-    expect(users.map(({ name, disabled }) => [name, disabled])).toEqual([
-      ['device-7', true],
-      ['early', false],
-      ['late', false],
-    ])
-    const { stdout, stderr } = await broker.stop()
-    for (const secret of [early, late, device]) {
-      expect(stdout + stderr).not.toContain(secret)
-      expect(await filesHold(data, secret)).toEqual([])
-    }
-  })
+        'role',
+        'add',
+        'sensor',
+        'allow publish sensors/%u/# qos 0-1',
+        'allow subscribe commands/%u',
+      )
+      const device = await userAdded(data, 'device-7', '--role', 'sensor')
+      const as = (user: string, password: string): string[] => ['-u', user, '-P', password]
+      const matrix: [string, string[], number][] = [
+        ['a/b', as('early', early), 0],
+        ['a/b', as('late', late), 0],
+        ['a/b', as('late', early), 5],
+        ['a/b', as('nobody', early), 5],
+        ['a/b', [], 5],
+        ['$SYS/x', as('late', late), 1],
+        ['sensors/device-7/temperature', as('device-7', device), 0],
+        ['sensors/device-8/temperature', as('device-7', device), 1],
+        ['a/b', as('device-7', device), 1],
+      ]
+      for (const [topic, words, expected] of matrix) {
+        const isIn = (await published(port, topic, '-V', '5', ...words)) === 0
+        expect([topic, words[1] ?? '', isIn]).toEqual([topic, words[1] ?? '', expected === 0])
+      }
+      const client = await connected(port, { username: 'device-7', password: device })
+      await expect(client.subscribeAsync('commands/device-8')).rejects.toThrow()
+      await client.subscribeAsync('commands/device-7')
+      expect(
+        await done(
+          data,
+          'explain',
+          'access',
+          '--user',
+          'device-7',
+          '--publish',
+          'sensors/device-7/x',
+          '--qos',
+          '2',
+        ),
+      ).toContain('denied')
+      expect(
+        await done(data, 'explain', 'access', '--user', 'device-7', '--publish', 'sensors/device-7/x'),
+      ).toContain('decided by role sensor: allow publish sensors/%u/# qos 0-1')
+      const gone = new Promise((resolve) => client.once('disconnect', resolve))
+      await done(data, 'user', 'disable', 'device-7')
+      expect(await gone).toMatchObject({ reasonCode: 0x87 })
+      expect(await published(port, 'sensors/device-7/x', ...as('device-7', device))).not.toBe(0)
+      const users = JSON.parse(await done(data, 'user', 'list', '--json')) as {
+        name: string
+        disabled: boolean
+      }[]
+      expect(users.map(({ name, disabled }) => [name, disabled])).toEqual([
+        ['device-7', true],
+        ['early', false],
+        ['late', false],
+      ])
+      const { stdout, stderr } = await broker.stop()
+      for (const secret of [early, late, device]) {
+        expect(stdout + stderr).not.toContain(secret)
+        expect(await filesHold(data, secret)).toEqual([])
+      }
+    },
+  )
 
-  test('a stolen Client Identifier takes nothing', async () => {
+  test('a stolen Client Identifier gets nothing', async () => {
     const data = await temporaryDirectory()
     const [alice, mallory] = [await userAdded(data, 'alice'), await userAdded(data, 'mallory')]
     const { port } = await BrokerProcess.start({ data })
@@ -174,7 +181,7 @@ describe('users, roles and passwords', () => {
   })
 })
 
-test('rights that change under load: from the answer to the command on, no message slips through', async () => {
+test('rights that change under load hold as soon as the command is answered', async () => {
   const data = await temporaryDirectory()
   await done(data, 'role', 'add', 'reader', 'allow subscribe load/#')
   await done(data, 'role', 'add', 'writer', 'allow publish load/#')
@@ -204,7 +211,7 @@ test('rights that change under load: from the answer to the command on, no messa
     while (last === 0) await new Promise((resolve) => setTimeout(resolve, 5))
     const closed = new Promise<void>((resolve) => reader.once('close', () => resolve()))
     await done(data, 'role', 'revoke', 'reader', 'reader')
-    // What is published from now on, after the command was answered, reaches nobody.
+    // Messages from now on, after the answer to the command, reach nobody.
     const boundary = sent
     await closed
     expect(last).toBeLessThanOrEqual(boundary)
@@ -286,7 +293,7 @@ pattern read everybody/reads
     return typeof address === 'object' && address !== null ? address.port : 0
   }
 
-  test('says the same here as in Mosquitto, to every client about every topic', async () => {
+  test('means the same here as in Mosquitto, for every client and topic', async () => {
     const directory = await temporaryDirectory()
     const acl = join(directory, 'acl')
     // `root` may everything: it looks at what arrives, and publishes what others read.

@@ -17,7 +17,7 @@ async function publish(port: number, ...words: string[]): Promise<number | null>
 
 const godwit = (...words: string[]): Promise<string> => output(process.execPath, MAIN, ...words)
 
-test('clients of 3.1.1 and 5.0 that are banned are refused at once, also after a restart, until the ban is lifted', async () => {
+test('banned clients of 3.1.1 and 5.0 are refused until the ban is lifted, over a restart', async () => {
   const broker = await BrokerProcess.start()
   const { data } = broker
   const client = await connectAsync(`mqtt://127.0.0.1:${broker.port}`, {
@@ -58,7 +58,8 @@ test('commands work on a stopped broker, and lists fit 80 columns', async () => 
   const ban = (...words: string[]): Promise<string> => godwit('ban', ...words, '--data', data)
   expect(await ban('list')).toBe('nobody is banned; to ban somebody: godwit ban add ADDRESS --for 1h\n')
   expect(await ban('add', '203.0.113.9/24', '--for', '7d')).toBe(
-    'address 203.0.113.0/24 is banned for 7 days 0 h; no broker runs: the ban takes effect at the next start\n',
+    'address 203.0.113.0/24 is banned for 7 days 0 h; no broker runs: the ban takes effect at the ' +
+      'next start\n',
   )
   await ban('add', '2001:db8:1:2:3:4:5:6', '--reason', 'a long story about what happened on that day in May')
   await ban('add', '--user', 'mallory')

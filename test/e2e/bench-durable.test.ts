@@ -5,7 +5,7 @@ import { cleanUp, output, ROOT, temporaryDirectory } from './process.ts'
 
 afterEach(cleanUp)
 
-test('npm run bench:durable: every broker acknowledges into offline Sessions, with latencies and commits', async () => {
+test('npm run bench:durable: every broker has latencies and commits of offline Sessions', async () => {
   const json = join(await temporaryDirectory(), 'reports.json')
   const script = join(ROOT, 'scripts', 'bench', 'durable.mjs')
   const words = ['--rounds', '1', '--secs', '0.2', '--publishers', '10', '--window', '1', '--json', json]

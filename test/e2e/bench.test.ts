@@ -5,7 +5,7 @@ import { cleanUp, output, ROOT, temporaryDirectory } from './process.ts'
 
 afterEach(cleanUp)
 
-test('npm run bench: a row of the table has figures of every broker, ratios, Sessions and commits', async () => {
+test('npm run bench: a row has figures of every broker, ratios, Sessions and commits', async () => {
   const json = join(await temporaryDirectory(), 'reports.json')
   const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
   const words = ['--rounds', '1', '--secs', '0.2', '--only', 'fanin-q1,durable-q1', '--json', json]
@@ -32,33 +32,36 @@ test('npm run bench: a row of the table has figures of every broker, ratios, Ses
   expect(table).toMatch(/^\| durable-q1 \| 10 subscribers, offline \| \d+ \| queued\/s \|/m)
 })
 
-test('npm run bench: over WebSocket, of retained messages and of a start; what was kept is printed and drawn again', async () => {
-  const directory = await temporaryDirectory()
-  const [json, svg] = [join(directory, 'reports.json'), join(directory, 'chart.svg')]
-  const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
-  const rows = ['retained', 'ws-pairs-q0', 'start']
-  const run = ['--rounds', '1', '--secs', '0.2', '--only', rows.join(','), '--brokers', 'mosquitto,godwit']
-  const table = await output(process.execPath, script, ...run, '--json', json)
-  const reports = (await readFile(json, 'utf8'))
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line))
-  expect(reports.map(({ row, broker, error }) => [row, broker, error])).toEqual(
-    rows.flatMap((row) => ['mosquitto', 'godwit'].map((broker) => [row, broker, undefined])),
-  )
-  const of = (name: string) => reports.find(({ row, broker }) => row === name && broker === 'godwit')!
-  expect(of('ws-pairs-q0')).toMatchObject({ ws: true, lost: 0, dup: 0, ooo: 0, disconnects: 0 })
-  expect(of('ws-pairs-q0').syscalls_per_msg).toBeGreaterThan(0)
-  expect(of('retained')).toMatchObject({ lost: 0, dup: 0, received: 20_000 })
-  expect(of('start').start_ms).toBeGreaterThan(0)
-  expect(of('start').dependencies).toBeGreaterThan(10)
-  const again = ['--from', json, '--svg', svg, '--brokers', 'mosquitto,godwit']
-  const lines = (text: string) => text.split('\n').filter((line) => line.startsWith('|'))
-  expect(lines(await output(process.execPath, script, ...again))).toEqual(lines(table))
-  expect(await readFile(svg, 'utf8')).toMatch(/^<svg [\s\S]*50 pairs, QoS 0[\s\S]*<title>godwit: [\d.]+</)
-})
+test(
+  'npm run bench: WebSocket, retained messages and a start; kept results are printed and drawn ' + 'again',
+  async () => {
+    const directory = await temporaryDirectory()
+    const [json, svg] = [join(directory, 'reports.json'), join(directory, 'chart.svg')]
+    const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
+    const rows = ['retained', 'ws-pairs-q0', 'start']
+    const run = ['--rounds', '1', '--secs', '0.2', '--only', rows.join(','), '--brokers', 'mosquitto,godwit']
+    const table = await output(process.execPath, script, ...run, '--json', json)
+    const reports = (await readFile(json, 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    expect(reports.map(({ row, broker, error }) => [row, broker, error])).toEqual(
+      rows.flatMap((row) => ['mosquitto', 'godwit'].map((broker) => [row, broker, undefined])),
+    )
+    const of = (name: string) => reports.find(({ row, broker }) => row === name && broker === 'godwit')!
+    expect(of('ws-pairs-q0')).toMatchObject({ ws: true, lost: 0, dup: 0, ooo: 0, disconnects: 0 })
+    expect(of('ws-pairs-q0').syscalls_per_msg).toBeGreaterThan(0)
+    expect(of('retained')).toMatchObject({ lost: 0, dup: 0, received: 20_000 })
+    expect(of('start').start_ms).toBeGreaterThan(0)
+    expect(of('start').dependencies).toBeGreaterThan(10)
+    const again = ['--from', json, '--svg', svg, '--brokers', 'mosquitto,godwit']
+    const lines = (text: string) => text.split('\n').filter((line) => line.startsWith('|'))
+    expect(lines(await output(process.execPath, script, ...again))).toEqual(lines(table))
+    expect(await readFile(svg, 'utf8')).toMatch(/^<svg [\s\S]*50 pairs, QoS 0[\s\S]*<title>godwit: [\d.]+</)
+  },
+)
 
-test('npm run bench: the bare relay loses, doubles and misorders nothing, and stands beside the aims', async () => {
+test('npm run bench: the bare relay loses, doubles and misorders nothing, and is in the aims', async () => {
   const json = join(await temporaryDirectory(), 'reports.json')
   const script = join(ROOT, 'scripts', 'bench', 'bench.mjs')
   const rows = ['fanin-q2', 'fanout-q1', 'pairs-q0-8k', 'durable-q1']
@@ -84,7 +87,7 @@ test('npm run bench: the bare relay loses, doubles and misorders nothing, and st
   expect(table).toMatch(/^\| durable-q1 \| .* \| ratio 0.3 \| – \| – \| – \| – \|$/m)
 })
 
-test('npm run bench:mixed: pauses by what held the event loop, the longest one by one, and what clients saw', async () => {
+test('npm run bench:mixed: pauses by cause, the longest ones, and latencies of clients', async () => {
   const json = join(await temporaryDirectory(), 'mixed.json')
   const script = join(ROOT, 'scripts', 'bench', 'mixed.mjs')
   const table = await output(process.execPath, script, '--secs', '2', '--profile', '--json', json)

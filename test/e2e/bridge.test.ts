@@ -1,4 +1,4 @@
-/** A bridge of Debian's Mosquitto to Godwit, with its defaults: both directions, every version that it has. */
+/** A bridge of Debian's Mosquitto to Godwit, with its defaults, in both directions and all its versions. */
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -20,7 +20,7 @@ const LONG = { timeout: 60_000 }
 
 afterEach(cleanUp)
 
-/** A Mosquitto with a bridge to Godwit; everything that its configuration does not name is Mosquitto's default. */
+/** A Mosquitto with a bridge to Godwit. Its configuration names only what is not Mosquitto's default. */
 class Bridge {
   readonly port: number
   readonly #file: string
@@ -98,7 +98,7 @@ async function state(broker: BrokerProcess, wanted: '0' | '1'): Promise<void> {
   await expect.poll(latest, LONG).toBe(wanted)
 }
 
-/** What is retained under a topic; null for nothing within a second. */
+/** Resolves with the retained message of a topic; with null if none arrives within a second. */
 async function retained(port: number, topic: string): Promise<string | null> {
   const words = ['-h', '127.0.0.1', '-p', `${port}`, '-t', topic, '-C', '1', '-W', '1', '--retained-only']
   return output('mosquitto_sub', ...words).then(
@@ -160,7 +160,7 @@ describe.each([
   // Without the bit RETAIN is not passed on, so nothing is retained there.
   if (isPlain) return
 
-  test('comes back after a restart of either side, and nothing is lost or old [field-C13]', async () => {
+  test('comes back after a restart of either side, and no message is lost or stale [field-C13]', async () => {
     const broker = await BrokerProcess.start()
     const bridge = await Bridge.start(broker, [...lines, 'topic out/# out 2', 'topic in/# in 2'])
     await state(broker, '1')
@@ -197,7 +197,7 @@ describe.each([
   }, 120_000)
 })
 
-test('a bridge with a password works as one without, with the role that user add grants [field-C13]', async () => {
+test('a bridge with a password works with the role that user add grants [field-C13]', async () => {
   const data = await temporaryDirectory()
   const passwords = join(data, 'password')
   await writeFile(passwords, 'secret\n')

@@ -23,7 +23,7 @@ function godwit(...words: string[]): Promise<Ended> {
 const FLAGS = [
   ...['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  // What this browser of late does by itself is no reason for the broker to trust the others.
+  // Recent versions of this browser refuse by themselves, but the broker cannot rely on that.
   ...['--host-resolver-rules=MAP *.example 127.0.0.1', '--disable-features=LocalNetworkAccessChecks'],
 ]
 
@@ -51,7 +51,8 @@ const SESSION = `async (url, protocolVersion) => {
     ? { sessionExpiryInterval: 3600, receiveMaximum: 2, topicAliasMaximum: 5 }
     : undefined
   const will = { topic: 'will/of/page', payload: 'the page was closed', qos: 1, retain: false }
-  const options = { protocolVersion, ...dialect, properties, will, clientId: 'page', clean: false, reconnectPeriod: 0 }
+  const session = { clientId: 'page', clean: false, reconnectPeriod: 0 }
+  const options = { protocolVersion, ...dialect, properties, will, ...session }
   const first = await mqtt.connectAsync(url, options)
   await first.subscribeAsync('session/#', { qos: 2 })
   await first.subscribeAsync('$share/g/jobs', { qos: 1 })
@@ -124,7 +125,7 @@ async function whatAPageReads(broker: BrokerProcess, from: string, host: string)
   return page.evaluate(`(${READ})(${JSON.stringify(url)})`)
 }
 
-describe('pages that the default broker did not ask for', () => {
+describe('pages that nobody allowed on the default broker', () => {
   const publish = (broker: BrokerProcess): Promise<unknown> =>
     mosquittoPub(broker.port, '-q', '1', '-r', '-t', 'home/alarm/code', '-m', '4711')
 

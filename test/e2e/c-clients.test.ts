@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { BrokerProcess, cleanUp, output, ROOT, temporaryDirectory } from './process.ts'
 
-/** What each program prints, line by line. */
+/** The lines that each program prints. */
 const WORKS = [
   'qos 0 1 2',
   'retained, and cleared',

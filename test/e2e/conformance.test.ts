@@ -1,4 +1,4 @@
-/** The standards' bytes through the real process: what test/conformance shows in process, over its transports. */
+/** The standards' bytes on the real process: a part of test/conformance over each transport. */
 import { connect as connectSocket, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
@@ -116,7 +116,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
   })
 
   test.each(TRANSPORTS)(
-    'what breaks a rule is refused over %s, with its Reason Code in 5.0',
+    'packets that break a rule are refused over %s, with a Reason Code in 5.0',
     async (_name, open) => {
       for (const [bytes, reasonCode] of wrong(version)) {
         const wire = open()

@@ -1,6 +1,6 @@
 /**
- * The image without an engine: the Dockerfile's commands are run, and its files copied, in a directory; then what the
- * image would start is started there, by a user that can write nothing but the data.
+ * The image without an engine: the Dockerfile's commands are run, and its files copied, in a directory; then
+ * what the image would start is started there, by a user that can write nothing but the data.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmod, chown, cp, mkdir, readdir, readFile, stat } from 'node:fs/promises'
@@ -130,7 +130,7 @@ async function bytesBelow(directory: string): Promise<number> {
   return sizes.reduce((sum, { size }) => sum + size, 0)
 }
 
-test('the image builds, has no more than it needs, and runs as a user without rights on a read-only root', async () => {
+test('the image builds, has only what it needs, and runs without rights on a read-only root', async () => {
   const text = await readFile(join(ROOT, 'config', 'Dockerfile'), 'utf8')
   const directory = await temporaryDirectory()
   await chmod(directory, 0o755)
@@ -171,7 +171,7 @@ test('the image builds, has no more than it needs, and runs as a user without ri
   if (!isRoot) await run(['chmod', '-R', 'u+w', join(root, 'app')], root)
 })
 
-test('the context has what is copied from it, and nothing else', async () => {
+test('the context has only what is copied from it', async () => {
   const dockerfile = await readFile(join(ROOT, 'config', 'Dockerfile'), 'utf8')
   const ignore = await readFile(join(ROOT, 'config', 'Dockerfile.dockerignore'), 'utf8')
   const [all, ...kept] = ignore.trimEnd().split('\n')

@@ -43,12 +43,12 @@ async function leaveSession(broker: BrokerProcess, options: IClientOptions): Pro
 
 const V5: IClientOptions = { protocolVersion: 5, properties: { sessionExpiryInterval: 86_400 } }
 
-describe('acknowledged means kept', () => {
+describe('acknowledged messages are kept', () => {
   test.each([
     ['fsync', '3.1.1', 100_000, { protocolVersion: 4 }],
     ['os', '5.0', 20_000, V5],
   ] as const)(
-    'durability %s: SIGKILL in a flood and after it loses nothing of an offline Session, MQTT %s, %i messages',
+    'durability %s: SIGKILL in a flood and after it loses nothing, MQTT %s, %i messages',
     async (durability, _version, count, options) => {
       const broker = await BrokerProcess.start({ words: ['--durability', durability] })
       await leaveSession(broker, options)
@@ -69,7 +69,7 @@ describe('acknowledged means kept', () => {
       expect(acknowledged).toBeLessThan(count)
 
       await broker.restart()
-      // What was not acknowledged is published again, as a publisher would do it.
+      // Unacknowledged messages are published again, as a publisher does.
       const rest = await flood({ port: broker.port, topic: 'numbers', from: acknowledged, to: count })
       expect(rest).toBe(count)
       await broker.crash()
@@ -87,7 +87,7 @@ describe('acknowledged means kept', () => {
     },
   )
 
-  test('SIGKILL while a Session is drained: everything arrives, in order, and what comes twice says so', async () => {
+  test('SIGKILL while a Session is drained: all arrives in order, and repetitions have DUP', async () => {
     const count = 20_000
     const broker = await BrokerProcess.start()
     await leaveSession(broker, V5)

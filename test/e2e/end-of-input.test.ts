@@ -25,7 +25,7 @@ let reader: MosquittoSub
 let loading: boolean
 let load: Promise<unknown>
 
-/** A broker whose store is behind all the time: it may hardly be behind at all, and stores what others publish. */
+/** A broker whose store always lags: it may hardly lag at all, and has to store what others publish. */
 beforeEach(async () => {
   const file = (name: string) => `"${join(CERTIFICATES, `${name}.pem`)}"`
   const tls = `tls: { cert: ${file('server')}, key: ${file('server-key')} }`
@@ -59,7 +59,7 @@ afterEach(async () => {
   await cleanUp()
 })
 
-/** Whoever has left is gone from the broker, with what it said, when its `end` comes behind. */
+/** The broker has handled all packets of clients that left once this `end` arrives after them. */
 async function expectEverything(count: number): Promise<void> {
   const messages = await reader.received(count)
   await mosquittoPub(ports.mqtt, '-t', 'end', '-m', 'end')

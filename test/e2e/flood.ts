@@ -1,4 +1,7 @@
-/** A publisher that knows exactly what was acknowledged to it: numbered QoS 1 messages over a raw socket, MQTT 3.1.1. */
+/**
+ * A publisher of numbered QoS 1 messages over a raw socket (MQTT 3.1.1), which knows which ones were
+ * acknowledged.
+ */
 import { connect, type Socket } from 'node:net'
 import { generate, parser } from 'mqtt-packet'
 
@@ -16,8 +19,8 @@ export interface FloodOptions {
 }
 
 /**
- * Resolves with the number of the first message that was not acknowledged: `to`, or less when the connection was
- * lost. Rejects when the broker acknowledges out of order.
+ * Resolves with the number of the first message that was not acknowledged: `to`, or less when the connection
+ * was lost. Rejects when the broker acknowledges out of order.
  */
 export function flood({ port, topic, from, to, progress = () => {} }: FloodOptions): Promise<number> {
   return new Promise((resolve, reject) => {

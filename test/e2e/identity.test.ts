@@ -1,4 +1,4 @@
-/** Whose Sessions are, over restarts of the real process, with the real commands and clients. */
+/** The owners of Sessions, over restarts of the real process, with the real commands and clients. */
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
@@ -34,7 +34,7 @@ async function done(data: string, ...words: string[]): Promise<string> {
   return stdout
 }
 
-/** What the command said, and the password that it made. */
+/** The output of the command, and the password that it made. */
 async function userAdded(data: string, ...words: string[]): Promise<{ text: string; password: string }> {
   const lines = (await done(data, 'user', 'add', ...words, '--generate')).trimEnd().split('\n')
   return { text: lines.slice(0, -1).join('\n'), password: lines.at(-1)! }
@@ -90,8 +90,8 @@ async function caughtUp(
   return messages.slice(0, -1)
 }
 
-describe('whoever tried the broker without passwords', () => {
-  test('and adds users later is let in under the same Client Identifier, and starts afresh [field-C12] [field-C15]', async () => {
+describe('a user who tried the broker without passwords', () => {
+  test('and adds users keeps the Client Identifier and starts afresh [field-C12] [field-C15]', async () => {
     const broker = await BrokerProcess.start()
     const { data, port } = broker
     const kitchen = await MosquittoSub.start(port, ['-c', '-i', 'kitchen', '-q', '1', '-t', 'home/#'])
@@ -106,7 +106,11 @@ describe('whoever tried the broker without passwords', () => {
     expect(await told).toMatchObject({ reasonCode: 0x87 })
     expect(text).toContain('1 connection ended (1 without credentials)')
     expect(text).toMatch(
-      /^2 Sessions of clients without credentials \((kitchen, hall|hall, kitchen); 1 message waiting\): each ends when a user takes/m,
+      new RegExp(
+        String.raw`^2 Sessions of clients without credentials \((kitchen, hall|hall, kitchen); ` +
+          String.raw`1 message waiting\): each ends when a user takes`,
+        'm',
+      ),
     )
     await broker.crash()
     await broker.restart()
@@ -125,7 +129,7 @@ describe('whoever tried the broker without passwords', () => {
     expect((await arrived(port, 'kitchen', as)).connack).toMatchObject({ sessionPresent: true })
   })
 
-  test('is told in the log that anonymous access has ended, and that it begins again [field-C15]', async () => {
+  test('is told in the log when anonymous access ends and begins again [field-C15]', async () => {
     const broker = await BrokerProcess.start({ words: ['--set', 'log.format=json'] })
     await userAdded(broker.data, 'anna')
     await done(broker.data, 'user', 'remove', 'anna')
@@ -136,8 +140,8 @@ describe('whoever tried the broker without passwords', () => {
   })
 })
 
-describe('a name that is given again', () => {
-  test('is another user: over a restart nothing passes, and user remove says what is left [field-C12]', async () => {
+describe('a user name that is used again', () => {
+  test('is another user: nothing is inherited, and user remove tells what is left [field-C12]', async () => {
     const data = await temporaryDirectory()
     const first = await userAdded(data, 'anna')
     const broker = await BrokerProcess.start({ data })
@@ -190,7 +194,7 @@ describe('a name that is given again', () => {
 
 describe('rights that are taken away for a while', () => {
   test.each(['with the broker running', 'while no broker runs'])(
-    'destroy nothing of an absent device, %s [field-C14]',
+    'delete nothing of an absent device, %s [field-C14]',
     async (when) => {
       const data = await temporaryDirectory()
       const { password } = await userAdded(data, 'device')
@@ -224,7 +228,7 @@ describe('rights that are taken away for a while', () => {
     },
   )
 
-  test('the command says which connections and Wills it ended [field-C14]', async () => {
+  test('the command tells which connections and Wills it ended [field-C14]', async () => {
     const data = await temporaryDirectory()
     const { password } = await userAdded(data, 'device')
     const broker = await BrokerProcess.start({ data })
@@ -273,7 +277,7 @@ async function leftBehind(port: number, count: number, prefix: string): Promise<
 describe('very many Sessions that nobody needs', () => {
   const COUNT = Number(process.env.TEST_SESSIONS ?? 3000)
 
-  test('are deleted by one command, durably, with others served meanwhile [field-A4]', async () => {
+  test('are deleted by one command, durably, while others are served [field-A4]', async () => {
     const broker = await BrokerProcess.start({ words: ['--durability', 'os'] })
     const { data, port } = broker
     await leftBehind(port, COUNT, 'junk-')
@@ -292,7 +296,7 @@ describe('very many Sessions that nobody needs', () => {
     expect(rows.map(({ clientId }: { clientId: string }) => clientId)).toEqual(['other'])
   })
 
-  test('end by session_expiry_seconds_max, at a reload and at a start, and check says so beforehand [field-A4]', async () => {
+  test('end by session_expiry_seconds_max at reload and start, as check announces [field-A4]', async () => {
     const data = await temporaryDirectory()
     const file = join(data, 'godwit.yaml')
     const configure = (more: string): Promise<void> =>
@@ -334,7 +338,7 @@ describe('very many Sessions that nobody needs', () => {
 })
 
 describe('client_id', () => {
-  test('binds on TCP, WebSocket and TLS, each listener as it says, and tells why not [field-C12]', async () => {
+  test('binds on TCP, WebSocket and TLS by listener, and refusals have a reason [field-C12]', async () => {
     const data = await temporaryDirectory()
     const authority = await Authority.create()
     const server = await authority.server(Date.now())

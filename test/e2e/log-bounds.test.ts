@@ -36,7 +36,7 @@ const lines = (stdout: string): Line[] =>
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line) as Line)
 
-test('30 guesses at admin behind 1,100 anonymous refusals leave lines that name both [field-D24]', async () => {
+test('30 guesses at admin after 1,100 anonymous refusals leave lines for both [field-D24]', async () => {
   const data = await temporaryDirectory()
   await output(process.execPath, MAIN, 'user', 'add', 'admin', '--generate', '--data', data)
   const words = ['--set', 'allow_anonymous=false', '--set', 'log.repeat_seconds=1']
@@ -59,7 +59,7 @@ test('30 guesses at admin behind 1,100 anonymous refusals leave lines that name 
   expect(stdout).not.toContain('password-')
 }, 120_000)
 
-test('a reader of stdout that stops: the broker serves on, and says what was lost when it reads [field-D24]', async () => {
+test('the broker serves on if the reader of stdout stops, and tells what was lost [field-D24]', async () => {
   const words = [
     ...['start', '--port', '0', '--data', await temporaryDirectory(), '--durability', 'memory'],
     ...['--set', 'log.lines_per_second_max=unlimited', '--set', 'log.waiting_bytes_max=64KiB'],

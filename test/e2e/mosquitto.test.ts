@@ -28,7 +28,7 @@ describe.each(VERSIONS)('mosquitto_sub and mosquitto_pub, -V %s', (version) => {
     expect(await sub.received(3)).toEqual(['q/0 0 0 x', 'q/1 1 0 x', 'q/2 1 0 x'])
   })
 
-  test('a retained message greets newcomers, survives a restart, and is cleared by an empty one', async () => {
+  test('a retained message reaches newcomers, survives a restart, and can be removed', async () => {
     broker = await BrokerProcess.start()
     await mosquittoPub(broker.port, ...V, '-r', '-q', '1', '-t', 'state/door', '-m', 'open')
     const early = await MosquittoSub.start(broker.port, [...V, '-t', 'state/#'])
@@ -63,7 +63,7 @@ describe.each(VERSIONS)('mosquitto_sub and mosquitto_pub, -V %s', (version) => {
     expect(await watcher.received(2)).toEqual(['will/rude 1 0 gone', 'end 1 0 x'])
   })
 
-  test('a Session (-c) gets what came while its client was away, over a crash of the broker', async () => {
+  test('a Session (-c) gets messages from its client’s absence, over a crash of the broker', async () => {
     broker = await BrokerProcess.start()
     const session = [...V, '-c', '-i', 'device-1', '-q', '2', '-t', 'orders/#']
     const first = await MosquittoSub.start(broker.port, session)
@@ -114,7 +114,7 @@ test.each(VERSIONS)('mosquitto_rr, -V %s: a request gets its response', async (v
   await responder.endAsync()
 })
 
-test('-V mqttv5: properties arrive as they were sent', async () => {
+test('-V mqttv5: properties arrive unaltered', async () => {
   broker = await BrokerProcess.start()
   const V5 = ['-V', 'mqttv5']
   const sub = await MosquittoSub.start(broker.port, [...V5, '-q', '1', '-t', 'p'], '%p %C %D %R %P')
@@ -150,7 +150,7 @@ test('-V mqttv5: a Topic Alias stands for its topic', async () => {
   expect(await sub.received(3)).toEqual(Array(3).fill('alias/long/name 1 0 one'))
 })
 
-test('-V mqttv5: a Receive Maximum of 1 lets everything through, one by one and in order', async () => {
+test('-V mqttv5: with a Receive Maximum of 1 all messages arrive, one by one and in order', async () => {
   broker = await BrokerProcess.start()
   const words = ['-V', 'mqttv5', '-q', '2', '-t', 'f', '-D', 'connect', 'receive-maximum', '1']
   const sub = await MosquittoSub.start(broker.port, words, '%p')

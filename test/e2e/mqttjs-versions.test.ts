@@ -1,4 +1,4 @@
-/** What MQTT.js 4 and 5 share: every version of the protocol, over TCP and WebSocket. */
+/** MQTT.js 4 and 5 with every version of the protocol, over TCP and WebSocket. */
 import { connect as connect5, type IClientOptions, type IPublishPacket, type MqttClient } from 'mqtt'
 import { connect as connect4 } from 'mqtt4'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -95,7 +95,7 @@ describe.each(CASES)('$library, MQTT $version', ({ library, connect, version, di
     ])
   })
 
-  test('a Session gets what came while its client was away, in order, once', async () => {
+  test('a Session gets messages from its client’s absence, in order, once', async () => {
     const first = await connected(lasting(`${library} ${version}`))
     await first.client.subscribeAsync('s/#', { qos: 2 })
     await first.client.endAsync()
@@ -129,7 +129,7 @@ describe.each(CASES)('$library, MQTT $version', ({ library, connect, version, di
     for (const { got } of members) expect(got.length).toBeGreaterThan(0)
   })
 
-  test('more messages at once than may be in flight: all come, in order', async () => {
+  test('more messages at once than may be in flight all arrive, in order', async () => {
     const sink = await connected(five ? { properties: { receiveMaximum: 3 } } : {})
     await sink.client.subscribeAsync('f', { qos: 2 })
     const { client: source } = await connected({})

@@ -73,7 +73,7 @@ const DIALECTS: readonly [string, IClientOptions][] = [
 ]
 
 describe.each(['mqtt', 'mqtts', 'ws', 'wss'] as const)('MQTT.js over %s', (scheme) => {
-  test.each(DIALECTS)('MQTT %s: every QoS, and a payload that fills no single buffer', async (_, dialect) => {
+  test.each(DIALECTS)('MQTT %s: every QoS, and a payload larger than a buffer', async (_, dialect) => {
     const url = (await everyListener())[scheme]
     const subscriber = await connected(url, { ...dialect, ca })
     const publisher = await connected(url, { ...dialect, ca })
@@ -106,7 +106,7 @@ test('MQTT.js over a unix socket', async () => {
   expect((await arriving)[0]!.payload.toString()).toBe('hi')
 })
 
-test('a certificate that the client does not trust ends in an error on its side, and harms nobody', async () => {
+test('a certificate that the client does not trust is an error on its side, and harms nobody', async () => {
   const { mqtts } = await everyListener()
   await expect(connected(mqtts, {})).rejects.toThrow(/certificate/)
   expect((await connected(mqtts, { ca })).connected).toBe(true)
@@ -115,7 +115,7 @@ test('a certificate that the client does not trust ends in an error on its side,
 describe('MQTT.js 5.0', () => {
   const V5 = { protocolVersion: 5 } as const
 
-  test('CONNACK tells what the Server can; a missing Client Identifier is assigned', async () => {
+  test('CONNACK tells the Server’s abilities; a missing Client Identifier is assigned', async () => {
     const broker = await BrokerProcess.start()
     const client = new MqttClient(() => connectSocket(broker.port, '127.0.0.1'), {
       ...V5,
@@ -180,7 +180,7 @@ describe('MQTT.js 5.0', () => {
     ])
   })
 
-  test('a second connection with the same Client Identifier takes over: the first gets 0x8E', async () => {
+  test('a second connection with the Client Identifier takes over, and the first gets 0x8E', async () => {
     const broker = await BrokerProcess.start()
     const url = `mqtt://127.0.0.1:${broker.port}`
     const first = await connected(url, { ...V5, clientId: 'twin' })

@@ -9,7 +9,7 @@ export const NOBODY = { uid: 65_534, gid: 65_534 } as const
 
 export const IS_ROOT = process.getuid?.() === 0
 
-/** Who runs a program: the user of the tests, or somebody without rights whom root can become. */
+/** The user that runs a program: that of the tests, or one without rights that root can become. */
 export interface Runner {
   readonly title: string
   readonly uid: number

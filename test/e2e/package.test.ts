@@ -12,7 +12,7 @@ interface Lock {
   readonly packages: Record<string, Record<string, unknown> & { dev?: boolean; devOptional?: boolean }>
 }
 
-/** What a project that is written in TypeScript has of its own. */
+/** Dependencies that a project in TypeScript has itself. */
 const CONSUMER_TYPES = ['node_modules/@types/node', 'node_modules/undici-types']
 
 async function run(directory: string, name: string, ...args: string[]): Promise<string> {
@@ -22,8 +22,8 @@ async function run(directory: string, name: string, ...args: string[]): Promise<
 }
 
 /**
- * Installs the packed package into a directory elsewhere, with the dependencies that our lock file names: those npm
- * has in its cache, so that no registry needs to be asked.
+ * Installs the packed package into a directory elsewhere, with the dependencies that our lock file names:
+ * those npm has in its cache, so that no registry needs to be asked.
  */
 async function install(directory: string, tarball: string): Promise<void> {
   const root = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
@@ -76,8 +76,9 @@ test('npm pack: installed elsewhere, the command runs and the library works, wit
   const directory = await temporaryDirectory()
   const packed = await pack(directory)
   const paths = packed.files.map(({ path }) => path)
-  const expected =
-    /^(dist\/.+\.(js|d\.ts)|config\/(godwit\.(example\.yaml|service)|OPERATING\.md)|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
+  const config = String.raw`config/(godwit\.(example\.yaml|service)|OPERATING\.md)`
+  const top = String.raw`(README|CHANGELOG)\.md|LICENSE|package\.json`
+  const expected = new RegExp(String.raw`^(dist/.+\.(js|d\.ts)|${config}|${top})$`)
   expect(paths.filter((path) => !expected.test(path))).toEqual([])
   expect(packed.size).toBeLessThan(PACKAGE_BYTES_MAX)
   await install(directory, packed.filename)
@@ -97,7 +98,7 @@ test('npx: the packed file alone starts a broker, in an empty directory', async 
   const directory = await temporaryDirectory()
   const { filename, version } = await pack(directory)
   const empty = await temporaryDirectory()
-  // What it depends on is asked of the registry only where npm does not have it.
+  // The registry is asked for dependencies only if npm does not have them in its cache.
   const npx = ['--yes', '--prefer-offline', '--package', join(directory, filename), '--', 'godwit']
   expect(await run(empty, 'npx', ...npx, '--version')).toBe(`${version}\n`)
   const broker = new Program('npx', [...npx, '--port', '0', '--data', './data'], empty)
@@ -112,7 +113,7 @@ test('npx: the packed file alone starts a broker, in an empty directory', async 
 const INSTALLED_BYTES_MAX = 30_000_000
 const DEPENDENCIES_MAX = 90
 
-test('what an installation takes is told, and bounded', async () => {
+test('the size of an installation is reported, and limited', async () => {
   const report = JSON.parse(await run(ROOT, process.execPath, join('scripts', 'size.mjs'), '--json'))
   expect(report.installedBytes).toBeGreaterThan(report.unpackedBytes)
   expect(report.installedBytes).toBeLessThan(INSTALLED_BYTES_MAX)

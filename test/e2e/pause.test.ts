@@ -51,7 +51,7 @@ const connecting = (clientId: string, keepalive: number): IConnectPacket => ({
   will: { topic: 'will', payload: Buffer.from(clientId), qos: 0, retain: false },
 })
 
-test('clients whose PINGREQ or CONNECT is in the socket are served when it goes on [field-B6]', async () => {
+test('clients with PINGREQ or CONNECT in the socket are served when it goes on [field-B6]', async () => {
   const broker = await BrokerProcess.start({ words: ['--set', 'limits.connect_timeout_seconds=1'] })
   const wills = await MosquittoSub.start(broker.port, ['-t', 'will'])
   const clients: Client[] = []
@@ -78,7 +78,7 @@ test('clients whose PINGREQ or CONNECT is in the socket are served when it goes 
   await late.next('connack')
   expect(clients.map(({ packets }) => packets.at(-1)?.cmd)).toEqual(clients.map(() => 'pingresp'))
   expect(late.packets.map(({ cmd }) => cmd)).toEqual(['connack'])
-  // Who sent nothing is closed, as it should be.
+  // A client that sent nothing is closed, as it should be.
   if (!silent.socket.closed) await once(silent.socket, 'close')
   expect((await wills.received(1))[0]).toContain('silent')
 })

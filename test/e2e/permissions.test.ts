@@ -1,4 +1,4 @@
-/** What other users of the machine find of a broker's files, whatever the mask of the process that starts it. */
+/** Other users of the machine cannot read a broker's files, whatever the umask of its start. */
 import { readdirSync, statSync } from 'node:fs'
 import { chmod, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ afterEach(cleanUp)
 
 const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8)
 
-test('messages, Sessions and backups are for the user of the broker alone', async () => {
+test('messages, Sessions and backups are readable by the broker’s user only', async () => {
   const data = join(await temporaryDirectory(), 'new')
   const mask = process.umask(0)
   let broker: BrokerProcess
@@ -30,7 +30,7 @@ test('messages, Sessions and backups are for the user of the broker alone', asyn
   for (const path of [...files, `${backup}.jsonl`]) expect(modeOf(path), path).toMatch(/^[67]00$/)
 })
 
-test('a directory or password file that others can get at is told at the start, with what helps', async () => {
+test('the start warns of a directory or password file that others can access, with a remedy', async () => {
   const data = join(await temporaryDirectory(), 'open')
   const passwords = join(data, 'passwords')
   await mkdir(data)

@@ -21,7 +21,7 @@ function godwit(...words: string[]): Promise<Ended> {
 }
 
 describe('the process', () => {
-  test('SIGTERM: clients of 5.0 get 0x8B, and it ends with 0', async () => {
+  test('SIGTERM gives clients of 5.0 0x8B and ends the broker with 0', async () => {
     const broker = await BrokerProcess.start({ webSocket: true })
     const options = { protocolVersion: 5, reconnectPeriod: 0 } as const
     const clients = [
@@ -39,7 +39,7 @@ describe('the process', () => {
     for (const client of clients) await client.endAsync(true)
   })
 
-  test('SIGTERM with a client that never reads: it ends all the same', async () => {
+  test('SIGTERM ends the broker even with a client that never reads', async () => {
     const broker = await BrokerProcess.start({ words: ['--set', 'shutdown_seconds=1'] })
     const socket = connectSocket(broker.port, '127.0.0.1')
     await once(socket, 'connect')
@@ -58,7 +58,7 @@ describe('the process', () => {
     await mosquittoPub(broker.port, '-q', '1', '-t', 'still', '-m', 'here')
   })
 
-  test('an address that is taken is named', async () => {
+  test('an address in use is named', async () => {
     const broker = await BrokerProcess.start()
     const { code, stderr } = await godwit('--port', `${broker.port}`, '--data', await temporaryDirectory())
     expect(code).toBe(1)
@@ -66,7 +66,7 @@ describe('the process', () => {
     expect(stderr).not.toMatch(/\n {4}at /)
   })
 
-  test('wrong usage and configuration end with 2, and say what to do', async () => {
+  test('wrong usage and configuration end with 2 and tell what to do', async () => {
     const unknown = await godwit('--prot', '1883')
     expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining('--port')])
     const value = await godwit('--port', 'many')
@@ -80,7 +80,7 @@ describe('the process', () => {
     expect((await godwit('check', file)).code).toBe(0)
   })
 
-  test('a configuration file is what it runs with', async () => {
+  test('the broker runs with a configuration file', async () => {
     const file = join(await temporaryDirectory(), 'godwit.yaml')
     await writeFile(file, 'limits:\n  maximum_qos: 1\n')
     const broker = await BrokerProcess.start({ words: ['--config', file] })
@@ -97,7 +97,7 @@ describe('the process', () => {
     expect([help.code, help.stdout]).toEqual([0, expect.stringContaining('--data DIR')])
   })
 
-  test('what it needs while it serves was read before: clients that take all descriptors do not end it', async () => {
+  test('clients that take all descriptors do not end it, as it has read all its files', async () => {
     const data = await temporaryDirectory()
     const words = `ulimit -n 300; exec '${process.execPath}' '${MAIN}' --port 0 --data '${data}'`
     const broker = new Program('sh', ['-c', words])
@@ -153,7 +153,7 @@ describe('the process', () => {
     expect((await broker.ended).code).toBe(0)
   })
 
-  test('what is not MQTT harms nobody', async () => {
+  test('input that is not MQTT harms nobody', async () => {
     const broker = await BrokerProcess.start({ webSocket: true })
     const garbage = [
       Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'),

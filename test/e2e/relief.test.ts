@@ -1,4 +1,6 @@
-/** What others pay while a few clients have the broker hold most of what it has: nothing. Real processes and sockets. */
+/**
+ * A few clients make the broker hold most of its memory, and others pay nothing. Real processes and sockets.
+ */
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -116,7 +118,7 @@ async function untilClosed(all: readonly Socket[], count: number): Promise<void>
     .toBeGreaterThanOrEqual(count)
 }
 
-test('five clean Sessions that acknowledge nothing while 100 MB are published once: others are refused nothing', async () => {
+test('five clean Sessions that acknowledge nothing of 100 MB: others are refused nothing', async () => {
   const server = await broker('memory_bytes_max: 48MiB')
   for (let number = 0; number < 5; number++) await silent(server.port, `silent${number}`, 'load', 1)
   const pub = await publisher(server.port)
@@ -132,7 +134,7 @@ test('five clean Sessions that acknowledge nothing while 100 MB are published on
   await pub.endAsync()
 }, 120_000)
 
-test('ten readers that read nothing: newcomers come in, and the readers pay', async () => {
+test('ten subscribers that read nothing: newcomers get in, and the subscribers pay', async () => {
   const server = await broker('memory_bytes_max: 24MiB')
   const readers: Socket[] = []
   for (let number = 0; number < 10; number++) {
@@ -156,7 +158,7 @@ test('ten readers that read nothing: newcomers come in, and the readers pay', as
   await pub.endAsync()
 }, 120_000)
 
-test('2,000 strangers with 63 KB each: they have their share, and log-ins come through from the same address', async () => {
+test('2,000 strangers with 63 KB each: log-ins from the same address still get through', async () => {
   const server = await broker('memory_bytes_max: 64MiB')
   const begun = Buffer.concat([Buffer.from([0x10, 0xfb, 0xff, 0x3f]), Buffer.alloc(63_000)])
   const strangers: Socket[] = []
@@ -172,7 +174,7 @@ test('2,000 strangers with 63 KB each: they have their share, and log-ins come t
   expect(residentBytes).toBeLessThan(350 * MIB)
 }, 120_000)
 
-test('200 half-sent PUBLISH of 24 MB: what arrives is bounded, the largest are cut off, others are served', async () => {
+test('200 half-sent PUBLISH of 24 MB: memory is bounded, the largest are cut off', async () => {
   const server = await broker('memory_bytes_max: 128MiB')
   const begun = Buffer.concat([
     connectBytes(4, 2, 'x').subarray(0, 0),

@@ -1,4 +1,4 @@
-/** What root does where another user has a say: it takes no word from what that user can write, and writes nothing there. */
+/** Root trusts no file that another user can change, and writes none where another user can put a link. */
 import {
   chmodSync,
   chownSync,
@@ -47,7 +47,7 @@ function uidOf({ pid }: Program): number {
 
 const isUp = (stdout: string): boolean => /^godwit (listener|serves)/m.test(stdout)
 
-// What root does can be shown by root only; `setup.test.ts` warns where it is not.
+// Only root can show what root does; `setup.test.ts` warns if the tests run as another user.
 describe.runIf(IS_ROOT)('root, started on the directory of another user', () => {
   /** Set up for NOBODY by root. */
   async function made(): Promise<{ top: string; directory: string; config: string }> {
@@ -59,7 +59,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     return { top, directory, config }
   }
 
-  test('is not made to write elsewhere by a configuration without its user [field-D23]', async () => {
+  test('is not made to write elsewhere by a configuration that names no user [field-D23]', async () => {
     const { top, directory, config } = await made()
     const target = join(top, 'root-only')
     mkdirSync(target, { mode: 0o700 })
@@ -74,21 +74,22 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect(uidOf(broker)).toBe(NOBODY.uid)
     await broker.until((stdout) =>
       stdout.includes(
-        `godwit note: now running as user ${NOBODY.uid} instead of root, because that user can change ${directory}`,
+        `godwit note: now running as user ${NOBODY.uid} instead of root, ` +
+          `because that user can change ${directory}`,
       ),
     )
     for (const name of ['CURRENT', 'control.sock'])
       expect(statSync(join(directory, name)).uid).toBe(NOBODY.uid)
   })
 
-  test('does not become somebody else by the word of that directory [field-D23]', async () => {
+  test('does not become another user because a directory says so [field-D23]', async () => {
     const { directory, config } = await made()
     writeFileSync(config, `${LISTENERS}user: root\n`)
     const { code, stderr } = await ran('--data', directory)
     expect([code, stderr]).toEqual([1, expect.stringContaining("only root can run godwit as 'root'")])
   })
 
-  test('takes the word of the command line on whom to go on as [field-D23]', async () => {
+  test('runs as the user that the command line names [field-D23]', async () => {
     const { directory, config } = await made()
     writeFileSync(config, LISTENERS)
     const broker = started('--data', directory, '--user', `${NOBODY.uid}:${NOBODY.gid}`)
@@ -97,11 +98,11 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect(broker.stdout).not.toContain('godwit note: goes on as')
   })
 
-  test('changes users, renews and repairs as the user to whom the directory belongs [field-D23]', async () => {
+  test('changes users, renews and repairs as the owner of the directory [field-D23]', async () => {
     const { top, directory } = await made()
     const target = join(top, 'target')
     writeFileSync(target, 'of root', { mode: 0o600 })
-    // What a program of root that follows links would overwrite.
+    // A program of root that follows links would overwrite this file.
     symlinkSync(target, join(directory, 'LOG'))
     symlinkSync(target, join(directory, 'accounts.json.lock'))
     for (const words of [['setup', '--renew'], ['user', 'list'], ['check-store'], ['repair']]) {
@@ -111,7 +112,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect(statSync(join(directory, 'server.crt')).uid).toBe(NOBODY.uid)
   })
 
-  test('repairs a directory that it names as the user to whom that belongs [field-D23]', async () => {
+  test('repairs a named directory as its owner [field-D23]', async () => {
     const { directory, config } = await made()
     writeFileSync(config, LISTENERS)
     const broker = started('--data', directory)
@@ -127,7 +128,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect(ofRoot).toEqual([])
   })
 
-  test('tells whom it goes on as when that user may not read what is there [field-D23]', async () => {
+  test('names the user that it runs as if that user may not read the files [field-D23]', async () => {
     const directory = join(await home(), 'data')
     const before = started('--data', directory, '--port', '0')
     await before.until(isUp)
@@ -142,7 +143,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     ])
   })
 
-  test('takes no configuration that others can write, or exchange by a link [field-D23]', async () => {
+  test('accepts no configuration that others can write, or replace by a link [field-D23]', async () => {
     const top = await home()
     const config = join(top, 'godwit.yaml')
     writeFileSync(config, LISTENERS)
@@ -150,7 +151,9 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     const open = await ran('--config', config)
     expect([open.code, open.stderr]).toEqual([
       1,
-      `godwit: root does not trust ${config}: others can change ${config}\nLet only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\nCode: GODWIT_ROOT_PATH\n`,
+      `godwit: root does not trust ${config}: others can change ${config}\n` +
+        'Let only root change it (chown root, chmod go-w), or name a user to run as: --user NAME\n' +
+        'Code: GODWIT_ROOT_PATH\n',
     ])
     chmodSync(config, 0o644)
     const theirs = join(top, 'theirs')
@@ -177,7 +180,10 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     expect([log.code, log.stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^godwit: log\.security_file: root does not write .*theirs\/log: user 65534 can change .*theirs\n.*--user NAME\nCode: GODWIT_ROOT_PATH\n$/,
+        new RegExp(
+          String.raw`^godwit: log\.security_file: root does not write .*theirs/log: ` +
+            String.raw`user 65534 can change .*theirs\n.*--user NAME\nCode: GODWIT_ROOT_PATH\n$`,
+        ),
       ),
     ])
     const socket = await ran(
@@ -190,7 +196,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
     ])
   })
 
-  test('takes no reload from a configuration that was given to somebody [field-D23]', async () => {
+  test('reloads no configuration that was given to another user [field-D23]', async () => {
     const top = await home()
     const config = join(top, 'godwit.yaml')
     writeFileSync(config, `${LISTENERS.replace('.}', './data}')}`)
@@ -218,7 +224,7 @@ describe.runIf(IS_ROOT)('root, started on the directory of another user', () => 
 })
 
 describe.runIf(IS_ROOT)('who can change what is at a path', () => {
-  test('is whoever owns it or a directory above it, and everybody where it is open [field-D23]', async () => {
+  test('is the owner of it or of a directory above it, and everybody if it is open [field-D23]', async () => {
     const top = await home()
     const path = (name: string): string => join(top, name)
     mkdirSync(path('plain'))

@@ -51,7 +51,7 @@ async function begun(directory: string): Promise<Program> {
   return broker
 }
 
-/** What `openssl s_client` says of a connection that it verifies with this file. */
+/** Resolves with the output of `openssl s_client` for a connection that it verifies with this file. */
 async function connected(caFile: string, ...words: string[]): Promise<string> {
   const command = [
     's_client',
@@ -73,7 +73,7 @@ const RSA_ONLY = [
   ['-tls1_3', '-sigalgs', 'rsa_pss_rsae_sha256:RSA+SHA256'],
 ] as const
 
-test('what setup makes serves RSA-only devices, and ECDSA to all that know it [field-E27]', async () => {
+test('the files of setup serve RSA-only devices, and ECDSA to all that know it [field-E27]', async () => {
   const { directory, password, path } = await made()
   await begun(directory)
   for (const words of RSA_ONLY) {
@@ -85,7 +85,7 @@ test('what setup makes serves RSA-only devices, and ECDSA to all that know it [f
     }
   }
   for (const words of [['-tls1_2'], ['-tls1_3']]) {
-    // Whoever knows both gets what costs the broker less, and what a copy of `ca.crt` from before RSA verifies.
+    // A client that knows both gets the cheaper one, which an old copy of `ca.crt` without RSA verifies, too.
     writeFileSync(path('old-ca.crt'), firstCertificate(readFileSync(path('ca.crt'), 'utf8')))
     for (const file of ['ca.crt', 'old-ca.crt']) {
       const said = await connected(path(file), ...words)
@@ -115,7 +115,7 @@ test('what setup makes serves RSA-only devices, and ECDSA to all that know it [f
   }
 })
 
-test('an earlier setup with ECDSA alone is told how, and serves both after --rsa [field-E27]', async () => {
+test('an earlier setup with ECDSA alone gets advice, and serves both after --rsa [field-E27]', async () => {
   const { directory, path } = await made()
   for (const name of ['ca-rsa.crt', 'ca-rsa.key', 'server-rsa.crt', 'server-rsa.key']) rmSync(path(name))
   writeFileSync(path('ca.crt'), firstCertificate(readFileSync(path('ca.crt'), 'utf8')))
@@ -134,7 +134,7 @@ test('an earlier setup with ECDSA alone is told how, and serves both after --rsa
   await broker.kill()
 })
 
-test('--renew keeps the keys, --new-key makes others [field-E27]', async () => {
+test('--renew keeps the keys, --new-key makes new ones [field-E27]', async () => {
   const { directory, path } = await made()
   const keys = (): string[] =>
     ['server.key', 'server-rsa.key'].map((name) => readFileSync(path(name), 'utf8'))
@@ -151,7 +151,7 @@ test('--renew keeps the keys, --new-key makes others [field-E27]', async () => {
   expect((await ran('check', path('godwit.yaml'))).stdout).toContain('ok')
 })
 
-test('the broker renews what ends soon by itself, and says so [field-E27]', async () => {
+test('the broker renews certificates that expire soon by itself, and says so [field-E27]', async () => {
   const { directory, path } = await made()
   const read = (name: string): string => readFileSync(path(name), 'utf8')
   const issuer = { certificate: firstCertificate(read('ca.crt')), key: read('ca.key') }

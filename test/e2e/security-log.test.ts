@@ -31,7 +31,7 @@ function publish(port: number, ...words: string[]): Promise<unknown> {
     .ended
 }
 
-test('logins, refusals, changes and by whom stand in a file for its owner alone, secrets do not', async () => {
+test('log-ins, refusals and changes are in a file for its owner only, without secrets', async () => {
   const data = await temporaryDirectory()
   const path = join(await temporaryDirectory(), 'security.log')
   await output(process.execPath, MAIN, 'user', 'add', 'ada', '--generate', '--data', data)
@@ -64,7 +64,7 @@ test('logins, refusals, changes and by whom stand in a file for its owner alone,
   expect(text).not.toContain('not-the-password')
 })
 
-test('without a file they stand in the log, with their codes', async () => {
+test('without a file they are in the log, with their codes', async () => {
   const broker = await BrokerProcess.start()
   await publish(broker.port, '-i', 'device')
   await output(process.execPath, MAIN, 'backup', join(await temporaryDirectory(), 'b'), '--data', broker.data)
@@ -91,7 +91,7 @@ test('a file that cannot be written prevents the start, and says so', async () =
   expect(stderr).toContain("Name a file in a directory that the broker's user can write.")
 })
 
-test('in the data directory of a fresh setup it does not keep the broker from starting [field-A2]', async () => {
+test('in the data directory of a fresh setup the file does not prevent the start [field-A2]', async () => {
   const data = await temporaryDirectory()
   await output(process.execPath, MAIN, 'setup', '--data', data)
   const path = join(data, 'security.log')

@@ -6,17 +6,17 @@ import { output, ROOT } from './process.ts'
 
 const UNIT = join(ROOT, 'config', 'godwit.service')
 
-/** Of 100; above 50 systemd calls a service exposed. What is left is the network, and nothing can be done without. */
+/** Of 100; systemd calls a service above 50 exposed. The rest is for the network, which the broker needs. */
 const EXPOSURE_MAX = 20
 
-test('the unit has no mistakes that systemd finds, and next to no rights', async () => {
+test('systemd finds no mistakes in the unit, which has almost no rights', async () => {
   await output('systemd-analyze', 'verify', UNIT)
   const words = ['security', '--offline=true', `--threshold=${EXPOSURE_MAX}`, '--no-pager', UNIT]
   const told = await output('systemd-analyze', ...words)
   expect(told).toContain('Overall exposure level for godwit.service')
 })
 
-test('the unit waits longer for the end than the broker takes, and does not repeat a wrong configuration', () => {
+test('the unit gives the broker time to end, and does not restart it on a wrong configuration', () => {
   const unit = readFileSync(UNIT, 'utf8')
   expect(unit).toMatch(/^ExecStart=\/usr\/bin\/env godwit start --data \/var\/lib\/godwit$/m)
   expect(unit).toMatch(/^RestartPreventExitStatus=2$/m)

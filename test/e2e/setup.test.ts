@@ -19,7 +19,7 @@ interface Made {
   readonly directory: string
   readonly port: number
   readonly webSocketPort: number
-  /** What setup printed. */
+  /** The output of setup. */
   readonly printed: string
   /** The administrator's. */
   readonly password: string
@@ -169,7 +169,7 @@ describe.each(runners)('three commands, %s', (_, runnerOf) => {
     )
   })
 
-  test('files are of the user, and secrets for nobody else', async () => {
+  test('files belong to the user, and nobody else can read secrets', async () => {
     const runner = await runnerOf()
     const { directory } = await made(runner)
     const mode = (name: string): string => (statSync(join(directory, name)).mode & 0o777).toString(8)
@@ -216,7 +216,7 @@ describe('the lines that setup prints', () => {
     expect(pem).toBe(readFileSync(ca(place), 'utf8'))
   })
 
-  test('tell the fingerprint as openssl does', async () => {
+  test('have the same fingerprint as openssl prints', async () => {
     const place = await made(ourselves())
     const shown = await output('openssl', 'x509', '-in', ca(place), '-noout', '-fingerprint', '-sha256')
     expect(place.printed).toContain(`SHA-256 fingerprint ${shown.trim().split('=')[1]}`)
@@ -276,7 +276,7 @@ describe('setup, run again', () => {
     expect(closed).toBe(false)
   })
 
-  test('what is missing is made, what is half there is refused', async () => {
+  test('missing files are made, incomplete ones are refused', async () => {
     const { directory, broker } = await made(ourselves())
     await broker.kill()
     rmSync(join(directory, 'server.crt'))
@@ -293,7 +293,7 @@ describe('setup, run again', () => {
 })
 
 describe('the certificates', () => {
-  test('are accepted by OpenSSL at its strictest, Python and Node, by name and by address', async () => {
+  test('are accepted by strict OpenSSL, Python and Node, by name and by address', async () => {
     const place = await made(ourselves())
     const strict = ['-x509_strict', '-purpose', 'sslserver', '-CAfile', ca(place)]
     for (const name of [
@@ -321,10 +321,10 @@ describe('the certificates', () => {
   })
 })
 
-// What root can do is shown where root runs the tests; the warning above says so elsewhere.
+// Only root can show what root does; the warning above says so to others.
 if (IS_ROOT)
   describe('root', () => {
-    test('sets up for another user, and goes on as that user', async () => {
+    test('sets up for another user, and runs as that user', async () => {
       // Directories for tests are closed to others.
       const home = await temporaryDirectory()
       chmodSync(home, 0o755)
@@ -337,7 +337,7 @@ if (IS_ROOT)
       for (const name of ['.', 'server.key', 'accounts.json', 'CURRENT', 'control.sock']) {
         expect([name, statSync(join(place.directory, name)).uid]).toEqual([name, NOBODY.uid])
       }
-      // What root changes stays the user's.
+      // Files that root changes still belong to the user.
       await told(ourselves(), 'user', 'add', 'sensor', '--generate', '--data', place.directory)
       await told(ourselves(), 'setup', '--renew', '--data', place.directory)
       expect(statSync(join(place.directory, 'server.key')).uid).toBe(NOBODY.uid)
@@ -353,7 +353,7 @@ if (IS_ROOT)
       )
     })
 
-    test('sets up a directory that belongs to somebody: everything in it is theirs', async () => {
+    test('sets up a directory of another user with files of that user', async () => {
       // Root works as that user there, who has to be able to reach it.
       const home = await temporaryDirectory()
       chmodSync(home, 0o755)
@@ -367,7 +367,7 @@ if (IS_ROOT)
     })
   })
 
-test('who is not root is told that only root can go on as another user', async () => {
+test('another user is told that only root can run as another user', async () => {
   const runner = IS_ROOT ? await nobody() : ourselves()
   const { code, stderr } = await ran(runner, '--user', 'root', '--data', await runner.home(), '--port', '0')
   expect([code, stderr]).toEqual([1, expect.stringContaining("only root can run godwit as 'root'")])

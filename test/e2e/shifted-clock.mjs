@@ -1,6 +1,7 @@
 /**
- * For `node --import`: a machine whose wall clock is wrong, and whose boot id is another one. Both are read from the file that
- * TEST_CLOCK_FILE names, `{"wallMs": how wrong it is, "boot": text}`, the former again each time.
+ * For `node --import`: a machine whose wall clock is wrong, and whose boot id is another one. Both are read
+ * from the file that TEST_CLOCK_FILE names, `{"wallMs": how wrong it is, "boot": text}`, the former again
+ * each time.
  */
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'

@@ -1,4 +1,6 @@
-/** A broker in a small heap on stores that hold much: it starts, serves, and loses nothing, or says in words why it cannot. */
+/**
+ * A broker in a small heap, on large stores: it starts, serves and loses nothing, or explains why it cannot.
+ */
 import { connect } from 'node:net'
 import { afterEach, expect, test } from 'vitest'
 import { NO_IDENTIFIERS } from '../../src/mqtt/message.ts'
@@ -96,7 +98,7 @@ async function fillShares(
   }
 }
 
-test('a start on 500,000 entries of 10,000 Shared Subscriptions succeeds, and all of them are delivered in order', async () => {
+test('a start on 500,000 entries of 10,000 Shared Subscriptions succeeds, all are delivered', async () => {
   const [shares, rounds] = [10_000, 50]
   const data = await storeWith((server) => fillShares(server, 1, shares, rounds))
   const program = broker(data, HEAP_MIB)
@@ -110,7 +112,7 @@ test('a start on 500,000 entries of 10,000 Shared Subscriptions succeeds, and al
   expect((await program.ended).code).toBe(0)
 })
 
-test('a start on 800,000 of them in the queues of 1,000 Sessions succeeds, and a Session gets what is its own', async () => {
+test('a start on 800,000 entries in 1,000 Sessions succeeds, and a Session gets its own', async () => {
   const [sessions, shares, rounds] = [1000, 20_000, 40]
   const data = await storeWith((server) => fillShares(server, sessions, shares, rounds))
   const program = broker(data, HEAP_MIB)
@@ -127,7 +129,7 @@ test('a start on 800,000 of them in the queues of 1,000 Sessions succeeds, and a
   expect((await program.ended).code).toBe(0)
 })
 
-test('a start on 200,000 messages in flight to 400 Sessions succeeds, and they are sent again in order', async () => {
+test('a start on 200,000 messages in flight to 400 Sessions succeeds, and all are sent again', async () => {
   const [sessions, each] = [400, 500]
   const data = await storeWith(async (server) => {
     for (let id = 1; id <= sessions; id++) {
@@ -149,7 +151,7 @@ test('a start on 200,000 messages in flight to 400 Sessions succeeds, and they a
   expect((await program.ended).code).toBe(0)
 })
 
-test('very many groups on one filter: a broker in a small heap parks what they wait for, and starts again', async () => {
+test('very many groups on one filter: a small heap parks their messages, and starts again', async () => {
   const [shares, rounds] = [10_000, 60]
   const data = await temporaryDirectory()
   const words = ['--set', 'limits.profile=open', '--durability', 'os']
@@ -176,7 +178,10 @@ test('very many groups on one filter: a broker in a small heap parks what they w
   expect(payloads.every((payload, index) => Number(payload) === Math.floor(index / shares))).toBe(true)
 })
 
-/** Sends packets, so many at a time, until one is refused: the connection ends, or SUBACK says so. How many were sent. */
+/**
+ * Sends packets, so many at a time, until one is refused by SUBACK or the end of the connection. Resolves
+ * with the number of packets that were sent.
+ */
 function fill(
   port: number,
   clientId: string,
@@ -271,7 +276,7 @@ test.each(Object.keys(FULL) as (keyof typeof FULL)[])(
   },
 )
 
-test('what cannot fit into memory is refused in words before it ends the process, and nothing is changed', async () => {
+test('a store that cannot fit into memory is refused with a reason, and nothing is changed', async () => {
   const data = await storeWith(async (server) => {
     server.createSession(1)
     for (let index = 0; index < 150_000; index++) {

@@ -191,14 +191,14 @@ const NOTHING: Record<Exclude<keyof Census, 'topicBytes'>, 0> = {
   memoryBytes: 0,
 }
 
-/** What the broker holds, but for the topic names that it remembers: they stay, bounded, for whoever comes next. */
+/** Returns what the broker holds, without the topic names that it remembers within a limit. */
 function left(): Omit<Census, 'topicBytes'> {
   const { memoryBytes, topicBytes, ...rest } = broker.census()
   return { ...rest, memoryBytes: memoryBytes - topicBytes }
 }
 
 describe.each(['memory', 'fsync'] as const)('soak, durability %s', (durability) => {
-  test('clients come and vanish in every way, and nothing of them is left', async () => {
+  test('clients come and go in every way, and nothing of them is left', async () => {
     broker = await createBroker({
       durability,
       ...(durability === 'fsync' && { dataDirectory: await temporaryDirectory() }),

@@ -1,4 +1,4 @@
-/** A fleet with passwords that comes back all at once after `kill -9`, each client with a socket, and without asking twice. */
+/** A fleet with passwords comes back all at once after `kill -9`; no client tries again after a refusal. */
 import { describe, expect, test } from 'vitest'
 import { type StormOptions, storm } from '../../scripts/fairness/storm.mjs'
 import { MAIN } from './process.ts'
@@ -16,12 +16,12 @@ async function comesBack(options: StormOptions): Promise<void> {
   })
 }
 
-describe('after kill -9 a fleet is let in, nobody refused, with its Sessions, and no Will is published', () => {
+describe('after kill -9 a fleet is let in with its Sessions, nobody refused, no Will published', () => {
   test('with passwords that Godwit made, and with chosen ones that it remembers', async () => {
     await comesBack({ clients: 300, passwords: 'mixed', version: 5 })
   })
 
-  test('with chosen passwords that nothing remembers: they wait, and are let in one by one', async () => {
+  test('with chosen passwords that are not remembered: clients wait and are let in one by one', async () => {
     await comesBack({ clients: 200, passwords: 'chosen', remembers: false })
   })
 

@@ -39,7 +39,7 @@ async function publish(topic: (index: number) => string, retain: boolean): Promi
 }
 
 test.each(['1.2', '1.3'])(
-  'over TLS %s they get all retained messages behind SUBACK [field-E26]',
+  'over TLS %s they get all retained messages after SUBACK [field-E26]',
   async (version) => {
     await publish((index) => `select/${index}`, true)
     const { code, stdout } = await client(version).ended
@@ -49,7 +49,7 @@ test.each(['1.2', '1.3'])(
 )
 
 test.each(['1.2', '1.3'])(
-  'over TLS %s they get all queued messages behind CONNACK [field-E26]',
+  'over TLS %s they get all queued messages after CONNACK [field-E26]',
   async (version) => {
     const keeper = await connectAsync(`mqtt://127.0.0.1:${ports.mqtt}`, { clientId: 'sel1', clean: false })
     await keeper.subscribeAsync('select/#', { qos: 1 })

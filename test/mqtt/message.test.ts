@@ -12,7 +12,7 @@ function message(bytes: Buffer): Message {
   })
 }
 
-test.each([false, true])('own copies, once (lasting: %s)', (lasting) => {
+test.each([false, true])('own copies a message once (lasting: %s)', (lasting) => {
   const bytes = Buffer.alloc(60, 'a')
   const one = message(bytes)
   one.encoded3 = { buffer: bytes, start: 0, end: 60 }

@@ -287,15 +287,18 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
       },
     )
 
-    it('[MQTT-4.6.0-4] [MQTT-4.6.0-4, 3.1.1] PUBRELs keep the order of the PUBRECs, resent ones too', async () => {
-      const { world, sub, pub } = await pair()
-      for (let n = 1; n <= 3; n++) await pub.publish('t', `${n}`, 2)
-      sub.got()
-      await sub.bytes(Buffer.concat([3, 1, 2].map((id) => acknowledge(0x50, id))))
-      await sub.vanish()
-      const back = await world.connect('sub', kept, version)
-      expect(brief(back.got())).toEqual(['pubrel 3', 'pubrel 1', 'pubrel 2'])
-    })
+    it(
+      '[MQTT-4.6.0-4] [MQTT-4.6.0-4, 3.1.1] ' + 'PUBRELs keep the order of the PUBRECs, if resent too',
+      async () => {
+        const { world, sub, pub } = await pair()
+        for (let n = 1; n <= 3; n++) await pub.publish('t', `${n}`, 2)
+        sub.got()
+        await sub.bytes(Buffer.concat([3, 1, 2].map((id) => acknowledge(0x50, id))))
+        await sub.vanish()
+        const back = await world.connect('sub', kept, version)
+        expect(brief(back.got())).toEqual(['pubrel 3', 'pubrel 1', 'pubrel 2'])
+      },
+    )
 
     it(
       '[MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-4.6.0-5, 3.1.1] [MQTT-4.6.0-6, 3.1.1] ' +

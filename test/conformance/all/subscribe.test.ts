@@ -4,7 +4,7 @@ import { World } from '../../broker/harness.ts'
 import { DIALECTS, expectEachRefused, sent, subscribe, unsubscribe } from '../wire.ts'
 
 describe.each(DIALECTS)('MQTT %s', (_, version) => {
-  /** What 5.0 writes before the Reason Codes: no properties. */
+  /** The part before the Reason Codes, which is in 5.0 only: no properties. */
   const none = version === 5 ? '00' : ''
 
   it(

@@ -174,7 +174,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
 
   const NAMES = ['a', 'a/', 'a/b', 'a/b/c', 'a//c', '/', '/a', 'b', 'A']
 
-  /** Which of the names a filter matches, live and as retained messages. */
+  /** Resolves with the names that a filter matches, live and as retained messages. */
   async function matches(filter: string): Promise<string[]> {
     const world = await World.make()
     const pub = await world.connect('pub', {}, version)

@@ -10,7 +10,7 @@ const PASSWORD = 0x40
 const USER_NAME = 0x80
 const ACCEPTED = '20020000'
 
-/** Whatever the policy is asked about who it is, it answers by the Client Identifier. */
+/** The policy decides by the Client Identifier, whatever else the CONNECT has. */
 const REFUSALS: Record<string, 0x85 | 0x86 | 0x87 | 0x88 | 0x83> = {
   identifier: 0x85,
   password: 0x86,

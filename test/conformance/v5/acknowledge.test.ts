@@ -8,7 +8,7 @@ import { ask } from './answers.ts'
 const NONE = properties()
 const USER = 0x26
 
-/** What a client may say in each; 0x10 is a word of the Server, which a bridge is at its other end. */
+/** The Reason Codes of a client; 0x10 is the Server's, and a bridge is a Server at its other end. */
 const RECEIVED = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
 const RELEASED = [0x00, 0x92]
 

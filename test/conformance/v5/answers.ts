@@ -1,4 +1,4 @@
-/** What MQTT 5.0 clients are told at CONNECT. */
+/** The answers that MQTT 5.0 clients get at CONNECT. */
 import { expect } from 'vitest'
 import type { TestClient, World } from '../../broker/harness.ts'
 import { sent } from '../wire.ts'

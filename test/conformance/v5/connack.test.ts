@@ -10,7 +10,7 @@ const NONE = properties()
 const PLAIN = connect(5, 2, NONE, 'a')
 const WILLED = (flags: number, topic = 'w') => connect(5, flags, NONE, 'a', NONE, topic, 'p')
 
-/** What table 3-1 allows in a refusal. */
+/** Reason Codes that table 3-1 allows in a refusal. */
 const REFUSALS = new Set([
   0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b,
   0x9c, 0x9d, 0x9f,

@@ -226,7 +226,7 @@ describe('Will', () => {
     await watcher.subscribe('w')
     const client = world.open(5)
     const forwarded = [USER, 'z', '1', USER, '__proto__', '', USER, 'z', '0', USER, '', 'a'] as const
-    // What is the Server's own stands between them.
+    // Properties for the Server alone are between them.
     const own = properties(...forwarded.slice(0, 6), 0x18, uint32(0), ...forwarded.slice(6))
     await client.bytes(connect(5, 0x06, NONE, 'a', own, 'w', 'p'))
     sent(watcher)

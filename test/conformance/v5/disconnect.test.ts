@@ -6,7 +6,7 @@ import { connectPacket, lasting, type TestClient, World } from '../../broker/har
 import { packet, properties, uint16, uint32 } from '../../mqtt/packets.ts'
 import { acknowledge, expectEachRefused, expectRefused, publish, sent, subscribe } from '../wire.ts'
 
-/** What table 3-10 lets a Server send. */
+/** Reason Codes that table 3-10 lets a Server send. */
 const FROM_SERVER = [
   0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
   0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,

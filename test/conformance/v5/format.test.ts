@@ -274,7 +274,7 @@ describe('Packet Identifiers', () => {
     const bytes = packet(0x30, 't', NONE, [0, 5, 0, 1])
     await (await world.connect('pub')).bytes(bytes)
     expect(sent(sub)).toBe(bytes.toString('hex'))
-    // What looks like an identifier is a Property Length of 0 and a payload.
+    // These bytes look like an identifier, but are a Property Length of 0 and a payload.
     await (await world.connect('pub')).bytes(packet(0x30, 't', [0, 9]))
     expect(sent(sub)).toBe(packet(0x30, 't', NONE, [9]).toString('hex'))
   })

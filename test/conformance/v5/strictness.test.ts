@@ -14,7 +14,7 @@ import { publish, subscribe } from '../wire.ts'
 
 const NONE = properties()
 
-/** What a client that speaks 5.0 is told, and whether the Network Connection is closed. */
+/** Returns the answers to a client that speaks 5.0, and whether the Network Connection is closed. */
 async function verdict(world: World, bytes: Buffer): Promise<{ told: string[]; closed: boolean }> {
   const isConnect = bytes[0]! >> 4 === 1
   const client = isConnect ? world.open(5) : await world.connect('client')
@@ -64,7 +64,7 @@ describe('packets that are cut', () => {
     const answers = 'puback 0|pubrec 0|pubrel 0|pubcomp 0|suback 0|unsuback 0'
     const whole = new RegExp(String.raw`^(${types})\b.* cut to \d+: (${answers})?$`)
     expect(others.filter((line) => !silent.test(line) && !whole.test(line))).toEqual([
-      // What is left is whole, and wrong or an end for another reason.
+      // These remainders are whole packets, which are wrong or end the connection for another reason.
       'PUBLISH, alias for the topic name, cut to 6: disconnect 82 and closed', // not known here
       'SUBSCRIBE, 5.0, cut to 3: disconnect 82 and closed', // no Topic Filter
       'SUBSCRIBE, syntax left to the Server, cut to 3: disconnect 82 and closed',

@@ -113,7 +113,7 @@ describe('a listener', () => {
     await listener.close()
   })
 
-  test('closes with many peers that sent much after their last packet, and resets none', async () => {
+  test('closes many peers that sent much after their last packet, and resets none', async () => {
     const closed = Array.from({ length: 60 }, async () => {
       const client = connect(listener.port, '127.0.0.1')
       clients.push(client)

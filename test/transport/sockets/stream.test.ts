@@ -126,7 +126,7 @@ describe.each(['127.0.0.1', '::1', 'unix'] as const)('a stream on %s', (where) =
 })
 
 describe('a TCP link', () => {
-  test('counts what waits for a reader that reads nothing, and tells when it went out', async () => {
+  test('counts bytes that wait for a reader that stops, and reports when they have left', async () => {
     const listener = await listening(TCP)
     const socket = client(listener).pause()
     const { link } = await recorder.at(0)

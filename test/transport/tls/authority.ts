@@ -1,4 +1,6 @@
-/** Makes certificates for tests: an authority like that of `godwit setup`, and clients that it signs and revokes. */
+/**
+ * Makes certificates for tests: an authority like that of `godwit setup`, whose clients it signs and revokes.
+ */
 import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
 import {

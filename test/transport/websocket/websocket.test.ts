@@ -203,16 +203,19 @@ describe('the opening handshake', () => {
     }
   })
 
-  test('[MQTT-6.0.0-3] [MQTT-6.0.0-3, 3.1.1] a client without a known subprotocol gets an error', async () => {
-    const listener = await listening()
-    for (const offered of [[], ['soap']]) {
-      const [status, text] = await refusal(listener.address, offered)
-      expect(status).toBe(400)
-      expect(text).toContain('subprotocol "mqtt"')
-    }
-    expect(recorder.links.length).toBe(0)
-    expect(refusals.length).toBe(2)
-  })
+  test(
+    '[MQTT-6.0.0-3] [MQTT-6.0.0-3, 3.1.1] ' + 'a client without a known subprotocol gets an error',
+    async () => {
+      const listener = await listening()
+      for (const offered of [[], ['soap']]) {
+        const [status, text] = await refusal(listener.address, offered)
+        expect(status).toBe(400)
+        expect(text).toContain('subprotocol "mqtt"')
+      }
+      expect(recorder.links.length).toBe(0)
+      expect(refusals.length).toBe(2)
+    },
+  )
 
   test('another path is not found', async () => {
     const listener = await listening({ webSocketPath: '/broker' })
@@ -533,7 +536,7 @@ describe('an open WebSocket', () => {
     expect(recorded.closes.length).toBe(1)
   })
 
-  test('destroy closes at once, once, and nothing follows', async () => {
+  test('destroy closes at once and is reported once', async () => {
     const { webSocket, recorded } = await opened()
     const gone = closing(webSocket)
     webSocket.send(Buffer.from('a'))
@@ -549,7 +552,7 @@ describe('an open WebSocket', () => {
     expect(recorded.receivedBytes).toBe(0)
   })
 
-  test('a client that closes ends the Link cleanly; one that vanishes as well', async () => {
+  test('a client that closes or vanishes ends the Link cleanly', async () => {
     const first = await opened()
     first.webSocket.close()
     await first.recorded.until((link) => link.closes.length > 0)
