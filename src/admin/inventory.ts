@@ -69,59 +69,42 @@ const NOUNS = {
 
 type Parameters = Readonly<Record<string, unknown>>
 
+/** The parts that all commands use. */
+interface Tools {
+  readonly inventory: Inventory
+  readonly pages: Pages
+  /** Reports a change to the security log. */
+  readonly tell: (event: SecurityEvent) => void
+}
+
+type Commands = Readonly<Record<string, ControlCommand>>
+
 /** Returns the commands. They report their changes to `tell`. */
-export function inventoryCommands(
-  inventory: Inventory,
-  tell: (event: SecurityEvent) => void,
-): Readonly<Record<string, ControlCommand>> {
-  const pages = new Pages()
-  const list =
-    <T>(name: string, rows: (query: InventoryQuery) => Steps<T>): ControlCommand =>
-    (parameters) => {
-      const { after, limit = 100, ...filters } = listParameters(parameters)
-      const which = JSON.stringify([name, filters])
-      return after === undefined
-        ? pages.begin(which, rows(queryOf(filters)), limit)
-        : pages.resume<T>(which, after, limit)
-    }
-  const show: ControlCommand = (parameters) => sessionDetails(inventory, word(parameters, 0))
-  /** Deletes or counts all that match, and reports an event of this `kind`. */
-  const many = async <T>(
-    parameters: Parameters,
-    kind: keyof typeof NOUNS,
-    rows: (query: InventoryQuery) => Steps<T>,
-    found: (entry: T) => Match,
-    take: (entry: T) => boolean,
-  ): Promise<ChangeResult> => {
-    const { after: _after, limit: _limit, ...filters } = listParameters(parameters)
-    const isDryRun = parameters.dryRun === true
-    if (!isDryRun) expectAvailable(inventory)
-    const taken = isDryRun ? null : take
-    const done = await processMatches(inventory, rows(queryOf(filters)), found, taken, () =>
-      expectAvailable(inventory),
-    )
-    const subject = inWords(filters)
-    if (!isDryRun && done.count > 0) {
-      tell({ kind, subject, by: requestedBy(parameters), detail: `${done.count} ${NOUNS[kind]}` })
-    }
-    return done
+export function inventoryCommands(inventory: Inventory, tell: (event: SecurityEvent) => void): Commands {
+  const tools: Tools = { inventory, pages: new Pages(), tell }
+  return {
+    ...clientCommands(tools),
+    ...sessionCommands(tools),
+    ...subscriptionCommands(tools),
+    ...retainedCommands(tools),
   }
-  const deleteSession: ControlCommand = async (parameters) => {
-    if (asksForMany(parameters)) {
-      const found = (entry: SessionEntry): Match => ({ ...entry, name: entry.clientId, mayComeBack: true })
-      const take = ({ clientId }: SessionEntry): boolean => inventory.endSession(clientId)
-      return many(parameters, 'session-deleted', (query) => inventory.sessions(query), found, take)
-    }
-    const clientId = word(parameters, 0)
-    expectAvailable(inventory)
-    const wasConnected = inventory.client(clientId) !== null
-    if (!(await inventory.deleteSession(clientId))) throw noSession(clientId)
-    const detail = wasConnected ? 'it was connected' : ''
-    tell({ kind: 'session-deleted', subject: clientId, by: requestedBy(parameters), detail })
-    return { count: 1 } satisfies ChangeResult
+}
+
+function clientCommands(tools: Tools): Commands {
+  const { inventory, tell } = tools
+  const rows = (query: InventoryQuery): Steps<ClientEntry> => inventory.clients(query)
+  const kickMany = (parameters: Parameters): Promise<ChangeResult> => {
+    const found = (entry: ClientEntry): Match => ({
+      ...entry,
+      name: entry.clientId,
+      mayComeBack: true,
+      isConnected: true,
+    })
+    const take = ({ clientId }: ClientEntry): boolean => inventory.disconnect(clientId)
+    return changeMany(tools, parameters, 'client-kicked', rows, found, take)
   }
   return {
-    'client list': list('client', (query) => inventory.clients(query)),
+    'client list': list(tools, 'client', rows),
     'client show': (parameters) => {
       const clientId = word(parameters, 0)
       const found = sessionDetails(inventory, clientId)
@@ -129,16 +112,7 @@ export function inventoryCommands(
       return found
     },
     'client kick': (parameters) => {
-      if (asksForMany(parameters)) {
-        const found = (entry: ClientEntry): Match => ({
-          ...entry,
-          name: entry.clientId,
-          mayComeBack: true,
-          isConnected: true,
-        })
-        const take = ({ clientId }: ClientEntry): boolean => inventory.disconnect(clientId)
-        return many(parameters, 'client-kicked', (query) => inventory.clients(query), found, take)
-      }
+      if (asksForMany(parameters)) return kickMany(parameters)
       const clientId = word(parameters, 0)
       if (!inventory.disconnect(clientId)) {
         throw inventory.session(clientId) === null ? noSession(clientId) : notConnected(clientId)
@@ -146,11 +120,33 @@ export function inventoryCommands(
       tell({ kind: 'client-kicked', subject: clientId, by: requestedBy(parameters), detail: '' })
       return { count: 1 } satisfies ChangeResult
     },
-    'client delete': deleteSession,
-    'session list': list('session', (query) => inventory.sessions(query)),
-    'session show': show,
-    'session delete': deleteSession,
-    'subscription list': list('subscription', (query) => inventory.subscriptions(query)),
+    'client delete': (parameters) => deleteSessions(tools, parameters),
+  }
+}
+
+function sessionCommands(tools: Tools): Commands {
+  const { inventory } = tools
+  return {
+    'session list': list(tools, 'session', (query) => inventory.sessions(query)),
+    'session show': (parameters) => sessionDetails(inventory, word(parameters, 0)),
+    'session delete': (parameters) => deleteSessions(tools, parameters),
+  }
+}
+
+function subscriptionCommands(tools: Tools): Commands {
+  const { inventory, tell } = tools
+  const rows = (query: InventoryQuery): Steps<SubscriptionEntry> => inventory.subscriptions(query)
+  const deleteMany = (parameters: Parameters): Promise<ChangeResult> => {
+    const found = ({ clientId, topicFilter, isConnected }: SubscriptionEntry): Match => ({
+      name: `${clientId} ${topicFilter}`,
+      isConnected,
+    })
+    const take = ({ clientId, topicFilter }: SubscriptionEntry): boolean =>
+      inventory.endSubscription(clientId, topicFilter)
+    return changeMany(tools, parameters, 'subscription-deleted', rows, found, take)
+  }
+  return {
+    'subscription list': list(tools, 'subscription', rows),
     'subscription show': (parameters): SubscriptionEntry => {
       const [clientId, topicFilter] = [word(parameters, 0), word(parameters, 1)]
       const found = inventory.subscription(clientId, topicFilter)
@@ -158,16 +154,7 @@ export function inventoryCommands(
       return found
     },
     'subscription delete': async (parameters) => {
-      if (asksForMany(parameters)) {
-        const found = ({ clientId, topicFilter, isConnected }: SubscriptionEntry): Match => ({
-          name: `${clientId} ${topicFilter}`,
-          isConnected,
-        })
-        const take = ({ clientId, topicFilter }: SubscriptionEntry): boolean =>
-          inventory.endSubscription(clientId, topicFilter)
-        const rows = (query: InventoryQuery): Steps<SubscriptionEntry> => inventory.subscriptions(query)
-        return many(parameters, 'subscription-deleted', rows, found, take)
-      }
+      if (asksForMany(parameters)) return deleteMany(parameters)
       const [clientId, topicFilter] = [word(parameters, 0), word(parameters, 1)]
       expectAvailable(inventory)
       if (!(await inventory.deleteSubscription(clientId, topicFilter))) {
@@ -177,16 +164,24 @@ export function inventoryCommands(
       tell({ kind: 'subscription-deleted', subject: clientId, by, detail: topicFilter })
       return { count: 1 } satisfies ChangeResult
     },
-    'retained list': list('retained', (query) => inventory.retained(query)),
+  }
+}
+
+function retainedCommands(tools: Tools): Commands {
+  const { inventory, tell } = tools
+  const rows = (query: InventoryQuery): Steps<MessageEntry> => inventory.retained(query)
+  const deleteMany = (parameters: Parameters): Promise<ChangeResult> => {
+    const { topic } = parameters
+    if (typeof topic === 'string' && isServerTopic(topic)) throw ownTopic(topic)
+    const found = ({ topicName }: MessageEntry): Match => ({ name: topicName })
+    const take = ({ topicName }: MessageEntry): boolean => inventory.clearRetained(topicName)
+    return changeMany(tools, parameters, 'retained-deleted', rows, found, take)
+  }
+  return {
+    'retained list': list(tools, 'retained', rows),
     'retained show': (parameters) => retainedDetails(inventory, word(parameters, 0)),
     'retained delete': async (parameters) => {
-      if (asksForMany(parameters)) {
-        const { topic } = parameters
-        if (typeof topic === 'string' && isServerTopic(topic)) throw ownTopic(topic)
-        const found = ({ topicName }: MessageEntry): Match => ({ name: topicName })
-        const take = ({ topicName }: MessageEntry): boolean => inventory.clearRetained(topicName)
-        return many(parameters, 'retained-deleted', (query) => inventory.retained(query), found, take)
-      }
+      if (asksForMany(parameters)) return deleteMany(parameters)
       expectAvailable(inventory)
       const subject = word(parameters, 0)
       const count = await clearOne(inventory, subject)
@@ -194,6 +189,56 @@ export function inventoryCommands(
       return { count } satisfies ChangeResult
     },
   }
+}
+
+function list<T>({ pages }: Tools, name: string, rows: (query: InventoryQuery) => Steps<T>): ControlCommand {
+  return (parameters) => {
+    const { after, limit = 100, ...filters } = listParameters(parameters)
+    const which = JSON.stringify([name, filters])
+    return after === undefined
+      ? pages.begin(which, rows(queryOf(filters)), limit)
+      : pages.resume<T>(which, after, limit)
+  }
+}
+
+/** Deletes or counts all that match, and reports an event of this `kind`. */
+async function changeMany<T>(
+  { inventory, tell }: Tools,
+  parameters: Parameters,
+  kind: keyof typeof NOUNS,
+  rows: (query: InventoryQuery) => Steps<T>,
+  found: (entry: T) => Match,
+  take: (entry: T) => boolean,
+): Promise<ChangeResult> {
+  const { after: _after, limit: _limit, ...filters } = listParameters(parameters)
+  const isDryRun = parameters.dryRun === true
+  if (!isDryRun) expectAvailable(inventory)
+  const taken = isDryRun ? null : take
+  const done = await processMatches(inventory, rows(queryOf(filters)), found, taken, () =>
+    expectAvailable(inventory),
+  )
+  const subject = inWords(filters)
+  if (!isDryRun && done.count > 0) {
+    tell({ kind, subject, by: requestedBy(parameters), detail: `${done.count} ${NOUNS[kind]}` })
+  }
+  return done
+}
+
+async function deleteSessions(tools: Tools, parameters: Parameters): Promise<ChangeResult> {
+  const { inventory, tell } = tools
+  if (asksForMany(parameters)) {
+    const found = (entry: SessionEntry): Match => ({ ...entry, name: entry.clientId, mayComeBack: true })
+    const take = ({ clientId }: SessionEntry): boolean => inventory.endSession(clientId)
+    const rows = (query: InventoryQuery): Steps<SessionEntry> => inventory.sessions(query)
+    return changeMany(tools, parameters, 'session-deleted', rows, found, take)
+  }
+  const clientId = word(parameters, 0)
+  expectAvailable(inventory)
+  const wasConnected = inventory.client(clientId) !== null
+  if (!(await inventory.deleteSession(clientId))) throw noSession(clientId)
+  const detail = wasConnected ? 'it was connected' : ''
+  tell({ kind: 'session-deleted', subject: clientId, by: requestedBy(parameters), detail })
+  return { count: 1 }
 }
 
 function sessionDetails(inventory: Inventory, clientId: string): SessionDetails {

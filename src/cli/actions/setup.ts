@@ -267,16 +267,7 @@ async function ensureServerCertificate(
   if (isThere && !options.renew) {
     report.push(`godwit kept ${server.certificate}, ${until(read(certificate!))}`)
     const missing = [...wanted.names, ...wanted.addresses].filter((name) => !covers(known, name))
-    if (missing.length > 0) {
-      const given = [
-        ...options.names.map((name) => ` --name ${name}`),
-        ...options.addresses.map((address) => ` --address ${address}`),
-      ].join('')
-      report.push(
-        `godwit note: ${server.certificate} does not name ${missing.join(', ')}; to add: ` +
-          `godwit setup --renew --data ${shellWord(directory)}${given}`,
-      )
-    }
+    if (missing.length > 0) report.push(missingNamesNote(directory, server.certificate, missing, options))
     return known
   }
   if (!isThere) refuseOrphanKey(key!, certificate!)
@@ -308,6 +299,19 @@ async function ensureServerCertificate(
   report.push(`godwit made ${what}, ${until(made.certificate)}: for ${names}`)
   if (isThere) report.push('godwit note: a running broker serves it within seconds')
   return all
+}
+
+function missingNamesNote(
+  directory: string,
+  certificate: string,
+  missing: readonly string[],
+  { names, addresses }: SetupOptions,
+): string {
+  const given = [...names.map((name) => ` --name ${name}`), ...addresses.map((one) => ` --address ${one}`)]
+  return (
+    `godwit note: ${certificate} does not name ${missing.join(', ')}; to add: ` +
+    `godwit setup --renew --data ${shellWord(directory)}${given.join('')}`
+  )
 }
 
 async function signCertificate(

@@ -1,4 +1,4 @@
-/** `godwit user` and `godwit role` */
+/** Defines `godwit user` and `godwit role`. */
 import type { AccountCommand } from '../../access/account-commands.ts'
 import { type AccountsCommand, changeAccounts } from '../actions/account-commands.ts'
 import { changeManyUsers } from '../actions/many-users.ts'

@@ -1,4 +1,4 @@
-/** `godwit backup` */
+/** Defines `godwit backup`. */
 import { backup } from '../actions/store-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { dataDirectory } from '../grammar/directories.ts'

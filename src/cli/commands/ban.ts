@@ -1,4 +1,4 @@
-/** `godwit ban` */
+/** Defines `godwit ban`. */
 import type { BanCommand } from '../../access/bans/ban-commands.ts'
 import { type BansCommand, changeBans } from '../actions/ban-commands.ts'
 import { type Command, command, done } from '../grammar/command.ts'

@@ -1,4 +1,4 @@
-/** `godwit check-store` */
+/** Defines `godwit check-store`. */
 import { checkStore } from '../actions/store-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { ExitCode } from '../grammar/context.ts'

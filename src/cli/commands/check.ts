@@ -1,4 +1,4 @@
-/** `godwit check` */
+/** Defines `godwit check`. */
 import { resolve } from 'node:path'
 import { configKey } from '../../broker/boundary/limit-row.ts'
 import { checkConfig, loadConfig, readConfigFile } from '../../config/config.ts'

@@ -1,4 +1,4 @@
-/** `godwit explain access` */
+/** Defines `godwit explain access`. */
 import { type ExplainCommand, explain } from '../actions/account-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { configOf } from '../grammar/directories.ts'

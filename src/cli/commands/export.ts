@@ -1,4 +1,4 @@
-/** `godwit export` */
+/** Defines `godwit export`. */
 import type { ExportVersion } from '../../store/records/jsonl.ts'
 import { exportLines } from '../actions/store-commands.ts'
 import { command } from '../grammar/command.ts'

@@ -1,4 +1,4 @@
-/** `godwit import` */
+/** Defines `godwit import`. */
 import { importLines } from '../actions/store-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { dataDirectory } from '../grammar/directories.ts'

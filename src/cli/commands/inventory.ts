@@ -1,4 +1,4 @@
-/** `godwit client`, `session`, `subscription` and `retained`, for a running broker */
+/** Defines `godwit client`, `session`, `subscription` and `retained`, for a running broker. */
 import { type InventoryCommand, type InventoryKind, inventory } from '../actions/inventory-commands.ts'
 import { writeFully } from '../actions/output.ts'
 import { type Command, command } from '../grammar/command.ts'

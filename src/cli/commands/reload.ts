@@ -1,4 +1,4 @@
-/** `godwit reload` */
+/** Defines `godwit reload`. */
 import { command, done } from '../grammar/command.ts'
 import { dataDirectory } from '../grammar/directories.ts'
 import { locationOf, PLACE } from '../grammar/options.ts'

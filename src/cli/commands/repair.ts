@@ -1,4 +1,4 @@
-/** `godwit repair` */
+/** Defines `godwit repair`. */
 import { repair } from '../actions/store-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { namedOrDataDirectory } from '../grammar/directories.ts'

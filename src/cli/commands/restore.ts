@@ -1,4 +1,4 @@
-/** `godwit restore` */
+/** Defines `godwit restore`. */
 import { restore } from '../actions/store-commands.ts'
 import { command, done } from '../grammar/command.ts'
 import { dataDirectory } from '../grammar/directories.ts'

@@ -1,4 +1,4 @@
-/** `godwit setup` */
+/** Defines `godwit setup`. */
 import { setup } from '../actions/setup.ts'
 import { command, done } from '../grammar/command.ts'
 import { namedDirectory } from '../grammar/directories.ts'

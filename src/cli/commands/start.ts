@@ -1,4 +1,4 @@
-/** `godwit start`, which runs a broker */
+/** Defines `godwit start`, which runs a broker until it is stopped. */
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { type Config, type ConfigSources, loadConfig } from '../../config/config.ts'
@@ -93,16 +93,9 @@ async function serve(
   flags: ConfigFlags,
   yielded: (string | null)[],
 ): Promise<ExitCode> {
-  const { environment, stdout, stderr, words } = context
+  const { environment, stdout, stderr } = context
   const sources = sourcesOf(environment, givenFile, flags)
-  // Only the command line and the environment name the user here: another user could have written the file.
-  if (sources.file !== undefined) {
-    yielded.push(dropRootToOwner([sources.file], flags.user ?? environment[environmentVariable('user')]))
-  }
-  const config = loadConfig(sources)
-  if (config.user !== null) becomeUser(config.user)
-  yielded.push(dropRootToOwner([config.data.directory]))
-  refuseUntrustedPaths(config)
+  const config = loadTrusted(sources, flags, environment, yielded)
   const { level, waitingBytesMax } = config.log
   const logger = createLogger(level, logFormat(config, stdout), stdout, waitingBytesMax)
   context.onUncaught((error) => {
@@ -118,43 +111,18 @@ async function serve(
     reloading?.reload('SIGHUP').catch(() => {})
   })
   const broker = await context.startBroker({
-    dataDirectory: config.data.directory,
-    durability: config.data.durability,
-    durabilityIntervalSeconds: config.data.durabilityIntervalSeconds,
-    reserveBytes: config.data.reserveBytes,
-    residentBytesMax: config.data.residentBytesMax,
-    listeners: config.listeners,
-    access: config.access,
-    limits: config.limits,
-    sysIntervalSeconds: config.sysIntervalSeconds,
+    ...optionsOf(config),
     ...runtimeLocation(environment),
-    controlSocket: true,
-    renewsCertificates: true,
     controlCommands: reloadCommands(() => reloading),
   })
   const detachLog = attachLog(broker.events, logger, context.now, config.log)
   securityLog.attach(broker.events, context.now)
   // If the file of the start is gone, the reload fails instead of falling back to the defaults.
-  const sourcesNow = (): ConfigSources => {
-    const now = sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources
-    const writer = now.file === undefined ? null : untrustedWriter(now.file)
-    if (writer !== null) {
-      const message = `root no longer trusts this file: ${writer}`
-      throw new ConfigError([{ where: now.file!, key: '', message }])
-    }
-    return now
-  }
+  const sourcesNow = (): ConfigSources =>
+    expectTrusted(sources.file === undefined ? sourcesOf(environment, givenFile, flags) : sources)
   reloading = new ConfigReloader(sourcesNow, config, broker, logger)
-  const opening = canListenElsewhere(sources) ? publicCommandLine(words) : null
-  const notices = startNotices(effectiveConfig(config, broker.hasUsers), version(), broker.listeners, opening)
-  if (broker.notice !== undefined) notices.push(`godwit note: ${broker.notice}`)
-  // Without systemd nobody has asked for remembered log-ins.
-  if (broker.loginsNotice != null && environment.RUNTIME_DIRECTORY !== undefined)
-    notices.push(`godwit note: ${broker.loginsNotice}`)
-  const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
-  if (files !== null) notices.push(`godwit note: ${files}`)
-  notices.push(...yielded.filter((note) => note !== null), ...untrustedFileNotices(config))
-  stdout.write(`${notices.join('\n')}\n`)
+  const notices = [...noticesOf(context, sources, config, broker), ...yielded.filter((note) => note !== null)]
+  stdout.write(`${[...notices, ...untrustedFileNotices(config)].join('\n')}\n`)
   const end = await Promise.race([stopped, broker.fatal])
   if (end instanceof Error) {
     logger.fatal({ err: end }, 'the broker cannot continue')
@@ -166,6 +134,65 @@ async function serve(
   if (end instanceof Error || !closed) return ExitCode.Failure
   stdout.write('godwit stopped\n')
   return ExitCode.CleanEnd
+}
+
+/** Loads the configuration. Root becomes the user who owns or is named by it. */
+function loadTrusted(
+  sources: ConfigSources,
+  flags: ConfigFlags,
+  environment: ProcessContext['environment'],
+  yielded: (string | null)[],
+): Config {
+  // Only the command line and the environment name the user here: another user could have written the file.
+  if (sources.file !== undefined) {
+    yielded.push(dropRootToOwner([sources.file], flags.user ?? environment[environmentVariable('user')]))
+  }
+  const config = loadConfig(sources)
+  if (config.user !== null) becomeUser(config.user)
+  yielded.push(dropRootToOwner([config.data.directory]))
+  refuseUntrustedPaths(config)
+  return config
+}
+
+/** Throws ConfigError if another user can change the file that root reads again. */
+function expectTrusted(sources: ConfigSources): ConfigSources {
+  const writer = sources.file === undefined ? null : untrustedWriter(sources.file)
+  if (writer === null) return sources
+  const message = `root no longer trusts this file: ${writer}`
+  throw new ConfigError([{ where: sources.file!, key: '', message }], 'GODWIT_ROOT_PATH')
+}
+
+function optionsOf({ data, listeners, access, limits, sysIntervalSeconds }: Config) {
+  const { directory: dataDirectory, ...storing } = data
+  return {
+    dataDirectory,
+    ...storing,
+    listeners,
+    access,
+    limits,
+    sysIntervalSeconds,
+    controlSocket: true,
+    renewsCertificates: true,
+  }
+}
+
+/** Lists what the person who started the broker should know. */
+function noticesOf(
+  { environment, words }: ProcessContext,
+  sources: ConfigSources,
+  config: Config,
+  broker: RunningBroker,
+): string[] {
+  const opening = canListenElsewhere(sources) ? publicCommandLine(words) : null
+  const effective = effectiveConfig(config, broker.hasUsers)
+  // Without systemd nobody has asked for remembered log-ins.
+  const logins = environment.RUNTIME_DIRECTORY === undefined ? null : broker.loginsNotice
+  const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
+  const notes = [broker.notice, logins, files].filter((note) => note !== undefined && note !== null)
+  return [
+    ...startNotices(effective, version(), broker.listeners, opening),
+    ...notes.map((note) => `godwit note: ${note}`),
+  ]
 }
 
 /**

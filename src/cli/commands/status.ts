@@ -1,4 +1,4 @@
-/** `godwit status` */
+/** Defines `godwit status`. */
 import { status } from '../actions/status.ts'
 import { command, done } from '../grammar/command.ts'
 import { dataDirectory } from '../grammar/directories.ts'
