@@ -210,6 +210,8 @@ export class ServerState implements SessionContext {
   timeOffset = 0
   /** Time before the start that may not have passed; null if there is no doubt. See `BrokerClock`. */
   doubt: TimeDoubt | null = null
+  /** Begins a turn for newcomers that wait; null if none is needed. */
+  #wakeUp: Deadline | null = null
   /** Retained messages from before the start, while time is in doubt. */
   readonly #oldRetained = new WeakSet<Message>()
 
@@ -228,6 +230,14 @@ export class ServerState implements SessionContext {
       this.work,
     )
     this.connectQueue = new ConnectQueue(this.turn)
+    this.turn.onNewcomersWait = () => this.#wakeForNewcomers()
+  }
+
+  #wakeForNewcomers(): void {
+    this.#wakeUp ??= this.deadlines.at(this.clock + 1, () => {
+      this.#wakeUp = null
+      this.turn.begin()
+    })
   }
 
   /** Broker time of this moment in ms; `now` is the time of the turn. */

@@ -6,6 +6,8 @@
  * clients are active, turns are short, so that nobody waits for long. A client that is alone gets long turns,
  * which cost less per message.
  */
+
+import { NewcomerPace } from './newcomer-pace.ts'
 import { TurnMemory } from './turn-memory.ts'
 import { SLICE_UNITS, UNITS, type Work } from './work.ts'
 
@@ -85,6 +87,9 @@ export class Turn {
   readonly #continuations = new Waiting<() => void>()
   /** Actions for newcomers: to handle their CONNECT, or to read from them. */
   readonly #admissions = new Waiting<() => void>()
+  readonly #pace = new NewcomerPace()
+  /** Called at the end of a turn if newcomers wait only for time to pass: to begin a turn within 100 ms. */
+  onNewcomersWait: () => void = () => {}
   /** Units of work when this turn began to take input. */
   #units = 0
   #budget = ALONE
@@ -135,12 +140,18 @@ export class Turn {
   }
 
   get #newcomersMax(): number {
-    return this.now - this.#activeAt < ACTIVE_MS ? NEWCOMERS_BESIDE_OTHERS_MAX : NEWCOMERS_MAX
+    return this.#isActive ? NEWCOMERS_BESIDE_OTHERS_MAX : NEWCOMERS_MAX
+  }
+
+  /** Whether any client has been active lately. */
+  get #isActive(): boolean {
+    return this.now - this.#activeAt < ACTIVE_MS
   }
 
   /** Counts a CONNECT. */
   newcomer(): void {
     this.#newcomers++
+    this.#pace.cameIn()
   }
 
   /** Units for a task that does not belong to a single client. */
@@ -220,8 +231,20 @@ export class Turn {
     this.#flush()
     // A failed write may have begun the next turn, with packets in the same memory.
     if (!this.#open && this.#backlog.length === 0) this.memory.turnEnded()
-    if (this.#continuations.length > 0 || this.#admissions.length > 0) this.#continue()
+    const admitted = this.#admitted()
+    if (this.#continuations.length > 0 || admitted > 0) this.#continue(admitted)
+    else if (this.#admissions.length > 0) this.onNewcomersWait()
     if (this.#backlog.length > 0) this.begin()
+  }
+
+  /** Returns how many of the newcomers that wait are let in now. */
+  #admitted(): number {
+    const waiting = this.#admissions.length
+    if (waiting === 0) return 0
+    if (!this.#isActive) return Math.min(waiting, NEWCOMERS_MAX)
+    const count = this.#pace.mayComeIn(this.now, waiting, NEWCOMERS_BESIDE_OTHERS_MAX)
+    if (count === waiting) this.#pace.over()
+    return count
   }
 
   #flush(): void {
@@ -243,7 +266,7 @@ export class Turn {
    * Runs continuations once each: the first one always, others if there is time. Then lets in a few
    * newcomers.
    */
-  #continue(): void {
+  #continue(admitted: number): void {
     this.begin()
     const work = this.#work
     const from = work.units
@@ -252,7 +275,7 @@ export class Turn {
       work.units += UNITS.continuation
       this.#continuations.take()()
     }
-    for (let count = Math.min(this.#admissions.length, this.#newcomersMax); count > 0; count--) {
+    for (let count = admitted; count > 0; count--) {
       work.units += UNITS.continuation
       this.#admissions.take()()
     }

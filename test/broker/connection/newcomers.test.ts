@@ -24,6 +24,7 @@ it('a fleet that comes back at once is let in turn by turn, after connected clie
   turn.end()
   await world.settle()
   expect(reader.texts()).toEqual(['quick'])
+  await world.pass(2)
   expect(counters.clientsConnected - connected).toBe(500)
   expect(turn.number - number).toBeGreaterThan(3)
   expect(work.units - units).toBeGreaterThan(500 * UNITS.connect)
@@ -110,6 +111,8 @@ describe('while a client is active, a crowd', () => {
         expect(late.link.paused).toBe(true)
       }
       const connected = counters.clientsConnected
+      // Time enough for eight.
+      world.monotonic += 16
       await world.turn()
       pass(waiting)
       expect(counters.clientsConnected - connected).toBeLessThanOrEqual(8)
@@ -118,6 +121,37 @@ describe('while a client is active, a crowd', () => {
     expect(counters.clientsConnected - before).toBe(clients.length)
     expect(connectQueue.readingCount).toBe(0)
     for (const client of clients) expect(client.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+  })
+
+  it('of 1,000 comes in over two seconds, and all at once when nobody is active any more', async () => {
+    const { world, publisher } = await made()
+    const { counters } = world.server.state
+    const fleet = new Map(Array.from({ length: 1000 }, (_, index) => [world.open(5), connect(`c${index}`)]))
+    await world.turn()
+    const before = counters.clientsConnected
+    const count = (): number => counters.clientsConnected - before
+    /** Passes of the event loop at this moment, until nothing more happens. */
+    const now = async (): Promise<void> => {
+      for (let quiet = 0, before = count(); quiet < 5; before = count()) {
+        pass(fleet)
+        await world.turn()
+        quiet = count() === before ? quiet + 1 : 0
+      }
+    }
+    await now()
+    // Eight in the first turn, one whose CONNECT was read, and a hundred of those that wait.
+    expect(count()).toBeLessThanOrEqual(110)
+    for (let ms = 100; ms <= 1000; ms += 100) {
+      publisher.link.handler!.received(hello)
+      world.monotonic += 100
+      world.server.tick()
+      await now()
+      expect(Math.abs(count() - 100 - ms / 2)).toBeLessThanOrEqual(20)
+    }
+    world.monotonic += 1000
+    world.server.tick()
+    await now()
+    expect(count()).toBe(1000)
   })
 
   it('has the full connect time-out once it is read from', async () => {
