@@ -26,7 +26,7 @@ import { Parking } from './relief/parking.ts'
 import { addressExcess } from './relief/quotas.ts'
 import { Relief } from './relief/relief.ts'
 import { ShareBacklog } from './relief/share-backlog.ts'
-import { Estates } from './sessions/estates.ts'
+import { EndedSessions } from './sessions/ended-sessions.ts'
 import { type Lost, Reauthorization, type Reauthorized } from './sessions/reauthorization.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
 import { type Capped, SessionCap } from './sessions/session-cap.ts'
@@ -61,7 +61,7 @@ export class Server implements Acceptor {
   readonly diskRelief: DiskRelief
   readonly keptRelief: KeptRelief
   readonly #parts: ServerParts
-  readonly #estates: Estates
+  readonly #endedSessions: EndedSessions
   readonly #clock: BrokerClock
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
@@ -96,13 +96,13 @@ export class Server implements Acceptor {
     this.keptRelief = new KeptRelief(this.state)
     const publisher = new Publisher(this.state, retainedDelivery, backlog, this.diskRelief, this.keptRelief)
     const wills = new Wills(this.state, publisher)
-    this.#estates = new Estates(this.state, publisher)
+    this.#endedSessions = new EndedSessions(this.state, publisher)
     this.#parts = {
       publisher,
       wills,
       retainedDelivery,
       backlog,
-      sessions: new Sessions(this.state, this.#estates, wills, retainedDelivery, backlog),
+      sessions: new Sessions(this.state, this.#endedSessions, wills, retainedDelivery, backlog),
       relief: this.relief,
       diskRelief: this.diskRelief,
       keptRelief: this.keptRelief,
@@ -120,7 +120,7 @@ export class Server implements Acceptor {
       this.state,
       {
         server: this.#parts,
-        estates: this.#estates,
+        endedSessions: this.#endedSessions,
         parking: this.#parking,
         clock: this.#clock,
         durability: this.#durability,
@@ -479,7 +479,7 @@ export class Server implements Acceptor {
     }
     for (const connection of [...this.#links]) connection.destroy()
     this.#parts.publisher.finish()
-    this.#estates.finish()
+    this.#endedSessions.finish()
     // Retained messages that a stored Session still needs are sent again after the next start.
     this.#parts.retainedDelivery.clear()
     state.turn.end()

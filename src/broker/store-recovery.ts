@@ -9,7 +9,7 @@ import { ChurnMap } from '../structures/churn-map.ts'
 import type { BrokerClock } from './clock.ts'
 import type { Durability } from './durability.ts'
 import type { Parking } from './relief/parking.ts'
-import type { Estates } from './sessions/estates.ts'
+import type { EndedSessions } from './sessions/ended-sessions.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
 import type { Capped } from './sessions/session-cap.ts'
 import type { ClientConnection, ServerState } from './state/server-state.ts'
@@ -31,7 +31,7 @@ interface TakenUp {
 /** Parts of the Server that recovery works with. */
 export interface RecoveryParts {
   readonly server: ServerParts
-  readonly estates: Estates
+  readonly endedSessions: EndedSessions
   readonly parking: Parking
   readonly clock: BrokerClock
   readonly durability: Durability
@@ -249,7 +249,7 @@ export class StoreRecovery {
     const suspended = [...state.suspended].map(
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
     )
-    this.#parts.estates.forgetStored()
+    this.#parts.endedSessions.forgetStored()
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     state.retainedExpiry.clear()
     state.retainedDeadlines = new ChurnMap()

@@ -2,8 +2,8 @@
  * HOT. One Session (section 4.1), pure: its Subscriptions, its queue, the messages in flight to its client,
  * and the QoS 2 identifiers it received. It is the only road of a message to a subscriber, online or offline.
  *
- * What must outlive the process is recorded in the store. What must reach the client goes through a `Sender`
- * to the Network Connection that is attached, if any.
+ * Everything that must outlive the process is recorded in the store. Everything that must reach the client
+ * goes through a `Sender` to the Network Connection that is attached, if any.
  */
 import type { Delivery, Message } from '../mqtt/message.ts'
 import type { QoS } from '../mqtt/packet.ts'
@@ -102,7 +102,7 @@ export class Session implements OutboundState, InnerSession {
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
     for (const [filter, record] of subscriptions) {
       if (!isKept) session.subscriptions.set(filter, record)
-      // What waits may be a retained message, and the live one of its topic behind it, at QoS 0.
+      // A retained message may wait, and behind it the live one of its topic, at QoS 0.
       if (record.retainedPending === true) session.queue.order()
     }
     return session
@@ -125,7 +125,7 @@ export class Session implements OutboundState, InnerSession {
     this.context.mark(this)
   }
 
-  // ── its state ──────────────────────────────────────────────────────────────────────────────────────────
+  // ── its state ───────────────────────────────────────────────────────────────────────────────────────
 
   /** The commit that makes durable what is recorded for this Session now; 0 where it is not stored. */
   get durableAt(): number {
@@ -216,7 +216,7 @@ export class Session implements OutboundState, InnerSession {
     return this.queue.length > 0 && (this.#queuesQos0 || this.queue.isOrdered)
   }
 
-  // ── the Network Connection ─────────────────────────────────────────────────────────────────────────────
+  // ── the Network Connection ──────────────────────────────────────────────────────────────────────────
 
   /**
    * The client is here: what was in flight is sent again, then the queue. `receiveMaximum` is the client's,
@@ -266,7 +266,7 @@ export class Session implements OutboundState, InnerSession {
     this.pump()
   }
 
-  // ── outbound ───────────────────────────────────────────────────────────────────────────────────────────
+  // ── outbound ────────────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Takes a message for the client. `durableAt` is the commit that must be durable before a message above QoS
@@ -332,7 +332,7 @@ export class Session implements OutboundState, InnerSession {
     } else this.queue.pushOrdered(delivery)
   }
 
-  // ── the client's acknowledgements ──────────────────────────────────────────────────────────────────────
+  // ── the client's acknowledgements ───────────────────────────────────────────────────────────────────
 
   /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
@@ -377,7 +377,7 @@ export class Session implements OutboundState, InnerSession {
     this.pump()
   }
 
-  // ── inbound QoS 2 ──────────────────────────────────────────────────────────────────────────────────────
+  // ── inbound QoS 2 ───────────────────────────────────────────────────────────────────────────────────
 
   /** Whether this QoS 2 identifier was received and not yet released. */
   isInbound(packetId: number): boolean {
@@ -413,7 +413,7 @@ export class Session implements OutboundState, InnerSession {
     return this.#inbound
   }
 
-  // ── the end, and the store's view ──────────────────────────────────────────────────────────────────────
+  // ── the end, and the store's view ───────────────────────────────────────────────────────────────────
 
   /**
    * Releases all messages. Cached Routes may still reference an ended Session and must not keep them alive.

@@ -1,7 +1,6 @@
 /**
- * Messages for a crowd of subscribers: they are given out in slices, one message after the other, so that
- * nobody else waits long. What is published meanwhile to a topic of which a message is under way comes after
- * that one.
+ * Gives a message to a crowd of subscribers in slices, one message after the other, so that nobody else waits
+ * long. A message published meanwhile to a topic of which one is under way comes after that one.
  */
 import type { Message, Topic } from '../../mqtt/message.ts'
 import type { Route } from '../../routing/route.ts'
@@ -9,33 +8,34 @@ import type { Session } from '../../session/session.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
-/** From so many subscribers and groups on, a message is given out in slices. */
+/** A message for so many subscribers and groups, or more, is given out in slices. */
 export const CROWD_MIN = 4096
 
-/** About 5 ms: also where others are active, while the store waits for a message to be whole. */
+/** About 5 ms: the limit also where others are active, while the store waits for a message to be whole. */
 const SLICE_UNITS_MAX = 5 * SLICE_UNITS
 
-/** A message that is given out in slices, and how far that has come. */
+/** A message that is given out in slices, and its progress. */
 export class FanOut {
   readonly message: Message
   readonly publisher: Session | null
   readonly retains: boolean
-  /** Nothing of it is durable before all of it is. */
+  /** Whether nothing of it may be durable before all of it is. */
   readonly isWhole: boolean
-  /** Who gets it; null until it begins. */
+  /** The receivers; null until it begins. */
   route: Route<Session> | null = null
-  /** Entries of the Route, and groups behind them, that were seen to. */
+  /** Number of entries of the Route, and of groups after them, that are done. */
   at = 0
   receivers = 0
   /** Whether the store has to keep anything of it. */
   stores = false
-  /** Of its topic when it began: what the delivery of retained messages has to know. */
+  /** When the live message before it was published: see `LiveMessages.before`. */
   liveBefore = 0
-  /** The router's, when it began. */
+  /** The router's count of changes when it began. */
   changes = 0
   isOver = false
   /**
-   * Told once when everybody has it, with the commit that makes all of it durable; 0 where nothing is stored.
+   * Called once when all receivers have it, with the commit that makes all of it durable; 0 where nothing is
+   * stored.
    */
   done: ((durableAt: number) => void) | null = null
 
@@ -55,20 +55,20 @@ interface Candidate {
   readonly admit: () => void
 }
 
-/** Those that are under way, the oldest first. */
+/** The messages that are under way, the oldest first. */
 export class Crowds {
   readonly #state: ServerState
   readonly #advance: (fanOut: FanOut, until: number) => boolean
   readonly #waiting: (FanOut | Candidate)[] = []
-  /** How many of them have this topic name. */
+  /** How many of them have a topic name. */
   readonly #topics = new Map<string, number>()
   #isScheduled = false
-  /** What is added now is the candidate whose turn it is. */
+  /** Whether `add` is called for the candidate whose turn it is. */
   #isAdmitting = false
-  /** The turn in which the latest one that is whole was over. */
+  /** The turn in which the latest whole message was over. */
   #wholeEndedIn = -1
 
-  /** `advance` goes on with one until so much work was done; true when everybody has it. */
+  /** `advance` gives a message to more receivers until work reaches `until`; true when all have it. */
   constructor(state: ServerState, advance: (fanOut: FanOut, until: number) => boolean) {
     this.#state = state
     this.#advance = advance
@@ -83,22 +83,19 @@ export class Crowds {
     return this.#topics.has(name)
   }
 
-  /** Whether one that has to be whole can begin now, as it is added. */
+  /** Whether a message that must be whole can begin as soon as it is added. */
   get isFree(): boolean {
     return this.#waiting.length === 0 && this.#state.turn.number !== this.#wholeEndedIn
   }
 
-  /**
-   * Has a message wait for its turn before it is admitted: `admit` publishes it within `admitting`, or not at
-   * all.
-   */
+  /** Has a message wait for its turn. `admit` then publishes it within `admitting`, or not at all. */
   queue(topic: Topic, admit: () => void): void {
     this.#remember(topic.name)
     this.#waiting.push({ topic, admit })
     if (this.#waiting.length === 1) this.#schedule()
   }
 
-  /** Publishes a message whose turn it is. */
+  /** Runs `action`, which publishes the message whose turn it is. */
   admitting(action: () => void): void {
     this.#isAdmitting = true
     try {
@@ -108,7 +105,7 @@ export class Crowds {
     }
   }
 
-  /** Begins with it, or has it wait for those that are under way. */
+  /** Begins to give a message out, or has it wait for those that are under way. */
   add(fanOut: FanOut): void {
     const { message } = fanOut
     const isFirst = this.#isAdmitting || this.#waiting.length === 0
@@ -116,14 +113,14 @@ export class Crowds {
     if (isFirst) this.#waiting.unshift(fanOut)
     else this.#waiting.push(fanOut)
     this.#state.store.held.hold(message)
-    // Those whose slice is still to come need the body, also when it is on disk for others.
+    // Receivers of later slices need the body, even when it is on disk for others.
     message.holders++
     if (!isFirst) return
     if (this.#mustWait(fanOut)) this.#schedule()
     else this.#goOn(this.#sliceUnits(fanOut))
   }
 
-  /** Gives out all that is under way, at once. */
+  /** Gives out at once all that is under way. */
   finish(): void {
     while (this.#waiting.length > 0) this.#goOn(Number.POSITIVE_INFINITY)
   }
@@ -135,8 +132,8 @@ export class Crowds {
   }
 
   /**
-   * The store commits nothing while a message has to be whole: the end of a turn comes before the next one of
-   * these.
+   * Whether the next one must wait for the end of the turn: the store commits nothing while a message must be
+   * whole.
    */
   #mustWait(next: FanOut | Candidate): boolean {
     const mayBegin = !(next instanceof FanOut) || (next.isWhole && next.route === null)
@@ -177,7 +174,7 @@ export class Crowds {
     store.held.letGo(message)
     message.holders--
     fanOut.isOver = true
-    // Read before the store may go on: the next commit has it.
+    // Read before the store may go on: the next commit has the message.
     const durableAt = fanOut.stores ? store.openSequence : 0
     if (fanOut.isWhole) {
       store.endAtomic()

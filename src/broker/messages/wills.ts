@@ -1,4 +1,6 @@
-/** Wills (section 3.1.2.5, 3.1.3.2): kept with the Session, published when the client is lost. */
+/**
+ * Keeps Wills with their Sessions and publishes them when clients are lost (sections 3.1.2.5 and 3.1.3.2).
+ */
 import { Message, type Topic, type Will } from '../../mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../mqtt/packet.ts'
 import type { WillRecord } from '../../store/store.ts'
@@ -11,21 +13,23 @@ import type { PendingWill, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Publisher } from './publisher.ts'
 
-/** How often the grace may go by, when the broker keeps clients waiting at log-in all the time. */
+/**
+ * How many times its length the grace may take, if the broker keeps clients waiting at log-in all the time.
+ */
 const GRACES_MAX = 10
 
-/** So many sockets of clients that are not let in yet are a fleet that comes back, and not some strangers. */
+/** With more clients than this not let in yet, a fleet comes back, and not a few strangers. */
 const CROWD = 16
 
-/** When a Will is tried again that fell due while the store was being read again. */
+/** How long a Will waits that fell due while the store was being read again. */
 const RETRY_MS = 1000
 
 export class Wills {
   readonly #state: ServerState
   readonly #publisher: Publisher
-  /** Delayed Wills of before the start, and when they were due by what the store said; as long as there is doubt. */
+  /** Delayed Wills from before the start, and when they were due by the store; while time is in doubt. */
   readonly #doubtful = new Map<string, { readonly pending: PendingWill; readonly dueAt: number }>()
-  /** When a client was last kept waiting at log-in, or refused as one too many, in broker time. */
+  /** Broker time at which a client was last kept waiting at log-in, or refused as one too many. */
   #keptWaitingAt = Number.NEGATIVE_INFINITY
 
   constructor(state: ServerState, publisher: Publisher) {
@@ -33,7 +37,7 @@ export class Wills {
     this.#publisher = publisher
   }
 
-  /** The Will of a client that connects replaces the one before; undefined for none. `assigned`: see WillRecord. */
+  /** Replaces the Will of a client that connects; undefined for none. `assigned`: see WillRecord. */
   set(view: ClientView, will: Will | undefined, assigned: boolean): void {
     const { clientId, userName, userId = null } = view
     this.discard(clientId)
@@ -43,7 +47,7 @@ export class Wills {
     this.#state.store.putWill(clientId, record)
   }
 
-  /** The Wills of users of these names are of the accounts with these ids now. */
+  /** Gives the Wills of users with these names to the accounts with these ids. */
   own(ids: ReadonlyMap<string, string>): void {
     for (const [clientId, pending] of this.#state.wills) {
       const { owner } = pending.record
@@ -55,7 +59,10 @@ export class Wills {
     }
   }
 
-  /** Forgets the Will unpublished: after a normal DISCONNECT [MQTT-3.14.4-3], or when the client is back in time. */
+  /**
+   * Forgets the Will unpublished: after a normal DISCONNECT [MQTT-3.14.4-3], or when the client is back in
+   * time.
+   */
   discard(clientId: string): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined) return
@@ -64,7 +71,7 @@ export class Wills {
     this.#state.store.deleteWill(clientId)
   }
 
-  /** Forgets the Will, without a word to the store. */
+  /** Forgets the Will, and does not tell the store. */
   forget(clientId: string): void {
     const { wills, usage } = this.#state
     usage.willRemoved(wills.get(clientId))
@@ -77,13 +84,15 @@ export class Wills {
   }
 
   /**
-   * The Network Connection is gone without a normal DISCONNECT: the Will is published now, or after its delay or at
-   * the end of the Session, whichever comes first [MQTT-3.1.2-8]. While the Server stops, it waits for the next start.
+   * Publishes the Will of a client whose Network Connection is gone without a normal DISCONNECT: now, or
+   * after its delay or at the end of the Session, whichever comes first [MQTT-3.1.2-8]. While the Server
+   * stops, it waits for the next start.
    */
   connectionLost(clientId: string, sessionExpirySeconds: number): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined || this.#state.stopping) return
-    // not section 3.1.3.2.2 where `willDelaySecondsMax` is less: it is published sooner than it asked for.
+    // not section 3.1.3.2.2 where `willDelaySecondsMax` is less: it is published sooner than the client
+    // asked.
     const delaySeconds = Math.min(pending.record.will.delaySeconds, this.#state.limits.willDelaySecondsMax)
     const seconds =
       sessionExpirySeconds === SESSION_NEVER_EXPIRES
@@ -93,27 +102,28 @@ export class Wills {
     else this.#schedule(clientId, pending.record, pending.view, this.#state.now() + seconds * 1000)
   }
 
-  /** A client that logs in is kept waiting by the broker: the grace begins anew. */
+  /** Begins the grace anew, since the broker keeps a client waiting at log-in. */
   keptWaiting(): void {
     this.#keptWaitingAt = this.#state.now()
   }
 
-  /** When a grace that began then ends, as far as is known now; in broker time. */
+  /** When a grace that began at `from` ends, as far as is known now; in broker time. */
   #graceEnd(from: number): number {
     const { limits, loginQueue } = this.#state
     const graceMs = limits.willGraceSeconds * 1000
     // Where the machine is busy, thousands of TLS handshakes take longer than the grace.
     if (loginQueue.length > 0) loginQueue.busyAt = this.#state.now()
     if (loginQueue.length > 0 || this.#state.newcomerCount() > CROWD) this.keptWaiting()
-    // Who waits in the queue for as long as anybody may gets its grace after that.
+    // A client that waits in the queue for as long as is possible gets its grace after that.
     const queuedMs = Math.min(loginQueue.busyAt - from, limits.loginWaitSecondsMax * 1000)
     const longestMs = Math.max(GRACES_MAX * graceMs, queuedMs + graceMs)
     return Math.min(Math.max(from, this.#keptWaitingAt) + graceMs, from + longestMs)
   }
 
   /**
-   * A Will that was stored when the broker ended: due after the grace, or later if its own delay says so. One whose client
-   * cannot come back is published at once: later it would come behind what the client says under its next name.
+   * Takes up a Will that was stored when the broker ended: it is due after the grace, or later if its own
+   * delay says so. If its client cannot come back, it is published at once: otherwise it would come after the
+   * client's messages under its next name.
    */
   recover(clientId: string, record: WillRecord, sessionExpirySeconds: number): void {
     const { limits } = this.#state
@@ -130,7 +140,8 @@ export class Wills {
       return
     }
     const due = Math.max(own, now + limits.willGraceSeconds * 1000)
-    // What the disk says already is not written again: all Wills of a store at once would be in memory several times.
+    // A time that the store has already is not written again: all Wills of a store would be in memory several
+    // times.
     if (due === record.dueAt) {
       this.#put(clientId, { record, deadline: this.#deadline(clientId, due), view, graceFrom: now })
     } else {
@@ -142,11 +153,11 @@ export class Wills {
     }
   }
 
-  /** So many ms did not pass before the start: Wills that were delayed then are due later. */
+  /** Has Wills that were delayed before the start fall due later, since so many ms did not pass then. */
   postpone(ms: number): void {
     for (const [clientId, { pending: before, dueAt }] of this.#doubtful) {
       const pending = this.#state.wills.get(clientId)
-      // Another Will has its place; the same one may have another deadline.
+      // Another Will may have replaced it; the same one may have another deadline.
       if (pending?.record !== before.record) continue
       const due = Math.max(this.#state.heldUntil(dueAt + ms), pending.deadline?.time ?? 0)
       if (due === pending.deadline?.time) continue
@@ -156,12 +167,15 @@ export class Wills {
     this.clockTrusted()
   }
 
-  /** Nothing is in doubt any more. */
+  /** Forgets the doubt: the clock is trusted. */
   clockTrusted(): void {
     this.#doubtful.clear()
   }
 
-  /** Its Session has ended, and the Will is due at the latest now; not before the grace is over, within which its client may be back. */
+  /**
+   * Publishes the Will of a Session that has ended, but not before the end of the grace, within which its
+   * client may be back.
+   */
   sessionEnded(clientId: string, reason: BrokerEvents['sessionEnded']['reason']): void {
     const pending = this.#state.wills.get(clientId)
     const graceEnd = pending?.graceFrom === undefined ? 0 : this.#graceEnd(pending.graceFrom)
@@ -173,7 +187,7 @@ export class Wills {
     this.#state.wills.set(clientId, { ...pending, deadline: this.#deadline(clientId, graceEnd) })
   }
 
-  /** The store was read again: what it says of this client's Will gives way to what is so. */
+  /** Writes this client's Will, or that there is none, to a store that was read again. */
   reassert(clientId: string): void {
     const pending = this.#state.wills.get(clientId)
     if (pending === undefined) this.#state.store.deleteWill(clientId)
@@ -193,7 +207,7 @@ export class Wills {
       const pending = this.#state.wills.get(clientId)
       const graceEnd = pending?.graceFrom === undefined ? 0 : this.#graceEnd(pending.graceFrom)
       if (pending === undefined || graceEnd <= this.#state.now()) this.publishNow(clientId)
-      // What is on the disk stays as it is: after a restart there is a grace again.
+      // The record on the disk stays as it is: after a restart there is a grace again.
       else this.#state.wills.set(clientId, { ...pending, deadline: this.#deadline(clientId, graceEnd) })
     })
   }
@@ -219,8 +233,8 @@ export class Wills {
       this.#decided(pending, allowed, topic)
       return
     }
-    // It is due: a client that comes back, or brings another Will, does not take it back any more. A shutdown before
-    // the policy's answer must not lose it either: it stays stored until then.
+    // It is due: a client that comes back, or brings another Will, does not take it back any more. It stays
+    // stored until the policy answers, so that a shutdown does not lose it.
     this.#state.deadlines.cancel(pending.deadline)
     this.forget(clientId)
     const decide = (answer: boolean): void => {
@@ -235,7 +249,7 @@ export class Wills {
       this.#state.turn.begin()
       this.#publisher.admitting(() => finish(true))
     }
-    // That it is gone, and that it is published, are one fact.
+    // The Will is deleted and published in one commit.
     const finish = (answer: boolean): void => {
       if (!this.#state.wills.has(clientId)) this.#state.store.deleteWill(clientId)
       this.#decided(pending, answer, topic)
@@ -244,13 +258,16 @@ export class Wills {
     else allowed.then(decide, () => decide(false))
   }
 
-  /** Whether it is known who gets a message to this topic; where that takes long it is looked for in slices. */
+  /**
+   * Whether the receivers of a message to this topic are known; if it takes long, they are searched for in
+   * slices.
+   */
   #isRouted(topic: Topic): boolean {
     const { router } = this.#state
     return !router.mayTakeLong || router.prepare(topic, SLICE_UNITS)
   }
 
-  /** Counts and tells that the client may not publish this Will. */
+  /** Counts a Will that its client may not publish, and reports it. */
   deny({ clientId }: ClientView, will: Will): void {
     this.#state.counters.willsDenied++
     this.#state.drop(

@@ -1,6 +1,6 @@
 /**
- * Rights that change while Sessions live. Whoever is not let in any more loses its connections. A Subscription that is not
- * allowed any more is suspended: nothing is taken away that could not be given back.
+ * Applies changed rights to living Sessions. Clients that are no longer admitted lose their connections.
+ * Subscriptions that are no longer allowed are suspended, so that they can be given back.
  */
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
@@ -9,18 +9,20 @@ import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import { ASK_UNITS, type Subscribing } from './subscribe.ts'
 
-/** Whose connections end: users by name, or all for whom the function answers true. */
+/** Clients whose connections end: users by name, or all for which the function returns true. */
 export type Lost = ReadonlySet<string> | ((client: ClientView) => boolean)
 
-/** What a change of rights did. Subscriptions about which a policy takes its time are not in it. */
+/** Effects of a change of rights, without Subscriptions about which a policy has not answered yet. */
 export interface Reauthorized {
-  /** Connections that ended, and of these those of clients without credentials. */
+  /** Connections that ended, and how many of these were of clients without credentials. */
   readonly connectionsEnded: number
   readonly anonymousEnded: number
-  /** Wills that these connections left, and that were published, or denied. */
+  /** Wills of these connections that were published, and those that were denied. */
   readonly willsPublished: number
   readonly willsDenied: number
-  /** Subscriptions that are not allowed any more, the Sessions that have them, and Subscriptions that are allowed again. */
+  /**
+   * Subscriptions that were suspended, the Sessions that have them, and Subscriptions that are allowed again.
+   */
   readonly subscriptionsSuspended: number
   readonly sessionsSuspended: number
   readonly subscriptionsResumed: number
@@ -39,12 +41,12 @@ const NOTHING: Reauthorized = Object.freeze({
 export class Reauthorization {
   readonly #state: ServerState
   readonly #subscribing: Subscribing
-  /** What is still to be looked at; null when nothing is. */
+  /** Sessions that are still to be checked; null when there are none. */
   #rest: Iterator<[Session, string]> | null = null
-  /** Changes so far. */
+  /** Number of changes so far. */
   #round = 0
   #done: { -readonly [K in keyof Reauthorized]: number } = { ...NOTHING }
-  /** The Session that was looked at last among those with a suspended Subscription. */
+  /** The Session that was checked last among those with a suspended Subscription. */
   #lastSuspended: Session | null = null
   readonly #waiters: ((done: Reauthorized) => void)[] = []
 
@@ -53,12 +55,15 @@ export class Reauthorization {
     this.#subscribing = subscribing
   }
 
-  /** False when every Session was looked at since the last change. */
+  /** Whether Sessions are still to be checked after the last change. */
   get underWay(): boolean {
     return this.#rest !== null
   }
 
-  /** Resolves with what was done once every Session was looked at: since the last change, or those that overlapped with it. */
+  /**
+   * Resolves when every Session was checked, with the effects of the last change and of those it overlapped
+   * with.
+   */
   finished(): Promise<Reauthorized> {
     if (this.#rest === null) return Promise.resolve({ ...this.#done })
     return new Promise((resolve) => {
@@ -67,13 +72,13 @@ export class Reauthorization {
   }
 
   /**
-   * The policy is another one, or decides otherwise. The connections of `lost` are closed in this turn. Subscriptions that are
-   * not allowed any more are suspended in slices, and those that are allowed again go on; what the former find meanwhile is
-   * for `authorizeReceive` to hold back.
+   * Applies another policy, or another decision of the same one. The connections of `lost` are closed in this
+   * turn. Subscriptions are suspended, and allowed again, in slices. Until then `authorizeReceive` holds back
+   * messages for Subscriptions that are not allowed any more.
    */
   start(lost: Lost): void {
     const { policy, sessions, suspended } = this.#state
-    // What an earlier policy is still to answer does not hold any more.
+    // Answers of an earlier policy that are still to come do not count any more.
     this.#subscribing.asked.clear()
     this.#round++
     const isUnderWay = this.#rest !== null
@@ -138,7 +143,7 @@ export class Reauthorization {
     asked.set(session, filters.add(filter))
     const answered = (allowed: boolean): void => {
       if (round !== this.#round) return
-      // Records tell nothing: those of Subscriptions that are alike are one object.
+      // The records cannot be compared: equal Subscriptions share one object.
       const isSame = filters.delete(filter)
       if (filters.size === 0) asked.delete(session)
       if (!isSame || !session.subscriptions.has(filter) || this.#state.stopping) return
@@ -160,12 +165,12 @@ export class Reauthorization {
   }
 
   /**
-   * The Session keeps the Subscription, so that it is there when the right is. No packet says that messages have stopped:
-   * the connection is closed, with 0x87 and the filter in 5.0, so that the client asks again and SUBACK refuses it. Silence
-   * would leave it waiting for messages that do not come.
+   * Suspends a Subscription. The Session keeps it, so that it is there when the right is. No packet says that
+   * messages have stopped, and a silent client would wait for them in vain. So the connection is closed, with
+   * 0x87 and the filter in 5.0; the client comes back, subscribes again, and SUBACK refuses it.
    */
   #suspend(session: Session, filter: string): void {
-    // A client that came back to a suspended Subscription was told once.
+    // A client that came back to a suspended Subscription was told once already.
     if (!this.#subscribing.suspend(session, filter)) return
     this.#done.subscriptionsSuspended++
     if (this.#lastSuspended !== session) this.#done.sessionsSuspended++
@@ -188,7 +193,7 @@ export class Reauthorization {
 
 function* subscriptionsOf(sessions: Iterable<Session>): Generator<[Session, string]> {
   for (const session of sessions) {
-    // What is subscribed to meanwhile was asked about then.
+    // Subscriptions made meanwhile were decided under the new rights.
     let left = session.subscriptions.size
     for (const filter of session.subscriptions.keys()) {
       if (left-- === 0) break

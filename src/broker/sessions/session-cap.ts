@@ -1,17 +1,20 @@
-/** The maximum of the Session Expiry Interval, for Sessions that were there before it: in slices, since there may be very many. */
+/**
+ * Applies a new maximum of the Session Expiry Interval to existing Sessions, in slices since there may be
+ * very many.
+ */
 import type { Session } from '../../session/session.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Sessions } from './sessions.ts'
 
-/** What it takes to hold one Session to the maximum, in units. */
+/** Cost of applying the maximum to one Session, in units. */
 const CAP_UNITS = 32
 
-/** What a maximum did, or would do. */
+/** Effects of a maximum. */
 export interface Capped {
-  /** Sessions that now expire sooner. */
+  /** Sessions that expire sooner. */
   readonly shortened: number
-  /** Sessions whose clients have been away for longer than it. */
+  /** Sessions that end, since their clients have been away for longer than the maximum. */
   readonly ended: number
 }
 
@@ -27,7 +30,7 @@ export class SessionCap {
     this.#sessions = sessions
   }
 
-  /** What this maximum would do at this moment. */
+  /** Counts the effects that this maximum would have now. */
   preview(expirySecondsMax: number): Capped {
     const capped = { shortened: 0, ended: 0 }
     for (const session of this.#state.sessions.values()) {
@@ -38,7 +41,7 @@ export class SessionCap {
     return capped
   }
 
-  /** Holds all Sessions to the maximum that is in force. Resolves when all of them were looked at. */
+  /** Applies the maximum that is in force to all Sessions. Resolves when all of them are done. */
   run(): Promise<Capped> {
     const isUnderWay = this.#rest !== null
     if (!isUnderWay) this.#capped = { shortened: 0, ended: 0 }
@@ -52,7 +55,7 @@ export class SessionCap {
   }
 
   #slice(): void {
-    // A store that is read again holds its Sessions to the maximum by itself.
+    // When the store is read again, its Sessions are made with the new maximum.
     if (this.#state.unavailable !== null) this.#rest = null
     const { work } = this.#state
     const until = work.units + SLICE_UNITS

@@ -1,4 +1,4 @@
-/** The life of Sessions (section 4.1): made, resumed, taken over, left, expired, ended. */
+/** Makes, resumes, takes over, expires and ends Sessions (section 4.1). */
 import { SESSION_NEVER_EXPIRES } from '../../mqtt/packet.ts'
 import { Session } from '../../session/session.ts'
 import type { Usage } from '../accounts/usage.ts'
@@ -10,7 +10,7 @@ import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { Wills } from '../messages/wills.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
 import type { ClientConnection, ServerState } from '../state/server-state.ts'
-import type { Estates } from './estates.ts'
+import type { EndedSessions } from './ended-sessions.ts'
 
 const SESSION_ID_MAX = 0xffffffff
 
@@ -19,7 +19,7 @@ export interface OpenRequest {
   readonly user: Owner
   readonly cleanStart: boolean
   readonly expirySeconds: number
-  /** Of the Network Connection that asks, and the Usage of its address. */
+  /** The Network Connection that asks, and the Usage of its address. */
   readonly link: LinkInfo
   readonly address: Usage
 }
@@ -31,57 +31,60 @@ export interface OpenedSession {
 
 export class Sessions {
   readonly #state: ServerState
-  readonly #estates: Estates
+  readonly #endedSessions: EndedSessions
   readonly #wills: Wills
   readonly #retained: RetainedDelivery
   readonly #backlog: ShareBacklog
 
   constructor(
     state: ServerState,
-    estates: Estates,
+    endedSessions: EndedSessions,
     wills: Wills,
     retained: RetainedDelivery,
     backlog: ShareBacklog,
   ) {
     this.#state = state
-    this.#estates = estates
+    this.#endedSessions = endedSessions
     this.#wills = wills
     this.#retained = retained
     this.#backlog = backlog
   }
 
   /**
-   * Opens the Session of an accepted CONNECT: takes an old Network Connection's place [MQTT-3.1.4-3], processes
-   * Clean Start [MQTT-3.1.4-4]. Synchronous, so that takeover has no race. The caller attaches its connection.
+   * Opens the Session of an accepted CONNECT. Takes the place of an old Network Connection [MQTT-3.1.4-3] and
+   * processes Clean Start [MQTT-3.1.4-4]. Synchronous, so that a takeover has no race. The caller attaches
+   * its connection.
    */
   open(request: OpenRequest): OpenedSession {
     const { clientId } = request
     const old = this.#state.sessions.get(clientId)
     if (old !== undefined) this.#takeOver(old, request.link)
     this.#endOwnerless(request, old)
-    // Taken over, a Session that ends with its Network Connection has ended.
+    // A Session that ends with its Network Connection has ended by being taken over.
     const existing = this.#state.sessions.get(clientId)
     if (existing !== undefined && !request.cleanStart)
       return { session: this.#resume(existing, request), present: true }
     if (existing !== undefined) this.end(existing, 'clean-start')
-    // A Will that waits although its Session is gone (after a restart): the client is back, it is not lost.
+    // After a restart a Will may wait although its Session is gone: the client is back, so it is not lost.
     this.#wills.discard(clientId)
     return { session: this.#create(request), present: false }
   }
 
   /**
-   * What an anonymous client, or a user that is gone, left under this Client Identifier is not for the user who comes:
-   * its Session, its queue and its Will end now. `old` may have ended with its Network Connection already.
+   * Ends the Session, queue and Will that an anonymous client, or a user that is gone, left under this Client
+   * Identifier: they are not for the user who connects. `old` may have ended with its Network Connection
+   * already.
    */
   #endOwnerless({ clientId, user }: OpenRequest, old: Session | undefined): void {
     const { sessions, wills, policy, counters, events } = this.#state
     const owned = old ?? wills.get(clientId)?.record
     if (owned === undefined || ownershipOf(policy, ownerOf(owned), user) !== 'nobody') return
     const existing = sessions.get(clientId)
-    const held =
-      existing === undefined
-        ? ''
-        : `; Subscriptions: ${existing.subscriptions.size}, messages: ${existing.queueLength + existing.inFlightCount}`
+    let held = ''
+    if (existing !== undefined) {
+      const messages = existing.queueLength + existing.inFlightCount
+      held = `; Subscriptions: ${existing.subscriptions.size}, messages: ${messages}`
+    }
     if (existing === undefined) this.#wills.publishNow(clientId)
     else this.end(existing, 'ownerless')
     counters.ownerlessSessionsEnded++
@@ -91,7 +94,10 @@ export class Sessions {
     events.emit('security', { kind: 'ownerless-session-ended', subject: clientId, by, detail })
   }
 
-  /** What was left under this Client Identifier and is over ends now, if it is not done yet: whoever comes finds none of it. */
+  /**
+   * Ends an expired Session or a due Will under this Client Identifier, if that is not done yet, so that the
+   * client does not find it.
+   */
   settle(clientId: string): void {
     const { sessions, sessionDeadlines, wills, deadlines } = this.#state
     const session = sessions.get(clientId)
@@ -103,7 +109,7 @@ export class Sessions {
     const connection = this.#state.connected.get(old)
     if (connection === undefined) return
     connection.takenOver(by)
-    // It may have said DISCONNECT meanwhile.
+    // It may have sent DISCONNECT meanwhile.
     if (this.#state.connected.get(old) !== connection) return
     this.left(old, old.expirySeconds, 'lost')
   }
@@ -146,15 +152,15 @@ export class Sessions {
     return id
   }
 
-  /** Ties a Network Connection to its Session. The CONNACK is already in the connection's output. */
+  /** Connects a Network Connection to its Session. CONNACK is already in the connection's output. */
   attach(session: Session, connection: ClientConnection): void {
     this.#state.connected.set(session, connection)
     this.#state.usage.attached(session, connection)
   }
 
   /**
-   * The Network Connection of a Session ended. `how` says what becomes of the Will: 'normal' discards it
-   * [MQTT-3.14.4-3], 'lost' publishes it in its time.
+   * Handles the end of a Session's Network Connection. `how` decides about the Will: 'normal' discards it
+   * [MQTT-3.14.4-3], 'lost' publishes it when it is due.
    */
   left(session: Session, asked: number, how: 'normal' | 'lost'): void {
     const { clientId } = session
@@ -164,7 +170,7 @@ export class Sessions {
       this.#state.usage.detached(session, connection)
     }
     session.detach()
-    // The maximum may have become less since CONNECT.
+    // The maximum may have been lowered since CONNECT.
     const expirySeconds = Math.min(asked, this.#state.limits.sessionExpirySecondsMax)
     session.expirySeconds = expirySeconds
     session.disconnectedAt = this.#state.now()
@@ -202,7 +208,7 @@ export class Sessions {
     return this.#state.isBeforeDoubt(disconnectedAt) ? this.#state.heldUntil(time) : time
   }
 
-  /** So many ms after `since` did not pass: clients that were away then left later. */
+  /** Corrects the clock: so many ms after `since` did not pass, so clients that were away then left later. */
   postpone(ms: number, since: number): void {
     const { sessions, connected, store } = this.#state
     for (const session of sessions.values()) {
@@ -216,8 +222,8 @@ export class Sessions {
   }
 
   /**
-   * Holds a Session to the maximum that is in force: an absent client's counts from when it left. False where it does already.
-   * The Session of a client that is connected ends no sooner than its connection.
+   * Applies the maximum that is in force to a Session; for an absent client it counts from when it left.
+   * False where nothing changes. The Session of a connected client does not end before its connection.
    */
   cap(session: Session): 'kept' | 'shortened' | 'ended' {
     const { sessionExpirySecondsMax: maximum } = this.#state.limits
@@ -241,7 +247,10 @@ export class Sessions {
     this.#state.sessionDeadlines.delete(session)
   }
 
-  /** Ends a Session that has no Network Connection: its Will is due at the latest now, its shares go to others. */
+  /**
+   * Ends a Session that has no Network Connection. Its Will is due now at the latest; messages of its Shared
+   * Subscriptions go to other members.
+   */
   end(session: Session, reason: BrokerEvents['sessionEnded']['reason']): void {
     const { sessions, sessionsById, events } = this.#state
     this.#cancelExpiry(session)
@@ -254,7 +263,7 @@ export class Sessions {
     sessions.delete(session.clientId)
     sessionsById.delete(session.id)
     if (!this.#state.stopping) this.#wills.sessionEnded(session.clientId, reason)
-    this.#estates.add(session)
+    this.#endedSessions.add(session)
     if (events.has('sessionEnded')) events.emit('sessionEnded', { clientId: session.clientId, reason })
   }
 }

@@ -1,4 +1,4 @@
-/** SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
+/** Handles SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
 import type { SubscribeRequest, SubscriptionOptions } from '../../mqtt/packet.ts'
 import { ProtocolError, Reason, SUBACK_REFUSALS } from '../../mqtt/reason.ts'
 import { parseFilter, topicFilterError, topicNameError } from '../../mqtt/topics.ts'
@@ -15,10 +15,10 @@ import type { ShareBacklog } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
-/** What a policy said to one request: granted, or the Reason Code that refuses. */
+/** A policy's answer to one request: granted, or the Reason Code that refuses. */
 type Decision = boolean | Reason
 
-/** What a topic filter needs that the Server does not have. */
+/** A feature that a topic filter needs and the Server does not offer. */
 export interface Unavailable {
   readonly limit: 'sharedSubscriptionAvailable' | 'wildcardSubscriptionAvailable'
   readonly filter: string
@@ -29,21 +29,24 @@ const UNAVAILABLE_CODES = {
   wildcardSubscriptionAvailable: Reason.WildcardSubscriptionsNotSupported,
 } as const
 
-/** What it takes to ask a policy about one, in units. */
+/** Cost of asking a policy about one Subscription, in units. */
 export const ASK_UNITS = 20
 
-/** What it takes to record one in the Session and the store, in units, beside what the router counts. */
+/** Cost of recording one in Session and store, in units, beside what the router counts. */
 const RECORD_UNITS = 20
 
 export interface Subscribed {
   /** For SUBACK, in the order of the requests [MQTT-3.9.3-1]. */
   readonly reasonCodes: readonly number[]
-  /** Those whose retained messages are to be sent. */
+  /** Requests whose retained messages are to be sent. */
   readonly wanting: readonly SubscribeRequest[]
 }
 
 export class Subscribing {
-  /** Filters that a policy is being asked about again. What is subscribed to meanwhile is taken out: it was asked about then. */
+  /**
+   * Filters that a policy is being asked about again. A filter that the client subscribes to meanwhile is
+   * taken out: the policy was asked about it then.
+   */
   readonly asked = new Map<Session, Set<string>>()
   readonly #state: ServerState
   readonly #retained: RetainedDelivery
@@ -63,8 +66,8 @@ export class Subscribing {
   }
 
   /**
-   * Why a request breaks section 4.7 or 4.8, or has No Local on a Shared Subscription [MQTT-3.8.3-4]; null where it does not. The
-   * whole packet is checked before anything is done.
+   * Why a request breaks section 4.7 or 4.8, or has No Local on a Shared Subscription [MQTT-3.8.3-4]; null
+   * where it does not. The whole packet is checked before anything is done.
    */
   invalid(filter: string, noLocal: boolean): ProtocolError | null {
     const error = topicFilterError(filter)
@@ -78,7 +81,10 @@ export class Subscribing {
     )
   }
 
-  /** What a valid filter needs that CONNACK said is not available (sections 3.2.2.3.11 and 3.2.2.3.13); null for nothing. */
+  /**
+   * The feature that a valid filter needs although CONNACK said it is not available (sections 3.2.2.3.11 and
+   * 3.2.2.3.13); null for none.
+   */
   unavailable(filter: string): Unavailable | null {
     const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
     if (sharedSubscriptionAvailable && wildcardSubscriptionAvailable) return null
@@ -91,8 +97,9 @@ export class Subscribing {
   }
 
   /**
-   * Throws ProtocolError for what CONNACK said is not available (sections 3.2.2.3.11 to 3.2.2.3.13): for clients of 5.0.
-   * Earlier ones were told nothing, and get a failure in SUBACK. `identifier` is 0 for none.
+   * Throws ProtocolError for features that CONNACK said are not available (sections 3.2.2.3.11 to
+   * 3.2.2.3.13), for clients of 5.0. Earlier ones were told nothing, and get a failure in SUBACK.
+   * `identifier` is 0 for none.
    */
   expectAvailable(session: Session, identifier: number, unavailable: Unavailable | null): void {
     if (identifier !== 0 && !this.#state.limits.subscriptionIdentifierAvailable) {
@@ -109,7 +116,7 @@ export class Subscribing {
     throw new ProtocolError(reasonCode, 'section 3.2.2.3', `not supported by this Server: ${filter}`)
   }
 
-  /** Asks the policy about every request; a promise only where the policy gives one. */
+  /** Asks the policy about every request. Returns a promise only if the policy does. */
   authorize(view: ClientView, requests: readonly SubscribeRequest[]): Decision[] | Promise<Decision[]> {
     const { policy } = this.#state
     if (policy.authorizeSubscribe === undefined) return requests.map(() => true)
@@ -123,7 +130,7 @@ export class Subscribing {
     return waits ? Promise.all(decisions) : (decisions as Decision[])
   }
 
-  /** Does what a packet, or a slice of it, asks for, request by request [MQTT-3.8.4-5]. */
+  /** Grants or refuses the requests of a packet, or of a slice of it, one by one [MQTT-3.8.4-5]. */
   subscribe(
     view: ClientView,
     session: Session,
@@ -177,7 +184,7 @@ export class Subscribing {
     const record = subscriptionRecord(options, identifier)
     const held = this.#state.router.subscribe(session, filter, record, identifier)
     const count = subscriptions.size
-    // The string that the router holds, which others who subscribed to the same have, too.
+    // Uses the router's string, which all who subscribed to the same filter share.
     subscriptions.set(held.filter, record)
     if (session.stored) this.#state.store.putSubscription(session.id, held.filter, record)
     const existed = subscriptions.size === count
@@ -196,7 +203,8 @@ export class Subscribing {
     const excess =
       filterExcess(limits, filter, inner) ?? subscriptionExcess(this.#state, session, filter, inner)
     if (excess !== null) return this.#limited(excess.limit, session, excess.reasonCode, excess.detail)
-    // One that is there already takes no space: who comes back to take messages off the disk subscribes again first.
+    // An existing Subscription takes no space: a client that comes back to take messages off the disk
+    // subscribes again first.
     if (session.stored && !session.subscriptions.has(filter) && store.refusal !== null) {
       return this.#limited('disk', session, Reason.QuotaExceeded, store.refusal)
     }
@@ -210,7 +218,10 @@ export class Subscribing {
     return reasonCode
   }
 
-  /** Removes a Subscription; the code for UNSUBACK [MQTT-3.11.3-1]. What is under way is completed. */
+  /**
+   * Removes a Subscription and returns the code for UNSUBACK [MQTT-3.11.3-1]. Deliveries that are under way
+   * are completed.
+   */
   unsubscribe(view: ClientView, session: Session, filter: string): Reason {
     const reasonCode = this.remove(session, filter) ? Reason.Success : Reason.NoSubscriptionExisted
     if (this.#state.events.has('unsubscribed')) {
@@ -219,7 +230,10 @@ export class Subscribing {
     return reasonCode
   }
 
-  /** Removes one Subscription, also from the store, its filter compared character by character [MQTT-3.10.4-1]. */
+  /**
+   * Removes one Subscription, also from the store. Filters are compared character by character
+   * [MQTT-3.10.4-1].
+   */
   remove(session: Session, filter: string): boolean {
     this.#state.work.units += RECORD_UNITS
     if (!session.subscriptions.delete(filter)) return false
@@ -231,15 +245,15 @@ export class Subscribing {
     return true
   }
 
-  // ── rights that are taken away for a while ────────────────────────────────────────────────────────────────
+  // ── rights that are taken away for a while ──────────────────────────────────────────────────────────
 
   isSuspended(session: Session, filter: string): boolean {
     return this.#state.suspended.get(session)?.has(filter) === true
   }
 
   /**
-   * The user may not have this Subscription at the moment: the Session and the store keep it, and no message finds it any
-   * more. False when it was suspended before.
+   * Suspends a Subscription that the user may not have at the moment: Session and store keep it, and messages
+   * do not find it. False when it was suspended before.
    */
   suspend(session: Session, filter: string): boolean {
     const { suspended, router } = this.#state
@@ -251,7 +265,9 @@ export class Subscribing {
     return true
   }
 
-  /** The user may have it again: messages find it from now on. False when it was not suspended. */
+  /**
+   * Makes messages find a Subscription again that the user may have again. False when it was not suspended.
+   */
   resume(session: Session, filter: string): boolean {
     const record = session.subscriptions.get(filter)
     const wasUnderWay = this.#forgetSuspended(session, filter)
@@ -262,20 +278,17 @@ export class Subscribing {
     return true
   }
 
-  /**
-   * The client of a Session is back. A policy that was asked while it was away saw less of it, and is asked again about
-   * what it denied then.
-   */
+  /** Asks the policy again what it denied while the client was away: it knew less of the client then. */
   reconsider(view: ClientView, session: Session): void {
     const filters = this.#state.suspended.get(session)
     if (filters === undefined) return
     this.#reconsiderFrom(view, session, filters.keys(), filters.size)
   }
 
-  /** In slices: there may be as many as Subscriptions. */
+  /** Asks in slices: there may be as many as Subscriptions. */
   #reconsiderFrom(view: ClientView, session: Session, filters: Iterator<string>, count: number): void {
     const { policy, work, turn } = this.#state
-    // Another policy, or another client, is another question.
+    // An answer for another policy or another connection does not count.
     const isSame = (): boolean =>
       this.#state.policy === policy &&
       this.#state.connected.get(session)?.view === view &&
@@ -321,7 +334,7 @@ export class Subscribing {
   }
 }
 
-/** What SUBACK may say when it refuses [MQTT-3.9.3-2]: a policy may have said something else. */
+/** Reason Codes with which SUBACK may refuse [MQTT-3.9.3-2]: a policy may have returned another one. */
 function refusalCode(decision: false | Reason): Reason {
   if (decision === false) return Reason.NotAuthorized
   return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError

@@ -1,4 +1,4 @@
-/** An ended Session that is being taken apart when the broker ends: the rest of it goes on after the next start. */
+/** A broker that ends while an ended Session is taken apart goes on with the rest after the next start. */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,7 +24,7 @@ async function connected(world: World, clientId: string): Promise<TestClient> {
 }
 
 it('after a kill in between, each message is handed over once, and no Subscription is left', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'godwit-estates-'))
+  const directory = mkdtempSync(join(tmpdir(), 'godwit-ended-'))
   const open = (at: string) =>
     new LevelStore({ directory: at, sync: false, residentBytesMax: 64_000_000, reserveBytes: 0 })
   const [live, killed] = [join(directory, 'live'), join(directory, 'killed')]

@@ -1,9 +1,10 @@
 /**
- * What an ended Session leaves is taken apart in slices: its Subscriptions, of which there may be a million, and its messages,
- * of which those of Shared Subscriptions go to other members. For everybody else it is gone at once.
+ * Takes ended Sessions apart in slices: their Subscriptions, of which there may be a million, and their
+ * messages, of which those of Shared Subscriptions go to other members. For everybody else the Session is
+ * gone at once.
  *
- * A stored one stays so until all is done, under a name that no client can have: after a crash it ends again, with what was
- * left of it.
+ * A stored Session stays in the store until all is done, under a name that no client can have: after a crash
+ * it ends again, with the rest of its contents.
  */
 import type { Leftover } from '../../session/leftover.ts'
 import type { Session } from '../../session/session.ts'
@@ -12,26 +13,29 @@ import { MEMBER_BITS } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
-/** Messages whose bodies are read back at a time, for members that can only take them from memory. */
+/** Messages whose bodies are read back at a time, for members that can take them from memory only. */
 const READ_SLICE = 256
 
-/** What a message that nobody takes over takes, in units. */
+/** Cost of a message that nobody takes over, in units. */
 const DROP_UNITS = 8
 
 /** A Session that is being taken apart. */
-interface Estate {
+interface EndedSession {
   readonly session: Session
-  /** Topic filters that are still to be looked at. */
+  /** Topic filters of Subscriptions that are still to be removed. */
   readonly filters: Iterator<string>
   /** Whether the store has it under its other name. */
   isKept: boolean
 }
 
-export class Estates {
+export class EndedSessions {
   readonly #state: ServerState
   readonly #publisher: Publisher
-  readonly #open = new Map<Session, Estate>()
-  /** The latest turn in which Sessions ended, and what that may still take of it: very many may end at once. */
+  readonly #open = new Map<Session, EndedSession>()
+  /**
+   * The latest turn in which Sessions ended, and the units that these may still take of it: very many may end
+   * at once.
+   */
   #turn = 0
   #unitsLeft = 0
 
@@ -40,7 +44,7 @@ export class Estates {
     this.#publisher = publisher
   }
 
-  /** Ended Sessions of which something is left. */
+  /** Number of ended Sessions that are not yet taken apart. */
   get size(): number {
     return this.#open.size
   }
@@ -52,25 +56,25 @@ export class Estates {
       return
     }
     const filters = session.subscriptions.keys()[Symbol.iterator]()
-    const estate: Estate = { session, filters, isKept: false }
-    this.#open.set(session, estate)
+    const ended: EndedSession = { session, filters, isKept: false }
+    this.#open.set(session, ended)
     const { turn, work, stopping } = this.#state
     if (turn.number !== this.#turn) {
       this.#turn = turn.number
       this.#unitsLeft = SLICE_UNITS
     }
     if (this.#unitsLeft <= 0 && !stopping) {
-      this.#goOn(estate)
+      this.#goOn(ended)
       return
     }
     const { units } = work
-    this.#run(estate, this.#unitsLeft)
+    this.#run(ended, this.#unitsLeft)
     this.#unitsLeft -= work.units - units
   }
 
-  /** Those that are not stored are taken apart now, however long it takes: the Server stops. */
+  /** Takes apart now, however long it takes, all that are not stored: the Server stops. */
   finish(): void {
-    for (const estate of [...this.#open.values()]) if (!estate.session.stored) this.#run(estate)
+    for (const ended of [...this.#open.values()]) if (!ended.session.stored) this.#run(ended)
   }
 
   /** Forgets those that are stored: the store is read again, and they end again then. */
@@ -78,35 +82,35 @@ export class Estates {
     for (const { session } of [...this.#open.values()]) if (session.stored) this.#open.delete(session)
   }
 
-  #run(estate: Estate, units = SLICE_UNITS): void {
-    const { session } = estate
-    if (this.#open.get(session) !== estate) return
+  #run(ended: EndedSession, units = SLICE_UNITS): void {
+    const { session } = ended
+    if (this.#open.get(session) !== ended) return
     const { work, stopping } = this.#state
     const until = stopping ? Number.POSITIVE_INFINITY : work.units + units
-    const outcome = stopping || this.#unsubscribe(estate, until) ? this.#passOn(session, until) : 'more'
+    const outcome = stopping || this.#unsubscribe(ended, until) ? this.#passOn(session, until) : 'more'
     if (outcome === 'done') {
       this.#open.delete(session)
       this.#end(session)
       return
     }
-    if (outcome === 'more') this.#goOn(estate)
-    else if (session.stored && !estate.isKept) this.#keep(estate)
+    if (outcome === 'more') this.#goOn(ended)
+    else if (session.stored && !ended.isKept) this.#keep(ended)
   }
 
-  #goOn(estate: Estate): void {
-    if (estate.session.stored && !estate.isKept) this.#keep(estate)
-    this.#state.turn.continueLater(() => this.#run(estate))
+  #goOn(ended: EndedSession): void {
+    if (ended.session.stored && !ended.isKept) this.#keep(ended)
+    this.#state.turn.continueLater(() => this.#run(ended))
   }
 
-  /** False when there are more Subscriptions. */
-  #unsubscribe({ session, filters, isKept }: Estate, until: number): boolean {
+  /** Removes Subscriptions; false when there are more of them. */
+  #unsubscribe({ session, filters, isKept }: EndedSession, until: number): boolean {
     const { router, store, work } = this.#state
     while (work.units < until) {
       const next = filters.next()
       if (next.done === true) return true
       const filter = next.value
       router.unsubscribe(session, filter)
-      // Those of the first slice are deleted with the Session.
+      // Subscriptions of the first slice are deleted together with the Session.
       if (isKept) store.deleteSubscription(session.id, filter)
       session.subscriptions.delete(filter)
     }
@@ -114,9 +118,9 @@ export class Estates {
   }
 
   /**
-   * Messages of Shared Subscriptions that the ended Session did not get go to another member, but for QoS 2 in
-   * delivery [MQTT-4.8.2-5]. Everything else is lost with the Session, and counted. 'reading' while a body has to be read
-   * from the disk for a member that is not stored.
+   * Gives messages of Shared Subscriptions that the ended Session did not get to other members, except QoS 2
+   * in delivery [MQTT-4.8.2-5]. All others are lost with the Session, and counted. 'reading' while a body is
+   * read from the disk for a member that is not stored.
    */
   #passOn(session: Session, until: number): 'done' | 'more' | 'reading' {
     const { work } = this.#state
@@ -143,7 +147,7 @@ export class Estates {
     else if (this.#publisher.deliverShared(group, message, session.durableAt)) message.forgetEncoded()
   }
 
-  /** Whether all who could take it can only take it from memory. */
+  /** Whether all members that could take the message can take it from memory only. */
   #needsBody({ delivery: { message, share }, mayGoToOthers }: Leftover): boolean {
     if (!message.evicted || share === null || !mayGoToOthers) return false
     const { router, work } = this.#state
@@ -165,14 +169,14 @@ export class Estates {
   #read(session: Session, { delivery }: Leftover): void {
     const { store } = this.#state
     const evicted = session.inFlightCount > 0 ? [delivery.message] : session.queue.evicted(READ_SLICE)
-    const estate = this.#open.get(session)
+    const ended = this.#open.get(session)
     const isOpen = (): boolean =>
-      estate !== undefined && this.#open.get(session) === estate && !this.#state.stopping
+      ended !== undefined && this.#open.get(session) === ended && !this.#state.stopping
     store.restore(evicted).then(
       () => {
         if (!isOpen()) return
         this.#state.turn.begin()
-        this.#run(estate!)
+        this.#run(ended!)
       },
       (error: unknown) => {
         if (isOpen()) this.#state.storeFailed(error)
@@ -180,9 +184,9 @@ export class Estates {
     )
   }
 
-  #keep(estate: Estate): void {
-    const { session } = estate
-    estate.isKept = true
+  #keep(ended: EndedSession): void {
+    const { session } = ended
+    ended.isKept = true
     this.#state.sessionsById.set(session.id, session)
     const record = { ...session.record(), clientId: `\0ended ${session.id}`, expirySeconds: 0 }
     this.#state.store.putSession(session.id, record)
