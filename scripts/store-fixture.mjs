@@ -16,7 +16,7 @@ const load = (file) => import(pathToFileURL(join(BUILD, file)).href)
 
 const { Message, Topic } = await load('mqtt/message.js')
 const { encodeForwardedProperties } = await load('mqtt/properties/forwarded.js')
-const { LevelStore } = await load('store/level/level.js')
+const { LevelStore } = await load('store/level/level-store.js')
 const { writeBackup } = await load('store/level/backup.js')
 const { containerChunks } = await load('store/format/container.js')
 const { FORMAT_VERSION } = await load('store/format/format.js')

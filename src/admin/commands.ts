@@ -2,7 +2,7 @@
 import type { HolderEntry } from '../broker/accounts/holders.ts'
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { Inventory } from '../broker/inventory.ts'
-import { freeSpace } from '../store/files/space.ts'
+import { freeSpace } from '../store/files/space-guard.ts'
 import { type ControlCommand, type Reply, requestedBy } from './control.ts'
 import { inventoryCommands } from './inventory.ts'
 

@@ -4,7 +4,7 @@
 import { connect } from 'node:net'
 import { afterEach, expect, test } from 'vitest'
 import { NO_IDENTIFIERS } from '../../src/mqtt/message.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { subscriptionRecord } from '../../src/store/subscription-record.ts'
 import { connect as connectBytes, field, packet } from '../mqtt/packets.ts'
 import { delivery, ModelServer, message } from '../store/model.ts'

@@ -15,8 +15,8 @@ import {
   Table,
   tableRange,
 } from '../../src/store/format/format.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import type { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'

@@ -14,8 +14,8 @@ import {
   unsealed,
 } from '../../src/store/format/format.ts'
 import { decodeMeta } from '../../src/store/format/meta.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { StoreError } from '../../src/store/store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'

@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Message, Topic } from '../../src/mqtt/message.ts'
-import { freeSpace } from '../../src/store/files/space.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
+import { freeSpace } from '../../src/store/files/space-guard.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { delivery, ModelServer } from './model.ts'
 
 const MIB = 1024 * 1024

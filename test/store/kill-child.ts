@@ -1,5 +1,5 @@
 /** Run by `kill.test.ts`: fills a store as fast as it can and prints durable numbers until it is killed. */
-import { LevelStore } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { delivery, ModelServer, message } from './model.ts'
 
 const directory = process.argv[2]!

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { LevelStore } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { ModelServer, Random } from './model.ts'
 
 const ROOT = join(import.meta.dirname, '../..')

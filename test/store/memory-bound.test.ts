@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { Table } from '../../src/store/format/format.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { delivery, ModelServer, message } from './model.ts'
 import { type Batch, recordingWriter } from './recorded.ts'
 

@@ -8,7 +8,7 @@ import { containerChunks } from '../../src/store/format/container.ts'
 import { ByteReader } from '../../src/store/format/encoding.ts'
 import { decodeTimes, encodeTimes, PageTimes } from '../../src/store/format/time-record.ts'
 import { openDatabase, unpack } from '../../src/store/level/backup.ts'
-import { LevelStore } from '../../src/store/level/level.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { RecordReader } from '../../src/store/records/record-reader.ts'
 import { delivery, ModelServer, message, Random } from './model.ts'
 

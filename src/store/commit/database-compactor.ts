@@ -3,7 +3,7 @@
  * written. Also follows how much disk LevelDB still takes for data it was given.
  */
 import { Footprint, tableBytes } from '../files/footprint.ts'
-import type { SpaceGuard } from '../files/space.ts'
+import type { SpaceGuard } from '../files/space-guard.ts'
 import type { StoreDatabase } from '../files/store-database.ts'
 import { numberKey, Table } from '../format/format.ts'
 import type { StoreFigures } from '../store.ts'

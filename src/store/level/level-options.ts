@@ -1,6 +1,6 @@
 /** How a store on disk is set up. */
 import { type BatchMaker, openBatch } from '../files/database.ts'
-import { type FreeSpaceProbe, freeSpace } from '../files/space.ts'
+import { type FreeSpaceProbe, freeSpace } from '../files/space-guard.ts'
 
 const MIB = 1024 * 1024
 

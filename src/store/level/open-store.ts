@@ -28,7 +28,7 @@ import {
 import { type BatchMaker, type Database, levelDatabase } from '../files/database.ts'
 import { TABLE_BYTES } from '../files/footprint.ts'
 import { LogSync } from '../files/log-sync.ts'
-import type { SpaceGuard } from '../files/space.ts'
+import type { SpaceGuard } from '../files/space-guard.ts'
 import { StoreDatabase } from '../files/store-database.ts'
 import { corrupt, LOSS, META_KEY, put } from '../format/format.ts'
 import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'

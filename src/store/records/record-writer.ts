@@ -2,7 +2,7 @@
  * Fills an empty directory with records, for import and repair. Refuses records that contradict each other.
  */
 import { type Delivery, Message, Topic } from '../../mqtt/message.ts'
-import { LevelStore } from '../level/level.ts'
+import { LevelStore } from '../level/level-store.ts'
 import type {
   InboundPacket,
   InFlight,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqttPacket from 'mqtt-packet'
 import { expect, it } from 'vitest'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { connectPacket, lasting, type TestClient, World } from '../harness.ts'
 
 const OPTIONS = { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 2 } as const

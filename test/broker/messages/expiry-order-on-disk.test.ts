@@ -5,7 +5,7 @@ import type { Packet } from 'mqtt-packet'
 import { expect, it } from 'vitest'
 import { Random } from '../../../scripts/crash/random.mjs'
 import type { Session } from '../../../src/session/session.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../harness.ts'
 
 const STEPS = 50

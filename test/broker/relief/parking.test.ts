@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../harness.ts'
 
 const BUDGET_BYTES = 40_000

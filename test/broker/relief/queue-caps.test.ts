@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { connectPacket, type Given, lasting, type TestClient, World } from '../harness.ts'
 
 const MIB = 1024 * 1024

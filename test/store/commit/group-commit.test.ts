@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { GroupCommit } from '../../../src/store/commit/group-commit.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 import { hookedWriter } from '../recorded.ts'
 

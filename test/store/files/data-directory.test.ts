@@ -12,7 +12,7 @@ import { directoryError } from '../../../src/store/files/failure.ts'
 import { containerChunks } from '../../../src/store/format/container.ts'
 import { FORMAT_VERSION, META_KEY } from '../../../src/store/format/format.ts'
 import { unpack } from '../../../src/store/level/backup.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 import { withRaw } from '../recorded.ts'
 

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkStore } from '../../../src/cli/actions/store-commands.ts'
 import { crc32c } from '../../../src/store/format/crc32c.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
 import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { act, delivery, ModelServer, message, Random } from '../model.ts'
 
 let root: string

@@ -16,7 +16,7 @@ import {
   snapshotSlices,
   unpack,
 } from '../../../src/store/level/backup.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { type ExportHeader, endLine, LineReader, lineOf } from '../../../src/store/records/jsonl.ts'
 import { RecordReader } from '../../../src/store/records/record-reader.ts'
 import { RecordWriter } from '../../../src/store/records/record-writer.ts'

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { storeError } from '../../../src/store/files/failure.ts'
-import { freeSpace, SpaceGuard } from '../../../src/store/files/space.ts'
-import { LevelStore } from '../../../src/store/level/level.ts'
+import { freeSpace, SpaceGuard } from '../../../src/store/files/space-guard.ts'
+import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 
 const MIB = 1024 * 1024
