@@ -224,7 +224,7 @@ export class Access {
     for (const { name } of this.#accounts?.list() ?? []) {
       const encoded = this.#accounts!.user(name)!.password
       if (encoded === null) continue
-      // Keep the object of an unchanged hash: `#checked` tells by it that the stored password is the same.
+      // Keep the object of an unchanged hash, by which `#checked` sees that the stored password is the same.
       const before = this.#hashes.get(name)
       const parsed = before?.encoded === encoded ? before : parsePasswordHash(encoded)
       if (typeof parsed !== 'string') hashes.set(name, parsed)

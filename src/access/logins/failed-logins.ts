@@ -21,7 +21,7 @@ const REMEMBERED_MAX = 16_384
  * To make room, the one with the fewest failures is forgotten among this many that were touched longest ago.
  */
 const LOOKS_MAX = 16
-/** From this many failures on, somebody is taken to guess from an address, or for a user name. */
+/** An address with this many failures counts as one that guesses, a user name as one that is guessed at. */
 const GUESSED_MIN = 50
 /** The longest delay of a user who showed the right password from the same address before. */
 const KNOWN_DELAY_MS = 5000

@@ -38,7 +38,7 @@ export class LeftError extends Error {
   override readonly name = 'LeftError'
 }
 
-/** Hears how a log-in fares in the queue. */
+/** Gets calls as a log-in goes through the queue. */
 export interface Waiting {
   /**
    * It waits in the queue; `leave` removes it. Not called where it is its turn at once, or it is refused at

@@ -65,7 +65,7 @@ export class Handshake implements AuthenticationSink, LateClient {
   readonly #connection: NetworkConnection
   readonly #input: Input
   readonly #sender: PacketSender
-  /** Null where the listener forgives nothing, as usual. */
+  /** Null, as usual, where the listener forgives nothing. */
   readonly #leniences: ConnectionLeniences | null
   readonly #loginTime: LoginTime
   /** CONNECT, with the password; dropped when the client is let in. */

@@ -6,7 +6,7 @@ import type { ServerState } from '../state/server-state.ts'
 /** The time that is over: the client's own, or the time that it may wait in the queue. */
 export type LateBy = 'client' | 'queue'
 
-/** Hears that its time is over. An object, since a closure for each CONNECT takes 90 bytes. */
+/** Gets a call when its time is over. An object, since a closure for each CONNECT would take 90 bytes. */
 export interface LateClient {
   timedOut(by: LateBy): void
 }

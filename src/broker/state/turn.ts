@@ -70,7 +70,7 @@ export interface Flushable {
 export class Turn {
   /** Broker time in ms, read once per turn. */
   now: number
-  /** Units of work at which a Session stops sending from its queue; see `Connection.pumped`. */
+  /** Units of work at which a Session stops sending from its queue; see `PacketSender.pumped`. */
   pumpUntil = Number.POSITIVE_INFINITY
   /** Number of the turn. */
   number = 0

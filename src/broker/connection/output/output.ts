@@ -124,8 +124,8 @@ export class Output {
 
   /**
    * Adds a packet. It leaves when the commit `durableAt` is durable (0: at the end of the turn), and never
-   * before what was added earlier. `credits` are given back when it was written. True when the owner has
-   * to be flushed this turn.
+   * before what was added earlier. `credits` are given back when it was written. Returns true when the owner
+   * has to be flushed this turn.
    */
   push(bytes: Buffer, durableAt: number, credits: number): boolean {
     return this.pushPart(bytes, 0, bytes.length, durableAt, credits)
