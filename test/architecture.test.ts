@@ -51,6 +51,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'broker/connection',
     'broker',
   ],
+  runtime: ['runtime/certificates', 'runtime'],
   transport: ['transport/tls', 'transport/listener', 'transport/sockets', 'transport/websocket', 'transport'],
   access: ['access/files', 'access/passwords', 'access/bans', 'access/logins', 'access'],
   cli: ['cli/start', 'cli/actions', 'cli/grammar', 'cli/commands', 'cli'],

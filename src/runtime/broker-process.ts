@@ -25,9 +25,9 @@ import {
   completeListeners,
   type GivenListener,
 } from './broker-options.ts'
-import { CertificateWatch } from './certificate-watch.ts'
-import { thisMachine } from './machine.ts'
-import { Renewal } from './renewal.ts'
+import { CertificateWatch } from './certificates/certificate-watch.ts'
+import { thisMachine } from './certificates/machine.ts'
+import { Renewal } from './certificates/renewal.ts'
 import { accessCommands } from './running-access.ts'
 import { brokerStatus } from './status.ts'
 import { Ticker } from './ticker.ts'

@@ -8,7 +8,7 @@ import { automaticMemoryBytes } from '../config/memory.ts'
 import { type Snapshot, statusValues } from '../observe/snapshot.ts'
 import type { ListenerSet } from '../transport/listener-set.ts'
 import { type BrokerOptions, durabilityOf, syncSecondsOf } from './broker-options.ts'
-import type { CertificateWatch } from './certificate-watch.ts'
+import type { CertificateWatch } from './certificates/certificate-watch.ts'
 import { version } from './version.ts'
 
 /** The parts of a broker that its status describes. */

@@ -4,8 +4,8 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeAll, expect, test } from 'vitest'
-import { firstCertificate } from '../../src/runtime/authority-files.ts'
-import { createServerCertificate } from '../../src/runtime/certificates.ts'
+import { firstCertificate } from '../../src/runtime/certificates/authority-files.ts'
+import { createServerCertificate } from '../../src/runtime/certificates/certificates.ts'
 import { cleanUp, type Ended, MAIN, Program, temporaryDirectory } from './process.ts'
 
 const DAY_MS = 86_400_000

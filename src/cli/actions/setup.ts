@@ -14,15 +14,15 @@ import {
   firstCertificate,
   serverNamesOf,
   writeWhole,
-} from '../../runtime/authority-files.ts'
+} from '../../runtime/certificates/authority-files.ts'
 import {
   createAuthority,
   createServerCertificate,
   fingerprint,
   type IssuedCertificate,
   type ServerNames,
-} from '../../runtime/certificates.ts'
-import { isDnsName, shortAddress, thisMachine } from '../../runtime/machine.ts'
+} from '../../runtime/certificates/certificates.ts'
+import { isDnsName, shortAddress, thisMachine } from '../../runtime/certificates/machine.ts'
 import { makeDirectory, syncDirectory } from '../../store/files/data-directory.ts'
 import { DEFAULT_PORTS, type ListenerType } from '../../transport/listener/listener.ts'
 import { shellWord } from '../../transport/tls/shell-word.ts'

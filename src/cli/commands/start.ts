@@ -136,7 +136,7 @@ async function serve(
   return ExitCode.CleanEnd
 }
 
-/** Loads the configuration. Root becomes the user who owns or is named by it. */
+/** Loads the configuration. Root becomes the user that it names, or its owner. */
 function loadTrusted(
   sources: ConfigSources,
   flags: ConfigFlags,

@@ -18,7 +18,7 @@ import {
   createAuthority,
   createServerCertificate,
   type IssuedCertificate,
-} from '../../../src/runtime/certificates.ts'
+} from '../../../src/runtime/certificates/certificates.ts'
 
 const CURVE = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 

@@ -8,7 +8,7 @@ import {
   createServerCertificate,
   type IssuedCertificate,
   type KeyKind,
-} from '../../../src/runtime/certificates.ts'
+} from '../../../src/runtime/certificates/certificates.ts'
 import { keyPairs, type PemSource } from '../../../src/transport/tls/key-pairs.ts'
 
 const NAMES = { names: ['localhost'], addresses: [] }

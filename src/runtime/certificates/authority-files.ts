@@ -5,9 +5,9 @@
 import { X509Certificate } from 'node:crypto'
 import { link, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { syncDirectory } from '../store/files/data-directory.ts'
-import { alternativeNames } from '../transport/tls/client-certificate.ts'
-import { pemBlocks } from '../transport/tls/key-pairs.ts'
+import { syncDirectory } from '../../store/files/data-directory.ts'
+import { alternativeNames } from '../../transport/tls/client-certificate.ts'
+import { pemBlocks } from '../../transport/tls/key-pairs.ts'
 import type { KeyKind, ServerNames } from './certificates.ts'
 import { shortAddress } from './machine.ts'
 

@@ -1,6 +1,10 @@
 import { X509Certificate } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { createAuthority, createServerCertificate, fingerprint } from '../../src/runtime/certificates.ts'
+import {
+  createAuthority,
+  createServerCertificate,
+  fingerprint,
+} from '../../../src/runtime/certificates/certificates.ts'
 
 const DAY_MS = 86_400_000
 const NOW_MS = Date.UTC(2026, 10, 22)

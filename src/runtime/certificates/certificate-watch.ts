@@ -2,10 +2,10 @@
  * Watches the certificates of a running broker: serves new ones, reports bad ones, and renews those that
  * expire soon.
  */
-import type { CertificateStatus } from '../admin/commands.ts'
-import type { Events } from '../broker/boundary/events.ts'
-import type { SecurityKind } from '../broker/boundary/security.ts'
-import type { ListenerSet, ListenerUpdate } from '../transport/listener-set.ts'
+import type { CertificateStatus } from '../../admin/commands.ts'
+import type { Events } from '../../broker/boundary/events.ts'
+import type { SecurityKind } from '../../broker/boundary/security.ts'
+import type { ListenerSet, ListenerUpdate } from '../../transport/listener-set.ts'
 import {
   type CertificateTimes,
   dateText,
@@ -13,8 +13,8 @@ import {
   isValidAt,
   revocationListProblem,
   validityText,
-} from '../transport/tls/certificate-times.ts'
-import type { ServedCertificates } from '../transport/tls/served-certificates.ts'
+} from '../../transport/tls/certificate-times.ts'
+import type { ServedCertificates } from '../../transport/tls/served-certificates.ts'
 import { RENEWAL_DAYS, type Renewal } from './renewal.ts'
 
 /** The files are checked this often. */

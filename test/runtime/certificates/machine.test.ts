@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { hostname } from 'node:os'
 import { expect, test } from 'vitest'
-import { isDnsName, thisMachine } from '../../src/runtime/machine.ts'
+import { isDnsName, thisMachine } from '../../../src/runtime/certificates/machine.ts'
 
 test('a machine has its own names and those of its hosts file', () => {
   const hosts = [

@@ -3,10 +3,10 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { CERTIFICATE_FILES } from '../../src/runtime/authority-files.ts'
-import { createAuthority, createServerCertificate } from '../../src/runtime/certificates.ts'
-import { Renewal } from '../../src/runtime/renewal.ts'
-import { keyPairs } from '../../src/transport/tls/key-pairs.ts'
+import { CERTIFICATE_FILES } from '../../../src/runtime/certificates/authority-files.ts'
+import { createAuthority, createServerCertificate } from '../../../src/runtime/certificates/certificates.ts'
+import { Renewal } from '../../../src/runtime/certificates/renewal.ts'
+import { keyPairs } from '../../../src/transport/tls/key-pairs.ts'
 
 const DAY_MS = 86_400_000
 const NOW_MS = Date.UTC(2026, 10, 22)
