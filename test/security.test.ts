@@ -1,4 +1,4 @@
-/** The threat model (SECURITY.md): each line of what is defended names a test that is there. */
+/** The threat model (SECURITY.md): each threat that is defended against names a test that exists. */
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 

@@ -21,7 +21,7 @@ const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
 const { MemoryStore } = await load('store/memory.js')
 
-/** Turns until the compiler has done what it does. */
+/** Turns until everything is compiled. */
 const WARM_TURNS = 3000
 /** In one go: few enough that neither the young generation nor V8's allowance for buffers is used up. */
 const COUNTED_DELIVERIES = 10_000

@@ -47,7 +47,7 @@ const HEADROOM = process.version.startsWith('v20.') ? 1.1 : 1.5
 const BOUNDS = {
   'fan-in QoS 0': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 1': { writes: 11 / 200, bytes: 750 },
-  // With a digest of what is not released yet.
+  // With digests of messages that are not released yet.
   'fan-in QoS 2': { writes: 22 / 200, bytes: 1130 },
   // The scenarios share a compiler. Since clients before 5.0 start with 20 messages in flight, those at QoS 1
   // before this one queue some, and what is compiled for a flush allocates 40 bytes more.
@@ -99,7 +99,7 @@ describe('in the core', () => {
   })
 })
 
-/** Waves of messages; the next one leaves when the one before has arrived and is acknowledged. */
+/** Waves of messages; the next one is sent when the one before has arrived and is acknowledged. */
 const WAVES = 40
 
 /** Reads and writes of timers and the event loop itself: wake-ups of other threads, such as V8's. */

@@ -55,7 +55,7 @@ export function exchange(version: Version): readonly Step[] {
     step('sub', subscribe(version, 11, 'r', 1), [suback(11, 1), publish(version, 3, 'r', 3, 'kept')]),
     step('sub', acknowledge(0x40, 3), []),
     step('sub', unsubscribe(version, 12, 'r'), [unsuback(12)]),
-    // Away and back: what came meanwhile, and what was not acknowledged, again.
+    // Away and back: messages that came meanwhile, and unacknowledged ones again.
     step('pub', publish(version, 4, 't', 8), [publish(version, 4, 't', 4)], [acknowledge(0x50, 8)]),
     step('sub', packet(0xe0), []),
     step('pub', publish(version, 2, 't', 9, 'late'), [], [acknowledge(0x40, 9)]),

@@ -17,7 +17,7 @@ beforeEach(() => {
 afterEach(() => rmSync(directory, { recursive: true }))
 afterAll(remove)
 
-/** Runs a program on the disk; `data` in it is the disk's directory. Returns what it said. */
+/** Runs a program on the disk; `data` in it is the disk's directory. Returns its output. */
 function run(program: string): string {
   const code = `const fs = require('node:fs'); const data = ${JSON.stringify(disk.data)}; ${program}`
   const environment = { ...process.env, ...disk.environment() }

@@ -1,4 +1,4 @@
-/** A client of a broker over a real socket, which takes down what it is sent and answers only when told. */
+/** A client over a real socket, which records the packets that it receives and answers only when told. */
 import { connect, type Socket } from 'node:net'
 import { type Answer, answers } from '../fuzz/answers.ts'
 import { type Plain, type Version, write } from '../fuzz/plain.ts'
@@ -50,7 +50,7 @@ export class WireClient {
     while (!this.#closed && !fits(this.#answers)) await this.#change()
   }
 
-  /** Resolves when the broker has handled all that was sent to it before and sent what came of it. */
+  /** Resolves when the broker has handled all earlier packets and sent what follows from them. */
   async barrier(): Promise<void> {
     if (this.#closed) return
     const wanted = this.#pings + 1

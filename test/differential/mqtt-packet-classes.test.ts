@@ -62,7 +62,7 @@ const REFUSED_BY_MQTT_PACKET: readonly (readonly [RegExp, string])[] = [
   ],
   [/^Connect flag bit 0 must be 0/, '3.1 of 3.1: bit 0 is not used'],
   [/^Invalid subscribe topic flag bits, bits 7-2 must be 0/, '3.8 of 3.1: the upper six bits are not used'],
-  // It reads the Reason Code and properties of a DISCONNECT that has none out of the packet behind it.
+  // For a DISCONNECT without Reason Code and properties, it reads them from the packet after it.
   [
     /^(Invalid disconnect reason code|Unknown property|Cannot parse property)/,
     '3.14.2.1, 3.14.2.2.1: DISCONNECT may end before them',
@@ -122,6 +122,6 @@ test(`${PACKETS} ${CLASSES}, DIFFERENTIAL_SEED=${SEED}`, () => {
     } else if (theirs.length !== mine) unknown.set('another number of packets', line)
   }
   expect(Object.fromEntries(unknown)).toEqual({})
-  // The run has met what it is about.
+  // The run has met differences at all.
   expect(counts.size).toBeGreaterThan(15)
 })

@@ -8,7 +8,7 @@ import { WireClient } from './client.ts'
 export type Step =
   | { readonly do: 'connect'; readonly who: number; readonly packet: PlainConnect }
   | { readonly do: 'send'; readonly who: number; readonly packet: Plain }
-  /** Answers what came, so many packets. */
+  /** Answers so many of the packets that arrived. */
   | { readonly do: 'answer'; readonly who: number; readonly count: number }
   | { readonly do: 'vanish'; readonly who: number }
 

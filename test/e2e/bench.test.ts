@@ -72,7 +72,7 @@ test('npm run bench: the bare relay loses, doubles and misorders nothing, and is
     .split('\n')
     .map((line) => JSON.parse(line))
     .filter(({ broker }) => broker === 'bare-node')
-  // It keeps nothing: what is durable is not asked of it.
+  // The relay keeps nothing, so it does not run the durable rows.
   expect(reports.map(({ row, error }) => [row, error])).toEqual(
     rows.slice(0, -1).map((row) => [row, undefined]),
   )

@@ -116,7 +116,7 @@ describe.each([
   ['3.1.1 without the bridge bit', ['try_private false']],
   ['5.0', ['bridge_protocol_version mqttv50']],
 ] as const)('a bridge of Mosquitto, %s', (_name, lines) => {
-  // Without it Mosquitto does not tell what came back from what others sent.
+  // Without it, Mosquitto cannot tell its own returning messages from those of others.
   const isPlain = lines.some((line) => line === 'try_private false')
 
   test('carries messages both ways at every QoS, each once, and tells its state [field-C13]', async () => {
@@ -137,7 +137,7 @@ describe.each([
     const flag = isPlain ? 0 : 1
     await expect.poll(() => only(here, 'out/').length, LONG).toBe(4)
     await expect.poll(() => only(there, 'in/').length, LONG).toBe(4)
-    // A last one in each direction comes behind whatever came back.
+    // A last message in each direction arrives after any that came back.
     await mosquittoPub(bridge.port, '-q', '1', '-t', 'out/end', '-m', 'x')
     await mosquittoPub(broker.port, '-q', '1', '-t', 'in/end', '-m', 'x')
     await expect.poll(() => only(here, 'out/').at(-1), LONG).toBe('out/end 1 0 x')

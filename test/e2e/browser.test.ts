@@ -27,7 +27,7 @@ const FLAGS = [
   ...['--host-resolver-rules=MAP *.example 127.0.0.1', '--disable-features=LocalNetworkAccessChecks'],
 ]
 
-/** Runs in the page: does everything a page does, and returns what came. */
+/** Runs in the page: does everything a page does, and returns the messages. */
 const SCRIPT = `async (url, protocolVersion) => {
   const dialect = protocolVersion === 3 ? { protocolId: 'MQIsdp' } : {}
   const client = await mqtt.connectAsync(url, { protocolVersion, ...dialect, reconnectPeriod: 0 })
@@ -77,7 +77,7 @@ const READ = `(url) => new Promise((resolve) => {
 })`
 
 let pages: Server
-/** Resolves when a page says that its client is away; the page waits for what it is given. */
+/** Resolves when the client of a page is away; the page then waits for messages. */
 let away: { promise: Promise<() => void>; resolve: (goOn: () => void) => void }
 let browser: Browser
 

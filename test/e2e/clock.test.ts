@@ -83,7 +83,7 @@ async function retained(): Promise<string[]> {
   const late = await join5('late')
   await late.client.subscribeAsync('r', { qos: 1 })
   await late.client.subscribeAsync('end', { qos: 1 })
-  // It comes behind what was retained.
+  // It arrives after the retained messages.
   await late.client.publishAsync('end', 'end', { qos: 1 })
   await late.until(1)
   while (late.texts.at(-1) !== 'end') await late.until(late.texts.length + 1)
@@ -154,7 +154,7 @@ describe('a wrong wall clock', () => {
       setClock(2 * DAY_MS, 'b')
       await start('--set', 'limits.clock_grace_seconds=1')
       const sub = await subscriber()
-      // It came to the queue behind those that expired, and is sent when they are gone.
+      // It is in the queue after those that expired, and is sent once they are deleted.
       const pub = await join5('pub')
       await pub.client.publishAsync('t', 'new', { qos: 1 })
       await sub.until(1)

@@ -15,7 +15,7 @@ beforeEach(async () => {
 })
 afterEach(cleanUp)
 
-/** A client that writes bytes and keeps what comes. */
+/** A client that writes bytes and keeps the answers. */
 abstract class Wire {
   hex = ''
   closed = false
@@ -145,7 +145,7 @@ function unusedBits(version: Version): readonly (readonly [Buffer, number])[] {
   ]
 }
 
-/** Bytes that no client may send, and what 5.0 is told. */
+/** Bytes that no client may send, and the Reason Codes in 5.0. */
 function wrong(version: Version): readonly (readonly [Buffer, number])[] {
   return [
     [packet(0x00), 0x81],

@@ -1,4 +1,4 @@
-/** Real clients that publish, say DISCONNECT and are gone, while others keep the store behind. */
+/** Real clients publish, send DISCONNECT and close, while others keep the store busy. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connectAsync, type MqttClient } from 'mqtt'

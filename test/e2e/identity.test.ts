@@ -40,7 +40,7 @@ async function userAdded(data: string, ...words: string[]): Promise<{ text: stri
   return { text: lines.slice(0, -1).join('\n'), password: lines.at(-1)! }
 }
 
-/** Connects; resolves with the client, its CONNACK, and what it is sent. */
+/** Connects. Resolves with the client, its CONNACK, and its messages. */
 async function arrived(
   port: number,
   clientId: string,

@@ -56,13 +56,13 @@ afterAll(cleanUp)
 describe.each(CASES)('$library, MQTT $version', ({ library, connect, version, dialect }) => {
   const five = dialect.protocolVersion === 5
 
-  /** A connected client; what comes to it is in `got` from the first packet on. */
+  /** A connected client; `got` has all its messages from the first packet on. */
   async function connected(options: IClientOptions, scheme: 'mqtt' | 'ws' = 'mqtt') {
     const port = scheme === 'ws' ? `${broker.webSocketPort}/mqtt` : broker.port
     const client = connect(`${scheme}://127.0.0.1:${port}`, { reconnectPeriod: 0, ...dialect, ...options })
     clients.push(client)
     const got: IPublishPacket[] = []
-    // The packet's own topic is empty where an alias stands for it.
+    // The packet's own topic is empty if it has an alias.
     client.on('message', (topic, _payload, packet) => got.push({ ...packet, topic }))
     const connack = await new Promise<{ sessionPresent: boolean }>((resolve, reject) => {
       client.once('connect', resolve)

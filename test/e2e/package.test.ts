@@ -5,7 +5,7 @@ import { cleanUp, Program, ROOT, temporaryDirectory } from './process.ts'
 
 afterEach(cleanUp)
 
-/** Larger than what is needed: the package has code and words, no tests, no sources, no benchmark. */
+/** Larger than needed: the package has code and texts, but no tests, sources or benchmarks. */
 const PACKAGE_BYTES_MAX = 1_000_000
 
 interface Lock {
@@ -109,7 +109,7 @@ test('npx: the packed file alone starts a broker, in an empty directory', async 
   expect((await broker.ended).stdout).toContain('godwit stopped')
 })
 
-/** Both are figures to be noticed when they grow: a dependency more, with what it brings, is a decision. */
+/** Both limits exist so that growth is noticed: one more dependency is a decision. */
 const INSTALLED_BYTES_MAX = 30_000_000
 const DEPENDENCIES_MAX = 90
 

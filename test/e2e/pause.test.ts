@@ -8,7 +8,7 @@ import { BrokerProcess, cleanUp, MosquittoSub } from './process.ts'
 
 afterEach(cleanUp)
 
-/** A client with a Keep Alive of a second; what comes is kept. */
+/** A client with a Keep Alive of a second, which keeps what it receives. */
 class Client {
   readonly packets: Packet[] = []
   readonly socket: Socket

@@ -144,7 +144,7 @@ describe('the process', () => {
     // And a DISCONNECT that says why.
     first.write(Buffer.from([0xe0, 2, 0x04, 0]))
     await once(first, 'close')
-    // Somebody is told why he has to go: this is no CONNECT.
+    // This is no CONNECT, and the peer is told so before the close.
     dying.resume().write(Buffer.from([0xc0, 0]))
     await once(dying, 'close')
     for (const socket of greedy) socket.destroy()

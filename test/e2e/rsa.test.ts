@@ -67,7 +67,7 @@ async function connected(caFile: string, ...words: string[]): Promise<string> {
   return stdout + stderr
 }
 
-/** Of what a device offers that knows RSA only, in either version. */
+/** The offers of a device that knows RSA only, in either version. */
 const RSA_ONLY = [
   ['-tls1_2', '-cipher', 'ECDHE-RSA-AES128-GCM-SHA256', '-sigalgs', 'RSA+SHA256'],
   ['-tls1_3', '-sigalgs', 'rsa_pss_rsae_sha256:RSA+SHA256'],

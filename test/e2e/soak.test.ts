@@ -70,7 +70,7 @@ class RawClient {
 
 const WILL = { topic: 'soak/will', payload: Buffer.from('gone'), qos: 1, retain: false } as const
 
-/** Every way to come and go. Each leaves nothing behind once its connection is gone. */
+/** Every way to come and go. Each leaves nothing once its connection is closed. */
 const WAYS: Readonly<Record<string, (version: 4 | 5, name: string) => Promise<unknown>>> = {
   async 'says nothing and goes'(version) {
     const client = new RawClient(version)

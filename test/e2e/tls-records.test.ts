@@ -1,4 +1,4 @@
-/** Clients that wait for their TLS socket without asking their TLS library what it has left. */
+/** Clients that wait for their TLS sockets and do not read what their TLS libraries still hold. */
 import { join } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { afterEach, beforeEach, expect, test } from 'vitest'

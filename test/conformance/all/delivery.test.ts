@@ -1,4 +1,4 @@
-/** Chapters 4.3 to 4.6 as all versions have them: QoS, what is sent again, and order. */
+/** Chapters 4.3 to 4.6, as in all versions: QoS, sending again, and order. */
 import type { Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { type Given, type TestClient, World } from '../../broker/harness.ts'

@@ -134,7 +134,7 @@ describe.each(DIALECTS)('MQTT %s', (_, version) => {
         [packet(0xc0, 0), 0x81], // trailing bytes
         [acknowledge(0x40, 1, 0, 0, 0), 0x81],
         [packet(0x82, uint16(1), none, 't'), 0x81], // options are missing
-        [packet(0x82, uint16(1), none, [0, 9, 0x74], 0), 0x81], // the filter ends behind the packet
+        [packet(0x82, uint16(1), none, [0, 9, 0x74], 0), 0x81], // the filter ends after the packet
         [packet(0xa2, uint16(1), none, [0, 9, 0x74]), 0x81],
         [packet(0x30, [0, 9, 0x74]), 0x81],
         [packet(0x30, 0), 0x81],

@@ -27,7 +27,7 @@ const refusing = {
   },
 }
 
-/** A CONNECT that must end in silence: no CONNACK, no Session, nothing of what stands behind it. */
+/** Expects a CONNECT to end in silence: no CONNACK, no Session, and no effect of later packets. */
 async function expectSilence(world: World, version: 3 | 4, bytes: Buffer): Promise<void> {
   const client = world.open(version)
   const behind = publish(version, 0, 'behind')

@@ -65,7 +65,7 @@ describe('acknowledgements of the Server', () => {
         await client.subscribe('t', 2)
         await (await world.connect('pub')).publish('t', 'x', 2)
         expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
-        // Again, as long as PUBCOMP has not come; and of what is not known.
+        // Again, before PUBCOMP; and for an unknown identifier.
         expect(await ask(client, acknowledge(0x50, 1))).toBe('62020001')
         expect(await ask(client, acknowledge(0x50, 9))).toBe('6203000992')
         await client.bytes(acknowledge(0x70, 1))

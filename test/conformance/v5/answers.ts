@@ -20,7 +20,7 @@ export async function expectConnectRefused(
   return client
 }
 
-/** Sends bytes and returns what came back, in hex. */
+/** Sends bytes and returns the answers, in hex. */
 export async function ask(client: TestClient, bytes: Buffer): Promise<string> {
   sent(client)
   await client.bytes(bytes)

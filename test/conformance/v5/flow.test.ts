@@ -149,7 +149,7 @@ describe('QoS 2 and message expiry', () => {
     for (const messageId of [1, 2]) {
       expect(await pub.send({ cmd: 'pubrel', messageId })).toMatchObject([{ cmd: 'pubcomp', reasonCode: 0 }])
     }
-    // To the subscriber: what was sent is completed, what was not is dropped.
+    // To the subscriber: messages that were sent are completed, others are dropped.
     expect(sub.texts()).toEqual(['sent'])
     expect(await sub.send({ cmd: 'pubrec', messageId: 1 })).toMatchObject([{ cmd: 'pubrel', reasonCode: 0 }])
     expect(await sub.send({ cmd: 'pubcomp', messageId: 1 })).toEqual([])

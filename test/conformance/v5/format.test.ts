@@ -202,7 +202,7 @@ describe('reserved flags', () => {
     '[MQTT-3.6.1-1] ' + 'a PUBREL whose flags are not 0010 is malformed, and its message is not released',
     async () => {
       const world = await World.make()
-      // The Session outlives the Network Connection, and so does what was not released.
+      // The Session outlives the Network Connection, and so do messages that were not released.
       const lasting = { clean: false, properties: { sessionExpiryInterval: 60 } }
       for (let flags = 0; flags < 16; flags++) {
         if (flags === 2) continue

@@ -283,7 +283,7 @@ describe('properties', () => {
         packet(first, 't', id, properties(0x01, 1), Buffer.from(payload, 'hex'))
       expect(await ask(pub, text(0x32, uint16(1), 'ff'))).toBe('4003000199')
       expect(await ask(pub, text(0x34, uint16(2), 'eda080'))).toBe('5003000299')
-      // U+0000 is well-formed, and the identifier of what was refused is free.
+      // U+0000 is well-formed, and the identifier of a refused message is free.
       expect(await ask(pub, text(0x34, uint16(2), '00'))).toBe('50020002')
       expect(sub.got()).toMatchObject([{ payload: Buffer.from([0]) }])
       await expectRefused(pub, text(0x30, Buffer.alloc(0), 'ff'), 0x99)
