@@ -17,7 +17,7 @@ import type {
 } from './store.ts'
 
 /** `Message.stored` of this store: counts the deliveries that refer to the message. */
-class Held {
+class StoredReferences {
   refs = 0
 }
 
@@ -60,14 +60,14 @@ export class MemoryStore implements Store {
 
   enqueue(_sessionId: number, { message }: Delivery): void {
     let held = message.stored
-    if (!(held instanceof Held)) {
-      held = new Held()
+    if (!(held instanceof StoredReferences)) {
+      held = new StoredReferences()
       this.held.stored(message)
       message.stored = held
       this.#figures.storedBytes += message.size
       this.#figures.residentBytes += message.size + MESSAGE_BYTES
     }
-    if (held instanceof Held) held.refs++
+    if (held instanceof StoredReferences) held.refs++
   }
 
   sent(_sessionId: number, _packetId: number): void {}
@@ -133,7 +133,7 @@ export class MemoryStore implements Store {
 
   #release(message: Message): void {
     const held = message.stored
-    if (!(held instanceof Held)) throw new Error('a message that is not stored was completed')
+    if (!(held instanceof StoredReferences)) throw new Error('a message that is not stored was completed')
     if (--held.refs > 0) return
     message.stored = null
     this.held.unstored(message)
