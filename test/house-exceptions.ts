@@ -2,17 +2,8 @@
 export const LONG_LINES: readonly string[] = [
   'src/broker/boundary/limit-row.ts',
   'test/broker/accounts/costs-child.mjs',
-  'test/broker/messages/crowd.test.ts',
-  'test/broker/messages/expiry-on-disk.test.ts',
-  'test/broker/messages/publisher.test.ts',
-  'test/broker/messages/retained.test.ts',
-  'test/broker/messages/wills.test.ts',
   'test/broker/relief/kept-relief.test.ts',
   'test/broker/relief/quotas.test.ts',
-  'test/broker/sessions/reauthorization.test.ts',
-  'test/broker/sessions/session-cap.test.ts',
-  'test/broker/sessions/sessions.test.ts',
-  'test/broker/sessions/subscribe.test.ts',
   'test/broker/state/turn-memory.test.ts',
   'test/fuzz/answers.ts',
   'test/fuzz/codec.ts',
@@ -33,7 +24,6 @@ export const LONG_LINES: readonly string[] = [
   'test/hostile/strangers.test.ts',
   'test/house-exceptions.ts',
   'test/main/run.test.ts',
-  'test/session/session.test.ts',
 ]
 
 export const LONG_FILES: readonly string[] = []

@@ -32,9 +32,8 @@ class Sink implements SessionSink {
   publish({ message, qos }: Delivery, packetId: number, dup: boolean, durableAt: number): boolean {
     if (message.evicted) throw new Error('an evicted message was sent')
     if (message.payload.toString() === this.tooLarge) return false
-    this.lines.push(
-      `${message.payload} ${qos} ${packetId}${dup ? ' dup' : ''}${durableAt > 0 ? ` durable at ${durableAt}` : ''}`,
-    )
+    const wait = durableAt > 0 ? ` durable at ${durableAt}` : ''
+    this.lines.push(`${message.payload} ${qos} ${packetId}${dup ? ' dup' : ''}${wait}`)
     return true
   }
 
@@ -170,7 +169,7 @@ describe('packet identifiers', () => {
 })
 
 describe('the window', () => {
-  it('[MQTT-3.3.4-9] [MQTT-4.9.0-2] holds Receive Maximum messages; the next ones go in order as it opens', () => {
+  it('[MQTT-3.3.4-9] [MQTT-4.9.0-2] holds Receive Maximum messages; more go as it opens', () => {
     const { session, sink } = online(new Room(), 2)
     for (const payload of ['a', 'b', 'c', 'd']) session.deliver(delivery(payload), 0)
     expect(sink.taken()).toEqual(['a 1 1', 'b 1 2'])
@@ -198,7 +197,7 @@ describe('the window', () => {
     expect(sink.taken()).toEqual(['c 2 3'])
   })
 
-  it('a client that cannot say Receive Maximum starts with few in flight; a full window grows with each acknowledgement [field-E28]', () => {
+  it('a window that starts small grows with each acknowledgement while it is full [field-E28]', () => {
     const session = new Room().session(true)
     const sink = new Sink()
     for (let n = 0; n < 100; n++) session.deliver(delivery(`${n}`), 0)
@@ -214,7 +213,7 @@ describe('the window', () => {
     expect(inFlight).toEqual([4, 8, 16, 30, 30, 12])
   })
 
-  it('a window that is never full does not grow: a burst that comes later is as small as at first [field-E28]', () => {
+  it('a window that is never full does not grow, so a later burst is small, too [field-E28]', () => {
     const session = new Room().session()
     session.attach(new Sink(), 65_535, 1000, 20)
     for (let n = 1; n <= 500; n++) {
@@ -225,7 +224,7 @@ describe('the window', () => {
     expect([session.inFlightCount, session.queueLength]).toEqual([20, 580])
   })
 
-  it('a message at QoS 0 that waits in order goes when a full queue drops what held it back [field-B7]', () => {
+  it('a QoS 0 message is sent when a full queue drops the one before it [field-B7]', () => {
     const { session, sink } = online(new Room({ queueMessagesMax: 2 }), 1)
     for (const payload of ['sent', 'oldest']) session.deliver(delivery(payload), 0)
     session.deliverAhead(delivery('retained', 0), 0)
@@ -240,7 +239,7 @@ describe('the window', () => {
     expect(sink.taken()).toEqual(['1 1 1', '0 0 0'])
   })
 
-  it('[MQTT-3.3.4-9] PUBCOMP for a PUBREL of an earlier connection makes no room for a PUBLISH on this one', () => {
+  it('[MQTT-3.3.4-9] PUBCOMP for an earlier connection makes no room for a PUBLISH', () => {
     const { session, sink } = online(new Room(), 2)
     session.deliver(delivery('a', 2), 0)
     session.pubrec(1, false)
@@ -283,7 +282,7 @@ describe('a client that never sends PUBCOMP', () => {
 })
 
 describe('the client is back', () => {
-  it('[MQTT-4.4.0-1] [MQTT-4.6.0-1] what was in flight goes first, in order, with its identifiers and DUP', () => {
+  it('[MQTT-4.4.0-1] [MQTT-4.6.0-1] messages in flight go first, in order, with DUP', () => {
     const { session, sink } = online()
     for (const payload of ['a', 'b', 'c']) session.deliver(delivery(payload, 2), 0)
     session.pubrec(2, false)
@@ -436,7 +435,7 @@ describe('QoS 0', () => {
 })
 
 describe('slow readers', () => {
-  it('[MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-4.6.0-5, 3.1.1] [MQTT-4.6.0-6, 3.1.1] QoS 1 and 2 stay, and come later in order; a new one does not pass them', () => {
+  it('[MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-4.6.0-5, 3.1.1] [MQTT-4.6.0-6, 3.1.1] are kept, in order', () => {
     const { session, sink } = online()
     session.deliver(delivery('a'), 0)
     sink.congested = true
@@ -815,7 +814,7 @@ describe('messages that expire in the queue', () => {
     expect(got(session)).toEqual(['aaaaa', 'bbbbb', 'ccccc', 'e'])
   })
 
-  it('are asked to be swept at the time of the first, and go from the head in bounded steps [field-B8]', () => {
+  it('are swept when the first expires, from the head in bounded steps [field-B8]', () => {
     const room = new Room()
     const session = waiting(room, [...Array.from({ length: 3000 }, () => 5000), 4000, 'kept'])
     expect(room.sweeps).toEqual([5000, 4000])
@@ -843,7 +842,7 @@ describe('messages that expire in the queue', () => {
     expect(got(session)).toEqual(Array.from({ length: 300 }, (_, n) => `k${n * 2}`))
   })
 
-  it('a full queue has room for one more with each that expires, in whatever order they do [field-B8]', () => {
+  it('a full queue has room for one more with each that expires, in any order [field-B8]', () => {
     const room = new Room({ queueMessagesMax: 20_000, queueFull: 'drop-newest' })
     // One expires each millisecond, in any order.
     const session = waiting(

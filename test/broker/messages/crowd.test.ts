@@ -76,7 +76,7 @@ describe('a message for a crowd', () => {
     expect(counters.publishReceived).toBe(1)
   })
 
-  it('[MQTT-4.6.0-6] comes before what is published to its topic later, by its publisher and by others', async () => {
+  it('[MQTT-4.6.0-6] comes before later messages to its topic, from any publisher', async () => {
     const world = await World.make()
     const got = crowd(world)
     const [first, second] = [await world.connect('first'), await world.connect('second')]
@@ -139,7 +139,7 @@ describe('a message for a crowd', () => {
     },
   )
 
-  it('lets the store commit between two that are whole, however many are sent behind each other', async () => {
+  it('lets the store commit between two whole messages, however many follow', async () => {
     const world = await World.make()
     const got = crowd(world)
     const { ledger } = world

@@ -22,7 +22,7 @@ async function connected(world: World, clientId: string): Promise<TestClient> {
   return client
 }
 
-it('what expired in a queue on disk is given back, what stays keeps its order, also over a restart [field-B8]', async () => {
+it('expired messages of a queue on disk are removed, the rest keeps its order [field-B8]', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-expiry-'))
   const store = () => new LevelStore({ directory, sync: false, residentBytesMax: 50_000, reserveBytes: 0 })
   try {

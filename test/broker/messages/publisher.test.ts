@@ -34,7 +34,7 @@ describe('PUBLISH', () => {
     ])
   })
 
-  it('QoS 0 leaves as it came where the versions are the same, else encoded once: neighbours in one piece', async () => {
+  it('QoS 0 is sent as it came to the same version, encoded once for others, in one piece', async () => {
     const world = await World.make()
     const clients = [await world.connect('old', {}, 4), await world.connect('new', {}, 5)]
     for (const client of clients) {
@@ -73,7 +73,7 @@ describe('PUBLISH', () => {
     )
   })
 
-  it('a message that waits for a policy is its own: the memory it was read into may be used again', async () => {
+  it('a message that waits for a policy keeps no read buffer', async () => {
     let allow: (allowed: boolean) => void = () => {}
     const policy: Policy = { authorizePublish: () => new Promise((resolve) => (allow = resolve)) }
     const world = await World.make({ policy })
@@ -189,7 +189,7 @@ describe('acknowledgements of what the client publishes', () => {
     expect(await old.publish('t', 'x', 1)).toMatchObject([{ cmd: 'puback' }])
   })
 
-  it('[MQTT-4.6.0-2] [MQTT-4.6.0-3] acknowledgements come in the order of the packets, in one write', async () => {
+  it('[MQTT-4.6.0-2] [MQTT-4.6.0-3] acknowledgements keep the order, in one write', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const writes = pub.link.writes
@@ -201,7 +201,7 @@ describe('acknowledgements of what the client publishes', () => {
     expect(pub.link.writes - writes).toBe(1)
   })
 
-  it('[MQTT-4.3.3-12] after PUBCOMP the identifier is a new message; PUBREL of an unknown one gets 0x92', async () => {
+  it('[MQTT-4.3.3-12] after PUBCOMP an identifier is new; an unknown PUBREL gets 0x92', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('t', 0)
@@ -315,7 +315,7 @@ describe('acknowledgements of what the client publishes', () => {
       },
     )
 
-    it('on the same connection of 5.0 another message under it is refused with 0x91, and the first stays [field-B10]', async () => {
+    it('in 5.0, on the same connection, another message under it gets 0x91 [field-B10]', async () => {
       const world = await World.make()
       const sub = await world.connect('sub')
       await sub.subscribe('#', 0)
@@ -444,7 +444,7 @@ describe('acknowledgements of what the client publishes', () => {
 })
 
 describe('limits on PUBLISH', () => {
-  it('section 3.3.4: more than Receive Maximum unacknowledged messages end the connection with 0x93', async () => {
+  it('section 3.3.4: messages beyond Receive Maximum end the connection with 0x93', async () => {
     const world = await World.make({ limits: { receiveMaximum: 2 } })
     const pub = await world.connect('pub')
     await pub.publish('t', 'x', 2)
@@ -513,7 +513,7 @@ describe('limits on PUBLISH', () => {
     expect(limited).toMatchObject([{ limit: 'packetBytesMax', clientId: 'a' }])
   })
 
-  it('[MQTT-3.3.2-9] [MQTT-3.3.2-12] topic aliases from the client: set, used, changed, unknown, too high', async () => {
+  it('[MQTT-3.3.2-9] [MQTT-3.3.2-12] aliases: set, used, changed, unknown, too high', async () => {
     const world = await World.make({ limits: { topicAliasMaximum: 2 } })
     const limited = world.record('limited')
     const sub = await world.connect('sub')
@@ -545,7 +545,7 @@ describe('limits on PUBLISH', () => {
     expect(await again.send(packet)).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x82 }])
   })
 
-  it('what the disk cannot take is refused with 0x97 where asked for, 3.1.1 is closed; what is not stored passes', async () => {
+  it('a full disk refuses with 0x97 if so set, and closes 3.1.1; unstored messages pass', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const limited = world.record('limited')
     const kept = await world.connect('kept', lasting())
@@ -568,7 +568,7 @@ describe('limits on PUBLISH', () => {
     expect(await pub.publish('t', 'x', 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
-  it('a retained message is cleared while disk or memory is short, at every QoS and for stored Sessions; nothing else is let in [field-D21]', async () => {
+  it('while disk or memory is short, only clearing a retained message is allowed [field-D21]', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t/#', 2)
@@ -591,7 +591,7 @@ describe('limits on PUBLISH', () => {
     expect(world.server.state.retained.count).toBe(0)
   })
 
-  it('what clears a retained message and is larger than that itself is refused while disk or memory is short [field-D21]', async () => {
+  it('while short, a message larger than the retained one it clears is refused [field-D21]', async () => {
     const world = await World.make({ limits: { whenExhausted: 'refuse' } })
     const kept = await world.connect('kept', lasting())
     await kept.subscribe('t', 1)
@@ -618,7 +618,7 @@ describe('limits on PUBLISH', () => {
     expect(await pub.publish('t', 'x'.repeat(50), 1)).toMatchObject([{ reasonCode: 0 }])
   })
 
-  it('while the disk is short nothing is acknowledged: the publisher keeps its message, and comes back', async () => {
+  it('while the disk is short nothing is acknowledged, so that the publisher resends it', async () => {
     for (const version of [4, 5] as const) {
       const world = await World.make()
       const kept = await world.connect('kept', lasting())
@@ -639,7 +639,7 @@ describe('limits on PUBLISH', () => {
 })
 
 describe('what subscribers see', () => {
-  it('[MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-18] [MQTT-3.3.2-20] properties go on unaltered', async () => {
+  it('[MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-18] [MQTT-3.3.2-20] unaltered', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.subscribe('t', 0)
@@ -659,7 +659,7 @@ describe('what subscribers see', () => {
     expect(old.link.raw.at(-1)?.toString('hex')).toBe('300400017478')
   })
 
-  it('[MQTT-3.3.2-6] the expiry counts down while a message waits; [MQTT-3.3.2-5] when it has passed it is dropped', async () => {
+  it('[MQTT-3.3.2-6] expiry counts down while it waits; [MQTT-3.3.2-5] then it is dropped', async () => {
     const world = await World.make()
     const dropped = world.record('dropped')
     const sub = await world.connect('sub', lasting())
@@ -706,7 +706,7 @@ describe('what subscribers see', () => {
     expect(back.got()).toMatchObject([{ dup: true, properties: { messageExpiryInterval: 0 } }])
   })
 
-  it('[MQTT-3.1.2-25] a message that exceeds the Maximum Packet Size is left out as if it was sent', async () => {
+  it('[MQTT-3.1.2-25] a message beyond Maximum Packet Size counts as sent', async () => {
     const world = await World.make()
     const dropped = world.record('dropped')
     const small = lasting(1000, {
@@ -734,7 +734,7 @@ describe('what subscribers see', () => {
     expect(world.server.state.sessions.get('sub')).toMatchObject({ inFlightCount: 0, queueLength: 0 })
   })
 
-  it('[MQTT-3.1.2-26] [MQTT-3.1.2-27] a topic that comes again gets an alias, where the client allows it and it saves something [field-E29]', async () => {
+  it('[MQTT-3.1.2-26] [MQTT-3.1.2-27] a repeated topic gets an alias [field-E29]', async () => {
     const world = await World.make({ limits: { topicAliasOutMaximum: 2 } })
     const pub = await world.connect('pub')
     const sub = await world.connect('sub', { properties: { topicAliasMaximum: 5, maximumPacketSize: 60 } })
@@ -816,7 +816,7 @@ describe('commits and turns', () => {
     ])
   })
 
-  it('the QoS 2 identifier of a stored Session is durable before PUBREC, whoever gets the message', async () => {
+  it('the QoS 2 identifier of a stored Session is durable before PUBREC', async () => {
     const world = await World.make()
     const kept = await world.connect('kept', lasting())
     const passing = await world.connect('passing')

@@ -58,7 +58,7 @@ describe('when a Will is published', () => {
     expect(slow.closed).toBe(true)
   })
 
-  it('[MQTT-3.1.2-14] [MQTT-3.1.2-15] retained only when it says so, with its properties in order', async () => {
+  it('[MQTT-3.1.2-14] [MQTT-3.1.2-15] retained only if asked, with its properties in order', async () => {
     const { world, watcher } = await watched()
     const properties = {
       payloadFormatIndicator: true,
@@ -268,7 +268,7 @@ describe('after a restart', () => {
     return { world, watcher }
   }
 
-  it('Wills of clients that were connected or overdue wait for the grace; a longer delay is kept', async () => {
+  it('Wills of connected or overdue clients wait for the grace; a longer delay is kept', async () => {
     const { world, watcher } = await restarted({
       sessions: [session('kept', 1, 1000), session('long', 2, 1000)],
       wills: [
@@ -334,7 +334,7 @@ describe('after a restart', () => {
     expect(watcher.texts()).toEqual(['lost'])
   })
 
-  it('one whose client was given its identifier, and no Session, comes before all that is said anew [field-C17]', async () => {
+  it('one for an assigned identifier without a Session comes before newer messages [field-C17]', async () => {
     const retained = { ...record(0, 0).will, topic: 'state', retain: true }
     const { world, watcher } = await restarted({
       sessions: [session('auto-kept', 1, 1000)],
@@ -364,7 +364,7 @@ describe('after a restart', () => {
     expect(assigned).toEqual([true, true, false, false])
   })
 
-  it('the grace does not run out while clients are refused as too many, or wait for long, at log-in [field-C17]', async () => {
+  it('the grace does not run out while clients wait or are refused at log-in [field-C17]', async () => {
     for (const how of ['busy', 'slow'] as const) {
       let late: (() => void)[] = []
       const { world, watcher } = await restarted(
@@ -431,7 +431,7 @@ describe('after a restart', () => {
     expect(world.census()).toMatchObject({ wills: 0 })
   })
 
-  it('while clients wait in the queue of a policy, Wills are kept back for as long as that may take', async () => {
+  it('Wills are kept back while clients wait in the queue of a policy', async () => {
     let serve = (): void => {}
     const { world, watcher } = await restarted(
       { wills: [['fleet', record(0, 0)]] },
@@ -459,7 +459,7 @@ describe('after a restart', () => {
     expect(watcher.texts()).toEqual(['lost'])
   })
 
-  it('a Session that expires within the grace does not cut it short, and neither does Clean Start [field-C17]', async () => {
+  it('neither an expired Session nor Clean Start cuts the grace short [field-C17]', async () => {
     const { world, watcher } = await restarted({
       sessions: [session('short', 1, 5), session('clean', 2, 1000), session('late', 3, 5)],
       wills: [

@@ -3,7 +3,7 @@ import type { Policy } from '../../../src/broker/boundary/policy.ts'
 import { Reason } from '../../../src/mqtt/reason.ts'
 import { lasting, textsOf, World } from '../harness.ts'
 
-/** Everybody is who they say; what is in `denied` is denied: `publish a/b`, `subscribe a/#`, `receive a/b`. */
+/** Lets everybody in, and denies the entries of `denied`: `publish a/b`, `subscribe a/#`, `receive a/b`. */
 function listed(denied: ReadonlySet<string>, more: Policy = {}): Policy {
   return {
     authenticate: ({ userName }) => ({ allow: true, userName: userName ?? null }),
@@ -176,7 +176,7 @@ describe('a Subscription that is not allowed any more', () => {
     expect(again.texts()).toEqual(['x'])
   })
 
-  test('of very many Subscriptions, each is looked at, a part per turn; what they find meanwhile is held back', async () => {
+  test('of very many Subscriptions are checked in slices; their messages are held back', async () => {
     const { world: w, denied } = await world()
     const client = await w.connect('c')
     const filters = Array.from({ length: 1500 }, (_, i) => `a/${i}`)

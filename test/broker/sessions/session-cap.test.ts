@@ -54,7 +54,7 @@ describe('a maximum of the Session Expiry Interval that became less', () => {
     expect(world.census().deadlines).toBe(0)
   })
 
-  test('holds for connected ones when they leave, whatever they were told at CONNECT [field-A4]', async () => {
+  test('applies to connected clients when they leave, whatever CONNACK said [field-A4]', async () => {
     const { world, limits } = await changing()
     const client = await world.connect('c', lasting())
     const old = await world.connect('old', { clean: false }, 4)

@@ -101,7 +101,7 @@ describe('a client that comes back to many messages', () => {
     return counts
   }
 
-  it('gets 20 at first before 5.0, and more with its acknowledgements; in 5.0 as many as it said [field-E28]', async () => {
+  it('starts with 20 in flight before 5.0, and with Receive Maximum in 5.0 [field-E28]', async () => {
     expect(await flood(4)).toEqual([20, 40, 80, 160, 300])
     expect(await flood(5)).toEqual([600])
   })
@@ -230,7 +230,7 @@ describe('Session Expiry Interval', () => {
     }
   })
 
-  it('DISCONNECT changes the interval: shorter, longer within the maximum, and 0 ends the Session at once', async () => {
+  it('DISCONNECT changes the interval, within the maximum; 0 ends the Session at once', async () => {
     const world = await World.make({ limits: { sessionExpirySecondsMax: 50 } })
     const leave = async (sessionExpiryInterval: number): Promise<void> => {
       const client = await world.connect('a', lasting(10))
@@ -262,7 +262,7 @@ describe('Session Expiry Interval', () => {
 })
 
 describe('takeover', () => {
-  it('[MQTT-3.1.4-3] the old Network Connection gets 0x8E and is closed, before the new one is answered', async () => {
+  it('[MQTT-3.1.4-3] the old connection gets 0x8E and is closed before the new one is answered', async () => {
     const world = await World.make()
     for (const version of [4, 5] as const) {
       const old = await world.connect('a', lasting(), version)
@@ -293,7 +293,7 @@ describe('takeover', () => {
     ])
   })
 
-  it('[MQTT-3.14.0-1] an old connection whose CONNACK has not left is closed without DISCONNECT', async () => {
+  it('[MQTT-3.14.0-1] an old connection is closed without DISCONNECT before its CONNACK', async () => {
     const world = await World.make()
     world.ledger.automatic = false
     const packet = { cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId: 'a', ...lasting() }

@@ -19,7 +19,7 @@ describe('retained messages', () => {
     }
   })
 
-  it('[MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] are set, replaced, and cleared by an empty payload', async () => {
+  it('[MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] are set, replaced and cleared', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const set = world.record('retainedSet')
@@ -93,7 +93,7 @@ describe('retained messages', () => {
     expect(kept.texts().sort()).toEqual(['a', 'b', 'c'])
   })
 
-  it('do not go onto a disk that is short because a live message at QoS 0 comes: that one is dropped [field-B7]', async () => {
+  it('a live QoS 0 message does not bring them onto a short disk: it is dropped [field-B7]', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     for (const topic of ['a', 'b']) await pub.publish(topic, topic, 1, KEEP)
@@ -285,7 +285,7 @@ describe('many retained messages for one Subscription', () => {
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
 
-  it('stop when it unsubscribes, begin again when it subscribes again, go on when it comes back', async () => {
+  it('stop with UNSUBSCRIBE, begin again with SUBSCRIBE, go on after a reconnect', async () => {
     const world = await filled(1000, { inFlightMax: 10 })
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('#', 1)
@@ -342,7 +342,7 @@ describe('many retained messages for one Subscription', () => {
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
 
-  it('one that was replaced while it waited for room comes as it is now, one that was removed does not', async () => {
+  it('one that was replaced while it waited comes as it is now; a removed one does not', async () => {
     const world = await World.make({ limits: { inFlightMax: 1 } })
     const pub = await world.connect('pub')
     for (const topic of ['a', 'b', 'c']) await pub.publish(topic, `old ${topic}`, 1, KEEP)
@@ -358,7 +358,7 @@ describe('many retained messages for one Subscription', () => {
     expect(texts).toContain('new')
   })
 
-  it('one that has expired makes room for another at once, before anything else is done about it [field-B8]', async () => {
+  it('one that has expired makes room for another at once [field-B8]', async () => {
     const world = await World.make({ limits: { retainedMessagesMax: 2 } })
     const pub = await world.connect('pub')
     await pub.publish('a', 'x', 1, { ...KEEP, properties: { messageExpiryInterval: 10 } })
@@ -458,7 +458,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     [1, 1, 1],
     [2, 1, 2],
   ] as const) {
-    it(`20,000 topics retained at QoS ${retainedQos}, live values at QoS ${liveQos}: no topic ends on the old value [field-B7]`, async () => {
+    it(`QoS ${retainedQos}, live QoS ${liveQos}: no topic ends on the old value [field-B7]`, async () => {
       const world = await World.make({ limits: { outgoingBytesMax: 64 * 1024 } })
       const names = topicNames(20_000)
       await publishAll(world, names, 'old', true, retainedQos)
@@ -513,7 +513,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     expect([...byTopic(sub.got()).values()].filter((texts) => texts.join() === 'new')).toHaveLength(100)
   })
 
-  it('what many overlapping Subscriptions are owed takes no more memory than what one is [field-B7]', async () => {
+  it('many overlapping Subscriptions are owed no more memory than one [field-B7]', async () => {
     const world = await World.make({ limits: { outgoingBytesMax: 1024 } })
     const names = topicNames(300).map((name) => `1/2/3/4/5/6/7/8/${name}`)
     await publishAll(world, names, 'old '.padEnd(100, '.'), true)
@@ -534,7 +534,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     expect(dropped).toBeGreaterThanOrEqual((300 - 256) * 255)
   })
 
-  it('No Local: what the subscriber publishes itself takes no retained message from it [field-B7]', async () => {
+  it('No Local: own messages cost a subscriber no retained message [field-B7]', async () => {
     const world = await World.make({ limits: { inFlightMax: 1 } })
     const names = topicNames(10)
     await publishAll(world, names, 'old', true, 1)
@@ -547,7 +547,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     expect(texts).toEqual(names.map(() => 'old'))
   })
 
-  it('messages at QoS 0 behind a retained one that waits for a slot keep their order [field-B7]', async () => {
+  it('QoS 0 behind a retained message that waits for a slot keeps its order [field-B7]', async () => {
     const world = await World.make()
     await publishAll(world, ['t'], 'old', true, 1)
     const pub = await world.connect('pub')
@@ -580,7 +580,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     }
   })
 
-  it('also over a restart in the middle: nothing that was passed by comes after the newer one [field-B7]', async () => {
+  it('over a restart, too, no skipped message comes after a newer one [field-B7]', async () => {
     const store = new RecallStore()
     const limits = { inFlightMax: 1 }
     const world = await World.make({ limits, store })
@@ -650,7 +650,7 @@ describe('retained messages and newer live ones of the same topic', () => {
     expect([all.length, all.filter((text) => text === '1').length]).toEqual([300, 150])
   })
 
-  it('subscribing again meanwhile: the rest comes as the Subscription is now, also after a crash [field-B7]', async () => {
+  it('after a new SUBSCRIBE the rest comes with the new options, also after a crash [field-B7]', async () => {
     const world = await World.make({ limits: { inFlightMax: 1 } })
     const names = topicNames(5)
     await publishAll(world, names, 'x', true, 2)
