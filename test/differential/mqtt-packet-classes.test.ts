@@ -122,6 +122,6 @@ test(`${PACKETS} ${CLASSES}, DIFFERENTIAL_SEED=${SEED}`, () => {
     } else if (theirs.length !== mine) unknown.set('another number of packets', line)
   }
   expect(Object.fromEntries(unknown)).toEqual({})
-  // The run has met differences at all.
+  // The run has met many classes of differences.
   expect(counts.size).toBeGreaterThan(15)
 })
