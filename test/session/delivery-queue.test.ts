@@ -183,7 +183,7 @@ describe('DeliveryQueue', () => {
     expect(queue.length).toBe(10_000)
   })
 
-  it('what is in memory is parked, too, when what stands behind it is not', () => {
+  it('entries in memory are parked, too, when those behind them are not', () => {
     const parking = new TestParking(1024)
     const queue = new DeliveryQueue(parking)
     queue.push(delivery(1))

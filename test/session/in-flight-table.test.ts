@@ -36,7 +36,7 @@ test('finds, forgets and lists what was added, in order, whatever identifiers an
   )
 })
 
-test('what was taken out points to nobody', () => {
+test('an entry that was taken out points to no other', () => {
   const table = new InFlightTable()
   const entries = [1, 9, 17].map((packetId) => new InFlightEntry(packetId, null, true))
   for (const entry of entries) table.add(entry)

@@ -315,7 +315,7 @@ describe('the client is back', () => {
     expect(sink.taken()).toEqual(['pubrel 1', 'pubrel 1'])
   })
 
-  it('what is sent again keeps to a smaller window, and nothing new passes it', () => {
+  it('messages sent again keep to a smaller window, and no new one passes them', () => {
     const { session, sink } = online()
     for (const payload of ['a', 'b', 'c']) session.deliver(delivery(payload), 0)
     session.detach()
@@ -506,7 +506,7 @@ describe('a full queue', () => {
 })
 
 describe('expiry', () => {
-  it('[MQTT-3.3.2-5] what expired in the queue is dropped when its turn comes', () => {
+  it('[MQTT-3.3.2-5] a message that expired in the queue is dropped when its turn comes', () => {
     const room = new Room()
     const session = room.session(true)
     session.deliver(delivery('a', 1, 2000), 0)
@@ -633,7 +633,7 @@ describe('bodies that are on disk only', () => {
     ])
   })
 
-  it('what is to be sent again is read back too; a client that left meanwhile gets nothing', () => {
+  it('messages to send again are read back, too; a client that left meanwhile gets nothing', () => {
     const { session, sink, room } = online(new Room(), 10, true)
     const first = delivery('a')
     session.deliver(first, 0)
@@ -651,7 +651,7 @@ describe('bodies that are on disk only', () => {
   })
 })
 
-describe('what is recorded', () => {
+describe('recorded in the store', () => {
   it('a stored Session: each step, and every first PUBLISH waits for its commit', () => {
     const { session, sink, room } = online(new Room(), 1, true)
     session.deliver(delivery('a', 2), 1)
@@ -687,7 +687,7 @@ describe('what is recorded', () => {
     expect(sink.taken()).toEqual(['a 2 1 durable at 7'])
   })
 
-  it('what the store reads for a checkpoint is the state as it is', () => {
+  it('a checkpoint reads the present state', () => {
     const { session } = online(new Room(), 2, true)
     for (const payload of ['a', 'b', 'c', 'd']) session.deliver(delivery(payload, 2), 0)
     session.pubrec(1, false)

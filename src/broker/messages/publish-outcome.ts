@@ -3,7 +3,7 @@
  */
 import { Reason } from '../../mqtt/reason.ts'
 import type { Limit } from '../boundary/events.ts'
-import type { FanOut } from './crowd.ts'
+import type { FanOut } from './fan-out.ts'
 
 export class PublishOutcome {
   /**

@@ -13,7 +13,7 @@ import { hasRoomToRetain, retainedExcess, retainerOf } from '../relief/quotas.ts
 import { MEMBER_BITS, type ShareBacklog, sharedDelivery } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS, UNITS } from '../state/work.ts'
-import { CROWD_MIN, Crowds, FanOut } from './crowd.ts'
+import { CROWD_MIN, FanOut, FanOutQueue } from './fan-out.ts'
 import { PublishOutcome } from './publish-outcome.ts'
 import type { RetainedDelivery } from './retained-delivery.ts'
 import { RetainedMessages } from './retained-messages.ts'
@@ -30,7 +30,7 @@ export class Publisher {
   readonly #backlog: ShareBacklog
   readonly #disk: DiskRelief
   readonly #kept: KeptRelief
-  readonly #crowds: Crowds
+  readonly #fanOuts: FanOutQueue
   /** The outcome for the latest message: one object for all. */
   readonly #outcome = new PublishOutcome()
   /**
@@ -53,7 +53,7 @@ export class Publisher {
     this.retained = new RetainedMessages(state, retainedDelivery.live)
     this.#retainedDelivery = retainedDelivery
     this.#backlog = backlog
-    this.#crowds = new Crowds(state, (fanOut, until) => this.#advance(fanOut, until))
+    this.#fanOuts = new FanOutQueue(state, (fanOut, until) => this.#advance(fanOut, until))
   }
 
   /**
@@ -61,7 +61,7 @@ export class Publisher {
    * it would begin in a later turn, or the store would commit nothing in between.
    */
   mustQueue(topic: Topic): boolean {
-    return !this.#crowds.isFree && this.#isCrowd(topic, this.#state.router.route(topic))
+    return !this.#fanOuts.isFree && this.#isCrowd(topic, this.#state.router.route(topic))
   }
 
   /**
@@ -69,16 +69,16 @@ export class Publisher {
    * not at all.
    */
   queue(topic: Topic, admit: () => void): void {
-    this.#crowds.queue(topic, admit)
+    this.#fanOuts.queue(topic, admit)
   }
 
   admitting(action: () => void): void {
-    this.#crowds.admitting(action)
+    this.#fanOuts.admitting(action)
   }
 
   /** Gives out at once all that is under way. */
   finish(): void {
-    this.#crowds.finish()
+    this.#fanOuts.finish()
   }
 
   /**
@@ -128,7 +128,7 @@ export class Publisher {
   ): void {
     const outcome = this.#outcome
     outcome.durableAt = stores || retains ? this.#state.store.openSequence : 0
-    if ((route.sole === null || this.#crowds.size > 0) && this.#isCrowd(message.topic, route)) {
+    if ((route.sole === null || this.#fanOuts.size > 0) && this.#isCrowd(message.topic, route)) {
       this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
     } else {
       if (retains) this.retained.put(message, publisher)
@@ -161,13 +161,13 @@ export class Publisher {
       for (let at = 0; at < groups.length; at++) size += groups[at]!.members.length >>> MEMBER_BITS
       if (size >= CROWD_MIN) return true
     }
-    return this.#crowds.size > 0 && this.#crowds.has(topic)
+    return this.#fanOuts.size > 0 && this.#fanOuts.has(topic)
   }
 
   #giveOutInSlices(message: Message, publisher: Session | null, retains: boolean, isWhole: boolean): void {
     message.own()
     const fanOut = new FanOut(message, publisher, retains, isWhole)
-    this.#crowds.add(fanOut)
+    this.#fanOuts.add(fanOut)
     this.#outcome.receivers = fanOut.receivers
     this.#outcome.underWay = fanOut.isOver ? null : fanOut
   }

@@ -89,7 +89,7 @@ describe('PUBLISH', () => {
     expect(subscriber.got()).toMatchObject([{ topic: 't', properties: { contentType: 'x' } }])
   })
 
-  it('what arrives while it waits, as over TLS, is its own, too', async () => {
+  it('bytes that arrive while it waits, as over TLS, are kept apart, too', async () => {
     const answers: ((allowed: boolean) => void)[] = []
     const policy: Policy = { authorizePublish: () => new Promise((resolve) => answers.push(resolve)) }
     const world = await World.make({ policy })
@@ -139,7 +139,7 @@ describe('PUBLISH', () => {
     expect(sub.got()).toMatchObject([{ cmd: 'publish', messageId: 1, dup: false }])
   })
 
-  it('what nobody stores is acknowledged without a commit', async () => {
+  it('a message that nobody stores is acknowledged without a commit', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
     await sub.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: '#', qos: 1 }] })
@@ -638,7 +638,7 @@ describe('limits on PUBLISH', () => {
   })
 })
 
-describe('what subscribers see', () => {
+describe('subscribers see', () => {
   it('[MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-18] [MQTT-3.3.2-20] unaltered', async () => {
     const world = await World.make()
     const sub = await world.connect('sub')
@@ -681,7 +681,7 @@ describe('what subscribers see', () => {
     expect(world.ledger.lines).toContain('dropped 1')
   })
 
-  it('what may be sent again does not depend on the bytes that were read', async () => {
+  it('a message that may be sent again does not depend on the read buffer', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 1)
@@ -694,7 +694,7 @@ describe('what subscribers see', () => {
     expect(back.got()).toMatchObject([{ cmd: 'publish', dup: true, payload: Buffer.from('x') }])
   })
 
-  it('[MQTT-4.3.3-7] what was sent once is sent again although it has expired', async () => {
+  it('[MQTT-4.3.3-7] a message that was sent once is sent again although it has expired', async () => {
     const world = await World.make()
     const sub = await world.connect('sub', lasting())
     await sub.subscribe('t', 2)

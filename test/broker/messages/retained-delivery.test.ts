@@ -304,7 +304,7 @@ describe('many retained messages for one Subscription', () => {
     expect(world.census()).toMatchObject({ retainedDeliveries: 0 })
   })
 
-  it('what expires meanwhile does not come', async () => {
+  it('messages that expire meanwhile are not sent', async () => {
     const world = await World.make({ limits: { inFlightMax: 1 } })
     const pub = await world.connect('pub')
     for (const topic of ['a', 'b', 'c']) {

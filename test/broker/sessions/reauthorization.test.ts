@@ -249,7 +249,7 @@ describe('a Subscription that is not allowed any more', () => {
   })
 })
 
-describe('what let a user in does not hold any more', () => {
+describe('a credential that is withdrawn', () => {
   test('its connections end, those of others stay', async () => {
     const { world: w, denied } = await world()
     const alice = await w.connect('a', { username: 'alice' })

@@ -8,7 +8,7 @@ import { connectPacket, lasting, World } from '../harness.ts'
 const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }
 const NEVER = 0xffffffff
 
-describe('what expires in the queue of an absent client', () => {
+describe('an expired message in the queue of an absent client', () => {
   const publish = (world: World, topic: string, count: number, seconds?: number): void => {
     for (let n = 0; n < count; n++) {
       void world.server.publish({
@@ -307,7 +307,7 @@ describe('takeover', () => {
     expect(next.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
   })
 
-  it('what the old connection sends after it was taken over is not handled', async () => {
+  it('packets of the old connection are not handled after it was taken over', async () => {
     const world = await World.make()
     const old = await world.connect('a')
     const handler = old.link.handler
@@ -395,7 +395,7 @@ describe('the end of a Session', () => {
     expect(world.ledger.lines.slice(-3)).toEqual(['completed 1 1', 'dropped 1', 'deleteSession 1 holding 0'])
   })
 
-  it('what is recorded: the Session before its Subscriptions, and both when they end', async () => {
+  it('the store hears of a Session before its Subscriptions, and of the end of both', async () => {
     const world = await World.make()
     const sub = await world.connect('a', lasting(10))
     await sub.subscribe('t', 1)

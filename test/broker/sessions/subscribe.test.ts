@@ -422,7 +422,7 @@ describe('Shared Subscriptions', () => {
     expect(lines.indexOf('enqueue 2 sent 1')).toBeLessThan(deleted)
   })
 
-  it('what is passed on to a stored Session waits for its commit, whoever had it before', async () => {
+  it('a message passed on to a stored Session waits for its commit, whoever had it before', async () => {
     const world = await World.make()
     const passing = await world.connect('passing')
     await passing.subscribe('$share/g/t', 1)
@@ -447,7 +447,7 @@ describe('Shared Subscriptions', () => {
     expect(back.got()).toMatchObject([{ cmd: 'publish', dup: true, qos: 2 }])
   })
 
-  it('[MQTT-4.8.2-6] what a member refuses is discarded', async () => {
+  it('[MQTT-4.8.2-6] a message that a member refuses is discarded', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const a = await member(world, 'a')
@@ -465,7 +465,7 @@ describe('Shared Subscriptions', () => {
     expect([sessions.get('a')?.inFlightCount, sessions.get('b')?.inFlightCount]).toEqual([0, 0])
   })
 
-  it('what has expired is not passed on', async () => {
+  it('expired messages are not passed on', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const first = await member(world, 'first')
@@ -478,7 +478,7 @@ describe('Shared Subscriptions', () => {
     expect(world.server.state.counters.drops.expired).toBe(1)
   })
 
-  it('what is on disk only is read back before it goes to another', async () => {
+  it('a message on disk only is read back before it goes to another member', async () => {
     const world = await World.make()
     const pub = await world.connect('pub')
     const first = await member(world, 'first')

@@ -56,7 +56,7 @@ interface Candidate {
 }
 
 /** The messages that are under way, the oldest first. */
-export class Crowds {
+export class FanOutQueue {
   readonly #state: ServerState
   readonly #advance: (fanOut: FanOut, until: number) => boolean
   readonly #waiting: (FanOut | Candidate)[] = []
