@@ -5,6 +5,7 @@
 import { DEFAULT_ACCESS } from '../access/access-options.ts'
 import type { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
+import { COMMIT_PACE_MS } from '../store/commit/commit-pace.ts'
 import { row } from './key-row.ts'
 import { certificateList, originList, SUBACK_REFUSALS_TEXT, subackRefusal, textList } from './lists.ts'
 import { bytes, flag, integer, oneOf, seconds, text, value } from './value.ts'
@@ -195,6 +196,18 @@ const DATA = {
     effect: 'restart',
     counter: null,
     says: 'with durability interval: the longest time until an acknowledged message is on disk',
+  }),
+  commit_pace_ms: row({
+    schema: integer({ min: 0, max: 1000 }),
+    default: COMMIT_PACE_MS,
+    unit: 'milliseconds',
+    effect: 'restart',
+    counter: null,
+    says: 'the least time between two commits while many clients publish; 0 to let no commit wait',
+    note:
+      'A commit costs as much as ten messages, however few it carries. While messages of many clients ' +
+      'come, a commit waits for more of them. A client that is alone never waits, nor do clients ' +
+      'that send the next message only after the answer to the last one.',
   }),
   reserve_bytes: row({
     schema: bytes({ min: 0 }),

@@ -8,6 +8,7 @@ import type { Policy } from '../broker/boundary/policy.ts'
 import { Server } from '../broker/server.ts'
 import type { Host } from '../broker/state/server-state.ts'
 import { mqttPacket } from '../mqtt/codec/mqtt-packet.ts'
+import { COMMIT_PACE_MS } from '../store/commit/commit-pace.ts'
 import { BANS_FILE } from '../store/files/kept-files.ts'
 import { loadPersistence } from '../store/format/retained.ts'
 import { heapBytesMax } from '../store/level/heap-guard.ts'
@@ -97,6 +98,7 @@ function openStore(options: BrokerOptions): Store {
     directory,
     sync: durability === 'fsync',
     syncEverySeconds: syncSecondsOf(options) ?? 0,
+    commitPaceMs: options.commitPaceMs ?? COMMIT_PACE_MS,
     reserveBytes: options.reserveBytes ?? 64 * MIB,
     residentBytesMax: Math.min(options.residentBytesMax ?? 128 * MIB, heapBytesMax() * RESIDENT_SHARE),
   })

@@ -24,6 +24,11 @@ export interface BrokerOptions {
   readonly durability?: Durability
   /** With `interval`: the longest time from an acknowledgement to its sync. 1 by default. */
   readonly durabilityIntervalSeconds?: number
+  /**
+   * The least time between two commits while many clients publish, so that a commit carries more of their
+   * messages. 4 by default; 0 to let no commit wait.
+   */
+  readonly commitPaceMs?: number
   /** New work is refused while the disk has less free space than this. 64 MiB by default. */
   readonly reserveBytes?: number
   /** The stored messages kept in memory; others are read back when needed. 128 MiB by default. */

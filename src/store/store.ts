@@ -354,8 +354,10 @@ export interface Store {
   endAtomic(): void
   /**
    * Seals the open block and starts its commit as soon as none is in flight. Does nothing without records.
+   * The commit may wait a moment for more records. `company`, 0 by default, counts clients that wait for it
+   * and did not wait for the commits just before.
    */
-  commit(): void
+  commit(company?: number): void
   /**
    * Evicts bodies that can be read back, because memory is short, until `bytes` are freed or its bounded
    * search ends. Returns the bytes that were freed, including JavaScript's overhead.

@@ -52,6 +52,7 @@ describe('the defaults', () => {
       directory: './godwit-data',
       durability: 'fsync',
       durabilityIntervalSeconds: 1,
+      commitPaceMs: 4,
       reserveBytes: 64 * 1024 ** 2,
       residentBytesMax: 128 * 1024 ** 2,
     })

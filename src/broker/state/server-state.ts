@@ -197,6 +197,8 @@ export class ServerState implements SessionContext {
   look: () => void = () => {}
   readonly bans = new Bans(() => this.now())
   nextSessionId = 1
+  /** Clients that wait for the open block but not for those just before it. See `CommitPace`. */
+  company = 0
   /**
    * Why new work of all clients is refused: memory is short and no client holds much of it. Null otherwise.
    * See `Relief`.
@@ -226,7 +228,7 @@ export class ServerState implements SessionContext {
       () => this.clock,
       (callback) => this.host.defer(callback),
       () => this.#lookIfDue(),
-      () => this.store.commit(),
+      () => this.#commit(),
       this.work,
     )
     this.connectQueue = new ConnectQueue(this.turn)
@@ -238,6 +240,11 @@ export class ServerState implements SessionContext {
       this.#wakeUp = null
       this.turn.begin()
     })
+  }
+
+  #commit(): void {
+    this.store.commit(this.company)
+    this.company = 0
   }
 
   /** Broker time of this moment in ms; `now` is the time of the turn. */

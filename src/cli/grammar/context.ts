@@ -16,6 +16,7 @@ export interface StartOptions {
   readonly dataDirectory: string
   readonly durability: Config['data']['durability']
   readonly durabilityIntervalSeconds: number
+  readonly commitPaceMs: number
   readonly reserveBytes: number
   readonly residentBytesMax: number
   readonly listeners: readonly ListenerOptions[]

@@ -10,6 +10,7 @@ import type { StoreDatabase } from '../files/store-database.ts'
 import type { StateSource, StoreFigures } from '../store.ts'
 import type { BlockSealer } from './block-sealer.ts'
 import type { BodyReader } from './body-reader.ts'
+import type { CommitPace } from './commit-pace.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { DatabaseCompactor } from './database-compactor.ts'
 import { GroupCommit } from './group-commit.ts'
@@ -39,6 +40,7 @@ export interface CommitterParts {
   readonly compactor: DatabaseCompactor
   readonly figures: StoreFigures
   readonly latency: Histogram
+  readonly pace: CommitPace
   /** Whether a commit waits for fsync. */
   readonly isSynced: boolean
 }
@@ -53,8 +55,10 @@ export class Committer {
   /** `commit` was called for the open block. */
   #isWanted = false
   readonly #groupCommit = new GroupCommit()
-  /** Looks whether the next commit has waited long enough; null while none waits. */
+  /** Looks whether clients that were just answered are back; null while none are waited for. */
   #look: (() => void) | null = null
+  /** Runs while the open block waits for company; null otherwise. */
+  #paceTimer: NodeJS.Timeout | null = null
 
   constructor(parts: CommitterParts) {
     this.#parts = parts
@@ -67,12 +71,15 @@ export class Committer {
     return this.#pending.bytes + this.#flight.bytes
   }
 
-  /** Seals the open block and starts its commit. Until that is possible, the commit is wanted. */
-  commit(): void {
+  /**
+   * Seals the open block and starts its commit. Until that is possible, and while the block waits for
+   * company, the commit is wanted. `company` counts the clients that `CommitPace` calls so.
+   */
+  commit(company: number): void {
+    this.#parts.pace.came(company)
     if (!this.#parts.database.isOpen || this.#pending.isEmpty) return
     this.#isWanted = true
-    if (this.#inFlight === null && this.#look === null && this.#progress.atomicSections === 0)
-      this.#seal(false)
+    if (this.#look === null) this.#sealWanted()
   }
 
   /** With nothing else to commit, deletes the pages that nobody needs any more, if they are many. */
@@ -93,17 +100,19 @@ export class Committer {
 
   /** The store has failed: nothing is committed any more. */
   stop(): void {
+    this.#endWaiting()
     this.#inFlight = null
     this.#pending.dropBatch()
   }
 
   #seal(closing: boolean): void {
-    const { sealer, pageCompactor, isSynced } = this.#parts
+    const { sealer, pageCompactor, pace, isSynced } = this.#parts
     const pending = this.#pending
     const flight = this.#flight
     const sequence = this.#progress.sealed + 1
     flight.sealedAt = performance.now()
-    this.#look = null
+    pace.sealed(flight.sealedAt)
+    this.#endWaiting()
     flight.recordBytes = pending.bytes
     sealer.seal(sequence, closing)
     const bytes = pending.sealedBytes()
@@ -121,7 +130,7 @@ export class Committer {
   }
 
   #durable(sequence: number): void {
-    const { database, compactor, figures, latency, pageCompactor, source, reader } = this.#parts
+    const { database, compactor, figures, latency, pace, pageCompactor, source, reader } = this.#parts
     const flight = this.#flight
     this.#inFlight = null
     const { bytes } = flight
@@ -130,12 +139,14 @@ export class Committer {
     this.#progress.committed = sequence
     database.committed()
     figures.commits++
-    const tookMs = performance.now() - flight.sealedAt
+    const now = performance.now()
+    const tookMs = now - flight.sealedAt
     latency.add(tookMs)
     pageCompactor.durable()
     const { messages } = flight
     flight.messages = []
-    const waits = this.#groupCommit.begins(flight.recordBytes, this.#pending.bytes)
+    const isPaced = pace.waitMs(now, this.#pending.bytes) > 0
+    const waits = !isPaced && this.#groupCommit.begins(flight.recordBytes, this.#pending.bytes)
     // The disk starts on newer records before acknowledgements are written.
     if (!waits) this.#sealWanted()
     source.committed(sequence)
@@ -165,12 +176,26 @@ export class Committer {
     setImmediate(look)
   }
 
-  /** Starts the next commit if it is wanted and possible; returns whether it did. */
+  /** Starts the next commit if it is wanted and possible, or lets it wait; returns whether it will come. */
   #sealWanted(): boolean {
     if (!this.#parts.database.isOpen || this.#inFlight !== null) return false
     if (!this.#isWanted || this.#pending.isEmpty || this.#progress.atomicSections > 0) return false
-    this.#seal(false)
+    const waitMs = this.#parts.pace.waitMs(performance.now(), this.#pending.bytes)
+    if (waitMs <= 0) this.#seal(false)
+    else this.#paceTimer ??= setTimeout(() => this.#companyIsComplete(), Math.ceil(waitMs))
     return true
+  }
+
+  #companyIsComplete(): void {
+    this.#paceTimer = null
+    this.#sealWanted()
+  }
+
+  #endWaiting(): void {
+    this.#look = null
+    if (this.#paceTimer === null) return
+    clearTimeout(this.#paceTimer)
+    this.#paceTimer = null
   }
 
   /** Starts background work that the commit may have made worth while. */
@@ -179,7 +204,7 @@ export class Committer {
     if (pageCompactor.hasWork) {
       pageCompactor.start().then(
         (hasCopied) => {
-          if (hasCopied) this.commit()
+          if (hasCopied) this.commit(0)
         },
         (error: unknown) => database.backgroundFailed(error),
       )

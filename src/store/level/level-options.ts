@@ -10,6 +10,8 @@ export interface LevelStoreOptions {
   readonly sync: boolean
   /** Without `sync`: seconds after which commits are synced together; 0, the default, for never. */
   readonly syncEverySeconds?: number
+  /** The least time between two commits while many clients publish; 0, the default, for no waiting. */
+  readonly commitPaceMs?: number
   /**
    * Bodies of stored messages that may stay in memory. Others are read back from disk when they are needed.
    */
@@ -34,6 +36,7 @@ export type LevelSettings = Required<LevelStoreOptions>
 export function levelSettings(options: LevelStoreOptions): LevelSettings {
   return {
     syncEverySeconds: 0,
+    commitPaceMs: 0,
     checkpointJournalBytes: 32 * MIB,
     writeBufferBytes: 8 * MIB,
     freeSpace,

@@ -247,8 +247,8 @@ export class LevelStore implements Store {
     this.#progress.atomicSections--
   }
 
-  commit(): void {
-    this.#parts?.committer.commit()
+  commit(company = 0): void {
+    this.#parts?.committer.commit(company)
   }
 
   async restore(messages: readonly Message[]): Promise<void> {

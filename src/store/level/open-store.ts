@@ -6,6 +6,7 @@ import { access, constants, readdir } from 'node:fs/promises'
 import type { Histogram } from '../../structures/histogram.ts'
 import { BlockSealer } from '../commit/block-sealer.ts'
 import { BodyReader } from '../commit/body-reader.ts'
+import { CommitPace } from '../commit/commit-pace.ts'
 import type { CommitProgress } from '../commit/commit-progress.ts'
 import { Committer } from '../commit/committer.ts'
 import { DatabaseCompactor } from '../commit/database-compactor.ts'
@@ -211,6 +212,7 @@ function storeParts(
   const recording: RecordingParts = { pending, progress, tail, bodies, checkpoints }
   const committer = new Committer({
     ...{ database, source, progress, pending, reader, compactor, figures, latency },
+    pace: new CommitPace(settings.commitPaceMs),
     sealer: new BlockSealer(recording, source, collector, checkpointJournalBytes),
     pageCompactor: new PageCompactor(bodies, database, block),
     isSynced: sync,

@@ -22,6 +22,9 @@ const NOTHING_HELD: Segment[] = []
  */
 const HELD_TURNS = 8
 
+/** A client that waited for one of this many blocks before the open one is not counted as company. */
+const RECENT_BLOCKS = 2
+
 /**
  * Over TLS the last packet of a write gets a write of its own (`Link.hidesRecords`), but only for this many
  * writes to a connection that was idle, and then for one in this many ms.
@@ -71,6 +74,8 @@ export class Output {
   #credits = 0
   #held = NOTHING_HELD
   #heldWeight = 0
+  /** The block that output last waited for. */
+  #waitedFor = 0
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
   /** Copies of output that waits; null while nothing does. */
@@ -247,6 +252,8 @@ export class Output {
   #hold(segment: Segment): void {
     if (this.#held === NOTHING_HELD) this.#held = []
     this.#held.push(segment)
+    if (segment.durableAt - this.#waitedFor > RECENT_BLOCKS) this.#state.company++
+    this.#waitedFor = segment.durableAt
     this.#heldWeight += segment.weight
     this.#state.waiting.add(this.#owner)
   }

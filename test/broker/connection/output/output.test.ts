@@ -43,6 +43,34 @@ describe('Output', () => {
     expect(link.writes).toBe(1)
   })
 
+  it('a client counts as company for a commit when it did not wait for the ones just before', () => {
+    const { state, turn, commit, output } = made()
+    const companyOf = (wait: boolean): number => {
+      state.company = 0
+      turn(wait ? 1 : 0)
+      commit()
+      return state.company
+    }
+    const other = new Output(state, new TestLink({}, 4), { committed: () => {}, credited: () => {} })
+    /** Another client waits for a block. */
+    const pass = (): void => {
+      other.push(ping, state.store.openSequence, 0)
+      ;(state.store as LedgerStore).dropped(1)
+      state.store.commit()
+      other.flush()
+      commit()
+    }
+    for (let count = 0; count < 3; count++) pass()
+    expect(companyOf(true)).toBe(1)
+    expect(companyOf(true)).toBe(0)
+    expect(companyOf(false)).toBe(0)
+    pass()
+    expect(companyOf(true)).toBe(0)
+    for (let count = 0; count < 3; count++) pass()
+    expect(companyOf(true)).toBe(1)
+    expect(output.idle).toBe(true)
+  })
+
   it('writes the last packet of several alone over TLS, wherever they are in memory [field-E26]', () => {
     const { link, output, store, commit } = made(100_000)
     link.hidesRecords = true
