@@ -1,6 +1,6 @@
 /**
- * Has a Server without sockets keep much of one kind at a time, and compares what the heap grew by with what `UsageBook`
- * counts. Prints one line of JSON: by kind, `heapBytes` and `countedBytes` for each of them.
+ * Makes a Server without sockets keep many things of one kind at a time, and measures the growth of the heap
+ * and of the counts of `UsageBook`. Prints a line of JSON: by kind, `heapBytes` and `countedBytes` per thing.
  *
  *   node --expose-gc costs-child.mjs DIST
  */
@@ -118,7 +118,7 @@ async function made() {
   return server
 }
 
-/** `prepare` makes what is not counted; `keep` what is, and returns how many of it there are. */
+/** Measures a kind: `prepare` makes things that do not count, `keep` those that do. It returns their number. */
 async function measure(prepare, keep) {
   const server = await made()
   const context = { server, ...(await prepare?.(server)) }

@@ -467,8 +467,10 @@ describe('limits that are exceeded already', () => {
     expect(exceededLimits(world.server.state, PROFILES.internet)).toEqual([])
     expect(told({ sessionsMax: 1, retainedMessagesMax: 2, shareGroupsPerUserMax: 1 })).toEqual([
       'There are 2 Sessions, more than limits.sessions_max allows, 1; they stay, and new ones are refused.',
-      'There are 3 retained messages, more than limits.retained_messages_max allows, 2; they stay, and new ones are refused.',
-      '1 user has more groups than limits.share_groups_per_user_max allows, 1 (at most 2); they stay, and new ones are refused.',
+      'There are 3 retained messages, more than limits.retained_messages_max allows, 2; ' +
+        'they stay, and new ones are refused.',
+      '1 user has more groups than limits.share_groups_per_user_max allows, 1 (at most 2); ' +
+        'they stay, and new ones are refused.',
     ])
     const lines = told({
       connectionsPerUserMax: 1,

@@ -47,7 +47,7 @@ test('packets never overlap with others of their turn, nor with earlier ones tha
   )
 })
 
-test('packets of one connection lie side by side from the second turn on, even if two connections alternate', () => {
+test('packets of one connection lie side by side from the second turn on, even if two alternate', () => {
   const memory = new TurnMemory()
   const { write, end, placed } = writer(memory, 2)
   const turn = () => {
