@@ -20,7 +20,7 @@ export const CONNECTION_LIMITS = {
     ['open', 'fleet', 'internet'],
     'now',
     null,
-    'the set of values for all limits that have no key of their own',
+    'set of values for all limits without a key of their own',
     'A key that is set wins over the profile. Keys that are commented out here differ between the ' +
       'profiles, and have their value of fleet; docs/limits.md lists all values.\n' +
       '- open: hardly any limit, for a broker among friends\n' +
@@ -38,7 +38,7 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED],
     'now',
     'own',
-    'connected clients, of all listeners',
+    'connected clients of all listeners together',
     'A client that takes over its own connection needs no further place. Up to 64 more connections ' +
       'may be about to log in. There are never more than the limit of open files (ulimit -n) less ' +
       '128.',
@@ -80,7 +80,7 @@ export const CONNECTION_LIMITS = {
     [65_536, 16_384, 4096],
     'now',
     'own',
-    'log-ins that wait for their passwords to be checked',
+    'log-ins that wait for a password check',
     'Passwords that need a slow hash wait, in turn by address and by user name. Beyond these ' +
       'limits, the newest log-in of the address or user name with most of them is refused (0x89, or ' +
       '0x97 for its own limit). The connect time-out stands still while a client waits.',
@@ -90,7 +90,7 @@ export const CONNECTION_LIMITS = {
     [256 * MIB, 64 * MIB, 16 * MIB],
     'now',
     'own',
-    'bytes of log-ins that wait',
+    'bytes of log-ins that wait for a password check',
   ),
   /** By address, or IPv6 network of 64 bits: a whole fleet may stand behind one. */
   loginQueuePerAddressMax: row(
@@ -98,7 +98,7 @@ export const CONNECTION_LIMITS = {
     [65_536, 8192, 1024],
     'now',
     'own',
-    'log-ins from one address, or IPv6 network of 64 bits, that wait',
+    'log-ins from one address (IPv6: a /64 network) that wait for a password check',
   ),
   /** By user name: a whole fleet may use one. */
   loginQueuePerUserMax: row(
@@ -106,7 +106,7 @@ export const CONNECTION_LIMITS = {
     [65_536, 8192, 1024],
     'now',
     'own',
-    'log-ins of one user name that wait',
+    'log-ins with one user name that wait for a password check',
   ),
   /** Seconds that a client may be in that queue. `connectTimeoutSeconds` stands still meanwhile. */
   loginWaitSecondsMax: row(
@@ -114,7 +114,7 @@ export const CONNECTION_LIMITS = {
     [3600, 600, 300],
     'now',
     'own',
-    'longest time that a log-in waits for others',
+    'longest time that a log-in waits for a password check',
   ),
   /**
    * Wrong passwords of one user name from one address, IPv6 by network of 64 bits, before the next ones are
@@ -125,7 +125,7 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, 5, 3],
     'now',
     'own',
-    'wrong passwords of one user from one address, after which the next log-in is checked a second later',
+    'wrong passwords of one user from one address before the next log-in has to wait a second',
     'The delay doubles with each further wrong password. Log-ins in between are refused with 0x89 ' +
       'and not hashed. A password that was right before is never delayed.',
   ),
@@ -146,7 +146,7 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, UNLIMITED, 100],
     'now',
     'own',
-    'wrong passwords from one address in ten minutes, after which it is banned',
+    'wrong passwords from one address in ten minutes that lead to a ban',
     'Ten times as many if one user of the address has the right password; never if three have, and ' +
       'never an address of this machine. See also: godwit ban list.',
   ),
@@ -156,15 +156,9 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, UNLIMITED, 120],
     'now',
     'own',
-    'connects of one Client Identifier in a minute, after which it is banned',
+    'connects of one Client Identifier in a minute that lead to a ban',
   ),
-  banSeconds: row(
-    seconds({ min: 1, max: 31_536_000 }),
-    [600],
-    'now',
-    null,
-    'length of a ban that the broker imposes by itself',
-  ),
+  banSeconds: row(seconds({ min: 1, max: 31_536_000 }), [600], 'now', null, 'length of an automatic ban'),
   /**
    * Rates, for which five seconds may be used at once. Whoever is ahead of one is not read from until it is
    * not; who would have to wait for more than five seconds is refused. By address they are for all clients
@@ -175,7 +169,7 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, UNLIMITED, 100],
     'connections',
     'own',
-    'PUBLISH packets from one client a second',
+    'PUBLISH packets per second from one client',
     'For all rates: five seconds of each may be used at once. A client that is ahead waits, and its ' +
       'socket is not read. If it would have to wait for more than five seconds, it is refused: a ' +
       'message or Subscription with 0x97, a connection with 0x9F. 100 refusals in a row, or bytes for ' +
@@ -187,97 +181,97 @@ export const CONNECTION_LIMITS = {
     [UNLIMITED, UNLIMITED, 5000],
     'connections',
     'own',
-    'PUBLISH packets from all clients of one user a second',
+    'PUBLISH packets per second from all clients of one user',
   ),
   publishRatePerAddressMax: row(
     count('messages a second'),
     [UNLIMITED, UNLIMITED, 5000],
     'connections',
     'own',
-    'PUBLISH packets from one address, or IPv6 network of 64 bits, a second',
+    'PUBLISH packets per second from one address (IPv6: a /64 network)',
   ),
   receiveRatePerClientMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, 256 * KIB],
     'connections',
     'own',
-    'bytes from one client a second',
+    'bytes per second from one client',
   ),
   receiveRatePerUserMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, 16 * MIB],
     'connections',
     'own',
-    'bytes from all clients of one user a second',
+    'bytes per second from all clients of one user',
   ),
   receiveRatePerAddressMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, 16 * MIB],
     'connections',
     'own',
-    'bytes from one address, or IPv6 network of 64 bits, a second',
+    'bytes per second from one address (IPv6: a /64 network)',
   ),
   sendRatePerClientMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, MIB],
     'connections',
     'own',
-    'bytes to one client a second',
+    'bytes per second to one client',
   ),
   sendRatePerUserMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, 64 * MIB],
     'connections',
     'own',
-    'bytes to all clients of one user a second',
+    'bytes per second to all clients of one user',
   ),
   sendRatePerAddressMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, UNLIMITED, 64 * MIB],
     'connections',
     'own',
-    'bytes to one address, or IPv6 network of 64 bits, a second',
+    'bytes per second to one address (IPv6: a /64 network)',
   ),
   subscribeRatePerClientMax: row(
     count('topic filters a second'),
     [UNLIMITED, UNLIMITED, 50],
     'connections',
     'own',
-    'topic filters in SUBSCRIBE from one client a second',
+    'topic filters in SUBSCRIBE per second from one client',
   ),
   subscribeRatePerUserMax: row(
     count('topic filters a second'),
     [UNLIMITED, UNLIMITED, 2000],
     'connections',
     'own',
-    'topic filters in SUBSCRIBE from all clients of one user a second',
+    'topic filters in SUBSCRIBE per second from all clients of one user',
   ),
   subscribeRatePerAddressMax: row(
     count('topic filters a second'),
     [UNLIMITED, UNLIMITED, 2000],
     'connections',
     'own',
-    'topic filters in SUBSCRIBE from one address, or IPv6 network of 64 bits, a second',
+    'topic filters in SUBSCRIBE per second from one address (IPv6: a /64 network)',
   ),
   connectRatePerClientMax: row(
     count('connections a second'),
     [UNLIMITED, UNLIMITED, 1],
     'connections',
     'own',
-    'log-ins of one client a second',
+    'log-ins per second of one client',
   ),
   connectRatePerUserMax: row(
     count('connections a second'),
     [UNLIMITED, UNLIMITED, 100],
     'connections',
     'own',
-    'log-ins of one user a second',
+    'log-ins per second of one user',
   ),
   connectRatePerAddressMax: row(
     count('connections a second'),
     [UNLIMITED, UNLIMITED, 100],
     'connections',
     'own',
-    'connections from one address, or IPv6 network of 64 bits, a second',
+    'connections per second from one address (IPv6: a /64 network)',
   ),
 } as const

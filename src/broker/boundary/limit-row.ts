@@ -1,31 +1,34 @@
-/** PURE. What the table of limits has of each: what it may be, its values in the profiles, its counter, its line of documentation. */
+/** PURE. A row of the table of limits: allowed values, values of the profiles, counter, documentation. */
 
 /** The sets of values that `limits.profile` chooses from. */
 export const PROFILE_NAMES = ['open', 'fleet', 'internet'] as const
 
 export type Profile = (typeof PROFILE_NAMES)[number]
 
-/** `now` is for everybody, `connections` for clients that connect from then on. */
+/** When a reload takes effect: for everybody, for clients that connect later, or after a restart. */
 export type Effect = 'now' | 'connections' | 'restart'
 
 /** What a value may be, as data: the configuration makes its checks and its words of it. */
 export interface Kind<T> {
   readonly type: 'whole' | 'bytes' | 'seconds' | 'fractional seconds' | 'truth' | 'one of' | 'refused filters'
-  /** What is counted or measured; empty for what has no unit. */
+  /** The unit; empty for none. */
   readonly unit: string
   readonly min: number
   readonly max: number
-  /** Whether the word `unlimited` is allowed, which is Infinity. */
+  /** Whether the word `unlimited` is allowed, for Infinity. */
   readonly unlimited: boolean
-  /** Whether the word `auto` is allowed, and the default: the program finds the value, that of the row holds without one. */
+  /**
+   * Whether the word `auto` is allowed and the default: the program finds the value, or else uses that of the
+   * row.
+   */
   readonly automatic?: boolean
-  /** Of `one of`. */
+  /** The values of `one of`. */
   readonly choices: readonly T[]
 }
 
 /**
- * Where it is counted that a limit refused something: `own` is `Counters.limits` under the limit's name; another name is the
- * counter that has it, such as a reason of `Counters.drops`; null is for what refuses nothing.
+ * Where refusals are counted. `own`: in `Counters.limits` under the limit's name. Another name: in that
+ * counter, such as a reason of `Counters.drops`. Null: the limit refuses nothing.
  */
 export type Counter = 'own' | 'queue-full' | 'slow-reader' | 'queueMessagesMax' | null
 
@@ -99,7 +102,7 @@ export function seconds(
   return { type, unit: 'seconds', ...range, unlimited: false, choices: [] }
 }
 
-/** The same, where the word `unlimited` is allowed too. */
+/** Allows the word `unlimited`, too. */
 export function orUnlimited(kind: Kind<number>): Kind<number> {
   return { ...kind, unlimited: true }
 }
@@ -109,7 +112,7 @@ export function count(unit: string, max?: number): Kind<number> {
   return orUnlimited(whole(unit, max === undefined ? {} : { max }))
 }
 
-/** The same, where the program finds the value unless one is set. */
+/** Lets the program find the value unless one is set. */
 export function orAutomatic(kind: Kind<number>): Kind<number> {
   return { ...kind, automatic: true }
 }
@@ -122,7 +125,7 @@ export function oneOf<const T extends string | number>(choices: readonly T[]): K
   return { type: 'one of', unit: '', min: 0, max: 0, unlimited: false, choices }
 }
 
-/** `queueBytesMax` is `queue_bytes_max` in the configuration. */
+/** Returns the key in the configuration: `queue_bytes_max` for `queueBytesMax`. */
 export function configKey(name: string): string {
   return name.replace('QoS', 'Qos').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 }

@@ -77,7 +77,7 @@ export const LIMIT_TABLE = {
     [16 * MIB],
     'now',
     null,
-    'bytes on their way to the disk above which publishers are paused',
+    'bytes waiting for a commit above which publishers are paused',
   ),
   /**
    * Bytes the Server may keep in memory for all clients together, above which those who hold most pay. A
@@ -88,7 +88,7 @@ export const LIMIT_TABLE = {
     [GIB],
     'now',
     'own',
-    'memory for all clients; when most of it is used, those who hold most give way',
+    'memory for all clients; when most of it is used, clients that hold most give way',
     'It covers connections, Sessions, Subscriptions, queues, retained messages and Wills. The steps ' +
       "against those who hold most are in OPERATING.md. auto is the least of half of V8's heap limit " +
       "(node --max-old-space-size), two fifths of the control group's memory (a container's, or " +
@@ -103,7 +103,7 @@ export const LIMIT_TABLE = {
     [20],
     'now',
     null,
-    'percent of memory_bytes_max that is kept for newcomers and small clients',
+    'percent of memory_bytes_max reserved for new and small clients',
     'Those who hold most never get it.',
   ),
   /**
@@ -115,7 +115,7 @@ export const LIMIT_TABLE = {
     [50],
     'now',
     'own',
-    'percent of memory_bytes_max for packets that have not arrived as a whole',
+    'percent of memory_bytes_max for incomplete packets',
     'Packets that are not handled yet count, too. Beyond it, those who have sent most of such ' +
       'packets are disconnected with 0x97.',
   ),
@@ -125,7 +125,7 @@ export const LIMIT_TABLE = {
     [5],
     'now',
     'own',
-    'percent of memory_bytes_max for connections that have not logged in yet',
+    'percent of memory_bytes_max for connections before their log-in',
     'Beyond it, those at the address that sends most are disconnected first. A CONNECT of up to 1 ' +
       'KiB never is.',
   ),
@@ -134,7 +134,7 @@ export const LIMIT_TABLE = {
     ['disconnect'],
     'now',
     null,
-    'what publishers meet while disk or memory is short',
+    'answer to publishers while disk or memory is short',
     'disconnect leaves a message above QoS 0 unacknowledged and disconnects its publisher with ' +
       '0x97, so that it keeps the message and tries again. refuse says 0x97 in the acknowledgement.',
   ),
@@ -170,7 +170,7 @@ export const LIMIT_TABLE = {
     [true],
     'now',
     null,
-    'whether a client without a Client Identifier is given one',
+    'whether clients without a Client Identifier get one',
   ),
   /** Whether topic filters may have wildcards. */
   wildcardSubscriptionAvailable: row(
@@ -181,13 +181,19 @@ export const LIMIT_TABLE = {
     'whether topic filters may have wildcards',
     'Clients of MQTT 5.0 are told this and the next two.',
   ),
-  sharedSubscriptionAvailable: row(truth(), [true], 'restart', 'own', 'whether Subscriptions may be shared'),
+  sharedSubscriptionAvailable: row(
+    truth(),
+    [true],
+    'restart',
+    'own',
+    'whether Shared Subscriptions are allowed',
+  ),
   subscriptionIdentifierAvailable: row(
     truth(),
     [true],
     'restart',
     'own',
-    'whether Subscriptions may have identifiers',
+    'whether Subscription Identifiers are allowed',
   ),
   /** Topic filters that nobody gets a Subscription to, plain or shared. */
   refusedSubscriptions: row(

@@ -147,7 +147,7 @@ export const SESSION_LIMITS = {
     [UNLIMITED, 1000, 100],
     'now',
     'own',
-    'groups that one user has opened and that get the same message, on one topic filter or on several',
+    'groups opened by one user that get the same message, by one topic filter or several',
     'Each group gets every message once.',
   ),
   /** Messages that may wait in one Session's queue. */
@@ -156,7 +156,7 @@ export const SESSION_LIMITS = {
     [UNLIMITED, 1_000_000, 10_000],
     'now',
     'own',
-    'messages that wait for one Session',
+    'messages in the queue of one Session',
   ),
   /** Bytes of messages that may wait in one Session's queue: by default over a million of 200 bytes. */
   queueBytesMax: row(
@@ -164,14 +164,14 @@ export const SESSION_LIMITS = {
     [256 * MIB, 256 * MIB, 16 * MIB],
     'now',
     'queueMessagesMax',
-    'bytes of messages that wait for one Session',
+    'bytes of messages in the queue of one Session',
   ),
   queueFull: row(
     oneOf<FullQueuePolicy>(['drop-oldest', 'drop-newest', 'refuse']),
     ['drop-oldest'],
     'now',
     null,
-    'what a full queue does',
+    'what happens when a queue is full',
     'drop-oldest, drop-newest, or refuse (the publisher gets 0x97).',
   ),
   /** Whether QoS 0 messages are queued for an offline Session. */
@@ -203,7 +203,7 @@ export const SESSION_LIMITS = {
     [65_535], // clients miscount their window when it is lower; commits bound what is under way
     'restart',
     'own',
-    'QoS 1 and 2 messages that one client may have under way, announced as Receive Maximum',
+    'unacknowledged QoS 1 and 2 messages from one client, announced as Receive Maximum',
   ),
   /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
   topicAliasMaximum: row(
@@ -252,7 +252,7 @@ export const SESSION_LIMITS = {
     [UNLIMITED, 512 * MIB, 16 * MIB],
     'now',
     'own',
-    'bytes of retained messages of one user, with what their place in memory takes',
+    'bytes of retained messages of one user, with their overhead in memory',
     'That is about 500 bytes for each.',
   ),
   /** Topic, payload and properties. */
@@ -270,14 +270,14 @@ export const SESSION_LIMITS = {
     [UNLIMITED, GIB, 256 * MIB],
     'now',
     'own',
-    'bytes of all Wills, with what their place in memory takes',
+    'bytes of all Wills, with their overhead in memory',
   ),
   willsBytesPerUserMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, 512 * MIB, 4 * MIB],
     'now',
     'own',
-    'bytes of the Wills of one user, with what their place in memory takes',
+    'bytes of the Wills of one user, with their overhead in memory',
   ),
   /** A Will with a longer Will Delay Interval is published after this time. */
   willDelaySecondsMax: row(
@@ -285,7 +285,7 @@ export const SESSION_LIMITS = {
     [UNLIMITED, UNLIMITED, 86_400],
     'now',
     null,
-    'longest Will Delay; a longer one is cut to it',
+    'longest Will Delay; longer ones are cut',
   ),
   /**
    * Longest Keep Alive in seconds; a longer one (or 0) is answered with Server Keep Alive. Infinity allows 0.
@@ -295,7 +295,7 @@ export const SESSION_LIMITS = {
     [UNLIMITED, UNLIMITED, 3600],
     'connections',
     null,
-    'longest Keep Alive; clients of 5.0 are told Server Keep Alive',
+    'longest Keep Alive, sent to clients of 5.0 as Server Keep Alive',
     'Clients of MQTT 5.0 that ask for more, or for none, must use this one. Earlier clients cannot ' +
       'be told and keep their own.',
   ),

@@ -118,7 +118,9 @@ async function made() {
   return server
 }
 
-/** Measures a kind: `prepare` makes things that do not count, `keep` those that do. It returns their number. */
+/**
+ * Measures a kind: `prepare` makes things that do not count, `keep` those that do. It returns their number.
+ */
 async function measure(prepare, keep) {
   const server = await made()
   const context = { server, ...(await prepare?.(server)) }
