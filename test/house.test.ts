@@ -1,7 +1,8 @@
 /**
  * The form of files: their lengths, their lines, how their comments begin, and the project that a test is in.
+ * The form of documents: their lines and their links.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
@@ -112,5 +113,69 @@ function needsBuild({ path, lines }: File): boolean {
   const imports = [...text.matchAll(/from\s+'(\.[^']+\.ts)'/g)].map(([, name]) => join(dirname(path), name!))
   return files.some(
     (file) => imports.includes(file.path) && file.path.startsWith('test/') && needsBuild(file),
+  )
+}
+
+const documents = readdirSync(ROOT)
+  .concat(
+    ['src', 'test', 'scripts', 'config', 'docs', '.github'].flatMap((folder) =>
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map((name) =>
+        join(folder, name),
+      ),
+    ),
+  )
+  .filter((path) => path.endsWith('.md'))
+  .sort()
+  .map(read)
+
+/** Documents that tests write from tables in `src`, with a line for each row. */
+const WRITTEN = ['docs/configuration.md', 'docs/errors.md']
+
+test('no line of a document is longer than 110 columns, except for tables, examples and addresses', () => {
+  const problems: string[] = []
+  for (const { path, lines } of documents) {
+    if (WRITTEN.includes(path)) continue
+    let isExample = false
+    for (const [index, line] of lines.entries()) {
+      if (line.startsWith('```')) isExample = !isExample
+      if (isExample || /^(?:\||```| {4})|https?:\/\//.test(line)) continue
+      if ([...line].length > COLUMNS_MAX) problems.push(`${path}:${index + 1}: ${line}`)
+    }
+  }
+  expect(problems).toEqual([])
+})
+
+test('every link from a document to a file or a heading of the repository has a target', () => {
+  const problems: string[] = []
+  for (const file of documents) {
+    for (const [, target] of prose(file).matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target!)) continue
+      const [name, heading] = target!.split('#')
+      const path = name === '' ? file.path : join(dirname(file.path), name!)
+      const isThere = existsSync(join(ROOT, path)) && (heading === undefined || hasHeading(path, heading))
+      if (!isThere) problems.push(`${file.path}: ${target}`)
+    }
+  }
+  expect(problems).toEqual([])
+})
+
+/** Returns the text of a document without examples and code. */
+function prose({ lines }: File): string {
+  const text = lines.join('\n').replaceAll(/^```[\s\S]*?^```/gm, '')
+  return text.replaceAll(/`[^`\n]*`/g, '')
+}
+
+/** True when a document has a heading whose anchor, as GitHub makes it, is `anchor`. */
+function hasHeading(path: string, anchor: string): boolean {
+  const text = read(path)
+    .lines.join('\n')
+    .replaceAll(/^```[\s\S]*?^```/gm, '')
+  const headings = [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) => heading!.toLowerCase())
+  return headings.some(
+    (heading) =>
+      heading
+        .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+        .trim()
+        .replaceAll(/\s/g, '-') === anchor,
   )
 }
