@@ -60,6 +60,7 @@ const START_MS_MAX = 60_000
 const KINDS = {
   godwit: (directory, options) => godwit(directory, 'fsync', options),
   'godwit-os': (directory, options) => godwit(directory, 'os', options),
+  'godwit-interval': (directory, options) => godwit(directory, 'interval', options),
   'godwit-memory': (directory, options) => godwit(directory, 'memory', options),
   mosquitto: (directory, options) => mosquitto(directory, 'persistence false', options),
   // By default the kernel joins small packets, which saves writes and costs latency. This one sends as Godwit
@@ -265,8 +266,13 @@ export async function startBroker(
   return new Broker(name, child, directory, found, performance.now() - from)
 }
 
-function newDirectory() {
-  const directory = mkdtempSync(join(tmpdir(), 'godwit-bench-'))
+/**
+ * Makes the directory of a broker, with its certificate.
+ *
+ * @param {string} parent
+ */
+export function newDirectory(parent = tmpdir()) {
+  const directory = mkdtempSync(join(parent, 'godwit-bench-'))
   copyFileSync(join(CERTIFICATES, 'server.pem'), join(directory, 'cert.pem'))
   copyFileSync(join(CERTIFICATES, 'server-key.pem'), join(directory, 'key.pem'))
   // Godwit refuses a key that others may read.

@@ -13,25 +13,15 @@
  * `--sync-ms` adds so much to each sync of the disk, for Godwit only, since the others do not sync. `wear`
  * needs root, for an ext4 file system on a loop device of its own.
  */
-import { spawnSync } from 'node:child_process'
-import {
-  appendFileSync,
-  closeSync,
-  constants,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { appendFileSync, closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import mqtt from 'mqtt'
-import { BROKER_NAMES, FLASHMQ, startBroker } from './brokers.mjs'
+import { BROKER_NAMES, FLASHMQ, newDirectory, startBroker } from './brokers.mjs'
 import { buildFleetload, buildMqload, buildSlowSync, runFleetload, runMqload } from './load.mjs'
+import { LoopDisk } from './loop-disk.mjs'
 import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
 
 const PEERS = ['mosquitto', ...(FLASHMQ ? ['flashmq'] : [])]
@@ -68,9 +58,6 @@ const FLEET_FAULTS = [
 const WEAR_MESSAGES = 1000
 const WEAR_PER_SECOND = 10
 const DISK_MIB = 256
-const SECTOR_BYTES = 512
-/** LevelDB and ext4 write part of the data later. */
-const SETTLE_MS = 3000
 
 const WRITE_BYTES = 4096
 const WRITES = 400
@@ -241,15 +228,11 @@ function writeLatencyUs() {
  * Measures the bytes that reach the device for retained messages at ten a second, and while nothing happens.
  */
 async function measureWear() {
-  const kinds = [
-    ['fsync', []],
-    ['interval', ['durability=interval']],
-  ]
   console.log(`## Written for ${WEAR_MESSAGES} retained messages of QoS 1, ${WEAR_PER_SECOND} a second\n`)
-  printRow(['durability', 'MB', 'MB in as long without messages'])
+  printRow(['broker', 'MB', 'MB in as long without messages'])
   printRow(['---', '---', '---'])
-  for (const [name, settings] of kinds) {
-    const { busyBytes, idleBytes } = await wear(settings)
+  for (const name of ['godwit', 'godwit-interval']) {
+    const { busyBytes, idleBytes } = await wear(name)
     printRow([name, shown(busyBytes / 1e6), shown(idleBytes / 1e6)])
     if (values.json)
       appendFileSync(values.json, `${JSON.stringify({ part: 'wear', broker: name, busyBytes, idleBytes })}\n`)
@@ -257,25 +240,22 @@ async function measureWear() {
   console.log()
 }
 
-async function wear(settings) {
+/** @param {string} name */
+async function wear(name) {
   const disk = new LoopDisk(DISK_MIB)
   try {
-    const directory = disk.directory
-    const broker = await startBroker('godwit', { directory, settings: [...settings, ...values.set] })
+    const broker = await startBroker(name, { directory: newDirectory(disk.mount), settings: values.set })
     try {
       const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`)
-      await disk.settled()
-      const start = disk.writtenBytes()
+      const start = await disk.writtenBytes()
       for (let i = 0; i < WEAR_MESSAGES; i++) {
         const due = setTimeout(1000 / WEAR_PER_SECOND)
         await client.publishAsync(`wear/${i % 50}/state`, 'x'.repeat(64), { qos: 1, retain: true })
         await due
       }
-      await disk.settled()
-      const busy = disk.writtenBytes()
+      const busy = await disk.writtenBytes()
       await setTimeout((WEAR_MESSAGES / WEAR_PER_SECOND) * 1000)
-      await disk.settled()
-      const idle = disk.writtenBytes()
+      const idle = await disk.writtenBytes()
       await client.endAsync()
       return { busyBytes: busy - start, idleBytes: idle - busy }
     } finally {
@@ -284,50 +264,4 @@ async function wear(settings) {
   } finally {
     disk.remove()
   }
-}
-
-/** An ext4 file system on a loop device of its own, whose sectors the kernel counts. Needs root. */
-class LoopDisk {
-  #directory = mkdtempSync(join(tmpdir(), 'godwit-wear-'))
-  #mount = join(this.#directory, 'mount')
-  #image = join(this.#directory, 'image')
-  #device
-
-  constructor(mib) {
-    execute('truncate', '-s', `${mib}M`, this.#image)
-    execute('mkfs.ext4', '-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0', this.#image)
-    mkdirSync(this.#mount)
-    execute('mount', '-o', 'loop', this.#image, this.#mount)
-    this.#device = execute('findmnt', '-n', '-o', 'SOURCE', this.#mount).trim()
-  }
-
-  get directory() {
-    const directory = join(this.#mount, 'broker')
-    mkdirSync(directory, { recursive: true })
-    return directory
-  }
-
-  /** Waits until the broker and the file system have written what they write later. */
-  async settled() {
-    await setTimeout(SETTLE_MS)
-    execute('sync', '-f', this.#mount)
-  }
-
-  writtenBytes() {
-    const fields = readFileSync(`/sys/block/${this.#device.replace('/dev/', '')}/stat`, 'utf8')
-      .trim()
-      .split(/\s+/)
-    return Number(fields[6]) * SECTOR_BYTES
-  }
-
-  remove() {
-    execute('umount', this.#mount)
-    rmSync(this.#directory, { recursive: true })
-  }
-}
-
-function execute(program, ...words) {
-  const { status, stdout, stderr, error } = spawnSync(program, words, { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`${program} ${words.join(' ')}: ${error?.message ?? stderr}`)
-  return stdout
 }
