@@ -60,8 +60,8 @@ export class ListenerSet {
 
   /**
    * Opens, updates and closes listeners to match `wanted`; restores the previous set if one fails.
-   * Listeners that differ only for new connections stay open. Connections of closed listeners stay until
-   * somebody ends them. Resolves with updates of certificates. Rejects with ListenError.
+   * A listener stays open if its changes concern only new connections. Connections of closed listeners stay
+   * until somebody ends them. Resolves with updates of certificates. Rejects with ListenError.
    */
   async change(wanted: readonly ListenerOptions[], nowMs: number): Promise<ListenerUpdate[]> {
     // Check all certificates before anything is changed.
@@ -96,8 +96,8 @@ export class ListenerSet {
       if (kept === undefined) this.#entries.push(opened.find((entry) => entry.options === options)!)
       else {
         kept.listener?.reconfigure(options)
-        const news = options.tls && (await kept.listener?.certificates?.reread(nowMs, options.tls))
-        if (news) found.push({ ...news, listener: options.name })
+        const update = options.tls && (await kept.listener?.certificates?.reread(nowMs, options.tls))
+        if (update) found.push({ ...update, listener: options.name })
         this.#entries.push({ options, listener: kept.listener })
       }
     }
@@ -106,25 +106,26 @@ export class ListenerSet {
 
   /** Checks whether files of certificates have changed. */
   async check(nowMs: number): Promise<ListenerUpdate[]> {
-    return this.#news((listener) => listener.certificates?.check(nowMs))
+    return this.#updates((listener) => listener.certificates?.check(nowMs))
   }
 
   /** Reads all certificates again at once. */
   async reread(nowMs: number): Promise<ListenerUpdate[]> {
-    return this.#news((listener) => listener.certificates?.reread(nowMs))
+    return this.#updates((listener) => listener.certificates?.reread(nowMs))
   }
 
+  /** Closes all listeners. Resolves once their addresses are free again. */
   async close(): Promise<void> {
     await Promise.all(this.open.map((listener) => listener.close()))
   }
 
-  async #news(
+  async #updates(
     ask: (listener: Listener) => Promise<CertificateUpdate | null> | undefined,
   ): Promise<ListenerUpdate[]> {
     const found: ListenerUpdate[] = []
     for (const listener of this.open) {
-      const news = (await ask(listener)) ?? null
-      if (news !== null) found.push({ ...news, listener: listener.name })
+      const update = (await ask(listener)) ?? null
+      if (update !== null) found.push({ ...update, listener: listener.name })
     }
     return found
   }
@@ -139,7 +140,7 @@ export class ListenerSet {
   }
 }
 
-/** Whether the two cannot listen at the same time. */
+/** Whether the two cannot listen at the same time. Treats one port of two hosts as a conflict, too. */
 function conflict(one: ListenerOptions, other: ListenerOptions): boolean {
   if (one.type === 'unix' || other.type === 'unix') return one.type === other.type && one.path === other.path
   const port = ({ type, port: given }: ListenerOptions): number =>

@@ -80,7 +80,7 @@ export interface Link {
 export interface LinkHandler {
   /** Called when bytes arrived. The chunk belongs to the handler from now on. */
   received(chunk: Buffer): void
-  /** Called when the kernel took bytes that `write` had buffered. */
+  /** Called once nothing is buffered any more: the kernel took everything, or a write failed. */
   drained(): void
   /**
    * Called when the peer will send nothing more: it closed its side, or broke a rule of the transport
@@ -89,7 +89,8 @@ export interface LinkHandler {
    */
   ended(error: Error | undefined): void
   /**
-   * Called exactly once when the transport is closed, also after `end` or `destroy`, perhaps without `ended`.
+   * Called exactly once, when the transport is closed: also after `end` or `destroy`, and perhaps without
+   * `ended`.
    */
   closed(error: Error | undefined): void
 }

@@ -16,10 +16,7 @@ export const SOCKET_OPTIONS = Object.freeze({
   allowHalfOpen: false,
 })
 
-/**
- * Connections that the kernel queues for us, since a fleet reconnects all at once. The kernel may lower
- * this.
- */
+/** Connections that the kernel queues for us, since a fleet reconnects all at once. It may lower this. */
 const BACKLOG = 4096
 
 /** Listens on host and port; resolves with the port and the URL. Rejects with ListenError. */

@@ -64,7 +64,8 @@ export interface TransportLimits {
 }
 
 /**
- * Is called for each peer that is refused before it becomes a Link, perhaps with the limit. Must not throw.
+ * Is called for each peer that is refused before it becomes a Link; `limit` is set if a limit refuses it.
+ * Must not throw.
  */
 export type HandshakeObserver = (peer: LinkInfo, reason: string, limit?: Limit) => void
 
@@ -90,7 +91,7 @@ export interface Listener {
   readonly name: string
   readonly type: ListenerType
   /**
-   * Such as `mqtt://127.0.0.1:1883`, `mqtts://…`, `ws://127.0.0.1:8083/mqtt`, `wss://…`,
+   * The URL, such as `mqtt://127.0.0.1:1883`, `mqtts://…`, `ws://127.0.0.1:8083/mqtt`, `wss://…`,
    * `unix:/run/godwit.sock`.
    */
   readonly address: string

@@ -73,7 +73,7 @@ function turnAwayBanned({ isBanned }: ListenerContext['shared'], server: Server)
   }
 }
 
-/** If a timer fires so late, the process was paused, and the peer may not be to blame. */
+/** A timer that fires this late shows that the process was paused: the peer may not be to blame. */
 const LATE_MS = 1000
 
 /**
@@ -104,10 +104,12 @@ export class Handshakes {
     this.#timedOut = timedOut
   }
 
+  /** Number of sockets in a handshake. */
   get size(): number {
     return this.#pending.size
   }
 
+  /** Starts the time-out of a socket's handshake. */
   add(socket: Socket): void {
     const key = endsOf(socket) ?? socket
     const handshake: Handshake = { socket, timer: undefined, startedMs: performance.now() }
@@ -118,7 +120,7 @@ export class Handshakes {
     socket.once('close', () => this.#forget(key, handshake))
   }
 
-  /** Ends a complete handshake and returns its duration in ms. */
+  /** Ends the time-out of a complete handshake. Returns its duration in ms, or 0 if it is not known. */
   done(socket: Socket): number {
     const key = endsOf(socket) ?? socket
     const handshake = this.#pending.get(key)
@@ -127,6 +129,7 @@ export class Handshakes {
     return performance.now() - handshake.startedMs
   }
 
+  /** Closes all sockets in a handshake. */
   destroyAll(): void {
     for (const { socket, timer } of this.#pending.values()) {
       clearTimeout(timer)

@@ -1,7 +1,7 @@
 /** Bounds the open sockets of all listeners together, counted from accept to close. */
 import type { Server, Socket } from 'node:net'
 
-/** Node 20 takes 0 as no limit; a negative number refuses every socket. */
+/** Refuses every socket. Node 20 would take 0 as no limit. */
 const NOBODY = -1
 
 /**

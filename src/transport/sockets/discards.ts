@@ -5,17 +5,18 @@
  */
 import type { Socket } from 'node:net'
 
-/** Bytes that are discarded in one pass before each further read pauses its socket. */
+/** Once this much was discarded in one pass, each further read pauses its socket. */
 const PASS_BYTES = 1024 * 1024
 
 /** Sockets that begin to be read in one pass. */
 const PASS_SOCKETS = 16
 
+/** Decides which of the ended connections' sockets are read. */
 export class Discards {
   readonly #defer: (callback: () => void) => void
   /** Paused sockets, the oldest first; those that are closed meanwhile stay until their turn. */
   readonly #waiting = new Set<Socket>()
-  /** Bytes and sockets of this pass. */
+  /** Bytes discarded, and sockets resumed, in this pass. */
   #bytes = 0
   #begun = 0
   #deferred = false
@@ -34,6 +35,7 @@ export class Discards {
   /** Starts to read from a socket, now or when it is its turn. */
   start(socket: Socket): void {
     if (socket.readableEnded) return
+    // Makes sure that another pass follows.
     this.#count(0)
     if (this.#waiting.size === 0 && this.#begun < PASS_SOCKETS && this.#bytes < PASS_BYTES) {
       this.#begun++
@@ -41,7 +43,7 @@ export class Discards {
     } else this.#wait(socket)
   }
 
-  /** Counts bytes that were read from a socket; it waits once there were enough in this pass. */
+  /** Counts bytes that were read from a socket, and pauses it if this pass has discarded enough. */
   discarded(socket: Socket, bytes: number): void {
     this.#count(bytes)
     if (this.#bytes >= PASS_BYTES) this.#wait(socket)

@@ -8,7 +8,7 @@ import { Socket } from 'node:net'
 export class EncryptedBytes {
   readonly #socket: Socket
   #arrivedBytes = 0
-  /** The bytes read before and after decryption at the last call. */
+  /** The bytes read until the last call, before and after decryption. */
   #encrypted = 0
   #decrypted = 0
 

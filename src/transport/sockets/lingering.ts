@@ -3,15 +3,13 @@
  * read.
  */
 
-/** The peer has so long to read and close after we have ended the connection. */
+/** The time that the peer has to read and close after we have ended the connection. */
 export const LINGER_MS = 2000
 
-/**
- * We read so long what the peer sent before it was gone; a slow disk or a policy may delay the connection.
- */
+/** The time to read what a peer sent before it was gone. A slow disk or a policy may delay the reading. */
 export const READ_ON_MS = 60_000
 
-/** Calls `cutOff` once, some time after `start`, unless it is cancelled. Does not keep the process alive. */
+/** Calls `cutOff` once the time of `start` is over, unless cancelled. Does not keep the process alive. */
 export class LingerTimer {
   readonly #cutOff: () => void
   #timer: NodeJS.Timeout | undefined
@@ -24,7 +22,7 @@ export class LingerTimer {
   /** Starts or restarts the timer. */
   start(ms: number): void {
     this.cancel()
-    // After a pause of the process, timers run before input. The immediate lets the input be read first.
+    // After a pause of the process, timers run before input is read. The immediate runs after that.
     this.#timer = setTimeout(() => {
       this.#judgement = setImmediate(this.#cutOff).unref()
     }, ms).unref()

@@ -16,20 +16,21 @@ const READ_BYTES = 64 * 1024
 /** A slab holds the input of many reads. It lives until the last packet in it is no longer used. */
 const SLAB_BYTES = 256 * 1024
 
-interface Reading {
+/** The keys of a socket's properties for its read buffer and for the callback after each read. */
+interface ReadSymbols {
   readonly buffer: symbol
   readonly callback: symbol
 }
 
 /** Takes the input of one socket. */
 export interface Reader {
-  /** Returns true if it does not want the next so many bytes. */
+  /** Tells whether the next `bytes` bytes are unwanted, and counts them if so. */
   discards(bytes: number): boolean
   received(chunk: Buffer): void
 }
 
 /** Finds the symbols that `onread` sets; null if this version of Node does not have them. */
-function findReading(): Reading | null {
+function findReadSymbols(): ReadSymbols | null {
   const symbols = Object.getOwnPropertySymbols(new Socket())
   const named = (name: string): symbol | undefined => symbols.find(({ description }) => description === name)
   const buffer = named('kBuffer')
@@ -39,16 +40,16 @@ function findReading(): Reading | null {
 
 /** The shared read buffer of many sockets. */
 export class ReadBuffer {
-  /** Shared by the same sockets once they have ended. */
+  /** Discards the input of the same sockets once their connections have ended. */
   readonly discards = new Discards()
-  readonly #reading: Reading | null
+  readonly #symbols: ReadSymbols | null
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BYTES)
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
 
-  /** `reading` holds the symbols of a socket's read buffer; tests pass null for a Node without them. */
-  constructor(reading: Reading | null = findReading()) {
-    this.#reading = reading
+  /** Tests pass null, as for a Node without the symbols. */
+  constructor(symbols: ReadSymbols | null = findReadSymbols()) {
+    this.#symbols = symbols
   }
 
   /**
@@ -56,17 +57,17 @@ export class ReadBuffer {
    * nothing if the socket does not support it.
    */
   attach(socket: Socket, reader: Reader): boolean {
-    const reading = this.#reading
+    const symbols = this.#symbols
     const handle: unknown = Reflect.get(socket, '_handle')
-    if (reading === null || typeof handle !== 'object' || handle === null) return false
+    if (symbols === null || typeof handle !== 'object' || handle === null) return false
     const useUserBuffer: unknown = Reflect.get(handle, 'useUserBuffer')
     if (typeof useUserBuffer !== 'function' || socket.readableLength > 0) return false
     const callback = (bytes: number): boolean => {
       if (!reader.discards(bytes)) reader.received(this.#copy(bytes))
       return true
     }
-    Reflect.set(socket, reading.buffer, this.#buffer)
-    Reflect.set(socket, reading.callback, callback)
+    Reflect.set(socket, symbols.buffer, this.#buffer)
+    Reflect.set(socket, symbols.callback, callback)
     useUserBuffer.call(handle, this.#buffer)
     return true
   }

@@ -1,7 +1,4 @@
-/**
- * HOT. Sends the bytes of one Link in pieces. Only one piece is under way at a time, so that progress is
- * visible.
- */
+/** HOT. Sends the bytes of one Link in pieces. One piece is under way at a time, so that progress shows. */
 
 /** The largest piece that the kernel gets at once. */
 export const PIECE_BYTES = 64 * 1024
@@ -63,7 +60,7 @@ interface Waiting {
 export class SendQueue {
   readonly #sink: Sink
   readonly #headroom: number
-  /** Null if a piece may be read after it was taken; then each piece gets its own buffer. */
+  /** Null if a piece may still be read after it was taken (TLS); each piece then gets its own buffer. */
   readonly #scratchBuffers: ScratchBuffers | null
   readonly #taken: () => void
   /** The buffer of the write under way. */
@@ -172,7 +169,7 @@ export class SendQueue {
   #sendNext(): void {
     const { chunk, last } = this.#waiting[this.#head]!
     const left = chunk.length - this.#headOffset
-    // TLS makes records of writes, so the latest write is not joined to earlier ones.
+    // TLS makes a record of each write: the latest one may have to stay alone (see `Link.hidesRecords`).
     const apart = this.#scratchBuffers === null && this.#waitingBytes > this.#latestBytes
     const together = apart ? this.#waitingBytes - this.#latestBytes : this.#waitingBytes
     if (left < COPY_BELOW_BYTES) {
@@ -188,7 +185,7 @@ export class SendQueue {
     this.#send(piece, complete && last)
   }
 
-  /** Gathers and sends up to so many bytes, for framed sinks only to the end of a write. */
+  /** Gathers and sends at most `bytes` bytes; for framed sinks only to the end of a write. */
   #gatherWaiting(bytes: number): void {
     const target = this.#target(bytes)
     const framed = this.#headroom > 0

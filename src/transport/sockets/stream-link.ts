@@ -111,8 +111,7 @@ export class StreamLink implements Link, Sink, Reader {
     this.#ending = true
     keepReading(this.#socket, false)
     this.#linger(LINGER_MS)
-    // Unread input would turn our FIN into a reset, which can overtake the last packet, so read and discard
-    // it.
+    // Unread input would turn our FIN into a reset, which can overtake the last packet.
     if (this.#discards === undefined) this.#socket.resume()
     else this.#discards.start(this.#socket)
     if (this.#queue.bufferedBytes === 0) this.#socket.end()
@@ -129,6 +128,8 @@ export class StreamLink implements Link, Sink, Reader {
     this.#socket.destroy()
   }
 
+  // ── Sink: output ────────────────────────────────────────
+
   send(piece: Buffer, _last: boolean, taken: () => void): boolean {
     this.#socket.write(piece, taken)
     return this.#socket.writableLength === 0
@@ -142,6 +143,8 @@ export class StreamLink implements Link, Sink, Reader {
     if (this.#ending) this.#socket.end()
     else this.#handler?.drained()
   }
+
+  // ── events of the socket ────────────────────────────────
 
   #onPeerEnd(): void {
     if (!this.#ending) this.#handler?.ended(undefined)
@@ -162,7 +165,7 @@ export class StreamLink implements Link, Sink, Reader {
       return
     }
     this.#linger(READ_ON_MS)
-    // Nothing waits for the peer any more.
+    // The output was dropped, so nothing waits for the peer any more.
     this.#handler.drained()
   }
 

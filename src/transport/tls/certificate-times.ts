@@ -20,7 +20,7 @@ export function daysUntil(ms: number, nowMs: number): number {
 export function validityText({ validFrom, validTo }: CertificateTimes, nowMs: number): string {
   if (nowMs > validTo) return `expired on ${dateText(validTo)}, ${ago(validTo, nowMs)}: clients refuse it`
   if (nowMs < validFrom)
-    return `is not valid before ${minute(validFrom)}: clients refuse it. Is the clock right?`
+    return `is not valid before ${minuteText(validFrom)}: clients refuse it. Is the clock right?`
   return `is valid until ${dateText(validTo)}, ${daysUntil(validTo, nowMs)} days`
 }
 
@@ -43,8 +43,8 @@ export function revocationListProblem({ listEnd }: CertificateTimes, nowMs: numb
   if (listEnd === null || nowMs <= listEnd.endMs) return null
   const { authority, endMs } = listEnd
   return (
-    `the list of revoked certificates by ${authority} expired on ${minute(endMs)}, ${ago(endMs, nowMs)}: ` +
-    'every client certificate of this authority is refused'
+    `the list of revoked certificates by ${authority} expired on ${minuteText(endMs)}, ` +
+    `${ago(endMs, nowMs)}: every client certificate of this authority is refused`
   )
 }
 
@@ -58,6 +58,6 @@ export function dateText(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10)
 }
 
-function minute(ms: number): string {
+function minuteText(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 }

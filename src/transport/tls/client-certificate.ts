@@ -12,7 +12,7 @@ const ALTERNATIVE_NAME = /([A-Za-z][A-Za-z ]*):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)
 const NAME_CHARACTERS_MAX = 60
 
 /** Explanations of the OpenSSL codes that clients meet in practice. */
-const REASONS: Readonly<Record<string, string>> = {
+const EXPLANATIONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'an authority above it has expired',
   CERT_NOT_YET_VALID: 'an authority above it is not yet valid',
   CERT_REVOKED: 'it was revoked by its authority',
@@ -30,8 +30,8 @@ const REASONS: Readonly<Record<string, string>> = {
 
 /**
  * Returns the certificate of a client after the handshake, or the reason why it is missing or invalid.
- * OpenSSL has verified it against `ca` and `crl`, for a resumed TLS session when the session began. New
- * files create new ticket keys, so no session outlives the old files. A resumed session may have no
+ * OpenSSL has verified it against `ca` and `crl`: in this handshake, or when a resumed TLS session began.
+ * New files create new ticket keys, so no session outlives the old files. A resumed session may have no
  * certificate, or one that has expired since, so both are checked here.
  */
 export function clientCertificate(
@@ -58,14 +58,15 @@ export function clientCertificate(
  */
 function whyNot(shown: X509Certificate, socket: TLSSocket, nowMs: number): string | null {
   const code = socket.authorized ? null : codeOf(socket)
-  if (nowMs > Date.parse(shown.validTo)) return `it has expired on ${second(shown.validTo)}`
-  if (nowMs < Date.parse(shown.validFrom)) return `it is not valid before ${second(shown.validFrom)}`
+  if (nowMs > Date.parse(shown.validTo)) return `it expired on ${secondText(shown.validTo)}`
+  if (nowMs < Date.parse(shown.validFrom)) return `it is not valid before ${secondText(shown.validFrom)}`
   if (code === null) return null
-  const meaning = REASONS[code]
+  const meaning = EXPLANATIONS[code]
   return meaning === undefined ? code : `${meaning} (${code})`
 }
 
-function second(time: string): string {
+/** Formats a time to the second, such as `2027-10-01T12:00:00Z`. */
+function secondText(time: string): string {
   return new Date(time).toISOString().replace('.000Z', 'Z')
 }
 

@@ -7,22 +7,24 @@ export interface PemSource {
   readonly text: string
 }
 
-/** A certificate chain and its key, which a TLS server offers to clients that support this kind. */
+/** A certificate chain and its key, for clients that support this kind of key. */
 export interface KeyPair {
   /** The server's own certificate. */
   readonly leaf: X509Certificate
   /** In PEM: the server's own certificate and then those of its authorities. */
   readonly chain: string
+  /** The certificates of the chain. */
   readonly certificates: readonly X509Certificate[]
   /** In PEM. */
   readonly key: string
+  /** The kind of key, such as `RSA` or `ECDSA`. */
   readonly kind: string
 }
 
-/** The key with the wrong file; `tls` if it may be either. */
+/** The configuration key that names the wrong file; `tls` if it may be either. */
 type WrongKey = 'tls' | 'tls.cert' | 'tls.key'
 
-/** Certificates and keys do not match. `key` is the listener's key that names the wrong file. */
+/** Certificates and keys do not match, or cannot be read. */
 export class KeyPairError extends Error {
   override readonly name = 'KeyPairError'
   readonly key: WrongKey

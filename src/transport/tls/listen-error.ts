@@ -11,7 +11,7 @@ export class ListenError extends Error {
   readonly advice: string
   /** This machine does not have the address. */
   readonly missingAddress: boolean
-  /** The listener's key with the wrong value, such as `tls.cert`; undefined if it is none. */
+  /** The listener's configuration key with the wrong value, such as `tls.cert`; undefined if none is. */
   readonly key: string | undefined
 
   constructor(

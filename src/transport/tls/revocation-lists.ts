@@ -38,8 +38,8 @@ const Tag = {
 }
 
 /**
- * Digests by the OID of the signature's algorithm; null if the key determines it. OpenSSL checks all
- * others.
+ * Digests by the OID of the signature's algorithm; null if the key determines it. Signatures by other
+ * algorithms are not verified here but only by OpenSSL.
  */
 const DIGESTS: Readonly<Record<string, string | null>> = {
   '2a864886f70d010105': 'sha1',

@@ -88,9 +88,9 @@ export class ServedCertificates {
   }
 
   /**
-   * Looks whether the files have changed. To be called every second or so: what has changed since the last
-   * look may still be written, or be one of two files, and is judged at the next look that finds it
-   * unchanged. Null when there is nothing to tell.
+   * Checks whether the files have changed. Call it about once a second: a file that changed since the last
+   * check may be incomplete, or its key may still be missing, so new files are judged at the first check
+   * that finds them unchanged. Returns null if there is nothing to report.
    */
   async check(nowMs: number): Promise<CertificateUpdate | null> {
     const found = await this.#files(this.#tls)
@@ -101,7 +101,7 @@ export class ServedCertificates {
     return this.#judge(this.#tls, nowMs)
   }
 
-  /** Reads the files at once, whether they changed or not. Null when they hold what is served. */
+  /** Reads the files now, changed or not. Returns null if their content is served already. */
   async reread(nowMs: number, tls: TlsOptions = this.#tls): Promise<CertificateUpdate | null> {
     this.#seen = await this.#files(tls)
     this.#judged = this.#seen
@@ -119,13 +119,13 @@ export class ServedCertificates {
     this.#tls = tls
     if (isSame(credentials.options, this.#credentials.options)) return null
     // The new files are worse than the old ones: a wrong file, or one made with a wrong clock.
-    const troubles = validityProblems(credentials, nowMs)
-    if (troubles.length > validityProblems(this.#credentials, nowMs).length) {
+    const problems = validityProblems(credentials, nowMs)
+    if (problems.length > validityProblems(this.#credentials, nowMs).length) {
       return {
         change: 'kept',
         problem: `listener '${this.#listener}': the new files are not valid at this time`,
         advice:
-          `${sentence(troubles.join('; '))} ` +
+          `${sentence(problems.join('; '))} ` +
           `The certificate is valid from ${dateText(credentials.validFrom)} ` +
           `to ${dateText(credentials.validTo)}. Check the clock, or make another certificate.`,
       }

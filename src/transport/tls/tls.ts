@@ -17,7 +17,7 @@ import { shellWord } from './shell-word.ts'
 export interface TlsOptions {
   /** The server's certificate for each kind of key (RSA, ECDSA), followed by intermediate certificates. */
   readonly cert: string | readonly string[]
-  /** In any order: the public key tells which certificate each belongs to. */
+  /** The private keys, in any order: each is matched to its certificate. */
   readonly key: string | readonly string[]
   /** The passphrase of encrypted keys. */
   readonly passphrase?: string
@@ -117,8 +117,8 @@ export function serverCredentials(listener: string, tls: TlsOptions | undefined)
 }
 
 /**
- * Returns all errors that `serverCredentials` would throw, and with `nowMs` also what is not valid at that
- * time. Files that cannot be read hide later problems.
+ * Returns the errors that `serverCredentials` would throw, one for each file that cannot be read; with
+ * `nowMs` also what is not valid at that time. Files that cannot be read hide later problems.
  */
 export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): ListenError[] {
   const files = TLS_FILES.flatMap((key) => {
@@ -127,14 +127,14 @@ export function tlsProblems(listener: string, tls: TlsOptions, nowMs?: number): 
   if (files.length > 0) return files
   return refusals(() => {
     const credentials = serverCredentials(listener, tls)
-    const [trouble] = nowMs === undefined ? [] : validityProblems(credentials, nowMs)
-    if (trouble === undefined) return
+    const [problem] = nowMs === undefined ? [] : validityProblems(credentials, nowMs)
+    if (problem === undefined) return
     const key = isValidAt(credentials, nowMs!) ? 'tls.crl' : 'tls.cert'
     const advice =
       key === 'tls.cert'
         ? '`godwit setup --renew` makes a new one if setup made it.'
         : 'Put its new list into the file; the broker reads it within seconds.'
-    throw new ListenError(listener, trouble, advice, { key })
+    throw new ListenError(listener, problem, advice, { key })
   })
 }
 

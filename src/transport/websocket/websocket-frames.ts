@@ -1,4 +1,4 @@
-/** HOT. Reads and writes WebSocket frames (RFC 6455 section 5) of a server, without collecting messages. */
+/** HOT. Reads and writes a server's WebSocket frames (RFC 6455 section 5), without collecting messages. */
 import { isUtf8 } from 'node:buffer'
 
 /** The opcodes of frames (RFC 6455 section 5.2). */
@@ -16,10 +16,7 @@ export const CloseStatus = {
 /** A bit in the first byte of the last frame of a message, and of all control frames. */
 export const FIN = 0x80
 
-/**
- * The second byte of a header: a bit that clients must set, and the length, or the size of the length
- * field.
- */
+/** The second byte of a header: a bit that clients must set, and a length, or 126 or 127 for a field. */
 const MASKED = 0x80
 const LENGTH = 0x7f
 
@@ -59,18 +56,19 @@ export class FrameReader {
   #opcode = 0
   /** The mask, little-endian and rotated so that its lowest byte belongs to the next byte of the payload. */
   #mask = 0
-  /** Whether a message has begun and its last frame has not. */
+  /** Whether a message has begun and its last frame is still to come. */
   #fragmented = false
   /** Bytes of the current frame's payload that are still to come. */
   #remaining = 0
   #control: Buffer | undefined
   /** Bytes of the current control frame that have arrived. */
   #controlBytes = 0
+  /** Whether reading is over: after a Close frame, or a violation. */
   #over = false
   /** The current chunk, with a view of it if it is large. */
   #chunk: Buffer | undefined
   #view: DataView | undefined
-  /** Payload in the current chunk that is not passed on yet. That of several frames is moved together. */
+  /** Payload in the current chunk that is not passed on yet. Payload of several frames is moved together. */
   #start = 0
   #end = 0
 
@@ -154,7 +152,7 @@ export class FrameReader {
     return true
   }
 
-  /** Reads length and mask of a complete header. Returns its length in bytes. */
+  /** Reads the length and the mask from a complete header. Returns the bytes of the header. */
   #begin(header: Buffer, from: number): number {
     const length = header[from + 1]! & LENGTH
     let at = from + 2
@@ -254,6 +252,7 @@ export class FrameReader {
     return false
   }
 
+  /** Passes on the payload of this chunk so far. */
   #passOn(): void {
     if (this.#start === this.#end) return
     const bytes = this.#chunk!.subarray(this.#start, this.#end)

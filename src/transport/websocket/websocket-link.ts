@@ -88,7 +88,7 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
 
   // ── Reader ──────────────────────────────────────────────
 
-  /** Always wants them: the peer's Close frame may be among them. */
+  /** Counts input after the end, but never refuses it: the peer's Close frame may be in it. */
   discards(bytes: number): boolean {
     if (this.#ending) this.#discards?.discarded(this.#socket, bytes)
     return false
@@ -139,7 +139,7 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
     this.#ending = true
     keepReading(this.#socket, false)
     this.#lingerTimer.start(LINGER_MS)
-    this.#readOn()
+    this.#discardInput()
     if (this.#queue.bufferedBytes === 0) this.#sendLast()
   }
 
@@ -180,6 +180,7 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
     else this.#handler?.drained()
   }
 
+  /** Sends our Close frame after all other output. */
   #sendLast(): void {
     this.#sendClose(CloseStatus.Normal)
     if (this.#inputEnded) this.#leave()
@@ -198,13 +199,13 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
 
   closing(status: number | null): void {
     this.#sendClose(status)
-    this.#over(undefined)
+    this.#closed(undefined)
   }
 
   violated(status: number, message: string): void {
     this.#error ??= new Error(message)
     this.#sendClose(status, message)
-    this.#over(this.#error)
+    this.#closed(this.#error)
   }
 
   #sendClose(status: number | null, reason?: string): void {
@@ -214,17 +215,14 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
   }
 
   /** Ends the connection after a Close frame, which is the last frame in each direction. */
-  #over(error: Error | undefined): void {
+  #closed(error: Error | undefined): void {
     this.#queue.close()
     if (!this.#ending) this.#handler?.ended(error)
     this.#ending = true
     this.#leave()
   }
 
-  /**
-   * Ends our side after the buffered bytes, within a time limit in case the peer does not read. Discards
-   * input.
-   */
+  /** Ends our side after the buffered bytes. Cuts the peer off if it does not read them. Discards input. */
   #leave(): void {
     if (this.#broken) {
       this.#socket.destroy()
@@ -232,12 +230,12 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
     }
     keepReading(this.#socket, false)
     this.#lingerTimer.start(LINGER_MS)
-    this.#readOn()
+    this.#discardInput()
     this.#socket.end()
   }
 
-  /** Reads what still comes, which only matters if it is the peer's Close frame. */
-  #readOn(): void {
+  /** Reads on, but only the peer's Close frame still matters. */
+  #discardInput(): void {
     if (this.#discards === undefined) this.#socket.resume()
     else this.#discards.start(this.#socket)
   }
@@ -263,7 +261,7 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
       return
     }
     this.#lingerTimer.start(READ_ON_MS)
-    // Nothing waits for the peer any more.
+    // The output was dropped, so nothing waits for the peer any more.
     this.#handler.drained()
   }
 

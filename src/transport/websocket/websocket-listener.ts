@@ -190,7 +190,7 @@ function refusalOfPath(target: RequestTarget, text: string, path: string): Refus
   return { status: 404, text, detail: `${asked} was requested. ${text}` }
 }
 
-/** Refuses pages by their origin, which browsers send. Other programs can send any origin or none. */
+/** Refuses pages by the origin that browsers send. Other programs can send any origin or none. */
 function refusalOfOrigin(
   request: IncomingMessage,
   socket: Socket,
@@ -237,7 +237,7 @@ function headers(text: string): Record<string, string | number> {
   }
 }
 
-/** Answers an upgrade request on its raw socket, which the handshake's time-out closes in the end. */
+/** Answers an upgrade request on its raw socket. If the peer does not close it, the time-out does. */
 function answer(socket: Socket, { status, text }: Refusal): void {
   const lines = Object.entries(headers(text)).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.on('error', () => socket.destroy())

@@ -146,7 +146,7 @@ describe('a client whose certificate is missing or invalid', () => {
     [
       'that has expired',
       async () => shownBy(await authority.client('device-7', { from: 0, to: Date.now() - DAY_MS })),
-      /^the client certificate CN=device-7, issued by CN=Devices: it has expired on 20\d\d-[\dT:-]+Z$/,
+      /^the client certificate CN=device-7, issued by CN=Devices: it expired on 20\d\d-[\dT:-]+Z$/,
     ],
     [
       'that is not yet valid',
