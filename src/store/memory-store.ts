@@ -59,15 +59,15 @@ export class MemoryStore implements Store {
   deleteSubscription(_sessionId: number, _filter: string): void {}
 
   enqueue(_sessionId: number, { message }: Delivery): void {
-    let held = message.stored
-    if (!(held instanceof StoredReferences)) {
-      held = new StoredReferences()
+    let references = message.stored
+    if (!(references instanceof StoredReferences)) {
+      references = new StoredReferences()
       this.held.stored(message)
-      message.stored = held
+      message.stored = references
       this.#figures.storedBytes += message.size
       this.#figures.residentBytes += message.size + MESSAGE_BYTES
     }
-    if (held instanceof StoredReferences) held.refs++
+    if (references instanceof StoredReferences) references.refs++
   }
 
   sent(_sessionId: number, _packetId: number): void {}
@@ -132,9 +132,11 @@ export class MemoryStore implements Store {
   async close(): Promise<void> {}
 
   #release(message: Message): void {
-    const held = message.stored
-    if (!(held instanceof StoredReferences)) throw new Error('a message that is not stored was completed')
-    if (--held.refs > 0) return
+    const references = message.stored
+    if (!(references instanceof StoredReferences)) {
+      throw new Error('a message that is not stored was completed')
+    }
+    if (--references.refs > 0) return
     message.stored = null
     this.held.unstored(message)
     this.#figures.storedBytes -= message.size

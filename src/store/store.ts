@@ -75,7 +75,7 @@ export interface BootTime {
 
 /** Time that passed according to the wall clock alone, and perhaps did not pass at all. */
 export interface TimeDoubt {
-  /** How much time. */
+  /** Length of that time. */
   readonly ms: number
   /** Broker time in ms before it. Anything that ended by then has certainly ended. */
   readonly since: number
@@ -180,15 +180,17 @@ export interface Recovered {
   readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
   /**
-   * Call this now and then while taking much over. Throws StoreError `memory`; then the process can only end.
+   * Call this now and then while taking over many Subscriptions. Throws StoreError `memory`; then the process
+   * can only end.
    */
   readonly checkMemory?: () => void
   /** The store was of format 1, where no Session says which account owns it. */
   readonly withoutOwnerIds?: true
-  /** Tells the operator about something special of this start, such as an import, as a sentence. */
+  /** A sentence that tells the operator about anything special in this start, such as an import. */
   readonly notice?: string
 }
 
+/** The causes of errors, as far as the advice to the operator differs. */
 export type StoreErrorKind =
   /** Another process has the directory open. */
   | 'locked'
@@ -215,11 +217,12 @@ const STORE_ERROR_CODES = {
   io: 'GODWIT_STORE_IO',
 } as const satisfies Readonly<Record<StoreErrorKind, ErrorCode>>
 
+/** An error of the store that the operator can do something about. */
 export class StoreError extends Error {
   override readonly name = 'StoreError'
   readonly kind: StoreErrorKind
   readonly code: ErrorCode
-  /** Tells the operator what to do about it, as a sentence. */
+  /** Sentences that tell the operator what to do about it. */
   readonly advice: string
 
   constructor(kind: StoreErrorKind, message: string, advice: string, options?: ErrorOptions) {
@@ -230,6 +233,7 @@ export class StoreError extends Error {
   }
 }
 
+/** Counts and sizes of one opening of the store. */
 export interface StoreFigures {
   /** Commits since the store was opened. */
   commits: number
@@ -241,6 +245,7 @@ export interface StoreFigures {
   entryBytes: number
 }
 
+/** Everything that the Server asks of a store. */
 export interface Store {
   /** Sequence of the block being filled: the next record becomes durable with it. */
   readonly openSequence: number
@@ -249,6 +254,7 @@ export interface Store {
    * empty.
    */
   readonly recordedSequence: number
+  /** Sequence of the newest block that is as durable as the configuration promises. */
   readonly committedSequence: number
   /** Bytes recorded and not yet durable. Publishers pause above a limit. */
   readonly pendingBytes: number
@@ -274,9 +280,11 @@ export interface Store {
    */
   open(source: StateSource): Promise<Recovered>
 
+  /** Records a new Session, or replaces its record. */
   putSession(sessionId: number, record: SessionRecord): void
   /**
-   * Also forgets its Subscriptions, in-flight and inbound state. `held` is everything queued and in flight.
+   * Forgets a Session with its Subscriptions, in-flight and inbound state. `held` is everything queued and in
+   * flight.
    */
   deleteSession(sessionId: number, held: Iterable<Message | Parked>): void
   putSubscription(sessionId: number, filter: string, record: SubscriptionRecord): void
@@ -296,7 +304,8 @@ export interface Store {
    */
   received(sessionId: number, packetId: number, message: Message): void
   /**
-   * PUBACK, PUBCOMP, a refusing PUBREC or a discarded message ended it. `message` is null after `received`.
+   * The packet is no longer in flight: PUBACK, PUBCOMP or a refusing PUBREC arrived, or the message was
+   * discarded. `message` is null after `received`.
    */
   completed(sessionId: number, packetId: number, message: Message | null): void
 
@@ -319,13 +328,18 @@ export interface Store {
   peek(parked: Parked, index: number): Delivery
 
   /**
-   * Takes all entries of `parked`, which are the next ones of the Session's queue, off the queue, and appends
-   * those that have not expired by `now` again. Returns these, parked, and passes the others to `gone`.
+   * Moves the entries of `parked`, which are the next ones of the Session's queue, to the end of the queue.
+   * Returns them, parked again. Those that have expired by `now` leave the queue instead, and are passed to
+   * `gone`.
    */
   requeue(sessionId: number, parked: Parked, now: number, gone: (delivery: Delivery) => void): Parked[]
 
-  /** Also replaces an earlier digest of this identifier. `digest` is below 2^48; 0 for unknown. */
+  /**
+   * A QoS 2 message was received under this identifier. Replaces an earlier digest. `digest` is below 2^48; 0
+   * for unknown.
+   */
   inboundAdded(sessionId: number, packetId: number, digest: number): void
+  /** The QoS 2 message under this identifier was released. */
   inboundRemoved(sessionId: number, packetId: number): void
 
   /**
@@ -339,13 +353,14 @@ export interface Store {
 
   /** Makes the next commit happen even if nothing else is recorded: for the times that go with it. */
   recordTime(): void
+  /** Records the time that is in doubt; null for none any more. */
   putDoubt(doubt: TimeDoubt | null): void
   /** Whether the message was stored before the time in doubt; before this run if none is in doubt. */
   isOld(message: Message): boolean
   /**
    * `ms` of the time after `since` did not pass: messages that were stored before the doubt and expire after
-   * `since` expire later. `held` is everything queued and in flight. The caller puts retained messages,
-   * Sessions and Wills anew.
+   * `since` expire later. `held` is everything queued and in flight. The caller records retained messages,
+   * Sessions and Wills again.
    */
   postpone(ms: number, since: number, held: Iterable<Message | Parked>): void
 

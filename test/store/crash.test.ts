@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ByteReader } from '../../src/store/format/encoding.ts'
 import {
-  DIRECTORY_PAGES,
   FORMAT_VERSION,
+  INDEXED_PAGES,
   keyNumber,
   META_KEY,
   Table,
@@ -93,9 +93,9 @@ async function auditPages(path: string): Promise<number> {
     const meta = decodeMeta(await db.get(META_KEY), path)
     const pages = (await db.keys(tableRange(Table.Journal)).all()).map(keyNumber)
     const listed: number[] = []
-    for (const [key, value] of await db.iterator(tableRange(Table.Directory)).all()) {
+    for (const [key, value] of await db.iterator(tableRange(Table.PageIndex)).all()) {
       const reader = new ByteReader(unsealed(key, value))
-      for (let number = keyNumber(key) * DIRECTORY_PAGES; !reader.atEnd; number++) {
+      for (let number = keyNumber(key) * INDEXED_PAGES; !reader.atEnd; number++) {
         if (reader.varint() > 0) listed.push(number)
       }
     }
@@ -248,7 +248,7 @@ test('a damaged byte in any stored value is noticed at open or when it is read b
   const entries = await withRaw(path, (db) => db.iterator().all())
   const tables = new Set(entries.map(([key]) => key[0]))
   expect(tables).toContain(Table.Forward)
-  expect(tables).toContain(Table.Directory)
+  expect(tables).toContain(Table.PageIndex)
   const noticed = { atOpen: 0, onRestore: 0 }
   for (const [key, value] of entries) {
     const damaged = Buffer.from(value)

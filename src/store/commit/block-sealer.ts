@@ -12,12 +12,13 @@ import type { PageCollector } from './page-collector.ts'
 import type { PendingCommit, RecordingParts } from './pending-commit.ts'
 
 const MIB = 1024 * 1024
-/** Checkpoints of one commit take about this much, and half as many bytes as its block. */
+/** Bytes of checkpoints in one commit are about this many and half the bytes of its block. */
 const CHECKPOINT_BYTES = 32 * 1024
 /** Bytes of checkpoints in one commit while the store is being closed. */
 const CLOSING_CHECKPOINT_BYTES = 4 * MIB
-/** So many pages to replay call for checkpoints, too: many small commits are slow to replay. */
+/** More pages than this to replay also call for checkpoints: many small commits are slow to replay. */
 const CHECKPOINT_PAGES = 65_536
+/** Segments of old checkpoints that one commit deletes. */
 const SEGMENT_DELETES_MAX = 128
 /** Bytes of dead pages that are worth a commit of their own. */
 const IDLE_DELETES_BYTES = 4 * MIB
@@ -89,7 +90,7 @@ export class BlockSealer {
     )
   }
 
-  /** The sealed block was handed over, with everything else of its commit. */
+  /** Notes that a commit of this size, with the sealed block, was handed over to LevelDB. */
   wrote(bytes: number): void {
     this.#tail.wrote(bytes)
     this.#collector.wrote(bytes)

@@ -28,8 +28,8 @@ interface Wanted {
   readonly offset: number
 }
 
-/** Whether bodies and entries of queues take more memory than they may. */
-export function isAbove(figures: Readonly<StoreFigures>, residentBytesMax: number): boolean {
+/** Returns whether bodies and entries of queues take more memory than they may. */
+export function exceedsMemory(figures: Readonly<StoreFigures>, residentBytesMax: number): boolean {
   return figures.residentBytes + figures.entryBytes > residentBytesMax
 }
 
@@ -85,7 +85,7 @@ export class BodyReader {
   }
 
   get #isMemoryShort(): boolean {
-    return isAbove(this.#figures, this.#residentBytesMax)
+    return exceedsMemory(this.#figures, this.#residentBytesMax)
   }
 
   #hold(message: Message): boolean {
@@ -114,7 +114,7 @@ export class BodyReader {
     }
   }
 
-  /** Reads some messages back, beginning with number `from`; returns where to go on. */
+  /** Reads some messages back, beginning at index `from`. Returns the index at which to go on. */
   async #restoreSlice(messages: readonly Message[], from: number): Promise<number> {
     const wanted = new Map<number, Wanted[]>()
     let next = from

@@ -5,24 +5,24 @@
  * now and then, a commit that begins at once carries two or three of them; one that begins a few milliseconds
  * later carries ten. So while company can be expected, commits begin at least `paceMs` apart.
  *
- * Company are clients that did not wait for the last commits. Whoever comes back as soon as it is answered
- * is none: it sends nothing more until its commit is durable. So a client that is alone never waits, nor do a
- * few that each wait for their answers.
+ * "Company" means clients that did not wait for the last commits. A client that comes back as soon as it is
+ * answered does not count: it sends nothing more until its commit is durable. So a client that is alone never
+ * waits, nor do a few clients that each wait for their answers.
  */
 
 /** The default. A commit of a busy fleet carries about ten messages. */
 export const COMMIT_PACE_MS = 4
 
-/** So much company has to be expected within a pace. */
+/** A commit waits if at least this many clients can be expected within one pace. */
 const COMPANY_MIN = 2
-/** How far back the rate of company reaches, in ms. */
+/** Time over which the rate of company is averaged. */
 const MEMORY_MS = 100
-/** A block with so many bytes costs more than its commit, and does not wait. */
+/** Writing a block of this many bytes costs more than a commit as such, so it does not wait. */
 const BYTES_MAX = 256 * 1024
 
 export class CommitPace {
   readonly #paceMs: number
-  /** Clients per ms. */
+  /** Expected company, in clients per ms. */
   #rate = 0
   #company = 0
   #sealedAt = Number.NEGATIVE_INFINITY
@@ -48,7 +48,7 @@ export class CommitPace {
     }
   }
 
-  /** Returns for how many ms the next commit waits, with `bytes` in its block; 0 or less for not at all. */
+  /** Returns how long the next commit waits, with `bytes` in its block; 0 or less for not at all. */
   waitMs(now: number, bytes: number): number {
     if (this.#rate * this.#paceMs < COMPANY_MIN || bytes >= BYTES_MAX) return 0
     return this.#sealedAt + this.#paceMs - now

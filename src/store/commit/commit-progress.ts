@@ -14,7 +14,7 @@ export class CommitProgress {
   /** Atomic sections that have begun and not ended. No block is sealed meanwhile, but by closing. */
   atomicSections = 0
 
-  /** The store was opened, and its journal ends with this block. LevelDB has synced all of it. */
+  /** Notes that the store was opened and its journal ends with this block. LevelDB has synced all of it. */
   recovered(sequence: number): void {
     this.sealed = sequence
     this.committed = sequence

@@ -1,6 +1,6 @@
 /**
- * Has LevelDB merge its files, because it drops deleted values only then: long after, where nothing new is
- * written. Also follows how much disk LevelDB still takes for data it was given.
+ * Makes LevelDB merge its files. LevelDB drops deleted values only when it merges, and where nothing new is
+ * written, that is long after. Also follows how much disk LevelDB still takes for data it was given.
  */
 import { Footprint, tableBytes } from '../files/footprint.ts'
 import type { SpaceGuard } from '../files/space-guard.ts'
@@ -19,9 +19,9 @@ const SHORT_COMPACT_BYTES = 16 * MIB
 const SETTLE_BYTES = MIB
 /** Table bytes beyond the stored messages that are worth looking through all tables. */
 const GARBAGE_BYTES = 16 * MIB
-/** Bytes of tables for one compaction; each may rewrite ten tables more than it is about. */
+/** Bytes of tables for one compaction. It may rewrite ten more tables that overlap with these. */
 const SWEEP_BYTES = 1024 * MIB
-/** Calls of `relieve`, four per second, to the second look through all tables; doubles with each look. */
+/** Calls of `relieve`, four per second, between the first two looks through all tables. Doubles each time. */
 const SWEEP_TICKS = 20
 const SWEEP_DOUBLINGS_MAX = 8
 /** A range behind all keys: compacting it only moves LevelDB's log into a table. */
@@ -40,7 +40,7 @@ export class DatabaseCompactor {
   #running: Promise<void> | null = null
   /** Calls of `relieve` until all tables are looked through again. */
   #ticksToSweep = 0
-  /** How often they were. */
+  /** How often all tables were looked through. */
   #sweeps = 0
 
   constructor(

@@ -9,9 +9,9 @@
  * not wait.
  */
 
-/** Share of the last commit: with so much the next commit carries more than half, and does not wait. */
+/** Share of the last commit: from this much on, the next one is the larger half, and does not wait. */
 const ENOUGH = 1.5
-/** Share of the last commit: when so much has come since, the remaining clients make no difference. */
+/** Share of the last commit: when this much has come since, the remaining clients make no difference. */
 const RETURNED = 0.7
 /** Share of the last commit: when less has come since, waiting was in vain. */
 const WORTH_WHILE = 0.35

@@ -44,11 +44,12 @@ export class JournalTail {
     return page
   }
 
+  /** Returns the number of a new Session. No other Session of this store ever gets it. */
   takeSessionNumber(): number {
     return this.#nextSession++
   }
 
-  /** A batch was handed over. */
+  /** Notes that a batch of this size was handed over. */
   wrote(bytes: number): void {
     this.#writtenBytes += bytes
   }

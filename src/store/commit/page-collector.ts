@@ -10,8 +10,8 @@
 import { ByteWriter } from '../format/encoding.ts'
 import {
   type BatchOperation,
-  DIRECTORY_PAGES,
   FORMAT_VERSION,
+  INDEXED_PAGES,
   META_KEY,
   numberKey,
   put,
@@ -76,7 +76,7 @@ export class PageCollector {
     return this.#clean
   }
 
-  /** A batch of this size was handed over. */
+  /** Notes that a batch of this size was handed over. */
   wrote(batchBytes: number): void {
     this.#largestBatchBytes = Math.max(this.#largestBatchBytes, batchBytes)
   }
@@ -139,7 +139,7 @@ export class PageCollector {
       if (writtenBytes - page.writtenBefore <= auditBytes) break
       if (count >= RELEASES_MAX && this.#bodies.pages.get(page.number - 1)?.sequence !== page.sequence) break
       this.#bodies.pageReleased(page)
-      this.#changedSegments.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#changedSegments.add(Math.floor(page.number / INDEXED_PAGES))
       const next = this.#bodies.pages.get(page.number + 1)
       if (next === undefined) throw new Error(`page ${page.number + 1} does not exist`)
       page = next
@@ -155,7 +155,7 @@ export class PageCollector {
       const page = dead.pop()!
       pages.delete(page.number)
       operations.push({ type: 'del', key: numberKey(Table.Journal, page.number) })
-      this.#changedSegments.add(Math.floor(page.number / DIRECTORY_PAGES))
+      this.#changedSegments.add(Math.floor(page.number / INDEXED_PAGES))
       this.#deletedBytes += page.bytes
       this.#deletedPages++
       this.#deletedFrom = Math.min(this.#deletedFrom, page.number)
@@ -182,11 +182,11 @@ export class PageCollector {
   }
 
   #indexSegment(segment: number, operations: BatchOperation[]): void {
-    const key = numberKey(Table.Directory, segment)
-    const writer = new ByteWriter(DIRECTORY_PAGES * 5)
-    const first = segment * DIRECTORY_PAGES
+    const key = numberKey(Table.PageIndex, segment)
+    const writer = new ByteWriter(INDEXED_PAGES * 5)
+    const first = segment * INDEXED_PAGES
     let any = false
-    for (let number = first; number < first + DIRECTORY_PAGES && number < this.#scanFrom.page; number++) {
+    for (let number = first; number < first + INDEXED_PAGES && number < this.#scanFrom.page; number++) {
       const bytes = this.#bodies.pages.get(number)?.bytes ?? 0
       writer.varint(bytes)
       if (bytes > 0) any = true

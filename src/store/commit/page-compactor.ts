@@ -74,13 +74,13 @@ export class PageCompactor {
     }
   }
 
-  /** The open block was sealed. */
+  /** Notes that the open block was sealed. */
   sealed(): void {
     this.#flying = this.#open
     this.#open = []
   }
 
-  /** The sealed block is durable: its copies are read from now on. */
+  /** Notes that the sealed block is durable: its copies are read from now on. */
   durable(): void {
     for (const { from, forwards, sizes } of this.#flying) this.#bodies.moved(from, forwards, sizes)
     this.#flying = []

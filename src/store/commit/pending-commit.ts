@@ -6,7 +6,7 @@ import type { Message } from '../../mqtt/message.ts'
 import type { OpenBatch } from '../files/database.ts'
 import type { StoreDatabase } from '../files/store-database.ts'
 import type { BatchOperation } from '../format/format.ts'
-import { OpenRetained } from '../format/retained.ts'
+import { PendingRetainedAndWills } from '../format/retained.ts'
 import type { BodyIndex } from '../journal/body-index.ts'
 import type { Checkpoints } from '../journal/checkpoints.ts'
 import type { OpenBlock } from '../journal/open-block.ts'
@@ -35,10 +35,10 @@ export interface RecordingParts {
 export class PendingCommit {
   readonly block: OpenBlock
   readonly #database: StoreDatabase
-  readonly #retained = new OpenRetained()
+  readonly #retained = new PendingRetainedAndWills()
   #operations: BatchOperation[] = []
   /**
-   * Of the table writes, handed over or not. Retained messages and Wills that are not handed over count
+   * Bytes of the table writes, handed over or not. Retained messages and Wills that are not handed over count
    * apart.
    */
   #tableBytes = 0
@@ -64,7 +64,7 @@ export class PendingCommit {
     return this.block.bytes === 0 && this.#operations.length === 0 && this.#retained.isEmpty
   }
 
-  /** The table writes that are not yet handed over. Whoever adds to them adds bytes that no bound counts. */
+  /** The table writes that are not yet handed over. Bytes that are added to them directly are not counted. */
   get operations(): BatchOperation[] {
     return this.#operations
   }

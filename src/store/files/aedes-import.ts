@@ -27,7 +27,7 @@ export async function importAedes(db: Database, directory: string): Promise<stri
   const wills = await seal(db, WILL_RANGE, importWill)
   return (
     `${directory} was written by Aedes: ${retained} retained messages and ${wills} Wills were taken over; ` +
-    `${others} entries of Sessions were left alone.`
+    `${others} entries of Sessions were not.`
   )
 }
 

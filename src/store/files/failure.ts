@@ -5,10 +5,10 @@ import { StoreError, type StoreErrorKind } from '../store.ts'
 const ADVICE: Record<Exclude<StoreErrorKind, 'corrupt' | 'format' | 'memory'>, string> = {
   locked: 'Stop the other broker first, or give this one its own data directory.',
   access: 'Let the user that runs Godwit own the directory, or name another one.',
-  full: 'Make room on the disk and start again. What was acknowledged is kept.',
+  full: 'Make room on the disk and start again. Acknowledged messages are kept.',
   io:
     'Check the disk and the system log, then start again. ' +
-    'What was acknowledged is kept if the disk keeps it.',
+    'Acknowledged messages are kept if the disk keeps them.',
 }
 
 const ACCESS_CODES = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG'])

@@ -66,14 +66,14 @@ export function tableBytes(stats: string): number {
 /**
  * The largest merge that may be due: of all of levels 0 and 1, since tables of level 0 overlap; or of tables
  * of one level with those of the next one that they overlap, which LevelDB keeps below ten
- * (MaxGrandParentOverlapBytes). It comes near that: the store's description is the first key and the newest
- * page one of the last, and a table that holds both overlaps everything in between.
+ * (MaxGrandParentOverlapBytes). Merges come near that bound: the store's description is the first key and the
+ * newest page one of the last, and a table that holds both overlaps everything in between.
  */
 export function mergeBytes(stats: string): number {
   const bytes: number[] = []
   const meanBytes: number[] = []
   for (const [, level, files, mebibytes] of stats.matchAll(LEVEL_LINE)) {
-    // Rounded by LevelDB.
+    // LevelDB rounds them.
     bytes[Number(level)] = (Number(mebibytes) + 1) * MIB
     meanBytes[Number(level)] = ((Number(mebibytes) + 1) * MIB) / Math.max(1, Number(files))
   }

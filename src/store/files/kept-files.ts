@@ -1,6 +1,4 @@
-/**
- * Files of a data directory besides LevelDB's that belong to its data: every backup holds and restores them.
- */
+/** The files of a data directory, besides LevelDB's, that backups hold and restores bring back. */
 import { type FileHandle, open, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Entry } from '../format/container.ts'
@@ -8,7 +6,7 @@ import type { Entry } from '../format/container.ts'
 /** Users and roles (`access/accounts-file.ts`). */
 export const ACCOUNTS_FILE = 'accounts.json'
 
-/** Bans (`access/bans/bans-file.ts`). They belong to this broker, and no backup holds them. */
+/** Bans (`access/bans/bans-file.ts`). They belong to this broker, so no backup holds them. */
 export const BANS_FILE = 'bans.json'
 
 const KEPT_FILES: readonly string[] = [ACCOUNTS_FILE]

@@ -13,7 +13,7 @@ import { syncDirectory } from './data-directory.ts'
 export interface SyncedStore {
   /** Returns the newest block that LevelDB has written. */
   written(): number
-  /** All blocks up to this one are on disk. */
+  /** Called when all blocks up to this one are on disk. */
   synced(sequence: number): void
   failed(error: unknown): void
 }
@@ -35,8 +35,8 @@ export class LogSync {
   }
 
   /**
-   * A block was written. It is synced within the interval, or as soon as a sync that is then under way has
-   * ended.
+   * Notes that a block was written. It is synced within the interval, or as soon as a sync that is then under
+   * way has ended.
    */
   wrote(): void {
     if (this.#timer !== null || this.#running !== null || this.#isStopped) return

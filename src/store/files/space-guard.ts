@@ -136,7 +136,7 @@ export class SpaceGuard {
     this.#timer.unref()
   }
 
-  /** Stops probing. When this resolves, nothing is written any more. */
+  /** Stops probing. When this resolves, the ballast is not written any more. */
   async stop(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer)
     this.#timer = null

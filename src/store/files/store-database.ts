@@ -51,14 +51,17 @@ export class StoreDatabase {
     return this.#phase === 'closing'
   }
 
+  /** True while values can be read, also during the opening and the closing. */
   get isReadable(): boolean {
     return this.#phase !== 'closed' && this.db.status === 'open'
   }
 
+  /** Ends the opening: the Server may record from now on. */
   begin(): void {
     this.#phase = 'open'
   }
 
+  /** Lets the last commits be written, and nothing else. */
   beginClosing(): void {
     this.#phase = 'closing'
   }

@@ -179,7 +179,7 @@ export class ContainerReader {
 
   #readEnd(value: Buffer): void {
     if (value.length !== 6 || value.readUIntLE(0, 6) !== this.#records) {
-      throw damaged(this.#name, `it has ${this.#records} records, which is not what its end says`)
+      throw damaged(this.#name, `it has ${this.#records} records, not as many as its end says`)
     }
     this.#ended = true
   }

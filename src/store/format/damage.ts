@@ -1,7 +1,7 @@
-/** The strictness of those who read a store: refuse a damaged one, or report the damage and go on. */
+/** How strictly a store is read: a damaged one is refused, or the damage is reported and reading goes on. */
 import { corrupt } from './format.ts'
 
-/** One thing in a store that is not as it was written. */
+/** Something in a store that is not as it was written. */
 export interface Damage {
   /** Such as "journal page 17 does not match its checksum". */
   readonly what: string
@@ -10,7 +10,7 @@ export interface Damage {
 }
 
 /**
- * Decides about a damage. A strict one throws StoreError, and reading ends. A lenient one notes it and
+ * Is told of damage. A strict one throws StoreError, and reading ends. A lenient one notes the damage and
  * returns: then the reader leaves out the damaged part, keeps every message that may still have to be
  * delivered, and goes on.
  */
@@ -18,5 +18,5 @@ export type DamageReport = (damage: Damage, cause?: unknown) => void
 
 /** Refuses a store that is to be read completely or not at all. Throws StoreError `corrupt`. */
 export const refuseDamage: DamageReport = ({ what, lost }, cause) => {
-  throw corrupt(what, `${lost ?? 'nothing'} would be lost`, cause)
+  throw corrupt(what, lost === null ? 'Nothing is lost.' : `Lost: ${lost}.`, cause)
 }

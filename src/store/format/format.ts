@@ -38,7 +38,7 @@ export const Table = {
   Subscription: 0x02,
   CheckpointHead: 0x03,
   CheckpointSegment: 0x04,
-  Directory: 0x05,
+  PageIndex: 0x05,
   Forward: 0x06,
   Time: 0x07,
   Journal: 0x10,
@@ -46,8 +46,8 @@ export const Table = {
 
 export type Table = (typeof Table)[keyof typeof Table]
 
-/** Pages that one value of `Table.Directory` describes. */
-export const DIRECTORY_PAGES = 256
+/** Pages that one value of `Table.PageIndex` describes. */
+export const INDEXED_PAGES = 256
 
 export const META_KEY = Buffer.from([Table.Meta])
 export const TIME_KEY = Buffer.from([Table.Time])
@@ -128,21 +128,22 @@ export function put(key: Buffer, value: Buffer): BatchOperation {
 
 const RESTORE_ADVICE =
   'See what is lost with `godwit check-store DIR`. Then restore a backup with `godwit restore`, or keep ' +
-  'what is left with `godwit repair DIR`, which keeps a copy of the directory'
+  'what is left with `godwit repair DIR`, which keeps a copy of the directory.'
 
 /**
- * Returns a StoreError for stored bytes that are not as they were written. `loss` says what depends on them.
+ * Returns a StoreError for stored bytes that are not as they were written. `loss` is a sentence about what
+ * depends on them.
  */
 export function corrupt(what: string, loss: string, cause?: unknown): StoreError {
   const message = `the store is damaged: ${what}`
-  return new StoreError('corrupt', message, `${RESTORE_ADVICE}: ${loss}.`, { cause })
+  return new StoreError('corrupt', message, `${RESTORE_ADVICE} ${loss}`, { cause })
 }
 
-/** The loss that a damaged value means, for advice. */
+/** Tells, for advice, what depends on a damaged value. */
 export const LOSS = {
-  session: 'it holds Sessions, their Subscriptions and their queued messages',
-  messages: 'it holds queued messages that were acknowledged to their publishers',
-  retained: 'it holds retained messages and Wills',
+  session: 'The damaged part concerns Sessions, their Subscriptions and their queued messages.',
+  messages: 'The damaged part concerns queued messages that were acknowledged to their publishers.',
+  retained: 'The damaged part concerns retained messages and Wills.',
 } as const
 
 function lossOf(key: Buffer): string {
@@ -163,7 +164,7 @@ export function tableName(key: Buffer): string {
       return `the checkpoint of Session ${keyNumber(key)}`
     case Table.CheckpointSegment:
       return `the queue from position ${keyPosition(key)} on of Session ${keyNumber(key)}`
-    case Table.Directory:
+    case Table.PageIndex:
       return `part ${keyNumber(key)} of the page index`
     case Table.Forward:
       return `the list of bodies that moved out of page ${keyNumber(key)}`

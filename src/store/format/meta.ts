@@ -42,7 +42,8 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
   const format = formatOf(bytes)
   if (format === null) throw corrupt('its description cannot be read', LOSS.session)
   if (format > FORMAT_VERSION || format < 1) {
-    unsealedOfAnyVersion(bytes)
+    // The CRC is checked first, so that a flipped bit in the format is not taken for another format.
+    unsealed(META_KEY, bytes)
     throw new StoreError(
       'format',
       `${directory} is in store format ${format}; ` +
@@ -60,9 +61,4 @@ export function decodeMeta(bytes: Buffer, directory: string): Meta {
     sequence: reader.varint(),
     clean: reader.u8() === 1,
   }
-}
-
-/** Checks the CRC first, so that a flipped bit in the version is not taken for another version. */
-function unsealedOfAnyVersion(bytes: Buffer): void {
-  unsealed(META_KEY, bytes)
 }

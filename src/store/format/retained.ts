@@ -34,7 +34,7 @@ const EMPTY = Buffer.alloc(0)
 /**
  * The retained messages and Wills of the open block. Only the latest of a topic or Client Identifier counts.
  */
-export class OpenRetained {
+export class PendingRetainedAndWills {
   #loaded: AsyncLevelPersistence | null = null
   readonly #writer = new RetainedWriter()
   readonly #retained = new Map<string, Message | null>()
@@ -44,7 +44,7 @@ export class OpenRetained {
   #operations: BatchOperation[] = []
   bytes = 0
 
-  /** Is created with the first Will that is stored. */
+  /** Created with the first Will that is stored. */
   get #persistence(): AsyncLevelPersistence {
     this.#loaded ??= this.#make()
     return this.#loaded
@@ -61,7 +61,7 @@ export class OpenRetained {
     })
   }
 
-  /** How many retained messages and Wills there are. */
+  /** How many retained messages and Wills are pending, deletes included. */
   get count(): number {
     return this.#retained.size + this.#wills.size
   }
@@ -142,7 +142,7 @@ const HEAD = Buffer.concat([fixstr('cmd'), fixstr('publish'), fixstr('topic')])
 const MAP = 0x80
 const ENTRIES = 9
 const PAYLOAD = fixstr('payload')
-/** QoS, RETAIN, DUP and the next key, by QoS; those with RETAIN come three places later. */
+/** QoS, RETAIN, DUP and the next key: by QoS without RETAIN, then by QoS with it. */
 const FLAGS = [FALSE, TRUE].flatMap((retain) =>
   [0, 1, 2].map((qos) =>
     Buffer.concat([

@@ -48,7 +48,7 @@ export function readInbound(reader: ByteReader, add: (packetId: number, digest: 
   for (const packetId of packetIds) add(packetId, hasDigests ? reader.u48() : 0)
 }
 
-/** Flags of a Session record. In format 1 they were 0 or 1. */
+/** Flags of a Session record. Format 1 knows the first one only. */
 const HAS_OWNER = 1
 const HAS_OWNER_ID = 2
 

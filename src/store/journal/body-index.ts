@@ -20,11 +20,11 @@ import type { HeldBytes } from '../held-bytes.ts'
 import type { StoreFigures } from '../store.ts'
 import { ReferenceCounts } from './reference-counts.ts'
 
-/** About the bytes that a body takes in its page beside topic, properties and payload. */
+/** Bytes that a body takes in its page besides topic, properties and payload, about. */
 const BODY_OVERHEAD_BYTES = 24
-/** Memory of a queued message beside its bytes, measured: Message, Delivery, StoredBody, Buffers. */
-const MESSAGE_BYTES = 480
-/** Its memory while its body is on disk only: Message, Delivery, StoredBody. */
+/** Memory of a queued message besides its bytes, measured: Message, Delivery, StoredBody, Buffers. */
+const RESIDENT_BYTES = 480
+/** Memory of a queued message whose body is on disk only: Message, Delivery, StoredBody. */
 const EVICTED_BYTES = 320
 /** A released page with less than this share of live bytes is worth rewriting. */
 const SPARSE_SHARE = 0.25
@@ -111,6 +111,7 @@ export interface ForwardGroup {
   readonly forwards: Map<number, Forward>
 }
 
+/** The `refs` of a StoredBody that is no longer in use. */
 const DEAD = -1
 
 export class BodyIndex {
@@ -198,8 +199,8 @@ export class BodyIndex {
   }
 
   /**
-   * Evicts bodies of the oldest pages first until so many bytes are evicted, but looks only at a bounded
-   * number. Returns the bytes.
+   * Evicts bodies, those of the oldest pages first, until `bytes` are freed or its bounded search ends.
+   * Returns the bytes that were freed.
    */
   evictOldest(bytes: number, durable: number): number {
     const before = this.#figures.residentBytes
@@ -219,13 +220,13 @@ export class BodyIndex {
   /** Notes that the body of an evicted message was read back. */
   restored(message: Message): void {
     this.#figures.entryBytes -= EVICTED_BYTES
-    this.#figures.residentBytes += message.size + MESSAGE_BYTES
+    this.#figures.residentBytes += message.size + RESIDENT_BYTES
   }
 
   /** Adds the memory of a message to the figures, or takes it off (-1). */
   #count(message: Message, sign: 1 | -1): void {
     if (message.evicted) this.#figures.entryBytes += sign * EVICTED_BYTES
-    else this.#figures.residentBytes += sign * (message.size + MESSAGE_BYTES)
+    else this.#figures.residentBytes += sign * (message.size + RESIDENT_BYTES)
   }
 
   // ── parked entries ─────────────────────────────────────────────────────────────────────────────────────
@@ -248,8 +249,8 @@ export class BodyIndex {
   }
 
   /**
-   * Returns the Message of an entry that stays parked. It is valid until the open block is sealed, or as long
-   * as it is restored.
+   * Returns the Message of an entry that stays parked. It is valid until the open block is sealed, or while
+   * it is being restored.
    */
   peek(entry: EntryFields): Message {
     const body = this.#body(entry)
@@ -298,6 +299,7 @@ export class BodyIndex {
     }
   }
 
+  /** Returns whether any delivery or parked entry needs the body at this place. */
   isAlive(page: Page, offset: number): boolean {
     return (page.parked !== null && page.parked.count(offset) > 0) || find(page, offset) !== null
   }

@@ -63,7 +63,7 @@ interface Garbage {
 /** Entries of the list of dirty Sessions that may have been passed before the list is cut. */
 const PASSED_MAX = 4096
 
-/** Memory for writing one value, kept from value to value. */
+/** Bytes of the buffer that are kept from one value to the next. */
 const KEEP_BYTES = 64 * 1024
 
 export class Checkpoints {
@@ -124,8 +124,8 @@ export class Checkpoints {
   }
 
   /**
-   * Has segments deleted step by step, from this commit on, since no head value names them any more. The next
-   * start finds those that a crash leaves.
+   * Lets `sweep` delete segments step by step, from this commit on, since no head value names them any more.
+   * The next start finds those that a crash leaves.
    */
   discard(session: number, segments: Segment[]): void {
     if (segments.length > 0) this.#garbage.push({ session, segments })
@@ -179,7 +179,10 @@ export class Checkpoints {
     if (gone > 0) this.discard(session.number, session.segments.splice(0, gone))
   }
 
-  /** Removes the newest segments that are no larger. Returns where the segment that replaces them begins. */
+  /**
+   * Removes the newest segments while they are no larger than the one to be written. Returns where the
+   * segment that replaces them begins.
+   */
   #merged(session: StoredSession, start: number, state: OutboundState, operations: BatchOperation[]): number {
     const { queueHead: head, queueTail: tail } = state
     let from = start

@@ -38,7 +38,7 @@ export class Extensions {
     return this.#known[number]!
   }
 
-  /** Counts one entry with it less. */
+  /** Counts one entry fewer with this extension. */
   release(number: number): void {
     if (--this.#counts[number]! > 0) return
     this.#numbers.delete(keyOf(this.#known[number]!))

@@ -17,7 +17,7 @@ export type ScanStart = Pick<Meta, 'scanFromPage' | 'scanFromSequence'>
 export interface JournalTarget {
   /** The next records are from this page. */
   page(header: PageHeader, value: Buffer): void
-  /** Valid until it returns. */
+  /** `record` is valid until this returns. */
   record(record: JournalRecord): void
   /** Records are missing before this page. They belong to blocks before `sequence`, or to that block. */
   gap(page: number, sequence: number): void
@@ -33,7 +33,7 @@ export class JournalScan {
   readonly #decoder: RecordDecoder
   #expectedPage: number
   #last: PageHeader | null = null
-  /** True after a damage, until the next page that can be read. The target is then told of a gap. */
+  /** True after damage, until the next page that can be read. The target is then told of a gap. */
   #isBroken = false
 
   constructor(start: ScanStart, times: PageTimes, target: JournalTarget, report: DamageReport) {

@@ -9,7 +9,7 @@ import { Extensions } from './extensions.ts'
 
 /** Entries that one ParkedEntries takes. */
 export const PARKED_MAX = 1024
-/** V8 keeps the words of so few entries with the object. More of them need memory of their own. */
+/** V8 keeps the words of this few entries inside the array object. More of them need memory of their own. */
 const FIRST_CAPACITY = 4
 /**
  * 32-bit words of an entry: page; page above 32 bits, and offset; size; number of the extension, and flags.
@@ -105,7 +105,8 @@ export class ParkedEntries implements Parked {
   }
 
   /**
-   * Lets entries expire later whose bodies are named by pages before `before`, and that expire after `since`.
+   * Adds `ms` to the expiry of entries that expire after `since` and whose bodies are named by pages before
+   * `before`.
    */
   postpone({ before, since, ms }: Postponed): void {
     const expiries = this.#expiries

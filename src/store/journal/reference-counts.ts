@@ -1,8 +1,8 @@
 /** HOT. Counts the parked queue entries that refer to each body of one journal page, in 4 bytes a body. */
 
 /**
- * The upper half of a word is the body's offset, the lower half its count. A full lower half: `#many` has the
- * count.
+ * The upper half of a word is the body's offset, the lower half its count. If the lower half has this value,
+ * `#many` has the count.
  */
 const MANY = 0xffff
 const FIRST_CAPACITY = 8
@@ -24,6 +24,7 @@ export class ReferenceCounts {
     return this.#words[index]! >>> 16
   }
 
+  /** Returns how many parked entries refer to the body at this offset. */
   count(offset: number): number {
     const index = this.#find(offset)
     return index < this.#length && this.#words[index]! >>> 16 === offset ? this.#countAt(index) : 0

@@ -51,8 +51,8 @@ export class SessionReplay {
   }
 
   /**
-   * Appends the entries of a segment to the queue; `reader` has read its end position. Segments
-   * come in the order of their positions. Throws when it cannot be decoded.
+   * Appends the entries of a segment to the queue; `reader` has read its end position. Segments come in the
+   * order of their positions. Throws when it cannot be decoded.
    */
   segment(session: SessionBuilder, { from, to }: Segment, reader: ByteReader): void {
     // Godwit 0.1.0 could delete a segment before the head value that still named it. Missing entries are
@@ -149,7 +149,7 @@ export class SessionReplay {
   #contradict(session: SessionBuilder, why: string): void {
     const damage = {
       what: `the journal does not fit the queue of ${JSON.stringify(session.record.clientId)}`,
-      lost: 'which of its messages were sent: they may arrive twice',
+      lost: 'the record of which of its messages were sent: they may arrive twice',
     }
     this.#report(damage, new RangeError(why))
     session.isCertain = false

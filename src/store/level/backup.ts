@@ -11,7 +11,7 @@ import { readPageHeader } from '../format/journal-page.ts'
 import { cutLogEnd } from '../journal/log-end.ts'
 import { StoreError } from '../store.ts'
 
-/** Ends the name of a backup in one file; any other name is a directory. */
+/** The end of the name of a backup in one file. A backup with any other name is a directory. */
 export const BACKUP_FILE_END = '.godwit-backup'
 
 const MIB = 1024 * 1024
@@ -23,7 +23,7 @@ const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
 
 /** Opens the database of a data directory without the store over it. */
 export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
-  // Before the object is made, because that opens the database by itself.
+  // This comes before the object is made, because that opens the database by itself.
   if (!createIfMissing) await cutLogEnd(directory)
   const db = levelDatabase(directory, {
     keyEncoding: 'buffer',

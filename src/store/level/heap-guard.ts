@@ -28,7 +28,7 @@ const HANDED_MAX = 1024
 
 /** Share of the heap's limit: above it, garbage is collected to see how much is really used. */
 const NEAR = 0.75
-/** Share of the heap's limit: when so much was added since, garbage is collected again. */
+/** Share of the heap's limit: when this much was added since, garbage is collected again. */
 const STEP = 1 / 16
 /** Share of the heap's limit above which a store is refused: the rest is for work. */
 const FULL = 0.92
@@ -74,7 +74,7 @@ export class HeapGuard {
   check(): void {
     const { limit } = this.#heap
     const used = this.#heap.used()
-    const wanted = this.#wanted
+    const wanted = this.#wantedBytes
     if (used + wanted < limit * NEAR || used - this.#usedThen < limit * STEP) return
     this.#heap.collectGarbage()
     this.#usedThen = this.#heap.used()
@@ -99,7 +99,8 @@ export class HeapGuard {
     if (ofSession > this.#largest) this.#largest = ofSession
   }
 
-  get #wanted(): number {
+  /** Bytes that the Server will still need for everything that was read and not yet handed over. */
+  get #wantedBytes(): number {
     return (
       this.#largest * GROWTH_BYTES +
       (this.sessions - this.#handedSessions) * SESSION_BYTES +
@@ -113,12 +114,12 @@ export class HeapGuard {
     const wanted = Math.max(2 * Math.ceil(bytes / MIB), Math.ceil((2 * limit) / MIB))
     return new StoreError(
       'memory',
-      `what ${this.#directory} holds does not fit into memory: ${this.sessions} Sessions, ` +
+      `the data in ${this.#directory} does not fit into memory: ${this.sessions} Sessions, ` +
         `${this.subscriptions} Subscriptions and ${this.retainedMessages} retained messages, ` +
-        `as far as it was read, take ${Math.ceil(bytes / MIB)} MiB, ` +
+        `as far as they were read, take ${Math.ceil(bytes / MIB)} MiB, ` +
         `and JavaScript may use ${Math.floor(limit / MIB)} MiB in this process`,
       'When it was written, the broker had more memory or a larger limits.memory_bytes_max. ' +
-        `Start it with NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, if the machine has them) ` +
+        `Start it with NODE_OPTIONS=--max-old-space-size=${wanted} (in MiB, if the machine has as much) ` +
         'or where it ran before, and delete what is not needed ' +
         '(`godwit session delete`, `godwit retained delete`). ' +
         'Or take the data out: `godwit export`, delete lines of the file, ' +

@@ -1,4 +1,4 @@
-/** How a store on disk is set up. */
+/** The options of a store on disk, and their defaults. */
 import { type BatchMaker, openBatch } from '../files/database.ts'
 import { type FreeSpaceProbe, freeSpace } from '../files/space-guard.ts'
 
@@ -13,16 +13,17 @@ export interface LevelStoreOptions {
   /** The least time between two commits while many clients publish; 0, the default, for no waiting. */
   readonly commitPaceMs?: number
   /**
-   * Bodies of stored messages that may stay in memory. Others are read back from disk when they are needed.
+   * Memory that bodies and entries of stored messages may take. Bodies beyond it are read back from disk when
+   * they are needed.
    */
   readonly residentBytesMax: number
   /** Free bytes of disk below which new work is refused. */
   readonly reserveBytes: number
-  /** Journal that a start may have to replay before Sessions are checkpointed; 32 MiB. */
+  /** Bytes of journal that a start may have to replay before Sessions are checkpointed; 32 MiB by default. */
   readonly checkpointJournalBytes?: number
   /**
-   * LevelDB's write buffer, at least 64 KiB; 8 MiB. A larger one stalls commits longer: 16 ms at 64 MiB, not
-   * 4.
+   * Bytes of LevelDB's write buffer, at least 64 KiB; 8 MiB by default. A larger one stalls commits longer:
+   * 16 ms at 64 MiB, 4 ms at 8 MiB.
    */
   readonly writeBufferBytes?: number
   readonly freeSpace?: FreeSpaceProbe
@@ -30,7 +31,7 @@ export interface LevelStoreOptions {
   readonly openBatch?: BatchMaker
 }
 
-/** The options with their defaults. */
+/** The options with all defaults filled in. */
 export type LevelSettings = Required<LevelStoreOptions>
 
 export function levelSettings(options: LevelStoreOptions): LevelSettings {

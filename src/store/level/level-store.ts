@@ -8,7 +8,7 @@
  */
 import type { Delivery, Message } from '../../mqtt/message.ts'
 import { Histogram } from '../../structures/histogram.ts'
-import { isAbove } from '../commit/body-reader.ts'
+import { exceedsMemory } from '../commit/body-reader.ts'
 import { CommitProgress } from '../commit/commit-progress.ts'
 import { Ballast } from '../files/ballast.ts'
 import { isStoreFile, removeFounded } from '../files/data-directory.ts'
@@ -35,7 +35,8 @@ import { type LevelSettings, type LevelStoreOptions, levelSettings } from './lev
 import { FOUNDING_SEQUENCE, openStore, prepareDirectory, type StoreParts } from './open-store.ts'
 
 /**
- * Share of the reserve that the ballast takes. A store needs so much to be opened and drained on a full disk.
+ * Share of the reserve that the ballast takes. A store needs this much to be opened and drained on a full
+ * disk.
  */
 const BALLAST_SHARE = 0.5
 const BALLAST_BYTES_MAX = 64 * 1024 * 1024
@@ -49,7 +50,7 @@ export class LevelStore implements Store {
   readonly #space: SpaceGuard
   readonly #progress = new CommitProgress()
   #state: State = 'closed'
-  /** Those of the latest opening. Null before the first one, and while the store is opened again. */
+  /** The parts of the latest opening. Null before the first one, and while the store is opened again. */
   #parts: StoreParts | null = null
   /** Set by `open`. */
   #source: StateSource | null = null
@@ -86,7 +87,7 @@ export class LevelStore implements Store {
     return this.#progress.committed
   }
 
-  /** Where commits are synced together: the newest block that was synced, and with it all before. */
+  /** The newest block that was synced, with all before it. Kept only where commits are synced together. */
   get syncedSequence(): number {
     return this.#progress.synced
   }
@@ -116,7 +117,7 @@ export class LevelStore implements Store {
   }
 
   get isMemoryShort(): boolean {
-    return isAbove(this.#figures, this.#settings.residentBytesMax)
+    return exceedsMemory(this.#figures, this.#settings.residentBytesMax)
   }
 
   /** The format of the store on disk: an earlier one until the first commit. */
@@ -278,13 +279,13 @@ export class LevelStore implements Store {
       return await this.#attempt(source)
     } catch (error) {
       const isFull = error instanceof StoreError && error.kind === 'full'
-      // A quota can keep free space from us; nobody sees that before.
+      // A quota may withhold space that looks free. Only an attempt shows that.
       if (!isFull || !(await this.#space.release())) throw error
       return await this.#attempt(source)
     }
   }
 
-  /** Where commits are synced together: syncs now everything that is committed. */
+  /** Syncs everything that is committed, now, where commits are synced together. */
   async sync(): Promise<void> {
     await this.#parts?.database.sync()
   }
@@ -344,7 +345,7 @@ export class LevelStore implements Store {
       return { ...recovered, sessions: this.#handedOver(recovered.sessions) }
     } catch (error) {
       const failure = storeError(error, directory, 'opening it')
-      // Another process that has it open founded it. Leftovers matter less than why the start failed.
+      // A process that has it open founded it. Leftovers matter less than the reason why the start failed.
       if (failure.kind !== 'locked') await this.#removeFounded().catch(() => {})
       throw failure
     }
@@ -372,8 +373,8 @@ export class LevelStore implements Store {
   }
 
   /**
-   * Returns the parts to record with. Null when the store has failed: nothing is acknowledged, so nothing
-   * recorded.
+   * Returns the parts to record with. Null when the store has failed: nothing is acknowledged any more, so
+   * nothing needs to be recorded.
    */
   #recording(): StoreParts | null {
     if (this.#state === 'open') return this.#parts
@@ -392,7 +393,7 @@ export class LevelStore implements Store {
     this.#source!.failed(this.#end(error, 'writing'))
   }
 
-  /** Ends the store because of an error, and returns that as the failure. */
+  /** Ends the store because of an error. Returns the failure. */
   #end(error: unknown, doing: string): StoreError {
     const failure = storeError(error, this.#settings.directory, doing)
     const parts = this.#opened()

@@ -107,7 +107,7 @@ export async function openStore(
 ): Promise<{ parts: StoreParts; recovered: Recovered }> {
   const { settings, progress } = context
   const { directory } = settings
-  // Before the database is made, because that opens by itself.
+  // This comes before the object is made, because that opens the database by itself.
   const cut = await cutLogEnd(directory)
   const db = levelDatabase(directory, {
     keyEncoding: 'buffer',
@@ -154,7 +154,7 @@ async function readDescription(
   let notice: string | undefined
   if (described === undefined && !isMarked) {
     notice = await importAedes(db, directory)
-    await found(db, openBatch)
+    await foundStore(db, openBatch)
     described = await db.get(META_KEY)
   }
   if (described === undefined) throw corrupt('its description cannot be read', LOSS.session)
@@ -164,7 +164,7 @@ async function readDescription(
 }
 
 /** Writes the description and an empty first block into an empty database. */
-async function found(db: Database, openBatch: BatchMaker): Promise<void> {
+async function foundStore(db: Database, openBatch: BatchMaker): Promise<void> {
   const times = new PageTimes()
   const block = new OpenBlock(
     () => new Page(1, FOUNDING_SEQUENCE, 0),
@@ -257,6 +257,6 @@ function withNotices(
 function cutNotice({ commits }: CutEnd): string {
   return (
     'The machine had crashed before the last commits were synced (durability: interval). They are lost, ' +
-    `among them ${commits} that came after a hole in the log.`
+    `including ${commits} after a hole in the log.`
   )
 }

@@ -17,7 +17,7 @@ import { ByteReader } from '../format/encoding.ts'
 import { EntryFields, MISSING_PAGE } from '../format/entry.ts'
 import {
   corrupt,
-  DIRECTORY_PAGES,
+  INDEXED_PAGES,
   keyFilter,
   keyNumber,
   keyPosition,
@@ -150,9 +150,9 @@ class Recovery {
   }
 
   async #readPageIndex(): Promise<void> {
-    await this.#table(Table.Directory, (key, reader) => {
-      const first = keyNumber(key) * DIRECTORY_PAGES
-      for (let index = 0; index < DIRECTORY_PAGES && !reader.atEnd; index++) {
+    await this.#table(Table.PageIndex, (key, reader) => {
+      const first = keyNumber(key) * INDEXED_PAGES
+      for (let index = 0; index < INDEXED_PAGES && !reader.atEnd; index++) {
         const bytes = reader.varint()
         if (bytes === 0 || first + index >= this.#input.meta.scanFromPage) continue
         const page = new Page(first + index, 0, 0)

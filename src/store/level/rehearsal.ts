@@ -1,6 +1,6 @@
 /**
- * Opens a store as a start would, without changing it. So check, repair and restore cannot disagree with a
- * start.
+ * Reads a store as a start would, without changing it. So check, repair and restore always agree with a start
+ * on whether the store can be opened.
  */
 
 import type { Database } from '../files/database.ts'
@@ -59,6 +59,8 @@ export class Rehearsal {
   async end(db: Database, directory: string): Promise<void> {
     if (this.#isTold) return
     const refusal = await startRefusal(db, directory)
-    if (refusal !== null) this.#report({ what: `a start refuses it: ${refusal.message}`, lost: null })
+    if (refusal !== null) {
+      this.#report({ what: `a start refuses the store: ${refusal.message}`, lost: null })
+    }
   }
 }

@@ -30,7 +30,7 @@ export type ExportVersion = 1 | typeof EXPORT_VERSION
 
 const DIGEST_MAX = 2 ** 48 - 1
 
-/** The fields of the first line beside the time. */
+/** The fields of the first line besides the time. */
 export interface ExportHeader {
   /** The version of Godwit that wrote it. */
   readonly godwit: string
@@ -172,7 +172,7 @@ export class LineReader {
   /** Returns the record of a line; null for the last line. Throws LineError. */
   read(line: string): StoreRecord | null {
     this.lines++
-    if (this.#ended) throw this.#error('something follows the end line')
+    if (this.#ended) throw this.#error('follows the end line')
     try {
       const fields = Fields.parse(line)
       const type = fields.text('type')
@@ -251,14 +251,15 @@ function start(fields: Fields): StoreRecord {
 }
 
 function session(fields: Fields): StoreRecord {
-  const expiry = fields.optional('sessionExpiryInterval') === 'never'
-  if (expiry) fields.text('sessionExpiryInterval')
+  const neverExpires = fields.optional('sessionExpiryInterval') === 'never'
+  // `optional` does not count it as read.
+  if (neverExpires) fields.text('sessionExpiryInterval')
   return {
     type: 'session',
     clientId: clientId(fields),
     owner: fields.optionalText('owner') ?? null,
     ownerId: fields.optionalText('ownerId') ?? null,
-    sessionExpirySeconds: expiry
+    sessionExpirySeconds: neverExpires
       ? SESSION_NEVER_EXPIRES
       : fields.integer('sessionExpiryInterval', 0, SESSION_NEVER_EXPIRES),
     disconnectedAt: fields.time('disconnectedAt'),

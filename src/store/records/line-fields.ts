@@ -29,7 +29,7 @@ export class Fields {
     return Fields.#of(value, 'is not a JSON object')
   }
 
-  /** Throws LineError if there are other fields, which would be lost silently. */
+  /** Throws LineError if any field was not read: it would be lost silently. */
   end(): void {
     const [unread] = this.#unread
     if (unread !== undefined) throw new LineError(`has the unknown field ${JSON.stringify(unread)}`)
@@ -113,7 +113,7 @@ export class Fields {
   /** Undefined if it is absent. */
   object(name: string): Fields | undefined {
     const value = this.#take(name)
-    return value === undefined ? undefined : Fields.#of(value, `has ${name} that are not an object`)
+    return value === undefined ? undefined : Fields.#of(value, `has a ${name} that is not an object`)
   }
 
   /** Pairs of texts; undefined if they are absent. */

@@ -27,7 +27,7 @@ export class RecordReader {
   readonly #directory: string
   readonly #report: DamageReport
 
-  /** `report` gets every damage; when it throws, reading ends. By default it throws StoreError `corrupt`. */
+  /** `report` is told of all damage. Reading ends when it throws; the default throws StoreError `corrupt`. */
   constructor(db: Database, directory: string, report: DamageReport = refuseDamage) {
     this.#db = db
     this.#directory = directory
@@ -35,7 +35,8 @@ export class RecordReader {
   }
 
   /**
-   * Yields everything that is stored. Throws StoreError if it is not a store of Godwit, or of a later format.
+   * Yields everything that is stored. Throws StoreError if this is not a store of Godwit, or one of a later
+   * format.
    */
   async *records(): AsyncGenerator<StoreRecord> {
     const db = this.#db
@@ -61,7 +62,7 @@ export class RecordReader {
    * that do not belong in a store.
    */
   async checkRest(): Promise<void> {
-    const cursor = new TableCursor(this.#db, Table.Directory, this.#report, () => null)
+    const cursor = new TableCursor(this.#db, Table.PageIndex, this.#report, () => null)
     while ((await cursor.next()) !== undefined);
     await cursor.close()
     const iterator = this.#db.iterator({ highWaterMarkBytes: 1024 * 1024, fillCache: false })

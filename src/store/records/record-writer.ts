@@ -22,7 +22,7 @@ import type {
 } from './records.ts'
 
 const MIB = 1024 * 1024
-/** Records of a commit. */
+/** Bytes of records after which a commit is made. */
 const COMMIT_BYTES = 4 * MIB
 const RESIDENT_BYTES_MAX = 32 * MIB
 
@@ -159,7 +159,7 @@ export class RecordWriter {
         return
       case 'message':
         if (this.#messages.has(record.number))
-          throw new ConflictError(`has the message number ${record.number} again`)
+          throw new ConflictError(`repeats the message number ${record.number}`)
         this.#messages.set(record.number, this.#message(record))
         this.counts.messages++
         return
@@ -172,7 +172,7 @@ export class RecordWriter {
         return
       case 'retained':
         if (this.#retained.has(record.topic))
-          throw new ConflictError(`has a second retained message of ${record.topic}`)
+          throw new ConflictError(`is a second retained message of ${record.topic}`)
         this.#retained.add(record.topic)
         this.#store.putRetained(this.#message(record), 0)
         this.counts.retained++
@@ -184,7 +184,7 @@ export class RecordWriter {
 
   #session(record: SessionRecordLine): void {
     const { clientId, owner, ownerId, disconnectedAt, subscriptions } = record
-    if (this.#sessions.has(clientId)) throw new ConflictError(`has a second Session of ${clientId}`)
+    if (this.#sessions.has(clientId)) throw new ConflictError(`is a second Session of ${clientId}`)
     const session = new WrittenSession(this.#sessions.size + 1, record)
     this.#sessions.set(clientId, session)
     this.#byId.set(session.id, session)
@@ -212,9 +212,9 @@ export class RecordWriter {
 
   #inFlight({ clientId, packetId, delivery }: InFlightRecord): void {
     const session = this.#sessionOf(clientId)
-    if (session.packets.has(packetId)) throw new ConflictError(`has packet ${packetId} of ${clientId} again`)
+    if (session.packets.has(packetId)) throw new ConflictError(`repeats packet ${packetId} of ${clientId}`)
     if (session.queue.length > 0)
-      throw new ConflictError(`is in flight behind what is queued for ${clientId}`)
+      throw new ConflictError(`is in flight but follows queued messages of ${clientId}`)
     const sent = delivery === null ? released() : this.#delivery(delivery)
     if (sent.qos === 0) throw new ConflictError('is in flight at QoS 0')
     this.#store.enqueue(session.id, sent)
@@ -231,7 +231,7 @@ export class RecordWriter {
   }
 
   #will({ clientId, owner, ownerId, dueAt, assigned, ...line }: WillLine): void {
-    if (this.#wills.has(clientId)) throw new ConflictError(`has a second Will of ${clientId}`)
+    if (this.#wills.has(clientId)) throw new ConflictError(`is a second Will of ${clientId}`)
     this.#wills.add(clientId)
     const { topic, payload, properties, qos, retain, expirySeconds, delaySeconds } = line
     const will = { topic, payload, properties, qos, retain, expirySeconds, delaySeconds }
@@ -247,7 +247,8 @@ export class RecordWriter {
 
   #delivery({ message: number, ...rest }: DeliveryFields): Delivery {
     const message = this.#messages.get(number)
-    if (message === undefined) throw new ConflictError(`refers to message ${number}, which is not before it`)
+    if (message === undefined)
+      throw new ConflictError(`refers to message ${number}, which no earlier line has`)
     return { message, ...rest }
   }
 

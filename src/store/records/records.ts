@@ -9,7 +9,7 @@ import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
 
 export interface StartRecord {
   readonly type: 'start'
-  /** The time of the last commit, from which deadlines go on. */
+  /** The time of the last commit. Deadlines count from it. */
   readonly time: number
   /** The time that was in doubt then; null for none. */
   readonly doubt: TimeDoubt | null
@@ -100,6 +100,7 @@ export interface WillLine {
   readonly assigned: boolean
 }
 
+/** Any record. */
 export type StoreRecord =
   | StartRecord
   | SessionRecordLine

@@ -144,7 +144,7 @@ export class SessionReader {
     }
   }
 
-  /** The Session as its checkpoint's head value has it; uncertain when that is lost. */
+  /** Returns the Session as its checkpoint's head value has it; uncertain when that is lost. */
   async #begun(stored: StoredSession, record: SessionRecord, heads: TableCursor): Promise<SessionBuilder> {
     const session = new SessionBuilder(stored, record, this.#extensions)
     const head = await heads.nextOf(stored.number)
@@ -252,9 +252,9 @@ export class SessionReader {
   }
 }
 
-const LOST_CHECKPOINT = 'which of its messages were in flight: they may arrive twice'
+const LOST_CHECKPOINT = 'the record of which of its messages were in flight: they may arrive twice'
 
-/** Takes the next entries off. */
+/** Takes up to SLICE_DELIVERIES entries off. */
 function takenFrom(part: ParkedEntries): EntryFields[] {
   const entries: EntryFields[] = []
   const count = Math.min(part.length, SLICE_DELIVERIES)
@@ -267,7 +267,7 @@ function takenFrom(part: ParkedEntries): EntryFields[] {
   return entries
 }
 
-/** Without a checkpoint, the journal may repeat the content of a segment. */
+/** Returns whether an entry is not a repetition. Without a checkpoint, the journal may repeat a segment. */
 function isNew({ page, offset, extension }: EntryFields, seen: Set<string>): boolean {
   const name = `${page} ${offset} ${extension?.share ?? ''}`
   if (seen.has(name)) return false

@@ -2,7 +2,7 @@
 import type { TimeDoubt } from '../store.ts'
 
 export class WallTimes {
-  /** Is added to a broker time to make a wall time, in ms. */
+  /** Wall time minus broker time, in ms. */
   readonly #offset: number
 
   /** Both are times of one moment. */
@@ -10,6 +10,7 @@ export class WallTimes {
     this.#offset = wallTime - brokerTime
   }
 
+  /** Returns the wall time, in whole ms since 1970. */
   of(brokerTime: number): number {
     return Math.round(brokerTime + this.#offset)
   }
@@ -20,6 +21,7 @@ export class WallTimes {
     return expiresAt === Number.POSITIVE_INFINITY ? null : Math.floor(expiresAt + this.#offset)
   }
 
+  /** Returns the doubt in wall time. */
   doubt(doubt: TimeDoubt | null): TimeDoubt | null {
     return doubt === null ? null : { ms: doubt.ms, since: this.of(doubt.since), until: this.of(doubt.until) }
   }

@@ -241,7 +241,7 @@ describe('restore and import', () => {
     await writeFile(file, lines.with(3, lines[1]!).join('\n'))
     const { code, stderr } = await godwit('import', file, '--data', data, '--force')
     expect(code).toBe(1)
-    expect(stderr).toContain(`${file}: line 4 has a second Session of subscriber\nNothing was imported.`)
+    expect(stderr).toContain(`${file}: line 4 is a second Session of subscriber\nNothing was imported.`)
     expect(await queued(data)).toEqual(range(5))
     expect(
       (await readdir(data)).filter((name) => name.startsWith('.') || name.startsWith('replaced')),

@@ -70,7 +70,7 @@ test('a block that has grown large does not wait any longer', async () => {
   await server.store.close()
 })
 
-test('what has waited for its company is one commit', async () => {
+test('records that waited for company are one commit', async () => {
   const server = await inCompany(20)
   publish(server, 'one')
   publish(server, 'two')

@@ -226,7 +226,7 @@ test('a directory of Aedes is imported with its retained messages and Wills, wit
       owner: null,
       dueAt: 0,
     })
-    const notice = '1500 retained messages and 1 Wills were taken over; 1 entries of Sessions were left alone'
+    const notice = '1500 retained messages and 1 Wills were taken over; 1 entries of Sessions were not'
     if (start === 'first') expect(recovered.notice).toContain(notice)
     else expect(recovered.notice).toBeUndefined()
     await server.store.close()

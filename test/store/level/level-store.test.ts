@@ -53,7 +53,7 @@ describe('a store that this process founded', () => {
     await server.store.close()
   })
 
-  test('tells a failure once, though the commit in flight fails after it', async () => {
+  test('reports a failure once, although the commit in flight fails after it', async () => {
     let fail: () => void = () => {}
     const held = new Promise<void>((_resolve, reject) => {
       fail = () => reject(new Error('IO error: the commit in flight'))

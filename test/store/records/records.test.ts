@@ -155,8 +155,8 @@ describe('records', () => {
     const find = (type: StoreRecord['type']): StoreRecord => records.find((record) => record.type === type)!
     const cases: readonly (readonly [StoreRecord, RegExp])[] = [
       [find('session'), /second Session/],
-      [find('message'), /message number 1 again/],
-      [find('inFlight'), /again|behind/],
+      [find('message'), /repeats the message number 1/],
+      [find('inFlight'), /repeats packet|follows queued messages/],
       [find('retained'), /second retained message/],
       [find('will'), /second Will/],
       [{ type: 'queued', clientId: 'nobody', delivery: deliveryOf(1) }, /no Session before it/],
@@ -190,7 +190,7 @@ describe('damage', () => {
       await withRaw(path, (db) => db.put(key, damaged))
       const damages: Damage[] = []
       const records = await recordsOf(path, (damage) => damages.push(damage))
-      if (key[0] !== Table.Directory && !(await isBodiesOnly(path, key))) {
+      if (key[0] !== Table.PageIndex && !(await isBodiesOnly(path, key))) {
         expect(damages.length, what).toBeGreaterThan(0)
       }
       const left = await described(await rebuilt(records))
