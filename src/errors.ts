@@ -124,7 +124,7 @@ export const ERRORS = {
     next: 'Correct the input. Nothing was changed unless the message says so.',
   },
   GODWIT_INTERRUPTED: {
-    meaning: 'The user interrupted a question for a password.',
+    meaning: 'The user interrupted the prompt for a password.',
     next: 'Run the command again. Nothing was changed.',
   },
   GODWIT_BROKER_UNREACHABLE: {
@@ -153,6 +153,7 @@ export const ERRORS = {
   },
 } as const satisfies Readonly<Record<`GODWIT_${string}`, ErrorRow>>
 
+/** A code of the table. */
 export type ErrorCode = keyof typeof ERRORS
 
 /** Returns the code of an error; null if it is not an error of this table. */

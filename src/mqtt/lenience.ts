@@ -7,7 +7,7 @@
 export const LENIENCES = {
   /** [MQTT-3.3.1-2]: DUP on a PUBLISH with QoS 0. It is ignored. */
   'dup-on-qos-0': 'a PUBLISH with QoS 0 may have DUP set',
-  /** [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]: 0000, or DUP as in 3.1. They are ignored. */
+  /** [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]: for clients that send 0000, or DUP as in 3.1. Ignored. */
   'header-flags': 'the reserved flags of PUBREL, SUBSCRIBE and UNSUBSCRIBE may be anything',
   /**
    * [MQTT-2.2.1-3]: for clients that count from 0. The answer has 0, too. QoS 2 would have to remember it
@@ -28,7 +28,7 @@ export const LENIENCES = {
    * again.
    */
   'empty-client-identifier':
-    'a Client Identifier may be empty in MQTT 3.1, and in 3.1.1 without Clean Session, which it then has',
+    'a Client Identifier may be empty in MQTT 3.1, and in 3.1.1 without Clean Session, which is then implied',
 } as const
 
 /** The name of a rule. */

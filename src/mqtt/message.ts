@@ -25,8 +25,8 @@ export class Topic {
   /** Bytes of the name in UTF-8. */
   readonly byteLength: number
   /**
-   * Belong to the router: its cached Route for this topic, whose it is, and the change count at which it
-   * held.
+   * Belong to the router: its cached Route for this topic, the object that tells routers apart, and the count
+   * of changes at which the Route was last known to be valid.
    */
   route: object | null = null
   routedBy: object | null = null
@@ -78,6 +78,7 @@ export interface PayloadPart {
   readonly end: number
 }
 
+/** The fields from which `Message.of` makes a message. */
 export interface MessageFields {
   readonly topic: Topic
   /** Empty when absent, unless there is `part`. */
@@ -119,12 +120,12 @@ const OWNED = 16
 export class Message {
   topic: Topic
   properties: Buffer
-  /** Only the store changes it, when time turns out not to have passed. */
+  /** Broker time in ms. Only the store changes it, when time turns out not to have passed. */
   expiresAt: number
   publisher: string
   /** Bytes of topic name, properties and payload together, which queue limits count. */
   readonly size: number
-  /** Queues that hold it unknown to the store: it is not evicted while there are any. */
+  /** Queues that hold it and that the store does not know. It is not evicted while there are any. */
   holders = 0
   /** Entries in memory, queued or in flight, that refer to it. Counted by `HeldBytes`. */
   entries = 0

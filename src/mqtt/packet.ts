@@ -5,11 +5,13 @@ export type { QoS } from './message.ts'
 /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0. */
 export type ProtocolVersion = 3 | 4 | 5
 
+/** User Properties in their order; names may repeat. */
 export type UserProperties = readonly (readonly [name: string, value: string])[]
 
 /** Session Expiry Interval that means "never". */
 export const SESSION_NEVER_EXPIRES = 0xffffffff
 
+/** CONNECT (section 3.1). */
 export interface ConnectPacket {
   readonly type: 'connect'
   readonly protocolVersion: ProtocolVersion
@@ -62,8 +64,10 @@ export interface PublishPacket extends EncodedPacket {
   readonly isShared: boolean
 }
 
+/** The packets that acknowledge a PUBLISH, by name. */
 export type AcknowledgeType = 'puback' | 'pubrec' | 'pubrel' | 'pubcomp'
 
+/** PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7). */
 export interface AcknowledgePacket {
   readonly type: AcknowledgeType
   readonly packetId: number
@@ -71,6 +75,7 @@ export interface AcknowledgePacket {
   readonly reasonCode: number
 }
 
+/** The options of a Subscription (section 3.8.3.1). */
 export interface SubscriptionOptions {
   readonly qos: QoS
   readonly noLocal: boolean
@@ -78,11 +83,13 @@ export interface SubscriptionOptions {
   readonly retainHandling: 0 | 1 | 2
 }
 
+/** One Topic Filter of a SUBSCRIBE, with its options. */
 export interface SubscribeRequest extends SubscriptionOptions {
   /** Valid UTF-8 as sent; the codec does not check its MQTT syntax. */
   readonly filter: string
 }
 
+/** SUBSCRIBE (section 3.8). */
 export interface SubscribePacket {
   readonly type: 'subscribe'
   readonly packetId: number
@@ -92,6 +99,7 @@ export interface SubscribePacket {
   readonly userProperties: UserProperties
 }
 
+/** UNSUBSCRIBE (section 3.10). */
 export interface UnsubscribePacket {
   readonly type: 'unsubscribe'
   readonly packetId: number
@@ -99,19 +107,22 @@ export interface UnsubscribePacket {
   readonly userProperties: UserProperties
 }
 
+/** PINGREQ (section 3.12). */
 export interface PingreqPacket {
   readonly type: 'pingreq'
 }
 
+/** DISCONNECT (section 3.14). */
 export interface DisconnectPacket {
   readonly type: 'disconnect'
   readonly reasonCode: number
-  /** undefined when absent. */
+  /** Undefined when absent. */
   readonly sessionExpirySeconds: number | undefined
   readonly reasonString: string | undefined
   readonly userProperties: UserProperties
 }
 
+/** AUTH (section 3.15). */
 export interface AuthPacket {
   readonly type: 'auth'
   readonly reasonCode: number
@@ -132,6 +143,7 @@ export type ClientPacket =
   | DisconnectPacket
   | AuthPacket
 
+/** CONNACK (section 3.2). */
 export interface ConnackPacket {
   readonly sessionPresent: boolean
   /** A 5.0 Reason Code; the encoder turns it into the return code of 3.1 and 3.1.1. */
@@ -139,6 +151,7 @@ export interface ConnackPacket {
   readonly properties: ConnackProperties
 }
 
+/** The properties of a CONNACK (section 3.2.2.3); those that are absent are not sent. */
 export interface ConnackProperties {
   sessionExpirySeconds?: number
   receiveMaximum?: number

@@ -46,6 +46,7 @@ export const Reason = {
   WildcardSubscriptionsNotSupported: 0xa2,
 } as const
 
+/** A Reason Code. */
 export type Reason = (typeof Reason)[keyof typeof Reason]
 
 /** Reason Codes for refusals in SUBACK (table 3-8). */

@@ -10,8 +10,8 @@ const WAYS = 2 * KEPT
 /** Sets of a new table, which doubles up to its limit. */
 const SETS_FIRST = 8
 /**
- * Longer names, in bytes, are counted; when they exceed this many bytes for each topic, all of them are
- * dropped.
+ * Names of more bytes than this are counted. When they take more than this many bytes for each topic of the
+ * table's limit, all of them are dropped.
  */
 const LONG_BYTES = 256
 
@@ -166,7 +166,7 @@ export class TopicInterner {
     if (byteLength > LONG_BYTES) this.#longBytes -= byteLength
   }
 
-  /** A look at every topic, after as many bytes of long names as may be kept. */
+  /** Drops all long names. Looks at every topic, but only once per `#longBytesMax` bytes of new ones. */
   #dropLong(): void {
     for (let at = 0; at < this.#topics.length; at++) {
       const topic = this.#topics[at]

@@ -20,12 +20,12 @@ const ACKNOWLEDGE_TYPES: readonly (AcknowledgeType | undefined)[] = [
 ]
 
 /**
- * Reason Codes beside 0 that a client may send in PUBACK and PUBREC. 0x10 (No matching subscribers) is for
+ * Reason Codes besides 0 that a client may send in PUBACK and PUBREC. 0x10 (No matching subscribers) is for
  * Servers only, but a bridge is a Server at its other end: Mosquitto's sends it when nobody has subscribed.
  */
 const RECEIVED_CODES: ReadonlySet<number> = new Set([0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
 
-/** Reason Codes beside 0 that a client may send in PUBREL and PUBCOMP. */
+/** Reason Codes besides 0 that a client may send in PUBREL and PUBCOMP. */
 const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
 
 /** Decodes PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */

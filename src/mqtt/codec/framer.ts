@@ -26,13 +26,14 @@ const NONE_WAITING: Buffer[] = []
  */
 const COLLECT_BYTES_MIN = 1024
 
+/** Defaults of `controlBytesMax` and `propertyBytesMax`. */
 const CONTROL_BYTES_MAX = 1024 * 1024
 
 const PROPERTY_BYTES_MAX = 64 * 1024
 
 const HEADER_PARTIAL = 0
 const HEADER_WHOLE = 1
-/** Its properties are not too long, or it has none: known early for a PUBLISH that spans chunks. */
+/** The properties are known not to be too long, or absent. A PUBLISH that spans chunks is checked early. */
 const PROPERTIES_CHECKED = 2
 
 /**
@@ -105,7 +106,7 @@ export class Framer {
     return this.#bufferedBytes - this.#collectedBytes + collected.length
   }
 
-  /** Drops all pushed bytes: no more packets come of them. */
+  /** Drops all pushed bytes. No more packets are made of them. */
   discard(): void {
     this.#chunk = EMPTY
     this.#at = 0
