@@ -4,23 +4,25 @@
  * Filters have the same shape when they have the same number of levels and the same wildcards in the same
  * places. There are few shapes. At most one filter of each shape matches a topic, and its hash is that of
  * the topic's levels without those under a `+`. So a topic costs one look into a hash table for each shape,
- * however many filters there are. A tree costs one for each level, in memory that has left the caches (5
- * levels, a million filters: 3 us against 0.5). Filters without a wildcard are shapes, too. A leaf that
- * does not fit, because there are too many shapes or an attacker made hashes collide, goes into a tree.
+ * however many filters there are. In a tree it would cost one look for each level, in memory that has left
+ * the caches (5 levels, a million filters: 3 us against 0.5). Filters without a wildcard have shapes, too. A
+ * leaf that does not fit, because there are too many shapes or an attacker made hashes collide, goes into a
+ * tree.
  */
 import { CHARACTER_BITS, type Meter } from '../mqtt/meter.ts'
 import { filterMatches, HASH, isDollarTopic, PLUS, SLASH } from './filter.ts'
 import { Branch, type Child, LevelTree } from './level-tree.ts'
 
-/** Further shapes, and filters with more levels, go into the tree. */
+/** Shapes in the table. Further shapes, and filters with more than LEVELS_MAX levels, go into the tree. */
 const SHAPES_MAX = 32
 const LEVELS_MAX = 24
 
-/** The first bits of a hash choose a part of the table: doubling one part does not take long. */
+/** The first bits of a hash choose a part of the table, since doubling one part does not take long. */
 const PARTS_BITS = 8
 const SLOTS_FIRST = 8
 /**
- * No leaf is further than this from the slot that its hash points to: half full, only an attack needs more.
+ * No leaf is further than this from the slot that its hash points to. In a table that is at most half full,
+ * only an attack needs more.
  */
 const STEPS_MAX = 128
 
@@ -59,7 +61,7 @@ export interface Matching<L extends Filtered> {
   readonly levels: readonly string[]
 }
 
-/** Units for a look at one shape and at one node of the tree, without their characters. */
+/** Units for a look at one shape, and at one node of the tree, besides those for their characters. */
 const SHAPE_UNITS = 1
 const NODE_UNITS = 4
 
@@ -190,7 +192,7 @@ export class FilterSet<L extends Filtered> {
       if (there === 0) return
       if (there !== hash) continue
       const leaf = leaves[at]!
-      // A filter of another shape with the same hash by chance is found by its own shape, too.
+      // A filter of another shape may have the same hash by chance. Its own shape finds it, too.
       if ((leaf.filter === topic || filterMatches(leaf.filter, topic)) && !found.includes(leaf))
         found.push(leaf)
     }

@@ -9,11 +9,10 @@
  */
 
 import { ChurnMap } from '../structures/churn-map.ts'
+import { SLASH } from './filter.ts'
 
 /** A branch, or a leaf for the only name in this position. A leaf is never a Branch itself. */
 export type Child<L extends NonNullable<unknown>> = Branch<L> | L
-
-const SLASH = 0x2f
 
 /** All names that have the levels down to here in common: at least two, except at the root. */
 export class Branch<L extends NonNullable<unknown>> {

@@ -102,7 +102,7 @@ export class RetainedTree {
       if (next === null || next.done === true) {
         row = rows.pop()
       } else if (row.topicAt === 0 && noDollar && isDollarTopic(next.value[0])) {
-        // Neither it nor what is below it [MQTT-4.7.2-1].
+        // A leading wildcard matches neither this level nor anything below it [MQTT-4.7.2-1].
       } else {
         const [level, child] = next.value
         // From here on everything matches, including the parent level.
@@ -110,7 +110,7 @@ export class RetainedTree {
         let filterAt: number = isAll ? row.filterAt : nextLevel(filter, row.filterAt)
         let topicAt: number = row.topicAt + level.length + 1
         if (child === null) {
-          // Gone.
+          // The child was removed meanwhile.
         } else if (!(child instanceof Branch)) {
           if (!isAll) meter.units += Math.min(filter.length - row.filterAt, child.length) >>> CHARACTER_BITS
           // The levels before this one are known to match.

@@ -21,7 +21,7 @@ export interface Route<S> {
   readonly groups: readonly ShareGroup<S>[]
 }
 
-/** Beyond so many further entries, a Map finds them while a Route is made. */
+/** Beyond this many further entries, a Map finds them while a Route is made. */
 const SCAN_MAX = 16
 
 /** Cost of merging one Subscription into a Route that is made in steps. */

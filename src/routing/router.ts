@@ -26,8 +26,8 @@ import {
 } from './subscription.ts'
 
 /**
- * Larger Routes, by Subscriptions and groups, are cached in limited number: making one again is cheap
- * compared with delivering to all of them. Subscriptions count, not entries: one subscriber may have
+ * Routes with more Subscriptions and groups than this are cached in limited number: making one again is cheap
+ * compared with delivering to all of them. Subscriptions count, not entries, because one subscriber may have
  * thousands that match.
  */
 const LARGE_FOUND = 64
@@ -50,11 +50,13 @@ const COPIED_BITS = 5
 /** Units for adding or removing a Subscription, without the characters of its filter. */
 const SUBSCRIPTION_UNITS = 10
 
-/** A Route that is being made in steps: since which change, and how many times as long its steps are. */
+/** A Route that is being made in steps. */
 interface Preparation<S> {
   readonly matching: Matching<Leaf<S>>
   readonly builder: RouteBuilder<S>
+  /** The count of changes when it began. */
   readonly since: number
+  /** How many times as long as usual its steps are. */
   readonly longer: number
 }
 
@@ -62,7 +64,7 @@ interface Preparation<S> {
 export class Router<S extends object> {
   /** Routes that were made because none was cached or the cached one was no longer valid. */
   misses = 0
-  /** Null when nothing listens. */
+  /** Told of groups that open and close; null when nobody listens. */
   watch: GroupWatch<S> | null = null
   readonly #meter: Meter
   readonly #filters: FilterSet<Leaf<S>>
@@ -197,7 +199,7 @@ export class Router<S extends object> {
     return true
   }
 
-  /** Changes of filters so far: while it stays the same, all Routes do. */
+  /** Changes of filters so far. While it stays the same, all Routes stay valid. */
   get changeCount(): number {
     return this.#changes.count
   }

@@ -40,7 +40,7 @@ export interface ShareGroup<S> {
   opener: object | null
 }
 
-/** Hears of groups that come and go, and answers a question about their members. */
+/** Is told of groups that open and close, and says which members have messages stored. */
 export interface GroupWatch<S> {
   /** `filter` is the part after `$share/name/`. */
   opened(group: ShareGroup<S>, filter: string, by: S): void

@@ -1,4 +1,4 @@
-/** The surroundings of a Session: its Server, its Network Connection, and itself as its own parts see it. */
+/** The views around a Session: those it has of Server and Network Connection, and its parts' view of it. */
 import type { Delivery, Message } from '../mqtt/message.ts'
 import type { Store } from '../store/store.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
@@ -7,11 +7,11 @@ import type { DropReason, SessionLimits } from './limits.ts'
 export interface SessionSink {
   /** True while so many bytes wait for the reader that nothing more should be added. */
   readonly congested: boolean
-  /** Counts a message that waited and is sent now; true when the next ones have to wait for a later turn. */
+  /** Counts one more message that waited; true when it and the next ones have to wait for a later turn. */
   pumped(): boolean
   /** True for a subscriber in this process: it takes every message at once and acknowledges nothing. */
   readonly immediate: boolean
-  /** False when the packet exceeds the client's Maximum Packet Size and was not sent. */
+  /** Sends a PUBLISH; false when it exceeds the client's Maximum Packet Size and was not sent. */
   publish(delivery: Delivery, packetId: number, dup: boolean, durableAt: number): boolean
   pubrel(packetId: number, durableAt: number): void
 }
@@ -37,6 +37,7 @@ export interface SessionContext {
   readonly store: Store
   /** Broker time in ms. */
   now(): number
+  /** Counts and reports a message that does not reach the client. */
   dropped(session: InnerSession, reason: DropReason, delivery: Delivery): void
   /** Whether `mayReceive` is to be asked. */
   readonly checksReceiving: boolean
@@ -50,9 +51,9 @@ export interface SessionContext {
   sweepAt(session: InnerSession, time: number): void
   /** Runs `action` in a later turn. */
   later(action: () => void): void
-  /** Hears that the oldest message that waited was dropped, so that another one is next. */
+  /** Is told that the oldest message that waited was dropped, so that another one is next. */
   headDropped(session: InnerSession): void
-  /** Hears that queue, flight or inbound identifiers changed, once until `isMarked` is set to false. */
+  /** Is told, once until `isMarked` is set to false, that queue, flight or inbound identifiers changed. */
   mark(session: InnerSession): void
   /** Reads evicted bodies back, then calls `restored` of the Session. */
   restore(session: InnerSession, messages: readonly Message[]): void

@@ -18,7 +18,7 @@ import { QueueExpiry } from './queue-expiry.ts'
 const COMPACT_SLOTS = 256
 /** Entries that are unparked at a time. */
 const UNPARK_SLICE = 256
-/** The same when only the oldest is asked for. */
+/** Entries that are unparked when only the oldest is asked for. */
 const PEEK_SLICE = 8
 /** Entries that may be parked for each new one: more than one, so that parking catches up. */
 const PARK_SLICE = 2
@@ -74,7 +74,7 @@ export class DeliveryQueue {
   #bytes = 0
   /** Bytes of the messages that are parked. */
   #parkedBytes = 0
-  /** Memory that the entries of front and back take beside their bodies. */
+  /** Memory that the entries of front and back take besides their bodies. */
   #entryBytes = 0
   /** Null while nothing in the queue expires. */
   #expiry: QueueExpiry | null = null
@@ -122,7 +122,7 @@ export class DeliveryQueue {
     return this.#bytes
   }
 
-  /** Memory that entries take beside their bodies, unless they are parked. */
+  /** Memory that entries take besides their bodies, unless they are parked. */
   get entryBytes(): number {
     return this.#entryBytes
   }
@@ -237,7 +237,7 @@ export class DeliveryQueue {
     return this.#middle[this.#middleFirst]!.parked
   }
 
-  /** Takes those off. Expiry is no longer counted: nothing is added to this queue any more. */
+  /** Takes `parkedHead` off. Expiry is no longer counted: nothing is added to this queue any more. */
   shiftParked(): void {
     const { parked } = this.#middle[this.#middleFirst]!
     this.#head += parked.length
@@ -246,7 +246,7 @@ export class DeliveryQueue {
     this.#nextMiddle()
   }
 
-  /** Unparks entries until the oldest `count`, if there are so many, are in memory. */
+  /** Unparks entries until the oldest `count`, or all if there are fewer, are in memory. */
   unpark(count: number): void {
     this.peek()
     while (this.#front.length - this.#frontFirst < count && this.#middleFirst < this.#middle.length) {
@@ -268,7 +268,7 @@ export class DeliveryQueue {
     throw new RangeError(`no queue entry at ${position} (head ${this.#head}, tail ${this.#tail})`)
   }
 
-  /** Tells `reader` the entries from a position up to, not including, another one. */
+  /** Passes the entries from a position up to, not including, another one to `reader`. */
   read(from: number, to: number, reader: QueueReader): void {
     if (from < this.#head || to > this.#tail) {
       throw new RangeError(`no queue entries ${from} to ${to} (head ${this.#head}, tail ${this.#tail})`)
@@ -316,7 +316,7 @@ export class DeliveryQueue {
     }
   }
 
-  /** Parks the oldest entry of the back; false when there is none that can be. */
+  /** Parks the oldest entry of the back; false when there is none, or it cannot be parked. */
   #parkOldest(): boolean {
     const back = this.#back
     const oldest = back[this.#backFirst]
@@ -421,7 +421,7 @@ export class DeliveryQueue {
   }
 }
 
-/** Memory that an entry takes beside its message's body. */
+/** Memory that an entry takes besides its message's body. */
 export function entryBytes({ share, subscriptionIdentifiers }: Delivery): number {
   return share === null && subscriptionIdentifiers.length === 0 ? SLOT_BYTES : DELIVERY_BYTES
 }

@@ -24,7 +24,7 @@ const FORGOTTEN = Message.of({ topic: NO_TOPIC, qos: 0, retain: false, publisher
 export class InFlightMessages {
   readonly #session: InnerSession
   #table: InFlightTable = NOTHING_IN_FLIGHT
-  /** All that is in flight, where it is parked; `#table` is empty then. */
+  /** Everything in flight while it is parked; `#table` is empty then. */
   #parked: ParkedFlight | null = null
   /** Bytes of the messages in flight, by `message.size`. */
   #bytes = 0
@@ -34,7 +34,7 @@ export class InFlightMessages {
     this.#session = session
   }
 
-  /** Takes up what the store remembers. */
+  /** Takes over what the store remembers. */
   recover({ lastPacketId, inFlight }: RecoveredSession): void {
     this.#lastPacketId = lastPacketId
     if ('packetIds' in inFlight) {
@@ -120,7 +120,7 @@ export class InFlightMessages {
     store.held.letGo(delivery.message)
   }
 
-  /** PUBREC: keeps the packet identifier alone, until PUBCOMP. */
+  /** Handles PUBREC: keeps only the packet identifier, until PUBCOMP. */
   received(entry: InFlightEntry, { message }: Delivery): void {
     this.#release(entry.delivery)
     entry.delivery = null
@@ -237,7 +237,7 @@ export class InFlightMessages {
   }
 }
 
-/** Memory that a message in flight takes beside its body. */
+/** Memory that a message in flight takes besides its body. */
 function flightBytes(delivery: Delivery): number {
   return ENTRY_BYTES + entryBytes(delivery)
 }

@@ -8,7 +8,7 @@ import type { InFlight } from '../store/store.ts'
 
 const SLOTS_MIN = 8
 /**
- * An empty table keeps up to so many slots: growing anew with each burst of 200 messages took 75 bytes a
+ * An empty table keeps up to this many slots: growing again with each burst of 200 messages took 75 bytes a
  * message.
  */
 const SLOTS_KEPT = 256

@@ -1,12 +1,18 @@
 /** Limits of one Session, and the reasons why a message does not reach its subscriber. */
 
+/**
+ * Decides what happens when a queue is full. With 'refuse', a PUBLISH of QoS 1 or 2 is refused, and any other
+ * message is dropped.
+ */
 export type FullQueuePolicy = 'drop-oldest' | 'drop-newest' | 'refuse'
 
+/** The limits of a Session; see `docs/limits.md`. */
 export interface SessionLimits {
   /** Messages that may wait in one Session's queue. */
   readonly queueMessagesMax: number
   /** Bytes of messages that may wait in one Session's queue. */
   readonly queueBytesMax: number
+  /** The treatment of a message that finds the queue full. */
   readonly queueFull: FullQueuePolicy
   /** Whether QoS 0 messages are queued for an offline Session. */
   readonly queueQos0: boolean
@@ -15,7 +21,7 @@ export interface SessionLimits {
    * lower. A client before 5.0 starts with fewer.
    */
   readonly inFlightMax: number
-  /** Bytes of these messages: once there are as many, the next one waits in the queue. */
+  /** Bytes of these messages. Once they are reached, the next message waits in the queue. */
   readonly inFlightBytesMax: number
 }
 

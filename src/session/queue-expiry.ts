@@ -7,7 +7,7 @@ import type { Parked, QueueReader } from '../store/store.ts'
 
 /** Positions for which one earliest expiry is kept. */
 const CHUNK = 256
-/** Chunks that the head has passed before their numbers are given back. */
+/** Chunks that the head has passed before their memory is given back. */
 const CHUNKS_PASSED = 64
 
 /** The queue whose messages expire. */
@@ -54,6 +54,7 @@ export class QueueExpiry implements QueueReader {
     if (expiresAt < this.next) this.next = expiresAt
   }
 
+  /** Notes that parked entries were added, the first at position `from`. */
   addParked(parked: Parked, from: number): void {
     for (let index = 0; index < parked.length; index++) {
       const expiresAt = parked.expiresAt(index)
@@ -104,12 +105,12 @@ export class QueueExpiry implements QueueReader {
     return this.#nextOfChunk
   }
 
-  /** QueueReader. */
+  /** See `QueueReader`. */
   delivery({ message }: Delivery): void {
     this.#look(message.expiresAt, message.size)
   }
 
-  /** QueueReader. */
+  /** See `QueueReader`. */
   parked(parked: Parked, from: number, to: number): void {
     if (!parked.expires) return
     for (let index = from; index < to; index++) {

@@ -11,7 +11,7 @@ import type { SessionQueue } from './session-queue.ts'
 
 /** How many evicted messages are read back from the store at a time. */
 const RESTORE_SLICE = 256
-/** And of how many bytes, unless one alone has more: they are beyond every budget until they are sent. */
+/** Bytes of these messages, unless one alone has more. No limit counts them until they are sent. */
 const RESTORE_BYTES = 1024 * 1024
 
 // Nearly always there is nothing: shared, never added to.
@@ -95,7 +95,7 @@ export class Sender {
     if (resend !== null) this.#resend = resend.reverse()
   }
 
-  /** Ends it, though it may be in the midst of sending. */
+  /** Stops sending, even if it is called from within `pump`. */
   stop(): void {
     this.#quota = 0
     this.#resend = NOTHING_TO_RESEND
@@ -127,7 +127,7 @@ export class Sender {
     while (queue.length > 0 && !sink.congested && !sink.pumped()) {
       const delivery = queue.peek()!
       if (delivery.message.expiresAt <= context.now()) {
-        // All behind it wait as well: the order of a topic is the order of the queue.
+        // All messages behind it wait as well: the order of a topic is the order of the queue.
         if (context.isInDoubt && context.isDoubtful(delivery.message)) return
         queue.dropHead('expired') // [MQTT-3.3.2-5]
         continue
@@ -222,7 +222,7 @@ export class Sender {
     this.#context.restore(this.#session, messages)
   }
 
-  /** A delivery is complete: gives its slot back. */
+  /** Gives the slot of a completed delivery back. */
   completed({ charged }: InFlightEntry): void {
     // This connection's quota does not include messages that an earlier one sent [MQTT-3.3.4-9].
     if (!charged) return

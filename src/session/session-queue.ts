@@ -8,14 +8,15 @@ import type { InnerSession } from './context.ts'
 import { DeliveryQueue, NO_PARKING, type Parking } from './delivery-queue.ts'
 import type { DropReason } from './limits.ts'
 
-/** How much one step of `sweep` may look at, in chunks of 256 positions, and drop. */
+/** Chunks of 256 positions that one step of `sweep` may look at, and messages that it may drop. */
 const SWEEP_CHUNKS = 16
 const SWEEP_DROPS = 1024
-/** A queue is rewritten for so many expired messages behind others, and up to this length: 15 ms. */
+/** Expired messages behind others that are worth rewriting a queue. */
 const REWRITE_MIN = 256
+/** Longer queues are not rewritten. One of this length takes 15 ms. */
 const REWRITE_MAX = 16_384
 
-/** How many messages one that finds the queue full may push out at once. */
+/** Messages that a new one may push out of a full queue at once. */
 const DROPS_MAX = 1024
 
 // Most Sessions never have anything in it: shared, never added to.
@@ -47,7 +48,7 @@ export class SessionQueue {
     this.#session = session
   }
 
-  /** Takes up what the store remembers. */
+  /** Takes over what the store remembers. */
   recover(from: RecoveredSession): void {
     const { context } = this.#session
     if (from.queueHead === 0 && from.queue.length === 0) return
@@ -71,7 +72,7 @@ export class SessionQueue {
     return this.#queue.bytes
   }
 
-  /** Memory that entries take beside their messages, unless they are parked. */
+  /** Memory that entries take besides their messages, unless they are parked. */
   get entryBytes(): number {
     return this.#queue.entryBytes
   }
@@ -101,7 +102,7 @@ export class SessionQueue {
     return this.#queue.head < this.#orderedTo
   }
 
-  /** Has QoS 0 messages wait behind all that waits now. */
+  /** Makes QoS 0 messages wait behind everything that waits now. */
   order(): void {
     this.#orderedTo = this.#queue.tail
   }
@@ -130,17 +131,18 @@ export class SessionQueue {
   }
 
   /**
-   * From now on the queue is full with what it holds: `queue_full` decides what becomes of the next message.
+   * Makes the queue full with its present content: from now on `queue_full` decides about the next message.
    */
   cap(): void {
     this.#cap ??= { messages: Math.max(1, this.#queue.length), bytes: this.#queue.bytes }
   }
 
+  /** Lifts the cap: the limits of all queues hold again. */
   uncap(): void {
     this.#cap = null
   }
 
-  /** Whether so many bytes more are beyond the limits, for which expired messages do not count. */
+  /** Whether one more message of this size exceeds the limits. Expired messages do not count. */
   isFullFor(size: number): boolean {
     const { context } = this.#session
     const queue = this.#queue
@@ -148,7 +150,7 @@ export class SessionQueue {
     const bytesMax = this.#bytesMax
     const isFull =
       queue.length - queue.expired >= messagesMax || queue.bytes - queue.expiredBytes + size > bytesMax
-    // While time is in doubt nothing is counted: what did not expire after all would be missing.
+    // While time is in doubt, no more is counted as expired: it may not have expired after all.
     if (!isFull || queue.nextExpiry > context.now() || context.isInDoubt) return isFull
     queue.sweep(context.now())
     return queue.length - queue.expired >= messagesMax || queue.bytes - queue.expiredBytes + size > bytesMax
@@ -192,8 +194,8 @@ export class SessionQueue {
   }
 
   /**
-   * Drops the oldest for so many bytes more. A large message may take the place of a million small ones:
-   * then it is here before the last of them have gone.
+   * Drops the oldest messages until one of this size fits. A large message may take the place of a million
+   * small ones: then it is queued before the last of them are dropped.
    */
   #makeRoom(size: number): void {
     for (let count = 0; this.isFullFor(size); count++) {
@@ -229,7 +231,7 @@ export class SessionQueue {
     return this.#queue.peek()
   }
 
-  /** Takes the oldest message off, without a word to the store. */
+  /** Takes the oldest message off, and records nothing in the store. */
   shift(): Delivery {
     const session = this.#session
     const delivery = this.#queue.shift()!
@@ -278,8 +280,8 @@ export class SessionQueue {
   }
 
   /**
-   * The evicted ones of the oldest `count` messages, as far as these have so many bytes, and the first
-   * anyway.
+   * Returns the evicted ones of the oldest `count` messages. Stops once the messages it looked at have
+   * `bytesMax` bytes.
    */
   evicted(count: number, bytesMax = Number.POSITIVE_INFINITY): Message[] {
     this.#queue.unpark(count)
@@ -377,7 +379,7 @@ export class SessionQueue {
 
   // ── parking, the end, and the store's view ─────────────────────────────────────────────────────────────
 
-  /** Parks about `most` entries. Returns how many that were; fewer means that nothing is left. */
+  /** Parks about `most` entries. Returns how many were parked; fewer means that nothing is left. */
   park(most: number): number {
     return this.#queue.park(most)
   }
@@ -387,7 +389,7 @@ export class SessionQueue {
     return this.#queue.parkedHead
   }
 
-  /** Drops those. */
+  /** Drops the entries of `parkedHead`. */
   dropParkedHead(parked: Parked): void {
     this.#queue.shiftParked()
     this.#session.context.store.droppedParked(this.#session.id, parked)

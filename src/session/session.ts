@@ -25,6 +25,7 @@ import { dropLeftover, type Leftover, leftoverOf } from './leftover.ts'
 import { Sender } from './sender.ts'
 import { SessionQueue } from './session-queue.ts'
 
+/** The fields from which a Session is made. */
 export interface SessionFields {
   readonly id: number
   readonly clientId: string
@@ -37,7 +38,7 @@ export interface SessionFields {
   readonly expirySeconds: number
 }
 
-/** The meaning of a client's acknowledgement. */
+/** The result of a client's acknowledgement. */
 export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
 
 // Most Sessions have none at any one time, and an empty Map takes two hundred bytes: shared, never added to.
@@ -47,7 +48,7 @@ export class Session implements OutboundState, InnerSession {
   readonly id: number
   readonly clientId: string
   readonly owner: string | null
-  /** Changes only where an account takes over what is kept under its name. */
+  /** Changes only when an account takes over Sessions that were kept under its name. */
   ownerId: string | null
   readonly stored: boolean
   /** Session Expiry Interval of the latest CONNECT or DISCONNECT, in seconds. */
@@ -59,7 +60,7 @@ export class Session implements OutboundState, InnerSession {
   /** Whether the context was told of a change; the context sets it to false when it has looked. */
   isMarked = false
   isRestoring = false
-  /** The account of all that it has. Belongs to the broker. */
+  /** The `Usage` that counts everything it holds. Belongs to the broker. */
   usage: object | null = null
   /** Once true, no message reaches it, although Routes may still name it. */
   ended = false
@@ -159,12 +160,12 @@ export class Session implements OutboundState, InnerSession {
     return this.#inFlight.bytes
   }
 
-  /** Bytes of the messages of queue and flight that are parked. */
+  /** Bytes of the parked messages, queued and in flight. */
   get parkedBytes(): number {
     return this.queue.parkedBytes + this.#inFlight.parkedBytes
   }
 
-  /** Messages of queue and flight that are parked, and take a few bytes each. */
+  /** Parked messages, queued and in flight, which take a few bytes each. */
   get parkedCount(): number {
     return this.queue.parkedCount + this.#inFlight.parkedCount
   }
@@ -219,9 +220,9 @@ export class Session implements OutboundState, InnerSession {
   // ── the Network Connection ──────────────────────────────────────────────────────────────────────────
 
   /**
-   * The client is here: what was in flight is sent again, then the queue. `receiveMaximum` is the client's,
-   * `inFlightMax` the listener's. The client starts with `start` in flight, and gets more, up to these, for
-   * each acknowledgement that ends a full window.
+   * Attaches a Network Connection: sends again what was in flight, then the queue. `receiveMaximum` is the
+   * client's, `inFlightMax` the listener's. The client starts with `start` in flight, and gets more, up to
+   * these, for each acknowledgement that ends a full window.
    */
   attach(
     sink: SessionSink,
@@ -237,7 +238,7 @@ export class Session implements OutboundState, InnerSession {
     sender.start()
   }
 
-  /** The Network Connection is gone; what is in flight stays so. */
+  /** Detaches the Network Connection. Messages in flight stay in flight. */
   detach(): void {
     this.#sender?.stop()
     this.#sender = null
@@ -245,8 +246,8 @@ export class Session implements OutboundState, InnerSession {
   }
 
   /**
-   * Memory is short: parks what waits and what is in flight, about `most` entries, if the client is away.
-   * Returns how many that were; less than `most` means that nothing is left.
+   * Parks about `most` entries, queued and in flight, if the client is away, because memory is short. Returns
+   * how many were parked; fewer than `most` means that nothing is left.
    */
   park(most: number): number {
     if (!this.stored || this.#sender !== null) return 0
@@ -260,7 +261,7 @@ export class Session implements OutboundState, InnerSession {
     if (this.#sender !== null && !this.isRestoring) this.#sender.pump()
   }
 
-  /** The bodies that the context was asked to restore are back. */
+  /** Continues to send once the bodies that the context was asked to restore are back. */
   restored(): void {
     this.isRestoring = false
     this.pump()
@@ -334,7 +335,7 @@ export class Session implements OutboundState, InnerSession {
 
   // ── the client's acknowledgements ───────────────────────────────────────────────────────────────────
 
-  /** PUBACK. A Reason Code of 0x80 or more ends the delivery too [MQTT-4.4.0-2]. */
+  /** Handles PUBACK. A Reason Code of 0x80 or more (`refused`) ends the delivery, too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
     const entry = this.#inFlight.get(packetId)
     if (entry === null) return 'unknown'
@@ -345,7 +346,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   /**
-   * PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A
+   * Handles PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A
    * refusal ends the delivery [MQTT-4.4.0-2].
    */
   pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
@@ -362,7 +363,7 @@ export class Session implements OutboundState, InnerSession {
     return 'received'
   }
 
-  /** PUBCOMP. */
+  /** Handles PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
     const entry = this.#inFlight.get(packetId)
     if (entry === null) return 'unknown'
@@ -393,14 +394,14 @@ export class Session implements OutboundState, InnerSession {
     return this.#inbound.size
   }
 
-  /** `digest` tells a repetition of the message from another one; 0 for unknown. */
+  /** Adds a QoS 2 identifier. `digest` tells a repetition of the message from another one; 0 for unknown. */
   addInbound(packetId: number, digest: number): void {
     this.#ownInbound().set(packetId, digest)
     this.changed()
     if (this.stored) this.context.store.inboundAdded(this.id, packetId, digest)
   }
 
-  /** PUBREL: false when the identifier is not known. */
+  /** Handles PUBREL; false when the identifier is not known. */
   releaseInbound(packetId: number): boolean {
     if (!this.#inbound.delete(packetId)) return false
     this.changed()
@@ -455,7 +456,7 @@ export class Session implements OutboundState, InnerSession {
     dropLeftover(this.#inFlight, this.queue)
   }
 
-  /** All messages of queue and flight, for the store. */
+  /** All messages that are queued or in flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
     yield* this.#inFlight.messages()
     yield* this.queue.messages()

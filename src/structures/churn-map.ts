@@ -9,7 +9,8 @@
  */
 
 /**
- * Slots without a value that are kept. All are dropped if there are more, or more than slots with a value.
+ * Slots without a value that are kept. All of them are dropped when there are more than this, or more than
+ * slots with a value.
  */
 const VACANT_MAX = 1024
 /** A Map with at most this many slots has short chains in any case. */

@@ -6,7 +6,7 @@ const BUCKETS = 20 * BUCKETS_PER_DOUBLING + 1
 
 /** A histogram of durations. */
 export class Histogram {
-  /** Durations in each bucket; see `bucketMs`. The last one also takes all longer ones. */
+  /** How many durations are in each bucket; see `bucketMs`. The last bucket also takes all longer ones. */
   readonly counts: number[] = new Array<number>(BUCKETS).fill(0)
   count = 0
   sumMs = 0

@@ -1,6 +1,6 @@
 import { ChurnMap } from './churn-map.ts'
 
-/** With one entry more, V8 would double the Map, all at once: 5 ms for as many, more for larger ones. */
+/** Entries of the Map. With one more, V8 would double it all at once: 5 ms here, more for larger Maps. */
 const MAP_MAX = 65_536
 
 /** A Map that usually has one entry: a device's Session has one Subscription, and a Map takes 220 bytes. */
@@ -66,14 +66,14 @@ export class SmallMap<K extends NonNullable<unknown>, V extends NonNullable<unkn
   #deleteFurther(key: K): boolean {
     if (this.#further?.has(key) !== true) return false
     this.#further.delete(key)
-    // The Map stays, so that running iterators see the rest.
+    // The ChurnMap stays, even empty, so that running iterators see the rest.
     return true
   }
 
   clear(): void {
     this.#key = null
     this.#value = null
-    // For iterators that are under way.
+    // Iterators that are under way end here.
     this.#map?.clear()
     this.#map = null
     this.#further = null

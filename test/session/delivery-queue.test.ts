@@ -183,7 +183,7 @@ describe('DeliveryQueue', () => {
     expect(queue.length).toBe(10_000)
   })
 
-  it('entries in memory are parked, too, when those behind them are not', () => {
+  it('entries in memory are parked, too, when the bodies of those behind them are on disk only', () => {
     const parking = new TestParking(1024)
     const queue = new DeliveryQueue(parking)
     queue.push(delivery(1))
@@ -234,7 +234,7 @@ describe('DeliveryQueue', () => {
     expect([queue.entryBytes, parking.entryBytes]).toEqual([0, 0])
   })
 
-  it('is parked as a whole, or not at all where a part of its front is not on disk', () => {
+  it('is parked as a whole, or not at all if a part of its front is not on disk', () => {
     const parking = new TestParking(3)
     const queue = new DeliveryQueue(parking, 9)
     const list = Array.from({ length: 20 }, () => delivery(1))

@@ -47,7 +47,7 @@ test('an entry that was taken out points to no other', () => {
   expect([ids(table), table.size, table.get(9)]).toEqual([[], 0, null])
 })
 
-test('65,535 of them, and then none', () => {
+test('a table holds all 65,535 identifiers, and then none', () => {
   const table = new InFlightTable()
   for (let packetId = 1; packetId <= 65_535; packetId++) table.add(new InFlightEntry(packetId, null, true))
   expect(ids(table)).toEqual(Array.from({ length: 65_535 }, (_, index) => index + 1))

@@ -281,7 +281,7 @@ describe('a client that never sends PUBCOMP', () => {
   })
 })
 
-describe('the client is back', () => {
+describe('when the client comes back', () => {
   it('[MQTT-4.4.0-1] [MQTT-4.6.0-1] messages in flight go first, in order, with DUP', () => {
     const { session, sink } = online()
     for (const payload of ['a', 'b', 'c']) session.deliver(delivery(payload, 2), 0)
@@ -327,7 +327,7 @@ describe('the client is back', () => {
     expect(sink.taken()).toEqual(['b 1 2 dup', 'c 1 3 dup', 'd 1 4'])
   })
 
-  it('an acknowledgement for what was not sent again yet ends it all the same', () => {
+  it('an acknowledgement also ends a delivery that was not sent again yet', () => {
     const { session, sink } = online()
     for (const payload of ['a', 'b', 'c']) session.deliver(delivery(payload), 0)
     session.detach()
@@ -471,7 +471,7 @@ describe('a full queue', () => {
     }
   })
 
-  it('drop-newest, and refuse for what was not asked about', () => {
+  it('drop-newest, and also refuse for a message whose publisher was not refused', () => {
     for (const queueFull of ['drop-newest', 'refuse'] as const) {
       const { room, session } = filled({ queueMessagesMax: 2, queueFull })
       expect(room.drops).toEqual(['queue-full c'])
@@ -494,7 +494,7 @@ describe('a full queue', () => {
     expect(sink.taken()).toEqual(['a 1 1', 'c 1 2'])
   })
 
-  it('queueFullFor tells beforehand, and counts what would leave at once as no load', () => {
+  it('queueFullFor tells in advance if a queue is full; a message sent at once needs no place', () => {
     const { session } = filled({ queueMessagesMax: 3, queueFull: 'refuse' })
     expect(session.queueFullFor(delivery('x').message)).toBe(true)
     session.attach(new Sink(), 10)
@@ -537,7 +537,7 @@ describe('a long queue whose bodies are on disk', () => {
     return { session, all }
   }
 
-  it('ends without looking at every message that concerns nobody else', () => {
+  it('ends without looking at each message that no other Session may get', () => {
     const { session } = parkedQueue(() => null)
     expect([...session.held()].length).toBeLessThan(100)
     const undelivered = leftoversOf(session)
@@ -585,7 +585,7 @@ describe('a Session that is not stored', () => {
     expect(room.drops.length + session.queueLength).toBe(5001)
   })
 
-  it('holds what waits in its queue: other Sessions may have it stored, and done with it before', () => {
+  it('holds queued messages, since other Sessions may store them and finish with them earlier', () => {
     const { session, sink } = online(new Room(), 1)
     const [sent, waiting, last] = [delivery('a'), delivery('b'), delivery('c')]
     for (const each of [sent, waiting, last]) session.deliver(each, 0)
@@ -604,7 +604,7 @@ describe('a Session that is not stored', () => {
 })
 
 describe('bodies that are on disk only', () => {
-  it('are read back in slices before they are sent, once at a time, and in order', () => {
+  it('are read back in slices before they are sent, one slice at a time, and in order', () => {
     const room = new Room()
     const session = room.session(true)
     const all = Array.from({ length: 600 }, (_, n) => delivery(`${n}`))
@@ -676,7 +676,7 @@ describe('recorded in the store', () => {
     expect(sink.taken()).toEqual(['a 2 1 durable at 1', 'b 1 2 durable at 1'])
   })
 
-  it('a Session that ends with its connection: nothing, and it waits for the message alone', () => {
+  it('a Session that ends with its connection: nothing, and a PUBLISH waits for its message only', () => {
     const { session, sink, room } = online(new Room(), 1)
     session.deliver(delivery('a', 2), 7)
     session.pubrec(1, false)

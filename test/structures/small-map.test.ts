@@ -59,7 +59,7 @@ test('iteration ends after clear', () => {
   expect(entries.next().done).toBe(true)
 })
 
-test('with very many entries it has no Map that V8 would double in one long piece', () => {
+test('with very many entries it has no Map that V8 would double all at once', () => {
   const count = 300_000
   const map = new SmallMap<string, number>()
   for (let index = 0; index < count; index++) map.set(`${index}`, index)
