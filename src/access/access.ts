@@ -385,7 +385,7 @@ export class Access {
     if (userName !== null && this.#accounts?.user(userName)?.disabled === true) {
       return new Rights([], { allow: false, source: `user ${userName}`, rule: 'disabled' })
     }
-    // What a removed user left behind must not use the rights of the next user of that name.
+    // Sessions and Wills of a removed user must not use the rights of the next user of that name.
     if (userName !== null && userId !== undefined && this.isFormerUser(userName, userId)) {
       return new Rights([], { allow: false, source: `user ${userName}`, rule: 'removed' })
     }

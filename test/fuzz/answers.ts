@@ -1,4 +1,4 @@
-/** What a Server sends, read plainly, as text that can be compared. Throws Error for what no Server may send. */
+/** Turns a Server's bytes into text that can be compared. Throws Error for bytes that no Server may send. */
 import type { Version } from './plain.ts'
 
 const TYPES: Readonly<Record<number, string>> = {
@@ -90,7 +90,8 @@ export interface PublishFields {
 export function publishText(fields: PublishFields): string {
   const { topic, qos, retain, dup, packetId, payload, alias, expiry, identifiers, properties } = fields
   const flags = `${dup ? ' dup' : ''}${retain ? ' retain' : ''}`
-  const more = `alias ${alias} expiry ${expiry} identifiers ${[...identifiers].sort().join(',')} properties ${properties}`
+  const sorted = [...identifiers].sort().join(',')
+  const more = `alias ${alias} expiry ${expiry} identifiers ${sorted} properties ${properties}`
   return `PUBLISH ${packetId} QoS ${qos}${flags} ${JSON.stringify(topic)} ${payload} ${more}`
 }
 

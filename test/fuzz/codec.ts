@@ -78,12 +78,13 @@ function fresh(random: Random, version: Version): Buffer {
   return random.chance(0.3) ? mutated(random, bytes, SEEDS) : bytes
 }
 
-/** Which fields it has: packets with another set of them are worth keeping. */
+/** Names the fields that a packet has: packets with another set of fields are worth keeping. */
 function trait(plain: Plain): string {
   const given = Object.entries(plain).filter(
     ([, value]) => value !== undefined && value !== '' && value !== 0,
   )
-  return `${plain.type} ${given.map(([name, value]) => (Array.isArray(value) ? `${name}${value.length}` : name)).join(' ')}`
+  const names = given.map(([name, value]) => (Array.isArray(value) ? `${name}${value.length}` : name))
+  return `${plain.type} ${names.join(' ')}`
 }
 
 function isConnect(bytes: Buffer): boolean {

@@ -1,7 +1,7 @@
 /**
- * Sequences of packets that keep the broker busy for long, within the limits that hold by default: how much is done in one
- * piece, from a callback of the event loop to its end. Inputs that led to more work than others of their kind are changed
- * further, which climbs.
+ * Looks for sequences of packets, within the default limits, that keep the broker busy for long in one piece:
+ * from a callback of the event loop to its end. Inputs that led to more work than others of their kind are
+ * changed further, so the search climbs.
  */
 import { readFileSync } from 'node:fs'
 import mqttPacket from 'mqtt-packet'
@@ -14,18 +14,22 @@ import type { Random } from './random.ts'
 import { shorter, type Target } from './target.ts'
 
 /**
- * How much longer a unit may take than with messages for nobody, whatever is done: what is wrong by so much makes a slice of 1 ms
- * one of 5. Work that takes less than it counts hurts nobody. Each kind is measured so often, and the least counts.
+ * A unit of any work may take this many times as long as one of messages for nobody: a count that is wrong by
+ * as much turns a slice of 1 ms into one of 5 ms. Work that takes less than it counts hurts nobody.
  */
 const UNIT_FACTOR_MAX = 5
+/** Each kind of work is measured this many times; the least counts. */
 const UNIT_TRIES = 5
 
-/** What one piece may do: a client that is alone has long turns. */
+/** Units that one piece may do: a client that is alone has long turns. */
 const UNITS_MAX = 45 * SLICE_UNITS
 
-/** ... and take, in ms of CPU of its thread, on the machine that the goal was set for. */
+/** CPU time that one piece may take in its thread, in ms, on the machine that the goal was set for. */
 const CPU_MS_MAX = 50
-/** What took longer is tried again so often, and the least counts: others take time, too, and memory is collected. */
+/**
+ * A piece that took longer is tried this many times, and the least counts: other work and collections of
+ * memory take time, too.
+ */
 const TRIES = 3
 
 /** As much is read from a socket at once. */
@@ -144,7 +148,7 @@ function name({ shape, size }: Step, index: number, isFilter: boolean): string {
         ? `${'+/'.repeat(levels - 1)}${index % 2 === 0 ? '#' : index}`
         : `${'x/'.repeat(levels - 1)}${index}`
     case 'long':
-      return `${'y'.repeat(Math.min(size, DEFAULT_LIMITS.topicBytesMax - 12))}/${isFilter && index % 3 === 0 ? '+' : index}`
+      return `${longLevel(size)}/${isFilter && index % 3 === 0 ? '+' : index}`
     case 'shared':
       return isFilter ? `$share/g${index}/s/1` : 's/1'
     case 'wide':
@@ -154,7 +158,12 @@ function name({ shape, size }: Step, index: number, isFilter: boolean): string {
   }
 }
 
-/** The packets of a step, so many bytes at most. */
+/** A level of up to `size` characters that leaves room for another one. */
+function longLevel(size: number): string {
+  return 'y'.repeat(Math.min(size, DEFAULT_LIMITS.topicBytesMax - 12))
+}
+
+/** The packets of a step, of 2 MiB at most. */
 function packetsOf(each: Step): Buffer {
   const bytesMax = 2 * 1024 * 1024
   const parts: Buffer[] = []

@@ -46,7 +46,7 @@ export class Campaign<I> {
     return this.#code.size
   }
 
-  /** Runs so many inputs, or up to the first that fails, which comes back shrunk. `started` is called before each. */
+  /** Runs `count` inputs up to the first that fails; returns it shrunk. Calls `started` before each. */
   async run(count: number, started: () => void = () => {}): Promise<Find | null> {
     const batch: I[] = []
     for (let n = 0; n < count; n++) {

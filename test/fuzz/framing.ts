@@ -1,4 +1,4 @@
-/** Fuzzing of `src/mqtt/codec/framer.ts`: any bytes in any chunks, against a framer that looks at everything at once. */
+/** Fuzzes `src/mqtt/codec/framer.ts`: any bytes in any chunks, against a framer that sees all at once. */
 import { Framer } from '../../src/mqtt/codec/framer.ts'
 import { ProtocolError } from '../../src/mqtt/reason.ts'
 import { MALFORMED_PACKETS, VALID_PACKETS } from '../mqtt/packets.ts'
@@ -45,7 +45,7 @@ export const framing: Target<Stream> = {
     const parts = chunked(input.bytes, input.cuts)
     const cut = frames(input, parts)
     same(cut.seen, expected, `the packets of ${parts.length} chunks`)
-    // Doubling copies each byte at most twice again, beside once into the buffer: work is linear, however it is cut.
+    // Each byte is copied once into the buffer, and at most twice more as it doubles: the work is linear.
     if (cut.copied > 3 * input.bytes.length)
       throw new Error(`${cut.copied} bytes copied of ${input.bytes.length}`)
     return expected.map((each) => each.slice(0, 2)).join(' ')

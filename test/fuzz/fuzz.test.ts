@@ -9,7 +9,7 @@ import { PLANS } from './targets.ts'
 
 const SEED = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 0x7fffffff))
 
-/** At least one input in so many is made from one that was kept; the targets aim at three in ten to four in five. */
+/** One input in this many at least changes a kept one; the targets aim at three in ten to four in five. */
 const CHANGED_EACH = 5
 
 describe(`a short run, FUZZ_SEED=${SEED}`, () => {

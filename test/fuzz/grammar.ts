@@ -312,7 +312,7 @@ function changed(bytes: Buffer, at: number, value: number): Buffer {
   return copy
 }
 
-/** Makes these bytes one packet whose Remaining Length is what follows it, so that changes are seen behind it. */
+/** Sets the Remaining Length to the number of bytes that follow it, so that the changes after it are read. */
 function withRightLength(bytes: Buffer): Buffer {
   let at = 1
   while (at < Math.min(5, bytes.length) && bytes[at]! >= 128) at++

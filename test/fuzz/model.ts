@@ -1,7 +1,8 @@
 /**
- * A naive Server: what each sentence of the standard means for plain maps and arrays. It is told what clients did, and
- * says what each of them has to be sent, in order. Where the standard leaves a choice (who of a Shared Subscription
- * gets a message, when retained messages come), it is told what the real Server chose, and checks that it was one.
+ * A naive Server: each sentence of the standard in terms of plain maps and arrays. It is told what clients
+ * did, and says what each of them has to be sent, in order. Where the standard leaves a choice (which member
+ * of a Shared Subscription gets a message, when retained messages come), it is told what the real Server
+ * chose, and checks that it was one of those allowed.
  */
 import { isUtf8 } from 'node:buffer'
 import { connackText, publishText, saysText } from './answers.ts'
@@ -83,7 +84,7 @@ interface Cursor {
   /** Messages that have to come, unless they are replaced or removed before. */
   readonly due: number[]
   readonly came: number[]
-  /** Topics of which a live message was published meanwhile: after a crash their retained messages need not come again. */
+  /** Topics with a live message meanwhile: their retained messages need not come again after a crash. */
   readonly lived: Set<string>
 }
 
@@ -209,9 +210,9 @@ export class Model {
   readonly #isUnderWay: (clientId: string) => boolean
 
   /**
-   * `original`: the message that a recovered one was before a crash. `queued`: how many messages the Server has in a
-   * Session's queue, since it may drop what has expired sooner or later. `isUnderWay`: whether the store says of a Session
-   * that retained messages are under way.
+   * `original`: the message that a recovered one was before a crash. `queued`: how many messages the Server
+   * has in a Session's queue, since it may drop expired ones sooner or later. `isUnderWay`: whether retained
+   * messages are under way for a Session, by the store.
    */
   constructor(
     limits: ModelLimits,
@@ -227,7 +228,7 @@ export class Model {
     this.#isUnderWay = isUnderWay
   }
 
-  // ── what happens ──────────────────────────────────────────────────────────────────────────────────────────
+  // ── what happens ────────────────────────────────────────────────────────────────────────────────────────
 
   open(): ModelConnection {
     const connection = new ModelConnection(this.now)
@@ -296,7 +297,7 @@ export class Model {
     for (const [at, deed] of this.#deeds.entries()) {
       if (deed.did === 'publish') return deed.publisher
       if (deed.did !== 'deliver') return deed.clientId
-      // A delivery of a message that was known before comes from a Session that ends, or before a live one of its topic.
+      // A message that was known before comes from a Session that ends, or precedes a live one of its topic.
       if (this.#known(deed.message) !== null && deed.share === null && !this.#isAhead(at)) return null
     }
     return null
@@ -384,7 +385,7 @@ export class Model {
     return this.#messages.get(this.#original(message)) ?? null
   }
 
-  // ── packets ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── packets ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #packets(connection: ModelConnection, bytes: Buffer): void {
     connection.bytes = Buffer.concat([connection.bytes, bytes])
@@ -486,7 +487,7 @@ export class Model {
     }
   }
 
-  // ── CONNECT ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── CONNECT ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #connect(connection: ModelConnection, packet: PlainConnect): void {
     connection.version = packet.version
@@ -612,7 +613,7 @@ export class Model {
     this.#close(connection, 'lost')
   }
 
-  // ── PUBLISH ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #publish(connection: ModelConnection, session: ModelSession, packet: PlainPublish): void {
     const topic = this.#topicOf(connection, packet)
@@ -826,7 +827,7 @@ export class Model {
     throw new Error(`${message.topic} was not published`)
   }
 
-  // ── a Session's way to its client ─────────────────────────────────────────────────────────────────────────
+  // ── a Session's way to its client ───────────────────────────────────────────────────────────────────────
 
   #deliver(session: ModelSession, delivery: ModelDelivery): void {
     const connection = this.#connectionOf(session)
@@ -947,7 +948,7 @@ export class Model {
     return session?.stored === true
   }
 
-  // ── acknowledgements ──────────────────────────────────────────────────────────────────────────────────────
+  // ── acknowledgements ────────────────────────────────────────────────────────────────────────────────────
 
   #acknowledge(connection: ModelConnection, session: ModelSession, packet: PlainAcknowledge): void {
     const { type, packetId } = packet
@@ -1001,7 +1002,7 @@ export class Model {
     this.#takeMoved()
   }
 
-  // ── SUBSCRIBE ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── SUBSCRIBE ───────────────────────────────────────────────────────────────────────────────────────────
 
   #subscribe(connection: ModelConnection, session: ModelSession, packet: PlainSubscribe): void {
     this.#expectRoomFor(connection, packet.requests.length)
@@ -1063,8 +1064,8 @@ export class Model {
   }
 
   /**
-   * What waits for a member of a Shared Subscription, and was never sent, goes to one that has room. False when the Server did
-   * no such thing next.
+   * Moves messages that wait for a member of a Shared Subscription, and were never sent, to one with room.
+   * False when the Server did no such thing next.
    */
   #takeMoved(): boolean {
     let count = 0
@@ -1152,7 +1153,7 @@ export class Model {
       throw new Refusal(0x95, 'no room for the answer')
   }
 
-  // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the end ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #refuse(connection: ModelConnection, code: number): void {
     this.#sendDisconnect(connection, code)
@@ -1235,7 +1236,7 @@ export class Model {
     return null
   }
 
-  // ── a crash ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── a crash ─────────────────────────────────────────────────────────────────────────────────────────────
 
   /** What would be left if everything so far were durable. */
   snapshot(): Snapshot {

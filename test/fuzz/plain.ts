@@ -1,6 +1,6 @@
 /**
- * MQTT control packets of clients, read and written as plainly as the standards describe them: the second opinion for
- * `src/mqtt`, with which it shares nothing. Slow and short on purpose.
+ * Reads and writes the control packets of clients as plainly as the standards describe them: a second opinion
+ * for `src/mqtt`, with which it shares nothing. Slow and short on purpose.
  */
 
 export type Version = 3 | 4 | 5
@@ -309,7 +309,7 @@ export function read(first: number, bytes: Buffer, version: Version): Plain {
   return packet
 }
 
-/** Reason Codes of PUBACK and PUBREC beside 0. A client that is a bridge says 0x10, too: it is a Server at its other end. */
+/** Reason Codes of PUBACK and PUBREC besides 0. A bridge, a Server at its other end, sends 0x10, too. */
 const RECEIVED = [0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
 
 function readType(first: number, body: Body, version: Version): Plain {
@@ -516,7 +516,7 @@ function readWill(body: Body, flags: number, version: Version): PlainWill {
   }
 }
 
-// ── framing ───────────────────────────────────────────────────────────────────────────────────────────────────
+// ── framing ───────────────────────────────────────────────────────────────────────────────────────────────
 
 export interface PlainFrame {
   readonly first: number
@@ -524,8 +524,8 @@ export interface PlainFrame {
 }
 
 /**
- * The first packet in these bytes (section 2.1); null when it is not whole. Throws Refusal, also for one that is not
- * whole but already wrong. `version` 0: not known yet.
+ * Returns the first packet in these bytes (section 2.1); null if it is not whole. Throws Refusal, also for
+ * one that is not whole but already wrong. `version` 0: not known yet.
  */
 export function frame(
   bytes: Buffer,
@@ -565,7 +565,7 @@ function checkFirst(first: number, version: Version | 0): void {
   if (type === 15 && (version === 3 || version === 4)) throw new Refusal(MALFORMED, 'packet type 15')
 }
 
-// ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
+// ── writing ───────────────────────────────────────────────────────────────────────────────────────────────
 
 export function writeUint16(value: number): Buffer {
   return Buffer.from([value >> 8, value & 255])

@@ -115,7 +115,7 @@ async function inStep(at: number, step: unknown, work: () => Promise<void>): Pro
   }
 }
 
-// ── the stage ─────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the stage ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /** A transport that keeps what is written until somebody looks. */
 class StageLink implements Link {
@@ -532,7 +532,7 @@ function spokenIn(packet: Plain, version: Version): Plain {
   return version < 5 && packet.type === 'publish' && packet.topic === '' ? { ...packet, topic: 'a' } : packet
 }
 
-// ── what clients do ───────────────────────────────────────────────────────────────────────────────────────────
+// ── what clients do ───────────────────────────────────────────────────────────────────────────────────────
 
 const CONNECT: PlainConnect = {
   type: 'connect',

@@ -13,8 +13,8 @@ export interface Plan {
   readonly share: number
   readonly shortRun: number
   /**
-   * A short run keeps at least this many inputs. Where all inputs seem to lead to the same, it keeps one. The least seen were
-   * 580, 239, 270, 549 and 8, in the order of this table.
+   * A short run keeps at least this many inputs; it keeps one if all inputs seem to lead to the same. The
+   * fewest seen were 580, 239, 270, 549 and 8, in the order of this table.
    */
   readonly keptMin: number
   /** The same, judged more severely: for long runs. */

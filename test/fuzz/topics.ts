@@ -1,4 +1,4 @@
-/** Fuzzing of topic names and filters: what is valid, what matches, and who is found, against section 4.7 word by word. */
+/** Fuzzes topic names and filters against section 4.7, word by word: validity, matches, subscribers. */
 
 import { Message, Topic } from '../../src/mqtt/message.ts'
 import { topicFilterError, topicNameError } from '../../src/mqtt/topics.ts'
@@ -143,7 +143,7 @@ function level(random: Random, plain: boolean): string {
   return random.of(LEVELS)
 }
 
-// ── section 4.7, word by word ─────────────────────────────────────────────────────────────────────────────────
+// ── section 4.7, word by word ─────────────────────────────────────────────────────────────────────────────
 
 function isText(text: string): boolean {
   return text.length > 0 && Buffer.from(text).toString() === text && !text.includes('\0')

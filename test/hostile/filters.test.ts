@@ -15,7 +15,7 @@ function unsubscribe(filters: readonly string[], packetId = 2): Buffer {
 const filtersOf = (count: number): string[] => Array.from({ length: count }, (_, index) => `f/${index}`)
 
 describe('one SUBSCRIBE of very many filters', () => {
-  it('is handled in slices: others are served between them, and the packets behind it keep their order', async () => {
+  it('is handled in slices: others are served in between, and later packets keep their order', async () => {
     const world = await World.make()
     const greedy = await world.connect('greedy')
     const other = await world.connect('other')
@@ -88,7 +88,7 @@ describe('one SUBSCRIBE of very many filters', () => {
     expect(pingresp).toMatchObject({ cmd: 'pingresp' })
   })
 
-  it('retained messages come for each of them, after SUBACK; a stored Session does not lose them in a crash', async () => {
+  it('retained messages come for each, after SUBACK; a stored Session keeps them in a crash', async () => {
     const world = await World.make()
     const publisher = await world.connect('publisher')
     for (const filter of ['f/0', 'f/700', 'f/1999'])
@@ -152,7 +152,7 @@ describe('filters of 65,535 levels', () => {
     expect(world.server.state.router.nodeCount).toBe(0)
   })
 
-  it('that share all their levels cost what they have bytes, and a topic is looked for once per level', async () => {
+  it('that share all levels cost as much as their bytes; a topic is looked up once per level', async () => {
     const world = await World.make({ limits: { profile: 'open' } })
     const client = await world.connect('deep')
     const long = '+/'.repeat(32_000)

@@ -48,7 +48,7 @@ describe('groups of Shared Subscriptions', () => {
     expect(counters.limits.shareGroupsPerMessageMax).toBe(99_000)
   })
 
-  it('100 of each of 1,000 Sessions of one user, with the limits that the README recommends: the same', async () => {
+  it('100 of each of 1,000 Sessions of one user, with the limits of the README, too', async () => {
     const world = await World.make({
       policy,
       limits: { connectionsMax: 500, packetBytesMax: 65_536, subscriptionsPerClientMax: 100 },
@@ -137,7 +137,7 @@ describe('Wills', () => {
     expect([limits.propertyBytesMax, limits.willBytesMax]).toEqual([20, 1])
   })
 
-  it('of 60 KB take no more of one user together than wills_bytes_per_user_max, and leave room to others', async () => {
+  it('of 60 KB never exceed wills_bytes_per_user_max for one user, and leave room for others', async () => {
     const world = await World.make({ policy, limits: { willsBytesPerUserMax: 4 * 1024 ** 2 } })
     const refused: TestClient[] = []
     for (let number = 0; number < 100; number++) {
@@ -154,7 +154,7 @@ describe('Wills', () => {
 })
 
 describe('tiny retained messages', () => {
-  it('of 5 bytes are refused beyond what one user may have: by default long before 512 MiB of heap are full', async () => {
+  it('of 5 bytes are refused beyond what one user may have, long before 512 MiB are full', async () => {
     const world = await World.make({ policy, limits: { retainedMessagesPerUserMax: 20_000 } })
     const client = await world.connect('c', { username: 'mallory' })
     for (let at = 0; at < 40_000; at += 2000) {

@@ -23,7 +23,7 @@ async function expectService(world: World): Promise<void> {
 }
 
 describe('slow loris', () => {
-  it('in CONNECT: is cut off when connectTimeoutSeconds have passed, however steadily bytes come, and is counted', async () => {
+  it('in CONNECT: is cut off after connectTimeoutSeconds, however steadily it sends', async () => {
     const world = await World.make({ limits: { connectTimeoutSeconds: 10 } })
     const limited = world.record('limited')
     const slow = Array.from({ length: 100 }, () => world.open())
@@ -54,7 +54,7 @@ describe('slow loris', () => {
     expect(slow.closed).toBe(true)
   })
 
-  it('in packets without Keep Alive: the largest goes as soon as they are too many, and no other', async () => {
+  it('in packets without Keep Alive: when they are too many, the largest alone goes', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * 1024 ** 2 } })
     const limited = world.record('limited')
     const slow: TestClient[] = []
@@ -78,7 +78,7 @@ describe('slow loris', () => {
 })
 
 describe('very many strangers', () => {
-  it('with CONNECTs that are large and never whole: they go as soon as they are too many, and nobody else', async () => {
+  it('with large CONNECTs that are never whole: they alone go as soon as they are too many', async () => {
     const world = await World.make({ limits: { profile: 'open', memoryBytesMax: 8 * 1024 ** 2 } })
     const limited = world.record('limited')
     const client = await world.connect('client')

@@ -1,4 +1,7 @@
-/** What speaks another protocol, or none, on each kind of listener: real sockets, a counted refusal, others served. */
+/**
+ * Peers that speak another protocol, or none, on each kind of listener: they are refused and counted, and
+ * others are served. With real sockets.
+ */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -236,7 +239,7 @@ describe('on the WebSocket port', () => {
     await expectService()
   })
 
-  test('fifty clients that announce a frame of 200 MB and a PUBLISH of 200 MB hold what they sent', async () => {
+  test('fifty clients that announce a frame and a PUBLISH of 200 MB hold only what they sent', async () => {
     const sockets = await Promise.all(Array.from({ length: 50 }, opened))
     for (const [number, { socket }] of sockets.entries()) {
       socket.send(packet(0x10, 'MQTT', 4, 2, uint16(60), `announcer${number}`))
@@ -261,7 +264,7 @@ describe('floods', () => {
     expect(broker.census().connections).toBe(0)
   })
 
-  test('aliases: the largest allowed, and beyond it 0x94; setting one a hundred thousand times leaves one', async () => {
+  test('aliases: the largest is allowed, more gets 0x94; setting one 100,000 times leaves one', async () => {
     const socket = connect(portOf('tcp'), '127.0.0.1')
     const answer = collect(socket)
     socket.write(packet(0x10, 'MQTT', 5, 2, uint16(60), properties(), 'alias'))

@@ -363,8 +363,8 @@ describe('godwit', () => {
     )
     expect(await stage.run(['check', path])).toBe(2)
     expect(stage.stderr.trimEnd().split('\n')).toEqual([
-      expect.stringMatching(
-        /:10: listeners\.1\.tls\.cert: listener 'tls-2': tls\.cert: cannot read \/nowhere\/cert\.pem: ENOENT\. Check/,
+      expect.stringContaining(
+        ":10: listeners.1.tls.cert: listener 'tls-2': tls.cert: cannot read /nowhere/cert.pem: ENOENT. Check",
       ),
       expect.stringMatching(/:11: listeners\.1\.tls\.key: listener 'tls-2': tls\.key: cannot read/),
       expect.stringMatching(/:14: listeners\.2\.tls: listener 'tls-3': .*cannot be used: .*mismatch/),

@@ -8,7 +8,7 @@ export type Profile = (typeof PROFILE_NAMES)[number]
 /** When a reload takes effect: for everybody, for clients that connect later, or after a restart. */
 export type Effect = 'now' | 'connections' | 'restart'
 
-/** What a value may be, as data: the configuration makes its checks and its words of it. */
+/** The values that a limit may have, as data: the configuration makes its checks and its messages from it. */
 export interface Kind<T> {
   readonly type: 'whole' | 'bytes' | 'seconds' | 'fractional seconds' | 'truth' | 'one of' | 'refused filters'
   /** The unit; empty for none. */
