@@ -23,7 +23,7 @@ const SUBSCRIPTIONS_LOOKED = 1024
 /** The outcome of a recovery. */
 interface TakenUp {
   readonly capped: Capped
-  /** Sessions whose clients were connected when the broker ended. */
+  /** Sessions that the store has as connected. None of them is: the broker ended, or closed them all. */
   readonly left: readonly Session[]
   readonly count: number
 }
@@ -173,14 +173,15 @@ export class StoreRecovery {
     }
     if (isPending) pending.push(session)
     this.#server.backlog.recovered(session)
-    // The client was connected when the broker ended, which may have been long after the last commit.
+    // The client was connected at the last durable commit. How long it stayed after that is unknown, so the
+    // Session's time begins now.
     if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
     return session
   }
 
   /**
-   * Records when clients lost their connections in a crash, or each crash would put off the expiry of their
-   * Sessions [MQTT-4.1.0-2].
+   * Records when clients lost their connections, in a crash or to a full disk. Otherwise the next crash would
+   * put off the expiry of their Sessions [MQTT-4.1.0-2].
    */
   #recordLeft(left: readonly Session[]): void {
     const { sessionsById, store } = this.#state
@@ -265,13 +266,14 @@ export class StoreRecovery {
     }
     const recovered = await this.#openAgain()
     state.turn.begin()
-    const { count } = this.#takeUp({
+    const { left, count } = this.#takeUp({
       ...recovered,
       wills: recovered.wills.filter(([clientId]) => !live.has(clientId)),
     })
     if (recovered.withoutOwnerIds === true) this.#ownByName()
     for (const [clientId, filters] of suspended) this.#suspendAgain(clientId, filters)
     for (const clientId of live) this.#server.wills.reassert(clientId)
+    this.#recordLeft(left)
     state.unavailable = null
     for (const connection of [...state.paused]) connection.resume()
     state.events.emit('storeRecovered', { sessions: count })

@@ -167,6 +167,8 @@ describe('a failed store', () => {
     expect([pub.closed, old.closed, kept.closed]).toEqual([true, true, true])
     expect(recovered).toEqual([{ sessions: 1 }])
     expect(world.fatal).toBeNull()
+    // The store was told that the client of `kept` left.
+    expect(await world.commit()).toBe(true)
     world.ledger.automatic = true
     const back = await world.connect('kept', lasting())
     expect(back.connack).toMatchObject({ sessionPresent: true })
