@@ -46,6 +46,7 @@ const HEADROOM = process.version.startsWith('v20.') ? 1.1 : 1.5
  */
 const BOUNDS = {
   'fan-in QoS 0': { writes: 1 / 200, bytes: 380 },
+  'fan-in QoS 0, with a policy': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 1': { writes: 11 / 200, bytes: 750 },
   // With digests of messages that are not released yet.
   'fan-in QoS 2': { writes: 22 / 200, bytes: 1130 },

@@ -166,17 +166,32 @@ export function guarded(policy: Policy): Policy {
   return {
     ...(deniedBefore5 && { deniedBefore5 }),
     ...(checksRetainedAuthor && { checksRetainedAuthor }),
-    ...(isFormerUser && { isFormerUser: (...of) => isFormerUser.apply(policy, of) }),
-    ...(authorizeReceive && { authorizeReceive: (...of) => authorizeReceive.apply(policy, of) }),
-    ...(authenticate && { authenticate: (...of) => attempt(() => authenticate.apply(policy, of)) }),
-    ...(authenticationExchange && {
-      authenticationExchange: (...of) => guardedExchange(() => authenticationExchange.apply(policy, of)),
+    ...(isFormerUser && {
+      isFormerUser: (userName, userId) => isFormerUser.call(policy, userName, userId),
+    }),
+    // Asked for every delivery and every PUBLISH: no arrays of arguments here, and no closures.
+    ...(authorizeReceive && {
+      authorizeReceive: (client, topic) => authorizeReceive.call(policy, client, topic),
     }),
     ...(authorizePublish && {
-      authorizePublish: (...of) => attempt(() => authorizePublish.apply(policy, of)),
+      authorizePublish: (client, topic, qos, retain) => {
+        try {
+          return authorizePublish.call(policy, client, topic, qos, retain)
+        } catch (error) {
+          return Promise.reject(error)
+        }
+      },
+    }),
+    ...(authenticate && {
+      authenticate: (credentials) => attempt(() => authenticate.call(policy, credentials)),
+    }),
+    ...(authenticationExchange && {
+      authenticationExchange: (method, credentials) =>
+        guardedExchange(() => authenticationExchange.call(policy, method, credentials)),
     }),
     ...(authorizeSubscribe && {
-      authorizeSubscribe: (...of) => attempt(() => authorizeSubscribe.apply(policy, of)),
+      authorizeSubscribe: (client, filter, qos) =>
+        attempt(() => authorizeSubscribe.call(policy, client, filter, qos)),
     }),
   }
 }
