@@ -48,8 +48,11 @@ export class Leniences {
     this.#used = used
   }
 
-  /** Tells whether this rule may be broken; if so, reports that it was. */
-  allows(rule: Lenience): boolean {
+  /**
+   * Lets the client break this rule if that is allowed, and reports it. Returns false where it is not
+   * allowed: the packet is then refused.
+   */
+  use(rule: Lenience): boolean {
     if (!this.#rules.includes(rule)) return false
     this.#used(rule)
     return true

@@ -76,11 +76,11 @@ function clientIdRefusal(
     const isForbidden = version === 3 || (version === 4 && !cleanStart)
     const isAllowed = limits.emptyClientIdentifierAllowed
     // `allows` counts a use, so it is asked last.
-    if (!isAllowed || (isForbidden && leniences?.allows('empty-client-identifier') !== true))
+    if (!isAllowed || (isForbidden && leniences?.use('empty-client-identifier') !== true))
       return refuse('empty Client Identifier')
   }
   const isLong = version === 3 && isLongerThan(clientId, CLIENT_ID_3_1_CHARACTERS_MAX)
-  if (isLong && leniences?.allows('client-identifier-over-23') !== true)
+  if (isLong && leniences?.use('client-identifier-over-23') !== true)
     return refuse(`MQTT 3.1 allows Client Identifiers of ${CLIENT_ID_3_1_CHARACTERS_MAX} characters`)
   return null
 }

@@ -225,7 +225,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#authentication = authentication
     this.#input.open()
     this.#sender.aliasMaximum = Math.min(packet.topicAliasMaximum, this.#state.limits.topicAliasOutMaximum)
-    this.parts.sessions.attach(session, this)
+    this.parts.sessions.connect(session, this)
     this.connectedAt = this.#state.now()
     this.keepAliveSeconds = keepAliveSeconds(this.#state, packet, info)
     if (this.#input.end === null) this.#input.keepAlive.start(this.keepAliveSeconds)

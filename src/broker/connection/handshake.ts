@@ -230,7 +230,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.refuse(clientId.reasonCode, clientId.reason)
       return
     }
-    this.#connection.parts.sessions.settle(clientId)
+    this.#connection.parts.sessions.endIfDue(clientId)
     const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -289,7 +289,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { clientId } = this.#connection.view
     const { end } = this.#input
     // Check again: another user may have made a Session while the policy was asked.
-    this.#connection.parts.sessions.settle(clientId)
+    this.#connection.parts.sessions.endIfDue(clientId)
     const refusal = this.#sessionRefusal(packet, clientId, user)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -344,13 +344,13 @@ export class Handshake implements AuthenticationSink, LateClient {
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
     if (present && connack5 !== null) setSessionPresent(connack5)
     this.#sender.connack(connack5 ?? acceptedBefore5(packet.protocolVersion, present))
-    this.#attach(session, packet)
+    this.#deliverFrom(session, packet)
   }
 
-  #attach(session: Session, packet: ConnectPacket): void {
+  #deliverFrom(session: Session, packet: ConnectPacket): void {
     const { inFlightMax = this.#state.limits.inFlightMax } = this.#connection.link.info
     const start = packet.protocolVersion === 5 ? inFlightMax : IN_FLIGHT_START
-    this.#sender.attach(session, packet.receiveMaximum, inFlightMax, start)
+    this.#sender.deliverFrom(session, packet.receiveMaximum, inFlightMax, start)
   }
 
   #sessionRefusal(packet: ConnectPacket, clientId: string, user: Owner): Refusal | null {

@@ -225,8 +225,8 @@ export class PacketSender implements SessionSink {
   }
 
   /**
-   * Counts a delivery of the pump; true once a slice is used up. Outside of `attach` and `#refill` it never
-   * is.
+   * Counts a delivery of the pump; true once a slice is used up. Outside of `deliverFrom` and `#refill` it
+   * never is.
    */
   pumped(): boolean {
     const { turn, work } = this.#state
@@ -234,8 +234,8 @@ export class PacketSender implements SessionSink {
     return work.units >= turn.pumpUntil
   }
 
-  /** Attaches the Session, and sends what waits in it. The numbers are those of `Session.attach`. */
-  attach(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
+  /** Begins to deliver: what waits in the Session first. The numbers are those of `Session.attach`. */
+  deliverFrom(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
     this.#beginPump()
     session.attach(this, receiveMaximum, inFlightMax, start)
     this.#endPump()

@@ -98,11 +98,11 @@ export class Sessions {
    * Ends an expired Session or a due Will under this Client Identifier, if that is not done yet, so that the
    * client does not find it.
    */
-  settle(clientId: string): void {
+  endIfDue(clientId: string): void {
     const { sessions, sessionDeadlines, wills, deadlines } = this.#state
     const session = sessions.get(clientId)
-    if (session !== undefined) deadlines.settle(sessionDeadlines.get(session) ?? null)
-    deadlines.settle(wills.get(clientId)?.deadline ?? null)
+    if (session !== undefined) deadlines.runIfPassed(sessionDeadlines.get(session) ?? null)
+    deadlines.runIfPassed(wills.get(clientId)?.deadline ?? null)
   }
 
   #takeOver(old: Session, by: LinkInfo): void {
@@ -152,8 +152,8 @@ export class Sessions {
     return id
   }
 
-  /** Connects a Network Connection to its Session. CONNACK is already in the connection's output. */
-  attach(session: Session, connection: ClientConnection): void {
+  /** Connects a Network Connection to its Session. CONNACK is sent next, and deliveries only after that. */
+  connect(session: Session, connection: ClientConnection): void {
     this.#state.connected.set(session, connection)
     this.#state.usage.attached(session, connection)
   }

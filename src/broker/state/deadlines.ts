@@ -81,7 +81,7 @@ export class Deadlines {
   }
 
   /** Runs a deadline that counts as passed and has not run yet, so that nobody finds what should be gone. */
-  settle(deadline: Deadline | null): void {
+  runIfPassed(deadline: Deadline | null): void {
     if (deadline === null || deadline.action === null || deadline.time > this.judgedTo) return
     const { action } = deadline
     deadline.action = null

@@ -188,7 +188,7 @@ function readVersion(
   if (level === (BRIDGE_BIT | 4) && name === 'MQTT') return 4
   if (level === (BRIDGE_BIT | 3) && name === 'MQIsdp') return 3
   const isSwapped = (name === 'MQTT' && level === 3) || (name === 'MQIsdp' && level === 4)
-  if (isSwapped && leniences?.allows('protocol-name') === true) {
+  if (isSwapped && leniences?.use('protocol-name') === true) {
     speaks.version = level
     return level
   }
@@ -205,14 +205,14 @@ function checkedConnectFlags(flags: number, version: ProtocolVersion, leniences:
   if ((flags & 1) !== 0 && version !== 3) throw malformed('MQTT-3.1.2-3', 'the reserved Connect Flag is set')
   if ((flags & WILL_FLAG) === 0 && (flags & (WILL_QOS | WILL_RETAIN)) !== 0) {
     // 3.1 disregards them (its section 3.1); 3.1.1 and 5.0 do not.
-    if (version === 3 || old?.allows('will-flags-without-will') === true) checked &= ~(WILL_QOS | WILL_RETAIN)
+    if (version === 3 || old?.use('will-flags-without-will') === true) checked &= ~(WILL_QOS | WILL_RETAIN)
     else if ((flags & WILL_QOS) !== 0) throw malformed('MQTT-3.1.2-11', 'Will QoS without a Will')
     else throw malformed('MQTT-3.1.2-13', 'Will Retain without a Will')
   }
   if ((checked & WILL_QOS) === WILL_QOS) throw malformed('MQTT-3.1.2-12', 'the Will QoS is 3')
   if (version !== 5 && (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0) {
     // Required by 3.1.1, and section 3.1 of 3.1; 5.0 has no such rule.
-    if (old?.allows('password-without-user-name') !== true) {
+    if (old?.use('password-without-user-name') !== true) {
       throw malformed('MQTT-3.1.2-22', 'a Password without a User Name')
     }
   }

@@ -124,7 +124,7 @@ export class FilterReader {
  */
 function packetIdEnd(framer: Framer): number {
   const packetId = readUint16(framer.buffer, framer.start, framer.end)
-  if (packetId === 0 && framer.leniences?.allows('packet-identifier-zero') !== true) throw zeroPacketId()
+  if (packetId === 0 && framer.leniences?.use('packet-identifier-zero') !== true) throw zeroPacketId()
   return framer.start + 2
 }
 

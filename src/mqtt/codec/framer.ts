@@ -252,7 +252,7 @@ export class Framer {
     if (this.version === 3 && isUnusedIn31(byte)) return
     // PUBREL, SUBSCRIBE and UNSUBSCRIBE: their reserved flags are not all 0.
     const mayBeAllowed = HEADERS[byte] === RESERVED_FLAGS && HEADERS[(byte & 0xf0) | 2] === ALLOWED
-    if (mayBeAllowed && this.leniences?.allows('header-flags') === true) return
+    if (mayBeAllowed && this.leniences?.use('header-flags') === true) return
     switch (HEADERS[byte]) {
       case SERVER_ONLY:
         throw this.#break(illegal('4.13', `packet type ${this.type} is sent by Servers only`))

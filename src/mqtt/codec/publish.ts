@@ -42,7 +42,7 @@ export function decodePublish(
   const flags = framer.flags
   const qos = ((flags >> 1) & 3) as QoS
   // 3.1 gives DUP no meaning with QoS 0.
-  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.leniences?.allows('dup-on-qos-0') !== true) {
+  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.leniences?.use('dup-on-qos-0') !== true) {
     throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
   }
 
@@ -57,7 +57,7 @@ export function decodePublish(
   if (qos !== 0) {
     if (at + 2 > end) throw truncated()
     packetId = (buffer[at]! << 8) | buffer[at + 1]!
-    if (packetId === 0 && (qos === 2 || framer.leniences?.allows('packet-identifier-zero') !== true)) {
+    if (packetId === 0 && (qos === 2 || framer.leniences?.use('packet-identifier-zero') !== true)) {
       throw zeroPacketId()
     }
     at += 2
