@@ -235,13 +235,13 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   pauseReading(): boolean {
     if (!this.#input.hold('crowd')) return false
-    this.#handshake?.stopTime()
+    this.#handshake?.loginTime.held(this.#state.limits.loginWaitSecondsMax)
     return true
   }
 
   resumeReading(): boolean {
     if (this.#input.phase === 'closed') return false
-    this.#handshake?.startTime()
+    this.#handshake?.loginTime.released()
     this.#input.release('crowd')
     return this.#input.phase === 'new'
   }
@@ -249,6 +249,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   /** Starts to read only after so many ms, since the address exceeds its rate of connections. */
   waitFor(ms: number): void {
     if (!this.#input.hold('rate')) return
+    this.#handshake?.loginTime.postpone(ms)
     this.#state.deadlines.at(this.#state.now() + ms, () => this.#input.release('rate'))
   }
 

@@ -61,13 +61,13 @@ interface RefusalDetails extends Pick<Rejection, 'serverReference' | 'isGuess'> 
 }
 
 export class Handshake implements AuthenticationSink, LateClient {
+  readonly loginTime: LoginTime
   readonly #state: ServerState
   readonly #connection: NetworkConnection
   readonly #input: Input
   readonly #sender: PacketSender
   /** Null, as usual, where the listener forgives nothing. */
   readonly #leniences: ConnectionLeniences | null
-  readonly #loginTime: LoginTime
   /** CONNECT, with the password; dropped when the client is let in. */
   #packet: ConnectPacket | null = null
   /** The memory that CONNECT takes. */
@@ -85,7 +85,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       lenient === undefined || lenient.length === 0 ? null : new ConnectionLeniences(state, lenient)
     input.framer.leniences = this.#leniences?.leniences ?? null
     const timeoutMs = state.limits.connectTimeoutSeconds * 1000
-    this.#loginTime = new LoginTime(state, timeoutMs, handshakeMs, this)
+    this.loginTime = new LoginTime(state, timeoutMs, handshakeMs, this)
   }
 
   /** The memory of a CONNECT that is not answered yet. */
@@ -95,21 +95,12 @@ export class Handshake implements AuthenticationSink, LateClient {
 
   /** Whether the client waits in the log-in queue. */
   get isQueued(): boolean {
-    return this.#loginTime.isQueued
-  }
-
-  /** Stops the client's time while it waits in the connect queue. */
-  stopTime(): void {
-    this.#loginTime.held(this.#state.limits.loginWaitSecondsMax)
-  }
-
-  startTime(): void {
-    this.#loginTime.released()
+    return this.loginTime.isQueued
   }
 
   /** Ends the client's time: it was let in, or its Network Connection is closed. Idempotent. */
   end(): void {
-    this.#loginTime.end()
+    this.loginTime.end()
   }
 
   /** Handles a packet before CONNACK. */
@@ -175,7 +166,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#answered(authenticateAnonymous(info))
       return
     }
-    const credentials = credentialsOf(packet, clientId, info, this.#loginTime)
+    const credentials = credentialsOf(packet, clientId, info, this.loginTime)
     if (method === undefined) {
       this.#askPolicy(policy.authenticate!(credentials))
       return
@@ -392,6 +383,7 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   #authorizeWillAfter(ms: number, login: Login): void {
+    this.loginTime.postpone(ms)
     this.#input.after(ms, () => this.#authorizeWill(login))
   }
 

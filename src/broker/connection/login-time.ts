@@ -1,4 +1,7 @@
-/** The time that a client has to log in. Time for which the Server keeps it waiting does not count. */
+/**
+ * The time that a client has to log in. It stands still while the client waits in the log-in queue, among
+ * many newcomers, or for a rate, and begins anew after that. The time of a policy's answer counts.
+ */
 import type { WaitingClient } from '../boundary/policy.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -18,6 +21,8 @@ export class LoginTime implements WaitingClient {
   #deadline: Deadline | null = null
   #leave: (() => void) | null = null
   #hasEnded = false
+  /** The client's time does not begin before this moment, in broker time. */
+  #beginsAt = 0
 
   /** Starts the time, of which `takenMs` have passed already, and tells `client` when it is over. */
   constructor(state: ServerState, allowedMs: number, takenMs: number, client: LateClient) {
@@ -48,6 +53,12 @@ export class LoginTime implements WaitingClient {
     if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
   }
 
+  /** Lets the client's time begin anew in so many ms, until when the Server keeps it waiting. */
+  postpone(ms: number): void {
+    this.#beginsAt = this.#state.now() + ms
+    this.released()
+  }
+
   /** Stops the client's time, for at most this many seconds, since the Server does not read from it. */
   held(secondsMax: number): void {
     if (!this.#hasEnded) this.#set(secondsMax * 1000, 'queue')
@@ -55,7 +66,8 @@ export class LoginTime implements WaitingClient {
 
   /** Starts the client's time anew, since the Server reads from it again. */
   released(): void {
-    if (!this.#hasEnded) this.#set(this.#allowedMs, 'client')
+    const waitMs = Math.max(0, this.#beginsAt - this.#state.now())
+    if (!this.#hasEnded) this.#set(waitMs + this.#allowedMs, 'client')
   }
 
   /** Gives up the client's place: it was let in, or its Network Connection ends. Idempotent. */

@@ -195,6 +195,37 @@ describe('the rate of connections', () => {
     expect(opened[5]!.got()).toMatchObject([{ cmd: 'connack' }])
     expect(world.server.state.counters.limits.connectRatePerAddressMax).toBe(1)
   })
+
+  it('of a client stops the connect time-out while CONNACK waits', async () => {
+    const world = await made({ connectRatePerClientMax: 1, connectTimeoutSeconds: 3 })
+    const clients: TestClient[] = []
+    for (let at = 0; at < 10; at++) {
+      const client = world.open(5)
+      await client.send({ ...connectPacket('flapping'), properties: {} })
+      clients.push(client)
+    }
+    const last = clients.at(-1)!
+    await world.pass(4.9)
+    expect([last.got(), last.closed]).toEqual([[], false])
+    await world.pass(0.2)
+    expect(last.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+    expect(world.server.state.counters.limits.connectTimeoutSeconds).toBe(0)
+  })
+
+  it('of an address stops the connect time-out until the connection is read from', async () => {
+    const world = await made({ connectRatePerAddressMax: 1, connectTimeoutSeconds: 3 })
+    const opened: TestClient[] = []
+    for (let at = 0; at < 11; at++) opened.push(world.open(5))
+    const [speaks, silent] = opened.slice(8, 10) as [TestClient, TestClient]
+    expect(await speaks.send({ ...connectPacket('c'), properties: {} })).toEqual([])
+    await world.pass(5.1)
+    expect(speaks.got()).toMatchObject([{ cmd: 'connack', reasonCode: 0 }])
+    await world.pass(2.8)
+    expect(silent.closed).toBe(false)
+    await world.pass(0.3)
+    expect(silent.closed).toBe(true)
+    expect(speaks.closed).toBe(false)
+  })
 })
 
 describe('Rates', () => {
