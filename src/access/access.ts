@@ -26,10 +26,10 @@ import { Rights } from './rights.ts'
 import { RoleRights } from './roles.ts'
 import { lostAccounts, lostPasswords, readSources, type Source, type Sources } from './sources.ts'
 
-/** How often the files are checked for changes. */
+/** The files are checked for changes this often. */
 const WATCH_MS = 1000
 
-/** How often a password is checked again because the stored one changed meanwhile. */
+/** A password is checked at most so many times, because the stored one may change during a check. */
 const ATTEMPTS_MAX = 3
 
 /** The events that Access reports while it runs. */
@@ -51,22 +51,22 @@ export interface AccessListener {
 /** The clients that could not log in again as they did. */
 export interface LostAccess {
   readonly users: ReadonlySet<string>
-  /** Also true of anonymous clients where the first users ended anonymous access. */
+  /** Whether this client is one of them. Anonymous clients are once the first users end their access. */
   includes(client: ClientView): boolean
 }
 
 const NO_USERS: ReadonlySet<string> = new Set()
 
-/** Why a log-in is refused that has to give way to others in the queue. */
+/** The refusals of log-ins that have to give way to others in the queue, by the limit that was reached. */
 const TOO_MANY: Readonly<Record<FullBy, { readonly reasonCode: Reason; readonly reason: string }>> = {
   loginQueueMax: { reasonCode: Reason.ServerBusy, reason: 'too many log-ins wait: try again later' },
   loginQueueBytesMax: {
     reasonCode: Reason.ServerBusy,
-    reason: 'the log-ins that wait are too large: try again later',
+    reason: 'the waiting log-ins take too much memory: try again later',
   },
   loginQueuePerAddressMax: {
     reasonCode: Reason.QuotaExceeded,
-    reason: 'too many log-ins of this address wait: try again later',
+    reason: 'too many log-ins from this address wait: try again later',
   },
   loginQueuePerUserMax: {
     reasonCode: Reason.QuotaExceeded,
@@ -79,6 +79,7 @@ function placeOf({ remoteAddress, listener }: LinkInfo): string {
   return remoteAddress === '' ? `listener ${listener}` : networkOf(remoteAddress)
 }
 
+/** The users and rights of one broker. */
 export class Access {
   readonly #options: AccessOptions
   readonly #limits: LoginLimits
@@ -93,7 +94,7 @@ export class Access {
   readonly #logins: Logins
   readonly #crowd: LoginCrowd
   readonly #listener: AccessListener
-  /** By the client's view, which lives as long as its Network Connection. Emptied by each change. */
+  /** Rights by the client's view, which lives as long as its Network Connection. Emptied by each change. */
   #rights = new WeakMap<Identity, Rights>()
   /** The parsed hashes of the accounts, by user name. */
   #hashes = new Map<string, PasswordHash>()
@@ -141,12 +142,12 @@ export class Access {
     return new Access(options, sources, listener, limits, now)
   }
 
-  /** Null where the options want none. */
+  /** Null if the options exclude accounts, or without a data directory. */
   get accounts(): Accounts | null {
     return this.#accounts
   }
 
-  /** How many passwords were checked, and how many were refused because too many waited. */
+  /** Counts the checked passwords, and the log-ins that were refused or left while they waited. */
   get passwordFigures(): Readonly<PasswordWork['figures']> {
     return this.#work.figures
   }
@@ -176,7 +177,7 @@ export class Access {
   }
 
   /**
-   * Reads the sources again that changed. One that cannot be read is reported to the listener, and its last
+   * Rereads the sources that have changed. One that cannot be read is reported to the listener, and its last
    * content stays in force. Never rejects.
    */
   reload(when: 'now' | 'settled' = 'now'): Promise<void> {
@@ -224,13 +225,14 @@ export class Access {
     for (const { name } of this.#accounts?.list() ?? []) {
       const encoded = this.#accounts!.user(name)!.password
       if (encoded === null) continue
-      // Keep the object of an unchanged hash, by which `#checked` sees that the stored password is the same.
+      // Keep the object of an unchanged hash: `#checked` compares objects to notice a changed password.
       const before = this.#hashes.get(name)
       const parsed = before?.encoded === encoded ? before : parsePasswordHash(encoded)
       if (typeof parsed !== 'string') hashes.set(name, parsed)
     }
     this.#hashes = hashes
-    // The check for an unknown user costs as much as for a known one, as far as these cost the same.
+    // Checking an unknown user must cost as much as checking a known one. If all chosen passwords are in
+    // password files, the first hash of these is the measure; otherwise argon2id is, as in the accounts.
     const [fromFile] = this.#passwordFiles.flatMap(({ content }) => [...content.values()].slice(0, 1))
     const isChosenInAccounts = [...hashes.values()].some(({ kind }) => kind !== 'generated')
     this.#logins.nobody = isChosenInAccounts || fromFile === undefined ? NOBODY : fromFile
@@ -254,7 +256,7 @@ export class Access {
     const endedByUsers = link.anonymousUnlessUsers === true && this.hasUsers
     if (this.letsInAnonymous(link)) return { allow: true, userName: null }
     const why = link.certificate === undefined ? '' : ', and the certificate names no user'
-    const how = endedByUsers ? ', since there are users and no allow_anonymous says so' : ''
+    const how = endedByUsers ? ', because users exist and allow_anonymous is not true' : ''
     return refused(Reason.NotAuthorized, `anonymous clients are not allowed here${why}${how}`)
   }
 
@@ -314,7 +316,7 @@ export class Access {
   #delayed({ clientId, link }: Credentials, userName: string): AuthenticationResult {
     const address = placeOf(link)
     const seconds = Math.max(1, this.#failures.secondsToWait(address, userName))
-    const reason = `too many wrong passwords of this user from this address: try again in ${seconds} s`
+    const reason = `too many wrong passwords for this user from this address: try again in ${seconds} s`
     this.#failures.delayed(address)
     this.#listener.busy(clientId, 'failedLoginsMax', reason)
     this.#considerBan(link)
@@ -332,7 +334,7 @@ export class Access {
     return refused(reasonCode, reason)
   }
 
-  /** The stored password of the first source that has one for this user. */
+  /** Returns the stored password of the first source that has one for this user. */
   #stored(userName: string): PasswordHash | undefined {
     return this.#hashes.get(userName) ?? this.#storedInFile(userName)
   }
@@ -367,7 +369,7 @@ export class Access {
 
   // ── rights ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Tells which rule decides a request; there need not be such a client. */
+  /** Returns the rule that decides a request. Such a client need not exist. */
   explain(identity: Identity, request: Request): Decision {
     return this.#rightsOf({ clientId: identity.clientId, userName: identity.userName }).decide(request)
   }
@@ -397,7 +399,7 @@ export class Access {
     return new Rights(sources, this.#otherwise(userName, sources.length > 0))
   }
 
-  /** The rights of anonymous clients where there are users and no rule is about them: those of a new user. */
+  /** Returns the rights of anonymous clients if users exist and no rule concerns the client: a new user's. */
   #rightsOfNobody(client: Identity): Rights {
     const source = 'access.default'
     const as = `auto: without credentials as role ${CLIENT_ROLE}`

@@ -1,6 +1,6 @@
 /**
- * The operator's commands for users, roles and rights, sent to a running broker or run on the file without
- * one.
+ * Carries out the operator's commands for users, roles and rights, in a running broker or on the file of
+ * accounts.
  */
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { QoS } from '../mqtt/packet.ts'
@@ -25,6 +25,7 @@ export const ACCOUNT_COMMANDS = [
   'role revoke',
 ] as const
 
+/** A command that needs only the accounts. */
 export type AccountCommand = (typeof ACCOUNT_COMMANDS)[number]
 
 /** The parameters of a command, as parsed from JSON: nothing about them is checked yet. */
@@ -45,7 +46,7 @@ export interface RoleList {
 
 /** The answer to `user password`. */
 export interface Generated {
-  /** The generated passwords, which are shown only once; empty where the operator chose one. */
+  /** The generated passwords, which are shown only once; empty if the operator chose one. */
   readonly generated: readonly GeneratedFor[]
 }
 
@@ -56,9 +57,9 @@ export interface Added extends Generated {
 }
 
 /**
- * Carries out a command. Its parameter `words` has the names of users or roles. `user add` and `user
- * password` take several where `generate` asks for a password for each, or where `password` is null for none;
- * `roles` are for new users. Calls `tell` for each change. Throws AccountsError and RuleError.
+ * Carries out a command. Its parameter `words` names users or roles. `user add` and `user password` take
+ * several users if `generate` asks for a new password for each, and `user add` also if `password` is null
+ * for none; `roles` are those of new users. Calls `tell` for each change. Throws AccountsError and RuleError.
  */
 export async function accountCommand(
   accounts: Accounts,
@@ -143,13 +144,16 @@ async function setPasswords(
   return []
 }
 
-/** Refuses to give several users the same password, or to take the passwords of several by mistake. */
+/** Returns the only name. Throws AccountsError for several: one password must not be set for all of them. */
 function onlyOne([name = '', ...others]: readonly string[]): string {
   if (others.length === 0) return name
-  throw new AccountsError('a password is for one user', 'Let one be made for each: --generate.')
+  throw new AccountsError(
+    'one password cannot be set for several users',
+    'Use --generate to create one for each.',
+  )
 }
 
-/** Answers `explain access`: the rule that decides. Throws AccountsError for an invalid question. */
+/** Answers `explain access` with the rule that decides. Throws AccountsError for an invalid question. */
 export function explainAccess(access: Access, parameters: Parameters): Decision {
   const { user, client } = parameters
   const identity = {
@@ -160,11 +164,11 @@ export function explainAccess(access: Access, parameters: Parameters): Decision 
 }
 
 function requestOf({ action, topic, qos, retain }: Parameters): Request {
-  if (typeof topic !== 'string') throw unaskable('a topic is missing')
+  if (typeof topic !== 'string') throw invalidQuestion('a topic is missing')
   const level: QoS = qos === 1 || qos === 2 ? qos : 0
   const error = action === 'subscribe' ? topicFilterError(topic) : topicNameError(topic)
   if (error !== null)
-    throw unaskable(`the topic ${action === 'subscribe' ? 'filter' : 'name'} '${topic}' ${error}`)
+    throw invalidQuestion(`the topic ${action === 'subscribe' ? 'filter' : 'name'} '${topic}' ${error}`)
   switch (action) {
     case 'publish':
       return { action, topic, qos: level, retain: retain === true }
@@ -173,11 +177,11 @@ function requestOf({ action, topic, qos, retain }: Parameters): Request {
     case 'receive':
       return { action, topic }
     default:
-      throw unaskable('the question is neither publish nor subscribe nor receive')
+      throw invalidQuestion('the question is neither publish nor subscribe nor receive')
   }
 }
 
-function unaskable(what: string): AccountsError {
+function invalidQuestion(what: string): AccountsError {
   return new AccountsError(what, 'Ask with --publish TOPIC, --subscribe FILTER or --receive TOPIC.')
 }
 
@@ -201,11 +205,11 @@ function textsOf(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : []
 }
 
-/** The chosen password. Null, for none, must be given: leaving the password out is an error. */
+/** Returns the chosen password; null for none. Throws AccountsError if the parameter is absent. */
 function passwordOf({ password }: Parameters): string | null {
   if (password === null || typeof password === 'string') return password
   throw new AccountsError(
     'a password is missing',
-    'Send one, or null for a user that only a certificate lets in.',
+    'Send one, or null for a user who logs in with a certificate.',
   )
 }

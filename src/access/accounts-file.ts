@@ -1,4 +1,4 @@
-/** The file of accounts: how it is read, and changed so that a crash leaves the old file or the new one. */
+/** Reads and changes the file of accounts. A crash leaves the old file or the new one. */
 
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
@@ -16,6 +16,7 @@ const FORMAT = 2
 const FORMAT_WITHOUT_GENERATED = 1
 const BYTES_MAX = 64 * 1024 * 1024
 
+/** An account. */
 export interface User {
   readonly name: string
   /**
@@ -34,6 +35,7 @@ export interface User {
   readonly disabled: boolean
 }
 
+/** A role with its rules. */
 export interface Role {
   readonly name: string
   /** In the syntax of `parseRule`. */
@@ -80,7 +82,11 @@ export async function readAccounts(
   try {
     const { mode, size, ino, mtimeMs } = await file.stat()
     if (size > BYTES_MAX)
-      throw new AccountsError(`${path} has ${size} bytes`, `At most ${BYTES_MAX} are read.`, FILE_PROBLEM)
+      throw new AccountsError(
+        `${path} has ${size} bytes, more than the ${BYTES_MAX} that are read`,
+        'Restore the file from a backup.',
+        FILE_PROBLEM,
+      )
     // Anybody who can read the hashes can try passwords against them unnoticed.
     if ((mode & 0o077) !== 0) await file.chmod(0o600)
     return { content: parseAccounts(await file.readFile('utf8'), path), version: `${ino} ${mtimeMs} ${size}` }
@@ -91,7 +97,7 @@ export async function readAccounts(
   }
 }
 
-/** The version that `readAccounts` would return now. */
+/** Returns the version that `readAccounts` would return now. */
 export async function accountsVersion(directory: string): Promise<FileVersion> {
   try {
     const { ino, mtimeMs, size } = await stat(join(directory, ACCOUNTS_FILE))
@@ -113,8 +119,8 @@ export async function editAccounts(
   const release = await lockFile(directory, ACCOUNTS_FILE, (error, what) =>
     error === null
       ? new AccountsError(
-          `${directory}: the accounts are being edited`,
-          `If not, remove ${what}.`,
+          `another process is editing the accounts in ${directory}`,
+          `Try again. If no such process is running, remove ${what}.`,
           FILE_PROBLEM,
         )
       : accountsError(error, `${what} cannot be made`),
@@ -143,7 +149,11 @@ function textOf({ users, roles }: AccountsContent): string {
 /** Reads the file's text. Throws AccountsError that says which entry is wrong. */
 export function parseAccounts(text: string, path: string): AccountsContent {
   const wrong = (what: string): AccountsError =>
-    new AccountsError(`${path}: ${what}`, 'Restore the file from a backup, or mend it by hand.', FILE_PROBLEM)
+    new AccountsError(
+      `${path}: ${what}`,
+      'Restore the file from a backup, or correct it by hand.',
+      FILE_PROBLEM,
+    )
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -153,17 +163,19 @@ export function parseAccounts(text: string, path: string): AccountsContent {
   if (!isRecord(value) || !Array.isArray(value.users) || !Array.isArray(value.roles))
     throw wrong('it has no users and roles')
   if (value.format !== FORMAT && value.format !== FORMAT_WITHOUT_GENERATED)
-    throw wrong(`it is of format ${String(value.format)}, this version of Godwit reads up to ${FORMAT}`)
+    throw wrong(
+      `its format is ${String(value.format)}, but this version of Godwit reads formats up to ${FORMAT}`,
+    )
   const users = new Map<string, User>()
   const roles = new Map<string, Role>()
   for (const [index, entry] of value.roles.entries()) {
     const role = roleOf(entry)
-    if (role === null || roles.has(role.name)) throw wrong(`roles[${index}] is no role, or there twice`)
+    if (role === null || roles.has(role.name)) throw wrong(`roles[${index}] is not a role, or occurs twice`)
     roles.set(role.name, role)
   }
   for (const [index, entry] of value.users.entries()) {
     const user = userOf(entry)
-    if (user === null || users.has(user.name)) throw wrong(`users[${index}] is no user, or there twice`)
+    if (user === null || users.has(user.name)) throw wrong(`users[${index}] is not a user, or occurs twice`)
     users.set(user.name, user)
   }
   return { users, roles }

@@ -25,12 +25,12 @@ import { parseRule } from './rule.ts'
 export const ADMINISTRATOR_ROLE = 'admin'
 
 /**
- * Allows everything except `$SYS`, but a bridge may publish its state there. The default of `godwit user
- * add`.
+ * The role of new users unless another is named. Allows everything except `$SYS`, where a bridge may publish
+ * its state.
  */
 export const CLIENT_ROLE = 'client'
 
-/** Applies to clients without credentials, where a role of this name exists. */
+/** The role of clients without credentials, if a role of this name exists. */
 export const ANONYMOUS_ROLE = 'anonymous'
 
 /** Roles that are created when they are first granted; they can be changed like any other. */
@@ -63,14 +63,16 @@ export interface GeneratedFor {
   readonly password: string
 }
 
-/** Gets the content before and after a change; `isOwn` is false where another process made it. */
+/** Gets the content before and after a change; `isOwn` is false if another process made it. */
 export type AccountsListener = (before: AccountsContent, after: AccountsContent, isOwn: boolean) => void
 
+/** The options of accounts. */
 export interface AccountsOptions {
-  /** Runs the slow hashes; made when absent. */
+  /** Runs the slow hashes; a new one if absent. */
   readonly work?: PasswordWork
 }
 
+/** The users and roles of one data directory. */
 export class Accounts {
   readonly #directory: string
   readonly #work: PasswordWork
@@ -181,7 +183,7 @@ export class Accounts {
     })
   }
 
-  /** Throws AccountsError when there is no such user. */
+  /** Removes a user. Throws AccountsError if there is no such user. */
   async removeUser(name: string): Promise<void> {
     await this.#edit((content) => {
       const users = new Map(content.users)
@@ -190,7 +192,7 @@ export class Accounts {
     })
   }
 
-  /** Throws AccountsError when there is no such user. */
+  /** Sets the password of a user; null removes it. Throws AccountsError if there is no such user. */
   async setPassword(name: string, password: string | null): Promise<void> {
     if (!this.#content.users.has(name)) throw noUser(name)
     const secrets = await this.#secrets(password)
@@ -198,8 +200,8 @@ export class Accounts {
   }
 
   /**
-   * Generates new passwords for users, for all of them or none, and resolves with these. Throws AccountsError
-   * when there is no such user.
+   * Gives these users new passwords, all of them or none, and resolves with the passwords. Throws
+   * AccountsError if there is no such user.
    */
   async generatePasswords(names: readonly string[]): Promise<GeneratedFor[]> {
     const unknown = names.find((name) => !this.#content.users.has(name))
@@ -279,7 +281,7 @@ export class Accounts {
     })
   }
 
-  /** Throws AccountsError when the user does not exist or does not have the role. */
+  /** Takes a role from a user. Throws AccountsError if the user does not exist or does not have the role. */
   async revoke(role: string, userName: string): Promise<void> {
     await this.#editUser(userName, (user) => {
       if (!user.roles.includes(role)) {
@@ -293,8 +295,9 @@ export class Accounts {
   }
 
   /**
-   * Reads the file again if another process changed it; true when it did. Throws AccountsError, once per
-   * version, for a file that cannot be read or vanished; the old content stays in force.
+   * Reads the file again if another process has changed it, and resolves with whether it has. Throws
+   * AccountsError, once per version, for a file that cannot be read or is gone; the old content stays in
+   * force.
    */
   async reload(): Promise<boolean> {
     const seen = await accountsVersion(this.#directory)
@@ -303,7 +306,7 @@ export class Accounts {
     if (seen === null) {
       throw new AccountsError(
         `the accounts of ${this.#directory} are gone`,
-        'Until they are back, those that were read last stay in force.',
+        'Restore accounts.json. Until then the users and roles that were read last stay in force.',
         { code: 'GODWIT_ACCOUNTS_FILE' },
       )
     }
@@ -350,7 +353,7 @@ export class Accounts {
     if (bytes.length === 0 || bytes.length > PASSWORD_BYTES_MAX) {
       throw new AccountsError(
         `a password has 1 to ${PASSWORD_BYTES_MAX} bytes`,
-        'Let one be made: --generate.',
+        'Choose another one, or use --generate.',
       )
     }
     const [hash, scram] = await Promise.all([
@@ -391,8 +394,8 @@ function withoutRole(user: User, role: string): User {
 function expectName(name: string, kind: 'user' | 'role'): void {
   if (isName(name)) return
   throw new AccountsError(
-    `${JSON.stringify(name)} is no name for a ${kind}`,
-    'A name has 1 to 256 characters that can be printed.',
+    `${JSON.stringify(name)} is not a valid name for a ${kind}`,
+    'A name has 1 to 256 printable characters.',
   )
 }
 
@@ -408,7 +411,7 @@ function noUser(name: string): AccountsError {
 }
 
 function noRole(name: string): AccountsError {
-  return new AccountsError(`there is no role '${name}'`, 'Make it: `godwit role add NAME RULE...`.')
+  return new AccountsError(`there is no role '${name}'`, 'Create it: `godwit role add NAME RULE...`.')
 }
 
 function byName(one: { readonly name: string }, other: { readonly name: string }): number {

@@ -1,4 +1,4 @@
-/** Mosquitto's `acl_file` as Mosquitto 2 reads it (mosquitto.conf(5), "acl_file"). */
+/** Reads Mosquitto's `acl_file` as Mosquitto 2 does (mosquitto.conf(5), "acl_file"). */
 import { parseFilter, topicFilterError } from '../mqtt/topics.ts'
 import { filterMatches, filtersOverlap } from '../routing/filter.ts'
 import type { ClientRights, Decision, Identity, Request } from './decision.ts'
@@ -14,6 +14,7 @@ interface AclLine {
   readonly filter: string
 }
 
+/** The lines of a file. */
 export interface AclFile {
   readonly path: string
   /** By user name; null for clients without one. Denying lines come first, as in Mosquitto. */
@@ -22,8 +23,8 @@ export interface AclFile {
 }
 
 /**
- * A user name or Client Identifier with one of these is denied all that no `topic` grants, where there are
- * patterns.
+ * If the file has patterns, a user name or Client Identifier with one of these characters is denied
+ * everything that no `topic` line grants.
  */
 const FORBIDDEN = /[+#]/
 
@@ -78,12 +79,12 @@ function readRule(rest: string): Pick<AclLine, 'access' | 'filter'> | string {
 }
 
 /**
- * The rights that this file gives to one client. A request that no line is about is left to the next source;
- * Mosquitto, which has no other, denies it.
+ * Returns the rights that this file gives to one client. A request that no line concerns is left to the next
+ * source; Mosquitto has no other source and denies it.
  *
  * Mosquitto grants every Subscription and checks each message. Godwit also checks each message, but grants a
- * Subscription only where a `read` line overlaps with it: a client learns that another one could never get a
- * message.
+ * Subscription only if a `read` line overlaps with it. So a client learns when its Subscription could never
+ * get a message.
  */
 export function aclRights({ path, topics, patterns }: AclFile, identity: Identity): ClientRights {
   const own = topics.get(identity.userName) ?? []
@@ -107,7 +108,7 @@ export function aclRights({ path, topics, patterns }: AclFile, identity: Identit
         if (allow !== null) return decision(allow, entry)
       }
       if (!isDangerous) return null
-      const rule = 'a name with + or # in it, where there are patterns'
+      const rule = 'names with + or # are denied because the file has patterns'
       return { allow: false, source: path, rule }
     },
   }
@@ -120,7 +121,7 @@ function expandedPatterns(patterns: readonly AclLine[], identity: Identity): Acl
   })
 }
 
-/** Null where the line is not about the request. */
+/** Returns whether the line allows the request; null if it does not concern it. */
 function answer({ access, filter }: AclLine, request: Request): boolean | null {
   switch (request.action) {
     case 'publish':

@@ -4,13 +4,14 @@ import type { ClientCertificate } from '../broker/boundary/link.ts'
 /** The part of a certificate that names the user. */
 export type CertificateName = 'common_name' | 'alternative_name' | 'fingerprint' | 'none'
 
-/** One certificate that is listed by its fingerprint. */
+/** A certificate that the configuration lists by its fingerprint. */
 export interface ListedCertificate {
   /** SHA-256 in hexadecimal digits, with or without colons. */
   readonly fingerprint: string
   readonly user: string
 }
 
+/** Knows the users of certificates, by the configured rule and the list. */
 export class CertificateUsers {
   readonly #name: CertificateName
   readonly #listed: ReadonlyMap<string, string>
@@ -25,7 +26,7 @@ export class CertificateUsers {
     return [...this.#listed.values()].includes(userName)
   }
 
-  /** The user; null where the certificate names none. A listed fingerprint takes precedence. */
+  /** Returns the user; null if the certificate names none. A listed fingerprint takes precedence. */
   userOf({ subjectCommonName, subjectAltNames, fingerprint256 }: ClientCertificate): string | null {
     const fingerprint = plain(fingerprint256)
     const listed = this.#listed.get(fingerprint)
@@ -43,7 +44,7 @@ export class CertificateUsers {
   }
 }
 
-/** The name where there is only one; of several, nothing but their order would choose one. */
+/** Returns the only name; null for several, because only their order would decide between them. */
 function alternativeName(names: readonly string[]): string | null {
   const [only] = names
   return only === undefined || names.length > 1 ? null : only.slice(only.indexOf(':') + 1)

@@ -1,4 +1,4 @@
-/** The questions to sources of rights, and their answers. */
+/** Types of the questions to sources of rights, and of their answers. */
 import type { QoS } from '../mqtt/packet.ts'
 
 /** The client that a question is about. */
@@ -28,7 +28,7 @@ export interface Decision {
 
 /** The rights that one source gives to one client. */
 export interface ClientRights {
-  /** Null where the source has no rule about the request, so that the next source is asked. */
+  /** Returns null if no rule of the source concerns the request; then the next source is asked. */
   decide(request: Request): Decision | null
   /**
    * Whether the client may receive every message whose topic name does not begin with `$`, without a check.

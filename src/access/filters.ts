@@ -36,9 +36,8 @@ export function hasPlaceholder(filter: string): boolean {
 }
 
 /**
- * Replaces `%u` by the client's user name and `%c` by its Client Identifier. Null where one of them is
- * missing or matches `forbidden`: a name with a wildcard in it would reach topics that are not the client's
- * own.
+ * Replaces `%u` by the client's user name and `%c` by its Client Identifier. Returns null if one of them is
+ * missing or matches `forbidden`: a name with a wildcard in it would reach topics of other clients.
  */
 export function expanded(filter: string, { userName, clientId }: Identity, forbidden: RegExp): string | null {
   let isExpandable = true
@@ -51,8 +50,8 @@ export function expanded(filter: string, { userName, clientId }: Identity, forbi
 }
 
 /**
- * Replaces the first level with a placeholder, and all behind it, by `#`, so that the filter holds for every
- * name.
+ * Replaces the first level with a placeholder, and all levels after it, by `#`, so that the filter holds for
+ * every name.
  */
 export function widened(filter: string): string {
   const levels = filter.split('/')

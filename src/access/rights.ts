@@ -1,20 +1,19 @@
 /**
- * HOT. The rights of one client: each decision is made once per topic name and remembered until a source
+ * HOT. Decides for one client. Each decision is made once per topic name and remembered until a source
  * changes.
  */
 import type { QoS } from '../mqtt/packet.ts'
 import type { ClientRights, Decision, Request } from './decision.ts'
 
-/** Topic names that are remembered per client and kind of request; beyond, all of that kind are forgotten. */
+/** At most so many topic names are remembered for each kind of request; one more clears all of that kind. */
 const REMEMBERED_MAX = 512
 
-/**
- * Characters of all names that are remembered for a client, and of one name; longer names are decided each
- * time.
- */
+/** The characters of all topic names that are remembered for a client. */
 const CHARACTERS_MAX = 32_768
+/** Decisions about longer topic names are not remembered. */
 const NAME_CHARACTERS_MAX = 1024
 
+/** The rights of one client. */
 export class Rights {
   readonly #sources: readonly ClientRights[]
   readonly #otherwise: Decision
@@ -24,7 +23,7 @@ export class Rights {
   readonly #publishing: (Map<string, boolean> | undefined)[] = []
   #characters = 0
 
-  /** The first source that decides is followed, and `otherwise` where none does. */
+  /** The first source that decides is followed; `otherwise` is the decision if none does. */
   constructor(sources: readonly ClientRights[], otherwise: Decision) {
     this.#sources = sources
     this.#otherwise = otherwise

@@ -25,7 +25,7 @@ interface RoleRule {
 interface RoleRules {
   readonly denying: readonly RoleRule[]
   readonly allowing: readonly RoleRule[]
-  /** Whether a rule denies messages that a wider Subscription would find. */
+  /** Whether a rule withholds messages that match a wider Subscription. */
   readonly limitsReceiving: boolean
   /** Whether a rule allows every message whose topic name does not begin with `$`. */
   readonly allowsEverything: boolean
@@ -40,7 +40,7 @@ export class RoleRights {
     this.#accounts = accounts
   }
 
-  /** The rights that the accounts give to a client; null when they know no role of it. */
+  /** Returns the rights that the accounts give to a client; null if they know no role of it. */
   rightsOf(identity: Identity): ClientRights | null {
     const names = this.#rolesOf(identity)
     if (names === null) return null
@@ -52,7 +52,7 @@ export class RoleRights {
     return new RightsByRoles(roles, identity)
   }
 
-  /** The rights of the default role, whether or not that was granted yet. */
+  /** Returns the rights of the default role, even if nobody was granted it yet. */
   defaultRightsOf(identity: Identity): ClientRights {
     const role = this.#accounts.role(CLIENT_ROLE) ?? GIVEN_ROLES.get(CLIENT_ROLE)!
     return new RightsByRoles([this.#rulesOf(role)], identity)
@@ -83,7 +83,7 @@ function parseRole({ name, rules }: Role): RoleRules {
     denying,
     allowing,
     limitsReceiving: denying.some(({ rule }) => limitsReceiving(rule)),
-    // No client's name makes `#` of a placeholder.
+    // Only a written `#` counts: a client's name never turns a placeholder into one.
     allowsEverything: allowing.some(({ rule }) => isEverything(rule)),
   }
 }
@@ -93,8 +93,8 @@ function isEverything({ filter, actions }: Rule): boolean {
 }
 
 /**
- * Whether a denying rule also denies the messages that a wider Subscription finds; one for some QoS levels or
- * for a share does not.
+ * Whether a denying rule also withholds the messages that match a wider Subscription. A rule for some QoS
+ * levels or for a share does not.
  */
 function limitsReceiving({ actions, share, qosMin, qosMax }: Rule): boolean {
   return (
@@ -137,8 +137,8 @@ class RightsByRoles implements ClientRights {
   }
 
   /**
-   * The filter with the client's names in it; null where a name cannot stand in a filter, so nothing is
-   * allowed.
+   * Returns the filter with the client's names in it. If a name cannot stand in a filter, an allowing rule
+   * allows nothing (null), and a denying rule holds for every name.
    */
   #filterOf(rule: RoleRule): string | null {
     this.#filters ??= new Map()
@@ -146,7 +146,7 @@ class RightsByRoles implements ClientRights {
     if (known !== undefined) return known
     const { allow, filter } = rule.rule
     const own = expanded(filter, this.#identity, FORBIDDEN)
-    // A name that cannot stand in a filter must not take a client out of what is denied.
+    // No name may exempt a client from a denial.
     const made = own ?? (allow ? null : widened(filter))
     this.#filters.set(rule, made)
     return made

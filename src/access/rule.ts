@@ -7,23 +7,26 @@
  *
  * A filter with spaces stands in double quotes. `publish` is about topic names. `subscribe` is about topic
  * filters, and allows those that are no wider than the rule's. `receive` is about messages: it allows every
- * Subscription that overlaps with the rule's filter, and of the messages those that match.
+ * Subscription that overlaps with the rule's filter, and then only the messages that match the rule's filter.
  */
 import type { ErrorCode } from '../errors.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 
+/** The actions that rules allow or deny. */
 export const ACTIONS = ['publish', 'subscribe', 'receive'] as const
 
+/** One of these actions. */
 export type Action = (typeof ACTIONS)[number]
 
+/** A parsed rule. */
 export interface Rule {
   /** The text as written, with single spaces. */
   readonly text: string
   readonly allow: boolean
   readonly actions: ReadonlySet<Action>
   /**
-   * The ShareName that the rule is limited to, `+` for every one; null where it is about all Subscriptions.
+   * The ShareName that the rule is limited to, `+` for every one; null if it concerns all Subscriptions.
    */
   readonly share: string | null
   /** With `%u` for the user name and `%c` for the Client Identifier. */

@@ -1,4 +1,4 @@
-/** The sources of users and rights: how they are opened, and which users a change of one takes away. */
+/** Opens the sources of users and rights, and finds the users that a change of one takes away. */
 import type { AccessOptions, LoginLimits } from './access-options.ts'
 import { Accounts } from './accounts.ts'
 import type { AccountsContent } from './accounts-file.ts'
@@ -12,13 +12,13 @@ import type { PasswordHash } from './passwords/password-hash.ts'
 export interface Source {
   readonly kind: 'accounts' | 'password-file' | 'acl-file'
   readonly path: string
-  /** True where a command of this process changed it, false where somebody else changed its file. */
+  /** True if a command of this process changed it, false if somebody else changed its file. */
   readonly isOwn: boolean
 }
 
 /** The sources that the options name, and the queue for their slow hashes. */
 export interface Sources {
-  /** Null where the options want none. */
+  /** Null if the options exclude accounts, or without a data directory. */
   readonly accounts: Accounts | null
   readonly passwordFiles: readonly WatchedFile<PasswordFile>[]
   readonly aclFiles: readonly WatchedFile<AclFile>[]
@@ -43,7 +43,7 @@ export async function readSources(
   }
 }
 
-/** The users whose log-in no longer holds after a change of the accounts. */
+/** Returns the users whose log-in no longer holds after a change of the accounts. */
 export function lostAccounts(before: AccountsContent, after: AccountsContent): ReadonlySet<string> {
   const lost = new Set<string>()
   for (const [name, user] of before.users) {
@@ -60,7 +60,7 @@ export function lostAccounts(before: AccountsContent, after: AccountsContent): R
   return lost
 }
 
-/** The users whose log-in no longer holds after a change of a password file. */
+/** Returns the users whose log-in no longer holds after a change of a password file. */
 export function lostPasswords(before: PasswordFile, after: PasswordFile): ReadonlySet<string> {
   const lost = new Set<string>()
   for (const [name, stored] of before) {

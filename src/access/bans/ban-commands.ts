@@ -4,8 +4,10 @@
 import { BAN_REASON_CHARACTERS_MAX, type Ban, type BanKind, banSubject } from '../../broker/boundary/bans.ts'
 import { BANS_MAX, BansError } from './bans-file.ts'
 
+/** The commands about bans. */
 export const BAN_COMMANDS = ['ban add', 'ban list', 'ban remove'] as const
 
+/** One of these commands. */
 export type BanCommand = (typeof BAN_COMMANDS)[number]
 
 type Parameters = Readonly<Record<string, unknown>>
@@ -14,7 +16,7 @@ type Parameters = Readonly<Record<string, unknown>>
 export interface BanKeeper {
   list(): readonly Ban[]
   add(ban: Ban): Promise<void>
-  /** False where there is no such ban. */
+  /** Resolves with false if there is no such ban. */
   remove(kind: BanKind, subject: string): Promise<boolean>
 }
 
@@ -53,7 +55,7 @@ export async function banCommand(
   if (keeper.list().length >= BANS_MAX) {
     throw new BansError(
       `there are ${BANS_MAX} bans already`,
-      'Ban networks instead of addresses, or for a time.',
+      'Lift some of them, or ban networks instead of single addresses.',
     )
   }
   await keeper.add(ban)
@@ -75,13 +77,16 @@ export function subjectOf({ kind, subject }: Parameters): {
     const kept = banSubject(kind, subject)
     if (kept !== null) return { kind, subject: kept }
     throw new BansError(
-      `'${subject}' is no ${kind === 'address' ? 'address or network' : WORDS[kind]}`,
+      `'${subject}' is not a valid ${kind === 'address' ? 'address or network' : WORDS[kind]}`,
       kind === 'address'
         ? 'Write it as 203.0.113.7, 203.0.113.0/24, 2001:db8::1 or 2001:db8::/64.'
         : 'It has 1 to 65535 bytes.',
     )
   }
-  throw new BansError('whom to ban is missing', 'Name an address or network, --client ID or --user NAME.')
+  throw new BansError(
+    'the command does not say whom to ban',
+    'Name an address or network, --client ID or --user NAME.',
+  )
 }
 
 function newBan(kind: BanKind, subject: string, parameters: Parameters, by: string, now: number): Ban {
@@ -90,11 +95,17 @@ function newBan(kind: BanKind, subject: string, parameters: Parameters, by: stri
     throw new BansError(`a reason has at most ${BAN_REASON_CHARACTERS_MAX} characters`, 'Write it shorter.')
   }
   const isTime = seconds === undefined || seconds === null || (typeof seconds === 'number' && seconds > 0)
-  if (!isTime) throw new BansError('a ban is for a time, or for ever', 'Say --for 1h, or leave it out.')
+  if (!isTime) {
+    throw new BansError(
+      'the time of a ban is not above 0 seconds',
+      'Use --for 1h, or leave it out for a ban without end.',
+    )
+  }
   const until = typeof seconds === 'number' ? now + Math.min(seconds, 1e10) * 1000 : null
   return { kind, subject, since: now, until, reason, by, isAutomatic: false }
 }
 
+/** Describes a ban; `now` is in ms by the clock of the ban. */
 export function viewOf({ since, until, ...ban }: Ban, now: number): BanView {
   return {
     ...ban,

@@ -1,4 +1,4 @@
-/** The file of bans in the data directory, so that they outlive a restart. */
+/** Reads and writes the file of bans in the data directory, through which bans outlive a restart. */
 
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -42,7 +42,7 @@ export async function readBans(directory: string): Promise<Ban[]> {
   return parseBans(text, path)
 }
 
-/** Identifies the version of the file; null when there is none. Throws BansError. */
+/** Returns a text that identifies the version of the file; null without a file. Throws BansError. */
 export async function bansVersion(directory: string): Promise<string | null> {
   const path = join(directory, BANS_FILE)
   try {
@@ -73,7 +73,11 @@ export async function writeBans(directory: string, bans: readonly Ban[]): Promis
 export async function editBans(directory: string, edit: (bans: Ban[]) => readonly Ban[]): Promise<void> {
   const release = await lockFile(directory, BANS_FILE, (error, path) =>
     error === null
-      ? new BansError(`${directory}: the bans are being edited`, `If not, remove ${path}.`, FILE_PROBLEM)
+      ? new BansError(
+          `another process is editing the bans in ${directory}`,
+          `Try again. If no such process is running, remove ${path}.`,
+          FILE_PROBLEM,
+        )
       : bansError(error, `${path} cannot be made`),
   )
   try {
@@ -88,7 +92,7 @@ export function parseBans(text: string, path: string): Ban[] {
   const wrong = (what: string): BansError =>
     new BansError(
       `${path}: ${what}`,
-      'Mend the file by hand, or remove it: nobody is banned then.',
+      'Correct the file by hand, or remove it; then nobody is banned.',
       FILE_PROBLEM,
     )
   if (text.length > BYTES_MAX) throw wrong(`it has more than ${BYTES_MAX} bytes`)
@@ -100,10 +104,10 @@ export function parseBans(text: string, path: string): Ban[] {
   }
   if (!isRecord(value) || !Array.isArray(value.bans)) throw wrong('it has no bans')
   if (value.format !== FORMAT)
-    throw wrong(`it is of format ${String(value.format)}, this version of Godwit reads ${FORMAT}`)
+    throw wrong(`its format is ${String(value.format)}, but this version of Godwit reads format ${FORMAT}`)
   return value.bans.map((entry, index) => {
     const ban = banOf(entry)
-    if (ban === null) throw wrong(`bans[${index}] is no ban`)
+    if (ban === null) throw wrong(`bans[${index}] is not a ban`)
     return ban
   })
 }

@@ -24,6 +24,7 @@ export interface BansEdited {
 /** Times that differ by less are the same: converting them back and forth rounds. In ms. */
 const SAME_TIME_MS = 1000
 
+/** Keeps the bans in memory and in their file. */
 export class KeptBans {
   readonly #bans: Bans
   readonly #clock: BanClock
@@ -38,8 +39,7 @@ export class KeptBans {
   #changes = 0
 
   /**
-   * Without a `directory`, null, bans are in memory only. `failed` hears when an automatic ban could not be
-   * written.
+   * `directory` is null for bans in memory only. `failed` is called if an automatic ban could not be written.
    */
   constructor(bans: Bans, clock: BanClock, directory: string | null, failed: (error: Error) => void) {
     this.#bans = bans
@@ -58,8 +58,8 @@ export class KeptBans {
   }
 
   /**
-   * Reads the file again if somebody else has written it, and takes over its bans; null where nothing
-   * changed. Throws BansError, once per version, for a file that cannot be read; then no ban changes.
+   * Reads the file again if somebody else has written it, and takes over its bans. Resolves with null if
+   * nothing changed. Throws BansError, once per version, for a file that cannot be read; then no ban changes.
    */
   async reread(): Promise<BansEdited | null> {
     if (this.#directory === null) return null
@@ -110,7 +110,7 @@ export class KeptBans {
   }
 
   /**
-   * Adds an operator's ban. Rejects with BansError where it could not be written; it then holds until the
+   * Adds an operator's ban. Rejects with BansError if it could not be written; it then holds until the
    * broker ends.
    */
   async add(ban: Ban): Promise<void> {
@@ -118,14 +118,14 @@ export class KeptBans {
     await this.#saved()
   }
 
-  /** Lifts a ban; false where there is no such ban. Rejects as `add` does. */
+  /** Lifts a ban. Resolves with false if there is no such ban. Rejects as `add` does. */
   async remove(kind: BanKind, subject: string): Promise<boolean> {
     if (this.#bans.remove(kind, subject) === null) return false
     await this.#saved()
     return true
   }
 
-  /** Adds an automatic ban; false where there may be none of this subject. */
+  /** Adds an automatic ban. Returns false for this machine, and if an operator has banned the subject. */
   impose(ban: Ban): boolean {
     if (!this.#bans.add(ban)) return false
     this.#saved().catch(this.#failed)

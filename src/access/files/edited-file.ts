@@ -37,7 +37,7 @@ export async function replaceFile(directory: string, name: string, text: string)
 }
 
 /**
- * Keeps the owner where root edits the file of another user's broker; a new file gets the owner of its
+ * Keeps the owner if root edits the file of another user's broker. A new file gets the owner of its
  * directory.
  */
 async function keepOwner(file: FileHandle, path: string, directory: string): Promise<void> {

@@ -44,6 +44,7 @@ export class LoginFileError extends Error {
   override readonly name = 'LoginFileError'
 }
 
+/** The options of a file of log-ins. */
 export interface LoginFileOptions {
   /** Called once, when writing fails: nothing is kept from then on. */
   readonly failed: (error: Error) => void
@@ -51,6 +52,7 @@ export interface LoginFileOptions {
   readonly isInMemory?: (descriptor: number) => boolean
 }
 
+/** The file of the log-ins to one data directory. */
 export class LoginFile {
   readonly key: Buffer
   /** The HMACs found when the file was opened, oldest first. */
@@ -73,8 +75,8 @@ export class LoginFile {
 
   /**
    * Opens the file for this data directory in `directory`, which is created when it is missing. Throws
-   * LoginFileError where others could read or change the directory, or where it is on a disk. A file in it of
-   * which that is true is ignored.
+   * LoginFileError if others could read or change the directory, or if it is on a disk. An existing file with
+   * one of these faults is ignored.
    */
   static open(directory: string, dataDirectory: string, options: LoginFileOptions): LoginFile {
     const { isInMemory = isOfMemory } = options
@@ -169,7 +171,7 @@ interface Content {
   readonly macs: readonly string[]
 }
 
-/** Null where there is no file that can be trusted. */
+/** Reads the file. Returns null without a file that can be trusted. */
 function read(path: string, isInMemory: (descriptor: number) => boolean): Content | null {
   let descriptor: number
   try {
@@ -189,7 +191,7 @@ function read(path: string, isInMemory: (descriptor: number) => boolean): Conten
   }
 }
 
-/** Leaves out a record at the end that a crash cut off. */
+/** Parses the file. Leaves out a record at the end that a crash cut off. */
 function contentOf(bytes: Buffer): Content | null {
   const start = HEADER.length + MAC_BYTES
   if (bytes.length < start || !bytes.subarray(0, HEADER.length).equals(HEADER)) return null

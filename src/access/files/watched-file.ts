@@ -1,6 +1,6 @@
 /**
- * Reads a text file that somebody else writes, again when it changes. While it is bad, the old content stays
- * in force.
+ * Reads a text file that somebody else writes, and rereads it when it changes. While it is invalid, the old
+ * content stays in force.
  */
 
 import type { Stats } from 'node:fs'
@@ -13,7 +13,7 @@ const BYTES_MAX = 64 * 1024 * 1024
 export class LinesError extends Error {
   override readonly name = 'LinesError'
   readonly code: ErrorCode = 'GODWIT_ACCESS_FILE_INVALID'
-  readonly advice = 'What was read before stays in force until the file can be read.'
+  readonly advice = 'Correct these lines. A running broker keeps the previous content until then.'
   readonly path: string
   readonly problems: readonly { readonly line: number; readonly message: string }[]
 
@@ -24,6 +24,7 @@ export class LinesError extends Error {
   }
 }
 
+/** A file and its parsed content. */
 export class WatchedFile<T> {
   readonly path: string
   readonly #parse: (text: string, path: string) => T
@@ -51,9 +52,9 @@ export class WatchedFile<T> {
   }
 
   /**
-   * Reads the file again if it changed; true when there is new content. With `settled`, only once two looks
-   * in a row find the same version, since its writer may not be done. Throws as `open` does, once per version
-   * of the file.
+   * Reads the file again if it has changed, and resolves with whether there is new content. With `settled`,
+   * waits until two calls in a row find the same version, since its writer may not be done. Throws as `open`
+   * does, once per version of the file.
    */
   async reload(when: 'now' | 'settled'): Promise<boolean> {
     const version = await versionOf(this.path)

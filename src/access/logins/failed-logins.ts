@@ -6,6 +6,7 @@
 import type { Limits } from '../../broker/boundary/limits.ts'
 import { beginningOf } from '../../mqtt/utf8.ts'
 
+/** The limits of wrong passwords. */
 export type FailureLimits = Pick<
   Limits,
   'failedLoginsMax' | 'failedLoginDelaySecondsMax' | 'failedLoginsBanned'
@@ -15,10 +16,11 @@ export type FailureLimits = Pick<
 const MEMORY_MS = 15 * 60_000
 /** An address is banned for the wrong passwords of this time, in ms. */
 export const BAN_WINDOW_MS = 10 * 60_000
-/** How many pairs, addresses and user names are remembered, of each kind. */
+/** So many pairs, addresses and user names are remembered, of each kind. */
 const REMEMBERED_MAX = 16_384
 /**
- * To make room, the one with the fewest failures is forgotten among this many that were touched longest ago.
+ * To make room, so many entries that changed longest ago are examined, and the one with the fewest failures
+ * is forgotten.
  */
 const LOOKS_MAX = 16
 /** An address with this many failures counts as one that guesses, a user name as one that is guessed at. */
@@ -52,6 +54,7 @@ interface Address extends Failures {
   readonly good: Set<string>
 }
 
+/** Counts wrong passwords by address, by user name, and by pairs of both. */
 export class FailedLogins {
   readonly #limits: FailureLimits
   readonly #now: () => number
@@ -72,15 +75,15 @@ export class FailedLogins {
     return this.#pairs.size
   }
 
-  /** Seconds until a password of this user from this address is checked again; 0 for at once. */
+  /** Returns the seconds until a password of this user from this address is checked again; 0 for at once. */
   secondsToWait(address: string, userName: string): number {
     const pair = this.#found(this.#pairs, keyOf(address, userName))
     return pair === undefined ? 0 : Math.max(0, Math.ceil((pair.until - this.#now()) / 1000))
   }
 
   /**
-   * Whether others are served first: passwords from there were wrong, and this user never showed the right
-   * one.
+   * Whether others are served first: wrong passwords came from this address, and this user has not shown the
+   * right one from it.
    */
   isSuspect(address: string, userName: string): boolean {
     const pair = this.#found(this.#pairs, keyOf(address, userName))
@@ -108,7 +111,7 @@ export class FailedLogins {
     pair.until = now + (pair.isKnown ? Math.min(delayMs, KNOWN_DELAY_MS) : delayMs)
   }
 
-  /** Counts a password that was not checked because of a delay: towards a ban it is a wrong one. */
+  /** Counts a password that was not checked because of a delay. Towards a ban it counts as a wrong one. */
   delayed(address: string): void {
     this.#tried(address)
   }
@@ -129,8 +132,8 @@ export class FailedLogins {
   }
 
   /**
-   * The number of wrong passwords for which an address is to be banned; 0 where it is not. Starts counting
-   * anew.
+   * Returns the number of wrong passwords if the address is to be banned for them, and starts counting anew;
+   * otherwise 0.
    */
   countForBan(address: string): number {
     const found = this.#found(this.#addresses, address)

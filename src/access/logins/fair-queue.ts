@@ -1,6 +1,6 @@
 /**
- * PURE. The queue for slow hashes. Addresses take turns, and within an address its user names do. So a log-in
- * that comes alone waits for at most one entry of each other address, however many these have.
+ * PURE. The queue for slow hashes. Addresses take turns, and so do the user names of an address. So a log-in
+ * that comes alone waits for at most one entry of each other address, however many entries these have.
  */
 import { Shares } from './shares.ts'
 
@@ -12,12 +12,13 @@ export interface Place {
   /** The memory it takes while it waits. */
   readonly bytes: number
   /**
-   * Whether wrong passwords came from there: others go first, except one time in `SUSPECT_SHARE`, and it
-   * gives way to them.
+   * Whether wrong passwords came from there. Others are served first, except once in `SUSPECT_SHARE` times,
+   * and a suspect gives way to them when the queue is full.
    */
   readonly isSuspect: boolean
 }
 
+/** The limits of the queue: log-ins and bytes in all, and log-ins of one address and of one user. */
 export interface QueueLimits {
   readonly loginQueueMax: number
   readonly loginQueueBytesMax: number
@@ -28,15 +29,18 @@ export interface QueueLimits {
 /** The limit that refused an entry. */
 export type FullBy = keyof QueueLimits
 
+/** An entry of the queue. */
 export interface Entry<T> {
   readonly place: Place
   readonly item: T
+  /** False once it was served or refused, or has left. */
   waits: boolean
 }
 
 /** While both wait, one in this many that are served is a suspect. */
 const SUSPECT_SHARE = 4
 
+/** Queues entries and serves addresses in turn. */
 export class FairQueue<T> {
   readonly #limits: QueueLimits
   readonly #trusted = new Lane<T>()
@@ -58,8 +62,8 @@ export class FairQueue<T> {
   }
 
   /**
-   * Adds an entry. Where a limit is exceeded, the newest entry of the one with the most gives way, suspects
-   * first. That may be the new entry itself. `refused` hears of it, and of the limit.
+   * Adds an entry. While a limit is exceeded, the newest entry of the address or user with the most entries
+   * gives way, suspects first. It may be the new entry itself. `refused` gets its item and the limit.
    */
   push(place: Place, item: T, refused: (item: T, by: FullBy) => void): Entry<T> {
     const entry: Entry<T> = { place, item, waits: true }
@@ -73,7 +77,7 @@ export class FairQueue<T> {
     return entry
   }
 
-  /** Removes and returns the next one. */
+  /** Removes and returns the next item. */
   shift(): T | undefined {
     const isSuspectsTurn = this.#trustedInARow >= SUSPECT_SHARE - 1
     const [first, second] = isSuspectsTurn ? [this.#suspects, this.#trusted] : [this.#trusted, this.#suspects]
@@ -84,7 +88,7 @@ export class FairQueue<T> {
     return entry.item
   }
 
-  /** Removes an entry that gave up; false where it no longer waits. */
+  /** Removes an entry that gave up. Returns false if it no longer waits. */
   leave(entry: Entry<T>): boolean {
     if (!entry.waits) return false
     this.#take(entry)

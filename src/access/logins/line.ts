@@ -1,6 +1,5 @@
 /**
- * PURE. A line whose entries may leave from any place. Its first and last ones are found without looking at
- * all.
+ * PURE. A line whose entries may leave from any place. Its first and last entries are found without a search.
  */
 
 /** An entry of a line. */
@@ -9,9 +8,10 @@ export interface Standing {
   waits: boolean
 }
 
-/** The array is cleaned when it has more entries that left than wait, by this many. */
+/** The array is cleaned when this many more of its entries have left than wait. */
 const GONE_MAX = 32
 
+/** The entries in the order in which they came. */
 export class Line<E extends Standing> {
   #entries: E[] = []
   #head = 0

@@ -1,14 +1,16 @@
-/** Reports once, when log-ins have to wait long, how many wait and how long the last one will. */
+/** Reports a crowd of log-ins once: how many wait, and for how long, if that is long. */
 import type { PasswordWork } from './password-work.ts'
 
 /** Shorter waits are not reported. */
 const LONG_SECONDS = 10
 
-/** The report waits until the fleet is there: at its first clients, the number would say nothing. */
+/** The report waits for more clients of the fleet: after its first ones the number would say little. */
 const TELL_AFTER_MS = 3000
 
+/** Gets the number of waiting log-ins, the seconds that the last one will wait, and the time of a hash. */
 export type CrowdListener = (waiting: number, seconds: number, hashMs: number) => void
 
+/** Watches for crowds. */
 export class LoginCrowd {
   readonly #work: PasswordWork
   readonly #tell: CrowdListener

@@ -12,10 +12,7 @@ import type { FullBy } from './fair-queue.ts'
 import { LeftError, PasswordsBusyError, type PasswordWork, type Waiting } from './password-work.ts'
 import { RememberedLogins } from './remembered-logins.ts'
 
-/**
- * The hash that an unknown user's password is checked against, unless another is set: argon2id, of nobody's
- * password.
- */
+/** The hash that an unknown user's password is checked against by default: argon2id, of nobody's password. */
 export const NOBODY: ChosenHash = {
   kind: 'argon2',
   encoded:
@@ -47,11 +44,12 @@ export interface Attempt {
 }
 
 /**
- * Memory of a waiting log-in besides its password and names: its place in the queue, promises, the packet. In
- * bytes.
+ * The bytes that a waiting log-in takes besides its password and names: its place in the queue, promises, the
+ * packet.
  */
 const WAITING_BYTES = 3000
 
+/** Checks passwords, and remembers those that were right. */
 export class Logins {
   readonly #work: PasswordWork
   #remembered = new RememberedLogins()
@@ -75,9 +73,9 @@ export class Logins {
   }
 
   /**
-   * Whether the password is right, as far as no slow hash is needed: it was right before for the same stored
-   * hash, or it is the generated one. Both are checked for every user. A delayed password has no slow hash
-   * that would hide the difference, so otherwise the time taken would tell who exists.
+   * Whether the password is known to be right without a slow hash: it was right before for the same stored
+   * hash, or it is the generated one. Both are checked for every user. Otherwise the time taken would tell
+   * who exists, since a delayed password has no slow hash that hides the difference.
    */
   isKnownRight({ userName, password, stored }: Attempt): boolean {
     const isGenerated = stored?.kind === 'generated'
@@ -89,7 +87,7 @@ export class Logins {
   }
 
   /**
-   * Checks the password of a user: at once where no slow hash is needed, otherwise when its turn has come. A
+   * Checks the password of a user: at once if no slow hash is needed, otherwise when its turn has come. A
    * wrong password takes as long for an unknown user, or for one with a generated password. So the time tells
    * neither who exists nor whose password could be guessed. Never rejects.
    */

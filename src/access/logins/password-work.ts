@@ -8,13 +8,12 @@ import { type Entry, FairQueue, type FullBy, type Place, type QueueLimits } from
 const THREADS_FOR_DISK = 2
 const THREADS = 4
 
-/**
- * How long a hash is taken to need before any was measured, and over about how many the moving average goes.
- */
+/** The assumed time of a hash before any was measured. */
 const HASH_MS = 50
+/** The moving average is over about so many hashes. */
 const MEASURED = 16
 
-/** The limits of the queue where none are given. */
+/** The limits of the queue if none are given. */
 const QUEUE: QueueLimits = {
   loginQueueMax: 16_384,
   loginQueueBytesMax: 64 * 1024 ** 2,
@@ -41,8 +40,7 @@ export class LeftError extends Error {
 /** Gets calls as a log-in goes through the queue. */
 export interface Waiting {
   /**
-   * It waits in the queue; `leave` removes it. Not called where it is its turn at once, or it is refused at
-   * once.
+   * It waits in the queue; `leave` removes it. Not called if its turn comes, or it is refused, at once.
    */
   queued(leave: () => void): void
   /** Its turn has come. */
@@ -54,12 +52,14 @@ interface Turn {
   readonly refuse: (error: Error) => void
 }
 
+/** The options of this work. */
 export interface PasswordWorkOptions {
   readonly atOnceMax?: number
   /** Read with each log-in that has to wait, since they may change. */
   readonly limits?: QueueLimits
 }
 
+/** Runs slow hashes: the operator's first, then those of log-ins in turn. */
 export class PasswordWork {
   readonly #atOnceMax: number
   #running = 0
@@ -71,7 +71,7 @@ export class PasswordWork {
    * waited.
    */
   readonly figures = { done: 0, refused: 0, left: 0 }
-  /** How long a slow hash took of late, on one thread. */
+  /** The recent time of a slow hash on one thread. */
   hashMs = HASH_MS
 
   constructor({ atOnceMax = atOnce(), limits = QUEUE }: PasswordWorkOptions = {}) {
@@ -87,7 +87,7 @@ export class PasswordWork {
     return this.#own.length + this.#logins.length
   }
 
-  /** How long the last one in the queue will wait, at the present pace. */
+  /** The time that the last one in the queue will wait at the present pace. */
   get waitSeconds(): number {
     return (this.waiting * this.hashMs) / this.#atOnceMax / 1000
   }
@@ -147,9 +147,9 @@ export class PasswordWork {
 }
 
 /**
- * How many passwords are hashed at once: two. Where libuv has more than four threads it may be more, up to
- * the number of processors besides the one for the main thread. Where it has fewer than four, one is left to
- * the disk.
+ * Returns how many passwords are hashed at once: two by default. If libuv has more than four threads, it may
+ * be more, up to the number of processors besides the one for the main thread. If libuv has fewer than four,
+ * one is left to the disk.
  */
 export function atOnce(
   threads = Number(process.env.UV_THREADPOOL_SIZE ?? THREADS),

@@ -7,6 +7,7 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { type LoginFile, MAC_BYTES, REMEMBERED_MAX } from '../files/login-file.ts'
 import type { ChosenHash } from '../passwords/password-hash.ts'
 
+/** The log-ins that were right. */
 export class RememberedLogins {
   readonly #key: Buffer
   readonly #file: LoginFile | null
@@ -14,7 +15,7 @@ export class RememberedLogins {
   /** Each 32 characters of `latin1`; the one used longest ago comes first. */
   readonly #macs = new Set<string>()
 
-  /** Starts with the log-ins that `file` kept over a restart; null where none are kept. */
+  /** Starts with the log-ins that `file` kept over a restart; null if none are kept. */
   constructor(file: LoginFile | null = null, max = REMEMBERED_MAX) {
     this.#file = file
     this.#max = max
@@ -26,7 +27,7 @@ export class RememberedLogins {
     return this.#macs.size
   }
 
-  /** Whether this password was right for this user when the same was stored. */
+  /** Whether this password was right for this user while the same hash was stored. */
   has(userName: string, password: Buffer, stored: ChosenHash): boolean {
     const mac = this.#macOf(userName, password, stored)
     if (!this.#macs.has(mac)) return false

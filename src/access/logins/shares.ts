@@ -1,10 +1,10 @@
 /**
- * PURE. Entries by two names, such as address and user name: finds the name with the most, and the one whose
- * turn it is.
+ * PURE. Keeps entries by two names, such as address and user name. Finds the name with the most entries, and
+ * the entry whose turn it is.
  */
 import { Line, type Standing } from './line.ts'
 
-/** Names by how many entries they have, so that the one with the most is found without a search. */
+/** Names by the number of their entries, so that the one with the most is found without a search. */
 class Lengths {
   readonly #names: Set<string>[] = []
 
@@ -20,7 +20,7 @@ class Lengths {
     while (names.length > 0 && names.at(-1)!.size === 0) names.pop()
   }
 
-  /** A name with the most entries; `preferred` where it is one of them. */
+  /** Returns a name with the most entries; `preferred` if it is one of them. */
   nameOfLargest(preferred: string): string | undefined {
     const names = this.#names.at(-1)
     if (names?.has(preferred) === true) return preferred
@@ -101,7 +101,7 @@ export class Shares<E extends Standing> {
     this.#lengths.moved(outer, share.length + 1, share.length)
   }
 
-  /** The entry whose turn it is, for the caller to remove. Both of its names go to the end. */
+  /** Returns the entry whose turn it is, for the caller to remove. Both of its names go to the end. */
   next(): E | undefined {
     for (const [outer, share] of this.#shares) {
       this.#shares.delete(outer)
@@ -111,12 +111,12 @@ export class Shares<E extends Standing> {
     return undefined
   }
 
-  /** The newest entry of the inner name that has the most under this outer name. */
+  /** Returns the newest entry of the inner name that has the most entries under this outer name. */
   newestOf(outer: string, inner: string): E | undefined {
     return this.#shares.get(outer)?.newestOfLargest(inner)
   }
 
-  /** The same for the outer name that has the most of all. The given names are preferred among equals. */
+  /** The same for the outer name with the most entries of all. The given names are preferred among equals. */
   newestOfLargest(outer: string, inner: string): E | undefined {
     const name = this.#lengths.nameOfLargest(outer)
     return name === undefined ? undefined : this.newestOf(name, inner)

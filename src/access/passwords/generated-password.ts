@@ -1,7 +1,7 @@
 /**
- * Passwords that Godwit generates. They have 144 random bits, which nobody guesses however fast a try is. So
- * one HMAC with a salt is enough to store them, and a check takes microseconds where argon2id takes 25 to 60
- * ms. Nothing here may be logged.
+ * Generates passwords and checks them. They have 144 random bits, which nobody guesses however fast a try is.
+ * So one HMAC with a salt is enough to store them, and a check takes microseconds, while argon2id takes 25 to
+ * 60 ms. Nothing here may be logged.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 
@@ -49,7 +49,7 @@ export function isGeneratedHash(text: string): boolean {
 /** Parses such a hash. Returns a text that says what is wrong with it. */
 export function parseGeneratedHash(text: string): GeneratedHash | string {
   const parts = text.startsWith(PREFIX) ? SALT_AND_DIGEST.exec(text.slice(PREFIX.length)) : null
-  if (parts === null) return `a hash of a password that Godwit made is ${PREFIX}SALT$DIGEST`
+  if (parts === null) return `the hash of a generated password is ${PREFIX}SALT$DIGEST`
   const [salt, digest] = [parts[1]!, parts[2]!].map((part) => Buffer.from(part, 'base64'))
   if (salt!.length !== SALT_BYTES || digest!.length !== DIGEST_BYTES)
     return 'its salt has 16 bytes, its digest 32'

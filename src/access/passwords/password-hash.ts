@@ -25,8 +25,7 @@ const derive = promisify(pbkdf2)
 const ARGON2ID = { memoryCost: 19_456, timeCost: 2, parallelism: 1, outputLen: 32 } as const
 
 /**
- * A stored hash with more memory (KiB), passes or lanes is refused, since checking it would hold everybody
- * up.
+ * A stored hash with more memory (KiB), passes or lanes is refused, since checking it would delay everybody.
  */
 const ARGON2_LIMITS = { memoryCost: 1_048_576, timeCost: 64, parallelism: 16 } as const
 
@@ -126,7 +125,7 @@ export function parseChosenHash(text: string): ChosenHash | string {
     }
     return { kind: 'pbkdf2-sha512', encoded: text, iterations, salt, digest }
   }
-  return 'the password is not hashed, or not in a known way: $6$…, $7$… and $argon2id$… are'
+  return 'the password is not hashed in a known way: $6$…, $7$… or $argon2id$…'
 }
 
 function parseArgon2(encoded: string): ChosenHash | string {
@@ -164,7 +163,7 @@ export async function isPassword(stored: PasswordHash, password: Uint8Array): Pr
   }
 }
 
-/** Null where the text is not base64. */
+/** Returns null if the text is not base64. */
 function fromBase64(text: string): Buffer | null {
   return /^[A-Za-z0-9+/]+={0,2}$/.test(text) ? Buffer.from(text, 'base64') : null
 }

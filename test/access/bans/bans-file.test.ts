@@ -39,9 +39,9 @@ test('a bad file is refused with what is wrong in it', async () => {
   for (const [text, what] of [
     ['{', 'it is not JSON'],
     ['{}', 'it has no bans'],
-    ['{"format":2,"bans":[]}', 'it is of format 2'],
-    [JSON.stringify({ format: 1, bans: [{ ...BAN, since: 'x' }] }), 'bans[0] is no ban'],
-    [JSON.stringify({ format: 1, bans: [{ ...BAN, subject: 'host' }] }), 'bans[0] is no ban'],
+    ['{"format":2,"bans":[]}', 'its format is 2'],
+    [JSON.stringify({ format: 1, bans: [{ ...BAN, since: 'x' }] }), 'bans[0] is not a ban'],
+    [JSON.stringify({ format: 1, bans: [{ ...BAN, subject: 'host' }] }), 'bans[0] is not a ban'],
   ] as const) {
     writeFileSync(path, text)
     await expect(readBans(directory)).rejects.toThrow(`${path}: ${what}`)
