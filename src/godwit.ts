@@ -60,6 +60,7 @@ export { StoreError } from './store/store.ts'
 export type { Listener, ListenerOptions, ListenerType } from './transport/listener/listener.ts'
 export { ListenError } from './transport/tls/listen-error.ts'
 
+/** A running broker. */
 export interface Broker {
   readonly listeners: readonly Listener[]
   /** A notice about the start for the operator, such as an import by the store. */

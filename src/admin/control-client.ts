@@ -118,7 +118,7 @@ function connectTo(directory: string): Promise<Socket | null> {
       else {
         const advice = 'Run this command as the user that runs the broker.'
         const options = { code: 'GODWIT_BROKER_UNREACHABLE', cause: error } as const
-        reject(new ControlError(`${path} cannot be used: ${error.message}`, advice, options))
+        reject(new ControlError(`${path} cannot be used: ${error.code ?? error.message}`, advice, options))
       }
     }
     socket.once('error', refused)
@@ -139,7 +139,10 @@ async function* answersOf(socket: Socket): AsyncGenerator<Answer> {
       }
       rest = rest.slice(from)
       if (rest.length > LINE_BYTES_MAX)
-        throw new ControlError('the broker violated the control protocol', null)
+        throw new ControlError(
+          'the broker sent an answer that is too long',
+          'Use the same version of godwit as the broker.',
+        )
     }
   } catch (error) {
     if (error instanceof ControlError || error instanceof SyntaxError) throw error

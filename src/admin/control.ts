@@ -18,6 +18,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { errorCode } from '../errors.ts'
 
+/** The name of the socket in the data directory. */
 export const CONTROL_SOCKET = 'control.sock'
 
 /** Kernels give a socket file's path 108 bytes, its final zero included. */
@@ -50,6 +51,7 @@ export function requestedBy({ by }: Readonly<Record<string, unknown>>): string {
   return typeof by === 'string' && by !== '' ? by.slice(0, BY_CHARACTERS_MAX) : 'control socket'
 }
 
+/** An open control socket. */
 export interface ControlSocket {
   readonly path: string
   close(): Promise<void>
@@ -115,7 +117,7 @@ function listenOn(server: Server, path: string): Promise<void> {
     try {
       server.listen(path, () => {
         server.off('error', reject)
-        // Accepting one connection can fail, for want of file descriptors; the socket stays open.
+        // Accepting one connection can fail without free file descriptors; the socket stays open.
         server.on('error', () => {})
         resolve()
       })

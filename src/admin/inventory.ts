@@ -288,7 +288,7 @@ function asksForMany({ words, topic, client, user, awaySeconds }: Parameters): b
   return isMany
 }
 
-/** Describes a selection for the security log in the words of the command line. */
+/** Describes a selection for the security log, with the options of the command line. */
 function inWords({ topic, client, user, awaySeconds }: ListParameters): string {
   return [
     ...(topic === undefined ? [] : [`--topic ${topic}`]),
@@ -354,7 +354,7 @@ function expectFilter(topicFilter: string): void {
   if (error !== null) {
     throw new InventoryError(
       `${topicFilter} is not a topic filter: ${error}`,
-      'See section 4.7 of the standard.',
+      'In a filter, + stands for a whole level, and # for all levels at the end.',
     )
   }
   if (topicFilter.startsWith('$share/')) {
@@ -374,14 +374,14 @@ function word({ words }: Parameters, index: number): string {
 function noSession(clientId: string): InventoryError {
   return new InventoryError(
     `there is no Session of the client '${clientId}'`,
-    'Its Client Identifier must be given exactly: godwit session list',
+    'Give its Client Identifier exactly, as in: godwit session list',
   )
 }
 
 function notConnected(clientId: string): InventoryError {
   return new InventoryError(
     `the client '${clientId}' is not connected`,
-    'It has a Session: godwit session show, or session delete.',
+    'Its Session remains: godwit session show, or godwit session delete.',
   )
 }
 
@@ -389,14 +389,14 @@ function noSubscription(inventory: Inventory, clientId: string, topicFilter: str
   if (inventory.session(clientId) === null) return noSession(clientId)
   return new InventoryError(
     `the client '${clientId}' has no Subscription to '${topicFilter}'`,
-    'The topic filter must be given exactly: godwit subscription list --client CLIENT',
+    'Give the topic filter exactly, as in: godwit subscription list --client CLIENT',
   )
 }
 
 function noRetained(topicName: string): InventoryError {
   return new InventoryError(
     `no message is retained for '${topicName}'`,
-    'The topic name must be given exactly: godwit retained list',
+    'Give the topic name exactly, as in: godwit retained list',
   )
 }
 

@@ -14,6 +14,7 @@ const LISTS_MAX = 16
 /** A list stays open for so long. */
 const OPEN_MS = 300_000
 
+/** A page of a list. */
 export interface Page<T> {
   readonly rows: readonly T[]
   /** The cursor of the next page; null after the last one. */

@@ -111,9 +111,10 @@ async function findCommand([first = 'start', second, ...rest]: readonly string[]
   const verbs = commands
     .map(({ name }) => name.split(' '))
     .flatMap(([noun, verb]) => (noun === first ? [verb!] : []))
-  const known = `one of ${verbs.join(', ')}`
-  if (second === undefined) throw new UsageError(`${first} needs ${known}: godwit ${first} ${verbs[0]}`)
-  throw new UsageError(`${first} has no '${second}'${suggestionText(second, verbs)}; it needs ${known}`)
+  const known = `${first} needs one of ${verbs.join(', ')}`
+  if (second === undefined) throw new UsageError(known)
+  const suggested = suggestionText(second, verbs)
+  throw new UsageError(`unknown command '${first} ${second}'${suggested === '' ? `; ${known}` : suggested}`)
 }
 
 function checkGrammar(
@@ -126,7 +127,7 @@ function checkGrammar(
     throw new UsageError(`${name} needs a ${missing.toLowerCase()}: godwit ${name} ${needed.join(' ')}`)
   }
   const extra = takesMore ? undefined : words[needed.length]
-  if (extra !== undefined) throw new UsageError(`'${extra}' is one word too many`)
+  if (extra !== undefined) throw new UsageError(`${name} does not expect '${extra}'`)
   const wrong = options.find((option) => !allowed.some((known) => known === option))
   if (wrong !== undefined) throw new UsageError(`${name} has no option --${wrong}`)
 }

@@ -30,5 +30,7 @@ export class ConfigError extends Error {
 }
 
 function problemLine({ where, key, message }: ConfigProblem): string {
-  return [where, key, message].filter((part) => part !== '').join(': ')
+  // `--set limits.queue_full` names its key already.
+  const parts = where.endsWith(` ${key}`) ? [where, message] : [where, key, message]
+  return parts.filter((part) => part !== '').join(': ')
 }

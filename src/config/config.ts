@@ -94,11 +94,9 @@ export function checkConfig(from: ConfigSources, nowMs?: number): Config {
     if (tls === undefined) return []
     return tlsProblems(name, tls, nowMs).map((error) => {
       const path = ['listeners', i, ...(error.key?.split('.') ?? [])]
-      return {
-        where: sources.where(path),
-        key: path.join('.'),
-        message: `${error.message}. ${error.advice}`,
-      }
+      // The problem itself names the key; the message begins with the name of the listener.
+      const message = error.key === undefined ? error.message : error.message.replace(`${error.key}: `, '')
+      return { where: sources.where(path), key: path.join('.'), message: `${message}. ${error.advice}` }
     })
   })
   problems.push(
@@ -223,6 +221,9 @@ function toConfig(settings: Settings): Config {
 /** At most so many unknown keys of a group are reported; more must have one common cause. */
 const UNKNOWN_KEYS_MAX = 20
 
+/** If a group has more keys, an error does not list all of them. */
+const LISTED_KEYS_MAX = 20
+
 /** Describes an issue of zod in terms of the configuration. */
 function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] {
   const path = issue.path as (string | number)[]
@@ -254,7 +255,12 @@ function unknownKey(path: readonly (string | number)[], unknown: string): string
   if (near !== undefined) return `unknown key; did you mean ${[...path, near].join('.')}?`
   const elsewhere = KEYS.filter((key) => key.split('.').at(-1) === unknown)
   if (elsewhere.length > 0) return `unknown key here; did you mean ${elsewhere.join(' or ')}?`
-  return `unknown key; allowed here: ${siblings.join(', ')}`
+  if (siblings.length <= LISTED_KEYS_MAX) return `unknown key; allowed here: ${siblings.join(', ')}`
+  const similar = siblings.filter((key) => key.includes(unknown))
+  if (similar.length === 0 || similar.length > LISTED_KEYS_MAX) {
+    return `unknown key; config/godwit.example.yaml lists all ${siblings.length} keys of ${path.join('.')}`
+  }
+  return `unknown key; did you mean one of ${similar.join(', ')}?`
 }
 
 /** Returns the keys that are allowed directly under this path. */

@@ -53,6 +53,7 @@ export function row<T>(of: KeyRow<T>): KeyRow<T> {
   return of
 }
 
+/** Whether a value of a table is a row, not a group of rows. */
 export function isRow(value: KeyRow<unknown> | KeyTable): value is KeyRow<unknown> {
   return value.schema instanceof z.ZodType
 }

@@ -12,6 +12,7 @@ import { bytes, flag, integer, oneOf, seconds, text, value } from './value.ts'
 
 const MIB = 1024 ** 2
 
+/** The allowed values of `allowed_origins`, in words. */
 export const ORIGINS = 'a list of origins such as https://example.org, or ["*"] for every page'
 
 /** The rules for Client Identifiers. */

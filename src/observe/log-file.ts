@@ -50,7 +50,7 @@ export class LogFile {
   readonly #events: LogFileEvents
   readonly #timer: NodeJS.Timeout
   #stream: WriteStream
-  #node: bigint
+  #inode: bigint
   #isLosing = false
   /** Lost lines that no line has reported yet. */
   #lost = 0
@@ -60,9 +60,9 @@ export class LogFile {
     this.#path = path
     this.#waitingBytesMax = waitingBytesMax
     this.#events = events
-    const { stream, node } = this.#open()
+    const { stream, inode } = this.#open()
     this.#stream = stream
-    this.#node = node
+    this.#inode = inode
     this.#timer = setInterval(() => void this.check(), CHECK_MS).unref()
   }
 
@@ -79,15 +79,15 @@ export class LogFile {
   /** Begins a new file if this one was renamed, was removed or cannot be written. Never rejects. */
   async check(): Promise<void> {
     const found = await stat(this.#path, { bigint: true }).catch(() => null)
-    if (found?.ino === this.#node && !this.#stream.errored) {
+    if (found?.ino === this.#inode && !this.#stream.errored) {
       if (this.#lost > 0 && this.#stream.writableLength === 0) this.#tellLost()
       return
     }
     try {
-      const { stream, node } = this.#open()
+      const { stream, inode } = this.#open()
       this.#stream.end()
       this.#stream = stream
-      this.#node = node
+      this.#inode = inode
       if (this.#lost > 0) this.#tellLost()
     } catch (error) {
       this.#lose(error instanceof Error ? error.message : String(error))
@@ -123,7 +123,7 @@ export class LogFile {
     })
   }
 
-  #open(): { stream: WriteStream; node: bigint } {
+  #open(): { stream: WriteStream; inode: bigint } {
     const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
     let fd: number | null = null
     try {
@@ -131,10 +131,10 @@ export class LogFile {
       const found = fstatSync(fd, { bigint: true })
       // The mode of a device must stay as it is.
       if (found.isFile()) fchmodSync(fd, MODE)
-      const node = found.ino
+      const inode = found.ino
       const stream = createWriteStream('', { fd })
       stream.on('error', (error) => this.#lose(error.message))
-      return { stream, node }
+      return { stream, inode }
     } catch (error) {
       if (fd !== null) closeSync(fd)
       throw new LogFileError(this.#path, error as NodeJS.ErrnoException)

@@ -12,12 +12,12 @@ import { CLIENT_CODES, refusalCode } from './security.ts'
 import { peerName, TakeoverDetector } from './takeovers.ts'
 import { type Fields, type LineKind, type Occurrence, Tally } from './tally.ts'
 
-/** Packets of one client and type that are logged individually before they are counted. */
+/** So many packets of one client and type are logged individually; further ones are counted. */
 const PACKETS_BURST = 1000
 
 const FLUSH_MS = 1000
 
-/** Clients whose violations are remembered; those of older ones are logged again. */
+/** At most so many pairs of client and rule are remembered; older ones are logged again. */
 const FORGIVEN_MAX = 10_000
 
 /** Drops that are normal in the life of a Session. */
@@ -46,15 +46,18 @@ const KINDS = {
   eased: ordinary('info', 'memory and disk are no longer short', 'state', 'detail'),
   relieved: {
     level: 'warn',
-    text: 'a client is limited because it uses most',
+    text: 'a client is limited because it uses the most memory or disk',
     source: 'clientId',
     subject: 'step',
     burst: 1,
   },
   storeFailed: ordinary('error', 'the store failed', 'state', 'detail'),
   clockStepped: {
-    ...{ level: 'warn', text: 'the wall clock was set; expiry times are not affected' },
-    ...{ source: 'state', subject: 'detail', burst: 1 },
+    level: 'warn',
+    text: 'the wall clock was set; expiry times are not affected',
+    source: 'state',
+    subject: 'detail',
+    burst: 1,
   },
   clockCorrected: ordinary(
     'warn',
@@ -64,11 +67,19 @@ const KINDS = {
   ),
   forgiven: ordinary('warn', 'the client breaks a rule that its listener tolerates', 'remoteAddress', 'rule'),
   loginRefused: {
-    ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
+    level: 'warn',
+    text: 'client refused',
+    source: 'remoteAddress',
+    subject: 'userName',
+    burst: 1,
     fields: { security: CLIENT_CODES.loginRefused.code },
   },
   connectionRefused: {
-    ...{ level: 'warn', text: 'client refused', source: 'remoteAddress', subject: 'userName', burst: 1 },
+    level: 'warn',
+    text: 'client refused',
+    source: 'remoteAddress',
+    subject: 'userName',
+    burst: 1,
     fields: { security: CLIENT_CODES.connectionRefused.code },
   },
   lost: { level: 'warn', text: 'messages dropped', source: 'clientId', subject: 'reason', burst: 1 },
@@ -111,7 +122,7 @@ const KINDS = {
   sent: { ...ordinary('trace', 'packet sent', 'clientId', 'packet'), burst: PACKETS_BURST },
 } as const satisfies Readonly<Record<string, LineKind>>
 
-/** Writes or counts a line of this kind. */
+/** Writes or counts an event of this kind. */
 type Tell = (kind: LineKind, occurrence: Occurrence, describe: () => Fields) => void
 
 /**

@@ -69,6 +69,7 @@ export interface HistogramMetric {
   readonly status?: readonly string[]
 }
 
+/** A row of the table of metrics. */
 export type Metric = NumberMetric | LabelledMetric | HistogramMetric
 
 /** The value of a metric, by what its row says. */
@@ -83,6 +84,7 @@ export type ValueOf<M> = M extends { readonly kind: 'histogram' }
 /** The value of a metric in the answer to `status`. */
 export type StatusValueOf<M> = M extends { readonly kind: 'histogram' } ? Percentiles : ValueOf<M>
 
+/** The median, 99th percentile and maximum of a histogram. */
 export interface Percentiles {
   readonly p50: number
   readonly p99: number

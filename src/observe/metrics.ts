@@ -12,6 +12,7 @@ type FieldsOf<V> = { [N in keyof Counters]: Counters[N] extends V ? N : never }[
 type CounterRows = Readonly<Record<FieldsOf<number>, NumberMetric>> &
   Readonly<Record<FieldsOf<Readonly<Record<string, number>>>, LabelledMetric>>
 
+/** The table of metrics. */
 export const METRICS = {
   // ── the process ──────────────────────────────────────────────────────────────────────────────────────────
   uptimeSeconds: {
@@ -421,6 +422,7 @@ export const METRICS = {
   },
 } as const satisfies Readonly<Record<string, Metric>> & CounterRows
 
+/** The name of a metric in the table. */
 export type MetricName = keyof typeof METRICS
 
 /** The rows of the table. */

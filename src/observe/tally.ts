@@ -10,8 +10,10 @@
 import { beginningOf } from '../mqtt/utf8.ts'
 import { printable } from './printable.ts'
 
+/** A level of the log. */
 export type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error'
 
+/** The fields of a line besides its text. */
 export type Fields = Readonly<Record<string, unknown>>
 
 /** A kind of line. Each kind must be a single object, because counts are stored by it. */
@@ -40,6 +42,7 @@ export interface Occurrence {
   readonly count?: number
 }
 
+/** The bounds of a log, and its output. */
 export interface TallyOptions {
   /** Repeated events make at most one line in this time. */
   readonly repeatMs: number

@@ -17,6 +17,7 @@ export type Durability = 'fsync' | 'interval' | 'os' | 'memory'
 export type GivenListener = Omit<ListenerOptions, 'name' | 'allowAnonymous'> &
   Partial<Pick<ListenerOptions, 'name' | 'allowAnonymous'>>
 
+/** The options of a broker. */
 export interface BrokerOptions {
   /** Keeps Sessions, queues, retained messages and Wills. Without it nothing is stored (`memory`). */
   readonly dataDirectory?: string

@@ -8,6 +8,7 @@ export type Banned =
   | { readonly clientId: string }
   | { readonly userName: string }
 
+/** The bans of a broker, for the program that embeds it. */
 export interface BrokerBans {
   /**
    * Adds a ban, or replaces an earlier one with the same subject, and ends the connections that it concerns.

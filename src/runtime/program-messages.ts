@@ -11,7 +11,9 @@ import {
 import { ProtocolError, Reason } from '../mqtt/reason.ts'
 import { topicNameError } from '../mqtt/topics.ts'
 
+/** A message to publish. */
 export interface PublishOptions {
+  /** A topic name. */
   readonly topic: string
   readonly payload: string | Uint8Array
   readonly qos?: QoS
@@ -21,6 +23,7 @@ export interface PublishOptions {
   readonly expirySeconds?: number
 }
 
+/** The options of a Subscription. */
 export interface SubscribeOptions {
   /** 2 by default: messages keep the QoS with which they were published. */
   readonly qos?: QoS

@@ -216,6 +216,7 @@ function usersKeepingSessions(
 
 const NONE: Matches = Object.freeze({ count: 0, names: [], connected: 0, messages: 0 })
 
+/** Counts the Sessions that a change concerns. `deletes` also deletes those of a removed user. */
 async function sessionsConcerned(
   server: Server,
   command: string,

@@ -237,7 +237,7 @@ describe('rights that are taken away for a while', () => {
     const closed = new Promise<void>((resolve) => online.client.once('close', () => resolve()))
     const disabled = await done(data, 'user', 'disable', 'device')
     expect(disabled).toContain('1 connection ended')
-    expect(disabled).toContain('1 Will of these not published: no longer allowed')
+    expect(disabled).toContain('1 Will of ended connections not published: no longer allowed')
     await closed
   })
 })

@@ -232,7 +232,8 @@ describe('reload', () => {
       expect.stringMatching(
         new RegExp(
           String.raw`^godwit: .*did you mean limits\.queue_bytes_max\?\n` +
-            String.raw`The broker keeps its old configuration\.\nCode: GODWIT_CONFIG_INVALID\n$`,
+            String.raw`Correct this and try again\. The broker keeps its old configuration\.\n` +
+            String.raw`Code: GODWIT_CONFIG_INVALID\n$`,
         ),
       ),
     ])

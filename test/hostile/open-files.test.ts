@@ -107,7 +107,7 @@ test('strangers who take every file descriptor they get do not end the broker', 
     counted: { limited: { connectionsMax: 600 - room } },
   })
   expect(await output(process.execPath, MAIN, 'status', '--data', join(directory, 'data'))).toMatch(
-    /^connections +172 open, 172 allowed by the limit of open files, 300$/m,
+    /^connections +172 open, at most 172 \(limit of open files: 300\)$/m,
   )
   expect(program.stdout).toMatch(/"limit":"connectionsMax".*limit of open files, 300, allows 172 connections/)
   await program.kill()

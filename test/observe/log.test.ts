@@ -313,8 +313,18 @@ test('short memory is logged once, with the limited clients and the steps', () =
   events.emit('health', { state: 'ok', detail: '', before: 'pressed' })
   expect(lines).toMatchObject([
     { level: 'warn', msg: 'memory or disk is short: the largest users are limited', detail },
-    { level: 'warn', msg: 'a client is limited because it uses most', ...paid, step: 'paused' },
-    { level: 'warn', msg: 'a client is limited because it uses most', ...paid, step: 'capped' },
+    {
+      level: 'warn',
+      msg: 'a client is limited because it uses the most memory or disk',
+      ...paid,
+      step: 'paused',
+    },
+    {
+      level: 'warn',
+      msg: 'a client is limited because it uses the most memory or disk',
+      ...paid,
+      step: 'capped',
+    },
     { level: 'info', msg: 'memory and disk are no longer short' },
   ])
   detach()

@@ -140,8 +140,9 @@ export function effectLines(given: string, command: AccountCommand, effects: Acc
     `${counted(sessionsSuspended, 'Session')} suspended until they are allowed again`
   const told: (string | false)[] = [
     connectionsEnded > 0 && `${counted(connectionsEnded, 'connection')} ended${anonymous}`,
-    willsPublished > 0 && `${counted(willsPublished, 'Will')} of these published`,
-    willsDenied > 0 && `${counted(willsDenied, 'Will')} of these not published: no longer allowed`,
+    willsPublished > 0 && `${counted(willsPublished, 'Will')} of ended connections published`,
+    willsDenied > 0 &&
+      `${counted(willsDenied, 'Will')} of ended connections not published: no longer allowed`,
     // Subscriptions of a removed user never resume; lines about its Sessions follow below.
     command !== 'user remove' && subscriptionsSuspended > 0 && suspended,
     subscriptionsResumed > 0 && `${counted(subscriptionsResumed, 'Subscription')} active again`,
@@ -237,7 +238,7 @@ async function readPassword(
   if (askSecret === null) {
     throw new InputError(
       'there is no terminal to ask for a password',
-      'Use --generate, or name a file with the password: --password-file FILE, or - for the standard input.',
+      'Use --generate, or --password-file FILE; - as FILE is the standard input.',
     )
   }
   const name = printable(words[0] ?? '')
@@ -337,7 +338,7 @@ function done(name: AccountCommand, words: readonly string[], roles: readonly st
     case 'user remove':
       return `user ${first} removed`
     case 'user password':
-      return `user ${first} has another password`
+      return `password of user ${first} changed`
     case 'user disable':
       return `user ${first} disabled`
     case 'user enable':

@@ -20,12 +20,12 @@ export function clientExamples(settings: ClientSettings): string {
   const urlHost = host.includes(':') ? `[${host}]` : host
   const url = `mqtts://${urlHost}:${port}`
   const credentials = `-u ${userName} -P ${shellWord(password)}`
-  return `mosquitto_pub (other users of this machine can see a password on a command line while it runs;
-~/.config/mosquitto_pub can hold -u and -P instead):
+  return `mosquitto_pub (other users of this machine can see the password while it runs;
+put -u and -P into ~/.config/mosquitto_pub to avoid this):
 
 mosquitto_pub -h ${host} -p ${port} --cafile ${shellWord(caFile)} ${credentials} -q 1 -t hello/world -m hi
 
-JavaScript, with MQTT.js (in a browser: wss://${urlHost}:${webSocketPort}/mqtt, after it trusts ca.crt):
+JavaScript, with MQTT.js (a browser that trusts ca.crt uses wss://${urlHost}:${webSocketPort}/mqtt):
 
 import { readFileSync } from 'node:fs'
 import mqtt from 'mqtt'
@@ -53,7 +53,7 @@ PubSubClient client(tls);
 void setup() {
   WiFi.begin("NETWORK", "ITS PASSWORD");
   while (WiFi.status() != WL_CONNECTED) delay(100);
-  configTime(0, 0, "pool.ntp.org");  // a certificate is valid for a time: the clock has to be right
+  configTime(0, 0, "pool.ntp.org");  // certificates need the right time
   while (time(nullptr) < 1700000000) delay(100);
   tls.setCACert(CA);
   client.setServer(${text(host)}, ${port});

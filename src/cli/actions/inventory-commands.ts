@@ -147,9 +147,7 @@ function pageText({ kind }: InventoryCommand, { rows, after }: Page<never>): str
   const { name, columns } = LISTS[kind]
   if (rows.length === 0) return `no ${name}`
   const more =
-    after === null
-      ? []
-      : [`there are more: the same command again with --after ${after}, or a larger --limit`]
+    after === null ? [] : [`for more rows: the same command with --after ${after}, or with a larger --limit`]
   return [...table(columns, rows), ...more].join('\n')
 }
 
@@ -220,20 +218,19 @@ function done(command: InventoryCommand, answer: ChangeResult): string {
   const { kind, verb, words } = command
   if (words.length === 0) return bulkResultText(command, answer)
   const [name = '', filter] = words.map((word) => printable(word))
-  if (kind === 'retained') return `deleted ${answer.count} retained messages: ${name}`
+  if (kind === 'retained') return `deleted ${counted('retained', answer.count)}: ${name}`
   if (kind === 'subscription') return `deleted the Subscription of '${name}' to '${filter}'`
   if (verb === 'kick') return `ended the connection of '${name}'; its Session stays, and it may come back`
-  return `deleted the Session of '${name}'; the client may come back and begin a new one`
+  return `deleted the Session of '${name}'; the client may come back with a new one`
 }
 
 /** Describes what a command for all that match has changed, or would change. */
 function bulkResultText({ kind, verb, topic, dryRun }: InventoryCommand, answer: ChangeResult): string {
   const { count, names = [], connected = 0, messages = 0 } = answer
   if (kind === 'retained' && topic !== undefined && !dryRun) {
-    return `deleted ${count} retained messages: ${printable(topic)}`
+    return `deleted ${counted(kind, count)}: ${printable(topic)}`
   }
-  const noun = MANY_NOUNS[verb === 'kick' ? 'client' : kind === 'client' ? 'session' : kind]
-  const what = `${count} ${noun[count === 1 ? 0 : 1]}`
+  const what = counted(verb === 'delete' && kind === 'client' ? 'session' : kind, count)
   const done =
     verb === 'kick'
       ? ['would end the connections of', 'ended the connections of']
@@ -247,11 +244,15 @@ function bulkResultText({ kind, verb, topic, dryRun }: InventoryCommand, answer:
   return [`${dryRun ? done[0] : done[1]} ${what}${more}${such}`, ...next].join('\n')
 }
 
-const MANY_NOUNS: Readonly<Record<InventoryKind, readonly [one: string, many: string]>> = {
+const NOUNS: Readonly<Record<InventoryKind, readonly [one: string, many: string]>> = {
   client: ['client', 'clients'],
   session: ['Session', 'Sessions'],
   subscription: ['Subscription', 'Subscriptions'],
   retained: ['retained message', 'retained messages'],
+}
+
+function counted(kind: InventoryKind, count: number): string {
+  return `${count} ${NOUNS[kind][count === 1 ? 0 : 1]}`
 }
 
 function presence(disconnectedSeconds: number | null): string {

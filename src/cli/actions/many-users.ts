@@ -48,7 +48,7 @@ export async function changeManyUsers(
   const { command: name, json, generate, keepSessions } = command
   const path = command.names!
   const isForBroker = await usesBroker(directory, command)
-  const names = serverNamesOf(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
+  const names = userNamesOf(await inputFrom(path, stdin, NAMES_BYTES_MAX), path)
   const known = (await carryOut(directory, isForBroker, 'user list', { words: [] })) as UserList
   expectNames(name, names, new Set(known.users.map((user) => user.name)))
   const roles = command.roles.length === 0 ? [CLIENT_ROLE] : command.roles
@@ -75,7 +75,7 @@ export async function changeManyUsers(
 }
 
 /** Reads one name per line and skips empty lines. Throws InputError. */
-function serverNamesOf(content: Buffer, path: string): string[] {
+function userNamesOf(content: Buffer, path: string): string[] {
   const where = path === '-' ? 'the standard input' : path
   const text = content.toString('utf8')
   if (!Buffer.from(text, 'utf8').equals(content))

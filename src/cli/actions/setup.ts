@@ -125,11 +125,11 @@ export async function setup(options: SetupOptions, nowMs: number): Promise<strin
 function checkNames({ names, addresses }: SetupOptions): void {
   const wrongName = names.find((name) => !isDnsName(name))
   if (wrongName !== undefined) {
-    throw new SetupError(`'${wrongName}' is not a DNS name`, 'Give an address with --address.')
+    throw new SetupError(`'${wrongName}' is not a DNS name`, 'Correct it, or give an address with --address.')
   }
   const wrongAddress = addresses.find((address) => isIP(address) === 0)
   if (wrongAddress !== undefined) {
-    throw new SetupError(`'${wrongAddress}' is not an IP address`, 'Give a name with --name.')
+    throw new SetupError(`'${wrongAddress}' is not an IP address`, 'Correct it, or give a name with --name.')
   }
 }
 
@@ -273,7 +273,7 @@ async function ensureServerCertificate(
   if (!isThere) refuseOrphanKey(key!, certificate!)
   if (authority.key === null) {
     throw new SetupError(
-      `${join(directory, files.authority.key)} is missing, and only this key can sign certificates`,
+      `${join(directory, files.authority.key)} is missing, and no other key can sign certificates`,
       'Put it back while this command runs.',
     )
   }
@@ -379,7 +379,7 @@ listeners:
   await write(directory, DIRECTORY_FILE, text, 0o644, 'new')
   report.push(
     `godwit made ${DIRECTORY_FILE}: TLS on port ${port}, WebSocket on ${webSocketPort}, ` +
-      'nobody without a password',
+      'passwords required',
   )
   return { port, webSocketPort }
 }

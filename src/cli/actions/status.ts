@@ -26,7 +26,7 @@ export function statusText(answer: BrokerStatus): string {
     // Absent from brokers of 0.1.0.
     ...(answer.certificates ?? []).map(({ listener, detail, renewed }): [string, string] => [
       'certificate',
-      `${listener}: ${detail}${renewed ? ', renewed by the broker itself' : ''}`,
+      `${listener} ${detail}${renewed ? '; renewed automatically' : ''}`,
     ]),
     ['data', `${answer.dataDirectory}, durability ${durability(answer)}, ${free(answer.freeBytes)}`],
     ['clients', `${answer.clientsConnected} connected, ${held.sessions} Sessions, ${held.wills} Wills`],
@@ -34,7 +34,7 @@ export function statusText(answer: BrokerStatus): string {
     ['Subscriptions', subscriptions(held.subscriptions, answer.subscriptionsSuspended)],
     [
       'messages',
-      `${held.queuedMessages} queued, ${held.inFlightMessages} in flight, ${held.retainedMessages} retained`,
+      `${held.queuedMessages} queued, ${held.inFlightMessages} in flight, ${retained(held.retainedMessages)}`,
     ],
     ['received', `${counted.messagesReceived} messages, ${size(counted.bytesReceived)} in all`],
     ['sent', `${counted.messagesSent} messages, ${size(counted.bytesSent)} in all`],
@@ -62,8 +62,14 @@ export function statusText(answer: BrokerStatus): string {
 
 /** Describes the memory; brokers of 0.2.0 do not send the maximum. */
 function memory({ residentBytes, held, memoryBytesMax }: BrokerStatus): string {
-  const of = memoryBytesMax === undefined || memoryBytesMax === null ? '' : ` of ${size(memoryBytesMax)}`
-  return `${size(residentBytes)}, of which for clients ${size(held.memoryBytes)}${of}`
+  const most =
+    memoryBytesMax === undefined || memoryBytesMax === null ? '' : ` (at most ${size(memoryBytesMax)})`
+  return `${size(residentBytes)} in all, ${size(held.memoryBytes)} for clients${most}`
+}
+
+/** Describes the retained messages; `godwit retained list` does not show those below `$SYS`. */
+function retained(count: number): string {
+  return `${count} retained with $SYS`
 }
 
 /** Lists the clients and users that use the most memory, a line each; absent from brokers of 0.2.0. */
@@ -115,7 +121,7 @@ function commits(count: number, { p50, p99, maximum }: BrokerStatus['commitMs'])
 function connections(files: BrokerStatus['openFiles'] | undefined): string | null {
   if (files === undefined || files.openFilesMax === null) return null
   const { openFilesMax, connectionsMax, sockets } = files
-  return `${sockets} open, ${connectionsMax} allowed by the limit of open files, ${openFilesMax}`
+  return `${sockets} open, at most ${connectionsMax} (limit of open files: ${openFilesMax})`
 }
 
 function ms(duration: number): string {

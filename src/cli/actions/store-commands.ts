@@ -151,7 +151,7 @@ export async function checkStore(
     ? await checkCopy(path, damages)
     : await withDatabase(path, acceptEntry, (db) => verifyRecords(db, path, (damage) => damages.push(damage)))
   const found = `checked ${path}: ${summary(counts)}`
-  if (damages.length === 0) return { text: `${found}; nothing is damaged`, isSound: true }
+  if (damages.length === 0) return { text: `${found}\nnothing is damaged`, isSound: true }
   return { text: [found, ...damages.map(damageText)].join('\n'), isSound: false }
 }
 
@@ -178,7 +178,7 @@ export async function repair(directory: string): Promise<string> {
     return [
       `repaired ${directory}: ${summary(counts)}`,
       ...damages.map(damageText),
-      `the old data is kept in ${aside}: remove it when nobody needs it any more`,
+      `the old data is kept in ${aside}; remove it when nobody needs it`,
     ].join('\n')
   } catch (error) {
     await discardFresh(directory)
@@ -294,12 +294,12 @@ async function refuseOccupied(directory: string, force: boolean): Promise<void> 
   throw new StoreError(
     'access',
     `${directory} is not empty`,
-    'Name an empty directory with --data DIR, or use --force to move the old data aside inside it.',
+    'Name an empty directory with --data DIR, or move its old data aside: --force.',
   )
 }
 
 function brokerRunsError(directory: string): StoreError {
-  return new StoreError('locked', `a broker runs on ${directory}`, 'Stop it first.')
+  return new StoreError('locked', `a running broker uses ${directory}`, 'Stop that broker first.')
 }
 
 /** Lets `build` fill a new directory and then replaces the content of the data directory with it. */

@@ -70,9 +70,9 @@ async function* directoryChunks(directory: string): AsyncGenerator<Buffer> {
   if (!(await hasDatabase(directory))) throw noStoreError(directory)
   const db = await openDatabase(directory)
   try {
-    const damageText = await db.get(META_KEY)
-    if (damageText === undefined) throw noStoreError(directory)
-    const { format } = decodeMeta(damageText, directory)
+    const meta = await db.get(META_KEY)
+    if (meta === undefined) throw noStoreError(directory)
+    const { format } = decodeMeta(meta, directory)
     yield* containerChunks(withKeptFiles(directory, snapshotSlices(db, directory)), Date.now(), format)
   } finally {
     await db.close()

@@ -8,7 +8,7 @@ import { checkAgainstRunning } from '../start/reload.ts'
 
 interface CheckRequest {
   readonly file: string
-  /** Also asks the running broker what it would do with the file. */
+  /** Whether to ask the running broker what it would do with the file. */
   readonly againstRunning: boolean
   readonly data: string | undefined
   readonly json: boolean
@@ -25,7 +25,7 @@ export const commands = [
     parse: ([file], values) => {
       const againstRunning = values['against-running'] === true
       if (!againstRunning && values.data !== undefined) {
-        throw new UsageError('check has --data only with --against-running')
+        throw new UsageError('check takes --data only with --against-running')
       }
       return { file: file!, againstRunning, data: values.data, json: values.json === true }
     },
@@ -40,7 +40,7 @@ async function check(request: CheckRequest): Promise<string> {
     const own = ownLimits.filter((name) => name !== 'profile').map(configKey)
     if (json) return JSON.stringify({ file, ok: true, profile: limits.profile, ownLimits: own })
     if (ownLimits.length === 0) return `${file}: ok`
-    const others = own.length === 0 ? '' : `; set by keys of their own: ${own.join(', ')}`
+    const others = own.length === 0 ? '' : `; set by the file itself: ${own.join(', ')}`
     return `${file}: ok\nlimits: profile ${limits.profile}${others}`
   }
   // The broker itself reads the keys and certificates that the file names.

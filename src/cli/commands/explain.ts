@@ -11,7 +11,7 @@ export const commands = [
     options: [...PLACE, 'json', 'user', 'client', 'publish', 'subscribe', 'receive', 'qos', 'retain'],
     help: `  godwit explain access      shows which rule allows or denies --publish,
                              --subscribe or --receive TOPIC for --user NAME
-                             --client ID
+                             --client ID; --qos N and --retain are optional
 `,
     parse: (_, values) => ({ location: locationOf(values), request: explainRequest(values) }),
     run: async (context, { location, request }) => {
@@ -28,9 +28,11 @@ function explainRequest(values: OptionValues): ExplainCommand {
   )
   const [action] = asked
   if (action === undefined || asked.length > 1) {
-    throw new UsageError('explain access needs one of --publish TOPIC, --subscribe FILTER, --receive TOPIC')
+    throw new UsageError(
+      'explain access needs one of --publish TOPIC, --subscribe FILTER and --receive TOPIC',
+    )
   }
   const qos = ([0, 1, 2] as const).find((level) => String(level) === (values.qos ?? '0'))
-  if (qos === undefined) throw new UsageError(`--qos ${values.qos}: 0, 1 or 2 is needed`)
+  if (qos === undefined) throw new UsageError(`--qos ${values.qos}: it must be 0, 1 or 2`)
   return { json, user, client, action, topic: values[action]!, qos, retain }
 }

@@ -31,7 +31,7 @@ export const commands = [
   }),
 ]
 
-/** Returns the export version that this version of Godwit reads. */
+/** Returns the version of exports that this version of Godwit can import. Throws UsageError. */
 function exportVersionFor(godwit: string | undefined): ExportVersion | undefined {
   if (godwit === undefined) return undefined
   if (/^0\.1(\.\d+)?$/.test(godwit)) return 1

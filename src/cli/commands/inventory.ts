@@ -47,9 +47,9 @@ export const commands = [
       --user NAME            '' for clients without credentials
       --topic FILTER         a topic filter
       --older-than 30d       Sessions whose clients have been away for so long
-      --dry-run | --yes      kick and delete: count all that match, or do it
-      --limit N --after CURSOR
-                             list: number of rows; where the last page ended
+      --dry-run | --yes      kick and delete: only count matches, or do it
+      --limit N              list: at most N rows, 100 by default
+      --after CURSOR         list: begins where the last page ended
 `,
   }),
   inventoryCommand({ kind: 'client', verb: 'show', words: ['CLIENT'] }),
@@ -131,7 +131,7 @@ function inventoryRequest(
   const { json = false, topic, client, user, after } = values
   const limit = values.limit === undefined ? undefined : Number(values.limit)
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
-    throw new UsageError(`--limit ${values.limit}: a number from 1 is needed`)
+    throw new UsageError(`--limit ${values.limit}: it must be a whole number of at least 1`)
   }
   const awaySeconds =
     values['older-than'] === undefined ? undefined : secondsOf('--older-than', values['older-than'])
@@ -155,12 +155,12 @@ function checkSelection(
   if (words.length > 0 && missing !== undefined) {
     throw new UsageError(`${name} needs a ${missing.toLowerCase()}: godwit ${name} ${needed.join(' ')}`)
   }
-  const selection = allowed.map((option) => `--${option}`).join(', ')
+  const selection = allowed.map((option) => `--${option}`).join(' or ')
   if (words.length > 0 && selecting.length > 0) {
-    throw new UsageError(`${name} takes ${needed.join(' and ')}, or what matches ${selection}, not both`)
+    throw new UsageError(`${name} takes ${needed.join(' and ')} or a selection by ${selection}, not both`)
   }
   if (selecting.length === 0) {
-    throw new UsageError(`${name} needs ${needed.join(' and ')}, or one of ${selection} to say which`)
+    throw new UsageError(`${name} needs ${needed.join(' and ')}, or a selection by ${selection}`)
   }
   if (values['dry-run'] === true && values.yes === true) {
     throw new UsageError(`${name} takes one of --dry-run and --yes`)
@@ -169,6 +169,6 @@ function checkSelection(
   const isMeant = name === 'retained delete' && values.topic !== undefined
   if (values['dry-run'] !== true && values.yes !== true && !isMeant) {
     const given = `--${selecting[0]}`
-    throw new UsageError(`${name} with ${given} needs --dry-run to count them, or --yes to do it`)
+    throw new UsageError(`${name} with ${given} needs --dry-run (only count) or --yes (do it)`)
   }
 }

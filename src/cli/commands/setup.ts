@@ -16,6 +16,9 @@ export const commands = [
       --name NAME --address ADDRESS
                              further names and addresses for the certificate;
                              repeatable
+      --port PORT --ws-port PORT
+                             ports of the new configuration; 8883 and 8084 by
+                             default
       --renew                creates new server certificates for the same keys
       --new-key              the same with new keys
       --rsa                  adds RSA if an earlier setup created only ECDSA

@@ -80,7 +80,7 @@ async function start(
   try {
     return await serve(context, givenFile, flags, yielded)
   } catch (error) {
-    // Tells a person who started it as root why root's files cannot be read.
+    // A person who started it as root must learn why root's files cannot be read.
     for (const note of yielded) if (note !== null) context.stderr.write(`${note}\n`)
     throw error
   }
@@ -247,7 +247,7 @@ async function close(
   try {
     const closing = broker.close({ seconds }).then(() => true as const)
     const closed = await Promise.race([closing, late])
-    if (!closed) stderr.write(`godwit: not closed within ${seconds} seconds\n`)
+    if (!closed) stderr.write(`godwit: not closed within ${seconds} seconds; the process ends now\n`)
     return closed
   } catch (error) {
     logger.error({ err: error }, 'the broker could not be closed')

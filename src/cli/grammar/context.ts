@@ -1,4 +1,4 @@
-/** Everything that the command line needs from its process, and returns to it. */
+/** Types of everything that the command line needs from its process, and returns to it. */
 import type { AccessOptions } from '../../access/access-options.ts'
 import type { ControlCommand } from '../../admin/control.ts'
 import type { Config } from '../../config/config.ts'
@@ -29,6 +29,7 @@ export interface StartOptions {
   readonly controlCommands: Readonly<Record<string, ControlCommand>>
 }
 
+/** An output that may be a terminal. */
 export interface Terminal extends Output {
   readonly isTTY?: boolean
 }

@@ -74,14 +74,27 @@ export function parseOptions(words: readonly string[]) {
   try {
     return parseArgs({ args: [...words], options: OPTIONS, allowPositionals: true, strict: true })
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    const unknown = /^Unknown option '--?([^']+)'/.exec(message)?.[1]
-    if (unknown === undefined || code !== 'ERR_PARSE_ARGS_UNKNOWN_OPTION') throw new UsageError(message)
-    const [option = ''] = unknown.split('=')
-    throw new UsageError(`unknown option '${option}'${suggestionText(option, Object.keys(OPTIONS), '--')}`)
+    throw new UsageError(wrongOption(error as NodeJS.ErrnoException))
   }
 }
 
+/** Says what is wrong with an option. The messages of `parseArgs` are for programmers. */
+function wrongOption({ code, message }: NodeJS.ErrnoException): string {
+  // An option is quoted as '--name', '-n, --name' or '--name <value>'.
+  const [, quoted = '', dashes = '', found = ''] = /'((?:-\w, )?(--?)([^' ]+))/.exec(message) ?? []
+  const named = quoted.split(', ').at(-1)!
+  if (code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION') {
+    const [option = ''] = found.split('=')
+    return `unknown option ${dashes}${option}${suggestionText(option, Object.keys(OPTIONS), '--')}`
+  }
+  if (code !== 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE') return message
+  if (message.includes('does not take an argument')) return `${named} takes no value`
+  // A value that begins with a dash could be the next option.
+  const dashed = message.includes('ambiguous') ? '; one that begins with - is written --option=VALUE' : ''
+  return `${named} needs a value${dashed}`
+}
+
+/** Returns the options that locate the data directory. */
 export function locationOf({ config, data }: OptionValues): DataLocation {
   return { file: config, data }
 }
@@ -91,14 +104,16 @@ export function portOf(flag: string, text: string | undefined): number | undefin
   if (text === undefined) return undefined
   const port = Number(text)
   if (Number.isInteger(port) && port >= 1 && port <= 65_535) return port
-  throw new UsageError(`${flag} ${text}: a number from 1 to 65535 is needed`)
+  throw new UsageError(`${flag} ${text}: it must be a whole number from 1 to 65535`)
 }
 
 /** Reads a time such as `90s`. Throws UsageError. */
 export function secondsOf(option: string, text: string): number {
   const [, number, unit = 's'] = /^(\d+)([smhd])?$/.exec(text) ?? []
   if (number !== undefined) return Number(number) * SECOND_UNITS[unit]!
-  throw new UsageError(`${option} ${text}: give a number of seconds, or a time such as 90s, 5m, 2h or 30d`)
+  throw new UsageError(
+    `${option} ${text}: it must be a number of seconds, or a time such as 90s, 5m, 2h or 30d`,
+  )
 }
 
 /** Returns `; did you mean …?` if a known word is near. */

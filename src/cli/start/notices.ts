@@ -96,8 +96,9 @@ function loopbackNotices(config: Config, opening: string | null): string[] {
   if (config.listeners.every(({ allowAnonymous }) => !allowAnonymous)) return listenerNotices(config)
   const how = opening ?? 'set host: 0.0.0.0 and allow_anonymous: true for a listener of the configuration'
   return [
-    'godwit serves only this machine, and everybody on it without a password',
-    `godwit for other machines, with TLS and passwords: godwit setup; without either: ${how}`,
+    'godwit serves only this machine; everybody on it may connect without a password',
+    'godwit for other machines, with TLS and passwords: godwit setup',
+    `godwit for other machines, without either: ${how}`,
   ]
 }
 

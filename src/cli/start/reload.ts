@@ -194,9 +194,12 @@ async function refusable(work: () => Promise<ReloadReport>): Promise<ReloadRepor
   try {
     return await work()
   } catch (error) {
-    if (error instanceof ConfigError)
-      throw new ControlError(error.message, 'The broker keeps its old configuration.', { code: error.code })
-    throw error
+    if (!(error instanceof ConfigError)) throw error
+    throw new ControlError(
+      error.message,
+      'Correct this and try again. The broker keeps its old configuration.',
+      { code: error.code },
+    )
   }
 }
 
@@ -217,7 +220,10 @@ export async function checkAgainstRunning(
   asJson: boolean,
 ): Promise<string> {
   if (text.length > TEXT_CHARACTERS_MAX) {
-    throw new ControlError(`${file} has more than ${TEXT_CHARACTERS_MAX} characters`, null)
+    throw new ControlError(
+      `${file} has more than ${TEXT_CHARACTERS_MAX} characters, which is too much to send to the broker`,
+      'Check it without --against-running.',
+    )
   }
   const report = (await ask(directory, 'check-config', { file, text })) as ReloadReport
   return asJson ? JSON.stringify(report) : reportLines(report, WOULD).join('\n')

@@ -6,6 +6,7 @@ import { LogFile } from '../../observe/log-file.ts'
 import { createLogger } from '../../observe/logger.ts'
 import { attachSecurityLog } from '../../observe/security.ts'
 
+/** The security log of a broker. */
 export interface SecurityLog {
   /** Logs these events from now on, and first the listeners that allow anonymous clients. Call it once. */
   attach(events: Events, now: () => number): void

@@ -199,12 +199,12 @@ test.each<[readonly string[], string]>([
   [['user'], 'user needs one of add, list'],
   [['user', 'ad', 'x'], 'did you mean add?'],
   [['user', 'add'], 'user add needs a name'],
-  [['user', 'add', 'a', 'b'], "'b' is one word too many"],
+  [['user', 'add', 'a', 'b'], "user add does not expect 'b'"],
   [['user', 'add', 'a', '--generate', '--no-password'], 'takes one of'],
   [['role', 'grant', 'r'], 'role grant needs a user'],
   [['explain', 'access'], 'needs one of --publish'],
   [['explain', 'access', '--publish', 'a', '--receive', 'b'], 'needs one of --publish'],
-  [['explain', 'access', '--publish', 'a', '--qos', '3'], '0, 1 or 2 is needed'],
+  [['explain', 'access', '--publish', 'a', '--qos', '3'], 'it must be 0, 1 or 2'],
 ])('godwit %s: %s', async (words, message) => {
   await expect(parseCommandLine(words)).rejects.toThrow(message)
 })

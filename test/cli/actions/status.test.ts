@@ -57,7 +57,7 @@ const ANSWER: BrokerStatus = {
 
 test('shows the memory for clients, its maximum and the largest users within 80 columns', () => {
   const lines = statusText(ANSWER).split('\n')
-  expect(lines).toContain('memory         412.0 MiB, of which for clients 210.0 MiB of 2.0 GiB')
+  expect(lines).toContain('memory         412.0 MiB in all, 210.0 MiB for clients (at most 2.0 GiB)')
   const at = lines.findIndex((line) => line.startsWith('largest'))
   expect(lines[at]).toBe('largest        client xxxxxxxxxxxxxxxxxxxxx...: 150.0 MiB, mostly queue')
   expect(lines[at + 1]).toMatch(/^ {15}user anna.{1,6}admin: 160\.0 MiB, mostly subscriptions$/)
@@ -67,5 +67,5 @@ test('shows the memory for clients, its maximum and the largest users within 80 
 
 test('works with an older broker that does not name the largest users', () => {
   const { memoryBytesMax: _, largest: __, ...older } = ANSWER
-  expect(statusText(older as BrokerStatus)).toContain('of which for clients 210.0 MiB')
+  expect(statusText(older as BrokerStatus)).toContain('in all, 210.0 MiB for clients\n')
 })

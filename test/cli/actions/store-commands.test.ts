@@ -383,7 +383,7 @@ describe('a running broker', () => {
       const { code, stderr } = await godwit(...words, '--data', broker.data)
       expect(code).toBe(1)
       expect(stderr).toBe(
-        `godwit: a broker runs on ${broker.data}\nStop it first.\nCode: GODWIT_STORE_LOCKED\n`,
+        `godwit: a running broker uses ${broker.data}\nStop that broker first.\nCode: GODWIT_STORE_LOCKED\n`,
       )
     }
   })
