@@ -1,5 +1,5 @@
 /** The state after a crash at every commit, and the effect of a damaged or lost value. */
-import { cp, mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -17,6 +17,7 @@ import { decodeMeta } from '../../src/store/format/meta.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
 import { LevelStore } from '../../src/store/level/level-store.ts'
 import { StoreError } from '../../src/store/store.ts'
+import { killedCopy } from './killed-copy.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'
 
@@ -452,7 +453,7 @@ test('a byte flipped in LevelDB’s own log is noticed, or costs only the unfini
   let noticed = 0
   for (let round = 0; round < 30; round++) {
     const copy = directory()
-    await cp(path, copy, { recursive: true })
+    killedCopy(path, copy)
     const bytes = await readFile(join(copy, log))
     const at = Math.floor((length * round) / 30) + random.below(Math.floor(length / 30))
     bytes[at] = bytes[at]! ^ 0x10

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Packet } from 'mqtt-packet'
@@ -6,6 +6,7 @@ import { expect, it } from 'vitest'
 import { Random } from '../../../scripts/crash/random.mjs'
 import type { Session } from '../../../src/session/session.ts'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
+import { killedCopy } from '../../store/killed-copy.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../harness.ts'
 
 const STEPS = 50
@@ -103,15 +104,12 @@ class Trial {
     })
   }
 
-  /** What is durable is what the next start finds: a copy of the files as they are. */
+  /** Starts again on a copy of the files as they are: all that is durable is in it. */
   async #kill(): Promise<void> {
     await this.#until(() => this.#isDurable)
     this.#look()
     this.kills++
-    cpSync(join(this.#root, `${this.#starts - 1}`), join(this.#root, `${this.#starts}`), {
-      recursive: true,
-      filter: (path) => !path.endsWith('LOCK'),
-    })
+    killedCopy(join(this.#root, `${this.#starts - 1}`), join(this.#root, `${this.#starts}`))
     await this.#vanish()
     await this.#until(() => this.#isDurable)
     await this.#store.close()

@@ -1,9 +1,10 @@
 /** A broker that ends while an ended Session is taken apart goes on with the rest after the next start. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
+import { killedCopy } from '../../store/killed-copy.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../harness.ts'
 
 /** Until it is so: commits are real. */
@@ -72,7 +73,7 @@ it('after a kill in between, each message is handed over once, and no Subscripti
       }
       wait()
     })
-    cpSync(live, killed, { recursive: true })
+    killedCopy(live, killed)
     await until(world, settled)
     await first.close()
 

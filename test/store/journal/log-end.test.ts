@@ -7,6 +7,7 @@ import { checkStore } from '../../../src/cli/actions/store-commands.ts'
 import { crc32c } from '../../../src/store/format/crc32c.ts'
 import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
+import { killedCopy } from '../killed-copy.ts'
 import { act, delivery, ModelServer, message, Random } from '../model.ts'
 
 let root: string
@@ -44,17 +45,10 @@ const NEVER = 1_000_000
 const LASTING = 100
 const NEW_SEED = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
 
-/** LevelDB may delete a log meanwhile, after writing it to a table. */
-async function copied(path: string): Promise<string> {
-  for (;;) {
-    const copy = directory()
-    try {
-      await cp(path, copy, { recursive: true })
-      return copy
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
-  }
+function copied(path: string): string {
+  const copy = directory()
+  killedCopy(path, copy)
+  return copy
 }
 
 async function logsIn(path: string): Promise<string[]> {
@@ -159,7 +153,7 @@ describe('commits that are synced together', () => {
         }
         const { syncedSequence } = store
         await server.commit()
-        const copy = await copied(path)
+        const copy = copied(path)
         const what = `seed ${seed}, round ${round}: ${await losePower(copy, synced, random)}`
         await store.close()
         const sound = await checkStore(copy)
@@ -201,8 +195,7 @@ describe('commits that are synced together', () => {
       await server.commit()
     }
     const { committedSequence: acknowledged } = store
-    const copy = `${path}-copy`
-    await cp(path, copy, { recursive: true })
+    const copy = copied(path)
     await store.close()
     await rm(path, { recursive: true })
     await cp(copy, path, { recursive: true })
@@ -255,8 +248,7 @@ test('a hole after commits that were synced one by one is damage and never cut o
     server.enqueue(1, delivery(message('t', `${index} `.repeat(700))))
     await server.commit()
   }
-  const copy = directory()
-  await cp(path, copy, { recursive: true })
+  const copy = copied(path)
   await server.store.close()
   const [log] = await logsIn(copy)
   const file = await open(join(copy, log!), 'r+')
