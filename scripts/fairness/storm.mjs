@@ -57,7 +57,7 @@ import { execFileSync, fork, spawn } from 'node:child_process'
 import { randomBytes, randomInt } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { setPriority, tmpdir, userInfo } from 'node:os'
+import { constants, setPriority, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -68,6 +68,9 @@ const PAUSES = fileURLToPath(new URL('../bench/pauses.cjs', import.meta.url))
 const CLIENTS = fileURLToPath(new URL('./storm-clients.mjs', import.meta.url))
 
 const FLEET_NICE = 10
+
+/** A storm that is ended by one of these leaves no process and no directory behind. */
+const SIGNALS = /** @type {const} */ (['SIGINT', 'SIGTERM'])
 
 /** @type {Required<StormOptions>} */
 const DEFAULTS = {
@@ -104,13 +107,25 @@ export async function storm(given = {}) {
   const pairs = new Clients()
   /** @type {Broker | null} */
   let broker = null
+  const remove = () => {
+    for (const path of [directory, runtime]) if (path !== null) rmSync(path, { recursive: true, force: true })
+  }
+  /** @param {typeof SIGNALS[number]} signal */
+  const interrupted = (signal) => {
+    void Promise.all([fleet.kill(), pairs.kill(), broker?.kill()]).then(() => {
+      remove()
+      process.exit(128 + constants.signals[signal])
+    })
+  }
+  for (const signal of SIGNALS) process.once(signal, interrupted)
   try {
     const users = makeUsers(options, data)
     const port = await freePort()
     const plainPort = options.tls ? await freePort() : port
     const ports = { port, plainPort }
     const place = { port, host: '127.0.0.1', tls: options.tls, version: options.version }
-    broker = await Broker.start(options, data, ports, runtime)
+    broker = new Broker(options, data, ports, runtime)
+    await broker.listening
     log(`${clients} clients connect for the first time`)
     await fleet.do('fleet', { ...place, users })
     await pairs.do('pairs', {
@@ -132,7 +147,8 @@ export async function storm(given = {}) {
     await fleet.do('holdBack')
     log('kill -9')
     await broker.kill()
-    broker = await Broker.start(options, data, ports, runtime)
+    broker = new Broker(options, data, ports, runtime)
+    await broker.listening
     await pairs.do('allIn')
     await pairs.do('watch', { pid: broker.pid })
     await pairs.do('measured')
@@ -153,8 +169,8 @@ export async function storm(given = {}) {
     return { broker: name, clients, passwords, retries, ...rest, ...counts, cpuMs, heldMs, before, during }
   } finally {
     await Promise.all([fleet.end(), pairs.end(), broker?.kill()])
-    rmSync(directory, { recursive: true, force: true })
-    if (runtime !== null) rmSync(runtime, { recursive: true, force: true })
+    for (const signal of SIGNALS) process.off(signal, interrupted)
+    remove()
   }
 }
 
@@ -210,32 +226,28 @@ function usersOfMosquitto(names, data) {
 class Broker {
   #child
   #isNode
+  /** The file of `pauses.cjs`. */
   #pauses
-
   /**
-   * @param {import('node:child_process').ChildProcess} child
-   * @param {boolean} isNode
-   * @param {string} pauses the file of `pauses.cjs`
+   * Resolves when clients can connect; rejects if the broker ends before.
+   *
+   * @type {Promise<void>}
    */
-  constructor(child, isNode, pauses) {
-    this.#child = child
-    this.#isNode = isNode
-    this.#pauses = pauses
-  }
+  listening
 
-  static async start(options, data, ports, runtime) {
-    const isNode = options.broker !== 'mosquitto'
-    const pauses = join(data, 'pauses.json')
-    const [command, ...words] = isNode
+  constructor(options, data, ports, runtime) {
+    this.#isNode = options.broker !== 'mosquitto'
+    this.#pauses = join(data, 'pauses.json')
+    const [command, ...words] = this.#isNode
       ? godwitWords(options, data, ports)
       : ['mosquitto', '-c', mosquittoConfig(options, data, ports)]
     /** @type {NodeJS.ProcessEnv} */
-    const environment = { ...process.env, BENCH_PAUSES_FILE: pauses, XDG_RUNTIME_DIR: '' }
+    const environment = { ...process.env, BENCH_PAUSES_FILE: this.#pauses, XDG_RUNTIME_DIR: '' }
     if (runtime !== null) environment.RUNTIME_DIRECTORY = runtime
     const child = spawn(command, words, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#child = child
     let output = ''
-    /** @type {Promise<void>} */
-    const listening = new Promise((resolve, reject) => {
+    this.listening = new Promise((resolve, reject) => {
       const read = (chunk) => {
         output = (output + chunk).slice(-10_000)
         if (/^godwit try:|mosquitto version \S+ running/m.test(output)) resolve()
@@ -244,8 +256,6 @@ class Broker {
       child.stderr.setEncoding('utf8').on('data', read)
       child.once('exit', (code) => reject(new Error(`the broker ended with ${code}:\n${output}`)))
     })
-    await listening
-    return new Broker(child, isNode, pauses)
   }
 
   get pid() {
@@ -276,11 +286,20 @@ class Broker {
   }
 
   kill() {
-    const gone = new Promise((resolve) => this.#child.once('exit', resolve))
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return Promise.resolve()
-    this.#child.kill('SIGKILL')
-    return gone
+    return killed(this.#child)
   }
+}
+
+/**
+ * Kills a process. Resolves when it has ended.
+ *
+ * @param {import('node:child_process').ChildProcess} child
+ */
+async function killed(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const gone = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGKILL')
+  await gone
 }
 
 function godwitWords({ main, tls, settings }, data, { port, plainPort }) {
@@ -347,6 +366,10 @@ class Clients {
       this.#waiting.set(id, { resolve, reject })
       this.#child.send({ id, task, options })
     })
+  }
+
+  kill() {
+    return killed(this.#child)
   }
 
   async end() {
