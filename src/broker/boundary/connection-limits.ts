@@ -14,7 +14,6 @@ import {
 
 /** A part of the table. Values are those of `open`, `fleet` and `internet`, or one for all three. */
 export const CONNECTION_LIMITS = {
-  /** The set of values that holds for every limit which is not set by its own key. */
   profile: row(
     oneOf(PROFILE_NAMES),
     ['open', 'fleet', 'internet'],
@@ -29,10 +28,6 @@ export const CONNECTION_LIMITS = {
       'Refusals are counted ($SYS/broker/limits/refused/..., godwit status) and logged with the key. ' +
       'When a limit is lowered, what exceeds it stays and may be replaced; the broker reports it.',
   ),
-  /**
-   * Clients that are connected, all listeners together. Up to 64 more connections may be about to say who
-   * they are.
-   */
   connectionsMax: row(
     count('clients'),
     [UNLIMITED],
@@ -63,7 +58,6 @@ export const CONNECTION_LIMITS = {
     'connections of one address (IPv6: of a /64 network), except those of this machine',
     'A proxy on this machine, for example, does not count.',
   ),
-  /** Seconds from accept to a complete CONNECT. */
   connectTimeoutSeconds: row(
     seconds({ min: 0.1, max: 3600 }, 'fractional'),
     [10],
@@ -71,10 +65,6 @@ export const CONNECTION_LIMITS = {
     'own',
     'time from the connection to a complete CONNECT, handshakes included',
   ),
-  /**
-   * Log-ins that wait until a slow hash of their password can be made. One more, and the newest of whoever
-   * has most is refused.
-   */
   loginQueueMax: row(
     count('log-ins'),
     [65_536, 16_384, 4096],
@@ -116,10 +106,6 @@ export const CONNECTION_LIMITS = {
     'own',
     'longest time that a log-in waits for a password check',
   ),
-  /**
-   * Wrong passwords of one user name from one address, IPv6 by network of 64 bits, before the next ones are
-   * not looked at for a while.
-   */
   failedLoginsMax: row(
     count('log-ins'),
     [UNLIMITED, 5, 3],
@@ -129,7 +115,6 @@ export const CONNECTION_LIMITS = {
     'The delay doubles with each further wrong password. Log-ins in between are refused with 0x89 ' +
       'and not hashed. A password that was right before is never delayed.',
   ),
-  /** The delay after them begins with a second and doubles with each wrong password up to this. */
   failedLoginDelaySecondsMax: row(
     seconds({ min: 1, max: 86_400 }),
     [60],
@@ -137,10 +122,6 @@ export const CONNECTION_LIMITS = {
     null,
     'longest delay after wrong passwords; the delay doubles with each',
   ),
-  /**
-   * Wrong passwords from one address in ten minutes. Ten times as many where a user of it has the right one;
-   * none where three have.
-   */
   failedLoginsBanned: row(
     count('log-ins'),
     [UNLIMITED, UNLIMITED, 100],
@@ -150,7 +131,6 @@ export const CONNECTION_LIMITS = {
     'Ten times as many if one user of the address has the right password; never if three have, and ' +
       'never an address of this machine. See also: godwit ban list.',
   ),
-  /** Connects of one Client Identifier within a minute. */
   flappingConnectsMax: row(
     count('connects'),
     [UNLIMITED, UNLIMITED, 120],

@@ -52,7 +52,6 @@ const EXHAUSTED = oneOf(['disconnect', 'refuse'])
 export const LIMIT_TABLE = {
   ...CONNECTION_LIMITS,
   ...SESSION_LIMITS,
-  /** Bytes waiting for one slow reader, beyond which QoS 0 is dropped and QoS 1 and 2 stay in the Session. */
   outgoingBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
     [4 * MIB, 4 * MIB, MIB],
@@ -61,7 +60,6 @@ export const LIMIT_TABLE = {
     'bytes that wait for one slow reader',
     'Beyond it QoS 0 is dropped, and QoS 1 and 2 stay in the Session.',
   ),
-  /** Seconds without any byte taken by a reader that has bytes waiting, after which it is closed. */
   stalledReaderSeconds: row(
     orUnlimited(seconds({ min: 1, max: Number.MAX_SAFE_INTEGER }, 'fractional')),
     [60],
@@ -71,7 +69,6 @@ export const LIMIT_TABLE = {
     'Linux reports what was taken in steps of a third of its send buffer, up to 1.4 MB: leave the ' +
       'slowest reader the time for that (24 KB/s in 60 seconds).',
   ),
-  /** Bytes recorded and not yet committed, above which publishers are paused. */
   pendingCommitBytesMax: row(
     bytes({ min: KIB }),
     [16 * MIB],
@@ -94,10 +91,6 @@ export const LIMIT_TABLE = {
       "(node --max-old-space-size), two fifths of the control group's memory (a container's, or " +
       "MemoryMax of a service) and a quarter of the machine's.",
   ),
-  /**
-   * Percent of `memoryBytesMax` that those who hold most never get: they pay as soon as no more than this is
-   * left.
-   */
   memoryReservedPercent: row(
     whole('percent', { min: 1, max: 90 }),
     [20],
@@ -106,10 +99,6 @@ export const LIMIT_TABLE = {
     'percent of memory_bytes_max reserved for new and small clients',
     'Those who hold most never get it.',
   ),
-  /**
-   * Percent of `memoryBytesMax` that packets which are not whole, or not handled yet, may take of all clients
-   * together.
-   */
   memoryIncompletePercent: row(
     whole('percent', { min: 1, max: 90 }),
     [50],
@@ -119,7 +108,6 @@ export const LIMIT_TABLE = {
     'Packets that are not handled yet count, too. Beyond it, those who have sent most of such ' +
       'packets are disconnected with 0x97.',
   ),
-  /** Percent of `memoryBytesMax` that those may take together who have not been let in yet. */
   memoryStrangersPercent: row(
     whole('percent', { min: 1, max: 90 }),
     [5],
@@ -138,7 +126,6 @@ export const LIMIT_TABLE = {
     'disconnect leaves a message above QoS 0 unacknowledged and disconnects its publisher with ' +
       '0x97, so that it keeps the message and tries again. refuse says 0x97 in the acknowledgement.',
   ),
-  /** Seconds after a start before Wills that were pending or whose client was connected are published. */
   willGraceSeconds: row(
     seconds({ min: 0, max: 0xffffffff }, 'fractional'),
     [30],
@@ -150,10 +137,6 @@ export const LIMIT_TABLE = {
       'Client Identifier from the broker and keep no Session are published at the start: these ' +
       'clients come back under another one.',
   ),
-  /**
-   * Seconds after a start for which time that only the wall clock saw is in doubt: what would expire by it
-   * alone is neither deleted nor sent. 0 trusts the wall clock.
-   */
   clockGraceSeconds: row(
     seconds({ min: 0, max: 86_400 }, 'fractional'),
     [60],
@@ -164,7 +147,6 @@ export const LIMIT_TABLE = {
       'the network sets it. Things that would expire by that time alone are neither deleted nor sent ' +
       'meanwhile; if the clock is set back, they live on. 0 trusts the wall clock at once.',
   ),
-  /** Whether an empty Client Identifier is given one by the Server. */
   emptyClientIdentifierAllowed: row(
     truth(),
     [true],
@@ -172,7 +154,6 @@ export const LIMIT_TABLE = {
     null,
     'whether clients without a Client Identifier get one',
   ),
-  /** Whether topic filters may have wildcards. */
   wildcardSubscriptionAvailable: row(
     truth(),
     [true],

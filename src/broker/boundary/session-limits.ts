@@ -23,7 +23,6 @@ const TEXT_BYTES_MAX = 65_535
 
 /** A part of the table. Values are those of `open`, `fleet` and `internet`, or one for all three. */
 export const SESSION_LIMITS = {
-  /** Largest control packet in bytes, fixed header included; announced as Maximum Packet Size. */
   packetBytesMax: row(
     bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
     // A firmware or a picture fits; a client before 5.0 that sends more is cut off, so that is decided with
@@ -46,7 +45,6 @@ export const SESSION_LIMITS = {
     'largest packet of any type but PUBLISH',
     'Such as a SUBSCRIBE with very many topic filters.',
   ),
-  /** Of one packet, or of a Will. Each property is checked, and 64 KiB may hold 13,000 of them. */
   propertyBytesMax: row(
     bytes({ min: 128, max: STANDARD_PACKET_BYTES_MAX }),
     [256 * KIB, 64 * KIB, 16 * KIB],
@@ -86,7 +84,6 @@ export const SESSION_LIMITS = {
     'longest ShareName of a Shared Subscription',
     'It is the name in $share/name/filter.',
   ),
-  /** Sessions, those of connected clients without a kept Session included. */
   sessionsMax: row(
     count('Sessions'),
     [UNLIMITED, 500_000, 100_000],
@@ -150,7 +147,6 @@ export const SESSION_LIMITS = {
     'groups opened by one user that get the same message, by one topic filter or several',
     'Each group gets every message once.',
   ),
-  /** Messages that may wait in one Session's queue. */
   queueMessagesMax: row(
     count('messages'),
     [UNLIMITED, 1_000_000, 10_000],
@@ -176,10 +172,6 @@ export const SESSION_LIMITS = {
   ),
   /** Whether QoS 0 messages are queued for an offline Session. */
   queueQos0: row(truth(), [false], 'now', null, 'whether QoS 0 waits for a Session whose client is away'),
-  /**
-   * QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's Receive Maximum may be
-   * lower. A client before 5.0 starts with fewer.
-   */
   inFlightMax: row(
     whole('messages', { max: 65_535 }),
     [1000, 1000, 200],
@@ -189,7 +181,6 @@ export const SESSION_LIMITS = {
     'Clients of MQTT 5.0 may ask for fewer (Receive Maximum). Earlier clients cannot: they start ' +
       'with 20, and each acknowledgement while all of them are under way allows one more.',
   ),
-  /** Bytes of these messages: once there are as many, the next one waits in the queue. */
   inFlightBytesMax: row(
     orUnlimited(bytes({ min: KIB })),
     [256 * MIB, 64 * MIB, 4 * MIB],
@@ -205,7 +196,6 @@ export const SESSION_LIMITS = {
     'own',
     'unacknowledged QoS 1 and 2 messages from one client, announced as Receive Maximum',
   ),
-  /** Topic aliases a client may use towards us; announced as Topic Alias Maximum. */
   topicAliasMaximum: row(
     whole('aliases', { min: 0, max: 65_535 }),
     [64, 64, 16],
@@ -213,7 +203,6 @@ export const SESSION_LIMITS = {
     'own',
     'topic aliases that a client may use, announced as Topic Alias Maximum',
   ),
-  /** Topic aliases we use towards a client that allows them. */
   topicAliasOutMaximum: row(
     whole('aliases', { min: 0, max: 65_535 }),
     [16],
@@ -246,7 +235,6 @@ export const SESSION_LIMITS = {
     'own',
     'bytes of retained messages in all',
   ),
-  /** With what the memory takes beside the message: about 500 bytes each. */
   retainedBytesPerUserMax: row(
     orUnlimited(bytes({ min: KIB })),
     [UNLIMITED, 512 * MIB, 16 * MIB],
@@ -255,7 +243,6 @@ export const SESSION_LIMITS = {
     'bytes of retained messages of one user, with their overhead in memory',
     'That is about 500 bytes for each.',
   ),
-  /** Topic, payload and properties. */
   willBytesMax: row(
     orUnlimited(bytes({ min: 128 })),
     [UNLIMITED, 64 * KIB, 4 * KIB],
@@ -279,7 +266,6 @@ export const SESSION_LIMITS = {
     'own',
     'bytes of the Wills of one user, with their overhead in memory',
   ),
-  /** A Will with a longer Will Delay Interval is published after this time. */
   willDelaySecondsMax: row(
     orUnlimited(seconds({ min: 0, max: 0xffffffff })),
     [UNLIMITED, UNLIMITED, 86_400],
@@ -299,7 +285,6 @@ export const SESSION_LIMITS = {
     'Clients of MQTT 5.0 that ask for more, or for none, must use this one. Earlier clients cannot ' +
       'be told and keep their own.',
   ),
-  /** Longest Session Expiry Interval in seconds; also what 3.1.1 Sessions without Clean Session get. */
   sessionExpirySecondsMax: row(
     orUnlimited(seconds({ min: 0, max: 0xfffffffe })),
     [UNLIMITED, UNLIMITED, 7 * 86_400],
