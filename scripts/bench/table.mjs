@@ -17,10 +17,18 @@ export function known(list, names) {
  * @param {{ rounds: number, secs: number | string, from?: string }} run
  */
 export function printMachine({ rounds, secs, from }) {
+  printHead(from === undefined ? `medians of ${rounds} rounds of ${secs} s` : `medians of what ${from} has`)
+}
+
+/**
+ * Prints the same two lines for a run that is described by `what`.
+ *
+ * @param {string} what
+ */
+export function printHead(what) {
   const { godwit, mosquitto, aedes, node } = versions()
   const cpu = cpus()
   console.log(`Godwit ${godwit}, Mosquitto ${mosquitto}, Aedes ${aedes}; Node ${node}, Linux ${release()}`)
-  const what = from === undefined ? `medians of ${rounds} rounds of ${secs} s` : `medians of what ${from} has`
   console.log(`${cpu.length} x ${cpu[0].model}; ${what}\n`)
 }
 

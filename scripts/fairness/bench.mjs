@@ -6,13 +6,13 @@
  *                             [--heap MIB] [--killed] [--set limits.profile=open]
  *
  * `noisy`: latencies of fifty quiet pairs, alone and beside a publisher at QoS 0 that sends as fast as it can
- * to a hundred subscribers.
+ * to a hundred subscribers; medians of `--rounds` rounds of `--secs` seconds.
  *
- * `stalls`: each attack alone against a broker of its own. Shows the longest time that the main thread ran
- * without a pause (CPU time, by schedstat), memory, and the outcome. With `--killed`, the attack leaves its
- * Sessions and messages behind, and the broker is killed with `kill -9` and started again on the same data.
- * That shows how long the start takes, and how many of ten newcomers get in. `--heap` is the heap of the
- * broker's Node.
+ * `stalls`: each attack alone against a broker of its own, once. Shows the longest time that the main
+ * thread ran without a pause (CPU time, by schedstat), memory, and the outcome. With `--killed`, the attack
+ * leaves its Sessions and messages behind, and the broker is killed with `kill -9` and started again on the
+ * same data. That shows how long the start takes, and how many of ten newcomers get in. `--heap` is the
+ * heap of the broker's Node.
  *
  * `storm`: clients with passwords that all come back after `kill -9`.
  */
@@ -20,7 +20,7 @@ import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { BROKER_NAMES } from '../bench/brokers.mjs'
 import { buildMqload, runMqload } from '../bench/load.mjs'
-import { known, median, printMachine, printRow, shown } from '../bench/table.mjs'
+import { known, median, printHead, printRow, shown } from '../bench/table.mjs'
 import { ATTACKS, attack } from './attacks.mjs'
 import { ATTACKER, FLEET_USER, heapFlags, longestHold, memory, restartGuarded, startGuarded } from './run.mjs'
 import { pause, Raw } from './wire.mjs'
@@ -52,8 +52,14 @@ const attacks = known(
   values.attacks,
   ATTACKS.map(([name]) => name),
 )
+/** How often each part measures. */
+const RUNS = {
+  noisy: `noisy: medians of ${rounds} rounds of ${secs} s`,
+  stalls: `stalls: one run of each attack at scale ${scale}`,
+  storm: 'storm: one run of each variant',
+}
 buildMqload()
-printMachine({ rounds, secs })
+printHead(parts.map((part) => RUNS[part]).join('; '))
 if (parts.includes('noisy')) await noisy()
 if (parts.includes('stalls')) await stalls()
 if (parts.includes('storm')) {
