@@ -1,6 +1,14 @@
 /** Starts the brokers that are compared, each on free ports of 127.0.0.1 and in a directory of its own. */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -106,12 +114,36 @@ function godwit(directory, durability, { sysSeconds, users = {}, settings = [] }
   const data = ['--data', join(directory, 'data'), '--durability', durability]
   const sets = [`sys.interval_seconds=${sysSeconds}`, ...settings].flatMap((setting) => ['--set', setting])
   const rest = ['--config', file, '--log-level', 'warn', ...sets]
+  addUsers(join(directory, 'data'), users)
+  return { program: process.execPath, args: [MAIN, ...rest, ...data] }
+}
+
+/**
+ * Adds users to Godwit's accounts. Those with the same password get copies of one hash, since each call of
+ * the program takes a second.
+ *
+ * @param {string} data
+ * @param {Record<string, string>} users passwords by name
+ */
+function addUsers(data, users) {
+  /** @type {Map<string, string>} */
+  const firstWith = new Map()
   for (const [name, password] of Object.entries(users)) {
-    const add = [MAIN, 'user', 'add', name, '--data', join(directory, 'data'), '--password-file', '-']
+    if (firstWith.has(password)) continue
+    firstWith.set(password, name)
+    const add = [MAIN, 'user', 'add', name, '--data', data, '--password-file', '-']
     const { status, stderr } = spawnSync(process.execPath, add, { input: password, encoding: 'utf8' })
     if (status !== 0) throw new Error(`the user ${name} was not added: ${stderr}`)
   }
-  return { program: process.execPath, args: [MAIN, ...rest, ...data] }
+  const copied = Object.entries(users).filter(([name, password]) => firstWith.get(password) !== name)
+  if (copied.length === 0) return
+  const path = join(data, 'accounts.json')
+  const accounts = JSON.parse(readFileSync(path, 'utf8'))
+  for (const [name, password] of copied) {
+    const first = accounts.users.find((user) => user.name === firstWith.get(password))
+    accounts.users.push({ ...first, name, id: `id-${name}` })
+  }
+  writeFileSync(path, JSON.stringify(accounts))
 }
 
 /**

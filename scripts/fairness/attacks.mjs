@@ -56,10 +56,31 @@ export const ATTACKS = [
   ['user-properties', 'a PUBLISH with 200 MB of empty User Properties', userProperties],
   ['connect-properties', 'CONNECT with 208,000 User Properties', connectProperties],
   ['branching', '131,072 filters over {a,+} of 17 levels, publishes to new topics', branching],
-  ['guesses', '200 connections guess passwords', guesses],
+  ['guesses', '200 connections of one address guess passwords of 20 users', guesses],
   ['reconnects', 'one client reconnects as fast as it can', reconnects],
   ['noise', 'a publisher at QoS 0 sends as fast as it can to 100 subscribers', noise],
 ]
+
+/**
+ * The log-ins with the right password during the attack `guesses`, by what they share with the guesser: its
+ * address, and the user whose password it guesses. Nobody has logged in as these users before.
+ *
+ * @type {[name: string, isGuessedAt: boolean, isSameAddress: boolean, users: string[]][]}
+ */
+const LOG_INS = [
+  ['other user, other address', false, false, tenUsers('stranger')],
+  ['other user, same address', false, true, tenUsers('neighbour')],
+  ['same user, other address', true, false, tenUsers('target')],
+  ['same user, same address', true, true, tenUsers('double')],
+]
+
+/** @param {string} name */
+function tenUsers(name) {
+  return Array.from({ length: 10 }, (_, index) => `${name}-${index}`)
+}
+
+/** Users that the attack `guesses` needs. They have the attacker's password. */
+export const USERS_AT_LOG_IN = LOG_INS.flatMap(([, , , users]) => users)
 
 const number = (scale, full) => Math.max(1, Math.round(full * scale))
 
@@ -469,13 +490,18 @@ async function branching(context) {
   return { subacks, sent }
 }
 
+/**
+ * Guesses the passwords of half of `USERS_AT_LOG_IN`, while all of them log in with the right one, one after
+ * the other. Resolves with how many got in of each case, and the longest time that it took.
+ */
 async function guesses(context) {
-  const { port, user, password, from } = context
+  const { port, password, from = '127.0.0.1' } = context
+  const guessedAt = LOG_INS.flatMap(([, isGuessedAt, , users]) => (isGuessedAt ? users : []))
   let guessed = 0
   let over = false
   const guess = async (n) => {
     for (let round = 0; !over && !context.signal?.aborted; round++) {
-      const guess = { user: user ?? 'admin', password: `wrong-${n}-${round}` }
+      const guess = { user: guessedAt[n % guessedAt.length], password: `wrong-${n}-${round}` }
       const client = await Raw.open(port, guess, { from })
       guessed++
       client.destroy()
@@ -484,15 +510,29 @@ async function guesses(context) {
   }
   const guessing = [...range(number(context.scale, 200), guess)]
   await pause(1000)
-  let letIn = 0
-  for (let n = 0; n < 40; n++) {
-    const client = await Raw.open(port, { user, password })
-    if (client.isOpen) letIn++
-    client.destroy()
+  /** @type {Record<string, string>} */
+  const figures = {}
+  for (const [name, , isSameAddress, users] of LOG_INS) {
+    let letIn = 0
+    let mostMs = 0
+    for (const [n, user] of users.entries()) {
+      const began = performance.now()
+      const client = await Raw.open(
+        port,
+        { user, password },
+        { from: isSameAddress ? from : `127.0.1.${n + 1}` },
+      )
+      if (client.isOpen) {
+        letIn++
+        mostMs = Math.max(mostMs, performance.now() - began)
+      }
+      client.destroy()
+    }
+    figures[name] = `${letIn} of ${users.length} in${letIn > 0 ? `, in ${mostMs.toFixed(0)} ms at most` : ''}`
   }
   over = true
   await Promise.all(guessing)
-  return { guessed, 'right ones let in': `${letIn} of 40` }
+  return { guessed, ...figures }
 }
 
 async function reconnects(context) {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { startBroker } from '../bench/brokers.mjs'
+import { USERS_AT_LOG_IN } from './attacks.mjs'
 import { pause } from './wire.mjs'
 
 const FLEET = fileURLToPath(new URL('./fleet.mjs', import.meta.url))
@@ -28,7 +29,9 @@ const READY_MS_MAX = 120_000
  * @param {{ nodeFlags?: readonly string[], settings?: readonly string[] }} [options]
  */
 export async function startGuarded(name, { nodeFlags = [], settings = [] } = {}) {
-  const users = { [FLEET_USER.user]: FLEET_USER.password, [ATTACKER.user]: ATTACKER.password }
+  const names = [ATTACKER.user, ...USERS_AT_LOG_IN]
+  const users = Object.fromEntries(names.map((user) => [user, ATTACKER.password]))
+  users[FLEET_USER.user] = FLEET_USER.password
   const isNode = !name.startsWith('mosquitto')
   const file = join(tmpdir(), `godwit-fairness-${process.pid}-${Math.random().toString(36).slice(2)}.json`)
   const observed = isNode && { preload: PRELOAD, environment: { BENCH_PAUSES_FILE: file } }

@@ -127,6 +127,53 @@ describe('a user with the right password gets in every time while strangers gues
   })
 })
 
+describe('after long guessing from one address the right password waits', () => {
+  const GUESSER = '198.51.100.1'
+  test.each([
+    ['not at all for another user at another address', 'other', '192.0.2.1', 0],
+    ['not at all for another user at the same address', 'other', GUESSER, 0],
+    ['not at all for the guessed user at another address', 'guessed', '192.0.2.1', 0],
+    ['until the longest delay is over for the guessed user at the same address', 'guessed', GUESSER, 60],
+  ])('%s', async (_, name, address, seconds) => {
+    await start(['guessed', 'other'])
+    for (let round = 0; round < 12; round++) {
+      for (let n = 0; n < 10; n++) {
+        const client = ask(`${round} ${n}`, GUESSER, 'guessed', `guess ${round} ${n}`)
+        expect(await answer(client, () => {})).not.toBe(Reason.Success)
+        await client.vanish()
+      }
+      if (round < 11) nowMs += 60_000
+    }
+    const before = access.passwordFigures.done
+    let [code, waited] = [await logIn(name, address), 0]
+    for (; code === Reason.ServerBusy; code = await logIn(name, address)) {
+      nowMs += 1000
+      waited++
+    }
+    expect([code, waited]).toEqual([Reason.Success, seconds])
+    expect(access.passwordFigures.done - before).toBe(1)
+  })
+
+  test('not at all for the guessed user at the same address, after a log-in elsewhere', async () => {
+    await start(['guessed'])
+    for (let n = 0; n < 100; n++) {
+      const client = ask(`${n}`, GUESSER, 'guessed', `guess ${n}`)
+      await answer(client, () => {})
+      await client.vanish()
+    }
+    expect(await logIn('guessed', GUESSER)).toBe(Reason.ServerBusy)
+    expect(await logIn('guessed', '192.0.2.1')).toBe(Reason.Success)
+    expect(await logIn('guessed', GUESSER)).toBe(Reason.Success)
+  })
+
+  async function logIn(name: string, address: string): Promise<number | undefined> {
+    const client = ask('good', address, name, `right ${name}`)
+    const code = await answer(client, () => {})
+    await client.vanish()
+    return code
+  }
+})
+
 test('after five wrong passwords the next ones are refused without a hash for a while', async () => {
   await start(['alice'])
   const codes = async (
