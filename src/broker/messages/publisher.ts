@@ -17,10 +17,18 @@ import { CROWD_MIN, FanOut, FanOutQueue } from './fan-out.ts'
 import { PublishOutcome } from './publish-outcome.ts'
 import type { RetainedDelivery } from './retained-delivery.ts'
 import { RetainedMessages } from './retained-messages.ts'
+import { hasStored, isMatched } from './route-receivers.ts'
 import { chooseMember } from './share-member.ts'
 
-/** Larger groups are not searched for a member that has not ended: ended Sessions are taken out soon. */
-const ENDED_MAX = 64
+/** A publication that another one interrupts. */
+interface Publication {
+  readonly message: Message
+  readonly outcome: PublishOutcome
+  readonly plain: (Delivery | null)[]
+  readonly made: number
+  /** `LiveMessages.before` */
+  readonly before: number
+}
 
 /** Gives messages to the Sessions that subscribed to their topics, and retains them. */
 export class Publisher {
@@ -32,11 +40,13 @@ export class Publisher {
   readonly #kept: KeptRelief
   readonly #fanOuts: FanOutQueue
   /** The outcome for the latest message: one object for all. */
-  readonly #outcome = new PublishOutcome()
+  #outcome = new PublishOutcome()
+  /** The message that is being published; null while none is. */
+  #current: Message | null = null
   /**
    * Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once.
    */
-  readonly #plain: (Delivery | null)[] = [null, null, null, null, null, null]
+  #plain: (Delivery | null)[] = [null, null, null, null, null, null]
   /** A bit for each of these that was made. */
   #plainMade = 0
 
@@ -53,7 +63,7 @@ export class Publisher {
     this.retained = new RetainedMessages(state, retainedDelivery.live)
     this.#retainedDelivery = retainedDelivery
     this.#backlog = backlog
-    this.#fanOuts = new FanOutQueue(state, (fanOut, until) => this.#advance(fanOut, until))
+    this.#fanOuts = new FanOutQueue(state, (fanOut, until) => this.#goOn(fanOut, until))
   }
 
   /**
@@ -86,23 +96,66 @@ export class Publisher {
    * Server.
    */
   publish(message: Message, publisher: Session | null): PublishOutcome {
+    const outer = this.#begin(message)
+    try {
+      this.#publish(message, publisher)
+      return this.#outcome
+    } finally {
+      this.#end(outer)
+    }
+  }
+
+  #publish(message: Message, publisher: Session | null): void {
     const { router, unavailable } = this.#state
     this.#outcome.reset()
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
       // While stored Sessions are being read again, the receivers are not known.
       this.#refuse('disk', message, unavailable)
-      return this.#outcome
+      return
     }
     const route = router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
     const mayBeFull = message.qos > 0 && this.#state.limits.queueFull === 'refuse'
     if (stores || message.retain || mayBeFull) {
-      if (this.#isRefused(message, publisher, route, stores)) return this.#outcome
+      if (this.#isRefused(message, publisher, route, stores)) return
     }
     // After a crash before the acknowledgement the publisher sends it again: at QoS 2 nobody may get it
     // twice.
     this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)
-    return this.#outcome
+  }
+
+  /**
+   * Begins a publication. Returns the one under way, to be given to `#end`: a listener of an event may
+   * publish, or end a connection with a Will. Each publication has an outcome and deliveries of its own.
+   */
+  #begin(message: Message): Publication | null {
+    const current = this.#current
+    this.#current = message
+    if (current === null) return null
+    const { before } = this.#retainedDelivery.live
+    const outer = {
+      message: current,
+      outcome: this.#outcome,
+      plain: this.#plain,
+      made: this.#plainMade,
+      before,
+    }
+    this.#outcome = new PublishOutcome()
+    this.#plain = [null, null, null, null, null, null]
+    this.#plainMade = 0
+    return outer
+  }
+
+  #end(outer: Publication | null): void {
+    if (outer === null) {
+      this.#current = null
+      return
+    }
+    this.#current = outer.message
+    this.#outcome = outer.outcome
+    this.#plain = outer.plain
+    this.#plainMade = outer.made
+    if (this.#retainedDelivery.size > 0) this.#retainedDelivery.live.resumed(outer.message, outer.before)
   }
 
   /**
@@ -111,6 +164,15 @@ export class Publisher {
    * any.
    */
   publishAdmitted(message: Message, publisher: Session | null): void {
+    const outer = this.#begin(message)
+    try {
+      this.#publishAdmitted(message, publisher)
+    } finally {
+      this.#end(outer)
+    }
+  }
+
+  #publishAdmitted(message: Message, publisher: Session | null): void {
     this.#outcome.reset()
     const route = this.#state.router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
@@ -172,6 +234,17 @@ export class Publisher {
     this.#outcome.underWay = fanOut.isOver ? null : fanOut
   }
 
+  /** Runs `#advance` as a publication of its own, unless the message was published just now. */
+  #goOn(fanOut: FanOut, until: number): boolean {
+    if (this.#current === fanOut.message) return this.#advance(fanOut, until)
+    const outer = this.#begin(fanOut.message)
+    try {
+      return this.#advance(fanOut, until)
+    } finally {
+      this.#end(outer)
+    }
+  }
+
   /** Gives a message to more receivers, until work reaches `until` units. True when all of them have it. */
   #advance(fanOut: FanOut, until: number): boolean {
     const { router, store, work } = this.#state
@@ -220,6 +293,15 @@ export class Publisher {
 
   /** Publishes one of the Server's own values (`$SYS`): QoS 0, retained in memory only. */
   publishOwn(message: Message): void {
+    const outer = this.#begin(message)
+    try {
+      this.#publishOwn(message)
+    } finally {
+      this.#end(outer)
+    }
+  }
+
+  #publishOwn(message: Message): void {
     this.#outcome.reset()
     const { retained, ownRetained } = this.#state
     const previous = retained.set(message)
@@ -383,41 +465,6 @@ export class Publisher {
     this.#state.limited(limit, message.publisher, detail)
     return true
   }
-}
-
-/** Whether a Session that has not ended subscribed to the topic: a Route may still name ended ones. */
-function isMatched(route: Route<Session>): boolean {
-  return route.sole === null ? isMatchedByAny(route) : !route.sole.subscriber.ended
-}
-
-function isMatchedByAny({ entries, groups }: Route<Session>): boolean {
-  for (let index = 0; index < entries.length; index++) if (!entries[index]!.subscriber.ended) return true
-  for (let index = 0; index < groups.length; index++) {
-    const { members } = groups[index]!
-    if (members.length > ENDED_MAX) return true
-    for (const { subscriber } of members) if (!subscriber.ended) return true
-  }
-  return false
-}
-
-function hasStored(route: Route<Session>): boolean {
-  const { sole } = route
-  return sole === null ? hasStoredAmong(route) : sole.qos > 0 && isKept(sole.subscriber)
-}
-
-function hasStoredAmong({ entries, groups }: Route<Session>): boolean {
-  for (let index = 0; index < entries.length; index++) {
-    const entry = entries[index]!
-    if (entry.qos > 0 && isKept(entry.subscriber)) return true
-  }
-  for (let index = 0; index < groups.length; index++) {
-    if (groups[index]!.kept > 0) return true
-  }
-  return false
-}
-
-function isKept({ stored, ended }: Session): boolean {
-  return stored && !ended
 }
 
 function anyQueueFull(
