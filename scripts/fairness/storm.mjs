@@ -307,7 +307,10 @@ function godwitWords({ main, tls, settings }, data, { port, plainPort }) {
   for (const setting of settings) words.push('--set', setting)
   if (!tls) return [...words, '--port', `${port}`]
   const path = join(data, 'storm.yaml')
-  const { cert, key } = certificate()
+  const { cert, key: fixture } = certificate()
+  // Git does not keep the mode of the fixture, and Godwit refuses a key that others can read.
+  const key = join(data, 'storm-key.pem')
+  writeFileSync(key, readFileSync(fixture), { mode: 0o600 })
   const tlsPart = `tls: { cert: ${cert}, key: ${key} }`
   const secure = `{ name: tls, type: tls, host: 127.0.0.1, port: ${port}, ${tlsPart} }`
   const plain = `{ name: tcp, type: tcp, host: 127.0.0.1, port: ${plainPort} }`
