@@ -85,8 +85,10 @@ export const TIMER_MS_MAX = 2 ** 31 - 1
 interface Handshake {
   readonly socket: Socket
   timer: NodeJS.Timeout | undefined
-  /** The start by `performance.now`. */
-  readonly startedMs: number
+  /** The start by `performance.now`, later by the time that the peer has waited for us. */
+  startedMs: number
+  /** Since when the peer waits for us; undefined if we wait for the peer. */
+  stoppedMs: number | undefined
 }
 
 /**
@@ -112,20 +114,50 @@ export class Handshakes {
   /** Starts the time-out of a socket's handshake. */
   add(socket: Socket): void {
     const key = endsOf(socket) ?? socket
-    const handshake: Handshake = { socket, timer: undefined, startedMs: performance.now() }
+    const handshake: Handshake = {
+      socket,
+      timer: undefined,
+      startedMs: performance.now(),
+      stoppedMs: undefined,
+    }
     // An earlier socket with the same ends must be closed, or the kernel would not have accepted this one.
     this.#forget(key, this.#pending.get(key))
     this.#pending.set(key, handshake)
-    this.#watch(handshake)
+    this.#watch(handshake, this.#timeoutMs)
     socket.once('close', () => this.#forget(key, handshake))
   }
 
-  /** Ends the time-out of a complete handshake. Returns its duration in ms, or 0 if it is not known. */
+  /** Stops the time of a peer that has to wait for us. Idempotent. */
+  stopTime(socket: Socket): void {
+    const handshake = this.#find(socket)
+    if (handshake === undefined || handshake.stoppedMs !== undefined) return
+    clearTimeout(handshake.timer)
+    handshake.stoppedMs = performance.now()
+  }
+
+  /** Goes on with the time of a peer that has waited. Idempotent. */
+  startTime(socket: Socket): void {
+    const handshake = this.#find(socket)
+    if (handshake?.stoppedMs === undefined) return
+    const tookMs = handshake.stoppedMs - handshake.startedMs
+    handshake.startedMs = performance.now() - tookMs
+    handshake.stoppedMs = undefined
+    this.#watch(handshake, Math.max(0, this.#timeoutMs - tookMs))
+  }
+
+  /** Returns the TCP socket beneath the TLS socket of an incomplete handshake. */
+  below(socket: Socket): Socket | undefined {
+    return this.#find(socket)?.socket
+  }
+
+  /**
+   * Ends the time-out of a complete handshake. Returns its duration in ms without the time that the peer has
+   * waited, or 0 if it is not known.
+   */
   done(socket: Socket): number {
-    const key = endsOf(socket) ?? socket
-    const handshake = this.#pending.get(key)
+    const handshake = this.#find(socket)
     if (handshake === undefined) return 0
-    this.#forget(key, handshake)
+    this.#forget(endsOf(socket) ?? socket, handshake)
     return performance.now() - handshake.startedMs
   }
 
@@ -138,17 +170,21 @@ export class Handshakes {
     this.#pending.clear()
   }
 
-  #watch(handshake: Handshake): void {
-    if (this.#timeoutMs > TIMER_MS_MAX) return
-    const dueMs = performance.now() + this.#timeoutMs
+  #find(socket: Socket): Handshake | undefined {
+    return this.#pending.get(endsOf(socket) ?? socket)
+  }
+
+  #watch(handshake: Handshake, afterMs: number): void {
+    if (afterMs > TIMER_MS_MAX) return
+    const dueMs = performance.now() + afterMs
     handshake.timer = setTimeout(() => {
       // The process was paused, so the peer gets its full time again.
-      if (performance.now() - dueMs > LATE_MS) this.#watch(handshake)
+      if (performance.now() - dueMs > LATE_MS) this.#watch(handshake, this.#timeoutMs)
       else {
         this.#timedOut(handshake.socket)
         handshake.socket.destroy()
       }
-    }, this.#timeoutMs).unref()
+    }, afterMs).unref()
   }
 
   #forget(key: string | Socket, handshake: Handshake | undefined): void {

@@ -3,6 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { LinkInfo } from '../../broker/boundary/link.ts'
 import { bindPath, bindPort, SOCKET_OPTIONS } from '../listener/bind.ts'
+import { queueHandshakes } from '../listener/handshake-queue.ts'
 import type { Listener, ListenerContext } from '../listener/listener.ts'
 import { admit, Handshakes, linkInfo, TIMER_MS_MAX } from '../listener/peer.ts'
 import { clientCertificate } from '../tls/client-certificate.ts'
@@ -66,7 +67,7 @@ function tlsServer(context: ListenerContext, handshakes: Handshakes): TlsServer 
   })
   // TLS reports a write as taken before it encrypts it, so memory cannot be reused.
   const memory: LinkMemory = { scratchBuffers: null, readBuffer: new ReadBuffer() }
-  server.on('connection', (socket: Socket) => handshakes.add(socket))
+  queueHandshakes(server, handshakes)
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
     context.observer(linkInfo(context.options, socket), handshakeFailure(error))
     socket.destroy()

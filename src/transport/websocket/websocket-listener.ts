@@ -7,6 +7,7 @@ import { TLSSocket } from 'node:tls'
 import { WebSocketServer } from 'ws'
 import type { Limit } from '../../broker/boundary/events.ts'
 import { bindPort, SOCKET_OPTIONS } from '../listener/bind.ts'
+import { queueHandshakes } from '../listener/handshake-queue.ts'
 import type { Listener, ListenerContext } from '../listener/listener.ts'
 import { originRefusal } from '../listener/page-origin.ts'
 import { admit, Handshakes, linkInfo, plainAddress, TIMER_MS_MAX } from '../listener/peer.ts'
@@ -64,6 +65,13 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
       })
     : null
   const server: Server = secureServer ?? createServer(httpOptions)
+  const refused = (socket: Socket, reason: string, limit?: Limit) =>
+    context.observer(linkInfo(context.options, socket), reason, limit)
+  const handshakes = new Handshakes(timeoutMs, (socket) =>
+    refused(socket, 'the WebSocket handshake took too long'),
+  )
+  if (secureServer === null) server.on('connection', (socket: Socket) => handshakes.add(socket))
+  else queueHandshakes(secureServer, handshakes)
   admit(context, server)
   const certificates =
     secureServer === null ? null : serveCertificates(options.name, options.tls, secureServer)
@@ -73,18 +81,12 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
     perMessageDeflate: false,
     handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
   })
-  const refused = (socket: Socket, reason: string, limit?: Limit) =>
-    context.observer(linkInfo(context.options, socket), reason, limit)
   const memory: LinkMemory = {
     // TLS reports a write as taken before it encrypts it, so memory cannot be reused.
     scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
     readBuffer: new ReadBuffer(),
   }
-  const handshakes = new Handshakes(timeoutMs, (socket) =>
-    refused(socket, 'the WebSocket handshake took too long'),
-  )
 
-  server.on('connection', (socket: Socket) => handshakes.add(socket))
   // This includes TLS: Node's HTTPS server reports failed handshakes as client errors.
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     const isHttp = error.code?.startsWith('HPE_') === true
