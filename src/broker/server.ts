@@ -266,8 +266,8 @@ export class Server implements Acceptor {
   }
 
   /**
-   * Puts a policy in force, for earlier decisions, too: see `Reauthorization`. `lost` are users whose log-in
-   * is no longer valid: their names, or a function that tells.
+   * Puts a policy in force, and has it decide again about what earlier ones allowed: see `Reauthorization`.
+   * `lost` are users whose log-in is no longer valid: their names, or a function that tells.
    */
   usePolicy(policy: Policy, lost: Lost = new Set()): void {
     this.state.policy = policy
@@ -416,8 +416,8 @@ export class Server implements Acceptor {
     const message = Message.of({ ...fields, topic: state.topics.intern(fields.topic) })
     const { reasonCode, durableAt, underWay } = this.#parts.publisher.publish(message, null)
     if (reasonCode >= Reason.UnspecifiedError) {
-      const limit = `0x${reasonCode.toString(16)}`
-      return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${limit}`))
+      const code = `0x${reasonCode.toString(16)}`
+      return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${code}`))
     }
     if (underWay === null) return this.#durability.durable(durableAt)
     return new Promise((resolve) => {

@@ -214,8 +214,8 @@ export class StoreRecovery {
   }
 
   /**
-   * Handles a failed read or commit: reads the store again if its disk was full. Other failures are fatal,
-   * and so is one meanwhile.
+   * Handles a failed read or commit: reads the store again if its disk was full. Any other failure is fatal,
+   * and so is any failure while the store is being read again.
    */
   failed(cause: unknown): void {
     const error =

@@ -60,7 +60,7 @@ export class Incomplete {
     else this.#bytes += bytes
   }
 
-  /** Counts the bytes of a stranger who was let in for the clients. */
+  /** Moves the bytes of a stranger who was let in to those of the clients. */
   letIn(bytes: number): void {
     this.#strangersBytes -= bytes
     this.#bytes += bytes

@@ -1,4 +1,4 @@
-/** CONNACK that lets a client in (section 3.2): what the Server grants, and how it says so. */
+/** Encodes the CONNACK that lets a client in (section 3.2), and decides what the Server grants. */
 import { encodeConnack } from '../../mqtt/codec/connack.ts'
 import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
@@ -37,12 +37,12 @@ export function acceptedConnack5(
   return encodeConnack(connack, 5, maximumPacketSize)!
 }
 
-/** The Session Expiry Interval that the Server grants, in seconds. */
+/** Returns the Session Expiry Interval that the Server grants, in seconds. */
 export function sessionExpirySeconds(state: ServerState, packet: ConnectPacket): number {
   return Math.min(packet.sessionExpirySeconds, state.limits.sessionExpirySecondsMax)
 }
 
-/** The Keep Alive in force, in seconds; 0 for none. 3.1 and 3.1.1 clients cannot be told another one. */
+/** Returns the Keep Alive in force, in seconds; 0 for none. Clients before 5.0 cannot be told another one. */
 export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link: LinkInfo): number {
   const { keepAliveSecondsMax } = state.limits
   if (packet.protocolVersion < 5) return packet.keepAliveSeconds
@@ -52,8 +52,8 @@ export function keepAliveSeconds(state: ServerState, packet: ConnectPacket, link
 }
 
 /**
- * Only what differs from what the client asked for, or from the standard's defaults, so that CONNACK is
- * short.
+ * Returns only properties that differ from what the client asked for, or from the standard's defaults, so
+ * that CONNACK is short.
  */
 function connackProperties(
   state: ServerState,
@@ -69,7 +69,7 @@ function connackProperties(
   if (limits.receiveMaximum < 65_535) properties.receiveMaximum = limits.receiveMaximum
   if (limits.maximumQoS < 2) properties.maximumQoS = limits.maximumQoS as 0 | 1
   if (!limits.retainAvailable) properties.retainAvailable = false
-  // Of the largest that the standard can express there is nothing to announce.
+  // The largest size that the standard can express need not be announced.
   if (limits.packetBytesMax < STANDARD_PACKET_BYTES_MAX) properties.maximumPacketSize = limits.packetBytesMax
   if (packet.clientId === '') properties.assignedClientIdentifier = clientId // [MQTT-3.2.2-16]
   if (limits.topicAliasMaximum > 0) properties.topicAliasMaximum = limits.topicAliasMaximum

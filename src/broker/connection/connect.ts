@@ -29,7 +29,7 @@ export interface Refusal {
   readonly reasonCode: Reason
   /** For the log. */
   readonly reason: string
-  /** The reason for the client, where the other one has internals of the Server; the same when absent. */
+  /** The reason for the client if `reason` tells internals of the Server; `reason` when absent. */
   readonly told?: string
   /** The limit that refuses, for the caller to count. */
   readonly limit?: Limit
@@ -199,11 +199,13 @@ export function sessionRefusal(
   }
   const existing = state.sessions.get(clientId)
   if (existing !== undefined && ownershipOf(state.policy, ownerOf(existing), user) === 'another') {
-    return anothers(state, 'Session', clientId, ownerOf(existing), user)
+    return ownedByAnother(state, 'Session', clientId, ownerOf(existing), user)
   }
   const will = state.wills.get(clientId)?.record
   const isAnothersWill = will !== undefined && ownershipOf(state.policy, ownerOf(will), user) === 'another'
-  if (existing === undefined && isAnothersWill) return anothers(state, 'Will', clientId, ownerOf(will), user)
+  if (existing === undefined && isAnothersWill) {
+    return ownedByAnother(state, 'Will', clientId, ownerOf(will), user)
+  }
   // A client with a Session may come back, also with a Will: it takes messages off the disk.
   const stores = sessionExpirySeconds(state, packet) > 0 || packet.will !== undefined
   if (stores && existing === undefined && state.store.refusal !== null) {
@@ -214,8 +216,8 @@ export function sessionRefusal(
 }
 
 /**
- * Whether a client that has left is still let in, for the packets behind its CONNECT. It must not take the
- * place of a newer connection.
+ * Whether a client that has left already is still let in, so that the packets behind its CONNECT are handled.
+ * It must not take the place of a newer connection.
  */
 export function mayOpenAfterEnd(state: ServerState, clientId: string, endedAt: number): boolean {
   const session = state.sessions.get(clientId)
@@ -225,8 +227,8 @@ export function mayOpenAfterEnd(state: ServerState, clientId: string, endedAt: n
   return (other?.connectedAt ?? session.disconnectedAt) <= endedAt
 }
 
-/** Refuses a user who asks for what another one left under this Client Identifier. */
-function anothers(
+/** Refuses a Session or Will that another user left under this Client Identifier, and reports the attempt. */
+function ownedByAnother(
   { events }: ServerState,
   what: 'Session' | 'Will',
   clientId: string,
@@ -253,7 +255,7 @@ export function authenticateAnonymous(link: LinkInfo): AuthenticationResult {
   return { allow: false, reasonCode: Reason.NotAuthorized, reason: 'anonymous clients are not allowed here' }
 }
 
-/** The credentials of a CONNECT, for a policy. */
+/** Returns the credentials of a CONNECT, for a policy. */
 export function credentialsOf(
   packet: ConnectPacket,
   clientId: string,

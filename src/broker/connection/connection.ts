@@ -130,7 +130,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     }
   }
 
-  /** Kept apart, since the compiler inlines the way of a PUBLISH only while its functions are short. */
+  /** Kept apart: the compiler inlines the functions that a PUBLISH goes through only while they are short. */
   #handleRare(framer: Framer): void {
     switch (framer.type) {
       case PacketType.Subscribe:
@@ -246,7 +246,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     return this.#input.phase === 'new'
   }
 
-  /** Starts to read only after so many ms, since the address exceeds its rate of connections. */
+  /** Begins to read only after `ms`, since the address exceeds its rate of connections. */
   waitFor(ms: number): void {
     if (!this.#input.hold('rate')) return
     this.#handshake?.loginTime.postpone(ms)
@@ -314,7 +314,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
 
   cut(reason: string, told: string): void {
     this.disconnect(Reason.QuotaExceeded, reason, told)
-    // A reader that takes nothing keeps its output in memory until it is gone, and DISCONNECT is last.
+    // DISCONNECT is behind all other output, which stays in memory if the reader takes nothing.
     if (this.#output.waitingBytes > CUT_BYTES) this.destroy()
   }
 
@@ -386,7 +386,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     events.emit('disconnected', { clientId, link: this.link.info, reasonCode, reason, by, ...more })
   }
 
-  /** The client sends nothing more. Its packets are handled first, however long the connection is held. */
+  /** Notes that the client sends nothing more. Handles its packets first, however long they are held. */
   ended(error: Error | undefined): void {
     this.#input.ended(error?.message ?? 'the Network Connection was closed')
   }
@@ -403,7 +403,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#input.continueReading()
   }
 
-  /** The Network Connection is closed, and the transport is gone. */
+  /** Lets go of everything, since the Network Connection is closed and its transport is gone. */
   #over(): void {
     this.#output.discard()
     if (this.memoryTrackedIndex >= 0) this.#state.untrackMemory(this)

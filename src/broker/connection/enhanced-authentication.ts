@@ -23,7 +23,7 @@ export interface AuthenticationSink {
   auth(reasonCode: Reason, method: string, data: Buffer | undefined): void
   /** The log-in succeeded for this user; `data` goes into CONNACK. Called once per connection. */
   authenticated(user: Owner, data: Buffer | undefined, extras: ConnackExtras): void
-  /** A re-authentication succeeded for this user; false where it may not, and the connection ends. */
+  /** A re-authentication succeeded for this user. Returns false for another user: the connection ends. */
   reauthenticated(user: Owner): boolean
   failed(rejection: Rejection): void
 }
@@ -103,12 +103,12 @@ export class EnhancedAuthentication {
 
 const ANONYMOUS: Owner = Object.freeze({ userName: null, userId: null })
 
-/** The user that a policy let in. */
+/** Returns the user that a policy let in. */
 export function userOf({ userName, userId = null }: Authenticated): Owner {
   return userName === null ? ANONYMOUS : { userName, userId }
 }
 
-/** AUTH from a client whose CONNECT named no method: a value to throw. */
+/** Makes the error for AUTH from a client whose CONNECT named no Authentication Method. */
 export function noAuthenticationMethod(): ProtocolError {
   return new ProtocolError(
     Reason.ProtocolError,

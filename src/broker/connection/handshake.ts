@@ -1,7 +1,7 @@
 /**
- * The handshake of a client (sections 3.1, 3.2 and 4.12): all that happens before CONNACK. CONNECT,
- * authentication, the waits for a policy, for the log-in queue and for a rate, the time-out, and the
- * refusals. A re-authentication comes back here as well.
+ * The handshake of a client (sections 3.1, 3.2 and 4.12), which is everything up to CONNACK: CONNECT,
+ * authentication, waiting for a policy, for the log-in queue and for a rate, the time-out, and refusals. A
+ * later re-authentication ends here, too.
  */
 import { encodeAuth } from '../../mqtt/codec/auth.ts'
 import { acceptedBefore5, encodeConnack, setSessionPresent } from '../../mqtt/codec/connack.ts'
@@ -150,6 +150,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#connection.view = { clientId, userName: null, protocolVersion, link: info }
     this.#leniences?.identified(this.#connection.view)
+    // As it was sent: `cleanIfNameless` hides that an empty Client Identifier came without Clean Session.
     const refusal = connectRefusal(this.#state, given, info, framer.leniences)
     if (refusal !== null) {
       this.#refuseFor(refusal)
@@ -238,7 +239,8 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /**
-   * Charges the user's rate. Only now that the password is right, so that nobody uses up another user's rate.
+   * Charges the rates of the client and its user. Returns how many ms CONNACK has to wait, or REFUSED. Done
+   * only now that the password is right, so that nobody uses up another user's rate.
    */
   #connectWait(): number {
     const { clientId, userName, link } = this.#connection.view
@@ -291,7 +293,7 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#connection.close('network', Reason.UnspecifiedError, end.reason)
       return
     }
-    if (!this.#followsItself(clientId)) {
+    if (!this.#finishPrevious(clientId)) {
       this.#openLater(login)
       return
     }
@@ -362,8 +364,8 @@ export class Handshake implements AuthenticationSink, LateClient {
   }
 
   /**
-   * Whether there is a place for one more connection, or the client takes over its own old one. This is
-   * checked only now that the client is authenticated. Otherwise it is refused with CONNACK.
+   * Whether there is a place for one more connection, or the client takes over its own old one. Refuses the
+   * client if not. Checked only now that the client is authenticated.
    */
   #findsRoom(clientId: string, { userName }: Owner): boolean {
     const { connected, sessions, usage } = this.#state
@@ -400,8 +402,8 @@ export class Handshake implements AuthenticationSink, LateClient {
     })
   }
 
-  /** Whether all packets were handled that this client sent on its previous connection before it left. */
-  #followsItself(clientId: string): boolean {
+  /** Handles what this client sent on its previous connection. Returns false while that needs later turns. */
+  #finishPrevious(clientId: string): boolean {
     const session = this.#state.sessions.get(clientId)
     if (session === undefined) return true
     return this.#state.connected.get(session)?.finish() !== false
@@ -429,6 +431,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { version, maximumPacketSize } = this.#sender
     const { serverReference, told = reason, isGuess } = details
     const reasonCode = connackReasonCode(given)
+    // Wills from before the start wait longer for clients that the Server was too busy to let in.
     const isBusy = given === Reason.ServerBusy || given === Reason.ServerUnavailable
     if (isBusy && isGuess !== true) this.#connection.parts.wills.keptWaiting()
     this.#tellRefused(reasonCode, reason, details)

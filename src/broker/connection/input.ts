@@ -61,10 +61,10 @@ export class Input {
    * Whether the transport is paused; 'shortly' while the rest of the input is still a view of shared memory.
    */
   #paused: 'no' | 'shortly' | 'yes' = 'no'
-  /** The latest turn in which it handled packets, and the units that these took. */
+  /** The latest turn in which packets were handled, and the units that these took. */
   #turn = 0
   #spent = 0
-  /** The latest turn in which it used up its slice. */
+  /** The latest turn in which the connection used up its slice. */
   #servedIn = -1
   /** Guards against handling packets while a packet is being handled. */
   #running = false
@@ -181,7 +181,7 @@ export class Input {
   }
 
   /**
-   * False where the connection used up its slice and others wait, or where the turn has taken long enough.
+   * Returns false if the connection used up its slice and others wait, or if the turn has taken enough input.
    */
   #mayRun(turn: Turn): boolean {
     if (this.phase === 'new' && turn.isCrowded) return false
@@ -224,8 +224,8 @@ export class Input {
   }
 
   /**
-   * Stops reading for this reason; packets that have arrived wait as well. Returns false where the reason
-   * held already, or may no longer hold.
+   * Stops reading for this reason; packets that have arrived wait as well. Returns false if the reason held
+   * already, or may no longer hold.
    */
   hold(reason: HoldReason): boolean {
     if (this.phase === 'closed' || !this.#ownGate().add(reason)) return false
@@ -346,7 +346,7 @@ export class Input {
     this.#state.turn.continueLater(() => this.resumeWith(action))
   }
 
-  /** Runs `action` after so many ms; the packets behind wait. */
+  /** Runs `action` after `ms`; the packets behind wait. */
   after(ms: number, action: () => void): void {
     this.#askedAt = this.#state.now()
     this.hold('packet')
@@ -382,15 +382,15 @@ export class Input {
 
   // ── beginning and end ──────────────────────────────────────────────────────────────────────────────────
 
-  /** CONNECT was accepted. */
+  /** Begins the phase 'open', since CONNECT was accepted. */
   open(): void {
     this.#state.incomplete.letIn(this.#countedBytes)
     this.phase = 'open'
   }
 
   /**
-   * The client sends nothing more. Handles its packets first, however long they are held, since the end has
-   * its place in the order. Where very many connections end at once, others end in later turns.
+   * Notes that the client sends nothing more, but handles its packets first, however long they are held: the
+   * end comes after them. If very many connections end at once, some of them end in later turns.
    */
   ended(reason: string): void {
     if (this.phase === 'closed' || this.end !== null) return

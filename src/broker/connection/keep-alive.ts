@@ -11,9 +11,9 @@ import type { NetworkConnection } from './network-connection.ts'
 const LIFE_BYTES_MIN = 64
 
 /**
- * Disconnects a client that sends nothing for one and a half Keep Alive. The deadline is not moved by each
- * packet: when it runs, it looks whether there was activity. Bytes of an unfinished packet count as activity,
- * since one PUBLISH may take longer on a slow link.
+ * Disconnects a client that sends nothing for one and a half Keep Alive. Packets do not move the deadline:
+ * when it is due, it checks for activity since. Bytes of an unfinished packet count as activity, since one
+ * PUBLISH may take longer on a slow link.
  */
 export class KeepAlive {
   readonly #state: ServerState
@@ -68,6 +68,7 @@ export class KeepAlive {
     this.#deadline = null
   }
 
+  /** Sets the deadline for the next check. */
   #watch(time: number): void {
     this.#arrivedBytes = this.#connection.link.arrivedBytes ?? 0
     this.#deadline = this.#state.deadlines.at(time, () => this.#look())

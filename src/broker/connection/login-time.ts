@@ -6,7 +6,7 @@ import type { WaitingClient } from '../boundary/policy.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ServerState } from '../state/server-state.ts'
 
-/** The time that is over: the client's own, or the time that it may wait in the queue. */
+/** The time that has run out: the client's own, or the longest time that it may wait for the Server. */
 export type LateBy = 'client' | 'queue'
 
 /** Gets a call when its time is over. An object, since a closure for each CONNECT would take 90 bytes. */

@@ -32,7 +32,7 @@ export interface NetworkConnection extends ClientConnection, Newcomer {
   handle(framer: Framer): void
   /** Answers a protocol error and ends the Network Connection. */
   violated(error: ProtocolError): void
-  /** CONNECT is accepted, and CONNACK comes next: the Network Connection serves this Session from now on. */
+  /** Serves this Session from now on. CONNECT is accepted, and CONNACK comes next. */
   opened(
     packet: ConnectPacket,
     session: Session,

@@ -34,7 +34,7 @@ export class PacketSender implements SessionSink {
   readonly #connection: NetworkConnection
   /** Made with the first delivery; a client that only publishes has none. */
   #encoder: DeliveryEncoder | null = null
-  /** Made with the first write that has to wait. */
+  /** Made once bytes have to wait in the link. */
   #stalledReader: StalledReader | null = null
   /** The count of written packets at which CONNACK has left. */
   #connackAt = 0
@@ -225,8 +225,8 @@ export class PacketSender implements SessionSink {
   }
 
   /**
-   * Counts a delivery of the pump; true once a slice is used up. Outside of `deliverFrom` and `#refill` it
-   * never is.
+   * Counts a delivery from the queue. Returns true once the slice is used up; only `deliverFrom` and `#refill`
+   * set one.
    */
   pumped(): boolean {
     const { turn, work } = this.#state

@@ -75,12 +75,13 @@ export class PublishReceiver {
   }
 
   /**
-   * Takes acknowledgements that were written off Receive Maximum: the client may send as many messages again.
+   * Counts acknowledgements that were written: their messages no longer count against Receive Maximum.
    */
   credit(count: number): void {
     this.#receiving -= count
   }
 
+  /** Handles PUBLISH. Throws ProtocolError. */
   publish(packet: PublishPacket): void {
     const topic = packet.topicAlias === 0 ? packet.topic! : this.#aliases.resolve(packet)
     this.#state.counters.publishReceived++
@@ -113,8 +114,8 @@ export class PublishReceiver {
   }
 
   /**
-   * Counts the packet against Receive Maximum. Returns false where it is a known QoS 2 message, and answers
-   * it.
+   * Counts the packet against Receive Maximum. Returns false for a QoS 2 message that is known already, which
+   * is answered here.
    */
   #register(packet: PublishPacket, topic: Topic): boolean {
     const { packetId, qos } = packet
@@ -141,10 +142,11 @@ export class PublishReceiver {
   }
 
   /**
-   * Handles a message whose identifier was not released. The same message again is answered, and false is
-   * returned. With another message the client shows that it forgot the first one, as many do that lose their
-   * state with the power: that one was delivered, so its identifier is released and true is returned. Only
-   * the digest tells which, since clients do not set DUP reliably.
+   * Handles a QoS 2 message whose identifier was not released. If it is the same message again, answers it
+   * and returns false. Another message shows that the client forgot the first one, as many do that lose their
+   * state with the power: the first one was delivered, so this releases its identifier and returns true. In
+   * 5.0, within one connection, another message is refused. Only the digest tells them apart, since clients
+   * do not set DUP reliably.
    */
   #registerAgain(packetId: number, isOfThisConnection: boolean): boolean {
     const session = this.#session
@@ -217,7 +219,8 @@ export class PublishReceiver {
   }
 
   /**
-   * Queues a QoS 2 message behind others that are being given out: its identifier is recorded when it begins.
+   * Queues a QoS 2 message behind others that are being given out: its identifier is recorded together with
+   * its first slice.
    */
   #admitInOrder(packet: PublishPacket, topic: Topic): void {
     if (packet.qos === 2 && this.#parts.publisher.mustQueue(topic)) this.#queue(withoutViews(packet), topic)
@@ -249,32 +252,36 @@ export class PublishReceiver {
     else this.#follow(underWay, qos, packetId, reasonCode)
   }
 
-  #follow(fanOut: FanOut, qos: QoS, packetId: number, outcome: Reason): void {
+  /** Acknowledges a message once the last of its slices was given out. */
+  #follow(fanOut: FanOut, qos: QoS, packetId: number, reasonCode: Reason): void {
     this.#input.hold('packet')
     fanOut.done = (durableAt) =>
-      this.#input.resumeWith(() => this.#acknowledge(qos, packetId, outcome, durableAt))
+      this.#input.resumeWith(() => this.#acknowledge(qos, packetId, reasonCode, durableAt))
   }
 
   /** Acknowledges a message that all receivers have; the commit `durableAt` makes that durable. */
-  #acknowledge(qos: QoS, packetId: number, outcome: Reason, durableAt: number): void {
-    if (qos === 1) this.#sender.acknowledge('puback', packetId, outcome, durableAt, 1)
-    else if (qos === 2) this.#pubrecFor(packetId, outcome, durableAt)
+  #acknowledge(qos: QoS, packetId: number, reasonCode: Reason, durableAt: number): void {
+    if (qos === 1) this.#sender.acknowledge('puback', packetId, reasonCode, durableAt, 1)
+    else if (qos === 2) this.#pubrecFor(packetId, reasonCode, durableAt)
     if (this.#state.store.pendingBytes > this.#state.limits.pendingCommitBytesMax) this.#input.fallBehind()
   }
 
-  #pubrecFor(packetId: number, outcome: Reason, durableAt: number): void {
+  /** Sends PUBREC. It waits for the packet identifier to be durable as well if the Session is stored. */
+  #pubrecFor(packetId: number, reasonCode: Reason, durableAt: number): void {
     const wait = this.#session.stored ? this.#session.durableAt : durableAt
-    this.#sender.acknowledge('pubrec', packetId, outcome, wait, 0)
+    this.#sender.acknowledge('pubrec', packetId, reasonCode, wait, 0)
   }
 
   /**
    * Handles a shortage of disk or memory: refuses the message, or disconnects so that the client keeps it.
    */
-  #exhausted(packet: PublishPacket, topic: Topic, outcome: Reason): void {
+  #exhausted(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
     if (packet.qos === 0) return
-    if (this.#state.limits.whenExhausted === 'refuse') this.#refuse(packet, topic, outcome)
-    else
-      this.#connection.disconnect(outcome, 'disk or memory is short: what was not acknowledged was not kept')
+    if (this.#state.limits.whenExhausted === 'refuse') this.#refuse(packet, topic, reasonCode)
+    else {
+      const reason = 'disk or memory is short: what was not acknowledged was not kept'
+      this.#connection.disconnect(reasonCode, reason)
+    }
   }
 
   #message(packet: PublishPacket, topic: Topic): Message {
@@ -315,6 +322,7 @@ export class PublishReceiver {
     }
   }
 
+  /** Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
   acknowledged(packet: AcknowledgePacket): void {
     const session = this.#session
     const { packetId } = packet

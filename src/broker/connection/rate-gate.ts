@@ -4,10 +4,10 @@ import { type ClientRates, type RateKind, REFUSED } from '../accounts/rates.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ClientConnection, ServerState } from '../state/server-state.ts'
 
-/** The client is told of this many refusals in a row; one more, and it is disconnected. */
+/** Refusals in a row that the client is told of. One more disconnects it. */
 const REFUSALS_MAX = 100
 
-/** The shortest time between two log events that say that a client is held back, in ms. */
+/** The shortest time between two events `limited` about a client that is only held back, in ms. */
 const TOLD_MS = 10_000
 
 export class RateGate {
@@ -39,8 +39,8 @@ export class RateGate {
   }
 
   /**
-   * Charges one message, or `count` topic filters. Holds the packets behind as long as the rate demands, or
-   * returns true where the packet is to be refused with 0x97 instead. Throws ProtocolError after too many
+   * Charges one message, or `count` topic filters. Holds the packets behind for as long as the rate demands.
+   * Returns true if the packet must be refused with 0x97 instead. Throws ProtocolError after too many
    * refusals.
    */
   refuses(kind: 'publish' | 'subscribe', count: number): boolean {
@@ -52,19 +52,21 @@ export class RateGate {
     }
     this.#tell(REFUSED)
     if (++this.#refusals > REFUSALS_MAX) {
-      throw new ProtocolError(Reason.MessageRateTooHigh, 'section 3.14.2.1', this.#said)
+      throw new ProtocolError(Reason.MessageRateTooHigh, 'section 3.14.2.1', this.#excess)
     }
     return true
   }
 
+  /** Charges bytes from the client. Holds the connection, or ends it if it is too far ahead. */
   received(bytes: number): void {
     const wait = this.#rates.charge('receive', bytes)
     if (wait > 0) this.#waitFor(wait)
     if (wait !== REFUSED) return
     this.#tell(REFUSED)
-    this.#connection.disconnect(Reason.MessageRateTooHigh, this.#said)
+    this.#connection.disconnect(Reason.MessageRateTooHigh, this.#excess)
   }
 
+  /** Charges bytes to the client, and sets `isSendHeld` until the rate allows more. */
   sent(bytes: number): void {
     const wait = this.#rates.charge('send', bytes)
     if (wait <= 0) return
@@ -78,7 +80,8 @@ export class RateGate {
     })
   }
 
-  get #said(): string {
+  /** Says which rate was exceeded. */
+  get #excess(): string {
     return `more ${WORDS[kindOf(this.#rates.limit)]} in a second than is allowed`
   }
 
@@ -102,7 +105,7 @@ export class RateGate {
     this.#toldAt = now
     const outcome = wait === REFUSED ? 'refused' : `waits for ${Math.ceil(wait)} ms`
     const { clientId } = this.#connection.view
-    this.#state.limited(this.#rates.limit, clientId, `${this.#said}: ${outcome}`)
+    this.#state.limited(this.#rates.limit, clientId, `${this.#excess}: ${outcome}`)
   }
 
   /** Stops all waits, since the Network Connection is closed. */

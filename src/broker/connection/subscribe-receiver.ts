@@ -21,24 +21,25 @@ import type { PacketSender } from './packet-sender.ts'
 /** Bytes of SUBACK and UNSUBACK besides fixed header and Reason Codes: packet identifier, no properties. */
 const SUBACK_BYTES = 3
 
-/** The most Topic Filters of a slice, and their characters. Their work is known only afterwards. */
+/** The most topic filters of a slice, and their characters. Their work is known only afterwards. */
 const SLICE_FILTERS = 256
 const SLICE_CHARACTERS = 65_536
 
-/** The work to read and check a Topic Filter, in units besides those for its characters. */
+/** The work to read and check a topic filter, in units besides those for its characters. */
 const CHECK_UNITS = 4
 
 /** One packet that is being handled. */
 interface Handled {
   readonly reader: FilterReader
+  /** Whether a QoS 2 message of this connection has the packet identifier. */
   readonly isInUse: boolean
-  /** How many Topic Filters were checked so far. */
+  /** Number of topic filters that were checked so far. */
   count: number
   /**
    * The reason to refuse the packet, once all of it was read; a malformed part further on takes precedence.
    */
   invalid: ProtocolError | null
-  /** The first Topic Filter that needs a feature that is not available, and the feature. */
+  /** The first topic filter that needs a feature that is not available, and the feature. */
   unavailable: Unavailable | null
   readonly reasonCodes: number[]
 }
@@ -80,8 +81,8 @@ export class SubscribeReceiver {
   }
 
   /**
-   * Handles SUBSCRIBE. Where `isInUse`, a QoS 2 message has its packet identifier, and every Topic Filter is
-   * answered with that. Throws ProtocolError before anything is done, now or in a later turn.
+   * Handles SUBSCRIBE. `isInUse`: a QoS 2 message has its packet identifier, so every topic filter is refused
+   * with 0x91. Throws ProtocolError before anything is done, now or in a later turn.
    */
   subscribe(reader: FilterReader, isInUse: boolean): void {
     this.#check(this.#begin(reader, isInUse), true)
@@ -145,7 +146,7 @@ export class SubscribeReceiver {
     this.#subscribeFrom(handled)
   }
 
-  /** Subscribes to the Topic Filters that have no Reason Code yet, slice by slice, then answers all. */
+  /** Subscribes to the topic filters that have no Reason Code yet, slice by slice, then answers all. */
   #subscribeFrom(handled: Handled): void {
     const { reader, reasonCodes } = handled
     const from = reasonCodes.length
@@ -198,7 +199,7 @@ export class SubscribeReceiver {
     this.#answer(handled, encodeUnsuback, session.durableAt)
   }
 
-  /** Whether the packet identifier is in use, which is then the Reason Code for every Topic Filter. */
+  /** Whether the packet identifier is in use, which is then the Reason Code for every topic filter. */
   #isInUse({ isInUse, count, reasonCodes }: Handled): boolean {
     if (!isInUse) return false
     for (let index = 0; index < count; index++) reasonCodes.push(Reason.PacketIdentifierInUse)
@@ -211,8 +212,8 @@ export class SubscribeReceiver {
   }
 
   /**
-   * Throws where the answer, a Reason Code for each Topic Filter, would exceed the client's Maximum Packet
-   * Size [MQTT-3.1.2-24].
+   * Throws if the answer, a Reason Code for each topic filter, would exceed the client's Maximum Packet Size
+   * [MQTT-3.1.2-24].
    */
   #expectRoomFor(reasonCodes: number): void {
     const remaining = SUBACK_BYTES + reasonCodes

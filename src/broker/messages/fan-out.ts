@@ -8,10 +8,10 @@ import type { Session } from '../../session/session.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
-/** A message for so many subscribers and groups, or more, is given out in slices. */
+/** A message for at least this many subscribers and groups is given out in slices. */
 export const CROWD_MIN = 4096
 
-/** About 5 ms: the limit also where others are active, while the store waits for a message to be whole. */
+/** About 5 ms. A message that must be whole always has this slice: nothing is committed meanwhile. */
 const SLICE_UNITS_MAX = 5 * SLICE_UNITS
 
 /** A message that is given out in slices, and its progress. */
@@ -68,7 +68,7 @@ export class FanOutQueue {
   /** The turn in which the latest whole message was over. */
   #wholeEndedIn = -1
 
-  /** `advance` gives a message to more receivers until work reaches `until`; true when all have it. */
+  /** `advance` gives a message to more receivers until work reaches `until`. Returns whether all have it. */
   constructor(state: ServerState, advance: (fanOut: FanOut, until: number) => boolean) {
     this.#state = state
     this.#advance = advance

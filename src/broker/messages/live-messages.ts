@@ -15,9 +15,7 @@ export class LiveMessages {
   #retained: Message | undefined
   /** When the live message before that one was published. */
   #before = 0
-  /**
-   * When the newest Subscription of a stored Session began whose retained messages are under way; 0 for none.
-   */
+  /** Start of the newest stored Subscription to which retained messages are under way; 0 for none. */
   #newestStored = 0
   /** Topic names of which the store knows that a live message was published since then. */
   readonly #recorded = new Set<string>()
@@ -75,7 +73,7 @@ export class LiveMessages {
     if (retained === message) this.#recorded.delete(name)
   }
 
-  /** Goes on with a message that was begun in an earlier turn, when `before` had this value. */
+  /** Goes on with a live message that was begun in an earlier turn, when `before` had this value. */
   resumed(message: Message, before: number): void {
     this.#retained = this.#state.retained.get(message.topic.name)
     this.#before = before
@@ -96,7 +94,7 @@ export class LiveMessages {
     return this.#times.get(topic) ?? 0
   }
 
-  /** The same as far as the store has to know it. */
+  /** Returns the same if the store has it; 0 otherwise. */
   recordedAt(topic: string): number {
     return this.#recorded.has(topic) ? this.latest(topic) : 0
   }

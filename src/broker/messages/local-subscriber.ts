@@ -41,7 +41,7 @@ class LocalSink implements SessionSink, CommitWaiter, Flushable {
   flush(): void {
     this.#touched = false
     const { recordedSequence, committedSequence } = this.#state.store
-    // A block that got no record after all (a full queue dropped the message) waits for earlier ones alone.
+    // A full queue may have dropped the message: without a record in the open block, wait for earlier ones.
     for (const held of this.#held) held.durableAt = Math.min(held.durableAt, recordedSequence)
     this.committed(committedSequence)
     if (this.#held.length > 0) this.#state.waiting.add(this)

@@ -119,8 +119,8 @@ export class Publisher {
     if (stores || message.retain || mayBeFull) {
       if (this.#isRefused(message, publisher, route, stores)) return
     }
-    // After a crash before the acknowledgement the publisher sends it again: at QoS 2 nobody may get it
-    // twice.
+    // At QoS 2 it is durable as a whole: after a crash in the middle, the publisher would send it again to
+    // some who have it.
     this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)
   }
 
@@ -180,6 +180,7 @@ export class Publisher {
     this.#admit(message, route, publisher, stores, retains, true)
   }
 
+  /** `isWhole`: nothing of the message may be durable before all of it is. */
   #admit(
     message: Message,
     route: Route<Session>,
@@ -245,7 +246,7 @@ export class Publisher {
     }
   }
 
-  /** Gives a message to more receivers, until work reaches `until` units. True when all of them have it. */
+  /** Gives a message to more receivers until work reaches `until` units. Returns true when all have it. */
   #advance(fanOut: FanOut, until: number): boolean {
     const { router, store, work } = this.#state
     const outcome = this.#outcome
@@ -377,7 +378,7 @@ export class Publisher {
     return delivery
   }
 
-  /** Gives the message to one member of the group; false, and it is dropped, when none can take it. */
+  /** Gives the message to one member of the group. Drops it and returns false if none can take it. */
   deliverShared(group: ShareGroup<Session>, message: Message, durableAt: number): boolean {
     const index = chooseMember(this.#state, this.#backlog, group, message)
     if (index === -1) {
@@ -395,7 +396,7 @@ export class Publisher {
     return true
   }
 
-  /** Refuses a message for which there is no room. */
+  /** Refuses a message for which there is no room. Returns whether it did. */
   #isRefused(message: Message, publisher: Session | null, route: Route<Session>, stores: boolean): boolean {
     const { limits, store, memoryRefusal } = this.#state
     const retains = message.retain && message.payloadBytes > 0
@@ -440,7 +441,10 @@ export class Publisher {
     return payloadBytes === 0 || size <= (this.#state.retained.get(topic.name)?.size ?? 0)
   }
 
-  /** Refuses to retain beyond the limits. The Server's own values and expired messages do not count. */
+  /**
+   * Refuses to retain beyond the limits. Returns whether it did. The Server's own values and expired messages
+   * do not count.
+   */
   #isRetainingRefused(message: Message, publisher: Session | null): boolean {
     const { counters, retainedExpiry, work } = this.#state
     if (this.#kept.pressed !== null && !this.#replaces(message)) {

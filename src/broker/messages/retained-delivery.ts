@@ -206,9 +206,9 @@ export class RetainedDelivery {
 
   /**
    * Sends the retained message of the topic, if it is still to come, before the live message that goes to a
-   * Session now, at QoS `delivered`, or does not go at all where that is null (No Local). False when the
-   * retained one must wait for the disk: a live one at QoS 0 must not bring it onto a disk that is short, nor
-   * pass it.
+   * Session now. That one goes at QoS `delivered`, or not at all if this is null (No Local). Returns false if
+   * the retained one must wait for the disk: a live one at QoS 0 must not bring it onto a disk that is short,
+   * nor pass it.
    */
   precede(routed: RouteEntry<Session>, message: Message, delivered: QoS | null): boolean {
     const current = this.live.retained
@@ -334,7 +334,7 @@ export class RetainedDelivery {
   }
 
   /**
-   * Looks for a message, or hands over the one that was found; false while the Session has no room for it.
+   * Looks for a message, or hands over the one that was found. Returns false if the Session has no room.
    */
   #step({ session, cursors }: Course, cursor: RetainedCursor): boolean {
     if (cursor.found === null) {
@@ -398,8 +398,8 @@ export class RetainedDelivery {
   }
 
   /**
-   * Sends messages at QoS 0 while the one that was found waits for a slot; false when there are no more of
-   * them.
+   * Sends messages at QoS 0 while the one that was found waits for a slot. Returns false if there are no more
+   * of them.
    */
   #stepAhead(session: Session, cursor: RetainedCursor): boolean {
     if (cursor.isSwept || !session.hasRoomFor(0)) return false
@@ -417,7 +417,7 @@ export class RetainedDelivery {
     return true
   }
 
-  /** The message that is retained under a name now; null if it is not to come any more, or was removed. */
+  /** Returns the message that is retained under a name now; null if it was removed, or need not come. */
   #due(session: Session, cursor: RetainedCursor, name: string): Message | null {
     const message = this.#state.retained.get(name)
     if (message === undefined || !this.#isFor(session, cursor, message)) return null

@@ -58,7 +58,7 @@ export class RetainedMessages {
     return this.#latestAuthor
   }
 
-  /** Removes the retained message of a topic name; false when there is none. */
+  /** Removes the retained message of a topic name. Returns false if there is none. */
   clear(topic: string): boolean {
     const { retained, store, events, work } = this.#state
     work.units += CLEAR_UNITS
@@ -81,7 +81,7 @@ export class RetainedMessages {
     this.#expireAt(message, this.#state.heldUntil(message.expiresAt))
   }
 
-  /** Has messages from before the start expire later, since so many ms did not pass then. */
+  /** Postpones the expiry of messages from before the start by `ms`, which did not pass. */
   postpone(ms: number): void {
     const { retained, retainedDeadlines, store } = this.#state
     for (const topic of [...retainedDeadlines.keys()]) {

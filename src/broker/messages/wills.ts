@@ -18,7 +18,7 @@ import type { Publisher } from './publisher.ts'
  */
 const GRACES_MAX = 10
 
-/** With more clients than this not let in yet, a fleet comes back, and not a few strangers. */
+/** More clients than this that are not let in yet are a fleet that comes back, and not a few strangers. */
 const CROWD = 16
 
 /** How long a Will waits that fell due while the store was being read again. */
@@ -153,7 +153,7 @@ export class Wills {
     }
   }
 
-  /** Has Wills that were delayed before the start fall due later, since so many ms did not pass then. */
+  /** Postpones Wills that were delayed before the start by `ms`, which did not pass. */
   postpone(ms: number): void {
     for (const [clientId, { pending: before, dueAt }] of this.#doubtful) {
       const pending = this.#state.wills.get(clientId)
@@ -167,7 +167,7 @@ export class Wills {
     this.clockTrusted()
   }
 
-  /** Forgets the doubt: the clock is trusted. */
+  /** Ends the doubt about delayed Wills: the clock is trusted. */
   clockTrusted(): void {
     this.#doubtful.clear()
   }

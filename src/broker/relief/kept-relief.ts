@@ -86,7 +86,7 @@ export class KeptRelief {
     return keptBytes(usage) + (this.#state.store.canPark ? usage.parkedBytes : 0)
   }
 
-  /** Half-way to the point at which everybody is refused, all users with much count as large. */
+  /** Finds the large users: half-way to the point at which everybody is refused, all who have much. */
   #largeUsers(isVeryMuch: boolean): Usage[] {
     const { limits, usage } = this.#state
     return largeUsers(

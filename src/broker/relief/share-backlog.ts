@@ -18,7 +18,7 @@ export const MEMBER_BITS = 3
 
 const SHARE_PREFIX = '$share/'
 
-/** Knows for which members messages of Shared Subscriptions wait. */
+/** Keeps track of the members for which messages of Shared Subscriptions wait. */
 export class ShareBacklog {
   readonly #state: ServerState
   /** Members for which messages of a Shared Subscription may wait, by its whole filter. */

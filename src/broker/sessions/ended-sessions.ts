@@ -102,7 +102,7 @@ export class EndedSessions {
     this.#state.turn.continueLater(() => this.#run(ended))
   }
 
-  /** Removes Subscriptions; false when there are more of them. */
+  /** Removes Subscriptions. Returns false if some are left. */
   #unsubscribe({ session, filters, isKept }: EndedSession, until: number): boolean {
     const { router, store, work } = this.#state
     while (work.units < until) {
@@ -119,8 +119,8 @@ export class EndedSessions {
 
   /**
    * Gives messages of Shared Subscriptions that the ended Session did not get to other members, except QoS 2
-   * in delivery [MQTT-4.8.2-5]. All others are lost with the Session, and counted. 'reading' while a body is
-   * read from the disk for a member that is not stored.
+   * in delivery [MQTT-4.8.2-5]. All others are lost with the Session, and counted. Returns 'reading' if a
+   * body must first be read from the disk for a member that is not stored.
    */
   #passOn(session: Session, until: number): 'done' | 'more' | 'reading' {
     const { work } = this.#state

@@ -104,8 +104,11 @@ export class Reauthorization {
       if (!isLost(view)) continue
       this.#done.connectionsEnded++
       if (view.userName === null) this.#done.anonymousEnded++
-      const who = view.userName === null ? 'clients without credentials' : 'this user'
-      connection.disconnect(Reason.NotAuthorized, `what let ${who} in does not hold any more`)
+      const reason =
+        view.userName === null
+          ? 'clients without credentials are no longer accepted'
+          : 'the log-in of this user is no longer valid'
+      connection.disconnect(Reason.NotAuthorized, reason)
     }
     this.#done.willsPublished += counters.willsPublished - willsPublished
     this.#done.willsDenied += counters.willsDenied - willsDenied
@@ -165,12 +168,12 @@ export class Reauthorization {
   }
 
   /**
-   * Suspends a Subscription. The Session keeps it, so that it is there when the right is. No packet says that
-   * messages have stopped, and a silent client would wait for them in vain. So the connection is closed, with
-   * 0x87 and the filter in 5.0; the client comes back, subscribes again, and SUBACK refuses it.
+   * Suspends a Subscription. The Session keeps it, in case the right comes back. No packet can tell a client
+   * that messages have stopped, and it would wait for them in vain. So the connection is closed, with 0x87
+   * and the filter in 5.0; the client comes back, subscribes again, and SUBACK refuses it.
    */
   #suspend(session: Session, filter: string): void {
-    // A client that came back to a suspended Subscription was told once already.
+    // A client that came back to a suspended Subscription has been told once.
     if (!this.#subscribing.suspend(session, filter)) return
     this.#done.subscriptionsSuspended++
     if (this.#lastSuspended !== session) this.#done.sessionsSuspended++

@@ -1,5 +1,4 @@
 /** The parts of the Server that a Connection works with. Each is made once. */
-
 import type { Publisher } from '../messages/publisher.ts'
 import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { Wills } from '../messages/wills.ts'
@@ -23,6 +22,6 @@ export interface ServerParts {
   readonly keptRelief: KeptRelief
   /** Every open Network Connection, also before CONNECT. */
   readonly connections: Set<ClientConnection>
-  /** The transport of a connection is gone. */
+  /** Forgets a closed connection whose transport is gone. */
   gone(connection: ClientConnection): void
 }

@@ -208,7 +208,10 @@ export class Sessions {
     return this.#state.isBeforeDoubt(disconnectedAt) ? this.#state.heldUntil(time) : time
   }
 
-  /** Corrects the clock: so many ms after `since` did not pass, so clients that were away then left later. */
+  /**
+   * Corrects the clock: `ms` of the time after `since` did not pass. Clients that left before count as having
+   * left `ms` later.
+   */
   postpone(ms: number, since: number): void {
     const { sessions, connected, store } = this.#state
     for (const session of sessions.values()) {
@@ -222,8 +225,8 @@ export class Sessions {
   }
 
   /**
-   * Applies the maximum that is in force to a Session; for an absent client it counts from when it left.
-   * False where nothing changes. The Session of a connected client does not end before its connection.
+   * Applies the maximum that is in force to a Session; for an absent client it counts from when it left. The
+   * Session of a connected client does not end before its connection. Returns the effect.
    */
   cap(session: Session): 'kept' | 'shortened' | 'ended' {
     const { sessionExpirySecondsMax: maximum } = this.#state.limits

@@ -66,8 +66,8 @@ export class Subscribing {
   }
 
   /**
-   * Why a request breaks section 4.7 or 4.8, or has No Local on a Shared Subscription [MQTT-3.8.3-4]; null
-   * where it does not. The whole packet is checked before anything is done.
+   * Returns the error of a request that breaks section 4.7 or 4.8, or has No Local on a Shared Subscription
+   * [MQTT-3.8.3-4]; null if it is valid. The whole packet is checked before anything is done.
    */
   invalid(filter: string, noLocal: boolean): ProtocolError | null {
     const error = topicFilterError(filter)
@@ -82,8 +82,8 @@ export class Subscribing {
   }
 
   /**
-   * The feature that a valid filter needs although CONNACK said it is not available (sections 3.2.2.3.11 and
-   * 3.2.2.3.13); null for none.
+   * Returns the feature that a valid filter needs although CONNACK said it is not available (sections
+   * 3.2.2.3.11 and 3.2.2.3.13); null for none.
    */
   unavailable(filter: string): Unavailable | null {
     const { sharedSubscriptionAvailable, wildcardSubscriptionAvailable } = this.#state.limits
@@ -175,7 +175,7 @@ export class Subscribing {
     return qos
   }
 
-  /** Adds or replaces one Subscription, also in the store. True if it existed [MQTT-3.8.4-3]. */
+  /** Adds or replaces one Subscription, also in the store. Returns true if it existed [MQTT-3.8.4-3]. */
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
     const { subscriptions } = session
     this.#state.work.units += RECORD_UNITS
@@ -231,8 +231,8 @@ export class Subscribing {
   }
 
   /**
-   * Removes one Subscription, also from the store. Filters are compared character by character
-   * [MQTT-3.10.4-1].
+   * Removes one Subscription, also from the store. Returns false if there is none. Filters are compared
+   * character by character [MQTT-3.10.4-1].
    */
   remove(session: Session, filter: string): boolean {
     this.#state.work.units += RECORD_UNITS
@@ -253,7 +253,7 @@ export class Subscribing {
 
   /**
    * Suspends a Subscription that the user may not have at the moment: Session and store keep it, and messages
-   * do not find it. False when it was suspended before.
+   * do not find it. Returns false if it is suspended already.
    */
   suspend(session: Session, filter: string): boolean {
     const { suspended, router } = this.#state
@@ -266,7 +266,8 @@ export class Subscribing {
   }
 
   /**
-   * Makes messages find a Subscription again that the user may have again. False when it was not suspended.
+   * Makes messages find a suspended Subscription again, since the user may have it. Returns false if it was
+   * not suspended.
    */
   resume(session: Session, filter: string): boolean {
     const record = session.subscriptions.get(filter)
@@ -278,7 +279,7 @@ export class Subscribing {
     return true
   }
 
-  /** Asks the policy again what it denied while the client was away: it knew less of the client then. */
+  /** Asks the policy again about suspended Subscriptions: it knows more of a client that is connected. */
   reconsider(view: ClientView, session: Session): void {
     const filters = this.#state.suspended.get(session)
     if (filters === undefined) return
@@ -334,7 +335,7 @@ export class Subscribing {
   }
 }
 
-/** Reason Codes with which SUBACK may refuse [MQTT-3.9.3-2]: a policy may have returned another one. */
+/** Returns a Reason Code that SUBACK may have [MQTT-3.9.3-2]: a policy may have returned any. */
 function refusalCode(decision: false | Reason): Reason {
   if (decision === false) return Reason.NotAuthorized
   return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError

@@ -85,6 +85,7 @@ export class Deadlines {
     if (deadline === null || deadline.action === null || deadline.time > this.judgedTo) return
     const { action } = deadline
     deadline.action = null
+    // It stays in the heap without an action, as a cancelled one does.
     this.#cancelled++
     action()
   }

@@ -1,31 +1,32 @@
 /**
- * How many waiting newcomers may come in while other clients are active. Each takes 0.2 ms and allocates
+ * Sets the pace at which newcomers come in while other clients are active. Each takes 0.2 ms and allocates
  * 29 KB, which V8 collects in pauses of 12 to 20 ms. A fleet that comes back within a second would make every
  * active client wait for these; over ten seconds, hardly anybody notices.
  */
 
-/** So many may come in without waiting for time to pass. */
+/** Newcomers that may come in before any time has passed. */
 const AT_ONCE = 100
 
-/** So many come in together, since each turn has a cost of its own, such as a commit. */
+/** The fewest that come in together, since each turn has a cost of its own, such as a commit. */
 const BATCH = 4
 
-/** Newcomers per ms, if these are enough for `LAST_MS`. */
+/** Newcomers per ms, unless a fleet is so large that `LAST_MS` needs more. */
 const PER_MS = 0.5
 
-/** The last one of a larger fleet is let in after this time at the latest, as far as there is CPU time. */
+/** The last one of a large fleet comes in within this time, as far as there is CPU time. */
 const LAST_MS = 10_000
 
-/** The longest time between two turns while somebody waits: what it would have allowed is not lost. */
+/** The longest time between two turns while somebody waits. All that it allows may come in after it. */
 const GAP_MS_MAX = 100
 
+/** Counts the newcomers that may come in. */
 export class NewcomerPace {
   #allowed = AT_ONCE
   #countedAt = 0
-  /** The most that have waited together since nobody did. */
+  /** The most that have waited together since nobody waited. */
   #most = 0
 
-  /** Returns how many of those who wait may come in now, in broker time in ms, but at most `countMax`. */
+  /** Returns how many of `waiting` newcomers may come in, at most `countMax`. `now` is broker time in ms. */
   mayComeIn(now: number, waiting: number, countMax: number): number {
     this.#most = Math.max(this.#most, waiting)
     const perMs = Math.max(PER_MS, this.#most / LAST_MS)
@@ -41,7 +42,7 @@ export class NewcomerPace {
     this.#allowed = Math.max(this.#allowed - 1, -AT_ONCE)
   }
 
-  /** Nobody waits any more. */
+  /** Notes that nobody waits any more. */
   over(): void {
     this.#most = 0
   }

@@ -152,6 +152,7 @@ export class ServerState implements SessionContext {
   readonly sessionDeadlines = new Map<Session, Deadline>()
   /** The next sweep of each queue for expired messages. */
   readonly sweeps = new Map<Session, Deadline>()
+  /** Called when the oldest message of a queue was dropped. Set by the Server. */
   headDropped: (session: Session) => void = () => {}
   /**
    * Suspended Subscriptions by topic filter: the policy denies them at the moment. The Session keeps them,
@@ -181,7 +182,7 @@ export class ServerState implements SessionContext {
   readonly incomplete = new Incomplete(this.connections, (limit, clientId, detail) =>
     this.limited(limit, clientId, detail),
   )
-  /** Connections whose output waits for a commit. */
+  /** Connections whose output waits for a commit, and other waiters. */
   readonly waiting = new Set<CommitWaiter>()
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
@@ -269,8 +270,7 @@ export class ServerState implements SessionContext {
   }
 
   /**
-   * Tells whether a message is from before the start. Of retained ones that is known only while time is in
-   * doubt.
+   * Tells whether a message is from before the start. For retained ones it is false unless time is in doubt.
    */
   isOld(message: Message): boolean {
     return this.#oldRetained.has(message) || this.store.isOld(message)
@@ -327,7 +327,7 @@ export class ServerState implements SessionContext {
     return this.#policy
   }
 
-  /** Earlier decisions stay as they are: `Reauthorization` asks for them again. */
+  /** Leaves earlier decisions as they are: `Reauthorization` asks for them again. */
   set policy(policy: Policy) {
     this.#policy = guarded(policy)
     this.checksReceiving = policy.authorizeReceive !== undefined

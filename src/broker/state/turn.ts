@@ -90,11 +90,11 @@ export class Turn {
   readonly #pace = new NewcomerPace()
   /** Called at the end of a turn if newcomers wait only for time to pass: to begin a turn within 100 ms. */
   onNewcomersWait: () => void = () => {}
-  /** Units of work when this turn began to take input. */
+  /** Units of work done before this turn began to take input. */
   #units = 0
   #budget = ALONE
   #newcomers = 0
-  /** The client that was active last, and when it was; and when another client was. */
+  /** The client that was active last; when it was active, and when any other client was, in broker time. */
   #active: object | null = null
   #activeAt = Number.NEGATIVE_INFINITY
   #othersActiveAt = Number.NEGATIVE_INFINITY

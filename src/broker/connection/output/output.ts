@@ -46,7 +46,7 @@ interface Segment {
 
 /** The Network Connection whose output it is. */
 export interface OutputOwner extends CommitWaiter {
-  /** So many acknowledgements were written, whose messages no longer count against Receive Maximum. */
+  /** Called for written acknowledgements: `count` messages no longer count against Receive Maximum. */
   credited(count: number): void
 }
 
@@ -56,9 +56,9 @@ export class Output {
   readonly #owner: OutputOwner
   /** Made with the first packet that is written into it. */
   #turnBuffer: TurnBuffer | null = null
-  /** The only chunk, as nearly always. */
+  /** The only chunk; nearly always there is no other. */
   #chunk: Buffer | null = null
-  /** All chunks, where there are several. */
+  /** All chunks, if there are several. */
   #chunks: Buffer[] | null = null
   #bytes = 0
   #packets = 0
@@ -107,7 +107,7 @@ export class Output {
     return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
   }
 
-  /** True when nothing is left to be written by us. */
+  /** True while no packet waits here to be written. */
   get idle(): boolean {
     return this.#packets === 0 && this.#held.length === 0
   }
@@ -129,8 +129,8 @@ export class Output {
 
   /**
    * Adds a packet. It leaves when the commit `durableAt` is durable (0: at the end of the turn), and never
-   * before what was added earlier. `credits` are given back when it was written. Returns true when the owner
-   * has to be flushed this turn.
+   * before what was added earlier. `credits` are given back when it was written. Returns true for the first
+   * packet of the turn: the owner then has to be flushed.
    */
   push(bytes: Buffer, durableAt: number, credits: number): boolean {
     return this.pushPart(bytes, 0, bytes.length, durableAt, credits)
@@ -219,7 +219,7 @@ export class Output {
   flush(): void {
     if (this.#packets > 0) {
       if (this.#run !== null) this.#endRun()
-      // A block that got no record after all (a full queue dropped the message) waits for earlier ones alone.
+      // A full queue may have dropped the message: without a record in the open block, wait for earlier ones.
       const durableAt = Math.min(this.#durableAt, this.#state.store.recordedSequence)
       const chunks = this.#chunks ?? [this.#chunk!]
       const bytes = this.#bytes
@@ -258,7 +258,7 @@ export class Output {
     this.#state.waiting.add(this.#owner)
   }
 
-  /** A commit is durable: everything up to the first segment that still waits leaves in one write. */
+  /** Writes, after a commit, everything up to the first segment that still waits, in one write. */
   release(committedSequence: number): void {
     const held = this.#held
     let count = 0

@@ -1,7 +1,7 @@
 /** HOT. Copies the output of a slow reader into memory of its own. */
 import type { ServerState } from '../../state/server-state.ts'
 
-/** Output for a slow reader is copied where it is smaller, or where its memory is this many times larger. */
+/** Output for a slow reader is copied if it is smaller than this, or its memory this many times larger. */
 const COPY_BELOW_BYTES = 1024
 const MEMORY_TIMES_MAX = 2
 
