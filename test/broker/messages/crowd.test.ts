@@ -97,7 +97,7 @@ describe('a message for a crowd', () => {
     expect(head!.toSorted()).toEqual(['a1', 'a2', 'a3', 'b1', 'c1'])
   })
 
-  it('[MQTT-3.10.4-2] does not go to whom it had not reached yet when the Subscription ended', async () => {
+  it('[MQTT-3.10.4-2] does not go to a Session it had not reached when its Subscription ended', async () => {
     const world = await World.make()
     const got = crowd(world)
     const [late, gone] = [await world.connect('late'), await world.connect('gone')]

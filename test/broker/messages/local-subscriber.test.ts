@@ -94,7 +94,7 @@ describe('a subscriber in this process', () => {
     expect(echo.got).toEqual(['x 0'])
   })
 
-  it('throws for a filter that is none', async () => {
+  it('throws for an invalid topic filter', async () => {
     const world = await World.make()
     for (const filter of ['', 'a#', '$share/g']) expect(() => listening(world, filter)).toThrow()
     expect(world.census()).toMatchObject({ subscriptions: 0 })
@@ -121,7 +121,7 @@ describe('publishing from this process', () => {
     expect(world.census()).toMatchObject({ waiting: 0 })
   })
 
-  it('rejects what a limit refuses, and throws for a topic that is none', async () => {
+  it('rejects what a limit refuses, and throws for an invalid topic name', async () => {
     const world = await World.make({ limits: { retainedMessagesMax: 0 } })
     await expect(world.server.publish(text('t', 'x', 0, true))).rejects.toThrow('0x97')
     expect(() => world.server.publish(text('a/#', 'x'))).toThrow('wildcard')

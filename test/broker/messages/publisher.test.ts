@@ -55,7 +55,7 @@ describe('PUBLISH', () => {
     }
   })
 
-  it('who keeps a message keeps no encoding of it, which lies in memory of others', async () => {
+  it('a message that is kept does not keep its encoding, which lies in shared memory', async () => {
     const world = await World.make()
     const published = world.record('published')
     const live = await world.connect('live', {}, 4)

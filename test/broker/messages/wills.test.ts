@@ -79,7 +79,7 @@ describe('when a Will is published', () => {
     expect(world.server.state.retained.count).toBe(1)
   })
 
-  it('a new CONNECT replaces the Will, also by none', async () => {
+  it('a new CONNECT replaces the Will, or removes it', async () => {
     const { world, watcher } = await watched()
     await (await world.connect('a', lasting(100, delayed(50)))).vanish()
     const second = await world.connect('a', lasting(100, will({ payload: Buffer.from('second') })))

@@ -223,7 +223,7 @@ describe('a Subscription that is not allowed any more', () => {
     expect(client.closed).toBe(true)
   })
 
-  test('but not by the late answer of a policy that does not hold any more', async () => {
+  test('but not by the late answer of an earlier policy', async () => {
     const { world: w } = await world()
     const client = await w.connect('c')
     await client.subscribe('a', 1)

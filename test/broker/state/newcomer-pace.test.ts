@@ -40,12 +40,12 @@ it('what was not used for a long time does not add up', () => {
   expect(letIn(pace, 60_116, 2, 8)).toBe(2)
 })
 
-it("who is told to come in and sends nothing takes nobody's place", () => {
+it("a newcomer that may come in and sends nothing takes nobody's place", () => {
   const pace = new NewcomerPace()
   for (let turn = 0; turn < 1000; turn++) expect(pace.mayComeIn(0, 8000 - 8 * turn, 8)).toBe(8)
 })
 
-it('who comes in without waiting counts for those who wait', () => {
+it('a newcomer that comes in without waiting counts for those that wait', () => {
   const pace = new NewcomerPace()
   for (let count = 0; count < 1000; count++) pace.cameIn()
   expect(pace.mayComeIn(199, 1000, 8)).toBe(0)
