@@ -225,8 +225,8 @@ export class PacketSender implements SessionSink {
   }
 
   /**
-   * Counts a delivery from the queue. Returns true once the slice is used up; only `deliverFrom` and `#refill`
-   * set one.
+   * Counts a delivery from the queue. Returns true once the slice is used up; only `deliverFrom` and
+   * `#refill` set one.
    */
   pumped(): boolean {
     const { turn, work } = this.#state
