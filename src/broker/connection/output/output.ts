@@ -68,8 +68,6 @@ export class Output {
   #run: Buffer | null = null
   #runStart = 0
   #runEnd = 0
-  /** The memory that the packets of this turn would take if they waited. */
-  #weight = 0
   #durableAt = 0
   #credits = 0
   #held = NOTHING_HELD
@@ -105,6 +103,11 @@ export class Output {
    */
   get backpressured(): boolean {
     return this.#backlog + this.#weight >= 2 * this.#state.limits.outgoingBytesMax
+  }
+
+  /** The memory that the packets of this turn would take if they waited. */
+  get #weight(): number {
+    return this.#bytes + this.#packets * PACKET_BYTES
   }
 
   /** True while no packet waits here to be written. */
@@ -177,7 +180,6 @@ export class Output {
     this.#addChunk(bytes)
     this.#bytes += bytes.length
     this.#lastBytes += bytes.length
-    this.#weight += bytes.length
   }
 
   /**
@@ -207,7 +209,6 @@ export class Output {
     this.#bytes += bytes
     this.#lastBytes = bytes
     this.#packets++
-    this.#weight += bytes + PACKET_BYTES
     this.#credits += credits
     this.#pushed++
     if (durableAt > this.#durableAt) this.#durableAt = durableAt
@@ -244,7 +245,6 @@ export class Output {
     this.#run = null
     this.#bytes = 0
     this.#packets = 0
-    this.#weight = 0
     this.#durableAt = 0
     this.#credits = 0
   }
