@@ -25,6 +25,7 @@ export class MemoryStore implements Store {
   readonly openSequence = 0
   readonly recordedSequence = 0
   readonly committedSequence = 0
+  readonly paceMs = 0
   readonly pendingBytes = 0
   readonly refusal = null
   readonly canPark = false

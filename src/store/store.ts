@@ -367,10 +367,12 @@ export interface Store {
   /** Begins an atomic section: until `endAtomic`, only `close` seals a block. Sections may overlap. */
   beginAtomic(): void
   endAtomic(): void
+  /** How long a commit waits for others at most, in ms; 0 for not at all. */
+  readonly paceMs: number
   /**
    * Seals the open block and starts its commit as soon as none is in flight. Does nothing without records.
-   * The commit may wait a moment for more records. `company`, 0 by default, counts clients that wait for it
-   * and did not wait for the commits just before.
+   * The commit may wait a moment for more records. `company`, 0 by default, counts clients that asked for
+   * something in it, and waited neither for the commits just before nor for any within `paceMs`.
    */
   commit(company?: number): void
   /**

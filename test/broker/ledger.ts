@@ -28,6 +28,7 @@ const NOTHING: Recovered = {
 export class LedgerStore implements Store {
   openSequence = 1
   committedSequence = 0
+  paceMs = 4
   pendingBytes = 0
   refusal: string | null = null
   /** Messages larger than this are refused. */

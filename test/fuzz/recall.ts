@@ -37,6 +37,7 @@ interface Block {
 export class RecallStore implements Store {
   openSequence = 1
   committedSequence = 0
+  readonly paceMs = 0
   pendingBytes = 0
   readonly refusal = null
   readonly canPark = true

@@ -248,6 +248,10 @@ export class LevelStore implements Store {
     this.#progress.atomicSections--
   }
 
+  get paceMs(): number {
+    return this.#settings.commitPaceMs
+  }
+
   commit(company = 0): void {
     this.#parts?.committer.commit(company)
   }

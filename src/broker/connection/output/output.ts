@@ -22,7 +22,7 @@ const NOTHING_HELD: Segment[] = []
  */
 const HELD_TURNS = 8
 
-/** A client that waited for one of this many blocks before the open one is not counted as company. */
+/** A client that waited for one of this many blocks before the open one is not company. See `CommitPace`. */
 const RECENT_BLOCKS = 2
 
 /**
@@ -72,8 +72,11 @@ export class Output {
   #credits = 0
   #held = NOTHING_HELD
   #heldWeight = 0
-  /** The block that output last waited for. */
+  /** The block that output last waited for, and the broker time at which that began. */
   #waitedFor = 0
+  #waitedAt: number
+  /** Whether the turn's output has an answer to something the client asked for. */
+  #answers = false
   /** Bytes handed to the link or held, as of the last flush. */
   #backlog = 0
   /** Copies of output that waits; null while nothing does. */
@@ -87,6 +90,7 @@ export class Output {
     this.#state = state
     this.#link = link
     this.#owner = owner
+    this.#waitedAt = state.now()
   }
 
   /**
@@ -136,6 +140,7 @@ export class Output {
    * packet of the turn: the owner then has to be flushed.
    */
   push(bytes: Buffer, durableAt: number, credits: number): boolean {
+    this.#answers = true
     return this.pushPart(bytes, 0, bytes.length, durableAt, credits)
   }
 
@@ -171,6 +176,7 @@ export class Output {
   ): boolean {
     const turnBuffer = this.#turnBuffer ?? this.#makeTurnBuffer()
     writeAcknowledge(turnBuffer, type, version, packetId, reasonCode)
+    if (type !== 'pubrel') this.#answers = true
     return this.pushPart(turnBuffer.buffer, turnBuffer.start, turnBuffer.end, durableAt, credits)
   }
 
@@ -228,11 +234,13 @@ export class Output {
       const lastBytes = this.#lastBytes
       const weight = this.#weight
       const credits = this.#credits
+      const answers = this.#answers
       this.#empty()
       if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence) {
         const kept = this.#held.length < HELD_TURNS ? chunks : this.#ownCopies(chunks, bytes)
         if (kept === chunks) this.#state.turn.memory.keepBlocks()
         this.#hold({ durableAt, chunks: kept, bytes, packets, lastBytes, weight, credits })
+        this.#waits(durableAt, answers)
       } else this.#write(chunks, bytes, packets, lastBytes, credits)
     }
     this.refresh()
@@ -247,15 +255,28 @@ export class Output {
     this.#packets = 0
     this.#durableAt = 0
     this.#credits = 0
+    this.#answers = false
   }
 
   #hold(segment: Segment): void {
     if (this.#held === NOTHING_HELD) this.#held = []
     this.#held.push(segment)
-    if (segment.durableAt - this.#waitedFor > RECENT_BLOCKS) this.#state.company++
-    this.#waitedFor = segment.durableAt
     this.#heldWeight += segment.weight
     this.#state.waiting.add(this.#owner)
+  }
+
+  /**
+   * Notes that output waits, and whether its client is company for the commit. A client is company at most
+   * once in a pace, and a subscriber is none, so a publisher that is alone never waits, however many commits
+   * the acknowledgements of its subscribers cause.
+   */
+  #waits(durableAt: number, answers: boolean): void {
+    const state = this.#state
+    const now = state.now()
+    const isRecent = durableAt - this.#waitedFor <= RECENT_BLOCKS || now - this.#waitedAt < state.store.paceMs
+    if (answers && !isRecent) state.company++
+    this.#waitedFor = durableAt
+    this.#waitedAt = now
   }
 
   /** Writes, after a commit, everything up to the first segment that still waits, in one write. */

@@ -44,8 +44,10 @@ describe('Output', () => {
   })
 
   it('a client counts as company for a commit when it did not wait for the ones just before', () => {
-    const { state, turn, commit, output } = made()
+    let now = 0
+    const { state, turn, commit, output } = made(10, () => now)
     const companyOf = (wait: boolean): number => {
+      now += 10
       state.company = 0
       turn(wait ? 1 : 0)
       commit()
@@ -68,6 +70,9 @@ describe('Output', () => {
     expect(companyOf(true)).toBe(0)
     for (let count = 0; count < 3; count++) pass()
     expect(companyOf(true)).toBe(1)
+    for (let count = 0; count < 3; count++) pass()
+    now -= 10
+    expect(companyOf(true)).toBe(0)
     expect(output.idle).toBe(true)
   })
 
