@@ -31,6 +31,8 @@ export class Sender {
   #growth: number
   /** Messages that were in flight when the client came back and must be sent again; the oldest comes last. */
   #resend = NOTHING_TO_RESEND
+  /** A listener of an event may end the connection, and the Session with it, from within `sink.publish`. */
+  #isStopped = false
 
   /** The client may have `window` messages in flight, and starts with `start` of them. */
   constructor(
@@ -97,7 +99,7 @@ export class Sender {
 
   /** Stops sending, even if it is called from within `pump`. */
   stop(): void {
-    this.#quota = 0
+    this.#isStopped = true
     this.#resend = NOTHING_TO_RESEND
   }
 
@@ -111,6 +113,7 @@ export class Sender {
       context.dropped(session, 'packet-too-large', delivery)
       return
     }
+    if (session.ended) return
     this.#quota--
     this.#inFlight.sent(packetId, delivery)
     if (!stored) return
@@ -124,7 +127,7 @@ export class Sender {
     const { sink } = this
     const context = this.#context
     const queue = this.#queue
-    while (queue.length > 0 && !sink.congested && !sink.pumped()) {
+    while (!this.#isStopped && queue.length > 0 && !sink.congested && !sink.pumped()) {
       const delivery = queue.peek()!
       if (delivery.message.expiresAt <= context.now()) {
         // All messages behind it wait as well: the order of a topic is the order of the queue.
@@ -151,7 +154,6 @@ export class Sender {
     const { sink } = this
     const context = this.#context
     const resend = this.#resend
-    // `stop` may be called from within `publish`: then nothing is sent again.
     while (this.#resend.length > 0) {
       if (this.#quota === 0 || sink.congested || sink.pumped()) return false
       const entry = resend[resend.length - 1]!
@@ -169,6 +171,7 @@ export class Sender {
         } else {
           this.#discard(entry, delivery, 'packet-too-large')
         }
+        if (this.#isStopped) return false
       }
       resend.pop()
     }
@@ -182,6 +185,7 @@ export class Sender {
     const context = this.#context
     if (delivery.qos === 0) {
       if (!this.sink.publish(delivery, 0, false, 0)) context.dropped(session, 'packet-too-large', delivery)
+      if (session.ended) return
       this.#queue.remove()
       delivery.message.forgetEncoded() // others may have it in their queues for long
       return
@@ -193,6 +197,7 @@ export class Sender {
       this.#queue.dropHead('packet-too-large')
       return
     }
+    if (session.ended) return
     this.#queue.shift()
     this.#quota--
     this.#inFlight.sent(packetId, delivery)
