@@ -298,6 +298,13 @@ function warnLines(events: Events, tell: Tell, takeovers: TakeoverDetector, logg
         detail: printable(detail),
       }))
     }),
+    ...contestLines(events, tell, takeovers),
+  ]
+}
+
+/** Logs clients that connect again and again, and Client Identifiers that several clients use. */
+function contestLines(events: Events, tell: Tell, takeovers: TakeoverDetector): (() => void)[] {
+  return [
     events.on('flapping', ({ clientId, link, connects: connectsInAMinute }) => {
       const occurrence = { source: printable(clientId), subject: link.remoteAddress, detail: '' }
       tell(KINDS.flapping, occurrence, () => ({ ...who(clientId, link), connectsInAMinute }))

@@ -118,6 +118,8 @@ export function refusalCode({
     : CLIENT_CODES.connectionRefused
 }
 
+type Tell = (code: SecurityCode, occurrence: Occurrence, fields: Fields) => void
+
 /**
  * Writes entries to `logger` and counts repeated ones within the bounds. `now` is a monotonic clock in ms.
  * `beside` is 'log' if `logger` is the broker's own log, where `attachLog` already writes log-ins and
@@ -136,9 +138,23 @@ export function attachSecurityLog(
     now,
     write: ({ level }, fields, text) => logger[level](fields, text),
   })
-  const tell = ({ code }: SecurityCode, occurrence: Occurrence, fields: Fields): void =>
-    tally.add(KINDS.get(code)!, occurrence, () => fields)
-  const logins = (): (() => void)[] => [
+  const tell: Tell = ({ code }, occurrence, fields) => tally.add(KINDS.get(code)!, occurrence, () => fields)
+  const detach = [
+    ...(beside === 'log' ? [] : loginLines(events, tell)),
+    ...refusalLines(events, tell),
+    changeLines(events, logger, tell),
+  ]
+  const timer = setInterval(() => tally.flush(), FLUSH_MS).unref()
+  return () => {
+    clearInterval(timer)
+    for (const off of detach) off()
+    tally.end()
+  }
+}
+
+/** Writes accepted and refused log-ins. */
+function loginLines(events: Events, tell: Tell): (() => void)[] {
+  return [
     events.on('connected', ({ client }) => {
       const { clientId, userName, link } = client
       const occurrence = { ...ofUser(link.remoteAddress, userName), detail: clientId }
@@ -154,8 +170,11 @@ export function attachSecurityLog(
       )
     }),
   ]
-  const detach = [
-    ...(beside === 'log' ? [] : logins()),
+}
+
+/** Writes what the rights of a client refuse. */
+function refusalLines(events: Events, tell: Tell): (() => void)[] {
+  return [
     events.on('subscribed', ({ client, filter, reasonCode }) => {
       if (reasonCode !== Reason.NotAuthorized) return
       const { clientId, userName, link } = client
@@ -173,29 +192,27 @@ export function attachSecurityLog(
       const occurrence = { source: printable(clientId), subject: topicName ?? '', detail: '' }
       tell(code, occurrence, { ...who(clientId), topicName })
     }),
-    events.on('security', ({ kind, subject, by, detail }) => {
-      const fields = {
-        subject: printable(subject),
-        by: printable(by),
-        detail: printable(detail) || undefined,
-      }
-      const code = KIND_CODES[kind]
-      // Clients cannot repeat events about files (S4xx), and each may be a different problem, so all are
-      // written.
-      const isOfFiles = code.code.startsWith('S4')
-      const isOfMany = OF_MANY.has(code)
-      if (isOfMany || (code.level === 'warn' && !isOfFiles)) {
-        const said = isOfMany ? (fields.detail ?? '') : ''
-        tell(code, { source: fields.by, subject: fields.subject, detail: said }, fields)
-      } else logger[code.level]({ security: code.code, ...fields }, code.text)
-    }),
   ]
-  const timer = setInterval(() => tally.flush(), FLUSH_MS).unref()
-  return () => {
-    clearInterval(timer)
-    for (const off of detach) off()
-    tally.end()
-  }
+}
+
+/** Writes changes of users, rights and keys. */
+function changeLines(events: Events, logger: Logger, tell: Tell): () => void {
+  return events.on('security', ({ kind, subject, by, detail }) => {
+    const fields = {
+      subject: printable(subject),
+      by: printable(by),
+      detail: printable(detail) || undefined,
+    }
+    const code = KIND_CODES[kind]
+    // Clients cannot repeat events about files (S4xx), and each may be a different problem, so all are
+    // written.
+    const isOfFiles = code.code.startsWith('S4')
+    const isOfMany = OF_MANY.has(code)
+    if (isOfMany || (code.level === 'warn' && !isOfFiles)) {
+      const said = isOfMany ? (fields.detail ?? '') : ''
+      tell(code, { source: fields.by, subject: fields.subject, detail: said }, fields)
+    } else logger[code.level]({ security: code.code, ...fields }, code.text)
+  })
 }
 
 function ofUser(remoteAddress: string, userName?: string | null): Pick<Occurrence, 'source' | 'subject'> {

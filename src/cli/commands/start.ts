@@ -166,7 +166,10 @@ function optionsOf({ data, listeners, access, limits, sysIntervalSeconds }: Conf
   const { directory: dataDirectory, ...storing } = data
   return {
     dataDirectory,
-    ...storing,
+    // A key of `data` that no option takes does not compile.
+    ...(storing satisfies {
+      [Key in keyof typeof storing]: Key extends keyof StartOptions ? unknown : never
+    }),
     listeners,
     access,
     limits,
