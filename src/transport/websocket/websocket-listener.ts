@@ -43,29 +43,27 @@ interface Refusal {
   readonly limit?: Limit
 }
 
+const HTTP_OPTIONS = {
+  ...SOCKET_OPTIONS,
+  // `Handshakes` enforces the time-out.
+  headersTimeout: 0,
+  requestTimeout: 0,
+  keepAliveTimeout: 1,
+  maxHeaderSize: 16 * 1024,
+}
+
+/** Reports a refused client to the observer. */
+type Refused = (socket: Socket, reason: string, limit?: Limit) => void
+
 /** Listens for `ws` or `wss`. Rejects with ListenError. */
 export async function listenForWebSockets(context: ListenerContext): Promise<Listener> {
   const { options, limits } = context
   const path = options.webSocketPath ?? DEFAULT_PATH
   const timeoutMs = limits.connectTimeoutSeconds * 1000
   const secure = options.type === 'wss'
-  const httpOptions = {
-    ...SOCKET_OPTIONS,
-    // `handshakes` enforces the time-out.
-    headersTimeout: 0,
-    requestTimeout: 0,
-    keepAliveTimeout: 1,
-    maxHeaderSize: 16 * 1024,
-  }
-  const secureServer: SecureServer | null = secure
-    ? createSecureServer({
-        ...httpOptions,
-        ...clientCertificateOptions(options.tls),
-        handshakeTimeout: TIMER_MS_MAX,
-      })
-    : null
-  const server: Server = secureServer ?? createServer(httpOptions)
-  const refused = (socket: Socket, reason: string, limit?: Limit) =>
+  const secureServer = secure ? makeSecureServer(options) : null
+  const server: Server = secureServer ?? createServer(HTTP_OPTIONS)
+  const refused: Refused = (socket, reason, limit) =>
     context.observer(linkInfo(context.options, socket), reason, limit)
   const handshakes = new Handshakes(timeoutMs, (socket) =>
     refused(socket, 'the WebSocket handshake took too long'),
@@ -75,35 +73,14 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
   admit(context, server)
   const certificates =
     secureServer === null ? null : serveCertificates(options.name, options.tls, secureServer)
-  const webSockets = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    perMessageDeflate: false,
-    handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
-  })
+  const webSockets = webSocketServer(refused)
   const memory: LinkMemory = {
     // TLS reports a write as taken before it encrypts it, so memory cannot be reused.
     scratchBuffers: secure ? null : new ScratchBuffers(HEADER_BYTES_MAX),
     readBuffer: new ReadBuffer(),
   }
 
-  // This includes TLS: Node's HTTPS server reports failed handshakes as client errors.
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    const isHttp = error.code?.startsWith('HPE_') === true
-    if (isHttp) refused(socket, `not HTTP: ${error.message}`)
-    else if (secure) refused(socket, handshakeFailure(error))
-    if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
-    else socket.destroy()
-  })
-  server.on('request', (request, response) => {
-    const target = requestTarget(request.url, request.headers.host)
-    const url = urlFor(target, request.socket, secure, path)
-    const text = `This is an MQTT broker. Connect to ${url} with a WebSocket and the subprotocol "mqtt".`
-    const { status, detail } = refusalOfPath(target, text, path) ?? { status: 426, detail: '' }
-    refused(request.socket, `an HTTP request that does not ask for a WebSocket${detail && `: ${detail}`}`)
-    response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
-    response.end(text)
-  })
+  refuseOthers(server, secure, path, refused)
   server.on('upgrade', (request, socket: Socket, head) => {
     const target = requestTarget(request.url, request.headers.host)
     const url = urlFor(target, socket, secure, path)
@@ -122,12 +99,6 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
       else socket.destroy()
     })
   })
-  webSockets.on('wsClientError', (error, opening) => {
-    const { socket } = opening as OpeningHandshake
-    refused(socket, error.message)
-    answer(socket, { status: 400, text: error.message })
-  })
-
   const { port, address } = await bindPort(server, options, secure ? 'wss' : 'ws', path)
   return {
     name: options.name,
@@ -144,6 +115,48 @@ export async function listenForWebSockets(context: ListenerContext): Promise<Lis
       handshakes.destroyAll()
     },
   }
+}
+
+function makeSecureServer({ tls }: ListenerContext['options']): SecureServer {
+  const options = { ...HTTP_OPTIONS, ...clientCertificateOptions(tls), handshakeTimeout: TIMER_MS_MAX }
+  return createSecureServer(options)
+}
+
+/** Makes the part of `ws` that checks and answers opening handshakes. */
+function webSocketServer(refused: Refused): WebSocketServer {
+  const webSockets = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    handleProtocols: (offered) => chosenSubprotocol(offered) ?? false,
+  })
+  webSockets.on('wsClientError', (error, opening) => {
+    const { socket } = opening as OpeningHandshake
+    refused(socket, error.message)
+    answer(socket, { status: 400, text: error.message })
+  })
+  return webSockets
+}
+
+/** Answers what is no WebSocket handshake: failed TLS handshakes, other protocols, plain HTTP requests. */
+function refuseOthers(server: Server, secure: boolean, path: string, refused: Refused): void {
+  // This includes TLS: Node's HTTPS server reports failed handshakes as client errors.
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    const isHttp = error.code?.startsWith('HPE_') === true
+    if (isHttp) refused(socket, `not HTTP: ${error.message}`)
+    else if (secure) refused(socket, handshakeFailure(error))
+    if (isHttp && socket.writable) answer(socket, { status: 400, text: 'This is not HTTP.' })
+    else socket.destroy()
+  })
+  server.on('request', (request, response) => {
+    const target = requestTarget(request.url, request.headers.host)
+    const url = urlFor(target, request.socket, secure, path)
+    const text = `This is an MQTT broker. Connect to ${url} with a WebSocket and the subprotocol "mqtt".`
+    const { status, detail } = refusalOfPath(target, text, path) ?? { status: 426, detail: '' }
+    refused(request.socket, `an HTTP request that does not ask for a WebSocket${detail && `: ${detail}`}`)
+    response.writeHead(status, { ...headers(text), ...(status === 426 && { Upgrade: 'websocket' }) })
+    response.end(text)
+  })
 }
 
 /**
