@@ -171,6 +171,8 @@ export class SessionQueue {
         return
       }
       this.#makeRoom(size)
+      // A listener that was told of a dropped message may have ended the Session.
+      if (session.ended) return
     }
     message.own()
     if (session.stored) context.store.enqueue(session.id, delivery)
@@ -216,7 +218,9 @@ export class SessionQueue {
       const queue = this.#queue
       const isOver = (): boolean =>
         queue.length - queue.expired > queueMessagesMax || queue.bytes - queue.expiredBytes > queueBytesMax
-      for (let count = 0; count < DROPS_MAX && isOver(); count++) this.dropHead('queue-full')
+      for (let count = 0; count < DROPS_MAX && !session.ended && isOver(); count++)
+        this.dropHead('queue-full')
+      if (session.ended) return
       if (isOver()) this.#dropLater()
       // The dropped messages may have held back others at QoS 0, which need no slot.
       else session.pump()
@@ -336,6 +340,7 @@ export class SessionQueue {
     for (let count = 0; count < SWEEP_DROPS && queue.expired > 0; count++) {
       if (!this.#hasExpired(queue.peek()!.message)) break
       this.dropHead('expired')
+      if (this.#session.ended) return false
     }
     const { expired, length } = queue
     const isHead = expired > 0 && this.#hasExpired(queue.peek()!.message)

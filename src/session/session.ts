@@ -341,7 +341,8 @@ export class Session implements OutboundState, InnerSession {
     if (entry === null) return 'unknown'
     if (entry.delivery === null || entry.delivery.qos !== 1) return 'wrong-kind'
     if (refused) this.context.dropped(this, 'refused-by-client', entry.delivery)
-    this.#complete(entry)
+    // A listener may have ended the Session.
+    if (!this.ended) this.#complete(entry)
     return 'completed'
   }
 
@@ -356,7 +357,7 @@ export class Session implements OutboundState, InnerSession {
     if (entry.delivery.qos !== 2) return 'wrong-kind'
     if (refused) {
       this.context.dropped(this, 'refused-by-client', entry.delivery)
-      this.#complete(entry)
+      if (!this.ended) this.#complete(entry)
       return 'completed'
     }
     this.#inFlight.received(entry, entry.delivery)

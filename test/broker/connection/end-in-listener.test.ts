@@ -73,4 +73,42 @@ describe('a listener that ends a connection while its queue is sent', () => {
     const again = await world.connect('reader', lasting())
     expect(await again.drain()).toEqual(['1', '2', '3', '4', '5'])
   })
+
+  it('forgets a Session that ends with the message that is dropped for a newer one', async () => {
+    const world = await World.make({ limits: { queueMessagesMax: 1, queueFull: 'drop-oldest' } })
+    const before = world.server.state.store.held.bytes
+    const reader = await world.connect('reader', { properties: { receiveMaximum: 1 } })
+    await reader.subscribe('a', 1)
+    const publisher = await world.connect('pub', {}, 4)
+    for (const payload of ['1', '2']) await publisher.publish('a', payload, 1)
+    world.server.state.events.on('dropped', ({ clientId }) => {
+      world.server.disconnect(clientId, Reason.AdministrativeAction, 'ended by a listener')
+    })
+    await publisher.publish('a', '3', 1)
+    expect(world.server.state.store.held.bytes).toBe(before)
+    expect(world.census()).toMatchObject({ sessions: 1, connected: 1 })
+  })
+
+  it.each([
+    ['PUBACK', 1, 'puback'],
+    ['PUBREC', 2, 'pubrec'],
+  ] as const)(
+    'forgets a Session that ends with the message that its client refuses: %s',
+    async (_name, qos, cmd) => {
+      const world = await World.make()
+      const before = world.server.state.store.held.bytes
+      const reader = await world.connect('reader')
+      await reader.subscribe('a', qos)
+      const publisher = await world.connect('pub', {}, 4)
+      await publisher.publish('a', '1', qos)
+      const [first] = reader.got()
+      world.server.state.events.on('dropped', ({ clientId }) => {
+        world.server.disconnect(clientId, Reason.AdministrativeAction, 'ended by a listener')
+      })
+      const { messageId } = first as { messageId: number }
+      await reader.send({ cmd, messageId, reasonCode: Reason.QuotaExceeded })
+      expect(world.server.state.store.held.bytes).toBe(before)
+      expect(world.census()).toMatchObject({ connected: 1 })
+    },
+  )
 })
