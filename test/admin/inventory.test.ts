@@ -288,7 +288,7 @@ describe('show, kick, delete', () => {
     expect(world.census()).toMatchObject({ sessions: 1, subscriptions: 1, wills: 0 })
     await expect(ask('session delete', { words: ['c'] })).rejects.toMatchObject({
       message: "there is no Session of the client 'c'",
-      advice: 'Its Client Identifier must be given exactly: godwit session list',
+      advice: 'Give its Client Identifier exactly, as in: godwit session list',
     })
   })
 
