@@ -2,8 +2,8 @@
  * Measures pauses under a mixed load at moderate rates: how long the event loop was held up, how much of that
  * was the garbage collector, and the latencies of clients.
  *
- * npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE] [--profile] [--node-flags "FLAG
- * FLAG"]
+ *   npm run bench:mixed -- [--secs 60] [--brokers godwit,aedes] [--json FILE] [--profile]
+ *                          [--node-flags "FLAG FLAG"]
  *
  * A thorough run takes 600 seconds. The brokers run one after the other. `--profile` names the functions that
  * ran during the longest pauses; V8's profiler makes all pauses longer.

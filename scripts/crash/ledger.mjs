@@ -82,8 +82,7 @@ export class Ledger {
     if (this.#counts[kind] <= DETAILS_MAX) this.details.push(`${kind}: ${detail}`)
   }
 
-  // ── publishers
-  // ────────────────────────────────────────────────────────────────────────────────────────────
+  // ── publishers ─────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Begins the messages of one publisher on one topic at one QoS. They have numbers from 0 on, and may
@@ -122,8 +121,7 @@ export class Ledger {
     this.acknowledged++
   }
 
-  // ── Sessions and subscriptions
-  // ────────────────────────────────────────────────────────────────────────────
+  // ── Sessions and subscriptions ─────────────────────────────────────────────────────────────────
 
   sessionLost(clientId) {
     this.problem('sessionsLost', `Session Present is 0 for ${clientId}`)
@@ -179,8 +177,7 @@ export class Ledger {
     subscription.leftAt = ++this.#time
   }
 
-  // ── deliveries
-  // ────────────────────────────────────────────────────────────────────────────────────────────
+  // ── deliveries ─────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Judges a PUBLISH that does not repeat a QoS 2 identifier. `connection` names the receiver's connection.
@@ -259,8 +256,7 @@ export class Ledger {
     else if (before.onConnection > copies) this.problem('doubled', `${what} twice on one connection`)
   }
 
-  // ── retained messages
-  // ─────────────────────────────────────────────────────────────────────────────────────
+  // ── retained messages ──────────────────────────────────────────────────────────────────────────
 
   /**
    * Returns what a new subscriber has to find: by topic the number of the newest acknowledged message, or
@@ -276,8 +272,7 @@ export class Ledger {
     return wanted
   }
 
-  // ── Wills
-  // ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Wills ──────────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Notes that CONNECT with a Will is about to be sent. Returns the Will; the caller sets `kept` when CONNACK
@@ -315,8 +310,7 @@ export class Ledger {
     }
   }
 
-  // ── the audit
-  // ─────────────────────────────────────────────────────────────────────────────────────────────
+  // ── the audit ──────────────────────────────────────────────────────────────────────────────────
 
   /** Returns how many acknowledged messages and Wills that are due have not been delivered. */
   missing() {

@@ -1,8 +1,8 @@
 /**
  * Measures how far one client can hurt the others, beside Mosquitto:
  *
- * npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3] [--secs 8]
- *                             [--scale 1] [--attacks NAME,NAME] [--clients 5000] [--json FILE]
+ *   npm run bench:fairness -- [--only noisy,stalls,storm] [--brokers godwit,mosquitto] [--rounds 3]
+ *                             [--secs 8] [--scale 1] [--attacks NAME,NAME] [--clients 5000] [--json FILE]
  *                             [--heap MIB] [--killed] [--set limits.profile=open]
  *
  * `noisy`: latencies of fifty quiet pairs, alone and beside a publisher at QoS 0 that sends as fast as it can

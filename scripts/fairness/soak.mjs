@@ -2,9 +2,10 @@
  * Runs all attacks in turn, beside a fleet of ordinary devices that should notice nothing:
  *
  *   npm run soak -- [--minutes 60] [--devices 500] [--brokers godwit,mosquitto] [--scale 0.1]
- *                   [--attacks NAME,NAME] [--json FILE]
- * [--from 127.0.0.2] the attacker's address; 127.0.0.1 is the fleet's, as behind one router
- *                   [--heap MIB]         Node's heap for Godwit
+ *                   [--attacks NAME,NAME] [--json FILE] [--from 127.0.0.2] [--heap MIB]
+ *
+ * `--from` is the attacker's address; with 127.0.0.1 it is that of the fleet, as behind one router.
+ * `--heap` is Node's heap for Godwit.
  *
  * Ends with 1 when Godwit refused or disconnected devices of the fleet, or lost anything. Latencies are those
  * of the worst round of each attack, beside those of the quiet time before the first one.

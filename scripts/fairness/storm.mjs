@@ -3,9 +3,8 @@
  * The storm after a restart: a fleet with passwords comes back at once after `kill -9`, beside quiet pairs
  * that are connected already.
  *
- * node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls]
- * [--json]
- *                                    [--broker mosquitto] [--main MAIN.JS]
+ *   node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls]
+ *                                   [--json] [--broker mosquitto] [--main MAIN.JS]
  *
  * Users have passwords that Godwit generated; with `--chosen` passwords such as people choose (argon2id), and
  * with `--mixed` both in turn. The broker has a directory in memory, as under systemd, and so remembers who
@@ -19,8 +18,7 @@
  * @property {'generated' | 'chosen' | 'mixed'} [passwords]
  * @property {boolean} [retries] clients try again after a refusal
  * @property {boolean} [tls]
- * @property {boolean} [remembers] the broker has a directory in memory that outlives the kill, as under
- * systemd
+ * @property {boolean} [remembers] the broker has a directory in memory, as under systemd
  * @property {readonly string[]} [settings] further `KEY=VALUE` of Godwit's configuration
  * @property {number} [pairs]
  * @property {number} [perSecond] messages of each pair

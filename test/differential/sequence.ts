@@ -185,8 +185,7 @@ function sorted(properties: string): string {
   return [...list.sort(), ...pairs].join(' ')
 }
 
-// ── actions of clients
-// ──────────────────────────────────────────────────────────────────────────────────────
+// ── actions of clients ───────────────────────────────────────────────────────────────────────────
 
 const TOPICS = ['a', 'b', 'a/b', 'c/d']
 const DISJOINT = ['a', 'b', 'a/+', 'c/#']
