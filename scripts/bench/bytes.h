@@ -1,5 +1,6 @@
 /*
- * Small parts of both load generators: time, memory, random numbers, and how MQTT writes integers and strings.
+ * Small parts of both load generators: time, memory, random numbers, and how MQTT writes integers and
+ * strings.
  * The program that includes it defines die().
  */
 #ifndef BYTES_H

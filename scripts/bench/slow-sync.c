@@ -1,6 +1,6 @@
 /*
- * A slower disk, preloaded into a broker (LD_PRELOAD): every fsync, fdatasync, and write to a file that was opened with
- * O_DSYNC or O_SYNC takes SLOW_SYNC_US microseconds more. Linux.
+ * A slower disk, preloaded into a broker (LD_PRELOAD): every fsync, fdatasync, and write to a file that was
+ * opened with O_DSYNC or O_SYNC takes SLOW_SYNC_US microseconds more. Linux.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
