@@ -106,6 +106,8 @@ const WAVES = 40
 /** Reads and writes of timers and the event loop itself: wake-ups of other threads, such as V8's. */
 const OTHER_CALLS_MAX = 60
 
+const ROUNDS = 3
+
 type QoS = 0 | 1 | 2
 
 const UPGRADE = [
@@ -199,18 +201,26 @@ describe('system calls of the process', () => {
     return { reads: of('syscr'), writes: of('syscw') }
   }
 
-  /** The calls during `work`, checked against what it is due. */
+  /**
+   * The calls during `work`, checked against what it is due. On a busy machine other threads of the process
+   * sometimes add calls of their own, so the least of three rounds counts: a packet that takes a call more
+   * does so in each of them.
+   */
   async function expectCalls(
     broker: BrokerProcess,
     due: { reads: number; writes: number },
-    work: () => Promise<void>,
+    work: (round: number) => Promise<void>,
   ): Promise<void> {
-    const before = await calls(broker)
-    await work()
-    const after = await calls(broker)
-    const reads = after.reads - before.reads
-    const writes = after.writes - before.writes
-    expect(writes, 'nothing is counted here').toBeGreaterThan(0)
+    let reads = Number.POSITIVE_INFINITY
+    let writes = Number.POSITIVE_INFINITY
+    for (let round = 0; round < ROUNDS; round++) {
+      const before = await calls(broker)
+      await work(round)
+      const after = await calls(broker)
+      expect(after.writes - before.writes, 'nothing is counted here').toBeGreaterThan(0)
+      reads = Math.min(reads, after.reads - before.reads)
+      writes = Math.min(writes, after.writes - before.writes)
+    }
     expect(reads).toBeLessThanOrEqual(due.reads + OTHER_CALLS_MAX)
     expect(writes).toBeLessThanOrEqual(due.writes + OTHER_CALLS_MAX)
   }
@@ -279,9 +289,9 @@ describe('system calls of the process', () => {
         })),
       )
       const due = WAVES * 50 * (qos === 0 ? 1 : 2 * qos)
-      await expectCalls(broker, { reads: due, writes: due }, async () => {
+      await expectCalls(broker, { reads: due, writes: due }, async (round) => {
         for (let number = 1; number <= WAVES; number++) {
-          await Promise.all(pairs.map((pair) => passOn(pair, qos, number)))
+          await Promise.all(pairs.map((pair) => passOn(pair, qos, round * WAVES + number)))
         }
       })
     },
