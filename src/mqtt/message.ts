@@ -289,6 +289,17 @@ export const NO_TOPIC = new Topic('')
 /** No Subscription Identifiers; shared, so that the usual case costs nothing. */
 export const NO_IDENTIFIERS: readonly number[] = Object.freeze([])
 
+/** Where a delivery came from, if not from the Session's own queue: a message of a group, and this hand-out. */
+export interface DeliverySource {
+  readonly group: number
+  readonly lane: number
+  readonly sequence: number
+  /** Counts the times that the message was handed out. */
+  readonly attempt: number
+  /** The Subscription's whole filter as sent: the topic that arrives is made from it. */
+  readonly filter: string
+}
+
 /** One subscriber's part of a message: a small record beside the shared Message. Immutable. */
 export interface Delivery {
   readonly message: Message
@@ -302,6 +313,10 @@ export interface Delivery {
    * otherwise.
    */
   readonly share: string | null
+  /** Only deliveries of a queue have it, so that others take no memory for it. */
+  readonly source?: DeliverySource
+  /** Only where the message went elsewhere, while its packet identifier stays in use. */
+  readonly isEcho?: true
 }
 
 /** A Will as the Server keeps it. */

@@ -73,6 +73,10 @@ export interface AcknowledgePacket {
   readonly packetId: number
   /** 0 when absent. */
   readonly reasonCode: number
+  /** Reason String of 5.0; absent as a field, too, where the packet has no properties. */
+  readonly reasonString?: string | undefined
+  /** Its last User Property `retry-after`: when to hand the message out again, as the client wrote it. */
+  readonly retryAfter?: string | undefined
 }
 
 /** The options of a Subscription (section 3.8.3.1). */

@@ -147,6 +147,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     // Leniences are for old devices, so never for 5.0.
     if (protocolVersion === 5) framer.leniences = null
     this.#sender.maximumPacketSize = Math.min(packet.maximumPacketSize, STANDARD_PACKET_BYTES_MAX)
+    this.#sender.explains = protocolVersion === 5 && packet.requestProblemInformation
     const clientId = packet.clientId === '' ? this.#assignClientId() : packet.clientId
     this.#connection.view = { clientId, userName: null, protocolVersion, link: info }
     this.#leniences?.identified(this.#connection.view)

@@ -2,6 +2,7 @@
  * HOT. Sends packets to the client: answers, and the deliveries of its Session. They are encoded for the
  * client's version and limits, and share one sequence, the output.
  */
+import { encodeRefusal } from '../../mqtt/codec/acknowledge.ts'
 import { PINGRESP } from '../../mqtt/codec/ping.ts'
 import type { Delivery } from '../../mqtt/message.ts'
 import type { AcknowledgeType, ProtocolVersion } from '../../mqtt/packet.ts'
@@ -24,6 +25,8 @@ export class PacketSender implements SessionSink {
   version: ProtocolVersion = 4
   /** The client's Maximum Packet Size, in bytes. */
   maximumPacketSize = STANDARD_PACKET_BYTES_MAX
+  /** Whether the client hears Reason Strings: 5.0, and Request Problem Information is not 0. */
+  explains = false
   /** How many Topic Aliases the Server may use towards the client. */
   aliasMaximum = 0
   /** The Session whose deliveries are sent; null before CONNACK, and once the connection is closed. */
@@ -105,6 +108,20 @@ export class PacketSender implements SessionSink {
     if (this.#output.acknowledge(type, this.version, packetId, reasonCode, durableAt, credits))
       turn.touch(this)
     if (events.hearsPackets) this.#trace(acknowledgement(type, this.version, packetId, reasonCode))
+  }
+
+  /**
+   * Sends PUBACK or PUBREC that refuses a message, with a Reason String where the client hears it and it fits.
+   */
+  refuse(type: 'puback' | 'pubrec', packetId: number, reasonCode: number, reason: string): void {
+    const bytes = this.explains
+      ? encodeRefusal(type, packetId, reasonCode, reason, this.maximumPacketSize)
+      : null
+    if (bytes === null) this.acknowledge(type, packetId, reasonCode, 0, 1)
+    else {
+      if (this.#output.push(bytes, 0, 1)) this.#state.turn.touch(this)
+      if (this.#state.events.hearsPackets) this.#trace(sentPacket(bytes))
+    }
   }
 
   pubrel(packetId: number, durableAt: number): void {

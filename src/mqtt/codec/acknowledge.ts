@@ -2,9 +2,11 @@
 import { truncated } from '../field.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
-import { readUserProperties } from '../properties/reader.ts'
+import { PropertyReader } from '../properties/reader.ts'
+import { PropertyId } from '../properties/table.ts'
 import type { PacketWriter } from '../slab.ts'
 import type { Framer } from './framer.ts'
+import { encodableReason, generate } from './mqtt-packet.ts'
 import { propertyRange, trailingBytes, unknownReason, zeroPacketId } from './packet-body.ts'
 
 /** Names by packet type. */
@@ -45,10 +47,44 @@ export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): Ack
     if (bytes > 3) {
       const properties = propertyRange(framer, start + 3)
       if (properties.end !== end) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
-      readUserProperties(buffer, properties.start, end, 1 << type)
+      if (properties.start !== end)
+        return withProperties(
+          { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode },
+          framer,
+          properties.start,
+        )
     }
   }
   return { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode }
+}
+
+/** Reads properties, which hardly any acknowledgement has. Throws ProtocolError. */
+function withProperties(packet: AcknowledgePacket, framer: Framer, start: number): AcknowledgePacket {
+  const reader = new PropertyReader(framer.buffer, start, framer.end, 1 << framer.type)
+  let reasonString: string | undefined
+  let retryAfter: string | undefined
+  while (reader.next()) {
+    if (reader.id === PropertyId.ReasonString) reasonString = reader.text
+    else if (reader.text === 'retry-after') retryAfter = reader.pair[1]
+  }
+  return { ...packet, reasonString, retryAfter }
+}
+
+/**
+ * Encodes PUBACK or PUBREC of 5.0 that refuses a message and says why. Null if the Reason String would exceed
+ * `maximumPacketSize` [MQTT-3.4.2-2] [MQTT-3.5.2-2].
+ */
+export function encodeRefusal(
+  type: 'puback' | 'pubrec',
+  packetId: number,
+  reasonCode: number,
+  reason: string,
+  maximumPacketSize: number,
+): Buffer | null {
+  const reasonString = encodableReason(reason)
+  if (reasonString === undefined) return null
+  const packet = generate({ cmd: type, messageId: packetId, reasonCode, properties: { reasonString } })
+  return packet.length <= maximumPacketSize ? packet : null
 }
 
 /** Writes PUBACK, PUBREC, PUBREL or PUBCOMP, in the short form where that means the same. */

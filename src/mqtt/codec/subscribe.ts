@@ -3,6 +3,7 @@ import { variableByteIntegerBytes, writeVariableByteInteger } from '../field.ts'
 import type { ProtocolVersion, SubscribePacket, SubscribeRequest } from '../packet.ts'
 import { FilterReader } from './filter-reader.ts'
 import type { Framer } from './framer.ts'
+import { encodableReason, generate } from './mqtt-packet.ts'
 
 const SUBACK = 0x90
 
@@ -28,6 +29,24 @@ export function encodeSuback(
   let at = packet.length - reasonCodes.length
   for (const code of reasonCodes) packet[at++] = version === 5 || code <= 2 ? code : failure
   return packet
+}
+
+/**
+ * Encodes a SUBACK of 5.0 with a Reason String; without it where the packet would exceed `maximumPacketSize`
+ * [MQTT-3.9.2-1].
+ */
+export function encodeExplainedSuback(
+  packetId: number,
+  reasonCodes: readonly number[],
+  reason: string,
+  maximumPacketSize: number,
+): Buffer {
+  const reasonString = encodableReason(reason)
+  const bare = encodeSuback(5, packetId, reasonCodes)
+  if (reasonString === undefined) return bare
+  const granted = [...reasonCodes]
+  const packet = generate({ cmd: 'suback', messageId: packetId, granted, properties: { reasonString } })
+  return packet.length <= maximumPacketSize ? packet : bare
 }
 
 /** Makes a SUBACK or UNSUBACK without properties, with room for its Reason Codes at the end. */

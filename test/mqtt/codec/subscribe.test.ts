@@ -1,6 +1,6 @@
 import { generate, type Packet } from 'mqtt-packet'
 import { expect, test } from 'vitest'
-import { encodeSuback } from '../../../src/mqtt/codec/subscribe.ts'
+import { encodeExplainedSuback, encodeSuback } from '../../../src/mqtt/codec/subscribe.ts'
 import { decodeNamed, parsed } from './reading.ts'
 
 test('SUBSCRIBE: options of 5.0, identifier and User Properties', () => {
@@ -47,4 +47,13 @@ test('SUBACK with many Reason Codes has the bytes that mqtt-packet writes', () =
       expect(encodeSuback(version, 0x1234, codes).equals(written)).toBe(true)
     }
   }
+})
+
+test('[MQTT-3.9.2-1] SUBACK says why where that fits', () => {
+  const bytes = encodeExplainedSuback(258, [1, 0x8f], 'no such queue', 100)
+  const properties = { reasonString: 'no such queue' }
+  expect(parsed('suback', bytes, 5)).toMatchObject({ messageId: 258, granted: [1, 0x8f], properties })
+  expect(encodeExplainedSuback(258, [1, 0x8f], 'no such queue', bytes.length)).toEqual(bytes)
+  const bare = encodeSuback(5, 258, [1, 0x8f])
+  expect(encodeExplainedSuback(258, [1, 0x8f], 'no such queue', bytes.length - 1)).toEqual(bare)
 })
