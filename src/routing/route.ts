@@ -1,6 +1,7 @@
 /** HOT: `routeOf`. Makes a Route of the Subscriptions that match a topic name, at once or in steps. */
 import type { Meter } from '../mqtt/meter.ts'
 import type { KeyedList } from '../structures/keyed-list.ts'
+import { type Inlet, NO_INLETS } from './inlet.ts'
 import {
   FilterSubscriptions,
   Group,
@@ -19,6 +20,8 @@ export interface Route<S> {
   readonly entries: readonly RouteEntry<S>[]
   /** A group may have lost its last member since: then `members` is empty. */
   readonly groups: readonly ShareGroup<S>[]
+  /** Queues and streams that take the message, each once; `NO_INLETS` itself where there are none. */
+  readonly inlets: readonly Inlet[]
 }
 
 /** Beyond this many further entries, a Map finds them while a Route is made. */
@@ -32,10 +35,12 @@ const NOTHING: readonly never[] = Object.freeze([])
 class CachedRoute<S> implements Route<S> {
   readonly entries: readonly RouteEntry<S>[]
   readonly groups: readonly ShareGroup<S>[]
+  readonly inlets: readonly Inlet[]
 
-  constructor(entries: readonly RouteEntry<S>[], groups: readonly ShareGroup<S>[]) {
+  constructor(entries: readonly RouteEntry<S>[], groups: readonly ShareGroup<S>[], inlets: readonly Inlet[]) {
     this.entries = entries
     this.groups = groups
+    this.inlets = inlets
   }
 
   get sole(): RouteEntry<S> | null {
@@ -43,22 +48,42 @@ class CachedRoute<S> implements Route<S> {
   }
 }
 
-const NO_RECEIVERS: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING)
+const NO_RECEIVERS: CachedRoute<never> = new CachedRoute(NOTHING, NOTHING, NO_INLETS)
 
 /** Makes a Route of everything that was found. */
 export function routeOf<S>(found: readonly Leaf<S>[]): Route<S> {
   if (found.length === 0) return NO_RECEIVERS
   if (found.length === 1 && found[0] instanceof SoleSubscription) return found[0]
-  return new CachedRoute<S>(merge(found), groupsOf(found))
+  return new CachedRoute<S>(merge(found), groupsOf(found), inletsOf(found))
 }
 
 /** Counts the Subscriptions and groups of all leaves. */
 export function countOf<S>(found: readonly Leaf<S>[]): number {
   let count = 0
   for (const leaf of found) {
-    count += leaf instanceof FilterSubscriptions ? leaf.subscriptions.length + (leaf.groups?.length ?? 0) : 1
+    count += leaf instanceof FilterSubscriptions ? leafCount(leaf) : 1
   }
   return count
+}
+
+function leafCount<S>({ subscriptions, groups, inlets }: FilterSubscriptions<S>): number {
+  return subscriptions.length + (groups?.length ?? 0) + inlets.length
+}
+
+/** Adds inlets that are not there yet. Returns `known` itself where there is nothing to add. */
+function withInlets(known: readonly Inlet[], more: readonly Inlet[]): readonly Inlet[] {
+  if (known.length === 0) return more
+  const added = more.filter((inlet) => !known.includes(inlet))
+  return added.length === 0 ? known : [...known, ...added]
+}
+
+function inletsOf<S>(found: readonly Leaf<S>[]): readonly Inlet[] {
+  let inlets = NO_INLETS
+  for (const leaf of found) {
+    if (leaf instanceof FilterSubscriptions && leaf.inlets.length > 0)
+      inlets = withInlets(inlets, leaf.inlets)
+  }
+  return inlets
 }
 
 /** Makes a Route of very many Subscriptions in steps. */
@@ -67,6 +92,7 @@ export class RouteBuilder<S> {
   count = 0
   readonly #entries: RouteEntry<S>[] = []
   readonly #groups: ShareGroup<S>[] = []
+  #inlets = NO_INLETS
   /** Positions of entries by subscriber. */
   readonly #positions = new Map<S, number>()
   /** A leaf that moved into the tree meanwhile is found twice. */
@@ -86,6 +112,8 @@ export class RouteBuilder<S> {
       else {
         for (const subscription of leaf.subscriptions.items) this.#add(subscription)
         for (const group of leaf.groups?.items ?? NOTHING) this.#addGroup(group)
+        this.#inlets = withInlets(this.#inlets, leaf.inlets)
+        this.count += leaf.inlets.length
       }
       meter.units += MERGE_UNITS * (this.count - before)
     }
@@ -95,9 +123,10 @@ export class RouteBuilder<S> {
   /** The Route of all that was merged. */
   get route(): Route<S> {
     const [first] = this.#entries
-    const isSole = this.#entries.length === 1 && this.#groups.length === 0
+    const isSole = this.#entries.length === 1 && this.#groups.length + this.#inlets.length === 0
     if (isSole && first instanceof SoleSubscription) return first
-    return this.count === 0 ? NO_RECEIVERS : new CachedRoute(this.#entries, this.#groups)
+    if (this.count === 0) return NO_RECEIVERS
+    return new CachedRoute(this.#entries, this.#groups, this.#inlets)
   }
 
   #addGroup(group: ShareGroup<S>): void {

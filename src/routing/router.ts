@@ -11,6 +11,7 @@ import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Changes } from './changes.ts'
 import { innerFilter } from './filter.ts'
 import { FilterSet, type Matching } from './filter-set.ts'
+import { type Inlet, NO_INLETS } from './inlet.ts'
 import { countOf, joined, type Route, RouteBuilder, routeOf } from './route.ts'
 import {
   FilterSubscriptions,
@@ -224,6 +225,32 @@ export class Router<S extends object> {
     this.#meter.units += 1 + (topic.name.length >>> (CHARACTER_BITS - 1))
     if (changes.touched(topic.name, topic.routedAt)) topic.route = null
     else topic.routedAt = changes.count
+  }
+
+  /** Has messages that match `filter`, which is valid and not shared, go into `inlet` as well. */
+  addInlet(filter: string, inlet: Inlet): void {
+    this.#meter.units += SUBSCRIPTION_UNITS
+    this.#changes.record(filter)
+    const leaf = this.#filters.get(filter)
+    if (leaf !== undefined) {
+      const many = this.#many(leaf)
+      many.inlets = [...many.inlets, inlet]
+      return
+    }
+    const many = new FilterSubscriptions<S>(filter)
+    many.inlets = [inlet]
+    this.#filters.set(many)
+  }
+
+  /** Undoes `addInlet`. */
+  removeInlet(filter: string, inlet: Inlet): void {
+    this.#meter.units += SUBSCRIPTION_UNITS
+    const leaf = this.#filters.get(filter)
+    if (!(leaf instanceof FilterSubscriptions)) return
+    this.#changes.record(filter)
+    const left = leaf.inlets.filter((other) => other !== inlet)
+    leaf.inlets = left.length === 0 ? NO_INLETS : left
+    this.#shrink(leaf)
   }
 
   /** Finds the group of a whole Shared Subscription filter; null when it has no members. */

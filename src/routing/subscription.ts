@@ -2,6 +2,7 @@
 import { NO_IDENTIFIERS } from '../mqtt/message.ts'
 import type { QoS, SubscriptionOptions } from '../mqtt/packet.ts'
 import { KeyedList } from '../structures/keyed-list.ts'
+import { type Inlet, NO_INLETS } from './inlet.ts'
 
 /** A Subscription. Immutable: its replacement is a new object. */
 export interface Subscription<S> {
@@ -97,6 +98,10 @@ export class SoleSubscription<S> implements Subscription<S>, RouteEntry<S> {
     return NO_GROUPS
   }
 
+  get inlets(): readonly Inlet[] {
+    return NO_INLETS
+  }
+
   /** Tells whether subscribing to the same filter with these would change nothing. */
   same(options: SubscriptionOptions, identifier: number): boolean {
     return this.options === shared(options) && this.identifier === identifier
@@ -155,6 +160,8 @@ export class FilterSubscriptions<S> {
   readonly filter: string
   readonly subscriptions = new KeyedList<S, SoleSubscription<S>>(subscriberOf)
   groups: KeyedList<string, Group<S>> | null = null
+  /** Replaced as a whole: Routes keep it. */
+  inlets = NO_INLETS
 
   constructor(filter: string) {
     this.filter = filter
@@ -170,8 +177,11 @@ export class FilterSubscriptions<S> {
     if (this.groups!.length === 0) this.groups = null
   }
 
-  /** Returns the only Subscription or group; null when it is empty, undefined when there are several. */
+  /**
+   * Returns the only Subscription or group; null when it is empty, undefined when there are several, or inlets.
+   */
   sole(): SoleSubscription<S> | Group<S> | null | undefined {
+    if (this.inlets.length > 0) return undefined
     const groups = this.groups?.length ?? 0
     if (groups + this.subscriptions.length > 1) return undefined
     return this.subscriptions.items[0] ?? this.groups?.items[0] ?? null

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import type { QoS, SubscriptionOptions } from '../../src/mqtt/packet.ts'
 import { innerFilter } from '../../src/routing/filter.ts'
+import { type Inlet, NO_INLETS } from '../../src/routing/inlet.ts'
 import type { Route } from '../../src/routing/route.ts'
 import { Router } from '../../src/routing/router.ts'
 import { mergeWithout, type RouteEntry } from '../../src/routing/subscription.ts'
@@ -583,5 +584,60 @@ describe('a Route that is made in steps', () => {
       }),
       { numRuns: 200 },
     )
+  })
+})
+
+describe('inlets', () => {
+  const inlet = (): Inlet => ({ refusal: () => null, append: () => {} })
+
+  test('a Route names each inlet once, beside subscribers and groups', () => {
+    const router = new Router<Client>()
+    const [jobs, all] = [inlet(), inlet()]
+    for (const filter of ['jobs/#', 'jobs/+', '+/a']) router.addInlet(filter, jobs)
+    router.addInlet('jobs/#', all)
+    router.subscribe(ann, 'jobs/a', options(1), 0)
+    router.subscribe(bob, '$share/g/jobs/#', options(1), 0)
+    const route = router.route(new Topic('jobs/a'))
+    expect(new Set(route.inlets)).toEqual(new Set([jobs, all]))
+    expect(route.inlets).toHaveLength(2)
+    expect(names(route)).toEqual(['ann'])
+    expect(route.groups).toHaveLength(1)
+    expect(route.sole).toBe(null)
+  })
+
+  test('a Route without inlets has the one empty array, and may be sole', () => {
+    const router = new Router<Client>()
+    router.addInlet('jobs/#', inlet())
+    router.subscribe(ann, 'other', options(1), 0)
+    expect(router.route(new Topic('other')).inlets).toBe(NO_INLETS)
+    expect(router.route(new Topic('other')).sole).not.toBe(null)
+    expect(router.route(new Topic('nobody')).inlets).toBe(NO_INLETS)
+  })
+
+  test('inlets come and go under cached Routes, and leave no nodes behind', () => {
+    const router = new Router<Client>()
+    const topic = new Topic('jobs/a')
+    const jobs = inlet()
+    router.subscribe(ann, 'jobs/a', options(1), 0)
+    expect(router.route(topic).inlets).toBe(NO_INLETS)
+    router.addInlet('jobs/a', jobs)
+    expect(router.route(topic).inlets).toEqual([jobs])
+    router.unsubscribe(ann, 'jobs/a')
+    expect(router.route(topic)).toMatchObject({ inlets: [jobs], entries: [], groups: [], sole: null })
+    router.removeInlet('jobs/a', jobs)
+    expect(router.route(topic).inlets).toBe(NO_INLETS)
+    expect(router.nodeCount).toBe(0)
+  })
+
+  test('a Route that is made in steps has them as well', () => {
+    const router = new Router<Client>()
+    const jobs = inlet()
+    router.addInlet('jobs/#', jobs)
+    router.addInlet('+/a', jobs)
+    router.subscribe(ann, 'jobs/a', options(1), 0)
+    const topic = new Topic('jobs/a')
+    while (!router.prepare(topic, 1));
+    expect(router.route(topic)).toMatchObject({ inlets: [jobs], sole: null })
+    expect(names(router.route(topic))).toEqual(['ann'])
   })
 })
