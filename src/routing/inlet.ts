@@ -1,4 +1,4 @@
-/** HOT. Receivers of messages that are no subscribers: queues and streams, which keep what matches their filters. */
+/** HOT. Receivers of messages that are no subscribers: queues and streams keep what matches their filters. */
 import type { Message } from '../mqtt/message.ts'
 
 /** Why an inlet takes no message now. */

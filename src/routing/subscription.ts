@@ -178,7 +178,8 @@ export class FilterSubscriptions<S> {
   }
 
   /**
-   * Returns the only Subscription or group; null when it is empty, undefined when there are several, or inlets.
+   * Returns the only Subscription or group; null when it is empty; undefined when there are several, or
+   * inlets.
    */
   sole(): SoleSubscription<S> | Group<S> | null | undefined {
     if (this.inlets.length > 0) return undefined

@@ -111,7 +111,7 @@ export class PacketSender implements SessionSink {
   }
 
   /**
-   * Sends PUBACK or PUBREC that refuses a message, with a Reason String where the client hears it and it fits.
+   * Sends PUBACK or PUBREC that refuses a message. It says why where the client hears it and it fits.
    */
   refuse(type: 'puback' | 'pubrec', packetId: number, reasonCode: number, reason: string): void {
     const bytes = this.explains
