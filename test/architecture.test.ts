@@ -14,6 +14,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   routing: 2,
   store: 2,
   session: 3,
+  queue: 3,
   broker: 4,
   transport: 5,
   access: 5,
@@ -60,7 +61,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 /** A folder with more files is not a room but a hall. */
 const FILES_IN_A_ROOM_MAX = 16
 
-const CORE = new Set(['mqtt', 'structures', 'routing', 'session', 'broker'])
+const CORE = new Set(['mqtt', 'structures', 'routing', 'session', 'queue', 'broker'])
 
 /** Modules that the core may import: none of them waits or logs, and `node:module` opens mqtt-packet only. */
 const CORE_PACKAGES = new Set(['mqtt-packet', 'node:assert', 'node:buffer', 'node:module'])

@@ -174,7 +174,12 @@ function shown(value: unknown): string {
 function inWords(value: unknown): string {
   if (value === undefined || value === null) return 'none'
   if (value === Number.POSITIVE_INFINITY) return 'unlimited'
-  return typeof value === 'string' ? value : JSON.stringify(value)
+  return typeof value === 'string' ? value : JSON.stringify(value, unlimitedInWords)
+}
+
+/** JSON has no Infinity, which a list of queues may have. */
+function unlimitedInWords(_name: string, value: unknown): unknown {
+  return value === Number.POSITIVE_INFINITY ? 'unlimited' : value
 }
 
 /** Returns the leaves by their keys in the configuration; lists are leaves. */

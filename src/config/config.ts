@@ -8,6 +8,7 @@ import { LinesError } from '../access/files/watched-file.ts'
 import { parsePasswordFile } from '../access/passwords/password-file.ts'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import { type LimitName, type Limits, limitsWith } from '../broker/boundary/limits.ts'
+import type { QueueOptions } from '../queue/queue-options.ts'
 import { BALLAST } from '../store/files/ballast.ts'
 import { isStoreFile } from '../store/files/data-directory.ts'
 import { ACCOUNTS_FILE, BANS_FILE } from '../store/files/kept-files.ts'
@@ -25,6 +26,7 @@ import {
   listenerProblems,
 } from './listeners.ts'
 import { automaticMemoryBytes } from './memory.ts'
+import { QUEUE_KEYS, QUEUE_LISTS } from './queue-keys.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS, SCHEMA, type Settings } from './schema.ts'
 import { type ConfigFlags, FILE_VARIABLE, Sources } from './sources.ts'
 import { suggestion } from './suggestion.ts'
@@ -39,6 +41,7 @@ export interface Config {
   readonly limits: Readonly<Limits>
   /** The limits that are set by themselves; the others follow `limits.profile`. */
   readonly ownLimits: readonly LimitName[]
+  readonly queues: QueueOptions
   readonly log: CamelCased<Settings['log']>
   /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
@@ -191,7 +194,7 @@ function addFlags(sources: Sources, flags: ConfigFlags): void {
 
 function toConfig(settings: Settings): Config {
   // A key that is added to the table and forgotten here does not compile.
-  const { data, access, log, sys, user, shutdown_seconds: shutdownSeconds, ...others } = settings
+  const { data, access, queues, log, sys, user, shutdown_seconds: shutdownSeconds, ...others } = settings
   const { allow_anonymous, client_id, allowed_origins, listeners: given, limits, ...rest } = others
   expectNothing(rest)
   const { interval_seconds: sysIntervalSeconds, ...restOfSys } = sys
@@ -210,6 +213,7 @@ function toConfig(settings: Settings): Config {
     access: { ...camelCased(restOfAccess), deniedSubscription },
     limits: limitsWith({ memoryBytesMax: automaticMemoryBytes(), ...(ownValues as Partial<Limits>) }),
     ownLimits,
+    queues: { ...camelCased(queues), defaults: camelCased(queues.defaults) },
     log: camelCased(log),
     sysIntervalSeconds,
     shutdownSeconds,
@@ -246,6 +250,7 @@ function problemsOf(sources: Sources, issue: z.core.$ZodIssue): ConfigProblem[] 
 function allowed(issue: z.core.$ZodIssue, path: readonly (string | number)[]): string {
   if (issue.code === 'custom') return issue.message
   if (path.length === 1 && path[0] === 'listeners') return 'a list with at least one listener'
+  if (path.length === 2 && isQueueList(path)) return 'a list of queues, each with its name'
   return `a group of keys: ${keysBelow(path).join(', ')}`
 }
 
@@ -265,10 +270,16 @@ function unknownKey(path: readonly (string | number)[], unknown: string): string
 
 /** Returns the keys that are allowed directly under this path. */
 function keysBelow(path: readonly (string | number)[]): string[] {
+  if (path.length === 3 && isQueueList(path)) return [...QUEUE_KEYS]
   const inListener = path[0] === 'listeners' && typeof path[1] === 'number'
   const prefix = (inListener ? path.slice(2) : path).map((part) => `${part}.`).join('')
   const keys = (inListener ? LISTENER_KEYS : KEYS).filter((key) => key.startsWith(prefix))
   return [...new Set(keys.map((key) => key.slice(prefix.length).split('.', 1)[0]!))]
+}
+
+/** Whether a path begins with a key whose value is a list of queues. */
+function isQueueList([section, key]: readonly (string | number)[]): boolean {
+  return section === 'queues' && QUEUE_LISTS.includes(String(key))
 }
 
 /** Orders problems of the file by line, before all others. */

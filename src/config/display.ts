@@ -7,7 +7,7 @@ const CHARACTERS_MAX = 60
 export const SECRET = '(secret)'
 
 /** Names of secret keys, even if they are misspelt or misplaced. */
-const SECRET_NAME = /pass|secret|token|private/i
+const SECRET_NAME = /pass(?!ed)|secret|token|private/i
 
 /** Exceptions: keys that name a file. */
 const OPEN_NAME = /_files?$/i

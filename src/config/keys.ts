@@ -8,6 +8,7 @@ import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { COMMIT_PACE_MS } from '../store/commit/commit-pace.ts'
 import { row } from './key-row.ts'
 import { certificateList, originList, SUBACK_REFUSALS_TEXT, subackRefusal, textList } from './lists.ts'
+import { QUEUES } from './queue-keys.ts'
 import { bytes, flag, integer, oneOf, seconds, text, value } from './value.ts'
 
 const MIB = 1024 ** 2
@@ -313,6 +314,7 @@ export const KEY_TABLE = {
   ...LISTENER_DEFAULTS,
   access: ACCESS,
   data: DATA,
+  queues: QUEUES,
   log: LOG,
   sys: SYS,
   user: row<string | null>({

@@ -2,11 +2,12 @@
 import { z } from 'zod'
 import { configKey, type Kind } from '../broker/boundary/limit-row.ts'
 import { LIMIT_NAMES, LIMIT_TABLE, type LimitName } from '../broker/boundary/limits.ts'
+import type { Range } from '../structures/quantity.ts'
 import { type Parsed, rowsOf, shapeOf } from './key-row.ts'
 import { KEY_TABLE } from './keys.ts'
 import { LISTENER_TABLE, TLS_TABLE } from './listener-keys.ts'
 import { refusedSubscriptionList, SUBACK_REFUSALS_TEXT } from './lists.ts'
-import { bytes, bytesOrAutomatic, flag, integer, oneOf, type Range, seconds, value } from './value.ts'
+import { bytes, bytesOrAutomatic, flag, integer, oneOf, seconds, value } from './value.ts'
 
 /** The names of limits by their keys in the configuration. */
 export const LIMIT_KEYS: ReadonlyMap<string, LimitName> = new Map(

@@ -103,9 +103,12 @@ function keyLines(entry: Entry, indent = ''): string[] {
   return [...comment(entry, indent), `${indent}${mark}${entry.key}: ${entry.value}`]
 }
 
-function groupLines(name: string, table: KeyTable): string[] {
-  const rows = rowsOf(table).map(([key, row]) => keyLines(entryOf(key, row), '  '))
-  return [`${name}:`, ...rows.flat()]
+function groupLines(name: string, table: KeyTable, indent = ''): string[] {
+  const inner = `${indent}  `
+  const rows = Object.entries(table).map(([key, value]) =>
+    isRow(value) ? keyLines(entryOf(key, value), inner) : groupLines(key, value, inner),
+  )
+  return [`${indent}${name}:`, ...rows.flat()]
 }
 
 const HEAD = `# Godwit's configuration. Every key is here with its default; leave out those that you do not
@@ -201,7 +204,7 @@ function listenerComment(): string[] {
 
 /** The text of config/godwit.example.yaml. */
 function example(): string {
-  const { access, data, log, sys, user, shutdown_seconds: shutdown, ...first } = KEY_TABLE
+  const { access, data, queues, log, sys, user, shutdown_seconds: shutdown, ...first } = KEY_TABLE
   const blocks = [
     HEAD.trimEnd().split('\n'),
     ...rowsOf(first).map(([key, row]) => keyLines(entryOf(key, row))),
@@ -212,6 +215,11 @@ function example(): string {
     ],
     groupLines('data', data),
     [...listenerComment(), ...LISTENERS.split('\n')],
+    [
+      '# Queues keep messages until a consumer has acknowledged them. The properties in `defaults` hold for',
+      '# every queue that does not have its own.',
+      ...groupLines('queues', queues),
+    ],
     ['limits:', ...LIMITS.flatMap((row) => keyLines(limitEntry(row), '  '))],
     groupLines('log', log),
     groupLines('sys', sys),

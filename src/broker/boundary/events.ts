@@ -19,6 +19,12 @@ export const LIMITS = [
   'clientIdRule',
   'allowedOrigins',
   'disk',
+  /** Of the configuration of queues: its keys `queues_max` and `declared_by_use_max`. */
+  'queuesMax',
+  /** A queue refused a message because it is full, or the message too large for it. */
+  'queueFull',
+  'queueConsumersMax',
+  'queueUnsettledMax',
 ] as const
 
 export type Limit = (typeof LIMITS)[number]
