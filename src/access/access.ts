@@ -447,6 +447,13 @@ export class Access {
       authorizeSubscribe: (client: ClientView, filter, qos) =>
         this.#rightsOf(client).decide({ action: 'subscribe', filter, qos }).allow || deniedSubscription,
       authorizeReceive: (client, topic) => this.#rightsOf(client).mayReceive(topic),
+      authorizeDeclare: (client, topic, filters) => {
+        const rights = this.#rightsOf(client)
+        return (
+          rights.decide({ action: 'declare', topic }).allow &&
+          filters.every((filter) => rights.decide({ action: 'receive all', filter }).allow)
+        )
+      },
     }
   }
 }

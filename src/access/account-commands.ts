@@ -4,6 +4,7 @@
  */
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { QoS } from '../mqtt/packet.ts'
+import { parseAddress, parseSubscription } from '../mqtt/server-topics.ts'
 import { topicFilterError, topicNameError } from '../mqtt/topics.ts'
 import type { Access } from './access.ts'
 import type { Accounts, GeneratedFor, UserView } from './accounts.ts'
@@ -171,18 +172,50 @@ function requestOf({ action, topic, qos, retain }: Parameters): Request {
     throw invalidQuestion(`the topic ${action === 'subscribe' ? 'filter' : 'name'} '${topic}' ${error}`)
   switch (action) {
     case 'publish':
-      return { action, topic, qos: level, retain: retain === true }
+      return publishRequest(topic, level, retain === true)
     case 'subscribe':
-      return { action, filter: topic, qos: level }
+      return { action, filter: canonicalFilter(topic), qos: level }
     case 'receive':
       return { action, topic }
+    case 'declare': {
+      const address = parseAddress(topic)
+      if (address?.kind !== 'queue' || address.topic !== null) {
+        throw invalidQuestion(`'${topic}' is not $queue/NAME`)
+      }
+      return { action, topic: address.canonical }
+    }
     default:
-      throw invalidQuestion('the question is neither publish nor subscribe nor receive')
+      throw invalidQuestion('the question is not one of publish, subscribe, receive and declare')
   }
 }
 
+/** Asks as the broker does: an acknowledgement needs the right to consume the queue. */
+function publishRequest(topic: string, qos: QoS, retain: boolean): Request {
+  const address = parseAddress(topic)
+  switch (address?.kind) {
+    case undefined:
+      return { action: 'publish', topic, qos, retain }
+    case 'queue':
+      return { action: 'publish', topic: address.canonical, qos, retain }
+    case 'ack':
+      return { action: 'subscribe', filter: `$queue/${address.name}`, qos }
+    case 'invalid':
+      throw invalidQuestion(`'${topic}': ${address.sentence}`)
+  }
+}
+
+/** Returns the filter that the broker asks about: a Subscription to a queue has many spellings. */
+function canonicalFilter(filter: string): string {
+  const subscription = parseSubscription(filter)
+  if (subscription?.kind === 'invalid') throw invalidQuestion(`'${filter}': ${subscription.sentence}`)
+  return subscription?.canonical ?? filter
+}
+
 function invalidQuestion(what: string): AccountsError {
-  return new AccountsError(what, 'Ask with --publish TOPIC, --subscribe FILTER or --receive TOPIC.')
+  return new AccountsError(
+    what,
+    'Ask with --publish TOPIC, --subscribe FILTER, --receive TOPIC or --declare $queue/NAME.',
+  )
 }
 
 function rolesWithUsers(accounts: Accounts): RoleList['roles'] {

@@ -36,8 +36,11 @@ export const ANONYMOUS_ROLE = 'anonymous'
 /** Roles that are created when they are first granted; they can be changed like any other. */
 export const GIVEN_ROLES: ReadonlyMap<string, Role> = new Map(
   [
-    { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $SYS/#'] },
-    { name: CLIENT_ROLE, rules: ['allow all #', 'allow publish $SYS/broker/connection/%c/state'] },
+    { name: ADMINISTRATOR_ROLE, rules: ['allow all #', 'allow all $queue/#', 'allow all $SYS/#'] },
+    {
+      name: CLIENT_ROLE,
+      rules: ['allow all #', 'allow all $queue/#', 'allow publish $SYS/broker/connection/%c/state'],
+    },
   ].map((role) => [role.name, role]),
 )
 

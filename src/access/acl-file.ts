@@ -135,5 +135,12 @@ function answer({ access, filter }: AclLine, request: Request): boolean | null {
       if (access === 'deny') return filterCovers(filter, asked) ? false : null
       return access !== 'write' && filtersOverlap(filter, asked) ? true : null
     }
+    case 'receive all':
+      if (access === 'deny') return filtersOverlap(filter, request.filter) ? false : null
+      return access !== 'write' && filterCovers(filter, request.filter) ? true : null
+    case 'declare':
+      // Mosquitto has no word for it: who may both fill and empty a queue may make it.
+      if ((access !== 'readwrite' && access !== 'deny') || !filterMatches(filter, request.topic)) return null
+      return access !== 'deny'
   }
 }

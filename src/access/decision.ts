@@ -17,6 +17,10 @@ export type Request =
   | { readonly action: 'subscribe'; readonly filter: string; readonly qos: QoS }
   /** A message that matches a Subscription. */
   | { readonly action: 'receive'; readonly topic: string }
+  /** Every message that matches the filter, for a queue that will take them. */
+  | { readonly action: 'receive all'; readonly filter: string }
+  /** A queue that the client would make by using it; the topic is `$queue/NAME`. */
+  | { readonly action: 'declare'; readonly topic: string }
 
 /** Yes or no, and the rule that decides, for `godwit explain access`. */
 export interface Decision {

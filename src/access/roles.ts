@@ -180,6 +180,14 @@ function speaksOf(rule: Rule, filter: string, request: Request): boolean {
         : limitsReceiving(rule)
       return isAbout && filterMatches(filter, request.topic)
     }
+    case 'receive all': {
+      // One message that the client may not receive is enough to deny all of them.
+      if (!rule.allow) return limitsReceiving(rule) && filtersOverlap(filter, request.filter)
+      const isAbout = rule.actions.has('receive') || rule.actions.has('subscribe')
+      return isAbout && rule.share === null && filterCovers(filter, request.filter)
+    }
+    case 'declare':
+      return rule.actions.has('declare') && rule.share === null && filterMatches(filter, request.topic)
   }
 }
 

@@ -4,17 +4,19 @@
  *     allow publish sensors/%u/# qos 0-1 no-retain
  *     allow subscribe,receive commands/%c
  *     deny subscribe $share/+/#
+ *     allow subscribe,declare $queue/%u
  *
  * A filter with spaces stands in double quotes. `publish` is about topic names. `subscribe` is about topic
  * filters, and allows those that are no wider than the rule's. `receive` is about messages: it allows every
  * Subscription that overlaps with the rule's filter, and then only the messages that match the rule's filter.
+ * `declare` is about queues that a client makes by using them: their names are `$queue/NAME`.
  */
 import type { ErrorCode } from '../errors.ts'
 import type { QoS } from '../mqtt/packet.ts'
 import { topicFilterError } from '../mqtt/topics.ts'
 
 /** The actions that rules allow or deny. */
-export const ACTIONS = ['publish', 'subscribe', 'receive'] as const
+export const ACTIONS = ['publish', 'subscribe', 'receive', 'declare'] as const
 
 /** One of these actions. */
 export type Action = (typeof ACTIONS)[number]
@@ -44,7 +46,8 @@ export class RuleError extends Error {
   override readonly name = 'RuleError'
   readonly code: ErrorCode = 'GODWIT_RULE_INVALID'
   readonly advice =
-    'A rule is: allow|deny publish,subscribe,receive|all FILTER [qos 0|1|2|0-1|1-2|0-2] [retain|no-retain].'
+    'A rule is: allow|deny publish,subscribe,receive,declare|all FILTER [qos 0|1|2|0-1|1-2|0-2] ' +
+    '[retain|no-retain].'
 }
 
 /** Parses one rule. Throws RuleError. */

@@ -9,6 +9,7 @@ import { Accounts } from '../../src/access/accounts.ts'
 import type { Source } from '../../src/access/sources.ts'
 import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { LinkInfo } from '../../src/broker/boundary/link.ts'
+import { absentClient } from '../../src/broker/boundary/policy.ts'
 import { Reason } from '../../src/mqtt/reason.ts'
 import { connectPacket, lasting, type TestClient, textsOf, World } from '../broker/harness.ts'
 
@@ -368,6 +369,24 @@ describe('a change takes effect at once', () => {
     expect(await again.subscribe('a/1')).toBe(Reason.NotAuthorized)
     const unable = await connect({ user: 'u', password: 'x', clientId: 'other', more: { will } })
     expect(unable.connack).toMatchObject({ reasonCode: Reason.NotAuthorized })
+  })
+
+  test('a client that may not receive every message of a filter declares no queue with it', async () => {
+    await start()
+    await access.accounts!.addUser('u', null, ['client'])
+    await access.accounts!.addUser('v', null, ['client'])
+    await access.accounts!.addRules('limited', ['deny receive private/#'])
+    await access.accounts!.grant('limited', 'v')
+    const may = (userName: string, ...filters: string[]) =>
+      access.policy.authorizeDeclare?.(
+        absentClient('c', { userName, userId: access.accounts!.user(userName)!.id }),
+        '$queue/jobs',
+        filters,
+      )
+    expect([may('u'), may('u', '+/x'), may('v'), may('v', 'a/#')]).toEqual([true, true, true, true])
+    expect([may('v', 'private/x'), may('v', 'a/#', '+/x')]).toEqual([false, false])
+    await access.accounts!.addRules('limited', ['deny declare $queue/#'])
+    expect([may('u'), may('v')]).toEqual([true, false])
   })
 
   test('files are read again once they have stopped changing; a bad one changes nothing', async () => {

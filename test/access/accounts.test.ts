@@ -130,7 +130,7 @@ test('default roles are created when granted, others must exist; a removed role 
   await accounts.addUser('alice', null, ['sensors'])
   await accounts.grant('admin', 'alice')
   expect(accounts.roles()).toEqual([
-    { name: 'admin', rules: ['allow all #', 'allow all $SYS/#'] },
+    { name: 'admin', rules: ['allow all #', 'allow all $queue/#', 'allow all $SYS/#'] },
     { name: 'sensors', rules: ['allow publish sensors/%u/#', 'deny publish sensors/x qos 2'] },
   ])
   expect(accounts.user('alice')!.roles).toEqual(['sensors', 'admin'])

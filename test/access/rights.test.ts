@@ -21,6 +21,8 @@ const publish = (topic: string, qos: 0 | 1 | 2 = 0, retain = false): Request => 
 })
 const subscribe = (filter: string, qos: 0 | 1 | 2 = 0): Request => ({ action: 'subscribe', filter, qos })
 const receive = (topic: string): Request => ({ action: 'receive', topic })
+const receiveAll = (filter: string): Request => ({ action: 'receive all', filter })
+const declare = (topic: string): Request => ({ action: 'declare', topic })
 
 /** Yes, no, or next. */
 function answer(rights: ClientRights | null, request: Request): boolean | null {
@@ -64,7 +66,7 @@ describe('rules', () => {
   test.each([
     ['permit publish a', 'begins with allow or deny'],
     ['allow publish', 'names actions and a topic filter'],
-    ['allow write a', "'write' is not one of publish, subscribe, receive or all"],
+    ['allow write a', "'write' is not one of publish, subscribe, receive, declare or all"],
     ['allow publish a/#/b', 'has a # that is not the whole last level'],
     ['allow publish $share/g', 'names no share and filter'],
     ['allow publish a qos 3', 'qos is 0, 1, 2 or a range'],
@@ -132,6 +134,25 @@ describe('roles', () => {
     ['deny subscribe a qos 2', subscribe('a', 2), false],
     ['deny receive a/#', subscribe('a/b'), false],
     ['deny receive a/#', subscribe('#'), null],
+    ['allow subscribe a/#', receiveAll('a/+'), true],
+    ['allow receive a/#', receiveAll('a/b'), true],
+    ['allow receive a/#', receiveAll('#'), null],
+    ['allow subscribe $share/g/a/#', receiveAll('a/b'), null],
+    ['allow publish a/#', receiveAll('a/b'), null],
+    ['deny receive a/#', receiveAll('a/b'), false],
+    ['deny receive a/#', receiveAll('+/b'), false],
+    ['deny receive a/#', receiveAll('b/#'), null],
+    ['deny subscribe a qos 2', receiveAll('a'), null],
+    ['allow declare $queue/+', declare('$queue/jobs'), true],
+    ['allow declare $queue/u-%u', declare('$queue/u-u'), true],
+    ['allow declare $queue/+', subscribe('$queue/jobs'), null],
+    ['allow all $queue/#', declare('$queue/jobs'), true],
+    ['allow all #', declare('$queue/jobs'), null],
+    ['allow subscribe,publish $queue/#', declare('$queue/jobs'), null],
+    ['deny declare $queue/+', declare('$queue/jobs'), false],
+    ['deny declare $queue/+', publish('$queue/jobs'), null],
+    ['allow subscribe $queue/jobs', subscribe('$queue/jobs'), true],
+    ['allow publish $queue/jobs/#', publish('$queue/jobs'), true],
   ])('%s · %o · %s', async (rule, request, expected) => {
     expect(answer(await rightsOf([rule]), request)).toBe(expected)
   })
@@ -241,6 +262,25 @@ describe('an acl_file', () => {
       source: 'f, line 3',
       rule: 'topic deny a/secret/#',
     })
+  })
+
+  test.each<[string, Request, boolean | null]>([
+    ['readwrite $queue/jobs', declare('$queue/jobs'), true],
+    ['$queue/jobs', declare('$queue/jobs'), true],
+    ['readwrite $queue/#', declare('$queue/jobs'), true],
+    ['readwrite #', declare('$queue/jobs'), null],
+    ['read $queue/jobs', declare('$queue/jobs'), null],
+    ['write $queue/jobs', declare('$queue/jobs'), null],
+    ['deny $queue/jobs', declare('$queue/jobs'), false],
+    ['read $queue/jobs', subscribe('$queue/jobs'), true],
+    ['read a/#', receiveAll('a/+'), true],
+    ['write a/#', receiveAll('a/+'), null],
+    ['read a/#', receiveAll('#'), null],
+    ['deny a/b', receiveAll('a/+'), false],
+    ['deny a/b', receiveAll('b'), null],
+  ])('topic %s · %o · %s', (line, request, expected) => {
+    const file = parseAclFile(`user u\ntopic ${line}\n`, 'f')
+    expect(answer(aclRights(file, { clientId: 'c', userName: 'u' }), request)).toBe(expected)
   })
 })
 

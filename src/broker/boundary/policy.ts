@@ -139,6 +139,13 @@ export interface Policy {
    */
   authorizeReceive?(client: ClientView, topic: string): boolean
   /**
+   * Tells whether the client may make this queue by using it; `topic` is `$queue/NAME`. The queue takes all
+   * messages that match one of `filters`, and its consumers get them whatever their topics, so every one of
+   * them must be allowed to this client. `authorizeSubscribe` is asked about each filter, too. Without this
+   * function it is allowed; but a policy that has `authorizeReceive` allows only queues without filters then.
+   */
+  authorizeDeclare?(client: ClientView, topic: string, filters: readonly string[]): Awaitable<boolean>
+  /**
    * Tells whether a user no longer exists. Its Sessions then belong to nobody, and end when a user takes
    * their Client Identifiers. Without it, users exist for ever.
    */
@@ -162,7 +169,7 @@ export interface Policy {
  */
 export function guarded(policy: Policy): Policy {
   const { authenticate, authenticationExchange, authorizePublish, authorizeSubscribe } = policy
-  const { authorizeReceive, isFormerUser, deniedBefore5, checksRetainedAuthor } = policy
+  const { authorizeReceive, authorizeDeclare, isFormerUser, deniedBefore5, checksRetainedAuthor } = policy
   return {
     ...(deniedBefore5 && { deniedBefore5 }),
     ...(checksRetainedAuthor && { checksRetainedAuthor }),
@@ -193,7 +200,33 @@ export function guarded(policy: Policy): Policy {
       authorizeSubscribe: (client, filter, qos) =>
         attempt(() => authorizeSubscribe.call(policy, client, filter, qos)),
     }),
+    ...(authorizeDeclare && {
+      authorizeDeclare: (client, topic, filters) =>
+        attempt(() => authorizeDeclare.call(policy, client, topic, filters)),
+    }),
   }
+}
+
+/**
+ * Tells whether a client may make a queue with these filters by using it; `topic` is `$queue/NAME`. The right
+ * to use the queue is another question. Rejects if the policy fails.
+ */
+export function mayDeclare(
+  policy: Policy,
+  client: ClientView,
+  topic: string,
+  filters: readonly string[],
+): Awaitable<boolean> {
+  // Without a word about declaring, nobody says which messages may go into a queue that others read.
+  if (policy.authorizeDeclare === undefined && policy.authorizeReceive !== undefined && filters.length > 0) {
+    return false
+  }
+  const answers = [
+    policy.authorizeDeclare?.(client, topic, filters) ?? true,
+    ...filters.map((filter) => policy.authorizeSubscribe?.(client, filter, 2) ?? true),
+  ]
+  if (!answers.some((answer) => answer instanceof Promise)) return answers.every((answer) => answer === true)
+  return Promise.all(answers).then((settled) => settled.every((answer) => answer === true))
 }
 
 function guardedExchange(begin: () => AuthenticationExchange | null): AuthenticationExchange | null {

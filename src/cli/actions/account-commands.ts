@@ -52,7 +52,7 @@ export interface ExplainCommand {
   readonly json: boolean
   readonly user: string | undefined
   readonly client: string | undefined
-  readonly action: 'publish' | 'subscribe' | 'receive'
+  readonly action: 'publish' | 'subscribe' | 'receive' | 'declare'
   /** A topic name; a topic filter for `subscribe`. */
   readonly topic: string
   readonly qos: 0 | 1 | 2

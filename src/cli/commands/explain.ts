@@ -8,10 +8,22 @@ export const commands = [
   command({
     name: 'explain access',
     words: [],
-    options: [...PLACE, 'json', 'user', 'client', 'publish', 'subscribe', 'receive', 'qos', 'retain'],
+    options: [
+      ...PLACE,
+      'json',
+      'user',
+      'client',
+      'publish',
+      'subscribe',
+      'receive',
+      'declare',
+      'qos',
+      'retain',
+    ],
     help: `  godwit explain access      shows which rule allows or denies --publish,
-                             --subscribe or --receive TOPIC for --user NAME
-                             --client ID; --qos N and --retain are optional
+                             --subscribe, --receive or --declare TOPIC for
+                             --user NAME --client ID; --qos N and --retain are
+                             optional
 `,
     parse: (_, values) => ({ location: locationOf(values), request: explainRequest(values) }),
     run: async (context, { location, request }) => {
@@ -23,13 +35,14 @@ export const commands = [
 
 function explainRequest(values: OptionValues): ExplainCommand {
   const { json = false, user, client, retain = false } = values
-  const asked = (['publish', 'subscribe', 'receive'] as const).filter(
+  const asked = (['publish', 'subscribe', 'receive', 'declare'] as const).filter(
     (action) => values[action] !== undefined,
   )
   const [action] = asked
   if (action === undefined || asked.length > 1) {
     throw new UsageError(
-      'explain access needs one of --publish TOPIC, --subscribe FILTER and --receive TOPIC',
+      'explain access needs one of --publish TOPIC, --subscribe FILTER, --receive TOPIC and ' +
+        '--declare $queue/NAME',
     )
   }
   const qos = ([0, 1, 2] as const).find((level) => String(level) === (values.qos ?? '0'))

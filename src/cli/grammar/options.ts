@@ -48,6 +48,7 @@ const OPTIONS = {
   publish: { type: 'string' },
   subscribe: { type: 'string' },
   receive: { type: 'string' },
+  declare: { type: 'string' },
   qos: { type: 'string' },
   retain: { type: 'boolean' },
   'older-than': { type: 'string' },

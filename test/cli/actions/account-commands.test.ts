@@ -114,6 +114,8 @@ describe('with a broker and without one', () => {
     ['explain', 'access', '--user', 'alice', '--subscribe', '#'],
     ['explain', 'access', '--user', 'bob', '--receive', 'a'],
     ['explain', 'access', '--publish', 'a'],
+    ['explain', 'access', '--declare', '$q/jobs'],
+    ['explain', 'access', '--user', 'alice', '--publish', '$ack/jobs/0a.1.tag'],
     ['user', 'remove', 'alice'],
     ['role', 'remove', 'sensor'],
   ]
@@ -143,6 +145,7 @@ describe('with a broker and without one', () => {
       [
         'ROLE    RULE                                           USERS',
         'client  allow all #',
+        '        allow all $queue/#',
         '        allow publish $SYS/broker/connection/%c/state',
         'sensor  allow publish sensors/%u/# qos 0-1             alice',
         '        allow subscribe commands/%u',
@@ -156,6 +159,11 @@ describe('with a broker and without one', () => {
       'allowed: an anonymous client may publish a\n' +
         'decided by access.default: auto: without credentials as role client: allow all #\n' +
         'if allow_anonymous of the listener accepts it',
+      'allowed: an anonymous client may declare $q/jobs\n' +
+        'decided by access.default: auto: without credentials as role client: allow all $queue/#\n' +
+        'if allow_anonymous of the listener accepts it',
+      "denied: user 'alice' may not publish $ack/jobs/0a.1.tag\n" +
+        'decided by access.default: auto: there are rules, and none allows it',
       'user alice removed',
       'role sensor removed',
     ])
@@ -163,7 +171,7 @@ describe('with a broker and without one', () => {
       'user-added alice: roles client',
       'role-added sensor: added allow publish sensors/%u/# qos 0-1',
     ])
-    expect(told).toHaveLength(words.length - 6)
+    expect(told).toHaveLength(words.length - 8)
   })
 
   test('refusals come with advice', async () => {
