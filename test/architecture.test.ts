@@ -41,6 +41,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'store/level',
     'store/records',
   ],
+  queue: ['queue/state', 'queue/dispatch', 'queue'],
   broker: [
     'broker/boundary',
     'broker/accounts',

@@ -86,7 +86,7 @@ export const QUEUE_PROPERTIES = {
     read: readFilters,
     says: 'the topic filters whose messages the queue takes; none for what is published to $queue/NAME',
   }),
-  dispatch: row({
+  dispatch: row<'fair' | 'key' | 'exclusive'>({
     default: 'fair',
     unit: '',
     ...choice(['fair', 'key', 'exclusive']),
@@ -179,7 +179,7 @@ export const QUEUE_PROPERTIES = {
     ...secondsOf({ min: 1, unlimited: true }),
     says: 'the time after which a message expires; its own expiry holds if it is earlier',
   }),
-  overflow: row({
+  overflow: row<'auto' | 'drop-oldest' | 'drop-newest' | 'reject'>({
     default: 'auto',
     unit: '',
     ...choice(['auto', 'drop-oldest', 'drop-newest', 'reject']),

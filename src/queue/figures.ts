@@ -1,0 +1,61 @@
+/** Figures of one queue. */
+import type { DeathReason } from './properties.ts'
+
+/** Why a message left without being acknowledged or moved. `dead` is one that has nowhere to be moved to. */
+export type GoneReason =
+  | 'expired'
+  | 'overflow'
+  | 'purged'
+  | 'superseded'
+  | 'dead'
+  | 'refused-by-client'
+  | 'session-ended'
+  | 'packet-too-large'
+
+/** Counts since the queue was made or the broker started. */
+export class Counts {
+  in = 0
+  out = 0
+  acknowledged = 0
+  /** Messages whose `message-id` was known. */
+  duplicates = 0
+  /** By Reason Code. */
+  readonly refused = new Map<number, number>()
+  readonly redelivered = { refused: 0, timeout: 0, lost: 0, lease: 0 }
+  readonly dead: Record<DeathReason, number> = {
+    refused: 0,
+    'delivery-limit': 0,
+    'too-large': 0,
+    'in-doubt': 0,
+    expired: 0,
+    overflow: 0,
+    purged: 0,
+  }
+  readonly dropped: Record<GoneReason, number> = {
+    expired: 0,
+    overflow: 0,
+    purged: 0,
+    superseded: 0,
+    dead: 0,
+    'refused-by-client': 0,
+    'session-ended': 0,
+    'packet-too-large': 0,
+  }
+
+  refusedBy(code: number): void {
+    this.refused.set(code, (this.refused.get(code) ?? 0) + 1)
+  }
+}
+
+/** Messages by state, now. */
+export interface StateCounts {
+  readonly ready: number
+  readonly waiting: number
+  readonly inFlight: number
+  readonly held: number
+  readonly deferred: number
+  readonly moving: number
+  /** All of them. */
+  readonly messages: number
+  readonly bytes: number
+}

@@ -1,0 +1,250 @@
+/**
+ * HOT. One lane of a queue: what is settled in its log, what is ready, and what the machine keeps in memory.
+ *
+ * Everything below the cursor has an entry in memory, or is gone. Everything from the cursor on is ready and
+ * unread, unless it has an entry (after a restart) or is in `gone`. So ten million messages that wait take
+ * no memory here, and neither do ten million that are gone.
+ */
+import type { Message } from '../../mqtt/message.ts'
+import { Entry, State } from './consumer.ts'
+import { EntryHeap } from './entry-heap.ts'
+import { type Run, Runs } from './runs.ts'
+
+/** Walks over entries of a log in place. Its fields are those of the current one. */
+export interface LogCursor {
+  /** Moves to the next entry; false at the end. */
+  next(): boolean
+  readonly sequence: number
+  /** `Message.size`. */
+  readonly size: number
+  /** Broker time in ms; `Infinity` for never. */
+  readonly expiresAt: number
+  message(): Message
+}
+
+/** Consecutive entries of a log, in memory. It is good for a turn. */
+export interface LogSegment {
+  readonly first: number
+  /** One past the last. */
+  readonly next: number
+  /** Returns a cursor before the first entry at or after this sequence. */
+  from(sequence: number): LogCursor
+}
+
+export class Lane {
+  readonly number: number
+  /** One past the last sequence of its log. */
+  end = 1
+  /** The oldest message that is ready and unread; `end` if there is none. */
+  cursor = 1
+  /** Messages that are not settled, and the sum of their sizes. */
+  messages = 0
+  bytes = 0
+  /** Entries in memory. */
+  count = 0
+  /** Entries that may be handed out: ready, or loose at a Session. */
+  readonly ready = new EntryHeap<Entry>((entry) => entry.sequence)
+  /** Settled at or beyond the cursor. */
+  readonly gone = new Runs()
+  /** The oldest entry. */
+  first: Entry | null = null
+  #last: Entry | null = null
+  /** The oldest entry beyond the cursor: there are some after a restart. */
+  #ahead: Entry | null = null
+  /** Whether its next segment is being read. */
+  isLoading = false
+  /** Everything below that nobody holds is being purged. */
+  purgeTo = 0
+  /** Where the latest search ended. */
+  #found: Entry | null = null
+  readonly #ask: (sequence: number) => LogSegment | null
+  #segment: LogSegment | null = null
+  #read: LogCursor | null = null
+
+  /** `ask` returns the segment with a sequence, or has it read and returns null. */
+  constructor(number: number, ask: (sequence: number) => LogSegment | null) {
+    this.number = number
+    this.#ask = ask
+  }
+
+  /** Whether something is ready that has no entry. */
+  get hasFresh(): boolean {
+    return this.cursor < this.end
+  }
+
+  /** Messages that are ready and unread. */
+  get fresh(): number {
+    return this.messages - this.count
+  }
+
+  /** The lowest sequence that is not settled; `end` if all are. */
+  get floor(): number {
+    const { first } = this
+    return first !== null && first.sequence < this.cursor ? first.sequence : this.cursor
+  }
+
+  /** Iterates what is settled beyond the floor. */
+  get runs(): Iterable<Run> {
+    return this.#runs()
+  }
+
+  *#runs(): IterableIterator<Run> {
+    let from = this.floor
+    for (let one = this.first; one !== null && one.sequence < this.cursor; one = one.next) {
+      if (one.sequence > from) yield { first: from, next: one.sequence }
+      from = one.sequence + 1
+    }
+    if (from < this.cursor) yield { first: from, next: this.cursor }
+    yield* this.gone
+  }
+
+  /** Takes what is settled from a recovery, before there is any entry. */
+  recover(floor: number, runs: Iterable<Run>, end: number, messages: number, bytes: number): void {
+    this.end = end
+    this.cursor = floor
+    this.messages = messages
+    this.bytes = bytes
+    for (const { first, next } of runs) this.gone.add(first, next)
+    this.advance()
+  }
+
+  /** Makes an entry of something that is not settled, during a recovery, in any order. */
+  restore(sequence: number, size: number): Entry {
+    const entry = new Entry(this.number, sequence, size)
+    let before = this.#last
+    while (before !== null && before.sequence > sequence) before = before.previous
+    this.#insert(entry, before)
+    if (this.#ahead === null || sequence < this.#ahead.sequence) this.#ahead = entry
+    this.advance()
+    return entry
+  }
+
+  /** Takes notice of a message at the end of its log. */
+  appended(sequence: number, size: number): void {
+    if (this.cursor === this.end) this.cursor = sequence
+    this.end = sequence + 1
+    this.messages++
+    this.bytes += size
+  }
+
+  /** Makes an entry of the message at the cursor, and moves the cursor on. */
+  enter(size: number): Entry {
+    const entry = new Entry(this.number, this.cursor, size)
+    const ahead = this.#ahead
+    this.#insert(entry, ahead === null ? this.#last : ahead.previous)
+    this.cursor++
+    if (ahead !== null || this.gone.count > 0) this.advance()
+    return entry
+  }
+
+  /** Takes an entry out, since it is settled. */
+  remove(entry: Entry): void {
+    const { previous, next } = entry
+    if (previous === null) this.first = next
+    else previous.next = next
+    if (next === null) this.#last = previous
+    else next.previous = previous
+    if (this.#ahead === entry) this.#ahead = next
+    // One beyond the cursor must not be read again.
+    if (entry.sequence >= this.cursor) this.gone.add(entry.sequence, entry.sequence + 1)
+    entry.previous = null
+    entry.next = null
+    this.count--
+    this.#left(1, entry.size)
+    if (entry.sequence >= this.cursor) this.advance()
+  }
+
+  /** Settles messages that are unread, from `first` up to, not including, `next`; all of them are. */
+  pass(first: number, next: number, bytes: number): void {
+    this.#left(next - first, bytes)
+    if (first === this.cursor) this.cursor = next
+    else this.gone.add(first, next)
+    this.advance()
+  }
+
+  /** Whether a message has no entry and is not settled. */
+  isUnread(sequence: number): boolean {
+    if (sequence < this.cursor || sequence >= this.end || this.gone.has(sequence)) return false
+    for (let one = this.#ahead; one !== null && one.sequence <= sequence; one = one.next) {
+      if (one.sequence === sequence) return false
+    }
+    return true
+  }
+
+  /** Finds an entry. Those that are looked for one after the other are found in one walk. */
+  find(sequence: number): Entry | null {
+    const from = this.#found
+    const goesOn = from !== null && from.state !== State.Gone && from.sequence <= sequence
+    for (let one = goesOn ? from : this.first; one !== null && one.sequence <= sequence; one = one.next) {
+      this.#found = one
+      if (one.sequence === sequence) return one
+    }
+    return null
+  }
+
+  /** Moves the cursor over what has an entry or is settled. */
+  advance(): void {
+    for (;;) {
+      if (this.#ahead !== null && this.#ahead.sequence <= this.cursor) {
+        if (this.#ahead.sequence === this.cursor) this.cursor++
+        this.#ahead = this.#ahead.next
+        continue
+      }
+      const next = this.gone.skip(this.cursor)
+      if (next === this.cursor) break
+      this.cursor = next
+    }
+    if (this.gone.count > 0) this.gone.dropBelow(this.cursor)
+  }
+
+  /** The log has nothing from the cursor up to `sequence`: a repair of the store has dropped it. */
+  skip(sequence: number): void {
+    this.cursor = sequence
+    this.advance()
+  }
+
+  /** Returns a cursor at this message, good for this turn; null while it has to be read. */
+  read(sequence: number): LogCursor | null {
+    const read = this.#read
+    if (read !== null && read.sequence === sequence) return read
+    const segment = this.#segment
+    if (segment === null || sequence < segment.first || sequence >= segment.next) {
+      const asked = this.#ask(sequence)
+      this.#segment = asked
+      if (asked === null) {
+        this.#read = null
+        this.isLoading = true
+        return null
+      }
+      return this.#walk(asked.from(sequence))
+    }
+    const isNext = read !== null && read.sequence + 1 === sequence
+    return this.#walk(isNext ? read : segment.from(sequence))
+  }
+
+  #walk(cursor: LogCursor): LogCursor | null {
+    this.#read = cursor.next() ? cursor : null
+    return this.#read
+  }
+
+  /** Lets go of the segment that was read: it is good for a turn only. */
+  endTurn(): void {
+    this.#segment = null
+    this.#read = null
+  }
+
+  #insert(entry: Entry, before: Entry | null): void {
+    entry.previous = before
+    entry.next = before === null ? this.first : before.next
+    if (entry.next === null) this.#last = entry
+    else entry.next.previous = entry
+    if (before === null) this.first = entry
+    else before.next = entry
+    this.count++
+  }
+
+  #left(count: number, bytes: number): void {
+    this.messages -= count
+    this.bytes -= bytes
+  }
+}
