@@ -11,6 +11,7 @@ import type { Delivery, Message, Will } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import type { Histogram } from '../structures/histogram.ts'
 import type { HeldBytes } from './held-bytes.ts'
+import type { GroupSource, LogStore, RecoveredLogs } from './log-store.ts'
 
 export interface SessionRecord {
   readonly clientId: string
@@ -146,6 +147,8 @@ export interface StateSource {
   bootTime(): BootTime | null
   /** Returns undefined if there is no such Session (any more). */
   outbound(sessionId: number): OutboundState | undefined
+  /** Absent if it never has any. */
+  readonly groups?: GroupSource
   /** A block was made durable: packets that waited for it may leave. */
   committed(sequence: number): void
   /** A commit failed: memory is ahead of the disk. Called once; the store is closed afterwards. */
@@ -157,6 +160,7 @@ export interface RecoveredSession {
   readonly record: SessionRecord
   /** If it is a SmallMap, the receiver may keep it. */
   readonly subscriptions: Iterable<readonly [filter: string, record: SubscriptionRecord]>
+  /** Objects where anything is in flight from a group. Its messages are evicted, and have size 0. */
   readonly inFlight: readonly InFlight[] | ParkedFlight
   /** Oldest first. Bodies may be evicted. */
   readonly queue: readonly (Delivery | Parked)[]
@@ -179,6 +183,8 @@ export interface Recovered {
   /** The `liveAt` of the retained messages that have one, by topic name. */
   readonly retainedLive?: readonly (readonly [topic: string, liveAt: number])[]
   readonly wills: readonly (readonly [clientId: string, record: WillRecord])[]
+  /** Absent without any definition. */
+  readonly logs?: RecoveredLogs
   /**
    * Call this now and then while taking over many Subscriptions. Throws StoreError `memory`; then the process
    * can only end.
@@ -269,6 +275,8 @@ export interface Store {
   /** As `refusal`, for a message of this size: there may be room for smaller ones only. */
   refusalFor(bytes: number): string | null
   readonly figures: Readonly<StoreFigures>
+  /** The logs of queues and streams. */
+  readonly logs: LogStore
   /** Counts messages that Sessions hold and the store does not have, also while the store is closed. */
   readonly held: HeldBytes
   /** Durations of the commits since the store was opened, from sealing a block until it was durable. */
@@ -300,12 +308,13 @@ export interface Store {
   droppedParked(sessionId: number, parked: Parked): void
   /**
    * PUBREC arrived: the body is no longer needed, the identifier still is. It moves to the end of the
-   * in-flight messages, because PUBRELs are sent in the order of their PUBRECs.
+   * in-flight messages, because PUBRELs are sent in the order of their PUBRECs. `message` is null if it is
+   * in a log.
    */
-  received(sessionId: number, packetId: number, message: Message): void
+  received(sessionId: number, packetId: number, message: Message | null): void
   /**
    * The packet is no longer in flight: PUBACK, PUBCOMP or a refusing PUBREC arrived, or the message was
-   * discarded. `message` is null after `received`.
+   * discarded. `message` is null after `received`, and if it is in a log.
    */
   completed(sessionId: number, packetId: number, message: Message | null): void
 

@@ -19,7 +19,7 @@ const [dist] = process.argv.slice(2)
 const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
-const { MemoryStore } = await load('store/memory-store.js')
+const { MemoryStore } = await load('store/memory/memory-store.js')
 
 /** Turns until everything is compiled. */
 const WARM_TURNS = 3000

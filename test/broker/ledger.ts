@@ -1,6 +1,7 @@
 /** A store for tests of the Server. It lists all records, and makes them durable when the test says so. */
 import { type Delivery, Message } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held-bytes.ts'
+import { MemoryLogs } from '../../src/store/memory/memory-logs.ts'
 import type {
   Parked,
   Recovered,
@@ -39,6 +40,8 @@ export class LedgerStore implements Store {
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   readonly held = new HeldBytes()
+  /** Records of logs leave no lines. */
+  readonly logs = new MemoryLogs()
   /** All records in order, as short lines. */
   readonly lines: string[] = []
   /** Whether a commit is durable at once (at the end of the turn), or when `durable()` is called. */
@@ -57,6 +60,7 @@ export class LedgerStore implements Store {
 
   open(source: StateSource): Promise<Recovered> {
     this.source = source
+    this.logs.open(source)
     this.#failed = false
     this.#sealed = []
     this.#sealedLines = []

@@ -9,7 +9,7 @@ import { DEFAULT_LIMITS } from '../../src/broker/boundary/limits.ts'
 import type { Link, LinkHandler } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
 import { SLICE_UNITS } from '../../src/broker/state/work.ts'
-import { MemoryStore } from '../../src/store/memory-store.ts'
+import { MemoryStore } from '../../src/store/memory/memory-store.ts'
 import type { Random } from './random.ts'
 import { shorter, type Target } from './target.ts'
 

@@ -3,6 +3,7 @@
  */
 import { type Delivery, Message, Topic } from '../../src/mqtt/message.ts'
 import { HeldBytes } from '../../src/store/held-bytes.ts'
+import { MemoryLogs } from '../../src/store/memory/memory-logs.ts'
 import type {
   BootTime,
   Parked,
@@ -46,6 +47,8 @@ export class RecallStore implements Store {
   readonly figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
   readonly commitLatency = new Histogram()
   held = new HeldBytes()
+  /** What is in logs is not recalled. */
+  readonly logs = new MemoryLogs()
   /** Messages that were recovered, and those that they were before. */
   readonly originals = new WeakMap<Message, Message>()
   readonly #sessions = new Map<number, Kept>()

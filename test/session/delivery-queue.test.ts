@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Delivery, Message, NO_IDENTIFIERS, Topic } from '../../src/mqtt/message.ts'
 import { DeliveryQueue } from '../../src/session/delivery-queue.ts'
-import { MemoryStore } from '../../src/store/memory-store.ts'
+import { MemoryStore } from '../../src/store/memory/memory-store.ts'
 import type { Parked } from '../../src/store/store.ts'
 import { entriesOf, TestParking } from './parking.ts'
 

@@ -4,7 +4,9 @@
  */
 import type { BatchOperation } from '../format/format.ts'
 import type { BodyIndex, Page } from '../journal/body-index.ts'
-import type { Checkpoints } from '../journal/checkpoints.ts'
+import { type Checkpoints, StoredSession } from '../journal/checkpoints.ts'
+import type { Checkpointed, DirtyList } from '../journal/dirty-list.ts'
+import { type GroupCheckpoints, StoredGroup } from '../logs/group-checkpoints.ts'
 import type { StateSource } from '../store.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { JournalTail } from './journal-tail.ts'
@@ -30,12 +32,16 @@ export class BlockSealer {
   readonly #tail: JournalTail
   readonly #bodies: BodyIndex
   readonly #checkpoints: Checkpoints
+  readonly #groups: GroupCheckpoints
+  readonly #dirty: DirtyList<Checkpointed>
   readonly #collector: PageCollector
   readonly #checkpointJournalBytes: number
 
-  /** When the journal to replay exceeds `checkpointJournalBytes`, Sessions are checkpointed. */
+  /** When the journal to replay exceeds `checkpointJournalBytes`, Sessions and groups are checkpointed. */
   constructor(
     { pending, progress, tail, bodies, checkpoints }: RecordingParts,
+    groups: GroupCheckpoints,
+    dirty: DirtyList<Checkpointed>,
     source: StateSource,
     collector: PageCollector,
     checkpointJournalBytes: number,
@@ -46,13 +52,15 @@ export class BlockSealer {
     this.#tail = tail
     this.#bodies = bodies
     this.#checkpoints = checkpoints
+    this.#groups = groups
+    this.#dirty = dirty
     this.#collector = collector
     this.#checkpointJournalBytes = checkpointJournalBytes
   }
 
   /** True when nothing is left to write before the database is closed. */
   get isSettled(): boolean {
-    return this.#pending.isEmpty && this.#checkpoints.dirtyCount === 0 && this.#collector.clean
+    return this.#pending.isEmpty && this.#dirty.count === 0 && this.#collector.clean
   }
 
   /** True when deleting the pages that nobody needs any more is worth a commit of its own. */
@@ -74,8 +82,8 @@ export class BlockSealer {
     this.#bodies.collectDead()
     this.#checkpoint(sequence, closing, operations)
     this.#checkpoints.sweep(SEGMENT_DELETES_MAX, operations)
-    const watermark = this.#checkpoints.oldest()?.dirtyFrom ?? first
-    const clean = closing && this.#checkpoints.dirtyCount === 0
+    const watermark = this.#dirty.oldest()?.dirtyFrom ?? first
+    const clean = closing && this.#dirty.count === 0
     this.#collector.seal(watermark, tail.writtenBytes, sequence, clean, operations)
     block.seal(
       {
@@ -96,18 +104,32 @@ export class BlockSealer {
     this.#collector.wrote(bytes)
   }
 
-  /** Checkpoints the oldest dirty Sessions, when the journal has grown long or the store is being closed. */
+  /** Checkpoints what is dirty for longest, when the journal has grown long or the store is being closed. */
   #checkpoint(sequence: number, closing: boolean, operations: BatchOperation[]): void {
     const { block } = this.#pending
     let left = closing ? CLOSING_CHECKPOINT_BYTES : CHECKPOINT_BYTES + block.bytes / 2
     while (left > 0) {
-      const session = this.#checkpoints.oldest()
-      if (session === undefined || !(closing || this.#isLong(session.dirtyFrom!))) return
-      const state = this.#source.outbound(session.id)
-      if (state === undefined)
-        throw new Error(`Session ${session.id} is stored, but the Server does not know it`)
-      left -= this.#checkpoints.write(session, state, sequence, left, operations)
+      const dirty = this.#dirty.oldest()
+      if (dirty === undefined || !(closing || this.#isLong(dirty.dirtyFrom!))) return
+      if (dirty instanceof StoredSession) left -= this.#session(dirty, sequence, left, operations)
+      else if (dirty instanceof StoredGroup) left -= this.#group(dirty, sequence, operations)
     }
+  }
+
+  #session(session: StoredSession, sequence: number, bytesMax: number, operations: BatchOperation[]): number {
+    const state = this.#source.outbound(session.id)
+    if (state === undefined)
+      throw new Error(`Session ${session.id} is stored, but the Server does not know it`)
+    return this.#checkpoints.write(session, state, sequence, bytesMax, operations)
+  }
+
+  #group(group: StoredGroup, sequence: number, operations: BatchOperation[]): number {
+    const state = this.#source.groups?.state(group.number)
+    if (state === undefined)
+      throw new Error(`group ${group.number} is stored, but the Server does not know it`)
+    const bytes = this.#groups.write(group, state, sequence, operations)
+    this.#dirty.cleaned(group)
+    return bytes
   }
 
   #isLong(watermark: Page): boolean {

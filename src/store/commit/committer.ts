@@ -14,6 +14,7 @@ import type { CommitPace } from './commit-pace.ts'
 import type { CommitProgress } from './commit-progress.ts'
 import type { DatabaseCompactor } from './database-compactor.ts'
 import { GroupCommit } from './group-commit.ts'
+import type { LogRecords } from './log-records.ts'
 import type { PageCompactor } from './page-compactor.ts'
 import type { PendingCommit } from './pending-commit.ts'
 
@@ -41,6 +42,7 @@ export interface CommitterParts {
   readonly figures: StoreFigures
   readonly latency: Histogram
   readonly pace: CommitPace
+  readonly logs: LogRecords
   /** Whether a commit waits for fsync. */
   readonly isSynced: boolean
 }
@@ -143,6 +145,7 @@ export class Committer {
     const tookMs = now - flight.sealedAt
     latency.add(tookMs)
     pageCompactor.durable()
+    this.#parts.logs.durable(sequence)
     const { messages } = flight
     flight.messages = []
     const isPaced = pace.waitMs(now, this.#pending.bytes) > 0

@@ -8,15 +8,7 @@
  * the sequence numbers shows it.
  */
 import { ByteWriter } from '../format/encoding.ts'
-import {
-  type BatchOperation,
-  FORMAT_VERSION,
-  INDEXED_PAGES,
-  META_KEY,
-  numberKey,
-  put,
-  Table,
-} from '../format/format.ts'
+import { type BatchOperation, INDEXED_PAGES, META_KEY, numberKey, put, Table } from '../format/format.ts'
 import { encodeMeta, type Meta } from '../format/meta.ts'
 import type { BodyIndex, ForwardGroup, Page } from '../journal/body-index.ts'
 
@@ -34,6 +26,8 @@ export interface PageCollectorOptions {
   readonly writeBufferBytes: number
   /** The start of the scan moves in steps of this many written bytes. */
   readonly stepBytes: number
+  /** The format that the next commit has to write. */
+  readonly format: () => number
 }
 
 /** Where the journal's scan starts. */
@@ -47,8 +41,8 @@ export class PageCollector {
   readonly #options: PageCollectorOptions
   #scanFrom: ScanStart
   #clean: boolean
-  /** The description on disk is of an earlier format, which the first commit raises. */
-  #outdated: boolean
+  /** The format of the description on disk. A commit raises it if it needs a later one. */
+  #format: number
   #largestBatchBytes = 0
   /** Values of the page index to be written, by number. */
   readonly #changedSegments = new Set<number>()
@@ -68,7 +62,7 @@ export class PageCollector {
     this.#options = options
     this.#scanFrom = scanFrom
     this.#clean = clean
-    this.#outdated = format < FORMAT_VERSION
+    this.#format = format
   }
 
   /** Whether the description on disk says that the store was closed in order. */
@@ -99,11 +93,13 @@ export class PageCollector {
     this.#bodies.changedGroups.clear()
     for (const segment of this.#changedSegments) this.#indexSegment(segment, operations)
     this.#changedSegments.clear()
-    if (!moved && !clean && !this.#clean && !this.#outdated) return
+    const format = this.#options.format()
+    if (!moved && !clean && !this.#clean && format === this.#format) return
     this.#clean = clean
-    this.#outdated = false
+    this.#format = format
     const { page, sequence: scanFromSequence } = this.#scanFrom
-    operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
+    const meta = { format, scanFromPage: page, scanFromSequence, sequence, clean }
+    operations.push(put(META_KEY, encodeMeta(meta)))
   }
 
   /**

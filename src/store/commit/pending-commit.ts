@@ -32,7 +32,20 @@ export interface RecordingParts {
   readonly checkpoints: Checkpoints
 }
 
+/** Something else that belongs to the open commit, and is encoded when it is sealed. */
+export interface PendingPart {
+  readonly isEmpty: boolean
+  /** Bytes that are not among the table writes. */
+  readonly bytes: number
+  /** Appends its operations, and records what belongs to them. */
+  seal(operations: BatchOperation[]): void
+}
+
+const NOTHING: PendingPart = { isEmpty: true, bytes: 0, seal: () => {} }
+
 export class PendingCommit {
+  /** The part about logs. */
+  logs = NOTHING
   readonly block: OpenBlock
   readonly #database: StoreDatabase
   readonly #retained = new PendingRetainedAndWills()
@@ -55,12 +68,12 @@ export class PendingCommit {
 
   /** Bytes of everything that was recorded, as far as they are known before the block is sealed. */
   get bytes(): number {
-    return this.block.bytes + this.#tableBytes + this.#retained.bytes
+    return this.block.bytes + this.#tableBytes + this.#retained.bytes + this.logs.bytes
   }
 
   /** True when there is nothing to commit. */
   get isEmpty(): boolean {
-    if (this.#batch !== null || this.#isTimeWanted) return false
+    if (this.#batch !== null || this.#isTimeWanted || !this.logs.isEmpty) return false
     return this.block.bytes === 0 && this.#operations.length === 0 && this.#retained.isEmpty
   }
 
@@ -98,10 +111,12 @@ export class PendingCommit {
   }
 
   /**
-   * Encodes retained messages and Wills, and returns the operations that the rest of the commit is added to.
+   * Encodes retained messages, Wills and logs, and returns the operations that the rest of the commit is
+   * added to.
    */
   seal(): BatchOperation[] {
     this.#retained.seal(this.#operations)
+    this.logs.seal(this.#operations)
     return this.#operations
   }
 

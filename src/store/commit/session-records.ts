@@ -6,6 +6,8 @@ import type { ChurnMap } from '../../structures/churn-map.ts'
 import { SmallMap } from '../../structures/small-map.ts'
 import { EntryFields } from '../format/entry.ts'
 import { numberKey, put, subscriptionKey, Table } from '../format/format.ts'
+import { RecordType } from '../format/journal-record.ts'
+import { flightBytesMax, flightOf, writeFlight } from '../format/log-fields.ts'
 import { encodeSession, encodeSubscription } from '../format/session-record.ts'
 import type { BodyIndex } from '../journal/body-index.ts'
 import { type Checkpoints, StoredSession } from '../journal/checkpoints.ts'
@@ -121,10 +123,20 @@ export class SessionRecords {
     this.#released.release()
   }
 
-  received(sessionId: number, packetId: number, message: Message): void {
+  /** See `LogStore.sent`. */
+  logSent(sessionId: number, packetId: number, delivery: Delivery): void {
+    const flight = flightOf(delivery)
+    if (flight === null) throw new Error('the delivery is from no group')
+    const { number } = this.#touched(sessionId)
+    const writer = this.#block.record(RecordType.LogSent, number, 2 + flightBytesMax(flight))
+    writer.u16(packetId)
+    writeFlight(writer, flight)
+  }
+
+  received(sessionId: number, packetId: number, message: Message | null): void {
     const session = this.#touched(sessionId)
     this.#block.received(session.number, packetId)
-    this.#bodies.release(message)
+    if (message !== null) this.#bodies.release(message)
   }
 
   completed(sessionId: number, packetId: number, message: Message | null): void {

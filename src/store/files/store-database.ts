@@ -17,6 +17,7 @@ export class StoreDatabase {
   /** Null where each commit is synced by itself, or none is. */
   readonly #logSync: LogSync | null
   #format: number
+  #neededFormat = FORMAT_VERSION
   #phase: Phase = 'opening'
 
   /** `format` is the one on disk. `makeLogSync` returns null unless commits are synced together. */
@@ -36,9 +37,19 @@ export class StoreDatabase {
     this.#logSync = makeLogSync((error) => this.#syncFailed(error))
   }
 
-  /** The format on disk: an earlier one until the first commit. */
+  /** The format on disk: an earlier one until the first commit that needs a later one. */
   get format(): number {
     return this.#format
+  }
+
+  /** The format that the next commit writes. */
+  get nextFormat(): number {
+    return Math.max(this.#format, this.#neededFormat)
+  }
+
+  /** Notes that the next commit has something which this format has, and no earlier one. */
+  needFormat(format: number): void {
+    this.#neededFormat = Math.max(this.#neededFormat, format)
   }
 
   /** True while the Server may record. */
@@ -72,7 +83,7 @@ export class StoreDatabase {
 
   /** Notes that a commit was written. */
   committed(): void {
-    this.#format = FORMAT_VERSION
+    this.#format = this.nextFormat
     this.#logSync?.wrote()
   }
 

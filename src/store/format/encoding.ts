@@ -78,6 +78,11 @@ export class ByteWriter {
     return this.#bytes.subarray(from, to)
   }
 
+  /** Bytes that it can hold before it grows. */
+  get capacity(): number {
+    return this.#bytes.length
+  }
+
   /** Returns a copy of everything that was written. */
   taken(): Buffer {
     const copy = Buffer.allocUnsafeSlow(this.length)

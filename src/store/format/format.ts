@@ -12,25 +12,41 @@
  * 06 page               forwards: the new places of bodies that moved out of this page
  * 07                    time: the part that is in doubt, and messages that expire later than they say
  * 10 page               journal page
+ * 20 number             definition of a queue or stream, or what is left of a deleted one
+ * 21 log sequence       segment of a log, or fragment of the one that still grows (see logs/segment.ts)
+ * 22 log sequence       directory: up to 64 segments of the log, from this sequence on
+ * 23 number             group: its definition and kind
+ * 24 number position    checkpoint of a group: its head at position 0, else remembered ids
+ * 25                    times of logs: entries that expire later than they say
  * retained:... will:... written by aedes-persistence-level (see retained.ts)
  * ```
  *
  * `session` is the store's own number of a Session. Unlike the Server's number it is never used twice, so
- * that journal records of a deleted Session are never taken for those of another. Numbers in keys are 48
- * bits, big-endian, so that LevelDB keeps them in order. The CRC covers key and value, since a value under a
+ * that journal records of a deleted Session are never taken for those of another. Definitions, logs and
+ * groups take their numbers from the same count. Numbers in keys are 48 bits, big-endian, so that LevelDB
+ * keeps them in order. The CRC covers key and value, since a value under a
  * wrong key is as bad as a wrong value.
  */
 import { crc32 } from 'node:zlib'
 import { StoreError } from '../store.ts'
 
 /**
- * The format that is written. It rises at most once per release, when an older Godwit could not read the new
- * values. Every earlier format stays readable. Values of format 1 stay as they are until they are written
- * again, since each value says which kind it is.
+ * The format of a store without queues. A format rises at most once per release, when an older Godwit could
+ * not read the new values. Every earlier format stays readable. Values of format 1 stay as they are until
+ * they are written again, since each value says which kind it is.
  *
  * 2: account ids of owners, digests of QoS 2 messages, the machine's boot time beside each commit
  */
 export const FORMAT_VERSION = 2
+
+/**
+ * The format of a store with queues: tables 20 to 25, and records 13 to 19. The commit that records the first
+ * definition raises the format. So a store that never had a queue stays readable by an older Godwit.
+ */
+export const QUEUE_FORMAT = 3
+
+/** The highest format that can be read. */
+export const FORMAT_MAX = QUEUE_FORMAT
 
 export const Table = {
   Meta: 0x00,
@@ -42,6 +58,12 @@ export const Table = {
   Forward: 0x06,
   Time: 0x07,
   Journal: 0x10,
+  Definition: 0x20,
+  Log: 0x21,
+  LogDirectory: 0x22,
+  Group: 0x23,
+  GroupCheckpoint: 0x24,
+  LogTimes: 0x25,
 } as const
 
 export type Table = (typeof Table)[keyof typeof Table]
@@ -51,6 +73,7 @@ export const INDEXED_PAGES = 256
 
 export const META_KEY = Buffer.from([Table.Meta])
 export const TIME_KEY = Buffer.from([Table.Time])
+export const LOG_TIMES_KEY = Buffer.from([Table.LogTimes])
 
 /** One entry of a LevelDB batch. */
 export type BatchOperation =
@@ -66,11 +89,21 @@ export function numberKey(table: Table, number: number): Buffer {
 
 /** Returns the key of the segment that begins at this queue position. */
 export function segmentKey(session: number, position: number): Buffer {
+  return logKey(Table.CheckpointSegment, session, position)
+}
+
+/** Returns a key of a table of two numbers, such as a log and a sequence. */
+export function logKey(table: Table, number: number, position: number): Buffer {
   const key = Buffer.allocUnsafe(13)
-  key[0] = Table.CheckpointSegment
-  key.writeUIntBE(session, 1, 6)
+  key[0] = table
+  key.writeUIntBE(number, 1, 6)
   key.writeUIntBE(position, 7, 6)
   return key
+}
+
+/** Whether a key is of a table that only stores with queues have. */
+export function isOfQueues(key: Buffer): boolean {
+  return key[0]! >= Table.Definition && key[0]! <= Table.LogTimes
 }
 
 export function subscriptionKey(session: number, filter: string): Buffer {
@@ -86,7 +119,7 @@ export function keyNumber(key: Buffer): number {
   return key.readUIntBE(1, 6)
 }
 
-/** Returns the queue position of a `segmentKey`. */
+/** Returns the second number of a `segmentKey` or `logKey`. */
 export function keyPosition(key: Buffer): number {
   return key.readUIntBE(7, 6)
 }
@@ -144,10 +177,12 @@ export const LOSS = {
   session: 'The damaged part concerns Sessions, their Subscriptions and their queued messages.',
   messages: 'The damaged part concerns queued messages that were acknowledged to their publishers.',
   retained: 'The damaged part concerns retained messages and Wills.',
+  queues: 'The damaged part concerns queues and what is in them.',
 } as const
 
 function lossOf(key: Buffer): string {
   if (key[0] === Table.Journal || key[0] === Table.Forward) return LOSS.messages
+  if (isOfQueues(key)) return LOSS.queues
   return key[0] !== undefined && key[0] > Table.Journal ? LOSS.retained : LOSS.session
 }
 
@@ -172,6 +207,18 @@ export function tableName(key: Buffer): string {
       return 'the value about time'
     case Table.Journal:
       return `journal page ${keyNumber(key)}`
+    case Table.Definition:
+      return `definition ${keyNumber(key)}`
+    case Table.Log:
+      return `the part of log ${keyNumber(key)} from entry ${keyPosition(key)} on`
+    case Table.LogDirectory:
+      return `the directory of log ${keyNumber(key)} from entry ${keyPosition(key)} on`
+    case Table.Group:
+      return `group ${keyNumber(key)}`
+    case Table.GroupCheckpoint:
+      return `part ${keyPosition(key)} of the checkpoint of group ${keyNumber(key)}`
+    case Table.LogTimes:
+      return 'the value about the times of logs'
     default:
       return JSON.stringify(key.toString('utf8'))
   }

@@ -7,6 +7,18 @@ import type { QoS } from '../../mqtt/packet.ts'
 import { ByteReader, type ByteWriter } from './encoding.ts'
 import { EntryFields, EntryReader, entryFlags, MISSING_PAGE, readIdentifiers } from './entry.ts'
 import type { PageHeader } from './journal-page.ts'
+import {
+  type LogFields,
+  type LogFlight,
+  NO_LOG_FIELDS,
+  readFlight,
+  readGrown,
+  readHeld,
+  readMoved,
+  readRemembered,
+  readReturned,
+  readSettled,
+} from './log-fields.ts'
 import type { PageTimes } from './time-record.ts'
 
 export const RecordType = {
@@ -28,6 +40,15 @@ export const RecordType = {
   InboundAdded: 10,
   InboundRemoved: 11,
   InboundDigest: 12,
+  /** A Session has an entry of a log in flight. The number of the next five is that of a group. */
+  LogSent: 13,
+  Settled: 14,
+  Returned: 15,
+  Held: 16,
+  Moved: 17,
+  Remembered: 18,
+  /** A log grew. The number is that of the log. */
+  Grown: 19,
 } as const
 
 const QOS_MASK = 3
@@ -125,16 +146,20 @@ function readReference(reader: ByteReader, entry: EntryFields): void {
   entry.extension = { subscriptionIdentifiers, share: share === '' ? null : share }
 }
 
-/** A record that changes a Session. Fields that its type does not have keep older values. */
+/** A record that changes a Session, group or log. Fields that its type does not have keep older values. */
 export interface JournalRecord {
   readonly type: number
-  /** The store's number of the Session. */
+  /** The store's number of the Session, group or log. */
   readonly session: number
   readonly packetId: number
   /** Of an inbound packet; 0 for unknown. */
   readonly digest: number
   /** The delivery that an enqueue adds. Its page is MISSING_PAGE when the body was lost with other pages. */
   readonly entry: EntryFields
+  /** Of a LogSent. */
+  readonly flight: LogFlight | null
+  /** Of a group or log. */
+  readonly log: LogFields
 }
 
 /** Decodes one page after the other. The latest record is in its own fields, so none takes an object. */
@@ -144,6 +169,8 @@ export class RecordDecoder implements JournalRecord {
   packetId = 0
   digest = 0
   entry = new EntryFields()
+  flight: LogFlight | null = null
+  log = NO_LOG_FIELDS
   readonly #times: PageTimes
   #reader = NO_RECORDS
   #page = 0
@@ -232,8 +259,12 @@ export class RecordDecoder implements JournalRecord {
         this.packetId = reader.u16()
         this.digest = reader.u48()
         return
+      case RecordType.LogSent:
+        this.packetId = reader.u16()
+        this.flight = readFlight(reader)
+        return
       default:
-        throw new RangeError(`record type ${type} is not known`)
+        this.log = readLogFields(type, reader)
     }
   }
 
@@ -269,6 +300,25 @@ export class RecordDecoder implements JournalRecord {
   #missing(): EntryFields {
     this.#other.page = MISSING_PAGE
     return this.#other
+  }
+}
+
+function readLogFields(type: number, reader: ByteReader): LogFields {
+  switch (type) {
+    case RecordType.Settled:
+      return readSettled(reader)
+    case RecordType.Returned:
+      return readReturned(reader)
+    case RecordType.Held:
+      return readHeld(reader)
+    case RecordType.Moved:
+      return readMoved(reader)
+    case RecordType.Remembered:
+      return readRemembered(reader)
+    case RecordType.Grown:
+      return readGrown(reader)
+    default:
+      throw new RangeError(`record type ${type} is not known`)
   }
 }
 

@@ -1,12 +1,12 @@
 /** The store's description of itself: one small value that is read and checked before anything else. */
 import { StoreError } from '../store.ts'
 import { ByteReader, ByteWriter } from './encoding.ts'
-import { corrupt, FORMAT_VERSION, LOSS, META_KEY, unsealed } from './format.ts'
+import { corrupt, FORMAT_MAX, LOSS, META_KEY, unsealed } from './format.ts'
 
 const MAGIC = Buffer.from('GODWIT', 'latin1')
 
 export interface Meta {
-  /** The format of the store. The first commit upgrades an earlier one. */
+  /** The format of the store. A commit upgrades an earlier one as far as it needs to. */
   readonly format: number
   /** The page where the journal's scan begins at a start. It is the first of its block. */
   readonly scanFromPage: number
@@ -18,11 +18,11 @@ export interface Meta {
   readonly clean: boolean
 }
 
-/** Returns the unsealed value, in the format that is written. */
-export function encodeMeta(meta: Omit<Meta, 'format'>): Buffer {
+/** Returns the unsealed value. */
+export function encodeMeta(meta: Meta): Buffer {
   const writer = new ByteWriter(64)
   writer.raw(MAGIC)
-  writer.u16(FORMAT_VERSION)
+  writer.u16(meta.format)
   writer.varint(meta.scanFromPage)
   writer.varint(meta.scanFromSequence)
   writer.varint(meta.sequence)
@@ -41,13 +41,13 @@ export function formatOf(bytes: Buffer): number | null {
 export function decodeMeta(bytes: Buffer, directory: string): Meta {
   const format = formatOf(bytes)
   if (format === null) throw corrupt('its description cannot be read', LOSS.session)
-  if (format > FORMAT_VERSION || format < 1) {
+  if (format > FORMAT_MAX || format < 1) {
     // The CRC is checked first, so that a flipped bit in the format is not taken for another format.
     unsealed(META_KEY, bytes)
     throw new StoreError(
       'format',
       `${directory} is in store format ${format}; ` +
-        `this version of Godwit reads formats up to ${FORMAT_VERSION}`,
+        `this version of Godwit reads formats up to ${FORMAT_MAX}`,
       'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from ' +
         'before the upgrade, or `godwit export` with that version and `godwit import` into a new data ' +
         'directory with this one.',

@@ -13,6 +13,9 @@ export interface CheckpointHead {
   readonly queueTail: number
 }
 
+/** Kinds of packets in a head value's in-flight list: received, a stored body, or an entry of a log. */
+export const IN_FLIGHT = { released: 0, body: 1, log: 2 } as const
+
 /** Writes the part of a head value before its in-flight list. */
 export function writeHead(writer: ByteWriter, head: CheckpointHead): void {
   writer.reserve(48)

@@ -20,9 +20,11 @@ import type { SmallMap } from '../../structures/small-map.ts'
 import { ByteWriter } from '../format/encoding.ts'
 import { EntryFields, EntryWriter } from '../format/entry.ts'
 import { type BatchOperation, numberKey, put, segmentKey, Table } from '../format/format.ts'
-import { writeHead, writeInbound } from '../format/session-record.ts'
+import { flightBytesMax, flightOf, writeFlight } from '../format/log-fields.ts'
+import { IN_FLIGHT, writeHead, writeInbound } from '../format/session-record.ts'
 import type { InFlight, OutboundState, Parked, QueueReader } from '../store.ts'
 import type { BodyIndex, Page } from './body-index.ts'
+import type { Checkpointed, DirtyList } from './dirty-list.ts'
 import { ParkedEntries } from './parked-entries.ts'
 
 const SEGMENT_POSITIONS = 1024
@@ -34,12 +36,11 @@ export interface Segment {
 }
 
 /** A stored Session. */
-export class StoredSession {
+export class StoredSession implements Checkpointed {
   /** The Server's number. */
   readonly id: number
   /** The store's own; see `format.ts`. */
   readonly number: number
-  /** The first page of the oldest block that its checkpoint does not cover; null while it is clean. */
   dirtyFrom: Page | null = null
   /** The topic filters of stored Subscriptions; null without any. */
   filters: SmallMap<string, true> | null = null
@@ -60,51 +61,24 @@ interface Garbage {
   readonly segments: Segment[]
 }
 
-/** Entries of the list of dirty Sessions that may have been passed before the list is cut. */
-const PASSED_MAX = 4096
-
 /** Bytes of the buffer that are kept from one value to the next. */
 const KEEP_BYTES = 64 * 1024
 
 export class Checkpoints {
-  /** How many Sessions are dirty. */
-  dirtyCount = 0
-  /**
-   * Dirty Sessions from `#oldest` on, those with the oldest block first. One that is clean by now, or dirty
-   * since a later block, is skipped. It is not a Set, since a Set that loses its first entries again and
-   * again is searched from its beginning each time.
-   */
-  #dirty: StoredSession[] = []
-  /** The first page of the block with which each of them became dirty. */
-  #since: Page[] = []
-  #oldest = 0
+  readonly #dirty: DirtyList<Checkpointed>
   readonly #bodies: BodyIndex
   readonly #writer = new ByteWriter(KEEP_BYTES)
   #garbage: Garbage[] = []
 
-  constructor(bodies: BodyIndex) {
+  /** `dirty` is the list of all that needs a checkpoint. */
+  constructor(bodies: BodyIndex, dirty: DirtyList<Checkpointed>) {
     this.#bodies = bodies
+    this.#dirty = dirty
   }
 
   /** Notes that the block that begins at `page` changes the Session. */
   touch(session: StoredSession, page: Page): void {
-    if (session.dirtyFrom !== null) return
-    session.dirtyFrom = page
-    this.#dirty.push(session)
-    this.#since.push(page)
-    this.dirtyCount++
-  }
-
-  /** Returns the oldest dirty Session, if any. */
-  oldest(): StoredSession | undefined {
-    const dirty = this.#dirty
-    while (this.#oldest < dirty.length) {
-      const session = dirty[this.#oldest]!
-      if (session.dirtyFrom !== null && session.dirtyFrom === this.#since[this.#oldest]) return session
-      this.#oldest++
-    }
-    if (this.#oldest > 0) this.#forgetPassed()
-    return undefined
+    if (session.dirtyFrom === null) this.#dirty.touch(session, page)
   }
 
   /** Writes the empty checkpoint of a new Session, so that a missing one is always damage. */
@@ -118,7 +92,7 @@ export class Checkpoints {
 
   /** Forgets a deleted Session. */
   deleted(session: StoredSession, operations: BatchOperation[]): void {
-    this.#cleaned(session)
+    this.#dirty.cleaned(session)
     operations.push({ type: 'del', key: numberKey(Table.CheckpointHead, session.number) })
     this.discard(session.number, session.segments)
   }
@@ -158,7 +132,7 @@ export class Checkpoints {
     bytes += this.#head(session, state, covered, operations)
     // They are discarded now, not earlier: until this commit the head value on disk names them.
     this.#discardBelow(session, head)
-    this.#cleaned(session)
+    this.#dirty.cleaned(session)
     return bytes
   }
 
@@ -194,19 +168,6 @@ export class Checkpoints {
       operations.push({ type: 'del', key: segmentKey(session.number, newest.from) })
       from = Math.max(newest.from, head)
     }
-  }
-
-  #cleaned(session: StoredSession): void {
-    if (session.dirtyFrom === null) return
-    session.dirtyFrom = null
-    this.dirtyCount--
-    if (this.#oldest > PASSED_MAX && this.#oldest * 2 > this.#dirty.length) this.#forgetPassed()
-  }
-
-  #forgetPassed(): void {
-    this.#dirty = this.#dirty.slice(this.#oldest)
-    this.#since = this.#since.slice(this.#oldest)
-    this.#oldest = 0
   }
 
   #segment(
@@ -253,8 +214,18 @@ export class Checkpoints {
   ): void {
     writer.reserve(8)
     writer.u16(packetId)
-    writer.u8(delivery === null ? 0 : 1)
-    if (delivery === null) return
+    if (delivery === null) {
+      writer.u8(IN_FLIGHT.released)
+      return
+    }
+    const flight = flightOf(delivery)
+    if (flight !== null) {
+      writer.u8(IN_FLIGHT.log)
+      writer.reserve(flightBytesMax(flight))
+      writeFlight(writer, flight)
+      return
+    }
+    writer.u8(IN_FLIGHT.body)
     const body = this.#bodies.handle(delivery.message)
     if (body === null) throw new Error(`packet ${packetId} of Session ${session.id} was never stored`)
     entries.write(delivery, body)

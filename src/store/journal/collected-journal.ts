@@ -5,6 +5,7 @@ import { EntryFields } from '../format/entry.ts'
 import { keyNumber, numberKey, Table, tableRange } from '../format/format.ts'
 import { headerOf, type PageHeader, pageDamage } from '../format/journal-page.ts'
 import { type JournalRecord, RecordType } from '../format/journal-record.ts'
+import type { LogFields, LogFlight } from '../format/log-fields.ts'
 import type { Meta } from '../format/meta.ts'
 import type { PageTimes } from '../format/time-record.ts'
 import { JournalScan, type JournalTarget, type ScanStart } from './journal-scan.ts'
@@ -28,14 +29,18 @@ class CollectedRecord implements JournalRecord {
   readonly packetId: number
   readonly digest: number
   readonly entry: EntryFields
+  readonly flight: LogFlight | null
+  readonly log: LogFields
 
   constructor(record: JournalRecord, page: number) {
-    const { type, session, packetId, digest, entry } = record
+    const { type, session, packetId, digest, entry, flight, log } = record
     this.page = page
     this.type = type
     this.session = session
     this.packetId = packetId
     this.digest = digest
+    this.flight = flight
+    this.log = log
     this.entry = NO_ENTRY
     if (
       type !== RecordType.EnqueueLatest &&

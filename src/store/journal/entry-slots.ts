@@ -1,5 +1,6 @@
 /** HOT. Keeps entries that come and go in any order while a store is read, without an object each. */
 import type { EntryFields } from '../format/entry.ts'
+import type { LogFlight } from '../format/log-fields.ts'
 import type { Extensions } from './extensions.ts'
 
 /** Numbers of a slot: page; offset and flags; size; expiry; number of the extension or 0. */
@@ -52,5 +53,30 @@ export class EntrySlots {
     const extension = this.#numbers[slot * NUMBERS + 4]!
     if (extension !== 0) this.#extensions.release(extension)
     this.#free.push(slot)
+  }
+}
+
+/** The first slot of a flight: slots of entries are not negative, and -1 has a meaning of its own. */
+const FIRST_FLIGHT = -2
+
+/** Keeps what Sessions have in flight from groups. */
+export class FlightSlots {
+  readonly #flights: (LogFlight | null)[] = []
+  readonly #free: number[] = []
+
+  /** Keeps the flight; returns its slot, from -2 downward. */
+  put(flight: LogFlight): number {
+    const index = this.#free.pop() ?? this.#flights.length
+    this.#flights[index] = flight
+    return FIRST_FLIGHT - index
+  }
+
+  get(slot: number): LogFlight {
+    return this.#flights[FIRST_FLIGHT - slot]!
+  }
+
+  free(slot: number): void {
+    this.#flights[FIRST_FLIGHT - slot] = null
+    this.#free.push(FIRST_FLIGHT - slot)
   }
 }

@@ -147,6 +147,15 @@ export class OpenBlock {
   }
 
   /**
+   * Begins a record about this Session, group or log. Returns the writer of its fields, which take `bytes`.
+   */
+  record(type: number, number: number, bytes: number): ByteWriter {
+    this.#begin(type, 8 + bytes)
+    this.#writer.varint(number)
+    return this.#writer
+  }
+
+  /**
    * Closes the block and appends its pages to `operations`. The values are views, which the next block
    * overwrites. LevelDB copies them when it receives the batch. `synced` is the newest block that was synced
    * by then. Returns the bytes of all pages.

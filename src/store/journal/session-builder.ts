@@ -34,7 +34,7 @@ export class SessionBuilder {
   read = 0
   /**
    * Slots of entries by packet identifier, in the order in which they were sent; RELEASED where PUBREC
-   * arrived.
+   * arrived; below that for entries of logs (see `FlightSlots`).
    */
   inFlight = NO_PACKETS
   /** Digests by packet identifier. */

@@ -11,16 +11,19 @@ import type { DamageReport } from '../format/damage.ts'
 import type { ByteReader } from '../format/encoding.ts'
 import { EntryFields, EntryReader, MISSING_PAGE } from '../format/entry.ts'
 import { type JournalRecord, RecordType } from '../format/journal-record.ts'
-import { readHead, readInbound } from '../format/session-record.ts'
+import { readFlight } from '../format/log-fields.ts'
+import { IN_FLIGHT, readHead, readInbound } from '../format/session-record.ts'
 import type { PageTimes } from '../format/time-record.ts'
 import type { Segment } from './checkpoints.ts'
-import { EntrySlots } from './entry-slots.ts'
+import { EntrySlots, FlightSlots } from './entry-slots.ts'
 import type { Extensions } from './extensions.ts'
 import { RELEASED, type SessionBuilder } from './session-builder.ts'
 
 export class SessionReplay {
   /** Entries that are in flight. */
   readonly slots: EntrySlots
+  /** Entries of logs that are in flight. */
+  readonly flights = new FlightSlots()
   readonly #times: PageTimes
   readonly #report: DamageReport
   readonly #entry = new EntryFields()
@@ -42,12 +45,17 @@ export class SessionReplay {
     const entries = new EntryReader(reader, this.#times)
     for (let count = reader.varint(); count > 0; count--) {
       const packetId = reader.u16()
-      const isReleased = reader.u8() === 0
-      if (!isReleased) entries.read(this.#entry)
-      session.ownInFlight.set(packetId, isReleased ? RELEASED : this.slots.put(this.#entry))
+      session.ownInFlight.set(packetId, this.#inFlight(reader.u8(), reader, entries))
     }
     readInbound(reader, (packetId, digest) => session.ownInbound.set(packetId, digest))
     session.isCertain = true
+  }
+
+  #inFlight(kind: number, reader: ByteReader, entries: EntryReader): number {
+    if (kind === IN_FLIGHT.released) return RELEASED
+    if (kind === IN_FLIGHT.log) return this.flights.put(readFlight(reader))
+    entries.read(this.#entry)
+    return this.slots.put(this.#entry)
   }
 
   /**
@@ -80,6 +88,10 @@ export class SessionReplay {
         return
       case RecordType.Dropped:
         this.#dropped(session)
+        return
+      case RecordType.LogSent:
+        this.#launch(session, record.packetId, this.flights.put(record.flight!))
+        session.lastPacketId = record.packetId
         return
       case RecordType.Received:
         this.#land(session, record.packetId)
@@ -125,8 +137,18 @@ export class SessionReplay {
       return
     }
     session.queue.shift()
-    session.ownInFlight.set(packetId, this.slots.put(entry))
+    this.#launch(session, packetId, this.slots.put(entry))
     session.lastPacketId = packetId
+  }
+
+  /**
+   * Adds a packet that is in flight. One of a log that was left out at an earlier start may have had its
+   * number.
+   */
+  #launch(session: SessionBuilder, packetId: number, slot: number): void {
+    const earlier = session.inFlight.get(packetId)
+    if (earlier !== undefined && earlier < RELEASED) this.#land(session, packetId)
+    session.ownInFlight.set(packetId, slot)
   }
 
   #dropped(session: SessionBuilder): void {
@@ -142,7 +164,8 @@ export class SessionReplay {
       if (session.isCertain) this.#contradict(session, `packet ${packetId} is not in flight`)
       return
     }
-    if (slot !== RELEASED) this.slots.free(slot)
+    if (slot > RELEASED) this.slots.free(slot)
+    else if (slot < RELEASED) this.flights.free(slot)
     session.ownInFlight.delete(packetId)
   }
 

@@ -6,7 +6,7 @@ import { type Database, type DatabaseIterator, levelDatabase } from '../files/da
 import { storeError } from '../files/failure.ts'
 import { keptFileOf, writeKeptFile } from '../files/kept-files.ts'
 import { ContainerReader, type Entry } from '../format/container.ts'
-import { FORMAT_VERSION, keyNumber, Table, unsealed } from '../format/format.ts'
+import { FORMAT_MAX, isOfQueues, keyNumber, Table, unsealed } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
 import { cutLogEnd } from '../journal/log-end.ts'
 import { StoreError } from '../store.ts'
@@ -170,7 +170,7 @@ type EntryCheck = (key: Buffer, value: Buffer) => void
 export const checkEntry: EntryCheck = (key, value) => {
   if (key[0] === Table.Journal) readPageHeader(keyNumber(key), value)
   // Entries that Aedes left of its Sessions have no checksum; nobody reads them.
-  else if (key[0]! <= Table.Time || isOwnText(key)) unsealed(key, value)
+  else if (key[0]! <= Table.Time || isOfQueues(key) || isOwnText(key)) unsealed(key, value)
 }
 
 function isOwnText(key: Buffer): boolean {
@@ -179,11 +179,11 @@ function isOwnText(key: Buffer): boolean {
 }
 
 function refuseNewerFormat({ header }: ContainerReader, directory: string): void {
-  if (header === null || header.storeFormat <= FORMAT_VERSION) return
+  if (header === null || header.storeFormat <= FORMAT_MAX) return
   throw new StoreError(
     'format',
     `the backup ${directory} is of store format ${header.storeFormat}; ` +
-      `this version of Godwit reads ${FORMAT_VERSION}`,
+      `this version of Godwit reads formats up to ${FORMAT_MAX}`,
     'Restore it with the version of Godwit that wrote it. ' +
       'To go back: `godwit export` there, `godwit import` here.',
   )

@@ -26,6 +26,10 @@ export interface LevelStoreOptions {
    * 16 ms at 64 MiB, 4 ms at 8 MiB.
    */
   readonly writeBufferBytes?: number
+  /** Memory that segments of logs may take which were read back; 64 MiB by default. */
+  readonly logCacheBytesMax?: number
+  /** Memory of segments of logs that still grow; 16 MiB by default. */
+  readonly openLogBytesMax?: number
   readonly freeSpace?: FreeSpaceProbe
   /** Begins a batch. Tests use it to make a batch fail, or to keep what is written. */
   readonly openBatch?: BatchMaker
@@ -40,6 +44,8 @@ export function levelSettings(options: LevelStoreOptions): LevelSettings {
     commitPaceMs: 0,
     checkpointJournalBytes: 32 * MIB,
     writeBufferBytes: 8 * MIB,
+    logCacheBytesMax: 64 * MIB,
+    openLogBytesMax: 16 * MIB,
     freeSpace,
     openBatch,
     ...options,

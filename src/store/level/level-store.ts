@@ -31,6 +31,7 @@ import {
   type WillRecord,
 } from '../store.ts'
 import { snapshotSlices } from './backup.ts'
+import { LevelLogs } from './level-logs.ts'
 import { type LevelSettings, type LevelStoreOptions, levelSettings } from './level-options.ts'
 import { FOUNDING_SEQUENCE, openStore, prepareDirectory, type StoreParts } from './open-store.ts'
 
@@ -46,6 +47,7 @@ type State = 'closed' | 'open' | 'closing' | 'failed'
 export class LevelStore implements Store {
   readonly held = new HeldBytes()
   readonly canPark = true
+  readonly logs = new LevelLogs({ recording: () => this.#recording(), opened: () => this.#opened() })
   readonly #settings: LevelSettings
   readonly #space: SpaceGuard
   readonly #progress = new CommitProgress()
@@ -171,7 +173,7 @@ export class LevelStore implements Store {
     this.#recording()?.sessions.droppedParked(sessionId, parked)
   }
 
-  received(sessionId: number, packetId: number, message: Message): void {
+  received(sessionId: number, packetId: number, message: Message | null): void {
     this.#recording()?.sessions.received(sessionId, packetId, message)
   }
 
@@ -238,6 +240,7 @@ export class LevelStore implements Store {
 
   postpone(ms: number, since: number, held: Iterable<Message | Parked>): void {
     this.#recording()?.times.postpone(ms, since, held)
+    this.#recording()?.logRecords.postpone(ms, since)
   }
 
   beginAtomic(): void {

@@ -11,6 +11,7 @@ import type { CommitProgress } from '../commit/commit-progress.ts'
 import { Committer } from '../commit/committer.ts'
 import { DatabaseCompactor } from '../commit/database-compactor.ts'
 import { JournalTail } from '../commit/journal-tail.ts'
+import { LogRecords } from '../commit/log-records.ts'
 import { PageCollector } from '../commit/page-collector.ts'
 import { PageCompactor } from '../commit/page-compactor.ts'
 import { ENTRY_BYTES, PendingCommit, type RecordingParts } from '../commit/pending-commit.ts'
@@ -31,17 +32,23 @@ import { TABLE_BYTES } from '../files/footprint.ts'
 import { LogSync } from '../files/log-sync.ts'
 import type { SpaceGuard } from '../files/space-guard.ts'
 import { StoreDatabase } from '../files/store-database.ts'
-import { corrupt, LOSS, META_KEY, put } from '../format/format.ts'
+import { corrupt, FORMAT_VERSION, LOSS, META_KEY, put } from '../format/format.ts'
 import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'
 import { PageTimes } from '../format/time-record.ts'
 import type { HeldBytes } from '../held-bytes.ts'
 import { BodyIndex, Page } from '../journal/body-index.ts'
 import { Checkpoints } from '../journal/checkpoints.ts'
+import { type Checkpointed, DirtyList } from '../journal/dirty-list.ts'
 import { Extensions } from '../journal/extensions.ts'
 import { type CutEnd, cutLogEnd } from '../journal/log-end.ts'
 import { OpenBlock } from '../journal/open-block.ts'
+import { GroupCheckpoints } from '../logs/group-checkpoints.ts'
+import { LogReader } from '../logs/log-reader.ts'
+import { LogTimes, logDecoding } from '../logs/log-times.ts'
+import { StoredLogs } from '../logs/stored-logs.ts'
 import type { Recovered, StateSource, StoreFigures } from '../store.ts'
 import { HeapGuard } from './heap-guard.ts'
+import type { LogParts } from './level-logs.ts'
 import type { LevelSettings } from './level-options.ts'
 import { type RecoveryResult, recover } from './recovery.ts'
 
@@ -64,11 +71,10 @@ export interface StoreContext {
 }
 
 /** The parts of an open store, for one opening. */
-export interface StoreParts {
+export interface StoreParts extends LogParts {
   readonly database: StoreDatabase
   readonly bodies: BodyIndex
   readonly pending: PendingCommit
-  readonly sessions: SessionRecords
   readonly times: StoredTimes
   readonly reader: BodyReader
   readonly compactor: DatabaseCompactor
@@ -80,6 +86,9 @@ interface RecoveredState {
   readonly bodies: BodyIndex
   readonly checkpoints: Checkpoints
   readonly extensions: Extensions
+  readonly dirty: DirtyList<Checkpointed>
+  readonly logs: StoredLogs
+  readonly logTimes: LogTimes
 }
 
 /**
@@ -120,7 +129,7 @@ export async function openStore(
     await db.open()
     const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
     const bodies = new BodyIndex(context.figures, context.held)
-    const state = { bodies, checkpoints: new Checkpoints(bodies), extensions: new Extensions() }
+    const state = newState(context, bodies)
     const result = await recover({
       db,
       meta,
@@ -172,8 +181,8 @@ async function foundStore(db: Database, openBatch: BatchMaker): Promise<void> {
     true,
   )
   const sequence = FOUNDING_SEQUENCE
-  const meta = encodeMeta({ scanFromPage: 1, scanFromSequence: sequence, sequence, clean: true })
-  const operations = [put(META_KEY, meta)]
+  const meta = { format: FORMAT_VERSION, scanFromPage: 1, scanFromSequence: sequence, sequence, clean: true }
+  const operations = [put(META_KEY, encodeMeta(meta))]
   block.seal({ sequence, brokerTime: 0, wallTime: 0, nextSession: 1, bootTime: null }, 0, operations)
   // Always synced: the marker, which says that there must be a description, is durable soon after.
   const batch = openBatch(db)
@@ -185,7 +194,7 @@ function storeParts(
   context: StoreContext,
   db: Database,
   meta: Meta,
-  { bodies, checkpoints, extensions }: RecoveredState,
+  { bodies, checkpoints, extensions, dirty, logs, logTimes }: RecoveredState,
   result: RecoveryResult,
 ): StoreParts {
   const { settings, source, space, progress, figures, latency, onFailure } = context
@@ -203,26 +212,53 @@ function storeParts(
   const pending = new PendingCommit(block, database)
   const collector = new PageCollector(
     bodies,
-    { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
+    {
+      writeBufferBytes,
+      stepBytes: Math.ceil(checkpointJournalBytes / 32),
+      format: () => database.nextFormat,
+    },
     { page: meta.scanFromPage, sequence: meta.scanFromSequence },
     meta,
   )
   const compactor = new DatabaseCompactor(database, collector, tail, figures, space, writeBufferBytes)
   const reader = new BodyReader(database, bodies, progress, figures, settings.residentBytesMax)
   const recording: RecordingParts = { pending, progress, tail, bodies, checkpoints }
+  const groups = new GroupCheckpoints()
+  const needFormat = (format: number): void => database.needFormat(format)
+  const logRecords = new LogRecords(recording, logs, groups, dirty, logTimes, needFormat, result.known)
+  pending.logs = logRecords
+  logs.begin((operation) => pending.write(operation))
   const committer = new Committer({
     ...{ database, source, progress, pending, reader, compactor, figures, latency },
     pace: new CommitPace(settings.commitPaceMs),
-    sealer: new BlockSealer(recording, source, collector, checkpointJournalBytes),
+    logs: logRecords,
+    sealer: new BlockSealer(recording, groups, dirty, source, collector, checkpointJournalBytes),
     pageCompactor: new PageCompactor(bodies, database, block),
     isSynced: sync,
   })
   const released = new ReleasedEntries(database, bodies, () => committer.deleteDeadPages())
   return {
     ...{ database, bodies, pending, reader, compactor, committer },
+    ...{ logs, logRecords, logReader: new LogReader(database, logs) },
     sessions: new SessionRecords(recording, released, extensions, result.sessions),
     times: new StoredTimes(bodies, pending, tail, result.doubt),
   }
+}
+
+/** Returns the objects that recovery fills. */
+function newState({ settings, source, progress }: StoreContext, bodies: BodyIndex): RecoveredState {
+  const dirty = new DirtyList<Checkpointed>()
+  const logTimes = new LogTimes()
+  const { logCacheBytesMax: cacheBytesMax, openLogBytesMax: openBytesMax } = settings
+  const logs = new StoredLogs({
+    ...{ isDurable: true, cacheBytesMax, openBytesMax },
+    decoding: logDecoding(logTimes),
+    now: () => source.now(),
+    wallNow: () => source.wallNow(),
+    openSequence: () => progress.sealed + 1,
+  })
+  const checkpoints = new Checkpoints(bodies, dirty)
+  return { bodies, checkpoints, extensions: new Extensions(), dirty, logs, logTimes }
 }
 
 function newLogSync(

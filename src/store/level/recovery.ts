@@ -11,8 +11,9 @@
 import type { Message } from '../../mqtt/message.ts'
 import { ChurnMap } from '../../structures/churn-map.ts'
 import { SmallMap } from '../../structures/small-map.ts'
+import type { KnownLogs } from '../commit/log-records.ts'
 import type { Database } from '../files/database.ts'
-import type { DamageReport } from '../format/damage.ts'
+import { type DamageReport, refuseDamage } from '../format/damage.ts'
 import { ByteReader } from '../format/encoding.ts'
 import { EntryFields, MISSING_PAGE } from '../format/entry.ts'
 import {
@@ -29,7 +30,8 @@ import {
 } from '../format/format.ts'
 import { readForwards } from '../format/forward-record.ts'
 import type { PageHeader } from '../format/journal-page.ts'
-import type { JournalRecord } from '../format/journal-record.ts'
+import { type JournalRecord, RecordType } from '../format/journal-record.ts'
+import { deliveryOf } from '../format/log-fields.ts'
 import type { Meta } from '../format/meta.ts'
 import { MsgpackDecoder } from '../format/msgpack.ts'
 import { decodeRetained, decodeWill, RETAINED_RANGE, WILL_RANGE } from '../format/retained.ts'
@@ -37,13 +39,18 @@ import { decodeSession, decodeSubscription } from '../format/session-record.ts'
 import { decodeTimes, type StoredDoubt } from '../format/time-record.ts'
 import { type BodyIndex, type Forward, type ForwardGroup, Page } from '../journal/body-index.ts'
 import { type Checkpoints, StoredSession } from '../journal/checkpoints.ts'
+import type { Checkpointed, DirtyList } from '../journal/dirty-list.ts'
 import type { Extensions } from '../journal/extensions.ts'
 import { JournalScan, type JournalTarget } from '../journal/journal-scan.ts'
 import { ParkedEntries } from '../journal/parked-entries.ts'
 import { MissingEntries } from '../journal/parked-queue.ts'
 import { RELEASED, SessionBuilder } from '../journal/session-builder.ts'
 import { SessionReplay } from '../journal/session-replay.ts'
+import { LogLoader } from '../logs/log-loader.ts'
+import type { LogTimes } from '../logs/log-times.ts'
+import type { StoredLogs } from '../logs/stored-logs.ts'
 import {
+  type InFlight,
   type ParkedFlight,
   type Recovered,
   type RecoveredSession,
@@ -61,6 +68,10 @@ export interface RecoveryInput {
   readonly meta: Meta
   readonly bodies: BodyIndex
   readonly checkpoints: Checkpoints
+  /** Receives all that a checkpoint does not cover. */
+  readonly dirty: DirtyList<Checkpointed>
+  readonly logs: StoredLogs
+  readonly logTimes: LogTimes
   /** Receives the extensions of everything that is parked. */
   readonly extensions: Extensions
   readonly guard: HeapGuard
@@ -71,6 +82,7 @@ export interface RecoveryInput {
 export interface RecoveryResult {
   readonly recovered: Recovered
   readonly sessions: ChurnMap<number, StoredSession>
+  readonly known: KnownLogs
   readonly lastSequence: number
   readonly doubt: StoredDoubt | null
   readonly nextPage: number
@@ -78,8 +90,9 @@ export interface RecoveryResult {
   /** Sum of the costs of the pages that were scanned. */
   readonly writtenBytes: number
   /**
-   * Keys of segments that were written ahead of a head value which a crash prevented. Delete them before
-   * anything is recorded: their entries come out of the journal, perhaps under other positions.
+   * Keys of values that nothing refers to, such as segments that were written ahead of a head value which a
+   * crash prevented. Delete them before anything is recorded: their entries come out of the journal, perhaps
+   * under other positions.
    */
   readonly ahead: readonly Buffer[]
 }
@@ -100,6 +113,7 @@ class Recovery {
   /** By the store's number. */
   readonly #sessions = new Map<number, SessionBuilder>()
   readonly #replay: SessionReplay
+  readonly #logs: LogLoader
   readonly #ahead: Buffer[] = []
   readonly #entry = new EntryFields()
   #doubt: StoredDoubt | null = null
@@ -108,6 +122,7 @@ class Recovery {
     this.#input = input
     this.#db = input.db
     this.#replay = new SessionReplay(input.extensions, input.bodies.times, refuse)
+    this.#logs = new LogLoader(input.db, input.logs, input.logTimes, refuseDamage)
   }
 
   async run(): Promise<RecoveryResult> {
@@ -118,8 +133,11 @@ class Recovery {
     await this.#readHeads()
     await this.#readSegments()
     await this.#readSubscriptions()
+    await this.#logs.read()
     const { last, writtenBytes } = await this.#scan()
     this.#countBodies()
+    await this.#logs.finish()
+    const known = this.#knownLogs()
     const { retained, retainedLive } = await this.#readRetained()
     const wills = await this.#readWills()
     this.#releasePages()
@@ -132,14 +150,16 @@ class Recovery {
         ...{ brokerTime, wallTime, bootTime, doubt: this.#doubt },
         ...{ sessions: this.#handOver(), retained, retainedLive, wills },
         checkMemory: () => this.#input.guard.check(),
+        ...(known.definitions.size > 0 && { logs: this.#logs.recovered() }),
       },
       sessions: stored,
+      known,
       lastSequence: last.sequence,
       doubt: this.#doubt,
       nextPage: last.page + 1,
       nextSession: last.nextSession,
       writtenBytes,
-      ahead: this.#ahead,
+      ahead: [...this.#ahead, ...this.#logs.garbage],
     }
   }
 
@@ -234,7 +254,7 @@ class Recovery {
   /** Applies the journal. Returns its last page's header, and the sum of the costs of its pages. */
   async #scan(): Promise<{ last: PageHeader; writtenBytes: number }> {
     const { meta, bodies } = this.#input
-    const pages = new ScannedPages(this.#input, this.#sessions, this.#replay)
+    const pages = new ScannedPages(this.#input, this.#sessions, this.#replay, this.#logs)
     const scan = new JournalScan(meta, bodies.times, pages, refuse)
     const range = { gte: numberKey(Table.Journal, meta.scanFromPage), lt: tableRange(Table.Journal).lt }
     await this.#each(range, (key, value) => scan.page(keyNumber(key), value))
@@ -254,7 +274,7 @@ class Recovery {
         }
       }
       for (const slot of inFlight.values()) {
-        if (slot === RELEASED) continue
+        if (slot <= RELEASED) continue
         this.#replay.slots.read(slot, entry)
         if (entry.page === MISSING_PAGE) throw missing(stored)
         bodies.recoverParked(entry)
@@ -302,8 +322,9 @@ class Recovery {
     }
   }
 
-  #flight({ inFlight }: SessionBuilder): ParkedFlight | readonly [] {
+  #flight({ inFlight }: SessionBuilder): ParkedFlight | readonly InFlight[] {
     if (inFlight.size === 0) return []
+    for (const slot of inFlight.values()) if (slot < RELEASED) return this.#flightWithLogs(inFlight)
     const packetIds = new Int32Array(inFlight.size)
     const parked: ParkedEntries[] = []
     let into: ParkedEntries | null = null
@@ -320,6 +341,31 @@ class Recovery {
       this.#replay.slots.free(slot)
     }
     return { packetIds, parked }
+  }
+
+  /** As objects, without what is no longer in its log. */
+  #flightWithLogs(inFlight: ReadonlyMap<number, number>): InFlight[] {
+    const found: InFlight[] = []
+    for (const [packetId, slot] of inFlight) {
+      if (slot < RELEASED) {
+        const flight = this.#replay.flights.get(slot)
+        this.#replay.flights.free(slot)
+        if (this.#logs.isThere(flight)) found.push({ packetId, delivery: deliveryOf(flight) })
+      } else if (slot === RELEASED) {
+        found.push({ packetId, delivery: null })
+      } else {
+        this.#replay.slots.read(slot, this.#entry)
+        this.#replay.slots.free(slot)
+        const message = this.#input.bodies.unpark(this.#entry)
+        found.push({ packetId, delivery: this.#entry.deliveryOf(message) })
+      }
+    }
+    return found
+  }
+
+  #knownLogs(): KnownLogs {
+    for (const discarded of this.#logs.deleted.values()) this.#input.logs.discard(discarded)
+    return { definitions: this.#logs.definitions, groups: this.#logs.stored }
   }
 
   #releasePages(): void {
@@ -361,11 +407,18 @@ class ScannedPages implements JournalTarget {
   readonly #input: RecoveryInput
   readonly #sessions: ReadonlyMap<number, SessionBuilder>
   readonly #replay: SessionReplay
+  readonly #logs: LogLoader
   /** The first page of the current block; the page number 0 stands for none. */
   #first = new Page(0, 0, 0)
 
-  constructor(input: RecoveryInput, sessions: ReadonlyMap<number, SessionBuilder>, replay: SessionReplay) {
+  constructor(
+    input: RecoveryInput,
+    sessions: ReadonlyMap<number, SessionBuilder>,
+    replay: SessionReplay,
+    logs: LogLoader,
+  ) {
     this.#input = input
+    this.#logs = logs
     this.#sessions = sessions
     this.#replay = replay
   }
@@ -380,6 +433,11 @@ class ScannedPages implements JournalTarget {
   }
 
   record(record: JournalRecord): void {
+    if (record.type > RecordType.LogSent) {
+      const group = this.#logs.record(record, this.#first.sequence)
+      if (group !== null) this.#input.dirty.touch(group, this.#first)
+      return
+    }
     const session = this.#sessions.get(record.session)
     if (session === undefined || session.covered >= this.#first.sequence) return
     this.#input.checkpoints.touch(session.stored, this.#first)

@@ -11,7 +11,10 @@ import { decodeMeta } from '../format/meta.ts'
 import { HeldBytes } from '../held-bytes.ts'
 import { BodyIndex } from '../journal/body-index.ts'
 import { Checkpoints } from '../journal/checkpoints.ts'
+import { type Checkpointed, DirtyList } from '../journal/dirty-list.ts'
 import { Extensions } from '../journal/extensions.ts'
+import { LogTimes, logDecoding } from '../logs/log-times.ts'
+import { StoredLogs } from '../logs/stored-logs.ts'
 import type { StoreError } from '../store.ts'
 import { HeapGuard } from './heap-guard.ts'
 import { recover } from './recovery.ts'
@@ -22,6 +25,8 @@ export async function startRefusal(db: Database, directory: string): Promise<Sto
     { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 },
     new HeldBytes(),
   )
+  const logTimes = new LogTimes()
+  const dirty = new DirtyList<Checkpointed>()
   try {
     const described = await db.get(META_KEY)
     if (described === undefined) return corrupt('its description cannot be read', LOSS.session)
@@ -30,7 +35,13 @@ export async function startRefusal(db: Database, directory: string): Promise<Sto
       db,
       meta,
       bodies,
-      checkpoints: new Checkpoints(bodies),
+      checkpoints: new Checkpoints(bodies, dirty),
+      dirty,
+      logTimes,
+      logs: new StoredLogs({
+        ...{ isDurable: true, cacheBytesMax: 0, openBytesMax: 0 },
+        ...{ decoding: logDecoding(logTimes), now: () => 0, wallNow: () => 0, openSequence: () => 0 },
+      }),
       extensions: new Extensions(),
       guard: new HeapGuard(directory),
       pageCostBytes: (value) => value.length,

@@ -11,7 +11,7 @@ const [dist] = process.argv.slice(2)
 const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
-const { MemoryStore } = await load('store/memory-store.js')
+const { MemoryStore } = await load('store/memory/memory-store.js')
 
 let deferred = []
 const now = 1_000_000

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { COSTS } from '../../../src/broker/accounts/costs.ts'
 import { Reason } from '../../../src/mqtt/reason.ts'
-import { MemoryStore } from '../../../src/store/memory-store.ts'
+import { MemoryStore } from '../../../src/store/memory/memory-store.ts'
 import { field, packet, properties, uint16 } from '../../mqtt/packets.ts'
 import { connectPacket, lasting, type TestClient, World } from '../harness.ts'
 

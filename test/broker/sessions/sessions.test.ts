@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { LinkInfo } from '../../../src/broker/boundary/link.ts'
 import { Message, NO_TOPIC, Topic } from '../../../src/mqtt/message.ts'
 import { SESSION_NEVER_EXPIRES } from '../../../src/mqtt/packet.ts'
-import { MemoryStore } from '../../../src/store/memory-store.ts'
+import { MemoryStore } from '../../../src/store/memory/memory-store.ts'
 import { connectPacket, lasting, World } from '../harness.ts'
 
 const clean = { clean: true, properties: { sessionExpiryInterval: 1000 } }

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { storeContract } from '../contract.ts'
+import { logsContract } from '../logs-contract.ts'
 import { delivery, ModelServer, message } from '../model.ts'
 import { hookedWriter } from '../recorded.ts'
 
@@ -20,6 +21,18 @@ storeContract(
   'LevelStore that checkpoints, evicts and deletes all the time',
   (directory) =>
     levelStore(directory, { residentBytesMax: 4000, checkpointJournalBytes: 40_000, writeBufferBytes: 4096 }),
+  { durable: true },
+)
+
+logsContract('LevelStore', levelStore, { durable: true })
+
+logsContract(
+  'LevelStore that checkpoints and reads back all the time',
+  (directory) =>
+    levelStore(directory, {
+      ...{ residentBytesMax: 4000, checkpointJournalBytes: 40_000, writeBufferBytes: 4096 },
+      ...{ logCacheBytesMax: 100_000, openLogBytesMax: 20_000 },
+    }),
   { durable: true },
 )
 

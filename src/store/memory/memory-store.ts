@@ -1,9 +1,9 @@
 /**
  * HOT. The store without a disk: nothing survives the process, and every record counts as committed at once.
  */
-import { type Delivery, Message } from '../mqtt/message.ts'
-import { Histogram } from '../structures/histogram.ts'
-import { HeldBytes, MESSAGE_BYTES } from './held-bytes.ts'
+import { type Delivery, Message } from '../../mqtt/message.ts'
+import { Histogram } from '../../structures/histogram.ts'
+import { HeldBytes, MESSAGE_BYTES } from '../held-bytes.ts'
 import type {
   Parked,
   Recovered,
@@ -14,7 +14,8 @@ import type {
   SubscriptionRecord,
   TimeDoubt,
   WillRecord,
-} from './store.ts'
+} from '../store.ts'
+import { MemoryLogs } from './memory-logs.ts'
 
 /** `Message.stored` of this store: counts the deliveries that refer to the message. */
 class StoredReferences {
@@ -33,6 +34,7 @@ export class MemoryStore implements Store {
   readonly shortRoomBytes = 0
   readonly commitLatency = new Histogram()
   readonly held = new HeldBytes()
+  readonly logs = new MemoryLogs()
   /** Nothing can be parked. */
   readonly isMemoryShort = false
   #figures: StoreFigures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
@@ -41,7 +43,8 @@ export class MemoryStore implements Store {
     return this.#figures
   }
 
-  async open(_source: StateSource): Promise<Recovered> {
+  async open(source: StateSource): Promise<Recovered> {
+    this.logs.open(source)
     this.#figures = { commits: 0, residentBytes: 0, storedBytes: 0, entryBytes: 0 }
     return { brokerTime: 0, wallTime: 0, bootTime: null, doubt: null, sessions: [], retained: [], wills: [] }
   }
@@ -77,8 +80,8 @@ export class MemoryStore implements Store {
     this.#release(message)
   }
 
-  received(_sessionId: number, _packetId: number, message: Message): void {
-    this.#release(message)
+  received(_sessionId: number, _packetId: number, message: Message | null): void {
+    if (message !== null) this.#release(message)
   }
 
   completed(_sessionId: number, _packetId: number, message: Message | null): void {
@@ -124,7 +127,9 @@ export class MemoryStore implements Store {
   postpone(_ms: number, _since: number, _held: Iterable<Message | Parked>): void {}
   beginAtomic(): void {}
   endAtomic(): void {}
-  commit(): void {}
+  commit(): void {
+    this.logs.commit()
+  }
   evict(_bytes: number): number {
     return 0
   }
