@@ -1,5 +1,6 @@
 /** The views around a Session: those it has of Server and Network Connection, and its parts' view of it. */
-import type { Delivery, Message } from '../mqtt/message.ts'
+import type { Delivery, DeliverySource, Message } from '../mqtt/message.ts'
+import type { AcknowledgePacket } from '../mqtt/packet.ts'
 import type { Store } from '../store/store.ts'
 import type { DropReason, SessionLimits } from './limits.ts'
 
@@ -16,6 +17,19 @@ export interface SessionSink {
   pubrel(packetId: number, durableAt: number): void
 }
 
+/** The fields from which a Session is made. */
+export interface SessionFields {
+  readonly id: number
+  readonly clientId: string
+  /** The user that made it; null for anonymous. */
+  readonly owner: string | null
+  /** The id of the account that owns it; null where the owner has none. */
+  readonly ownerId: string | null
+  /** Whether it outlives its Network Connection, and so the process. */
+  readonly stored: boolean
+  readonly expirySeconds: number
+}
+
 /** A Session as its queue, its messages in flight and its sender see it. */
 export interface InnerSession {
   readonly id: number
@@ -25,6 +39,8 @@ export interface InnerSession {
   readonly ended: boolean
   /** Whether bodies are being read back: nothing is sent before they are here. */
   isRestoring: boolean
+  /** The consumers of queues that it is, which belong to the broker; null for none. */
+  readonly consumers: object | null
   /** Tells the context, unless it knows already, that queue, flight or inbound identifiers changed. */
   changed(): void
   /** Sends what may be sent. */
@@ -57,4 +73,24 @@ export interface SessionContext {
   mark(session: InnerSession): void
   /** Reads evicted bodies back, then calls `restored` of the Session. */
   restore(session: InnerSession, messages: readonly Message[]): void
+  /**
+   * Is told of the answer to a queue's delivery: PUBACK, PUBREC, or that it could not be sent again
+   * (`packet` is null, and the Reason Code says why).
+   */
+  settled(
+    session: InnerSession,
+    delivery: QueueDelivery,
+    reasonCode: number,
+    packet: AcknowledgePacket | null,
+  ): void
+  /** Is told that the client is gone: messages of queues that it did not answer may go to others. */
+  loosened(session: InnerSession): void
+  /** Is told, for a Session that consumes queues, that everything was sent and there is room left. */
+  room(session: InnerSession): void
 }
+
+/** The fate of a queue's delivery that was offered. */
+export type OfferOutcome = 'sent' | 'no-room' | 'too-large'
+
+/** A delivery that came from a queue. */
+export type QueueDelivery = Delivery & { readonly source: DeliverySource }

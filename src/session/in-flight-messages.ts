@@ -120,15 +120,28 @@ export class InFlightMessages {
     store.held.letGo(delivery.message)
   }
 
+  /** Keeps only the packet identifier of a queue's message that went elsewhere, until the client answers. */
+  abandon(entry: InFlightEntry, delivery: Delivery): void {
+    entry.delivery = { ...delivery, isEcho: true }
+    const { id, stored, context } = this.#session
+    // It is not sent again, and the identifier ends with the connection: the store needs no trace of it.
+    if (stored) context.store.completed(id, entry.packetId, null)
+  }
+
+  /** Forgets identifiers that were kept for the client's answer: it cannot answer any more. */
+  forgetEchoes(): void {
+    for (const entry of [...this.#table]) if (entry.delivery?.isEcho === true) this.complete(entry)
+  }
+
   /** Handles PUBREC: keeps only the packet identifier, until PUBCOMP. */
-  received(entry: InFlightEntry, { message }: Delivery): void {
-    this.#release(entry.delivery)
+  received(entry: InFlightEntry, delivery: Delivery): void {
+    this.#release(delivery)
     entry.delivery = null
     // PUBRELs go in the order of the PUBRECs [MQTT-4.6.0-4], also when they are sent again.
     this.#table.delete(entry)
     this.#table.add(entry)
     const { id, stored, context } = this.#session
-    if (stored) context.store.received(id, entry.packetId, message)
+    if (stored) context.store.received(id, entry.packetId, bodyOf(delivery))
   }
 
   /** Frees an entry's packet identifier, whether its delivery is complete or given up. */
@@ -137,7 +150,8 @@ export class InFlightMessages {
     this.#table.delete(entry)
     this.#release(delivery)
     const { id, stored, context } = this.#session
-    if (stored) context.store.completed(id, packetId, delivery?.message ?? null)
+    if (!stored || delivery?.isEcho === true) return
+    context.store.completed(id, packetId, delivery === null ? null : bodyOf(delivery))
   }
 
   /** Parks all or nothing; what cannot be parked yet is tried again later. Returns how many were parked. */
@@ -148,6 +162,7 @@ export class InFlightMessages {
     const deliveries: Delivery[] = []
     let index = 0
     for (const { packetId, delivery } of this.#table) {
+      if (delivery?.source !== undefined) return 0
       packetIds[index++] = delivery === null ? -packetId : packetId
       if (delivery !== null) deliveries.push(delivery)
     }
@@ -193,6 +208,7 @@ export class InFlightMessages {
     for (const entry of this.#table) {
       const { delivery } = entry
       if (delivery === null || delivery.share !== null || delivery.message === FORGOTTEN) continue
+      if (delivery.source !== undefined) continue // its body is not here
       this.#release(delivery)
       this.#session.context.store.held.hold(FORGOTTEN)
       entry.delivery = { ...delivery, message: FORGOTTEN }
@@ -209,15 +225,23 @@ export class InFlightMessages {
     }
   }
 
-  /** All messages, parked ones together. */
+  /** All messages that the store keeps for the Session, parked ones together. */
   *messages(): IterableIterator<Message | Parked> {
-    for (const { delivery } of this.#table) if (delivery !== null) yield delivery.message
+    for (const { delivery } of this.#table) {
+      const message = delivery === null ? null : bodyOf(delivery)
+      if (message !== null) yield message
+    }
     if (this.#parked !== null) yield* this.#parked.parked
   }
 
   /** All that is in flight, for a checkpoint. An item that is parked is valid until the next commit. */
   records(): Iterable<InFlight> {
-    return this.#parked === null ? this.#table : this.#parkedRecords(this.#parked)
+    if (this.#parked !== null) return this.#parkedRecords(this.#parked)
+    return this.#session.consumers === null ? this.#table : this.#withoutEchoes()
+  }
+
+  *#withoutEchoes(): Generator<InFlight, void, undefined> {
+    for (const entry of this.#table) if (entry.delivery?.isEcho !== true) yield entry
   }
 
   *#parkedRecords({ packetIds, parked }: ParkedFlight): Generator<InFlight, void, undefined> {
@@ -235,6 +259,11 @@ export class InFlightMessages {
       yield { packetId, delivery: this.#session.context.store.peek(parked[chunk]!, index++) }
     }
   }
+}
+
+/** The message, where its body belongs to the Session and not to a queue. */
+function bodyOf({ message, source }: Delivery): Message | null {
+  return source === undefined ? message : null
 }
 
 /** Memory that a message in flight takes besides its body. */

@@ -47,3 +47,11 @@ export type DropReason =
   | 'memory-short'
   /** The Session ended with the message undelivered. */
   | 'session-ended'
+  /** A queue was full, or could not take the message at QoS 0. */
+  | 'overflow'
+  /** A message of a queue failed, and there was no dead letter queue to take it. */
+  | 'dead'
+  /** A newer message of the same key took its place in a queue. */
+  | 'superseded'
+  /** The operator emptied the queue. */
+  | 'purged'

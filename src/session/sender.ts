@@ -3,7 +3,8 @@
  * flight before, then the queue, as far as the client's window and the reader allow.
  */
 import type { Delivery, Message } from '../mqtt/message.ts'
-import type { InnerSession, SessionContext, SessionSink } from './context.ts'
+import { Reason } from '../mqtt/reason.ts'
+import type { InnerSession, OfferOutcome, QueueDelivery, SessionContext, SessionSink } from './context.ts'
 import { type InFlightMessages, PACKET_ID_MAX } from './in-flight-messages.ts'
 import type { InFlightEntry } from './in-flight-table.ts'
 import type { DropReason } from './limits.ts'
@@ -121,6 +122,22 @@ export class Sender {
     context.store.sent(id, packetId)
   }
 
+  /** Sends a queue's delivery, for which there is room. */
+  offer(delivery: QueueDelivery, durableAt: number): OfferOutcome {
+    const session = this.#session
+    const { message, qos } = delivery
+    if (qos === 0) return this.sink.publish(delivery, 0, false, durableAt) ? 'sent' : 'too-large'
+    const packetId = this.#inFlight.freePacketId()
+    const waitsFor = session.stored ? session.durableAt : durableAt
+    if (!this.sink.publish(delivery, packetId, false, waitsFor)) return 'too-large'
+    if (session.ended) return 'no-room'
+    this.#quota--
+    message.evict()
+    this.#inFlight.sent(packetId, delivery)
+    if (session.stored) this.#context.store.logs.sent(session.id, packetId, delivery)
+    return 'sent'
+  }
+
   /** Sends what may be sent: first again what was in flight, then the queue. */
   pump(): void {
     if (this.#resend.length > 0 && !this.#pumpResend()) return
@@ -158,16 +175,18 @@ export class Sender {
       if (this.#quota === 0 || sink.congested || sink.pumped()) return false
       const entry = resend[resend.length - 1]!
       const { delivery, packetId } = entry
-      if (delivery !== null && this.#inFlight.get(packetId) === entry) {
+      if (delivery !== null && delivery.isEcho !== true && this.#inFlight.get(packetId) === entry) {
         if (delivery.message.evicted) {
           this.#restoreResend()
           return false
         }
-        if (context.checksReceiving && !context.mayReceive(this.#session, delivery.message)) {
+        const isAsked = delivery.source === undefined || delivery.share !== null
+        if (context.checksReceiving && isAsked && !context.mayReceive(this.#session, delivery.message)) {
           this.#discard(entry, delivery, 'not-authorized')
         } else if (sink.publish(delivery, packetId, true, 0)) {
           this.#quota--
           entry.charged = true
+          if (delivery.source !== undefined) delivery.message.evict()
         } else {
           this.#discard(entry, delivery, 'packet-too-large')
         }
@@ -206,7 +225,12 @@ export class Sender {
 
   #discard(entry: InFlightEntry, delivery: Delivery, reason: DropReason): void {
     this.#inFlight.complete(entry)
-    this.#context.dropped(this.#session, reason, delivery)
+    const { source } = delivery
+    if (source === undefined) this.#context.dropped(this.#session, reason, delivery)
+    else {
+      const reasonCode = reason === 'packet-too-large' ? Reason.PacketTooLarge : Reason.NotAuthorized
+      this.#context.settled(this.#session, { ...delivery, source }, reasonCode, null)
+    }
   }
 
   #restoreResend(): void {

@@ -6,7 +6,7 @@
  * goes through a `Sender` to the Network Connection that is attached, if any.
  */
 import type { Delivery, Message } from '../mqtt/message.ts'
-import type { QoS } from '../mqtt/packet.ts'
+import type { AcknowledgePacket, QoS } from '../mqtt/packet.ts'
 import type {
   InboundPacket,
   InFlight,
@@ -18,28 +18,13 @@ import type {
   SubscriptionRecord,
 } from '../store/store.ts'
 import { SmallMap } from '../structures/small-map.ts'
-import type { InnerSession, SessionContext, SessionSink } from './context.ts'
+import type { InnerSession, SessionContext, SessionFields, SessionSink } from './context.ts'
 import { InFlightMessages } from './in-flight-messages.ts'
 import type { InFlightEntry } from './in-flight-table.ts'
 import { dropLeftover, type Leftover, leftoverOf } from './leftover.ts'
+import { type AcknowledgeOutcome, answered, isOfQueue, tellRoom } from './queue-deliveries.ts'
 import { Sender } from './sender.ts'
 import { SessionQueue } from './session-queue.ts'
-
-/** The fields from which a Session is made. */
-export interface SessionFields {
-  readonly id: number
-  readonly clientId: string
-  /** The user that made it; null for anonymous. */
-  readonly owner: string | null
-  /** The id of the account that owns it; null where the owner has none. */
-  readonly ownerId: string | null
-  /** Whether it outlives its Network Connection, and so the process. */
-  readonly stored: boolean
-  readonly expirySeconds: number
-}
-
-/** The result of a client's acknowledgement. */
-export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-kind'
 
 // Most Sessions have none at any one time, and an empty Map takes two hundred bytes: shared, never added to.
 const NO_INBOUND: Map<number, number> = new Map()
@@ -62,14 +47,18 @@ export class Session implements OutboundState, InnerSession {
   isRestoring = false
   /** The `Usage` that counts everything it holds. Belongs to the broker. */
   usage: object | null = null
+  /** The consumers of queues that it is. Belongs to the broker; null for none. */
+  consumers: object | null = null
+  /** Whether a queue's message found no room, since the reader was congested: `room` is to be told. */
+  isRoomWanted = false
   /** Once true, no message reaches it, although Routes may still name it. */
   ended = false
   readonly context: SessionContext
   readonly queue: SessionQueue
 
-  readonly #inFlight: InFlightMessages
+  readonly inFlightMessages: InFlightMessages
   /** Null while the client is away. */
-  #sender: Sender | null = null
+  sender: Sender | null = null
   /** Digests by packet identifier; 0 where it is not known. */
   #inbound: Map<number, number> = NO_INBOUND
 
@@ -87,7 +76,7 @@ export class Session implements OutboundState, InnerSession {
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
     this.queue = new SessionQueue(this)
-    this.#inFlight = new InFlightMessages(this)
+    this.inFlightMessages = new InFlightMessages(this)
   }
 
   /** Makes a Session from the store's records. */
@@ -99,7 +88,7 @@ export class Session implements OutboundState, InnerSession {
     const session = isKept ? new Session(context, fields, subscriptions) : new Session(context, fields)
     session.disconnectedAt = record.disconnectedAt
     session.queue.recover(from)
-    session.#inFlight.recover(from)
+    session.inFlightMessages.recover(from)
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
     for (const [filter, record] of subscriptions) {
       if (!isKept) session.subscriptions.set(filter, record)
@@ -134,7 +123,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get online(): boolean {
-    return this.#sender !== null
+    return this.sender !== null
   }
 
   /** Messages that wait, not counting those in flight. */
@@ -148,31 +137,31 @@ export class Session implements OutboundState, InnerSession {
 
   /** Whether anything waits to be sent, again or for the first time. */
   get hasMore(): boolean {
-    return this.queue.length > 0 || this.#sender?.isResending === true
+    return this.queue.length > 0 || this.sender?.isResending === true || this.isRoomWanted
   }
 
   get inFlightCount(): number {
-    return this.#inFlight.count
+    return this.inFlightMessages.count
   }
 
   /** Bytes of the messages that were sent and may have to be sent again. */
   get inFlightBytes(): number {
-    return this.#inFlight.bytes
+    return this.inFlightMessages.bytes
   }
 
   /** Bytes of the parked messages, queued and in flight. */
   get parkedBytes(): number {
-    return this.queue.parkedBytes + this.#inFlight.parkedBytes
+    return this.queue.parkedBytes + this.inFlightMessages.parkedBytes
   }
 
   /** Parked messages, queued and in flight, which take a few bytes each. */
   get parkedCount(): number {
-    return this.queue.parkedCount + this.#inFlight.parkedCount
+    return this.queue.parkedCount + this.inFlightMessages.parkedCount
   }
 
   /** Whether it is online with nothing waiting: a message given now would leave now. */
   get hasRoom(): boolean {
-    return this.#sender?.hasRoom === true
+    return this.sender?.hasRoom === true
   }
 
   /**
@@ -180,7 +169,7 @@ export class Session implements OutboundState, InnerSession {
    * waits.
    */
   hasRoomFor(qos: QoS): boolean {
-    const sender = this.#sender
+    const sender = this.sender
     return sender !== null && (qos > 0 ? sender.hasRoom : sender.isIdle)
   }
 
@@ -191,7 +180,7 @@ export class Session implements OutboundState, InnerSession {
 
   /** Whether a message that is delivered now, at this QoS, would be sent or queued, and not dropped. */
   takes(message: Message, qos: QoS): boolean {
-    const sender = this.#sender
+    const sender = this.sender
     if (sender?.sink.immediate === true) return true
     if (this.context.checksReceiving && !this.context.mayReceive(this, message)) return false
     if (qos > 0) return this.hasRoom || this.queue.mayTake(message)
@@ -231,18 +220,23 @@ export class Session implements OutboundState, InnerSession {
     start = inFlightMax,
   ): void {
     const window = Math.min(receiveMaximum, inFlightMax)
-    const sender = new Sender(this, this.queue, this.#inFlight, sink, inFlightMax, window, start)
-    this.#sender = sender
+    const sender = new Sender(this, this.queue, this.inFlightMessages, sink, inFlightMax, window, start)
+    this.sender = sender
     this.disconnectedAt = 0
-    this.#inFlight.unpark()
+    this.inFlightMessages.unpark()
     sender.start()
   }
 
   /** Detaches the Network Connection. Messages in flight stay in flight. */
   detach(): void {
-    this.#sender?.stop()
-    this.#sender = null
-    if (this.stored && this.context.store.isMemoryShort) this.#inFlight.park()
+    this.sender?.stop()
+    this.sender = null
+    if (this.consumers !== null) {
+      this.isRoomWanted = false
+      this.inFlightMessages.forgetEchoes()
+      this.context.loosened(this)
+    }
+    if (this.stored && this.context.store.isMemoryShort) this.inFlightMessages.park()
   }
 
   /**
@@ -250,15 +244,17 @@ export class Session implements OutboundState, InnerSession {
    * how many were parked; fewer than `most` means that nothing is left.
    */
   park(most: number): number {
-    if (!this.stored || this.#sender !== null) return 0
+    if (!this.stored || this.sender !== null) return 0
     const count = this.queue.park(most)
     this.changed()
-    return count < most ? count + this.#inFlight.park() : count
+    return count < most ? count + this.inFlightMessages.park() : count
   }
 
   /** Sends what may be sent: first again what was in flight, then the queue. */
   pump(): void {
-    if (this.#sender !== null && !this.isRestoring) this.#sender.pump()
+    if (this.sender === null || this.isRestoring) return
+    this.sender.pump()
+    if (this.consumers !== null) tellRoom(this)
   }
 
   /** Continues to send once the bodies that the context was asked to restore are back. */
@@ -275,7 +271,7 @@ export class Session implements OutboundState, InnerSession {
    */
   deliver(delivery: Delivery, durableAt: number): void {
     const { context } = this
-    const sender = this.#sender
+    const sender = this.sender
     if (sender?.sink.immediate === true) {
       sender.sink.publish(delivery, 0, false, durableAt)
       return
@@ -305,7 +301,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   #deliverAtMostOnce(delivery: Delivery): void {
-    const sender = this.#sender
+    const sender = this.sender
     if (sender === null) {
       if (this.#queuesQos0) this.queue.push(delivery)
       else this.context.dropped(this, 'offline', delivery)
@@ -326,7 +322,7 @@ export class Session implements OutboundState, InnerSession {
    * too.
    */
   deliverAhead(delivery: Delivery, durableAt: number): void {
-    if (this.#sender?.sink.immediate === true || this.hasRoomFor(delivery.qos)) {
+    if (this.sender?.sink.immediate === true || this.hasRoomFor(delivery.qos)) {
       this.deliver(delivery, durableAt)
     } else if (this.context.checksReceiving && !this.context.mayReceive(this, delivery.message)) {
       this.context.dropped(this, 'not-authorized', delivery)
@@ -335,11 +331,15 @@ export class Session implements OutboundState, InnerSession {
 
   // ── the client's acknowledgements ───────────────────────────────────────────────────────────────────
 
-  /** Handles PUBACK. A Reason Code of 0x80 or more (`refused`) ends the delivery, too [MQTT-4.4.0-2]. */
-  puback(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+  /**
+   * Handles PUBACK. A Reason Code of 0x80 or more (`refused`) ends the delivery, too [MQTT-4.4.0-2]. `packet`
+   * is for deliveries of queues.
+   */
+  puback(packetId: number, refused: boolean, packet: AcknowledgePacket | null = null): AcknowledgeOutcome {
+    const entry = this.inFlightMessages.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null || entry.delivery.qos !== 1) return 'wrong-kind'
+    if (isOfQueue(entry.delivery)) return answered(this, entry, entry.delivery, packet)
     if (refused) this.context.dropped(this, 'refused-by-client', entry.delivery)
     // A listener may have ended the Session.
     if (!this.ended) this.#complete(entry)
@@ -350,23 +350,24 @@ export class Session implements OutboundState, InnerSession {
    * Handles PUBREC. On 'received' the caller sends PUBREL, after the commit when this is the first PUBREC. A
    * refusal ends the delivery [MQTT-4.4.0-2].
    */
-  pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+  pubrec(packetId: number, refused: boolean, packet: AcknowledgePacket | null = null): AcknowledgeOutcome {
+    const entry = this.inFlightMessages.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null) return 'received'
     if (entry.delivery.qos !== 2) return 'wrong-kind'
+    if (isOfQueue(entry.delivery)) return answered(this, entry, entry.delivery, packet)
     if (refused) {
       this.context.dropped(this, 'refused-by-client', entry.delivery)
       if (!this.ended) this.#complete(entry)
       return 'completed'
     }
-    this.#inFlight.received(entry, entry.delivery)
+    this.inFlightMessages.received(entry, entry.delivery)
     return 'received'
   }
 
   /** Handles PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+    const entry = this.inFlightMessages.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery !== null) return 'wrong-kind'
     this.#complete(entry)
@@ -374,8 +375,8 @@ export class Session implements OutboundState, InnerSession {
   }
 
   #complete(entry: InFlightEntry): void {
-    this.#inFlight.complete(entry)
-    this.#sender?.completed(entry)
+    this.inFlightMessages.complete(entry)
+    this.sender?.completed(entry)
     this.pump()
   }
 
@@ -422,7 +423,7 @@ export class Session implements OutboundState, InnerSession {
    */
   forget(): void {
     this.queue.forget()
-    this.#inFlight.forget()
+    this.inFlightMessages.forget()
     this.#inbound = NO_INBOUND
   }
 
@@ -432,7 +433,7 @@ export class Session implements OutboundState, InnerSession {
    * the bytes.
    */
   forgetSent(): number {
-    return this.stored ? 0 : this.#inFlight.forgetBodies()
+    return this.stored ? 0 : this.inFlightMessages.forgetBodies()
   }
 
   /**
@@ -442,29 +443,29 @@ export class Session implements OutboundState, InnerSession {
   sample(count: number): Message[] {
     const messages: Message[] = []
     if (this.stored) return messages
-    this.#inFlight.sample(count, messages)
+    this.inFlightMessages.sample(count, messages)
     this.queue.sample(count, messages)
     return messages
   }
 
   /** Finds the oldest message that an ended Session did not deliver; null when there is none left. */
   leftover(): Leftover | null {
-    return leftoverOf(this.#inFlight, this.queue)
+    return leftoverOf(this.inFlightMessages, this.queue)
   }
 
   /** Removes what `leftover` returned. */
   dropLeftover(): void {
-    dropLeftover(this.#inFlight, this.queue)
+    dropLeftover(this.inFlightMessages, this.queue)
   }
 
   /** All messages that are queued or in flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
-    yield* this.#inFlight.messages()
+    yield* this.inFlightMessages.messages()
     yield* this.queue.messages()
   }
 
   inFlight(): Iterable<InFlight> {
-    return this.#inFlight.records()
+    return this.inFlightMessages.records()
   }
 
   inbound(): Iterable<InboundPacket> {
@@ -484,7 +485,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get lastPacketId(): number {
-    return this.#inFlight.lastPacketId
+    return this.inFlightMessages.lastPacketId
   }
 }
 

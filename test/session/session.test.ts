@@ -99,6 +99,10 @@ class Room implements SessionContext {
     this.restoring.push({ session, messages })
   }
 
+  settled(): void {}
+  loosened(): void {}
+  room(): void {}
+
   session(stored = false): Session {
     return new Session(this, {
       id: stored ? 1 : 0,
