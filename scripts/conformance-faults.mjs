@@ -81,7 +81,7 @@ const FAULTS = {
   ],
   'MQTT-4.7.3-1': [['mqtt/topics.ts', "  if (filter === '') return 'is empty' // [MQTT-4.7.3-1]\n", '']],
   'MQTT-3.10.4-1, 3.1.1': [
-    ['broker/sessions/subscribe.ts', '    this.#state.router.unsubscribe(session, filter)\n', ''],
+    ['broker/state/subscriptions.ts', '  else state.router.unsubscribe(session, filter)\n', ''],
   ],
   'MQTT-4.3.3-6': [['session/in-flight-messages.ts', '    entry.delivery = null\n', '']],
   'MQTT-4.3.3-3': [
@@ -98,7 +98,7 @@ const FAULTS = {
   'MQTT-3.8.4-1, 3.1.1': [
     [
       'broker/connection/subscribe-receiver.ts',
-      '      this.#answer(handled, encodeSuback, session.durableAt)\n',
+      '      this.#suback(handled, Math.max(session.durableAt, handled.durableAt))\n',
       '      this.#handled = null\n',
     ],
   ],

@@ -48,6 +48,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'broker/boundary',
     'broker/accounts',
     'broker/state',
+    'broker/queues',
     'broker/relief',
     'broker/messages',
     'broker/sessions',

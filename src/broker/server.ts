@@ -1,7 +1,7 @@
 /** The Server: accepts Network Connections, starts with what was stored, keeps time, stops without loss. */
-import { Message, type MessageFields } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { DEFAULT_QUEUE_OPTIONS, type QueueOptions } from '../queue/queue-options.ts'
 import { StoreError } from '../store/store.ts'
 import { REFUSED } from './accounts/rates.ts'
 import type { BanKind } from './boundary/bans.ts'
@@ -14,11 +14,13 @@ import { Connection } from './connection/connection.ts'
 import { Durability } from './durability.ts'
 import { healthOf } from './health.ts'
 import { Inventory } from './inventory.ts'
+import { LocalClients, type LocalMessage } from './local-clients.ts'
 import { MEMORY_SAMPLE_MS, MemoryGuard } from './memory-guard.ts'
-import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
+import type { LocalHandler } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
 import { RetainedDelivery } from './messages/retained-delivery.ts'
 import { Wills } from './messages/wills.ts'
+import { QueueRoom } from './queues/queue-room.ts'
 import { DiskRelief } from './relief/disk-relief.ts'
 import { exceededLimits } from './relief/exceeded-limits.ts'
 import { KeptRelief } from './relief/kept-relief.ts'
@@ -60,6 +62,9 @@ export class Server implements Acceptor {
   readonly relief: Relief
   readonly diskRelief: DiskRelief
   readonly keptRelief: KeptRelief
+  /** Null where queues are not enabled. */
+  readonly queues: QueueRoom | null
+  readonly #queueOptions: QueueOptions
   readonly #parts: ServerParts
   readonly #endedSessions: EndedSessions
   readonly #clock: BrokerClock
@@ -71,6 +76,7 @@ export class Server implements Acceptor {
   /** Those of them with a missing or invalid certificate. */
   readonly #uncertified = new Set<ClientConnection>()
   readonly #durability: Durability
+  readonly #local: LocalClients
   readonly #recovery: StoreRecovery
   readonly #memory: MemoryGuard
   /** Broker time of the latest `tick`. */
@@ -88,6 +94,9 @@ export class Server implements Acceptor {
     this.state = new ServerState(options)
     this.state.storeFailed = (error) => this.#recovery.failed(error)
     this.state.look = () => this.#memory.lookSoon()
+    this.#queueOptions = options.queues ?? DEFAULT_QUEUE_OPTIONS
+    this.queues = this.#queueOptions.enabled ? new QueueRoom(this.state, this.#queueOptions) : null
+    this.state.queues = this.queues
     const retainedDelivery = new RetainedDelivery(this.state)
     const backlog = new ShareBacklog(this.state)
     this.state.headDropped = (session) => backlog.headDropped(session)
@@ -115,6 +124,7 @@ export class Server implements Acceptor {
     this.#parking = new Parking(this.state)
     this.#cap = new SessionCap(this.state, this.#parts.sessions)
     this.#durability = new Durability(this.state)
+    this.#local = new LocalClients(this.state, this.#parts, this.#durability)
     this.#memory = new MemoryGuard(this.state, this.#parts)
     this.#recovery = new StoreRecovery(
       this.state,
@@ -124,6 +134,7 @@ export class Server implements Acceptor {
         parking: this.#parking,
         clock: this.#clock,
         durability: this.#durability,
+        queues: this.queues,
         links: this.#links,
       },
       fatal,
@@ -161,8 +172,9 @@ export class Server implements Acceptor {
     this.#clock.start(recovered)
     this.#tickedAt = this.state.clock
     const capped = await this.#recovery.start(recovered, idOf)
+    const queues = this.queues?.configure(this.#queueOptions) ?? []
     const beyond = this.beyondBy(this.state.limits)
-    const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped), ...beyond].filter(
+    const notices = [recovered.notice, this.#clock.notice, cappedNotice(capped), ...queues, ...beyond].filter(
       (text) => text !== undefined,
     )
     return notices.length === 0 ? undefined : notices.join(' ')
@@ -410,52 +422,18 @@ export class Server implements Acceptor {
   // ── publishers and subscribers in this process ───────────────────────────────────────────────────────────
 
   /** Publishes from this process. Resolves when the message is as durable as promised; rejects a refusal. */
-  publish(fields: Omit<MessageFields, 'topic'> & { readonly topic: string }): Promise<void> {
-    const { state } = this
-    state.turn.begin()
-    const message = Message.of({ ...fields, topic: state.topics.intern(fields.topic) })
-    const { reasonCode, durableAt, underWay } = this.#parts.publisher.publish(message, null)
-    if (reasonCode >= Reason.UnspecifiedError) {
-      const code = `0x${reasonCode.toString(16)}`
-      return Promise.reject(new Error(`the message to ${fields.topic} was refused with Reason Code ${code}`))
-    }
-    if (underWay === null) return this.#durability.durable(durableAt)
-    return new Promise((resolve) => {
-      underWay.done = (last) => resolve(this.#durability.durable(last))
-    })
+  publish(fields: LocalMessage): Promise<void> {
+    return this.#local.publish(fields)
   }
 
   /** Publishes a `$SYS` value: retained in memory, never stored. */
   publishOwn(topic: string, payload: Buffer): void {
-    const { state } = this
-    state.turn.begin()
-    const fields = {
-      topic: state.topics.intern(topic),
-      payload,
-      qos: 0,
-      retain: true,
-      publisher: '',
-    } as const
-    this.#parts.publisher.publishOwn(Message.of(fields))
+    this.#local.publishOwn(topic, payload)
   }
 
   /** Subscribes a function; retained messages come first. Returns a function that ends the Subscription. */
   subscribe(filter: string, options: SubscriptionOptions, handler: LocalHandler): () => void {
-    const { state } = this
-    state.turn.begin()
-    const request = { filter, ...options }
-    const invalid = this.#parts.subscribing.invalid(filter, options.noLocal)
-    if (invalid !== null) throw invalid
-    const { session, close } = localSession(state, handler)
-    this.#parts.subscribing.add(session, filter, options, 0)
-    if (options.retainHandling !== 2 && !filter.startsWith('$share/'))
-      this.#parts.retainedDelivery.start(session, [request], 0)
-    this.#parts.backlog.resume(session)
-    return () => {
-      this.#parts.retainedDelivery.cancel(session)
-      state.router.unsubscribe(session, filter)
-      close()
-    }
+    return this.#local.subscribe(filter, options, handler)
   }
 
   // ── stop ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -468,6 +446,7 @@ export class Server implements Acceptor {
     const { state } = this
     state.stopping = true
     state.turn.begin()
+    this.queues?.stop()
     for (const connection of [...this.state.connections]) {
       connection.disconnect(Reason.ServerShuttingDown, 'the Server is shutting down')
     }

@@ -3,16 +3,19 @@
  * then ahead of the disk, so everything that is stored is forgotten and read again.
  */
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
+import { queueFlight, release } from '../session/queue-deliveries.ts'
 import { Session } from '../session/session.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
 import { ChurnMap } from '../structures/churn-map.ts'
 import type { BrokerClock } from './clock.ts'
 import type { Durability } from './durability.ts'
+import type { QueueRoom } from './queues/queue-room.ts'
 import type { Parking } from './relief/parking.ts'
 import type { EndedSessions } from './sessions/ended-sessions.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
 import type { Capped } from './sessions/session-cap.ts'
 import type { ClientConnection, ServerState } from './state/server-state.ts'
+import { addSubscription, removeSubscription } from './state/subscriptions.ts'
 
 /** Time between two attempts to open a store whose disk is full. */
 const REOPEN_MS = 1000
@@ -35,6 +38,8 @@ export interface RecoveryParts {
   readonly parking: Parking
   readonly clock: BrokerClock
   readonly durability: Durability
+  /** Null where queues are not enabled. */
+  readonly queues: QueueRoom | null
   /** Connections whose transport is still open, including closing ones. */
   readonly links: ReadonlySet<ClientConnection>
 }
@@ -76,6 +81,7 @@ export class StoreRecovery {
       outbound: (sessionId): OutboundState | undefined => this.#state.sessionsById.get(sessionId),
       committed: () => this.#parts.durability.committed(),
       failed: (error) => this.failed(error),
+      groups: { state: (group) => this.#parts.queues?.groupState(group) },
     })
   }
 
@@ -123,6 +129,7 @@ export class StoreRecovery {
 
   #takeUp(recovered: Recovered): TakenUp {
     const state = this.#state
+    this.#parts.queues?.recover(recovered.logs)
     for (const message of recovered.retained) {
       this.#server.publisher.retained.recover(message)
     }
@@ -167,16 +174,24 @@ export class StoreRecovery {
     let count = 0
     for (const [filter, record] of session.subscriptions) {
       if (++count % SUBSCRIPTIONS_LOOKED === 0) checkMemory?.()
-      state.router.subscribe(session, filter, record, record.identifier)
+      addSubscription(state, session, filter, record)
       state.usage.subscriptionAdded(session, filter)
       isPending ||= record.retainedPending === true
     }
     if (isPending) pending.push(session)
+    this.#recoverFlight(session)
     this.#server.backlog.recovered(session)
     // The client was connected at the last durable commit. How long it stayed after that is unknown, so the
     // Session's time begins now.
     if (session.disconnectedAt === 0) session.disconnectedAt = state.now()
     return session
+  }
+
+  /** Tells queues what the Session has of them; without queues, it has nothing. */
+  #recoverFlight(session: Session): void {
+    const { queues } = this.#state
+    if (queues !== null) queues.recovered(session)
+    else for (const { packetId } of [...queueFlight(session)]) release(session, packetId)
   }
 
   /**
@@ -246,6 +261,7 @@ export class StoreRecovery {
     const live = new Set(state.wills.keys())
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
     for (const connection of [...this.#parts.links]) connection.storeLost()
+    this.#parts.queues?.lost()
     this.#parts.durability.forget()
     const suspended = [...state.suspended].map(
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,
@@ -314,7 +330,8 @@ export class StoreRecovery {
     if (connection !== undefined) state.usage.detached(session, connection)
     state.connected.delete(session)
     state.usage.sessionRemoved(session)
-    for (const filter of session.subscriptions.keys()) state.router.unsubscribe(session, filter)
+    for (const filter of session.subscriptions.keys()) removeSubscription(state, session, filter)
+    session.consumers = null
     session.detach()
     session.forget()
     if (state.sessions.get(session.clientId) === session) state.sessions.delete(session.clientId)

@@ -7,6 +7,7 @@ import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
 import type { Policy } from '../../src/broker/boundary/policy.ts'
 import { Server } from '../../src/broker/server.ts'
+import { DEFAULT_QUEUE_OPTIONS, type QueueOptions } from '../../src/queue/queue-options.ts'
 import type { BootTime, Store } from '../../src/store/store.ts'
 import { LedgerStore } from './ledger.ts'
 
@@ -220,6 +221,7 @@ export interface WorldOptions {
   readonly limits?: Partial<Limits>
   readonly policy?: Policy
   readonly store?: Store
+  readonly queues?: Partial<QueueOptions>
 }
 
 export class World {
@@ -245,8 +247,9 @@ export class World {
       randomId: () => `id${++this.#ids}`,
     }
     const limits = limitsWith(options.limits)
+    const queues = { ...DEFAULT_QUEUE_OPTIONS, ...options.queues }
     this.server = new Server(
-      { host, store: options.store ?? this.ledger, limits, policy: options.policy ?? {} },
+      { host, store: options.store ?? this.ledger, limits, policy: options.policy ?? {}, queues },
       (error) => {
         this.fatal = error
       },

@@ -144,6 +144,25 @@ export interface BrokerEvents {
     /** The meaning of the step, and the key that changes it. */
     readonly detail: string
   }
+  /**
+   * A queue was declared, changed or deleted; `by` is a Client Identifier, `operator`, `file` or `server`.
+   */
+  queueDeclared: { readonly queue: string; readonly by: string }
+  queueChanged: { readonly queue: string; readonly by: string }
+  queueDeleted: { readonly queue: string; readonly by: string }
+  /** A message of a queue went to the dead letters. `clientId` is who had it last; empty for nobody. */
+  queueDead: {
+    readonly queue: string
+    readonly sequence: number
+    readonly reason: string
+    readonly clientId: string
+  }
+  /** Messages of a queue were lost. */
+  queueDropped: { readonly queue: string; readonly reason: DropReason; readonly count: number }
+  consumerJoined: { readonly queue: string; readonly clientId: string; readonly filter: string }
+  consumerLeft: { readonly queue: string; readonly clientId: string; readonly filter: string }
+  /** A consumer lets messages time out, and gets none until it acknowledges one. */
+  consumerSilent: { readonly queue: string; readonly clientId: string }
   willPublished: { readonly clientId: string; readonly topic: string }
   retainedSet: { readonly topic: string; readonly bytes: number }
   retainedCleared: { readonly topic: string }

@@ -253,6 +253,7 @@ export class PacketSender implements SessionSink {
 
   /** Begins to deliver: what waits in the Session first. The numbers are those of `Session.attach`. */
   deliverFrom(session: Session, receiveMaximum: number, inFlightMax: number, start: number): void {
+    if (session.consumers !== null) this.#state.queues?.back(session)
     this.#beginPump()
     session.attach(this, receiveMaximum, inFlightMax, start)
     this.#endPump()

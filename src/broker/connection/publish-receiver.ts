@@ -1,8 +1,9 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
 import { messageDigest } from '../../mqtt/digest.ts'
-import { Message, type Topic } from '../../mqtt/message.ts'
+import { Message, NO_TOPIC, Topic } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, ProtocolVersion, PublishPacket, QoS } from '../../mqtt/packet.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import type { QueueAddress } from '../../mqtt/server-topics.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
 import type { Session } from '../../session/session.ts'
@@ -10,7 +11,9 @@ import type { Limit } from '../boundary/events.ts'
 import { expiryTime } from '../boundary/expiry.ts'
 import type { ClientView } from '../boundary/policy.ts'
 import type { FanOut } from '../messages/fan-out.ts'
+import type { PublishOutcome } from '../messages/publish-outcome.ts'
 import type { ServerParts } from '../sessions/server-parts.ts'
+import type { QueueDecision } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Input } from './input.ts'
@@ -19,6 +22,8 @@ import { IncomingAliases } from './output/topic-aliases.ts'
 import type { PacketSender } from './packet-sender.ts'
 import type { RateGate } from './rate-gate.ts'
 import { isServerTopic } from './server-topics.ts'
+
+const DOLLAR = 0x24
 
 export class PublishReceiver {
   readonly #state: ServerState
@@ -92,8 +97,57 @@ export class PublishReceiver {
       this.#refuse(packet, topic, refusal)
       return
     }
+    if (topic.name.charCodeAt(0) === DOLLAR && this.#isAddressed(packet, topic)) return
     if (this.#state.policy.authorizePublish === undefined) this.#route(packet, topic)
     else this.#authorize(packet, topic)
+  }
+
+  /** Handles a message for a queue. Returns false for an ordinary topic. */
+  #isAddressed(packet: PublishPacket, topic: Topic): boolean {
+    const { queues } = this.#state
+    const address = queues?.address(topic) ?? null
+    if (queues === null || address === null) return false
+    if (address.kind === 'invalid') {
+      this.#refuse(packet, topic, address.reasonCode, address.sentence)
+      return true
+    }
+    if (address.kind === 'ack') {
+      this.#refuse(packet, topic, Reason.TopicNameInvalid, 'ack=explicit is not available in this version')
+      return true
+    }
+    const decision = queues.authorizePublish(this.#view, address, packet.qos, packet.retain)
+    if (typeof decision !== 'object') this.#addressed(packet, topic, address, decision)
+    else this.#addressLater(withoutViews(packet), topic, address, decision)
+    return true
+  }
+
+  #addressLater(
+    kept: PublishPacket,
+    topic: Topic,
+    address: QueueAddress,
+    decision: Promise<QueueDecision>,
+  ): void {
+    this.#input.whenAnswered(decision, (decided) => this.#addressed(kept, topic, address, decided))
+  }
+
+  #addressed(packet: PublishPacket, topic: Topic, address: QueueAddress, decision: QueueDecision): void {
+    if (decision !== true && decision !== 'may-declare') {
+      this.#refuse(packet, topic, Reason.NotAuthorized)
+      return
+    }
+    const inlet = this.#state.queues!.inletOf(
+      address,
+      decision === 'may-declare',
+      packet.retain,
+      this.#view.clientId,
+    )
+    if ('reasonCode' in inlet) {
+      this.#refuse(packet, topic, inlet.reasonCode, inlet.reason)
+      return
+    }
+    const inner = address.topic === null ? NO_TOPIC : new Topic(address.topic)
+    const message = this.#message({ ...packet, isShared: false }, inner)
+    this.#answer(packet, topic, this.#parts.publisher.publishInto(inlet, message, this.#session))
   }
 
   #authorize(packet: PublishPacket, topic: Topic): void {
@@ -238,11 +292,15 @@ export class PublishReceiver {
   #admit(packet: PublishPacket, topic: Topic): void {
     const { publisher } = this.#parts
     const message = this.#message(packet, topic)
-    const outcome = publisher.publish(message, this.#session)
+    this.#answer(packet, topic, publisher.publish(message, this.#session))
+  }
+
+  /** Acknowledges a message that was published, or refuses it. */
+  #answer(packet: PublishPacket, topic: Topic, outcome: PublishOutcome): void {
     const { reasonCode, underWay, durableAt } = outcome
     if (reasonCode >= Reason.UnspecifiedError) {
       if (isShortage(outcome.refusedBy)) this.#exhausted(packet, topic, reasonCode)
-      else this.#refuse(packet, topic, reasonCode)
+      else this.#refuse(packet, topic, reasonCode, outcome.detail)
       return
     }
     const { packetId, qos } = packet
@@ -301,25 +359,30 @@ export class PublishReceiver {
    * acknowledged as usual [MQTT-3.3.5-2], and one that a limit refuses ends the connection, so that the
    * client keeps it.
    */
-  #refuse(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
+  #refuse(packet: PublishPacket, topic: Topic, reasonCode: Reason, why: string | null = null): void {
     if (reasonCode === Reason.NotAuthorized) {
       this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
     }
     const isIgnored = reasonCode === Reason.NotAuthorized && this.#state.policy.deniedBefore5 !== 'disconnect'
     if (this.#version < 5 && !isIgnored) {
-      this.#connection.disconnect(reasonCode, `PUBLISH to ${topic.name} was refused`)
+      this.#connection.disconnect(reasonCode, why ?? `PUBLISH to ${topic.name} was refused`)
       return
     }
     const answer = this.#version < 5 ? Reason.Success : reasonCode
-    if (packet.qos === 1) this.#sender.acknowledge('puback', packet.packetId, answer, 0, 1)
+    if (packet.qos === 1) this.#refused('puback', packet.packetId, answer, why)
     if (packet.qos !== 2) return
     if (this.#version < 5) {
       this.#session.addInbound(packet.packetId, this.#digest)
       this.#sender.acknowledge('pubrec', packet.packetId, answer, this.#session.durableAt, 0)
     } else {
       this.#receivingIds?.delete(packet.packetId)
-      this.#sender.acknowledge('pubrec', packet.packetId, answer, 0, 1)
+      this.#refused('pubrec', packet.packetId, answer, why)
     }
+  }
+
+  #refused(type: 'puback' | 'pubrec', packetId: number, reasonCode: Reason, why: string | null): void {
+    if (why === null) this.#sender.acknowledge(type, packetId, reasonCode, 0, 1)
+    else this.#sender.refuse(type, packetId, reasonCode, why)
   }
 
   /** Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
@@ -329,10 +392,10 @@ export class PublishReceiver {
     const refused = packet.reasonCode >= Reason.UnspecifiedError
     switch (packet.type) {
       case 'puback':
-        this.#expectKind(session.puback(packetId, refused), 'PUBACK', packetId)
+        this.#expectKind(session.puback(packetId, refused, packet), 'PUBACK', packetId)
         break
       case 'pubrec':
-        this.#pubrec(session, packetId, refused)
+        this.#pubrec(session, packet, refused)
         break
       case 'pubcomp':
         this.#expectKind(session.pubcomp(packetId), 'PUBCOMP', packetId)
@@ -345,8 +408,9 @@ export class PublishReceiver {
     this.#parts.retainedDelivery.resume(session)
   }
 
-  #pubrec(session: Session, packetId: number, refused: boolean): void {
-    const outcome = session.pubrec(packetId, refused)
+  #pubrec(session: Session, packet: AcknowledgePacket, refused: boolean): void {
+    const { packetId } = packet
+    const outcome = session.pubrec(packetId, refused, packet)
     this.#expectKind(outcome, 'PUBREC', packetId)
     // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
     if (outcome === 'completed' || refused) return

@@ -2,7 +2,7 @@
  * Handles SUBSCRIBE and UNSUBSCRIBE of one Network Connection: checks the whole packet, then works in slices.
  */
 import type { FilterReader } from '../../mqtt/codec/filter-reader.ts'
-import { encodeSuback } from '../../mqtt/codec/subscribe.ts'
+import { encodeExplainedSuback, encodeSuback } from '../../mqtt/codec/subscribe.ts'
 import { encodeUnsuback } from '../../mqtt/codec/unsubscribe.ts'
 import { variableByteIntegerBytes } from '../../mqtt/field.ts'
 import { CHARACTER_BITS } from '../../mqtt/meter.ts'
@@ -42,6 +42,10 @@ interface Handled {
   /** The first topic filter that needs a feature that is not available, and the feature. */
   unavailable: Unavailable | null
   readonly reasonCodes: number[]
+  /** Why the first refused Subscription to a queue was refused; null for none. */
+  reason: string | null
+  /** The commit of the queues that were declared; 0 for none. */
+  durableAt: number
 }
 
 export class SubscribeReceiver {
@@ -94,7 +98,16 @@ export class SubscribeReceiver {
   }
 
   #begin(reader: FilterReader, isInUse: boolean): Handled {
-    this.#handled = { reader, isInUse, count: 0, invalid: null, unavailable: null, reasonCodes: [] }
+    this.#handled = {
+      reader,
+      isInUse,
+      count: 0,
+      invalid: null,
+      unavailable: null,
+      reasonCodes: [],
+      reason: null,
+      durableAt: 0,
+    }
     return this.#handled
   }
 
@@ -160,16 +173,18 @@ export class SubscribeReceiver {
     this.#input.whenAnswered(decisions, (decided) => {
       const session = this.#session
       const { subscribing, retainedDelivery, backlog } = this.#parts
-      const { subscriptionIdentifier: identifier } = reader
-      const done = subscribing.subscribe(this.#view, session, requests, identifier, decided)
+      const { subscriptionIdentifier: identifier, userProperties } = reader
+      const done = subscribing.subscribe(this.#view, session, requests, identifier, decided, userProperties)
       for (const reasonCode of done.reasonCodes) reasonCodes.push(reasonCode)
+      handled.reason ??= done.reason
+      handled.durableAt = Math.max(handled.durableAt, done.durableAt)
       const isLast = reasonCodes.length === handled.count
       if (from > 0 || !isLast) retainedDelivery.enlist(session, done.wanting, identifier)
       if (!isLast) {
         this.#later(handled, () => this.#subscribeFrom(handled))
         return
       }
-      this.#answer(handled, encodeSuback, session.durableAt)
+      this.#suback(handled, Math.max(session.durableAt, handled.durableAt))
       if (from === 0) retainedDelivery.start(session, done.wanting, identifier)
       else retainedDelivery.resume(session)
       backlog.resume(session)
@@ -204,6 +219,19 @@ export class SubscribeReceiver {
     if (!isInUse) return false
     for (let index = 0; index < count; index++) reasonCodes.push(Reason.PacketIdentifierInUse)
     return true
+  }
+
+  /** Answers SUBSCRIBE, and says why a queue refused a Subscription where the client hears it. */
+  #suback(handled: Handled, durableAt: number): void {
+    const { reader, reasonCodes, reason } = handled
+    if (reason === null || !this.#sender.explains) {
+      this.#answer(handled, encodeSuback, durableAt)
+      return
+    }
+    this.#handled = null
+    const { maximumPacketSize } = this.#sender
+    const bytes = encodeExplainedSuback(reader.packetId, reasonCodes, reason, maximumPacketSize)
+    this.#sender.send(bytes, durableAt)
   }
 
   #answer({ reader, reasonCodes }: Handled, encode: typeof encodeSuback, durableAt: number): void {

@@ -13,6 +13,8 @@ export class PublishOutcome {
   reasonCode: Reason = Reason.Success
   /** The limit that refused the message; null when none did. */
   refusedBy: Limit | null = null
+  /** Why, for the client; null where the Reason Code says enough. */
+  detail: string | null = null
   /** Sessions that took the message. */
   receivers = 0
   /**
@@ -26,6 +28,7 @@ export class PublishOutcome {
   reset(): void {
     this.reasonCode = Reason.Success
     this.refusedBy = null
+    this.detail = null
     this.receivers = 0
     this.durableAt = 0
     this.underWay = null

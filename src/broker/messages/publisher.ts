@@ -1,24 +1,25 @@
 /** HOT. An Application Message finds its receivers (sections 3.3.4, 4.5, 4.6, 4.8.2). */
-import { type Delivery, type Message, NO_IDENTIFIERS, type Topic } from '../../mqtt/message.ts'
+import { type Delivery, Message, NO_IDENTIFIERS, NO_TOPIC, Topic } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
+import { type Inlet, NO_INLETS } from '../../routing/inlet.ts'
 import type { Route } from '../../routing/route.ts'
 import { mergeWithout, type RouteEntry, type ShareGroup } from '../../routing/subscription.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
-import { usageOf } from '../accounts/usage.ts'
-import type { Limit } from '../boundary/events.ts'
 import type { DiskRelief } from '../relief/disk-relief.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
-import { hasRoomToRetain, retainedExcess, retainerOf } from '../relief/quotas.ts'
 import { MEMBER_BITS, type ShareBacklog, sharedDelivery } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
-import { SLICE_UNITS, UNITS } from '../state/work.ts'
+import { UNITS } from '../state/work.ts'
 import { CROWD_MIN, FanOut, FanOutQueue } from './fan-out.ts'
 import { PublishOutcome } from './publish-outcome.ts'
+import { PublishRefusals } from './publish-refusals.ts'
 import type { RetainedDelivery } from './retained-delivery.ts'
 import { RetainedMessages } from './retained-messages.ts'
 import { hasStored, isMatched } from './route-receivers.ts'
 import { chooseMember } from './share-member.ts'
+
+const DOLLAR = 0x24
 
 /** A publication that another one interrupts. */
 interface Publication {
@@ -36,8 +37,7 @@ export class Publisher {
   readonly #state: ServerState
   readonly #retainedDelivery: RetainedDelivery
   readonly #backlog: ShareBacklog
-  readonly #disk: DiskRelief
-  readonly #kept: KeptRelief
+  readonly #refusals: PublishRefusals
   readonly #fanOuts: FanOutQueue
   /** The outcome for the latest message: one object for all. */
   #outcome = new PublishOutcome()
@@ -58,8 +58,7 @@ export class Publisher {
     kept: KeptRelief,
   ) {
     this.#state = state
-    this.#disk = disk
-    this.#kept = kept
+    this.#refusals = new PublishRefusals(state, backlog, disk, kept)
     this.retained = new RetainedMessages(state, retainedDelivery.live)
     this.#retainedDelivery = retainedDelivery
     this.#backlog = backlog
@@ -96,6 +95,10 @@ export class Publisher {
    * Server.
    */
   publish(message: Message, publisher: Session | null): PublishOutcome {
+    if (message.topic.name.charCodeAt(0) === DOLLAR) {
+      const outcome = this.#publishAddressed(message, publisher, false)
+      if (outcome !== null) return outcome
+    }
     const outer = this.#begin(message)
     try {
       this.#publish(message, publisher)
@@ -110,18 +113,69 @@ export class Publisher {
     this.#outcome.reset()
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
       // While stored Sessions are being read again, the receivers are not known.
-      this.#refuse('disk', message, unavailable)
+      this.#refusals.refuse(this.#outcome, 'disk', message, unavailable)
       return
     }
     const route = router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
     const mayBeFull = message.qos > 0 && this.#state.limits.queueFull === 'refuse'
     if (stores || message.retain || mayBeFull) {
-      if (this.#isRefused(message, publisher, route, stores)) return
+      if (this.#refusals.isRefused(this.#outcome, message, publisher, route, stores)) return
     }
     // At QoS 2 it is durable as a whole: after a crash in the middle, the publisher would send it again to
     // some who have it.
     this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)
+  }
+
+  /**
+   * Puts a message of this process, or a Will, into the queue that its topic names. Null for an ordinary
+   * topic. PUBLISH packets are checked before they come here.
+   */
+  #publishAddressed(message: Message, publisher: Session | null, isAdmitted: boolean): PublishOutcome | null {
+    const { queues } = this.#state
+    const address = queues?.address(message.topic) ?? null
+    if (queues === null || address === null) return null
+    const inlet =
+      address.kind === 'queue'
+        ? queues.inletOf(address, isAdmitted || publisher === null, message.retain, message.publisher)
+        : { reasonCode: Reason.TopicNameInvalid, reason: `nothing can be published to ${message.topic.name}` }
+    if ('reasonCode' in inlet) {
+      this.#outcome.reset()
+      this.#outcome.reasonCode = inlet.reasonCode
+      this.#outcome.detail = inlet.reason
+      return this.#outcome
+    }
+    const topic = address.kind === 'queue' && address.topic !== null ? new Topic(address.topic) : NO_TOPIC
+    const { payload, qos, retain, properties, expiresAt, publisher: clientId } = message
+    const inner = Message.of({ topic, payload, qos, retain, properties, expiresAt, publisher: clientId })
+    return this.publishInto(inlet, inner, publisher, isAdmitted)
+  }
+
+  /**
+   * Puts a message straight into one queue. No Subscription to its topic sees it, and it is not retained.
+   * `publisher` is null for the Server. With `isAdmitted` nothing refuses it any more, as with Wills.
+   */
+  publishInto(inlet: Inlet, message: Message, publisher: Session | null, isAdmitted = false): PublishOutcome {
+    const outer = this.#begin(message)
+    try {
+      const outcome = this.#outcome
+      outcome.reset()
+      const { unavailable, store } = this.#state
+      const stores = message.qos > 0
+      if (unavailable !== null && stores) this.#refusals.refuse(this.#outcome, 'disk', message, unavailable)
+      else if (
+        isAdmitted ||
+        !stores ||
+        !this.#refusals.isRefused(this.#outcome, message, publisher, toInlet(inlet), true)
+      ) {
+        outcome.durableAt = stores ? store.openSequence : 0
+        inlet.append(message)
+        this.#fannedOut(message)
+      }
+      return outcome
+    } finally {
+      this.#end(outer)
+    }
   }
 
   /**
@@ -164,6 +218,9 @@ export class Publisher {
    * any.
    */
   publishAdmitted(message: Message, publisher: Session | null): void {
+    if (message.topic.name.charCodeAt(0) === DOLLAR) {
+      if (this.#publishAddressed(message, publisher, true) !== null) return
+    }
     const outer = this.#begin(message)
     try {
       this.#publishAdmitted(message, publisher)
@@ -176,7 +233,7 @@ export class Publisher {
     this.#outcome.reset()
     const route = this.#state.router.route(message.topic)
     const stores = message.qos > 0 && hasStored(route)
-    const retains = message.retain && !this.#isRetainingRefused(message, publisher)
+    const retains = message.retain && !this.#refusals.isRetainingRefused(this.#outcome, message, publisher)
     this.#admit(message, route, publisher, stores, retains, true)
   }
 
@@ -195,6 +252,7 @@ export class Publisher {
       this.#giveOutInSlices(message, publisher, retains, isWhole && (stores || retains))
     } else {
       if (retains) this.retained.put(message, publisher)
+      if (route.inlets !== NO_INLETS) appendTo(route.inlets, message)
       this.#fanOut(message, route, publisher)
       this.#fannedOut(message)
     }
@@ -286,6 +344,7 @@ export class Publisher {
     fanOut.changes = router.changeCount
     fanOut.stores = retains || (message.qos > 0 && hasStored(route))
     if (retains) this.retained.put(message, publisher)
+    if (route.inlets !== NO_INLETS) appendTo(route.inlets, message)
     if (this.#retainedDelivery.size === 0) return route
     this.#retainedDelivery.live.published(message)
     fanOut.liveBefore = this.#retainedDelivery.live.before
@@ -395,94 +454,13 @@ export class Publisher {
     subscriber.deliver(delivery, durableAt)
     return true
   }
-
-  /** Refuses a message for which there is no room. Returns whether it did. */
-  #isRefused(message: Message, publisher: Session | null, route: Route<Session>, stores: boolean): boolean {
-    const { limits, store, memoryRefusal } = this.#state
-    const retains = message.retain && message.payloadBytes > 0
-    const short = stores || retains ? store.refusalFor(message.size) : null
-    if (short !== null && !this.#clears(message)) return this.#refuse('disk', message, short)
-    if (this.#disk.pressed !== null && (stores || retains) && publisher !== null && !this.#clears(message)) {
-      const refusal = this.#disk.refusal(usageOf(publisher))
-      if (refusal !== null) {
-        this.#state.counters.relief['publish-refused']++
-        return this.#refuse('disk', message, refusal)
-      }
-    }
-    if (memoryRefusal !== null && (stores || retains) && !this.#clears(message)) {
-      return this.#refuse('memoryBytesMax', message, memoryRefusal)
-    }
-    if (retains && this.#isRetainingRefused(message, publisher)) return true
-    if (
-      message.qos > 0 &&
-      limits.queueFull === 'refuse' &&
-      anyQueueFull(this.#state, this.#backlog, route, message)
-    ) {
-      return this.#refuse(
-        'queueMessagesMax',
-        message,
-        `the queue of a subscriber of ${message.topic.name} is full`,
-      )
-    }
-    return false
-  }
-
-  /**
-   * Whether the message clears a retained one that takes at least as much room: its subscribers may store it.
-   */
-  #clears({ retain, payloadBytes, topic, size }: Message): boolean {
-    if (!retain || payloadBytes > 0) return false
-    const previous = this.#state.retained.get(topic.name)
-    return previous !== undefined && size <= previous.size
-  }
-
-  /** Whether retaining the message takes no more room than now. */
-  #replaces({ topic, size, payloadBytes }: Message): boolean {
-    return payloadBytes === 0 || size <= (this.#state.retained.get(topic.name)?.size ?? 0)
-  }
-
-  /**
-   * Refuses to retain beyond the limits. Returns whether it did. The Server's own values and expired messages
-   * do not count.
-   */
-  #isRetainingRefused(message: Message, publisher: Session | null): boolean {
-    const { counters, retainedExpiry, work } = this.#state
-    if (this.#kept.pressed !== null && !this.#replaces(message)) {
-      const user = retainerOf(this.#state, message, publisher)
-      const refusal = user === null ? null : this.#kept.refusal(user)
-      if (refusal !== null) {
-        counters.relief['publish-refused']++
-        return this.#refuse('memoryBytesMax', message, refusal)
-      }
-    }
-    if (message.payloadBytes === 0 || hasRoomToRetain(this.#state, message, publisher)) return false
-    const now = this.#state.now()
-    if (retainedExpiry.nextTime <= now) retainedExpiry.advance(now, work.units + SLICE_UNITS / 10)
-    const excess = retainedExcess(this.#state, message, publisher)
-    return excess !== null && this.#refuse(excess.limit, message, excess.detail)
-  }
-
-  #refuse(limit: Limit, message: Message, detail: string): true {
-    this.#outcome.refusedBy = limit
-    this.#outcome.reasonCode = Reason.QuotaExceeded
-    this.#state.counters.publishRefused++
-    this.#state.limited(limit, message.publisher, detail)
-    return true
-  }
 }
 
-function anyQueueFull(
-  state: ServerState,
-  backlog: ShareBacklog,
-  route: Route<Session>,
-  message: Message,
-): boolean {
-  for (const entry of route.entries) {
-    if (entry.qos > 0 && !entry.subscriber.ended && entry.subscriber.queueFullFor(message)) return true
-  }
-  for (const group of route.groups) {
-    const member = group.members[chooseMember(state, backlog, group, message)]
-    if (member !== undefined && member.options.qos > 0 && member.subscriber.queueFullFor(message)) return true
-  }
-  return false
+function appendTo(inlets: readonly Inlet[], message: Message): void {
+  for (let at = 0; at < inlets.length; at++) inlets[at]!.append(message)
+}
+
+/** The Route of a message that goes into one queue alone. */
+function toInlet(inlet: Inlet): Route<Session> {
+  return { sole: null, entries: [], groups: [], inlets: [inlet] }
 }

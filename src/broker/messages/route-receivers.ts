@@ -1,4 +1,5 @@
 /** HOT. Asks about the Sessions that a Route names. */
+import { NO_INLETS } from '../../routing/inlet.ts'
 import type { Route } from '../../routing/route.ts'
 import type { Session } from '../../session/session.ts'
 
@@ -7,7 +8,8 @@ const ENDED_MAX = 64
 
 /** Whether a Session that has not ended subscribed to the topic: a Route may still name ended ones. */
 export function isMatched(route: Route<Session>): boolean {
-  return route.sole === null ? isMatchedByAny(route) : !route.sole.subscriber.ended
+  if (route.sole !== null) return !route.sole.subscriber.ended
+  return route.inlets !== NO_INLETS || isMatchedByAny(route)
 }
 
 function isMatchedByAny({ entries, groups }: Route<Session>): boolean {
@@ -20,10 +22,11 @@ function isMatchedByAny({ entries, groups }: Route<Session>): boolean {
   return false
 }
 
-/** Whether a stored Session is to get a message above QoS 0. */
+/** Whether a stored Session is to get a message above QoS 0, or a queue. */
 export function hasStored(route: Route<Session>): boolean {
   const { sole } = route
-  return sole === null ? hasStoredAmong(route) : sole.qos > 0 && isKept(sole.subscriber)
+  if (sole !== null) return sole.qos > 0 && isKept(sole.subscriber)
+  return route.inlets !== NO_INLETS || hasStoredAmong(route)
 }
 
 function hasStoredAmong({ entries, groups }: Route<Session>): boolean {

@@ -11,6 +11,7 @@ import type { Session } from '../../session/session.ts'
 import type { Publisher } from '../messages/publisher.ts'
 import { MEMBER_BITS } from '../relief/share-backlog.ts'
 import type { ServerState } from '../state/server-state.ts'
+import { removeSubscription } from '../state/subscriptions.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
 /** Messages whose bodies are read back at a time, for members that can take them from memory only. */
@@ -104,12 +105,12 @@ export class EndedSessions {
 
   /** Removes Subscriptions. Returns false if some are left. */
   #unsubscribe({ session, filters, isKept }: EndedSession, until: number): boolean {
-    const { router, store, work } = this.#state
+    const { store, work } = this.#state
     while (work.units < until) {
       const next = filters.next()
       if (next.done === true) return true
       const filter = next.value
-      router.unsubscribe(session, filter)
+      removeSubscription(this.#state, session, filter)
       // Subscriptions of the first slice are deleted together with the Session.
       if (isKept) store.deleteSubscription(session.id, filter)
       session.subscriptions.delete(filter)

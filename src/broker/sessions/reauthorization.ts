@@ -134,8 +134,9 @@ export class Reauthorization {
   #look(session: Session, filter: string): void {
     const record = session.subscriptions.get(filter)
     if (record === undefined) return
-    const { policy } = this.#state
-    const decision = policy.authorizeSubscribe?.(this.#state.viewOf(session), filter, record.qos) ?? true
+    const { policy, queues } = this.#state
+    const canonical = queues?.canonical(filter) ?? filter
+    const decision = policy.authorizeSubscribe?.(this.#state.viewOf(session), canonical, record.qos) ?? true
     if (!(decision instanceof Promise)) {
       this.#decided(session, filter, decision === true)
       return

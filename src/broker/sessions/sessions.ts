@@ -262,6 +262,7 @@ export class Sessions {
     this.#state.forgetSweep(session)
     this.#state.suspended.delete(session)
     this.#state.usage.sessionRemoved(session)
+    this.#state.queues?.ended(session)
     session.ended = true
     sessions.delete(session.clientId)
     sessionsById.delete(session.id)

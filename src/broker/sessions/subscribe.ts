@@ -1,6 +1,8 @@
 /** Handles SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11). */
-import type { SubscribeRequest, SubscriptionOptions } from '../../mqtt/packet.ts'
+import type { QoS, SubscribeRequest, SubscriptionOptions, UserProperties } from '../../mqtt/packet.ts'
+import { NO_USER_PROPERTIES } from '../../mqtt/properties/reader.ts'
 import { ProtocolError, Reason, SUBACK_REFUSALS } from '../../mqtt/reason.ts'
+import type { InvalidAddress, QueueSubscription } from '../../mqtt/server-topics.ts'
 import { parseFilter, topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { innerFilter } from '../../routing/filter.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
@@ -12,11 +14,13 @@ import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import { subscriptionExcess } from '../relief/quotas.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
+import type { QueueDecision } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
+import { addSubscription, removeSubscription } from '../state/subscriptions.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 
 /** A policy's answer to one request: granted, or the Reason Code that refuses. */
-type Decision = boolean | Reason
+type Decision = QueueDecision
 
 /** A feature that a topic filter needs and the Server does not offer. */
 export interface Unavailable {
@@ -29,6 +33,8 @@ const UNAVAILABLE_CODES = {
   wildcardSubscriptionAvailable: Reason.WildcardSubscriptionsNotSupported,
 } as const
 
+const DOLLAR = 0x24
+
 /** Cost of asking a policy about one Subscription, in units. */
 export const ASK_UNITS = 20
 
@@ -40,6 +46,21 @@ export interface Subscribed {
   readonly reasonCodes: readonly number[]
   /** Requests whose retained messages are to be sent. */
   readonly wanting: readonly SubscribeRequest[]
+  /** Why the first request about a queue was refused; null if none was. */
+  readonly reason: string | null
+  /** The commit that SUBACK waits for, besides that of the Session; 0 for none. */
+  readonly durableAt: number
+}
+
+/** A SUBSCRIBE, or a slice of it, that is being handled. */
+interface Handled {
+  readonly view: ClientView
+  readonly session: Session
+  readonly identifier: number
+  readonly userProperties: UserProperties
+  readonly wanting: SubscribeRequest[]
+  reason: string | null
+  durableAt: number
 }
 
 export class Subscribing {
@@ -118,16 +139,25 @@ export class Subscribing {
 
   /** Asks the policy about every request. Returns a promise only if the policy does. */
   authorize(view: ClientView, requests: readonly SubscribeRequest[]): Decision[] | Promise<Decision[]> {
-    const { policy } = this.#state
-    if (policy.authorizeSubscribe === undefined) return requests.map(() => true)
     const decisions: (Decision | Promise<Decision>)[] = []
     let waits = false
     for (const { filter, qos } of requests) {
-      const decision = policy.authorizeSubscribe(view, filter, qos)
+      const decision = this.#authorize(view, filter, qos)
       waits ||= typeof decision === 'object'
       decisions.push(decision)
     }
     return waits ? Promise.all(decisions) : (decisions as Decision[])
+  }
+
+  #authorize(view: ClientView, filter: string, qos: QoS): Decision | Promise<Decision> {
+    const asked = this.#asked(filter)
+    if (asked?.kind === 'queue') return this.#state.queues!.authorizeSubscribe(view, asked, qos)
+    return this.#state.policy.authorizeSubscribe?.(view, filter, qos) ?? true
+  }
+
+  /** Returns the meaning of a filter to queues; null for an ordinary one. */
+  #asked(filter: string): QueueSubscription | InvalidAddress | null {
+    return filter.charCodeAt(0) === DOLLAR ? (this.#state.queues?.subscription(filter) ?? null) : null
   }
 
   /** Grants or refuses the requests of a packet, or of a slice of it, one by one [MQTT-3.8.4-5]. */
@@ -137,27 +167,34 @@ export class Subscribing {
     requests: readonly SubscribeRequest[],
     identifier: number,
     decisions: readonly Decision[],
+    userProperties: UserProperties = NO_USER_PROPERTIES,
   ): Subscribed {
     const wanting: SubscribeRequest[] = []
+    const handled: Handled = {
+      view,
+      session,
+      identifier,
+      userProperties,
+      wanting,
+      reason: null,
+      durableAt: 0,
+    }
     const isHeard = this.#state.events.has('subscribed')
     const reasonCodes = requests.map((request, index) => {
-      const reasonCode = this.#subscribeOne(session, request, identifier, decisions[index]!, wanting)
+      const reasonCode = this.#subscribeOne(handled, request, decisions[index]!)
       if (isHeard) {
         this.#state.events.emit('subscribed', { client: view, filter: request.filter, reasonCode })
       }
       return reasonCode
     })
-    return { reasonCodes, wanting }
+    return { reasonCodes, wanting, reason: handled.reason, durableAt: handled.durableAt }
   }
 
-  #subscribeOne(
-    session: Session,
-    request: SubscribeRequest,
-    identifier: number,
-    decision: Decision,
-    wanting: SubscribeRequest[],
-  ): number {
+  #subscribeOne(handled: Handled, request: SubscribeRequest, decision: Decision): number {
+    const { session, identifier, wanting } = handled
     const { filter } = request
+    const asked = this.#asked(filter)
+    if (asked !== null) return this.#consume(handled, request, asked, decision)
     if (decision !== true) return refusalCode(decision)
     const inner = innerFilter(filter)
     const refused = this.#refusal(session, filter, inner)
@@ -175,6 +212,34 @@ export class Subscribing {
     return qos
   }
 
+  /** Makes the Session a consumer of a queue. */
+  #consume(
+    handled: Handled,
+    request: SubscribeRequest,
+    asked: QueueSubscription | InvalidAddress,
+    decision: Decision,
+  ): number {
+    const { view, session, identifier, userProperties } = handled
+    if (asked.kind === 'invalid') {
+      handled.reason ??= asked.sentence
+      return asked.reasonCode
+    }
+    if (decision !== true && decision !== 'may-declare') return refusalCode(decision)
+    const refused = this.#refusal(session, request.filter, asked.canonical)
+    if (refused !== null) return refused
+    const mayDeclare = decision === 'may-declare'
+    const refusal = this.#state.queues!.admit({ view, session, request, asked, userProperties, mayDeclare })
+    if (refusal !== null) {
+      handled.reason ??= refusal.reason
+      return refusal.reasonCode
+    }
+    // A queue may have been declared, also by a Session that is not stored.
+    if (mayDeclare) handled.durableAt = this.#state.store.openSequence
+    const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
+    this.add(session, request.filter, { ...request, qos }, identifier)
+    return qos
+  }
+
   /** Adds or replaces one Subscription, also in the store. Returns true if it existed [MQTT-3.8.4-3]. */
   add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
     const { subscriptions } = session
@@ -182,13 +247,12 @@ export class Subscribing {
     if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
     this.#forgetSuspended(session, filter)
     const record = subscriptionRecord(options, identifier)
-    const held = this.#state.router.subscribe(session, filter, record, identifier)
+    const held = addSubscription(this.#state, session, filter, record)
     const count = subscriptions.size
-    // Uses the router's string, which all who subscribed to the same filter share.
-    subscriptions.set(held.filter, record)
-    if (session.stored) this.#state.store.putSubscription(session.id, held.filter, record)
+    subscriptions.set(held, record)
+    if (session.stored) this.#state.store.putSubscription(session.id, held, record)
     const existed = subscriptions.size === count
-    if (!existed) this.#state.usage.subscriptionAdded(session, held.filter)
+    if (!existed) this.#state.usage.subscriptionAdded(session, held)
     return existed
   }
 
@@ -239,7 +303,7 @@ export class Subscribing {
     if (!session.subscriptions.delete(filter)) return false
     this.#state.usage.subscriptionRemoved(session, filter)
     this.#forgetSuspended(session, filter)
-    this.#state.router.unsubscribe(session, filter)
+    removeSubscription(this.#state, session, filter)
     this.#retained.cancel(session, filter)
     if (session.stored) this.#state.store.deleteSubscription(session.id, filter)
     return true
@@ -256,11 +320,11 @@ export class Subscribing {
    * do not find it. Returns false if it is suspended already.
    */
   suspend(session: Session, filter: string): boolean {
-    const { suspended, router } = this.#state
+    const { suspended } = this.#state
     const filters = suspended.get(session) ?? new Map<string, boolean>()
     if (filters.has(filter)) return false
     suspended.set(session, filters)
-    router.unsubscribe(session, filter)
+    removeSubscription(this.#state, session, filter, true)
     filters.set(filter, this.#retained.cancel(session, filter))
     return true
   }
@@ -273,7 +337,7 @@ export class Subscribing {
     const record = session.subscriptions.get(filter)
     const wasUnderWay = this.#forgetSuspended(session, filter)
     if (record === undefined || wasUnderWay === undefined) return false
-    this.#state.router.subscribe(session, filter, record, record.identifier)
+    addSubscription(this.#state, session, filter, record)
     if (wasUnderWay) this.#retained.start(session, [{ filter, ...record }], record.identifier)
     this.#backlog.resume(session)
     return true
@@ -311,7 +375,8 @@ export class Subscribing {
 
   #ask(view: ClientView, session: Session, filter: string, isSame: () => boolean): void {
     const qos = session.subscriptions.get(filter)?.qos ?? 0
-    const decision = this.#state.policy.authorizeSubscribe?.(view, filter, qos) ?? true
+    const canonical = this.#state.queues?.canonical(filter) ?? filter
+    const decision = this.#state.policy.authorizeSubscribe?.(view, canonical, qos) ?? true
     if (decision === true) this.resume(session, filter)
     if (!(decision instanceof Promise)) return
     decision.then(
@@ -336,7 +401,7 @@ export class Subscribing {
 }
 
 /** Returns a Reason Code that SUBACK may have [MQTT-3.9.3-2]: a policy may have returned any. */
-function refusalCode(decision: false | Reason): Reason {
-  if (decision === false) return Reason.NotAuthorized
+function refusalCode(decision: Exclude<Decision, true>): Reason {
+  if (typeof decision !== 'number') return Reason.NotAuthorized
   return SUBACK_REFUSALS.has(decision) ? decision : Reason.UnspecifiedError
 }

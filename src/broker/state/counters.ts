@@ -36,6 +36,10 @@ export class Counters {
     'not-authorized': 0,
     'memory-short': 0,
     'session-ended': 0,
+    overflow: 0,
+    dead: 0,
+    superseded: 0,
+    purged: 0,
   }
 
   readonly limits = Object.fromEntries(LIMITS.map((limit) => [limit, 0])) as Record<Limit, number>

@@ -3,14 +3,16 @@
  * after the packets.
  */
 import type { Author, Message } from '../../mqtt/message.ts'
+import type { AcknowledgePacket } from '../../mqtt/packet.ts'
 import { PacketSlab } from '../../mqtt/slab.ts'
 import { TopicInterner } from '../../mqtt/topic-interner.ts'
+import type { QueueOptions } from '../../queue/queue-options.ts'
 import { RetainedTree } from '../../routing/retained.ts'
 import { Router } from '../../routing/router.ts'
-import type { SessionContext } from '../../session/context.ts'
+import type { QueueDelivery, SessionContext } from '../../session/context.ts'
 import type { DropReason } from '../../session/limits.ts'
 import type { Session } from '../../session/session.ts'
-import type { BootTime, Store, TimeDoubt, WillRecord } from '../../store/store.ts'
+import type { Store, TimeDoubt, WillRecord } from '../../store/store.ts'
 import { ChurnMap } from '../../structures/churn-map.ts'
 import { Incomplete, type Sender } from '../accounts/incomplete.ts'
 import { Rates } from '../accounts/rates.ts'
@@ -26,6 +28,8 @@ import { ConnectQueue } from './connect-queue.ts'
 import { Counters } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { ExpiredRetained } from './expired-retained.ts'
+import type { Host } from './host.ts'
+import { type Queues, restoreBodies } from './queue-port.ts'
 import type { HoldReason } from './read-gate.ts'
 import { ShareGroups } from './share-groups.ts'
 import { SharedCopies } from './shared-copies.ts'
@@ -43,20 +47,6 @@ const SWEEP_UNITS = 30
 
 /** Stands for the deadline of a queue while its sweep is under way. */
 const NO_DEADLINE: Deadline = { time: Number.NEGATIVE_INFINITY, action: null }
-
-/** The process as the core sees it: time, a way to run something later, randomness. */
-export interface Host {
-  /** Monotonic, in ms. */
-  now(): number
-  /** Wall clock, in ms since 1970. */
-  wallNow(): number
-  /** Time since the machine started; null if the machine does not tell it. */
-  bootTime(): BootTime | null
-  /** Runs the callback after pending input was read (`setImmediate`). */
-  defer(callback: () => void): void
-  /** A fresh, unguessable identifier of printable characters. */
-  randomId(): string
-}
 
 /** A client's Network Connection as the rest of the Server sees it. */
 export interface ClientConnection extends Sender {
@@ -123,6 +113,8 @@ export interface ServerOptions {
   readonly store: Store
   readonly limits: Readonly<Limits>
   readonly policy: Policy
+  /** The defaults without it. */
+  readonly queues?: QueueOptions
 }
 
 export class ServerState implements SessionContext {
@@ -198,6 +190,8 @@ export class ServerState implements SessionContext {
   look: () => void = () => {}
   readonly bans = new Bans(() => this.now())
   nextSessionId = 1
+  /** The queues; null where they are not enabled. Set by the Server. */
+  queues: Queues | null = null
   /** Clients that wait for the open block but not for those just before it. See `CommitPace`. */
   company = 0
   /**
@@ -453,8 +447,25 @@ export class ServerState implements SessionContext {
     this.usage.mark(session)
   }
 
+  settled(
+    session: Session,
+    delivery: QueueDelivery,
+    reasonCode: number,
+    packet: AcknowledgePacket | null,
+  ): void {
+    this.queues?.settled(session, delivery, reasonCode, packet)
+  }
+
+  loosened(session: Session): void {
+    this.queues?.loosened(session)
+  }
+
+  room(session: Session): void {
+    this.queues?.room(session)
+  }
+
   restore(session: Session, messages: readonly Message[]): void {
-    this.store.restore(messages).then(
+    restoreBodies(this, messages).then(
       () => {
         this.turn.begin()
         session.restored()

@@ -1,0 +1,247 @@
+/** The queues that there are: how they are declared, changed and deleted, in memory and in the store. */
+import { Reason } from '../../mqtt/reason.ts'
+import { isDeadLetterName } from '../../mqtt/server-topics.ts'
+import {
+  checkedProperties,
+  deadLetterQueue,
+  declarationError,
+  type GivenProperties,
+  PropertyError,
+  propertiesOf,
+  type QueueProperties,
+  writtenProperties,
+} from '../../queue/properties.ts'
+import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
+import type { DefinitionOrigin, DefinitionRecord, RecoveredLogs } from '../../store/log-store.ts'
+import type { QueueRefusal } from '../state/queue-port.ts'
+import type { ServerState } from '../state/server-state.ts'
+import { DeadLetters } from './dead-letters.ts'
+import { Queue, type QueueDefinition, type QueueSurroundings } from './queue.ts'
+
+/** Changes who consumes a queue, when its definition changes. Set by `QueueRoom`. */
+export interface ConsumerChanges {
+  /** Members of Shared Subscriptions become consumers of this queue. */
+  takeMembers(queue: Queue): void
+  /** They become members again. */
+  giveMembersBack(queue: Queue): void
+  /** Ends the consumers whose filters no longer fit the queue, or all of them. */
+  endConsumers(queue: Queue, which: 'all' | 'unfitting', reason: string): void
+}
+
+export class Definitions implements QueueSurroundings {
+  readonly state: ServerState
+  readonly byName = new Map<string, Queue>()
+  readonly byGroup = new Map<number, Queue>()
+  options: QueueOptions
+  /** Queues that were declared by use. */
+  byUse = 0
+  changes!: ConsumerChanges
+  readonly #deadLetters: DeadLetters
+
+  constructor(state: ServerState, options: QueueOptions) {
+    this.state = state
+    this.options = options
+    this.#deadLetters = new DeadLetters(state, (queue) => this.#deadLettersOf(queue))
+  }
+
+  get unsettledMax(): number {
+    return this.options.unsettledMax
+  }
+
+  get lookaheadMessagesMax(): number {
+    return this.options.lookaheadMessagesMax
+  }
+
+  bury(queue: Queue, death: Parameters<QueueSurroundings['bury']>[1]): void {
+    this.#deadLetters.add(queue, death)
+  }
+
+  /** Finds or makes the dead letter queue of another. */
+  #deadLettersOf(queue: Queue): Queue | null {
+    const name = deadLetterQueue(queue.name, queue.properties)
+    if (name === null) return null
+    const found = this.byName.get(name)
+    if (found !== undefined) return found.properties.filters.length === 0 ? found : null
+    if (!isDeadLetterName(name)) return null
+    const made = this.declare(name, propertiesByName(this.options, name), 'server', 'server')
+    return made instanceof Queue ? made : null
+  }
+
+  /**
+   * Makes a queue, which is not there yet; or says why it cannot. The definition goes with the open block.
+   */
+  declare(
+    name: string,
+    properties: QueueProperties,
+    origin: DefinitionOrigin,
+    by: string,
+  ): Queue | QueueRefusal {
+    const error = declarationError(name, properties)
+    if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
+    const excess = this.#excess(origin)
+    if (excess !== null) {
+      this.state.limited('queuesMax', origin === 'use' ? by : '', `${excess}; refused ${name}`)
+      return { reasonCode: Reason.QuotaExceeded, reason: excess }
+    }
+    const { logs } = this.state.store
+    const numbers = {
+      definition: logs.takeNumber(),
+      group: logs.takeNumber(),
+      logs: [logs.takeNumber()],
+    }
+    const definition = { name, numbers, origin, properties }
+    logs.putDefinition(numbers.definition, this.#recordOf(definition, false))
+    logs.putGroup(numbers.group, { definition: numbers.definition, kind: 'queue', name: '', filter: '' })
+    const queue = this.#add(new Queue(this, definition, null))
+    this.changes.takeMembers(queue)
+    this.state.events.emit('queueDeclared', { queue: name, by })
+    return queue
+  }
+
+  #excess(origin: DefinitionOrigin): string | null {
+    const { queuesMax, declaredByUseMax } = this.options
+    // Declarations of the operator, and dead letter queues, must not fail for those of clients.
+    if (origin !== 'use') return null
+    if (this.byName.size >= queuesMax) return `there are ${queuesMax} queues`
+    return this.byUse >= declaredByUseMax ? `${declaredByUseMax} queues were declared by use` : null
+  }
+
+  #add(queue: Queue): Queue {
+    this.byName.set(queue.name, queue)
+    this.byGroup.set(queue.numbers.group, queue)
+    if (queue.origin === 'use') this.byUse++
+    for (const filter of queue.properties.filters) this.state.router.addInlet(filter, queue)
+    return queue
+  }
+
+  #recordOf({ name, numbers, origin, properties }: QueueDefinition, paused: boolean) {
+    const written = JSON.stringify(writtenProperties(properties))
+    return { kind: 'queue', name, origin, properties: written, logs: numbers.logs, paused } as const
+  }
+
+  record(queue: Queue): void {
+    const { definition } = queue.numbers
+    this.state.store.logs.putDefinition(definition, this.#recordOf(queue, queue.isPaused))
+  }
+
+  /**
+   * Gives a queue other properties, from the next message on; or says why it cannot. With other filters it
+   * has to be empty: the topics of its messages would not match its consumers' filters [MQTT-3.3.2-3].
+   */
+  change(
+    queue: Queue,
+    properties: QueueProperties,
+    origin: DefinitionOrigin,
+    by: string,
+  ): QueueRefusal | null {
+    const { router } = this.state
+    const before = queue.properties.filters
+    const after = properties.filters
+    const error = declarationError(queue.name, properties)
+    if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
+    const isSame = before.length === after.length && after.every((filter) => before.includes(filter))
+    if (!isSame && queue.group.states.messages > 0) {
+      const reason = `queue ${queue.name} has messages, so its filters stay ${before.join(', ') || 'none'}`
+      return { reasonCode: Reason.TopicFilterInvalid, reason }
+    }
+    if (queue.shareFilter !== null) this.changes.giveMembersBack(queue)
+    for (const filter of before) if (!after.includes(filter)) router.removeInlet(filter, queue)
+    for (const filter of after) if (!before.includes(filter)) router.addInlet(filter, queue)
+    if (queue.origin === 'use') this.byUse--
+    queue.origin = origin
+    queue.change(properties)
+    this.record(queue)
+    this.changes.endConsumers(queue, 'unfitting', `queue ${queue.name} takes other messages now`)
+    this.changes.takeMembers(queue)
+    this.state.events.emit('queueChanged', { queue: queue.name, by })
+    return null
+  }
+
+  /** Deletes a queue with everything in it. */
+  delete(queue: Queue, by: string): void {
+    const { router, store, events } = this.state
+    this.changes.giveMembersBack(queue)
+    this.changes.endConsumers(queue, 'all', `queue ${queue.name} was deleted`)
+    for (const filter of queue.properties.filters) router.removeInlet(filter, queue)
+    this.byName.delete(queue.name)
+    this.byGroup.delete(queue.numbers.group)
+    if (queue.origin === 'use') this.byUse--
+    queue.close()
+    store.logs.deleteDefinition(queue.numbers.definition)
+    events.emit('queueDeleted', { queue: queue.name, by })
+  }
+
+  /** Applies the configuration. Returns notices. */
+  configure(options: QueueOptions): string[] {
+    this.options = options
+    const notices: string[] = []
+    const declared = new Map(options.declared.map(({ name, properties }) => [name, properties]))
+    for (const [name, given] of declared) this.#configureOne(name, given, notices)
+    for (const queue of this.byName.values()) {
+      if (queue.origin !== 'file') continue
+      queue.isOrphaned = !declared.has(queue.name)
+      if (queue.isOrphaned) {
+        notices.push(
+          `Queue ${queue.name} is not in the configuration any more, and stays until it is deleted.`,
+        )
+      }
+    }
+    return notices
+  }
+
+  #configureOne(name: string, given: GivenProperties, notices: string[]): void {
+    const properties = propertiesByName(this.options, name, given)
+    const queue = this.byName.get(name)
+    if (queue === undefined) {
+      const made = this.declare(name, properties, 'file', 'file')
+      if (!(made instanceof Queue)) notices.push(`Queue ${name} was not declared: ${made.reason}.`)
+      return
+    }
+    const isSame = JSON.stringify(queue.properties) === JSON.stringify(properties)
+    if (isSame && queue.origin === 'file') return
+    const refusal = this.change(queue, properties, 'file', 'file')
+    if (refusal !== null) notices.push(`Queue ${name} was not changed: ${refusal.reason}.`)
+  }
+
+  /** Takes over what the store has, before its Sessions. Returns notices. */
+  recover({ definitions, groups }: RecoveredLogs): string[] {
+    const notices: string[] = []
+    for (const { number, record } of definitions) {
+      const group = groups.find((one) => one.record.definition === number)
+      if (record.kind !== 'queue' || group === undefined) continue
+      const definition = {
+        name: record.name,
+        numbers: { definition: number, group: group.number, logs: record.logs },
+        origin: record.origin,
+        properties: this.#readProperties(record, notices),
+      }
+      this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
+    }
+    return notices
+  }
+
+  /** Reads stored properties. Of those of a later version, the defaults take the place. */
+  #readProperties({ name, properties }: DefinitionRecord, notices: string[]): QueueProperties {
+    const found = JSON.parse(properties) as Record<string, unknown>
+    try {
+      return propertiesOf(checkedProperties(found))
+    } catch (error) {
+      if (!(error instanceof PropertyError)) throw error
+      notices.push(`Queue ${name} has the default properties, since ${error.message}.`)
+      const { filters } = found
+      return propertiesOf(this.options.defaults, checkedProperties({ filters }))
+    }
+  }
+
+  /** Forgets all queues: the store is read again. */
+  clear(): void {
+    this.#deadLetters.clear()
+    for (const queue of this.byName.values()) {
+      for (const filter of queue.properties.filters) this.state.router.removeInlet(filter, queue)
+      queue.close()
+    }
+    this.byName.clear()
+    this.byGroup.clear()
+    this.byUse = 0
+  }
+}

@@ -1,0 +1,309 @@
+/** The queues of the Server. Its parts: `definitions`, and `consuming`. */
+import type { Message, Topic } from '../../mqtt/message.ts'
+import type { AcknowledgePacket, QoS } from '../../mqtt/packet.ts'
+import { Reason } from '../../mqtt/reason.ts'
+import {
+  type Address,
+  type InvalidAddress,
+  isDeadLetterName,
+  isReplyName,
+  parseAddress,
+  parseSubscription,
+  type QueueAddress,
+  type QueueSubscription,
+} from '../../mqtt/server-topics.ts'
+import type { Group } from '../../queue/group.ts'
+import { propertiesByUse, type QueueOptions } from '../../queue/queue-options.ts'
+import { filterMatches } from '../../routing/filter.ts'
+import type { Inlet } from '../../routing/inlet.ts'
+import type { QueueDelivery } from '../../session/context.ts'
+import type { Session } from '../../session/session.ts'
+import type { GroupState, RecoveredLogs } from '../../store/log-store.ts'
+import type { SubscriptionRecord } from '../../store/store.ts'
+import { type ClientView, mayDeclare } from '../boundary/policy.ts'
+import type { ConsumeRequest, QueueDecision, QueueRefusal, Queues } from '../state/queue-port.ts'
+import type { ServerState } from '../state/server-state.ts'
+import { Consuming } from './consuming.ts'
+import { Definitions } from './definitions.ts'
+import { HandedOut } from './queue-consumer.ts'
+
+/** How often queues that nobody uses are looked for, in ms. */
+const IDLE_MS = 10_000
+
+export class QueueRoom implements Queues {
+  readonly definitions: Definitions
+  readonly consuming: Consuming
+  readonly #state: ServerState
+  /** For the operator, of the latest recovery. */
+  readonly #notices: string[] = []
+
+  constructor(state: ServerState, options: QueueOptions) {
+    this.#state = state
+    this.definitions = new Definitions(state, options)
+    this.consuming = new Consuming(state, this.definitions)
+    this.definitions.changes = this.consuming
+  }
+
+  // ── its life ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes over the queues of the store. Sessions follow. */
+  recover(logs: RecoveredLogs | undefined): void {
+    if (logs !== undefined) this.#notices.push(...this.definitions.recover(logs))
+  }
+
+  /** Declares what the configuration says, once Sessions were taken over. Returns notices. */
+  configure(options: QueueOptions): readonly string[] {
+    this.#state.turn.begin()
+    const notices = [...this.#notices.splice(0), ...this.definitions.configure(options)]
+    this.#watchIdle()
+    return notices
+  }
+
+  #isWatching = false
+
+  #watchIdle(): void {
+    if (this.#isWatching || this.definitions.byUse === 0) return
+    this.#isWatching = true
+    this.#state.deadlines.at(this.#state.now() + IDLE_MS, () => {
+      this.#isWatching = false
+      if (this.#state.stopping) return
+      this.#state.turn.begin()
+      this.#deleteIdle()
+      this.#watchIdle()
+    })
+  }
+
+  #deleteIdle(): void {
+    const until = this.#state.now() - this.definitions.options.idleExpirySeconds * 1000
+    for (const queue of [...this.definitions.byName.values()]) {
+      this.#state.work.units++
+      if (queue.origin !== 'use') continue
+      if (!queue.isIdle) queue.idleSince = this.#state.now()
+      else if (queue.idleSince <= until) this.definitions.delete(queue, 'server')
+    }
+  }
+
+  /** Forgets everything, as the store is read again. Clients that consume try again. */
+  lost(): void {
+    const sessions = new Set<Session>()
+    for (const { consumers } of this.definitions.byName.values()) {
+      for (const { session } of consumers) sessions.add(session)
+    }
+    this.definitions.clear()
+    const reason = 'the disk is full: what was not acknowledged was not stored'
+    for (const session of sessions) {
+      this.#state.connected.get(session)?.disconnect(Reason.QuotaExceeded, reason)
+    }
+    this.consuming.count = 0
+  }
+
+  /** The Server stops: nothing more is handed out. */
+  stop(): void {
+    for (const queue of this.definitions.byName.values()) queue.close()
+  }
+
+  groupState(number: number): GroupState | undefined {
+    const group = this.definitions.byGroup.get(number)?.group
+    return group === undefined ? undefined : new KeptGroup(group)
+  }
+
+  get memoryBytes(): number {
+    let bytes = this.#state.store.logs.memoryBytes
+    for (const queue of this.definitions.byName.values()) bytes += queue.memoryBytes
+    return bytes
+  }
+
+  // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────
+
+  subscription(filter: string): QueueSubscription | InvalidAddress | null {
+    return parseSubscription(filter)
+  }
+
+  canonical(filter: string): string {
+    const asked = parseSubscription(filter)
+    return asked?.kind === 'queue' ? asked.canonical : filter
+  }
+
+  authorizeSubscribe(
+    view: ClientView,
+    { name, canonical, filter }: QueueSubscription,
+    qos: QoS,
+  ): QueueDecision | Promise<QueueDecision> {
+    const consumes = this.#state.policy.authorizeSubscribe?.(view, canonical, qos) ?? true
+    if (!this.#mayBeDeclared(name)) return consumes
+    return bothOf(consumes, mayDeclare(this.#state.policy, view, canonical, filter === null ? [] : [filter]))
+  }
+
+  /** Whether a queue that is not there may be declared by use. */
+  #mayBeDeclared(name: string): boolean {
+    const { byName, options } = this.definitions
+    return options.declare === 'auto' && !byName.has(name) && !isDeadLetterName(name) && !isReplyName(name)
+  }
+
+  admit(request: ConsumeRequest): QueueRefusal | null {
+    const refusal = this.consuming.admit(request)
+    this.#watchIdle()
+    return refusal
+  }
+
+  isConsumer(filter: string): boolean {
+    return filter.startsWith('$share/')
+      ? this.consuming.queueOf(filter) !== null
+      : parseSubscription(filter)?.kind === 'queue'
+  }
+
+  join(session: Session, filter: string, record: SubscriptionRecord): void {
+    this.consuming.join(session, filter, record)
+  }
+
+  leave(session: Session, filter: string, isDeprived: boolean): void {
+    this.consuming.leave(session, filter, isDeprived)
+  }
+
+  // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  address(topic: Topic): Address | null {
+    return parseAddress(topic.name)
+  }
+
+  authorizePublish(
+    view: ClientView,
+    { name, canonical }: QueueAddress,
+    qos: QoS,
+    retain: boolean,
+  ): QueueDecision | Promise<QueueDecision> {
+    const publishes = this.#state.policy.authorizePublish?.(view, canonical, qos, retain) ?? true
+    if (!this.#mayBeDeclared(name)) return publishes
+    return bothOf(publishes, mayDeclare(this.#state.policy, view, `$queue/${name}`, []))
+  }
+
+  inletOf(
+    { name, topic }: QueueAddress,
+    mayDeclareIt: boolean,
+    retain: boolean,
+    clientId: string,
+  ): Inlet | QueueRefusal {
+    if (retain) {
+      const reason = 'a message for a queue cannot be retained'
+      return { reasonCode: Reason.ImplementationSpecificError, reason }
+    }
+    const queue = this.definitions.byName.get(name)
+    if (queue === undefined) {
+      if (!mayDeclareIt) return { reasonCode: Reason.TopicNameInvalid, reason: `there is no queue ${name}` }
+      const properties = propertiesByUse(this.definitions.options, name, [])
+      const made = this.definitions.declare(name, properties, 'use', clientId)
+      this.#watchIdle()
+      return made
+    }
+    const { filters } = queue.properties
+    if (filters.length === 0 || (topic !== null && filters.some((filter) => filterMatches(filter, topic)))) {
+      return queue
+    }
+    const what = topic === null ? 'a message without a topic' : topic
+    return {
+      reasonCode: Reason.TopicNameInvalid,
+      reason: `queue ${name} takes ${filters.join(', ')}, not ${what}`,
+    }
+  }
+
+  // ── Sessions ────────────────────────────────────────────────────────────────────────────────────────────
+
+  settled(
+    session: Session,
+    delivery: QueueDelivery,
+    reasonCode: number,
+    packet: AcknowledgePacket | null,
+  ): void {
+    this.consuming.settled(session, delivery, reasonCode, packet)
+  }
+
+  loosened(session: Session): void {
+    this.consuming.loosened(session)
+  }
+
+  room(session: Session): void {
+    this.consuming.room(session)
+  }
+
+  back(session: Session): void {
+    this.consuming.back(session)
+  }
+
+  ended(session: Session): void {
+    this.consuming.ended(session)
+  }
+
+  recovered(session: Session): void {
+    this.consuming.recovered(session)
+  }
+
+  hasBody({ stored }: Message): boolean {
+    return stored instanceof HandedOut
+  }
+
+  async restore(messages: readonly Message[]): Promise<void> {
+    const { logs } = this.#state.store
+    for (const message of messages) {
+      const source = message.stored
+      const queue = source instanceof HandedOut ? this.definitions.byGroup.get(source.group) : undefined
+      if (!(source instanceof HandedOut) || queue === undefined || !message.evicted) continue
+      const { lane, sequence } = source
+      const log = queue.numbers.logs[lane]!
+      const segment = logs.segment(log, sequence) ?? (await logs.load(log, sequence))
+      if (segment?.has(sequence) !== true) {
+        throw new Error(`message ${sequence} of queue ${queue.name} is in flight and not in its log`)
+      }
+      const arriving = source.consumer.arriving(segment.message(sequence), source.handle)
+      message.expiresAt = arriving.expiresAt
+      message.restore(arriving.topic, arriving.properties, arriving.payload, arriving.publisher)
+    }
+  }
+}
+
+/** A group as the store keeps it. */
+class KeptGroup implements GroupState {
+  readonly counters: readonly number[] = []
+  readonly #group: Group
+
+  constructor(group: Group) {
+    this.#group = group
+  }
+
+  get lanes(): GroupState['lanes'] {
+    return this.#group.lanes
+  }
+
+  returned(): ReturnType<GroupState['returned']> {
+    return this.#group.returned()
+  }
+
+  held(): ReturnType<GroupState['held']> {
+    return this.#group.held()
+  }
+
+  get rememberedHead(): number {
+    return this.#group.rememberedHead
+  }
+
+  get rememberedTail(): number {
+    return this.#group.rememberedTail
+  }
+
+  remembered(from: number, to: number): ReturnType<GroupState['remembered']> {
+    return this.#group.remembered(from, to)
+  }
+}
+
+/** Joins the answers about a queue's use and its declaration. */
+function bothOf(
+  use: boolean | Reason | Promise<boolean | Reason>,
+  declares: boolean | Promise<boolean>,
+): QueueDecision | Promise<QueueDecision> {
+  if (typeof use !== 'object' && typeof declares !== 'object') return both(use, declares)
+  return Promise.all([use, declares]).then(([used, declared]) => both(used, declared))
+}
+
+function both(use: boolean | Reason, declares: boolean): QueueDecision {
+  if (use !== true) return use
+  return declares ? 'may-declare' : false
+}

@@ -1,0 +1,169 @@
+/** HOT. One queue: its definition, its machine and its consumers. It is an inlet of Routes. */
+import { Message } from '../../mqtt/message.ts'
+import { isDeadLetterName, QUEUED_TOPIC_BYTES_MAX } from '../../mqtt/server-topics.ts'
+import { Group } from '../../queue/group.ts'
+import type { Death } from '../../queue/group-context.ts'
+import { deadLetterQueue, type QueueProperties } from '../../queue/properties.ts'
+import type { GroupRules } from '../../queue/rules.ts'
+import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
+import type { DefinitionOrigin, RecoveredGroup } from '../../store/log-store.ts'
+import type { ServerState } from '../state/server-state.ts'
+import { UNITS } from '../state/work.ts'
+import type { QueueConsumer } from './queue-consumer.ts'
+import { type Owner, QueueContext, type QueueNumbers } from './queue-context.ts'
+
+/** Memory of a queue with nothing in it. */
+const QUEUE_BYTES = 2048
+
+/** Memory of a consumer. */
+const CONSUMER_BYTES = 512
+
+/** The Server around all queues. */
+export interface QueueSurroundings {
+  readonly state: ServerState
+  readonly unsettledMax: number
+  readonly lookaheadMessagesMax: number
+  /** Moves a message to the dead letters, and calls `moved` of its queue's group in a later turn. */
+  bury(queue: Queue, death: Death): void
+  /** Records the definition of a queue anew. */
+  record(queue: Queue): void
+}
+
+/** The definition of a queue. */
+export interface QueueDefinition {
+  readonly name: string
+  readonly numbers: QueueNumbers
+  readonly origin: DefinitionOrigin
+  readonly properties: QueueProperties
+}
+
+/** A queue as the store knows it. */
+export interface RecoveredQueue {
+  readonly isPaused: boolean
+  readonly group: RecoveredGroup
+}
+
+export class Queue implements Inlet, Owner {
+  readonly name: string
+  readonly numbers: QueueNumbers
+  readonly group: Group
+  readonly context: QueueContext
+  readonly consumers = new Set<QueueConsumer>()
+  origin: DefinitionOrigin
+  properties: QueueProperties
+  isPaused: boolean
+  /** Whether the file that declared it does so no more. */
+  isOrphaned = false
+  /** Broker time in ms since which it has been empty and without consumers, as far as was noticed. */
+  idleSince: number
+  readonly #surroundings: QueueSurroundings
+  readonly #state: ServerState
+  #isGone = false
+
+  constructor(
+    surroundings: QueueSurroundings,
+    definition: QueueDefinition,
+    recovered: RecoveredQueue | null,
+  ) {
+    const { name, numbers, origin, properties } = definition
+    this.#surroundings = surroundings
+    this.#state = surroundings.state
+    this.name = name
+    this.numbers = numbers
+    this.origin = origin
+    this.properties = properties
+    this.isPaused = recovered?.isPaused === true
+    this.idleSince = this.#state.now()
+    this.context = new QueueContext(this.#state, this)
+    const logs = numbers.logs.map((log) => this.#state.store.logs.log(log))
+    const recovery = recovered === null ? null : { ...recovered, logs }
+    this.group = new Group(this.context, numbers.group, this.#rules(), recovery)
+    this.context.group = this.group
+  }
+
+  #rules(): GroupRules {
+    const { unsettledMax, lookaheadMessagesMax } = this.#surroundings
+    const hasDeadLetters = deadLetterQueue(this.name, this.properties) !== null
+    const isDeadLetters = isDeadLetterName(this.name)
+    return { ...this.properties, hasDeadLetters, isDeadLetters, unsettledMax, lookaheadMessagesMax }
+  }
+
+  get unsettledMax(): number {
+    return this.#surroundings.unsettledMax
+  }
+
+  /** Memory of everything that is kept for it, without its logs. */
+  get memoryBytes(): number {
+    return QUEUE_BYTES + this.group.bytesHeld + CONSUMER_BYTES * this.consumers.size
+  }
+
+  /** Whether it is empty and nobody consumes it. */
+  get isIdle(): boolean {
+    return this.consumers.size === 0 && this.group.states.messages === 0
+  }
+
+  /** The filter of the Shared Subscriptions that consume it; null for none. */
+  get shareFilter(): string | null {
+    const { share, filters } = this.properties
+    return share && filters.length === 1 ? `$share/${this.name}/${filters[0]}` : null
+  }
+
+  // ── putting in ──────────────────────────────────────────────────────────────────────────────────────────
+
+  refusal(message: Message): InletRefusal | null {
+    if (message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) {
+      return { detail: `the topic is too long for queue ${this.name}` }
+    }
+    const refusal = this.group.refusal(message)
+    if (refusal === null) return null
+    const { limit, max } = refusal
+    if (limit === 'size') return { detail: `the message is too large for queue ${this.name} (${max} bytes)` }
+    return { detail: `queue ${this.name} is full (${max} ${limit})` }
+  }
+
+  append(message: Message): void {
+    if (this.#isGone) return
+    const { work, store, memoryRefusal } = this.#state
+    work.units += UNITS.storedDelivery
+    this.idleSince = this.#state.now()
+    const isShort = message.qos === 0 && (store.refusal !== null || memoryRefusal !== null)
+    if (isShort || message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) this.context.drop('overflow', 1)
+    else this.group.append(this.#withTimeToLive(message))
+  }
+
+  /** The earlier of its own expiry and the queue's holds. */
+  #withTimeToLive(message: Message): Message {
+    const { ttlSeconds } = this.properties
+    const expiresAt = this.#state.now() + ttlSeconds * 1000
+    if (expiresAt >= message.expiresAt) return message
+    const { topic, payload, properties, qos, retain, publisher } = message
+    return Message.of({ topic, payload, properties, qos, retain, publisher, expiresAt })
+  }
+
+  bury(death: Death): void {
+    this.#surroundings.bury(this, death)
+  }
+
+  // ── its life ────────────────────────────────────────────────────────────────────────────────────────────
+
+  change(properties: QueueProperties): void {
+    this.properties = properties
+    this.group.change(this.#rules())
+  }
+
+  paused(isPaused: boolean): void {
+    this.isPaused = isPaused
+    this.#surroundings.record(this)
+  }
+
+  get isGone(): boolean {
+    return this.#isGone
+  }
+
+  /** Nothing is put in or handed out from now on. */
+  close(): void {
+    this.#isGone = true
+    this.group.close()
+    this.context.close()
+  }
+}

@@ -1,0 +1,33 @@
+/** The consumers that one Session is, by filter. */
+import type { Session } from '../../session/session.ts'
+import type { QueueConsumer } from './queue-consumer.ts'
+
+export class SessionConsumers {
+  readonly byFilter = new Map<string, QueueConsumer>()
+  /** Unsubscribed, with messages that are not answered yet. */
+  readonly closing = new Set<QueueConsumer>()
+  #turn = 0
+
+  /** All of them, another one first each time: a Session's queues are served in turn. */
+  inTurn(): QueueConsumer[] {
+    const all = [...this.byFilter.values()]
+    if (all.length < 2) return all
+    this.#turn = (this.#turn + 1) % all.length
+    return [...all.slice(this.#turn), ...all.slice(0, this.#turn)]
+  }
+
+  *all(): IterableIterator<QueueConsumer> {
+    yield* this.byFilter.values()
+    yield* this.closing
+  }
+
+  /** Forgets those that are closing and have nothing left. */
+  sweep(): void {
+    for (const consumer of this.closing) if (consumer.member.isGone) this.closing.delete(consumer)
+  }
+}
+
+/** Returns the consumers that a Session is; null for none. */
+export function consumersOf({ consumers }: Session): SessionConsumers | null {
+  return consumers as SessionConsumers | null
+}

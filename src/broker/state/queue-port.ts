@@ -1,0 +1,107 @@
+/** The queues as the rest of the Server sees them. `broker/queues/` has them. */
+import type { Message, Topic } from '../../mqtt/message.ts'
+import type { AcknowledgePacket, QoS, SubscribeRequest, UserProperties } from '../../mqtt/packet.ts'
+import type { Reason } from '../../mqtt/reason.ts'
+import type { Address, InvalidAddress, QueueAddress, QueueSubscription } from '../../mqtt/server-topics.ts'
+import type { Inlet } from '../../routing/inlet.ts'
+import type { QueueDelivery } from '../../session/context.ts'
+import type { Session } from '../../session/session.ts'
+import type { Store, SubscriptionRecord } from '../../store/store.ts'
+import type { ClientView } from '../boundary/policy.ts'
+
+/**
+ * A policy's answer about a queue. `may-declare`: it does not exist yet, and the client may declare it by
+ * use.
+ */
+export type QueueDecision = boolean | Reason | 'may-declare'
+
+/** Why something about a queue is refused. */
+export interface QueueRefusal {
+  readonly reasonCode: Reason
+  /** A sentence without a full stop, for the client and the log. */
+  readonly reason: string
+}
+
+/** A SUBSCRIBE to a queue. */
+export interface ConsumeRequest {
+  readonly view: ClientView
+  readonly session: Session
+  readonly request: SubscribeRequest
+  readonly asked: QueueSubscription
+  readonly userProperties: UserProperties
+  readonly mayDeclare: boolean
+}
+
+export interface Queues {
+  // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Returns what a filter means to queues; null for a filter of the Router, which a Shared Subscription is.
+   */
+  subscription(filter: string): QueueSubscription | InvalidAddress | null
+  /** Asks the policy whether the client may consume the queue, and declare it where it is not there. */
+  authorizeSubscribe(
+    view: ClientView,
+    asked: QueueSubscription,
+    qos: QoS,
+  ): QueueDecision | Promise<QueueDecision>
+  /** Refuses a valid SUBSCRIBE, or returns null. Declares the queue by use. */
+  admit(request: ConsumeRequest): QueueRefusal | null
+  /** Whether messages for this filter come from a queue, and not from the Router. */
+  isConsumer(filter: string): boolean
+  /** Makes the Session a consumer, or changes the options of the consumer that it is. */
+  join(session: Session, filter: string, record: SubscriptionRecord): void
+  /** Ends a consumer; `isDeprived`: its messages go back uncharged. */
+  leave(session: Session, filter: string, isDeprived: boolean): void
+  /** The filter that rights are about. */
+  canonical(filter: string): string
+
+  // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Returns what a topic means to queues; null for an ordinary one. */
+  address(topic: Topic): Address | null
+  authorizePublish(
+    view: ClientView,
+    address: QueueAddress,
+    qos: QoS,
+    retain: boolean,
+  ): QueueDecision | Promise<QueueDecision>
+  /** Finds, or declares by use, the queue that a PUBLISH goes to; or says why it cannot go there. */
+  inletOf(address: QueueAddress, mayDeclare: boolean, retain: boolean, clientId: string): Inlet | QueueRefusal
+
+  // ── Sessions ────────────────────────────────────────────────────────────────────────────────────────────
+
+  settled(
+    session: Session,
+    delivery: QueueDelivery,
+    reasonCode: number,
+    packet: AcknowledgePacket | null,
+  ): void
+  loosened(session: Session): void
+  room(session: Session): void
+  /** The client is back: to be called before it is attached. */
+  back(session: Session): void
+  /** The Session has ended: its messages go to others. */
+  ended(session: Session): void
+  /** Takes over what a Session of the store has in flight. To be called once it is a consumer. */
+  recovered(session: Session): void
+  /** Whether this message's body is in a log. */
+  hasBody(message: Message): boolean
+  /** Reads bodies back from logs. */
+  restore(messages: readonly Message[]): Promise<void>
+
+  /** Memory of all queues, in bytes. */
+  readonly memoryBytes: number
+}
+
+/** Reads evicted bodies back, those of queues from their logs. */
+export function restoreBodies(
+  { store, queues }: { readonly store: Store; readonly queues: Queues | null },
+  messages: readonly Message[],
+): Promise<unknown> {
+  if (queues === null) return store.restore(messages)
+  const queued = messages.filter((message) => queues.hasBody(message))
+  if (queued.length === 0) return store.restore(messages)
+  const others = messages.filter((message) => !queues.hasBody(message))
+  return Promise.all([queues.restore(queued), store.restore(others)])
+}

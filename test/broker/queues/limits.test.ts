@@ -1,0 +1,46 @@
+/** Examples 31 and 32 of queues, and what else is limited. */
+import { describe, expect, it } from 'vitest'
+import { answer, inMemory, lines, publishes } from './queue-world.ts'
+
+describe('a full queue', () => {
+  it('31: one that is addressed refuses, and says so', async () => {
+    const world = await inMemory({ declared: [{ name: 'box', properties: { messagesMax: 2 } }] })
+    const client = await world.connect('p')
+    const packet = { cmd: 'publish', topic: '$queue/box', payload: 'x', qos: 1, messageId: 1 }
+    expect(await answer(client, 'puback', packet)).toMatchObject({ reasonCode: 0 })
+    await answer(client, 'puback', { ...packet, messageId: 2 })
+    const refused = await answer(client, 'puback', { ...packet, messageId: 3 })
+    expect(refused).toMatchObject({
+      reasonCode: 0x97,
+      properties: { reasonString: 'queue box is full (2 messages)' },
+    })
+    expect(client.closed).toBe(false)
+    const older = await world.connect('o', {}, 4)
+    expect(await older.publish('$queue/box', 'x', 1)).toEqual([])
+    expect(older.closed).toBe(true)
+    await client.publish('$queue/box', 'x', 0)
+    expect(world.server.state.counters.drops.overflow).toBe(1)
+    expect(world.server.state.counters.limits.queueFull).toBe(2)
+    expect(world.server.queues!.definitions.byName.get('box')!.group.states.messages).toBe(2)
+  })
+
+  it('32: one that listens drops its oldest, and hurts nobody', async () => {
+    const world = await inMemory({
+      declared: [{ name: 'last', properties: { filters: ['t/#'], messagesMax: 2 } }],
+    })
+    const live = await world.connect('live')
+    await live.subscribe('t/#', 1)
+    const publisher = await world.connect('p', {}, 4)
+    for (const payload of ['1', '2', '3', '4', '5']) {
+      expect(await publisher.publish('t/x', payload, 1)).toMatchObject([{ cmd: 'puback' }])
+    }
+    expect(lines(live)).toEqual(['1', '2', '3', '4', '5'].map((payload) => `t/x ${payload} 1`))
+    const consumer = await world.connect('c')
+    await consumer.subscribe('$queue/last;prefetch=5/#', 1)
+    expect(publishes(consumer).map(({ line }) => line)).toEqual([
+      '$queue/last;prefetch=5/t/x 4 1',
+      '$queue/last;prefetch=5/t/x 5 1',
+    ])
+    expect(world.server.state.counters.drops.overflow).toBe(3)
+  })
+})
