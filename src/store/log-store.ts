@@ -252,6 +252,11 @@ export interface LogStore {
    * `now`; -1 for none.
    */
   expiring(log: number, from: number, now: number): number
+  /**
+   * Notes that no entry of the segment with this one which is not settled expires before `time`. So
+   * `expiring` does not name it again until then.
+   */
+  expiresFrom(log: number, sequence: number, time: number): void
 
   // ── records of a group ──────────────────────────────────────────────────────────────────────────────────
 

@@ -124,6 +124,9 @@ export function logsContract(name: string, make: StoreMaker, { durable }: { dura
       const segment = (await logs.load(log, from))!
       expect(segment.has(2501)).toBe(true)
       expect(logs.expiring(log, segment.end, 9000)).toBe(-1)
+      logs.expiresFrom(log, from, 20_000)
+      expect(logs.expiring(log, 1, 9000)).toBe(-1)
+      expect(logs.log(log).earliestExpiry).toBe(20_000)
     })
 
     test('a deleted definition is gone with its logs, and its numbers do not come back', async () => {

@@ -29,17 +29,19 @@ import {
   writeBackup,
 } from '../../store/level/backup.ts'
 import { Rehearsal, startRefusal } from '../../store/level/rehearsal.ts'
+import { ConflictError } from '../../store/records/conflict-error.ts'
 import {
   EXPORT_VERSION,
   type ExportHeader,
   type ExportVersion,
   endLine,
+  isIn,
   LineReader,
   lineOf,
 } from '../../store/records/jsonl.ts'
 import { LineError } from '../../store/records/line-fields.ts'
 import { RecordReader } from '../../store/records/record-reader.ts'
-import { ConflictError, type RecordCounts, RecordWriter } from '../../store/records/record-writer.ts'
+import { noCounts, type RecordCounts, RecordWriter } from '../../store/records/record-writer.ts'
 import type { StoreRecord } from '../../store/records/records.ts'
 import { StoreError } from '../../store/store.ts'
 import { type Output, writeFully } from './output.ts'
@@ -383,6 +385,7 @@ async function writeLines(
   let lines = 0
   let text = ''
   for await (const record of records) {
+    if (!isIn(header.version, record)) continue
     count(counts, record)
     lines++
     text += `${lineOf(record, header)}\n`
@@ -400,10 +403,6 @@ async function counted(records: AsyncIterable<StoreRecord>): Promise<RecordCount
   return counts
 }
 
-function noCounts(): RecordCounts {
-  return { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0 }
-}
-
 function count(counts: RecordCounts, { type }: StoreRecord): void {
   switch (type) {
     case 'start':
@@ -417,15 +416,25 @@ function count(counts: RecordCounts, { type }: StoreRecord): void {
     case 'will':
       counts.wills++
       return
+    case 'definition':
+      counts.queues++
+      return
+    case 'entry':
+      counts.entries++
+      return
+    case 'group':
+      return
     default:
       counts[type]++
   }
 }
 
-function summary({ sessions, queued, inFlight, retained, wills }: RecordCounts): string {
+function summary(counts: RecordCounts): string {
+  const { sessions, queued, inFlight, retained, wills, queues, entries } = counts
   return (
     `${sessions} Sessions, ${queued} queued and ${inFlight} in-flight messages, ` +
-    `${retained} retained messages, ${wills} Wills`
+    `${retained} retained messages, ${wills} Wills` +
+    (queues === 0 ? '' : `, ${queues} queues with ${entries} messages`)
   )
 }
 

@@ -35,5 +35,6 @@ export const commands = [
 function exportVersionFor(godwit: string | undefined): ExportVersion | undefined {
   if (godwit === undefined) return undefined
   if (/^0\.1(\.\d+)?$/.test(godwit)) return 1
-  throw new UsageError(`--for ${godwit}: the only earlier version with an export of its own is 0.1`)
+  if (/^0\.[23](\.\d+)?$/.test(godwit)) return 2
+  throw new UsageError(`--for ${godwit}: the earlier versions with an export of their own are 0.1 to 0.3`)
 }

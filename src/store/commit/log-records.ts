@@ -11,6 +11,7 @@ import type { OpenBlock } from '../journal/open-block.ts'
 import type { DefinitionRecord, GroupRecord, HeldEntry, RememberedId, ReturnedEntry } from '../log-store.ts'
 import { encodeDefinition, encodeDeleted, encodeGroup } from '../logs/definition-record.ts'
 import { type GroupCheckpoints, StoredGroup } from '../logs/group-checkpoints.ts'
+import { fieldsOf } from '../logs/growing-segment.ts'
 import type { Log } from '../logs/log.ts'
 import type { LogTimes } from '../logs/log-times.ts'
 import type { StoredLogs } from '../logs/stored-logs.ts'
@@ -125,6 +126,12 @@ export class LogRecords implements PendingPart {
 
   append(log: number, message: Message, expiresAt: number): number {
     return this.#logs.append(log, message, expiresAt)
+  }
+
+  /** For a store that is filled from records; see `LevelStore.restoreEntry`. */
+  restore(log: number, sequence: number, message: Message, appendedAt: number): void {
+    const fields = fieldsOf(message)
+    this.#logs.add(this.#logs.get(log), sequence, fields, message.expiresAt, appendedAt, appendedAt)
   }
 
   settled(group: number, lane: number, first: number, next: number, bytes: number): void {

@@ -101,6 +101,13 @@ export class CollectedJournal implements JournalTarget {
     this.#records.delete(session.stored.number)
   }
 
+  /** Returns the records of a group or log, and forgets them. Where some are missing, the others hold. */
+  take(number: number): readonly JournalRecord[] {
+    const records = this.#records.get(number) ?? []
+    this.#records.delete(number)
+    return records
+  }
+
   page(header: PageHeader): void {
     this.#page = header.page
     this.#sequence = header.sequence

@@ -84,6 +84,10 @@ export class LevelLogs implements LogStore {
     return this.#parts.opened().logs.expiring(log, from, now)
   }
 
+  expiresFrom(log: number, sequence: number, time: number): void {
+    this.#parts.opened().logs.expiresFrom(log, sequence, time)
+  }
+
   settled(group: number, lane: number, first: number, next: number, bytes: number): void {
     this.#parts.recording()?.logRecords.settled(group, lane, first, next, bytes)
   }

@@ -234,6 +234,11 @@ export class LevelStore implements Store {
     this.#opened().times.restoreDoubt(doubt)
   }
 
+  /** For a store that is filled from records: appends an entry under its old sequence. */
+  restoreEntry(log: number, sequence: number, message: Message, appendedAt: number): void {
+    this.#opened().logRecords.restore(log, sequence, message, appendedAt)
+  }
+
   isOld(message: Message): boolean {
     return this.#parts?.times.isOld(message) ?? false
   }

@@ -13,8 +13,8 @@ import { BodyIndex } from '../journal/body-index.ts'
 import { Checkpoints } from '../journal/checkpoints.ts'
 import { type Checkpointed, DirtyList } from '../journal/dirty-list.ts'
 import { Extensions } from '../journal/extensions.ts'
-import { LogTimes, logDecoding } from '../logs/log-times.ts'
-import { StoredLogs } from '../logs/stored-logs.ts'
+import { LogTimes } from '../logs/log-times.ts'
+import { detachedLogs } from '../logs/stored-logs.ts'
 import type { StoreError } from '../store.ts'
 import { HeapGuard } from './heap-guard.ts'
 import { recover } from './recovery.ts'
@@ -38,10 +38,7 @@ export async function startRefusal(db: Database, directory: string): Promise<Sto
       checkpoints: new Checkpoints(bodies, dirty),
       dirty,
       logTimes,
-      logs: new StoredLogs({
-        ...{ isDurable: true, cacheBytesMax: 0, openBytesMax: 0 },
-        ...{ decoding: logDecoding(logTimes), now: () => 0, wallNow: () => 0, openSequence: () => 0 },
-      }),
+      logs: detachedLogs(logTimes),
       extensions: new Extensions(),
       guard: new HeapGuard(directory),
       pageCostBytes: (value) => value.length,

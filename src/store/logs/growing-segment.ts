@@ -15,7 +15,7 @@ import {
 } from './segment.ts'
 
 const CRC_BYTES = 4
-/** Bytes of the buffer that it begins with. Most logs are quiet. */
+/** Bytes of the buffer that it begins with, in a log that is quiet. */
 const FIRST_BYTES = 512
 
 /** The fields of an entry that is written. */
@@ -32,8 +32,15 @@ export interface EntryFields {
 export class GrowingSegment extends Segment {
   readonly #writer: ByteWriter
 
-  constructor(log: number, decoding: EntryDecoding, first: number, wall: number, time: number) {
-    const writer = new ByteWriter(FIRST_BYTES)
+  constructor(
+    log: number,
+    decoding: EntryDecoding,
+    first: number,
+    wall: number,
+    time: number,
+    capacityBytes = FIRST_BYTES,
+  ) {
+    const writer = new ByteWriter(capacityBytes)
     writer.length = HEADER_BYTES
     super(log, decoding, { first, count: 0, wall, time }, writer.view(0, writer.capacity))
     this.#writer = writer
@@ -108,9 +115,11 @@ export class GrowingSegment extends Segment {
   complete(key: Buffer): { segment: Segment; value: Buffer } {
     const { first, count, wall, time } = this
     const end = HEADER_BYTES + this.length
-    const value = Buffer.allocUnsafeSlow(end + CRC_BYTES)
+    // Mostly nothing was trimmed: then its own bytes are the value.
+    const isWhole = this.begin === HEADER_BYTES
+    const value = isWhole ? this.bytes.subarray(0, end + CRC_BYTES) : Buffer.allocUnsafeSlow(end + CRC_BYTES)
     writeHeader(value, { kind: SEGMENT, first, count, wall, time })
-    this.bytes.copy(value, HEADER_BYTES, this.begin, this.stop)
+    if (!isWhole) this.bytes.copy(value, HEADER_BYTES, this.begin, this.stop)
     value.writeUInt32LE(crc32(value.subarray(0, end), crc32(key)), end)
     const segment = new Segment(this.log, this.decoding, { first, count, wall, time }, value.subarray(0, end))
     segment.stop = end

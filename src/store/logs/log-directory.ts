@@ -194,6 +194,12 @@ export class LogDirectory {
     return true
   }
 
+  /** Raises the time before which no entry of a segment expires. It is written with the next change. */
+  expiresFrom({ part, index }: SegmentPlace, time: number): void {
+    const at = index * NUMBERS + 6
+    part.numbers[at] = Math.max(part.numbers[at]!, time)
+  }
+
   /** Sets what is left of a segment when a store is opened. Returns true if nothing is. */
   recovered({ part, index }: SegmentPlace, left: number): boolean {
     return this.settle({ part, index }, part.left(index) - left)

@@ -41,6 +41,8 @@ export class Log implements LogFigures {
   bytes = 0
   /** The segment that grows; null while there is none. */
   growing: GrowingSegment | null = null
+  /** The buffer that the next growing segment begins with; undefined for a small one. */
+  capacityBytes: number | undefined = undefined
   /** Of the growing segment, in order. */
   fragments: Fragment[] = []
   /** Written fragments that are settled and still on disk. */

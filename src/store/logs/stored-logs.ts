@@ -9,6 +9,7 @@ import type { LogFigures } from '../log-store.ts'
 import { type EntryFields, fieldsOf, GrowingSegment } from './growing-segment.ts'
 import { Log } from './log.ts'
 import type { SegmentPlace } from './log-directory.ts'
+import { type LogTimes, logDecoding } from './log-times.ts'
 import type { EntryDecoding, Segment } from './segment.ts'
 import { SegmentCache } from './segment-cache.ts'
 
@@ -18,6 +19,8 @@ const SEGMENT_ENTRIES = 1024
 /** The buffer of a growing segment, with what is settled, is replaced when it has this many bytes. */
 const BUFFER_BYTES = 2 * SEGMENT_BYTES
 const FRAGMENTS_MAX = 256
+/** A busy log gets a buffer with room for one more entry of this size. */
+const SPARE_BYTES = 4096
 /** A log that did not grow for so long has its segment completed. */
 const IDLE_MS = 60_000
 /** Idle segments that one commit completes. */
@@ -197,6 +200,14 @@ export class StoredLogs {
     return -1
   }
 
+  /** See `LogStore.expiresFrom`. */
+  expiresFrom(number: number, sequence: number, time: number): void {
+    const log = this.get(number)
+    const place = log.directory.find(sequence)
+    if (place !== null) log.directory.expiresFrom(place, time)
+    else for (const fragment of log.fragments) fragment.expiry = Math.max(fragment.expiry, time)
+  }
+
   /** Forgets the logs of a deleted definition, and deletes them by and by. */
   discard(logs: readonly number[]): void {
     for (const number of logs) {
@@ -303,7 +314,8 @@ export class StoredLogs {
       log.dropSettled()
       this.#complete(log, this.#write)
     }
-    const made = new GrowingSegment(log.number, this.options.decoding, sequence, wall, now)
+    const { decoding } = this.options
+    const made = new GrowingSegment(log.number, decoding, sequence, wall, now, log.capacityBytes)
     log.growing = made
     this.#openBytes += made.memoryBytes
     this.#list(log)
@@ -357,6 +369,7 @@ export class StoredLogs {
     for (const { first } of log.dead) write(del(Table.Log, log.number, first))
     log.dead.length = 0
     const left = log.growingLeft
+    log.capacityBytes = growing.length < SEGMENT_BYTES ? undefined : SEGMENT_BYTES + SPARE_BYTES
     if (left > 0) this.#store(log, growing, left, write)
     for (const { first, isWritten } of fragments)
       if (isWritten && (left === 0 || first !== growing.first)) write(del(Table.Log, log.number, first))
@@ -436,6 +449,14 @@ export class StoredLogs {
     this.#unlist(log)
     this.#list(log)
   }
+}
+
+/** Returns logs that are only read, and never written. */
+export function detachedLogs(times: LogTimes): StoredLogs {
+  return new StoredLogs({
+    ...{ isDurable: true, cacheBytesMax: 0, openBytesMax: 0 },
+    ...{ decoding: logDecoding(times), now: () => 0, wallNow: () => 0, openSequence: () => 0 },
+  })
 }
 
 function del(table: Table, number: number, position: number): BatchOperation {

@@ -113,6 +113,10 @@ export class MemoryLogs implements LogStore {
     return this.#logs.expiring(log, from, now)
   }
 
+  expiresFrom(log: number, sequence: number, time: number): void {
+    this.#logs.expiresFrom(log, sequence, time)
+  }
+
   settled(group: number, lane: number, first: number, next: number, bytes: number): void {
     const { definition, kind } = this.#group(group)
     const log = this.#definitions.get(definition)!.logs[lane]

@@ -13,6 +13,16 @@ import { topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { stringError } from '../../mqtt/utf8.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
 import { Fields, LineError } from './line-fields.ts'
+import {
+  definitionFields,
+  entryFields,
+  flightFields,
+  groupFields,
+  readDefinition,
+  readEntry,
+  readFlight,
+  readGroup,
+} from './queue-lines.ts'
 import type {
   DeliveryFields,
   InFlightRecord,
@@ -23,10 +33,13 @@ import type {
 } from './records.ts'
 
 export const EXPORT_FORMAT = 'godwit-export'
-export const EXPORT_VERSION = 2
+export const EXPORT_VERSION = 3
 
-/** Version 1 has no `ownerId`, `receivedDigests` and `assigned`. Godwit 0.1.0 reads it. */
-export type ExportVersion = 1 | typeof EXPORT_VERSION
+/**
+ * Version 1 has no `ownerId`, `receivedDigests` and `assigned`. Godwit 0.1.0 reads it. Version 2 has no
+ * queues, and is written where there are none. Godwit 0.2 and 0.3 read it.
+ */
+export type ExportVersion = 1 | 2 | typeof EXPORT_VERSION
 
 const DIGEST_MAX = 2 ** 48 - 1
 
@@ -42,6 +55,13 @@ export function endLine(lines: number): string {
   return JSON.stringify({ type: 'end', lines })
 }
 
+/** Whether an export of this version has the record. */
+export function isIn(version: ExportVersion, record: StoreRecord): boolean {
+  if (version > 2) return true
+  if (record.type === 'inFlight') return record.delivery === null || !('of' in record.delivery)
+  return record.type !== 'definition' && record.type !== 'entry' && record.type !== 'group'
+}
+
 /** Returns one line without its line break. The `start` record makes the first line. */
 export function lineOf(record: StoreRecord, header: ExportHeader): string {
   switch (record.type) {
@@ -49,7 +69,7 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
       return JSON.stringify({
         type: 'start',
         format: EXPORT_FORMAT,
-        version: header.version,
+        version: record.hasQueues ? header.version : Math.min(header.version, 2),
         godwit: header.godwit,
         time: time(record.time),
         ...(header.version > 1 && doubtFields(record.doubt)),
@@ -58,11 +78,14 @@ export function lineOf(record: StoreRecord, header: ExportHeader): string {
       return JSON.stringify(sessionFields(record, header.version))
     case 'message':
       return JSON.stringify({ type: 'message', message: record.number, ...bodyFields(record) })
-    case 'inFlight': {
-      const { clientId, packetId, delivery } = record
-      const state = delivery === null ? 'released' : 'sent'
-      return JSON.stringify({ type: 'inFlight', clientId, packetId, state, ...deliveryFields(delivery) })
-    }
+    case 'inFlight':
+      return JSON.stringify(inFlightFields(record))
+    case 'definition':
+      return JSON.stringify(definitionFields(record))
+    case 'entry':
+      return JSON.stringify(entryFields(record, bodyFields(record)))
+    case 'group':
+      return JSON.stringify(groupFields(record))
     case 'queued':
       return JSON.stringify({ type: 'queued', clientId: record.clientId, ...deliveryFields(record.delivery) })
     case 'retained':
@@ -108,9 +131,16 @@ function sessionFields(record: SessionRecordLine, version: ExportVersion): objec
   }
 }
 
+function inFlightFields({ clientId, packetId, delivery }: InFlightRecord): object {
+  const line = { type: 'inFlight', clientId, packetId }
+  if (delivery === null) return { ...line, state: 'released' }
+  if ('of' in delivery) return { ...line, state: 'queue', ...flightFields(delivery) }
+  return { ...line, state: 'sent', ...deliveryFields(delivery) }
+}
+
 function bodyFields(body: MessageBody): object {
   return {
-    topicName: body.topic,
+    topicName: body.topic === '' ? undefined : body.topic,
     qos: body.qos,
     retain: body.retain || undefined,
     publisher: body.publisher === '' ? undefined : body.publisher,
@@ -213,6 +243,12 @@ export class LineReader {
         return { type: 'queued', clientId: clientId(fields), delivery: delivery(fields) }
       case 'retained':
         return { type: 'retained', ...body(fields, true) }
+      case 'definition':
+        return readDefinition(fields)
+      case 'entry':
+        return readEntry(fields, bodyWithoutTopic(fields, fields.flag('retain')))
+      case 'group':
+        return readGroup(fields)
       case 'will':
         return will(fields)
       case 'end': {
@@ -247,7 +283,7 @@ function start(fields: Fields): StoreRecord {
   const until = fields.time('doubtfulUntil')
   const since = fields.time('doubtfulSince')
   const doubt = until === null || since === null || ms === 0 ? null : { ms, since, until }
-  return { type: 'start', time, doubt }
+  return { type: 'start', time, doubt, hasQueues: version > 2 }
 }
 
 function session(fields: Fields): StoreRecord {
@@ -295,8 +331,11 @@ function subscription(fields: Fields): readonly [string, SubscriptionRecord] {
 }
 
 function body(fields: Fields, retain: boolean): MessageBody {
+  return { topic: topicName(fields), ...bodyWithoutTopic(fields, retain) }
+}
+
+function bodyWithoutTopic(fields: Fields, retain: boolean): Omit<MessageBody, 'topic'> {
   return {
-    topic: topicName(fields),
     qos: fields.qos(),
     retain,
     publisher: fields.optionalText('publisher') ?? '',
@@ -310,14 +349,11 @@ function inFlight(fields: Fields): InFlightRecord {
   const client = clientId(fields)
   const packetId = fields.integer('packetId', 1, 65_535)
   const state = fields.text('state')
-  if (state !== 'sent' && state !== 'released')
-    throw new LineError('has a state that is not sent or released')
-  return {
-    type: 'inFlight',
-    clientId: client,
-    packetId,
-    delivery: state === 'sent' ? delivery(fields) : null,
-  }
+  if (state !== 'sent' && state !== 'released' && state !== 'queue')
+    throw new LineError('has a state that is not sent, released or queue')
+  const line = { type: 'inFlight', clientId: client, packetId } as const
+  if (state === 'queue') return { ...line, delivery: readFlight(fields) }
+  return { ...line, delivery: state === 'sent' ? delivery(fields) : null }
 }
 
 function delivery(fields: Fields): DeliveryFields {

@@ -6,7 +6,7 @@
 import type { Database } from '../files/database.ts'
 import { TableCursor } from '../files/table-cursor.ts'
 import { type DamageReport, refuseDamage } from '../format/damage.ts'
-import { keyNumber, META_KEY, Table, tableName } from '../format/format.ts'
+import { isOfQueues, keyNumber, META_KEY, Table, tableName } from '../format/format.ts'
 import { pageDamage } from '../format/journal-page.ts'
 import { decodeMeta, type Meta } from '../format/meta.ts'
 import { MsgpackDecoder } from '../format/msgpack.ts'
@@ -16,6 +16,7 @@ import { CollectedJournal } from '../journal/collected-journal.ts'
 import { StoredBodies } from '../journal/stored-bodies.ts'
 import { StoreError, type TimeDoubt } from '../store.ts'
 import { MessageRecords } from './message-records.ts'
+import { QueueReader } from './queue-reader.ts'
 import type { RetainedRecord, StoreRecord, WillLine } from './records.ts'
 import { readCovered, SessionReader } from './session-reader.ts'
 import { WallTimes } from './wall-times.ts'
@@ -47,12 +48,20 @@ export class RecordReader {
     const times = new PageTimes()
     const doubt = await this.#readTimes(times)
     const covered = await readCovered(db)
+    const sessionNumbers = new Set(covered.keys())
+    const queues = new QueueReader(db, report)
+    await queues.loader.read()
+    for (const group of queues.loader.groups.values()) covered.set(group.number, group.covered)
     const journal = await CollectedJournal.read(db, meta, covered, times, report)
     const wallTimes = new WallTimes(journal.brokerTime, journal.wallTime)
-    yield { type: 'start', time: Math.ceil(journal.wallTime), doubt: wallTimes.doubt(doubt) }
+    const hasQueues = queues.loader.definitions.size > 0
+    yield { type: 'start', time: Math.ceil(journal.wallTime), doubt: wallTimes.doubt(doubt), hasQueues }
+    yield* queues.records(journal, wallTimes)
     const messages = new MessageRecords(bodies, times, wallTimes)
-    const sessions = new SessionReader(db, journal, messages, { stored: times, wall: wallTimes }, report)
-    yield* sessions.records(new Set(covered.keys()))
+    const parts = { journal, messages, queues }
+    const sessions = new SessionReader(db, parts, { stored: times, wall: wallTimes }, report)
+    yield* sessions.records(sessionNumbers)
+    await queues.checkKeys()
     yield* this.#retained(wallTimes)
     yield* this.#wills(wallTimes)
   }
@@ -81,7 +90,7 @@ export class RecordReader {
     if (key[0] === Table.Journal) {
       const what = pageDamage(keyNumber(key), value)
       if (what !== null) this.#report({ what, lost: 'the messages in it' })
-    } else if ((key[0] ?? 0xff) > Table.Time && !isAedesKey(key)) {
+    } else if ((key[0] ?? 0xff) > Table.Time && !isOfQueues(key) && !isAedesKey(key)) {
       this.#report({
         what: `the key ${key.toString('hex').slice(0, 64)} does not belong in a store`,
         lost: null,
@@ -112,7 +121,7 @@ export class RecordReader {
 
   async #isForeign(): Promise<boolean> {
     const [first] = await this.#db.keys({ limit: 1 }).all()
-    return first !== undefined && (first[0] ?? 0xff) > Table.Journal
+    return first !== undefined && (first[0] ?? 0xff) > Table.Journal && !isOfQueues(first)
   }
 
   /** Reads the value about time into `times`. Returns the part of time that is in doubt. */

@@ -1,7 +1,7 @@
 /**
  * Fills an empty directory with records, for import and repair. Refuses records that contradict each other.
  */
-import { type Delivery, Message, Topic } from '../../mqtt/message.ts'
+import { type Delivery, Message, NO_TOPIC, Topic } from '../../mqtt/message.ts'
 import { LevelStore } from '../level/level-store.ts'
 import type {
   InboundPacket,
@@ -12,24 +12,22 @@ import type {
   StoreError,
   TimeDoubt,
 } from '../store.ts'
+import { ConflictError } from './conflict-error.ts'
 import type {
   DeliveryFields,
   InFlightRecord,
+  LogFlightFields,
   MessageBody,
   SessionRecordLine,
   StoreRecord,
   WillLine,
 } from './records.ts'
+import { WrittenQueues } from './written-queues.ts'
 
 const MIB = 1024 * 1024
 /** Bytes of records after which a commit is made. */
 const COMMIT_BYTES = 4 * MIB
 const RESIDENT_BYTES_MAX = 32 * MIB
-
-/** A record contradicts earlier ones. The message completes "line 17 ...". */
-export class ConflictError extends Error {
-  override readonly name = 'ConflictError'
-}
 
 /** The numbers of records that were written. */
 export interface RecordCounts {
@@ -39,6 +37,15 @@ export interface RecordCounts {
   queued: number
   retained: number
   wills: number
+  /** Queues and streams. */
+  queues: number
+  /** Messages in queues and streams. */
+  entries: number
+}
+
+/** Returns counts of nothing. */
+export function noCounts(): RecordCounts {
+  return { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0, queues: 0, entries: 0 }
 }
 
 /** The state of a Session while it is written. The store reads it for checkpoints. */
@@ -79,8 +86,9 @@ class WrittenSession implements OutboundState {
 }
 
 export class RecordWriter {
-  readonly counts: RecordCounts = { sessions: 0, messages: 0, inFlight: 0, queued: 0, retained: 0, wills: 0 }
+  readonly counts = noCounts()
   readonly #store: LevelStore
+  readonly #queues: WrittenQueues
   readonly #sessions = new Map<string, WrittenSession>()
   readonly #byId = new Map<number, WrittenSession>()
   readonly #messages = new Map<number, Message>()
@@ -101,6 +109,7 @@ export class RecordWriter {
       residentBytesMax: RESIDENT_BYTES_MAX,
       reserveBytes: 0,
     })
+    this.#queues = new WrittenQueues(this.#store)
   }
 
   /** Writes all records. Throws StoreError, ConflictError, and any error of `records`; nothing stays open. */
@@ -128,6 +137,7 @@ export class RecordWriter {
       // The records may be read on another machine, or after it was started again.
       bootTime: () => null,
       outbound: (sessionId) => this.#byId.get(sessionId),
+      groups: this.#queues,
       committed: () => this.#committed(),
       failed: (error) => {
         this.#failure = error
@@ -156,6 +166,17 @@ export class RecordWriter {
         return
       case 'session':
         this.#session(record)
+        return
+      case 'definition':
+        this.#queues.define(record)
+        this.counts.queues++
+        return
+      case 'entry':
+        this.#queues.append(record, this.#message(record))
+        this.counts.entries++
+        return
+      case 'group':
+        this.#queues.group(record)
         return
       case 'message':
         if (this.#messages.has(record.number))
@@ -215,6 +236,11 @@ export class RecordWriter {
     if (session.packets.has(packetId)) throw new ConflictError(`repeats packet ${packetId} of ${clientId}`)
     if (session.queue.length > 0)
       throw new ConflictError(`is in flight but follows queued messages of ${clientId}`)
+    this.counts.inFlight++
+    if (delivery !== null && 'of' in delivery) {
+      this.#logFlight(session, packetId, delivery)
+      return
+    }
     const sent = delivery === null ? released() : this.#delivery(delivery)
     if (sent.qos === 0) throw new ConflictError('is in flight at QoS 0')
     this.#store.enqueue(session.id, sent)
@@ -222,7 +248,15 @@ export class RecordWriter {
     if (delivery === null) this.#store.received(session.id, packetId, sent.message)
     session.passed++
     session.packets.set(packetId, delivery === null ? null : sent)
-    this.counts.inFlight++
+  }
+
+  #logFlight(session: WrittenSession, packetId: number, flight: LogFlightFields): void {
+    const { qos, retain, subscriptionIdentifiers } = flight
+    const source = this.#queues.source(flight)
+    const message = Message.of({ topic: NO_TOPIC, qos, retain, publisher: '' }, 0)
+    const delivery = { message, qos, retain, subscriptionIdentifiers, share: null, source }
+    this.#store.logs.sent(session.id, packetId, delivery)
+    session.packets.set(packetId, delivery)
   }
 
   #enqueue(session: WrittenSession, delivery: Delivery): void {
@@ -254,7 +288,7 @@ export class RecordWriter {
 
   #message({ topic, payload, properties, qos, retain, expiresAt, publisher }: MessageBody): Message {
     const message = Message.of({
-      topic: this.#topic(topic),
+      topic: topic === '' ? NO_TOPIC : this.#topic(topic),
       payload: Buffer.from(payload),
       properties: Buffer.from(properties),
       qos,

@@ -5,6 +5,15 @@
  * All times are wall times in ms since 1970, and null where the store has none.
  */
 import type { QoS } from '../../mqtt/packet.ts'
+import type {
+  DefinitionKind,
+  DefinitionOrigin,
+  GroupRecord,
+  HeldEntry,
+  LaneState,
+  RememberedId,
+  ReturnedEntry,
+} from '../log-store.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
 
 export interface StartRecord {
@@ -13,6 +22,46 @@ export interface StartRecord {
   readonly time: number
   /** The time that was in doubt then; null for none. */
   readonly doubt: TimeDoubt | null
+  /** Whether records about queues or streams follow. */
+  readonly hasQueues: boolean
+}
+
+/** The name of a queue or stream. */
+export interface DefinitionName {
+  readonly kind: DefinitionKind
+  readonly name: string
+}
+
+/** A queue or stream. Its entries and groups follow. */
+export interface DefinitionLine extends DefinitionName {
+  readonly type: 'definition'
+  readonly origin: DefinitionOrigin
+  readonly paused: boolean
+  readonly properties: string
+  readonly lanes: number
+}
+
+/** An entry of a log that is not settled, in order of the sequences of its lane. */
+export interface EntryRecord extends MessageBody {
+  readonly type: 'entry'
+  readonly of: DefinitionName
+  readonly lane: number
+  readonly sequence: number
+  readonly appendedAt: number
+}
+
+/** A group with its state. Times are wall times. A queue has one. */
+export interface GroupLine {
+  readonly type: 'group'
+  readonly of: DefinitionName
+  readonly kind: GroupRecord['kind']
+  readonly name: string
+  readonly filter: string
+  readonly lanes: readonly LaneState[]
+  readonly returned: readonly ReturnedEntry[]
+  readonly held: readonly HeldEntry[]
+  readonly remembered: readonly RememberedId[]
+  readonly counters: readonly number[]
 }
 
 export interface SessionRecordLine {
@@ -61,13 +110,27 @@ export interface DeliveryFields {
   readonly share: string | null
 }
 
+/** An entry of a log that is in flight. */
+export interface LogFlightFields {
+  readonly of: DefinitionName
+  /** The name of the group; empty for that of a queue. */
+  readonly group: string
+  readonly lane: number
+  readonly sequence: number
+  readonly attempt: number
+  readonly filter: string
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly subscriptionIdentifiers: readonly number[]
+}
+
 /** A packet in flight. They come in the order in which they were sent. */
 export interface InFlightRecord {
   readonly type: 'inFlight'
   readonly clientId: string
   readonly packetId: number
   /** Null after PUBREC arrived: PUBREL is still to be sent. */
-  readonly delivery: DeliveryFields | null
+  readonly delivery: DeliveryFields | LogFlightFields | null
 }
 
 /** A queued delivery. The oldest comes first. */
@@ -103,6 +166,9 @@ export interface WillLine {
 /** Any record. */
 export type StoreRecord =
   | StartRecord
+  | DefinitionLine
+  | EntryRecord
+  | GroupLine
   | SessionRecordLine
   | MessageRecord
   | InFlightRecord

@@ -18,6 +18,7 @@ import { RELEASED, SessionBuilder } from '../journal/session-builder.ts'
 import { SessionReplay } from '../journal/session-replay.ts'
 import type { SessionRecord, SubscriptionRecord } from '../store.ts'
 import type { MessageRecords } from './message-records.ts'
+import type { QueueReader } from './queue-reader.ts'
 import type { SessionRecordLine, StoreRecord } from './records.ts'
 import type { WallTimes } from './wall-times.ts'
 
@@ -46,10 +47,18 @@ interface Cursors {
   readonly subscriptions: TableCursor
 }
 
+/** Whatever the records of Sessions refer to. */
+export interface ReaderParts {
+  readonly journal: CollectedJournal
+  readonly messages: MessageRecords
+  readonly queues: QueueReader
+}
+
 export class SessionReader {
   readonly #db: Database
   readonly #journal: CollectedJournal
   readonly #messages: MessageRecords
+  readonly #queues: QueueReader
   readonly #wallTimes: WallTimes
   readonly #report: DamageReport
   readonly #extensions = new Extensions()
@@ -59,14 +68,14 @@ export class SessionReader {
 
   constructor(
     db: Database,
-    journal: CollectedJournal,
-    messages: MessageRecords,
+    { journal, messages, queues }: ReaderParts,
     times: { readonly stored: PageTimes; readonly wall: WallTimes },
     report: DamageReport,
   ) {
     this.#db = db
     this.#journal = journal
     this.#messages = messages
+    this.#queues = queues
     this.#wallTimes = times.wall
     this.#report = report
     this.#replay = new SessionReplay(this.#extensions, times.stored, report)
@@ -191,12 +200,18 @@ export class SessionReader {
   async *#inFlight({ record, inFlight }: SessionBuilder): AsyncGenerator<StoreRecord> {
     const { clientId } = record
     const entries: EntryFields[] = []
-    for (const slot of inFlight.values()) if (slot !== RELEASED) entries.push(this.#taken(slot))
+    for (const slot of inFlight.values()) if (slot > RELEASED) entries.push(this.#taken(slot))
     const bodies = await this.#messages.load(entries)
     let index = 0
     for (const [packetId, slot] of inFlight) {
       if (slot === RELEASED) {
         yield { type: 'inFlight', clientId, packetId, delivery: null }
+        continue
+      }
+      if (slot < RELEASED) {
+        const delivery = this.#queues.flight(this.#replay.flights.get(slot))
+        this.#replay.flights.free(slot)
+        if (delivery !== null) yield { type: 'inFlight', clientId, packetId, delivery }
         continue
       }
       const body = bodies[index] ?? null

@@ -492,8 +492,8 @@ describe('lines', () => {
     const reader = new LineReader()
     reader.read(START)
     expect(() => reader.end()).toThrow('cut off after line 1')
-    expect(() => new LineReader().read(START.replace('"version":1', '"version":3'))).toThrow(
-      'export version 3',
+    expect(() => new LineReader().read(START.replace('"version":1', '"version":4'))).toThrow(
+      'export version 4',
     )
     expect(() => new LineReader().read('{"type":"end","lines":1}')).toThrow('line 1 is not a start line')
   })
