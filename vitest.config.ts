@@ -5,6 +5,7 @@ const BUILT = [
   'test/bench/**/*.test.ts',
   'test/broker/accounts/costs.test.ts',
   'test/cli/actions/inventory-commands.test.ts',
+  'test/cli/actions/queue-commands.test.ts',
   'test/cli/actions/store-commands.test.ts',
   'test/conformance/process.test.ts',
   'test/crash/crash.test.ts',

@@ -143,6 +143,10 @@ export const ERRORS = {
     meaning: 'A client, Session, Subscription or retained message does not exist or cannot be deleted.',
     next: 'List what exists, for example: `godwit session list`.',
   },
+  GODWIT_QUEUE_REFUSED: {
+    meaning: 'A queue does not exist, or cannot be declared, changed or deleted as asked.',
+    next: 'List what exists: `godwit queue list`.',
+  },
   GODWIT_CURSOR_INVALID: {
     meaning: 'The cursor after --after is unknown or no longer valid.',
     next: 'Begin the list again, without --after.',

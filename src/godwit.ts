@@ -11,6 +11,7 @@ import { type Census, takeCensus } from './broker/census.ts'
 import type { Counters } from './broker/state/counters.ts'
 import type { CutOff } from './config/changes.ts'
 import { Reason } from './mqtt/reason.ts'
+import type { QueueOptions } from './queue/queue-options.ts'
 import type { BrokerChanges, BrokerOptions } from './runtime/broker-options.ts'
 import { startProcess } from './runtime/broker-process.ts'
 import { type BrokerBans, programBans } from './runtime/program-bans.ts'
@@ -53,6 +54,8 @@ export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties/forwarded.ts'
 export { ProtocolError, Reason } from './mqtt/reason.ts'
+export type { QueueProperties } from './queue/properties.ts'
+export type { DeclaredQueue, QueueOptions, QueuePattern } from './queue/queue-options.ts'
 export type { BrokerChanges, BrokerOptions, Durability } from './runtime/broker-options.ts'
 export type { Banned, BrokerBans } from './runtime/program-bans.ts'
 export type { PublishOptions, ReceivedMessage, SubscribeOptions } from './runtime/program-messages.ts'
@@ -113,6 +116,8 @@ export interface Broker {
   cappedBy(sessionExpirySecondsMax: number): { readonly shortened: number; readonly ended: number }
   /** Lists in sentences what exceeds these limits. It would stay, and further things would be refused. */
   beyondBy(limits: Limits): readonly string[]
+  /** Lists in sentences the queues that an earlier `declared` named and this one does not: they stay. */
+  orphanedBy(queues: Pick<QueueOptions, 'declared'>): readonly string[]
   /** Rereads certificates, users and rights. Each change and each refusal becomes a `security` event. */
   reread(): Promise<void>
   /** Disconnects the clients, commits and closes within so many seconds (5). No handle stays open. */
@@ -156,6 +161,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     cutOffBy: (listeners) => broker.cutOffBy(listeners),
     cappedBy: (sessionExpirySecondsMax) => server.cappedBy(sessionExpirySecondsMax),
     beyondBy: (limits) => server.beyondBy(limits),
+    orphanedBy: (queues) => server.queueOperator?.orphanedBy(queues) ?? [],
     reread: () => broker.reread(),
     close: ({ seconds = 5 } = {}) => broker.close(seconds),
   }

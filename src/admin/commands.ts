@@ -2,9 +2,11 @@
 import type { HolderEntry } from '../broker/accounts/holders.ts'
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import type { Inventory } from '../broker/inventory.ts'
+import type { QueueOperator } from '../broker/queues/queue-view.ts'
 import { freeSpace } from '../store/files/space-guard.ts'
 import { type ControlCommand, type Reply, requestedBy } from './control.ts'
 import { inventoryCommands } from './inventory.ts'
+import { queueCommands } from './queues.ts'
 
 /** A backup is sent in pieces of so many bytes. */
 const PIECE_BYTES = 256 * 1024
@@ -15,6 +17,8 @@ export interface ManagedBroker {
   /** The bytes of a backup file. */
   backup(): AsyncGenerator<Buffer>
   readonly inventory: Inventory
+  /** Null if queues are switched off. */
+  readonly queues: QueueOperator | null
   /** Commands of other parts of the broker, such as users and bans. */
   readonly commands: Readonly<Record<string, ControlCommand>>
   /** Reports an event to the security log. */
@@ -30,6 +34,10 @@ export interface StatusGauges {
   readonly queuedMessages: number
   readonly inFlightMessages: number
   readonly wills: number
+  readonly queues: number
+  readonly queuesMessages: number
+  readonly queuesBytes: number
+  readonly consumers: number
   readonly memoryBytes: number
 }
 
@@ -117,6 +125,7 @@ export function controlCommands(
   return {
     ...broker.commands,
     ...inventoryCommands(broker.inventory, (event) => broker.tell(event)),
+    ...queueCommands(broker.queues, (event) => broker.tell(event)),
     status: async (): Promise<BrokerStatus> => ({
       processId: process.pid,
       dataDirectory: directory,

@@ -11,6 +11,11 @@ export interface Census {
   readonly queuedMessages: number
   readonly inFlightMessages: number
   readonly wills: number
+  /** Message queues, their messages, the bytes of these, and their consumers. */
+  readonly queues: number
+  readonly queuesMessages: number
+  readonly queuesBytes: number
+  readonly consumers: number
   readonly deadlines: number
   readonly waiting: number
   readonly paused: number
@@ -40,6 +45,7 @@ export function takeCensus(server: Server): Census {
     queuedMessages,
     inFlightMessages,
     wills: state.wills.size,
+    ...queueCensus(server),
     deadlines: state.deadlines.size,
     waiting: state.waiting.size,
     paused: state.paused.size,
@@ -47,4 +53,19 @@ export function takeCensus(server: Server): Census {
     memoryBytes: server.memoryBytes(),
     topicBytes: state.usage.topicBytes,
   }
+}
+
+function queueCensus({
+  queues,
+}: Server): Pick<Census, 'queues' | 'queuesMessages' | 'queuesBytes' | 'consumers'> {
+  if (queues === null) return { queues: 0, queuesMessages: 0, queuesBytes: 0, consumers: 0 }
+  let queuesMessages = 0
+  let queuesBytes = 0
+  const { byName } = queues.definitions
+  for (const { group } of byName.values()) {
+    const { messages, bytes } = group.states
+    queuesMessages += messages
+    queuesBytes += bytes
+  }
+  return { queues: byName.size, queuesMessages, queuesBytes, consumers: queues.consuming.count }
 }

@@ -20,7 +20,9 @@ import type { LocalHandler } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
 import { RetainedDelivery } from './messages/retained-delivery.ts'
 import { Wills } from './messages/wills.ts'
+import { Operator } from './queues/operator.ts'
 import { QueueRoom } from './queues/queue-room.ts'
+import type { QueueOperator } from './queues/queue-view.ts'
 import { DiskRelief } from './relief/disk-relief.ts'
 import { exceededLimits } from './relief/exceeded-limits.ts'
 import { KeptRelief } from './relief/kept-relief.ts'
@@ -64,6 +66,8 @@ export class Server implements Acceptor {
   readonly keptRelief: KeptRelief
   /** Null where queues are not enabled. */
   readonly queues: QueueRoom | null
+  /** Null without queues. */
+  readonly queueOperator: QueueOperator | null
   readonly #queueOptions: QueueOptions
   readonly #parts: ServerParts
   readonly #endedSessions: EndedSessions
@@ -139,9 +143,9 @@ export class Server implements Acceptor {
       },
       fatal,
     )
-    this.inventory = new Inventory(this.state, this.#parts, (durableAt) =>
-      this.#durability.durable(durableAt),
-    )
+    const durable = (durableAt: number): Promise<void> => this.#durability.durable(durableAt)
+    this.inventory = new Inventory(this.state, this.#parts, durable)
+    this.queueOperator = this.queues && new Operator(this.state, this.queues.definitions, durable)
   }
 
   /** Number of open Network Connections, including those before CONNECT. */

@@ -29,6 +29,7 @@ const FILES: Readonly<Record<string, () => Promise<CommandFile>>> = {
   session: inventory,
   subscription: inventory,
   retained: inventory,
+  queue: () => import('./commands/queue.ts'),
   backup: () => import('./commands/backup.ts'),
   restore: () => import('./commands/restore.ts'),
   export: () => import('./commands/export.ts'),

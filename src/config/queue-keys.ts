@@ -222,7 +222,7 @@ export const QUEUES = {
     schema: bytes({ min: 1024 ** 2 }),
     default: DEFAULTS.readCacheBytesMax,
     unit: 'bytes',
-    effect: 'now',
+    effect: 'restart',
     counter: null,
     says: 'memory for parts of all queues that were read from the disk',
   }),

@@ -365,9 +365,17 @@ function why(reasonCode: number, reason: string): Record<string, unknown> {
   return { reasonCode: hexadecimal(reasonCode), reason: printable(reason) }
 }
 
+/** The keys of limits that are not in the table of limits. */
+const QUEUE_KEYS: Partial<Readonly<Record<Limit, string>>> = {
+  queuesMax: 'queues.queues_max',
+  queueConsumersMax: 'queues.consumers_per_queue_max',
+  queueUnsettledMax: 'queues.unsettled_max',
+}
+
 /** Returns the key of a limit; undefined if it is not in the configuration. */
 function limitPath(limit: Limit): string | undefined {
-  return Object.hasOwn(LIMIT_TABLE, limit) ? `limits.${configKey(limit)}` : undefined
+  if (Object.hasOwn(LIMIT_TABLE, limit)) return `limits.${configKey(limit)}`
+  return QUEUE_KEYS[limit]
 }
 
 /** Formats a Reason Code as the standard does. */

@@ -70,6 +70,14 @@ export const KIND_CODES: Readonly<Record<SecurityKind, SecurityCode>> = {
   'backup-taken': { code: 'S505', level: 'info', text: 'backup taken' },
   'ban-added': { code: 'S506', level: 'info', text: 'ban added' },
   'ban-removed': { code: 'S507', level: 'info', text: 'ban lifted' },
+  'queue-declared': { code: 'S511', level: 'info', text: 'queue declared' },
+  'queue-changed': { code: 'S512', level: 'info', text: 'queue changed' },
+  'queue-deleted': { code: 'S513', level: 'info', text: 'queue deleted' },
+  'queue-purged': { code: 'S514', level: 'info', text: 'queue purged' },
+  'queue-paused': { code: 'S515', level: 'info', text: 'queue paused' },
+  'queue-resumed': { code: 'S516', level: 'info', text: 'queue resumed' },
+  'queue-moved': { code: 'S517', level: 'info', text: 'messages of a queue moved' },
+  'queue-replayed': { code: 'S518', level: 'info', text: 'dead letters replayed' },
 }
 
 /** Reason Codes of CONNACK that refuse the client's identity or credentials. */

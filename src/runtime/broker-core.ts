@@ -18,7 +18,13 @@ import type { Store } from '../store/store.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
 import { BanGuard } from './ban-guard.ts'
 import { bootClock } from './boot-clock.ts'
-import { type BrokerOptions, durabilityOf, keptDirectoryOf, syncSecondsOf } from './broker-options.ts'
+import {
+  type BrokerOptions,
+  durabilityOf,
+  keptDirectoryOf,
+  queuesOf,
+  syncSecondsOf,
+} from './broker-options.ts'
 import { openAccess, rememberLogins } from './running-access.ts'
 
 const MIB = 1024 * 1024
@@ -75,7 +81,10 @@ export async function startCore(
   const bansSeen = keptDirectory === null ? null : await bansVersion(keptDirectory)
   const keptBans = keptDirectory === null ? [] : await readBans(keptDirectory)
   const policy = options.policy ?? access?.policy ?? {}
-  const server = new Server({ host: systemHost(), store, limits, policy }, resolveFatal)
+  const server = new Server(
+    { host: systemHost(), store, limits, policy, queues: queuesOf(options) },
+    resolveFatal,
+  )
   const [notice] = await Promise.all([
     server.start((userName) => access?.accounts?.user(userName)?.id ?? null),
     loadBeforeServing(store),
@@ -100,6 +109,7 @@ function openStore(options: BrokerOptions): Store {
     syncEverySeconds: syncSecondsOf(options) ?? 0,
     commitPaceMs: options.commitPaceMs ?? COMMIT_PACE_MS,
     reserveBytes: options.reserveBytes ?? 64 * MIB,
+    logCacheBytesMax: queuesOf(options).readCacheBytesMax,
     residentBytesMax: Math.min(options.residentBytesMax ?? 128 * MIB, heapBytesMax() * RESIDENT_SHARE),
   })
 }

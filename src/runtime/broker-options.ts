@@ -4,6 +4,7 @@ import type { AccessOptions } from '../access/access-options.ts'
 import type { ControlCommand } from '../admin/control.ts'
 import type { Limits } from '../broker/boundary/limits.ts'
 import type { Policy } from '../broker/boundary/policy.ts'
+import { DEFAULT_QUEUE_OPTIONS, type QueueOptions } from '../queue/queue-options.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
 
 /**
@@ -38,6 +39,8 @@ export interface BrokerOptions {
   readonly listeners?: readonly GivenListener[]
   /** `profile` sets all limits that are not named, `fleet` by default. */
   readonly limits?: Partial<Limits>
+  /** The message queues that there are, and how clients may make others. */
+  readonly queues?: Partial<QueueOptions>
   /**
    * The file descriptors that the broker may use. Connections get those that the store and the rest do not
    * need. By default the limit of the process.
@@ -65,9 +68,14 @@ export interface BrokerOptions {
 }
 
 /** The options that can change while a broker runs. Those that are absent stay as they are. */
-export type BrokerChanges = Pick<BrokerOptions, 'listeners' | 'limits' | 'sysIntervalSeconds'>
+export type BrokerChanges = Pick<BrokerOptions, 'listeners' | 'limits' | 'queues' | 'sysIntervalSeconds'>
 
 const LOOPBACK = new Set(['localhost', '::1'])
+
+/** Returns the queues in force; properties that `defaults` leaves out have their own defaults. */
+export function queuesOf({ queues }: Pick<BrokerOptions, 'queues'>): QueueOptions {
+  return { ...DEFAULT_QUEUE_OPTIONS, ...queues }
+}
 
 /** Returns the durability in force. */
 export function durabilityOf({ dataDirectory, durability }: BrokerOptions): Durability {

@@ -24,6 +24,7 @@ import {
   type BrokerOptions,
   completeListeners,
   type GivenListener,
+  queuesOf,
 } from './broker-options.ts'
 import { CertificateWatch } from './certificates/certificate-watch.ts'
 import { thisMachine } from './certificates/machine.ts'
@@ -160,6 +161,7 @@ export class BrokerProcess {
   async reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]> {
     const cutOff = changes.listeners === undefined ? [] : await this.#changeListeners(changes.listeners)
     if (changes.limits !== undefined) await this.#changeLimits(changes.limits)
+    if (changes.queues !== undefined) this.#server.queues?.configure(queuesOf(changes))
     if (changes.sysIntervalSeconds !== undefined) {
       this.#detachSys()
       this.#detachSys = this.#attachSys(changes.sysIntervalSeconds)
@@ -251,6 +253,7 @@ export class BrokerProcess {
       backup: () => this.backup(),
       commands: { ...guard.commands(), ...(access === null ? {} : accessCommands(access, server, keeping)) },
       inventory: server.inventory,
+      queues: server.queueOperator,
       tell: (event) => server.state.events.emit('security', event),
       status: () => brokerStatus(sources),
     }

@@ -44,6 +44,10 @@ test("$SYS has every name of Mosquitto's", async () => {
   expect(ours.filter((name) => !theirs.includes(name))).toEqual([
     '$SYS/broker/memory/bytes',
     '$SYS/broker/memory/maximum',
+    '$SYS/broker/queues/bytes',
+    '$SYS/broker/queues/consumers',
+    '$SYS/broker/queues/count',
+    '$SYS/broker/queues/messages',
     '$SYS/broker/store/commits',
   ])
 })

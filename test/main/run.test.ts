@@ -98,6 +98,7 @@ class Stage {
       cutOffBy: () => [],
       cappedBy: () => ({ shortened: 0, ended: 0 }),
       beyondBy: () => [],
+      orphanedBy: () => [],
       reread: async () => this.reread(),
       close: ({ seconds }) => {
         this.closedWith = seconds

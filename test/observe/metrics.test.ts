@@ -90,11 +90,15 @@ test('status has the keys that programs know, with labelled counters above 0 onl
   })
   expect(Object.keys(status.held).sort()).toEqual([
     'connections',
+    'consumers',
     'deadlines',
     'inFlightMessages',
     'memoryBytes',
     'paused',
     'queuedMessages',
+    'queues',
+    'queuesBytes',
+    'queuesMessages',
     'retainedBytes',
     'retainedDeliveries',
     'retainedMessages',

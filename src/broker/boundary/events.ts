@@ -22,7 +22,7 @@ export const LIMITS = [
   /** Of the configuration of queues: its keys `queues_max` and `declared_by_use_max`. */
   'queuesMax',
   /** A queue refused a message because it is full, or the message too large for it. */
-  'queueFull',
+  'fullQueue',
   'queueConsumersMax',
   'queueUnsettledMax',
 ] as const

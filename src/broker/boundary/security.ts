@@ -64,6 +64,14 @@ export const SECURITY_KINDS = [
   'backup-taken',
   'ban-added',
   'ban-removed',
+  'queue-declared',
+  'queue-changed',
+  'queue-deleted',
+  'queue-purged',
+  'queue-paused',
+  'queue-resumed',
+  'queue-moved',
+  'queue-replayed',
 ] as const
 
 export type SecurityKind = (typeof SECURITY_KINDS)[number]

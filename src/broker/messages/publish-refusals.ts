@@ -77,7 +77,7 @@ export class PublishRefusals {
       const refusal = inlet.refusal(message)
       if (refusal === null) continue
       outcome.detail = refusal.detail
-      return this.refuse(outcome, 'queueFull', message, refusal.detail)
+      return this.refuse(outcome, 'fullQueue', message, refusal.detail)
     }
     return false
   }

@@ -1,5 +1,5 @@
 /** Runs `godwit status`: shows the state of the running broker. */
-import type { BrokerStatus } from '../../admin/commands.ts'
+import type { BrokerStatus, StatusGauges } from '../../admin/commands.ts'
 import { ask } from '../../admin/control-client.ts'
 import { printable } from '../../observe/printable.ts'
 import { duration, lines, size } from './table.ts'
@@ -36,6 +36,7 @@ export function statusText(answer: BrokerStatus): string {
       'messages',
       `${held.queuedMessages} queued, ${held.inFlightMessages} in flight, ${retained(held.retainedMessages)}`,
     ],
+    ['message queues', messageQueues(held)],
     ['received', `${counted.messagesReceived} messages, ${size(counted.bytesReceived)} in all`],
     ['sent', `${counted.messagesSent} messages, ${size(counted.bytesSent)} in all`],
     ['store', `${size(store.storedBytes ?? 0)} of messages; ${commits(store.commits ?? 0, commitMs)}`],
@@ -87,6 +88,17 @@ function cut(name: string): string {
 }
 
 /** Describes the Subscriptions; brokers of 0.1.0 do not send the number of suspended ones. */
+/** Brokers of 0.3.0 and before do not say; without a queue there is nothing to say. */
+function messageQueues({
+  queues = 0,
+  queuesMessages,
+  queuesBytes,
+  consumers,
+}: Partial<StatusGauges>): string | null {
+  if (queues === 0) return null
+  return `${queues} with ${queuesMessages} messages (${size(queuesBytes ?? 0)}), ${consumers} consumers`
+}
+
 function subscriptions(count: number, suspended = 0): string {
   return suspended === 0 ? `${count}` : `${count}, and ${suspended} not allowed at present`
 }

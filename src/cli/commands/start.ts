@@ -162,7 +162,7 @@ function expectTrusted(sources: ConfigSources): ConfigSources {
   throw new ConfigError([{ where: sources.file!, key: '', message }], 'GODWIT_ROOT_PATH')
 }
 
-function optionsOf({ data, listeners, access, limits, sysIntervalSeconds }: Config) {
+function optionsOf({ data, listeners, access, limits, queues, sysIntervalSeconds }: Config) {
   const { directory: dataDirectory, ...storing } = data
   return {
     dataDirectory,
@@ -173,6 +173,7 @@ function optionsOf({ data, listeners, access, limits, sysIntervalSeconds }: Conf
     listeners,
     access,
     limits,
+    queues,
     sysIntervalSeconds,
     controlSocket: true,
     renewsCertificates: true,

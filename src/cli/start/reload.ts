@@ -27,7 +27,7 @@ export interface ReloadReport {
   readonly cutOff: readonly CutOff[]
   /** Sessions that `session_expiry_seconds_max` shortens or ends at once; absent from brokers of 0.1.0. */
   readonly sessions?: Capped
-  /** Sentences about what exceeds the new limits and stays; absent from brokers of 0.2.0. */
+  /** Sentences about what the new configuration does not have and stays; absent from brokers of 0.2.0. */
   readonly beyond?: readonly string[]
 }
 
@@ -90,9 +90,9 @@ export class ConfigReloader {
   preview(file: string, text: string): ReloadReport {
     const config = expectTrustedPaths(checkConfig({ ...this.#sources(), file, text }))
     const { changes, cutOff } = this.#compared(config)
-    const { limits } = reloadableConfig(this.#config, config)
+    const { limits, queues } = reloadableConfig(this.#config, config)
     const sessions = this.#broker.cappedBy(limits.sessionExpirySecondsMax)
-    return { changes, files: [], cutOff, sessions, beyond: this.#broker.beyondBy(limits) }
+    return { changes, files: [], cutOff, sessions, beyond: this.#beyond(limits, queues) }
   }
 
   async #reload(by: string): Promise<ReloadReport> {
@@ -108,11 +108,12 @@ export class ConfigReloader {
       const wanted = expectTrustedPaths(checkConfig(this.#sources()))
       const { changes } = this.#compared(wanted)
       const config = reloadableConfig(this.#config, wanted)
-      const { listeners, limits, sysIntervalSeconds } = config
+      const { listeners, limits, queues, sysIntervalSeconds } = config
       const isOther = sysIntervalSeconds !== this.#config.sysIntervalSeconds
       const cutOff = await this.#broker.reconfigure({
         listeners,
         limits,
+        queues,
         ...(isOther && { sysIntervalSeconds }),
       })
       this.#logger.level = config.log.level
@@ -121,7 +122,7 @@ export class ConfigReloader {
       this.#tellAnonymous(before)
       await this.#broker.reread()
       const { shortened, ended } = sessions
-      const beyond = this.#broker.beyondBy(limits)
+      const beyond = this.#beyond(limits, queues)
       const report = { changes, files, cutOff, sessions: { shortened, ended }, beyond }
       this.#tell('configuration-loaded', by, summary(report))
       return report
@@ -133,6 +134,10 @@ export class ConfigReloader {
       detach()
       detachCapped()
     }
+  }
+
+  #beyond(limits: Config['limits'], queues: Config['queues']): readonly string[] {
+    return [...this.#broker.beyondBy(limits), ...this.#broker.orphanedBy(queues)]
   }
 
   #compared(config: Config): Pick<ReloadReport, 'changes' | 'cutOff'> {

@@ -23,6 +23,7 @@ export interface RunningBroker {
   reconfigure(changes: {
     readonly listeners: readonly ListenerOptions[]
     readonly limits: Config['limits']
+    readonly queues: Config['queues']
     readonly sysIntervalSeconds?: number
   }): Promise<readonly CutOff[]>
   cutOffBy(listeners: readonly ListenerOptions[]): readonly CutOff[]
@@ -30,6 +31,8 @@ export interface RunningBroker {
   cappedBy(sessionExpirySecondsMax: number): Capped
   /** Lists in sentences what exceeds these limits at the moment. */
   beyondBy(limits: Config['limits']): readonly string[]
+  /** Lists in sentences the queues of the configuration that these do not name any more. */
+  orphanedBy(queues: Config['queues']): readonly string[]
   /** Rereads passwords, rights and certificates. Each change and each refusal becomes a `security` event. */
   reread(): Promise<void>
   close(options: { readonly seconds: number }): Promise<void>

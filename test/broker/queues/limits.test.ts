@@ -20,7 +20,7 @@ describe('a full queue', () => {
     expect(older.closed).toBe(true)
     await client.publish('$queue/box', 'x', 0)
     expect(world.server.state.counters.drops.overflow).toBe(1)
-    expect(world.server.state.counters.limits.queueFull).toBe(2)
+    expect(world.server.state.counters.limits.fullQueue).toBe(2)
     expect(world.server.queues!.definitions.byName.get('box')!.group.states.messages).toBe(2)
   })
 

@@ -1,0 +1,334 @@
+/** Lists, shows and changes queues for the operator. */
+import type { Message } from '../../mqtt/message.ts'
+import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
+import { parseSubscription } from '../../mqtt/server-topics.ts'
+import {
+  declarationError,
+  type GivenProperties,
+  PROPERTY_NAMES,
+  propertiesOf,
+  type QueueProperties,
+} from '../../queue/properties.ts'
+import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
+import type { LogCursor } from '../../store/log-store.ts'
+import { secondsLeft } from '../boundary/expiry.ts'
+import type { ServerState } from '../state/server-state.ts'
+import { userProperty } from './arriving.ts'
+import type { Definitions } from './definitions.ts'
+import { MessageMove } from './message-move.ts'
+import { Queue } from './queue.ts'
+import type { QueueConsumer } from './queue-consumer.ts'
+import {
+  type ConsumerEntry,
+  counted,
+  type MoveSelection,
+  type QueueCounters,
+  type QueuedMessage,
+  type QueuedState,
+  type QueueEntry,
+  type QueueOperator,
+  QueueRefusal,
+  type QueueSteps,
+} from './queue-view.ts'
+
+const LIST = 'List what exists: godwit queue list.'
+
+export class Operator implements QueueOperator {
+  readonly #state: ServerState
+  readonly #definitions: Definitions
+  readonly #durable: (durableAt: number) => Promise<void>
+
+  /** `durable` resolves when everything up to a commit sequence is durable. It rejects with StoreError. */
+  constructor(state: ServerState, definitions: Definitions, durable: (durableAt: number) => Promise<void>) {
+    this.#state = state
+    this.#definitions = definitions
+    this.#durable = durable
+  }
+
+  // ── looking ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  *list(): QueueSteps<QueueEntry> {
+    for (const queue of this.#definitions.byName.values()) yield entryOf(queue)
+  }
+
+  show(name: string): QueueEntry {
+    return entryOf(this.#queue(name))
+  }
+
+  explain(name: string): readonly string[] {
+    return this.#queue(name).group.explain()
+  }
+
+  *consumers(name: string): QueueSteps<ConsumerEntry> {
+    for (const consumer of this.#queue(name).consumers) yield consumerOf(consumer)
+  }
+
+  orphanedBy({ declared }: Pick<QueueOptions, 'declared'>): readonly string[] {
+    const names = new Set(declared.map(({ name }) => name))
+    return [...this.#definitions.byName.values()]
+      .filter(({ name, origin }) => origin === 'file' && !names.has(name))
+      .map(({ name }) => `queue ${name} is not declared any more; it stays until godwit queue delete`)
+  }
+
+  async peek(name: string, limit: number, state: QueuedState | null): Promise<readonly QueuedMessage[]> {
+    const queue = this.#queue(name)
+    const found: QueuedMessage[] = []
+    for (const [lane, { floor }] of queue.group.lanes.entries()) {
+      const log = queue.numbers.logs[lane]!
+      for (let from = floor; found.length < limit; ) {
+        const { logs } = this.#state.store
+        const segment = logs.segment(log, from) ?? (await logs.load(log, from))
+        if (segment === null || queue.isGone) break
+        this.#peekInto(found, queue, lane, segment.from(from), limit, state)
+        from = segment.end
+      }
+    }
+    return found
+  }
+
+  #peekInto(
+    found: QueuedMessage[],
+    queue: Queue,
+    lane: number,
+    cursor: LogCursor,
+    limit: number,
+    state: QueuedState | null,
+  ): void {
+    while (found.length < limit && cursor.next()) {
+      const known = queue.group.look(lane, cursor.sequence)
+      if (known === null || known.state === 'gone' || (state !== null && known.state !== state)) continue
+      const { topic, publisher, qos, payload, properties, expiresAt } = cursor.message()
+      found.push({
+        sequence: cursor.sequence,
+        state: known.state,
+        failures: known.failures,
+        attempts: known.attempts,
+        topicName: topic.byteLength === 0 ? null : topic.name,
+        publisher,
+        qos,
+        enqueuedAt: cursor.appendedWall,
+        expiresInSeconds:
+          expiresAt === Number.POSITIVE_INFINITY ? null : secondsLeft(expiresAt, this.#state.now()),
+        payload,
+        properties: decodeForwardedProperties(properties),
+      })
+    }
+  }
+
+  // ── changing ────────────────────────────────────────────────────────────────────────────────────────────
+
+  async declare(name: string, given: GivenProperties, by: string): Promise<boolean> {
+    const error = declarationError(name, given)
+    if (error !== null) throw new QueueRefusal(error, 'Choose another name or other properties.')
+    const queue = this.#definitions.byName.get(name)
+    if (queue !== undefined) {
+      const other = PROPERTY_NAMES.find(
+        (one) => given[one] !== undefined && !isSame(given[one], queue.properties[one]),
+      )
+      if (other === undefined) return false
+      throw new QueueRefusal(
+        `queue ${name} is there already, with another ${other}`,
+        'Change it: godwit queue change.',
+      )
+    }
+    this.#expectSpace()
+    this.#begin()
+    const properties = propertiesByName(this.#definitions.options, name, given)
+    const made = this.#definitions.declare(name, properties, 'operator', by)
+    if (!(made instanceof Queue)) throw new QueueRefusal(made.reason, 'Delete queues, or raise the limit.')
+    await this.#settled()
+    return true
+  }
+
+  async change(name: string, given: GivenProperties, force: boolean, by: string): Promise<void> {
+    const queue = this.#queue(name)
+    expectOwn(queue, 'changed')
+    const properties = propertiesOf(queue.properties, given)
+    const error = declarationError(name, properties)
+    if (error !== null) throw new QueueRefusal(error, 'Choose other properties.')
+    if (!isSame(properties.filters, queue.properties.filters)) expectFilterChange(queue, properties, force)
+    this.#begin()
+    const refusal = this.#definitions.change(queue, properties, 'operator', by)
+    if (refusal !== null) throw new QueueRefusal(refusal.reason, 'Choose other properties.')
+    await this.#settled()
+  }
+
+  async delete(name: string, force: boolean, by: string): Promise<number> {
+    const queue = this.#queue(name)
+    if (!queue.isOrphaned) expectOwn(queue, 'deleted')
+    const { messages } = queue.group.states
+    if (!force && (messages > 0 || queue.consumers.size > 0)) {
+      throw new QueueRefusal(
+        `queue ${name} has ${counted(messages, 'message')} and ${counted(queue.consumers.size, 'consumer')}`,
+        'The same command with --force deletes it all the same.',
+      )
+    }
+    this.#begin()
+    this.#definitions.delete(queue, by)
+    await this.#settled()
+    return messages
+  }
+
+  async purge(name: string): Promise<number> {
+    const { group } = this.#queue(name)
+    this.#begin()
+    const { ready, waiting, deferred } = group.states
+    group.purge()
+    await this.#settled()
+    return ready + waiting + deferred
+  }
+
+  async pause(name: string): Promise<void> {
+    const { group } = this.#queue(name)
+    this.#begin()
+    group.pause()
+    await this.#settled()
+  }
+
+  async resume(name: string): Promise<void> {
+    const { group } = this.#queue(name)
+    this.#begin()
+    group.resume()
+    await this.#settled()
+  }
+
+  async move(from: string, to: string, which: MoveSelection): Promise<number> {
+    const target = this.#queue(to)
+    const source = this.#queue(from)
+    if (source === target) throw new QueueRefusal(`${from} is both source and target`, 'Name another one.')
+    return this.#move(source, () => target, which)
+  }
+
+  async replay(from: string, to: string | null, which: MoveSelection): Promise<number> {
+    if (to !== null) return this.move(from, to, which)
+    const targetOf = (message: Message): Queue => {
+      const name = userProperty(message.properties, 'x-death-queue')
+      if (name === undefined) {
+        throw new QueueRefusal(`a message of ${from} is no dead letter`, 'Name its target with --to.')
+      }
+      const queue = this.#definitions.byName.get(name)
+      if (queue !== undefined) return queue
+      throw new QueueRefusal(`there is no queue ${name} any more`, 'Name another target with --to.')
+    }
+    return this.#move(this.#queue(from), targetOf, which)
+  }
+
+  async #move(source: Queue, targetOf: (message: Message) => Queue, which: MoveSelection): Promise<number> {
+    this.#expectSpace()
+    const move = new MessageMove(this.#state, source, targetOf, which, () => this.#settled())
+    await move.check()
+    const count = await move.run()
+    await this.#settled()
+    return count
+  }
+
+  // ── tools ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #queue(name: string): Queue {
+    const queue = this.#definitions.byName.get(name)
+    if (queue === undefined) throw new QueueRefusal(`there is no queue ${name}`, LIST)
+    return queue
+  }
+
+  #expectStore(): void {
+    const { stopping, unavailable } = this.#state
+    const reason = stopping ? 'the Server is shutting down' : unavailable
+    if (reason !== null) throw new QueueRefusal(`nothing can be changed: ${reason}`, 'Try again later.')
+  }
+
+  /** New messages and definitions need space; deleting goes on without it. */
+  #expectSpace(): void {
+    this.#expectStore()
+    const { refusal } = this.#state.store
+    if (refusal !== null) throw new QueueRefusal(`nothing can be stored: ${refusal}`, 'Free space first.')
+  }
+
+  #begin(): void {
+    this.#expectStore()
+    this.#state.turn.begin()
+  }
+
+  #settled(): Promise<void> {
+    return this.#durable(this.#state.store.openSequence)
+  }
+}
+
+function entryOf(queue: Queue): QueueEntry {
+  const { name, origin, isOrphaned, isPaused, properties, consumers, group } = queue
+  const { ready, waiting, inFlight, held, deferred, messages, bytes } = group.states
+  const counts = { ready, waiting, inFlight, held, deferred, messages, bytes }
+  const counters = countersOf(queue)
+  return { name, origin, isOrphaned, isPaused, properties, consumers: consumers.size, ...counts, counters }
+}
+
+function countersOf({ group: { counts } }: Queue): QueueCounters {
+  const { in: came, out, acknowledged, refused, redelivered, dead, dropped } = counts
+  const byCode = [...refused].map(([code, count]) => [`0x${code.toString(16)}`, count] as const)
+  return {
+    in: came,
+    out,
+    acknowledged,
+    refused: Object.fromEntries(byCode),
+    redelivered: occurred(redelivered),
+    dead: occurred(dead),
+    dropped: occurred(dropped),
+  }
+}
+
+/** Leaves out reasons that did not occur. */
+function occurred(counts: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
+}
+
+function consumerOf({ session, filter, member }: QueueConsumer): ConsumerEntry {
+  const { state, window, inFlight, held, echoes, options } = member
+  return {
+    clientId: session.clientId,
+    userName: session.owner,
+    topicFilter: filter,
+    qos: options.qos,
+    state,
+    window: window.size,
+    inFlight,
+    held,
+    echoes,
+  }
+}
+
+/** Throws QueueRefusal for a queue of the configuration. */
+function expectOwn({ name, origin }: Queue, what: string): void {
+  if (origin !== 'file') return
+  throw new QueueRefusal(
+    `queue ${name} stands in the configuration, and is ${what} there`,
+    'Edit the file, then: godwit reload.',
+  )
+}
+
+/** Throws QueueRefusal if a change of filters would break what is under way. */
+function expectFilterChange(
+  { name, group, consumers }: Queue,
+  { filters }: QueueProperties,
+  force: boolean,
+): void {
+  const { messages } = group.states
+  if (messages > 0) {
+    // A consumer of the new filter would get topics that it does not match [MQTT-3.3.2-3].
+    throw new QueueRefusal(
+      `queue ${name} has ${counted(messages, 'message')} of its old filters`,
+      'Let consumers take them, or move them: godwit queue move.',
+    )
+  }
+  const lost = [...consumers].filter(({ filter }) => {
+    const asked = parseSubscription(filter)
+    return asked?.kind === 'queue' && asked.filter !== null && !isSame([asked.filter], filters)
+  })
+  if (lost.length === 0 || force) return
+  throw new QueueRefusal(
+    `${counted(lost.length, 'consumer')} of queue ${name} subscribed with its old filter`,
+    'The same command with --force disconnects them and ends their Subscriptions.',
+  )
+}
+
+function isSame(one: unknown, other: unknown): boolean {
+  return one === other || JSON.stringify(one) === JSON.stringify(other)
+}

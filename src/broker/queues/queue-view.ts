@@ -1,0 +1,133 @@
+/** The queues as the operator sees them: what the control socket lists, shows and changes. */
+import type { QoS } from '../../mqtt/message.ts'
+import type { ForwardedProperties } from '../../mqtt/properties/forwarded.ts'
+import type { GivenProperties, QueueProperties } from '../../queue/properties.ts'
+import type { QueueOptions } from '../../queue/queue-options.ts'
+
+/** A list, or null for a step without an entry. */
+export type QueueSteps<T> = Generator<T | null, void, undefined>
+
+/** The origin of a queue: the configuration, an operator, a client that used it, or the Server itself. */
+export type QueueOrigin = 'file' | 'operator' | 'use' | 'server'
+
+/** The state of a message in a queue. */
+export type QueuedState = 'ready' | 'waiting' | 'in-flight' | 'held' | 'deferred' | 'moving'
+
+/** A queue. */
+export interface QueueEntry {
+  readonly name: string
+  readonly origin: QueueOrigin
+  /** Whether the configuration declared it once and no longer does. */
+  readonly isOrphaned: boolean
+  readonly isPaused: boolean
+  readonly properties: QueueProperties
+  readonly consumers: number
+  readonly ready: number
+  /** Messages whose key is under way. */
+  readonly waiting: number
+  readonly inFlight: number
+  readonly held: number
+  /** Refused messages that are handed out again later. */
+  readonly deferred: number
+  /** All messages, and their bytes. */
+  readonly messages: number
+  readonly bytes: number
+  readonly counters: QueueCounters
+}
+
+/** Counters since the start of the broker. Those by reason have only reasons that occurred. */
+export interface QueueCounters {
+  readonly in: number
+  readonly out: number
+  readonly acknowledged: number
+  /** By Reason Code, such as `0x80`. */
+  readonly refused: Readonly<Record<string, number>>
+  readonly redelivered: Readonly<Record<string, number>>
+  readonly dead: Readonly<Record<string, number>>
+  readonly dropped: Readonly<Record<string, number>>
+}
+
+/** A consumer: one Session with one filter. */
+export interface ConsumerEntry {
+  readonly clientId: string
+  readonly userName: string | null
+  readonly topicFilter: string
+  readonly qos: QoS
+  readonly state: string
+  /** Messages that it may hold at the moment. */
+  readonly window: number
+  readonly inFlight: number
+  readonly held: number
+  /** Packet identifiers in use by messages that were taken from it. */
+  readonly echoes: number
+}
+
+/** A message in a queue. */
+export interface QueuedMessage {
+  readonly sequence: number
+  readonly state: QueuedState
+  /** Null if it was published to the queue itself. */
+  readonly topicName: string | null
+  readonly publisher: string
+  readonly qos: QoS
+  readonly failures: number
+  readonly attempts: number
+  /** Wall time in ms. */
+  readonly enqueuedAt: number
+  readonly expiresInSeconds: number | null
+  readonly payload: Buffer
+  readonly properties: ForwardedProperties
+}
+
+/** The messages that `move` takes. */
+export interface MoveSelection {
+  /** Only messages whose topics match; null for all. */
+  readonly topicFilter: string | null
+  readonly limit: number
+}
+
+/** Writes `1 message` and `2 messages`. */
+export function counted(count: number, what: 'message' | 'consumer'): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`
+}
+
+/** The operator asks for what cannot be; the message is a sentence without a full stop. */
+export class QueueRefusal extends Error {
+  override readonly name = 'QueueRefusal'
+  readonly advice: string
+
+  constructor(message: string, advice: string) {
+    super(message)
+    this.advice = advice
+  }
+}
+
+/**
+ * Lists, shows and changes queues. Promises resolve once the change is durable, and reject with QueueRefusal.
+ */
+export interface QueueOperator {
+  list(): QueueSteps<QueueEntry>
+  /** Throws QueueRefusal if there is none, as all that follow do. */
+  show(name: string): QueueEntry
+  /** Returns sentences that say why nothing moves; none if nothing waits. */
+  explain(name: string): readonly string[]
+  consumers(name: string): QueueSteps<ConsumerEntry>
+  /** Lists in sentences the queues of the configuration that a new one does not declare: they stay. */
+  orphanedBy(options: Pick<QueueOptions, 'declared'>): readonly string[]
+  /** Resolves with false if the queue is there and has these properties already. */
+  declare(name: string, given: GivenProperties, by: string): Promise<boolean>
+  /** Changes these properties only. With `force`, consumers whose filters no longer fit are disconnected. */
+  change(name: string, given: GivenProperties, force: boolean, by: string): Promise<void>
+  /** Resolves with the number of messages that went with it. Without `force` it must be empty and unused. */
+  delete(name: string, force: boolean, by: string): Promise<number>
+  /** Deletes what no consumer holds; resolves with the number of messages. */
+  purge(name: string, by: string): Promise<number>
+  pause(name: string): Promise<void>
+  resume(name: string): Promise<void>
+  /** Reads messages, the oldest first, without changing anything. */
+  peek(name: string, limit: number, state: QueuedState | null): Promise<readonly QueuedMessage[]>
+  /** Moves messages that no consumer holds to another queue, the oldest first; resolves with their number. */
+  move(from: string, to: string, which: MoveSelection): Promise<number>
+  /** Moves dead letters back to the queues that they came from, or to `to`. */
+  replay(from: string, to: string | null, which: MoveSelection): Promise<number>
+}
